@@ -84,6 +84,25 @@ def test_open_frames_takes_pages_of_one_tiff(tmp_path):
         assert len(set(scan.names)) == 5
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["listed", "in a table"])
+def test_frames_may_be_of_any_kind_that_can_be_read(tmp_path, named):
+    h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [hdf5]")
+    names = ["f1.ome.zarr", "f2.h5", "f3.png", "f4.ome.tif"]
+    for level, name in enumerate(names):
+        pixels = np.full((12, 16), level, np.uint8)
+        if name == "f2.h5":
+            with h5py.File(tmp_path / name, "w") as file:
+                file["image"] = pixels
+        else:
+            semsr.write(Micrograph(pixels), tmp_path / name)
+    if named:
+        table(tmp_path, [(name, 0, 9 * i) for i, name in enumerate(names)])
+    scan = run(open_frames(tmp_path))
+    assert scan.names == tuple(names)
+    assert [int(scan.read(i)[0, 0]) for i in range(4)] == [0, 1, 2, 3]
+    assert not scan.faults
+
+
 def test_open_frames_lists_frames_that_cannot_be_used(folder):
     whole = (folder / "frame9.tif").read_bytes()
     (folder / "frame9.tif").write_bytes(whole[: len(whole) // 2])

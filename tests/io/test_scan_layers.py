@@ -7,11 +7,7 @@ import tifffile
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import parse_pixel_size
-from napari_semsr.io.layers import (
-    FOLDER_KEY,
-    nominal_corners,
-    scan_layers,
-)
+from napari_semsr.io.layers import FOLDER_KEY, scan_layers
 from napari_semsr.io.napari_hooks import get_reader
 
 FRAMES = np.stack([np.full((10, 12), 10 * n + 10, np.uint8) for n in range(4)])
@@ -24,13 +20,13 @@ def scan_of(**known):
 def test_places_follow_from_pixels_nanometres_or_grid():
     px = np.array([[0.0, 0], [0, 9], [8, 0], [8, 9]])
     size = parse_pixel_size((2, 5))
-    assert np.array_equal(nominal_corners(scan_of(nominal_px=px)), px)
+    assert np.array_equal(scan_of(nominal_px=px).nominal_corners(), px)
     in_nm = scan_of(nominal_nm=px * (2, 5), pixel_size_nm=size)
-    assert np.allclose(nominal_corners(in_nm), px)
-    assert nominal_corners(scan_of(nominal_nm=px)) is None
+    assert np.allclose(in_nm.nominal_corners(), px)
+    assert scan_of(nominal_nm=px).nominal_corners() is None
     grid = scan_of(grid=(2, 2), overlap=0.25, order="serpentine")
-    assert np.allclose(nominal_corners(grid)[2], (7.5, 9))
-    assert nominal_corners(scan_of(grid=(2, 2))) is None
+    assert np.allclose(grid.nominal_corners()[2], (7.5, 9))
+    assert scan_of(grid=(2, 2)).nominal_corners() is None
 
 
 def test_layers_are_calibrated_and_outline_the_frames(tmp_path):

@@ -166,6 +166,26 @@ class Acquisition:
             return self.cells
         return grid_cells(len(self), self.grid or (1, len(self)), self.order)
 
+    def grid_corners(self) -> FloatArray | None:
+        """Top-left corners in px (N, 2) by grid and overlap; None where one lacks."""
+        if self.grid is None or self.overlap is None:
+            return None
+        step = np.array(self.frame_shape) * (1 - self.overlap)
+        placed: FloatArray = self.grid_cells() * step
+        return placed
+
+    def nominal_corners(self) -> FloatArray | None:
+        """Top-left corners in px (N, 2), where frames should lie; None if unknown.
+
+        As stated in pixels, in nanometres with a known pixel size, or from grid and
+        overlap.
+        """
+        if self.nominal_px is not None:
+            return np.asarray(self.nominal_px, dtype=float)
+        if self.nominal_nm is not None and self.pixel_size_nm is not None:
+            return np.asarray(self.nominal_nm / np.array(self.pixel_size_nm))
+        return self.grid_corners()
+
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame, counted from 0: (Y, X) grey values."""
         return self.frames.read(index)

@@ -31,7 +31,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import is_there, read_object
-from napari_semsr.io.formats import count_planes, describe, read
+from napari_semsr.io.formats import FORMATS, count_planes, describe, read
 from napari_semsr.io.read_image import FileInfo
 from napari_semsr.io.sheets import Sheet, read_sheet
 
@@ -215,9 +215,6 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     return tuple(sorted(found.items(), key=lambda item: item[1]))
 
 
-_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
-
-
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key by which frame 10 comes after frame 9; without case."""
     parts = re.split(r"(\d+)", name.casefold())
@@ -228,27 +225,31 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def _listed(folder: Path) -> list[str]:
-    """Image files of a folder, in natural order."""
-    names = [
-        item.name
+def image_paths(folder: Path) -> list[Path]:
+    """Images and stores of a folder by their suffixes, in natural order; none hidden.
+
+    They are not looked into.
+    """
+    known = {suffix for row in FORMATS for suffix in row.suffixes}
+    found = [
+        item
         for item in folder.iterdir()
-        if item.is_file()
-        and item.suffix.lower() in _SUFFIXES
+        if item.suffix.lower() in known
         and not item.name.startswith(".")
+        and item.is_dir() == (item.suffix.lower() == ".zarr")
     ]
-    return sorted(names, key=natural_key)
+    return sorted(found, key=lambda item: natural_key(item.name))
 
 
 def _chosen(
     folder: Path, positions: _Positions | None
 ) -> tuple[list[str], list[Fault]]:
     """Frames of a folder, and those that cannot be used."""
-    listed = _listed(folder)
+    listed = [item.name for item in image_paths(folder)]
     if positions is None:
         return listed, []
-    present = [name for name in positions.corners if (folder / name).is_file()]
-    unplaced = [name for name in positions.unplaced if (folder / name).is_file()]
+    present = [name for name in positions.corners if (folder / name).exists()]
+    unplaced = [name for name in positions.unplaced if (folder / name).exists()]
     if not present:
         msg = (
             f"{positions.path.name} must name the frames of {folder}, but none of its "
@@ -535,15 +536,6 @@ def _on_grid(made: Acquisition, grid: IntPair, order: FrameOrder) -> Acquisition
     )
 
 
-def grid_corners(scan: Acquisition) -> NDArray[np.float64] | None:
-    """Top-left corners in px (N, 2) by grid and overlap; None where one is unknown."""
-    if scan.grid is None or scan.overlap is None:
-        return None
-    step = np.array(scan.frame_shape) * (1 - scan.overlap)
-    placed: NDArray[np.float64] = scan.grid_cells() * step
-    return placed
-
-
 def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
     """Take some frames of a scan by their names.
 
@@ -554,7 +546,7 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
         return acquisition
     places = acquisition.nominal_px
     if places is None:
-        places = grid_corners(acquisition)
+        places = acquisition.grid_corners()
     stated = acquisition.nominal_nm
     return acquisition.replace(
         frames=ChosenFrames(acquisition.frames, tuple(kept)),

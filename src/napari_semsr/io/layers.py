@@ -70,7 +70,7 @@ def _images_in(folder: Path) -> list[Path]:
     files = [
         item for item in folder.glob("*.*") if item.is_file() and is_readable(item)
     ]
-    return sorted(filter(is_readable, files), key=lambda item: natural_key(item.name))
+    return sorted(files, key=lambda item: natural_key(item.name))
 
 
 def _has_table(path: Path) -> bool:
@@ -99,8 +99,7 @@ def list_images(folder: Path) -> list[Path]:
 
     In natural order, without hidden ones, and not looked into.
     """
-    from napari_semsr.io.formats import FORMATS
-    from napari_semsr.io.frames import HEIGHTS, natural_key
+    from napari_semsr.io.frames import HEIGHTS, image_paths
 
     if _has_table(folder) or (folder / HEIGHTS).is_file():
         msg = (
@@ -108,14 +107,7 @@ def list_images(folder: Path) -> list[Path]:
             "together: stitch it, and measure the mosaic."
         )
         raise ReadError(msg)
-    known = {suffix for row in FORMATS for suffix in row.suffixes}
-    found = [
-        item
-        for item in folder.iterdir()
-        if item.suffix.lower() in known
-        and not item.name.startswith(".")
-        and item.is_dir() == (item.suffix.lower() == ".zarr")
-    ]
+    found = image_paths(folder)
     if not found:
         inner = [item for item in folder.iterdir() if item.is_dir()]
         holds = "holds none" if any(folder.iterdir()) else "is an empty folder"
@@ -125,7 +117,7 @@ def list_images(folder: Path) -> list[Path]:
             f"{holds}{below if inner else ''}."
         )
         raise ReadError(msg)
-    return sorted(found, key=lambda item: natural_key(item.name))
+    return found
 
 
 @told_in_panel_words()
@@ -346,22 +338,6 @@ _EDGE = 0.008
 _COLOUR = "#7fb2e5"
 
 
-def nominal_corners(acquisition: Acquisition) -> NDArray[np.float64] | None:
-    """Tell where frames should lie, without looking at them.
-
-    Top-left corners in px ``(N, 2)``, from positions, or from grid and overlap; None
-    where neither is known.
-    """
-    size = acquisition.pixel_size_nm
-    if acquisition.nominal_px is not None:
-        return np.asarray(acquisition.nominal_px, dtype=float)
-    if acquisition.nominal_nm is not None and size is not None:
-        return np.asarray(acquisition.nominal_nm / np.array(size), dtype=float)
-    from napari_semsr.io.frames import grid_corners
-
-    return grid_corners(acquisition)
-
-
 def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[Any]:
     """Lay frames down at whole pixels; where they overlap the brighter one shows.
 
@@ -390,7 +366,7 @@ def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
 
     A stack of frames where no places are known. The folder is kept in the metadata.
     """
-    corners = nominal_corners(acquisition)
+    corners = acquisition.nominal_corners()
     size, name = acquisition.pixel_size_nm, acquisition.name
     if corners is None:
         frames: Any = np.stack(

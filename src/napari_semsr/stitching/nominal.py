@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Acquisition, FloatArray, IntPair
+from napari_semsr.core import FloatArray, IntPair
 from napari_semsr.stitching.discovery import discover, match_frames
 from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
 from napari_semsr.stitching.grids import (
@@ -65,43 +65,22 @@ def nominal_positions(
     Also the matches of all pairs, where these were looked for.
     """
     acquisition = prepared.acquisition
-    positions = _stated(acquisition)
+    positions = acquisition.nominal_corners()
     if positions is not None:
         return positions, True, ()
     if acquisition.grid is not None:
-        return _from_grid(acquisition, _measured_steps(prepared)), False, ()
+        steps = _measured_steps(prepared)
+        return acquisition.grid_cells() @ steps, False, ()
     joints = match_frames(prepared)
     noise = band_noise(noise_level(prepared))
     return discover(prepared, joints, noise), False, joints
 
 
-def _stated(acquisition: Acquisition) -> FloatArray | None:
-    """Nominal positions, (N, 2), that need no image: top-left corners in px.
-
-    As stated in pixels, in nanometres with a known pixel size, or from grid and
-    overlap; None where nothing of this is known.
-    """
-    if acquisition.nominal_px is not None:
-        return np.asarray(acquisition.nominal_px, dtype=float)
-    if acquisition.nominal_nm is not None and acquisition.pixel_size_nm is not None:
-        return np.asarray(acquisition.nominal_nm / np.array(acquisition.pixel_size_nm))
-    if acquisition.grid is not None and acquisition.overlap is not None:
-        side = np.array(acquisition.frame_shape) * (1 - acquisition.overlap)
-        return _from_grid(acquisition, np.diag(side))
-    return None
-
-
-def _from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
-    """Nominal positions, (N, 2), of a grid with known steps.
-
-    `steps` (2, 2), shift in px from one row to the next, and from one column to the
-    next.
-    """
-    return acquisition.grid_cells() @ steps
-
-
 def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
-    """Find the steps of a grid, (2, 2) as above, from the images of some neighbours."""
+    """Find the steps of a grid, (2, 2), from the images of some neighbours.
+
+    Shift in px from one row to the next, and from one column to the next.
+    """
     cells = prepared.acquisition.grid_cells()
     grid = prepared.acquisition.grid or (1, len(cells))
     found: list[FloatArray | None] = []
