@@ -308,6 +308,7 @@ def stitch(
     pixel_size_sd_nm: tuple[float, float] | float | None = None,
     halves: bool = False,
     known_distortion: FieldDistortion | None = None,
+    databar_rows: int | None = None,
     dtype: Literal["float32", "float64", "uint8", "uint16"] = "float32",
     overwrite: bool = False,
     resume: bool = False,

@@ -1,6 +1,7 @@
 """Frames folders: order, positions, and every bad input in one sentence."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -247,6 +248,32 @@ def test_open_frames_refuses_in_one_sentence(folder, spoil, says):
     with pytest.raises(ReadError, match=says) as caught:
         run(open_frames(folder))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "height", "says"),
+    [(None, 330, r"30 rows .* look like a data bar .*--databar-rows 30"),
+     (0, 330, ""), (30, 300, "")],
+)  # fmt: skip
+@pytest.mark.parametrize("pages", [False, True], ids=["files", "pages"])
+def test_a_data_bar_that_no_header_tells_of_is_told(
+    tmp_path, rng, pages, rows, height, says
+):
+    data = np.clip(rng.normal(120, 30, (4, 330, 320)), 0, 255).astype(np.uint8)
+    data[:, 300:] = 0
+    data[:, 310:318, 20:200:6] = 255
+    if pages:
+        tifffile.imwrite(tmp_path / "scan.tif", data, photometric="minisblack")
+    else:
+        data[3, 300:] = 100  # the others outvote it
+        for index, frame in enumerate(data):
+            Image.fromarray(frame).save(tmp_path / f"f{index}.png")
+    with hear_warnings((heard := []).append):
+        scan = run(open_frames(tmp_path, databar_rows=rows))
+    assert scan.shape == (4, height, 320)
+    assert np.array_equal(scan.read(2), data[2, :height])
+    assert len(heard) == bool(says)
+    assert re.search(says, "".join(heard))
 
 
 @pytest.mark.parametrize(

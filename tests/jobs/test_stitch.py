@@ -238,6 +238,15 @@ def test_flat_field_may_be_a_file(scan, tmp_path):
     assert done.solution.flat.method.startswith("file")
 
 
+def test_a_data_bar_is_left_away(scan, made, tmp_path):
+    done = napari_semsr.stitch(
+        scan, tmp_path / "mosaic.ome.tif", databar_rows=20, flat_field="none"
+    )
+    assert done.frame_shape == (SIDE - 20, SIDE)
+    assert done.shape[0] < made.shape[0] - 15
+    assert read(done.output).provenance.options["databar_rows"] == 20
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("at", ["recording", "Comparing", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):

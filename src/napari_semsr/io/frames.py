@@ -18,6 +18,7 @@ from napari_semsr.core import (
     Frames,
     IntPair,
     Job,
+    OptionError,
     PixelSize,
     Progress,
     ReadError,
@@ -45,13 +46,24 @@ class StoredFrames:
     places: tuple[tuple[Path, int | None], ...]  # File and page of each frame
     shape: tuple[int, int, int]  # Frames, rows and columns
     dtype: np.dtype[Any]
+    databar_rows: int | None = None  # To cut off; None where headers tell
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one frame, (Y, X)."""
-        return _array(*self.places[index], self.shape[1:], self.dtype)
+        """Read one frame, (Y, X), that must be what it was when the scan was opened."""
+        path, plane = self.places[index]
+        image = read(path, plane=plane, databar_rows=self.databar_rows)
+        shape, dtype = self.shape[1:], self.dtype
+        if image.shape != shape or image.dtype != dtype:
+            msg = (
+                f"{path} must be {shape[0]}x{shape[1]} {dtype} as when the scan was "
+                f"opened, but is {image.shape[0]}x{image.shape[1]} {image.dtype} now: "
+                "open it again."
+            )
+            raise ReadError(msg)
+        return image.array()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +89,6 @@ class ChosenFrames:
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame, (Y, X)."""
         return self.whole.read(self.chosen[index])
-
-
-def _array(
-    path: Path, plane: int | None, shape: tuple[int, int], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Read one image that must still be what it was when the scan was opened."""
-    image = read(path, plane=plane)
-    if image.shape != shape or image.dtype != dtype:
-        msg = (
-            f"{path} must be {shape[0]}x{shape[1]} {dtype} as when the scan was "
-            f"opened, but is {image.shape[0]}x{image.shape[1]} {image.dtype} now: open "
-            "it again."
-        )
-        raise ReadError(msg)
-    return image.array()
 
 
 # The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
@@ -316,7 +313,7 @@ def _without(made: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
 
 
 def _described(
-    folder: Path, names: Sequence[str], spare: _Spare
+    folder: Path, names: Sequence[str], spare: _Spare, databar_rows: int | None
 ) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
     """Look at every frame; list those that cannot be read."""
     kept, infos, faults = [], [], []
@@ -329,13 +326,14 @@ def _described(
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
-            spare.look_at(name, read(folder / name).array())
+            image = read(folder / name, databar_rows=databar_rows)
+            spare.look_at(name, image.array())
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(Fault(name, why))
             continue
         kept.append(name)
-        infos.append(info)
+        infos.append(replace(info, shape=image.shape))
     return kept, infos, faults
 
 
@@ -401,7 +399,7 @@ def _or_heights(folder: Path) -> str:
 
 
 def _from_folder(
-    folder: Path, table: Path | None, spare: _Spare
+    folder: Path, table: Path | None, spare: _Spare, databar_rows: int | None
 ) -> Job[tuple[Acquisition, list[str]]]:
     """Frames in files of their own, and the names of all that should be there."""
     own = folder / "positions.csv"
@@ -411,19 +409,34 @@ def _from_folder(
     if positions is None and len(names) < 2:
         single = [folder / name for name in names] or sorted(folder.glob("*.czi"))
         if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
-            return (yield from _from_file(single[0], None, spare)), []
+            made = yield from _from_file(single[0], None, spare, databar_rows)
+            return made, []
     _unique(names, folder)
-    kept, infos, broken = yield from _described(folder, names, spare)
+    kept, infos, broken = yield from _described(folder, names, spare, databar_rows)
     faults += broken
     if len(kept) < 2:
         _too_few(folder, kept, faults)
     _same(folder, kept, infos)
+    if databar_rows is None:
+        _tell_databar(folder, [info.suggested_databar_rows for info in infos])
     places = tuple((folder / name, None) for name in kept)
     shape = (len(kept), *infos[0].shape)
-    frames = StoredFrames(places, shape, np.dtype(infos[0].dtype))
+    frames = StoredFrames(places, shape, np.dtype(infos[0].dtype), databar_rows)
     size = _common_size(folder, kept, infos)
     made = _acquisition(frames, kept, size, folder.name, positions)
     return made.replace(faults=tuple(faults)), names
+
+
+def _tell_databar(path: Path, suggested: Sequence[int]) -> None:
+    """Warn where most frames end in what looks like a data bar of one height."""
+    middle = sorted(suggested)[len(suggested) // 2]
+    alike = [rows for rows in suggested if abs(rows - middle) <= 1]  # letters differ
+    if middle and 2 * len(alike) > len(suggested):
+        rows = max(alike)
+        warn(
+            f"The lowest {rows} rows of the frames of {path} look like a data bar and "
+            f"are stitched with them: leave them away (--databar-rows {rows})."
+        )
 
 
 def _pages(path: Path) -> int:
@@ -467,10 +480,15 @@ def _acquisition(
     return made.replace(**{f"nominal_{positions.unit}": positions.array(made.names)})
 
 
-def _from_file(path: Path, table: Path | None, spare: _Spare) -> Job[Acquisition]:
+def _from_file(
+    path: Path, table: Path | None, spare: _Spare, databar_rows: int | None
+) -> Job[Acquisition]:
     """Frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None if table is None else _read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
+        if databar_rows:
+            msg = f"Tiles of {path} have no data bar: leave --databar-rows out."
+            raise OptionError(msg)
         tiles = open_tiles(path)
         names = [f"tile-{index:03d}" for index in range(len(tiles))]
         made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
@@ -485,7 +503,13 @@ def _from_file(path: Path, table: Path | None, spare: _Spare) -> Job[Acquisition
     width = len(str(info.planes - 1))
     names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
     places = tuple((path, page) for page in range(info.planes))
-    frames = StoredFrames(places, (info.planes, *info.shape), np.dtype(info.dtype))
+    if databar_rows is None:
+        shape = info.shape
+        _tell_databar(path, [info.suggested_databar_rows])
+    else:
+        shape = read(path, plane=0, databar_rows=databar_rows).shape
+    kind = np.dtype(info.dtype)
+    frames = StoredFrames(places, (info.planes, *shape), kind, databar_rows)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
         spare.look_at(name, frames.read(number))
@@ -566,6 +590,7 @@ def open_frames(
     order: FrameOrder | None = None,
     overlap: float | None = None,
     pixel_size_nm: float | Sequence[float] | None = None,
+    databar_rows: int | None = None,
 ) -> Job[Acquisition]:
     """Open the frames of a scan, one after another.
 
@@ -583,6 +608,8 @@ def open_frames(
         Share of a frame that its neighbour repeats.
     pixel_size_nm : float or sequence of float, optional
         Overrides or supplies the calibration.
+    databar_rows : int, optional
+        Rows to cut off at the bottom of every frame, whatever the headers say.
 
     Returns
     -------
@@ -608,9 +635,9 @@ def open_frames(
     spare = _Spare()
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     if is_folder:
-        made, names = yield from _from_folder(path, table, spare)
+        made, names = yield from _from_folder(path, table, spare, databar_rows)
     else:
-        made = yield from _from_file(path, table, spare)
+        made = yield from _from_file(path, table, spare, databar_rows)
     if not names:
         names = [*made.names, *(fault.frame for fault in made.faults)]
         names.sort(key=natural_key)

@@ -90,7 +90,7 @@ def open_scan(
     from napari_semsr.io import open_frames
 
     yield Progress(0, 0, f"opening the frames of {folder.name}")
-    names = ("grid", "order", "overlap", "pixel_size_nm")
+    names = ("grid", "order", "overlap", "pixel_size_nm", "databar_rows")
     said = {} if options is None else {n: getattr(options, n) for n in names}
     return (yield from open_frames(folder, positions=positions, **said))
 
@@ -281,6 +281,13 @@ class StitchFolderOptions(StitchOptions):
     )
     known_distortion: FieldDistortion | None = Field(
         default=None, description="distortion of the field, as a calibration tells it"
+    )
+    databar_rows: int | None = option(
+        None,
+        "Data bar",
+        "rows of data bar to cut off every frame, whatever the headers say",
+        unit="rows",
+        ge=0,
     )
     dtype: Literal["float32", "float64", "uint8", "uint16"] = Field(
         default="float32",
