@@ -57,6 +57,16 @@ def misfit(image, wanted):
     return np.sqrt(np.mean((gain * x + offset - y) ** 2)) / y.std()
 
 
+@pytest.mark.parametrize("holes", [np.s_[:, 5::20, 3::30], np.s_[0]])
+def test_holes_make_no_height_sharp(scan, taken, joined, holes):
+    blurred = taken[-1].frames.astype(float)
+    blurred[holes] = np.nan
+    heights = [*joined[0][:-1], acquisition(scan, blurred)]
+    assert sharpest(heights) == joined[1]
+    heights[0] = acquisition(scan, np.full_like(blurred, np.nan))
+    assert sharpest(heights) == joined[1]
+
+
 def test_heights_are_laid_where_they_are(taken, joined):
     _, number, _, _, shifts = joined
     assert number in (1, 2, 3)  # the middle of the relief

@@ -49,12 +49,21 @@ def test_mosaic_is_the_scene_in_any_process(plan, square_scan, square_solution, 
     assert not inside.all()
 
 
-def test_a_constant_scene_stays_constant(square_scan, square_solution):
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("hole", [None, np.nan, np.inf])
+def test_a_constant_scene_stays_constant(square_scan, square_solution, hole, turned):
     flat = square_solution.flat
     data = 1000 * square_solution.gains[:, None, None] * flat.flat + flat.dark
+    if hole is not None:
+        data[:, 10::45, 15::31] = hole
+        data[4] = hole
     acquisition = square_scan.acquisition.replace(frames=ArrayFrames(data))
-    image, coverage = whole(plan_fusion(acquisition, square_solution))
-    assert np.allclose(image[coverage > 0], 1000, rtol=1e-5)
+    turns = np.full((9, 2), 0.01 if turned else 0)
+    plan = plan_fusion(acquisition, replace(square_solution, turns=turns))
+    image, coverage = whole(plan)
+    assert np.allclose(image[coverage > 0], 1000, rtol=1e-4 if turned else 1e-5)
+    assert np.array_equal(np.isnan(image), coverage == 0)
+    assert coverage.max() >= 3
 
 
 def test_frames_left_out_and_other_scans_are_not_fused(square_scan, square_solution):

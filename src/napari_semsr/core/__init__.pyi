@@ -162,6 +162,7 @@ from .transforms import (
     Elastic as Elastic,
     Transform as Transform,
     Warped as Warped,
+    continued as continued,
 )
 from .types import (
     BoolArray as BoolArray,

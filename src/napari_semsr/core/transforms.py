@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ _SHORTEST = 1 / 64  # of a step of Newton's method that still has to help; chose
 _FLAT = 1e-12  # of the squared scale; chosen: a matrix that maps the plane to a line
 _ALIKE = 1e-9  # relative; chosen: two scales, or a right angle, but for rounding
 
+_F = TypeVar("_F", bound=np.floating[Any])
 _FOLDED = "A bending that folds cannot be inverted; use a stiffer one."
 
 
@@ -383,7 +384,7 @@ class Warped:
         if known.all():
             made[inside] = self._follow(block, at)
         elif known.any():
-            values = self._follow(_continued(block, known), at)
+            values = self._follow(continued(block, known), at)
             gaps = ndimage.map_coordinates((~known).astype(float), at, order=1)
             made[inside] = np.where(gaps > _GAP, np.nan, values)
         return made
@@ -420,7 +421,7 @@ class Warped:
             return laid.make(block, place, part)
         if not known.any():
             return np.full(part.shape, np.nan)
-        made = laid.make(_continued(block, known), place, part)
+        made = laid.make(continued(block, known), place, part)
         gaps = laid.make((~known).astype(np.float64), place, part)
         made[np.abs(gaps) > _GAP] = np.nan
         return made
@@ -464,12 +465,15 @@ def _filtered(plane: FloatArray, kernel: FloatArray) -> FloatArray:
     return made
 
 
-def _continued(plane: FloatArray, known: BoolArray) -> FloatArray:
-    """Fill gaps with what is nearest, so that next to one nothing rings."""
+def continued(plane: NDArray[_F], known: BoolArray) -> NDArray[_F]:
+    """Fill gaps with what is nearest, so that next to one nothing rings.
+
+    Something must be `known`, (Y, X).
+    """
     nearest = ndimage.distance_transform_edt(
         ~known, return_distances=False, return_indices=True
     )
-    filled: FloatArray = plane[tuple(nearest)]
+    filled: NDArray[_F] = plane[tuple(nearest)]
     return filled
 
 

@@ -34,7 +34,7 @@ from napari_semsr.core import (
     RegistrationError,
 )
 from napari_semsr.stitching.flat_field import evenly
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import CorrectedFrames, whole_frame
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates, search
@@ -112,15 +112,18 @@ def sharpest(heights: Sequence[Acquisition]) -> int:
     """Find the height whose frames have most detail beyond their noise."""
     found = []
     for height in heights:
-        frames = (height.read(i).astype(np.float32) for i in evenly(len(height), 9))
+        frames = (whole_frame(height.read(i)) for i in evenly(len(height), 9))
         sharpness = []  # detail over brightness, as power, the noise taken off
-        for frame in frames:
+        for frame, known in frames:
+            if not known.any():
+                continue
             fine, coarse = (ndimage.gaussian_filter(frame, s) for s in (_FINE, _COARSE))
-            noise = 1.4826 * np.median(np.abs(ndimage.convolve(frame, _CROSS)))
-            power = float(np.mean((fine - coarse) ** 2))
+            rough = np.abs(ndimage.convolve(frame, _CROSS))
+            noise = 1.4826 * np.median(rough[known])
+            power = float(np.mean((fine - coarse)[known] ** 2))
             power -= _BAND_SHARE * float(noise) ** 2
-            sharpness.append(power / max(float(frame.mean()) ** 2, 1e-12))
-        found.append(np.mean(sharpness))
+            sharpness.append(power / max(float(frame[known].mean()) ** 2, 1e-12))
+        found.append(np.mean(sharpness) if sharpness else -np.inf)
     return int(np.argmax(found))
 
 

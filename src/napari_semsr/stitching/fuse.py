@@ -21,13 +21,10 @@ from napari_semsr.core import (
     IntPair,
     RegistrationError,
 )
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import LOBES, CorrectedFrames
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solution import StitchSolution
 
-# Of the Lanczos kernel (Duchon, J. Appl. Meteorol. 18, 1016 (1979)); three are chosen:
-# sharper than two, and ringing less far than four.
-_LOBES = 3
 # Of a frame's shorter side, and at least 8 px; chosen: wide enough to hide a step,
 # narrow enough for most of an overlap to count in full.
 _FEATHER = 0.08
@@ -37,8 +34,8 @@ _FAINT = 1e-3  # chosen: a rim counts for itself where no other frame reaches
 
 def _lanczos(part: float) -> FloatArray:
     """Weights that read a row of pixels at ``x - part``, summing to one."""
-    place = np.arange(-_LOBES, _LOBES + 1) + part
-    weights = np.sinc(place) * np.sinc(place / _LOBES) * (np.abs(place) < _LOBES)
+    place = np.arange(-LOBES, LOBES + 1) + part
+    weights = np.sinc(place) * np.sinc(place / LOBES) * (np.abs(place) < LOBES)
     return np.asarray(weights / weights.sum())
 
 
@@ -110,7 +107,7 @@ class FusionPlan:
         image, weight = self.prepared.corrected(index)
         inner = shown.within(frame)
         # the kernel reads a few pixels beyond the rectangle, whatever its cut
-        read = inner.grow(_LOBES).intersection(Box.of(frame.shape))
+        read = inner.grow(LOBES).intersection(Box.of(frame.shape))
         moved = image[read.slices]
         for axis in range(2):
             kernel = _lanczos(float(shift[axis]))
