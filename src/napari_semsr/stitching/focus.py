@@ -123,7 +123,7 @@ def sharpest(heights: Sequence[Acquisition]) -> int:
             power = float(np.mean((fine - coarse)[known] ** 2))
             power -= _BAND_SHARE * float(noise) ** 2
             sharpness.append(power / max(float(frame[known].mean()) ** 2, 1e-12))
-        found.append(np.mean(sharpness) if sharpness else -np.inf)
+        found.append(float(np.mean(sharpness)) if sharpness else -np.inf)
     return int(np.argmax(found))
 
 
