@@ -142,7 +142,10 @@ def test_copies_and_blank_frames_need_no_place_in_a_grid(folder):
 
 
 def test_open_frames_lists_what_positions_and_folder_do_not_share(folder):
-    table(folder, [("frame1.tif", 0, 0), ("frame2.tif", 0, 9), ("gone.tif", 0, 18)])
+    table(
+        folder,
+        [("frame1.tif", 0, 0), ("frame2.tif", 0, 9), ("gone.tif", 0, 18), (".", 0, 27)],
+    )
     scan = run(open_frames(folder))
     assert scan.names == ("frame1.tif", "frame2.tif")
     faults = {fault.frame: fault.reason for fault in scan.faults}

@@ -238,6 +238,11 @@ def image_paths(folder: Path) -> list[Path]:
     return sorted(found, key=lambda item: natural_key(item.name))
 
 
+def _may_be_frame(path: Path) -> bool:
+    """Whether a path leads to a file, or to a folder that is called a store."""
+    return path.is_file() or (path.suffix.lower() == ".zarr" and path.is_dir())
+
+
 def _chosen(
     folder: Path, positions: _Positions | None
 ) -> tuple[list[str], list[Fault]]:
@@ -245,8 +250,8 @@ def _chosen(
     listed = [item.name for item in image_paths(folder)]
     if positions is None:
         return listed, []
-    present = [name for name in positions.corners if (folder / name).exists()]
-    unplaced = [name for name in positions.unplaced if (folder / name).exists()]
+    present = [name for name in positions.corners if _may_be_frame(folder / name)]
+    unplaced = [name for name in positions.unplaced if _may_be_frame(folder / name)]
     if not present:
         msg = (
             f"{positions.path.name} must name the frames of {folder}, but none of its "
