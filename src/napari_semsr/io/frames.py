@@ -247,7 +247,10 @@ def _chosen(
     folder: Path, positions: _Positions | None
 ) -> tuple[list[str], list[Fault]]:
     """Frames of a folder, and those that cannot be used."""
-    listed = [item.name for item in image_paths(folder)]
+    paths = image_paths(folder)
+    # a store beside frames that are files is what was made of them
+    files = [item for item in paths if item.is_file()]
+    listed = [item.name for item in files or paths]
     if positions is None:
         return listed, []
     present = [name for name in positions.corners if _may_be_frame(folder / name)]
