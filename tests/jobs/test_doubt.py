@@ -187,7 +187,7 @@ def test_cut_off_lies_between_its_rings_and_the_pixel_size_widens_them(rng):
     assert stated.interval_nm == pytest.approx((low * NM, high * NM))
     reach = 1.959964 * 0.02 * calibrated.resolution_nm
     assert calibrated.interval_nm[1] - calibrated.resolution_nm == pytest.approx(
-        math.hypot(calibrated.step_px * NM, reach)
+        math.hypot((high - stated.resolution_px) * NM, reach)
     )
 
 
