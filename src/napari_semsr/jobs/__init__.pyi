@@ -6,6 +6,7 @@ from .batch.job import (
 from .batch.steps import (
     plan_batch as plan_batch,
     steps_of as steps_of,
+    verbs_of as verbs_of,
 )
 from .blend import (
     blend_levels as blend_levels,

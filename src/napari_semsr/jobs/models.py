@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +19,13 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
+    Provenance,
     Quantity,
     ReadError,
+    SemsrError,
     WriteError,
     declared_figures,
+    one_line,
 )
 from napari_semsr.jobs.disc_record import DiscRecord
 from napari_semsr.jobs.exchange import (
@@ -231,6 +235,28 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     if is_name and imported.is_file():
         return imported
     return resolve(name)
+
+
+def model_that_made(made: Provenance) -> str:
+    """Name the very model that made an image, found by its digest, or give its file.
+
+    A `CheckpointError` if neither the shelf nor the place of its file has it.
+    """
+    from napari_semsr.models import file_digest
+
+    name, digest = made.model_name or "", made.model_digest
+    files = (one.path for one in made.guides if one.role == "model")
+    for place in filter(None, (name, *files)):
+        with suppress(SemsrError, OSError, ValueError):
+            path = find_model(place)
+            if digest is None or file_digest(path) == digest:
+                return place
+    msg = (
+        f"The model {one_line(name)} that made this ({digest}) is neither on the shelf "
+        "nor where its file lay: import that file again (semsr models import), or name "
+        "the model in a steps file."
+    )
+    raise CheckpointError(msg)
 
 
 def on_shelf(name: str) -> str | None:

@@ -22,6 +22,7 @@ from napari_semsr.jobs import (
     BatchReport,
     plan_batch,
     steps_of,
+    verbs_of,
 )
 from napari_semsr.widgets.base import (
     Columns,
@@ -148,7 +149,7 @@ class BatchPanel(Panel):
     def _with_steps(self) -> list[Layer]:
         """List the layers that were made by steps of one image each."""
         images = image_layers(self.viewer)
-        return [layer for layer in images if steps_of_layer(layer)[0]]
+        return [layer for layer in images if verbs_of_layer(layer)]
 
     def _read_plan(self) -> dict[str, Any]:
         """Read what is done to which images, as a steps file has it."""
@@ -186,11 +187,12 @@ class BatchPanel(Panel):
         self.plan_note.setText("")
         if layer is None:
             return
-        steps, before = steps_of_layer(layer)
-        lines = [f"{n}. {say_step(step)}" for n, step in enumerate(steps, 1)]
-        if before:
-            lines.insert(0, f"What made the first image ({before}) is left out.")
+        lines = []
         try:
+            steps, before = steps_of_layer(layer)
+            if before:
+                lines = [f"What made the first image ({before}) is left out."]
+            lines += [f"{n}. {say_step(step)}" for n, step in enumerate(steps, 1)]
             count = len(plan_batch(self._read_plan()).images)
             lines.append(f"To {count} image{'' if count == 1 else 's'}.")
         except SemsrError as error:
@@ -199,8 +201,7 @@ class BatchPanel(Panel):
 
     def labels(self) -> Labels:
         """Tell what the options of the steps are called in panels of their own."""
-        steps = [] if self.layer.value is None else steps_of_layer(self.layer.value)[0]
-        names = [verb for step in steps for verb in step] or VERBS
+        names = verbs_of_layer(self.layer.value) or VERBS
         return {**labels_of_verbs(names), **super().labels()}
 
     def save_steps(self) -> None:
@@ -261,6 +262,12 @@ def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, Any]], str]:
     """Take the steps that a layer was made by, and the verb before them, if any."""
     made = None if layer is None else provenance_of(layer)
     return ([], "") if made is None else steps_of(made)
+
+
+def verbs_of_layer(layer: Layer | None) -> list[str]:
+    """Name the verbs of those steps."""
+    made = None if layer is None else provenance_of(layer)
+    return [] if made is None else verbs_of(made)
 
 
 def say_step(step: dict[str, Any]) -> str:

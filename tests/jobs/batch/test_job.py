@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from napari_semsr.core import Micrograph, OptionError, SemsrError, Waiting, WriteError
+import napari_semsr as semsr
+from napari_semsr.core import (
+    CheckpointError,
+    Micrograph,
+    OptionError,
+    SemsrError,
+    Waiting,
+    WriteError,
+)
 from napari_semsr.io import read, read_sheet, write
+from napari_semsr.jobs import steps_of, verbs_of
 from tests.children import LIMIT_S, started
+from tests.tiny_models import write_tiny_model
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
 
@@ -300,3 +310,24 @@ def test_a_folder_of_other_files_is_left_alone(scans, save, batch, tmp_path):
 def test_impossible_numbers_of_workers_are_refused(scans, save, batch, how):
     with pytest.raises(OptionError, match="workers"):
         batch(save(), **how)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["file-there", "file-gone"])
+def test_steps_of_a_history_take_the_very_model_or_are_refused(
+    kept, scans, batch, own_shelf, tmp_path
+):
+    own_shelf.mkdir(parents=True)
+    write_tiny_model(own_shelf, limits="an earlier training")
+    model = write_tiny_model(tmp_path)  # of the same name
+    made = semsr.enhance(scans / "s1.tif", model=model).provenance
+    if not kept:
+        write_tiny_model(tmp_path, limits="a later training")
+        with pytest.raises(CheckpointError, match="neither on the shelf nor where"):
+            steps_of(made)
+        assert verbs_of(made) == ["enhance"]
+        return
+    steps, _ = steps_of(made)
+    output = tmp_path / "made"
+    batch({"inputs": scans / "s1.tif", "output": output, "steps": steps})
+    again = read(output / "enhance" / "s1.ome.tif").provenance
+    assert again.model_digest == made.model_digest

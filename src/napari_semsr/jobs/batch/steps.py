@@ -42,7 +42,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.index import VERBS, verb_of
 from napari_semsr.jobs.measure import find_images, rows_of_images
-from napari_semsr.jobs.models import find_model
+from napari_semsr.jobs.models import find_model, model_that_made
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
 
 STATE = ".batch"
@@ -782,22 +782,39 @@ def steps_of(made: Provenance) -> tuple[list[dict[str, Any]], str]:
     """Take the steps of a batch from a history, as a steps file has them.
 
     Gives the last of them that each take one image, and the verb before them that
-    takes more or other things, or ``""``.
+    takes more or other things, or ``""``. A `CheckpointError` if the very model of one
+    is not there any more.
     """
-    steps: list[dict[str, Any]] = []
-    while (verb := _as_step(made)) is not None:
-        own = {k: v for k, v in made.options.items() if k in verb.options.model_fields}
-        options = _unusual(verb, verb.options.parse(own))
-        if made.model_name is not None and "model" in verb.arguments:
-            options["model"] = made.model_name
-        steps.insert(0, {made.job: options})
-        before = made.inputs[0].provenance
-        if before is None:
-            reading = ReadOptions.parse(made.options.get("reading") or {})
-            options |= _unusual(verb, reading)
-            return steps, ""
-        made = before
-    return steps, made.job
+    found = _steps_back(made)
+    steps = [{verb.name: _said_by(verb, step)} for verb, step in found]
+    before = found[0][1].inputs[0].provenance if found else made
+    return steps, "" if before is None else before.job
+
+
+def verbs_of(made: Provenance) -> list[str]:
+    """Name the verbs of those steps, whether their models are there or not."""
+    return [verb.name for verb, _ in _steps_back(made)]
+
+
+def _steps_back(made: Provenance) -> list[tuple[Verb[Any, Any], Provenance]]:
+    """List the last steps of one image each, from the first."""
+    found: list[tuple[Verb[Any, Any], Provenance]] = []
+    for step in made.steps():
+        if (verb := _as_step(step)) is None:
+            break
+        found.insert(0, (verb, step))
+    return found
+
+
+def _said_by(verb: Verb[Any, Any], made: Provenance) -> dict[str, Any]:
+    """Write what a step says."""
+    own = {k: v for k, v in made.options.items() if k in verb.options.model_fields}
+    options = _unusual(verb, verb.options.parse(own))
+    if made.model_name is not None and "model" in verb.arguments:
+        options["model"] = model_that_made(made)
+    if made.inputs[0].provenance is None:
+        options |= _unusual(verb, ReadOptions.parse(made.options.get("reading") or {}))
+    return options
 
 
 def _as_step(made: Provenance) -> Verb[Any, Any] | None:
