@@ -67,7 +67,7 @@ def convert(at: Place, seed: int) -> None:
 def degrade(at: Place, seed: int) -> None:
     """Degrade one."""
     kind = ("blur", "fog", "hybrid")[seed % 3]
-    options = DegradeOptions(kind=kind, seed=seed, uniform_fog=seed % 2 == 0)
+    options = DegradeOptions(kind=kind, seed=seed, uniform_fog=seed % 6 == 4)
     run(DEGRADE.job(at.image, output=at.out, options=options))
 
 

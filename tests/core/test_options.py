@@ -16,6 +16,21 @@ class Sample(Options):
     weight: float = 0.5
 
 
+class Turn(Options):
+    """Options of which one has a part with some values of another."""
+
+    way: Literal["keep", "turn", "flip"] = "keep"
+    degrees: float | None = option(None, when={"way": ("turn", "flip")})
+
+
+def test_what_has_no_part_is_refused_of_a_user_and_left_out_of_a_history():
+    with pytest.raises(OptionError, match="where way is turn or flip, and way is keep"):
+        Turn.parse({"degrees": 3.0})
+    assert Turn.recall({"degrees": 3.0, "former": 1}) == Turn()
+    turned = Turn.parse({"way": "turn", "degrees": 3.0})
+    assert turned == Turn.recall(turned.model_dump())
+
+
 @pytest.mark.parametrize("place", ["A recipe", "Step 1"])
 def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
     class Elsewhere(Options):

@@ -215,6 +215,13 @@ def test_scan_from_before_there_were_lenses_is_made_again(place):
     assert semsr.replay(path).identical
 
 
+def test_history_with_options_of_no_part_is_made_again(place, a):
+    semsr.restore(a, place / "o.tif", psf="1px")
+    told = read(place / "o.tif").provenance.options
+    retell(place / "o.tif", options={**told, "iterations": 50, "tv": 0.05})
+    assert semsr.replay(place / "o.tif").identical
+
+
 def test_other_version_and_threads_are_named(part):
     versions = {**read(part).provenance.versions, "numpy": "1.0"}
     retell(part, versions=versions, threads=999)

@@ -69,6 +69,16 @@ def test_integers_are_rounded_and_clipped(scene, tmp_path):
         napari_semsr.restore(scene.first, psf="1px", dtype="complex64")
 
 
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [("wiener", {"iterations": 50}), ("cls", {"tv": 0.05}), ("wiener", {"seed": 1})]
+    + [(method, {"balance": 10.0}) for method in ("richardson-lucy", "blind")],
+)
+def test_options_of_other_methods_are_refused(scene, method, option):
+    with pytest.raises(OptionError, match=f"and method is {method}: leave"):
+        napari_semsr.restore(scene.first, psf="1px", method=method, **option)
+
+
 def test_missing_kernel_file_is_one_sentence(scene):
     with pytest.raises(napari_semsr.SemsrError, match=r"no file nowhere\.tif"):
         napari_semsr.restore(scene.first, psf="nowhere.tif")

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, get_args, get_origin
 
@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -164,6 +165,38 @@ class Options(BaseModel):
             raise ValueError(msg)
         return value
 
+    @model_validator(mode="after")
+    def _all_have_a_part(self) -> Self:
+        for name, other, allowed in self._idle(self.__dict__):
+            needed, now = (
+                " or ".join(map(str, some)).lower()
+                for some in (allowed, [getattr(self, other)])
+            )
+            msg = (
+                f"{name} has a part where {other} is {needed}, and {other} is {now}: "
+                f"leave {name} out"
+            )
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def _idle(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+        """Find values other than usual of no part, by what option, and its values."""
+        fields = cls.model_fields
+        for name, info in fields.items():
+            if values.get(name, info.default) == info.default:
+                continue
+            for other, allowed in (words_of(info).when or {}).items():
+                if values.get(other, fields[other].default) not in allowed:
+                    yield name, other, allowed
+
+    @classmethod
+    def recall(cls, values: Mapping[str, Any]) -> Self:
+        """Validate what a history says, which may hold values that had no part."""
+        idle = {name for name, *_ in cls._idle(values)}
+        own = cls.model_fields.keys() & values.keys() - idle
+        return cls.parse({name: values[name] for name in own})
+
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
         """Validate what a user or file says; an `OptionError` tells the first fault."""
@@ -193,7 +226,8 @@ class OptionWords:
     group: str = ""  # frame of a panel that it stands in
     # further flags of the command, each for one value
     flags: Mapping[str, Any] | None = None
-    # values of other options with which alone it has a part, by their names
+    # values of other options with which alone it has a part, by their names; with
+    # others it must be as usual
     when: Mapping[str, Sequence[Any]] | None = None
 
     @property

@@ -506,7 +506,7 @@ class ReplayStep:
         told = self.made.options
         known = {key: told[key] for key in model.model_fields if key in told}
         refuse_persons(known, persons_options(model), "A history")
-        return model.parse({**known, **changes})
+        return model.recall({**known, **changes})
 
     def reading(self, side: str | None = None) -> ReadOptions:
         """Read how its images were opened."""

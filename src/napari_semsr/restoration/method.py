@@ -241,9 +241,16 @@ class RestoreOptions(Options):
         "",
         "weight of smoothness in the linear methods; chosen from the image's noise if "
         "not given",
+        when={"method": ("wiener", "unsupervised-wiener", "cls")},
         gt=0,
     )
-    seed: int = option(0, "", "makes unsupervised-wiener repeatable", ge=0)
+    seed: int = option(
+        0,
+        "",
+        "makes unsupervised-wiener repeatable",
+        when={"method": ("unsupervised-wiener",)},
+        ge=0,
+    )
     tile: int | None = option(None, "", "side of a tile in px; 512 if not given", ge=32)
     dtype: str | None = option(
         None, "", "type of the grey values in the output; float32 if not given"

@@ -265,7 +265,8 @@ def test_names_of_steps_and_outputs_are_chosen(scans, save, batch, tmp_path):
 
 @pytest.mark.broad
 def test_a_list_a_glob_and_flags_reach_the_verb(scans, save, batch, tmp_path):
-    steps = [{"crop": {"box": [0, 0, 40, 32]}}, {"degrade": {"uniform-fog": True}}]
+    degrade = {"kind": "fog", "uniform-fog": True}
+    steps = [{"crop": {"box": [0, 0, 40, 32]}}, {"degrade": degrade}]
     report = batch(save(steps, inputs="scans/s1*.tif"))
     assert [row["name"] for row in report.rows] == ["s1", "s10", "s11"]
     made = read(tmp_path / "made" / "degrade" / "s10.ome.tif")

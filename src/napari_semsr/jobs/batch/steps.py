@@ -808,8 +808,7 @@ def _steps_back(made: Provenance) -> list[tuple[Verb[Any, Any], Provenance]]:
 
 def _said_by(verb: Verb[Any, Any], made: Provenance) -> dict[str, Any]:
     """Write what a step says."""
-    own = {k: v for k, v in made.options.items() if k in verb.options.model_fields}
-    options = _unusual(verb, verb.options.parse(own))
+    options = _unusual(verb, verb.options.recall(made.options))
     if made.model_name is not None and "model" in verb.arguments:
         options["model"] = model_that_made(made)
     if made.inputs[0].provenance is None:
