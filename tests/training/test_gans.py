@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from napari_semsr.core import CheckpointError, OptionError, SemsrError, run
 from napari_semsr.models.checkpoint import build, load_model, save_model
-from napari_semsr.training import Recipe, fit as loop, validation
+from napari_semsr.training import Recipe, adversarial, fit as loop, validation
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.fit import check_discriminator_field
@@ -114,6 +114,18 @@ def test_shares_come_out() -> None:
     weights = learner.weights.clone()
     learner.teach_generators(low, 2 * high, 5)
     assert torch.equal(learner.weights, weights)
+
+
+def test_total_variation_is_taken_where_shares_ask_for_it_alone(monkeypatch) -> None:
+    def refuse(_: Tensor) -> Tensor:
+        raise AssertionError
+
+    monkeypatch.setattr(adversarial, "total_variation", refuse)
+    low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
+    learner = _learner("paired", gan={**PAIRED["gan"], "shares": None})
+    assert learner.teach_generators(low, high, 0).isfinite()
+    with pytest.raises(AssertionError):
+        _learner("paired").teach_generators(low, high, 0)
 
 
 @pytest.mark.parametrize("name", KINDS)

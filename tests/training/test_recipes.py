@@ -8,6 +8,10 @@ from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.training.recipe import load_recipe
 
 BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+LISTS = (
+    "name: a\ndata: {train: [{file: a.png}, {file: b.tif}], scans_root: scans, "
+    "scans: [{low: b.tif, high: a.png}], validation: "
+)
 
 
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda p: p.stem)
@@ -66,6 +70,16 @@ def test_bundled_model_is_a_start_by_name(tmp_path: Path) -> None:
         ("name: a\nmeasure: frc_per_px\n", OptionError, "cross_frc"),
         ("name: a\nkind: blind-spot\n", OptionError, "blind-spot and the measure"),
         ("name: a\nlearns: survey\n", OptionError, "survey is for kind restorer"),
+        (
+            f"{LISTS}[{{file: ./a.png}}]}}",
+            OptionError,
+            "stands in train and in v",
+        ),
+        (
+            f"{LISTS}[{{file: scans/b.tif}}]}}",
+            OptionError,
+            "in scans and in valid",
+        ),
         (
             "name: a\nkind: restorer\ndata: {sources: {gold: 1}}",
             OptionError,

@@ -98,6 +98,7 @@ from .opening import (
 )
 from .options import (
     MORE as MORE,
+    GreyType as GreyType,
     Options as Options,
     as_text as as_text,
     count_values as count_values,

@@ -5,9 +5,11 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
+import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -281,6 +283,24 @@ def device_option() -> Any:
         choices={"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"},
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
     )
+
+
+def _known_type(value: str | None) -> str | None:
+    """Accept integer and floating types by name."""
+    if value is None:
+        return None
+    try:
+        found = np.dtype(value)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in "uif":
+        msg = "must name an integer or floating type such as uint8 or float32"
+        raise ValueError(msg)
+    return found.name
+
+
+GreyType = Annotated[str | None, AfterValidator(_known_type)]
+"""Type of the grey values in an output, by its name; None for float32."""
 
 
 def words_of(info: FieldInfo) -> OptionWords:

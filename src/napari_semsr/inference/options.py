@@ -4,10 +4,14 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import field_validator
-
-from napari_semsr.core import SIGMA, Options, Quantity, device_option, option
+from napari_semsr.core import (
+    SIGMA,
+    GreyType,
+    Options,
+    Quantity,
+    device_option,
+    option,
+)
 
 WEIGHTS, ADVANCED = "Noise, blur and haze", "Advanced"
 """Frames of the panel that some options stand in."""
@@ -133,7 +137,7 @@ class EnhanceOptions(Options):
         ge=0,
         le=10,
     )
-    dtype: str | None = option(
+    dtype: GreyType = option(
         None,
         "",
         "Type of the output, float32 if not given; others are rounded and clipped.",
@@ -145,21 +149,6 @@ class EnhanceOptions(Options):
         ge=1,
         le=256,
     )
-
-    @field_validator("dtype")
-    @classmethod
-    def _known_type(cls, value: str | None) -> str | None:
-        """Accept integer and floating types by name."""
-        if value is None:
-            return None
-        try:
-            found = np.dtype(value)
-        except TypeError:
-            found = np.dtype(object)
-        if found.kind not in "uif":
-            msg = "must name an integer or floating type such as uint8 or float32"
-            raise ValueError(msg)
-        return found.name
 
 
 class ClusterOptions(Options):

@@ -101,7 +101,6 @@ def _of_pupil(
     return Micrograph(kernel, parse_pixel_size(size), Path(name).name)
 
 
-_KINDS = "uif"
 _TILES = "Restoring tiles"
 _ESTIMATED = (  # without its width, which differs between planes: it is said once
     "The blur was estimated, which cannot tell blur from a soft sample; give --psf "
@@ -239,16 +238,6 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
 def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
     """Open an image and measure what its restoration needs."""
     options = run.options
-    try:
-        dtype = np.dtype(options.dtype or np.float32)
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.kind not in _KINDS:
-        msg = (
-            "Grey values are stored as an integer or floating type such as uint8 or "
-            f"float32, got {options.dtype!r}."
-        )
-        raise OptionError(msg)
     yield Progress(0, 0, f"reading {name_of(run.given['image'])}")
     run.open()
     source = run.images["image"]
@@ -267,6 +256,7 @@ def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
         more["psf_digest"] = guides[0].digest
     provenance = yield from run.history(*guides, **more)
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
+    dtype = np.dtype(options.dtype or np.float32)
     return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
 
 

@@ -29,6 +29,7 @@ from napari_semsr.core import (
     Box,
     Float32Array,
     FloatArray,
+    GreyType,
     IntPair,
     Micrograph,
     OptionError,
@@ -252,7 +253,7 @@ class RestoreOptions(Options):
         ge=0,
     )
     tile: int | None = option(None, "", "side of a tile in px; 512 if not given", ge=32)
-    dtype: str | None = option(
+    dtype: GreyType = option(
         None, "", "type of the grey values in the output; float32 if not given"
     )
 

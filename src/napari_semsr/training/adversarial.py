@@ -182,12 +182,14 @@ class History(nn.Module):
         return torch.stack(shown)
 
 
-_TV_WEIGHT = 0.0  # only de Haan's system has the term, and states its share
 _LEAST = 1e-8  # a term that is nothing yet still gets a weight
 
 
 class PairedGan(AdversarialLearner):
-    """Adversarial, content and total-variation loss of one generator."""
+    """Adversarial and content loss of one generator, and total variation by shares.
+
+    Only de Haan's system has the last, and states its share.
+    """
 
     term_sums: Tensor
     weights: Tensor
@@ -206,7 +208,7 @@ class PairedGan(AdversarialLearner):
         channels = 2 if gan.conditional else 1
         side = recipe.data.patch_px * self.scale
         self.history = History(gan.history, (channels, side, side), recipe.seed)
-        given = [gan.adversarial_weight, gan.content_weight, _TV_WEIGHT]
+        given = [gan.adversarial_weight, gan.content_weight, 0.0]
         self.register_buffer("weights", torch.tensor(given))
         self.register_buffer("term_sums", torch.zeros(3))
         self.register_buffer("recent", torch.zeros(3))
@@ -227,10 +229,12 @@ class PairedGan(AdversarialLearner):
         if step < self.gan.content_only_steps:
             return content
         adversarial = self._adversarial(low, high, made)
-        with self.exact():
-            roughness = total_variation(made.float())
-        parts = torch.stack((adversarial, content, roughness))
         shares, seen = self.gan.shares, step - self.gan.content_only_steps
+        rough = content.new_zeros(())
+        if shares is not None:  # else it has no weight
+            with self.exact():
+                rough = total_variation(made.float())
+        parts = torch.stack((adversarial, content, rough))
         if shares is not None and seen < self.gan.calibration_steps:  # then kept
             self.term_sums += parts.detach()
             means = (self.term_sums / (seen + 1)).clamp_min(_LEAST).tolist()

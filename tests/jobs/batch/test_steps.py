@@ -52,6 +52,7 @@ def refuse(scans, tmp_path, batch):
         ("inputs: scans\nsteps: [frc]", "must say output"),
         ("inputs: 3\noutput: made\nsteps: [frc]", "must say inputs"),
         (f"{HEAD}steps: []", "list of verbs"),
+        (f"{HEAD}steps: [{{restore: {{dtype: object}}}}]", "such as uint8 or float32"),
         (f"{HEAD}steps: frc", "list of verbs"),
         (f"{HEAD}steps: [{'frc, ' * 101}]", "at most 100"),
         (f"{HEAD}steps: [frc]\nreport: 3", "report must be"),
