@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference import EnhanceOptions, plan_output
 from napari_semsr.models.probing import Probe
@@ -28,3 +29,17 @@ def test_cores_are_sensible_chunks(shape, scale, stride, tile, core, make_loaded
     assert output.core == core
     assert output.unit == tuple(min(core * scale, n * scale) for n in shape)
     assert tiles_of(shape, loaded, Probe(8, 0, stride), options).core == core
+
+
+@pytest.mark.parametrize(
+    ("grey", "dtype", "kept"),
+    [("unit", "float16", True), ("unit", "uint16", False), ("input", "uint16", True)],
+)
+def test_levels_from_0_to_1_are_not_rounded(grey, dtype, kept, make_loaded):
+    card = make_loaded("plain").card.model_copy(update={"grey": grey}).model_dump()
+    field, options = Micrograph(np.zeros((8, 8))), EnhanceOptions(dtype=dtype)
+    if kept:
+        assert plan_output(field, card, options).dtype == dtype
+        return
+    with pytest.raises(OptionError, match="black and white alone"):
+        plan_output(field, card, options)

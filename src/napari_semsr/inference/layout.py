@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_semsr.core import (
     Micrograph,
+    OptionError,
     PixelSize,
     Provenance,
     Resampling,
@@ -206,6 +207,14 @@ def plan_output(
     `card` gives the model's scale, stride and trained pixel sizes by name.
     """
     scale, stride = int(card.get("scale", 1)), int(card.get("stride", 1))
+    dtype = np.dtype(options.dtype or np.float32)
+    if card.get("grey") == "unit" and dtype.kind != "f":
+        msg = (
+            f"{card.get('name')} gives grey values from 0 to 1, of which {dtype} would "
+            "keep black and white alone: leave the type at float32, or write a .png, "
+            "which is stretched."
+        )
+        raise OptionError(msg)
     trained = TrainedPixelSizes.from_card(card)
     fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
     frame = _frame(micrograph, scale, fit)
@@ -214,7 +223,7 @@ def plan_output(
         usual = round(_CORE / 2.0 ** round(math.log2(fit.factor)))
         core = max(min(usual, _LARGEST_CHUNK // scale) // stride * stride, stride)
     core = round_up(min(core, max(frame.shape) // scale), stride)
-    return OutputPlan(frame, fit, core, scale, np.dtype(options.dtype or np.float32))
+    return OutputPlan(frame, fit, core, scale, dtype)
 
 
 def _frame(micrograph: Micrograph, scale: int, fit: PixelFit) -> Frame:
