@@ -242,6 +242,23 @@ def test_a_tile_is_marked_only_after_its_pixels_are_written(
 
 
 @pytest.mark.parametrize(
+    ("device", "notes"), [("cpu: one", 0), ("cuda:0: another", 1), (None, 0)]
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_run_goes_on_in_the_arithmetic_that_it_was_begun_in(
+    device, notes, precision, make_loaded, rng, tmp_path
+):
+    image, loaded = Micrograph(_field(rng, (60, 60))), make_loaded("plain")
+    made = Provenance(job="enhance", device=device, precision=precision)
+    options = EnhanceOptions(tile=32, device="cpu")
+    store = store_for(tmp_path / "a.ome.zarr", image, loaded, options, provenance=made)
+    report = run(fill(image, loaded, store, options))
+    assert (report.precision, len(report.notes)) == (precision, notes)
+    alike = run(enhance_array(image, loaded, options.replace(precision=precision)))
+    np.testing.assert_array_equal(store.level0[:], alike.data)
+
+
+@pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"precision": "bf16"}, "option precision"),

@@ -145,12 +145,17 @@ def plan_run(
 
     `output` is from `plan_output` with the same image and options; `store` from
     `create_output`: a run that was interrupted is gone on with in the way that it
-    keeps. `scheduler` is the address of a dask cluster that sees the same files;
+    keeps, in the arithmetic that its history tells. `scheduler` is the address of a
+    dask cluster that sees the same files;
     without one all runs in this process.
     """
     chosen = options or EnhanceOptions()
+    made = None if store is None else store.record.provenance
+    precision: str = chosen.precision
+    if precision == "auto" and made is not None:
+        precision = made.precision or precision
     with MemoryWatch() as watch:
-        predictor = Predictor(loaded, device=chosen.device, precision=chosen.precision)
+        predictor = Predictor(loaded, device=chosen.device, precision=precision)
         planning = plan_enhance(
             micrograph,
             output,
@@ -161,6 +166,14 @@ def plan_run(
             scattered=scheduler is not None,
         )
         plan = yield from in_thread(planning, predictor)
+        begun = made and made.device and made.device.split(":")[0]
+        if begun and begun != predictor.device.type:
+            said = (
+                f"This was begun on {begun} and is gone on with on "
+                f"{predictor.device.type}: tiles of the two may differ by rounding; "
+                "start anew (--overwrite) for one arithmetic."
+            )
+            plan = replace(plan, notes=(*plan.notes, said))
         if plan.loaded is not loaded:
             predictor = predictor.told(plan.loaded)
     return PlannedRun(plan, predictor, watch, scheduler)

@@ -226,6 +226,8 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
 
     written = yield from write_blocks(target, make, fill, resumable=True)
     report, judged = written.told
+    # which a run that is gone on with has from its beginning
+    provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None and judged.map is not None:
         told = provenance.model_copy(update={"part": MISFIT})
         rewrite(judged.map.replace(provenance=told), map_path)
