@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
+from napari_semsr.core import Micrograph
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.restore import RESTORE
@@ -54,6 +55,20 @@ def test_kernel_file_is_used_and_recorded(scene, tmp_path):
     assert made.metadata["restore"]["psf"]["kind"] == "file"
     assert made.provenance.options["psf_digest"].startswith("sha256:")
     assert len(made.provenance.sources()) == 1
+
+
+@pytest.mark.parametrize("method", ["wiener", "richardson-lucy"])
+def test_kernel_file_of_other_pixels_and_off_its_middle_is_the_same_blur(
+    scene, method, tmp_path
+):
+    y, x = np.mgrid[-20:21, -20:21]
+    point = np.exp(-((y - 5) ** 2 + (x + 3) ** 2) / (2 * 4.0**2))  # 20 nm
+    size = (5.0, 5.0)  # the image has 10 nm
+    napari_semsr.write(Micrograph(point, size, "point"), tmp_path / "point.tif")
+    how = {"method": method, "psf": str(tmp_path / "point.tif")}
+    made = napari_semsr.restore(scene.first, **how).array()
+    known = napari_semsr.restore(scene.first, method=method, psf="20nm").array()
+    assert np.abs(made - known).max() < 0.02 * np.ptp(known)
 
 
 def test_integers_are_rounded_and_clipped(scene, tmp_path):

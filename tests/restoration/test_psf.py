@@ -52,3 +52,29 @@ def test_recorded_kernel_is_normalised_and_odd_or_refused():
     ):
         with pytest.raises(OptionError, match=f"{needs}.*in point.tif"):
             PointSpread.recorded(values, "point.tif")
+
+
+def _point(sigma, *, side=41, at=(0.0, 0.0)):
+    y, x = (np.arange(side) - side // 2 - place for place in at)
+    return np.exp(-((y[:, None] / sigma) ** 2 + (x / sigma) ** 2) / 2)
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0, 5 / 3, 2.0])
+@pytest.mark.parametrize("at", [(0.0, 0.0), (6.0, -4.0), (0.3, -0.5)], ids=str)
+def test_kernel_is_laid_on_larger_or_smaller_pixels_and_into_their_middle(step, at):
+    made = PointSpread.recorded(_point(3.0, at=at), "point.tif").centred((step, step))
+    sigma = 3.0 / step
+    assert made.sigma_px == pytest.approx((sigma, sigma), rel=2e-3)
+    known = _point(sigma, side=129)
+    middle = [slice(64 - n // 2, 65 + n // 2) for n in made.kernel.shape]
+    known = (known / known.sum())[tuple(middle)]
+    np.testing.assert_allclose(made.kernel, known, atol=1e-2 * known.max())
+    assert made.kernel.sum() == pytest.approx(1)
+
+
+def test_kernel_in_its_place_stays_and_one_too_wide_is_refused():
+    made = PointSpread.recorded(_point(2.0), "point.tif")
+    assert made.centred() is made
+    with pytest.raises(OptionError, match="129 px wide in .* the image, got 410"):
+        made.centred((0.1, 0.1))
+    assert made.centred((1e9, 1e9)).kernel.max() == pytest.approx(1)

@@ -648,7 +648,11 @@ def _known_psf(
         ones = np.ones((choice.side, choice.side))
         return PointSpread.recorded(ones, "the flat kernel", kind="flat")
     if choice.kind == "file" and kernel is not None:
-        return PointSpread.recorded(kernel.array(), kernel.name)
+        made = PointSpread.recorded(kernel.array(), kernel.name)
+        own, its = micrograph.pixel_size_nm, kernel.pixel_size_nm
+        if own is None or its is None:
+            return made.centred()
+        return made.centred((own[0] / its[0], own[1] / its[1]))
     return None
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,6 +17,9 @@ _FLAT = re.compile(r"^\s*flat\s*([0-9]+)\s*px\s*$")
 _NUMBER = re.compile(r"^\s*[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?\s*$")
 _REACH = 4.0  # a Gaussian is cut off here, in sigmas: 6e-5 of its weight is beyond
 _SHARPEST = 0.05  # px; chosen: of less, nothing is left beside the middle in doubles
+_ALIKE = 1e-3  # px off the middle, or of a pixel size; chosen: moves no grey level
+_BEYOND = 1e-3  # weight of a kernel that may be cut off; chosen, as of filters
+_LOBES = 3  # of the Lanczos kernel
 _ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves; chosen
 
 
@@ -92,6 +95,34 @@ class PointSpread:
         kernel = kernel / kernel.sum()
         return cls(kernel, kind, _widths(kernel))
 
+    def centred(self, steps: FloatPair = (1.0, 1.0)) -> Self:
+        """Lay its centroid on the middle of pixels that are `steps` times as large.
+
+        By Lanczos weights of three lobes, stretched where the new pixels are larger. An
+        `OptionError` if it is too wide in them.
+        """
+        places = [_places(self.kernel.sum(axis)) for axis in (1, 0)]
+        off = [float(at[0]) + at.size // 2 for at in places]
+        if np.allclose([*off, *steps], [0, 0, 1, 1], rtol=0, atol=_ALIKE):
+            return self
+        taps, kernel = [], self.kernel
+        for axis, (at, step) in enumerate(zip(places, steps, strict=True)):
+            widest = _LARGEST // 2
+            reach = math.ceil(min(widest, max(1, np.abs(at[[0, -1]]).max() / step)))
+            beyond = np.abs(at) > (widest + 0.5) * step
+            if kernel.sum(1 - axis)[beyond].sum() > _BEYOND:
+                msg = (
+                    f"A blur kernel may be {_LARGEST} px wide in pixels of the image, "
+                    f"got {at.size / step:.0f} px: give a smaller picture of the point."
+                )
+                raise OptionError(msg)
+            far = step * np.arange(-reach, reach + 1)[:, None] - at
+            far /= max(step, 1)
+            taps.append(np.sinc(far) * np.sinc(far / _LOBES) * (np.abs(far) < _LOBES))
+        kernel = np.maximum(taps[0] @ kernel @ taps[1].T, 0)
+        kernel /= kernel.sum()
+        return replace(self, kernel=kernel, sigma_px=_widths(kernel))
+
     @property
     def radius(self) -> int:
         """Reach of the kernel in pixels."""
@@ -143,7 +174,11 @@ def _widths(kernel: FloatArray) -> FloatPair:
     found: list[float] = []
     for axis in (1, 0):
         line = kernel.sum(axis)
-        x = np.arange(line.size)
-        centre = float((x * line).sum())
-        found.append(math.sqrt(float(((x - centre) ** 2 * line).sum())))
+        found.append(math.sqrt(float((_places(line) ** 2 * line).sum())))
     return found[0], found[1]
+
+
+def _places(line: FloatArray) -> FloatArray:
+    """Give the places of weights, whose sum is one, from their centroid."""
+    x = np.arange(line.size)
+    return np.asarray(x - float((x * line).sum()))
