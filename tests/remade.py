@@ -172,7 +172,9 @@ def restore(at: Place, seed: int) -> None:
         y, x = np.mgrid[-4:5, -4:5]
         write(semsr.Micrograph(np.exp(-(y**2 + x**2) / 3).astype(np.float32)), place)
         psf = str(place)
-    semsr.restore(at.image, at.out, method=methods[seed % 5], psf=psf, iterations=5)
+    method = methods[seed % 5]
+    count = {"iterations": 5} if method in ("richardson-lucy", "blind") else {}
+    semsr.restore(at.image, at.out, method=method, psf=psf, **count)
 
 
 def restore_unsaved(at: Place, _seed: int) -> None:

@@ -75,6 +75,6 @@ def test_kernel_is_laid_on_larger_or_smaller_pixels_and_into_their_middle(step, 
 def test_kernel_in_its_place_stays_and_one_too_wide_is_refused():
     made = PointSpread.recorded(_point(2.0), "point.tif")
     assert made.centred() is made
-    with pytest.raises(OptionError, match="129 px wide in .* the image, got 410"):
+    with pytest.raises(OptionError, match="129 px wide in pixels of"):
         made.centred((0.1, 0.1))
     assert made.centred((1e9, 1e9)).kernel.max() == pytest.approx(1)
