@@ -7,7 +7,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 import napari_semsr as semsr
-from napari_semsr.core import Micrograph
+from napari_semsr.core import InputRecord, Micrograph, Provenance
 from napari_semsr.io import write
 from napari_semsr.widgets.batch import BatchPanel
 from napari_semsr.widgets.layers import layer_keywords
@@ -211,6 +211,18 @@ def test_a_button_below_a_result_leads_to_its_steps(shown, hold):
     window.show_panel("Save").folder_button.click()
     assert bare not in panel.layer.choices
     assert panel.status.text() == "This layer was made by no step of one image."
+
+
+def test_a_layer_whose_model_is_gone_is_told_of(model, hold):
+    digest = f"sha256:{'0' * 64}"
+    one = InputRecord(role="image", name="a")
+    about = {"model_name": "sem-restore", "model_digest": digest}
+    made = Provenance(job="enhance", inputs=(one,), **about)
+    image = semsr.Micrograph(np.zeros((8, 8)), provenance=made)
+    layer = model.add_image(image.array(), **layer_keywords(image))
+    panel = hold(BatchPanel(model))
+    panel.layer.value = layer
+    assert "neither on the shelf nor where" in panel.plan_note.text()
 
 
 def test_the_steps_of_a_layer_are_saved_as_a_file(shown, tmp_path, monkeypatch):
