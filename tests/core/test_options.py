@@ -23,9 +23,9 @@ class Turn(Options):
     degrees: float | None = option(None, when={"way": ("turn", "flip")})
 
 
-def test_what_has_no_part_is_refused_of_a_user_and_left_out_of_a_history():
-    with pytest.raises(OptionError, match="where way is turn or flip, and way is keep"):
-        Turn.parse({"degrees": 3.0})
+def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
+    with pytest.warns(UserWarning, match="where way is keep, only with turn or flip"):
+        assert Turn.parse({"degrees": 3.0}).settled() == Turn()
     assert Turn.recall({"degrees": 3.0, "former": 1}) == Turn()
     turned = Turn.parse({"way": "turn", "degrees": 3.0})
     assert turned == Turn.recall(turned.model_dump())

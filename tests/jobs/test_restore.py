@@ -89,9 +89,11 @@ def test_integers_are_rounded_and_clipped(scene, tmp_path):
     [("wiener", {"iterations": 50}), ("cls", {"tv": 0.05}), ("wiener", {"seed": 1})]
     + [(method, {"balance": 10.0}) for method in ("richardson-lucy", "blind")],
 )
-def test_options_of_other_methods_are_refused(scene, method, option):
-    with pytest.raises(OptionError, match=f"and method is {method}: leave"):
-        napari_semsr.restore(scene.first, psf="1px", method=method, **option)
+def test_options_of_other_methods_are_told_and_left_out(scene, method, option):
+    with pytest.warns(UserWarning, match=f"changes nothing where method is {method}"):
+        made = napari_semsr.restore(scene.first, psf="1px", method=method, **option)
+    told = made.provenance.options
+    assert {name: told[name] for name in option} != option
 
 
 def test_missing_kernel_file_is_one_sentence(scene):

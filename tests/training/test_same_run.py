@@ -129,12 +129,11 @@ def test_resumed_run_takes_the_new_learning_rate(begun: Path, tmp_path: Path) ->
 
 @pytest.mark.broad
 def test_changed_image_is_refused(tmp_path: Path) -> None:
-    image, other = tmp_path / "clear.png", tmp_path / "other.png"
-    for place in (image, other):
-        io.imsave(place, (255 * draw("particles", (64, 64), seed=0)).astype(np.uint8))
-    lists = {"train": [{"file": image.name}], "validation": [{"file": other.name}]}
-    data = {"root": str(tmp_path), "phantoms": 0, "scene_px": 32, "patch_px": 16}
-    data |= lists
+    image = tmp_path / "clear.png"
+    io.imsave(image, (255 * draw("particles", (64, 64), seed=0)).astype(np.uint8))
+    entry = [{"file": image.name}]
+    data = {"root": str(tmp_path), "train": entry, "phantoms": 0, "scene_px": 32}
+    data |= {"patch_px": 16, "validation": entry}
     asked = RECIPE.replace(data=data, stop_after=1)
     run(loop.train(asked, tmp_path / "run"))
     io.imsave(image, (255 * draw("particles", (64, 64), seed=1)).astype(np.uint8))

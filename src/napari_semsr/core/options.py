@@ -16,12 +16,12 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from napari_semsr.core.errors import OptionError, one_line, shown
+from napari_semsr.core.progress import warn
 
 _WORDS = {
     "missing": "must be given",
@@ -167,19 +167,17 @@ class Options(BaseModel):
             raise ValueError(msg)
         return value
 
-    @model_validator(mode="after")
-    def _all_have_a_part(self) -> Self:
+    def settled(self) -> Self:
+        """Copy in which what has no part is as usual; a warning names it."""
+        usual = {}
         for name, other, allowed in self._idle(self.__dict__):
             needed, now = (
                 " or ".join(map(str, some)).lower()
                 for some in (allowed, [getattr(self, other)])
             )
-            msg = (
-                f"{name} has a part where {other} is {needed}, and {other} is {now}: "
-                f"leave {name} out"
-            )
-            raise ValueError(msg)
-        return self
+            warn(f"{name} changes nothing where {other} is {now}, only with {needed}.")
+            usual[name] = type(self).model_fields[name].default
+        return self.replace(**usual) if usual else self
 
     @classmethod
     def _idle(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -228,8 +226,7 @@ class OptionWords:
     group: str = ""  # frame of a panel that it stands in
     # further flags of the command, each for one value
     flags: Mapping[str, Any] | None = None
-    # values of other options with which alone it has a part, by their names; with
-    # others it must be as usual
+    # values of other options with which alone it has a part, by their names
     when: Mapping[str, Sequence[Any]] | None = None
 
     @property

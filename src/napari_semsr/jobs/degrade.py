@@ -1,10 +1,11 @@
 """Degrade an image as published test sets do, and as a scanning microscope does."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from napari_semsr.core import (
     Figure,
@@ -62,6 +63,15 @@ class DegradeOptions(EffectOptions):
         when=_OF_HAZE,
     )
     seed: int = option(0, "Seed", "makes what is random repeatable", ge=0)
+
+    @model_validator(mode="after")
+    def _airlight_of_some_haze(self) -> Self:
+        if self.airlight is not None and self.kind not in _OF_HAZE["kind"]:
+            msg = (
+                f"airlight is that of haze: kind must be fog or hybrid, got {self.kind}"
+            )
+            raise ValueError(msg)
+        return self
 
 
 @dataclass(frozen=True, slots=True)

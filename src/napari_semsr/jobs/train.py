@@ -419,7 +419,13 @@ def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":
 
 
 def _check_data(plan: "Recipe", folder: Path) -> None:
-    """Refuse a store from which nothing can be learnt, before any work."""
+    """Tell of a judge that flatters; refuse a store that teaches nothing."""
+    if shared := plan.data.learnt_and_judged():
+        warn(
+            f"{', '.join(shared)} stands in more than one of train, scans, validation "
+            "and held_out, so that the model is judged by what it learnt from: its "
+            "gain may be none elsewhere."
+        )
     if plan.data.pairs is None:
         return
     path = Path(plan.data.pairs)

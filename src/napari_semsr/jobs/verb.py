@@ -586,6 +586,7 @@ class Verb(Generic[O, R]):
         """Take the images out of what was given, and tell how each is read."""
         images = {item.name: named.pop(item.name, None) for item in self.images}
         given = {name: image for name, image in images.items() if image is not None}
+        options = options.settled()
         run = Run(self.name, given, options, opening or ReadOptions(), named=named)
         for item in self.images:
             if item.reading is not None:

@@ -1,5 +1,6 @@
 """Recipes: YAML files that say how a model is made, validated before any work."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -114,29 +115,21 @@ class DataOptions(Options):
             raise ValueError(msg)
         return self
 
-    @model_validator(mode="after")
-    def _judged_apart(self) -> Self:
-        """Refuse to judge by what is learnt from: whole files, but for their bars."""
-        scans = [file for entry in self.scans for file in (entry.low, entry.high)]
-        lists = {
-            "train": [entry.file for entry in self.train],
-            "scans": scans,
-            "validation": [entry.file for entry in self.validation],
-            "held_out": [entry.file for entry in self.held_out],
+    def learnt_and_judged(self) -> list[str]:
+        """Name files that are learnt from and judge, or that judge twice."""
+        lists = {"learnt": self.train, "validation": self.validation}
+        lists["held_out"] = self.held_out
+        places = {
+            name: {os.path.normpath(Path(self.root, entry.file)) for entry in entries}
+            for name, entries in lists.items()
         }
-        places: dict[str, str] = {}
-        for name, files in lists.items():
-            root = self.scans_root if name == "scans" else self.root
-            for file in files:
-                place = os.path.normpath(Path(root, file))
-                other = places.setdefault(place, name)
-                if other != name and name != "scans":  # which are learnt from, too
-                    msg = (
-                        f"a file must stand in one list alone, and {file} stands in "
-                        f"{other} and in {name}: take it out of one"
-                    )
-                    raise ValueError(msg)
-        return self
+        places["learnt"] |= {
+            os.path.normpath(Path(self.scans_root, file))
+            for entry in self.scans
+            for file in (entry.low, entry.high)
+        }
+        twice = itertools.combinations(places.values(), 2)
+        return sorted({Path(file).name for a, b in twice for file in a & b})
 
 
 Adversarial = Literal["least-squares", "cross-entropy", "relativistic"]
