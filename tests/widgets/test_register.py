@@ -305,10 +305,10 @@ def test_flicker_shows_one_and_the_other_until_it_ends(panel, opened, qtbot):
         turned = lambda: electrons.visible is visible  # noqa: B023, E731
         qtbot.waitUntil(turned, timeout=LIMIT_MS)
     panel.hide()
-    assert not panel.look.flickers
+    assert not panel.look.flicker.value
     panel.look.flicker.value = True
     opened.layers.remove(electrons)
-    assert not panel.look.flickers
+    assert not panel.look.flicker.value
     assert opened.layers["light"].visible
 
 

@@ -65,7 +65,7 @@ def test_card_is_shown(panel):
     assert card["description"] in text
     assert re.search(r"of discs put in or taken out it shows \d+ % rightly", text)
     assert card["limits"] not in text
-    assert not panel.model.more.unfolded
+    assert not panel.model.more.header.isChecked()
     for part in ("Trained on", "Looks as far as", card["licence"], card["limits"]):
         assert part in panel.model.details.text()
 
@@ -208,15 +208,15 @@ def test_existing_store_is_treated_as_chosen(panel, asked, existing):
 
 
 def test_advanced_options_are_folded_away_and_reach_the_run(panel, asked):
-    assert not panel.advanced.unfolded
+    assert not panel.advanced.header.isChecked()
     seen = asked()
     assert seen["cluster"].scheduler is None
     assert seen["options"].memory_gb is None
     panel.advanced.set_values(self_ensemble=False)
-    assert not panel.advanced.unfolded
+    assert not panel.advanced.header.isChecked()
     panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
     panel.advanced.cluster.widget("scheduler").value = " tcp://127.0.0.1:8786 "
-    assert panel.advanced.unfolded
+    assert panel.advanced.header.isChecked()
     seen = asked()
     assert seen["cluster"].scheduler == "tcp://127.0.0.1:8786"
     assert seen["options"].memory_gb == 2.5

@@ -370,8 +370,8 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
         ("bundled", "a model sem-restore already"),
         ("no-name", "needs a name"),
         ("bad-name", "got '../mine'"),
-        ("in-use", "holds other files"),
-        ("taken", "or 'Replace an earlier one'"),
+        ("in-use", "holds other files, choose another name, or give 'Replace an ear"),
+        ("taken", "or give 'Replace an earlier one'"),
     ],
 )
 def test_wrong_input_is_one_sentence(

@@ -506,11 +506,6 @@ class Folded(QWidget):
         self.header.toggled.connect(self.unfold)
         self.unfold(on=False)
 
-    @property
-    def unfolded(self) -> bool:
-        """Whether the widgets are shown."""
-        return self.header.isChecked()
-
     def unfold(self, on: bool = True) -> None:
         """Show the widgets, or hide them again."""
         self.header.setChecked(on)

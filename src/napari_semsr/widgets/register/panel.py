@@ -473,11 +473,6 @@ class OverlayControls(CompareControls):
         self.overlay.changed.connect(self._put_over)
         self.flicker.changed.connect(self._put_in_turn)
 
-    @property
-    def flickers(self) -> bool:
-        """Whether the layers are being shown in turn."""
-        return self._timer.isActive()
-
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
         """Stop the flicker where nobody could untick it."""
         super().hideEvent(event)

@@ -732,7 +732,7 @@ class TrainPanel(Panel):
         taken = on_shelf(name)
         if taken == "bundled" or (taken and not replace):
             msg = f"There is a model {name} already; choose another name" + (
-                "." if taken == "bundled" else ", or 'Replace an earlier one'."
+                "." if taken == "bundled" else ", or give --overwrite."
             )
             raise OptionError(msg)
 
@@ -900,8 +900,8 @@ def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
     if not replace and run_dir.is_dir() and any(run_dir.iterdir()):
         held = "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
         msg = (
-            f"The folder {run_dir} holds {held}, choose another name, or choose "
-            "'replace it'."
+            f"The folder {run_dir} holds {held}, choose another name, or give "
+            "--overwrite."
         )
         raise WriteError(msg)
     try:
