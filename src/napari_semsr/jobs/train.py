@@ -218,6 +218,7 @@ def images_to_cut(
 
 HELD_OUT = {
     "gain_db": Quantity("Held-out gain", DB, "+.2f"),
+    "expected_gain_db": Quantity("Expected gain", DB, "+.2f"),
     "psnr_db": Quantity("PSNR", DB, ".2f"),
     "ssim": Quantity("SSIM", "", ".4f"),
     "frc_per_px": Quantity("Agreement with the truth up to", "per px", ".3f"),
@@ -225,7 +226,7 @@ HELD_OUT = {
     "alike_rows_px": Quantity("Noise alike from line to line, up to", "px", ".0f"),
     "alike_columns_px": Quantity("Noise alike along a line, up to", "px", ".0f"),
 }
-"""What a validation measures, by its keys; the first that there is tells the best."""
+"""What a validation measures, by its keys."""
 
 _JUDGED = {
     "input": "Low as it is",

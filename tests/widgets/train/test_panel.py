@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import yaml
 from qtpy.QtWidgets import QApplication, QLabel
 from scipy import ndimage
 
@@ -76,6 +77,8 @@ class FakeTraining:
         head = "" if curve.exists() else "step,loss,gain_db,ssim\n"
         with curve.open("a") as stream:
             stream.write(f"{head}{step},{1 / step},{step / 2},0.5\n")
+        best = f"step: {step}\ngain_db: {step / 2}\nssim: 0.5\n"
+        (folder / "best.yaml").write_text(best)
         picture = np.full((8, 30), step, np.float32)
         made = Micrograph(picture, parse_pixel_size(5.0))
         write(made, folder / "preview.tif", overwrite=True)
@@ -530,17 +533,54 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
 
 
 @pytest.mark.broad
-def test_hidden_pixels_are_what_a_model_without_truth_is_judged_by(model, folder, hold):
+@pytest.mark.parametrize(
+    ("curve", "best", "told", "marked"),
+    [
+        (
+            "step,loss,hidden_db,alike_columns_px\n100,1,1.5,2\n200,1,2.5,2\n",
+            {"step": 200, "hidden_db": 2.5, "alike_columns_px": 2},
+            ["Hidden pixels, over their neighbours' mean", "Noise alike along a line"],
+            (200, 2.5),
+        ),
+        (
+            "step,loss,gain_db,ssim\n500,1,2.0,0.8\n1000,1,1.5,0.9\n",
+            {"step": 1000, "gain_db": 1.5, "ssim": 0.9},
+            ["Held-out gain", "SSIM"],
+            (1000, 1.5),
+        ),
+        (
+            "step,loss,expected_gain_db\n500,1,-1\n1000,1,3\n",
+            {"step": 1000, "expected_gain_db": 3.0},
+            ["Expected gain"],
+            (1000, 3.0),
+        ),
+        (
+            "step,loss,gain_db\n500,1,1.0\n",
+            {"step": 0, "gain_db": 1.25},
+            ["Held-out gain"],
+            (0, 1.25),
+        ),
+        ("step,loss\n500,1\n", {"step": 500}, [], None),
+    ],
+    ids=["hidden pixels", "other measure", "expected", "none better", "no truth"],
+)
+def test_the_best_is_the_model_that_is_kept(
+    model, folder, hold, curve, best, told, marked
+):
+    pytest.importorskip("napari_semsr.widgets.base.plots")  # else no curve is drawn
     view = hold(TrainView(model))
     run = folder / "run"
     run.mkdir()
-    (run / "curve.csv").write_text(
-        "step,loss,hidden_db,alike_rows_px,alike_columns_px\n"
-        "100,0.1,1.5,0,2\n200,0.1,2.5,0,2\n300,0.1,2.0,0,2\n"
-    )
+    (run / "curve.csv").write_text(curve)
     view.watch(run)
+    view.settle()
+    assert "Best so far at step" not in view.findings("Train").numbers
+    (run / "best.yaml").write_text(yaml.safe_dump(best))
     view.poll()
     found = view.findings("Train").numbers
-    assert found["Best so far at step"].value == 200
-    assert found["Hidden pixels, over their neighbours' mean"].value == 2.5
-    assert found["Noise alike along a line, up to"].value == 2
+    for label in told:
+        assert label in view.figures.text()
+    step = found.get("Best so far at step")
+    assert (step and step.value) == (best["step"] if told else None)
+    lines = {line.get_label(): line.get_xydata() for line in view.plot.axes[1].lines}
+    assert [tuple(lines["best"][0])] == [marked] if marked else "best" not in lines

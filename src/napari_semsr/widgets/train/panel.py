@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from napari_semsr.core import (
     WriteError,
     spell_time,
 )
-from napari_semsr.io import HELPER_KEY, StoredTransform, read
+from napari_semsr.io import HELPER_KEY, StoredTransform, read, read_text
 from napari_semsr.jobs import (
     HELD_OUT,
     MODELS_IMPORT,
@@ -105,25 +106,34 @@ def _draw_loss(
         axes.plot(curve["step"][early], curve["loss"][early], "o", color=_LOSS, ms=3.5)
 
 
-def _draw_gain(axes: "Axes", curve: dict[str, np.ndarray]) -> None:
-    """Draw the gain at each validation, and mark the best."""
-    blind = "hidden_db" in curve
-    axes.set_ylabel(f"{'Hidden pixels' if blind else 'Held-out gain'} ({DB})")
-    gain = curve.get("hidden_db" if blind else "gain_db", np.zeros(0))
-    if not np.isfinite(gain).any():
+_GAINS = {  # by columns of the curve, over what they are
+    "hidden_db": ("Hidden pixels", "neighbours' mean"),
+    "gain_db": ("Held-out gain", "degraded"),
+    "expected_gain_db": ("Expected gain", "degraded"),
+}
+
+
+def _draw_gain(
+    axes: "Axes", curve: dict[str, np.ndarray], best: dict[str, float]
+) -> None:
+    """Draw the gain at each validation, and mark that of the model that is kept."""
+    told = [key for key in _GAINS if np.isfinite(curve.get(key, np.zeros(0))).any()]
+    key = told[0] if told else "gain_db"
+    label, base = _GAINS[key]
+    axes.set_ylabel(f"{label} ({DB})")
+    if not told:
         said = "no truth to judge by" if curve else "not yet judged"
         axes.text(0.5, 0.5, said, ha="center", color=_BEST, transform=axes.transAxes)
         axes.set_yticks([])
         return
-    best = int(np.nanargmax(gain))
-    axes.plot(curve["step"], gain, "o-", color=_GAIN, lw=1.5, ms=3.5)
-    axes.plot(curve["step"][best], gain[best], "o", color=_BEST, ms=7, label="best")
-    base = "neighbours' mean" if blind else "degraded"
+    axes.plot(curve["step"], curve[key], "o-", color=_GAIN, lw=1.5, ms=3.5)
+    if key in best:
+        axes.plot(best["step"], best[key], "o", color=_BEST, ms=7, label="best")
     axes.axhline(0, color="#8d99ae", lw=1, ls="--", label=base)
     axes.legend(loc="lower right")
 
 
-_CURVE, _PREVIEW = "curve.csv", "preview.tif"
+_CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
 _GAP_SHARE = 0.04
 _MOST_POINTS = 4000
 
@@ -147,6 +157,15 @@ def _number(text: str | None) -> float:
         return float(text or "nan")
     except ValueError:
         return float("nan")
+
+
+def read_best(path: Path) -> dict[str, float]:
+    """Read the step and the figures of a run's best model, none where none is kept."""
+    try:
+        best = {name: float(it) for name, it in yaml.safe_load(read_text(path)).items()}
+    except (OSError, SemsrError, yaml.YAMLError, AttributeError, TypeError, ValueError):
+        return {}
+    return best if "step" in best else {}
 
 
 class TrainView(QWidget):
@@ -176,6 +195,11 @@ class TrainView(QWidget):
     def curve(self) -> dict[str, np.ndarray]:
         """Columns of the run's curve so far."""
         return {} if self._run is None else read_curve(self._run / _CURVE)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Step and figures of the run's best model so far."""
+        return {} if self._run is None else read_best(self._run / _BEST_FIGURES)
 
     def watch(self, run_dir: Path, *, resumed: bool = False) -> None:
         """Begin to watch a run, or go on with the one that was watched last."""
@@ -210,7 +234,7 @@ class TrainView(QWidget):
             return
         if self._is_new(_PREVIEW):
             self._show_preview(self._run / _PREVIEW)
-        if self._is_new(_CURVE) or self._dirty:
+        if any([self._is_new(_CURVE), self._is_new(_BEST_FIGURES), self._dirty]):
             self._dirty = False
             self._draw()
 
@@ -228,7 +252,7 @@ class TrainView(QWidget):
     def _draw(self) -> None:
         """Write the figures, and draw the curves once matplotlib is there."""
         curve = self.curve
-        self.figures.setText(table(self._rows(curve)))
+        self.figures.setText(table(self._rows()))
         if not plots_ready():  # the job imports it, in its thread
             self._dirty = True
             return
@@ -240,7 +264,7 @@ class TrainView(QWidget):
         self.plot.clear()
         above, below = self.plot.axes
         _draw_loss(above, np.array(self._losses), curve)
-        _draw_gain(below, curve)
+        _draw_gain(below, curve, self.best)
         drawn = [axes for axes in (above, below) if axes.has_data()]
         last = max([axes.get_xlim()[1] for axes in drawn] or [1.0])
         for axes in (above, below):
@@ -256,17 +280,17 @@ class TrainView(QWidget):
         curves = {"training": {"step": step, "loss": loss}} if len(step) else {}
         if curve:
             curves["held out"] = curve
-        numbers = self._rows(curve) if self._run is not None else {}
+        numbers = self._rows() if self._run is not None else {}
         return Findings(title, (str(self._run),), numbers, curves, self.plot)
 
-    def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, Figure | str]:
+    def _rows(self) -> dict[str, Figure | str]:
         """Say the best validation, and the time left."""
         rows: dict[str, Figure | str] = {}
-        known = [name for name in HELD_OUT if name in curve]
+        best = self.best
+        known = {name: best[name] for name in HELD_OUT if name in best}
         if known:
-            best = int(np.nanargmax(curve[known[0]]))
-            rows["Best so far at step"] = Figure(curve["step"][best], form=".0f")
-            rows |= held_out_figures({name: curve[name][best] for name in known})
+            rows["Best so far at step"] = Figure(best["step"], form=".0f")
+            rows |= held_out_figures(known)
         rows |= compared_figures(self.comparison)
         if self._left is not None:
             rows["Time left"] = spell_time(self._left)
