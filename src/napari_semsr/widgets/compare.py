@@ -51,6 +51,7 @@ from napari_semsr.widgets.layers import (
     field_in_view,
     free_name,
     image_layers,
+    plane_at,
     planes_of,
     shown_by,
     step_before,
@@ -121,7 +122,8 @@ class BeforeAfter(OverLayer):
         self._source: Image | None = None
         self._share = 0.0
         self._later = new_timer(self, self.draw, _LATER_MS, once=True)
-        viewer.scene.camera.events.connect(self._on_moved)
+        for moved in (viewer.scene.camera.events, viewer.dims.events.point):
+            moved.connect(self._on_moved)
 
     def show_part(self, source: Image | None, share: float) -> None:
         """Move the line."""
@@ -152,7 +154,7 @@ class BeforeAfter(OverLayer):
         if min(box.shape) < 1:
             self.remove()
             return
-        lead = self._viewer.dims.current_step[-source.ndim : -2]
+        lead = plane_at(source, self._viewer.dims.point)
         pixels = np.asarray(levels[level][(*lead, *box.slices)])
         first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
         pitch = np.asarray(source.scale[-2:])  # all else, such as a turn, is `affine`

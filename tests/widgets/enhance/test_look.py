@@ -64,6 +64,23 @@ def test_changed_options_are_shown(panel, model, qtbot):
     qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
 
 
+@pytest.mark.broad
+def test_the_box_at_the_mouse_follows_the_slider(panel, model, qtbot, exposures):
+    first = exposures[0].data
+    planes = np.stack([first, 3 * first]).astype(np.float32)
+    panel.layer.value = model.add_image(planes, name="stack", scale=(1, 10, 10))
+    model.dims.set_point(0, 0)
+    model.cursor.position = (0, 900, 1000)
+    panel.look.pointing.value = True
+    preview = panel.look.preview
+    qtbot.waitUntil(lambda: preview.layer is not None, timeout=LIMIT_MS)
+    before = np.mean(preview.layer.data)
+    model.dims.set_point(0, 1)
+    qtbot.waitUntil(lambda: np.mean(preview.layer.data) > 2 * before, timeout=LIMIT_MS)
+    panel.look.stop_preview()
+    qtbot.waitUntil(lambda: not preview.runner.busy, timeout=LIMIT_MS)
+
+
 def test_sharpen_is_off_found_or_a_width(panel):
     """A width in nm is one of the layer's pixels, here of 10 nm."""
     sharpen = panel.sharpen
@@ -122,6 +139,26 @@ def test_the_line_covers_its_share_with_the_input(panel, model):
     assert not model.canvas.grid.enabled
     panel.look.split.value = 0
     assert [item.name for item in model.layers] == ["field"]
+
+
+@pytest.mark.parametrize("finer", [False, True], ids=["alone", "beside finer planes"])
+def test_the_line_covers_with_the_plane_that_is_shown(panel, model, qtbot, finer):
+    planes = np.arange(5, dtype=np.float32)[:, None, None] * np.ones((20, 20))
+    source = model.add_image(planes, name="stack", scale=(1, 10, 10))
+    if finer:
+        model.add_image(np.zeros((17, 20, 20)), name="fine", scale=(0.25, 10, 10))
+    panel.look.left.value = source
+    model.dims.set_point(0, 1)
+    source.corner_pixels = np.array([[1, 0, 0], [1, 19, 19]])
+    panel.look.split.value = 50
+    before = model.layers["before"]
+    assert np.unique(before.data) == 1
+    for point in (4, 2):
+        model.dims.set_point(0, point)
+        qtbot.waitUntil(
+            lambda: np.unique(before.data).tolist() == [point],  # noqa: B023
+            timeout=LIMIT_MS,
+        )
 
 
 @pytest.mark.broad

@@ -330,6 +330,7 @@ class MousePreview(OverLayer):
         self.runner.failed.connect(self._fail)
         self.runner.busy_changed.connect(self._start_again)
         self._timer = new_timer(self, self.tick, _TICK_MS)
+        viewer.dims.events.point.connect(self._on_slider)
 
     def start(self) -> None:
         """Begin with what the panel says now, or begin anew."""
@@ -357,6 +358,11 @@ class MousePreview(OverLayer):
         """Begin anew, because something in the panel changed; nothing when off."""
         if self._wanted:
             self.start()
+
+    def _on_slider(self, _: Any = None) -> None:
+        """Begin anew where another plane may be shown."""
+        if is_alive(self) and self._subject is not None and self._subject[0].ndim > 2:
+            self.change()
 
     def stop(self) -> None:
         """End, and take the box away."""
