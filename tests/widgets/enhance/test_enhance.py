@@ -9,7 +9,7 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
-from napari_semsr.io import NETWORK_KEY
+from napari_semsr.io import NETWORK_KEY, STRENGTH_KEY
 from napari_semsr.jobs.models import find_model
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
@@ -411,6 +411,34 @@ def test_a_result_that_is_there_is_mapped_and_not_made_again(
     panel.trust.value = panel.misfit.value = False
     run_panel(panel)  # asked for itself it is made again
     assert len(computed) > tiles
+
+
+@pytest.mark.parametrize("changed", ["plane", "pixel size", "strength"])
+def test_a_result_of_another_kind_than_is_shown_is_not_mapped_as_it_is(
+    model, panel, run_panel, knowing, finish, field, changed
+):
+    planes = np.stack([field.data, field.data[::-1]])
+    stack = model.add_image(
+        planes, name="stack", scale=(1, 10, 10), units=("pixel", "nm", "nm")
+    )
+    model.dims.set_point(0, 0)
+    panel.layer.value = stack
+    panel.model.add_file(knowing)
+    run_panel(panel)
+    result = model.layers["stack · tiny"]
+    if changed == "plane":
+        model.dims.set_point(0, 1)
+    elif changed == "pixel size":
+        stack.scale = (1, 12, 12)
+    else:
+        panel.look.strength.value = 20
+        finish(panel)
+        assert result.metadata[STRENGTH_KEY] == 0.2
+    panel.misfit.value = True
+    assert "Enhanced and mapped" in run_panel(panel)
+    shown = model.layers[-2]
+    assert (shown is not result, "misfit" in model.layers[-1].name) == (True, True)
+    assert STRENGTH_KEY not in shown.metadata
 
 
 def test_a_ticked_map_that_cannot_be_made_says_why(model, panel, run_panel, tmp_path):

@@ -125,6 +125,53 @@ def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
     ]
 
 
+def test_another_plane_begins_anew_and_the_first_is_gone_on_with(
+    panel, model, qtbot, hold, finish, computed, exposures
+):
+    planes = np.stack([one.data for one in exposures])
+    panel.layer.value = model.add_image(planes, name="stack", scale=(1, 10, 10))
+    model.dims.set_point(0, 0)
+    start(panel, qtbot, computed, 2)
+    cancel(panel, finish, computed)
+    model.dims.set_point(0, 1)
+    again = hold(EnhancePanel(model))
+    assert "goes on with it where its plane is shown" in again.status.text()
+    names = [layer.name for layer in model.layers]
+    panel.run_button.click()
+    finish(panel)
+    assert "megapixels/s" in panel.status.text()
+    assert [layer.name for layer in model.layers] == [*names, "stack · sem-restore"]
+    model.dims.set_point(0, 0)
+    left = len(computed)
+    panel.run_button.click()
+    finish(panel)
+    assert 0 < len(computed) - left < 9
+    assert len(model.layers) == len(names) + 1
+    assert not any("incomplete" in layer.name for layer in model.layers)
+
+
+@pytest.mark.parametrize("width", ["20nm", "0.004px"])
+def test_a_blur_that_the_form_cannot_show_whole_is_gone_on_with(
+    model, hold, add, exposures, qtbot, finish, computed, width
+):
+    add(model, exposures[0].replace(name="field", pixel_size_nm=(15.0, 15.0)))
+    panel = hold(EnhancePanel(model))
+    panel.form.set_values(tile=64, precision="fp32")
+    panel.sharpen.kind.value = width[-2:]
+    panel.sharpen.sigma.value = float(width[:-2])
+    start(panel, qtbot, computed, 2)
+    cancel(panel, finish, computed)
+    again = hold(EnhancePanel(model))
+    assert "Enhance goes on with it." in again.status.text()
+    again.run_button.click()
+    finish(again)
+    assert [layer.name for layer in model.layers] == ["field", "field · sem-restore"]
+    again.sharpen.sigma.value = 2
+    again.run_button.click()
+    finish(again)
+    assert len(model.layers) == 3
+
+
 @pytest.mark.broad
 @pytest.mark.parametrize("tiles", [0, 2])
 def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(

@@ -92,10 +92,11 @@ def test_sharpen_is_off_found_or_a_width(panel):
     assert chosen("found") is None
     assert chosen("off") == 0
     assert chosen("px") == pytest.approx(1.5)
+    assert chosen("px", 0.0) == 0
     assert chosen("nm", 12.0) == pytest.approx(1.2)
     with pytest.raises(OptionError, match="needs an image with a pixel size"):
         sharpen.blur_px(None)
-    for value in (None, 0.0, 0.8):
+    for value in (None, 0.0, 0.8, 0.004):
         sharpen.choose(value)
         assert sharpen.blur_px(None) == value
 

@@ -40,7 +40,14 @@ from napari_semsr.inference import (
     ClusterOptions,
     EnhanceOptions,
 )
-from napari_semsr.io import LIVE_KEY, NETWORK_KEY, SINGLE_PX, STORE_KEY, move
+from napari_semsr.io import (
+    LIVE_KEY,
+    NETWORK_KEY,
+    SINGLE_PX,
+    STORE_KEY,
+    STRENGTH_KEY,
+    move,
+)
 from napari_semsr.jobs import (
     ENHANCE,
     MISFIT,
@@ -87,6 +94,7 @@ from napari_semsr.widgets.layers import (
     hide_other_maps,
     is_superlens,
     layer_keywords,
+    plane_at,
     planes_of,
     result_name,
     show_scale_bar,
@@ -211,7 +219,7 @@ class LiveLayer(QObject):
         super().__init__()
         self.live = live
         self.store = store
-        self.made = made  # source, model and options
+        self.made = made  # source, model, options, and its plane and place
         self.wanted = True  # else what is done of the store goes when its run ends
         self._viewer = viewer
         self._removed = removed
@@ -503,10 +511,11 @@ class Sharpen(Form):
             tooltip="Standard deviation of the blur in the unit chosen above; a full "
             "width at half maximum is 2.35 times as much.",
             value=1.0,
-            min=0.01,
+            min=0.0,
             max=1e4,
             step=0.1,
         )
+        self.sigma.native.setDecimals(3)
         super().__init__(self.kind, self.sigma)
         self.kind.changed.connect(self._show_width)
         self.tell_found(None)
@@ -528,8 +537,10 @@ class Sharpen(Form):
 
     def blur_px(self, size: PixelSize | None) -> float | None:
         """Give the option's value, for a layer of a pixel size."""
-        if self.kind.value in (_FOUND, _OFF):
-            return None if self.kind.value == _FOUND else 0.0
+        if self.kind.value == _FOUND:
+            return None
+        if self.kind.value == _OFF or not self.sigma.value:
+            return 0.0
         told = parse_psf(f"{self.sigma.value:g}{self.kind.value}")
         return sum(told.sigma_px(size)) / 2
 
@@ -598,6 +609,7 @@ class EnhancePanel(Panel):
         self.look = EnhanceCompare(self, self._subject)
         self.live: LiveLayer | None = None
         self._outcome: Outcome | None = None  # of the last run, whole
+        self._shown: tuple[Any, Any] = None, None  # options as read, and as they were
         self._ticks = {"misfit": self.misfit, "trust": self.trust}
         said = "Ask how far a result that is there may be off, and where."
         self.ask_button = push_button(f"Trust{_DOTS}", self._ask_trust, said)
@@ -722,12 +734,17 @@ class EnhancePanel(Panel):
         if model is None:
             msg = "A model must be chosen, but none is installed; add a model file."
             raise OptionError(msg)
+        return layer, micrograph, model, self._options(micrograph.pixel_size_nm)
+
+    def _options(self, size: PixelSize | None) -> EnhanceOptions:
+        """Read the options; those that were shown are all the same as they were."""
         weights = {}
         if self._tells_apart():
-            blur = self.sharpen.blur_px(micrograph.pixel_size_nm)
+            blur = self.sharpen.blur_px(size)
             weights = self.weights.form.values() | {"blur_px": blur}
         options = self.form.options(**self.advanced.form.values(), **weights)
-        return layer, micrograph, model, options
+        read, whole = self._shown
+        return whole if options == read else options
 
     # -- where it goes ---------------------------------------------------------
 
@@ -749,8 +766,8 @@ class EnhancePanel(Panel):
         if found is None:
             return None
         options = EnhanceOptions.parse(found.options)
-        self._show_options(options)
         self.model.choose(found.model)
+        self._show_options(options)
         return options
 
     def _show_options(self, options: EnhanceOptions) -> None:
@@ -760,9 +777,11 @@ class EnhancePanel(Panel):
         self.sharpen.choose(options.blur_px)
         for part in (self.weights, self.advanced):
             part.set_values(**{name: shown[name] for name in part.form.names})
+        self._shown = None, None
+        self._shown = self._options(None), options  # rows show a few decimals
 
     def _goes_on(self, made: tuple[Any, ...], path: Path | None) -> LiveLayer | None:
-        """Find a layer that was left half done by the same source, model and options.
+        """Find a layer that was left half done by the same settings, of one plane.
 
         Its store is moved to the path, where one was chosen.
         """
@@ -794,7 +813,9 @@ class EnhancePanel(Panel):
             "cluster": self.advanced.options,
         }
         planes = planes_of(source) if self.takes_stack() else []
-        made, path = (source, model, options), self.writes()
+        plane = plane_at(source, self.viewer.dims.point)
+        seen = plane, micrograph.pixel_size_nm, micrograph.origin
+        made, path = (source, model, options, seen), self.writes()
         ticked, unmade = self._ticks.items(), self._why_unmade()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticked}
         if any(maps.values()) and self._is_made(made, path):
@@ -842,6 +863,7 @@ class EnhancePanel(Panel):
             and live is not None
             and live.shown
             and live.made == made
+            and STRENGTH_KEY not in live.layer.metadata
             and path in (None, live.store.path)
         )
 
@@ -965,12 +987,14 @@ class EnhancePanel(Panel):
         live = next(iter(half_done(self.viewer)), None)
         if live is None or live.made[0] not in self.viewer.layers:
             return
-        source, model, options = live.made
+        source, model, options, (plane, *_) = live.made
         self.layer.value = source
         self.model.show_model(model)
         self._show_options(options)
+        elsewhere = plane != plane_at(source, self.viewer.dims.point)
+        where = " where its plane is shown" if elsewhere else ""
         self.show_status(
-            f"{live.layer.name} was left half done; Enhance goes on with it."
+            f"{live.layer.name} was left half done; Enhance goes on with it{where}."
         )
 
     def _show_cancelled(self) -> None:
