@@ -742,9 +742,10 @@ class EnhancePanel(Panel):
         if self._tells_apart():
             blur = self.sharpen.blur_px(size)
             weights = self.weights.form.values() | {"blur_px": blur}
-        options = self.form.options(**self.advanced.form.values(), **weights)
+        typed = self.form.options(**self.advanced.form.values(), **weights)
         read, whole = self._shown
-        return whole if options == read else options
+        options: EnhanceOptions = whole if typed == read else typed
+        return options
 
     # -- where it goes ---------------------------------------------------------
 
