@@ -203,6 +203,23 @@ def test_read_understands_imagej_units(tmp_path, grey, unit, size):
     assert ("warnings" in found.metadata) is (unit == "furlong")
 
 
+@pytest.mark.parametrize(
+    ("units", "size"),
+    [
+        ({"unit": "micron", "yunit": "nm"}, (5.0, 7.0)),
+        ({"unit": "nm", "yunit": "\\u00B5m"}, (5000.0, 0.007)),
+        ({"unit": "nm", "yunit": "furlong"}, None),
+    ],
+)
+def test_imagej_may_have_a_unit_for_rows_alone(tmp_path, grey, units, size):
+    path = tmp_path / "a.tif"
+    how = {"imagej": True, "resolution": (1 / 0.007, 1 / 5), "metadata": units}
+    tifffile.imwrite(path, grey, **how)
+    found = registry.read(path)
+    assert found.pixel_size_nm == (size and pytest.approx(size))
+    assert ("warnings" in found.metadata) is (size is None)
+
+
 @pytest.mark.parametrize("resolution", [(0, 0), (0, 1), (1, 0)])
 def test_read_leaves_the_size_unknown_when_imagej_resolution_is_bad(
     forge, grey, resolution
@@ -396,3 +413,29 @@ def test_planes_that_ome_with_entities_states_are_not_listed(tmp_path):
     tifffile.imwrite(path, grey, description=text, **how)
     assert registry.describe(path).shape == (24, 32)
     assert np.array_equal(registry.read(path).array(), grey)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["whole", "lazy"])
+@pytest.mark.parametrize("series", [0, 1])
+def test_each_image_of_several_files_is_read_from_its_own(
+    tmp_path, monkeypatch, series, lazy
+):
+    image = (
+        '<Image ID="Image:{0}"><Pixels ID="Pixels:{0}" DimensionOrder="XYZCT" '
+        'Type="uint16" SizeX="32" SizeY="24" SizeZ="1" SizeC="1" SizeT="1" '
+        'PhysicalSizeX="0.0{1}" PhysicalSizeY="0.0{1}"><TiffData IFD="0">'
+        '<UUID FileName="p{0}.ome.tif">urn:uuid:{0}</UUID></TiffData></Pixels></Image>'
+    )
+    place = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    images = image.format(0, 1) + image.format(1, 2)
+    for number in (0, 1):  # as positions are saved, a file each
+        told = f'<OME xmlns="{place}" UUID="urn:uuid:{number}">{images}</OME>'
+        grey = np.full((24, 32), 100 + number, np.uint16)
+        path = tmp_path / f"p{number}.ome.tif"
+        tifffile.imwrite(path, grey, description=told, metadata=None)
+    if lazy:
+        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+    for number in (0, 1):
+        found = registry.read(tmp_path / f"p{number}.ome.tif", series=series)
+        assert found.pixel_size_nm == pytest.approx((10.0 * (series + 1),) * 2)
+        assert (found.array() == 100 + series).all()

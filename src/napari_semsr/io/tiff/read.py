@@ -395,10 +395,13 @@ def _resolution(page: "tifffile.TiffPage", name: str) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def _pitches(page: "tifffile.TiffPage", unit: str) -> PixelSize | None:
-    """Pixel size from both resolution tags."""
-    found = [_resolution(page, name) for name in ("YResolution", "XResolution")]
-    return pixel_size([None if r is None else to_nm(1 / r, unit) for r in found])
+def _pitches(
+    page: "tifffile.TiffPage", unit: str, y_unit: str | None = None
+) -> PixelSize | None:
+    """Pixel size from both resolution tags; `y_unit` where that of rows is another."""
+    stated = (("YResolution", y_unit or unit), ("XResolution", unit))
+    found = [(_resolution(page, name), per) for name, per in stated]
+    return pixel_size([None if r is None else to_nm(1 / r, per) for r, per in found])
 
 
 def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
@@ -418,7 +421,7 @@ def _imagej_pixel_size(
     unit = str(metadata.get("unit", "")).strip()
     if unit.lower() in _NO_UNIT:
         return None
-    size = _pitches(page, unit)
+    size = _pitches(page, unit, str(metadata.get("yunit", unit)).strip())
     if size is None:
         stated = getattr(page.tags.get("XResolution"), "value", None)
         warnings.append(
@@ -494,6 +497,7 @@ class _PlaneSource:
 
         with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path) as tif:
             page = self._page(tif)
+            page.parent.filehandle.open()  # `tifffile` closes the others of a set
             found = np.asarray(page.asarray()).reshape(self.shape)
         return self._ordered(found)
 
@@ -589,7 +593,8 @@ def _find_plane(
         sample=chosen.sample,
         block=(1, 1),
     )
-    if pages.dataoffset is not None:
+    # which is a place in the file that holds the pages, of several perhaps another
+    if pages.dataoffset is not None and all(page.parent is tif for page in pages.pages):
         offset = int(pages.dataoffset) + chosen.outer * found.nbytes
         _check_end(path, offset + found.nbytes)
         # one run of bytes can be read in any blocks, whatever its strips
