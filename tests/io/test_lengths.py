@@ -3,7 +3,13 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.io.read_image import parse_length_nm, pixel_size, to_nm, unit_nm
+from napari_semsr.io.read_image import (
+    parse_length_nm,
+    pixel_size,
+    stated_length_nm,
+    to_nm,
+    unit_nm,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +65,13 @@ def test_to_nm_is_decimal():
         ("10um", 10_000.0),
         ("910.5 pm", 0.9105),
         ("1,5 nm", 1.5),
+        ("1,5 \u00b5m", 1500.0),
+        ("0,500 nm", 0.5),
+        ("1234,567 nm", 1234.567),
+        ("2,6145 um", 2614.5),
+        ("1,000 nm", None),
+        ("2,500nm", None),
+        ("+12,500 um", None),
         ("5.5e-8 m", 55.0),
         ("-3 nm", None),
         ("nan nm", None),
@@ -74,6 +87,13 @@ def test_parse_length_nm_reads_number_and_unit(text, length):
 def test_parse_length_nm_takes_a_number_alone_where_its_unit_is_known():
     found = [parse_length_nm(text, "nm") for text in ("50", "1e3", "2 um", "nan")]
     assert found == [50.0, 1000.0, 2000.0, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "length"), [("2,615 \u00b5m", 2615.0), ("55,82 nm", 55.82), ("1um", 1e3)]
+)
+def test_a_comma_of_a_microscope_is_that_of_a_fraction(text, length):
+    assert stated_length_nm(text) == length
 
 
 def test_pixel_size_needs_both_lengths():

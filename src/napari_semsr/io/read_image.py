@@ -70,6 +70,7 @@ SMALLEST_NM, LARGEST_NM = 1e-5, 1e9
 LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
 _LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
+_EITHER_COMMA = re.compile(r"\s*[-+]?[1-9]\d{0,2},\d{3}(?![\d.,eE])")
 # micro sign, Greek mu, their UTF-8 bytes read as Latin-1, an undecodable byte
 _MICRO = ("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc", "\ufffd")
 
@@ -110,9 +111,18 @@ def to_nm(value: object, unit: str) -> float | None:
 
 
 def parse_length_nm(text: str, unit: str = "") -> float | None:
-    """Turn text such as ``"55.82 nm"`` into nanometres; None if it is no such length.
+    """Turn what a user types, such as ``"55.82 nm"``, into nanometres.
 
-    `unit` is that of a number alone.
+    None if it is no such length, or if its comma may be that of thousands or of a
+    fraction, as in ``"1,000 nm"``. `unit` is that of a number alone.
+    """
+    return None if _EITHER_COMMA.match(text) else stated_length_nm(text, unit)
+
+
+def stated_length_nm(text: str, unit: str = "") -> float | None:
+    """Turn what a microscope writes into nanometres; None if it is no length.
+
+    A comma is that of a fraction: programs print numbers without one for thousands.
     """
     alone = to_nm(text, unit)
     found = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
@@ -408,7 +418,7 @@ def _pitch_nm(
     bar, marker = keys.get(_BAR), keys.get(_MARKER)
     if bar is None or marker is None:
         return None, ()
-    length = parse_length_nm(marker)
+    length = stated_length_nm(marker)
     try:
         pixels = float(bar)
     except ValueError:
@@ -430,7 +440,7 @@ def _parse_hitachi(text: str, shape: tuple[int, int], name: str) -> RawImage | N
     section = text[start + len(_HITACHI) :].partition("\n[")[0]
     keys = {key: value.strip() for key, value in _SETTING.findall(section)}
     stated = keys.get("PixelSize", "")
-    length = to_nm(stated, "nm") or parse_length_nm(stated)
+    length = to_nm(stated, "nm") or stated_length_nm(stated)
     frame = _pair(keys.get("DataSize", "").lower().replace("*", "x"), "x")
     warnings: tuple[str, ...] = ()
     if length is None:

@@ -141,8 +141,8 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         length_nm = parse_length_nm(str(length), "nm")
         if length_nm is None:
             msg = (
-                "The length of a bar is one such as '50 um' or '200 nm', got "
-                f"{length!r}."
+                "The length of a bar is one such as '50 um' or '1.5 um', with no comma "
+                f"before three digits (1000 or 1.000), got {length!r}."
             )
             raise OptionError(msg)
     if run.target is not None and length_nm is None:

@@ -150,7 +150,7 @@ def test_a_printed_bar_is_suggested_and_nothing_is_calibrated(semsr, barred):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("length", ["5.9um", "5.9 \u00b5m", "5900"])
+@pytest.mark.parametrize("length", ["5.9um", "5,9 \u00b5m", "5900"])
 def test_a_bar_with_its_length_gives_a_calibration(semsr, barred, tmp_path, length):
     said = semsr("calibrate", str(barred), "--bar", length, "-o", "b.json", "--json")
     assert said.record["pixel_size_nm"] == pytest.approx([50, 50])
@@ -178,6 +178,7 @@ def test_bars_are_refused_in_one_sentence(refused, barred, grating):
     for words, said in (
         (("--bar", "wide"), "such as '50 um'"),
         (("--bar", "-3"), "such as '50 um'"),
+        (("--bar", "1,000 nm"), "no comma before three digits"),
         (("--bar", "-o", "b.json"), "needs the bar's printed length"),
         (("--bar", "5 um", "--pitch-nm", "3"), "leave pitch_nm out"),
     ):

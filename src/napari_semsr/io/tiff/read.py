@@ -29,10 +29,10 @@ from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     choose_plane,
-    parse_length_nm,
     parse_tescan,
     pixel_size,
     plan_blocks,
+    stated_length_nm,
     to_info,
     to_micrograph,
     to_nm,
@@ -287,12 +287,12 @@ def _refined(label: str, numbers: list[str]) -> float | None:
     The label is rounded for the screen; the fourth unnamed number is the same length
     in metres, but belongs to the live scan when the two differ.
     """
-    length = parse_length_nm(label)
+    length = stated_length_nm(label)
     if length is None or len(numbers) < 4:
         return length
     exact = to_nm(numbers[3], "m")
     digits = label.split()[0].partition(".")[2]
-    unit = parse_length_nm(f"1 {label.split()[-1]}") or 0.0
+    unit = stated_length_nm(f"1 {label.split()[-1]}") or 0.0
     half = 0.5 * 10.0 ** -len(digits) * unit
     if exact is not None and abs(exact - length) <= half * 1.001:
         return exact
@@ -342,7 +342,7 @@ def _from_field(
     twice as fine as a page that was stored at half its width.
     """
     across, down = values.get("AP_WIDTH", ""), values.get("AP_HEIGHT", "")
-    width, height = parse_length_nm(across), parse_length_nm(down)
+    width, height = stated_length_nm(across), stated_length_nm(down)
     pitch = None if width is None else width / shape[1]
     if pitch is None:
         said = f"and AP_WIDTH is no length, got {across!r}"
@@ -365,7 +365,7 @@ def _at_width(length: float, values: Mapping[str, str], width: int) -> float:
 
     The width of the field is what resampling leaves alone.
     """
-    field_nm = parse_length_nm(values.get("AP_WIDTH", ""))
+    field_nm = stated_length_nm(values.get("AP_WIDTH", ""))
     if field_nm is not None and abs(length * width / field_nm - 1) < _FIELD_TOLERANCE:
         return length
     stored = _count(values.get("DP_IMAGE_STORE", "").partition("*")[0])
