@@ -78,6 +78,22 @@ def test_replace_leaves_the_original_alone_and_checks_the_pixel_size():
         Micrograph(np.zeros((3, 4))).replace(pixel_size_nm=-1)
 
 
+@pytest.mark.parametrize(
+    ("how", "origin"),
+    [
+        ({"pixel_size_nm": (4.0, 5.0)}, (20.0, 60.0)),
+        ({"spacing_px": (2.0, 0.5)}, (40.0, 600.0)),
+        ({}, (80.0, 300.0)),
+    ],
+    ids=["calibrated", "of a block map", "in pixels"],
+)
+def test_with_pixel_size_keeps_the_place_in_pixels(how, origin):
+    image = Micrograph(np.zeros((3, 4)), origin=(8.0, 30.0), **how)
+    found = image.with_pixel_size((10.0, 10.0))
+    assert (found.pixel_size_nm, found.origin) == ((10.0, 10.0), pytest.approx(origin))
+    assert image.with_pixel_size(None) is image
+
+
 def test_the_error_of_a_pixel_size_is_kept_as_a_share():
     image = Micrograph(np.zeros((2, 2)), parse_pixel_size((10.0, 20.0)))
     assert image.pixel_size_sd_nm is None

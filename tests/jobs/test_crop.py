@@ -58,6 +58,21 @@ def test_box_without_calibration_counts_pixels():
     np.testing.assert_array_equal(part.array(), image.data[1:3, 2:6])
 
 
+@pytest.mark.parametrize("suffix", [None, ".ome.zarr", ".ome.tif", ".tif"])
+@pytest.mark.parametrize("size", [None, (7.7, 5.5)])
+def test_another_pixel_size_leaves_the_place(tmp_path, size, suffix):
+    whole = _image((80, 90), size=size)
+    path = None if suffix is None else tmp_path / f"part{suffix}"
+    part = crop(whole, box=(20, 30, 60, 80))
+    if path is not None:
+        part = crop(whole, path, box=(20, 30, 60, 80)).output
+    as_read = {"pixel_size_nm": (10, 12), "like_pixel_size_nm": (10, 12)}
+    found = crop(whole, like=part, **as_read)
+    np.testing.assert_array_equal(found.array(), whole.data[20:60, 30:80])
+    again = crop(part, box=(5, 7, 9, 9), pixel_size_nm=(10, 12))
+    assert again.origin == pytest.approx((250, 444))
+
+
 def test_like_an_image_on_the_same_grid_copies_pixels(tmp_path):
     whole = _image((200, 150), origin=(0.0, 0.0))
     reference = _image((60, 300), origin=(500.0, -200.0), name="reference")

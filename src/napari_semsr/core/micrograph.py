@@ -368,6 +368,19 @@ class Micrograph:
             return self
         return self.replace(metadata={**self.metadata, SIZE_ERROR_KEY: share})
 
+    def with_pixel_size(self, size: object) -> Self:
+        """Copy with another pixel size in nm, whose origin is the same pixel's.
+
+        The image itself where none is given.
+        """
+        known = parse_pixel_size(size)
+        if known is None:
+            return self
+        y, x = (
+            o * (n / p) for o, n, p in zip(self.origin, known, self.scale, strict=True)
+        )
+        return self.replace(pixel_size_nm=known, origin=(y, x))
+
     @property
     def shape(self) -> IntPair:
         """Rows and columns."""

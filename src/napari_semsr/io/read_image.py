@@ -833,14 +833,14 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     bar = _bar(path, source, options)
     samples = native(path, source.data)[: source.data.shape[0] - bar]
     data = to_grey(path, samples, colour=options.colour)
-    record = source.record
-    size = parse_pixel_size(options.pixel_size_nm) or _calibration(source)
+    record, size = source.record, _calibration(source)
     name = source.name or (record.name if record else display_name(path.name))
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
     spacing = source.spacing_px or (record.spacing_px if record is not None else (1, 1))
-    return Micrograph(
+    placed_by = size if source.origin or record is None else record.pixel_size_nm
+    found = Micrograph(
         data=data,
-        pixel_size_nm=size,
+        pixel_size_nm=placed_by,
         name=legible(name),
         provenance=None if record is None else record.provenance,
         origin=origin,
@@ -848,6 +848,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         metadata=_metadata(source, data, bar),
         look=_look(source),
     )
+    return found.with_pixel_size(options.pixel_size_nm or size)
 
 
 def to_info(path: Path, source: RawImage) -> FileInfo:

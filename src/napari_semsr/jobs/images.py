@@ -81,7 +81,7 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     if isinstance(image, Micrograph):
         if chosen.pixel_size_nm is None:
             return _bounded(image)
-        sized = image.replace(pixel_size_nm=chosen.pixel_size_nm)
+        sized = image.with_pixel_size(chosen.pixel_size_nm)
         return _bounded(sized.with_size_error(chosen.pixel_size_sd_nm))
     from napari_semsr.io import read, tell_missing
 

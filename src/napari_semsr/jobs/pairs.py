@@ -513,8 +513,7 @@ def _open_each(
     for image in images:
         made = open_image(image, opening)
         record = input_record(image, made, opening, role=role)
-        if size is not None:
-            made = made.replace(pixel_size_nm=size)
+        made = made.with_pixel_size(size)
         if options.prepares and options.prepare in ("both", role):
             made = prepare_image(made, options)
         yield record, made

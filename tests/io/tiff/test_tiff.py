@@ -280,14 +280,17 @@ def test_read_takes_resolution_tags_for_pixels_but_not_for_print(
     assert found == (None if size is None else pytest.approx((size, size), rel=1e-6))
 
 
-def test_read_prefers_a_calibration_changed_after_writing(tmp_path, grey):
+@pytest.mark.parametrize("size", [(5.0, 5.0), None])
+def test_read_prefers_a_calibration_changed_after_writing(tmp_path, grey, size):
     path = tmp_path / "a.tif"
-    registry.write(Micrograph(grey, (5.0, 5.0)), path)
+    origin = [3.0 * pitch for pitch in size or (1.0, 1.0)]
+    registry.write(Micrograph(grey, size, origin=tuple(origin)), path)
     with tifffile.TiffFile(path) as tif:
         info = tif.imagej_metadata["Info"]
     options = {"unit": "nm", "Info": info}
     tifffile.imwrite(path, grey, imagej=True, resolution=(0.1, 0.1), metadata=options)
-    assert registry.read(path).pixel_size_nm == (10.0, 10.0)
+    found = registry.read(path)
+    assert (found.pixel_size_nm, found.origin) == ((10.0, 10.0), (30.0, 30.0))
 
 
 def test_read_refuses_entities_in_ome_xml(forge, grey):
