@@ -94,6 +94,31 @@ def test_open_image_reads_only_until_it_finds_a_finite_pixel():
     assert len(read) < 16  # small chunks are read several at a time
 
 
+@pytest.mark.parametrize("chunks", [None, 7])
+def test_a_data_bar_is_cut_off_an_image_in_memory_once(chunks):
+    data = np.arange(600.0).reshape(20, 30)
+    image = Micrograph(da.from_array(data, chunks=chunks) if chunks else data)
+    options = ReadOptions(databar_rows=5)
+    opened = open_image(image, options)
+    assert np.array_equal(opened.array(), data[:15])
+    assert open_image(opened, options).shape == (15, 30)
+    assert semsr.crop(image, box=(0, 0, 20, 30), databar_rows=0).shape == (20, 30)
+    for given, rows in ((image, 20), (opened, 4)):
+        with pytest.raises(OptionError, match=f"bar cannot be {rows} rows"):
+            open_image(given, ReadOptions(databar_rows=rows))
+
+
+@pytest.mark.parametrize(
+    "how", [{"series": 1}, {"level": 2}, {"channel": 3}, {"plane": 7}, {"dataset": "a"}]
+)
+def test_nothing_is_chosen_in_an_image_in_memory(how):
+    (name,) = how
+    with pytest.raises(OptionError, match=f"no {name} can be chosen in it"):
+        semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **how)
+    first = {} if name == "dataset" else {name: 0}
+    assert semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **first).shape == (9, 9)
+
+
 def test_input_record_of_a_file_is_its_digest(folder):
     path = folder / "first.tif"
     record = input_record(path, open_image(path))

@@ -25,6 +25,7 @@ from napari_semsr.core import (
     IntPair,
     Job,
     Micrograph,
+    OptionError,
     Progress,
     Provenance,
     ReadError,
@@ -79,10 +80,7 @@ def open_image(
 def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     """Open an image in memory or a file, whatever its grey values."""
     if isinstance(image, Micrograph):
-        if chosen.pixel_size_nm is None:
-            return _bounded(image)
-        sized = image.with_pixel_size(chosen.pixel_size_nm)
-        return _bounded(sized.with_size_error(chosen.pixel_size_sd_nm))
+        return _bounded(_as_read(image, chosen))
     from napari_semsr.io import read, tell_missing
 
     path = Path(image)
@@ -99,9 +97,41 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     return _bounded(opened)
 
 
+_IN_FILES = ("series", "level", "channel", "plane", "dataset")
+_CUT = "databar_rows_cropped"
+
+
+def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
+    """Take an image in memory by the options of reading that have a sense for it."""
+    for name in _IN_FILES:
+        if getattr(chosen, name):
+            msg = (
+                f"{image.name} is one image in memory, so that no {name} can be chosen "
+                f"in it: leave {name} out, or give the path of its file."
+            )
+            raise OptionError(msg)
+    rows, before = chosen.databar_rows, image.metadata.get(_CUT, 0)
+    if rows is not None and rows != before:
+        kept, has = image.shape[0] - rows, f"{image.shape[0]} rows"
+        if before or kept < 1:
+            has += f", and {before} rows of data bar were cut off it" if before else ""
+            msg = (
+                f"{image.name} has {has}, so that its data bar cannot be {rows} rows: "
+                "leave databar_rows out, or give the path of its file."
+            )
+            raise OptionError(msg)
+        facts = {**image.metadata, _CUT: rows}
+        data, look, path = image.data[:kept], image.look, image.path
+        image = image.replace(data=data, look=look, path=path, metadata=facts)
+    if chosen.pixel_size_nm is None:
+        return image
+    sized = image.with_pixel_size(chosen.pixel_size_nm)
+    return sized.with_size_error(chosen.pixel_size_sd_nm)
+
+
 def databar_note(name: str, image: Micrograph) -> str | None:
     """Say that a file ends in what looks like a data bar, and does not tell of one."""
-    known = image.provenance is not None or image.metadata.get("databar_rows_cropped")
+    known = image.provenance is not None or image.metadata.get(_CUT)
     rows = 0 if known or image.is_lazy else suggest_databar(image.array())
     if not rows:
         return None

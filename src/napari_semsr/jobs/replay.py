@@ -567,14 +567,13 @@ class ReplayStep:
             raise ReadError(msg)
         return record
 
-    def images(self, reading: ReadOptions) -> Job[Path | list[Micrograph]]:
+    def images(self, reading: ReadOptions) -> Job[Path | list[Path]]:
         """Find the image of a step, or the planes of a stack."""
         found: list[Path] = []
         for record in self.made.inputs or (None,):
             path = yield from self.image(record, reading)
             found.append(path)
-        many = [open_image(path, reading) for path in found] if found[1:] else None
-        return many or found[0]
+        return found if found[1:] else found[0]
 
     def file(self, record: InputRecord | None) -> Job[Path]:
         """Find a file that is no image."""

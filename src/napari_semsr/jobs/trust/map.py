@@ -216,12 +216,17 @@ class TrustReport(MapMade):
         return said if self.familiar else f"{said}, and nothing warrants it here"
 
 
+_SIZES = ("pixel_size_nm", "pixel_size_sd_nm")
+
+
 def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
     """Map how far an enhanced image may be off."""
     chosen = run.options
     run.open("enhanced")
     reading = _enhanced_by(run.images["enhanced"]).get("reading")
     if run.opening == ReadOptions() and isinstance(reading, dict):
+        if isinstance(run.given["image"], Micrograph):  # which has been read
+            reading = {key: reading.get(key) for key in _SIZES}
         run.opening = ReadOptions.parse(reading)  # unless the user says how
     run.open("image")
     before = run.images["image"]
