@@ -41,11 +41,22 @@ def _encoded(grey, kind):
 def write(tmp_path, grey):
     """Write an image with a text beside it, whole but for what is given."""
 
-    def write(vendor, *, image="a.png", name=None, encoding="ascii", text=None, **what):
+    def write(
+        vendor,
+        *,
+        image="a.png",
+        name=None,
+        encoding="ascii",
+        text=None,
+        own=None,
+        **what,
+    ):
         path = tmp_path / image
         kind = image.rpartition(".")[2]
         if kind.lower().startswith("tif"):
-            tifffile.imwrite(path, grey, metadata=None)
+            stated = {"imagej": True, "metadata": {"unit": "nm"}}
+            stated |= {"resolution": own and (1 / own, 1 / own)}
+            tifffile.imwrite(path, grey, **(stated if own else {"metadata": None}))
         else:
             path.write_bytes(_encoded(grey, kind))
         form, whole, _ = KINDS[vendor]
@@ -112,14 +123,42 @@ def test_tag_of_a_tescan_gives_the_same(tagged, grey):
 @pytest.mark.parametrize(
     ("vendor", "how", "pitch"),
     [
-        ("JEOL", {"frame": "106 60"}, 100.0),
-        ("Hitachi", {"frame": "106x60", "pixel": "2 nm"}, 4.0),
+        ("JEOL", {"frame": "106 70"}, 100.0),
+        ("JEOL", {"frame": "106 70", "image": "a.tif", "own": 100.4}, 100.0),
+        ("Hitachi", {"frame": "106x70", "pixel": "2 nm"}, 4.0),
     ],
 )
 def test_sidecar_follows_a_resampled_image(write, vendor, how, pitch):
-    info = registry.describe(write(vendor, **how))
-    assert info.pixel_size_nm == (pitch, pitch)
-    assert info.databar_rows == 7
+    found = registry.read(write(vendor, **how))
+    assert found.pixel_size_nm == (pitch, pitch)
+    assert found.shape == (35, 53)
+
+
+_CUT = "of which an image of 53 x 37 px is no smaller copy"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "how", "pitch", "rows", "said"),
+    [
+        ("JEOL", {"frame": "106 60"}, 50, 37, f"a.txt is of 106 x 60 px, {_CUT}"),
+        ("JEOL", {"frame": "106 90"}, 50, 37, _CUT),
+        ("Hitachi", {"frame": "106x60", "pixel": "2 nm"}, 2, 37, _CUT),
+        ("JEOL", {"frame": "106 60", "own": 50}, 50, 37, "pixel size of 50 nm; give"),
+        ("JEOL", {"frame": "106 60", "own": 30}, 30, 37, "its own; a.txt tells 50 nm"),
+        ("JEOL", {"frame": "106 74", "own": 50}, 50, 37, _CUT),
+        ("JEOL", {"own": 30}, 50, 30, "of 30 nm, but a.txt tells 50 nm, which is"),
+    ],
+)
+def test_what_was_cut_out_keeps_pixels_and_rows(write, vendor, how, pitch, rows, said):
+    path = write(vendor, image="a.tif", **how)
+    with pytest.warns(UserWarning, match="give the pixel size") as told:
+        found = registry.read(path)
+    assert found.pixel_size_nm == pytest.approx((pitch, pitch))
+    assert found.shape == (rows, 53)
+    assert len(told) == 1
+    assert said in str(told[0].message)
+    assert registry.describe(path).metadata["warnings"] == [str(told[0].message)]
+    assert registry.read(path, pixel_size_nm=5).shape == (rows, 53)  # nothing to tell
 
 
 @pytest.mark.parametrize("vendor", KINDS)

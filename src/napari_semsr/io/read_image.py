@@ -28,6 +28,7 @@ from napari_semsr.core import (
     open_file,
     option,
     parse_pixel_size,
+    spell_pixel_size,
     warn,
 )
 from napari_semsr.io.files import Record, choose
@@ -266,6 +267,8 @@ class RawImage:
     look: DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
+    # Why pixel size or data bar may be wrong, which who reads it is told
+    doubts: tuple[str, ...] = ()
 
 
 def choose_plane(
@@ -362,29 +365,90 @@ def _text_of(path: Path) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def _read_sidecar(path: Path, shape: tuple[int, int]) -> RawImage | None:
-    """Read the text file beside an image of a JEOL, Hitachi or TESCAN."""
+def _read_sidecar(
+    path: Path, shape: tuple[int, int], own: PixelSize | None
+) -> RawImage | None:
+    """Read the text file beside an image, which may state a pixel size of its `own`."""
     for beside in _beside(path):
-        text = _text_of(beside)
+        text, name = _text_of(beside), beside.name
         if beside.suffix.lower() == ".hdr":
-            found = parse_tescan(text, shape, beside.name)
+            found, frame = parse_tescan(text, shape, name), None
         else:
-            found = _parse_jeol(text, shape, beside.name)
-            found = found or _parse_hitachi(text, shape, beside.name)
-        if found is not None:
+            found, frame = _parse_jeol(text, name)
+            if found is None:
+                found, frame = _parse_hitachi(text, name)
+        if found is None:
+            continue
+        if frame is not None:
+            found = of_frame(found, name, frame, shape, own)
+        size = found.pixel_size_nm
+        if own is None or size is None or _is_close(own, size, _SAME_PITCH):
             return found
+        doubt = (
+            f"{path.name} states a pixel size of {spell_pixel_size(own)}, but {name} "
+            f"tells {spell_pixel_size(size)}, which is taken: give the pixel size if "
+            "that is wrong."
+        )
+        return replace(found, doubts=(doubt,))
     return None
 
 
-def _rows_below(frame: tuple[int, int] | None, shape: tuple[int, int]) -> int:
-    """Rows that an image has below its frame, which may have been resampled."""
-    if frame is None:
-        return 0
-    rows = shape[0] - round(frame[0] * shape[1] / frame[1])
-    return rows if 0 <= rows < shape[0] else 0
+_TALLEST = 0.08  # of the height; chosen: bars of FEI and JEOL take 6 to 7 %
+_ROUNDED = 2  # rows; chosen: both sides of what was resampled are rounded
+_SAME_PITCH = 0.01  # chosen: a micron bar of 100 px is right to half a percent
 
 
-def _pair(text: str, separator: str | None = None) -> tuple[int, int] | None:
+def of_frame(
+    found: RawImage,
+    told: str,
+    frame: tuple[int, int],
+    shape: tuple[int, int],
+    own: PixelSize | None = None,
+) -> RawImage:
+    """Bring to an image what a microscope says of its frame, with the frame's pixels.
+
+    An image of another width was resampled where its shape is that of the frame, or of
+    that and a data bar, unless the pixel size that it states itself is the frame's.
+    Else it was cut out, and keeps its pixels and all its rows.
+    """
+    (rows, columns), size = frame, found.pixel_size_nm
+    stretch = columns / shape[1]
+    below = shape[0] - round(rows / stretch)
+    if columns != shape[1]:
+        whole = -_ROUNDED <= below <= _TALLEST * shape[0]
+        if not whole or (own and size and _is_close(own, size, _SAME_PITCH)):
+            return _cut_out(found, told, frame, shape, own)
+    return replace(
+        found,
+        pixel_size_nm=size and PixelSize((size[0] * stretch, size[1] * stretch)),
+        databar_rows=below if 0 <= below < shape[0] else 0,
+    )
+
+
+def _cut_out(
+    found: RawImage,
+    told: str,
+    frame: tuple[int, int],
+    shape: tuple[int, int],
+    own: PixelSize | None,
+) -> RawImage:
+    """Keep the pixel size of what was cut out of a frame, and say so."""
+    stated = found.pixel_size_nm
+    size = own or stated
+    if size is None:
+        return found
+    differ = own and stated and not _is_close(own, stated, _SAME_PITCH)
+    kept = spell_pixel_size(size)
+    kept += f" (its own; {told} tells {spell_pixel_size(stated)})" if differ else ""
+    doubt = (
+        f"{told} is of {frame[1]} x {frame[0]} px, of which an image of {shape[1]} x "
+        f"{shape[0]} px is no smaller copy: it is taken as cut out, without data bar "
+        f"and with a pixel size of {kept}; give the pixel size if that is wrong."
+    )
+    return replace(found, pixel_size_nm=size, doubts=(doubt,))
+
+
+def rows_and_columns(text: str, separator: str | None = None) -> tuple[int, int] | None:
     """Rows and columns of what tells columns and rows."""
     parts = [part.strip() for part in text.split(separator)]
     if len(parts) != 2 or not all(
@@ -394,21 +458,21 @@ def _pair(text: str, separator: str | None = None) -> tuple[int, int] | None:
     return int(parts[1][:8]), int(parts[0][:8])
 
 
-def _parse_jeol(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
-    """Read the lines of a JEOL."""
+_Told = tuple[RawImage | None, tuple[int, int] | None]
+
+
+def _parse_jeol(text: str, name: str) -> _Told:
+    """Read the lines of a JEOL: what they say, and of what frame."""
     keys: dict[str, str] = {}
     for line in text.splitlines():
         if line.startswith("$"):
             key, _, value = line.partition(" ")
             keys[key.strip()] = value.strip()
     if not any(key.startswith(("$CM_", "$$SM_")) for key in keys):
-        return None
-    frame = _pair(keys.get(_FRAME, ""))
+        return None, None
     length, warnings = _pitch_nm(keys, name)
-    if length is not None and frame is not None:
-        length *= frame[1] / shape[1]
-    rows = _rows_below(frame, shape)
-    return told_by("JEOL", pixel_size((length, length)), rows, keys, warnings)
+    found = told_by("JEOL", pixel_size((length, length)), 0, keys, warnings)
+    return found, rows_and_columns(keys.get(_FRAME, ""))
 
 
 def _pitch_nm(
@@ -432,16 +496,16 @@ def _pitch_nm(
     return length / pixels, ()
 
 
-def _parse_hitachi(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
-    """Read the INI text of a Hitachi; `name` is that of its file."""
+def _parse_hitachi(text: str, name: str) -> _Told:
+    """Read the INI text of a Hitachi: what it says, and of what frame."""
     start = text.lower().find(_HITACHI)
     if start < 0:
-        return None
+        return None, None
     section = text[start + len(_HITACHI) :].partition("\n[")[0]
     keys = {key: value.strip() for key, value in _SETTING.findall(section)}
     stated = keys.get("PixelSize", "")
     length = to_nm(stated, "nm") or stated_length_nm(stated)
-    frame = _pair(keys.get("DataSize", "").lower().replace("*", "x"), "x")
+    frame = rows_and_columns(keys.get("DataSize", "").lower().replace("*", "x"), "x")
     warnings: tuple[str, ...] = ()
     if length is None:
         what = f"got {stated!r}" if stated else "and there is none"
@@ -450,10 +514,8 @@ def _parse_hitachi(text: str, shape: tuple[int, int], name: str) -> RawImage | N
             "size is left unknown."
         )
         warnings = (said,)
-    elif frame is not None:
-        length *= frame[1] / shape[1]
-    rows = _rows_below(frame, shape)
-    return told_by("Hitachi", pixel_size((length, length)), rows, keys, warnings)
+    size = pixel_size((length, length))
+    return told_by("Hitachi", size, 0, keys, warnings), frame
 
 
 def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
@@ -762,7 +824,8 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
     """Take calibration and data bar from a microscope's text file beside the image."""
     if source.vendor is not None or source.record is not None:
         return source
-    found = _read_sidecar(path, (source.data.shape[0], source.data.shape[1]))
+    rows, columns = source.data.shape[:2]
+    found = _read_sidecar(path, (rows, columns), source.pixel_size_nm)
     if found is None:
         return source
     return replace(
@@ -772,6 +835,7 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
         databar_rows=found.databar_rows,
         metadata={**source.metadata, str(found.vendor).lower(): found.metadata},
         warnings=source.warnings + found.warnings,
+        doubts=found.doubts,
     )
 
 
@@ -789,9 +853,9 @@ def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
     return source.databar_rows if options.crop_databar else 0
 
 
-def _is_close(a: PixelSize, b: PixelSize) -> bool:
+def _is_close(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
     """Whether two pixel sizes are one, up to what a rational tag can hold."""
-    return bool(np.allclose(a, b, rtol=1e-6, atol=0))
+    return bool(np.allclose(a, b, rtol=within, atol=0))
 
 
 def _calibration(source: RawImage) -> PixelSize | None:
@@ -816,8 +880,8 @@ def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
     found = {**source.metadata, "format": source.format, "databar_rows_cropped": bar}
     if source.vendor is not None:
         found["vendor"] = source.vendor
-    if source.warnings:
-        found["warnings"] = list(source.warnings)
+    if source.warnings or source.doubts:
+        found["warnings"] = [*source.warnings, *source.doubts]
     if source.series > 1:
         found["series"] = source.series
     if isinstance(data, np.ndarray) and data.dtype.kind == "f":
@@ -830,6 +894,8 @@ def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
 def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
     """Make the micrograph that a user asked for."""
     source = _with_sidecar(path, source)
+    for doubt in source.doubts if options.pixel_size_nm is None else ():
+        warn(doubt)
     bar = _bar(path, source, options)
     samples = native(path, source.data)[: source.data.shape[0] - bar]
     data = to_grey(path, samples, colour=options.colour)
@@ -859,8 +925,8 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
     if not source.databar_rows and source.record is None:
         suggested = _suggested(source.data)
     metadata = dict(source.metadata)
-    if source.warnings:
-        metadata["warnings"] = list(source.warnings)
+    if source.warnings or source.doubts:
+        metadata["warnings"] = [*source.warnings, *source.doubts]
     return FileInfo(
         format=source.format,
         shape=(stored[0] - source.databar_rows, stored[1]),

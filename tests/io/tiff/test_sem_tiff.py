@@ -32,10 +32,25 @@ def test_fei_crops_nothing_without_a_plausible_height(fei, grey, rows):
 
 
 def test_fei_follows_a_resampled_page(fei, grey):
-    half = fei(grey, rows=60, columns=106)
+    half = fei(grey, rows=70, columns=106)
     info = registry.describe(half)
     assert info.pixel_size_nm == pytest.approx((2 * 7.70833, 2 * 7.70833))
-    assert info.databar_rows == 7
+    assert info.databar_rows == 2
+
+
+@pytest.mark.parametrize("rows", [60, 90])
+def test_fei_keeps_pixels_and_rows_of_what_was_cut_out(fei, grey, rows):
+    with pytest.warns(UserWarning, match=f"header is of 106 x {rows} px, of which"):
+        found = registry.read(fei(grey, rows=rows, columns=106))
+    assert found.pixel_size_nm == (7.70833, 7.70833)
+    assert np.array_equal(found.array(), grey)
+
+
+@pytest.mark.parametrize("width", ["57.16 \u00b5m", None])
+def test_zeiss_keeps_pixels_of_what_was_cut_out(zeiss, width):
+    path = zeiss(np.zeros((96, 100), np.uint8), store="1024 * 768", width=width)
+    with pytest.warns(UserWarning, match="header is of 1024 x 768 px, of which"):
+        assert registry.read(path).pixel_size_nm == (55.825, 55.825)
 
 
 @pytest.mark.parametrize("pixel", ["nan", "0", "-1e-9", "wide", "1e400", "inf"])

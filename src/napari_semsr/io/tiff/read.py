@@ -29,9 +29,11 @@ from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     choose_plane,
+    of_frame,
     parse_tescan,
     pixel_size,
     plan_blocks,
+    rows_and_columns,
     stated_length_nm,
     to_info,
     to_micrograph,
@@ -224,10 +226,6 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
     sections = _sections(text)
     image = sections.get("Image", {})
     columns, rows = _count(image.get("ResolutionX")), _count(image.get("ResolutionY"))
-    # a page that was resampled keeps the header of the scan
-    stretch = 1.0 if columns is None else columns / shape[1]
-    bar = 0 if rows is None else shape[0] - round(rows / stretch)
-    bar = bar if 0 <= bar < shape[0] else 0
     warnings: list[str] = []
     size = None
     for name in _SCANS:
@@ -235,8 +233,7 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
         stated = [scan.get("PixelHeight"), scan.get("PixelWidth")]
         if not any(stated):
             continue
-        lengths = [to_nm(value, "m") for value in stated]
-        size = pixel_size([None if n is None else n * stretch for n in lengths])
+        size = pixel_size([to_nm(value, "m") for value in stated])
         if size is not None:
             warnings = []
             break
@@ -244,7 +241,11 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
             f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: "
             "the pixel size is left unknown."
         )
-    return told_by("FEI", size, bar, _chosen_fei(sections), warnings[:1])
+    found = told_by("FEI", size, 0, _chosen_fei(sections), warnings[:1])
+    if rows is None:
+        return found
+    # a page that was resampled or cut out keeps the header of the scan
+    return of_frame(found, "FEI's header", (rows, columns or shape[1]), shape)
 
 
 def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -329,8 +330,8 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
             "the pixel size is left unknown."
         )
         return replace(found, warnings=(warning,))
-    pitch = _at_width(length, values, shape[1])
-    return replace(found, pixel_size_nm=pixel_size((pitch, pitch)))
+    found = replace(found, pixel_size_nm=pixel_size((length, length)))
+    return _at_width(found, length, values, shape)
 
 
 def _from_field(
@@ -360,18 +361,23 @@ def _from_field(
     return replace(found, warnings=(warning,))
 
 
-def _at_width(length: float, values: Mapping[str, str], width: int) -> float:
+def _at_width(
+    found: RawImage, length: float, values: Mapping[str, str], shape: tuple[int, int]
+) -> RawImage:
     """Bring the stated pixel size to the width of the stored page.
 
     The width of the field is what resampling leaves alone.
     """
-    field_nm = stated_length_nm(values.get("AP_WIDTH", ""))
+    field_nm, width = stated_length_nm(values.get("AP_WIDTH", "")), shape[1]
     if field_nm is not None and abs(length * width / field_nm - 1) < _FIELD_TOLERANCE:
-        return length
-    stored = _count(values.get("DP_IMAGE_STORE", "").partition("*")[0])
-    if stored is not None and stored != width:
-        return length * stored / width
-    return length if field_nm is None else field_nm / width
+        return found
+    frame = rows_and_columns(values.get("DP_IMAGE_STORE", ""), "*")
+    if frame is not None and frame[1] != width:
+        # the data bar is drawn into the frame, so that none lies below it
+        fitted = of_frame(found, "Zeiss's header", frame, shape)
+        return replace(fitted, databar_rows=0)
+    pitch = length if field_nm is None else field_nm / width
+    return replace(found, pixel_size_nm=pixel_size((pitch, pitch)))
 
 
 # Pixel size of a TIFF that is no microscope's own: ImageJ, resolution tags.
