@@ -599,8 +599,10 @@ def _find_plane(
         sample=chosen.sample,
         block=(1, 1),
     )
-    # which is a place in the file that holds the pages, of several perhaps another
-    if pages.dataoffset is not None and all(page.parent is tif for page in pages.pages):
+    # the offset is one in the file that holds the pages, of several perhaps another
+    if pages.dataoffset is not None and all(
+        page is not None and page.parent is tif for page in pages.pages
+    ):
         offset = int(pages.dataoffset) + chosen.outer * found.nbytes
         _check_end(path, offset + found.nbytes)
         # one run of bytes can be read in any blocks, whatever its strips
