@@ -394,3 +394,24 @@ def test_overlay_needs_an_image_and_its_map(
     options = FigureOptions(overlay=True)
     with pytest.raises(SemsrError, match=said):
         run(FIGURE.job(images, tmp_path / "a.png", options=options))
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("overlay", [False, True], ids=["alone", "under-map"])
+def test_part_of_a_reduced_image_keeps_its_size(tmp_path: Path, overlay: bool) -> None:
+    # of 4600 columns 23 are drawn as one, and the part begins and ends between those
+    wide = Micrograph(np.full((600, 4600), 7, np.uint8), (10.0, 10.0), "wide")
+    options = FigureOptions(
+        width_mm=50.8, dpi=100, no_caption=True, inset=(110, 1042, 210, 1142)
+    )
+    path, right = tmp_path / "a.png", frc_map(wide, origin=(95.0, 11015.0))
+    images = [wide, right] if overlay else [wide]
+    made = run(FIGURE.job(images, path, options=options.replace(overlay=overlay)))
+    shown = 152 if overlay else 200  # px, beside a colour bar or not
+    # the image, a gap of 1.5 mm, and 100 x 100 px as a square
+    assert made.shape[0] == pytest.approx(shown * 6 / 46 + 6 + shown, abs=1)
+    if overlay:  # the map begins at the middle column of the part
+        seen = coloured(path)[-shown // 2 : -shown // 4, :shown].any(0)
+        assert np.argmax(seen) == pytest.approx(shown / 2, abs=1)
+    else:  # 200 nm of 1000
+        assert bars_in(path, 1) == [pytest.approx(shown / 5, abs=1)]

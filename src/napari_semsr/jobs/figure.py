@@ -407,11 +407,9 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
     return Box(y0, y1, x0, x1)
 
 
-def _over(box: Box, factor: int) -> Box:
-    """Give a part in pixels of the reduced image."""
-    y0, x0 = box.y0 // factor, box.x0 // factor
-    y1, x1 = max(y0 + 1, box.y1 // factor), max(x0 + 1, box.x1 // factor)
-    return Box(y0, y1, x0, x1)
+def _over(box: Box, factor: int) -> tuple[float, float, float, float]:
+    """Give the edges of a part in pixels of the reduced image, which it may cut."""
+    return box.y0 / factor, box.x0 / factor, box.y1 / factor, box.x1 / factor
 
 
 FIGURE = Verb(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, FloatPair, IntPair, ShapeError
+from napari_semsr.core import FloatPair, IntPair, ShapeError
 from napari_semsr.reporting.figures import (
     bar_length,
     bar_words,
@@ -57,7 +57,8 @@ class PlateImage:
     calibrated: bool = True  # Whether pixels have sides in nm
     colours: str = "gray"  # A colour map of matplotlib
     unit: str | None = None  # What the values are; with it the image has a colour bar
-    box: Box | None = None  # A part, outlined and shown enlarged below
+    # A part, outlined and shown enlarged below: its edges, as `corners` of an overlay
+    box: tuple[float, float, float, float] | None = None
     # (V, U) That part as it was read, which may be finer than `values`
     inset: NDArray[Any] | None = None
     gamma: float = 1.0  # Exponent of the grey levels, as in napari
@@ -204,8 +205,8 @@ def _height(image: PlateImage, shown: float) -> float:
 
 def _box_ratio(image: PlateImage) -> float:
     y, x = image.pixel
-    rows, columns = image.box.shape if image.box is not None else (1, 1)
-    return float(rows * y / (columns * x))
+    y0, x0, y1, x1 = image.box or (0, 0, 1, 1)
+    return (y1 - y0) * y / ((x1 - x0) * x)
 
 
 def _draw_cell(
@@ -247,11 +248,13 @@ def _draw_cell(
         return
     from matplotlib.patches import Rectangle
 
-    box, (py, px) = image.box, image.pixel
-    rows, columns = box.shape
+    (y0, x0, y1, x1), (py, px) = image.box, image.pixel
+    rows, columns = y1 - y0, x1 - x0
+    tall_px, wide_px = image.values.shape  # without a rest cut off in reducing
     axes.add_patch(
         Rectangle(
-            (box.x0 * px, box.y0 * py), columns * px, rows * py,
+            (x0 * px, y0 * py), (min(x1, wide_px) - x0) * px,
+            (min(y1, tall_px) - y0) * py,
             fill=False, edgecolor="white", linewidth=0.8,
         )
     )  # fmt: skip
@@ -260,7 +263,7 @@ def _draw_cell(
     _show(below, image, image.inset, pixel, bar_length(columns * px))
     if image.overlay is not None:
         top, left, bottom, right = image.overlay.corners
-        moved = top - box.y0, left - box.x0, bottom - box.y0, right - box.x0
+        moved = top - y0, left - x0, bottom - y0, right - x0
         _lay_over(below, replace(image.overlay, corners=moved), image.pixel)
 
 
