@@ -18,6 +18,7 @@ from napari_semsr.jobs import (
     STITCH,
     FrcMapJobOptions,
     StitchFolderOptions,
+    save_job,
 )
 from tests.stopping import stop_at
 
@@ -199,6 +200,31 @@ def test_copy_replaces_no_halves_unasked(made, tmp_path):
     with pytest.raises(WriteError, match="half-a"):
         napari_semsr.convert(made.output, tmp_path / "copy.ome.zarr")
     assert not (tmp_path / "copy.ome.zarr").exists()
+
+
+@pytest.mark.parametrize("first", [".ome.zarr", ".ome.tif"])
+def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
+    mosaic, copy = tmp_path / f"m{first}", tmp_path / "m.tif"
+    napari_semsr.convert(made.output, mosaic)
+    before = [path.stat().st_ino for path in half_paths(mosaic)]
+    for write in (napari_semsr.convert, napari_semsr.write):
+        with pytest.raises(WriteError, match="m.tif would share .* another name"):
+            other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
+            write(other, copy, overwrite=True)
+        assert not copy.exists()
+    napari_semsr.convert(mosaic, copy)
+    assert measured(copy).method.startswith("mosaic-halves")
+    assert read(label_path(copy, COVERAGE)).shape == read(copy).shape
+    assert [path.stat().st_ino for path in half_paths(mosaic)] == before
+
+
+def test_store_of_the_same_name_is_refused_before_it_is_written(made, tmp_path):
+    mosaic, copy = tmp_path / "m.tif", tmp_path / "m.ome.zarr"
+    napari_semsr.convert(made.output, mosaic)
+    other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
+    with pytest.raises(WriteError, match="another name"):
+        run(save_job(other, copy))
+    assert not copy.exists()
 
 
 @pytest.mark.broad

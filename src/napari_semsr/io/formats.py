@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_semsr.core import (
+    Grid,
     IntPair,
     Job,
     Micrograph,
@@ -304,7 +305,8 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     """Read what lies beside a mosaic and belongs beside a copy of it, too.
 
     Its halves, and the coverage where the copy is no store, which holds that itself. A
-    picture has other grey values, and nothing beside it.
+    picture has other grey values, and nothing beside it. A copy under the mosaic's own
+    name shares what lies there; a `WriteError` where it lies on another grid.
     """
     kind, source = output_kind(path), Path(image.path or "")
     if image.path is None or kind == "png" or source.absolute() == path.absolute():
@@ -312,12 +314,21 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     found: dict[Path, Micrograph] = {}
     for half, place in zip(half_paths(source), half_paths(path), strict=True):
         stored = read(half) if is_there(half) else None
-        if stored is not None and stored.shape == image.shape:
+        if stored is None or stored.shape != image.shape:
+            continue
+        if place.resolve() != half.resolve():
             own = {"provenance": stored.provenance, "look": stored.look}
             found[place] = image.replace(data=stored.data, name=stored.name, **own)
+        elif Grid.of(stored) != Grid.of(image):
+            msg = (
+                f"{path.name} would share {half.name} with {source.name} and must have "
+                "its pixel size and origin, got others: choose another name."
+            )
+            raise WriteError(msg)
+    place = label_path(path, COVERAGE)
     counts = None if kind == "ome-zarr" else coverage_of(image)
-    if counts is not None:
-        found[label_path(path, COVERAGE)] = counts
+    if counts is not None and place.resolve() != label_path(source, COVERAGE).resolve():
+        found[place] = counts
     return found
 
 

@@ -80,12 +80,13 @@ def save_job(
     if not isinstance(image, Micrograph):
         return (yield from _save_stack(image, path))
     if output_kind(path) == "ome-zarr":
+        more = beside_of(image, path)
         yield from write_blocks(
             path,
             lambda place: store_of(image, place, dtype=dtype),
             lambda store: fill_from(store, image, f"writing {path.name}"),
         )
-        for place, item in beside_of(image, path).items():
+        for place, item in more.items():
             rewrite(item, place)
     else:
         yield Progress(0, 0, f"writing {path.name}")
