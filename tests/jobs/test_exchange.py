@@ -204,6 +204,16 @@ def test_a_package_brings_the_model_as_it_was(tmp_path, own_shelf, package, tiny
         assert not yaml.safe_load(held.read("rdf.yaml"))["attachments"]
 
 
+def test_a_package_keeps_the_range_of_pixel_sizes(tmp_path, own_shelf):
+    wide = write_tiny_model(tmp_path, name="wide", pixel_size_nm=(5.0, 12.0))
+    package = tmp_path / "wide.zip"
+    semsr.export_model(wide, package, authors=["A"])
+    made = semsr.import_model(package)
+    assert made.card["pixel_size_nm"] == [5, 12]
+    told = semsr.import_model(package, name="told", pixel_size_nm=5)
+    assert told.card["pixel_size_nm"] == [5, 5]
+
+
 def test_a_package_passes_the_checker_and_says_what_the_network_takes(package):
     _check_as_bioimageio(package)
     said, weights = _run_as_described(package)

@@ -535,6 +535,9 @@ def _network_of(
             known = own.model_dump()
             trained = {"architecture": own.architecture, **own.training}
             kept = {**known, "training": trained}
+            size = own.pixel_size_nm
+            if size is not None and stated.get("pixel_size_nm") == (size[0],) * 2:
+                stated = {**stated, "pixel_size_nm": size}  # axes say one end alone
         network, probed = measure_onnx(graph.serialised(), stride=known.get("stride"))
         made = {
             **kept,
