@@ -243,6 +243,24 @@ def test_changed_file_and_other_options_are_measured_again(pairs):
     assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="paths are short there")
+def test_name_that_leaves_no_room_for_files_beside_it_is_measured(pairs):
+    field = pairs / "low" / "field1.tif"
+    field.rename(field.with_name(f"{'x' * 250}.tif"))
+    assert measured(pairs) == (3, 0)
+    assert measured(pairs) == (0, 3)
+
+
+def test_text_of_a_microscope_beside_an_image_is_noticed(pairs):
+    measured(pairs)
+    for name in ("field1.txt", "field2-tif.hdr"):
+        (pairs / "low" / name).write_text("[SemImageFile]\nPixelSize=5\n")
+        assert measured(pairs) == (1, 2)
+    (pairs / "low" / "field1.txt").write_text("[SemImageFile]\nPixelSize=7.5\n")
+    assert measured(pairs) == (1, 2)
+    assert measured(pairs) == (0, 3)
+
+
 @pytest.mark.broad
 def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
     store = pairs / "low" / "store.ome.zarr"

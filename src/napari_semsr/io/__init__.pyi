@@ -93,6 +93,7 @@ from .read_image import (
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
     as_grey as as_grey,
+    companions as companions,
     display_name as display_name,
     luminance as luminance,
     parse_length_nm as parse_length_nm,

@@ -31,7 +31,7 @@ from napari_semsr.core import (
     spell_pixel_size,
     warn,
 )
-from napari_semsr.io.files import Record, choose
+from napari_semsr.io.files import Record, choose, half_paths, is_there
 
 # Lengths as files state them, turned into nanometres.
 #
@@ -341,14 +341,19 @@ def told_by(
 
 def _beside(path: Path) -> list[Path]:
     """Text files that may be of an image, whatever the case of their suffix."""
-    if path.is_dir():
+    if not is_there(path) or path.is_dir():
         return []
     kind = path.suffix[1:]
     names = [f"{path.stem}.{end}" for end in ("txt", "TXT", "Txt")]
     names += [f"{path.stem}-{kind}.hdr", f"{path.stem}-{kind.lower()}.hdr"]
     names += [f"{path.stem}.hdr", f"{path.stem}-{kind}.HDR", f"{path.stem}.HDR"]
     found = [path.with_name(name) for name in names]
-    return [item for item in found if item != path and item.is_file()]
+    return [one for one in found if one != path and is_there(one) and one.is_file()]
+
+
+def companions(path: Path) -> list[Path]:
+    """Files that go with an image: halves of a mosaic, there or not, and its texts."""
+    return [*half_paths(path), *_beside(path)]
 
 
 def _text_of(path: Path) -> str:

@@ -201,6 +201,17 @@ def test_what_was_changed_or_taken_away_is_made_again(scans, save, batch, tmp_pa
     assert read(made / "s5.ome.tif").shape == (72, 64)
 
 
+@pytest.mark.parametrize("name", ["s7.txt", "s7-tif.hdr", "s7.half-a.ome.zarr"])
+def test_what_goes_with_an_image_is_noticed(scans, save, batch, name):
+    steps = save(["decorrelation"], inputs="scans/s[78].tif")
+    assert (batch(steps).ran, batch(steps).kept) == (2, 2)
+    if name.endswith("zarr"):
+        write(read(scans / "s8.tif"), scans / name)
+    else:
+        (scans / name).write_text("[SemImageFile]\nPixelSize=5\n")
+    assert (batch(steps).ran, batch(steps).kept) == (1, 2)
+
+
 @pytest.mark.broad
 @pytest.mark.parametrize(
     "text",

@@ -34,7 +34,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.inference import ClusterOptions
-from napari_semsr.io import Cell, replacing, write_sheet
+from napari_semsr.io import Cell, companions, is_there, replacing, write_sheet
 from napari_semsr.jobs.batch.steps import (
     REPORT,
     STATE,
@@ -140,7 +140,11 @@ class _State:
         if piece.kind == "step":
             return self.keys[piece.value]
         if piece.kind == "file":
-            return (yield from self._digest(Path(piece.value)))
+            path = Path(piece.value)
+            marks = [(yield from self._digest(path))]
+            for one in filter(is_there, companions(path)):
+                marks.append((yield from self._digest(one)))  # noqa: PERF401 - yields
+            return " ".join(marks)
         return str(piece.value) if piece.kind == "output" else piece.said
 
     def _digest(self, path: Path) -> Job[str]:

@@ -39,6 +39,7 @@ from napari_semsr.io import (
     Cell,
     ReadOptions,
     check_sheet,
+    companions,
     half_paths,
     holds_frames,
     list_images,
@@ -285,8 +286,8 @@ def _digest(value: object) -> str:
 
 def file_state(path: Path) -> list[Cell]:
     """Describe a file or store by name, size and time of change."""
-    files = path.rglob("*") if path.is_dir() else [path]
     try:
+        files = path.rglob("*") if path.is_dir() else [path]
         facts = [(one.stat().st_size, one.stat().st_mtime_ns) for one in files]
     except (OSError, ValueError):  # there is none, or cannot be
         facts = []
@@ -295,9 +296,9 @@ def file_state(path: Path) -> list[Cell]:
 
 
 def _fingerprint(way: str, item: _Item) -> str:
-    """Tell how and from which files a row is measured, halves of mosaics with them."""
+    """Tell how and from which files a row is measured."""
     there = [path for path in item.paths if path is not None]
-    files = [one for path in there for one in (path, *half_paths(path))]
+    files = [one for path in there for one in (path, *companions(path))]
     return f"{way}-{_digest([file_state(one) for one in files])}"
 
 
