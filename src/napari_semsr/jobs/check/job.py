@@ -11,6 +11,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_semsr.core import (
+    CheckpointError,
     Figure,
     FloatArray,
     Job,
@@ -553,7 +555,20 @@ def _check(run: Run[CheckOptions]) -> Job[ModelCheck]:
     discs[clear.kind] = result.to_card()
     checks = {**loaded.card.checks, "discs": discs}
     write_card(path, loaded.card.model_copy(update={"checks": checks}))
-    return replace(result, digest=file_digest(path))
+    result = replace(result, digest=file_digest(path))
+    _keep_trust(path, loaded.digest, result.digest)
+    return result
+
+
+def _keep_trust(path: Path, before: str, after: str) -> None:
+    """Hold what was learnt of a model's errors to its file with another card."""
+    from napari_semsr.models import load_trust, save_trust, trust_path
+
+    place = trust_path(path)
+    with suppress(CheckpointError):  # none, or one that was of no use before
+        trust = load_trust(place)
+        if trust.model_digest == before:
+            save_trust(place, trust.model_copy(update={"model_digest": after}))
 
 
 def _tasks(card: "ModelCard", options: CheckOptions, clear: ClearSet) -> list[Task]:
