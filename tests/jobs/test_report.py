@@ -165,6 +165,21 @@ def test_networks_are_named_and_are_not_the_reference(scene, tmp_path: Path) -> 
     assert "made by the network a-net (sha256:12ab)" in " ".join(result.methods)
 
 
+def test_methods_name_nothing_that_was_refused(scene, tmp_path: Path) -> None:
+    coarse = scene.first.replace(pixel_size_nm=(20, 20))
+    result, _, told = made_of([(scene.second, coarse)], tmp_path)
+    numbers = by_name(told["pairs"][0]["numbers"])
+    assert numbers["PSNR"]["value"] is numbers["RSE"]["value"] is None
+    words = " ".join(result.methods)
+    assert not re.search("PSNR|SSIM|Error map", words)
+    assert not any("Culley" in item or "Wang" in item for item in result.references)
+    hole = np.full((80, 96), np.nan, np.float32)
+    hole[::2] = 1
+    result, _, told = made_of([Micrograph(hole, (5.0, 5.0), "hole")], tmp_path)
+    assert by_name(told["images"][0]["numbers"])["Contrast"]["value"] is None
+    assert "average gradient" not in " ".join(result.methods)
+
+
 @pytest.mark.broad
 def test_methods_name_nothing_that_was_not_done(folder: Path) -> None:
     alone, _, _ = made_of([folder / "first.tif"], folder)

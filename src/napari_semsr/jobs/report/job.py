@@ -813,8 +813,7 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
             "Power spectra were averaged over rings of spatial frequency, the mean "
             "taken off and with a Tukey window."
         )
-    done = [item for item in pictures if _found(item.measured, SHARPNESS[0])]
-    if done:
+    if _has_value(pictures, SHARPNESS):
         yield (
             "The average gradient is the mean of √((Δx² + Δy²)/2), the contrast the "
             "mean square difference of neighbouring pixels, and the spatial frequency "
@@ -860,16 +859,20 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
             "The resolution of pairs is the Fourier ring correlation of both images "
         )
         yield _sentence(start + _frc_papers(done, cites), FRC, done)
-    if any(_found(item.measured, MATCHED[0]) for item in pairs):
+    fitted = _has_value(pairs, MATCHED)
+    if fitted or _has_value(pairs, AS_THEY_ARE):
+        after = (
+            "both as they are and after the gain and offset that bring the image "
+            "nearest to its reference"
+        )
         yield (
             "Pairs were compared by PSNR, SSIM "
             f"{cites('wang')} (11 x 11 Gaussian window, K₁ = 0.01, K₂ = 0.03) and "
-            "NRMSE, both as they are and after the gain and offset that bring the "
-            "image nearest to its reference."
+            f"NRMSE, {after if fitted else 'as they are'}."
         )
-    if any(_found(item.measured, EMD) for item in pairs):
+    if _has_value(pairs, (EMD,)):
         yield "Grey levels were compared by the earth mover's distance."
-    if any(_found(item.measured, ERRORS[0]) for item in pairs):
+    if _has_value(pairs, ERRORS):
         yield (
             f"Error maps {cites('culley')}: the enhanced image was registered to a "
             "part of a pixel, blurred by the Gaussian and fitted by the gain and "
@@ -925,6 +928,12 @@ def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
 def _found(measured: Measured, name: str) -> bool:
     """Whether something was measured, or tried."""
     return measured.number(name) is not None
+
+
+def _has_value(items: "Sequence[Picture | Pair]", names: Sequence[str]) -> bool:
+    """Whether any of these numbers was measured of an image or pair."""
+    numbers = [number for item in items for number in item.measured.numbers]
+    return any(one.name in names and one.value is not None for one in numbers)
 
 
 def _names(names: Sequence[str]) -> str:
