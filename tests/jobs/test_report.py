@@ -23,6 +23,7 @@ from napari_semsr.jobs import (
     PanelFindings,
     ReportOptions,
     jsonable,
+    measure_table_job,
 )
 from tests.stopping import stop_at
 
@@ -274,6 +275,36 @@ def test_measurements_that_were_stored_are_told(folder: Path, verb: str) -> None
     }
     assert shown[verb] in page.text
     assert f"semsr {verb}" in " ".join(result.methods)
+
+
+@pytest.mark.filterwarnings("ignore:1 of 3 images")
+@pytest.mark.parametrize("verb", ["frc", "metrics", "error-map"])
+def test_a_table_that_was_stored_is_told(folder: Path, verb: str) -> None:
+    write(Micrograph(np.ones((30, 20), np.uint8), (10, 10)), folder / "flat.tif")
+    first = folder / "first.tif"
+    pairs = [(first, folder / "second.tif")] * 2 + [(first, folder / "flat.tif")]
+    record = run(measure_table_job(verb, pairs)).to_json()
+    stored = folder / "table.json"
+    stored.write_text(json.dumps({**jsonable(record), "kind": verb}))
+    result, page, told = made_of([stored], folder)
+    column, total = next(iter(record["summary"].items()))
+    for part in ("Over all images", "Each image", column, "1. ", "2. ", "first.tif"):
+        assert part in page.text
+    for value in (total["mean"], record["rows"][0][column]):
+        assert f"{value:.4g}" in page.text
+    assert record["rows"][2]["error"] in page.text
+    assert digest_path(stored) in page.text
+    assert told["files"][0]["content"]["rows"] == jsonable(record["rows"])
+    sharpness = "Average gradient, contrast and spatial frequency"
+    assert sharpness not in " ".join(result.methods)
+
+
+@pytest.mark.parametrize("part", ["rows", "summary"])
+@pytest.mark.parametrize("odd", [None, 3, "x", [], {}, [3], {"a": 3}, [{"image": []}]])
+def test_a_table_that_is_none_is_no_fault(folder: Path, part: str, odd) -> None:
+    record = {"kind": "metrics", "measure": "metrics", "rows": [], "summary": {}}
+    (folder / "odd.json").write_text(json.dumps({**record, part: odd}))
+    made_of([folder / "odd.json"], folder)
 
 
 def test_records_within_a_record_are_tables(folder):

@@ -911,9 +911,7 @@ def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
         )
         told = " ".join(methods)
         papers = (*papers, *next((p for word, p in _OF_SPLIT if word in told), ()))
-        if verb == "metrics" and all(
-            item.content.get("psnr_db") is None for item in found
-        ):
+        if verb == "metrics" and not any(item.has("psnr_db") for item in found):
             words, papers = "Average gradient, contrast and spatial frequency", ("gao",)
         paper = f" {cites(*papers)}" if papers else ""
         how = f": {'; '.join(methods)}" if methods else ""

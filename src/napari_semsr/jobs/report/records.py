@@ -78,6 +78,11 @@ class StoredNumbers:
     notes: list[str]  # what it warns of
     content: dict[str, Any]
 
+    def has(self, key: str) -> bool:
+        """Tell whether a figure was found, of one image or of any in a table."""
+        many = _is_table(self.content)
+        return (self.content["summary"] if many else self.content).get(key) is not None
+
 
 def _declared(name: str) -> dict[str, Quantity]:
     """List what keys of a verb's records are: fields of its results, options."""
@@ -170,7 +175,10 @@ def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     """Put what a record holds in order."""
     drawn = {key for curve in curves_of(verb) for key in curve.fields}
     shown = {k: v for k, v in content.items() if k not in drawn | _ELSEWHERE}
-    numbers, sheets = _listed(_declared(verb), shown)
+    declared = _declared(verb)
+    if _is_table(content):
+        declared, shown = _columns(verb, content)
+    numbers, sheets = _listed(declared, shown)
     method, threshold, reason = (
         str(content.get(key) or "") for key in ("method", "criterion", "reason")
     )
@@ -200,6 +208,35 @@ def _verb(content: Any) -> str | None:
         return str(content["kind"])
     fits = (name for name, keys in KINDS.items() if content.keys() >= {*keys.split()})
     return next(fits, None)
+
+
+def _is_table(content: Mapping[str, Any]) -> bool:
+    """Tell a table over images from what was measured of one."""
+    rows, summary = content.get("rows"), content.get("summary")
+    return "measure" in content and isinstance(rows, list) and isinstance(summary, dict)
+
+
+def _columns(
+    name: str, content: Mapping[str, Any]
+) -> tuple[dict[str, Quantity], dict[str, Any]]:
+    """Declare a table by its columns, and number its rows, named by their images."""
+    verb, total = verb_of(name), content["summary"]
+    images = [] if verb is None else [one.column or one.name for one in verb.images]
+    rows = {}
+    for place, row in enumerate(content["rows"], start=1):
+        if isinstance(row, dict):
+            named = ", ".join(str(row[key]) for key in images if row.get(key))
+            rows[f"{place}. {named}"] = row
+    why = ("reason", "error")
+    columns = [*[*total][: _MOST_CELLS - len(why)], *why]
+    over = {"mean": "Mean", "sd": "Standard deviation", "images": "Images"}
+    declared = {
+        "summary": Quantity(
+            "Over all images", keys={key: Quantity(told) for key, told in over.items()}
+        ),
+        "rows": Quantity("Each image", keys={key: Quantity(key) for key in columns}),
+    }
+    return declared, {"summary": total, "rows": rows}
 
 
 def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
