@@ -38,6 +38,20 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     assert found["width (nm)"] == [pytest.approx(width)]
 
 
+@pytest.mark.parametrize("chosen", ["taken", "Gaps: taken", "Gaps: measured part"])
+def test_a_run_takes_the_place_of_the_one_before(panel, model, run_panel, chosen):
+    layer = model.layers["taken"]
+    layer.data = np.where(np.arange(96) < 4, np.nan, layer.data)
+    panel.image.value = layer
+    said = run_panel(panel)
+    names = [item.name for item in model.layers]
+    model.layers.selection.active = model.layers[chosen]
+    panel.image.value = layer
+    assert run_panel(panel) == said
+    assert [item.name for item in model.layers] == names
+    assert model.layers.selection.active is model.layers[chosen]
+
+
 def test_diameters_are_read_beside_one_that_is_far_wider(panel, add, model, run_panel):
     y, x = np.mgrid[:200, :320]
     places = [(30 + 16 * n % 160, 12 + 16 * n // 160 * 16) for n in range(100)]

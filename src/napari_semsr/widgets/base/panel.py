@@ -489,7 +489,7 @@ class Panel(QWidget):
                 or item.metadata.get(STORE_KEY) == str(path and path.resolve())
             )
         }
-        camera = self.viewer.scene.camera
+        camera, active = self.viewer.scene.camera, layers.selection.active
         center, zoom = camera.center, camera.zoom
         laid = self._laid if self._adding else layers  # at once, or a part at a time
         before = list(laid)
@@ -511,6 +511,8 @@ class Panel(QWidget):
         results = [item for item in added if HELPER_KEY not in item.metadata]
         if results:
             layers.selection.active = results[-1]
+        elif active is None or active in layers:  # what explains is not worked on next
+            layers.selection.active = active
 
     def take_away(self, earlier: Sequence[Layer]) -> Iterator[None]:
         """Remove layers of an earlier run, one at a time."""

@@ -1,6 +1,6 @@
 """Gaps: how many gaps between particles a layer shows, and how wide they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -132,7 +132,7 @@ class GapsPanel(TruthPanel):
         place = marks.data_to_world(marks.data[row])
         camera.center = (camera.center[0], *place[-2:])
 
-    def mark(self, layer: Layer, outcome: VerbOutcome) -> None:
+    def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
         """Mark each gap by a line as long as it is wide, and a point that knows it.
 
         Colours, and the shape of the point, say its kind.
@@ -143,9 +143,9 @@ class GapsPanel(TruthPanel):
         gaps = (*result.found, *result.invented)
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
-        active = self.viewer.layers.selection.active
         self._marks = None
-        with self.in_place(layer.name):
+        with self.in_place(layer.name) as earlier:
+            yield from self.take_away(earlier)
             if gaps:
                 ends = np.array([gap.ends_px for gap in gaps])
                 self.viewer.add_vectors(
@@ -168,7 +168,6 @@ class GapsPanel(TruthPanel):
                     },
                     **lying_over(part, self.title),
                 )
-        self.viewer.layers.selection.active = active
 
     def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
         """List the gaps in the table, too."""

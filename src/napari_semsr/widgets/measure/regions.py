@@ -270,7 +270,6 @@ def show_outline(
     Layers that were removed in the meantime have no outline.
     """
     layers = panel.viewer.layers
-    active = layers.selection.active
     with panel.in_place(_PART) as earlier:
         yield from panel.take_away(earlier)
         shown = [one for layer, of in parts.items() if layer in layers for one in of]
@@ -287,4 +286,3 @@ def show_outline(
                 **lying_over(first, panel.title),
             )
             yield
-    layers.selection.active = active

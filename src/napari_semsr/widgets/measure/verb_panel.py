@@ -1,6 +1,6 @@
 """A panel made of verbs: lists of layers, a form for each verb, figures, a map."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -298,7 +298,7 @@ class VerbPanel(Panel):
             yield from show_outline(self, part)
             if part:
                 figures = {**figures, "Measured": say_part(outcome.shown)}
-        self.mark(layer, outcome)
+        yield from self.mark(layer, outcome)
         yield
         curves = self.draw(outcome.reports)
         yield
@@ -342,8 +342,10 @@ class VerbPanel(Panel):
     def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
         """Show an image beside what it was made of."""
 
-    def mark(self, layer: Layer, outcome: VerbOutcome) -> None:
-        """Add what explains the result to the viewer."""
+    def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterable[None]:
+        """Add what explains the result to the viewer, in parts."""
+        del layer, outcome
+        return ()
 
     def sentence(self, outcome: VerbOutcome) -> str:
         """Say what was done, and what is shown large."""
