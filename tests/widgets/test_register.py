@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Affine, Grid, Micrograph, Warped, parse_pixel_size
-from napari_semsr.io import read_landmarks, read_transform
+from napari_semsr.io import (
+    NETWORK_KEY,
+    read_landmarks,
+    read_transform,
+    write_transform,
+)
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets.layers import micrograph_from_layer, provenance_of
 from napari_semsr.widgets.register.panel import RegisterPanel
@@ -331,6 +336,31 @@ def test_difference_is_refused_where_grey_levels_have_no_common_scale(
     noise = np.random.default_rng(0).normal(0, FIXED.array().std(), FIXED.shape)
     again = FIXED.replace(data=(FIXED.array() + noise).astype(np.float32))
     assert "Added again" in subtract(add(opened, again.replace(name="again")))
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize("way", ["stored", "shown"])
+def test_figures_are_told_of_the_layers_that_a_given_map_was_applied_to(
+    panel, opened, add, run_panel, finish, tmp_path, way
+):
+    path = tmp_path / "map.json"
+    run_panel(panel)
+    write_transform(path, panel.registered[0].stored)
+    made = add(opened, moving_image().replace(name="enhanced"))
+    made.metadata[NETWORK_KEY] = {"model": "sharper", "digest": "0"}
+    panel.moving.value, panel.fixed.value = made, opened.layers["electrons"]
+    if way == "stored":
+        panel.apply_file(path)
+    else:
+        made.affine = np.diag([1.01, 1.01, 1])
+        panel.take_shown()
+    panel.moving.value = opened.layers["light"]  # while it is applied
+    finish(panel)
+    assert panel.findings().origin == (
+        "enhanced, made by the network sharper",
+        "electrons",
+    )
+    assert "Made by a network" in panel.remarks.text()
 
 
 @pytest.mark.broad

@@ -777,6 +777,7 @@ class RegisterPanel(Panel):
         self, moving: Image, fixed: Image, result: _Result
     ) -> Iterator[None]:
         """Add the image on the other's grid, and say what its map is worth."""
+        self.note_origin([moving, fixed])
         for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
         if isinstance(result, RegistrationRefused):
