@@ -4,11 +4,14 @@ from hypothesis import given, strategies as st
 from napari.layers import Image, Shapes
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.io import read_calibration
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.io import HELPER_KEY, read_calibration
+from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets.calibrate import apply_pixel_size, line_length
 from napari_semsr.widgets.crop import CropPanel
-from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.layers import lying_over, micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.register.panel import RegisterPanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.widgets.scenes import grain
 
@@ -207,6 +210,57 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     group.undo_button.click()
     assert set(sizes(model).values()) == {None}
     assert tuple(finer.scale) == (0.5, 0.5)
+
+
+def test_marks_and_helpers_go_along_with_their_own_image(model, hold, add):
+    size = parse_pixel_size(10.0)
+    own, other = (add(model, Micrograph(IMAGE, size, name)) for name in "ab")
+    register, group = hold(RegisterPanel(model)), hold(OpenMosaicPanel(model)).calibrate
+    register.moving.value, register.fixed.value = own, other
+    register.marks.add_button.click()
+    corners = np.array([[0, 0], [0, 50], [30, 0], [30, 50.0]])
+    for layer in register.marks.points:
+        layer.data = corners
+    register.marks.stop()
+    part = Micrograph(IMAGE[5:, 8:], size, "a", origin=(50.0, 80.0))
+    of_own = model.add_points([(0, 0)], **lying_over(part, "some panel", own))
+    of_other = model.add_points([(5, 8)], **lying_over(part, "some panel", other))
+    older = model.add_points([(5, 8)], scale=own.scale, units=own.units)
+    older.metadata = {HELPER_KEY: "some panel"}  # of an older project: names none
+    drawn = model.add_points([(5, 8)], scale=own.scale, units=own.units)
+    unlike = [tuple(item.scale) for item in (other, of_other, drawn)]
+    group.layer.value, group.pixel_size.value = own, (12.0, 12.0)
+    group.apply_button.click()
+    for item in (of_own, older):
+        assert item.data_to_world(item.data[0]) == pytest.approx((60, 96))
+    assert unlike == [tuple(item.scale) for item in (other, of_other, drawn)]
+    marks = register.marks.landmarks()
+    np.testing.assert_allclose(marks.moving, 12 * corners)
+    np.testing.assert_allclose(marks.fixed, 10 * corners)
+    found = fit_landmarks(marks, "similarity").transform
+    np.testing.assert_allclose(found.matrix, np.eye(2) * 10 / 12, atol=1e-9)
+    group.undo_button.click()
+    np.testing.assert_allclose(register.marks.landmarks().moving, 10 * corners)
+    assert of_own.data_to_world(of_own.data[0]) == pytest.approx((50, 80))
+
+
+def test_distances_of_landmarks_are_told_anew_for_a_new_size(model, hold, add):
+    size = parse_pixel_size(10.0)
+    moving, fixed = (add(model, Micrograph(IMAGE, size, name)) for name in "ab")
+    register, group = hold(RegisterPanel(model)), hold(OpenMosaicPanel(model)).calibrate
+    register.moving.value, register.fixed.value = moving, fixed
+    register.marks.add_button.click()
+    corners = np.array([[0, 0], [0, 50], [30, 0], [30, 50.0]])
+    for layer, off in zip(register.marks.points, (0, 4), strict=True):
+        layer.data = corners + np.outer([0, 0, 0, 1], [off, 0])
+    register.marks.show_fit()
+    before = register.marks.note.text()
+    group.layer.value, group.pixel_size.value = fixed, (20.0, 20.0)
+    group.apply_button.click()
+    told = register.marks.note.text()
+    assert told != before
+    register.marks.show_fit()
+    assert told == register.marks.note.text()
 
 
 def test_size_shown_follows_the_layer(panel, model):

@@ -260,6 +260,10 @@ def test_coverage_of_a_mosaic_that_is_opened_again(
     mosaic, layer = panel.shown, model.layers[-1]
     np.testing.assert_array_equal(np.asarray(layer.data) == 0, np.isnan(mosaic.data))
     np.testing.assert_allclose(layer.extent.world, mosaic.extent.world)
+    panel.calibrate.pixel_size.value = (7.0, 7.0)
+    panel.calibrate.apply_button.click()
+    assert tuple(layer.scale) == (7, 7)
+    np.testing.assert_allclose(layer.extent.world, mosaic.extent.world)
     panel.calibrate.layer.value = model.layers[0]  # which has none
     assert layer not in model.layers
     assert not panel.coverage.native.isVisible()

@@ -1,7 +1,7 @@
 """Give a layer its pixel size: typed, from a line of known length, or a grating."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import product
@@ -21,13 +21,14 @@ from napari_semsr.core import (
     Calibration,
     OptionError,
     PixelSize,
+    Provenance,
     SemsrError,
     figures_of,
     in_figures,
     parse_pixel_size,
     spell_pixel_size,
 )
-from napari_semsr.io import write_calibration
+from napari_semsr.io import HELPER_KEY, write_calibration
 from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
 from napari_semsr.widgets.base import (
     FoldingRow,
@@ -44,8 +45,10 @@ from napari_semsr.widgets.base import (
     take_either_mark,
 )
 from napari_semsr.widgets.layers import (
+    MARK_KEY,
     draw_lines,
     grey_layers,
+    image_layers,
     is_calibrated,
     micrograph_from_layer,
     nm_of,
@@ -220,13 +223,33 @@ def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
     return length
 
 
-def _lies_on(line: Shapes, layer: Layer) -> bool:
-    """Whether vertices of the line are pixels of the layer."""
+def _lies_on(item: Layer, layer: Layer) -> bool:
+    """Whether vertices, or pixels, of the one are pixels of the other."""
     return (
-        np.allclose(line.scale, layer.scale[-2:])
-        and np.allclose(line.translate, layer.translate[-2:])
-        and tuple(line.units) == tuple(layer.units[-2:])
+        np.allclose(item.scale[-2:], layer.scale[-2:])
+        and np.allclose(item.translate[-2:], layer.translate[-2:])
+        and tuple(item.units[-2:]) == tuple(layer.units[-2:])
     )
+
+
+def _lying_on(viewer: "napari.viewer.Viewer", image: Image) -> list[Layer]:
+    """List what explains an image, or marks something in it or in a part of it.
+
+    Of what names no image that is open, all that lies on its pixels.
+    """
+    names, own = {item.name for item in viewer.layers}, explaining(viewer, image)
+    found = []
+    for item in viewer.layers:
+        of = item.metadata.get(MARK_KEY)
+        if of in names:
+            alike = is_calibrated(item) == is_calibrated(image)
+            lies = of == image.name and alike
+            lies = lies and np.allclose(_pitch(item), _pitch(image))
+        else:
+            helps = item in own or of or item.metadata.get(HELPER_KEY)
+            lies = bool(helps) and _lies_on(item, image)
+        found += [item] if lies else []
+    return found
 
 
 def _pitch(layer: Layer) -> NDArray[np.float64]:
@@ -234,30 +257,44 @@ def _pitch(layer: Layer) -> NDArray[np.float64]:
     return np.asarray(layer.scale[-2:]) * nm_of(layer)
 
 
-def _made_of(viewer: "napari.viewer.Viewer", source: Image) -> list[Image]:
+def _needs_lengths(made: Provenance | None) -> bool:
+    """Whether values, or places, of a map were computed with a pixel size."""
+    if made is None:
+        return False
+    kinds = made.quantity("nm"), made.quantity("pixel")
+    return kinds[0] != kinds[1] or made.essence().job == "spectrum"
+
+
+def _made_of(
+    viewer: "napari.viewer.Viewer", source: Image
+) -> tuple[list[Image], list[Image]]:
     """List the images that were made of one and lie on its pixels as they were made.
 
-    One that was registered lies on those of another, and the values of a map are
-    lengths that were computed with the pixel size of before.
+    One that was registered lies on those of another. Maps whose lengths were computed
+    with the pixel size of before are listed apart, whichever input it was.
     """
-    own, found = provenance_of(source), []
-    for layer in grey_layers(viewer):
+    own, found, outdated = provenance_of(source), [], []
+    for layer in image_layers(viewer):
         made = provenance_of(layer)
         steps = () if made is None else tuple(made.steps())
-        first = [step.inputs[0] for step in steps if step.inputs]
+        lengths = _needs_lengths(made)
         known = any(
             item.provenance == own and (own is not None or item.name == source.name)
-            for item in first
+            for step in steps
+            for item in step.inputs[: None if lengths else 1]
         )
         moved = any(step.job == "register" for step in steps)
         unlike = is_calibrated(layer) != is_calibrated(source)
         if layer is source or not known or moved or unlike:
             continue
+        if lengths:
+            outdated.append(layer)
+            continue
         one, other = _pitch(layer), _pitch(source)
         shapes = [np.array(item.extent.data[1][-2:]) + 1 for item in (layer, source)]
         if np.allclose(one, other) or np.allclose(one * shapes[0], other * shapes[1]):
             found.append(layer)
-    return found
+    return found, outdated
 
 
 class CalibrateGroup(Form):
@@ -403,14 +440,16 @@ class CalibrateGroup(Form):
         layer, line = self.layer.value, self._line_layer()
         before = micrograph_from_layer(layer)
         sizes: dict[Layer, NDArray[np.float64]] = {}
-        for one in (layer, *_made_of(self._viewer, layer)):
-            over = explaining(self._viewer, one)
-            over += [line] if line is not None and one is layer else []
-            lying = (item for item in over if _lies_on(item, one))
+        made, outdated = _made_of(self._viewer, layer)
+        for one in (layer, *made):
+            lying = _lying_on(self._viewer, one)
+            if line is not None and one is layer and _lies_on(line, one):
+                lying.append(line)
             own = np.array(size) * _pitch(one) / _pitch(layer)
             sizes |= dict.fromkeys((one, *lying), own)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in sizes}
         about = {item: item.metadata.get("micrograph", {}) for item in sizes}
+        hidden = [item for item in outdated if item.visible]
         group, history = ref(self), self._history
 
         def undo() -> None:
@@ -419,6 +458,8 @@ class CalibrateGroup(Form):
                 alive.give_back(old)
                 for item, told in about.items():
                     item.metadata["micrograph"] = told
+                for item in hidden:
+                    item.visible = True
 
         def possible() -> bool:
             return is_alive(group()) and layer in history.layers
@@ -429,7 +470,9 @@ class CalibrateGroup(Form):
             for item, own in sizes.items():
                 share = None if error is None else np.array(error) * own / size
                 apply_pixel_size(item, own, share)
-        self._show_changed(sizes, before.pixel_size_nm)
+        for item in outdated:
+            item.visible = False
+        self._show_changed(sizes, before.pixel_size_nm, outdated)
 
     def undo(self) -> None:
         """Take the last change back."""
@@ -446,7 +489,10 @@ class CalibrateGroup(Form):
         self._show_changed(grids, before.pixel_size_nm)
 
     def _show_changed(
-        self, layers: Iterable[Layer], before: tuple[float, float] | None
+        self,
+        layers: Iterable[Layer],
+        before: tuple[float, float] | None,
+        outdated: Sequence[Layer] = (),
     ) -> None:
         layer: Any
         layer, *others = (item for item in layers if isinstance(item, Image))
@@ -456,6 +502,9 @@ class CalibrateGroup(Form):
         now, mixed = self.pixel_size.value, mixed_text(self._viewer)
         names = ", ".join(item.name for item in others)
         along = f" What was made of it goes along: {names}." if others else ""
+        if outdated:
+            names = ", ".join(item.name for item in outdated)
+            along += f" Outdated and hidden, make it anew: {names}."
         self._panel.show_status(
             f"{layer.name}: pixel size {spell_pixel_size(before)} → "
             f"{spell_pixel_size(now)}.{along}{mixed}"

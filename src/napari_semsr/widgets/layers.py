@@ -524,10 +524,17 @@ def is_calibrated(layer: Layer) -> bool:
     return all(nm_per_unit(unit) is not None for unit in layer.units[-2:])
 
 
-def lying_over(image: Micrograph, panel: str) -> dict[str, Any]:
-    """Keywords of a layer that lies over an image, and explains a panel's result."""
+MARK_KEY = "semsr landmarks"
+"""Entry of a layer's metadata: name of the image on whose pixels it marks something."""
+
+
+def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
+    """Keywords of a layer that lies over an image, and explains a panel's result.
+
+    `of`: the layer that shows the image, or that it is a part of.
+    """
     return {
-        "metadata": {HELPER_KEY: panel},
+        "metadata": {HELPER_KEY: panel, MARK_KEY: of.name},
         "scale": image.scale,
         "translate": image.origin,
         "units": (image.unit, image.unit),

@@ -9,6 +9,7 @@ from napari_semsr.widgets.measure.frc_map import (
     FrcMapPanel,
     add_failed_layer,
 )
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.widgets.scenes import outlined, with_gaps
 
 
@@ -54,6 +55,22 @@ def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
     assert 20 < np.nanmedian(layer.data) < 200
     assert "Whole field" in panel.figures.text()
     assert panel.results.isVisibleTo(panel)
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_map_is_called_outdated_by_a_new_pixel_size(
+    panel, model, hold, run_panel, name
+):
+    run_panel(panel)
+    layer, opener = model.layers["second · FRC map (nm)"], hold(OpenMosaicPanel(model))
+    opener.calibrate.layer.value = model.layers[name]
+    opener.calibrate.pixel_size.value = (12.0, 12.0)
+    opener.calibrate.apply_button.click()
+    assert not layer.visible
+    assert f"Outdated and hidden, make it anew: {layer.name}." in opener.status.text()
+    opener.calibrate.undo_button.click()
+    assert layer.visible
+    assert "Outdated" not in opener.status.text()
 
 
 @pytest.mark.broad

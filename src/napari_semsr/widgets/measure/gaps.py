@@ -154,7 +154,7 @@ class GapsPanel(TruthPanel):
                     edge_color=[look[0] for look in looks],
                     edge_width=size / 4,
                     vector_style="line",
-                    **lying_over(part, self.title),
+                    **lying_over(part, self.title, layer),
                 )
                 self._marks = self.viewer.add_points(
                     np.array([gap.place_px for gap in gaps]),
@@ -166,7 +166,7 @@ class GapsPanel(TruthPanel):
                     features={
                         name: np.asarray(of) for name, of in _table(result).items()
                     },
-                    **lying_over(part, self.title),
+                    **lying_over(part, self.title, layer),
                 )
 
     def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:

@@ -272,7 +272,8 @@ def show_outline(
     layers = panel.viewer.layers
     with panel.in_place(_PART) as earlier:
         yield from panel.take_away(earlier)
-        shown = [one for layer, of in parts.items() if layer in layers for one in of]
+        there = {layer: of for layer, of in parts.items() if of and layer in layers}
+        shown = [one for of in there.values() for one in of]
         if shown:
             first = shown[0]
             ends = np.array([[Grid.of(one).corner, Grid.of(one).end] for one in shown])
@@ -283,6 +284,6 @@ def show_outline(
                 edge_color=_COLOUR,
                 edge_width=max(1.0, max(first.shape) / 150),
                 face_color="transparent",
-                **lying_over(first, panel.title),
+                **lying_over(first, panel.title, next(iter(there))),
             )
             yield

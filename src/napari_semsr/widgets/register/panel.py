@@ -77,6 +77,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.compare import Alone, CompareControls
 from napari_semsr.widgets.layers import (
+    MARK_KEY,
     fill_view,
     free_name,
     grey_layers,
@@ -95,15 +96,13 @@ from napari_semsr.widgets.layers import (
 if TYPE_CHECKING:
     import napari.viewer
 
-MARK_KEY = "semsr landmarks"
-"""Entry of a layer's metadata: of which image its points are landmarks."""
-
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
 _MARK_SHARE = 0.02  # of the image's longer side; chosen: a mark covers no detail
 _SEEN_PX = (14, 30)  # on the screen, at any zoom
 _LEAST = 3  # pairs from which on a map follows
 _SPARE = 4  # pairs from which on an affine map leaves a number to judge it
 _DONE = ("added", "removed", "changed")
+_GRID = ("units", "scale", "translate")
 _TABLES = {"Table of landmarks (*.csv)": ".csv"}
 
 Chosen = tuple[Image | None, Image | None]
@@ -300,7 +299,14 @@ class LandmarkControls(Form):
             metadata={MARK_KEY: image.name},
         )
         layer.events.data.connect(self._on_data)
+        for name in _GRID:
+            getattr(layer.events, name).connect(self._on_grid)
         return layer
+
+    def _on_grid(self, _: object = None) -> None:
+        """Judge the marks anew where their image is given another pixel size."""
+        if is_alive(self):
+            self.show_fit()
 
     def _on_data(self, event: Any) -> None:
         """Follow what is done to one of the layers."""
@@ -799,7 +805,7 @@ class RegisterPanel(Panel):
         with self.in_place(of, leader=layer) as earlier:
             yield from self.take_away(earlier)
             about = found.registration
-            for made in self._add_helpers(about, outcome.opened, moving.name):
+            for made in self._add_helpers(about, layer, outcome.opened, moving.name):
                 helpers.append(made)
                 yield
         hidden = [moving] if moving.visible else []
@@ -835,7 +841,7 @@ class RegisterPanel(Panel):
         )
 
     def _add_helpers(
-        self, found: Registration, opened: Opened, name: str
+        self, found: Registration, layer: Image, opened: Opened, name: str
     ) -> Iterator[Layer]:
         """Add arrows of the residuals, and outlines of what is not to be believed."""
         image, residuals = opened.micrograph, found.residuals
@@ -849,7 +855,7 @@ class RegisterPanel(Panel):
         width = max(1.0, _THIN * float(side.min()), _SEEN * max(image.shape))
         # A patch that is far off is found anywhere: its box says so, no arrow would.
         drawn = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
-        look = lying_over(image, self.title)
+        look = lying_over(image, self.title, layer)
         yield self.viewer.add_vectors(
             np.stack([places, off], axis=1)[drawn],
             name=result_name(self.viewer, name, "residuals"),

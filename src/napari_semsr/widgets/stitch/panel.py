@@ -16,7 +16,6 @@ from napari_semsr.core import (
     Acquisition,
     FloatArray,
     Job,
-    Micrograph,
     OptionError,
     PixelSize,
     Progress,
@@ -488,7 +487,8 @@ class StitchMosaicPanel(Panel):
             self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
             fill_view(self.viewer, self._mosaic)  # but for a second run on the folder
             yield
-            yield from _add_shapes_layers(self.viewer, made, mosaic, name)
+            over = lying_over(mosaic, _TITLE, self._mosaic)
+            yield from _add_shapes_layers(self.viewer, made, over, name)
             yield
         self._electrons = _electron_image(folder)
         self.register_button.setVisible(self._electrons is not None)
@@ -596,7 +596,7 @@ def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
 
 
 def _add_shapes_layers(
-    viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
+    viewer: "napari.viewer.Viewer", made: StitchedFile, over: dict[str, Any], name: str
 ) -> Iterator[None]:
     """Add outlines of the frames, nominal and solved, and their joints.
 
@@ -604,7 +604,7 @@ def _add_shapes_layers(
     """
     solution, frame = made.solution, made.frame_shape
     keywords: dict[str, Any] = {
-        **lying_over(mosaic, _TITLE),
+        **over,
         "edge_width": max(0.5, _THIN * min(frame)),
         "face_color": "transparent",
     }
