@@ -107,7 +107,7 @@ def test_micrograph_from_layer_takes_the_plane_shown():
     viewer = ViewerModel()
     layer = viewer.add_image(stack, scale=(1, 2, 3), units=("pixel", "nm", "nm"))
     viewer.dims.set_current_step(0, 2)
-    found = micrograph_from_layer(layer, viewer.dims.point)
+    found = micrograph_from_layer(layer, viewer.dims)
     np.testing.assert_array_equal(found.array(), IMAGE + 2)
     assert found.pixel_size_nm == (2.0, 3.0)
 
@@ -117,8 +117,23 @@ def test_micrograph_from_layer_takes_the_plane_of_a_stack_with_offset():
     viewer.add_image(np.zeros((9, 5, 7)))
     layer = viewer.add_image(np.stack([IMAGE, IMAGE + 1]), translate=(3, 0, 0))
     viewer.dims.set_current_step(0, 4)
-    found = micrograph_from_layer(layer, viewer.dims.point)
+    found = micrograph_from_layer(layer, viewer.dims)
     np.testing.assert_array_equal(found.array(), IMAGE + 1)
+
+
+@pytest.mark.parametrize(
+    ("axis", "own", "other"), [(0.5, "um", "nm"), (2000, "nm", "um"), (2, "s", "ms")]
+)
+def test_the_plane_shown_is_found_beside_a_layer_in_another_unit(axis, own, other):
+    stack = np.stack([IMAGE + n for n in range(10)])
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((3, 5, 7)), units=(other, "nm", "nm"))
+    layer = viewer.add_image(stack, scale=(axis, 1, 1), units=(own, "nm", "nm"))
+    viewer.layers.units = (other, "nm", "nm")
+    factor = {"nm": 1000, "um": 0.001, "ms": 1000}[other]
+    viewer.dims.set_point(0, 4 * axis * factor)
+    found = micrograph_from_layer(layer, viewer.dims)
+    np.testing.assert_array_equal(found.array(), IMAGE + 4)
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, da.from_array], ids=["numpy", "dask"])
@@ -130,7 +145,7 @@ def test_colour_layer_of_equal_channels_is_taken_as_its_grey(wrap):
     assert found.pixel_size_nm == pytest.approx((2000, 3000))
     pile = Image(np.stack([samples, samples + 1]), rgb=True)
     np.testing.assert_array_equal(
-        micrograph_from_layer(pile, (1, 0, 0)).array(), IMAGE + 1
+        micrograph_from_layer(pile, plane=(1,)).array(), IMAGE + 1
     )
 
 

@@ -154,7 +154,7 @@ class BeforeAfter(OverLayer):
         if min(box.shape) < 1:
             self.remove()
             return
-        lead = plane_at(source, self._viewer.dims.point)
+        lead = plane_at(source, self._viewer.dims)
         pixels = np.asarray(levels[level][(*lead, *box.slices)])
         first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
         pitch = np.asarray(source.scale[-2:])  # all else, such as a turn, is `affine`

@@ -37,6 +37,7 @@ from napari_semsr.io import (
 
 if TYPE_CHECKING:
     import napari.components
+    from napari.components import Dims
 
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend")
 _DRAWN = "specimen"
@@ -206,27 +207,38 @@ def _finest(layer: Image | Labels) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def plane_at(layer: Image | Labels, point: Sequence[float]) -> tuple[int, ...]:
-    """Place of the plane of a layer that a viewer shows, of the first where unknown."""
+def _place_shown(layer: Layer, dims: "Dims | None") -> NDArray[Any]:
+    """Where a viewer stands along the leading axes of a layer; 0 where unknown."""
+    import pint
+
     lead = layer.ndim - 2
-    if lead < 0:
+    if dims is None or dims.ndim < layer.ndim:
+        return np.zeros(lead, dtype=int)
+    point, own = np.array(dims.point[-layer.ndim :]), layer.units
+    units = (dims.units or ())[-layer.ndim :]  # that all layers share
+    if len(units) == layer.ndim:
+        registry: Any = pint.get_application_registry()  # type: ignore[no-untyped-call]
+        base = registry.get_base_units
+        point *= [base(x)[0] / base(y)[0] for x, y in zip(units, own, strict=True)]
+    return np.rint(layer.world_to_data(point)[:lead]).astype(int)
+
+
+def plane_at(layer: Image | Labels, dims: "Dims | None") -> tuple[int, ...]:
+    """Place of the plane of a layer that a viewer shows, of the first where unknown."""
+    if layer.ndim < 2:
         msg = f"Layer {layer.name!r} must be an image of two or more axes, got one."
         raise ShapeError(msg)
-    world = tuple(point)[-layer.ndim :]
-    place = layer.world_to_data(world) if len(world) == layer.ndim else [0] * lead
-    return tuple(
-        min(max(round(float(i)), 0), n - 1)
-        for i, n in zip(place[:lead], _finest(layer).shape[:lead], strict=True)
-    )
+    last = np.array(_finest(layer).shape[: layer.ndim - 2], dtype=int) - 1
+    return tuple(np.clip(_place_shown(layer, dims), 0, last).tolist())
 
 
-def say_plane(layer: Image, point: Sequence[float]) -> str:
+def say_plane(layer: Image, dims: "Dims") -> str:
     """Say which plane of a stack is shown, such as ``plane t = 3 of 10``."""
     counts = _finest(layer).shape[: layer.ndim - 2]
     return "plane " + ", ".join(
         f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
         for axis, i, n in zip(
-            layer.axis_labels, plane_at(layer, point), counts, strict=False
+            layer.axis_labels, plane_at(layer, dims), counts, strict=False
         )
     )
 
@@ -291,7 +303,7 @@ def planes_of(layer: Image | Labels) -> list[Micrograph]:
 
 def micrograph_from_layer(
     layer: Image | Labels | None,
-    point: Sequence[float] = (),
+    dims: "Dims | None" = None,
     *,
     plane: tuple[int, ...] | None = None,
     unturned: bool = False,
@@ -318,7 +330,7 @@ def micrograph_from_layer(
     calibrated = is_calibrated(layer)
     k = nm_of(layer) if calibrated else np.ones(2)
     pitch, origin = scale * k, shift * k
-    shown = _finest(layer)[plane_at(layer, point) if plane is None else plane]
+    shown = _finest(layer)[plane_at(layer, dims) if plane is None else plane]
     if not hasattr(shown, "dask"):
         shown = np.asanyarray(shown)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb

@@ -708,8 +708,8 @@ class Panel(QWidget):
         stacks = self._stacks()
         if self.all_planes is not None:
             self.all_planes.native.setVisible(bool(stacks))
-        point = tuple(self.viewer.dims.point)
-        said = [f"{say_plane(item, point)} of {item.name} is taken" for item in stacks]
+        dims = self.viewer.dims
+        said = [f"{say_plane(item, dims)} of {item.name} is taken" for item in stacks]
         if self.takes_stack():
             said = [f"all planes of {stacks[0].name} are taken"]
         text = "; ".join(said)
@@ -783,8 +783,8 @@ class Panel(QWidget):
         if layer is not None:
             without_cache(layer)
             self._layers_read.append(layer)
-        point = tuple(self.viewer.dims.point)
-        return micrograph_from_layer(layer, point, unturned=unturned, colour=colour)
+        dims = self.viewer.dims
+        return micrograph_from_layer(layer, dims, unturned=unturned, colour=colour)
 
     # -- saving --------------------------------------------------------------
 

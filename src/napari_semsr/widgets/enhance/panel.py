@@ -814,7 +814,7 @@ class EnhancePanel(Panel):
             "cluster": self.advanced.options,
         }
         planes = planes_of(source) if self.takes_stack() else []
-        plane = plane_at(source, self.viewer.dims.point)
+        plane = plane_at(source, self.viewer.dims)
         seen = plane, micrograph.pixel_size_nm, micrograph.origin
         made, path = (source, model, options, seen), self.writes()
         ticked, unmade = self._ticks.items(), self._why_unmade()
@@ -992,7 +992,7 @@ class EnhancePanel(Panel):
         self.layer.value = source
         self.model.show_model(model)
         self._show_options(options)
-        elsewhere = plane != plane_at(source, self.viewer.dims.point)
+        elsewhere = plane != plane_at(source, self.viewer.dims)
         where = " where its plane is shown" if elsewhere else ""
         self.show_status(
             f"{live.layer.name} was left half done; Enhance goes on with it{where}."

@@ -307,7 +307,7 @@ class ProfilePanel(Panel):
 
     def _read(self, layer: Image) -> _ProfileRequest:
         """Read a layer with its place in the plane; its chunks are kept for later."""
-        place = plane_at(layer, tuple(self.viewer.dims.point))
+        place = plane_at(layer, self.viewer.dims)
         kept = self._known.get(id(layer))
         if kept is None or kept[0] is not layer.data or kept[1] != place:
             image = self.micrograph(layer, unturned=True, colour=True)

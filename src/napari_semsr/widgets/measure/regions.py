@@ -125,7 +125,7 @@ def _drawn(layer: Layer, scale: FloatArray) -> Iterator[Region]:
 def _labelled(panel: Panel, layer: Labels, scale: FloatArray) -> Sequence[Region]:
     """Give the labels of the plane that is shown."""
     data = layer.data[0] if layer.multiscale else layer.data
-    plane = np.asarray(data[plane_at(layer, tuple(panel.viewer.dims.point))])
+    plane = np.asarray(data[plane_at(layer, panel.viewer.dims)])
     linear, shift = shown_by(layer)
     to_pixels = np.linalg.inv(scale[:, None] * linear)
     place = np.vstack([to_pixels, shift * scale])
