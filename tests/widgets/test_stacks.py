@@ -8,9 +8,12 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.io.formats import read
 from napari_semsr.io.layers import read_layers
 from napari_semsr.widgets.base.folding import ScrollBox
+from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.profile import ProfilePanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -85,6 +88,63 @@ def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
     np.testing.assert_array_equal(
         panel.micrograph(stack).array(), np.asarray(stack.data[2])
     )
+
+
+@pytest.fixture
+def drawn(model, stack):
+    """A rectangle and a line on the third plane, then others on the first."""
+    corners = np.array([[0, 0], [0, 16], [20, 16], [20, 0]]) - 0.5
+    shapes = [
+        np.insert(np.asarray(part) + place, 0, plane, axis=1)
+        for plane, place in ((2, 4), (0, 30))
+        for part in ([[0, 0], [0, place]], corners)
+    ]
+    return model.add_shapes(
+        shapes,
+        shape_type=["line", "rectangle"] * 2,
+        name="drawn",
+        scale=stack.scale,
+        translate=stack.translate,
+        units=stack.units,
+    )
+
+
+def _cut_at(panel, drawn):
+    panel.like.value = drawn
+    return lambda: panel.viewer.layers[-1].translate.tolist()
+
+
+def _regions_of(panel, drawn):
+    panel.reference.value, panel.regions.value = None, drawn
+    return lambda: panel.findings().tables["Regions"]["region"]
+
+
+def _length_on(panel, drawn):
+    panel.line.value, panel.live.value = drawn, False
+    return lambda: panel.status.text().partition(" along ")[2].partition(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "choose_shapes", "third", "first"),
+    [
+        (CropPanel, _cut_at, [140, 240], [400, 500]),
+        (MetricsPanel, _regions_of, ["rectangle 2"], ["rectangle 4"]),
+        (ProfilePanel, _length_on, "40 nm", "300 nm"),
+    ],
+)
+def test_shapes_of_the_plane_in_view_are_taken(
+    model, hold, stack, drawn, run_panel, kind, choose_shapes, third, first
+):
+    panel = hold(kind(model))
+    panel.choose_input(stack)
+    found = choose_shapes(panel, drawn)
+    run_panel(panel)
+    assert found() == third
+    model.dims.set_point(0, 0)
+    run_panel(panel)
+    assert found() == first
+    model.dims.set_point(0, 2)
+    assert "in the plane in view" in run_panel(panel)
 
 
 @pytest.mark.quick(1)

@@ -28,18 +28,26 @@ from napari_semsr.widgets.layers import (
     nm_of_drawn,
     nm_per_unit,
     result_name,
+    shapes_in_view,
 )
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.components import Dims
 
 
-def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
+def _drawn_box(
+    shapes: Shapes, layer: Image, image: Micrograph, dims: "Dims"
+) -> CropOptions:
     """Read the bounds of the last shape: in nm for a calibrated image, else in px."""
-    if not len(shapes.data):
-        msg = f"Layer {shapes.name!r} must hold a rectangle; draw one first."
+    shown = shapes_in_view(shapes, dims)
+    if not shown:
+        msg = (
+            f"Layer {shapes.name!r} must hold a rectangle in the plane in view; draw "
+            "one first."
+        )
         raise ShapeError(msg)
-    points = np.asarray(shapes.data[-1])
+    points = np.asarray(shapes.data[shown[-1]])
     world = np.array([shapes.data_to_world(point)[-2:] for point in points])
     low, high = world.min(axis=0), world.max(axis=0)
     if image.pixel_size_nm is not None:
@@ -71,8 +79,9 @@ class CropPanel(Panel):
             "like",
             "To the area of",
             "An image: both are cut to what they have in common, on its pixels. Or a "
-            "Shapes layer: the layer is cut to the last rectangle drawn there. None: "
-            "the layer is cut to the largest rectangle in which no pixel is empty.",
+            "Shapes layer: the layer is cut to the last rectangle drawn there in the "
+            "plane in view. None: it is cut to the largest rectangle in which no pixel "
+            "is empty.",
             layers=lambda: [*drawn_layers(viewer, Shapes), *grey_layers(viewer)],
             none="none: leave empty places out",
         )
@@ -127,7 +136,7 @@ class CropPanel(Panel):
         if like is None:
             values |= {"align": False, "gap_free": True}
         elif isinstance(like, Shapes):
-            box = _drawn_box(like, layer, image)
+            box = _drawn_box(like, layer, image, self.viewer.dims)
             values |= {"align": False, "box": box.box, "box_nm": box.box_nm}
         else:
             reference = self.micrograph(like)

@@ -232,6 +232,16 @@ def plane_at(layer: Image | Labels, dims: "Dims | None") -> tuple[int, ...]:
     return tuple(np.clip(_place_shown(layer, dims), 0, last).tolist())
 
 
+def shapes_in_view(shapes: Shapes, dims: "Dims") -> list[int]:
+    """Give the indices of shapes on the plane in view; flat ones lie on all."""
+    place = _place_shown(shapes, dims)
+    return [
+        index
+        for index, vertices in enumerate(shapes.data)
+        if np.all(np.rint(vertices[:, :-2]) == place)
+    ]
+
+
 def say_plane(layer: Image, dims: "Dims") -> str:
     """Say which plane of a stack is shown, such as ``plane t = 3 of 10``."""
     counts = _finest(layer).shape[: layer.ndim - 2]

@@ -55,6 +55,7 @@ from napari_semsr.widgets.layers import (
     nm_of_drawn,
     plane_at,
     same_unit,
+    shapes_in_view,
     shown_by,
 )
 
@@ -272,11 +273,10 @@ class ProfilePanel(Panel):
         self._watched = events, (lines.mouse_drag_callbacks, drag)
         self._moved()
 
-    @staticmethod
-    def _ends(lines: Shapes) -> FloatArray | None:
+    def _ends(self, lines: Shapes) -> FloatArray | None:
         """Find the ends (2, 2) of the selected line, or of the last, in the world."""
-        kinds = list(lines.shape_type)
-        found = [place for place, kind in enumerate(kinds) if kind == "line"]
+        kinds, shown = lines.shape_type, shapes_in_view(lines, self.viewer.dims)
+        found = [place for place in shown if kinds[place] == "line"]
         chosen = [place for place in found if place in lines.selected_data]
         if not found:
             return None
@@ -290,8 +290,8 @@ class ProfilePanel(Panel):
         ends = None if lines is None else self._ends(lines)
         if lines is None or ends is None:
             msg = (
-                "A line must be drawn first; press Draw a line, and drag across a "
-                "structure."
+                "A line must be drawn first in the plane in view; press Draw a line, "
+                "and drag across a structure."
             )
             raise OptionError(msg)
         (y0, x0), (y1, x1) = (ends * nm_of_drawn(lines, images[0])).tolist()

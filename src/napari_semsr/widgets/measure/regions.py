@@ -35,6 +35,7 @@ from napari_semsr.widgets.layers import (
     nm_of_drawn,
     on_one_grid,
     plane_at,
+    shapes_in_view,
     shown_by,
 )
 
@@ -100,26 +101,26 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
     found = list(
         _labelled(panel, layer, scale)
         if isinstance(layer, Labels)
-        else _drawn(layer, scale)
+        else _drawn(panel, layer, scale)
     )
     if not 0 < len(found) <= _MOST:
         msg = (
             f"Regions must be 1 to {_MOST} rectangles, ellipses, polygons or labels, "
-            f"got {len(found)} in {layer.name!r}; draw some there, or choose 'none'."
+            f"got {len(found)} in the plane in view of {layer.name!r}; draw some "
+            "there, or choose 'none'."
         )
         raise OptionError(msg)
     return found
 
 
-def _drawn(layer: Layer, scale: FloatArray) -> Iterator[Region]:
+def _drawn(panel: Panel, layer: Any, scale: FloatArray) -> Iterator[Region]:
     """Give the areas of a layer of shapes; lines and paths have none."""
-    for number, (kind, shape) in enumerate(
-        zip(layer.shape_type, layer.data, strict=True), start=1
-    ):
+    for index in shapes_in_view(layer, panel.viewer.dims):
+        kind, shape = layer.shape_type[index], layer.data[index]
         vertices = np.array([layer.data_to_world(vertex)[-2:] for vertex in shape])
         area = "ellipse" if kind == "ellipse" else "polygon"
         if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
-            yield Region(f"{kind} {number}", area, vertices * scale)
+            yield Region(f"{kind} {index + 1}", area, vertices * scale)
 
 
 def _labelled(panel: Panel, layer: Labels, scale: FloatArray) -> Sequence[Region]:
