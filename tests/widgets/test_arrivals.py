@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from PIL import Image as Picture
+from tifffile import TiffWriter, imwrite
 
-from napari_semsr.core import Micrograph
+from napari_semsr.core import Micrograph, contrast_limits
 from napari_semsr.io import write
+from napari_semsr.widgets.base.results import crop_databar, databar_of
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.window.dock import StepsWindow
 
@@ -109,6 +111,14 @@ def with_bar(folder, colour, side=128, rows=20):
     return path, grey[..., 0]
 
 
+def grey_with_bar(folder):
+    """Draw a grey image with a data bar; give its rows, too."""
+    path, grey = with_bar(folder, (255, 255, 255))
+    with Picture.open(path) as picture:
+        image = np.asarray(picture)[..., 0]
+    return image, len(image) - len(grey)
+
+
 @pytest.mark.parametrize("colour", [(255, 255, 255), (255, 200, 0)])
 def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, said):
     path, grey = with_bar(tmp_path, colour)
@@ -129,6 +139,84 @@ def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, sa
     assert layer.name == "exported"
     np.testing.assert_array_equal(layer.data, grey)
     assert not panel.databar_button.isVisibleTo(panel)
+
+
+@pytest.fixture
+def crop(viewer):
+    """Crop the data bar of a viewer's one image, and give what is there then."""
+
+    def press():
+        crop_databar(viewer, viewer.layers[0])
+        (layer,) = viewer.layers
+        assert not databar_of(layer)
+        return layer
+
+    return press
+
+
+def test_a_crop_keeps_calibration_and_look(viewer, tmp_path, crop):
+    path, grey = with_bar(tmp_path, (255, 255, 255))
+    viewer.open(path, plugin="napari-semsr")
+    (layer,) = viewer.layers
+    layer.scale, layer.translate, layer.units = (7, 5), (30, 40), ("nm", "nm")
+    layer.contrast_limits, layer.colormap = (3, 99), "magma"
+    cut = crop()
+    np.testing.assert_array_equal(cut.data, grey)
+    assert (cut.scale.tolist(), cut.translate.tolist()) == ([7, 5], [30, 40])
+    assert (cut.units, cut.contrast_limits) == (layer.units, [3, 99])
+    assert cut.colormap.name == "magma"
+    assert cut.metadata["micrograph"]["databar_rows_cropped"] == 20
+
+
+def test_a_crop_keeps_all_planes_and_the_one_in_view(viewer, tmp_path, crop):
+    image, _ = grey_with_bar(tmp_path)
+    stack = np.stack([image, image, image])
+    stack[1:, :108] += np.array([10, 20], np.uint8)[:, None, None]
+    imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    viewer.open(tmp_path / "stack.tif", plugin="napari-semsr")
+    viewer.dims.set_current_step(0, 2)
+    cut = crop()
+    np.testing.assert_array_equal(cut.data, stack[:, :108])
+    assert viewer.dims.current_step[0] == 2
+
+
+def test_a_pyramid_is_cut_at_every_level(viewer, crop):
+    fine = np.random.default_rng(5).integers(40, 20000, (128, 96), dtype=np.uint16)
+    fine[108:] = 0
+    levels = [fine, fine[::4, ::4]]
+    limits = contrast_limits(levels)
+    about = {"data bar rows": 20}
+    viewer.add_image(levels, multiscale=True, metadata=about, contrast_limits=limits)
+    cut = crop()
+    assert [level.shape for level in cut.data] == [(108, 96), (27, 24)]
+    np.testing.assert_array_equal(cut.data[0], fine[:108])
+    assert cut.contrast_limits[0] > 0  # the black of the bar is gone
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_crop_keeps_what_was_chosen_of_a_file(
+    viewer, tmp_path, crop, finish, run_panel, level
+):
+    image, rows = grey_with_bar(tmp_path)
+    image = np.kron(image, np.ones((4, 4), np.uint8)) if level else image
+    with TiffWriter(tmp_path / "two.ome.tif", ome=True) as file:
+        for pixels, size in ((image[:, ::-1].copy(), 10), (image, 30)):
+            about = {f"PhysicalSize{axis}": size for axis in "XY"}
+            about |= {f"PhysicalSize{axis}Unit": "nm" for axis in "XY"}
+            file.write(pixels, metadata=about, subifds=level)
+            if level:
+                file.write(pixels[::2, ::2], subfiletype=1)
+    panel = OpenMosaicPanel(viewer)
+    viewer.window.add_dock_widget(panel)
+    panel.path.value = tmp_path / "two.ome.tif"
+    finish(panel)
+    panel.form.set_values(series=1, level=level)
+    run_panel(panel)
+    (layer,) = viewer.layers
+    whole, rows = np.asarray(layer.data), rows * (2 if level else 1)
+    cut = crop()
+    np.testing.assert_array_equal(cut.data, whole[:-rows])
+    np.testing.assert_array_equal(cut.scale, layer.scale)
 
 
 @pytest.mark.broad

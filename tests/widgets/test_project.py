@@ -13,16 +13,18 @@ import pytest
 import zarr
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes, Tracks, Vectors
+from tifffile import imwrite
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.io.layers import STORE_KEY
+from napari_semsr.io.layers import STORE_KEY, read_layers
 from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.io.project import read_project
 from napari_semsr.jobs import SIMULATE, SimulateOptions
 from napari_semsr.widgets.base.results import (
     add_opened,
+    crop_databar,
     new_store_path,
     open_store,
 )
@@ -557,6 +559,26 @@ def test_a_pyramid_is_kept_lazy(model, project, rng):
     (again,) = viewer.layers
     assert again.multiscale
     np.testing.assert_array_equal(np.asarray(again.data[0]), image.data)
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_an_image_comes_back_without_its_data_bar(
+    model, project, tmp_path, rng, planes
+):
+    image = rng.integers(40, 200, (planes, 128, 96), dtype=np.uint8)
+    image[:, 108:] = 0
+    image[:, 114:122, 8:60:4] = 255
+    imwrite(tmp_path / "bar.tif", image, imagej=True, metadata={"axes": "ZYX"})
+    ((data, attributes, _),) = read_layers(str(tmp_path / "bar.tif"))
+    layer = model.add_image(data, **attributes)
+    layer.scale = (*layer.scale[:-2], 7, 7)
+    crop_databar(model, layer)
+    project.save(model)
+    viewer, _ = project.reopen()
+    (cut,) = viewer.layers
+    np.testing.assert_array_equal(cut.data, np.squeeze(image[:, :108]))
+    assert cut.scale[-2:].tolist() == [7, 7]
+    assert {item.name for item in project.path.iterdir()} == {"project.json"}
 
 
 # -- inputs and damage ---------------------------------------------------------------

@@ -66,6 +66,7 @@ from .layers import (
     list_images as list_images,
     scan_layers as scan_layers,
     stacked as stacked,
+    without_rows as without_rows,
 )
 from .log import note_error as note_error
 from .napari_hooks import get_reader as get_reader
@@ -90,6 +91,7 @@ from .project import (
     write_project as write_project,
 )
 from .read_image import (
+    CUT_KEY as CUT_KEY,
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
     as_grey as as_grey,

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io.files import own_name
-from napari_semsr.io.read_image import ColourError, FileInfo
+from napari_semsr.io.read_image import CUT_KEY, ColourError, FileInfo
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
@@ -36,7 +36,7 @@ HELPER_KEY = "semsr helper"  # whose helper it is: no panel lists it
 BAR_KEY = "semsr colour bar"  # that it is read by a colour bar
 PROJECT_KEY = "semsr project"  # project that napari itself read it from
 # how it was read, a table of options; ``{"layer": N}`` is the Nth of those that our
-# reader gives to napari for the file
+# reader gives to napari for the file, perhaps less its `databar_rows`
 READ_KEY = "semsr read"
 STRENGTH_KEY = "semsr strength"  # its share of a result, the rest is the input
 DRAWN_KEY = "semsr drawn from"  # further stores that it is drawn from
@@ -310,6 +310,25 @@ def _stacked(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTupl
     data = [stacked([_as(shown, rgb) for _, shown in planes]) for planes in levels]
     shown = data if len(data) > 1 else data[0]
     return layer_of(finest, data=shown, coarsest=coarsest, rgb=rgb)
+
+
+def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
+    """Cut the lowest rows of all planes and levels of a layer off, as its data bar.
+
+    Its metadata say so, for whoever reads it of its file again.
+    """
+    data, about, kind = layer
+    axis = -3 if about.get("rgb") else -2
+    levels = data if about["multiscale"] else [data]
+    height, cut = levels[0].shape[axis], []
+    for level in levels:
+        kept = max(1, (height - rows) * level.shape[axis] // height)
+        cut.append(level[(..., slice(kept), *(slice(None),) * (-1 - axis))])
+    found = {key: it for key, it in about["metadata"].items() if key != ROWS_KEY}
+    found.pop(SAVED_KEY, None)  # where there are more rows
+    found[READ_KEY] = {**found.get(READ_KEY, {}), "databar_rows": rows}
+    found["micrograph"] = {**found.get("micrograph", {}), CUT_KEY: rows}
+    return cut if about["multiscale"] else cut[0], {**about, "metadata": found}, kind
 
 
 def _as(shown: Any, rgb: bool) -> Any:

@@ -58,6 +58,7 @@ from napari_semsr.io.layers import (
     layer_of,
     read_layers,
     scan_layers,
+    without_rows,
 )
 
 PROJECT_SUFFIX = ".semsr"
@@ -500,7 +501,8 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     if which >= len(found):
         msg = f"{source} has no channel {which} any more."
         raise ReadError(msg)
-    return found[which]
+    rows = (layer.read or {}).get("databar_rows")
+    return without_rows(found[which], int(rows)) if rows else found[which]
 
 
 def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:

@@ -67,6 +67,7 @@ _SYNONYMS = {
     "inches": "inch",
     '"': "inch",
 }
+CUT_KEY = "databar_rows_cropped"  # entry of an image's metadata
 SMALLEST_NM, LARGEST_NM = 1e-5, 1e9
 LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
@@ -882,7 +883,7 @@ def _look(source: RawImage) -> DisplaySettings | None:
 
 def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
     """Collect what the file said, and what was done to it."""
-    found = {**source.metadata, "format": source.format, "databar_rows_cropped": bar}
+    found = {**source.metadata, "format": source.format, CUT_KEY: bar}
     if source.vendor is not None:
         found["vendor"] = source.vendor
     if source.warnings or source.doubts:

@@ -43,6 +43,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import (
+    CUT_KEY,
     OmeZarrStore,
     ReadOptions,
     Written,
@@ -98,7 +99,6 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
 
 
 _IN_FILES = ("series", "level", "channel", "plane", "dataset")
-_CUT = "databar_rows_cropped"
 
 
 def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
@@ -110,7 +110,7 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
                 f"in it: leave {name} out, or give the path of its file."
             )
             raise OptionError(msg)
-    rows, before = chosen.databar_rows, image.metadata.get(_CUT, 0)
+    rows, before = chosen.databar_rows, image.metadata.get(CUT_KEY, 0)
     if rows is not None and rows != before:
         kept, has = image.shape[0] - rows, f"{image.shape[0]} rows"
         if before or kept < 1:
@@ -120,7 +120,7 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
                 "leave databar_rows out, or give the path of its file."
             )
             raise OptionError(msg)
-        facts = {**image.metadata, _CUT: rows}
+        facts = {**image.metadata, CUT_KEY: rows}
         data, look, path = image.data[:kept], image.look, image.path
         image = image.replace(data=data, look=look, path=path, metadata=facts)
     if chosen.pixel_size_nm is None:
@@ -131,7 +131,7 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
 
 def databar_note(name: str, image: Micrograph) -> str | None:
     """Say that a file ends in what looks like a data bar, and does not tell of one."""
-    known = image.provenance is not None or image.metadata.get(_CUT)
+    known = image.provenance is not None or image.metadata.get(CUT_KEY)
     rows = 0 if known or image.is_lazy else suggest_databar(image.array())
     if not rows:
         return None

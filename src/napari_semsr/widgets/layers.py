@@ -220,7 +220,8 @@ def _place_shown(layer: Layer, dims: "Dims | None") -> NDArray[Any]:
         registry: Any = pint.get_application_registry()  # type: ignore[no-untyped-call]
         base = registry.get_base_units
         point *= [base(x)[0] / base(y)[0] for x, y in zip(units, own, strict=True)]
-    return np.rint(layer.world_to_data(point)[:lead]).astype(int)
+    place: NDArray[Any] = np.rint(layer.world_to_data(point)[:lead]).astype(int)
+    return place
 
 
 def plane_at(layer: Image | Labels, dims: "Dims | None") -> tuple[int, ...]:

@@ -316,7 +316,9 @@ class OpenMosaicPanel(Panel):
             show_arrival(self.viewer, self.shown)
         guess = self.facts.get("suggested_databar_rows")
         if guess and not opened.options.databar_rows:
-            self.shown.metadata[ROWS_KEY] = guess  # other panels offer to crop them
+            share = opened.micrograph.shape[0] / self.facts["shape"][0]  # of level 0
+            # other panels offer to crop them
+            self.shown.metadata[ROWS_KEY] = round(guess * share)
         if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown
         rows, columns = opened.micrograph.shape

@@ -364,7 +364,7 @@ class Panel(QWidget):
         self.databar_button = push_button(
             "Crop the data bar",
             self.crop_databar,
-            "Open the image again without the rows that look like a data bar.",
+            "Cut off the rows that look like a data bar.",
         )
         self.databar_button.setVisible(False)
         self.body.addWidget(self.databar_button)

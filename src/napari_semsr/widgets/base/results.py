@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
+from napari.layers import Layer
 from napari.utils.notifications import Notification, notification_manager
 from numpy.typing import NDArray
 
@@ -21,7 +22,7 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     WriteError,
-    run,
+    contrast_limits,
 )
 from napari_semsr.io import (
     DRAWN_KEY,
@@ -40,6 +41,7 @@ from napari_semsr.io import (
     read_project,
     stacked,
     tell_missing,
+    without_rows,
 )
 from napari_semsr.jobs import INFO
 from napari_semsr.widgets.base.docking import find_panel
@@ -59,7 +61,7 @@ from napari_semsr.widgets.layers import (
 
 if TYPE_CHECKING:
     import napari.viewer
-    from napari.layers import Image, Layer
+    from napari.layers import Image
 
 _GIB = 2**30
 _PYRAMID = 4 / 3
@@ -94,7 +96,7 @@ def remove_cache() -> None:
     _folder.clear()
 
 
-def drop_store(layer: "Layer", others: Iterable["Layer"]) -> None:
+def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
     """Remove the store of a layer that was taken out of its viewer for good.
 
     One that another layer shows, or a job may read, stays until napari ends; one in a
@@ -133,7 +135,7 @@ def keep_results_in(folder: Path | None) -> None:
     _project[:] = [] if folder is None else [folder.resolve()]
 
 
-def is_unsaved(layer: "Layer") -> bool:
+def is_unsaved(layer: Layer) -> bool:
     """Whether a finished layer is nowhere but in memory and temporary folders."""
     found = layer.metadata
     path, saved = found.get(STORE_KEY), found.get(SAVED_KEY) or found.get(LIVE_KEY)
@@ -141,7 +143,7 @@ def is_unsaved(layer: "Layer") -> bool:
     return not saved and (not path or is_temporary(path))
 
 
-def is_kept(layer: "Layer") -> bool:
+def is_kept(layer: Layer) -> bool:
     """Whether the user has a layer in a place of their own choice."""
     paths = [Path(layer.metadata.get(key) or "") for key in (SAVED_KEY, STORE_KEY)]
     return any(
@@ -461,7 +463,7 @@ def watch_images(viewer: "napari.components.ViewerModel") -> None:
         changed.connect(show)
 
 
-def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
+def _show_inserted(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
     """Show bars with an image, and the image among others."""
     settle_colour_bars(viewer)
     images = grey_layers(viewer)
@@ -482,7 +484,7 @@ def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> N
         offer(said, "Crop it", lambda: crop_databar(viewer, layer))
 
 
-def show_arrival(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
+def show_arrival(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
     """Fill the view with an image that was opened, alone where no unit is shared."""
     others = [item for item in grey_layers(viewer) if item is not layer]
     for item in others:
@@ -492,7 +494,7 @@ def show_arrival(viewer: "napari.components.ViewerModel", layer: "Layer") -> Non
         fill_view(viewer, layer)
 
 
-def _ask_pixel_size(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
+def _ask_pixel_size(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
     """Ask once for the pixel size of an image that has none while others have."""
     asked = _asked.setdefault(viewer, set())
     if layer.name in asked:
@@ -527,27 +529,35 @@ class _Offer(Notification):
         return "Superlens SEM"
 
 
-def databar_of(layer: "Layer | None") -> int:
+def databar_of(layer: Layer | None) -> int:
     """Count the lowest rows of a layer that look like a data bar; 0 for none."""
     return 0 if layer is None else int(layer.metadata.get(ROWS_KEY) or 0)
 
 
-def say_databar(layer: "Layer") -> str:
+def say_databar(layer: Layer) -> str:
     """Say where a data bar begins."""
     rows = databar_of(layer)
     finest = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     return f"Data bar below row {finest.shape[-2] - rows}"
 
 
-def crop_databar(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
-    """Open the file of a layer again, without its data bar, in the layer's place."""
-    rows, path = databar_of(layer), layer.metadata.get(STORE_KEY)
-    if layer not in viewer.layers or not rows or path is None:
+def crop_databar(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
+    """Show a layer without its data bar, in its place and else as it was."""
+    rows = databar_of(layer)
+    if layer not in viewer.layers or not rows:
         return
-    how = ReadOptions(databar_rows=rows, colour="luminance")
-    opened = run(open_levels(Path(path), how))
-    place, name = viewer.layers.index(layer), layer.name
+    whole = layer.as_layer_data_tuple()
+    cut, about, kind = without_rows(whole, rows)
+    if kind == "image" and not about["rgb"]:
+        before, after = (
+            contrast_limits(list(data) if about["multiscale"] else data)
+            for data in (whole[0], cut)
+        )
+        if np.array_equal(about["contrast_limits"], before):  # which the bar set, too
+            about["contrast_limits"] = after
+    made = Layer.create(cut, {**about, "cache": False}, kind)
+    place, point = viewer.layers.index(layer), viewer.dims.point
     viewer.layers.remove(layer)
-    made = add_opened(viewer, opened, name=name)
-    viewer.layers.move(viewer.layers.index(made), place)
+    viewer.layers.insert(place, made)
+    viewer.dims.point = point  # which the last layer takes along
     viewer.layers.selection.active = made
