@@ -212,16 +212,25 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     assert tuple(finer.scale) == (0.5, 0.5)
 
 
-def test_marks_and_helpers_go_along_with_their_own_image(model, hold, add):
+CORNERS = np.array([[0, 0], [0, 50], [30, 0], [30, 50.0]])
+
+
+def landmarked(model, hold, add, off):
+    """Mark corners in two images of 10 nm, the last of the second lower by some px."""
     size = parse_pixel_size(10.0)
-    own, other = (add(model, Micrograph(IMAGE, size, name)) for name in "ab")
+    images = [add(model, Micrograph(IMAGE, size, name)) for name in "ab"]
     register, group = hold(RegisterPanel(model)), hold(OpenMosaicPanel(model)).calibrate
-    register.moving.value, register.fixed.value = own, other
+    register.moving.value, register.fixed.value = images
     register.marks.add_button.click()
-    corners = np.array([[0, 0], [0, 50], [30, 0], [30, 50.0]])
-    for layer in register.marks.points:
-        layer.data = corners
+    for layer, down in zip(register.marks.points, (0, off), strict=True):
+        layer.data = CORNERS + np.outer([0, 0, 0, 1], [down, 0])
+    return *images, register, group
+
+
+def test_marks_and_helpers_go_along_with_their_own_image(model, hold, add):
+    own, other, register, group = landmarked(model, hold, add, 0)
     register.marks.stop()
+    corners, size = CORNERS, parse_pixel_size(10.0)
     part = Micrograph(IMAGE[5:, 8:], size, "a", origin=(50.0, 80.0))
     of_own = model.add_points([(0, 0)], **lying_over(part, "some panel", own))
     of_other = model.add_points([(5, 8)], **lying_over(part, "some panel", other))
@@ -245,14 +254,7 @@ def test_marks_and_helpers_go_along_with_their_own_image(model, hold, add):
 
 
 def test_distances_of_landmarks_are_told_anew_for_a_new_size(model, hold, add):
-    size = parse_pixel_size(10.0)
-    moving, fixed = (add(model, Micrograph(IMAGE, size, name)) for name in "ab")
-    register, group = hold(RegisterPanel(model)), hold(OpenMosaicPanel(model)).calibrate
-    register.moving.value, register.fixed.value = moving, fixed
-    register.marks.add_button.click()
-    corners = np.array([[0, 0], [0, 50], [30, 0], [30, 50.0]])
-    for layer, off in zip(register.marks.points, (0, 4), strict=True):
-        layer.data = corners + np.outer([0, 0, 0, 1], [off, 0])
+    _, fixed, register, group = landmarked(model, hold, add, 4)
     register.marks.show_fit()
     before = register.marks.note.text()
     group.layer.value, group.pixel_size.value = fixed, (20.0, 20.0)

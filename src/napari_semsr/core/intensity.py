@@ -267,13 +267,18 @@ def without_clipped(values: NDArray[Any]) -> FloatArray:
     There noise does not show. A grey level counts as such an end where it is the least
     or the greatest, has more than a hundredth of all, and twice those of the next.
     """
-    kept = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
-    for end, beyond in ((np.fmin, np.greater), (np.fmax, np.less)):
+    kept = np.array(values, dtype=np.float64)
+    kept[~np.isfinite(kept)] = np.nan
+    for end, beyond, start in (
+        (np.fmin, np.greater, np.inf),
+        (np.fmax, np.less, -np.inf),
+    ):
         last = end.reduce(kept, axis=None)
-        within = kept[beyond(kept, last)]
-        if within.size:
-            at_end, beside = kept == last, within == end.reduce(within)
-            least = max(_CLIPPED * kept.size, _OVER_NEXT * np.count_nonzero(beside))
+        within = beyond(kept, last)
+        if within.any():
+            level = end.reduce(kept, axis=None, where=within, initial=start)
+            beside, at_end = np.count_nonzero(kept == level), kept == last
+            least = max(_CLIPPED * kept.size, _OVER_NEXT * beside)
             if np.count_nonzero(at_end) > least:
                 kept[at_end] = np.nan
     return kept

@@ -18,6 +18,7 @@ _SMEARED = 1.25
 _NOT_ALONG = 1.05  # chosen: the median along the lines; above lies detail
 _FAR_PX, _STRIPED = 16, 0.3  # chosen: what keeps its sign so far is a grating
 _SAMPLE = 1 << 20  # chosen: 0.1 s
+_LEVELS = 1 << 16  # of a detector; more are no steps
 _FEWEST = 8  # blocks of a grey level; chosen: its median errs by some per cent then
 
 
@@ -59,7 +60,7 @@ class NoiseReport(ImageMeasure):
         if self.clipped:
             much = core.in_figures(self.clipped, ".2g")
             notes += [
-                f"{much} % of the image ends at black or white: noise is cut off."
+                f"{much} % of the image ends at black or white, where no noise shows."
             ]
         return " ".join(notes) or None
 
@@ -80,7 +81,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
         msg = f"Noise needs {side + 2} px a side, got {image.name} of {values.shape}."
         raise core.ShapeError(msg)
     values[~np.isfinite(values)] = np.nan
-    step, clipped = _step(values), 0.0  # a median would stay on whole steps
+    step = _step(values)  # a median would stay on whole steps
     dither = step * (np.random.default_rng(0).random(values.shape) - 0.5) if step else 0
     rows, columns = ((n - 2) // side for n in values.shape)
     inner, shape = np.s_[: rows * side, : columns * side], (rows, side, columns, side)
@@ -89,13 +90,16 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
         found = np.median(rough[inner].reshape(shape), axis=(1, 3)) / deviate
         return np.sqrt(np.maximum(found**2 - step**2 / 12, 0))  # without the dither
 
-    for shown in (core.without_clipped(values), values):
-        clipped = clipped or np.isnan(shown).mean() - np.isnan(values).mean()
-        dithered = shown + dither
-        rough = np.abs(np.diff(np.diff(dithered, 2, axis=0), 2, axis=1))
-        found = of_blocks(rough, _DEVIATE)
-        if np.isfinite(found).sum() >= _FEWEST:
-            break  # else blocks with clipped pixels count, too
+    def across(image: Any) -> Any:
+        rough = np.diff(np.diff(image, 2, axis=0), 2, axis=1)
+        return of_blocks(np.abs(rough, out=rough), _DEVIATE)
+
+    dithered = core.without_clipped(values)
+    clipped = np.isnan(dithered).mean() - np.isnan(values).mean()
+    dithered += dither
+    found = across(dithered)
+    if clipped and np.isfinite(found).sum() < _FEWEST:  # they count, too
+        found = across(dithered := values + dither)
     means = values[1:-1, 1:-1][inner].reshape(shape).mean(axis=(1, 3))
     known = np.isfinite(found)
     if not known.any():
@@ -130,10 +134,12 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
 
 
 def _step(values: Any) -> float:
-    """Find the step between grey levels, from a million pixels; 0 if there is one."""
+    """Find the step between grey levels, from a million pixels; 0 if there is none."""
     sample = values[:, :: -(-values.size // _SAMPLE)]
-    steps = np.diff(np.unique(sample[np.isfinite(sample)]))
-    return float(steps.min(initial=np.inf)) if steps.size else 0.0
+    levels = np.unique(sample[np.isfinite(sample)])
+    if not 1 < levels.size <= _LEVELS:
+        return 0.0
+    return float(np.diff(levels).min())
 
 
 def _smeared(white: Any, alone: list[Any]) -> float:
