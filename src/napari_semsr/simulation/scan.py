@@ -295,6 +295,9 @@ class Stream(IntEnum):
     LEAN = 25
 
 
+_NOISE = {Stream.NOISE, Stream.REPEAT, Stream.FOCUS, Stream.HEIGHT}  # of the camera
+
+
 class ScanOptions(MicroscopeOptions, ObjectOptions):
     """The whole of a simulated scan: sample, microscope, stage."""
 
@@ -439,7 +442,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
     def rng(self, purpose: Stream, index: int = 0) -> np.random.Generator:
         """Random numbers for one purpose, and for one frame or other number of it."""
         key = [self.seed, 3, int(purpose), index]
-        if purpose is Stream.NOISE and self.noise_seed:
+        if purpose in _NOISE and self.noise_seed:
             key.append(self.noise_seed)
         return np.random.default_rng(key)
 
