@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import Affine, Micrograph, parse_pixel_size
+from napari_semsr.core import Affine, Bending, Elastic, Micrograph, parse_pixel_size
 from napari_semsr.registration.quality import doubt, held_out, overlap_of
 from napari_semsr.registration.refine import PatchShifts, fit
 
@@ -66,6 +66,7 @@ def test_patches_are_held_out_with_those_beside_them():
 
 
 IMAGE = Micrograph(np.zeros((100, 200), np.float32), parse_pixel_size(10))
+STRAIGHT = Bending((-3000.0, -3000.0), (1000.0, 1000.0), np.zeros((2, 9, 9)))
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,10 @@ IMAGE = Micrograph(np.zeros((100, 200), np.float32), parse_pixel_size(10))
         (Affine(shift=(-500, 500)), 0.5 * 0.75),
         (Affine(((0.5, 0), (0, 0.5))), 1),
         (Affine(shift=(2000, 0)), 0),
+        (Affine.turned(40, scale=4, about=(495, 995)), 1),
     ],
-    ids=["itself", "a pixel off", "moved", "smaller", "elsewhere"],
+    ids=["itself", "a pixel off", "moved", "smaller", "elsewhere", "turned"],
 )
 def test_overlap_is_what_both_show_of_the_smaller(transform, share):
-    assert overlap_of(transform, IMAGE, IMAGE) == pytest.approx(share, abs=0.006)
+    for kind in (transform, Elastic(transform, STRAIGHT)):
+        assert overlap_of(kind, IMAGE, IMAGE) == pytest.approx(share, abs=0.006)

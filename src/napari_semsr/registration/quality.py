@@ -17,6 +17,7 @@ from napari_semsr.core import (
     Affine,
     BoolArray,
     Box,
+    Elastic,
     FloatArray,
     FloatPair,
     Grid,
@@ -122,20 +123,17 @@ def _mapped_inside(
     return places, np.asarray(inside)
 
 
-def overlap_of(transform: Transform, moving: Micrograph, fixed: Micrograph) -> float:
+def overlap_of(
+    transform: Affine | Elastic, moving: Micrograph, fixed: Micrograph
+) -> float:
     """Share of the smaller image that the other shows as well."""
+    affine = transform.affine if isinstance(transform, Elastic) else transform
     lies, on = Grid.of(moving), Grid.of(fixed)
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
     middles = (np.arange(_COUNTED) + 0.5) / _COUNTED  # those at a border are in too
     axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
     shown = float(_mapped_inside(axes, transform, on)[1].mean()) * area
-    scale = np.sqrt(area)
-    ends = transform(np.array([lies.corner, lies.end]))
-    grown = 1.0
-    if isinstance(transform, Affine):
-        grown = abs(transform.determinant)
-    elif scale > 0:
-        grown = float(np.prod(np.abs(ends[1] - ends[0]))) / area
+    grown = abs(affine.determinant)  # a bending hardly changes the area as a whole
     smaller = min(area * grown, float(np.prod(np.subtract(on.end, on.corner))))
     return min(1.0, shown * grown / smaller)
 
