@@ -209,6 +209,10 @@ def test_bad_sources_are_refused_in_one_sentence(picture):
         cut_scan(holes, SMALL)
     with pytest.raises(OptionError, match="pixel size is known"):
         cut_scan(picture, SMALL.replace(optics="gaussian", resolution_nm=80))
+    oblong = SMALL.replace(pixel_size_nm=(10, 40))
+    with pytest.raises(OptionError, match="square pixels, got 10 x 40 nm"):
+        cut_scan(picture, oblong)
+    assert cut_scan(picture, oblong.replace(optics="gaussian")).scene.fwhm_px == 3
     with pytest.raises(OptionError, match="at most 4, got 5"):
         plan_scan(SMALL.replace(bad_frames=5))
     with pytest.raises(OptionError, match="must be square"):

@@ -48,6 +48,7 @@ from napari_semsr.simulation.specimen import ObjectOptions, Specimen, draw_objec
 
 _IMAGE_FWHM_PX = 3.0
 """Width of a point, in frame pixels, where an image tells no pixel size."""
+_OBLONG = 0.01  # of a pixel; chosen: a cut-off is then stated right to half a percent
 _REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels; chosen
 _PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
 _BAND = 256  # rows that are resampled at once; chosen: bounds the memory
@@ -126,18 +127,30 @@ class Scene:
         oversampling: int,
         binning: float,
         options: MicroscopeOptions,
-        pixel_nm: float | None,
+        frame_nm: tuple[float, float] | None,
     ) -> "Scene":
         """Take the middle of an image as a flat sample: grey values are reflectance."""
         if not np.all(np.isfinite(image)):
             msg = "An image to scan must be finite, got NaN or Inf pixels; fill them."
             raise OptionError(msg)
-        if options.resolution_nm is not None and pixel_nm is None:
+        if options.resolution_nm is not None and frame_nm is None:
             msg = (
                 "A resolution in nm needs an image whose pixel size is known; give "
                 "--pixel-size-nm."
             )
             raise OptionError(msg)
+        stated = options.optics == "pupil" or options.resolution_nm is not None
+        if frame_nm is None or not stated:
+            frame_nm = 2 * (options.fwhm_nm / _IMAGE_FWHM_PX,)
+        elif max(frame_nm) > (1 + _OBLONG) * min(frame_nm):
+            y, x = frame_nm
+            msg = (
+                f"Optics in nm need an image of square pixels, got {y:g} x {x:g} nm in "
+                "a frame; resample it, or give --optics gaussian alone, which counts "
+                "in pixels."
+            )
+            raise OptionError(msg)
+        pixel_nm = float(np.sqrt(frame_nm[0] * frame_nm[1]))
         shape, origin = extent.fine_grid(oversampling)
         needed = extent.image_size(oversampling, binning)
         if needed[0] > image.shape[0] or needed[1] > image.shape[1]:
@@ -149,9 +162,6 @@ class Scene:
         start = [(n - m) // 2 for n, m in zip(image.shape, needed, strict=True)]
         part = image[start[0] : start[0] + needed[0], start[1] : start[1] + needed[1]]
         sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
-        stated = options.optics == "pupil" or options.resolution_nm is not None
-        if pixel_nm is None or not stated:
-            pixel_nm = options.fwhm_nm / _IMAGE_FWHM_PX
         per_fine = binning / oversampling
         offset = [
             s - 0.5 + per_fine * (0.5 - o * oversampling)
@@ -619,9 +629,8 @@ def _make_scene(
     extent = options.extent()
     if isinstance(source, np.ndarray):
         size = options.pixel_size_nm
-        pixel = None if size is None else float(np.sqrt(size[0] * size[1]))
         binning = options.fit_binning(source.shape)
-        scene = Scene.from_image(source, extent, options.fine, binning, options, pixel)
+        scene = Scene.from_image(source, extent, options.fine, binning, options, size)
         return scene, size
     pixel, other = options.pixel_size_nm or 2 * (options.magnified_pixel_nm,)
     if pixel != other:
