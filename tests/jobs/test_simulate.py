@@ -187,6 +187,17 @@ def test_unknown_pixel_size_stays_unknown(tmp_path, rng):
         napari_semsr.simulate(tmp_path / "b", array, **sizes, positions="nm")
 
 
+@pytest.mark.parametrize("option", ["pitch_nm", "objective"])
+def test_option_of_a_phantom_is_told_to_change_nothing_of_an_image(
+    tmp_path, rng, option
+):
+    sizes = {"frames_grid": (1, 1), "frame_px": 32, option: 50.0}
+    with pytest.warns(UserWarning, match=f"{option} changes nothing where an image"):
+        napari_semsr.simulate(tmp_path / "scan", rng.random((100, 100)), **sizes)
+    told = json.loads((tmp_path / "scan" / "truth" / "microscope.json").read_text())
+    assert told["options"][option] == SimulateOptions.model_fields[option].default
+
+
 def test_overwriting_leaves_nothing_of_the_earlier_scan(tmp_path):
     target = tmp_path / "scan"
     run(SIMULATE.job(out_dir=target, options=SimulateOptions(**SIZES, exposures=1)))

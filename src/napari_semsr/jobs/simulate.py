@@ -38,7 +38,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.images import Result, jsonable, made_by, write_positions
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
-from napari_semsr.simulation import OPTICS, ScanOptions, ViewOptions
+from napari_semsr.simulation import OPTICS, ObjectOptions, ScanOptions, ViewOptions
 
 if TYPE_CHECKING:
     from napari_semsr.simulation import Scan
@@ -56,6 +56,13 @@ _OURS = (
 )
 _OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # of a focal series
 _MOST_HEIGHTS = 1000  # that three digits count
+_OF_PHANTOMS = (
+    *ObjectOptions.model_fields,
+    "objective",
+    "microsphere",
+    "camera_pixel_um",
+)
+"""Options of what is drawn, and of its pixel: an image has its own."""
 _FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # sharp and blurred, in float32; drawing takes more for a while
 
@@ -236,6 +243,14 @@ def _check_scan(
 
 def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
     """Give frames the binning and the pixel size that follow from their image's."""
+    usual = SimulateOptions()
+    idle = {
+        name: getattr(usual, name)
+        for name in _OF_PHANTOMS
+        if getattr(options, name) != getattr(usual, name)
+    }
+    for name in idle:
+        warn(f"{name} changes nothing where an image is scanned, only with --phantom.")
     binning = options.fit_binning(opened.shape)
     if options.image_binning is None and binning < 1:
         msg = (
@@ -243,7 +258,7 @@ def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
             f"scan and is enlarged {1 / binning:.3g} times."
         )
         warn(msg)
-    options = options.replace(image_binning=binning)
+    options = options.replace(image_binning=binning, **idle)
     if options.pixel_size_nm is None and opened.pixel_size_nm is not None:
         y, x = (v * binning for v in opened.pixel_size_nm)
         options = options.replace(pixel_size_nm=(y, x))

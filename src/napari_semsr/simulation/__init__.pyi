@@ -57,7 +57,10 @@ from .sem import (
     add_effects as add_effects,
     expose as expose,
 )
-from .specimen import Specimen as Specimen
+from .specimen import (
+    ObjectOptions as ObjectOptions,
+    Specimen as Specimen,
+)
 from .view import (
     ViewOptions as ViewOptions,
     take_view as take_view,
