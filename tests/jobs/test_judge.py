@@ -21,6 +21,7 @@ from napari_semsr.core.errors import SemsrError
 from napari_semsr.io import Side, StoredTransform, write
 from napari_semsr.jobs import JUDGE, JudgeOptions
 from napari_semsr.jobs.report.records import read_record
+from napari_semsr.registration import Landmarks
 from tests.tiny_models import write_tiny_model
 from tests.two_views import draw_views
 
@@ -249,6 +250,21 @@ def test_places_where_the_map_is_not_confirmed_are_told(job_of):
         made = run(job)
     assert any("at 1 of 3 places" in text for text in made.warnings)
     assert (made.area["patches"], made.area["unreliable_patches"]) == (3, 1)
+
+
+def test_page_says_nothing_of_landmarks_that_nobody_checked(tmp_path):
+    moving, fixed, truth = draw_views(96)
+    places = np.array([[200.0, 200.0], [200.0, 1500.0], [1500.0, 400.0]])
+    marks = Landmarks(places, truth(places) + np.array([[0, 0], [0, 90], [60, 0]]))
+    how = {"landmarks": marks, "options": JudgeOptions(landmarks_only=True)}
+    with pytest.warns(UserWarning, match="Nothing tells how far off"):
+        made = run(JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], **how))
+    facts = made.registration
+    assert (facts["residual_median_nm"], facts["unreliable"]) == (None, None)
+    page = (tmp_path / "p.html").read_text()
+    assert "No other place was looked for." in page
+    for claim in ("median 0", "0 %", "No other place fits", "held-out patches"):
+        assert claim not in page
 
 
 @pytest.mark.broad

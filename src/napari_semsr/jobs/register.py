@@ -107,8 +107,8 @@ class Registered(Result):
     expected error is the root mean square over the overlap, in pixels of the coarser
     image and in nm, the mutual information in bits, by the origins alone and after
     registration, `score` the height of the search's best place in deviations of chance.
-    Residuals are of patches that were held out, or of landmarks; `unreliable` is the
-    share of them where the map cannot be believed.
+    Residuals are of patches or landmarks that were held out; `unreliable` is the share
+    of the patches where the map cannot be believed.
     """
 
     output: str | None
@@ -204,8 +204,8 @@ class Registered(Result):
     @property
     def tested(self) -> Annotated[str | None, Quantity("Tested on")]:
         """What the residuals are of."""
-        kind = "landmarks" if self.searched == "landmarks" else "patches held out"
-        return f"{self.patches} {kind}" if self.patches else None
+        kind = "landmarks left out" if self.unreliable is None else "patches held out"
+        return None if self.residual_median_nm is None else f"{self.patches} {kind}"
 
     @property
     def next_best(self) -> Annotated[str | None, Quantity("Next best place")]:
@@ -495,8 +495,8 @@ def _finite(value: float) -> float | None:
 
 def _unreliable(found: Registration) -> float | None:
     """Share of the patches where a map cannot be believed."""
-    reliable = found.residuals.reliable
-    return 1 - float(reliable.mean()) if reliable.size else None
+    reliable, is_patches = found.residuals.reliable, found.residuals.side_nm > 0
+    return 1 - float(reliable.mean()) if reliable.size and is_patches else None
 
 
 def told(transform: Affine | Elastic, tested: FloatArray) -> dict[str, Any]:

@@ -333,7 +333,7 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
-    """By how much patches that were held out lie off a map; by default of none."""
+    """By how much what was held out lies off a map: patches or landmarks, or none."""
 
     # (N, 2) Centres of the patches in the plane of the fixed image
     places_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
@@ -341,7 +341,7 @@ class Residuals:
     off_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
     # (N,) Whether the map may be believed there
     reliable: BoolArray = field(default_factory=lambda: np.empty(0, dtype=bool))
-    side_nm: float = 0.0  # Of a patch
+    side_nm: float = 0.0  # Of a patch; 0 for landmarks, which confirm no place
     # (N,) Expected distance from the true map there; empty where that is not known
     error_nm: FloatArray = field(default_factory=lambda: np.empty(0))
 
@@ -359,7 +359,7 @@ class Registration:
     overlap: float  # Share of the smaller image that the other shows
     mutual_information_before: float  # In bits, as the images lie by their origins
     mutual_information_after: float
-    residuals: Residuals  # Of patches that were held out
+    residuals: Residuals  # Of what was held out
     score: float  # Height of the search's best place in standard deviations of chance
     searched: str  # Where the place was found: near, full, landmarks or stored
     rivals: tuple[AlternativeTransform, ...] = ()  # Other places, the best first
@@ -818,7 +818,8 @@ def register_landmarks(
 ) -> Registration:
     """Bring an image onto another by three landmarks or more alone, not on one line.
 
-    The residuals are those of the landmarks, and the error is NaN where none is spare.
+    The residuals are of landmarks that were left out, NaN where the others leave a map
+    open, and the error is NaN where none is spare.
 
     Raises
     ------
@@ -839,8 +840,7 @@ def register_landmarks(
         error_nm=error,
         residuals=Residuals(
             places_nm=landmarks.fixed,
-            off_nm=fit.residuals,
+            off_nm=fit.misses,
             reliable=np.ones(len(landmarks), dtype=bool),
-            side_nm=0.0,
         ),
     )

@@ -111,17 +111,22 @@ class LandmarkFit:
         return float(np.sqrt((self.residuals**2).sum() / self.spare))
 
     @cached_property
-    def left_out(self) -> FloatArray:
-        """How far (N,) the fit of all others misses each; NaN where that is open."""
-        found = np.full(len(self.landmarks), np.nan)
+    def misses(self) -> FloatArray:
+        """By how much (N, 2) the fit of all others misses each; NaN if that is open."""
+        found = np.full((len(self.landmarks), 2), np.nan)
         for number in range(len(self.landmarks)):
             rest = self.landmarks.without(number)
             if len(rest) * 2 < _PARAMETERS[self.model] or _flatness(rest) < _FLATTEST:
                 continue
             other = _fitted(rest, self.model, mirrored=self.transform.is_mirrored)
             place = other(self.landmarks.moving[number])
-            found[number] = np.hypot(*(place - self.landmarks.fixed[number]))
+            found[number] = place - self.landmarks.fixed[number]
         return found
+
+    @property
+    def left_out(self) -> FloatArray:
+        """Length (N,) of each of these misses."""
+        return np.asarray(np.hypot(*self.misses.T))
 
     def expected_error(self, places: FloatArray) -> FloatArray | None:
         """Root mean square (N,) by which the transform may be off at places (N, 2).
