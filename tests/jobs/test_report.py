@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Picture
+from scipy import ndimage
 
 from napari_semsr.analysis import ProfileOptions, measure_metrics
 from napari_semsr.core import Micrograph, Provenance, SemsrError, digest_path, run
@@ -195,6 +196,40 @@ def test_methods_name_nothing_that_was_not_done(folder: Path) -> None:
     pair, _, _ = made_of([(folder / "first.tif", folder / "second.tif")], folder)
     assert "SSIM" in " ".join(pair.methods)
     assert any("Culley" in item for item in pair.references)
+
+
+@pytest.mark.parametrize(("shift", "moved"), [(0.0, False), (0.4, True)])
+def test_methods_move_the_enhanced_image_where_it_was_moved(
+    scene, tmp_path: Path, shift: float, moved: bool
+) -> None:
+    grey = ndimage.shift(scene.truth.array().astype(float), shift, mode="mirror")
+    result, _, told = made_of([(scene.truth, scene.truth.replace(data=grey))], tmp_path)
+    assert any(told["pairs"][0]["results"]["error_map"]["shift_px"]) is moved
+    words = "registered to a part of a pixel, blurred" if moved else "image was blurred"
+    assert words in " ".join(result.methods)
+
+
+@pytest.mark.parametrize(
+    ("searched", "words"),
+    [("near", "correlation of orientation fields"), ("landmarks", "from landmarks")],
+)
+def test_methods_say_how_a_stored_map_was_found(
+    folder: Path, searched: str, words: str
+) -> None:
+    record = {"kind": "register", "searched": searched, "overlap": 0.5}
+    (folder / "map.json").write_text(json.dumps(record))
+    result, _, _ = made_of([folder / "map.json"], folder)
+    assert words in result.methods[-1]
+    assert "mutual information" not in result.methods[-1]
+
+
+def test_pixel_size_of_a_registered_image_is_that_of_the_other(
+    scene, tmp_path: Path
+) -> None:
+    told = {"fixed": "view.tif", "pixel_size_nm": [8.0, 8.0]}
+    made = Provenance(job="register", options=told)
+    result, _, _ = made_of([scene.first.replace(provenance=made)], tmp_path)
+    assert "that of view.tif, to which it was registered." in result.methods[1]
 
 
 @pytest.mark.broad

@@ -397,9 +397,9 @@ def _size_from(image: Micrograph, reading: ReadOptions, *, is_file: bool) -> str
         options = {**step.options, **(step.options.get("reading") or {})}
         if options.get("pixel_size_nm") is not None:
             known = options.get("pixel_size_sd_nm") is not None
-            return (
-                f"{'from a calibration' if known else 'given'} in its step {step.job}"
-            )
+            given = f"{'from a calibration' if known else 'given'} in its step"
+            of = f"that of {step.options.get('fixed')}, to which it was registered"
+            return of if step.job == "register" else f"{given} {step.job}"
     vendor = image.metadata.get("vendor")
     if vendor:
         return f"from the metadata of the {vendor} microscope"
@@ -872,12 +872,17 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
         )
     if _has_value(pairs, (EMD,)):
         yield "Grey levels were compared by the earth mover's distance."
-    if _has_value(pairs, ERRORS):
+    mapped = [item for item in pairs if _has_value([item], ERRORS)]
+    if mapped:
+        shifts = {x.label: x.measured.results["error_map"]["shift_px"] for x in mapped}
+        names = [name for name, shift in shifts.items() if any(shift)]
+        of = f" ({_names(names)})" if len(names) < len(mapped) else ""
+        moved = f"registered to a part of a pixel{of}, " if names else ""
         yield (
-            f"Error maps {cites('culley')}: the enhanced image was registered to a "
-            "part of a pixel, blurred by the Gaussian and fitted by the gain and "
-            "offset that bring it nearest to the reference; RSE is the root mean "
-            "square difference that is left, RSP Pearson's correlation."
+            f"Error maps {cites('culley')}: the enhanced image was {moved}blurred by "
+            "the Gaussian and fitted by the gain and offset that bring it nearest to "
+            "the reference; RSE is the root mean square difference that is left, RSP "
+            "Pearson's correlation."
         )
 
 
@@ -893,8 +898,14 @@ _OF_RECORDS = {
     "profile": ("Line profiles", ()),
     "histogram": ("Histograms of grey levels", ()),
     "calibrate": ("The pixel size by a grating of known pitch", ()),
-    "register": ("Registration by mutual information", ()),
+    "register": ("Registration", ()),
     "judge": ("Networks judged against an SEM image of the same place", ("wang",)),
+}
+_OF_MAPS = {
+    "near": "found by correlation of orientation fields, near what pixel sizes say",
+    "full": "found by correlation of orientation fields, at every turn",
+    "landmarks": "from landmarks",
+    "stored": "by a stored transform",
 }
 
 
@@ -909,6 +920,8 @@ def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
         methods = dict.fromkeys(
             n.method for item in found for n in item.numbers if n.method
         )
+        searched = (str(item.content.get("searched")) for item in found)
+        methods |= dict.fromkeys(_OF_MAPS[way] for way in searched if way in _OF_MAPS)
         told = " ".join(methods)
         papers = (*papers, *next((p for word, p in _OF_SPLIT if word in told), ()))
         if verb == "metrics" and not any(item.has("psnr_db") for item in found):
