@@ -138,11 +138,17 @@ def test_maps_have_a_colour_bar_and_other_colours(tmp_path: Path) -> None:
     assert np.ptp(b, axis=2).max() > 50
 
 
-def test_part_is_the_same_place_of_every_calibrated_image(tmp_path: Path) -> None:
-    fine = Micrograph(np.zeros((120, 160), np.float32), (5.0, 5.0), "fine")
+@pytest.mark.parametrize("nm", [5.0, None])
+def test_part_is_the_same_place_of_every_image(
+    tmp_path: Path, nm: float | None
+) -> None:
+    size, twice, half = ((nm, nm), (10.0, 10.0), 2.5) if nm else (None, None, 0.5)
+    fine = Micrograph(np.zeros((120, 160), np.float32), size, "fine")
     fine.data[20:40, 20:60] = 1
     coarse = fine.data.reshape(60, 2, 80, 2).mean((1, 3))
-    other = Micrograph(coarse, (10.0, 10.0), "coarse", origin=(2.5, 2.5))
+    other = Micrograph(
+        coarse, twice, "coarse", origin=(half, half), spacing_px=(2.0, 2.0)
+    )
     options = FigureOptions(
         inset=(20, 20, 40, 60), width_mm=80, dpi=100, no_caption=True, greys="common"
     )

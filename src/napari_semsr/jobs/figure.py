@@ -92,8 +92,8 @@ class FigureOptions(Options):
     inset: tuple[int, int, int, int] | None = option(
         None,
         "",
-        "Rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged below; of "
-        "calibrated images the same place.",
+        "Rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged below; of the "
+        "others the same place.",
         metavar=("Y0", "X0", "Y1", "X1"),
     )
 
@@ -391,11 +391,10 @@ def _reduced(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
 def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph) -> Box:
     """Find the part to enlarge, which is given in pixels of the first image."""
     y0, x0, y1, x1 = inset
-    here, there = image.pixel_size_nm, first.pixel_size_nm
-    if image is not first and here is not None and there is not None:
+    if image is not first and image.unit == first.unit:
         away = np.subtract(first.origin, image.origin)
         corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # of pixels, not their centres
-        moved = np.rint((corners * there + away) / here + 0.5).astype(int)
+        moved = np.rint((corners * first.scale + away) / image.scale + 0.5).astype(int)
         (y0, x0), (y1, x1) = moved.tolist()
     rows, columns = image.shape
     if not (0 <= y0 < y1 <= rows and 0 <= x0 < x1 <= columns):
