@@ -174,9 +174,54 @@ def test_gamma_brightens_as_in_the_window(tmp_path: Path) -> None:
         options = FigureOptions(no_caption=True, dpi=100)
         run(FIGURE.job([shown], tmp_path / f"{name}.png", options=options))
     one, half = (colours_of(tmp_path / f"{n}.png")[:, :, 0] for n in ("one", "half"))
-    middle = np.s_[60:150, 120:300]  # without bar and frame
-    expected = 255 * np.sqrt(one[middle] / 255)
-    np.testing.assert_allclose(half[middle], expected, atol=2)
+    expected = 255 * np.sqrt(one[MIDDLE] / 255)
+    np.testing.assert_allclose(half[MIDDLE], expected, atol=2)
+
+
+MIDDLE = np.s_[60:150, 120:300]  # of a figure, without bar and frame
+
+
+def test_one_grey_scale_is_one_of_gamma_and_colours_as_well(tmp_path: Path) -> None:
+    looks = ({}, {"gamma": 0.4}, {"colormap": "green"})
+    for number, look in enumerate(looks):
+        shown = micrograph().replace(look=DisplaySettings(limits=(0, 140), **look))
+        options = FigureOptions(no_caption=True, dpi=100, columns=1, greys="common")
+        path = tmp_path / f"{number}.png"
+        run(FIGURE.job([micrograph(), shown], path, options=options))
+    first, *rest = (colours_of(tmp_path / f"{n}.png") for n in range(len(looks)))
+    for other in rest:
+        np.testing.assert_array_equal(other, first)
+
+
+@pytest.mark.parametrize(
+    ("look", "brightest"),
+    [
+        ({"colormap": "green"}, (0, 255, 0)),
+        ({"colormap": "#ff8800"}, (255, 136, 0)),
+        (
+            {
+                "colormap": "own",
+                "colours": [(1, 0, 0, 1), (0, 0, 1, 1), (1, 1, 0, 1)],
+                "places": [0, 0.5, 1],
+            },
+            (255, 255, 0),
+        ),
+    ],
+    ids=["green", "colour", "own"],
+)
+def test_image_has_the_colours_that_it_has_on_screen(
+    tmp_path: Path, look: dict, brightest: tuple[int, ...]
+) -> None:
+    shown = micrograph().replace(look=DisplaySettings(limits=(0, 1), **look))
+    options = FigureOptions(no_caption=True, dpi=100)
+    run(FIGURE.job([shown], tmp_path / "own.png", options=options))
+    assert (colours_of(tmp_path / "own.png")[MIDDLE] == brightest).all()
+
+
+def test_colours_that_a_figure_does_not_know_are_told(tmp_path: Path) -> None:
+    look = DisplaySettings(limits=(0, 140), colormap="bop blue")
+    with pytest.warns(UserWarning, match="no colours called bop blue, so A has others"):
+        run(FIGURE.job([micrograph().replace(look=look)], tmp_path / "own.png"))
 
 
 def test_pixels_that_are_not_known_count_for_nothing(tmp_path: Path) -> None:

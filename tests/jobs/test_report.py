@@ -13,7 +13,14 @@ from PIL import Image as Picture
 from scipy import ndimage
 
 from napari_semsr.analysis import ProfileOptions, measure_metrics
-from napari_semsr.core import Micrograph, Provenance, SemsrError, digest_path, run
+from napari_semsr.core import (
+    DisplaySettings,
+    Micrograph,
+    Provenance,
+    SemsrError,
+    digest_path,
+    run,
+)
 from napari_semsr.io import read, write
 from napari_semsr.jobs import (
     FRC,
@@ -242,6 +249,20 @@ def test_several_images_stand_in_one_table(scene, tmp_path: Path) -> None:
     own, page, _ = made_of(images, tmp_path, options=ReportOptions(greys="own"))
     assert own.images == result.images
     assert "Each image has its own grey scale." in page.text
+
+
+def test_images_of_one_grey_scale_are_shown_alike(tmp_path: Path) -> None:
+    ramp = np.add.outer(np.arange(80.0), np.arange(90.0))
+    pair = [
+        Micrograph(ramp, None, name, look=DisplaySettings(limits=(0, 168), gamma=gamma))
+        for name, gamma in (("one", 1.0), ("half", 0.5))
+    ]
+    _, page, _ = made_of(pair, tmp_path)
+    assert "All images have one grey scale." in page.text
+    coded = (link.partition("base64,")[2] for link in page.links)
+    opened = [Picture.open(io.BytesIO(base64.b64decode(c))) for c in coded if c]
+    first, second = (np.asarray(i) for i in opened if i.width < 400)
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.broad

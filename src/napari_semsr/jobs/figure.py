@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Box,
+    DisplaySettings,
     FloatPair,
     InputRecord,
     Job,
@@ -20,6 +21,7 @@ from napari_semsr.core import (
     ShapeError,
     option,
     spell_pixel_size,
+    warn,
 )
 from napari_semsr.io import replacing
 from napari_semsr.jobs.images import (
@@ -40,9 +42,13 @@ from napari_semsr.reporting import (
     grey_limits,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+
 _MOST = 12  # images: letters and a page end somewhere
 _MM = 25.4
 _TEXT = ".txt"
+_SHADES = 256  # of a colour map, as matplotlib's own have
 _OPACITY = 0.55  # of a map that has none of its own; as the panels show theirs
 _BAND_PX = 1 << 24  # pixels that are read at once; chosen: 128 MB of float64
 
@@ -135,10 +141,10 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
             laid = yield from _overlay(cell.above, cell.image, chosen, len(cells))
             part = replace(part, overlay=laid)
         shown.append(part)
-    greys = [image.limits for image in shown if image.unit is None]
+    greys = [image for image in shown if image.unit is None]
     if chosen.greys == "common" and greys:  # one scale for all that are no maps
-        ends = min(low for low, _ in greys), max(high for _, high in greys)
-        shown = [i if i.unit is not None else replace(i, limits=ends) for i in shown]
+        alike = iter(in_one_scale(greys))
+        shown = [next(alike) if image.unit is None else image for image in shown]
     yield Progress(len(cells), len(cells) + 1, "drawing")
     caption = caption_of(cells, shown, chosen)
     plate = draw_plate(
@@ -333,8 +339,6 @@ def plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateImage]:
     """Reduce an image to what the figure shows of it, and choose its colours."""
-    from matplotlib import colormaps
-
     factor = _factor(image, options, count)
     box = None if options.inset is None else _box(options.inset, image, first)
     values = yield from _reduced(image, factor)
@@ -342,12 +346,12 @@ def plate_image(
         msg = f"An image of a figure must have finite pixels, got none in {image.name}."
         raise ShapeError(msg)
     unit, limits, gamma, look = image.quantity, grey_limits(values), 1.0, image.look
-    colours = "gray" if unit is None else "magma"
+    colours: str | Colormap = "gray" if unit is None else "magma"
     if unit is not None and unit.startswith("resolution"):
         colours = "viridis_r"
     if look is not None:
         limits, gamma = look.limits, look.gamma
-        colours = look.colormap if look.colormap in colormaps else colours
+        colours = _colours_of(image.name, look) or colours
         if unit is None and look.colour_bar:
             unit = "value"
     y, x = image.scale
@@ -362,6 +366,40 @@ def plate_image(
         inset=None if box is None else np.asarray(image.data[box.slices], float),
         gamma=gamma,
     )
+
+
+def in_one_scale(images: Sequence[PlateImage]) -> list[PlateImage]:
+    """Show equal grey values alike: in one contrast, gamma and colours."""
+    first, ends = images[0], np.array([image.limits for image in images])
+    same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in images)
+    gamma, colours = (first.gamma, first.colours) if same else (1.0, "gray")
+    how: Any = {"limits": (float(ends[:, 0].min()), float(ends[:, 1].max()))}
+    return [replace(i, gamma=gamma, colours=colours, **how) for i in images]
+
+
+def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
+    """Find the colours that an image has on screen; None, and a warning, if unknown."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, is_color_like, to_rgba_array
+
+    called = look.colormap
+    if look.colours:
+        colours = np.clip(look.colours, 0, 1)
+    elif called in colormaps:
+        return called
+    elif is_color_like(called):  # from black; napari's green is the full one
+        colours = to_rgba_array(["black", "lime" if called == "green" else called])
+    else:
+        warn(
+            f"A figure knows no colours called {called}, so {name} has others there: "
+            "give it another colour map."
+        )
+        return None
+    even = np.linspace(0, 1, len(colours))
+    places = look.places if len(look.places) == len(colours) else even
+    fine = np.linspace(0, 1, _SHADES)
+    shades = [np.interp(fine, places, channel) for channel in colours.T]
+    return ListedColormap(np.stack(shades, axis=1), called)
 
 
 def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:

@@ -17,6 +17,7 @@ from napari_semsr.reporting.figures import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 _MM, _POINTS_IN_INCH = 25.4, 72  # in an inch
@@ -41,7 +42,7 @@ class PlateOverlay:
     # ``(top, left, bottom, right)`` edges, in pixels of the image's `values`
     corners: tuple[float, float, float, float]
     limits: FloatPair  # Values at the ends of the colours
-    colours: str  # A colour map of matplotlib
+    colours: "str | Colormap"  # Of matplotlib
     unit: str  # What the values are, beside the colour bar
     opacity: float  # From 0 to 1
 
@@ -55,7 +56,7 @@ class PlateImage:
     pixel: FloatPair
     limits: FloatPair  # Values shown darkest and brightest
     calibrated: bool = True  # Whether pixels have sides in nm
-    colours: str = "gray"  # A colour map of matplotlib
+    colours: "str | Colormap" = "gray"  # Of matplotlib
     unit: str | None = None  # What the values are; with it the image has a colour bar
     # A part, outlined and shown enlarged below: its edges, as `corners` of an overlay
     box: tuple[float, float, float, float] | None = None
@@ -298,7 +299,7 @@ def _show(
     drawn = axes.imshow(
         np.ma.masked_invalid(values), norm=PowerNorm(image.gamma, *image.limits),
         extent=(0, width, height, 0), aspect="auto", interpolation="nearest",
-        cmap=colormaps[image.colours].with_extremes(bad=_EMPTY),
+        cmap=colormaps.get_cmap(image.colours).with_extremes(bad=_EMPTY),
     )  # fmt: skip
     for spine in axes.spines.values():
         spine.set_linewidth(0.4)
@@ -332,7 +333,7 @@ def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
         np.ma.masked_invalid(overlay.values), vmin=overlay.limits[0],
         vmax=overlay.limits[1], extent=(left * x, right * x, bottom * y, top * y),
         aspect="auto", interpolation="nearest", alpha=overlay.opacity,
-        cmap=colormaps[overlay.colours].with_extremes(bad=(0, 0, 0, 0)),
+        cmap=colormaps.get_cmap(overlay.colours).with_extremes(bad=(0, 0, 0, 0)),
     )  # fmt: skip
     axes.set_xlim(whole[0])
     axes.set_ylim(whole[1])

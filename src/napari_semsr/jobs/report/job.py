@@ -36,7 +36,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.crop import cut_gaps
-from napari_semsr.jobs.figure import FigureOptions, plate_image
+from napari_semsr.jobs.figure import FigureOptions, in_one_scale, plate_image
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -1069,13 +1069,11 @@ def _gallery(
     groups: Sequence[set[int]],
 ) -> list[tuple[str, bytes]]:
     """Draw all images small, those that are alike in one grey scale."""
-    drawn = []
-    for number, (item, plate) in enumerate(zip(pictures, plates, strict=True)):
-        group = [plates[i] for i in next(g for g in groups if number in g)]
-        low = min(one.limits[0] for one in group)
-        high = max(one.limits[1] for one in group)
-        drawn.append((item.label, _drawn(replace(plate, limits=(low, high)), _SMALL)))
-    return drawn
+    shown: dict[int, PlateImage] = {}
+    for group in map(sorted, groups):
+        alike = in_one_scale([plates[i] for i in group])
+        shown |= dict(zip(group, alike, strict=True))
+    return [(item.label, _drawn(shown[i], _SMALL)) for i, item in enumerate(pictures)]
 
 
 def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
