@@ -112,6 +112,15 @@ def test_a_bar_is_read_as_a_box():
     assert main.fwhm.low < 14 < main.fwhm.high
 
 
+@pytest.mark.parametrize("highest", [42, 74])
+def test_a_broad_bar_is_as_wide_wherever_it_is_highest(highest):
+    image = 1.0 * (np.abs(COLUMNS - 60) <= 20) + 0.06 * (highest == COLUMNS)
+    noisy = image + np.random.default_rng(0).normal(0, 0.02, image.shape)
+    main = measure_profile(read_profile(Micrograph(noisy), ACROSS, width_px=9)).main
+    assert main.plain_place == pytest.approx(highest - 10, abs=1)
+    assert main.fwhm.value == pytest.approx(41, rel=0.01)
+
+
 def test_distance_and_dip_of_a_pair():
     def pair(apart):
         sides = (bell(COLUMNS - 60 + side * apart / 2, 8.0) for side in (-1, 1))

@@ -244,6 +244,16 @@ def _width_at_half(
     return left, _crossing(place, level, peak, half, 1)
 
 
+def _ends(found: _Found, level: FloatArray, peak: int) -> FloatPair | None:
+    """Half-maximum crossings of a line, unless another line lies between them."""
+    left, right = _width_at_half(found.place, level, peak, found.base)
+    if left is None or right is None:
+        return None
+    others = [float(found.place[other]) for other in found.peaks if other != peak]
+    merged = any(left <= other <= right for other in others)
+    return None if merged else (left, right)
+
+
 def _rough_width(found: _Found, peak: int) -> float:
     """Width of a peak to begin with, of a curve that is smoothed by a quarter of it."""
     width = found.smooth_px
@@ -256,6 +266,12 @@ def _rough_width(found: _Found, peak: int) -> float:
         middle = float(found.place[peak])
         sides = [abs(side - middle) for side in (left, right) if side is not None]
         rough = 2 * min(sides) if sides else found.place[-1] / 4
+        ends = _ends(found, smooth, peak)
+        if ends is not None:  # a broad line's peak may be a bump anywhere on it
+            between = smooth[(found.place >= ends[0]) & (found.place <= ends[1])]
+            # most is nearer to the peak than to its half: no rim of something broader
+            if np.median(between) > (3 * smooth[peak] + found.base) / 4:
+                rough = ends[1] - ends[0]
         if rough <= 4 * width:
             break
         width = rough / 4
@@ -445,19 +461,10 @@ def _read_lines(
         height = sign * float(found.smooth[peak] - found.base)
         told = "none", estimate(at, math.inf), None, height
         model, place, fwhm, height = told if group is None else group.read(number)
-        plain = _plain_width(found, peak)
+        ends = _ends(found, found.level, peak)
+        plain = None if ends is None else ends[1] - ends[0]
         read.append(LineReading(model, place, fwhm, at, plain, height))
     return tuple(read)
-
-
-def _plain_width(found: _Found, peak: int) -> float | None:
-    """Width between the crossings, unless another line lies between them."""
-    left, right = _width_at_half(found.place, found.level, peak, found.base)
-    if left is None or right is None:
-        return None
-    others = [float(found.place[other]) for other in found.peaks if other != peak]
-    merged = any(left <= other <= right for other in others)
-    return None if merged else right - left
 
 
 # Pairs.
