@@ -5,7 +5,14 @@ import pytest
 from scipy import ndimage, stats
 
 from napari_semsr.analysis import ErrorField, ErrorPair, ErrorTally, fit_error
-from napari_semsr.core import Box, Micrograph, ReadError, ShapeError, run
+from napari_semsr.core import (
+    Box,
+    Micrograph,
+    ReadError,
+    ShapeError,
+    parse_pixel_size,
+    run,
+)
 
 
 def scene(rng: np.random.Generator, shape: tuple[int, int], width: float) -> np.ndarray:
@@ -66,6 +73,16 @@ def test_finer_image_is_blurred_on_its_own_pixels(rng):
     assert fit.alpha == pytest.approx(2, rel=0.01)
     assert fit.residual < 0.01 * seen.std()
     assert tally.rse == pytest.approx(fit.residual, abs=1e-4)
+
+
+def test_blur_is_round_where_pixels_are_oblong(rng):
+    sharp = scene(rng, (150, 240), 1)
+    seen = ndimage.gaussian_filter(sharp, (2, 4))
+    size = parse_pixel_size((20, 10))
+    pair = ErrorPair.of(Micrograph(seen, size), Micrograph(sharp, size))
+    fit, tally = tally_of(pair)
+    assert fit.sigma_px == pytest.approx(np.sqrt(8), abs=0.01)
+    assert tally.rse < 0.01 * seen.std()
 
 
 def test_parts_are_the_whole(rng):

@@ -40,6 +40,7 @@ from napari_semsr.core import (
     ShapeError,
     available_cores,
     gap_free_box,
+    mean_pitch,
     option,
     warn,
 )
@@ -93,7 +94,7 @@ class ErrorFit:
     alpha: float  # gain and offset of its grey levels
     beta: float
     # standard deviation of the Gaussian, in pixels of the enhanced image as it was laid
-    # over the reference
+    # over the reference, of oblong ones in their geometric mean
     sigma_px: float
     # root mean square of what was left in the fit, grey levels of the reference
     residual: float
@@ -166,6 +167,11 @@ class ErrorPair:
         """Rows and columns of the map."""
         return self.reference.grid.shape
 
+    def along_axes(self, sigma_px: float) -> FloatPair:
+        """Give standard deviations (y, x), px, of a Gaussian that is round in nm."""
+        y, x = mean_pitch(self.enhanced.grid.pitch)
+        return sigma_px / y, sigma_px / x
+
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
         """Read a part of both, in pixels of the reference's part.
 
@@ -224,9 +230,14 @@ class _Block:
             second *= second
         return cls(first, second, means, square)
 
-    def moments(self, gains: Callable[[int], FloatArray], factor: int) -> FloatArray:
+    def moments(
+        self,
+        gains: Callable[[int, float], FloatArray],
+        sigmas: FloatPair,
+        factor: int,
+    ) -> FloatArray:
         """Give sums over the pixels of 1, r, p, r², p², rp; p is the blurred image."""
-        rows, columns = (gains(size) for size in self.enhanced.shape)
+        rows, columns = map(gains, self.enhanced.shape, sigmas)
         count = self.coefficients.size
         mean = self.means[1] * rows[0] * columns[0]
         if factor == 1:
@@ -310,8 +321,9 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
         raise ShapeError(msg)
 
     def moments(sigma: float) -> FloatArray:
-        gains = cache(partial(_gain, sigma=sigma, factor=pair.factor))
-        made = [block.moments(gains, pair.factor) for block in blocks]
+        gains = cache(partial(_gain, factor=pair.factor))
+        sigmas = pair.along_axes(sigma)
+        made = [block.moments(gains, sigmas, pair.factor) for block in blocks]
         return np.asarray(np.sum(made, axis=0))
 
     _refuse_constant(pair, moments(0.0))
@@ -437,23 +449,23 @@ class ErrorField:
 
     def _made(self, box: Box) -> Float32Array:
         """Blur and scale a part, which borders of the field reflect."""
-        factor, sigma = self.pair.factor, self.fit.sigma_px
-        reach = math.ceil(int(_REACH * sigma + 0.5) / factor)
+        factor, sigmas = self.pair.factor, self.pair.along_axes(self.fit.sigma_px)
+        reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
         window = box.grow(reach).intersection(Box.of(self.pair.shape))
         fine = self.pair.enhanced.read(window.scaled(factor)).astype(np.float32)
         inner = box.within(window).scaled(factor).slices
         known = np.isfinite(fine)
         if known.all():
-            blurred = _blurred(fine, sigma)
+            blurred = _blurred(fine, sigmas)
         else:  # what is known, by its share of the weights; gaps stay gaps
-            blurred = _blurred(np.where(known, fine, 0.0), sigma)
-            weight = _blurred(known.astype(np.float32), sigma)
+            blurred = _blurred(np.where(known, fine, 0.0), sigmas)
+            weight = _blurred(known.astype(np.float32), sigmas)
             blurred /= np.maximum(weight, _LEAST_KNOWN)
             blurred[~known | (weight < _LEAST_KNOWN)] = np.nan
         made = np.asarray(_binned(blurred[inner], factor), np.float32)
         return np.asarray(self.fit.alpha * made + self.fit.beta, np.float32)
 
 
-def _blurred(image: Float32Array, sigma: float) -> Float32Array:
+def _blurred(image: Float32Array, sigmas: FloatPair) -> Float32Array:
     """Blur by a Gaussian, reflected at the border."""
-    return np.asarray(ndimage.gaussian_filter(image, sigma, truncate=_REACH))
+    return np.asarray(ndimage.gaussian_filter(image, sigmas, truncate=_REACH))
