@@ -140,6 +140,21 @@ def test_distance_and_dip_of_a_pair():
     assert not pair(5.0).pairs
 
 
+@pytest.mark.parametrize("height", [2.0, 20.0])
+def test_where_lines_fill_the_curve_no_dip_is_told(height):
+    noise = np.random.default_rng(0).normal(size=COLUMNS.shape)
+    wave = 100 + height * np.sin(2 * np.pi * COLUMNS / 20) + noise
+    found = measure_profile(read_profile(Micrograph(wave), ACROSS, width_px=9))
+    assert found.pairs
+    for pair in found.pairs:
+        assert (pair.dip, pair.rayleigh, pair.sparrow) == (None, *2 * ["undecided"])
+        assert "background" in pair.reason
+    # the same lines, three of them
+    three = np.where(np.abs(COLUMNS - 60) < 25, wave, 100 - height + noise)
+    found = measure_profile(read_profile(Micrograph(three), ACROSS, width_px=9))
+    assert [pair.rayleigh for pair in found.pairs] == ["resolved"] * 2
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_edge_is_read_from_10_to_90_per_cent(sign):
     from scipy import special

@@ -54,6 +54,10 @@ _SETTLED = 0.2  # change of a width, relative; chosen: from there on the fit sta
 _DRAWN = 2000  # places of a model's curve; chosen: more than a plot is wide
 _FINE = 200  # places between two lines where their saddle is looked for; chosen
 _MOST_SD = 1.0  # of a width: what is less sure is no width; chosen
+# Of the lowest line, which lines leave where background shows: those of 0.4 of a period
+# leave 1.3 % between them; chosen, fits of a sine that fills the curve leave 2 to 12 %
+_BARE = 0.02
+_CLEAR = 2.0  # FWHM beyond an outer line that show background: 2e-5 of it is left there
 _FLAT = 1e-9  # of the largest grey level; chosen: constant but for rounding
 
 Verdict = Literal["resolved", "not resolved", "undecided"]
@@ -92,6 +96,7 @@ class PairReading:
     plain_dip: float
     rayleigh: Verdict
     sparrow: Verdict
+    reason: str | None  # Why the dip is not told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -296,6 +301,18 @@ class _Group:
         """Parameters of a line."""
         return 4 if self.fit.shape == "box" else 3
 
+    @property
+    def shows_background(self) -> bool:
+        """Whether its lines leave it at both ends, or well before one of them."""
+        ends = np.array([0, self.end - self.start])
+        left = np.abs(self.fit.curve(ends, background=False)).max()
+        lines = self.fit.parameters[2:].reshape(-1, self.count)
+        if left < _BARE * np.abs(lines[:, 0]).min():
+            return True
+        outer = lines[[0, -1]]
+        beyond = np.abs(outer[:, 1] - ends) / [_width(line) for line in outer]
+        return bool(beyond.max() > _CLEAR)
+
     def place_of(self, number: int) -> Estimate:
         """Where a line lies."""
         at = 3 + number * self.count
@@ -330,12 +347,12 @@ class _Group:
 def _fwhm(fit: ModelFit, number: int) -> Estimate:
     """Width of a line by one model."""
     count = 4 if fit.shape == "box" else 3
-    at = 4 + number * count
+    at = 2 + number * count
+    return fit.estimate(lambda p: _width(p[at : at + count]), positive=True)
 
-    def width(p: FloatArray) -> float:
-        return fwhm_of(size_of(p[at]), size_of(p[at + 1]) if count == 4 else 0.0)
 
-    return fit.estimate(width, positive=True)
+def _width(line: FloatArray) -> float:
+    return fwhm_of(*(size_of(log) for log in line[2:]))
 
 
 _Owner = tuple[_Group | None, int]  # the fit of a line, and its number there
@@ -484,6 +501,10 @@ def _read_pairs(
             apart = b.place.value - a.place.value
             distance = estimate(apart, math.hypot(a.place.sd, b.place.sd))
             dip = None if one is None or two is None else _far_dip(one, at, two)
+        reason = None
+        if not all(group is None or group.shows_background for group in (one, two)):
+            dip = None
+            reason = "no background shows beside the lines; draw on to where it does"
         left, right = found.peaks[first : first + 2]
         lower = min(found.level[left], found.level[right]) - found.base
         valley = max(found.level[left : right + 1].min() - found.base, 0.0)
@@ -491,7 +512,8 @@ def _read_pairs(
         plain = float(1 - valley / lower) if lower > 0 else math.nan
         rayleigh, sparrow = _verdict(dip, RAYLEIGH_DIP), _verdict(dip, 0.0)
         apart = b.plain_place - a.plain_place
-        pairs.append(PairReading(first, distance, apart, dip, plain, rayleigh, sparrow))
+        verdicts = rayleigh, sparrow, reason
+        pairs.append(PairReading(first, distance, apart, dip, plain, *verdicts))
     return tuple(pairs)
 
 

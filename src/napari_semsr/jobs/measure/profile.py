@@ -79,6 +79,10 @@ class CurveFound(Sized):
             rows |= self._middle("FWHM, median", fitted)
             apart = [pair.distance.value for pair in found.pairs]
             rows |= self._middle("Distance, median", apart)
+            untold = [pair.reason for pair in found.pairs if pair.reason]
+            if untold:
+                note = f"({len(untold)} of {len(apart)} pairs)"
+                rows["Dip undecided"] = Figure(untold[0], note=note)
         rows["Pixel size"] = Figure(self.pixel_size)
         return rows
 
@@ -156,6 +160,7 @@ _OF_PAIR = {
     "dip_plain": Quantity("Dip, plain", form=".3g"),
     "rayleigh": Quantity("Rayleigh"),
     "sparrow": Quantity("Sparrow"),
+    "reason": Quantity("Why no dip"),
 }
 _OF_EDGE = {
     "step": Quantity("Step", LEVELS),
@@ -256,6 +261,7 @@ class ProfileReport(CurveFound):
                 "dip_plain": pair.plain_dip,
                 "rayleigh": pair.rayleigh,
                 "sparrow": pair.sparrow,
+                "reason": pair.reason,
             }
             for pair in self.readings.pairs
         ]
