@@ -92,6 +92,17 @@ def test_a_glob_takes_what_it_matches(pairs):
     assert found.table is None
 
 
+def test_width_and_height_of_a_profile_are_those_of_one_line(tmp_path):
+    x = np.arange(160.0)
+    low, high = (np.exp(-(((x - at) / 6) ** 2)) for at in (40, 110))
+    image = np.tile(20 * low + 100 * high**2, (30, 1))
+    write(Micrograph(image, (1.0, 1.0)), tmp_path / "two.tif")
+    how = ProfileOptions(line=(15, 0, 15, 159), pixel="point")
+    (row,) = run(measure_table_job("profile", [tmp_path / "two.tif"], options=how)).rows
+    assert row["fwhm_nm"] == pytest.approx(6 * np.sqrt(2 * np.log(2)), rel=0.01)
+    assert row["height_grey"] == pytest.approx(100, rel=0.01)
+
+
 def test_a_list_takes_paths_and_pairs(pairs):
     low, high = pairs / "low" / "field1.tif", pairs / "high" / "field1.ome.tif"
     found = run(measure_table_job("metrics", [low, (low, high)]))

@@ -282,9 +282,9 @@ class ProfileReport(CurveFound):
 
     @property
     def height(self) -> Annotated[float | None, Quantity("Height", LEVELS)]:
-        """Height of the first line."""
-        lines = self.readings.lines
-        return lines[0].height if lines else None
+        """Height of the highest line."""
+        main = self.readings.main
+        return None if main is None else main.height
 
     @property
     def dip(self) -> Annotated[float | None, Quantity("Dip")]:
