@@ -501,7 +501,7 @@ def _read_pairs(
             apart = b.place.value - a.place.value
             distance = estimate(apart, math.hypot(a.place.sd, b.place.sd))
             dip = None if one is None or two is None else _far_dip(one, at, two)
-        reason = None
+        reason, sparrow = None, _verdict(dip, 0.0)  # that asks for no background
         if not all(group is None or group.shows_background for group in (one, two)):
             dip = None
             reason = "no background shows beside the lines; draw on to where it does"
@@ -510,9 +510,8 @@ def _read_pairs(
         valley = max(found.level[left : right + 1].min() - found.base, 0.0)
         # over the lower of both; 1 is down to all
         plain = float(1 - valley / lower) if lower > 0 else math.nan
-        rayleigh, sparrow = _verdict(dip, RAYLEIGH_DIP), _verdict(dip, 0.0)
+        verdicts = _verdict(dip, RAYLEIGH_DIP), sparrow, reason
         apart = b.plain_place - a.plain_place
-        verdicts = rayleigh, sparrow, reason
         pairs.append(PairReading(first, distance, apart, dip, plain, *verdicts))
     return tuple(pairs)
 
