@@ -321,6 +321,9 @@ def _independent(
         return (yield from run_tiles(LocalExecutor(run, predictor), take, batch))
     from napari_semsr.inference.cluster import ClusterExecutor  # starts slowly
 
+    # in one arithmetic, whatever the workers' processors know
+    options = run.plan.options.replace(precision=predictor.precision)
+    run = replace(run, plan=replace(run.plan, options=options))
     return (yield from run_tiles(ClusterExecutor(run, scheduler), take, batch))
 
 

@@ -105,6 +105,23 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
     assert 2 <= int((store.done[:] > 0).sum()) < 100
 
 
+def test_all_workers_compute_in_the_arithmetic_that_is_reported(
+    make_loaded, rng, monkeypatch, tmp_path, address
+):
+    precisions, kept = set(), cluster.register
+
+    def register(token, work, *rest):
+        precisions.add(work.plan.options.precision)
+        return kept(token, work, *rest)
+
+    monkeypatch.setattr(cluster, "register", register)
+    image, loaded = Micrograph(rng.random((40, 40))), make_loaded("plain")
+    options = EnhanceOptions(tile=16, device="cpu")
+    store = store_for(tmp_path / "p.zarr", image, loaded, options)
+    report = run(fill(image, loaded, store, options, scheduler=address))
+    assert precisions == {report.precision}
+
+
 def test_a_stopped_worker_takes_no_more(make_loaded, rng):
     image, loaded = rng.random((16, 16), dtype=np.float32), make_loaded("plain")
     predictor = Predictor(loaded, device="cpu", precision="fp32")
