@@ -40,6 +40,7 @@ def test_three_sigma_leaves_the_two_inner_rings_out(criterion: str, first: int) 
     curve = np.ones((1, geometry.rings.complete))
     curve[0, 2], curve[0, 20:] = -1.0, 0.0
     samples = geometry.rings.samples[: curve.shape[1]]
-    crossing = question.read(curve, geometry, question.threshold(samples)).crossing[0]
+    threshold = question.threshold(samples)
+    crossing = question.read(curve, geometry, threshold, threshold).crossing[0]
     ring = crossing / geometry.rings.bin_width
     assert ring == pytest.approx(1.5, abs=0.5) if first == 1 else 19 < ring < 20

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.analysis.frc.crossing import Criterion, Estimator, FrcCriterion
+from napari_semsr.analysis.frc.crossing import (
+    FIXED,
+    Criterion,
+    Estimator,
+    FrcCriterion,
+)
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
 from napari_semsr.analysis.frc.validity import (
     REASONS,
@@ -18,7 +23,7 @@ from napari_semsr.analysis.frc.validity import (
     judge,
     stays_behind,
 )
-from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair
+from napari_semsr.core import Z95, BoolArray, Float32Array, FloatArray, FloatPair
 
 # A crossing inside this ring is coarser than half of the block, hence has less than two
 # periods in it; chosen, and told to users in docs/frc.md.
@@ -204,19 +209,25 @@ def _estimate(
     rings = geometry.rings.complete
     curve = sums.correlation[:, :rings]
     threshold = question.threshold(geometry.rings.samples[:rings])
+    floor = np.full(rings, FIXED)
     if question.single:
-        threshold = threshold / (_GAIN - (_GAIN - 1) * threshold)
+        threshold, floor = (
+            level / (_GAIN - (_GAIN - 1) * level) for level in (threshold, floor)
+        )
     elif noise is not None:
         threshold = _threshold_of_halves(threshold, noise)
+        floor = _threshold_of_halves(floor, noise)
     final = code.copy()
     crossing, spread, misfit = (np.full(code.shape, np.nan) for _ in range(3))
     ready = np.flatnonzero(code == 0)
     if ready.size:
-        own = threshold if threshold.ndim == 1 else threshold[ready]
-        found = question.read(curve[ready], geometry, own)
+        own, least = (
+            level if level.ndim == 1 else level[ready] for level in (threshold, floor)
+        )
+        found = question.read(curve[ready], geometry, own, least)
         crossing[ready] = found.crossing
         # a curve that hardly falls has no end of it, but rings have
-        most = np.log(geometry.rings.nyquist / geometry.rings.bin_width)
+        most = np.log(geometry.rings.nyquist / geometry.rings.bin_width) / Z95
         spread[ready] = np.minimum(found.spread, most)
         misfit[ready] = np.minimum(found.misfit, most)
         small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width

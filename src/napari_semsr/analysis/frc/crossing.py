@@ -13,7 +13,7 @@ Criterion = Literal["1/7", "half-bit", "3-sigma"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Estimator = Literal["plain", "exact"]
 
-_FIXED = 1 / 7  # = S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
+FIXED = 1 / 7  # = S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,19 @@ class FrcCriterion:
             return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
         if self.criterion == "3-sigma":
             return 3 / np.sqrt(count / 2)
-        return np.full(count.shape, _FIXED**0.5 if self.reference else _FIXED)
+        return np.full(count.shape, FIXED**0.5 if self.reference else FIXED)
 
     def read(
-        self, curve: FloatArray, geometry: Geometry, threshold: FloatArray
+        self,
+        curve: FloatArray,
+        geometry: Geometry,
+        threshold: FloatArray,
+        floor: FloatArray,
     ) -> "Fit":
         """Read curves by the estimator that was asked for; `curve` (B, K).
 
-        `threshold` (K,), or (B, K) where each pair has its own.
+        `threshold` (K,), or (B, K) where each pair has its own; `floor`, as `threshold`
+        would be for 1/7: rings below it tell little.
         """
         if self.estimator == "plain":
             start = 2 if self.criterion == "3-sigma" else 1
@@ -61,6 +66,7 @@ class FrcCriterion:
             curve,
             geometry,
             threshold,
+            floor,
             reference=self.reference,
             copies=2.0 if self.single else 1.0,
         )
@@ -304,9 +310,10 @@ def _compute(
 # The exact estimator: a likelihood fit of the signal-to-noise spectrum of a block.
 #
 # The spectral signal-to-noise near the crossing is modelled as
-# ``ln s(u) = a - b u - c u²`` of the frequency u. The window's leakage mixes it into
-# ring values (the matrix above), a ring's correlation follows from those, and the
-# parameters maximise the likelihood of the measured correlations.
+# ``ln s(u) = a - b ln u - c u²`` of the frequency u: an object whose spectrum falls by
+# a power, under a Gaussian transfer, which c >= 0 says does not sharpen. The window's
+# leakage mixes it into ring values (the matrix above), a ring's correlation follows
+# from those, and the parameters maximise the likelihood of the measured correlations.
 # `docs/validation/frc.md` derives every step.
 
 # What no ring statistics explain, in ln q (one sigma): the largest of three, chosen so
@@ -338,7 +345,9 @@ _LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflow
 # The "very weak quadratic penalty" on a, b and c of docs/validation/frc.md; chosen, so
 # that a curve without slope has one answer too.
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
+_STRAIGHT = np.array([1e-4, 4e-2, 1e9])  # where c is held at 0
 
+_LEAST = 1e-2  # of u, where ln u ends; chosen, below the inmost node of any block
 _CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no value
 
 
@@ -403,10 +412,10 @@ def _expected(
     theta: FloatArray, nodes: FloatArray, matrix: FloatArray, power: float
 ) -> tuple[FloatArray, FloatArray]:
     """Ring correlations of the model ``(B, J)`` and their derivatives ``(B, 3, J)``."""
-    u = nodes
-    exponent = theta[:, :1] - u * (theta[:, 1:2] + u * theta[:, 2:])
+    falls, ends = np.log(np.maximum(nodes, _LEAST)), nodes**2
+    exponent = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * ends
     density = np.exp(np.clip(exponent, -_LIMIT, _LIMIT))
-    stack = np.stack([density, -density * u, -density * u * u], axis=1)
+    stack = np.stack([density, -density * falls, -density * ends], axis=1)
     mixed = stack @ matrix.T
     ratio = mixed[:, 0]
     base = ratio / (1 + ratio)
@@ -444,6 +453,7 @@ class _CrossingFit:
     u: FloatArray
     matrix: FloatArray
     power: float
+    ridge: FloatArray
 
     def only(self, places: NDArray[np.intp]) -> "_CrossingFit":
         """Keep some of the curves."""
@@ -460,11 +470,11 @@ class _CrossingFit:
         narrow = 1 - rho**2
         wide = 1 - rho * self.curve
         value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
-        value -= 0.5 * (theta**2 @ _RIDGE)
+        value -= 0.5 * (theta**2 @ self.ridge)
         pull = 2 * self.weight * (self.curve - rho) / (narrow * wide)
-        gradient = np.vecdot(pull[:, None, :], jacobian) - theta * _RIDGE
+        gradient = np.vecdot(pull[:, None, :], jacobian) - theta * self.ridge
         scaled = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
-        fisher = scaled @ scaled.transpose(0, 2, 1) + np.diag(_RIDGE)
+        fisher = scaled @ scaled.transpose(0, 2, 1) + np.diag(self.ridge)
         return _FitState(theta, value, gradient, fisher)
 
 
@@ -498,21 +508,21 @@ def fit_crossing(
     curve: FloatArray,
     geometry: Geometry,
     threshold: FloatArray,
+    floor: FloatArray,
     *,
     reference: bool,
     copies: float = 1.0,
 ) -> Fit:
     """Fit each curve around its crossing and give the model's crossing.
 
-    `curve` (B, K); `threshold` (K,) or (B, K); `reference`: the second image is nearly
-    free of noise, so a ring's correlation is the root of what two noisy images would
-    give.
+    `curve` (B, K); `threshold`, `floor` (K,) or (B, K): around the higher of both the
+    model is laid; `reference`: the second image is nearly free of noise, so a ring's
+    correlation is the root of what two noisy images would give.
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
     power = 0.5 if reference else 1.0
-    pilot_level = np.maximum(threshold, 1 / 7)
-    pilot = _pilot(curve, pilot_level, geometry)
+    pilot = _pilot(curve, np.maximum(threshold, floor), geometry)
     weight = copies * geometry.effective[:rings] * _influence(pilot, geometry)
     used = np.flatnonzero(weight.any(axis=0))
     first, last = int(used[0]), int(used[-1]) + 1
@@ -520,8 +530,14 @@ def fit_crossing(
     weight = weight[:, first:last]
     part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
     theta = _start(part, weight, frequency[None, first:last] / pilot[:, None])
-    problem = _CrossingFit(part, weight, nodes[None, :] / pilot[:, None], matrix, power)
+    u = nodes[None, :] / pilot[:, None]
+    problem = _CrossingFit(part, weight, u, matrix, power, _RIDGE)
     best = _maximise(problem, theta)
+    rising = np.flatnonzero(best.theta[:, 2] < 0)
+    if rising.size:
+        straight = replace(problem.only(rising), ridge=_STRAIGHT)
+        theta = best.theta[rising] * [1.0, 1.0, 0.0]
+        best.adopt(_maximise(straight, theta), rising, np.ones(rising.size, bool))
     inner = 1 - _LOWER_SHARE * _half_range(pilot, geometry)
     return _read(best.theta, best.fisher, pilot, inner, frequency, threshold, power)
 
@@ -549,14 +565,14 @@ def _read(
     start = max(int(np.argmax(np.isfinite(target).all(axis=0))), 1)
     target = np.where(np.isfinite(target), target, target[:, start : start + 1])
     u = fine[None, :] / pilot[:, None]
-    model = theta[:, :1] - u * (theta[:, 1:2] + u * theta[:, 2:])
+    falls = np.log(np.maximum(u, _LEAST))
+    model = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * u**2
     crossing = first_crossing(model, target, fine, start=start)
     above: BoolArray = np.asarray((model[:, start:] >= target[:, start:]).any(axis=1))
     v = crossing / pilot
-    slope = theta[:, 1] + 2 * theta[:, 2] * v
-    steep = np.maximum(slope * v, 1e-6)
-    fall = theta[:, 1] * (v - inner) + theta[:, 2] * (v**2 - inner**2)
-    vector = np.nan_to_num(np.stack([np.ones_like(v), -v, -v * v], axis=1))
+    steep = np.maximum(theta[:, 1] + 2 * theta[:, 2] * v**2, 1e-6)
+    fall = theta[:, 1] * np.log(v / inner) + theta[:, 2] * (v**2 - inner**2)
+    vector = np.nan_to_num(np.stack([np.ones_like(v), -np.log(v), -v * v], axis=1))
     solved = np.linalg.solve(fisher, vector[:, :, None])[:, :, 0]
     variance = np.maximum((vector * solved).sum(axis=1), 0)
     misfit = np.maximum(_FLOOR, _MISFIT_OF_FALL * fall)
