@@ -38,6 +38,10 @@ from napari_semsr.jobs import FRC, FrcJobOptions
 CONTRASTS = (10, 30, 100)
 MINUS = "\N{MINUS SIGN}"
 BLOCKS = (64, 128)  # px, whose intervals are tried
+SINGLE, SINGLE_AT = (
+    512,
+    (10.0, 20.0),
+)  # px, side and resolutions of images that are split
 STRONG = 1e4
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 Pair = tuple[np.ndarray, np.ndarray]
@@ -150,33 +154,47 @@ def errors(side: int, count: int, estimator: str) -> list[dict[str, float]]:
 
 
 def measure_intervals(count: int, rows: Rows) -> None:
-    """Count how often the 95 % interval holds the crossing, by form and block."""
-    for (name, form), side in itertools.product(FORMS.items(), BLOCKS):
-        for number, resolution in enumerate((4.0, side / 12, side / 9)):
+    """Count how often the 95 % interval holds the crossing, by form and block.
+
+    An eighth as many whole images are split.
+    """
+    trials = [(side, count, (4.0, side / 12, side / 9)) for side in BLOCKS]
+    trials.append((SINGLE, max(1, count // 8), SINGLE_AT))
+    for (name, form), (side, many, lengths) in itertools.product(FORMS.items(), trials):
+        for number, resolution in enumerate(lengths):
             if (name, side, round(resolution, 2)) in rows:
                 continue
             seed = 1000 * side + 10 * list(FORMS).index(name) + number
-            pair = draw_pairs(side, resolution, 0, count, seed, form)
-            found = measure(*pair)
+            first, second = draw_pairs(side, resolution, 0, many, seed, form)
+            found = measure(first, None if side == SINGLE else second)
             ratio = 1 / found.crossing / resolution
             good = np.isfinite(ratio)
             inside = np.abs(np.log(ratio[good])) < 1.96 * found.spread[good]
             row = {"object": name, "block": side, "resolution": round(resolution, 2)}
-            row |= {"pairs": count, "without": int((~good).sum())}
+            row |= {"pairs": many, "without": int((~good).sum())}
             row["bias"] = round(100 * float(ratio[good].mean() - 1), 2)
             row["scatter"] = round(100 * float(ratio[good].std()), 2)
             print(rows.add(row | {"holds": int(inside.sum())}), flush=True)
 
 
 def interval_table(rows: Iterable[dict[str, Any]]) -> str:
-    """Write in how many of the blocks with a resolution the interval holds."""
+    """Write in how many of the blocks with a resolution the interval holds.
+
+    Of images that are split: bias, scatter, without a resolution, interval holds.
+    """
     held: dict[str, dict[int, list[str]]] = {}
     last: dict[tuple[str, int], str] = {}
+    split: dict[str, list[str]] = {}
     for row in rows:
-        share = row["holds"] / (row["pairs"] - row["without"])
+        share = 100 * row["holds"] / (row["pairs"] - row["without"])
+        bias = f"{row['bias']:+.1f}".replace("-", MINUS)
+        if row["block"] == SINGLE:
+            cells = bias, f"{row['scatter']:.1f}", f"{row['without']}", f"{share:.0f}"
+            split.setdefault(row["object"], []).append(", ".join(cells))
+            continue
         blocks = held.setdefault(row["object"], {side: [] for side in BLOCKS})
-        blocks[row["block"]].append(f"{100 * share:.0f}")
-        last[row["object"], row["block"]] = f"{row['bias']:+.1f}".replace("-", MINUS)
+        blocks[row["block"]].append(f"{share:.0f}")
+        last[row["object"], row["block"]] = bias
     lines = [
         "| object | 64 px: at 4 px, n/12, n/9 | 128 px | bias at n/9, %: both |",
         "|---|---|---|---|",
@@ -185,6 +203,9 @@ def interval_table(rows: Iterable[dict[str, Any]]) -> str:
         cells = [name, *(", ".join(shares) for shares in blocks.values())]
         cells.append(", ".join(last[name, side] for side in blocks))
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| object | " + " | ".join(f"{r:g} px" for r in SINGLE_AT) + " |"]
+    lines.append("|---" * (1 + len(SINGLE_AT)) + "|")
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in split.items()]
     return "\n".join(lines)
 
 
