@@ -69,13 +69,12 @@ _STRIPE_Z = 4.5
 _STRIPE = 0.4
 _FALL = 0.1  # of a correlation on an axis by a shift, above its noise; chosen
 # Where no lens has signal left, cycles per pixel, and its parts on both sides of 0.5:
-# neither correlation nor power falls by 40 % from the one to the other, as that of a
-# 1/q² object does, the correlation within its error; chosen
+# neither correlation nor power may fall by a quarter from the one to the other, half of
+# what a 1/q² object's does; chosen
 _BAND = 0.42, 0.66
 _INNER = 0.40, 0.50
 _CORNER = 0.52, 0.66
-_STAYS = 0.6
-_STAYS_Z = 1.0
+_STAYS = 0.75
 
 
 def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
@@ -119,15 +118,14 @@ def has_plateau(
     curve = sums.correlation
     density = sums.cross / geometry.rings.samples
     band, count = _band(curve, geometry, *_BAND)
-    inner, inner_count = _band(curve, geometry, *_INNER)
+    inner, _ = _band(curve, geometry, *_INNER)
     corner, corner_count = _band(curve, geometry, *_CORNER)
-    variance = 1 / max(corner_count, 1e-12) + _STAYS**2 / max(inner_count, 1e-12)
     inner_power, _ = _band(density, geometry, *_INNER)
     corner_power, _ = _band(density, geometry, *_CORNER)
     return np.asarray(
         (band * np.sqrt(2 * copies * count) > _PLATEAU_Z)
         & (corner * np.sqrt(2 * copies * corner_count) > _PLATEAU_Z - 1)
-        & (corner - _STAYS * inner > _STAYS_Z * np.sqrt(variance / (2 * copies)))
+        & (corner > _STAYS * inner)
         & (corner_power > _STAYS * inner_power)
     )
 
