@@ -54,7 +54,7 @@ def code_of(reason: Reason | None) -> int:
 #
 # How many drawn pairs they tell rightly, measured in blocks of 64 px and whole images
 # of 512: no signal 99.8 and 100 %; shared noise of 20 to 80 % 99.2 and 100 %, of 5 %
-# 0.6 and 100 % (hence the field is tested as a whole); identical 100 and 100 %.
+# 0 and 95 % (hence the field is tested as a whole); identical 100 and 100 %.
 # `benchmarks/frc_accuracy.py` (traps) measures whole images anew, goal 99 %.
 _POOLED_Z = 3.5  # of rings pooled from the innermost outwards
 _BEST_RING_Z = 4.2  # of a single ring, of which there are many: hence higher
