@@ -37,8 +37,8 @@ def joined(name: str) -> str:
 
 def test_frc_intervals() -> None:
     tables = frc_accuracy.interval_table(rows_of("frc_intervals.jsonl"))
-    for table in tables.split("\n\n"):
-        assert table in page("validation/frc.md")
+    for each in tables.split("\n\n"):
+        assert each in page("validation/frc.md")
 
 
 def test_real_pairs() -> None:
