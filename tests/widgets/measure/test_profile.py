@@ -10,6 +10,7 @@ from napari.utils.interactions import (
 )
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.widgets.calibrate import apply_pixel_size
 from napari_semsr.widgets.measure.profile import ProfilePanel
 from tests.children import LIMIT_MS
 
@@ -63,6 +64,18 @@ def test_a_drawn_line_is_measured_in_nm(panel, draw):
     distance = found.curves["field"]["distance (nm)"]
     np.testing.assert_allclose(distance[[0, -1]], (0, 500))
     assert found.origin == ("field",)
+
+
+def test_a_layer_is_told_as_it_is_now(panel, draw, model, run_panel):
+    draw(40, 10, 40, 110)
+    panel.live.value = False
+    layer = model.layers["field"]
+    layer.name = "other"
+    apply_pixel_size(layer, (5.0, 5.0), (0.25, 0.25))
+    run_panel(panel)
+    found = panel.findings()
+    assert list(found.curves) == ["other"]
+    assert str(found.numbers["Pixel size"]) == "5 nm ± 0.25 nm (calibrated)"
 
 
 class Mouse:

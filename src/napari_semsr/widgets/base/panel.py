@@ -303,7 +303,7 @@ class Panel(QWidget):
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
         self._found = Findings(title)
-        self._layers_read: list[Layer] = []  # layers that the form was read of
+        self._layers_read: dict[Layer, None] = {}  # that the form was read of
         self._measured: list[Layer] = []  # those that the result is of
         self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
         self._runners = self.runner, self.saver, self.looker
@@ -782,7 +782,7 @@ class Panel(QWidget):
         """
         if layer is not None:
             without_cache(layer)
-            self._layers_read.append(layer)
+            self._layers_read[layer] = None
         dims = self.viewer.dims
         return micrograph_from_layer(layer, dims, unturned=unturned, colour=colour)
 
@@ -970,7 +970,7 @@ class Panel(QWidget):
         self._layers_read.clear()
         make, show, *rest = self.job()
         under = None if self._input is None else self._input.value
-        read = list(dict.fromkeys(self._layers_read))
+        read = list(self._layers_read)
         begin = partial(self._begin, under, read, *rest)
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, show, is_run=True)

@@ -159,7 +159,7 @@ class ProfilePanel(Panel):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Line profile", "Measure")
         self.profiles: Profiles | None = None
-        self._known: dict[int, tuple[Any, Any, Micrograph, LineReader]] = {}
+        self._known: dict[int, tuple[Any, Any, LineReader]] = {}
         self._watched: Any = ()  # events of the layer of lines, and a callback there
         self._drawn: tuple[Any, ...] = ()  # what the plot shows
         self._lines: list[Line2D] = []  # its curves
@@ -307,13 +307,12 @@ class ProfilePanel(Panel):
 
     def _read(self, layer: Image) -> _ProfileRequest:
         """Read a layer with its place in the plane; its chunks are kept for later."""
+        image = self.micrograph(layer, unturned=True, colour=True)
         place = plane_at(layer, self.viewer.dims)
         kept = self._known.get(id(layer))
         if kept is None or kept[0] is not layer.data or kept[1] != place:
-            image = self.micrograph(layer, unturned=True, colour=True)
-            kept = (layer.data, place, image, LineReader(image.data))
+            kept = (layer.data, place, LineReader(image.data))
             self._known[id(layer)] = kept
-        image = kept[2]
         linear, shift = shown_by(layer)
         calibrated = is_calibrated(layer)
         k = nm_of(layer) if calibrated else np.ones(2)
@@ -321,7 +320,7 @@ class ProfilePanel(Panel):
         if calibrated and image.pixel_size_nm != size:
             image = image.replace(pixel_size_nm=size)
         return _ProfileRequest(
-            image, Affine.of(k[:, None] * linear, k * shift), kept[3]
+            image, Affine.of(k[:, None] * linear, k * shift), kept[2]
         )
 
     def _asked(self) -> tuple[Any, ...]:
