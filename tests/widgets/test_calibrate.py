@@ -24,12 +24,17 @@ def panel(model, hold) -> OpenMosaicPanel:
     return hold(OpenMosaicPanel(model))
 
 
-def test_apply_pixel_size_moves_the_origin_along():
-    layer = Image(IMAGE, scale=(2, 2), translate=(4, 6))
+@pytest.mark.parametrize(
+    ("affine", "origin"),
+    [(np.eye(3), (20, 60)), ([[2, 0, 3], [0, 4, 5], [0, 0, 1]], (27.5, 72.5))],
+    ids=["plain", "by napari's transform tool"],
+)
+def test_apply_pixel_size_moves_the_origin_along(affine, origin):
+    layer = Image(IMAGE, scale=(2, 2), translate=(4, 6), affine=affine)
     apply_pixel_size(layer, (10.0, 20.0))
     found = micrograph_from_layer(layer)
-    assert found.pixel_size_nm == (10.0, 20.0)
-    assert found.origin == (20.0, 60.0)
+    assert found.pixel_size_nm == pytest.approx((10.0, 20.0), rel=1e-12)
+    assert found.origin == pytest.approx(origin)
 
 
 @given(y=st.floats(0.1, 1e4), x=st.floats(0.1, 1e4), rows=st.floats(1, 30))
@@ -38,8 +43,10 @@ def test_line_length_counts_rows_and_columns_by_their_pitch(y, x, rows):
     assert line_length(line, (y, x)) == pytest.approx(np.hypot(rows * y, 2 * x))
 
 
-def test_scale_from_a_line_over_a_known_distance(panel, model):
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_scale_from_a_line_over_a_known_distance(panel, model, zoom):
     group = panel.calibrate
+    model.layers["field"].affine = np.diag([zoom, zoom, 1.0])
     group.draw_button.click()
     line = model.layers["Scale line"]
     assert line.mode == "add_line"

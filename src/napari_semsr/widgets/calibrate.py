@@ -55,6 +55,7 @@ from napari_semsr.widgets.layers import (
     nm_per_unit,
     provenance_of,
     show_scale_bar,
+    shown_by,
 )
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class PixelSizeEdit(QWidget):
 
 
 _LINE_LAYER = "Scale line"
-_GRID = ("units", "scale", "translate")
+_GRID = ("units", "scale", "translate", "affine")
 _ENDS = 2
 _OWNER = "Calibrate"
 
@@ -166,10 +167,12 @@ def apply_pixel_size(
     layer.metadata["micrograph"] = {**known, SIZE_ERROR_KEY: share}
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
-    scale[-2:] = size_nm
-    translate[-2:] *= scale[-2:] / old[-2:]
-    layer.scale = scale
-    layer.translate = translate
+    scale[-2:] = size_nm / _gain(layer)
+    ratio = scale[-2:] / old[-2:]
+    translate[-2:] *= ratio
+    affine = np.array(layer.affine.affine_matrix)
+    affine[-3:-1, -1] *= ratio
+    layer.scale, layer.translate, layer.affine = scale, translate, affine
     layer.units = (*layer.units[:-2], "nm", "nm")
 
 
@@ -178,7 +181,8 @@ def _grid_seen(viewer: "napari.viewer.Viewer", layer: Layer) -> NDArray[np.float
     shared = viewer.layers.units or layer.units
     pairs = zip(layer.units[-2:], shared[-2:], strict=True)
     k = [(nm_per_unit(own) or 1) / (nm_per_unit(one) or 1) for own, one in pairs]
-    return np.array([layer.scale[-2:], layer.translate[-2:]]) * k
+    linear, shift = shown_by(layer)
+    return np.array([np.diag(linear), shift]) * k
 
 
 @contextmanager
@@ -225,11 +229,9 @@ def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
 
 def _lies_on(item: Layer, layer: Layer) -> bool:
     """Whether vertices, or pixels, of the one are pixels of the other."""
-    return (
-        np.allclose(item.scale[-2:], layer.scale[-2:])
-        and np.allclose(item.translate[-2:], layer.translate[-2:])
-        and tuple(item.units[-2:]) == tuple(layer.units[-2:])
-    )
+    pairs = zip(shown_by(item), shown_by(layer), strict=True)
+    alike = tuple(item.units[-2:]) == tuple(layer.units[-2:])
+    return alike and all(np.allclose(one, other) for one, other in pairs)
 
 
 def _lying_on(viewer: "napari.viewer.Viewer", image: Image) -> list[Layer]:
@@ -252,9 +254,14 @@ def _lying_on(viewer: "napari.viewer.Viewer", image: Image) -> list[Layer]:
     return found
 
 
+def _gain(layer: Layer) -> NDArray[np.float64]:
+    """How many times as large as its scale says pixels are, by napari's transform."""
+    return np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
+
+
 def _pitch(layer: Layer) -> NDArray[np.float64]:
     """Pixel size of a layer in nm, or in the pixels that it counts in."""
-    return np.asarray(layer.scale[-2:]) * nm_of(layer)
+    return np.asarray(layer.scale[-2:]) * _gain(layer) * nm_of(layer)
 
 
 def _needs_lengths(made: Provenance | None) -> bool:
@@ -524,7 +531,9 @@ class CalibrateGroup(Form):
         layer: Any = self.layer.value
         micrograph = micrograph_from_layer(layer)
         line = self._line_layer()
-        grid = {name: getattr(layer, name)[-2:] for name in _GRID}
+        linear, shift = shown_by(layer)
+        units = layer.units[-2:]
+        grid = {"units": units, "scale": np.diag(linear), "translate": shift}
         if line is None:
             width = max(micrograph.shape) / 300
             line = draw_lines(self._viewer, _LINE_LAYER, width, **grid)
