@@ -219,6 +219,23 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     assert tuple(finer.scale) == (0.5, 0.5)
 
 
+def test_what_was_saved_without_its_size_is_told(
+    model, hold, run_panel, finish, choose, tmp_path
+):
+    field = model.add_image(grain((96, 96)), name="field")
+    group, restore = hold(OpenMosaicPanel(model)).calibrate, hold(RestorePanel(model))
+    run_panel(restore)
+    choose(tmp_path / "sharp.ome.tif", ".ome.tif")
+    restore.save_button.click()
+    finish(restore)
+    assert not restore.unsaved.text()
+    group.layer.value, group.pixel_size.value = field, (5.0, 5.0)
+    group.apply_button.click()
+    assert "field · wiener" in restore.unsaved.text()
+    group.undo_button.click()
+    assert not restore.unsaved.text()
+
+
 CORNERS = np.array([[0, 0], [0, 50], [30, 0], [30, 50.0]])
 
 

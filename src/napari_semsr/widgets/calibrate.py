@@ -47,15 +47,17 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     MARK_KEY,
     draw_lines,
+    gain_of,
     grey_layers,
     image_layers,
     is_calibrated,
     micrograph_from_layer,
-    nm_of,
     nm_per_unit,
+    pitch_of,
     provenance_of,
     show_scale_bar,
     shown_by,
+    size_error_of,
 )
 
 if TYPE_CHECKING:
@@ -161,19 +163,25 @@ def apply_pixel_size(
     layer: Layer, size_nm: ArrayLike, error_nm: ArrayLike | None = None
 ) -> None:
     """Calibrate a layer in place; what lies over it must be calibrated alike."""
-    about = layer.metadata.get("micrograph")
     share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
-    known = about if isinstance(about, dict) else {}
-    layer.metadata["micrograph"] = {**known, SIZE_ERROR_KEY: share}
+    _tell_size_error(layer, {SIZE_ERROR_KEY: share})
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
-    scale[-2:] = size_nm / _gain(layer)
+    scale[-2:] = size_nm / gain_of(layer)
     ratio = scale[-2:] / old[-2:]
     translate[-2:] *= ratio
     affine = np.array(layer.affine.affine_matrix)
     affine[-3:-1, -1] *= ratio
     layer.scale, layer.translate, layer.affine = scale, translate, affine
     layer.units = (*layer.units[:-2], "nm", "nm")
+
+
+def _tell_size_error(layer: Layer, told: dict[str, Any]) -> None:
+    """Say how sure a layer's pixel size is, or nothing of it."""
+    about = layer.metadata.get("micrograph")
+    known = about if isinstance(about, dict) else {}
+    known = {key: value for key, value in known.items() if key != SIZE_ERROR_KEY}
+    layer.metadata["micrograph"] = known | told
 
 
 def _grid_seen(viewer: "napari.viewer.Viewer", layer: Layer) -> NDArray[np.float64]:
@@ -246,22 +254,12 @@ def _lying_on(viewer: "napari.viewer.Viewer", image: Image) -> list[Layer]:
         if of in names:
             alike = is_calibrated(item) == is_calibrated(image)
             lies = of == image.name and alike
-            lies = lies and np.allclose(_pitch(item), _pitch(image))
+            lies = lies and np.allclose(pitch_of(item), pitch_of(image))
         else:
             helps = item in own or of or item.metadata.get(HELPER_KEY)
             lies = bool(helps) and _lies_on(item, image)
         found += [item] if lies else []
     return found
-
-
-def _gain(layer: Layer) -> NDArray[np.float64]:
-    """How many times as large as its scale says pixels are, by napari's transform."""
-    return np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
-
-
-def _pitch(layer: Layer) -> NDArray[np.float64]:
-    """Pixel size of a layer in nm, or in the pixels that it counts in."""
-    return np.asarray(layer.scale[-2:]) * _gain(layer) * nm_of(layer)
 
 
 def _needs_lengths(made: Provenance | None) -> bool:
@@ -297,7 +295,7 @@ def _made_of(
         if lengths:
             outdated.append(layer)
             continue
-        one, other = _pitch(layer), _pitch(source)
+        one, other = pitch_of(layer), pitch_of(source)
         shapes = [np.array(item.extent.data[1][-2:]) + 1 for item in (layer, source)]
         if np.allclose(one, other) or np.allclose(one * shapes[0], other * shapes[1]):
             found.append(layer)
@@ -452,10 +450,10 @@ class CalibrateGroup(Form):
             lying = _lying_on(self._viewer, one)
             if line is not None and one is layer and _lies_on(line, one):
                 lying.append(line)
-            own = np.array(size) * _pitch(one) / _pitch(layer)
+            own = np.array(size) * pitch_of(one) / pitch_of(layer)
             sizes |= dict.fromkeys((one, *lying), own)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in sizes}
-        about = {item: item.metadata.get("micrograph", {}) for item in sizes}
+        errors = {item: size_error_of(item) for item in sizes}
         hidden = [item for item in outdated if item.visible]
         group, history = ref(self), self._history
 
@@ -463,8 +461,8 @@ class CalibrateGroup(Form):
             alive = group()
             if alive is not None:
                 alive.give_back(old)
-                for item, told in about.items():
-                    item.metadata["micrograph"] = told
+                for item, told in errors.items():
+                    _tell_size_error(item, told)
                 for item in hidden:
                     item.visible = True
 
@@ -506,6 +504,7 @@ class CalibrateGroup(Form):
         self.layer.value = layer
         self._show_size(layer)
         show_scale_bar(self._viewer)
+        self._panel.session.changed.emit()  # what was saved before is not any longer
         now, mixed = self.pixel_size.value, mixed_text(self._viewer)
         names = ", ".join(item.name for item in others)
         along = f" What was made of it goes along: {names}." if others else ""

@@ -93,6 +93,18 @@ def nm_of(layer: Layer) -> NDArray[np.float64]:
     return np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
 
 
+def gain_of(layer: Layer) -> NDArray[Any]:
+    """How many times as large as its scale says pixels are, by napari's transform."""
+    gain: NDArray[Any] = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
+    return gain
+
+
+def pitch_of(layer: Layer) -> NDArray[Any]:
+    """Pixel size of a layer in nm, or in the pixels that it counts in."""
+    pitch: NDArray[Any] = layer.scale[-2:] * gain_of(layer) * nm_of(layer)
+    return pitch
+
+
 def image_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
     """Image layers but for our helpers, in the order of the list."""
     kinds = (*_GREY, "map")
@@ -345,8 +357,6 @@ def micrograph_from_layer(
     if not hasattr(shown, "dask"):
         shown = np.asanyarray(shown)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
-    about = layer.metadata.get("micrograph")
-    known = isinstance(about, dict) and SIZE_ERROR_KEY in about
     return Micrograph(
         data=_Luminance(shown) if as_colour else _grey(layer, shown),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
@@ -354,10 +364,16 @@ def micrograph_from_layer(
         provenance=provenance_of(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
-        # how sure its pixel size is
-        metadata={SIZE_ERROR_KEY: about[SIZE_ERROR_KEY]} if known else {},
+        metadata=size_error_of(layer),
         path=file_of(layer),
     )
+
+
+def size_error_of(layer: Layer) -> dict[str, Any]:
+    """Give the entry that says how sure a layer's pixel size is, if there is one."""
+    about = layer.metadata.get("micrograph")
+    known = isinstance(about, dict) and SIZE_ERROR_KEY in about
+    return {SIZE_ERROR_KEY: about[SIZE_ERROR_KEY]} if known else {}
 
 
 def file_of(layer: Layer) -> str | None:

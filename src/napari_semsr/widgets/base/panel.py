@@ -867,7 +867,7 @@ class Panel(QWidget):
                 self.saver.start(f"Save {layer.name}", make, request)
 
     def _show_saved(self, layer: Image, saved: Converted) -> None:
-        note_saved(layer.metadata, Path(saved.output))
+        note_saved(layer.metadata, saved)
         self._show_unsaved()
         self.notify(f"{layer.name} is saved as {saved.output}.")
 

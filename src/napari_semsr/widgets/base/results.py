@@ -53,6 +53,7 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     is_calibrated,
     layer_keywords,
+    pitch_of,
     settle_colour_bars,
     settle_scale_bar,
     show_colour_bar,
@@ -136,11 +137,28 @@ def keep_results_in(folder: Path | None) -> None:
 
 
 def is_unsaved(layer: Layer) -> bool:
-    """Whether a finished layer is nowhere but in memory and temporary folders."""
+    """Whether a finished layer is nowhere but in memory and temporary folders.
+
+    One that was given its pixel size since is, but for an open project that keeps it.
+    """
     found = layer.metadata
-    path, saved = found.get(STORE_KEY), found.get(SAVED_KEY) or found.get(LIVE_KEY)
-    path = None if STRENGTH_KEY in found else path  # the store has it at full strength
-    return not saved and (not path or is_temporary(path))
+    store = None if STRENGTH_KEY in found else found.get(STORE_KEY)  # at full strength
+    places = [Path(place) for place in (found.get(SAVED_KEY), store) if place]
+    if _is_sized_anew(layer):
+        places = [place for place in places if place.parent in _project]
+    temporary = all(is_temporary(str(place)) for place in places)
+    return temporary and not found.get(LIVE_KEY)
+
+
+def _is_sized_anew(layer: Layer) -> bool:
+    """Whether a layer has another pixel size than where it was written."""
+    about, sized = layer.metadata.get("micrograph"), is_calibrated(layer)
+    if not isinstance(about, dict) or "pixel_size_nm" not in about:
+        return False
+    written = about["pixel_size_nm"]
+    if written is None or not sized:
+        return sized or written is not None
+    return not np.allclose(written, pitch_of(layer))
 
 
 def is_kept(layer: Layer) -> bool:

@@ -23,7 +23,7 @@ from napari_semsr.io import (
     output_kind,
     project_folder,
 )
-from napari_semsr.jobs import save_job
+from napari_semsr.jobs import Converted, save_job
 from napari_semsr.widgets.base.places import begin_at, note_chosen
 from napari_semsr.widgets.layers import (
     look_of,
@@ -132,10 +132,13 @@ def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None
         raise OptionError(msg)
 
 
-def note_saved(metadata: dict[str, Any], path: Path) -> None:
+def note_saved(metadata: dict[str, Any], saved: Converted) -> None:
     """Note in a layer's metadata where it was saved; a picture has not all of it."""
-    if output_kind(path) != "png":
-        metadata[SAVED_KEY] = str(path)
+    if output_kind(Path(saved.output)) != "png":
+        metadata[SAVED_KEY] = saved.output
+        about = metadata.get("micrograph")
+        if isinstance(about, dict):
+            metadata["micrograph"] = {**about, "pixel_size_nm": saved.pixel_size_nm}
 
 
 @told_in_panel_words()
@@ -152,8 +155,8 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
         raise WriteError(msg)
     check_place(image, layer.metadata, settled)
     check_stack(layer, settled)
-    run(save_job((image, *more) if more else image, settled))
-    note_saved(attributes.get("metadata", {}), settled)
+    saved = run(save_job((image, *more) if more else image, settled))
+    note_saved(attributes.get("metadata", {}), saved)
     return [str(settled)]
 
 
