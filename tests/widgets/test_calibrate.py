@@ -10,6 +10,7 @@ from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets.calibrate import apply_pixel_size, line_length
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import lying_over, micrograph_from_layer
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -217,6 +218,32 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     group.undo_button.click()
     assert set(sizes(model).values()) == {None}
     assert tuple(finer.scale) == (0.5, 0.5)
+
+
+def test_what_was_made_since_goes_back_with_a_size(model, hold, run_panel):
+    field = model.add_image(grain((96, 96)), name="field")
+    opener = hold(OpenMosaicPanel(model))
+    group = opener.calibrate
+
+    def apply(size):
+        group.layer.value, group.pixel_size.value = field, (size, size)
+        group.apply_button.click()
+
+    apply(10.0)
+    run_panel(hold(RestorePanel(model)))
+    spectra = hold(SpectrumPanel(model))
+    spectra.layers.value = [field]
+    run_panel(spectra)
+    plane = model.layers["field · spectrum"]
+    assert plane.visible
+    group.undo_button.click()
+    assert sizes(model)["field · wiener"] is None
+    assert tuple(model.layers["field · wiener"].scale) == (1, 1)
+    assert not plane.visible
+    assert f"make it anew: {plane.name}." in opener.status.text()
+    apply(5.0)
+    assert sizes(model)["field · wiener"] == (5.0, 5.0)
+    assert f"make it anew: {plane.name}." in opener.status.text()
 
 
 def test_what_was_saved_without_its_size_is_told(

@@ -165,15 +165,20 @@ def apply_pixel_size(
     """Calibrate a layer in place; what lies over it must be calibrated alike."""
     share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
     _tell_size_error(layer, {SIZE_ERROR_KEY: share})
+    _resize(layer, size_nm, ("nm", "nm"))
+
+
+def _resize(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
+    """Give a layer pixels of a size in some units, its first one where it lies."""
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
-    scale[-2:] = size_nm / gain_of(layer)
+    scale[-2:] = size / gain_of(layer)
     ratio = scale[-2:] / old[-2:]
     translate[-2:] *= ratio
     affine = np.array(layer.affine.affine_matrix)
     affine[-3:-1, -1] *= ratio
     layer.scale, layer.translate, layer.affine = scale, translate, affine
-    layer.units = (*layer.units[:-2], "nm", "nm")
+    layer.units = (*layer.units[:-2], *units)
 
 
 def _tell_size_error(layer: Layer, told: dict[str, Any]) -> None:
@@ -289,11 +294,12 @@ def _made_of(
             for item in step.inputs[: None if lengths else 1]
         )
         moved = any(step.job == "register" for step in steps)
-        unlike = is_calibrated(layer) != is_calibrated(source)
-        if layer is source or not known or moved or unlike:
+        if layer is source or not known or moved:
             continue
         if lengths:
             outdated.append(layer)
+            continue
+        if is_calibrated(layer) != is_calibrated(source):
             continue
         one, other = pitch_of(layer), pitch_of(source)
         shapes = [np.array(item.extent.data[1][-2:]) + 1 for item in (layer, source)]
@@ -442,29 +448,18 @@ class CalibrateGroup(Form):
     def _calibrate(
         self, size: tuple[float, float], error: tuple[float, float] | None = None
     ) -> None:
-        layer, line = self.layer.value, self._line_layer()
+        layer = self.layer.value
         before = micrograph_from_layer(layer)
-        sizes: dict[Layer, NDArray[np.float64]] = {}
-        made, outdated = _made_of(self._viewer, layer)
-        for one in (layer, *made):
-            lying = _lying_on(self._viewer, one)
-            if line is not None and one is layer and _lies_on(line, one):
-                lying.append(line)
-            own = np.array(size) * pitch_of(one) / pitch_of(layer)
-            sizes |= dict.fromkeys((one, *lying), own)
-        old = {item: {name: getattr(item, name) for name in _GRID} for item in sizes}
-        errors = {item: size_error_of(item) for item in sizes}
+        ratios, outdated = self._along(layer)
+        old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
+        errors = {item: size_error_of(item) for item in ratios}
         hidden = [item for item in outdated if item.visible]
         group, history = ref(self), self._history
 
         def undo() -> None:
             alive = group()
             if alive is not None:
-                alive.give_back(old)
-                for item, told in errors.items():
-                    _tell_size_error(item, told)
-                for item in hidden:
-                    item.visible = True
+                alive.give_back(old, errors, hidden)
 
         def possible() -> bool:
             return is_alive(group()) and layer in history.layers
@@ -472,26 +467,60 @@ class CalibrateGroup(Form):
         text = f"pixel size of {layer.name}"
         history.add(Step(text, undo, possible, owner=_OWNER))
         with _view_kept(self._viewer, layer):
-            for item, own in sizes.items():
-                share = None if error is None else np.array(error) * own / size
-                apply_pixel_size(item, own, share)
+            for item, ratio in ratios.items():
+                share = None if error is None else np.array(error) * ratio
+                apply_pixel_size(item, np.array(size) * ratio, share)
         for item in outdated:
             item.visible = False
-        self._show_changed(sizes, before.pixel_size_nm, outdated)
+        self._show_changed(ratios, before.pixel_size_nm, outdated)
+
+    def _along(
+        self, layer: Image
+    ) -> tuple[dict[Layer, NDArray[np.float64]], list[Image]]:
+        """Find what a new size goes along to, with its pixels over those of the layer.
+
+        The layer itself comes first; what the size outdates is listed apart.
+        """
+        line, (made, outdated) = self._line_layer(), _made_of(self._viewer, layer)
+        ratios: dict[Layer, NDArray[np.float64]] = {}
+        for one in (layer, *made):
+            lying = _lying_on(self._viewer, one)
+            if line is not None and one is layer and _lies_on(line, one):
+                lying.append(line)
+            ratios |= dict.fromkeys((one, *lying), pitch_of(one) / pitch_of(layer))
+        return ratios, outdated
 
     def undo(self) -> None:
         """Take the last change back."""
         with self._panel.told():
             self._history.undo(_OWNER)
 
-    def give_back(self, grids: dict[Layer, dict[str, Any]]) -> None:
-        """Give layers the grids that they had; the first is the one that was sized."""
+    def give_back(
+        self,
+        grids: dict[Layer, dict[str, Any]],
+        errors: dict[Layer, dict[str, Any]],
+        hidden: Sequence[Layer],
+    ) -> None:
+        """Give layers the grids that they had; the first is the one that was sized.
+
+        What was made of it since goes along, or is outdated; what was `hidden` is not.
+        """
         layer: Any = next(iter(grids))
         before = micrograph_from_layer(layer)
+        ratios, outdated = self._along(layer)
+        since = [item for item in ratios if item not in grids]
+        outdated = [item for item in outdated if item not in hidden]
         with _view_kept(self._viewer, layer):
             for item, name in product(grids, _GRID):
                 setattr(item, name, grids[item][name])
-        self._show_changed(grids, before.pixel_size_nm)
+            size = layer.scale[-2:] * gain_of(layer)
+            for item in since:
+                _resize(item, size * ratios[item], layer.units[-2:])
+        for item, told in (errors | dict.fromkeys(since, errors[layer])).items():
+            _tell_size_error(item, told)
+        for item in (*hidden, *outdated):
+            item.visible = item in hidden
+        self._show_changed([*grids, *since], before.pixel_size_nm, outdated)
 
     def _show_changed(
         self,
