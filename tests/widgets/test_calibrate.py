@@ -220,6 +220,23 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     assert tuple(finer.scale) == (0.5, 0.5)
 
 
+@pytest.mark.parametrize("how", ["opened", "copied"])
+def test_another_image_of_the_same_name_leaves_results_alone(
+    model, hold, run_panel, how
+):
+    first = model.add_image(grain((96, 96)), name="scan")
+    group = hold(OpenMosaicPanel(model)).calibrate
+    run_panel(hold(RestorePanel(model)))
+    first.name, made = "sample A", {} if how == "opened" else first.metadata
+    second = model.add_image(grain((96, 96), seed=5), name="scan", metadata=made)
+    for layer, size in ((second, 5.0), (first, 8.0)):
+        group.layer.value, group.pixel_size.value = layer, (size, size)
+        group.apply_button.click()
+        given = None if layer is second else (8.0, 8.0)
+        assert sizes(model)["scan · wiener"] == given
+    assert sizes(model)["scan"] == (5.0, 5.0)
+
+
 def test_what_was_made_since_goes_back_with_a_size(model, hold, run_panel):
     field = model.add_image(grain((96, 96)), name="field")
     opener = hold(OpenMosaicPanel(model))

@@ -10,6 +10,7 @@ import napari_semsr
 from napari_semsr.core.micrograph import InputRecord, Provenance
 from napari_semsr.io import SAVED_KEY
 from napari_semsr.widgets.crop import CropPanel
+from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
@@ -65,6 +66,17 @@ def test_a_map_that_the_user_kept_stays(frc, model, run_panel, how):
     assert kept in model.layers
     new = MAP if how == "renamed" else f"{MAP} 2"
     assert set(names(model)) == {"first", "second", kept.name, new, FAILED}
+
+
+def test_a_map_of_another_image_of_the_same_name_stays(frc, model, run_panel, add):
+    run_panel(frc)
+    first, second, earlier, _ = model.layers
+    again = [micrograph_from_layer(layer) for layer in (first, second)]
+    first.name, second.name = "a", "b"
+    frc.second.value, frc.first.value = (add(model, image) for image in again)
+    run_panel(frc)
+    assert earlier in model.layers
+    assert names(model).count(f"{MAP} 2") == 1
 
 
 def test_failed_blocks_are_shown_by_a_tick(frc, model, run_panel):

@@ -46,9 +46,12 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     MARK_KEY,
+    SOURCES_KEY,
     draw_lines,
+    file_of,
     gain_of,
     grey_layers,
+    identity_of,
     image_layers,
     is_calibrated,
     micrograph_from_layer,
@@ -252,13 +255,14 @@ def _lying_on(viewer: "napari.viewer.Viewer", image: Image) -> list[Layer]:
 
     Of what names no image that is open, all that lies on its pixels.
     """
-    names, own = {item.name for item in viewer.layers}, explaining(viewer, image)
+    own = explaining(viewer, image)
+    names = {name for item in viewer.layers for name in (item.name, identity_of(item))}
     found = []
     for item in viewer.layers:
         of = item.metadata.get(MARK_KEY)
         if of in names:
             alike = is_calibrated(item) == is_calibrated(image)
-            lies = of == image.name and alike
+            lies = of in (image.name, identity_of(image)) and alike
             lies = lies and np.allclose(pitch_of(item), pitch_of(image))
         else:
             helps = item in own or of or item.metadata.get(HELPER_KEY)
@@ -284,12 +288,15 @@ def _made_of(
     with the pixel size of before are listed apart, whichever input it was.
     """
     own, found, outdated = provenance_of(source), [], []
+    path = file_of(source)  # of what was read from files, by which alone it is known
+    wanted = identity_of(source), path and (source.name, path)
     for layer in image_layers(viewer):
         made = provenance_of(layer)
         steps = () if made is None else tuple(made.steps())
-        lengths = _needs_lengths(made)
+        lengths, sources = _needs_lengths(made), layer.metadata.get(SOURCES_KEY, {})
         known = any(
-            item.provenance == own and (own is not None or item.name == source.name)
+            (item.provenance is not None and item.provenance == own)
+            or sources.get(item.name, (item.name, item.path)) in wanted
             for step in steps
             for item in step.inputs[: None if lengths else 1]
         )

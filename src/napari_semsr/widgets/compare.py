@@ -48,12 +48,14 @@ from napari_semsr.widgets.base import (
     push_button,
 )
 from napari_semsr.widgets.layers import (
+    SOURCES_KEY,
     field_in_view,
     free_name,
     image_layers,
     plane_at,
     planes_of,
     shown_by,
+    sources_of,
     step_before,
     without_cache,
 )
@@ -557,6 +559,7 @@ class CompareControls(Form):
             contrast_limits=(-most, most),
         )
         layer.metadata[DRAWN_KEY] = [p for one in layers for p in _stores_of(one)]
+        layer.metadata[SOURCES_KEY] = sources_of(layers)
         layer.colorbar.visible = True
         self._panel.show_status(
             f"Added {layer.name}: green is more, magenta is less, to "

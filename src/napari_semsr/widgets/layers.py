@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -564,7 +565,26 @@ def is_calibrated(layer: Layer) -> bool:
 
 
 MARK_KEY = "semsr landmarks"
-"""Entry of a layer's metadata: name of the image on whose pixels it marks something."""
+"""Entry of a layer's metadata: the image on whose pixels it marks something.
+
+Its identity; its name where an earlier version wrote it.
+"""
+IDENTITY_KEY = "semsr identity"
+"""Entry of a layer's metadata: what tells it from all others."""
+SOURCES_KEY = "semsr sources"
+"""Entry of a layer's metadata: what it was made of, by the names in its history."""
+
+
+def identity_of(layer: Layer) -> str:
+    """Tell a layer from all others, whatever they are called; a project keeps it."""
+    return str(layer.metadata.setdefault(IDENTITY_KEY, uuid.uuid4().hex))
+
+
+def sources_of(layers: Sequence[Layer]) -> dict[str, str]:
+    """Give the identities of layers, and of what they were made of, by their names."""
+    before = [layer.metadata.get(SOURCES_KEY, {}) for layer in layers]
+    found = {name: known for one in before for name, known in one.items()}
+    return found | {layer.name: identity_of(layer) for layer in layers}
 
 
 def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
@@ -573,7 +593,7 @@ def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
     `of`: the layer that shows the image, or that it is a part of.
     """
     return {
-        "metadata": {HELPER_KEY: panel, MARK_KEY: of.name},
+        "metadata": {HELPER_KEY: panel, MARK_KEY: identity_of(of)},
         "scale": image.scale,
         "translate": image.origin,
         "units": (image.unit, image.unit),

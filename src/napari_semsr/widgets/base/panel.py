@@ -104,7 +104,9 @@ from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import RUN_KEY
 from napari_semsr.widgets.layers import (
     NO_IMAGE,
+    SOURCES_KEY,
     grey_layers,
+    identity_of,
     image_layers,
     kind_of,
     look_of,
@@ -112,6 +114,7 @@ from napari_semsr.widgets.layers import (
     network_of,
     planes_of,
     say_plane,
+    sources_of,
     without_cache,
 )
 
@@ -465,20 +468,21 @@ class Panel(QWidget):
     @contextmanager
     def in_place(
         self,
-        of: str,
+        *of: Layer | str,
         path: Path | None = None,
-        *,
         by: str = "",
         leader: Layer | None = None,
     ) -> Iterator[list[Layer]]:
-        """Add layers of an input within, in place of those of an earlier run on it.
+        """Add layers of inputs within, in place of those of an earlier run on them.
 
         Gives the earlier ones, to be taken away first. What the user renamed or saved
         stays, but for a layer of the very store `path`. The order of layers and the
         view are kept. `by`: the panel whose layers they are, by default this one.
         `leader`: a result beside those of earlier runs, which the added ones explain.
         """
-        layers, run = self.viewer.layers, {"by": by or self.title, "of": of}
+        layers = self.viewer.layers
+        names = [one if isinstance(one, str) else identity_of(one) for one in of]
+        run = {"by": by or self.title, "of": " and ".join(names)}
         places = {
             item.name: place
             for place, item in enumerate(layers)
@@ -659,7 +663,9 @@ class Panel(QWidget):
         """Bring the lists up to date; napari holds this panel only weakly."""
         if is_alive(self):
             if self._adding and event.type == "inserted":
-                event.value.metadata.setdefault(MADE_KEY, self.title)
+                about = event.value.metadata
+                about.setdefault(MADE_KEY, self.title)
+                about.setdefault(SOURCES_KEY, sources_of(self._measured))
                 self._laid.append(event.value)
             for box in self._boxes:
                 box.reset_choices()

@@ -49,6 +49,7 @@ from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
 from napari_semsr.widgets.base.temporary import is_temporary, make_temporary
 from napari_semsr.widgets.layers import (
+    IDENTITY_KEY,
     fill_view,
     grey_layers,
     is_calibrated,
@@ -483,6 +484,9 @@ def watch_images(viewer: "napari.components.ViewerModel") -> None:
 
 def _show_inserted(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
     """Show bars with an image, and the image among others."""
+    known = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
+    if known.count(layer.metadata.get(IDENTITY_KEY)) > 1:  # a copy is another layer
+        layer.metadata.pop(IDENTITY_KEY, None)
     settle_colour_bars(viewer)
     images = grey_layers(viewer)
     if layer not in images:

@@ -900,9 +900,9 @@ class EnhancePanel(Panel):
         for kind, opened in enhanced.maps.items():
             assert self.live is not None  # noqa: S101 - it was drawn
             name = self.live.layer.name
-            both = f"{self.live.made[0].name} and {name}"
+            both = self.live.made[0], self.live.layer
             by = "" if kind == "misfit" else "Trust"  # which may ask for it again
-            with self.in_place(f"{kind} of {both}", by=by) as earlier:
+            with self.in_place(kind, *both, by=by) as earlier:
                 yield from self.take_away(earlier)
                 title = result_name(self.viewer, name, f"{kind} (%)")
                 layer = add_opened(self.viewer, opened, name=title)

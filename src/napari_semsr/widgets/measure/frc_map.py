@@ -57,6 +57,7 @@ from napari_semsr.widgets.base import (
     push_button,
 )
 from napari_semsr.widgets.layers import (
+    SOURCES_KEY,
     colour_bar_parts,
     file_of,
     free_name,
@@ -73,6 +74,7 @@ from napari_semsr.widgets.layers import (
     same_unit,
     show_colour_bar,
     show_scale_bar,
+    sources_of,
     step_before,
 )
 from napari_semsr.widgets.measure.regions import (
@@ -400,12 +402,13 @@ class FrcMapPanel(Panel):
             inputs=tuple(item for made in past for item in made.inputs),
         )
         made = grid.replace(data=apart, look=look, provenance=told)
-        with self.in_place(f"{before.name} and {after.name}") as earlier:
+        with self.in_place(*maps) as earlier:
             for _ in self.take_away(earlier):
                 pass
             name = f"{after.name} \N{MINUS SIGN} {before.name}"
             keywords = layer_keywords(made, name=free_name(self.viewer, name))
-            keywords["metadata"] |= {_DIFFERENCE_KEY: True}
+            about = {_DIFFERENCE_KEY: True, SOURCES_KEY: sources_of(maps)}
+            keywords["metadata"] |= about
             shown = self.viewer.add_image(made.array(), **keywords)
         show_colour_bar(shown)
         return shown
@@ -418,7 +421,7 @@ class FrcMapPanel(Panel):
         if layer in self.viewer.layers:
             where = "the map lies over the image"
             result, name = report.result, report.images[0]
-            with self.in_place(" and ".join(report.images)) as earlier:
+            with self.in_place(*self._measured) as earlier:
                 yield from self.take_away(earlier)
                 if self._found_none:
                     where = "so no map is shown"

@@ -144,7 +144,7 @@ class GapsPanel(TruthPanel):
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
         self._marks = None
-        with self.in_place(layer.name) as earlier:
+        with self.in_place(layer) as earlier:
             yield from self.take_away(earlier)
             if gaps:
                 ends = np.array([gap.ends_px for gap in gaps])

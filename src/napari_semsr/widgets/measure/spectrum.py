@@ -279,9 +279,10 @@ class SpectrumPanel(Panel):
         self.spectra = spectra
         yield from self._draw(spectra)
         replaced = True
-        laid = zip(spectra.images, spectra.parts, spectra.planes, strict=False)
-        for place, (image, part, plane) in enumerate(laid, start=1):
-            with self.in_place(image.name) as earlier:
+        images = zip(layers, spectra.images, spectra.parts, strict=True)
+        laid = zip(images, spectra.planes, strict=False)
+        for place, ((of, image, part), plane) in enumerate(laid, start=1):
+            with self.in_place(of) as earlier:
                 yield from self.take_away(earlier)
                 layer = _add_spectrum_layer(self.viewer, image, plane, place=place)
                 yield

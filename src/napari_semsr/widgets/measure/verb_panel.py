@@ -288,7 +288,7 @@ class VerbPanel(Panel):
         for other in others:
             figures = {**figures, **declared_figures(other)}
         if isinstance(report, MapMade) and outcome.written is not None:
-            yield from self._add_map(report, outcome.written.opened)
+            yield from self._add_map(outcome.written.opened)
         elif outcome.written is not None:
             yield from self._add_image(layer, outcome, outcome.written)
             if self.output is not None:
@@ -310,12 +310,12 @@ class VerbPanel(Panel):
             more=self.legend(report),
         )
 
-    def _add_map(self, report: MapMade, opened: Opened) -> Iterator[None]:
+    def _add_map(self, opened: Opened) -> Iterator[None]:
         """Add a map over the images, in the place of the one before."""
         # its kind, what it is of, its unit in brackets
         kind, _, rest = opened.micrograph.name.partition(" of ")
         source, _, unit = rest.rpartition(" (")
-        with self.in_place(f"{kind} of {' and '.join(report.images)}") as earlier:
+        with self.in_place(kind, *self._measured) as earlier:
             yield from self.take_away(earlier)
             title = result_name(self.viewer, source, f"{kind} ({unit}")
             shown = add_opened(self.viewer, opened, name=title)

@@ -81,6 +81,7 @@ from napari_semsr.widgets.layers import (
     fill_view,
     free_name,
     grey_layers,
+    identity_of,
     is_calibrated,
     is_exposure,
     is_in_view,
@@ -296,7 +297,7 @@ class LandmarkControls(Form):
                 "size": 12,
                 "anchor": "upper_left",
             },
-            metadata={MARK_KEY: image.name},
+            metadata={MARK_KEY: identity_of(image)},
         )
         layer.events.data.connect(self._on_data)
         for name in _GRID:
@@ -801,8 +802,7 @@ class RegisterPanel(Panel):
             gamma=moving.gamma,
         )
         yield
-        of = f"{moving.name} on {fixed.name}"
-        with self.in_place(of, leader=layer) as earlier:
+        with self.in_place(moving, fixed, leader=layer) as earlier:
             yield from self.take_away(earlier)
             about = found.registration
             for made in self._add_helpers(about, layer, outcome.opened, moving.name):

@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject
 
 from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, label_path
 from napari_semsr.widgets.base import JobRunner, Opened, Panel, is_alive, open_store
-from napari_semsr.widgets.layers import MARK_KEY, show_colour_bar
+from napari_semsr.widgets.layers import MARK_KEY, identity_of, show_colour_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ class Coverage(QObject):
             translate=mosaic.translate,
             units=mosaic.units,
             axis_labels=mosaic.axis_labels,
-            metadata={HELPER_KEY: _NAME, BAR_KEY: True, MARK_KEY: mosaic.name},
+            metadata={HELPER_KEY: _NAME, BAR_KEY: True, MARK_KEY: identity_of(mosaic)},
             cache=False,
         )
         show_colour_bar(layer)

@@ -477,7 +477,7 @@ class StitchMosaicPanel(Panel):
             ours = Path(layer.metadata[FOLDER_KEY]) == folder
             if ours and mosaic.pixel_size_nm and not is_calibrated(layer):
                 apply_pixel_size(layer, mosaic.pixel_size_nm)
-        with self.in_place(str(folder), Path(made.output)) as earlier:
+        with self.in_place(str(folder), path=Path(made.output)) as earlier:
             yield from self.take_away(earlier)
             if outcome.beside is not None:
                 title = free_name(self.viewer, f"{name} height")
