@@ -237,6 +237,27 @@ def test_another_image_of_the_same_name_leaves_results_alone(
     assert sizes(model)["scan"] == (5.0, 5.0)
 
 
+def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
+    model.add_image(grain((96, 96)), name="field")
+    opener, restore = hold(OpenMosaicPanel(model)), hold(RestorePanel(model))
+    group = opener.calibrate
+    group.pixel_size.value = (4.0, 4.0)
+    group.apply_button.click()
+    restore.run_button.click()
+    group.pixel_size.value = (5.0, 5.0)
+    for button in (group.apply_button, group.undo_button):
+        opener.show_status("")
+        button.click()
+        assert "Restore works on field" in opener.status.text()
+        assert sizes(model) == {"field": (4.0, 4.0)}
+    finish(restore)
+    group.layer.value, group.pixel_size.value = model.layers["field"], (5.0, 5.0)
+    group.apply_button.click()
+    assert sizes(model) == dict.fromkeys(("field", "field · wiener"), (5.0, 5.0))
+    group.undo_button.click()
+    assert sizes(model)["field · wiener"] == (4.0, 4.0)
+
+
 def test_what_was_made_since_goes_back_with_a_size(model, hold, run_panel):
     field = model.add_image(grain((96, 96)), name="field")
     opener = hold(OpenMosaicPanel(model))

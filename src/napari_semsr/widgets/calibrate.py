@@ -36,6 +36,7 @@ from napari_semsr.widgets.base import (
     Panel,
     RichLabel,
     Step,
+    check_unread,
     explaining,
     history_of,
     is_alive,
@@ -458,6 +459,7 @@ class CalibrateGroup(Form):
         layer = self.layer.value
         before = micrograph_from_layer(layer)
         ratios, outdated = self._along(layer)
+        check_unread(ratios)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
         errors = {item: size_error_of(item) for item in ratios}
         hidden = [item for item in outdated if item.visible]
@@ -515,6 +517,7 @@ class CalibrateGroup(Form):
         layer: Any = next(iter(grids))
         before = micrograph_from_layer(layer)
         ratios, outdated = self._along(layer)
+        check_unread([*grids, *ratios])
         since = [item for item in ratios if item not in grids]
         outdated = [item for item in outdated if item not in hidden]
         with _view_kept(self._viewer, layer):

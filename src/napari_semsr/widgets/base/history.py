@@ -108,13 +108,16 @@ class UndoList:
         return None
 
     def undo(self, owner: str | None = None) -> str:
-        """Take the last step back, and say which; an empty text when there is none."""
+        """Take the last step back, and say which; an empty text when there is none.
+
+        One that refuses to be taken back stays.
+        """
         step = self.last(owner)
         if step is None:
             return ""
-        self._steps.remove(step)
         with self.quiet():
             step.undo()
+        self._steps.remove(step)
         self.changed.emit()
         return step.text
 

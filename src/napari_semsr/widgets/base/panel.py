@@ -980,7 +980,7 @@ class Panel(QWidget):
         begin = partial(self._begin, under, read, *rest)
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, show, is_run=True)
-        request = JobRequest(self.queue, begin, finish, path, asked)
+        request = JobRequest(self.queue, begin, finish, path, asked, tuple(read))
         self.runner.start(self.title, make, request)
         if self.runner.running and self.runner.waiting:
             said = f"Queued with the settings as they are now: {self.runner.waiting}"
@@ -991,7 +991,8 @@ class Panel(QWidget):
         """Start any job of this panel at once, or say that one is running."""
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, on_result, is_run=title is None)
-        request = JobRequest(begin=self._forget_warnings, show=finish)
+        reads = tuple(self._layers_read)
+        request = JobRequest(begin=self._forget_warnings, show=finish, reads=reads)
         started = self.runner.start(title or self.title, make, request)
         if not started:
             self.show_status(_RUNNING)

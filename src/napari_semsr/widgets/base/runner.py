@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -103,6 +103,7 @@ class JobRequest:
     show: Callable[[Any], Parts] = _nothing  # and this with what it has returned
     writes: Path | None = None
     asked: object = None  # equal for two jobs that would do the same
+    reads: tuple[Any, ...] = ()  # layers, as they were when it was asked for
 
 
 _AT_ONCE = JobRequest()
@@ -458,6 +459,19 @@ def check_free(path: Path) -> None:
     for run in _queue().runs:
         if run.request.writes == path and not run.cancel.is_set():
             msg = f"{run.title} is about to write {path}; choose another name."
+            raise OptionError(msg)
+
+
+def check_unread(layers: Iterable[Any]) -> None:
+    """Refuse another size of layers that a job has read and still works on."""
+    wanted = list(layers)
+    for run in (*_queue().runs, *_queue().shown):
+        read = [item for item in run.request.reads if item in wanted]
+        if read and not run.cancel.is_set():
+            msg = (
+                f"{run.title} works on {read[0].name} with the pixel size that it has; "
+                "wait until that has ended, or cancel it, then change the size."
+            )
             raise OptionError(msg)
 
 
