@@ -137,6 +137,7 @@ def test_image_is_read_as_it_was_to_be_enhanced(model, tmp_path):
 
 
 @pytest.mark.broad
+@pytest.mark.filterwarnings("ignore:.*unlike the fields")
 def test_missing_pixels_stay_missing(model, tmp_path):
     image, _ = field()
     data = image.array()
@@ -171,6 +172,54 @@ def test_spread_needs_nothing_that_was_learnt(untaught, tmp_path):
     assert found.familiar is None
     assert found.kinds["bound"] is None
     assert found.map.array().max() > 0
+
+
+def enhanced_by(tmp_path, *, side=96, **options):
+    """A field in a file, and what a trusted model made of it."""
+    model = options.pop("model", None) or write_trusted_model(tmp_path)
+    image, _ = field(side=side)
+    semsr.write(image, tmp_path / "field.ome.tif")
+    made = tmp_path / "made.ome.tif"
+    semsr.enhance(tmp_path / "field.ome.tif", made, model=model, **options)
+    return tmp_path / "field.ome.tif", made, model
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_enhancement_that_the_bound_was_not_calibrated_on_is_doubtful(
+    tmp_path, converted
+):
+    field, made, _ = enhanced_by(tmp_path, model="sem-restore", strength=0, tile=64)
+    if converted:
+        semsr.convert(made, tmp_path / "copy.ome.tif")
+        made = tmp_path / "copy.ome.tif"
+    with pytest.warns(UserWarning, match="strength 0"):
+        found = semsr.trust(field, made)
+    assert found.familiar is False
+    assert found.judged == "doubtful"
+    assert "strength 0" in found.verdict
+
+
+def test_field_that_could_not_be_compared_is_doubtful(tmp_path):
+    field, made, model = enhanced_by(tmp_path, side=60)
+    with pytest.warns(UserWarning, match="no block of the field could be compared"):
+        found = semsr.trust(field, made, model=model)
+    assert found.familiar is None
+    assert found.judged == "doubtful"
+
+
+def test_image_that_was_not_enhanced_is_told(tmp_path, recwarn):
+    field, made, model = enhanced_by(tmp_path)
+    image = semsr.read(field)
+    semsr.convert(field, tmp_path / "copy.tif")
+    part = {"box": (0, 0, 80, 80)}
+    cut = semsr.crop(image, **part), semsr.crop(semsr.read(made), **part)
+    for pair in ((field, made), (image, made), (tmp_path / "copy.tif", made), cut):
+        semsr.trust(*pair, model=model)
+    assert not recwarn.list
+    other = tmp_path / "other.tif"
+    semsr.write(Micrograph(image.array()[::-1], (20, 20), "other"), other)
+    with pytest.warns(UserWarning, match="other is not the image that"):
+        semsr.trust(other, made, model=model)
 
 
 @pytest.mark.broad

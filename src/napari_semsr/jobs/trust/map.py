@@ -31,6 +31,7 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     Grid,
+    InputRecord,
     Job,
     Micrograph,
     OptionError,
@@ -41,13 +42,20 @@ from napari_semsr.core import (
     ShapeError,
     device_option,
     field_range,
+    gap_free_box,
     option,
     parse_pixel_size,
     recorded,
     warn,
 )
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import computed, keep_map, record_file
+from napari_semsr.jobs.images import (
+    computed,
+    digest_image,
+    digest_values,
+    keep_map,
+    record_file,
+)
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.verb import (
     MAP_OUT,
@@ -72,6 +80,13 @@ _BINS = 2000  # of the bound, from 0 to `_MOST`, for its percentile
 _MOST = 2.0  # of the range: no bound says more
 _RANGE = "% of the range"
 _USUAL = 0.5  # of the blocks beyond the limit; from there a field is unfamiliar
+_UNLIKE = "the field is unlike those that taught the limit"
+# Options that shape the result, and with whose defaults the bound was calibrated. The
+# mean of a self-ensemble errs no more than its poses do on average.
+_SHAPING = (
+    *("strength", "denoise", "deblur", "dehaze", "haze", "noise_percent", "blur_px"),
+    "norm",
+)
 
 AS_MEASURED, LOOK_TWICE, DOUBTFUL = "as measured", "look twice", "doubtful"
 VERDICTS = {AS_MEASURED: "#4ca3dd", LOOK_TWICE: "#e69f00", DOUBTFUL: "#c34b78"}
@@ -129,8 +144,9 @@ class TrustReport(MapMade):
     by name: ``bound`` (None where the model has none), ``spread``, and ``misfit``, what
     of the image the enhanced one does not explain, in per cent of its contrast (None
     where the image is hardly more than noise). In `share` of such places the error is
-    below the bound. Where the field is not `familiar`, not like those that the bound
-    was calibrated on, the bound promises nothing; `unfamiliar_fraction` is that of its
+    below the bound. Where a field, or how it was enhanced, is not `familiar`, not like
+    what the bound was calibrated on, or was not compared with it, the bound promises
+    nothing, and `doubt` says why; `unfamiliar_fraction` is that of the field's
     blocks of 256 px which are farther than 19 of 20 of the calibration's fields. The
     bound of ``kinds`` says besides of what share of the places what is thought: as
     measured where it is below 10 %, doubtful above 25 %, else look twice.
@@ -148,6 +164,7 @@ class TrustReport(MapMade):
     unfamiliar_fraction: Annotated[
         float | None, Quantity("Unfamiliar blocks", shown=False)
     ]
+    doubt: Annotated[str | None, recorded("Doubt")] = None
     range: Annotated[FloatPair, recorded("Range", LEVELS)]
 
     bound_mean_percent = _percent(
@@ -175,7 +192,7 @@ class TrustReport(MapMade):
         mean = self.bound_mean_percent
         if mean is None:
             return None
-        if self.familiar is False:
+        if self.doubt is not None:
             return DOUBTFUL
         places = int(np.searchsorted(_LIMITS, mean / 100, side="right"))
         return tuple(VERDICTS)[places]
@@ -185,8 +202,8 @@ class TrustReport(MapMade):
         """Say it, and how many places err more."""
         if self.judged is None or self.share is None:
             return None
-        if self.familiar is False:
-            return f"{DOUBTFUL}, since the field is unlike those that taught the limit"
+        if self.doubt is not None:
+            return f"{DOUBTFUL}, since {self.doubt}"
         one = round(1 / (1 - self.share))
         count = "ten" if one == _TEN else str(one)
         return f"{self.judged}; one in {count} places errs more than the map says"
@@ -208,9 +225,9 @@ class TrustReport(MapMade):
         self,
     ) -> Annotated[str | None, Quantity("Kind of field", tabled=False)]:
         """Whether the bound holds for such a field."""
-        if self.familiar is None:
+        if self.unfamiliar_fraction is None:
             return None
-        like = "like" if self.familiar else "unlike"
+        like = "like" if self.unfamiliar_fraction < _USUAL else "unlike"
         said = f"{like} those that the likely error was calibrated on"
         said += f"; {self.unfamiliar_fraction:.0%} of its blocks are unlike them"
         return said if self.familiar else f"{said}, and nothing warrants it here"
@@ -229,6 +246,7 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
             reading = {key: reading.get(key) for key in _SIZES}
         run.opening = ReadOptions.parse(reading)  # unless the user says how
     run.open("image")
+    yield from _tell_another(run)
     before = run.images["image"]
     after = run.images["enhanced"] = _placed(before, run.images["enhanced"])
     known = _Known.of(after, run.named.get("model"), chosen)
@@ -251,13 +269,16 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
         kinds["bound"] |= tally["bound"].shares()
     kinds["misfit"] = None if misfit is None else {"mean": 100 * misfit.share}
     shown = kinds[chosen.show] or {"mean": float("nan"), "p95": float("nan")}
-    familiar = None if unfamiliar is None else unfamiliar < _USUAL
-    if familiar is False and chosen.show == "bound":
-        warn(
-            f"{before.name} is unlike the fields that the likely error of "
-            f"{known.loaded.card.name} was calibrated on, in {unfamiliar:.0%} of its "
-            "blocks; nothing warrants what it says here.",
-        )
+    doubt = known.doubt(before, after, unfamiliar)
+    if doubt is not None and chosen.show == "bound":
+        message = f"Nothing warrants the likely error of {after.name}: {doubt}."
+        if doubt == _UNLIKE:
+            message = (
+                f"{before.name} is unlike the fields that the likely error of "
+                f"{known.loaded.card.name} was calibrated on, in {unfamiliar:.0%} of "
+                "its blocks; nothing warrants what it says here."
+            )
+        warn(message)
     return TrustReport(
         **run.facts(about),
         mean=shown["mean"],
@@ -268,8 +289,9 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
         shown=chosen.show,
         kinds=kinds,
         share=None if known.trust is None else known.trust.share,
-        familiar=familiar,
+        familiar=None if unfamiliar is None else doubt is None,
         unfamiliar_fraction=unfamiliar,
+        doubt=doubt,
         range=span,
         unit=chosen.unit,
         shape=asked.field.shape,
@@ -319,6 +341,35 @@ class _Known:
         how = EnhanceOptions.parse(told).replace(device=options.device)
         return cls(path, loaded, how, trust)
 
+    def doubt(
+        self, before: Micrograph, after: Micrograph, unfamiliar: float | None
+    ) -> str | None:
+        """Say why the bound promises nothing here, if it does not."""
+        if self.trust is None:
+            return None
+        from napari_semsr import inference
+
+        usual, made = inference.EnhanceOptions(), after.provenance
+        own = self.options
+        if made is not None and made.network() and made.essence().job != "enhance":
+            return f"the image was changed after the model ran ({made.essence().job})"
+        changed = [
+            f"{name.replace('_', ' ')} {getattr(own, name)}"
+            for name in _SHAPING
+            if getattr(own, name) not in (getattr(usual, name), "exact")
+        ]
+        if changed:
+            said = ", ".join(changed)
+            return f"it was enhanced with {said}, and the defaults taught the limit"
+        card = self.loaded.card.model_dump()
+        trained = inference.TrainedPixelSizes.from_card(card)
+        fit = inference.fit_pixels(before.pixel_size_nm, trained, own.resample)
+        if fit.steps is None and fit.seen_nm is not None and fit.note:
+            return "the model ran on pixels of another size than it was trained for"
+        if unfamiliar is None:
+            return "no block of the field could be compared with those that taught it"
+        return _UNLIKE if unfamiliar >= _USUAL else None
+
     def history(self, run: Run[TrustOptions]) -> Job[Provenance]:
         """Compose the history of the map, with the machine that runs the model."""
         from napari_semsr.inference import made_by_model
@@ -334,7 +385,43 @@ class _Known:
 def _enhanced_by(after: Micrograph) -> dict[str, Any]:
     """Give the options by which an image was enhanced, as far as it tells."""
     made = after.provenance
-    return made.options if made is not None and made.job == "enhance" else {}
+    if made is None or made.essence().job != "enhance":
+        return {}
+    jobs = [step.job for step in made.steps()]
+    cropped = "crop" in jobs[: jobs.index("enhance")]  # as the image is, by itself
+    return made.essence().options | ({"reading": None} if cropped else {})
+
+
+def _tell_another(run: Run[TrustOptions]) -> Job[None]:
+    """Warn where the image is not the one that was enhanced, nor a part or copy."""
+    before, after = run.images["image"], run.images["enhanced"]
+    made = None if after.provenance is None else after.provenance.essence()
+    if made is None or made.job != "enhance" or not made.inputs:
+        return
+    taken, record = made.inputs[0], (yield from run.record("image"))
+    known = {*_copied(record)}
+    if not known.isdisjoint(_copied(taken)):
+        return
+    if not isinstance(run.given["image"], Micrograph):
+        known.add((yield from digest_values(before)))  # a layer may have been enhanced
+    elif before.path is not None and Path(before.path).exists():
+        known.add((yield from digest_image(Path(before.path))))
+    elif taken.path is not None:
+        return  # grey values do not tell of which file they are
+    if known.isdisjoint(_copied(taken)):
+        warn(
+            f"{before.name} is not the image that {after.name} was made of, or was "
+            "changed since: give that one, as the map says nothing of another."
+        )
+
+
+def _copied(record: InputRecord) -> Iterator[str]:
+    """Give the digests of an image, and of what it is a part or copy of."""
+    if record.digest is not None:
+        yield record.digest.partition("#")[0]  # of a stack's planes the file's
+    made = record.provenance
+    if made is not None and made.job in ("crop", "convert") and made.inputs:
+        yield from _copied(made.inputs[0])
 
 
 def _placed(before: Micrograph, after: Micrograph) -> Micrograph:
@@ -533,9 +620,11 @@ class _TrustInputs:
         boxes, looks = [whole[round(float(place))] for place in places], []
         for number, box in enumerate(boxes):
             yield Progress(number, len(boxes), "comparing the field with others")
-            parts = self.read(box)
-            if min(box.shape) >= _LEAST_LOOK_PX and np.isfinite(parts).all():
-                looks.append(look_of_field(*parts))
+            parts = np.array(self.read(box))
+            free = np.asarray(np.isfinite(parts).all(axis=0))
+            clear = gap_free_box(free, least=_LEAST_LOOK_PX)
+            if clear is not None:
+                looks.append(look_of_field(*parts[:, *clear.slices]))
         if not looks:
             return None
         far = distance_to_fields(np.array(looks), np.array(self.trust.fields))
