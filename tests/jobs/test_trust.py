@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, SemsrError
@@ -205,6 +206,27 @@ def test_field_that_could_not_be_compared_is_doubtful(tmp_path):
         found = semsr.trust(field, made, model=model)
     assert found.familiar is None
     assert found.judged == "doubtful"
+
+
+def test_stretched_grey_values_are_refused(tmp_path):
+    field, made, model = enhanced_by(tmp_path)
+    semsr.convert(made, tmp_path / "made.png")
+    with pytest.raises(SemsrError, match="stretched to uint8 when it was written"):
+        semsr.trust(field, tmp_path / "made.png", model=model)
+    semsr.enhance(field, tmp_path / "whole.png", model=model, dtype="uint8")
+    semsr.trust(field, tmp_path / "whole.png", model=model)
+
+
+def test_plane_is_that_of_both_stacks(tmp_path):
+    model, (image, _) = write_trusted_model(tmp_path), field(side=96)
+    planes = np.stack([image.array(), image.array()[::-1]])
+    tifffile.imwrite(tmp_path / "stack.tif", planes, metadata={"axes": "ZYX"})
+    paths = tmp_path / "stack.tif", tmp_path / "made.ome.tif"
+    semsr.enhance(*paths, model=model, pixel_size_nm=20)
+    found = semsr.trust(*paths, model=model, plane=1)
+    assert found.pixel_size_nm == (20, 20)
+    one = semsr.enhance(image.replace(data=planes[1]), model=model)
+    assert found.mean == semsr.trust(image.replace(data=planes[1]), one).mean
 
 
 def test_image_that_was_not_enhanced_is_told(tmp_path, recwarn):

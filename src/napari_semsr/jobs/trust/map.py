@@ -48,7 +48,7 @@ from napari_semsr.core import (
     recorded,
     warn,
 )
-from napari_semsr.io import ReadOptions
+from napari_semsr.io import ReadOptions, count_planes
 from napari_semsr.jobs.images import (
     computed,
     digest_image,
@@ -239,16 +239,9 @@ _SIZES = ("pixel_size_nm", "pixel_size_sd_nm")
 def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
     """Map how far an enhanced image may be off."""
     chosen = run.options
-    run.open("enhanced")
-    reading = _enhanced_by(run.images["enhanced"]).get("reading")
-    if run.opening == ReadOptions() and isinstance(reading, dict):
-        if isinstance(run.given["image"], Micrograph):  # which has been read
-            reading = {key: reading.get(key) for key in _SIZES}
-        run.opening = ReadOptions.parse(reading)  # unless the user says how
-    run.open("image")
+    _open(run)
     yield from _tell_another(run)
-    before = run.images["image"]
-    after = run.images["enhanced"] = _placed(before, run.images["enhanced"])
+    before, after = run.images["image"], run.images["enhanced"]
     known = _Known.of(after, run.named.get("model"), chosen)
     yield Progress(0, 0, "measuring the range of grey levels")
     span = field_range(before.data, *known.loaded.card.input_percentiles)
@@ -297,6 +290,25 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
         shape=asked.field.shape,
         map=made,
     )
+
+
+def _open(run: Run[TrustOptions]) -> None:
+    """Open both images, of two stacks the same plane, as they were to be enhanced."""
+    given, plane = run.given["enhanced"], run.opening.plane
+    if plane is not None and not isinstance(given, Micrograph):
+        several = Path(given).exists() and count_planes(Path(given)) > 1
+        run.readings["enhanced"] = ReadOptions(plane=plane if several else None)
+    run.open("enhanced")
+    after = run.images["enhanced"]
+    _check_grey(after)
+    reading = _enhanced_by(after).get("reading")
+    if run.opening == ReadOptions(plane=plane) and isinstance(reading, dict):
+        if isinstance(run.given["image"], Micrograph):  # which has been read
+            reading = {key: reading.get(key) for key in _SIZES}
+        own = {} if plane is None else {"plane": plane}
+        run.opening = ReadOptions.parse(reading | own)  # unless the user says how
+    run.open("image")
+    run.images["enhanced"] = _placed(run.images["image"], after)
 
 
 def knows_errors(model: str | os.PathLike[str]) -> bool:
@@ -390,6 +402,19 @@ def _enhanced_by(after: Micrograph) -> dict[str, Any]:
     jobs = [step.job for step in made.steps()]
     cropped = "crop" in jobs[: jobs.index("enhance")]  # as the image is, by itself
     return made.essence().options | ({"reading": None} if cropped else {})
+
+
+def _check_grey(after: Micrograph) -> None:
+    """Refuse an enhanced image in a type that no step of its history chose."""
+    made = after.provenance
+    if made is None or made.essence().job != "enhance" or after.dtype.kind == "f":
+        return
+    if str(after.dtype) not in {step.options.get("dtype") for step in made.steps()}:
+        msg = (
+            f"The grey values of {after.name} were stretched to {after.dtype} when it "
+            "was written: give the enhanced image as .ome.tif or .ome.zarr."
+        )
+        raise OptionError(msg)
 
 
 def _tell_another(run: Run[TrustOptions]) -> Job[None]:
