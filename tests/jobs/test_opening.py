@@ -16,6 +16,20 @@ def test_open_image_pixel_size_is_overridden(folder, scene):
         assert open_image(image, options).pixel_size_nm == (4, 5)
 
 
+@pytest.mark.parametrize("verb", ["write", "convert", "crop", "restore"])
+@pytest.mark.parametrize("error", [None, (0.24, 0.12)], ids=["unknown", "known"])
+def test_error_of_a_pixel_size_is_that_of_the_image_in_memory(tmp_path, verb, error):
+    first, made = tmp_path / "first.tif", tmp_path / "made.ome.tif"
+    grey = np.random.default_rng(0).random((64, 64), np.float32)
+    semsr.convert(grey, first, pixel_size_nm=10, pixel_size_sd_nm=0.1)
+    image = semsr.read(first, pixel_size_nm=12, pixel_size_sd_nm=error)
+    more = {"crop": {"box": (0, 0, 40, 40)}, "restore": {"psf": "1px"}}
+    getattr(semsr, verb)(image, made, **more.get(verb, {}))
+    stored = semsr.read(made)
+    assert stored.pixel_size_nm == (12, 12)
+    assert stored.pixel_size_sd_nm == (error if error is None else pytest.approx(error))
+
+
 @pytest.mark.parametrize(
     "value", ["", "x", "1,2,3", "-1", (0, 1), "1e999", "1e308", "1e-320", (5, 1e10)]
 )

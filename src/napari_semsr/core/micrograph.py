@@ -236,12 +236,18 @@ class DisplaySettings(BaseModel):
 
 
 SIZE_ERROR_KEY = "pixel_size_relative_sd"
-"""Entry of an image's metadata: error of its pixel size over it, None for unknown."""
+"""Entry of an image's metadata: error of its pixel size over it, None for unknown.
+
+Among the options of a step, where such an image was written or something made of it.
+"""
 
 
 def _told_error(step: Provenance | None) -> FloatPair | None:
     """Relative error of the pixel size by the last step that stated the size."""
     while step is not None:
+        if SIZE_ERROR_KEY in step.options:
+            known: FloatPair | None = step.options[SIZE_ERROR_KEY]
+            return known
         options = {**step.options, **(step.options.get("reading") or {})}
         stated = options.get("pixel_size_nm")
         if stated is not None:

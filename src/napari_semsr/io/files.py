@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_semsr.core import (
+    SIZE_ERROR_KEY,
     DisplaySettings,
     FloatPair,
     Micrograph,
@@ -514,11 +515,16 @@ class Record:
 
 def record_of(image: Micrograph) -> Record:
     """Collect what must be written beside the pixels of an image."""
+    made = image.provenance
+    if SIZE_ERROR_KEY in image.metadata:  # which what made it may tell otherwise
+        made = made or Provenance(job="convert")
+        own = {SIZE_ERROR_KEY: image.metadata[SIZE_ERROR_KEY]}
+        made = made.model_copy(update={"options": {**made.options, **own}})
     return Record(
         name=image.name,
         pixel_size_nm=image.pixel_size_nm,
         origin=image.origin,
         spacing_px=image.spacing_px,
-        provenance=image.provenance,
+        provenance=made,
         look=image.look,
     )

@@ -48,7 +48,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
 
     given, dtype = run.given["image"], run.options.dtype
     # how it was read stands beside the type in records of this job
-    about = {"dtype": dtype, **run.opening.model_dump(mode="json")}
+    about = {"dtype": dtype, **run.opening.model_dump(mode="json"), **run.size_error}
     history = made_by("convert", about, (yield from run.record("image")))
     clipped = 0
     if dtype is not None:

@@ -24,6 +24,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     FLAT,
+    SIZE_ERROR_KEY,
     Figure,
     InputRecord,
     Job,
@@ -95,7 +96,8 @@ def unfinished(path: Path) -> Unfinished | None:
     made = found.provenance
     if made is None or made.job != "enhance" or counts is None:
         return None
-    options = {k: v for k, v in made.options.items() if k not in ("reading", LEARNT)}
+    no_options = "reading", LEARNT, SIZE_ERROR_KEY
+    options = {k: v for k, v in made.options.items() if k not in no_options}
     return Unfinished(made.model_name or "", options, *counts)
 
 

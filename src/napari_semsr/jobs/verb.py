@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from napari_semsr.core import (
     LEVELS,
+    SIZE_ERROR_KEY,
     Box,
     Curve,
     Float32Array,
@@ -359,6 +360,13 @@ class Run(Generic[O]):
         images = [(image, self.images[role]) for role, image in self.given.items()]
         tell_learnt(images, self.opening)
 
+    @property
+    def size_error(self) -> dict[str, Any]:
+        """What its first image itself knows of the error of its pixel size."""
+        first = self.images.get(next(iter(self.given), ""))
+        facts = {} if first is None else first.metadata
+        return {k: facts[k] for k in (SIZE_ERROR_KEY,) if k in facts}
+
     def history(
         self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: Any
     ) -> Job[Provenance]:
@@ -377,6 +385,7 @@ class Run(Generic[O]):
         told = {
             **self.options.model_dump(mode="json"),
             "reading": self.opening.model_dump(mode="json"),
+            **({} if "pixel_size_nm" in more else self.size_error),
             **more,
         }
         return made_by(self.verb, told, *records, *inputs, guides=[*led, *guides])
