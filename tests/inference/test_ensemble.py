@@ -88,16 +88,14 @@ def test_tiles_are_those_of_the_whole(make_loaded: Make, field, kind):
     np.testing.assert_allclose(tiles, whole, atol=1e-5)
 
 
-@pytest.mark.broad
-def test_norms_beyond_memory_measure_the_field_first(make_loaded: Make, field):
-    loaded = make_loaded("norm")
-    whole = enhanced(field, loaded, tile=32, self_ensemble=True)
-    apart = enhanced(field, loaded, tile=32, self_ensemble=True, memory_gb=1e-3)
-    np.testing.assert_allclose(apart, whole, atol=1e-4)
+def test_statistics_of_a_sample_are_refused(make_loaded: Make, field):
+    with pytest.raises(OptionError, match="not those of the field turned about"):
+        enhanced(field, make_loaded("norm"), self_ensemble=True, norm="frozen")
 
 
-def test_what_must_be_run_whole_and_cannot_is_told(make_loaded: Make, field):
-    loaded = make_loaded("global")
+@pytest.mark.parametrize("kind", ["global", "norm"])
+def test_what_must_be_run_whole_and_cannot_is_told(make_loaded: Make, field, kind):
+    loaded = make_loaded(kind)
     assert np.isfinite(enhanced(field, loaded, self_ensemble=True)).all()
     with pytest.raises(OptionError, match="leave it off, or crop"):
         enhanced(field, loaded, self_ensemble=True, memory_gb=1e-6)

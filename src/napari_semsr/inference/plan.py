@@ -224,6 +224,12 @@ def choose_strategy(
             raise OptionError(msg)
         if options.norm == "tile":
             return ExecutionStrategy("tile", "tiles")
+        if options.self_ensemble:
+            msg = (
+                "Statistics of a sample are not those of the field turned about, got "
+                "--norm frozen with self-ensemble: use exact, or leave the other off."
+            )
+            raise OptionError(msg)
         return _frozen(predictor)
     return _exact(predictor, options, plan, before, scattered=scattered)
 
@@ -301,8 +307,9 @@ def _exact(
     scattered: bool,
 ) -> ExecutionStrategy:
     """Run a field so that it is as if it were run whole."""
-    norm: Literal["none", "exact"] = "exact" if predictor.probe.norms else "none"
-    if predictor.probe.halo is None:
+    probe = predictor.probe
+    norm: Literal["none", "exact"] = "exact" if probe.norms else "none"
+    if probe.halo is None:
         norm = "exact"
     repeated = before or {}
     if repeated.get("norm") == "frozen" and options.norm == "auto":
@@ -311,8 +318,10 @@ def _exact(
     host = predictor.memory_budget(options.memory_gb, host=True)
     core = repeated.get("core")
     fits = partial(predictor.fits, plan.padded_shape, options.memory_gb)
-    # tiles in lockstep cannot be turned, each by itself
-    apart = scattered or (options.self_ensemble and not fits())
+    # tiles in lockstep cannot be turned, each by itself, and a field that is turned has
+    # other statistics
+    turned = options.self_ensemble
+    apart = (scattered or (turned and not fits())) and not (turned and probe.norms)
     if apart or repeated.get("kind") == "tiles":
         strategy = _after_statistics(norm, predictor, plan, (budget, host, core))
         if strategy is not None:
