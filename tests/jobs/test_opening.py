@@ -30,6 +30,19 @@ def test_error_of_a_pixel_size_is_that_of_the_image_in_memory(tmp_path, verb, er
     assert stored.pixel_size_sd_nm == (error if error is None else pytest.approx(error))
 
 
+@pytest.mark.parametrize("verb", ["convert", "crop", "enhance", "restore"])
+def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb, recwarn):
+    image = Micrograph(rng.random((64, 64)).astype(np.float32), name="unit")
+    more = {"crop": {"box": (0, 0, 40, 40)}, "enhance": {"model": "sem-restore"}}
+    made, how = tmp_path / "made.ome.tif", {"dtype": "uint8", **more.get(verb, {})}
+    with pytest.warns(UserWarning, match="uint8 keeps whole numbers alone of .* unit"):
+        getattr(semsr, verb)(image, made, **how)
+    recwarn.clear()
+    bright = image.replace(data=200 * image.data)
+    getattr(semsr, verb)(bright, made, overwrite=True, **how)
+    assert not any("whole numbers" in str(w.message) for w in recwarn)
+
+
 @pytest.mark.parametrize(
     "value", ["", "x", "1,2,3", "-1", (0, 1), "1e999", "1e308", "1e-320", (5, 1e10)]
 )

@@ -72,13 +72,13 @@ def test_kernel_file_of_other_pixels_and_off_its_middle_is_the_same_blur(
 
 
 def test_integers_are_rounded_and_clipped(scene, tmp_path):
-    made = napari_semsr.restore(
-        scene.first, tmp_path / "a.tif", psf="1px", dtype="uint8"
-    )
+    how = {"psf": "1px", "dtype": "uint8"}
+    with pytest.warns(UserWarning, match="uint8 keeps whole numbers alone"):
+        made = napari_semsr.restore(scene.first, tmp_path / "a.tif", **how)
     assert made.dtype == "uint8"
     assert napari_semsr.read(made.output).dtype == np.uint8
     bright = scene.first.replace(data=scene.first.array() * 400)
-    again = napari_semsr.restore(bright, tmp_path / "b.tif", psf="1px", dtype="uint8")
+    again = napari_semsr.restore(bright, tmp_path / "b.tif", **how)
     assert again.clipped > 0
     with pytest.raises(OptionError, match="such as uint8"):
         napari_semsr.restore(scene.first, psf="1px", dtype="complex64")

@@ -31,6 +31,7 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
     available_cores,
+    contrast_limits,
     digest_job,
     digest_path,
     hear_warnings,
@@ -138,6 +139,23 @@ def databar_note(name: str, image: Micrograph) -> str | None:
     return (
         f"The lowest {rows} rows of {name} look like a data bar and count as sample: "
         f"leave them away (--databar-rows {rows})."
+    )
+
+
+_FEW_LEVELS = 16  # a sixteenth of the range is what the noise of a quick scan has
+
+
+def levels_note(image: Micrograph, dtype: str | None) -> str | None:
+    """Say that of grey values of a small range an integer type keeps few levels."""
+    if dtype is None or np.dtype(dtype).kind == "f" or image.dtype.kind != "f":
+        return None
+    low, high = contrast_limits(image.data)
+    if high - low >= _FEW_LEVELS:
+        return None
+    return (
+        f"{dtype} keeps whole numbers alone of the grey values of {image.name}, "
+        f"{low:.3g} to {high:.3g}: leave the type out, or write a .png without it, "
+        "which is stretched."
     )
 
 

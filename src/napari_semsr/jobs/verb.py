@@ -58,6 +58,7 @@ from napari_semsr.jobs.images import (
     check_target_folder,
     databar_note,
     keep_map,
+    levels_note,
     made_by,
     name_of,
     names_of,
@@ -337,6 +338,9 @@ class Run(Generic[O]):
         for role in roles or self.given:
             given = self.given[role]
             opened = self.images[role] = open_image(given, self.reading(role))
+            dtype = getattr(self.options, "dtype", None)
+            if role == next(iter(self.given)) and (note := levels_note(opened, dtype)):
+                warn(note)
             if isinstance(given, Micrograph) or self.verb in _WITH_BARS:
                 continue
             if note := databar_note(name_of(given), opened):
