@@ -71,6 +71,12 @@ def test_kernel_file_of_other_pixels_and_off_its_middle_is_the_same_blur(
     assert np.abs(made - known).max() < 0.02 * np.ptp(known)
 
 
+def test_a_thin_image_is_restored_with_a_kernel_that_is_larger(scene):
+    thin = scene.first.replace(data=scene.first.data[:40])
+    how = {"psf": "5px", "method": "unsupervised-wiener"}
+    assert np.isfinite(napari_semsr.restore(thin, **how).array()).all()
+
+
 def test_integers_are_rounded_and_clipped(scene, tmp_path):
     how = {"psf": "1px", "dtype": "uint8"}
     with pytest.warns(UserWarning, match="uint8 keeps whole numbers alone"):

@@ -463,6 +463,8 @@ def _unsupervised_balance(
     line = signal.windows.tukey(block.shape[0], 0.5)
     scale = max(float(np.sqrt(noise)), 1e-12)
     tapered = (block - block.mean()) * np.outer(line, line) / scale
+    beyond = np.maximum(np.subtract(kernel.shape, block.shape), 0)  # it ends at 0
+    tapered = np.pad(tapered, [(0, side) for side in beyond])
     _, chains = restoration.unsupervised_wiener(
         tapered, kernel, clip=False, rng=np.random.default_rng(seed)
     )
