@@ -21,6 +21,13 @@ def test_noise_alone_has_the_stated_variance(grey):
     assert made.provenance.options["photons"] == 100
 
 
+def test_values_below_zero_keep_their_contrast(grey):
+    signed = grey.replace(data=grey.data.astype(np.int16) * 100 - 20000)
+    made = napari_semsr.degrade(signed, kind="none", photons=200)
+    assert made.array().min() < -15000
+    assert np.corrcoef(made.array().ravel(), signed.data.ravel())[0, 1] > 0.9
+
+
 def test_effects_come_on_top_of_a_kind(grey):
     plain = napari_semsr.degrade(grey, kind="hybrid", seed=1).array().astype(float)
     quiet = napari_semsr.degrade(grey, kind="hybrid", seed=1, read_noise=0.01)

@@ -1,8 +1,9 @@
 """The degradations of Gao et al. (2024): blur, fog, hybrid; as stated and at random.
 
-The image is put on a 0-255 scale by its type's range (floats: by their own range),
-degraded there, and returned in its own type. Fog is ``I = f t + A (1 - t)`` with
-``t = exp(-beta d)``, ``d = 1`` and ``beta`` a smooth random field in [1.5, 2.5].
+The image is put on a 0-255 scale by its type's range (floats, and what has values below
+0: by their own range), degraded there, and returned in its own type. Fog is
+``I = f t + A (1 - t)`` with ``t = exp(-beta d)``, ``d = 1`` and ``beta`` a smooth
+random field in [1.5, 2.5].
 
 The paper's ``A = 3`` on the 0-1 scale leaves 16 decibels where its Table 1 states 26,
 and ``A = 3`` on the 0-255 scale leaves 21; the airlight that comes nearest to the table
@@ -144,15 +145,17 @@ def fog(
 
 
 def black_and_white(image: NDArray[Any]) -> tuple[float, float]:
-    """Grey levels of black and white: those of the type, of floats their own."""
+    """Grey levels of black and white: 0 and the type's largest, else the image's own.
+
+    Its own where it is of floats, or has values below 0.
+    """
     if not np.all(np.isfinite(image)):
         msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them."
         raise OptionError(msg)
     if image.dtype.kind == "b":
         return 0.0, 1.0
-    if image.dtype.kind in "iu":
-        info = np.iinfo(image.dtype)
-        return float(max(info.min, 0)), float(info.max)
+    if image.dtype.kind in "iu" and np.min(image) >= 0:
+        return 0.0, float(np.iinfo(image.dtype).max)
     low, high = float(np.min(image)), float(np.max(image))
     return (low, high) if high > low else (low, low + 1.0)
 

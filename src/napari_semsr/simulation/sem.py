@@ -64,14 +64,16 @@ class EffectOptions(Options):
     photons: float = option(
         0.0,
         "Electrons or photons",
-        "electrons or photons of a white pixel, which give Poisson noise; 0 for none",
+        "electrons or photons of a white pixel, which give Poisson noise; 0 for none. "
+        "White is the type's largest value, the image's own where it is of floats or "
+        "has values below 0",
         group=SCAN,
         ge=0,
     )
     read_noise: float = option(
         0.0,
         "Read noise",
-        "standard deviation of Gaussian noise, on the 0-255 scale",
+        "standard deviation of Gaussian noise, on a scale of 0, black, to 255, white",
         group=SCAN,
         ge=0,
     )
