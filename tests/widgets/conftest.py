@@ -35,6 +35,21 @@ def model() -> ViewerModel:
 
 
 @pytest.fixture
+def look_at(model: ViewerModel) -> Callable[..., None]:
+    """Fill the view with some pixels of a layer that is not turned."""
+
+    def fill(layer: Any, y0: int, y1: int, x0: int, x1: int) -> None:
+        middle = np.zeros(layer.ndim)
+        middle[-2:] = (y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2
+        model.canvas.size = (y1 - y0, x1 - x0)
+        camera = model.scene.camera
+        camera.center = (0, *layer.data_to_world(middle)[-2:])
+        camera.zoom = 1 / layer.scale[-1]
+
+    return fill
+
+
+@pytest.fixture
 def registered(npe2pm: Any) -> None:
     """Let napari open and save by our readers and writers."""
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))

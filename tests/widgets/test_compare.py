@@ -15,6 +15,7 @@ from napari_semsr.widgets.base.session import session_of
 from napari_semsr.widgets.compare import told_of_change
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
+    field_in_view,
     grey_layers,
     micrograph_from_layer,
     network_of,
@@ -69,18 +70,18 @@ def test_input_and_result_are_chosen_after_a_run(panel, model):
     assert panel.look.left.value is model.layers["other"]
 
 
-def test_before_and_after_shows_these_two_alone(panel, model):
+def test_before_and_after_shows_these_two_alone(panel, model, look_at):
     model.layers["other"].visible = False
     model.add_points(np.zeros((1, 2)), name="mark", scale=(10, 10), units="nm")
     source = model.layers["field"]
-    source.corner_pixels = np.array([[20, 40], [119, 139]])
+    look_at(source, 20, 120, 40, 140)
     panel.look.split.value = 50
     assert visible(model) == ["field · wiener", "before"]
     np.testing.assert_array_equal(
         model.layers["before"].data, source.data[20:120, 40:90]
     )
     other = panel.look.left.value = model.layers["other"]
-    other.corner_pixels = np.array([[0, 0], [99, 99]])
+    look_at(other, 0, 100, 0, 100)
     panel.look.split.value = 60
     np.testing.assert_array_equal(model.layers["before"].data, other.data[0:100, 0:60])
     panel.look.split.value = 0
@@ -88,16 +89,17 @@ def test_before_and_after_shows_these_two_alone(panel, model):
 
 
 @pytest.mark.broad
-def test_before_of_a_turned_layer_is_turned_as_well(panel, model):
+def test_before_of_a_turned_layer_is_turned_as_well(panel, model, look_at):
     source = model.layers["field"]
+    look_at(source, 20, 120, 40, 140)
     source.affine = np.array([[0.9, 0.2, 70], [-0.2, 0.9, 5], [0, 0, 1]])
-    source.corner_pixels = np.array([[20, 40], [119, 139]])
+    seen = field_in_view(model, source)
     panel.look.split.value = 50
     before = model.layers["before"]
     for place in ((0, 0), (30, 10)):
         np.testing.assert_allclose(
             before.data_to_world(place),
-            source.data_to_world(np.add(place, (20, 40))),
+            source.data_to_world(np.add(place, (seen.y0, seen.x0))),
         )
     source.affine = np.eye(3)
     panel.look.split.value = 60

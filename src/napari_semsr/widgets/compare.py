@@ -124,8 +124,9 @@ class BeforeAfter(OverLayer):
         self._source: Image | None = None
         self._share = 0.0
         self._later = new_timer(self, self.draw, _LATER_MS, once=True)
-        for moved in (viewer.scene.camera.events, viewer.dims.events.point):
-            moved.connect(self._on_moved)
+        moved = viewer.scene.camera.events, viewer.canvas.events.size
+        for event in (*moved, viewer.dims.events.point):
+            event.connect(self._on_moved)
 
     def show_part(self, source: Image | None, share: float) -> None:
         """Move the line."""
@@ -138,7 +139,7 @@ class BeforeAfter(OverLayer):
         if source is None or self._share <= 0 or source not in self._viewer.layers:
             self.remove()
             return
-        view = field_in_view(source)
+        view = field_in_view(self._viewer, source)
         if view is None:
             self.remove()
             return

@@ -220,21 +220,26 @@ def _finest(layer: Image | Labels) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def _place_shown(layer: Layer, dims: "Dims | None") -> NDArray[Any]:
-    """Where a viewer stands along the leading axes of a layer; 0 where unknown."""
+def pixels_at(layer: Layer, places: Any, dims: "Dims") -> NDArray[Any]:
+    """Give the pixels of a layer at places of its viewer, in the units all share."""
     import pint
 
-    lead = layer.ndim - 2
-    if dims is None or dims.ndim < layer.ndim:
-        return np.zeros(lead, dtype=int)
-    point, own = np.array(dims.point[-layer.ndim :]), layer.units
-    units = (dims.units or ())[-layer.ndim :]  # that all layers share
+    points, own = np.array(places, dtype=float)[:, -layer.ndim :], layer.units
+    units = (dims.units or ())[-layer.ndim :]
     if len(units) == layer.ndim:
         registry: Any = pint.get_application_registry()  # type: ignore[no-untyped-call]
         base = registry.get_base_units
-        point *= [base(x)[0] / base(y)[0] for x, y in zip(units, own, strict=True)]
-    place: NDArray[Any] = np.rint(layer.world_to_data(point)[:lead]).astype(int)
-    return place
+        points *= [base(x)[0] / base(y)[0] for x, y in zip(units, own, strict=True)]
+    return np.array([layer.world_to_data(point) for point in points])
+
+
+def _place_shown(layer: Layer, dims: "Dims | None") -> NDArray[Any]:
+    """Where a viewer stands along the leading axes of a layer; 0 where unknown."""
+    lead = layer.ndim - 2
+    if dims is None or dims.ndim < layer.ndim:
+        return np.zeros(lead, dtype=int)
+    place: NDArray[Any] = np.rint(pixels_at(layer, [dims.point], dims)[0, :lead])
+    return place.astype(int)
 
 
 def plane_at(layer: Image | Labels, dims: "Dims | None") -> tuple[int, ...]:
@@ -507,29 +512,22 @@ def without_cache(layer: Layer) -> None:
         layer.dask_optimized_slicing = nullcontext
 
 
-def field_in_view(layer: Image) -> Box | None:
-    """Find what of a layer is on the canvas.
+def field_in_view(viewer: "napari.components.ViewerModel", layer: Image) -> Box | None:
+    """Find what of a layer is on the canvas, whatever units other layers have.
 
     In pixels of its finest level; None when it is off the canvas.
     """
-    corners = np.asarray(layer.corner_pixels)[:, -2:]
-    fine = np.asarray(layer.level_shapes[0])[-2:]
-    here = np.asarray(layer.level_shapes[layer.data_level])[-2:]
-    factor = fine / here
-    low = np.floor(np.maximum(corners[0], 0) * factor).astype(int)
-    high = np.minimum(np.ceil((corners[1] + 1) * factor), fine).astype(int)
-    if np.any(high <= low):
-        return None
-    return Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
-
-
-def is_in_view(layer: Image) -> bool:
-    """Tell whether any of a layer is on the canvas.
-
-    Of one that is not, or was never drawn, napari gives the pixel nearest to it.
-    """
-    seen = field_in_view(layer)
-    return seen is not None and min(seen.shape) > 1
+    dims, camera = viewer.dims, viewer.scene.camera
+    half = np.array(viewer.canvas.viewbox_size(viewer.layers)) / camera.zoom / 2
+    corners = np.tile(np.array(dims.point, dtype=float), (4, 1))
+    signs = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    corners[:, list(dims.displayed[-2:])] = camera.center[-2:] + signs * half
+    # a pixel ends half a pixel from its middle, but for the last digits
+    ends = pixels_at(layer, corners, dims)[:, -2:] + 0.5
+    low = np.floor(ends.min(axis=0) + _TOLERANCE)
+    high = np.ceil(ends.max(axis=0) - _TOLERANCE)
+    (y0, x0), (y1, x1) = np.clip([low, high], 0, layer.level_shapes[0][-2:]).astype(int)
+    return Box(int(y0), int(y1), int(x0), int(x1)) if y0 < y1 and x0 < x1 else None
 
 
 def fill_view(viewer: "napari.components.ViewerModel", layer: Layer) -> None:

@@ -223,7 +223,7 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
 def test_only_what_is_in_view_until_the_whole_is_ticked(
     panel, model, qtbot, finish, computed, monkeypatch
 ):
-    monkeypatch.setattr(enhancing, "field_in_view", lambda _: Box(0, 60, 70, 100))
+    monkeypatch.setattr(enhancing, "field_in_view", lambda *_: Box(0, 60, 70, 100))
     panel.whole.value = False
     panel.run_button.click()
     qtbot.waitUntil(lambda: "Waiting" in panel.status.text(), timeout=LIMIT_MS)
@@ -243,7 +243,7 @@ def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_pat
     shown.pause()
     drawn, view = [], Box(0, 32, 0, 32)
     monkeypatch.setattr(shown.layer, "refresh", lambda **_: drawn.append(view))
-    monkeypatch.setattr(enhancing, "field_in_view", lambda _: view)
+    monkeypatch.setattr(enhancing, "field_in_view", lambda *_: view)
     live.average()
     shown.tick()
     assert not drawn
@@ -254,13 +254,13 @@ def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_pat
     shown.discard()
 
 
-def test_what_is_in_view_is_in_pixels_of_the_finest_level(model):
+def test_what_is_in_view_is_in_pixels_of_the_finest_level(model, look_at):
     image = np.zeros((400, 600), np.float32)
     layer = model.add_image(
         [image, image[::2, ::2]], multiscale=True, contrast_limits=(0, 1)
     )
     assert layer.data_level == 1
-    layer.corner_pixels = np.array([[10, -5], [20, 299]])
-    assert field_in_view(layer) == Box(20, 42, 0, 600)
-    layer.corner_pixels = np.array([[20, 20], [10, 10]])
-    assert field_in_view(layer) is None
+    look_at(layer, 20, 42, -5, 610)
+    assert field_in_view(model, layer) == Box(20, 42, 0, 600)
+    look_at(layer, 20, 42, 600, 700)
+    assert field_in_view(model, layer) is None

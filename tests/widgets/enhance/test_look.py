@@ -5,10 +5,15 @@ import pytest
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import run
+from napari_semsr.core.tiling import Box
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs import ENHANCE
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
+from napari_semsr.widgets.layers import (
+    field_in_view,
+    grey_layers,
+    micrograph_from_layer,
+)
 from tests.children import LIMIT_MS
 
 
@@ -120,9 +125,29 @@ def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):
     assert not panel.look.preview.runner.busy
 
 
-def test_the_line_covers_its_share_with_the_input(panel, model):
+def test_a_layer_in_another_unit_is_found_in_view_and_at_the_mouse(
+    panel, model, qtbot, look_at, exposures
+):
+    look_at(model.layers["field"], 20, 120, 40, 140)
+    source = model.add_image(
+        exposures[0].data, name="µm", scale=(0.01, 0.01), units="µm", translate=(0.5, 0)
+    )
+    assert field_in_view(model, source) == Box(20, 120, 10, 110)
+    panel.layer.value = source
+    panel.look.preview.side_px = 64
+    model.cursor.position = (500 + 10.0 * 60, 10.0 * 130)
+    panel.look.pointing.value = True
+    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
+    y, x = (panel.look.preview.layer.translate - (500.0, 0)) / 10.0
+    assert abs(y + 32 - 60) <= 16
+    assert abs(x + 32 - 130) <= 16
+    panel.look.stop_preview()
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
+
+
+def test_the_line_covers_its_share_with_the_input(panel, model, look_at):
     source = model.layers["field"]
-    source.corner_pixels = np.array([[20, 40], [119, 139]])
+    look_at(source, 20, 120, 40, 140)
     panel.look.split.value = 30
     layer = model.layers["before"]
     np.testing.assert_array_equal(layer.data, source.data[20:120, 40:70])
@@ -143,14 +168,16 @@ def test_the_line_covers_its_share_with_the_input(panel, model):
 
 
 @pytest.mark.parametrize("finer", [False, True], ids=["alone", "beside finer planes"])
-def test_the_line_covers_with_the_plane_that_is_shown(panel, model, qtbot, finer):
+def test_the_line_covers_with_the_plane_that_is_shown(
+    panel, model, qtbot, finer, look_at
+):
     planes = np.arange(5, dtype=np.float32)[:, None, None] * np.ones((20, 20))
     source = model.add_image(planes, name="stack", scale=(1, 10, 10))
     if finer:
         model.add_image(np.zeros((17, 20, 20)), name="fine", scale=(0.25, 10, 10))
     panel.look.left.value = source
     model.dims.set_point(0, 1)
-    source.corner_pixels = np.array([[1, 0, 0], [1, 19, 19]])
+    look_at(source, 0, 20, 0, 20)
     panel.look.split.value = 50
     before = model.layers["before"]
     assert np.unique(before.data) == 1
@@ -163,7 +190,7 @@ def test_the_line_covers_with_the_plane_that_is_shown(panel, model, qtbot, finer
 
 
 @pytest.mark.broad
-def test_the_line_follows_the_camera_and_the_level(panel, model, qtbot):
+def test_the_line_follows_the_camera_and_the_level(panel, model, qtbot, look_at):
     image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
     source = model.add_image(
         [image, image[::2, ::2]],
@@ -174,13 +201,12 @@ def test_the_line_follows_the_camera_and_the_level(panel, model, qtbot):
         units=("nm", "nm"),
     )
     panel.layer.value = source
-    source.corner_pixels = np.array([[0, 0], [31, 31]])
+    look_at(source, 0, 64, 0, 64)
     panel.look.split.value = 50
     layer = model.layers["before"]
     np.testing.assert_array_equal(layer.data, image[::2, ::2][:, :16])
     np.testing.assert_array_equal(layer.scale, [20, 20])
     np.testing.assert_array_equal(layer.translate, [5, 5])
-    source.corner_pixels = np.array([[8, 8], [23, 23]])
-    model.scene.camera.zoom = 3
+    look_at(source, 16, 48, 16, 48)
     qtbot.waitUntil(lambda: layer.data.shape == (16, 8), timeout=LIMIT_MS)
     panel.look.split.value = 0

@@ -94,6 +94,7 @@ from napari_semsr.widgets.layers import (
     hide_other_maps,
     is_superlens,
     layer_keywords,
+    pixels_at,
     plane_at,
     planes_of,
     result_name,
@@ -223,17 +224,14 @@ class LiveLayer(QObject):
         self.wanted = True  # else what is done of the store goes when its run ends
         self._viewer = viewer
         self._removed = removed
-        self._view: Box | None = None
         many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
         data: Any = live.levels if many else live.levels[0]
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         self.layer.metadata[LIVE_KEY] = True
         setattr(self.layer, _BEGUN, self)
         viewer.layers.events.removed.connect(self._on_removed)
-        seen = field_in_view(self.layer)
-        if seen is not None and seen.shape > (1, 1):  # else it was not drawn yet
-            self._view = seen
-            live.look_at(seen)
+        self._view = field_in_view(viewer, self.layer)
+        live.look_at(self._view)
         self._timer = new_timer(self, self.tick, _DRAW_MS)
         self._timer.start()
 
@@ -249,7 +247,7 @@ class LiveLayer(QObject):
 
     def tick(self) -> None:
         """Tell the run what is looked at, and draw what is new of it."""
-        view = field_in_view(self.layer)
+        view = field_in_view(self._viewer, self.layer)
         if view != self._view:  # then napari has just read all of it anew
             self._view = view
             self.live.look_at(view)
@@ -388,8 +386,7 @@ class MousePreview(OverLayer):
         layer, place = subject[0], tuple(self._viewer.cursor.position)
         if place != self._place:
             self._place = place
-            count = min(layer.ndim, len(place))
-            found = layer.world_to_data(place[-count:])[-2:]
+            found = pixels_at(layer, [place], self._viewer.dims)[0, -2:]
             y, x = (round(float(at)) - self.side_px // 2 for at in found)
             self._desk.ask(Box.of((self.side_px, self.side_px), (y, x)))
         answer = self._desk.take()

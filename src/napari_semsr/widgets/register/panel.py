@@ -78,13 +78,13 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.compare import Alone, CompareControls
 from napari_semsr.widgets.layers import (
     MARK_KEY,
+    field_in_view,
     fill_view,
     free_name,
     grey_layers,
     identity_of,
     is_calibrated,
     is_exposure,
-    is_in_view,
     is_stitched,
     is_turned,
     lying_over,
@@ -347,7 +347,7 @@ class LandmarkControls(Form):
         self._viewer.layers.selection.active = layer
         self.points[1 - place].mode = "pan_zoom"
         layer.mode = "add"
-        if not is_in_view(image):
+        if field_in_view(self._viewer, image) is None:
             fill_view(self._viewer, image)
         self._panel.show_status(
             f"Click place {min(first, second) + 1} in {image.name}."
@@ -812,7 +812,7 @@ class RegisterPanel(Panel):
         moving.visible = False
         aside = self.marks.left_aside()
         self.marks.put_away()
-        if not is_in_view(fixed):
+        if field_in_view(self.viewer, fixed) is None:
             fill_view(self.viewer, fixed)
         self.history.note_added(
             f"registration of {moving.name}", [layer, *helpers], hidden
