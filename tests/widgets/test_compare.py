@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_semsr.analysis import Change
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.io import read
+from napari_semsr.io import STORE_KEY, read
 from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.base.session import session_of
 from napari_semsr.widgets.compare import told_of_change
@@ -179,7 +179,7 @@ def test_a_panel_that_is_closed_leaves_the_layers_as_they_were(panel, model, hol
 
 def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):
     layer, source = model.layers["field · wiener"], model.layers["field"]
-    whole = np.array(layer.data)
+    whole, store = np.array(layer.data), layer.metadata[STORE_KEY]
     made = micrograph_from_layer(layer).provenance
     set_strength(panel, 25)
     np.testing.assert_allclose(layer.data, 0.75 * source.data + 0.25 * whole, 1e-5)
@@ -198,6 +198,7 @@ def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):
     np.testing.assert_allclose(layer.data, source.data, 1e-6)
     set_strength(panel, 100)
     np.testing.assert_array_equal(layer.data, whole)
+    assert layer.metadata[STORE_KEY] == store
     assert micrograph_from_layer(layer).provenance == made
     assert panel.look.note.text() == ""
 

@@ -30,6 +30,7 @@ from napari_semsr.widgets.base.results import (
 )
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import file_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
@@ -223,6 +224,8 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, mo
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)
     assert panel.session.unsaved() == []
+    made = panel.session.made()[:3]  # which were written, and are not copied
+    assert {Path(item.metadata[STORE_KEY]).parent for item in made} == {path}
     assert "not saved" not in panel.made_list.item(0).text()
     if moved:
         shutil.copytree(tmp_path / "work", tmp_path / "elsewhere")
@@ -314,13 +317,48 @@ def test_results_go_into_the_project_and_are_saved_at_once(
 def test_painted_labels_are_written_anew(model, project):
     labels = model.add_labels(np.zeros((8, 8), np.uint8), name="painted")
     panel, path = project.save(model), project.path
+
+    def reopened():
+        project.save_again(panel)
+        viewer, _ = project.reopen()
+        np.testing.assert_array_equal(viewer.layers["painted"].data, labels.data)
+        stores = [item.name for item in path.iterdir() if item.is_dir()]
+        assert stores == [listed(path)["layers"][0]["store"]]
+        return stores
+
     labels.paint((2, 3), 7)
-    project.save_again(panel)
+    stores = reopened()
+    labels.refresh()  # as when a slider moves: nothing is written for it
+    assert reopened() == stores
+    labels.undo()
+    reopened()
+    labels.paint((4, 4), 2)
+    panel.run_button.click()
+    labels.paint((5, 5), 3)  # while it is being saved
+    wait(panel, project.qtbot)
+    reopened()
+
+
+@pytest.mark.parametrize("kind", ["labels", "image"])
+def test_pixels_that_are_no_more_those_of_the_file_are_written(
+    model, project, tmp_path, kind
+):
+    imwrite(tmp_path / "mask.tif", np.eye(8, dtype=np.uint8))
+    ((data, attributes, _),) = read_layers(str(tmp_path / "mask.tif"))
+    panel = project.panel_of(model)
+    if kind == "labels":  # as napari converts an image to labels
+        about = {name: attributes[name] for name in ("name", "metadata")}
+        layer = model.add_labels(np.array(data), **about)
+        layer.paint((2, 5), 2)
+    else:
+        layer = model.add_image(data, **attributes)
+        layer.data = 3 * layer.data
+    assert file_of(layer) is None
+    project.save(model)
     viewer, _ = project.reopen()
-    np.testing.assert_array_equal(viewer.layers["painted"].data, labels.data)
-    assert viewer.layers["painted"].data[2, 3] == 7
-    stores = [item for item in path.iterdir() if item.is_dir()]
-    assert [item.name for item in stores] == [listed(path)["layers"][0]["store"]]
+    (again,) = viewer.layers
+    np.testing.assert_array_equal(again.data, layer.data)
+    assert panel.session.unsaved() == []
 
 
 @pytest.mark.broad

@@ -85,6 +85,7 @@ from .project import (
     plain as plain,
     plain_attributes as plain_attributes,
     project_folder as project_folder,
+    read_array as read_array,
     read_project as read_project,
     recent_projects as recent_projects,
     write_array as write_array,

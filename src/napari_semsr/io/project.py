@@ -243,7 +243,7 @@ def write_array(data: Any, path: Path) -> None:
             store[...] = array
 
 
-def _read_array(path: Path) -> Any:
+def read_array(path: Path) -> Any:
     """Read what `write_array` wrote, lazily where it is large."""
     import dask.array as da
     import zarr
@@ -486,7 +486,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
             raise ReadError(msg)
         if layer.store.endswith(".ome.zarr"):
             return read_layers(str(path))[0]
-        return _read_array(path), {"metadata": {STORE_KEY: str(path)}}, layer.kind
+        return read_array(path), {"metadata": {STORE_KEY: str(path)}}, layer.kind
     if source is None:
         msg = "its input is missing."
         raise ReadError(msg)

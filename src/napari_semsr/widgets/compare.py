@@ -232,8 +232,9 @@ class _Blend:
     def show(self, strength: float) -> None:
         """Show a mixture, and say in the layer's metadata that it is one."""
         about = self.layer.metadata
-        levels = blend_levels(self.before, self.after, strength)
+        levels, known = blend_levels(self.before, self.after, strength), dict(about)
         self.layer.data = levels if self.layer.multiscale else levels[0]
+        about.update(known)  # its store has it at full strength
         without_cache(self.layer)
         if self.strength >= 1:
             self.saved = about.get(SAVED_KEY)

@@ -38,6 +38,7 @@ from napari_semsr.io import (
     open_project,
     plain,
     plain_attributes,
+    read_array,
     read_project,
     write,
     write_array,
@@ -154,6 +155,7 @@ class Session(QObject):
         self.runner.returned.connect(self._finish)
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(self._fail_cancelled)
+        self._changed: WeakSet[Layer] = WeakSet()  # since their pixels were taken
         self._forget()
         self._panels: WeakSet[Any] = WeakSet()
         self._steps_window: Callable[[], Any] = lambda: None  # a reference, later
@@ -291,11 +293,17 @@ class Session(QObject):
 
     def _on_layer(self, event: Any) -> None:
         """Note a change of a layer; its pixels have to be written anew."""
-        if not is_alive(self) or event.type not in _EVENTS:
+        layer, kind = event.source, event.type
+        # all that napari tells of an undone stroke, and of much else
+        drawn = kind == "set_data" and isinstance(layer, Labels)
+        undone = drawn and isinstance(layer.data, np.ndarray)
+        if not is_alive(self) or not (undone or kind in _EVENTS):
             return
-        if event.type in _PIXELS:
-            with suppress(AttributeError):
-                self._kept.pop(event.source, None)
+        if undone or kind in _PIXELS:
+            self._changed.add(layer)
+        if kind in _PIXELS:
+            for key in (STORE_KEY, READ_KEY, SAVED_KEY):  # that hold other pixels
+                layer.metadata.pop(key, None)
         self._touch()
 
     def _on_removed(self, name: str) -> None:
@@ -454,6 +462,10 @@ class Session(QObject):
 
     def _bring(self, layer: Layer) -> _Bring | None:
         """Say how the pixels of a layer come into the project, if they must."""
+        changed = layer in self._changed
+        if changed:
+            self._changed.discard(layer)
+            self._kept.pop(layer, None)
         if layer in self._kept or layer.metadata.get(LIVE_KEY) or _passes(layer):
             return None
         folder, frames = self.folder or Path(), layer.metadata.get(FOLDER_KEY)
@@ -463,14 +475,16 @@ class Session(QObject):
             return None
         path = Path(layer.metadata.get(STORE_KEY) or "")
         # its store has a mixture at full strength
-        if STRENGTH_KEY in layer.metadata or layer in self._own or not path.exists():
+        own = STRENGTH_KEY in layer.metadata or layer in self._own
+        painted = isinstance(layer, Labels) and (changed or path.parent != folder)
+        if own or painted or not path.exists():
             return self._writing(layer)
         if path.parent == folder:
             self._kept[layer] = LayerSource(path.name)
             return None
         return self._bring_stored(layer, folder, path)
 
-    def _bring_stored(self, layer: Image | Labels, folder: Path, path: Path) -> _Bring:
+    def _bring_stored(self, layer: Image, folder: Path, path: Path) -> _Bring:
         """Say how pixels come into the project that are stored elsewhere."""
         if is_temporary(str(path)) or is_project(path.parent):
 
@@ -514,10 +528,15 @@ class Session(QObject):
             with suppress(SemsrError):
                 grey = micrograph_from_layer(layer)
         data: Any = layer.data[0] if layer.multiscale else layer.data
-        if not hasattr(data, "dask"):
-            data = np.array(data)  # as it is now
+        lazy = hasattr(data, "dask")
+        data = data if lazy else np.array(data)  # as it is now
+        own = self._own.get(layer) or Path(layer.metadata.get(STORE_KEY) or "")
+        known = isinstance(layer, Labels) and own.parent == folder and not lazy
 
         def bring() -> tuple[LayerSource, dict[str, str]]:
+            with suppress(SemsrError):
+                if known and np.array_equal(read_array(own), data):
+                    return LayerSource(own.name), {SAVED_KEY: str(own)}
             place = free_path(folder, name, ".zarr" if grey is None else _STORE)
             if grey is None:
                 write_array(data, place)
