@@ -111,6 +111,29 @@ def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
     assert np.isfinite(read(tmp_path / "kept.ome.zarr").array()).all()
 
 
+@pytest.mark.parametrize("typed", [False, True])
+def test_what_was_left_half_done_is_replaced_where_asked(
+    panel, model, qtbot, finish, computed, tmp_path, typed
+):
+    if typed:
+        panel.output.value = tmp_path / "out.ome.zarr"
+    start(panel, qtbot, computed, 2)
+    cancel(panel, finish, computed)
+    old, left = panel.live.store.path, len(computed)
+    source = model.layers["field"]
+    source.data = 1 - source.data
+    panel.run_button.click()
+    finish(panel)
+    assert "use 'If it exists: replace it' to start anew" in panel.status.text()
+    panel.existing.value = "replace"
+    panel.run_button.click()
+    finish(panel)
+    assert "megapixels/s" in panel.status.text()
+    assert len(computed) == left + 9
+    assert [item.name for item in model.layers] == ["field", "field · sem-restore"]
+    assert old.exists() == typed
+
+
 @pytest.mark.broad
 def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
     start(panel, qtbot, computed, 2)

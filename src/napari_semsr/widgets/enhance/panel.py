@@ -778,15 +778,22 @@ class EnhancePanel(Panel):
         self._shown = None, None
         self._shown = self._options(None), options  # rows show a few decimals
 
-    def _goes_on(self, made: tuple[Any, ...], path: Path | None) -> LiveLayer | None:
+    def _goes_on(
+        self, made: tuple[Any, ...], path: Path | None, existing: str
+    ) -> LiveLayer | None:
         """Find a layer that was left half done by the same settings, of one plane.
 
-        Its store is moved to the path, where one was chosen.
+        Its store is moved to the path, where one was chosen. One that is to be replaced
+        is taken away.
         """
         live = next(
             (item for item in half_done(self.viewer) if item.made == made), None
         )
         if live is None:
+            return None
+        if existing == "replace":
+            live.discard()
+            live.forget_store()
             return None
         if path is not None and path != live.store.path:
             if not live.store.temporary:
@@ -829,7 +836,7 @@ class EnhancePanel(Panel):
             self._outcome = self.live = None
             if planes:  # they are not drawn meanwhile
                 return
-            live = self.live = self._goes_on(made, path)
+            live = self.live = self._goes_on(made, path, existing)
             if live is None:
                 field, keywords = live_field(
                     micrograph,
@@ -952,6 +959,8 @@ class EnhancePanel(Panel):
         elif live.live.done:
             live.pause()
             self.after_cancel = "what is finished is kept, and Enhance goes on from it"
+            if self.existing.value == "replace":
+                self.after_cancel += ", unless it is to replace what exists"
         else:
             live.discard()
             live.forget_store()
