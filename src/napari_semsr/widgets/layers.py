@@ -3,7 +3,7 @@
 import itertools
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -261,15 +261,19 @@ def shapes_in_view(shapes: Shapes, dims: "Dims") -> list[int]:
     ]
 
 
-def say_plane(layer: Image, dims: "Dims") -> str:
-    """Say which plane of a stack is shown, such as ``plane t = 3 of 10``."""
+def say_plane(layer: Image, place: Sequence[int]) -> str:
+    """Name a plane of a stack, such as ``plane t = 3 of 10``; no other layer's."""
     counts = _finest(layer).shape[: layer.ndim - 2]
-    return "plane " + ", ".join(
+    told = ", ".join(
         f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
-        for axis, i, n in zip(
-            layer.axis_labels, plane_at(layer, dims), counts, strict=False
-        )
+        for axis, i, n in zip(layer.axis_labels, place, counts, strict=False)
     )
+    return f"plane {told}" if told else ""
+
+
+def named_with_plane(layer: Image, place: Sequence[int]) -> str:
+    """Name a layer and, of a stack, its plane."""
+    return ", ".join(filter(None, (layer.name, say_plane(layer, place))))
 
 
 def _grey(layer: Layer, plane: Any) -> Any:
@@ -578,7 +582,7 @@ def identity_of(layer: Layer) -> str:
     return str(layer.metadata.setdefault(IDENTITY_KEY, uuid.uuid4().hex))
 
 
-def sources_of(layers: Sequence[Layer]) -> dict[str, str]:
+def sources_of(layers: Collection[Layer]) -> dict[str, str]:
     """Give the identities of layers, and of what they were made of, by their names."""
     before = [layer.metadata.get(SOURCES_KEY, {}) for layer in layers]
     found = {name: known for one in before for name, known in one.items()}

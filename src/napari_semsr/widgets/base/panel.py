@@ -111,7 +111,9 @@ from napari_semsr.widgets.layers import (
     kind_of,
     look_of,
     micrograph_from_layer,
+    named_with_plane,
     network_of,
+    plane_at,
     planes_of,
     say_plane,
     sources_of,
@@ -186,6 +188,7 @@ _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], Parts]
 _Begin = Callable[[], Parts]
+_Planes = dict[Image, tuple[int, ...]]
 Work = tuple[_Make, _Show] | tuple[_Make, _Show, _Begin]
 """What makes a job, what shows its result, and what is done when its turn has come.
 
@@ -306,8 +309,8 @@ class Panel(QWidget):
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
         self._found = Findings(title)
-        self._layers_read: dict[Layer, None] = {}  # that the form was read of
-        self._measured: list[Layer] = []  # those that the result is of
+        self._layers_read: _Planes = {}  # of layers that the form was read of
+        self._measured: _Planes = {}  # of those that the result is of
         self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
         self._runners = self.runner, self.saver, self.looker
         self._follow_jobs()
@@ -555,7 +558,8 @@ class Panel(QWidget):
         `network` made the result; `tables` are shown and copied too. What follows a
         mouse does not `reveal` the results.
         """
-        known = {item.name: network_of(item) for item in self._measured}
+        measured = self._measured.items()
+        known = {named_with_plane(*one): network_of(one[0]) for one in measured}
         origin = [f"{k}, {MADE_BY} {v}" if v else k for k, v in known.items()]
         if network:
             origin.append(f"{MADE_BY} {network}")
@@ -582,7 +586,8 @@ class Panel(QWidget):
         self._folds = first is not None
         found = (numbers, curves or {}, self.plot, tables or {})
         self._found = Findings(self.title, tuple(origin), *found)
-        self.results.setTitle(self._results_title)
+        planes = dict.fromkeys(say_plane(*one) for one in measured)
+        self.results.setTitle(": ".join(filter(None, (self._results_title, *planes))))
         if reveal:
             self.reveal()
         self.show_status(said)
@@ -715,7 +720,8 @@ class Panel(QWidget):
         if self.all_planes is not None:
             self.all_planes.native.setVisible(bool(stacks))
         dims = self.viewer.dims
-        said = [f"{say_plane(item, dims)} of {item.name} is taken" for item in stacks]
+        shown = {item.name: say_plane(item, plane_at(item, dims)) for item in stacks}
+        said = [f"{plane} of {name} is taken" for name, plane in shown.items()]
         if self.takes_stack():
             said = [f"all planes of {stacks[0].name} are taken"]
         text = "; ".join(said)
@@ -786,10 +792,11 @@ class Panel(QWidget):
 
         Where `colour` may be, what has it is read as its luminance.
         """
+        dims = self.viewer.dims
         if layer is not None:
             without_cache(layer)
-            self._layers_read[layer] = None
-        dims = self.viewer.dims
+            plane = () if self.takes_stack() else plane_at(layer, dims)
+            self._layers_read[layer] = plane
         return micrograph_from_layer(layer, dims, unturned=unturned, colour=colour)
 
     # -- saving --------------------------------------------------------------
@@ -925,8 +932,15 @@ class Panel(QWidget):
         )
 
     def as_shown(self, layer: Image) -> Micrograph:
-        """Read a layer, with the contrast and colours that it has on screen."""
-        image = self.micrograph(layer, colour=True).replace(look=look_of(layer))
+        """Read a layer, with the contrast and colours that it has on screen.
+
+        Of a stack, the plane that was measured, or else the one that is shown.
+        """
+        without_cache(layer)
+        plane = self._measured.get(layer) or plane_at(layer, self.viewer.dims)
+        image = micrograph_from_layer(layer, plane=plane, colour=True)
+        named = named_with_plane(layer, plane)
+        image = image.replace(look=look_of(layer), name=named)
         about = layer.metadata.get(NETWORK_KEY)
         before = image.provenance
         if about is None or (before is not None and before.network()):
@@ -976,7 +990,7 @@ class Panel(QWidget):
         self._layers_read.clear()
         make, show, *rest = self.job()
         under = None if self._input is None else self._input.value
-        read = list(self._layers_read)
+        read = dict(self._layers_read)
         begin = partial(self._begin, under, read, *rest)
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, show, is_run=True)
@@ -999,10 +1013,10 @@ class Panel(QWidget):
         return started
 
     def _begin(
-        self, under: Any, read: Sequence[Layer], prepare: _Begin | None = None
+        self, under: Any, read: _Planes, prepare: _Begin | None = None
     ) -> Iterator[None]:
         """Get ready for a job whose turn has come."""
-        self.note_origin(read)
+        self._measured = read
         self._switch.under = under
         self._forget_warnings()
         self._show_buttons()
@@ -1011,9 +1025,10 @@ class Panel(QWidget):
         if prepare is not None:
             yield from self._in_parts(prepare)
 
-    def note_origin(self, layers: Sequence[Layer]) -> None:
-        """Remember what a result is of."""
-        self._measured = list(layers)
+    def note_origin(self, layers: Sequence[Image]) -> None:
+        """Remember what a result is of, and at which planes that was read."""
+        read, dims = self._layers_read, self.viewer.dims
+        self._measured = {item: read.get(item, plane_at(item, dims)) for item in layers}
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
         """Look into something, in the place of what is being looked into."""
