@@ -347,7 +347,7 @@ _LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflow
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
 _STRAIGHT = np.array([1e-4, 4e-2, 1e9])  # where c is held at 0
 
-_LEAST = 1e-2  # of u, where ln u ends; chosen, below the inmost node of any block
+_LEAST = 1e-2  # of u, where ln u ends; chosen: rings count from 0.08 of the pilot on
 _CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no value
 
 
@@ -409,10 +409,13 @@ def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArr
 
 
 def _expected(
-    theta: FloatArray, nodes: FloatArray, matrix: FloatArray, power: float
+    theta: FloatArray,
+    falls: FloatArray,
+    ends: FloatArray,
+    matrix: FloatArray,
+    power: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Ring correlations of the model ``(B, J)`` and their derivatives ``(B, 3, J)``."""
-    falls, ends = np.log(np.maximum(nodes, _LEAST)), nodes**2
     exponent = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * ends
     density = np.exp(np.clip(exponent, -_LIMIT, _LIMIT))
     stack = np.stack([density, -density * falls, -density * ends], axis=1)
@@ -450,7 +453,8 @@ class _CrossingFit:
 
     curve: FloatArray
     weight: FloatArray
-    u: FloatArray
+    falls: FloatArray  # ln u and u² of the nodes
+    ends: FloatArray
     matrix: FloatArray
     power: float
     ridge: FloatArray
@@ -461,12 +465,14 @@ class _CrossingFit:
             self,
             curve=self.curve[places],
             weight=self.weight[places],
-            u=self.u[places],
+            falls=self.falls[places],
+            ends=self.ends[places],
         )
 
     def at(self, theta: FloatArray) -> _FitState:
         """Evaluate the penalised likelihood and its derivatives."""
-        rho, jacobian = _expected(theta, self.u, self.matrix, self.power)
+        known = self.falls, self.ends, self.matrix, self.power
+        rho, jacobian = _expected(theta, *known)
         narrow = 1 - rho**2
         wide = 1 - rho * self.curve
         value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
@@ -531,7 +537,8 @@ def fit_crossing(
     part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
     theta = _start(part, weight, frequency[None, first:last] / pilot[:, None])
     u = nodes[None, :] / pilot[:, None]
-    problem = _CrossingFit(part, weight, u, matrix, power, _RIDGE)
+    basis = np.log(np.maximum(u, _LEAST)), u**2, matrix
+    problem = _CrossingFit(part, weight, *basis, power, _RIDGE)
     best = _maximise(problem, theta)
     rising = np.flatnonzero(best.theta[:, 2] < 0)
     if rising.size:

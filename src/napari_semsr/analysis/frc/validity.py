@@ -69,8 +69,8 @@ _STRIPE_Z = 4.5
 _STRIPE = 0.4
 _FALL = 0.1  # of a correlation on an axis by a shift, above its noise; chosen
 # Where no lens has signal left, cycles per pixel, and its parts on both sides of 0.5:
-# neither correlation nor power may fall by a quarter from the one to the other, half of
-# what a 1/q² object's does; chosen
+# neither correlation nor power may fall by a quarter from the one to the other, where
+# that of a 1/q² object falls by two fifths; chosen
 _BAND = 0.42, 0.66
 _INNER = 0.40, 0.50
 _CORNER = 0.52, 0.66
