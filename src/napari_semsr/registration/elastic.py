@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
+from scipy.sparse.linalg import splu
 
 from napari_semsr.core import (
     Affine,
@@ -255,10 +256,9 @@ class _System:
         self._data = data
         self._weights = np.ones(len(data.at))
         self._basis = knots.basis(data.at)
-        # values of a knot lie beside each other, so that few diagonals are filled
+        # values of a knot lie beside each other, so that little is filled in
         self._wide = sparse.kron(self._basis, sparse.eye_array(2), format="csr")
         self._penalty = sparse.kron(knots.stiffness(), sparse.eye_array(2))
-        self._diagonals = 2 * (3 * knots.shape[1] + 3) + 2
 
     def solved(self, stiff: float, rounds: int) -> tuple[FloatArray, float]:
         """Solve for knots (K, 2), and for how far edges lie off."""
@@ -271,10 +271,18 @@ class _System:
             left = pulled @ self._wide
             size = float(left.trace()) / left.shape[0]
             left = left + stiff * size * self._penalty
-            self._left = left + _RIDGE * size * sparse.eye_array(left.shape[0])
-            # the edges are one more column beside the band: it is eliminated
+            left = left + _RIDGE * size * sparse.eye_array(left.shape[0])
+            # SuperLU has one thread; those of LAPACK wait for each other at this size
+            self._factors = splu(
+                left.tocsc(),
+                permc_spec="NATURAL",
+                diag_pivot_thresh=0.0,
+                options={"SymmetricMode": True},
+            )
+            # the edges are one more column, of all knots: it is eliminated
             by_shift, by_edges = pulled @ data.wanted.ravel(), pulled @ edges
-            plain, moved = self._by_band(np.stack([by_shift, by_edges], axis=1)).T
+            right = np.stack([by_shift, by_edges], axis=1)
+            plain, moved = self._factors.solve(right).T
             own = np.einsum("ni,nij,nj->", data.edges, sure, data.edges)
             told = np.einsum("ni,nij,nj->", data.edges, sure, data.wanted)
             rest = max((1 + EDGE_RIDGE) * own - by_edges @ moved, 1e-300)
@@ -288,18 +296,8 @@ class _System:
             self._weights = student ** (-(_FREEDOM + 2) / 2)
         return values, edge
 
-    def _by_band(self, right: FloatArray) -> FloatArray:
-        """Solve for right sides (2K, N)."""
-        left = self._left.tocoo()
-        lower = left.row >= left.col
-        band = np.zeros((self._diagonals, len(right)))
-        row, column = left.row[lower], left.col[lower]
-        band[row - column, column] = left.data[lower]
-        found = linalg.solveh_banded(band, right, lower=True, check_finite=False)
-        return np.asarray(found)
-
     def covariance(self) -> FloatArray:
         """Of the knots (2K, 2K) that were found last."""
         moved, rest = self._by_edge
-        whole = linalg.inv(self._left.toarray()) + np.outer(moved, moved) / rest
+        whole = self._factors.solve(np.eye(len(moved))) + np.outer(moved, moved) / rest
         return np.asarray(self._spread * whole)
