@@ -20,7 +20,8 @@ import numpy as np
 from napari_semsr import calls
 from napari_semsr.calls import PathLike, Report, Source
 from napari_semsr.core import Micrograph
-from napari_semsr.jobs import FUNCTIONS, PANELS, VERBS, Verb, verb_of
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import FUNCTIONS, INFO, PANELS, VERBS, Verb, verb_of
 
 STUB = Path(calls.__file__).with_name("functions.pyi")
 NAMES = STUB.with_name("__init__.pyi")
@@ -31,7 +32,7 @@ HEAD = """\
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from numpy.typing import ArrayLike
 """
@@ -72,28 +73,71 @@ def _python(value: object) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
-def _function(verb: Verb[Any, Any], gives: Any, output: Any = None) -> list[str]:
-    """Write a function, or what it is where its output is of some type."""
-    lines, starred = [f"def {verb.function}("], False
-    for item in calls.signature_of(verb).parameters.values():
-        if item.kind is inspect.Parameter.KEYWORD_ONLY and not starred:
-            starred = True
-            lines.append("    *,")
-        kind, default = item.annotation, item.default
-        if item.name == "output" and output is not None:
-            kind = output
-            default = inspect.Parameter.empty if output is PathLike else default
-        shown = "" if default is inspect.Parameter.empty else " = ..."
-        if shown and isinstance(default, bool | int | float | str | None):
-            shown = f" = {_python(default)}"
-        stars = "**" if item.kind is inspect.Parameter.VAR_KEYWORD else ""
-        lines.append(f"    {stars}{item.name}: {spell(kind)}{shown},")
-    return [*lines, f") -> {spell(gives)}: ..."]
+READING = "Reading"
+"""What the stub calls the options of reading, which nearly all functions take."""
+
+
+def _parameter(item: inspect.Parameter) -> str:
+    """Write a parameter with its type, and its default if it has one."""
+    stars = "**" if item.kind is inspect.Parameter.VAR_KEYWORD else ""
+    shown = "" if item.default is inspect.Parameter.empty else " = ..."
+    if shown and isinstance(item.default, bool | int | float | str | None):
+        shown = f" = {_python(item.default)}"
+    return f"{stars}{item.name}: {spell(item.annotation)}{shown}"
+
+
+def _keywords(name: str, items: list[inspect.Parameter], base: str) -> list[str]:
+    """Write keywords that several functions take, with their defaults beside them."""
+    lines = [f"class {name}({base}, total=False):"]
+    for item in items:
+        shown, _, default = _parameter(item).partition(" = ")
+        lines.append(f"    {shown}  # {default}")
+    return lines
+
+
+def _is_reading(verb: Verb[Any, Any], item: inspect.Parameter) -> bool:
+    """Tell whether a parameter is of reading, where all of these go together."""
+    together = verb.reads and not verb.hidden and not verb.sides
+    return together and item.name in ReadOptions.model_fields
+
+
+def _function(
+    verb: Verb[Any, Any], gives: Any, items: list[inspect.Parameter], more: str
+) -> str:
+    """Write a function with its parameters; `more` are keywords that have a name."""
+    shown = [_parameter(item) for item in items]
+    named = [item.kind is inspect.Parameter.KEYWORD_ONLY for item in items]
+    if any(named):
+        shown.insert(named.index(True), "*")
+    shown += [f"**options: Unpack[{more}]"] if more else []
+    return f"def {verb.function}({', '.join(shown)},) -> {spell(gives)}: ..."
+
+
+def _functions(verb: Verb[Any, Any]) -> list[str]:
+    """Write the function of a verb, twice where an image may be kept or written."""
+    taken = [*calls.signature_of(verb).parameters.values()]
+    items = [item for item in taken if not _is_reading(verb, item)]
+    more = READING if len(items) < len(taken) else ""
+    kinds = get_args(verb.returns)
+    if Micrograph not in kinds:
+        return [_function(verb, verb.returns, items, more)]
+    alone = [item for item in items if item.kind is inspect.Parameter.KEYWORD_ONLY]
+    items = [item for item in items if item not in alone]
+    name = f"{verb.function.capitalize()}Keywords"
+    lines = _keywords(name, alone, more or "TypedDict")
+    place = next(n for n, item in enumerate(items) if item.name == "output")
+    for target, kind in zip((types.NoneType, PathLike), kinds, strict=True):
+        none = None if target is types.NoneType else inspect.Parameter.empty
+        items[place] = items[place].replace(annotation=target, default=none)
+        lines += ["@overload", _function(verb, kind, items, name)]
+    return lines
 
 
 def stub() -> str:
     """Write all functions."""
-    lines = []
+    taken = calls.signature_of(INFO).parameters.values()
+    reading = [item for item in taken if _is_reading(INFO, item)]
+    lines = _keywords(READING, reading, "TypedDict")
     results = {
         "napari_semsr.core.micrograph": {"Micrograph"},
         "napari_semsr.core.progress": {"Progress"},
@@ -103,21 +147,13 @@ def stub() -> str:
         if verb is None:
             continue
         given = verb.returns
-        taken = [
-            item.annotation for item in calls.signature_of(verb).parameters.values()
-        ]
-        for kind in (
-            each for one in (given, *taken) for each in get_args(one) or (one,)
-        ):
+        arguments = calls.signature_of(verb).parameters.values()
+        kinds = (given, *(item.annotation for item in arguments))
+        for kind in (each for one in kinds for each in get_args(one) or (one,)):
             ours = getattr(kind, "__module__", "").startswith("napari_semsr.")
             if ours and kind is not Micrograph:
                 results.setdefault(kind.__module__, set()).add(kind.__name__)
-        kinds = get_args(given)
-        if Micrograph in kinds:  # of an image that is kept where it is not written
-            for target, kind in zip((types.NoneType, PathLike), kinds, strict=True):
-                lines += ["", "@overload", *_function(verb, kind, output=target)]
-        else:
-            lines += ["", *_function(verb, given)]
+        lines += ["", *_functions(verb)]
     imports = [
         f"from {package} import {', '.join(sorted(names))}"
         for package, names in sorted(results.items())

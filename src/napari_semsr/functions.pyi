@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from numpy.typing import ArrayLike
 
@@ -47,94 +47,60 @@ PathLike = str | os.PathLike[str]
 Source = Micrograph | ArrayLike | PathLike
 Report = Callable[[Progress], None]
 
+class Reading(TypedDict, total=False):
+    series: int  # 0
+    level: int  # 0
+    channel: int | None  # None
+    plane: int | None  # None
+    dataset: str | None  # None
+    pixel_size_nm: tuple[float, float] | float | None  # None
+    pixel_size_sd_nm: tuple[float, float] | float | None  # None
+    crop_databar: bool  # True
+    databar_rows: int | None  # None
+    colour: Literal["refuse", "luminance"]  # "refuse"
+
 def info(
     path: PathLike,
     *,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Description: ...
 def convert(
     image: Source,
     output: PathLike,
     *,
     dtype: Literal["uint8", "uint16", "float32"] | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Converted: ...
+
+class CropKeywords(Reading, total=False):
+    like_output: PathLike | None  # None
+    box: tuple[int, int, int, int] | None  # None
+    box_nm: tuple[float, float, float, float] | None  # None
+    align: bool  # False
+    search: int  # 32
+    gap_free: bool  # False
+    like_pixel_size_nm: tuple[float, float] | float | None  # None
+    dtype: Literal["uint8", "uint16", "float32"] | None  # None
+    overwrite: bool  # False
+    resume: bool  # False
+    progress: Report | None  # None
+
 @overload
 def crop(
     image: Source,
     output: None = None,
     like: Source | None = None,
-    *,
-    like_output: PathLike | None = None,
-    box: tuple[int, int, int, int] | None = None,
-    box_nm: tuple[float, float, float, float] | None = None,
-    align: bool = False,
-    search: int = 32,
-    gap_free: bool = False,
-    like_pixel_size_nm: tuple[float, float] | float | None = None,
-    dtype: Literal["uint8", "uint16", "float32"] | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Report | None = None,
+    **options: Unpack[CropKeywords],
 ) -> Micrograph: ...
 @overload
 def crop(
     image: Source,
     output: PathLike,
     like: Source | None = None,
-    *,
-    like_output: PathLike | None = None,
-    box: tuple[int, int, int, int] | None = None,
-    box_nm: tuple[float, float, float, float] | None = None,
-    align: bool = False,
-    search: int = 32,
-    gap_free: bool = False,
-    like_pixel_size_nm: tuple[float, float] | float | None = None,
-    dtype: Literal["uint8", "uint16", "float32"] | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Report | None = None,
+    **options: Unpack[CropKeywords],
 ) -> Cropped: ...
 def register(
     moving: Source,
@@ -322,18 +288,9 @@ def calibrate(
     pitch_nm: float | None = None,
     pitch_sd_nm: float = 0.0,
     lattice: Literal["auto", "lines", "square", "hexagonal"] = "auto",
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> CalibrationReport | ScaleBarReport: ...
 def degrade(
     image: Source,
@@ -349,18 +306,9 @@ def degrade(
     airlight: float | None = None,
     stretch: bool = True,
     seed: int = 0,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Micrograph: ...
 def pairs(
     low: Sequence[Micrograph] | Source,
@@ -390,18 +338,9 @@ def pairs(
     whole_images: bool = False,
     leave_out: str = "",
     seed: int = 0,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> PairsMade: ...
 def train(
     recipe: PathLike,
@@ -425,141 +364,71 @@ def train(
     resume: bool = False,
     progress: Report | None = None,
 ) -> Trained: ...
+
+class EnhanceKeywords(Reading, total=False):
+    model: PathLike  # "sem-restore"
+    residual_map: PathLike | None  # None
+    device: str  # "auto"
+    tile: int | None  # None
+    precision: Literal["auto", "fp32", "bf16"]  # "auto"
+    norm: Literal["auto", "exact", "frozen", "tile"]  # "auto"
+    haze: bool  # True
+    resample: Literal["auto", "keep", "never"]  # "auto"
+    denoise: float  # 1.0
+    deblur: float  # 1.0
+    dehaze: float  # 1.0
+    noise_percent: float | None  # None
+    memory_gb: float | None  # None
+    halo_tolerance: float | None  # None
+    self_ensemble: bool  # False
+    strength: float  # 1.0
+    blur_px: float | None  # None
+    dtype: str | None  # None
+    batch: int | None  # None
+    scheduler: str | None  # None
+    overwrite: bool  # False
+    resume: bool  # False
+    progress: Report | None  # None
+
 @overload
 def enhance(
     image: Source,
     output: None = None,
-    *,
-    model: PathLike = "sem-restore",
-    residual_map: PathLike | None = None,
-    device: str = "auto",
-    tile: int | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    norm: Literal["auto", "exact", "frozen", "tile"] = "auto",
-    haze: bool = True,
-    resample: Literal["auto", "keep", "never"] = "auto",
-    denoise: float = 1.0,
-    deblur: float = 1.0,
-    dehaze: float = 1.0,
-    noise_percent: float | None = None,
-    memory_gb: float | None = None,
-    halo_tolerance: float | None = None,
-    self_ensemble: bool = False,
-    strength: float = 1.0,
-    blur_px: float | None = None,
-    dtype: str | None = None,
-    batch: int | None = None,
-    scheduler: str | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Report | None = None,
+    **options: Unpack[EnhanceKeywords],
 ) -> Micrograph: ...
 @overload
 def enhance(
     image: Source,
     output: PathLike,
-    *,
-    model: PathLike = "sem-restore",
-    residual_map: PathLike | None = None,
-    device: str = "auto",
-    tile: int | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    norm: Literal["auto", "exact", "frozen", "tile"] = "auto",
-    haze: bool = True,
-    resample: Literal["auto", "keep", "never"] = "auto",
-    denoise: float = 1.0,
-    deblur: float = 1.0,
-    dehaze: float = 1.0,
-    noise_percent: float | None = None,
-    memory_gb: float | None = None,
-    halo_tolerance: float | None = None,
-    self_ensemble: bool = False,
-    strength: float = 1.0,
-    blur_px: float | None = None,
-    dtype: str | None = None,
-    batch: int | None = None,
-    scheduler: str | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Report | None = None,
+    **options: Unpack[EnhanceKeywords],
 ) -> EnhancedFile: ...
+
+class RestoreKeywords(Reading, total=False):
+    method: Literal[
+        "wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"
+    ]  # "wiener"
+    psf: str  # "estimate"
+    iterations: int  # 10
+    tv: float  # 0.0
+    balance: float | None  # None
+    seed: int  # 0
+    tile: int | None  # None
+    dtype: str | None  # None
+    overwrite: bool  # False
+    resume: bool  # False
+    progress: Report | None  # None
+
 @overload
 def restore(
     image: Source,
     output: None = None,
-    *,
-    method: Literal[
-        "wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"
-    ] = "wiener",
-    psf: str = "estimate",
-    iterations: int = 10,
-    tv: float = 0.0,
-    balance: float | None = None,
-    seed: int = 0,
-    tile: int | None = None,
-    dtype: str | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Report | None = None,
+    **options: Unpack[RestoreKeywords],
 ) -> Micrograph: ...
 @overload
 def restore(
     image: Source,
     output: PathLike,
-    *,
-    method: Literal[
-        "wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"
-    ] = "wiener",
-    psf: str = "estimate",
-    iterations: int = 10,
-    tv: float = 0.0,
-    balance: float | None = None,
-    seed: int = 0,
-    tile: int | None = None,
-    dtype: str | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Report | None = None,
+    **options: Unpack[RestoreKeywords],
 ) -> RestoredFile: ...
 def frc(
     a: Source,
@@ -576,17 +445,8 @@ def frc(
     read_noise: float = 0.0,
     allow_self: bool = False,
     register: bool = True,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> FrcResult: ...
 def frc_map(
     a: Source,
@@ -608,52 +468,25 @@ def frc_map(
     allow_self: bool = False,
     fill: Literal["none", "nearest"] = "none",
     register: bool = True,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> FrcMap: ...
 def decorrelation(
     image: Source,
     *,
     block: int | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Decorrelation: ...
 def spectrum(
     image: Source,
     output: PathLike | None = None,
     *,
     tukey: float = 1.0,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> SpectrumReport: ...
 def metrics(
     image: Source,
@@ -662,17 +495,8 @@ def metrics(
     data_range: float | None = None,
     match: Literal["affine"] | None = None,
     cut_off_nm: float | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Metrics: ...
 def error_map(
     reference: Source,
@@ -682,18 +506,9 @@ def error_map(
     unit: Literal["grey", "percent"] = "grey",
     align: bool = True,
     search: int = 8,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> ErrorMapReport: ...
 def trust(
     image: Source,
@@ -704,18 +519,9 @@ def trust(
     show: Literal["bound", "spread"] = "bound",
     unit: Literal["percent", "grey"] = "percent",
     device: str = "auto",
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> TrustReport: ...
 def repeatability(
     first: Source,
@@ -727,18 +533,9 @@ def repeatability(
     unit: Literal["grey", "percent"] = "grey",
     align: bool = True,
     search: int = 16,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> RepeatabilityReport: ...
 def gaps(
     image: Source,
@@ -749,18 +546,9 @@ def gaps(
     min_diameter_px: float = 4.0,
     reach: float = 1.0,
     bin_width: float | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Gaps: ...
 def profile(
     image: Source,
@@ -770,51 +558,24 @@ def profile(
     polarity: Literal["auto", "bright", "dark"] = "auto",
     prominence: float = 0.1,
     pixel: Literal["area", "point"] = "area",
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> ProfileReport: ...
 def histogram(
     image: Source,
     reference: Source | None = None,
     *,
     bins: int = 256,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Histogram: ...
 def noise(
     image: Source,
     *,
     block: int = 16,
     bins: int = 24,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> NoiseReport: ...
 def figure(
     images: Sequence[Source],
@@ -829,18 +590,9 @@ def figure(
     greys: Literal["own", "common"] = "own",
     overlay: bool = False,
     inset: tuple[int, int, int, int] | None = None,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> FigureMade: ...
 def batch(
     steps: Mapping[str, Any] | PathLike,
@@ -865,18 +617,9 @@ def report(
     title: str = "Report on images",
     criterion: Literal["1/7", "half-bit", "3-sigma"] = "1/7",
     greys: Literal["common", "own"] = "common",
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> ReportMade: ...
 def demo(
     folder: PathLike,
@@ -933,17 +676,8 @@ def check_model(
     seed: int = 0,
     device: str = "auto",
     write: bool = False,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> ModelCheck: ...
 def learn_trust(
     model: PathLike = "sem-restore",
