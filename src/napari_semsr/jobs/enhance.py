@@ -57,7 +57,15 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.leakage import LEARNT
 from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
-from napari_semsr.jobs.verb import Group, ImageIn, ImageMade, Output, Run, Verb
+from napari_semsr.jobs.verb import (
+    Group,
+    ImageIn,
+    ImageMade,
+    Output,
+    Run,
+    Verb,
+    figure,
+)
 
 if TYPE_CHECKING:
     from napari_semsr.io import OmeZarrStore
@@ -84,8 +92,8 @@ class Unfinished:
 
     model: str  # Name of its model
     options: dict[str, Any]  # How it was run, as an `EnhanceOptions` takes it
-    done: int  # Tiles that are finished, and all
-    tiles: int  # Tiles that are finished, and all
+    done: int  # Tiles that are finished
+    tiles: int  # and all
 
 
 def unfinished(path: Path) -> Unfinished | None:
@@ -140,19 +148,12 @@ class EnhancedFile(ImageMade):
     misfit: Misfit | None = field(default=None, metadata={"json": False})
     misfit_map: Annotated[str | None, Quantity("Misfit map")] = None  # its path
 
-    @property
-    def misfit_percent(
-        self,
-    ) -> Annotated[
-        float | None,
-        Quantity(
-            *("Misfit", "% of the input's contrast", ".0f"),
-            verdict="misfit_verdict",
-            large=True,
-        ),
-    ]:
-        """What the result, blurred again, does not explain of the image."""
-        return None if self.misfit is None else 100 * self.misfit.share
+    misfit_percent = figure(
+        lambda made: None if made.misfit is None else 100 * made.misfit.share,
+        *("Misfit", "% of the input's contrast", ".0f"),
+        verdict="misfit_verdict",
+        large=True,
+    )
 
     @property
     def misfit_verdict(self) -> str | None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from napari_semsr.core import (
     ReadError,
     RegistrationError,
     Warped,
-    describe_pixel_size,
     in_digits,
     option,
     recorded,
@@ -48,7 +47,15 @@ from napari_semsr.jobs.images import (
     record_file,
     write_area,
 )
-from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
+from napari_semsr.jobs.verb import (
+    FileIn,
+    ImageIn,
+    Output,
+    Run,
+    Verb,
+    figure,
+    size_figure,
+)
 from napari_semsr.registration import (
     AlternativeTransform,
     Landmarks,
@@ -154,15 +161,9 @@ class Registered(Result):
             return "less than a pixel of the coarser image"
         return f"{self.error_px:.2g} pixels of the coarser image: look at the overlay"
 
-    @property
-    def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
-        """The pixel size, and what is known of it."""
-        return describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
-
-    @property
-    def found(self) -> Annotated[str, Quantity("Map")]:
-        """Which map it is, and where it is from."""
-        return f"{self.model}, by {_FOUND[self.searched]}"
+    no_error: ClassVar = "nothing tells it"
+    pixel_size = size_figure()
+    found = figure(lambda made: f"{made.model}, by {_FOUND[made.searched]}", "Map")
 
     @property
     def shift(self) -> Annotated[str, Quantity("Shift")]:
@@ -179,27 +180,11 @@ class Registered(Result):
         turned = round(self.transform["degrees"], 2)
         return f"{abs(turned):.2f}° {'anticlockwise' if turned < 0 else 'clockwise'}"
 
-    @property
-    def scale(self) -> Annotated[float, Quantity("Scale", form=".4f")]:
-        """By how much it is scaled."""
-        scale: float = self.transform["scale"]
-        return scale
-
-    @property
-    def mirrored(self) -> Annotated[bool, Quantity("Mirrored")]:
-        """Whether it is mirrored."""
-        return bool(self.transform["mirrored"])
-
-    @property
-    def bending(self) -> Annotated[float | None, Quantity("Bends by", "nm", ".3g")]:
-        """How far an elastic map bends at most, where it was tested."""
-        largest: float | None = self.transform.get("largest_nm")
-        return largest
-
-    @property
-    def no_error(self) -> str:
-        """Why there is no expected error."""
-        return "nothing tells it"
+    scale = figure(lambda made: made.transform["scale"], "Scale", form=".4f")
+    mirrored = figure(lambda made: bool(made.transform["mirrored"]), "Mirrored")
+    bending = figure(
+        lambda made: made.transform.get("largest_nm"), "Bends by", "nm", ".3g"
+    )
 
     @property
     def tested(self) -> Annotated[str | None, Quantity("Tested on")]:

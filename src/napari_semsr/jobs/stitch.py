@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,7 +32,6 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     declared_figures,
-    describe_pixel_size,
     digest_job,
     digest_path,
     option,
@@ -43,6 +42,7 @@ from napari_semsr.io import (
     HEIGHTS,
     OmeZarrStore,
     TypedSize,
+    Written,
     beside_path,
     choose_frames,
     half_paths,
@@ -65,7 +65,7 @@ from napari_semsr.jobs.images import (
     record_file,
     write_positions,
 )
-from napari_semsr.jobs.verb import FileIn, Output, Run, Verb
+from napari_semsr.jobs.verb import FileIn, Output, Run, Verb, figure, size_figure
 from napari_semsr.stitching import StitchOptions
 
 if TYPE_CHECKING:
@@ -131,22 +131,16 @@ HALF = "half"
 """Where the history of a half says which one it is, and of which frames."""
 
 
-@dataclass(frozen=True, slots=True)
-class MosaicFile:
-    """What is on the disk."""
-
-    coverage: str  # Where the number of frames at each pixel is; 0 where there is none
-    dtype: str  # Type of the grey values in the output
-    clipped: int  # Covered pixels that had no place in that type
-
-
 def _write_mosaic(
     plan: "FusionPlan | FocusPlan",
     halves: "tuple[HalfPlan, ...]",
     about: Micrograph,
     run: "_Stitching",
-) -> Job[MosaicFile]:
-    """Compute a mosaic block by block and write it; heights or halves go beside it."""
+) -> Job[Written[int]]:
+    """Compute a mosaic block by block and write it; heights or halves go beside it.
+
+    What was written tells how many covered pixels had no place in its type.
+    """
     empty, dtype, existing = 0, run.options.dtype, run.existing
     beside = list(_beside(plan, halves, about, run))
 
@@ -187,9 +181,7 @@ def _write_mosaic(
     )
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
-    return MosaicFile(
-        str(label_path(run.place, COVERAGE)), written.dtype, written.told - lost
-    )
+    return replace(written, told=written.told - lost)
 
 
 def _beside(
@@ -240,9 +232,6 @@ def _store_beside(
             if len(store.pending()) == store.done.size:
                 remove_target(place)
             raise
-
-
-_METHODS = ("auto", "none")
 
 
 class StitchFolderOptions(StitchOptions):
@@ -358,16 +347,13 @@ class StitchedFile(Result):
     solution: "StitchSolution" = field(metadata={"json": False})
     provenance: Provenance = field(metadata={"json": False})
 
-    @property
-    def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
-        """The pixel size, and what is known of it."""
-        return describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
-
-    @property
-    def by_stage(self) -> Annotated[str | None, Quantity("Pixel by stage")]:
-        """The pixel size that the stage tells, if it does."""
-        size = self.stage_pixel_size_nm
-        return None if size is None else spell_pixel_size(size)
+    pixel_size = size_figure()
+    by_stage = figure(
+        lambda made: (
+            made.stage_pixel_size_nm and spell_pixel_size(made.stage_pixel_size_nm)
+        ),
+        "Pixel by stage",
+    )
 
     @property
     def joined(self) -> str:
@@ -385,17 +371,14 @@ class StitchedFile(Result):
         """How many frames are in the mosaic."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
-    @property
-    def joints(self) -> Annotated[str, Quantity("Joints")]:
-        """How many joints hold."""
-        return f"{self.pairs_used} used, {self.pairs_rejected} rejected"
-
-    @property
-    def residual_nm(
-        self,
-    ) -> Annotated[float | None, Quantity("RMS residual", "nm", ".3g")]:
-        """Root mean square of the residuals of the joints in use."""
-        return self._in_nm(self.residual_px)
+    joints = figure(
+        lambda made: f"{made.pairs_used} used, {made.pairs_rejected} rejected",
+        "Joints",
+    )
+    residual_nm = figure(
+        lambda made: _in_nm(made.residual_px, made.pixel_size_nm),
+        *("RMS residual", "nm", ".3g"),
+    )
 
     @property
     def stage_error_px(
@@ -408,19 +391,10 @@ class StitchedFile(Result):
         known = stage is not None and self.solution.nominal_px is not None
         return float(stage.scatter_px) if stage is not None and known else None
 
-    @property
-    def stage_error_nm(
-        self,
-    ) -> Annotated[float | None, Quantity("RMS stage error", "nm", ".3g")]:
-        """The same in nm."""
-        return self._in_nm(self.stage_error_px)
-
-    def _in_nm(self, px: float | None) -> float | None:
-        """Give a distance in nm, where that is known."""
-        size = self.pixel_size_nm
-        if px is None or size is None or not np.isfinite(px):
-            return None
-        return px * float(np.mean(size))
+    stage_error_nm = figure(
+        lambda made: _in_nm(made.stage_error_px, made.pixel_size_nm),
+        *("RMS stage error", "nm", ".3g"),
+    )
 
     def figures(self) -> dict[str, Figure]:
         """Say also the distortion, halves, heights and what was left out."""
@@ -449,6 +423,13 @@ class StitchedFile(Result):
         elif not share:
             note += ", none found"
         return Figure(share, "%", ".3g", note, None if sd is None else 100 * sd)
+
+
+def _in_nm(px: float | None, size: FloatPair | None) -> float | None:
+    """Give a distance in nm, where that is known."""
+    if px is None or size is None or not np.isfinite(px):
+        return None
+    return px * float(np.mean(size))
 
 
 _Stitching = Run[StitchFolderOptions]
@@ -483,7 +464,7 @@ def _half_paths(run: _Stitching) -> tuple[Path, ...]:
 def _flat_path(run: _Stitching) -> Path | None:
     """Give the flat field file, where one is named."""
     named = run.options.flat_field
-    return None if named in _METHODS else Path(named)
+    return None if named in ("auto", "none") else Path(named)
 
 
 def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
@@ -529,7 +510,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         write_positions(positions_out, placed)
     return StitchedFile(
         output=str(run.place),
-        coverage=written.coverage,
+        coverage=str(label_path(run.place, COVERAGE)),
         height=None if _height_path(run) is None else str(_height_path(run)),
         halves=tuple(
             {"output": str(path), "frames": list(half.frames)}
@@ -817,7 +798,7 @@ def _placed(
 def _warnings(
     scans: _Scans,
     solution: "StitchSolution",
-    written: MosaicFile,
+    written: Written[int],
     shifts: Sequence["HeightShift"],
 ) -> tuple[str, ...]:
     """Collect what the user must know."""
@@ -840,10 +821,9 @@ def _warnings(
         said.append(
             f"No pixel size is stated: {size:.4g} nm follows from the stage alone."
         )
-    if written.clipped:
+    if written.told:
         said.append(
-            f"{written.clipped} pixels had no place in {written.dtype} and were "
-            "clipped."
+            f"{written.told} pixels had no place in {written.dtype} and were clipped."
         )
     return tuple(said)
 

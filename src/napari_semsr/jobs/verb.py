@@ -87,6 +87,16 @@ def figure(get: Callable[[Any], Any], *told: Any, **more: Any) -> property:
     return property(found)
 
 
+def size_figure(**more: Any) -> property:
+    """Make the property of a result that tells its pixel size, and how sure it is."""
+
+    def get(made: Any) -> str:
+        error = getattr(made, "pixel_size_sd_nm", None)
+        return describe_pixel_size(made.pixel_size_nm, error)
+
+    return figure(get, "Pixel size", **more)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sized(Result):
     """What was measured of an image with a pixel size, or of several of one."""
@@ -94,10 +104,7 @@ class Sized(Result):
     pixel_size_nm: Annotated[FloatPair | None, Quantity("Pixel size", shown=False)]
     pixel_size_sd_nm: FloatPair | None
 
-    @property
-    def pixel_size(self) -> Annotated[str, Quantity("Pixel size", tabled=False)]:
-        """The pixel size, and what is known of it."""
-        return describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+    pixel_size = size_figure(tabled=False)
 
     @property
     def pixel_size_basis(self) -> Annotated[str, recorded("Basis of the pixel size")]:
@@ -139,17 +146,8 @@ class ImageMade(Result):
     clipped: int = 0  # pixels that had no place in the type
     image: Micrograph | None = field(default=None, metadata={"json": False})
 
-    @property
-    def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
-        """The pixel size, and what is known of it."""
-        return describe_pixel_size(
-            self.pixel_size_nm, getattr(self, "pixel_size_sd_nm", None)
-        )
-
-    @property
-    def clipped_pixels(self) -> Annotated[int | None, Quantity("Clipped pixels")]:
-        """Those that were clipped, if any were."""
-        return self.clipped or None
+    pixel_size = size_figure()
+    clipped_pixels = figure(lambda made: made.clipped or None, "Clipped pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,6 @@ class ImageIn:
     also: tuple[str, ...] = ()  # further names that a table may give it
     label: str = ""  # in a panel; made of the name by default
     batch: str = ""  # what a batch takes where a step says nothing: "{input}"
-    takes_maps: bool = False  # panels offer own maps, labels and helpers too
     guide: bool = False  # the verb goes by it, and what is made does not show it
     # How it is read by the verb's options and those of reading, where otherwise
     reading: Callable[[Any, ReadOptions], ReadOptions] | None = None

@@ -48,7 +48,7 @@ from napari_semsr.jobs.batch.steps import (
 )
 from napari_semsr.jobs.images import OverwritePolicy, Result, jsonable
 from napari_semsr.jobs.measure import as_part_of, file_state, path_in_table
-from napari_semsr.jobs.verb import FileIn, Run, Verb
+from napari_semsr.jobs.verb import FileIn, Run, Verb, figure
 
 _PAUSE_S = 2.0  # between writings of the table; chosen: nobody looks more often
 _LISTEN_S = 0.25  # chosen: a cancel is heard at once
@@ -254,10 +254,7 @@ class BatchReport(Result):
         """What to think of it."""
         return f"{self.failed} failed: see why below" if self.failed else "none failed"
 
-    @property
-    def pages(self) -> Annotated[str | None, Quantity("Report")]:
-        """The pages of the report, if there is one."""
-        return ", ".join(self.report) or None
+    pages = figure(lambda made: ", ".join(made.report) or None, "Report")
 
     def tables(self) -> dict[str, dict[str, list[Any]]]:
         """Say which images failed, and why."""
