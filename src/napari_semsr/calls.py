@@ -26,7 +26,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.former import ARGUMENTS
-from napari_semsr.io import ReadOptions
+from napari_semsr.io import ReadOptions, image_of_array, is_array
 from napari_semsr.jobs import ImageIn, Verb, verb_of
 
 PathLike = str | os.PathLike[str]
@@ -59,8 +59,6 @@ def source_of(image: Any, item: ImageIn | None = None) -> Any:
 
     Of several images, or pairs of them, each is taken.
     """
-    from napari_semsr.io import image_of_array, is_array
-
     several = item is not None and (item.many or item.pairs or item.takes is not None)
     if isinstance(image, (Micrograph, str, os.PathLike)):
         return image

@@ -25,6 +25,7 @@ from napari_semsr.core import (
     SemsrError,
     Waiting,
     legible,
+    run,
     sentence_of,
 )
 from napari_semsr.former import ARGUMENTS
@@ -404,8 +405,6 @@ def _result(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
     """Run the job of a verb and give its record and its summary."""
-    from napari_semsr.core import run
-
     verb = load_verb(_named(arguments))
     verb.prepare()
     result = run(verb.start(arguments), console.report)

@@ -25,6 +25,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import FiniteFloat
 
+from napari_semsr import models
 from napari_semsr.core import (
     FAULTS,
     CheckpointError,
@@ -43,8 +44,6 @@ from napari_semsr.jobs.samples import draw_specimen, expose
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from napari_semsr.models import LoadedModel, ModelCard
 
 Kind = Literal["semsr", "onnx", "bioimageio"]
 
@@ -157,18 +156,16 @@ def export_foreign(
     target: Path,
     kind: Literal["onnx", "bioimageio"],
     *,
-    field: Image | None = None,
-    opening: ReadOptions | None = None,
-    authors: Sequence[str] = (),
-    bundled: bool = False,
-) -> "ModelCard":
+    field: Image | None,
+    opening: ReadOptions,
+    authors: Sequence[str],
+    bundled: bool,
+) -> "models.ModelCard":
     """Write a model for other programs; gives the card that goes with it.
 
     `field`: what a network is told of that looks at whole fields.
     """
-    from napari_semsr.models import export_onnx, load_model
-
-    loaded, note = load_model(model), ""
+    loaded, note = models.load_model(model), ""
     if field is not None:
         loaded, note = _told_of(loaded, field, opening)
     card, people = loaded.card, tuple[str, ...]()
@@ -179,7 +176,7 @@ def export_foreign(
         if not people:
             msg = "A package of bioimage.io names its authors: give --author NAME."
             raise CheckpointError(msg)
-    data = export_onnx(loaded.module, card)
+    data = models.export_onnx(loaded.module, card)
     if kind == "bioimageio":
         ours = field is None and model.suffix == SUFFIXES["semsr"]
         own = model.read_bytes() if ours else None
@@ -190,8 +187,8 @@ def export_foreign(
 
 
 def _told_of(
-    loaded: "LoadedModel", field: Image, opening: ReadOptions | None
-) -> tuple["LoadedModel", str]:
+    loaded: "models.LoadedModel", field: Image, opening: ReadOptions
+) -> tuple["models.LoadedModel", str]:
     """Make the plain network of one field, whose findings its weights then hold.
 
     Gives also what its file leaves out.
@@ -264,17 +261,15 @@ _SPARE = 64  # px of the test field beyond what its borders reach; chosen
 
 
 def _package(
-    loaded: "LoadedModel",
+    loaded: "models.LoadedModel",
     note: str,
     weights: bytes,
     authors: Sequence[str],
     ours: bytes | None,
 ) -> bytes:
     """Put a network, its description and a test into a zip; `ours`: its own file."""
-    from napari_semsr.models import probe
-
     card = loaded.card
-    probed = probe(loaded.module, stride=card.stride)
+    probed = models.probe(loaded.module, stride=card.stride)
     if probed.norms or probed.halo is None:
         msg = (
             f"{card.name} takes statistics or context from the whole field, and a "
@@ -306,7 +301,7 @@ def _package(
 
 
 def _test_of(
-    loaded: "LoadedModel", side: int
+    loaded: "models.LoadedModel", side: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Draw a field and run it: grey values, what the network sees, its answer."""
     import torch
@@ -343,10 +338,8 @@ def _cover(seen: NDArray[Any], made: NDArray[Any]) -> bytes:
     return written.getvalue()
 
 
-def _page(card: "ModelCard", note: str, halo: int) -> str:
+def _page(card: "models.ModelCard", note: str, halo: int) -> str:
     """Write the page that goes with a package."""
-    from napari_semsr.models import scaling_sentence
-
     pixels = ""
     if card.pixel_size_nm is not None:
         low, high = card.pixel_size_nm
@@ -360,7 +353,7 @@ def _page(card: "ModelCard", note: str, halo: int) -> str:
         card.description,
         note and f"**{note}**",
         "## What it takes and gives",
-        scaling_sentence(card),
+        models.scaling_sentence(card),
         _SCALING,
         (
             f"A result depends on {halo} px on each side; tiles start on multiples of "
@@ -375,7 +368,7 @@ def _page(card: "ModelCard", note: str, halo: int) -> str:
 
 
 def _description(
-    card: "ModelCard",
+    card: "models.ModelCard",
     files: Mapping[str, bytes],
     authors: Sequence[str],
     *,
@@ -383,7 +376,6 @@ def _description(
     halo: int,
 ) -> dict[str, Any]:
     """Describe a package, as ``bioimageio.spec`` 0.5 has it."""
-    from napari_semsr.models import OPSET
 
     def file(name: str) -> dict[str, str]:
         return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
@@ -429,14 +421,14 @@ def _description(
                 "data": {"type": "float32"},
             }
         ],
-        "weights": {"onnx": {**file("weights.onnx"), "opset_version": OPSET}},
+        "weights": {"onnx": {**file("weights.onnx"), "opset_version": models.OPSET}},
         "attachments": [file(n) for n in files if n.endswith(SUFFIXES["semsr"])],
         "config": {"semsr": {"card": card.model_dump(mode="json")}},
     }
 
 
 def _axes(
-    card: "ModelCard", size: dict[str, int] | None, *, halo: int = 0
+    card: "models.ModelCard", size: dict[str, int] | None, *, halo: int = 0
 ) -> list[dict[str, Any]]:
     """Say the axes; `size` None: those of the output, which follow the input's."""
     scale, unit = 1.0, {}
@@ -457,7 +449,7 @@ def _axes(
     return axes
 
 
-def _preprocessing(card: "ModelCard") -> list[dict[str, Any]]:
+def _preprocessing(card: "models.ModelCard") -> list[dict[str, Any]]:
     """Say how grey values are scaled, as the specification has it."""
     if card.input_scaling == "levels":
         zero, one = card.input_levels
@@ -491,15 +483,15 @@ def check_no_code(path: Path) -> None:
 
 
 def import_foreign(
-    path: Path, options: ImportOptions | None = None
-) -> tuple["nn.Module", "ModelCard"]:
+    path: Path, options: ImportOptions
+) -> tuple["nn.Module", "models.ModelCard"]:
     """Read a network from an ONNX file or a package, and measure it."""
     if path.suffix.lower() == ".zip":
-        return _from_package(path, options or ImportOptions())
-    data, chosen = read_bytes(path, _ONNX_LIMIT), options or ImportOptions()
+        return _from_package(path, options)
+    data = read_bytes(path, _ONNX_LIMIT)
     said = _text(f"ONNX network {path.name}", 2000)
     start = {"name": _plain_name(path.stem), "description": said}
-    return _network_of(data, path.name, path.parent, start, {}, chosen)
+    return _network_of(data, path.name, path.parent, start, {}, options)
 
 
 def _plain_name(text: str) -> str:
@@ -514,31 +506,25 @@ def _network_of(
     start: dict[str, Any],
     stated: dict[str, Any],
     options: ImportOptions,
-) -> tuple["nn.Module", "ModelCard"]:
+) -> tuple["nn.Module", "models.ModelCard"]:
     """Check and measure a graph; `start` where no card is in it, `stated` over it."""
     from pydantic import ValidationError
 
-    from napari_semsr.models import (
-        CARD_KEY,
-        ModelCard,
-        effective_fields,
-        measure_onnx,
-        read_graph,
-    )
-
-    graph = read_graph(data, name, folder)
+    graph = models.read_graph(data, name, folder)
     kept = {"licence": "as its author says", **start}
     known: dict[str, Any] = {}
     try:
-        if CARD_KEY in graph.metadata:
-            own = ModelCard.model_validate_json(graph.metadata[CARD_KEY])
+        if models.CARD_KEY in graph.metadata:
+            own = models.ModelCard.model_validate_json(graph.metadata[models.CARD_KEY])
             known = own.model_dump()
             trained = {"architecture": own.architecture, **own.training}
             kept = {**known, "training": trained}
             size = own.pixel_size_nm
             if size is not None and stated.get("pixel_size_nm") == (size[0],) * 2:
                 stated = {**stated, "pixel_size_nm": size}  # axes say one end alone
-        network, probed = measure_onnx(graph.serialised(), stride=known.get("stride"))
+        network, probed = models.measure_onnx(
+            graph.serialised(), stride=known.get("stride")
+        )
         made = {
             **kept,
             **stated,
@@ -550,7 +536,7 @@ def _network_of(
             "norms": False,
             "receptive_field": probed.halo or 0,
         }
-        card = ModelCard.model_validate(made)
+        card = models.ModelCard.model_validate(made)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -561,7 +547,9 @@ def _network_of(
         )
         raise CheckpointError(msg) from None
     if known.get("receptive_field") != card.receptive_field:  # measured on others
-        fields = effective_fields(network, stride=network.stride, halo=probed.halo)
+        fields = models.effective_fields(
+            network, stride=network.stride, halo=probed.halo
+        )
         card = card.model_copy(update={"effective_field": fields})
     return network, card
 
@@ -577,7 +565,7 @@ _METRES: Mapping[str, float] = {
 
 def _from_package(
     path: Path, options: ImportOptions
-) -> tuple["nn.Module", "ModelCard"]:
+) -> tuple["nn.Module", "models.ModelCard"]:
     """Read a package of bioimage.io: its description, then its ONNX weights."""
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as package:

@@ -52,8 +52,10 @@ from napari_semsr.io import (
     filling_store,
     is_there,
     no_file,
+    read,
     store_of,
     suggest_databar,
+    tell_missing,
     write,
     write_blocks,
     write_rows,
@@ -83,8 +85,6 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     """Open an image in memory or a file, whatever its grey values."""
     if isinstance(image, Micrograph):
         return _bounded(_as_read(image, chosen))
-    from napari_semsr.io import read, tell_missing
-
     path = Path(image)
     if not is_there(path):
         raise no_file(path)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import platformdirs
 
+from napari_semsr import models
 from napari_semsr.core import (
     CheckpointError,
     Figure,
@@ -27,6 +28,7 @@ from napari_semsr.core import (
     declared_figures,
     one_line,
 )
+from napari_semsr.io import replacing
 from napari_semsr.jobs.disc_record import DiscRecord
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
@@ -37,17 +39,11 @@ from napari_semsr.jobs.exchange import (
     export_foreign,
     import_foreign,
 )
-from napari_semsr.jobs.images import (
-    Result,
-    check_not_input,
-    jsonable,
-)
+from napari_semsr.jobs.images import Result, check_not_input, jsonable
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from napari_semsr.models import ModelCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +71,9 @@ class ArchitectureList(Result):
 
 def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
     """List the architectures, with their default options."""
-    from napari_semsr.models import ARCHITECTURES, DISCRIMINATORS
-
     yield Progress(0, 1, "building without weights")
-    networks = tuple(_architecture_row(*item) for item in ARCHITECTURES.items())
-    judges = tuple(_architecture_row(*item) for item in DISCRIMINATORS.items())
+    networks = tuple(_architecture_row(*item) for item in models.ARCHITECTURES.items())
+    judges = tuple(_architecture_row(*item) for item in models.DISCRIMINATORS.items())
     return ArchitectureList(networks, judges)
 
 
@@ -106,13 +100,11 @@ def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
 _PUBLIC_SUFFIXES = (".pth", ".pt")
 
 
-def _public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
+def _public_model(path: Path) -> "tuple[nn.Module, models.ModelCard]":
     """Read published weights of an ESRGAN generator, and write their card."""
-    from napari_semsr.models import ModelCard, effective_fields, load_esrgan, probe
-
-    network, options = load_esrgan(path)
-    probed = probe(network, stride=network.stride)
-    card = ModelCard(
+    network, options = models.load_esrgan(path)
+    probed = models.probe(network, stride=network.stride)
+    card = models.ModelCard(
         name=re.sub(r"[^\w.+-]+", "-", path.stem)[:100],
         architecture="esrgan",
         options=options,
@@ -120,7 +112,7 @@ def _public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
         scale=network.scale,
         stride=network.stride,
         receptive_field=probed.halo or 0,
-        effective_field=effective_fields(
+        effective_field=models.effective_fields(
             network, stride=network.stride, halo=probed.halo
         ),
         training={"source": path.name},
@@ -227,14 +219,12 @@ def runs_folder() -> Path:
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     """Find a model: bundled, imported, or a file."""
-    from napari_semsr.models import bundled, resolve
-
     name = str(name_or_path)
     imported = shelf_folder() / f"{name}{_SUFFIX}"
-    is_name = not any(mark in name for mark in "/\\") and name not in bundled()
+    is_name = not any(mark in name for mark in "/\\") and name not in models.bundled()
     if is_name and imported.is_file():
         return imported
-    return resolve(name)
+    return models.resolve(name)
 
 
 def model_that_made(made: Provenance) -> str:
@@ -242,14 +232,12 @@ def model_that_made(made: Provenance) -> str:
 
     A `CheckpointError` if neither the shelf nor the place of its file has it.
     """
-    from napari_semsr.models import file_digest
-
     name, digest = made.model_name or "", made.model_digest
     files = (one.path for one in made.guides if one.role == "model")
     for place in filter(None, (name, *files)):
         with suppress(SemsrError, OSError, ValueError):
             path = find_model(place)
-            if digest is None or file_digest(path) == digest:
+            if digest is None or models.file_digest(path) == digest:
                 return place
     msg = (
         f"The model {one_line(name)} that made this ({digest}) is neither on the shelf "
@@ -261,20 +249,16 @@ def model_that_made(made: Provenance) -> str:
 
 def on_shelf(name: str) -> str | None:
     """Tell whether a name is taken."""
-    from napari_semsr.models import bundled
-
-    if name in bundled():
+    if name in models.bundled():
         return "bundled"
     return "imported" if (shelf_folder() / f"{name}{_SUFFIX}").is_file() else None
 
 
 def _list(_: Run[Options]) -> Job[ModelList]:
     """List what is on the shelf."""
-    from napari_semsr.models import bundled, resolve
-
     yield Progress(0, 1, "reading cards")
-    names = sorted(bundled(), key=lambda name: (name != DEFAULT_MODEL, name))
-    paths = [resolve(name) for name in names]
+    names = sorted(models.bundled(), key=lambda name: (name != DEFAULT_MODEL, name))
+    paths = [models.resolve(name) for name in names]
     folder = shelf_folder()
     own = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
     rows = [_row(path, bundled=True) for path in paths]
@@ -300,7 +284,7 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
         msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
         raise WriteError(msg)
     check_not_input(target, [path])
-    bundled = path.parent.resolve() == _bundled_folder()
+    bundled = path.parent.resolve() == models.WEIGHTS.resolve()
     if kind == "semsr":
         if field is not None or authors:
             msg = "A field and authors belong to exports as ONNX and for bioimage.io."
@@ -321,8 +305,6 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
 
 def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     """Put a model file on the shelf, after reading its card and trying its weights."""
-    from napari_semsr.models import load_model, save_model
-
     yield Progress(0, 2, "checking")
     path, options = Path(run.named["file"]), run.options
     if not path.is_file():
@@ -337,9 +319,9 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
         module, card = import_foreign(path, options) if foreign else _public_model(path)
         target = _place(run, path, card.name)
         yield Progress(1, 2, "writing")
-        save_model(target, module, card)
+        models.save_model(target, module, card)
     else:
-        name = load_model(path).card.name
+        name = models.load_model(path).card.name
         target = _place(run, path, name)
         yield Progress(1, 2, "copying")
         if target.resolve() != path.resolve():
@@ -349,9 +331,7 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
 
 def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
     """Find the place of an imported model on the shelf, and make its folder."""
-    from napari_semsr.models import bundled
-
-    if name in bundled():
+    if name in models.bundled():
         msg = (
             f"{path.name} has the name of the bundled model {name}; give it another "
             "(--name, for an ONNX file)."
@@ -368,38 +348,26 @@ def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file so that the target is whole or absent."""
-    from napari_semsr.io import replacing
-
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
-def _bundled_folder() -> Path:
-    from napari_semsr.models import WEIGHTS
-
-    return WEIGHTS.resolve()
-
-
-def _describe(path: Path, card: "ModelCard | None" = None) -> ModelFile:
+def _describe(path: Path, card: "models.ModelCard | None" = None) -> ModelFile:
     """Say a file by its card, which is read where it is not known."""
-    from napari_semsr.models import file_digest, read_card
-
     return ModelFile(
         path=str(path),
-        bundled=path.parent.resolve() == _bundled_folder(),
-        digest=file_digest(path),
+        bundled=path.parent.resolve() == models.WEIGHTS.resolve(),
+        digest=models.file_digest(path),
         megabytes=round(path.stat().st_size / 1e6, 3),
-        card=jsonable(card or read_card(path)),
+        card=jsonable(card or models.read_card(path)),
     )
 
 
 def _row(path: Path, *, bundled: bool) -> dict[str, Any]:
     """Say one model in the list."""
-    from napari_semsr.models import read_card
-
     row: dict[str, Any] = {"name": path.stem, "bundled": bundled, "fault": None}
     try:
-        card = read_card(path)
+        card = models.read_card(path)
     except (CheckpointError, ReadError) as error:
         return {**row, "fault": str(error)}
     return {

@@ -40,7 +40,14 @@ from napari_semsr.core import (
     to_dtype,
 )
 from napari_semsr.former import ARGUMENTS
-from napari_semsr.io import ReadOptions, beside_path, decoding, half_paths, is_there
+from napari_semsr.io import (
+    ReadOptions,
+    beside_path,
+    count_planes,
+    decoding,
+    half_paths,
+    is_there,
+)
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
 from napari_semsr.jobs.convert import CONVERT, save_job
 from napari_semsr.jobs.crop import CROP, CropOptions
@@ -317,8 +324,6 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
 
 def _planes(path: Path) -> int:
     """Count planes; what is no file is told of by who reads it."""
-    from napari_semsr.io import count_planes
-
     return count_planes(path) if path.is_file() else 1
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from napari_semsr import stitching
 from napari_semsr.core import (
     MOST_DISTORTION,
     Acquisition,
@@ -48,6 +49,8 @@ from napari_semsr.io import (
     half_paths,
     label_path,
     natural_key,
+    open_frames,
+    read,
     read_heights,
     remove_target,
     renaming,
@@ -68,15 +71,6 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.verb import FileIn, Output, Run, Verb, figure, size_figure
 from napari_semsr.stitching import StitchOptions
 
-if TYPE_CHECKING:
-    from napari_semsr.stitching import (
-        FocusPlan,
-        FusionPlan,
-        HalfPlan,
-        HeightShift,
-        StitchSolution,
-    )
-
 # A frames folder as the services see it: opened by options, digested for records.
 
 
@@ -87,8 +81,6 @@ def open_scan(
     options: "StitchFolderOptions | None" = None,
 ) -> Job[Acquisition]:
     """Open the frames of a scan with what the user says of it."""
-    from napari_semsr.io import open_frames
-
     yield Progress(0, 0, f"opening the frames of {folder.name}")
     names = ("grid", "order", "overlap", "pixel_size_nm", "databar_rows")
     said = {} if options is None else {n: getattr(options, n) for n in names}
@@ -111,8 +103,6 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
 
 def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
     """History that the first frame itself carries, for all of them."""
-    from napari_semsr.io import read
-
     path = folder if folder.is_file() else folder / acquisition.names[0]
     try:
         return read(path, plane=0).provenance
@@ -132,8 +122,8 @@ HALF = "half"
 
 
 def _write_mosaic(
-    plan: "FusionPlan | FocusPlan",
-    halves: "tuple[HalfPlan, ...]",
+    plan: "stitching.FusionPlan | stitching.FocusPlan",
+    halves: "tuple[stitching.HalfPlan, ...]",
     about: Micrograph,
     run: "_Stitching",
 ) -> Job[Written[int]]:
@@ -185,17 +175,15 @@ def _write_mosaic(
 
 
 def _beside(
-    plan: "FusionPlan | FocusPlan",
-    halves: "tuple[HalfPlan, ...]",
+    plan: "stitching.FusionPlan | stitching.FocusPlan",
+    halves: "tuple[stitching.HalfPlan, ...]",
     about: Micrograph,
     run: "_Stitching",
 ) -> Iterator[tuple[Micrograph, Path, IntPair]]:
     """Say what is written beside the mosaic: heights or halves, where, how large."""
-    from napari_semsr.stitching import FocusPlan
-
     made = about.provenance
     height_path = _height_path(run)
-    if height_path is not None and isinstance(plan, FocusPlan):
+    if height_path is not None and isinstance(plan, stitching.FocusPlan):
         look = DisplaySettings(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         )
@@ -344,7 +332,7 @@ class StitchedFile(Result):
     likely_grids: tuple[dict[str, Any], ...]
     seconds: Annotated[float, Quantity("Time", "s", ".3g")]
     frame_shape: IntPair = field(metadata={"json": False})
-    solution: "StitchSolution" = field(metadata={"json": False})
+    solution: "stitching.StitchSolution" = field(metadata={"json": False})
     provenance: Provenance = field(metadata={"json": False})
 
     pixel_size = size_figure()
@@ -469,8 +457,6 @@ def _flat_path(run: _Stitching) -> Path | None:
 
 def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     """Join frames."""
-    from napari_semsr.stitching import solve_mosaic
-
     begun = time.monotonic()
     yield Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
@@ -488,7 +474,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     bent = _choose_distortion(run.options, acquisition.frame_shape)
     # the layout has been settled when the scan was opened
     settled = bent.options.replace(grid=None, order=None, overlap=None)
-    solution = yield from solve_mosaic(
+    solution = yield from stitching.solve_mosaic(
         acquisition, settled, flat=flat, known=bent.known
     )
     if solution.distortion_sd is not None and solution.distortion:
@@ -581,8 +567,6 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
             _folder(run), positions=_table(run), options=run.options
         )
         return _Scans((), (), (opened,))
-    from napari_semsr.stitching import sharpest
-
     heights = read_heights(_folder(run))
     scans, shared = [], _folder(run) / "positions.csv"
     for folder, _ in heights:
@@ -594,7 +578,7 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         scans.append((yield from job))
     yield Progress(0, 0, "looking for the sharpest height")
     kept = _same_frames(scans)
-    number = sharpest(kept)
+    number = stitching.sharpest(kept)
     kept[number] = kept[number].replace(name=_folder(run).resolve().name)
     folders, z_nm = zip(*heights, strict=True)
     return _Scans(folders, z_nm, tuple(kept), number)
@@ -615,21 +599,24 @@ def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
 
 
 def _plan(
-    scans: _Scans, solution: "StitchSolution", options: StitchFolderOptions
+    scans: _Scans, solution: "stitching.StitchSolution", options: StitchFolderOptions
 ) -> Job[
-    tuple["FusionPlan | FocusPlan", tuple["HeightShift", ...], tuple["HalfPlan", ...]]
+    tuple[
+        "stitching.FusionPlan | stitching.FocusPlan",
+        tuple["stitching.HeightShift", ...],
+        tuple["stitching.HalfPlan", ...],
+    ]
 ]:
     """Plan the mosaic of one height and its halves, or of several heights."""
-    from napari_semsr.stitching import plan_focus, plan_fusion, plan_halves
-
     if scans.folders:
         heights = scans.opened, scans.z_nm, scans.number
-        focused, shifts = yield from plan_focus(*heights, solution, options)
+        focused, shifts = yield from stitching.plan_focus(*heights, solution, options)
         return focused, shifts, ()
-    plan = plan_fusion(scans.solved, solution, options)
+    plan = stitching.plan_fusion(scans.solved, solution, options)
     if not options.halves:
         return plan, (), ()
-    return plan, (), (yield from plan_halves(scans.solved, solution, plan, options))
+    halves = yield from stitching.plan_halves(scans.solved, solution, plan, options)
+    return plan, (), halves
 
 
 def _check(run: _Stitching, positions_out: Path | None) -> None:
@@ -763,7 +750,7 @@ def _choose_distortion(
 
 
 def _disagreement(
-    solution: "StitchSolution", bent: _DistortionCorrection
+    solution: "stitching.StitchSolution", bent: _DistortionCorrection
 ) -> tuple[str, ...]:
     """Say where the overlaps contradict a calibration that was not asked."""
     told, error = bent.told, solution.distortion_sd
@@ -784,7 +771,7 @@ def _disagreement(
 
 
 def _placed(
-    acquisition: Acquisition, solution: "StitchSolution"
+    acquisition: Acquisition, solution: "stitching.StitchSolution"
 ) -> dict[str, tuple[float, float] | None]:
     """Solved corner of every frame by name, in the order of the folder."""
     found: dict[str, tuple[float, float] | None] = {
@@ -797,9 +784,9 @@ def _placed(
 
 def _warnings(
     scans: _Scans,
-    solution: "StitchSolution",
+    solution: "stitching.StitchSolution",
     written: Written[int],
-    shifts: Sequence["HeightShift"],
+    shifts: Sequence["stitching.HeightShift"],
 ) -> tuple[str, ...]:
     """Collect what the user must know."""
     acquisition = scans.solved
