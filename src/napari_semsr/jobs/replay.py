@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,7 +19,6 @@ from napari_semsr.core import (
     Box,
     CheckpointError,
     Figure,
-    FloatPair,
     InputRecord,
     Job,
     Micrograph,
@@ -75,7 +75,7 @@ from napari_semsr.jobs.stitch import (
 )
 from napari_semsr.jobs.verb import FileIn, Run, Verb
 from napari_semsr.registration import Landmarks
-from napari_semsr.restoration import RestoreOptions
+from napari_semsr.restoration import RestoreOptions, parse_psf
 from napari_semsr.simulation import ViewOptions
 
 _BLOCK = 1024  # pixels along each side of what is compared at once; chosen: 8 MB each
@@ -137,11 +137,7 @@ class InputSearch:
         trials = [digest, *([values] if values is not None else [])]
         if record.digest is None:
             return (near[0], None) if near else (None, None)
-        for place in near:
-            for trial in trials:
-                if (yield from self._digest(place, trial)) == record.digest:
-                    return place, record.digest
-        for place in self._given(record, folders=folders):
+        for place in chain(near, self._given(record, folders=folders)):
             for trial in trials:
                 if (yield from self._digest(place, trial)) == record.digest:
                     return place, record.digest
@@ -205,18 +201,9 @@ def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
                 yield here / name
 
 
-def digest_of_image(reading: ReadOptions) -> Digest:
-    """Digest files as the input of a job that reads them so."""
-    return lambda path: digest_image(path, reading)
-
-
-def digest_of_values(reading: ReadOptions) -> Digest:
-    """Digest grey values of files, as of an image in memory."""
-
-    def digest(path: Path) -> Job[str]:
-        return (yield from digest_values(open_image(path, reading, blank=True)))
-
-    return digest
+def digest_of_values(path: Path, reading: ReadOptions | None = None) -> Job[str]:
+    """Digest grey values of a file, as of an image in memory."""
+    return digest_values(open_image(path, reading, blank=True))
 
 
 def digest_of_file(path: Path) -> Job[str]:
@@ -301,7 +288,8 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
         target = Path(scratch) / f"again{middle}{path.suffix}"  # of the same format
         size = stored.shape[0] * stored.shape[1]
         step = ReplayStep(made, target, search, size)
-        again = yield from retell(step.run(), within=_silence)
+        # what it warns of was told when the step was run first
+        again = yield from retell(step.run(), within=_SILENCE)
         found = yield from _compare(path, again)
         now = open_image(
             again, ReadOptions(plane=0) if found.planes > 1 else None, blank=True
@@ -327,12 +315,7 @@ def _planes(path: Path) -> int:
     return count_planes(path) if path.is_file() else 1
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Hear no warnings: they were told when the step was run first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
+_SILENCE = partial(warnings.catch_warnings, action="ignore", category=UserWarning)
 
 
 # Compare pixels, block by block.
@@ -444,7 +427,8 @@ def _calibration(stored: Micrograph, again: Micrograph) -> Iterator[Difference]:
         ("pixel size", stored.unit, stored.pixel_size_nm, again.pixel_size_nm),
         ("origin", stored.unit, stored.origin, again.origin),
     ):
-        if one == two or _near(one, two):
+        near = one and two and np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
+        if one == two or near:
             continue
         then, now = (
             "none" if v is None else f"{v[0]:.9g}, {v[1]:.9g} {unit}"
@@ -452,13 +436,6 @@ def _calibration(stored: Micrograph, again: Micrograph) -> Iterator[Difference]:
         )
         said = f"The {name} is {then} as stored, {now} made again."
         yield Difference("calibration", name, then, now, said)
-
-
-def _near(one: FloatPair | None, two: FloatPair | None) -> bool:
-    """Whether two pairs of numbers are equal but for rounding."""
-    if one is None or two is None:
-        return False
-    return np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
 
 
 def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
@@ -551,7 +528,8 @@ class ReplayStep:
         told = told if told is not None and again_of(told.job) else None
         drawn = record.digest is None and record.path is None and told is not None
         if not drawn:
-            digest, values = digest_of_image(how), digest_of_values(how)
+            digest = partial(digest_image, options=how)
+            values = partial(digest_of_values, reading=how)
             path, now = yield from self.search.locate(record, digest, values=values)
             if path is not None:
                 self._compare(record, now)
@@ -562,7 +540,7 @@ class ReplayStep:
         place = self.target.parent / f"input-{made}.ome.zarr"
         again = replace(self, made=told, target=place, depth=self.depth + 1)
         path = yield from again.run()
-        self._compare(record, (yield from digest_values(open_image(path, blank=True))))
+        self._compare(record, (yield from digest_of_values(path)))
         return path
 
     def _needed(self, record: InputRecord | None) -> InputRecord:
@@ -688,15 +666,9 @@ class ReplayStep:
             raise ReadError(msg)
 
 
-def _first(step: ReplayStep, number: int = 0) -> InputRecord | None:
-    """Give an input by its number."""
-    inputs = step.made.inputs
-    return inputs[number] if number < len(inputs) else None
-
-
-def _role(step: ReplayStep, *roles: str) -> InputRecord | None:
+def _role(step: ReplayStep, role: str) -> InputRecord | None:
     """Give an input by its role."""
-    return next((item for item in step.made.inputs if item.role in roles), None)
+    return next((item for item in step.made.inputs if item.role == role), None)
 
 
 def _convert(step: ReplayStep) -> Job[Path]:
@@ -813,8 +785,6 @@ def _threads(step: ReplayStep) -> Iterator[None]:
 
 
 def _restore(step: ReplayStep) -> Job[Path]:
-    from napari_semsr.restoration import parse_psf
-
     options = step.options(RestoreOptions)
     if parse_psf(options.psf).kind == "file":
         options = options.replace(psf=str((yield from step.file(step.guide("psf")))))
@@ -880,9 +850,9 @@ def _simulate(step: ReplayStep) -> Job[Path]:
             "it is, so that it cannot be made again."
         )
         raise ReadError(msg)
-    image, record = None, _first(step)
-    if record is not None:
-        image = yield from step.image(record)
+    image = None
+    if step.made.inputs:
+        image = yield from step.image(step.made.inputs[0])
     # a view has no history, so that it is never what is compared
     usual: dict[str, Any] = {**ViewOptions().model_dump(), "sem_view": False}
     if "optics" not in step.made.options:  # before there were lenses
