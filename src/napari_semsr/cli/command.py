@@ -228,7 +228,6 @@ class Console:
         self.err.flush()
 
     def _draw(self, step: Progress) -> None:
-        """Redraw the bar in place."""
         filled = round(step.fraction * _BAR_WIDTH)
         bar = "#" * filled + "." * (_BAR_WIDTH - filled)
         text = _printable(f"[{bar}] {_line(step)}", self.err)[:78]
@@ -239,7 +238,6 @@ class Console:
 
 
 def _line(step: Progress) -> str:
-    """Say a progress step in one line."""
     count = f"{step.done}/{step.total} " if step.total else ""
     return f"{count}{step}"
 
@@ -303,7 +301,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(verb: str | None, console: Console, *, debug: bool) -> int:
-    """Say that a command was stopped."""
     if not _helps(verb):
         console.error("Interrupted; what was finished is kept.", verb)
     if not debug:
@@ -397,7 +394,6 @@ def _refuse(strange: list[str], verb: str) -> NoReturn:
 
 
 def _flags(verb: str) -> list[str]:
-    """List the flags of a verb."""
     return [flag for action in arguments_of(verb) for flag in action.option_strings]
 
 

@@ -46,7 +46,6 @@ def _flag(dest: str) -> str:
 def _add_field(
     group: argparse._ArgumentGroup, dest: str, name: str, info: FieldInfo
 ) -> None:
-    """Add the flag of one field."""
     flag, kind, text = _flag(dest), _without_none(info.annotation), _help(info)
     for other, value in (words_of(info).flags or {}).items():
         same = f"the same as {flag} {value}"
@@ -118,7 +117,6 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_file(place: Any, item: Any, *, optional: bool) -> None:
-    """Add an argument that names a file."""
     many = getattr(item, "many", False)
     how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
     default = getattr(item, "default", None)
@@ -137,7 +135,6 @@ def _add_file(place: Any, item: Any, *, optional: bool) -> None:
 
 
 def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
-    """Add an argument that names an output."""
     how = {"metavar": item.metavar, "type": path_word, "help": item.help}
     if not item.flag:
         how["metavar"] = item.name.upper() if item.metavar == "OUT" else item.metavar
@@ -186,7 +183,6 @@ class Command:
             self._configure_table(parser)
 
     def _configure_table(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments of a table."""
         named = " and ".join(jobs.measure_of(self.verb.name).names)
         group = parser.add_argument_group(
             "many images",
@@ -295,7 +291,6 @@ def _sheets(result: Any) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    """Write a cell of a table."""
     return legible(str(Figure(value) if isinstance(value, float | None) else value))
 
 

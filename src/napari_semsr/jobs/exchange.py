@@ -339,7 +339,6 @@ def _cover(seen: NDArray[Any], made: NDArray[Any]) -> bytes:
 
 
 def _page(card: "models.ModelCard", note: str, halo: int) -> str:
-    """Write the page that goes with a package."""
     pixels = ""
     if card.pixel_size_nm is not None:
         low, high = card.pixel_size_nm

@@ -196,7 +196,6 @@ class JudgedPicture(Result):
 
 
 def _error(sd: float | None) -> str:
-    """Say a standard error."""
     return f"± {'not known' if sd is None else f'{sd:.2f}'}"
 
 
@@ -474,7 +473,6 @@ def _tell_inputs(source: Micrograph, sem: Micrograph) -> None:
 
 
 def _told(run: Run[JudgeOptions]) -> dict[str, Any]:
-    """Say what was asked for."""
     enhancing = run.named.get("enhancing")
     reading = (run.opening, run.reading("fixed"))
     return {
@@ -485,7 +483,6 @@ def _told(run: Run[JudgeOptions]) -> dict[str, Any]:
 
 
 def _about(path: Path, made: EnhancedFile, translate: Translate) -> dict[str, Any]:
-    """Say what a picture was made by."""
     from napari_semsr.models import read_card
 
     card = read_card(path)

@@ -70,7 +70,6 @@ class ArchitectureList(Result):
 
 
 def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
-    """List the architectures, with their default options."""
     yield Progress(0, 1, "building without weights")
     networks = tuple(_architecture_row(*item) for item in models.ARCHITECTURES.items())
     judges = tuple(_architecture_row(*item) for item in models.DISCRIMINATORS.items())
@@ -255,7 +254,6 @@ def on_shelf(name: str) -> str | None:
 
 
 def _list(_: Run[Options]) -> Job[ModelList]:
-    """List what is on the shelf."""
     yield Progress(0, 1, "reading cards")
     names = sorted(models.bundled(), key=lambda name: (name != DEFAULT_MODEL, name))
     paths = [models.resolve(name) for name in names]
@@ -267,13 +265,11 @@ def _list(_: Run[Options]) -> Job[ModelList]:
 
 
 def _info(run: Run[Options]) -> Job[ModelFile]:
-    """Read the card of a model."""
     yield Progress(0, 1, "reading card")
     return _describe(find_model(run.named["model"]))
 
 
 def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
-    """Write a model out of the shelf, for this program or for others."""
     yield Progress(0, 1, "writing")
     target, field, authors = run.place, run.given.get("field"), run.named["authors"]
     path = find_model(run.named["model"])

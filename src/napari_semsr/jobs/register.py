@@ -474,7 +474,6 @@ def map_facts(found: Registration) -> dict[str, Any]:
 
 
 def _finite(value: float) -> float | None:
-    """Give a number, None where it is none."""
     return float(value) if np.isfinite(value) else None
 
 

@@ -406,7 +406,6 @@ def _compare(stored: Path, again: Path) -> Job[_Pixels]:
 def _compare_planes(
     found: _Pixels, plane: int, first: Micrograph, second: Micrograph
 ) -> Job[None]:
-    """Compare two planes of one shape."""
     boxes = spread_boxes(Box.of(first.shape), None, _BLOCK)
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), f"comparing {first.name}")
@@ -667,7 +666,6 @@ class ReplayStep:
 
 
 def _role(step: ReplayStep, role: str) -> InputRecord | None:
-    """Give an input by its role."""
     return next((item for item in step.made.inputs if item.role == role), None)
 
 

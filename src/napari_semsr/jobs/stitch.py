@@ -424,7 +424,6 @@ _Stitching = Run[StitchFolderOptions]
 
 
 def _folder(run: _Stitching) -> Path:
-    """Give the folder of the frames."""
     return Path(run.named["folder"])
 
 
@@ -440,23 +439,19 @@ def _is_focused(run: _Stitching) -> bool:
 
 
 def _height_path(run: _Stitching) -> Path | None:
-    """Give where heights go, if there are any."""
     return beside_path(run.place, "height") if _is_focused(run) else None
 
 
 def _half_paths(run: _Stitching) -> tuple[Path, ...]:
-    """Give where halves go, if they are asked for."""
     return half_paths(run.place) if run.options.halves else ()
 
 
 def _flat_path(run: _Stitching) -> Path | None:
-    """Give the flat field file, where one is named."""
     named = run.options.flat_field
     return None if named in ("auto", "none") else Path(named)
 
 
 def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
-    """Join frames."""
     begun = time.monotonic()
     yield Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
@@ -585,7 +580,6 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
 
 
 def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
-    """Take the frames that all heights have, by their names."""
     common = set(scans[0].names).intersection(*(scan.names for scan in scans))
     shapes = {scan.frame_shape for scan in scans}
     if len(shapes) > 1 or len(common) < 2:

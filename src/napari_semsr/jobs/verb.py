@@ -636,7 +636,6 @@ def _each(images: Iterable[Any]) -> Iterator[Any]:
 
 
 def _count_planes(run: Run[Any]) -> int:
-    """Count the planes that a job has to go through."""
     image = run.given["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
         return len(image)

@@ -48,7 +48,6 @@ class Variation:
 
 
 def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:
-    """Draw a variation."""
     flips = rng.random(2) < 0.5
     sign = 1 if rng.random() < 0.5 else -1
     low, high = np.log(options.zoom[0]), np.log(options.zoom[1])

@@ -772,7 +772,6 @@ def _outline(grid: Grid) -> FloatArray:
 
 
 def _pair(values: NDArray[Any]) -> FloatPair:
-    """Give two numbers as a tuple."""
     return float(values[0]), float(values[1])
 
 
