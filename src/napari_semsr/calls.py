@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any, get_args
 
 from numpy.typing import ArrayLike
-from pydantic.fields import FieldInfo
 
 from napari_semsr.core import (
     FloatPair,
@@ -187,23 +186,17 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden:
                 continue
-            default = info.get_default(call_default_factory=True)
-            yield name, _widened(info.annotation), _default(info, default)
+            kind: Any = info.annotation
+            default: Any = _NEEDED
+            if not info.is_required():
+                default = info.get_default(call_default_factory=True)
+            # one number may stand for both axes, as in the options
+            yield name, kind | float if FloatPair in get_args(kind) else kind, default
     if verb.written or verb.replaces:
         yield "overwrite", bool, False
     if verb.resumes:
         yield "resume", bool, False
     yield "progress", Report | None, None
-
-
-def _default(info: FieldInfo, default: Any) -> Any:
-    """Give the default of an option, which may have none."""
-    return _NEEDED if info.is_required() else default
-
-
-def _widened(annotation: Any) -> Any:
-    """Let one number stand for both axes, as the options do."""
-    return annotation | float if FloatPair in get_args(annotation) else annotation
 
 
 def _docstring(verb: Verb[Any, Any]) -> str:

@@ -11,13 +11,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+import napari_semsr
 from napari_semsr.core import (
     OptionError,
     Pace,
@@ -151,7 +152,6 @@ class Console:
     quiet: bool = False  # Say nothing on stderr but errors
     # Looked up when the console is made, so that redirection works
     out: TextIO = field(default_factory=lambda: sys.stdout)
-    # Looked up when the console is made, so that redirection works
     err: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic  # Tells seconds
     _started: float = field(default=0.0, init=False)
@@ -337,7 +337,9 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         sys.stdout.flush()
         return int(stop.code or 0)
     if arguments.version:
-        return _print_version(console)
+        version = napari_semsr.__version__
+        console.emit({"version": version}, f"semsr {version}")
+        return _DONE
     if arguments.verb is None:
         parser.error(f"a verb is required, one of {', '.join(VERBS)}")
     with warnings.catch_warnings(record=True) as caught:
@@ -407,15 +409,6 @@ def _result(
     return {**result.to_json(), "kind": arguments.verb}, verb.summarise(result)
 
 
-def _print_version(console: Console) -> int:
-    """Print the package's version."""
-    import napari_semsr
-
-    version = napari_semsr.__version__
-    console.emit({"version": version}, f"semsr {version}")
-    return _DONE
-
-
 def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:
     """Pick the warnings that are meant for the user."""
     for item in caught:
@@ -483,7 +476,5 @@ def _leave_quietly() -> None:
 
 def _abandon_stdout() -> None:
     """Point a closed stdout elsewhere, so that the interpreter ends in silence."""
-    try:
+    with suppress(OSError, ValueError):  # not a real stream, or closed already
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # not a real stream, or closed already
-        return

@@ -1,7 +1,6 @@
 from .augment import AugmentOptions as AugmentOptions, augment_pair as augment_pair
 from .cut import (
     NUMBERS as NUMBERS,
-    PairChoice as PairChoice,
     PairMap as PairMap,
     choose_pairs as choose_pairs,
     prepare_image as prepare_image,
