@@ -95,10 +95,11 @@ def _keywords(name: str, items: list[inspect.Parameter], base: str) -> list[str]
     return lines
 
 
-def _is_reading(verb: Verb[Any, Any], item: inspect.Parameter) -> bool:
-    """Tell whether a parameter is of reading, where all of these go together."""
-    together = verb.reads and not verb.hidden and not verb.sides
-    return together and item.name in ReadOptions.model_fields
+def _parameters(verb: Verb[Any, Any]) -> list[inspect.Parameter]:
+    return [*calls.signature_of(verb).parameters.values()]
+
+
+READING_OPTIONS = [i for i in _parameters(INFO) if i.name in ReadOptions.model_fields]
 
 
 def _function(
@@ -110,14 +111,14 @@ def _function(
     if any(named):
         shown.insert(named.index(True), "*")
     shown += [f"**options: Unpack[{more}]"] if more else []
-    return f"def {verb.function}({', '.join(shown)},) -> {spell(gives)}: ..."
+    return f"def {verb.function}({', '.join(shown)}) -> {spell(gives)}: ..."
 
 
 def _functions(verb: Verb[Any, Any]) -> list[str]:
     """Write the function of a verb, twice where an image may be kept or written."""
-    taken = [*calls.signature_of(verb).parameters.values()]
-    items = [item for item in taken if not _is_reading(verb, item)]
-    more = READING if len(items) < len(taken) else ""
+    items, more = _parameters(verb), ""
+    if not verb.sides and all(item in items for item in READING_OPTIONS):
+        items, more = [i for i in items if i not in READING_OPTIONS], READING
     kinds = get_args(verb.returns)
     if Micrograph not in kinds:
         return [_function(verb, verb.returns, items, more)]
@@ -135,9 +136,7 @@ def _functions(verb: Verb[Any, Any]) -> list[str]:
 
 def stub() -> str:
     """Write all functions."""
-    taken = calls.signature_of(INFO).parameters.values()
-    reading = [item for item in taken if _is_reading(INFO, item)]
-    lines = _keywords(READING, reading, "TypedDict")
+    lines = _keywords(READING, READING_OPTIONS, "TypedDict")
     results = {
         "napari_semsr.core.micrograph": {"Micrograph"},
         "napari_semsr.core.progress": {"Progress"},
@@ -147,8 +146,7 @@ def stub() -> str:
         if verb is None:
             continue
         given = verb.returns
-        arguments = calls.signature_of(verb).parameters.values()
-        kinds = (given, *(item.annotation for item in arguments))
+        kinds = (given, *(item.annotation for item in _parameters(verb)))
         for kind in (each for one in kinds for each in get_args(one) or (one,)):
             ours = getattr(kind, "__module__", "").startswith("napari_semsr.")
             if ours and kind is not Micrograph:

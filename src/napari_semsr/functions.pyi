@@ -60,10 +60,7 @@ class Reading(TypedDict, total=False):
     colour: Literal["refuse", "luminance"]  # "refuse"
 
 def info(
-    path: PathLike,
-    *,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
+    path: PathLike, *, progress: Report | None = None, **options: Unpack[Reading]
 ) -> Description: ...
 def convert(
     image: Source,
@@ -229,7 +226,6 @@ def simulate(
     bad_frames: int = 0,
     oversampling: int | None = None,
     image_binning: float | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
     seed: int = 0,
     noise_seed: int = 0,
     positions: Literal["px", "nm", "none"] = "px",
@@ -240,17 +236,9 @@ def simulate(
     focal_shift_px: float = 1.5,
     sem: bool = False,
     sem_view: bool = False,
-    series: int = 0,
-    level: int = 0,
-    channel: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
     overwrite: bool = False,
     progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> SimulatedScan: ...
 def stitch(
     folder: PathLike,
@@ -392,15 +380,11 @@ class EnhanceKeywords(Reading, total=False):
 
 @overload
 def enhance(
-    image: Source,
-    output: None = None,
-    **options: Unpack[EnhanceKeywords],
+    image: Source, output: None = None, **options: Unpack[EnhanceKeywords]
 ) -> Micrograph: ...
 @overload
 def enhance(
-    image: Source,
-    output: PathLike,
-    **options: Unpack[EnhanceKeywords],
+    image: Source, output: PathLike, **options: Unpack[EnhanceKeywords]
 ) -> EnhancedFile: ...
 
 class RestoreKeywords(Reading, total=False):
@@ -420,15 +404,11 @@ class RestoreKeywords(Reading, total=False):
 
 @overload
 def restore(
-    image: Source,
-    output: None = None,
-    **options: Unpack[RestoreKeywords],
+    image: Source, output: None = None, **options: Unpack[RestoreKeywords]
 ) -> Micrograph: ...
 @overload
 def restore(
-    image: Source,
-    output: PathLike,
-    **options: Unpack[RestoreKeywords],
+    image: Source, output: PathLike, **options: Unpack[RestoreKeywords]
 ) -> RestoredFile: ...
 def frc(
     a: Source,
@@ -605,10 +585,7 @@ def batch(
     progress: Report | None = None,
 ) -> BatchReport: ...
 def replay(
-    output: PathLike,
-    *,
-    inputs: PathLike | None = None,
-    progress: Report | None = None,
+    output: PathLike, *, inputs: PathLike | None = None, progress: Report | None = None
 ) -> ReplayReport: ...
 def report(
     inputs: Any,
@@ -634,14 +611,9 @@ def demo(
     overwrite: bool = False,
     progress: Report | None = None,
 ) -> DemoResult: ...
-def list_models(
-    *,
-    progress: Report | None = None,
-) -> ModelList: ...
+def list_models(*, progress: Report | None = None) -> ModelList: ...
 def model_info(
-    model: PathLike = "sem-restore",
-    *,
-    progress: Report | None = None,
+    model: PathLike = "sem-restore", *, progress: Report | None = None
 ) -> ModelFile: ...
 def export_model(
     model: PathLike,
@@ -693,7 +665,4 @@ def learn_trust(
     overwrite: bool = False,
     progress: Report | None = None,
 ) -> TrustLearnt: ...
-def list_architectures(
-    *,
-    progress: Report | None = None,
-) -> ArchitectureList: ...
+def list_architectures(*, progress: Report | None = None) -> ArchitectureList: ...
