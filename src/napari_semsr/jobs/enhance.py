@@ -206,7 +206,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             **existing.at(place, target),
         )
 
-    def fill(store: "OmeZarrStore") -> Job[tuple[EnhanceReport, _Judged]]:
+    def fill(store: "OmeZarrStore") -> Job[tuple[EnhanceReport, _Compared]]:
         if _VALUES not in store.notes() and not isinstance(image, Micrograph):
             store.note(_VALUES, (yield from digest_values(source)))
         cluster = run.named.get("cluster")
@@ -228,12 +228,12 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         )
 
     written = yield from write_blocks(target, make, fill, resumable=True)
-    report, judged = written.told
+    report, (change, misfit, drawn) = written.told
     # which a run that is gone on with has from its beginning
     provenance = provenance.model_copy(update={"precision": report.precision})
-    if map_path is not None and judged.map is not None:
+    if map_path is not None and drawn is not None:
         told = provenance.model_copy(update={"part": MISFIT})
-        rewrite(judged.map.replace(provenance=told), map_path)
+        rewrite(drawn.replace(provenance=told), map_path)
     elif map_path is not None:
         warn(
             f"No map of the misfit was written: {source.name} shows hardly more than "
@@ -248,19 +248,14 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         clipped=report.clipped,
         report=report,
         provenance=provenance,
-        change=judged.change,
-        misfit=judged.misfit,
-        misfit_map=None if judged.map is None else str(map_path),
+        change=change,
+        misfit=misfit,
+        misfit_map=None if drawn is None else str(map_path),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """What was done to an image, and what of it the result does not explain."""
-
-    change: Change | None = None
-    misfit: Misfit | None = None
-    map: Micrograph | None = None
+_Compared = tuple[Change | None, Misfit | None, Micrograph | None]
+"""What was done to an image, what the result does not explain, and a map of that."""
 
 
 def _judge(
@@ -269,7 +264,7 @@ def _judge(
     loaded: "LoadedModel",
     noise_sd: float | None,
     mapped: bool,
-) -> Job[_Judged]:
+) -> Job[_Compared]:
     """Compare a result with what it was made of."""
     change, misfit, drawn = None, None, None
     if loaded.card.grey == "input":
@@ -278,7 +273,7 @@ def _judge(
         misfit = yield from measure_misfit(source, made)
     if mapped and misfit is not None:
         drawn = yield from map_misfit(source, made, misfit)
-    return _Judged(change, misfit, drawn)
+    return change, misfit, drawn
 
 
 def learnt_from_instrument(card: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, ClassVar, Self, TypedDict
+from typing import Annotated, Any, ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,6 @@ from napari_semsr.core import (
     Float32Array,
     FloatArray,
     Grid,
-    InputRecord,
     Job,
     Micrograph,
     OptionError,
@@ -187,16 +186,13 @@ class JudgedPicture(Result):
             if value is None and told.sd:
                 continue
             if told.unit == DB:
-                error = _error(value_of(self, name.replace("_db", "_sd_db")))
+                sd = value_of(self, name.replace("_db", "_sd_db"))
+                error = f"± {'not known' if sd is None else f'{sd:.2f}'}"
             yield told.label, Figure(value, told.unit, told.form, error)
         ends = self.frc.interval_nm
         between = "" if ends is None else f"({' to '.join(map(in_digits, ends))})"
         length = Figure(self.frc.resolution_nm, "nm", ".3g", between)
         yield "Agrees down to", length if ends else Figure(f"none: {self.frc.reason}")
-
-
-def _error(sd: float | None) -> str:
-    return f"± {'not known' if sd is None else f'{sd:.2f}'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,15 +293,20 @@ def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     _tell_inputs(source, fixed)
     box = yield from _common(placed, fixed, source)
     record = input_record(sem, fixed, fixed_opening)
-    table = _Table.of(fixed, box, record, run)
+    part = fixed.replace(
+        data=np.asarray(read_box(fixed.data, box)),
+        origin=Grid.of(fixed).centre(box),
+        provenance=made_by("crop", {}, record),
+    )
+    table = _Table(part, run, Pictures(part))
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
     if named is None:  # electron microscopes sign their images
         signed = source.metadata.get("vendor")
         named = _named([DEFAULT_MODEL if signed else MOSAIC_MODEL])
-    part = lens.looks_at(source, _reach_nm(named.values(), source))
+    needed = lens.looks_at(source, _reach_nm(named.values(), source))
     with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
         before = Path(folder) / "input.ome.zarr"
-        cutting = CropOptions(box=part)
+        cutting = CropOptions(box=needed)
         yield from CROP.job(optical, output=before, options=cutting, opening=opening)
         yield from _fill(table, lens, before, source.name, named)
     yield Progress(0, 0, "writing the report")
@@ -544,22 +545,6 @@ class _Table:
     pictures: "Pictures"
     rows: dict[str, JudgedPicture] = field(default_factory=dict)
     _input: FloatArray | None = None
-
-    @classmethod
-    def of(
-        cls,
-        sem: Micrograph,
-        box: Box,
-        record: InputRecord,
-        run: Run[JudgeOptions],
-    ) -> Self:
-        """Cut the area out of the SEM image."""
-        part = sem.replace(
-            data=np.asarray(read_box(sem.data, box)),
-            origin=Grid.of(sem).centre(box),
-            provenance=made_by("crop", {}, record),
-        )
-        return cls(part, run, Pictures(part))
 
     def add(
         self, name: str, picture: Micrograph, model: dict[str, Any] | None = None

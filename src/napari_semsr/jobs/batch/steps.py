@@ -194,22 +194,13 @@ class _Step:
         return f"Step {self.number}{alias} ({self.verb.name})"
 
     @property
-    def prefix(self) -> str:
-        """How its columns begin."""
-        return self.name.replace("-", "_")
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """Columns of what it writes, and of what it finds."""
-        written = ("output",) if self.writes else ()
-        names = (*written, *_numbers(self.verb))
-        return tuple(f"{self.prefix}_{name}" for name in names)
-
-    @property
-    def writes(self) -> bool:
-        """Whether it writes something that others can name."""
-        output = self.verb.output
-        return output is not None and output.name in self.values
+        output, prefix = self.verb.output, self.name.replace("-", "_")
+        names = _numbers(self.verb)
+        if output is not None and output.name in self.values:
+            names = ("output", *names)
+        return tuple(f"{prefix}_{name}" for name in names)
 
     @cached_property
     def arguments(self) -> Mapping[str, ImageIn | FileIn | Output | FieldInfo]:
