@@ -9,20 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_semsr.calls import (
-    PathLike,
-    Report,
-    Source,
-    parse_options,
-    source_of,
-)
+from napari_semsr import inference, jobs, models
+from napari_semsr.calls import PathLike, Report, Source, parse_options, source_of
 from napari_semsr.core import run
-from napari_semsr.jobs import DEFAULT_MODEL, find_model, open_image
+from napari_semsr.jobs import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import dask.array as da
-
-    from napari_semsr.jobs import MeasuredTable
 
 
 def lazy_enhance(
@@ -58,15 +51,11 @@ def lazy_enhance(
     >>> array.shape, array.numblocks
     ((96, 64), (3, 2))
     """
-    from napari_semsr.jobs import ENHANCE
-
-    chosen = parse_options(options, replace(ENHANCE, groups=()))
-    path = find_model(model)
-    source = open_image(source_of(image), chosen["opening"])
-    from napari_semsr.inference import enhance_lazy
-    from napari_semsr.models import load_model
-
-    return enhance_lazy(source, load_model(path), chosen["options"])
+    chosen = parse_options(options, replace(jobs.ENHANCE, groups=()))
+    path = jobs.find_model(model)
+    source = jobs.open_image(source_of(image), chosen["opening"])
+    loaded = models.load_model(path)
+    return inference.enhance_lazy(source, loaded, chosen["options"])
 
 
 def measure_table(
@@ -79,7 +68,7 @@ def measure_table(
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Any,
-) -> "MeasuredTable":
+) -> "jobs.MeasuredTable":
     """Measure many images, a row for each.
 
     Parameters
@@ -125,14 +114,12 @@ def measure_table(
     >>> round(found.summary["sd_grey"]["mean"]), found.summary["sd_grey"]["images"]
     (5, 3)
     """
-    from napari_semsr.jobs import OverwritePolicy, measure_of, measure_table_job
-
-    job = measure_table_job(
+    job = jobs.measure_table_job(
         measure,
         images,
         second,
         table=table,
-        existing=OverwritePolicy(overwrite, resume),
-        **parse_options(options, measure_of(measure).verb),
+        existing=jobs.OverwritePolicy(overwrite, resume),
+        **parse_options(options, jobs.measure_of(measure).verb),
     )
     return run(job, progress)
