@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Acquisition
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.simulation import Scan
 
 STEP = 0.05
@@ -17,7 +16,7 @@ MOVES = (np.array([STEP, 0]), np.array([0, STEP]))
 def taken(scan: Scan) -> Acquisition:
     """Give a scan's frames with their nominal places."""
     return Acquisition(
-        ArrayFrames(scan.frames),
+        scan.frames,
         scan.names,
         nominal_px=scan.nominal_px,
         pixel_size_nm=scan.pixel_size_nm,

@@ -11,7 +11,6 @@ from _shared import read_options
 from scipy import ndimage
 
 from napari_semsr.core import Box, run
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.jobs import SimulateOptions
 from napari_semsr.simulation import simulate_scan
 from napari_semsr.stitching import (
@@ -33,7 +32,7 @@ def measure(options: SimulateOptions) -> None:
     """Print the figures of one scan."""
     scan = run(simulate_scan(options))
     steps = list(scan.height_scans(options.focal_series))
-    heights = [taken(scan).replace(frames=ArrayFrames(step.frames)) for step in steps]
+    heights = [taken(scan).replace(frames=step.frames) for step in steps]
     number, z_nm = sharpest(heights), [step.focus_nm for step in steps]
     # the frames have no distortion: what matters here is what heights make of them
     undistorted = StitchOptions(distortion="none")

@@ -33,7 +33,7 @@ from scipy import ndimage
 from skimage import io as skio
 
 from napari_semsr.core import run
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames, grid_cells
+from napari_semsr.core.acquisition import Acquisition, grid_cells
 from napari_semsr.stitching import solve_mosaic
 from tests.stitching import scans
 
@@ -127,7 +127,7 @@ def spoil(scan: scans.Scan, share: float, seed: int) -> tuple[scans.Scan, np.nda
     rng = np.random.default_rng(1000 + seed)
     count = len(scan.truth)
     bad = np.sort(rng.choice(count, max(1, round(share * count)), replace=False))
-    data = scan.acquisition.frames.data.copy()
+    data = scan.acquisition.frames.copy()
     side = scan.flat.shape[0]
     for turn, index in enumerate(bad):
         content = np.full((side, side), 0.5)
@@ -137,7 +137,7 @@ def spoil(scan: scans.Scan, share: float, seed: int) -> tuple[scans.Scan, np.nda
         frame = scans.FULL * content * scan.flat * scan.gains[index] + 2000
         frame += rng.normal(0, scan.sigma, frame.shape)
         data[index] = np.clip(np.rint(frame), 0, 65535)
-    spoilt = scan.acquisition.replace(frames=ArrayFrames(data))
+    spoilt = scan.acquisition.replace(frames=data)
     return replace(scan, acquisition=spoilt), bad
 
 
@@ -183,7 +183,7 @@ def run_peer(
         path = Path(folder) / "scan.npz"
         np.savez(
             path,
-            frames=scan.acquisition.frames.data,
+            frames=scan.acquisition.frames,
             nominal=cells * case.side * (1 - case.overlap),
             cells=cells,
         )
@@ -282,10 +282,7 @@ class LazyFrames:
         self.dtype = np.dtype(np.uint16)
         self.flat = scans.round_flat(side).astype(np.float32)
 
-    def __len__(self) -> int:
-        return len(self.corners)
-
-    def read(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:
         """Cut one frame and add its noise."""
         y, x = self.corners[index]
         side = self.shape[1]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames, grid_cells
+from napari_semsr.core.acquisition import Acquisition, grid_cells
 from napari_semsr.core.errors import OptionError, ShapeError
 
 
 def frames(count=4):
-    return ArrayFrames(np.zeros((count, 8, 6), np.uint16))
+    return np.zeros((count, 8, 6), np.uint16)
 
 
 def acquisition(count=4, **known):
@@ -50,8 +50,6 @@ def test_acquisition_refuses_contradictions(known, error, says):
         acquisition(**known)
 
 
-def test_names_must_differ_and_frames_be_a_stack():
+def test_names_must_differ():
     with pytest.raises(ShapeError, match="different names"):
         Acquisition(frames(2), ("a", "a"))
-    with pytest.raises(ShapeError, match=r"\(N, Y, X\)"):
-        ArrayFrames(np.zeros((8, 6)))

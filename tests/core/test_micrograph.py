@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.core.errors import OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import (
     DisplaySettings,
@@ -151,11 +150,9 @@ def test_what_a_mask_hides_is_unknown(dtype, lazy):
     np.testing.assert_array_equal(image.array()[~MASK], 1)
 
 
-def test_a_mask_that_hides_nothing_leaves_values_and_frames_have_gaps():
+def test_a_mask_that_hides_nothing_leaves_values():
     masked = np.ma.array(np.ones((3, 4), np.uint8), mask=False)
     assert Micrograph(masked).dtype == np.uint8
-    frames = ArrayFrames(np.ma.array(np.ones((2, 3, 4), np.uint8), mask=[MASK] * 2))
-    np.testing.assert_array_equal(np.isnan(frames.read(1)), MASK)
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "S3", "object"])
@@ -163,5 +160,3 @@ def test_a_mask_that_hides_nothing_leaves_values_and_frames_have_gaps():
 def test_values_that_are_no_grey_values_are_refused(made, dtype):
     with pytest.raises(ReadError, match=r"real grey values, got .* in field"):
         Micrograph(made((3, 4)).astype(dtype), name="field")
-    with pytest.raises(ReadError, match="real grey values"):
-        ArrayFrames(made((2, 3, 4)).astype(dtype))

@@ -81,12 +81,12 @@ def test_tile_of_a_czi_is_not_enlarged(tmp_path):
 
     pytest.importorskip("czifile")
     path = write_czi(tmp_path / "a.czi")
-    whole = open_tiles(path).read(0)
+    whole = open_tiles(path)[0]
     data = bytearray(path.read_bytes())
     at = data.index(b"DV", data.index(b"ZISRAWSUBBLOCK")) + 32  # its first axis
     struct.pack_into("<i", data, at + 8, 2_000_000)
     path.write_bytes(data)
-    assert np.array_equal(open_tiles(path).read(0), whole)
+    assert np.array_equal(open_tiles(path)[0], whole)
 
 
 PACKERS = dict(packers())

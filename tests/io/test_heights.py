@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Acquisition, ReadError
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.io import choose_frames, read_heights
 
 
@@ -61,7 +60,7 @@ def test_a_table_that_cannot_be_used_is_refused(folder, text, said):
 
 
 def test_chosen_frames_keep_their_places(rng):
-    frames = ArrayFrames(rng.random((4, 10, 20)))
+    frames = rng.random((4, 10, 20))
     scan = Acquisition(frames, tuple("abcd"), grid=(2, 2), overlap=0.25)
     part = choose_frames(scan, {"a", "c", "d", "x"})
     assert part.names == ("a", "c", "d")

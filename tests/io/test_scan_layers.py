@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames
+from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import parse_pixel_size
 from napari_semsr.io.layers import FOLDER_KEY, scan_layers
@@ -14,7 +14,7 @@ FRAMES = np.stack([np.full((10, 12), 10 * n + 10, np.uint8) for n in range(4)])
 
 
 def scan_of(**known):
-    return Acquisition(ArrayFrames(FRAMES), tuple("abcd"), name="s", **known)
+    return Acquisition(FRAMES, tuple("abcd"), name="s", **known)
 
 
 def test_places_follow_from_pixels_nanometres_or_grid():

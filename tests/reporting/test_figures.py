@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Curve, Line, Plot, against_truth
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames
+from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.reporting.figures import (
     bar_length,
     image_png,
@@ -20,7 +20,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def test_lay_frames_puts_the_last_on_top_and_cuts_at_the_border():
     data = np.stack([np.full((10, 10), v, np.uint16) for v in (1, 2, 3)])
-    frames = Acquisition(ArrayFrames(data), ("a", "b", "c"))
+    frames = Acquisition(data, ("a", "b", "c"))
     lit = np.ones((10, 10), bool)
     lit[0] = False
     corners = np.array([[0.0, 0.0], [4.4, 6.0], [np.nan, np.nan]])

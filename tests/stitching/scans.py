@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames, grid_cells
+from napari_semsr.core.acquisition import Acquisition, grid_cells
 from napari_semsr.core.micrograph import parse_pixel_size
 
 MARGIN = 16
@@ -109,7 +109,7 @@ def cut_scan(
     frames = FULL * clean * flat * gains[:, None, None] + dark
     frames += rng.normal(0, sigma / 255 * FULL, frames.shape)
     acquisition = Acquisition(
-        frames=ArrayFrames(np.clip(np.rint(frames), 0, 65535).astype(np.uint16)),
+        frames=np.clip(np.rint(frames), 0, 65535).astype(np.uint16),
         names=tuple(f"f{i:03d}" for i in range(count)),
         nominal_px=nominal if known == "positions" else None,
         grid=grid if known in ("positions", "grid", "grid-overlap") else None,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import RegistrationError, run
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames
+from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.stitching.discovery import Agreement, grow, match_frames
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -69,7 +69,7 @@ def test_the_grid_that_frames_were_taken_in_is_the_likeliest(grid, order):
 def test_foreign_frames_suggest_no_grid():
     rng = np.random.default_rng(3)
     frames = rng.integers(0, 65535, (12, 96, 96)).astype(np.uint16)
-    acquisition = Acquisition(ArrayFrames(frames), tuple("abcdefghijkl"))
+    acquisition = Acquisition(frames, tuple("abcdefghijkl"))
     prepared = CorrectedFrames(acquisition, first_flat(acquisition))
     assert not likely_grids(acquisition, match_frames(prepared))
 
@@ -81,10 +81,10 @@ def agreement_of(acquisition, positions):
 
 
 def test_misfits_are_foreign_or_misplaced_frames_alone(square_scan):
-    data = square_scan.acquisition.frames.data.copy()
+    data = square_scan.acquisition.frames.copy()
     other = scans.texture(data.shape[1:], 77) * square_scan.flat * scans.FULL
     data[4] = np.clip(2000 + other, 0, 65535)
-    acquisition = square_scan.acquisition.replace(frames=ArrayFrames(data))
+    acquisition = square_scan.acquisition.replace(frames=data)
     positions = square_scan.truth.copy()
     positions[8] -= (9, 14)
     found = agreement_of(acquisition, positions)

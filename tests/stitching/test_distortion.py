@@ -12,7 +12,6 @@ from napari_semsr.core import (
     distort,
     run,
 )
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.simulation.scan import ScanOptions, cut_scan
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
 from napari_semsr.stitching.flat_field import FlatField
@@ -31,7 +30,7 @@ OPTIONS |= {"overlap": 0.35, "field": "square", "seed": 5}
 def take(amount, **more):
     """A scan of 3x3 square frames."""
     scan = cut_scan(None, ScanOptions(**OPTIONS | more, distortion=amount))
-    frames = ArrayFrames(scan.frames)
+    frames = scan.frames
     return scan, Acquisition(frames, scan.names, nominal_px=scan.nominal_px)
 
 
@@ -120,7 +119,7 @@ def test_a_centre_off_the_middle_is_taken_back():
         frames[-1] += rng.normal(scale=0.01, size=frames[-1].shape)
         places.append(place)
     names = tuple(f"{n}.tif" for n in range(9))
-    frames = ArrayFrames(np.stack(frames))
+    frames = np.stack(frames)
     acquisition = Acquisition(frames, names, nominal_px=np.rint(places))
     right = calibrated(acquisition, 0.05, centre=centre)
     wrong = calibrated(acquisition, 0.05)

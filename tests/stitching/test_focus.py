@@ -5,7 +5,6 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Acquisition, Box, RegistrationError, run
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.jobs import SimulateOptions
 from napari_semsr.simulation.scan import cut_scan
 from napari_semsr.stitching import plan_focus, sharpest, solve_mosaic
@@ -28,7 +27,7 @@ def taken(scan):
 
 
 def acquisition(scan, frames):
-    return Acquisition(ArrayFrames(frames), scan.names, nominal_px=scan.nominal_px)
+    return Acquisition(frames, scan.names, nominal_px=scan.nominal_px)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ def test_a_pass_of_its_own_stops_elsewhere(scan, taken, joined, rng):
 
 def test_a_height_of_another_place_is_left_out(scan, joined, rng):
     heights, number, solution, _, _ = joined
-    foreign = [frame[::-1].T for frame in heights[number].frames.data]
+    foreign = [frame[::-1].T for frame in heights[number].frames]
     foreign = acquisition(scan, np.stack(foreign))
     near = heights[number - 1]
     three = [near, heights[number], foreign]
@@ -140,7 +139,7 @@ def test_a_height_of_another_place_is_left_out(scan, joined, rng):
 
 def test_a_height_that_is_too_blurred_is_laid_on_the_next(scan, joined):
     heights, number, solution, _, _ = joined
-    frames = heights[number].frames.data.astype(float)
+    frames = heights[number].frames.astype(float)
     blurred = [
         acquisition(scan, ndimage.gaussian_filter(frames, (0, width, width)))
         for width in (4.0, 9.0)
@@ -156,7 +155,7 @@ def test_lamps_that_differ_leave_one_brightness(scan, taken, joined):
     heights, number, solution, _, _ = joined
     dim = heights[(number + 1) % HEIGHTS]
     dark = solution.flat.dark
-    frames = ((dim.frames.data - dark) * 0.6 + dark).astype(np.float32)
+    frames = ((dim.frames - dark) * 0.6 + dark).astype(np.float32)
     pair = [heights[number], acquisition(scan, frames)]
     both, _ = run(plan_focus(pair, [0.0, 100.0], 0, solution))
     levels = [np.nanmean(one.block(Box.of(both.shape))[0]) for one in both.plans]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Box, RegistrationError
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.stitching import StitchOptions, plan_fusion
 from tests.stitching import scans
 
@@ -57,7 +56,7 @@ def test_a_constant_scene_stays_constant(square_scan, square_solution, hole, tur
     if hole is not None:
         data[:, 10::45, 15::31] = hole
         data[4] = hole
-    acquisition = square_scan.acquisition.replace(frames=ArrayFrames(data))
+    acquisition = square_scan.acquisition.replace(frames=data)
     turns = np.full((9, 2), 0.01 if turned else 0)
     plan = plan_fusion(acquisition, replace(square_solution, turns=turns))
     image, coverage = whole(plan)

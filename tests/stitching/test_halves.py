@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Box, RegistrationError, run
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
 from napari_semsr.stitching.halves import plan_halves, split_frames
 from tests.stitching import scans
@@ -75,7 +74,7 @@ def test_a_half_knows_nothing_of_the_other_frames(scan, solution, halves):
     rng = np.random.default_rng(0)
     others = [taken.names.index(name) for name in halves[1].frames]
     frames[others] = rng.permuted(frames[others], axis=1)
-    changed = taken.replace(frames=ArrayFrames(frames))
+    changed = taken.replace(frames=frames)
     again = run(plan_halves(changed, solution, plan_fusion(changed, solution)))
     (before, _), (after, _) = blocks(halves[0].plan, again[0].plan)
     assert np.array_equal(before, after, equal_nan=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import OptionError, RegistrationError, ShapeError, run
-from napari_semsr.core.acquisition import ArrayFrames, Fault
+from napari_semsr.core.acquisition import Fault
 from napari_semsr.io.frames import open_frames
 from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import first_flat
@@ -58,13 +58,13 @@ def test_solve_follows_an_off_centre_field(scene):
 def test_solve_names_bad_frames_and_places_the_others(square_scan):
     """A blank frame, and one of another sample."""
     rng = np.random.default_rng(1)
-    data = square_scan.acquisition.frames.data.copy()
+    data = square_scan.acquisition.frames.copy()
     noise = rng.normal(0, square_scan.sigma, data.shape[1:])
     data[4] = np.clip(2000 + 0.5 * scans.FULL * square_scan.flat + noise, 0, 65535)
     other = scans.texture(data.shape[1:], 77) * square_scan.flat * scans.FULL
     data[6] = np.clip(2000 + other + noise, 0, 65535)
     lost = (Fault("lost", "cut short"),)
-    spoilt = square_scan.acquisition.replace(frames=ArrayFrames(data), faults=lost)
+    spoilt = square_scan.acquisition.replace(frames=data, faults=lost)
     solution = run(solve_mosaic(spoilt))
     faults = {fault.frame: fault.reason for fault in solution.left_out}
     assert set(faults) == {"lost", "f004", "f006"}
@@ -98,10 +98,10 @@ def test_solve_reads_the_stage_and_joins_two_frames(scene):
 def test_solve_is_the_same_twice_and_survives_nan(square_scan, square_solution):
     again = run(solve_mosaic(square_scan.acquisition))
     assert np.array_equal(again.positions_px, square_solution.positions_px)
-    data = square_scan.acquisition.frames.data.astype(np.float32)
+    data = square_scan.acquisition.frames.astype(np.float32)
     data[2, 20:30, 40:60] = np.nan
     data[5, 100, :] = np.inf
-    acquisition = square_scan.acquisition.replace(frames=ArrayFrames(data))
+    acquisition = square_scan.acquisition.replace(frames=data)
     solution = run(solve_mosaic(acquisition))
     assert solution.placed.all()
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
@@ -121,7 +121,7 @@ def test_solve_takes_a_flat_field(square_scan):
 
 def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rng):
     scan = square_scan.acquisition
-    frame = ArrayFrames(scan.frames.data[:1])
+    frame = scan.frames[:1]
     one = scan.replace(frames=frame, names=("f",), nominal_px=None, grid=None)
     with pytest.raises(RegistrationError, match="at least two frames, got 1"):
         run(solve_mosaic(one))
@@ -129,7 +129,7 @@ def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rn
         run(solve_mosaic(scan.replace(nominal_px=scan.nominal_px * 2)))
     noise = rng.integers(0, 4000, (4, 96, 96)).astype(np.uint16)
     scan = scans.cut_scan(scans.texture((300, 300)), grid=(2, 2), side=96)
-    acquisition = scan.acquisition.replace(frames=ArrayFrames(noise))
+    acquisition = scan.acquisition.replace(frames=noise)
     with pytest.raises(RegistrationError, match="stands out from chance"):
         run(solve_mosaic(acquisition))
     with pytest.raises(RegistrationError, match="no two of them fit"):
@@ -171,11 +171,11 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
 
 @pytest.mark.broad
 def test_many_frames_without_a_place_cast_doubt_on_the_others(square_scan):
-    data = np.array(square_scan.acquisition.frames.data)
+    data = np.array(square_scan.acquisition.frames)
     for seed, index in enumerate((0, 2, 6)):
         other = scans.texture(data.shape[1:], 90 + seed)
         data[index] = 2000 + other * square_scan.flat * scans.FULL
-    foreign = square_scan.acquisition.replace(frames=ArrayFrames(data))
+    foreign = square_scan.acquisition.replace(frames=data)
     solution = run(solve_mosaic(foreign))
     assert len(solution.left_out) == 3
     assert any("chance fits as well" in warning for warning in solution.warnings)

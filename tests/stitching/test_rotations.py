@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.core.progress import run
 from napari_semsr.stitching import StitchOptions, solve_mosaic
 from tests.stitching import scans
@@ -28,7 +27,7 @@ def turned():
         frame = ndimage.affine_transform(scene, matrix, offset, **how)
         noise = rng.normal(0, scan.sigma, frame.shape)
         data.append(np.clip(frame * scans.FULL + noise, 0, 65535).astype(np.uint16))
-    frames = ArrayFrames(np.stack(data))
+    frames = np.stack(data)
     return scan.acquisition.replace(frames=frames), scan.truth, turns
 
 

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import PixelSize, grey_values, parse_pixel_size
+from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
 from napari_semsr.core.types import FloatArray, IntPair
 
 FrameOrder = Literal["row", "serpentine"]
 
 
 class Frames(Protocol):
-    """Frames of one shape and type, read one at a time."""
+    """Frames of one shape and type, (Y, X) each, read one at a time; as an array."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -25,43 +25,7 @@ class Frames(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Type of the grey values."""
 
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one frame, counted from 0: (Y, X) grey values."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayFrames:
-    """Frames that are in memory, or in one lazy array."""
-
-    data: Any  # (N, Y, X)
-
-    def __post_init__(self) -> None:
-        if len(self.data.shape) != 3 or 0 in self.data.shape:
-            got = tuple(self.data.shape)
-            msg = f"Frames must be a non-empty (N, Y, X) array, got shape {got}."
-            raise ShapeError(msg)
-        object.__setattr__(self, "data", grey_values(self.data, "the frames"))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, rows and columns."""
-        count, rows, columns = self.data.shape
-        return int(count), int(rows), int(columns)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values."""
-        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
-        return dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one frame (Y, X)."""
-        return np.asarray(self.data[index])
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +84,7 @@ class Acquisition:
     faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
-        count = len(self.frames)
+        count = len(self)
         if len(self.names) != count or len(set(self.names)) != count:
             got = len(set(self.names))
             msg = f"{count} frames need as many different names, got {got}."
@@ -143,7 +107,7 @@ class Acquisition:
             grid_cells(count, self.grid, self.order)
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return self.shape[0]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -188,7 +152,7 @@ class Acquisition:
 
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame, counted from 0: (Y, X) grey values."""
-        return self.frames.read(index)
+        return self.frames[index]
 
     def replace(self, **changes: Any) -> Self:
         """Return a checked copy with attributes changed; `pixel_size_nm` is parsed."""

@@ -34,11 +34,7 @@ class CziTiles:
     dtype: np.dtype[Any]
     pixel_size_nm: PixelSize | None  # ``(y, x)`` where the file tells
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one tile, (Y, X)."""
+    def __getitem__(self, index: int) -> NDArray[Any]:
         with decoding(self.path, "CZI"), _library(self.path).CziFile(self.path) as czi:
             entry = czi.filtered_subblock_directory[self.entries[index]]
             tile = entry.data_segment()

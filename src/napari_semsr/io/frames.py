@@ -48,11 +48,8 @@ class StoredFrames:
     dtype: np.dtype[Any]
     databar_rows: int | None = None  # To cut off; None where headers tell
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one frame, (Y, X), that must be what it was when the scan was opened."""
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        """Read one frame, that must be what it was when the scan was opened."""
         path, plane = self.places[index]
         image = read(path, plane=plane, databar_rows=self.databar_rows)
         shape, dtype = self.shape[1:], self.dtype
@@ -83,12 +80,8 @@ class ChosenFrames:
         """Type of the grey values."""
         return self.whole.dtype
 
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one frame, (Y, X)."""
-        return self.whole.read(self.chosen[index])
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return self.whole[self.chosen[index]]
 
 
 # The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
@@ -498,7 +491,7 @@ def _from_file(
             msg = f"Tiles of {path} have no data bar: leave --databar-rows out."
             raise OptionError(msg)
         tiles = open_tiles(path)
-        names = [f"tile-{index:03d}" for index in range(len(tiles))]
+        names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
         made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
         return made if positions else made.replace(nominal_px=tiles.corners)
     info = describe(path)
@@ -520,7 +513,7 @@ def _from_file(
     frames = StoredFrames(places, (info.planes, *shape), kind, databar_rows)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
-        spare.look_at(name, frames.read(number))
+        spare.look_at(name, frames[number])
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 

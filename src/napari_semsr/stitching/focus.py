@@ -77,19 +77,13 @@ class _JoinedFrames:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Frames, rows and columns."""
-        return (len(self), *self.parts[0].frame_shape)
+        return (sum(map(len, self.parts)), *self.parts[0].frame_shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values."""
         return self.parts[0].dtype
 
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one frame, (Y, X)."""
+    def __getitem__(self, index: int) -> NDArray[Any]:
         for part in self.parts:
             if index < len(part):
                 return part.read(index)
