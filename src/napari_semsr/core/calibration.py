@@ -202,15 +202,14 @@ def rim_displacement(
 # quadrature. Those of rows and columns come of one calibration and count as one error:
 # where a length runs aslant, the two shares are averaged, not added in quadrature.
 
-SizeBasis = Literal["calibrated", "stated", "unknown"]
-"""What is known of a pixel size: with its error, without, or nothing."""
-
 Z95 = NormalDist().inv_cdf(0.975)
 """Standard deviations to each side that hold 95 % of a normal law."""
 
 
-def size_basis(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> SizeBasis:
-    """Say what is known of a pixel size ``(y, x)`` and its standard deviation."""
+def size_basis(
+    size_nm: FloatPair | None, sd_nm: FloatPair | None
+) -> Literal["calibrated", "stated", "unknown"]:
+    """Say whether a pixel size ``(y, x)`` is known with its error, without, or not."""
     if size_nm is None:
         return "unknown"
     return "stated" if sd_nm is None else "calibrated"

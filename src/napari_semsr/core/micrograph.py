@@ -258,12 +258,8 @@ def _told_error(step: Provenance | None) -> FloatPair | None:
     return None
 
 
-def grey_values(data: Any, name: str) -> Any:
-    """Take an array, NumPy's or dask's, as grey values.
-
-    What a mask hides is unknown, and so NaN. A `ReadError` if values are complex, or no
-    numbers.
-    """
+def _grey_values(data: Any, name: str) -> Any:
+    """Take an array, NumPy's or dask's; what a mask hides is unknown, and so NaN."""
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "buif":
         msg = (
@@ -280,15 +276,6 @@ def grey_values(data: Any, name: str) -> Any:
             return filled.map_blocks(np.ma.filled, np.nan, dtype=known)
         return filled.filled(np.nan)
     return data
-
-
-def _as_array(value: object) -> NDArray[Any]:
-    """Make an array of what is none yet, such as rows of numbers."""
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError):
-        msg = f"A micrograph must be a (Y, X) image, got {shown(value)}."
-        raise ShapeError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +318,11 @@ class Micrograph:
 
     def __post_init__(self) -> None:
         if isinstance(self.data, np.matrix) or not hasattr(self.data, "dtype"):
-            object.__setattr__(self, "data", _as_array(self.data))
+            try:
+                object.__setattr__(self, "data", np.asarray(self.data))
+            except (TypeError, ValueError):
+                msg = f"A micrograph must be a (Y, X) image, got {shown(self.data)}."
+                raise ShapeError(msg) from None
         if hasattr(self.data, "coords"):
             msg = (
                 "A micrograph takes plain arrays, got one whose axes have names: give "
@@ -344,7 +335,7 @@ class Micrograph:
         if len(got) != 2 or not all(side >= 1 for side in got):  # dask's may be unknown
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {got}."
             raise ShapeError(msg)
-        object.__setattr__(self, "data", grey_values(self.data, self.name))
+        object.__setattr__(self, "data", _grey_values(self.data, self.name))
 
     @property
     def pixel_size_sd_nm(self) -> PixelSize | None:
@@ -464,14 +455,12 @@ def processor_name() -> str:
     return " ".join(name.split())
 
 
-def software_versions() -> dict[str, str]:
-    """Versions of the packages that shape a result, of those that are installed."""
-    return dict(_versions())
-
-
 @cache
-def _versions() -> dict[str, str]:
-    """Those with which this process began: reading them takes some 10 ms."""
+def software_versions() -> dict[str, str]:
+    """Versions of the packages that shape a result, of those that are installed.
+
+    Those with which this process began: reading them takes some 10 ms.
+    """
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -82,16 +82,11 @@ def _message(first: ErrorDetails) -> str:
     words = _WORDS.get(kind) or (_KINDS.get(group) if group != kind else None)
     told = {k: f"{v:g}" if isinstance(v, float) else v for k, v in told.items()}
     if words is not None:
-        words = words.replace("{min_length} items", _items(told.get("min_length")))
-        return words.format(**told).replace("at least 1 characters", "a character")
+        said = words.format(**told).replace("at least 1 items", "at least 1 item")
+        return said.replace("at least 1 characters", "a character")
     said = first["msg"].removeprefix("Value error, ").rstrip(".")
     plain = said[:1].isupper() and not said[1:2].isupper()
     return said[:1].lower() + said[1:] if plain else said
-
-
-def _items(count: int | None) -> str:
-    """Count items."""
-    return f"{count} item" if count == 1 else f"{count} items"
 
 
 def _rule(message: str, where: str, model: type[BaseModel]) -> str:
@@ -107,7 +102,12 @@ def _rule(message: str, where: str, model: type[BaseModel]) -> str:
 def _unknown(first: ErrorDetails, model: type[BaseModel]) -> str:
     """Say that there is no such option, and which may be meant."""
     *above, name = first["loc"]
-    known = _names(model, above)
+    table: type[BaseModel] | None = model
+    for part in above:
+        if table is not None and isinstance(part, str):
+            info = table.model_fields.get(part)
+            table = None if info is None else _model_in(info.annotation)
+    known = [] if table is None else list(table.model_fields)
     near = difflib.get_close_matches(str(name), known, n=1)
     said = f"Unknown option '{_spelt(first['loc'])}'"
     if near:
@@ -115,16 +115,6 @@ def _unknown(first: ErrorDetails, model: type[BaseModel]) -> str:
     if 0 < len(known) <= _MOST_NAMED:
         return f"{said}; there are {', '.join(known)}."
     return f"{said}."
-
-
-def _names(model: type[BaseModel], above: list[Any]) -> list[str]:
-    """Options of the table at a place."""
-    found: type[BaseModel] | None = model
-    for part in above:
-        if found is not None and isinstance(part, str):
-            info = found.model_fields.get(part)
-            found = None if info is None else _model_in(info.annotation)
-    return [] if found is None else list(found.model_fields)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -147,12 +137,6 @@ def _kinds_of(annotation: Any) -> frozenset[Any]:
     return own.union(*map(_kinds_of, get_args(annotation)))
 
 
-def _has_truth(value: Any) -> bool:
-    """Tell ``True`` and lists with one, which Python takes for 1."""
-    parts = value if isinstance(value, (list, tuple)) else (value,)
-    return any(isinstance(part, bool) for part in parts)
-
-
 class Options(BaseModel):
     """Base of all option sets; panels are built from it and stores record it."""
 
@@ -162,7 +146,9 @@ class Options(BaseModel):
     @classmethod
     def _no_truth_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         kinds = _kinds_of(cls.model_fields[str(info.field_name)].annotation)
-        if bool not in kinds and {int, float} & kinds and _has_truth(value):
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        has_truth = any(isinstance(part, bool) for part in parts)  # 1 for Python
+        if bool not in kinds and {int, float} & kinds and has_truth:
             msg = "must be a number" if isinstance(value, bool) else "must be numbers"
             raise ValueError(msg)
         return value
@@ -346,15 +332,15 @@ def count_values(value: Any) -> float:
     Tables and lists within each other, as YAML gives them; infinity for what holds
     itself.
     """
-    return _counted(value, {})
+    known: dict[int, float] = {}
 
+    def counted(value: Any) -> float:
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in known:
+            known[id(value)] = math.inf  # of what holds itself
+            inside = value.values() if isinstance(value, dict) else value
+            known[id(value)] = 1 + sum(map(counted, inside))
+        return known[id(value)]
 
-def _counted(value: Any, known: dict[int, float]) -> float:
-    """Count values; `known` has what was counted before."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = math.inf  # of what holds itself
-        inside = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_counted(item, known) for item in inside)
-    return known[id(value)]
+    return counted(value)

@@ -124,17 +124,13 @@ def in_figures(value: float, form: str = ".4g") -> str:
     return f"{value if float(value).is_integer() else float(text):.0f}"
 
 
+@cache
 def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
     """List what a dataclass of results declares, its own before those of its bases.
 
     Quantity and type by the names of fields and properties; those of a flat field where
     it stands.
     """
-    return _quantities(kind)
-
-
-@cache
-def _quantities(kind: Any) -> dict[str, tuple[Quantity, Any]]:
     found: dict[str, tuple[Quantity, Any]] = {}
     known = fields(kind) if is_dataclass(kind) else ()
     flat = {item.name for item in known if item.metadata.get("flat")}
@@ -272,19 +268,12 @@ def _columns(kind: Any) -> tuple[tuple[str, str, int | None], ...]:
             column = f"{column}_grey"
         if any(one == FloatPair for one in _kinds(bare)):
             marks = _ENDS if name in intervals else _AXES
-            stem, unit = _split(column)
+            unit = column[-3:] if column.endswith(_UNITS) else ""
+            stem = column.removesuffix(unit)
             found += [(f"{stem}_{m}{unit}", name, n) for n, m in enumerate(marks)]
         else:
             found.append((column, name, None))
     return tuple(found)
-
-
-def _split(column: str) -> tuple[str, str]:
-    """Split the unit off a name."""
-    for unit in _UNITS:
-        if column.endswith(unit):
-            return column.removesuffix(unit), unit
-    return column, ""
 
 
 # Numbers in sentences.
@@ -292,12 +281,12 @@ def _split(column: str) -> tuple[str, str]:
 _IN_UM = 1e5  # nm; from there on a length is read more easily in µm
 
 
-def in_digits(value: float, digits: int = 3) -> str:
-    """Write a number with a few significant digits, a large one without an exponent.
+def in_digits(value: float) -> str:
+    """Write a number with three significant digits, a large one without an exponent.
 
     ``3040`` where a format of Python's would give ``3.04e+03``.
     """
-    text = f"{value:.{digits}g}"
+    text = f"{value:.3g}"
     return f"{float(text):.0f}" if "e+" in text else text
 
 
@@ -452,7 +441,8 @@ class Curve:
         if self.log and not any((line.y > 0).any() for line in lines):
             return None
         if self.x == _FREQUENCY:
-            pixel = _mean_size(read("pixel_size_nm"))
+            size = parse_pixel_size(read("pixel_size_nm"))
+            pixel = None if size is None else math.sqrt(size[0] * size[1])
             lines[-1:] = self._marked(lines[-1], read)
             moved = [line.over_um(pixel) for line in lines]
             return self.together(moved, calibrated=pixel is not None)
@@ -480,7 +470,8 @@ class Curve:
                 level = _numbers(values)
                 if level is not None and level.size == line.x.size:
                     is_it = len(all_of) == 1 or name == chosen
-                    label = _threshold_label(name, reference=bool(read("reference")))
+                    label = _WRITTEN.get(name, name)
+                    label = _AGAINST_TRUTH if read("reference") else label
                     label += " (chosen)" if is_it and len(all_of) > 1 else ""
                     kind: Kind = "threshold" if is_it else "other threshold"
                     lines.append(Line(label, line.x, level, kind=kind))
@@ -505,21 +496,11 @@ _WRITTEN = {"3-sigma": f"3{SIGMA}"}
 _AGAINST_TRUTH = "√(1/7)"
 
 
-def _threshold_label(name: str, *, reference: bool) -> str:
-    return _AGAINST_TRUTH if reference else _WRITTEN.get(name, name)
-
-
 def against_truth(lines: Sequence[Line]) -> list[Line]:
     """Add the threshold of correlations with an image that counts as free of noise."""
     x = np.array([0.0, max((float(line.x.max()) for line in lines), default=1.0)])
     level = np.full(2, (1 / 7) ** 0.5)
     return [*lines, Line(_AGAINST_TRUTH, x, level, kind="threshold")]
-
-
-def _mean_size(stated: Any) -> float | None:
-    """Give the mean pitch of a pixel size."""
-    size = parse_pixel_size(stated)
-    return None if size is None else math.sqrt(size[0] * size[1])
 
 
 def _numbers(values: Any) -> FloatArray | None:

@@ -17,6 +17,7 @@ multiples of the stride. Coordinates are ``(y, x)`` in pixels of the input.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import starmap
 from typing import Any, Self
 
 import numpy as np
@@ -150,23 +151,12 @@ class TilePlan:
         return self.grid[0] * self.grid[1]
 
     def __iter__(self) -> Iterator[Tile]:
-        rows, columns = self.grid
-        for row in range(rows):
-            for column in range(columns):
-                yield self.tile(row, column)
+        return starmap(self.tile, np.ndindex(self.grid))
 
     def tile(self, row: int, column: int) -> Tile:
         """Return the tile at a place in the grid."""
-        core_y, window_y = self._span(row, 0)
-        core_x, window_x = self._span(column, 1)
-        return Tile((row, column), Box(*core_y, *core_x), Box(*window_y, *window_x))
-
-    def _span(self, index: int, axis: int) -> tuple[IntPair, IntPair]:
-        """Core and window of one axis."""
-        size = self.shape[axis]
-        start = index * self.core
-        core = start, min(start + self.core, size)
-        return core, self._window(*core, axis)
+        whole = Box.of((self.core, self.core), (row * self.core, column * self.core))
+        return self.around(whole.intersection(Box.of(self.shape)), (row, column))
 
     def _context(self, start: int, stop: int, axis: int) -> IntPair:
         """Add a halo to a part of one axis, cut where the padded field ends."""

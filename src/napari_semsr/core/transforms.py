@@ -25,6 +25,7 @@ _ROUNDS = 60  # of Newton's method, each checked; chosen: three to six are usual
 _CLOSE = 1e-7  # of the knots' spacing; chosen: an inverse is found
 _NUDGE = 1e-4  # of the knots' spacing; chosen: over which a slope is taken
 _SHORTEST = 1 / 64  # of a step of Newton's method that still has to help; chosen
+_PER_KNOT = 4  # places from knot to knot, where a fold is looked for; chosen
 _FLAT = 1e-12  # of the squared scale; chosen: a matrix that maps the plane to a line
 _ALIKE = 1e-9  # relative; chosen: two scales, or a right angle, but for rounding
 
@@ -177,21 +178,18 @@ class Bending:
         ]
         return np.stack(moves, axis=-1).reshape(np.shape(places))
 
-    def least_area(self, per_knot: int = 4) -> float:
-        """Find the least local change of area; 0 or less where the map folds.
-
-        So many places are looked at from knot to knot.
-        """
+    def least_area(self) -> float:
+        """Find the least local change of area; 0 or less where the map folds."""
         rows, columns = (
-            np.linspace(0, n - 1, (n - 1) * per_knot + 1)
+            np.linspace(0, n - 1, (n - 1) * _PER_KNOT + 1)
             for n in self.coefficients.shape[1:]
         )
         places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
         moved = places * self.spacing + self.displacement(
             places * self.spacing + self.origin
         )
-        down = np.diff(moved, axis=0)[:, :-1] * per_knot / self.spacing[0]
-        across = np.diff(moved, axis=1)[:-1] * per_knot / self.spacing[1]
+        down = np.diff(moved, axis=0)[:, :-1] * _PER_KNOT / self.spacing[0]
+        across = np.diff(moved, axis=1)[:-1] * _PER_KNOT / self.spacing[1]
         areas = down[..., 0] * across[..., 1] - down[..., 1] * across[..., 0]
         return float(areas.min())
 
