@@ -65,7 +65,7 @@ def _labelled(value: Any) -> Micrograph:
     data = value.data if hasattr(value.data, "dask") else _plain(value.data)
     known = names.count("y") == names.count("x") == 1
     if known:
-        data, names = _two_axes(data, names)
+        data = _two_axes(data, names)
     elif len(names) != 2 or {"y", "x"} & set(names):
         msg = (
             f"{_TAKEN}, got axes {', '.join(names) or 'without names'}: name two of "
@@ -78,7 +78,7 @@ def _labelled(value: Any) -> Micrograph:
     return Micrograph(data, size, name, origin=origin)
 
 
-def _two_axes(data: Any, names: list[str]) -> tuple[Any, list[str]]:
+def _two_axes(data: Any, names: list[str]) -> Any:
     """Leave out axes of one place, and put y before x."""
     long = [
         name
@@ -88,9 +88,9 @@ def _two_axes(data: Any, names: list[str]) -> tuple[Any, list[str]]:
     if long:
         msg = f"{_TAKEN}, got {shown(long[0])} besides: choose one place of it."
         raise ShapeError(msg)
-    order = [*(i for i, name in enumerate(names) if name not in "yx")]
+    order = [i for i, name in enumerate(names) if name not in "yx"]
     order += [names.index("y"), names.index("x")]
-    return data.transpose(order)[(0,) * (len(order) - 2)], ["y", "x"]
+    return data.transpose(order)[(0,) * (len(order) - 2)]
 
 
 def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:

@@ -162,7 +162,7 @@ LABELS = "labels"
 COVERAGE = "coverage"
 """Label image of a mosaic: the number of frames at each pixel."""
 
-_ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 def output_kind(path: Path) -> str:
@@ -200,7 +200,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 def _is_store(path: Path) -> bool:
     """Tell a zarr store, or an empty folder, from a folder of other things."""
     names = {entry.name for entry in path.iterdir()}
-    return not names or not names.isdisjoint(_ZARR_MARKS)
+    return not names or not names.isdisjoint(ZARR_MARKS)
 
 
 def remove_target(path: Path) -> None:
@@ -492,7 +492,10 @@ class Record:
         if not isinstance(values, dict) or values.get("record") != _FORMAT:
             return None
         try:
-            made = values.get("provenance")
+            made, look = values.get("provenance"), None
+            if values.get("look") is not None:
+                with suppress(ValueError):  # what cannot be understood is left out
+                    look = DisplaySettings.model_validate(values["look"])
             origin, spacing = values["origin"], values["spacing_px"]
             return cls(
                 name=str(values["name"]),
@@ -500,17 +503,10 @@ class Record:
                 origin=(float(origin[0]), float(origin[1])),
                 spacing_px=(float(spacing[0]), float(spacing[1])),
                 provenance=None if made is None else Provenance.model_validate(made),
-                look=cls._look(values.get("look")),
+                look=look,
             )
         except (LookupError, TypeError, ValueError, OptionError):
             return None
-
-    @staticmethod
-    def _look(values: object) -> DisplaySettings | None:
-        """Read how an image is shown; what cannot be understood is left out."""
-        with suppress(ValueError):
-            return None if values is None else DisplaySettings.model_validate(values)
-        return None
 
 
 def record_of(image: Micrograph) -> Record:

@@ -293,8 +293,14 @@ def write(
     more = beside_of(image, path)
     for place in (path, *more):
         check_target(place, overwrite=overwrite)
-    if dtype is not None and np.dtype(dtype) != image.dtype:
-        image = _converted(image, np.dtype(dtype))
+    wanted = image.dtype if dtype is None else np.dtype(dtype)
+    if wanted != image.dtype:
+        data = image.data
+        if image.is_lazy:
+            data = data.map_blocks(_converted, wanted, dtype=wanted)
+        else:
+            data = _converted(data, wanted)
+        image = image.replace(data=data, look=image.look)
     module, function = _WRITERS[output_kind(path)]
     getattr(import_module(f"napari_semsr.io.{module}"), function)(image, path)
     for place, item in more.items():
@@ -332,17 +338,7 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     return found
 
 
-def _converted(image: Micrograph, dtype: np.dtype[Any]) -> Micrograph:
-    """Convert grey values, block by block when they are lazy."""
-    if image.is_lazy:
-        data = image.data.map_blocks(_convert_block, dtype, dtype=dtype)
-    else:
-        data, _ = to_dtype(image.data, dtype)
-    return image.replace(data=data, look=image.look)
-
-
-def _convert_block(block: Any, dtype: np.dtype[Any]) -> Any:
-    """Convert one dask block."""
+def _converted(block: Any, dtype: np.dtype[Any]) -> Any:
     return to_dtype(block, dtype)[0]
 
 

@@ -1,7 +1,6 @@
 """A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
 
 import hashlib
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +33,7 @@ from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import is_there, read_object
 from napari_semsr.io.formats import FORMATS, count_planes, describe, read
 from napari_semsr.io.read_image import FileInfo
-from napari_semsr.io.sheets import Sheet, read_sheet
+from napari_semsr.io.sheets import read_sheet
 
 # Frames on the disk: in files of their own, pages of one file, or some of these.
 
@@ -130,16 +129,6 @@ def _is_below(target: Path, folder: Path) -> bool:
         return False
 
 
-def _number(
-    cell: str, sheet: Sheet, where: str, what: str = "two finite numbers"
-) -> float:
-    value = sheet.number(cell)
-    if math.isnan(value):
-        msg = f"{where} must hold {what}, got {shown(cell)}."
-        raise ReadError(msg)
-    return value
-
-
 def _read_positions(path: Path, folder: Path) -> _Positions:
     """Read nominal positions."""
     sheet = read_sheet(path, "positions")
@@ -159,15 +148,9 @@ def _read_positions(path: Path, folder: Path) -> _Positions:
         if not y and not x:
             unplaced.append(name)
             continue
-        where = f"{path} line {line}"
-        corners[name] = (_number(y, sheet, where), _number(x, sheet, where))
+        where, two = f"{path} line {line}", "two finite numbers, got {}"
+        corners[name] = sheet.number(y, where, two), sheet.number(x, where, two)
     return _Positions(path, unit, corners, tuple(unplaced))
-
-
-def _read_scan(folder: Path) -> dict[str, Any]:
-    """Read what ``scan.json`` says of a scan."""
-    path = folder / "scan.json"
-    return read_object(path) if path.is_file() else {}
 
 
 def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
@@ -191,12 +174,13 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     for line, row in sheet.rows:
         named, z_nm = (*row, "", "")[:2]
         name = _inside(folder, named, path)
-        height = _number(z_nm, sheet, f"{path} line {line}", "a finite number")
+        where = f"{path} line {line}"
+        height = sheet.number(z_nm, where, "a finite number, got {}")
         if not (folder / name).is_dir():
-            msg = f"{path} line {line} must name a folder beside it, got {name!r}."
+            msg = f"{where} must name a folder beside it, got {name!r}."
             raise ReadError(msg)
         if folder / name in found or height in found.values():
-            msg = f"{path} line {line} must name another folder and another height."
+            msg = f"{where} must name another folder and another height."
             raise ReadError(msg)
         found[folder / name] = height
     if len(found) < 2:
@@ -647,7 +631,8 @@ def open_frames(
     ).replace(slots=spare.slots(names))
     if len(made) < 2:
         _too_few(path, made.names, made.faults)
-    found = _read_scan(path) if is_folder else {}
+    told_by = path / "scan.json"
+    found = read_object(told_by) if is_folder and told_by.is_file() else {}
     values = _scan_values(found, path)
     size, told = made.pixel_size_nm, values.get("pixel_size_nm")
     if pixel_size_nm is None and size and told and not _is_same(size, told):

@@ -191,7 +191,7 @@ def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
             )
             raise ReadError(msg)
         warnings: list[str] = []
-        size = _pixel_size(file, dataset, axes, warnings)
+        size = _pixel_size(dataset, axes, warnings)
         sizes = dict(pairs)
         dtype = np.dtype(dataset.dtype)
         told = {
@@ -358,9 +358,7 @@ def _nexus_default(file: Any) -> str:
 # Pixel size.
 
 
-def _pixel_size(
-    file: Any, dataset: Any, axes: _Axes, warnings: list[str]
-) -> PixelSize | None:
+def _pixel_size(dataset: Any, axes: _Axes, warnings: list[str]) -> PixelSize | None:
     """Read ``element_size_um`` or NeXus's axes, ``(y, x)`` in nm."""
     stated = dataset.attrs.get("element_size_um")
     if stated is None:

@@ -33,21 +33,16 @@ def note_error(
     path = error_log() if path is None else path
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     said = "".join(traceback.format_exception(error))
+    versions = [f"Python {platform.python_version()}", platform.platform()]
+    for name in _TOLD:
+        with suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.stat().st_size > _MOST_BYTES:
             path.replace(path.with_name(f"{path.name}.1"))
         with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(f"{now} {title}\n{_versions()}\n{said}\n")
+            stream.write(f"{now} {title}\n{', '.join(versions)}\n{said}\n")
     except OSError:
         return None
     return path
-
-
-def _versions() -> str:
-    """Name the versions that a report needs."""
-    told = [f"Python {platform.python_version()}", platform.platform()]
-    for name in _TOLD:
-        with suppress(PackageNotFoundError):
-            told.append(f"{name} {version(name)}")
-    return ", ".join(told)

@@ -14,10 +14,5 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
     """Offer to read what is ours by name and by its first bytes; leave the rest."""
     paths = [path] if isinstance(path, str) else path
     if len(paths) == 1 and is_project(Path(paths[0])):
-        return _read_project
+        return read_project_layers
     return read_layers if paths and all(is_readable(Path(p)) for p in paths) else None
-
-
-def _read_project(path: Paths) -> list[LayerTuple]:
-    """Read the layers of a project."""
-    return read_project_layers(Path(path if isinstance(path, str) else path[0]))

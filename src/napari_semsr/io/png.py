@@ -224,15 +224,6 @@ def _range(data: NDArray[Any]) -> FloatPair:
     return low, high if high > low else low + 1.0
 
 
-def _to_8_bit(data: NDArray[Any], ends: FloatPair) -> NDArray[np.uint8]:
-    """Stretch grey values over 8 bits; NaN becomes 0."""
-    if data.dtype == np.uint8:
-        return data
-    values = (data.astype(np.float64) - ends[0]) / (ends[1] - ends[0])
-    values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
-    return np.asarray(np.rint(values * 255), dtype=np.uint8)
-
-
 def write(image: Micrograph, path: Path) -> None:
     """Write an 8-bit PNG, with calibration, provenance and a look that fits 8 bits."""
     from PIL import Image
@@ -245,16 +236,18 @@ def write(image: Micrograph, path: Path) -> None:
         look = look.model_copy(update={"limits": tuple(limits)})
     said = PngInfo()
     said.add_itxt(RECORD_KEY, replace(record_of(image), look=look).to_json(), zip=True)
-    pixels = np.ascontiguousarray(_to_8_bit(data, (low, high)))
+    if data.dtype != np.uint8:
+        values = (data.astype(np.float64) - low) / (high - low)
+        values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
+        data = np.asarray(np.rint(values * 255), dtype=np.uint8)
+    pixels = np.ascontiguousarray(data)
     with replacing(path) as temporary:
         Image.fromarray(pixels).save(
             temporary, format="PNG", pnginfo=said, dpi=_dpi(image.pixel_size_nm)
         )
 
 
-def write_picture(
-    pixels: NDArray[np.uint8], path: Path, lines: Sequence[str] = ()
-) -> None:
+def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -> None:
     """Write what a screen shows as a PNG, with lines of text in a strip below it.
 
     The pixels have three or four samples; the lines are what must not get lost, such as
@@ -283,7 +276,9 @@ def _dpi(size: PixelSize | None) -> tuple[float, float] | None:
 
     They end at 2**31, a pixel of 0.47 nm.
     """
-    per_metre = [_NM_PER_METRE / side for side in (size[::-1] if size else ())]
-    if not all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in per_metre):
+    if size is None:
         return None
-    return (per_metre[0] * 0.0254, per_metre[1] * 0.0254) if per_metre else None
+    x, y = _NM_PER_METRE / size[1], _NM_PER_METRE / size[0]
+    if not all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in (x, y)):
+        return None
+    return x * 0.0254, y * 0.0254

@@ -55,6 +55,7 @@ from napari_semsr.io.layers import (
     STORE_KEY,
     STRENGTH_KEY,
     LayerTuple,
+    Paths,
     layer_of,
     read_layers,
     scan_layers,
@@ -523,9 +524,9 @@ def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
     return shown, own, kind
 
 
-def read_project_layers(path: Path) -> list[LayerTuple]:
+def read_project_layers(path: Paths) -> list[LayerTuple]:
     """Read the layers of a project for napari; what is missing is a warning."""
-    opened = run(open_project(path))
+    opened = run(open_project(Path(path if isinstance(path, str) else path[0])))
     for sentence in opened.said:
         warn(sentence)
     for _, (_, keywords, _) in opened.layers:

@@ -251,7 +251,9 @@ class RawImage:
     """One image as a format module hands it over, before grey, crop and overrides."""
 
     format: str  # As in `FileInfo`
-    data: Any  # (Y, X) or (Y, X, S): one plane of one channel, S colour samples
+    # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None of what a
+    # microscope's text says alone
+    data: Any
     pixel_size_nm: PixelSize | None = None  # ``(y, x)`` of this very level
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
@@ -319,25 +321,6 @@ _TESCAN_KEYS = (
     "DwellTime",
     "BeamCurrent",
 )
-
-
-def told_by(
-    vendor: str,
-    size: PixelSize | None,
-    databar_rows: int = 0,
-    metadata: Mapping[str, Any] | None = None,
-    warnings: Sequence[str] = (),
-) -> RawImage:
-    """Put together what a microscope's text says of an image; it has no pixels yet."""
-    return RawImage(
-        format="TIFF",
-        data=None,
-        pixel_size_nm=size,
-        vendor=vendor,
-        databar_rows=databar_rows,
-        metadata=metadata or {},
-        warnings=tuple(warnings),
-    )
 
 
 def _beside(path: Path) -> list[Path]:
@@ -477,7 +460,8 @@ def _parse_jeol(text: str, name: str) -> _Told:
     if not any(key.startswith(("$CM_", "$$SM_")) for key in keys):
         return None, None
     length, warnings = _pitch_nm(keys, name)
-    found = told_by("JEOL", pixel_size((length, length)), 0, keys, warnings)
+    size = pixel_size((length, length))
+    found = RawImage("TIFF", None, size, "JEOL", metadata=keys, warnings=warnings)
     return found, rows_and_columns(keys.get(_FRAME, ""))
 
 
@@ -521,7 +505,8 @@ def _parse_hitachi(text: str, name: str) -> _Told:
         )
         warnings = (said,)
     size = pixel_size((length, length))
-    return told_by("Hitachi", size, 0, keys, warnings), frame
+    found = RawImage("TIFF", None, size, "Hitachi", metadata=keys, warnings=warnings)
+    return found, frame
 
 
 def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
@@ -542,7 +527,8 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
     rows = int(strip[:8]) if strip.isdecimal() else 0
     rows = rows if rows < shape[0] else 0
     kept = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
-    return told_by("TESCAN", size, rows, kept, warnings)
+    told = {"metadata": kept, "warnings": warnings}
+    return RawImage("TIFF", None, size, "TESCAN", rows, **told)
 
 
 # Find rows below an image that look like the data bar of a microscope.
@@ -933,6 +919,8 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
     metadata = dict(source.metadata)
     if source.warnings or source.doubts:
         metadata["warnings"] = [*source.warnings, *source.doubts]
+    made = source.record and source.record.provenance
+    network = made and made.network()
     return FileInfo(
         format=source.format,
         shape=(stored[0] - source.databar_rows, stored[1]),
@@ -946,16 +934,9 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         planes=source.planes,
         databar_rows=source.databar_rows,
         suggested_databar_rows=suggested,
-        network=_network(source.record),
+        network=network and network[0],
         metadata=metadata,
     )
-
-
-def _network(record: Record | None) -> str | None:
-    """Name the model that had a hand in an image."""
-    made = None if record is None else record.provenance
-    found = None if made is None else made.network()
-    return None if found is None else found[0]
 
 
 def _suggested(data: Any) -> int:

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.core import ReadError, WriteError, open_file
+from napari_semsr.core import ReadError, WriteError, open_file, shown
 from napari_semsr.io.files import decoding, read_text, replacing
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -40,13 +40,19 @@ class Sheet:
     rows: tuple[tuple[int, tuple[str, ...]], ...]
     mark: str = ","  # what stands between cells: decimal commas are told by it
 
-    def number(self, cell: str) -> float:
-        """Read a finite number; NaN where there is none."""
+    def number(self, cell: str, where: str, what: str) -> float:
+        """Read a finite number.
+
+        A `ReadError` says what must be there: ``{}`` in `what` is what was given.
+        """
         try:
             value = float(cell if self.mark == "," else cell.replace(",", "."))
         except ValueError:
-            return math.nan
-        return value if math.isfinite(value) else math.nan
+            value = math.nan
+        if not math.isfinite(value):
+            msg = f"{where} must hold {what.format(shown(cell))}."
+            raise ReadError(msg)
+        return value
 
 
 def read_sheet(path: Path, what: str) -> Sheet:

@@ -12,7 +12,6 @@ whether the map may be believed there, and their side ``side_nm``.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,20 +25,16 @@ from napari_semsr.core import (
     Elastic,
     FloatArray,
     FloatPair,
+    Grid,
     IntPair,
     Micrograph,
     OptionError,
     ReadError,
     one_line,
     shown,
-    shown as told,
 )
 from napari_semsr.io.files import read_text, replacing
-from napari_semsr.io.sheets import (
-    Sheet,
-    read_sheet,
-    write_rows,
-)
+from napari_semsr.io.sheets import read_sheet, write_rows
 
 _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
@@ -75,10 +70,13 @@ class Side:
         if image.pixel_size_nm is None:
             return "it has no pixel size"
         slack = 2 * max(*self.pixel_size_nm, *image.scale)
-        kept = Side.of(image)
+        grid = Grid.of(image)
+        pairs = zip(self.origin_nm, self.pixel_size_nm, strict=True)
+        corner = tuple(origin - pitch / 2 for origin, pitch in pairs)
+        extent = np.multiply(self.shape, self.pixel_size_nm)
         for ours, theirs, what in (
-            (_extent(self), _extent(kept), "is {:.6g} x {:.6g} nm"),
-            (_corner(self), _corner(kept), "begins at {:.6g}, {:.6g} nm"),
+            (extent, np.multiply(grid.shape, grid.pitch), "is {:.6g} x {:.6g} nm"),
+            (corner, grid.corner, "begins at {:.6g}, {:.6g} nm"),
         ):
             apart = np.abs(np.subtract(ours, theirs)) - _WITHIN * np.abs(ours)
             if apart.max() > slack:
@@ -86,17 +84,6 @@ class Side:
                     f"it {what.format(*theirs)}; the transform's {what.format(*ours)}"
                 )
         return None
-
-
-def _extent(side: Side) -> tuple[float, ...]:
-    """Height and width in nm."""
-    return tuple(n * p for n, p in zip(side.shape, side.pixel_size_nm, strict=True))
-
-
-def _corner(side: Side) -> tuple[float, ...]:
-    """Border of the first pixel in nm: the same for pixels of any size."""
-    pairs = zip(side.origin_nm, side.pixel_size_nm, strict=True)
-    return tuple(origin - pitch / 2 for origin, pitch in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +307,7 @@ def _pair(values: Any) -> FloatPair:
 # are left alone, and semicolons with decimal commas are taken as spreadsheets write
 # them.
 
+_FOUR = "four finite numbers, got {} for one of them"
 _COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
 
 
@@ -342,7 +330,7 @@ def read_landmarks(
         for side, unit in found.items():
             here = [cells.get(f"{side}_{axis}_{unit}", "") for axis in "yx"]
             where = f"{path} line {line}"
-            places[side].append([_number(cell, sheet, where) for cell in here])
+            places[side].append([sheet.number(cell, where, _FOUR) for cell in here])
     return (
         _in_nm(places["moving"], found["moving"], moving),
         _in_nm(places["fixed"], found["fixed"], fixed),
@@ -367,17 +355,6 @@ def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str
         f"{given}."
     )
     raise ReadError(msg)
-
-
-def _number(cell: str, sheet: Sheet, where: str) -> float:
-    """Read a finite number."""
-    value = sheet.number(cell)
-    if math.isnan(value):
-        msg = (
-            f"{where} must hold four finite numbers, got {told(cell)} for one of them."
-        )
-        raise ReadError(msg)
-    return value
 
 
 def _in_nm(places: list[list[float]], unit: str, image: Micrograph) -> FloatArray:

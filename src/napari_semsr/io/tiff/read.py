@@ -38,7 +38,6 @@ from napari_semsr.io.read_image import (
     to_info,
     to_micrograph,
     to_nm,
-    told_by,
 )
 
 if TYPE_CHECKING:
@@ -241,7 +240,10 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
             f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: "
             "the pixel size is left unknown."
         )
-    found = told_by("FEI", size, 0, _chosen_fei(sections), warnings[:1])
+    told = _chosen_fei(sections)
+    found = RawImage(
+        "TIFF", None, size, "FEI", metadata=told, warnings=tuple(warnings[:1])
+    )
     if rows is None:
         return found
     # a page that was resampled or cut out keeps the header of the scan
@@ -319,7 +321,7 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
         )
         if values.get(key)
     }
-    found = told_by("Zeiss", None, metadata=kept)
+    found = RawImage("TIFF", None, None, "Zeiss", metadata=kept)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
         return _from_field(found, values, shape)

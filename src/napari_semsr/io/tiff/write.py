@@ -58,8 +58,10 @@ def write_imagej(image: Micrograph, path: Path) -> None:
     if imagej:
         options["metadata"] = metadata
     else:
-        info = metadata["Info"]
-        options |= {"metadata": None, "description": info, **_plain_resolution(image)}
+        options |= {"metadata": None, "description": metadata["Info"]}
+        if image.pixel_size_nm is not None:  # for readers that know no ImageJ
+            y, x = image.pixel_size_nm
+            options |= {"resolution": (1e7 / x, 1e7 / y), "resolutionunit": 3}
     with (
         _read_back(path, image) as temporary,
         tifffile.TiffWriter(temporary, imagej=imagej) as tif,
@@ -79,14 +81,6 @@ def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
                 "are read again: give the image another name, or write .ome.zarr."
             )
             raise WriteError(msg)
-
-
-def _plain_resolution(image: Micrograph) -> dict[str, Any]:
-    """Resolution in pixels per centimetre, for readers that know no ImageJ."""
-    if image.pixel_size_nm is None:
-        return {}
-    y, x = image.pixel_size_nm
-    return {"resolution": (1e7 / x, 1e7 / y), "resolutionunit": 3}
 
 
 def write_fei(image: Micrograph, path: Path) -> None:
@@ -127,17 +121,17 @@ def _plain(value: Any) -> str:
 
 def _imagej_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
     """Collect what ImageJ shows: unit, contrast, and the record in its information."""
-    look = image.look
-    return (
-        {} if look is None else dict(zip(("min", "max"), look.limits, strict=True))
-    ) | {
-        "unit": "pixel" if image.pixel_size_nm is None else "nm",
+    shown: dict[str, Any] = {}
+    if image.look is not None:
+        shown["min"], shown["max"] = image.look.limits
+    return shown | {
+        "unit": image.unit,
         "Info": f"{RECORD_KEY}={record_of(image).to_json()}",
         "axes": axes,
     }
 
 
-def _ome_metadata(image: Micrograph, axes: str = "YX") -> dict[str, Any]:
+def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
     """OME-XML attributes: sizes with units, and the record as a map annotation."""
     found: dict[str, Any] = {
         "axes": axes,
@@ -197,12 +191,14 @@ def write_ome(image: Micrograph, path: Path) -> None:
             _tiles(image.data, dtype),
             shape=image.shape,
             subifds=len(shapes) - 1,
-            metadata=_ome_metadata(image),
+            metadata=_ome_metadata(image, "YX"),
             **options,
         )
         coarse = image.data
         for shape in shapes[1:]:
-            coarse = _halved(coarse)
+            tops = range(0, coarse.shape[0], _BAND)
+            bands = (np.asarray(coarse[top : top + _BAND]) for top in tops)
+            coarse = np.concatenate([halve(band) for band in bands])
             tif.write(
                 _tiles(coarse, dtype),
                 shape=shape,
@@ -210,13 +206,6 @@ def write_ome(image: Micrograph, path: Path) -> None:
                 metadata=None,
                 **options,
             )
-
-
-def _halved(data: Any) -> NDArray[Any]:
-    """Halve an image band by band."""
-    rows = data.shape[0]
-    bands = range(0, rows, _BAND)
-    return np.concatenate([halve(np.asarray(data[t : t + _BAND])) for t in bands])
 
 
 def write_pages(

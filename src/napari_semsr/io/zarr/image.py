@@ -26,6 +26,7 @@ from napari_semsr.core import (
 from napari_semsr.io.files import (
     COVERAGE,
     RECORD_KEY,
+    ZARR_MARKS,
     Record,
     choose,
     decoding,
@@ -136,7 +137,6 @@ def write(image: Micrograph, path: Path) -> None:
             deque(store.finish(), maxlen=0)
 
 
-_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _HINT = "give the folder that ends in .ome.zarr and holds the image"
 _NO_IMAGE = "is a zarr group without OME-Zarr metadata (multiscales)"
 
@@ -153,7 +153,7 @@ class _Image:
 
 def matches(path: Path, head: bytes) -> bool:
     """Tell a zarr store by its metadata files."""
-    return not head and path.is_dir() and any((path / m).is_file() for m in _MARKS)
+    return not head and path.is_dir() and any((path / m).is_file() for m in ZARR_MARKS)
 
 
 def describe(path: Path) -> FileInfo:
@@ -374,7 +374,7 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
     from napari_semsr.io.zarr.packed import held
 
     held(array)  # which refuses shards of more chunks than can be read
-    marks = [path / mark for mark in _MARKS if (path / mark).is_file()]
+    marks = [path / mark for mark in ZARR_MARKS if (path / mark).is_file()]
     changed = [mark.stat().st_mtime_ns for mark in marks]
     name = f"zarr-{tokenize(str(path.resolve()), array.path, changed)}"
     chunks = array.shards or array.chunks

@@ -300,12 +300,19 @@ class OmeZarrStore:
     def finish_label(self, name: str, finest: "zarr.Array[Any]") -> None:
         """Add the coarser levels of a label image that is filled, and say what it is.
 
-        They are every second pixel of the finer one.
+        They are every second pixel of the finer one: counts and classes have no mean.
         """
+        from yaozarrs import v05
+
         group = self.group.require_group(f"{LABELS}/{name}")
-        deque(_build_levels(group, finest, self.unit, _thinned), maxlen=0)
-        levels = len(_shapes_of(finest))
-        group.attrs["ome"] = _label_metadata(self.record, name, levels)
+        levels = _build_levels(group, finest, self.unit, lambda block: block[::2, ::2])
+        deque(levels, maxlen=0)
+        said = {
+            "multiscales": [_multiscale(self.record, name, len(_shapes_of(finest)))],
+            "image-label": v05.ImageLabel(source=v05.LabelSource(image="../../")),
+        }
+        label = v05.LabelImage.model_validate(said)
+        group.attrs["ome"] = label.model_dump(exclude_none=True)
 
 
 def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
@@ -384,11 +391,6 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
         if block.dtype.kind in "ui":
             np.rint(mean, out=mean)
         return np.asarray(mean.astype(block.dtype))
-
-
-def _thinned(block: NDArray[Any]) -> NDArray[Any]:
-    """Keep every second pixel: counts and classes have no mean."""
-    return block[::2, ::2]
 
 
 def _shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
@@ -596,13 +598,6 @@ def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
     return Record.from_dict(notes.get(RECORD_KEY)), notes, done
 
 
-def _blank(grid: IntPair) -> "zarr.Array[Any]":
-    """Make a done-map in memory, for a store that needs none any more."""
-    import zarr
-
-    return zarr.create_array({}, shape=grid, dtype="uint8", chunks=(1, 1))
-
-
 def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     """Open an interrupted store and make sure that it is of the same making."""
     import zarr
@@ -620,7 +615,9 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         own = own_attributes(group)
         if own.get("complete") and _DONE in group:
             del group[_DONE]  # killed between completing and tidying up
-        done = _blank(plan.grid) if own.get("complete") else group[_DONE]
+        done: Any = None if own.get("complete") else group[_DONE]
+        if done is None:  # a whole store needs no map, but for its shape
+            done = zarr.create_array({}, shape=plan.grid, dtype="uint8", chunks=(1, 1))
         found = Record.from_dict(own.get(RECORD_KEY))
         if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
             raise TypeError(_DONE)
@@ -708,17 +705,6 @@ def _omero(look: DisplaySettings, dtype: np.dtype[Any]) -> "v05.Omero":
         active=True,
     )
     return v05.Omero(channels=[channel])
-
-
-def _label_metadata(record: Record, name: str, levels: int) -> dict[str, Any]:
-    """Compose the metadata of a label image that lies on an image of a record."""
-    from yaozarrs import v05
-
-    said = {
-        "multiscales": [_multiscale(record, name, levels)],
-        "image-label": v05.ImageLabel(source=v05.LabelSource(image="../../")),
-    }
-    return v05.LabelImage.model_validate(said).model_dump(exclude_none=True)
 
 
 def _multiscale(
