@@ -48,7 +48,7 @@ def test_the_stated_error_is_that_of_many_trials(scatter):
         patches = patches_off(scatter, seed)
         found = fit(patches, "affine")
         off = found.affine(patches.places) - patches.places
-        sure = doubt(found, "affine").at(patches.places)
+        sure = doubt(found, "affine")(patches.places)
         true.append((off**2).sum(axis=1).mean())
         stated.append(np.trace(sure, axis1=1, axis2=2).mean())
     ratio = np.sqrt(np.divide(true, stated))

@@ -38,11 +38,9 @@ class Transform(Protocol):
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map places (..., 2)."""
-        ...
 
     def inverse(self) -> "Transform":
         """Map back."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,13 +397,8 @@ class Warped:
         margin = _MARGIN + (0 if self._kernel is None else len(self._kernel) // 2)
         low = np.floor(at.min(axis=1)).astype(int) - margin
         high = np.ceil(at.max(axis=1)).astype(int) + margin + 1
-        rows, columns = self._laid.shape
-        return Box(
-            max(0, int(low[0])),
-            min(rows, int(high[0])),
-            max(0, int(low[1])),
-            min(columns, int(high[1])),
-        )
+        around = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
+        return around.intersection(Box.of(self._laid.shape))
 
     def _block(self, part: Box) -> FloatArray:
         """Grey values of a part of the laid image; NaN where one is made of a gap."""
@@ -428,16 +421,15 @@ class Warped:
         """Centres of pixels of the grid (2, Y, X) in pixels of the image."""
         if isinstance(self.transform, Affine):
             return self._mapped(np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
-        nodes = [
+        spans = (box.y0, box.y1), (box.x0, box.x1)
+        rows, columns = (
             np.arange(start // _LATTICE - 2, -(-stop // _LATTICE) + 3)
-            for start, stop in ((box.y0, box.y1), (box.x0, box.x1))
-        ]
-        known = self._mapped(*(node * _LATTICE for node in nodes))
-        down = _weights(
-            np.arange(box.y0, box.y1) / _LATTICE - nodes[0][0], nodes[0].size
+            for start, stop in spans
         )
-        across = _weights(
-            np.arange(box.x0, box.x1) / _LATTICE - nodes[1][0], nodes[1].size
+        known = self._mapped(rows * _LATTICE, columns * _LATTICE)
+        down, across = (
+            _weights(np.arange(*span) / _LATTICE - nodes[0], nodes.size)
+            for span, nodes in zip(spans, (rows, columns), strict=True)
         )
         return np.stack([down @ _prefiltered(plane) @ across.T for plane in known])
 

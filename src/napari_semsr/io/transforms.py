@@ -13,7 +13,7 @@ whether the map may be believed there, and their side ``side_nm``.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,8 @@ def _as_own(stored: StoredTransform) -> str:
         "semsr_transform": _VERSION,
         "kind": stored.kind,
         **_CONVENTIONS,
-        "from": _told(stored.moving),
-        "to": _told(stored.fixed),
+        "from": asdict(stored.moving),
+        "to": asdict(stored.fixed),
         "matrix": _rows(affine),
     }
     if isinstance(found, Elastic):
@@ -199,17 +199,6 @@ def _as_itk(found: Affine, _: StoredTransform) -> str:
 def _as_napari(found: Affine, _: StoredTransform) -> str:
     rows = [*_rows(found), [0.0, 0.0, 1.0]]
     return "".join(",".join(repr(float(v)) for v in row) + "\n" for row in rows)
-
-
-def _told(side: Side) -> dict[str, Any]:
-    """Entries of an image."""
-    return {
-        "name": side.name,
-        "shape": list(side.shape),
-        "pixel_size_nm": list(side.pixel_size_nm),
-        "origin_nm": list(side.origin_nm),
-        "digest": side.digest,
-    }
 
 
 def read_transform(path: Path) -> StoredTransform:

@@ -1,8 +1,8 @@
 """Bring an image onto another: search, refine, bend, and say what it is worth."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,6 @@ from scipy import fft, ndimage
 from napari_semsr.core import (
     Affine,
     BoolArray,
-    Box,
     Elastic,
     FloatArray,
     Grid,
@@ -21,14 +20,13 @@ from napari_semsr.core import (
     Options,
     Progress,
     RegistrationError,
-    Transform,
     Warped,
     option,
     shift_in_words,
     warn,
 )
 from napari_semsr.registration.elastic import Bent, bend
-from napari_semsr.registration.landmarks import LandmarkModel, Landmarks, fit_landmarks
+from napari_semsr.registration.landmarks import Landmarks, fit_landmarks
 from napari_semsr.registration.orientation import (
     Field,
     at_pitch,
@@ -52,7 +50,6 @@ from napari_semsr.registration.refine import (
     Level,
     MapFit,
     Model,
-    PatchShifts,
     Plan,
     edges_off,
     measure,
@@ -668,49 +665,33 @@ def _valued(
     transform: Affine | Elastic = found.fit.affine if bent is None else bent.transform
     places = places_seen(transform, moving, fixed)
     if bent is None:
-        worth = _worth_of_affine(level, found.fit, _linear(options), places)
+        patches, off = found.fit.patches, held_out(found.fit, _linear(options))
+        squared = _error_of_affine(level, found.fit, _linear(options), places)
     else:
-        worth = _worth_of_bending(level, bent, places)
-    error = float(np.sqrt(worth.variance.mean()))
-    patches = worth.patches
-    doubted = np.hypot(*worth.off.T) >= _OUTLIER_PX * fine
-    doubted |= np.sqrt(worth.at_patches) >= _DOUBTED_PX * fine
-    residuals = Residuals(
-        places_nm=patches.places,
-        off_nm=worth.off,
-        error_nm=np.sqrt(worth.at_patches),
-        reliable=~doubted,
-        side_nm=patches.side_nm,
-    )
-    before, after = information(moving, fixed, transform)
-    return Registration(
-        transform=transform,
+        patches, off = bent.patches, bent.off_nm
+        squared = _error_of_bending(level, bent)
+    errors = np.sqrt(squared(patches.seen))
+    doubted = np.hypot(*off.T) >= _OUTLIER_PX * fine
+    doubted |= errors >= _DOUBTED_PX * fine
+    made = take_map(
+        transform,
+        moving,
+        fixed,
         model=options.model if bent is not None else _linear(options),
-        error_px=error / fine,
-        error_nm=error,
-        overlap=overlap_of(transform, moving, fixed),
-        mutual_information_before=before,
-        mutual_information_after=after,
-        residuals=residuals,
-        score=found.score,
         searched=found.searched,
-        rivals=found.rivals,
+        error_nm=float(np.sqrt(squared(places).mean())),
+        residuals=Residuals(patches.places, off, ~doubted, patches.side_nm, errors),
     )
+    return replace(made, score=found.score, rivals=found.rivals)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Worth:
-    """Squared errors (N,) in nm², both axes, over the overlap and at patches."""
-
-    variance: FloatArray
-    patches: PatchShifts
-    at_patches: FloatArray
-    off: FloatArray  # (N, 2) of held-out patches, nm
+# Squared errors (N,) in nm², both axes, at places (N, 2) of the moving image.
+_Squared = Callable[[FloatArray], FloatArray]
 
 
-def _worth_of_affine(
+def _error_of_affine(
     level: Level, fit: MapFit, model: Model, places: FloatArray
-) -> _Worth:
+) -> _Squared:
     """Add up scatter and what other filters change, of an affine map."""
     size = round(fit.patches.side_nm / level.pitch)
     sure = doubt(fit, model)
@@ -724,13 +705,12 @@ def _worth_of_affine(
             moved += BY_WIDTH * float((change**2).sum(axis=1).mean())
 
     def squared(at: FloatArray) -> FloatArray:
-        return np.asarray(np.trace(sure.at(at), axis1=1, axis2=2) + moved)
+        return np.asarray(np.trace(sure(at), axis1=1, axis2=2) + moved)
 
-    off = held_out(fit, model)
-    return _Worth(squared(places), fit.patches, squared(fit.patches.seen), off)
+    return squared
 
 
-def _worth_of_bending(level: Level, bent: Bent, places: FloatArray) -> _Worth:
+def _error_of_bending(level: Level, bent: Bent) -> _Squared:
     """Add up scatter and what another filter changes, of an elastic map."""
     size = round(bent.patches.side_nm / level.pitch)
     plan = Plan(size, 5, OTHER_PX, most=900)
@@ -745,24 +725,7 @@ def _worth_of_bending(level: Level, bent: Bent, places: FloatArray) -> _Worth:
         # all of it: a bending also follows how patches scatter under the other filter
         return np.asarray(found + ((anew(seen) - mapped) ** 2).sum(axis=1))
 
-    return _Worth(
-        squared(places), bent.patches, squared(bent.patches.seen), bent.off_nm
-    )
-
-
-def information(
-    moving: Micrograph, fixed: Micrograph, transform: Transform
-) -> tuple[float, float]:
-    """Mutual information before and after, on pixels that bound the time."""
-    pitch = max(*moving.scale, *fixed.scale, _span(moving, fixed) / 512)
-    onto = at_pitch(fixed, pitch)
-    grid = Grid.of(onto)
-    seen = (
-        Warped(moving, grid, kind).read(Box.of(grid.shape))
-        for kind in (Affine(), transform)
-    )
-    before, after = (mutual_information(onto.data, one) for one in seen)
-    return before, after
+    return squared
 
 
 # What a map is worth that was not found by structure: from landmarks, or stored.
@@ -776,7 +739,7 @@ def take_map(
     model: str,
     searched: str,
     error_nm: float,
-    residuals: Residuals | None = None,
+    residuals: Residuals,
 ) -> Registration:
     """Look at what two calibrated images show under a map, in nm, that is given.
 
@@ -795,16 +758,21 @@ def take_map(
             "pixel sizes and origins, or register again."
         )
         raise RegistrationRefused(msg, "no-overlap")
-    before, after = information(moving, fixed, transform)
+    # mutual information before and after, on pixels that bound the time
+    finest = max(*moving.scale, *fixed.scale)
+    onto = at_pitch(fixed, max(finest, _span(moving, fixed) / 512))
+    grid = Grid.of(onto)
+    seen = (Warped(moving, grid, kind).read() for kind in (Affine(), transform))
+    before, after = (mutual_information(onto.data, one) for one in seen)
     return Registration(
         transform=transform,
         model=model,
-        error_px=error_nm / max(*moving.scale, *fixed.scale),
+        error_px=error_nm / finest,
         error_nm=error_nm,
         overlap=overlap,
         mutual_information_before=before,
         mutual_information_after=after,
-        residuals=Residuals() if residuals is None else residuals,
+        residuals=residuals,
         score=0.0,
         searched=searched,
     )
@@ -814,7 +782,7 @@ def register_landmarks(
     moving: Micrograph,
     fixed: Micrograph,
     landmarks: Landmarks,
-    model: LandmarkModel = "affine",
+    model: Model = "affine",
 ) -> Registration:
     """Bring an image onto another by three landmarks or more alone, not on one line.
 

@@ -12,13 +12,11 @@ residuals, carried along by the linear model.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from napari_semsr.core import Affine, FloatArray, Grid, RegistrationError
-
-LandmarkModel = Literal["similarity", "affine"]
+from napari_semsr.registration.refine import Model, design_of
 
 _LEAST = 3  # pairs; of two nothing tells a wrong one
 _PARAMETERS = {"similarity": 4, "affine": 6}
@@ -85,7 +83,7 @@ class LandmarkFit:
     """What landmarks tell."""
 
     landmarks: Landmarks  # What was fitted
-    model: LandmarkModel
+    model: Model
     transform: Affine  # From the moving image to the fixed one
 
     @cached_property
@@ -137,16 +135,14 @@ class LandmarkFit:
             return None
         mirrored = self.transform.is_mirrored
         middle = self.landmarks.moving.mean(axis=0)
-        known = _design(self.landmarks.moving - middle, self.model, mirrored)
-        wanted = _design(np.asarray(places) - middle, self.model, mirrored)
+        known = _rows(self.landmarks.moving - middle, self.model, mirrored=mirrored)
+        wanted = _rows(np.asarray(places) - middle, self.model, mirrored=mirrored)
         spread = np.linalg.pinv(known.T @ known)
         variance = np.einsum("ij,jk,ik->i", wanted, spread, wanted)
         return np.asarray(self.scatter * np.sqrt(variance.reshape(-1, 2).sum(axis=1)))
 
 
-def fit_landmarks(
-    landmarks: Landmarks, model: LandmarkModel = "affine", *, mirror: bool = True
-) -> LandmarkFit:
+def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
     """Find the transform that brings landmarks of one image onto those of another.
 
     Parameters
@@ -154,15 +150,12 @@ def fit_landmarks(
     landmarks : Landmarks
         Three pairs or more, not on one line.
     model : {"affine", "similarity"}
-        What the transform may do.
-    mirror : bool, default=True
-        Whether it may swap left and right.
+        What the transform may do; either may swap left and right.
 
     Raises
     ------
     RegistrationError
-        If the landmarks are too few, coincide, lie on a line, or are mirrored where
-        that is not allowed.
+        If the landmarks are too few, coincide, or lie on a line.
 
     Examples
     --------
@@ -176,14 +169,8 @@ def fit_landmarks(
     array([ 0., 90.])
     """
     _check(landmarks)
-    linear = _fitted(landmarks, "affine", mirrored=None).linear
+    linear = _fitted(landmarks, "affine", mirrored=False).linear
     mirrored = bool(np.linalg.det(linear) < 0)
-    if mirrored and not mirror:
-        msg = (
-            "The landmarks show one image mirrored, which was not allowed: check which "
-            "belong together, or allow a mirror."
-        )
-        raise RegistrationError(msg)
     return LandmarkFit(landmarks, model, _fitted(landmarks, model, mirrored=mirrored))
 
 
@@ -223,30 +210,17 @@ def _flatness(landmarks: Landmarks) -> float:
     return float(min(found))
 
 
-def _design(places: FloatArray, model: str, mirrored: bool | None) -> FloatArray:
+def _rows(places: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
     """Rows (2 N, parameters) of the linear model: the mapped y, x of each place."""
-    y, x = places.T
-    zero, one = np.zeros_like(y), np.ones_like(y)
-    if model == "affine":
-        rows = [y, x, one, zero, zero, zero], [zero, zero, zero, y, x, one]
-    else:  # x counts backwards before the turn where it is mirrored
-        x = -x if mirrored else x
-        rows = [y, x, one, zero], [x, -y, zero, one]
-    return np.stack([np.stack(row, axis=1) for row in rows], axis=1).reshape(
-        2 * len(places), -1
-    )
+    return design_of(places, model, mirrored=mirrored).reshape(2 * len(places), -1)
 
 
-def _fitted(landmarks: Landmarks, model: str, *, mirrored: bool | None) -> Affine:
+def _fitted(landmarks: Landmarks, model: Model, *, mirrored: bool) -> Affine:
     """Fit by least squares, about the means, so that places far away lose nothing."""
     first, second = landmarks.moving.mean(axis=0), landmarks.fixed.mean(axis=0)
-    rows = _design(landmarks.moving - first, model, mirrored)
+    rows = _rows(landmarks.moving - first, model, mirrored=mirrored)
     found = np.linalg.lstsq(rows, (landmarks.fixed - second).ravel(), rcond=None)[0]
-    at_zero, down, right = (
-        _design(
-            np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), model, mirrored
-        ).reshape(3, 2, -1)
-        @ found
-    )
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    at_zero, down, right = design_of(corners, model, mirrored=mirrored) @ found
     linear = np.stack([down - at_zero, right - at_zero], axis=1)
     return Affine.of(linear, second + at_zero - linear @ first)

@@ -58,7 +58,7 @@ def orientations(images: NDArray[Any], width_px: float) -> Field:
     `width_px` is the standard deviation of the Gaussian whose derivatives are taken.
     """
     rise, known, floor = _rise(images, width_px)
-    return _of_unit(rise, np.abs(rise) ** 2 + floor, known)
+    return _over(rise**2, np.abs(rise) ** 2 + floor, known)
 
 
 def outlines(
@@ -79,16 +79,13 @@ def outlines(
         for plane in (power, known.astype(np.float32))
     )
     around /= np.maximum(share, _SHARE)
-    found = _of_unit(rise, around + floor, known)
-    return found, _of_unit(rise, 0, known, root=True)
+    found = _over(rise**2, around + floor, known)
+    return found, _over(rise, np.maximum(np.abs(rise), 1e-12), known)
 
 
-def _of_unit(
-    rise: Field, over: Any, known: NDArray[np.bool_], *, root: bool = False
-) -> Field:
-    """Square a gradient over a power, or take it over its own length."""
-    size = np.maximum(np.abs(rise), 1e-12) if root else over
-    found = (rise if root else rise**2) / np.where(known, size, 1)
+def _over(above: Field, below: NDArray[Any], known: NDArray[np.bool_]) -> Field:
+    """Divide where something is known; 0 elsewhere."""
+    found = above / np.where(known, below, 1)
     return np.asarray(np.where(known, found, 0), np.complex64)
 
 

@@ -8,6 +8,7 @@ other cells of the field give.
 .. [1] P. J. Huber, Ann. Math. Statist. 35, 73 (1964), for weights that depend on it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -27,7 +28,7 @@ from napari_semsr.core import (
     recorded,
 )
 from napari_semsr.registration.orientation import Field, orientations
-from napari_semsr.registration.refine import MapFit, Model, PatchShifts, design_of, fit
+from napari_semsr.registration.refine import MapFit, Model, design_of, fit
 
 _CELLS = 6  # along each side of the field, of which some are held out; chosen
 _FOLDS = 4  # cells are held out by quarters, so that three are left to fit
@@ -36,35 +37,11 @@ _COUNTED = 200  # along each side, of which an overlap is counted: to half a per
 _PLACES = 21  # along each side, where the error of a map is looked at
 
 
-def cells(patches: PatchShifts) -> np.ndarray:
-    """Find the number of the cell (N,) in which each patch lies."""
-    low, high = patches.places.min(axis=0), patches.places.max(axis=0)
-    span = np.maximum(high - low, 1e-9)
-    at = np.minimum((_CELLS * (patches.places - low) / span).astype(int), _CELLS - 1)
-    return np.asarray(at[:, 0] * _CELLS + at[:, 1])
+def doubt(found: MapFit, model: Model) -> Callable[[FloatArray], FloatArray]:
+    """Find how sure an affine fit is, from the scatter of patches.
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlacementUncertainty:
-    """Covariance of the values of a fitted map, and how to see it at a place."""
-
-    covariance: FloatArray  # (K, K)
-    model: Model
-    mirrored: bool
-    middle: FloatArray
-    size: float
-
-    def at(self, places: FloatArray) -> FloatArray:
-        """Covariances (N, 2, 2) in nm² of mapped places of the moving image."""
-        design = design_of(
-            (places - self.middle) / self.size, self.model, mirrored=self.mirrored
-        )
-        found = np.einsum("nia,ab,njb->nij", design, self.covariance, design)
-        return np.asarray(found)
-
-
-def doubt(found: MapFit, model: Model) -> PlacementUncertainty:
-    """Find how sure the values of an affine fit are, from the scatter of patches."""
+    Gives the covariances (N, 2, 2) in nm² of mapped places (N, 2) of the moving image.
+    """
     patches, mirrored = found.patches, found.affine.is_mirrored
     design, middle, size = patches.design(model, mirrored=mirrored)
     values, axes = np.linalg.eigh(patches.surety)
@@ -79,15 +56,22 @@ def doubt(found: MapFit, model: Model) -> PlacementUncertainty:
     )
     left = 2 * len(patches) - np.trace(inverse @ scatter)  # that the fit did not take
     variance = (pulls**2).sum() / max(left, 1)
-    covariance = variance * inverse @ scatter @ inverse
-    return PlacementUncertainty(covariance[:-1, :-1], model, mirrored, middle, size)
+    covariance = (variance * inverse @ scatter @ inverse)[:-1, :-1]
+
+    def at(places: FloatArray) -> FloatArray:
+        seen = design_of((places - middle) / size, model, mirrored=mirrored)
+        return np.asarray(np.einsum("nia,ab,njb->nij", seen, covariance, seen))
+
+    return at
 
 
 def held_out(found: MapFit, model: Model) -> FloatArray:
     """Distances (N, 2) of each patch from the map that others give, nm."""
     patches = found.patches
-    number = cells(patches)
-    fold = (number // _CELLS % 2) * 2 + number % 2
+    low, high = patches.places.min(axis=0), patches.places.max(axis=0)
+    span = np.maximum(high - low, 1e-9)
+    cell = np.minimum((_CELLS * (patches.places - low) / span).astype(int), _CELLS - 1)
+    fold = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
     off = found.residuals()
     for part in range(_FOLDS):
         out = fold == part

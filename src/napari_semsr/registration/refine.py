@@ -139,12 +139,7 @@ class Level:
 
     def fixed(self, box: Box) -> Float32Array:
         """See the fixed image in a part of the grid; beyond it there is NaN."""
-        inner = Box(
-            max(0, box.y0),
-            min(self.grid.shape[0], box.y1),
-            max(0, box.x0),
-            min(self.grid.shape[1], box.x1),
-        )
+        inner = box.intersection(Box.of(self.grid.shape))
         seen = np.full(box.shape, np.nan, np.float32)
         seen[inner.within(box).slices] = (
             Area.of(self._fixed, self.grid).part(inner).read()

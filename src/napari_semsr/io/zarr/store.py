@@ -200,9 +200,8 @@ class OmeZarrStore:
 
     def box(self, row: int, column: int) -> Box:
         """Give the pixels of a write unit, cut at the border of the image."""
-        (rows, columns), (high, wide) = self.level0.shape, self.unit
-        y, x = row * high, column * wide
-        return Box(y, min(y + high, rows), x, min(x + wide, columns))
+        whole = Box.of(self.unit, (row * self.unit[0], column * self.unit[1]))
+        return whole.intersection(Box.of(self.shape))
 
     def boxes(self) -> list[Box]:
         """List the pixels of the write units that are not finished, row by row."""
@@ -613,11 +612,14 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         group = zarr.open_group(FolderStore(path), mode="r+")
         level0 = group["0"]
         own = own_attributes(group)
-        if own.get("complete") and _DONE in group:
-            del group[_DONE]  # killed between completing and tidying up
-        done: Any = None if own.get("complete") else group[_DONE]
-        if done is None:  # a whole store needs no map, but for its shape
+        done: Any
+        if own.get("complete"):
+            if _DONE in group:
+                del group[_DONE]  # killed between completing and tidying up
+            # a whole store needs no map, but for its shape
             done = zarr.create_array({}, shape=plan.grid, dtype="uint8", chunks=(1, 1))
+        else:
+            done = group[_DONE]
         found = Record.from_dict(own.get(RECORD_KEY))
         if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
             raise TypeError(_DONE)
