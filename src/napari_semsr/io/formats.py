@@ -1,9 +1,9 @@
 """The door to all files: what can be read and written, and by which module.
 
-A format is a module with ``matches(path, head)``, ``describe(path)``, which reads no
-more than needed, and ``read(path, options)``, lazily where that saves memory. Modules
-are imported when they are first needed; the first one that recognises the first bytes
-of a file reads it, whatever its name.
+A format is a module with ``matches(path, head)`` and ``raw_image(path, options)``,
+whose pixels are lazy where that saves memory. Modules are imported when they are first
+needed; the first one that recognises the first bytes of a file reads it, whatever its
+name.
 """
 
 import errno
@@ -45,10 +45,11 @@ from napari_semsr.io.files import (
     scratch,
     writing,
 )
-from napari_semsr.io.read_image import FileInfo, ReadOptions
+from napari_semsr.io.read_image import FileInfo, ReadOptions, to_info, to_micrograph
 from napari_semsr.io.zarr import OmeZarrStore, coverage_of
 
 _HEAD = 16
+_OF_DATASETS = "HDF5"  # format whose files may hold several images by name
 _READABLE = "TIFF, PNG, JPEG, BMP, HDF5 or OME-Zarr"
 
 
@@ -75,7 +76,7 @@ FORMATS = (
         "napari_semsr.io.png",
         one_plane=True,
     ),
-    Format("HDF5", (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
+    Format(_OF_DATASETS, (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
 )
 FILE_SUFFIXES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
 _WRITERS = {
@@ -140,25 +141,25 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
     row = find_format(path)
     if dataset is not None:
         _check_dataset(path, row)
-    which = () if dataset is None else (dataset,)
-    with decoding(path, row.name):
-        found: FileInfo = row.load().describe(path, *which)
-    return found
+    return _described(path, row, dataset)
 
 
 def count_planes(path: Path) -> int:
     """Count the planes of a file or store, without its pixels."""
     row = find_format(path)
-    if row.one_plane:
-        return 1
+    return 1 if row.one_plane else _described(path, row).planes
+
+
+def _described(path: Path, row: Format, dataset: str | None = None) -> FileInfo:
     with decoding(path, row.name):
-        found: FileInfo = row.load().describe(path)
-    return found.planes
+        options = ReadOptions(channel=0, plane=0, dataset=dataset)
+        how = {"first": True} if row.name == _OF_DATASETS else {}
+        return to_info(path, row.load().raw_image(path, options, **how))
 
 
 def _check_dataset(path: Path, row: Format) -> None:
     """Refuse a dataset of a file that has none."""
-    if row.name != "HDF5":
+    if row.name != _OF_DATASETS:
         msg = f"{path} is no HDF5 file, so that it holds no dataset: leave that out."
         raise ReadError(msg)
 
@@ -245,7 +246,7 @@ def read(
     if options.dataset is not None:
         _check_dataset(path, row)
     with decoding(path, row.name):
-        found: Micrograph = row.load().read(path, options)
+        found = to_micrograph(path, row.load().raw_image(path, options), options)
     if options.pixel_size_nm is None:
         return found
     return found.with_size_error(options.pixel_size_sd_nm)

@@ -24,18 +24,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph, PixelSize, ReadError
+from napari_semsr.core import PixelSize, ReadError
 from napari_semsr.io.files import choose, decoding
 from napari_semsr.io.read_image import (
     LAZY_BYTES,
-    FileInfo,
     RawImage,
     ReadOptions,
     choose_plane,
     pixel_size,
     plan_blocks,
-    to_info,
-    to_micrograph,
     to_nm,
 )
 
@@ -83,17 +80,6 @@ with h5py.File(sys.argv[1], "r") as file:
 def matches(path: Path, head: bytes) -> bool:
     """Tell HDF5 by its first bytes."""
     return path.is_file() and head.startswith(_MAGIC)
-
-
-def describe(path: Path, dataset: str | None = None) -> FileInfo:
-    """Say what a dataset is, the first by default, and the names of all."""
-    options = ReadOptions(channel=0, plane=0, dataset=dataset)
-    return to_info(path, _load(path, options, first=True))
-
-
-def read(path: Path, options: ReadOptions) -> Micrograph:
-    """Read one plane of a dataset."""
-    return to_micrograph(path, _load(path, options), options)
 
 
 def _rehearse(path: Path) -> None:
@@ -166,8 +152,11 @@ class _Source:
         return data.transpose(order)
 
 
-def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
-    """Find the plane, its calibration and its pixels."""
+def raw_image(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
+    """Find a plane, its calibration and its pixels.
+
+    Of several datasets the `first` is taken, if none is named.
+    """
     for what in ("series", "level"):
         choose(path, what, getattr(options, what), 1)
     with suppress(ImportError):

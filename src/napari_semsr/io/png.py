@@ -35,11 +35,8 @@ from napari_semsr.io.files import (
 )
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
-    FileInfo,
     RawImage,
     ReadOptions,
-    to_info,
-    to_micrograph,
 )
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -59,18 +56,8 @@ def matches(path: Path, head: bytes) -> bool:
     return path.is_file() and head.startswith((_SIGNATURE, _JPEG, _BMP))
 
 
-def describe(path: Path) -> FileInfo:
-    """Say what an image is."""
-    return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
-
-
-def read(path: Path, options: ReadOptions) -> Micrograph:
-    """Read an image."""
-    return to_micrograph(path, _load(path, options), options)
-
-
-def _load(path: Path, options: ReadOptions) -> RawImage:
-    """Decode the file and what it says."""
+def raw_image(path: Path, options: ReadOptions) -> RawImage:
+    """Decode a file, and what it says beside its pixels."""
     for what in ("series", "level", "channel", "plane"):
         choose(path, what, getattr(options, what), 1)
     with decoding(path, "an image"):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     DisplaySettings,
     IntPair,
-    Micrograph,
     PixelSize,
     ReadError,
     legible,
@@ -25,7 +24,6 @@ from napari_semsr.io.files import RECORD_KEY, Record, check_claim, choose, decod
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
     LAZY_BYTES,
-    FileInfo,
     RawImage,
     ReadOptions,
     choose_plane,
@@ -35,8 +33,6 @@ from napari_semsr.io.read_image import (
     plan_blocks,
     rows_and_columns,
     stated_length_nm,
-    to_info,
-    to_micrograph,
     to_nm,
 )
 
@@ -722,23 +718,13 @@ def matches(path: Path, head: bytes) -> bool:
     return path.is_file() and head.startswith(_MAGIC)
 
 
-def describe(path: Path) -> FileInfo:
-    """Say what a TIFF is."""
-    return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
-
-
-def read(path: Path, options: ReadOptions) -> Micrograph:
-    """Read one plane of a TIFF."""
-    return to_micrograph(path, _load(path, options), options)
-
-
 def read_calibration(path: Path) -> RawImage:
     """Read what a file says of its first image, without its pixels."""
     with _opened(path, []) as tif:
         return _calibrate(tif, tif.series[0].levels[0].keyframe, 0)
 
 
-def _load(path: Path, options: ReadOptions) -> RawImage:
+def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Find the plane, its calibration and its pixels."""
     heard: list[str] = []
     with _opened(path, heard) as tif:

@@ -35,13 +35,10 @@ from napari_semsr.io.files import (
     replacing,
 )
 from napari_semsr.io.read_image import (
-    FileInfo,
     RawImage,
     ReadOptions,
     choose_plane,
     pixel_size,
-    to_info,
-    to_micrograph,
     to_nm,
 )
 from napari_semsr.io.zarr.store import (
@@ -119,7 +116,7 @@ def coverage_of(image: Micrograph) -> Micrograph | None:
     place = None if image.path is None else label_path(Path(image.path), COVERAGE)
     if place is None or not matches(place, b""):
         return None
-    counts = read(place, ReadOptions()).data
+    counts = raw_image(place, ReadOptions()).data
     if counts.shape != image.shape:
         return None
     return image.replace(data=counts, name=f"{image.name} {COVERAGE}")
@@ -156,17 +153,7 @@ def matches(path: Path, head: bytes) -> bool:
     return not head and path.is_dir() and any((path / m).is_file() for m in ZARR_MARKS)
 
 
-def describe(path: Path) -> FileInfo:
-    """Say what a store is."""
-    return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
-
-
-def read(path: Path, options: ReadOptions) -> Micrograph:
-    """Read one plane of a store, lazily."""
-    return to_micrograph(path, _load(path, options), options)
-
-
-def _load(path: Path, options: ReadOptions) -> RawImage:
+def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Find the image, its level and plane."""
     import zarr
 
