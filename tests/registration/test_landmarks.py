@@ -61,7 +61,9 @@ def test_a_landmark_set_wrongly_stands_out_when_left_out():
     assert np.argmax(fit.left_out) == 2
     assert fit.left_out[2] > 3000
     assert (fit.left_out > fit.distances).all()
-    good = fit_landmarks(landmarks.without(2), "affine")
+    sides = landmarks.moving, landmarks.fixed
+    others = Landmarks(*(np.delete(side, 2, axis=0) for side in sides))
+    good = fit_landmarks(others, "affine")
     assert np.nanmax(good.left_out) < 100
     missed = good.transform(landmarks.moving[2]) - landmarks.fixed[2]
     assert fit.left_out[2] == pytest.approx(np.hypot(*missed))
@@ -69,11 +71,10 @@ def test_a_landmark_set_wrongly_stands_out_when_left_out():
 
 def test_three_landmarks_leave_nothing_to_judge_an_affine_map_by():
     fit = fit_landmarks(_pairs(SIMILAR, 3, noise=50), "affine")
-    assert (fit.spare, fit.scatter) == (0, None)
+    assert fit.scatter is None
     assert fit.expected_error(_places()) is None
     assert np.isnan(fit.left_out).all()
     similar = fit_landmarks(_pairs(SIMILAR, 3, noise=50), "similarity")
-    assert similar.spare == 2
     assert similar.scatter > 0
 
 

@@ -120,24 +120,8 @@ def retell(
 ) -> Job[T]:
     """Run a job whose steps are told in other words, as those of a larger one.
 
-    Parameters
-    ----------
-    job : generator of Progress
-        A service that has been called but not started.
-    tell : callable, optional
-        Gives what is told in place of a step.
-    within : callable, optional
-        Gives what each step is done within, such as `hear_warnings`.
-
-    Returns
-    -------
-    object
-        The job's own result.
-
-    Yields
-    ------
-    Progress
-        What `tell` gives.
+    `tell` gives what is told in place of a step, `within` what each step is done
+    within, such as `hear_warnings`. Returns the job's own result.
     """
     with closing(job):
         while True:

@@ -39,7 +39,7 @@ from napari_semsr.io.sheets import read_sheet
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFrames:
+class _StoredFrames:
     """Frames in files of their own or pages of one file, all of one shape and type."""
 
     places: tuple[tuple[Path, int | None], ...]  # File and page of each frame
@@ -63,7 +63,7 @@ class StoredFrames:
 
 
 @dataclass(frozen=True, slots=True)
-class ChosenFrames:
+class _ChosenFrames:
     """Some of many frames."""
 
     whole: Frames
@@ -71,12 +71,10 @@ class ChosenFrames:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Frames, rows and columns."""
         return (len(self.chosen), *self.whole.shape[1:])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values."""
         return self.whole.dtype
 
     def __getitem__(self, index: int) -> NDArray[Any]:
@@ -406,7 +404,7 @@ def _from_folder(
         _tell_databar(folder, [info.suggested_databar_rows for info in infos])
     places = tuple((folder / name, None) for name in kept)
     shape = (len(kept), *infos[0].shape)
-    frames = StoredFrames(places, shape, np.dtype(infos[0].dtype), databar_rows)
+    frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), databar_rows)
     size = _common_size(folder, kept, infos)
     made = _acquisition(frames, kept, size, folder.name, positions)
     return made.replace(faults=tuple(faults)), names
@@ -450,7 +448,7 @@ def _acquisition(
         if len(kept) < 2:
             msg = f"{positions.path} must give at least two positions, got {len(kept)}."
             raise ReadError(msg)
-        part = ChosenFrames(frames, tuple(kept))
+        part = _ChosenFrames(frames, tuple(kept))
         why = f"no position in {positions.path.name}: its cells are empty"
         faults = tuple(Fault(name, why) for name in names if name in empty)
         left = replace(positions, unplaced=())
@@ -494,7 +492,7 @@ def _from_file(
     else:
         shape = read(path, plane=0, databar_rows=databar_rows).shape
     kind = np.dtype(info.dtype)
-    frames = StoredFrames(places, (info.planes, *shape), kind, databar_rows)
+    frames = _StoredFrames(places, (info.planes, *shape), kind, databar_rows)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
         spare.look_at(name, frames[number])
@@ -558,7 +556,7 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
         places = acquisition.grid_corners()
     stated = acquisition.nominal_nm
     return acquisition.replace(
-        frames=ChosenFrames(acquisition.frames, tuple(kept)),
+        frames=_ChosenFrames(acquisition.frames, tuple(kept)),
         names=tuple(acquisition.names[i] for i in kept),
         nominal_px=None if places is None else places[kept],
         nominal_nm=None if stated is None else stated[kept],

@@ -398,16 +398,18 @@ def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
     return changed == one.stamp[1] or _digest(path, frames) == digest
 
 
-def _find(folder: Path, digest: str, one: ProjectInput, frames: bool) -> Path | None:
-    """Find an input that has the digest, else one that has its name."""
+def _find(
+    folder: Path, digest: str, one: ProjectInput, frames: bool
+) -> tuple[Path | None, bool]:
+    """Find an input that has the digest, else one that has its name; tell which."""
     name = PurePosixPath(one.path).name
     places = [folder / one.path, Path(one.absolute), folder.parent / name]
     # a device is neither, and has no end
     there = [p for p in places if is_there(p) and (p.is_file() or p.is_dir())]
     for place in there:
         if _is_same(place, digest, one, frames):
-            return place.resolve()
-    return there[0].resolve() if there else None
+            return place.resolve(), True
+    return (there[0].resolve() if there else None), False
 
 
 # -- opening ------------------------------------------------------------------------
@@ -436,11 +438,12 @@ def open_project(path: Path) -> Job[OpenedProject]:
     for digest, one in project.inputs.items():
         name = PurePosixPath(one.path).name
         yield Progress(len(found), len(project.inputs), f"looking for {name}")
-        place = found[digest] = _find(folder, digest, one, digest in frames)
+        place, same = _find(folder, digest, one, digest in frames)
+        found[digest] = place
         if place is None:
             lost_at = one_line(one.absolute, _LONGEST)
             said.append(f"{lost_at} is missing: put it back beside {folder.name}.")
-        elif not _is_same(place, digest, one, digest in frames):
+        elif not same:
             said.append(f"{place} has changed since the project was saved.")
     layers: list[tuple[ProjectLayer, LayerTuple]] = []
     lost: list[ProjectLayer] = []

@@ -68,7 +68,7 @@ def read_sheet(path: Path, what: str) -> Sheet:
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
         rows = [
-            (lines.line_num, tuple(plain_cell(cell.strip()) for cell in row))
+            (lines.line_num, tuple(_GUARDED.sub(r"\1", cell.strip()) for cell in row))
             for row in lines
         ]
     except UnicodeDecodeError as error:
@@ -114,17 +114,15 @@ _GUARDED = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def guarded_cell(text: str) -> str:
-    """Write a text with an apostrophe where a spreadsheet would see a formula."""
+    """Write a text with an apostrophe where a spreadsheet would see a formula.
+
+    Reading takes it off.
+    """
     try:
         float(text)
     except ValueError:
         return _FORMULA.sub(r"\1'", text)
     return text
-
-
-def plain_cell(text: str) -> str:
-    """Take off the apostrophes that `guarded_cell` set."""
-    return _GUARDED.sub(r"\1", text)
 
 
 def check_sheet(path: Path) -> None:

@@ -47,13 +47,6 @@ class Landmarks:
     def __len__(self) -> int:
         return len(self.moving)
 
-    def without(self, number: int) -> "Landmarks":
-        """Leave one pair out, counted from 0."""
-        return Landmarks(
-            np.delete(self.moving, number, axis=0),
-            np.delete(self.fixed, number, axis=0),
-        )
-
     def check(self, moving: Grid, fixed: Grid) -> None:
         """Refuse landmarks that lie outside their image; grids are in their unit.
 
@@ -97,23 +90,20 @@ class LandmarkFit:
         return np.asarray(np.hypot(*self.residuals.T))
 
     @property
-    def spare(self) -> int:
-        """Numbers that are measured beyond those that the model needs."""
-        return 2 * len(self.landmarks) - _PARAMETERS[self.model]
-
-    @property
     def scatter(self) -> float | None:
         """Standard error of a landmark along an axis; None without a spare number."""
-        if self.spare <= 0:
+        spare = 2 * len(self.landmarks) - _PARAMETERS[self.model]
+        if spare <= 0:
             return None
-        return float(np.sqrt((self.residuals**2).sum() / self.spare))
+        return float(np.sqrt((self.residuals**2).sum() / spare))
 
     @cached_property
     def misses(self) -> FloatArray:
         """By how much (N, 2) the fit of all others misses each; NaN if that is open."""
         found = np.full((len(self.landmarks), 2), np.nan)
         for number in range(len(self.landmarks)):
-            rest = self.landmarks.without(number)
+            known = self.landmarks.moving, self.landmarks.fixed
+            rest = Landmarks(*(np.delete(each, number, axis=0) for each in known))
             if len(rest) * 2 < _PARAMETERS[self.model] or _flatness(rest) < _FLATTEST:
                 continue
             other = _fitted(rest, self.model, mirrored=self.transform.is_mirrored)

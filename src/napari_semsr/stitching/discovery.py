@@ -57,11 +57,7 @@ class Agreement:
         pairs: Sequence[IntPair],
         most_noise: float = float("inf"),
     ) -> "Agreement":
-        """Compare all overlapping frames at their present places.
-
-        `positions` (N, 2); `most_noise`: largest noise power of a band-passed pixel
-        that is thinkable.
-        """
+        """Compare overlapping frames at their present places, `positions` (N, 2)."""
         kept, sums = [], []
         for pair in pairs:
             found = _overlap_sums(prepared, pair, whole_shift(positions, pair))

@@ -1,7 +1,7 @@
 """What a solved scan is: positions, joints, shading, and how far to trust them."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -36,10 +36,6 @@ class StageFit:
     matrix: FloatArray  # (2, 2) Solved px for each nominal px, ``(y, x)``
     offset: FloatArray  # (2,) In px
     scatter_px: float  # RMS of what is left: the stage's error
-    # Lengths of the matrix's columns: solved over nominal along y and x
-    scale: FloatPair
-    rotation_deg: float  # Turn of the camera against the stage
-    skew_deg: float  # Departure of its axes from a right angle
 
     def predict(self, nominal: FloatArray) -> FloatArray:
         """Where frames are expected; `nominal` (N, 2); gives (N, 2)."""
@@ -90,7 +86,6 @@ class StitchSolution:
     # In which more frames may find a place, the likeliest first
     grids: tuple[LikelyGrid, ...] = ()
     warnings: tuple[str, ...] = ()  # What the user must know, one sentence each
-    notes: dict[str, Any] = field(default_factory=dict)  # Further figures for a report
 
     @property
     def placed(self) -> BoolArray:
@@ -146,15 +141,4 @@ def fit_stage(
         left = np.hypot(*(want - have @ matrix.T - offset).T)
         scale = max(2 * float(np.median(left)), 1e-6)
         weight = 1 / (1 + (left / scale) ** 2)
-    scatter = float(np.sqrt(np.mean(left**2)))
-    down, along = matrix[:, 0], matrix[:, 1]
-    turn_down = np.arctan2(down[1], down[0])
-    turn_along = np.arctan2(-along[0], along[1])
-    return StageFit(
-        matrix,
-        offset,
-        scatter,
-        (float(np.hypot(*down)), float(np.hypot(*along))),
-        float(np.degrees((turn_down + turn_along) / 2)),
-        float(np.degrees(turn_down - turn_along)),
-    )
+    return StageFit(matrix, offset, float(np.sqrt(np.mean(left**2))))

@@ -95,7 +95,52 @@ def _unfounded(state: State) -> list[int]:
 def finish(state: State) -> StitchSolution:
     """Take back what is not founded, say what the user must know, and hand out."""
     _verify(state)
-    return _summarise(state)
+    acquisition, stated = state.acquisition, state.acquisition.pixel_size_nm
+    estimated = None
+    if acquisition.nominal_nm is not None:
+        estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
+    if stated is not None and estimated is not None:
+        ratio = np.array(estimated) / np.array(stated)
+        if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
+            state.warnings.append(
+                f"The stage moved as if a pixel were {np.mean(estimated):.4g} nm, but "
+                f"{np.mean(stated):.4g} nm is stated: check the calibration."
+            )
+    pairs = _pairs(state)
+    positions = state.positions - np.nanmin(state.positions, axis=0)
+    spread = np.full(positions.shape, np.nan)
+    if state.refined is not None:
+        spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
+        if state.distortion_doubt is not None:
+            spread = np.hypot(spread, state.distortion_doubt)
+    shading = state.shading
+    lost = (
+        Fault(acquisition.names[index], state.reasons[index])
+        for index in np.flatnonzero(~state.placed).tolist()
+    )
+    return StitchSolution(
+        positions_px=positions,
+        nominal_px=state.nominal if state.is_stated else None,
+        names=acquisition.names,
+        left_out=(*acquisition.faults, *lost),
+        pairs=pairs,
+        residual_px=_residual(pairs),
+        sigma_px=spread,
+        flat=state.prepared.flat,
+        gains=state.prepared.gains,
+        turns=state.prepared.rotations,
+        distortion=state.prepared.distortion,
+        distortion_sd=state.distortion_sd,
+        distortion_centre_px=state.prepared.centre_px,
+        noise=state.noise,
+        threshold=state.threshold,
+        stage=fit_stage(state.nominal, state.positions, state.options.stage_model),
+        pixel_size_nm=stated or estimated,
+        estimated_pixel_size_nm=estimated,
+        shading_percent=float("nan") if shading is None else 100 * shading.residual,
+        grids=state.grids,
+        warnings=tuple(state.warnings),
+    )
 
 
 def _verify(state: State) -> None:
@@ -361,62 +406,3 @@ def pixel_size_from_stage(
         return parse_pixel_size((float(scale[0]), float(scale[1])))
     along = float(np.linalg.norm(stage @ vectors[:, -1]))
     return parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))
-
-
-def _check_size(state: State, estimated: PixelSize | None) -> None:
-    """Warn where the stage contradicts the stated pixel size."""
-    stated = state.acquisition.pixel_size_nm
-    if stated is None or estimated is None:
-        return
-    ratio = np.array(estimated) / np.array(stated)
-    if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
-        state.warnings.append(
-            f"The stage moved as if a pixel were {np.mean(estimated):.4g} nm, but "
-            f"{np.mean(stated):.4g} nm is stated: check the calibration."
-        )
-
-
-def _summarise(state: State) -> StitchSolution:
-    """Make the solution that is handed out."""
-    acquisition = state.acquisition
-    stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
-    estimated = None
-    if acquisition.nominal_nm is not None:
-        estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
-    _check_size(state, estimated)
-    pairs = _pairs(state)
-    positions = state.positions - np.nanmin(state.positions, axis=0)
-    spread = np.full(positions.shape, np.nan)
-    if state.refined is not None:
-        spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
-        if state.distortion_doubt is not None:
-            spread = np.hypot(spread, state.distortion_doubt)
-    shading = state.shading
-    lost = (
-        Fault(acquisition.names[index], state.reasons[index])
-        for index in np.flatnonzero(~state.placed).tolist()
-    )
-    return StitchSolution(
-        positions_px=positions,
-        nominal_px=state.nominal if state.is_stated else None,
-        names=acquisition.names,
-        left_out=(*acquisition.faults, *lost),
-        pairs=pairs,
-        residual_px=_residual(pairs),
-        sigma_px=spread,
-        flat=state.prepared.flat,
-        gains=state.prepared.gains,
-        turns=state.prepared.rotations,
-        distortion=state.prepared.distortion,
-        distortion_sd=state.distortion_sd,
-        distortion_centre_px=state.prepared.centre_px,
-        noise=state.noise,
-        threshold=state.threshold,
-        stage=stage,
-        pixel_size_nm=acquisition.pixel_size_nm or estimated,
-        estimated_pixel_size_nm=estimated,
-        shading_percent=float("nan") if shading is None else 100 * shading.residual,
-        grids=state.grids,
-        warnings=tuple(state.warnings),
-        notes={"reach_px": state.reach, "flat_field": state.prepared.flat.method},
-    )

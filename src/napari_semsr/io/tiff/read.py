@@ -576,7 +576,12 @@ def _block(page: "tifffile.TiffPage", extent: tuple[int, int]) -> tuple[int, int
 
 
 def _find_plane(
-    path: Path, tif: "tifffile.TiffFile", series: int, level: int, chosen: "_Choice"
+    path: Path,
+    tif: "tifffile.TiffFile",
+    series: int,
+    level: int,
+    outer: int,
+    sample: int | None,
 ) -> _PlaneSource:
     """Locate a plane inside the pages of a series."""
     pages = tif.series[series].levels[level]
@@ -594,30 +599,27 @@ def _find_plane(
         axes="".join(a for a in key.axes if a in "YXS"),
         dtype=np.dtype(pages.dtype).newbyteorder(tif.byteorder).str,
         offset=None,
-        sample=chosen.sample,
+        sample=sample,
         block=(1, 1),
     )
     # the offset is one in the file that holds the pages, of several perhaps another
     if pages.dataoffset is not None and all(
         page is not None and page.parent is tif for page in pages.pages
     ):
-        offset = int(pages.dataoffset) + chosen.outer * found.nbytes
+        offset = int(pages.dataoffset) + outer * found.nbytes
         _check_end(path, offset + found.nbytes)
         # one run of bytes can be read in any blocks, whatever its strips
         rows, columns = (min(n, _BLOCK) for n in found.extent)
         return replace(found, offset=offset, block=(rows, columns))
-    page: Any = pages.pages[chosen.outer] if chosen.outer < len(pages.pages) else None
+    page: Any = pages.pages[outer] if outer < len(pages.pages) else None
     if page is None:
-        msg = (
-            f"{path} lacks the page of plane {chosen.outer}: a file of its set is "
-            "missing."
-        )
+        msg = f"{path} lacks the page of plane {outer}: a file of its set is missing."
         raise ReadError(msg)
     if page.parent is tif:
         _check_bytes(path, page)
         check_claim(path, found.nbytes, sum(page.databytecounts))
         check_claim(path, _segment_bytes(key), sum(page.databytecounts))
-    return replace(found, page=chosen.outer, block=_block(key, found.extent))
+    return replace(found, page=outer, block=_block(key, found.extent))
 
 
 # The file: its planes, its calibration, its dialect.
@@ -732,8 +734,8 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         number = choose(path, "series", options.series, count)
         levels = tif.series[number].levels
         level = choose(path, "level", options.level, len(levels))
-        chosen = _Choice(path, levels[level], options)
-        plane = _find_plane(path, tif, number, level, chosen)
+        channels, planes, outer, sample = _chosen(path, levels[level], options)
+        plane = _find_plane(path, tif, number, level, outer, sample)
         page = levels[level].keyframe
         found = _calibrate(tif, levels[0].keyframe, number)
         if level:
@@ -754,43 +756,42 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         data=data,
         levels=len(levels),
         series=count,
-        channels=chosen.channels,
-        planes=chosen.planes,
+        channels=channels,
+        planes=planes,
         warnings=(*found.warnings, *heard),
     )
 
 
-class _Choice:
-    """Axes of a series, and the one plane and channel that were asked for."""
-
-    def __init__(
-        self, path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
-    ) -> None:
-        page = level.keyframe
-        photometric = int(page.photometric)
-        sizes = dict(zip(level.axes, level.shape, strict=True))
-        samples = int(page.samplesperpixel)
-        alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
-        by_sample = photometric in _GREY and samples > 1 and not alpha
-        if photometric not in (*_GREY, _RGB, _YCBCR):
-            msg = (
-                f"{path} must be grey or RGB, got TIFF photometric {photometric}: "
-                "convert it first."
-            )
-            raise ReadError(msg)
-        names = [a for a in level.axes if a not in "YXS"]
-        shape = [int(sizes[a]) for a in names]
-        counts = list(shape)
-        if by_sample:  # which are the channels, and any axis of them is the first's
-            counts = [1 if a == "C" else n for a, n in zip(names, shape, strict=True)]
-            names, counts = [*names, "S"], [*counts, samples]
-        kind = "S" if by_sample else "C"
-        self.channels, self.planes, places = choose_plane(
-            path, options, ["c" if a == kind else a for a in names], counts
+def _chosen(
+    path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
+) -> tuple[int, int, int, int | None]:
+    """Count channels and planes; choose the page, and of samples as channels one."""
+    page = level.keyframe
+    photometric = int(page.photometric)
+    sizes = dict(zip(level.axes, level.shape, strict=True))
+    samples = int(page.samplesperpixel)
+    alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
+    by_sample = photometric in _GREY and samples > 1 and not alpha
+    if photometric not in (*_GREY, _RGB, _YCBCR):
+        msg = (
+            f"{path} must be grey or RGB, got TIFF photometric {photometric}: "
+            "convert it first."
         )
-        self.sample = places[-1] if by_sample else None
-        where = places[: len(shape)]
-        self.outer = int(np.ravel_multi_index(where, shape)) if shape else 0
+        raise ReadError(msg)
+    names = [a for a in level.axes if a not in "YXS"]
+    shape = [int(sizes[a]) for a in names]
+    counts = list(shape)
+    if by_sample:  # which are the channels, and any axis of them is the first's
+        counts = [1 if a == "C" else n for a, n in zip(names, shape, strict=True)]
+        names, counts = [*names, "S"], [*counts, samples]
+    kind = "S" if by_sample else "C"
+    channels, planes, places = choose_plane(
+        path, options, ["c" if a == kind else a for a in names], counts
+    )
+    sample = places[-1] if by_sample else None
+    where = places[: len(shape)]
+    outer = int(np.ravel_multi_index(where, shape)) if shape else 0
+    return channels, planes, outer, sample
 
 
 def _calibrate(
