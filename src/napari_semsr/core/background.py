@@ -62,7 +62,6 @@ def in_background() -> Iterator[None]:
 
 
 def _lower_priority() -> None:
-    """Make this thread nicer, once."""
     main = threading.current_thread() is threading.main_thread()
     if main or not sys.platform.startswith("linux"):
         return

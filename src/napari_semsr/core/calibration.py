@@ -139,7 +139,6 @@ def _from_centre(
 def _scaled(
     y: ArrayLike, x: ArrayLike, shape: IntPair, factor: FloatArray, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray]:
-    """Places moved along the radius."""
     dy, dx, _ = _from_centre(y, x, shape, centre)
     return (
         np.asarray((shape[0] - 1) / 2 + centre[0] + dy * factor),

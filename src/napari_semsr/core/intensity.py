@@ -183,7 +183,6 @@ def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
 
 
 def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], int]:
-    """Round and clip to an integer type."""
     info = np.iinfo(target)
     if array.dtype.kind in "uib":
         own = np.iinfo("u1" if array.dtype.kind == "b" else array.dtype)

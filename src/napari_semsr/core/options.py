@@ -56,7 +56,6 @@ _MOST_NAMED = 8  # chosen: a longer list of names is not read
 
 
 def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say the first fault that was found as one sentence."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "extra_forbidden":
         return _unknown(first, model)
@@ -74,7 +73,6 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _message(first: ErrorDetails) -> str:
-    """Say what an option must be."""
     kind, told = first["type"], first.get("ctx", {})
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(told["pattern"], "must be of another form")

@@ -44,7 +44,6 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     def __str__(self) -> str:
-        """Say what is being done, and the time left where it is known."""
         if self.seconds_left is None:
             return self.message
         return f"{self.message}, {spell_time(self.seconds_left)} left"

@@ -92,7 +92,6 @@ class Figure:
         return in_figures(self.value, self.form)
 
     def __str__(self) -> str:
-        """Write it as it is shown."""
         shown = self.shown
         if shown == _NONE:
             return f"{_NONE} {self.note}".rstrip()
@@ -217,7 +216,6 @@ def _figure(result: Any, name: str, told: Quantity) -> Iterator[tuple[str, Figur
 
 
 def _note(result: Any, told: Quantity) -> str:
-    """Say what stands beside a figure."""
     parts = []
     if told.also and value_of(result, told.also) is not None:
         other = quantities_of(type(result))[told.also][0]

@@ -57,7 +57,6 @@ def _plain(value: Any) -> Any:
 
 
 def _labelled(value: Any) -> Micrograph:
-    """Take an array whose axes have names."""
     if not hasattr(value, "data"):  # several arrays under one roof, as xarray has them
         msg = f"{_TAKEN}, got {type(value).__name__}: choose one array of it."
         raise ShapeError(msg)

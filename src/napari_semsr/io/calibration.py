@@ -64,7 +64,6 @@ def read_calibration(
 
 
 def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
-    """Read the distortion of the field, where one is told."""
     told = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
     if told["amount"] is None:
         return None

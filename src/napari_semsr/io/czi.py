@@ -48,7 +48,6 @@ class CziTiles:
 
 
 def _library(path: Path) -> Any:
-    """Import czifile, or say how to get it."""
     try:
         return import_module("czifile")
     except ImportError as error:
@@ -63,7 +62,6 @@ def is_czi(path: Path) -> bool:
 
 
 def _scaling(czi: Any) -> PixelSize | None:
-    """Pixel size by the metadata."""
     from xml.etree import ElementTree as ET
 
     root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser

@@ -158,7 +158,6 @@ def _described(path: Path, row: Format, dataset: str | None = None) -> FileInfo:
 
 
 def _check_dataset(path: Path, row: Format) -> None:
-    """Refuse a dataset of a file that has none."""
     if row.name != _OF_DATASETS:
         msg = f"{path} is no HDF5 file, so that it holds no dataset: leave that out."
         raise ReadError(msg)

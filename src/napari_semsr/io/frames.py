@@ -128,7 +128,6 @@ def _is_below(target: Path, folder: Path) -> bool:
 
 
 def _read_positions(path: Path, folder: Path) -> _Positions:
-    """Read nominal positions."""
     sheet = read_sheet(path, "positions")
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
@@ -367,7 +366,6 @@ def _common_size(
 
 
 def _too_few(folder: Path, kept: Sequence[str], faults: Sequence[Fault]) -> None:
-    """Refuse a scan that is no scan."""
     given = f"{len(kept)} that can be used" if kept or faults else "no image at all"
     why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
     msg = f"{folder} must hold at least two frames to be joined, but has {given}{why}"
@@ -437,7 +435,6 @@ def _acquisition(
     title: str,
     positions: _Positions | None,
 ) -> Acquisition:
-    """Put frames and nominal positions together."""
     made = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:
         return made

@@ -216,7 +216,6 @@ def raw_image(path: Path, options: ReadOptions, *, first: bool = False) -> RawIm
 
 
 def _datasets(file: Any) -> dict[str, _Axes]:
-    """List the datasets that are images, by path."""
     library = import_module("h5py")
     found: dict[str, _Axes] = {}
 
@@ -276,7 +275,6 @@ def _within(group: Any, name: str) -> Any:
 
 
 def _tagged(dataset: Any, count: int) -> str | None:
-    """Read ilastik's names of axes."""
     try:
         axes = json.loads(_text(dataset.attrs.get("axistags")))["axes"]
         names = "".join(str(axis["key"])[:1] for axis in axes)
@@ -286,7 +284,6 @@ def _tagged(dataset: Any, count: int) -> str | None:
 
 
 def _labelled(dataset: Any) -> str | None:
-    """Read the labels of HDF5's own dimensions."""
     labels = [str(axis.label).lower()[:1] for axis in dataset.dims]
     return "".join(labels) if all(labels) else None
 

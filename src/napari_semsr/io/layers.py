@@ -64,7 +64,6 @@ def is_readable(path: Path) -> bool:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """Files of a folder that can be read, in natural order."""
     from napari_semsr.io.frames import natural_key
 
     files = [

@@ -74,7 +74,6 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 
 
 def _png(path: Path, data: bytes) -> RawImage:
-    """Decode a PNG."""
     import imagecodecs
 
     size: PixelSize | None = None

@@ -481,7 +481,6 @@ def _read_layer(
 
 
 def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> LayerTuple:
-    """Read the pixels of an image or of labels as a layer of their own."""
     if layer.store is not None:
         path = folder / layer.store
         plain_name = Path(layer.store).name == layer.store != ".."
@@ -541,7 +540,6 @@ def read_project_layers(path: Paths) -> list[LayerTuple]:
 
 
 def _recent_file() -> Path:
-    """Where the list of recent projects is."""
     return platformdirs.user_state_path("napari-semsr", appauthor=False) / "recent.json"
 
 

@@ -791,7 +791,6 @@ def plan_blocks(
 
 
 def _read_block(source: Windows, block_info: Any = None) -> NDArray[Any]:
-    """Read one dask block."""
     (top, bottom), (left, right), *_ = block_info[None]["array-location"]
     return source.window(slice(top, bottom), slice(left, right))
 

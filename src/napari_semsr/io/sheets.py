@@ -141,7 +141,6 @@ def _said(cell: Cell) -> Cell:
 
 
 def _library(path: Path, done: str, kind: type[ReadError | WriteError]) -> Any:
-    """Import pyarrow's Parquet, or say how to get it."""
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:

@@ -231,7 +231,6 @@ def read_transform(path: Path) -> StoredTransform:
 
 
 def _parsed(values: dict[str, Any]) -> StoredTransform:
-    """Make a transform of the entries of a file."""
     for key, known in _CONVENTIONS.items():
         if values.get(key, known) != known:
             msg = f"its {key} must be {known}, got {shown(values[key])}"
@@ -263,7 +262,6 @@ def _parsed(values: dict[str, Any]) -> StoredTransform:
 
 
 def _side(values: dict[str, Any]) -> Side:
-    """Make an image of its entries."""
     rows, columns = (int(n) for n in values["shape"])
     size = _pair(values["pixel_size_nm"])
     if min(rows, columns) < 1 or max(rows, columns) > _LARGEST or min(size) <= 0:
@@ -347,7 +345,6 @@ def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str
 
 
 def _in_nm(places: list[list[float]], unit: str, image: Micrograph) -> FloatArray:
-    """Turn pixels into places of the plane."""
     found = np.array(places, dtype=float).reshape(-1, 2)
     return found if unit == "nm" else found * image.scale + image.origin
 

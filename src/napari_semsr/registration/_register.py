@@ -420,7 +420,6 @@ class _Found:
 
 
 def _check(image: Micrograph, which: str) -> None:
-    """Refuse images that cannot be registered."""
     if image.pixel_size_nm is None:
         msg = (
             f"The {which} image {image.name!r} has no pixel size, without which its "
@@ -500,7 +499,6 @@ def _find(
 
 
 def _ambiguous(rivals: Sequence[AlternativeTransform]) -> RegistrationRefused:
-    """Say that there are several places."""
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
     msg = (
         f"The images fit at {1 + len(rivals)} places or more, as a pattern that "

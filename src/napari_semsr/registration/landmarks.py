@@ -165,7 +165,6 @@ def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
 
 
 def _check(landmarks: Landmarks) -> None:
-    """Refuse landmarks that do not determine a transform."""
     if len(landmarks) < _LEAST:
         msg = (
             f"A transform needs {_LEAST} pairs of landmarks or more, got "

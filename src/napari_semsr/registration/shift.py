@@ -120,7 +120,6 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
 
 
 def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
-    """Refuse images that cannot be searched."""
     if fixed != moving:
         msg = f"Both images must have one shape, got {fixed} and {moving}."
         raise ShapeError(msg)
@@ -179,7 +178,6 @@ def _peaks(
 
 
 def _highest(surface: FloatArray) -> IntPair:
-    """Place of the largest value."""
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     return int(row), int(column)
 

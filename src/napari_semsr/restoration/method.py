@@ -176,7 +176,6 @@ def sample_blocks(data: Any) -> list[FloatArray]:
 
 
 def _corners(size: int, side: int) -> list[int]:
-    """Evenly spread corners of one axis."""
     count = min(_ACROSS, max(1, round(size / side)))
     return [int(v) for v in np.rint(np.linspace(0, max(size - side, 0), count))]
 
@@ -586,7 +585,6 @@ def _mean_of(data: Any) -> float:
 
 
 def _inner(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
-    """Index of a window without a border."""
     rows, columns = shape
     return slice(width, rows - width), slice(width, columns - width)
 

@@ -237,7 +237,6 @@ def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
 def _grown(
     count: int, seed: Joint, joints: Sequence[Joint], judge: Judge
 ) -> FloatArray:
-    """Grow a group from one joint."""
     positions = np.full((count, 2), np.nan)
     positions[seed.first] = 0.0
     if judge(seed.second, np.array(seed.shift), positions) < _SHARED:

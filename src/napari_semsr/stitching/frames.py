@@ -96,7 +96,6 @@ def _low_pass(image: Float32Array, sigma: float) -> Float32Array:
 
 
 def _image_at(image: Float32Array, places: FloatArray) -> Float32Array:
-    """Read a frame at other places, (2, Y, X)."""
     return np.asarray(ndimage.map_coordinates(image, places, order=3, mode="nearest"))
 
 

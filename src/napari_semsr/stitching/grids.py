@@ -46,7 +46,6 @@ class LikelyGrid:
     of: int  # All pairs of neighbours
 
     def __str__(self) -> str:
-        """Write it in words."""
         return f"{self.grid[0]}x{self.grid[1]}, {_ORDERS[self.order]}"
 
     def to_json(self) -> dict[str, Any]:

@@ -91,7 +91,6 @@ class StitchOptions(Options):
     @field_validator("grid")
     @classmethod
     def _positive(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
-        """Refuse an empty grid."""
         if value is not None and min(value) < 1:
             msg = "A grid needs at least one row and one column"
             raise ValueError(msg)

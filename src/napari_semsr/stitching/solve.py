@@ -202,7 +202,6 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
 def _flat(
     acquisition: Acquisition, options: StitchOptions, given: NDArray[Any] | None
 ) -> FlatField:
-    """Flat field as the options ask for it."""
     shape = acquisition.frame_shape
     if options.flat_field == "auto" and given is None:
         return first_flat(acquisition)
@@ -344,7 +343,6 @@ def reshade(state: State, knots: int) -> None:
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
-    """Refine all positions together."""
     sweeps = refine(state.prepared, state.positions, state.overlapping(), widths)
     for done, refined in enumerate(sweeps):
         state.refined = refined

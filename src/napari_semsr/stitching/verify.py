@@ -44,7 +44,6 @@ _CLEARLY = 0.02  # of the correlation; chosen: less is a matter of rounding to p
 
 
 def _reason(state: State, index: int) -> str:
-    """Why a frame could not be placed."""
     band = state.prepared.banded(index)
     inside = state.prepared.root > 0
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
@@ -241,7 +240,6 @@ def _named(state: State, frames: Sequence[int]) -> str:
 
 
 def _warn_of_shading(state: State) -> None:
-    """Say it where overlapping frames still differ in brightness."""
     left = float("nan") if state.shading is None else state.shading.residual
     if not left > _UNEVEN:
         return
@@ -310,7 +308,6 @@ def _pair(
     dropped: set[IntPair],
     linearised: LinearisedShift | None,
 ) -> PairReport:
-    """Describe one joint that was tried."""
     pair = (item.first, item.second)
     placed = state.placed[list(pair)].all()
     reason = ""
@@ -357,7 +354,6 @@ def _pair(
 
 
 def _pairs(state: State) -> tuple[PairReport, ...]:
-    """Describe all joints that were tried."""
     shifts = () if state.refined is None else state.refined.shifts
     linearised = {(item.first, item.second): item for item in shifts}
     joints = () if state.layout is None else state.layout.joints

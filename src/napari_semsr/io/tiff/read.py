@@ -52,7 +52,6 @@ _NO_LENGTH = ("pixel", "reference frame")
 
 
 def _parse_ome(text: str) -> "Element | None":
-    """Parse an OME-XML document."""
     from xml.etree import ElementTree as ET
 
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -66,7 +65,6 @@ def _parse_ome(text: str) -> "Element | None":
 
 
 def _local(element: "Element") -> str:
-    """Name of an element without its schema."""
     return element.tag.rpartition("}")[2]
 
 
@@ -129,7 +127,6 @@ def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
 
 
 def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:
-    """Index a table with one block."""
     try:
         return np.asarray(lut[block])
     except IndexError as error:
@@ -180,7 +177,6 @@ def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str 
 def _vendor_info(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
 ) -> RawImage | None:
-    """Read the private tags of a page."""
     shape = (int(page.imagelength), int(page.imagewidth))
     for code in _FEI_TAGS:
         text = _raw(tif, page, code)
@@ -421,7 +417,6 @@ def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
 def _imagej_pixel_size(
     page: "tifffile.TiffPage", metadata: Mapping[str, Any], warnings: list[str]
 ) -> PixelSize | None:
-    """Read ImageJ's calibration, ``(y, x)`` in nm."""
     unit = str(metadata.get("unit", "")).strip()
     if unit.lower() in _NO_UNIT:
         return None
@@ -461,12 +456,10 @@ class _PlaneSource:
 
     @property
     def nbytes(self) -> int:
-        """Size of the whole plane."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Rows and columns."""
         return self.shape[self.axes.index("Y")], self.shape[self.axes.index("X")]
 
     @property
@@ -506,7 +499,6 @@ class _PlaneSource:
         return self._ordered(found)
 
     def window(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Read a part of the plane."""
         index = tuple(
             {"Y": rows, "X": columns, "S": slice(None)}[letter] for letter in self.axes
         )
@@ -550,7 +542,6 @@ def _segment_bytes(page: "tifffile.TiffPage") -> int:
 
 
 def _check_end(path: Path, end: int) -> None:
-    """Refuse a file that ends before its pixels do."""
     size = path.stat().st_size
     if end > size:
         msg = (
@@ -643,7 +634,6 @@ class _Listener(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one message, once."""
         text = " ".join(record.getMessage().split())[:_LONGEST]
         if record.thread == self._thread and text not in self._heard:
             self._heard.append(text)
@@ -879,7 +869,6 @@ def _coarsen(
 
 
 def _dialect(tif: "tifffile.TiffFile") -> str:
-    """Name the kind of TIFF."""
     if tif.is_ome:
         return "OME-TIFF"
     return "ImageJ TIFF" if tif.is_imagej else "TIFF"

@@ -522,18 +522,15 @@ class _Plan:
 
     @property
     def unit(self) -> IntPair:
-        """Rows and columns of a write unit."""
         return self.chunk[0] * self.per_shard, self.chunk[1] * self.per_shard
 
     @property
     def grid(self) -> IntPair:
-        """Write units down and across."""
         rows, columns = self.shape
         return math.ceil(rows / self.unit[0]), math.ceil(columns / self.unit[1])
 
 
 def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
-    """Write the metadata and empty arrays of a new store."""
     import zarr
 
     from napari_semsr.core import FolderStore
