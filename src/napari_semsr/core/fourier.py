@@ -56,11 +56,7 @@ def mean_pitch(scale: FloatPair) -> FloatPair:
 
 
 def radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
-    """Distance of every half-plane sample from the zero frequency.
-
-    `pitch`: ``(y, x)`` relative pixel pitch, as from `mean_pitch`; gives (Y, X // 2 +
-    1), cycles per mean pixel.
-    """
+    """Distance of every half-plane sample (Y, X // 2 + 1) from the zero frequency."""
     rows = np.fft.fftfreq(shape[0], pitch[0])
     columns = np.fft.rfftfreq(shape[1], pitch[1])
     radius: FloatArray = np.hypot(rows[:, None], columns[None, :])

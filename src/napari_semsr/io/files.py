@@ -39,10 +39,7 @@ _SMALL = 1 << 26  # bytes; chosen: so many may be asked for by any file
 
 
 def check_claim(path: Path, claimed: int, held: int) -> None:
-    """Refuse a file that cannot hold the pixels that it says it has.
-
-    Before they are asked for: `claimed` bytes of pixels, packed into `held` bytes.
-    """
+    """Refuse to ask for `claimed` bytes of pixels, packed into too few of a file."""
     if claimed > max(_SMALL, _MOST_PACKED * held):
         msg = (
             f"{path} is damaged: it says that it has {claimed / 2**20:.0f} MiB of "

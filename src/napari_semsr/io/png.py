@@ -197,10 +197,7 @@ def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
 
 
 def _range(data: NDArray[Any]) -> FloatPair:
-    """Grey values that become 0 and 255: the darkest and brightest finite ones.
-
-    8-bit images stay as they are.
-    """
+    """Grey values that become 0 and 255: the darkest and brightest finite ones."""
     if data.dtype == np.uint8:
         return 0.0, 255.0
     finite = data[np.isfinite(data)].astype(np.float64)
@@ -258,13 +255,10 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -
 
 
 def _dpi(size: PixelSize | None) -> tuple[float, float] | None:
-    """Give dots per inch ``(x, y)``, where whole pixels per metre can hold them.
-
-    They end at 2**31, a pixel of 0.47 nm.
-    """
+    """Give dots per inch ``(x, y)``, where whole pixels per metre can hold them."""
     if size is None:
         return None
     x, y = _NM_PER_METRE / size[1], _NM_PER_METRE / size[0]
     if not all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in (x, y)):
-        return None
+        return None  # of pixels finer than 0.47 nm
     return x * 0.0254, y * 0.0254

@@ -110,10 +110,7 @@ class RadialPower:
         return cls(np.arange(count.size) / side, sums, count, side, least)
 
     def transfer(self, kernel: FloatArray) -> FloatArray:
-        """Average the squared transfer function of a kernel over the rings.
-
-        `kernel` (N, M); gives (N,).
-        """
+        """Average the squared transfer function of a kernel over the rings, (N,)."""
         side = max(self.side, *kernel.shape)
         power = np.abs(np.fft.fft2(kernel, (side, side))) ** 2
         ring, count = _ring_index(side)
@@ -282,8 +279,6 @@ def _richardson_lucy(
 
     .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
        doi:10.1002/jemt.20294.
-
-    `image` (Y, X); `kernel` (N, M); gives (Y, X).
     """
     if not tv:
         made = restoration.richardson_lucy(image, kernel, iterations, clip=False)
@@ -316,8 +311,6 @@ def _estimate_kernel(
 
     .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
        doi:10.1364/JOSAA.12.000058.
-
-    `block` (N, N); `start` (2 R + 1, 2 R + 1); gives (2 R + 1, 2 R + 1).
     """
     pad = [(n // 2, n // 2) for n in start.shape]
     kernel, sample = start.copy(), np.maximum(block, _TINY)
@@ -405,8 +398,6 @@ def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
     A blur is never known exactly. What is wrong with it counts as noise too: a
     tenth of the blurred sample's power, averaged over neighbouring frequencies.
     That matters where a kernel lets nothing pass, and nowhere else.
-
-    `kernel` (N, M).
     """
     side = _side_for(kernel)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
@@ -426,8 +417,6 @@ def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
 
     .. [1] B. R. Hunt, IEEE Trans. Comput. C-22, 805 (1973),
        doi:10.1109/TC.1973.5009169.
-
-    `kernel` (N, M).
     """
     blur = rings.transfer(kernel)
     rough = rings.transfer(_LAPLACIAN)
@@ -453,11 +442,10 @@ def _unsupervised_balance(
 ) -> float:
     """Draw the weight of smoothness together with the image, by Gibbs sampling [1]_.
 
+    The chain starts near the `noise`, in squared grey levels.
+
     .. [1] F. Orieux et al., J. Opt. Soc. Am. A 27, 1593 (2010),
        doi:10.1364/JOSAA.27.001593.
-
-    `kernel` (N, M); `block` (N, N); `noise`: variance of the noise that the chain
-    starts near, in squared grey levels.
     """
     line = signal.windows.tukey(block.shape[0], 0.5)
     scale = max(float(np.sqrt(noise)), 1e-12)

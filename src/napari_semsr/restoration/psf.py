@@ -34,10 +34,7 @@ class PsfChoice:
     side: int = 0  # Of a flat kernel in pixels; 0 for the others
 
     def sigma_px(self, pixel_size: PixelSize | None) -> FloatPair:
-        """Convert the width of a Gaussian to pixels.
-
-        `pixel_size`: ``(y, x)`` of the image in nm; gives ``(y, x)`` in pixels.
-        """
+        """Convert the width of a Gaussian to pixels, ``(y, x)``."""
         if self.unit == "px":
             return self.sigma, self.sigma
         if pixel_size is None:

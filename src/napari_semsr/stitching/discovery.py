@@ -114,8 +114,7 @@ def _overlap_sums(
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames, and count its pixels.
 
-    `shift`: position of the second less that of the first. Of the sums of squares it is
-    the mean of both; None without overlap.
+    Of the sums of squares it is the mean of both; None without overlap.
     """
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:

@@ -62,11 +62,7 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
-    """Part of a frame, (Y, X), that is bright enough to use.
-
-    Where the flat field exceeds 0.15, three pixels inside that edge; all of a frame
-    that is bright everywhere.
-    """
+    """Part of a frame, (Y, X), that is bright enough to use, without its rim."""
     bright = flat > MIN_FLAT
     if bright.all():
         return np.ones(flat.shape, bool)
@@ -253,10 +249,7 @@ _SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
 def first_flat(
     acquisition: Acquisition, among: NDArray[np.intp] | None = None
 ) -> FlatField:
-    """Estimate flat field and dark level before any position is known.
-
-    `among` (M,), the frames that tell it; all by default.
-    """
+    """Estimate flat field and dark level of some frames, before any has a place."""
     some = np.arange(len(acquisition)) if among is None else among
     read = (acquisition.read(int(some[i])) for i in evenly(len(some), _SAMPLE))
     frames = np.stack([frame.astype(np.float32) for frame in read])
@@ -317,11 +310,7 @@ class SurfaceBasis:
         return np.asarray(BSpline.design_matrix(unit, joints, 3).toarray())
 
     def prior(self) -> FloatArray:
-        """Inverse covariance, (F, F), of the coefficients before anything is measured.
-
-        Powers are nearly free; splines are of size 0.1, their second differences of
-        0.03.
-        """
+        """Inverse covariance, (F, F), of the coefficients before any measurement."""
         size = self.knots + 3
         second = np.diff(np.eye(size), n=2, axis=0)
         rough = np.concatenate(
@@ -346,10 +335,7 @@ class SurfaceBasis:
         return np.column_stack([unit, radius2, radius2**2])
 
     def shape_reader(self, place: FloatArray) -> FloatArray:
-        """Matrix (4, F) that turns coefficients into the surface's broad shapes.
-
-        `place` (M, 2), where the surface counts.
-        """
+        """Matrix (4, F) that reads broad shapes off coefficients; `place` (M, 2)."""
         shapes = self.shapes(place.astype(float))
         centred = shapes - shapes.mean(axis=0)
         return np.linalg.pinv(centred) @ self.at(place.astype(float))

@@ -263,10 +263,7 @@ class CorrectedFrames:
         return band
 
     def reduced(self, index: int, factor: int) -> Float32Array:
-        """Band-passed frame made smaller, for a first look: (Y // factor, X // factor).
-
-        Means of blocks, Gaussian 5 px of the small image taken off; 0 outside.
-        """
+        """Band-passed frame, smaller for a first look: (Y // factor, X // factor)."""
         image, weight = self.corrected(index)
         rows, columns = (side // factor for side in image.shape)
         cut = (slice(rows * factor), slice(columns * factor))

@@ -142,10 +142,7 @@ def _coloured(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
 def _change_side(
     counts: NDArray[np.int_], cells: NDArray[np.intp], chosen: BoolArray, index: int
 ) -> bool:
-    """Move a frame to the other half where both then cover more; `counts` (2, cells).
-
-    It counts on from the new side.
-    """
+    """Move a frame to the other half where both cover more then; `counts` (2, C)."""
     here = int(chosen[index])
     own, other = counts[here, cells], counts[1 - here, cells]
     now = np.count_nonzero(other > 0)  # the frame itself covers its cells

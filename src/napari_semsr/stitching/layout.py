@@ -79,10 +79,7 @@ def least_squares(
     weights: FloatArray,
     prior: FloatArray | None = None,
 ) -> FloatArray:
-    """Positions (N, 2) that fit all shifts best.
-
-    `weights` (M,); `prior` (N, 2), where frames stay that nothing holds.
-    """
+    """Positions (N, 2) that fit all shifts best; what nothing holds is as `prior`."""
     first = np.array([joint.first for joint in joints], dtype=np.intp)
     second = np.array([joint.second for joint in joints], dtype=np.intp)
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
@@ -412,10 +409,7 @@ def resolve(
     nominal: FloatArray,
     look: Callable[[ShiftChoice, FloatArray], float],
 ) -> tuple[Layout, set[IntPair]]:
-    """Lay out frames of a periodic sample.
-
-    `nominal` (N, 2); `look`: weighs a shift that is none of a pair's candidates.
-    """
+    """Lay out a periodic sample; `look` weighs shifts that are no candidates."""
     certain = [_joint(c, c.shifts[0], c.score) for c in weighed if c.is_certain]
     positions = np.zeros((count, 2))
     if certain:

@@ -60,10 +60,7 @@ _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 def nominal_positions(
     prepared: CorrectedFrames,
 ) -> tuple[FloatArray, bool, Sequence[Joint]]:
-    """Where frames are expected, (N, 2), and whether the scan itself says so.
-
-    Also the matches of all pairs, where these were looked for.
-    """
+    """Where frames are expected, (N, 2), whether the scan says so, and all matches."""
     acquisition = prepared.acquisition
     positions = acquisition.nominal_corners()
     if positions is not None:
@@ -77,10 +74,7 @@ def nominal_positions(
 
 
 def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
-    """Find the steps of a grid, (2, 2), from the images of some neighbours.
-
-    Shift in px from one row to the next, and from one column to the next.
-    """
+    """Find the steps of a grid, from row to row and column to column, by neighbours."""
     cells = prepared.acquisition.grid_cells()
     grid = prepared.acquisition.grid or (1, len(cells))
     found: list[FloatArray | None] = []

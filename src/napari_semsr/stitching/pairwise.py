@@ -53,11 +53,7 @@ class Candidates:
 def overlap_boxes(
     shape: IntPair, shift: IntPair, grow: IntPair = (0, 0)
 ) -> tuple[Box, Box] | None:
-    """Parts of two frames that show the same place, each grown within its frame.
-
-    `shift`: position of the second frame less that of the first. None where nothing is
-    left.
-    """
+    """Parts of two frames that show the same place, each grown within its frame."""
     frame, moved = Box.of(shape), Box.of(shape, shift)
     common = frame.intersection(moved).grow(grow)
     if not (common.overlap(frame) and common.overlap(moved)):
@@ -156,10 +152,7 @@ def _peaks(score: Float32Array) -> list[IntPair]:
 def coefficient(
     prepared: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float]:
-    """Compare two frames at one shift: weighted correlation coefficient, and score.
-
-    `shift`: position of the second less that of the first.
-    """
+    """Compare two frames at one shift: weighted correlation coefficient, and score."""
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:
         return 0.0, 0.0
@@ -206,10 +199,7 @@ _CACHE_BYTES = 256 << 20
 
 
 def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
-    """Sample a Gaussian and its derivative, reading at ``x - part``.
-
-    The derivative's weights are scaled so that a ramp has slope one.
-    """
+    """Sample a Gaussian and its derivative, by which a ramp has slope one."""
     radius = int(np.ceil(3.6 * sigma)) + 1
     place = np.arange(-radius, radius + 1) + part
     smooth = np.exp(-0.5 * (place / sigma) ** 2)
@@ -223,11 +213,7 @@ def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
 def resample(
     image: Float32Array, part: tuple[float, float], sigma: float
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Smooth a frame (Y, X), move it by part of a pixel, and differentiate it.
-
-    `sigma`: width of the Gaussian in px. Returns the frame and its slopes along y and
-    x.
-    """
+    """Smooth a frame (Y, X), move it by part of a pixel; its slopes come along."""
     (smooth_y, slope_y), (smooth_x, slope_x) = (_kernels(sigma, p) for p in part)
     rows = ndimage.correlate1d(image, smooth_y, axis=0, mode="nearest")
     steep = ndimage.correlate1d(image, slope_y, axis=0, mode="nearest")
@@ -239,10 +225,7 @@ def resample(
 
 
 class Resampled:
-    """Frames on the mosaic's own pixel grid, made when they are needed.
-
-    `positions` (N, 2); `sigma`: width of the Gaussian in px.
-    """
+    """Frames on the mosaic's pixel grid, behind a Gaussian, made when needed."""
 
     def __init__(
         self,

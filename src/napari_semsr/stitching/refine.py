@@ -361,10 +361,7 @@ def measure_rim(
 def _excess(
     shifts: Sequence[LinearisedShift], moves: FloatArray, step: float, noise: float
 ) -> float:
-    """How many times more than noise the pairs scatter about a solution, at least 1.
-
-    `noise`: variance of a pixel before it was smoothed.
-    """
+    """How many times more than noise of a pixel the pairs scatter, at least 1."""
     sums = []
     for item in shifts:
         left = item.step - np.array([*(moves[item.second] - moves[item.first]), step])
