@@ -89,10 +89,13 @@ class Acquisition:
             got = len(set(self.names))
             msg = f"{count} frames need as many different names, got {got}."
             raise ShapeError(msg)
-        for what, places in (("px", self.nominal_px), ("nm", self.nominal_nm)):
+        for what, places in (
+            ("Nominal positions in px", self.nominal_px),
+            ("Nominal positions in nm", self.nominal_nm),
+            ("Cells", self.cells),
+        ):
             if places is not None and np.shape(places) != (count, 2):
-                shape = np.shape(places)
-                msg = f"Nominal positions in {what} must be ({count}, 2), got {shape}."
+                msg = f"{what} must be ({count}, 2), got {np.shape(places)}."
                 raise ShapeError(msg)
         if self.overlap is not None and not 0 < self.overlap < 1:
             msg = (
@@ -100,9 +103,6 @@ class Acquisition:
                 f"got {self.overlap:g}: frames without overlap cannot be joined."
             )
             raise OptionError(msg)
-        if self.cells is not None and np.shape(self.cells) != (count, 2):
-            msg = f"Cells must be ({count}, 2), got {np.shape(self.cells)}."
-            raise ShapeError(msg)
         if self.grid is not None and self.cells is None:
             grid_cells(count, self.grid, self.order)
 

@@ -29,16 +29,14 @@ def read_chunks(data: Any) -> Iterator[NDArray[Any]]:
 
     Each part comes once; small chunks are read several at a time.
     """
-    if hasattr(data, "chunks") and data.chunks is not None:
-        rows, columns = _edges(data.chunks[0], data), _edges(data.chunks[1], data, 1)
-    else:
-        rows, columns = _edges(_BLOCK, data), _edges(_BLOCK, data, 1)
+    down, across = getattr(data, "chunks", None) or (_BLOCK, _BLOCK)
+    rows, columns = _edges(down, data, 0), _edges(across, data, 1)
     for y0, y1 in itertools.pairwise(rows):
         for x0, x1 in itertools.pairwise(columns):
             yield read_box(data, Box(y0, y1, x0, x1))
 
 
-def _edges(chunk: int | tuple[int, ...], data: Any, axis: int = 0) -> list[int]:
+def _edges(chunk: int | tuple[int, ...], data: Any, axis: int) -> list[int]:
     """Borders of the chunks of one axis; small chunks are read several at a time."""
     size = int(data.shape[axis])
     if isinstance(chunk, tuple):

@@ -101,10 +101,6 @@ class _Positions:
     corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
     unplaced: tuple[str, ...] = ()  # Frames that are named, but whose cells are empty
 
-    def array(self, names: tuple[str, ...]) -> NDArray[np.float64]:
-        """Corners in the order of frames, (N, 2)."""
-        return np.array([self.corners[name] for name in names], dtype=float)
-
 
 def _inside(folder: Path, name: str, path: Path) -> str:
     """Name of a frame, which must lie in its folder."""
@@ -457,7 +453,8 @@ def _acquisition(
             f"{lacking[0]} ({len(lacking)} lack one)."
         )
         raise ReadError(msg)
-    return made.replace(**{f"nominal_{positions.unit}": positions.array(made.names)})
+    corners = np.array([positions.corners[name] for name in made.names], dtype=float)
+    return made.replace(**{f"nominal_{positions.unit}": corners})
 
 
 def _from_file(

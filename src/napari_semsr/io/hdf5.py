@@ -237,7 +237,8 @@ def _axes(dataset: Any) -> _Axes | None:
     shape = tuple(int(n) for n in dataset.shape or ())
     if len(shape) < 2:
         return None
-    names = _tagged(dataset, len(shape)) or _labelled(dataset) or ""
+    labels = [str(axis.label).lower()[:1] for axis in dataset.dims]
+    names = _tagged(dataset, len(shape)) or ("".join(labels) if all(labels) else "")
     if (
         sorted(names).count("y") != 1
         or names.count("x") != 1
@@ -281,11 +282,6 @@ def _tagged(dataset: Any, count: int) -> str | None:
     except (ValueError, LookupError, TypeError):
         return None
     return names.lower() if len(names) == count else None
-
-
-def _labelled(dataset: Any) -> str | None:
-    labels = [str(axis.label).lower()[:1] for axis in dataset.dims]
-    return "".join(labels) if all(labels) else None
 
 
 def _text(value: Any) -> str:

@@ -135,10 +135,8 @@ class Search:
 
     def __init__(self, moving: Micrograph, fixed: Micrograph, pitch_nm: float) -> None:
         self.pitch = pitch_nm
-        self._fixed, self._moving = (
-            at_pitch(fixed, pitch_nm),
-            at_pitch(moving, pitch_nm),
-        )
+        self._fixed = at_pitch(fixed, pitch_nm)
+        self._moving = at_pitch(moving, pitch_nm)
         self._field = _balanced(orientations(self._fixed.data, SEARCH_WIDTH_PX))
         sides = (np.array(self._moving.shape) - 1) / 2 * pitch_nm
         self._centre = np.array(self._moving.origin) + sides

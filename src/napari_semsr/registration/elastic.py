@@ -40,9 +40,8 @@ _PLANS = ((96, 12), (64, 6), (64, 4), (48, 3), (48, 2))
 """Pixels of a patch in each round, and how far it may lie off: what is near by then
 needs no long look, which finds other places. 32 px are no better."""
 _SPACINGS = (64.0, 96.0, 144.0)  # pixels from knot to knot that are tried
-_STIFFNESS = tuple(
-    10 ** (power / 2) for power in range(-7, 4)
-)  # times that of the data
+# times that of the data
+_STIFFNESS = tuple(10 ** (power / 2) for power in range(-7, 4))
 _EDGES_FROM = 2  # round in which edges are put back: before, the map is too far off
 _KNOTS = 800  # at most: they are solved for at once
 _BEYOND = 2  # knots outside the field, so that none inside is at the border

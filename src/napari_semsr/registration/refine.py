@@ -44,9 +44,7 @@ _KNOWN = 0.4  # share of a patch, as it is weighted, that both images show
 _OUTSIDE = 0.3  # of a patch at the field's border lies beyond it: bends grow there
 _LOW = 0.02  # of the larger curvature: along a line next to nothing is known, not less
 _ROUND = 0.05  # of the edges of a patch run every way: none is moved along itself
-EDGE_RIDGE = (
-    0.02  # share of what edges tell that is not believed, so that a shift is none
-)
+EDGE_RIDGE = 0.02  # of what edges tell; not believed, so that no shift is theirs
 _NEAREST_PX, _FARTHEST_PX = 0.25, 3.0  # by which edges are moved; more loses lines
 _LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
 _FREEDOM = 6.0  # of Student's distribution; 2 to 6 are as good

@@ -518,9 +518,7 @@ def _agreeing(
 # frame's correlations with all placed neighbours, each in the same place of the mosaic,
 # gathers what they have in common.
 
-_SURE = (
-    5.5  # robust standard deviations, as in the trials of docs/validation/stitching.md
-)
+_SURE = 5.5  # robust standard deviations, as in docs/validation/stitching.md
 _APART = 6  # px; chosen: beyond it lies no shoulder of the same peak
 _LONE = 0.8  # of the peak; chosen: on a lattice the next one is nearly as high
 

@@ -224,24 +224,6 @@ def _flat(
     return FlatField(flat, 0.0, valid_mask(flat), "file")
 
 
-def _begin(
-    acquisition: Acquisition,
-    options: StitchOptions,
-    flat: NDArray[Any] | None,
-    known: FieldDistortion | None,
-) -> State:
-    """Flat field and nominal positions."""
-    acquisition = _with_options(acquisition, options)
-    given = 0.0 if isinstance(options.distortion, str) else options.distortion
-    prepared = CorrectedFrames(
-        acquisition,
-        _flat(acquisition, options, flat),
-        distortion=given if known is None else known.amount,
-        centre_px=(0.0, 0.0) if known is None else known.centre_px,
-    )
-    return State(acquisition, options, prepared, *nominal_positions(prepared))
-
-
 def _reach(state: State, share: float) -> IntPair:
     """Reach of a search along both axes."""
     rows, columns = state.acquisition.frame_shape
@@ -525,8 +507,15 @@ def solve_mosaic(
     """
     options = StitchOptions() if options is None else options
     yield Progress(0, 0, "Finding the flat field")
-    state = _begin(acquisition, options, flat, known)
-    begun = state.prepared
+    acquisition = _with_options(acquisition, options)
+    given = 0.0 if isinstance(options.distortion, str) else options.distortion
+    begun = CorrectedFrames(
+        acquisition,
+        _flat(acquisition, options, flat),
+        distortion=given if known is None else known.amount,
+        centre_px=(0.0, 0.0) if known is None else known.centre_px,
+    )
+    state = State(acquisition, options, begun, *nominal_positions(begun))
     yield from _coarse(state)
     if options.distortion == "auto":
         state = yield from _place_undistorted(state, begun)

@@ -328,10 +328,8 @@ def _pair(
     residual = sigma = float("nan")
     if linearised is not None and placed:
         residual = float(np.hypot(*linearised.step))
-        least, noise = (
-            np.linalg.eigvalsh(linearised.information)[0],
-            linearised.variance,
-        )
+        least = np.linalg.eigvalsh(linearised.information)[0]
+        noise = linearised.variance
         sigma = 0.0  # of frames without noise
         if noise > 0:
             sigma = float(1 / np.sqrt(max(least / (_SMOOTHED * noise), 1e-12)))

@@ -119,11 +119,8 @@ def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
     lut = small[0] if grey else np.ascontiguousarray(small.T)
     if isinstance(data, np.ndarray):
         return _look_up(data, lut)
-    if grey:
-        return data.map_blocks(_look_up, lut, dtype=lut.dtype)
-    return data.map_blocks(
-        _look_up, lut, dtype=lut.dtype, chunks=(*data.chunks, (3,)), new_axis=2
-    )
+    more = {} if grey else {"chunks": (*data.chunks, (3,)), "new_axis": 2}
+    return data.map_blocks(_look_up, lut, dtype=lut.dtype, **more)
 
 
 def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:

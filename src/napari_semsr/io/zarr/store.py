@@ -659,11 +659,9 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
     if files < (blocks_when_whole(group) or 0):
         return False
     return all(
-        _decodes(
-            level, tuple(slice(c, c + n) for c, n in zip(corner, unit, strict=True))
-        )
+        _decodes(level, Box.of(unit, corner).slices)
         for level in levels
-        for unit in [level.shards or level.chunks]
+        for unit in [_extent(level.shards or level.chunks)]
         for corner in _corners(_extent(level.shape), unit)
     )
 
