@@ -123,13 +123,17 @@ def in_figures(value: float, form: str = ".4g") -> str:
     return f"{value if float(value).is_integer() else float(text):.0f}"
 
 
-@cache
 def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
     """List what a dataclass of results declares, its own before those of its bases.
 
     Quantity and type by the names of fields and properties; those of a flat field where
     it stands.
     """
+    return _quantities(kind)
+
+
+@cache
+def _quantities(kind: Any) -> dict[str, tuple[Quantity, Any]]:
     found: dict[str, tuple[Quantity, Any]] = {}
     known = fields(kind) if is_dataclass(kind) else ()
     flat = {item.name for item in known if item.metadata.get("flat")}

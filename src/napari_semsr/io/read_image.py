@@ -527,8 +527,9 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
     rows = int(strip[:8]) if strip.isdecimal() else 0
     rows = rows if rows < shape[0] else 0
     kept = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
-    told = {"metadata": kept, "warnings": warnings}
-    return RawImage("TIFF", None, size, "TESCAN", rows, **told)
+    return RawImage(
+        "TIFF", None, size, "TESCAN", rows, metadata=kept, warnings=warnings
+    )
 
 
 # Find rows below an image that look like the data bar of a microscope.
@@ -918,8 +919,8 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
     metadata = dict(source.metadata)
     if source.warnings or source.doubts:
         metadata["warnings"] = [*source.warnings, *source.doubts]
-    made = source.record and source.record.provenance
-    network = made and made.network()
+    made = None if source.record is None else source.record.provenance
+    network = None if made is None else made.network()
     return FileInfo(
         format=source.format,
         shape=(stored[0] - source.databar_rows, stored[1]),
@@ -933,7 +934,7 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         planes=source.planes,
         databar_rows=source.databar_rows,
         suggested_databar_rows=suggested,
-        network=network and network[0],
+        network=None if network is None else network[0],
         metadata=metadata,
     )
 
