@@ -14,7 +14,7 @@ def test_fit_stage_recovers_scale_turn_and_scatter(rng):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     solved = GRID @ (1.04 * turn).T + (7, -3)
     fit = fit_stage(GRID, solved)
-    assert fit.scale == pytest.approx((1.04, 1.04), rel=1e-6)
+    assert np.allclose(fit.matrix, 1.04 * turn, rtol=1e-6)
     assert np.allclose(fit.predict(GRID), solved)
     noisy = fit_stage(GRID, solved + rng.normal(0, 2, GRID.shape))
     assert noisy.scatter_px == pytest.approx(2 * np.sqrt(2), rel=0.3)

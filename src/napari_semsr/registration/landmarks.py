@@ -47,6 +47,11 @@ class Landmarks:
     def __len__(self) -> int:
         return len(self.moving)
 
+    def without(self, number: int) -> "Landmarks":
+        """Leave one pair out, counted from 0."""
+        known = self.moving, self.fixed
+        return Landmarks(*(np.delete(each, number, axis=0) for each in known))
+
     def check(self, moving: Grid, fixed: Grid) -> None:
         """Refuse landmarks that lie outside their image; grids are in their unit.
 
@@ -102,8 +107,7 @@ class LandmarkFit:
         """By how much (N, 2) the fit of all others misses each; NaN if that is open."""
         found = np.full((len(self.landmarks), 2), np.nan)
         for number in range(len(self.landmarks)):
-            known = self.landmarks.moving, self.landmarks.fixed
-            rest = Landmarks(*(np.delete(each, number, axis=0) for each in known))
+            rest = self.landmarks.without(number)
             if len(rest) * 2 < _PARAMETERS[self.model] or _flatness(rest) < _FLATTEST:
                 continue
             other = _fitted(rest, self.model, mirrored=self.transform.is_mirrored)
