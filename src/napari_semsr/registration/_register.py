@@ -386,20 +386,22 @@ def register(
     model = _linear(chosen)
     if start is None:
         found = yield from _find(moving, fixed, chosen, fine, model)
+        fit, score, searched, rivals = found
     else:
         yield Progress(0, 0, "refining")
         # the pixel size at which a start may be a few pixels off
         near = _span(moving, fixed) / _SIDES["near"][0][0]
         pitch = max(near, *moving.scale, *fixed.scale)
-        fit = _refined(moving, fixed, Candidate(0.0, start), pitch, model)
-        if fit is None:
+        near_start = _refined(moving, fixed, Candidate(0.0, start), pitch, model)
+        if near_start is None:
             msg = (
                 "The images do not agree near the landmarks: check that each pair "
                 "marks one place in both images."
             )
             raise RegistrationRefused(msg, "no-overlap")
-        found = _Found(fit, 0.0, "landmarks", ())
-    return (yield from _valued(moving, fixed, found, fine, chosen))
+        fit, score, searched, rivals = near_start, 0.0, "landmarks", ()
+    made = yield from _valued(moving, fixed, fit, searched, chosen)
+    return replace(made, score=score, rivals=rivals)
 
 
 def _linear(options: RegistrationOptions) -> Model:
@@ -407,14 +409,8 @@ def _linear(options: RegistrationOptions) -> Model:
     return "similarity" if options.model == "similarity" else "affine"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """The best place, at the finest pixels."""
-
-    fit: MapFit
-    score: float
-    searched: str
-    rivals: tuple[AlternativeTransform, ...]
+# The best place at the finest pixels, its score, where it was found, and other places.
+_Found = tuple[MapFit, float, str, tuple[AlternativeTransform, ...]]
 
 
 def _check(image: Micrograph, which: str) -> None:
@@ -487,7 +483,7 @@ def _find(
             rivals = _rivals(moving, fixed, search, places[:_LISTED], fit, model)
             if rivals and rivals[0].score > _ALIKE:
                 raise _ambiguous(rivals)
-            return _Found(fit, score, step, tuple(rivals))
+            return fit, score, step, tuple(rivals)
     msg = (
         f"No place of {moving.name!r} was found on {fixed.name!r}, at any turn, "
         "mirrored or not, up to 20 % larger or smaller: check the pixel sizes and that "
@@ -643,42 +639,42 @@ def _rivals(
 def _valued(
     moving: Micrograph,
     fixed: Micrograph,
-    found: _Found,
-    fine: float,
+    fit: MapFit,
+    searched: str,
     options: RegistrationOptions,
 ) -> Job[Registration]:
     """Bend where that is asked for, and say what the map is worth."""
+    fine = max(*moving.scale, *fixed.scale)
     level = Level(moving, fixed, fine)
     bent = None
     if options.model == "elastic":
-        bent = yield from bend(level, found.fit.affine)
+        bent = yield from bend(level, fit.affine)
         if bent is None:
             warn(
                 "The images share too few patches to tell a bending: the affine map is "
                 "given."
             )
     yield Progress(0, 0, "estimating the error")
-    transform: Affine | Elastic = found.fit.affine if bent is None else bent.transform
+    transform: Affine | Elastic = fit.affine if bent is None else bent.transform
     places = places_seen(transform, moving, fixed)
     if bent is None:
-        patches, off = found.fit.patches, held_out(found.fit, _linear(options))
-        squared = _error_of_affine(level, found.fit, _linear(options), places)
+        patches, off = fit.patches, held_out(fit, _linear(options))
+        squared = _error_of_affine(level, fit, _linear(options), places)
     else:
         patches, off = bent.patches, bent.off_nm
         squared = _error_of_bending(level, bent)
     errors = np.sqrt(squared(patches.seen))
     doubted = np.hypot(*off.T) >= _OUTLIER_PX * fine
     doubted |= errors >= _DOUBTED_PX * fine
-    made = take_map(
+    return take_map(
         transform,
         moving,
         fixed,
         model=options.model if bent is not None else _linear(options),
-        searched=found.searched,
+        searched=searched,
         error_nm=float(np.sqrt(squared(places).mean())),
         residuals=Residuals(patches.places, off, ~doubted, patches.side_nm, errors),
     )
-    return replace(made, score=found.score, rivals=found.rivals)
 
 
 # Squared errors (N,) in nm², both axes, at places (N, 2) of the moving image.

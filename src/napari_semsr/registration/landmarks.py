@@ -53,12 +53,9 @@ class Landmarks:
         return Landmarks(*(np.delete(each, number, axis=0) for each in known))
 
     def check(self, moving: Grid, fixed: Grid) -> None:
-        """Refuse landmarks that lie outside their image; grids are in their unit.
+        """Refuse, by a `RegistrationError`, those outside their image.
 
-        Raises
-        ------
-        RegistrationError
-            If one does.
+        The grids of the images are in the unit of the landmarks.
         """
         sides = ("moving", self.moving, moving), ("fixed", self.fixed, fixed)
         for name, places, grid in sides:

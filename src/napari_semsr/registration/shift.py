@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from napari_semsr.core import (
+    Box,
     FloatArray,
     FloatPair,
     IntPair,
@@ -194,11 +195,10 @@ def _laid(
     fixed: FloatArray, moving: FloatArray, shift: IntPair
 ) -> tuple[FloatArray, FloatArray]:
     """Parts of two images that lie on each other after a whole shift."""
-    ours, theirs = [], []
-    for size, move in zip(fixed.shape, shift, strict=True):
-        ours.append(slice(max(0, move), min(size, size + move)))
-        theirs.append(slice(max(0, -move), min(size, size - move)))
-    return fixed[tuple(ours)], moving[tuple(theirs)]
+    rows, columns = fixed.shape
+    moved = Box.of((rows, columns), shift)
+    common = moved.intersection(Box.of((rows, columns)))
+    return fixed[common.slices], moving[common.within(moved).slices]
 
 
 def _rest(fixed: FloatArray, moving: FloatArray) -> FloatArray:

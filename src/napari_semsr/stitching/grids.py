@@ -78,7 +78,7 @@ def say_grids(grids: Sequence[LikelyGrid]) -> str:
 def likely_grids(
     acquisition: Acquisition, joints: "Sequence[Joint]"
 ) -> tuple[LikelyGrid, ...]:
-    """Find the grids that most of the matches between frames agree with."""
+    """Find the grids, beside a scan's own, that most matches of frames agree with."""
     found: list[tuple[float, LikelyGrid]] = []
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
@@ -92,7 +92,8 @@ def likely_grids(
     found.sort(key=lambda item: -item[0])
     least = _AS_LIKELY * found[0][0] if found else 0.0
     likely = dict.fromkeys(item for weight, item in found if weight >= least)
-    return tuple(likely)[:_MOST]
+    own = acquisition.grid, acquisition.order
+    return tuple(item for item in [*likely][:_MOST] if (item.grid, item.order) != own)
 
 
 def _grids(count: int) -> Iterator[tuple[IntPair, FrameOrder]]:

@@ -89,11 +89,8 @@ def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
             f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid must show common "
             "detail, but no shift fits them: check grid and order, or give the overlap."
         )
-        frames = prepared.acquisition
-        seen = likely_grids(frames, match_frames(prepared))
-        given = frames.grid, frames.order
-        others = (item for item in seen if (item.grid, item.order) != given)
-        raise UnplacedError(msg, tuple(others))
+        others = likely_grids(prepared.acquisition, match_frames(prepared))
+        raise UnplacedError(msg, others)
     down = np.array([rows, 0.0]) if found[0] is None else found[0]
     along = np.array([0.0, columns]) if found[1] is None else found[1]
     return np.stack([down, along])

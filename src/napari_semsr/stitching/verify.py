@@ -196,15 +196,10 @@ def _ask_for_grid(state: State) -> bool:
     stated = acquisition.nominal_px is not None or acquisition.nominal_nm is not None
     if stated or not lost.any():
         return False
-    given = acquisition.grid, acquisition.order
     matches = state.matches
     if not matches and not state.most_placed:
         matches = match_frames(state.prepared)
-    state.grids = tuple(
-        item
-        for item in likely_grids(acquisition, matches)
-        if (item.grid, item.order) != given
-    )
+    state.grids = likely_grids(acquisition, matches)
     if not state.most_placed:
         state.warnings.append(
             f"Only {placed} of {count} frames found a place, too few to be believed: "
