@@ -17,7 +17,6 @@ import numpy as np
 from napari_semsr.core import (
     Affine,
     BoolArray,
-    Box,
     Elastic,
     FloatArray,
     FloatPair,
@@ -182,5 +181,4 @@ def field_at(
     image: Micrograph, grid: Grid, transform: Transform, width_px: float
 ) -> Field:
     """Orientations of an image that is seen through a transform on a grid."""
-    seen = Warped(image, grid, transform).read(Box.of(grid.shape))
-    return orientations(seen, width_px)
+    return orientations(Warped(image, grid, transform).read(), width_px)
