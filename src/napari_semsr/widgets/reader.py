@@ -19,11 +19,8 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 def _read(read: Reader, path: Any) -> list[Any]:
     """Read layers; no keyword of theirs asks for a colour bar or a scale bar."""
-    from napari import current_viewer
+    from napari_semsr.widgets.samples import watch_viewer
 
-    layers, viewer = read(path), current_viewer()
-    if viewer:
-        from napari_semsr.widgets.base import watch_images
-
-        watch_images(viewer)
+    layers = read(path)
+    watch_viewer()
     return layers

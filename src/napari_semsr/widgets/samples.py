@@ -5,21 +5,21 @@ from typing import Any
 LayerData = tuple[Any, dict[str, Any], str]
 
 
-def _watch() -> None:
-    """Let the viewer switch its scale bar on when the sample comes in."""
+def watch_viewer() -> None:
+    """Let the viewer, if there is one, show with what comes in what belongs to it."""
     from napari import current_viewer
-
-    from napari_semsr.widgets.base import watch_images
 
     viewer = current_viewer()
     if viewer is not None:
+        from napari_semsr.widgets.base import watch_images
+
         watch_images(viewer)
 
 
 def _layers(*micrographs: Any) -> list[LayerData]:
     from napari_semsr.widgets.layers import layer_keywords
 
-    _watch()
+    watch_viewer()
     return [(item.data, layer_keywords(item), "image") for item in micrographs]
 
 
@@ -67,7 +67,7 @@ def superlens_scan() -> list[LayerData]:
         illumination_drift=0.2,
     )
     run(SIMULATE.job(out_dir=folder, options=options))
-    _watch()
+    watch_viewer()
     return scan_layers(run(open_frames(folder)), folder)
 
 

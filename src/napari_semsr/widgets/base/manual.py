@@ -3,7 +3,6 @@
 import atexit
 import re
 import shutil
-from contextlib import suppress
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -111,16 +110,9 @@ def _html_of(path: Path) -> str:
                 target = str(part.attrGet("href"))
                 part.attrSet("href", _PAGE.sub(r"\1.html", target))
     body = parser.renderer.render(tokens, parser.options, {})
-    return f"{_HEAD}<title>{escape(_title(path))}</title>\n{body}"
-
-
-def _title(path: Path) -> str:
-    """Title of a page: its first heading."""
-    with suppress(OSError):
-        for line in path.read_text("utf-8").splitlines():
-            if line.startswith("# "):
-                return line.removeprefix("# ").strip()
-    return path.stem
+    heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+    title = path.stem if heading is None else heading[1]
+    return f"{_HEAD}<title>{escape(title)}</title>\n{body}"
 
 
 def show_file(path: str | Path) -> None:

@@ -557,12 +557,6 @@ def _plot_frc(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
     return replace(plot, lines=(*plot.lines, line))
 
 
-def _per_um(whole: FrcReport) -> float:
-    """Pixels in a µm; 1 where nothing is calibrated."""
-    pixel = whole.pixel_size_nm
-    return 1000.0 / float(np.sqrt(np.prod(pixel))) if pixel else 1.0
-
-
 def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
     """All blocks with their place, and the curve of the whole field."""
     report = outcome.blocks
@@ -582,18 +576,18 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
         }
     }
     if outcome.whole is not None:
-        curve = outcome.whole.result
-        per = "µm⁻¹" if outcome.whole.pixel_size_nm else "px⁻¹"
+        curve, pixel = outcome.whole.result, outcome.whole.pixel_size_nm
+        per = "µm⁻¹" if pixel else "px⁻¹"
+        per_px = 1000.0 / float(np.sqrt(np.prod(pixel))) if pixel else 1.0
         curves["whole field"] = {
-            f"frequency ({per})": curve.frequency_per_px * _per_um(outcome.whole),
+            f"frequency ({per})": curve.frequency_per_px * per_px,
             "FRC": curve.correlation,
             **{f"threshold {name}": level for name, level in curve.thresholds.items()},
         }
         if outcome.alone is not None:
             found_alone = outcome.alone.result
             curves["decorrelation"] = {
-                f"frequency ({per})": found_alone.frequency_per_px
-                * _per_um(outcome.whole),
+                f"frequency ({per})": found_alone.frequency_per_px * per_px,
                 "unfiltered": found_alone.correlation,
                 "filtered": found_alone.filtered,
             }

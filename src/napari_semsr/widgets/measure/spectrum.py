@@ -55,22 +55,6 @@ _LEAST_RADIUS_PX = 6
 _COLOUR = "#ffd400"
 
 
-def _beside(image: Micrograph, shape: tuple[int, int], place: int = 1) -> Micrograph:
-    """Grid of a plane as large as an image, to its right."""
-    pitch = tuple(
-        p * n / m for p, n, m in zip(image.scale, image.shape, shape, strict=True)
-    )
-    y, x = image.origin
-    origin = (y, x + place * _GAP * image.shape[1] * image.scale[1])
-    size = {"pixel_size_nm": pitch} if image.pixel_size_nm else {"spacing_px": pitch}
-    return image.replace(
-        data=np.broadcast_to(np.float32(0), shape),
-        origin=origin,
-        provenance=derived_from("spectrum", {}, image=image),
-        **size,
-    )
-
-
 def ring_periods(image: Micrograph) -> list[float]:
     """Up to three round periods that a spectrum can show, the finest first.
 
@@ -85,25 +69,33 @@ def ring_periods(image: Micrograph) -> list[float]:
 
 
 def _add_spectrum_layer(
-    viewer: "napari.viewer.Viewer",
-    image: Micrograph,
-    plane: NDArray[Any],
-    *,
-    place: int = 1,
+    viewer: "napari.viewer.Viewer", image: Micrograph, plane: NDArray[Any], place: int
 ) -> Any:
     """Show a centred log power spectrum of an image, or of a part, beside it.
 
-    `plane` (Y, X); gives the layer; its metadata hold the frequency of one pixel.
+    It is as large as the image, and of several the one at this `place`. `plane` (Y, X);
+    gives the layer; its metadata hold the frequency of one pixel.
     """
-    pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
-    step = tuple(1.0 / (n * p) for n, p in zip(plane.shape, pitch, strict=True))
-    per = "nm" if image.pixel_size_nm is not None else "px"
-    grid = _beside(image, (plane.shape[0], plane.shape[1]), place)
-    grid = grid.replace(look=spectrum_look(plane))
+    calibrated = image.pixel_size_nm is not None
+    pitch = tuple(
+        p * n / m for p, n, m in zip(image.scale, image.shape, plane.shape, strict=True)
+    )
+    y, x = image.origin
+    size: Any = {"pixel_size_nm" if calibrated else "spacing_px": pitch}
+    grid = image.replace(
+        data=plane,
+        look=spectrum_look(plane),
+        origin=(y, x + place * _GAP * image.shape[1] * image.scale[1]),
+        provenance=derived_from("spectrum", {}, image=image),
+        **size,
+    )
     name = result_name(viewer, image.name, "spectrum")
     keywords = layer_keywords(grid, name=name)
+    own = image.scale if calibrated else (1.0, 1.0)
     keywords["metadata"]["spectrum"] = {
-        f"frequency_step_per_{per}": step,
+        f"frequency_step_per_{'nm' if calibrated else 'px'}": tuple(
+            1.0 / (n * p) for n, p in zip(plane.shape, own, strict=True)
+        ),
         "quantity": "log10 power",
     }
     return viewer.add_image(plane, **keywords)
@@ -284,7 +276,7 @@ class SpectrumPanel(Panel):
         for place, ((of, image, part), plane) in enumerate(laid, start=1):
             with self.in_place(of) as earlier:
                 yield from self.take_away(earlier)
-                layer = _add_spectrum_layer(self.viewer, image, plane, place=place)
+                layer = _add_spectrum_layer(self.viewer, image, plane, place)
                 yield
                 if self.rings.value:
                     _add_rings(self.viewer, part, layer)
