@@ -1,6 +1,6 @@
 """The window *Superlens SEM*: all steps in their order, each ready to run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base import (
+    ASIDE,
     VERB_PANELS,
     FoldingRow,
     Panel,
@@ -38,21 +39,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PanelPlace:
-    """Where a panel is, which is imported when it is first shown."""
-
-    title: str  # of the button that chooses it, short
-    place: str  # module behind `napari_semsr.widgets`, and class
-
-
-@dataclass(frozen=True, slots=True)
 class WorkStep:
     """What is done together, in one of several panels."""
 
     key: str
     title: str  # of its button, short: several stand in 320 px
     hint: str  # one line
-    panels: tuple[PanelPlace, ...]  # the first is shown first
+    # by the titles of the buttons that choose them, short: module behind
+    # `napari_semsr.widgets`, imported when it is first shown, and class
+    panels: Mapping[str, str]
     images: int = 0  # Next passes it over where fewer are open
 
 
@@ -90,7 +85,7 @@ SAMPLES = (
     ),
 )
 
-FRAMES = PanelPlace("Frames", "stitch.panel:StitchMosaicPanel")
+FRAMES = "Frames"
 """Where the steps begin when frames are open."""
 
 STEPS = (
@@ -98,53 +93,50 @@ STEPS = (
         "open",
         "Open",
         "Open an image, or join frames to a mosaic.",
-        (
-            PanelPlace("Image", "open_mosaic:OpenMosaicPanel"),
-            FRAMES,
-            PanelPlace("Crop", "crop:CropPanel"),
-        ),
+        {
+            "Image": "open_mosaic:OpenMosaicPanel",
+            FRAMES: "stitch.panel:StitchMosaicPanel",
+            "Crop": "crop:CropPanel",
+        },
     ),
     WorkStep(
         "register",
         "Register",
         "Bring a mosaic onto the SEM image of its place.",
-        (PanelPlace("Register to SEM", "register.panel:RegisterPanel"),),
+        {"Register to SEM": "register.panel:RegisterPanel"},
         images=2,
     ),
     WorkStep(
         "enhance",
         "Enhance",
         "Take blur and noise away.",
-        (
-            PanelPlace("Network", "enhance.panel:EnhancePanel"),
-            PanelPlace("Classical", "restore:RestorePanel"),
-            PanelPlace("Train", "train.panel:TrainPanel"),
-        ),
+        {
+            "Network": "enhance.panel:EnhancePanel",
+            "Classical": "restore:RestorePanel",
+            "Train": "train.panel:TrainPanel",
+        },
     ),
     WorkStep(
         "measure",
         "Measure",
         "Measure resolution and sharpness.",
-        (
-            PanelPlace("FRC map", "measure.frc_map:FrcMapPanel"),
-            PanelPlace("Spectrum", "measure.spectrum:SpectrumPanel"),
-            PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
-            PanelPlace("Line profile", "measure.profile:ProfilePanel"),
-            PanelPlace("Error map", "measure.verb_panel:ErrorMapPanel"),
-            PanelPlace("Trust", "measure.verb_panel:TrustPanel"),
-            PanelPlace("Gaps", "measure.gaps:GapsPanel"),
-            *(PanelPlace(title, place) for title, place in VERB_PANELS.items()),
-            PanelPlace("Judge by SEM", "register.judge:JudgePanel"),
-        ),
+        {
+            "FRC map": "measure.frc_map:FrcMapPanel",
+            "Spectrum": ASIDE["Spectrum"],
+            "Metrics": "measure.metrics:MetricsPanel",
+            "Line profile": "measure.profile:ProfilePanel",
+            "Error map": ASIDE["Error map"],
+            "Trust": ASIDE["Trust"],
+            "Gaps": "measure.gaps:GapsPanel",
+            **VERB_PANELS,
+            "Judge by SEM": "register.judge:JudgePanel",
+        },
     ),
     WorkStep(
         "save",
         "Save",
         "Keep layers, figures and the project; do the same with a whole folder.",
-        (
-            PanelPlace("Save", "project:SavePanel"),
-            PanelPlace("Batch", "batch:BatchPanel"),
-        ),
+        {"Save": "project:SavePanel", "Batch": ASIDE["Batch"]},
     ),
 )
 
@@ -254,9 +246,10 @@ class StepPage(QWidget):
     def __init__(self, viewer: "napari.viewer.Viewer", step: WorkStep) -> None:
         super().__init__()
         self.step = step
-        self.panels: dict[PanelPlace, Panel] = {}
+        self.panels: dict[str, Panel] = {}  # that were shown, by their titles
         self._viewer = viewer
-        texts = [(item.title, f"{step.title}: {item.title}") for item in step.panels]
+        self.titles = list(step.panels)
+        texts = [(title, f"{step.title}: {title}") for title in self.titles]
         self.kinds = ButtonRow(texts)
         self.kinds.chosen.connect(self._choose)
         self.stack = QStackedLayout()
@@ -271,31 +264,32 @@ class StepPage(QWidget):
         shown = self.stack.currentWidget()
         return shown if isinstance(shown, Panel) else None
 
-    def show_kind(self, kind: PanelPlace | None = None) -> None:
+    @property
+    def kind(self) -> str | None:
+        """Title of the panel that is shown; None before the first."""
+        found = (title for title, panel in self.panels.items() if panel is self.panel)
+        return next(found, None)
+
+    def show_kind(self, title: str | None = None) -> None:
         """Show a panel; without a choice the one that was shown last."""
-        if kind is None:
+        if title is None:
             if self.panel is not None:
                 return
-            kind = self.step.panels[0]
-        if kind not in self.panels:
-            panel = self.panels[kind] = make_panel(self._viewer, kind.place)
+            title = self.titles[0]
+        if title not in self.panels:
+            panel = make_panel(self._viewer, self.step.panels[title])
+            self.panels[title] = panel
             self.stack.addWidget(panel)
             panel.ran.connect(self._note_run)
-        self.stack.setCurrentWidget(self.panels[kind])
-        self.kinds.check(self.step.panels.index(kind))
+        self.stack.setCurrentWidget(self.panels[title])
+        self.kinds.check(self.titles.index(title))
         self.moved.emit()
 
     def _choose(self, number: int) -> None:
-        self.show_kind(self.step.panels[number])
+        self.show_kind(self.titles[number])
 
     def _note_run(self) -> None:
         self.ran.emit(self.step.key)
-
-    @property
-    def kind(self) -> PanelPlace | None:
-        """Which panel is shown; None before the first."""
-        found = [kind for kind, panel in self.panels.items() if panel is self.panel]
-        return found[0] if found else None
 
 
 class StepsWindow(QWidget):
@@ -359,17 +353,19 @@ class StepsWindow(QWidget):
     def show_panel(self, title: str) -> Panel | None:
         """Show a panel of a title, wherever it is; None where no step has it."""
         for number, page in enumerate(self.pages):
-            for kind in page.step.panels:
-                if kind.title == title:
-                    page.show_kind(kind)
-                    self.show_step(number)
-                    return page.panel
+            if title in page.titles:
+                page.show_kind(title)
+                self.show_step(number)
+                return page.panel
         return None
 
     def state(self) -> dict[str, Any]:
         """Say which step is shown, in each that was shown which panel, what is done."""
-        kinds = {page.step.key: page.kind for page in self.pages}
-        shown = {key: kind.place for key, kind in kinds.items() if kind is not None}
+        shown = {
+            page.step.key: page.step.panels[page.kind]
+            for page in self.pages
+            if page.kind is not None
+        }
         done = sorted(self._ran)
         return {"step": self.page.step.key, "panels": shown, "done": done}
 
@@ -377,7 +373,8 @@ class StepsWindow(QWidget):
         """Show what `state` said; what is there no more is passed over."""
         panels = state.get("panels") or {}
         for page in self.pages:
-            names = {kind.place.partition(":")[2]: kind for kind in page.step.panels}
+            places = page.step.panels.items()
+            names = {place.partition(":")[2]: title for title, place in places}
             # a project may be older than the module that has the panel now
             name = str(panels.get(page.step.key)).partition(":")[2]
             if name in names:
