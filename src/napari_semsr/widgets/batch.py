@@ -80,7 +80,7 @@ class BatchPanel(Panel):
         )
         self.plan_note = RichLabel()
         self.steps_button = push_button(
-            "Save the steps\N{HORIZONTAL ELLIPSIS}",
+            "Save the steps…",
             self.save_steps,
             "Write the steps, images and output folder into a file for semsr batch.",
         )

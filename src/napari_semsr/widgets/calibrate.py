@@ -413,7 +413,7 @@ class CalibrateGroup(Form):
         )
         self.grating = RichLabel()
         self.save_button = push_button(
-            "Save calibration\N{HORIZONTAL ELLIPSIS}",
+            "Save calibration…",
             self.save,
             "Write pixel size, skew and distortion with their errors, as Stitch mosaic "
             "takes them.",

@@ -8,10 +8,9 @@ import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer, Shapes
 
-from napari_semsr.core import Job, Micrograph, ShapeError, figures_of
+from napari_semsr.core import Job, Micrograph, ShapeError, figures_of, spell_shape
 from napari_semsr.jobs import CROP, CropOptions, Cropped
 from napari_semsr.widgets.base import (
-    TIMES,
     Form,
     OptionsForm,
     Outcome,
@@ -186,8 +185,7 @@ class CropPanel(Panel):
         for source in shown:
             source.visible = False
         self.history.note_added(f"crop of {layer.name}", added, shown)
-        rows, columns = made.shape
-        said = f"Cut {layer.name} to {rows} {TIMES} {columns} px."
+        said = f"Cut {layer.name} to {spell_shape(made.shape)}."
         if like is None and made.area == (0, 0, *layer.data.shape[-2:]):
             said = f"Copied {layer.name}: it has no empty places."
         figures = figures_of(made)

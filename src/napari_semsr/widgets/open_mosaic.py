@@ -9,11 +9,16 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, FileEdit, SpinBox
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import Acquisition, OptionError, PixelSize, spell_pixel_size
+from napari_semsr.core import (
+    Acquisition,
+    OptionError,
+    PixelSize,
+    spell_pixel_size,
+    spell_shape,
+)
 from napari_semsr.io import ROWS_KEY, ReadOptions, holds_frames, own_name
 from napari_semsr.jobs import INFO, StitchFolderOptions
 from napari_semsr.widgets.base import (
-    TIMES,
     Form,
     Opened,
     OptionsForm,
@@ -194,13 +199,12 @@ class OpenMosaicPanel(Panel):
         facts = self.facts = dict(description.facts)
         self._described = Path(description.path)
         self._show_datasets(facts)
-        shape = f" {TIMES} ".join(str(n) for n in facts.get("shape") or ())
         size = facts.get("pixel_size_nm")
         self.pixel_size.value = (
             None if size is None else (float(size[0]), float(size[1]))
         )
         lines = [
-            f"{shape} px, {facts.get('dtype')}",
+            f"{spell_shape(facts.get('shape') or ())}, {facts.get('dtype')}",
             f"Pixel size in the file: {spell_pixel_size(self.pixel_size.value)}",
         ]
         if facts.get("vendor"):
@@ -321,9 +325,8 @@ class OpenMosaicPanel(Panel):
             self.shown.metadata[ROWS_KEY] = round(guess * share)
         if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown
-        rows, columns = opened.micrograph.shape
+        shape = spell_shape(opened.micrograph.shape)
         size = spell_pixel_size(opened.micrograph.pixel_size_nm)
         self.show_status(
-            f"Opened {name}: {rows} {TIMES} {columns} px, "
-            f"pixel size {size}.{mixed_text(self.viewer)}"
+            f"Opened {name}: {shape}, pixel size {size}.{mixed_text(self.viewer)}"
         )

@@ -33,7 +33,7 @@ class PlacementRows:
         self._asked = True
         self._kinds = (
             otherwise,
-            ("by a stored transform \N{HORIZONTAL ELLIPSIS}", _STORED),
+            ("by a stored transform …", _STORED),
         )
         self.placed = ComboBox(
             name="placed", label=label, tooltip=tooltip, choices=self._kinds

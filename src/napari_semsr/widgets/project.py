@@ -40,7 +40,7 @@ _NO_PROJECT = (
     "No project is open. A project is a folder NAME.semsr that keeps every layer, how "
     "it is shown, and the settings of the panels; it is saved as you go on."
 )
-_NEW = "Save all into a project\N{HORIZONTAL ELLIPSIS}"
+_NEW = "Save all into a project…"
 
 
 _PAPER = "paper"
@@ -70,12 +70,12 @@ class SavePanel(Panel):
             choices=_recent_choices,
         )
         self.open_button = push_button(
-            "Open project\N{HORIZONTAL ELLIPSIS}",
+            "Open project…",
             self.open_project,
             "Open a folder NAME.semsr in place of what is open.",
         )
         self.new_button = push_button(
-            "Save as another project\N{HORIZONTAL ELLIPSIS}",
+            "Save as another project…",
             self.new_project,
             "Save all into another folder NAME.semsr, and go on with that.",
         )
@@ -84,7 +84,7 @@ class SavePanel(Panel):
         self.made_list.setFixedHeight(_LIST_HEIGHT)
         elide_items(self.made_list)
         self.layer_button = push_button(
-            "Save layer\N{HORIZONTAL ELLIPSIS}",
+            "Save layer…",
             self.save_layer,
             "Save the layer that is chosen in a format of your choice.",
         )
@@ -95,7 +95,7 @@ class SavePanel(Panel):
             "whether it is the same; nothing is changed.",
         )
         self.folder_button = push_button(
-            "Do the same to a folder\N{HORIZONTAL ELLIPSIS}",
+            "Do the same to a folder…",
             self.do_the_same,
             "Do the steps that the chosen layer was made by to every image of a folder "
             "or a table.",
@@ -112,12 +112,12 @@ class SavePanel(Panel):
         )
         self.paper = OptionsForm(FigureOptions)
         self.figure_button = push_button(
-            "Save figure\N{HORIZONTAL ELLIPSIS}",
+            "Save figure…",
             self.save_figure,
             "Save a picture with scale bar, which says when a network made the image.",
         )
         self.page_button = push_button(
-            "Save report\N{HORIZONTAL ELLIPSIS}",
+            "Save report…",
             self.save_report,
             "Measure all images that are visible, and write a page to print: pictures, "
             "numbers with their methods, text for a Methods section.",

@@ -43,7 +43,6 @@ from .manual import (
 )
 from .panel import (
     DASH as DASH,
-    SIGMA as SIGMA,
     TIMES as TIMES,
     Panel as Panel,
     Work as Work,

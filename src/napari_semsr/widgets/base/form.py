@@ -129,7 +129,7 @@ class Form(QWidget):
             fold_text(native)
             grows = QSizePolicy.Policy.Ignored  # its text breaks where it must
         if isinstance(control, FileEdit):  # "Choose directory" leaves no room for one
-            control.choose_btn.text = "Choose\N{HORIZONTAL ELLIPSIS}"
+            control.choose_btn.text = "Choose…"
             control.choose_btn.changed.disconnect()  # it begins where napari was called
             control.choose_btn.changed.connect(partial(_choose, control))
         native.setSizePolicy(grows, native.sizePolicy().verticalPolicy())

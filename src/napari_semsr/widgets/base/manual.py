@@ -52,7 +52,7 @@ def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
         return ()
     found = []
     for heading in re.findall(r"^### +(.+)$", text, re.MULTILINE):
-        parts = map(re.escape, heading.split("\N{HORIZONTAL ELLIPSIS}"))
+        parts = map(re.escape, heading.split("…"))
         pattern = re.compile(".+?".join(parts), re.DOTALL)
         found.append((pattern, f"{_TROUBLES}#{slug(heading)}"))
     return tuple(found)

@@ -184,7 +184,6 @@ _RUNNING = "A job is running; cancel it first."
 _PAGES = {"Page for a browser (*.html)": ".html"}
 _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
 _PICTURES = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
-_DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], Parts]
 _Begin = Callable[[], Parts]
@@ -226,17 +225,17 @@ class FindingsBar(FoldingRow):
             "Copy the numbers, ready to be pasted into a spreadsheet.",
         )
         self.save_button = push_button(
-            f"Save numbers{_DOTS}",
+            "Save numbers…",
             self.save_numbers,
             "Save the numbers, and all curves of the plot, as a CSV table with units.",
         )
         self.plot_button = push_button(
-            f"Save plot{_DOTS}",
+            "Save plot…",
             self.save_plot,
             "Save the plot on white, as PNG with 300 dpi or as SVG.",
         )
         self.page_button = push_button(
-            f"Report{_DOTS}",
+            "Report…",
             panel.report_found,
             "Measure the layers anew, by all that tells of them, and write a page to "
             "print: pictures, numbers with their methods, text for a Methods section.",
@@ -390,7 +389,7 @@ class Panel(QWidget):
         said = (
             "Save the layer that was made here, as it is, in a format of your choice."
         )
-        self.save_button = push_button(f"Save{_DOTS}", self.save, said)
+        self.save_button = push_button("Save…", self.save, said)
         self.save_button.setVisible(False)
         said = (
             f"The manual on this panel ({HELP}).\n{HIDE} hides and shows what it made, "
@@ -1169,7 +1168,6 @@ class Panel(QWidget):
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 DASH = "\N{EN DASH}"
-SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 
 
 _LARGE = 20  # points of the number of a result; chosen: twice those of other text

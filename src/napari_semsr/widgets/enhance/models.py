@@ -65,7 +65,6 @@ MODEL_FILES = "Models (*.safetensors *.onnx *.zip *.pth)"
 """What a dialog looks for."""
 
 _TOLERANCE = 0.001
-_DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _CHECKED = "models.md#does-it-show-what-is-there"
 _CHOICE = '<a href="which-model.md">Which model for which image</a>'
 _IMAGES = {"held_out": "real images that it had not seen", "drawn": "drawn samples"}
@@ -189,7 +188,7 @@ class ModelChooser(Form):
         )
         self.text, self.details = RichLabel(), RichLabel()
         told = "What it was trained on, its limits and its licence."
-        text = f"Check this model{_DOTS}"
+        text = "Check this model…"
         said = "Ask it for discs that are put into images and taken out of them."
         buttons = [] if check is None else [push_button(text, check, said)]
         self.more = Folded("More", told, self.details, *buttons)

@@ -483,7 +483,6 @@ class Advanced(_Apart):
         return ClusterOptions(scheduler=typed or None)
 
 
-_DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _MAPS = {"misfit": "map of the misfit", "trust": "map of the likely error"}
 _OFF, _FOUND = "off", "found"
 _BEFORE_REGISTERED = (
@@ -609,7 +608,7 @@ class EnhancePanel(Panel):
         self._shown: tuple[Any, Any] = None, None  # options as read, and as they were
         self._ticks = {"misfit": self.misfit, "trust": self.trust}
         said = "Ask how far a result that is there may be off, and where."
-        self.ask_button = push_button(f"Trust{_DOTS}", self._ask_trust, said)
+        self.ask_button = push_button("Trust…", self._ask_trust, said)
         choices = Form(self.whole, *self._ticks.values())
         where = Form(self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_semsr.core import figures_of, run
+from napari_semsr.core import figures_of, run, spell_shape
 from napari_semsr.jobs import HISTOGRAM, METRICS
-from napari_semsr.widgets.base import TIMES
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
@@ -55,9 +54,8 @@ class MetricsPanel(TruthPanel):
         if levels.emd is not None:
             row["distance (grey levels)"] = levels.emd
         parts = largest_part(region, *found.images)
-        rows, columns = parts[0].shape
         figures = figures_of(run(METRICS.job(*parts, options=how)))
-        row["rectangle"] = f"{rows} {TIMES} {columns} px"
+        row["rectangle"] = spell_shape(parts[0].shape)
         for label, figure in figures.items():
             if label != "Data range":
                 row[f"{label} ({figure.unit})" if figure.unit else label] = figure.value

@@ -24,9 +24,10 @@ from napari_semsr.core import (
     in_figures,
     read_box,
     run,
+    spell_shape,
 )
 from napari_semsr.jobs import cut_gaps
-from napari_semsr.widgets.base import TIMES, Columns, Panel
+from napari_semsr.widgets.base import Columns, Panel
 from napari_semsr.widgets.layers import (
     drawn_layers,
     grey_layers,
@@ -259,8 +260,7 @@ def read_pair(
 
 def say_part(part: Micrograph) -> str:
     """Say that only this part was measured."""
-    rows, columns = part.shape
-    return f"in the largest gap-free rectangle, {rows} {TIMES} {columns} px"
+    return f"in the largest gap-free rectangle, {spell_shape(part.shape)}"
 
 
 def show_outline(

@@ -44,7 +44,6 @@ from napari_semsr.widgets.register.panel import (
 if TYPE_CHECKING:
     import napari.viewer
 
-_DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _PAGES = {"Report (*.html)": ".html"}
 
 
@@ -95,7 +94,7 @@ class JudgePanel(Panel):
             "Show the page in the web browser; it needs no network.",
         )
         self.keep_button = push_button(
-            f"Save report{_DOTS}",
+            "Save report…",
             self.save_report,
             "Keep the page, and beside it a .json with every number.",
         )
@@ -193,7 +192,7 @@ class JudgePanel(Panel):
         self.show_result(
             figures_of(result),
             f"Judged {result.optical} by {result.sem}. The report, with the pictures, "
-            f"is gone when napari is closed: Save report{_DOTS} keeps it.",
+            "is gone when napari is closed: Save report… keeps it.",
             curves={
                 f"{item.name} and SEM": {
                     "frequency (1/px)": item.frc.frequency_per_px,

@@ -139,10 +139,10 @@ class LandmarkControls(Form):
             "Undo", self.undo, "Take the last mark away, in the image that has it."
         )
         self.load_button = push_button(
-            f"Load{_DOTS}", self.load, "Read pairs of places from a CSV table."
+            "Load…", self.load, "Read pairs of places from a CSV table."
         )
         self.save_button = push_button(
-            f"Save marks{_DOTS}", self.save, "Write the pairs as a CSV table in nm."
+            "Save marks…", self.save, "Write the pairs as a CSV table in nm."
         )
         self.note = RichLabel()
         buttons = (self.add_button, self.undo_button, self.load_button)
@@ -546,7 +546,6 @@ class OverlayControls(CompareControls):
 
 
 _TITLE = "Register to SEM"
-_DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _TRANSFORMS = {"Transform (*.json)": ".json"}
 _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
 _GOOD, _BAD = "#1e90ff", "#e05d44"  # neither is a colour of the overlay
@@ -593,7 +592,7 @@ class RegisterPanel(Panel):
             self, self._images, lambda: self.form.values()["model"], self._show_rows
         )
         self.apply_button = push_button(
-            f"Apply a transform{_DOTS}",
+            "Apply a transform…",
             self.apply,
             "Take a map that was saved before, for these layers or for others of the "
             "same area, such as an enhanced mosaic; nothing is searched.",
@@ -623,12 +622,12 @@ class RegisterPanel(Panel):
 
     def _build_results(self) -> None:
         self.transform_button = push_button(
-            f"Save transform{_DOTS}",
+            "Save transform…",
             self.save_transform,
             "Keep the map from the moving to the fixed image, with its error, as JSON.",
         )
         self.pairs_button = push_button(
-            f"Cut pairs from here{_DOTS}",
+            "Cut pairs from here…",
             self.cut_pairs,
             "Cut patches that both layers show into a store that Train learns from.",
         )

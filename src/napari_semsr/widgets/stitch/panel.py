@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
     MOST_DISTORTION,
+    SIGMA,
     Acquisition,
     FloatArray,
     Job,
@@ -22,6 +23,7 @@ from napari_semsr.core import (
     figures_of,
     parse_pixel_size,
     spell_pixel_size,
+    spell_shape,
 )
 from napari_semsr.io import (
     FOLDER_KEY,
@@ -44,7 +46,6 @@ from napari_semsr.reporting import draw_offsets
 from napari_semsr.stitching import UnplacedError
 from napari_semsr.widgets.base import (
     COLOURS,
-    SIGMA,
     TIMES,
     Columns,
     Folded,
@@ -318,8 +319,8 @@ class StitchMosaicPanel(Panel):
                         *_DISTORTIONS,
                     )
                     share = f"{100 * bent.amount:.3g} {PLUS_MINUS} {100 * bent.sd:.2g}"
-                    field = f" {TIMES} ".join(map(str, bent.shape))
-                    said += f"; distortion {share} % at the rim of {field} px"
+                    field = spell_shape(bent.shape)
+                    said += f"; distortion {share} % at the rim of {field}"
         self.calibrated.setText(said)
         self.pixel_size.setEnabled(not said)
         self.pixel_size.value = size
@@ -701,9 +702,9 @@ def _draw_stage(axes: "Axes", made: StitchedFile) -> None:
 
 def scan_facts(acquisition: Acquisition) -> str:
     """Say what a scan is."""
-    (rows, columns), kind = acquisition.frame_shape, acquisition.dtype
+    shape, kind = spell_shape(acquisition.frame_shape), acquisition.dtype
     lines = [
-        f"{len(acquisition)} frames of {rows} {TIMES} {columns} px, {kind}",
+        f"{len(acquisition)} frames of {shape}, {kind}",
         f"Pixel size: {spell_pixel_size(acquisition.pixel_size_nm)}",
     ]
     grid = acquisition.grid

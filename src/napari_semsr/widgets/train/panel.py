@@ -619,9 +619,7 @@ class TrainPanel(Panel):
         self._left = False
         self._clock = new_timer(self, self.view.poll, _POLL_MS)
         said = "Make a sharp layer worse as an instrument would, to learn from the two."
-        self.degrade_button = push_button(
-            "Degrade a layer\N{HORIZONTAL ELLIPSIS}", self._show_degrade, said
-        )
+        self.degrade_button = push_button("Degrade a layer…", self._show_degrade, said)
         self.add_group("Pairs", self.pairs, self.degrade_button)
         self.add_group("Recipe", self.recipe)
         told = "Side of the patches and place of the run; few runs need them."
