@@ -147,7 +147,6 @@ class BatchPanel(Panel):
     # -- the steps of a layer --------------------------------------------------
 
     def _with_steps(self) -> list[Layer]:
-        """List the layers that were made by steps of one image each."""
         images = image_layers(self.viewer)
         return [layer for layer in images if verbs_of_layer(layer)]
 

@@ -347,7 +347,6 @@ class CalibrateGroup(Form):
         self._show_size(layer.value)
 
     def _build_line(self) -> list[Any]:
-        """Build the controls of a line whose length is known."""
         self.distance = FloatSpinBox(
             name="distance",
             label="Known distance",
@@ -393,7 +392,6 @@ class CalibrateGroup(Form):
         ]
 
     def _build_grating(self) -> list[Any]:
-        """Build the controls of a grating whose period is known."""
         self.pitch = FloatSpinBox(
             name="pitch",
             label="Grating period (nm)",

@@ -258,7 +258,6 @@ class _Blend:
 
 
 def _stores_of(source: Layer | None) -> list[str]:
-    """List the stores that a layer is drawn from."""
     about = {} if source is None else source.metadata
     own = [str(about[STORE_KEY])] if about.get(STORE_KEY) else []
     return [*own, *about.get(DRAWN_KEY, ())]
@@ -317,7 +316,6 @@ class CompareControls(Form):
         self._show_strength()
 
     def _make_controls(self) -> None:
-        """Make the rows."""
         panel, viewer = self._panel, self._viewer
         both: dict[str, Any] = {"layers": lambda: image_layers(viewer)}
         self.left = panel.new_layer_box(

@@ -56,7 +56,6 @@ class DemoOutcome:
 
 
 def _demonstrate(folder: Path, options: DemoOptions) -> Job[DemoOutcome]:
-    """Run the demonstration, and open its images."""
     made = yield from DEMO.job(folder=folder, options=options)
     return DemoOutcome(
         made,

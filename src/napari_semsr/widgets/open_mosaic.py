@@ -186,7 +186,6 @@ class OpenMosaicPanel(Panel):
         self.look_up("Look into file", work, self._show_facts)
 
     def _show_datasets(self, facts: dict[str, Any]) -> None:
-        """Offer the datasets of a file that holds several."""
         told = facts.get("metadata") or {}
         names = list(told.get("datasets") or ())
         with self.dataset.changed.blocked():

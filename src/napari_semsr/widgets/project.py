@@ -380,7 +380,6 @@ class SavePanel(Panel):
             raise OptionError(msg)
 
     def _show_paper(self, _: object = None) -> None:
-        """Show what a figure for a paper asks for."""
         self.paper.setVisible(self.extent.value == _PAPER)
 
     # -- steps back ------------------------------------------------------------

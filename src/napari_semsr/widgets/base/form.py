@@ -350,7 +350,6 @@ class OptionsForm(Form):
         return all(self._controls[other].value in allowed for other, allowed in when)
 
     def _show_parts(self, _: object = None) -> None:
-        """Show the rows that matter."""
         for name in self._when:
             self.show_row(name, self._has_part(name))
 

@@ -136,7 +136,6 @@ class UndoList:
             self._quiet = before
 
     def _put_back(self, layer: "Layer", index: int) -> None:
-        """Give a layer its place in the list again."""
         viewer = self._viewer()
         if viewer is not None:
             viewer.layers.insert(min(index, len(viewer.layers)), layer)

@@ -413,7 +413,6 @@ class Panel(QWidget):
         return foot
 
     def _bind_keys(self) -> None:
-        """Let keys do what the buttons do."""
         bind_key(self, RUN, self.run_button.click)
         bind_key(self, RUN.replace("Return", "Enter"), self.run_button.click)
         bind_key(self, HELP, self.show_help)
@@ -714,7 +713,6 @@ class Panel(QWidget):
         return [item for item in chosen if item.ndim > 2]
 
     def _show_plane(self, _: object = None) -> None:
-        """Say which plane of a stack is taken."""
         stacks = self._stacks()
         if self.all_planes is not None:
             self.all_planes.native.setVisible(bool(stacks))
@@ -922,7 +920,6 @@ class Panel(QWidget):
             self.start(make, self._show_report, "Report")
 
     def _show_report(self, made: ReportMade) -> None:
-        """Open the page, and say where it is."""
         show_file(made.path)
         refused = f" {made.refused} measures were refused, with reasons."
         self.notify(
@@ -1057,7 +1054,6 @@ class Panel(QWidget):
             self.show_status("Cancelling after this step …")
 
     def _finish(self, show: _Show, value: Any, *, is_run: bool) -> Iterator[None]:
-        """Show a result."""
         self._show_buttons()
         with self.told():
             yield from self._in_parts(partial(show, value))

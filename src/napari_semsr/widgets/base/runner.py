@@ -155,7 +155,6 @@ class _Run:
         _queue().ended.emit(self)
 
     def _hear(self, warning: str) -> None:
-        """Pass a warning on, once in a run."""
         if warning not in self._heard:
             self._heard.add(warning)
             _queue().warned.emit(self, warning)

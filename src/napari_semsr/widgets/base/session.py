@@ -375,7 +375,6 @@ class Session(QObject):
             self._write()
 
     def _bring_all(self, left: list[tuple[Layer, _Bring]]) -> Job[Callable[[], None]]:
-        """Bring pixels into the project."""
         done = []
         for number, (layer, bring) in enumerate(left):
             yield Progress(number, len(left), f"saving {layer.name}")
@@ -704,7 +703,6 @@ def _keep_pen(layer: Shapes | Points, kept: dict[str, Any]) -> None:
 
 
 def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
-    """Read camera, axes, scale bar and the chosen layer."""
     active = viewer.layers.selection.active
     state: dict[str, Any] = plain(
         {

@@ -715,7 +715,6 @@ class EnhancePanel(Panel):
         return self.model.card.get("architecture") == _TELLS_APART
 
     def _check_model(self) -> None:
-        """Open the panel that checks models, with the chosen one."""
         panel: Any = open_panel(self.viewer, "Check model")
         panel.model.show_model(self.model.value)
 
@@ -750,7 +749,6 @@ class EnhancePanel(Panel):
         return typed_store(self.output, stack=self.takes_stack())
 
     def _result_name(self, micrograph: Micrograph, card: dict[str, Any]) -> str:
-        """Name what a model makes of an image."""
         model = str(card.get("name") or Path(self.model.value or "").stem)
         return result_name(self.viewer, micrograph.name, model)
 
@@ -768,7 +766,6 @@ class EnhancePanel(Panel):
         return options
 
     def _show_options(self, options: EnhanceOptions) -> None:
-        """Type options into the form."""
         shown = options.model_dump()
         self.form.set_values(**{name: shown[name] for name in self.form.names})
         self.sharpen.choose(options.blur_px)
@@ -898,7 +895,6 @@ class EnhancePanel(Panel):
         yield from self._show_maps(enhanced)
 
     def _show_maps(self, enhanced: "EnhancedOutcome") -> Iterator[None]:
-        """Add the maps, in the place of earlier ones, and write the figures."""
         outcome = enhanced.written
         for kind, opened in enhanced.maps.items():
             assert self.live is not None  # noqa: S101 - it was drawn

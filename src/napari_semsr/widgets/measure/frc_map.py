@@ -600,7 +600,6 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
 
 
 def _regions_table(outcome: FrcOutcome) -> Mapping[str, Columns]:
-    """Sum up the blocks of each region."""
     if not outcome.regions:
         return {}
     found = outcome.blocks.result

@@ -527,7 +527,6 @@ def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _curves(profiles: Profiles) -> Mapping[str, Columns]:
-    """Curves as columns."""
     curves: dict[str, Columns] = {}
     x, y = PROFILE.curves[0].axes(profiles.unit)
     for number, one in enumerate(profiles.layers, start=1):

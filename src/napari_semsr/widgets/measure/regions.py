@@ -125,7 +125,6 @@ def _drawn(panel: Panel, layer: Any, scale: FloatArray) -> Iterator[Region]:
 
 
 def _labelled(panel: Panel, layer: Labels, scale: FloatArray) -> Sequence[Region]:
-    """Give the labels of the plane that is shown."""
     data = layer.data[0] if layer.multiscale else layer.data
     plane = np.asarray(data[plane_at(layer, panel.viewer.dims)])
     linear, shift = shown_by(layer)

@@ -102,7 +102,6 @@ def _add_spectrum_layer(
 
 
 def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) -> None:
-    """Draw rings of round periods onto a spectrum layer."""
     periods = ring_periods(image)
     if not periods:
         return

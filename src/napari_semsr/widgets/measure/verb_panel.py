@@ -175,7 +175,6 @@ class VerbPanel(Panel):
         return lambda: grey_layers(self.viewer)
 
     def _ask_place(self) -> Form:
-        """Ask where the result goes."""
         self.output = store_edit()
         self.replace = CheckBox(
             name="replace",

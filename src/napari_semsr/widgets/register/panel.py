@@ -537,7 +537,6 @@ class OverlayControls(CompareControls):
             self._pair = ()
 
     def _turn(self) -> None:
-        """Show the other one."""
         if any(layer not in self._viewer.layers for layer in self._pair):
             self.end()
         elif self._pair:
@@ -1001,7 +1000,6 @@ def _enlarged(found: Registration) -> float:
 
 
 def _said(found: Registration, moving: str, fixed: str) -> str:
-    """Say in a sentence what was found."""
     said = f"Registered {moving} to {fixed}"
     if np.isfinite(found.error_nm):
         nm, px = in_digits(found.error_nm), f"{found.error_px:.2g}"

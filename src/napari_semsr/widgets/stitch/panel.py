@@ -337,7 +337,6 @@ class StitchMosaicPanel(Panel):
             self._take_open_scan()
 
     def _take_open_scan(self) -> None:
-        """Take the folder of frames that the viewer shows already."""
         for layer in reversed(self.viewer.layers):
             found = layer.metadata.get(FOLDER_KEY)
             if found is not None and Path(found).exists():

@@ -835,7 +835,6 @@ class TrainPanel(Panel):
         self.view.add_step(step)
 
     def _settle(self, _: str = "") -> None:
-        """Show the last of the run."""
         self._clock.stop()
         self.view.settle()
 

@@ -412,7 +412,6 @@ class StepsWindow(QWidget):
     # -- what is done --------------------------------------------------------------
 
     def _note_run(self, key: str) -> None:
-        """Mark a step as done when one of its panels has run."""
         self._ran.add(key)
         self._mark()
         self.moved.emit()
