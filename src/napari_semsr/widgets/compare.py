@@ -410,6 +410,14 @@ class CompareControls(Form):
             if tick is not but:
                 tick.value = False
 
+    def _two(self) -> tuple[Image, Image] | None:
+        """Give both layers; where they are not two, say so."""
+        left, right = self.left.value, self.right.value
+        if left is right or None in (left, right):
+            self._panel.show_status("Choose two different layers to compare.")
+            return None
+        return left, right
+
     # -- before | after, side by side -----------------------------------------
 
     def _split(self, percent: int) -> None:
@@ -425,26 +433,31 @@ class CompareControls(Form):
         )
         self.before.show_part(left, percent / 100)
 
+    def _choose_two(self, tick: CheckBox) -> bool:
+        """Show what is compared, and nothing else; untick where it is not two."""
+        both = self._two()
+        if both is None:
+            tick.value = False
+            return False
+        self._untick(tick)
+        self.split.value = 0
+        self._pair = both
+        self._alone.show(*both)
+        return True
+
     def _put_beside(self, on: bool) -> None:
-        left, right = self.left.value, self.right.value
-        if on and (left is right or None in (left, right)):
-            self._panel.show_status("Choose two different layers to compare.")
-            self.beside.value = False
+        if on and not self._choose_two(self.beside):
             return
-        if on:
-            self._untick(self.beside)
-            self.split.value = 0
         camera, grid = self._viewer.scene.camera, self._viewer.canvas.grid
         view = camera.center, camera.zoom
         if on:
-            order = list(self._viewer.layers)
-            self._alone.show(left, right)
+            left, right = map(list(self._viewer.layers).index, self._pair)
             # the lowest layer comes first, with a negative stride the highest
-            grid.stride = 1 if order.index(left) < order.index(right) else -1
+            grid.stride = 1 if left < right else -1
         else:
             self._alone.end()
+            self._pair = ()
             grid.stride = 1
-        self._pair = (left, right) if on else ()
         grid.enabled = on
         camera.center, camera.zoom = view
 
@@ -523,16 +536,14 @@ class CompareControls(Form):
 
     def subtract(self) -> None:
         """Add the difference of both layers as a layer."""
-        left, right = self.left.value, self.right.value
-        panel = self._panel
-        if left is right or None in (left, right):
-            panel.show_status("Choose two different layers to compare.")
+        panel, both = self._panel, self._two()
+        if both is None:
             return
         with panel.told():
-            first, second = panel.micrograph(left), panel.micrograph(right)
+            first, second = map(panel.micrograph, both)
             panel.start(
                 lambda: self._subtracted(first, second),
-                lambda opened: self._add_difference(opened, (left, right)),
+                lambda opened: self._add_difference(opened, both),
                 "Difference",
             )
 

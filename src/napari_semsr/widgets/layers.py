@@ -489,20 +489,14 @@ def settle_colour_bars(viewer: "napari.components.ViewerModel") -> None:
             item.colorbar.visible = item.name_overlay.visible = False
 
 
-def hide_other_maps(
-    viewer: "napari.components.ViewerModel", shown: Layer
-) -> list[Layer]:
+def hide_other_maps(viewer: "napari.components.ViewerModel", shown: Layer) -> None:
     """Hide the maps that lie where one is shown; through each other none is read."""
     low, high = shown.extent.world[:, -2:]
-    hidden: list[Layer] = []
     for item in viewer.layers:  # napari may hand out proxies, alike but not the same
         if item != shown and item.visible and kind_of(item) == "map":
             start, end = item.extent.world[:, -2:]
             if np.all(np.minimum(high, end) > np.maximum(low, start)):
-                hidden.append(item)
-    for item in hidden:
-        item.visible = False
-    return hidden
+                item.visible = False
 
 
 def without_cache(layer: Layer) -> None:

@@ -734,9 +734,8 @@ class Panel(QWidget):
         self.viewer.layers.selection.events.active.connect(self._take_active)
         self._take_active()
         if self._active is None:
-            wanted = [item for item in box.choices if item is not None]
-            wanted = [item for item in wanted if self.takes(item)]
-            if wanted:
+            listed = [item for item in box.choices if item is not None]
+            if wanted := [item for item in listed if self.takes(item)]:
                 self.choose_input(wanted[0])
         self._show_plane()
 

@@ -182,11 +182,12 @@ class LandmarkControls(Form):
         first, second = self.counts
         pairs = min(first, second)
         said, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
-        if pairs < _LEAST:
+        found = self.landmarks()
+        if found is None:
             said = f"{said}; from {_LEAST} on they are the start." if pairs else ""
         else:
             try:
-                said, off = self._fitted()
+                said, off = self._fitted(found)
             except SemsrError as error:
                 said = str(error)
         if first != second:
@@ -209,11 +210,8 @@ class LandmarkControls(Form):
         with _in_view(layer):
             layer.features = {"label": labels}
 
-    def _fitted(self) -> tuple[str, FloatArray]:
+    def _fitted(self, found: Landmarks) -> tuple[str, FloatArray]:
         """Fit the pairs; say how far they lie off, and by how much each."""
-        found = self.landmarks()
-        if found is None:
-            return "", np.zeros(0)
         stiff = self._model() == "similarity" or len(found) < _SPARE
         fit = fit_landmarks(found, "similarity" if stiff else "affine")
         rms = float(np.sqrt((fit.distances**2).mean()))
@@ -485,19 +483,6 @@ class OverlayControls(CompareControls):
         super().hideEvent(event)
         if event is not None and not event.spontaneous():
             self.flicker.value = False
-
-    def _choose_two(self, tick: CheckBox) -> bool:
-        """Show what is compared, and nothing else; untick where it is not two."""
-        left, right = self.left.value, self.right.value
-        if left is right or None in (left, right):
-            self._panel.show_status("Choose two different layers to compare.")
-            tick.value = False
-            return False
-        self._untick(tick)
-        self.split.value = 0
-        self._pair = (left, right)
-        self._alone.show(left, right)
-        return True
 
     def _subtracted(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
         """Subtract images of one scale of grey levels; refuse others."""
