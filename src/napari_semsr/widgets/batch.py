@@ -1,11 +1,12 @@
 """Batch: every image of a folder or table through steps, to one table."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit
 from napari.layers import Layer
+from napari.viewer import Viewer
 
 from napari_semsr.core import (
     Job,
@@ -44,11 +45,6 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import image_layers, provenance_of
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import napari.viewer
-
 _TABLE_HEIGHT = 220  # px; chosen: eight rows
 _MOST_ROWS = 500  # that are shown; chosen: a table of more is opened elsewhere
 _PATTERN = frozenset("*?[")
@@ -68,7 +64,7 @@ class BatchPanel(Panel):
     reports = False
     help_place = "batch.md#in-napari"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Batch", "Run the steps")
         self.after_cancel = "what is finished is kept, run again to go on"
         self.layer = self.new_layer_box(
@@ -112,7 +108,7 @@ class BatchPanel(Panel):
             label="Begin anew",
             tooltip="Run finished steps again, and write between files of others.",
         )
-        self._proposed: Path | None = None  # as output; what is typed stays
+        self._proposed = typed_path(self.output)  # none yet; what is typed stays
         told = "The table in the output folder, a column each number."
         self.rows = RowTable(told, _TABLE_HEIGHT)
         self.report: BatchReport | None = None

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ref
 
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
 from napari.layers import Image, Layer, Shapes
+from napari.viewer import Viewer
 from numpy.typing import ArrayLike, NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QWidget
@@ -63,9 +64,6 @@ from napari_semsr.widgets.layers import (
     shown_by,
     size_error_of,
 )
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
 """Nanometres in each unit that is offered."""
@@ -193,7 +191,7 @@ def _tell_size_error(layer: Layer, told: dict[str, Any]) -> None:
     layer.metadata["micrograph"] = known | told
 
 
-def _grid_seen(viewer: "napari.viewer.Viewer", layer: Layer) -> NDArray[np.float64]:
+def _grid_seen(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
     """Scale and translation in the units that layers share, which the camera has."""
     shared = viewer.layers.units or layer.units
     pairs = zip(layer.units[-2:], shared[-2:], strict=True)
@@ -203,7 +201,7 @@ def _grid_seen(viewer: "napari.viewer.Viewer", layer: Layer) -> NDArray[np.float
 
 
 @contextmanager
-def _view_kept(viewer: "napari.viewer.Viewer", layer: Layer) -> Iterator[None]:
+def _view_kept(viewer: Viewer, layer: Layer) -> Iterator[None]:
     """Keep the same pixels of a layer in view while its grid changes."""
     old, start = _grid_seen(viewer, layer)
     yield
@@ -214,7 +212,7 @@ def _view_kept(viewer: "napari.viewer.Viewer", layer: Layer) -> Iterator[None]:
     camera.zoom *= math.sqrt(np.prod(old / new))
 
 
-def mixed_text(viewer: "napari.viewer.Viewer") -> str:
+def mixed_text(viewer: Viewer) -> str:
     """Say why there is no scale bar, where layers have no unit in common."""
     if viewer.layers.units is not None:
         return ""
@@ -251,7 +249,7 @@ def _lies_on(item: Layer, layer: Layer) -> bool:
     return alike and all(np.allclose(one, other) for one, other in pairs)
 
 
-def _lying_on(viewer: "napari.viewer.Viewer", image: Image) -> list[Layer]:
+def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
     """List what explains an image, or marks something in it or in a part of it.
 
     Of what names no image that is open, all that lies on its pixels.
@@ -280,9 +278,7 @@ def _needs_lengths(made: Provenance | None) -> bool:
     return kinds[0] != kinds[1] or made.essence().job == "spectrum"
 
 
-def _made_of(
-    viewer: "napari.viewer.Viewer", source: Image
-) -> tuple[list[Image], list[Image]]:
+def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
     """List the images that were made of one and lie on its pixels as they were made.
 
     One that was registered lies on those of another. Maps whose lengths were computed

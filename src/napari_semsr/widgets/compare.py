@@ -7,10 +7,11 @@ and a result is shown, measured and saved at any strength between its input and 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, Slider
+from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 
@@ -60,9 +61,6 @@ from napari_semsr.widgets.layers import (
     without_cache,
 )
 
-if TYPE_CHECKING:
-    import napari.components
-
 _LATER_MS = 60
 _BEFORE_NAME = "before"
 _AMBER = "#e3b617"
@@ -84,9 +82,7 @@ _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamm
 class OverLayer(QObject):
     """A layer that lies over another for a while, in no list of the panels."""
 
-    def __init__(
-        self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
-    ) -> None:
+    def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self.layer: Image | None = None
@@ -117,9 +113,7 @@ class OverLayer(QObject):
 class BeforeAfter(OverLayer):
     """Covers the left part of the view with another layer."""
 
-    def __init__(
-        self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
-    ) -> None:
+    def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(viewer, parent)
         self._source: Image | None = None
         self._share = 0.0
@@ -186,7 +180,7 @@ class BeforeAfter(OverLayer):
 class Alone:
     """Some layers shown without all others, which come back as they were."""
 
-    def __init__(self, viewer: "napari.components.ViewerModel") -> None:
+    def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._before: dict[Layer, bool] = {}
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from magicgui.widgets import CheckBox
+from napari.components import Dims
 from napari.layers import Image, Layer, Shapes
+from napari.viewer import Viewer
 
 from napari_semsr.core import Job, Micrograph, ShapeError, figures_of, spell_shape
 from napari_semsr.jobs import CROP, CropOptions, Cropped
@@ -30,13 +31,9 @@ from napari_semsr.widgets.layers import (
     shapes_in_view,
 )
 
-if TYPE_CHECKING:
-    import napari.viewer
-    from napari.components import Dims
-
 
 def _drawn_box(
-    shapes: Shapes, layer: Image, image: Micrograph, dims: "Dims"
+    shapes: Shapes, layer: Image, image: Micrograph, dims: Dims
 ) -> CropOptions:
     """Read the bounds of the last shape: in nm for a calibrated image, else in px."""
     shown = shapes_in_view(shapes, dims)
@@ -71,7 +68,7 @@ class CropPanel(Panel):
 
     help_place = "crop.md#in-napari"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Crop", "Crop")
         self.layer = self.new_layer_box("layer", "Layer", "The grey image to cut.")
         self.like = self.new_layer_box(

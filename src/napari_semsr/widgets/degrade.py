@@ -1,12 +1,9 @@
 """Degrade: make a layer worse as an instrument would, to try models and methods."""
 
-from typing import TYPE_CHECKING
+from napari.viewer import Viewer
 
 from napari_semsr.jobs import DEGRADE, DegradeOptions
 from napari_semsr.widgets.measure import VerbOutcome, VerbPanel
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 
 class DegradePanel(VerbPanel):
@@ -16,7 +13,7 @@ class DegradePanel(VerbPanel):
     verbs = {"degrade": DEGRADE}  # noqa: RUF012
     help_place = "simulation.md#degraded-images"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.layer = self.boxes["image"]
         (self.effects,) = self.frames.values()

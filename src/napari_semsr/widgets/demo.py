@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
+from napari.viewer import Viewer
 
 from napari_semsr.core import Job, figures_of
 from napari_semsr.demonstration import DEMO, DemoOptions, DemoResult
@@ -27,9 +27,6 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import free_name, result_name
 from napari_semsr.widgets.measure import add_failed_layer
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 _NAME = "demonstration"
 _MOSAIC, _SEM = "mosaic", "SEM image"
@@ -74,7 +71,7 @@ class DemoPanel(Panel):
     reports = False
     help_place = "demonstration.md#in-napari"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Demonstration", "Run the demonstration")
         self.form = OptionsForm(DemoOptions)
         self.folder = FileEdit(

@@ -6,9 +6,10 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from napari.components import Dims, ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 from numpy.typing import NDArray
 
@@ -36,10 +37,6 @@ from napari_semsr.io import (
     luminance,
 )
 
-if TYPE_CHECKING:
-    import napari.components
-    from napari.components import Dims
-
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend")
 _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
@@ -55,7 +52,7 @@ _LEFT_OUT = "\N{HORIZONTAL ELLIPSIS}"
 _LAST = 2  # steps that a name tells, with the image that all began with
 
 
-def result_name(viewer: "napari.components.ViewerModel", source: str, step: str) -> str:
+def result_name(viewer: ViewerModel, source: str, step: str) -> str:
     """Name what a step makes of a layer, as no layer is named yet.
 
     A model or method follows the name of the source (``mosaic · ssum-sem``), then a
@@ -68,7 +65,7 @@ def result_name(viewer: "napari.components.ViewerModel", source: str, step: str)
     return free_name(viewer, _DOT.join([first, *steps]))
 
 
-def free_name(viewer: "napari.components.ViewerModel", name: str) -> str:
+def free_name(viewer: ViewerModel, name: str) -> str:
     """Give a name that no layer has: this one, or with a number from 2."""
     taken = {item.name for item in viewer.layers}
     names = itertools.chain([name], (f"{name} {n}" for n in itertools.count(2)))
@@ -106,13 +103,13 @@ def pitch_of(layer: Layer) -> NDArray[Any]:
     return pitch
 
 
-def image_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
+def image_layers(viewer: ViewerModel) -> list[Image]:
     """Image layers but for our helpers, in the order of the list."""
     kinds = (*_GREY, "map")
     return [layer for layer in viewer.layers if kind_of(layer) in kinds]
 
 
-def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
+def grey_layers(viewer: ViewerModel) -> list[Image]:
     """Image layers that are to be measured: no spectra and maps of images."""
     return [item for item in image_layers(viewer) if kind_of(item) in _GREY]
 
@@ -220,7 +217,7 @@ def _finest(layer: Image | Labels) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def pixels_at(layer: Layer, places: Any, dims: "Dims") -> NDArray[Any]:
+def pixels_at(layer: Layer, places: Any, dims: Dims) -> NDArray[Any]:
     """Give the pixels of a layer at places of its viewer, in the units all share."""
     import pint
 
@@ -233,7 +230,7 @@ def pixels_at(layer: Layer, places: Any, dims: "Dims") -> NDArray[Any]:
     return np.array([layer.world_to_data(point) for point in points])
 
 
-def _place_shown(layer: Layer, dims: "Dims | None") -> NDArray[Any]:
+def _place_shown(layer: Layer, dims: Dims | None) -> NDArray[Any]:
     """Where a viewer stands along the leading axes of a layer; 0 where unknown."""
     lead = layer.ndim - 2
     if dims is None or dims.ndim < layer.ndim:
@@ -242,7 +239,7 @@ def _place_shown(layer: Layer, dims: "Dims | None") -> NDArray[Any]:
     return place.astype(int)
 
 
-def plane_at(layer: Image | Labels, dims: "Dims | None") -> tuple[int, ...]:
+def plane_at(layer: Image | Labels, dims: Dims | None) -> tuple[int, ...]:
     """Place of the plane of a layer that a viewer shows, of the first where unknown."""
     if layer.ndim < 2:
         msg = f"Layer {layer.name!r} must be an image of two or more axes, got one."
@@ -251,7 +248,7 @@ def plane_at(layer: Image | Labels, dims: "Dims | None") -> tuple[int, ...]:
     return tuple(np.clip(_place_shown(layer, dims), 0, last).tolist())
 
 
-def shapes_in_view(shapes: Shapes, dims: "Dims") -> list[int]:
+def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
     """Give the indices of shapes on the plane in view; flat ones lie on all."""
     place = _place_shown(shapes, dims)
     return [
@@ -336,7 +333,7 @@ def planes_of(layer: Image | Labels) -> list[Micrograph]:
 
 def micrograph_from_layer(
     layer: Image | Labels | None,
-    dims: "Dims | None" = None,
+    dims: Dims | None = None,
     *,
     plane: tuple[int, ...] | None = None,
     unturned: bool = False,
@@ -474,7 +471,7 @@ def colour_bar_parts(layer: Layer) -> Iterator[None]:
         layer.name_overlay.visible = True
 
 
-def settle_colour_bars(viewer: "napari.components.ViewerModel") -> None:
+def settle_colour_bars(viewer: ViewerModel) -> None:
     """Show the bar of the topmost map in view alone: they lie in one corner."""
     maps = [
         item
@@ -489,7 +486,7 @@ def settle_colour_bars(viewer: "napari.components.ViewerModel") -> None:
             item.colorbar.visible = item.name_overlay.visible = False
 
 
-def hide_other_maps(viewer: "napari.components.ViewerModel", shown: Layer) -> None:
+def hide_other_maps(viewer: ViewerModel, shown: Layer) -> None:
     """Hide the maps that lie where one is shown; through each other none is read."""
     low, high = shown.extent.world[:, -2:]
     for item in viewer.layers:  # napari may hand out proxies, alike but not the same
@@ -510,7 +507,7 @@ def without_cache(layer: Layer) -> None:
         layer.dask_optimized_slicing = nullcontext
 
 
-def field_in_view(viewer: "napari.components.ViewerModel", layer: Image) -> Box | None:
+def field_in_view(viewer: ViewerModel, layer: Image) -> Box | None:
     """Find what of a layer is on the canvas, whatever units other layers have.
 
     In pixels of its finest level; None when it is off the canvas.
@@ -528,12 +525,12 @@ def field_in_view(viewer: "napari.components.ViewerModel", layer: Image) -> Box 
     return Box(int(y0), int(y1), int(x0), int(x1)) if y0 < y1 and x0 < x1 else None
 
 
-def fill_view(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
+def fill_view(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with a layer, wherever the others lie."""
     viewer.reset_view(layers=[getattr(layer, "__wrapped__", layer)])
 
 
-def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
+def show_scale_bar(viewer: ViewerModel) -> None:
     """Switch the scale bar on; napari takes its unit from the layers.
 
     One that is switched on here lies where notifications do not: they cover its usual
@@ -547,7 +544,7 @@ def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
     settle_scale_bar(viewer)
 
 
-def settle_scale_bar(viewer: "napari.components.ViewerModel") -> bool:
+def settle_scale_bar(viewer: ViewerModel) -> bool:
     """Take the scale bar away while images have no unit in common; tell whether so."""
     mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
     # not hidden: vispy crashes where that comes before it is drawn
@@ -597,9 +594,7 @@ def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
     }
 
 
-def drawn_layers(
-    viewer: "napari.components.ViewerModel", *kinds: type[Layer]
-) -> list[Any]:
+def drawn_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
     """Layers of some kinds that the user drew; none that explains a result."""
     return [
         item
@@ -608,9 +603,7 @@ def drawn_layers(
     ]
 
 
-def draw_lines(
-    viewer: "napari.components.ViewerModel", name: str, width: float, **grid: Any
-) -> Shapes:
+def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: Any) -> Shapes:
     """Add a layer that lines are drawn on."""
     lines: Shapes = viewer.add_shapes(
         None,

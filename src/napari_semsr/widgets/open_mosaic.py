@@ -2,11 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, FileEdit, SpinBox
+from napari.layers import Layer
+from napari.viewer import Viewer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import (
@@ -46,10 +48,6 @@ from napari_semsr.widgets.stitch import (
     scan_facts,
 )
 
-if TYPE_CHECKING:
-    import napari.viewer
-    from napari.layers import Layer
-
 _NOTHING = "Choose a file to see what it says about itself."
 _COUNTS = {
     "series": "series",
@@ -65,7 +63,7 @@ class OpenMosaicPanel(Panel):
     help_place = "first-steps.md#1-open-an-image"
     queue = None  # what is opened need not wait for what is computed
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Open mosaic", "Open")
         self.facts: dict[str, Any] = {}
         self._described: Path | None = None
@@ -256,7 +254,7 @@ class OpenMosaicPanel(Panel):
         else:
             self.show_status("These rows will be left out; press Open.")
 
-    def ask_size(self, layer: "Layer") -> None:
+    def ask_size(self, layer: Layer) -> None:
         """Let the pixel size of a layer be typed."""
         self.calibrate.layer.value = layer
         self.scroll_area.ensureWidgetVisible(self.calibrate.apply_button)
@@ -305,7 +303,7 @@ class OpenMosaicPanel(Panel):
         said = add_frames(self.viewer, layers)
         self.show_status(f"{said} Stitch mosaic joins them.")
 
-    def show_image(self, opened: Opened, outdated: "Layer | None" = None) -> None:
+    def show_image(self, opened: Opened, outdated: Layer | None = None) -> None:
         """Add what was opened as a layer, in place of one that is out of date."""
         renewed = outdated in self.viewer.layers
         if renewed:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
+from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
@@ -29,9 +30,6 @@ from napari_semsr.widgets.base import (
     push_button,
 )
 from napari_semsr.widgets.layers import file_of, image_layers, step_before
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 _LARGEST_PX = 4096  # chosen: side of a figure that a page or a slide can use
 _LEAST_PX = 16  # of a canvas that is a figure: docks may leave it less
@@ -56,7 +54,7 @@ class SavePanel(Panel):
 
     help_place = "projects.md"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Save", _NEW)
         self.run_button.setToolTip(
             "Keep all that is open in a folder NAME.semsr; results go there from now "
@@ -410,7 +408,7 @@ def network_lines(layers: list[Layer]) -> list[str]:
     return [f"{name}: made by network {model}" for name, model in found.items()]
 
 
-def _picture(viewer: "napari.viewer.Viewer", *, full: bool) -> Any:
+def _picture(viewer: Viewer, *, full: bool) -> Any:
     """Take a picture of the canvas, or of the whole extent of what is visible."""
     with _without_handles(viewer):
         if not full:
@@ -422,7 +420,7 @@ def _picture(viewer: "napari.viewer.Viewer", *, full: bool) -> Any:
 
 
 @contextmanager
-def _without_handles(viewer: "napari.viewer.Viewer") -> Iterator[None]:
+def _without_handles(viewer: Viewer) -> Iterator[None]:
     """Take away what napari draws around what is chosen: boxes and their handles."""
     before = []
     for layer in viewer.layers:

@@ -1,15 +1,12 @@
 """Restore: undo a layer's blur by a classical method, into a calibrated store."""
 
-from typing import TYPE_CHECKING
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
 
 from napari_semsr.jobs import RESTORE, RestoredFile
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.widgets.compare import CompareControls, told_of_change
 from napari_semsr.widgets.measure import VerbOutcome, VerbPanel
-
-if TYPE_CHECKING:
-    import napari.viewer
-    from napari.layers import Image, Layer
 
 
 class RestorePanel(VerbPanel):
@@ -19,7 +16,7 @@ class RestorePanel(VerbPanel):
     verbs = {"restore": RESTORE}  # noqa: RUF012
     help_place = "restore.md"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.layer = self.boxes["image"]
 
@@ -33,7 +30,7 @@ class RestorePanel(VerbPanel):
         """Name the method."""
         return options.method
 
-    def compare(self, layer: "Image", source: "Layer", outcome: VerbOutcome) -> None:
+    def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
         """Compare the result with its source, at any strength."""
         if outcome.written is not None:
             self.look.finished(layer, source, outcome.images[0], outcome.written)

@@ -4,17 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary, finalize, ref
 
+from napari.components import ViewerModel
+from napari.layers import Layer
 from psygnal import Signal
 
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.widgets.base.results import drop_store
-
-if TYPE_CHECKING:
-    from napari.components import ViewerModel
-    from napari.layers import Layer
 
 MADE_KEY = "semsr made"
 """Entry of a layer's metadata: title of the panel that made it."""
@@ -40,7 +38,7 @@ class UndoList:
     removed = Signal(str)
     """Emits the name of a layer whose removal can be taken back."""
 
-    def __init__(self, viewer: "ViewerModel") -> None:
+    def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
         self._steps: list[Step] = []
         self._quiet = False
@@ -48,7 +46,7 @@ class UndoList:
         finalize(viewer, _forget, self._steps).atexit = False
 
     @property
-    def layers(self) -> "list[Layer]":
+    def layers(self) -> list[Layer]:
         """Layers of the viewer, for steps that must not hold it."""
         viewer = self._viewer()
         return [] if viewer is None else list(viewer.layers)
@@ -61,7 +59,7 @@ class UndoList:
         self.changed.emit()
 
     def note_added(
-        self, text: str, added: "Sequence[Layer]", hidden: "Sequence[Layer]"
+        self, text: str, added: Sequence[Layer], hidden: Sequence[Layer]
     ) -> None:
         """Let added layers be taken back, and what they hid be shown again."""
 
@@ -72,7 +70,7 @@ class UndoList:
 
         self.add(Step(text, undo, lambda: any(item in self.layers for item in added)))
 
-    def remove(self, layers: "Sequence[Layer]") -> None:
+    def remove(self, layers: Sequence[Layer]) -> None:
         """Remove those of some layers that are still there, for a step taken back."""
         viewer = self._viewer()
         for layer in layers:
@@ -84,7 +82,7 @@ class UndoList:
         """Whether what is removed now is removed for good, by a panel."""
         return self._quiet
 
-    def remove_along(self, layer: "Layer", others: "Sequence[Layer]") -> None:
+    def remove_along(self, layer: Layer, others: Sequence[Layer]) -> None:
         """Remove what goes with a layer that was removed; one step brings all back."""
         places = [(item, self.layers.index(item)) for item in others]
         with self.quiet():
@@ -135,7 +133,7 @@ class UndoList:
         finally:
             self._quiet = before
 
-    def _put_back(self, layer: "Layer", index: int) -> None:
+    def _put_back(self, layer: Layer, index: int) -> None:
         viewer = self._viewer()
         if viewer is not None:
             viewer.layers.insert(min(index, len(viewer.layers)), layer)
@@ -171,7 +169,7 @@ def _forget(steps: list[Step]) -> None:
         steps.pop().forget()
 
 
-def bare(viewer: "ViewerModel") -> "ViewerModel":
+def bare(viewer: ViewerModel) -> ViewerModel:
     """Give the viewer itself: napari hands a proxy to panels, each time another."""
     return getattr(viewer, "__wrapped__", viewer)
 
@@ -179,7 +177,7 @@ def bare(viewer: "ViewerModel") -> "ViewerModel":
 _histories: WeakKeyDictionary[Any, UndoList] = WeakKeyDictionary()
 
 
-def history_of(viewer: "ViewerModel") -> UndoList:
+def history_of(viewer: ViewerModel) -> UndoList:
     """Give what can be taken back in a viewer."""
     viewer = bare(viewer)
     if viewer not in _histories:

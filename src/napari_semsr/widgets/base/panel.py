@@ -15,6 +15,7 @@ from magicgui.widgets.bases import CategoricalWidget
 from napari.components import ViewerModel
 from napari.layers import Image, Labels as LabelLayer, Layer
 from napari.utils.notifications import show_error, show_info, show_warning
+from napari.viewer import Viewer
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QEvent,
     Qt,
@@ -121,8 +122,6 @@ from napari_semsr.widgets.layers import (
 )
 
 if TYPE_CHECKING:
-    import napari.viewer
-
     from napari_semsr.widgets.base.plots import PlotCanvas
 
 RUN, CANCEL, HELP = "Ctrl+Return", "Escape", "F1"
@@ -290,9 +289,7 @@ class Panel(QWidget):
     queue: str | None = "computing"
     """Of the jobs that Run starts: those of one queue are done one after another."""
 
-    def __init__(
-        self, viewer: "napari.viewer.Viewer", title: str, run_label: str = "Run"
-    ) -> None:
+    def __init__(self, viewer: Viewer, title: str, run_label: str = "Run") -> None:
         super().__init__()
         self.viewer = viewer
         self.title = title

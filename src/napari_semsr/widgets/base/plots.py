@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -14,6 +14,7 @@ from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from napari.utils.theme import get_theme
+from napari.viewer import Viewer
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_semsr.core import Line, Plot
@@ -21,9 +22,6 @@ from napari_semsr.io import replacing
 from napari_semsr.reporting import Pen, draw_curves
 from napari_semsr.widgets.base.folding import COLOURS, lay_below
 from napari_semsr.widgets.base.runner import is_alive
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 _DPI = 90
 _PRINT_DPI = 300
@@ -85,9 +83,7 @@ class _Canvas(FigureCanvasQTAgg):
 class PlotCanvas(QWidget):
     """One or more axes below each other, in the colours of the viewer's theme."""
 
-    def __init__(
-        self, viewer: "napari.viewer.Viewer", *, rows: int = 1, height: int = 240
-    ) -> None:
+    def __init__(self, viewer: Viewer, *, rows: int = 1, height: int = 240) -> None:
         super().__init__()
         self.figure = Figure(dpi=_DPI, layout="constrained")
         self.canvas = _Canvas(self.figure)

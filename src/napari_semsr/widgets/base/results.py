@@ -5,14 +5,16 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
-from napari.layers import Layer
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
 from napari.utils.notifications import Notification, notification_manager
+from napari.viewer import Viewer
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
@@ -60,10 +62,6 @@ from napari_semsr.widgets.layers import (
     show_colour_bar,
     show_scale_bar,
 )
-
-if TYPE_CHECKING:
-    import napari.viewer
-    from napari.layers import Image
 
 _GIB = 2**30
 _PYRAMID = 4 / 3
@@ -405,9 +403,7 @@ def _shrink(part: NDArray[Any]) -> NDArray[Any]:
     return shrunk
 
 
-def add_stack(
-    viewer: "napari.viewer.Viewer", outcome: Outcome, source: "Image", name: str
-) -> "Image":
+def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Image:
     """Show a stack that was made plane by plane, along the axes of its source."""
     planes, lead = outcome.planes, source.ndim - 2
     keywords = layer_keywords(planes[0], name=name)
@@ -426,9 +422,7 @@ def add_stack(
     return layer
 
 
-def add_opened(
-    viewer: "napari.viewer.Viewer", opened: Opened, **keywords: Any
-) -> "Image":
+def add_opened(viewer: Viewer, opened: Opened, **keywords: Any) -> Image:
     """Show what was opened as a calibrated layer, with its pyramid."""
     data = [item.data for item in opened.levels]
     many = len(data) > 1
@@ -454,7 +448,7 @@ _watched: WeakSet[Any] = WeakSet()
 _asked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
-def watch_images(viewer: "napari.components.ViewerModel") -> None:
+def watch_images(viewer: ViewerModel) -> None:
     """Show with each image that comes in what belongs to it: bars, and a place.
 
     The first that is calibrated switches the scale bar on. What was read from a file
@@ -482,7 +476,7 @@ def watch_images(viewer: "napari.components.ViewerModel") -> None:
         changed.connect(show)
 
 
-def _show_inserted(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
+def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
     """Show bars with an image, and the image among others."""
     known = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
     if known.count(layer.metadata.get(IDENTITY_KEY)) > 1:  # a copy is another layer
@@ -506,7 +500,7 @@ def _show_inserted(viewer: "napari.components.ViewerModel", layer: Layer) -> Non
         offer(said, "Crop it", lambda: crop_databar(viewer, layer))
 
 
-def show_arrival(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
+def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with an image that was opened, alone where no unit is shared."""
     others = [item for item in grey_layers(viewer) if item is not layer]
     for item in others:
@@ -516,7 +510,7 @@ def show_arrival(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
         fill_view(viewer, layer)
 
 
-def _ask_pixel_size(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
+def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     """Ask once for the pixel size of an image that has none while others have."""
     asked = _asked.setdefault(viewer, set())
     if layer.name in asked:
@@ -563,7 +557,7 @@ def say_databar(layer: Layer) -> str:
     return f"Data bar below row {finest.shape[-2] - rows}"
 
 
-def crop_databar(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
+def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
     """Show a layer without its data bar, in its place and else as it was."""
     rows = databar_of(layer)
     if layer not in viewer.layers or not rows:

@@ -5,11 +5,12 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 import numpy as np
 from magicgui.widgets.bases import ValueWidget
+from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes, Tracks, Vectors
 from napari.utils import DirectLabelColormap
 from napari.utils.notifications import show_error, show_info
@@ -63,9 +64,6 @@ from napari_semsr.widgets.layers import (
     show_scale_bar,
     without_cache,
 )
-
-if TYPE_CHECKING:
-    from napari.components import ViewerModel
 
 _SETTLE_MS = 1500  # chosen: a dragged slider is saved once
 _SEVERAL = 2
@@ -146,7 +144,7 @@ class Session(QObject):
     failed = QtSignal(str)
     """Emits a sentence about what went wrong."""
 
-    def __init__(self, viewer: "ViewerModel") -> None:
+    def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = ref(viewer)
         self.folder: Path | None = None
@@ -195,7 +193,7 @@ class Session(QObject):
         self.failing = False  # to save, which is not to be told at every change
 
     @property
-    def viewer(self) -> "ViewerModel":
+    def viewer(self) -> ViewerModel:
         """The viewer, which must not be kept by what it keeps."""
         viewer = self._viewer()
         if viewer is None:
@@ -702,7 +700,7 @@ def _keep_pen(layer: Shapes | Points, kept: dict[str, Any]) -> None:
     kept.pop("border_width", None)
 
 
-def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
+def _window_state(viewer: ViewerModel) -> dict[str, Any]:
     active = viewer.layers.selection.active
     state: dict[str, Any] = plain(
         {
@@ -714,13 +712,13 @@ def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
     return state
 
 
-def _views(viewer: "ViewerModel") -> list[tuple[Any, str]]:
+def _views(viewer: ViewerModel) -> list[tuple[Any, str]]:
     """List what holds the view, and by which name, in the order of being set."""
     dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
     return dims + [(viewer.scene.camera, n) for n in ("angles", "center", "zoom")]
 
 
-def _set_window_state(viewer: "ViewerModel", state: dict[str, Any]) -> None:
+def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
     """Look at what was looked at; a value that does not fit is passed over."""
     with suppress(ValueError, TypeError):
         if state.get("active") in viewer.layers:
@@ -799,7 +797,7 @@ def set_form(panel: Any, values: dict[str, Any]) -> None:
 _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
 
 
-def session_of(viewer: "ViewerModel") -> Session:
+def session_of(viewer: ViewerModel) -> Session:
     """Give the session of a viewer."""
     viewer = bare(viewer)
     if viewer not in _sessions:

@@ -1,18 +1,15 @@
 """What explains a result hides, shows and goes with it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ref
 
+from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY
+from napari_semsr.widgets.base.history import UndoList
 from napari_semsr.widgets.base.runner import is_alive, new_timer
-
-if TYPE_CHECKING:
-    from napari.components import ViewerModel
-
-    from napari_semsr.widgets.base.history import UndoList
 
 RUN_KEY = "semsr run"
 """Entry of a layer's metadata: of what run it is, and its first name."""
@@ -35,7 +32,7 @@ def _leads(layer: Layer) -> bool:
     return isinstance(layer, Image) and not layer.metadata.get(HELPER_KEY)
 
 
-def explaining(viewer: "ViewerModel", layer: Layer) -> list[Layer]:
+def explaining(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     """List the layers that explain a result, such as the outlines of its frames."""
     group = _group(layer) if _leads(layer) else None
     layers = [] if group is None else viewer.layers
@@ -45,7 +42,7 @@ def explaining(viewer: "ViewerModel", layer: Layer) -> list[Layer]:
 class Together(QObject):
     """Lets layers follow the result that they explain; of several the last one."""
 
-    def __init__(self, viewer: "ViewerModel", history: "UndoList") -> None:
+    def __init__(self, viewer: ViewerModel, history: UndoList) -> None:
         super().__init__()
         self._viewer, self._history = ref(viewer), history
         self._gone: list[tuple[Layer, tuple[str, str]]] = []

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
+from napari.viewer import Viewer
 from psygnal import Signal
 
 from napari_semsr.core import (
@@ -44,9 +45,6 @@ from napari_semsr.widgets.base import (
     table,
     typed_path,
 )
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 
 class _ShelfNews:
@@ -165,7 +163,7 @@ class ModelChooser(Form):
     has_settings = True
 
     def __init__(
-        self, viewer: "napari.viewer.Viewer", check: Callable[[], object] | None = None
+        self, viewer: Viewer, check: Callable[[], object] | None = None
     ) -> None:
         super().__init__()
         self.viewer = viewer
@@ -296,7 +294,7 @@ class CheckPanel(Panel):
 
     help_place = "models.md#does-it-show-what-is-there"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Check model", "Check")
         self.model = ModelChooser(viewer)
         self.image = self.new_layer_box(
@@ -351,7 +349,7 @@ class ImportPanel(Panel):
 
     help_place = "exchange.md#models-from-elsewhere"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Import")
         self.file = FileEdit(
             name="file",

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox
+from napari.components import ViewerModel
 from napari.layers import Image
+from napari.viewer import Viewer
 from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
@@ -55,6 +57,7 @@ from napari_semsr.jobs import (
     TRUST,
     PreviewDesk,
     TrustOptions,
+    TrustReport,
     check_image_target,
     knows_errors,
     learnt_from_instrument,
@@ -104,11 +107,7 @@ from napari_semsr.widgets.layers import (
 )
 
 if TYPE_CHECKING:
-    import napari.components
-    import napari.viewer
-
     from napari_semsr.inference import LiveField
-    from napari_semsr.jobs import TrustReport
 
 # Chosen: napari has then drawn the panel, and whoever passed through it is gone.
 _AHEAD_MS = 1000
@@ -199,7 +198,7 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
     return found or [np.full((1, 1), middle)]
 
 
-def half_done(viewer: "napari.components.ViewerModel") -> "list[LiveLayer]":
+def half_done(viewer: ViewerModel) -> "list[LiveLayer]":
     """Find what was begun in a viewer and is not finished, the newest first."""
     found = [getattr(layer, _BEGUN, None) for layer in reversed(viewer.layers)]
     return [live for live in found if live is not None and live.begun]
@@ -210,7 +209,7 @@ class LiveLayer(QObject):
 
     def __init__(
         self,
-        viewer: "napari.components.ViewerModel",
+        viewer: ViewerModel,
         live: "LiveField",
         keywords: dict[str, Any],
         store: "Target",
@@ -320,7 +319,7 @@ class MousePreview(OverLayer):
 
     def __init__(
         self,
-        viewer: "napari.components.ViewerModel",
+        viewer: ViewerModel,
         read: Callable[[], Subject],
         say: Callable[[str], None],
         parent: QObject,
@@ -559,7 +558,7 @@ class EnhancePanel(Panel):
 
     help_place = "live.md"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Enhance", "Enhance")
         self.layer = self.new_layer_box("layer", "Layer", "The grey image to enhance.")
         self.model = ModelChooser(viewer, self._check_model)
@@ -875,7 +874,7 @@ class EnhancePanel(Panel):
             self.look.compare(source, self.live.layer)
 
     def show_outcome(
-        self, source: "Image", image: Micrograph, enhanced: "EnhancedOutcome"
+        self, source: Image, image: Micrograph, enhanced: "EnhancedOutcome"
     ) -> Iterator[None]:
         """Show the finished result, and write its figures."""
         outcome, live, layer = enhanced.written, self.live, None
@@ -1014,7 +1013,7 @@ class EnhancedOutcome:
     written: Outcome
     maps: Mapping[str, Opened]
     unmade: tuple[str, ...]  # why ticked maps were not made
-    trust: "TrustReport | None" = None
+    trust: TrustReport | None = None
     seconds: float = 0.0  # that all of it took
     again: bool = False  # whether the result was there before
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer
+from napari.viewer import Viewer
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
@@ -87,7 +88,6 @@ from napari_semsr.widgets.measure.regions import (
 )
 
 if TYPE_CHECKING:
-    import napari.viewer
     from matplotlib.axes import Axes
 
 _TITLE = "FRC map"
@@ -117,7 +117,7 @@ REASON_COLOURS = {
 }
 
 
-def _show_below(viewer: "napari.viewer.Viewer", layer: Image) -> str:
+def _show_below(viewer: Viewer, layer: Image) -> str:
     """Show an image that was measured, without what networks made above it.
 
     Else the map would seem to be theirs. Gives the names of what is hidden.
@@ -131,7 +131,7 @@ def _show_below(viewer: "napari.viewer.Viewer", layer: Image) -> str:
 
 
 def add_failed_layer(
-    viewer: "napari.viewer.Viewer",
+    viewer: Viewer,
     result: Micrograph,
     codes: NDArray[np.uint8],
     name: str,
@@ -231,7 +231,7 @@ class FrcMapPanel(Panel):
     plots = True
     help_place = "frc.md#maps"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Map resolution")
         self.first = self.new_layer_box("first", "Image", "The image to measure.")
         self.second = self.new_layer_box(

@@ -1,9 +1,10 @@
 """Metrics and histogram: one layer against another, in numbers and grey levels."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from napari.viewer import Viewer
 
 from napari_semsr.core import figures_of, run, spell_shape
 from napari_semsr.jobs import HISTOGRAM, METRICS
@@ -15,9 +16,6 @@ from napari_semsr.widgets.measure.regions import (
     largest_part,
 )
 from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 
 class MetricsPanel(TruthPanel):
@@ -32,7 +30,7 @@ class MetricsPanel(TruthPanel):
         "all else is measured in the largest rectangle within."
     )
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         (self.bins,) = self.beside_forms
 

@@ -11,6 +11,7 @@ from weakref import ref
 import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image, Shapes
+from napari.viewer import Viewer
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
@@ -60,7 +61,6 @@ from napari_semsr.widgets.layers import (
 )
 
 if TYPE_CHECKING:
-    import napari.viewer
     from matplotlib.lines import Line2D
 
 _LIST_HEIGHT = 90
@@ -156,7 +156,7 @@ class ProfilePanel(Panel):
     help_place = "profile.md"
     queue = None  # quick, and it must not wait for what computes
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Line profile", "Measure")
         self.profiles: Profiles | None = None
         self._known: dict[int, tuple[Any, Any, LineReader]] = {}

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Layer
+from napari.viewer import Viewer
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
@@ -36,9 +37,6 @@ from napari_semsr.widgets.measure.regions import (
     say_part,
     show_outline,
 )
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 # The centred spectrum as a layer, and the rings that make it readable.
 #
@@ -69,7 +67,7 @@ def ring_periods(image: Micrograph) -> list[float]:
 
 
 def _add_spectrum_layer(
-    viewer: "napari.viewer.Viewer", image: Micrograph, plane: NDArray[Any], place: int
+    viewer: Viewer, image: Micrograph, plane: NDArray[Any], place: int
 ) -> Any:
     """Show a centred log power spectrum of an image, or of a part, beside it.
 
@@ -101,7 +99,7 @@ def _add_spectrum_layer(
     return viewer.add_image(plane, **keywords)
 
 
-def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) -> None:
+def _add_rings(viewer: Viewer, image: Micrograph, layer: Any) -> None:
     periods = ring_periods(image)
     if not periods:
         return
@@ -210,7 +208,7 @@ class SpectrumPanel(Panel):
     plots = True
     help_place = "first-steps.md#3-measure-it"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Spectrum", "Transform")
         self.spectra: Spectra | None = None
         told = "Layers whose spectra are drawn together"

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from napari.layers import Image, Layer
+from napari.viewer import Viewer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import (
@@ -74,9 +75,6 @@ from napari_semsr.widgets.measure.regions import (
     show_outline,
 )
 
-if TYPE_CHECKING:
-    import napari.viewer
-
 
 @dataclass(frozen=True, slots=True)
 class VerbOutcome:
@@ -114,7 +112,7 @@ class VerbPanel(Panel):
     output: FileEdit | None = None  # where an image goes that takes long to make
     replace: CheckBox  # what is there
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, self.title, self.run_label)
         first = next(iter(self.verbs.values()))
         self.plots |= any(verb.curves for verb in (first, *self.beside))
@@ -390,7 +388,7 @@ class TruthPanel(VerbPanel):
     cuts_gaps = True
     helps = "Show what was measured"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.image, self.reference = self.boxes.values()
         propose_truth(self, self.image, self.reference)
@@ -404,7 +402,7 @@ class ResultPanel(VerbPanel):
 
     input_image = 1
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         before, after = self.boxes.values()
         after.changed.connect(partial(self._propose, before, after))

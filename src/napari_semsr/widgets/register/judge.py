@@ -3,10 +3,11 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from magicgui.widgets import Select
 from napari.layers import Layer
+from napari.viewer import Viewer
 
 from napari_semsr.core import (
     Job,
@@ -41,9 +42,6 @@ from napari_semsr.widgets.register.panel import (
     vendor_of,
 )
 
-if TYPE_CHECKING:
-    import napari.viewer
-
 _PAGES = {"Report (*.html)": ".html"}
 
 
@@ -61,7 +59,7 @@ class JudgePanel(Panel):
     reports = False
     help_place = "judge.md#in-napari"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Judge by SEM", "Judge")
         self.after_cancel = "no report was written"
         self.optical, self.sem = self.boxes_of(JUDGE)

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Image, Layer, Points
+from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent
 
@@ -93,9 +94,6 @@ from napari_semsr.widgets.layers import (
     shown_by,
     step_before,
 )
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
 _MARK_SHARE = 0.02  # of the image's longer side; chosen: a mark covers no detail
@@ -567,7 +565,7 @@ class RegisterPanel(Panel):
 
     help_place = "register.md#in-napari"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Register")
         self.moving, self.fixed = self.boxes_of(REGISTER)
         self.form = OptionsForm(RegisterOptions)
@@ -937,9 +935,7 @@ def _shown(layer: Image) -> Affine:
     return Affine.of(linear, nm * shift - linear @ (nm * layer.translate[-2:]))
 
 
-def find_pair(
-    viewer: "napari.viewer.Viewer", made: Sequence[Image]
-) -> tuple[Image, Image] | None:
+def find_pair(viewer: Viewer, made: Sequence[Image]) -> tuple[Image, Image] | None:
     """Guess which layers are an optical image and the electron image of its place."""
     opened = [item for item in grey_layers(viewer) if item not in made]
     sized = [item for item in opened if is_calibrated(item)]

@@ -1,10 +1,11 @@
 """Coverage: the number of frames at each pixel, laid over a mosaic that has it."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from magicgui.widgets import CheckBox
+from napari.layers import Image, Layer
 from napari.utils.colormaps import Colormap, ensure_colormap
 from qtpy.QtCore import QObject
 
@@ -12,15 +13,10 @@ from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, label_path
 from napari_semsr.widgets.base import JobRunner, Opened, Panel, is_alive, open_store
 from napari_semsr.widgets.layers import MARK_KEY, identity_of, show_colour_bar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from napari.layers import Image, Layer
-
 _NAME = COVERAGE
 
 
-def coverage_of(layer: "Layer | None") -> Path | None:
+def coverage_of(layer: Layer | None) -> Path | None:
     """Find the coverage that is stored with a mosaic; None where there is none."""
     store = None if layer is None else layer.metadata.get(STORE_KEY)
     path = label_path(Path(store), _NAME) if store else None
@@ -30,7 +26,7 @@ def coverage_of(layer: "Layer | None") -> Path | None:
 class Coverage(QObject):
     """A tick that lays the coverage of a panel's mosaic over it."""
 
-    def __init__(self, panel: Panel, mosaic: "Callable[[], Image | None]") -> None:
+    def __init__(self, panel: Panel, mosaic: Callable[[], Image | None]) -> None:
         super().__init__(panel)
         self._panel, self._mosaic = panel, mosaic
         self.tick = CheckBox(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
+from napari.viewer import Viewer
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
@@ -43,7 +44,7 @@ from napari_semsr.jobs import (
     open_scan,
 )
 from napari_semsr.reporting import draw_offsets
-from napari_semsr.stitching import UnplacedError
+from napari_semsr.stitching import LikelyGrid, PairReport, UnplacedError
 from napari_semsr.widgets.base import (
     COLOURS,
     TIMES,
@@ -84,11 +85,8 @@ from napari_semsr.widgets.layers import (
 from napari_semsr.widgets.stitch.coverage import Coverage
 
 if TYPE_CHECKING:
-    import napari.viewer
     from matplotlib.axes import Axes
     from napari.layers import Image
-
-    from napari_semsr.stitching import LikelyGrid, PairReport
 
 # Colours that viridis has not, to any eye, so that a bad joint is never read as a poor
 # one.
@@ -138,7 +136,7 @@ def lay_frames(
     return scan_layers(acquisition, folder)
 
 
-def add_frames(viewer: "napari.viewer.Viewer", layers: list[Any]) -> str:
+def add_frames(viewer: Viewer, layers: list[Any]) -> str:
     """Show frames that were laid down, and say where they lie."""
     for data, attributes, kind in layers:
         getattr(viewer, f"add_{kind}")(data, **attributes)
@@ -154,7 +152,7 @@ class StitchMosaicPanel(Panel):
     plots = True
     help_place = "first-steps.md#5-stitch-frames"
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Stitch")
         self._stated: PixelSize | None = None
         self.folder = FileEdit(
@@ -512,7 +510,7 @@ class StitchMosaicPanel(Panel):
         """Whether the frames' images did not tell how they were taken."""
         return not self.question.isHidden()
 
-    def _ask_grid(self, grids: "Sequence[LikelyGrid]") -> None:
+    def _ask_grid(self, grids: Sequence[LikelyGrid]) -> None:
         """Offer grids that the overlaps fit; each button stitches again."""
         self._grids = tuple(grids)
         for former in self._answers.buttons():
@@ -583,7 +581,7 @@ def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
     return [box + corner for corner in corners]
 
 
-def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
+def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
     """Colour of one joint by its quality, faint where it is not used."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
@@ -596,7 +594,7 @@ def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
 
 
 def _add_shapes_layers(
-    viewer: "napari.viewer.Viewer", made: StitchedFile, over: dict[str, Any], name: str
+    viewer: Viewer, made: StitchedFile, over: dict[str, Any], name: str
 ) -> Iterator[None]:
     """Add outlines of the frames, nominal and solved, and their joints.
 

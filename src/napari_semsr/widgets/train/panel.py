@@ -11,6 +11,8 @@ import numpy as np
 import yaml
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
 from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
@@ -77,9 +79,7 @@ from napari_semsr.widgets.layers import (
 from napari_semsr.widgets.placement import PlacementRows
 
 if TYPE_CHECKING:
-    import napari.viewer
     from matplotlib.axes import Axes
-    from napari.layers import Image, Layer
 
 _LOSS, _BEST, _GAIN = COLOURS[:3]
 _SMOOTH_SHARE = 25
@@ -171,7 +171,7 @@ def read_best(path: Path) -> dict[str, float]:
 class TrainView(QWidget):
     """Curves and figures of a run, and its preview as a layer of the viewer."""
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.viewer = viewer
         self.plot: Any = None
@@ -435,7 +435,7 @@ class PairsForm(Form):
         self.lies.show_rows(asked=self.cuts)
         self.show_row("store", self.source.value == _STORE)
 
-    def take(self, low: "Layer", high: "Layer", found: StoredTransform) -> None:
+    def take(self, low: Layer, high: Layer, found: StoredTransform) -> None:
         """Learn from two layers that were registered."""
         self.source.value = _LAYERS
         self.low.value, self.high.value = low, high
@@ -593,7 +593,7 @@ class TrainPanel(Panel):
     help_place = "training.md#the-panel-train"
     queue = "training"  # for hours, and beside what the panels compute
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train", "Train")
         self.pairs = PairsForm(self.new_layer_box)
         self.recipe = RecipeForm()
@@ -651,7 +651,7 @@ class TrainPanel(Panel):
         fits = low is not None and is_superlens(low)
         self.recipe.propose_start(MOSAIC_MODEL if fits else None)
 
-    def takes(self, layer: "Layer") -> bool:
+    def takes(self, layer: Layer) -> bool:
         """Leave it to High to show what images should look like."""
         return super().takes(layer) and not is_truth(layer)
 
@@ -776,9 +776,7 @@ class TrainPanel(Panel):
             raise OptionError(msg)
         return OwnImage(low, high) if own else CutRequest(low, high, pairs.lies.map())
 
-    def take_registered(
-        self, low: "Layer", high: "Layer", found: StoredTransform
-    ) -> None:
+    def take_registered(self, low: Layer, high: Layer, found: StoredTransform) -> None:
         """Get ready to fine-tune on two layers that were registered."""
         self.pairs.take(low, high, found)
         self.recipe.begin_with(MOSAIC_MODEL)

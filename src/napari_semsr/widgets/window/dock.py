@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari.layers import Image
+from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
@@ -33,9 +34,6 @@ from napari_semsr.widgets.base import (
     session_of,
 )
 from napari_semsr.widgets.layers import grey_layers
-
-if TYPE_CHECKING:
-    import napari.viewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +204,7 @@ def _with_margins(*widgets: QWidget) -> QVBoxLayout:
 class Beginning(QWidget):
     """What is offered while nothing is open: samples, and the manual's first steps."""
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
         note = RichLabel(
@@ -243,7 +241,7 @@ class StepPage(QWidget):
     ran = QtSignal(str)
     """Emits the step when one of its panels has run."""
 
-    def __init__(self, viewer: "napari.viewer.Viewer", step: WorkStep) -> None:
+    def __init__(self, viewer: Viewer, step: WorkStep) -> None:
         super().__init__()
         self.step = step
         self.panels: dict[str, Panel] = {}  # that were shown, by their titles
@@ -298,7 +296,7 @@ class StepsWindow(QWidget):
     moved = QtSignal()
     """Emitted when another step or panel is shown."""
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.setMinimumWidth(_WIDTH)
         # else napari adds a stretch below, a larger one for each window of a session
