@@ -24,7 +24,6 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     contrast_limits,
-    figures_of,
 )
 from napari_semsr.io import (
     DRAWN_KEY,
@@ -68,11 +67,9 @@ _DIVERGING = "PiYG"  # less is magenta, more is green, nothing is white
 _MINUS = " \N{MINUS SIGN} "
 
 
-def told_of_change(change: Change | None) -> tuple[dict[str, Figure], str]:
-    """Say in numbers, and in a sentence if it is nothing, what was changed."""
-    if change is None:
-        return {}, ""
-    return figures_of(change), f" {change.verdict}" if change.hardly else ""
+def told_of_change(change: Change | None) -> str:
+    """Say in a sentence that hardly anything was changed, if that is so."""
+    return f" {change.verdict}" if change is not None and change.hardly else ""
 
 
 _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}

@@ -1,7 +1,6 @@
 """Demonstration: the whole way on drawn samples, ending in layers and a report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from magicgui.types import FileDialogMode
@@ -39,30 +38,18 @@ _ABOUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DemoOutcome:
-    """What was made, and what of it becomes layers, from the bottom to the top."""
-
-    made: DemoResult
-    mosaic: Opened
-    registered: Opened
-    sem: Opened
-    enhanced: Opened
-    tuned: Opened
-    frc_map: Opened
+# what becomes layers, from the bottom to the top
+_SHOWN = ("mosaic", "registered", "place_sem", "enhanced", "tuned", "frc_map")
 
 
-def _demonstrate(folder: Path, options: DemoOptions) -> Job[DemoOutcome]:
+def _demonstrate(
+    folder: Path, options: DemoOptions
+) -> Job[tuple[DemoResult, dict[str, Opened]]]:
     made = yield from DEMO.job(folder=folder, options=options)
-    return DemoOutcome(
-        made,
-        mosaic=(yield from open_store(made.mosaic)),
-        registered=(yield from open_store(made.registered)),
-        sem=(yield from open_store(made.place_sem)),
-        enhanced=(yield from open_store(made.enhanced)),
-        tuned=(yield from open_store(made.tuned)),
-        frc_map=(yield from open_store(made.frc_map)),
-    )
+    opened = {}
+    for name in _SHOWN:
+        opened[name] = yield from open_store(getattr(made, name))
+    return made, opened
 
 
 class DemoPanel(Panel):
@@ -97,36 +84,39 @@ class DemoPanel(Panel):
         place = free_path(kept, _NAME, "") if kept else new_store_path(_NAME, "")
         return lambda: _demonstrate(place, options), self.show_outcome
 
-    def show_outcome(self, outcome: DemoOutcome) -> Iterator[None]:
+    def show_outcome(
+        self, outcome: tuple[DemoResult, dict[str, Opened]]
+    ) -> Iterator[None]:
         """Add the images as layers, and write what was found.
 
         The mosaic as it was stitched lies on other axes than the rest, so it is hidden.
         """
-        self.report = outcome.made.report
+        made, opened = outcome
+        self.report = made.report
         name = free_name(self.viewer, _MOSAIC)
-        model = str(outcome.made.place.untouched.provenance.model_name)
-        add_opened(self.viewer, outcome.mosaic, name=name, visible=False)
+        model = str(made.place.untouched.provenance.model_name)
+        add_opened(self.viewer, opened["mosaic"], name=name, visible=False)
         yield
         seen = result_name(self.viewer, name, "registered")
-        add_opened(self.viewer, outcome.registered, name=seen)
+        add_opened(self.viewer, opened["registered"], name=seen)
         yield
         sem = free_name(self.viewer, _SEM)
-        add_opened(self.viewer, outcome.sem, name=sem)
-        for opened, step in ((outcome.enhanced, model), (outcome.tuned, _TUNED)):
+        add_opened(self.viewer, opened["place_sem"], name=sem)
+        for image, step in (("enhanced", model), ("tuned", _TUNED)):
             yield
             title = result_name(self.viewer, name, step)
-            shown = add_opened(self.viewer, opened, name=title)
+            shown = add_opened(self.viewer, opened[image], name=title)
         yield
         mapped = result_name(self.viewer, title, "FRC map (nm)")
-        add_opened(self.viewer, outcome.frc_map, name=mapped)
+        add_opened(self.viewer, opened["frc_map"], name=mapped)
         yield
-        _, found = outcome.made.place.measured.maps["tuned_against_sem"]
+        _, found = made.place.measured.maps["tuned_against_sem"]
         add_failed_layer(self.viewer, found.map, found.reasons, title)
         self.viewer.layers.selection.active = shown
         yield
         self.show_result(
-            figures_of(outcome.made),
-            f"Done in {outcome.made.seconds:.0f} s: the layers show one place, and the "
+            figures_of(made),
+            f"Done in {made.seconds:.0f} s: the layers show one place, and the "
             "report tells what was found.",
             network=f"{model} and its fine-tuned form",
         )

@@ -40,4 +40,4 @@ class RestorePanel(VerbPanel):
         made: RestoredFile = outcome.reports[0]
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name
-        return f"Restored {what} ({made.called}).{told_of_change(made.change)[1]}"
+        return f"Restored {what} ({made.called}).{told_of_change(made.change)}"

@@ -169,9 +169,7 @@ class ModelChooser(Form):
         self.viewer = viewer
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
-        self.pixel_size_nm: PixelSize | None = None
-        self.resample: Literal["auto", "keep", "never"] = "auto"
-        self.advice = ""  # said where a field's pixels are beyond the model's
+        self._field: tuple[Any, ...] = (None,)  # what the card is compared with
         self.box = ComboBox(
             name="model",
             label="Model",
@@ -262,12 +260,11 @@ class ModelChooser(Form):
     def show_for(
         self,
         pixel_size_nm: PixelSize | None,
-        resample: Literal["auto", "keep", "never"] = "auto",
-        advice: str = "",
+        resample: Literal["auto", "keep", "never"],
+        advice: str,
     ) -> None:
         """Compare the card with a layer's pixel size; say what else may be done."""
-        self.pixel_size_nm, self.resample = pixel_size_nm, resample
-        self.advice = advice
+        self._field = pixel_size_nm, resample, advice
         self._write()
 
     def refresh(self) -> None:
@@ -283,7 +280,7 @@ class ModelChooser(Form):
 
     def _write(self) -> None:
         card = self.card
-        known = card_text(card, self.pixel_size_nm, self.resample, self.advice)
+        known = card_text(card, *self._field)
         self.text.setText(known if card else "No model is installed; add a model file.")
         self.details.setText(card_details(card) if "name" in card else "")
         self.more.setVisible("name" in card)

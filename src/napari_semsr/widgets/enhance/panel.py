@@ -909,7 +909,7 @@ class EnhancePanel(Panel):
         report, trust = outcome.made.report, enhanced.trust
         for reason in enhanced.unmade:
             self.show_warning(reason)
-        _, hardly = told_of_change(outcome.made.change)
+        hardly = told_of_change(outcome.made.change)
         whole = f"{enhanced.seconds:.1f} s"
         said = (
             f"Enhanced in {whole} at {report.megapixels_per_second:.2f} megapixels/s."

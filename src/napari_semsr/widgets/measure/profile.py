@@ -98,13 +98,8 @@ class Profiles:
 
     layers: tuple[LayerProfile, ...]
     problems: tuple[str, ...]
-    calibrated: bool
-    fitted: bool = True
-
-    @property
-    def unit(self) -> str:
-        """Unit of the axis."""
-        return "nm" if self.calibrated else "px"
+    unit: str  # of the axis
+    fitted: bool
 
 
 def _measure(
@@ -145,8 +140,8 @@ def _measure(
     if not found:
         raise ShapeError(problems[0])
     yield Progress(len(asked), len(asked), "done")
-    calibrated = found[0].profile.calibrated
-    return Profiles(tuple(found), tuple(problems), calibrated, fits)
+    unit = "nm" if found[0].profile.calibrated else "px"
+    return Profiles(tuple(found), tuple(problems), unit, fits)
 
 
 class ProfilePanel(Panel):

@@ -153,7 +153,6 @@ class Spectra:
     parts: tuple[Micrograph, ...]
     radial: Plot
     planes: tuple[NDArray[Any], ...]
-    calibrated: bool
 
 
 def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
@@ -199,7 +198,7 @@ def _transform(
             centred.append(whole.image.array())
     yield Progress(len(images), len(images), "done")
     radial = SPECTRUM.curves[0].together(lines, calibrated=calibrated)
-    return Spectra(tuple(images), parts, radial, tuple(centred), calibrated)
+    return Spectra(tuple(images), parts, radial, tuple(centred))
 
 
 class SpectrumPanel(Panel):
@@ -288,7 +287,8 @@ class SpectrumPanel(Panel):
         if spectra.planes and not replaced:
             self.viewer.reset_view()
             yield
-        unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
+        calibrated = same_unit(spectra.images) == "nm"
+        unit = "µm⁻¹" if calibrated else "cycles per pixel (no pixel size)"
         count = len(spectra.images)
         many = "spectrum" if count == 1 else "spectra"
         told = [one for own in cut.values() for one in own]
