@@ -157,7 +157,6 @@ class PixelSizeEdit(QWidget):
 
 _LINE_LAYER = "Scale line"
 _GRID = ("units", "scale", "translate", "affine")
-_ENDS = 2
 _OWNER = "Calibrate"
 
 
@@ -230,7 +229,7 @@ def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
     `line`: its last shape is a line; vertices are pixels of the image below.
     """
     shapes = [] if line is None else line.data
-    lines = [np.asarray(d)[:, -2:] for d in shapes if len(d) == _ENDS]
+    lines = [np.asarray(d)[:, -2:] for d in shapes if len(d) == 2]
     if not lines:
         msg = "A line must be drawn over the known distance first; press Draw a line."
         raise OptionError(msg)

@@ -31,7 +31,6 @@ from napari_semsr.widgets.layers import (
     show_colour_bar,
 )
 
-_PLANE = 2  # axes of an image
 _FILTERS = {
     "OME-Zarr, calibrated (*.ome.zarr)": ".ome.zarr",
     "OME-TIFF, calibrated (*.ome.tif)": ".ome.tif",
@@ -162,14 +161,14 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
 
 def check_stack(layer: Layer, path: Path) -> None:
     """Refuse to save a stack as what holds none: planes are the pages of a TIFF."""
-    if layer.ndim > _PLANE + 1:
+    if layer.ndim > 3:
         msg = (
             f"Layer {layer.name!r} has {layer.ndim} axes, of which a TIFF would lose "
             "the first: take Split Stack from its menu in the list of layers, and save "
             "the stacks one by one."
         )
         raise OptionError(msg)
-    if layer.ndim > _PLANE and output_kind(path) not in ("ome-tiff", "tiff"):
+    if layer.ndim > 2 and output_kind(path) not in ("ome-tiff", "tiff"):
         msg = (
             f"Layer {layer.name!r} is a stack, which is saved as .ome.tif or .tif, got "
             f"{path.name}: choose one of these, or take Split Stack from its menu in "

@@ -66,7 +66,6 @@ from napari_semsr.widgets.layers import (
 )
 
 _SETTLE_MS = 1500  # chosen: a dragged slider is saved once
-_SEVERAL = 2
 _STORE = ".ome.zarr"
 _KEPT = {
     "": (
@@ -521,7 +520,7 @@ class Session(QObject):
         without_cache(layer)
         folder, name = self.folder or Path(), layer.name
         grey: Any = None
-        if isinstance(layer, Image) and layer.ndim == _SEVERAL and not layer.rgb:
+        if isinstance(layer, Image) and layer.ndim == 2 and not layer.rgb:
             with suppress(SemsrError):
                 grey = micrograph_from_layer(layer)
         data: Any = layer.data[0] if layer.multiscale else layer.data

@@ -1,7 +1,7 @@
 """What explains a result hides, shows and goes with it."""
 
+from collections.abc import Iterable
 from typing import Any
-from weakref import ref
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
@@ -32,11 +32,17 @@ def _leads(layer: Layer) -> bool:
     return isinstance(layer, Image) and not layer.metadata.get(HELPER_KEY)
 
 
+def _members(
+    layers: Iterable[Layer], group: tuple[str, str], *, lead: bool
+) -> list[Layer]:
+    """List the layers of a group: results, or what explains them."""
+    return [item for item in layers if _leads(item) == lead and _group(item) == group]
+
+
 def explaining(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     """List the layers that explain a result, such as the outlines of its frames."""
     group = _group(layer) if _leads(layer) else None
-    layers = [] if group is None else viewer.layers
-    return [item for item in layers if not _leads(item) and _group(item) == group]
+    return [] if group is None else _members(viewer.layers, group, lead=False)
 
 
 class Together(QObject):
@@ -44,7 +50,7 @@ class Together(QObject):
 
     def __init__(self, viewer: ViewerModel, history: UndoList) -> None:
         super().__init__()
-        self._viewer, self._history = ref(viewer), history
+        self._history = history
         self._gone: list[tuple[Layer, tuple[str, str]]] = []
         # napari may be removing several
         self._later = new_timer(self, self._remove_followers, 0, once=True)
@@ -52,12 +58,6 @@ class Together(QObject):
         viewer.layers.events.removed.connect(self._on_removed)
         for layer in viewer.layers:
             layer.events.visible.connect(self._on_visible)
-
-    def _members(self, group: tuple[str, str], *, lead: bool) -> list[Layer]:
-        """List the layers of a group: results, or what explains them."""
-        viewer = self._viewer()
-        layers = [] if viewer is None else list(viewer.layers)
-        return [i for i in layers if _leads(i) == lead and _group(i) == group]
 
     def _on_inserted(self, event: Any) -> None:
         event.value.events.visible.connect(self._on_visible)
@@ -68,8 +68,9 @@ class Together(QObject):
         group = _group(layer) if is_alive(self) and _leads(layer) else None
         if group is None:
             return
-        shown = any(item.visible for item in self._members(group, lead=True))
-        for item in self._members(group, lead=False):
+        layers = self._history.layers
+        shown = any(item.visible for item in _members(layers, group, lead=True))
+        for item in _members(layers, group, lead=False):
             if not shown and item.visible:
                 item.metadata[_HIDDEN_KEY] = True  # as a project keeps it
                 item.visible = False
@@ -88,5 +89,7 @@ class Together(QObject):
         """Remove what explains the results that are gone; it comes back with them."""
         gone, self._gone = self._gone, []
         for layer, group in gone:
-            if not self._members(group, lead=True):
-                self._history.remove_along(layer, self._members(group, lead=False))
+            left = self._history.layers
+            if not _members(left, group, lead=True):
+                others = _members(left, group, lead=False)
+                self._history.remove_along(layer, others)
