@@ -7,7 +7,12 @@ from magicgui.widgets import Select
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.base.session import form_values
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import kind_of, provenance_of
+from napari_semsr.widgets.layers import (
+    image_layers,
+    is_map,
+    network_of,
+    provenance_of,
+)
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
@@ -79,30 +84,31 @@ def test_no_default_input_is_a_map_after_every_panel_has_run(
     jobs = {
         (made.job, made.part)
         for item in model.layers
-        if kind_of(item) == "map" and (made := provenance_of(item))
+        if is_map(item) and (made := provenance_of(item))
     }
     assert jobs == {
         ("frc-map", None), ("error-map", None), ("repeatability", None),
         ("spectrum", None), ("difference", None), ("enhance", "misfit"),
         ("trust", None),
     }  # fmt: skip
-    kinds = {item.name: kind_of(item) for item in model.layers}
-    assert kinds["first"] == kinds["second"] == "image"
-    assert "network" in kinds.values()
+    maps = {item.name: is_map(item) for item in model.layers}
+    assert (maps["first"], maps["second"]) == (False, False)
+    by_networks = [item for item in model.layers if network_of(item)]
+    assert any(not is_map(item) for item in by_networks)
     proposed = {}
     for panel in [*before, *(make(module, model, qtbot) for module in PANELS)]:
         for name, value in form_values(panel).items():
-            if isinstance(value, str) and value in kinds:
-                proposed[panel.title, name] = kinds[value]
+            if isinstance(value, str) and value in maps:
+                proposed[panel.title, name] = maps[value]
         several = getattr(panel, "layers", None)
         for layer in several.value if isinstance(several, Select) else ():
-            proposed[panel.title, layer.name] = kind_of(layer)
+            proposed[panel.title, layer.name] = is_map(layer)
     assert len(proposed) > 10
-    assert {key: kind for key, kind in proposed.items() if kind == "map"} == {}
+    assert [key for key, proposes_map in proposed.items() if proposes_map] == []
 
 
-def test_kinds_of_other_layers(model):
-    assert kind_of(model.add_labels(np.zeros((4, 4), int))) == "labels"
-    assert kind_of(model.add_points([[1, 2]])) == "drawing"
-    about = {HELPER_KEY: "someone"}
-    assert kind_of(model.add_image(np.zeros((4, 4)), metadata=about)) == "helper"
+def test_no_other_layers_are_images_or_maps(model):
+    model.add_labels(np.zeros((4, 4), int))
+    model.add_points([[1, 2]])
+    model.add_image(np.zeros((4, 4)), metadata={HELPER_KEY: "someone"})
+    assert image_layers(model) == []

@@ -24,7 +24,7 @@ from napari_semsr.widgets.base.results import (
     cache_folder,
     open_store,
 )
-from napari_semsr.widgets.layers import kind_of, micrograph_from_layer, network_of
+from napari_semsr.widgets.layers import is_map, micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
@@ -142,7 +142,7 @@ def answers(hold, run_panel):
     def ask(viewer, layer):
         image = micrograph_from_layer(layer)
         told = {"pixels": image.array(), "pixel size": image.pixel_size_nm}
-        told |= {"kind": kind_of(layer), "network": network_of(layer)}
+        told |= {"is map": is_map(layer), "network": network_of(layer)}
         for name, measure in MEASURES.items():
             try:
                 found = run(measure(image)).to_json()

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from napari.components import Dims, ViewerModel
@@ -105,32 +105,25 @@ def pitch_of(layer: Layer) -> NDArray[Any]:
 
 def image_layers(viewer: ViewerModel) -> list[Image]:
     """Image layers but for our helpers, in the order of the list."""
-    kinds = (*_GREY, "map")
-    return [layer for layer in viewer.layers if kind_of(layer) in kinds]
+    return [
+        item
+        for item in viewer.layers
+        if isinstance(item, Image) and not item.metadata.get(HELPER_KEY)
+    ]
 
 
 def grey_layers(viewer: ViewerModel) -> list[Image]:
     """Image layers that are to be measured: no spectra and maps of images."""
-    return [item for item in image_layers(viewer) if kind_of(item) in _GREY]
+    return [item for item in image_layers(viewer) if not is_map(item)]
 
 
-Kind = Literal["image", "network", "map", "labels", "helper", "drawing"]
-_GREY: tuple[Kind, ...] = ("image", "network")
-
-
-def kind_of(layer: Layer) -> Kind:
-    """Tell what a layer is: an image, one by a network, a map, or what explains them.
+def is_map(layer: Layer) -> bool:
+    """Whether a layer is a map of an image, or its spectrum.
 
     Its history tells, which goes with it into every file.
     """
-    if layer.metadata.get(HELPER_KEY):
-        return "helper"
-    if not isinstance(layer, Image):
-        return "labels" if isinstance(layer, Labels) else "drawing"
-    made = provenance_of(layer)
-    if made is not None and made.quantity("nm") is not None:
-        return "map"
-    return "image" if network_of(layer) is None else "network"
+    made = provenance_of(layer) if isinstance(layer, Image) else None
+    return made is not None and made.quantity("nm") is not None
 
 
 def step_before(layer: Layer) -> str | None:
@@ -489,8 +482,9 @@ def settle_colour_bars(viewer: ViewerModel) -> None:
 def hide_other_maps(viewer: ViewerModel, shown: Layer) -> None:
     """Hide the maps that lie where one is shown; through each other none is read."""
     low, high = shown.extent.world[:, -2:]
-    for item in viewer.layers:  # napari may hand out proxies, alike but not the same
-        if item != shown and item.visible and kind_of(item) == "map":
+    # napari may hand out proxies, alike but not the same
+    for item in image_layers(viewer):
+        if item != shown and item.visible and is_map(item):
             start, end = item.extent.world[:, -2:]
             if np.all(np.minimum(high, end) > np.maximum(low, start)):
                 item.visible = False

@@ -109,7 +109,7 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     identity_of,
     image_layers,
-    kind_of,
+    is_map,
     look_of,
     micrograph_from_layer,
     named_with_plane,
@@ -620,7 +620,7 @@ class Panel(QWidget):
         def choices(_: Any) -> list[tuple[str, Layer | None]]:
             listed = grey_layers(viewer) if layers is None else layers()
             first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
-            listed = sorted(listed, key=lambda item: kind_of(item) != "map")
+            listed = sorted(listed, key=lambda item: not is_map(item))
             return first + [(item.name, item) for item in reversed(listed)]
 
         box = ComboBox(
