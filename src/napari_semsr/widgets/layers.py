@@ -159,18 +159,27 @@ def is_exposure(layer: Layer) -> bool:
 
 def on_one_grid(first: Layer, second: Layer) -> bool:
     """Whether two layers have the same pixels at the same place, as they are shown."""
-    (shape, places), (other, others) = map(_corners, (first, second))
-    near = np.abs(places - others).max() <= _TOLERANCE * np.ptp(places, axis=0).max()
-    return first.units[-2:] == second.units[-2:] and shape == other and bool(near)
+    sizes = (layer.extent.data[:, -2:] for layer in (first, second))
+    return np.array_equal(*sizes) and on_one_place(first, second, _TOLERANCE)
 
 
-def _corners(layer: Layer) -> tuple[tuple[int, ...], NDArray[Any]]:
-    """Sides of a layer, and where the corners of a plane are shown."""
-    sides = layer.extent.data[1][-2:] + 1
+def on_one_place(first: Layer, second: Layer, near: float) -> bool:
+    """Whether two layers cover the same area, whatever their pixels.
+
+    `near`: by which share of a side corners that lie on each other may differ.
+    """
+    places, others = map(_corners, (first, second))
+    apart = np.abs(places - others).max()
+    alike = first.units[-2:] == second.units[-2:]
+    return alike and bool(apart <= near * np.ptp(places, axis=0).max())
+
+
+def _corners(layer: Layer) -> NDArray[Any]:
+    """Find where three outer corners of a plane are shown, (3, 2)."""
     ends = np.zeros((3, layer.ndim))
-    ends[1, -2], ends[2, -1] = sides
-    shown = [layer.data_to_world(end)[-2:] for end in ends]
-    return tuple(np.rint(sides).astype(int).tolist()), np.array(shown)
+    ends[1:, -2:] = np.diag(layer.extent.data[1][-2:] + 1)
+    ends[:, -2:] -= 0.5
+    return np.array([layer.data_to_world(end)[-2:] for end in ends])
 
 
 def shown_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -13,7 +13,6 @@ from napari.viewer import Viewer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import (
-    FloatArray,
     Job,
     Micrograph,
     OptionError,
@@ -57,6 +56,7 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     hide_other_maps,
     network_of,
+    on_one_place,
     planes_of,
     provenance_of,
     result_name,
@@ -413,13 +413,13 @@ class ResultPanel(VerbPanel):
         chosen, made = before.value, after.value
         if made is None:
             return
-        kept = chosen not in (None, made) and _on_one_place(made, chosen)
+        kept = chosen not in (None, made) and on_one_place(made, chosen, _NEAR)
         if kept and network_of(chosen) is None:
             return
         found: list[Layer] = [
             layer
             for layer in reversed(grey_layers(self.viewer))
-            if layer is not made and _on_one_place(made, layer)
+            if layer is not made and on_one_place(made, layer, _NEAR)
         ]
         plain = [layer for layer in found if network_of(layer) is None]
         history = provenance_of(made)
@@ -429,23 +429,6 @@ class ResultPanel(VerbPanel):
         best = next(iter([*named, *plain, *found]), None)
         if best is not None:
             before.value = best
-
-
-def _on_one_place(first: Layer, second: Layer) -> bool:
-    """Whether two layers cover the same area, whatever their pixels."""
-    (low, high), (other_low, other_high) = map(_edges, (first, second))
-    apart = np.abs([other_low - low, other_high - high]).max()
-    alike = first.units[-2:] == second.units[-2:]
-    return alike and bool(apart <= _NEAR * np.abs(high - low).max())
-
-
-def _edges(layer: Layer) -> tuple[FloatArray, FloatArray]:
-    """Find where the outer corners of a layer are shown."""
-    low, high = np.zeros(layer.ndim), np.zeros(layer.ndim)
-    low[-2:] = -0.5
-    high[-2:] = layer.extent.data[1][-2:] + 0.5
-    first, last = (np.asarray(layer.data_to_world(end)) for end in (low, high))
-    return first[-2:], last[-2:]
 
 
 def __getattr__(name: str) -> Any:
