@@ -15,6 +15,7 @@ from napari_semsr.core import (
     Acquisition,
     OptionError,
     PixelSize,
+    parse_pixel_size,
     spell_pixel_size,
     spell_shape,
 )
@@ -196,10 +197,7 @@ class OpenMosaicPanel(Panel):
         facts = self.facts = dict(description.facts)
         self._described = Path(description.path)
         self._show_datasets(facts)
-        size = facts.get("pixel_size_nm")
-        self.pixel_size.value = (
-            None if size is None else (float(size[0]), float(size[1]))
-        )
+        self.pixel_size.value = parse_pixel_size(facts.get("pixel_size_nm"))
         lines = [
             f"{spell_shape(facts.get('shape') or ())}, {facts.get('dtype')}",
             f"Pixel size in the file: {spell_pixel_size(self.pixel_size.value)}",
