@@ -22,7 +22,6 @@ from scipy import ndimage, optimize
 
 from napari_semsr.analysis.gaps import (
     GapOptions,
-    Gaps,
     WidthFit,
     WidthHistogram,
     count_widths,
@@ -149,13 +148,13 @@ def judge_fields(fields: int) -> None:
     about = f"{gaps / fields:.0f} gaps a field, "
     held = [holds(one.undetected_interval, share) for one in found]
     say_row("fields, share", held, f"{about}{100 * share:.1f} % missed")
-    for name, place, mean in zip(("absolute", "signed"), (0, 1), means, strict=True):
-        held = [holds(_interval(one, place), mean) for one in found]
+    ends = (
+        [one.mean_width_error_interval_px for one in found],
+        [one.mean_signed_width_error_interval_px for one in found],
+    )
+    for name, own, mean in zip(("absolute", "signed"), ends, means, strict=True):
+        held = [holds(interval, mean) for interval in own]
         say_row(f"fields, {name} error", held, f"{mean:+.2f} px")
-
-
-def _interval(found: Gaps, place: int) -> tuple[float, float] | None:
-    return found.error_intervals("px")[place]
 
 
 def main() -> None:

@@ -481,14 +481,6 @@ class Gaps:
         errors = (_width_error(gap, unit) for gap in self.found)
         return np.array(_known(errors), dtype=float)
 
-    def error_intervals(self, unit: str) -> tuple[FloatPair | None, FloatPair | None]:
-        """Give 95 % intervals of the mean absolute and the mean signed error of width.
-
-        Each is None of fewer than five gaps; see `mean_interval`.
-        """
-        errors = self.width_errors(unit)
-        return self.interval_of(np.abs(errors), unit), self.interval_of(errors, unit)
-
     def interval_of(self, values: FloatArray, unit: str) -> FloatPair | None:
         """Give the 95 % interval of the mean of lengths (N,), or of their differences.
 
