@@ -3,7 +3,6 @@ import pytest
 
 from napari_semsr.analysis.frc.crossing import FrcCriterion
 from napari_semsr.analysis.frc.validity import REASONS, code_of
-from napari_semsr.core.errors import OptionError
 
 
 def test_codes_invert() -> None:
@@ -24,9 +23,3 @@ def test_thresholds_are_as_published(criterion, samples, reference, expected):
     question = FrcCriterion(criterion, "exact", reference, False)
     found = question.threshold(np.array([samples]))
     assert found[0] == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize("criterion", ["half-bit", "3-sigma"])
-def test_reference_is_refused_with_other_criteria(criterion: str) -> None:
-    with pytest.raises(OptionError, match=criterion):
-        FrcCriterion(criterion, "exact", True, False).threshold(np.ones(3))

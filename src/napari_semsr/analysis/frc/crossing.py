@@ -1,13 +1,14 @@
 """Where a curve falls below a threshold: ring by ring, or by a likelihood fit."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.analysis.frc.rings import Geometry
-from napari_semsr.core import BoolArray, FloatArray, OptionError, Rings, tukey
+from napari_semsr.analysis.frc.rings import Geometry, plan_geometry
+from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair, Rings, tukey
 
 Criterion = Literal["1/7", "half-bit", "3-sigma"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -33,12 +34,6 @@ class FrcCriterion:
 
         `samples` (K,); gives (K,).
         """
-        if self.reference and self.criterion != "1/7":
-            msg = (
-                f"A noise-free reference needs the criterion 1/7, got {self.criterion};"
-                " choose 1/7 or drop the reference option."
-            )
-            raise OptionError(msg)
         count = np.maximum(samples, 1)
         if self.criterion == "half-bit":
             root = np.sqrt(count)
@@ -191,8 +186,6 @@ _SMALL = 160  # largest side of a small block, px
 _WHOLE = 24
 _ANGLES = 6
 
-_KEPT = 8  # matrices, up to 200 kB each; chosen: a job has one or two block sizes
-
 
 def _response(weights: FloatArray, offset: FloatArray) -> FloatArray:
     """Transform of a symmetric window about its middle, at offsets in bins."""
@@ -250,9 +243,6 @@ def _choose(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
     return places, weight / weight.sum()
 
 
-_CACHE: dict[tuple[object, ...], tuple[FloatArray, FloatArray]] = {}
-
-
 def mix_rings(
     geometry: Geometry, first: int = 1, last: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
@@ -264,14 +254,17 @@ def mix_rings(
     last = complete if last is None else last
     if complete > _SMALL // 2 + 1:
         return _compute(geometry, first, last)
-    key = (geometry.rings.shape, geometry.rings.pitch, geometry.tukey)
-    if key not in _CACHE:
-        if len(_CACHE) >= _KEPT:
-            _CACHE.clear()
-        _CACHE[key] = _compute(geometry, 1, complete)
-    matrix, nodes = _CACHE[key]
+    matrix, nodes = _mix_all(geometry.rings.shape, geometry.rings.pitch, geometry.tukey)
     used = min((last + _MARGIN) * _NODES_PER_RING, nodes.size)
     return matrix[first - 1 : last - 1, :used], nodes[:used]
+
+
+@lru_cache(maxsize=8)  # up to 200 kB each; chosen: a job has one or two block sizes
+def _mix_all(
+    shape: IntPair, pitch: FloatPair, taper: float
+) -> tuple[FloatArray, FloatArray]:
+    geometry = plan_geometry(shape, pitch, taper)
+    return _compute(geometry, 1, geometry.rings.complete)
 
 
 def _compute(
