@@ -53,22 +53,6 @@ _ELECTRON = "e\N{SUPERSCRIPT MINUS}"
 _BYTES_PER_PX, _BYTES_OF_TWO = 40.0, 59.0
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What grey levels stand for."""
-
-    gain: float = 1.0  # electrons or photons to a grey level
-    offset: float = 0.0  # grey level of no count
-    read_noise: float = 0.0  # standard deviation of a pixel without light, in electrons
-
-    def __str__(self) -> str:
-        """Say it in words, to be quoted."""
-        return (
-            f"counts: gain {self.gain:g}, offset {self.offset:g}, read noise "
-            f"{self.read_noise:g}"
-        )
-
-
 class FrcOptions(Options):
     """How to read a Fourier ring correlation."""
 
@@ -139,18 +123,14 @@ class FrcOptions(Options):
 
     @model_validator(mode="after")
     def _calibration_needs_counts(self) -> "FrcOptions":
-        if self.split != "binomial" and self.counts != Counts():
+        given = self.gain, self.offset, self.read_noise
+        if self.split != "binomial" and given != (1.0, 0.0, 0.0):
             msg = (
                 "the binomial split alone uses gain, offset and read noise; choose it "
                 "too (--split binomial)"
             )
             raise ValueError(msg)
         return self
-
-    @property
-    def counts(self) -> Counts:
-        """What grey levels stand for."""
-        return Counts(self.gain, self.offset, self.read_noise)
 
     @model_validator(mode="after")
     def _reference_goes_with(self) -> "FrcOptions":
@@ -285,19 +265,19 @@ _LARGEST = 2.0**62  # counts that the generator takes
 _NEGATIVE = -5.0  # standard errors of a mean; chosen: no chance
 
 
-def thin(image: Micrograph, counts: Counts) -> tuple[Micrograph, Micrograph]:
+def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph]:
     """Split counts into two images of half the dose, in electrons; NaN stays."""
     exact = np.issubdtype(image.dtype, np.integer)
     # whole grey levels of several electrons hide which of them it was
-    hidden = max(0.0, counts.gain**2 - 1) / 12 if exact else 0.0
-    spread = np.sqrt(counts.read_noise**2 + hidden)
+    hidden = max(0.0, options.gain**2 - 1) / 12 if exact else 0.0
+    spread = np.sqrt(options.read_noise**2 + hidden)
     halves = np.empty((2, *image.shape), np.float32)
     rng = np.random.default_rng(_SEED)
     below, total, number = 0.0, 0.0, 0
     for y in range(0, image.shape[0], _ROWS):
         rows = np.s_[y : y + _ROWS]
         grey = np.asarray(image.data[rows], dtype=np.float64)
-        electrons = (grey - counts.offset) * counts.gain
+        electrons = (grey - options.offset) * options.gain
         known = np.isfinite(electrons)
         total += float(electrons.sum(where=known))
         below += float(np.minimum(electrons, 0).sum(where=known))
@@ -456,7 +436,7 @@ class FrcPlan:
     ) -> tuple[Self, Micrograph, Micrograph | None]:
         """Give what is correlated: images cut to what they share, or counts split."""
         if self.thinned:
-            return self, *thin(a, self.options.counts)
+            return self, *thin(a, self.options)
         if b is None or self.shift is None:
             return self, a, b
         first, second = laid_over(a, b, self.shift)
@@ -478,7 +458,9 @@ class FrcPlan:
             else "mosaic-halves (FRC of half the frames against the others, positions "
             "shared, for all)"
             if self.halves
-            else f"single-image FRC (binomial split, Poisson noise of {options.counts})"
+            else "single-image FRC (binomial split, Poisson noise of counts: gain "
+            f"{options.gain:g}, offset {options.offset:g}, read noise "
+            f"{options.read_noise:g})"
             if self.thinned
             else "two-image FRC against a noise-free reference"
             if options.reference
