@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -248,13 +248,14 @@ def _strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
         yield start, min(start + rows, plan.grid[0])
 
 
-def _read_strip(
+def _read_blocks(
     m: Micrograph, plan: BlockPlan, rows: IntPair, unit: float | None = None
 ) -> tuple[Float32Array, float]:
-    """Grey values of a strip of blocks, its mean taken off in float64, and their unit.
+    """Blocks of a strip ``(rows, columns, block, block)``, and their unit.
 
-    Without a unit they are scaled to at most 1, since squares of single precision
-    overflow early; every block is standardised anyway.
+    The mean of the strip is taken off in float64. Without a unit its grey values are
+    scaled to at most 1, since squares of single precision overflow early; every block
+    is standardised anyway.
     """
     y0 = rows[0] * plan.step
     y1 = (rows[1] - 1) * plan.step + plan.block
@@ -263,13 +264,9 @@ def _read_strip(
     if good.any():
         pixels -= pixels.mean(where=good)
     unit = unit or float(np.abs(pixels).max(where=good, initial=0.0)) or 1.0
-    return (pixels / unit).astype(np.float32), unit
-
-
-def _blocks_of(strip: Float32Array, plan: BlockPlan) -> Float32Array:
-    """All blocks of a strip as a view ``(rows, columns, block, block)``."""
+    strip = (pixels / unit).astype(np.float32)
     view = sliding_window_view(strip, (plan.block, plan.block))
-    return view[:: plan.step, :: plan.step]
+    return view[:: plan.step, :: plan.step], unit
 
 
 @dataclass(slots=True)
@@ -297,17 +294,13 @@ class _Grids:
 def _measure_batch(
     numbers: NDArray[np.intp],
     first: Float32Array,
-    second: Float32Array | None,
-    whole: Float32Array | None,
+    others: list[Float32Array | None],
     asked: FrcPlan,
 ) -> Measurement:
     """Gather the blocks of one batch and measure them."""
     places = np.unravel_index(numbers, first.shape[:2])
-    return asked.measure(
-        first[places],
-        None if second is None else second[places],
-        None if whole is None else whole[places],
-    )
+    beside = (None if other is None else other[places] for other in others)
+    return asked.measure(first[places], *beside)
 
 
 def _fill(measured: Float32Array) -> tuple[Float32Array, BoolArray]:
@@ -375,28 +368,20 @@ def _run(
     yield Progress(0, total, "Reading the field")
     with ThreadPoolExecutor(available_cores()) as pool:
         for rows in _strips(plan, a.shape[1]):
-            strip, unit = _read_strip(a, plan, rows)
+            first, unit = _read_blocks(a, plan, rows)
             # of halves and their whole, powers are compared
             common = None if whole is None else unit
-            first, second, third = (
-                None
-                if image is None
-                else _blocks_of(
-                    strip if image is a else _read_strip(image, plan, rows, common)[0],
-                    plan,
-                )
-                for image in (a, b, whole)
-            )
-            first = cast("Float32Array", first)
+            others = [
+                None if image is None else _read_blocks(image, plan, rows, common)[0]
+                for image in (b, whole)
+            ]
             # flat numbers of blocks, in batches that stay in cache
             size = max(1, _BATCH_PIXELS // plan.block**2)
             count = first.shape[0] * first.shape[1]
             batches = [
                 np.arange(k, min(k + size, count)) for k in range(0, count, size)
             ]
-            work = partial(
-                _measure_batch, first=first, second=second, whole=third, asked=asked
-            )
+            work = partial(_measure_batch, first=first, others=others, asked=asked)
             try:
                 for numbers, found in zip(
                     batches, pool.map(work, batches), strict=True
@@ -407,12 +392,6 @@ def _run(
             except GeneratorExit:
                 pool.shutdown(cancel_futures=True)
                 raise
-
-
-def _median(values: FloatArray) -> float:
-    """Median of what is known, 0 of nothing."""
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else 0.0
 
 
 def _result(
@@ -431,6 +410,7 @@ def _result(
     shown, filled = (
         _fill(measured) if fill else (measured.copy(), np.zeros(plan.grid, bool))
     )
+    misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch = calibrated.scale
     spacing = (plan.step * pitch[0], plan.step * pitch[1])
     image = Micrograph(
@@ -464,5 +444,5 @@ def _result(
         incomplete=grids.incomplete,
         shift_px=asked.shift,
         size_error=length_error(calibrated),
-        model_error=_median(grids.misfit),
+        model_error=float(np.median(misfit)) if misfit.size else 0.0,
     )
