@@ -78,7 +78,8 @@ def earth_movers_distance(
 ) -> float:
     """Mean grey-level shift that turns one distribution into the other.
 
-    `first`, `second` (N,). SciPy's is the same in two to four times the time.
+    `first`, `second` (N,). SciPy's takes two to four times as long where there is a
+    shorter way.
     """
     if _is_short(first) and _is_short(second):
         low = int(min(first.min(), second.min()))
@@ -88,16 +89,12 @@ def earth_movers_distance(
             for v in (first, second)
         ]
         return float(np.abs(shares[0] - shares[1]).sum())
+    if first.size != second.size:
+        from scipy.stats import wasserstein_distance  # takes long to import
+
+        return float(wasserstein_distance(first, second))
     one, two = (np.sort(v.astype(np.float64)) for v in (first, second))
-    if one.size == two.size:
-        return float(np.abs(one - two).mean())
-    shares_one = np.arange(1, one.size + 1) / one.size
-    shares_two = np.arange(1, two.size + 1) / two.size
-    steps = np.union1d(shares_one, shares_two)
-    tiny = 0.5 / max(one.size, two.size) ** 2
-    a = one[np.minimum(np.searchsorted(shares_one, steps - tiny), one.size - 1)]
-    b = two[np.minimum(np.searchsorted(shares_two, steps - tiny), two.size - 1)]
-    return float(np.abs(a - b) @ np.diff(steps, prepend=0.0))
+    return float(np.abs(one - two).mean())
 
 
 def _edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
