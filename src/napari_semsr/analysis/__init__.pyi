@@ -1,5 +1,6 @@
 from .change import (
     Change as Change,
+    block_means as block_means,
     common_field as common_field,
     measure_change as measure_change,
     read_on as read_on,

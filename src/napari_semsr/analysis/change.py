@@ -5,9 +5,10 @@ finer image is averaged over the area of each of these.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_semsr.core import (
     LEVELS,
@@ -235,6 +236,13 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
     if not known.all():
         made[_area_means(known.astype(np.float64), edges) < 1 - _GAP] = np.nan
     return made
+
+
+def block_means(image: NDArray[Any], side: int) -> NDArray[Any]:
+    """Average an image (Y, X) over squares, without a rest at its far borders."""
+    rows, columns = (n // side for n in image.shape)
+    inner = image[: rows * side, : columns * side]
+    return np.asarray(inner.reshape(rows, side, columns, side).mean(axis=(1, 3)))
 
 
 def _area_means(values: FloatArray, edges: list[FloatArray]) -> FloatArray:

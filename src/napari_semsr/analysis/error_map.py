@@ -21,10 +21,9 @@ from functools import cache, partial
 from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, ndimage, optimize
 
-from napari_semsr.analysis.change import spread_boxes
+from napari_semsr.analysis.change import block_means, spread_boxes
 from napari_semsr.core import (
     Area,
     Box,
@@ -355,24 +354,13 @@ def _gap_free(
     reference: FloatArray, enhanced: FloatArray, factor: int
 ) -> tuple[FloatArray, FloatArray] | None:
     """Cut a block to its largest part in which both images have grey values."""
-    known = np.isfinite(reference) & _binned(np.isfinite(enhanced), factor).astype(bool)
+    known = np.isfinite(reference) & (block_means(np.isfinite(enhanced), factor) == 1)
     box: Box | None = Box.of(known.shape)
     if not known.all():
         box = gap_free_box(known, least=_LEAST)
     if box is None or min(box.shape) < _LEAST:
         return None
     return reference[box.slices], enhanced[box.scaled(factor).slices]
-
-
-def _binned(values: NDArray[np.generic], factor: int) -> NDArray[np.generic]:
-    """Average over squares of pixels; of a mask all must be true."""
-    if factor == 1:
-        return values
-    rows, columns = (n // factor for n in values.shape)
-    squares = values.reshape(rows, factor, columns, factor)
-    if values.dtype == bool:
-        return np.asarray(squares.all(axis=(1, 3)))
-    return np.asarray(squares.mean(axis=(1, 3)))
 
 
 def _refuse_constant(pair: ErrorPair, moments: FloatArray) -> None:
@@ -462,7 +450,7 @@ class ErrorField:
             weight = _blurred(known.astype(np.float32), sigmas)
             blurred /= np.maximum(weight, _LEAST_KNOWN)
             blurred[~known | (weight < _LEAST_KNOWN)] = np.nan
-        made = np.asarray(_binned(blurred[inner], factor), np.float32)
+        made = block_means(blurred[inner], factor)
         return np.asarray(self.fit.alpha * made + self.fit.beta, np.float32)
 
 

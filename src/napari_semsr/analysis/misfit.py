@@ -21,7 +21,12 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.analysis.change import common_field, read_on, spread_boxes
+from napari_semsr.analysis.change import (
+    block_means,
+    common_field,
+    read_on,
+    spread_boxes,
+)
 from napari_semsr.core import (
     Box,
     DisplaySettings,
@@ -152,12 +157,9 @@ def map_misfit(
         ):
             left = left - weight * ramp  # not to be trusted near the border
         square = np.where(known, left**2, np.nan)
-        part = square[box.within(grown).slices]
+        means = block_means(square[box.within(grown).slices], _BINNED)
         y, x = (v // _BINNED for v in (box.y0 - field.y0, box.x0 - field.x0))
-        high, wide = (n // _BINNED for n in part.shape)
-        blocks = part[: high * _BINNED, : wide * _BINNED]
-        means = blocks.reshape(high, _BINNED, wide, _BINNED).mean((1, 3))
-        squares[y : y + high, x : x + wide] = means
+        squares[y : y + means.shape[0], x : x + means.shape[1]] = means
     known = np.isfinite(squares)
     filled = ndimage.uniform_filter(np.where(known, squares, 0.0), _AROUND)
     share = ndimage.uniform_filter(known.astype(float), _AROUND)

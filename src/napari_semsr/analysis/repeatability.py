@@ -32,7 +32,7 @@ import numpy as np
 from pydantic import model_validator
 from scipy import ndimage
 
-from napari_semsr.analysis.change import spread_boxes
+from napari_semsr.analysis.change import block_means, spread_boxes
 from napari_semsr.analysis.error_map import place_over
 from napari_semsr.core import (
     Area,
@@ -242,7 +242,7 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "matching grey levels")
         both = pair.read(box)
-        squares.add(*(_averaged(part) for part in both))
+        squares.add(*(block_means(part, _SQUARE) for part in both))
         for axis in (0, 1):
             first, second = (_rough(part, axis) for part in both)
             known = np.isfinite(first) & np.isfinite(second)
@@ -312,14 +312,6 @@ class _Sums:
                 )
                 raise ShapeError(msg)
         return means, variances, shared - one * other
-
-
-def _averaged(values: FloatArray) -> FloatArray:
-    """Average over squares; NaN where one has a gap."""
-    rows, columns = (n // _SQUARE for n in values.shape)
-    inner = values[: rows * _SQUARE, : columns * _SQUARE]
-    squares = inner.reshape(rows, _SQUARE, columns, _SQUARE).mean(axis=(1, 3))
-    return np.asarray(squares)
 
 
 @dataclass(frozen=True, slots=True)

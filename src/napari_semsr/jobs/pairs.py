@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from scipy import ndimage
 
+from napari_semsr.analysis import block_means
 from napari_semsr.core import (
     BoolArray,
     Box,
@@ -255,10 +256,10 @@ def _brought_onto(
     rows, columns = (n * scale for n in low.shape)
     wanted = Grid((rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner)
     seen = Warped(moving, wanted, found.registration.transform).read()
-    blocks = seen.reshape(low.shape[0], scale, low.shape[1], scale)
-    box = _known_box(np.isfinite(blocks).all((1, 3)))
+    means = block_means(seen, scale)
+    box = _known_box(np.isfinite(means))
     part, shown = low.array()[box.slices], seen[box.scaled(scale).slices]
-    gain, offset = _grey_match(blocks.mean((1, 3))[box.slices], part)
+    gain, offset = _grey_match(means[box.slices], part)
     known = (low.pixel_size_nm or high.pixel_size_nm) is not None
     corners = [
         Grid.of(one).centre(each)

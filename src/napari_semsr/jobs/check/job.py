@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from scipy import ndimage
 
+from napari_semsr.analysis import block_means
 from napari_semsr.core import (
     CheckpointError,
     Figure,
@@ -325,9 +326,8 @@ class ClearImages(TruthSource):
         if self.scale > 1:
             # blur, average over blocks, expose
             soft = ndimage.convolve(changed / _WHITE, gaussian_kernel(), mode="reflect")
-            rows, columns = (n // self.scale for n in soft.shape)
-            blocks = soft.reshape(rows, self.scale, columns, self.scale).mean((1, 3))
-            seen = _WHITE * expose(blocks, _ELECTRONS, 0.0, rng)
+            coarse = block_means(soft, self.scale)
+            seen = _WHITE * expose(coarse, _ELECTRONS, 0.0, rng)
             low = np.clip(np.rint(seen), 0, _WHITE).astype(np.uint8)
             return [DegradedTruth("binned", Micrograph(low, name="binned"), trial)]
         return [

@@ -11,6 +11,7 @@ from napari_semsr.analysis import (
     ErrorMapOptions,
     ErrorPair,
     ErrorTally,
+    block_means,
     fit_error,
 )
 from napari_semsr.core import (
@@ -97,9 +98,7 @@ def _map_errors(
 
     def read_both(box: Box) -> tuple[FloatArray, FloatArray]:
         fixed, fine = lying.read(box)
-        high, wide = box.shape
-        squares = fine.reshape(high, lying.factor, wide, lying.factor)
-        return fixed, squares.mean(axis=(1, 3))
+        return fixed, block_means(fine, lying.factor)
 
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_semsr.analysis import (
     REACH_PX,
+    block_means,
     bound_factor,
     clues,
     distance_to_fields,
@@ -185,14 +186,15 @@ class _Example:
         made = run(enhance_array(image, loaded, options)).array()
         spread = spread_lazy(image, loaded, options).compute(scheduler="synchronous")
         first, last = field_range(low, *loaded.card.input_percentiles)
+        finer = made.shape[0] // low.shape[0]
         span = (last - first) if loaded.card.grey == "input" else 1.0
         offset = first if loaded.card.grey == "input" else 0.0
         parts = [
             ((values - start) / over).astype(float)
             for values, start, over in (
                 (low, first, last - first),
-                (_coarse(made, low.shape[0]), offset, span),
-                (_coarse(spread, low.shape[0]), 0.0, span),
+                (block_means(made, finer), offset, span),
+                (block_means(spread, finer), 0.0, span),
             )
         ]
         error = np.abs(made - high).astype(float) / span
@@ -200,18 +202,9 @@ class _Example:
         known = clues(*parts)[inner]
         return cls(
             known.reshape(-1, known.shape[-1]),
-            _coarse(error, low.shape[0])[inner].ravel(),
+            block_means(error, finer)[inner].ravel(),
             look_of_field(*parts),
         )
-
-
-def _coarse(image: FloatArray, side: int) -> FloatArray:
-    """Average a finer image over the pixels of a coarser one."""
-    factor = image.shape[0] // side
-    if factor == 1:
-        return image
-    blocks = image.reshape(side, factor, side, factor)
-    return np.asarray(blocks.mean(axis=(1, 3)))
 
 
 MODELS_TRUST = Verb(
