@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +13,7 @@ from napari_semsr.analysis import (
     measure_decorrelation,
     measure_histogram,
     measure_metrics,
-    measure_spectrum,
+    radial_spectrum,
 )
 from napari_semsr.core import (
     Box,
@@ -443,7 +442,7 @@ def _part(image: Micrograph, box: Box) -> Micrograph:
 def _tried(
     measured: Measured,
     names: Sequence[str],
-    make: Callable[[], Job[T]],
+    job: Job[T],
     key: str = "",
     say: Callable[[T], Sequence[Number]] = lambda _: (),
     part: Callable[[T], Any] = lambda found: found,
@@ -453,7 +452,7 @@ def _tried(
     The result, or a `part` of it, is kept by its `key`, numbers as `say` gives them.
     """
     try:
-        found = yield from collect_warnings(make(), measured.notes)
+        found = yield from collect_warnings(job, measured.notes)
     except SemsrError as error:
         measured.refuse(names, error)
         return None
@@ -476,7 +475,7 @@ def _tried_frc(
         yield from _tried(
             measured,
             (FRC,),
-            partial(FRC_VERB.job, *given, options=chosen, **how),
+            FRC_VERB.job(*given, options=chosen, **how),
             "frc",
             lambda found: [frc_number(found.result, image, found.note)],
             lambda found: found.result,
@@ -484,20 +483,20 @@ def _tried_frc(
     )
 
 
-def _now(make: Callable[[], T]) -> Job[T]:
+def _now(make: Callable[..., T], *given: Any, **how: Any) -> Job[T]:
     """Make a job of what has no steps."""
     yield from ()
-    return make()
+    return make(*given, **how)
 
 
-def _steps_of(done: Progress) -> Callable[[str], Progress]:
+def _step(done: Progress, what: str) -> Progress:
     """Say what is measured of an image."""
-    return lambda what: replace(done, message=f"{done.message}: {what}")
+    return replace(done, message=f"{done.message}: {what}")
 
 
 def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]:
     """Measure an image by itself."""
-    measured, image, step = item.measured, item.image, _steps_of(done)
+    measured, image = item.measured, item.image
     box = middle_of(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
         item.box = box
@@ -505,7 +504,7 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
             f"Measured in the middle {box.shape[0]} x {box.shape[1]} px of "
             f"{image.shape[0]} x {image.shape[1]} px."
         )
-    yield step("grey levels")
+    yield _step(done, "grey levels")
     part = _part(image, box)
     if item.is_map:
         measured.numbers += map_numbers(part)
@@ -514,7 +513,7 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
     if item.path is not None and item.box is None:
         note = databar_note(item.label, part)
         measured.notes += [note] if note else []
-    whole = yield from _tried(measured, (FRC, DECORRELATION), lambda: cut_gaps(part))
+    whole = yield from _tried(measured, (FRC, DECORRELATION), cut_gaps(part))
     if whole is None:
         return
     (full,), gap_free = whole
@@ -524,24 +523,24 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
             f"Resolution, spectrum and sharpness are measured in the largest rectangle "
             f"without a gap, {gap_free.shape[0]} x {gap_free.shape[1]} px."
         )
-    yield step("Fourier ring correlation")
+    yield _step(done, "Fourier ring correlation")
     yield from _measure_frc(item, part, full, box, options)
-    yield step("decorrelation")
+    yield _step(done, "decorrelation")
     yield from _tried(
         measured,
         (DECORRELATION,),
-        lambda: measure_decorrelation(full),
+        measure_decorrelation(full),
         "decorrelation",
         lambda found: [decorrelation_number(found, image)],
     )
-    yield step("sharpness")
-    sharp = partial(_now, lambda: measure_metrics(full))
+    yield _step(done, "sharpness")
+    sharp = _now(measure_metrics, full)
     yield from _tried(measured, SHARPNESS, sharp, "metrics", sharpness_numbers)
-    yield step("histogram")
-    counted = partial(_now, lambda: measure_histogram(part))
+    yield _step(done, "histogram")
+    counted = _now(measure_histogram, part)
     yield from _tried(measured, ("Histogram",), counted, "histogram")
-    yield step("spectrum")
-    power = partial(_now, lambda: measure_spectrum(full).radial)
+    yield _step(done, "spectrum")
+    power = _now(radial_spectrum, full)
     yield from _tried(measured, ("Spectrum",), power, "spectrum")
 
 
@@ -577,7 +576,7 @@ def _measure_frc(
 
 def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
     """Measure one image against another."""
-    measured, step = pair.measured, _steps_of(done)
+    measured = pair.measured
     first, second = pair.reference.image, pair.compared.image
     if first.shape == second.shape:
         box = middle_of(first.shape, _MIDDLE_PX)
@@ -589,23 +588,21 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
     parts = first, second
     if first.shape == second.shape:
         every = (*AS_THEY_ARE, FRC)
-        cut = yield from _tried(measured, every, lambda: cut_gaps(first, second))
+        cut = yield from _tried(measured, every, cut_gaps(first, second))
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
-    how: dict[str, Any] = {}
-    for names in (AS_THEY_ARE, MATCHED):
-        yield step("PSNR and SSIM")
-        near = partial(measure_metrics, parts[1], parts[0], **how)
-        key = f"metrics {how.get('match', 'as they are')}"
-        yield from _tried(measured, names, partial(_now, near), key, metric_numbers)
-        how["match"] = "affine"
-    yield step("greys")
-    counted = partial(_now, lambda: measure_histogram(second, first))
+    for names, match in ((AS_THEY_ARE, None), (MATCHED, "affine")):
+        yield _step(done, "PSNR and SSIM")
+        near = _now(measure_metrics, parts[1], parts[0], match=match)
+        key = f"metrics {match or 'as they are'}"
+        yield from _tried(measured, names, near, key, metric_numbers)
+    yield _step(done, "greys")
+    counted = _now(measure_histogram, second, first)
     yield from _tried(measured, (EMD,), counted, "histogram", emd_number)
-    yield step("Fourier ring correlation")
+    yield _step(done, "Fourier ring correlation")
     yield from _correlate(pair, parts, options)
-    yield step("error map")
-    map_errors = partial(ERROR_MAP.job, first, second)
-    how = {"say": error_numbers, "part": ErrorMapReport.to_json}
+    yield _step(done, "error map")
+    map_errors = ERROR_MAP.job(first, second)
+    how: Any = {"say": error_numbers, "part": ErrorMapReport.to_json}
     errors = yield from _tried(measured, ERRORS, map_errors, "error_map", **how)
     pair.map = None if errors is None else errors.map
     measured.notes[:] = dict.fromkeys(measured.notes)
@@ -796,14 +793,14 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
         (of_halves, "of two mosaics, each of half of the frames of one scan"),
         (split, "of their diagonally split pixels"),
     ):
-        done = [item for item in group if _found(item.measured, FRC)]
+        done = [item for item in group if item.measured.number(FRC)]
         if not done:
             continue
         papers = _frc_papers(done, cites)
         paper = cites("koho") if group is split else ""
         start = "The resolution of single images is the Fourier ring correlation "
         yield _sentence(f"{start}{papers} {how} {paper}".rstrip(), FRC, done)
-    done = [item for item in pictures if _found(item.measured, DECORRELATION)]
+    done = [item for item in pictures if item.measured.number(DECORRELATION)]
     if done:
         start = "The cut-off of single images is that of decorrelation analysis "
         yield _sentence(start + cites("descloux"), DECORRELATION, done)
@@ -853,7 +850,7 @@ def _sentence(start: str, name: str, done: "Sequence[Picture | Pair]") -> str:
 
 def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
     """Say what was measured between two images."""
-    done = [item for item in pairs if _found(item.measured, FRC)]
+    done = [item for item in pairs if item.measured.number(FRC)]
     if done:
         start = (
             "The resolution of pairs is the Fourier ring correlation of both images "
@@ -934,11 +931,6 @@ def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
             f"{words}{paper}{images} by semsr {verb}{how}, as stored in "
             f"{_names([item.name for item in found])}."
         )
-
-
-def _found(measured: Measured, name: str) -> bool:
-    """Whether something was measured, or tried."""
-    return measured.number(name) is not None
 
 
 def _has_value(items: "Sequence[Picture | Pair]", names: Sequence[str]) -> bool:
