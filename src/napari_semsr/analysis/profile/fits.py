@@ -69,11 +69,14 @@ class ModelFit:
         n, k = self.pixels, len(self.parameters)
         return n * math.log(max(self.sum_of_squares, 1e-300) / n) + 2 * k
 
-    def line(self, number: int) -> FloatArray:
-        """Parameters of a line: height, place, log of blur, and of a box's width."""
-        count = _COUNTS[self.shape]
-        found: FloatArray = self.parameters[2 + number * count :][:count]
-        return found
+    @property
+    def lines(self) -> FloatArray:
+        """Parameters of each line: height, place, log of blur, and of a box's width."""
+        return self.parameters[2:].reshape(-1, _COUNTS[self.shape])
+
+    def place(self, number: int) -> int:
+        """Say which of the parameters is where a line lies."""
+        return 3 + number * _COUNTS[self.shape]
 
     def curve(
         self,

@@ -297,16 +297,11 @@ class _Group:
     other: ModelFit | None = None  # the other one, where it is a model
 
     @property
-    def count(self) -> int:
-        """Parameters of a line."""
-        return 4 if self.fit.shape == "box" else 3
-
-    @property
     def shows_background(self) -> bool:
         """Whether its lines leave it at both ends, or well before one of them."""
         ends = np.array([0, self.end - self.start])
         left = np.abs(self.fit.curve(ends, background=False)).max()
-        lines = self.fit.parameters[2:].reshape(-1, self.count)
+        lines = self.fit.lines
         if left < _BARE * np.abs(lines[:, 0]).min():
             return True
         outer = lines[[0, -1]]
@@ -315,27 +310,17 @@ class _Group:
 
     def place_of(self, number: int) -> Estimate:
         """Where a line lies."""
-        at = 3 + number * self.count
+        at = self.fit.place(number)
         return self.fit.estimate(lambda p: float(p[at]) + self.start)
-
-    @property
-    def weight(self) -> float:
-        """Akaike's weight of the other model."""
-        return 0.0 if self.other is None else akaike_weight(self.fit, self.other)
 
     def fwhm_of(self, number: int) -> Estimate | None:
         """How wide a line is; None where nobody knows."""
         found = _fwhm(self.fit, number)
         if self.other is not None:
             other = _fwhm(self.other, number)
-            found = averaged(found, other, self.weight, self.fit.freedom)
+            weight = akaike_weight(self.fit, self.other)
+            found = averaged(found, other, weight, self.fit.freedom)
         return found if found.sd <= _MOST_SD * found.value else None
-
-    def read(self, number: int) -> tuple[str, Estimate, Estimate | None, float]:
-        """Give model, place, width and height of a line."""
-        height = float(self.fit.line(number)[0])
-        place = self.place_of(number)
-        return self.fit.shape, place, self.fwhm_of(number), height
 
     def drawn(self) -> tuple[FloatArray, FloatArray]:
         """Places and values of the model, ten to a pixel up to 2000."""
@@ -346,9 +331,8 @@ class _Group:
 
 def _fwhm(fit: ModelFit, number: int) -> Estimate:
     """Width of a line by one model."""
-    count = 4 if fit.shape == "box" else 3
-    at = 2 + number * count
-    return fit.estimate(lambda p: _width(p[at : at + count]), positive=True)
+    line = slice(fit.place(number) - 1, fit.place(number + 1) - 1)
+    return fit.estimate(lambda p: _width(p[line]), positive=True)
 
 
 def _width(line: FloatArray) -> float:
@@ -452,19 +436,17 @@ def _models(
 
 def _is_box(fit: ModelFit) -> bool:
     """Whether every box is told from its blur."""
-    lines = fit.parameters[2:].reshape(-1, 4)
     return all(
         size_of(line[3]) > _LEAST_BOX * math.hypot(size_of(line[2]), fit.area_px)
-        for line in lines
+        for line in fit.lines
     )
 
 
 def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
     """Whether every line kept its side and lies where it was fitted."""
-    lines = [fit.line(number) for number in range(len(begin))]
     return all(
         line[0] * start[0] > 0 and 0 <= line[1] <= length
-        for line, start in zip(lines, begin, strict=True)
+        for line, start in zip(fit.lines, begin, strict=True)
     )
 
 
@@ -473,11 +455,14 @@ def _read_lines(
 ) -> tuple[LineReading, ...]:
     """Read every line, plainly too."""
     read = []
+    fwhm: Estimate | None
     for (group, number), peak in zip(owners, found.peaks, strict=True):
         at = float(found.place[peak])
         height = sign * float(found.smooth[peak] - found.base)
-        told = "none", estimate(at, math.inf), None, height
-        model, place, fwhm, height = told if group is None else group.read(number)
+        model, place, fwhm = "none", estimate(at, math.inf), None
+        if group is not None:
+            model, place = group.fit.shape, group.place_of(number)
+            fwhm, height = group.fwhm_of(number), float(group.fit.lines[number, 0])
         ends = _ends(found, found.level, peak)
         plain = None if ends is None else ends[1] - ends[0]
         read.append(LineReading(model, place, fwhm, at, plain, height))
@@ -518,16 +503,16 @@ def _read_pairs(
 
 def _distance(group: _Group, first: int) -> Estimate:
     """Distance of two lines of one fit."""
-    at = 3 + first * group.count
-    return group.fit.estimate(lambda p: float(p[at + group.count] - p[at]))
+    at, other = group.fit.place(first), group.fit.place(first + 1)
+    return group.fit.estimate(lambda p: float(p[other] - p[at]))
 
 
 def _dip(group: _Group, first: int) -> Estimate:
     """Dip between two lines of one fit, over the lower of both."""
-    at = 3 + first * group.count
+    at, other = group.fit.place(first), group.fit.place(first + 1)
 
     def dip(p: FloatArray) -> float:
-        places = np.linspace(p[at], p[at + group.count], _FINE + 1)
+        places = np.linspace(p[at], p[other], _FINE + 1)
         level = np.abs(group.fit.curve(places, p, background=False))
         # the peaks of the sum lie a little nearer to each other than the lines
         lowest = int(np.argmin(level[1:-1])) + 1
