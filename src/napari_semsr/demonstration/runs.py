@@ -28,10 +28,10 @@ from napari_semsr.demonstration.fields import (
     wiener,
     write_maps,
 )
+from napari_semsr.io import open_frames
 from napari_semsr.jobs import (
     SIMULATE,
     STITCH,
-    Exposure,
     SimulateOptions,
     StitchedFile,
     draw_specimen,
@@ -91,8 +91,6 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
 
 def run_scan(paths: dict[str, Path], *, frame_px: int, seed: int) -> Job[ScanRun]:
     """Simulate a scan twice, stitch each, and measure what the mosaic resolves."""
-    from napari_semsr.io import open_frames
-
     options = scan_options(frame_px=frame_px, seed=seed)
     stitched = yield from _stitch(paths, "", options)
     other = options.replace(noise_seed=1, sem_view=False)
@@ -135,7 +133,7 @@ def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[
     rewrite(drawn, paths["sem_truth"])
     for number, role in enumerate(("sem_first", "sem_second"), start=1):
         name = f"exposure {number}"
-        taken = expose(drawn, Exposure(), seed=seed, noise_seed=number, name=name)
+        taken = expose(drawn, seed=seed, noise_seed=number, name=name)
         rewrite(taken, paths[role])
     made = yield from enhance_by_tiles(paths["sem_first"], paths["sem_enhanced"], model)
     yield Progress(0, 0, "restoring by a Wiener filter, to compare")

@@ -17,7 +17,14 @@ from napari_semsr.core import (
     to_dtype,
     warn,
 )
-from napari_semsr.io import store_of, write_blocks
+from napari_semsr.io import (
+    beside_of,
+    fill_from,
+    output_kind,
+    store_of,
+    write_blocks,
+    write_pages,
+)
 from napari_semsr.jobs.images import REPLACING, made_by, path_of, rewrite
 from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
 
@@ -44,8 +51,6 @@ _OUTPUT = Output(
 
 def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     """Write an image in the format that the output's suffix names."""
-    from napari_semsr.io import beside_of
-
     given, dtype = run.given["image"], run.options.dtype
     # how it was read stands beside the type in records of this job
     about = {"dtype": dtype, **run.opening.model_dump(mode="json"), **run.size_error}
@@ -74,8 +79,6 @@ def save_job(
     dtype: str | None = None,
 ) -> Job[Converted]:
     """Write an image as it is, with its history; what is there is replaced."""
-    from napari_semsr.io import beside_of, fill_from, output_kind
-
     path = _OUTPUT.check(output, (), REPLACING)
     if not isinstance(image, Micrograph):
         return (yield from _save_stack(image, path))
@@ -102,8 +105,6 @@ def save_job(
 
 def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
     """Write the planes of a stack as the pages of a TIFF."""
-    from napari_semsr.io import output_kind, write_pages
-
     if output_kind(path) not in ("ome-tiff", "tiff"):
         msg = (
             f"A stack of {len(planes)} planes is written as .ome.tif or .tif, got "

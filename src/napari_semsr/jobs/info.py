@@ -15,7 +15,7 @@ from napari_semsr.core import (
     spell_pixel_size,
     spell_shape,
 )
-from napari_semsr.io import no_file
+from napari_semsr.io import describe, no_file, read
 from napari_semsr.jobs.images import Result, jsonable
 from napari_semsr.jobs.verb import FileIn, Run, Verb
 
@@ -54,8 +54,6 @@ class Description(Result):
 
 def _describe(run: Run[Options]) -> Job[Description]:
     """Look into a file without reading its pixels."""
-    from napari_semsr.io import describe
-
     path = Path(run.named["path"])
     yield Progress(0, 1, f"reading {path.name}")
     if not path.exists():
@@ -73,7 +71,6 @@ def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
     Its label is not read: the keys of what it suggests stay, and are null.
     """
     from napari_semsr.analysis import find_scale_bar
-    from napari_semsr.io import read
 
     nothing: dict[str, float | None] = dict.fromkeys(
         ("suggested_bar_px", "suggested_label", "suggested_pixel_size_nm")

@@ -30,10 +30,16 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     ReadOptions,
+    Side,
+    StoredTransform,
     move,
+    read,
     remove_target,
     scratch,
+    write,
+    write_fei,
     write_rows,
+    write_transform,
     writing,
 )
 from napari_semsr.jobs.images import Result, jsonable, made_by, write_positions
@@ -316,8 +322,6 @@ class _ScanWriter:
 
         Frames tell the pixel size that is said, truth tells the true one.
         """
-        from napari_semsr.io import write
-
         scene, size = self.scan.scene, self.scan.pixel_size_nm
         finer, share = scene.oversampling if fine else 1, 1.0
         if said:
@@ -469,13 +473,6 @@ class _ScanWriter:
 
     def _view(self) -> None:
         """Write what an instrument gives, and the map from it to the scan."""
-        from napari_semsr.io import (
-            Side,
-            StoredTransform,
-            read,
-            write_fei,
-            write_transform,
-        )
         from napari_semsr.simulation import take_view
 
         view = take_view(self.scan, self.options)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_semsr.core import in_figures, software_versions
+from napari_semsr.io import replacing
 
 if TYPE_CHECKING:
     from napari_semsr.analysis import FrcResult
@@ -52,8 +53,6 @@ def render(template: str, **values: Any) -> str:
 
 def write_page(path: Path, template: Path, **values: Any) -> None:
     """Write a page, whole or not at all; `values` are what its template names."""
-    from napari_semsr.io import replacing
-
     text = render(template.read_text(encoding="utf-8"), **values)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -61,8 +60,6 @@ def write_page(path: Path, template: Path, **values: Any) -> None:
 
 def write_numbers(path: Path, numbers: Mapping[str, Any]) -> None:
     """Write what a page tells as JSON, whole or not at all."""
-    from napari_semsr.io import replacing
-
     text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
     with replacing(path) as temporary:
         # the numbers of halves of letters are as JSON writes them
