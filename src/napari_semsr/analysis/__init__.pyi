@@ -7,7 +7,6 @@ from .change import (
     spread_boxes as spread_boxes,
 )
 from .decorrelation import (
-    NO_CUT_OFF as NO_CUT_OFF,
     Decorrelation as Decorrelation,
     DecorrelationOptions as DecorrelationOptions,
     measure_decorrelation as measure_decorrelation,

@@ -89,7 +89,6 @@ from .measure.gaps import (
 from .measure.grey import (
     HISTOGRAM as HISTOGRAM,
     METRICS as METRICS,
-    HistogramReport as HistogramReport,
 )
 from .measure.profile import (
     PROFILE as PROFILE,
@@ -159,7 +158,6 @@ from .restore import (
     RestoredFile as RestoredFile,
 )
 from .samples import (
-    Exposure as Exposure,
     draw_specimen as draw_specimen,
     expose as expose,
     gold_pair as gold_pair,
