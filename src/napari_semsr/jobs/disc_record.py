@@ -54,16 +54,19 @@ class DiscRecord:
 
     def worst(self) -> tuple[str, float, float]:
         """Find the condition in which the fewest discs are right."""
-        shares = {
-            name: found["resolved"]["together"]
-            for name, found in self.found["conditions"].items()
-        }
-        tried = {name: both for name, both in shares.items() if both["discs"]}
         pairs = {
-            name: (both["enhanced"], both["degraded"]) for name, both in tried.items()
+            name: (both["enhanced"], both["degraded"])
+            for name, both in self._together()
         }
         name = min(pairs, key=lambda name: pairs[name])
         return name, *pairs[name]
+
+    def _together(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Give the shares over all resolved discs, of conditions that have some."""
+        for name, found in self.found["conditions"].items():
+            both = found["resolved"]["together"]
+            if both["discs"]:
+                yield name, both
 
     def verdict(self) -> str:
         """Say what it means that a model shows so many rightly, and its input so many.
@@ -122,14 +125,8 @@ class DiscRecord:
 
     def summary(self) -> str:
         """Say it in a few words."""
-        wide = {
-            name: found["resolved"]["together"]
-            for name, found in self.found["conditions"].items()
-        }
         return ", ".join(
-            f"{name} {100 * both['enhanced']:.1f} %"
-            for name, both in wide.items()
-            if both["discs"]
+            f"{name} {100 * both['enhanced']:.1f} %" for name, both in self._together()
         )
 
 
