@@ -22,7 +22,7 @@ def test_nothing_done_is_hardly_changed(before):
     found = run(measure_change(before, before))
     assert (found.mean, found.largest, found.share) == (0, 0, 0)
     assert found.hardly
-    assert "this model finds nothing to do here" in found.say("model")
+    assert "finds nothing to do here" in found.beside_noise
     assert found.noise == pytest.approx(4, rel=0.1)
 
 
@@ -41,8 +41,7 @@ def test_what_was_added_is_found(before):
     assert found.largest == pytest.approx(20, rel=1e-3)
     assert found.share == pytest.approx(0.1)
     assert not found.hardly
-    assert "2 grey levels on average, 20 at most (0." in found.say("model")
-    assert "nothing to do" not in found.say("model")
+    assert "nothing to do" not in found.beside_noise
     data = before.data.copy()
     data[::20, ::20] += 60  # a few pixels, much
     found = run(measure_change(before, before.replace(data=data)))
@@ -75,7 +74,7 @@ def test_a_large_field_is_sampled_and_says_so():
     found = run(measure_change(Micrograph(field), Micrograph(field + np.uint8(5))))
     assert (found.mean, found.largest) == (5, 5)
     assert found.looked_at == pytest.approx(64 / 80)
-    assert "in 80% of the field" in found.say("model")
+    assert found.seen_in == "80 % of the field"
     assert found.level == 1  # of the type
 
 

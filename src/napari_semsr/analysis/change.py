@@ -19,7 +19,6 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
-    in_digits,
     noise_level,
     read_box,
     without_clipped,
@@ -106,25 +105,6 @@ class Change:
         """What there is to say where nothing was changed."""
         said = "Hardly changed: it finds nothing to do here."
         return said if self.hardly else None
-
-    def say(self, maker: str) -> str:
-        """Say it in one or two clauses, without a full stop.
-
-        `maker` is what changed the image: ``"model"`` or ``"method"``.
-        """
-        mean, largest = in_digits(self.mean), in_digits(self.largest)
-        said = f"{mean} grey levels on average, {largest} at most"
-        if self.noise > 0:
-            mean, most = (
-                f"{value:.2g}" if value < 10 else f"{value:.0f}"  # no exponents
-                for value in (self.mean / self.noise, self.largest / self.noise)
-            )
-            said += f" ({mean} and {most} times the noise of the input)"
-        if self.looked_at < 1:
-            said += f", in {self.looked_at:.0%} of the field, evenly spread"
-        if self.hardly:
-            said += f"; hardly changed: this {maker} finds nothing to do here"
-        return said
 
 
 def measure_change(
