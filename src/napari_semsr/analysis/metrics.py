@@ -118,9 +118,6 @@ def measure_histogram(
     Pixels that are not finite are left out; the reference may have any shape. Integer
     images get bins of whole grey levels, so that there may be fewer than `bins`.
     """
-    if bins < 1:
-        msg = f"A histogram needs one bin or more, got {bins}."
-        raise OptionError(msg)
     values = _finite(image)
     other = None if reference is None else _finite(reference)
     edges = _edges([values] if other is None else [values, other], bins)
