@@ -32,6 +32,7 @@ from napari_semsr.core import (
     read_box,
     software_versions,
     spell_pixel_size,
+    spell_shape,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.crop import cut_gaps
@@ -1085,7 +1086,7 @@ def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
 def _facts(item: "Picture") -> Iterator[tuple[str, object]]:
     """Say what is known of an image, and of the exposure."""
     image = item.image
-    yield "Size", _size(item)
+    yield "Size", f"{spell_shape(image.shape)}, {image.dtype}"
     yield "Pixel size", _pixel(image)
     yield "Calibration", item.size_from
     wide = image.pixel_size_nm
@@ -1123,11 +1124,6 @@ def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield name, str(said)
         except ValueError:
             continue
-
-
-def _size(item: "Picture") -> str:
-    rows, columns = item.image.shape
-    return f"{rows} {TIMES} {columns} px, {item.image.dtype}"
 
 
 def _pixel(image: Micrograph) -> str:
@@ -1176,7 +1172,7 @@ def _tables(
     for first in range(0, len(pictures), _COLUMNS):
         part = pictures[first : first + _COLUMNS]
         rows: list[tuple[str, list[str]]] = [
-            ("Size", [_size(item).partition(",")[0] for item in part]),
+            ("Size", [spell_shape(item.image.shape) for item in part]),
             ("Pixel size", [_pixel(item.image).partition(":")[0] for item in part]),
         ]
         if any(item.networks for item in pictures):
