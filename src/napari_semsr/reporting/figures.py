@@ -144,7 +144,8 @@ def plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
     draw_curves(axes, plot, _PAGE)
     _grid(axes)
     if axes.get_legend_handles_labels()[1]:
-        _legend(axes)
+        for text in axes.legend(frameon=False, fontsize=9.5).get_texts():
+            text.set_parse_math(False)  # a dollar sign in a name is no formula
     return _png(figure)
 
 
@@ -395,12 +396,6 @@ def write_over(
 
     effects = [withStroke(linewidth=edge, foreground="black")]
     axes.text(x, y, words, color="white", path_effects=effects, **look)
-
-
-def _legend(axes: "Axes", **look: Any) -> None:
-    """Name the curves, by names of images too: a dollar sign in one is no formula."""
-    for text in axes.legend(frameon=False, fontsize=9.5, **look).get_texts():
-        text.set_parse_math(False)
 
 
 def _grid(axes: "Axes") -> None:

@@ -97,13 +97,13 @@ def written(value: float | None, form: str = ".4g") -> str:
     return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else text
 
 
-def spread(found: tuple[float | None, float | None], decimals: int = 2) -> str:
+def spread(found: tuple[float | None, float | None]) -> str:
     """Say a difference with its standard error, where that is known."""
     value, error = found
-    said = written(value, f"+.{decimals}f")
+    said = written(value, "+.2f")
     if value is None or error is None or not math.isfinite(error):
         return said
-    return f"{said} ± {error:.{decimals}f}"
+    return f"{said} ± {error:.2f}"
 
 
 def length(nm: float | None) -> str:
