@@ -662,7 +662,6 @@ def _gaps(
 def _sizes(
     labels: NDArray[np.int32], count: int, image: Micrograph
 ) -> tuple[Particle, ...]:
-    """Measure the particles."""
     if not count:
         return ()
     centres, area = _centres(labels, count)
@@ -826,7 +825,6 @@ def _crossing(rising: FloatArray, level: float) -> float | None:
 
 
 def _gap(line: _Line, shown: _Dip, known: _Dip | None, image: Micrograph) -> Gap:
-    """Put a gap into numbers."""
     count = line.inside[0].size
     step = line.length / max(count - 1, 1)
     along = (line.stop - line.start) / max(line.length, 1e-9)

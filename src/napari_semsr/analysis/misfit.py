@@ -172,7 +172,6 @@ def map_misfit(
 def _placed(
     percent: FloatArray, grid: Grid, field: Box, before: Micrograph
 ) -> Micrograph:
-    """Give a map its pixels and its place."""
     known = before.pixel_size_nm is not None
     # the first pixel's centre is that of 4 x 4 of the grid
     away = [(_BINNED - 1) / 2 * pitch for pitch in grid.pitch]

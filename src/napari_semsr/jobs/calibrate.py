@@ -135,7 +135,6 @@ def _calibrate(
 
 
 def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarReport]:
-    """Find the scale bar that is printed into an image."""
     length, length_nm = run.options.bar, None
     if length is not True:  # a number alone is nm
         length_nm = parse_length_nm(str(length), "nm")

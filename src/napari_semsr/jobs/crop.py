@@ -180,7 +180,6 @@ class _CropPlan:
 def _crop(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[Cropped]:
-    """Cut a box out of an image, or bring it onto the grid of another."""
     chosen, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
         msg = "A part of the reference is written beside an output: give one."
@@ -244,7 +243,6 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
 def _planned(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[tuple[_CropPlan, Provenance]]:
-    """Choose the area, and say what is made of it."""
     # as the user calls them: parts of one image share the name inside
     source = image.replace(name=name_of(run.given["image"]))
     if like is None:
@@ -459,7 +457,6 @@ def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
 
 
 def _extent(grid: Grid) -> str:
-    """Say where a grid lies."""
     (y0, x0), (y1, x1) = grid.corner, grid.end
     return f"y {y0:.5g} to {y1:.5g}, x {x0:.5g} to {x1:.5g} nm"
 

@@ -122,7 +122,6 @@ class FigureMade(Result):
 
 
 def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
-    """Draw images side by side, with a bar in nm, colour bars and a caption."""
     chosen, path = run.options, run.place
     images: Sequence[Image] = run.given["images"]
     if not 1 <= len(images) <= _MOST:

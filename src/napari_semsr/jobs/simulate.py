@@ -178,7 +178,6 @@ class SimulatedScan(Result):
 def _simulate(
     run: Run[SimulateOptions], image: Micrograph | None
 ) -> Job[SimulatedScan]:
-    """Simulate a scan of a drawn sample or of an image, and write it as a folder."""
     from napari_semsr.simulation import simulate_scan
 
     chosen, target = run.options, run.targets["out_dir"]
@@ -350,7 +349,6 @@ class _ScanWriter:
         return [f"{name}.tif" for name in self.scan.names]
 
     def frames(self) -> Iterator[Progress]:
-        """Write the frames."""
         total = len(self.scan.frames)
         for index, (name, frame) in enumerate(
             zip(self.scan.names, self.scan.frames, strict=True)
@@ -491,7 +489,6 @@ class _ScanWriter:
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record for people and programs."""
     text = json.dumps(jsonable(record), indent=2, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -258,7 +258,6 @@ Say = Callable[[str, Any], None]
 
 
 def _main() -> int:
-    """Train as stdin asks."""
     source, say = _take_over_streams()
     # A process started in the background may have been told to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

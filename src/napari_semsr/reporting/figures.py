@@ -399,13 +399,11 @@ def write_over(
 
 
 def _grid(axes: "Axes") -> None:
-    """Draw faint lines behind the curves."""
     axes.grid(color="#e3e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
 def _png(figure: "Figure") -> bytes:
-    """Draw a figure as PNG."""
     return draw_file(figure, "png", _DPI, {})
 
 

@@ -154,7 +154,6 @@ def _wrapped(text: str, width_mm: float, dpi: int) -> list[str]:
 
 
 def _text_mm(text: str, points: float, dpi: float) -> float:
-    """Measure a line of text."""
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 

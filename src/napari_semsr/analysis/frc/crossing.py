@@ -453,7 +453,6 @@ class _CrossingFit:
     ridge: FloatArray
 
     def only(self, places: NDArray[np.intp]) -> "_CrossingFit":
-        """Keep some of the curves."""
         return replace(
             self,
             curve=self.curve[places],

@@ -214,7 +214,6 @@ class FrcMapOptions(FrcOptions, _BlockOptions):
 
 
 def _plan(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
-    """Blocks that the options ask for."""
     if options.blocks_per_axis is not None:
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
@@ -297,7 +296,6 @@ def _measure_batch(
     others: list[Float32Array | None],
     asked: FrcPlan,
 ) -> Measurement:
-    """Gather the blocks of one batch and measure them."""
     places = np.unravel_index(numbers, first.shape[:2])
     beside = (None if other is None else other[places] for other in others)
     return asked.measure(first[places], *beside)
@@ -403,7 +401,6 @@ def _result(
     *,
     fill: bool,
 ) -> FrcMap:
-    """Turn crossings into a calibrated map."""
     calibrated = asked.calibrated
     nm = calibrated.mean_pixel_size_nm
     measured = ((nm or 1.0) / grids.crossing).astype(np.float32)

@@ -353,7 +353,6 @@ class _Band:
 
     @classmethod
     def of(cls, course: _Course, reader: LineReader) -> "_Band":
-        """Read it."""
         major = int(np.argmax(np.abs(course.steps)))
         minor = 1 - major
         _, places = course.samples()

@@ -309,7 +309,6 @@ class _Group:
         return bool(beyond.max() > _CLEAR)
 
     def place_of(self, number: int) -> Estimate:
-        """Where a line lies."""
         at = self.fit.place(number)
         return self.fit.estimate(lambda p: float(p[at]) + self.start)
 
@@ -330,7 +329,6 @@ class _Group:
 
 
 def _fwhm(fit: ModelFit, number: int) -> Estimate:
-    """Width of a line by one model."""
     line = slice(fit.place(number) - 1, fit.place(number + 1) - 1)
     return fit.estimate(lambda p: _width(p[line]), positive=True)
 
@@ -475,7 +473,6 @@ def _read_lines(
 def _read_pairs(
     owners: Sequence[_Owner], lines: Sequence[LineReading], found: _Found
 ) -> tuple[PairReading, ...]:
-    """Read distance and dip of neighbours."""
     pairs = []
     dip: Estimate | None
     for first, ((one, at), (two, _)) in enumerate(itertools.pairwise(owners)):
@@ -502,7 +499,6 @@ def _read_pairs(
 
 
 def _distance(group: _Group, first: int) -> Estimate:
-    """Distance of two lines of one fit."""
     at, other = group.fit.place(first), group.fit.place(first + 1)
     return group.fit.estimate(lambda p: float(p[other] - p[at]))
 
@@ -565,7 +561,6 @@ def _step(profile: Profile, found: _Found, noise: float) -> FloatPair | None:
 def _read_edge(
     profile: Profile, found: _Found, levels: FloatPair, noise: float, area: float
 ) -> Readings:
-    """Read the width of an edge."""
     before, after = levels
     step = after - before
     sign = -1.0 if found.turned_over else 1.0

@@ -572,7 +572,6 @@ def _keep_trust(path: Path, before: str, after: str) -> None:
 
 
 def _tasks(card: "ModelCard", options: CheckOptions, clear: ClearSet) -> list[Task]:
-    """Tell what a model is to be checked on."""
     if options.task != "auto":
         tasks: list[Task] = [options.task]
     elif clear.kind != "drawn":
@@ -589,7 +588,6 @@ def _tasks(card: "ModelCard", options: CheckOptions, clear: ClearSet) -> list[Ta
 def _sources(
     card: "ModelCard", options: CheckOptions, clear: ClearSet
 ) -> Iterator[TruthSource]:
-    """Give what truths come from, for each task."""
     said: dict[str, int] = {"scale": card.scale, "seed": options.seed}
     side = options.size_px
     for task in _tasks(card, options, clear):

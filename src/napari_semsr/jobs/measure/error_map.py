@@ -85,7 +85,6 @@ class ErrorMapReport(MapMade):
 def _map_errors(
     run: Run[ErrorMapOptions], reference: Micrograph, enhanced: Micrograph
 ) -> Job[ErrorMapReport]:
-    """Map where an enhanced image does not agree with its reference."""
     chosen = run.options
     run.tell_learnt()
     lying, offset = ErrorPair.of(reference, enhanced), Offset()

@@ -200,7 +200,6 @@ def _counted(histogram: WidthHistogram) -> dict[str, Any]:
 def _measure(
     run: Run[GapOptions], image: Micrograph, reference: Micrograph | None
 ) -> Job[GapReport]:
-    """Count and measure the gaps between particles."""
     if reference is not None:
         run.tell_learnt()
         tell_offset(image, reference)

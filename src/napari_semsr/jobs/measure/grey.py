@@ -71,7 +71,6 @@ class HistogramReport(Result):
 def _compare(
     run: Run[MetricsOptions], image: Micrograph, reference: Micrograph | None
 ) -> Job[MetricsReport]:
-    """Compare an image with a reference, or measure its sharpness."""
     if reference is not None:
         run.tell_learnt()
         tell_offset(image, reference)
@@ -83,7 +82,6 @@ def _compare(
 def _count(
     run: Run[HistogramOptions], image: Micrograph, reference: Micrograph | None
 ) -> Job[HistogramReport]:
-    """Count grey levels, and the distance of two distributions."""
     yield Progress(1, 2, "counting")
     result = measure_histogram(image, reference, bins=run.options.bins)
     return HistogramReport(run.names, result)

@@ -98,7 +98,6 @@ class CurveFound(Sized):
         return Figure(length.value, self.unit, note=note, sd=length.sd)
 
     def _middle(self, name: str, values: Sequence[float]) -> dict[str, Figure]:
-        """Give the middle of many lengths."""
         if not values:
             return {}
         middle = self.profile.per_px * float(np.median(values))
@@ -375,7 +374,6 @@ def _estimated(name: str, found: Estimate | None, unit: str = "") -> dict[str, A
 
 
 def _measure(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
-    """Measure along a line."""
     chosen, sized = run.options, calibrated_of(image, None)
     require_inside(sized, chosen.line)
     profile = read_profile(sized, chosen.line, width_px=chosen.width)

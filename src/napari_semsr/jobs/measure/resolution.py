@@ -251,7 +251,6 @@ def _halves_of(
 def _correlate(
     run: Run[FrcJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcReport]:
-    """Measure resolution by Fourier ring correlation."""
     chosen, calibrated = run.options, calibrated_of(first, second)
     if second is not None:
         run.tell_learnt()
@@ -421,7 +420,6 @@ class FrcMapReport(_Correlated):
 def _map_resolution(
     run: Run[FrcMapJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcMapReport]:
-    """Map the resolution of one or two images block by block."""
     chosen, calibrated = run.options, calibrated_of(first, second)
     halves, note = _halves_of(run, first)
     placed = _offset(first, second, chosen)

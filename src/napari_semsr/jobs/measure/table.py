@@ -149,7 +149,6 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
 
 
 def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Item]:
-    """Find what is to be measured."""
     if not isinstance(images, (str, os.PathLike)):
         items = []
         for one in images:  # an image of a list, or a pair

@@ -496,7 +496,6 @@ def _step(done: Progress, what: str) -> Progress:
 
 
 def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]:
-    """Measure an image by itself."""
     measured, image = item.measured, item.image
     box = middle_of(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
@@ -576,7 +575,6 @@ def _measure_frc(
 
 
 def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
-    """Measure one image against another."""
     measured = pair.measured
     first, second = pair.reference.image, pair.compared.image
     if first.shape == second.shape:
@@ -630,7 +628,6 @@ def _correlate(
 def _every_number(
     result: ReportMade, options: ReportOptions, parts: ReportParts, made: Provenance
 ) -> dict[str, Any]:
-    """Compose the JSON file."""
     version = software_versions()["napari-semsr"]
 
     def told(measured: Measured, *inputs: Picture) -> dict[str, Any]:
@@ -941,7 +938,6 @@ def _has_value(items: "Sequence[Picture | Pair]", names: Sequence[str]) -> bool:
 
 
 def _names(names: Sequence[str]) -> str:
-    """Join names."""
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"
@@ -1070,7 +1066,6 @@ def _gallery(
 
 
 def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
-    """Say which images have one grey scale."""
     many = [group for group in groups if len(group) > 1]
     if not many:
         return "Each image has its own grey scale."
@@ -1127,7 +1122,6 @@ def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _pixel(image: Micrograph) -> str:
-    """Say a pixel size with its error."""
     size, error = image.pixel_size_nm, image.pixel_size_sd_nm
     if size is None:
         return "not known: lengths are in px"

@@ -201,7 +201,6 @@ def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
 
 
 def _verb(content: Any) -> str | None:
-    """Tell which verb wrote a record."""
     if not isinstance(content, dict):
         return None
     if content.get("kind") in _KNOWN:
@@ -240,7 +239,6 @@ def _columns(
 
 
 def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name what was measured."""
     found = content.get("images") or content.get("image") or []
     if isinstance(found, str):
         return (found,)

@@ -237,7 +237,6 @@ _SIZES = ("pixel_size_nm", "pixel_size_sd_nm")
 
 
 def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
-    """Map how far an enhanced image may be off."""
     chosen = run.options
     _open(run)
     yield from _tell_another(run)
@@ -664,7 +663,6 @@ class _Tally:
         self.bins = np.zeros(_BINS, np.int64)
 
     def add(self, values: FloatArray) -> None:
-        """Count pixels."""
         known = values[np.isfinite(values)]
         self.count += known.size
         self.total += float(known.sum())
