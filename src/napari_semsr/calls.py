@@ -34,6 +34,12 @@ Report = Callable[[Progress], None]
 
 _NEEDED = inspect.Parameter.empty
 _IMAGE = "Micrograph, (Y, X) array_like or path"
+_USUAL = (  # what examples import, in this order, by what shows that they need it
+    ("json", "json."),
+    ("tempfile", "tempfile."),
+    ("numpy as np", "np."),
+    ("napari_semsr as semsr", "semsr."),
+)
 _HANDED = {
     "overwrite": "Replace an existing output",
     "resume": "Go on with an interrupted output",
@@ -228,8 +234,15 @@ def _docstring(verb: Verb[Any, Any]) -> str:
     names = " or ".join(kind.__name__ for kind in given)
     lines += ["", "Returns", "-" * 7, names, *_wrapped(about)]
     if verb.example:
-        lines += ["", "Examples", "-" * 8, *inspect.cleandoc(verb.example).splitlines()]
+        lines += ["", "Examples", "-" * 8, *_with_imports(verb.example)]
     return "\n".join(lines)
+
+
+def _with_imports(example: str) -> list[str]:
+    """Put before an example the imports of what most of them take."""
+    code = inspect.cleandoc(example).splitlines()
+    needed = (f">>> import {module}" for module, name in _USUAL if name in example)
+    return [*(line for line in needed if line not in code), *code]
 
 
 def _wrapped(text: str) -> list[str]:

@@ -219,8 +219,6 @@ CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
     not_read=("pixel_size_nm", "pixel_size_sd_nm"),
     gives=CalibrationReport | ScaleBarReport,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> lines = np.tile(np.sin(2 * np.pi * np.arange(256) / 12.5), (256, 1))
     >>> found = semsr.calibrate(lines, pitch_nm=250).calibration
     >>> round(found.pixel_size_nm[1], 2), found.lattice

@@ -131,9 +131,6 @@ CONVERT = Verb(
     output=_OUTPUT,
     title="conversion",
     example="""
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> grey = np.full((48, 64), 199.6)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     made = semsr.convert(

@@ -528,8 +528,6 @@ CROP = Verb(
     ),
     resumes=True,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
     >>> part = semsr.crop(image, box=(8, 16, 40, 64))
     >>> part.shape, part.origin

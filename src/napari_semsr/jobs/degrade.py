@@ -153,8 +153,6 @@ DEGRADE = Verb(
     ),
     gives=Micrograph,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> sharp = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
     >>> soft = semsr.degrade(sharp, kind="blur")
     >>> soft.shape, soft.dtype, [round(one.std()) for one in (sharp, soft.array())]

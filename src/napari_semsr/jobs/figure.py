@@ -463,9 +463,6 @@ FIGURE = Verb(
     ),
     opens=False,
     example="""
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     semsr.figure([image, image], f"{folder}/one.png", dpi=100).caption

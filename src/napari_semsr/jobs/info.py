@@ -106,9 +106,6 @@ INFO = Verb(
     ),
     not_read=("series", "level", "channel", "plane", "crop_databar", "colour"),
     example="""
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> image = semsr.Micrograph(np.eye(48, 64), (7.7, 7.7))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     semsr.write(image, f"{folder}/field.ome.tif")

@@ -555,9 +555,6 @@ PAIRS = Verb(
     ),
     opens=False,
     example="""
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> high = np.random.default_rng(0).random((96, 96))
     >>> low = (high + np.roll(high, 1, axis=1)) / 2
     >>> with tempfile.TemporaryDirectory() as folder:

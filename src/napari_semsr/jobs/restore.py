@@ -283,8 +283,6 @@ RESTORE = Verb(
     resumes=True,
     by_plane=_summed,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> y, x = np.mgrid[:64, :64]
     >>> soft = 1 / (1 + np.exp((np.hypot(y - 32, x - 32) - 16) / 2))
     >>> sharp = semsr.restore(

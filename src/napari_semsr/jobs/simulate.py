@@ -509,8 +509,6 @@ SIMULATE = Verb(
     ),
     not_read=("pixel_size_nm", "pixel_size_sd_nm"),
     example="""
-    >>> import tempfile
-    >>> import napari_semsr as semsr
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     made = semsr.simulate(
     ...         folder, phantom="particles", frames_grid=(2, 3), frame_px=64

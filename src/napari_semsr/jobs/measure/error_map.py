@@ -165,8 +165,6 @@ ERROR_MAP = Verb(
     title="comparison",
     tabled=True,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> from scipy.ndimage import gaussian_filter
     >>> sharp = np.random.default_rng(0).normal(size=(128, 128))
     >>> found = semsr.error_map(100 + 20 * gaussian_filter(sharp, sigma=2), sharp)

@@ -261,8 +261,6 @@ GAPS = Verb(
     value="result",
     gives=Gaps,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> y, x = np.mgrid[:64, :96]
     >>> distance = np.minimum(np.hypot(y - 32, x - 30), np.hypot(y - 32, x - 62))
     >>> two = 1 / (1 + np.exp(distance - 12))

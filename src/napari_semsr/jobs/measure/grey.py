@@ -105,8 +105,6 @@ METRICS = Verb(
     value="result",
     gives=Metrics,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> truth = np.tile(np.linspace(0, 1, 64), (64, 1))
     >>> found = semsr.metrics(truth + 0.01, truth, data_range=1)
     >>> round(found.psnr_db, 2), round(found.ssim, 3)
@@ -137,8 +135,6 @@ HISTOGRAM = Verb(
     value="result",
     gives=Histogram,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> found = semsr.histogram(np.eye(64, dtype=np.uint8) * 255, bins=4)
     >>> found.counts.tolist()
     [4032, 0, 0, 64]

@@ -407,8 +407,6 @@ PROFILE = Verb(
         ),
     ),
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> y, x = np.mgrid[:32, :64]
     >>> bright = np.exp(-4 * np.log(2) * ((x - 30) / 8) ** 2)
     >>> line = (16, 0, 16, 63)

@@ -177,8 +177,6 @@ REPEATABILITY = Verb(
     title="comparison",
     tabled=True,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> rng = np.random.default_rng(0)
     >>> scene = 100 + 30 * np.kron(rng.normal(size=(16, 16)), np.ones((16, 16)))
     >>> scans = [scene + rng.normal(0, 4, scene.shape) for _ in range(2)]

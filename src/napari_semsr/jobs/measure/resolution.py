@@ -334,8 +334,6 @@ FRC = Verb(
     value="result",
     gives=FrcResult,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> from scipy.ndimage import gaussian_filter
     >>> rng = np.random.default_rng(0)
     >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
@@ -492,8 +490,6 @@ FRC_MAP = Verb(
     value="result",
     gives=FrcMap,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> from scipy.ndimage import gaussian_filter
     >>> rng = np.random.default_rng(0)
     >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
@@ -554,8 +550,6 @@ DECORRELATION = Verb(
     value="result",
     gives=Decorrelation,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> rng = np.random.default_rng(0)
     >>> plane = np.fft.fft2(rng.normal(size=(256, 256)))
     >>> plane[np.hypot(*np.meshgrid(*2 * [np.fft.fftfreq(256)])) > 1 / 4] = 0
@@ -671,8 +665,6 @@ SPECTRUM = Verb(
         ),
     ),
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> lines = np.tile(np.sin(2 * np.pi * np.arange(64) / 8), (64, 1))
     >>> found = semsr.spectrum(lines, pixel_size_nm=5)
     >>> found.frequency_per_px[int(np.argmax(found.power))]

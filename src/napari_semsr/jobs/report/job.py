@@ -1229,10 +1229,6 @@ REPORT = Verb(
     ),
     opens=False,
     example="""
-    >>> import json
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> grey = np.random.default_rng(0).random((96, 96))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     image = semsr.Micrograph(grey, (5, 5), "A")

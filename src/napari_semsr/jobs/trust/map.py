@@ -744,9 +744,6 @@ TRUST = Verb(
     title="map",
     tabled=True,
     example="""
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> grey = np.random.default_rng(0).random((64, 64)).astype("float32")
     >>> image = semsr.Micrograph(grey, (20, 20), "A")
     >>> with tempfile.TemporaryDirectory() as folder:
