@@ -21,7 +21,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -199,14 +198,10 @@ def share_interval(part: int, whole: int) -> FloatPair | None:
     """
     if whole < 1:
         return None
-    z2 = NormalDist().inv_cdf((1 + LEVEL) / 2) ** 2
-    share = part / whole
-    middle = (share + z2 / (2 * whole)) / (1 + z2 / whole)
-    half = math.sqrt(z2 * share * (1 - share) / whole + (z2 / (2 * whole)) ** 2)
-    half /= 1 + z2 / whole
-    low = 0.0 if part == 0 else max(0.0, middle - half)
-    high = 1.0 if part == whole else min(1.0, middle + half)
-    return low, high
+    from scipy.stats import binomtest  # takes long to import
+
+    ends = binomtest(part, whole).proportion_ci(LEVEL, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
