@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.signal import windows
 
 from napari_semsr.analysis.frc.rings import LINE_BAND, Geometry, RingSums
 from napari_semsr.core import (
@@ -255,24 +256,14 @@ class _Plane:
     halo: tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
-    """Sum of cosines; its lobe is as many bins to each side as it has terms."""
-    place = 2 * np.pi * (np.arange(size) + 0.5) / size
-    signs = (-1.0) ** np.arange(len(terms))
-    return sum(
-        (
-            s * c * np.cos(k * place)
-            for k, (s, c) in enumerate(zip(signs, terms, strict=True))
-        ),
-        start=np.zeros(size),
-    )
-
-
 @lru_cache(maxsize=4)
 def _plan_lobes(shape: IntPair) -> _Plane:
     """Window, rings and the neighbourhood of a lobe."""
+    # its lobe is as many bins to each side as it has terms
     terms = _COSINES_STEEP if min(shape) >= _LARGE_PX else _COSINES_HANN
-    window = np.outer(*(_cosine_window(size, terms) for size in shape))
+    window = np.outer(  # at the middle of each sample
+        *(windows.general_cosine(2 * size + 1, terms)[1::2] for size in shape)
+    )
     rows = np.rint(np.abs(np.fft.fftfreq(shape[0])) * min(shape))
     columns = np.rint(np.abs(np.fft.fftfreq(shape[1])) * min(shape))
     index = np.rint(np.hypot(rows[:, None], columns[None, :])).astype(np.int32)
@@ -289,13 +280,6 @@ def _plan_lobes(shape: IntPair) -> _Plane:
         (dy[core], dx[core]),
         (dy[halo], dx[halo]),
     )
-
-
-@lru_cache(maxsize=4)
-def _half_shift(shape: IntPair) -> NDArray[np.complex64]:
-    """Phase ramp that takes off half a pixel on both axes."""
-    rows, columns = (np.fft.fftfreq(size) for size in shape)
-    return np.exp(-1j * np.pi * (rows[:, None] + columns[None, :])).astype(np.complex64)
 
 
 def _ring_sums(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
@@ -357,8 +341,9 @@ def is_periodic(
     plan = _plan_lobes((first.shape[1], first.shape[2]))
     a = fft.fft2(first * plan.window, axes=(1, 2))
     b = fft.fft2(second * plan.window, axes=(1, 2))
-    if diagonal:
-        b *= _half_shift((first.shape[1], first.shape[2]))
+    if diagonal:  # half a pixel is taken off on both axes
+        turns = np.add.outer(*map(np.fft.fftfreq, first.shape[1:]))
+        b *= np.exp(-1j * np.pi * turns).astype(np.complex64)
     size_a, size_b = np.abs(a), np.abs(b)
     cross = a.real * b.real + a.imag * b.imag
     cosine = cross / np.maximum(size_a * size_b, _TINY)
