@@ -14,7 +14,7 @@ from napari_semsr.core.grids import Grid
 from napari_semsr.core.progress import run
 from napari_semsr.demonstration.fields import WIENER
 from napari_semsr.demonstration.job import DEMO, DemoOptions, DemoResult, demo_paths
-from napari_semsr.demonstration.place import LINEAR, TUNED
+from napari_semsr.demonstration.runs import LINEAR, TUNED
 from napari_semsr.io.formats import describe, read
 from napari_semsr.jobs.simulate import SimulateOptions
 from napari_semsr.models.cards import read_card

@@ -8,10 +8,11 @@ from napari_semsr.core.grids import Grid
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.tiling import Box
 from napari_semsr.core.transforms import Affine
-from napari_semsr.demonstration.place import halves, map_error_nm
 from napari_semsr.demonstration.runs import (
     crop,
     gap_free_box,
+    halves,
+    map_error_nm,
     place_truth,
     sample_truth,
 )

@@ -10,7 +10,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.demonstration.fields import FieldFigures, measure_field
 from napari_semsr.demonstration.job import verdict
-from napari_semsr.demonstration.place import LINEAR, TUNED
+from napari_semsr.demonstration.runs import LINEAR, TUNED
 
 
 def image(data) -> Micrograph:

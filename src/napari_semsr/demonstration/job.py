@@ -30,8 +30,16 @@ from napari_semsr.demonstration.fields import (
     Half,
     Version,
 )
-from napari_semsr.demonstration.place import LINEAR, TUNED, PlaceRun, run_place
-from napari_semsr.demonstration.runs import ScanRun, rms, run_scan, run_sem
+from napari_semsr.demonstration.runs import (
+    LINEAR,
+    TUNED,
+    PlaceRun,
+    ScanRun,
+    rms,
+    run_place,
+    run_scan,
+    run_sem,
+)
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
     FRC,
