@@ -234,10 +234,7 @@ def _versions(measured: FieldFigures) -> str:
 
 
 def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
-    """Go the whole way: frames, mosaic, electron image of its place, trained network.
-
-    At last an electron image is restored.
-    """
+    """Go the whole way, from frames to a judged network, and restore an SEM image."""
     from napari_semsr.models import read_card
 
     started = time.monotonic()

@@ -137,10 +137,7 @@ def slope_at(
     frequency: FloatArray,
     weight: FloatArray,
 ) -> FloatArray:
-    """Slope of each curve around its crossing, by weighted least squares.
-
-    `curve` (B, K); `crossing` (B,); `frequency`, `weight` (K,); gives (B,).
-    """
+    """Slope of curves (B, K) around crossings (B,), by weighted least squares."""
     step = frequency[1] - frequency[0]
     reach = np.maximum(0.25 * crossing, 1.5 * step)
     offset = frequency[None, :] - crossing[:, None]

@@ -63,18 +63,12 @@ class Geometry:
         return self.rings.frequency * (0.5 / self.rings.nyquist)
 
     def transform(self, stack: Float32Array) -> NDArray[np.complex64]:
-        """Window a batch of blocks and take their real FFT.
-
-        `stack` (B, Y, X); gives (B, Y, X // 2 + 1).
-        """
+        """Window blocks (B, Y, X) and take their real FFT, (B, Y, X // 2 + 1)."""
         workers = available_cores() if stack[0].size >= _ALONE_PX else 1
         return np.asarray(fft.rfft2(stack * self.window, axes=(1, 2), workers=workers))
 
     def project(self, planes: Float32Array) -> FloatArray:
-        """Sum half-plane quantities over every ring.
-
-        `planes` (B, Y, X // 2 + 1); gives (B, K).
-        """
+        """Sum half-planes (B, Y, X // 2 + 1) over every ring, (B, K)."""
         if self.projection is None:
             return np.stack([self.rings.sums(plane) for plane in planes])
         sums = self.projection @ planes.reshape(planes.shape[0], -1).T
@@ -168,10 +162,7 @@ class RingSums:
 
 @lru_cache(maxsize=6)
 def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
-    """Prepare what all blocks of one shape have in common.
-
-    `pitch`: ``(y, x)`` relative pixel pitch.
-    """
+    """Prepare what blocks of one shape and relative pitch ``(y, x)`` share."""
     rings = plan_rings(shape, pitch)
     plane = window_plane(shape, tukey)
     plane /= np.sqrt(np.mean(plane**2))

@@ -79,10 +79,7 @@ _STAYS = 0.75
 
 
 def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
-    """Tell correlation from the correlation of noise.
-
-    `curve` (B, K); `effective` (K,); gives (B,).
-    """
+    """Tell correlation (B, K) from that of noise in as many samples (K,)."""
     weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
     values = curve[:, 1:rings]
     if not values.shape[1]:
@@ -155,10 +152,7 @@ def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:
 
 
 def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
-    """Find stripes that both images share: row or column offsets of a detector.
-
-    Gives (B,).
-    """
+    """Find stripes that both images share: row or column offsets of a detector."""
     band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
     kept = np.sqrt(float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2))
     found = np.zeros(band.shape, bool)

@@ -102,10 +102,7 @@ def find_offset(
 def offset_of(
     what: str, read: Callable[[Box], Both], shape: IntPair, search: int
 ) -> Offset:
-    """Find how far two images are to be moved before they are mapped, or say why not.
-
-    A shift of up to a pixel is believed on a lattice, too.
-    """
+    """Find how far two images are to be moved before they are mapped, or why not."""
     found = find_offset(read, shape, reach=search, nearest=True)
     if found.doubt:
         warn(f"The {what} are compared as they lie. {found.doubt}")

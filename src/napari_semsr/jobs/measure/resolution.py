@@ -584,10 +584,7 @@ def _holding(share: float, unit: str, **more: str) -> property:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectrumReport(Sized):
-    """Power spectrum of an image: its radial mean over spatial frequency.
-
-    `radial` is the curve as it was measured.
-    """
+    """Power spectrum of an image: its radial mean over spatial frequency."""
 
     image: Annotated[str, Quantity("Image", tabled=False)]
     frequency_per_px: list[float]
