@@ -254,9 +254,8 @@ def gap_free_box(covered: NDArray[np.bool_]) -> Box:
 
 def crop(image: Micrograph, box: Box, *, shift: tuple[int, int] = (0, 0)) -> Micrograph:
     """Cut a box out of an image whose content is shifted; it stays where it lies."""
-    (y, x), (down, right) = image.origin, image.scale
-    origin = (y + box.y0 * down, x + box.x0 * right)
-    return image.replace(data=image.array()[box.moved(shift).slices], origin=origin)
+    data = image.array()[box.moved(shift).slices]
+    return image.replace(data=data, origin=Grid.of(image).centre(box))
 
 
 # One place by light and by electrons: registered, learnt from, and judged.

@@ -11,6 +11,7 @@ from napari_semsr.core import (
     Box,
     DisplaySettings,
     FloatPair,
+    Grid,
     InputRecord,
     Job,
     Micrograph,
@@ -272,7 +273,7 @@ def _overlay(
     drawn = yield from plate_image(above, image, plain, count)
     factor = _factor(above, options, count)
     size = np.multiply(drawn.values.shape, np.multiply(above.scale, factor))
-    start = _edge(above) - _edge(image)
+    start = np.subtract(Grid.of(above).corner, Grid.of(image).corner)
     pixel = np.multiply(image.scale, _factor(image, options, count))
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
     whole = np.multiply(image.shape, image.scale) / pixel
@@ -288,11 +289,6 @@ def _overlay(
         unit=str(drawn.unit),
         opacity=seen if seen < 1 else _OPACITY,
     )
-
-
-def _edge(image: Micrograph) -> NDArray[np.float64]:
-    """Upper left edge, in the image's unit."""
-    return np.subtract(image.origin, np.multiply(image.scale, 0.5))
 
 
 def caption_of(

@@ -26,9 +26,11 @@ from napari_semsr.core import (
     SIGMA,
     Z95,
     BoolArray,
+    Box,
     Float32Array,
     FloatArray,
     FloatPair,
+    Grid,
     IntPair,
     Line,
     Micrograph,
@@ -357,23 +359,18 @@ def laid_over(
     a: Micrograph, b: Micrograph, shift: FloatPair
 ) -> tuple[Micrograph, Micrograph]:
     """Cut two images to what they share once `b` is moved by the whole pixels."""
-    ours, theirs = [], []
-    for size, way in zip(a.shape, shift, strict=True):
-        move = round(way)
-        ours.append(slice(max(0, move), min(size, size + move)))
-        theirs.append(slice(max(0, -move), min(size, size - move)))
-    if any(cut.stop <= cut.start for cut in ours):
+    y, x = round(shift[0]), round(shift[1])
+    shared = Box.of(a.shape).intersection(Box.of(b.shape).moved((y, x)))
+    if min(shared.shape) < 1:
         msg = f"Images must overlap once registered, got a shift of {shift} px."
         raise ShapeError(msg)
-    cut = []
-    for image, part in ((a, ours), (b, theirs)):
-        rows, columns = (
-            start + kept.start * pitch
-            for start, kept, pitch in zip(image.origin, ours, image.scale, strict=True)
+    first, second = (
+        image.replace(
+            data=image.data[part.slices], origin=Grid.of(image).centre(shared)
         )
-        data = image.data[tuple(part)]
-        cut.append(image.replace(data=data, origin=(rows, columns)))
-    return cut[0], cut[1]
+        for image, part in ((a, shared), (b, shared.moved((-y, -x))))
+    )
+    return first, second
 
 
 @dataclass(frozen=True, slots=True)

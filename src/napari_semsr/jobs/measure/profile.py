@@ -33,7 +33,7 @@ from napari_semsr.core import (
     widened,
 )
 from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
-from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, figure
+from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, figure, size_of
 
 _SEVERAL = 2  # lines from which on they are told in a table
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -381,8 +381,7 @@ def _measure(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
     how = chosen.model_dump(include={"polarity", "prominence", "pixel"})
     return ProfileReport(
         image=run.names[0],
-        pixel_size_nm=sized.pixel_size_nm,
-        pixel_size_sd_nm=sized.pixel_size_sd_nm,
+        **size_of(sized),
         options=chosen,
         profile=profile,
         readings=measure_profile(profile, **how),
