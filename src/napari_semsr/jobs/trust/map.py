@@ -527,6 +527,8 @@ def _spread(
     before: Micrograph, after: Micrograph, known: _Known, scratch: IO[bytes]
 ) -> Job[Micrograph]:
     """Run the model on the field in all its turns, tile by tile, into a file."""
+    from dask.array.core import slices_from_chunks
+
     from napari_semsr.inference import spread_lazy
 
     lazy = spread_lazy(before, known.loaded, known.options)
@@ -539,14 +541,10 @@ def _spread(
         raise ShapeError(msg)
     scratch.truncate(4 * after.shape[0] * after.shape[1])
     values = np.memmap(scratch, np.float32, "r+", shape=after.shape)
-    blocks = lazy.blocks
-    count = int(np.prod(blocks.shape))
-    tops, lefts = (np.cumsum([0, *sizes]) for sizes in lazy.chunks)
-    for number, (row, column) in enumerate(np.ndindex(*blocks.shape)):
-        yield Progress(number, count, "turning and flipping the field")
-        part = blocks[row, column].compute(scheduler="synchronous")
-        y, x = int(tops[row]), int(lefts[column])
-        values[y : y + part.shape[0], x : x + part.shape[1]] = part
+    places = slices_from_chunks(lazy.chunks)
+    for number, place in enumerate(places):
+        yield Progress(number, len(places), "turning and flipping the field")
+        values[place] = lazy[place].compute(scheduler="synchronous")
     return after.replace(data=values, name="spread")
 
 
