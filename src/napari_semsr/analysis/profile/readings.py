@@ -567,16 +567,16 @@ def _read_edge(
     level, smooth = sign * found.level, sign * found.smooth
     middle = _crosses(found.place, (smooth - before) / step, 0.5, None)
     place = found.place[-1] / 2 if middle is None else middle
-    tenth, most = (
-        _crosses(found.place, (smooth - before) / step, k, place) for k in (0.1, 0.9)
-    )
-    rough = 2.0 if tenth is None or most is None else abs(most - tenth)
-    begin = (before, step, place, max(rough / EDGE_10_90, 0.5))
-    fits = _fit_edge(profile, begin, area)
-    tenth, most = (
-        _crosses(found.place, (level - before) / step, k, place) for k in (0.1, 0.9)
-    )
-    plain = None if tenth is None or most is None else abs(most - tenth)
+
+    def width_of(curve: FloatArray) -> float | None:
+        tenth, most = (
+            _crosses(found.place, (curve - before) / step, k, place) for k in (0.1, 0.9)
+        )
+        return None if tenth is None or most is None else abs(most - tenth)
+
+    rough, plain = width_of(smooth), width_of(level)
+    sigma = (2.0 if rough is None else rough) / EDGE_10_90
+    fits = _fit_edge(profile, (before, step, place, max(sigma, 0.5)), area)
     low, high = sorted(levels)
     if not fits:
         edge = EdgeReading(None, None, plain, step)

@@ -85,7 +85,7 @@ class Discs:
     def contrast(self, image: FloatArray) -> FloatArray:
         """Mean of each disc less that of the ring around it; both lie in the image."""
         found = np.empty(len(self))
-        for index, (centre, radius) in enumerate(self._each()):
+        for index, (centre, radius) in enumerate(self):
             box = _box(centre, 2 * radius + 1, image.shape)
             away = _away(box, centre)
             part = image[box]
@@ -96,7 +96,7 @@ class Discs:
     def insert_into(self, image: FloatArray, steps: FloatArray) -> FloatArray:
         """Add discs with rims smoothed over one pixel; texture within is kept."""
         made = image.copy()
-        for (centre, radius), step in zip(self._each(), steps, strict=True):
+        for (centre, radius), step in zip(self, steps, strict=True):
             box = _box(centre, radius + 1, image.shape)
             made[box] += step * np.clip(radius + 0.5 - _away(box, centre), 0, 1)
         return made
@@ -104,14 +104,14 @@ class Discs:
     def erase_from(self, image: FloatArray) -> FloatArray:
         """Fill discs, and half a pixel more, harmonically from their rims."""
         made = image.copy()
-        for centre, radius in self._each():
+        for centre, radius in self:
             box = _box(centre, radius + 2, image.shape)
             part = made[box]
             part[...] = _harmonic(part, _away(box, centre) <= radius + 0.5)
         return made
 
-    def _each(self) -> Iterator[tuple[FloatArray, float]]:
-        """Centre and radius of each disc."""
+    def __iter__(self) -> Iterator[tuple[FloatArray, float]]:
+        """Go through centres and radii."""
         return zip(self.centres, self.radii, strict=True)
 
 
@@ -157,8 +157,7 @@ class DiscPlaces:
         discs = self.inserted
         sizes = _SHARE * local_contrast(image)[discs.pixels]
         steps: FloatArray = sizes * rng.choice([-1.0, 1.0], len(discs))
-        each = zip(discs.centres, discs.radii, strict=True)
-        for index, (centre, radius) in enumerate(each):
+        for index, (centre, radius) in enumerate(discs):
             box = _box(centre, radius, image.shape)
             made = image[box][_away(box, centre) <= radius].mean() + steps[index]
             if not bounds[0] <= made <= bounds[1]:
