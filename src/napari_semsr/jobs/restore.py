@@ -19,7 +19,6 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     Quantity,
-    TilePlan,
     declared_figures,
     figures_of,
     parse_pixel_size,
@@ -170,37 +169,27 @@ class RestoredFile(ImageMade):
         return change | declared_figures(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _RestorePlan:
-    """An image and how it will be restored."""
-
-    source: Micrograph
-    restorer: Restorer
-    plan: TilePlan
-    dtype: np.dtype[Any]
-    parameters: dict[str, Any]
-    provenance: Provenance
-
-
 def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     """Undo the blur of one plane, in memory where it has no place to go."""
-    made, target = (yield from _prepare(run)), run.target
+    restorer, parameters, provenance = yield from _prepare(run)
+    source, target = run.images["image"], run.target
+    plan, dtype = restorer.plan(source.shape), np.dtype(run.options.dtype or np.float32)
     told: dict[str, Any] = {
         "method": run.options.method,
-        "parameters": made.parameters,
-        "tiles": len(made.plan),
-        "pixel_size_nm": made.source.pixel_size_nm,
-        "provenance": made.provenance,
+        "parameters": parameters,
+        "tiles": len(plan),
+        "pixel_size_nm": source.pixel_size_nm,
+        "provenance": provenance,
     }
-    about = made.source.replace(provenance=made.provenance)
+    about = source.replace(provenance=provenance)
     if target is None:
-        data, clipped = np.empty(about.shape, made.dtype), 0
-        pieces = made.restorer.tiles(made.source.data, made.plan)
+        data, clipped = np.empty(about.shape, dtype), 0
+        pieces = restorer.tiles(source.data, plan)
         for done, (tile, values) in enumerate(pieces, start=1):
-            data[tile.core.slices], lost = to_dtype(values, made.dtype)
+            data[tile.core.slices], lost = to_dtype(values, dtype)
             clipped += lost
-            yield Progress(done, len(made.plan), _TILES)
-        more = {**about.metadata, "restore": made.parameters}
+            yield Progress(done, len(plan), _TILES)
+        more = {**about.metadata, "restore": parameters}
         return RestoredFile(
             output=None,
             shape=about.shape,
@@ -211,16 +200,16 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         )
 
     def make(place: Path) -> OmeZarrStore:
-        how: dict[str, Any] = {"dtype": made.dtype, "chunk": made.plan.core}
+        how: dict[str, Any] = {"dtype": dtype, "chunk": plan.core}
         return run.existing.store_of(about, place, target, **how)
 
     def fill(store: OmeZarrStore) -> Job[tuple[int, Change | None]]:
-        pieces = made.restorer.tiles(made.source.data, made.plan, store.pending())
+        pieces = restorer.tiles(source.data, plan, store.pending())
         clipped = yield from store.fill((values for _, values in pieces), _TILES)
         if not store.complete:
-            store.note("restore", made.parameters)
-        noise = made.parameters.get("noise_std")
-        change = yield from measure_change(made.source, image_in(store), noise)
+            store.note("restore", parameters)
+        noise = parameters.get("noise_std")
+        change = yield from measure_change(source, image_in(store), noise)
         return clipped, change
 
     written = yield from write_blocks(target, make, fill, resumable=True)
@@ -235,7 +224,9 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     )
 
 
-def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
+def _prepare(
+    run: Run[RestoreOptions],
+) -> Job[tuple[Restorer, dict[str, Any], Provenance]]:
     """Open an image and measure what its restoration needs."""
     options = run.options
     yield Progress(0, 0, f"reading {name_of(run.given['image'])}")
@@ -246,8 +237,7 @@ def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
     restorer = choose(source, options.replace(psf=asked), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
         warn(_ESTIMATED)
-    plan = restorer.plan(source.shape)
-    tolerance = restorer.tolerance(source.data, plan)
+    tolerance = restorer.tolerance(source.data, restorer.plan(source.shape))
     guides: list[InputRecord] = []
     more: dict[str, Any] = {}
     if parse_psf(options.psf).kind == "file":
@@ -256,8 +246,7 @@ def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
         more["psf_digest"] = guides[0].digest
     provenance = yield from run.history(*guides, **more)
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
-    dtype = np.dtype(options.dtype or np.float32)
-    return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
+    return restorer, parameters, provenance
 
 
 def _summed(made: Sequence[RestoredFile]) -> dict[str, Any]:
