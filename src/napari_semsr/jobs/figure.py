@@ -273,7 +273,7 @@ def _overlay(
     drawn = yield from plate_image(above, image, plain, count)
     factor = _factor(above, options, count)
     size = np.multiply(drawn.values.shape, np.multiply(above.scale, factor))
-    start = np.subtract(Grid.of(above).corner, Grid.of(image).corner)
+    start = np.array(Grid.of(above).corner) - Grid.of(image).corner
     pixel = np.multiply(image.scale, _factor(image, options, count))
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
     whole = np.multiply(image.shape, image.scale) / pixel

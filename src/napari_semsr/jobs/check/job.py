@@ -173,7 +173,7 @@ class ClearSet:
     images: tuple[Image, ...]
     # Folder of those that a model's card names as held out, in place of `images`
     held_out: str | os.PathLike[str] | None
-    opening: ReadOptions | None  # How to read them
+    opening: ReadOptions  # How to read them
 
     def __post_init__(self) -> None:
         if self.images and self.held_out is not None:
@@ -192,9 +192,8 @@ class ClearSet:
 
     def load(self, card: "ModelCard", side: int) -> list[FloatArray]:
         """Read the middles of all images."""
-        opening = self.opening or ReadOptions()
         if self.held_out is None:
-            opened = [(image, opening, 0) for image in self.images]
+            opened = [(image, self.opening, 0) for image in self.images]
         else:
             named = recipe_data(card).get("held_out") or []
             if not named:
@@ -205,7 +204,7 @@ class ClearSet:
                 raise OptionError(msg)
             folder = Path(self.held_out)
             opened = [
-                (folder / entry["file"], opening, int(entry.get("crop_bottom", 0)))
+                (folder / entry["file"], self.opening, int(entry.get("crop_bottom", 0)))
                 for entry in named
             ]
         return [

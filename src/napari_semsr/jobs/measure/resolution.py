@@ -81,9 +81,7 @@ ALONE = "It is measured as a single image."
 """What is said of a mosaic whose halves are not used."""
 
 
-def find_halves(
-    mosaic: Path, opened: Micrograph
-) -> tuple[tuple[Micrograph, Micrograph] | None, str | None]:
+def find_halves(mosaic: Path, opened: Micrograph) -> tuple[Halves | None, str | None]:
     """Find the halves that belong to a mosaic, or say why there are none."""
     paths = half_paths(mosaic)
     there = [path for path in paths if path.exists()]
@@ -234,9 +232,7 @@ class FrcReport(_Correlated):
     result: FrcResult = field(metadata=FLAT)
 
 
-def _halves_of(
-    run: Run[Any], first: Micrograph
-) -> tuple[tuple[Micrograph, Micrograph] | None, str | None]:
+def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | None]:
     """Give the halves that a mosaic alone is measured by; tell why there are none."""
     halves, image = run.named.get("halves"), run.given["a"]
     alone = "b" not in run.given and halves is None
