@@ -128,11 +128,9 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
             "one place."
         )
         raise ShapeError(msg)
-    y, x = coarse.centre(box)
-    corner = y - coarse.pitch[0] / 2, x - coarse.pitch[1] / 2
-    grid = Grid(box.shape, coarse.pitch, corner)
-    old, new = (_on_grid(image, grid).astype(np.float32) for image in (first, second))
     like = first if coarse is grids[0] else second
+    grid = Area.of(like, coarse).part(box).grid
+    old, new = (_on_grid(image, grid).astype(np.float32) for image in (first, second))
     roles = {"minuend": second, "subtrahend": first}
     made = derived_from("difference", {}, **roles)
     if not first.is_lazy and not second.is_lazy:  # what is in memory is digested, too
@@ -141,7 +139,7 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
     return like.replace(
         data=new - old,
         name=f"{second.name} \N{MINUS SIGN} {first.name}",
-        origin=(y, x),
+        origin=coarse.centre(box),
         provenance=made,
         metadata={},
     )
