@@ -247,8 +247,7 @@ def _told(
     nm = image.mean_pixel_size_nm
     middle = p10 = p90 = step = interval = interval_nm = None
     if found:
-        known = values[np.isfinite(values)]
-        middle, p10, p90 = (float(np.percentile(known, q)) for q in (50, 10, 90))
+        middle, p10, p90 = np.nanpercentile(values, (50, 10, 90)).tolist()
         ring, width = float(shown.frequency[shown.at]), float(shown.frequency[0])
         step = 1 / ring - 1 / (ring + width)  # to the next ring outwards
         low, high = interval = middle - step, middle + 1 / (ring - width) - 1 / ring

@@ -25,7 +25,7 @@ _BAR_SHARE = 0.28
 _NM_IN_UM = 1000.0
 _PERIODS = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 _COARSEST = 8  # times the finest that an upper axis tells; chosen: others lie together
-_EMPTY = "#c9d2dc"
+EMPTY = "#c9d2dc"  # where an image knows nothing
 CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
 _REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # which viridis has not, to any eye
@@ -64,7 +64,7 @@ def image_png(
         image,
         pixel_nm,
         limits,
-        cmap=colormaps["gray"].with_extremes(bad=_EMPTY),
+        cmap=colormaps["gray"].with_extremes(bad=EMPTY),
         interpolation="antialiased" if smooth else "nearest",
     )
     return _png(figure)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import FloatPair, IntPair, ShapeError
 from napari_semsr.reporting.figures import (
+    EMPTY,
     bar_length,
     bar_words,
     draw_file,
@@ -28,7 +29,6 @@ _COLOUR_BAR = 0.24  # of an image's width, its numbers included
 _COLOUR_BAR_MM = 9.5  # the least that bar, numbers and label take
 _LEAST_MM = 35.0  # of an image, where columns are free; chosen
 _TALLEST_MM = 1000.0  # of a figure; chosen: no paper is taller
-_EMPTY = "#c9d2dc"  # where an image knows nothing
 _MOST_APART = 4  # of fields that share a scale; chosen: a smaller one is a stamp
 _MOST_COLUMNS = 3
 _WORDS: Any = {"edge": 1.2, "fontsize": _POINTS}  # over an image, in its shares
@@ -298,7 +298,7 @@ def _show(
     drawn = axes.imshow(
         np.ma.masked_invalid(values), norm=PowerNorm(image.gamma, *image.limits),
         extent=(0, width, height, 0), aspect="auto", interpolation="nearest",
-        cmap=colormaps.get_cmap(image.colours).with_extremes(bad=_EMPTY),
+        cmap=colormaps.get_cmap(image.colours).with_extremes(bad=EMPTY),
     )  # fmt: skip
     for spine in axes.spines.values():
         spine.set_linewidth(0.4)
