@@ -147,11 +147,10 @@ class LineReader:
         """
         inside = (rows >= 0) & (rows < self.shape[0])
         inside &= (columns >= 0) & (columns < self.shape[1])
+        found = np.full(rows.shape, np.nan)
         if isinstance(self.data, np.ndarray):
-            found = np.full(rows.shape, np.nan)
             found[inside] = self.data[rows[inside], columns[inside]]
             return found
-        found = np.full(rows.shape, np.nan)
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
             if inside[part].any():

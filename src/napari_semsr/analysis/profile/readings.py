@@ -201,7 +201,6 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
     place = profile.distance_px
     level = -profile.intensity if dark else profile.intensity.copy()
     gaps = ~np.isfinite(level)
-    level = level.copy()
     level[gaps] = np.interp(place[gaps], place[~gaps], level[~gaps])
     step = profile.length_px / max(1, len(place) - 1)
     width, peaks = 1.0, np.empty(0, int)
