@@ -238,7 +238,6 @@ def _told(
     side: int | None,
     gaps: int,
 ) -> Decorrelation:
-    """Put together what all blocks tell."""
     values = np.array([math.nan if c is None else c.period for c in curves])
     kept = [curve for curve in curves if curve is not None]
     found = sorted((c for c in kept if c.at >= 0), key=lambda curve: curve.period)

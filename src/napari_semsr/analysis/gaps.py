@@ -567,7 +567,6 @@ class _Line:
 
     @property
     def length(self) -> float:
-        """Length in pixels."""
         return float(np.hypot(*(self.stop - self.start)))
 
 
@@ -711,7 +710,6 @@ def _particles(
 
 
 def _lines(labels: NDArray[np.int32], count: int, options: GapOptions) -> list[_Line]:
-    """Join the centres of neighbours."""
     if count < 2:
         return []
     centres, area = _centres(labels, count)

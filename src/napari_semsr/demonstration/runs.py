@@ -196,7 +196,6 @@ def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[
 def _stitch(
     paths: dict[str, Path], which: str, options: SimulateOptions
 ) -> Job[StitchedFile]:
-    """Take the scan once, and stitch its frames."""
     scan, mosaic = paths[f"scan{which}"], paths[f"mosaic{which}"]
     yield from SIMULATE.anew(out_dir=scan, options=options)
     positions = None if which else paths["positions"]

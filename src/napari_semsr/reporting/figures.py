@@ -351,7 +351,6 @@ def _figure(width_px: int, height_px: int) -> "Figure":
 def _frame(
     image: NDArray[Any], pixel_nm: tuple[float, float] | None, width_px: int
 ) -> tuple["Figure", "Axes"]:
-    """Make a figure that an image fills."""
     height, width = _extent(image, pixel_nm)
     figure = _figure(width_px, max(24, round(width_px * height / width)))
     axes = figure.add_axes((0, 0, 1, 1))

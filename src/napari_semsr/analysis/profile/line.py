@@ -222,7 +222,6 @@ class _Course:
 
     @property
     def length_px(self) -> float:
-        """Length in pixels."""
         return math.hypot(*self.steps)
 
     def samples(self) -> tuple[FloatArray, FloatArray]:

@@ -156,7 +156,6 @@ def number_of(
 
 
 def _told(found: Any, name: str, /, **more: Any) -> Number:
-    """Take a field of a result."""
     get = partial(value_of, found)
     return number_of(declared_by(type(found)), name, get, **more)
 

@@ -339,7 +339,6 @@ class _Known:
         model: str | os.PathLike[str] | None,
         options: TrustOptions,
     ) -> "_Known":
-        """Find what made an image."""
         from napari_semsr.inference import EnhanceOptions
         from napari_semsr.models import load_model
 
@@ -464,7 +463,6 @@ def _placed(before: Micrograph, after: Micrograph) -> Micrograph:
 
 
 def _model_of(after: Micrograph, model: str | os.PathLike[str] | None) -> Path:
-    """Find the model that made an image."""
     if model is not None:
         return find_model(model)
     found = after.provenance.network() if after.provenance is not None else None
