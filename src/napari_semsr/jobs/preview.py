@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -21,35 +22,29 @@ class PreviewDesk:
     """Where a box is asked for, and its pixels are fetched; only the latest counts."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._wish: Box | None = None
-        self._answer: Answer | None = None
+        self._wishes: deque[Box] = deque(maxlen=1)
+        self._answers: deque[Answer] = deque(maxlen=1)
+        self._asked = threading.Event()
         self.blur_px: float | None = None  # What the model goes by, once it has looked
 
     def ask(self, box: Box) -> None:
         """Ask for a box; an older wish is forgotten."""
-        with self._changed:
-            self._wish = box
-            self._changed.notify_all()
+        self._wishes.append(box)
+        self._asked.set()
 
     def take(self) -> Answer | None:
         """Fetch what was enhanced last."""
-        with self._changed:
-            answer, self._answer = self._answer, None
-            return answer
+        return self._answers.pop() if self._answers else None
 
     def next_wish(self) -> Box | None:
         """Wait a moment for a wish."""
-        with self._changed:
-            if self._wish is None:
-                self._changed.wait(_PATIENCE_S)
-            wish, self._wish = self._wish, None
-            return wish
+        self._asked.wait(_PATIENCE_S)
+        self._asked.clear()
+        return self._wishes.pop() if self._wishes else None
 
     def put(self, answer: Answer) -> None:
         """Leave the pixels of a box."""
-        with self._changed:
-            self._answer = answer
+        self._answers.append(answer)
 
 
 def preview_job(
