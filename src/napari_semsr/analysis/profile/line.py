@@ -12,8 +12,8 @@ Only the band is read, one chunk at a time.
 """
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -137,8 +137,9 @@ class LineReader:
         self.data = data
         self.shape: IntPair = (int(data.shape[0]), int(data.shape[1]))
         self._edges = [_edges(data, axis) for axis in (0, 1)]
-        self._kept: OrderedDict[IntPair, NDArray[Any]] = OrderedDict()
-        self._bytes = 0
+        largest = math.prod(int(np.diff(edges).max()) for edges in self._edges)
+        most = max(1, _KEPT_BYTES // (largest * np.dtype(data.dtype).itemsize))
+        self._chunk = lru_cache(most)(partial(_read_chunk, data, self._edges))
 
     def take(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
         """Read pixels (M, W); NaN outside the field.
@@ -174,24 +175,18 @@ class LineReader:
         for number in np.unique(chunk):
             here = chunk == number
             place = (int(number) // count, int(number) % count)
-            block = self._chunk(place)
+            block = self._chunk(*place)
             top, left = (self._edges[axis][place[axis]] for axis in (0, 1))
             values[here] = block[y[here] - top, x[here] - left]
         found[inside] = values
 
-    def _chunk(self, place: IntPair) -> NDArray[Any]:
-        """Give a chunk, of those that are kept or from the field."""
-        if place in self._kept:
-            self._kept.move_to_end(place)
-            return self._kept[place]
-        low = [int(self._edges[axis][place[axis]]) for axis in (0, 1)]
-        high = [int(self._edges[axis][place[axis] + 1]) for axis in (0, 1)]
-        block = read_box(self.data, Box(low[0], high[0], low[1], high[1]))
-        self._kept[place] = block
-        self._bytes += block.nbytes
-        while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return block
+
+def _read_chunk(
+    data: Any, edges: list[NDArray[np.int64]], row: int, column: int
+) -> NDArray[Any]:
+    top, bottom = edges[0][row : row + 2].tolist()
+    left, right = edges[1][column : column + 2].tolist()
+    return read_box(data, Box(top, bottom, left, right))
 
 
 def _edges(data: Any, axis: int) -> NDArray[np.int64]:
