@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.simulation.microscope import reflectance
-from napari_semsr.simulation.sem import SemOptions, acquire_sem, sem_contrast
+from napari_semsr.simulation.sem import acquire_sem, sem_contrast
 from napari_semsr.simulation.specimen import Specimen, draw_object
 
 
@@ -23,7 +23,7 @@ def test_edges_are_bright_and_the_foot_of_a_wall_lies_in_shadow(block):
     assert edge > 1.5 * seen[40, 2]
     seen = sem_contrast(block)
     assert seen[40, 14] < 0.9 * seen[40, 1]
-    even = sem_contrast(block, SemOptions(shadows=0))
+    even = sem_contrast(block, shadows=0)
     assert even[40, 14] == pytest.approx(even[40, 1], rel=0.02)
 
 
@@ -32,7 +32,7 @@ def test_depth_of_field_is_large():
     height[:, 60:] = 400
     material = np.zeros_like(height)
     material[28:32, 28:32] = material[28:32, 88:92] = 1
-    seen = sem_contrast(Specimen(height, material, 3.0, "specks"), SemOptions(edges=0))
+    seen = sem_contrast(Specimen(height, material, 3.0, "specks"), edges=0)
     low, high = np.ptp(seen[20:40, 20:40]), np.ptp(seen[20:40, 80:100])
     assert high == pytest.approx(low, rel=0.1)
 
@@ -46,9 +46,9 @@ def test_contrast_is_not_that_of_light():
 
 def test_dose_sets_the_noise(rng):
     flat = Specimen(*np.zeros((2, 200, 200), np.float32), 5.0, "flat")
-    clean = acquire_sem(flat, SemOptions(electrons=0), rng=rng)
+    clean = acquire_sem(flat, 0, rng=rng)
     assert np.ptp(clean) == 0
-    noisy = acquire_sem(flat, SemOptions(electrons=100), rng=rng).astype(float)
+    noisy = acquire_sem(flat, 100, rng=rng).astype(float)
     assert noisy.dtype == float
     assert noisy.var() == pytest.approx(255**2 * 0.3 / 100, rel=0.05)
     assert noisy.mean() == pytest.approx(0.3 * 255, rel=0.01)

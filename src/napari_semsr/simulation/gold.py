@@ -27,12 +27,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 from scipy import ndimage, spatial, special
 
 from napari_semsr.core import Float32Array, OptionError, Options
 from napari_semsr.simulation.canvas import FWHM, Canvas
 from napari_semsr.simulation.sem import drift, expose
+from napari_semsr.simulation.specimen import setting
 
 # Islands of metal that fill a plane but for narrow gaps, drawn by their distances.
 #
@@ -249,53 +250,40 @@ class GoldPair:
 class GoldOptions(Options):
     """Sample, probe and dose; a range is drawn from anew for each field."""
 
-    pitch_nm: tuple[float, float] = Field(
-        default=(115.0, 270.0), description="mean distance of neighbouring islands"
+    pitch_nm: tuple[float, float] = setting(
+        (115.0, 270.0), "mean distance of neighbouring islands"
     )
-    size_spread: tuple[float, float] = Field(
-        default=(0.3, 1.0), description="spread of the islands' sizes"
+    size_spread: tuple[float, float] = setting(
+        (0.3, 1.0), "spread of the islands' sizes"
     )
-    gap_nm: float = Field(default=9.4, gt=0, description="median width of the gaps")
-    gap_spread: float = Field(
-        default=0.63, ge=0, le=1.5, description="deviation of the width's logarithm"
+    gap_nm: float = setting(9.4, "median width of the gaps", gt=0)
+    gap_spread: float = setting(
+        0.63, "deviation of the width's logarithm", ge=0, le=1.5
     )
-    touching: float = Field(
-        default=0.02, ge=0, lt=1, description="share of borders without a gap"
+    touching: float = setting(0.02, "share of borders without a gap", ge=0, lt=1)
+    missing: float = setting(0.2, "share of cells without an island", ge=0, lt=1)
+    corner: float = setting(0.2, "rounding of corners, over the pitch", gt=0, le=1)
+    sidewall_nm: float = setting(17.0, "width over which an island's flank falls", ge=0)
+    edges: tuple[float, float] = setting(
+        (0.2, 0.45), "brightness added at an island's edge"
     )
-    missing: float = Field(
-        default=0.2, ge=0, lt=1, description="share of cells without an island"
+    grains: float = setting(0.08, "largest darkening of a grain", ge=0, lt=1)
+    fine_probe_nm: float = setting(
+        8.5, "probe of the fine image, width at half maximum", ge=0
     )
-    corner: float = Field(
-        default=0.2, gt=0, le=1, description="rounding of corners, over the pitch"
+    coarse_probe_nm: tuple[float, float] = setting(
+        (8.5, 9.5), "probe of the coarse image"
     )
-    sidewall_nm: float = Field(
-        default=17.0, ge=0, description="width over which an island's flank falls"
+    electrons: tuple[float, float] = setting(
+        (1200.0, 2400.0), "electrons of a white pixel of the coarse image"
     )
-    edges: tuple[float, float] = Field(
-        default=(0.2, 0.45), description="brightness added at an island's edge"
+    fine_electrons: float = setting(
+        0.0, "the same of the fine image; 0 for no noise", ge=0
     )
-    grains: float = Field(
-        default=0.08, ge=0, lt=1, description="largest darkening of a grain"
+    line_jitter_px: float = setting(
+        0.1, "deviation of the rows' jumps, coarse pixels", ge=0
     )
-    fine_probe_nm: float = Field(
-        default=8.5, ge=0, description="probe of the fine image, width at half maximum"
-    )
-    coarse_probe_nm: tuple[float, float] = Field(
-        default=(8.5, 9.5), description="probe of the coarse image"
-    )
-    electrons: tuple[float, float] = Field(
-        default=(1200.0, 2400.0),
-        description="electrons of a white pixel of the coarse image",
-    )
-    fine_electrons: float = Field(
-        default=0.0, ge=0, description="the same of the fine image; 0 for no noise"
-    )
-    line_jitter_px: float = Field(
-        default=0.1, ge=0, description="deviation of the rows' jumps, coarse pixels"
-    )
-    drift_px: float = Field(
-        default=0.0, ge=0, description="drift in the coarse scan, coarse pixels"
-    )
+    drift_px: float = setting(0.0, "drift in the coarse scan, coarse pixels", ge=0)
 
     @field_validator("pitch_nm", "size_spread", "edges", "coarse_probe_nm", "electrons")
     @classmethod

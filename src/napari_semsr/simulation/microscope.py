@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 from scipy import ndimage
 
 from napari_semsr.core import (
@@ -25,7 +25,7 @@ from napari_semsr.core import (
     Options,
     optical_cut_off_nm,
 )
-from napari_semsr.simulation.specimen import share
+from napari_semsr.simulation.specimen import setting, share
 
 _MAKERS_FWHM_NM = 80.0  # the resolution that the microscope's makers state
 _AIRY_FWHM = 0.51  # of Airy's pattern, in wavelengths over the numerical aperture
@@ -50,120 +50,95 @@ OPTICS = (
 class MicroscopeOptions(Options):
     """Microsphere, objective, field and camera."""
 
-    optics: Literal["pupil", "gaussian"] = Field(
-        default="pupil",
-        description="a lens of a numerical aperture, or a Gaussian blur, as of "
-        "instruments that do better than a lens can",
+    optics: Literal["pupil", "gaussian"] = setting(
+        "pupil",
+        "a lens of a numerical aperture, or a Gaussian blur, as of instruments that "
+        "do better than a lens can",
     )
-    numerical_aperture: float = Field(
-        default=1.8,
+    numerical_aperture: float = setting(
+        1.8,
+        "numerical aperture of microsphere and objective together, up to 0.95 of the "
+        "refractive index",
         gt=0,
-        description="numerical aperture of microsphere and objective together, up to "
-        "0.95 of the refractive index",
     )
-    refractive_index: float = Field(
-        default=1.9, ge=1, le=4, description="refractive index of the microsphere"
+    refractive_index: float = setting(
+        1.9, "refractive index of the microsphere", ge=1, le=4
     )
     coherence_factor: float | None = share(
         1.0,
-        "aperture of the illumination over that of the imaging: 0 for "
-        "coherent light, 1 for light that comes through the same lens; or incoherent",
+        "aperture of the illumination over that of the imaging: 0 for coherent "
+        "light, 1 for light that comes through the same lens; or incoherent",
     )
-    spherical_waves: float = Field(
-        default=0.0,
+    spherical_waves: float = setting(
+        0.0,
+        "spherical aberration at the rim of the field, in waves at the rim of the "
+        "pupil; it grows with the square of the distance from the centre",
         ge=-1,
         le=1,
-        description="spherical aberration at the rim of the field, in waves at the rim "
-        "of the pupil; it grows with the square of the distance from the centre",
     )
-    coma_waves: float = Field(
-        default=0.0,
+    coma_waves: float = setting(
+        0.0,
+        "coma at the rim of the field, in waves at the rim of the pupil; it grows "
+        "with the distance from the centre, along the radius",
         ge=-1,
         le=1,
-        description="coma at the rim of the field, in waves at the rim of the pupil; "
-        "it grows with the distance from the centre, along the radius",
     )
-    resolution_nm: float | None = Field(
-        default=None,
+    resolution_nm: float | None = setting(
+        None,
+        "width of a Gaussian in focus at half maximum, in nm; 80 for a phantom, 3 px "
+        "for an image",
         gt=0,
-        description="width of a Gaussian in focus at half maximum, in nm; 80 for a "
-        "phantom, 3 px for an image",
     )
-    depth_of_field_nm: float | None = Field(
-        default=None,
+    depth_of_field_nm: float | None = setting(
+        None,
+        "distance from the focus at which a Gaussian is 1.41 times as wide; 100",
         gt=0,
-        description="distance from the focus at which a Gaussian is 1.41 times as "
-        "wide; 100",
     )
-    focus_nm: float = Field(
-        default=0.0, description="height of the focal plane above the lowest surface"
+    focus_nm: float = setting(0.0, "height of the focal plane above the lowest surface")
+    wavelength_nm: float = setting(550.0, "wavelength of the light in nm", gt=0)
+    objective: float = setting(100.0, "magnification of the objective", gt=0)
+    microsphere: float = setting(3.25, "magnification of the microsphere", gt=0)
+    microsphere_um: float = setting(
+        57.0, "diameter of the microsphere in micrometres", gt=0
     )
-    wavelength_nm: float = Field(
-        default=550.0, gt=0, description="wavelength of the light in nm"
-    )
-    objective: float = Field(
-        default=100.0, gt=0, description="magnification of the objective"
-    )
-    microsphere: float = Field(
-        default=3.25, gt=0, description="magnification of the microsphere"
-    )
-    microsphere_um: float = Field(
-        default=57.0, gt=0, description="diameter of the microsphere in micrometres"
-    )
-    camera_pixel_um: float = Field(
-        default=6.5, gt=0, description="pixel of the camera in micrometres"
-    )
-    field: Literal["round", "square"] = Field(
-        default="round", description="shape of the lit field"
-    )
-    vignetting: float | None = Field(
-        default=None,
+    camera_pixel_um: float = setting(6.5, "pixel of the camera in micrometres", gt=0)
+    field: Literal["round", "square"] = setting("round", "shape of the lit field")
+    vignetting: float | None = setting(
+        None,
+        "brightness at the rim (round) or corner (square) over that at the centre; "
+        "0.35 for a round field, 0.65 for a square one",
         gt=0,
         le=1,
-        description="brightness at the rim (round) or corner (square) over that at the "
-        "centre; 0.35 for a round field, 0.65 for a square one",
     )
     offcentre: float = share(
         0.0, "distance of the brightest point from the centre, over half the frame"
     )
-    tilt: float = Field(
-        default=0.0,
-        ge=0,
-        le=0.9,
-        description="rise and fall of brightness across the frame, as a share",
+    tilt: float = setting(
+        0.0, "rise and fall of brightness across the frame, as a share", ge=0, le=0.9
     )
-    distortion: float = Field(
-        default=0.0,
+    distortion: float = setting(
+        0.0,
+        "displacement at the rim along the radius, over that radius",
         ge=-MOST_DISTORTION,
         le=MOST_DISTORTION,
-        description="displacement at the rim along the radius, over that radius",
     )
-    dust: int = Field(
-        default=0,
-        ge=0,
-        le=500,
-        description="specks on the optics, the same in each frame",
+    dust: int = setting(0, "specks on the optics, the same in each frame", ge=0, le=500)
+    photons: float = setting(
+        2000.0, "photons per pixel at full scale; 0 for no shot noise", ge=0
     )
-    photons: float = Field(
-        default=2000.0,
-        ge=0,
-        description="photons per pixel at full scale; 0 for no shot noise",
-    )
-    read_noise: float = Field(
-        default=10.0, ge=0, description="read noise in camera counts"
-    )
-    dark_counts: float | None = Field(
-        default=None,
+    read_noise: float = setting(10.0, "read noise in camera counts", ge=0)
+    dark_counts: float | None = setting(
+        None,
+        "offset of the camera in counts; 100, or four times the read noise where "
+        "that is more, so that noise is not cut off at zero",
         ge=0,
         le=20000,
-        description="offset of the camera in counts; 100, or four times the read noise "
-        "where that is more, so that noise is not cut off at zero",
     )
-    full_scale: float = Field(
-        default=60000.0,
+    full_scale: float = setting(
+        60000.0,
+        "camera counts, above the offset, of a reflectance of 1",
         gt=0,
         le=65535,
-        description="camera counts, above the offset, of a reflectance of 1",
     )
 
     @field_validator("coherence_factor", mode="before")

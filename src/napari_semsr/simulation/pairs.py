@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from scipy import fft, ndimage
 
 from napari_semsr.core import Float32Array, OptionError, ShapeError
@@ -33,8 +33,8 @@ from napari_semsr.simulation.optics import (
     point_spread,
 )
 from napari_semsr.simulation.samples import SampleRanges, random_surface
-from napari_semsr.simulation.sem import SemOptions, sem_contrast
-from napari_semsr.simulation.specimen import Specimen, share
+from napari_semsr.simulation.sem import sem_contrast
+from napari_semsr.simulation.specimen import Specimen, setting, share
 
 # Options that all cards from before the optics hold, and that some of them hold.
 _FORMER = {"focused", "defocus_nm"}
@@ -45,17 +45,15 @@ _SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # over which light and dose change; chos
 class SsumPairOptions(SampleRanges):
     """Ranges that pairs are drawn from: sample, microscope, noise."""
 
-    pixel_nm: float = Field(default=20.0, gt=0, description="pixel of the mosaic in nm")
-    numerical_aperture: tuple[float, float] = Field(
-        default=(1.3, 2.0), description="numerical aperture of the lens"
+    pixel_nm: float = setting(20.0, "pixel of the mosaic in nm", gt=0)
+    numerical_aperture: tuple[float, float] = setting(
+        (1.3, 2.0), "numerical aperture of the lens"
     )
-    refractive_index: tuple[float, float] = Field(
-        default=(1.9, 2.2),
-        description="refractive index of the lens, drawn where it has the aperture",
+    refractive_index: tuple[float, float] = setting(
+        (1.9, 2.2), "refractive index of the lens, drawn where it has the aperture"
     )
-    coherence_factor: tuple[float, float] = Field(
-        default=(0.4, 1.0),
-        description="aperture of the illumination over that of the lens",
+    coherence_factor: tuple[float, float] = setting(
+        (0.4, 1.0), "aperture of the illumination over that of the lens"
     )
     spherical_waves: float = share(
         0.25, "greatest spherical aberration at the rim of the field"
@@ -66,44 +64,36 @@ class SsumPairOptions(SampleRanges):
         "share of pictures that a Gaussian blurs in place of a lens, as of "
         "instruments that do better than theory",
     )
-    resolution_nm: tuple[float, float] = Field(
-        default=(70.0, 110.0),
-        description="width of a Gaussian in focus at half maximum",
+    resolution_nm: tuple[float, float] = setting(
+        (70.0, 110.0), "width of a Gaussian in focus at half maximum"
     )
-    depth_of_field_nm: tuple[float, float] = Field(
-        default=(80.0, 130.0),
-        description="distance from the focus at which a Gaussian is 1.41 times as wide",
+    depth_of_field_nm: tuple[float, float] = setting(
+        (80.0, 130.0),
+        "distance from the focus at which a Gaussian is 1.41 times as wide",
     )
-    wavelength_nm: tuple[float, float] = Field(
-        default=(500.0, 600.0), description="wavelength of the light"
+    wavelength_nm: tuple[float, float] = setting(
+        (500.0, 600.0), "wavelength of the light"
     )
     any_focus: float = share(
         0.5,
-        "share of pictures at any focus; the others have the mean height "
-        "of their sample in focus",
+        "share of pictures at any focus; the others have the mean height of their "
+        "sample in focus",
     )
-    focus_drift_nm: float = Field(
-        default=0.0, ge=0, description="greatest drift of the focus across a field"
+    focus_drift_nm: float = setting(
+        0.0, "greatest drift of the focus across a field", ge=0
     )
-    distortion_px: float = Field(
-        default=0.0,
-        ge=0,
-        le=8,
-        description="greatest radial displacement that stitching left in a field",
+    distortion_px: float = setting(
+        0.0, "greatest radial displacement that stitching left in a field", ge=0, le=8
     )
-    read_noise: tuple[float, float] = Field(
-        default=(10.0, 10.0),
-        description="read noise in counts of 60 000, drawn log-uniformly",
+    read_noise: tuple[float, float] = setting(
+        (10.0, 10.0), "read noise in counts of 60 000, drawn log-uniformly"
     )
-    photons: tuple[float, float] = Field(
-        default=(800.0, 12000.0),
-        description="photons per pixel of the mosaic at full scale; infinite when 0",
+    photons: tuple[float, float] = setting(
+        (800.0, 12000.0),
+        "photons per pixel of the mosaic at full scale; infinite when 0",
     )
-    shading: float = Field(
-        default=0.05,
-        ge=0,
-        lt=0.5,
-        description="greatest shading left by the flat field",
+    shading: float = setting(
+        0.05, "greatest shading left by the flat field", ge=0, lt=0.5
     )
     eight_bit: float = share(0.5, "share of pictures of 8 bits; the others have 12")
 
@@ -421,7 +411,7 @@ def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) ->
         surface.pixel_nm,
         wavelength_nm=wavelength_nm,
     )
-    fine = sem_contrast(surface, SemOptions())
+    fine = sem_contrast(surface)
     return _Field(
         light=_binned(light),
         wave=_binned(field_of_light(light, surface.height_nm, wavelength_nm)),

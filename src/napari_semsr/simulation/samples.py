@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from napari_semsr.core import Float32Array, FloatArray, Options
 from napari_semsr.simulation.canvas import Canvas, Distance, box_distance
@@ -22,6 +21,7 @@ from napari_semsr.simulation.specimen import (
     ObjectOptions,
     Specimen,
     draw_object,
+    setting,
     share,
 )
 
@@ -49,39 +49,32 @@ _CANDIDATES = 12  # places tried for what is taken out; chosen: most show someth
 class SampleRanges(Options):
     """Ranges that random samples are drawn from."""
 
-    kinds: tuple[str, ...] = Field(
-        default=SAMPLE_KINDS, min_length=1, description="samples to draw, equally often"
+    kinds: tuple[str, ...] = setting(
+        SAMPLE_KINDS, "samples to draw, equally often", min_length=1
     )
-    pitch_nm: tuple[float, float] = Field(
-        default=(80.0, 1600.0),
-        description="period; narrowed to what suits each kind, drawn log-uniformly",
+    pitch_nm: tuple[float, float] = setting(
+        (80.0, 1600.0), "period; narrowed to what suits each kind, drawn log-uniformly"
     )
-    relief_nm: tuple[float, float] = Field(
-        default=(40.0, 250.0), description="height of features, drawn log-uniformly"
+    relief_nm: tuple[float, float] = setting(
+        (40.0, 250.0), "height of features, drawn log-uniformly"
     )
-    sidewall_nm: tuple[float, float] = Field(
-        default=(8.0, 18.0), description="width over which edges fall"
+    sidewall_nm: tuple[float, float] = setting(
+        (8.0, 18.0), "width over which edges fall"
     )
-    disorder: tuple[float, float] = Field(
-        default=(0.0, 0.5), description="unrest of edges and places"
-    )
-    angle_deg: tuple[float, float] = Field(default=(0.0, 180.0), description="turn")
-    shape_nm: tuple[float, float] = Field(
-        default=(45.0, 350.0), description="width of strewn shapes"
-    )
+    disorder: tuple[float, float] = setting((0.0, 0.5), "unrest of edges and places")
+    angle_deg: tuple[float, float] = setting((0.0, 180.0), "turn")
+    shape_nm: tuple[float, float] = setting((45.0, 350.0), "width of strewn shapes")
     joined: float = share(0.35, "share of fields where two samples meet")
     strewn: float = share(0.2, "share of samples with shapes on them")
     turned_over: float = share(0.0, "share with heights upside down")
     exchanged: float = share(0.0, "share with materials exchanged")
     changed: float = share(
         0.0,
-        "share of fields into which objects are put, up or down and of any "
-        "material, and from which others are taken",
+        "share of fields into which objects are put, up or down and of any material, "
+        "and from which others are taken",
     )
     bent: float = share(0.25, "share of fields that are not level")
-    bend_nm: float = Field(
-        default=80.0, ge=0, description="greatest rise of such a field"
-    )
+    bend_nm: float = setting(80.0, "greatest rise of such a field", ge=0)
 
 
 def random_surface(

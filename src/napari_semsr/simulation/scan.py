@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from scipy import ndimage
 
 from napari_semsr.core import (
@@ -33,7 +33,12 @@ from napari_semsr.simulation.microscope import (
 )
 from napari_semsr.simulation.optics import Place, focus_depth_nm, image_of
 from napari_semsr.simulation.sem import acquire_sem
-from napari_semsr.simulation.specimen import ObjectOptions, Specimen, draw_object
+from napari_semsr.simulation.specimen import (
+    ObjectOptions,
+    Specimen,
+    draw_object,
+    setting,
+)
 
 # Scene: what an ideal camera sees of the whole scanned area, finer than the frames.
 #
@@ -311,68 +316,53 @@ _NOISE = {Stream.NOISE, Stream.REPEAT, Stream.FOCUS, Stream.HEIGHT}  # of the ca
 class ScanOptions(MicroscopeOptions, ObjectOptions):
     """The whole of a simulated scan: sample, microscope, stage."""
 
-    frames_grid: tuple[int, int] = Field(
-        default=(4, 4), description="rows x columns of frames, as in 4x4"
+    frames_grid: tuple[int, int] = setting(
+        (4, 4), "rows x columns of frames, as in 4x4"
     )
-    frame_px: int = Field(default=256, ge=16, le=8192, description="side of a frame")
-    overlap: float = Field(
-        default=0.35, ge=0, lt=1, description="share of a frame that its neighbour sees"
+    frame_px: int = setting(256, "side of a frame", ge=16, le=8192)
+    overlap: float = setting(
+        0.35, "share of a frame that its neighbour sees", ge=0, lt=1
     )
-    jitter_px: float = Field(
-        default=6.0, ge=0, description="greatest error of the stage on each axis"
+    jitter_px: float = setting(6.0, "greatest error of the stage on each axis", ge=0)
+    drift_px: float = setting(0.0, "way of the slow drift over the whole scan", ge=0)
+    stage_scale: float = setting(
+        1.0, "true over nominal distance of the stage's steps", gt=0.5, lt=2
     )
-    drift_px: float = Field(
-        default=0.0, ge=0, description="way of the slow drift over the whole scan"
+    stage_skew: float = setting(
+        0.0, "shift of a row along x for each pixel along y", ge=-0.2, le=0.2
     )
-    stage_scale: float = Field(
-        default=1.0,
-        gt=0.5,
-        lt=2,
-        description="true over nominal distance of the stage's steps",
+    order: Literal["raster", "serpentine"] = setting(
+        "raster", "way of the stage over the grid"
     )
-    stage_skew: float = Field(
-        default=0.0,
-        ge=-0.2,
-        le=0.2,
-        description="shift of a row along x for each pixel along y",
+    illumination_drift: float = setting(
+        0.0, "brightest minus darkest frame's light, over the mean", ge=0, lt=1
     )
-    order: Literal["raster", "serpentine"] = Field(
-        default="raster", description="way of the stage over the grid"
-    )
-    illumination_drift: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="brightest minus darkest frame's light, over the mean",
-    )
-    bad_frames: int = Field(
-        default=0, ge=0, description="frames that are blank or show another place"
-    )
-    oversampling: int | None = Field(
-        default=None,
+    bad_frames: int = setting(0, "frames that are blank or show another place", ge=0)
+    oversampling: int | None = setting(
+        None,
+        "fine pixels of the scene per frame pixel; 2, or 1 for scans that would need "
+        "more than 60 million of them",
         ge=1,
         le=8,
-        description="fine pixels of the scene per frame pixel; 2, or 1 for scans that "
-        "would need more than 60 million of them",
     )
-    image_binning: float | None = Field(
-        default=None,
+    image_binning: float | None = setting(
+        None,
+        "pixels of the image per frame pixel, along an axis; 1, or less where the "
+        "scan needs more of the image than there is",
         ge=0.25,
         le=64,
-        description="pixels of the image per frame pixel, along an axis; 1, or less "
-        "where the scan needs more of the image than there is",
     )
-    pixel_size_nm: tuple[float, float] | None = Field(
-        default=None,
-        description="pixel of the frames in nm; follows from the magnifications for a "
-        "phantom, from the file for an image",
+    pixel_size_nm: tuple[float, float] | None = setting(
+        None,
+        "pixel of the frames in nm; follows from the magnifications for a phantom, "
+        "from the file for an image",
     )
-    seed: int = Field(default=0, ge=0, description="makes random work repeatable")
-    noise_seed: int = Field(
-        default=0,
+    seed: int = setting(0, "makes random work repeatable", ge=0)
+    noise_seed: int = setting(
+        0,
+        "another draw of the camera's noise; two scans that differ in it alone are "
+        "two exposures of each field, as FRC needs them",
         ge=0,
-        description="another draw of the camera's noise; two scans that differ in it "
-        "alone are two exposures of each field, as FRC needs them",
     )
 
     @field_validator("frames_grid", mode="before")

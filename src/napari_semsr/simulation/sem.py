@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import ndimage
 
 from napari_semsr.core import Float32Array, FloatArray, Options, option
 from napari_semsr.simulation.canvas import blur_by_width
-from napari_semsr.simulation.specimen import Specimen, share
+from napari_semsr.simulation.specimen import Specimen
 
 # What a scanning microscope adds: drift, charging, and the noise of few electrons.
 #
@@ -160,62 +159,37 @@ def add_effects(
     return image, parameters
 
 
-_WALL_CAP = 3.0  # emission of a vertical wall over that of a plane, less one; chosen
+# Beam, detector and contrast; chosen.
+_WALL_CAP = 3.0  # emission of a vertical wall over that of a plane, less one
+_BEAM_NM, _CONVERGENCE = 6.0, 5e-3  # width of the probe at half maximum, half its angle
+_EDGES, _SHADOWS = 0.5, 0.6  # brightness added by slopes, and lost in deep places
+_ESCAPE_NM = 8.0  # depth from which electrons escape
+_SHADOW_NM = 90.0  # distance over which walls cast shadows
+_ELECTRONS = 300.0  # per pixel at white
 
 
-class SemOptions(Options):
-    """Beam, detector and contrast of the electron microscope."""
-
-    beam_nm: float = Field(
-        default=6.0, gt=0, description="width of the probe at half maximum in nm"
-    )
-    convergence_mrad: float = Field(
-        default=5.0, ge=0, description="half angle of the probe in milliradians"
-    )
-    focus_nm: float = Field(
-        default=0.0, description="height of the probe's waist above the lowest surface"
-    )
-    edges: float = Field(
-        default=0.5, ge=0, le=2, description="brightness added by slopes"
-    )
-    shadows: float = share(0.6, "brightness lost in deep places")
-    escape_nm: float = Field(
-        default=8.0, gt=0, description="depth from which electrons escape"
-    )
-    shadow_nm: float = Field(
-        default=90.0, gt=0, description="distance over which walls cast shadows"
-    )
-    electrons: float = Field(
-        default=300.0, ge=0, description="electrons per pixel at white; 0 for no noise"
-    )
-
-
-def sem_contrast(surface: Specimen, options: SemOptions | None = None) -> Float32Array:
+def sem_contrast(
+    surface: Specimen, *, edges: float = _EDGES, shadows: float = _SHADOWS
+) -> Float32Array:
     """Emission of a surface under a beam, free of noise, (Y, X)."""
-    chosen = options or SemOptions()
     height, pixel = surface.height_nm, surface.pixel_nm
-    near = chosen.escape_nm / pixel
+    near = _ESCAPE_NM / pixel
     slope = ndimage.gaussian_gradient_magnitude(height, near, mode="nearest") / pixel
     wall = np.minimum(np.sqrt(1 + slope**2) - 1, _WALL_CAP) / _WALL_CAP
-    around = ndimage.gaussian_filter(height, chosen.shadow_nm / pixel, mode="nearest")
-    sunk = np.clip((around - height) / chosen.shadow_nm, 0, 1)
+    around = ndimage.gaussian_filter(height, _SHADOW_NM / pixel, mode="nearest")
+    sunk = np.clip((around - height) / _SHADOW_NM, 0, 1)
     own = 0.30 + 0.22 * surface.material
-    emitted = (own + chosen.edges * wall) * (1 - chosen.shadows * sunk)
-    off = height - chosen.focus_nm
-    width = np.hypot(chosen.beam_nm, 2e-3 * chosen.convergence_mrad * off) / pixel
+    emitted = (own + edges * wall) * (1 - shadows * sunk)
+    width = np.hypot(_BEAM_NM, 2 * _CONVERGENCE * height) / pixel
     return np.clip(blur_by_width(emitted.astype(np.float32), width), 0, 1)
 
 
 def acquire_sem(
-    surface: Specimen,
-    options: SemOptions | None = None,
-    *,
-    rng: np.random.Generator,
+    surface: Specimen, electrons: float = _ELECTRONS, *, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Take an electron image of a surface, on the surface's own grid, (Y, X)."""
-    chosen = options or SemOptions()
-    light = sem_contrast(surface, chosen).astype(np.float64)
-    if chosen.electrons > 0:
-        light = rng.poisson(light * chosen.electrons) / chosen.electrons
+    light = sem_contrast(surface).astype(np.float64)
+    if electrons > 0:
+        light = rng.poisson(light * electrons) / electrons
     grey = np.clip(np.rint(255 * light), 0, 255)
     return np.asarray(grey, dtype=np.uint8)

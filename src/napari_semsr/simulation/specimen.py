@@ -28,41 +28,42 @@ _RUNS = (2, 8)
 Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
 
 
+def setting(default: Any, description: str, **bounds: Any) -> Any:
+    """Declare an option; `bounds` are those of `pydantic.Field`."""
+    return Field(default=default, description=description, **bounds)
+
+
 def share(default: float, description: str) -> Any:
     """Declare an option that is a share, from 0 to 1."""
-    return Field(default=default, ge=0, le=1, description=description)
+    return setting(default, description, ge=0, le=1)
 
 
 class ObjectOptions(Options):
     """What to draw, in nanometres."""
 
-    phantom: Kind = Field(default="circuit", description="sample to draw")
-    pitch_nm: float | None = Field(
-        default=None,
+    phantom: Kind = setting("circuit", "sample to draw")
+    pitch_nm: float | None = setting(
+        None,
+        "period of a grating or lattice, track pitch of pits, distance of particles, "
+        "wires or cracks; each sample has its own default",
         gt=0,
-        description="period of a grating or lattice, track pitch of pits, distance of "
-        "particles, wires or cracks; each sample has its own default",
     )
-    relief_nm: float | None = Field(
-        default=None,
+    relief_nm: float | None = setting(
+        None,
+        "height of lines, wires and facets, depth of pits and holes; each sample has "
+        "its own default (particles: their pitch)",
         ge=0,
-        description="height of lines, wires and facets, depth of pits and holes; each "
-        "sample has its own default (particles: their pitch)",
     )
-    angle_deg: float = Field(
-        default=0.0, description="turn of a grating, lattice or disc"
-    )
+    angle_deg: float = setting(0.0, "turn of a grating, lattice or disc")
     disorder: float = share(
         0.0,
-        "unrest of edges and places of a grating, lattice or packing, over "
-        "a quarter of the pitch",
+        "unrest of edges and places of a grating, lattice or packing, over a quarter "
+        "of the pitch",
     )
-    packing: Literal["random", "hexagonal"] = Field(
-        default="random", description="arrangement of particles"
+    packing: Literal["random", "hexagonal"] = setting(
+        "random", "arrangement of particles"
     )
-    sidewall_nm: float = Field(
-        default=12.0, ge=0, description="width over which an edge falls"
-    )
+    sidewall_nm: float = setting(12.0, "width over which an edge falls", ge=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import ndimage
 
 from napari_semsr.core import (
@@ -24,6 +23,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.simulation.scan import Scan, Stream
 from napari_semsr.simulation.sem import EffectOptions, add_effects, sem_contrast
+from napari_semsr.simulation.specimen import setting
 
 _FINER = 0.8  # pixel of a view over that of the scene; chosen: no pixels coincide
 _FIELD = 0.75  # share of the scene that a view shows; chosen
@@ -37,54 +37,45 @@ _BAND = 256  # rows that are drawn at once; chosen: bounds the memory
 class ViewOptions(Options):
     """How an electron microscope shows the scanned place on its own axes."""
 
-    view_pixel_nm: float | None = Field(
-        default=None,
-        gt=0,
-        description="pixel of the view in nm; 0.8 of those of the truth",
+    view_pixel_nm: float | None = setting(
+        None, "pixel of the view in nm; 0.8 of those of the truth", gt=0
     )
-    view_field: float | None = Field(
-        default=None,
+    view_field: float | None = setting(
+        None,
+        "share of the scan's height and width that the view shows; 0.75, or less "
+        "where a turned view would reach beyond the sample",
         ge=_LEAST_FIELD,
         le=1,
-        description="share of the scan's height and width that the view shows; 0.75, "
-        "or less where a turned view would reach beyond the sample",
     )
-    view_shift: float = Field(
-        default=0.03,
+    view_shift: float = setting(
+        0.03,
+        "greatest distance of the view's centre from that of the scan on each axis, "
+        "over the scan's height or width",
         ge=0,
         le=0.5,
-        description="greatest distance of the view's centre from that of the scan on "
-        "each axis, over the scan's height or width",
     )
-    view_turn_deg: float = Field(
-        default=4.0, description="turn of the view's axes in the scan, clockwise"
+    view_turn_deg: float = setting(
+        4.0, "turn of the view's axes in the scan, clockwise"
     )
-    view_mirror: bool = Field(
-        default=False, description="left and right of the view are swapped"
-    )
-    view_shear: float = Field(
-        default=0.01,
+    view_mirror: bool = setting(False, "left and right of the view are swapped")
+    view_shear: float = setting(
+        0.01,
+        "drift of the sample while the view is scanned, in a random direction, over "
+        "the view's height: it shears and stretches",
         ge=0,
         le=0.2,
-        description="drift of the sample while the view is scanned, in a random "
-        "direction, over the view's height: it shears and stretches",
     )
-    view_bending_nm: float = Field(
-        default=20.0,
-        ge=0,
-        description="largest displacement by a smooth bending of the view's field",
+    view_bending_nm: float = setting(
+        20.0, "largest displacement by a smooth bending of the view's field", ge=0
     )
-    view_electrons: float = Field(
-        default=100.0,
-        ge=0,
-        description="electrons per pixel of the view at white; 0 for no noise",
+    view_electrons: float = setting(
+        100.0, "electrons per pixel of the view at white; 0 for no noise", ge=0
     )
-    view_charging: float = Field(
-        default=0.1,
+    view_charging: float = setting(
+        0.1,
+        "strength of dark tails behind bright structures of the view, over the range",
         ge=0,
         le=2,
-        description="strength of dark tails behind bright structures of the view, over "
-        "the range",
     )
 
 
