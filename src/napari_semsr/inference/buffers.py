@@ -44,10 +44,7 @@ def _blank(size: int) -> Pages:
 
 
 def _as_tensor(pages: Pages, dtype: torch.dtype) -> Tensor:
-    """Look at pages as a tensor.
-
-    Gives (N,).
-    """
+    """Look at pages as a tensor (N,)."""
     if not len(pages):
         return torch.empty(0, dtype=dtype)
     return torch.frombuffer(pages, dtype=dtype)
@@ -124,10 +121,7 @@ class Layer:
             self._file.truncate(self._size)
 
     def write(self, box: Box, values: Tensor) -> None:
-        """Write a region.
-
-        `box`: region in pixels of the layer; `values` (1, C, Y, X).
-        """
+        """Write a region of the layer's pixels; `values` (1, C, Y, X)."""
         rows = values[0].permute(1, 2, 0)
         if self._held is not None:
             self._held[box.slices] = rows.to("cpu")

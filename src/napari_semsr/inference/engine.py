@@ -146,8 +146,7 @@ def plan_run(
     `output` is from `plan_output` with the same image and options; `store` from
     `create_output`: a run that was interrupted is gone on with in the way that it
     keeps, in the arithmetic that its history tells. `scheduler` is the address of a
-    dask cluster that sees the same files;
-    without one all runs in this process.
+    dask cluster that sees the same files; without one all runs in this process.
     """
     chosen = options or EnhanceOptions()
     made = None if store is None else store.record.provenance

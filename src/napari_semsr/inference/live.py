@@ -99,8 +99,6 @@ class LevelStore:
     The file is mapped only while it is used, and holds square blocks one after the
     other: the system maps what lies around a page too, which for rows of a wide field
     would be all of them. Thus memory stays flat.
-
-    `dtype`: type of the pixels.
     """
 
     def __init__(self, shape: IntPair, dtype: np.dtype[Any]) -> None:
@@ -176,10 +174,7 @@ class TileCache:
 
 
 class LiveLevel:
-    """An array whose pixels are asked for when they are looked at.
-
-    `dtype`: type of the pixels; `read`: gives the pixels of a `Box`, at once.
-    """
+    """An array whose pixels `read` gives, of a `Box`, when they are looked at."""
 
     ndim = 2
 
@@ -252,9 +247,7 @@ class TileQueue:
     """Tiles that wait, ordered anew whenever the view moves.
 
     It may be used from several threads: a viewer says what it looks at, a worker takes
-    what is most urgent.
-
-    `unit`: rows and columns of a tile, in pixels of the result.
+    what is most urgent. `unit`: rows and columns of a tile, in pixels of the result.
     """
 
     def __init__(
@@ -394,10 +387,7 @@ class LiveField:
         return int(np.count_nonzero(self._stored))
 
     def look_at(self, view: Box | None) -> None:
-        """Say what is looked at, in pixels of the result, so that it is enhanced first.
-
-        None stands for all of it.
-        """
+        """Say what is looked at, in pixels of the result; None stands for all."""
         self.queue.look_at(view)
 
     def take_news(self) -> Box | None:

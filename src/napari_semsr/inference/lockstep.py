@@ -71,10 +71,7 @@ class TilePass:
     reached: int = 0  # Points that it has come to
 
     def begin(self, window: Tensor) -> Tensor:
-        """Run from the start to the first point, or to the end.
-
-        `window` (1, 1, H, W).
-        """
+        """Run (1, 1, H, W) from the start to the first point, or to the end."""
         self._window = _TensorSpec(INPUT, window.shape, window.dtype)
         return self._step(window, _Segment(self, -1, None, {INPUT: window}))
 
@@ -284,10 +281,7 @@ class FinishedTile:
 
 
 def _scaled_box(box: Box, ratio: Fraction) -> Box:
-    """Give a region on the grid of a finer or coarser tensor.
-
-    `ratio`: the tensor's pixels for each input pixel.
-    """
+    """Give a region on a tensor's grid, of `ratio` pixels for each input pixel."""
     return Box(*(int(side * ratio) for side in (box.y0, box.y1, box.x0, box.x1)))
 
 

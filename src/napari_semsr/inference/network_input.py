@@ -60,10 +60,7 @@ class Scaling:
     back: bool = True  # Whether results return to the grey values of the input
 
     def normalise(self, window: NDArray[Any]) -> NDArray[np.float32]:
-        """Map grey values to the scale of the network.
-
-        `window` (Y, X); gives (Y, X).
-        """
+        """Map grey values (Y, X) to the scale of the network."""
         span = self.high - self.low or 1.0
         small = window.dtype.kind != "f" and window.dtype.itemsize <= _EXACT_IN_FLOAT32
         narrow = small or window.dtype == np.float32
@@ -127,13 +124,11 @@ def source_box(box: Box, shape: tuple[int, int]) -> Box:
 def read_window(
     data: Any, box: Box, mean: float
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Read a window and fill the pixels that are not finite.
+    """Read a window (Y, X), fill what is not finite, and say where that was, if it was.
 
     A missing pixel gets the mean of the finite ones among its 9 x 9 neighbours, or
     the field's mean where there is none. Neighbours beyond the window are read too, so
     that the filling does not depend on how the field was cut.
-
-    `data` (Y, X); gives (Y, X), (Y, X), where pixels were missing; None when none was.
     """
     window = read_box(data, box)
     if window.dtype.kind != "f":
@@ -158,11 +153,7 @@ def read_window(
 def set_missing(
     result: NDArray[np.float32], missing: NDArray[np.bool_] | None, scale: int
 ) -> None:
-    """Make pixels that were missing in the input missing in the output, in place.
-
-    `result` (Y * scale, X * scale); `missing` (Y, X); `scale`: output pixels per input
-    pixel.
-    """
+    """Make pixels of an output missing, in place, where the input (Y, X) was."""
     if missing is not None:
         rows, columns = missing.shape
         blocks = result.reshape(rows, scale, columns, scale)
@@ -201,11 +192,7 @@ class HazeMap:
         return replace(self, gain=self.gain ** np.float32(share))
 
     def at(self, box: Box) -> NDArray[np.float32]:
-        """Interpolate the gain under a window.
-
-        `box`: the window, in pixels of the field; gives (Y, X), the same for a pixel
-        whatever window it is asked for in.
-        """
+        """Interpolate the gain under a window, the same for a pixel in any window."""
         values: NDArray[np.float32] = self.gain
         for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
             last = self.gain.shape[axis] - 1
@@ -456,11 +443,7 @@ class ResampledField:
         return made
 
     def needed(self, window: Box) -> Box:
-        """Find what of the field a window is made of.
-
-        `window`: in pixels of this array; it may reach over its end; gives region
-        inside the field, with the neighbours of missing pixels.
-        """
+        """Find what of the field a window of this array is made of."""
         inside = self.there.source(source_box(window, self.shape))
         return source_box(inside, self.there.size)
 

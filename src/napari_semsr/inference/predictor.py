@@ -524,10 +524,7 @@ class Predictor:
     def predict(
         self, window: NDArray[Any], scaling: Scaling, keep: Box | None = None
     ) -> NDArray[np.float32]:
-        """Enhance one window; `window` (Y, X); gives (Y * scale, X * scale).
-
-        `keep`: what of it is wanted, in pixels of the window; all by default.
-        """
+        """Enhance a window (Y, X), or `keep` in it; gives (Y * scale, X * scale)."""
         return self._run([window], scaling, keep)[0]
 
     def predict_many(
@@ -535,10 +532,7 @@ class Predictor:
         windows: Sequence[NDArray[Any]],
         scaling: Scaling,
     ) -> list[NDArray[np.float32]]:
-        """Enhance several windows of one shape, in batches that fit.
-
-        `windows` (Y, X); gives (Y * scale, X * scale).
-        """
+        """Enhance several windows (Y, X) of one shape, in batches that fit."""
         done: list[NDArray[np.float32]] = []
         while len(done) < len(windows):
             size = self.batch or 1

@@ -69,10 +69,7 @@ class Strata:
 
 
 def _sample_plan(plan: TilePlan, halo: int) -> TilePlan:
-    """Cut a field into small tiles, of which a sample is taken.
-
-    Gives cores of at most 256 px partition the padded field.
-    """
+    """Cut the padded field into small tiles, of which a sample is taken."""
     side = min(_SIDE, plan.core)
     return plan_tiles(
         plan.padded_shape,
@@ -135,10 +132,7 @@ class SampledStatistics:
 
 
 def frozen_work(plan: TilePlan, halo: int) -> float:
-    """Estimate the work of sampling.
-
-    Gives pixels that are computed, for each pixel of the padded field.
-    """
+    """Estimate the pixels that sampling computes, for each of the padded field."""
     cut = _sample_plan(plan, halo)
     window = (cut.core + 2 * cut.halo) ** 2
     count = min(len(cut), max(_FEWEST, round(_SHARE * len(cut))))

@@ -67,10 +67,7 @@ def sums_of(values: Tensor) -> Sums:
 
 
 def pooled(tiles: Iterable[Sums], device: torch.device) -> Moments:
-    """Pool what tiles have summed up, in their order.
-
-    Gives of all pixels together.
-    """
+    """Pool what tiles have summed up, in their order."""
     listed = list(tiles)
     count = sum(t.count for t in listed)
     mean = torch.stack([t.first for t in listed]).sum(0) / count
@@ -98,10 +95,7 @@ class Gathered:
         self._counts[index] = sums.count
 
     def pooled(self, device: torch.device) -> Moments:
-        """Pool the tiles in the order of their index, whatever that of their coming.
-
-        Gives of all pixels together.
-        """
+        """Pool the tiles in the order of their index, whatever that of their coming."""
         found = {
             index: Sums(count, first, second)
             for (index, count), (first, second) in zip(

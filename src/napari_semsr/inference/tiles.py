@@ -100,10 +100,7 @@ class EnhancePlan:
         }
 
     def tile(self, place: tuple[int, int]) -> Tile:
-        """Find what the network is shown for a tile of the output.
-
-        In pixels of what the network sees.
-        """
+        """Find what the network is shown for a tile of the output, in its pixels."""
         if self.regrid is None:
             return self.tiles.tile(*place)
         return self.around(self.outputs.tile(*place).core, place)
@@ -138,10 +135,7 @@ class EnhancePlan:
         return values, core.within(box).scaled(scale)
 
     def read(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Read what the network is shown of a window: filled, and without haze.
-
-        Gives (Y, X), and (Y, X) where pixels were missing; None when none was.
-        """
+        """Read a window, filled and without haze; and where it was missing, if so."""
         window, missing = read_window(self.data, box, self.scaling.mean)
         return (window if self.haze is None else self.haze.lift(window, box)), missing
 
@@ -284,10 +278,7 @@ class StoreSink:
         return self.store.path.resolve().parent
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Refuse a store that does not fit the run, or was begun by another one.
-
-        Then let it be drawn.
-        """
+        """Refuse a store that is not this run's, then let it be drawn."""
         _check_shape(self.store.level0.shape, plan.output)
         if tuple(self.store.unit) != plan.output.unit:
             msg = (
@@ -367,11 +358,7 @@ class Edge:
 
 
 def edges_of(prediction: NDArray[np.float32], inner: Box) -> dict[str, Edge]:
-    """Take lines at the four borders of a tile.
-
-    `prediction` (Y, X); `inner`: its core, in pixels of `prediction`; gives edges by
-    side; at most 256 evenly spaced pixels of each line.
-    """
+    """Take at most 256 pixels of lines at each border of `inner`, a core in (Y, X)."""
     rows, columns = inner.slices
     down = prediction[:, columns][:, :: _step(inner.shape[1])]
     along = prediction[rows][:: _step(inner.shape[0])].T
@@ -397,10 +384,7 @@ def _edge(lines: NDArray[np.float32], first: int, inward: int, depth: int) -> Ed
 
 
 def sample_of(core: NDArray[np.float32]) -> Float32Array:
-    """Take at most 16 x 16 evenly spaced pixels of a tile.
-
-    `core` (Y, X); gives (N,).
-    """
+    """Take at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
     rows, columns = (-(-side // _GRID) for side in core.shape)
     picked = core[::rows, ::columns].ravel()
     return picked[np.isfinite(picked)].astype(np.float32)
@@ -408,10 +392,7 @@ def sample_of(core: NDArray[np.float32]) -> Float32Array:
 
 @dataclass(slots=True)
 class SeamMeter:
-    """Collect edges as tiles land; what was compared is forgotten.
-
-    Samples are kept of at most 1024 tiles, evenly chosen.
-    """
+    """Collect edges until they are compared, and samples of at most 1024 tiles."""
 
     compared: int = 0  # Borders that were seen from both sides
     _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)

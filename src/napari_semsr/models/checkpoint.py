@@ -196,10 +196,7 @@ def save_model(
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write weights by name as one safetensors file, in place of one that is there.
-
-    The metadata are what the header says besides.
-    """
+    """Write weights by name, with metadata, as one safetensors file, in one step."""
     plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with renaming(path) as partial:
         save_file(plain, partial, metadata=metadata)
@@ -258,10 +255,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
 
 
 def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of the networks that a model was trained with, in float32.
-
-    Empty where the file holds the model alone.
-    """
+    """Read the weights of networks that a model was trained with, if any, in float32."""
     return {
         name.removeprefix(_BESIDE): value
         for name, value in _weights(resolve(name_or_path)).items()

@@ -145,10 +145,7 @@ class OnnxNetwork(nn.Module):
         return int(self.runner().graph.bytes_per_pixel * shape[0] * shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run images one by one, since a graph may know no batches.
-
-        `x` (B, 1, H, W), on any device; gives (B, 1, H * scale, W * scale) on it.
-        """
+        """Run images (B, 1, H, W) one by one, since a graph may know no batches."""
         if x.device.type == "meta":
             rows, columns = (n * self.scale for n in x.shape[2:])
             return x.new_empty((x.shape[0], 1, rows, columns))

@@ -125,10 +125,7 @@ def _cpu_copy(module: nn.Module) -> nn.Module:
 
 
 def smallest_side(module: nn.Module, *, stride: int) -> int:
-    """Find the smallest field that a network accepts.
-
-    Gives side in pixels, a multiple of the stride.
-    """
+    """Find the smallest side, a multiple of the stride, that a network accepts."""
     probed = module.eval()
     multiples = (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM)
     sides = [n * stride for n in multiples if n == 1 or n * stride <= _LAST_MINIMUM]
@@ -166,10 +163,7 @@ def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
 
 
 def receptive_field(module: nn.Module, *, stride: int) -> int:
-    """Measure how many pixels away a field changes an output.
-
-    On fields that grow until the reach is seen to end.
-    """
+    """Measure from how many pixels away a field changes an output."""
     spreading = getattr(module, "spreading", None)  # whose layers swallow no NaN
     probed = _cpu_copy(module if spreading is None else spreading())
     across = smallest_side(probed, stride=stride)

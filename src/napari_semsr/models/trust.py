@@ -52,10 +52,7 @@ class Trust(BaseModel):
 
 
 def trust_path(model: Path) -> Path:
-    """Give the place, in the folder ``trust`` beside a model, of how far it may be off.
-
-    Whether there is a file or not.
-    """
+    """Give the place beside a model of how far it may be off, if a file is there."""
     return model.parent / "trust" / f"{model.stem}.json"
 
 

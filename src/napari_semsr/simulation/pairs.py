@@ -297,10 +297,7 @@ class SsumPair:
 
 
 def surface_shape(side: int) -> tuple[int, int]:
-    """Give the size of the drawn sample that a field of `side` mosaic pixels needs.
-
-    The field lies in its middle.
-    """
+    """Give the size of the drawn sample in whose middle `side` mosaic pixels lie."""
     full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
     full += (full - side) % 2
     return _FINE * full, _FINE * full

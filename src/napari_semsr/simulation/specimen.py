@@ -338,10 +338,7 @@ def _facets(
     reach_nm: float,
     warp: Sequence[Float32Array],
 ) -> Float32Array:
-    """Height of the nearest seed's plane, blended over a sidewall at borders.
-
-    `facets`: their seeds, heights and slopes.
-    """
+    """Height of the nearest of `facets`' planes, blended over a sidewall at borders."""
     near = np.full((2, *canvas.shape), np.inf, np.float32)
     tops = np.zeros((2, *canvas.shape), np.float32)
     for seed, level, (gy, gx) in zip(*facets, strict=True):

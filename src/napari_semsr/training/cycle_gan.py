@@ -272,10 +272,7 @@ class CycleGan(AdversarialLearner):
         return self._weighed(low, high, *taught)
 
     def _weighed(self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor) -> Tensor:
-        """Sum the terms of some ways, of the spectra where a blur is learnt, and more.
-
-        They are kept to be told.
-        """
+        """Sum and note the terms of some ways, of a learnt blur, and more."""
         with self.exact():
             terms = self._terms(*ways)
             if isinstance(self.back, LearntBlur):

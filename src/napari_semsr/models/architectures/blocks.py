@@ -53,10 +53,7 @@ def stage(
 
 
 def check_scale(scale: int, allowed: tuple[int, ...]) -> int:
-    """Refuse a scale that an architecture cannot have.
-
-    `scale`: output pixels per input pixel along each axis.
-    """
+    """Refuse a scale that an architecture cannot have."""
     if scale not in allowed:
         known = ", ".join(map(str, allowed))
         msg = f"scale must be one of {known}, got {scale!r}"
@@ -98,10 +95,7 @@ def start_at_zero(layer: nn.Module) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions, added to the input.
-
-    `factor`: by which they are multiplied before that.
-    """
+    """Two normalised 3x3 convolutions, times `factor`, added to the input."""
 
     def __init__(
         self,
@@ -162,10 +156,7 @@ class ResidualTrunk(nn.Module):
         self.scale, self.stride = 2 ** len(self.up), 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve a normalised image.
-
-        `x` (B, channels, H, W); gives (B, channels, H * scale, W * scale).
-        """
+        """Resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
         shallow = self.entry(x)
         features = shallow + self.trunk(self.residual(shallow))
         y: Tensor = self.head(self.up(features))
@@ -173,10 +164,7 @@ class ResidualTrunk(nn.Module):
 
 
 def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Make de Haan's block of two convolutions, of which the second changes the maps.
-
-    `stride` is that of the second convolution.
-    """
+    """Make de Haan's block: the second convolution changes the maps, and may stride."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1),
         LeakyReLU(),
@@ -216,10 +204,7 @@ class Lanczos(nn.Module):
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge one grey image.
-
-        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
-        """
+        """Enlarge (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         if self.scale == 1:
             return x
         kernel = self.taps[:, None, :, None] * self.taps[None, :, None, :]

@@ -36,10 +36,7 @@ from napari_semsr.models.architectures.blocks import (
 
 
 class DeHaanUNet(nn.Module):
-    """U-Net without norms on an image that is enlarged first.
-
-    `scale`: output pixels per input pixel along each axis: 1, 2 or 4.
-    """
+    """U-Net without norms on an image that is enlarged first."""
 
     def __init__(self, width: int = 32, levels: int = 4, scale: int = 2) -> None:
         super().__init__()
@@ -62,10 +59,7 @@ class DeHaanUNet(nn.Module):
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve a normalised image.
-
-        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
-        """
+        """Resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         x = self.entry(self.enlarge(x))
         skips: list[Tensor] = []
         for block in self.encoder:

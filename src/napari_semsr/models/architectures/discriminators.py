@@ -80,11 +80,7 @@ class PatchGAN(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge an image.
-
-        `x` (B, channels, H, W), image, true or generated; at least 24 px along each
-        side; gives (B, 1, H / 8 - 2, W / 8 - 2).
-        """
+        """Judge (B, channels, H, W) of 24 px or more: (B, 1, H / 8 - 2, W / 8 - 2)."""
         if self.keen:
             around = functional.pad(x, (1, 1, 1, 1), mode="reflect")
             detail = x - functional.avg_pool2d(around, 3, stride=1)

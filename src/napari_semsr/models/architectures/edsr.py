@@ -34,10 +34,7 @@ from napari_semsr.models.architectures.blocks import (
 
 
 class EDSR(ResidualTrunk):
-    """Residual network without norms, enlarged at its end.
-
-    `scale`: output pixels per input pixel along each axis: 1, 2 or 4.
-    """
+    """Residual network without norms, enlarged at its end."""
 
     def __init__(
         self,

@@ -22,10 +22,7 @@ from napari_semsr.models.architectures.blocks import check_scale
 
 
 class ESPCN(nn.Module):
-    """Three convolutions at the input's resolution, the last to all sub-pixels.
-
-    `scale`: output pixels per input pixel along each axis.
-    """
+    """Three convolutions at the input's resolution, the last to all sub-pixels."""
 
     def __init__(self, widths: tuple[int, int] = (64, 32), scale: int = 1) -> None:
         super().__init__()
@@ -42,9 +39,6 @@ class ESPCN(nn.Module):
         self.shuffle = nn.PixelShuffle(scale) if scale > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve a normalised image.
-
-        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
-        """
+        """Resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         y: Tensor = self.shuffle(self.body(x))
         return y

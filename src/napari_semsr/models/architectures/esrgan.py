@@ -72,8 +72,6 @@ class RRDBNet(nn.Module):
     """Residual-in-residual dense network.
 
     The names of its layers are those of the public weights of Real-ESRGAN.
-
-    `scale`: output pixels per input pixel along each axis: 1, 2 or 4.
     """
 
     def __init__(
@@ -101,10 +99,7 @@ class RRDBNet(nn.Module):
         self.activation = LeakyReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve a normalised image.
-
-        `x` (B, channels, H, W); gives (B, channels, H * scale, W * scale).
-        """
+        """Resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
         if self.stride > 1:
             x = functional.pixel_unshuffle(x, self.stride)
         shallow = self.conv_first(x)

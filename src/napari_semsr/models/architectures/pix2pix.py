@@ -87,10 +87,7 @@ class Pix2PixUNet(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate a normalised image.
-
-        `x` (B, channels, H, W); gives (B, channels, H, W).
-        """
+        """Translate a normalised image (B, channels, H, W)."""
         x = 2 * x - 1
         skips: list[Tensor] = []
         for level, down in enumerate(self.encoder):

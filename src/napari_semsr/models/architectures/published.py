@@ -99,10 +99,7 @@ class Correction(nn.Module):
         return made.mean()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Correct a normalised image.
-
-        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
-        """
+        """Correct a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         corrected: Tensor = bicubic(x, self.scale) + (self.inner(x) - self.rest)
         return corrected
 

@@ -70,9 +70,6 @@ class ResNetGenerator(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate a normalised image.
-
-        `x` (B, channels, H, W); gives (B, channels, H, W).
-        """
+        """Translate a normalised image (B, channels, H, W)."""
         y: Tensor = self.body(2 * x - 1)
         return (torch.tanh(y) if self.bounded else y) / 2 + 0.5

@@ -42,10 +42,7 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 
 
 class SRCNN(nn.Module):
-    """Three convolutions after cubic enlargement.
-
-    `scale`: output pixels per input pixel along each axis.
-    """
+    """Three convolutions after cubic enlargement."""
 
     def __init__(
         self,
@@ -65,10 +62,7 @@ class SRCNN(nn.Module):
         self.second_attention: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sharpen a normalised image.
-
-        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
-        """
+        """Sharpen a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         base = bicubic(x, self.scale)
         features = self.first_attention(torch.relu(self.patches(base)))
         features = self.second_attention(torch.relu(self.mapping(features)))
@@ -113,10 +107,7 @@ class LocalAttention(nn.Module):
 
 
 class AttentionSRCNN(SRCNN):
-    """SRCNN whose features are weighed by local attention.
-
-    `scale`: output pixels per input pixel along each axis.
-    """
+    """SRCNN whose features are weighed by local attention."""
 
     def __init__(
         self,

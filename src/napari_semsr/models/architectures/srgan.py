@@ -30,10 +30,7 @@ from napari_semsr.models.architectures.blocks import (
 
 
 class SRResNet(ResidualTrunk):
-    """Residual network at the input's resolution, enlarged at its end.
-
-    `scale`: output pixels per input pixel along each axis: 1, 2 or 4.
-    """
+    """Residual network at the input's resolution, enlarged at its end."""
 
     def __init__(
         self, width: int = 64, blocks: int = 16, scale: int = 1, *, channels: int = 1

@@ -261,13 +261,8 @@ class TransmissionNet(nn.Module):
 class SurveyNet(nn.Module):
     """Find veil, noise and blur from the blocks of a field.
 
-    The veil at four scales; noise and blur from a summary of the spectra of all blocks,
-    whatever their place.
-
-    Parameters
-    ----------
-    width : int
-        Channels of what finds the veil.
+    The veil at four scales, with `width` channels; noise and blur from a summary of the
+    spectra of all blocks, whatever their place.
     """
 
     cosines: Tensor
@@ -321,10 +316,7 @@ class SurveyNet(nn.Module):
         return self.usual + self.spread * names
 
     def rings(self, statistics: Tensor) -> Tensor:
-        """Average the power at each frequency over all blocks but those of a data bar.
-
-        (B, 12) at `RINGS`, over the range squared, from `statistics`.
-        """
+        """Average the power at `RINGS` over all blocks but a data bar's, (B, 12)."""
         power = statistics[:, 1 : 1 + len(self.bands)]
         seen = 1 - _drawn(_logs(power)).float()[:, None]
         rings = (power[:, : len(RINGS)].flatten(2) * seen).sum(2)

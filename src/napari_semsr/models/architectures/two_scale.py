@@ -173,10 +173,7 @@ class TwoScale(nn.Module):
         return corrections
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore a normalised image.
-
-        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
-        """
+        """Restore a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         if self.told:
             planes = torch.cat([x, filtered(x, self.filters)], dim=1)
             return x + self.correct(planes).sum(1, keepdim=True)

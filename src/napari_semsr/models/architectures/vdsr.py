@@ -20,10 +20,7 @@ from napari_semsr.models.architectures.blocks import bicubic, check_scale, draw_
 
 
 class VDSR(nn.Module):
-    """Twenty 3x3 convolutions whose result is added to the enlarged image.
-
-    `scale`: output pixels per input pixel along each axis.
-    """
+    """Twenty 3x3 convolutions whose result is added to the enlarged image."""
 
     def __init__(self, width: int = 64, layers: int = 20, scale: int = 1) -> None:
         super().__init__()
@@ -40,10 +37,7 @@ class VDSR(nn.Module):
         self.body.pop(-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sharpen a normalised image.
-
-        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
-        """
+        """Sharpen a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         base = bicubic(x, self.scale)
         corrected: Tensor = base + self.body(base)
         return corrected
