@@ -352,7 +352,7 @@ def _run_whole(
         yield [run.write(place, result[core.slices], edges_of(result, core))]
 
 
-def _whole_field(plan: EnhancePlan, predictor: Predictor) -> NDArray[np.float32]:
+def _whole_field(plan: EnhancePlan, predictor: Predictor) -> Float32Array:
     """Enhance a field with its padding; gives (Y * scale, X * scale)."""
     window, missing = plan.read(Box.of(plan.tiles.padded_shape))
     with MeasuredMoments():
@@ -410,7 +410,7 @@ def _run_regridded(
 
 
 @contextmanager
-def _scratch(shape: tuple[int, int], folder: Path) -> Iterator[NDArray[Any]]:
+def _scratch(shape: IntPair, folder: Path) -> Iterator[NDArray[Any]]:
     """Make an array that lies in a nameless file when it is large."""
     size = shape[0] * shape[1] * np.dtype(np.float32).itemsize
     if size <= _IN_MEMORY_BYTES:

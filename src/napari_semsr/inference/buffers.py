@@ -11,7 +11,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from napari_semsr.core import Box, DeviceMemoryError
+from napari_semsr.core import Box, DeviceMemoryError, IntPair
 
 # Memory that goes back to the system as soon as it is freed.
 #
@@ -106,7 +106,7 @@ class Layer:
     """One tensor of the whole field, ``(1, C, Y, X)`` with channels last in memory."""
 
     def __init__(
-        self, room: Room, shape: tuple[int, int], channels: int, dtype: torch.dtype
+        self, room: Room, shape: IntPair, channels: int, dtype: torch.dtype
     ) -> None:
         self._room, self._shape, self._channels = room, shape, channels
         self._dtype = dtype

@@ -68,7 +68,7 @@ def unregister(token: str) -> None:
         worker.stop()
 
 
-def enhance_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[TileResult]:
+def enhance_tiles(token: str, places: Sequence[IntPair]) -> list[TileResult]:
     """Enhance and write some tiles of a registered run: the task of a worker."""
     worker = _workers.get(token)
     if worker is None:

@@ -17,12 +17,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    BoolArray,
     Box,
     Cancelled,
     DeviceMemoryError,
+    Float32Array,
     IntPair,
     Job,
     Progress,
@@ -63,7 +64,7 @@ class TileWorker:
         if self._cancelled.is_set():
             raise Cancelled(STOPPED)
 
-    def enhance(self, places: Sequence[tuple[int, int]]) -> list[TileResult]:
+    def enhance(self, places: Sequence[IntPair]) -> list[TileResult]:
         """Enhance and write some tiles."""
         with self.working():
             tiles = [self.run.plan.tile(place) for place in places]
@@ -146,9 +147,9 @@ class TileWorker:
     def _deliver(
         self,
         tile: Tile,
-        values: NDArray[np.float32],
+        values: Float32Array,
         box: Box,
-        missing: NDArray[np.bool_] | None = None,
+        missing: BoolArray | None = None,
     ) -> TileResult:
         """Write a tile of the output, made of what the network gave for a box."""
         core = self.run.plan.outputs.tile(*tile.index).core
@@ -187,7 +188,7 @@ class TileWorker:
             raise DeviceMemoryError(msg)
         self.pieces *= 2
 
-    def _assemble(self, tile: Tile) -> NDArray[np.float32]:
+    def _assemble(self, tile: Tile) -> Float32Array:
         """Join the pieces of one tile."""
         plan, scale = self.run.plan.tiles, self.run.plan.loaded.card.scale
         rows, columns = tile.core.scaled(scale).shape

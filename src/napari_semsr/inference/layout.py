@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_semsr.core import (
+    FloatPair,
+    IntPair,
     Micrograph,
     OptionError,
     PixelSize,
@@ -34,9 +36,9 @@ class TrainedPixelSizes:
 
     name: str  # The model's
     # Least and largest pixel size that it was trained for; None when it is open
-    pixel_size_nm: tuple[float, float] | None
+    pixel_size_nm: FloatPair | None
     # Least and largest pixel size of a field that is resampled, over the trained one
-    resample_factors: tuple[float, float] = (0.5, 2.0)
+    resample_factors: FloatPair = (0.5, 2.0)
     scale: int = 1  # Output pixels per input pixel
 
     @classmethod
@@ -166,10 +168,10 @@ _LARGEST_CHUNK = 1024
 class Frame:
     """Shape and calibration of an enhanced image."""
 
-    shape: tuple[int, int]  # Rows and columns
+    shape: IntPair  # Rows and columns
     pixel_size_nm: PixelSize | None  # ``(y, x)``; None when unknown
-    origin: tuple[float, float]  # As in `Micrograph`
-    spacing_px: tuple[float, float]  # As in `Micrograph`
+    origin: FloatPair  # As in `Micrograph`
+    spacing_px: FloatPair  # As in `Micrograph`
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ class OutputPlan:
     dtype: np.dtype[Any]
 
     @property
-    def unit(self) -> tuple[int, int]:
+    def unit(self) -> IntPair:
         """Rows and columns of a tile of the output, which is a chunk."""
         side = self.core * self.scale
         return min(side, self.frame.shape[0]), min(side, self.frame.shape[1])

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from napari_semsr.core import Box, IntPair, to_dtype
+from napari_semsr.core import BoolArray, Box, FloatArray, FloatPair, IntPair, to_dtype
 from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.io import OmeZarrStore, halve, level_shapes
 
@@ -38,7 +38,7 @@ class Backdrop:
         sources: Sequence[NDArray[Any]],
         shape: IntPair,
         dtype: DTypeLike,
-        grey: tuple[float, float] | None = None,
+        grey: FloatPair | None = None,
     ) -> None:
         self._sources = list(sources)
         self._shape = shape
@@ -250,9 +250,7 @@ class TileQueue:
     what is most urgent. `unit`: rows and columns of a tile, in pixels of the result.
     """
 
-    def __init__(
-        self, grid: tuple[int, int], unit: tuple[int, int], *, whole: bool = True
-    ) -> None:
+    def __init__(self, grid: IntPair, unit: IntPair, *, whole: bool = True) -> None:
         self.unit = unit
         self._pending = np.zeros(grid, dtype=bool)
         self._whole = whole
@@ -312,7 +310,7 @@ class TileQueue:
 
     def _rank(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    ) -> tuple[BoolArray, FloatArray]:
         """Whether tiles are out of view, and how far from its middle."""
         view = self._view
         if view is None:
@@ -354,7 +352,7 @@ class LiveField:
         output: OutputPlan,
         sources: Sequence[NDArray[Any]],
         *,
-        grey: tuple[float, float] | None = None,
+        grey: FloatPair | None = None,
         whole: bool = True,
     ) -> None:
         self.output = output
@@ -509,7 +507,7 @@ class LiveField:
         self._news = box if self._news is None else self._news.union(box)
 
 
-def _halvings(grid: tuple[int, int], unit: tuple[int, int]) -> int:
+def _halvings(grid: IntPair, unit: IntPair) -> int:
     """How often a tile can be halved without its borders falling between pixels.
 
     An axis with one tile has no border.

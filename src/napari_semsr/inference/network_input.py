@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_semsr.core import (
+    BoolArray,
     Box,
+    Float32Array,
+    FloatPair,
+    IntPair,
     Micrograph,
     ReadError,
     Resampling,
@@ -59,7 +63,7 @@ class Scaling:
     mean: float = 0.0
     back: bool = True  # Whether results return to the grey values of the input
 
-    def normalise(self, window: NDArray[Any]) -> NDArray[np.float32]:
+    def normalise(self, window: NDArray[Any]) -> Float32Array:
         """Map grey values (Y, X) to the scale of the network."""
         span = self.high - self.low or 1.0
         small = window.dtype.kind != "f" and window.dtype.itemsize <= _EXACT_IN_FLOAT32
@@ -69,7 +73,7 @@ class Scaling:
         values /= working(span)
         return np.ascontiguousarray(values, dtype=np.float32)
 
-    def restore(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def restore(self, values: Float32Array) -> Float32Array:
         """Map a result back, in place; `values` (Y, X); gives (Y, X)."""
         if self.back:
             values *= np.float32(self.high - self.low)
@@ -77,9 +81,7 @@ class Scaling:
         return values
 
 
-def measure_scaling(
-    data: Any, percentiles: tuple[float, float], *, back: bool = True
-) -> Scaling:
+def measure_scaling(data: Any, percentiles: FloatPair, *, back: bool = True) -> Scaling:
     """Measure the scaling of a field, once, chunk by chunk; `data` (Y, X)."""
     low, high = field_range(data, *percentiles)
     if low == high:
@@ -111,7 +113,7 @@ def scaling_of(data: Any, card: ModelCard) -> Scaling:
     return Scaling(mean, mean + math.sqrt(total / max(count, 1)), mean, back)
 
 
-def source_box(box: Box, shape: tuple[int, int]) -> Box:
+def source_box(box: Box, shape: IntPair) -> Box:
     """Give the part of a field that `read_window` may look at."""
     grown = box.grow(_REACH)
     rows = reflect_indices(grown.y0, grown.y1, shape[0])
@@ -123,7 +125,7 @@ def source_box(box: Box, shape: tuple[int, int]) -> Box:
 
 def read_window(
     data: Any, box: Box, mean: float
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+) -> tuple[NDArray[Any], BoolArray | None]:
     """Read a window (Y, X), fill what is not finite, and say where that was, if it was.
 
     A missing pixel gets the mean of the finite ones among its 9 x 9 neighbours, or
@@ -150,9 +152,7 @@ def read_window(
     return filled, missing
 
 
-def set_missing(
-    result: NDArray[np.float32], missing: NDArray[np.bool_] | None, scale: int
-) -> None:
+def set_missing(result: Float32Array, missing: BoolArray | None, scale: int) -> None:
     """Make pixels of an output missing, in place, where the input (Y, X) was."""
     if missing is not None:
         rows, columns = missing.shape
@@ -178,12 +178,12 @@ _KNOWN = 0.5
 class HazeMap:
     """Gain that lifts haze, at the centres of blocks."""
 
-    gain: NDArray[np.float32]  # Gain of each block; between centres it is bilinear
+    gain: Float32Array  # Gain of each block; between centres it is bilinear
     pitch: int  # Side of a block in pixels
     airlight: float  # Grey level about which the gain acts
 
     @property
-    def spread(self) -> tuple[float, float]:
+    def spread(self) -> FloatPair:
         """Least and largest gain."""
         return float(self.gain.min()), float(self.gain.max())
 
@@ -191,9 +191,9 @@ class HazeMap:
         """Take a share of the haze, on the scale of its logarithm."""
         return replace(self, gain=self.gain ** np.float32(share))
 
-    def at(self, box: Box) -> NDArray[np.float32]:
+    def at(self, box: Box) -> Float32Array:
         """Interpolate the gain under a window, the same for a pixel in any window."""
-        values: NDArray[np.float32] = self.gain
+        values: Float32Array = self.gain
         for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
             last = self.gain.shape[axis] - 1
             place = (np.arange(start, stop) + 0.5) / self.pitch - 0.5
@@ -318,11 +318,11 @@ def field_spectrum(
 
 def _statistics(
     data: Any, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
-) -> NDArray[np.float32]:
+) -> Float32Array:
     """Statistics of a region's blocks, read in parts; missing pixels do not count."""
     pitch = BLOCK * shrink
     rows, columns = (round_up(n, pitch) for n in whole.shape)
-    parts: list[list[NDArray[np.float32]]] = []
+    parts: list[list[Float32Array]] = []
     known = np.ones((rows // pitch, columns // pitch), dtype=np.float32)
     side = _WINDOW * min(shrink, 2)  # fewer reads where little is kept of each
     for y in range(0, rows, side):
@@ -350,7 +350,7 @@ def _statistics(
 _EXACT_SUM = 256  # rows of 8 bits whose sum 16 bits hold; of 2**16 px, 24 bits do
 
 
-def _means(values: NDArray[Any], pitch: int) -> NDArray[np.float32]:
+def _means(values: NDArray[Any], pitch: int) -> Float32Array:
     """Mean of each block; along columns first, which is six times faster."""
     rows, columns = (n // pitch for n in values.shape)
     if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # the same, twice as fast
@@ -364,13 +364,11 @@ def _means(values: NDArray[Any], pitch: int) -> NDArray[np.float32]:
             found += cells[..., column]
         return found / np.float32(pitch**2)
     lines = values.reshape(rows, pitch, -1).mean(1, dtype=np.float32)
-    means: NDArray[np.float32] = lines.reshape(rows, columns, pitch).mean(-1)
+    means: Float32Array = lines.reshape(rows, columns, pitch).mean(-1)
     return means
 
 
-def _completed(
-    statistics: NDArray[np.float32], known: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _completed(statistics: Float32Array, known: Float32Array) -> Float32Array:
     """Make up for missing pixels, which were filled and so hold no contrast.
 
     Energies are divided by the share of pixels that is known; a block that lacks half
@@ -414,7 +412,7 @@ class ResampledField:
     gaps: bool = False
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> IntPair:
         """Rows and columns."""
         return self.there.shape
 
@@ -464,15 +462,15 @@ class Regrid:
         k = self.scale
         return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
 
-    def around(self, plan: TilePlan, core: Box, index: tuple[int, int]) -> Tile:
+    def around(self, plan: TilePlan, core: Box, index: IntPair) -> Tile:
         """Find what the network is shown for a part of the output."""
         found, stride = self.core(core), plan.stride
         top, left = (v // stride * stride for v in (found.y0, found.x0))
         return plan.around(Box(top, found.y1, left, found.x1), index)
 
     def deliver(
-        self, source: Any, core: Box, values: NDArray[np.float32], box: Box
-    ) -> tuple[NDArray[np.float32], Box]:
+        self, source: Any, core: Box, values: Float32Array, box: Box
+    ) -> tuple[Float32Array, Box]:
         """Bring what the network gave back to the field's grid.
 
         `source` (Y, X), the field, for the pixels that are missing in it; `values` (Y *

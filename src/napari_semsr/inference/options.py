@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from napari_semsr.core import (
     SIGMA,
+    FloatPair,
     GreyType,
     Options,
     Quantity,
@@ -198,7 +199,7 @@ class EnhanceReport:
     seam_index: float
     clipped: int  # Pixels that the output's type could not hold
     # Least and largest gain that lifted haze; None when it was not looked for
-    haze_gain: tuple[float, float] | None = None
+    haze_gain: FloatPair | None = None
     # What the model went by; None where it looks for neither
     noise_percent: Annotated[
         float | None, Quantity("Noise", "% of the range of grey values", ".2g")
@@ -206,7 +207,7 @@ class EnhanceReport:
     blur_px: Annotated[float | None, Quantity(f"Blur, {SIGMA}", "px", ".2f")] = None
     # ``(y, x)`` pixel size that the network saw: the field's own, or the one that the
     # field was resampled to; None when the field has none
-    seen_pixel_size_nm: tuple[float, float] | None = None
+    seen_pixel_size_nm: FloatPair | None = None
     # Estimated root mean square error of ``frozen`` statistics, over the standard
     # deviation of the output
     norm_error: float | None = None

@@ -28,6 +28,8 @@ from napari_semsr.core import (
     Box,
     CheckpointError,
     DeviceMemoryError,
+    Float32Array,
+    IntPair,
     OptionError,
     SemsrError,
     processor_name,
@@ -193,9 +195,7 @@ class _LiveBytes(TorchCalls):
         self.peak = max(self.peak, self.live)
 
 
-def estimate_peak(
-    module: nn.Module, shape: tuple[int, int], device: str = "meta"
-) -> int:
+def estimate_peak(module: nn.Module, shape: IntPair, device: str = "meta") -> int:
     """Estimate the activations that a pass in fp32 holds at its peak."""
     known = getattr(module, "activation_bytes", None)
     if known is not None:  # of a network whose layers are not torch's
@@ -474,7 +474,7 @@ class Predictor:
 
         return release
 
-    def peak_bytes(self, shape: tuple[int, int]) -> int:
+    def peak_bytes(self, shape: IntPair) -> int:
         """Estimate the memory that one window takes."""
         return int(_KERNEL_SHARE * estimate_peak(self._source, shape))
 
@@ -500,13 +500,13 @@ class Predictor:
         device = torch.device("cpu") if host else self.device
         return int(_SHARE * free_memory(device))
 
-    def fits(self, shape: tuple[int, int], memory_gb: float | None = None) -> bool:
+    def fits(self, shape: IntPair, memory_gb: float | None = None) -> bool:
         """Tell whether a window fits into what was asked for, or is free now."""
         if memory_gb is None:
             return self.peak_bytes(shape) < _SHARE * free_memory(self.device)
         return self.peak_bytes(shape) <= memory_gb * 1e9
 
-    def choose_batch(self, shape: tuple[int, int], wanted: int | None = None) -> int:
+    def choose_batch(self, shape: IntPair, wanted: int | None = None) -> int:
         """Choose how many windows go through in one pass."""
         if self.device.type == "cpu":
             self.batch = 1
@@ -523,17 +523,15 @@ class Predictor:
 
     def predict(
         self, window: NDArray[Any], scaling: Scaling, keep: Box | None = None
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Enhance a window (Y, X), or `keep` in it; gives (Y * scale, X * scale)."""
         return self._run([window], scaling, keep)[0]
 
     def predict_many(
-        self,
-        windows: Sequence[NDArray[Any]],
-        scaling: Scaling,
-    ) -> list[NDArray[np.float32]]:
+        self, windows: Sequence[NDArray[Any]], scaling: Scaling
+    ) -> list[Float32Array]:
         """Enhance several windows (Y, X) of one shape, in batches that fit."""
-        done: list[NDArray[np.float32]] = []
+        done: list[Float32Array] = []
         while len(done) < len(windows):
             size = self.batch or 1
             try:
@@ -545,11 +543,8 @@ class Predictor:
         return done
 
     def _run(
-        self,
-        windows: Sequence[NDArray[Any]],
-        scaling: Scaling,
-        keep: Box | None = None,
-    ) -> list[NDArray[np.float32]]:
+        self, windows: Sequence[NDArray[Any]], scaling: Scaling, keep: Box | None = None
+    ) -> list[Float32Array]:
         """One pass."""
         stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
         rows, columns = stack.shape[2:]

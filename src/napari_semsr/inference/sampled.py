@@ -20,7 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_semsr.core import Progress, Tile, TilePlan, WriteError, plan_tiles, round_up
+from napari_semsr.core import (
+    FloatArray,
+    Progress,
+    Tile,
+    TilePlan,
+    WriteError,
+    plan_tiles,
+    round_up,
+)
 from napari_semsr.inference.buffers import Room
 from napari_semsr.inference.lockstep import LayerSynchronous, StepResult
 from napari_semsr.inference.lockstep_plan import OpTrace
@@ -40,9 +48,7 @@ class Strata:
     order: tuple[int, ...]  # Numbers of tiles; neighbours in this order are alike
 
     @classmethod
-    def sorted_by(
-        cls, mean: NDArray[np.float64], spread: NDArray[np.float64], draws: int
-    ) -> "Strata":
+    def sorted_by(cls, mean: FloatArray, spread: FloatArray, draws: int) -> "Strata":
         """Sort tiles into bands of equal mean, and within a band by spread.
 
         `mean`, `spread` (N,); gives every second band runs backwards, so that the order

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_semsr.core import SemsrError, WriteError
+from napari_semsr.core import IntPair, SemsrError, WriteError
 from napari_semsr.models import LiveNorm, NormInterceptor
 
 _BLOCK_VALUES = 2**17
@@ -84,9 +84,9 @@ class Gathered:
 
     def __init__(self, tiles: int, channels: int) -> None:
         self._sums = torch.zeros(tiles, 2, channels, dtype=torch.float64)
-        self._counts: dict[tuple[int, int], float] = {}
+        self._counts: dict[IntPair, float] = {}
 
-    def add(self, index: tuple[int, int], core: Tensor) -> None:
+    def add(self, index: IntPair, core: Tensor) -> None:
         """Take in a tile's core; `core` (1, C, Y, X)."""
         sums = sums_of(core)
         row = self._sums[len(self._counts)]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    BoolArray,
     Box,
     Float32Array,
     IntPair,
@@ -64,7 +65,7 @@ class EnhancePlan:
 
     loaded: LoadedModel  # The network
     options: EnhanceOptions  # How it is run
-    source: tuple[tuple[int, int], str]  # Shape of the input, and name of its type
+    source: tuple[IntPair, str]  # Shape of the input, and name of its type
     output: OutputPlan  # The result: frame, calibration, chunks
     data: Any  # (Y, X) The field as the network sees it
     tiles: TilePlan  # The tiles of what the network sees
@@ -99,13 +100,13 @@ class EnhancePlan:
             **{f"option {name}": value for name, value in chosen.items()},
         }
 
-    def tile(self, place: tuple[int, int]) -> Tile:
+    def tile(self, place: IntPair) -> Tile:
         """Find what the network is shown for a tile of the output, in its pixels."""
         if self.regrid is None:
             return self.tiles.tile(*place)
         return self.around(self.outputs.tile(*place).core, place)
 
-    def around(self, core: Box, index: tuple[int, int] = (0, 0)) -> Tile:
+    def around(self, core: Box, index: IntPair = (0, 0)) -> Tile:
         """Find what the network is shown for any part of the output.
 
         `core`: in pixels of the input; it starts on the stride where the network sees
@@ -118,10 +119,10 @@ class EnhancePlan:
     def deliver(
         self,
         core: Box,
-        values: NDArray[np.float32],
+        values: Float32Array,
         box: Box,
-        missing: NDArray[np.bool_] | None = None,
-    ) -> tuple[NDArray[np.float32], Box]:
+        missing: BoolArray | None = None,
+    ) -> tuple[Float32Array, Box]:
         """Make a part of the output of what the network gave.
 
         `core`: the part, in pixels of the input; `values` (Y * scale, X * scale);
@@ -134,14 +135,14 @@ class EnhancePlan:
         set_missing(values, missing, scale)
         return values, core.within(box).scaled(scale)
 
-    def read(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    def read(self, box: Box) -> tuple[NDArray[Any], BoolArray | None]:
         """Read a window, filled and without haze; and where it was missing, if so."""
         window, missing = read_window(self.data, box, self.scaling.mean)
         return (window if self.haze is None else self.haze.lift(window, box)), missing
 
     def compute(
         self, predictor: "Predictor", tile: Tile
-    ) -> tuple[NDArray[np.float32], Box, NDArray[np.bool_] | None]:
+    ) -> tuple[Float32Array, Box, BoolArray | None]:
         """Bring a tile through the network.
 
         Gives what `deliver` takes: the core with a pixel around it, by which borders
@@ -166,7 +167,7 @@ class TiledRun:
     def write(
         self,
         place: IntPair,
-        values: NDArray[np.float32],
+        values: Float32Array,
         edges: "dict[str, Edge]",
         notes: tuple[str, ...] = (),
     ) -> "TileResult":
@@ -181,10 +182,10 @@ class TiledRun:
 class TileResult:
     """What a task says of one tile that it has written."""
 
-    index: tuple[int, int]  # Row and column of the tile
+    index: IntPair  # Row and column of the tile
     clipped: int  # Pixels that the output's type could not hold
     edges: "dict[str, Edge]"  # Lines at the tile's borders
-    sample: NDArray[np.float32]  # Some pixels of the result
+    sample: Float32Array  # Some pixels of the result
     notes: tuple[str, ...] = ()  # What the user should be told
 
     def with_note(self, note: str | None) -> "TileResult":
@@ -195,7 +196,7 @@ class TileResult:
 # Where tiles go: an array in memory, or a store that remembers what is done.
 
 _IDENTITY = "run"
-Places = list[tuple[int, int]]
+Places = list[IntPair]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,7 @@ class ArraySink:
     def kept(self, key: str) -> None:
         """Return nothing."""
 
-    def finish_tile(self, index: tuple[int, int]) -> None:
+    def finish_tile(self, index: IntPair) -> None:
         """Do nothing: nothing outlives this process."""
 
 
@@ -313,7 +314,7 @@ class StoreSink:
         """Read a value from the store's own attributes."""
         return self.store.notes().get(key)
 
-    def finish_tile(self, index: tuple[int, int]) -> None:
+    def finish_tile(self, index: IntPair) -> None:
         """Mark a tile whose pixels are on disk, and draw it if that is still to do."""
         self.store.mark_done(*index)
         if self.live is not None:
@@ -357,7 +358,7 @@ class Edge:
     second: Float32Array  # The one further in
 
 
-def edges_of(prediction: NDArray[np.float32], inner: Box) -> dict[str, Edge]:
+def edges_of(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
     """Take at most 256 pixels of lines at each border of `inner`, a core in (Y, X)."""
     rows, columns = inner.slices
     down = prediction[:, columns][:, :: _step(inner.shape[1])]
@@ -375,7 +376,7 @@ def _step(length: int) -> int:
     return -(-length // _SAMPLES)
 
 
-def _edge(lines: NDArray[np.float32], first: int, inward: int, depth: int) -> Edge:
+def _edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
     """Three lines around a border; a core of one line has no second."""
     beyond = first - inward
     outer = lines[beyond].copy() if 0 <= beyond < len(lines) else None
@@ -383,7 +384,7 @@ def _edge(lines: NDArray[np.float32], first: int, inward: int, depth: int) -> Ed
     return Edge(outer, lines[first].copy(), lines[second].copy())
 
 
-def sample_of(core: NDArray[np.float32]) -> Float32Array:
+def sample_of(core: Float32Array) -> Float32Array:
     """Take at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
     rows, columns = (-(-side // _GRID) for side in core.shape)
     picked = core[::rows, ::columns].ravel()
@@ -404,9 +405,7 @@ class SeamMeter:
     _steps: float = 0.0
     _inner_steps: float = 0.0
 
-    def add(
-        self, index: tuple[int, int], edges: dict[str, Edge], sample: Float32Array
-    ) -> None:
+    def add(self, index: IntPair, edges: dict[str, Edge], sample: Float32Array) -> None:
         """Take in one tile."""
         if self._added % self._pitch == 0:
             self._samples.append(sample)

@@ -23,6 +23,7 @@ from pydantic import (
 
 from napari_semsr.core import (
     CheckpointError,
+    FloatPair,
     WriteError,
     one_line,
     open_file,
@@ -88,9 +89,7 @@ class ModelCard(BaseModel):
 
     @field_validator("input_percentiles", "input_levels")
     @classmethod
-    def _ordered(
-        cls, value: tuple[float, float], info: ValidationInfo
-    ) -> tuple[float, float]:
+    def _ordered(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
         kind = "percentile" if info.field_name == "input_percentiles" else "grey value"
         if value[0] >= value[1]:
             msg = f"the low {kind} must be below the high one, got {value}"
@@ -99,9 +98,7 @@ class ModelCard(BaseModel):
 
     @field_validator("pixel_size_nm")
     @classmethod
-    def _sizes_ordered(
-        cls, value: tuple[float, float] | None
-    ) -> tuple[float, float] | None:
+    def _sizes_ordered(cls, value: FloatPair | None) -> FloatPair | None:
         if value is not None and value[0] > value[1]:
             msg = f"the least pixel size must not exceed the largest, got {value}"
             raise ValueError(msg)
@@ -109,7 +106,7 @@ class ModelCard(BaseModel):
 
     @field_validator("resample_factors")
     @classmethod
-    def _around_one(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _around_one(cls, value: FloatPair) -> FloatPair:
         if not value[0] <= 1 <= value[1]:
             msg = f"the factors of resampling must lie on both sides of 1, got {value}"
             raise ValueError(msg)

@@ -255,7 +255,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
 
 
 def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of networks that a model was trained with, if any, in float32."""
+    """Read the weights of networks that a model was trained with, in float32."""
     return {
         name.removeprefix(_BESIDE): value
         for name, value in _weights(resolve(name_or_path)).items()

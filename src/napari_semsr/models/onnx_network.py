@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import CheckpointError, SemsrError, ShapeError, round_up
+from napari_semsr.core import (
+    CheckpointError,
+    Float32Array,
+    IntPair,
+    SemsrError,
+    ShapeError,
+    round_up,
+)
 from napari_semsr.models.architectures import InformedRestorer
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.onnx_graph import OnnxGraph, onnx_library, read_graph
@@ -40,7 +47,7 @@ class _Runner:
         self._session = _session(data)
         self._spreading: Any = None
 
-    def run(self, image: NDArray[np.float32], *, spreading: bool) -> NDArray[Any]:
+    def run(self, image: Float32Array, *, spreading: bool) -> NDArray[Any]:
         """Run one image (1, 1, H, W); errors are those of torch.
 
         `spreading`: through the graph that lets NaN pass.
@@ -140,7 +147,7 @@ class OnnxNetwork(nn.Module):
         made.most_bytes = self.most_bytes
         return made
 
-    def activation_bytes(self, shape: tuple[int, int]) -> int:
+    def activation_bytes(self, shape: IntPair) -> int:
         """Estimate the bytes of layers that a pass over a window holds at its peak."""
         return int(self.runner().graph.bytes_per_pixel * shape[0] * shape[1])
 

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from napari_semsr.core import CheckpointError, OptionError, ShapeError, round_up
+from napari_semsr.core import (
+    CheckpointError,
+    IntPair,
+    OptionError,
+    ShapeError,
+    round_up,
+)
 
 # Instance norms that take their statistics from the image itself.
 #
@@ -255,7 +261,7 @@ def effective_fields(
     }
 
 
-def _noise(shape: tuple[int, int], rng: torch.Generator) -> Tensor:
+def _noise(shape: IntPair, rng: torch.Generator) -> Tensor:
     """Draw values in [0, 1] with structure at several scales."""
     total = torch.zeros(1, 1, *shape)
     for step in (1, 4, 16):

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import Float32Array
+from napari_semsr.core import Float32Array, FloatArray, FloatPair, IntPair
 
-Distance = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+Distance = Callable[[FloatArray, FloatArray], FloatArray]
 
 
 def cover(
@@ -34,9 +34,7 @@ def cover(
     return np.asarray(1 - mean / pixel_nm, dtype=np.float32)
 
 
-def box_distance(
-    dy: NDArray[np.float64], dx: NDArray[np.float64], half: tuple[float, float]
-) -> NDArray[np.float64]:
+def box_distance(dy: FloatArray, dx: FloatArray, half: FloatPair) -> FloatArray:
     """Signed distance to an upright rectangle."""
     y, x = np.abs(dy) - half[0], np.abs(dx) - half[1]
     outside = np.hypot(np.maximum(y, 0), np.maximum(x, 0))
@@ -47,12 +45,12 @@ def box_distance(
 class Canvas:
     """Pixel grid in nanometres with a corner at (0, 0)."""
 
-    shape: tuple[int, int]  # Rows and columns
+    shape: IntPair  # Rows and columns
     pixel_nm: float  # Side of a pixel
     sidewall_nm: float  # Width of every edge
 
     @property
-    def extent_nm(self) -> tuple[float, float]:
+    def extent_nm(self) -> FloatPair:
         """Height and width of the drawn area."""
         return self.shape[0] * self.pixel_nm, self.shape[1] * self.pixel_nm
 
@@ -60,14 +58,14 @@ class Canvas:
         """Antialiased cover of a shape."""
         return cover(distance_nm, self.sidewall_nm, self.pixel_nm)
 
-    def grid(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def grid(self) -> tuple[FloatArray, FloatArray]:
         """Coordinates of pixel centres in nm, as an open grid: (Y, 1) and (1, X)."""
         y, x = ((np.arange(n, dtype=float) + 0.5) * self.pixel_nm for n in self.shape)
         return y[:, None], x[None, :]
 
     def around(
         self, centre: Iterable[float], *half: float
-    ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.float64], NDArray[np.float64]]]:
+    ) -> Iterator[tuple[tuple[slice, slice], FloatArray, FloatArray]]:
         """Give the pixels of a rectangle with its soft edge, and their places from it.
 
         That is once, or not at all where none of them is on the canvas. `half`: its

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage, signal
 
-from napari_semsr.core import FloatArray, OptionError, Options
+from napari_semsr.core import (
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    OptionError,
+    Options,
+)
 
 Kind = Literal["blur", "fog", "hybrid"]
 KINDS: tuple[Kind, ...] = ("blur", "fog", "hybrid")
@@ -45,7 +52,7 @@ class Degraded:
 
 def gaussian_kernel(
     sigma_px: float = BLUR_SIGMA_PX, size_px: int = BLUR_SIZE_PX
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Gaussian blur kernel, truncated to an odd square, (N, N), whose sum is one.
 
     The defaults are those of Gao et al.
@@ -56,7 +63,7 @@ def gaussian_kernel(
     return np.asarray(kernel / kernel.sum())
 
 
-def disk_kernel(radius_px: float) -> NDArray[np.float64]:
+def disk_kernel(radius_px: float) -> FloatArray:
     """Out-of-focus blur: a uniform disc with antialiased rim, (N, N)."""
     half = int(np.ceil(radius_px + 0.5))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
@@ -64,7 +71,7 @@ def disk_kernel(radius_px: float) -> NDArray[np.float64]:
     return np.asarray(kernel / kernel.sum())
 
 
-def motion_kernel(length_px: float, angle_deg: float) -> NDArray[np.float64]:
+def motion_kernel(length_px: float, angle_deg: float) -> FloatArray:
     """Motion blur: a line one pixel wide, (N, N)."""
     half = int(np.ceil(length_px / 2 + 1))
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
@@ -77,12 +84,12 @@ def motion_kernel(length_px: float, angle_deg: float) -> NDArray[np.float64]:
 
 
 def smooth_field(
-    shape: tuple[int, int],
+    shape: IntPair,
     correlation_px: float,
     rng: np.random.Generator,
     *,
     window: tuple[slice, slice] | None = None,
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Random field that varies smoothly and spans 0 to 1 over the whole of `shape`.
 
     `correlation_px` is the standard deviation of the Gaussian that smooths the noise,
@@ -106,11 +113,8 @@ def smooth_field(
 
 
 def part_of_field(
-    shape: tuple[int, int],
-    grown: tuple[int, int],
-    correlation_px: float,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
+    shape: IntPair, grown: IntPair, correlation_px: float, rng: np.random.Generator
+) -> FloatArray:
     """See a part, (Y, X) of a `shape`, of a larger smooth field, somewhere in it."""
     corner = [
         int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)
@@ -123,8 +127,8 @@ def part_of_field(
 
 
 def _interpolated(
-    field: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    field: FloatArray, rows: FloatArray, columns: FloatArray
+) -> FloatArray:
     """Bilinear values on a grid: smooth where knots are a quarter sigma apart."""
     for axis, where in ((0, rows), (1, columns)):
         low = np.minimum(where.astype(int), max(field.shape[axis] - 2, 0))
@@ -136,15 +140,13 @@ def _interpolated(
     return field
 
 
-def fog(
-    image: NDArray[np.float64], beta: NDArray[np.float64] | float, airlight: float
-) -> NDArray[np.float64]:
+def fog(image: FloatArray, beta: FloatArray | float, airlight: float) -> FloatArray:
     """Veil an image: ``f exp(-beta) + A (1 - exp(-beta))`` (Gao et al., Methods)."""
     transmission = np.exp(-np.asarray(beta))
     return np.asarray(image * transmission + airlight * (1 - transmission))
 
 
-def black_and_white(image: NDArray[Any]) -> tuple[float, float]:
+def black_and_white(image: NDArray[Any]) -> FloatPair:
     """Grey levels of black and white: 0 and the type's largest, else the image's own.
 
     Its own where it is of floats, or has values below 0.
@@ -160,7 +162,7 @@ def black_and_white(image: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def kernels_of(kind: Kind) -> list[NDArray[np.float64]]:
+def kernels_of(kind: Kind) -> list[FloatArray]:
     """Blur kernels of a set, (K, L) each, in the order in which they are applied."""
     kernels = [gaussian_kernel()]
     if kind == "hybrid":
@@ -253,18 +255,18 @@ def degrade_plane(
 
 
 def _fogged(
-    image: NDArray[np.float64],
+    image: FloatArray,
     seed: int,
     *,
     uniform_fog: bool,
     airlight: float | None,
     stretch: bool,
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
+) -> tuple[FloatArray, dict[str, Any]]:
     """Fog, and stretch back to the mean and deviation before."""
     low, high = BETA_RANGE
     level = float(image.mean()) if airlight is None else float(airlight)
     correlation = FOG_SCALE * min(image.shape)
-    beta: NDArray[np.float64] | float = (low + high) / 2
+    beta: FloatArray | float = (low + high) / 2
     if not uniform_fog:
         rng = np.random.default_rng(seed)
         beta = low + (high - low) * smooth_field(image.shape, correlation, rng)
@@ -310,12 +312,12 @@ class DegradationRanges(Options):
     # that would be blurred by a Gaussian alone and hardly are, so that a network learns
     # to leave sharp images as they are
     sharp: float = Field(default=0.0, ge=0, le=1)
-    sigma_px: tuple[float, float] = (0.3, 2.2)  # of the Gaussian
-    motion_px: tuple[float, float] = (0.0, 14.0)  # length
-    defocus_px: tuple[float, float] = (0.0, 6.0)  # radius
-    beta: tuple[float, float] = (0.2, 3.0)  # extinction of the veil
+    sigma_px: FloatPair = (0.3, 2.2)  # of the Gaussian
+    motion_px: FloatPair = (0.0, 14.0)  # length
+    defocus_px: FloatPair = (0.0, 6.0)  # radius
+    beta: FloatPair = (0.2, 3.0)  # extinction of the veil
     # correlation length of the veil, drawn log-uniformly
-    fog_scale_px: tuple[float, float] = (20.0, 160.0)
+    fog_scale_px: FloatPair = (20.0, 160.0)
     noisy: float = Field(default=0.4, ge=0, le=1)  # with noise besides rounding
     # largest noise deviation, over the image's range
     noise: float = Field(default=0.05, ge=0, le=1)
@@ -327,10 +329,10 @@ class DegradedScene:
     """A degraded image and the truth on the same grey scale."""
 
     # (Y, X) Degraded image; its percentiles 0.1 and 99.9 are about 0 and 1
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]  # (Y, X) Clear image, dimmed by the mean haze
+    low: Float32Array
+    high: Float32Array  # (Y, X) Clear image, dimmed by the mean haze
     # (Y, X) Log of the gain about `airlight` that would lift the haze; 0 without haze
-    log_gain: NDArray[np.float32]
+    log_gain: Float32Array
     airlight: float  # Grey level that the haze drew to; the image's mean without haze
 
 
@@ -366,7 +368,7 @@ def convolved(image: FloatArray, kernel: FloatArray) -> FloatArray:
 
 
 def _transmission(
-    shape: tuple[int, int], ranges: DegradationRanges, rng: np.random.Generator
+    shape: IntPair, ranges: DegradationRanges, rng: np.random.Generator
 ) -> FloatArray:
     """Transmission of a veil seen through a window of a larger field."""
     low, high = BETA_RANGE
@@ -464,7 +466,7 @@ def _kind_of(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
     return KINDS[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
 
-def range_of(low: FloatArray) -> tuple[float, float]:
+def range_of(low: FloatArray) -> FloatPair:
     """Give the grey level that becomes 0, and the span that becomes 1."""
     bottom, top = np.percentile(low, (0.1, 99.9))
     return float(bottom), max(float(top - bottom), 1e-6)
@@ -475,7 +477,7 @@ def _scene(
     truth: FloatArray,
     log_gain: FloatArray,
     airlight: float,
-    scale: tuple[float, float],
+    scale: FloatPair,
 ) -> DegradedScene:
     """Bring both images onto the scale of the degraded one."""
     bottom, span = scale

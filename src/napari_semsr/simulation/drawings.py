@@ -9,24 +9,23 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage, spatial
 
-from napari_semsr.core import FloatArray, OptionError
+from napari_semsr.core import Float32Array, FloatArray, IntPair, OptionError
 from napari_semsr.simulation.canvas import box_distance
 from napari_semsr.simulation.degrade import smooth_field
 
 Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
-_Distance = Callable[[tuple[int, int], np.random.Generator, float], FloatArray]
+_Distance = Callable[[IntPair, np.random.Generator, float], FloatArray]
 
 
-def _coordinates(shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+def _coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
     return y, x
 
 
 def _discs(
-    shape: tuple[int, int], centres: FloatArray, radii: FloatArray, far: float = 1e3
+    shape: IntPair, centres: FloatArray, radii: FloatArray, far: float = 1e3
 ) -> FloatArray:
     """Signed distance to the nearest of many discs, drawn in their own windows."""
     distance = np.full(shape, far)
@@ -41,9 +40,7 @@ def _discs(
     return distance
 
 
-def _grating(
-    shape: tuple[int, int], rng: np.random.Generator, pitch: float
-) -> FloatArray:
+def _grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
     """Lines of half the pitch with slightly rough edges, at any angle."""
     y, x = _coordinates(shape)
     angle = rng.uniform(0, np.pi)
@@ -53,7 +50,7 @@ def _grating(
     return np.asarray(np.abs(phase - pitch / 2) - width / 2)
 
 
-def _pits(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> FloatArray:
+def _pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
     """Tracks of pits of random run lengths, as on an optical disc."""
     y, x = _coordinates(shape)
     angle = rng.uniform(-0.3, 0.3)
@@ -82,9 +79,7 @@ def _pits(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> Flo
     return distance
 
 
-def _particles(
-    shape: tuple[int, int], rng: np.random.Generator, pitch: float
-) -> FloatArray:
+def _particles(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
     """Packed round particles of a chosen spread of sizes."""
     count = int(shape[0] * shape[1] / pitch**2 * rng.uniform(0.5, 1.3)) + 1
     centres = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
@@ -98,9 +93,7 @@ def _particles(
     return _discs(shape, centres, radii)
 
 
-def _circuit(
-    shape: tuple[int, int], rng: np.random.Generator, pitch: float
-) -> FloatArray:
+def _circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
     """Manhattan wires on a routing grid, with vias."""
     grid = tuple(int(np.ceil(n / pitch)) + 1 for n in shape)
     distance = np.full(shape, pitch)
@@ -123,9 +116,7 @@ def _circuit(
     return np.asarray(np.maximum(distance, -holes))
 
 
-def _fracture(
-    shape: tuple[int, int], rng: np.random.Generator, pitch: float
-) -> FloatArray:
+def _fracture(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
     """Facets of a broken surface: distance to the nearest cell border."""
     count = max(4, int(shape[0] * shape[1] / pitch**2))
     seeds = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
@@ -162,12 +153,8 @@ def _shade(distance: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def draw(
-    kind: Phantom,
-    shape: tuple[int, int],
-    *,
-    seed: int = 0,
-    pitch_px: float | None = None,
-) -> NDArray[np.float32]:
+    kind: Phantom, shape: IntPair, *, seed: int = 0, pitch_px: float | None = None
+) -> Float32Array:
     """Draw a sample as a sharp SEM image (Y, X) of grey values in [0, 1].
 
     `pitch_px` is the size of the repeating feature; between 6 and 48 px when not given.

@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage, signal
 
-from napari_semsr.core import NO_BLUR, NO_NOISE, FloatArray, Options
+from napari_semsr.core import (
+    NO_BLUR,
+    NO_NOISE,
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Options,
+)
 from napari_semsr.simulation.degrade import (
     convolved,
     disk_kernel,
@@ -45,29 +53,27 @@ class FaultRanges(Options):
     # share of blurs that are a round Gaussian; the others are astigmatic, a defocus, a
     # drift, or several one after the other
     round: float = Field(default=0.2, ge=0, le=1)
-    sigma_px: tuple[float, float] = (0.2, 2.6)  # of a blur that is Gaussian
+    sigma_px: FloatPair = (0.2, 2.6)  # of a blur that is Gaussian
     motion_px: float = Field(default=13.0, ge=0)  # largest length of a drift
     defocus_px: float = Field(default=6.0, ge=0)  # largest radius
-    noise: tuple[float, float] = (0.004, 0.27)  # over the range, drawn log-uniformly
-    beta: tuple[float, float] = (0.1, 3.0)  # extinction of a veil
+    noise: FloatPair = (0.004, 0.27)  # over the range, drawn log-uniformly
+    beta: FloatPair = (0.1, 3.0)  # extinction of a veil
     # its correlation length, drawn log-uniformly
-    veil_px: tuple[float, float] = (12.0, 500.0)
+    veil_px: FloatPair = (12.0, 500.0)
 
 
 @dataclass(frozen=True, slots=True)
 class FaultyScene:
     """A degraded scene, all (Y, X), on the scale of the degraded percentiles."""
 
-    low: NDArray[np.float32]  # Degraded image
-    noiseless: NDArray[np.float32]  # The same before noise, without its veil
-    high: NDArray[np.float32]  # Clear image, dimmed by the mean veil
-    log_gain: NDArray[
-        np.float32
-    ]  # Log of the gain about `airlight` that lifts the veil
+    low: Float32Array  # Degraded image
+    noiseless: Float32Array  # The same before noise, without its veil
+    high: Float32Array  # Clear image, dimmed by the mean veil
+    log_gain: Float32Array  # Log of the gain about `airlight` that lifts the veil
     airlight: float  # Grey level that the veil drew to; the image's mean without one
-    faults: NDArray[np.float32]  # (9,) In the order of `FAULTS`; NaN where not known
+    faults: Float32Array  # (9,) In the order of `FAULTS`; NaN where not known
     # (K, K) What the microscope makes of a point; None where that is not known
-    spread: NDArray[np.float32] | None = None
+    spread: Float32Array | None = None
 
 
 # What a network may know: of a blur `blur_rows` to `flatness`, of noise `shot` to
@@ -179,7 +185,7 @@ def _likeness(noise: FloatArray, axis: int) -> float:
 
 
 def _drawn_veil(
-    shape: tuple[int, int], mean: float, ranges: FaultRanges, rng: np.random.Generator
+    shape: IntPair, mean: float, ranges: FaultRanges, rng: np.random.Generator
 ) -> tuple[FloatArray, float]:
     """Draw transmission and airlight: the mean grey, black, white, or any other."""
     low, high = np.sort(rng.uniform(*ranges.beta, size=2))
@@ -257,7 +263,7 @@ def random_faults(
     span *= rng.uniform(0.88, 1.1)
     bottom += span * rng.normal(0, 0.03)
 
-    def placed(image: FloatArray) -> NDArray[np.float32]:
+    def placed(image: FloatArray) -> Float32Array:
         return np.asarray((image - bottom) / span, dtype=np.float32)
 
     return FaultyScene(

@@ -26,11 +26,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationInfo, field_validator
 from scipy import ndimage, spatial, special
 
-from napari_semsr.core import Float32Array, OptionError, Options
+from napari_semsr.core import BoolArray, Float32Array, FloatPair, OptionError, Options
 from napari_semsr.simulation.canvas import FWHM, Canvas
 from napari_semsr.simulation.sem import drift, expose
 from napari_semsr.simulation.specimen import setting
@@ -83,12 +82,12 @@ class Islands:
 class _Near:
     """Sites near the centre of every block, ``B`` blocks."""
 
-    place: NDArray[np.float32]  # (2, NEAR, B, 1)
-    weight: NDArray[np.float32]  # (NEAR, B, 1)
-    grain: NDArray[np.float32]
-    scale: NDArray[np.float32]  # (NEAR, NEAR, B, 1), power difference to distance
-    half_gap: NDArray[np.float32]
-    empty: NDArray[np.bool_]
+    place: Float32Array  # (2, NEAR, B, 1)
+    weight: Float32Array  # (NEAR, B, 1)
+    grain: Float32Array
+    scale: Float32Array  # (NEAR, NEAR, B, 1), power difference to distance
+    half_gap: Float32Array
+    empty: BoolArray
 
 
 def draw_islands(
@@ -241,21 +240,19 @@ class GoldPair:
     """One field at two magnifications."""
 
     # (S, S) Coarse image; its percentiles 0.1 and 99.9 are 0 and 1
-    low: NDArray[np.float32]
+    low: Float32Array
     # (2 S, 2 S) Fine image on the same grey scale. Pixel ``(i, j)`` of `low` covers
     # rows ``2 i, 2 i + 1`` and columns ``2 j, 2 j + 1``
-    high: NDArray[np.float32]
+    high: Float32Array
 
 
 class GoldOptions(Options):
     """Sample, probe and dose; a range is drawn from anew for each field."""
 
-    pitch_nm: tuple[float, float] = setting(
+    pitch_nm: FloatPair = setting(
         (115.0, 270.0), "mean distance of neighbouring islands"
     )
-    size_spread: tuple[float, float] = setting(
-        (0.3, 1.0), "spread of the islands' sizes"
-    )
+    size_spread: FloatPair = setting((0.3, 1.0), "spread of the islands' sizes")
     gap_nm: float = setting(9.4, "median width of the gaps", gt=0)
     gap_spread: float = setting(
         0.63, "deviation of the width's logarithm", ge=0, le=1.5
@@ -264,17 +261,13 @@ class GoldOptions(Options):
     missing: float = setting(0.2, "share of cells without an island", ge=0, lt=1)
     corner: float = setting(0.2, "rounding of corners, over the pitch", gt=0, le=1)
     sidewall_nm: float = setting(17.0, "width over which an island's flank falls", ge=0)
-    edges: tuple[float, float] = setting(
-        (0.2, 0.45), "brightness added at an island's edge"
-    )
+    edges: FloatPair = setting((0.2, 0.45), "brightness added at an island's edge")
     grains: float = setting(0.08, "largest darkening of a grain", ge=0, lt=1)
     fine_probe_nm: float = setting(
         8.5, "probe of the fine image, width at half maximum", ge=0
     )
-    coarse_probe_nm: tuple[float, float] = setting(
-        (8.5, 9.5), "probe of the coarse image"
-    )
-    electrons: tuple[float, float] = setting(
+    coarse_probe_nm: FloatPair = setting((8.5, 9.5), "probe of the coarse image")
+    electrons: FloatPair = setting(
         (1200.0, 2400.0), "electrons of a white pixel of the coarse image"
     )
     fine_electrons: float = setting(
@@ -287,9 +280,7 @@ class GoldOptions(Options):
 
     @field_validator("pitch_nm", "size_spread", "edges", "coarse_probe_nm", "electrons")
     @classmethod
-    def _ordered(
-        cls, value: tuple[float, float], info: ValidationInfo
-    ) -> tuple[float, float]:
+    def _ordered(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
         """Keep ranges in order and within what can be drawn."""
         least = _LEAST[info.field_name or ""]
         if not least <= value[0] <= value[1]:

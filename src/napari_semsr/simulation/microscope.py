@@ -22,6 +22,7 @@ from scipy import ndimage
 from napari_semsr.core import (
     MOST_DISTORTION,
     Float32Array,
+    FloatArray,
     Options,
     optical_cut_off_nm,
 )
@@ -267,14 +268,14 @@ def illumination_field(
     return np.asarray(light, dtype=np.float32)
 
 
-def _unit_grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _unit_grid(size: int) -> tuple[FloatArray, FloatArray]:
     """Coordinates from the centre over half the side, as an open grid."""
     line = np.linspace(-1, 1, size) * (size - 1) / size
     line = np.asarray(line, dtype=np.float64)
     return line[:, None], line[None, :]
 
 
-def _specks(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _specks(count: int, size: int, rng: np.random.Generator) -> FloatArray:
     """Transmission of out-of-focus specks on the optics."""
     y, x = _unit_grid(size)
     through = np.ones((size, size))
@@ -291,7 +292,7 @@ def _specks(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float
 
 def expected_counts(
     light: NDArray[np.floating], options: MicroscopeOptions
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Mean counts of a pixel: offset and light, neither noise nor rounding."""
     return options.offset + options.full_scale * np.asarray(light, np.float64)
 

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, special
 
-from napari_semsr.core import Float32Array
+from napari_semsr.core import Float32Array, FloatArray, FloatPair
 from napari_semsr.simulation.canvas import FWHM, blur_shares
 from napari_semsr.simulation.microscope import MicroscopeOptions
 
@@ -127,7 +127,7 @@ def field_of_light(
 
 def _levels(
     off: NDArray[np.floating], options: MicroscopeOptions
-) -> tuple[NDArray[np.float64], float]:
+) -> tuple[FloatArray, float]:
     """Distances from the focus at which a surface is looked at, and their step."""
     low, high = float(off.min()), float(off.max())
     rim = abs(float(_defocus(np.ones(1), options)[0])) * (high - low)
@@ -139,7 +139,7 @@ def _levels(
 
 def _zones(
     options: MicroscopeOptions, place: Place | None
-) -> Iterator[tuple[Float32Array | None, float, tuple[float, float]]]:
+) -> Iterator[tuple[Float32Array | None, float, FloatPair]]:
     """Share a field out among zones: cover, waves of spherical aberration, of coma."""
     worst = abs(options.spherical_waves) / 4 + abs(options.coma_waves) / 3
     if place is None or not options.is_aberrated:
@@ -166,7 +166,7 @@ def _zones(
 
 def _aberrations(
     options: MicroscopeOptions, y: float, x: float
-) -> tuple[float, tuple[float, float]]:
+) -> tuple[float, FloatPair]:
     """Waves of spherical aberration, and of coma along y and x, at a place."""
     coma = options.coma_waves
     return options.spherical_waves * (y * y + x * x), (coma * y, coma * x)
@@ -205,7 +205,7 @@ def _defocus(square: NDArray[Any], options: MicroscopeOptions) -> NDArray[Any]:
 
 
 def _aberration(
-    y: NDArray[Any], x: NDArray[Any], spherical: float, coma: tuple[float, float]
+    y: NDArray[Any], x: NDArray[Any], spherical: float, coma: FloatPair
 ) -> NDArray[Any]:
     """Phase in the pupil by aberrations."""
     square = y * y + x * x
@@ -217,8 +217,8 @@ def _aberration(
 
 def _interfering(
     waves: Complex,
-    bands: list[NDArray[np.float64]],
-    depth: tuple[float, float],
+    bands: list[FloatArray],
+    depth: FloatPair,
     errors: list[Any],
     options: MicroscopeOptions,
 ) -> Complex:
@@ -255,7 +255,7 @@ def _interfering(
     return np.asarray(fft.fft2(total / len(points), norm="forward"))
 
 
-def source_points(coherence_factor: float) -> NDArray[np.float64]:
+def source_points(coherence_factor: float) -> FloatArray:
     """Points (y, x) of a source over the pupil's rim, of equal light."""
     rings = int(np.ceil(_RINGS * coherence_factor))
     count = 1 + 3 * rings * (rings + 1)
@@ -274,9 +274,9 @@ def source_points(coherence_factor: float) -> NDArray[np.float64]:
 
 def transfer(
     options: MicroscopeOptions,
-    depths: list[tuple[float, float]],
+    depths: list[FloatPair],
     spherical: float = 0.0,
-    coma: tuple[float, float] = (0.0, 0.0),
+    coma: FloatPair = (0.0, 0.0),
 ) -> Complex:
     """Transfer of incoherent light; `depths`: nm from the focus, and share."""
     size = int(fft.next_fast_len(4 * _FINE + 8))
@@ -314,7 +314,7 @@ def _transferred(fine: Complex, y: NDArray[Any], x: NDArray[Any]) -> Complex:
     return np.asarray(found, np.complex64)
 
 
-def _ideal(y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
+def _ideal(y: NDArray[Any], x: NDArray[Any]) -> FloatArray:
     """Transfer of incoherent light by a pupil without errors."""
     v = np.minimum(np.hypot(y, x) / 2, 1)
     return np.asarray(2 / np.pi * (np.arccos(v) - v * np.sqrt(1 - v * v)))
@@ -322,8 +322,8 @@ def _ideal(y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
 
 def _filtered(
     waves: Complex,
-    bands: list[NDArray[np.float64]],
-    levels: NDArray[np.float64],
+    bands: list[FloatArray],
+    levels: FloatArray,
     errors: list[Any],
     options: MicroscopeOptions,
 ) -> Complex:
@@ -339,7 +339,7 @@ def _filtered(
 
 def point_spread(
     options: MicroscopeOptions,
-    depths: list[tuple[float, float]],
+    depths: list[FloatPair],
     pixel_nm: float,
     side: int,
     *,
@@ -412,7 +412,7 @@ def _blurred(light: Float32Array, sigma: Float32Array, less: float) -> Float32Ar
 
 def half_light_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Radius that holds half of a point's light, at distances from the focus in nm."""
     off = np.abs(np.asarray(off_nm, np.float64))
     if options.optics == "gaussian":
@@ -434,7 +434,7 @@ def focus_depth_nm(options: MicroscopeOptions) -> float:
     return float(np.interp(np.sqrt(2) * radii[0], radii, table))
 
 
-def _radii(options: MicroscopeOptions, off_nm: NDArray[np.float64]) -> NDArray[Any]:
+def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> NDArray[Any]:
     """Half-light radii at distances from the focus, by rings of pupil and image."""
     rho, weights, radius, waves = _rings()
     phase = off_nm[:, None] * _defocus(rho**2, options)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from scipy import fft, ndimage
 
-from napari_semsr.core import Float32Array, OptionError, ShapeError
+from napari_semsr.core import Float32Array, FloatPair, IntPair, OptionError, ShapeError
 from napari_semsr.simulation.canvas import Canvas
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
@@ -46,13 +46,13 @@ class SsumPairOptions(SampleRanges):
     """Ranges that pairs are drawn from: sample, microscope, noise."""
 
     pixel_nm: float = setting(20.0, "pixel of the mosaic in nm", gt=0)
-    numerical_aperture: tuple[float, float] = setting(
+    numerical_aperture: FloatPair = setting(
         (1.3, 2.0), "numerical aperture of the lens"
     )
-    refractive_index: tuple[float, float] = setting(
+    refractive_index: FloatPair = setting(
         (1.9, 2.2), "refractive index of the lens, drawn where it has the aperture"
     )
-    coherence_factor: tuple[float, float] = setting(
+    coherence_factor: FloatPair = setting(
         (0.4, 1.0), "aperture of the illumination over that of the lens"
     )
     spherical_waves: float = share(
@@ -64,16 +64,14 @@ class SsumPairOptions(SampleRanges):
         "share of pictures that a Gaussian blurs in place of a lens, as of "
         "instruments that do better than theory",
     )
-    resolution_nm: tuple[float, float] = setting(
+    resolution_nm: FloatPair = setting(
         (70.0, 110.0), "width of a Gaussian in focus at half maximum"
     )
-    depth_of_field_nm: tuple[float, float] = setting(
+    depth_of_field_nm: FloatPair = setting(
         (80.0, 130.0),
         "distance from the focus at which a Gaussian is 1.41 times as wide",
     )
-    wavelength_nm: tuple[float, float] = setting(
-        (500.0, 600.0), "wavelength of the light"
-    )
+    wavelength_nm: FloatPair = setting((500.0, 600.0), "wavelength of the light")
     any_focus: float = share(
         0.5,
         "share of pictures at any focus; the others have the mean height of their "
@@ -85,10 +83,10 @@ class SsumPairOptions(SampleRanges):
     distortion_px: float = setting(
         0.0, "greatest radial displacement that stitching left in a field", ge=0, le=8
     )
-    read_noise: tuple[float, float] = setting(
+    read_noise: FloatPair = setting(
         (10.0, 10.0), "read noise in counts of 60 000, drawn log-uniformly"
     )
-    photons: tuple[float, float] = setting(
+    photons: FloatPair = setting(
         (800.0, 12000.0),
         "photons per pixel of the mosaic at full scale; infinite when 0",
     )
@@ -124,9 +122,9 @@ class RandomLook:
     bits: int = 0  # 8 or 12; 0 for no rounding
     # Where in the field of the lens the picture was taken, ``(y, x)`` over the field's
     # radius; the middle when None
-    place: tuple[float, float] | None = None
+    place: FloatPair | None = None
     # By how much the focus rises across the field, along y and x
-    focus_drift_nm: tuple[float, float] = (0.0, 0.0)
+    focus_drift_nm: FloatPair = (0.0, 0.0)
     # Displacement at a corner by radial distortion, and its centre ``(y, x)`` from the
     # middle of the field, over the field's side
     bending_px: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -272,8 +270,8 @@ class SsumPair:
     # own
     high: Float32Array
     # What 0 and 1 stand for: reflectance, and brightness of `sem_contrast`
-    low_range: tuple[float, float]
-    high_range: tuple[float, float]
+    low_range: FloatPair
+    high_range: FloatPair
     pixel_nm: float  # Pixel of `low`
     scale: int  # Pixels of `high` per pixel of `low`
     kind: str  # What the sample is
@@ -296,7 +294,7 @@ class SsumPair:
         return abs(self.defocus) <= 1
 
 
-def surface_shape(side: int) -> tuple[int, int]:
+def surface_shape(side: int) -> IntPair:
     """Give the size of the drawn sample in whose middle `side` mosaic pixels lie."""
     full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
     full += (full - side) % 2
@@ -462,7 +460,7 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
     )
 
 
-def _depths(off: NDArray[np.floating]) -> list[tuple[float, float]]:
+def _depths(off: NDArray[np.floating]) -> list[FloatPair]:
     """Give a few distances from the focus that stand for all, and their shares."""
     edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
     counts, _ = np.histogram(off, edges)
@@ -486,13 +484,13 @@ def _middle(image: NDArray[Any], side: int) -> NDArray[Any]:
     return image[first : first + side, first : first + side]
 
 
-def _unit(image: Float32Array) -> tuple[Float32Array, tuple[float, float]]:
+def _unit(image: Float32Array) -> tuple[Float32Array, FloatPair]:
     """Put an image on the scale of its own percentiles."""
     low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
     return _on_scale(image, (low, high)), (low, high)
 
 
-def _on_scale(image: Float32Array, bounds: tuple[float, float]) -> Float32Array:
+def _on_scale(image: Float32Array, bounds: FloatPair) -> Float32Array:
     """Bring two grey levels to 0 and 1."""
     span = max(bounds[1] - bounds[0], 1e-6)
     return np.asarray((image - bounds[0]) / span, dtype=np.float32)

@@ -11,9 +11,8 @@ the row that a disc stands in nor the kind of sample tells whether it is there.
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import Float32Array, FloatArray, Options
+from napari_semsr.core import Float32Array, FloatArray, FloatPair, IntPair, Options
 from napari_semsr.simulation.canvas import Canvas, Distance, box_distance
 from napari_semsr.simulation.specimen import (
     KINDS,
@@ -30,7 +29,7 @@ SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
 _HELD_OUT_SEED = 2**31
 """Samples with seeds from here on are kept from training."""
 Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
-_PITCHES: dict[Kind, tuple[float, float]] = {
+_PITCHES: dict[Kind, FloatPair] = {
     "grating": (100.0, 700.0),
     "pits": (180.0, 900.0),
     "particles": (80.0, 500.0),
@@ -52,18 +51,16 @@ class SampleRanges(Options):
     kinds: tuple[str, ...] = setting(
         SAMPLE_KINDS, "samples to draw, equally often", min_length=1
     )
-    pitch_nm: tuple[float, float] = setting(
+    pitch_nm: FloatPair = setting(
         (80.0, 1600.0), "period; narrowed to what suits each kind, drawn log-uniformly"
     )
-    relief_nm: tuple[float, float] = setting(
+    relief_nm: FloatPair = setting(
         (40.0, 250.0), "height of features, drawn log-uniformly"
     )
-    sidewall_nm: tuple[float, float] = setting(
-        (8.0, 18.0), "width over which edges fall"
-    )
-    disorder: tuple[float, float] = setting((0.0, 0.5), "unrest of edges and places")
-    angle_deg: tuple[float, float] = setting((0.0, 180.0), "turn")
-    shape_nm: tuple[float, float] = setting((45.0, 350.0), "width of strewn shapes")
+    sidewall_nm: FloatPair = setting((8.0, 18.0), "width over which edges fall")
+    disorder: FloatPair = setting((0.0, 0.5), "unrest of edges and places")
+    angle_deg: FloatPair = setting((0.0, 180.0), "turn")
+    shape_nm: FloatPair = setting((45.0, 350.0), "width of strewn shapes")
     joined: float = share(0.35, "share of fields where two samples meet")
     strewn: float = share(0.2, "share of samples with shapes on them")
     turned_over: float = share(0.0, "share with heights upside down")
@@ -78,7 +75,7 @@ class SampleRanges(Options):
 
 
 def random_surface(
-    shape: tuple[int, int],
+    shape: IntPair,
     *,
     pixel_nm: float,
     rng: np.random.Generator,
@@ -221,7 +218,7 @@ def _raise(
     height: Float32Array,
     material: Float32Array,
     form: tuple[Distance, float],
-    centre_nm: NDArray[np.float64],
+    centre_nm: FloatArray,
     top_nm: float,
 ) -> None:
     """Raise one shape above the ground about it, in place."""
@@ -293,7 +290,7 @@ def _bar(width: float, turn: float, rng: np.random.Generator) -> tuple[Distance,
     return _turned_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
 
 
-def _turned_box(half: tuple[float, float], turn: float) -> tuple[Distance, float]:
+def _turned_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
     """Make a turned rectangle of two half sides."""
     cos, sin = np.cos(turn), np.sin(turn)
 
@@ -342,6 +339,6 @@ def _slope(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
     return np.asarray((plane - low) / (high - low), dtype=np.float32)
 
 
-def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
+def _log_uniform(bounds: FloatPair, rng: np.random.Generator) -> float:
     """Draw a number whose logarithm is evenly spread."""
     return float(np.exp(rng.uniform(*np.log(bounds))))

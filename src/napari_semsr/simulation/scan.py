@@ -17,6 +17,9 @@ from scipy import ndimage
 
 from napari_semsr.core import (
     Float32Array,
+    FloatArray,
+    FloatPair,
+    IntPair,
     Job,
     OptionError,
     Progress,
@@ -63,12 +66,10 @@ _BAND = 256  # rows that are resampled at once; chosen: bounds the memory
 class Extent:
     """Area that a scan needs, in frame pixels."""
 
-    low: tuple[float, float]  # First ``(y, x)`` where a frame may have a pixel centre
-    high: tuple[float, float]  # Last one
+    low: FloatPair  # First ``(y, x)`` where a frame may have a pixel centre
+    high: FloatPair  # Last one
 
-    def fine_grid(
-        self, oversampling: int
-    ) -> tuple[tuple[int, int], tuple[float, float]]:
+    def fine_grid(self, oversampling: int) -> tuple[IntPair, FloatPair]:
         """Shape of a fine grid over the area, and the place of its first centre."""
         first = [int(np.floor(v)) for v in self.low]
         last = [int(np.ceil(v)) for v in self.high]
@@ -78,7 +79,7 @@ class Extent:
         half = 0.5 - 0.5 / oversampling
         return (shape[0], shape[1]), (first[0] - half, first[1] - half)
 
-    def image_size(self, oversampling: int, binning: float) -> tuple[int, int]:
+    def image_size(self, oversampling: int, binning: float) -> IntPair:
         """Size of the part of an image that a scan needs."""
         (rows, columns), _ = self.fine_grid(oversampling)
         share = binning / oversampling
@@ -95,18 +96,18 @@ class Scene:
     surface: Specimen | None
     oversampling: int  # Fine pixels per frame pixel, along an axis
     # Frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0)
-    origin_px: tuple[float, float]
+    origin_px: FloatPair
     fine_nm: float  # Fine pixel, or what stands for it where none is known
     fwhm_px: float  # Width of a point in focus, in frame pixels
     options: MicroscopeOptions  # Through which it is seen
     # Pixel of the source image on which frame coordinate (0, 0) lies
-    image_offset_px: tuple[float, float] | None = None
+    image_offset_px: FloatPair | None = None
 
     @classmethod
     def from_surface(
         cls,
         surface: Specimen,
-        origin_px: tuple[float, float],
+        origin_px: FloatPair,
         oversampling: int,
         options: MicroscopeOptions,
     ) -> "Scene":
@@ -132,7 +133,7 @@ class Scene:
         oversampling: int,
         binning: float,
         options: MicroscopeOptions,
-        frame_nm: tuple[float, float] | None,
+        frame_nm: FloatPair | None,
     ) -> "Scene":
         """Take the middle of an image as a flat sample: grey values are reflectance."""
         if not np.all(np.isfinite(image)):
@@ -200,7 +201,7 @@ class Scene:
         )
         return replace(self, seen=seen, options=options)
 
-    def around(self, corner: NDArray[np.float64], side: int) -> "Scene":
+    def around(self, corner: FloatArray, side: int) -> "Scene":
         """Look at a frame's part through the whole of the lens's field."""
         fine, options = self.oversampling, self.options
         spare = 2 * self.fwhm_px + 2 + abs(options.distortion) * side
@@ -236,11 +237,8 @@ class Scene:
         return np.asarray(filtered)
 
     def sample(
-        self,
-        coefficients: Float32Array,
-        y: NDArray[np.float64],
-        x: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
+        self, coefficients: Float32Array, y: FloatArray, x: FloatArray
+    ) -> FloatArray:
         """Evaluate the scene anywhere; `coefficients` (Y, X)."""
         where = [
             (at - first) * self.oversampling
@@ -268,9 +266,7 @@ def _as_reflectance(image: NDArray[Any]) -> Float32Array:
     return np.asarray(bottom + (top - bottom) * unit, dtype=np.float32)
 
 
-def _resampled(
-    image: Float32Array, shape: tuple[int, int], factor: float
-) -> Float32Array:
+def _resampled(image: Float32Array, shape: IntPair, factor: float) -> Float32Array:
     """Put an image on the fine grid; pixel areas stay where they are."""
     if factor == 1:
         return image[: shape[0], : shape[1]]
@@ -316,9 +312,7 @@ _NOISE = {Stream.NOISE, Stream.REPEAT, Stream.FOCUS, Stream.HEIGHT}  # of the ca
 class ScanOptions(MicroscopeOptions, ObjectOptions):
     """The whole of a simulated scan: sample, microscope, stage."""
 
-    frames_grid: tuple[int, int] = setting(
-        (4, 4), "rows x columns of frames, as in 4x4"
-    )
+    frames_grid: IntPair = setting((4, 4), "rows x columns of frames, as in 4x4")
     frame_px: int = setting(256, "side of a frame", ge=16, le=8192)
     overlap: float = setting(
         0.35, "share of a frame that its neighbour sees", ge=0, lt=1
@@ -352,7 +346,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         ge=0.25,
         le=64,
     )
-    pixel_size_nm: tuple[float, float] | None = setting(
+    pixel_size_nm: FloatPair | None = setting(
         None,
         "pixel of the frames in nm; follows from the magnifications for a phantom, "
         "from the file for an image",
@@ -451,10 +445,10 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
 class ScanPlan:
     """Where frames are meant to be, where they are, and how they are lit."""
 
-    nominal_px: NDArray[np.float64]  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
-    true_px: NDArray[np.float64]  # (N, 2) Where they are
+    nominal_px: FloatArray  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
+    true_px: FloatArray  # (N, 2) Where they are
     # (N,) Light of each frame; the mean of the extremes is 1
-    gains: NDArray[np.float64]
+    gains: FloatArray
     # ``"blank"`` or ``"foreign"`` for the frames that are not what they should be
     bad: dict[int, str]
 
@@ -483,15 +477,13 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     return ScanPlan(nominal, true, _gains(options, count), bad)
 
 
-def _on_stage(
-    nominal: NDArray[np.float64], options: ScanOptions
-) -> NDArray[np.float64]:
+def _on_stage(nominal: FloatArray, options: ScanOptions) -> FloatArray:
     """Where a stage of wrong scale and skew goes, errors and drift left out."""
     skewed = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
     return np.asarray(options.stage_scale * skewed)
 
 
-def _gains(options: ScanOptions, count: int) -> NDArray[np.float64]:
+def _gains(options: ScanOptions, count: int) -> FloatArray:
     """Light of the frames: slow, with a little unrest, of the stated span."""
     rng = options.rng(Stream.LIGHT)
     time = np.linspace(0, 1, count)
@@ -518,7 +510,7 @@ class HeightScan:
 
     focus_nm: float  # Height of the focal plane above the lowest surface
     frames: NDArray[np.uint16]  # (N, Y, X) Camera counts
-    shift_px: tuple[float, float]  # ``(y, x)`` by which frames lie off the scan's
+    shift_px: FloatPair  # ``(y, x)`` by which frames lie off the scan's
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,7 +520,7 @@ class Scan(ScanPlan):
     frames: NDArray[np.uint16]  # (N, Y, X) Camera counts in order of acquisition
     names: tuple[str, ...]  # Stem of each frame's file name
     flat: Float32Array  # (Y, X) Illumination of a frame, as multiplied in
-    pixel_size_nm: tuple[float, float] | None  # Frame pixel ``(y, x)``
+    pixel_size_nm: FloatPair | None  # Frame pixel ``(y, x)``
     scene: Scene  # What the frames were cut from
     options: ScanOptions  # What was asked for
 
@@ -605,7 +597,7 @@ class Scan(ScanPlan):
         """Look at the sample with another focal plane."""
         return self.scene.seen_with(self.options.replace(focus_nm=height_nm))
 
-    def _light(self, scene: Scene) -> NDArray[np.float64]:
+    def _light(self, scene: Scene) -> FloatArray:
         """Light of the middle field, at its true position and with its illumination."""
         corner = self.true_px[self.middle]
         clean = clean_frame(scene, scene.coefficients(), corner, self.options)
@@ -614,7 +606,7 @@ class Scan(ScanPlan):
 
 def _make_scene(
     source: Specimen | NDArray[Any] | None, options: ScanOptions
-) -> tuple[Scene, tuple[float, float] | None]:
+) -> tuple[Scene, FloatPair | None]:
     """Make what a scan is cut from, and say the frames' pixel; None if not known."""
     extent = options.extent()
     if isinstance(source, np.ndarray):
@@ -650,11 +642,8 @@ def _make_scene(
 
 
 def clean_frame(
-    scene: Scene,
-    coefficients: Float32Array,
-    corner: NDArray[np.float64],
-    options: ScanOptions,
-) -> NDArray[np.float64]:
+    scene: Scene, coefficients: Float32Array, corner: FloatArray, options: ScanOptions
+) -> FloatArray:
     """Cut one frame at a true corner: reflectance without illumination and noise."""
     size = options.frame_px
     if scene.options.is_aberrated:
@@ -672,7 +661,7 @@ def _light_of(
     plan: ScanPlan,
     index: int,
     options: ScanOptions,
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Reflectance that a frame sees: its own place, another, or none."""
     kind = plan.bad.get(index)
     if kind == "blank":

@@ -14,7 +14,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from napari_semsr.core import Float32Array, FloatArray, OptionError, Options
+from napari_semsr.core import (
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    OptionError,
+    Options,
+)
 from napari_semsr.simulation.canvas import Canvas, box_distance
 
 # Height in nm, and cover by the second material
@@ -152,11 +159,7 @@ def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
 
 
 def _disc(
-    canvas: Canvas,
-    onto: Float32Array,
-    centre: tuple[float, float],
-    radius: float,
-    top: float,
+    canvas: Canvas, onto: Float32Array, centre: FloatPair, radius: float, top: float
 ) -> None:
     """Raise a round plateau; where it meets another, the higher wins."""
     for box, dy, dx in canvas.around(centre, radius):
@@ -212,7 +215,7 @@ def _strewn(
     centres = rng.uniform(-pitch, [height + pitch, width + pitch], (count, 2))
     radii = 0.42 * pitch * np.clip(rng.lognormal(0, 0.22, count), 0.55, 1.6)
     cell = 2 * float(radii.max())
-    taken: dict[tuple[int, int], list[int]] = {}
+    taken: dict[IntPair, list[int]] = {}
     kept: list[int] = []
     for index, (cy, cx) in enumerate(centres):
         row, column = int(cy // cell), int(cx // cell)
@@ -236,7 +239,7 @@ def _ball(
     canvas: Canvas,
     height: Float32Array,
     material: Float32Array,
-    centre: tuple[float, float],
+    centre: FloatPair,
     radius: float,
     flatness: float,
 ) -> None:
@@ -281,7 +284,7 @@ def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     return height, metal
 
 
-def _segments(length: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _segments(length: int, rng: np.random.Generator) -> list[IntPair]:
     """Wires along one track: runs of metal between runs of nothing."""
     found, at = [], int(rng.integers(0, 6))
     while at < length:
@@ -386,7 +389,7 @@ KINDS: tuple[Kind, ...] = tuple(_DEFAULTS)
 
 def draw_object(
     kind: Kind,
-    shape: tuple[int, int],
+    shape: IntPair,
     *,
     pixel_nm: float,
     options: ObjectOptions | None = None,

@@ -16,6 +16,7 @@ from napari_semsr.core import (
     Affine,
     Bending,
     Elastic,
+    Float32Array,
     FloatArray,
     IntPair,
     OptionError,
@@ -193,7 +194,7 @@ def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bendi
 
 def _draw(
     scan: Scan,
-    contrast: NDArray[np.float32],
+    contrast: Float32Array,
     shape: IntPair,
     pixel: float,
     transform: Affine | Elastic,

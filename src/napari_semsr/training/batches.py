@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from napari_semsr.core import OptionError, WriteError
+from napari_semsr.core import Float32Array, OptionError, WriteError
 from napari_semsr.io import move
 from napari_semsr.training.patches import Patches, ScenePairs, ScenePatches, flat
 from napari_semsr.training.recipe import Recipe
@@ -60,10 +60,10 @@ class SceneCache(NamedTuple):
     low: NDArray[np.float16]  # (N, H, W)
     high: NDArray[np.float16]  # (N, H * scale, W * scale)
     noiseless: NDArray[np.float16] | None  # (N, H, W)
-    log_gain: NDArray[np.float32] | None  # (N, H / 16, W / 16)
-    airlight: NDArray[np.float32] | None  # (N,)
-    faults: NDArray[np.float32] | None  # (N, 9)
-    spread: NDArray[np.float32] | None  # (N, 49, 49)
+    log_gain: Float32Array | None  # (N, H / 16, W / 16)
+    airlight: Float32Array | None  # (N,)
+    faults: Float32Array | None  # (N, 9)
+    spread: Float32Array | None  # (N, 49, 49)
 
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:

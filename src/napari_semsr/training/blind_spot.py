@@ -20,7 +20,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import IntPair
+from napari_semsr.core import FloatArray, IntPair
 from napari_semsr.training.learner import Supervised, check_finite
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Recipe
@@ -90,7 +90,7 @@ def noise_reach(fields: list[NDArray[Any]]) -> IntPair:
     return _first_below(across - along), _first_below(along - across)
 
 
-def _blocks(field: NDArray[np.float64]) -> NDArray[np.float64]:
+def _blocks(field: FloatArray) -> FloatArray:
     """Cut a field (Y, X) into blocks (N, B, B)."""
     rows, columns = (n // _BLOCK for n in field.shape)
     whole = field[: rows * _BLOCK, : columns * _BLOCK]
@@ -101,7 +101,7 @@ def _blocks(field: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-def _alike(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
+def _alike(blocks: FloatArray) -> FloatArray:
     """Correlate noise along lines of blocks (N, Y, X), from 1 px on; the median."""
     noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
     power = np.maximum((noise**2).mean((1, 2)), 1e-12)
@@ -113,7 +113,7 @@ def _alike(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-def _first_below(excess: NDArray[np.float64]) -> int:
+def _first_below(excess: FloatArray) -> int:
     """Count the distances up to the first at which noise is no longer alike."""
     return int(np.argmin(np.append(excess >= _ALIKE, False)))
 

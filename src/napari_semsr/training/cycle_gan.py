@@ -14,12 +14,13 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from napari_semsr.core import (
+    Float32Array,
+    FloatArray,
     OptionError,
     ReadError,
     ShapeError,
@@ -55,7 +56,7 @@ _MEMORY = 0.995  # of the mean spectra
 _EMPTY = 1e-9  # power of no signal at all
 
 
-def kernel_of(options: KernelOptions) -> NDArray[np.float32]:
+def kernel_of(options: KernelOptions) -> Float32Array:
     """Make or read a kernel (N, M) with odd sides, that adds up to 1."""
     if options.file is None:
         kernel = gaussian_kernel(options.sigma_px, options.size_px)
@@ -64,7 +65,7 @@ def kernel_of(options: KernelOptions) -> NDArray[np.float32]:
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
-def _measured(path: Path) -> NDArray[np.float64]:
+def _measured(path: Path) -> FloatArray:
     """Read a point-spread function."""
     try:
         if path.suffix == ".npy":
@@ -91,7 +92,7 @@ class Blur(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, kernel: NDArray[np.float32], noise: float = 0.0) -> None:
+    def __init__(self, kernel: Float32Array, noise: float = 0.0) -> None:
         super().__init__()
         self.noise = noise
         flipped = np.ascontiguousarray(kernel[::-1, ::-1])
@@ -109,7 +110,7 @@ class LearntBlur(nn.Module):
     mean_high: Tensor
     window: Tensor
 
-    def __init__(self, start: NDArray[np.float32], noise: float, side: int) -> None:
+    def __init__(self, start: Float32Array, noise: float, side: int) -> None:
         super().__init__()
         self.noise, self.side = noise, side
         known = np.maximum(start[::-1, ::-1], _FLOOR * start.max())

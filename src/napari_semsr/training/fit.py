@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -27,6 +26,8 @@ from napari_semsr.core import (
     Cancelled,
     CheckpointError,
     DeviceMemoryError,
+    Float32Array,
+    IntPair,
     Job,
     OptionError,
     Progress,
@@ -232,7 +233,7 @@ def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
             raise OptionError(msg)
 
 
-def _takes(judge: nn.Module, shape: tuple[int, int], side: int) -> bool:
+def _takes(judge: nn.Module, shape: IntPair, side: int) -> bool:
     """Whether patches of a side pass through a network."""
     try:
         judge(torch.empty((*shape, side, side), device="meta"))
@@ -469,7 +470,7 @@ class _Enlarged(nn.Module):
 class LinearFilter(nn.Module):
     """A linear filter for each pixel of HIGH within one of LOW; (scale², T, T)."""
 
-    def __init__(self, kernels: NDArray[np.float32]) -> None:
+    def __init__(self, kernels: Float32Array) -> None:
         super().__init__()
         self.scale = round(len(kernels) ** 0.5)
         self.kernels = nn.Parameter(torch.from_numpy(kernels[:, None]))
@@ -490,7 +491,7 @@ def fit_linear(store: PairStore, scale: int) -> LinearFilter:
     wanted = int(np.clip(_PLACES // each, 1, low.shape[0]))
     numbers = np.unique(np.linspace(0, low.shape[0] - 1, wanted).round().astype(int))
 
-    def patches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def patches() -> Iterator[tuple[Float32Array, Float32Array]]:
         for number in numbers.tolist():
             seen, truth = (
                 to_unit(np.asarray(part[number]), grey)

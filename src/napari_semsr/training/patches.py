@@ -75,7 +75,7 @@ def flat(batch: Patches) -> Patches:
     return Patches(low.flatten(0, 1), high.flatten(0, 1))
 
 
-def binned(image: NDArray[np.floating], scale: int) -> NDArray[np.float32]:
+def binned(image: NDArray[np.floating], scale: int) -> Float32Array:
     """Average blocks of pixels; rows and columns that fill no block are dropped."""
     rows, columns = (n // scale for n in image.shape)
     whole = image[: rows * scale, : columns * scale]
@@ -83,7 +83,7 @@ def binned(image: NDArray[np.floating], scale: int) -> NDArray[np.float32]:
     return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
 
 
-def _unit(image: NDArray[np.floating]) -> NDArray[np.float32]:
+def _unit(image: NDArray[np.floating]) -> Float32Array:
     """Bring an image's percentiles to 0 and 1."""
     low, high = np.percentile(image, (0.1, 99.9))
     return np.asarray((image - low) / max(high - low, 1e-6), dtype=np.float32)

@@ -23,6 +23,7 @@ from napari_semsr.core import (
     NO_BLUR,
     NO_NOISE,
     Float32Array,
+    FloatArray,
     OptionError,
     ReadError,
     warn,
@@ -162,10 +163,8 @@ _LEVEL = (0.1, 0.9)
 
 
 def patchwork(
-    first: NDArray[np.floating],
-    second: NDArray[np.floating],
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
+    first: NDArray[np.floating], second: NDArray[np.floating], rng: np.random.Generator
+) -> FloatArray:
     """Lay regions of one scene over another, with a contrast and level of their own."""
     # without such scenes a network learns that low contrast always is haze
     rows, columns = first.shape

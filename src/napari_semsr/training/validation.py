@@ -18,7 +18,7 @@ from napari_semsr.analysis import (
     measure_frc,
     structural_similarity,
 )
-from napari_semsr.core import Float32Array, Micrograph, parse_pixel_size
+from napari_semsr.core import Float32Array, FloatArray, Micrograph, parse_pixel_size
 from napari_semsr.models import bicubic
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.simulation import (
@@ -47,7 +47,7 @@ class ValidationPair:
     kind: str
     low: NDArray[Any]
     high: NDArray[Any]
-    faults: NDArray[np.float32] | None = None
+    faults: Float32Array | None = None
 
 
 def _centre(image: Float32Array, side: int) -> Float32Array:
@@ -160,7 +160,7 @@ def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
     return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
 
-def _matched(image: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
+def _matched(image: NDArray[Any], truth: NDArray[Any]) -> FloatArray:
     """Bring an image as near to the truth as gain and offset can."""
     x = image.astype(float)
     gain, offset = match_affine(x, truth.astype(float))
@@ -178,8 +178,8 @@ def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
 
 @torch.inference_mode()
 def restore_field(
-    module: nn.Module, image: NDArray[Any], faults: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
+    module: nn.Module, image: NDArray[Any], faults: Float32Array | None = None
+) -> Float32Array:
     """Run a network on one small field, whole, in fp32; it may be told the faults."""
     low, high = np.percentile(image, PERCENTILES)
     span = max(float(high - low), 1e-6)

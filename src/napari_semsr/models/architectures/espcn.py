@@ -18,13 +18,14 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from napari_semsr.core import IntPair
 from napari_semsr.models.architectures.blocks import check_scale
 
 
 class ESPCN(nn.Module):
     """Three convolutions at the input's resolution, the last to all sub-pixels."""
 
-    def __init__(self, widths: tuple[int, int] = (64, 32), scale: int = 1) -> None:
+    def __init__(self, widths: IntPair = (64, 32), scale: int = 1) -> None:
         super().__init__()
         self.scale, self.stride = check_scale(scale, (1, 2, 3, 4)), 1
         first, second = widths

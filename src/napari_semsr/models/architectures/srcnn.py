@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_semsr.core import IntPair
 from napari_semsr.models.architectures.blocks import (
     bicubic,
     check_scale,
@@ -45,11 +46,7 @@ class SRCNN(nn.Module):
     """Three convolutions after cubic enlargement."""
 
     def __init__(
-        self,
-        widths: tuple[int, int] = (64, 32),
-        scale: int = 1,
-        *,
-        residual: bool = False,
+        self, widths: IntPair = (64, 32), scale: int = 1, *, residual: bool = False
     ) -> None:
         super().__init__()
         self.scale, self.stride = check_scale(scale, (1, 2, 3, 4)), 1
@@ -111,7 +108,7 @@ class AttentionSRCNN(SRCNN):
 
     def __init__(
         self,
-        widths: tuple[int, int] = (64, 32),
+        widths: IntPair = (64, 32),
         scale: int = 1,
         *,
         residual: bool = False,
