@@ -13,7 +13,7 @@ from napari_semsr.inference import enhance_array, enhance_lazy, lockstep as step
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import SampledStatistics, Strata
+from napari_semsr.inference.sampled import SampledStatistics, draw_evenly, stratified
 from napari_semsr.inference.statistics import Statistics
 from napari_semsr.io.formats import read
 from tests.enhancing import fill, store_for, tiles_of
@@ -174,14 +174,12 @@ def test_exactness_is_given_up_only_where_it_is_too_dear(make_loaded, monkeypatc
 
 def test_strata_draw_evenly(rng):
     mean = rng.random(100)
-    strata = Strata.sorted_by(mean, rng.random(100), 10)
-    assert sorted(strata.order) == list(range(100))
-    drawn = strata.draw(10, rng)
+    order = stratified(mean, rng.random(100), 10)
+    assert sorted(order) == list(range(100))
+    drawn = draw_evenly(order, 10, rng)
     assert len(set(drawn)) == 10
     assert abs(mean[drawn].mean() - mean.mean()) < 0.1
-    left = strata.without(drawn)
-    assert not set(left.order) & set(drawn)
-    assert left.draw(500, rng) == list(left.order)
+    assert draw_evenly(order, 500, rng) == order
 
 
 def test_a_tolerance_narrows_the_halo_and_says_so(make_loaded, whole, rng):

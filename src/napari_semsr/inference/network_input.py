@@ -48,8 +48,13 @@ from napari_semsr.models import (
 # Grey values: scaled by percentiles of the whole field, and back.
 
 _REACH = 4
-_EXACT_IN_FLOAT32 = 2
 _LARGEST = float(np.finfo(np.float32).max)
+
+
+def _working(dtype: np.dtype[Any]) -> type[np.floating]:
+    """Choose single precision where it holds all values, else double."""
+    exact = dtype == np.float32 or (dtype.kind != "f" and dtype.itemsize <= 2)
+    return np.float32 if exact else np.float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +71,7 @@ class Scaling:
     def normalise(self, window: NDArray[Any]) -> Float32Array:
         """Map grey values (Y, X) to the scale of the network."""
         span = self.high - self.low or 1.0
-        small = window.dtype.kind != "f" and window.dtype.itemsize <= _EXACT_IN_FLOAT32
-        narrow = small or window.dtype == np.float32
-        working = np.float32 if narrow else np.float64
+        working = _working(window.dtype)
         values = np.subtract(window, working(self.low), dtype=working)
         values /= working(span)
         return np.ascontiguousarray(values, dtype=np.float32)
@@ -208,10 +211,7 @@ class HazeMap:
 
     def lift(self, window: NDArray[Any], box: Box) -> NDArray[Any]:
         """Take the haze off a window; `window` (Y, X); gives (Y, X)."""
-        narrow = window.dtype == np.float32 or (
-            window.dtype.kind != "f" and window.dtype.itemsize <= 2
-        )
-        working = np.float32 if narrow else np.float64
+        working = _working(window.dtype)
         lifted = np.subtract(window, working(self.airlight), dtype=working)
         lifted *= self.at(box)
         lifted += working(self.airlight)

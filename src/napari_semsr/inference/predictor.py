@@ -79,11 +79,8 @@ def resolve_device(name: str) -> torch.device:
 
 def resolve_precision(name: str, device: torch.device) -> str:
     """Choose the arithmetic."""
-    if name in ("fp32", "bf16"):
-        return name
     if name != "auto":
-        msg = f"A precision must be auto, fp32 or bf16, got {name!r}."
-        raise OptionError(msg)
+        return name
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -377,7 +374,7 @@ class Predictor:
         module = loaded.module  # what looks at the whole field does so before
         if isinstance(module, InformedRestorer):
             module = module.local
-        self._source: nn.Module = _plain(module)
+        self.source: nn.Module = _plain(module)  # as it was given, on the CPU
         with _translated(self.device, "the weights"):
             module = copy.deepcopy(module).eval().requires_grad_(False)
             module = module.to(self.device)
@@ -396,7 +393,7 @@ class Predictor:
     @cached_property
     def probe(self) -> Probe:
         """Measured halo, live norms and smallest side; kept for the next start."""
-        found = probed_network(self._source).probe(self.card.stride)
+        found = probed_network(self.source).probe(self.card.stride)
         claimed = self.card.receptive_field
         if claimed and claimed != (found.halo or 0):
             _logger.warning(
@@ -413,10 +410,10 @@ class Predictor:
         exact = self.probe
         if tolerance is None or exact.halo is None:
             return exact
-        halo = probed_network(self._source).effective_halo(
+        halo = probed_network(self.source).effective_halo(
             self.card.stride, exact.halo, tolerance
         )
-        filters = getattr(self._source, "filters", None)
+        filters = getattr(self.source, "filters", None)
         if (
             filters is not None
         ):  # none before a field is known, so not in what is probed
@@ -426,12 +423,7 @@ class Predictor:
 
     def refreshes(self) -> HaloSyncPoints | None:
         """Give the places where tiles in lockstep exchange pixels."""
-        return probed_network(self._source).refreshes(self.card.stride)
-
-    @property
-    def source(self) -> nn.Module:
-        """The network as it was given, on the CPU."""
-        return self._source
+        return probed_network(self.source).refreshes(self.card.stride)
 
     @property
     def network(self) -> nn.Module:
@@ -476,7 +468,7 @@ class Predictor:
 
     def peak_bytes(self, shape: IntPair) -> int:
         """Estimate the memory that one window takes."""
-        return int(_KERNEL_SHARE * estimate_peak(self._source, shape))
+        return int(_KERNEL_SHARE * estimate_peak(self.source, shape))
 
     @cached_property
     def bytes_per_pixel(self) -> float:
@@ -486,7 +478,7 @@ class Predictor:
         shapes without numbers.
         """
         side = round_up(max(_SAMPLE, self.probe.smallest), self.card.stride)
-        need = estimate_peak(self._source, (side, side), "cpu")
+        need = estimate_peak(self.source, (side, side), "cpu")
         return _KERNEL_SHARE * need / side**2
 
     def memory_budget(self, memory_gb: float | None, *, host: bool = False) -> int:

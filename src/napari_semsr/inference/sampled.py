@@ -41,37 +41,27 @@ from napari_semsr.inference.tiles import TiledRun
 _SIDE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Strata:
-    """Tiles in the order of their local mean, then of their local spread."""
+def stratified(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
+    """Order tiles by bands of equal mean, and within a band by spread.
 
-    order: tuple[int, ...]  # Numbers of tiles; neighbours in this order are alike
+    Every second band runs backwards: neighbours in this order are alike.
+    """
+    bands = np.array_split(np.argsort(mean, kind="stable"), round(math.sqrt(draws)))
+    order: list[int] = []
+    for number, band in enumerate(bands):
+        ranked = band[np.argsort(spread[band], kind="stable")]
+        order += (ranked[::-1] if number % 2 else ranked).tolist()
+    return order
 
-    @classmethod
-    def sorted_by(cls, mean: FloatArray, spread: FloatArray, draws: int) -> "Strata":
-        """Sort tiles into bands of equal mean, and within a band by spread.
 
-        `mean`, `spread` (N,); gives every second band runs backwards, so that the order
-        has no jumps.
-        """
-        bands = np.array_split(np.argsort(mean, kind="stable"), round(math.sqrt(draws)))
-        order: list[int] = []
-        for number, band in enumerate(bands):
-            ranked = band[np.argsort(spread[band], kind="stable")]
-            order += (ranked[::-1] if number % 2 else ranked).tolist()
-        return cls(tuple(order))
-
-    def draw(self, count: int, rng: np.random.Generator) -> list[int]:
-        """Draw one tile from each of equal stretches of the order."""
-        if count >= len(self.order):
-            return list(self.order)
-        stretches = np.array_split(np.array(self.order), count)
-        return [int(rng.choice(stretch)) for stretch in stretches]
-
-    def without(self, taken: Sequence[int]) -> "Strata":
-        """Leave tiles out."""
-        gone = set(taken)
-        return Strata(tuple(tile for tile in self.order if tile not in gone))
+def draw_evenly(
+    order: Sequence[int], count: int, rng: np.random.Generator
+) -> list[int]:
+    """Draw one tile from each of equal stretches of an order."""
+    if count >= len(order):
+        return list(order)
+    stretches = np.array_split(np.array(order), count)
+    return [int(rng.choice(stretch)) for stretch in stretches]
 
 
 def _sample_plan(plan: TilePlan, halo: int) -> TilePlan:
@@ -152,23 +142,23 @@ def measure_frozen(
     trace: OpTrace,
     room: tuple[int, Path],
     *,
-    share: float = _SHARE,
     seed: int = 0,
 ) -> Generator[Progress, None, SampledStatistics]:
     """Take statistics from a sample, and estimate their error."""
     cut = _sample_plan(run.plan.tiles, predictor.probe.halo or 0)
     tiles = cut.tiles
-    count = max(_FEWEST, round(share * len(tiles)))
+    count = max(_FEWEST, round(_SHARE * len(tiles)))
     yield Progress(0, 0, "Sorting parts of the field by mean and spread")
     mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
     for number, tile in enumerate(tiles):  # each is looked at once
         core = run.plan.read(tile.core)[0]
         mean[number], spread[number] = core.mean(), core.std()
-    strata = Strata.sorted_by(mean, spread, count)
+    order = stratified(mean, spread, count)
     rng = np.random.default_rng(seed)
-    drawn = strata.draw(count, rng)
-    rest = strata.without(drawn) if len(drawn) < len(tiles) else strata
-    held = [tiles[i] for i in rest.draw(_HELD, rng)]
+    drawn = draw_evenly(order, count, rng)
+    taken = set(drawn)
+    rest = [number for number in order if number not in taken] or order
+    held = [tiles[i] for i in draw_evenly(rest, _HELD, rng)]
     sampler = _Sampler(run, predictor, trace, cut, room)
     sample = [tiles[i] for i in drawn]
     whole = yield from sampler.statistics(sample, "Statistics of a sample")

@@ -1,6 +1,7 @@
 """What a network is found to do: where it looks at all of a field, and else how far."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ from napari_semsr.core import (
 # no bounded reach, and its network is run whole.
 
 
+_SIGNATURE = inspect.signature(functional.instance_norm)
+
+
 @dataclass(frozen=True, slots=True)
 class LiveNorm:
     """One call of a norm on an image ``(B, C, H, W)``."""
@@ -42,22 +46,13 @@ def live_norm(
     """Read a torch call that normalises a plane by its own statistics, if it is one."""
     if func is not functional.instance_norm:
         return None
-    return _read(*args, **kwargs)
-
-
-def _read(
-    input: Tensor,  # noqa: A002 - torch's names
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> LiveNorm | None:
-    """Give the arguments of `torch.nn.functional.instance_norm` their names."""
-    live = use_input_stats or running_mean is None
-    return LiveNorm(input, weight, bias, eps) if live and input.dim() == 4 else None
+    bound = _SIGNATURE.bind(*args, **kwargs)
+    bound.apply_defaults()
+    told = bound.arguments
+    live = told["use_input_stats"] or told["running_mean"] is None
+    if not live or told["input"].dim() != 4:
+        return None
+    return LiveNorm(told["input"], told["weight"], told["bias"], told["eps"])
 
 
 class TorchCalls(TorchFunctionMode):
