@@ -192,7 +192,6 @@ def _once(
     found: LockstepPlan,
     target: Sink,
 ) -> Generator[list[TileResult] | Progress]:
-    """Enhance a field with tiles of one size."""
     known = target.kept(_STATISTICS)
     statistics = None if known is None else Statistics.from_json(known)
     lockstep = _lockstep(run, predictor, found, statistics, target.folder)
@@ -253,7 +252,6 @@ def _lockstep(
     statistics: Statistics | None,
     folder: Path,
 ) -> LayerSynchronous:
-    """Set tiles up."""
     return LayerSynchronous(
         predictor.network,
         found.trace,
@@ -267,7 +265,6 @@ def _lockstep(
 
 
 def _step_of(event: StepResult | FinishedTile, points: int) -> Progress:
-    """Say how far the tiles are."""
     if isinstance(event, FinishedTile):
         return Progress(0, 0, "Joining the parts of a tile")
     said = f"Layer {event.point} of {points}: tiles step together"
@@ -341,7 +338,6 @@ def _whole_or_lockstep(
 def _run_whole(
     run: TiledRun, predictor: Predictor, places: Places
 ) -> Generator[list[TileResult] | None]:
-    """Enhance a field in one pass and write it tile by tile."""
     if not places:
         return
     with LocalExecutor(run, predictor) as executor:

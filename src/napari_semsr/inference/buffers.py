@@ -177,7 +177,6 @@ def _write_all(stream: IO[bytes], place: int, data: memoryview) -> None:
 
 
 def _read_all(stream: IO[bytes], place: int, data: memoryview) -> None:
-    """Read all bytes at a place."""
     stream.seek(place)
     flat = data.cast("B")
     while len(flat):

@@ -72,7 +72,6 @@ class _Tally:
     notes: list[str] = field(default_factory=list)
 
     def take(self, piece: TileResult, plan: TilePlan) -> None:
-        """Count one tile."""
         self.clipped += piece.clipped
         rows, columns = plan.tile(*piece.index).core.shape
         self.pixels += rows * columns
@@ -277,7 +276,6 @@ def _report(
     done: tuple[int, _Tally, SampledStatistics | None],
     seconds: float,
 ) -> EnhanceReport:
-    """Say what was done."""
     plan, predictor = planned.plan, planned.predictor
     places, tally, frozen = done
     strategy, outputs, halo = plan.strategy, plan.outputs, plan.tiles.halo

@@ -189,7 +189,6 @@ class TileWorker:
         self.pieces *= 2
 
     def _assemble(self, tile: Tile) -> Float32Array:
-        """Join the pieces of one tile."""
         plan, scale = self.run.plan.tiles, self.run.plan.loaded.card.scale
         rows, columns = tile.core.scaled(scale).shape
         core = np.empty((rows, columns), dtype=np.float32)
@@ -241,7 +240,6 @@ class Executor(ABC):
         return future.result()
 
     def _watch(self, future: Any) -> None:
-        """Wait for a task."""
         self.waiting += 1
         future.add_done_callback(self._finished.put)
 

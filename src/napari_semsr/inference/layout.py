@@ -150,13 +150,11 @@ def _step(ratio: float) -> Fraction:
 
 
 def _size(y: float, x: float) -> str:
-    """Write a pixel size."""
     one, other = f"{y:.4g}", f"{x:.4g}"
     return f"{one} nm" if one == other else f"{one} x {other} nm"
 
 
 def _range(low: float, high: float) -> str:
-    """Write a range of pixel sizes."""
     return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
 
 

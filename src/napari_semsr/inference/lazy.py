@@ -55,7 +55,6 @@ class _Part:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels."""
         return self.block.dtype
 
     def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
@@ -78,12 +77,10 @@ class _Windows:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels."""
         return self.field.dtype
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of all windows together."""
         rows, columns = (
             sum(part.stop - part.start for part in parts)
             for parts in (self.rows, self.columns)

@@ -483,7 +483,6 @@ class LiveField:
         return out
 
     def _read(self, level: int, box: Box) -> NDArray[Any]:
-        """Read a coarser level."""
         step = 2**level
         rows = np.arange(box.y0, box.y1) * step // self.unit[0]
         columns = np.arange(box.x0, box.x1) * step // self.unit[1]
@@ -498,7 +497,6 @@ class LiveField:
     # -- both -------------------------------------------------------------------
 
     def _box(self, place: IntPair) -> Box:
-        """Where a tile lies in the result."""
         corner = place[0] * self.unit[0], place[1] * self.unit[1]
         return Box.of(self.unit, corner).intersection(Box.of(self.shape))
 

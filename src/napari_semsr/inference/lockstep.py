@@ -148,7 +148,6 @@ class _Segment(TorchCalls):
             self._dying.setdefault(last, []).append(root)
 
     def stand_in(self, form: _TensorSpec) -> Tensor:
-        """Make a stand-in without values."""
         made = torch.empty(form.shape, dtype=form.dtype, device="meta")
         self._stand_ins[id(made)] = made, form.root
         return made
@@ -172,7 +171,6 @@ class _Segment(TorchCalls):
         return self._versions.get(root) != _version(self.live[root])
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer one call."""
         trace, number = self._owner.trace, self._number
         if number >= len(trace.functions) or func is not trace.functions[number]:
             raise _deviation()
@@ -248,7 +246,6 @@ class _Several:
     forms: Any
 
     def rebuilt(self, stand_in: Callable[[_TensorSpec], Tensor]) -> Any:
-        """Fill the form with stand-ins."""
         return tree_map(
             lambda x: stand_in(x) if isinstance(x, _TensorSpec) else x, self.forms
         )

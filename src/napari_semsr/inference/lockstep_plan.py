@@ -124,7 +124,6 @@ class _Spreading(TorchCalls):
         self.reach = max(self.reach, self.margin(x))
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer one call."""
         place, self.count = self.count, self.count + 1
         norm = live_norm(func, args, kwargs)
         if norm is not None:
@@ -326,13 +325,11 @@ class _Watching(TorchCalls):
         return self._roots[id(x)]
 
     def use(self, value: Any, call: int) -> None:
-        """Remember that tensors are used."""
         for leaf in tree_leaves(value):
             if isinstance(leaf, Tensor) and id(leaf) in self._roots:
                 self.last_use[self._roots[id(leaf)]] = call
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record one call and let it happen."""
         number = len(self.functions)
         self.functions.append(func)
         self.use((args, kwargs), number)
@@ -351,7 +348,6 @@ class _Watching(TorchCalls):
         return result
 
     def _note_change(self, func: Any, args: tuple[Any, ...], number: int) -> None:
-        """Remember that a call works in place."""
         name = getattr(func, "__name__", "")
         within = name.endswith("_") and not name.endswith("__")
         if not within and name != "__setitem__" and not name.startswith("__i"):
@@ -375,7 +371,6 @@ class _Watching(TorchCalls):
         return False
 
     def _meet(self, x: Tensor, number: int, *, live: bool) -> None:
-        """Record a point where tiles meet."""
         ratios = {ratio_of(n, self._side, self._stride) for n in x.shape[2:]}
         root = self._roots.get(id(x))
         ratio = ratios.pop()
@@ -390,7 +385,6 @@ class _Watching(TorchCalls):
 def _watch(
     ghost: nn.Module, side: int, stride: int, points: frozenset[int]
 ) -> OpTrace | None:
-    """Record one pass over a field of one size."""
     mode = _Watching(side, stride, points)
     window = torch.zeros(1, 1, side, side, device="meta")
     mode.name(window, INPUT)
@@ -516,7 +510,6 @@ def work_of(tiles: TilePlan) -> float:
 
 
 def _area(tiles: TilePlan) -> int:
-    """Pixels of all windows."""
     return sum(math.prod(tile.window.shape) for tile in tiles)
 
 

@@ -131,7 +131,6 @@ _WEIGHTS = ("strength", "denoise", "deblur", "dehaze", "noise_percent", "blur_px
 
 
 def _check_weights(loaded: LoadedModel, options: EnhanceOptions) -> None:
-    """Refuse weights that a model cannot follow."""
     usual = EnhanceOptions()
     asked = [n for n in _WEIGHTS if getattr(options, n) != getattr(usual, n)]
     if asked and not isinstance(loaded.module, InformedRestorer):

@@ -174,7 +174,6 @@ class _LiveBytes(TorchCalls):
         self.live -= size
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Let a call happen, and count what comes of it."""
         result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
@@ -182,7 +181,6 @@ class _LiveBytes(TorchCalls):
         return result
 
     def add(self, tensor: Tensor) -> None:
-        """Count a tensor until it is gone."""
         storage = tensor.untyped_storage()
         if storage not in self._seen:
             self._seen.add(storage)
@@ -537,7 +535,6 @@ class Predictor:
     def _run(
         self, windows: Sequence[NDArray[Any]], scaling: Scaling, keep: Box | None = None
     ) -> list[Float32Array]:
-        """One pass."""
         stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
         rows, columns = stack.shape[2:]
         what = f"{len(windows)} window(s) of {rows}x{columns} px"

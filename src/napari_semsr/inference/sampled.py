@@ -190,14 +190,12 @@ class _Sampler:
     room: tuple[int, Path]
 
     def given(self, tile: Tile) -> torch.Tensor:
-        """Make what the network is given for a tile."""
         plan = self.run.plan
         return self.predictor.given(plan.read(tile.window)[0], plan.scaling)
 
     def statistics(
         self, sample: Sequence[Tile], message: str
     ) -> Generator[Progress, None, list[Any]]:
-        """Pool the statistics of some tiles."""
         lockstep = LayerSynchronous(
             self.predictor.network,
             self.trace,
@@ -214,7 +212,6 @@ class _Sampler:
         return lockstep.measured
 
     def results(self, moments: Sequence[Any], tiles: Sequence[Tile]) -> NDArray[Any]:
-        """Run tiles with given statistics."""
         fixed = on_device(moments, self.predictor.device)
         scale = self.run.plan.loaded.card.scale
         parts = []

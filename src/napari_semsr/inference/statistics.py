@@ -187,7 +187,6 @@ class FixedMoments(NormInterceptor):
         self._moments = moments
 
     def _answer(self, norm: LiveNorm) -> Tensor:
-        """Normalise by the next of the moments."""
         known = self.count < len(self._moments)
         channels = int(norm.input.shape[1])
         if not known or len(self._moments[self.count].mean) != channels:

@@ -244,7 +244,6 @@ class _LiveTarget:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels."""
         kind: np.dtype[Any] = np.dtype(self.array.dtype)
         return kind
 
@@ -326,7 +325,6 @@ Sink = ArraySink | StoreSink
 
 
 def _check_shape(found: tuple[int, ...], output: OutputPlan) -> None:
-    """Refuse a target of another shape than the result."""
     wanted = output.frame.shape
     if tuple(found) != wanted:
         msg = f"The output must have shape {wanted}, got {tuple(found)}."

@@ -261,7 +261,6 @@ class _AnySize(nn.Module):
         self.network, self.stride, self.scale = network, stride, scale
 
     def forward(self, field: Tensor) -> Tensor:
-        """Pad, run and cut; `field` (B, 1, H, W)."""
         rows, columns = field.shape[-2], field.shape[-1]
         if self.stride > 1:
             beyond = (0, -columns % self.stride, 0, -rows % self.stride)
@@ -332,7 +331,6 @@ def _traced(whole: nn.Module, card: ModelCard) -> bytes:
 
 
 def _write_card(model: Any, card: ModelCard) -> None:
-    """Say in the file what it is, for us and for people."""
     said = {
         CARD_KEY: card.model_dump_json(),
         "name": card.name,

@@ -121,7 +121,6 @@ class Probe:
 
 
 def _cpu_copy(module: nn.Module) -> nn.Module:
-    """Copy a network for probing in fp32."""
     return copy.deepcopy(module).to("cpu", torch.float32).eval()
 
 

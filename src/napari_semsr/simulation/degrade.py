@@ -461,7 +461,6 @@ def _as_paper(
 
 
 def _kind_of(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
-    """Draw one of the three kinds."""
     shares = np.array([ranges.blur, ranges.fog, ranges.hybrid], dtype=float)
     return KINDS[int(rng.choice(len(shares), p=shares / shares.sum()))]
 

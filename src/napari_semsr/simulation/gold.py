@@ -203,7 +203,6 @@ def _as_blocks(plane: Float32Array, blocks: int) -> Float32Array:
 
 
 def _as_plane(parts: Float32Array, blocks: int) -> Float32Array:
-    """Undo `_as_blocks`."""
     whole = parts.reshape(blocks, blocks, _BLOCK, _BLOCK).swapaxes(1, 2)
     return np.ascontiguousarray(whole).reshape(blocks * _BLOCK, blocks * _BLOCK)
 
@@ -281,7 +280,6 @@ class GoldOptions(Options):
     @field_validator("pitch_nm", "size_spread", "edges", "coarse_probe_nm", "electrons")
     @classmethod
     def _ordered(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
-        """Keep ranges in order and within what can be drawn."""
         least = _LEAST[info.field_name or ""]
         if not least <= value[0] <= value[1]:
             msg = f"needs two numbers in order, {least:g} or more, got {value}"

@@ -473,19 +473,16 @@ def _depths(off: NDArray[np.floating]) -> list[FloatPair]:
 
 
 def _binned(image: NDArray[Any]) -> NDArray[Any]:
-    """Average over the mosaic's pixels."""
     rows = image[::_FINE] + image[1::_FINE]
     return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, image.dtype)
 
 
 def _middle(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Leave out the margin."""
     first = (image.shape[0] - side) // 2
     return image[first : first + side, first : first + side]
 
 
 def _unit(image: Float32Array) -> tuple[Float32Array, FloatPair]:
-    """Put an image on the scale of its own percentiles."""
     low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
     return _on_scale(image, (low, high)), (low, high)
 

@@ -136,7 +136,6 @@ def _drawn(
     rng: np.random.Generator,
     first_seed: int,
 ) -> Specimen:
-    """Draw one of the kinds of `draw_object`."""
     known: Kind = next(name for name in KINDS if name == kind)
     low, high = _PITCHES[known]
     low, high = (float(np.clip(v, low, high)) for v in ranges.pitch_nm)
@@ -301,7 +300,6 @@ def _turned_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
 
 
 def _disc(width: float, _turn: float, _: np.random.Generator) -> tuple[Distance, float]:
-    """Make a disc."""
     return lambda dy, dx: np.hypot(dy, dx) - width / 2, width / 2
 
 

@@ -571,7 +571,6 @@ class Scan(ScanPlan):
             yield HeightScan(height, frames, (float(lean[0]), float(lean[1])))
 
     def _heights(self, count: int) -> list[float]:
-        """Heights of the focal plane in a series, rising."""
         if count < 2:
             msg = f"A focal series needs at least 2 steps, got {count}."
             raise OptionError(msg)
@@ -594,7 +593,6 @@ class Scan(ScanPlan):
         return acquire_sem(self.scene.surface, rng=self.options.rng(Stream.SEM))
 
     def _refocused(self, height_nm: float) -> Scene:
-        """Look at the sample with another focal plane."""
         return self.scene.seen_with(self.options.replace(focus_nm=height_nm))
 
     def _light(self, scene: Scene) -> FloatArray:

@@ -86,8 +86,6 @@ class Specimen:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """Measures of a sample."""
-
     pitch_nm: float  # Period, or typical distance of features
     relief_nm: float  # Height or depth of features
     angle: float  # Turn in radians
@@ -303,7 +301,6 @@ def _plate(
     half: FloatArray,
     top: float,
 ) -> None:
-    """Draw one rectangle of metal."""
     for box, dy, dx in canvas.around(centre, *half):
         inside = canvas.cover(box_distance(dy, dx, (half[0], half[1])))
         np.maximum(height[box], np.float32(top) * inside, out=height[box])

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 
 def _entropy(score: Tensor, target: float) -> Tensor:
-    """Cross-entropy of scores against one target."""
     return functional.binary_cross_entropy_with_logits(
         score, score.new_full((), target).expand_as(score)
     )
@@ -268,7 +267,6 @@ class PairedGan(AdversarialLearner):
             return generator_loss(kind, fake, real, factor=factor)
 
     def _seen(self, low: Tensor, image: Tensor) -> Tensor:
-        """Put what the discriminator sees together."""
         if not self.gan.conditional:
             return image
         return torch.cat((bicubic(low, self.scale), image.to(low.dtype)), dim=1)

@@ -274,7 +274,6 @@ class CachedBatches(_Batches[Scenes | Patches]):
         return torch.from_numpy(numbers).to(self.device)
 
     def _taken(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
-        """Take scenes as (S, 1, H, W) in 32 bits."""
         return scenes[self._on_device(numbers)].float()[:, None]
 
 
@@ -305,7 +304,6 @@ class MixedBatches(_Batches[Patches]):
 
 
 def _unit(scenes: Tensor) -> Tensor:
-    """Bring each scene's percentiles to 0 and 1."""
     thinned = scenes[..., ::4, ::4].flatten(1)
     shares = torch.tensor(_PERCENTILES, device=scenes.device) / 100
     low, high = torch.quantile(thinned, shares, dim=1)[:, :, None, None, None]

@@ -231,7 +231,6 @@ class Recorder(Callback):
         self._saved_s = time.monotonic()
 
     def _praise(self) -> str:
-        """Say how good the best model is."""
         measured = EXPECTED if EXPECTED in self.best else self.recipe.measure
         if measured not in self.best:
             return "not yet judged" if not self.best else "no truth to judge by"

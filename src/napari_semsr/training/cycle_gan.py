@@ -66,7 +66,6 @@ def kernel_of(options: KernelOptions) -> Float32Array:
 
 
 def _measured(path: Path) -> FloatArray:
-    """Read a point-spread function."""
     try:
         if path.suffix == ".npy":
             held = io.BytesIO(read_bytes(path, _LARGEST_FILE))
@@ -315,7 +314,6 @@ class CycleGan(AdversarialLearner):
             return made, generator(other)
 
     def _noisy(self, made: Tensor) -> Tensor:
-        """Add noise to what is passed on halfway of a round trip."""
         noise = self.gan.cycle_noise
         return made + noise * torch.randn_like(made) if noise else made
 
@@ -331,7 +329,6 @@ class CycleGan(AdversarialLearner):
         return torch.stack(parts).sum()
 
     def _terms(self, *ways: Way) -> dict[str, Tensor]:
-        """Weigh the terms of both ways round the cycle."""
         gan = self.gan
         kept = [(image, sent) for _, sent, image in ways if image is not None]
         edges = [(back, image) for back, _, image in ways if image is not None]

@@ -102,7 +102,6 @@ def check_machines(recipe: Recipe) -> None:
 
 
 def _patience_s() -> float:
-    """How long to wait for others, in seconds."""
     given = os.environ.get(_WAIT, "")
     try:
         seconds = float(given or _WAIT_S)
@@ -253,7 +252,6 @@ class Rendezvous(DDPStrategy):
 
     @property
     def _place(self) -> tuple[str, int]:
-        """Where the processes meet."""
         there = self.cluster_environment
         assert there is not None  # noqa: S101 - the trainer has given it
         return (_LOOPBACK if self._nodes == 1 else there.main_address), there.main_port

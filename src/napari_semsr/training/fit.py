@@ -192,7 +192,6 @@ def _take_over(network: nn.Module, name: str) -> None:
 
 
 def _scale_of(network: nn.Module) -> int:
-    """Output pixels of a network per input pixel."""
     return int(getattr(network, "scale", 1))
 
 
@@ -463,7 +462,6 @@ class _Enlarged(nn.Module):
         self.scale = scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Enlarge (B, 1, Y, X)."""
         return bicubic(x, self.scale)
 
 

@@ -84,7 +84,6 @@ def binned(image: NDArray[np.floating], scale: int) -> Float32Array:
 
 
 def _unit(image: NDArray[np.floating]) -> Float32Array:
-    """Bring an image's percentiles to 0 and 1."""
     low, high = np.percentile(image, (0.1, 99.9))
     return np.asarray((image - low) / max(high - low, 1e-6), dtype=np.float32)
 

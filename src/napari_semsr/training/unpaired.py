@@ -164,7 +164,6 @@ class _Rings:
 
 
 def _unit(field: FloatArray) -> FloatArray:
-    """Bring the percentiles of a field to 0 and 1."""
     low, high = np.percentile(field, PERCENTILES)
     return np.asarray((field - low) / max(float(high - low), 1e-6), dtype=float)
 

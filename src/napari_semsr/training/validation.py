@@ -51,7 +51,6 @@ class ValidationPair:
 
 
 def _centre(image: Float32Array, side: int) -> Float32Array:
-    """Cut the middle of an image, up to a side."""
     y, x = ((n - min(n, side)) // 2 for n in image.shape)
     return image[y : y + side, x : x + side]
 
@@ -234,7 +233,6 @@ class Validator:
         return self._inner(image), self._inner(moved if self.shift_px else pair.high)
 
     def _inner(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Leave out the border."""
         margin = self.margin
         if margin is None:
             margin = min(_MARGIN_PX, min(image.shape) // 8)
@@ -332,7 +330,6 @@ def moved_onto(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
 
 
 def _inner(x: Tensor) -> Tensor:
-    """Leave out the border."""
     return x[..., _BORDER:-_BORDER, _BORDER:-_BORDER]
 
 
@@ -346,7 +343,6 @@ def _moved(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def _smoothed(x: Tensor) -> Tensor:
-    """Blur images (B, 1, H, W)."""
     taps = torch.exp(-((torch.arange(-_BORDER, _BORDER + 1) / _SIGMA_PX) ** 2) / 2)
     taps = (taps / taps.sum()).to(x).expand(len(x), 1, -1)
     return _convolved(x, taps[..., None], taps[:, :, None])

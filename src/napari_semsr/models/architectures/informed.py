@@ -242,7 +242,6 @@ class _Part(NamedTuple):
         return _Part(self.map[..., y0:y1, x0:x1], box, self.step)
 
     def become(self, made: Tensor, step: int | None = None) -> "_Part":
-        """Give another map of the same part."""
         return _Part(made, self.box, step or self.step)
 
 
@@ -361,7 +360,6 @@ class InformedRestorer(nn.Module):
         self.sharpener = Sharpener(sharpener, down, up) if sharpener else None
 
     def _local(self, corrections: int) -> ThreeScale | TwoScale:
-        """Build the local part."""
         widths, down, up = self.shape
         if not self.dilations:
             return ThreeScale(widths, down, up, corrections)
