@@ -219,21 +219,22 @@ class TensorStore:
             value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
         )
         whole = value if dense else value.contiguous()
+        pages, place = None, -1
         if self.room.take(size):
             pages = _blank(size)
             flat = _as_tensor(pages, whole.dtype)
             torch.as_strided(flat, whole.shape, whole.stride()).copy_(whole)
-            self._slots[key] = _slot(whole, pages, -1)
-            return
-        if self._file is None:
-            self._file = self.room.open()
-        spare = self._free.get(size)
-        place = spare.pop() if spare else self._end
-        if place == self._end:
-            self._end += size
-        flat = torch.as_strided(whole.to("cpu"), (whole.numel(),), (1,))
-        _write_all(self._file, place, _bytes_of(flat))
-        self._slots[key] = _slot(whole, None, place)
+        else:
+            if self._file is None:
+                self._file = self.room.open()
+            spare = self._free.get(size)
+            place = spare.pop() if spare else self._end
+            if place == self._end:
+                self._end += size
+            flat = torch.as_strided(whole.to("cpu"), (whole.numel(),), (1,))
+            _write_all(self._file, place, _bytes_of(flat))
+        layout = whole.shape, whole.stride(), whole.dtype, whole.device
+        self._slots[key] = _Slot(pages, place, size, *layout)
 
     def get(self, key: Any) -> Tensor:
         """Fetch a tensor; it stays in the store."""
@@ -265,15 +266,3 @@ class TensorStore:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _slot(value: Tensor, held: Pages | None, place: int) -> _Slot:
-    return _Slot(
-        held,
-        place,
-        value.nbytes,
-        value.shape,
-        value.stride(),
-        value.dtype,
-        value.device,
-    )

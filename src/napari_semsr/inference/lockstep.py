@@ -41,12 +41,9 @@ class _TensorSpec:
     dtype: torch.dtype
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a tile is told at a point."""
-
-    window: Tensor  # (1, C, H, W) The point's tensor with a fresh halo
-    moments: Moments | None  # Of the whole field; None where only the halo is refreshed
+# What a tile is told at a point: the point's tensor (1, C, H, W) with a fresh halo, and
+# moments of the whole field; None where only the halo is refreshed
+_Answer = tuple[Tensor, Moments | None]
 
 
 class _Suspend(BaseException):
@@ -75,7 +72,7 @@ class TilePass:
         self._window = _TensorSpec(INPUT, window.shape, window.dtype)
         return self._step(window, _Segment(self, -1, None, {INPUT: window}))
 
-    def proceed(self, answer: Answer) -> Tensor:
+    def proceed(self, answer: _Answer) -> Tensor:
         """Run from the point where the tile waits to the next one, or to the end."""
         if self._window is None:
             msg = "A tile must begin before it proceeds."
@@ -83,7 +80,7 @@ class TilePass:
         point = self.trace.points[self.reached - 1]
         segment = _Segment(self, point.call, answer, {})
         if self.trace.last_use[point.root] > point.call:
-            segment.live[point.root] = answer.window
+            segment.live[point.root] = answer[0]
         return self._step(segment.stand_in(self._window), segment)
 
     def _step(self, window: Tensor, segment: "_Segment") -> Tensor:
@@ -134,7 +131,7 @@ class _Segment(TorchCalls):
         self,
         owner: TilePass,
         resumed: int,
-        answer: Answer | None,
+        answer: _Answer | None,
         live: dict[IntPair, Tensor],
     ) -> None:
         super().__init__()
@@ -200,12 +197,12 @@ class _Segment(TorchCalls):
         """Make a call; leave the pass if it is a point not yet answered."""
         owner = self._owner
         if number == self._resumed and self._answer is not None:
-            answer, norm = self._answer, live_norm(func, args, kwargs)
+            (window, moments), norm = self._answer, live_norm(func, args, kwargs)
             if norm is None:
-                return func(answer.window, *args[1:], **kwargs)
-            if answer.moments is None:
+                return func(window, *args[1:], **kwargs)
+            if moments is None:
                 raise _deviation()
-            return answer.moments.normalise(answer.window, norm)
+            return moments.normalise(window, norm)
         points = owner.trace.points
         if owner.reached < len(points) and points[owner.reached].call == number:
             norm = live_norm(func, args, kwargs)
@@ -374,7 +371,7 @@ class LayerSynchronous:
         else:
             window = walk.store.get((tile.index, "own"))
             walk.store.drop((tile.index, "own"))
-        return walk.proceed(Answer(window, moments))
+        return walk.proceed((window, moments))
 
     def _arrive(
         self,

@@ -6,7 +6,7 @@ values measured over all of it, and haze is lifted off where the model does that
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -268,15 +268,20 @@ def survey_field(
     return FieldSurvey(veil, tuple(condition), tuple(rings))
 
 
+def _corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
+    """Spread windows over a field; they begin on multiples of a pitch."""
+    starts = (
+        np.linspace(0, max(n - side, 0), _WINDOWS).astype(int) // pitch * pitch
+        for n in shape
+    )
+    return itertools.product(*(sorted(set(s.tolist())) for s in starts))
+
+
 def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Surveyed:
     """Survey windows on a grid over a field at full size; medians of what they hold."""
-    starts = [
-        np.linspace(0, max(n - _WINDOW, 0), _WINDOWS).astype(int) // BLOCK * BLOCK
-        for n in data.shape
-    ]
     found: list[Surveyed] = []
     empty: list[Surveyed] = []
-    for y, x in itertools.product(*(sorted(set(s.tolist())) for s in starts)):
+    for y, x in _corners(data.shape, _WINDOW, BLOCK):
         box = Box(y, y + _WINDOW, x, x + _WINDOW)
         statistics = _statistics(data, box, scaling, 1, module.survey.statistics)
         made = module.survey(torch.from_numpy(statistics)[None])
@@ -298,12 +303,8 @@ def field_spectrum(
     At each frequency the median over the windows, since a data bar or a place without a
     sample is no part of the image. `data` (Y, X); `haze` is lifted first.
     """
-    starts = [
-        np.linspace(0, max(n - _SPECTRUM_PX, 0), _WINDOWS).astype(int)
-        for n in data.shape
-    ]
     found = []
-    for y, x in itertools.product(*(sorted(set(s.tolist())) for s in starts)):
+    for y, x in _corners(data.shape, _SPECTRUM_PX):
         box = Box.of((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
         box = box.intersection(Box.of(tuple(data.shape)))
         window, _ = read_window(data, box, scaling.mean)

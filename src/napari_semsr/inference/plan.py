@@ -28,7 +28,12 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, ensemble_of
 from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, fit_pixels
-from napari_semsr.inference.lockstep_plan import halo_and_trace, plan_lockstep, work_of
+from napari_semsr.inference.lockstep_plan import (
+    OpTrace,
+    halo_and_trace,
+    plan_lockstep,
+    work_of,
+)
 from napari_semsr.inference.network_input import (
     FieldSurvey,
     Scaling,
@@ -247,17 +252,20 @@ def _narrower(
 
 
 def _frozen(predictor: Predictor) -> ExecutionStrategy:
-    if halo_and_trace(predictor) is None:
-        raise _no_sample(predictor)
+    _trace_of_sample(predictor)
     return ExecutionStrategy("frozen", "tiles")
 
 
-def _no_sample(predictor: Predictor) -> OptionError:
-    msg = (
-        f"Statistics of {predictor.card.name} cannot be taken from a sample, got "
-        "--norm frozen: use exact, which runs the field whole, or tile."
-    )
-    return OptionError(msg)
+def _trace_of_sample(predictor: Predictor) -> OpTrace:
+    """Give the calls by which statistics are sampled, or refuse to."""
+    known = halo_and_trace(predictor)
+    if known is None:
+        msg = (
+            f"Statistics of {predictor.card.name} cannot be taken from a sample, got "
+            "--norm frozen: use exact, which runs the field whole, or tile."
+        )
+        raise OptionError(msg)
+    return known[1]
 
 
 def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:
@@ -404,11 +412,9 @@ def frozen_statistics(
     before = target.kept(_FROZEN)
     if before is not None:
         return SampledStatistics.from_json(before)
-    known = halo_and_trace(predictor)
-    if known is None:
-        raise _no_sample(predictor)
+    trace = _trace_of_sample(predictor)
     budget = predictor.memory_budget(options.memory_gb, host=True)
     room = budget // 2, target.folder
-    found = yield from measure_frozen(run, predictor, known[1], room)
+    found = yield from measure_frozen(run, predictor, trace, room)
     target.keep(_FROZEN, found.to_json())
     return found

@@ -25,7 +25,6 @@ from napari_semsr.core import (
     Progress,
     Tile,
     TilePlan,
-    WriteError,
     plan_tiles,
     round_up,
 )
@@ -33,7 +32,12 @@ from napari_semsr.inference.buffers import Room
 from napari_semsr.inference.lockstep import LayerSynchronous, StepResult
 from napari_semsr.inference.lockstep_plan import OpTrace
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.statistics import FixedMoments, Statistics, on_device
+from napari_semsr.inference.statistics import (
+    FixedMoments,
+    Statistics,
+    on_device,
+    reading,
+)
 from napari_semsr.inference.tiles import TiledRun
 
 # Parts of a field that stand for all of it, drawn evenly over mean and spread.
@@ -112,19 +116,13 @@ class SampledStatistics:
     @classmethod
     def from_json(cls, value: Any) -> "SampledStatistics":
         """Read what `to_json` wrote."""
-        try:
+        with reading():
             return cls(
                 Statistics.from_json(value["statistics"]),
                 float(value["error"]),
                 int(value["sampled"]),
                 int(value["tiles"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            msg = (
-                "The statistics kept in the output cannot be read: use --overwrite to "
-                "start anew."
-            )
-            raise WriteError(msg) from error
 
 
 def frozen_work(plan: TilePlan, halo: int) -> float:

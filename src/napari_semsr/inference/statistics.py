@@ -1,7 +1,8 @@
 """Statistics of a field, layer by layer: pooled in float64, kept beside the output."""
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,19 @@ class Gathered:
         return pooled([found[index] for index in sorted(found)], device)
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Refuse kept statistics that are not as they were written."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        msg = (
+            "The statistics kept in the output cannot be read: use --overwrite to "
+            "start anew."
+        )
+        raise WriteError(msg) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """Moments for each live call of a pass."""
@@ -127,7 +141,7 @@ class Statistics:
     @classmethod
     def from_json(cls, value: Any) -> "Statistics":
         """Read what `to_json` wrote."""
-        try:
+        with reading():
             moments = tuple(
                 Moments(
                     float(layer["count"]),
@@ -137,12 +151,6 @@ class Statistics:
                 for layer in value["layers"]
             )
             return cls(moments, bool(value["exact"]))
-        except (KeyError, TypeError, ValueError) as error:
-            msg = (
-                "The statistics kept in the output cannot be read: use --overwrite to "
-                "start anew."
-            )
-            raise WriteError(msg) from error
 
 
 def _encoded(values: Tensor) -> str:

@@ -102,7 +102,8 @@ class OnnxGraph:
             elif node.op_type in _SPREADING:
                 node.op_type = _SPREADING[node.op_type]
             elif node.op_type == "MaxPool":
-                if any(v != 1 for a in node.attribute for v in _dilations(a)):
+                told = {a.name: a.ints for a in node.attribute}
+                if any(dilation != 1 for dilation in told.get("dilations", ())):
                     return None
                 _become(node, "AveragePool", _POOL)
                 node.output[:] = node.output[:1]
@@ -116,10 +117,6 @@ def _become(node: Any, operator: str, kept: Sequence[str]) -> None:
     del node.attribute[:]
     node.attribute.extend(left)
     node.op_type = operator
-
-
-def _dilations(attribute: Any) -> Sequence[int]:
-    return attribute.ints if attribute.name == "dilations" else ()
 
 
 def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:

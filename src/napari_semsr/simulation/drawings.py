@@ -24,11 +24,9 @@ def _coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
     return y, x
 
 
-def _discs(
-    shape: IntPair, centres: FloatArray, radii: FloatArray, far: float = 1e3
-) -> FloatArray:
+def _discs(shape: IntPair, centres: FloatArray, radii: FloatArray) -> FloatArray:
     """Signed distance to the nearest of many discs, drawn in their own windows."""
-    distance = np.full(shape, far)
+    distance = np.full(shape, 1e3)
     for (cy, cx), radius in zip(centres, radii, strict=True):
         reach = int(radius + 24)
         y0, x0 = max(0, int(cy) - reach), max(0, int(cx) - reach)

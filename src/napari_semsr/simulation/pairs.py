@@ -288,11 +288,6 @@ class SsumPair:
     # with the sample, and is within -1 to 1 in focus
     defocus: float
 
-    @property
-    def in_focus(self) -> bool:
-        """Whether the sample is in focus, in the mean over the field."""
-        return abs(self.defocus) <= 1
-
 
 def surface_shape(side: int) -> IntPair:
     """Give the size of the drawn sample in whose middle `side` mosaic pixels lie."""

@@ -12,7 +12,6 @@ Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -237,7 +236,9 @@ class PairedGan(AdversarialLearner):
         if shares is not None and seen < self.gan.calibration_steps:  # then kept
             self.term_sums += parts.detach()
             means = (self.term_sums / (seen + 1)).clamp_min(_LEAST).tolist()
-            self.weights.copy_(torch.tensor(weights_for_shares(means, shares)))
+            plain = [share / mean for mean, share in zip(means, shares, strict=True)]
+            # the first is 1
+            self.weights.copy_(torch.tensor([weight / plain[0] for weight in plain]))
         names = ("adversarial", "content", "tv")
         weighed = self.weights * parts
         self.terms = dict(zip(names, weighed.detach(), strict=True))
@@ -277,11 +278,3 @@ def total_variation(image: Tensor) -> Tensor:
     down = (image[..., 1:, :] - image[..., :-1, :]).abs().sum()
     across = (image[..., 1:] - image[..., :-1]).abs().sum()
     return (down + across) / image.shape[0]
-
-
-def weights_for_shares(
-    values: Sequence[float], shares: Sequence[float]
-) -> tuple[float, ...]:
-    """Find weights, the first 1, with which terms have given shares of a loss."""
-    plain = [share / value for share, value in zip(shares, values, strict=True)]
-    return tuple(weight / plain[0] for weight in plain)

@@ -414,56 +414,45 @@ class Recipe(Options):
         return plain
 
     @model_validator(mode="after")
-    def _has_its_measure(self) -> Self:
-        """Refuse a measure that the run would not take."""
-        if self.measure == "frc_per_px" and not self.cross_frc:
-            msg = "the measure frc_per_px needs cross_frc: true"
-            raise ValueError(msg)
-        if self.measure == "expected_gain_db" and not self.unpaired:
-            msg = "the measure expected_gain_db needs kind cycle-gan"
-            raise ValueError(msg)
-        if self.blind != (self.measure == "hidden_db"):
-            msg = "kind blind-spot and the measure hidden_db need each other"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         """Refuse options that contradict each other."""
-        if self.architecture == SAME and self.start_from is None:
-            msg = "architecture: same needs start_from, a model that has one"
-            raise ValueError(msg)
-        if self.kind == "restorer" and self.data.pairs is not None:
-            msg = (
-                "kind restorer degrades images itself; for a store of pairs give "
-                "kind: supervised"
-            )
-            raise ValueError(msg)
-        if self.shift_px > 0 and self.kind not in ("supervised", "paired-gan"):
-            msg = (
-                "shift_px is for pairs, kind supervised or paired-gan, got kind "
-                f"{self.kind}"
-            )
-            raise ValueError(msg)
-        if self.learns != "all" and self.kind != "restorer":
-            msg = f"learns: {self.learns} is for kind restorer alone, got {self.kind}"
-            raise ValueError(msg)
-        if self.whole_scenes and set(self.data.sources) not in _WHOLE_SOURCES:
-            msg = "kind restorer learns from images alone, or from superlens alone"
-            raise ValueError(msg)
-        beside = self.data.pairs is not None and self.data.bank > 0 and self.batch > 1
-        if self.data.drawn > 0 and not (beside and self.kind == "supervised"):
-            msg = (
-                "the share drawn is for kind supervised, beside pairs, with a bank and "
-                "a batch of two or more"
-            )
-            raise ValueError(msg)
-        if self.draws and self.data.patch_px > self.data.scene_px:
-            msg = (
-                f"patch_px must not exceed scene_px, got {self.data.patch_px} and "
-                f"{self.data.scene_px}"
-            )
-            raise ValueError(msg)
+        data, restores = self.data, self.kind == "restorer"
+        beside = data.pairs is not None and data.bank > 0 and self.batch > 1
+        refused = {
+            "the measure frc_per_px needs cross_frc: true": (
+                self.measure == "frc_per_px" and not self.cross_frc
+            ),
+            "the measure expected_gain_db needs kind cycle-gan": (
+                self.measure == "expected_gain_db" and not self.unpaired
+            ),
+            "kind blind-spot and the measure hidden_db need each other": (
+                self.blind != (self.measure == "hidden_db")
+            ),
+            "architecture: same needs start_from, a model that has one": (
+                self.architecture == SAME and self.start_from is None
+            ),
+            "kind restorer degrades images itself; for a store of pairs give kind: "
+            "supervised": restores and data.pairs is not None,
+            "shift_px is for pairs, kind supervised or paired-gan, got kind "
+            f"{self.kind}": (
+                self.shift_px > 0 and self.kind not in ("supervised", "paired-gan")
+            ),
+            f"learns: {self.learns} is for kind restorer alone, got {self.kind}": (
+                self.learns != "all" and not restores
+            ),
+            "kind restorer learns from images alone, or from superlens alone": (
+                restores and set(data.sources) not in _WHOLE_SOURCES
+            ),
+            "the share drawn is for kind supervised, beside pairs, with a bank and a "
+            "batch of two or more": (
+                data.drawn > 0 and not (beside and self.kind == "supervised")
+            ),
+            f"patch_px must not exceed scene_px, got {data.patch_px} and "
+            f"{data.scene_px}": self.draws and data.patch_px > data.scene_px,
+        }
+        for sentence, holds in refused.items():
+            if holds:
+                raise ValueError(sentence)
         return self
 
 

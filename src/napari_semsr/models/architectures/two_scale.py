@@ -177,15 +177,12 @@ class TwoScale(nn.Module):
         if self.told:
             planes = torch.cat([x, filtered(x, self.filters)], dim=1)
             return x + self.correct(planes).sum(1, keepdim=True)
-        base = x if self.scale == 1 else _enlarged(x, self.scale)
+        base = x
+        if self.scale > 1:  # exact under tiling, and the head learns the rest
+            base = x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
         return base + self.correct(x)
 
     def _seen_wide(self, coarse: Tensor, out: nn.Module) -> Tensor:
         """Look at a large surrounding at little cost."""
         pooled = out(self.wide(functional.avg_pool2d(coarse, 4)))
         return functional.interpolate(pooled, scale_factor=4.0, mode="bilinear")
-
-
-def _enlarged(x: Tensor, scale: int) -> Tensor:
-    """Repeat pixels: exact under tiling, and the head learns the rest."""
-    return x.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
