@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -191,10 +191,6 @@ class OutputPlan:
         """Rows and columns of a tile of the output, which is a chunk."""
         side = self.core * self.scale
         return min(side, self.frame.shape[0]), min(side, self.frame.shape[1])
-
-    def as_one_tile(self, stride: int) -> "OutputPlan":
-        """Lay out the same result in one tile, aligned to the model's stride."""
-        return replace(self, core=round_up(max(self.frame.shape) // self.scale, stride))
 
 
 def plan_output(

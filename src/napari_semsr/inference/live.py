@@ -253,20 +253,9 @@ class TileQueue:
     def __init__(self, grid: IntPair, unit: IntPair, *, whole: bool = True) -> None:
         self.unit = unit
         self._pending = np.zeros(grid, dtype=bool)
-        self._whole = whole
+        self.whole = whole  # tiles out of view are handed out too
         self._view: Box | None = None
         self._changed = threading.Condition()
-
-    @property
-    def whole(self) -> bool:
-        """Whether tiles out of view are handed out too."""
-        return self._whole
-
-    @whole.setter
-    def whole(self, value: bool) -> None:
-        with self._changed:
-            self._whole = bool(value)
-            self._changed.notify_all()
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._pending))
@@ -304,7 +293,7 @@ class TileQueue:
             return []
         outside, distance = self._rank(rows, columns)
         order = np.lexsort((distance, outside))[:count]
-        if not self._whole:
+        if not self.whole:
             order = order[outside[order] == 0]
         return [(int(rows[i]), int(columns[i])) for i in order]
 

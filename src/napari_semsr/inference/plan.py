@@ -25,6 +25,7 @@ from napari_semsr.core import (
     is_empty,
     mirrored,
     overruled,
+    round_up,
 )
 from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, ensemble_of
 from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, fit_pixels
@@ -91,7 +92,8 @@ def plan_enhance(
             predictor, options, tiles, before, scattered=scattered
         )
     if apart and (strategy.kind == "whole" or predictor.probe.halo is None):
-        output = output.as_one_tile(card.stride)
+        side = max(output.frame.shape) // output.scale
+        output = replace(output, core=round_up(side, card.stride))
         tiles, regrid = cut_field(seen, output, card, predictor.probe)
     notes = (*((output.fit.note,) if output.fit.note else ()), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)

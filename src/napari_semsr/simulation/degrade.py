@@ -199,21 +199,13 @@ def degrade_plane(
 ) -> Degraded:
     """Degrade an image as Gao et al. made their sets A, B and C [1]_.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Clear image, any real type, finite; the result is rounded and clipped to it.
-    kind : {"blur", "fog", "hybrid"}
-        Set A (Gaussian), B (Gaussian and fog) or C (Gaussian, motion, defocus, fog).
-    seed : int, default=0
-        Seed of the fog's field.
-    uniform_fog : bool, default=False
-        One ``beta`` for the whole image (the middle of the range): a mere affine
-        change of grey levels, undone by the stretch.
-    airlight : float, optional
-        Grey level ``A`` on the 0-255 scale; the image's mean when not given.
-    stretch : bool, default=True
-        Bring mean and standard deviation back to what they were before the fog.
+    Set A, ``blur``, is blurred by a Gaussian; B, ``fog``, is in fog besides; C,
+    ``hybrid``, is blurred by motion and defocus, too. The image (Y, X) is of any real
+    type, finite; the result is rounded and clipped to it. The seed is that of the fog's
+    field. Uniform fog has one ``beta``, the middle of the range: a mere affine change
+    of grey levels, undone by the stretch. The airlight is on the 0-255 scale, the
+    image's mean when not given; the stretch brings mean and deviation back to what they
+    were before the fog.
 
     References
     ----------

@@ -5,7 +5,6 @@ uninterrupted one would have seen, whatever the number of workers.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -55,28 +54,16 @@ _LEARNT = 5  # stream of chance of what is learnt from
 _SLOW_PX = 8.0  # deviation of what is too smooth for noise; chosen
 
 
-class Simulated(ABC):
-    """Pairs of a simulated instrument; the seed decides a pair with its number."""
-
-    name: str
-    pixel_nm: float
+class _Simulated:
+    """A simulated instrument; the seed decides a pair with its number."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.data, self.seed, self.scale = recipe.data, recipe.seed, scale
 
-    @abstractmethod
-    def pair(self, place: int) -> Pair:
-        """Make a pair to learn from, its percentiles at about 0 and 1."""
 
-    @abstractmethod
-    def validation(self, count: int) -> list[Pair]:
-        """Make fixed pairs that are never learnt from."""
-
-
-class Superlens(Simulated):
+class Superlens(_Simulated):
     """Superlens mosaic and electron image; a run of places shares one drawn sample."""
 
-    name = "superlens"
     pixel_nm = SsumPairOptions().pixel_nm
     _LOOKS = 4
 
@@ -127,10 +114,9 @@ class Superlens(Simulated):
         return [(p.low, p.high) for p in fields]
 
 
-class Gold(Simulated):
+class Gold(_Simulated):
     """Gold on carbon at two magnifications; half of it as tuned, half varied."""
 
-    name = "gold"
     pixel_nm = COARSE_NM
     _SCALE = 2
 
@@ -153,7 +139,10 @@ class Gold(Simulated):
         return pair.low, pair.high
 
 
-INSTRUMENTS: dict[str, type[Simulated]] = {k.name: k for k in (Superlens, Gold)}
+INSTRUMENTS: dict[str, type[Superlens] | type[Gold]] = {
+    "superlens": Superlens,
+    "gold": Gold,
+}
 
 
 _CORRELATION_PX = (15.0, 120.0)

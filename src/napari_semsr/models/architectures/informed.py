@@ -312,28 +312,15 @@ _TOLD = 64  # numbers that the nine of a condition become
 class InformedRestorer(nn.Module):
     """`SurveyNet`, and a local part that is told what it found.
 
-    Parameters
-    ----------
-    widths, down, up : sequence of int
-        As in `ThreeScale`.
-    survey_width : int
-        Channels of `SurveyNet`.
-    dilations : sequence of int
-        Where given, the local part is a `TwoScale` with these dilations, as wide as the
-        first of `widths`, and with the first of `down` blocks on either side.
-    sharpener : sequence of int
-        Where given, there is a `Sharpener` of these widths; its layers reach as far as
-        those of a `ThreeScale`, which the local part must be then.
+    `widths`, `down` and `up` are those of `ThreeScale`, `survey_width` the channels of
+    `SurveyNet`. With `dilations`, the local part is a `TwoScale` that has these, as
+    wide as the first of `widths`, and with the first of `down` blocks on either side.
 
-    Attributes
-    ----------
-    survey : SurveyNet
-        What looks at the whole field, once.
-    local : ThreeScale or TwoScale
-        What mends tiles of the dehazed field, as it is for a field that ails nothing
-        unusual; finds noise and loss by blur apart.
-    sharpener : Sharpener or None
-        What takes its place where the blur is known.
+    `survey` looks at the whole field, once. `local` mends tiles of the dehazed field,
+    as it is for a field that ails nothing unusual; it finds noise and loss by blur
+    apart. Where the blur is known, a `Sharpener` of the widths `sharpener` takes its
+    place; its layers reach as far as those of a `ThreeScale`, which the local part must
+    be then.
     """
 
     scale = 1
