@@ -12,6 +12,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -30,43 +31,37 @@ _STRIP = 256
 _BLOCK = 256
 
 
+@dataclass(slots=True)
 class Backdrop:
     """The input, drawn on the grid of the result at any level; `sources` (Y, X)."""
 
-    def __init__(
-        self,
-        sources: Sequence[NDArray[Any]],
-        shape: IntPair,
-        dtype: DTypeLike,
-        grey: FloatPair | None = None,
-    ) -> None:
-        self._sources = list(sources)
-        self._shape = shape
-        self._dtype = np.dtype(dtype)
-        self._grey = grey
+    sources: Sequence[NDArray[Any]]
+    shape: IntPair
+    dtype: np.dtype[Any]
+    grey: FloatPair | None = None
 
     def read(self, box: Box, step: int) -> NDArray[Any]:
         """Draw a region (Y, X) by taking the nearest pixels; `box`: of the level."""
-        sources = self._sources
-        fine = [item for item in sources if item.shape[0] * step >= self._shape[0]]
+        sources = self.sources
+        fine = [item for item in sources if item.shape[0] * step >= self.shape[0]]
         source = (fine or sources[:1])[-1]  # the coarsest that is as fine
-        rows = _places((box.y0, box.y1), step, source.shape[0], self._shape[0])
-        columns = _places((box.x0, box.x1), step, source.shape[1], self._shape[1])
+        rows = _places((box.y0, box.y1), step, source.shape[0], self.shape[0])
+        columns = _places((box.x0, box.x1), step, source.shape[1], self.shape[1])
         part = _pick(_pick(source, rows, 0), columns, 1)
-        if self._grey is not None:
-            low, high = self._grey
+        if self.grey is not None:
+            low, high = self.grey
             part = (part.astype(np.float32) - low) / ((high - low) or 1.0)
-        if self._dtype.kind == "f":
-            return np.array(part, dtype=self._dtype)
-        return to_dtype(part, self._dtype)[0]
+        if self.dtype.kind == "f":
+            return np.array(part, dtype=self.dtype)
+        return to_dtype(part, self.dtype)[0]
 
     def average(self) -> None:
         """Add coarser sources made of means, so that no level is noisier than it is.
 
         Until this is called coarse levels skip pixels, which needs no time.
         """
-        finest = self._sources[0]
-        if len(self._sources) > 1 or max(finest.shape) <= _STRIP:
+        finest = self.sources[0]
+        if len(self.sources) > 1 or max(finest.shape) <= _STRIP:
             return
         sources = [finest]
         while max(sources[-1].shape) > _STRIP:
@@ -74,7 +69,7 @@ class Backdrop:
             strips = range(0, fine.shape[0], _STRIP)
             parts = [halve(fine[top : top + _STRIP]) for top in strips]
             sources.append(np.concatenate(parts))
-        self._sources = sources
+        self.sources = sources
 
 
 def _places(span: IntPair, step: int, size: int, wanted: int) -> NDArray[np.intp]:
@@ -173,22 +168,16 @@ class TileCache:
             return tile
 
 
+@dataclass(eq=False)
 class LiveLevel:
-    """An array whose pixels `read` gives, of a `Box`, when they are looked at."""
+    """An array whose pixels are read when they are looked at."""
+
+    shape: IntPair
+    dtype: np.dtype[Any]
+    chunks: IntPair
+    read: Callable[[Box], NDArray[Any]]
 
     ndim = 2
-
-    def __init__(
-        self,
-        shape: IntPair,
-        dtype: np.dtype[Any],
-        chunks: IntPair,
-        read: Callable[[Box], NDArray[Any]],
-    ) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.chunks = chunks
-        self._read = read
 
     @property
     def size(self) -> int:
@@ -213,7 +202,7 @@ class LiveLevel:
         box = Box(*spans[0], *spans[1])
         if min(box.shape) < 1:
             return np.empty(box.shape, self.dtype)[tuple(rest)]
-        return self._read(box)[tuple(rest)]
+        return self.read(box)[tuple(rest)]
 
     def __array__(
         self, dtype: DTypeLike | None = None, copy: bool | None = None
@@ -495,9 +484,6 @@ class LiveField:
 
 
 def _halvings(grid: IntPair, unit: IntPair) -> int:
-    """How often a tile can be halved without its borders falling between pixels.
-
-    An axis with one tile has no border.
-    """
+    """How often a tile can be halved without its borders falling between pixels."""
     sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
     return min(((side & -side).bit_length() - 1 for side in sides), default=32)

@@ -472,11 +472,10 @@ class Regrid:
     def deliver(
         self, source: Any, core: Box, values: Float32Array, box: Box
     ) -> tuple[Float32Array, Box]:
-        """Bring what the network gave back to the field's grid.
+        """Bring what the network gave for a box back to the field's grid.
 
-        `source` (Y, X), the field, for the pixels that are missing in it; `values` (Y *
-        scale, X * scale); gives the output for the part and a pixel of the field around
-        it.
+        That is the part and a pixel of the field around it; `source` is the field, for
+        the pixels that are missing in it.
         """
         grown = self._grown(core)
         wanted = grown.scaled(self.scale)

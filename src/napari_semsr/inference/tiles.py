@@ -123,11 +123,10 @@ class EnhancePlan:
         box: Box,
         missing: BoolArray | None = None,
     ) -> tuple[Float32Array, Box]:
-        """Make a part of the output of what the network gave.
+        """Make a part of the output of what the network gave for a box.
 
-        `core`: the part, in pixels of the input; `values` (Y * scale, X * scale);
-        `box`: what it was given, in pixels of what the network sees; `missing` (Y, X),
-        where pixels of that were missing.
+        The part is in pixels of the input, `box` and `missing` in those of what the
+        network sees.
         """
         scale = self.loaded.card.scale
         if self.regrid is not None:

@@ -48,10 +48,7 @@ class _Runner:
         self._spreading: Any = None
 
     def run(self, image: Float32Array, *, spreading: bool) -> NDArray[Any]:
-        """Run one image (1, 1, H, W); errors are those of torch.
-
-        `spreading`: through the graph that lets NaN pass.
-        """
+        """Run one image (1, 1, H, W), or let NaN pass; errors are those of torch."""
         session = self._twin() if spreading else self._session
         try:
             made: NDArray[Any] = session.run(None, {self.graph.input: image})[0]

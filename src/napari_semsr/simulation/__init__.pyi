@@ -1,6 +1,7 @@
 from .degrade import (
     KINDS as KINDS,
     DegradationRanges as DegradationRanges,
+    FaultyScene as FaultyScene,
     black_and_white as black_and_white,
     blur_width_px as blur_width_px,
     degrade_plane as degrade_plane,
@@ -14,7 +15,6 @@ from .drawings import (
 )
 from .faults import (
     FaultRanges as FaultRanges,
-    FaultyScene as FaultyScene,
     random_faults as random_faults,
 )
 from .gold import (

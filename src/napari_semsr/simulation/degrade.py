@@ -23,6 +23,7 @@ from pydantic import Field
 from scipy import ndimage, signal
 
 from napari_semsr.core import (
+    FAULTS,
     Float32Array,
     FloatArray,
     FloatPair,
@@ -317,15 +318,17 @@ class DegradationRanges(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class DegradedScene:
-    """A degraded image and the truth on the same grey scale."""
+class FaultyScene:
+    """A degraded scene, all (Y, X), on the scale of the degraded percentiles."""
 
-    # (Y, X) Degraded image; its percentiles 0.1 and 99.9 are about 0 and 1
-    low: Float32Array
-    high: Float32Array  # (Y, X) Clear image, dimmed by the mean haze
-    # (Y, X) Log of the gain about `airlight` that would lift the haze; 0 without haze
-    log_gain: Float32Array
-    airlight: float  # Grey level that the haze drew to; the image's mean without haze
+    low: Float32Array  # Degraded image
+    noiseless: Float32Array  # The same before noise, without its veil
+    high: Float32Array  # Clear image, dimmed by the mean veil
+    log_gain: Float32Array  # Log of the gain about `airlight` that lifts the veil
+    airlight: float  # Grey level that the veil drew to; the image's mean without one
+    faults: Float32Array  # (9,) In the order of `FAULTS`; NaN where not known
+    # (K, K) What the microscope makes of a point; None where that is not known
+    spread: Float32Array | None = None
 
 
 def _blur_kernel(
@@ -398,7 +401,7 @@ def _noise(
 
 def random_scene(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
-) -> DegradedScene:
+) -> FaultyScene:
     """Degrade a clear image (Y, X) in [0, 1] at random; both come on one grey scale."""
     if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
         return _as_paper(clear, ranges, rng)
@@ -428,7 +431,7 @@ def random_scene(
 
 def _as_paper(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
-) -> DegradedScene:
+) -> FaultyScene:
     """Degrade as `degrade_plane` does, the truth alongside."""
     kind = _kind_of(ranges, rng)
     low = truth = clear.astype(float)
@@ -469,12 +472,15 @@ def _scene(
     log_gain: FloatArray,
     airlight: float,
     scale: FloatPair,
-) -> DegradedScene:
+) -> FaultyScene:
     """Bring both images onto the scale of the degraded one."""
     bottom, span = scale
-    return DegradedScene(
+    clear = ((truth - bottom) / span).astype(np.float32)
+    return FaultyScene(
         ((low - bottom) / span).astype(np.float32),
-        ((truth - bottom) / span).astype(np.float32),
+        clear,
+        clear,
         log_gain.astype(np.float32),
         float((airlight - bottom) / span),
+        np.full(len(FAULTS), np.nan, np.float32),
     )

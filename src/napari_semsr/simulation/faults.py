@@ -17,7 +17,6 @@ find. Every share and range here is chosen: wider than any benchmark's, equal to
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -35,6 +34,7 @@ from napari_semsr.core import (
     Options,
 )
 from napari_semsr.simulation.degrade import (
+    FaultyScene,
     convolved,
     disk_kernel,
     fog,
@@ -60,20 +60,6 @@ class FaultRanges(Options):
     beta: FloatPair = (0.1, 3.0)  # extinction of a veil
     # its correlation length, drawn log-uniformly
     veil_px: FloatPair = (12.0, 500.0)
-
-
-@dataclass(frozen=True, slots=True)
-class FaultyScene:
-    """A degraded scene, all (Y, X), on the scale of the degraded percentiles."""
-
-    low: Float32Array  # Degraded image
-    noiseless: Float32Array  # The same before noise, without its veil
-    high: Float32Array  # Clear image, dimmed by the mean veil
-    log_gain: Float32Array  # Log of the gain about `airlight` that lifts the veil
-    airlight: float  # Grey level that the veil drew to; the image's mean without one
-    faults: Float32Array  # (9,) In the order of `FAULTS`; NaN where not known
-    # (K, K) What the microscope makes of a point; None where that is not known
-    spread: Float32Array | None = None
 
 
 # What a network may know: of a blur `blur_rows` to `flatness`, of noise `shot` to

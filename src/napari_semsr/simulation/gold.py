@@ -114,10 +114,7 @@ def draw_islands(
 def _near_sites(
     blocks: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
 ) -> _Near:
-    """Strew sites, a hexagonal lattice much disturbed, and find those near each block.
-
-    They lie beyond the border too.
-    """
+    """Strew sites of a disturbed lattice, beyond the border too; find each block's."""
     pitch = packing.pitch_nm
     count = int(np.ceil(blocks * _BLOCK * pixel_nm / pitch)) + 6
     row, column = (index.ravel().astype(float) for index in np.indices((count, count)))

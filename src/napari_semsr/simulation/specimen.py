@@ -368,9 +368,7 @@ class _Default:
 
     pitch_nm: float
     relief_nm: float
-    draw: Callable[
-        [Canvas, _Sizes, np.random.Generator], tuple[Float32Array, Float32Array]
-    ]
+    draw: Callable[[Canvas, _Sizes, np.random.Generator], _Drawn]
 
 
 _DEFAULTS: dict[Kind, _Default] = {

@@ -300,11 +300,7 @@ class SceneDataset(Dataset[Scenes]):
                     break
                 image = self.clear(rng)
             return random_faults(image, recipe.faults, rng)
-        made = random_scene(self.clear(rng), recipe.degradations, rng)
-        faults = np.full(len(FAULTS), np.nan, np.float32)
-        return FaultyScene(
-            made.low, made.high, made.high, made.log_gain, made.airlight, faults
-        )
+        return random_scene(self.clear(rng), recipe.degradations, rng)
 
     def clear(self, rng: np.random.Generator) -> Float32Array:
         """Draw a clear scene, or cut it from an image, and vary it."""

@@ -94,7 +94,7 @@ def test_every_tile_is_handed_out_once(places, count):
 def test_the_backdrop_is_the_input_at_every_level(step, scale, rng):
     image = rng.integers(0, 255, (64, 48)).astype(np.uint8)
     shape = 64 * scale, 48 * scale
-    backdrop = Backdrop([image, image[::4, ::4]], shape, np.float32)
+    backdrop = Backdrop([image, image[::4, ::4]], shape, np.dtype(np.float32))
     every = slice(step // 2, None, step)
     wanted = image.repeat(scale, 0).repeat(scale, 1)[every, every]
     box = Box(1, shape[0] // step, 2, shape[1] // step)
@@ -107,7 +107,7 @@ def test_the_backdrop_is_the_input_at_every_level(step, scale, rng):
 
 def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
     image = rng.integers(50, 150, (20, 20)).astype(np.uint8)
-    backdrop = Backdrop([image], (20, 20), np.float32, (50.0, 150.0))
+    backdrop = Backdrop([image], (20, 20), np.dtype(np.float32), (50.0, 150.0))
     found = backdrop.read(Box(0, 20, 0, 20), 1)
     np.testing.assert_allclose(found, (image - 50.0) / 100, rtol=1e-6)
 
