@@ -4,7 +4,7 @@ Pairs of images are drawn whose spectral signal-to-noise is ``A exp(-k q²)`` on
 noise of variance 1; two such exposures correlate by 1/7 where it is 1/6, which fixes
 the true resolution. Run::
 
-    python benchmarks/frc_accuracy.py [--blocks 256] [--images 100] [--quick]
+    python benchmarks/frc_accuracy.py [--blocks 256] [--images 100]
     python benchmarks/frc_accuracy.py --registered 20 --thinned 20 --traps 200
     python benchmarks/frc_accuracy.py --intervals 256 [--rows FILE]
 
@@ -441,7 +441,6 @@ def main() -> int:
         __doc__,
         blocks=(256, "pairs per condition"),
         images=(100, "whole images per case"),
-        quick=(False, "a tenth of both"),
         registered=({"type": int, "metavar": "N"}, "only misregistered images, N each"),
         thinned=({"type": int, "metavar": "N"}, "only images of counts, N each"),
         traps=({"type": int, "metavar": "N"}, "only the traps, N images each"),
@@ -462,13 +461,11 @@ def main() -> int:
         if given.traps:
             good &= report_traps(512, given.traps, 99)
         return 0 if good else 1
-    part = 10 if given.quick else 1
-    blocks, images = max(4, given.blocks // part), max(4, given.images // part)
     met = [
-        report_accuracy(64, 2 * blocks, (3, 10)),
-        report_accuracy(128, blocks, (2, 8)),
-        report_accuracy(512, max(4, blocks), (2, None)),
-        report_traps(512, images, 99),
+        report_accuracy(64, 2 * given.blocks, (3, 10)),
+        report_accuracy(128, given.blocks, (2, 8)),
+        report_accuracy(512, given.blocks, (2, None)),
+        report_traps(512, given.images, 99),
     ]
     return 0 if all(met) else 1
 

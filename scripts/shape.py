@@ -1,9 +1,8 @@
 """Count the shape of the package: modules, folders, lines, circles, single importers.
 
-Run: ``python scripts/shape.py [--source FOLDER] [--json] [--before FILE]``. The sources
-are read, not imported; only the last figure runs the command once, in this process, and
-is left out with ``--no-run``. ``--json`` gives the lists behind the figures too; a file
-of it, given as ``--before``, stands beside the new figures.
+Run: ``python scripts/shape.py [--source FOLDER] [--json]``. The sources are read, not
+imported; only the last figure runs the command once, in this process, and is left out
+with ``--no-run``. ``--json`` gives the lists behind the figures too.
 
 modules
     Python files. An ``__init__.py`` that only passes names on (a docstring, imports,
@@ -27,9 +26,6 @@ one importer
     defines a value of a table of the room ``models``); a job (of ``jobs``, with a
     public function that returns a ``Job`` and that another room imports). A verb, which
     is loaded by a part of its name, is none: its panel counts as its one importer.
-public functions
-    Functions of modules without a leading underscore. A caller is another module that
-    imports the function or takes it from an imported module.
 names on faces
     Names that all faces pass on, each once a face.
 private functions, called once
@@ -111,14 +107,15 @@ class Module:
         )
 
     @cached_property
-    def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-        """Its public functions, overloads once."""
-        found = {
-            node.name: node
+    def gives_job(self) -> bool:
+        """Whether a public function says that it returns a job."""
+        return any(
+            isinstance(node, Functions)
+            and not node.name.startswith("_")
+            and node.returns is not None
+            and ast.unparse(node.returns).strip("'").startswith("Job[")
             for node in self.tree.body
-            if isinstance(node, Functions) and not node.name.startswith("_")
-        }
-        return list(found.values())
+        )
 
     def imported(self, *, typing: bool) -> dict[str, str]:
         """Local names of what it imports, with their dotted names."""
@@ -231,20 +228,6 @@ class Package:
             for name, module in self.counted.items()
         }
 
-    def callers(self) -> dict[tuple[str, str], set[str]]:
-        """Modules that use each public function from outside of its own."""
-        found: dict[tuple[str, str], set[str]] = {
-            (name, function.name): set()
-            for name, module in self.counted.items()
-            for function in module.functions
-        }
-        for name, module in self.counted.items():
-            for used in module.uses(typing=False):
-                place = self.locate(used)
-                if place in found and place[0] != name:
-                    found[place].add(name)
-        return found
-
     def entries(self, edges: dict[str, set[str]]) -> dict[str, str]:
         """Modules that are loaded by name or from outside, and why."""
         found = {name: "main" for name in self.counted if name.endswith(".__main__")}
@@ -262,7 +245,7 @@ class Package:
             others = {n for n, to in edges.items() if name in to}
             if (
                 module.room == "jobs"
-                and any(gives_job(function) for function in module.functions)
+                and module.gives_job
                 and any(self.counted[n].room != module.room for n in others)
             ):
                 found.setdefault(name, "job")
@@ -299,12 +282,6 @@ def table_values(tree: ast.Module) -> set[str]:
         for value in table.values
         if isinstance(value, ast.Name)
     }
-
-
-def gives_job(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether a function says that it returns a job."""
-    says = ast.unparse(function.returns).strip("'") if function.returns else ""
-    return says.startswith("Job[")
 
 
 def circles(edges: dict[str, set[str]]) -> list[list[str]]:
@@ -352,11 +329,6 @@ def code_lines(path: Path) -> int:
             if token.type not in blank and token.start not in docstrings:
                 lines.update(range(token.start[0], token.end[0] + 1))
     return len(lines)
-
-
-def faces_of(package: Package) -> int:
-    """Count the names that faces pass on."""
-    return sum(len(names) for names in package.faces.values())
 
 
 def private_functions(module: Module) -> tuple[int, int]:
@@ -483,8 +455,6 @@ def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
     importers = Counter(to for uses in real.values() for to in uses)
     single = sorted(name for name, count in importers.items() if count == 1)
     entries = package.entries(real)
-    callers = package.callers()
-    by_count = Counter(len(others) for others in callers.values())
     folders = Counter(
         m.path.parent for m in package.counted.values() if not m.is_package
     )
@@ -502,15 +472,11 @@ def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
         "one importer": len(left),
         "  with entries": len(single),
         "no importer, no entry": len(set(package.counted) - {*importers, *entries}),
-        "public functions": len(callers),
-        "  with one caller": by_count[1],
-        "  with one caller, %": round(100 * by_count[1] / max(len(callers), 1), 1),
-        "  with none": by_count[0],
     }
     modules = package.counted.values()
     private, once = map(sum, zip(*map(private_functions, modules), strict=True))
     figures |= {
-        "names on faces": faces_of(package),
+        "names on faces": sum(map(len, package.faces.values())),
         "private functions": private,
         "  called once, %": round(100 * once / max(private, 1), 1),
         'files with "dB"': sum(map(says_decibel, modules)),
@@ -532,12 +498,6 @@ def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
         "one importer": {name: used_by[name][0] for name in left},
         "entries": dict(sorted(entries.items())),
         "no importer, no entry": sorted(set(package.counted) - {*importers, *entries}),
-        "one caller": {
-            f"{module}.{name}": next(iter(others))
-            for (module, name), others in callers.items()
-            if len(others) == 1
-        },
-        "no caller": [f"{m}.{n}" for (m, n), others in callers.items() if not others],
     }
     return figures, lists
 
@@ -547,7 +507,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--source", type=Path, default=HERE, help="folder src")
     parser.add_argument("--json", action="store_true", help="figures and lists as JSON")
-    parser.add_argument("--before", type=Path, help="earlier output of --json")
     parser.add_argument("--no-run", action="store_true", help="run no command")
     asked = parser.parse_args()
     figures, lists = measure(asked.source)
@@ -564,10 +523,8 @@ def main() -> None:
     if asked.json:
         print(json.dumps({"figures": figures, "lists": lists}, indent=1))
         return
-    before = json.loads(asked.before.read_text())["figures"] if asked.before else {}
     for name, value in figures.items():
-        then = f"{before[name]:>10}" if name in before else " " * 10 * bool(before)
-        print(f"{name:24}{then}{value:>10}")
+        print(f"{name:24}{value:>10}")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ part be measured anew, without the others. A final judgement has a folder of its
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
-
-from superlens import Judge
 
 from napari_semsr.models import bundled
 from paper_tables.curves import read_curve
@@ -53,6 +52,7 @@ RESTORERS = ("sem-restore",)  # judged on the final images once, and not again
 # in the plan's order they lie side by side
 LENS_RUNS = RECIPES[RECIPES.index("sun") : RECIPES.index("de-haan-gold")]
 GAO_RUNS = ("gao", "blur", "kernel")
+WANGS = ("wang", "wang-attention")
 Models = dict[str, Path | str]
 _EDGES = (*EDGE_WEIGHTS, *EDGE_OPERATORS)
 _JUDGED = "final.json"
@@ -116,10 +116,6 @@ def _gao(
     return measure_sets(sets, models, say, stretched=stretch)
 
 
-def _gao_unstretched(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    return _gao(runs, extent, say, stretch=False)
-
-
 def _edge(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     """Judge weights and operators; Sobel's is that of one of the weights."""
     runs_of = {str(changed): edge_run(changed) for changed in _EDGES}
@@ -145,8 +141,21 @@ def _real_gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     return measure_real_gold(models, say, pairs=extent.real_pairs)
 
 
+def _from_first(extent: Extent) -> dict[str, int]:
+    return {"first_seed": extent.first_seed}
+
+
+def _wangs(extent: Extent) -> dict[str, int]:
+    """Say on how much Wang's tables rest."""
+    size = {"fields": extent.size_fields, "side": extent.size_side}
+    return size | _from_first(extent)
+
+
 def _of_lens(
-    measure: Callable[..., dict[str, Any]], trained: tuple[str, ...], ready: str
+    measure: Callable[..., dict[str, Any]],
+    trained: tuple[str, ...],
+    ready: str,
+    how: Callable[[Extent], dict[str, int]] = _from_first,
 ) -> Callable[[Path, Extent, Say], dict[str, Any]]:
     """Measure trained runs and a bundled model on superlens fields."""
 
@@ -154,59 +163,33 @@ def _of_lens(
         models = _with_bundled(_trained(runs, trained), (ready,))
         if not models:
             return {}
-        judges = judges_of(models, extent.fields)
-        return measure(judges, say, first_seed=extent.first_seed)
+        size = how(extent)
+        judges = judges_of(models, size.get("fields", extent.fields))
+        return measure(judges, say, **size)
 
     return part
 
 
-def _whole(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
-    if not models:
-        return {}
-    size = {"side": extent.whole_side, "first_seed": extent.first_seed}
-    return measure_whole(judges_of(models, extent.fields), say, **size)
-
-
-def _of_wang(runs: Path, extent: Extent) -> tuple[dict[str, Judge], dict[str, int]]:
-    """Give the models of Wang's tables, and how much they are judged on."""
-    own = _trained(runs, ("wang", "wang-attention"))
-    models = _with_bundled(own, ("ssum-sem",))
-    size = {"fields": extent.size_fields, "side": extent.size_side}
-    size["first_seed"] = extent.first_seed
-    return judges_of(models, extent.size_fields), size
-
-
-def _sizes(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    judges, size = _of_wang(runs, extent)
-    return measure_sizes(judges, say, **size) if judges else {}
-
-
-def _light(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    judges, size = _of_wang(runs, extent)
-    return measure_light(judges, say, **size) if judges else {}
-
-
-def _profiles(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    models = _with_bundled(_trained(runs, ("sun", "pix2pix-ssum")), ("ssum-sem",))
-    if not models:
-        return {}
-    return measure_profiles(judges_of(models, extent.fields), say)
-
-
 _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "gao": _gao,
-    "gao_unstretched": _gao_unstretched,
+    "gao_unstretched": partial(_gao, stretch=False),
     "edge": _edge,
     "gold": _gold,
     "real_gold": _real_gold,
     "superlens": _of_lens(measure_quality, LENS_RUNS, "ssum-sem"),
     "superlens_2x": _of_lens(measure_quality, (), "ssum-sem-2x"),
     "frc_maps": _of_lens(measure_maps, LENS_RUNS, "ssum-sem"),
-    "whole": _whole,
-    "sizes": _sizes,
-    "light": _light,
-    "profiles": _profiles,
+    "whole": _of_lens(
+        measure_whole,
+        LENS_RUNS,
+        "ssum-sem",
+        lambda extent: {"side": extent.whole_side, **_from_first(extent)},
+    ),
+    "sizes": _of_lens(measure_sizes, WANGS, "ssum-sem", _wangs),
+    "light": _of_lens(measure_light, WANGS, "ssum-sem", _wangs),
+    "profiles": _of_lens(
+        measure_profiles, ("sun", "pix2pix-ssum"), "ssum-sem", lambda _extent: {}
+    ),
 }
 
 
