@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from _shared import mean_and_error
+from paper_tables.markdown import number
 
 
 def print_quality(table: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -103,8 +104,3 @@ def by_distance(rows: list[dict[str, Any]], optics: str) -> str:
         line = f"| {distance} | {len(some)} | {' | '.join(told)} |"
         lines.append(line.replace("-", "\N{MINUS SIGN}"))
     return "\n".join(lines)
-
-
-def number(value: float | None, digits: int) -> str:
-    """Write a number, or a dash for none."""
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
