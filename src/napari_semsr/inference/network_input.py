@@ -48,13 +48,14 @@ from napari_semsr.models import (
 # Grey values: scaled by percentiles of the whole field, and back.
 
 _REACH = 4
+_EXACT_IN_FLOAT32 = 2
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 def _working(dtype: np.dtype[Any]) -> type[np.floating]:
     """Choose single precision where it holds all values, else double."""
-    exact = dtype == np.float32 or (dtype.kind != "f" and dtype.itemsize <= 2)
-    return np.float32 if exact else np.float64
+    small = dtype.kind != "f" and dtype.itemsize <= _EXACT_IN_FLOAT32
+    return np.float32 if small or dtype == np.float32 else np.float64
 
 
 @dataclass(frozen=True, slots=True)
