@@ -87,6 +87,8 @@ def test_devices_and_precisions_are_chosen_or_refused(monkeypatch):
     for word in ("toaster", "meta"):
         with pytest.raises(OptionError, match=f"got '{word}'"):
             resolve_device(word)
+    with pytest.raises(OptionError, match="fp32 or bf16"):
+        resolve_precision("fp8", torch.device("cpu"))
     for able, expected in ((True, "bf16"), (False, "fp32")):
         found = {"avx512_bf16": able}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)

@@ -112,3 +112,4 @@ def test_no_other_layers_are_images_or_maps(model):
     model.add_points([[1, 2]])
     model.add_image(np.zeros((4, 4)), metadata={HELPER_KEY: "someone"})
     assert image_layers(model) == []
+    assert not any(map(is_map, model.layers))

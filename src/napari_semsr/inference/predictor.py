@@ -79,8 +79,11 @@ def resolve_device(name: str) -> torch.device:
 
 def resolve_precision(name: str, device: torch.device) -> str:
     """Choose the arithmetic."""
-    if name != "auto":
+    if name in ("fp32", "bf16"):
         return name
+    if name != "auto":  # from the history of a result that is gone on with
+        msg = f"A precision must be auto, fp32 or bf16, got {name!r}."
+        raise OptionError(msg)
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

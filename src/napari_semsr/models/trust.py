@@ -52,7 +52,7 @@ class Trust(BaseModel):
 
 
 def trust_path(model: Path) -> Path:
-    """Give the place beside a model of how far it may be off, if a file is there."""
+    """Give the place beside a model of how far it may be off, file or none."""
     return model.parent / "trust" / f"{model.stem}.json"
 
 
