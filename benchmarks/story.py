@@ -174,8 +174,8 @@ class Hand:
 
     def show(self, kind: str) -> None:
         """Choose a panel of the step."""
-        titles = [item.title for item in self.steps.page.step.panels]
-        self.click(self.steps.page.kinds.buttons[titles.index(kind)])
+        page = self.steps.page
+        self.click(page.kinds.buttons[page.titles.index(kind)])
 
     def wait(self) -> None:
         """Wait until nothing runs."""

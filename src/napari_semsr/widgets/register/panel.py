@@ -180,14 +180,14 @@ class LandmarkControls(Form):
         first, second = self.counts
         pairs = min(first, second)
         said, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
-        found = self.landmarks()
-        if found is None:
-            said = f"{said}; from {_LEAST} on they are the start." if pairs else ""
-        else:
-            try:
+        try:
+            found = self.landmarks()
+            if found is not None:
                 said, off = self._fitted(found)
-            except SemsrError as error:
-                said = str(error)
+            else:
+                said = f"{said}; from {_LEAST} on they are the start." if pairs else ""
+        except SemsrError as error:
+            said = str(error)
         if first != second:
             alone = 0 if first > second else 1
             names = [image.name for image in self._of if image is not None]
