@@ -42,6 +42,8 @@ print(*(name for name in ("qtpy", "napari", "magicgui") if name in sys.modules))
         ("napari_semsr.io.napari_hooks", HEAVY),
         ("napari_semsr.cli.command", ("torch", "qtpy")),
         ("napari_semsr.jobs.enhance", ("torch", "qtpy")),
+        ("napari_semsr.jobs.measure.resolution", ("scipy.signal", "scipy.stats")),
+        ("napari_semsr.demonstration.job", ("scipy.signal", "scipy.stats")),
     ],
 )
 def test_import_loads_nothing_heavy(module, names):

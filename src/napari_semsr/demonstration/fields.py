@@ -27,7 +27,6 @@ from napari_semsr.jobs import (
     FrcMapJobOptions,
     rewrite,
 )
-from napari_semsr.simulation import gaussian_kernel
 
 EXPOSURES = "two_exposures"
 """Role of the map of local resolution that needs nothing to compare with."""
@@ -150,6 +149,8 @@ def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
     """Restore by scikit-image's unsupervised Wiener filter, told the blur's sigma."""
     # Orieux, Giovannelli, Rodet, J. Opt. Soc. Am. A 27, 1593 (2010)
     from skimage.restoration import unsupervised_wiener
+
+    from napari_semsr.simulation import gaussian_kernel  # imports scipy.signal
 
     data = np.asarray(image.array(), dtype=np.float64)
     low = float(data.min())

@@ -7,7 +7,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.signal import windows
 
 from napari_semsr.analysis.frc.rings import LINE_BAND, Geometry, RingSums
 from napari_semsr.core import (
@@ -250,14 +249,18 @@ class _Plane:
     halo: tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
+def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
+    """Sum cosines, as SciPy does, whose import is slow; its lobe has as many bins."""
+    place = 2 * np.pi * (np.arange(size) + 0.5) / size
+    order = np.arange(len(terms))
+    return np.asarray(np.cos(np.outer(place, order)) @ ((-1.0) ** order * terms))
+
+
 @lru_cache(maxsize=4)
 def _plan_lobes(shape: IntPair) -> _Plane:
     """Window, rings and the neighbourhood of a lobe."""
-    # its lobe is as many bins to each side as it has terms
     terms = _COSINES_STEEP if min(shape) >= _LARGE_PX else _COSINES_HANN
-    window = np.outer(  # at the middle of each sample
-        *(windows.general_cosine(2 * size + 1, terms)[1::2] for size in shape)
-    )
+    window = np.outer(*(_cosine_window(size, terms) for size in shape))
     rows = np.rint(np.abs(np.fft.fftfreq(shape[0])) * min(shape))
     columns = np.rint(np.abs(np.fft.fftfreq(shape[1])) * min(shape))
     index = np.rint(np.hypot(rows[:, None], columns[None, :])).astype(np.int32)
