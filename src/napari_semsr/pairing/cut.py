@@ -512,7 +512,7 @@ def _common_pixel(images: Sequence[Micrograph]) -> float | None:
     """Pixel size of images that agree in it."""
     sizes = [image.mean_pixel_size_nm for image in images]
     known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes) or not np.allclose(known, known[0], rtol=1e-3):
+    if len(known) < len(sizes) or not np.allclose(known, known[0], rtol=_SAME):
         return None
     return known[0]
 
