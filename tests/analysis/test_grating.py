@@ -144,6 +144,28 @@ def test_a_lattice_is_told_by_orders_of_which_one_is_faint():
     assert found.pixel_size_nm == pytest.approx((NM, NM), rel=2e-3)
 
 
+def edges(pitch, duty):
+    """Lines of which both edges are bright, as an electron microscope shows them."""
+    x = np.indices((320, 320), float)[1]
+    left, right = (np.abs((x - at) % pitch - pitch / 2) for at in (0, duty * pitch))
+    image = sum(np.exp(-((part - pitch / 2) ** 2) / 4) for part in (left, right))
+    return image + 0.02 * np.random.default_rng(0).normal(size=x.shape)
+
+
+@pytest.mark.parametrize("duty", [0.35, 0.46])
+def test_lines_with_bright_edges_are_not_counted_twice(duty):
+    found = measured(edges(20, duty), pitch=20)
+    assert found.pixel_size_nm == pytest.approx((NM, NM), rel=2e-3)
+
+
+@pytest.mark.parametrize("periods", [3.0, 3.7, 4.3])
+def test_few_periods_are_refused_where_a_third_order_is_sharp(periods):
+    x = np.indices((320, 320), float)[1]
+    image = 0.5 + 0.5 * np.tanh(20 * np.cos(2 * np.pi * x * periods / 320))
+    with pytest.raises(RegistrationError, match="at least 8 periods"):
+        measured(image)
+
+
 @pytest.mark.parametrize(
     ("kind", "bent"),
     [

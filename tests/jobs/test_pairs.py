@@ -239,6 +239,17 @@ def test_scans_are_aligned_in_place_and_grey_levels(pictures, cut):
     whole = napari_semsr.read(pictures / "1_low.tif").array()
     window = whole[y + row : y + row + 24, x + column : x + column + 24]
     np.testing.assert_array_equal(window, low[0])  # LOW is what a network will see
+    assert [one["name"] for one in store.learnt_from()] == ["1_low.tif", "1_high.tif"]
+
+
+def test_areas_of_resized_crops_are_places_in_the_image(scene, cut):
+    for sizes in ({}, {"low_pixel_nm": 5.0, "high_pixel_nm": 5.0}):
+        _, store = cut(
+            *(one.replace(pixel_size_nm=None) for one in (scene.first, scene.truth)),
+            patch=16, crop=32, overwrite=True, **sizes,
+        )  # fmt: skip
+        areas = np.concatenate([one["areas"] for one in store.learnt_from()])
+        assert areas.max() > 0.8 * max(scene.first.shape) * (5 if sizes else 1)
 
 
 def image(data, pixel=None) -> Micrograph:

@@ -43,6 +43,30 @@ def test_shading_and_gains_are_those_of_the_frames(square_scan, square_solution)
     assert np.std(ratio) < 0.01
 
 
+def test_frames_of_two_exposures_are_made_alike(scene):
+    exposures = np.where(np.arange(9) % 2, 0.5, 1.0)
+    scan = scans.cut_scan(scene, seed=4)
+    acquisition = scan.acquisition
+    frames = np.stack([acquisition.read(n) for n in range(len(acquisition))])
+    assert len(frames) == 9
+    frames = (frames * exposures[:, None, None]).astype(frames.dtype)
+    solution = run(solve_mosaic(acquisition.replace(frames=frames)))
+    ratio = np.log(solution.gains / (scan.gains * exposures))
+    assert np.std(ratio) < 0.02
+
+
+def test_holes_and_empty_frames_leave_the_first_flat_field(square_scan):
+    acquisition = square_scan.acquisition
+    frames = np.stack([acquisition.read(n) for n in range(len(acquisition))])
+    frames = frames.astype(np.float32)
+    whole = first_flat(acquisition.replace(frames=frames.copy())).flat
+    frames[1, 20:40, 20:40] = np.nan
+    frames[2] = np.nan
+    holed = first_flat(acquisition.replace(frames=frames)).flat
+    assert np.abs(holed / whole - 1).max() < 0.1
+    assert np.ptp(holed) > 0.1
+
+
 @pytest.mark.broad
 def test_tilted_light_is_found(scene):
     flat = scans.square_flat(128, tilt=0.3)

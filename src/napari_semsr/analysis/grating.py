@@ -46,6 +46,8 @@ _LIT = 0.1  # of the brightest place; chosen: a round field is dark outside its 
 _PEAK = 6.0
 _SECOND = 0.25
 _ORDERS = 24  # highest peaks that are looked at; chosen: a lattice has 12 low orders
+# of the amplitude of its second or third order; chosen: aliases of sharp lines are less
+_WHOLE = 0.04
 _PARALLEL = 0.4  # sine of the angle below which two peaks are orders of one direction
 _AGREE = (
     0.75  # mean length of the phases' unit vectors; 0.9 where they scatter by 26 deg
@@ -214,7 +216,7 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     table = np.array(found)
     table = table[table[:, 0] > _SECOND * table[:, 0].max()]
     vectors = table[np.argsort(np.hypot(table[:, 1], table[:, 2])), 1:]
-    first = vectors[0]
+    first = _fundamental(vectors[0], amplitude, y, x, plane.shape)
     across = [
         wave
         for wave in vectors[1:]
@@ -232,6 +234,31 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     # the sum of two orders may stand out where one of them does not
     second = across[0] - np.round(across[0] @ first / (first @ first)) * first
     return _centred(plane, np.stack([first, second]))
+
+
+def _fundamental(
+    wave: FloatArray,
+    amplitude: FloatArray,
+    y: FloatArray,
+    x: FloatArray,
+    shape: IntPair,
+) -> FloatArray:
+    """Longest period of which a wave is the second or third order, if one shows.
+
+    Of even lines with bright edges the second order is the strongest by far; of lines
+    that are too few the third is the first that is far enough from the middle.
+    """
+    radius = np.hypot(y, x)
+    own = amplitude[np.hypot((y - wave[0]) * shape[0], (x - wave[1]) * shape[1]) < 2]
+    for order in (3, 2):
+        whole = wave / order
+        away = np.hypot((y - whole[0]) * shape[0], (x - whole[1]) * shape[1])
+        around = np.abs(radius / np.hypot(*whole) - 1) < 0.2
+        least = max(_PEAK * np.median(amplitude[around]), _WHOLE * own.max())
+        top = amplitude[away < 2].max(initial=0.0)
+        if top > least and top >= amplitude[away < 4].max(initial=0.0):
+            return np.asarray(whole)
+    return wave
 
 
 def _centred(plane: FloatArray, waves: FloatArray) -> FloatArray:

@@ -2,8 +2,9 @@
 
 import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,7 +143,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         list(_open_each(lows, chosen, run.opening, "low")),
         list(_open_each(highs, chosen, run.opening, "high")),
     )
-    records = [record for side in opened for record, _ in side]
+    records = [[record for record, _ in side] for side in opened]
     images = [[image for _, image in side] for side in opened]
     placed = None
     if transform is not None:  # where it is one of these images
@@ -152,7 +153,8 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     chosen, scale_note = _scaled(chosen, images, paired=paired)
     refused: list[dict[str, Any]] = []
     if chosen.align:
-        images, refused = yield from _aligned(images, chosen.factor)
+        kept, images, refused = yield from _aligned(images, chosen.factor)
+        records = [[side[number] for number in kept] for side in records]
     choice = yield from choose_pairs(
         images[0], images[1], chosen, paired=paired, placed=placed
     )
@@ -166,19 +168,18 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         raise OptionError(msg)
     run.options = chosen
     provenance = yield from run.history(
-        inputs=records,
+        inputs=list(chain(*records)),
         preparation=NUMBERS if chosen.prepares else None,
         transform=transform
         and told(transform.transform, residuals_of(transform).places_nm),
     )
-    off_nm = _map_error_nm(transform, records) if paired and not folders else None
+    off_nm = _map_error_nm(transform, () if folders else chain(*records))
     by_image = [*choice.by_image, *refused]
     with replacing(target) as hidden:
         yield from write_pairs(hidden, choice, chosen, provenance, off_nm, by_image)
     yield Progress(0, 0, "drawing the contact sheet")
     sheet = target.with_suffix(_SHEET)
-    picture = Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem)
-    rewrite(picture, sheet)
+    rewrite(Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem), sheet)
     return PairsMade(
         output=str(target),
         sheet=str(sheet),
@@ -204,19 +205,20 @@ _STRETCHED = 0.1  # of the numbers of pixels; chosen: what registration searches
 
 def _aligned(
     images: list[list[Micrograph]], scale: int
-) -> Job[tuple[list[list[Micrograph]], list[dict[str, Any]]]]:
-    """Bring each HIGH onto its LOW; say which pairs cannot be, if some can."""
-    found, refused = [], []
+) -> Job[tuple[list[int], list[list[Micrograph]], list[dict[str, Any]]]]:
+    """Bring each HIGH onto its LOW; say which pairs could be, and which not and why."""
+    kept, found, refused = [], [], []
     error: RegistrationError | None = None
-    for low, high in zip(*images, strict=True):
+    for number, (low, high) in enumerate(zip(*images, strict=True)):
         try:
             found.append((yield from _brought_onto(low, high, scale)))
+            kept.append(number)
         except RegistrationError as why:
             error = why
             refused.append({"name": low.name, "refused": str(why)})
     if error is not None and not found:
         raise error
-    return [list(side) for side in zip(*found, strict=True)], refused
+    return kept, [list(side) for side in zip(*found, strict=True)], refused
 
 
 def _brought_onto(
@@ -307,7 +309,7 @@ def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
 
 
 def _map_error_nm(
-    stored: StoredTransform | None, records: list[InputRecord]
+    stored: StoredTransform | None, records: Iterable[InputRecord]
 ) -> float | None:
     """Find how far off the map from LOW to HIGH is expected to be, if that is told."""
     if stored is not None:

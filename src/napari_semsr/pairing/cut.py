@@ -298,6 +298,7 @@ class OnGrid:
             "range": [float(v) for v in self.value_range],
             "shape": list(self.image.shape),
             "pixel_size_nm": None if size is None else list(size),
+            "spacing_px": list(self.image.spacing_px),
             "origin": list(self.image.origin),
         }
 

@@ -6,6 +6,7 @@ its own level, over rings about the centre of the field. What is not radial is f
 later from overlaps (`napari_semsr.stitching.shading`), where the scene cancels.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +91,9 @@ def _dark_level(frames: NDArray[Any]) -> float:
     # chosen: fewer frames or blocks tell no scatter
     if len(frames) < 3 or means[0].size < 16:
         return 0.0
-    level = np.median(means, axis=0)
-    spread = 1.4826 * np.median(np.abs(means - level), axis=0)
-    low, high = np.quantile(level, (0.02, 0.9))
+    level = np.nanmedian(means, axis=0)
+    spread = 1.4826 * np.nanmedian(np.abs(means - level), axis=0)
+    low, high = np.nanquantile(level, (0.02, 0.9))
     rows, columns = np.nonzero(level <= low)
     pieces = [
         frames[:, r * _BLOCK : (r + 1) * _BLOCK, c * _BLOCK : (c + 1) * _BLOCK]
@@ -104,7 +105,7 @@ def _dark_level(frames: NDArray[Any]) -> float:
         return 0.0
     # the darkest were picked by their noise too: take all that are as dark as they
     unlit = (spread < 3 * noise) & (level < low + 3 * noise)
-    dark = float(np.mean(means[:, unlit]))
+    dark = float(np.nanmean(means[:, unlit]))
     return dark if dark < 0.5 * high else 0.0
 
 
@@ -113,7 +114,7 @@ def _typical(frames: NDArray[Any], dark: float) -> FloatArray:
     rows, columns = frames.shape[1:]
     middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
     level = np.nanmedian(middle.reshape(len(frames), -1), axis=1) - dark
-    usable = level > 0.05 * max(float(np.median(level)), 1e-12)
+    usable = level > 0.05 * max(float(np.nanmedian(level)), 1e-12)
     if not usable.any():
         return np.ones((rows, columns))
     scaled = (frames[usable] - dark) / level[usable, None, None]
@@ -253,8 +254,10 @@ def first_flat(
     some = np.arange(len(acquisition)) if among is None else among
     read = (acquisition.read(int(some[i])) for i in evenly(len(some), _SAMPLE))
     frames = np.stack([frame.astype(np.float32) for frame in read])
-    dark = _dark_level(frames)
-    typical = _typical(frames, dark)
+    # of places that are missing in all frames, or all of a frame
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        dark = _dark_level(frames)
+        typical = _typical(frames, dark)
     centre, gain = field_centre(typical)
     off_centre = gain < 0.5  # chosen: a centre of its own must halve the misfit
     method = "radial, off centre" if off_centre else "radial"

@@ -210,8 +210,8 @@ class _ShadingProblem:
         # what is thought of light is said of all of a gain, not of its change
         self.known_gains = log_gains
         self.hold = light_prior(self.count, _STEADY)
-        centred = ratios.log_ratio - np.median(ratios.log_ratio)
-        noise = max(_scatter(centred), 1e-4)
+        # of blocks about their pair: gains differ from pair to pair
+        noise = max(_scatter(_centred(ratios.log_ratio, ratios.pair)), 1e-4)
         surface = basis.at(ratios.place_first) - basis.at(ratios.place_second)
         # the last coefficient is the dark level that is still to be taken off
         typical = max(float(np.median(np.abs(ratios.offset))), 1e-12)

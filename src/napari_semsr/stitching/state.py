@@ -38,6 +38,7 @@ class State:
     layout: Layout | None = None  # Whole-pixel layout
     # (N, 2) Best corners so far; NaN for frames without a place
     positions: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+    is_nominal: bool = False  # Whether these are the scan's own, for want of better
     # Frames placed by all their neighbours together
     rescued: set[int] = field(default_factory=set)
     refined: Refined | None = None  # Last sweep of the joint refinement

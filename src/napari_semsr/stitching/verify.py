@@ -5,6 +5,7 @@ not is taken back or told.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from napari_semsr.stitching.grids import likely_grids, say_grids
 from napari_semsr.stitching.layout import TOLERANCE_PX
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
-from napari_semsr.stitching.refine import LinearisedShift
+from napari_semsr.stitching.refine import LinearisedShift, refine
 from napari_semsr.stitching.solution import PairReport, StitchSolution, fit_stage
 from napari_semsr.stitching.state import State
 
@@ -96,7 +97,7 @@ def finish(state: State) -> StitchSolution:
     _verify(state)
     acquisition, stated = state.acquisition, state.acquisition.pixel_size_nm
     estimated = None
-    if acquisition.nominal_nm is not None:
+    if acquisition.nominal_nm is not None and not (stated and state.is_nominal):
         estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
     if stated is not None and estimated is not None:
         ratio = np.array(estimated) / np.array(stated)
@@ -133,7 +134,9 @@ def finish(state: State) -> StitchSolution:
         distortion_centre_px=state.prepared.centre_px,
         noise=state.noise,
         threshold=state.threshold,
-        stage=fit_stage(state.nominal, state.positions, state.options.stage_model),
+        stage=None
+        if state.is_nominal
+        else fit_stage(state.nominal, state.positions, state.options.stage_model),
         pixel_size_nm=stated or estimated,
         estimated_pixel_size_nm=estimated,
         shading_percent=float("nan") if shading is None else 100 * shading.residual,
@@ -274,12 +277,21 @@ def _undecided(state: State) -> bool:
     period = float(np.median(nearest)) if nearest else float("inf")
     if farthest <= period / 2:
         return False
-    state.positions = np.where(state.placed[:, None], state.nominal, np.nan)
+    _give_nominal(state)
     state.warnings.append(
         f"The images decide only up to a period of about {period:.3g} px and would "
         f"move frames by as much as {farthest:.3g} px: the nominal positions are given."
     )
     return True
+
+
+def _give_nominal(state: State) -> None:
+    """Put placed frames where the scan says, and tell how well they fit there."""
+    state.positions = np.where(state.placed[:, None], state.nominal, np.nan)
+    state.is_nominal = True
+    pairs, width = state.overlapping(), 1.0  # as in the last sweep
+    for found in refine(state.prepared, state.positions, pairs, (width,)):
+        state.refined = replace(found, positions=state.positions)
 
 
 def _against_nominal(state: State) -> None:
@@ -289,7 +301,7 @@ def _against_nominal(state: State) -> None:
     solved = _fit(state, state.overlapping(), state.positions)
     before = _fit(state, overlapping_pairs(nominal, shape), nominal)
     if before > solved + _CLEARLY:
-        state.positions = nominal
+        _give_nominal(state)
         state.warnings.append(
             f"Solved positions fit the images less well (correlation {solved:.2f}) "
             f"than the nominal ones ({before:.2f}): the nominal ones are given."
