@@ -135,6 +135,11 @@ def test_errors_of_parts_add_up_to_the_whole(images) -> None:
     assert parts[-1] == pytest.approx(((a - b)[30:, 42:] ** 2).sum())
 
 
+@pytest.mark.parametrize("shape", [(1, 64), (2, 64), (64, 3), (3, 3)])
+def test_no_pixel_of_a_narrow_image_counts_twice(shape):
+    assert part_errors(np.zeros(shape), np.ones(shape)).sum() == shape[0] * shape[1]
+
+
 def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
     noisy, clean = images
     half = ((noisy.astype(float) + clean) / 2).astype(np.float32)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from napari_semsr.core import DisplaySettings, Micrograph, Provenance, SemsrError, run
+from napari_semsr.core import (
+    DisplaySettings,
+    InputRecord,
+    Micrograph,
+    Provenance,
+    SemsrError,
+    run,
+)
 from napari_semsr.io import write
 from napari_semsr.jobs import (
     FIGURE,
@@ -87,6 +94,51 @@ def test_network_is_named_even_without_a_caption(tmp_path: Path) -> None:
     found = run(FIGURE.job([plain, made], tmp_path / "two.png", options=options))
     assert found.caption == f"Two. (b) Made by the network net ({'a' * 16})."
     assert found.networks == (f"net ({'a' * 16})",)
+
+
+def test_every_network_of_an_image_is_named(tmp_path: Path) -> None:
+    first = Provenance(job="enhance", model_name="one", model_digest="b" * 64)
+    history = Provenance(
+        job="enhance",
+        model_name="two",
+        model_digest="a" * 64,
+        inputs=(InputRecord(role="image", name="A", provenance=first),),
+    )
+    made = micrograph().replace(provenance=history)
+    found = run(FIGURE.job([made], tmp_path / "two.png"))
+    assert found.networks == (f"two ({'a' * 16})", f"one ({'b' * 16})")
+    assert f"networks {found.networks[0]} and {found.networks[1]};" in found.caption
+
+
+@pytest.mark.parametrize("period", [2.2, 2.5, 3.0])
+def test_detail_that_is_too_fine_for_the_figure_is_grey(
+    tmp_path: Path, period: float
+) -> None:
+    waves = 128 + 100 * np.sin(2 * np.pi * np.arange(1900) / period)
+    look = DisplaySettings(limits=(0.0, 255.0))
+    image = micrograph().replace(data=np.tile(waves, (200, 1)), look=look)
+    for dpi in (150, 300):
+        options, path = FigureOptions(dpi=dpi), tmp_path / f"{dpi}.png"
+        run(FIGURE.job([image], path, options=options))
+        row = colours_of(path)[20, 60:-60, 0]
+        assert row.std() < 0.35 * waves.std()
+
+
+def test_spectrum_has_no_bar_of_length(tmp_path: Path) -> None:
+    made = micrograph(pixel=None, job="spectrum")
+    found = run(FIGURE.job([made], tmp_path / "spectrum.png"))
+    assert found.caption == "A."
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_images_in_any_unit_are_drawn_alike(tmp_path: Path, factor: float) -> None:
+    image = micrograph()
+    options = FigureOptions(no_caption=True, dpi=100)
+    for name, data in (("one", image.data), ("other", image.data * factor)):
+        shown = image.replace(data=data)
+        run(FIGURE.job([shown], tmp_path / f"{name}.png", options=options))
+    one, other = (colours_of(tmp_path / f"{n}.png") for n in ("one", "other"))
+    np.testing.assert_allclose(one, other, atol=1)
 
 
 def test_caption_says_how_an_image_was_restored(tmp_path: Path) -> None:

@@ -281,10 +281,12 @@ _PARTS = 4  # of a field along each side, whose scatter gives errors; chosen
 def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
     """Sum the squared errors of an image (Y, X), on the scale of its reference.
 
-    In each of 16 parts, row by row: (16,).
+    In each of 16 parts, row by row: (16,); fewer where it has not as many rows.
     """
     squares = np.square(np.subtract(image, reference, dtype=np.float32))
-    rows, columns = ([n * k // _PARTS for k in range(_PARTS)] for n in image.shape)
+    rows, columns = (  # none twice, of which the sum would be that of one row
+        sorted({n * k // _PARTS for k in range(_PARTS)}) for n in image.shape
+    )
     sums = np.add.reduceat(squares, rows, axis=0, dtype=np.float64)
     parts: FloatArray = np.add.reduceat(sums, columns, axis=1).ravel()
     return parts

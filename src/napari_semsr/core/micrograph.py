@@ -95,20 +95,23 @@ class Provenance(BaseModel):
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
 
-    def networks(self) -> frozenset[str]:
-        """Digests of every network that had a hand in this image, in whatever step."""
-        own = {self.model_digest} if self.model_digest else set()
+    def named_networks(self) -> dict[str, str]:
+        """Names, by digest, of networks that had a hand in this image, last first."""
+        found = {}
+        if self.model_digest:
+            found[self.model_digest] = self.model_name or "unnamed model"
         for item in self.inputs:
             if item.provenance is not None:
-                own |= item.provenance.networks()
-        return frozenset(own)
+                found = found | item.provenance.named_networks()
+        return found
+
+    def networks(self) -> frozenset[str]:
+        """Digests of every network that had a hand in this image, in whatever step."""
+        return frozenset(self.named_networks())
 
     def network(self) -> tuple[str, str] | None:
         """Name and digest of the last network that had a hand in this image, if any."""
-        if self.model_digest:
-            return self.model_name or "unnamed model", self.model_digest
-        before = (item.provenance for item in self.inputs if item.provenance)
-        return next(filter(None, (step.network() for step in before)), None)
+        return next(((n, d) for d, n in self.named_networks().items()), None)
 
     def optical_cut_off_nm(self) -> float | None:
         """Find the shortest period that the light carried which made this image.

@@ -36,11 +36,10 @@ from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.reporting import (
     PlateImage,
     PlateOverlay,
-    bar_lengths,
-    bar_words,
     columns_of,
     draw_plate,
     grey_limits,
+    words_of_bars,
 )
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
         pixel_size_nm=opened[0].pixel_size_nm,
         shape=plate.shape,
         caption=caption,
-        networks=tuple(dict.fromkeys(n for n in map(_network, opened) if n)),
+        networks=tuple(dict.fromkeys(n for one in opened for n in _networks(one))),
         caption_file=None if text is None else str(text),
     )
 
@@ -296,25 +295,25 @@ def caption_of(
 ) -> str:
     """Say what every image is; one that a network made is always named as such."""
     said = [options.caption.strip()] if options.caption.strip() else []
-    bars = bar_lengths(shown)
-    for number, (cell, drawn) in enumerate(zip(cells, shown, strict=True)):
+    bars = words_of_bars(shown)
+    for number, (cell, bar) in enumerate(zip(cells, bars, strict=True)):
         letter = f"({chr(ord('a') + number)}) " if len(cells) > 1 else ""
         parts = [cell.image] if cell.above is None else [cell.image, cell.above]
         if options.no_caption:
-            known = dict.fromkeys(n for n in map(_network, parts) if n)
+            known = dict.fromkeys(n for part in parts for n in _networks(part))
             said += [f"{letter}Made by the network {name}." for name in known]
             continue
-        bar = bar_words(bars[number], calibrated=drawn.calibrated)
         named = ", under ".join(_named(part) for part in parts)
-        said.append(f"{letter}{named}; bar {bar}.")
+        said.append(f"{letter}{named}{bar and f'; {bar}'}.")
     return " ".join(said)
 
 
 def _named(image: Micrograph) -> str:
     """Name an image, the network that made it, and how it was restored."""
-    said, network = [image.name], _network(image)
-    if network:
-        said.append(f"made by the network {network}")
+    said, networks = [image.name], _networks(image)
+    if networks:
+        which = "network" if len(networks) == 1 else "networks"
+        said.append(f"made by the {which} {' and '.join(networks)}")
     steps = () if image.provenance is None else image.provenance.steps()
     for step in (one for one in steps if one.job == "restore"):
         called = METHOD_CALLED.get(step.options.get("method", ""), "unknown method")
@@ -322,12 +321,10 @@ def _named(image: Micrograph) -> str:
     return ", ".join(said)
 
 
-def _network(image: Micrograph) -> str:
-    """Name the network that made an image, with the beginning of its digest."""
-    found = image.provenance.network() if image.provenance is not None else None
-    if found is None:
-        return ""
-    return f"{found[0]} ({found[1].removeprefix('sha256:')[:16]})"
+def _networks(image: Micrograph) -> list[str]:
+    """Name the networks that made an image, with the beginnings of their digests."""
+    made = {} if image.provenance is None else image.provenance.named_networks()
+    return [f"{n} ({d.removeprefix('sha256:')[:16]})" for d, n in made.items()]
 
 
 def plate_image(
@@ -349,12 +346,13 @@ def plate_image(
         colours = _colours_of(image.name, look) or colours
         if unit is None and look.colour_bar:
             unit = "value"
-    y, x = image.scale
+    (y, x), made = image.scale, image.provenance
     return PlateImage(
         values=values,
         pixel=(y * factor, x * factor),
         limits=limits,
         calibrated=image.pixel_size_nm is not None,
+        is_spectrum=made is not None and made.essence().job == "spectrum",
         colours=colours,
         unit=unit,
         box=None if box is None else _over(box, factor),
@@ -398,9 +396,13 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
 
 
 def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
-    """Tell how many pixels of an image, along an axis, are averaged to one."""
+    """Tell how many pixels of an image, along an axis, are averaged to one.
+
+    Twice as many are left as are drawn: averages of squares fold what is finer than
+    they are, and drawing filters the rest.
+    """
     columns = columns_of(count, options.columns, options.width_mm)
-    wanted = round(options.width_mm / _MM * options.dpi / columns)
+    wanted = 2 * round(options.width_mm / _MM * options.dpi / columns)
     return max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
 
 

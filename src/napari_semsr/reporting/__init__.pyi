@@ -25,7 +25,7 @@ from .page import (
 from .plate import (
     PlateImage as PlateImage,
     PlateOverlay as PlateOverlay,
-    bar_lengths as bar_lengths,
     columns_of as columns_of,
     draw_plate as draw_plate,
+    words_of_bars as words_of_bars,
 )

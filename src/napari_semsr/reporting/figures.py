@@ -312,7 +312,8 @@ def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
 def grey_limits(image: NDArray[Any]) -> tuple[float, float]:
     """Choose the grey values shown as black and white: 0.5 and 99.5 percentiles."""
     low, high = (float(v) for v in np.nanpercentile(image, (0.5, 99.5)))
-    return low, max(high, low + 1e-6)
+    # of one grey value alone there is no more to see, of whatever size it is
+    return low, high if high > low else low + max(1e-6 * abs(low), 1e-6)
 
 
 def bar_length(extent: float) -> float:

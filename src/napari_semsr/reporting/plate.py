@@ -56,6 +56,7 @@ class PlateImage:
     pixel: FloatPair
     limits: FloatPair  # Values shown darkest and brightest
     calibrated: bool = True  # Whether pixels have sides in nm
+    is_spectrum: bool = False  # Whether its sides are frequencies, which no bar tells
     colours: "str | Colormap" = "gray"  # Of matplotlib
     unit: str | None = None  # What the values are; with it the image has a colour bar
     # A part, outlined and shown enlarged below: its edges, as `corners` of an overlay
@@ -108,7 +109,7 @@ def draw_plate(
     count = len(images)
     across = columns_of(count, columns, width_mm)
     width = (width_mm - _GAP_MM * (across - 1)) / across
-    widths, bars = _shown_widths(images, width), bar_lengths(images)
+    widths, bars = _shown_widths(images, width), _bar_lengths(images)
     cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
     top = 0.0
     for first in range(0, count, across):
@@ -175,11 +176,20 @@ def _has_one_scale(images: Sequence[PlateImage]) -> bool:
     return len(units) == 1 and max(wide) <= _MOST_APART * min(wide)
 
 
-def bar_lengths(images: Sequence[PlateImage]) -> list[float]:
+def _bar_lengths(images: Sequence[PlateImage]) -> list[float]:
     """Choose the length of each image's bar: one for all that have one scale."""
     wide = [image.size[1] for image in images]
     one = _has_one_scale(images)
     return [bar_length(min(wide) if one else own) for own in wide]
+
+
+def words_of_bars(images: Sequence[PlateImage]) -> list[str]:
+    """Say for a caption how long each image's bar is; nothing where it has none."""
+    each = zip(images, _bar_lengths(images), strict=True)
+    return [
+        "" if i.is_spectrum else f"bar {bar_words(long, calibrated=i.calibrated)}"
+        for i, long in each
+    ]
 
 
 def _shown_widths(images: Sequence[PlateImage], width: float) -> list[float]:
@@ -295,13 +305,18 @@ def _show(
 
     y, x = pixel
     height, width = values.shape[0] * y, values.shape[1] * x
+    # what has more pixels than are drawn is averaged, so that nothing fine is folded
+    more = values.shape[0] > axes.bbox.height or values.shape[1] > axes.bbox.width
     drawn = axes.imshow(
         np.ma.masked_invalid(values), norm=PowerNorm(image.gamma, *image.limits),
-        extent=(0, width, height, 0), aspect="auto", interpolation="nearest",
+        extent=(0, width, height, 0), aspect="auto",
+        interpolation="hanning" if more else "nearest",
         cmap=colormaps.get_cmap(image.colours).with_extremes(bad=EMPTY),
     )  # fmt: skip
     for spine in axes.spines.values():
         spine.set_linewidth(0.4)
+    if image.is_spectrum:
+        return drawn
     from_left, thick, low = width * 0.04, height * 0.015, height * 0.96
     axes.add_patch(
         Rectangle(

@@ -343,3 +343,14 @@ def test_steps_of_a_history_take_the_very_model_or_are_refused(
     batch({"inputs": scans / "s1.tif", "output": output, "steps": steps})
     again = read(output / "enhance" / "s1.ome.tif").provenance
     assert again.model_digest == made.model_digest
+
+
+def test_a_decimal_comma_of_a_table_is_one_number(tmp_path):
+    image = semsr.Micrograph(np.arange(4096.0).reshape(64, 64), None, "a")
+    semsr.write(image, tmp_path / "a.tif")
+    (tmp_path / "t.csv").write_text("image;pixel\na.tif;7,5\n", "utf-8")
+    steps = [{"restore": {"psf": "1px", "pixel-size-nm": "{pixel}"}}]
+    inputs, output = str(tmp_path / "t.csv"), str(tmp_path / "out")
+    semsr.batch({"inputs": inputs, "output": output, "steps": steps})
+    made = semsr.read(tmp_path / "out" / "restore" / "a.ome.tif")
+    assert made.pixel_size_nm == (7.5, 7.5)

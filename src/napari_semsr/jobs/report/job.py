@@ -89,11 +89,10 @@ from napari_semsr.reporting import (
     NO_VALUE,
     TIMES,
     PlateImage,
-    bar_lengths,
-    bar_words,
     draw_plate,
     making,
     plot_png,
+    words_of_bars,
     write_numbers,
     write_page,
     written,
@@ -971,8 +970,9 @@ def write_report(
         plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
         drawn = list(_plots_of(item.measured, item.image, [item.label]))
         low, high = map(written, plate.limits)
-        bar = bar_words(*bar_lengths([plate]), calibrated=plate.calibrated)
-        told = f"Bar {bar}; shown from {low} to {high}."
+        (bar,) = words_of_bars([plate])
+        begun = f"B{bar[1:]}; shown" if bar else "Shown"
+        told = f"{begun} from {low} to {high}."
         shown.append((item, _drawn(plate, _WHOLE), told, list(_facts(item)), drawn))
         small = yield from plate_image(item.image, item.image, _SMALL, 1)
         plates.append(small)
