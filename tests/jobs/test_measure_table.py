@@ -313,6 +313,21 @@ def test_rows_of_other_images_stay_unless_their_options_are_others(pairs):
     assert len(rows_of(pairs / "out.csv")) == 6
 
 
+def test_rows_of_images_that_are_not_there_any_more_are_dropped_aloud(pairs):
+    resumed(pairs, "high")
+    resumed(pairs)
+    (pairs / "low" / "field2.tif").unlink()
+    with pytest.warns(UserWarning, match="1 of the rows of .*out.csv were dropped"):
+        found = resumed(pairs)
+    assert (found.images, found.measured, found.kept) == (5, 0, 2)
+    assert found.summary["contrast"]["images"] == 5
+    assert len(rows_of(pairs / "out.csv")) == 5
+    (pairs / "low").rename(pairs / "low-2026")
+    with pytest.warns(UserWarning, match="2 of the rows of .*out.csv were dropped"):
+        found = resumed(pairs, "low-2026")
+    assert (found.images, found.measured, found.kept) == (5, 2, 0)
+
+
 def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
     job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
 

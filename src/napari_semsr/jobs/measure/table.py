@@ -42,6 +42,7 @@ from napari_semsr.io import (
     companions,
     half_paths,
     holds_frames,
+    is_there,
     list_images,
     natural_key,
     no_file,
@@ -388,6 +389,7 @@ class _Run:
     way: str  # digest of what is done to each image
     rows: list[Cells | None] = field(default_factory=list)  # one for each item
     others: list[Cells] = field(default_factory=list)  # of images not asked for
+    dropped: int = 0  # rows of images that are not there any more
     written: float | None = None  # when the table was written last
 
     def __post_init__(self) -> None:
@@ -409,7 +411,8 @@ class _Run:
                 continue
             if row["fingerprint"] == _fingerprint(self.way, item):
                 self.rows[number] = {**row, **begun}
-        self.others = list(known.values())
+        self.others = [row for row in known.values() if self._is_there(row)]
+        self.dropped = len(known) - len(self.others)
         ways = [str(row["fingerprint"] or self.way) for row in self.others]
         foreign = sum(way.partition("-")[0] != self.way for way in ways)
         if foreign:
@@ -419,6 +422,17 @@ class _Run:
                 "name, or give --overwrite."
             )
             raise WriteError(msg)
+        if self.dropped:
+            warn(
+                f"{self.dropped} of the rows of {self.target} were dropped, as their "
+                "images are not there any more."
+            )
+
+    def _is_there(self, row: Cells) -> bool:
+        """Whether all images of a row that is in the table are still there."""
+        folder = Path() if self.target is None else self.target.parent
+        named = [row.get(name) for name in self.measure.names]
+        return all(is_there(folder / str(path)) for path in named if path)
 
     def measure_all(self, **how: Any) -> Job[int]:
         """Measure what has no row yet; what is measured when it is stopped is kept."""
@@ -435,7 +449,7 @@ class _Run:
                 self.rows[number] = yield from self._measured(item, step, how)
                 self._write(pause=_PAUSE_S)
         finally:
-            if any(self.rows[number] for number in todo):
+            if self.dropped or any(self.rows[number] for number in todo):
                 self._write()
         yield Progress(len(todo), len(todo), "done")
         return len(todo)
@@ -479,6 +493,8 @@ class _Run:
         if self.target is None or soon:
             return
         rows = self.table
+        if not rows:
+            return
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         write_sheet(self.target, columns)
         self.written = time.monotonic()
