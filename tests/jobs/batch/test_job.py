@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from distributed import LocalCluster
 
 import napari_semsr as semsr
@@ -210,6 +211,23 @@ def test_what_goes_with_an_image_is_noticed(scans, save, batch, name):
     else:
         (scans / name).write_text("[SemImageFile]\nPixelSize=5\n")
     assert (batch(steps).ran, batch(steps).kept) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["spot.tif", "spot"])
+def test_a_kernel_lies_beside_the_steps_and_is_noticed(
+    scans, save, batch, tmp_path, monkeypatch, name
+):
+    kernel = np.zeros((9, 9), np.uint8)
+    kernel[3:6, 3:6] = 1
+    tifffile.imwrite(tmp_path / name, kernel)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    tifffile.imwrite(name, np.eye(9, dtype=np.uint8))
+    steps = save(["histogram", {"restore": {"psf": name}}], inputs="scans/s[78].tif")
+    assert (batch(steps).ran, batch(steps).kept) == (4, 4)
+    kernel[4, 4] = 3
+    tifffile.imwrite(tmp_path / name, kernel)
+    assert (batch(steps).ran, batch(steps).kept) == (2, 4)
 
 
 @pytest.mark.broad

@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -44,6 +45,7 @@ from napari_semsr.jobs.index import VERBS, verb_of
 from napari_semsr.jobs.measure import find_images, rows_of_images
 from napari_semsr.jobs.models import find_model, model_that_made
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
+from napari_semsr.restoration import parse_psf
 
 STATE = ".batch"
 """Folder in the output folder that says which steps are finished."""
@@ -597,6 +599,7 @@ class _Maker:
             return pieces
         path = self.base / text
         file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
+        file = file or (name == "psf" and _names_kernel(text))
         model = isinstance(item, FileIn) and name == "model"
         there = is_there(path) and (path.suffix != "" or (file and not model))
         if model and not there:
@@ -627,6 +630,13 @@ class _Maker:
             fault = f"must not write {one_line(text)}, which the batch itself writes."
             raise step.wrong(fault)
         return Piece(str(place), "output", told)
+
+
+def _names_kernel(text: str) -> bool:
+    """Tell whether a blur is that of a file; what is no blur the verb refuses."""
+    with suppress(OptionError):
+        return parse_psf(text).kind == "file"
+    return False
 
 
 def _taken(step: _Step, name: str, item: Any, value: Any) -> Any:
