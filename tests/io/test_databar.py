@@ -1,5 +1,6 @@
 """Laws of the guess where a data bar begins."""
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -41,6 +42,26 @@ def test_suggest_databar_takes_a_slanted_edge_for_specimen(specimen):
     image = np.where(rows > 250 + columns / 20, 0, specimen).astype(np.uint8)
     image[290:294, 20:200:6] = 255
     assert suggest_databar(image) == 0
+
+
+def test_suggest_databar_reads_the_lowest_rows_alone():
+    read = []
+
+    def load(block, block_info=None):
+        rows, columns = block_info[None]["chunk-location"]
+        read.append(rows)
+        noise = np.random.default_rng(rows * 40 + columns).normal(120, 30, block.shape)
+        if rows == 39:
+            noise[-400:] = 0
+            noise[-300:-200, 20:1000:60] = 255
+        return noise.clip(0, 255).astype(np.uint8)
+
+    field = da.zeros((40_000, 40_000), np.uint8, chunks=1000).map_blocks(
+        load, dtype=np.uint8
+    )
+    read.clear()
+    assert suggest_databar(field) == 400
+    assert set(read) <= {38, 39}
 
 
 @pytest.mark.parametrize(

@@ -62,20 +62,40 @@ def test_the_first_of_several_images_is_taken_aloud(tmp_path):
     assert open_image(path, ReadOptions(series=1)).shape == (20, 40)
 
 
-def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, rng, recwarn):
+@pytest.fixture
+def barred(rng):
+    """A frame whose lowest 30 of 200 rows are a data bar."""
     image = rng.normal(120, 30, (200, 200)).clip(0, 255).astype(np.uint8)
     image[-30:] = 0
     image[-20:-10, 20:180:6] = 255
+    return image
+
+
+def bars_told(warnings):
+    told = [str(one.message) for one in warnings]
+    return [said for said in told if "look like a data bar" in said]
+
+
+def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, barred, recwarn):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, image)
+    tifffile.imwrite(path, barred)
     semsr.noise(path)
-    told = [str(w.message) for w in recwarn if "look like a data bar" in str(w.message)]
+    told = bars_told(recwarn)
     assert len(told) == 1
     assert "(--databar-rows 30)" in told[0]
     recwarn.clear()
     semsr.noise(path, databar_rows=30)
     semsr.crop(path, tmp_path / "b.ome.tif", box=(0, 0, 90, 90))
-    assert not any("data bar" in str(w.message) for w in recwarn)
+    assert not bars_told(recwarn)
+
+
+def test_a_data_bar_of_what_stays_lazy_is_told(tmp_path, barred, recwarn):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.kron(barred, np.ones((41, 41), np.uint8)))
+    assert open_image(path).is_lazy
+    semsr.profile(path, line=(10, 10, 10, 90))
+    assert len(bars_told(recwarn)) == 1
+    assert "(--databar-rows 1230)" in bars_told(recwarn)[0]
 
 
 @pytest.mark.parametrize(

@@ -548,6 +548,8 @@ _CONTRAST = 0.4  # of the range, by which letters stand out
 _NEAR = 4  # rows on each side of the edge that are compared
 _LINE = 3  # rows of a ruled line, which have no ground
 _RULED = 0.8  # least part of such a row that has one value
+_MOST_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
+_MOST_SEEN = 1 << 24  # of these that are looked at; chosen: 128 MB as float64
 
 
 def _grounds(bottom: NDArray[np.float64]) -> list[float]:
@@ -593,13 +595,17 @@ def _is_bar(
     return letters >= _LETTERS
 
 
-def suggest_databar(image: NDArray[Any]) -> int:
-    """Count the rows at the bottom that look like a data bar."""
-    height = image.shape[0]
-    depth = int(height * _SHARE)
-    if depth < _SMALLEST + _NEAR or image.shape[1] < 64:
+def suggest_databar(image: Any) -> int:
+    """Count the rows at the bottom that look like a data bar.
+
+    Of an array, or a dask array, its lowest rows alone are read.
+    """
+    height, width = image.shape[:2]
+    depth = min(int(height * _SHARE), _MOST_READ // max(1, width))
+    if depth < _SMALLEST + _NEAR or width < 64:
         return 0
-    bottom = np.asarray(image[height - depth :], dtype=np.float64)
+    step = -(-depth * width // _MOST_SEEN)  # columns: rows must be exact
+    bottom = np.asarray(image[height - depth :, ::step], dtype=np.float64)
     finite = bottom[np.isfinite(bottom)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     if high <= low:

@@ -133,7 +133,7 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
 def databar_note(name: str, image: Micrograph) -> str | None:
     """Say that a file ends in what looks like a data bar, and does not tell of one."""
     known = image.provenance is not None or image.metadata.get(CUT_KEY)
-    rows = 0 if known or image.is_lazy else suggest_databar(image.array())
+    rows = 0 if known else suggest_databar(image.data)
     if not rows:
         return None
     return (
