@@ -98,6 +98,24 @@ def test_a_data_bar_of_what_stays_lazy_is_told(tmp_path, barred, recwarn):
     assert "(--databar-rows 1230)" in bars_told(recwarn)[0]
 
 
+@pytest.mark.parametrize("size", [None, 10, 7.5])  # of a reference: else resampled
+@pytest.mark.parametrize("rows", [170, 171, 200])
+def test_crop_tells_of_a_data_bar_in_what_it_cuts(
+    tmp_path, barred, recwarn, rows, size
+):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, barred)
+    area = {"box": (20, 0, rows, 60)}
+    if size is not None:
+        shape, origin = (int((rows - 20) * 10 / size), 60), (195 + size / 2, 0)
+        area = {"like": Micrograph(np.zeros(shape), (size, size), origin=origin)}
+    semsr.crop(path, pixel_size_nm=10, **area)
+    assert len(bars_told(recwarn)) == (rows > 170)
+    recwarn.clear()
+    semsr.crop(path, pixel_size_nm=10, databar_rows=30, **area)
+    assert not bars_told(recwarn)
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [

@@ -595,14 +595,17 @@ def _is_bar(
     return letters >= _LETTERS
 
 
-def suggest_databar(image: Any) -> int:
+def suggest_databar(image: Any, reach: float | None = None) -> int:
     """Count the rows at the bottom that look like a data bar.
 
-    Of an array, or a dask array, its lowest rows alone are read.
+    Of an array, or a dask array, its lowest rows alone are read. Where `reach` rows
+    from the top count, a bar below them is none.
     """
     height, width = image.shape[:2]
     depth = min(int(height * _SHARE), _MOST_READ // max(1, width))
     if depth < _SMALLEST + _NEAR or width < 64:
+        return 0
+    if reach is not None and reach < height - depth:
         return 0
     step = -(-depth * width // _MOST_SEEN)  # columns: rows must be exact
     bottom = np.asarray(image[height - depth :, ::step], dtype=np.float64)
@@ -618,7 +621,8 @@ def suggest_databar(image: Any) -> int:
         first = _first_row(part)
         if first is not None and _is_bar(bottom[first:], ground, part[first:]):
             found = max(found, depth - _above_frame(bottom, first))
-    return found
+    # by half a pixel, where the rows that count are those of another grid
+    return found if reach is None or reach > height - found + 0.5 else 0
 
 
 # Colour samples to grey values: grey stored as colour is grey, colour is refused.

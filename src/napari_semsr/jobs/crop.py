@@ -33,6 +33,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
+    databar_note,
     jsonable,
     made_by,
     middle_of,
@@ -188,6 +189,11 @@ def _crop(
         msg = "An area of a reference needs a reference: give --like as well."
         raise OptionError(msg)
     plan, record = yield from _planned(run, image, like)
+    given, laid = run.given["image"], plan.area.laid
+    reach = float(laid.offsets[0] + plan.area.grid.shape[0] * laid.steps[0])
+    note = databar_note(name_of(given), image, reach)
+    if note and not isinstance(given, Micrograph):
+        warn(note)
     about = _about(image, plan.area, record)
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
     existing = run.existing

@@ -130,10 +130,15 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
     return sized.with_size_error(chosen.pixel_size_sd_nm)
 
 
-def databar_note(name: str, image: Micrograph) -> str | None:
-    """Say that a file ends in what looks like a data bar, and does not tell of one."""
+def databar_note(
+    name: str, image: Micrograph, reach: float | None = None
+) -> str | None:
+    """Say that a file ends in what looks like a data bar, and does not tell of one.
+
+    Of its rows the first `reach` count, or all.
+    """
     known = image.provenance is not None or image.metadata.get(CUT_KEY)
-    rows = 0 if known else suggest_databar(image.data)
+    rows = 0 if known else suggest_databar(image.data, reach)
     if not rows:
         return None
     return (

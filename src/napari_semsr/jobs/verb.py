@@ -284,7 +284,7 @@ class Group:
         return {f"{self.before}{name}": item for name, item in found.items()}
 
 
-_WITH_BARS = "crop", "calibrate"  # verbs that may be after the data bar
+_WITH_BARS = "crop", "calibrate"  # verbs that may leave the bar out, or be after it
 
 
 @dataclass(slots=True)
