@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr.core import (
+    Box,
     DisplaySettings,
     IntPair,
     Micrograph,
@@ -28,6 +29,7 @@ from napari_semsr.core import (
     open_file,
     option,
     parse_pixel_size,
+    read_box,
     spell_pixel_size,
     warn,
 )
@@ -608,7 +610,8 @@ def suggest_databar(image: Any, reach: float | None = None) -> int:
     if reach is not None and reach < height - depth:
         return 0
     step = -(-depth * width // _MOST_SEEN)  # columns: rows must be exact
-    bottom = np.asarray(image[height - depth :, ::step], dtype=np.float64)
+    lowest = read_box(image, Box(height - depth, height, 0, width))
+    bottom = np.asarray(lowest[:, ::step], dtype=np.float64)
     finite = bottom[np.isfinite(bottom)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     if high <= low:
