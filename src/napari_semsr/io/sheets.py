@@ -40,13 +40,18 @@ class Sheet:
     rows: tuple[tuple[int, tuple[str, ...]], ...]
     mark: str = ","  # what stands between cells: decimal commas are told by it
 
+    def with_point(self, cell: str) -> str:
+        """Give a number with a decimal comma its point, where no comma parts cells."""
+        decimal = self.mark != "," and _DECIMAL.fullmatch(cell)
+        return cell.replace(",", ".") if decimal else cell
+
     def number(self, cell: str, where: str, what: str) -> float:
         """Read a finite number.
 
         A `ReadError` says what must be there: ``{}`` in `what` is what was given.
         """
         try:
-            value = float(cell if self.mark == "," else cell.replace(",", "."))
+            value = float(self.with_point(cell))
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
@@ -109,6 +114,7 @@ def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
 
 # Where a spreadsheet may begin a cell: it need not part them as the writer did.
 # Signs of full width begin formulas in Japanese ones.
+_DECIMAL = re.compile(r"[+-]?\d*,\d*(?:[eE][+-]?\d+)?")
 _FORMULA = re.compile(r"(^|[;\t\r\n])(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _GUARDED = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 

@@ -250,7 +250,10 @@ class _Plane:
 
 
 def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
-    """Sum cosines, as SciPy does, whose import is slow; its lobe has as many bins."""
+    """Sum cosines, as windows of SciPy, whose import is slow.
+
+    The lobe is as many bins to each side as there are terms.
+    """
     place = 2 * np.pi * (np.arange(size) + 0.5) / size
     order = np.arange(len(terms))
     return np.asarray(np.cos(np.outer(place, order)) @ ((-1.0) ** order * terms))

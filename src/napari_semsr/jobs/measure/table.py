@@ -235,9 +235,6 @@ def _of_sheet(measure: Measure, path: Path) -> Iterator[_Item]:
         yield _Item(paths, {k: v or None for k, v in cells.items() if k not in own})
 
 
-_DECIMAL = re.compile(r"[+-]?\d+,\d+")  # as `Sheet.number` reads it
-
-
 def rows_of_images(
     path: Path, roles: Sequence[Sequence[str]], needed: int = 1
 ) -> Iterator[tuple[list[str | None], dict[str, str]]]:
@@ -267,12 +264,7 @@ def rows_of_images(
                 f"{' and '.join(first)} {named}, got {','.join(row)!r:.80}."
             )
             raise ReadError(msg)
-        if sheet.mark != ",":  # two numbers there are parted otherwise
-            cells = {
-                name: cell.replace(",", ".") if _DECIMAL.fullmatch(cell) else cell
-                for name, cell in cells.items()
-            }
-        yield columns, cells
+        yield columns, {name: sheet.with_point(cell) for name, cell in cells.items()}
 
 
 # What a row was measured from, and how, so that it need not be measured again.
