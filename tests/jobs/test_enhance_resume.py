@@ -47,6 +47,22 @@ def test_a_store_of_a_file_is_completed_from_a_layer(folder):
     np.testing.assert_array_equal(read(output).array(), read(other.output).array())
 
 
+def test_a_result_stays_until_the_one_that_replaces_it_is_whole(folder, tmp_path):
+    output, image = tmp_path / "kept.ome.zarr", folder / "first.tif"
+    before = read(image).replace(data=np.zeros((8, 8), np.float32))
+    write(before, output)
+    stop_at(ENHANCE.anew(image, output, options=SMALL), "Enhancing", 2)
+    np.testing.assert_array_equal(read(output).array(), before.array())
+    begun = unfinished(output)
+    assert begun is not None
+    assert begun.done == 2
+    made = run(ENHANCE.job(image, output, options=SMALL, resume=True))
+    assert made.report.resumed == 2
+    other = run(ENHANCE.job(image, tmp_path / "b.ome.zarr", options=SMALL))
+    np.testing.assert_array_equal(read(output).array(), read(other.output).array())
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("ends", ["begun", "complete"])
 @pytest.mark.parametrize("damage", ["vanished", "cut short"])

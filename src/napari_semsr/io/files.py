@@ -324,13 +324,8 @@ def own_name(path: Path, name: str) -> str:
     return name if file_stem(name) == stem else stem
 
 
-def filling_store(target: Path) -> Path:
-    """Give the store that is filled on the way to an output.
-
-    The output itself if it is a store, else a hidden store beside it.
-    """
-    if output_kind(target) == "ome-zarr":
-        return target
+def part_of(target: Path) -> Path:
+    """Name the hidden store beside an output that a later run can go on with."""
     return target.with_name(f".{target.name}.part.ome.zarr")
 
 

@@ -36,13 +36,15 @@ from napari_semsr.io.files import (
     LABELS,
     check_target,
     decoding,
-    filling_store,
     half_paths,
     is_there,
     label_path,
     output_kind,
+    part_of,
+    remove_target,
     renaming,
     scratch,
+    to_disk,
     writing,
 )
 from napari_semsr.io.read_image import FileInfo, ReadOptions, to_info, to_micrograph
@@ -363,20 +365,19 @@ def write_blocks(
     make: Callable[[Path], OmeZarrStore],
     fill: Callable[[OmeZarrStore], Job[T]],
     *,
-    resumable: bool = False,
+    kept: Path | None = None,
 ) -> Job[Written[T]]:
     """Write an image that is computed block by block, over what is at the target.
 
     `make` makes, or reopens, the store at the path that it is given; `fill` fills it,
-    as `OmeZarrStore.fill` does. If `resumable`, what is finished is kept when the
-    filling fails or is stopped, for a run that goes on with it: in the target if that
-    is a store, else in a hidden store beside it. Otherwise a run that fails leaves
-    nothing. A `WriteError` if the system refuses.
+    as `OmeZarrStore.fill` does. In `kept`, a `filling_store`, what is finished stays
+    when the filling fails or is stopped, for a run that goes on with it. Otherwise a
+    run that fails leaves nothing. A `WriteError` if the system refuses.
     """
-    with _kept(target) if resumable else _hidden(target) as place:
+    with _hidden(target) if kept is None else filled_in(kept, target) as place:
         store = make(place)
-        kept = _resuming(target, store) if resumable else nullcontext()
-        with store.ours(), kept:
+        kept_parts = nullcontext() if kept is None else _resuming(target, store)
+        with store.ours(), kept_parts:
             told = yield from fill(store)
             if not store.complete:
                 yield from store.finish()
@@ -414,13 +415,35 @@ def _hidden(target: Path) -> Iterator[Path]:
         yield place
 
 
+def filling_store(target: Path, *, resume: bool) -> Path:
+    """Give the store that is filled on the way to an output, and kept if that fails.
+
+    The output itself if it is a store, else a hidden store beside it: so, too, where a
+    whole store is to be replaced, which stays until the new one is whole.
+    """
+    from napari_semsr.io.zarr.store import peek
+
+    hidden = part_of(target)
+    if output_kind(target) != "ome-zarr":
+        return hidden
+    begun = not target.exists() or peek(target)[1].get("complete") is False
+    return target if begun or (resume and not hidden.exists()) else hidden
+
+
 @contextmanager
-def _kept(target: Path) -> Iterator[Path]:
-    """Give the store that a later run can go on with, until the target is whole."""
-    place = filling_store(target)
+def filled_in(place: Path, target: Path) -> Iterator[Path]:
+    """Give a `filling_store`, which becomes the target if that is a store, else goes.
+
+    What an earlier run has left beside the target goes, too.
+    """
     yield place
-    if place != target:
-        shutil.rmtree(place)
+    if place != target and output_kind(target) == "ome-zarr":
+        with writing(target):
+            to_disk(place)
+            remove_target(target)
+            place.replace(target)
+            to_disk(target.parent, inside=False)
+    shutil.rmtree(part_of(target), ignore_errors=True)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Enhance an image, or a stack plane by plane.
 
-A store is filled in place and stays resumable. Any other format is written from a
-hidden store beside the output, which is removed once the output is whole.
+A new store is filled in place. Any other format is written from a hidden store beside
+the output, and a store that is there stays until a hidden one is whole. Both are kept,
+and gone on with, when a run is stopped.
 """
 
 import math
@@ -42,6 +43,7 @@ from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     ReadOptions,
     filling_store,
+    part_of,
     peek,
     write_blocks,
 )
@@ -97,8 +99,9 @@ class Unfinished:
 
 
 def unfinished(path: Path) -> Unfinished | None:
-    """Read how a store was begun that is not finished."""
-    found, notes, counts = peek(path)
+    """Read how an output was begun that is not finished."""
+    hidden = part_of(path)
+    found, notes, counts = peek(hidden if hidden.exists() else path)
     if found is None or notes.get("complete"):
         return None
     made = found.provenance
@@ -188,7 +191,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     loaded = models.load_model(path)
     yield Progress(0, 0, f"recording the input {name_of(image)}")
     provenance = yield from _provenance_of(run, loaded, path)
-    place = filling_store(target)
+    place = filling_store(target, resume=existing.resume)
     if existing.resume:
         source, provenance = yield from _as_begun(place, image, source, provenance)
     output_plan = (
@@ -227,7 +230,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             yield from _judge(source, image_in(store), loaded, noise_sd, mapped)
         )
 
-    written = yield from write_blocks(target, make, fill, resumable=True)
+    written = yield from write_blocks(target, make, fill, kept=place)
     report, (change, misfit, drawn) = written.told
     # which a run that is gone on with has from its beginning
     provenance = provenance.model_copy(update={"precision": report.precision})

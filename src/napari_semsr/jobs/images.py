@@ -52,6 +52,7 @@ from napari_semsr.io import (
     filling_store,
     is_there,
     no_file,
+    output_kind,
     read,
     store_of,
     suggest_databar,
@@ -463,7 +464,7 @@ def check_image_target(
     """
     path = Path(output)
     check_not_input(path, inputs)
-    if not (resume and path.exists() and filling_store(path) == path):
+    if not (resume and path.exists() and output_kind(path) == "ome-zarr"):
         _check_parent(path)
         check_target(path, overwrite=overwrite)
     return path
@@ -477,10 +478,10 @@ class OverwritePolicy:
     resume: bool = False  # go on with what an interrupted run has left
     keep: bool = False  # what is finished when this run fails or is stopped
 
-    @property
-    def resumable(self) -> bool:
-        """Whether what is finished is kept."""
-        return self.keep or self.resume
+    def kept(self, target: Path) -> Path | None:
+        """Give the store that a later run can go on with; None where none is kept."""
+        kept = self.keep or self.resume
+        return filling_store(target, resume=self.resume) if kept else None
 
     def at(self, place: Path, target: Path) -> dict[str, Any]:
         """Say it to what makes an output; a hidden place of one is always free."""
@@ -665,7 +666,7 @@ def write_area(
         blocks = computed(area.read, store.boxes())
         return store.fill(blocks, f"{message} {target.name}")
 
-    return (yield from write_blocks(target, make, fill, resumable=held.resumable))
+    return (yield from write_blocks(target, make, fill, kept=held.kept(target)))
 
 
 def middle_of(shape: IntPair, side: int) -> Box:

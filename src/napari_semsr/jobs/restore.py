@@ -28,6 +28,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     OmeZarrStore,
+    filling_store,
     read_object,
     write_blocks,
 )
@@ -212,7 +213,8 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         change = yield from measure_change(source, image_in(store), noise)
         return clipped, change
 
-    written = yield from write_blocks(target, make, fill, resumable=True)
+    kept = filling_store(target, resume=run.existing.resume)
+    written = yield from write_blocks(target, make, fill, kept=kept)
     clipped, change = written.told
     return RestoredFile(
         output=str(target),

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,6 +46,7 @@ from napari_semsr.io import (
     Written,
     beside_path,
     choose_frames,
+    filled_in,
     half_paths,
     label_path,
     natural_key,
@@ -166,9 +167,8 @@ def _write_mosaic(
             yield image
         store.finish_label(COVERAGE, coverage)
 
-    written = yield from write_blocks(
-        run.place, make, fill, resumable=existing.resumable
-    )
+    kept = existing.kept(run.place)
+    written = yield from write_blocks(run.place, make, fill, kept=kept)
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return replace(written, told=written.told - lost)
@@ -211,7 +211,8 @@ def _store_beside(
     existing = run.existing
     # integers have no NaN
     dtype = np.result_type(run.options.dtype, np.float32)
-    hidden = nullcontext(target) if existing.resumable else renaming(target)
+    kept = existing.kept(target)
+    hidden = renaming(target) if kept is None else filled_in(kept, target)
     with writing(target), hidden as place:
         store = existing.store_of(shown, place, target, shape=shape, dtype=dtype)
         try:
