@@ -122,6 +122,17 @@ def test_part_of_a_field_is_laid_where_it_is(rng):
     assert run(fit_error(pair)).sigma_px == pytest.approx(2, abs=0.1)
 
 
+def test_field_around_a_reference_is_no_finer_image(rng):
+    sharp = Micrograph(scene(rng, (160, 240), 1), (10.0, 10.0), "sharp")
+    seen = ndimage.gaussian_filter(sharp.array(), 2)[40:120, 60:180]
+    part = Micrograph(seen, (10.0, 10.0), "seen", origin=(400.0, 600.0))
+    pair = ErrorPair.of(part, sharp)
+    assert pair.factor == 1
+    assert run(fit_error(pair)).sigma_px == pytest.approx(2, abs=0.1)
+    with pytest.warns(UserWarning, match="2 times finer.*state its origin"):
+        assert ErrorPair.of(part.replace(origin=(0.0, 0.0)), sharp).factor == 2
+
+
 @pytest.mark.broad
 def test_sampled_field_is_fitted_as_the_whole_is(rng):
     from dask import array as da

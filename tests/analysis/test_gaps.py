@@ -90,6 +90,25 @@ def test_dark_particles_and_directions_in_nm_change_no_gap():
         assert gap.width_nm == pytest.approx(side * gap.width_px)
 
 
+@pytest.mark.parametrize("pitch", [(2, 3), (3, 2), (2, 4), (4, 2)])
+def test_oblong_pixels_change_no_neighbours(pitch):
+    each = [(75, 75), (75, 145), (150, 75), (150, 150), (215, 90), (215, 165)]
+    fine = discs(*((y, x, 27.5, 200) for y, x in each), shape=(300, 300))
+    fine = ndimage.gaussian_filter(fine, 1.5)
+
+    def seen(pitch):
+        down, right = pitch
+        binned = fine.reshape(300 // down, down, 300 // right, right).mean((1, 3))
+        return measure_gaps(micrograph(binned, pitch), options=GapOptions(reach=1.1))
+
+    expected, found = seen((2, 2)), seen(pitch)
+    assert found.particles == 6
+    assert len(found.found) == len(expected.found)
+    assert np.mean([gap.width_nm for gap in found.found]) == pytest.approx(
+        np.mean([gap.width_nm for gap in expected.found]), rel=0.05
+    )
+
+
 @pytest.mark.parametrize("data", [np.zeros((20, 20)), discs((40, 40, 10, 90))])
 def test_without_two_particles_there_is_no_gap(data):
     found = measure_gaps(micrograph(data), micrograph(data))

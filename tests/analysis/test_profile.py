@@ -75,6 +75,21 @@ def test_missing_pixels_are_left_out_across_and_gaps_stay():
     np.testing.assert_allclose(found.intensity[~gap], at[~gap])
 
 
+@pytest.mark.parametrize("gap", [None, (15, 25), (62, 75), (63, 90)])
+def test_plain_widths_are_not_read_across_gaps(gap):
+    image = 10 + 100 * bell(COLUMNS - 60, 12)
+    edge = 10 + 100 / (1 + np.exp((60 - COLUMNS) / 1.5))
+    if gap:
+        image[:, slice(*gap)] = edge[:, slice(*gap)] = np.nan
+    (line,) = measure_profile(read_profile(Micrograph(image), ACROSS)).lines
+    step = measure_profile(read_profile(Micrograph(edge), ACROSS)).edge
+    if gap and gap[0] > 50:
+        assert line.plain_fwhm is step.plain_width is None
+    else:
+        assert line.plain_fwhm == pytest.approx(12, abs=0.1)
+        assert step.plain_width == pytest.approx(2 * math.log(9) * 1.5, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("fwhm", "degrees", "sign"), [(3.0, 20, 1), (8.0, 45, -1), (3.0, 0, -1)]
 )

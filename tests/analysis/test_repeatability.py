@@ -163,6 +163,16 @@ def test_what_is_no_pair_of_scans_is_said(rng):
         semsr.repeatability(first, -second, align=False)
 
 
+@pytest.mark.filterwarnings("ignore:Both scans show")
+@pytest.mark.parametrize("part", [np.s_[50:150, 60:180], np.s_[50:150, 60:179]])
+def test_part_of_a_field_is_compared_where_it_lies(rng, part):
+    first, second = scans(rng)
+    field = Micrograph(second, (5.0, 5.0))
+    cut = Micrograph(first[part], (5.0, 5.0), origin=(250.0, 300.0))
+    for pair in ((cut, field), (field, cut)):
+        assert semsr.repeatability(*pair, align=False).sd == pytest.approx(4, rel=0.05)
+
+
 @pytest.mark.parametrize("window", [8, 9])
 def test_a_difference_lies_in_the_middle_of_its_window(window):
     same = np.random.default_rng(3).normal(100, 1, SHAPE)

@@ -235,6 +235,17 @@ def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
     ] == kept
 
 
+def test_commas_of_sentences_stay_in_a_table_that_a_spreadsheet_saved(pairs):
+    table = pairs / "frc.csv"
+    low = pairs / "low"
+    run(measure_table_job("frc", low / "field1.tif", table=table))
+    (row,) = before = rows_of(table)
+    assert "," in row["method"]
+    table.write_text("\n".join([";".join(row), ";".join(row.values())]))
+    run(measure_table_job("frc", low, table=table, existing=RESUMED))
+    assert rows_of(table)[0] == before[0]
+
+
 def test_table_with_a_broken_line_is_not_resumed(pairs):
     measured(pairs)
     path = pairs / "out.csv"

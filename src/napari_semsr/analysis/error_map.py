@@ -137,7 +137,7 @@ class ErrorPair:
         The enhanced one has the same pixels or finer ones, and is moved by `shift_px`,
         in pixels of the reference.
         """
-        grid, lies = Grid.of(reference), place_over(reference, enhanced)
+        grid, lies = Grid.of(reference), _place_over(reference, enhanced)
         ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
         if min(ratio) * _COARSER < 1:
             msg = (
@@ -181,14 +181,21 @@ class ErrorPair:
         return fixed, fine.astype(np.float64)
 
 
-def place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
+def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
     """Lay an enhanced image, perhaps without a pixel size, over a reference."""
     grid, lies = Grid.of(reference), Grid.of(enhanced)
     ratio = [a / b for a, b in zip(lies.shape, grid.shape, strict=True)]
     whole = ratio[0] if ratio[0] == ratio[1] and ratio[0] == int(ratio[0]) else None
     known = reference.unit == enhanced.unit
     alike = known and np.allclose(lies.pitch, grid.pitch, rtol=1e-3)
-    if whole and (not known or (alike and whole > 1)):
+    placed = reference.origin != (0.0, 0.0) or enhanced.origin != (0.0, 0.0)
+    if whole and (not known or (alike and whole > 1 and not placed)):
+        if reference.unit != "pixel" and known:
+            warn(
+                f"{enhanced.name} is taken as {whole:g} times finer than "
+                f"{reference.name}, by its shape, though both state one pixel size: if "
+                "it is a larger field, state its origin, or crop it."
+            )
         y, x = (pitch / whole for pitch in grid.pitch)
         return Grid(lies.shape, (y, x), grid.corner)
     if not known or (alike and reference.unit == "pixel" and whole is None):
@@ -199,7 +206,6 @@ def place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
             "bring them onto one grid (semsr crop, semsr register)."
         )
         raise ShapeError(msg)
-    placed = reference.origin != (0.0, 0.0) or enhanced.origin != (0.0, 0.0)
     return lies if placed else Grid(lies.shape, lies.pitch, grid.corner)
 
 

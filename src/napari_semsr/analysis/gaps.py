@@ -41,6 +41,7 @@ from napari_semsr.core import (
     Options,
     Quantity,
     length_error,
+    mean_pitch,
     option,
     recorded,
     widened,
@@ -599,12 +600,13 @@ def measure_gaps(
     if reference is not None:
         guide, guide_background = _above_background(reference, dark=chosen.dark)
     labels, count = _particles(guide, chosen)
-    lines = _lines(labels, count, chosen)
+    pitch = np.array(mean_pitch(image.scale))
+    lines = _lines(labels, count, chosen, pitch)
     found, excluded = _gaps(guide, None if reference is None else values, lines, image)
     invented, own = [], None
     if reference is not None:
         other, number = _particles(values, chosen)
-        back, _ = _gaps(values, guide, _lines(other, number, chosen), image)
+        back, _ = _gaps(values, guide, _lines(other, number, chosen, pitch), image)
         own = len(back)
         invented = [  # the right way round: what was looked at first is the image
             replace(
@@ -709,34 +711,43 @@ def _particles(
     return renumbered[parts].astype(np.int32), int(large.sum())
 
 
-def _lines(labels: NDArray[np.int32], count: int, options: GapOptions) -> list[_Line]:
+def _lines(
+    labels: NDArray[np.int32], count: int, options: GapOptions, pitch: FloatArray
+) -> list[_Line]:
+    """Join neighbours; `pitch` are the sides of a pixel over their mean."""
     if count < 2:
         return []
     centres, area = _centres(labels, count)
     diameter = 2 * np.sqrt(area / np.pi)
     found = []
     furthest = float((1 + options.reach) * diameter.max())
-    for a, b in _near(labels, centres, options.reach * diameter / 2, furthest):
+    reach = options.reach * diameter / 2
+    for a, b in _near(labels, centres, reach, furthest, pitch):
         line = _line(labels, centres[a], centres[b], (int(a) + 1, int(b) + 1))
         if line is None:
             continue
-        between = _STEP_PX * np.count_nonzero(~(line.inside[0] | line.inside[1]))
+        step = _STEP_PX * np.hypot(*((line.stop - line.start) * pitch)) / line.length
+        between = step * np.count_nonzero(~(line.inside[0] | line.inside[1]))
         if between <= options.reach * (diameter[a] + diameter[b]) / 2:
             found.append(line)
     return found
 
 
 def _near(
-    labels: NDArray[np.int32], centres: FloatArray, reach: FloatArray, furthest: float
+    labels: NDArray[np.int32],
+    centres: FloatArray,
+    reach: FloatArray,
+    furthest: float,
+    pitch: FloatArray,
 ) -> NDArray[np.int64]:
-    """List pairs whose rims may lie within the reaches of both, in px.
+    """List pairs whose rims may lie within the reaches of both, in mean pixels.
 
     `furthest`: of their centres from each other.
 
     Each is looked for from where it is the wider one, so that one wide particle does
     not pair all the others.
     """
-    places = np.argwhere(labels)
+    places, centres = np.argwhere(labels) * pitch, centres * pitch
     owners = labels[labels > 0] - 1
     off = np.hypot(*(places - centres[owners]).T)
     rims = ndimage.maximum(off, owners, np.arange(len(centres)))

@@ -33,7 +33,6 @@ from pydantic import model_validator
 from scipy import ndimage
 
 from napari_semsr.analysis.change import block_means, spread_boxes
-from napari_semsr.analysis.error_map import place_over
 from napari_semsr.core import (
     Area,
     Box,
@@ -140,7 +139,8 @@ class ScanPair:
         The second is moved by `shift_px`. Nothing is read yet.
         """
         _require_alike(first, second)
-        grid, lies = Grid.of(first), place_over(first, second)
+        grid = Grid.of(first)
+        lies = Grid.of(second) if first.unit == second.unit else grid
         down, right = (v * p for v, p in zip(shift_px, grid.pitch, strict=True))
         lies = lies.moved((down, right))
         # by half of what is left after whole pixels

@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
 from napari_semsr.analysis.frc.blocks import measure
-from napari_semsr.analysis.frc.correlation import measure_frc
+from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
 from napari_semsr.core.micrograph import Micrograph
 
 
@@ -30,6 +30,17 @@ def test_one_image_reads_as_two_exposures_would(make_pair, shape, period, within
     found = single(image)
     assert found.resolution_px == pytest.approx(period, rel=within)
     assert found.method.startswith("single-image FRC")
+
+
+@pytest.mark.parametrize("side", [256, 512])
+def test_a_threshold_out_of_reach_near_zero_changes_nothing(rng, side):
+    scene = gaussian_filter(rng.normal(size=(side, side)), 3)
+    image = Micrograph(20 * scene / scene.std() + rng.normal(0, 10, scene.shape))
+    found, usual = (
+        measure_frc(image, options=FrcOptions(criterion=name))
+        for name in ("3-sigma", "1/7")
+    )
+    assert found.resolution_px == pytest.approx(usual.resolution_px, rel=0.15)
 
 
 def test_fine_detail_is_beyond_what_halves_can_show(make_pair) -> None:

@@ -211,9 +211,9 @@ def _estimate(
     threshold = question.threshold(geometry.rings.samples[:rings])
     floor = np.full(rings, FIXED)
     if question.single:
-        threshold, floor = (
-            level / (_GAIN - (_GAIN - 1) * level) for level in (threshold, floor)
-        )
+        halves = threshold / (_GAIN - (_GAIN - 1) * np.minimum(threshold, 1))
+        threshold = np.where(threshold < 1, halves, threshold)  # else out of reach
+        floor = floor / (_GAIN - (_GAIN - 1) * floor)
     elif noise is not None:
         threshold = _threshold_of_halves(threshold, noise)
         floor = _threshold_of_halves(floor, noise)

@@ -123,10 +123,11 @@ class Readings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
-    """A curve without gaps, the same way up for dark lines, and its peaks."""
+    """A curve, the same way up for dark lines, and its peaks."""
 
     place: FloatArray
-    level: FloatArray  # finite, turned over where lines are dark
+    level: FloatArray  # NaN in gaps, turned over where lines are dark
+    filled: FloatArray  # straight lines in gaps
     smooth: FloatArray
     smooth_px: float
     peaks: tuple[int, ...]
@@ -201,11 +202,11 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
     place = profile.distance_px
     level = -profile.intensity if dark else profile.intensity.copy()
     gaps = ~np.isfinite(level)
-    level[gaps] = np.interp(place[gaps], place[~gaps], level[~gaps])
+    filled = np.interp(place, place[~gaps], level[~gaps])
     step = profile.length_px / max(1, len(place) - 1)
     width, peaks = 1.0, np.empty(0, int)
     while True:
-        smooth = ndimage.gaussian_filter1d(level, width / step, mode="nearest")
+        smooth = ndimage.gaussian_filter1d(filled, width / step, mode="nearest")
         # what is left of white noise after a Gaussian
         left = noise / math.sqrt(profile.lines * 2 * math.sqrt(math.pi) * width)
         least = max(prominence * float(np.ptp(smooth)), _OUT * left)
@@ -219,7 +220,7 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
     # of the surroundings: the median of what is below the middle of the range
     base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
     kept = tuple(int(peak) for peak in peaks if not gaps[peak])
-    return _Found(place, level, smooth, width, kept, float(base), step, dark)
+    return _Found(place, level, filled, smooth, width, kept, float(base), step, dark)
 
 
 def _crossing(
@@ -264,7 +265,7 @@ def _rough_width(found: _Found, peak: int) -> float:
     rough = 0.0
     for _ in range(3):
         smooth = ndimage.gaussian_filter1d(
-            found.level, width / found.step_px, mode="nearest"
+            found.filled, width / found.step_px, mode="nearest"
         )
         left, right = _width_at_half(found.place, smooth, peak, found.base)
         middle = float(found.place[peak])
@@ -543,8 +544,7 @@ def _verdict(dip: Estimate | None, least: float) -> Verdict:
 
 def _step(profile: Profile, found: _Found, noise: float) -> FloatPair | None:
     """Levels before and after an edge; None where the profile is none."""
-    known = np.isfinite(profile.intensity)
-    level = np.interp(found.place, found.place[known], profile.intensity[known])
+    level = -found.filled if found.turned_over else found.filled
     count = max(2, round(_ENDS * len(level)))
     before, after = float(level[:count].mean()), float(level[-count:].mean())
     step, span = abs(after - before), float(np.ptp(found.smooth))

@@ -314,11 +314,10 @@ def _value(text: str, mark: str) -> Cell:
     """Read a cell of a table of ours, which a spreadsheet may have saved again."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if mark != ",":
-        text = text.replace(",", ".")
+    number = text if mark == "," else text.replace(",", ".")
     for kind in (int, float):
         with suppress(ValueError):
-            return kind(text)
+            return kind(number)
     return text
 
 

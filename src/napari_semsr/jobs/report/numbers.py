@@ -268,7 +268,7 @@ def metric_numbers(found: Metrics) -> list[Number]:
 
 def emd_number(found: Histogram) -> list[Number]:
     """Say how far two distributions of grey levels lie apart."""
-    method = f"earth mover's distance of {len(found.counts)} bins"
+    method = "earth mover's distance of all pixel values"
     return [_told(found, "emd", method=method)]
 
 
