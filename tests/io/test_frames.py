@@ -234,6 +234,10 @@ def bad_values(folder):
     (folder / "scan.json").write_text('{"grid": [2, "two"]}')
 
 
+def bad_order(folder):
+    (folder / "scan.json").write_text('{"grid": [2, 2], "order": "by columns"}')
+
+
 def bad_single(folder):
     for index in (2, 9, 10):
         (folder / f"frame{index}.tif").unlink()
@@ -252,6 +256,7 @@ def bad_single(folder):
         (bad_others, "none of its 1 names"),
         (bad_json, "JSON object"),
         (bad_values, "two whole numbers"),
+        (bad_order, "order as row or serpentine, got 'by columns'.*--order"),
         (bad_single, "at least two frames"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -261,6 +266,11 @@ def test_open_frames_refuses_in_one_sentence(folder, spoil, says):
     with pytest.raises(ReadError, match=says) as caught:
         run(open_frames(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_an_order_that_is_given_is_taken_for_one_that_says_nothing(folder):
+    bad_order(folder)
+    assert run(open_frames(folder, order="serpentine")).order == "serpentine"
 
 
 @pytest.mark.parametrize(

@@ -646,6 +646,12 @@ def open_frames(
         else:
             made = made.replace(nominal_px=None, nominal_nm=None)
     if "grid" in values:
+        if "order" not in values and found.get("order") is not None:
+            msg = (
+                f"{told_by} must give order as row or serpentine, got "
+                f"{shown(found['order'])}: correct it, or give --order."
+            )
+            raise ReadError(msg)
         order = values.pop("order", "row")
         made = _on_grid(made, values.pop("grid"), order)
     return made.replace(metadata=found, **values)
