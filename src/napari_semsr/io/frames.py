@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -493,8 +493,13 @@ def _from_file(
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 
-def _scan_values(found: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Take from ``scan.json`` what an acquisition has a place for."""
+def _scan_values(
+    found: dict[str, Any], folder: Path, order: str | None
+) -> dict[str, Any]:
+    """Take from ``scan.json`` what an acquisition has a place for.
+
+    The order is that which is given, if one is.
+    """
     values: dict[str, Any] = {}
     grid = found.get("grid")
     if isinstance(grid, str):
@@ -514,9 +519,14 @@ def _scan_values(found: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"{shown(found.get('overlap'))} and {shown(found.get('pixel_size_nm'))}."
         )
         raise ReadError(msg) from error
-    if found.get("order") in ("row", "serpentine"):
-        values["order"] = found["order"]
-    return values
+    said = order or found.get("order")
+    if said is not None and said not in get_args(FrameOrder):
+        msg = (
+            f"{folder / 'scan.json'} must give order as row or serpentine, got "
+            f"{shown(said)}: correct it, or give --order."
+        )
+        raise ReadError(msg)
+    return values if said is None else {**values, "order": said}
 
 
 def _on_grid(made: Acquisition, grid: IntPair, order: FrameOrder) -> Acquisition:
@@ -625,7 +635,7 @@ def open_frames(
         _too_few(path, made.names, made.faults)
     told_by = path / "scan.json"
     found = read_object(told_by) if is_folder and told_by.is_file() else {}
-    values = _scan_values(found, path)
+    values = _scan_values(found, path, order)
     size, told = made.pixel_size_nm, values.get("pixel_size_nm")
     if pixel_size_nm is None and size and told and not _is_same(size, told):
         warn(
@@ -635,7 +645,6 @@ def open_frames(
         )
     given = {
         "grid": grid,
-        "order": order,
         "overlap": overlap,
         "pixel_size_nm": pixel_size_nm,
     }
@@ -646,12 +655,6 @@ def open_frames(
         else:
             made = made.replace(nominal_px=None, nominal_nm=None)
     if "grid" in values:
-        if "order" not in values and found.get("order") is not None:
-            msg = (
-                f"{told_by} must give order as row or serpentine, got "
-                f"{shown(found['order'])}: correct it, or give --order."
-            )
-            raise ReadError(msg)
         order = values.pop("order", "row")
         made = _on_grid(made, values.pop("grid"), order)
     return made.replace(metadata=found, **values)

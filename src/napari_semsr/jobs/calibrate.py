@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import numpy as np
+
 from napari_semsr.analysis import CalibrateOptions, find_scale_bar, measure_grating
 from napari_semsr.core import (
     FLAT,
@@ -29,6 +31,7 @@ from napari_semsr.io import ReadOptions, parse_length_nm, write_calibration
 from napari_semsr.jobs.images import Result, jsonable
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 
+_OFF = 0.1  # chosen: headers err by some percent; beyond, a pitch or an order is wrong
 _APART = 4.0  # standard deviations beyond which bar and header are told to disagree
 
 
@@ -131,6 +134,13 @@ def _calibrate(
         "take the picture anew; pixel size and distortion are those of the middle."
     )
     warned = (uneven,) if uneven else ()
+    stated = image.pixel_size_nm
+    if stated and not np.allclose(found.pixel_size_nm, stated, rtol=_OFF):
+        warn(
+            f"The grating tells {spell_pixel_size(found.pixel_size_nm)} a pixel, but "
+            f"the file states {spell_pixel_size(stated)}: check the pitch; lines whose "
+            "two edges look alike may be read at half of it."
+        )
     return CalibrationReport(run.names[0], run.output, found, warned)
 
 

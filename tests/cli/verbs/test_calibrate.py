@@ -43,6 +43,14 @@ def test_record_and_file_have_the_keys_of_the_contract(calibration):
         assert found["distortion"] == pytest.approx(0.03, abs=0.002)
 
 
+def test_a_pitch_that_contradicts_the_file_is_told(semsr, grating, calibration):
+    assert calibration[0]["warnings"] == []
+    said = semsr("calibrate", str(grating), "--pitch-nm", "600", "--json")
+    (warned,) = said.record["warnings"]
+    assert "tells 40" in warned
+    assert "the file states 20 nm: check the pitch" in warned
+
+
 @pytest.mark.broad
 def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, tmp_path):
     size, error = (calibration[0][key] for key in ("pixel_size_nm", "pixel_size_sd_nm"))
