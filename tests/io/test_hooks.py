@@ -138,8 +138,31 @@ def test_files_opened_as_a_stack(tmp_path, image):
     assert data.shape == (2, *image.shape)
     assert attributes["scale"] == (1, 5.0, 6.0)
     registry.write(image.replace(data=image.data[:90]), paths[1], overwrite=True)
-    with pytest.raises(ReadError, match="one shape and type"):
+    with pytest.raises(ReadError, match="one shape, type and pixel size"):
         hooks.get_reader(paths)(paths)
+
+
+@pytest.mark.parametrize("other", [50.0, None])
+def test_a_stack_has_one_pixel_size(tmp_path, grey, other):
+    paths = [str(tmp_path / f"{name}.tif") for name in "abc"]
+    for path, pitch in zip(paths, (5.0, 5.0001, other), strict=True):
+        registry.write(Micrograph(grey, pitch), path)
+    with pytest.raises(ReadError, match="one shape, type and pixel size"):
+        hooks.get_reader(paths)(paths)
+    [(data, attributes, _)] = hooks.get_reader(paths[:2])(paths[:2])
+    assert data.shape == (2, *grey.shape)
+    assert attributes["scale"] == (1, 5.0, 5.0)
+
+
+def test_a_stack_tells_of_the_network_behind_one_of_its_planes(tmp_path, grey):
+    made = Provenance(job="enhance", model_name="net", model_digest="sha256:0")
+    paths = [str(tmp_path / f"{name}.tif") for name in "ab"]
+    registry.write(Micrograph(grey, 5.0), paths[0])
+    registry.write(Micrograph(grey, 5.0, provenance=made), paths[1])
+    [(_, attributes, _)] = hooks.get_reader(paths)(paths)
+    metadata = attributes["metadata"]
+    assert metadata[layers.NETWORK_KEY] == {"model": "net", "digest": "sha256:0"}
+    assert metadata["micrograph"]["provenance"]["job"] == "enhance"
 
 
 def test_tiles_of_a_czi_lie_at_their_places(shared_data):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     Acquisition,
     Fault,
+    FloatPair,
     FrameOrder,
     Frames,
     IntPair,
@@ -335,7 +336,7 @@ def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None
 _ALIKE = 1e-3
 
 
-def _is_same(one: PixelSize, other: PixelSize) -> bool:
+def is_one_size(one: FloatPair, other: FloatPair) -> bool:
     """Whether two pixel sizes are of one magnification."""
     return bool(np.allclose(one, other, rtol=_ALIKE, atol=0))
 
@@ -350,7 +351,7 @@ def _common_size(
     stated = [(name, size) for name, size in sizes if size is not None]
     for name, size in stated:
         first, common = stated[0]
-        if not _is_same(size, common):
+        if not is_one_size(size, common):
             msg = (
                 f"Frames of {folder} must have one pixel size, but {first} states "
                 f"{spell_pixel_size(common)} and {name} {spell_pixel_size(size)}: "
@@ -637,7 +638,7 @@ def open_frames(
     found = read_object(told_by) if is_folder and told_by.is_file() else {}
     values = _scan_values(found, path, order)
     size, told = made.pixel_size_nm, values.get("pixel_size_nm")
-    if pixel_size_nm is None and size and told and not _is_same(size, told):
+    if pixel_size_nm is None and size and told and not is_one_size(size, told):
         warn(
             f"The frames of {path} state a pixel size of {spell_pixel_size(size)}, but "
             f"scan.json {spell_pixel_size(told)}, which is taken: correct the wrong "

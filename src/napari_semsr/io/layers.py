@@ -139,9 +139,16 @@ def _layers(paths: list[Path]) -> list[LayerTuple]:
     """Read layers of one path; of several, their stack."""
     if len(paths) == 1:
         return _folder(paths[0]) if holds_frames(paths[0]) else _file(paths[0])
+    from napari_semsr.io.frames import is_one_size
+
     planes = [_plane(path) for path in paths]
-    if len({(image.shape, image.dtype) for image, _ in planes}) > 1:
-        msg = "A stack needs images of one shape and type; open these one by one."
+    first = planes[0][0]
+    kinds = {(image.shape, image.dtype, image.unit) for image, _ in planes}
+    if len(kinds) > 1 or not all(is_one_size(i.scale, first.scale) for i, _ in planes):
+        msg = (
+            "A stack needs images of one shape, type and pixel size; open these one by "
+            "one."
+        )
         raise ReadError(msg)
     return [_stacked([planes], f"{paths[0].parent.name} stack")]
 
@@ -303,8 +310,15 @@ def _shown(look: DisplaySettings) -> dict[str, Any]:
 
 
 def _stacked(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
-    """Put planes and levels into one layer, in colour where one of them is."""
+    """Put planes and levels into one layer, in colour where one of them is.
+
+    Its history is that of the first plane that a network made, else of the first.
+    """
     finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
+    made = [image.provenance for image, _ in levels[0] if image.provenance]
+    finest = finest.replace(
+        provenance=next((m for m in made if m.network()), finest.provenance)
+    )
     rgb = any(shown.ndim > 2 for planes in levels for _, shown in planes)
     data = [stacked([_as(shown, rgb) for _, shown in planes]) for planes in levels]
     shown = data if len(data) > 1 else data[0]
