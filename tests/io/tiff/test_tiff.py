@@ -418,27 +418,63 @@ def test_planes_that_ome_with_entities_states_are_not_listed(tmp_path):
     assert np.array_equal(registry.read(path).array(), grey)
 
 
+def write_positions(folder, numbers):
+    """Write files of a set of two, as positions are saved: an image each."""
+    image = (
+        '<Image ID="Image:{0}" Name="position {0}"><Pixels ID="Pixels:{0}" '
+        'DimensionOrder="XYZCT" Type="uint16" SizeX="32" SizeY="24" SizeZ="1" '
+        'SizeC="1" SizeT="1" PhysicalSizeX="0.0{1}" PhysicalSizeY="0.0{1}"><TiffData '
+        'IFD="0" PlaneCount="1"><UUID FileName="p{0}.ome.tif">urn:uuid:{0}</UUID>'
+        "</TiffData></Pixels></Image>"
+    )
+    place = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    images = image.format(0, 1) + image.format(1, 2)
+    for number in numbers:
+        told = f'<OME xmlns="{place}" UUID="urn:uuid:{number}">{images}</OME>'
+        grey = np.full((24, 32), 100 + number, np.uint16)
+        path = folder / f"p{number}.ome.tif"
+        tifffile.imwrite(path, grey, description=told, metadata=None)
+
+
 @pytest.mark.parametrize("lazy", [False, True], ids=["whole", "lazy"])
 @pytest.mark.parametrize("series", [0, 1])
 def test_each_image_of_several_files_is_read_from_its_own(
     tmp_path, monkeypatch, series, lazy
 ):
-    image = (
-        '<Image ID="Image:{0}"><Pixels ID="Pixels:{0}" DimensionOrder="XYZCT" '
-        'Type="uint16" SizeX="32" SizeY="24" SizeZ="1" SizeC="1" SizeT="1" '
-        'PhysicalSizeX="0.0{1}" PhysicalSizeY="0.0{1}"><TiffData IFD="0">'
-        '<UUID FileName="p{0}.ome.tif">urn:uuid:{0}</UUID></TiffData></Pixels></Image>'
-    )
-    place = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-    images = image.format(0, 1) + image.format(1, 2)
-    for number in (0, 1):  # as positions are saved, a file each
-        told = f'<OME xmlns="{place}" UUID="urn:uuid:{number}">{images}</OME>'
-        grey = np.full((24, 32), 100 + number, np.uint16)
-        path = tmp_path / f"p{number}.ome.tif"
-        tifffile.imwrite(path, grey, description=told, metadata=None)
+    write_positions(tmp_path, (0, 1))
     if lazy:
         monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
     for number in (0, 1):
         found = registry.read(tmp_path / f"p{number}.ome.tif", series=series)
         assert found.pixel_size_nm == pytest.approx((10.0 * (series + 1),) * 2)
         assert (found.array() == 100 + series).all()
+
+
+@pytest.mark.parametrize("name", ["p1.ome.tif", "renamed.ome.tif"])
+def test_a_file_of_a_set_whose_others_are_missing_is_its_own_image(tmp_path, name):
+    write_positions(tmp_path, [1])
+    (tmp_path / "p1.ome.tif").rename(tmp_path / name)
+    found = registry.read(tmp_path / name)
+    assert (found.array() == 101).all()
+    assert found.name == "position 1"
+    assert found.pixel_size_nm == pytest.approx((20, 20))
+
+
+@pytest.mark.parametrize(("sizes", "size"), [("12", None), ("22", (20, 20))])
+def test_which_image_is_left_of_a_set_is_not_guessed(tmp_path, sizes, size):
+    image = (
+        '<Image ID="Image:{0}" Name="{0}"><Pixels ID="Pixels:{0}" '
+        'DimensionOrder="XYZCT" Type="uint16" SizeX="32" SizeY="24" SizeZ="1" '
+        'SizeC="1" SizeT="1" PhysicalSizeX="0.0{0}" PhysicalSizeY="0.0{0}"><TiffData '
+        'IFD="{1}"/></Pixels></Image>'
+    )
+    images = "".join(image.format(n, index) for index, n in enumerate(sizes))
+    place = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    told = f'<OME xmlns="{place}">{images}</OME>'
+    grey = np.ones((24, 32), np.uint16)  # one page of the two that are stated
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, grey, description=told, metadata=None)
+    found = registry.read(path)
+    assert found.pixel_size_nm == (size and pytest.approx(size))
+    said = " ".join(found.metadata["warnings"])
+    assert ("images of different pixel size" in said) == (size is None)

@@ -68,14 +68,45 @@ def _local(element: "Element") -> str:
     return element.tag.rpartition("}")[2]
 
 
+def _is_here(image: "Element", folder: Path, own: str | None) -> bool:
+    """Whether the planes of an OME image are in a file of the folder, or of UUID `own`.
+
+    An image of which all files are missing is no series.
+    """
+    for data in image.iter():
+        if _local(data) == "TiffData":
+            uuid = next((e for e in data if _local(e) == "UUID"), None)
+            if uuid is None or (own and uuid.text == own):
+                return True
+            if (folder / uuid.get("FileName", "")).is_file():
+                return True
+    return False
+
+
+def _of_series(
+    root: "Element", series: int, count: int, folder: Path, warnings: list[str]
+) -> tuple[PixelSize | None, str | None]:
+    """Read pixel size and name of one of `count` series; None of what is not told."""
+    images = [e for e in root if _local(e) == "Image"]
+    if len(images) > count:
+        images = [e for e in images if _is_here(e, folder, root.get("UUID"))] or images
+    if len(images) <= count:
+        images = images[series : series + 1]
+    told = [_ome_image(image, warnings) for image in images]
+    sizes, names = {size for size, _ in told}, {name for _, name in told}
+    if len(sizes) > 1:
+        warnings.append(
+            f"The OME-XML tells of {len(images)} images of different pixel size where "
+            f"{count} can be read: the pixel size is left unknown."
+        )
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size, names.pop() if len(names) == 1 else None
+
+
 def _ome_image(
-    root: "Element", series: int, warnings: list[str]
+    image: "Element", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None]:
     """Read the pixel size ``(y, x)`` in nm and the name of an OME image."""
-    images = [e for e in root if _local(e) == "Image"]
-    if series >= len(images):
-        return None, None
-    image = images[series]
     pixels = next((e for e in image if _local(e) == "Pixels"), None)
     if pixels is None:
         return None, image.get("Name")
@@ -799,7 +830,8 @@ def _calibrate(
         if root is None:
             warnings = ["The OME-XML is damaged: the pixel size is left unknown."]
         else:
-            size, name = _ome_image(root, series, warnings)
+            folder = Path(tif.filehandle.dirname)
+            size, name = _of_series(root, series, len(tif.series), folder, warnings)
             record = _ome_record(root)
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
