@@ -179,8 +179,29 @@ def test_write_ome_makes_levels_of_large_images(tmp_path):
     assert registry.describe(tmp_path / "a.ome.tif").levels == 4
     found = registry.read(tmp_path / "a.ome.tif", level=3)
     assert found.shape == (1, 625)
-    assert found.pixel_size_nm == (8.0, 16.0)
-    assert found.origin == (3.0, 7.0)
+    assert found.pixel_size_nm == (16.0, 16.0)
+    assert found.origin == (7.0, 7.0)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_levels_of_odd_sides_lie_as_in_a_store(tmp_path, level):
+    image = Micrograph(np.zeros((33, 4999), np.uint8), (10.0, 12.0), origin=(1.0, 2.0))
+    for suffix in (".ome.tif", ".ome.zarr"):
+        registry.write(image, tmp_path / f"a{suffix}")
+    found = registry.read(tmp_path / "a.ome.tif", level=level)
+    stored = registry.read(tmp_path / "a.ome.zarr", level=level)
+    assert found.shape == stored.shape
+    assert found.pixel_size_nm == stored.pixel_size_nm == (10 * 2**level, 12 * 2**level)
+    assert found.origin == stored.origin
+
+
+def test_levels_that_are_not_halved_have_the_ratio_of_their_sides(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        how = {"tile": (16, 16), "metadata": None}
+        tif.write(np.zeros((60, 90), np.uint8), subifds=1, **how)
+        tif.write(np.zeros((20, 30), np.uint8), subfiletype=1, **how)
+    assert registry.read(path, level=1).spacing_px == (3.0, 3.0)
 
 
 @pytest.mark.parametrize(

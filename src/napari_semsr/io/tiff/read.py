@@ -879,8 +879,12 @@ def _coarsen(
     found: RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
 ) -> RawImage:
     """Bring calibration, place and data bar from the finest level to another one."""
-    down = full.imagelength / page.imagelength
-    across = full.imagewidth / page.imagewidth
+    sides = (full.imagelength, page.imagelength), (full.imagewidth, page.imagewidth)
+    down, across = (fine / coarse for fine, coarse in sides)
+    # levels are halved, and odd sides rounded
+    halved = 2 ** round(math.log2(max(down, across)))
+    if all(n // halved <= m <= -(-n // halved) for n, m in sides):
+        down = across = halved
     record, size = found.record, found.pixel_size_nm
     spacing = (1.0, 1.0) if record is None else record.spacing_px
     start = (0.0, 0.0) if record is None else record.origin
