@@ -98,6 +98,20 @@ def test_a_data_bar_of_what_stays_lazy_is_told(tmp_path, barred, recwarn):
     assert "(--databar-rows 1230)" in bars_told(recwarn)[0]
 
 
+def test_rows_of_a_data_bar_are_told_as_they_are_typed(tmp_path, barred, recwarn):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        how = {"tile": (16, 16), "metadata": None, "photometric": "minisblack"}
+        file.write(np.kron(barred, np.ones((2, 2), np.uint8)), subifds=1, **how)
+        file.write(barred, subfiletype=1, **how)
+    semsr.noise(path, level=1)
+    assert "(--databar-rows 60)" in bars_told(recwarn)[0]
+    recwarn.clear()
+    assert open_image(path, ReadOptions(level=1, databar_rows=60)).shape == (170, 200)
+    semsr.noise(path, level=1, databar_rows=60)
+    assert not bars_told(recwarn)
+
+
 @pytest.mark.parametrize("size", [None, 10, 7.5])  # of a reference: else resampled
 @pytest.mark.parametrize("rows", [170, 171, 200])
 def test_crop_tells_of_a_data_bar_in_what_it_cuts(

@@ -6,7 +6,9 @@ import tifffile
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
+from napari_semsr.io.layers import READ_KEY, without_rows
 from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
+from napari_semsr.widgets.base.results import databar_of
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.children import LIMIT_MS
@@ -218,6 +220,30 @@ def test_rows_that_look_like_a_bar_are_cropped_by_a_button(
     (layer,) = model.layers
     np.testing.assert_array_equal(layer.data, image[:-60])
     assert not panel.bar_button.isVisibleTo(panel)
+
+
+def test_rows_and_pixel_size_are_those_of_level_0(
+    panel, model, tmp_path, finish, run_panel
+):
+    image = np.random.default_rng(2).integers(60, 200, (400, 300), dtype=np.uint8)
+    image[-60:] = 0
+    image[-40:-30, 20:200:7] = 255
+    with tifffile.TiffWriter(tmp_path / "bar.tif") as file:
+        how = {"tile": (64, 64), "metadata": None, "photometric": "minisblack"}
+        file.write(image, subifds=1, **how)
+        file.write(image[::2, ::2], subfiletype=1, **how)
+    choose(panel, tmp_path / "bar.tif", finish)
+    panel.form.set_values(level=1)
+    panel.pixel_size.value = (10.0, 10.0)
+    run_panel(panel)
+    (layer,) = model.layers
+    cropped = without_rows(layer.as_layer_data_tuple(), databar_of(layer))
+    assert cropped[1]["metadata"][READ_KEY]["databar_rows"] == 60
+    panel.bar_button.click()
+    finish(panel)
+    (layer,) = model.layers
+    np.testing.assert_array_equal(layer.data, image[:-60:2, ::2])
+    assert tuple(layer.scale) == (20, 20)
 
 
 @pytest.mark.broad

@@ -95,6 +95,7 @@ from .project import (
 )
 from .read_image import (
     CUT_KEY as CUT_KEY,
+    LEVEL_KEY as LEVEL_KEY,
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
     as_grey as as_grey,

@@ -192,13 +192,13 @@ def read(
     dataset : str, optional
         Path inside an HDF5 file; must be given when there are several.
     pixel_size_nm : float or sequence of float, optional
-        Overrides or supplies the calibration: one number, or ``(y, x)``.
+        Overrides or supplies the calibration at level 0: one number, or ``(y, x)``.
     pixel_size_sd_nm : float or sequence of float, optional
         Standard deviation of that size, kept among the image's metadata.
     crop_databar : bool, default=True
         Cut off the data bar that the header tells of.
     databar_rows : int, optional
-        Rows to cut off at the bottom, whatever the header says.
+        Rows to cut off at the bottom, counted at level 0, whatever the header says.
     colour : {"refuse", "luminance"}
         What to do with an image that is really in colour.
 
@@ -247,10 +247,7 @@ def read(
     if options.dataset is not None:
         _check_dataset(path, row)
     with decoding(path, row.name):
-        found = to_micrograph(path, row.load().raw_image(path, options), options)
-    if options.pixel_size_nm is None:
-        return found
-    return found.with_size_error(options.pixel_size_sd_nm)
+        return to_micrograph(path, row.load().raw_image(path, options), options)
 
 
 def write(

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io.files import own_name
-from napari_semsr.io.read_image import CUT_KEY, ColourError, FileInfo
+from napari_semsr.io.read_image import CUT_KEY, LEVEL_KEY, ColourError, FileInfo
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
@@ -339,8 +339,10 @@ def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
         cut.append(level[(..., slice(kept), *(slice(None),) * (-1 - axis))])
     found = {key: it for key, it in about["metadata"].items() if key != ROWS_KEY}
     found.pop(SAVED_KEY, None)  # where there are more rows
-    found[READ_KEY] = {**found.get(READ_KEY, {}), "databar_rows": rows}
-    found["micrograph"] = {**found.get("micrograph", {}), CUT_KEY: rows}
+    image = found.get("micrograph", {})
+    rows_read = int(rows * image.get(LEVEL_KEY, 1))
+    found[READ_KEY] = {**found.get(READ_KEY, {}), "databar_rows": rows_read}
+    found["micrograph"] = {**image, CUT_KEY: rows}
     return cut if about["multiscale"] else cut[0], {**about, "metadata": found}, kind
 
 

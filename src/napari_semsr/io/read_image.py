@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from napari_semsr.core import (
     Box,
     DisplaySettings,
+    FloatPair,
     IntPair,
     Micrograph,
     OptionError,
@@ -69,7 +70,9 @@ _SYNONYMS = {
     "inches": "inch",
     '"': "inch",
 }
-CUT_KEY = "databar_rows_cropped"  # entry of an image's metadata
+# Entries of an image's metadata
+CUT_KEY = "databar_rows_cropped"
+LEVEL_KEY = "rows_of_level_0"  # that one row of a coarser level takes
 SMALLEST_NM, LARGEST_NM = 1e-5, 1e9
 LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
@@ -164,7 +167,8 @@ class ReadOptions(Options):
     )
     pixel_size_nm: tuple[float, float] | None = Field(
         default=None,
-        description="pixel size in nm, one number or Y,X; overrides the file's",
+        description="pixel size in nm, one number or Y,X, at level 0; overrides the "
+        "file's",
     )
     pixel_size_sd_nm: tuple[float, float] | None = Field(
         default=None,
@@ -177,7 +181,7 @@ class ReadOptions(Options):
     databar_rows: int | None = Field(
         default=None,
         ge=0,
-        description="rows of data bar to cut off, whatever the header says",
+        description="rows of data bar to cut off, at level 0, whatever the header says",
     )
     colour: Literal["refuse", "luminance"] = option(
         "refuse",
@@ -259,6 +263,7 @@ class RawImage:
     pixel_size_nm: PixelSize | None = None  # ``(y, x)`` of this very level
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
+    coarser: FloatPair = (1.0, 1.0)  # Rows and columns of level 0 that a pixel takes
     # How many there are to choose from
     levels: int = 1
     series: int = 1
@@ -726,8 +731,11 @@ def as_grey(samples: Any) -> Any | None:
     return luminance(samples[..., :3]) if within else None
 
 
-def to_grey(path: Path, data: Any, *, colour: str) -> Any:
-    """Make one grey (Y, X) plane of what a file stores, (Y, X) or (Y, X, S)."""
+def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
+    """Make one grey (Y, X) plane of what a file stores, (Y, X) or (Y, X, S).
+
+    It may be of a level, `down` times coarser than the image.
+    """
     grey = as_grey(data)
     if grey is not None and data.ndim > 2 and _has_frame(data):
         warn(
@@ -747,7 +755,7 @@ def to_grey(path: Path, data: Any, *, colour: str) -> Any:
         if bar:
             msg = (
                 f"{path} is grey but for its lowest {bar} rows, which look like a data "
-                f"bar in colour: crop them (--databar-rows {bar})."
+                f"bar in colour: crop them (--databar-rows {int(bar * down)})."
             )
         raise ColourError(msg, data[..., :3], bar)
     return grey
@@ -844,17 +852,23 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
     )
 
 
+def rows_at(rows: int, down: float) -> int:
+    """Lowest rows of a level, `down` times coarser, that hold `rows` of level 0."""
+    return math.ceil(round(rows / down, 3))
+
+
 def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
     """Rows to cut off at the bottom."""
     height = source.data.shape[0]
     if options.databar_rows is not None:
-        if options.databar_rows >= height:
+        rows = rows_at(options.databar_rows, source.coarser[0])
+        if rows >= height:
             msg = (
-                f"{path} has {height} rows, of which {options.databar_rows} cannot all "
-                "be data bar: give fewer data-bar rows."
+                f"{path} has {height} rows, of which {rows} cannot all be data bar: "
+                "give fewer data-bar rows."
             )
             raise ReadError(msg)
-        return options.databar_rows
+        return rows
     return source.databar_rows if options.crop_databar else 0
 
 
@@ -889,6 +903,8 @@ def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
         found["warnings"] = [*source.warnings, *source.doubts]
     if source.series > 1:
         found["series"] = source.series
+    if source.coarser[0] != 1:
+        found[LEVEL_KEY] = source.coarser[0]
     if isinstance(data, np.ndarray) and data.dtype.kind == "f":
         finite = int(np.count_nonzero(np.isfinite(data)))
         if finite != data.size:
@@ -903,7 +919,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         warn(doubt)
     bar = _bar(path, source, options)
     samples = native(path, source.data)[: source.data.shape[0] - bar]
-    data = to_grey(path, samples, colour=options.colour)
+    data = to_grey(path, samples, colour=options.colour, down=source.coarser[0])
     record, size = source.record, _calibration(source)
     name = source.name or (record.name if record else display_name(path.name))
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
@@ -919,7 +935,11 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         metadata=_metadata(source, data, bar),
         look=_look(source),
     )
-    return found.with_pixel_size(options.pixel_size_nm or size)
+    if options.pixel_size_nm is None:
+        return found.with_pixel_size(size)
+    typed, error = options.pixel_size_nm, options.pixel_size_sd_nm
+    sized = found.with_pixel_size(np.multiply(typed, source.coarser).tolist())
+    return sized.with_size_error(error and np.multiply(error, source.coarser))
 
 
 def to_info(path: Path, source: RawImage) -> FileInfo:

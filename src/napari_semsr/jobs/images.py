@@ -45,6 +45,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     CUT_KEY,
+    LEVEL_KEY,
     OmeZarrStore,
     ReadOptions,
     Written,
@@ -140,6 +141,7 @@ def databar_note(
     """
     known = image.provenance is not None or image.metadata.get(CUT_KEY)
     rows = 0 if known else suggest_databar(image.data, reach)
+    rows = int(rows * image.metadata.get(LEVEL_KEY, 1))
     if not rows:
         return None
     return (

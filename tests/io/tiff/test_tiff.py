@@ -204,6 +204,19 @@ def test_levels_that_are_not_halved_have_the_ratio_of_their_sides(tmp_path):
     assert registry.read(path, level=1).spacing_px == (3.0, 3.0)
 
 
+@pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
+def test_what_is_typed_is_of_level_0(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    registry.write(Micrograph(np.zeros((64, 4200), np.uint8), 7.0), path)
+    typed = {"pixel_size_nm": (10, 12), "pixel_size_sd_nm": 0.5, "databar_rows": 21}
+    for level in (0, 1, 2):
+        found = registry.read(path, level=level, **typed)
+        step = 2**level
+        assert found.shape[0] == 43 // step  # what is partly data bar is cut, too
+        assert found.pixel_size_nm == (10 * step, 12 * step)
+        assert found.pixel_size_sd_nm == pytest.approx((0.5 * step, 0.5 * step))
+
+
 @pytest.mark.parametrize(
     ("unit", "size"),
     [

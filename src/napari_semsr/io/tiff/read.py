@@ -32,6 +32,7 @@ from napari_semsr.io.read_image import (
     pixel_size,
     plan_blocks,
     rows_and_columns,
+    rows_at,
     stated_length_nm,
     to_nm,
 )
@@ -897,7 +898,8 @@ def _coarsen(
         ),
         spacing_px=(spacing[0] * down, spacing[1] * across),
         pixel_size_nm=size and PixelSize((size[0] * down, size[1] * across)),
-        databar_rows=round(found.databar_rows / down),
+        databar_rows=rows_at(found.databar_rows, down),
+        coarser=(down, across),
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core import (
     DisplaySettings,
+    FloatPair,
     IncompleteError,
     IntPair,
     Job,
@@ -320,10 +321,12 @@ def _source(
     channels, planes, index = choose_plane(path, options, outer, sizes)
     channel = index[outer.index("c")] if "c" in outer else 0
     size, origin, spacing, warnings = _calibration(image, level, axes, record)
+    ratio = _coarser(image, level, array.ndim)
     return RawImage(
         format=f"OME-Zarr {image.version}",
         data=_lazy(path, array, index),
         pixel_size_nm=size,
+        coarser=ratio,
         levels=len(datasets),
         series=image.count,
         channels=channels,
@@ -468,7 +471,6 @@ def _calibration(
     """Pixel size, origin and spacing of a level, and what could not be used."""
     datasets = image.metadata["datasets"]
     scale, shift = _placed(image, datasets[level], len(axes))
-    finest, _ = _placed(image, datasets[0], len(axes))
     units = [str(a.get("unit") or "") for a in axes[-2:]]
     unitless = not any(units)
     lengths = [to_nm(s, u) for s, u in zip(scale[-2:], units, strict=True)]
@@ -488,5 +490,14 @@ def _calibration(
     if record is not None and unitless:
         return None, (shift[-2], shift[-1]), (scale[-2], scale[-1]), ()
     # without a unit the scale of a foreign store only tells levels apart
-    ratio = [s / f if f else 1.0 for s, f in zip(scale[-2:], finest[-2:], strict=True)]
-    return None, (0.0, 0.0), (ratio[0], ratio[1]), warnings
+    return None, (0.0, 0.0), _coarser(image, level, len(axes)), warnings
+
+
+def _coarser(image: _Image, level: int, ndim: int) -> FloatPair:
+    """Rows and columns of level 0 that a pixel of a level takes."""
+    datasets = image.metadata["datasets"]
+    (*_, y, x), _ = _placed(image, datasets[level], ndim)
+    (*_, fine_y, fine_x), _ = _placed(image, datasets[0], ndim)
+    sides = (y, fine_y), (x, fine_x)
+    down, across = (s / f if min(s, f) > 0 else 1.0 for s, f in sides)
+    return down, across
