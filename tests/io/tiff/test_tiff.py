@@ -204,6 +204,15 @@ def test_levels_that_are_not_halved_have_the_ratio_of_their_sides(tmp_path):
     assert registry.read(path, level=1).spacing_px == (3.0, 3.0)
 
 
+@pytest.mark.parametrize(("per_cm", "size"), [(118.11, None), (2e5, 50.0)])
+def test_centimetres_of_imagej_may_be_those_of_print(tmp_path, grey, per_cm, size):
+    how = {"imagej": True, "resolution": (per_cm, per_cm), "metadata": {"unit": "cm"}}
+    tifffile.imwrite(tmp_path / "a.tif", grey, **how)
+    found = registry.read(tmp_path / "a.tif")
+    assert found.pixel_size_nm == (size and (size, size))
+    assert "warnings" not in found.metadata
+
+
 @pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
 def test_what_is_typed_is_of_level_0(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
@@ -224,6 +233,7 @@ def test_what_is_typed_is_of_level_0(tmp_path, suffix):
         ("\\u00B5m", 5000.0),
         ("pixel", None),
         ("inch", None),
+        ("cm", None),
         ("furlong", None),
     ],
 )

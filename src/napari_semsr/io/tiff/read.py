@@ -35,6 +35,7 @@ from napari_semsr.io.read_image import (
     rows_at,
     stated_length_nm,
     to_nm,
+    unit_nm,
 )
 
 if TYPE_CHECKING:
@@ -406,6 +407,7 @@ def _at_width(
 # Pixel size of a TIFF that is no microscope's own: ImageJ, resolution tags.
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
+_PRINTED = [unit_nm(unit) for unit in _TAG_UNITS.values()]
 _NO_UNIT = ("", "pixel", "pixels", "px", "none", "reference frame")
 
 
@@ -456,8 +458,8 @@ def _imagej_pixel_size(
             f"ImageJ's calibration must be pixels per unit of length, got {stated} per "
             f"{unit!r}: the pixel size is left unknown."
         )
-    elif unit.lower().startswith(("in", '"')) and max(size) > LARGEST_PRINTED_NM:
-        return None
+    elif max(size) > LARGEST_PRINTED_NM and unit_nm(unit) in _PRINTED:
+        return None  # ImageJ takes resolution tags over as a calibration
     return size
 
 
