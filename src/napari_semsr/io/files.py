@@ -19,6 +19,7 @@ from napari_semsr.core import (
     SIZE_ERROR_KEY,
     DisplaySettings,
     FloatPair,
+    IntPair,
     Micrograph,
     OptionError,
     PixelSize,
@@ -450,12 +451,14 @@ class Record:
     spacing_px: FloatPair  # As in `Micrograph`
     provenance: Provenance | None  # What made the image
     look: DisplaySettings | None = None  # How it is shown
+    shape: IntPair | None = None  # Rows and columns, where others may cut the file
 
     def to_dict(self) -> dict[str, Any]:
         """Make the JSON object."""
         made = self.provenance and self.provenance.model_dump(mode="json")
         size = self.pixel_size_nm and list(self.pixel_size_nm)
         look = {} if self.look is None else {"look": self.look.model_dump(mode="json")}
+        shape = {} if self.shape is None else {"shape": list(self.shape)}
         return {
             "record": _FORMAT,
             "name": self.name,
@@ -464,6 +467,7 @@ class Record:
             "spacing_px": list(self.spacing_px),
             "provenance": made,
             **look,
+            **shape,
         }
 
     def to_json(self) -> str:
@@ -489,6 +493,7 @@ class Record:
                 with suppress(ValueError):  # what cannot be understood is left out
                     look = DisplaySettings.model_validate(values["look"])
             origin, spacing = values["origin"], values["spacing_px"]
+            shape = values.get("shape")
             return cls(
                 name=str(values["name"]),
                 pixel_size_nm=parse_pixel_size(values["pixel_size_nm"]),
@@ -496,6 +501,7 @@ class Record:
                 spacing_px=(float(spacing[0]), float(spacing[1])),
                 provenance=None if made is None else Provenance.model_validate(made),
                 look=look,
+                shape=shape and (int(shape[0]), int(shape[1])),
             )
         except (LookupError, TypeError, ValueError, OptionError):
             return None
@@ -515,4 +521,5 @@ def record_of(image: Micrograph) -> Record:
         spacing_px=image.spacing_px,
         provenance=made,
         look=image.look,
+        shape=image.shape,
     )

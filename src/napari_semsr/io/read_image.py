@@ -277,7 +277,7 @@ class RawImage:
     look: DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
-    # Why pixel size or data bar may be wrong, which who reads it is told
+    # Why pixel size, data bar or place may be wrong, which who reads it is told
     doubts: tuple[str, ...] = ()
 
 

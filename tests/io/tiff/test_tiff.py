@@ -1,5 +1,7 @@
 """TIFF in its dialects, types and encodings."""
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -335,6 +337,26 @@ def test_read_prefers_a_calibration_changed_after_writing(tmp_path, grey, size):
     tifffile.imwrite(path, grey, imagej=True, resolution=(0.1, 0.1), metadata=options)
     found = registry.read(path)
     assert (found.pixel_size_nm, found.origin) == ((10.0, 10.0), (30.0, 30.0))
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["shape", "no shape"])
+def test_the_place_of_what_others_cut_is_not_known(tmp_path, grey, recwarn, told):
+    path = tmp_path / "mosaic.tif"
+    registry.write(Micrograph(grey, 10.0, "mosaic", origin=(100, 200)), path)
+    assert registry.read(path).origin == (100, 200)
+    with tifffile.TiffFile(path) as file:
+        key, _, record = file.imagej_metadata["Info"].partition("=")
+    fields = json.loads(record)
+    if not told:  # as in files of before
+        fields.pop("shape", None)
+    options = {"unit": "nm", "Info": f"{key}={json.dumps(fields)}"}
+    how = {"imagej": True, "resolution": (0.1, 0.1), "metadata": options}
+    tifffile.imwrite(path, grey[10:30], **how)
+    found = registry.read(path)
+    assert (found.name, found.pixel_size_nm) == ("mosaic", (10, 10))
+    said = ["where it lies" in str(one.message) for one in recwarn]
+    assert said == ([True] if told else [])
+    assert found.origin == ((0, 0) if told else (100, 200))
 
 
 def test_read_refuses_entities_in_ome_xml(forge, grey):

@@ -843,12 +843,21 @@ def _calibrate(
         look = _imagej_look(details)
     else:
         size = _tag_pixel_size(page)
+    record, doubts = record or _find_record(text), list[str]()
+    rows, columns = int(page.imagelength), int(page.imagewidth)
+    if record and record.shape not in (None, (rows, columns)):
+        record = replace(record, origin=(0.0, 0.0))
+        doubts.append(
+            f"{tif.filename}, now of {rows} x {columns} px, was cut or resampled by "
+            "another program: where it lies in the image is not known any more. semsr "
+            "crop keeps the place of what it cuts."
+        )
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
     return RawImage(
         "TIFF",
         None,
         size,
-        record=record or _find_record(text),
+        record=record,
         name=name,
         look=look,
         metadata={
@@ -857,6 +866,7 @@ def _calibrate(
             if tag is not None and isinstance(tag.value, str)
         },
         warnings=tuple(warnings),
+        doubts=tuple(doubts),
     )
 
 
