@@ -935,11 +935,13 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         metadata=_metadata(source, data, bar),
         look=_look(source),
     )
-    if options.pixel_size_nm is None:
-        return found.with_pixel_size(size)
-    typed, error = options.pixel_size_nm, options.pixel_size_sd_nm
-    sized = found.with_pixel_size(np.multiply(typed, source.coarser).tolist())
-    return sized.with_size_error(error and np.multiply(error, source.coarser))
+    down, across = source.coarser
+    typed, error = (
+        told and (told[0] * down, told[1] * across)
+        for told in (options.pixel_size_nm, options.pixel_size_sd_nm)
+    )
+    sized = found.with_pixel_size(typed or size)
+    return sized.with_size_error(error) if typed else sized
 
 
 def to_info(path: Path, source: RawImage) -> FileInfo:
