@@ -37,25 +37,36 @@ def test_constant_fields_rare_values_and_large_offsets_are_scaled():
 
 
 def test_missing_pixels_are_filled_alike_however_the_field_is_cut(rng):
-    field = rng.random((30, 26)).astype(np.float32)
+    field = rng.random((90, 86)).astype(np.float32)
     field[rng.random(field.shape) < 0.2] = np.nan
-    field[10:24, 8:22] = np.inf
-    box = Box(0, 32, 0, 28)
+    field[10:84, 8:82] = np.inf
+    box = Box(0, 92, 0, 88)
     full, missing = read_window(field, box, 0.5)
     assert np.isfinite(full).all()
     assert missing.sum() >= (~np.isfinite(field)).sum()
-    assert full[17, 15] == np.float32(0.5)
+    assert full[47, 45] == np.float32(0.5)
     known = np.isfinite(field)
-    np.testing.assert_array_equal(full[:30, :26][known], field[known])
-    for part in (Box(4, 12, 0, 8), Box(20, 32, 16, 28), Box(11, 12, 9, 10)):
+    np.testing.assert_array_equal(full[:90, :86][known], field[known])
+    parts = Box(4, 12, 0, 8), Box(80, 92, 76, 88), Box(11, 12, 9, 10)
+    for part in (*parts, Box(20, 70, 20, 60)):
         filled, gone = read_window(da.from_array(field, chunks=7), part, 0.5)
         np.testing.assert_array_equal(filled, full[part.slices])
         if gone is not None:
             np.testing.assert_array_equal(gone, missing[part.slices])
 
 
+def test_a_wide_gap_goes_on_with_what_lies_beside_it():
+    field = np.full((8, 120), 10, np.float32)
+    field[:, 80:] = 200
+    field[:, 30:80] = np.nan
+    filled, _ = read_window(field, Box(0, 8, 0, 120), 90.0)
+    np.testing.assert_array_equal(filled[:, :54], 10)
+    np.testing.assert_array_equal(filled[:, 54:56], 90)
+    np.testing.assert_array_equal(filled[:, 56:], 200)
+
+
 def test_source_box_holds_all_that_is_read_and_set_missing_every_finer_pixel():
-    assert source_box(Box(8, 16, 0, 8), (40, 40)) == Box(4, 20, 0, 12)
+    assert source_box(Box(48, 56, 0, 8), (90, 90)) == Box(24, 80, 0, 32)
     assert source_box(Box(0, 4, 0, 4), (1, 3)) == Box(0, 1, 0, 3)
     missing = np.array([[True, False], [False, False]])
     result = np.zeros((4, 4), np.float32)

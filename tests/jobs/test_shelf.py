@@ -1,5 +1,8 @@
+import numpy as np
 import pytest
+from scipy import ndimage
 
+import napari_semsr as semsr
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.predictor import cache_folder
@@ -90,3 +93,12 @@ def test_folders_are_the_users_own_and_bear_the_name(monkeypatch):
     for folder in (shelf.shelf_folder(), cache_folder()):
         assert folder.is_absolute()
         assert "napari-semsr" in folder.parts
+
+
+def test_the_default_draws_no_stripes_beside_a_gap(rng):
+    edge = np.where(np.arange(160) < 48, 50.0, 200.0)
+    field = ndimage.gaussian_filter1d(np.tile(edge, (64, 1)), 4)
+    field += rng.normal(0, 0.5, field.shape)
+    field[:, 112:] = np.nan
+    made = semsr.enhance(field.astype(np.float32), blur_px=4, device="cpu").array()
+    np.testing.assert_allclose(made[16:48, 96:112], 200, atol=10)

@@ -47,7 +47,8 @@ from napari_semsr.models import (
 
 # Grey values: scaled by percentiles of the whole field, and back.
 
-_REACH = 4
+_REACH = 24
+_RING = 4
 _EXACT_IN_FLOAT32 = 2
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -132,9 +133,10 @@ def read_window(
 ) -> tuple[NDArray[Any], BoolArray | None]:
     """Read a window (Y, X), fill what is not finite, and say where that was, if it was.
 
-    A missing pixel gets the mean of the finite ones among its 9 x 9 neighbours, or
-    the field's mean where there is none. Neighbours beyond the window are read too, so
-    that the filling does not depend on how the field was cut.
+    A missing pixel gets the mean of the known ones among its 9 x 9 neighbours; then it
+    is known to those further in, up to 24 px, beyond which it gets the field's mean.
+    Neighbours beyond the window are read too, so that the filling does not depend on
+    how the field was cut.
     """
     window = read_box(data, box)
     if window.dtype.kind != "f":
@@ -146,14 +148,21 @@ def read_window(
 
     wide = read_box(data, box.grow(_REACH))
     known = np.isfinite(wide)
-    ones = np.ones(2 * _REACH + 1)
-    sums = [np.where(known, wide, 0).astype(np.float64), known.astype(np.float64)]
-    for axis in (0, 1):
-        sums = [ndimage.correlate1d(s, ones, axis=axis, mode="constant") for s in sums]
-    total, count = (s[_REACH:-_REACH, _REACH:-_REACH][missing] for s in sums)
-    filled = window.copy()
-    filled[missing] = np.where(count > 0.5, total / np.maximum(count, 1.0), mean)
-    return filled, missing
+    filled = np.where(known, wide, 0)
+    ones = np.ones(2 * _RING + 1)
+    for _ in range(_REACH // _RING):
+        sums = [filled.astype(np.float64), known.astype(np.float64)]
+        for axis in (0, 1):
+            sums = [
+                ndimage.correlate1d(s, ones, axis=axis, mode="constant") for s in sums
+            ]
+        ring = ~known & (sums[1] > 0.5)
+        filled[ring] = sums[0][ring] / sums[1][ring]
+        known |= ring
+        if known.all():
+            break
+    filled[~known] = mean
+    return filled[_REACH:-_REACH, _REACH:-_REACH], missing
 
 
 def set_missing(result: Float32Array, missing: BoolArray | None, scale: int) -> None:
