@@ -56,3 +56,13 @@ def test_blocks_are_finite_and_white_noise_has_its_variance_in_every_ring():
     image[3] = 1
     blocks = sample_blocks(image)
     assert all(block.shape == (32, 32) and np.isfinite(block).all() for block in blocks)
+
+
+def test_blocks_with_gaps_tell_nothing_where_there_are_whole_ones():
+    image = np.random.default_rng(0).normal(5, 2, (300, 520))
+    image[:, 270:] += 100
+    blocks = sample_blocks(image)
+    image[::40, 500:] = np.nan
+    kept = sample_blocks(image)
+    assert (len(blocks), len(kept)) == (2, 1)
+    np.testing.assert_array_equal(kept[0], blocks[0])

@@ -95,6 +95,19 @@ def test_missing_pixels_stay_missing_and_alone(pair, method):
     np.testing.assert_array_equal(np.isfinite(made), np.isfinite(data))
 
 
+@pytest.mark.parametrize("method", ["wiener", "cls", "richardson-lucy"])
+def test_no_stripes_are_drawn_beside_a_gap_however_it_is_tiled(method):
+    edge = np.where(np.arange(150) < 50, 50.0, 200.0)
+    data = ndimage.gaussian_filter1d(np.tile(edge, (90, 1)), 2)
+    data += np.random.default_rng(0).normal(0, 0.5, data.shape)
+    data[:, 110:], data[70:, :] = np.nan, np.nan
+    image = Micrograph(data.astype(np.float32))
+    options = {"method": method, "psf": "2px", "iterations": 3}
+    whole = restored(image, tile=150, **options)
+    np.testing.assert_allclose(whole[20:60, 90:110], 200, atol=12)
+    np.testing.assert_allclose(restored(image, tile=32, **options), whole, atol=2e-4)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 17)], ids=str)
 @pytest.mark.parametrize("method", EXAMPLES)
 def test_small_fields_are_restored(shape, method):

@@ -15,6 +15,7 @@ response is cut off where the rest weighs less than `_TOLERANCE`, so that pixels
 same however a field is tiled.
 """
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -37,8 +38,8 @@ from napari_semsr.core import (
     ReadError,
     Tile,
     TilePlan,
+    continued,
     field_range,
-    finite_mean,
     is_empty,
     option,
     plan_tiles,
@@ -155,21 +156,22 @@ def sample_blocks(data: Any) -> list[FloatArray]:
     """Read a few square blocks, spread evenly over a field.
 
     `data` (Y, X); gives (N, N), grey values, reflected beyond the border of a small
-    field; pixels that are not finite have the field's mean.
+    field. Blocks with pixels that are not finite are left out; where all have some,
+    these are filled with the nearest that is.
     """
     rows, columns = (int(n) for n in data.shape)
     side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
-    mean: float | None = None
-    blocks = []
+    whole: list[FloatArray] = []
+    holed: list[FloatArray] = []
     for y in _corners(rows, side):
         for x in _corners(columns, side):
             block = read_box(data, Box.of((side, side), (y, x))).astype(float)
-            missing = ~np.isfinite(block)
-            if missing.any():
-                mean = finite_mean(data) if mean is None else mean
-                block[missing] = mean
-            blocks.append(block)
-    return blocks
+            known = np.isfinite(block)
+            if known.all():
+                whole.append(block)
+            elif known.any():
+                holed.append(continued(block, known))
+    return whole or holed or [np.zeros((side, side))]
 
 
 def _corners(size: int, side: int) -> list[int]:
@@ -529,10 +531,9 @@ class Restorer:
 
         Yields the tile and the grey values of its core, NaN where the input had none.
         """
-        mean = _mean_of(data)
         for index in [tile.index for tile in plan] if places is None else places:
             tile = plan.tile(*index)
-            yield tile, self._restored(data, tile.core, mean, self.halo)
+            yield tile, self._restored(data, tile.core, self.halo)
 
     def tolerance(self, data: Any, plan: TilePlan) -> float:
         """Measure what a cut-off halo costs, in the middle of the field (Y, X).
@@ -548,28 +549,32 @@ class Restorer:
         core = plan.tile(row, column).core
         side = min(_PROBE, *core.shape)
         box = Box.of((side, side), core.corner)
-        mean = _mean_of(data)
-        near = self._restored(data, box, mean, self.halo)
-        far = self._restored(data, box, mean, min(self.reach, 3 * self.halo))
+        near = self._restored(data, box, self.halo)
+        far = self._restored(data, box, min(self.reach, 3 * self.halo))
         gap = np.abs(near.astype(float) - far)
         return float(np.nanmax(gap, initial=0.0)) / span
 
-    def _restored(self, data: Any, box: Box, mean: float, halo: int) -> Float32Array:
-        """Restore a box of a field; beyond its border the field is reflected."""
+    def _restored(self, data: Any, box: Box, halo: int) -> Float32Array:
+        """Restore a box of a field; beyond its border the field is reflected.
+
+        Missing pixels are filled with the nearest known one. Those that a known pixel
+        sees have one within the halo's diagonal, so that tiles are filled alike.
+        """
         window = read_box(data, box.grow(halo))
         if window.dtype.kind != "f":
             return self._apply(window, halo).astype(np.float32)
         missing = ~np.isfinite(window)
+        gone = missing[_inner(window.shape, halo)]
+        if gone.all():
+            return np.full(box.shape, np.nan, np.float32)
         if missing.any():
-            window = np.where(missing, mean, window)
+            more = math.ceil(math.sqrt(2) * halo)
+            wide = read_box(data, box.grow(halo + more))
+            filled = continued(wide, np.isfinite(wide))
+            window = filled[_inner(wide.shape, more)]
         made = self._apply(window, halo).astype(np.float32)
-        made[missing[_inner(window.shape, halo)]] = np.nan
+        made[gone] = np.nan
         return made
-
-
-def _mean_of(data: Any) -> float:
-    """Give what missing pixels are filled with; only floats can miss any."""
-    return finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
 
 
 def _inner(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
