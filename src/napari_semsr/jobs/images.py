@@ -272,12 +272,20 @@ def as_guide(record: InputRecord, role: str) -> InputRecord:
     return record.model_copy(update={"role": role, "provenance": None})
 
 
-def digests_of(record: InputRecord) -> Iterator[str]:
-    """Give the digests of an image and of all that it was made of."""
+_MOVING = "register", "stitch"  # jobs after which pixels lie elsewhere
+
+
+def digests_of(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
+    """Give the digests of an image and of all that it was made of.
+
+    `in_place`: only of what shows the same at the same place, in nm.
+    """
+    made = record.provenance
     if record.digest is not None:
         yield record.digest
-    for item in record.provenance.inputs if record.provenance else ():
-        yield from digests_of(item)
+    if made is not None and not (in_place and made.job in _MOVING):
+        for item in made.inputs:
+            yield from digests_of(item, in_place=in_place)
 
 
 def path_of(path: str | os.PathLike[str]) -> str:

@@ -418,7 +418,16 @@ def check_sides(
                 "register again."
             )
             raise RegistrationError(msg)
-        if side.digest is not None and side.digest not in digests_of(record):
+        if side.digest is None or side.digest in digests_of(record, in_place=True):
+            continue
+        if side.digest in digests_of(record):
+            warn(
+                f"{image.name} was made of {side.name}, which the transform was found "
+                "with, but was registered or stitched since: its pixels lie elsewhere, "
+                f"and the transform may be applied twice. Take {side.name}, or "
+                "register again.",
+            )
+        else:
             warn(
                 f"{image.name} is not the image that the transform was found with, "
                 f"{side.name}, but covers the same area: check that both show one "
@@ -530,6 +539,13 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
             "images refine it."
             if found.searched == "landmarks"
             else "The transform does not say how far off it is."
+        )
+    before, after = found.mutual_information_before, found.mutual_information_after
+    if after < before:
+        said.append(
+            f"The images fit better as they lie than by the map: mutual information "
+            f"falls from {before:.2f} to {after:.2f} bit. See whether the map was "
+            "applied before."
         )
     share = _unreliable(found)
     if share is not None and share > _UNRELIABLE:
