@@ -200,7 +200,7 @@ class EnhanceReport:
     clipped: int  # Pixels that the output's type could not hold
     # Least and largest gain that lifted haze; None when it was not looked for
     haze_gain: FloatPair | None = None
-    # What the model went by; None where it looks for neither
+    # What the model went by, of a stack the largest; None where it looks for neither
     noise_percent: Annotated[
         float | None, Quantity("Noise", "% of the range of grey values", ".2g")
     ] = None

@@ -7,7 +7,7 @@ and gone on with, when a run is stopped.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -324,6 +324,7 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
     clipped = sum(item.clipped for item in reports)
     mismatches = [i.tile_mismatch for i in reports if not math.isnan(i.tile_mismatch)]
     misfits = [item.misfit for item in made if item.misfit is not None]
+    gains = [gain for item in reports for gain in item.haze_gain or ()]
     report = replace(
         reports[0],
         tiles=sum(item.tiles for item in reports),
@@ -334,6 +335,10 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
         tile_mismatch=max(mismatches, default=math.nan),
         seam_index=max(item.seam_index for item in reports),
         clipped=clipped,
+        haze_gain=(min(gains), max(gains)) if gains else None,
+        noise_percent=_largest(item.noise_percent for item in reports),
+        blur_px=_largest(item.blur_px for item in reports),
+        norm_error=_largest(item.norm_error for item in reports),
         notes=tuple(notes),
     )
     return {
@@ -342,6 +347,11 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
         "change": overall_change([item.change for item in made]),
         "misfit": max(misfits, key=lambda misfit: misfit.share, default=None),
     }
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    """Give the largest of what is known."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def overall_change(changes: Sequence[Change | None]) -> Change | None:

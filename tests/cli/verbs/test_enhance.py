@@ -175,6 +175,21 @@ def test_stack_goes_plane_by_plane(semsr, images, suffix):
     assert not [p for p in images.iterdir() if p.name.startswith(".")]
 
 
+def test_stack_has_the_worst_of_its_planes_in_any_order(semsr, images):
+    clean = np.where(np.indices((64, 64)).sum(0) % 24 < 12, 60, 190)
+    noisy = clean + np.random.default_rng(0).normal(0, 20, clean.shape)
+    planes = np.stack([clean, noisy]).clip(0, 255).astype(np.uint8)
+    told = []
+    for order, name in ((1, "one"), (-1, "other")):
+        metadata = {"axes": "ZYX"}
+        path = images / f"{name}.tif"
+        tifffile.imwrite(path, planes[::order], imagej=True, metadata=metadata)
+        record = semsr("enhance", path.name, "-o", f"{name}-out.tif", "--json").record
+        told.append([record[k] for k in ("noise_percent", "blur_px", "haze_gain")])
+    assert told[0] == told[1]
+    assert told[0][0] > 4
+
+
 @pytest.mark.broad
 def test_enhance_runs_a_model_at_the_pixel_size_it_was_trained_for(semsr, images):
     write_tiny_model(images, pixel_size_nm=(16, 16))
