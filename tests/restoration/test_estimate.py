@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.restoration.method import RadialPower, sample_blocks
+from napari_semsr.core import Micrograph, parse_pixel_size
+from napari_semsr.restoration.method import (
+    RadialPower,
+    RestoreOptions,
+    choose,
+    sample_blocks,
+)
 from napari_semsr.restoration.psf import PointSpread
 
 
@@ -23,6 +29,15 @@ def test_width_of_a_blur_is_found(sigma):
     noise = np.random.default_rng(2).normal(0, 1e-3 * blurred.std(), (512, 512))
     found = fit(blurred + noise)
     assert found.sigma_px == pytest.approx(sigma, rel=0.12)
+
+
+def test_blur_of_oblong_pixels_is_round_in_nm():
+    blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), 3, mode="wrap")
+    rows = blurred[::4] + np.random.default_rng(2).normal(0, 1e-3, (128, 512))
+    image = Micrograph(rows, parse_pixel_size((20, 5)))
+    assert choose(image, RestoreOptions()).psf.sigma_px == pytest.approx(
+        (0.75, 3), rel=0.12
+    )
 
 
 def fit(image, sigma=None):

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     Box,
     Float32Array,
     FloatArray,
+    FloatPair,
     GreyType,
     IntPair,
     Micrograph,
@@ -54,8 +55,9 @@ from napari_semsr.restoration.psf import PointSpread, parse_psf
 #     P(f) = A f**-p |H(f)|**2 + N
 #
 # with a power law for the sample, the transfer function ``H`` of the blur, and white
-# noise of variance ``N``; ``f`` is in cycles per pixel. With ``H`` known, ``A``, ``p``
-# and ``N`` are fitted; else a Gaussian's width too. The fit needs a few blocks only.
+# noise of variance ``N``; ``f`` is in cycles per pixel, of oblong pixels per their
+# shorter side. With ``H`` known, ``A``, ``p`` and ``N`` are fitted; else a Gaussian's
+# width too. The fit needs a few blocks only.
 
 # What is read; chosen: at most 16 blocks, a million pixels, settle a radial mean.
 _BLOCK = 256
@@ -93,9 +95,15 @@ class RadialPower:
     weight: FloatArray  # (N,) Number of samples of a ring
     side: int  # Side of the blocks
     least: float  # Variance that rounding alone gives
+    steps: FloatPair = (1.0, 1.0)  # Shorter side of a pixel over its sides, ``(y, x)``
 
     @classmethod
-    def of(cls, blocks: list[FloatArray], dtype: np.dtype[Any]) -> Self:
+    def of(
+        cls,
+        blocks: list[FloatArray],
+        dtype: np.dtype[Any],
+        steps: FloatPair = (1.0, 1.0),
+    ) -> Self:
         """Average the power of blocks over rings; `blocks` (N, N)."""
         side = blocks[0].shape[0]
         line = np.hanning(side + 2)[1:-1]
@@ -105,16 +113,16 @@ class RadialPower:
             centred = block - float((block * window).sum() / window.sum())
             power += np.abs(np.fft.fft2(centred * window)) ** 2
         power /= len(blocks) * float((window**2).sum())
-        ring, count = _ring_index(side)
+        ring, count = _ring_index(side, steps)
         sums = np.bincount(ring, power.ravel())[: count.size] / np.maximum(count, 1)
         least = 1 / 12 if dtype.kind in "iub" else 0.0
-        return cls(np.arange(count.size) / side, sums, count, side, least)
+        return cls(np.arange(count.size) / side, sums, count, side, least, steps)
 
     def transfer(self, kernel: FloatArray) -> FloatArray:
         """Average the squared transfer function of a kernel over the rings, (N,)."""
         side = max(self.side, *kernel.shape)
         power = np.abs(np.fft.fft2(kernel, (side, side))) ** 2
-        ring, count = _ring_index(side)
+        ring, count = _ring_index(side, self.steps)
         sums = np.bincount(ring, power.ravel())[: count.size] / count
         centres = np.arange(count.size) / side
         return np.asarray(np.interp(self.frequency, centres, sums))
@@ -179,10 +187,10 @@ def _corners(size: int, side: int) -> list[int]:
     return [int(v) for v in np.rint(np.linspace(0, max(size - side, 0), count))]
 
 
-def _ring_index(side: int) -> tuple[NDArray[np.intp], FloatArray]:
+def _ring_index(side: int, steps: FloatPair) -> tuple[NDArray[np.intp], FloatArray]:
     """Ring of every sample of a square spectrum, and how many samples rings have."""
-    f = np.fft.fftfreq(side) * side
-    ring = np.rint(np.hypot(f[:, None], f[None, :])).astype(np.intp).ravel()
+    y, x = (np.fft.fftfreq(side) * side * step for step in steps)
+    ring = np.rint(np.hypot(y[:, None], x[None, :])).astype(np.intp).ravel()
     return ring, np.bincount(ring)[: side // 2].astype(float)
 
 
@@ -403,7 +411,7 @@ def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
     """
     side = _side_for(kernel)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
-    frequency = np.hypot(y, x)
+    frequency = np.hypot(y * rings.steps[0], x * rings.steps[1])
     passed = ndimage.gaussian_filter1d(rings.transfer(kernel), _NEIGHBOURS)
     wrong = _MISMATCH * np.interp(frequency, rings.frequency, passed)
     ratio = grain.noise_to_signal(frequency) + wrong
@@ -604,13 +612,16 @@ def choose(
         )
         raise ReadError(msg)
     blocks = sample_blocks(micrograph.data)
-    rings = RadialPower.of(blocks, micrograph.dtype)
+    pitch = micrograph.pixel_size_nm or (1.0, 1.0)
+    steps = min(pitch) / pitch[0], min(pitch) / pitch[1]
+    rings = RadialPower.of(blocks, micrograph.dtype, steps)
     psf = _known_psf(micrograph, options, kernel)
     flat = high <= low
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)
-        psf = PointSpread.gaussian((sigma, sigma), kind="estimated")
+        sigmas = sigma * steps[0], sigma * steps[1]  # as wide in nm
+        psf = PointSpread.gaussian(sigmas, kind="estimated")
     if options.method == "blind" and not flat:
         # on the block with the most contrast
         block = (max(blocks, key=lambda b: float(b.std())) - low) / (high - low)
