@@ -146,6 +146,19 @@ def test_linear_filter_undoes_a_blur(job_of):
     assert row.psnr_gain_db == pytest.approx(difference, abs=1e-3)
 
 
+def test_linear_filter_does_not_ring_on_a_gap(job_of, rng):
+    clear = ndimage.gaussian_filter(rng.random((96, 160)), 1.2)
+    clear[:, 110:] += 1
+    blurred = ndimage.gaussian_filter(clear, 1.5) + rng.normal(0, 1e-4, clear.shape)
+    blurred[:, 120:] = np.nan
+    optical, sem = (
+        Micrograph(grey.astype(np.float32), (10.0, 10.0), name)
+        for grey, name in ((blurred, "blurred"), (clear, "clear"))
+    )
+    made = run(job_of(optical, sem))
+    assert made.baselines["linear filter"].psnr_gain_db > 3
+
+
 @pytest.mark.broad
 def test_linear_filter_gains_nothing_from_noise(job_of, rng):
     grey = rng.normal(100, 9, (2, 160, 160)).astype(np.float32)

@@ -50,6 +50,7 @@ from napari_semsr.core import (
     ShapeError,
     Warped,
     against_truth,
+    continued,
     in_digits,
     option,
     quantities_of,
@@ -610,14 +611,14 @@ class _Halves:
     def read(self, box: Box | None = None) -> NDArray[Any]:
         """Filter a part; gaps stay."""
         box = box or Box.of(self.image.shape)
-        reach = _TAPS // 2
+        # beyond what a tap sees, up to the known pixel that is nearest to it
+        reach = math.ceil((1 + math.sqrt(2)) * (_TAPS // 2))
         wide = Box(
             box.y0 - reach, box.y1 + reach, box.x0 - reach, box.x1 + reach
         ).intersection(Box.of(self.image.shape))
         block = np.asarray(read_box(self.image.data, wide), dtype=np.float32)
         known = np.isfinite(block)
-        level = block[known].mean() if known.any() else np.float32(0)
-        filled = np.where(known, block, level)
+        filled = continued(block, known) if known.any() else np.zeros_like(block)
         inner = box.within(wide).slices
         first, second = (
             (ndimage.correlate(filled, kernel, mode="reflect") + offset)[inner]
