@@ -17,13 +17,16 @@ from tifffile import imwrite
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.formats import write
+from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import STORE_KEY, read_layers
 from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.io.project import read_project
-from napari_semsr.jobs import SIMULATE, SimulateOptions
+from napari_semsr.jobs import SIMULATE, SimulateOptions, save_job
 from napari_semsr.widgets.base.results import (
+    Opened,
+    Outcome,
     add_opened,
+    add_stack,
     crop_databar,
     new_store_path,
     open_store,
@@ -617,6 +620,51 @@ def test_an_image_comes_back_without_its_data_bar(
     np.testing.assert_array_equal(cut.data, np.squeeze(image[:, :108]))
     assert cut.scale[-2:].tolist() == [7, 7]
     assert {item.name for item in project.path.iterdir()} == {"project.json"}
+
+
+@pytest.mark.parametrize("kept_first", [False, True], ids=["then kept", "kept first"])
+def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
+    pixels = np.arange(96, dtype=np.float32).reshape(2, 6, 8)
+    source = model.add_image(np.zeros((2, 6, 8)), name="stack")
+    panel = project.save(model) if kept_first else None
+    file = new_store_path("restored", ".ome.tif")
+    made = run(save_job([Micrograph(plane, (5, 5), "stack") for plane in pixels], file))
+    planes = tuple(read(file, plane=number) for number in (0, 1))
+    outcome = Outcome(made, Opened(planes[0], (planes[0],)), planes=planes)
+    add_stack(model, outcome, source, "restored")
+    if panel is None:
+        project.save(model)
+    else:
+        project.save_again(panel)
+    viewer, _ = project.reopen()
+    np.testing.assert_array_equal(viewer.layers["restored"].data, pixels)
+    assert viewer.layers["restored"].scale.tolist() == [1, 5, 5]
+
+
+@pytest.mark.parametrize("place", ["project", "folder of another program", "work"])
+def test_a_project_of_another_program_or_a_file_within_ours_hinders_nothing(
+    model, project, tmp_path, monkeypatch, place
+):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "project.json").write_text("{}")
+    panel = None
+    if place == "project":
+        model.add_points([[1, 2]], name="mark")
+        panel, folder = project.save(model), project.path
+    if place == "work":
+        monkeypatch.chdir(folder)
+        layer = model.add_image(np.eye(8), name="scan")
+    else:
+        imwrite(folder / "scan.tif", np.eye(8, dtype=np.uint8))
+        ((data, about, _),) = read_layers(str(folder / "scan.tif"))
+        layer = model.add_image(data, **about)
+    if panel is None:
+        project.save(model)
+    else:
+        project.save_again(panel)
+    viewer, _ = project.reopen()
+    np.testing.assert_array_equal(viewer.layers["scan"].data, layer.data)
 
 
 # -- inputs and damage ---------------------------------------------------------------

@@ -66,7 +66,8 @@ from napari_semsr.widgets.layers import (
 )
 
 _SETTLE_MS = 1500  # chosen: a dragged slider is saved once
-_STORE = ".ome.zarr"
+_ARRAY = ".zarr"  # all that a project holds pixels in
+_STORE = f".ome{_ARRAY}"
 _KEPT = {
     "": (
         *("opacity", "blending", "visible", "units", "axis_labels"),
@@ -475,21 +476,22 @@ class Session(QObject):
         painted = isinstance(layer, Labels) and (changed or path.parent != folder)
         if own or painted or not path.exists():
             return self._writing(layer)
-        if path.parent == folder:
+        if path.suffix == _ARRAY and path.parent == folder:
             self._kept[layer] = LayerSource(path.name)
             return None
         return self._bring_stored(layer, folder, path)
 
     def _bring_stored(self, layer: Image, folder: Path, path: Path) -> _Bring:
         """Say how pixels come into the project that are stored elsewhere."""
-        if is_temporary(str(path)) or is_project(path.parent):
+        temporary = is_temporary(str(path))
+        if path.suffix == _ARRAY and (temporary or is_project(path.parent)):
 
             def take_over() -> tuple[LayerSource, dict[str, str]]:
                 place = self._adopt(path)
                 return LayerSource(place.name), {STORE_KEY: str(place)}
 
             return take_over
-        if READ_KEY in layer.metadata and path.is_absolute():
+        if READ_KEY in layer.metadata and path.is_absolute() and not temporary:
             read = layer.metadata[READ_KEY]
             return partial(self._note_input, folder, path, read)
         return self._writing(layer)
@@ -533,7 +535,7 @@ class Session(QObject):
             with suppress(SemsrError):
                 if known and np.array_equal(read_array(own), data):
                     return LayerSource(own.name), {SAVED_KEY: str(own)}
-            place = free_path(folder, name, ".zarr" if grey is None else _STORE)
+            place = free_path(folder, name, _ARRAY if grey is None else _STORE)
             if grey is None:
                 write_array(data, place)
             else:
