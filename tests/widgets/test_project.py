@@ -13,6 +13,7 @@ import pytest
 import zarr
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes, Tracks, Vectors
+from napari.layers.utils.stack_utils import split_rgb, stack_to_images
 from tifffile import imwrite
 
 from napari_semsr.core.micrograph import Micrograph
@@ -665,6 +666,38 @@ def test_a_project_of_another_program_or_a_file_within_ours_hinders_nothing(
         project.save_again(panel)
     viewer, _ = project.reopen()
     np.testing.assert_array_equal(viewer.layers["scan"].data, layer.data)
+
+
+@pytest.mark.filterwarnings("ignore:'whole' opened in colour")
+@pytest.mark.parametrize("kind", ["colour", "stack", "frames"])
+def test_parts_that_napari_splits_a_layer_into_come_back(
+    model, project, tmp_path, rng, kind
+):
+    pixels = rng.integers(0, 255, (3, 16, 24), dtype=np.uint8)
+    place = tmp_path / "whole.tif"
+    if kind == "colour":
+        imwrite(place, np.moveaxis(pixels, 0, -1), photometric="rgb")
+    elif kind == "stack":
+        imwrite(place, pixels, imagej=True, metadata={"axes": "ZYX"})
+    else:
+        place = tmp_path / "scan"
+        place.mkdir()
+        for number, frame in enumerate(pixels):
+            imwrite(place / f"{number}.tif", frame)
+    panel = project.panel_of(model)
+    ((data, about, _),) = read_layers(str(place))
+    whole = model.add_image(data, **about)
+    parts = split_rgb(whole) if kind == "colour" else stack_to_images(whole, 0)
+    model.layers.remove(whole)
+    for part in parts:
+        model.add_layer(part)
+    assert [file_of(part) for part in parts] == [None] * 3
+    project.save(model)
+    assert panel.session.left_out() == []
+    viewer, _ = project.reopen()
+    for again, part in zip(viewer.layers, parts, strict=True):
+        assert_alike(part, again)
+    np.testing.assert_array_equal([item.data for item in viewer.layers], pixels)
 
 
 # -- inputs and damage ---------------------------------------------------------------

@@ -60,6 +60,7 @@ from .layers import (
     READ_KEY as READ_KEY,
     ROWS_KEY as ROWS_KEY,
     SAVED_KEY as SAVED_KEY,
+    SHAPE_KEY as SHAPE_KEY,
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
     STRENGTH_KEY as STRENGTH_KEY,

@@ -36,8 +36,10 @@ HELPER_KEY = "semsr helper"  # whose helper it is: no panel lists it
 BAR_KEY = "semsr colour bar"  # that it is read by a colour bar
 PROJECT_KEY = "semsr project"  # project that napari itself read it from
 # how it was read, a table of options; ``{"layer": N}`` is the Nth of those that our
-# reader gives to napari for the file, perhaps less its `databar_rows`
+# reader gives to napari for the file, perhaps less its `databar_rows`, and
+# ``{"frames": True}`` what it shows of the frames of a folder
 READ_KEY = "semsr read"
+SHAPE_KEY = "semsr shape"  # of its pixels, when a viewer took them in
 STRENGTH_KEY = "semsr strength"  # its share of a result, the rest is the input
 DRAWN_KEY = "semsr drawn from"  # further stores that it is drawn from
 FOLDER_KEY = "frames_folder"  # where its frames are
@@ -337,8 +339,8 @@ def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     for level in levels:
         kept = max(1, (height - rows) * level.shape[axis] // height)
         cut.append(level[(..., slice(kept), *(slice(None),) * (-1 - axis))])
-    found = {key: it for key, it in about["metadata"].items() if key != ROWS_KEY}
-    found.pop(SAVED_KEY, None)  # where there are more rows
+    left = (ROWS_KEY, SHAPE_KEY, SAVED_KEY)  # where there are more rows
+    found = {key: it for key, it in about["metadata"].items() if key not in left}
     image = found.get("micrograph", {})
     rows_read = int(rows * image.get(LEVEL_KEY, 1))
     found[READ_KEY] = {**found.get(READ_KEY, {}), "databar_rows": rows_read}
@@ -415,6 +417,7 @@ def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
         layers = [layer_of(image), _outline_layer(acquisition, placed, image)]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
+    layers[0][1]["metadata"][READ_KEY] = {"frames": True}
     return layers
 
 

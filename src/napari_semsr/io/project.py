@@ -51,6 +51,7 @@ from napari_semsr.io.layers import (
     READ_KEY,
     ROWS_KEY,
     SAVED_KEY,
+    SHAPE_KEY,
     SINGLE_PX,
     STORE_KEY,
     STRENGTH_KEY,
@@ -73,7 +74,7 @@ _MOST_RECENT = 10
 _IN_MEMORY = 1 << 28  # bytes; chosen: arrays up to this size are edited in memory
 _PLACES = (
     *(STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY),
-    *(DRAWN_KEY, STRENGTH_KEY, ROWS_KEY),
+    *(DRAWN_KEY, STRENGTH_KEY, ROWS_KEY, SHAPE_KEY),
 )
 """Entries of a layer's metadata that hold on this machine, in this session, only."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
 from napari.components import ViewerModel
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import Notification, notification_manager
 from napari.viewer import Viewer
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from napari_semsr.io import (
     READ_KEY,
     ROWS_KEY,
     SAVED_KEY,
+    SHAPE_KEY,
     SINGLE_PX,
     STORE_KEY,
     STRENGTH_KEY,
@@ -454,7 +455,8 @@ def watch_images(viewer: ViewerModel) -> None:
     The first that is calibrated switches the scale bar on. What was read from a file
     fills the view; beside images in another unit, where one would be a speck, it is
     shown alone, and its pixel size is asked for. Where its lowest rows look like a
-    data bar, they are offered to be cropped.
+    data bar, they are offered to be cropped. What of it is in files is forgotten of
+    the parts that napari takes of it.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may hand out a proxy
     if viewer in _watched:
@@ -465,15 +467,39 @@ def watch_images(viewer: ViewerModel) -> None:
     def show(event: Any) -> None:
         model = of_viewer()
         if model is not None and event.type == "inserted":
+            _note_shape(event.value)
             _show_inserted(model, event.value)
             event.value.events.visible.connect(show)
         elif model is not None:
             settle_scale_bar(model)
             settle_colour_bars(model)
 
+    for layer in viewer.layers:
+        _note_shape(layer)
     events = viewer.layers.events
     for changed in (events.inserted, events.removed, events.reordered):
         changed.connect(show)
+
+
+def _note_shape(layer: Layer) -> None:
+    """Note the shape of an image; one that has another's is a part or projection."""
+    if isinstance(layer, Image | Labels):
+        shape = (layer.data[0] if layer.multiscale else layer.data).shape
+        if layer.metadata.setdefault(SHAPE_KEY, shape) != shape:
+            _forget_files(layer)
+
+
+def _forget_files(layer: Image | Labels) -> None:
+    """Forget the files that hold other pixels than an image has by now.
+
+    It may still be drawn from them.
+    """
+    about = layer.metadata
+    if store := about.pop(STORE_KEY, None):
+        about[DRAWN_KEY] = [*about.get(DRAWN_KEY, ()), store]
+    for key in (READ_KEY, SAVED_KEY, SHAPE_KEY):
+        about.pop(key, None)
+    _note_shape(layer)
 
 
 def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:

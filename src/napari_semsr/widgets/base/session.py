@@ -466,8 +466,10 @@ class Session(QObject):
         if layer in self._kept or layer.metadata.get(LIVE_KEY) or _passes(layer):
             return None
         folder, frames = self.folder or Path(), layer.metadata.get(FOLDER_KEY)
-        if frames and Path(frames).exists():
-            return partial(self._note_input, folder, Path(frames), {"frames": True})
+        is_image = isinstance(layer, Image | Labels)
+        read = layer.metadata.get(READ_KEY, {}) if is_image else {"frames": True}
+        if frames and "frames" in read and Path(frames).exists():
+            return partial(self._note_input, folder, Path(frames), read)
         if not isinstance(layer, Image | Labels):
             return None
         path = Path(layer.metadata.get(STORE_KEY) or "")
