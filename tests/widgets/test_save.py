@@ -15,7 +15,13 @@ from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import FOLDER_KEY, LIVE_KEY, read_layers
 from napari_semsr.io.zarr.store import create_store
 from napari_semsr.widgets.base import begin_at
-from napari_semsr.widgets.base.results import add_opened, cache_folder, open_store
+from napari_semsr.widgets.base.results import (
+    add_opened,
+    cache_folder,
+    open_store,
+    watch_images,
+)
+from napari_semsr.widgets.layers import file_of, is_exposure, provenance_of
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
@@ -137,6 +143,30 @@ def test_a_store_is_replaced_after_a_question(layer, tmp_path, qtbot, answer, na
     assert str(store) in asked[0]
     save(shown, store, ".ome.zarr")  # napari asks about what is typed
     assert len(asked) == 2
+
+
+@pytest.mark.usefixtures("registered")
+def test_pixels_that_another_program_replaced_have_no_more_the_history_of_the_file(
+    model, tmp_path, rng
+):
+    image = Micrograph(rng.random((64, 64)), (5, 5), "m", Provenance(job="stitch"))
+    for end in ("", ".half-a", ".half-b"):
+        write(image, tmp_path / f"m{end}.ome.zarr")
+    watch_images(model)  # as our reader does for a viewer with a window
+    layer, copy = (
+        model.open(tmp_path / "m.ome.zarr", plugin="napari-semsr")[0] for _ in range(2)
+    )
+    for _ in range(2):
+        layer.data = layer.data / 2
+    assert file_of(layer) is None
+    (saved,) = save(layer, tmp_path / "new.ome.zarr", ".ome.zarr")
+    assert not list(tmp_path.glob("new.half-*"))
+    made = read(saved).provenance
+    assert [step.job for step in made.steps()] == ["edit", "stitch"]
+    assert made.inputs[0].path == (tmp_path / "m.ome.zarr").as_posix()
+    assert not is_exposure(layer)
+    assert provenance_of(copy) == image.provenance
+    assert is_exposure(copy)
 
 
 def test_a_layer_is_not_saved_over_the_store_it_is_drawn_from(layer, tmp_path):

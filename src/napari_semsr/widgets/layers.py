@@ -17,12 +17,14 @@ from napari_semsr.core import (
     SIZE_ERROR_KEY,
     Box,
     DisplaySettings,
+    InputRecord,
     Micrograph,
     OptionError,
     Provenance,
     ShapeError,
     contrast_limits,
     parse_pixel_size,
+    software_versions,
 )
 from napari_semsr.io import (
     BAR_KEY,
@@ -37,7 +39,8 @@ from napari_semsr.io import (
     luminance,
 )
 
-_MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend")
+_EDIT = "edit"  # a step of another program's, in whatever way
+_MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend", _EDIT)
 _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
@@ -317,6 +320,27 @@ def provenance_of(layer: Layer) -> Provenance | None:
         return None
 
 
+def note_edit(layer: Layer) -> None:
+    """Say in the history of an image of ours that its pixels were replaced by another.
+
+    Our own results write theirs afterwards.
+    """
+    about, made = layer.metadata.get("micrograph"), provenance_of(layer)
+    ours = isinstance(layer, Image) and isinstance(about, dict)
+    if not ours or layer.metadata.get(HELPER_KEY) or (made and made.job == _EDIT):
+        return
+    before = {"name": layer.name, "provenance": made, "path": file_of(layer)}
+    edited = Provenance(
+        job=_EDIT,
+        inputs=(InputRecord(role="image", **before),),
+        versions=software_versions(),
+    )
+    layer.metadata["micrograph"] = {
+        **about,
+        "provenance": edited.model_dump(mode="json"),
+    }
+
+
 def network_of(layer: Layer) -> str | None:
     """Name the model that made a layer, or anything upstream of it; None if none."""
     made = provenance_of(layer)
@@ -389,7 +413,9 @@ def file_of(layer: Layer) -> str | None:
     """File that a layer shows as it is, if there is one that stays."""
     about = layer.metadata
     opened = about.get(STORE_KEY) if READ_KEY in about else None
-    named = about.get(SAVED_KEY) or opened or layer.source.path
+    named = about.get(SAVED_KEY) or opened
+    if named is None and step_before(layer) != _EDIT:
+        named = layer.source.path
     return None if named is None else Path(named).absolute().as_posix()
 
 

@@ -57,6 +57,7 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     is_calibrated,
     layer_keywords,
+    note_edit,
     pitch_of,
     settle_colour_bars,
     settle_scale_bar,
@@ -455,8 +456,8 @@ def watch_images(viewer: ViewerModel) -> None:
     The first that is calibrated switches the scale bar on. What was read from a file
     fills the view; beside images in another unit, where one would be a speck, it is
     shown alone, and its pixel size is asked for. Where its lowest rows look like a
-    data bar, they are offered to be cropped. What of it is in files is forgotten of
-    the parts that napari takes of it.
+    data bar, they are offered to be cropped. Where pixels are replaced, and of the
+    parts that napari takes of it, its files are forgotten.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may hand out a proxy
     if viewer in _watched:
@@ -467,7 +468,7 @@ def watch_images(viewer: ViewerModel) -> None:
     def show(event: Any) -> None:
         model = of_viewer()
         if model is not None and event.type == "inserted":
-            _note_shape(event.value)
+            _follow_pixels(event.value)
             _show_inserted(model, event.value)
             event.value.events.visible.connect(show)
         elif model is not None:
@@ -475,18 +476,37 @@ def watch_images(viewer: ViewerModel) -> None:
             settle_colour_bars(model)
 
     for layer in viewer.layers:
-        _note_shape(layer)
+        _follow_pixels(layer)
     events = viewer.layers.events
     for changed in (events.inserted, events.removed, events.reordered):
         changed.connect(show)
 
 
-def _note_shape(layer: Layer) -> None:
-    """Note the shape of an image; one that has another's is a part or projection."""
+PIXEL_EVENTS = ("data", "paint", "labels_update")
+"""Events of images and labels after which they have other pixels."""
+
+
+def _follow_pixels(layer: Layer) -> None:
+    """Forget files that hold other pixels than an image has, now and from now on."""
     if isinstance(layer, Image | Labels):
-        shape = (layer.data[0] if layer.multiscale else layer.data).shape
-        if layer.metadata.setdefault(SHAPE_KEY, shape) != shape:
-            _forget_files(layer)
+        _note_shape(layer)
+        for name in PIXEL_EVENTS:
+            if name in layer.events:
+                layer.events[name].connect(_on_pixels)
+
+
+def _on_pixels(event: Any) -> None:
+    """Forget the files of replaced pixels, and say in their history that they are."""
+    layer = event.source
+    note_edit(layer)
+    _forget_files(layer)
+
+
+def _note_shape(layer: Image | Labels) -> None:
+    """Note the shape of an image; one that has another's is a part or projection."""
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    if layer.metadata.setdefault(SHAPE_KEY, shape) != shape:
+        _forget_files(layer)
 
 
 def _forget_files(layer: Image | Labels) -> None:

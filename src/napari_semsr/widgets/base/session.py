@@ -48,6 +48,7 @@ from napari_semsr.io import (
 from napari_semsr.widgets.base.form import OptionsForm
 from napari_semsr.widgets.base.history import MADE_KEY, bare, history_of
 from napari_semsr.widgets.base.results import (
+    PIXEL_EVENTS,
     free_path,
     is_unsaved,
     keep_results_in,
@@ -93,8 +94,7 @@ _KEPT = {
 
 _VERTICES = (Shapes, Points, Vectors, Tracks)
 _MOST_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
-_PIXELS = ("data", "paint", "labels_update")
-_EVENTS = {*_PIXELS, "name", "metadata", "features", *chain(*_KEPT.values())}
+_EVENTS = {*PIXEL_EVENTS, "name", "metadata", "features", *chain(*_KEPT.values())}
 """Events of layers after which a project is saved."""
 
 _NO_ONE = ("offscreen", "minimal")
@@ -297,11 +297,8 @@ class Session(QObject):
         undone = drawn and isinstance(layer.data, np.ndarray)
         if not is_alive(self) or not (undone or kind in _EVENTS):
             return
-        if undone or kind in _PIXELS:
+        if undone or kind in PIXEL_EVENTS:
             self._changed.add(layer)
-        if kind in _PIXELS:
-            for key in (STORE_KEY, READ_KEY, SAVED_KEY):  # that hold other pixels
-                layer.metadata.pop(key, None)
         self._touch()
 
     def _on_removed(self, name: str) -> None:

@@ -281,8 +281,8 @@ class LiveLayer(QObject):
             return
         self.layer.metadata.pop(LIVE_KEY, None)
         delattr(self.layer, _BEGUN)
-        self.layer.metadata.update(layer_keywords(micrograph)["metadata"])
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
+        self.layer.metadata.update(layer_keywords(micrograph)["metadata"])
         self.layer.metadata[STORE_KEY] = str(self.store.path.resolve())
         without_cache(self.layer)
 
