@@ -22,7 +22,12 @@ from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import STORE_KEY, read_layers
 from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.io.project import read_project
-from napari_semsr.jobs import SIMULATE, SimulateOptions, save_job
+from napari_semsr.jobs import (
+    SIMULATE,
+    SimulateOptions,
+    StitchFolderOptions,
+    save_job,
+)
 from napari_semsr.widgets.base.results import (
     Opened,
     Outcome,
@@ -40,7 +45,11 @@ from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
-from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from napari_semsr.widgets.stitch.panel import (
+    StitchMosaicPanel,
+    add_frames,
+    lay_frames,
+)
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
 
@@ -698,6 +707,27 @@ def test_parts_that_napari_splits_a_layer_into_come_back(
     for again, part in zip(viewer.layers, parts, strict=True):
         assert_alike(part, again)
     np.testing.assert_array_equal([item.data for item in viewer.layers], pixels)
+
+
+@pytest.mark.parametrize("done", ["laid", "replaced"])
+def test_frames_come_back_as_they_were_laid_or_replaced(
+    model, project, tmp_path, rng, done
+):
+    for number in range(4):
+        frame = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+        imwrite(tmp_path / f"f{number}.tif", frame)
+    (tmp_path / "scan.json").write_text('{"grid": [2, 2], "overlap": 0.1}')
+    panel = project.panel_of(model)
+    laid = StitchFolderOptions(grid=(1, 4), overlap=0.4, pixel_size_nm=5)
+    add_frames(model, run(lay_frames(tmp_path, laid if done == "laid" else None)))
+    frames, outlines = model.layers
+    if done == "replaced":
+        frames.data = frames.data // 2
+    project.save(model)
+    assert panel.session.left_out() == []
+    viewer, _ = project.reopen()
+    assert_alike(frames, viewer.layers[frames.name])
+    assert_alike(outlines, viewer.layers[outlines.name])
 
 
 # -- inputs and damage ---------------------------------------------------------------

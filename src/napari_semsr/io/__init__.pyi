@@ -43,6 +43,7 @@ from .formats import (
     write_blocks as write_blocks,
 )
 from .frames import (
+    FRAMES_OPTIONS as FRAMES_OPTIONS,
     HEIGHTS as HEIGHTS,
     choose_frames as choose_frames,
     natural_key as natural_key,

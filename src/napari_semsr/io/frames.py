@@ -570,6 +570,10 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
     )
 
 
+FRAMES_OPTIONS = ("grid", "order", "overlap", "pixel_size_nm", "databar_rows")
+"""Options of `open_frames` that a panel and a project may give."""
+
+
 def open_frames(
     path: str | Path,
     *,

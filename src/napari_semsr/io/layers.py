@@ -37,7 +37,7 @@ BAR_KEY = "semsr colour bar"  # that it is read by a colour bar
 PROJECT_KEY = "semsr project"  # project that napari itself read it from
 # how it was read, a table of options; ``{"layer": N}`` is the Nth of those that our
 # reader gives to napari for the file, perhaps less its `databar_rows`, and
-# ``{"frames": True}`` what it shows of the frames of a folder
+# with ``{"frames": True}`` the others say how the frames of a folder were laid
 READ_KEY = "semsr read"
 SHAPE_KEY = "semsr shape"  # of its pixels, when a viewer took them in
 STRENGTH_KEY = "semsr strength"  # its share of a result, the rest is the input
@@ -397,10 +397,13 @@ def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[An
     return canvas
 
 
-def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
+def scan_layers(
+    acquisition: Acquisition, folder: Path, **options: Any
+) -> list[LayerTuple]:
     """Show the frames of a scan where they should lie: one image, and their outlines.
 
-    A stack of frames where no places are known. The folder is kept in the metadata.
+    A stack of frames where no places are known. The metadata keep the folder, and the
+    `options` that its frames were opened with.
     """
     corners = acquisition.nominal_corners()
     size, name = acquisition.pixel_size_nm, acquisition.name
@@ -417,7 +420,7 @@ def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
         layers = [layer_of(image), _outline_layer(acquisition, placed, image)]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
-    layers[0][1]["metadata"][READ_KEY] = {"frames": True}
+    layers[0][1]["metadata"][READ_KEY] = {"frames": True, **options}
     return layers
 
 

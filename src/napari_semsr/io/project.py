@@ -105,8 +105,8 @@ class ProjectLayer(_Part):
     attributes: dict[str, Any] = {}  # keywords as JSON: transform, look, metadata
     store: str | None = None  # name of the store in the project's folder
     input: str | None = None  # digest of what it shows, or whose frames it outlines
-    # ``{"frames": True}``, ``{"layer": N}`` for one of those that our reader gives to
-    # napari, or options
+    # ``{"frames": True}`` with options, ``{"layer": N}`` for one of those that our
+    # reader gives to napari, or options
     read: dict[str, Any] | None = None
     data: list[Any] | None = None  # vertices, points, vectors or tracks, in pixels
 
@@ -495,9 +495,11 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         msg = "its input is missing."
         raise ReadError(msg)
     if layer.is_frames:
-        from napari_semsr.io.frames import open_frames
+        from napari_semsr.io.frames import FRAMES_OPTIONS, open_frames
 
-        return scan_layers(run(open_frames(source)), source)[0]
+        known = (layer.read or {}).items()
+        how: Any = {key: it for key, it in known if key in FRAMES_OPTIONS}
+        return scan_layers(run(open_frames(source, **how)), source, **how)[0]
     if layer.read and "layer" not in layer.read:
         return _read_as(source, layer.read)
     found = read_layers(str(source))

@@ -40,6 +40,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     COVERAGE,
+    FRAMES_OPTIONS,
     HEIGHTS,
     OmeZarrStore,
     TypedSize,
@@ -83,8 +84,7 @@ def open_scan(
 ) -> Job[Acquisition]:
     """Open the frames of a scan with what the user says of it."""
     yield Progress(0, 0, f"opening the frames of {folder.name}")
-    names = ("grid", "order", "overlap", "pixel_size_nm", "databar_rows")
-    said = {} if options is None else {n: getattr(options, n) for n in names}
+    said = {} if options is None else {n: getattr(options, n) for n in FRAMES_OPTIONS}
     return (yield from open_frames(folder, positions=positions, **said))
 
 

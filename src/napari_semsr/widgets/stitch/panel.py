@@ -28,6 +28,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     FOLDER_KEY,
+    FRAMES_OPTIONS,
     HEIGHTS,
     STORE_KEY,
     ReadOptions,
@@ -133,7 +134,10 @@ def lay_frames(
     """Lay the frames of a scan at their nominal places, for `add_frames` to show."""
     acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "laying the frames down")
-    return scan_layers(acquisition, folder)
+    said = {} if options is None else options.model_dump(exclude_none=True)
+    return scan_layers(
+        acquisition, folder, **{n: said[n] for n in FRAMES_OPTIONS if n in said}
+    )
 
 
 def add_frames(viewer: Viewer, layers: list[Any]) -> str:
