@@ -10,6 +10,7 @@ from napari_semsr.io import (
     NETWORK_KEY,
     read_landmarks,
     read_transform,
+    write_landmarks,
     write_transform,
 )
 from napari_semsr.registration import fit_landmarks
@@ -277,6 +278,18 @@ def test_marks_are_kept_as_a_table(panel, opened, qtbot, choose, tmp_path):
         opened.layers.remove(layer)
     panel.marks.load_button.click()
     np.testing.assert_allclose(panel.marks.landmarks().moving, moving)
+
+
+def test_marks_are_read_onto_an_image_that_was_dragged(panel, opened, choose, tmp_path):
+    moved = np.diag([2.0, 2, 1])
+    moved[:2, 2] = 100, 200
+    opened.layers["light"].affine = moved
+    table = choose(tmp_path / "places.csv")
+    write_landmarks(table, MARKS * 20.0 + [100, 200], MARKS * 10.0)
+    panel.marks.load_button.click()
+    found = panel.marks.landmarks()
+    np.testing.assert_allclose(found.moving, MARKS * 20.0 + [100, 200])
+    np.testing.assert_allclose(found.fixed, MARKS * 10.0)
 
 
 def test_two_colours_and_back(panel, opened):

@@ -382,8 +382,9 @@ class LandmarkControls(Form):
             images = [self._panel.micrograph(layer) for layer in pair]
             places = read_landmarks(path, *images)
             self._make_layers(*pair)
-            for layer, image, found in zip(self.points, images, places, strict=True):
-                self._replace(layer, (found - image.origin) / np.array(image.scale))
+            for layer, found in zip(self.points, places, strict=True):
+                there = [layer.world_to_data(place) for place in found / nm_of(layer)]
+                self._replace(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
             self._panel.show_status(f"Read {len(places[0])} pairs of {path}.")
 
