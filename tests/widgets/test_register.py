@@ -292,6 +292,30 @@ def test_marks_are_read_onto_an_image_that_was_dragged(panel, opened, choose, tm
     np.testing.assert_allclose(found.fixed, MARKS * 10.0)
 
 
+def test_marks_of_an_image_without_a_pixel_size_are_told_and_kept_in_pixels(
+    model, add, hold, qtbot, choose, tmp_path
+):
+    light, bare = moving_image(), Micrograph(FIXED.array(), name="electrons")
+    add(model, light)
+    layer = add(model, bare)
+    layer.translate = 7, 0
+    panel = hold(RegisterPanel(model))
+    panel.moving.value, panel.fixed.value = model.layers["light"], layer
+    panel.marks.add_button.click()
+    for places, marks in zip((MARKS, MARKS[::-1]), panel.marks.points, strict=True):
+        marks.data = places
+    panel.marks.show_fit()
+    assert " px; mark " in panel.marks.note.text()
+    assert " px from where the others say" in panel.marks.note.text()
+    assert " nm" not in panel.marks.note.text()
+    assert all("px)" in text for text in panel.marks.points[1].features["label"])
+    table = choose(tmp_path / "places.csv")
+    panel.marks.save_button.click()
+    moving, fixed = read_landmarks(table, light, bare.replace(pixel_size_nm=SIZE))
+    np.testing.assert_allclose(moving, MARKS * 10)
+    np.testing.assert_allclose(fixed, MARKS[::-1] * 10)
+
+
 def test_two_colours_and_back(panel, opened):
     look = panel.look
     light, electrons = opened.layers["light"], opened.layers["electrons"]

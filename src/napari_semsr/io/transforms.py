@@ -349,8 +349,18 @@ def _in_nm(places: list[list[float]], unit: str, image: Micrograph) -> FloatArra
     return found if unit == "nm" else found * image.scale + image.origin
 
 
-def write_landmarks(path: Path, moving: FloatArray, fixed: FloatArray) -> None:
-    """Write pairs of landmarks (N, 2), ``(y, x)`` in nm, whole or not at all."""
+def write_landmarks(
+    path: Path,
+    moving: FloatArray,
+    fixed: FloatArray,
+    *,
+    units: Sequence[str] = ("nm", "nm"),
+) -> None:
+    """Write pairs of landmarks (N, 2), ``(y, x)``, whole or not at all.
+
+    `units` of those of the moving image and of the fixed one: ``"nm"`` or ``"px"``.
+    """
+    named = [f"{name[:-2]}{units[n // 2]}" for n, name in enumerate(_COLUMNS)]
     rows = np.hstack([moving, fixed]).tolist()
     cells = ([f"{value:.6f}" for value in row] for row in rows)
-    write_rows(path, [_COLUMNS, *cells])
+    write_rows(path, [named, *cells])

@@ -140,7 +140,10 @@ class LandmarkControls(Form):
             "Load…", self.load, "Read pairs of places from a CSV table."
         )
         self.save_button = push_button(
-            "Save marks…", self.save, "Write the pairs as a CSV table in nm."
+            "Save marks…",
+            self.save,
+            "Write the pairs as a CSV table, in nm; in pixels for an image without a "
+            "pixel size.",
         )
         self.note = RichLabel()
         buttons = (self.add_button, self.undo_button, self.load_button)
@@ -161,7 +164,7 @@ class LandmarkControls(Form):
         return first, second
 
     def landmarks(self) -> Landmarks | None:
-        """Give the pairs in nm; None below the number that decides a map."""
+        """Give the pairs in nm, or px; None below the number that decides a map."""
         pairs = min(self.counts)
         if pairs < _LEAST:
             return None
@@ -201,10 +204,10 @@ class LandmarkControls(Form):
         self._changed()
 
     def _number(self, layer: Points, off: Iterable[float]) -> None:
-        """Write at each mark its number, and how far it lies off in nm."""
+        """Write at each mark its number, and how far it lies off."""
         labels = [str(n + 1) for n in range(len(layer.data))]
-        for place, nm in enumerate(off):
-            labels[place] += f" ({in_digits(nm)} nm)"
+        for place, far in enumerate(off):
+            labels[place] += f" ({in_digits(far)} {_unit_of(layer)})"
         with _in_view(layer):
             layer.features = {"label": labels}
 
@@ -215,10 +218,10 @@ class LandmarkControls(Form):
         rms = float(np.sqrt((fit.distances**2).mean()))
         # what the others say of a mark: its own fit flatters it
         off = np.where(np.isfinite(fit.left_out), fit.left_out, fit.distances)
-        worst = int(off.argmax())
+        worst, unit = int(off.argmax()), _unit_of(self.points[1])
         return (
-            f"{len(found)} pairs fit to {in_digits(rms)} nm; mark {worst + 1} lies "
-            f"{in_digits(off[worst])} nm from where the others say."
+            f"{len(found)} pairs fit to {in_digits(rms)} {unit}; mark {worst + 1} lies "
+            f"{in_digits(off[worst])} {unit} from where the others say."
         ), off
 
     # -- marking ------------------------------------------------------------------
@@ -390,10 +393,15 @@ class LandmarkControls(Form):
 
     def save(self) -> None:
         """Ask for a name, and write the pairs."""
-        pairs = min(self.counts)
-        if pairs:
-            moving, fixed = (_places_nm(layer)[:pairs] for layer in self.points)
-            write = partial(write_landmarks, moving=moving, fixed=fixed)
+        pairs, images = min(self.counts), self._pair()
+        if pairs and images is not None:
+            units = [_unit_of(layer) for layer in self.points]
+            moving, fixed = (
+                _places_nm(layer) if unit == "nm" else _places_px(layer, image)
+                for layer, image, unit in zip(self.points, images, units, strict=True)
+            )
+            moving, fixed = moving[:pairs], fixed[:pairs]
+            write = partial(write_landmarks, moving=moving, fixed=fixed, units=units)
             said = f"Saved {pairs} pairs as {{}}."
             self._panel.save_file("Save landmarks", "landmarks", _TABLES, write, said)
 
@@ -413,6 +421,18 @@ def _places_nm(layer: Points) -> FloatArray:
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
     places: FloatArray = np.array(world, dtype=float).reshape(-1, 2) * nm_of(layer)
     return places
+
+
+def _places_px(layer: Points, image: Image) -> FloatArray:
+    """Places of points in pixels of their image, from the centre of the first."""
+    linear, shift = shown_by(image)
+    places: FloatArray = np.linalg.solve(linear, (_places_nm(layer) - shift).T).T
+    return places
+
+
+def _unit_of(layer: Layer) -> str:
+    """Name the unit of places in a layer."""
+    return "nm" if is_calibrated(layer) else "px"
 
 
 _TURN_MS = 500  # a flash a second, far below what troubles sensitive people
