@@ -39,7 +39,7 @@ PROJECT_KEY = "semsr project"  # project that napari itself read it from
 # reader gives to napari for the file, perhaps less its `databar_rows`, and
 # with ``{"frames": True}`` the others say how the frames of a folder were laid
 READ_KEY = "semsr read"
-SHAPE_KEY = "semsr shape"  # of its pixels, when a viewer took them in
+SHAPE_KEY = "semsr shape"  # of its pixels, as read or taken in by a viewer
 STRENGTH_KEY = "semsr strength"  # its share of a result, the rest is the input
 DRAWN_KEY = "semsr drawn from"  # further stores that it is drawn from
 FOLDER_KEY = "frames_folder"  # where its frames are
@@ -223,10 +223,15 @@ def _channels(
             name = f"{name} channel {channel}"
         layers.append(_stacked(levels, name))
         how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
-        layers[-1][1]["metadata"] |= how
+        layers[-1][1]["metadata"] |= how | {SHAPE_KEY: _shape(layers[-1][0])}
         if info.suggested_databar_rows:
             layers[-1][1]["metadata"][ROWS_KEY] = info.suggested_databar_rows
     return layers
+
+
+def _shape(data: Any) -> tuple[int, ...]:
+    """Give the shape of the finest pixels of a layer."""
+    return tuple((data[0] if isinstance(data, list) else data).shape)
 
 
 def _plane(path: Path, **which: int | str) -> tuple[Micrograph, Any]:
@@ -420,7 +425,8 @@ def scan_layers(
         layers = [layer_of(image), _outline_layer(acquisition, placed, image)]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
-    layers[0][1]["metadata"][READ_KEY] = {"frames": True, **options}
+    how = {READ_KEY: {"frames": True, **options}, SHAPE_KEY: _shape(layers[0][0])}
+    layers[0][1]["metadata"] |= how
     return layers
 
 
