@@ -13,7 +13,11 @@ import pytest
 import zarr
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes, Tracks, Vectors
-from napari.layers.utils.stack_utils import split_rgb, stack_to_images
+from napari.layers.utils.stack_utils import (
+    images_to_stack,
+    split_rgb,
+    stack_to_images,
+)
 from tifffile import imwrite
 
 from napari_semsr.core.micrograph import Micrograph
@@ -706,6 +710,19 @@ def test_parts_that_napari_splits_a_layer_into_come_back(
     for again, part in zip(viewer.layers, parts, strict=True):
         assert_alike(part, again)
     np.testing.assert_array_equal([item.data for item in viewer.layers], pixels)
+
+
+def test_a_stack_that_napari_merges_of_layers_comes_back(model, project, tmp_path, rng):
+    panel = project.panel_of(model)
+    for name in ("a", "b"):
+        store = tmp_path / f"{name}.ome.zarr"
+        write(Micrograph(rng.random((16, 24)), name=name), store)
+        add_opened(model, run(open_store(store)))
+    whole = model.add_layer(images_to_stack(list(model.layers), name="whole"))
+    project.save(model)
+    assert panel.session.left_out() == []
+    viewer, _ = project.reopen()
+    assert_alike(whole, viewer.layers["whole"])
 
 
 @pytest.mark.parametrize("done", ["laid", "replaced"])
