@@ -1,5 +1,7 @@
 """A store begun from a layer is completed from the file, and only from that file."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,8 @@ def test_a_store_of_a_file_is_completed_from_a_layer(folder):
     np.testing.assert_array_equal(read(output).array(), read(other.output).array())
 
 
-def test_a_result_stays_until_the_one_that_replaces_it_is_whole(folder, tmp_path):
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_result_stays_until_the_one_that_replaces_it_is_whole(folder, tmp_path, torn):
     output, image = tmp_path / "kept.ome.zarr", folder / "first.tif"
     before = read(image).replace(data=np.zeros((8, 8), np.float32))
     write(before, output)
@@ -56,6 +59,8 @@ def test_a_result_stays_until_the_one_that_replaces_it_is_whole(folder, tmp_path
     begun = unfinished(output)
     assert begun is not None
     assert begun.done == 2
+    if torn:  # as by a stop while the former one is removed
+        shutil.rmtree(output)
     made = run(ENHANCE.job(image, output, options=SMALL, resume=True))
     assert made.report.resumed == 2
     other = run(ENHANCE.job(image, tmp_path / "b.ome.zarr", options=SMALL))

@@ -1,5 +1,7 @@
 """Stitching and cutting go on where they were interrupted, and end alike."""
 
+import itertools
+
 import numpy as np
 import pytest
 import zarr
@@ -69,12 +71,19 @@ def test_an_interrupted_mosaic_is_completed(scan, tmp_path, name, focus):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_mosaic_stays_until_the_one_that_replaces_it_is_whole(scan, tmp_path):
+@pytest.mark.parametrize("late", [False, True])
+def test_a_mosaic_stays_until_the_one_that_replaces_it_is_whole(scan, tmp_path, late):
     target, options = tmp_path / "m.ome.zarr", StitchFolderOptions(halves=True)
     run(STITCH.job(scan, target, options=options.replace(blend="seam")))
     paths = [target, *half_paths(target)]
     before = [read(path).array() for path in paths]
-    stop_after_one(STITCH.job(scan, target, options=options, overwrite=True))
+    job = STITCH.job(scan, target, options=options, overwrite=True)
+    if late:  # when both halves are whole, and the mosaic but for its coarser levels
+        begun = (s for s in job if s.message.startswith("Building") and s.done == 1)
+        next(itertools.islice(begun, 2, None))
+        job.close()
+    else:
+        stop_after_one(job)
     for path, values in zip(paths, before, strict=True):
         np.testing.assert_array_equal(read(path).array(), values)
     run(STITCH.job(scan, target, options=options, resume=True))

@@ -13,9 +13,12 @@ from napari_semsr.core import (
     Bending,
     Elastic,
     Grid,
+    InputRecord,
     Micrograph,
+    Provenance,
     Warped,
     digest_path,
+    hear_warnings,
     run,
 )
 from napari_semsr.core.errors import OptionError, RegistrationError, SemsrError
@@ -140,11 +143,23 @@ def test_enhanced_image_takes_the_map_of_its_input(folder):
 def test_map_of_an_image_that_was_registered_already_is_told(found, folder):
     before = found[0] / "out.ome.zarr"
     how = {"transform": folder / "map.json"}
-    with (
-        pytest.warns(UserWarning, match="the transform may be applied twice"),
-        pytest.warns(UserWarning, match="mutual information falls from"),
-    ):
+    with pytest.warns(UserWarning, match="the transform may be applied twice"):
         register(before, folder / "fixed.tif", **how)
+
+
+@pytest.mark.parametrize("shift", [None, [40.0, 3.0]])
+def test_map_is_not_taken_for_what_an_aligned_crop_moved(found, folder, shift):
+    image = read(folder / "moving.tif")
+    digest = digest_path(folder / "moving.tif")
+    source = InputRecord(role="image", name="moving", digest=digest)
+    cut = Provenance(job="crop", options={"shift_px": shift}, inputs=(source,))
+    with hear_warnings((heard := []).append):
+        register(
+            image.replace(provenance=cut, data=image.array() + 1.0),
+            folder / "fixed.tif",
+            transform=folder / "map.json",
+        )
+    assert any("applied twice" in one for one in heard) == (shift is not None)
 
 
 def test_map_the_wrong_way_round_is_refused(folder):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
+from napari.layers._source import layer_source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_semsr.core.errors import ShapeError, WriteError
@@ -167,6 +169,17 @@ def test_pixels_that_another_program_replaced_have_no_more_the_history_of_the_fi
     assert not is_exposure(layer)
     assert provenance_of(copy) == image.provenance
     assert is_exposure(copy)
+
+
+def test_pixels_replaced_in_what_another_reader_opened_are_told(model, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
+    watch_images(model)
+    with layer_source(path=str(tmp_path / "a.tif"), reader_plugin="napari"):
+        layer = model.add_image(np.eye(40, dtype=np.uint8))
+    assert file_of(layer) is not None
+    layer.data = layer.data * 2
+    assert file_of(layer) is None
+    assert provenance_of(layer).job == "edit"
 
 
 def test_a_layer_is_not_saved_over_the_store_it_is_drawn_from(layer, tmp_path):

@@ -343,7 +343,7 @@ class LiveField:
         grid = -(-shape[0] // unit[0]), -(-shape[1] // unit[1])
         self.queue = TileQueue(grid, unit, whole=whole)
         self._backdrop = Backdrop(sources, shape, self.dtype, grey)
-        self._store: OmeZarrStore | None = None
+        self._level0: Any = None  # (Y, X) what was written, when it may be read
         self._turn = 0
         self._stored = np.zeros(grid, dtype=bool)
         self._drawn = np.zeros(grid, dtype=bool)
@@ -389,7 +389,7 @@ class LiveField:
 
     def attach(self, store: OmeZarrStore) -> None:
         """Draw a store, whose write units are the tiles, with what it holds already."""
-        self._store, self._turn = store, 0
+        self._level0, self._turn = store.level0, 0
         done = np.asarray(store.done[:]) != 0
         with self._lock:
             self._stored = done
@@ -403,19 +403,23 @@ class LiveField:
         with self._lock:
             self._tell(Box.of(self.shape))
 
+    def read_from(self, level0: Any) -> None:
+        """Read what was written there (Y, X) from now on; None while it is moved."""
+        self._level0 = level0
+
     def restore(self, place: IntPair) -> bool:
         """Draw a tile that was in the store when the run began; False if it was not."""
-        if self._store is None or not self._stored[place]:
+        if self._level0 is None or not self._stored[place]:
             return False
         box = self._box(place)
-        self.land(box, np.asarray(self._store.level0[box.slices]))
+        self.land(box, np.asarray(self._level0[box.slices]))
         return True
 
     def fetch(self, place: IntPair) -> None:
         """Draw a tile that another process wrote into the store, if it is not drawn."""
-        if self._store is not None and not self._drawn[place]:
+        if self._level0 is not None and not self._drawn[place]:
             box = self._box(place)
-            self.land(box, np.asarray(self._store.level0[box.slices]))
+            self.land(box, np.asarray(self._level0[box.slices]))
 
     def land(self, box: Box, tile: NDArray[Any]) -> None:
         """Draw a tile (Y, X) that is in the store now and does not change any more."""
@@ -449,8 +453,9 @@ class LiveField:
             outer = self._box(place)
             inner = outer.intersection(box)
             tile = self._cache.get(place)
-            if tile is None and self._store is not None and time.perf_counter() < until:
-                tile = np.asarray(self._store.level0[outer.slices])
+            level0 = self._level0
+            if tile is None and level0 is not None and time.perf_counter() < until:
+                tile = np.asarray(level0[outer.slices])
                 self._cache.put(place, tile)
             if tile is None:
                 out[inner.within(box).slices] = self._backdrop.read(inner, 1)

@@ -22,7 +22,6 @@ from .files import (
     no_file as no_file,
     output_kind as output_kind,
     own_name as own_name,
-    part_of as part_of,
     read_object as read_object,
     read_text as read_text,
     remove_target as remove_target,

@@ -203,16 +203,36 @@ def _is_store(path: Path) -> bool:
 
 def remove_target(path: Path) -> None:
     """Remove an output, if there is one, that `check_target` allowed to be replaced."""
-    if path.is_dir() and not path.is_symlink():
-        StoreLock.check(path)
-        gone = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-        try:
-            path.rename(gone)  # so that nobody reads a store half of which is left
-        except OSError:
-            gone = path
+    if (gone := _set_aside(path)) is not None:
         shutil.rmtree(gone)
-    else:
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Give what is whole its final name, then remove what had that name."""
+    to_disk(made)
+    gone = _set_aside(path) if made.is_dir() else None
+    if gone == path:
+        shutil.rmtree(path)
+    made.replace(path)
+    to_disk(path.parent, inside=False)
+    if gone not in (None, path):
+        shutil.rmtree(gone)
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Rename a store, so that nobody reads half of it, and say where it is now.
+
+    The same name where the system refuses; a file, or a link, is removed.
+    """
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+        return None
+    StoreLock.check(path)
+    gone = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        return path.rename(gone)
+    except OSError:
+        return path
 
 
 # Which process fills a store.
@@ -415,11 +435,7 @@ def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
     """
     with scratch(path, place=place) as hidden:
         yield hidden
-        to_disk(hidden)
-        if hidden.is_dir():
-            remove_target(path)
-        hidden.replace(path)
-        to_disk(path.parent, inside=False)
+        put_in_place(hidden, path)
 
 
 @contextmanager

@@ -41,10 +41,9 @@ from napari_semsr.io.files import (
     label_path,
     output_kind,
     part_of,
-    remove_target,
+    put_in_place,
     renaming,
     scratch,
-    to_disk,
     writing,
 )
 from napari_semsr.io.read_image import FileInfo, ReadOptions, to_info, to_micrograph
@@ -421,10 +420,11 @@ def filling_store(target: Path, *, resume: bool) -> Path:
     from napari_semsr.io.zarr.store import peek
 
     hidden = part_of(target)
-    if output_kind(target) != "ome-zarr":
+    if not target.name.lower().endswith(".zarr"):
         return hidden
-    begun = not target.exists() or peek(target)[1].get("complete") is False
-    return target if begun or (resume and not hidden.exists()) else hidden
+    if peek(target)[1].get("complete") is False:
+        return target
+    return hidden if (hidden if resume else target).exists() else target
 
 
 @contextmanager
@@ -436,10 +436,7 @@ def filled_in(place: Path, target: Path) -> Iterator[Path]:
     yield place
     if place != target and output_kind(target) == "ome-zarr":
         with writing(target):
-            to_disk(place)
-            remove_target(target)
-            place.replace(target)
-            to_disk(target.parent, inside=False)
+            put_in_place(place, target)
     shutil.rmtree(part_of(target), ignore_errors=True)
 
 

@@ -520,8 +520,8 @@ def _scan_values(
             f"{shown(found.get('overlap'))} and {shown(found.get('pixel_size_nm'))}."
         )
         raise ReadError(msg) from error
-    said = order or found.get("order")
-    if said is not None and said not in get_args(FrameOrder):
+    said = found.get("order") if order is None else order
+    if order is None and said is not None and said not in get_args(FrameOrder):
         msg = (
             f"{folder / 'scan.json'} must give order as row or serpentine, got "
             f"{shown(said)}: correct it, or give --order."

@@ -277,8 +277,15 @@ class RawImage:
     look: DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
-    # Why pixel size, data bar or place may be wrong, which who reads it is told
+    # Why pixel size or data bar may be wrong, which is told unless a size is typed, and
+    # why the place is not known
     doubts: tuple[str, ...] = ()
+    place_doubts: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> list[str]:
+        """All that a user should know."""
+        return [*self.warnings, *self.doubts, *self.place_doubts]
 
 
 def choose_plane(
@@ -899,8 +906,8 @@ def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
     found = {**source.metadata, "format": source.format, CUT_KEY: bar}
     if source.vendor is not None:
         found["vendor"] = source.vendor
-    if source.warnings or source.doubts:
-        found["warnings"] = [*source.warnings, *source.doubts]
+    if source.told:
+        found["warnings"] = source.told
     if source.series > 1:
         found["series"] = source.series
     if source.coarser[0] != 1:
@@ -915,7 +922,8 @@ def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
 def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
     """Make the micrograph that a user asked for."""
     source = _with_sidecar(path, source)
-    for doubt in source.doubts if options.pixel_size_nm is None else ():
+    doubts = source.doubts if options.pixel_size_nm is None else ()
+    for doubt in (*doubts, *source.place_doubts):
         warn(doubt)
     bar = _bar(path, source, options)
     samples = native(path, source.data)[: source.data.shape[0] - bar]
@@ -952,8 +960,8 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
     if not source.databar_rows and source.record is None:
         suggested = _suggested(source.data)
     metadata = dict(source.metadata)
-    if source.warnings or source.doubts:
-        metadata["warnings"] = [*source.warnings, *source.doubts]
+    if source.told:
+        metadata["warnings"] = source.told
     made = None if source.record is None else source.record.provenance
     network = None if made is None else made.network()
     return FileInfo(

@@ -138,8 +138,8 @@ def _calibrate(
     if stated and not np.allclose(found.pixel_size_nm, stated, rtol=_OFF):
         warn(
             f"The grating tells {spell_pixel_size(found.pixel_size_nm)} a pixel, but "
-            f"the file states {spell_pixel_size(stated)}: check the pitch; lines whose "
-            "two edges look alike may be read at half of it."
+            f"the image states {spell_pixel_size(stated)}: check the pitch; lines "
+            "whose two edges look alike may be read at half of it."
         )
     return CalibrationReport(run.names[0], run.output, found, warned)
 

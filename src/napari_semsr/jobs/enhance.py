@@ -43,8 +43,8 @@ from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     ReadOptions,
     filling_store,
-    part_of,
     peek,
+    read,
     write_blocks,
 )
 from napari_semsr.jobs.images import (
@@ -100,8 +100,7 @@ class Unfinished:
 
 def unfinished(path: Path) -> Unfinished | None:
     """Read how an output was begun that is not finished."""
-    hidden = part_of(path)
-    found, notes, counts = peek(hidden if hidden.exists() else path)
+    found, notes, counts = peek(filling_store(path, resume=True))
     if found is None or notes.get("complete"):
         return None
     made = found.provenance
@@ -226,23 +225,17 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         if report.noise_percent is not None:
             scaling = planned.plan.scaling
             noise_sd = report.noise_percent / 100 * (scaling.high - scaling.low)
-        return report, (
-            yield from _judge(source, image_in(store), loaded, noise_sd, mapped)
-        )
+        judged = yield from _judge(source, image_in(store), loaded, noise_sd, mapped)
+        _follow(live, place, target, moved=False)
+        return report, judged
 
     written = yield from write_blocks(target, make, fill, kept=place)
+    _follow(live, place, target, moved=True)
     report, (change, misfit, drawn) = written.told
     # which a run that is gone on with has from its beginning
     provenance = provenance.model_copy(update={"precision": report.precision})
-    if map_path is not None and drawn is not None:
-        told = provenance.model_copy(update={"part": MISFIT})
-        rewrite(drawn.replace(provenance=told), map_path)
-    elif map_path is not None:
-        warn(
-            f"No map of the misfit was written: {source.name} shows hardly more than "
-            "noise, or has gaps all over.",
-            stacklevel=3,
-        )
+    if map_path is not None:
+        _write_misfit(drawn, source.name, provenance, map_path)
     return EnhancedFile(
         output=str(target),
         shape=written.shape,
@@ -255,6 +248,27 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         misfit=misfit,
         misfit_map=None if drawn is None else str(map_path),
     )
+
+
+def _follow(
+    live: "inference.LiveField | None", place: Path, target: Path, *, moved: bool
+) -> None:
+    """Let a layer that is drawn meanwhile know that the store gets its final name."""
+    if live is not None and place != target:
+        live.read_from(read(target).data if moved else None)
+
+
+def _write_misfit(
+    drawn: Micrograph | None, name: str, provenance: Provenance, path: Path
+) -> None:
+    if drawn is not None:
+        told = provenance.model_copy(update={"part": MISFIT})
+        rewrite(drawn.replace(provenance=told), path)
+    else:
+        warn(
+            f"No map of the misfit was written: {name} shows hardly more than noise, "
+            "or has gaps all over."
+        )
 
 
 _Compared = tuple[Change | None, Misfit | None, Micrograph | None]

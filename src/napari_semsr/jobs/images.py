@@ -283,7 +283,8 @@ def digests_of(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
     made = record.provenance
     if record.digest is not None:
         yield record.digest
-    if made is not None and not (in_place and made.job in _MOVING):
+    moved = made is not None and (made.job in _MOVING or made.options.get("shift_px"))
+    if made is not None and not (in_place and moved):
         for item in made.inputs:
             yield from digests_of(item, in_place=in_place)
 

@@ -618,7 +618,9 @@ class _Halves:
         ).intersection(Box.of(self.image.shape))
         block = np.asarray(read_box(self.image.data, wide), dtype=np.float32)
         known = np.isfinite(block)
-        filled = continued(block, known) if known.any() else np.zeros_like(block)
+        filled = block if known.all() else np.zeros_like(block)
+        if known.any() and not known.all():
+            filled = continued(block, known)
         inner = box.within(wide).slices
         first, second = (
             (ndimage.correlate(filled, kernel, mode="reflect") + offset)[inner]

@@ -540,13 +540,6 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
             if found.searched == "landmarks"
             else "The transform does not say how far off it is."
         )
-    before, after = found.mutual_information_before, found.mutual_information_after
-    if found.searched == "stored" and after < before:
-        said.append(
-            f"The images fit better as they lie than by the map: mutual information "
-            f"falls from {before:.2f} to {after:.2f} bit. See whether the map was "
-            "applied before."
-        )
     share = _unreliable(found)
     if share is not None and share > _UNRELIABLE:
         or_else = "are bent (--model elastic)"

@@ -139,15 +139,14 @@ def _write_mosaic(
         return existing.store_of(about, place, run.place, shape=plan.shape, dtype=dtype)
 
     def fill(store: OmeZarrStore) -> Job[int]:
-        with ExitStack() as stack:
-            parts = [stack.enter_context(_store_beside(*one, run)) for one in beside]
-            for part in parts:
-                store.repeat(part.pending())  # such as those that were damaged
-            filled = blocks(store, parts)
-            clipped = yield from store.fill(filled, "Fusing the mosaic")
-            for part in parts:
-                if not part.complete:
-                    yield from part.finish()
+        parts = [stack.enter_context(_store_beside(*one, run)) for one in beside]
+        for part in parts:
+            store.repeat(part.pending())  # such as those that were damaged
+        filled = blocks(store, parts)
+        clipped = yield from store.fill(filled, "Fusing the mosaic")
+        for part in parts:
+            if not part.complete:
+                yield from part.finish()
         return clipped
 
     def blocks(
@@ -168,7 +167,8 @@ def _write_mosaic(
         store.finish_label(COVERAGE, coverage)
 
     kept = existing.kept(run.place)
-    written = yield from write_blocks(run.place, make, fill, kept=kept)
+    with ExitStack() as stack:  # all get their names when all are whole
+        written = yield from write_blocks(run.place, make, fill, kept=kept)
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return replace(written, told=written.told - lost)

@@ -612,7 +612,7 @@ def choose(
         )
         raise ReadError(msg)
     blocks = sample_blocks(micrograph.data)
-    pitch = micrograph.pixel_size_nm or (1.0, 1.0)
+    pitch = micrograph.scale
     steps = min(pitch) / pitch[0], min(pitch) / pitch[1]
     rings = RadialPower.of(blocks, micrograph.dtype, steps)
     psf = _known_psf(micrograph, options, kernel)

@@ -321,13 +321,13 @@ def provenance_of(layer: Layer) -> Provenance | None:
 
 
 def note_edit(layer: Layer) -> None:
-    """Say in the history of an image of ours that its pixels were replaced by another.
+    """Say in the history of an image that its pixels were replaced by another.
 
     Our own results write theirs afterwards.
     """
     about, made = layer.metadata.get("micrograph"), provenance_of(layer)
-    ours = isinstance(layer, Image) and isinstance(about, dict)
-    if not ours or layer.metadata.get(HELPER_KEY) or (made and made.job == _EDIT):
+    helper = not isinstance(layer, Image) or layer.metadata.get(HELPER_KEY)
+    if helper or (made and made.job == _EDIT):
         return
     before = {"name": layer.name, "provenance": made, "path": file_of(layer)}
     edited = Provenance(
@@ -336,7 +336,7 @@ def note_edit(layer: Layer) -> None:
         versions=software_versions(),
     )
     layer.metadata["micrograph"] = {
-        **about,
+        **(about if isinstance(about, dict) else {}),
         "provenance": edited.model_dump(mode="json"),
     }
 
@@ -556,7 +556,8 @@ def field_in_view(viewer: ViewerModel, layer: Image) -> Box | None:
 
 def fill_view(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with a layer, wherever the others lie."""
-    viewer.reset_view(layers=[getattr(layer, "__wrapped__", layer)])
+    one = [getattr(layer, "__wrapped__", layer)]
+    viewer.reset_view(layers=one if layer.ndim == viewer.dims.ndim else None)
 
 
 def show_scale_bar(viewer: ViewerModel) -> None:

@@ -48,7 +48,7 @@ def test_a_pitch_that_contradicts_the_file_is_told(semsr, grating, calibration):
     said = semsr("calibrate", str(grating), "--pitch-nm", "600", "--json")
     (warned,) = said.record["warnings"]
     assert "tells 40" in warned
-    assert "the file states 20 nm: check the pitch" in warned
+    assert "the image states 20 nm: check the pitch" in warned
 
 
 @pytest.mark.broad

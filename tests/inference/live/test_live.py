@@ -1,5 +1,6 @@
 """The live field, without Qt: order, drawing, done-map, and the same store as batch."""
 
+import shutil
 import threading
 import time
 
@@ -12,6 +13,7 @@ from napari_semsr.inference import LiveField, live as live_field, plan_output
 from napari_semsr.inference.executors import TileWorker
 from napari_semsr.inference.live import Backdrop, LevelStore, TileCache, TileQueue
 from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io import read
 from tests.children import LIMIT_S
 from tests.enhancing import fill, store_for
 
@@ -259,6 +261,24 @@ def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatc
     while (np.asarray(live.levels[0]) != store.level0[:]).any():
         assert live.take_news() is not None, "what was too late is not asked for again"
         cache.limit = 64 << 20
+
+
+def test_what_was_written_is_read_where_it_was_moved_to(
+    field, make_loaded, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(live_field, "TileCache", lambda: TileCache(limit=1))
+    loaded = make_loaded("plain")
+    live = _live(field, loaded)
+    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
+    run(job)
+    whole = store.level0[:]
+    live.read_from(None)
+    shutil.move(tmp_path / "a.ome.zarr", tmp_path / "b.ome.zarr")
+    box = np.s_[:32, :32]
+    np.testing.assert_array_equal(live.levels[0][box], field.data[box])
+    live.read_from(read(tmp_path / "b.ome.zarr").data)
+    live.take_news()
+    np.testing.assert_array_equal(live.levels[0][box], whole[box])
 
 
 def test_news_tell_where_the_picture_changed(field, make_loaded, tmp_path):

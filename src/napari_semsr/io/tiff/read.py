@@ -843,11 +843,11 @@ def _calibrate(
         look = _imagej_look(details)
     else:
         size = _tag_pixel_size(page)
-    record, doubts = record or _find_record(text), list[str]()
+    record, cut = record or _find_record(text), ""
     rows, columns = int(page.imagelength), int(page.imagewidth)
     if record and record.shape not in (None, (rows, columns)):
         record = replace(record, origin=(0.0, 0.0))
-        doubts.append(
+        cut = (
             f"{tif.filename}, now of {rows} x {columns} px, was cut or resampled by "
             "another program: where it lies in the image is not known any more. semsr "
             "crop keeps the place of what it cuts."
@@ -866,7 +866,7 @@ def _calibrate(
             if tag is not None and isinstance(tag.value, str)
         },
         warnings=tuple(warnings),
-        doubts=tuple(doubts),
+        place_doubts=(cut,) if cut else (),
     )
 
 

@@ -134,10 +134,9 @@ def lay_frames(
     """Lay the frames of a scan at their nominal places, for `add_frames` to show."""
     acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "laying the frames down")
-    said = {} if options is None else options.model_dump(exclude_none=True)
-    return scan_layers(
-        acquisition, folder, **{n: said[n] for n in FRAMES_OPTIONS if n in said}
-    )
+    how = {"include": set(FRAMES_OPTIONS), "exclude_none": True}
+    said = {} if options is None else options.model_dump(**how)
+    return scan_layers(acquisition, folder, **said)
 
 
 def add_frames(viewer: Viewer, layers: list[Any]) -> str:
