@@ -255,3 +255,9 @@ def test_a_second_mosaic_is_fitted_into_view(viewer, tmp_path, said):
     opened(viewer, tmp_path, image("large", 50.0), "large.ome.tif")
     assert viewer.scene.camera.zoom == pytest.approx(zoom / 10, rel=0.05)
     assert not said
+
+
+def test_an_image_opens_beside_a_stack(viewer, tmp_path):
+    viewer.add_image(np.zeros((3, SIDE, SIDE)))
+    opened(viewer, tmp_path, image("a"), "a.ome.tif")
+    assert [layer.ndim for layer in viewer.layers] == [3, 2]
