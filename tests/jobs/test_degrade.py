@@ -36,6 +36,16 @@ def test_effects_come_on_top_of_a_kind(grey):
     assert np.abs(moved.array() - plain).max() > 5
 
 
+def test_haze_draws_to_one_grey_level_whatever_else_is_done(grey):
+    dim = grey.replace(data=grey.data // 3 + 60)
+    haze = {"kind": "fog", "uniform_fog": True, "airlight": 200.0, "stretch": False}
+    plain, quiet = (
+        napari_semsr.degrade(dim, **haze, **more).array().astype(float)
+        for more in ({}, {"read_noise": 0.01})
+    )
+    assert np.abs(quiet - plain).max() <= 1  # rounding, once
+
+
 def test_parameters_are_told_and_the_file_is_repeatable(grey, tmp_path):
     options = DegradeOptions(kind="fog", charging=0.3, photons=200, seed=2)
     first, second = (

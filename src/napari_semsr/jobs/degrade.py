@@ -131,7 +131,7 @@ def _degraded(
     low, high = black_and_white(image)
     grey, parameters = image.astype(np.float64), {}
     if kind != "none":
-        blurred = degrade_plane(grey, kind, **said)
+        blurred = degrade_plane(grey, kind, levels=(low, high), **said)
         grey, parameters = blurred.image, blurred.parameters
     values, found = add_effects((grey - low) / (high - low), options, seed=options.seed)
     made_grey = to_dtype(values * (high - low) + low, image.dtype)[0]

@@ -197,6 +197,7 @@ def degrade_plane(
     uniform_fog: bool = False,
     airlight: float | None = None,
     stretch: bool = True,
+    levels: FloatPair | None = None,
 ) -> Degraded:
     """Degrade an image as Gao et al. made their sets A, B and C [1]_.
 
@@ -206,7 +207,8 @@ def degrade_plane(
     field. Uniform fog has one ``beta``, the middle of the range: a mere affine change
     of grey levels, undone by the stretch. The airlight is on the 0-255 scale, the
     image's mean when not given; the stretch brings mean and deviation back to what they
-    were before the fog.
+    were before the fog. `levels` of black and white are given where the image's type
+    does not tell them.
 
     References
     ----------
@@ -217,7 +219,7 @@ def degrade_plane(
             f"The kind of degradation must be one of {', '.join(KINDS)}, got {kind!r}."
         )
         raise OptionError(msg)
-    low, high = black_and_white(image)
+    low, high = levels or black_and_white(image)
     clear = (image.astype(float) - low) * (255 / (high - low))
     result = clear
     for kernel in kernels_of(kind):
