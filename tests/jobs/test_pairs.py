@@ -136,6 +136,8 @@ def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
         assert low.shape[0] == high.shape[0] == getattr(made, name)
     assert len(store.record["sources"]["low"]) == 2
     assert made.rejected["density"] > 0
+    with pytest.raises(SemsrError, match="both sets show equally much pattern"):
+        cut(tmp_path / "a", tmp_path / "b", patch=16, min_contrast=0.99, overwrite=True)
 
 
 @pytest.mark.broad

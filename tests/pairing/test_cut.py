@@ -81,3 +81,15 @@ def test_density_grows_with_pattern_of_either_sign():
         meter = DensityMeter(Micrograph(data))
         assert meter.measure(data[:, :48]) == 0
         assert meter.measure(data[:, 72:]) > least
+
+
+def test_density_is_the_same_beside_a_gap(rng):
+    whole = 20000 + 50 * ndimage.gaussian_filter(rng.standard_normal((128, 256)), 3)
+    gap = whole.copy()
+    gap[:, 100:112] = np.nan
+    expected, found = (
+        DensityMeter(Micrograph(data)).measure(whole[:, :64]) for data in (whole, gap)
+    )
+    assert expected > 0.1
+    assert found == pytest.approx(expected, rel=0.2)
+    assert DensityMeter(Micrograph(0 * gap)).measure(whole[:, :64]) == 0

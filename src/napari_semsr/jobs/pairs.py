@@ -160,10 +160,10 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
     if not choice.sets["train"]:
         why = ", ".join(f"{reason} {n}" for reason, n in choice.rejected.items())
+        show = "images show one field" if paired else "sets show equally much pattern"
         msg = (
             f"None of {choice.candidates} patches can be learnt from "
-            f"({why or 'no fit'}): check that both images show one field, or lower "
-            "--patch."
+            f"({why or 'no fit'}): check that both {show}, or lower --patch."
         )
         raise OptionError(msg)
     run.options = chosen

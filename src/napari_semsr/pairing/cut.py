@@ -651,7 +651,8 @@ class DensityMeter:
         middle = Box.of((_SAMPLE, _SAMPLE), (y, x)).intersection(Box.of(image.shape))
         sample = read_box(image.data, middle)
         edges = _gradient(sample)
-        flat = float(edges.max()) <= float(edges.min())
+        edges = edges[np.isfinite(edges)]
+        flat = not edges.size or float(edges.max()) <= float(edges.min())
         self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
 
     def measure(self, patch: NDArray[Any]) -> float:
@@ -660,9 +661,10 @@ class DensityMeter:
 
 
 def _gradient(values: NDArray[Any]) -> FloatArray:
-    """Gradient magnitude of smoothed grey values; NaN counts as 0."""
-    known = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
-    return np.asarray(ndimage.gaussian_gradient_magnitude(known, _SIGMA_PX))
+    """Gradient magnitude of smoothed grey values; not finite near what is missing."""
+    return np.asarray(
+        ndimage.gaussian_gradient_magnitude(values.astype(float), _SIGMA_PX)
+    )
 
 
 def balance(
