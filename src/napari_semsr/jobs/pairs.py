@@ -159,13 +159,9 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         images[0], images[1], chosen, paired=paired, placed=placed
     )
     if not choice.sets["train"]:
-        why = ", ".join(f"{reason} {n}" for reason, n in choice.rejected.items())
-        show = "images show one field" if paired else "sets show equally much pattern"
-        msg = (
-            f"None of {choice.candidates} patches can be learnt from "
-            f"({why or 'no fit'}): check that both {show}, or lower --patch."
+        raise OptionError(
+            _nothing_left(choice.candidates, choice.rejected, paired=paired)
         )
-        raise OptionError(msg)
     run.options = chosen
     provenance = yield from run.history(
         inputs=list(chain(*records)),
@@ -194,6 +190,16 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         scale_note=scale_note,
         map_error_nm=off_nm,
         images=by_image,
+    )
+
+
+def _nothing_left(candidates: int, rejected: dict[str, int], *, paired: bool) -> str:
+    """Say why no patch can be learnt from."""
+    why = ", ".join(f"{reason} {n}" for reason, n in rejected.items())
+    show = "images show one field" if paired else "sets show equally much pattern"
+    return (
+        f"None of {candidates} patches can be learnt from ({why or 'no fit'}): "
+        f"check that both {show}, or lower --patch."
     )
 
 
