@@ -21,6 +21,7 @@ from napari_semsr.core.errors import (
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.transforms import Affine
+from napari_semsr.inference import TrainedPixelSizes
 from napari_semsr.io.transforms import Side, StoredTransform
 from napari_semsr.jobs.pairs import PAIRS, fitting_options
 from napari_semsr.jobs.train import (
@@ -239,7 +240,20 @@ def test_patches_are_as_large_as_three_fit(
     side: int, pixel_nm: float | None, patch: int
 ) -> None:
     image = Micrograph(np.zeros((side, side)), parse_pixel_size(pixel_nm), "field")
-    chosen = fitting_options(image, image, patch_px=128, trained_nm=(20.0, 30.0))
+    trained = TrainedPixelSizes("model", (20.0, 30.0))
+    chosen = fitting_options(image, image, patch_px=128, trained=trained)
     assert (chosen.patch, chosen.step, chosen.pixel_nm) == (patch, patch // 2, pixel_nm)
     said = fitting_options(image, image, PairOptions(patch=48, step=48), patch_px=128)
     assert (said.patch, said.step) == (48, 48)
+
+
+@pytest.mark.parametrize(
+    ("pixel_nm", "cut_nm"), [(24.0, 20.0), (20.5, 20.5), (5.0, 5.0), (80.0, 80.0)]
+)
+def test_fields_are_resampled_for_training_as_they_are_for_a_model(
+    pixel_nm: float, cut_nm: float
+) -> None:
+    image = Micrograph(np.zeros((96, 96)), parse_pixel_size(pixel_nm), "field")
+    trained = TrainedPixelSizes("model", (20.0, 20.0))
+    chosen = fitting_options(image, image, patch_px=32, trained=trained)
+    assert chosen.pixel_nm == pytest.approx(cut_nm)

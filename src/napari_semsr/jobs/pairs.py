@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from scipy import ndimage
 
+from napari_semsr import inference
 from napari_semsr.analysis import block_means
 from napari_semsr.core import (
     BoolArray,
@@ -342,15 +343,23 @@ def fitting_options(
     *,
     patch_px: int,
     scale: int | None = None,
-    trained_nm: FloatPair | None = None,
+    trained: "inference.TrainedPixelSizes | None" = None,
 ) -> PairOptions:
-    """Choose how to cut pairs for a model, where it is not said."""
+    """Choose how to cut pairs for a model, where it is not said.
+
+    Fields are brought to the pixel that a model was `trained` for where they are when
+    it is applied.
+    """
     given = options or PairOptions()
     said, factor = given.model_fields_set, given.scale or scale or 1
     chosen: dict[str, Any] = {} if scale is None else {"scale": factor}
-    pixel = given.low_pixel_nm or low.mean_pixel_size_nm
-    if pixel is not None:  # to which a field is brought, where a model wants another
-        pixel = None if trained_nm is None else float(np.clip(pixel, *trained_nm))
+    low = low.with_pixel_size(given.low_pixel_nm)
+    pixel: float | None = None
+    if trained is not None and trained.pixel_size_nm is not None:
+        pixel = low.mean_pixel_size_nm
+        fit = inference.fit_pixels(low.pixel_size_nm, trained)
+        if pixel is not None and fit.steps is not None:
+            pixel = float(np.clip(pixel, *trained.pixel_size_nm))
     sized = given.high_pixel_nm or high.mean_pixel_size_nm
     field = min(low.shape)
     if pixel is not None and sized is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import field_validator
 
-from napari_semsr import models, training
+from napari_semsr import inference, models, training
 from napari_semsr.core import (
     DB,
     Figure,
@@ -26,6 +26,7 @@ from napari_semsr.core import (
     field_range,
     in_digits,
     option,
+    parse_pixel_size,
     warn,
 )
 from napari_semsr.io import StoredTransform, move
@@ -457,7 +458,9 @@ def _check_data(plan: "Recipe", folder: Path) -> None:
         )
 
 
-_PIXEL_OFF = 0.05  # of the trained pixel; from there on a field is resampled, too
+def _trained_for(card: "ModelCard") -> "inference.TrainedPixelSizes":
+    """Take what a model's card says of pixel sizes."""
+    return inference.TrainedPixelSizes.from_card(card.model_dump())
 
 
 def _tell_pixel(plan: "Recipe", record: dict[str, Any]) -> None:
@@ -465,15 +468,19 @@ def _tell_pixel(plan: "Recipe", record: dict[str, Any]) -> None:
     card, fine = _start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None or fine is None:
         return
-    size = float(fine) * int(record["scale"])
-    least, most = card.pixel_size_nm
-    if least * (1 - _PIXEL_OFF) <= size <= most * (1 + _PIXEL_OFF):
+    size, trained = float(fine) * int(record["scale"]), _trained_for(card)
+    fit = inference.fit_pixels(parse_pixel_size(size), trained)
+    if fit.steps is None and not fit.beyond:
         return
-    near = min(max(size, least), most)
+    remedy = (
+        "take a model for such pixels, or a recipe without one."
+        if fit.beyond
+        else "cut them at that pixel size, or learn from the two images, which are "
+        "brought to it."
+    )
     warn(
         f"The pairs have pixels of {size:.4g} nm and {card.name} was trained for "
-        f"{near:.4g} nm, so that it begins with the wrong sizes: cut them at that "
-        "pixel size, or learn from the two images, which are brought to it.",
+        f"{trained.sentence()}, so that it begins with the wrong sizes: {remedy}",
     )
 
 
@@ -589,7 +596,7 @@ def _fitted(cut: CutRequest, plan: "Recipe", patch: int | None) -> PairOptions:
         given,
         patch_px=plan.data.patch_px,
         scale=_scale(plan),
-        trained_nm=None if card is None else card.pixel_size_nm,
+        trained=None if card is None else _trained_for(card),
     )
 
 

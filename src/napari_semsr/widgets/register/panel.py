@@ -25,6 +25,7 @@ from napari_semsr.core import (
     figures_of,
     in_digits,
 )
+from napari_semsr.inference import TrainedPixelSizes
 from napari_semsr.io import (
     Side,
     StoredTransform,
@@ -930,8 +931,8 @@ class RegisterPanel(Panel):
                 images = self.micrograph(low, unturned=True), self.micrograph(high)
                 # on the mosaic's own pixels, for which networks are made
                 size = images[0].mean_pixel_size_nm
-                own = None if size is None else (size, size)
-                how: Any = {"patch_px": _PATCH, "scale": 1, "trained_nm": own}
+                own = TrainedPixelSizes("", None if size is None else (size, size))
+                how: Any = {"patch_px": _PATCH, "scale": 1, "trained": own}
                 options = fitting_options(*images, **how)
                 how = {"options": options, "transform": stored}
                 make = partial(PAIRS.anew, *images, path, **how)
