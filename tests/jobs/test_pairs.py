@@ -123,6 +123,15 @@ def test_preparation_is_recorded_and_changes_what_is_chosen(scene, cut, steps):
     assert "denoise" in store.record["provenance"]["options"]["preparation"]
 
 
+def test_pixel_of_low_stands_for_that_of_a_high_without_one(scene, cut):
+    low = scene.first.replace(pixel_size_nm=10.0)
+    high = scene.truth.replace(pixel_size_nm=None)
+    twice = high.replace(data=np.kron(high.data, np.ones((2, 2))))
+    for fine, scale in ((high, 1), (twice, 2)):
+        made, _ = cut(low, fine, f"{scale}.zarr", patch=24, scale=scale)
+        assert made.pixel_size_nm == 10 / scale
+
+
 def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
     for side, images in (("a", (scene.first, scene.second)), ("b", (scene.truth,))):
         (tmp_path / side).mkdir()

@@ -36,7 +36,7 @@ from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.simulation.drawings import draw
-from tests.tiny_models import write_tiny_recipe
+from tests.tiny_models import write_tiny_model, write_tiny_recipe
 
 LONG = {"steps": 100, "warmup_steps": None, "decay_steps": 50, "validate_every": 100}
 
@@ -257,3 +257,15 @@ def test_fields_are_resampled_for_training_as_they_are_for_a_model(
     trained = TrainedPixelSizes("model", (20.0, 20.0))
     chosen = fitting_options(image, image, patch_px=32, trained=trained)
     assert chosen.pixel_nm == pytest.approx(cut_nm)
+
+
+@pytest.mark.filterwarnings("ignore:Training made nothing better")  # in one step
+def test_pairs_without_a_pixel_size_leave_the_model_its_own(
+    pairs: Path, tmp_path: Path
+) -> None:
+    start = write_tiny_model(tmp_path, pixel_size_nm=(20.0, 30.0))
+    tuned = tmp_path / "tuned.yaml"
+    write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(start))
+    with pytest.warns(UserWarning, match="no pixel size, or several.*20 to 30 nm"):
+        made = train(tuned, tmp_path / "a", pairs=pairs, steps=1)
+    assert load_model(made.model).card.pixel_size_nm == (20.0, 30.0)

@@ -466,9 +466,17 @@ def _trained_for(card: "ModelCard") -> "inference.TrainedPixelSizes":
 def _tell_pixel(plan: "Recipe", record: dict[str, Any]) -> None:
     """Warn where a model goes on with pixels that it was not trained for."""
     card, fine = _start_card(plan), record.get("pixel_size_nm")
-    if card is None or card.pixel_size_nm is None or fine is None:
+    if card is None or card.pixel_size_nm is None:
         return
-    size, trained = float(fine) * int(record["scale"]), _trained_for(card)
+    trained = _trained_for(card)
+    if fine is None:
+        warn(
+            f"The pairs have no pixel size, or several, and {card.name} was trained "
+            f"for {trained.sentence()}, which they are taken to have: give their sizes "
+            "(--low-pixel-nm, --high-pixel-nm), and train on those of one size.",
+        )
+        return
+    size = float(fine) * int(record["scale"])
     fit = inference.fit_pixels(parse_pixel_size(size), trained)
     if fit.steps is None and not fit.beyond:
         return

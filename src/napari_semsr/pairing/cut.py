@@ -373,6 +373,7 @@ def choose_pairs(
         sides = _to_one_pitch(lows, highs, options)
         sets, candidates = yield from _equal_patterns(sides, options, rejected)
     images = {side: [one.image for one in found] for side, found in sides.items()}
+    beside = images["low"] if paired and placed is None else []
     return PairChoice(
         kind="paired" if paired else "unpaired",
         sets=sets,
@@ -383,7 +384,7 @@ def choose_pairs(
         },
         candidates=candidates,
         rejected=dict(rejected),
-        pixel_nm=_common_pixel(images["high"]),
+        pixel_nm=_common_pixel(images["high"], beside, options.factor),
         resampled=any(one.resampled for found in sides.values() for one in found),
         by_image=by_image,
     )
@@ -509,9 +510,15 @@ def _places(
     raise ShapeError(msg)
 
 
-def _common_pixel(images: Sequence[Micrograph]) -> float | None:
-    """Pixel size of images that agree in it."""
+def _common_pixel(
+    images: Sequence[Micrograph], lows: Sequence[Micrograph] = (), scale: int = 1
+) -> float | None:
+    """Pixel size of images that agree in it; one without has that of its LOW."""
     sizes = [image.mean_pixel_size_nm for image in images]
+    for number, low in enumerate(lows):
+        coarse = low.mean_pixel_size_nm
+        if sizes[number] is None and coarse is not None:
+            sizes[number] = coarse / scale
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes) or not np.allclose(known, known[0], rtol=_SAME):
         return None

@@ -25,7 +25,14 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
-from napari_semsr.core import DB, Cancelled, Progress, SemsrError, digest_path
+from napari_semsr.core import (
+    DB,
+    Cancelled,
+    FloatPair,
+    Progress,
+    SemsrError,
+    digest_path,
+)
 from napari_semsr.io import read_text, write_rows
 from napari_semsr.models import (
     ModelCard,
@@ -249,7 +256,6 @@ def card_of(
 ) -> ModelCard:
     """Write the card of a trained network; it names no folder of this machine."""
     stride = int(getattr(network, "stride", 1))
-    pixel = _pixel_nm(recipe)
     probed = probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
     return ModelCard(
         name=recipe.name,
@@ -266,7 +272,7 @@ def card_of(
         ),
         norms=probed.norms > 0,
         input_percentiles=PERCENTILES,
-        pixel_size_nm=None if pixel is None else (pixel, pixel),
+        pixel_size_nm=_pixel_nm(recipe),
         training={
             "recipe": recipe.without_folders(),
             "validation": {k: round(float(v), 4) for k, v in validation.items()},
@@ -305,18 +311,22 @@ def _learnt_from(recipe: Recipe) -> list[Any]:
     return found
 
 
-def _pixel_nm(recipe: Recipe) -> float | None:
+def _pixel_nm(recipe: Recipe) -> FloatPair | None:
     """Give the pixel of the one instrument that is learnt from; images have many."""
     if recipe.data.pairs is None:
         known = (INSTRUMENTS.get(name) for name in recipe.data.sources)
         pixels = {None if one is None else one.pixel_nm for one in known}
-        return pixels.pop() if len(pixels) == 1 else None
+        pixel = pixels.pop() if len(pixels) == 1 else None
+        return None if pixel is None else (pixel, pixel)
     # that of LOW, for a model that goes on from one to which it mattered
+    start = recipe.start_from
+    before = None if start is None else read_card(resolve(start)).pixel_size_nm
     record = open_pairs(Path(recipe.data.pairs)).record
-    fine, start = record.get("pixel_size_nm"), recipe.start_from
-    if fine is None or start is None or read_card(resolve(start)).pixel_size_nm is None:
-        return None
-    return float(fine) * int(record["scale"])
+    fine = record.get("pixel_size_nm")
+    if before is None or fine is None:
+        return before
+    pixel = float(fine) * int(record["scale"])
+    return pixel, pixel
 
 
 @functools.lru_cache(maxsize=8)
