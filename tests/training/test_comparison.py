@@ -10,11 +10,13 @@ from scipy import ndimage
 from napari_semsr import train
 from napari_semsr.core import Micrograph, run
 from napari_semsr.jobs.pairs import PAIRS
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing import PairOptions, open_pairs
-from napari_semsr.training.fit import fit_linear
+from napari_semsr.training.callbacks import card_of
+from napari_semsr.training.fit import compare, first_network, fit_linear
+from napari_semsr.training.recipe import load_recipe
 from napari_semsr.training.validation import Validator, stored_pairs
-from tests.tiny_models import write_tiny_recipe
+from tests.tiny_models import write_tiny_model, write_tiny_recipe
 
 SHORT = {"steps": 4, "validate_every": 4}
 
@@ -70,6 +72,31 @@ def test_worse_model_is_not_kept_and_that_is_said(start: Path, tmp_path: Path) -
     with pytest.warns(UserWarning, match="nothing better than tiny on 2 held-out"):
         made = train(recipe, tmp_path / "b", **how)
     assert not made.kept
+    assert made.validation == load_model(made.model).card.training["validation"]
     weights = (load_model(path).module.state_dict() for path in (start, made.model))
     for one, other in zip(*(part.values() for part in weights), strict=True):
         assert torch.equal(one, other)
+
+
+def test_card_of_a_model_that_is_not_kept_is_that_of_the_untouched_one(tmp_path):
+    begun_nm, factors = (20.0, 20.0), (0.7, 1.5)
+    card = {"pixel_size_nm": begun_nm, "resample_factors": factors}
+    start = write_tiny_model(tmp_path, training={"learnt_from": []}, **card)
+    store = _pairs(tmp_path, 1, low_pixel_nm=5.0, high_pixel_nm=5.0)
+    written = write_tiny_recipe(
+        tmp_path / "harm.yaml", data={"pairs": str(store)}, start_from=str(start)
+    )
+    recipe, model = load_recipe(written), tmp_path / "harmed.safetensors"
+    begun, harmed = first_network(recipe), first_network(recipe)
+    for weights in harmed.parameters():
+        torch.nn.init.normal_(weights, std=0.3)
+    save_model(model, harmed, card_of(recipe, harmed, {"gain_db": 9.0, "step": 4}))
+    made = compare(recipe, model, begun)
+    told = load_model(model).card
+    assert not made.kept
+    assert (told.pixel_size_nm, told.resample_factors) == (begun_nm, factors)
+    assert told.training["learnt_from"] == []
+    assert told.training["validation"]["gain_db"] < 9
+    assert told.training["validation"]["step"] == 0
+    assert compare(recipe, model, begun) == made  # as the run is resumed
+    assert load_model(model).card == told

@@ -34,11 +34,14 @@ from napari_semsr.core import (
     SemsrError,
 )
 from napari_semsr.models import (
+    ModelCard,
     bicubic,
     build,
     build_discriminator,
     load_beside,
     load_model,
+    read_card,
+    resolve,
     save_model,
 )
 from napari_semsr.pairing import PairStore, open_pairs
@@ -46,7 +49,7 @@ from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.blind_spot import BlindSpot
-from napari_semsr.training.callbacks import Recorder
+from napari_semsr.training.callbacks import Recorder, card_of
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.distributed import (
     Rendezvous,
@@ -142,6 +145,8 @@ def train(
         if first and folder.model.is_file():
             yield Progress(recipe.steps, recipe.steps, "comparing on held-out pairs")
             compared = compare(recipe, folder.model, begun)
+            if compared is not None and not compared.kept:
+                best = read_card(folder.model).training["validation"]
     return TrainResult(trainer.global_step, best, folder.model, compared)
 
 
@@ -428,6 +433,9 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
         pairs, cross_frc=True, margin=margin, shift_px=recipe.shift_px
     )
     trained = load_model(str(model))
+    before = trained.card.training.get("comparison")
+    if before is not None:  # of a run that went on, and made nothing better
+        return Comparison(**before)
     networks: dict[str, nn.Module] = {
         "input": _Enlarged(scale),
         "linear filter": linear,
@@ -447,11 +455,26 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     begun = None if recipe.start_from is None else Path(recipe.start_from).stem
     off_nm, off_px = store.map_error or (None, None)
     made = Comparison(name, len(pairs), begun, rows, kept, off_nm, off_px)
-    card = trained.card.model_copy(
-        update={"training": {**trained.card.training, "comparison": asdict(made)}}
-    )
+    card = trained.card if kept else _untouched_card(recipe, network)
+    told = {**card.training, "comparison": asdict(made)}
+    card = card.model_copy(update={"training": told})
     save_model(model, trained.module if kept else network, card)
     return made
+
+
+def _untouched_card(recipe: Recipe, network: nn.Module) -> ModelCard:
+    """Write the card of a model that training left as it was."""
+    start = read_card(resolve(str(recipe.start_from)))
+    found = make_learner(network, recipe).validate_pairs()
+    card = card_of(recipe, network, {**found, "step": 0})
+    learnt_from = start.training.get("learnt_from", [])
+    return card.model_copy(
+        update={
+            "pixel_size_nm": start.pixel_size_nm,
+            "resample_factors": start.resample_factors,
+            "training": {**card.training, "learnt_from": learnt_from},
+        }
+    )
 
 
 class _Enlarged(nn.Module):
