@@ -7,8 +7,14 @@ import pytest
 import yaml
 from scipy import ndimage
 
-from napari_semsr import train
-from napari_semsr.core.errors import OptionError, ReadError, SemsrError, ShapeError
+from napari_semsr import train, write
+from napari_semsr.core.errors import (
+    CheckpointError,
+    OptionError,
+    ReadError,
+    SemsrError,
+    ShapeError,
+)
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.train import (
@@ -54,6 +60,18 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     assert store.counts["test"] == 0
     low, high = (np.asarray(part[0]) for part in store.arrays("train"))
     np.testing.assert_array_equal(low, high)
+
+
+def test_run_goes_on_with_the_images_that_it_was_begun_with(
+    recipe: Path, tmp_path: Path
+) -> None:
+    write(_noisy(1), tmp_path / "one.tif")
+    begun = {"output": tmp_path / "run", "steps": 1}
+    train(recipe, image=_noisy(1), **begun)
+    for same in (_noisy(1), tmp_path / "one.tif"):
+        train(recipe, image=same, resume=True, **begun)
+    with pytest.raises(CheckpointError, match="begun with the image scan 1, got scan"):
+        train(recipe, image=_noisy(2), resume=True, **begun)
 
 
 @pytest.mark.broad

@@ -14,6 +14,7 @@ from pydantic import field_validator
 from napari_semsr import inference, models, training
 from napari_semsr.core import (
     DB,
+    CheckpointError,
     Figure,
     Job,
     OptionError,
@@ -37,7 +38,9 @@ from napari_semsr.jobs.images import (
     check_not_input,
     check_target_folder,
     jsonable,
+    name_of,
     open_image,
+    record_input,
 )
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.pairs import LEAST_SIDE, PAIRS, fitting_options
@@ -323,6 +326,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         raise OptionError(msg)
     beside, packaged = _pairs_beside(folder), path.parent == RECIPES
     if resume and pairs is None and (cut is not None or packaged) and beside.is_dir():
+        yield from _check_images(folder, beside, cut)
         pairs, cut = beside, None  # which were cut for this run
     if cut is not None:
         if pairs is not None:
@@ -549,6 +553,31 @@ def with_pairs(
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
     return trained
+
+
+def _check_images(
+    folder: Path, store: Path, cut: CutRequest | OwnImage | None
+) -> Job[None]:
+    """Refuse to go on with other images than those that pairs were cut from."""
+    if isinstance(cut, OwnImage):
+        cut = CutRequest(cut.image, cut.image if cut.second is None else cut.second)
+    made = open_pairs(store).record.get("provenance")
+    if cut is None or made is None:
+        return
+    for role, image in (("low", cut.low), ("high", cut.high)):
+        begun = {r["digest"]: r["name"] for r in made["inputs"] if r["role"] == role}
+        opened = open_image(image)
+        for one in (image, opened):  # what is a file now may have been in memory
+            if (yield from record_input(one, opened)).digest in begun:
+                break
+        else:
+            first = next(iter(begun.values()))
+            msg = (
+                f"The run in {folder} was begun with the image {first}, got "
+                f"{name_of(image)}, of other contents. Give what it was begun with, or "
+                "start anew with --overwrite."
+            )
+            raise CheckpointError(msg)
 
 
 _MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
