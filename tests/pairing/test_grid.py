@@ -28,6 +28,13 @@ def test_images_on_one_grid_are_left_alone():
         assert one.image.dtype == np.uint8
 
 
+def test_range_of_a_field_with_few_bright_pixels_is_all_of_it():
+    data = np.zeros((100, 100), np.uint8)
+    data[50, 50] = 200
+    pair = align(Micrograph(data), Micrograph(data), OPTIONS)
+    assert [one.value_range for one in pair] == [(0, 200), (0, 200)]
+
+
 @pytest.mark.parametrize("scale", [1, 2])
 def test_two_pixel_sizes_become_one(scale):
     images = wave((60, 70), 12.0), wave((150, 170), 5.0)

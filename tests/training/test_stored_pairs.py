@@ -13,13 +13,14 @@ from scipy import ndimage
 
 from napari_semsr.core import OptionError, ReadError, ShapeError, run
 from napari_semsr.models import ModelCard, build, load_model, save_model
+from napari_semsr.pairing import AugmentOptions, augment_pair
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, SetWriter
 from napari_semsr.simulation.drawings import PHANTOMS, draw
 from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.patches import Truths
 from napari_semsr.training.recipe import DataOptions
-from napari_semsr.training.stored_pairs import StoredPatches
+from napari_semsr.training.stored_pairs import StoredPatches, to_unit
 from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
 
 SIDE = 48
@@ -242,3 +243,17 @@ def test_fine_tuning_on_a_few_pairs_improves_held_out_ones(make_store, tmp_path)
 def test_early_stop_ends_a_run_that_gets_no_better(make_store, tmp_path):
     still = {"steps": 40, "validate_every": 1, "early_stop": 2, "learning_rate": 1e-30}
     assert run(loop.train(recipe(make_store(), **still), tmp_path / "run")).steps <= 4
+
+
+@pytest.mark.parametrize(
+    ("unit", "zero", "dtype"),
+    [(1e-8, 0.0, np.float32), (1e-8, 0.0, np.float64), (20.0, 1e9, np.float64)],
+)
+def test_small_grey_spans_are_learnt_from_as_large_ones(rng, unit, zero, dtype) -> None:
+    values = rng.random((24, 24))
+    patch, grey = (unit * values + zero).astype(dtype), (zero, zero + unit)
+    options = AugmentOptions(flips=False, angles_deg=(0,), zoom=(1, 1), offset=0.1)
+    varied, _ = augment_pair(patch, patch, 1, options=options, low_range=grey)
+    expected, _ = augment_pair(values, values, 1, options=options)
+    np.testing.assert_allclose(to_unit(varied, grey), expected, atol=1e-5)
+    np.testing.assert_allclose(to_unit(patch, grey), values, atol=1e-5)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from napari_semsr.core import Float32Array, FloatPair, Options
+from napari_semsr.core import FloatPair, Options, working_type
 
 _ANGLES = (0, 30, 45, 60, 90)  # those of the paper of Sun, and none
 
@@ -63,9 +63,9 @@ def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variat
 
 def vary(
     patch: NDArray[Any], variation: Variation, value_range: FloatPair = (0.0, 1.0)
-) -> Float32Array:
+) -> NDArray[Any]:
     """Vary one patch (N, N)."""
-    made = patch.astype(np.float32)
+    made = patch.astype(working_type(patch.dtype))
     made = made[::-1] if variation.up_down else made
     made = made[:, ::-1] if variation.left_right else made
     quarter, rest = divmod(variation.angle_deg, 90)
@@ -83,7 +83,7 @@ def vary(
         return np.ascontiguousarray(made)
     low, high = value_range
     changed = variation.gain * (made - low) + low + variation.offset * (high - low)
-    return np.ascontiguousarray(changed, dtype=np.float32)
+    return np.ascontiguousarray(changed)
 
 
 def augment_pair(
@@ -94,11 +94,12 @@ def augment_pair(
     options: AugmentOptions | None = None,
     low_range: FloatPair = (0.0, 1.0),
     high_range: FloatPair = (0.0, 1.0),
-) -> tuple[Float32Array, Float32Array]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Vary both patches of a pair, LOW (N, N) and HIGH (N * scale, N * scale), alike.
 
     The same seed, for instance with the number of the sample, gives the same. Ranges
-    are grey levels of black and white in each; the varied patches are float32.
+    are grey levels of black and white in each; the varied patches are float32, those of
+    wider types float64.
     """
     rng = np.random.default_rng(seed)
     variation = _draw_variation(options or AugmentOptions(), rng)

@@ -287,8 +287,11 @@ class OnGrid:
 
     @classmethod
     def of(cls, image: Micrograph, *, resampled: bool) -> Self:
-        """Measure the range of an image."""
-        return cls(image, field_range(image.data, *_PERCENTILES), resampled)
+        """Measure the range of an image; all of it where hardly a pixel differs."""
+        found = field_range(image.data, *_PERCENTILES)
+        if found[0] == found[1]:
+            found = field_range(image.data, 0, 100)
+        return cls(image, found, resampled)
 
     def to_json(self) -> dict[str, Any]:
         """Say what a store keeps of it."""

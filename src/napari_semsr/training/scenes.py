@@ -362,7 +362,7 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
     gain, offset = np.polyfit(high[known], low[known], 1)
     high = gain * high + offset
     bottom, top = np.percentile(low, (0.1, 99.9))
-    span = max(float(top - bottom), 1e-6)
+    span = float(top - bottom) or 1.0
     return ((low - bottom) / span).astype(np.float32), ((high - bottom) / span).astype(
         np.float32
     )

@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from napari_semsr.core import Float32Array, FloatPair, ReadError, ShapeError
+from napari_semsr.core import (
+    Float32Array,
+    FloatPair,
+    ReadError,
+    ShapeError,
+    working_type,
+)
 from napari_semsr.pairing import PairStore, augment_pair, open_pairs
 from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipe import Recipe
@@ -26,8 +32,9 @@ def _order(seed: int, epoch: int, stream: int, count: int) -> tuple[int, ...]:
 
 def to_unit(patch: NDArray[Any], grey: FloatPair) -> Float32Array:
     """Bring the percentiles of a patch's field to 0 and 1."""
-    span = max(grey[1] - grey[0], 1e-6)
-    return np.asarray((patch.astype(np.float32) - grey[0]) / span, dtype=np.float32)
+    low, high = grey
+    values = patch.astype(working_type(patch.dtype)) - low
+    return np.asarray(values / (high - low or 1.0), dtype=np.float32)
 
 
 class StoredPatches(Dataset[Patches]):
