@@ -263,6 +263,13 @@ def test_areas_of_resized_crops_are_places_in_the_image(scene, cut):
         assert areas.max() > 0.8 * max(scene.first.shape) * (5 if sizes else 1)
 
 
+def test_areas_are_not_told_in_pixels_that_override_the_images_own(scene, cut):
+    _, store = cut(scene.first, scene.truth, patch=16, low_pixel_nm=9.99, scale=1)
+    low, high = (one["areas"] for one in store.learnt_from())
+    assert low is None
+    assert high
+
+
 def image(data, pixel=None) -> Micrograph:
     return Micrograph(np.asarray(data), parse_pixel_size(pixel), "image")
 

@@ -144,11 +144,11 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         list(_open_each(lows, chosen, run.opening, "low")),
         list(_open_each(highs, chosen, run.opening, "high")),
     )
-    records = [[record for record, _ in side] for side in opened]
-    images = [[image for _, image in side] for side in opened]
+    records = [[record for record, *_ in side] for side in opened]
+    images = [[image for _, image, _ in side] for side in opened]
     placed = None
     if transform is not None:  # where it is one of these images
-        check_sides(transform, *((image, record) for ((record, image),) in opened))
+        check_sides(transform, *((image, record) for ((record, image, _),) in opened))
         off = residuals_of(transform)
         placed = PairMap(transform.transform, off.places_nm, off.reliable, off.side_nm)
     chosen, scale_note = _scaled(chosen, images, paired=paired)
@@ -167,6 +167,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     provenance = yield from run.history(
         inputs=list(chain(*records)),
         preparation=NUMBERS if chosen.prepares else None,
+        overridden=[side[0][0].role for side in opened if any(one[2] for one in side)],
         transform=transform
         and told(transform.transform, residuals_of(transform).places_nm),
     )
@@ -525,16 +526,19 @@ def _open_each(
     options: PairOptions,
     opening: ReadOptions,
     role: str,
-) -> Iterator[tuple[InputRecord, Micrograph]]:
-    """Open, calibrate and prepare the images of one side."""
+) -> Iterator[tuple[InputRecord, Micrograph, bool]]:
+    """Open, calibrate and prepare the images of one side.
+
+    Beside each whether it had another pixel size.
+    """
     size = options.low_pixel_nm if role == "low" else options.high_pixel_nm
     for image in images:
         made = open_image(image, opening)
         record = input_record(image, made, opening, role=role)
-        made = made.with_pixel_size(size)
+        own, made = made.pixel_size_nm, made.with_pixel_size(size)
         if options.prepares and options.prepare in ("both", role):
             made = prepare_image(made, options)
-        yield record, made
+        yield record, made, own not in (None, made.pixel_size_nm)
 
 
 PAIRS = Verb(

@@ -199,7 +199,8 @@ class PairStore:
 
         For each image its ``name``, ``digest``, the ``unit`` of its plane and ``areas``
         in it, ``[y0, x0, y1, x1]``, of the patches for training and for validation,
-        which chooses the model; None where a map has brought them into another plane.
+        which chooses the model; None where they are places in another plane, by a map
+        or by a pixel size that overrides the image's own.
         What an image was cut from has a row as well, since areas are places in one
         plane. Nothing where the store does not say what it was made of.
         """
@@ -211,7 +212,7 @@ class PairStore:
         moved = {
             "low": options.get("transform") is not None,
             "high": options.get("align", False),
-        }
+        } | dict.fromkeys(options.get("overridden") or (), True)
         found = []
         for side in ("low", "high"):
             images = [item for item in inputs if item["role"] == side]
