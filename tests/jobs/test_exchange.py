@@ -283,6 +283,14 @@ def test_scaling_of_a_package_becomes_ours(tmp_path, own_shelf, package, steps, 
         assert made.card[key] == pytest.approx(value)
 
 
+def test_sides_without_a_scale_have_one_of_their_unit(tmp_path, own_shelf, package):
+    sides = ({"type": "space", "id": one, "unit": "nanometer"} for one in "yx")
+    axes = [{"type": "batch"}, {"type": "channel"}, *sides]
+    changes = {"inputs__0__axes": axes, "weights__onnx__sha256": None}
+    changed = _changed(package, tmp_path, **changes)
+    assert semsr.import_model(changed).card["pixel_size_nm"] == [1, 1]
+
+
 REFUSED = {
     "weights": ({"weights": {"pytorch_state_dict": {}}}, "runs code"),
     "elsewhere": ({"weights__onnx__source": "https://a.b/w.onnx"}, "whole package"),

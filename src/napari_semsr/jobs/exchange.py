@@ -696,7 +696,7 @@ def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
         )
         raise CheckpointError(msg)
     sizes = [
-        _METRES[axis["unit"]] * float(axis["scale"])
+        _METRES[axis["unit"]] * float(axis.get("scale", 1.0))
         for axis in inputs[0]["axes"]
         if axis.get("type") == "space" and axis.get("unit") in _METRES
     ]
