@@ -62,6 +62,11 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     np.testing.assert_array_equal(low, high)
 
 
+def test_patches_are_as_large_as_they_were_asked_for(recipe, tmp_path) -> None:
+    train(recipe, tmp_path / "run", image=_noisy(1), patch=48, steps=1)
+    assert open_pairs(tmp_path / "run-pairs.zarr").record["patch"] == 48
+
+
 def test_run_goes_on_with_the_images_that_it_was_begun_with(
     recipe: Path, tmp_path: Path
 ) -> None:

@@ -518,7 +518,7 @@ def with_pairs(
     store, before = _pairs_beside(folder), _stamp(folder)
     plan = training.load_recipe(_find_recipe(recipe))
     if isinstance(cut, OwnImage):
-        cut = yield from _own_pairs(cut, plan)
+        cut = yield from _own_pairs(cut, plan, patch)
     elif plan.blind:  # which would never look at the clear one
         msg = (
             "The recipe own-image never looks at a clear image; take fine-tune for a "
@@ -583,7 +583,7 @@ def _check_images(
 _MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
 
 
-def _own_pairs(own: OwnImage, plan: "Recipe") -> Job[CutRequest]:
+def _own_pairs(own: OwnImage, plan: "Recipe", patch: int | None) -> Job[CutRequest]:
     """Pair an image with itself, or with a second scan that is to be aligned."""
     if own.second is None and not plan.blind:
         msg = (
@@ -611,6 +611,8 @@ def _own_pairs(own: OwnImage, plan: "Recipe") -> Job[CutRequest]:
     options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
     # cut anew from these at every step
     options = fitting_options(image, image, options, patch_px=2 * plan.data.patch_px)
+    if patch is not None and patch > options.patch:
+        options = options.replace(patch=patch, step=max(4, patch // 2))
     side = options.patch
     if np.prod([2 * n / side for n in image.shape]) > _MOST_PLACES:
         options = options.replace(step=side)
