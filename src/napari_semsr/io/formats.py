@@ -47,7 +47,7 @@ from napari_semsr.io.files import (
     writing,
 )
 from napari_semsr.io.read_image import FileInfo, ReadOptions, to_info, to_micrograph
-from napari_semsr.io.zarr import OmeZarrStore, coverage_of
+from napari_semsr.io.zarr import OmeZarrStore, coverage_of, peek
 
 _HEAD = 16
 _OF_DATASETS = "HDF5"  # format whose files may hold several images by name
@@ -417,8 +417,6 @@ def filling_store(target: Path, *, resume: bool) -> Path:
     The output itself if it is a store, else a hidden store beside it: so, too, where a
     whole store is to be replaced, which stays until the new one is whole.
     """
-    from napari_semsr.io.zarr.store import peek
-
     hidden = part_of(target)
     if not target.name.lower().endswith(".zarr"):
         return hidden

@@ -4,4 +4,5 @@ from .store import (
     OmeZarrStore as OmeZarrStore,
     halve as halve,
     level_shapes as level_shapes,
+    peek as peek,
 )
