@@ -16,6 +16,24 @@ def test_open_image_pixel_size_is_overridden(folder, scene):
         assert open_image(image, options).pixel_size_nm == (4, 5)
 
 
+@pytest.mark.parametrize("known", [None, (320.0, 320.0)], ids=["pixels", "lengths"])
+@pytest.mark.parametrize("job", ["frc-map", "spectrum"])
+def test_a_map_that_goes_by_a_pixel_size_takes_no_other(tmp_path, job, known):
+    made, path = Provenance(job=job), tmp_path / "map.ome.tif"
+    found = Micrograph(np.full((8, 8), 4, np.float32), known, "map", made)
+    semsr.write(found, path)
+    for image in (found, path):
+        with pytest.raises(OptionError, match=r"goes by the pixel size of its image"):
+            open_image(image, ReadOptions(pixel_size_nm=(10, 10)))
+        if known is not None:
+            assert open_image(image, ReadOptions(pixel_size_nm=known)).scale == known
+
+
+def test_a_map_of_grey_values_takes_a_pixel_size():
+    found = Micrograph(np.ones((8, 8)), name="map", provenance=Provenance(job="trust"))
+    assert open_image(found, ReadOptions(pixel_size_nm=(10, 10))).scale == (10, 10)
+
+
 @pytest.mark.parametrize("verb", ["write", "convert", "crop", "restore"])
 @pytest.mark.parametrize("error", [None, (0.24, 0.12)], ids=["unknown", "known"])
 def test_error_of_a_pixel_size_is_that_of_the_image_in_memory(tmp_path, verb, error):

@@ -162,6 +162,12 @@ class Provenance(BaseModel):
         grey = "%" if made.options.get("unit") == "percent" else "grey levels"
         return what.format(length="px" if unit == "pixel" else unit, grey=grey)
 
+    @property
+    def goes_by_lengths(self) -> bool:
+        """Whether values, or places, of a map were computed with a pixel size."""
+        in_lengths = self.quantity("nm") != self.quantity("pixel")
+        return in_lengths or self.essence().job == "spectrum"
+
     def making(self) -> dict[str, Any]:
         """Tell what decides the grey values: neither when they were made, nor where.
 
@@ -380,6 +386,22 @@ class Micrograph:
             o * (n / p) for o, n, p in zip(self.origin, known, self.scale, strict=True)
         )
         return self.replace(pixel_size_nm=known, origin=(y, x))
+
+    def calibrated(self, size: object, error: FloatPair | None = None) -> "Micrograph":
+        """Copy with a pixel size in nm that a user gives, and its standard deviation.
+
+        An `OptionError` if it is a map that was computed with another, or with none.
+        """
+        made, known = self.provenance, parse_pixel_size(size)
+        alike = known is None or (self.unit == "nm" and np.allclose(known, self.scale))
+        if made is not None and made.goes_by_lengths and not alike:
+            msg = (
+                f"{self.name} shows {self.quantity} and goes by the pixel size of its "
+                "image: give that to the image, in a file of its own by semsr convert, "
+                "and measure it again."
+            )
+            raise OptionError(msg)
+        return self.with_pixel_size(known).with_size_error(error)
 
     @property
     def shape(self) -> IntPair:

@@ -948,8 +948,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         told and (told[0] * down, told[1] * across)
         for told in (options.pixel_size_nm, options.pixel_size_sd_nm)
     )
-    sized = found.with_pixel_size(typed or size)
-    return sized.with_size_error(error) if typed else sized
+    return found.calibrated(typed, error) if typed else found.with_pixel_size(size)
 
 
 def to_info(path: Path, source: RawImage) -> FileInfo:

@@ -128,8 +128,7 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
         image = image.replace(data=data, look=look, path=path, metadata=facts)
     if chosen.pixel_size_nm is None:
         return image
-    sized = image.with_pixel_size(chosen.pixel_size_nm)
-    return sized.with_size_error(chosen.pixel_size_sd_nm)
+    return image.calibrated(chosen.pixel_size_nm, chosen.pixel_size_sd_nm)
 
 
 def databar_note(

@@ -22,7 +22,6 @@ from napari_semsr.core import (
     Calibration,
     OptionError,
     PixelSize,
-    Provenance,
     SemsrError,
     figures_of,
     in_figures,
@@ -269,14 +268,6 @@ def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
     return found
 
 
-def _needs_lengths(made: Provenance | None) -> bool:
-    """Whether values, or places, of a map were computed with a pixel size."""
-    if made is None:
-        return False
-    kinds = made.quantity("nm"), made.quantity("pixel")
-    return kinds[0] != kinds[1] or made.essence().job == "spectrum"
-
-
 def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
     """List the images that were made of one and lie on its pixels as they were made.
 
@@ -289,7 +280,8 @@ def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
     for layer in image_layers(viewer):
         made = provenance_of(layer)
         steps = () if made is None else tuple(made.steps())
-        lengths, sources = _needs_lengths(made), layer.metadata.get(SOURCES_KEY, {})
+        lengths = made is not None and made.goes_by_lengths
+        sources = layer.metadata.get(SOURCES_KEY, {})
         known = any(
             (item.provenance is not None and item.provenance == own)
             or sources.get(item.name, (item.name, item.path)) in wanted
