@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import RECORD_KEY
 
@@ -166,3 +166,24 @@ def test_written_png_is_read_by_others(tmp_path, grey):
         x, y = image.info["dpi"]
         assert list(image.text) == [RECORD_KEY]
     assert (25.4e6 / y, 25.4e6 / x) == pytest.approx((10.0, 5.0), rel=1e-6)
+
+
+def test_picture_of_a_map_has_no_quantity(tmp_path):
+    path, made = tmp_path / "map.png", Provenance(job="frc-map")
+    values = np.linspace(30, 60, 64, dtype=np.float32).reshape(8, 8)
+    registry.write(Micrograph(values, (10, 10), provenance=made), path)
+    with pytest.warns(UserWarning, match="picture of a map, resolution"):
+        found = registry.read(path)
+    assert found.quantity is None
+    step = InputRecord(role="image", name="map", provenance=found.provenance)
+    cut = Provenance(job="crop", inputs=(step,))
+    assert found.replace(provenance=cut).quantity is None
+
+
+def test_map_of_whole_bytes_keeps_its_quantity(tmp_path):
+    path = tmp_path / "map.png"
+    step = InputRecord(role="image", name="map", provenance=Provenance(job="frc-map"))
+    made = Provenance(job="convert", options={"dtype": "uint8"}, inputs=(step,))
+    image = Micrograph(np.full((8, 8), 40, np.uint8), (10, 10), provenance=made)
+    registry.write(image, path)
+    assert registry.read(path).quantity == image.quantity == "resolution (nm)"

@@ -79,6 +79,7 @@ from .intensity import (
     without_clipped as without_clipped,
 )
 from .micrograph import (
+    PICTURE_KEY as PICTURE_KEY,
     SIZE_ERROR_KEY as SIZE_ERROR_KEY,
     DisplaySettings as DisplaySettings,
     InputRecord as InputRecord,

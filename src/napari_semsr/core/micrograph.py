@@ -148,12 +148,17 @@ class Provenance(BaseModel):
         """Name what the values of this history are, where they are no grey values.
 
         Such as ``"resolution (nm)"`` of a map, by the `unit` of the image, ``"nm"`` or
-        ``"pixel"``; None of an image.
+        ``"pixel"``; None of an image, and of a map whose values were stretched.
         """
-        shown = (step for step in self.steps() if step.job not in _VALUES_KEPT)
-        made = next(shown, self)
+        stretched = False
+        for made in self.steps():
+            stretched |= PICTURE_KEY in made.options
+            if made.job not in _VALUES_KEPT:
+                break
+        else:
+            made = self
         what = _MAPS.get(made.job if made.part is None else f"{made.job} {made.part}")
-        if what is None:
+        if what is None or stretched:
             return None
         if made.options.get("show") == "spread":
             what = what.replace("likely error", "spread")
@@ -249,6 +254,10 @@ SIZE_ERROR_KEY = "pixel_size_relative_sd"
 
 Among the options of a step, where such an image was written or something made of it.
 """
+
+
+PICTURE_KEY = "stretched_to_8_bits"
+"""Among the options of a step of which a picture is shown: no value is as it was."""
 
 
 def _told_error(step: Provenance | None) -> FloatPair | None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    PICTURE_KEY,
     FloatPair,
     Micrograph,
     PixelSize,
@@ -97,9 +98,33 @@ def _png(path: Path, data: bytes) -> RawImage:
     # print resolutions (72 dpi, 300 dpi) are no calibration, unless it is our own
     if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
         size = None
+    record, doubts = _as_picture(path, record)
     return RawImage(
-        format="PNG", data=pixels, pixel_size_nm=size, record=record, metadata=metadata
+        format="PNG",
+        data=pixels,
+        pixel_size_nm=size,
+        record=record,
+        metadata=metadata,
+        doubts=doubts,
     )
+
+
+def _as_picture(
+    path: Path, record: Record | None
+) -> tuple[Record | None, tuple[str, ...]]:
+    """Note in the record of a map that its values were stretched, and say so."""
+    made = record and record.provenance
+    unit = "nm" if record and record.pixel_size_nm else "pixel"
+    shows = made and made.quantity(unit)
+    chosen = {step.options.get("dtype") for step in made.steps()} if made else ()
+    if not (record and made and shows) or "uint8" in chosen:
+        return record, ()
+    about = {"options": {**made.options, PICTURE_KEY: True}}
+    doubt = (
+        f"{path.name} is a picture of a map, {shows}, and has other values, 0 to 255: "
+        "write the map as .ome.tif to measure or plot it."
+    )
+    return replace(record, provenance=made.model_copy(update=about)), (doubt,)
 
 
 def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
