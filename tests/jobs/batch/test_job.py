@@ -363,6 +363,27 @@ def test_steps_of_a_history_take_the_very_model_or_are_refused(
     assert again.model_digest == made.model_digest
 
 
+def test_steps_of_a_history_read_their_images_as_they_were_read(tmp_path, rng):
+    grey, reading = rng.random((64, 64)), {"databar_rows": 8, "pixel_size_nm": 7}
+    files = [tmp_path / f"{name}.ome.tif" for name in "abc"]
+    semsr.write(semsr.Micrograph(grey), files[0])
+    semsr.convert(*files[:2], **reading)
+    semsr.crop(files[1], output=files[2], box=(0, 0, 50, 50), databar_rows=4)
+    steps, _ = steps_of(read(files[2]).provenance)
+    told = {"pixel-size-nm": [7, 7], "databar-rows": 8}
+    cut = {"box": [0, 0, 50, 50], "databar-rows": 4}
+    assert steps == [{"convert": told}, {"crop": cut}]
+
+
+def test_steps_of_images_in_memory_cut_a_data_bar_once(rng):
+    grey, reading = semsr.Micrograph(rng.random((64, 64))), {"databar_rows": 8}
+    first = semsr.crop(grey, box=(0, 0, 50, 50), **reading)
+    made = semsr.restore(first, psf="1px", **reading)
+    steps, _ = steps_of(made.provenance)
+    assert made.shape == first.shape
+    assert [step.popitem()[1].get("databar-rows") for step in steps] == [8, None]
+
+
 def test_a_decimal_comma_of_a_table_is_one_number(tmp_path):
     image = semsr.Micrograph(np.arange(4096.0).reshape(64, 64), None, "a")
     semsr.write(image, tmp_path / "a.tif")

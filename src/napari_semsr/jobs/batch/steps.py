@@ -812,9 +812,21 @@ def _said_by(verb: Verb[Any, Any], made: Provenance) -> dict[str, Any]:
     options = _unusual(verb, verb.options.recall(made.options))
     if made.model_name is not None and "model" in verb.arguments:
         options["model"] = model_that_made(made)
-    if made.inputs[0].provenance is None:
-        options |= _unusual(verb, ReadOptions.parse(made.options.get("reading") or {}))
-    return options
+    reading, given = _reading_of(made), made.inputs[0]
+    if given.provenance is not None and given.path is None:
+        # an image in memory knows that its data bar was cut off; a file is read anew
+        cut = {_reading_of(step).databar_rows for step in given.provenance.steps()}
+        if reading.databar_rows in cut:
+            reading = reading.replace(databar_rows=None)
+    return options | _unusual(verb, reading)
+
+
+def _reading_of(made: Provenance) -> ReadOptions:
+    """Read how the image of a step was opened, which stands beside a convert's type."""
+    told = made.options
+    told = told if made.job == "convert" else told.get("reading") or {}
+    known = {key: told[key] for key in ReadOptions.model_fields if key in told}
+    return ReadOptions.parse(known)
 
 
 def _as_step(made: Provenance) -> Verb[Any, Any] | None:
