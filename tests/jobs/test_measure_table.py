@@ -20,6 +20,7 @@ from napari_semsr.jobs import (
     measure_of,
     measure_table_job,
 )
+from napari_semsr.jobs.measure import file_state
 
 RESUMED = OverwritePolicy(resume=True)
 NUMBER = {
@@ -436,3 +437,20 @@ def test_is_many_tells_folders_globs_and_tables(pairs, scene):
     ]
     assert [is_many(item) for item in many] == [True] * 5
     assert [is_many(item) for item in one] == [False] * 4
+
+
+@pytest.mark.parametrize("change", ["swap", "older"])
+def test_the_state_of_a_folder_is_that_of_each_file(tmp_path, change):
+    one, two, spare = (tmp_path / f"{name}.bmp" for name in ("1", "2", "spare"))
+    for number, path in enumerate((one, two)):
+        path.write_bytes(bytes(8))
+        os.utime(path, ns=(number, number + 1))
+    before = file_state(tmp_path)
+    assert before == file_state(tmp_path)
+    if change == "swap":
+        one.rename(spare)
+        two.rename(one)
+        spare.rename(two)
+    else:
+        os.utime(one, ns=(5, 0))
+    assert file_state(tmp_path) != before

@@ -108,6 +108,7 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("metrics: {reference: 'truth/{name}.tif'}", "truth/s0.tif"),
         ("restore: {psf: kernel.tif}", "needs psf kernel.tif, but there is no file"),
         ("restore: {psf: '{name}-kernel'}", "needs psf s0-kernel, but there is no"),
+        ("stitch: {flat-field: '{name}-flat'}", "needs flat_field s0-flat, but there"),
         ("restore: {psf: '2'}", "a positive width with its unit"),
         ("register: {}", "must name fixed, the image that stays"),
         ("calibrate: {}", "pitch_nm must be given"),

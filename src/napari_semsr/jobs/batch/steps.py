@@ -600,6 +600,7 @@ class _Maker:
         path = self.base / text
         file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
         file = file or (name == "psf" and _names_kernel(text))
+        file = file or (name == "flat_field" and text not in ("auto", "none"))
         model = isinstance(item, FileIn) and name == "model"
         there = is_there(path) and (path.suffix != "" or (file and not model))
         if model and not there:

@@ -285,14 +285,15 @@ def _digest(value: object) -> str:
 
 
 def file_state(path: Path) -> list[Cell]:
-    """Describe a file or store by name, size and time of change."""
+    """Describe a file by name, size and time of change, a folder by all its files'."""
     try:
-        files = path.rglob("*") if path.is_dir() else [path]
-        facts = [(one.stat().st_size, one.stat().st_mtime_ns) for one in files]
+        if not path.is_dir():
+            return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        files = [(str(one.relative_to(path)), one.stat()) for one in path.rglob("*")]
     except (OSError, ValueError):  # there is none, or cannot be
-        facts = []
-    sizes, times = [size for size, _ in facts], [at for _, at in facts]
-    return [path.name, sum(sizes), max(times, default=0)]
+        return [path.name, 0, 0]
+    facts = sorted((name, told.st_size, told.st_mtime_ns) for name, told in files)
+    return [path.name, sum(size for _, size, _ in facts), _digest(facts)]
 
 
 def _fingerprint(way: str, item: _Item) -> str:
