@@ -1,7 +1,11 @@
+import json
+from pathlib import Path
+
 import dask.array as da
 import numpy as np
 import pytest
 import tifffile
+from scipy.ndimage import gaussian_filter
 
 import napari_semsr as semsr
 from napari_semsr.core.errors import OptionError, ReadError
@@ -32,6 +36,38 @@ def test_a_map_that_goes_by_a_pixel_size_takes_no_other(tmp_path, job, known):
 def test_a_map_of_grey_values_takes_a_pixel_size():
     found = Micrograph(np.ones((8, 8)), name="map", provenance=Provenance(job="trust"))
     assert open_image(found, ReadOptions(pixel_size_nm=(10, 10))).scale == (10, 10)
+
+
+def finer_pair(rng) -> tuple[Micrograph, Micrograph]:
+    """Give an image without a pixel size, and one of half its pixels made of it."""
+    grey = gaussian_filter(rng.normal(100, 200, (160, 160)), 5).astype(np.float32)
+    half = {"spacing_px": (0.5, 0.5), "origin": (-0.25, -0.25)}
+    coarse = grey.reshape(80, 2, 80, 2).mean((1, 3))
+    return Micrograph(coarse, name="coarse"), Micrograph(grey, name="fine", **half)
+
+
+def test_one_pixel_size_of_two_images_is_that_of_what_the_finer_was_made_of(rng):
+    pair = finer_pair(rng)
+    bare, sized = (semsr.error_map(*pair, pixel_size_nm=size) for size in (None, 10))
+    assert bare.rsp > 0.999
+    assert sized.rsp == pytest.approx(bare.rsp, abs=1e-4)
+    assert sized.sigma_nm == pytest.approx(10 * bare.sigma_px, rel=1e-2)
+
+
+def test_pictures_of_a_figure_and_a_report_have_their_own_pixel_size(tmp_path, rng):
+    pair = finer_pair(rng)
+    how = {"pixel_size_nm": 10}
+    made = semsr.figure(pair[::-1], tmp_path / "pair.png", dpi=72, **how)
+    assert made.pixel_size_nm == (5, 5)
+    page = semsr.report(pair, tmp_path / "pair.html", **how)
+    told = json.loads(Path(page.numbers).read_text("utf-8"))["images"]
+    assert [item["pixel_size_nm"] for item in told] == [[10, 10], [5, 5]]
+
+
+def test_a_pixel_size_that_is_typed_over_another_is_that_of_the_pixels(tmp_path, rng):
+    pair = [image.with_pixel_size(7) for image in finer_pair(rng)]
+    made = semsr.figure(pair[::-1], tmp_path / "a.png", dpi=72, pixel_size_nm=5)
+    assert made.pixel_size_nm == (5, 5)
 
 
 @pytest.mark.parametrize("verb", ["write", "convert", "crop", "restore"])

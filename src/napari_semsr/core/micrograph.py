@@ -410,7 +410,10 @@ class Micrograph:
                 "and measure it again."
             )
             raise OptionError(msg)
-        return self.with_pixel_size(known).with_size_error(error)
+        # the pitch in its parent's pixels has told it to whom it was all that was known
+        spacing = self.spacing_px if self.unit == "pixel" else (1.0, 1.0)
+        sized = self.with_pixel_size(known).with_size_error(error)
+        return sized.replace(spacing_px=spacing)
 
     @property
     def shape(self) -> IntPair:

@@ -30,6 +30,7 @@ from napari_semsr.jobs.images import (
     Result,
     open_image,
     record_input,
+    size_alike,
 )
 from napari_semsr.jobs.restore import METHOD_CALLED
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
@@ -130,7 +131,8 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
     text = path.with_suffix(_TEXT) if chosen.caption_file else None
     if text is not None:
         Output("", ending=_TEXT, is_image=False).check(text, run.inputs, run.existing)
-    opened = [open_image(image, run.opening) for image in images]
+    found = [open_image(image, run.opening) for image in images]
+    opened = size_alike(found, run.opening)
     cells = yield from _cells(images, opened, chosen)
     shown = []
     for number, cell in enumerate(cells):

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
@@ -129,6 +129,20 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
     if chosen.pixel_size_nm is None:
         return image
     return image.calibrated(chosen.pixel_size_nm, chosen.pixel_size_sd_nm)
+
+
+def size_alike(opened: Sequence[Micrograph], chosen: ReadOptions) -> list[Micrograph]:
+    """Give images that were opened with one typed pixel size each its own.
+
+    It is that of the pixels in which each tells its spacing, if they differ in it: what
+    was made of an image with half its pixels has half the size.
+    """
+    size, spacings = chosen.pixel_size_nm, {image.spacing_px for image in opened}
+    if size is None or len(spacings) < 2:
+        return list(opened)
+    return [
+        image.with_pixel_size(np.multiply(size, image.spacing_px)) for image in opened
+    ]
 
 
 def databar_note(

@@ -66,6 +66,7 @@ from napari_semsr.jobs.images import (
     open_image,
     paths_of,
     record_input,
+    size_alike,
 )
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
 from napari_semsr.jobs.leakage import tell_learnt
@@ -342,6 +343,9 @@ class Run(Generic[O]):
                 continue
             if note := databar_note(name_of(given), opened):
                 warn(note)
+        alike = [role for role in self.images if role not in self.readings]
+        opened_so = size_alike([self.images[role] for role in alike], self.opening)
+        self.images |= zip(alike, opened_so, strict=True)
 
     def reading(self, role: str) -> ReadOptions:
         """Give how an image is read."""

@@ -49,6 +49,7 @@ from napari_semsr.jobs.images import (
     open_image,
     paths_of,
     record_input,
+    size_alike,
 )
 from napari_semsr.jobs.leakage import LEARNT
 from napari_semsr.jobs.measure import (
@@ -375,6 +376,9 @@ def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pic
         path = None if isinstance(image, Micrograph) else os.fspath(image)
         size_from = _size_from(opened, reading, is_file=path is not None)
         found[_key(image)] = Picture(opened.name, opened, record, size_from, path)
+    alike = size_alike([item.image for item in found.values()], reading)
+    for item, sized in zip(found.values(), alike, strict=True):
+        item.image = sized
     for parts in (1, 2, 0):  # one name may be told by its suffix, folder, number
         labels = [item.label for item in found.values()]
         for number, item in enumerate(found.values(), 1):
