@@ -327,7 +327,7 @@ def test_measurements_that_were_stored_are_told(folder: Path, verb: str) -> None
         "frc": f"{record.get('resolution_nm') or 0:.4g} nm",
         "metrics": f"{record.get('psnr_db') or 0:.4g} dB",
         "gaps": str(record.get("particles")),
-        "profile": f"{(record.get('fwhm_nm') or 0):.4g} nm",
+        "profile": f"{(record.get('fwhm_nm') or 0):.4g} ± ",
     }
     assert shown[verb] in page.text
     assert f"semsr {verb}" in " ".join(result.methods)
@@ -389,6 +389,23 @@ def test_records_within_a_record_are_tables(folder):
         assert part in page.text
     assert "At (px)" not in page.text
     assert "misfit" not in page.text
+
+
+def test_numbers_of_a_record_have_their_units_and_errors(folder):
+    times = "\N{MULTIPLICATION SIGN}"
+    size = {"pixel_size_nm": [5.01, 5.02], "pixel_size_sd_nm": [0.02, 0.03]}
+    record = {"kind": "calibrate", **size, "skew": 0.1, "skew_sd": 0.05}
+    (folder / "size.json").write_text(json.dumps(record))
+    scans = {"kind": "repeatability", "pixel_size_nm": [5, 5], "shift_px": [4, 6.5]}
+    (folder / "scans.json").write_text(json.dumps(scans))
+    _, page, _ = made_of([folder / "size.json", folder / "scans.json"], folder)
+    for part in (
+        f"5.01 {times} 5.02 nm (y {times} x) ± 0.03 nm (calibrated)",
+        "0.1 ± 0.05 degrees",
+        "5 nm (stated)",
+        "4, 6.5 px",
+    ):
+        assert part in page.text
 
 
 @pytest.mark.quick(1)

@@ -26,6 +26,8 @@ from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.measure import ErrorMapReport
 from napari_semsr.reporting import NO_VALUE, written
 
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
@@ -41,6 +43,7 @@ class Number:
     method: str = ""
     reason: str = ""
     form: str = ".4g"
+    sd: float | None = None  # standard deviation
 
     @property
     def said(self) -> str:
@@ -50,7 +53,8 @@ class Number:
         if isinstance(self.value, str):
             return self.value
         also = f" ({self.also})" if self.also else ""
-        return f"{written(self.value, self.form)} {self.unit}".rstrip() + also
+        error = "" if self.sd is None else f" {_PLUS_MINUS} {written(self.sd, '.2g')}"
+        return f"{written(self.value, self.form)}{error} {self.unit}".rstrip() + also
 
     @property
     def spread(self) -> str:
@@ -73,6 +77,8 @@ class Number:
             del record[name]
         if self.interval is None:
             del record["within"]
+        if self.sd is None:
+            del record["sd"]
         return {key: value for key, value in record.items() if value != ""}
 
 
@@ -141,6 +147,7 @@ def number_of(
         also = f"{written(other, second.form)} {second.unit}".rstrip()
     if isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends:
         interval = (float(ends[0]), float(ends[1]))
+    sd = get(told.sd) if told.sd else None
     reason = get(told.reason) if value is None and told.reason else None
     made = Number(
         told.label,
@@ -151,6 +158,7 @@ def number_of(
         told.within,
         reason=f"{reason}." if reason else "",
         form=told.form,
+        sd=float(sd) if isinstance(sd, int | float) else None,
     )
     return replace(made, **more)
 

@@ -15,6 +15,7 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     declared_by,
+    describe_pixel_size,
     digest_path,
     recorded,
     shown,
@@ -28,6 +29,7 @@ from napari_semsr.reporting import NO_VALUE, written
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MOST_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
 _MOST_CELLS = 6  # columns of such a table; chosen: what fits on a sheet
+_SIZES = ("pixel_size_nm", "pixel_size_sd_nm")
 _SHORT = 4  # values of a list that are written out; chosen: a box, a line
 
 KINDS = {
@@ -259,7 +261,12 @@ def _listed(
         if isinstance(value, list) and told.keys is not None:
             value = {str(place): row for place, row in enumerate(value, start=1)}
         if not isinstance(value, dict):
-            numbers.append(_plain(number_of(declared, key, record.get)))
+            number = _plain(number_of(declared, key, record.get))
+            if key == "pixel_size_nm" and value is not None:
+                read = ReadOptions.parse({k: record.get(k) for k in _SIZES})
+                sized = describe_pixel_size(read.pixel_size_nm, read.pixel_size_sd_nm)
+                number = replace(number, value=sized)
+            numbers.append(number)
             continue
         rows = {name: row for name, row in value.items() if isinstance(row, dict)}
         several = len(rows) + [*value.values()].count(None) == len(value)
@@ -332,9 +339,11 @@ def _plain(number: Number) -> Number:
     if not plain or len(plain) + values.count(None) < len(values):
         return replace(number, value=None)  # of no numbers
     said = ", ".join(NO_VALUE if v is None else written(v) for v in values)
+    said = f"{said} {number.unit}".rstrip()
     if len(values) > _SHORT:
         mean, spread = (written(float(part(plain))) for part in (np.mean, np.std))
-        said = f"{len(plain)} values, mean {mean} ± {spread} (s.d.)"
+        error = f"{mean} ± {spread} {number.unit}".rstrip()
+        said = f"{len(plain)} values, mean {error} (s.d.)"
     return replace(number, value=said, also="")
 
 
