@@ -235,3 +235,17 @@ def test_convert_says_how_many_pixels_it_clipped(semsr, images):
     assert "2 of 1920 pixels do not fit uint8" in said.err
     plain = semsr("convert", "uncalibrated.tif", "f.tif", "--dtype", "float32")
     assert "clipped" not in plain.out + plain.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["first.tif -o a.tif", "-o a.tif first.tif", "first.tif --plane 0 --output a.tif"],
+)
+def test_the_output_may_be_named_where_it_has_a_place(semsr, images, tmp_path, words):
+    assert semsr("convert", *words.split()).code == 0
+    assert (tmp_path / "a.tif").is_file()
+
+
+@pytest.mark.parametrize("words", ["a.tif b.tif -o c.tif", "-o c.tif a.tif b.tif"])
+def test_an_output_that_is_named_twice_is_refused(refused, words):
+    assert "named twice" in refused("convert", *words.split())

@@ -97,8 +97,14 @@ def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb, recwa
     assert not any("whole numbers" in str(w.message) for w in recwarn)
 
 
+@pytest.mark.parametrize("value", ["7.5nm", "7.5 nm", "7.5", "7.5,7.5"])
+def test_a_pixel_size_may_be_typed_with_its_unit(value):
+    assert ReadOptions.parse({"pixel_size_nm": value}).pixel_size_nm == (7.5, 7.5)
+
+
 @pytest.mark.parametrize(
-    "value", ["", "x", "1,2,3", "-1", (0, 1), "1e999", "1e308", "1e-320", (5, 1e10)]
+    "value",
+    ["", "x", "1,2,3", "7,5 nm", "-1", (0, 1), "1e999", "1e308", "1e-320", (5, 1e10)],
 )
 def test_open_options_refuse_what_is_no_pixel_size(value):
     with pytest.raises(OptionError, match="positive numbers in nm"):

@@ -134,6 +134,27 @@ def _add_file(place: Any, item: Any, *, optional: bool) -> None:
     place.add_argument(item.name, type=path_word, **how)
 
 
+class _OutputAction(argparse.Action):
+    """Take the output by its place or by -o, once."""
+
+    place: argparse.Action | None = None  # where it is no option
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep it; one that -o has named need not stand in its place."""
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(f"the output is named twice, the second time as {values}")
+        setattr(namespace, self.dest, values)
+        if self.place is not None:
+            self.place.nargs, self.place.required = "?", False
+            self.place.default = argparse.SUPPRESS
+
+
 def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
     how = {"metavar": item.metavar, "type": path_word, "help": item.help}
     if not item.flag:
@@ -141,7 +162,11 @@ def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
         if item.default:
             told = f"{item.help} (default: {item.default})"
             how |= {"nargs": "?", "default": item.default, "help": told}
-        parser.add_argument(item.name, **how)
+        elif item.name == "output":
+            how["action"] = _OutputAction
+        place = parser.add_argument(item.name, **how)
+        if item.name == "output":
+            parser.add_argument("-o", "--output", **how).place = place
     elif item.flag == "-o":
         flags = ("-o", "--output")
         parser.add_argument(*flags, required=item.required, **how)

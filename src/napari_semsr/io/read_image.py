@@ -146,7 +146,7 @@ def pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
 
 # What may be chosen.
 
-_SUCH_AS = "A pixel size is one or two positive numbers in nm, such as 7.7 or 8,7"
+_SUCH_AS = "A pixel size is one or two positive numbers in nm, 7.7 or Y,X as 8,7"
 
 
 class ReadOptions(Options):
@@ -195,8 +195,10 @@ class ReadOptions(Options):
     def _size(cls, value: object) -> PixelSize | None:
         """Accept one number or two, or text of them, of any size a pixel can have."""
         if isinstance(value, str):
+            # of "7,5 nm" the comma is that of a fraction, so that it is refused
+            text = value if "," in value else value.strip().removesuffix("nm")
             try:
-                value = parse_pixel_size([float(part) for part in value.split(",")])
+                value = parse_pixel_size([float(part) for part in text.split(",")])
             except (ValueError, OptionError):
                 raise ValueError(_SUCH_AS) from None
         try:

@@ -145,6 +145,15 @@ def test_a_step_that_cannot_be_is_a_sentence(refuse, step, needs):
     assert needs in said, said
 
 
+def test_a_cell_that_names_a_folder_is_text_in_an_output(scans, tmp_path, batch):
+    (tmp_path / "wt").mkdir()
+    (tmp_path / "t.csv").write_text("image,group\nscans/s0.tif,wt\n")
+    steps = [{"restore": {"psf": "1px", "output": "{group}/{name}.tif"}}]
+    inputs, made = str(tmp_path / "t.csv"), tmp_path / "made"
+    [row] = batch({"inputs": inputs, "output": str(made), "steps": steps}).rows
+    assert row["restore_output"] == "wt/s0.tif"
+
+
 def test_a_link_in_the_output_folder_leads_nowhere(scans, tmp_path, batch):
     (tmp_path / "away").mkdir()
     made = tmp_path / "made"

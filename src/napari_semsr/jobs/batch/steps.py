@@ -532,7 +532,8 @@ class _Maker:
         if value is None or (option and isinstance(value, (int, float))):
             pieces = [Piece(value)]
         else:
-            pieces = [one for one in self._pieces(step, str(value)) if one.said != ""]
+            filled = self._pieces(step, str(value), plain=isinstance(item, Output))
+            pieces = [one for one in filled if one.said != ""]
         if isinstance(item, Output) and pieces:
             pieces = [
                 self._output(step, name, "".join(str(one.said) for one in pieces))
@@ -542,17 +543,17 @@ class _Maker:
         found.append(tuple(pieces))
         return pieces[0].said if len(pieces) == 1 else "".join(o.said for o in pieces)
 
-    def _pieces(self, step: _Step, text: str) -> list[Piece]:
-        """Put names and files into the places of a text."""
+    def _pieces(self, step: _Step, text: str, *, plain: bool) -> list[Piece]:
+        """Put names and files into the places of a text; cells stay `plain` text."""
         pieces = []
         for number, part in enumerate(_PLACEHOLDER.split(text)):
             if number % 2:
-                pieces.append(self._placed(step, part))
+                pieces.append(self._placed(step, part, plain=plain))
             elif part:
                 pieces.append(Piece(part))
         return pieces
 
-    def _placed(self, step: _Step, place: str) -> Piece:
+    def _placed(self, step: _Step, place: str, *, plain: bool) -> Piece:
         """Give what a placeholder stands for; refuse one that names nothing."""
         image = self.image
         if place == "previous":
@@ -564,7 +565,8 @@ class _Maker:
         if place in image.cells:
             cell = image.cells[place]
             path = image.root / cell
-            file = cell and is_there(path) and (path.suffix or path.is_dir())
+            a_file = path.suffix != "" or path.is_dir()
+            file = cell != "" and not plain and a_file and is_there(path)
             return Piece(str(path), "file", str(path)) if file else Piece(cell)
         name = place.removeprefix(_STEP_MARK)
         if not place.startswith(_STEP_MARK) or name not in self.steps:
