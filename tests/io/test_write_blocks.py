@@ -8,7 +8,7 @@ import pytest
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.formats import read, write_blocks
+from napari_semsr.io.formats import filling_store, read, write_blocks
 from napari_semsr.io.zarr.image import store_of
 
 SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
@@ -34,7 +34,7 @@ def written(image, target, *, stop=None, error=None, resume=False, resumable=Tru
             target,
             lambda place: store_of(image, place, chunk=32, resume=resume),
             lambda store: store.fill(blocks(store), "filling"),
-            resumable=resumable,
+            kept=filling_store(target, resume=resume) if resumable else None,
         )
     )
 
