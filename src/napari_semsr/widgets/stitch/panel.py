@@ -134,8 +134,9 @@ def lay_frames(
     """Lay the frames of a scan at their nominal places, for `add_frames` to show."""
     acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "laying the frames down")
-    how = {"include": set(FRAMES_OPTIONS), "exclude_none": True}
-    said = {} if options is None else options.model_dump(**how)
+    names, said = set(FRAMES_OPTIONS), {}
+    if options is not None:
+        said = options.model_dump(include=names, exclude_none=True)
     return scan_layers(acquisition, folder, **said)
 
 
