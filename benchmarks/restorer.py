@@ -9,8 +9,8 @@ after an affine match of grey levels, 16 px of border left out; ``oracle`` is th
 linear filter of 21 x 21 taps and an offset, fitted by least squares to the truth of
 that very image, which no filter can know, and ``gaussian`` the best Gaussian.
 ``--oracles`` keeps their figures, which take most of the time, for the next run. Cases
-named *told* give the model the width of the blur. Where a set lists *quiet* images, a
-second line is of them.
+named *told* give the model, and a Wiener filter, the width of the blur. Where a set
+lists *quiet* images, a second line is of them.
 
 Of ``line``, real pairs of one scan and of 50 lines averaged (those that ``leakage.py``
 finds elsewhere are left out), the averaged scan is registered to the other first, as
@@ -32,6 +32,7 @@ from _restoration import Image, oracle, psnr_db
 from _shared import mean_and_error, middle, read_options
 from scipy import ndimage
 
+from napari_semsr import restore
 from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.io import read
@@ -265,8 +266,37 @@ def measure(
             key = f"{case.name} {name}".replace("told", "blur")
             row["oracle"] = oracles.psnr(key, low, truth) - before
             row["gaussian"] = best_gaussian(low, truth) - before
+        if case.told:
+            row["wiener"] = psnr_db(wiener(low, **case.told), truth) - before
         rows.append(row)
     return rows
+
+
+def wiener(low: Image, blur_px: float) -> Image:
+    """Restore by the classical filter that is told the blur."""
+    made = restore(low.astype(np.uint8), method="wiener", psf=f"{blur_px}px")
+    return made.array().astype(float)
+
+
+def told_table(rows: list[dict]) -> str:
+    """Tabulate what is gained where the blur is told; rows name a `former` gain."""
+    lines = [
+        "| blur, px | gain | worst | oracle | of oracle's | Wiener | former model |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        own = [row for row in rows if row["case"] == case]
+        gains, oracles = ([row[name] for row in own] for name in ("gain", "oracle"))
+        cells = (
+            case.removeprefix("told "),
+            mean_and_error(gains),
+            f"{min(gains):+.2f}",
+            f"{np.mean(oracles):+.2f}",
+            f"{np.mean(gains) / np.mean(oracles):.2f}",
+            *(mean_and_error([r[name] for r in own]) for name in ("wiener", "former")),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def summary(rows: list[dict]) -> str:
@@ -275,7 +305,7 @@ def summary(rows: list[dict]) -> str:
     values = np.array([row["after" if sharp else "gain"] for row in rows])
     line = f"{rows[0]['case']:18s} {mean_and_error(values, '+7.2f')}"
     line += f"  worst {values.min():+7.2f}"
-    for name in ("oracle", "gaussian", "before", "soft"):
+    for name in ("oracle", "gaussian", "wiener", "before", "soft"):
         if name in rows[0]:
             line += f"  {name} {np.mean([row[name] for row in rows]):6.2f}"
     return line

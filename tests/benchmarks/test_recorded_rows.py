@@ -11,6 +11,7 @@ from _shared import mean_and_error
 from _superlens_tables import by_distance
 from own_image import table
 from paper_tables.real_gold import real_gold_table, reference_words, summarise
+from restorer import told_table
 from trust import deciles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,13 @@ def test_real_pairs() -> None:
         f"{before:.2f} → {after:.2f} dB, **{mean}**, worst {min(gains):+.2f}" in record
     )
     assert f"Gaussian gains {gaussian:.2f} and the oracle {oracle:.2f}" in record
+
+
+def test_blur_that_is_told() -> None:
+    rows = rows_of("told_blur.json")
+    assert told_table(rows) in page("validation/models.md")
+    gains = [row["gain"] for row in rows if row["case"] == "told 1.0"]
+    assert f"| {mean_and_error(gains)} | {min(gains):+.2f} |" in page("models.md")
 
 
 @pytest.mark.parametrize("optics", ["lens", "Gaussian"])

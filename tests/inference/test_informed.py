@@ -68,6 +68,8 @@ def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(make_loaded, field
     assert np.abs(told - other).max() > 1e-3
     off, same = (enhanced(field, one, blur_px=0.0).array() for one in (loaded, alone))
     np.testing.assert_array_equal(off, same)
+    found, same = (enhanced(field, one).array() for one in (loaded, alone))
+    np.testing.assert_array_equal(found, same)
     plain = enhanced(field, alone, blur_px=0.0, deblur=0.0).array()
     np.testing.assert_array_equal(off, plain)
     with torch.no_grad():

@@ -21,7 +21,6 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     TilePlan,
-    blur_of,
     is_empty,
     mirrored,
     overruled,
@@ -133,7 +132,6 @@ def plan_enhance(
     )
 
 
-_LEAST_SHARPENED = 0.5  # px that are found; below, a sample soft by nature is as likely
 _WEIGHTS = ("strength", "denoise", "deblur", "dehaze", "noise_percent", "blur_px")
 
 
@@ -166,9 +164,8 @@ def _told(
         percent, blur = options.noise_percent, options.blur_px
         noise = None if percent is None else percent / 100
         condition = overruled(condition, noise, blur)
-        sharpens = module.sharpener is not None and (
-            blur_of(condition) > _LEAST_SHARPENED if blur is None else blur > 0
-        )
+        # not by the width that is found: a sample soft by nature is read as blurred
+        sharpens = module.sharpener is not None and bool(blur)
         mender = partial(
             module.mender,
             rings=torch.tensor(survey.rings),
