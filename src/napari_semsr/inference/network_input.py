@@ -311,17 +311,19 @@ def field_spectrum(
     """Measure the power of a field in windows all over it, (64, 33).
 
     At each frequency the median over the windows, since a data bar or a place without a
-    sample is no part of the image. `data` (Y, X); `haze` is lifted first.
+    sample is no part of the image; over those without gaps, which have less noise where
+    they are filled, if there is one. `data` (Y, X); `haze` is lifted first.
     """
-    found = []
+    found: list[torch.Tensor] = []
+    holed: list[torch.Tensor] = []
     for y, x in _corners(data.shape, _SPECTRUM_PX):
         box = Box.of((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
         box = box.intersection(Box.of(tuple(data.shape)))
-        window, _ = read_window(data, box, scaling.mean)
+        window, missing = read_window(data, box, scaling.mean)
         lifted = window if haze is None else haze.lift(window, box)
         field = torch.from_numpy(scaling.normalise(lifted))[None, None]
-        found.append(power_spectrum(field)[0])
-    seen = torch.stack(found)
+        (found if missing is None else holed).append(power_spectrum(field)[0])
+    seen = torch.stack(found or holed)
     # what a mosaic does not cover has no power at all
     covered = seen[:, 1:].flatten(1).amax(1) > 0
     return (seen[covered] if covered.any() else seen).median(0).values
