@@ -7,6 +7,7 @@ import frc_accuracy
 import gold
 import magnify
 import pytest
+import yaml
 from _shared import mean_and_error
 from _superlens_tables import by_distance
 from own_image import table
@@ -16,6 +17,7 @@ from trust import deciles
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "benchmarks" / "rows"
+MINUS = "\N{MINUS SIGN}"
 
 
 def rows_of(name: str) -> list[dict]:
@@ -57,6 +59,34 @@ def test_real_pairs() -> None:
         f"{before:.2f} → {after:.2f} dB, **{mean}**, worst {min(gains):+.2f}" in record
     )
     assert f"Gaussian gains {gaussian:.2f} and the oracle {oracle:.2f}" in record
+
+
+def test_what_the_default_gains_on_final_images() -> None:
+    rows, record = rows_of("restorer.jsonl"), page("validation/models.md")
+    goals = yaml.safe_load((ROOT / "benchmarks" / "restorer_goals.yaml").read_text())
+    quiet = {}
+    for case in dict.fromkeys(row["case"] for row in rows):
+        own = [row for row in rows if row["case"] == case]
+        still = [row for row in own if row["image"] in goals["quiet"]]
+        quiet[case] = [row.get("gain", row["after"]) for row in still]
+        if case in goals["cases"] and case != "sharp":
+            gains = [row["gain"] for row in own]
+            before, oracle = (
+                sum(row[name] for row in own) / len(own)
+                for name in ("before", "oracle")
+            )
+            cells = f"| {before:.2f} | {mean_and_error(gains)} | {min(gains):+.2f} | "
+            assert f"{cells}{oracle:+.2f} |".replace("-", MINUS) in record
+    mean = {
+        case: f"{sum(gains) / len(gains):+.2f}".replace("-", MINUS)
+        for case, gains in quiet.items()
+    }
+    told = " ".join(record.split())
+    assert f"noise 15 {mean['noise 15']} (" in told
+    assert f"noise 40 {mean['noise 40']} (" in told
+    assert f"set A {mean['set A']} (" in told
+    assert f"B {mean['set B']} and C {mean['set C']} (" in told
+    assert f"blur 0.4 px {mean['blur 0.4']} (" in told
 
 
 def test_blur_that_is_told() -> None:
