@@ -15,7 +15,7 @@ from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models import Haze, InformedRestorer, LoadedModel, power_spectrum
 from napari_semsr.models.architectures.informed import filters_for, sharpening_filters
-from napari_semsr.models.architectures.wiener import filtered
+from napari_semsr.models.architectures.wiener import filtered, white_floor
 from napari_semsr.simulation import draw
 
 Make = Callable[..., LoadedModel]
@@ -113,6 +113,26 @@ def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None
             made = module.mender(condition, torch.rand(12), spectrum=spectrum[0])(seen)
         away.append((made - taps[:, :1]).abs().mean())
     assert away[0] < 0.2 * away[1]
+
+
+@pytest.mark.parametrize("noise", [None, 0.05])
+def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noise):
+    module = make_loaded("sharpener").module
+    torch.nn.init.normal_(module.sharpener.local.head.weight, std=10.0)
+    condition = torch.full((9,), math.log(2.0 + NO_BLUR))
+    condition[7:] = 0
+    x = torch.rand(1, 1, 64, 64)
+    spectrum = power_spectrum(x)
+    known = None if noise is None else torch.tensor([noise])
+    taps = filtered(x, sharpening_filters(condition[None], spectrum, known))
+    deviation = white_floor(spectrum).sqrt() if noise is None else known
+    for denoise, deblur in ((1.0, 1.0), (0.5, 0.25)):
+        how = {"denoise": denoise, "deblur": deblur, "noise": noise}
+        made = module.mender(condition, torch.rand(12), spectrum=spectrum[0], **how)
+        filters = denoise * (taps[:, 2:] - x) + deblur * (taps[:, :1] - taps[:, 2:])
+        with torch.no_grad():
+            away = (made(x) - x - filters).abs().max() / deviation
+        assert float(away) == pytest.approx((denoise + deblur) / 2, rel=1e-3)
 
 
 @pytest.mark.parametrize(

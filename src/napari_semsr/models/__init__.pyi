@@ -1,5 +1,6 @@
 from .architectures.blocks import bicubic as bicubic
 from .architectures.informed import (
+    Gate as Gate,
     InformedRestorer as InformedRestorer,
     blur_known as blur_known,
 )

@@ -12,6 +12,7 @@ from torch.nn import functional
 from napari_semsr.core import NO_BLUR, OptionError
 from napari_semsr.models import (
     SPREAD,
+    Gate,
     Haze,
     InformedRestorer,
     blur_known,
@@ -124,7 +125,7 @@ class RestorerLearner(Learner):
                 wide = (told[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
                 away = 1 + _UNSURE * torch.randn(len(told), 1, device=told.device)
                 told[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
-                planes, trust = self.network.sharpening_planes(clear, told)
+                planes, gate = self.network.sharpening_planes(clear, told)
             else:
                 # of each scene true, found or locally found numbers, by turns
                 true, turns = scenes.faults, (len(scenes.faults), 1)
@@ -133,13 +134,13 @@ class RestorerLearner(Learner):
                 found = torch.where(turn == 1, named, within)
                 told = torch.where(turn == 0, known, found)
                 rings = survey.rings(seen.statistics)
-                planes, trust = self.network.planes(clear, told, rings), None
-            loss = loss + self._mended(scenes, planes, told, trust)
+                planes, gate = self.network.planes(clear, told, rings), None
+            loss = loss + self._mended(scenes, planes, told, gate)
         check_finite("loss is", loss, self.global_step)
         return loss
 
     def _mended(
-        self, scenes: Scenes, planes: Tensor, told: Tensor, trust: Tensor | None
+        self, scenes: Scenes, planes: Tensor, told: Tensor, gate: Gate | None
     ) -> Tensor:
         """Compare what the part that learns makes of patches with the clear ones."""
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
@@ -154,9 +155,9 @@ class RestorerLearner(Learner):
         corrections = self.correct(ordered, conditions)
         with self.exact():
             corrections = corrections.float()
-            if trust is not None and self.network.sharpener is not None:
-                share = trust.repeat_interleave(many, 0)
-                corrections = self.network.sharpener.gated(corrections, planes, share)
+            if gate is not None and self.network.sharpener is not None:
+                gates = Gate(*(part.repeat_interleave(many, 0) for part in gate))
+                corrections = self.network.sharpener.gated(corrections, planes, gates)
             noise, blur = corrections.chunk(2, dim=1)
             quiet = seen + noise
             loss = log_mse(quiet + blur, high, _FINE_FLOOR)

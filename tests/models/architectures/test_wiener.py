@@ -86,6 +86,32 @@ def test_a_known_blur_is_undone_under_any_noise(noise, blur, along):
     assert left[1] <= 1.01 * left[0] + 1e-5
 
 
+@pytest.mark.parametrize("told", [1.0, 2.5])
+def test_what_is_sharp_already_bears_a_width_that_is_too_large(told):
+    clear = draw("fracture", (256, 256), seed=5)
+    seen = np.rint(255 * clear) / 255
+    x = torch.from_numpy(seen.astype(np.float32))[None, None]
+    width = torch.tensor([told])
+    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    made = filtered(x, packed(taps))[0, 0].numpy()
+    assert made.std() < 2 * clear.std()
+
+
+@pytest.mark.parametrize(("blur", "noise"), [(0.7, 0.004), (1.4, 0.02), (1.8, 0.06)])
+def test_lines_come_back_and_keep_their_grey_level(blur, noise):
+    clear = np.tile(np.where(np.arange(256) % 9 < 4, 0.8, 0.2), (256, 1))
+    low = ndimage.gaussian_filter(clear, blur)
+    low += noise * np.random.default_rng(2).standard_normal(clear.shape)
+    x = torch.from_numpy(low.astype(np.float32))[None, None]
+    width = torch.tensor([blur])
+    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    made = filtered(x, packed(taps))[0, 0].numpy()
+    inner = np.s_[12:-12, 12:-12]
+    before, after = (np.square(a - clear)[inner].mean() for a in (low, made))
+    assert after < 0.8 * before
+    assert made[inner].mean() == pytest.approx(low[inner].mean(), abs=2e-3)
+
+
 @pytest.mark.parametrize(
     ("slope", "blur", "noise"), [(2.4, 0.7, 0.02), (2.4, 2.5, 0.0012), (3.2, 1.0, 0.02)]
 )

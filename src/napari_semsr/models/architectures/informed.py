@@ -113,6 +113,8 @@ class ThreeScale(nn.Module):
     """
 
     filters: Tensor  # (48, 16, 7, 7), packed Wiener filters of the field
+    taken: Tensor | None  # (3, 1, 1), of what filters change, whatever is found
+    most: Tensor | None  # (corrections, 1, 1), how far beside that a pixel may change
 
     scale = 1
     stride = 8
@@ -133,6 +135,8 @@ class ThreeScale(nn.Module):
             return nn.ModuleList(DilatedBlock(width) for _ in range(count))
 
         self.register_buffer("filters", no_filters(), persistent=False)
+        self.register_buffer("taken", None, persistent=False)
+        self.register_buffer("most", None, persistent=False)
         self.stem = nn.Conv2d(4 * (1 + FILTERS), first, 3, padding=1)
         self.down = nn.ModuleList(
             level(width, count) for width, count in zip(widths, down, strict=True)
@@ -222,8 +226,14 @@ class ThreeScale(nn.Module):
         later one needs.
         """
         planes = torch.cat([x, filtered(x, self.filters)], dim=1)
-        corrections = self.correct(planes, keep=keep).sum(1, keepdim=True)
-        return (x if keep is None else x[..., *keep.slices]) + corrections
+        corrections = self.correct(planes, keep=keep)
+        kept = planes if keep is None else planes[..., *keep.slices]
+        seen = kept[:, :1]
+        if self.taken is not None and self.most is not None:
+            corrections = corrections.clamp(-self.most, self.most)
+            changes = (kept[:, 1:] - seen) * self.taken
+            corrections = torch.cat([changes, corrections], dim=1)
+        return seen + corrections.sum(1, keepdim=True)
 
 
 class _Part(NamedTuple):
@@ -257,7 +267,9 @@ class Sharpener(nn.Module):
 
     The less noise a field has, the smaller a share of its correction is taken: without
     any the filter is nearly as good as a filter can be, and what seems grain belongs to
-    the sample. `widths`, `down`, `up` as in `ThreeScale`.
+    the sample. No pixel is corrected by more than a share of the noise, so that one
+    that is told a wrong blur errs as its filter does. `widths`, `down`, `up` as in
+    `ThreeScale`.
     """
 
     start: Tensor  # bias of the head that gives the filters alone
@@ -266,8 +278,8 @@ class Sharpener(nn.Module):
         self, widths: Sequence[int], down: Sequence[int], up: Sequence[int]
     ) -> None:
         super().__init__()
-        self.widths = tuple(widths)
-        self.local = ThreeScale(widths, down, up, corrections=2)
+        self.shape = (tuple(widths), tuple(down), tuple(up))
+        self.local = ThreeScale(*self.shape, corrections=2)
         self.embed, self.tell = _teller(self.local)
         shares = torch.zeros(2, 1 + FILTERS)
         shares[0, 3] = 1.0  # the noise is what the filter against noise takes
@@ -277,20 +289,54 @@ class Sharpener(nn.Module):
         with torch.no_grad():
             self.local.head.get_parameter("bias").copy_(start)
 
-    def gated(self, corrections: Tensor, planes: Tensor, trust: Tensor) -> Tensor:
+    def gated(self, corrections: Tensor, planes: Tensor, gate: "Gate") -> Tensor:
         """Take a share of what differs from the filters.
 
-        `corrections` (B, 2, H, W); `planes` (B, 4, H, W); `trust` (B,), that share.
+        `corrections` (B, 2, H, W); `planes` (B, 4, H, W).
         """
         quiet = planes[:, 3:] - planes[:, :1]
         filters = torch.cat([quiet, planes[:, 1:2] - planes[:, 3:]], dim=1)
-        return filters + trust[:, None, None, None] * (corrections - filters)
+        share, most = (part[:, None, None, None] for part in gate)
+        return filters + (share * (corrections - filters)).clamp(-most, most)
+
+    def plain(self, filters: Tensor, gate: "Gate", shares: Tensor) -> ThreeScale:
+        """Make the plain network of one field, not told yet.
+
+        `shares` (2,), the weights of the two corrections.
+        """
+        made = ThreeScale(*self.shape, corrections=2)
+        state = dict(self.local.state_dict())
+        state["head.bias"] = state["head.bias"] - self.start
+        for part in _HEAD:
+            state[part] = _shared(state[part], gate.share * shares).flatten(0, 1)
+        made.load_state_dict(state)
+        denoise, deblur = shares.unbind()
+        taken = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
+        made.filters, made.taken = filters, taken[:, None, None]
+        made.most = (gate.most * shares)[:, None, None]
+        return made
 
 
-def trust_in(spectrum: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Tell what share of a sharpener's correction is taken; gives (B,)."""
-    power = white_floor(spectrum) if noise is None else noise.square()
-    return power / (power + _FAINT**2)
+_HEAD = "head.weight", "head.bias"
+
+
+def _shared(part: Tensor, shares: Tensor) -> Tensor:
+    """Weigh the corrections of a head; pixel-shuffle takes all of the first first."""
+    both: Tensor = part.reshape(2, -1, *part.shape[1:])
+    return both * shares.reshape(2, *[1] * part.ndim)
+
+
+class Gate(NamedTuple):
+    """What of a sharpener's correction is taken, (B,) each."""
+
+    share: Tensor
+    most: Tensor  # of a pixel, over the range
+
+    @classmethod
+    def of(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
+        """Take it from the noise in a field's spectrum, or from a known one."""
+        power = white_floor(spectrum) if noise is None else noise.square()
+        return cls(power / (power + _FAINT**2), _MOST_CHANGED * power.sqrt())
 
 
 def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]:
@@ -306,6 +352,9 @@ def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]
 
 
 _FAINT = 1.5 / 255  # noise, over the range, at which half of a correction is taken
+_MOST_CHANGED = (
+    0.5  # deviations of the noise; the best of 0.5, 1, 2 on development images
+)
 _TOLD = 64  # numbers that the nine of a condition become
 
 
@@ -375,17 +424,17 @@ class InformedRestorer(nn.Module):
 
     def sharpening_planes(
         self, clear: Tensor, condition: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Gate]:
         """Put what the sharpener's filters make of images beside them: (B, 4, H, W).
 
-        As `planes`, but of the condition the blur alone; with the share (B,) of its
-        correction that is taken.
+        As `planes`, but of the condition the blur alone; with what is taken of its
+        correction.
         """
         seen = clear.detach()
         spectrum = power_spectrum(seen)
         filters = sharpening_filters(condition, spectrum)
         planes = torch.cat([clear, filtered(seen, filters)], dim=1)
-        return planes, trust_in(spectrum)
+        return planes, Gate.of(spectrum)
 
     def told(self, condition: Tensor, *, sharpen: bool = False) -> list[Tensor]:
         """Find what the blocks of the local part, or of the sharpener, are told.
@@ -419,28 +468,21 @@ class InformedRestorer(nn.Module):
         `power_spectrum`, is given, the sharpener is told the condition; `noise` is its
         deviation, where that is known beside the blur.
         """
+        shares = torch.tensor([denoise, deblur], device=condition.device)
         sharpen = spectrum is not None and self.sharpener is not None
-        local: ThreeScale | TwoScale = self.local
-        made = self._local(corrections=1)
+        made: ThreeScale | TwoScale
         if spectrum is not None and self.sharpener is not None:
-            local = self.sharpener.local
-            made = ThreeScale(self.sharpener.widths, *self.shape[1:], corrections=1)
-            known = None if noise is None else torch.tensor([noise])
-            made.filters = sharpening_filters(condition[None], spectrum[None], known)
-            trust, start = trust_in(spectrum[None], known), self.sharpener.start
+            known = None if noise is None else shares.new_tensor([noise])
+            filters = sharpening_filters(condition[None], spectrum[None], known)
+            gate = Gate.of(spectrum[None], known)
+            made = self.sharpener.plain(filters, gate, shares)
         else:
+            made = self._local(corrections=1)
             made.filters = filters_for(condition[None], rings[None])
-        state = {name: value.clone() for name, value in local.state_dict().items()}
-        if sharpen:
-            state["head.weight"] *= trust
-            state["head.bias"] = start + trust * (state["head.bias"] - start)
-        weights = torch.tensor([denoise, deblur], device=condition.device)
-        for part in ("head.weight", "head.bias"):
-            # pixel-shuffle takes all of the first correction first
-            both = state[part].unflatten(0, (2, -1))
-            share = weights.reshape(2, *[1] * (both.ndim - 1))
-            state[part] = (both * share).sum(0)
-        made.load_state_dict(state)
+            state = dict(self.local.state_dict())
+            for part in _HEAD:
+                state[part] = _shared(state[part], shares).sum(0)
+            made.load_state_dict(state)
         numbers = self.told(condition[None], sharpen=sharpen)
         for block, told in zip(made.blocks(), numbers, strict=True):
             scale, shift = told[0]
@@ -462,10 +504,10 @@ class InformedRestorer(nn.Module):
         if faults is not None and self.sharpener is not None:
             local = self.sharpener.local
             condition = blur_known(condition, faults)
-            planes, trust = self.sharpening_planes(clear, condition)
+            planes, gate = self.sharpening_planes(clear, condition)
         else:
             planes = self.planes(clear, condition, found.rings)
         corrections = local.correct(planes, self.told(condition, sharpen=sharpen))
         if sharpen and self.sharpener is not None:
-            corrections = self.sharpener.gated(corrections, planes, trust)
+            corrections = self.sharpener.gated(corrections, planes, gate)
         return clear + corrections.sum(1, keepdim=True)

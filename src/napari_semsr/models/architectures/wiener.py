@@ -8,7 +8,8 @@ to a quarter alone, and one against noise alone.
 
 Where the blur is known (`sharpening_taps`), nothing but the field's own spectrum is
 asked: its floor is the noise, white or alike along lines, and what stands above it,
-with the blur undone, the clear image's power. A power law goes on where nothing does.
+with the blur undone, the clear image's power. A power law goes on where nothing does,
+and power that would rise towards fine parts is not believed: the blur was less then.
 The blur is a Gaussian sampled at the pixels there, which lets more pass near the finest
 frequency than one that is not, and the window smears what falls as steeply as it.
 
@@ -17,6 +18,7 @@ quarter of the resolution, it is 7 x 7 taps of 16 by 16 channels, ten times as f
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +52,8 @@ _TOLD = 0.3  # times the noise: above it the image's power is what is seen
 _LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
 _SMEARED = 3  # rings that the window smears
 _SHARPEST = 0.1  # px; a Gaussian of less reaches no neighbour
+_LINE = 4.0  # times its ring, above which a frequency is one of what repeats
+_RISES = 6  # first ring held to lower ones, which are of few frequencies
 
 
 def wiener_taps(
@@ -125,11 +129,11 @@ def sharpening_taps(
         along = flat
     likeness, wanted = [], []
     for floor, cross in ((along, passed), (flat, passed), (along, squared)):
-        prior = _measured_power(spectrum, floor.expand_as(spectrum), lets, away)
-        likeness.append(squared * prior + floor)
-        wanted.append(cross * prior)
-    taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(wanted, dim=1))
-    return (taps / taps.sum((-1, -2), keepdim=True)).float()
+        power = _measured_power(spectrum, floor.expand_as(spectrum), lets, away)
+        likeness.append(squared * power.implied + floor)
+        wanted.append(cross * (power.implied if cross is squared else power.likely))
+    best = torch.stack(likeness, dim=1), torch.stack(wanted, dim=1)
+    return _best_taps(*best, level=True).float()
 
 
 def white_floor(spectrum: Tensor) -> Tensor:
@@ -205,13 +209,20 @@ def _floor_along(spectrum: Tensor, squared: Tensor) -> Tensor:
     return floor.clamp_min(_LEAST_FLOOR)[:, None]
 
 
+class _ClearPower(NamedTuple):
+    """Power of the clear image (B, 64, 33), alike in all directions but for lines."""
+
+    implied: Tensor  # what is seen, if it was blurred as it is said
+    likely: Tensor  # as much of it as an image may have
+
+
 def _measured_power(
     spectrum: Tensor, floor: Tensor, lets: Tensor, away: Tensor
-) -> Tensor:
+) -> _ClearPower:
     """Measure the clear image's power, and go on by a power law below the noise.
 
-    All (B, 64, 33) but `away` (64, 33), frequencies; the same in all directions.
-    `lets`: of power, what blur and window together let pass.
+    All (B, 64, 33) but `away` (64, 33), frequencies. `lets`: of power, what blur and
+    window together let pass.
     """
     place = away * _SIDE
     ring, count = place.round().long(), math.ceil(float(place.max())) + 1
@@ -247,10 +258,36 @@ def _measured_power(
     fallen = slope.clamp(*_SLOPES) * (log_f - log_f.gather(1, last))
     below_noise = log_power.gather(1, last) - fallen
     log_power = torch.where(number > last, below_noise, log_power)
-    log_power = torch.cat([log_power[:, 1:2], log_power[:, 1:]], dim=1)
+    # means of all kinds occur, also where one image has little of them, as gratings
+    strongest = log_power.amax(1, keepdim=True).expand(-1, _SMEARED)
+    log_power = torch.cat([strongest, log_power[:, _SMEARED:]], dim=1)
     below = place.clamp_max(count - 1.001).floor().long()
     part = place.clamp_max(count - 1.001) - below
-    return torch.lerp(log_power[:, below], log_power[:, below + 1], part).exp()
+    implied, likely = (
+        torch.lerp(log[:, below], log[:, below + 1], part).exp()
+        for log in (log_power, _falling(log_power, seen))
+    )
+    # of what repeats, a few frequencies are far stronger than their rings
+    line = spectrum > _LINE * torch.maximum(seen[:, ring], floor)
+    line &= lets > _LEAST_PASSED
+    own = torch.where(line, (spectrum - floor) / lets.clamp_min(_LEAST_PASSED), 0.0)
+    return _ClearPower(torch.maximum(implied, own), torch.maximum(likely, own))
+
+
+def _falling(log_power: Tensor, seen: Tensor) -> Tensor:
+    """Cut off power that rises with frequency in the clear image alone, (B, R).
+
+    Of an image that was blurred less than it is said, the finest parts seem to be the
+    strongest. A ring may be as strong as one from half an octave to an octave below,
+    and stronger where that is `seen` of it, too, as in gratings.
+    """
+    rings = list(log_power.unbind(1))
+    for ring in range(_RISES, len(rings)):
+        lower = slice(ring // 2, max(ring // 2 + 1, int(ring / math.sqrt(2))))
+        most = torch.stack(rings[lower]).amax(0)
+        peak = seen[:, ring] >= seen[:, lower].amax(1)
+        rings[ring] = torch.where(peak, rings[ring], torch.minimum(rings[ring], most))
+    return torch.stack(rings, dim=1)
 
 
 def _passed(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
@@ -269,11 +306,12 @@ def _passed(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
     return torch.stack(first).sum(0), torch.stack(second).sum(0)
 
 
-def _best_taps(power: Tensor, wanted: Tensor) -> Tensor:
+def _best_taps(power: Tensor, wanted: Tensor, *, level: bool = False) -> Tensor:
     """Find the filters of least expected error among those of 21 x 21 taps.
 
     To cut the ideal filter off would ring, since that of a blur is wide. `power`,
-    `wanted` (B, F, 64, 33), power of what is seen, cross power with the clear image.
+    `wanted` (B, F, 64, 33), power of what is seen, cross power with the clear image;
+    `level`: only those that keep a mean grey level.
     """
     side = 2 * RADIUS + 1
     seen, cross = (
@@ -288,8 +326,13 @@ def _best_taps(power: Tensor, wanted: Tensor) -> Tensor:
     right = cross[..., there[:, None], there[None]].flatten(-2)
     joint.diagonal(dim1=-2, dim2=-1).mul_(1 + _JITTER)
     factor = torch.linalg.cholesky(joint)
-    found: Tensor = torch.cholesky_solve(right[..., None], factor)
-    return found.reshape(*found.shape[:2], side, side)
+    found = torch.cholesky_solve(right[..., None], factor)[..., 0]
+    if level:  # by a multiplier for the constraint that they sum to 1
+        even = torch.cholesky_solve(torch.ones_like(right)[..., None], factor)[..., 0]
+        lacking = (1 - found.sum(-1, keepdim=True)) / even.sum(-1, keepdim=True)
+        found = found + lacking * even
+    made: Tensor = found.reshape(*found.shape[:2], side, side)
+    return made
 
 
 def _power_law(
