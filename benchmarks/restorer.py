@@ -88,7 +88,8 @@ class Case:
     @property
     def told(self) -> dict[str, float]:
         """Give the options by which a model hears of it."""
-        return {"blur_px": self.what["sigma_px"]} if self.what.get("told") else {}
+        width = self.what.get("told_px")
+        return {} if width is None else {"blur_px": width}
 
 
 def veiled(
@@ -108,8 +109,12 @@ def cases(goals: dict[str, Any]) -> Iterator[Case]:
     """All degradations that the goals name."""
     for name, what in goals["cases"].items():
         yield Case(name, what)
-    for sigma in goals["told"]["sigma_px"]:
-        yield Case(f"told {sigma}", {"sigma_px": sigma, "told": True})
+    told, too_much = goals["told"], goals["told too much"]
+    for sigma in told["sigma_px"]:
+        yield Case(f"told {sigma}", {"sigma_px": sigma, "told_px": sigma})
+    for sigma in too_much["sigma_px"]:
+        what = {"sigma_px": sigma, "told_px": too_much["times"] * sigma}
+        yield Case(f"too much {sigma}", what)
     veils = goals["veils"]
     for length in veils["correlation_px"]:
         for airlight in veils["airlight"]:
@@ -263,7 +268,9 @@ def measure(
         if case.name != "sharp":
             before = psnr_db(low, truth)
             row |= {"before": before, "gain": after - before}
-            key = f"{case.name} {name}".replace("told", "blur")
+            key = f"{case.name} {name}"
+            for word in ("told", "too much"):
+                key = key.replace(word, "blur")
             row["oracle"] = oracles.psnr(key, low, truth) - before
             row["gaussian"] = best_gaussian(low, truth) - before
         if case.told:
@@ -278,22 +285,23 @@ def wiener(low: Image, blur_px: float) -> Image:
     return made.array().astype(float)
 
 
-def told_table(rows: list[dict]) -> str:
-    """Tabulate what is gained where the blur is told; rows name a `former` gain."""
+def told_table(rows: list[dict], case: str = "told") -> str:
+    """Tabulate gains where a blur is told; rows name a `former` gain."""
     lines = [
         "| blur, px | gain | worst | oracle | of oracle's | Wiener | former model |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for case in dict.fromkeys(row["case"] for row in rows):
-        own = [row for row in rows if row["case"] == case]
-        gains, oracles = ([row[name] for row in own] for name in ("gain", "oracle"))
+    named = [row for row in rows if row["case"].startswith(f"{case} ")]
+    for name in dict.fromkeys(row["case"] for row in named):
+        own = [row for row in named if row["case"] == name]
+        gains, oracles = ([row[key] for row in own] for key in ("gain", "oracle"))
         cells = (
-            case.removeprefix("told "),
+            name.removeprefix(f"{case} "),
             mean_and_error(gains),
             f"{min(gains):+.2f}",
             f"{np.mean(oracles):+.2f}",
             f"{np.mean(gains) / np.mean(oracles):.2f}",
-            *(mean_and_error([r[name] for r in own]) for name in ("wiener", "former")),
+            *(mean_and_error([r[key] for r in own]) for key in ("wiener", "former")),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -115,6 +115,18 @@ def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None
     assert away[0] < 0.2 * away[1]
 
 
+def test_a_width_that_is_too_large_is_told_and_not_undone(make_loaded: Make) -> None:
+    loaded = make_loaded("sharpener")
+    clear = draw("fracture", (128, 128), seed=5)
+    for told in (1.0, 3.0):
+        low = ndimage.gaussian_filter(clear, 1.0)
+        said = enhanced(low, loaded, blur_px=told).metadata["enhance"]
+        notes = [note for note in said["notes"] if "less fine detail" in note]
+        assert said["blur_px"] < 2.0
+        assert (said["blur_px"] == pytest.approx(told)) == (not notes)
+        assert len(notes) == (told > 2)
+
+
 @pytest.mark.parametrize("noise", [None, 0.05])
 def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noise):
     module = make_loaded("sharpener").module

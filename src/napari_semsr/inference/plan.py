@@ -51,7 +51,7 @@ from napari_semsr.inference.sampled import (
     measure_frozen,
 )
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
-from napari_semsr.models import InformedRestorer, LoadedModel
+from napari_semsr.models import InformedRestorer, LoadedModel, widest_blur
 
 TOO_DEAR = 3.0
 _DEEP_HALO = 192
@@ -114,6 +114,8 @@ def plan_enhance(
             seen, loaded.module, scaling, haze=options.haze, certain=certain
         )
         loaded, survey = _told(loaded, survey, options, (seen, scaling))
+        yield from (Progress(0, 0, note) for note in survey.notes)
+        notes = (*notes, *survey.notes)
     if options.self_ensemble and not isinstance(loaded.module, SelfEnsemble):
         loaded = replace(loaded, module=ensemble_of(loaded.module))
     return EnhancePlan(
@@ -163,15 +165,25 @@ def _told(
     if isinstance(module, InformedRestorer) and condition is not None:
         percent, blur = options.noise_percent, options.blur_px
         noise = None if percent is None else percent / 100
-        condition = overruled(condition, noise, blur)
+        spectrum, notes = None, survey.notes
         # not by the width that is found: a sample soft by nature is read as blurred
-        sharpens = module.sharpener is not None and bool(blur)
+        if module.sharpener is not None and blur:
+            spectrum = field_spectrum(*field, haze)
+            told, blur = blur, widest_blur(spectrum, blur)
+            if blur < told:
+                said = (
+                    f"A blur of {told:g} px would have left less fine detail than "
+                    f"this image has: {blur:.2g} px is undone, the most that it may "
+                    "have had."
+                )
+                notes = (*notes, said)
+        condition = overruled(condition, noise, blur)
         mender = partial(
             module.mender,
             rings=torch.tensor(survey.rings),
             denoise=options.strength * options.denoise,
             deblur=0.0 if blur == 0 else options.strength * options.deblur,
-            spectrum=field_spectrum(*field, haze) if sharpens else None,
+            spectrum=spectrum,
             noise=noise,
         )
         made: nn.Module = mender(torch.tensor(condition))
@@ -180,7 +192,8 @@ def _told(
             networks = [made if t.rows == t.columns else about for t in FLIPS]
             made = SelfEnsemble(networks, FLIPS)
         loaded = replace(loaded, module=made)
-    return loaded, FieldSurvey(haze, condition)
+        survey = FieldSurvey(haze, condition, notes=notes)
+    return loaded, survey
 
 
 def told_of_field(

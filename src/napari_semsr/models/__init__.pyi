@@ -16,7 +16,10 @@ from .architectures.survey import (
     SurveyNet as SurveyNet,
     dehaze as dehaze,
 )
-from .architectures.wiener import power_spectrum as power_spectrum
+from .architectures.wiener import (
+    power_spectrum as power_spectrum,
+    widest_blur as widest_blur,
+)
 from .cards import (
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,

@@ -15,6 +15,7 @@ from napari_semsr.models.architectures.wiener import (
     filtered,
     packed,
     sharpening_taps,
+    widest_blur,
     wiener_taps,
 )
 from napari_semsr.simulation import draw
@@ -95,6 +96,18 @@ def test_what_is_sharp_already_bears_a_width_that_is_too_large(told):
     taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
     made = filtered(x, packed(taps))[0, 0].numpy()
     assert made.std() < 2 * clear.std()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_no_wider_blur_is_undone_than_there_can_have_been(noise):
+    clear = draw("fracture", (256, 256), seed=5)
+    grain = noise * np.random.default_rng(2).standard_normal(clear.shape)
+    for width in (0.7, 1.4, 2.5):
+        low = np.rint(255 * (ndimage.gaussian_filter(clear, width) + grain)) / 255
+        seen = power_spectrum(torch.from_numpy(low.astype(np.float32))[None, None])[0]
+        assert widest_blur(seen, width) == width
+        assert widest_blur(seen, 0.5) == 0.5
+        assert widest_blur(seen, 3 * width) < 2 * width
 
 
 @pytest.mark.parametrize(("blur", "noise"), [(0.7, 0.004), (1.4, 0.02), (1.8, 0.06)])

@@ -53,6 +53,7 @@ _LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor 
 _SMEARED = 3  # rings that the window smears
 _SHARPEST = 0.1  # px; a Gaussian of less reaches no neighbour
 _LINE = 4.0  # times its ring, above which a frequency is one of what repeats
+_WIDTHS, _RISEN = 32, 0.2  # that are tried; log of power, above what true widths give
 _RISES = 6  # first ring held to lower ones, which are of few frequencies
 
 
@@ -112,21 +113,13 @@ def sharpening_taps(
     `wiener_taps`; `noise` (B,), deviations where these are known, too; gives
     (B, 3, 21, 21).
     """
-    y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
-    x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
     passed = _sampled_blur(blur)
-    squared, away = passed.square(), torch.hypot(y, x)
-    usual = away.clamp_min(_LOWEST) ** -_USUAL_SLOPE
-    lets = (_smeared(squared * usual) / _smeared(usual)).float().clamp_min(0)
+    squared = passed.square()
+    lets, away = _let_through(squared)
     if noise is None:
-        flat = white_floor(spectrum)[:, None, None]
-        along = _floor_along(spectrum, squared)
-        across = _floor_along(_turned(spectrum), _turned(squared))
-        # what both directions share is no noise of lines, but the image
-        along = torch.minimum(along, flat + (along - across).clamp_min(0))
+        along, flat = _floors(spectrum, squared)
     else:
-        flat = noise.square().clamp_min(_LEAST_FLOOR)[:, None, None]
-        along = flat
+        along = flat = noise.square().clamp_min(_LEAST_FLOOR)[:, None, None]
     likeness, wanted = [], []
     for floor, cross in ((along, passed), (flat, passed), (along, squared)):
         power = _measured_power(spectrum, floor.expand_as(spectrum), lets, away)
@@ -134,6 +127,42 @@ def sharpening_taps(
         wanted.append(cross * (power.implied if cross is squared else power.likely))
     best = torch.stack(likeness, dim=1), torch.stack(wanted, dim=1)
     return _best_taps(*best, level=True).float()
+
+
+def widest_blur(spectrum: Tensor, most: float) -> float:
+    """Find the widest blur that a field may have had, up to `most`, in pixels.
+
+    With a wider one its finest parts would have been the strongest: a Gaussian leaves
+    next to nothing of them. `spectrum` (64, 33), from `power_spectrum`.
+    """
+    widths = most * torch.arange(1, _WIDTHS + 1, device=spectrum.device) / _WIDTHS
+    spectra = spectrum.expand(_WIDTHS, -1, -1)
+    squared = _sampled_blur((widths, widths, torch.zeros_like(widths))).square()
+    lets, away = _let_through(squared)
+    floor = white_floor(spectra)[:, None, None]
+    power = _measured_power(spectra, floor.expand_as(spectra), lets, away)
+    bears = (power.implied / power.likely).log().amax((1, 2)) <= _RISEN
+    if bears[-1]:
+        return most
+    return float(widths[bears].max() if bears.any() else widths[0])
+
+
+def _let_through(squared: Tensor) -> tuple[Tensor, Tensor]:
+    """Tell what blur and window let pass of power, (B, 64, 33), and frequencies."""
+    y = torch.fft.fftfreq(_SIDE, device=squared.device)[:, None]
+    away = torch.hypot(y, torch.fft.rfftfreq(_SIDE, device=squared.device)[None])
+    usual = away.clamp_min(_LOWEST) ** -_USUAL_SLOPE
+    lets = (_smeared(squared * usual) / _smeared(usual)).float().clamp_min(0)
+    return lets, away
+
+
+def _floors(spectrum: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the power of noise along lines (B, 1, 33), and of white noise (B, 1, 1)."""
+    flat = white_floor(spectrum)[:, None, None]
+    along = _floor_along(spectrum, squared)
+    across = _floor_along(_turned(spectrum), _turned(squared))
+    # what both directions share is no noise of lines, but the image
+    return torch.minimum(along, flat + (along - across).clamp_min(0)), flat
 
 
 def white_floor(spectrum: Tensor) -> Tensor:
