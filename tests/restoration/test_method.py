@@ -45,6 +45,24 @@ def test_result_is_nearer_to_the_truth(pair, method, psf):
     assert after < 0.9 * before
 
 
+@pytest.mark.parametrize("noise", [0.0, 2.0, 15.0])
+@pytest.mark.parametrize("what", ["lines", "dots"])
+def test_what_repeats_is_no_noise(noise, what):
+    y, x = np.indices((300, 320))
+    bright = (x % 9 < 4) & ((what == "lines") | (y % 9 < 4))
+    sharp = np.where(bright, 180.0, 60.0)
+    low = ndimage.gaussian_filter(sharp, 1.2, mode="mirror")
+    low = low + np.random.default_rng(3).normal(0, max(noise, 1e-9), low.shape)
+    seen = np.rint(np.clip(low, 0, 255)).astype(np.uint8)
+    made = restored(Micrograph(seen), psf="1.2px")[16:-16, 16:-16]
+    before, after = (
+        np.sqrt(np.mean((a - sharp[16:-16, 16:-16]) ** 2))
+        for a in (seen[16:-16, 16:-16], made)
+    )
+    assert after < 0.9 * before
+    assert made.mean() == pytest.approx(seen[16:-16, 16:-16].mean(), abs=2)
+
+
 @pytest.mark.parametrize(
     "options",
     [

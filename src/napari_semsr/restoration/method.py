@@ -88,8 +88,9 @@ class Grain:
 
 @dataclass(frozen=True, slots=True)
 class RadialPower:
-    """Radially averaged power of a field."""
+    """Power of a field, and its radial average."""
 
+    plane: FloatArray  # (S, S) by frequency, as that of `numpy.fft.fft2`
     frequency: FloatArray  # (N,) Cycles per pixel
     power: FloatArray  # (N,) Mean squared amplitude; white noise gives its variance
     weight: FloatArray  # (N,) Number of samples of a ring
@@ -116,7 +117,8 @@ class RadialPower:
         ring, count = _ring_index(side, steps)
         sums = np.bincount(ring, power.ravel())[: count.size] / np.maximum(count, 1)
         least = 1 / 12 if dtype.kind in "iub" else 0.0
-        return cls(np.arange(count.size) / side, sums, count, side, least, steps)
+        frequency = np.arange(count.size) / side
+        return cls(power, frequency, sums, count, side, least, steps)
 
     def transfer(self, kernel: FloatArray) -> FloatArray:
         """Average the squared transfer function of a kernel over the rings, (N,)."""
@@ -126,6 +128,23 @@ class RadialPower:
         sums = np.bincount(ring, power.ravel())[: count.size] / count
         centres = np.arange(count.size) / side
         return np.asarray(np.interp(self.frequency, centres, sums))
+
+    def lines(self, grain: Grain, kernel: FloatArray, side: int) -> FloatArray:
+        """Find the clear sample's power where it is far above a model: what repeats.
+
+        `kernel` (N, M); gives (side, side // 2 + 1), 0 where it is not.
+        """
+        y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
+        frequency = np.hypot(y * self.steps[0], x * self.steps[1])
+        rows, columns = (np.rint(f * self.side).astype(int) for f in (y, x))
+        seen = self.plane[rows, columns % self.side]
+        passed = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
+        with np.errstate(divide="ignore"):
+            usual = grain.noise * (1 + passed / grain.noise_to_signal(frequency))
+        far = (seen > _LINE * usual) & (passed > _LEAST_PASSED)
+        return np.where(
+            far, (seen - grain.noise) / np.maximum(passed, _LEAST_PASSED), 0
+        )
 
     def fit(self, kernel: FloatArray | None = None) -> Grain:
         """Fit the model; `kernel` (N, M)."""
@@ -345,6 +364,8 @@ def _estimate_kernel(
 # a thousandth of the range against halos that grow with the accuracy.
 _TOLERANCE = 1e-3
 
+_LINE = 10.0  # times the model, above which power is of what repeats; chosen
+_LEAST_PASSED = 3e-4  # of power; below, noise is taken for what a blur left; chosen
 _MISMATCH = 0.1  # of the blurred sample's power is put down to a wrong kernel; chosen
 _UNSURE = 1e-5  # share of an image's variance that a wrong kernel explains; chosen
 _NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
@@ -387,8 +408,9 @@ def _cut(response: FloatArray) -> Taps:
     radius = int(np.argmax(beyond <= _TOLERANCE))
     radius = min(max(radius, 1), half - 1)
     part = slice(half - radius, half + radius + 1)
-    kept = response[part, part]
-    return Taps(kept / kept.sum(), float(beyond[radius]))
+    kept = response[part, part] / response.sum()
+    # what was cut off of a mean grey level, evenly: taps of gratings add up to little
+    return Taps(kept + (1 - kept.sum()) / kept.size, float(beyond[radius]))
 
 
 def _response(
@@ -407,15 +429,18 @@ def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
 
     A blur is never known exactly. What is wrong with it counts as noise too: a
     tenth of the blurred sample's power, averaged over neighbouring frequencies.
-    That matters where a kernel lets nothing pass, and nowhere else.
+    That matters where a kernel lets nothing pass, and nowhere else. Lines and gratings
+    have next to no power but at their own frequencies, where no power law has it.
     """
     side = _side_for(kernel)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
     frequency = np.hypot(y * rings.steps[0], x * rings.steps[1])
     passed = ndimage.gaussian_filter1d(rings.transfer(kernel), _NEIGHBOURS)
     wrong = _MISMATCH * np.interp(frequency, rings.frequency, passed)
-    ratio = grain.noise_to_signal(frequency) + wrong
-    return _cut(_response(kernel, 1.0, np.sqrt(ratio)))
+    ratio = grain.noise_to_signal(frequency)
+    lines = rings.lines(grain, kernel, side)
+    np.divide(grain.noise, lines, out=ratio, where=lines > 0)
+    return _cut(_response(kernel, 1.0, np.sqrt(ratio + wrong)))
 
 
 def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
