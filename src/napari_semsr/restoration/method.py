@@ -365,7 +365,7 @@ def _estimate_kernel(
 _TOLERANCE = 1e-3
 
 _LINE = 10.0  # times the model, above which power is of what repeats; chosen
-_LEAST_PASSED = 3e-4  # of power; below, noise is taken for what a blur left; chosen
+_LEAST_PASSED = 1e-2  # of power; where a blur left less, the model may err; chosen
 _MISMATCH = 0.1  # of the blurred sample's power is put down to a wrong kernel; chosen
 _UNSURE = 1e-5  # share of an image's variance that a wrong kernel explains; chosen
 _NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
