@@ -127,6 +127,23 @@ def test_a_width_that_is_too_large_is_told_and_not_undone(make_loaded: Make) -> 
         assert len(notes) == (told > 2)
 
 
+def test_turned_poses_know_a_slanted_line(make_loaded: Make) -> None:
+    loaded = make_loaded("sharpener")
+    torch.nn.init.zeros_(loaded.module.sharpener.local.head.weight)
+    y, x = np.indices((128, 128))
+    clear = np.where((x + y) % 10 < 5, 0.8, 0.2)
+    low = ndimage.gaussian_filter(clear, 1.2)
+    low += 0.03 * np.random.default_rng(2).standard_normal(clear.shape)
+    low = low.astype(np.float32)
+    one, turned = (
+        enhanced(low, loaded, blur_px=1.2, self_ensemble=on).array()
+        for on in (False, True)
+    )
+    inner = np.s_[16:-16, 16:-16]
+    errors = [np.square(made - clear)[inner].mean() for made in (one, turned)]
+    assert errors[1] < 1.1 * errors[0]
+
+
 @pytest.mark.parametrize("noise", [None, 0.05])
 def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noise):
     module = make_loaded("sharpener").module

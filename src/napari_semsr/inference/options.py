@@ -136,7 +136,7 @@ class EnhanceOptions(Options):
         "Standard deviation in px of the blur that a model which tells faults apart "
         "undoes; 0 undoes none, automatic takes what it finds.",
         ge=0,
-        le=10,
+        le=6,
     )
     dtype: GreyType = option(
         None,

@@ -166,29 +166,31 @@ def _told(
         percent, blur = options.noise_percent, options.blur_px
         noise = None if percent is None else percent / 100
         spectrum, notes = None, survey.notes
+        deblur = 0.0 if blur == 0 else options.strength * options.deblur
         # not by the width that is found: a sample soft by nature is read as blurred
         if module.sharpener is not None and blur:
             spectrum = field_spectrum(*field, haze)
-            told, blur = blur, widest_blur(spectrum, blur)
-            if blur < told:
+            told, blur = blur, widest_blur(spectrum, blur, noise)
+            if blur < told and deblur > 0:
                 said = (
                     f"A blur of {told:g} px would have left less fine detail than "
                     f"this image has: {blur:.2g} px is undone, the most that it may "
                     "have had."
                 )
-                notes = (*notes, said)
+                notes = (said,)
         condition = overruled(condition, noise, blur)
         mender = partial(
             module.mender,
             rings=torch.tensor(survey.rings),
             denoise=options.strength * options.denoise,
-            deblur=0.0 if blur == 0 else options.strength * options.deblur,
-            spectrum=spectrum,
+            deblur=deblur,
             noise=noise,
         )
-        made: nn.Module = mender(torch.tensor(condition))
+        made: nn.Module = mender(torch.tensor(condition), spectrum=spectrum)
         if options.self_ensemble:
-            about = mender(torch.tensor(mirrored(condition)))
+            if spectrum is not None:
+                spectrum = spectrum.flip(0).roll(1, 0)
+            about = mender(torch.tensor(mirrored(condition)), spectrum=spectrum)
             networks = [made if t.rows == t.columns else about for t in FLIPS]
             made = SelfEnsemble(networks, FLIPS)
         loaded = replace(loaded, module=made)

@@ -129,22 +129,23 @@ class RadialPower:
         centres = np.arange(count.size) / side
         return np.asarray(np.interp(self.frequency, centres, sums))
 
-    def lines(self, grain: Grain, kernel: FloatArray, side: int) -> FloatArray:
-        """Find the clear sample's power where it is far above a model: what repeats.
+    def noise_to_signal(
+        self, grain: Grain, kernel: FloatArray, side: int
+    ) -> tuple[FloatArray, bool]:
+        """Take the noise over the sample's power, (side, side // 2 + 1).
 
-        `kernel` (N, M); gives (side, side // 2 + 1), 0 where it is not.
+        By a model, and as it was measured where the sample is far above that; and
+        whether it is, anywhere. `kernel` (N, M).
         """
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
-        frequency = np.hypot(y * self.steps[0], x * self.steps[1])
+        ratio = grain.noise_to_signal(np.hypot(y * self.steps[0], x * self.steps[1]))
         rows, columns = (np.rint(f * self.side).astype(int) for f in (y, x))
-        seen = self.plane[rows, columns % self.side]
+        seen = self.plane[rows, columns % self.side] / grain.noise
         passed = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
         with np.errstate(divide="ignore"):
-            usual = grain.noise * (1 + passed / grain.noise_to_signal(frequency))
-        far = (seen > _LINE * usual) & (passed > _LEAST_PASSED)
-        return np.where(
-            far, (seen - grain.noise) / np.maximum(passed, _LEAST_PASSED), 0
-        )
+            line = (seen > _LINE * (1 + passed / ratio)) & (passed > _LEAST_PASSED)
+        np.divide(passed, seen - 1, out=ratio, where=line)
+        return ratio, bool(line.any())
 
     def fit(self, kernel: FloatArray | None = None) -> Grain:
         """Fit the model; `kernel` (N, M)."""
@@ -364,7 +365,9 @@ def _estimate_kernel(
 # a thousandth of the range against halos that grow with the accuracy.
 _TOLERANCE = 1e-3
 
-_LINE = 10.0  # times the model, above which power is of what repeats; chosen
+# times the model, above which power is of what repeats: more than the noise of one
+# block reaches by chance at any frequency
+_LINE = 20.0
 _LEAST_PASSED = 1e-2  # of power; where a blur left less, the model may err; chosen
 _MISMATCH = 0.1  # of the blurred sample's power is put down to a wrong kernel; chosen
 _UNSURE = 1e-5  # share of an image's variance that a wrong kernel explains; chosen
@@ -398,8 +401,12 @@ def _side_for(kernel: FloatArray) -> int:
     return max(_SIDE, 4 * int(max(kernel.shape)))
 
 
-def _cut(response: FloatArray) -> Taps:
-    """Cut an impulse response off where little is left."""
+def _cut(response: FloatArray, *, even: bool = False) -> Taps:
+    """Cut an impulse response off where little is left.
+
+    What was cut off of a mean grey level goes to all taps in proportion, or `even`:
+    those that keep what repeats add up to little.
+    """
     half = response.shape[0] // 2
     y, x = np.indices(response.shape) - half
     reach = np.maximum(np.abs(y), np.abs(x)).ravel()
@@ -408,9 +415,11 @@ def _cut(response: FloatArray) -> Taps:
     radius = int(np.argmax(beyond <= _TOLERANCE))
     radius = min(max(radius, 1), half - 1)
     part = slice(half - radius, half + radius + 1)
-    kept = response[part, part] / response.sum()
-    # what was cut off of a mean grey level, evenly: taps of gratings add up to little
-    return Taps(kept + (1 - kept.sum()) / kept.size, float(beyond[radius]))
+    kept = response[part, part]
+    if even:
+        kept = kept / response.sum()
+        kept = kept + (1 - kept.sum()) / kept.size
+    return Taps(kept / kept.sum(), float(beyond[radius]))
 
 
 def _response(
@@ -437,10 +446,8 @@ def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
     frequency = np.hypot(y * rings.steps[0], x * rings.steps[1])
     passed = ndimage.gaussian_filter1d(rings.transfer(kernel), _NEIGHBOURS)
     wrong = _MISMATCH * np.interp(frequency, rings.frequency, passed)
-    ratio = grain.noise_to_signal(frequency)
-    lines = rings.lines(grain, kernel, side)
-    np.divide(grain.noise, lines, out=ratio, where=lines > 0)
-    return _cut(_response(kernel, 1.0, np.sqrt(ratio + wrong)))
+    ratio, repeats = rings.noise_to_signal(grain, kernel, side)
+    return _cut(_response(kernel, 1.0, np.sqrt(ratio + wrong)), even=repeats)
 
 
 def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:

@@ -107,22 +107,36 @@ def test_no_wider_blur_is_undone_than_there_can_have_been(noise):
         seen = power_spectrum(torch.from_numpy(low.astype(np.float32))[None, None])[0]
         assert widest_blur(seen, width) == width
         assert widest_blur(seen, 0.5) == 0.5
-        assert widest_blur(seen, 3 * width) < 2 * width
+        assert widest_blur(seen, 2.4 * width) < 2 * width
+        assert widest_blur(seen, width, 0.001) <= width
 
 
+@pytest.mark.parametrize("side", [48, 64, 80, 128])
+def test_noise_of_a_small_field_is_no_line(side):
+    grain = np.random.default_rng(2).standard_normal((side, side))
+    x = torch.from_numpy((0.5 + 0.06 * grain).astype(np.float32))[None, None]
+    width = torch.tensor([1.0])
+    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    assert filtered(x, packed(taps))[0, 0].std() < 1.2 * x.std()
+
+
+@pytest.mark.parametrize("period", [9, 16])
 @pytest.mark.parametrize(("blur", "noise"), [(0.7, 0.004), (1.4, 0.02), (1.8, 0.06)])
-def test_lines_come_back_and_keep_their_grey_level(blur, noise):
-    clear = np.tile(np.where(np.arange(256) % 9 < 4, 0.8, 0.2), (256, 1))
+def test_lines_come_back_and_keep_their_grey_level(blur, noise, period):
+    clear = np.tile(np.where(np.arange(256) % period < 4, 0.8, 0.2), (256, 1))
     low = ndimage.gaussian_filter(clear, blur)
     low += noise * np.random.default_rng(2).standard_normal(clear.shape)
     x = torch.from_numpy(low.astype(np.float32))[None, None]
-    width = torch.tensor([blur])
-    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    width, seen = torch.tensor([blur]), power_spectrum(x)
+    assert widest_blur(seen[0], blur) == blur
+    taps = sharpening_taps(seen, (width, width, torch.zeros(1)))
     made = filtered(x, packed(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     before, after = (np.square(a - clear)[inner].mean() for a in (low, made))
     assert after < 0.8 * before
-    assert made[inner].mean() == pytest.approx(low[inner].mean(), abs=2e-3)
+    assert made[inner].mean() == pytest.approx(
+        low[inner].mean(), abs=5e-3
+    )  # of a part of a period, too
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ from napari_semsr.models.architectures.two_scale import (
 )
 from napari_semsr.models.architectures.wiener import (
     FILTERS,
+    WIDEST_PX,
     filtered,
     packed,
     power_spectrum,
@@ -80,7 +81,7 @@ def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
 def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give deviations by rows and columns, and their correlation; (B,) each."""
     known = condition.float()
-    rows, columns = ((known[:, n].exp() - NO_BLUR).clamp(0, 6) for n in (5, 6))
+    rows, columns = ((known[:, n].exp() - NO_BLUR).clamp(0, WIDEST_PX) for n in (5, 6))
     return rows, columns, known[:, 7].clamp(-0.95, 0.95)
 
 
@@ -352,9 +353,8 @@ def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]
 
 
 _FAINT = 1.5 / 255  # noise, over the range, at which half of a correction is taken
-_MOST_CHANGED = (
-    0.5  # deviations of the noise; the best of 0.5, 1, 2 on development images
-)
+# deviations of the noise; the best of 0.5, 1 and 2 on development images
+_MOST_CHANGED = 0.5
 _TOLD = 64  # numbers that the nine of a condition become
 
 
@@ -469,7 +469,6 @@ class InformedRestorer(nn.Module):
         deviation, where that is known beside the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
-        sharpen = spectrum is not None and self.sharpener is not None
         made: ThreeScale | TwoScale
         if spectrum is not None and self.sharpener is not None:
             known = None if noise is None else shares.new_tensor([noise])
@@ -483,7 +482,7 @@ class InformedRestorer(nn.Module):
             for part in _HEAD:
                 state[part] = _shared(state[part], shares).sum(0)
             made.load_state_dict(state)
-        numbers = self.told(condition[None], sharpen=sharpen)
+        numbers = self.told(condition[None], sharpen=spectrum is not None)
         for block, told in zip(made.blocks(), numbers, strict=True):
             scale, shift = told[0]
             block.first.weight.mul_(1 + scale[:, None, None, None])

@@ -52,9 +52,13 @@ _TOLD = 0.3  # times the noise: above it the image's power is what is seen
 _LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
 _SMEARED = 3  # rings that the window smears
 _SHARPEST = 0.1  # px; a Gaussian of less reaches no neighbour
-_LINE = 4.0  # times its ring, above which a frequency is one of what repeats
-_WIDTHS, _RISEN = 32, 0.2  # that are tried; log of power, above what true widths give
+# times its ring's median, above which a frequency is one of what repeats: at least, and
+# by the scatter of noise, of which one frequency in a million is beyond it in one block
+_LINE, _LINE_SCATTER = 4.0, 13.0
 _RISES = 6  # first ring held to lower ones, which are of few frequencies
+_RISEN = 0.2  # log of power, above what true widths give
+_STEP_PX = 0.1  # between widths that are tried
+WIDEST_PX = 6.0  # blur that is undone
 
 
 def wiener_taps(
@@ -119,7 +123,7 @@ def sharpening_taps(
     if noise is None:
         along, flat = _floors(spectrum, squared)
     else:
-        along = flat = noise.square().clamp_min(_LEAST_FLOOR)[:, None, None]
+        along = flat = _known_floor(noise)[:, None, None]
     likeness, wanted = [], []
     for floor, cross in ((along, passed), (flat, passed), (along, squared)):
         power = _measured_power(spectrum, floor.expand_as(spectrum), lets, away)
@@ -129,22 +133,28 @@ def sharpening_taps(
     return _best_taps(*best, level=True).float()
 
 
-def widest_blur(spectrum: Tensor, most: float) -> float:
+def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> float:
     """Find the widest blur that a field may have had, up to `most`, in pixels.
 
     With a wider one its finest parts would have been the strongest: a Gaussian leaves
-    next to nothing of them. `spectrum` (64, 33), from `power_spectrum`.
+    next to nothing of them. Where they would be so without any blur, as in some
+    gratings, that says nothing. `spectrum` (64, 33), from `power_spectrum`; `noise`,
+    its deviation where it is known.
     """
-    widths = most * torch.arange(1, _WIDTHS + 1, device=spectrum.device) / _WIDTHS
-    spectra = spectrum.expand(_WIDTHS, -1, -1)
+    most = min(most, WIDEST_PX)
+    tried = torch.arange(_STEP_PX, most, _STEP_PX)
+    widths = torch.cat([tried, torch.tensor([most])]).to(spectrum.device)
+    spectra = spectrum.expand(len(widths), -1, -1)
     squared = _sampled_blur((widths, widths, torch.zeros_like(widths))).square()
     lets, away = _let_through(squared)
-    floor = white_floor(spectra)[:, None, None]
-    power = _measured_power(spectra, floor.expand_as(spectra), lets, away)
-    bears = (power.implied / power.likely).log().amax((1, 2)) <= _RISEN
-    if bears[-1]:
-        return most
-    return float(widths[bears].max() if bears.any() else widths[0])
+    known = None if noise is None else _known_floor(torch.full_like(widths, noise))
+    floor = white_floor(spectra) if known is None else known
+    floor = floor[:, None, None].expand_as(spectra)
+    risen = _measured_power(spectra, floor, lets, away).risen
+    known, bears = risen.isfinite(), risen <= _RISEN + risen[0]
+    # of wide ones too little is measured: as the widest of which there is enough
+    bears = torch.where(known, bears, bears[known][-1] if known.any() else True)
+    return most if bears[-1] else float(widths[bears].max())
 
 
 def _let_through(squared: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,11 +177,28 @@ def _floors(spectrum: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
 
 def white_floor(spectrum: Tensor) -> Tensor:
     """Take the noise's variance from where hardly any image is left; gives (B,)."""
-    y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
-    x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
-    corner = (torch.hypot(y, x) > _CORNER) * _mirrored_twice(x)
+    corner = _corner(spectrum)
     floor = (spectrum * corner).sum((1, 2)) / corner.sum()
     return floor.clamp_min(_LEAST_FLOOR)
+
+
+def _line(spectrum: Tensor) -> Tensor:
+    """Tell how many times the usual power noise does not reach; gives (B, 1, 1)."""
+    corner, floor = _corner(spectrum), white_floor(spectrum)[:, None, None]
+    squared = ((spectrum / floor - 1).square() * corner).sum((1, 2)) / corner.sum()
+    return (1 + _LINE_SCATTER * squared.sqrt()).clamp_min(_LINE)[:, None, None]
+
+
+def _corner(spectrum: Tensor) -> Tensor:
+    """Count each frequency where hardly any image is left, (64, 33)."""
+    y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
+    x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
+    return (torch.hypot(y, x) > _CORNER) * _mirrored_twice(x)
+
+
+def _known_floor(noise: Tensor) -> Tensor:
+    """Give the variance of noise of known deviations, at least that of rounding."""
+    return noise.square().clamp_min(_LEAST_FLOOR)
 
 
 def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -243,6 +270,7 @@ class _ClearPower(NamedTuple):
 
     implied: Tensor  # what is seen, if it was blurred as it is said
     likely: Tensor  # as much of it as an image may have
+    risen: Tensor  # (B,) Log of the former over the latter, NaN where not measured
 
 
 def _measured_power(
@@ -255,16 +283,15 @@ def _measured_power(
     """
     place = away * _SIDE
     ring, count = place.round().long(), math.ceil(float(place.max())) + 1
-    share = _mirrored_twice(away[:1]).expand_as(away)
-    many = torch.zeros(count, device=away.device)
-    many = many.index_add(0, ring.flatten(), share.flatten()).clamp_min(1)
+    own = _lines(spectrum, floor, lets, ring)
+    share = _mirrored_twice(away[:1]) * (own == 0)  # the rest goes by its rings
 
     def over_rings(power: Tensor) -> Tensor:
         sums = torch.zeros(len(power), count, device=power.device)
-        parts = (power * share).flatten(1)
-        return sums.index_add(1, ring.flatten(), parts) / many
+        return sums.index_add(1, ring.flatten(), (power * share).flatten(1))
 
-    seen, noise, passed = map(over_rings, (spectrum, floor, lets))
+    many = over_rings(torch.ones_like(spectrum)).clamp_min(1)
+    seen, noise, passed = (over_rings(p) / many for p in (spectrum, floor, lets))
     above = seen - noise
     log_power = above.clamp_min(1e-12).log() - passed.clamp_min(1e-30).log()
     number = torch.arange(count, device=away.device)[None]
@@ -292,15 +319,23 @@ def _measured_power(
     log_power = torch.cat([strongest, log_power[:, _SMEARED:]], dim=1)
     below = place.clamp_max(count - 1.001).floor().long()
     part = place.clamp_max(count - 1.001) - below
+    falling = _falling(log_power, seen)
+    risen = torch.where(number <= last, log_power - falling, 0.0).amax(1)
+    risen = torch.where(last[:, 0] < _RISES, torch.nan, risen)
     implied, likely = (
         torch.lerp(log[:, below], log[:, below + 1], part).exp()
-        for log in (log_power, _falling(log_power, seen))
+        for log in (log_power, falling)
     )
-    # of what repeats, a few frequencies are far stronger than their rings
-    line = spectrum > _LINE * torch.maximum(seen[:, ring], floor)
-    line &= lets > _LEAST_PASSED
-    own = torch.where(line, (spectrum - floor) / lets.clamp_min(_LEAST_PASSED), 0.0)
-    return _ClearPower(torch.maximum(implied, own), torch.maximum(likely, own))
+    return _ClearPower(torch.maximum(implied, own), torch.maximum(likely, own), risen)
+
+
+def _lines(spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor) -> Tensor:
+    """Measure the power of what repeats, far above that of its ring; 0 elsewhere."""
+    rings = range(int(ring.max()) + 1)
+    usual = torch.stack([spectrum[:, ring == n].median(1).values for n in rings], 1)
+    least = _line(spectrum) * torch.maximum(usual[:, ring], floor)
+    line = (spectrum > least) & (lets > _LEAST_PASSED)
+    return torch.where(line, (spectrum - floor) / lets.clamp_min(_LEAST_PASSED), 0.0)
 
 
 def _falling(log_power: Tensor, seen: Tensor) -> Tensor:
@@ -312,7 +347,7 @@ def _falling(log_power: Tensor, seen: Tensor) -> Tensor:
     """
     rings = list(log_power.unbind(1))
     for ring in range(_RISES, len(rings)):
-        lower = slice(ring // 2, max(ring // 2 + 1, int(ring / math.sqrt(2))))
+        lower = slice(ring // 2, int(ring / math.sqrt(2)) + 1)
         most = torch.stack(rings[lower]).amax(0)
         peak = seen[:, ring] >= seen[:, lower].amax(1)
         rings[ring] = torch.where(peak, rings[ring], torch.minimum(rings[ring], most))
