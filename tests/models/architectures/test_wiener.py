@@ -107,6 +107,7 @@ def test_no_wider_blur_is_undone_than_there_can_have_been(noise):
         seen = power_spectrum(torch.from_numpy(low.astype(np.float32))[None, None])[0]
         assert widest_blur(seen, width) == width
         assert widest_blur(seen, 0.5) == 0.5
+        assert widest_blur(seen, 0.004) == 0.004
         assert widest_blur(seen, 2.4 * width) < 2 * width
         assert widest_blur(seen, width, 0.001) <= width
 

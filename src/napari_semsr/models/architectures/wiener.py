@@ -142,8 +142,8 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
     its deviation where it is known.
     """
     most = min(most, WIDEST_PX)
-    tried = torch.arange(_STEP_PX, most, _STEP_PX)
-    widths = torch.cat([tried, torch.tensor([most])]).to(spectrum.device)
+    tried = torch.arange(_STEP_PX, WIDEST_PX, _STEP_PX)
+    widths = torch.cat([tried[tried < most], torch.tensor([most])]).to(spectrum.device)
     spectra = spectrum.expand(len(widths), -1, -1)
     squared = _sampled_blur((widths, widths, torch.zeros_like(widths))).square()
     lets, away = _let_through(squared)
