@@ -127,6 +127,17 @@ def test_a_width_that_is_too_large_is_told_and_not_undone(make_loaded: Make) -> 
         assert len(notes) == (told > 2)
 
 
+def test_what_is_like_nothing_that_trained_does_not_run_away(make_loaded: Make) -> None:
+    made = make_loaded("informed").module.mender(torch.randn(9), torch.rand(12))
+    torch.nn.init.normal_(made.head.weight, std=1e6)
+    x = torch.rand(1, 1, 64, 48)
+    x[0, 0, 5, 5] = 40.0
+    with torch.no_grad():
+        away = (made(x) - x).abs()
+    assert (away <= 1.0001 * (1 + x.abs())).all()
+    assert away.max() > 1
+
+
 def test_turned_poses_know_a_slanted_line(make_loaded: Make) -> None:
     loaded = make_loaded("sharpener")
     torch.nn.init.zeros_(loaded.module.sharpener.local.head.weight)
@@ -150,7 +161,7 @@ def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noi
     torch.nn.init.normal_(module.sharpener.local.head.weight, std=10.0)
     condition = torch.full((9,), math.log(2.0 + NO_BLUR))
     condition[7:] = 0
-    x = torch.rand(1, 1, 64, 64)
+    x = 0.45 + 0.1 * torch.rand(1, 1, 64, 64)
     spectrum = power_spectrum(x)
     known = None if noise is None else torch.tensor([noise])
     taps = filtered(x, sharpening_filters(condition[None], spectrum, known))

@@ -39,6 +39,19 @@ def test_gratings_are_no_noise(scene, rng):
     assert (found.smeared, found.note) == (1, None)
 
 
+@pytest.mark.parametrize(("period", "degrees"), [(8, 10), (6, 17), (7, 80)])
+def test_oblique_gratings_are_no_noise(rng, period, degrees):
+    y, x = np.indices((256, 256))
+    angle = np.radians(degrees)
+    lines = np.where(
+        (x * np.cos(angle) + y * np.sin(angle)) % period < period / 2, 1, 0
+    )
+    field = 60 + 130 * ndimage.gaussian_filter(lines.astype(float), 1.5)
+    found = semsr.noise(field + rng.normal(0, 2, field.shape))
+    assert found.noise == pytest.approx(2, rel=0.05)
+    assert (found.smeared, found.note) == (1, None)
+
+
 def test_noise_of_counting_grows_with_the_root_of_the_grey_level(scene, rng):
     found = semsr.noise(rng.poisson(np.clip(scene, 5, None)).astype(float))
     ratio = np.array(found.noise_at) / np.sqrt(found.levels)

@@ -63,6 +63,18 @@ def test_what_repeats_is_no_noise(noise, what):
     assert made.mean() == pytest.approx(seen[16:-16, 16:-16].mean(), abs=2)
 
 
+@pytest.mark.parametrize("method", ["wiener", "cls"])
+@pytest.mark.parametrize(("period", "blur"), [(4, 0.0), (10, 1.5)])
+def test_a_grating_tells_no_blur_that_none_told(method, period, blur):
+    lines = np.tile(
+        np.where(np.arange(256) % period < period / 2, 190.0, 60.0), (256, 1)
+    )
+    seen = ndimage.gaussian_filter(lines, blur) if blur else lines
+    seen = seen + np.random.default_rng(1).normal(0, 2, seen.shape)
+    made = restored(Micrograph(seen), method=method)
+    assert made.std() == pytest.approx(seen.std(), rel=0.5)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -42,6 +42,7 @@ from napari_semsr.core import (
     Quantity,
     length_error,
     mean_pitch,
+    noise_level,
     option,
     recorded,
     widened,
@@ -52,6 +53,9 @@ from napari_semsr.core import (
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the least lower peak
 _SMOOTH_PX = 1.0  # takes single noisy pixels out of outlines
+# deviations of smoothed noise between particles and ground; halves of noise alone have
+# 1.35, and what is seen clearly 25 and more
+_LEAST_APART = 4.0
 _WAIST_PX = 1.0  # depth of a waist that parts two particles
 _ROUNDED_PX = 2.0  # of a rim: half a pixel, steps of a line
 _STEP_PX = 0.25  # widths are interpolated between these points
@@ -700,6 +704,11 @@ def _particles(
     if smooth.max() <= smooth.min():
         return np.zeros(values.shape, np.int32), 0
     mask = smooth > filters.threshold_otsu(smooth)
+    # Otsu's threshold splits noise alone, too
+    apart = float(np.median(smooth[mask]) - np.median(smooth[~mask]))
+    noise = noise_level(values) / (2 * np.sqrt(np.pi) * _SMOOTH_PX)
+    if apart < _LEAST_APART * noise:
+        return np.zeros(values.shape, np.int32), 0
     depth = ndimage.distance_transform_edt(mask)
     tops = morphology.h_maxima(depth, _WAIST_PX)
     seeds, _ = ndimage.label(tops, structure=np.ones((3, 3)))

@@ -17,7 +17,7 @@ same however a field is tiled.
 
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -143,8 +143,8 @@ class RadialPower:
         seen = self.plane[rows, columns % self.side] / grain.noise
         passed = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
         with np.errstate(divide="ignore"):
-            line = (seen > _LINE * (1 + passed / ratio)) & (passed > _LEAST_PASSED)
-        np.divide(passed, seen - 1, out=ratio, where=line)
+            line = seen > _LINE * (1 + passed / ratio)
+        np.divide(np.maximum(passed, _LEAST_PASSED), seen - 1, out=ratio, where=line)
         return ratio, bool(line.any())
 
     def fit(self, kernel: FloatArray | None = None) -> Grain:
@@ -175,9 +175,11 @@ class RadialPower:
         ]
         best = min(fits, key=lambda found: float(found.cost)).x
         width = float(best[3]) if kernel is None else None
-        return Grain(
-            float(np.exp(best[0])), float(best[1]), float(np.exp(best[2])), width
-        )
+        amplitude, exponent = float(np.exp(best[0])), float(best[1])
+        found = Grain(amplitude, exponent, float(np.exp(best[2])), width)
+        if kernel is None and (found.noise_to_signal(f) >= 1).all():
+            return replace(found, sigma_px=0.0)  # nothing tells it
+        return found
 
 
 def sample_blocks(data: Any) -> list[FloatArray]:
@@ -375,7 +377,7 @@ _NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
 _SIDE = 256  # px; chosen: impulse responses are shorter, but for wide kernels
 _BURNIN = 15  # draws before the chain has forgotten its start; scikit-image's, chosen
 _LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
-_BALANCES = (-12.0, 6.0)  # decimal exponents of the balance; chosen: from none to all
+_BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains to 1000
 
 
 @dataclass(frozen=True, slots=True)

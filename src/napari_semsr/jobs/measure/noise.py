@@ -16,7 +16,8 @@ _ALONG_ONE = 0.6745 * 6**0.5  # the same along one axis
 # the lines 1.3 to 1.8. Along these it then is that of white noise.
 _SMEARED = 1.25
 _NOT_ALONG = 1.05  # chosen: the median along the lines; above lies detail
-_FAR_PX, _STRIPED = 16, 0.3  # chosen: what keeps its sign so far is a grating
+_FAR_PX, _STRIPED = 16, 0.25  # chosen: what agrees from so far is a grating
+_LINES_ASKED = 512  # chosen: 0.1 s
 _SAMPLE = 1 << 20  # chosen: 0.1 s
 _LEVELS = 1 << 16  # of a detector; more are no steps
 _FEWEST = 8  # blocks of a grey level; chosen: its median errs by some per cent then
@@ -109,9 +110,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     def along(axis: int) -> Any:
         rough = np.diff(dithered, 2, axis=axis)
         lines = np.moveaxis(rough, axis, 0)
-        lag = min(_FAR_PX, lines.shape[1] // 2)
-        far = np.nanmean(lines[:, lag:] * lines[:, :-lag])
-        striped = far > _STRIPED * np.nanmean(np.square(lines))
+        striped = _striped(lines)
         rough = np.abs(rough, out=rough)
         same = rough[:, 1:-1] if axis == 0 else rough[1:-1]
         return of_blocks(same, _ALONG_ONE)[known], striped
@@ -140,6 +139,15 @@ def _step(values: Any) -> float:
     if not 1 < levels.size <= _LEVELS:
         return 0.0
     return float(np.diff(levels).min())
+
+
+def _striped(lines: Any) -> bool:
+    """Tell whether some distant pixels along a line agree, or are opposite."""
+    sample = lines[:: 1 + len(lines) // _LINES_ASKED]
+    first, most = _FAR_PX, sample.shape[1] // 2
+    lags = range(min(first, most), max(min(first, most) + 1, min(4 * first, most)))
+    far = max(abs(np.nanmean(sample[:, n:] * sample[:, :-n])) for n in lags)
+    return bool(far > _STRIPED * np.nanmean(np.square(sample)))
 
 
 def _smeared(white: Any, alone: list[Any]) -> float:

@@ -234,7 +234,9 @@ class ThreeScale(nn.Module):
             corrections = corrections.clamp(-self.most, self.most)
             changes = (kept[:, 1:] - seen) * self.taken
             corrections = torch.cat([changes, corrections], dim=1)
-        return seen + corrections.sum(1, keepdim=True)
+        # what is unlike anything that trained must not run away
+        most = 1 + seen.abs()
+        return seen + corrections.sum(1, keepdim=True).clamp(-most, most)
 
 
 class _Part(NamedTuple):
