@@ -5,6 +5,7 @@ import math
 import dask.array as da
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.measure import profile_line
 
 from napari_semsr.analysis import (
@@ -134,6 +135,19 @@ def test_a_broad_bar_is_as_wide_wherever_it_is_highest(highest):
     main = measure_profile(read_profile(Micrograph(noisy), ACROSS, width_px=9)).main
     assert main.plain_place == pytest.approx(highest - 10, abs=1)
     assert main.fwhm.value == pytest.approx(41, rel=0.01)
+
+
+@pytest.mark.parametrize(("period", "duty"), [(24, 0.5), (31, 0.5), (10, 0.3)])
+def test_wide_lines_upon_each_other_are_not_told_of_a_grating(period, duty):
+    rows, columns = np.indices((256, 256))
+    bright = ndimage.gaussian_filter(1.0 * (columns % period < duty * period), 1.5)
+    rng = np.random.default_rng(2)
+    for noise in (2, 10):
+        image = 60 + 130 * bright + rng.normal(0, noise, rows.shape)
+        line = (128.0, 20.0, 128.0, 230.0)
+        found = measure_profile(read_profile(Micrograph(image), line, width_px=9))
+        widths = [one.fwhm.value for one in found.lines if one.fwhm is not None]
+        assert all(width < 1.7 * duty * period for width in widths)
 
 
 def test_distance_and_dip_of_a_pair():

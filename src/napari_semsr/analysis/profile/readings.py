@@ -448,6 +448,11 @@ def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
     )
 
 
+# FWHM of a line among others over its plain width: wide lines upon each other make the
+# same curve as narrow ones with flat ground between them; chosen
+_MOST_WIDER = 1.5
+
+
 def _read_lines(
     owners: Sequence[_Owner], found: _Found, sign: float
 ) -> tuple[LineReading, ...]:
@@ -463,6 +468,9 @@ def _read_lines(
             fwhm, height = group.fwhm_of(number), float(group.fit.lines[number, 0])
         ends = _ends(found, found.level, peak)
         plain = None if ends is None else ends[1] - ends[0]
+        if group is not None and fwhm and plain and fwhm.value > _MOST_WIDER * plain:
+            alone = len(group.fit.lines) == 1 and group.shows_background
+            fwhm = fwhm if alone else None
         read.append(LineReading(model, place, fwhm, at, plain, height))
     return tuple(read)
 
