@@ -29,6 +29,7 @@ from napari_semsr.core import (
     Waiting,
     blur_of,
     noise_of,
+    warn,
 )
 from napari_semsr.inference.as_one import STRATEGY_KEY, exact_statistics, run_as_one
 from napari_semsr.inference.executors import (
@@ -59,6 +60,7 @@ from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
 
 _PERIOD_S = 0.05
+_ROUNDED = 0.999  # of a width: by logarithms and back
 _logger = logging.getLogger(__name__)
 
 
@@ -164,6 +166,7 @@ def plan_run(
             scattered=scheduler is not None,
         )
         plan = yield from in_thread(planning, predictor)
+        _tell_of_width(plan)
         begun = made and made.device and made.device.split(":")[0]
         if begun and begun != predictor.device.type:
             said = (
@@ -175,6 +178,19 @@ def plan_run(
         if plan.loaded is not loaded:
             predictor = predictor.told(plan.loaded)
     return PlannedRun(plan, predictor, watch, scheduler)
+
+
+def _tell_of_width(plan: EnhancePlan) -> None:
+    """Warn where less of a blur is undone than the user told."""
+    told = plan.options.blur_px
+    if not told or plan.condition is None:
+        return
+    undone = blur_of(plan.condition)
+    if undone < _ROUNDED * told:
+        warn(
+            f"A blur of {told:g} px would have left less fine detail than this image "
+            f"has: {undone:.2g} px is undone, the most that it may have had."
+        )
 
 
 def enhance_to_store(

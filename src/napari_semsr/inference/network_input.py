@@ -235,7 +235,6 @@ class FieldSurvey:
     haze: HazeMap | None = None
     condition: tuple[float, ...] | None = None  # In the order of `core.FAULTS`
     rings: tuple[float, ...] | None = None  # Power by frequency, at `RINGS`
-    notes: tuple[str, ...] = ()
 
 
 _Statistics = Callable[[torch.Tensor], torch.Tensor]

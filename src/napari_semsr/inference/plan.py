@@ -114,8 +114,6 @@ def plan_enhance(
             seen, loaded.module, scaling, haze=options.haze, certain=certain
         )
         loaded, survey = _told(loaded, survey, options, (seen, scaling))
-        yield from (Progress(0, 0, note) for note in survey.notes)
-        notes = (*notes, *survey.notes)
     if options.self_ensemble and not isinstance(loaded.module, SelfEnsemble):
         loaded = replace(loaded, module=ensemble_of(loaded.module))
     return EnhancePlan(
@@ -165,25 +163,17 @@ def _told(
     if isinstance(module, InformedRestorer) and condition is not None:
         percent, blur = options.noise_percent, options.blur_px
         noise = None if percent is None else percent / 100
-        spectrum, notes = None, survey.notes
-        deblur = 0.0 if blur == 0 else options.strength * options.deblur
+        spectrum = None
         # not by the width that is found: a sample soft by nature is read as blurred
         if module.sharpener is not None and blur:
             spectrum = field_spectrum(*field, haze)
-            told, blur = blur, widest_blur(spectrum, blur, noise)
-            if blur < told and deblur > 0:
-                said = (
-                    f"A blur of {told:g} px would have left less fine detail than "
-                    f"this image has: {blur:.2g} px is undone, the most that it may "
-                    "have had."
-                )
-                notes = (said,)
+            blur = widest_blur(spectrum, blur, noise)
         condition = overruled(condition, noise, blur)
         mender = partial(
             module.mender,
             rings=torch.tensor(survey.rings),
             denoise=options.strength * options.denoise,
-            deblur=deblur,
+            deblur=0.0 if blur == 0 else options.strength * options.deblur,
             noise=noise,
         )
         made: nn.Module = mender(torch.tensor(condition), spectrum=spectrum)
@@ -194,8 +184,7 @@ def _told(
             networks = [made if t.rows == t.columns else about for t in FLIPS]
             made = SelfEnsemble(networks, FLIPS)
         loaded = replace(loaded, module=made)
-        survey = FieldSurvey(haze, condition, notes=notes)
-    return loaded, survey
+    return loaded, FieldSurvey(haze, condition)
 
 
 def told_of_field(
