@@ -109,4 +109,4 @@ def test_the_default_draws_no_stripes_beside_a_gap(rng):
     field += rng.normal(0, 0.5, field.shape)
     field[:, 112:] = np.nan
     made = semsr.enhance(field.astype(np.float32), blur_px=4, device="cpu").array()
-    np.testing.assert_allclose(made[16:48, 96:112].mean(0), 200, atol=10)
+    np.testing.assert_allclose(made[16:48, 96:112], 200, atol=10)

@@ -33,6 +33,7 @@ from .condition import (
     FAULTS as FAULTS,
     NO_BLUR as NO_BLUR,
     NO_NOISE as NO_NOISE,
+    WIDEST_BLUR as WIDEST_BLUR,
     blur_of as blur_of,
     mirrored as mirrored,
     noise_of as noise_of,

@@ -19,6 +19,7 @@ FAULTS = (
 )
 # added to deviations before the logarithm is taken
 NO_NOISE = 1 / 512  # about what rounding to 8 bits leaves
+WIDEST_BLUR = 6.0  # px, of those that are undone
 NO_BLUR = 0.25  # px, below which a blur cannot be told from none
 
 _NOISE, _BLUR = 0, slice(5, 7)

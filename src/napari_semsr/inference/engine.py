@@ -182,8 +182,8 @@ def plan_run(
 
 def _tell_of_width(plan: EnhancePlan) -> None:
     """Warn where less of a blur is undone than the user told."""
-    told = plan.options.blur_px
-    if not told or plan.condition is None:
+    options, told = plan.options, plan.options.blur_px
+    if not told or plan.condition is None or not options.strength * options.deblur:
         return
     undone = blur_of(plan.condition)
     if undone < _ROUNDED * told:

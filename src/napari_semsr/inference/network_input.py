@@ -322,7 +322,9 @@ def field_spectrum(
         window, missing = read_window(data, box, scaling.mean)
         lifted = window if haze is None else haze.lift(window, box)
         field = torch.from_numpy(scaling.normalise(lifted))[None, None]
-        (found if missing is None else holed).append(power_spectrum(field)[0])
+        filled = None if missing is None else torch.from_numpy(missing)
+        power = power_spectrum(field, filled)[0]
+        (found if filled is None else holed).append(power)
     seen = torch.stack(found or holed)
     # what a mosaic does not cover has no power at all
     covered = seen[:, 1:].flatten(1).amax(1) > 0

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from napari_semsr.core import (
     SIGMA,
+    WIDEST_BLUR,
     FloatPair,
     GreyType,
     Options,
@@ -136,7 +137,7 @@ class EnhanceOptions(Options):
         "Standard deviation in px of the blur that a model which tells faults apart "
         "undoes; 0 undoes none, automatic takes what it finds.",
         ge=0,
-        le=6,
+        le=WIDEST_BLUR,
     )
     dtype: GreyType = option(
         None,

@@ -146,8 +146,9 @@ def _striped(lines: Any) -> bool:
     sample = lines[:: 1 + len(lines) // _LINES_ASKED]
     first, most = _FAR_PX, sample.shape[1] // 2
     lags = range(min(first, most), max(min(first, most) + 1, min(4 * first, most)))
-    far = max(abs(np.nanmean(sample[:, n:] * sample[:, :-n])) for n in lags)
-    return bool(far > _STRIPED * np.nanmean(np.square(sample)))
+    known, width = np.nan_to_num(sample), sample.shape[1]
+    alike = (np.vdot(known[:, n:], known[:, :-n]) * width / (width - n) for n in lags)
+    return bool(max(map(abs, alike)) > _STRIPED * np.vdot(known, known))
 
 
 def _smeared(white: Any, alone: list[Any]) -> float:

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, Box
+from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, WIDEST_BLUR, Box
 from napari_semsr.models.architectures.blocks import start_at_zero
 from napari_semsr.models.architectures.survey import (
     BLOCK,
@@ -59,7 +59,6 @@ from napari_semsr.models.architectures.two_scale import (
 )
 from napari_semsr.models.architectures.wiener import (
     FILTERS,
-    WIDEST_PX,
     filtered,
     packed,
     power_spectrum,
@@ -81,7 +80,9 @@ def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
 def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give deviations by rows and columns, and their correlation; (B,) each."""
     known = condition.float()
-    rows, columns = ((known[:, n].exp() - NO_BLUR).clamp(0, WIDEST_PX) for n in (5, 6))
+    rows, columns = (
+        (known[:, n].exp() - NO_BLUR).clamp(0, WIDEST_BLUR) for n in (5, 6)
+    )
     return rows, columns, known[:, 7].clamp(-0.95, 0.95)
 
 

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_semsr.core import WIDEST_BLUR
+
 FILTERS = 3
 STEP = 4  # pixels along each axis that become channels
 RADIUS = 10
@@ -58,7 +60,6 @@ _LINE, _LINE_SCATTER = 4.0, 13.0
 _RISES = 6  # first ring held to lower ones, which are of few frequencies
 _RISEN = 0.2  # log of power, above what true widths give
 _STEP_PX = 0.1  # between widths that are tried
-WIDEST_PX = 6.0  # blur that is undone
 
 
 def wiener_taps(
@@ -89,12 +90,13 @@ def wiener_taps(
     return (taps / taps.sum((-1, -2), keepdim=True)).float()
 
 
-def power_spectrum(field: Tensor) -> Tensor:
+def power_spectrum(field: Tensor, filled: Tensor | None = None) -> Tensor:
     """Average the power of blocks of 64 px, every 32, under a Hann window.
 
     (B, 64, 33) of (B, 1, H, W); of white noise, its variance at each frequency. What
     such a window lets through from other frequencies is far below the rounding of 8
-    bits; the blocks of a survey let more through.
+    bits; the blocks of a survey let more through. Blocks with pixels that were `filled`
+    (H, W) are left out, if others are whole: they have less noise.
     """
     line = torch.hann_window(_SIDE + 2, periodic=False, device=field.device)[1:-1]
     window = line[:, None] * line
@@ -102,7 +104,12 @@ def power_spectrum(field: Tensor) -> Tensor:
     field = functional.pad(field, (0, lacking[0], 0, lacking[1]), mode="replicate")
     blocks = field[:, 0].unfold(1, _SIDE, _SIDE // 2).unfold(2, _SIDE, _SIDE // 2)
     mean = (blocks * window).sum((-1, -2), keepdim=True) / window.sum()
-    power = torch.fft.rfft2((blocks - mean) * window).abs().square().mean((1, 2))
+    power = torch.fft.rfft2((blocks - mean) * window).abs().square()
+    if filled is not None and min(filled.shape) >= _SIDE:
+        gaps = filled.unfold(0, _SIDE, _SIDE // 2).unfold(1, _SIDE, _SIDE // 2)
+        whole = ~gaps.any(-1).any(-1)
+        power = power[:, whole][:, None] if whole.any() else power
+    power = power.mean((1, 2))
     spectrum: Tensor = power / window.square().sum()
     return spectrum
 
@@ -141,8 +148,8 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
     gratings, that says nothing. `spectrum` (64, 33), from `power_spectrum`; `noise`,
     its deviation where it is known.
     """
-    most = min(most, WIDEST_PX)
-    tried = torch.arange(_STEP_PX, WIDEST_PX, _STEP_PX)
+    most = min(most, WIDEST_BLUR)
+    tried = torch.arange(_STEP_PX, WIDEST_BLUR, _STEP_PX)
     widths = torch.cat([tried[tried < most], torch.tensor([most])]).to(spectrum.device)
     spectra = spectrum.expand(len(widths), -1, -1)
     squared = _sampled_blur((widths, widths, torch.zeros_like(widths))).square()
