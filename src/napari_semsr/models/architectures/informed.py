@@ -80,9 +80,8 @@ def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
 def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give deviations by rows and columns, and their correlation; (B,) each."""
     known = condition.float()
-    rows, columns = (
-        (known[:, n].exp() - NO_BLUR).clamp(0, WIDEST_BLUR) for n in (5, 6)
-    )
+    widths = (known[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR)
+    rows, columns = widths.unbind(1)
     return rows, columns, known[:, 7].clamp(-0.95, 0.95)
 
 
