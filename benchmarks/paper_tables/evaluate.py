@@ -44,7 +44,7 @@ from paper_tables.whole_field import measure_whole
 
 PARTS = (
     *("gao", "gao_unstretched", "edge", "gold", "real_gold", "superlens"),
-    *("superlens_2x", "frc_maps", "whole", "sizes", "light", "profiles"),
+    *("frc_maps", "whole", "sizes", "light", "profiles"),
 )
 FINAL_PARTS = tuple(p for p in PARTS if p not in ("real_gold", "profiles"))
 """Parts that know final images or, by `Extent.first_seed`, final samples."""
@@ -177,7 +177,6 @@ _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "gold": _gold,
     "real_gold": _real_gold,
     "superlens": _of_lens(measure_quality, LENS_RUNS, "ssum-sem"),
-    "superlens_2x": _of_lens(measure_quality, (), "ssum-sem-2x"),
     "frc_maps": _of_lens(measure_maps, LENS_RUNS, "ssum-sem"),
     "whole": _of_lens(
         measure_whole,

@@ -80,7 +80,6 @@ Validation gain of every run against hours, which are shared evenly among its st
 
 _BUNDLED = {
     "ssum-sem": "26 000 steps, 2.5 h",
-    "ssum-sem-2x": "2600 steps more",
 }
 _NOTHING_DB = 0.05
 _WIENER = "Wiener, true kernel"
@@ -211,9 +210,6 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
         parts.append(page_lens.fields(_all_with_effort(results["superlens"], runs)))
     if "profiles" in results:
         parts.append(_PROFILES)
-    if "superlens_2x" in results:
-        parts.append("### On pixels half as wide")
-        parts.append(page_lens.fields(_all_with_effort(results["superlens_2x"], runs)))
     parts += page_evidence.after_lens(results)
     if "sizes" in results:
         series = results["sizes"]

@@ -29,19 +29,17 @@ def draw_pictures(folder: Path, results: dict[str, Any]) -> None:
 
 def tradeoff_points(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Give gain and resolution of each superlens model, fields in focus."""
-    points: dict[str, dict[str, Any]] = {}
-    for part in ("superlens", "superlens_2x"):
-        for name, row in results.get(part, {}).get(_GROUP, {}).items():
-            if name in points or row["resolution_nm"] is None:
-                continue
-            points[name] = {
-                "name": NAMES.get(name, name),
-                "gain_db": row["gain_db"],
-                "error_db": row.get("se", {}).get("gain_db") or 0.0,
-                "resolution_nm": row["resolution_nm"],
-                "model": name not in NAMES,
-            }
-    return list(points.values())
+    return [
+        {
+            "name": NAMES.get(name, name),
+            "gain_db": row["gain_db"],
+            "error_db": row.get("se", {}).get("gain_db") or 0.0,
+            "resolution_nm": row["resolution_nm"],
+            "model": name not in NAMES,
+        }
+        for name, row in results.get("superlens", {}).get(_GROUP, {}).items()
+        if row["resolution_nm"] is not None
+    ]
 
 
 def draw_tradeoff(path: Path, points: list[dict[str, Any]]) -> None:

@@ -247,8 +247,9 @@ def test_tradeoff_has_each_model_once_and_none_without_a_resolution() -> None:
     row = {"gain_db": 1.0, "resolution_nm": 90.0, "se": {"gain_db": 0.2}}
     lost = {**row, "resolution_nm": None}
     results = {
-        "superlens": {"in focus": {"optical": row, "one": row, "lost": lost}},
-        "superlens_2x": {"in focus": {"optical": row, "two": row}},
+        "superlens": {
+            "in focus": {"optical": row, "one": row, "lost": lost, "two": row}
+        },
     }
     points = tradeoff_points(results)
     assert [p["name"] for p in points] == ["optical image", "one", "two"]

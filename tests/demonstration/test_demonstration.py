@@ -168,7 +168,7 @@ def test_demo_refuses_before_any_work(tmp_path):
     with pytest.raises(CheckpointError, match="nobody"):
         run(DEMO.job(folder=tmp_path / "new", options=DemoOptions(model="nobody")))
     with pytest.raises(OptionError, match="2 times as small"):
-        run(DEMO.job(folder=tmp_path / "new", options=DemoOptions(model="ssum-sem-2x")))
+        run(DEMO.job(folder=tmp_path / "new", options=DemoOptions(model="sem-2x")))
     assert not (tmp_path / "new").exists()
 
 
