@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core import RegistrationError
 from napari_semsr.core.progress import run
 from napari_semsr.stitching.layout import ShiftChoice, resolve
 from napari_semsr.stitching.solve import solve_mosaic
@@ -28,10 +29,16 @@ def test_disorder_decides_and_a_perfect_lattice_is_reported():
     assert any(pair.ambiguous for pair in solution.pairs)
 
 
+def grating(pitch, degrees):
+    y, x = np.indices((420, 420))
+    along = x * np.cos(np.deg2rad(degrees)) + y * np.sin(np.deg2rad(degrees))
+    return 0.5 + 0.3 * np.cos(2 * np.pi * along / pitch)
+
+
 @pytest.mark.broad
-def test_a_perfect_grating_is_not_placed_worse_than_nominal():
-    x = np.indices((420, 420))[1]
-    scene = 0.5 + 0.3 * np.cos(2 * np.pi * x / PITCH)
+@pytest.mark.parametrize(("pitch", "degrees"), [(PITCH, 0), (30, 10), (17, 55)])
+def test_a_perfect_grating_is_not_placed_worse_than_nominal(pitch, degrees):
+    scene = grating(pitch, degrees)
     flat = scans.square_flat(112)
     scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=3, flat=flat, seed=1)
     solution = run(solve_mosaic(scan.acquisition))
@@ -42,6 +49,15 @@ def test_a_perfect_grating_is_not_placed_worse_than_nominal():
     assert any("nominal positions are given" in told for told in solution.warnings)
     assert solution.stage is None  # of what it was not compared with
     assert solution.residual_px > 0.5  # as neighbours differ there, by their own shift
+
+
+def test_lines_of_one_direction_ask_for_positions_where_there_are_none():
+    flat = scans.square_flat(112)
+    scan = scans.cut_scan(
+        grating(30, 10), side=112, overlap=0.34, flat=flat, seed=1, known="grid"
+    )
+    with pytest.raises(RegistrationError, match="lines of one direction"):
+        run(solve_mosaic(scan.acquisition))
 
 
 @pytest.mark.slow

@@ -168,8 +168,8 @@ def chance_threshold(
 
 
 def _repeats(item: Candidates) -> bool:
-    """Whether a pair has several peaks nearly as high as the best, and all high."""
-    return (
+    """Whether a pair has a ridge, or several high peaks nearly as high as the best."""
+    return item.slides or (
         len(item.score) > 3  # chosen: a lattice has more
         and float(item.ncc[0]) > _LATTICE_NCC
         and float(item.score[2]) > _LATTICE_SHARE * item.best
@@ -281,7 +281,9 @@ def _weighed(
 ) -> ShiftChoice:
     """Weigh the candidates of a pair by what each of them leaves."""
     pair = (item.first, item.second)
-    rivals = item.score > max(threshold, _RIVAL * item.best)
+    # along a line the score falls with the overlap, the coefficient does not
+    height = item.ncc if item.slides else item.score
+    rivals = (item.score > threshold) & (height > _RIVAL * height[:1])
     shifts = item.shifts[rivals][:_COMPARED]
     if len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
         shifts = shifts[:0]

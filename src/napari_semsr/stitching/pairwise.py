@@ -27,6 +27,9 @@ _APART = 3  # px; chosen: nearer ones are refined to the same place
 _MIN_SIDE = 8  # px; chosen: a narrower overlap is all rim of the band-pass
 # Chosen: by chance the coefficient of such an overlap scatters by sqrt(3 / 400) = 0.09.
 _MIN_PIXELS = 400
+# Overlaps fit all along a line, as parallel edges do, where the correlation keeps such a
+# share of its best over half of the search. Chosen: a peak is some pixels wide there.
+_RIDGE = 0.9
 # Pixels that a band-passed noise grain covers. White noise alone has 1.3, the sum of
 # its squared correlations; chosen larger, as detail is coarser than noise. It scales
 # all scores alike, and with them the threshold that is measured on the scan.
@@ -43,6 +46,7 @@ class Candidates:
     ncc: NDArray[np.float64]  # (K,) Weighted correlation coefficient on the overlap
     # (K,) The same in standard deviations of unrelated noise
     score: NDArray[np.float64]
+    slides: bool = False  # Whether they fit all along a line, of which three are named
 
     @property
     def best(self) -> float:
@@ -84,6 +88,26 @@ class CorrelationSurface:
         floor = max(0.02 * float(self.variance.max(initial=0.0)), 1e-30)
         spread = np.sqrt(np.maximum(self.variance, floor))
         return (self.cross / spread).astype(np.float32)
+
+    def along(self, best: IntPair, nominal: IntPair) -> list[IntPair]:
+        """Two shifts on long ridges as high as the best one: nearest to nominal, an end."""
+        start = np.array(self.origin)
+        y, x = np.array(best) - start
+        # unlike the score, this does not grow with the overlap
+        height = self.cross / np.maximum(self.variance, 1e-3 * self.variance[y, x])
+        ridges, _ = ndimage.label(height >= _RIDGE * height[y, x], np.ones((3, 3)))
+        rows, columns = ridges.shape
+        long = [
+            label
+            for label, (y, x) in enumerate(ndimage.find_objects(ridges), 1)
+            if 2 * (y.stop - y.start) > rows or 2 * (x.stop - x.start) > columns
+        ]
+        places = np.argwhere(np.isin(ridges, long)) + start
+        if not len(places):
+            return []
+        nearest = np.argmin(np.hypot(*(places - nominal).T))
+        end = np.argmax(np.hypot(*(places - best).T))
+        return [(int(row), int(column)) for row, column in places[[nearest, end]]]
 
 
 def surface(
@@ -182,14 +206,17 @@ def search(
     """Find how two frames may lie to each other."""
     found = surface(prepared, pair, nominal, reach)
     shifts: list[IntPair] = []
+    along: list[IntPair] = []
     if found is not None:
         y0, x0 = found.origin
         shifts = [(y + y0, x + x0) for y, x in _peaks(found.score)]
+        along = found.along(shifts[0], nominal) if shifts else []
+        shifts = [*dict.fromkeys((*shifts, *along))]
     measured = [coefficient(prepared, pair, shift) for shift in shifts]
     ncc, score = np.array(measured).reshape(-1, 2).T
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
-    return Candidates(*pair, places[order], ncc[order], score[order])
+    return Candidates(*pair, places[order], ncc[order], score[order], bool(along))
 
 
 # Frames smoothed, moved by part of a pixel, and differentiated, in one kernel.

@@ -147,7 +147,10 @@ def finish(state: State) -> StitchSolution:
 
 def _verify(state: State) -> None:
     """Take back what is not founded, and say what the user must know."""
-    for index in _unfounded(state):
+    slides = _slides(state)
+    if slides:
+        _lay_along(state)
+    for index in () if slides else _unfounded(state):
         state.positions[index] = np.nan
     lost = np.flatnonzero(~state.placed).tolist()
     if len(lost) == len(state.positions):
@@ -175,7 +178,7 @@ def _verify(state: State) -> None:
             "placed ones may lie wrong, by whole periods too; compare them with the "
             "stage, or scan with more overlap."
         )
-    if state.ambiguous:
+    if state.ambiguous and not slides:
         state.warnings.append(
             f"The sample repeats itself: {len(state.ambiguous)} joints fit as well a "
             "whole period away and were decided by the stage alone, so that positions "
@@ -183,8 +186,32 @@ def _verify(state: State) -> None:
         )
     _warn_of_spread(state)
     _warn_of_shading(state)
-    if state.is_stated and not _undecided(state):
+    if state.is_stated and not slides and not _undecided(state):
         _against_nominal(state)
+
+
+def _slides(state: State) -> bool:
+    """Whether the overlaps hold lines of one direction, along which nothing decides."""
+    joints = [item for item in state.found if item.best > state.threshold]
+    open_still = [
+        item.slides and (item.first, item.second) in state.ambiguous for item in joints
+    ]
+    return sum(open_still) > _MOSTLY * len(joints)
+
+
+def _lay_along(state: State) -> None:
+    """Put all frames that hold detail where the scan says, or ask for positions."""
+    lines = "The overlaps hold lines of one direction, along which they fit anywhere: "
+    if not state.is_stated:
+        msg = f"{lines}give the positions of the frames."
+        raise RegistrationError(msg)
+    count = len(state.positions)
+    reasons = {index: _reason(state, index) for index in range(count)}
+    blank = [i for i, why in reasons.items() if why.startswith("blank")]
+    state.positions, state.reasons = state.nominal.copy(), {}
+    state.positions[blank] = np.nan
+    _give_nominal(state)
+    state.warnings.append(f"{lines}the nominal positions are given.")
 
 
 def _ask_for_grid(state: State) -> bool:
