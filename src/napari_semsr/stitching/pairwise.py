@@ -27,7 +27,7 @@ _APART = 3  # px; chosen: nearer ones are refined to the same place
 _MIN_SIDE = 8  # px; chosen: a narrower overlap is all rim of the band-pass
 # Chosen: by chance the coefficient of such an overlap scatters by sqrt(3 / 400) = 0.09.
 _MIN_PIXELS = 400
-# Overlaps fit all along a line, as parallel edges do, where the correlation keeps such a
+# Overlaps fit all along a line, as parallel edges do, where correlation keeps such a
 # share of its best over half of the search. Chosen: a peak is some pixels wide there.
 _RIDGE = 0.9
 # Pixels that a band-passed noise grain covers. White noise alone has 1.3, the sum of
@@ -90,7 +90,7 @@ class CorrelationSurface:
         return (self.cross / spread).astype(np.float32)
 
     def along(self, best: IntPair, nominal: IntPair) -> list[IntPair]:
-        """Two shifts on long ridges as high as the best one: nearest to nominal, an end."""
+        """Two shifts on ridges as high as the best one: nearest to nominal, an end."""
         start = np.array(self.origin)
         y, x = np.array(best) - start
         # unlike the score, this does not grow with the overlap
