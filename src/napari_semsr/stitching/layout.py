@@ -159,7 +159,7 @@ def chance_threshold(
         search(prepared, pair, shifts[place % len(shifts)], reach)
         for place, pair in enumerate(unrelated)
     ]
-    if np.mean([_repeats(item) for item in found]) > 0.5:
+    if np.mean([_repeats(item) or bool(item.along) for item in found]) > 0.5:
         return max(significance, _FLOOR), True
     best = [item.best for item in found]
     middle = float(np.median(best))
@@ -168,13 +168,17 @@ def chance_threshold(
 
 
 def _repeats(item: Candidates) -> bool:
-    """Whether a pair has a ridge, or several high peaks nearly as high as the best."""
-    return item.slides or (
+    """Whether a pair has several peaks nearly as high as the best, and all high."""
+    return (
         len(item.score) > 3  # chosen: a lattice has more
         and float(item.ncc[0]) > _LATTICE_NCC
         and float(item.score[2]) > _LATTICE_SHARE * item.best
     )
 
+
+# Share of the joints that fit all along a line, above which nothing else is believed;
+# chosen: an edge that crosses an overlap or two of a real scan is left to the others.
+LINES = 0.3
 
 # Which of several equal peaks is the right one, if any: what each of them leaves.
 
@@ -277,15 +281,15 @@ def _blocks(plane: NDArray[np.float64]) -> FloatArray:
 
 
 def _weighed(
-    prepared: CorrectedFrames, item: Candidates, threshold: float
+    prepared: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
     """Weigh the candidates of a pair by what each of them leaves."""
     pair = (item.first, item.second)
-    # along a line the score falls with the overlap, the coefficient does not
-    height = item.ncc if item.slides else item.score
-    rivals = (item.score > threshold) & (height > _RIVAL * height[:1])
+    rivals = item.score > max(threshold, _RIVAL * item.best)
     shifts = item.shifts[rivals][:_COMPARED]
-    if len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
+    if lines and item.along:
+        shifts = np.concatenate([shifts, np.array(item.along)])
+    elif len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
         shifts = shifts[:0]
     rows = [_left(prepared, pair, shift) for shift in shifts]
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
@@ -331,8 +335,10 @@ def lay_out(
     `nominal` (N, 2); `is_periodic`: whether unrelated frames match too.
     """
     weighed = []
-    for done, item in enumerate(item for item in found if item.best > threshold):
-        weighed.append(_weighed(prepared, item, threshold))
+    good = [item for item in found if item.best > threshold]
+    lines = sum(bool(item.along) for item in good) > LINES * len(good)
+    for done, item in enumerate(good):
+        weighed.append(_weighed(prepared, item, threshold, lines=lines))
         yield Progress(done + 1, len(found), "Weighing possible shifts")
     if is_periodic or not all(choice.is_certain for choice in weighed):
         return resolve(len(nominal), weighed, nominal, partial(_doubt_at, prepared))

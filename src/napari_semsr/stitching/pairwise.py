@@ -46,7 +46,8 @@ class Candidates:
     ncc: NDArray[np.float64]  # (K,) Weighted correlation coefficient on the overlap
     # (K,) The same in standard deviations of unrelated noise
     score: NDArray[np.float64]
-    slides: bool = False  # Whether they fit all along a line, of which three are named
+    # Where shifts all along a line fit as well: the one nearest to nominal, and an end
+    along: tuple[IntPair, ...] = ()
 
     @property
     def best(self) -> float:
@@ -89,12 +90,20 @@ class CorrelationSurface:
         spread = np.sqrt(np.maximum(self.variance, floor))
         return (self.cross / spread).astype(np.float32)
 
-    def along(self, best: IntPair, nominal: IntPair) -> list[IntPair]:
+    def along(
+        self, best: IntPair, nominal: IntPair, shape: IntPair
+    ) -> tuple[IntPair, ...]:
         """Two shifts on ridges as high as the best one: nearest to nominal, an end."""
         start = np.array(self.origin)
         y, x = np.array(best) - start
-        # unlike the score, this does not grow with the overlap
-        height = self.cross / np.maximum(self.variance, 1e-3 * self.variance[y, x])
+        common = [
+            np.maximum(side - np.abs(first + np.arange(size)), 1)
+            for side, first, size in zip(
+                shape, self.origin, self.cross.shape, strict=True
+            )
+        ]
+        # as the correlation coefficient, which does not grow with the overlap
+        height = self.score / np.sqrt(np.outer(*common))
         ridges, _ = ndimage.label(height >= _RIDGE * height[y, x], np.ones((3, 3)))
         rows, columns = ridges.shape
         long = [
@@ -102,12 +111,13 @@ class CorrelationSurface:
             for label, (y, x) in enumerate(ndimage.find_objects(ridges), 1)
             if 2 * (y.stop - y.start) > rows or 2 * (x.stop - x.start) > columns
         ]
-        places = np.argwhere(np.isin(ridges, long)) + start
+        places = np.argwhere(np.isin(ridges, long))
         if not len(places):
-            return []
-        nearest = np.argmin(np.hypot(*(places - nominal).T))
-        end = np.argmax(np.hypot(*(places - best).T))
-        return [(int(row), int(column)) for row, column in places[[nearest, end]]]
+            return ()
+        nearest = places[np.argmin(np.hypot(*(places + start - nominal).T))]
+        places = np.argwhere(ridges == ridges[tuple(nearest)])
+        end = places[np.argmax(np.hypot(*(places - nearest).T))]
+        return tuple((int(y), int(x)) for y, x in (nearest + start, end + start))
 
 
 def surface(
@@ -206,17 +216,19 @@ def search(
     """Find how two frames may lie to each other."""
     found = surface(prepared, pair, nominal, reach)
     shifts: list[IntPair] = []
-    along: list[IntPair] = []
+    along: tuple[IntPair, ...] = ()
     if found is not None:
         y0, x0 = found.origin
         shifts = [(y + y0, x + x0) for y, x in _peaks(found.score)]
-        along = found.along(shifts[0], nominal) if shifts else []
-        shifts = [*dict.fromkeys((*shifts, *along))]
+        along = found.along(shifts[0], nominal, prepared.frame_shape) if shifts else ()
     measured = [coefficient(prepared, pair, shift) for shift in shifts]
     ncc, score = np.array(measured).reshape(-1, 2).T
+    least = _LATTICE_SHARE * ncc.max(initial=0.0)
+    if any(coefficient(prepared, pair, shift)[0] < least for shift in along):
+        along = ()  # a hollow of the variance was taken for a ridge
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
-    return Candidates(*pair, places[order], ncc[order], score[order], bool(along))
+    return Candidates(*pair, places[order], ncc[order], score[order], along)
 
 
 # Frames smoothed, moved by part of a pixel, and differentiated, in one kernel.

@@ -22,7 +22,7 @@ from napari_semsr.stitching.discovery import Agreement, match_frames
 from napari_semsr.stitching.flat_field import GIVEN
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
 from napari_semsr.stitching.grids import likely_grids, say_grids
-from napari_semsr.stitching.layout import TOLERANCE_PX
+from napari_semsr.stitching.layout import LINES, TOLERANCE_PX
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift, refine
@@ -194,9 +194,9 @@ def _slides(state: State) -> bool:
     """Whether the overlaps hold lines of one direction, along which nothing decides."""
     joints = [item for item in state.found if item.best > state.threshold]
     open_still = [
-        item.slides and (item.first, item.second) in state.ambiguous for item in joints
+        item.along and (item.first, item.second) in state.ambiguous for item in joints
     ]
-    return sum(open_still) > _MOSTLY * len(joints)
+    return sum(map(bool, open_still)) > LINES * len(joints)
 
 
 def _lay_along(state: State) -> None:
