@@ -68,10 +68,18 @@ def test_out_of_view_waits_until_the_whole_is_asked_for():
     queue.look_at(Box(0, 20, 0, 30))
     assert queue.take(5) == [(0, 0)]
     assert queue.take(5) == []
-    timer = threading.Timer(0.05, lambda: setattr(queue, "whole", True))
+    queue.whole = True
+    assert queue.take(5) == [(1, 8)]
+    assert len(queue) == 0
+
+
+def test_who_waits_for_a_tile_is_woken_by_a_new_view():
+    queue = TileQueue((2, 9), (10, 10), whole=False)
+    queue.fill([(1, 8)])
+    queue.look_at(Box(0, 20, 0, 30))
+    timer = threading.Timer(0.05, queue.look_at, [None])
     timer.start()
     assert queue.take(5, timeout=LIMIT_S) == [(1, 8)]
-    assert len(queue) == 0
     timer.join()
 
 
