@@ -50,6 +50,33 @@ def test_fine_detail_is_beyond_what_halves_can_show(make_pair) -> None:
     assert found.reason == "beyond-nyquist"
 
 
+def wave(period, angle):
+    rows, columns = np.mgrid[:256, :256]
+    turns = (columns * np.cos(angle) + rows * np.sin(angle)) / period
+    return np.cos(2 * np.pi * turns)
+
+
+@pytest.mark.parametrize(
+    ("period", "angles", "height"),
+    [
+        (2**0.5, [np.pi / 4], 30),
+        (3, [0.5], 0.5),
+        (3.4, [0, np.pi / 3, 2 * np.pi / 3], 0.5),
+    ],
+    ids=["checkerboard", "grating", "lattice"],
+)
+def test_lines_finer_than_halves_show_are_periodic(rng, period, angles, height):
+    image = height * sum(wave(period, angle) for angle in angles)
+    found = single(image + rng.standard_normal(image.shape))
+    assert (found.resolution_px, found.reason) == (None, "periodic")
+
+
+def test_a_fine_line_beside_other_detail_takes_no_resolution_away(make_pair):
+    image, _ = make_pair((256, 256), 12.0, 50.0)
+    plain, lined = single(image), single(image + 0.1 * image.std() * wave(3, 0.5))
+    assert lined.resolution_px == pytest.approx(plain.resolution_px, rel=0.02)
+
+
 @pytest.mark.parametrize(
     "kind", ["smoothed", pytest.param("enlarged", marks=pytest.mark.broad)]
 )
