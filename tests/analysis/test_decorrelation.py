@@ -73,6 +73,16 @@ def test_signal_that_goes_on_to_the_pixel_is_told_from_noise(rng):
     assert found_in(np.fft.irfft2(plane)).reason == "beyond-nyquist"
 
 
+@pytest.mark.parametrize("period", [3.0, 14.0])
+def test_gratings_are_periodic_and_a_weak_one_hides_no_cut_off(rng, period):
+    wave = np.cos(2 * np.pi * np.arange(256) / period)
+    found = found_in(100 + 20 * wave + rng.normal(size=(256, 256)))
+    assert (found.resolution_px, found.reason) == (None, "periodic")
+    assert "grating" in found.why
+    image = cut_off((256, 256), 5.0, rng)
+    assert found_in(image + 0.1 * wave).resolution_px == pytest.approx(5, rel=0.04)
+
+
 def test_percentiles_are_those_of_unlike_blocks(rng):
     periods = (4, 5, 7, 9, 12)
     image = np.hstack([cut_off((256, 256), period, rng) for period in periods])

@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import Field
 from scipy import fft
 
-from napari_semsr.analysis.frc import Reason, beside_pixels, finite_array
+from napari_semsr.analysis.frc import Reason, beside_pixels, finite_array, is_periodic
 from napari_semsr.core import (
     Box,
     FloatArray,
@@ -68,12 +68,14 @@ _LEAST_PERIODS, _PERIODS = 10, 40
 _TINY = 1e-300  # keeps 0 / 0 a 0
 _BYTES_PER_PX = 44.0  # measured: growth of the peak in a process, one of 4096 x 4096 px
 
-_REASONS: tuple[Reason, ...] = ("beyond-nyquist", "too-small", "no-signal")  # of blocks
+# Of blocks; the first that any of them has
+_REASONS: tuple[Reason, ...] = ("beyond-nyquist", "too-small", "periodic", "no-signal")
 
 _METHOD = "decorrelation analysis (white noise and a signal that ends assumed)"
 
 NO_CUT_OFF: dict[str, str] = {
     "no-signal": "no contrast, or nothing but noise",
+    "periodic": "a grating or lattice, whose few lines tell no cut-off",
     "beyond-nyquist": "sharp to the pixel, or hidden by noise",
     "too-small": "fewer than ten of its periods across: take a larger part",
 }
@@ -101,12 +103,12 @@ class Decorrelation:
 
     `interval` is from the ring before to the ring after, as it is not known better, in
     nm with the error of the pixel size; `p10` and `p90` are of blocks. `reason` is
-    ``no-signal``, ``too-small``, or ``beyond-nyquist``, which also is what noise leaves
-    that hides the cut-off. Of `blocks`, which have no gap, `failed` have no cut-off;
-    `gaps` more have one. The curves, `peak` and `sigma_px`, the width of the Gaussian
-    that the filter takes off, are of the whole image, or of the middle block of those
-    with a cut-off:
-    d(r) without and with the filter over radii in cycles per mean pixel.
+    ``no-signal``, ``periodic``, ``too-small``, or ``beyond-nyquist``, which also is
+    what noise leaves that hides the cut-off. Of `blocks`, which have no gap, `failed`
+    have no cut-off; `gaps` more have one. The curves, `peak` and `sigma_px`, the width
+    of the Gaussian that the filter takes off, are of the whole image, or of the middle
+    block of those with a cut-off: d(r) without and with the filter over radii in cycles
+    per mean pixel.
     """
 
     resolution_px: Annotated[
@@ -287,7 +289,7 @@ def _analysed(values: FloatArray, pitch: FloatPair) -> _Curve:
     rings = plan_rings((values.shape[0], values.shape[1]), pitch)
     window = window_plane((values.shape[0], values.shape[1]), _TUKEY)
     mean = float(values.mean())
-    flat = float(np.abs(values - mean).max()) <= _FLAT * abs(mean)
+    most = float(np.abs(values - mean).max())
     half = fft.rfft2((values - mean) * window, workers=available_cores())
     plane: FloatArray = np.square(half.real)
     plane += np.square(half.imag)
@@ -305,8 +307,11 @@ def _analysed(values: FloatArray, pitch: FloatPair) -> _Curve:
         return made
 
     plain = curves(np.array([np.inf]))[0]
-    if flat:
+    if most <= _FLAT * abs(mean):
         return _Curve(frequency, 0 * plain, 0 * plain, -1, None, "no-signal")
+    standard = ((values - mean) / most).astype(np.float32)
+    if is_periodic(standard[None])[0]:  # rings of noise outnumber its lines
+        return _Curve(frequency, plain, plain, -1, None, "periodic")
     coarsest = max(values.shape) / 4
     sigmas = np.geomspace(coarsest, _FINEST_PX, _FILTERS)
     sigmas = np.concatenate([[np.inf], sigmas])

@@ -3,4 +3,7 @@ from .correlation import (
     check_grids as check_grids,
     finite_array as finite_array,
 )
-from .validity import Reason as Reason
+from .validity import (
+    Reason as Reason,
+    is_periodic as is_periodic,
+)
