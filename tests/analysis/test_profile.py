@@ -169,6 +169,28 @@ def test_distance_and_dip_of_a_pair():
     assert not pair(5.0).pairs
 
 
+@pytest.mark.parametrize("seed", [3, 9, 11, 20])
+def test_bars_are_as_far_apart_wherever_they_are_highest(seed):
+    bars = 130.0 * (np.indices((256, 256))[1] % 60 < 30)
+    image = bars + np.random.default_rng(seed).normal(0, 2, bars.shape)
+    line = (128.0, 20.0, 128.0, 230.0)
+    found = measure_profile(read_profile(Micrograph(image), line, width_px=9))
+    for pair in found.pairs:
+        assert pair.distance.value == pytest.approx(60, abs=0.5)
+        assert pair.distance.low < 60 < pair.distance.high
+
+
+def test_no_distance_is_told_of_a_line_without_a_fit():
+    image = 1.0 * (COLUMNS == 11) + bell(COLUMNS - 80, 10)  # four pixels tell no line
+    found = measure_profile(read_profile(Micrograph(image), ACROSS))
+    (pair,) = found.pairs
+    assert [line.model for line in found.lines] == ["none", "gaussian"]
+    assert (found.lines[0].place, found.lines[0].at) == (None, 1)
+    assert (pair.distance, pair.dip, pair.rayleigh) == (None, None, "undecided")
+    assert pair.plain_distance == pytest.approx(69, abs=0.1)
+    assert "no fit" in pair.reason
+
+
 @pytest.mark.parametrize("height", [2.0, 20.0])
 def test_where_lines_fill_the_curve_no_dip_is_told(height):
     noise = np.random.default_rng(0).normal(size=COLUMNS.shape)

@@ -1,5 +1,7 @@
 """What measuring commands say to a person: each reading with its error."""
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -37,6 +39,22 @@ def test_profile_says_lines_and_their_distance(semsr, tmp_path, across, nm):
     assert sheet.startswith(f"Lines\nline  at ({unit})")
     assert pairs.splitlines()[2].split()[:2] == ["1,", "2"]
     assert pairs.count("resolved") == 2
+
+
+def test_profile_tells_no_distance_without_a_fit(semsr, tmp_path):
+    x = np.indices((40, 120))[1]
+    image = 1.0 * (x == 11) + np.exp(-4 * np.log(2) * ((x - 80) / 10) ** 2)
+    asked = ("profile", _saved(tmp_path / "cut.tif", image), "--line", "20,10,20,110")
+    said = semsr(*asked, "--pixel-size-nm", 5)
+    rows = _rows(said)
+    assert "Distance, median" not in rows
+    assert rows["Dip undecided"] == "one of the two lines has no fit (1 of 1 pairs)"
+    assert "inf" not in said.out
+    found = json.loads(semsr(*asked, "--json").out)
+    (pair,) = found["pairs"]
+    assert (pair["distance_px"], pair["distance_interval_px"]) == (None, None)
+    assert "no fit" in pair["reason"]
+    assert (found["lines"][0]["place_px"], len(found["peaks_px"])) == (None, 2)
 
 
 @pytest.mark.broad

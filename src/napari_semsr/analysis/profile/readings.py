@@ -68,11 +68,16 @@ class LineReading:
     """One line: a peak of the profile, or a dip of a dark one; lengths in px."""
 
     model: str  # "gaussian" or "box"; "none" where no fit was found
-    place: Estimate
+    place: Estimate | None  # None where no fit was found
     fwhm: Estimate | None
     plain_place: float
     plain_fwhm: float | None  # between half-maximum crossings; None without two
     height: float  # above the background, negative of a dark line
+
+    @property
+    def at(self) -> float:
+        """Where it lies, plainly where no fit was found."""
+        return self.place.value if self.place else self.plain_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +95,13 @@ class PairReading:
     """Two neighbouring lines; lengths in px, dips as shares of the lower line."""
 
     first: int  # of the lines, from 0
-    distance: Estimate
+    distance: Estimate | None  # None where one of them has no fit
     plain_distance: float
     dip: Estimate | None
     plain_dip: float
     rayleigh: Verdict
     sparrow: Verdict
-    reason: str | None  # Why the dip is not told
+    reason: str | None  # Why the dip, or the distance too, is not told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,10 +264,13 @@ def _ends(found: _Found, level: FloatArray, peak: int) -> FloatPair | None:
     return None if merged else (left, right)
 
 
-def _rough_width(found: _Found, peak: int) -> float:
-    """Width of a peak to begin with, of a curve that is smoothed by a quarter of it."""
+def _rough(found: _Found, peak: int) -> FloatPair:
+    """Place and width of a line to begin with, of a curve smoothed by a quarter of it.
+
+    The peak of a broad line may be a bump anywhere on it: its place is the middle.
+    """
     width = found.smooth_px
-    rough = 0.0
+    place, rough = float(found.place[peak]), 0.0
     for _ in range(3):
         smooth = ndimage.gaussian_filter1d(
             found.filled, width / found.step_px, mode="nearest"
@@ -272,16 +280,17 @@ def _rough_width(found: _Found, peak: int) -> float:
         sides = [abs(side - middle) for side in (left, right) if side is not None]
         rough = 2 * min(sides) if sides else found.place[-1] / 4
         ends = _ends(found, smooth, peak)
-        if ends is not None:  # a broad line's peak may be a bump anywhere on it
+        place = middle
+        if ends is not None:
             between = smooth[(found.place >= ends[0]) & (found.place <= ends[1])]
             # most is nearer to the peak than to its half: no rim of something broader
             if np.median(between) > (3 * smooth[peak] + found.base) / 4:
-                rough = ends[1] - ends[0]
+                place, rough = sum(ends) / 2, ends[1] - ends[0]
         if rough <= 4 * width:
             break
         width = rough / 4
     blur = GAUSSIAN_FWHM * width
-    return max(math.sqrt(max(rough**2 - blur**2, 0.0)), rough / 3, 1.0)
+    return place, max(math.sqrt(max(rough**2 - blur**2, 0.0)), rough / 3, 1.0)
 
 
 # Lines that are fitted together.
@@ -344,8 +353,7 @@ def _fit_groups(
     profile: Profile, found: _Found, area: float, sign: float
 ) -> list[_Owner]:
     """Fit lines whose surroundings meet together."""
-    widths = [_rough_width(found, peak) for peak in found.peaks]
-    places = [float(found.place[peak]) for peak in found.peaks]
+    places, widths = zip(*(_rough(found, peak) for peak in found.peaks), strict=True)
     groups = [[0]]
     for number in range(1, len(places)):
         gap = places[number] - places[number - 1]
@@ -356,8 +364,8 @@ def _fit_groups(
             groups.append([number])
     owners: list[_Owner] = []
     for group in groups:
-        own = [widths[number] for number in group]
-        made = _fit_group(profile, found, own, group, area, sign)
+        begin = [(places[number], widths[number]) for number in group]
+        made = _fit_group(profile, found, begin, group, area, sign)
         owners += [(made, number) for number in range(len(group))]
     return owners
 
@@ -365,14 +373,14 @@ def _fit_groups(
 def _fit_group(
     profile: Profile,
     found: _Found,
-    widths: Sequence[float],
+    begin: Sequence[FloatPair],
     numbers: Sequence[int],
     area: float,
     sign: float,
 ) -> _Group | None:
     """Fit a group of lines, again where its surroundings turn out to be others."""
     peaks = [found.peaks[number] for number in numbers]
-    places = [float(found.place[peak]) for peak in peaks]
+    places, widths = (list(part) for part in zip(*begin, strict=True))
     heights = [sign * float(found.smooth[peak] - found.base) for peak in peaks]
     best = None
     for _ in range(_TURNS):
@@ -380,8 +388,8 @@ def _fit_group(
         inside = (profile.place_px >= low) & (profile.place_px <= high)
         at, values = profile.place_px[inside] - low, profile.value[inside]
         sigmas = np.divide(widths, GAUSSIAN_FWHM)
-        begin = np.column_stack([heights, np.subtract(places, low), sigmas])
-        models = _models(at, values, begin, area, high - low)
+        start = np.column_stack([heights, np.subtract(places, low), sigmas])
+        models = _models(at, values, start, area, high - low)
         if not models:
             break
         best = _Group(low, high, *models)
@@ -443,7 +451,9 @@ def _is_box(fit: ModelFit) -> bool:
 def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
     """Whether every line kept its side and lies where it was fitted."""
     return all(
-        line[0] * start[0] > 0 and 0 <= line[1] <= length
+        line[0] * start[0] > 0
+        and 0 <= line[1] <= length
+        and abs(line[1] - start[1]) <= GAUSSIAN_FWHM * start[2] / 2
         for line, start in zip(fit.lines, begin, strict=True)
     )
 
@@ -458,11 +468,12 @@ def _read_lines(
 ) -> tuple[LineReading, ...]:
     """Read every line, plainly too."""
     read = []
+    place: Estimate | None
     fwhm: Estimate | None
     for (group, number), peak in zip(owners, found.peaks, strict=True):
         at = float(found.place[peak])
         height = sign * float(found.smooth[peak] - found.base)
-        model, place, fwhm = "none", estimate(at, math.inf), None
+        model, place, fwhm = "none", None, None
         if group is not None:
             model, place = group.fit.shape, group.place_of(number)
             fwhm, height = group.fwhm_of(number), float(group.fit.lines[number, 0])
@@ -482,27 +493,32 @@ def _read_pairs(
     owners: Sequence[_Owner], lines: Sequence[LineReading], found: _Found
 ) -> tuple[PairReading, ...]:
     pairs = []
+    distance: Estimate | None
     dip: Estimate | None
     for first, ((one, at), (two, _)) in enumerate(itertools.pairwise(owners)):
-        a, b = lines[first], lines[first + 1]
-        if one is not None and one is two:
+        distance = dip = reason = None
+        if one is None or two is None:
+            reason = "one of the two lines has no fit"
+        elif one is two:
             distance, dip = _distance(one, at), _dip(one, at)
         else:
-            apart = b.place.value - a.place.value
-            distance = estimate(apart, math.hypot(a.place.sd, b.place.sd))
-            dip = None if one is None or two is None else _far_dip(one, at, two)
-        reason, sparrow = None, _verdict(dip, 0.0)  # that asks for no background
-        if not all(group is None or group.shows_background for group in (one, two)):
+            left, right = one.place_of(at), two.place_of(0)
+            apart = right.value - left.value
+            distance = estimate(apart, math.hypot(left.sd, right.sd))
+            dip = _far_dip(one, at, two)
+        sparrow = _verdict(dip, 0.0)  # that asks for no background
+        bare = [group.shows_background for group in (one, two) if group]
+        if reason is None and not all(bare):
             dip = None
             reason = "no background shows beside the lines; draw on to where it does"
-        left, right = found.peaks[first : first + 2]
-        lower = min(found.level[left], found.level[right]) - found.base
-        valley = max(found.level[left : right + 1].min() - found.base, 0.0)
+        start, end = found.peaks[first : first + 2]
+        lower = min(found.level[start], found.level[end]) - found.base
+        valley = max(found.level[start : end + 1].min() - found.base, 0.0)
         # over the lower of both; 1 is down to all
         plain = float(1 - valley / lower) if lower > 0 else math.nan
         verdicts = _verdict(dip, RAYLEIGH_DIP), sparrow, reason
-        apart = b.plain_place - a.plain_place
-        pairs.append(PairReading(first, distance, apart, dip, plain, *verdicts))
+        plainly = lines[first + 1].plain_place - lines[first].plain_place
+        pairs.append(PairReading(first, distance, plainly, dip, plain, *verdicts))
     return tuple(pairs)
 
 

@@ -72,16 +72,16 @@ class CurveFound(Sized):
         if len(found.lines) == 1:
             (line,) = found.lines
             rows[f"{kind}, FWHM"] = self._length(line.fwhm, line.plain_fwhm)
-            rows[f"{kind} at"] = self._length(line.place, None)
+            rows[f"{kind} at"] = self._length(line.place, line.plain_place)
         elif found.lines:
             rows[f"{kind}s"] = Figure(len(found.lines))
             fitted = [line.fwhm.value for line in found.lines if line.fwhm]
             rows |= self._middle("FWHM, median", fitted)
-            apart = [pair.distance.value for pair in found.pairs]
+            apart = [pair.distance.value for pair in found.pairs if pair.distance]
             rows |= self._middle("Distance, median", apart)
             untold = [pair.reason for pair in found.pairs if pair.reason]
             if untold:
-                note = f"({len(untold)} of {len(apart)} pairs)"
+                note = f"({len(untold)} of {len(found.pairs)} pairs)"
                 rows["Dip undecided"] = Figure(untold[0], note=note)
         rows["Pixel size"] = Figure(self.pixel_size)
         return rows
@@ -117,7 +117,7 @@ class CurveFound(Sized):
         plain = [line.plain_fwhm for line in lines]
         return {
             "line": range(1, len(lines) + 1),
-            f"at ({unit})": [k * line.place.value for line in lines],
+            f"at ({unit})": [k * line.at for line in lines],
             f"FWHM ({unit})": [one.value if one else None for one in fits],
             f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in fits],
             f"plain ({unit})": [None if one is None else k * one for one in plain],
@@ -127,17 +127,15 @@ class CurveFound(Sized):
 
     def _pairs(self) -> Mapping[str, Sequence[Any]]:
         pairs, unit = self.readings.pairs, self.unit
-        apart = [self.shown(pair.distance) for pair in pairs]
+        apart = [pair.distance and self.shown(pair.distance) for pair in pairs]
         dips = [pair.dip for pair in pairs]
         rayleigh = f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %"
         return {
             "lines": [f"{pair.first + 1}, {pair.first + 2}" for pair in pairs],
-            f"apart ({unit})": [one.value for one in apart],
+            f"apart ({unit})": [one.value if one else None for one in apart],
             "dip (%)": [100 * one.value if one else None for one in dips],
             rayleigh: [pair.rayleigh for pair in pairs],
-            f"{_PLUS_MINUS} ({unit})": [
-                one.sd if math.isfinite(one.sd) else None for one in apart
-            ],
+            f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in apart],
             f"{_PLUS_MINUS} (%)": [100 * one.sd if one else None for one in dips],
             "Sparrow": [pair.sparrow for pair in pairs],
             "plain dip (%)": [100 * pair.plain_dip for pair in pairs],
@@ -224,7 +222,7 @@ class ProfileReport(CurveFound):
     @property
     def peaks_px(self) -> Annotated[list[float], recorded("Peaks", "px")]:
         """Where lines are."""
-        return [line.place.value for line in self.readings.lines]
+        return [line.at for line in self.readings.lines]
 
     @property
     def peaks_nm(
