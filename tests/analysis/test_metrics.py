@@ -86,6 +86,18 @@ def test_affine_match_undoes_gain_and_offset(images) -> None:
     assert matched.nrmse < 1e-6 < plain.nrmse
 
 
+@pytest.mark.parametrize("level", [0, 100.1])  # one and the other side of rounding
+def test_match_of_a_constant_is_blank_and_to_a_constant_refused(images, level):
+    image, flat = Micrograph(images[0]), Micrograph(np.full(images[0].shape, level))
+    blank = measure_metrics(flat, image, data_range=255, match="affine")
+    assert (blank.gain, blank.offset) == (0, pytest.approx(images[0].mean()))
+    assert blank.psnr_db == pytest.approx(20 * np.log10(255 / images[0].std()))
+    with pytest.raises(OptionError, match="reference with contrast"):
+        measure_metrics(image, flat, data_range=255, match="affine")
+    plain = measure_metrics(image, flat, data_range=255)
+    assert plain.ssim < 0.5
+
+
 def test_data_range_follows_the_type_of_the_reference() -> None:
     real = Micrograph(np.array([[-1.0, 4.0], [0.0, 0.0]]))
     byte = Micrograph(np.array([[1, 2], [3, 4]], np.uint8))

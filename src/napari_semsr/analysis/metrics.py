@@ -270,8 +270,8 @@ def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
     By least squares; a constant image gets gain 0.
     """
     x, y = image - image.mean(), reference - reference.mean()
-    spread = float((x * x).sum())
-    gain = float((x * y).sum()) / spread if spread > 0 else 0.0
+    varies = np.ptp(image) > 0  # less its mean, a constant may be off 0 by rounding
+    gain = float((x * y).sum()) / float((x * x).sum()) if varies else 0.0
     return gain, float(reference.mean() - gain * image.mean())
 
 
@@ -472,10 +472,17 @@ def measure_metrics(
     )
     if reference is None:
         return own
+    target = finite_values(reference, "Metrics")
+    if match is not None and not np.ptp(target):  # any image becomes that constant
+        msg = (
+            f"A match needs a reference with contrast, but {reference.name} is "
+            "constant; compare the images as they are."
+        )
+        raise OptionError(msg)
     cut_off = find_cut_off(image, options.cut_off_nm)
     return _against(
         values,
-        finite_values(reference, "Metrics"),
+        target,
         own,
         match,
         cut_off,
