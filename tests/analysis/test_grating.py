@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_semsr.analysis import CalibrateOptions, measure_grating
 from napari_semsr.core import OptionError, RegistrationError, distort
@@ -156,6 +157,44 @@ def edges(pitch, duty):
 def test_lines_with_bright_edges_are_not_counted_twice(duty):
     found = measured(edges(20, duty), pitch=20)
     assert found.pixel_size_nm == pytest.approx((NM, NM), rel=2e-3)
+
+
+@pytest.mark.parametrize("noise", [0, 10])
+def test_an_alias_is_not_taken_for_what_lines_are_the_third_order_of(noise):
+    y, x = (np.indices((1024, 1024)) + 0.5) / 4
+    lines = ((x + y) / np.sqrt(2) + 0.3) / 7.3 % 1 < 0.3
+    image = lines.reshape(256, 4, 256, 4).mean((1, 3))
+    image = 130 * ndimage.gaussian_filter(image, 1.5)  # leaves the alias as it is
+    image += noise * np.random.default_rng(1).normal(size=image.shape)
+    found = measured(image, pitch=7.3)
+    assert found.pixel_size_nm == pytest.approx((NM, NM), rel=2e-3)
+
+
+@pytest.mark.parametrize("hum", [26.0, 17.0])
+def test_hum_along_a_grating_is_no_order_of_it(hum):
+    x = np.indices((SIDE, SIDE), float)[1]
+    image = sum(a * np.cos(2 * np.pi * x / p) for a, p in ((1, PITCH), (0.4, hum)))
+    image += 0.2 * np.random.default_rng(0).normal(size=x.shape)
+    assert measured(image).pixel_size_nm == pytest.approx((NM, NM), rel=2e-3)
+
+
+@pytest.mark.parametrize(("periods", "enough"), [(8.6, True), (6.9, False)])
+def test_a_lattice_of_few_periods_is_not_read_at_half_of_its_pitch(periods, enough):
+    pitch = SIDE / periods * 2 / np.sqrt(3)  # rows are so far apart that they count
+    y, x = np.indices((SIDE, SIDE), float) / pitch
+    apart = [
+        np.hypot(x - at - np.round(x - at), (part - np.round(part)) * np.sqrt(3))
+        for at, part in ((0, y / np.sqrt(3)), (0.5, y / np.sqrt(3) + 0.5))
+    ]
+    image = np.tanh(9 * (0.33 - np.min(apart, axis=0)))
+    image += 0.1 * np.random.default_rng(0).normal(size=x.shape)
+    if enough:
+        found = measured(image, pitch=pitch)
+        assert found.lattice == "hexagonal"
+        assert found.pixel_size_nm == pytest.approx((NM, NM), rel=5e-3)
+    else:
+        with pytest.raises(RegistrationError, match="at least 8 periods"):
+            measured(image, pitch=pitch)
 
 
 @pytest.mark.parametrize("periods", [3.0, 3.7, 4.3])

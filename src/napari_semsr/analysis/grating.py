@@ -45,9 +45,15 @@ _LIT = 0.1  # of the brightest place; chosen: a round field is dark outside its 
 # Chosen: noise reaches 4 in a spectrum of a million values.
 _PEAK = 6.0
 _SECOND = 0.25
+# Share of the spectrum around a peak that is taken to lie between peaks, and where
+# periods are too few: a lattice's own fill the rest. Chosen: a half left them unseen
+_GROUND = (0.25, 0.1)
 _ORDERS = 24  # highest peaks that are looked at; chosen: a lattice has 12 low orders
 # of the amplitude of its second or third order; chosen: aliases of sharp lines are less
 _WHOLE = 0.04
+# values of the spectrum, for each order: farther off, a wave is no multiple of another;
+# chosen: noise moves a peak that just stands out by 0.1
+_MEET = 0.35
 _PARALLEL = 0.4  # sine of the angle below which two peaks are orders of one direction
 _AGREE = (
     0.75  # mean length of the phases' unit vectors; 0.9 where they scatter by 26 deg
@@ -187,7 +193,10 @@ def _level(plane: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
     return np.asarray(both[0] / np.maximum(both[1], 1e-6))
 
 
-def _spectrum(plane: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+_Spectrum = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def _spectrum(plane: FloatArray) -> _Spectrum:
     """Amplitudes of half a spectrum, and cycles per pixel along y and x."""
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
     power = np.abs(fft.rfft2(plane * window)) ** 2
@@ -199,7 +208,7 @@ def _spectrum(plane: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     """Shortest wave vectors of what repeats, (1, 2) or (2, 2)."""
-    amplitude, y, x = _spectrum(plane)
+    amplitude, y, x = spectrum = _spectrum(plane)
     radius = np.hypot(y, x) * min(plane.shape)
     peaks = amplitude == ndimage.maximum_filter(amplitude, 7, mode="wrap")
     peaks &= (radius > _LEAST_PERIODS / 2) & (radius < 0.45 * min(plane.shape))
@@ -209,14 +218,32 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     found = []
     for row, column in zip(rows[order], columns[order], strict=True):
         around = np.abs(radius / radius[row, column] - 1) < 0.2
-        if amplitude[row, column] > _PEAK * np.median(amplitude[around]):
+        few = radius[row, column] < _LEAST_PERIODS
+        ground = np.quantile(amplitude[around], _GROUND[int(few)])
+        if amplitude[row, column] > _PEAK * ground:
             found.append((amplitude[row, column], y[row, column], x[row, column]))
     if not found:
         raise RegistrationError(_NONE)
     table = np.array(found)
     table = table[table[:, 0] > _SECOND * table[:, 0].max()]
+    highest = _located(plane, table[0, 1:])
     vectors = table[np.argsort(np.hypot(table[:, 1], table[:, 2])), 1:]
-    first = _fundamental(vectors[0], amplitude, y, x, plane.shape)
+    # of an alias or of hum, longer than the grating, the highest peak is no order
+    for left in range(len(vectors)):
+        waves = _shortest(plane, vectors[left:], lattice, spectrum)
+        base = np.array([_located(plane, wave) for wave in waves])
+        orders = np.round(np.linalg.lstsq(base.T, highest, rcond=None)[0])
+        off = (highest - orders @ base) * plane.shape
+        if np.hypot(*off) < _MEET * max(1.0, np.abs(orders).sum()):
+            break
+    return waves
+
+
+def _shortest(
+    plane: FloatArray, vectors: FloatArray, lattice: str, spectrum: _Spectrum
+) -> FloatArray:
+    """First of some waves, or its fundamental, and of a lattice another across it."""
+    first = _fundamental(plane, vectors[0], spectrum)
     across = [
         wave
         for wave in vectors[1:]
@@ -237,18 +264,15 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
 
 
 def _fundamental(
-    wave: FloatArray,
-    amplitude: FloatArray,
-    y: FloatArray,
-    x: FloatArray,
-    shape: IntPair,
+    plane: FloatArray, wave: FloatArray, spectrum: _Spectrum
 ) -> FloatArray:
     """Longest period of which a wave is the second or third order, if one shows.
 
     Of even lines with bright edges the second order is the strongest by far; of lines
     that are too few the third is the first that is far enough from the middle.
     """
-    radius = np.hypot(y, x)
+    amplitude, y, x = spectrum
+    radius, shape = np.hypot(y, x), plane.shape
     own = amplitude[np.hypot((y - wave[0]) * shape[0], (x - wave[1]) * shape[1]) < 2]
     for order in (3, 2):
         whole = wave / order
@@ -256,7 +280,11 @@ def _fundamental(
         around = np.abs(radius / np.hypot(*whole) - 1) < 0.2
         least = max(_PEAK * np.median(amplitude[around]), _WHOLE * own.max())
         top = amplitude[away < 2].max(initial=0.0)
-        if top > least and top >= amplitude[away < 4].max(initial=0.0):
+        if not top > least or top < amplitude[away < 4].max(initial=0.0):
+            continue
+        off = _located(plane, whole) - _located(plane, wave) / order
+        few = np.hypot(*whole) * min(shape) < _LEAST_PERIODS  # is refused in any case
+        if few or np.hypot(*off * shape) < _MEET:
             return np.asarray(whole)
     return wave
 
@@ -265,18 +293,24 @@ def _centred(plane: FloatArray, waves: FloatArray) -> FloatArray:
     """Wave vectors at the middle of the field, where distortion changes them least."""
     rows, columns = plane.shape
     middle = plane[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
-    middle = middle * np.outer(*(np.hanning(side + 2)[1:-1] for side in middle.shape))
-    y, x = (np.arange(side) for side in middle.shape)
-    better = []
-    for wave in waves:
-        reach = max(0.1 * float(np.hypot(*wave)), 1.5 / min(plane.shape))
-        steps = np.linspace(-reach, reach, 2 * int(4 * reach * min(plane.shape)) + 1)
-        down = np.exp(-2j * np.pi * np.outer(wave[0] + steps, y))
-        along = np.exp(-2j * np.pi * np.outer(x, wave[1] + steps))
-        best = np.argmax(np.abs(down @ middle @ along))
-        row, column = np.unravel_index(best, (len(steps), len(steps)))
-        better.append((wave[0] + steps[row], wave[1] + steps[column]))
-    return np.array(better)
+    least = 1.5 / min(plane.shape)
+    each = [(wave, max(0.1 * float(np.hypot(*wave)), least)) for wave in waves]
+    return np.array([_located(middle, wave, reach) for wave, reach in each])
+
+
+def _located(
+    plane: FloatArray, wave: FloatArray, reach: float | None = None
+) -> FloatArray:
+    """Highest place of a spectrum within reach of a wave, between its values."""
+    reach = reach or 1.5 / min(plane.shape)
+    plane = plane * np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
+    y, x = (np.arange(side) for side in plane.shape)
+    steps = np.linspace(-reach, reach, 2 * int(8 * reach * min(plane.shape)) + 1)
+    down = np.exp(-2j * np.pi * np.outer(wave[0] + steps, y))
+    along = np.exp(-2j * np.pi * np.outer(x, wave[1] + steps))
+    best = np.argmax(np.abs(down @ plane @ along))
+    row, column = np.unravel_index(best, (len(steps), len(steps)))
+    return np.array([wave[0] + steps[row], wave[1] + steps[column]])
 
 
 def _settled(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
