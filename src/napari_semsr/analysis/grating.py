@@ -45,9 +45,9 @@ _LIT = 0.1  # of the brightest place; chosen: a round field is dark outside its 
 # Chosen: noise reaches 4 in a spectrum of a million values.
 _PEAK = 6.0
 _SECOND = 0.25
-# Share of the spectrum around a peak that is taken to lie between peaks, and where
-# periods are too few: a lattice's own fill the rest. Chosen: a half left them unseen
-_GROUND = (0.25, 0.1)
+# Squared periods across the field, of which a lattice's own peaks fill what is around
+# one: three of 20 values among 1.26 times the square. Chosen: a fifth is never filled
+_FILLED, _BARE = 48.0, 0.2
 _ORDERS = 24  # highest peaks that are looked at; chosen: a lattice has 12 low orders
 # of the amplitude of its second or third order; chosen: aliases of sharp lines are less
 _WHOLE = 0.04
@@ -218,9 +218,8 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     found = []
     for row, column in zip(rows[order], columns[order], strict=True):
         around = np.abs(radius / radius[row, column] - 1) < 0.2
-        few = radius[row, column] < _LEAST_PERIODS
-        ground = np.quantile(amplitude[around], _GROUND[int(few)])
-        if amplitude[row, column] > _PEAK * ground:
+        bare = max(1 - _FILLED / radius[row, column] ** 2, _BARE)
+        if amplitude[row, column] > _PEAK * np.quantile(amplitude[around], bare / 2):
             found.append((amplitude[row, column], y[row, column], x[row, column]))
     if not found:
         raise RegistrationError(_NONE)
