@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core import RegistrationError
 from napari_semsr.core.progress import run
 from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import (
@@ -169,3 +170,41 @@ def test_valid_mask_leaves_out_the_dark_and_its_edge():
     mask = valid_mask(flat)
     assert not mask[:, :13].any()
     assert mask[20, 20]
+
+
+def dust(side, count=20, seed=0):
+    """Specks of 1 to 5 px radius that take a fifth to two thirds of the light."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((side, side))
+    specks = np.ones((side, side))
+    for row, column in rng.uniform(0, side, (count, 2)):
+        inside = np.hypot(y - row, x - column) < rng.uniform(1, 5)
+        specks = np.where(inside, specks * rng.uniform(0.35, 0.8), specks)
+    return specks
+
+
+@pytest.mark.parametrize("known", ["positions", "none"])
+def test_dust_that_all_frames_show_is_divided_out(scene, known):
+    flat = scans.square_flat(128) * dust(128)
+    scan = scans.cut_scan(scene, grid=(4, 4), flat=flat, seed=5, known=known)
+    solution = run(solve_mosaic(scan.acquisition))
+    assert solution.placed.all()
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.05
+    specks = flat / scans.square_flat(128)
+    assert shading_left(solution, scan) < 0.5 * specks.std()
+
+
+def test_a_sample_that_comes_back_in_every_frame_is_no_dust():
+    scene = scans.lattice((520, 520), 12.0)
+    scan = scans.cut_scan(scene, side=120, overlap=0.3, jitter=0.0, seed=6)  # 7 periods
+    found = first_flat(scan.acquisition)
+    assert np.ptp(np.diff(found.flat[60])) < 0.02  # steps from pixel to pixel
+
+
+def test_frames_that_agree_pixel_by_pixel_are_refused(scene):
+    dirty = dust(128, 40)
+    scan = scans.cut_scan(
+        0.5 + 0.05 * (scene - scene.mean()), grid=(3, 2), flat=dirty, known="none"
+    )
+    with pytest.raises(RegistrationError, match="own pixels on each other"):
+        run(solve_mosaic(scan.acquisition))

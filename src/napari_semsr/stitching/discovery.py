@@ -150,6 +150,7 @@ _AGREE = 0.75  # of the strong matches; chosen: the rest may be foreign frames
 _SHARED, _ALL_SHARED = 0.55, 0.8
 _SAME = 4.0  # px; chosen: proposals differ by as much where overlaps are poor
 _SEEDS = 6  # beginnings; chosen: each costs as much as the whole layout
+_STILL_PX = 2.0  # chosen: a stage that stepped is farther than peaks are wide
 _LEAST_PIXELS = 300  # of an overlap; chosen: in smaller ones noise rules
 _SAMPLE = 16  # frames whose grain is measured; chosen: its mean is steady enough
 
@@ -183,6 +184,13 @@ def discover(
         if joint.weight >= _SURE
         and np.isfinite(places[[joint.first, joint.second], 0]).any()
     ]
+    if 2 * sum(np.abs(joint.shift).max() < _STILL_PX for joint in strong) > len(strong):
+        msg = (
+            "Frames match best with their own pixels on each other, as by dust, a "
+            "scratch or a data bar that all of them show: give positions or a grid, "
+            "and an image of the flat field that shows it."
+        )
+        raise UnplacedError(msg, ())
     if len(sure) < _AGREE * len(strong):
         msg = (
             "Frames without positions need detail that occurs once, but of "
