@@ -247,7 +247,7 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
 #
 # The median over the frames of what each has beyond its own surroundings. The sample
 # differs from frame to frame and leaves the error of a median. Against narrow
-# surroundings a speck stands out of the sample's contrast, against wide ones it is whole.
+# surroundings a speck stands out, against wide ones it is whole.
 
 _LEAST_FRAMES = 8  # chosen: the sample is in fewer than half of them at one place
 _MOST_FRAMES = 24  # chosen: more take time, specks that matter stand out of these
@@ -263,7 +263,7 @@ _MOST_FIXED = 0.2
 
 def _common_detail(
     frames: Float32Array, lit: Float32Array, width: int
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Float32Array, Float32Array]:
     """Median of frames (N, Y, X) over their surroundings, less 1; and its error."""
     detail = np.empty_like(frames)
     within = np.maximum(ndimage.uniform_filter(lit, width), np.float32(1e-3))
@@ -275,7 +275,7 @@ def _common_detail(
     spread = np.nan_to_num(1.4826 * _median(np.abs(detail, out=detail)))
     near = ndimage.gaussian_filter(spread, _NEAR_PX)
     error = 1.2533 * np.maximum(spread, near) / np.sqrt(len(frames))
-    return np.nan_to_num(middle, nan=1.0) - 1, error
+    return np.nan_to_num(middle, nan=1.0) - 1, error.astype(np.float32)
 
 
 def _median(stack: Float32Array) -> Float32Array:
@@ -328,7 +328,8 @@ def first_flat(
     own = centre if off_centre else None
     flat = radial_flat(typical, own).astype(np.float32)
     valid = valid_mask(flat)
-    frames = (frames - np.float32(dark)) / np.maximum(flat, np.float32(MIN_FLAT))
+    frames -= np.float32(dark)
+    frames /= np.maximum(flat, np.float32(MIN_FLAT))
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         flat *= _fixed_pattern(frames, valid)
     return FlatField(flat, dark, valid, method, own)
