@@ -191,7 +191,7 @@ def test_dust_that_all_frames_show_is_divided_out(scene, known):
     assert solution.placed.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.05
     specks = flat / scans.square_flat(128)
-    assert shading_left(solution, scan) < 0.5 * specks.std()
+    assert shading_left(solution, scan) < 0.6 * specks.std()
 
 
 def test_a_sample_that_comes_back_in_every_frame_is_no_dust():
