@@ -54,3 +54,19 @@ def test_refine_leaves_out_what_has_no_place_and_ends_when_nothing_moves(square_
     assert len(sweeps) < 9
     assert np.isnan(sweeps[-1].positions[4]).all()
     assert scans.errors(sweeps[-1].positions, square_scan.truth)[1] < 0.05
+
+
+@pytest.mark.parametrize("limit", [1500, 4])
+def test_a_group_that_no_pair_ties_to_the_others_has_no_finite_error(
+    square_scan, monkeypatch, limit
+):
+    monkeypatch.setattr("napari_semsr.stitching.refine._DENSE_LIMIT", limit)
+    start = square_scan.truth.copy()
+    start[2] = np.nan
+    pairs = overlapping_pairs(start, (128, 128))
+    inside = [pair for pair in pairs if (pair[0] < 6) == (pair[1] < 6)]
+    (sweep,) = refine(known(square_scan), start, inside, (1.0,))
+    assert np.isposinf(sweep.sigma_px[6:]).all()
+    assert np.isnan(sweep.sigma_px[2]).all()
+    held = sweep.sigma_px[[0, 1, 3, 4, 5]]
+    assert np.isnan(held).all() if limit == 4 else (held < 0.05).all()

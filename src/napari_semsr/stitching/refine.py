@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 from scipy.stats import chi2
 
@@ -169,7 +170,8 @@ class Refined:
     # (N, 2) Top-left corners; NaN where there was none to start from
     positions: FloatArray
     shifts: tuple[LinearisedShift, ...]  # Of the last sweep
-    # (N, 2) Standard deviation of each position by the information of all pairs
+    # (N, 2) Standard deviation of each position by the information of all pairs;
+    # infinite for frames that no pair ties to the largest group
     sigma_px: FloatArray
 
 
@@ -275,7 +277,7 @@ def refine(
             continue
         shifts = _sweep_shifts(prepared, positions, pairs, sigma)
         if not shifts:
-            yield Refined(positions, (), np.full(positions.shape, np.nan))
+            yield Refined(positions, (), np.full(positions.shape, np.inf))
             return
         noise = float(np.median([item.variance for item in shifts]))
         matrix, right, _, _ = _assembled(len(positions), shifts, noise)
@@ -284,23 +286,27 @@ def refine(
         positions = positions + steps
         if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _SETTLED:
             settled = sigma
-        yield Refined(positions.copy(), tuple(shifts), _spread(matrix, sigma))
+        spread = np.where(np.isfinite(positions), _spread(matrix, sigma), np.nan)
+        yield Refined(positions.copy(), tuple(shifts), spread)
 
 
 def _spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
-    """Find standard deviations, the mean position taken off.
+    """Find standard deviations, the mean position of the largest group taken off.
 
     Smoothing by `sigma` has divided the noise variance by ``4 pi sigma^2`` and
     correlated it over as many pixels; shifts see the variance before that.
     """
     count = matrix.shape[0] // 2
+    groups, labels = csgraph.connected_components(matrix[::2, ::2], directed=False)
+    adrift = (labels != np.bincount(labels).argmax())[:, None]
     if count > _DENSE_LIMIT:
-        return np.full((count, 2), np.nan)
+        return np.where(adrift, np.inf, np.full((count, 2), np.nan))
     values, vectors = np.linalg.eigh(matrix.toarray())
-    free = values > 1e-6 * values[-1]
-    scaled = vectors[:, free] / np.sqrt(values[free])
+    # nothing tells the common shift of a group: its two modes are the softest
+    values = np.maximum(values, np.finfo(float).eps * values[-1])[2 * groups :]
+    scaled = vectors[:, 2 * groups :] / np.sqrt(values)
     variance = (scaled**2).sum(axis=1) * 4 * np.pi * sigma**2
-    return np.asarray(np.sqrt(variance).reshape(count, 2))
+    return np.where(adrift, np.inf, np.sqrt(variance).reshape(count, 2))
 
 
 # Radial distortion of the field, one number for all frames, with all positions.
