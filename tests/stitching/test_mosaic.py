@@ -12,7 +12,8 @@ from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint, Layout
-from napari_semsr.stitching.refine import Refined
+from napari_semsr.stitching.pairwise import Candidates
+from napari_semsr.stitching.refine import LinearisedShift, Refined
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import finish
 from tests.stitching import scans
@@ -168,6 +169,60 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
     (warning,) = finish(state).warnings
     assert warning.startswith("9 of 9 frames are held loosely")
     assert "up to 2.8 px" in warning
+
+
+def hung(scan, pairs, own, **known):
+    """Frames in their places; joints find themselves right, the one of 5 and 6 `own`.
+
+    `own`: how far its best shift lies off when refined, in px; None where it was not.
+    """
+    joints, shifts, found = [], [], []
+    for i, j in pairs:
+        apart = scan.truth[j] - scan.truth[i]
+        joints.append(Joint(i, j, tuple(apart), 9.0))
+        whole = np.rint(apart)[None].astype(int)
+        found.append(Candidates(i, j, whole, np.full(1, 0.2), np.full(1, 9.0)))
+        off = own if (i, j) == (5, 6) else 0.0
+        if off is not None:
+            step = np.array([0.0, off])
+            shifts.append(LinearisedShift(i, j, 1e4 * np.eye(2), step, 1.0))
+    spread = np.full((9, 2), 0.01)
+    if own is None:
+        spread[6:] = np.inf
+    layout = Layout(scan.truth, tuple(joints), ())
+    refined = Refined(scan.truth, tuple(shifts), spread)
+    return finish(placed(scan, layout=layout, refined=refined, found=found, **known))
+
+
+@pytest.mark.parametrize("own", [15.0, None])
+def test_frames_whose_one_joint_misses_itself_or_was_not_measured_are_told(
+    square_scan, own
+):
+    chain = [(i, i + 1) for i in range(8)]
+    solution = hung(square_scan, chain, own)
+    told = solution.warnings[0]
+    assert told.endswith(": f006, f007, f008.")
+    assert solution.placed[:6].all()
+    assert solution.placed[6:].any() == (own is None)
+    if own is None:
+        assert told.startswith("3 of 9 frames hang on overlaps too small")
+    else:
+        assert told.startswith("3 of 9 frames left out")
+    # placed among all of its neighbours, one of them holds them as well
+    rescued = hung(square_scan, chain, 15.0, rescued={6})
+    assert rescued.placed.all()
+    with pytest.raises(RegistrationError, match="none of 9 does"):
+        hung(square_scan, [(5, 6)], 15.0, rescued={7})
+
+
+def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):
+    every = [(i, j) for j in range(9) for i in range(j)]
+    solution = hung(square_scan, every, 15.0)
+    assert solution.placed.all()
+    assert solution.residual_px == 0
+    (unused,) = [pair for pair in solution.pairs if not pair.used]
+    assert (unused.first, unused.second) == (5, 6)
+    assert unused.reason == "disagrees with the other joints"
 
 
 @pytest.mark.broad

@@ -22,7 +22,7 @@ from napari_semsr.stitching.discovery import Agreement, match_frames
 from napari_semsr.stitching.flat_field import GIVEN
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
 from napari_semsr.stitching.grids import likely_grids, say_grids
-from napari_semsr.stitching.layout import LINES, TOLERANCE_PX
+from napari_semsr.stitching.layout import LINES, TOLERANCE_PX, Joint, components
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift, refine
@@ -80,16 +80,32 @@ def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
+def _linearised(state: State) -> dict[IntPair, LinearisedShift]:
+    shifts = () if state.refined is None else state.refined.shifts
+    return {(item.first, item.second): item for item in shifts}
+
+
+def _misses(found: LinearisedShift | None) -> bool:
+    """Whether a pair's own best shift, where it was measured, is another one."""
+    return found is not None and float(np.hypot(*found.step)) > TOLERANCE_PX
+
+
 def _unfounded(state: State) -> list[int]:
-    """Placed frames that no joint supports where they now are."""
+    """Placed frames that no joints tie to most others where they now are."""
     joints = () if state.layout is None else state.layout.joints
-    supported = set(state.rescued)
+    found, ties = _linearised(state), []
     for joint in joints:
         apart = state.positions[joint.second] - state.positions[joint.first]
-        if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
-            supported |= {joint.first, joint.second}
-    placed = np.flatnonzero(state.placed).tolist()
-    return [index for index in placed if index not in supported]
+        near = np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX
+        if near and not _misses(found.get((joint.first, joint.second))):
+            ties.append(joint)
+    labels = np.ones(len(state.positions), np.int64)
+    if ties:
+        # frames without a joint of their own rest on all of their pairs together
+        pairs = [pair for pair in state.overlapping() if state.rescued & set(pair)]
+        ties += [Joint(*pair, (0.0, 0.0), 0.0) for pair in pairs]
+        labels = components(len(state.positions), ties)
+    return np.flatnonzero(state.placed & (labels != 0)).tolist()
 
 
 def finish(state: State) -> StitchSolution:
@@ -247,14 +263,19 @@ def _warn_of_spread(state: State) -> None:
     if state.refined is None:
         return
     spread = np.hypot(*state.refined.sigma_px.T)
-    loose = np.flatnonzero(state.placed & (spread > _LOOSE)).tolist()
-    if not loose:
-        return
-    names, count = _named(state, loose), int(state.placed.sum())
-    state.warnings.append(
-        f"{len(loose)} of {count} frames are held loosely, with a standard deviation "
-        f"of up to {spread[loose].max():.2g} px, and may lie in a wrong place: {names}."
-    )
+    apart = state.placed & np.isinf(spread)
+    loose = state.placed & (spread > _LOOSE) & ~apart
+    most = spread[loose].max(initial=0.0)
+    for some, how in (
+        (apart, "hang on overlaps too small to be measured,"),
+        (loose, f"are held loosely, with a standard deviation of up to {most:.2g} px,"),
+    ):
+        if some.any():
+            names = _named(state, np.flatnonzero(some).tolist())
+            state.warnings.append(
+                f"{some.sum()} of {state.placed.sum()} frames {how} and may lie in a "
+                f"wrong place: {names}."
+            )
 
 
 def _named(state: State, frames: Sequence[int]) -> str:
@@ -386,12 +407,13 @@ def _pair(
 
 
 def _pairs(state: State) -> tuple[PairReport, ...]:
-    shifts = () if state.refined is None else state.refined.shifts
-    linearised = {(item.first, item.second): item for item in shifts}
+    linearised = _linearised(state)
     joints = () if state.layout is None else state.layout.joints
     used = {(j.first, j.second): j.shift for j in joints}
     rejected = () if state.layout is None else state.layout.dropped
     dropped = {(j.first, j.second) for j in rejected}
+    if not state.is_nominal:
+        dropped |= {pair for pair in used if _misses(linearised.get(pair))}
     return tuple(
         _pair(state, item, used, dropped, linearised.get((item.first, item.second)))
         for item in state.found
