@@ -15,6 +15,7 @@ from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import Progress
 from napari_semsr.jobs import VERBS
 from napari_semsr.jobs.images import Result
+from napari_semsr.stitching import UnplacedError
 from tests import children
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
@@ -224,6 +225,21 @@ def test_warnings_of_ours_are_said_once_and_stand_in_the_record(semsr, info_does
     assert said.record == {"kind": "info", "warnings": ["mind this"]}
     assert said.err == "semsr: warning: mind this\n"
     assert semsr("info", "x", "--json", "--quiet").err == ""
+
+
+def test_a_refusal_says_what_was_warned_of_before_it(semsr, info_does):
+    def job():
+        yield Progress(0, 1, "working")
+        warnings.warn_explicit("cut the bar", UserWarning, command.__file__, 1)
+        raise UnplacedError("No place.", ())
+
+    info_does(job)
+    said = semsr("info", "x")
+    assert said.code == 2
+    assert said.err == "semsr: warning: cut the bar\nsemsr info: No place.\n"
+    said = semsr("info", "x", "--json", "--quiet")
+    assert said.err == "semsr info: No place.\n"
+    assert said.record["warnings"] == ["cut the bar"]
 
 
 def test_common_flags_may_stand_before_the_verb(semsr, images):

@@ -133,7 +133,8 @@ def test_constant_image_gives_numbers_or_null(semsr, images, verb):
 
 @pytest.mark.parametrize("verb", ["frc", "metrics"])
 def test_images_of_different_shape_are_refused(refused, images, verb):
-    assert "same shape" in refused(verb, "first.tif", "constant.tif")
+    pair = ("first.tif", "constant.tif", "--pixel-size-nm", 20)  # nothing else to tell
+    assert "same shape" in refused(verb, *pair)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ class Console:
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic  # Tells seconds
+    warned: list[str] = field(default_factory=list, init=False)  # Quiet ones as well
     _started: float = field(default=0.0, init=False)
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
@@ -214,6 +215,7 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Print one line of warning."""
+        self.warned.append(message)
         if not self.quiet:
             self._say(f"semsr: warning: {message}")
 
@@ -296,7 +298,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _note(error, verb)
         facts = error.to_json() if isinstance(error, SemsrError) else {}
         if facts and console.as_json:
-            console.emit({"kind": verb, **facts, "message": str(error)}, "")
+            said = {"message": str(error), "warnings": console.warned}
+            console.emit({"kind": verb, **facts, **said}, "")
         return _BAD_INPUT
 
 
@@ -344,7 +347,12 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         parser.error(f"a verb is required, one of {', '.join(VERBS)}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        record, summary = _result(arguments, console)
+        try:
+            record, summary = _result(arguments, console)
+        except Exception:  # what was warned of may be why
+            for message in dict.fromkeys([*notes, *_ours(caught, debug=debug)]):
+                console.warn(message)
+            raise
     own = record.get("warnings")  # a job may return what it has to say
     told = [str(item) for item in own] if isinstance(own, list) else []
     said = list(dict.fromkeys([*notes, *told, *_ours(caught, debug=debug)]))
