@@ -246,7 +246,7 @@ def bad_single(folder):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (bad_sizes, "4 of 12x16 uint16 .* 1 of 12x17"),
+        (bad_sizes, "4 of 12x16 uint16 .* 1 of 12x17.* move others out of the folder"),
         (bad_magnification, "frame2.tif states 10 nm and frame10.tif 20 nm"),
         (bad_names, "different names"),
         (bad_path, "no path may leave"),

@@ -328,7 +328,10 @@ def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None
             f"{len(members)} of {kind} (as {members[0]})"
             for kind, members in ordered[:3]
         )
-        msg = f"Frames of {folder} must have one shape and type, got {told}."
+        msg = (
+            f"Frames of {folder} must have one shape and type, got {told}: "
+            "move others out of the folder, or save all frames alike."
+        )
         raise ReadError(msg)
 
 
