@@ -9,7 +9,7 @@ from napari_semsr.core import OptionError, RegistrationError, ShapeError, run
 from napari_semsr.core.acquisition import Fault
 from napari_semsr.io.frames import open_frames
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import first_flat
+from napari_semsr.stitching.flat_field import first_flat, no_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint, Layout
 from napari_semsr.stitching.pairwise import Candidates
@@ -160,8 +160,14 @@ def placed(scan, **known):
 
 def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_scan):
     truth = square_scan.truth
-    with pytest.raises(RegistrationError, match="none of 9 does"):
-        finish(placed(square_scan, layout=Layout(truth, (), ())))
+    state = placed(square_scan, layout=Layout(truth, (), ()))
+    with pytest.raises(RegistrationError, match=r"none of 9 does: .* their unit\.$"):
+        finish(state)
+    flat = no_flat((128, 128), 0.0, "none")
+    state = placed(square_scan, layout=Layout(truth, (), ()))
+    state = replace(state, prepared=state.prepared.changed(flat=flat))
+    with pytest.raises(RegistrationError, match=r"unit, or let the flat field .*auto"):
+        finish(state)
     steps = [(i, i + 1, tuple(truth[i + 1] - truth[i])) for i in range(8)]
     joints = tuple(Joint(i, j, shift, 9.0) for i, j, shift in steps)
     refined = Refined(truth, (), np.full((9, 2), 2.0))
@@ -223,6 +229,37 @@ def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):
     (unused,) = [pair for pair in solution.pairs if not pair.used]
     assert (unused.first, unused.second) == (5, 6)
     assert unused.reason == "disagrees with the other joints"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"nominal_px": np.zeros((9, 2))}, "check the positions and their unit"),
+        (
+            {"nominal_nm": np.zeros((9, 2)), "pixel_size_nm": 5},
+            "check the positions, their unit and the pixel size",
+        ),
+        ({"grid": (3, 3)}, "check grid and order"),
+        ({"grid": (3, 3), "overlap": 0.3}, "check grid, overlap and order"),
+        ({}, "give positions or a grid"),
+    ],
+    ids=["px", "nm", "grid", "overlap", "nothing"],
+)
+def test_advice_is_on_what_was_given(square_scan, changes, says):
+    bare = square_scan.acquisition.replace(nominal_px=None, grid=None)
+    state = placed(replace(square_scan, acquisition=bare.replace(**changes)))
+    assert state.to_check == says
+
+
+def test_too_few_frames_of_a_grid_ask_for_another_one(square_scan):
+    bare = square_scan.acquisition.replace(nominal_px=None, grid=(3, 3))
+    state = placed(replace(square_scan, acquisition=bare))
+    state.positions[2:] = np.nan
+    joint = Joint(0, 1, tuple(square_scan.truth[1] - square_scan.truth[0]), 9.0)
+    state.layout, state.is_stated = Layout(state.positions, (joint,), ()), False
+    said = " ".join(finish(state).warnings)
+    assert "check grid and order, or give positions." in said
+    assert "give grid" not in said
 
 
 @pytest.mark.broad

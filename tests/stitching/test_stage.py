@@ -1,10 +1,15 @@
 """The stage model and the pixel size that follows from it."""
 
+import re
+
 import numpy as np
 import pytest
 
+from napari_semsr.core import RegistrationError, run
+from napari_semsr.stitching import solve_mosaic
 from napari_semsr.stitching.solution import fit_stage
 from napari_semsr.stitching.verify import pixel_size_from_stage
+from tests.stitching import scans
 
 GRID = np.array([[r * 90.0, c * 80.0] for r in range(4) for c in range(5)])
 
@@ -38,3 +43,72 @@ def test_pixel_size_from_stage_takes_both_axes_or_that_which_moved():
     assert pixel_size_from_stage(row, row / 9) == pytest.approx((9, 9))
     assert pixel_size_from_stage(row[:1], row[:1]) is None
     assert pixel_size_from_stage(np.zeros((3, 2)), np.eye(3)[:, :2]) is None
+
+
+@pytest.mark.parametrize(
+    ("axes", "how"),
+    [
+        (((1, 0), (0, -1)), "x mirrored"),
+        pytest.param(((-1, 0), (0, 1)), "y mirrored", marks=pytest.mark.broad),
+        pytest.param(((-1, 0), (0, -1)), "x and y mirrored", marks=pytest.mark.broad),
+        pytest.param(((0, 1), (1, 0)), "x and y swapped", marks=pytest.mark.broad),
+        (((0, 1), (-1, 0)), "x and y swapped, then x mirrored"),
+        pytest.param(
+            ((0, -1), (1, 0)),
+            "x and y swapped, then y mirrored",
+            marks=pytest.mark.broad,
+        ),
+        pytest.param(
+            ((0, -1), (-1, 0)),
+            "x and y swapped, then both mirrored",
+            marks=pytest.mark.broad,
+        ),
+    ],
+)
+def test_axes_that_run_otherwise_are_found_and_told(
+    square_scan, square_solution, axes, how
+):
+    stated = square_scan.acquisition.nominal_px @ np.linalg.inv(axes).T
+    scan = square_scan.acquisition.replace(nominal_px=stated)
+    solution = run(solve_mosaic(scan))
+    assert np.allclose(solution.positions_px, square_solution.positions_px, atol=1e-3)
+    (warning,) = solution.warnings
+    assert re.search(f"as stated, [0-4] of 9 frames fit, with {how} 9, which", warning)
+
+
+def test_axes_of_frames_in_a_row_are_found(scene):
+    scan = scans.cut_scan(scene, grid=(1, 4))
+    mirrored = scan.acquisition.replace(
+        nominal_px=scan.acquisition.nominal_px * (1, -1)
+    )
+    solution = run(solve_mosaic(mirrored))
+    assert solution.placed.all()
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
+    assert "with x mirrored 4" in solution.warnings[0]
+
+
+def test_positions_of_other_frames_are_no_other_axes(square_scan, rng):
+    places = square_scan.acquisition.nominal_px[rng.permutation(9)]
+    solution = run(solve_mosaic(square_scan.acquisition.replace(nominal_px=places)))
+    assert not solution.most_placed
+    assert "axes" not in " ".join(solution.warnings)
+
+
+def test_positions_that_lie_in_one_place_are_refused(square_scan):
+    nominal = square_scan.acquisition.nominal_px
+    for factor, spread in ((0, "0"), (1e-3, "0.18")):
+        scan = square_scan.acquisition.replace(nominal_px=factor * nominal)
+        with pytest.raises(
+            RegistrationError, match=f"within {spread} px .* their unit"
+        ):
+            run(solve_mosaic(scan))
+
+
+def test_a_pixel_by_the_stage_that_is_less_than_an_atom_is_not_taken(square_scan):
+    scan = square_scan.acquisition.replace(nominal_px=None)
+    for nm, size in ((20, 20), (0.02, None)):
+        stated = scan.replace(nominal_nm=square_scan.acquisition.nominal_px * nm)
+        solution = run(solve_mosaic(stated))
+        told = " ".join(solution.warnings)
+        assert ("0.02 nm, which is less than an atom" in told) == (size is None)
+        assert solution.pixel_size_nm == (size and pytest.approx((size, size), rel=0.1))

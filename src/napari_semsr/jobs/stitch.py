@@ -348,7 +348,7 @@ class StitchedFile(Result):
     def joined(self) -> str:
         """What to think of the mosaic."""
         if not self.solution.most_placed:
-            return "too few to be believed: give grid and order, or positions"
+            return "too few to be believed: the warnings say what to check or give"
         if self.left_out:
             return "look at what was left out, and why"
         return f"they agree within {self.residual_px:.2g} px where they overlap"

@@ -73,6 +73,49 @@ def nominal_positions(
     return discover(prepared, joints, noise), False, joints
 
 
+# Where each axis of the images runs, by ``(y, x)`` of the stage; the sparest first, as
+# a single row does not tell all of them apart.
+_AXES = {
+    "as stated": ((1, 0), (0, 1)),
+    "x mirrored": ((1, 0), (0, -1)),
+    "y mirrored": ((-1, 0), (0, 1)),
+    "x and y mirrored": ((-1, 0), (0, -1)),
+    "x and y swapped": ((0, 1), (1, 0)),
+    "x and y swapped, then x mirrored": ((0, 1), (-1, 0)),
+    "x and y swapped, then y mirrored": ((0, -1), (1, 0)),
+    "x and y swapped, then both mirrored": ((0, -1), (-1, 0)),
+}
+# Of the matches that other axes explain; chosen: of two rows, whose frames fit along
+# the rows in either order, at most two thirds.
+_AS_WELL = 0.75
+
+
+def other_axes(
+    prepared: CorrectedFrames, nominal: FloatArray
+) -> tuple[str, FloatArray] | None:
+    """Find axes by which the images match stated positions, (N, 2), clearly better.
+
+    Gives what is done to the axes, and positions (N, 2); None where there are none.
+    """
+    joints = [joint for joint in match_frames(prepared) if joint.weight > _SURE]
+    shift = np.array([joint.shift for joint in joints]).reshape(-1, 2)
+    first, second = ([getattr(j, end) for j in joints] for end in ("first", "second"))
+    apart = nominal[second] - nominal[first]
+    # beyond half way, the shift that other axes give is nearer
+    within = np.abs(apart).max(axis=1) / 2
+    fits = []
+    for axes in _AXES.values():
+        turned = apart @ np.array(axes).T
+        near = np.abs(turned - shift).max(axis=1) < within
+        touch = (np.abs(turned) < np.array(prepared.frame_shape) - 4).all(axis=1)
+        fits.append(int((near & touch).sum()))
+    best = int(np.argmax(fits))
+    if fits[0] >= _AS_WELL * fits[best]:
+        return None
+    how = [*_AXES][best]
+    return how, nominal @ np.array(_AXES[how]).T
+
+
 def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
     """Find the steps of a grid, from row to row and column to column, by neighbours."""
     cells = prepared.acquisition.grid_cells()

@@ -1,6 +1,7 @@
 """The whole solution of a scan, step by step."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,11 @@ from napari_semsr.stitching.layout import (
     lay_out,
     place_among,
 )
-from napari_semsr.stitching.nominal import nominal_positions, touching_pairs
+from napari_semsr.stitching.nominal import (
+    nominal_positions,
+    other_axes,
+    touching_pairs,
+)
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import overlap_boxes, search, whole_shift
 from napari_semsr.stitching.refine import measure_rim, refine, refine_rotations
@@ -260,7 +265,7 @@ def _search_all(state: State) -> Job[None]:
     if not touching:
         msg = (
             "Frames must overlap to be joined, but no two of them do at their nominal "
-            "positions: check positions, overlap and pixel size."
+            f"positions: {state.to_check}."
         )
         raise RegistrationError(msg)
     shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
@@ -371,7 +376,7 @@ def _place(state: State) -> Job[None]:
         msg = (
             f"No joint between the {len(state.acquisition)} frames stands out from "
             f"chance (best score {max((f.best for f in state.found), default=0):.1f}, "
-            f"needed {state.threshold:.1f}): check positions, grid and overlap."
+            f"needed {state.threshold:.1f}): {state.to_check}."
         )
         raise RegistrationError(msg)
     state.noise = noise_level(state.prepared)
@@ -485,6 +490,83 @@ def _doubt_known(state: State, known: FieldDistortion) -> None:
         )
 
 
+def _solved(
+    state: State, known: FieldDistortion | None
+) -> Job[StitchSolution | RegistrationError]:
+    """Take a scan from where frames are expected to its solution, or to its refusal."""
+    options, begun = state.options, state.prepared
+    try:
+        yield from _coarse(state)
+        if options.distortion == "auto":
+            state = yield from _place_undistorted(state, begun)
+        else:
+            yield from _place(state)
+        if options.rotation:
+            yield Progress(0, 0, "Finding turn and scale of the frames")
+            state.prepared, state.positions = refine_rotations(
+                state.prepared, state.positions, state.overlapping()
+            )
+        if drop_misfits(state):
+            _rescue(state)
+        reshade(state, FINE_KNOTS)
+        if options.distortion == "auto" and state.prepared.distortion:
+            yield from _measure_distortion(state, _LAST_SWEEPS)
+        yield from _fine(state, (1.0,) * 4)
+        if drop_misfits(state):
+            yield from _fine(state, (1.0,) * 2)
+        if known is not None:
+            _doubt_known(state, known)
+        return finish(state)
+    except RegistrationError as error:
+        return error
+
+
+# Of a frame; chosen: micrometres taken for nanometres put a scan as wide as a hundred
+# frames within it, and a mosaic is hardly larger than one.
+_SMALL_PART = 0.1
+
+
+def _placed(result: StitchSolution | RegistrationError) -> int:
+    return 0 if isinstance(result, RegistrationError) else int(result.placed.sum())
+
+
+def _question_positions(
+    state: State,
+    begun: CorrectedFrames,
+    known: FieldDistortion | None,
+    result: StitchSolution | RegistrationError,
+) -> Job[StitchSolution | RegistrationError]:
+    """Where too few frames fit stated positions, find out whether these can be right.
+
+    Refuses those that all lie in one place; takes axes by which most frames fit.
+    """
+    if isinstance(result, StitchSolution) and result.most_placed:
+        return result
+    before, half = _placed(result), len(begun.acquisition) / 2
+    span, shape = np.ptp(state.nominal, axis=0), begun.frame_shape
+    if before < half and (span < _SMALL_PART * np.array(shape)).all():
+        msg = (
+            "Positions must spread the frames out, but all lie within "
+            f"{span.max():.2g} px of each other, and a frame has {shape[0]}x{shape[1]} "
+            f"px: {state.to_check}."
+        )
+        return RegistrationError(msg)
+    yield Progress(0, 0, "Comparing the stage's axes with those of the images")
+    found = other_axes(begun, state.nominal)
+    if found is None:
+        return result
+    how, nominal = found
+    turned = State(begun.acquisition, state.options, begun, nominal, True)
+    other = yield from _solved(turned, known)
+    if isinstance(other, RegistrationError) or _placed(other) <= max(before, half):
+        return result
+    warning = (
+        f"The stage's axes are not those of the images: as stated, {before} of "
+        f"{len(nominal)} frames fit, with {how} {_placed(other)}, which is taken."
+    )
+    return replace(other, warnings=(warning, *other.warnings))
+
+
 def solve_mosaic(
     acquisition: Acquisition,
     options: StitchOptions | None = None,
@@ -516,24 +598,9 @@ def solve_mosaic(
         centre_px=(0.0, 0.0) if known is None else known.centre_px,
     )
     state = State(acquisition, options, begun, *nominal_positions(begun))
-    yield from _coarse(state)
-    if options.distortion == "auto":
-        state = yield from _place_undistorted(state, begun)
-    else:
-        yield from _place(state)
-    if options.rotation:
-        yield Progress(0, 0, "Finding turn and scale of the frames")
-        state.prepared, state.positions = refine_rotations(
-            state.prepared, state.positions, state.overlapping()
-        )
-    if drop_misfits(state):
-        _rescue(state)
-    reshade(state, FINE_KNOTS)
-    if options.distortion == "auto" and state.prepared.distortion:
-        yield from _measure_distortion(state, _LAST_SWEEPS)
-    yield from _fine(state, (1.0,) * 4)
-    if drop_misfits(state):
-        yield from _fine(state, (1.0,) * 2)
-    if known is not None:
-        _doubt_known(state, known)
-    return finish(state)
+    result = yield from _solved(state, known)
+    if state.has_positions:
+        result = yield from _question_positions(state, begun, known, result)
+    if isinstance(result, RegistrationError):
+        raise result
+    return result

@@ -65,6 +65,26 @@ class State:
         return enough(self.placed)
 
     @property
+    def has_positions(self) -> bool:
+        """Whether the scan states positions of a known size in px."""
+        acquisition = self.acquisition
+        in_nm = acquisition.nominal_nm is not None
+        sized = in_nm and acquisition.pixel_size_nm is not None
+        return acquisition.nominal_px is not None or sized
+
+    @property
+    def to_check(self) -> str:
+        """What the user may have said wrong, or not yet, where frames do not fit."""
+        acquisition = self.acquisition
+        if self.has_positions and acquisition.nominal_px is None:
+            return "check the positions, their unit and the pixel size"
+        if self.has_positions:
+            return "check the positions and their unit"
+        if acquisition.grid is None:
+            return "give positions or a grid"
+        return f"check grid{', overlap' if acquisition.overlap else ''} and order"
+
+    @property
     def rim(self) -> float:
         """Distance of the rim from the middle of a frame, in px."""
         return min(self.acquisition.frame_shape) / 2

@@ -40,6 +40,8 @@ _MANY = 0.2  # share of frames without a place from which none is to be trusted;
 _MOSTLY = 0.3  # share of ambiguous joints from which the stage decides; chosen
 _SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
 _SIZE_DIFFERS = 0.02  # of the pixel size; chosen: distances would be as wrong
+# Of a pixel; chosen: an atom is larger, and micrometres taken for nanometres tell less
+_LEAST_NM = 0.1
 _NAMED = 5  # frames in a sentence; chosen: it stays one
 _CLEARLY = 0.02  # of the correlation; chosen: less is a matter of rounding to pixels
 
@@ -115,6 +117,12 @@ def finish(state: State) -> StitchSolution:
     estimated = None
     if acquisition.nominal_nm is not None and not (stated and state.is_nominal):
         estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
+    if stated is None and estimated is not None and min(estimated) < _LEAST_NM:
+        state.warnings.append(
+            f"The stage moved as if a pixel were {np.mean(estimated):.2g} nm, which is "
+            "less than an atom and not taken: check the unit of the positions."
+        )
+        estimated = None
     if stated is not None and estimated is not None:
         ratio = np.array(estimated) / np.array(stated)
         if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
@@ -170,9 +178,11 @@ def _verify(state: State) -> None:
         state.positions[index] = np.nan
     lost = np.flatnonzero(~state.placed).tolist()
     if len(lost) == len(state.positions):
+        is_given = state.prepared.flat.method in GIVEN
+        flat = ", or let the flat field be found (auto)" if is_given else ""
         msg = (
-            f"Frames must agree where they overlap, but none of {len(lost)} does; "
-            "let the flat field be found (auto) or check grid and order."
+            f"Frames must agree where they overlap, but none of {len(lost)} does: "
+            f"{state.to_check}{flat}."
         )
         raise RegistrationError(msg)
     for index in lost:
@@ -247,9 +257,12 @@ def _ask_for_grid(state: State) -> bool:
         matches = match_frames(state.prepared)
     state.grids = likely_grids(acquisition, matches)
     if not state.most_placed:
+        remedy = "give grid and order, or positions"
+        if acquisition.grid is not None:
+            remedy = f"{state.to_check}, or give positions"
         state.warnings.append(
             f"Only {placed} of {count} frames found a place, too few to be believed: "
-            f"give grid and order, or positions.{say_grids(state.grids)}"
+            f"{remedy}.{say_grids(state.grids)}"
         )
     elif state.grids:
         state.warnings.append(
