@@ -299,9 +299,9 @@ def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Arr
     lit = valid.astype(np.float32)
     fine, error = _common_detail(frames, lit, _NARROW_PX)
     seen = (np.abs(fine) > _SEEN * error) & valid
-    whole, error = _common_detail(frames, lit, round(_WIDE * min(valid.shape)))
     if not 0 < seen.sum() <= _MOST_FIXED * valid.sum():
         return ones
+    whole, error = _common_detail(frames, lit, round(_WIDE * min(valid.shape)))
     beside = (np.abs(whole) > _JOINED * error) & valid
     fixed = ndimage.binary_propagation(seen, mask=seen | beside)
     return np.where(fixed, np.maximum(1 + whole, 0), ones).astype(np.float32)
