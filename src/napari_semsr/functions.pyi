@@ -263,6 +263,7 @@ def stitch(
     halves: bool = False,
     known_distortion: FieldDistortion | None = None,
     databar_rows: int | None = None,
+    colour: Literal["refuse", "luminance"] = "refuse",
     dtype: Literal["float32", "float64", "uint8", "uint16"] = "float32",
     overwrite: bool = False,
     resume: bool = False,

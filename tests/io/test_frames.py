@@ -299,6 +299,21 @@ def test_a_data_bar_that_no_header_tells_of_is_told(
     assert re.search(says, "".join(heard))
 
 
+@pytest.mark.parametrize("pages", [False, True], ids=["files", "pages"])
+def test_frames_in_colour_are_taken_by_their_luminance(tmp_path, rng, pages):
+    data = rng.integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)
+    if pages:
+        tifffile.imwrite(tmp_path / "scan.tif", data, photometric="rgb")
+    else:
+        for index, frame in enumerate(data):
+            Image.fromarray(frame).save(tmp_path / f"f{index}.png")
+    with pytest.raises(ReadError, match="--colour luminance"):
+        run(open_frames(tmp_path))
+    scan = run(open_frames(tmp_path, colour="luminance"))
+    assert scan.shape == (4, 40, 48)
+    assert np.allclose(scan.read(2), data[2] @ (0.299, 0.587, 0.114), atol=1)
+
+
 @pytest.mark.parametrize(
     ("told", "given", "says"),
     [(20, None, "state a pixel size of 10 nm, but scan.json 20 nm"),

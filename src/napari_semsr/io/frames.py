@@ -46,12 +46,12 @@ class _StoredFrames:
     places: tuple[tuple[Path, int | None], ...]  # File and page of each frame
     shape: tuple[int, int, int]  # Frames, rows and columns
     dtype: np.dtype[Any]
-    databar_rows: int | None = None  # To cut off; None where headers tell
+    how: Mapping[str, Any]  # Options of `read`
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         """Read one frame, that must be what it was when the scan was opened."""
         path, plane = self.places[index]
-        image = read(path, plane=plane, databar_rows=self.databar_rows)
+        image = read(path, plane=plane, **self.how)
         shape, dtype = self.shape[1:], self.dtype
         if image.shape != shape or image.dtype != dtype:
             msg = (
@@ -292,7 +292,7 @@ def _without(made: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
 
 
 def _described(
-    folder: Path, names: Sequence[str], spare: _Spare, databar_rows: int | None
+    folder: Path, names: Sequence[str], spare: _Spare, how: Mapping[str, Any]
 ) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
     """Look at every frame; list those that cannot be read."""
     kept, infos, faults = [], [], []
@@ -305,14 +305,14 @@ def _described(
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
-            image = read(folder / name, databar_rows=databar_rows)
+            image = read(folder / name, **how)
             spare.look_at(name, image.array())
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(Fault(name, why))
             continue
         kept.append(name)
-        infos.append(replace(info, shape=image.shape))
+        infos.append(replace(info, shape=image.shape, dtype=str(image.dtype)))
     return kept, infos, faults
 
 
@@ -380,7 +380,7 @@ def _or_heights(folder: Path) -> str:
 
 
 def _from_folder(
-    folder: Path, table: Path | None, spare: _Spare, databar_rows: int | None
+    folder: Path, table: Path | None, spare: _Spare, how: Mapping[str, Any]
 ) -> Job[tuple[Acquisition, list[str]]]:
     """Frames in files of their own, and the names of all that should be there."""
     own = folder / "positions.csv"
@@ -390,19 +390,19 @@ def _from_folder(
     if positions is None and len(names) < 2:
         single = [folder / name for name in names] or sorted(folder.glob("*.czi"))
         if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
-            made = yield from _from_file(single[0], None, spare, databar_rows)
+            made = yield from _from_file(single[0], None, spare, how)
             return made, []
     _unique(names, folder)
-    kept, infos, broken = yield from _described(folder, names, spare, databar_rows)
+    kept, infos, broken = yield from _described(folder, names, spare, how)
     faults += broken
     if len(kept) < 2:
         _too_few(folder, kept, faults)
     _same(folder, kept, infos)
-    if databar_rows is None:
+    if how["databar_rows"] is None:
         _tell_databar(folder, [info.suggested_databar_rows for info in infos])
     places = tuple((folder / name, None) for name in kept)
     shape = (len(kept), *infos[0].shape)
-    frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), databar_rows)
+    frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
     size = _common_size(folder, kept, infos)
     made = _acquisition(frames, kept, size, folder.name, positions)
     return made.replace(faults=tuple(faults)), names
@@ -462,12 +462,12 @@ def _acquisition(
 
 
 def _from_file(
-    path: Path, table: Path | None, spare: _Spare, databar_rows: int | None
+    path: Path, table: Path | None, spare: _Spare, how: Mapping[str, Any]
 ) -> Job[Acquisition]:
     """Frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None if table is None else _read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
-        if databar_rows:
+        if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: leave --databar-rows out."
             raise OptionError(msg)
         tiles = open_tiles(path)
@@ -484,13 +484,10 @@ def _from_file(
     width = len(str(info.planes - 1))
     names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
     places = tuple((path, page) for page in range(info.planes))
-    if databar_rows is None:
-        shape = info.shape
+    if how["databar_rows"] is None:
         _tell_databar(path, [info.suggested_databar_rows])
-    else:
-        shape = read(path, plane=0, databar_rows=databar_rows).shape
-    kind = np.dtype(info.dtype)
-    frames = _StoredFrames(places, (info.planes, *shape), kind, databar_rows)
+    first = read(path, plane=0, **how)
+    frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
         spare.look_at(name, frames[number])
@@ -573,7 +570,7 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
     )
 
 
-FRAMES_OPTIONS = ("grid", "order", "overlap", "pixel_size_nm", "databar_rows")
+FRAMES_OPTIONS = ("grid", "order", "overlap", "pixel_size_nm", "databar_rows", "colour")
 """Options of `open_frames` that a panel and a project may give."""
 
 
@@ -586,6 +583,7 @@ def open_frames(
     overlap: float | None = None,
     pixel_size_nm: float | Sequence[float] | None = None,
     databar_rows: int | None = None,
+    colour: str = "refuse",
 ) -> Job[Acquisition]:
     """Open the frames of a scan, one after another.
 
@@ -605,6 +603,8 @@ def open_frames(
         Overrides or supplies the calibration.
     databar_rows : int, optional
         Rows to cut off at the bottom of every frame, whatever the headers say.
+    colour : {"refuse", "luminance"}
+        What to do with frames that are really in colour.
 
     Returns
     -------
@@ -628,11 +628,12 @@ def open_frames(
     table = None if positions is None else Path(positions)
     names: list[str] = []
     spare = _Spare()
+    how = {"databar_rows": databar_rows, "colour": colour}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     if is_folder:
-        made, names = yield from _from_folder(path, table, spare, databar_rows)
+        made, names = yield from _from_folder(path, table, spare, how)
     else:
-        made = yield from _from_file(path, table, spare, databar_rows)
+        made = yield from _from_file(path, table, spare, how)
     if not names:
         names = [*made.names, *(fault.frame for fault in made.faults)]
         names.sort(key=natural_key)

@@ -758,8 +758,8 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
         bar = _coloured_bar(data, spreads)
         msg = (
             f"{path} must be a grey image, but its colour channels differ by up to "
-            f"{spreads.max():g} of {_full_scale(np.dtype(data.dtype)):g}: choose the "
-            "option colour luminance to convert it."
+            f"{spreads.max():g} of {_full_scale(np.dtype(data.dtype)):g}: take its "
+            "luminance (--colour luminance)."
         )
         if bar:
             msg = (

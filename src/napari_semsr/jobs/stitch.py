@@ -43,6 +43,7 @@ from napari_semsr.io import (
     FRAMES_OPTIONS,
     HEIGHTS,
     OmeZarrStore,
+    ReadOptions,
     TypedSize,
     Written,
     beside_path,
@@ -267,6 +268,7 @@ class StitchFolderOptions(StitchOptions):
         unit="rows",
         ge=0,
     )
+    colour: Literal["refuse", "luminance"] = ReadOptions.model_fields["colour"]  # type: ignore[assignment]
     dtype: Literal["float32", "float64", "uint8", "uint16"] = Field(
         default="float32",
         description="type of the grey values; integers are rounded and clipped, and "

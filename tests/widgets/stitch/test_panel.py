@@ -318,6 +318,17 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     assert "must hold pixel_size_nm" in run_panel(panel)
 
 
+def test_frames_in_colour_are_looked_into_again_when_asked(make, rng, finish, tmp_path):
+    for index, frame in enumerate(rng.integers(0, 256, (2, 64, 64, 3), np.uint8)):
+        Image.fromarray(frame).save(tmp_path / f"f{index}.png")
+    panel = make(tmp_path)
+    assert "Colour image" in panel.status.text()
+    panel.form.set_values(colour="luminance")
+    finish(panel)
+    assert "2 frames" in panel.about.text()
+    assert panel.options().colour == "luminance"
+
+
 def test_cancel_leaves_nothing(make, model, scan, finish):
     panel = make(scan)
     before = set(results.cache_folder().iterdir())

@@ -120,11 +120,14 @@ _OF_A_JOINT = [
 ]
 
 
-def look_into(folder: Path) -> Job[tuple[Acquisition, int]]:
+def look_into(
+    folder: Path, options: StitchFolderOptions | None = None
+) -> Job[tuple[Acquisition, int]]:
     """Open a scan, of several heights the lowest; give the number of heights, too."""
     yield Progress(0, 0, f"looking into {folder.name}")
     heights = read_heights(folder) if (folder / HEIGHTS).is_file() else ()
-    opened = yield from open_scan(heights[0][0] if heights else folder)
+    lowest = heights[0][0] if heights else folder
+    opened = yield from open_scan(lowest, options=options)
     return opened.replace(name=folder.resolve().name), len(heights)
 
 
@@ -182,6 +185,7 @@ class StitchMosaicPanel(Panel):
         # a grid that is typed has an order, and an overlap that may be known
         self.grid.changed.connect(self.advanced.unfold_for)
         self.calibration.changed.connect(self._show_calibration)
+        self.form.on_change("colour", lambda _: self.look())
         self._take_open_scan()
 
     def _build_how(self) -> None:
@@ -365,7 +369,8 @@ class StitchMosaicPanel(Panel):
             self.about.setText(f"There is no {chosen}.")
         else:
             self.about.setText("")
-            look = partial(look_into, chosen)
+            how = StitchFolderOptions(colour=self.form.values()["colour"])
+            look = partial(look_into, chosen, how)
             self.look_up("Look into folder", look, self._show_facts)
 
     def _show_facts(self, found: tuple[Acquisition, int]) -> None:
