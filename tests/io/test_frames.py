@@ -314,6 +314,17 @@ def test_frames_in_colour_are_taken_by_their_luminance(tmp_path, rng, pages):
     assert np.allclose(scan.read(2), data[2] @ (0.299, 0.587, 0.114), atol=1)
 
 
+def test_overexposed_frames_are_told(tmp_path, rng):
+    data = rng.integers(0, 4000, (4, 40, 48), dtype=np.uint16)
+    data[2] = np.minimum(2 * data[2], 4095)  # of a camera of 12 bits
+    data[3, :1] = 4095
+    for index, frame in enumerate(data):
+        tifffile.imwrite(tmp_path / f"f{index}.tif", frame)
+    with hear_warnings((heard := []).append):
+        run(open_frames(tmp_path))
+    assert re.search(r"1 of 4 frames .*4095, fills up to [45]\d% \(f2.tif\)", *heard)
+
+
 @pytest.mark.parametrize(
     ("told", "given", "says"),
     [(20, None, "state a pixel size of 10 nm, but scan.json 20 nm"),

@@ -258,12 +258,17 @@ def _unique(names: Sequence[str], folder: Path) -> None:
         seen[stem] = name
 
 
+# Of a frame; chosen: where less was clipped, frames came to lie within 0.1 px
+_OVEREXPOSED = 0.1
+
+
 @dataclass(frozen=True, slots=True)
-class _Spare:
-    """Frames that need no place in a grid, by their pixels."""
+class _Seen:
+    """What pixels show: frames that need no place in a grid, overexposed ones."""
 
     copies: dict[str, str] = field(default_factory=dict)  # And the first of its kind
     blank: list[str] = field(default_factory=list)
+    _white: dict[str, tuple[float, float]] = field(default_factory=dict)
     _first: dict[bytes, str] = field(default_factory=dict)
 
     def look_at(self, name: str, pixels: NDArray[Any]) -> None:
@@ -271,10 +276,26 @@ class _Spare:
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
+        most = float(np.fmax.reduce(pixels, axis=None))
+        self._white[name] = most, float(np.mean(pixels == most))
         digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
         first = self._first.setdefault(digest, name)
         if first != name:
             self.copies[name] = first
+
+    def tell_overexposed(self, path: Path) -> None:
+        """Warn where the greatest grey value of all frames fills much of some."""
+        level = max((most for most, _ in self._white.values()), default=0.0)
+        shares = {n: share for n, (most, share) in self._white.items() if most == level}
+        over = [name for name, share in shares.items() if share > _OVEREXPOSED]
+        if over:
+            worst = max(over, key=lambda name: shares[name])
+            warn(
+                f"{len(over)} of {len(self._white)} frames of {path} look overexposed: "
+                f"the greatest grey value, {level:g}, fills up to {shares[worst]:.0%} "
+                f"({worst}), where detail is lost, so that places and grey values may "
+                "be off: take them with less light."
+            )
 
     def slots(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Give the names that a grid may have places for: all, then without these."""
@@ -292,7 +313,7 @@ def _without(made: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
 
 
 def _described(
-    folder: Path, names: Sequence[str], spare: _Spare, how: Mapping[str, Any]
+    folder: Path, names: Sequence[str], seen: _Seen, how: Mapping[str, Any]
 ) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
     """Look at every frame; list those that cannot be read."""
     kept, infos, faults = [], [], []
@@ -306,7 +327,7 @@ def _described(
                 continue
             # a file that is cut short shows it only when it is read
             image = read(folder / name, **how)
-            spare.look_at(name, image.array())
+            seen.look_at(name, image.array())
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(Fault(name, why))
@@ -380,7 +401,7 @@ def _or_heights(folder: Path) -> str:
 
 
 def _from_folder(
-    folder: Path, table: Path | None, spare: _Spare, how: Mapping[str, Any]
+    folder: Path, table: Path | None, seen: _Seen, how: Mapping[str, Any]
 ) -> Job[tuple[Acquisition, list[str]]]:
     """Frames in files of their own, and the names of all that should be there."""
     own = folder / "positions.csv"
@@ -390,10 +411,10 @@ def _from_folder(
     if positions is None and len(names) < 2:
         single = [folder / name for name in names] or sorted(folder.glob("*.czi"))
         if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
-            made = yield from _from_file(single[0], None, spare, how)
+            made = yield from _from_file(single[0], None, seen, how)
             return made, []
     _unique(names, folder)
-    kept, infos, broken = yield from _described(folder, names, spare, how)
+    kept, infos, broken = yield from _described(folder, names, seen, how)
     faults += broken
     if len(kept) < 2:
         _too_few(folder, kept, faults)
@@ -462,7 +483,7 @@ def _acquisition(
 
 
 def _from_file(
-    path: Path, table: Path | None, spare: _Spare, how: Mapping[str, Any]
+    path: Path, table: Path | None, seen: _Seen, how: Mapping[str, Any]
 ) -> Job[Acquisition]:
     """Frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None if table is None else _read_positions(table, path.parent)
@@ -490,7 +511,7 @@ def _from_file(
     frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
-        spare.look_at(name, frames[number])
+        seen.look_at(name, frames[number])
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 
@@ -627,19 +648,20 @@ def open_frames(
         raise ReadError(msg)
     table = None if positions is None else Path(positions)
     names: list[str] = []
-    spare = _Spare()
+    seen = _Seen()
     how = {"databar_rows": databar_rows, "colour": colour}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     if is_folder:
-        made, names = yield from _from_folder(path, table, spare, how)
+        made, names = yield from _from_folder(path, table, seen, how)
     else:
-        made = yield from _from_file(path, table, spare, how)
+        made = yield from _from_file(path, table, seen, how)
     if not names:
         names = [*made.names, *(fault.frame for fault in made.faults)]
         names.sort(key=natural_key)
+    seen.tell_overexposed(path)
     made = _without(
-        made, {name: f"{_COPY} {first}" for name, first in spare.copies.items()}
-    ).replace(slots=spare.slots(names))
+        made, {name: f"{_COPY} {first}" for name, first in seen.copies.items()}
+    ).replace(slots=seen.slots(names))
     if len(made) < 2:
         _too_few(path, made.names, made.faults)
     told_by = path / "scan.json"
