@@ -52,7 +52,7 @@ def _reason(state: State, index: int) -> str:
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
     if texture < _BLANK * FINE_NOISE * state.noise:
         return "blank: it holds no detail above its noise"
-    return "fits none of its neighbours: foreign, displaced too far, or too dark"
+    return "fits no frame that was placed: foreign, displaced too far, or too dark"
 
 
 def drop_misfits(state: State) -> list[int]:
