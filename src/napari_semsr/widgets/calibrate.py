@@ -59,6 +59,7 @@ from napari_semsr.widgets.layers import (
     nm_per_unit,
     pitch_of,
     provenance_of,
+    record_of,
     show_scale_bar,
     shown_by,
     size_error_of,
@@ -183,9 +184,7 @@ def _resize(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
 
 def _tell_size_error(layer: Layer, told: dict[str, Any]) -> None:
     """Say how sure a layer's pixel size is, or nothing of it."""
-    about = layer.metadata.get("micrograph")
-    known = about if isinstance(about, dict) else {}
-    known = {key: value for key, value in known.items() if key != SIZE_ERROR_KEY}
+    known = {k: v for k, v in record_of(layer).items() if k != SIZE_ERROR_KEY}
     layer.metadata["micrograph"] = known | told
 
 

@@ -217,9 +217,9 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
     return scale, shift
 
 
-def _finest(layer: Image | Labels) -> Any:
-    """Level 0 of a layer."""
-    return layer.data[0] if layer.multiscale else layer.data
+def finest(layer: Layer) -> Any:
+    """Level 0 of a layer, of one that has no levels its data."""
+    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
 def pixels_at(layer: Layer, places: Any, dims: Dims) -> NDArray[Any]:
@@ -249,7 +249,7 @@ def plane_at(layer: Image | Labels, dims: Dims | None) -> tuple[int, ...]:
     if layer.ndim < 2:
         msg = f"Layer {layer.name!r} must be an image of two or more axes, got one."
         raise ShapeError(msg)
-    last = np.array(_finest(layer).shape[: layer.ndim - 2], dtype=int) - 1
+    last = np.array(finest(layer).shape[: layer.ndim - 2], dtype=int) - 1
     return tuple(np.clip(_place_shown(layer, dims), 0, last).tolist())
 
 
@@ -265,7 +265,7 @@ def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
 
 def say_plane(layer: Image, place: Sequence[int]) -> str:
     """Name a plane of a stack, such as ``plane t = 3 of 10``; no other layer's."""
-    counts = _finest(layer).shape[: layer.ndim - 2]
+    counts = finest(layer).shape[: layer.ndim - 2]
     told = ", ".join(
         f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
         for axis, i, n in zip(layer.axis_labels, place, counts, strict=False)
@@ -308,10 +308,18 @@ class _Luminance:
         return luminance(self._samples[part][..., :3])
 
 
+def record_of(layer: Layer) -> dict[str, Any]:
+    """Read what a layer carries of the image that it shows; of others' layers nothing.
+
+    Another program may have put anything there.
+    """
+    found = layer.metadata.get("micrograph")
+    return found if isinstance(found, dict) else {}
+
+
 def provenance_of(layer: Layer) -> Provenance | None:
     """Read the history that a layer carries."""
-    found = layer.metadata.get("micrograph", {})
-    record = found.get("provenance") if isinstance(found, dict) else None
+    record = record_of(layer).get("provenance")
     if isinstance(record, Provenance) or record is None:
         return record
     try:
@@ -325,7 +333,7 @@ def note_edit(layer: Layer) -> None:
 
     Our own results write theirs afterwards.
     """
-    about, made = layer.metadata.get("micrograph"), provenance_of(layer)
+    made = provenance_of(layer)
     helper = not isinstance(layer, Image) or layer.metadata.get(HELPER_KEY)
     if helper or (made and made.job == _EDIT):
         return
@@ -335,10 +343,8 @@ def note_edit(layer: Layer) -> None:
         inputs=(InputRecord(role="image", **before),),
         versions=software_versions(),
     )
-    layer.metadata["micrograph"] = {
-        **(about if isinstance(about, dict) else {}),
-        "provenance": edited.model_dump(mode="json"),
-    }
+    told = {"provenance": edited.model_dump(mode="json")}
+    layer.metadata["micrograph"] = record_of(layer) | told
 
 
 def network_of(layer: Layer) -> str | None:
@@ -353,7 +359,7 @@ def network_of(layer: Layer) -> str | None:
 
 def planes_of(layer: Image | Labels) -> list[Micrograph]:
     """Read all planes of a layer, one after another."""
-    counts = _finest(layer).shape[: layer.ndim - 2]
+    counts = finest(layer).shape[: layer.ndim - 2]
     return [micrograph_from_layer(layer, plane=place) for place in np.ndindex(counts)]
 
 
@@ -386,7 +392,7 @@ def micrograph_from_layer(
     calibrated = is_calibrated(layer)
     k = nm_of(layer) if calibrated else np.ones(2)
     pitch, origin = scale * k, shift * k
-    shown = _finest(layer)[plane_at(layer, dims) if plane is None else plane]
+    shown = finest(layer)[plane_at(layer, dims) if plane is None else plane]
     if not hasattr(shown, "dask"):
         shown = np.asanyarray(shown)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
@@ -404,9 +410,8 @@ def micrograph_from_layer(
 
 def size_error_of(layer: Layer) -> dict[str, Any]:
     """Give the entry that says how sure a layer's pixel size is, if there is one."""
-    about = layer.metadata.get("micrograph")
-    known = isinstance(about, dict) and SIZE_ERROR_KEY in about
-    return {SIZE_ERROR_KEY: about[SIZE_ERROR_KEY]} if known else {}
+    about = record_of(layer)
+    return {SIZE_ERROR_KEY: about[SIZE_ERROR_KEY]} if SIZE_ERROR_KEY in about else {}
 
 
 def file_of(layer: Layer) -> str | None:
@@ -531,8 +536,7 @@ def without_cache(layer: Layer) -> None:
     napari keeps computed chunks in a dask cache that two threads corrupt (dask issue
     10396: `KeyError` in both); from now on the layer is drawn without it.
     """
-    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    if hasattr(data, "dask"):
+    if hasattr(finest(layer), "dask"):
         layer.dask_optimized_slicing = nullcontext
 
 

@@ -54,11 +54,13 @@ from napari_semsr.widgets.base.temporary import is_temporary, make_temporary
 from napari_semsr.widgets.layers import (
     IDENTITY_KEY,
     fill_view,
+    finest,
     grey_layers,
     is_calibrated,
     layer_keywords,
     note_edit,
     pitch_of,
+    record_of,
     settle_colour_bars,
     settle_scale_bar,
     show_colour_bar,
@@ -153,8 +155,8 @@ def is_unsaved(layer: Layer) -> bool:
 
 def _is_sized_anew(layer: Layer) -> bool:
     """Whether a layer has another pixel size than where it was written."""
-    about, sized = layer.metadata.get("micrograph"), is_calibrated(layer)
-    if not isinstance(about, dict) or "pixel_size_nm" not in about:
+    about, sized = record_of(layer), is_calibrated(layer)
+    if "pixel_size_nm" not in about:
         return False
     written = about["pixel_size_nm"]
     if written is None or not sized:
@@ -417,7 +419,7 @@ def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Ima
     }.items():
         keywords[key] = (*values[:lead], *keywords[key])
     pixels = stacked([plane.data for plane in planes])
-    counts = (source.data[0] if source.multiscale else source.data).shape[:lead]
+    counts = finest(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
     layer.metadata[STORE_KEY] = str(Path(outcome.made.output).resolve())
     show_scale_bar(viewer)
@@ -504,7 +506,7 @@ def _on_pixels(event: Any) -> None:
 
 def _note_shape(layer: Image | Labels) -> None:
     """Note the shape of an image; one that has another's is a part or projection."""
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    shape = finest(layer).shape
     if layer.metadata.setdefault(SHAPE_KEY, shape) != shape:
         _forget_files(layer)
 
@@ -598,9 +600,7 @@ def databar_of(layer: Layer | None) -> int:
 
 def say_databar(layer: Layer) -> str:
     """Say where a data bar begins."""
-    rows = databar_of(layer)
-    finest = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    return f"Data bar below row {finest.shape[-2] - rows}"
+    return f"Data bar below row {finest(layer).shape[-2] - databar_of(layer)}"
 
 
 def crop_databar(viewer: ViewerModel, layer: Layer) -> None:

@@ -60,6 +60,7 @@ from napari_semsr.widgets.base.runner import JobRunner, is_alive, new_timer
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import Together
 from napari_semsr.widgets.layers import (
+    finest,
     micrograph_from_layer,
     show_colour_bar,
     show_scale_bar,
@@ -524,7 +525,7 @@ class Session(QObject):
         if isinstance(layer, Image) and layer.ndim == 2 and not layer.rgb:
             with suppress(SemsrError):
                 grey = micrograph_from_layer(layer)
-        data: Any = layer.data[0] if layer.multiscale else layer.data
+        data = finest(layer)
         lazy = hasattr(data, "dask")
         data = data if lazy else np.array(data)  # as it is now
         own = self._own.get(layer) or Path(layer.metadata.get(STORE_KEY) or "")

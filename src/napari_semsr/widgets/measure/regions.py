@@ -30,6 +30,7 @@ from napari_semsr.jobs import cut_gaps
 from napari_semsr.widgets.base import Columns, Panel
 from napari_semsr.widgets.layers import (
     drawn_layers,
+    finest,
     grey_layers,
     is_truth,
     lying_over,
@@ -125,8 +126,7 @@ def _drawn(panel: Panel, layer: Any, scale: FloatArray) -> Iterator[Region]:
 
 
 def _labelled(panel: Panel, layer: Labels, scale: FloatArray) -> Sequence[Region]:
-    data = layer.data[0] if layer.multiscale else layer.data
-    plane = np.asarray(data[plane_at(layer, panel.viewer.dims)])
+    plane = np.asarray(finest(layer)[plane_at(layer, panel.viewer.dims)])
     linear, shift = shown_by(layer)
     to_pixels = np.linalg.inv(scale[:, None] * linear)
     place = np.vstack([to_pixels, shift * scale])

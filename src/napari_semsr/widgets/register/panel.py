@@ -91,6 +91,7 @@ from napari_semsr.widgets.layers import (
     is_turned,
     lying_over,
     nm_of,
+    record_of,
     result_name,
     shown_by,
     step_before,
@@ -973,8 +974,7 @@ def find_pair(viewer: Viewer, made: Sequence[Image]) -> tuple[Image, Image] | No
 
 def vendor_of(layer: Image) -> str | None:
     """Name the maker of the electron microscope, where a layer's file did."""
-    about = layer.metadata.get("micrograph")
-    return about.get("vendor") if isinstance(about, dict) else None
+    return record_of(layer).get("vendor")
 
 
 def _electrons(layer: Image) -> tuple[int, float]:
