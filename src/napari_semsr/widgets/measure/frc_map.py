@@ -62,14 +62,12 @@ from napari_semsr.widgets.layers import (
     colour_bar_parts,
     file_of,
     free_name,
-    grey_layers,
     hide_other_maps,
     image_layers,
     is_exposure,
     is_stitched,
     layer_keywords,
     network_of,
-    on_one_grid,
     provenance_of,
     result_name,
     same_unit,
@@ -81,6 +79,7 @@ from napari_semsr.widgets.layers import (
 from napari_semsr.widgets.measure.regions import (
     Region,
     new_region_box,
+    propose_partner,
     read_pair,
     read_regions,
     say_part,
@@ -284,12 +283,16 @@ class FrcMapPanel(Panel):
         self.add_group("Two maps", two)
         self.add_results("Resolution", helpers="Show failed blocks and outline")
         self._found_none = False
-        self.first.changed.connect(self._propose)
         # not magicgui's signal, which keeps None to itself
         for box in (self.first, self.second):
             box.native.currentIndexChanged.connect(self._advise)
         self.take_input(self.first)
-        self._propose()
+        propose_partner(
+            self,
+            self.first,
+            self.second,
+            lambda first, other: is_exposure(first) and is_exposure(other),
+        )
         self._advise()
 
     def takes(self, layer: Layer) -> bool:
@@ -300,25 +303,6 @@ class FrcMapPanel(Panel):
     def asks(self) -> bool:
         """Whether no block had a resolution."""
         return self._found_none
-
-    def _propose(self, _: object = None) -> None:
-        """Propose another exposure of the same field as the second image."""
-        first, second = self.first.value, self.second.value
-        if first is None or (
-            second not in (None, first) and on_one_grid(first, second)
-        ):
-            return
-        self.second.value = next(
-            (
-                item
-                for item in reversed(grey_layers(self.viewer))
-                if item is not first
-                and is_exposure(first)
-                and is_exposure(item)
-                and on_one_grid(first, item)
-            ),
-            None,
-        )
 
     def _advise(self, _: object = None) -> None:
         """Say first that one stitched mosaic is not enough."""

@@ -32,7 +32,6 @@ from napari_semsr.widgets.layers import (
     drawn_layers,
     finest,
     grey_layers,
-    is_truth,
     lying_over,
     nm_of_drawn,
     on_one_grid,
@@ -213,20 +212,23 @@ _APART_PX = 0.5  # from here on another pixel is the nearest
 _COLOUR = "#ff8fd8"  # which viridis has not, to any eye: it stands out on a map
 
 
-def propose_truth(panel: Panel, image: ComboBox, reference: ComboBox) -> None:
-    """Propose the truth of the chosen image's field as its reference, from now on."""
+def propose_partner(
+    panel: Panel,
+    image: ComboBox,
+    partner: ComboBox,
+    fits: Callable[[Image, Image], bool],
+) -> None:
+    """Propose another layer of the chosen image's field that fits, from now on."""
 
     def propose(_: object = None) -> None:
-        layer, chosen = image.value, reference.value
-        kept = chosen not in (None, layer) and on_one_grid(layer, chosen)
-        if layer is None or kept:
+        layer, chosen = image.value, partner.value
+        if layer is None or (
+            chosen not in (None, layer) and on_one_grid(layer, chosen)
+        ):
             return
-        found = [
-            item
-            for item in reversed(grey_layers(panel.viewer))
-            if is_truth(item) and not is_truth(layer) and on_one_grid(layer, item)
-        ]
-        reference.value = next(iter(found), None)
+        others = reversed(grey_layers(panel.viewer))
+        near = (one for one in others if one is not layer and on_one_grid(layer, one))
+        partner.value = next((one for one in near if fits(layer, one)), None)
 
     image.changed.connect(propose)
     propose()

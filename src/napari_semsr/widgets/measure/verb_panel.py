@@ -55,6 +55,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     grey_layers,
     hide_other_maps,
+    is_truth,
     network_of,
     on_one_place,
     planes_of,
@@ -67,7 +68,7 @@ from napari_semsr.widgets.measure.regions import (
     box_of,
     cut_out,
     new_region_box,
-    propose_truth,
+    propose_partner,
     read_pair,
     read_regions,
     region_table,
@@ -391,7 +392,12 @@ class TruthPanel(VerbPanel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.image, self.reference = self.boxes.values()
-        propose_truth(self, self.image, self.reference)
+        propose_partner(
+            self,
+            self.image,
+            self.reference,
+            lambda image, other: is_truth(other) and not is_truth(image),
+        )
 
 
 _NEAR = 0.02  # of a side: what two edges that lie on each other differ by; chosen
