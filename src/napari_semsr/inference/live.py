@@ -212,21 +212,13 @@ class LiveLevel:
 
 def _span(item: Any, size: int) -> tuple[IntPair, Any]:
     """Turn one index into a range to read, and what is left to do with it."""
-    if isinstance(item, slice):
-        start, stop, step = item.indices(size)
-        if step == 1:
-            return (start, max(start, stop)), slice(None)
-        places = range(start, stop, step)
-        if not places:
-            return (0, 0), slice(None)
-        low, high = min(places[0], places[-1]), max(places[0], places[-1])
-        return (low, high + 1), slice(None, None, step)
-    place = int(item)
-    place += size if place < 0 else 0
-    if not 0 <= place < size:
-        msg = f"index {item} is out of bounds for an axis of {size}"
-        raise IndexError(msg)
-    return (place, place + 1), 0
+    places = range(size)[item]
+    if isinstance(places, int):
+        return (places, places + 1), 0
+    if not places:
+        return (0, 0), slice(None)
+    low, high = sorted((places[0], places[-1]))
+    return (low, high + 1), slice(None, None, places.step)
 
 
 # Which tile comes next: those in view first, from the middle outwards.

@@ -459,19 +459,15 @@ def _acquisition(
     made = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:
         return made
-    empty = set(positions.unplaced)
-    if empty & set(names):
-        kept = [index for index, name in enumerate(names) if name not in empty]
-        chosen = [names[index] for index in kept]
-        if len(kept) < 2:
-            msg = f"{positions.path} must give at least two positions, got {len(kept)}."
-            raise ReadError(msg)
-        part = _ChosenFrames(frames, tuple(kept))
-        why = f"no position in {positions.path.name}: its cells are empty"
-        faults = tuple(Fault(name, why) for name in names if name in empty)
-        left = replace(positions, unplaced=())
-        return _acquisition(part, chosen, size, title, left).replace(faults=faults)
-    lacking = [name for name in names if name not in positions.corners]
+    unplaced = set(positions.unplaced)
+    empty = [name for name in names if name in unplaced]
+    if empty and len(names) - len(empty) < 2:
+        count = len(names) - len(empty)
+        msg = f"{positions.path} must give at least two positions, got {count}."
+        raise ReadError(msg)
+    why = f"no position in {positions.path.name}: its cells are empty"
+    made = _without(made, dict.fromkeys(empty, why))
+    lacking = [name for name in made.names if name not in positions.corners]
     if lacking:
         msg = (
             f"{positions.path} must give a position for every frame, but has none for "
