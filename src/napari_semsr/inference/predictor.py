@@ -60,19 +60,18 @@ def resolve_device(name: str) -> torch.device:
     """Choose a device by the name that a user gave."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    unknown = f"A device must be auto, cpu, cuda or cuda:N, got {name!r}."
     try:
         device = torch.device(name)
     except RuntimeError:
-        msg = f"A device must be auto, cpu, cuda or cuda:N, got {name!r}."
-        raise OptionError(msg) from None
+        raise OptionError(unknown) from None
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(unknown)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         msg = (
             f"Device {name} needs a CUDA GPU, and torch sees {count}: use --device cpu."
         )
-        raise OptionError(msg)
-    if device.type not in ("cpu", "cuda"):
-        msg = f"A device must be auto, cpu, cuda or cuda:N, got {name!r}."
         raise OptionError(msg)
     return device
 

@@ -140,8 +140,7 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
     """
     path = Path(path)
     row = find_format(path)
-    if dataset is not None:
-        _check_dataset(path, row)
+    _check_dataset(path, row, dataset)
     return _described(path, row, dataset)
 
 
@@ -158,8 +157,8 @@ def _described(path: Path, row: Format, dataset: str | None = None) -> FileInfo:
         return to_info(path, row.load().raw_image(path, options, **how))
 
 
-def _check_dataset(path: Path, row: Format) -> None:
-    if row.name != _OF_DATASETS:
+def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
+    if dataset is not None and row.name != _OF_DATASETS:
         msg = f"{path} is no HDF5 file, so that it holds no dataset: leave that out."
         raise ReadError(msg)
 
@@ -243,8 +242,7 @@ def read(
     )
     path = Path(path)
     row = find_format(path)
-    if options.dataset is not None:
-        _check_dataset(path, row)
+    _check_dataset(path, row, options.dataset)
     with decoding(path, row.name):
         return to_micrograph(path, row.load().raw_image(path, options), options)
 

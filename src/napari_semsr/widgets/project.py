@@ -317,11 +317,9 @@ class SavePanel(Panel):
     def _show_replayed(self, found: ReplayReport) -> None:
         """Say what the replay has found."""
         name = Path(found.output).name
-        if found.identical:
-            said = [f"{name} is identical when it is made again ({found.job})."]
-        else:
-            said = [f"{name} is not identical when it is made again ({found.job})."]
-        self.notify(" ".join([*said, *(item.said for item in found.differs)]))
+        same = "identical" if found.identical else "not identical"
+        said = f"{name} is {same} when it is made again ({found.job})."
+        self.notify(" ".join([said, *(item.said for item in found.differs)]))
 
     # -- figures ---------------------------------------------------------------
 

@@ -136,7 +136,6 @@ def write(image: Micrograph, path: Path) -> None:
 
 
 _HINT = "give the folder that ends in .ome.zarr and holds the image"
-_NO_IMAGE = "is a zarr group without OME-Zarr metadata (multiscales)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +249,13 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
         msg = f"{path} is a plate or well of many images: give the path of one field."
         raise ReadError(msg)
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
-    if not names:
-        msg = f"{path} {_NO_IMAGE}: {_HINT}."
-        raise ReadError(msg)
-    child = group[names[choose(path, "series", series, len(names))]]
+    child = None
+    if names:
+        child = group[names[choose(path, "series", series, len(names))]]
     if not isinstance(child, zarr.Group):
-        msg = f"{path} {_NO_IMAGE}: {_HINT}."
+        msg = (
+            f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
+        )
         raise ReadError(msg)
     found = _find_image(path, child, 0)
     return _Image(found.group, found.metadata, found.version, len(names))
@@ -287,9 +287,8 @@ def _placed(
     for step in (*own, *common):
         kind = step.get("type")
         values = step.get(kind)
-        if kind not in ("scale", "translation") or not isinstance(values, list):
-            continue
-        if len(values) != ndim:
+        known = kind in ("scale", "translation") and isinstance(values, list)
+        if not known or len(values) != ndim:
             continue
         if any(isinstance(v, bool) for v in values):
             msg = f"its {kind} must be numbers, got {values}"

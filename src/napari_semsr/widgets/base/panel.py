@@ -1229,11 +1229,10 @@ def _headline(name: str, found: Figure) -> str:
 
 def legend(colours: Mapping[str, str]) -> str:
     """Write squares in some colours, and what each means, as rich text."""
-    squares = {
-        text: f'<span style="color:{colour}">\N{BLACK SQUARE}</span>'
+    rows = (
+        f'<span style="color:{colour}">\N{BLACK SQUARE}</span> {html.escape(text)}'
         for colour, text in colours.items()
-    }
-    rows = (f"{square} {html.escape(text)}" for text, square in squares.items())
+    )
     return f"<p>{'<br>'.join(rows)}</p>" if colours else ""
 
 
