@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Box,
-    CheckpointError,
     DeviceMemoryError,
     Float32Array,
     IntPair,
@@ -27,7 +26,7 @@ from napari_semsr.inference.executors import LocalExecutor, Work
 from napari_semsr.inference.lockstep import FinishedTile, LayerSynchronous, StepResult
 from napari_semsr.inference.lockstep_plan import LockstepPlan, plan_lockstep
 from napari_semsr.inference.network_input import Regrid, set_missing
-from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.predictor import Predictor, check_scale
 from napari_semsr.inference.statistics import MeasuredMoments, Statistics
 from napari_semsr.inference.tiles import (
     EnhancePlan,
@@ -80,13 +79,7 @@ class OutputAssembler:
         """Bring an output back to grey values."""
         card = self.run.plan.loaded.card
         plane = event.output[0, 0].to("cpu", torch.float32).numpy().copy()
-        rows, columns = event.tile.window.scaled(card.scale).shape
-        if plane.shape != (rows, columns):
-            msg = (
-                f"By its card the model {card.name} makes {(rows, columns)} of "
-                f"{event.tile.window.shape} px, got {plane.shape}; correct its scale."
-            )
-            raise CheckpointError(msg)
+        check_scale(card, event.tile.window.shape, plane.shape)
         restored: Float32Array = self.run.plan.scaling.restore(plane)
         if np.dtype(self.run.plan.data.dtype).kind == "f":
             missing = self.run.plan.read(event.tile.window)[1]

@@ -44,6 +44,7 @@ from napari_semsr.io import renaming
 from napari_semsr.models import (
     InformedRestorer,
     LoadedModel,
+    ModelCard,
     Probe,
     TorchCalls,
     effective_halo,
@@ -548,14 +549,8 @@ class Predictor:
                 with self._answering():
                     made = pass_of(self._module, batch, keep)
             result = made[:, 0].to("cpu", torch.float32).numpy()
-        rows, columns = (rows, columns) if keep is None else keep.shape
-        expected = (rows * self.card.scale, columns * self.card.scale)
-        if result.shape[1:] != expected:
-            msg = (
-                f"By its card the model {self.card.name} makes {expected} of "
-                f"{(rows, columns)} px, got {result.shape[1:]}; correct its scale."
-            )
-            raise CheckpointError(msg)
+        given = (rows, columns) if keep is None else keep.shape
+        check_scale(self.card, given, result.shape[1:])
         return [scaling.restore(plane) for plane in result]
 
     def _answering(self) -> AbstractContextManager[Any]:
@@ -563,6 +558,17 @@ class Predictor:
         if self.statistics is None:
             return nullcontext()
         return FixedMoments(on_device(self.statistics.moments, self.device))
+
+
+def check_scale(card: ModelCard, given: IntPair, made: tuple[int, ...]) -> None:
+    """Refuse what a network made where its size is not that of the card's scale."""
+    expected = (given[0] * card.scale, given[1] * card.scale)
+    if made != expected:
+        msg = (
+            f"By its card the model {card.name} makes {expected} of {given} px, got "
+            f"{made}; correct its scale."
+        )
+        raise CheckpointError(msg)
 
 
 def _plain(module: nn.Module) -> nn.Module:
