@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_semsr import inference
 from napari_semsr.analysis import (
     FrcMap,
     FrcResult,
@@ -93,10 +94,8 @@ class Half:
 
 def enhance_by_tiles(image: Path, output: Path, model: str | Path) -> Job[EnhancedFile]:
     """Enhance an image by tiles that are small enough to be several."""
-    from napari_semsr.inference import EnhanceOptions
-
-    options = EnhanceOptions(tile=_TILE_PX)
-    return (yield from ENHANCE.anew(image, output, model=model, options=options))
+    options = inference.EnhanceOptions(tile=_TILE_PX)
+    return ENHANCE.anew(image, output, model=model, options=options)
 
 
 def measure_field(

@@ -8,13 +8,13 @@ learning; the other half judges it. No pixel is in both.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import (
+    Acquisition,
     Affine,
     Box,
     FloatArray,
@@ -65,9 +65,6 @@ from napari_semsr.pairing import PairOptions
 from napari_semsr.registration import RegistrationRefused
 from napari_semsr.restoration import fit_linear_filter
 
-if TYPE_CHECKING:
-    from napari_semsr.core import Acquisition
-
 LINEAR = "Best linear filter"
 TUNED = "Fine-tuned"
 
@@ -98,7 +95,7 @@ class ScanRun:
 
     measured: FieldFigures
     options: SimulateOptions
-    frames: "Acquisition"  # of the first exposure
+    frames: Acquisition  # of the first exposure
     stitched: StitchedFile
     mosaic: Micrograph
     placement: Placement

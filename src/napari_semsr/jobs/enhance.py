@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import psutil
 
@@ -41,6 +41,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
+    OmeZarrStore,
     ReadOptions,
     filling_store,
     peek,
@@ -68,10 +69,6 @@ from napari_semsr.jobs.verb import (
     Verb,
     figure,
 )
-
-if TYPE_CHECKING:
-    from napari_semsr.io import OmeZarrStore
-    from napari_semsr.models import LoadedModel
 
 # Go on with a store that was begun another way: from a layer, or from a file.
 #
@@ -199,7 +196,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         else live.output
     )
 
-    def make(place: Path) -> "OmeZarrStore":
+    def make(place: Path) -> OmeZarrStore:
         return inference.create_output(
             place,
             output_plan,
@@ -208,7 +205,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             **existing.at(place, target),
         )
 
-    def fill(store: "OmeZarrStore") -> Job[tuple[EnhanceReport, _Compared]]:
+    def fill(store: OmeZarrStore) -> Job[tuple[EnhanceReport, _Compared]]:
         if _VALUES not in store.notes() and not isinstance(image, Micrograph):
             store.note(_VALUES, (yield from digest_values(source)))
         cluster = run.named.get("cluster")
@@ -278,7 +275,7 @@ _Compared = tuple[Change | None, Misfit | None, Micrograph | None]
 def _judge(
     source: Micrograph,
     made: Micrograph,
-    loaded: "LoadedModel",
+    loaded: "models.LoadedModel",
     noise_sd: float | None,
     mapped: bool,
 ) -> Job[_Compared]:
@@ -318,7 +315,7 @@ def _told_of_memory(
 
 
 def _provenance_of(
-    run: Run[EnhanceOptions], loaded: "LoadedModel", path: Path
+    run: Run[EnhanceOptions], loaded: "models.LoadedModel", path: Path
 ) -> Job[Provenance]:
     """Record what makes an enhanced image."""
     learnt = loaded.card.training.get("learnt_from")

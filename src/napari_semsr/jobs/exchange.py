@@ -25,7 +25,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import FiniteFloat
 
-from napari_semsr import models
+from napari_semsr import inference, models
 from napari_semsr.core import (
     FAULTS,
     CheckpointError,
@@ -193,10 +193,8 @@ def _told_of(
 
     Gives also what its file leaves out.
     """
-    from napari_semsr.inference import EnhanceOptions, told_of_field
-
-    image = open_image(field, opening)
-    made, condition = told_of_field(image, loaded, EnhanceOptions())
+    image, usual = open_image(field, opening), inference.EnhanceOptions()
+    made, condition = inference.told_of_field(image, loaded, usual)
     if condition is None:
         msg = (
             f"{loaded.card.name} is told nothing of {name_of(field)}: --field is for "

@@ -3,16 +3,14 @@
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
+from napari_semsr import inference, models
 from napari_semsr.core import Box, Job, Progress
 from napari_semsr.jobs.images import Image, open_image
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
-
-if TYPE_CHECKING:
-    from napari_semsr.inference import EnhanceOptions
 
 _PATIENCE_S = 0.1
 Answer = tuple[Box, NDArray[Any]]
@@ -52,16 +50,13 @@ def preview_job(
     desk: PreviewDesk,
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
-    options: "EnhanceOptions | None" = None,
+    options: inference.EnhanceOptions | None = None,
 ) -> Job[None]:
     """Enhance the boxes that are asked for; it ends when it is closed."""
     yield Progress(0, 0, "preparing the preview")
     path = find_model(model)
     source = open_image(image)
-    from napari_semsr.inference import preview_boxes
-    from napari_semsr.models import load_model
-
-    boxes = preview_boxes(source, load_model(path), options)
+    boxes = inference.preview_boxes(source, models.load_model(path), options)
     desk.blur_px = boxes.blur_px
     said = "preview" if boxes.exact else "preview (with the statistics of the box)"
     while True:

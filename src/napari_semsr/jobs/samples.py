@@ -1,9 +1,11 @@
 """Sample images, drawn and never downloaded: the truth is known."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
+from napari_semsr import simulation
 from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.jobs.images import derived_from, made_by
 
@@ -26,10 +28,8 @@ class Exposure:
 
 def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:
     """Draw a wiring layer that meets a cracked film, as a sharp 8-bit image."""
-    from napari_semsr.simulation import draw
-
-    wiring = draw("circuit", shape, seed=seed, pitch_px=_PITCH_PX)
-    film = draw("fracture", shape, seed=seed + 1)
+    wiring = simulation.draw("circuit", shape, seed=seed, pitch_px=_PITCH_PX)
+    film = simulation.draw("fracture", shape, seed=seed + 1)
     rows, columns = np.indices(shape)
     border = shape[1] * (0.62 + 0.05 * np.sin(rows / shape[0] * 5.0))
     share = np.clip((columns - border) / 6.0, 0.0, 1.0)
@@ -51,10 +51,9 @@ def expose(
     name: str = "exposure",
 ) -> Micrograph:
     """Take a blurred, hazy, noisy image of a specimen."""
-    from napari_semsr.simulation import degrade_plane
-
     chosen = exposure or Exposure()
-    blurred = degrade_plane(truth.array(), chosen.kind, seed=seed)  # type: ignore[arg-type]
+    kind: Any = chosen.kind
+    blurred = simulation.degrade_plane(truth.array(), kind, seed=seed)
     rng = np.random.default_rng([seed, noise_seed])
     counts = rng.poisson(blurred.image / 255.0 * chosen.electrons)
     grey = counts / chosen.electrons * 255.0
@@ -67,11 +66,10 @@ def expose(
 
 def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     """Make the sample "gold on carbon at two magnifications"."""
-    from napari_semsr.simulation import COARSE_NM, FINE_NM, gold_rng, random_gold_pair
-
-    pair = random_gold_pair(_GOLD_PX, gold_rng("judging", _SHOWN_GOLD + seed))
+    rng = simulation.gold_rng("judging", _SHOWN_GOLD + seed)
+    pair = simulation.random_gold_pair(_GOLD_PX, rng)
     made = made_by("gold", {"side": _GOLD_PX, "seed": seed})
-    off = (FINE_NM - COARSE_NM) / 2
+    off = (simulation.FINE_NM - simulation.COARSE_NM) / 2
     coarse, fine = (
         Micrograph(
             np.clip(np.rint(25 + 205 * image), 0, 255).astype(np.uint8),
@@ -81,8 +79,8 @@ def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
             origin=origin,
         )
         for image, pixel_nm, name, origin, part in (
-            (pair.low, COARSE_NM, "gold, 14.2 nm", (0.0, 0.0), "coarse"),
-            (pair.high, FINE_NM, "gold, 7.1 nm", (off, off), "fine"),
+            (pair.low, simulation.COARSE_NM, "gold, 14.2 nm", (0.0, 0.0), "coarse"),
+            (pair.high, simulation.FINE_NM, "gold, 7.1 nm", (off, off), "fine"),
         )
     )
     return coarse, fine

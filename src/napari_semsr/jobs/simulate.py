@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
 from pydantic import Field
 
+from napari_semsr import simulation
 from napari_semsr.core import (
     DeviceMemoryError,
     FloatPair,
@@ -45,9 +46,6 @@ from napari_semsr.io import (
 from napari_semsr.jobs.images import Result, jsonable, made_by, write_positions
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.simulation import OPTICS, ObjectOptions, ScanOptions, ViewOptions
-
-if TYPE_CHECKING:
-    from napari_semsr.simulation import Scan
 
 _MARK = Path("truth") / "microscope.json"
 """A file by which a simulated scan is known."""
@@ -178,8 +176,6 @@ class SimulatedScan(Result):
 def _simulate(
     run: Run[SimulateOptions], image: Micrograph | None
 ) -> Job[SimulatedScan]:
-    from napari_semsr.simulation import simulate_scan
-
     chosen, target = run.options, run.targets["out_dir"]
     _check_scan(target, image, chosen)
     source, inputs = None, list[InputRecord]()
@@ -194,7 +190,7 @@ def _simulate(
         need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
         raise _too_large(chosen, need)
     try:
-        scan = yield from simulate_scan(chosen, source)
+        scan = yield from simulation.simulate_scan(chosen, source)
     except MemoryError as error:
         raise _too_large(chosen, "more memory than is free") from error
     with _whole_folder(target) as place:
@@ -309,7 +305,7 @@ class _ScanWriter:
     """Writes one scan into a folder."""
 
     place: Path  # The folder
-    scan: "Scan"  # What is written
+    scan: "simulation.Scan"  # What is written
     options: SimulateOptions  # How it was made, and what is wanted beside it
     inputs: tuple[InputRecord, ...]  # The image that was scanned, if any
     opening: ReadOptions  # How it was read
@@ -471,9 +467,7 @@ class _ScanWriter:
 
     def _view(self) -> None:
         """Write what an instrument gives, and the map from it to the scan."""
-        from napari_semsr.simulation import take_view
-
-        view = take_view(self.scan, self.options)
+        view = simulation.take_view(self.scan, self.options)
         path = self.place / "sem" / "view.tif"
         path.parent.mkdir(exist_ok=True)
         size = parse_pixel_size(view.pixel_nm)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import field_validator
@@ -47,10 +47,6 @@ from napari_semsr.jobs.pairs import LEAST_SIDE, PAIRS, fitting_options
 from napari_semsr.jobs.register import COSTLY_PX
 from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.pairing import PairOptions, open_pairs
-
-if TYPE_CHECKING:
-    from napari_semsr.models import ModelCard
-    from napari_semsr.training import Recipe
 
 
 class TrainOptions(Options):
@@ -157,7 +153,7 @@ def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
     )
 
 
-def _scale(recipe: "Recipe") -> int:
+def _scale(recipe: "training.Recipe") -> int:
     """Clear pixels for each degraded one."""
     card = _start_card(recipe)
     if recipe.architecture == training.SAME and card is not None:
@@ -165,7 +161,7 @@ def _scale(recipe: "Recipe") -> int:
     return int(recipe.architecture_options.get("scale", 1))
 
 
-def _start_card(recipe: "Recipe") -> "ModelCard | None":
+def _start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
     """Read the card of the model that a recipe begins with."""
     start = recipe.start_from
     return None if start is None else models.read_card(models.resolve(start))
@@ -384,7 +380,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     )
 
 
-def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
+def _changed(plan: "training.Recipe", changes: dict[str, Any]) -> "training.Recipe":
     """Put what the user gave in place of what the recipe says."""
     given = {key: value for key, value in changes.items() if value is not None}
     from_scratch = given.pop("from_scratch")
@@ -409,7 +405,7 @@ def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
     return plan
 
 
-def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":
+def _of_own_image(plan: "training.Recipe", path: Path) -> "training.Recipe":
     """Learn from two scans where there are two, and say from which image."""
     record = open_pairs(path).record
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
@@ -424,7 +420,7 @@ def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":
     )
 
 
-def _check_data(plan: "Recipe", folder: Path) -> None:
+def _check_data(plan: "training.Recipe", folder: Path) -> None:
     """Tell of a judge that flatters; refuse a store that teaches nothing."""
     if shared := plan.data.learnt_and_judged():
         warn(
@@ -462,12 +458,12 @@ def _check_data(plan: "Recipe", folder: Path) -> None:
         )
 
 
-def _trained_for(card: "ModelCard") -> "inference.TrainedPixelSizes":
+def _trained_for(card: "models.ModelCard") -> "inference.TrainedPixelSizes":
     """Take what a model's card says of pixel sizes."""
     return inference.TrainedPixelSizes.from_card(card.model_dump())
 
 
-def _tell_pixel(plan: "Recipe", record: dict[str, Any]) -> None:
+def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
     """Warn where a model goes on with pixels that it was not trained for."""
     card, fine = _start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None:
@@ -583,7 +579,9 @@ def _check_images(
 _MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
 
 
-def _own_pairs(own: OwnImage, plan: "Recipe", patch: int | None) -> Job[CutRequest]:
+def _own_pairs(
+    own: OwnImage, plan: "training.Recipe", patch: int | None
+) -> Job[CutRequest]:
     """Pair an image with itself, or with a second scan that is to be aligned."""
     if own.second is None and not plan.blind:
         msg = (
@@ -622,7 +620,7 @@ def _own_pairs(own: OwnImage, plan: "Recipe", patch: int | None) -> Job[CutReque
     return CutRequest(own.image, own.second, options=options)
 
 
-def _fitted(cut: CutRequest, plan: "Recipe", patch: int | None) -> PairOptions:
+def _fitted(cut: CutRequest, plan: "training.Recipe", patch: int | None) -> PairOptions:
     """Choose how to cut, where it is not said, by recipe, model and images."""
     card, given = _start_card(plan), cut.options
     if patch is not None:

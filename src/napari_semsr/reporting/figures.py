@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, FloatArray, Line, Plot
+from napari_semsr.core import Acquisition, Box, FloatArray, Line, Plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from napari_semsr.core import Acquisition
     from napari_semsr.stitching import PairReport
 
 _DPI = 100
@@ -230,7 +229,7 @@ def _period_axis(axes: "Axes", unit: str) -> None:
 
 
 def lay_frames(
-    frames: "Acquisition",
+    frames: Acquisition,
     corners: FloatArray,
     lit: NDArray[np.bool_],
     shape: tuple[int, int],

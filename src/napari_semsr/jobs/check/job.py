@@ -14,11 +14,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from scipy import ndimage
 
+from napari_semsr import inference, models
 from napari_semsr.analysis import block_means
 from napari_semsr.core import (
     CheckpointError,
@@ -74,9 +75,6 @@ from napari_semsr.simulation import (
     random_surface,
     surface_shape,
 )
-
-if TYPE_CHECKING:
-    from napari_semsr.models import LoadedModel, ModelCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ class ClearSet:
             return "held_out"
         return "given" if self.images else "drawn"
 
-    def load(self, card: "ModelCard", side: int) -> list[FloatArray]:
+    def load(self, card: "models.ModelCard", side: int) -> list[FloatArray]:
         """Read the middles of all images."""
         if self.held_out is None:
             opened = [(image, self.opening, 0) for image in self.images]
@@ -213,7 +211,7 @@ class ClearSet:
         ]
 
 
-def recipe_data(card: "ModelCard") -> dict[str, Any]:
+def recipe_data(card: "models.ModelCard") -> dict[str, Any]:
     """Give what a card tells of the data that the model learnt from."""
     recipe = card.training.get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
@@ -525,13 +523,11 @@ class CheckOptions(Options):
 
 def _check(run: Run[CheckOptions]) -> Job[ModelCheck]:
     """Put discs into truths, take some out, and ask a model for them."""
-    from napari_semsr.models import file_digest, load_model, write_card
-
     start = time.perf_counter()
     chosen = run.options
     yield Progress(0, 2 * chosen.discs, "loading the model")
     path = find_model(run.named["model"])
-    loaded = load_model(path)
+    loaded = models.load_model(path)
     images: Any = run.given.get("images") or ()
     clear = ClearSet(tuple(images), run.named["held_out"], run.opening)
     found: list[ConditionCheck] = []
@@ -553,24 +549,25 @@ def _check(run: Run[CheckOptions]) -> Job[ModelCheck]:
     discs = {kind: record.found for kind, record in known.items()}
     discs[clear.kind] = result.to_card()
     checks = {**loaded.card.checks, "discs": discs}
-    write_card(path, loaded.card.model_copy(update={"checks": checks}))
-    result = replace(result, digest=file_digest(path))
+    models.write_card(path, loaded.card.model_copy(update={"checks": checks}))
+    result = replace(result, digest=models.file_digest(path))
     _keep_trust(path, loaded.digest, result.digest)
     return result
 
 
 def _keep_trust(path: Path, before: str, after: str) -> None:
     """Hold what was learnt of a model's errors to its file with another card."""
-    from napari_semsr.models import load_trust, save_trust, trust_path
-
-    place = trust_path(path)
+    place = models.trust_path(path)
     with suppress(CheckpointError):  # none, or one that was of no use before
-        trust = load_trust(place)
+        trust = models.load_trust(place)
         if trust.model_digest == before:
-            save_trust(place, trust.model_copy(update={"model_digest": after}))
+            told = trust.model_copy(update={"model_digest": after})
+            models.save_trust(place, told)
 
 
-def _tasks(card: "ModelCard", options: CheckOptions, clear: ClearSet) -> list[Task]:
+def _tasks(
+    card: "models.ModelCard", options: CheckOptions, clear: ClearSet
+) -> list[Task]:
     if options.task != "auto":
         tasks: list[Task] = [options.task]
     elif clear.kind != "drawn":
@@ -585,7 +582,7 @@ def _tasks(card: "ModelCard", options: CheckOptions, clear: ClearSet) -> list[Ta
 
 
 def _sources(
-    card: "ModelCard", options: CheckOptions, clear: ClearSet
+    card: "models.ModelCard", options: CheckOptions, clear: ClearSet
 ) -> Iterator[TruthSource]:
     said: dict[str, int] = {"scale": card.scale, "seed": options.seed}
     side = options.size_px
@@ -602,12 +599,10 @@ def _sources(
 
 
 def judge_source(
-    source: TruthSource, loaded: "LoadedModel", options: CheckOptions
+    source: TruthSource, loaded: "models.LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
     """Judge discs until there are as many as are wanted, or no more truths."""
-    from napari_semsr.inference import EnhanceOptions, enhance_array
-
-    how = EnhanceOptions(device=options.device)
+    how = inference.EnhanceOptions(device=options.device)
     verdicts: dict[str, list[Verdict]] = {name: [] for name in source.widths_px}
     have, truths = (0, 0), 0
     for index in range(source.count or _MOST_TRUTHS):
@@ -630,7 +625,7 @@ def judge_source(
                 2 * options.discs,
                 f"{scene.condition}, truth {truths}",
             )
-            job = enhance_array(scene.field, loaded, how)
+            job = inference.enhance_array(scene.field, loaded, how)
 
             def tell(_: Progress, step: Progress = step) -> Progress:
                 return step

@@ -3,10 +3,11 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from napari_semsr import inference, models, training
 from napari_semsr.analysis import (
     REACH_PX,
     block_means,
@@ -36,10 +37,6 @@ from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.models import MODEL_IN, find_model
 from napari_semsr.jobs.trust.map import LOOK_PX
 from napari_semsr.jobs.verb import FileIn, Output, Run, Verb
-
-if TYPE_CHECKING:
-    from napari_semsr.models import LoadedModel
-    from napari_semsr.training import Truths
 
 _FAR = 0.95  # share of fields of its own kind that a field of another is beyond
 _LEAST_FIELDS = 20
@@ -92,15 +89,12 @@ def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
 
     Fields are made as the model's own recipe makes them, by another seed.
     """
-    from napari_semsr.models import Trust, load_model, save_trust, trust_path
-    from napari_semsr.training import Truths
-
     chosen, folder = run.options, run.named["folder"]
     yield Progress(0, 0, "loading the model")
     path = find_model(run.named["model"])
     target = run.target
     if target is None:
-        target = trust_path(path)
+        target = models.trust_path(path)
         if target.exists() and not run.existing.overwrite:
             msg = f"{target} exists already; give overwrite to replace it."
             raise WriteError(msg)
@@ -108,8 +102,8 @@ def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
         if not (there.is_dir() and os.access(there, os.W_OK)):
             msg = f"{target.parent} cannot be written to; give another output."
             raise WriteError(msg)
-    loaded = load_model(path)
-    truths = Truths(
+    loaded = models.load_model(path)
+    truths = training.Truths(
         loaded.card,
         side=LOOK_PX,
         seed=chosen.seed,
@@ -136,7 +130,7 @@ def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
     fields = np.array(looks, dtype=float).round(4)
     away = distance_to_fields(fields, fields, among=True)
     median = factor * float(np.median(np.concatenate(scales)))
-    trust = Trust(
+    trust = models.Trust(
         model=loaded.card.name,
         model_digest=loaded.digest,
         weights=tuple(weights.tolist()),
@@ -150,7 +144,7 @@ def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
             "versions": software_versions(),
         },
     )
-    save_trust(target, trust)
+    models.save_trust(target, trust)
     return TrustLearnt(
         output=str(target),
         model=loaded.card.name,
@@ -173,18 +167,21 @@ class _Example:
 
     @classmethod
     def of(
-        cls, truths: "Truths", number: int, loaded: "LoadedModel", device: str
+        cls,
+        truths: "training.Truths",
+        number: int,
+        loaded: "models.LoadedModel",
+        device: str,
     ) -> "_Example":
         """Enhance a field as a user would, and compare it with its truth."""
-        from napari_semsr.inference import EnhanceOptions, enhance_array, spread_lazy
-
         low, high = truths.pair(number)
         pixel: Any = loaded.card.pixel_size_nm
         size = None if pixel is None else parse_pixel_size(pixel[0])
         image = Micrograph(low, size)
-        options = EnhanceOptions(dtype="float32", device=device)
-        made = run(enhance_array(image, loaded, options)).array()
-        spread = spread_lazy(image, loaded, options).compute(scheduler="synchronous")
+        options = inference.EnhanceOptions(dtype="float32", device=device)
+        made = run(inference.enhance_array(image, loaded, options)).array()
+        lazy = inference.spread_lazy(image, loaded, options)
+        spread = lazy.compute(scheduler="synchronous")
         first, last = field_range(low, *loaded.card.input_percentiles)
         finer = made.shape[0] // low.shape[0]
         span = (last - first) if loaded.card.grey == "input" else 1.0

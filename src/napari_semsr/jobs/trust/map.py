@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 
+from napari_semsr import inference, models
 from napari_semsr.analysis import (
     REACH_PX,
     clues,
@@ -66,10 +67,6 @@ from napari_semsr.jobs.verb import (
     Verb,
     figure,
 )
-
-if TYPE_CHECKING:
-    from napari_semsr.inference import EnhanceOptions
-    from napari_semsr.models import LoadedModel, Trust
 
 _BLOCK = 512  # pixels along each side of what is mapped at once; chosen
 LOOK_PX = 256  # side of the blocks by which a field is told from others; chosen
@@ -312,15 +309,13 @@ def _open(run: Run[TrustOptions]) -> None:
 
 def knows_errors(model: str | os.PathLike[str]) -> bool:
     """Tell whether something was learnt of a model's errors."""
-    from napari_semsr.models import file_digest, load_trust, trust_path
-
     try:
         path = find_model(model)
-        place = trust_path(path)
-        known = place.is_file() and load_trust(place).model_digest == file_digest(path)
+        place = models.trust_path(path)
+        trust = models.load_trust(place) if place.is_file() else None
     except CheckpointError:
         return False
-    return known
+    return trust is not None and trust.model_digest == models.file_digest(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,9 +323,9 @@ class _Known:
     """A model, how it was run, and what is known of its errors."""
 
     path: Path
-    loaded: "LoadedModel"
-    options: "EnhanceOptions"
-    trust: "Trust | None"
+    loaded: "models.LoadedModel"
+    options: inference.EnhanceOptions
+    trust: "models.Trust | None"
 
     @classmethod
     def of(
@@ -339,16 +334,13 @@ class _Known:
         model: str | os.PathLike[str] | None,
         options: TrustOptions,
     ) -> "_Known":
-        from napari_semsr.inference import EnhanceOptions
-        from napari_semsr.models import load_model
-
         path = _model_of(after, model)
-        loaded = load_model(path)
+        loaded = models.load_model(path)
         _check_made_by(after, loaded, asked=model is not None)
         trust = _trust_of(path, loaded, needed=options.show == "bound")
-        fields = EnhanceOptions.model_fields
+        fields = inference.EnhanceOptions.model_fields
         told = {k: v for k, v in _enhanced_by(after).items() if k in fields}
-        how = EnhanceOptions.parse(told).replace(device=options.device)
+        how = inference.EnhanceOptions.parse(told).replace(device=options.device)
         return cls(path, loaded, how, trust)
 
     def doubt(
@@ -357,8 +349,6 @@ class _Known:
         """Say why the bound promises nothing here, if it does not."""
         if self.trust is None:
             return None
-        from napari_semsr import inference
-
         usual, made = inference.EnhanceOptions(), after.provenance
         own = self.options
         if made is not None and made.network() and made.essence().job != "enhance":
@@ -382,14 +372,13 @@ class _Known:
 
     def history(self, run: Run[TrustOptions]) -> Job[Provenance]:
         """Compose the history of the map, with the machine that runs the model."""
-        from napari_semsr.inference import made_by_model
-        from napari_semsr.models import trust_path
-
         guides = [record_file(self.path, "model")]
         if self.trust is not None:
-            guides.append(record_file(trust_path(self.path), "trust"))
+            guides.append(record_file(models.trust_path(self.path), "trust"))
         made = yield from run.history(*guides)
-        return made.model_copy(update=made_by_model(self.options, self.loaded))
+        return made.model_copy(
+            update=inference.made_by_model(self.options, self.loaded)
+        )
 
 
 def _enhanced_by(after: Micrograph) -> dict[str, Any]:
@@ -484,7 +473,9 @@ def _model_of(after: Micrograph, model: str | os.PathLike[str] | None) -> Path:
         return there
 
 
-def _check_made_by(after: Micrograph, loaded: "LoadedModel", *, asked: bool) -> None:
+def _check_made_by(
+    after: Micrograph, loaded: "models.LoadedModel", *, asked: bool
+) -> None:
     """Refuse a model that did not make an image, unless the user named it."""
     found = after.provenance.network() if after.provenance is not None else None
     if found is None or found[1] == loaded.digest:
@@ -498,13 +489,13 @@ def _check_made_by(after: Micrograph, loaded: "LoadedModel", *, asked: bool) -> 
     warn(f"{said}: the map tells how far this one would be off.")
 
 
-def _trust_of(path: Path, loaded: "LoadedModel", *, needed: bool) -> "Trust | None":
+def _trust_of(
+    path: Path, loaded: "models.LoadedModel", *, needed: bool
+) -> "models.Trust | None":
     """Read what was learnt of a model's errors."""
-    from napari_semsr.models import load_trust, trust_path
-
-    place = trust_path(path)
+    place = models.trust_path(path)
     name = loaded.card.name
-    trust = load_trust(place) if place.is_file() else None
+    trust = models.load_trust(place) if place.is_file() else None
     if trust is not None and trust.model_digest == loaded.digest:
         return trust
     if not needed:
@@ -527,9 +518,7 @@ def _spread(
     """Run the model on the field in all its turns, tile by tile, into a file."""
     from dask.array.core import slices_from_chunks
 
-    from napari_semsr.inference import spread_lazy
-
-    lazy = spread_lazy(before, known.loaded, known.options)
+    lazy = inference.spread_lazy(before, known.loaded, known.options)
     if lazy.shape != after.shape:
         msg = (
             f"The enhanced image must be what {known.loaded.card.name} makes of the "
@@ -556,7 +545,7 @@ class _TrustInputs:
     field: Box  # of the grid, which all show
     span: FloatPair  # grey levels before that are 0 and 1 to the model
     own: bool  # whether the enhanced image has grey levels of its own, 0 to 1
-    trust: "Trust | None"
+    trust: "models.Trust | None"
 
     @classmethod
     def of(
