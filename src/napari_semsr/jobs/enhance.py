@@ -431,8 +431,6 @@ ENHANCE = Verb(
     prepare=compact_memory,
     in_memory=_enhance_in_memory,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
     >>> sharp = semsr.enhance(field, model="sem-restore", tile=32)
     >>> sharp.shape, sharp.dtype, sharp.provenance.job

@@ -814,9 +814,6 @@ JUDGE = Verb(
     groups=(Group("enhancing", "networks", EnhanceOptions, ("dtype", "batch")),),
     sides=("moving", "fixed"),
     example="""
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> from napari_semsr.registration import Landmarks
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((96, 96)), (10, 10))
     >>> places = np.array([[0.0, 0.0], [0.0, 900.0], [900.0, 0.0], [900.0, 900.0]])

@@ -390,7 +390,6 @@ MODELS_LIST = Verb(
     _list,
     reads=False,
     example="""
-    >>> import napari_semsr as semsr
     >>> first = semsr.list_models().models[0]
     >>> first["name"], first["bundled"], first["scale"]
     ('sem-restore', True, 1)

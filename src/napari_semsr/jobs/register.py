@@ -615,8 +615,6 @@ REGISTER = Verb(
     numbers=("error_px", "error_nm", "overlap", "mutual_information_after"),
     gives=Registered,
     example="""
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> from napari_semsr.registration import Landmarks
     >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
     >>> places = np.array([[0.0, 0.0], [0.0, 600.0], [600.0, 0.0], [600.0, 600.0]])

@@ -979,9 +979,6 @@ REPLAY = Verb(
     reads=False,
     numbers=("identical", "max_abs_difference"),
     example="""
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     semsr.write(image, f"{folder}/a.tif")

@@ -856,8 +856,6 @@ STITCH = Verb(
     resumes=True,
     numbers=("frames", "pairs_used", "pairs_rejected", "residual_px"),
     example="""
-    >>> import tempfile
-    >>> import napari_semsr as semsr
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     scan = f"{folder}/scan"
     ...     made = semsr.simulate(

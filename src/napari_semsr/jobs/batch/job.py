@@ -617,9 +617,6 @@ BATCH = Verb(
     step="a batch does not run batches",
     prepare=compact_memory,
     example="""
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     semsr.write(image, f"{folder}/a.tif")
