@@ -602,7 +602,6 @@ DEMO = Verb(
         metavar="OUT_DIR",
         default="demo-output",
         ending="",
-        is_image=False,
     ),
     reads=False,
     step="it draws its own samples",

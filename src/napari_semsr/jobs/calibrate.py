@@ -224,7 +224,6 @@ CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
         "where the calibration goes, a .json file",
         required=False,
         ending=".json",
-        is_image=False,
     ),
     not_read=("pixel_size_nm", "pixel_size_sd_nm"),
     gives=CalibrationReport | ScaleBarReport,

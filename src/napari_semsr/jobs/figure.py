@@ -130,7 +130,7 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
         raise OptionError(msg)
     text = path.with_suffix(_TEXT) if chosen.caption_file else None
     if text is not None:
-        Output("", ending=_TEXT, is_image=False).check(text, run.inputs, run.existing)
+        Output("", ending=_TEXT).check(text, run.inputs, run.existing)
     found = [open_image(image, run.opening) for image in images]
     opened = size_alike(found, run.opening)
     cells = yield from _cells(images, opened, chosen)
@@ -459,7 +459,6 @@ FIGURE = Verb(
         "the figure: .png, .tif or .pdf",
         ending=".png",
         also=(".tif", ".tiff", ".pdf"),
-        is_image=False,
     ),
     opens=False,
     example="""

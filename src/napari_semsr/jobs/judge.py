@@ -807,7 +807,6 @@ JUDGE = Verb(
         "where the page goes; every number goes beside it, with .json",
         metavar="REPORT.html",
         ending=".html",
-        is_image=False,
         beside=(_NUMBERS,),
     ),
     opens=False,

@@ -427,7 +427,6 @@ MODELS_EXPORT = Verb(
         "bioimage.io",
         ending=".safetensors",
         also=(".onnx", ".zip"),
-        is_image=False,
     ),
     reads=False,
     opens=False,

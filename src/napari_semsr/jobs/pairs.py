@@ -571,7 +571,6 @@ PAIRS = Verb(
     output=Output(
         "store of the pairs, .zarr; a contact sheet goes beside it",
         ending=".zarr",
-        is_image=False,
         beside=(_SHEET,),
     ),
     opens=False,

@@ -607,7 +607,6 @@ REGISTER = Verb(
             flag="--transform-out",
             metavar="FILE",
             ending=".json",
-            is_image=False,
             also=TRANSFORM_SUFFIXES[1:],
         ),
     ),

@@ -848,7 +848,6 @@ STITCH = Verb(
             flag="--positions-out",
             metavar="CSV",
             ending=".csv",
-            is_image=False,
         ),
     ),
     exclude=("known_distortion",),

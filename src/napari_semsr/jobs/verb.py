@@ -212,13 +212,17 @@ class Output:
     default: str = ""  # of the command
     # Of what a batch has it write, if anything; a folder has none, of pairs ".zarr"
     ending: str | None = ".ome.tif"
-    is_image: bool = True  # else the ending alone is allowed
     also: tuple[str, ...] = ()  # endings of other files that it may be
     beside: tuple[str, ...] = ()  # endings of files of its name that go with it
     grows: bool = False  # a folder that the verb itself looks into
     remade: bool = False  # by a run that goes on, too
     goes_on: bool = False  # as the image of a batch's next step
     kept: bool = False  # its function may keep it in memory instead
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image by itself, in any format; else endings are told."""
+        return self.ending in _OF_IMAGES
 
     def check(
         self,
@@ -499,7 +503,7 @@ class Verb(Generic[O, R]):
     def makes_image(self) -> bool:
         """Whether its output is an image by itself, which can be made again."""
         out = self.output
-        return out is not None and out.is_image and out.ending in _OF_IMAGES
+        return out is not None and out.is_image
 
     @property
     def returns(self) -> Any:

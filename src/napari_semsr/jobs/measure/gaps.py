@@ -253,7 +253,6 @@ GAPS = Verb(
             flag="--table",
             metavar="CSV",
             ending=".csv",
-            is_image=False,
         ),
     ),
     title="gaps",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -29,7 +29,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs.images import computed, middle_of
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
-from napari_semsr.jobs.verb import ImageIn, MapMade, Output, Run, Verb
+from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
 
 # Root mean squares of all differences at which the colours end; chosen: of all that is
 # usual in the middle, and what noise does not explain stands out of its own scatter
@@ -169,10 +169,8 @@ REPEATABILITY = Verb(
     RepeatabilityOptions,
     RepeatabilityReport,
     _compare_scans,
-    output=Output(
-        "where the map of one pair goes; its suffix names the format",
-        required=False,
-        one_needs_it=True,
+    output=replace(
+        MAP_OUT, help="where the map of one pair goes; its suffix names the format"
     ),
     title="comparison",
     tabled=True,

@@ -60,7 +60,7 @@ Inputs = str | os.PathLike[str] | Sequence[Any]
 """A folder, a glob, a table, or a sequence of paths or of pairs of them."""
 
 _PIXEL = ("pixel_size_y_nm", "pixel_size_x_nm")
-_TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:], is_image=False)
+_TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
 
 
 @dataclass(frozen=True, slots=True)

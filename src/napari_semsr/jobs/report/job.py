@@ -1228,7 +1228,6 @@ REPORT = Verb(
     output=Output(
         "the page, .html; every number goes beside it as .json",
         ending=".html",
-        is_image=False,
         beside=(_NUMBERS,),
     ),
     opens=False,

@@ -225,7 +225,6 @@ MODELS_TRUST = Verb(
         "trust looks for it",
         required=False,
         ending=".json",
-        is_image=False,
     ),
     reads=False,
 )
