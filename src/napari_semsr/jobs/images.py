@@ -19,7 +19,6 @@ from napari_semsr.analysis import spread_boxes
 from napari_semsr.core import (
     Box,
     Float32Array,
-    FloatPair,
     Grid,
     InputRecord,
     IntPair,
@@ -461,15 +460,8 @@ class Result:
         return record
 
 
-def pixel_size_record(
-    size: FloatPair | None, error: FloatPair | None
-) -> dict[str, Any]:
-    """Record a pixel size, its standard deviation, and what is known of it."""
-    return {
-        "pixel_size_nm": jsonable(size),
-        "pixel_size_sd_nm": jsonable(error),
-        "pixel_size_basis": size_basis(size, error),
-    }
+SIZES = ("pixel_size_nm", "pixel_size_sd_nm", "pixel_size_basis")
+"""What a record tells of a pixel size."""
 
 
 # Where outputs may go: asked before any work, so that nothing long is done in vain.

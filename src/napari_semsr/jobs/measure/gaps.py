@@ -28,7 +28,7 @@ from napari_semsr.core import (
     value_of,
 )
 from napari_semsr.io import write_rows
-from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
+from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
 from napari_semsr.jobs.measure.offset import tell_offset
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb, figure
 
@@ -157,7 +157,7 @@ class GapReport(ImageMeasure):
         found, image, reference = self.result, *self.histograms
         record: dict[str, Any] = {
             "images": list(self.images),
-            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
+            **{name: value_of(self, name) for name in SIZES},
             "places_px": [gap.place_px for gap in found.found],
             "resamples": found.RESAMPLES,
             "seed": found.SEED,
@@ -175,8 +175,7 @@ class GapReport(ImageMeasure):
                 names += [f"{name}_{unit}", f"{name}_interval_{unit}"]
             names += [f"{name}_{unit}" for name in _LENGTHS]
         record |= {name: value_of(self, name) for name in (*names, "rows")}
-        whole: dict[str, Any] = jsonable(record)
-        return whole
+        return dict(jsonable(record))
 
 
 _FINE = 200  # points of a Gaussian that is drawn
@@ -192,9 +191,7 @@ _RECORDED = (
 
 def _counted(histogram: WidthHistogram) -> dict[str, Any]:
     """Record counts and Gaussian without the edges, which two share."""
-    record: dict[str, Any] = jsonable(histogram)
-    del record["edges"]
-    return record
+    return {k: v for k, v in jsonable(histogram).items() if k != "edges"}
 
 
 def _measure(

@@ -32,7 +32,7 @@ from napari_semsr.core import (
     value_of,
     widened,
 )
-from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
+from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
 from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, figure, size_of
 
 _SEVERAL = 2  # lines from which on they are told in a table
@@ -208,16 +208,14 @@ class ProfileReport(CurveFound):
     edge_10_90_interval_nm, edge_10_90_interval_px = _cells(
         "edge_10_90", "Its interval", "interval"
     )
+    lines_averaged = figure(
+        lambda made: made.profile.lines, "Lines averaged", shown=False, tabled=False
+    )
 
     @property
     def line(self) -> Annotated[tuple[float, ...], recorded("Line", "px")]:
         """Its ends, ``y0, x0, y1, x1``."""
         return self.options.line
-
-    @property
-    def lines_averaged(self) -> Annotated[int, recorded("Lines averaged")]:
-        """Parallel lines that the curve is the mean of."""
-        return self.profile.lines
 
     @property
     def peaks_px(self) -> Annotated[list[float], recorded("Peaks", "px")]:
@@ -318,7 +316,7 @@ class ProfileReport(CurveFound):
         record: dict[str, Any] = jsonable(
             {
                 "image": self.image,
-                **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
+                **{name: value_of(self, name) for name in SIZES},
                 **self.options.model_dump(),
                 **self.lengths("fwhm"),
                 **{name: value_of(self, name) for name in _RECORDED},
