@@ -613,9 +613,7 @@ class _Halves:
         box = box or Box.of(self.image.shape)
         # beyond what a tap sees, up to the known pixel that is nearest to it
         reach = math.ceil((1 + math.sqrt(2)) * (_TAPS // 2))
-        wide = Box(
-            box.y0 - reach, box.y1 + reach, box.x0 - reach, box.x1 + reach
-        ).intersection(Box.of(self.image.shape))
+        wide = box.grow(reach).intersection(Box.of(self.image.shape))
         block = np.asarray(read_box(self.image.data, wide), dtype=np.float32)
         known = np.isfinite(block)
         filled = block if known.all() else np.zeros_like(block)
@@ -643,12 +641,8 @@ def _fit_halves(
     filters = []
     for number, (start, stop) in enumerate(ends, 1):
         yield Progress(number - 1, len(ends), f"fitting the {LINEAR}")
-        whole = Box.of(image.shape)
-        half = (
-            Box(start, stop, whole.x0, whole.x1)
-            if axis == 0
-            else Box(whole.y0, whole.y1, start, stop)
-        )
+        rows, columns = image.shape
+        half = Box(start, stop, 0, columns) if axis == 0 else Box(0, rows, start, stop)
         pairs = list(_patches(image, target, half))
         known = [np.isfinite(seen) & np.isfinite(truth) for seen, truth in pairs]
         places = int(sum(both.sum() for both in known))

@@ -289,10 +289,7 @@ def _main() -> int:
 
 def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Run the service, and tell its steps, not too many of them."""
-    own = {name: request.pop(name, None) for name in ("steps", "name", "patch")}
-    options = TrainOptions.parse(
-        {**own, "from_scratch": request.pop("from_scratch", False)}
-    )
+    options = TrainOptions.parse({k: request.pop(k) for k in TrainOptions.model_fields})
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
     told = float("-inf")
 

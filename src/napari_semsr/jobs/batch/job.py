@@ -550,12 +550,9 @@ def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
         return ()
     done = [one for one in plan.images if table.found[one.name].error is None]
     parts = [done[i : i + _ON_A_PAGE] for i in range(0, len(done), _ON_A_PAGE)]
-    names = [
-        f"{REPORT}-{number}.html" if len(parts) > 1 else f"{REPORT}.html"
-        for number in range(1, len(parts) + 1)
-    ]
     written = []
-    for name, part in zip(names, parts, strict=True):
+    for number, part in enumerate(parts, start=1):
+        name = f"{REPORT}-{number}.html" if len(parts) > 1 else f"{REPORT}.html"
         try:
             yield from _page(plan, plan.folder / name, part)
         except SemsrError as error:  # the table and other pages stand all the same

@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,7 +50,7 @@ from napari_semsr.jobs.check.discs import (
     tally,
 )
 from napari_semsr.jobs.disc_record import CHANGES, DiscRecord
-from napari_semsr.jobs.images import Image, Result, name_of, open_image
+from napari_semsr.jobs.images import Image, Result, middle_of, name_of, open_image
 from napari_semsr.jobs.models import MODEL_IN, find_model
 from napari_semsr.jobs.verb import FileIn, ImageIn, Run, Verb
 from napari_semsr.simulation import (
@@ -127,7 +127,7 @@ class ModelCheck(Result):
     digest: str  # of the file, its new card included where that was written
     images: Annotated[str, Quantity("Images")]
     seed: int
-    conditions: tuple[ConditionCheck, ...]
+    conditions: tuple[ConditionCheck, ...] = field(metadata={"json": False})
     written: Annotated[bool, Quantity("Written into the card")]
     seconds: Annotated[float, Quantity("Time", "s", ".1f")]
 
@@ -147,15 +147,7 @@ class ModelCheck(Result):
 
     def to_json(self) -> dict[str, Any]:
         """Give the record that a command prints."""
-        return {
-            "model": self.model,
-            "path": self.path,
-            "digest": self.digest,
-            "images": self.images,
-            **self.to_card(),
-            "written": self.written,
-            "seconds": round(self.seconds, 2),
-        }
+        return {**Result.to_json(self), **self.to_card()}
 
 
 # Clear images to check a model with: given ones, or those held out from training.
@@ -221,8 +213,8 @@ def recipe_data(card: "models.ModelCard") -> dict[str, Any]:
 def _clear_image(image: Micrograph, cropped: int, side: int, name: str) -> FloatArray:
     """Cut out the middle, and bring it to 0 to 255."""
     rows, columns = image.shape[0] - cropped, image.shape[1]
-    y, x = ((n - min(n, side)) // 2 for n in (rows, columns))
-    part = np.asarray(image.data[y : min(rows, y + side), x : x + side], np.float64)
+    box = middle_of((rows, columns), side)
+    part = np.asarray(image.data[box.slices], np.float64)
     least = 4 * MARGIN_PX
     if min(part.shape, default=0) < least:
         msg = (
@@ -541,7 +533,7 @@ def _check(run: Run[CheckOptions]) -> Job[ModelCheck]:
         seed=chosen.seed,
         conditions=tuple(found),
         written=chosen.write,
-        seconds=time.perf_counter() - start,
+        seconds=round(time.perf_counter() - start, 2),
     )
     if not chosen.write:
         return result

@@ -379,13 +379,10 @@ class _Run:
     items: Sequence[_Item]
     target: Path | None
     way: str  # digest of what is done to each image
-    rows: list[Cells | None] = field(default_factory=list)  # one for each item
+    rows: list[Cells | None]  # one for each item
     others: list[Cells] = field(default_factory=list)  # of images not asked for
     dropped: int = 0  # rows of images that are not there any more
     written: float | None = None  # when the table was written last
-
-    def __post_init__(self) -> None:
-        self.rows = [None] * len(self.items)
 
     def begin(self, item: _Item) -> Cells:
         """Give the cells of a row that need no look at its files."""
@@ -551,7 +548,7 @@ def measure_table_job(
         "switches": switches,
         "version": software_versions().get("napari-semsr"),
     }
-    run = _Run(measure, items, target, _digest(how))
+    run = _Run(measure, items, target, _digest(how), [None] * len(items))
     if target is not None and target.exists() and not existing.overwrite:
         run.take_up(_read_rows(target, measure))
     measured = yield from run.measure_all(options=chosen, opening=opening, **switches)

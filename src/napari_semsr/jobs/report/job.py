@@ -757,11 +757,8 @@ def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
     for item in pictures:
         if item.is_map:
             continue
-        size, said = (
-            item.image.pixel_size_nm,
-            "not known, so that lengths are in pixels",
-        )
-        if size is not None:
+        said = "not known, so that lengths are in pixels"
+        if item.image.pixel_size_nm is not None:
             said = f"{_pixel(item.image)}, {item.size_from}"
         told.setdefault(said, []).append(item.label)
     if told:

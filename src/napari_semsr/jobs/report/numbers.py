@@ -117,7 +117,6 @@ FRC = "Resolution, FRC"
 DECORRELATION = "Cut-off, decorrelation"
 _SHARPNESS = ("average_gradient", "contrast", "spatial_frequency")
 SHARPNESS = _labels(Metrics, *_SHARPNESS)
-GREY = ("Mean grey level", "Standard deviation", "Range of grey levels")
 AS_THEY_ARE = _labels(Metrics, "psnr_db", "ssim", "nrmse")
 _FITTED = ", grey levels fitted"
 MATCHED = tuple(f"{name}{_FITTED}" for name in AS_THEY_ARE)
@@ -210,9 +209,9 @@ def grey_numbers(image: Micrograph) -> list[Number]:
     say = partial(Number, method="over all pixels that have a grey level")
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     found = [
-        say(GREY[0], float(wide.mean()) if known.size else None, unit),
-        say(GREY[1], float(wide.std()) if known.size else None, unit),
-        say(GREY[2], f"{written(low, '.6g')} to {written(high, '.6g')}"),
+        say("Mean grey level", float(wide.mean()) if known.size else None, unit),
+        say("Standard deviation", float(wide.std()) if known.size else None, unit),
+        say("Range of grey levels", f"{written(low, '.6g')} to {written(high, '.6g')}"),
     ]
     if known.size < data.size:
         share = 100 * (1 - known.size / data.size)
