@@ -136,6 +136,7 @@ from .quantities import (
     columns_of as columns_of,
     declared_by as declared_by,
     declared_figures as declared_figures,
+    figure as figure,
     figures_of as figures_of,
     in_digits as in_digits,
     in_figures as in_figures,

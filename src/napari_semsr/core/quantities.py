@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import numpy as np
 
@@ -62,6 +62,17 @@ class Quantity:
 def recorded(label: str, unit: str = "", form: str = ".4g", **more: Any) -> Quantity:
     """Declare what a record tells, and no figure of a panel or column of a table."""
     return Quantity(label, unit, form, shown=False, tabled=False, **more)
+
+
+def figure(get: Callable[[Any], Any], *told: Any, **more: Any) -> property:
+    """Make the property of a result that is a figure: as `Quantity` is told."""
+
+    def found(self: Any) -> Any:
+        return get(self)
+
+    quantity = Quantity(*told, **more)
+    found.__annotations__["return"] = Annotated[float | None, quantity]
+    return property(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from napari_semsr.core import (
     Quantity,
     WriteError,
     against_truth,
+    figure,
     option,
     software_versions,
 )
@@ -170,52 +171,33 @@ class DemoResult(Result):
     place: PlaceRun = field(metadata={"json": False})
     sem: Half = field(metadata={"json": False})
 
-    @property
-    def placed(self) -> Annotated[str, Quantity("Frames")]:
-        """How many frames have a place."""
-        scan = self.figures["scan"]
-        return f"{scan['placed']} of {scan['frames']} placed"
-
-    @property
-    def nominal(
-        self,
-    ) -> Annotated[float, Quantity("Error of nominal positions", "px", ".3g")]:
-        """Root mean square, from the truth."""
-        return rms(self.scan.placement.nominal_error_px)
-
-    @property
-    def solved(
-        self,
-    ) -> Annotated[float, Quantity("Error of solved positions", "px", ".3g")]:
-        """Root mean square, from the truth."""
-        return rms(self.scan.placement.solved_error_px)
-
-    @property
-    def resolved(self) -> Annotated[str, Quantity("Mosaic resolves")]:
-        """By two exposures."""
-        return resolution(self.scan.measured.pair)
-
-    @property
-    def expected(
-        self,
-    ) -> Annotated[float | None, Quantity("Expected error of the map", "nm", ".3g")]:
-        """Of the map from the mosaic to the electron image."""
-        return self.place.registered.error_nm
-
-    @property
-    def true(self) -> Annotated[float, Quantity("True error of the map", "nm", ".3g")]:
-        """As the drawing knows it."""
-        return self.place.true_error_nm
-
-    @property
-    def judged(self) -> Annotated[str, Quantity("Half of the place")]:
-        """Against its electron image; nothing learnt from that half."""
-        return _versions(self.place.measured)
-
-    @property
-    def restored(self) -> Annotated[str, Quantity("Electron image")]:
-        """Against the truth."""
-        return _versions(self.sem.measured)
+    placed = figure(
+        lambda made: "{placed} of {frames} placed".format(**made.figures["scan"]),
+        "Frames",
+    )
+    # root mean squares, from the truth
+    nominal = figure(
+        lambda made: rms(made.scan.placement.nominal_error_px),
+        *("Error of nominal positions", "px", ".3g"),
+    )
+    solved = figure(
+        lambda made: rms(made.scan.placement.solved_error_px),
+        *("Error of solved positions", "px", ".3g"),
+    )
+    resolved = figure(  # by two exposures
+        lambda made: resolution(made.scan.measured.pair), "Mosaic resolves"
+    )
+    # of the map from the mosaic to the electron image, which the drawing knows
+    expected = figure(
+        lambda made: made.place.registered.error_nm,
+        *("Expected error of the map", "nm", ".3g"),
+    )
+    true = figure(
+        lambda made: made.place.true_error_nm, "True error of the map", "nm", ".3g"
+    )
+    # against its electron image, as nothing learnt from that half; against the truth
+    judged = figure(lambda made: _versions(made.place.measured), "Half of the place")
+    restored = figure(lambda made: _versions(made.sem.measured), "Electron image")
 
     @property
     def opened(self) -> Annotated[str, Quantity("In napari")]:

@@ -36,6 +36,7 @@ from napari_semsr.core import (
     Waiting,
     compact_memory,
     declared_figures,
+    figure,
     figures_of,
     warn,
 )
@@ -67,7 +68,6 @@ from napari_semsr.jobs.verb import (
     Output,
     Run,
     Verb,
-    figure,
 )
 
 # Go on with a store that was begun another way: from a layer, or from a file.

@@ -20,6 +20,7 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ShapeError,
+    figure,
     option,
     spell_pixel_size,
     warn,
@@ -116,10 +117,9 @@ class FigureMade(Result):
     networks: tuple[str, ...]  # that had a hand in the images
     caption_file: Annotated[str | None, Quantity("Caption in")] = None
 
-    @property
-    def first_pixel(self) -> Annotated[str, Quantity("Pixel of the first image")]:
-        """The pixel size of the first image."""
-        return spell_pixel_size(self.pixel_size_nm, None)
+    first_pixel = figure(
+        lambda made: spell_pixel_size(made.pixel_size_nm), "Pixel of the first image"
+    )
 
 
 def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:

@@ -24,6 +24,7 @@ from napari_semsr.core import (
     ReadError,
     RegistrationError,
     Warped,
+    figure,
     in_digits,
     option,
     recorded,
@@ -53,7 +54,6 @@ from napari_semsr.jobs.verb import (
     Output,
     Run,
     Verb,
-    figure,
     size_figure,
 )
 from napari_semsr.registration import (

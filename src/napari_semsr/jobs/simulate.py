@@ -23,6 +23,7 @@ from napari_semsr.core import (
     Quantity,
     WriteError,
     digest_path,
+    figure,
     parse_pixel_size,
     software_versions,
     spell_pixel_size,
@@ -157,15 +158,8 @@ class SimulatedScan(Result):
         size = spell_shape(self.frame_shape)
         return f"{self.frames} frames ({rows} x {columns}) of {size}"
 
-    @property
-    def pixel(self) -> Annotated[str, Quantity("Pixel size")]:
-        """The true pixel size."""
-        return spell_pixel_size(self.pixel_size_nm)
-
-    @property
-    def also(self) -> Annotated[str | None, Quantity("Also")]:
-        """Folders of further acquisitions, if there are any."""
-        return ", ".join(self.extra) or None
+    pixel = figure(lambda made: spell_pixel_size(made.pixel_size_nm), "Pixel size")
+    also = figure(lambda made: ", ".join(made.extra) or None, "Also")
 
     @property
     def bad(self) -> Annotated[str | None, Quantity("Bad frames")]:

@@ -35,6 +35,7 @@ from napari_semsr.core import (
     declared_figures,
     digest_job,
     digest_path,
+    figure,
     option,
     spell_pixel_size,
 )
@@ -71,7 +72,7 @@ from napari_semsr.jobs.images import (
     record_file,
     write_positions,
 )
-from napari_semsr.jobs.verb import FileIn, Output, Run, Verb, figure, size_figure
+from napari_semsr.jobs.verb import FileIn, Output, Run, Verb, size_figure
 from napari_semsr.stitching import StitchOptions
 
 # A frames folder as the services see it: opened by options, digested for records.

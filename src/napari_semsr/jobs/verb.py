@@ -33,6 +33,7 @@ from napari_semsr.core import (
     Quantity,
     WriteError,
     describe_pixel_size,
+    figure,
     recorded,
     retell,
     size_basis,
@@ -75,17 +76,6 @@ _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # endings; pages, stores of pairs 
 _PAIRS = ".zarr"
 O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
-
-
-def figure(get: Callable[[Any], Any], *told: Any, **more: Any) -> property:
-    """Make the property of a result that is a figure: as `Quantity` is told."""
-
-    def found(self: Any) -> Any:
-        return get(self)
-
-    quantity = Quantity(*told, **more)
-    found.__annotations__["return"] = Annotated[float | None, quantity]
-    return property(found)
 
 
 def size_figure(**more: Any) -> property:

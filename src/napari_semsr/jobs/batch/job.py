@@ -25,6 +25,7 @@ from napari_semsr.core import (
     WriteError,
     compact_memory,
     digest_job,
+    figure,
     option,
     read_bytes,
     retell,
@@ -48,7 +49,7 @@ from napari_semsr.jobs.batch.steps import (
 )
 from napari_semsr.jobs.images import OverwritePolicy, Result, jsonable
 from napari_semsr.jobs.measure import as_part_of, file_state, path_in_table
-from napari_semsr.jobs.verb import FileIn, Run, Verb, figure
+from napari_semsr.jobs.verb import FileIn, Run, Verb
 
 _PAUSE_S = 2.0  # between writings of the table; chosen: nobody looks more often
 _LISTEN_S = 0.25  # chosen: a cancel is heard at once

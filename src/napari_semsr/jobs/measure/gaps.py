@@ -22,6 +22,7 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     declared_figures,
+    figure,
     in_figures,
     lengths,
     recorded,
@@ -30,7 +31,7 @@ from napari_semsr.core import (
 from napari_semsr.io import write_rows
 from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
 from napari_semsr.jobs.measure.offset import tell_offset
-from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb, figure
+from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
 
 # what a record tells of each gap
 _OF_GAP = {

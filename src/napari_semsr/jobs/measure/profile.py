@@ -27,13 +27,14 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    figure,
     lengths,
     recorded,
     value_of,
     widened,
 )
 from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
-from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, figure, size_of
+from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, size_of
 
 _SEVERAL = 2  # lines from which on they are told in a table
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"

@@ -23,6 +23,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    figure,
     recorded,
     spell_shift,
     warn,
@@ -87,10 +88,7 @@ class RepeatabilityReport(MapMade):
             return "mostly noise: averaging more scans makes it less"
         return "mostly not noise: drift, charging or focus changed between the scans"
 
-    @property
-    def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
-        """How the second scan was moved, without signs."""
-        return spell_shift(self.shift_px)
+    moved = figure(lambda made: spell_shift(made.shift_px), "Moved by", tabled=False)
 
 
 def _compare_scans(

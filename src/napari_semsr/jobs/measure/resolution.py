@@ -43,6 +43,7 @@ from napari_semsr.core import (
     SemsrError,
     contrast_limits,
     declared_figures,
+    figure,
     option,
     read_box,
     recorded,
@@ -70,7 +71,6 @@ from napari_semsr.jobs.verb import (
     Run,
     Sized,
     Verb,
-    figure,
     size_of,
 )
 

@@ -43,6 +43,7 @@ from napari_semsr.core import (
     ShapeError,
     device_option,
     field_range,
+    figure,
     gap_free_box,
     option,
     parse_pixel_size,
@@ -65,7 +66,6 @@ from napari_semsr.jobs.verb import (
     MapMade,
     Run,
     Verb,
-    figure,
 )
 
 _BLOCK = 512  # pixels along each side of what is mapped at once; chosen
