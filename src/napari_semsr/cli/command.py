@@ -177,7 +177,9 @@ class Console:
         due = now - self._started >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
         step = self._pace.timed(step, now)
         if isinstance(step, Waiting):
-            self._wait(step.message)
+            if step.message != self._awaited:  # said once, and in full
+                self._awaited = step.message
+                self._say(f"semsr: {step.message}")
         elif self.err.isatty():
             finished = bool(step.total) and step.done >= step.total
             if finished or since >= _TTY_INTERVAL_S:
@@ -187,12 +189,6 @@ class Console:
             self._last = now
             self.err.write(f"{_printable(_line(step), self.err)}\n")
             self.err.flush()
-
-    def _wait(self, message: str) -> None:
-        """Say once, and in full, what is waited for."""
-        if message != self._awaited:
-            self._awaited = message
-            self._say(f"semsr: {message}")
 
     def clear(self) -> None:
         """Take an unfinished progress bar off the terminal."""
@@ -285,7 +281,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _interrupted(verb, console, debug=debug)
     except BrokenPipeError:
-        _abandon_stdout()
+        # a closed stdout goes elsewhere, so that the interpreter ends in silence
+        with suppress(OSError, ValueError):  # not a real stream, or closed already
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _DONE
     except Exception as error:  # noqa: BLE001 - the last door before the user
         if heard and not debug:  # C code may have made an error of its own of it
@@ -480,9 +478,3 @@ def _leave_quietly() -> None:
     import logging
 
     atexit.register(logging.disable, logging.CRITICAL)
-
-
-def _abandon_stdout() -> None:
-    """Point a closed stdout elsewhere, so that the interpreter ends in silence."""
-    with suppress(OSError, ValueError):  # not a real stream, or closed already
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -70,9 +70,7 @@ from .index import (
     actions_of as actions_of,
     verb_of as verb_of,
 )
-from .info import (
-    INFO as INFO,
-)
+from .info import INFO as INFO
 from .judge import (
     JUDGE as JUDGE,
     Judged as Judged,
@@ -94,9 +92,7 @@ from .measure.profile import (
     PROFILE as PROFILE,
     CurveFound as CurveFound,
 )
-from .measure.repeatability import (
-    REPEATABILITY as REPEATABILITY,
-)
+from .measure.repeatability import REPEATABILITY as REPEATABILITY
 from .measure.resolution import (
     DECORRELATION as DECORRELATION,
     FRC as FRC,

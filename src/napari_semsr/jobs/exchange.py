@@ -159,7 +159,6 @@ def export_foreign(
     field: Image | None,
     opening: ReadOptions,
     authors: Sequence[str],
-    bundled: bool,
 ) -> "models.ModelCard":
     """Write a model for other programs; gives the card that goes with it.
 
@@ -172,6 +171,7 @@ def export_foreign(
     if kind == "bioimageio":
         named = card.training.get("authors")
         known = map(str, named) if isinstance(named, list | tuple) else ()
+        bundled = model.parent.resolve() == models.WEIGHTS.resolve()
         people = tuple(authors or known) or (_OURS if bundled else ())
         if not people:
             msg = "A package of bioimage.io names its authors: give --author NAME."

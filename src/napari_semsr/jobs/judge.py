@@ -312,8 +312,7 @@ def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
         yield from _fill(table, lens, before, source.name, named)
     yield Progress(0, 0, "writing the report")
     area = _told_area(registered, table.sem, box, fixed)
-    _tell_unconfirmed(area, registered.registration.model)
-    _tell_off(registered.registration)
+    _tell_map(area, registered.registration)
     made = placed.provenance
     result = Judged(
         output=str(page),
@@ -437,20 +436,18 @@ def _told_area(
     }
 
 
-def _tell_unconfirmed(area: JudgedArea, model: str) -> None:
-    """Say that parts of the area are not where the map has them."""
+def _tell_map(area: JudgedArea, found: Registration) -> None:
+    """Say what of the area a map does not confirm, and what its error does."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED * all_of_them:
         text = (
             f"The map is not confirmed at {some} of {all_of_them} places of the judged "
             "area: what lies there is judged too badly."
         )
-        bent = "" if model == "elastic" else " An elastic map follows what is bent."
+        bent = (
+            "" if found.model == "elastic" else " An elastic map follows what is bent."
+        )
         warn(text + bent)
-
-
-def _tell_off(found: Registration) -> None:
-    """Say what the error of a map does to the figures, where it is not small."""
     if found.error_px >= COSTLY_PX:
         warn(
             f"The map is expected to be {found.error_px:.2g} px off: all figures are "

@@ -280,7 +280,6 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
         msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
         raise WriteError(msg)
     check_not_input(target, [path])
-    bundled = path.parent.resolve() == models.WEIGHTS.resolve()
     if kind == "semsr":
         if field is not None or authors:
             msg = "A field and authors belong to exports as ONNX and for bioimage.io."
@@ -294,7 +293,6 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
         field=field,
         opening=run.opening,
         authors=authors or (),
-        bundled=bundled,
     )
     return _describe(target, card)
 

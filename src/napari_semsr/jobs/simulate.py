@@ -161,10 +161,10 @@ class SimulatedScan(Result):
     pixel = figure(lambda made: spell_pixel_size(made.pixel_size_nm), "Pixel size")
     also = figure(lambda made: ", ".join(made.extra) or None, "Also")
 
-    @property
-    def bad(self) -> Annotated[str | None, Quantity("Bad frames")]:
-        """Frames that are none of the sample, if there are any."""
-        return ", ".join(f"{n}: {kind}" for n, kind in self.bad_frames.items()) or None
+    bad = figure(
+        lambda made: ", ".join(f"{n}: {k}" for n, k in made.bad_frames.items()) or None,
+        "Bad frames",
+    )
 
 
 def _simulate(

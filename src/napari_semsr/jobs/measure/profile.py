@@ -276,11 +276,9 @@ class ProfileReport(CurveFound):
             **length("width_10_90", edge.width, edge.plain_width),
         }
 
-    @property
-    def height(self) -> Annotated[float | None, Quantity("Height", LEVELS)]:
-        """Height of the highest line."""
-        main = self.readings.main
-        return None if main is None else main.height
+    height = figure(  # of the highest line
+        lambda made: made.readings.main and made.readings.main.height, "Height", LEVELS
+    )
 
     @property
     def dip(self) -> Annotated[float | None, Quantity("Dip")]:
@@ -288,10 +286,8 @@ class ProfileReport(CurveFound):
         dips = [pair.dip for pair in self.readings.pairs]
         return dips[0].value if dips and dips[0] else None
 
-    @property
-    def reason(self) -> Annotated[str | None, Quantity("Nothing found")]:
-        """Why there is neither line nor edge."""
-        return self.readings.reason
+    # why there is neither line nor edge
+    reason = figure(lambda made: made.readings.reason, "Nothing found")
 
     def lengths(self, stem: str) -> Mapping[str, Any]:
         """Record the widths of the highest line or edge, or the first distance."""
