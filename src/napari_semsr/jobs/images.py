@@ -373,11 +373,6 @@ def digest_values(micrograph: Micrograph) -> Job[str]:
     return f"sha256:{digest.hexdigest()}"
 
 
-def names_of(*images: Image | None) -> tuple[str, ...]:
-    """Give the names of those images that were given."""
-    return tuple(name_of(item) for item in images if item is not None)
-
-
 def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
     """Choose the first image that has a pixel size, and warn where one has none."""
     images = [first] if second is None else [first, second]

@@ -516,25 +516,24 @@ def told(transform: Affine | Elastic, tested: FloatArray) -> dict[str, Any]:
 
 def _tell(found: Registration, options: RegisterOptions) -> None:
     """Say what makes a map doubtful."""
-    said = []
     if found.searched == "full" and options.search == "near":
-        said.append(
+        warn(
             "Nothing was found near what pixel sizes say, so every turn was searched: "
             f"{_pose(found.transform)}. Compare the images."
         )
     if found.overlap < _LITTLE:
-        said.append(
+        warn(
             f"The images share {found.overlap:.0%} of the smaller one, less than "
             f"{_LITTLE:.0%}: the map holds there, and is a guess elsewhere."
         )
     if found.error_px > _DOUBTFUL_PX:
-        said.append(
+        warn(
             f"The map is expected to be {found.error_px:.2g} px "
             f"({in_digits(found.error_nm)} nm) off: do not compare details of that "
             "size."
         )
     elif not np.isfinite(found.error_px):
-        said.append(
+        warn(
             "Nothing tells how far off the map is: mark another place, or let the "
             "images refine it."
             if found.searched == "landmarks"
@@ -545,12 +544,10 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
         or_else = "are bent (--model elastic)"
         if isinstance(found.transform, Elastic):
             or_else = "too little there to tell a bending (--model affine)"
-        said.append(
+        warn(
             f"Over {share:.0%} of what both images show the map is not confirmed: they "
             f"show other things there, or {or_else}."
         )
-    for message in said:
-        warn(message)
 
 
 def _pose(transform: Affine | Elastic) -> str:

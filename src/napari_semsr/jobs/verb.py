@@ -62,7 +62,6 @@ from napari_semsr.jobs.images import (
     levels_note,
     made_by,
     name_of,
-    names_of,
     of_all_planes,
     open_image,
     paths_of,
@@ -304,7 +303,7 @@ class Run(Generic[O]):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the images."""
-        return names_of(*self.given.values())
+        return tuple(map(name_of, self.given.values()))
 
     @property
     def place(self) -> Path:
