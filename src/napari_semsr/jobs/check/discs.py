@@ -128,10 +128,7 @@ class DiscPlaces:
     ) -> Self:
         """Choose places for `counts` discs to insert and to erase, fewer without room.
 
-        Radii of 3, 4, 5 and 6 px are equally often. Inserted ones lie where the place
-        has less than a quarter of their contrast already, erased ones where rims have
-        less than a quarter of it; none where the local contrast is below an eighth of
-        the image's.
+        All radii are equally often.
         """
         found: dict[Change, list[tuple[int, int, int]]] = {"inserted": [], "erased": []}
         if min(image.shape) >= _WINDOW:
@@ -149,10 +146,10 @@ class DiscPlaces:
         rng: np.random.Generator,
         bounds: FloatPair = (-np.inf, np.inf),
     ) -> FloatArray:
-        """Take discs out of an image, and put others in, of half the local contrast.
+        """Take discs out of an image, and put others in, brighter or darker at random.
 
-        Whether one is brighter or darker is drawn; one whose mean would leave the least
-        or largest grey level, `bounds`, goes the other way.
+        One whose mean would leave the least or largest grey level, `bounds`, goes the
+        other way.
         """
         discs = self.inserted
         sizes = _SHARE * local_contrast(image)[discs.pixels]
@@ -166,11 +163,7 @@ class DiscPlaces:
 
 
 def local_contrast(image: FloatArray) -> FloatArray:
-    """Distance of the percentiles 5 and 95 around each pixel of 49 x 49 px or more.
-
-    Taken on every sixteenth pixel in squares of 49 px within the image, and from the
-    nearest of them elsewhere.
-    """
+    """Local contrast at each pixel: that of the nearest square within the image."""
     windows = sliding_window_view(image, (_WINDOW, _WINDOW))[::_STEP, ::_STEP]
     flat = windows.reshape(*windows.shape[:2], -1)
     low, high = np.percentile(flat, _PERCENTILES, axis=-1)
@@ -285,12 +278,7 @@ class Trial:
 
     @classmethod
     def of(cls, original: FloatArray, changed: FloatArray, places: DiscPlaces) -> Self:
-        """Keep the discs by which a truth can be told.
-
-        Left out are those that made less than a third of the local contrast, or whose
-        places have nearly half of the disc's contrast without it: an image that shows
-        nothing must not pass for showing them.
-        """
+        """Keep the discs by which a truth can be told, after `_TOLD` and `_HIDDEN`."""
         local = local_contrast(original)
 
         def kept(discs: Discs, absent: FloatArray, present: FloatArray) -> Discs:
