@@ -46,8 +46,7 @@ class CalibrationReport(Result):
 
     def to_json(self) -> dict[str, Any]:
         """Give one flat record."""
-        record: dict[str, Any] = jsonable(self)
-        return record
+        return dict(jsonable(self))
 
     def figures(self) -> dict[str, Figure]:
         """Write the pixel size first."""

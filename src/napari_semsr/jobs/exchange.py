@@ -74,8 +74,7 @@ _BAD_ZIP = (
     EOFError,
     OSError,
     LookupError,
-    NotImplementedError,
-    RuntimeError,
+    RuntimeError,  # of what zipfile cannot do, too
     ValueError,
 )  # what reading a damaged archive raises
 _SAID = 300  # letters of what a file says that a message repeats; chosen

@@ -123,9 +123,6 @@ _PER_TAP = 100  # places at least; chosen: what fits the noise costs 0.04 dB
 _LEAST_TAPS = 3
 
 
-_REGISTERING = set(RegisterOptions.model_fields)
-
-
 class JudgeOptions(RegisterOptions):
     """How an image is registered, and what grey levels it is judged by."""
 
@@ -281,7 +278,9 @@ def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     registered = yield from REGISTER.job(
         optical,
         sem,
-        options=RegisterOptions(**chosen.model_dump(include=_REGISTERING)),
+        options=RegisterOptions(
+            **chosen.model_dump(include={*RegisterOptions.model_fields})
+        ),
         landmarks=run.named["landmarks"],
         transform=run.named["transform"],
         opening=opening,
