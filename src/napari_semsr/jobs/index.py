@@ -55,14 +55,10 @@ ACTIONS = {
 _DECLARED = {
     "batch": "batch.job",
     "demo": ".demonstration.job",
+    **dict.fromkeys(ACTIONS, "models"),
     "models check": "check.job",
     "models trust": "trust.learn",
     "report": "report.job",
-    **{
-        name: "models"
-        for name in ACTIONS
-        if name not in ("models check", "models trust")
-    },
     "decorrelation": "measure.resolution",
     "error-map": "measure.error_map",
     "frc": "measure.resolution",
