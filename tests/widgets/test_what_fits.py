@@ -7,6 +7,7 @@ from qtpy.QtWidgets import QComboBox
 from napari_semsr.core import InputRecord, Provenance
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.register.judge import JudgePanel
 from napari_semsr.widgets.train.panel import TrainPanel
 from napari_semsr.widgets.window.dock import StepsWindow
@@ -120,3 +121,22 @@ def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
     assert "0.14 dB worse" in panels[0].model.text.text()
     panels[0].model.box.value = "winner"
     assert "lost" not in panels[0].model.text.text()
+
+
+def test_a_layer_that_is_renamed_stays_chosen(add_made, model, hold):
+    first, _, last = (add_made(job) for job in ("open", "crop", "restore"))
+    model.layers.selection.active = last
+    panel, several = hold(EnhancePanel(model)), hold(SpectrumPanel(model))
+    panel.layer.value, several.layers.value = first, [first]
+    changes = []
+    for box in (panel.layer, several.layers):
+        box.changed.connect(changes.append)
+    first.name = "as I call it"
+    assert panel.layer.value is first
+    assert panel.layer.current_choice == "as I call it"
+    assert several.layers.value == [first]
+    assert not changes
+    model.layers.remove(first)
+    assert panel.layer.value is not first
+    assert several.layers.value == []
+    assert len(changes) == 2

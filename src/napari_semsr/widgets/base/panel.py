@@ -267,6 +267,23 @@ class FindingsBar(FoldingRow):
             self._panel.save_file("Save plot", found.title, _PICTURES, write)
 
 
+def _list_again(box: CategoricalWidget[Any]) -> None:
+    """List the layers of a viewer anew; what is chosen stays, though it be renamed.
+
+    magicgui knows the chosen one by its name.
+    """
+    before, many = box.value, isinstance(box, Select)
+    with box.changed.blocked():
+        box.reset_choices()
+        left = [item for item in (before if many else [before]) if item in box.choices]
+        if many:
+            box.value = left
+        elif left:
+            box.value = left[0]
+    if box.value != before:
+        box.changed.emit(box.value)
+
+
 class Panel(QWidget):
     """Base of the panels."""
 
@@ -668,7 +685,7 @@ class Panel(QWidget):
                 about.setdefault(SOURCES_KEY, sources_of(self._measured))
                 self._laid.append(event.value)
             for box in self._boxes:
-                box.reset_choices()
+                _list_again(box)
             self._show_plane()
             self._show_unsaved()
             self._take_active()
