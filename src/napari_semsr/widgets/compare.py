@@ -291,6 +291,7 @@ class CompareControls(Form):
         super().__init__()
         viewer = panel.viewer
         self._panel, self._viewer = panel, viewer
+        panel.unread.append(self)
         self._alone = Alone(viewer)
         self._pair: tuple[Layer, ...] = ()  # what is being compared
         self.before = BeforeAfter(viewer, self)

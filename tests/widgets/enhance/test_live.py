@@ -96,6 +96,18 @@ def test_a_cancelled_layer_stays_and_is_gone_on_with(
     assert "megapixels/s" in panel.status.text()
 
 
+def test_what_is_being_enhanced_is_not_queued_by_what_is_compared(
+    panel, model, qtbot, finish, computed
+):
+    start(panel, qtbot, computed, 1)
+    qtbot.waitUntil(lambda: panel.look.right.value is panel.live.layer)
+    panel.look.left.value = panel.live.layer
+    panel.run_button.click()
+    assert "being run already" in panel.status.text()
+    assert not panel.runner.waiting
+    cancel(panel, finish, computed)
+
+
 @pytest.mark.broad
 def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
     panel, qtbot, finish, computed, tmp_path

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox, Select
@@ -183,6 +183,7 @@ _RUNNING = "A job is running; cancel it first."
 _PAGES = {"Page for a browser (*.html)": ".html"}
 _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
 _PICTURES = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
+_Part = TypeVar("_Part", bound=QWidget)
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], Parts]
 _Begin = Callable[[], Parts]
@@ -316,6 +317,7 @@ class Panel(QWidget):
         self._active: Layer | None = None  # the last one that was looked at
         self._adding = False
         self._laid: list[Layer] = []  # by what is being shown
+        self.unread: list[QWidget] = []  # parts of the form by which nothing is run
         self._results_title = ""
         self._folds = False  # whether the numbers can be folded, below a large one
         self._run_label, self._cancel_label = run_label, "Cancel"
@@ -471,6 +473,7 @@ class Panel(QWidget):
         self.sharing = FindingsBar(self)
         self.results = self.add_group(title, *widgets, self.sharing, *below)
         self.results.setVisible(False)
+        self.unread.append(self.results)
 
     def _helper_layers(self) -> list[Layer]:
         layers = self.viewer.layers
@@ -975,13 +978,7 @@ class Panel(QWidget):
 
     def run(self) -> None:
         """Start the job with what the form says, or queue it, or say why not."""
-        # all that is typed and chosen in the form, at the place that is shown
-        found = [item.text() for item in self.content.findChildren(QLineEdit)]
-        found += [item.currentText() for item in self.content.findChildren(QComboBox)]
-        ticks = [b.isChecked() for b in self.content.findChildren(QAbstractButton)]
-        lists = self.content.findChildren(QListWidget)
-        rows = [[row.text() for row in item.selectedItems()] for item in lists]
-        asked = found, ticks, rows, self.viewer.dims.point[:-2]
+        asked = self._typed_in()
         if self.queue is None and self.runner.busy:
             self.show_status(_RUNNING)
         elif self.runner.is_asked(asked):
@@ -991,6 +988,23 @@ class Panel(QWidget):
         else:
             with self.told():
                 self._run(asked)
+
+    def _typed_in(self) -> tuple[object, ...]:
+        """Read all that is typed and chosen for a run, at the place that is shown."""
+
+        def parts(kind: type[_Part]) -> list[_Part]:
+            return [
+                item
+                for item in self.content.findChildren(kind)
+                if not any(part.isAncestorOf(item) for part in self.unread)
+            ]
+
+        found = [item.text() for item in parts(QLineEdit)]
+        found += [item.currentText() for item in parts(QComboBox)]
+        ticks = [item.isChecked() for item in parts(QAbstractButton)]
+        lists = parts(QListWidget)
+        rows = [[row.text() for row in item.selectedItems()] for item in lists]
+        return found, ticks, rows, self.viewer.dims.point[:-2]
 
     def _run(self, asked: object) -> None:
         path = self.writes()
