@@ -72,6 +72,14 @@ def test_gaps_of_a_mosaic_are_left_out(sharp, rng):
     assert np.isfinite(shown[:, :94]).all()
 
 
+def test_a_mosaic_whose_edge_passes_through_all_blocks_is_measured(sharp, rng):
+    before = seen(sharp, rng, 20.0)
+    y, x = np.indices(before.shape)
+    outside = np.hypot((y - 149.5) / 150, (x - 209.5) / 210) > 1
+    edged = before.replace(data=np.where(outside, np.nan, before.data))
+    assert run(measure_misfit(edged, sharp)).share < 0.15
+
+
 def test_nothing_is_told_of_noise_or_of_nothing(sharp, rng):
     noise = sharp.replace(data=rng.normal(size=sharp.shape))
     assert run(measure_misfit(noise, sharp)) is None

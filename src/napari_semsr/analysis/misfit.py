@@ -36,6 +36,7 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    gap_free_box,
     noise_level,
     parse_pixel_size,
 )
@@ -83,8 +84,9 @@ class Misfit:
 def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     """Measure how much of an image its enhanced one does not explain.
 
-    Both may have any pixel size, lazy or not. None where nothing can be compared, or
-    the image before is hardly more than noise.
+    Both may have any pixel size, lazy or not. Of a block with gaps the largest
+    rectangle without is taken. None where nothing can be compared, or the image before
+    is hardly more than noise.
     """
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)
@@ -96,9 +98,10 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
             read_on(image, of, grid, box)
             for image, of in zip((before, after), lies, strict=True)
         ]
-        known = all(np.isfinite(part).all() for part in both)
-        if known and min(box.shape) > 2 * _BORDER:
-            blocks.append((both[0], both[1]))
+        known = np.isfinite(both[0]) & np.isfinite(both[1])
+        whole = gap_free_box(known, least=2 * _BORDER + 1)
+        if whole is not None:
+            blocks.append((both[0][whole.slices], both[1][whole.slices]))
     if not blocks:
         return None
     values: FloatArray = np.concatenate([made[::4, ::4].ravel() for _, made in blocks])
