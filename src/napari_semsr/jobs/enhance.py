@@ -89,6 +89,7 @@ _VALUES = "values"
 class Unfinished:
     """A result that was left before its end."""
 
+    image: str  # Name of what it is made of
     model: str  # Name of its model
     options: dict[str, Any]  # How it was run, as an `EnhanceOptions` takes it
     done: int  # Tiles that are finished
@@ -105,7 +106,8 @@ def unfinished(path: Path) -> Unfinished | None:
         return None
     no_options = "reading", LEARNT, SIZE_ERROR_KEY
     options = {k: v for k, v in made.options.items() if k not in no_options}
-    return Unfinished(made.model_name or "", options, *counts)
+    image = made.inputs[0].name if made.inputs else ""
+    return Unfinished(image, made.model_name or "", options, *counts)
 
 
 def _as_begun(

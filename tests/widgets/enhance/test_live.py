@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core.errors import ShapeError
@@ -17,6 +18,7 @@ from napari_semsr.widgets.base.results import Target
 from napari_semsr.widgets.enhance import panel as enhancing
 from napari_semsr.widgets.enhance.panel import EnhancePanel, LiveLayer
 from napari_semsr.widgets.layers import field_in_view, micrograph_from_layer
+from napari_semsr.widgets.project import SavePanel
 from tests.children import LIMIT_MS
 
 
@@ -121,6 +123,34 @@ def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
     assert_no_more_than_the_stopped_tile_was_begun_again(computed)
     assert not old.exists()
     assert np.isfinite(read(tmp_path / "kept.ome.zarr").array()).all()
+
+
+def test_what_napari_left_half_done_in_a_project_is_gone_on_with(
+    panel, model, hold, qtbot, finish, computed, choose, no_project, tmp_path
+):
+    save = hold(SavePanel(model))
+    choose(tmp_path / "mine.semsr")
+    save.run_button.click()
+    qtbot.waitUntil(lambda: not save.busy, timeout=LIMIT_MS)
+    start(panel, qtbot, computed, 2)
+    panel.leave()  # as when the window is closed
+    computed.allow()
+    finish(panel)
+
+    other = ViewerModel()
+    save = hold(SavePanel(other))
+    save.open_button.click()
+    qtbot.waitUntil(lambda: not save.busy, timeout=LIMIT_MS)
+    panel = hold(EnhancePanel(other))
+    panel.show()
+    assert "field_sem-restore.ome.zarr was left half done" in panel.status.text()
+    assert panel.form.values()["tile"] == 64
+    panel.run_button.click()
+    finish(panel)
+    assert [item.name for item in other.layers] == ["field", "field · sem-restore"]
+    assert_no_more_than_the_stopped_tile_was_begun_again(computed)
+    assert panel.writes() is None
+    assert panel.existing.value == "refuse"
 
 
 @pytest.mark.parametrize("typed", [False, True])

@@ -605,6 +605,8 @@ class EnhancePanel(Panel):
         self.live: LiveLayer | None = None
         self._outcome: Outcome | None = None  # of the last run, whole
         self._shown: tuple[Any, Any] = None, None  # options as read, and as they were
+        self._project: Path | None = None  # where unfinished stores were looked for
+        self._offered: Path | None = None  # of them, the one to go on with
         self._ticks = {"misfit": self.misfit, "trust": self.trust}
         said = "Ask how far a result that is there may be off, and where."
         self.ask_button = push_button("Trust…", self._ask_trust, said)
@@ -648,6 +650,7 @@ class EnhancePanel(Panel):
         self.sharpen.kind.native.activated.connect(self.look.start_preview)
         self.look.preview.found.connect(self.sharpen.tell_found)
         self.runner.failed.connect(self._stop_drawing)
+        self.session.changed.connect(self._look_in_project)
 
     def _propose(self, layer: Any) -> None:
         """Propose the model that suits a layer."""
@@ -747,6 +750,10 @@ class EnhancePanel(Panel):
         """Give the path that was chosen."""
         return typed_store(self.output, stack=self.takes_stack())
 
+    def _resumes(self) -> bool:
+        """Whether a store that was interrupted is to be gone on with."""
+        return bool(self.existing.value == "resume")
+
     def _result_name(self, micrograph: Micrograph, card: dict[str, Any]) -> str:
         model = str(card.get("name") or Path(self.model.value or "").stem)
         return result_name(self.viewer, micrograph.name, model)
@@ -755,7 +762,7 @@ class EnhancePanel(Panel):
         """Show how a store was begun that is to be resumed, and give its options."""
         path = None if self.takes_stack() else typed_store(self.output)
         found = None
-        if path is not None and self.existing.value == "resume":
+        if path is not None and self._resumes():
             found = unfinished(path)
         if found is None:
             return None
@@ -891,6 +898,9 @@ class EnhancePanel(Panel):
             apart = outcome.made.change is None
             self.look.finished(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
+        if self._offered == Path(outcome.made.output):  # the next has its own place
+            self.output.line_edit.value, self.existing.value = "", "refuse"
+        self._offered = None
         yield from self._show_maps(enhanced)
 
     def _show_maps(self, enhanced: "EnhancedOutcome") -> Iterator[None]:
@@ -966,6 +976,7 @@ class EnhancePanel(Panel):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Get ready for a run while the panel is only looked at."""
         super().showEvent(event)
+        self._look_in_project()
         QTimer.singleShot(_AHEAD_MS, self._look_ahead)
 
     def _look_ahead(self) -> None:
@@ -997,6 +1008,34 @@ class EnhancePanel(Panel):
         self.show_status(
             f"{live.layer.name} was left half done; Enhance goes on with it{where}."
         )
+
+    def _look_in_project(self) -> None:
+        """Offer to go on with what was left half done in the project that is open."""
+        folder = self.session.folder
+        if not is_alive(self) or not self.isVisible() or folder == self._project:
+            return
+        self._project, typed = folder, self.writes()
+        if folder is None or self.busy:
+            return
+        stores = sorted(folder.glob("*.ome.zarr")) if typed is None else [typed]
+        shown = [live.store.path for live in half_done(self.viewer)]
+        for path in stores:
+            found = None if path in shown else unfinished(path)
+            if found is not None and (typed is None or self._resumes()):
+                self._offer_store(path, found.image)
+                return
+
+    def _offer_store(self, path: Path, image: str) -> None:
+        """Show how a store was begun, to go on with it."""
+        named = {layer.name: layer for layer in self.viewer.layers}
+        if named.get(image) in self.layer.choices:
+            self.layer.value = named[image]
+        self._offered = path
+        self.output.value, self.existing.value = path, "resume"
+        with self.told():
+            self._begun()
+            said = f"{path.name} was left half done; Enhance goes on with it."
+            self.show_status(said)
 
     def _show_cancelled(self) -> None:
         self._stop_drawing()
