@@ -176,6 +176,24 @@ def test_what_was_left_half_done_is_replaced_where_asked(
     assert old.exists() == typed
 
 
+def test_of_two_layers_left_half_done_neither_is_called_so_when_it_is_whole(
+    panel, model, qtbot, finish, computed
+):
+    for tile in (64, 48):
+        panel.form.set_values(tile=tile)
+        computed.clear()
+        start(panel, qtbot, computed, 1)
+        cancel(panel, finish, computed)
+    names = [item.name for item in model.layers]
+    assert sum("(incomplete)" in name for name in names) == 2
+    for tile in (48, 64):
+        panel.form.set_values(tile=tile)
+        panel.run_button.click()
+        finish(panel)
+    names = ["field · sem-restore 2", "field · sem-restore"]
+    assert [item.name for item in model.layers] == ["field", *names]
+
+
 @pytest.mark.broad
 def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
     start(panel, qtbot, computed, 2)

@@ -1,6 +1,7 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
 import importlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,6 +95,7 @@ from napari_semsr.widgets.compare import CompareControls, OverLayer, told_of_cha
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import (
     field_in_view,
+    free_name,
     hide_other_maps,
     is_superlens,
     layer_keywords,
@@ -144,6 +146,8 @@ _DRAW_MS = 50
 _SMALL_PX = 1 << 20
 _BEGUN = "semsr_begun"
 _INCOMPLETE = " (incomplete)"
+# with the number that napari adds where there is such a layer
+_INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
 
 
 def live_field(
@@ -271,8 +275,11 @@ class LiveLayer(QObject):
 
     def _name(self, *, complete: bool) -> None:
         """Say in the layer's name whether it was left half done."""
-        name = self.layer.name.removesuffix(_INCOMPLETE)
-        self.layer.name = name if complete else f"{name}{_INCOMPLETE}"
+        name = _INCOMPLETE_END.sub("", self.layer.name)
+        if not complete:
+            self.layer.name = f"{name}{_INCOMPLETE}"
+        elif name != self.layer.name:
+            self.layer.name = free_name(self._viewer, name)
 
     def finish(self, micrograph: Micrograph, levels: Sequence[Any]) -> None:
         """Show the finished store in place of the live levels."""
