@@ -137,6 +137,16 @@ def test_a_broad_bar_is_as_wide_wherever_it_is_highest(highest):
     assert main.fwhm.value == pytest.approx(41, rel=0.01)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_bar_that_fills_most_of_the_profile_is_a_line_all_the_same(sign):
+    image = sign * ndimage.gaussian_filter(1.0 * (np.abs(COLUMNS - 60) <= 35), 1.5)
+    noisy = image + np.random.default_rng(0).normal(0, 0.05, image.shape)
+    curve = read_profile(Micrograph(noisy), ACROSS, width_px=3)
+    found = measure_profile(curve)
+    assert found.dark == (sign < 0)
+    assert found.main.fwhm.value == pytest.approx(71, abs=0.3)
+
+
 @pytest.mark.parametrize(("period", "duty"), [(24, 0.5), (31, 0.5), (10, 0.3)])
 def test_wide_lines_upon_each_other_are_not_told_of_a_grating(period, duty):
     rows, columns = np.indices((256, 256))

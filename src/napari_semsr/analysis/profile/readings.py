@@ -39,6 +39,7 @@ RAYLEIGH_DIP = 0.264
 """Dip between two Airy discs at Rayleigh's distance: 1 - 0.736 (Born & Wolf, 8.6.3)."""
 _MAD = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
 _OUT = 6.0  # deviations of the noise: both extremes of 1000 samples lie within; chosen
+_SURER = 2.0  # times that, of lines of the other kind: noise is tried twice; chosen
 _SMOOTHEST = 1 / 8  # of the line's length: broader lines show no surroundings; chosen
 _REACH = 2.5  # FWHM on either side of a line are its surroundings: 1e-8 of it is beyond
 _ONE_FIT = 6  # lines fitted together: the time grows with the cube; chosen
@@ -166,9 +167,14 @@ def measure_profile(
     noise = _noise(profile)
     dark = polarity == "dark" or (polarity == "auto" and _is_dark(profile))
     found = _find(profile, noise, dark=dark, prominence=prominence)
+    step = _step(profile, found, noise)
+    if polarity == "auto" and not found.peaks and step is None:
+        # a line that fills more than half of the profile passes for what is around
+        other = _find(profile, _SURER * noise, dark=not dark, prominence=prominence)
+        if other.peaks:
+            found, dark = other, not dark
     area = profile.spread_px if pixel == "area" else 0.0
     sign = -1.0 if dark else 1.0
-    step = _step(profile, found, noise)
     if step is not None:
         return _read_edge(profile, found, step, noise, area)
     if not found.peaks:
