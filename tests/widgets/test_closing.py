@@ -111,6 +111,19 @@ def test_what_is_not_saved_is_asked_for(opened, closings, tmp_path):
     assert closings.count == 2
 
 
+def test_what_is_being_made_is_asked_for(opened, closings, finish, tmp_path):
+    viewer, panel, _, asked = opened
+    viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")
+    panel.run()
+    panel.window().close()
+    assert asked == [["what Restore is making"]]
+    assert closings.count == 0
+    panel.cancel_button.click()
+    finish(panel)
+    panel.window().close()
+    assert (len(asked), closings.count) == (1, 1)
+
+
 @pytest.mark.broad
 def test_save_closes_when_all_is_in_a_project(
     opened, closings, qtbot, tmp_path, choose

@@ -611,7 +611,10 @@ class Session(QObject):
 
     def _may_close(self, window: QMainWindow) -> bool:
         names = self.unsaved()
-        if self.failing and self.folder is not None:
+        if self.folder is None:  # in a project it can be gone on with
+            running = (p.title for p in self._panels if is_alive(p) and p.runner.busy)
+            names += [f"what {title} is making" for title in sorted(running)]
+        elif self.failing:
             names.append(f"the last changes of {self.folder.name}")
         if not names:
             if self.folder is not None:
