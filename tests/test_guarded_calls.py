@@ -191,6 +191,7 @@ def reads_text_as_the_system_likes(name: str, call: ast.Call) -> bool:
     return name == "open" and is_text and "encoding" not in given
 
 
+@pytest.mark.broad
 def test_nothing_is_used_that_only_one_system_has():
     found = {name: unguarded(tree) for name, tree in trees().items()}
     assert {name: what for name, what in found.items() if what} == {}

@@ -153,6 +153,7 @@ BOMBS = {
 SAID = {"two streams": "gzip"}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", BOMBS)
 def test_chunk_that_unpacks_without_end_is_refused(tmp_path, kind):
     packer = numcodecs.get_codec({"id": SAID.get(kind, kind)})

@@ -214,6 +214,7 @@ def test_a_package_keeps_the_range_of_pixel_sizes(tmp_path, own_shelf):
     assert told.card["pixel_size_nm"] == [5, 5]
 
 
+@pytest.mark.broad
 def test_a_package_passes_the_checker_and_says_what_the_network_takes(package):
     _check_as_bioimageio(package)
     said, weights = _run_as_described(package)

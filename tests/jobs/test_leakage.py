@@ -50,6 +50,7 @@ def _enhanced(folder: Path, name: str) -> Path:
     return path
 
 
+@pytest.mark.broad
 def test_card_keeps_images_and_areas_but_not_those_of_the_test(folder):
     low, high = read_card(folder / "run" / "tiny.safetensors").training["learnt_from"]
     assert (low["name"], high["name"]) == ("low-upper.ome.zarr", "high-upper.ome.zarr")

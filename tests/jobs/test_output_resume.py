@@ -71,6 +71,7 @@ def test_an_interrupted_mosaic_is_completed(scan, tmp_path, name, focus):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("late", [False, True])
 def test_a_mosaic_stays_until_the_one_that_replaces_it_is_whole(scan, tmp_path, late):
     target, options = tmp_path / "m.ome.zarr", StitchFolderOptions(halves=True)

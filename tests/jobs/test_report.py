@@ -205,6 +205,7 @@ def test_methods_name_nothing_that_was_not_done(folder: Path) -> None:
     assert any("Culley" in item for item in pair.references)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(("shift", "moved"), [(0.0, False), (0.4, True)])
 def test_methods_move_the_enhanced_image_where_it_was_moved(
     scene, tmp_path: Path, shift: float, moved: bool

@@ -186,6 +186,7 @@ def test_a_folder_is_proposed_for_whatever_is_typed(shown, typed, proposed):
     assert shown.output.line_edit.value == proposed
 
 
+@pytest.mark.broad
 def test_warnings_of_steps_are_in_the_words_of_their_panels(
     model, hold, scans, run_panel, tmp_path
 ):
@@ -225,6 +226,7 @@ def test_a_layer_whose_model_is_gone_is_told_of(model, hold):
     assert "neither on the shelf nor where" in panel.plan_note.text()
 
 
+@pytest.mark.broad
 def test_the_steps_of_a_layer_are_saved_as_a_file(shown, tmp_path, monkeypatch):
     shown.layer.value = shown.viewer.layers[0]
     shown.inputs.value, shown.output.value = tmp_path / "scans", tmp_path / "made"

@@ -74,6 +74,7 @@ def show_every_map(model, press, finish, instrument):
     press(EnhancePanel, enhance)
 
 
+@pytest.mark.broad
 def test_no_default_input_is_a_map_after_every_panel_has_run(
     model, add, exposures, press, finish, instrument, qtbot
 ):

@@ -156,6 +156,7 @@ def check_decimal_point(panel, qtbot):
                 assert box.value() == 0.5, (typed, box.text(), box.toolTip())
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("module", PANELS)
 def test_controls_say_what_they_are_and_take_either_point(
     module, model, qtbot, locale, opened
@@ -271,6 +272,7 @@ def begun_by(button, qtbot):
     return folder
 
 
+@pytest.mark.broad
 def test_every_row_for_a_path_begins_beside_the_data(
     make_napari_viewer, tmp_path, qtbot
 ):

@@ -125,6 +125,7 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     assert opened.layers["light"].visible
 
 
+@pytest.mark.broad
 def test_arrows_hide_show_and_go_with_the_newest_registered_layer(
     panel, opened, qtbot, run_panel
 ):

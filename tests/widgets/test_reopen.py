@@ -165,6 +165,7 @@ def assert_same(found, layer):
     assert told == kept
 
 
+@pytest.mark.broad
 @pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "kind", ["restored", "map", "pyramid", "status", "spectrum", "frames"]

@@ -172,6 +172,7 @@ def answers(hold, run_panel):
     return ask
 
 
+@pytest.mark.quick(1)
 @pytest.mark.filterwarnings("ignore:.* has no pixel size")
 @pytest.mark.filterwarnings("ignore:.* was made by the network")
 @pytest.mark.parametrize(("way", "kind"), one_per_axis([*WAYS], KINDS))

@@ -104,6 +104,7 @@ def assert_same(path, image):
         assert found.dtype == image.dtype
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("kind", "suffix", "typed"),
     [*one_per_axis(KINDS, SUFFIXES, [True, False]), ("pyramid", ".ome.tif", True)],

@@ -19,6 +19,7 @@ def place(tmp_path):
     return write_views(tmp_path, 192)
 
 
+@pytest.mark.broad
 def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
     said = semsr(*WAY, "--transform", "map.json", "--patch", "32", "--json")
     assert said.code == 0, said.err

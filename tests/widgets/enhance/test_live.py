@@ -153,6 +153,7 @@ def test_what_napari_left_half_done_in_a_project_is_gone_on_with(
     assert panel.existing.value == "refuse"
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("typed", [False, True])
 def test_what_was_left_half_done_is_replaced_where_asked(
     panel, model, qtbot, finish, computed, tmp_path, typed
@@ -176,6 +177,7 @@ def test_what_was_left_half_done_is_replaced_where_asked(
     assert old.exists() == typed
 
 
+@pytest.mark.broad
 def test_of_two_layers_left_half_done_neither_is_called_so_when_it_is_whole(
     panel, model, qtbot, finish, computed
 ):
@@ -208,6 +210,7 @@ def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
     ]
 
 
+@pytest.mark.broad
 def test_another_plane_begins_anew_and_the_first_is_gone_on_with(
     panel, model, qtbot, hold, finish, computed, exposures
 ):
@@ -233,6 +236,7 @@ def test_another_plane_begins_anew_and_the_first_is_gone_on_with(
     assert not any("incomplete" in layer.name for layer in model.layers)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("width", ["20nm", "0.004px"])
 def test_a_blur_that_the_form_cannot_show_whole_is_gone_on_with(
     model, hold, add, exposures, qtbot, finish, computed, width
