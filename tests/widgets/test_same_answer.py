@@ -24,6 +24,7 @@ from napari_semsr.widgets.base.results import (
     cache_folder,
     open_store,
 )
+from napari_semsr.widgets.base.session import session_of
 from napari_semsr.widgets.layers import is_map, micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
@@ -190,3 +191,7 @@ def test_saved_layer_gives_the_same_answers(
     after = answers(viewer, again)
     np.testing.assert_array_equal(before.pop("pixels"), after.pop("pixels"))
     assert before == after
+    session = session_of(viewer)
+    if session.folder is not None:  # it saves what was made meanwhile
+        qtbot.waitUntil(lambda: not session.unsaved(), timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not session.runner.busy, timeout=LIMIT_MS)
