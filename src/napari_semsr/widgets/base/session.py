@@ -611,7 +611,7 @@ class Session(QObject):
 
     def _may_close(self, window: QMainWindow) -> bool:
         names = self.unsaved()
-        if self.folder is None:  # in a project it can be gone on with
+        if self.folder is None:  # in a project Enhance goes on; others begin anew
             running = (p.title for p in self._panels if is_alive(p) and p.runner.busy)
             names += [f"what {title} is making" for title in sorted(running)]
         elif self.failing:
