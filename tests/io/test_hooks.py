@@ -8,6 +8,7 @@ import tifffile
 from napari_semsr.core.errors import IncompleteError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io import formats as registry, layers, napari_hooks as hooks
+from napari_semsr.io.layers import READ_KEY
 from napari_semsr.io.zarr.store import create_store
 from tests.children import run_python
 
@@ -108,6 +109,18 @@ def test_colour_opens_in_colour_and_says_what_to_do(tmp_path, rng):
         [(data, attributes, _)] = hooks.get_reader(stack)(stack)
     assert np.array_equal(data, samples)
     assert attributes["axis_labels"] == ("plane", "y", "x")
+
+
+def test_a_scan_in_colour_is_shown_by_its_luminance(tmp_path, rng):
+    samples = rng.integers(0, 255, (2, 20, 30, 3)).astype(np.uint8)
+    for name, frame in zip("ab", samples, strict=True):
+        tifffile.imwrite(tmp_path / f"{name}.tif", frame, photometric="rgb")
+    (tmp_path / "positions.csv").write_text("frame,y_px,x_px\na.tif,0,0\nb.tif,20,0\n")
+    with pytest.warns(UserWarning, match=r"luminance for Colour image in Stitch"):
+        [(data, attributes, _), _] = hooks.get_reader(str(tmp_path))(str(tmp_path))
+    grey = samples.reshape(40, 30, 3) @ (0.299, 0.587, 0.114)
+    assert np.abs(data - grey).max() <= 0.5 + 1e-9
+    assert attributes["metadata"][READ_KEY] == {"frames": True, "colour": "luminance"}
 
 
 def test_folder_without_positions_is_a_stack_of_its_frames(tmp_path, image):

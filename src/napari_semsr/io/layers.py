@@ -162,10 +162,30 @@ def _folder(path: Path) -> list[LayerTuple]:
     try:
         return scan_layers(run(open_frames(path)), path)
     except ReadError:
-        images = [] if path.is_file() or _has_table(path) else _images_in(path)
-        if not images:
+        placed = path.is_file() or _has_table(path)
+        images = [] if placed else _images_in(path)
+        if images:
+            return [layer for item in images for layer in _layers([item])]
+        grey = _grey_scan(path) if placed else []
+        if not grey:
             raise
-    return [layer for item in images for layer in _layers([item])]
+    return grey
+
+
+def _grey_scan(path: Path) -> list[LayerTuple]:
+    """Read the luminance of a scan whose frames are in colour; none of another."""
+    from napari_semsr.io.frames import open_frames
+
+    how = {"colour": "luminance"}
+    try:
+        layers = scan_layers(run(open_frames(path, **how)), path, **how)
+    except ReadError:
+        return []
+    warn(
+        f"The frames of {path.name} are in colour, and their luminance is shown. To "
+        "join them, choose luminance for Colour image in Stitch mosaic."
+    )
+    return layers
 
 
 def _file(path: Path) -> list[LayerTuple]:
