@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from dask.utils import disable_gc
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import progress
@@ -165,6 +165,16 @@ def test_worker_quit_reaches_the_job(qtbot, runner):
     assert job.closed.is_set()
 
 
+@pytest.fixture
+def one_core():
+    pool = QThreadPool.globalInstance()
+    usual = pool.maxThreadCount()
+    pool.setMaxThreadCount(1)
+    yield
+    pool.setMaxThreadCount(usual)
+
+
+@pytest.mark.usefixtures("one_core")
 def test_jobs_of_a_queue_follow_each_other_and_one_that_idles_is_passed(qtbot):
     runners = [JobRunner() for _ in range(3)]
     logs = [Log(runner) for runner in runners]

@@ -31,6 +31,7 @@ from napari.viewer import Viewer
 from qtpy.compat import isalive
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QObject,
+    QThreadPool,
     QTimer,
     Signal as QtSignal,
 )
@@ -92,6 +93,13 @@ def new_timer(
 
 def _nothing(*_: object) -> None:
     pass
+
+
+def _threads() -> QThreadPool:
+    """Threads in which napari's workers run."""
+    pool = QThreadPool.globalInstance()
+    assert pool is not None  # noqa: S101 - while Qt is there
+    return pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +348,9 @@ class _Queue(QObject):
         """Start the thread of a job that is ready, unless it could not be made so."""
         if error is None:
             self._collector.start()
+            # who waits for whom is settled here: Qt has a thread for each core, so that
+            # on one core a job that waits for its user would hold up all others
+            _threads().releaseThread()
             create_worker(run, _worker_class=_Worker).start()
         else:
             self._remove(run)
@@ -393,6 +404,7 @@ class _Queue(QObject):
             owner.warned.emit(warning)
 
     def _on_end(self, run: _Run) -> None:
+        _threads().reserveThread()
         self._remove(run)
         if run.bar is not None:
             run.bar.close()
