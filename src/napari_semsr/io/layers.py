@@ -176,7 +176,7 @@ def _grey_scan(path: Path) -> list[LayerTuple]:
     """Read the luminance of a scan whose frames are in colour; none of another."""
     from napari_semsr.io.frames import open_frames
 
-    how = {"colour": "luminance"}
+    how: Any = {"colour": "luminance"}
     try:
         layers = scan_layers(run(open_frames(path, **how)), path, **how)
     except ReadError:
