@@ -78,6 +78,18 @@ def test_solve_names_bad_frames_and_places_the_others(square_scan):
     assert not any("chance fits" in warning for warning in solution.warnings)
 
 
+def test_a_frame_stated_far_away_is_placed_by_the_images(square_scan):
+    stated = square_scan.acquisition.nominal_px.copy()
+    stated[4] += 900
+    wrong = square_scan.acquisition.replace(nominal_px=stated)
+    solution = run(solve_mosaic(wrong))
+    assert solution.placed.all()
+    assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
+    (said,) = solution.warnings
+    assert said.startswith("1 of 9 frames placed by the images alone")
+    assert said.endswith("far from where the scan says: f004.")
+
+
 def test_solve_reads_the_stage_and_joins_two_frames(scene):
     stage = ((1.03, 0.02), (-0.02, 0.98))
     scan = scans.cut_scan(scene, jitter=2, stage=stage, seed=8, pixel_size_nm=10)

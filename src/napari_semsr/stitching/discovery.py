@@ -249,6 +249,13 @@ def _grown(
     if judge(seed.second, np.array(seed.shift), positions) < _SHARED:
         return np.full((count, 2), np.nan)
     positions[seed.second] = seed.shift
+    return _more_placed(joints, judge, positions)
+
+
+def _more_placed(
+    joints: Sequence[Joint], judge: Judge, positions: FloatArray
+) -> FloatArray:
+    """Add frames to those that have a place in `positions`, (N, 2), as many as fit."""
     refused: set[tuple[int, int, int]] = set()
     while True:
         for support, index, place in _proposals(joints, positions):
@@ -290,8 +297,23 @@ def _proposals(
     return proposals
 
 
-def match_frames(prepared: CorrectedFrames) -> list[Joint]:
-    """Possible shifts of all pairs, looked at in full resolution.
+def find_strays(
+    prepared: CorrectedFrames, positions: FloatArray, noise: float
+) -> FloatArray:
+    """Place frames that lie nowhere near where the scan says, by the images alone.
+
+    `positions` (N, 2): of the others, NaN for those that are looked for; `noise`: noise
+    power of a band-passed pixel. Gives positions (N, 2), NaN for what fits nowhere.
+    """
+    joints = match_frames(prepared, np.flatnonzero(np.isnan(positions[:, 0])).tolist())
+    sure = [joint for joint in joints if joint.weight >= _SURE]
+    return _more_placed(sure, partial(_shared, prepared, noise), positions.copy())
+
+
+def match_frames(
+    prepared: CorrectedFrames, frames: Sequence[int] | None = None
+) -> list[Joint]:
+    """Possible shifts of all pairs, or of those of some frames, in full resolution.
 
     Scores are in deviations of unrelated noise of a fine grain; that of the sample may
     be coarser.
@@ -301,7 +323,9 @@ def match_frames(prepared: CorrectedFrames) -> list[Joint]:
     scale = np.sqrt(NOISE_AREA / max(_grain(prepared), NOISE_AREA))
     joints: dict[tuple[int, int, int, int], Joint] = {}
     few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
-    for first, second, shift in _trials(*_small_spectra(prepared, factor), few):
+    for first, second, shift in _trials(
+        *_small_spectra(prepared, factor), few, frames
+    ):
         nominal = (shift[0] * factor, shift[1] * factor)
         item = search(prepared, (first, second), nominal, around)
         score = min(item.best * scale, _STRONG)
@@ -337,12 +361,19 @@ def _small_spectra(
 
 
 def _trials(
-    spectra: Spectra, powers: Spectra, size: IntPair, few: int
+    spectra: Spectra,
+    powers: Spectra,
+    size: IntPair,
+    few: int,
+    frames: Sequence[int] | None,
 ) -> list[tuple[int, int, IntPair]]:
-    """Shifts of all pairs at which their correlation peaks; if not `few`, the best."""
+    """Shifts of pairs at which their correlation peaks; if not `few`, the best."""
     found: list[tuple[float, int, int, IntPair]] = []
+    wanted = {*(range(len(spectra)) if frames is None else frames)}
     for first in range(len(spectra)):
         for second in range(first + 1, len(spectra)):
+            if wanted.isdisjoint((first, second)):
+                continue
             cross = fft.irfft2(spectra[first] * spectra[second].conj(), s=size)
             spread = fft.irfft2(powers[first] * powers[second].conj(), s=size)
             # chosen: small overlaps have no scale of their own

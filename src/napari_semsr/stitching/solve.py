@@ -23,6 +23,7 @@ from napari_semsr.core import (
     ShapeError,
     rim_displacement,
 )
+from napari_semsr.stitching.discovery import find_strays
 from napari_semsr.stitching.flat_field import (
     GIVEN,
     FlatField,
@@ -30,7 +31,7 @@ from napari_semsr.stitching.flat_field import (
     no_flat,
     valid_mask,
 )
-from napari_semsr.stitching.frames import CorrectedFrames, noise_level
+from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
 from napari_semsr.stitching.layout import (
     Evidence,
     chance_threshold,
@@ -305,6 +306,18 @@ def _rescue(state: State) -> None:
         waiting[index] = False
 
 
+def _find_strays(state: State) -> None:
+    """Place frames that the scan says to lie elsewhere, by the images alone."""
+    if state.is_periodic or not state.most_placed or state.placed.all():
+        return
+    lost = ~state.placed
+    state.positions = find_strays(
+        state.prepared, state.positions, band_noise(state.noise)
+    )
+    state.strays = np.flatnonzero(lost & state.placed).tolist()
+    state.rescued |= {*state.strays}
+
+
 def reshade(state: State, knots: int) -> None:
     """Refine flat field and gains on the overlaps of the frames that have a place."""
     pairs = state.overlapping()
@@ -385,6 +398,7 @@ def _place(state: State) -> Job[None]:
     yield Progress(0, 0, "Refining flat field and gains")
     reshade(state, COARSE_KNOTS)
     _rescue(state)
+    _find_strays(state)
     # trials of the record took three sweeps at 2 px and five at 1 px; how
     # many here is chosen
     yield from _fine(state, (2.0, 1.0))

@@ -41,6 +41,7 @@ class State:
     is_nominal: bool = False  # Whether these are the scan's own, for want of better
     # Frames placed by all their neighbours together
     rescued: set[int] = field(default_factory=set)
+    strays: list[int] = field(default_factory=list)  # Of them, far from where stated
     refined: Refined | None = None  # Last sweep of the joint refinement
     # Result of fitting flat field and gains to the overlaps
     shading: Shading | None = None

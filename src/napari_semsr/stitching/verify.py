@@ -198,6 +198,11 @@ def _verify(state: State) -> None:
                 f"{len(some)} of {len(state.positions)} frames left out, {why}: "
                 f"{_named(state, some)}."
             )
+    if strays := [index for index in state.strays if state.placed[index]]:
+        state.warnings.append(
+            f"{len(strays)} of {len(state.positions)} frames placed by the images "
+            f"alone, far from where the scan says: {_named(state, strays)}."
+        )
     if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         state.warnings.append(
             "Where so many frames find no place, chance fits as well as truth: the "
