@@ -314,6 +314,7 @@ for step in inference.enhance_to_store(planned, store):
 """
 
 
+@pytest.mark.broad
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_a_killed_run_is_resumed(make_loaded, tmp_path):
     path, loaded = tmp_path / "killed.ome.zarr", make_loaded("identity")

@@ -44,6 +44,7 @@ def test_suggest_databar_takes_a_slanted_edge_for_specimen(specimen):
     assert suggest_databar(image) == 0
 
 
+@pytest.mark.broad
 def test_suggest_databar_reads_the_lowest_rows_alone():
     read = []
 

@@ -52,6 +52,7 @@ def pair(rng: np.random.Generator, period: float, side: int) -> list[NDArray]:
     return [seen + rng.standard_normal(seen.shape) for _ in range(2)]
 
 
+@pytest.mark.broad
 def test_width_of_a_line_is_held():
     rng, held, narrow = np.random.default_rng(11), [], []
     line = np.exp(-4 * math.log(2) * ((np.arange(80) - 40.3) / 9.0) ** 2)

@@ -95,6 +95,7 @@ def test_a_mosaic_stays_until_the_one_that_replaces_it_is_whole(scan, tmp_path, 
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.broad
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "torn", ["m.ome.zarr", "m.ome.zarr/labels/coverage", "m.half-a.ome.zarr"]

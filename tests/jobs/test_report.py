@@ -174,6 +174,7 @@ def test_networks_are_named_and_are_not_the_reference(scene, tmp_path: Path) -> 
     assert "made by the network a-net (sha256:12ab)" in " ".join(result.methods)
 
 
+@pytest.mark.broad
 def test_methods_name_nothing_that_was_refused(scene, tmp_path: Path) -> None:
     coarse = scene.first.replace(pixel_size_nm=(20, 20))
     result, _, told = made_of([(scene.second, coarse)], tmp_path)
@@ -252,6 +253,7 @@ def test_several_images_stand_in_one_table(scene, tmp_path: Path) -> None:
     assert "Each image has its own grey scale." in page.text
 
 
+@pytest.mark.broad
 def test_images_of_one_grey_scale_are_shown_alike(tmp_path: Path) -> None:
     ramp = np.add.outer(np.arange(80.0), np.arange(90.0))
     pair = [

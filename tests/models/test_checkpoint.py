@@ -216,6 +216,7 @@ if process.is_alive():
 """
 
 
+@pytest.mark.broad
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_forked_process_is_told_to_be_spawned():
     assert "get_context('spawn')" in children.run_python(FORKED)

@@ -106,6 +106,7 @@ def test_near_goes_on_to_full():
     assert distances(found.transform, truth, moving, fixed).max() < 0.5
 
 
+@pytest.mark.broad
 def test_a_bend_is_followed(near):
     moving, fixed, truth, _ = near
     rng = np.random.default_rng(0)

@@ -142,6 +142,7 @@ def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     assert torch.equal(batches.batch(1).low[2], items[4].low)
 
 
+@pytest.mark.broad
 def test_what_is_drawn_beside_a_store_is_judged_too(make_store, tmp_path):
     asked = mixed(make_store(), degradations={"blur": 1, "fog": 0, "hybrid": 0})
     done = run(loop.train(asked, tmp_path / "run"))
@@ -190,6 +191,7 @@ def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, ri
     assert newest == rising
 
 
+@pytest.mark.broad
 def test_the_expected_gain_may_choose_where_a_truth_is_known(
     make_store, tmp_path, monkeypatch
 ):

@@ -46,6 +46,7 @@ def texts(table):
     return heads, rows
 
 
+@pytest.mark.broad
 def test_steps_end_in_a_table_that_is_shown_and_copied(
     panel, run_panel, tmp_path, monkeypatch
 ):
@@ -151,6 +152,7 @@ def shown(model, hold, scans, tmp_path):
     return hold(BatchPanel(model))
 
 
+@pytest.mark.broad
 def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     assert run_panel(shown).startswith("A layer that was made here, or a steps file")
     shown.layer.value = shown.viewer.layers[0]

@@ -92,6 +92,7 @@ def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
     )
 
 
+@pytest.mark.broad
 def test_results_and_their_report_say_which_plane_was_measured(
     model, hold, stack, run_panel, finish, choose, opened, tmp_path
 ):

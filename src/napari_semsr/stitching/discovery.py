@@ -323,9 +323,7 @@ def match_frames(
     scale = np.sqrt(NOISE_AREA / max(_grain(prepared), NOISE_AREA))
     joints: dict[tuple[int, int, int, int], Joint] = {}
     few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
-    for first, second, shift in _trials(
-        *_small_spectra(prepared, factor), few, frames
-    ):
+    for first, second, shift in _trials(*_small_spectra(prepared, factor), few, frames):
         nominal = (shift[0] * factor, shift[1] * factor)
         item = search(prepared, (first, second), nominal, around)
         score = min(item.best * scale, _STRONG)

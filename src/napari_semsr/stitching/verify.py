@@ -189,20 +189,17 @@ def _verify(state: State) -> None:
         state.reasons.setdefault(index, _reason(state, index))
     doubtful = [i for i in lost if not state.reasons[i].startswith("blank")]
     blank = [i for i in lost if i not in doubtful]
+    strays = [i for i in state.strays if state.placed[i]]
     for some, why in (
-        (blank, "blank: they hold no detail above their noise"),
-        (doubtful, "could not be placed"),
+        (blank, "left out, blank: they hold no detail above their noise"),
+        (doubtful, "left out, could not be placed"),
+        (strays, "placed by the images alone, far from where the scan says"),
     ):
         if some:
             state.warnings.append(
-                f"{len(some)} of {len(state.positions)} frames left out, {why}: "
+                f"{len(some)} of {len(state.positions)} frames {why}: "
                 f"{_named(state, some)}."
             )
-    if strays := [index for index in state.strays if state.placed[index]]:
-        state.warnings.append(
-            f"{len(strays)} of {len(state.positions)} frames placed by the images "
-            f"alone, far from where the scan says: {_named(state, strays)}."
-        )
     if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         state.warnings.append(
             "Where so many frames find no place, chance fits as well as truth: the "

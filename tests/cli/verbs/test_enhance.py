@@ -150,6 +150,7 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, imag
     assert semsr("info", "big.ome.zarr").code == 0
 
 
+@pytest.mark.broad
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
 def test_stack_goes_plane_by_plane(semsr, images, suffix):
@@ -175,6 +176,7 @@ def test_stack_goes_plane_by_plane(semsr, images, suffix):
     assert not [p for p in images.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.broad
 def test_stack_has_the_worst_of_its_planes_in_any_order(semsr, images):
     clean = np.where(np.indices((64, 64)).sum(0) % 24 < 12, 60, 190)
     noisy = clean + np.random.default_rng(0).normal(0, 20, clean.shape)

@@ -1,6 +1,9 @@
+import pytest
+
 from napari_semsr.widgets.enhance.models import CheckPanel
 
 
+@pytest.mark.broad
 def test_check_says_how_many_discs_are_shown(model, hold, run_panel):
     panel = hold(CheckPanel(model))
     panel.model.show_model("sem-restore")

@@ -389,6 +389,7 @@ def test_likely_error_is_mapped(model, panel, run_panel, knowing):
     assert len(np.unique(colours.round(2), axis=0)) == 3
 
 
+@pytest.mark.broad
 def test_a_result_that_is_there_is_mapped_and_not_made_again(
     model, panel, run_panel, knowing, computed, hold
 ):

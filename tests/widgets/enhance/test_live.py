@@ -79,6 +79,7 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, comp
     assert micrograph_from_layer(layer).provenance.networks()
 
 
+@pytest.mark.broad
 def test_a_cancelled_layer_stays_and_is_gone_on_with(
     panel, model, qtbot, finish, computed
 ):
@@ -125,6 +126,7 @@ def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
     assert np.isfinite(read(tmp_path / "kept.ome.zarr").array()).all()
 
 
+@pytest.mark.broad
 def test_what_napari_left_half_done_in_a_project_is_gone_on_with(
     panel, model, hold, qtbot, finish, computed, choose, no_project, tmp_path
 ):

@@ -52,6 +52,7 @@ def test_a_run_takes_the_place_of_the_one_before(panel, model, run_panel, chosen
     assert model.layers.selection.active is model.layers[chosen]
 
 
+@pytest.mark.broad
 def test_diameters_are_read_beside_one_that_is_far_wider(panel, add, model, run_panel):
     y, x = np.mgrid[:200, :320]
     places = [(30 + 16 * n % 160, 12 + 16 * n // 160 * 16) for n in range(100)]

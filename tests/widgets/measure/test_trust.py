@@ -44,6 +44,7 @@ def test_answer_is_one_of_three_words_with_its_limit(model, ask, error, word):
     np.testing.assert_allclose(shown.data, 100 * error, rtol=1e-4)
 
 
+@pytest.mark.broad
 def test_asked_again_it_is_one_map_and_no_result_is_doubled(model, ask, run_panel):
     panel, _ = ask()
     count = len(model.layers)
@@ -56,6 +57,7 @@ def test_asked_again_it_is_one_map_and_no_result_is_doubled(model, ask, run_pane
     assert sum("likely error" in name for name in names) == 1
 
 
+@pytest.mark.broad
 def test_button_below_a_result_asks_for_its_trust(make_napari_viewer, finish, tmp_path):
     viewer = make_napari_viewer()
     window = StepsWindow(viewer)

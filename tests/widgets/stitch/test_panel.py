@@ -177,6 +177,7 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     assert len(frames["frame"]) == 4
 
 
+@pytest.mark.broad
 def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     panel = make(scan)
     run_panel(panel)
