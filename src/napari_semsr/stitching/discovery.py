@@ -298,15 +298,17 @@ def _proposals(
 
 
 def find_strays(
-    prepared: CorrectedFrames, positions: FloatArray, noise: float
+    prepared: CorrectedFrames,
+    positions: FloatArray,
+    strays: Sequence[int],
+    noise: float,
 ) -> FloatArray:
     """Place frames that lie nowhere near where the scan says, by the images alone.
 
-    `positions` (N, 2): of the others, NaN for those that are looked for; `noise`: noise
-    power of a band-passed pixel. Gives positions (N, 2), NaN for what fits nowhere.
+    `positions` (N, 2): NaN for what is not placed, such as `strays`; `noise`: noise
+    power of a band-passed pixel. Gives positions (N, 2) with those that were found.
     """
-    joints = match_frames(prepared, np.flatnonzero(np.isnan(positions[:, 0])).tolist())
-    sure = [joint for joint in joints if joint.weight >= _SURE]
+    sure = [j for j in match_frames(prepared, strays) if j.weight >= _SURE]
     return _more_placed(sure, partial(_shared, prepared, noise), positions.copy())
 
 

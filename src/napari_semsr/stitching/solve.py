@@ -54,7 +54,7 @@ from napari_semsr.stitching.shading import (
 )
 from napari_semsr.stitching.solution import StitchSolution, fit_stage
 from napari_semsr.stitching.state import State
-from napari_semsr.stitching.verify import drop_misfits, finish
+from napari_semsr.stitching.verify import drop_misfits, finish, is_blank
 
 # A first guess of the field's radial distortion, from the overlaps.
 #
@@ -308,14 +308,12 @@ def _rescue(state: State) -> None:
 
 def _find_strays(state: State) -> None:
     """Place frames that the scan says to lie elsewhere, by the images alone."""
-    if state.is_periodic or not state.most_placed or state.placed.all():
-        return
-    lost = ~state.placed
-    state.positions = find_strays(
-        state.prepared, state.positions, band_noise(state.noise)
-    )
-    state.strays = np.flatnonzero(lost & state.placed).tolist()
-    state.rescued |= {*state.strays}
+    lost = [i for i in np.flatnonzero(~state.placed).tolist() if not is_blank(state, i)]
+    if lost and state.most_placed and not state.is_periodic:
+        noise = band_noise(state.noise)
+        state.positions = find_strays(state.prepared, state.positions, lost, noise)
+        state.strays = [index for index in lost if state.placed[index]]
+        state.rescued |= {*state.strays}
 
 
 def reshade(state: State, knots: int) -> None:

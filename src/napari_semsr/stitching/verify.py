@@ -46,11 +46,16 @@ _NAMED = 5  # frames in a sentence; chosen: it stays one
 _CLEARLY = 0.02  # of the correlation; chosen: less is a matter of rounding to pixels
 
 
-def _reason(state: State, index: int) -> str:
+def is_blank(state: State, index: int) -> bool:
+    """Whether a frame holds no detail above its noise."""
     band = state.prepared.banded(index)
     inside = state.prepared.root > 0
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
-    if texture < _BLANK * FINE_NOISE * state.noise:
+    return texture < _BLANK * FINE_NOISE * state.noise
+
+
+def _reason(state: State, index: int) -> str:
+    if is_blank(state, index):
         return "blank: it holds no detail above its noise"
     return "fits no frame that was placed: foreign, displaced too far, or too dark"
 
