@@ -8,15 +8,6 @@ from _shared import picture
 from numpy.typing import NDArray
 
 Image = NDArray[np.float64]
-_EXAMPLES = (
-    "circuit",
-    "chip, 80 nm lines, 60 nm high",
-    "chip, stitched scan",
-    "particles",
-    "lattice",
-    "pits",
-    "Siemens star",
-)
 _COLOURS = {
     "optical": "tab:gray",
     "linear": "tab:blue",
@@ -29,10 +20,8 @@ _COLOURS = {
 def draw_figures(
     folder: Path, name: str, result: dict[str, Any], shown: dict[str, dict[str, Image]]
 ) -> None:
-    """Write a picture for each part that was measured."""
-    if shown:
-        chosen = {kind: shown[kind] for kind in _EXAMPLES if kind in shown}
-        _examples(folder / f"{name}-examples.jpg", chosen)
+    """Write the examples, and a picture of depth of field where it was measured."""
+    _examples(folder / f"{name}-examples.jpg", shown)
     if "depth" in result:
         _depth(folder / f"{name}-depth.png", result["depth"])
 
@@ -52,7 +41,7 @@ def _examples(path: Path, shown: dict[str, dict[str, Image]]) -> None:
                 axis.set_xticks([])
                 axis.set_yticks([])
                 if row == 0:
-                    axis.set_title(kind.replace(", ", "\n", 1), fontsize=8)
+                    axis.set_title(kind, fontsize=8)
                 if column == 0:
                     axis.set_ylabel("electron image" if name == "truth" else name)
 
