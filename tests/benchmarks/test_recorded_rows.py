@@ -97,9 +97,17 @@ def test_blur_that_is_told() -> None:
     assert f"| {mean_and_error(gains)} | {min(gains):+.2f} |" in page("models.md")
 
 
-@pytest.mark.parametrize("optics", ["lens", "Gaussian"])
-def test_gains_by_distance_from_the_focus(optics: str) -> None:
-    table = by_distance(rows_of("by_focus.jsonl"), optics)
+@pytest.mark.parametrize(
+    ("optics", "band"),
+    [
+        ("lens", "whole"),
+        ("lens", "below the cut-off"),
+        ("lens", "above it"),
+        ("Gaussian", "whole"),
+    ],
+)
+def test_gains_by_distance_from_the_focus(optics: str, band: str) -> None:
+    table = by_distance(rows_of("by_focus.jsonl"), optics, band)
     assert table in page("validation/superlens.md")
 
 
