@@ -87,7 +87,7 @@ HEIGHTS = tuple(range(0, 401, 50))
 STACK = (-200.0, -100.0, 0.0, 100.0, 200.0)
 FEATURE_NM = 100.0
 PARTS = ("quality", "sizes", "depth", "light")
-LIGHT_SEED = 61_000  # of fields through a lens; nothing else draws them
+LIGHT_SEED = 63_000  # of fields through a lens; nothing else draws them
 GAUSSIAN_SEED = 43_000  # of those through a Gaussian
 RECIPE_SEED = 45_000  # of those as a recipe draws them
 
@@ -495,7 +495,7 @@ def main() -> None:
         " --gaussian --recipe=FILE --rows=FILE",
         model=["ssum-sem"],
         fields=(3, "of each sample"),
-        light_fields=(32, "through a lens"),
+        light_fields=(128, "through a lens"),
         parts={"nargs": "+", "default": PARTS, "choices": PARTS},
     )
     everything: dict[str, Any] = {}

@@ -103,6 +103,7 @@ def test_blur_that_is_told() -> None:
         ("lens", "whole"),
         ("lens", "below the cut-off"),
         ("lens", "above it"),
+        ("lens, first", "whole"),
         ("Gaussian", "whole"),
     ],
 )
