@@ -303,7 +303,7 @@ def test_what_a_row_was_given_follows_from_its_recipe(
 def test_bundled_models_say_what_they_were_given() -> None:
     found = given_to_model("sem-restore", "blur")
     assert found == "pairs, started from a bundled model, blind"
-    assert given_to_model("ssum-sem") == "pairs"
+    assert given_to_model("ssum-sem") == "pairs, started from a bundled model"
     assert set(CLASSICAL.values()) <= set(LEGEND)
 
 
