@@ -24,7 +24,7 @@ that very image, in hindsight. A run whose best state is from before its discrim
 had a say is not measured. Of two that read *yes* the figure says less than it seems:
 
 - *Better by a factor*: cross-FRC counts as agreement what a network guessed rightly.
-  Its period of 46 nm lies beyond what the light carried, and lines of 50 nm come out
+  Its period of 58 nm lies beyond what the light carried, and lines of 50 nm come out
   inverted ([below](#z-wang-objects-of-50-to-300-nm)): no resolution.
 - *Undetected gaps*: of drawn gold, tuned so that the input reads as de Haan's did. The
   same simulator trained both networks, so that they know its rule.

@@ -17,8 +17,8 @@ _HEAD = """
 *A record of what the papers' systems, the bundled models and classical filters reach on
 one set of images. Written by `{command}`: edit nothing here, run that again.* Superlens
 images on this page are blurred by the simulator's Gaussian of 70 to 95 nm, for which no
-lens is fine enough; gains through lenses that could exist are small
-([the record](superlens.md#through-a-lens-that-could-exist)).
+lens is fine enough; gains through lenses that could exist are in
+[the record](superlens.md#through-a-lens-that-could-exist).
 
 None of the papers' data is public. What follows was measured on real SEM images, which
 the simulator degraded, and on simulated instruments. No image that is judged here shows
