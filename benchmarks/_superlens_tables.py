@@ -91,9 +91,7 @@ def print_light(rows: list[dict[str, Any]], say: Callable[[str], None]) -> None:
             say(f"| {group} ({len(some)}) | " + " | ".join(cells) + " |")
 
 
-def by_distance(
-    rows: list[dict[str, Any]], optics: str, band: str = "whole"
-) -> str:
+def by_distance(rows: list[dict[str, Any]], optics: str, band: str = "whole") -> str:
     """Write gains in dB by distance from the focus, as the manual has them."""
     own = [row for row in rows if row["optics"] == optics]
     names = [n for n, value in own[0].items() if isinstance(value, dict)]

@@ -1,8 +1,9 @@
 """What a model makes of superlens images, held against the electron image.
 
 Run: ``python benchmarks/superlens.py --model ssum-sem -o OUT_DIR``. Prints tables in
-Markdown; with ``-o`` writes ``superlens.json`` and pictures (needs matplotlib): of depth,
-and of a field of every kind in focus through a lens of a numerical aperture of 1.8.
+Markdown; with ``-o`` writes ``superlens.json`` and pictures (needs matplotlib): of
+depth, and of a field of every kind in focus through a lens of a numerical aperture of
+1.8.
 
 Quality, sizes and depth are of a microscope that blurs by a Gaussian of 80 nm; *light*
 is of lenses of a numerical aperture of 1.3 to 2.0, at any focus, by distance from it;

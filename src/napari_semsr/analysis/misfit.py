@@ -9,10 +9,10 @@ each blurred by Gaussians of three widths, whose weights leave least. Slow shadi
 left out on both sides, and noise is taken off. So much freedom is needed: of 40 fields
 that a Gaussian blurred, the best monotone map with one Gaussian leaves 57 % of the
 contrast even of the true electron image, noise included. This leaves 31 %, and of what
-a model of such fields makes of them 40 %, which ranks the fields as the error does that light could
-show (Spearman 0.81, with the monotone map 0.69). Light that a lens carried interferes,
-which no map of grey levels explains: of 40 fields as training draws them, a quarter of
-them Gaussian, the true electron image leaves 42 % (standard error 3 %).
+a model of such fields makes of them 40 %, which ranks them as does the error that light
+could show (Spearman 0.81, with the monotone map 0.69). Light that a lens carried
+interferes, which no map of grey levels explains: of 40 fields as training draws them, a
+quarter of them Gaussian, the true electron image leaves 42 % (standard error 3 %).
 """
 
 from dataclasses import dataclass
