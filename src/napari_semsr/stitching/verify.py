@@ -198,7 +198,7 @@ def _verify(state: State) -> None:
     for some, why in (
         (blank, "left out, blank: they hold no detail above their noise"),
         (doubtful, "left out, could not be placed"),
-        (strays, "placed by the images alone, far from where the scan says"),
+        (strays, "placed by the images alone, whatever positions are stated"),
     ):
         if some:
             state.warnings.append(
