@@ -162,14 +162,13 @@ def _folder(path: Path) -> list[LayerTuple]:
     try:
         return scan_layers(run(open_frames(path)), path)
     except ReadError:
-        placed = path.is_file() or _has_table(path)
-        images = [] if placed else _images_in(path)
-        if images:
-            return [layer for item in images for layer in _layers([item])]
-        grey = _grey_scan(path) if placed else []
-        if not grey:
+        if path.is_file() or _has_table(path):
+            layers = _grey_scan(path)
+        else:
+            layers = [layer for item in _images_in(path) for layer in _layers([item])]
+        if not layers:
             raise
-    return grey
+    return layers
 
 
 def _grey_scan(path: Path) -> list[LayerTuple]:
