@@ -29,10 +29,11 @@ Points = NDArray[np.float64]
 PHOTONS = 3500.0
 """Of a mosaic whose frames have 2000 in full light."""
 USUAL = SsumPairOptions(gaussian=1, relief_nm=(40.0, 160.0))
-ODD = USUAL.replace(
-    gaussian=0, focus_drift_nm=60, distortion_px=0.5, changed=1.0, read_noise=(10, 600)
+LENS = USUAL.replace(gaussian=0)
+ODD = LENS.replace(
+    focus_drift_nm=60, distortion_px=0.5, changed=1.0, read_noise=(10, 600)
 )
-"""Microscopes that are no Gaussian, and objects put in and taken out."""
+"""Lenses with a drifting focus and more noise, and objects put in and taken out."""
 
 
 def sharp(options: SsumPairOptions) -> SsumPairOptions:

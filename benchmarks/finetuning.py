@@ -83,11 +83,11 @@ class Sample:
 
     def scan_options(self) -> ScanOptions:
         """Say how it is scanned."""
-        common = {"frames_grid": (5, 5), "frame_px": 256, "optics": "gaussian"}
+        common = {"frames_grid": (5, 5), "frame_px": 256}
         return ScanOptions.parse({**common, **self.options, "seed": self.seed})
 
 
-SHALLOW = {"depth_of_field_nm": 60.0}
+WIDE = {"numerical_aperture": 2.2, "refractive_index": 2.4}
 BENT = {"distortion": 0.02}
 
 SAMPLES = (
@@ -97,10 +97,10 @@ SAMPLES = (
     Sample("stars 140 nm", 104, drawn="stars", options={"relief_nm": 140.0}),
     Sample("chip, distorted", 105, {"phantom": "circuit", "relief_nm": 100.0, **BENT}),
     Sample("pits, distorted", 106, {"phantom": "pits", **BENT}),
-    Sample("chip, shallow", 107, {"phantom": "circuit", "relief_nm": 160.0, **SHALLOW}),
-    Sample("shards, shallow", 108, {"phantom": "fracture", **SHALLOW}),
+    Sample("chip, NA 2.2", 107, {"phantom": "circuit", "relief_nm": 160.0, **WIDE}),
+    Sample("shards, NA 2.2", 108, {"phantom": "fracture", **WIDE}),
     Sample("chip, red", 109, {"phantom": "circuit", "wavelength_nm": 650.0}),
-    Sample("balls, blurred", 110, {"phantom": "particles", "resolution_nm": 120.0}),
+    Sample("balls, NA 1.1", 110, {"phantom": "particles", "numerical_aperture": 1.1}),
     Sample("chip", 201, {"phantom": "circuit", "relief_nm": 100.0}, within=True),
     Sample("pits", 202, {"phantom": "pits"}, within=True),
     Sample("lattice", 203, {"phantom": "lattice", "disorder": 0.4}, within=True),
@@ -110,7 +110,7 @@ TRIALS = (
     Sample("trial letters", 901, drawn="letters", options={"relief_nm": 100.0}),
     Sample("trial stars", 902, drawn="stars", options={"relief_nm": 100.0}),
     Sample("trial pits, distorted", 903, {"phantom": "pits", **BENT}),
-    Sample("trial shards, shallow", 904, {"phantom": "fracture", **SHALLOW}),
+    Sample("trial shards, NA 2.2", 904, {"phantom": "fracture", **WIDE}),
     Sample("trial chip, red", 905, {"phantom": "circuit", "wavelength_nm": 650.0}),
     Sample("trial chip", 906, {"phantom": "circuit", "relief_nm": 100.0}, within=True),
 )

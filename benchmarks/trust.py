@@ -3,10 +3,11 @@
 Run: ``python benchmarks/trust.py [--only PART ...] [--seeds N] [--rows FILE]``.
 
 Simulated fields from seed 30 000 on, which nothing was learnt from: of the eight kinds
-of sample (``kinds``), through microscopes that are not Gaussian (``microscopes``), and
-each kind with a bound that never saw it (``left-out``); or, for any bundled model, as
-its own recipe makes fields (``own``), of the images that its card names as held out
-where it learnt from images (``--folder`` says where these are). Printed, with ± s.e.
+of sample through lenses (``kinds``), through lenses with a drifting focus and more
+noise (``microscopes``), through a Gaussian (``gaussian``), and each kind with a bound
+that never saw it (``left-out``); or, for any bundled model, as its own recipe makes
+fields (``own``), of the images that its card names as held out where it learnt from
+images (``--folder`` says where these are). Printed, with ± s.e.
 over fields: the AUROC with which the bound finds the worst tenth of a field's pixels,
 beside those of the spread over flips and turns alone, of the gradient of the result,
 and of an oracle that knows the mean error within 2 px; the share of pixels below the
@@ -15,14 +16,14 @@ bound; the share of fields that are called unfamiliar.
 ``--rows`` keeps what was measured of each field; the next run goes on after it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _shared import Rows, mean_and_error, read_options
-from _superlens_fields import ODD, USUAL
+from _superlens_fields import LENS, ODD, USUAL
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -47,7 +48,15 @@ OWN_SEED = 3_000_000  # bounds are learnt from fields of seed 1 000 000
 LEARNT = 40_000  # seeds of the fields that bounds with a kind left out learn from
 SIDE = 256
 WORST = 0.1
-EDGES = np.geomspace(0.005, 1, 400)  # of the bound, in shares of the range
+LEAST = 0.8  # share of a field's pixels below its bound
+PARTS = {
+    "kinds": "through lenses",
+    "microscopes": "drifting focus, more noise",
+    "gaussian": "Gaussian",
+    "left-out": "kind that the bound never saw",
+    "own": "by the model's own recipe",
+}
+EDGES = np.geomspace(0.005, 1, 134)  # of the bound, in shares of the range
 Image = NDArray[np.float64]
 
 
@@ -208,26 +217,44 @@ class Bound:
         }
 
 
-def say(rows: list[dict[str, Any]], name: str) -> Iterator[str]:
-    """Say the figures of some fields."""
-    below = [row["below"] for row in rows]
-    bad = [row for row in rows if row["below"] < 0.8]
-    found = sum(row["unfamiliar"] for row in bad)
-    parts = [
-        f"{which} {mean_and_error([row['auroc'][which] for row in rows], '.3f')}"
-        for which in ("bound", "spread", "gradient", "oracle")
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Tabulate fields by kind, and by part, in Markdown."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["part"] == "kinds":
+            groups.setdefault(row["kind"], []).append(row)
+        groups.setdefault(f"**{PARTS[row['part']]}**", []).append(row)
+    head = "fields", "AUROC of the bound", "of the spread", "of the gradient"
+    head += "of the oracle", "pixels below the bound", "worst field", "mean bound"
+    lines = [
+        f"| {' | '.join(head)} |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    yield (
-        f"{name}: {len(rows)} fields; AUROC {', '.join(parts)}; below the bound "
-        f"{mean_and_error(below, '.3f')}, worst {min(below):.2f}; unfamiliar "
-        f"{np.mean([row['unfamiliar'] for row in rows]):.2f}"
-        f" ({found} of {len(bad)} below 0.8); mean bound "
-        f"{100 * np.mean([row['bound'] for row in rows]):.0f} %"
+    for name, some in sorted(groups.items(), key=lambda group: "**" in group[0]):
+        below = [100 * row["below"] for row in some]
+        ranked = ([row["auroc"][which] for row in some] for which in some[0]["auroc"])
+        cells = [
+            f"{name}, {len(some)}",
+            *(mean_and_error(each, ".2f") for each in ranked),
+            f"{mean_and_error(below, '.1f')} %",
+            f"{min(below):.0f} %",
+            f"{100 * np.mean([row['bound'] for row in some]):.0f} %",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def failed(rows: list[dict[str, Any]]) -> str:
+    """Say how many fields the bound is too small for, and how many of them look odd."""
+    bad = [row["unfamiliar"] for row in rows if row["below"] < LEAST]
+    told = (
+        f"{len(bad)} of {len(rows)} fields have fewer than 80 % of their pixels below"
     )
+    return f"{told}, and {sum(bad)} of these are called unfamiliar"
 
 
 def deciles(rows: list[dict[str, Any]]) -> str:
-    """Say what share of the pixels lies below the bound, by its tenths over all."""
+    """Give the percentage of pixels below the bound, by its tenths, least first."""
     pixels, below = np.sum([row["by_bound"] for row in rows], axis=0)
     share = np.cumsum(pixels) / pixels.sum()
     tenth = np.minimum((share - 1e-9) * 10, 9.999).astype(int)
@@ -236,23 +263,21 @@ def deciles(rows: list[dict[str, Any]]) -> str:
         for n in range(10)
         if pixels[tenth == n].sum()
     ]
-    return f"  below the bound by its tenths, least first, %: {', '.join(told)}"
+    return ", ".join(told)
 
 
 def main() -> None:
     """Measure the parts that are asked for, and say them."""
-    parts = ("kinds", "microscopes", "left-out")
-    known = (*parts, "own")
     given = read_options(
         __doc__,
         "--model=ssum-sem --rows=FILE",
-        only={"nargs": "+", "default": parts, "choices": known},
+        only={"nargs": "+", "default": [*PARTS][:-1], "choices": [*PARTS]},
         folder=(Path, "of the images of the recipe"),
         seeds=(8, "of each kind"),
         learnt=(30, "fields of each kind"),
     )
     model = load_model(given.model)
-    kinds = USUAL.kinds
+    kinds, optics = LENS.kinds, {"microscopes": ODD, "gaussian": USUAL}
     rows = Rows(given.rows, "part", "number")
     numbers = range(SEED, SEED + given.seeds * len(kinds))
     for part in given.only:
@@ -260,28 +285,24 @@ def main() -> None:
         learning = left_out(model, given.learnt) if part == "left-out" and left else {}
         recipe = own_fields(model, given.folder) if part == "own" and left else None
         for number in left:
-            options = ODD if part == "microscopes" else USUAL
+            options = optics.get(part, LENS)
             one = recipe(number) if recipe else field(model, number, options)
             bound = learning.get(one.kind.split("+")[0])
             judge = bound or Bound.bundled(given.model)
             rows.add({"part": part, "number": number, **judge.judge(one)})
         own = [row for row in rows if row["part"] == part]
-        print("\n".join(say(own, part)), flush=True)
-        print(deciles(own), flush=True)
-        for kind in kinds:
-            some = [row for row in own if row["kind"] == kind]
-            print("\n".join(say(some, f"  {kind}") if some else []), flush=True)
+        print(f"{part}: {failed(own)}; by tenths {deciles(own)} %", flush=True)
+    print(table(rows))
 
 
 def left_out(model: Any, count: int) -> dict[str, Bound]:
     """Learn a bound for each kind, from `count` fields of each of the others."""
     fields = [
-        field(model, LEARNT + number, USUAL)
-        for number in range(count * len(USUAL.kinds))
+        field(model, LEARNT + number, LENS) for number in range(count * len(LENS.kinds))
     ]
     return {
         kind: Bound.learnt([f for f in fields if f.kind.split("+")[0] != kind])
-        for kind in USUAL.kinds
+        for kind in LENS.kinds
     }
 
 

@@ -7,13 +7,13 @@ import frc_accuracy
 import gold
 import magnify
 import pytest
+import trust
 import yaml
 from _shared import mean_and_error
 from _superlens_tables import by_distance
 from own_image import table
 from paper_tables.real_gold import real_gold_table, reference_words, summarise
 from restorer import told_table
-from trust import deciles
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "benchmarks" / "rows"
@@ -125,8 +125,10 @@ def test_gaps_of_real_gold() -> None:
     assert f"({reference_words(found)})" in record
 
 
-def test_trust_by_tenths_of_the_bound() -> None:
-    told = deciles(rows_of("trust.jsonl")).split(": ")[1]
+def test_trust_by_kinds_and_by_tenths_of_the_bound() -> None:
+    rows = rows_of("trust.jsonl")
+    assert trust.table(rows) in page("validation/trust.md")
+    told = trust.deciles([row for row in rows if row["part"] == "kinds"])
     assert f"the share of pixels below it is {told} %" in joined("validation/trust.md")
 
 
