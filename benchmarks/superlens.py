@@ -502,7 +502,9 @@ def main() -> None:
     everything: dict[str, Any] = {}
     if "light" in arguments.parts:
         judges = {
-            name: Judge(load_model(name), 0, with_oracle=not arguments.no_oracle)
+            name: Judge(
+                load_model(name), 0, not arguments.no_oracle, arguments.self_ensemble
+            )
             for name in arguments.model
         }
         kept = Rows(arguments.rows, "optics", "number")
