@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from _restoration import clear_images, psnr_db, true_kernel
-from _shared import read_options
+from _shared import mean_and_error, read_options
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph
@@ -52,7 +52,7 @@ def main() -> None:
                 - psnr_db(b.astype(float), a.astype(float))
                 for a, b in pairs
             ]
-            return f"{np.mean(found):+.2f} | {min(found):+.2f}"
+            return f"{mean_and_error(found)} | {min(found):+.2f}"
 
         for method in METHODS:
             begun = time.process_time()

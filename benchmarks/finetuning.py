@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -243,46 +244,39 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
     return row
 
 
-def print_table(rows: Rows) -> None:
-    """Print a line for each sample, and what the goals ask for."""
-    print(
-        "| sample | pairs: train, validation, test | optical | linear | untouched | "
-        "fine-tuned | gain, dB | without noise: gain, dB | SSIM before, after | "
-        "FRC before, after, 1/px | processor minutes |"
-    )
-    print("|---|---|" + "---:|" * 9)
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Write a line for each sample, and one for those outside and within training."""
+    head = "sample", "optical", "linear", "`ssum-sem`", "fine-tuned", "gain, dB"
+    head += "without noise, dB", "SSIM before, after", "FRC before, after, 1/px"
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     told = {sample.name: sample for sample in (*SAMPLES, *TRIALS)}
-    for row in rows:
-        if row["off_px"]:
-            continue
-        if "refused" in row:
-            print(f"| {row['name']} | {row['refused']} |")
-            continue
-        judged = row["sem"]
-        before, after = judged["untouched"], judged["trained"]
-        counts = ", ".join(str(row[name]) for name in SPLITS)
-        psnr = " | ".join(f"{judged[which]['psnr_db']:.2f}" for which in ORDER)
-        clean = gain(row, "clean")
-        kept = "" if row["kept"] else " (not kept)"
-        print(
-            f"| {row['name']} | {counts} | {psnr} | {gain(row):+.2f}{kept} | "
-            f"{clean:+.2f} | {before['ssim']:.3f}, {after['ssim']:.3f} | "
-            f"{before['frc_per_px']:.3f}, {after['frc_per_px']:.3f} | "
-            f"{row['cpu_minutes']:.1f} |"
-        )
-    for words, within in (("outside", False), ("within", True)):
-        gains = [
-            gain(row)
-            for row in rows
-            if not row["off_px"]
-            and "refused" not in row
-            and told[row["name"]].within == within
-        ]
-        if len(gains) > 1:
-            print(
-                f"{words}: {len(gains)} samples, median {np.median(gains):+.2f} dB, "
-                f"mean {mean_and_error(gains)}, worst {min(gains):+.2f}"
+    judged = [row for row in rows if not row["off_px"]]
+    for within, title in ((False, "outside training"), (True, "within training")):
+        own = [row for row in judged if told[row["name"]].within == within]
+        for row in own:
+            if "refused" in row:
+                refused = "not registered, landmarks are asked for"
+                lines.append(f"| {row['name']} | {refused} |{' |' * (len(head) - 2)}")
+                continue
+            found = row["sem"]
+            pairs = (
+                f"{found['untouched'][what]:.3f}, {found['trained'][what]:.3f}"
+                for what in ("ssim", "frc_per_px")
             )
+            cells = (
+                row["name"],
+                *(f"{found[which]['psnr_db']:.2f}" for which in ORDER),
+                f"{gain(row):+.2f}{'' if row['kept'] else ', not kept'}",
+                f"{gain(row, 'clean'):+.2f}",
+                *pairs,
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        means = (
+            mean_and_error([gain(r, which) for r in own if "refused" not in r])
+            for which in ("sem", "clean")
+        )
+        lines.append(f"| **{title}**, mean | | | | | {' | '.join(means)} | | |")
+    return "\n".join(lines)
 
 
 def gain(row: dict[str, Any], against: str = "sem") -> float:
@@ -291,16 +285,21 @@ def gain(row: dict[str, Any], against: str = "sem") -> float:
     return float(found["trained"]["psnr_db"] - found["untouched"]["psnr_db"])
 
 
-def print_shifted(rows: Rows) -> None:
-    """Print what pairs cost that are registered wrongly."""
-    print("| sample | off, px | gain, dB | cost, dB |")
-    print("|---|---:|---:|---:|")
-    for name in SHIFTED:
-        own = [row for row in rows if row["name"] == name and "refused" not in row]
-        right = next((gain(row, "clean") for row in own if not row["off_px"]), np.nan)
-        for row in own:
-            now = gain(row, "clean")
-            print(f"| {name} | {row['off_px']:g} | {now:+.2f} | {right - now:.2f} |")
+def shifted(rows: Iterable[dict[str, Any]]) -> str:
+    """Write what pairs cost that are registered wrongly."""
+    lines = [
+        f"| pairs are off by, px | {' | '.join(SHIFTED)} |",
+        "|---:|" + "---:|" * len(SHIFTED),
+    ]
+    gains = {(r["name"], r["off_px"]): gain(r, "clean") for r in rows if "sem" in r}
+    for off in (0.0, *SHIFTS_PX):
+        cells = [f"{off:g}"]
+        for name in SHIFTED:
+            right, now = gains[name, 0.0], gains[name, off]
+            costs = f" (costs {right - now:.2f})" if off else ""
+            cells.append(f"{now:+.2f}{costs}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -313,8 +312,7 @@ def main() -> None:
     )
     rows = Rows(args.rows, "name", "off_px")
     if args.table:
-        print_table(rows)
-        print_shifted(rows)
+        print(table(rows), shifted(rows), sep="\n\n")
         return
     wanted = [(sample, 0.0) for sample in (TRIALS if args.trials else SAMPLES)]
     if args.shifted:

@@ -7,7 +7,9 @@ FOLDER holds the real images. Each clear image, up to 512 px of its middle, is d
 in 8 bits as the goals say, and restored at default settings. Gains are in dB of PSNR
 after an affine match of grey levels, 16 px of border left out; ``oracle`` is the best
 linear filter of 21 x 21 taps and an offset, fitted by least squares to the truth of
-that very image, which no filter can know, and ``gaussian`` the best Gaussian.
+that very image, which no filter can know, and ``gaussian`` the best Gaussian. The file
+of ``--json`` also says what amplitude of the truth is there at each spatial frequency,
+and what power besides.
 ``--oracles`` keeps their figures, which take most of the time, for the next run. Cases
 named *told* give the model, and a Wiener filter, the width of the blur. Where a set
 lists *quiet* images, a second line is of them.
@@ -28,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from _restoration import Image, oracle, psnr_db
+from _restoration import Image, by_frequency, oracle, psnr_db
 from _shared import mean_and_error, middle, read_options
 from scipy import ndimage
 
@@ -263,7 +265,8 @@ def measure(
     rows = []
     for index, (name, truth) in enumerate(images):
         low = case.degrade(truth, seed + index)
-        after = psnr_db(restored(low, judge, **case.told), truth)
+        made = restored(low, judge, **case.told)
+        after = psnr_db(made, truth)
         row: dict[str, Any] = {"case": case.name, "image": name, "after": after}
         if case.name != "sharp":
             before = psnr_db(low, truth)
@@ -273,6 +276,8 @@ def measure(
                 key = key.replace(word, "blur")
             row["oracle"] = oracles.psnr(key, low, truth) - before
             row["gaussian"] = best_gaussian(low, truth) - before
+            row["input by frequency"] = by_frequency(low, truth)
+            row["by frequency"] = by_frequency(made, truth)
         if case.told:
             row["wiener"] = psnr_db(wiener(low, **case.told), truth) - before
         rows.append(row)

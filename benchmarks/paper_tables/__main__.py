@@ -28,7 +28,7 @@ from paper_tables.evaluate import (
 from paper_tables.gold_pairs import make_gold_pairs
 from paper_tables.page import page
 from paper_tables.pictures import draw_pictures
-from paper_tables.plan import ABLATION_WEIGHT, GOLD_PAIRS, ROOT, RUNS, plan
+from paper_tables.plan import GOLD_PAIRS, ROOT, RUNS, plan
 from paper_tables.published import MODELS, publish
 from paper_tables.runs import train_all, train_one
 
@@ -185,7 +185,6 @@ def _evaluate(given: argparse.Namespace) -> None:
     kept = _kept(given.runs)
     made = {
         "command": "make tables",
-        "edge_share": ABLATION_WEIGHT,
         **asdict(extent),
         **kept,
         **kept.get(which, {}),

@@ -30,9 +30,10 @@ def best_gain(record: dict[str, Any]) -> str:
     curve: Curve = record.get("curve") or []
     if not curve:
         return DASH
-    step, gain = max(curve, key=lambda point: point[1])
     if before_adversary(record):
-        return f"none: that of step {step} is from before the adversarial part"
+        kept = record["validation"]["step"]
+        return f"none: that of step {kept} is from before the adversarial part"
+    step, gain = max(curve, key=lambda point: point[1])
     return f"{number(gain, 2, sign=True)} dB at {step}"
 
 

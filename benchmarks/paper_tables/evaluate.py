@@ -28,13 +28,9 @@ from paper_tables.gold_part import measure_gold
 from paper_tables.lens import judges_of, measure_quality, measure_sizes
 from paper_tables.light import measure_light
 from paper_tables.plan import (
-    EDGE_OPERATORS,
-    EDGE_WEIGHT,
-    EDGE_WEIGHTS,
     NARROW_ONLY,
     RECIPES,
     before_adversary,
-    edge_run,
 )
 from paper_tables.profiles import measure_profiles
 from paper_tables.real_gold import measure_real_gold
@@ -43,7 +39,7 @@ from paper_tables.runs import Say
 from paper_tables.whole_field import measure_whole
 
 PARTS = (
-    *("gao", "gao_unstretched", "edge", "gold", "real_gold", "superlens"),
+    *("gao", "gao_unstretched", "gold", "real_gold", "superlens"),
     *("frc_maps", "whole", "sizes", "light", "profiles"),
 )
 FINAL_PARTS = tuple(p for p in PARTS if p not in ("real_gold", "profiles"))
@@ -54,7 +50,6 @@ LENS_RUNS = RECIPES[RECIPES.index("sun") : RECIPES.index("de-haan-gold")]
 GAO_RUNS = ("gao", "blur", "kernel")
 WANGS = ("wang", "wang-attention")
 Models = dict[str, Path | str]
-_EDGES = (*EDGE_WEIGHTS, *EDGE_OPERATORS)
 _JUDGED = "final.json"
 
 
@@ -116,20 +111,6 @@ def _gao(
     return measure_sets(sets, models, say, stretched=stretch)
 
 
-def _edge(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    """Judge weights and operators; Sobel's is that of one of the weights."""
-    runs_of = {str(changed): edge_run(changed) for changed in _EDGES}
-    found = _trained(runs, tuple(runs_of.values()))
-    models: Models = {k: found[name] for k, name in runs_of.items() if name in found}
-    if not models:
-        return {}
-    sets = {"A": _degraded(extent)["A"]}
-    rows = measure_sets(sets, {"A": models}, say, peers=False)["A"]
-    judged_rows = {name: rows[name] for name in models}
-    sobel = judged_rows.get(str(EDGE_WEIGHT))
-    return judged_rows if sobel is None else {**judged_rows, "sobel": sobel}
-
-
 def _gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     models = _with_bundled(_trained(runs, ("de-haan-gold",)), ("sem-2x",))
     size = {"fields": extent.gold_fields, "side": extent.gold_side}
@@ -173,7 +154,6 @@ def _of_lens(
 _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "gao": _gao,
     "gao_unstretched": partial(_gao, stretch=False),
-    "edge": _edge,
     "gold": _gold,
     "real_gold": _real_gold,
     "superlens": _of_lens(measure_quality, LENS_RUNS, "ssum-sem"),
@@ -231,7 +211,7 @@ def results_of(runs: Path, *, final: bool = False) -> dict[str, Any]:
 
 def records_of(runs: Path) -> dict[str, dict[str, Any]]:
     """Read how the finished runs went, in the order of the plan, with their curves."""
-    names = (*RECIPES, *NARROW_ONLY, *(edge_run(changed) for changed in _EDGES))
+    names = (*RECIPES, *NARROW_ONLY)
     found = {name: finished(runs / name) for name in names}
     return {
         name: {**record, "curve": read_curve(runs / name)}

@@ -1,4 +1,4 @@
-"""Gao's tables: sets A, B and C made of clear images, and the edge loss's weight.
+"""Gao's tables: sets A, B and C made of clear images.
 
 Images, degradations and peers are those of ``benchmarks/classical.py``: 8-bit images,
 16 px of border left out.

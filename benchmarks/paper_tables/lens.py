@@ -89,7 +89,10 @@ def show(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
 def _fields(judge: Judge, first_seed: int) -> Iterable[tuple[str, str, SsumPair]]:
     """Yield held-out fields by group and kind: in focus, in any focus, and chips."""
     learnt = load_recipe(_LEARNT).data.superlens
-    for group, options in (("in focus", sharp(learnt)), ("any focus", learnt)):
+    for group, options in (
+        ("in focus", sharp(learnt)),
+        ("any focus", learnt.replace(any_focus=1)),
+    ):
         for kind in SAMPLE_KINDS:
             for pair in held_out_pairs(kind, judge, options, first_seed):
                 yield group, kind, pair

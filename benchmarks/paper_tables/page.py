@@ -9,7 +9,7 @@ from paper_tables.given import legend
 from paper_tables.goals import goals
 from paper_tables.markdown import how_trained, paragraphs, table
 from paper_tables.omitted import not_repeated
-from paper_tables.plan import EDGE_OPERATORS, EDGE_WEIGHT, NARROW_ONLY, edge_run
+from paper_tables.plan import NARROW_ONLY
 
 _HEAD = """
 # Results: the papers' tables beside ours
@@ -43,8 +43,9 @@ is being written; `make tables FINAL=1` judges on others ([training](../training
 """
 _FINAL = """
 **On final data**, by `make tables FINAL=1`: images that `benchmarks/restorer.py` judges
-on, and drawn samples from number 10 000 on. They are judged on once
-([training](../training.md)).
+on, and drawn samples from number 10 000 on. The images are judged on once
+([training](../training.md)); superlens samples were a second time, when the simulated
+optics had changed, and *any focus* a third time, when it was drawn as elsewhere.
 `sem-restore` has no row on the images: it was judged on them before, and is not again.
 Of real gold and of line profiles there are no final data; what stands here of them is
 of development.
@@ -111,28 +112,6 @@ brackets: average gradient, contrast, spatial frequency. The paper's are of one 
 each set.
 """
 
-_EDGE = """
-### Weight of the edge loss
-
-Set A ({images} images), the recipe of `gao-a` with other weights (the paper's gamma),
-each for {share:g} of the time that most trainings have. The paper sweeps them from 0
-to 20, finds both of its figures best at 10, and prints no numbers. The least image
-stands in brackets.
-"""
-_OPERATORS = """
-### Operator of the edge loss
-
-The same at a weight of {weight}. The paper names Sobel's and Kirsch's operators as
-effective, and takes Sobel's.
-"""
-
-_NO_EDGE = """
-### Weight and operator of the edge loss
-
-Withdrawn: the runs ended within the steps in which these networks only copy, where the
-edge term compares an image with itself.
-"""
-
 _GOLD = """
 ## De Haan et al. 2019: gold on carbon at half the magnification
 
@@ -197,7 +176,6 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
         _caution(results),
         _trained(runs.values()),
         *_gao(results, runs, made),
-        *_edge(results.get("edge") or {}, runs, made),
     ]
     if "gold" in results:
         asked = {"fields": made["gold_fields"], "side": made["gold_side"]}
@@ -254,23 +232,6 @@ def _gao(results: dict[str, Any], runs: Any, made: Any) -> Iterable[str]:
         sets = results["gao_unstretched"]
         yield _UNSTRETCHED
         yield page_gao.similarity(sets, stretched=False)
-
-
-def _edge(rows: Any, runs: dict[str, dict[str, Any]], made: Any) -> Iterable[str]:
-    """Write what the edge loss is worth, by its weight and by its operator."""
-    steps = {changed: runs.get(edge_run(changed), {}).get("steps") for changed in rows}
-    steps["sobel"] = steps.get(str(EDGE_WEIGHT))
-    weights = {changed: row for changed, row in rows.items() if changed.isdigit()}
-    if weights:
-        images = next(iter(weights.values()))["images"]
-        yield _EDGE.format(share=made["edge_share"], images=images)
-        yield page_gao.ablation(weights, steps, "weight")
-    elif any(name.startswith(edge_run("")) for name in runs):
-        yield _NO_EDGE
-    others = {o: rows[o] for o in ("sobel", *EDGE_OPERATORS) if o in rows}
-    if len(others) > 1:
-        yield _OPERATORS.format(weight=EDGE_WEIGHT)
-        yield page_gao.ablation(others, steps, "operator")
 
 
 def _caution(results: dict[str, Any]) -> str:

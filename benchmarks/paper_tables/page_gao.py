@@ -1,8 +1,8 @@
-"""Gao's tables in markdown: sets A, B, C; sharpness without a reference; edge loss."""
+"""Gao's tables in markdown: sets A, B, C; sharpness without a reference."""
 
 from typing import Any
 
-from paper_tables.markdown import DASH, number, paragraphs, plus_minus, table
+from paper_tables.markdown import number, paragraphs, plus_minus, table
 from paper_tables.theirs import GAO_SHORT, GAO_TABLE_1, GAO_TABLE_2
 
 Sets = dict[str, dict[str, dict[str, Any]]]
@@ -99,24 +99,3 @@ def _least(row: dict[str, Any], name: str, digits: int) -> str:
     least = row.get(f"{name}_least")
     said = _mean(row, name, digits)
     return said if least is None else f"{said} ({number(least, digits)})"
-
-
-def ablation(rows: dict[str, Any], steps: dict[str, int | None], what: str) -> str:
-    """Write weights or operators of the edge loss beside what each gives on set A."""
-    head = (
-        f"{what} | steps | SSIM, K₂ = 0.02 | PSNR matched, dB | gain matched, dB | "
-        "worst image, gain matched, dB | AG"
-    )
-    cells = [
-        [
-            f"{name} (no edge loss)" if name == "0" else name,
-            str(steps.get(name) or DASH),
-            _mean(r, "ssim_gao", 3),
-            _mean(r, "psnr_matched", 2),
-            _mean(r, "gain", 2, sign=True),
-            number(r["worst_gain"], 2, sign=True),
-            _least(r, "ag", 2),
-        ]
-        for name, r in rows.items()
-    ]
-    return table(head, cells)

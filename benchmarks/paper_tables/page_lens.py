@@ -18,7 +18,7 @@ _FIELDS = """
 pixels: ± is the standard error over them, and the worst share is told where it differs.
 """.strip()
 _GROUPS = {
-    "in focus": "Held-out fields of every kind, focus in the middle of the relief",
+    "in focus": "Held-out fields of every kind, in focus",
     "any focus": "Held-out fields of every kind, any focus and any noise learnt from",
     "chip": "Chip with 80 nm lines, 60 nm high, in focus",
 }

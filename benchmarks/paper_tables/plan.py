@@ -29,11 +29,6 @@ GOLD_PAIRS = RUNS / "gold-real.zarr"
 """Where the recipe of `gold-real` has its pairs."""
 NARROW_ONLY = ("blur-a", "blur-b", "blur-c")
 """Gao's sets learnt unpaired, a learnt blur in place of the second generator."""
-EDGE_WEIGHTS = (0, 1, 5, 10, 20)
-"""Weights of the edge loss that are compared on set A, as in Gao's figure 5."""
-EDGE_OPERATORS = ("prewitt", "kirsch")
-"""What finds edges in place of Sobel's operator, at `EDGE_WEIGHT`."""
-EDGE_WEIGHT = 10  # the paper's, and one of the sweep: that run has Sobel's operator
 WEIGHTS = {
     "gao-a": 3.0,
     "blur-a": 2.0,
@@ -44,10 +39,8 @@ WEIGHTS = {
     "de-haan-gold": 3.0,
 }
 """Shares of the minutes, most runs have 1: more where more was learnt by it."""
-ABLATION_WEIGHT = 0.25
 BY_STEPS = ("wang", "wang-attention")
 """Compared at equal steps: these take the recipe's, and no minutes."""
-_BASE = "gao-a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,48 +49,24 @@ class Planned:
 
     name: str  # of the run and its model
     path: Path
-    edge_weight: float | None  # in place of the recipe's
     weight: float  # share of the minutes of all
     narrow: bool  # whether it is the short form
-    edge_operator: str | None = None  # in place of the recipe's
 
     def recipe(self) -> Recipe:
-        """Read the recipe, and change what is to be compared."""
+        """Read the recipe; its scenes are those of all."""
         recipe = load_recipe(self.path).replace(name=self.name)
         banks = recipe.data.bank_folder or str(BANKS)
-        recipe = recipe.replace(data=recipe.data.replace(bank_folder=banks))
-        if self.edge_weight is None:
-            return recipe
-        minutes, gan = recipe.minutes, recipe.gan
-        return recipe.replace(
-            gan=gan.replace(
-                edge_weight=self.edge_weight,
-                edge_operator=self.edge_operator or gan.edge_operator,
-            ),
-            minutes=None if minutes is None else minutes * self.weight,
-        )
+        return recipe.replace(data=recipe.data.replace(bank_folder=banks))
 
 
 def plan(*, narrow: bool, only: tuple[str, ...] = ()) -> list[Planned]:
     """List the trainings."""
     folder = NARROW if narrow else FOLDER
     found = [
-        Planned(name, folder / f"{name}.yaml", None, WEIGHTS.get(name, 1.0), narrow)
+        Planned(name, folder / f"{name}.yaml", WEIGHTS.get(name, 1.0), narrow)
         for name in (*RECIPES, *(NARROW_ONLY if narrow else ()))
     ]
-    weights = [(edge_run(w), float(w), None) for w in EDGE_WEIGHTS]
-    operators = [(edge_run(o), float(EDGE_WEIGHT), o) for o in EDGE_OPERATORS]
-    base = folder / f"{_BASE}.yaml"
-    found += [
-        Planned(name, base, weight, ABLATION_WEIGHT, narrow, operator)
-        for name, weight, operator in (*weights, *operators)
-    ]
     return [p for p in found if not only or p.name.startswith(only)]
-
-
-def edge_run(changed: float | str) -> str:
-    """Name the run of a weight of the edge loss, or of another operator."""
-    return f"{_BASE}-edge-{changed}"
 
 
 def before_adversary(record: dict[str, Any]) -> bool:
@@ -106,8 +75,6 @@ def before_adversary(record: dict[str, Any]) -> bool:
     Such a state tests nothing of what the run is to show, so it is not judged.
     """
     name = str(record.get("name", ""))
-    if name.startswith(edge_run("")):
-        name = _BASE
     path = (NARROW if record.get("narrow") else FOLDER) / f"{name}.yaml"
     step = record.get("validation", {}).get("step")
     if step is None or not path.exists():

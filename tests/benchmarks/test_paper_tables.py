@@ -23,14 +23,10 @@ from paper_tables.omitted import NOT_REPEATED
 from paper_tables.page import page
 from paper_tables.plan import (
     BY_STEPS,
-    EDGE_OPERATORS,
-    EDGE_WEIGHT,
-    EDGE_WEIGHTS,
     NARROW,
     NARROW_ONLY,
     RECIPES,
     Planned,
-    edge_run,
     key_of,
     plan,
     shared_out,
@@ -56,7 +52,6 @@ MADE = {
     "minutes": 20.0,
     "jobs": 2,
     "side": 512,
-    "edge_share": 0.35,
     "gold_fields": 4,
     "gold_side": 256,
 }
@@ -137,23 +132,6 @@ def test_every_recipe_has_a_short_form_of_the_same_kind_and_data(name: str) -> N
         assert getattr(short.degradations, kind) == getattr(full.degradations, kind)
     first = (NARROW / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith(f"# Short form of {name} for a CPU")
-
-
-def test_runs_that_compare_the_edge_loss_differ_in_nothing_else() -> None:
-    found = {p.name: p.recipe() for p in plan(narrow=True, only=("gao-a-edge",))}
-    weights = [found[edge_run(w)].gan for w in EDGE_WEIGHTS]
-    assert [gan.edge_weight for gan in weights] == [0, 1, 5, 10, 20]
-    assert {gan.edge_operator for gan in weights} == {"sobel"}
-    operators = [found[edge_run(o)].gan for o in EDGE_OPERATORS]
-    assert [gan.edge_operator for gan in operators] == ["prewitt", "kirsch"]
-    assert {gan.edge_weight for gan in operators} == {EDGE_WEIGHT}
-    one = {"edge_weight": 1, "edge_operator": "sobel"}
-    same = {
-        r.replace(name="n", gan=r.gan.replace(**one)).model_dump_json()
-        for r in found.values()
-    }
-    assert len(same) == 1
-    assert EDGE_WEIGHT in EDGE_WEIGHTS
 
 
 def test_only_the_short_forms_have_a_learnt_blur_and_only_under_its_own_name() -> None:
