@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import finetuning
 import frc_accuracy
 import gold
 import magnify
@@ -163,3 +164,25 @@ def test_suns_own_system() -> None:
     assert f"{told} {min(gains):+.2f} (in focus {mean_and_error(focused)})" in record
     linear = mean_and_error([row["linear"]["whole"] for row in rows])
     assert f"filter of each field gains {linear} (`" in record
+
+
+def test_fine_tuning() -> None:
+    rows, record = rows_of("finetuning.jsonl"), page("validation/training.md")
+    assert finetuning.table(rows) in record
+    assert finetuning.shifted(rows) in record
+
+
+def test_self_ensemble_of_superlens_fields() -> None:
+    alone = {
+        row["number"]: row["ssum-sem"]["whole"]
+        for row in rows_of("by_focus.jsonl")
+        if row["optics"] == "lens"
+    }
+    rows, record = rows_of("self_ensemble.jsonl"), page("validation/tiling.md")
+    for within, words in ((1, "43 fields in focus"), (3, "128 at any focus")):
+        own = [row for row in rows if abs(row["defocus"]) <= within]
+        before = sum(alone[row["number"]] for row in own) / len(own)
+        after = sum(row["ssum-sem"]["whole"] for row in own) / len(own)
+        assert f"{words} | {before:+.2f} | {after:+.2f} |" in record
+    more = [row["ssum-sem"]["whole"] - alone[row["number"]] for row in rows]
+    assert f"gain {mean_and_error(more)} dB by it" in record
