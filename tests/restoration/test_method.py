@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size
 from napari_semsr.restoration.method import LARGEST_HALO, RestoreOptions, choose
+from napari_semsr.simulation.degrade import degrade_plane
 
 METHODS = ["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
 EXAMPLES = ["wiener", "blind"]  # one linear, one iterative
@@ -61,6 +62,24 @@ def test_what_repeats_is_no_noise(noise, what):
     )
     assert after < 0.9 * before
     assert made.mean() == pytest.approx(seen[16:-16, 16:-16].mean(), abs=2)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_shake_is_no_grating(seed):
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((384, 384))
+    sharp = np.full(y.shape, 90.0)
+    for _ in range(150):
+        centre, radius = rng.uniform(0, 384, 2), rng.uniform(3, 22)
+        within = np.hypot(y - centre[0], x - centre[1]) < radius
+        sharp[within] = rng.uniform(40, 220)
+    low = degrade_plane(sharp.astype(np.uint8), "hybrid", seed=seed).image
+    made, truth = restored(Micrograph(low)), sharp[32:-32, 32:-32].ravel()
+    before, after = (
+        np.polyfit(image[32:-32, 32:-32].ravel(), truth, 1, full=True)[1][0]
+        for image in (low.astype(float), made)
+    )
+    assert after < 0.95**2 * before
 
 
 @pytest.mark.parametrize("method", ["wiener", "cls"])

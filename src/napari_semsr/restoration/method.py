@@ -140,10 +140,13 @@ class RadialPower:
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
         ratio = grain.noise_to_signal(np.hypot(y * self.steps[0], x * self.steps[1]))
         rows, columns = (np.rint(f * self.side).astype(int) for f in (y, x))
-        seen = self.plane[rows, columns % self.side] / grain.noise
+        at = rows, columns % self.side
+        seen = self.plane[at] / grain.noise
+        beside = ndimage.median_filter(self.plane, _BESIDE, mode="wrap")[at]
         passed = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
         with np.errstate(divide="ignore"):
             line = seen > _LINE * (1 + passed / ratio)
+        line &= self.plane[at] > _LINE * beside  # else it is broad, as by a shake
         np.divide(np.maximum(passed, _LEAST_PASSED), seen - 1, out=ratio, where=line)
         return ratio, bool(line.any())
 
@@ -370,6 +373,7 @@ _TOLERANCE = 1e-3
 # times the model, above which power is of what repeats: more than the noise of one
 # block reaches by chance at any frequency
 _LINE = 20.0
+_BESIDE = 9  # frequencies across, whose median a line stands above; chosen
 _LEAST_PASSED = 1e-2  # of power; where a blur left less, the model may err; chosen
 _MISMATCH = 0.1  # of the blurred sample's power is put down to a wrong kernel; chosen
 _UNSURE = 1e-5  # share of an image's variance that a wrong kernel explains; chosen
