@@ -60,6 +60,9 @@ def test_real_pairs() -> None:
         f"{before:.2f} → {after:.2f} dB, **{mean}**, worst {min(gains):+.2f}" in record
     )
     assert f"Gaussian gains {gaussian:.2f} and the oracle {oracle:.2f}" in record
+    soft = [row["soft"] for row in rows]
+    told = f"at {sum(soft) / len(soft):.1f} dB in the mean and {min(soft):.1f} at worst"
+    assert told in joined("validation/models.md")
 
 
 def test_what_the_default_gains_on_final_images() -> None:
