@@ -30,6 +30,11 @@ had a say is not measured. Two figures say less than they seem:
 - *Undetected gaps*: of drawn gold, tuned so that the input reads as de Haan's did. The
   same simulator trained both networks, so that they know its rule.
 """
+_LONGER = """
+`gao-a` and `sun` had minutes here. After hours
+[Gao's](training.md#the-system-of-gao-et-al) and
+[Sun's](training.md#the-system-of-sun-et-al) system are judged apart.
+"""
 _ORACLE = "oracle linear filter"
 _MISSING = "not measured"
 
@@ -50,7 +55,8 @@ def goals(results: dict[str, Any], *, narrow: bool) -> str:
         [what, wanted, got, DASH if reached is None else "yes" if reached else "no"]
         for what, wanted, got, reached in _all(results, narrow)
     ]
-    return paragraphs(_HEAD, table(("what", "aim", "measured", "reached"), rows))
+    told = table(("what", "aim", "measured", "reached"), rows)
+    return paragraphs(_HEAD, told, _LONGER if narrow else "")
 
 
 def _all(results: dict[str, Any], narrow: bool) -> Iterator[Row]:

@@ -135,7 +135,9 @@ Sun et al. report +0.74 dB in their preprint and +1.64 dB as published (Microsys
 Nanoeng. 2025, doi:10.1038/s41378-025-01060-9).
 
 **Not equal company.** `ssum-sem` had thirteen and a half hours of one core, the others
-3 to 11 minutes, as their rows say. Their rank says nothing of the methods.
+3 to 11 minutes, as their rows here and the
+[table of runs](#how-the-models-were-trained) say. In no table of superlens images does
+their rank say anything of the methods.
 """
 
 _PROFILES = """

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import _gao_tables
 import finetuning
 import frc_accuracy
 import gold
@@ -189,3 +190,13 @@ def test_self_ensemble_of_superlens_fields() -> None:
         assert f"{words} | {before:+.2f} | {after:+.2f} |" in record
     more = [row["ssum-sem"]["whole"] - alone[row["number"]] for row in rows]
     assert f"gain {mean_and_error(more)} dB by it" in record
+
+
+def test_gaos_own_system() -> None:
+    rows, record = rows_of("gao.jsonl"), page("validation/training.md")
+    assert _gao_tables.states(rows) in record
+    assert _gao_tables.spectra(rows) in record
+    assert _gao_tables.curve(ROWS / "gao_curve.csv") in record
+    assert mean_and_error([r["gain"] for r in rows if r["state"] == "last"]) in joined(
+        "validation/index.md"
+    )
