@@ -75,6 +75,18 @@ def test_finer_image_is_blurred_on_its_own_pixels(rng):
     assert tally.rse == pytest.approx(fit.residual, abs=1e-4)
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3])
+@pytest.mark.parametrize("mean", [0, 1e4])
+def test_rounding_is_not_read_as_a_blur(rng, factor, mean):
+    fine = scene(rng, (60 * factor, 72 * factor), 2 * factor) + mean
+    means = 3 * fine.reshape(60, factor, 72, factor).mean((1, 3)) - 7
+    for seen in (means, means.astype(np.float32)):
+        fit, tally = tally_of(pair_of(seen, fine))
+        assert fit.sigma_px == 0
+        assert fit.alpha == pytest.approx(3, rel=1e-5)
+        assert tally.rsp == pytest.approx(1)
+
+
 def test_blur_is_round_where_pixels_are_oblong(rng):
     sharp = scene(rng, (150, 240), 1)
     seen = ndimage.gaussian_filter(sharp, (2, 4))

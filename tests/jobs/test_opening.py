@@ -38,20 +38,29 @@ def test_a_map_of_grey_values_takes_a_pixel_size():
     assert open_image(found, ReadOptions(pixel_size_nm=(10, 10))).scale == (10, 10)
 
 
-def finer_pair(rng) -> tuple[Micrograph, Micrograph]:
-    """Give an image without a pixel size, and one of half its pixels made of it."""
+def finer_pair(rng, blur_px: float = 0) -> tuple[Micrograph, Micrograph]:
+    """Give an image without a pixel size, and one of half its pixels made of it.
+
+    The first is blurred by so many pixels of the second.
+    """
     grey = gaussian_filter(rng.normal(100, 200, (160, 160)), 5).astype(np.float32)
     half = {"spacing_px": (0.5, 0.5), "origin": (-0.25, -0.25)}
-    coarse = grey.reshape(80, 2, 80, 2).mean((1, 3))
+    coarse = gaussian_filter(grey, blur_px).reshape(80, 2, 80, 2).mean((1, 3))
     return Micrograph(coarse, name="coarse"), Micrograph(grey, name="fine", **half)
 
 
-def test_one_pixel_size_of_two_images_is_that_of_what_the_finer_was_made_of(rng):
-    pair = finer_pair(rng)
-    bare, sized = (semsr.error_map(*pair, pixel_size_nm=size) for size in (None, 10))
+@pytest.mark.parametrize("blur_px", [0, 3], ids=["no blur", "blur of 3 fine pixels"])
+def test_one_pixel_size_of_two_images_is_that_of_the_coarser(rng, blur_px):
+    coarse, fine = finer_pair(rng, blur_px)
+    bare, sized = (
+        semsr.error_map(coarse, fine, pixel_size_nm=size) for size in (None, 10)
+    )
     assert bare.rsp > 0.999
     assert sized.rsp == pytest.approx(bare.rsp, abs=1e-4)
-    assert sized.sigma_nm == pytest.approx(10 * bare.sigma_px, rel=1e-2)
+    assert bare.sigma_nm is None
+    for found in (bare, sized):  # in pixels of the enhanced image, of 5 nm
+        assert found.sigma_px == pytest.approx(blur_px, abs=0.01)
+    assert sized.sigma_nm == pytest.approx(5 * blur_px, abs=0.05)
 
 
 def test_pictures_of_a_figure_and_a_report_have_their_own_pixel_size(tmp_path, rng):

@@ -331,7 +331,8 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
         made = [block.moments(gains, sigmas, pair.factor) for block in blocks]
         return np.asarray(np.sum(made, axis=0))
 
-    _refuse_constant(pair, moments(0.0))
+    unblurred = moments(0.0)
+    _refuse_constant(pair, unblurred)
     widest = _WIDEST_PX * pair.factor
     steps = np.geomspace(_FINEST_PX, widest, _STEPS - 1)
     places = np.concatenate([[0.0], steps])
@@ -344,6 +345,10 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
         options={"xatol": _CLOSE_PX},
     )
     sigma = float(found.x if found.fun < left[best] else places[best])
+    # differences that are rounding alone depend on the processor and show no blur
+    rounding = _FLAT * unblurred[3] / unblurred[0]
+    if left[0] <= min(found.fun, left[best]) + rounding:
+        sigma = 0.0
     total = moments(sigma)
     gain, offset, rest = _line(total)
     return ErrorFit(

@@ -42,6 +42,7 @@ class ErrorMapReport(MapMade):
     """How an enhanced image agrees with its reference; its map is of their differences.
 
     `scale` are pixels of the enhanced image along a side of one of the reference,
+    `sigma_px` counts pixels of the enhanced image, `shift_px` those of the reference,
     `range` the 0.1th and 99.9th percentile of the reference's grey levels.
     """
 
