@@ -18,10 +18,10 @@ _EXACT = (".ome.zarr", ".ome.tif", ".tif")
 _WRITABLE = (*_EXACT, ".png")
 _DTYPES = ("bool", "uint8", "uint16", "int8", "int16", "uint32", "int32")
 _DTYPES = (*_DTYPES, "float16", "float32", "float64")
-# OME-TIFF has no float16; PNG is written in 8 bits, for looking
+# PNG is written in 8 bits, for looking
 _CASES = [*((suffix, "float32") for suffix in _EXACT), (".png", "uint8")]
 _CASES += [(".ome.zarr", dtype) for dtype in _DTYPES if dtype != "float32"]
-_CASES += [(".ome.tif", "bool"), (".ome.tif", "int32"), (".tif", "float64")]
+_CASES += [(".ome.tif", "int8"), (".ome.tif", "int32"), (".tif", "float64")]
 
 
 def _draw(dtype: str) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_read_inverts_write_for_any_image(tmp_path, suffix, data, size):
     path = tmp_path / f"any{suffix}"
     registry.write(Micrograph(data, size), path, overwrite=True)
     found = registry.read(path)
-    assert found.dtype == data.dtype
+    assert suffix == ".tif" or found.dtype == data.dtype  # ImageJ has fewer types
     assert np.array_equal(found.array(), data)
     assert found.pixel_size_nm == size
 
@@ -231,11 +231,12 @@ def test_read_takes_a_pixel_size_and_a_crop_from_the_user(tmp_path, grey):
         registry.read(tmp_path / "a.tif", databar_rows=37)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int64", "uint64"])
-def test_write_ome_tiff_refuses_the_types_that_it_lacks(tmp_path, dtype):
-    image = Micrograph(np.zeros((4, 4), dtype))
-    with pytest.raises(WriteError, match=f"no {dtype}"):
-        registry.write(image, tmp_path / "a.ome.tif")
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**60)])
+def test_write_tiff_refuses_whole_numbers_that_no_type_holds(tmp_path, suffix, value):
+    image = Micrograph(np.full((4, 4), value, np.int64))
+    with pytest.raises(WriteError, match=f"up to 2\\*\\*53.*int64, got {value}"):
+        registry.write(image, tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 

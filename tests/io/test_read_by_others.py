@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.core import Micrograph
-from napari_semsr.io import formats as registry
+from napari_semsr.core import Micrograph, WriteError
+from napari_semsr.io import formats as registry, write_pages
 
 SIZE, ORIGIN = (7.5, 2.5), (30.0, 45.0)
 
@@ -62,9 +62,21 @@ def test_ome_zarr_is_in_its_place_for_napari_ome_zarr(tmp_path, image):
             assert abs(covered - whole) <= scale[axis]
 
 
-def test_tiff_has_its_scale_by_the_tags_of_imagej(tmp_path, image):
+@pytest.mark.parametrize(
+    ("size", "unit"),
+    [
+        ((7.5, 2.5), "nm"),
+        ((0.01, 0.0137), "nm"),
+        ((99.9, 99.9), "nm"),
+        ((100.3, 137.411), "um"),
+        ((5.0, 12345.678), "um"),
+        ((99_999.9, 1234.567), "um"),
+        ((123_456.7, 200_000.0), "mm"),
+    ],
+)
+def test_tiff_has_its_scale_by_the_tags_of_imagej(tmp_path, image, size, unit):
     path = tmp_path / "a.tif"
-    registry.write(image, path)
+    registry.write(image.replace(pixel_size_nm=size), path)
     with tifffile.TiffFile(path) as tif:
         tags = tif.pages[0].tags
         said = dict(
@@ -72,11 +84,86 @@ def test_tiff_has_its_scale_by_the_tags_of_imagej(tmp_path, image):
             for line in tags["ImageDescription"].value.splitlines()
             if "=" in line
         )
-        per = [np.divide(*tags[f"{axis}Resolution"].value) for axis in "YX"]
+        rationals = [tags[f"{axis}Resolution"].value for axis in "YX"]
+        assert tags["ResolutionUnit"].value == 1
     # ImageJ's Calibration: 1 / resolution, in the unit of the description
-    assert said["unit"] == "nm"
-    assert [1 / value for value in per] == pytest.approx(SIZE, rel=1e-6)
+    nm = {"nm": 1.0, "um": 1e3, "mm": 1e6}[said["unit"]]
+    per = [numerator / denominator for numerator, denominator in rationals]
+    assert said["unit"] == unit
+    assert [nm / value for value in per] == pytest.approx(size, rel=1e-8)
+    assert np.max(rationals) < 2**31  # which older ones read with a sign
     assert re.match(r"\d", said["ImageJ"])
+    # it writes them again as whole millionths
+    scale = min(1e6, 2**31 // max(per))
+    if min(size) >= 1e-2 * max(size):
+        again = [nm * scale / int(value * scale) for value in per]
+        assert again == pytest.approx(size, rel=1.1e-4)
+    found = registry.read(path)
+    assert found.pixel_size_nm == size
+    assert found.origin == ORIGIN
+
+
+def test_tiff_without_a_place_for_its_scale_keeps_it_for_us(tmp_path, image):
+    registry.write(image.replace(pixel_size_nm=(1e-5, 1e9)), tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.imagej_metadata["unit"] == "pixel"
+    assert registry.read(tmp_path / "a.tif").pixel_size_nm == (1e-5, 1e9)
+
+
+# what Bio-Formats has, and of these the ones that ImageJ's decoder shows as they are
+_OME = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+_IMAGEJ = ("uint8", "uint16", "float32")
+_OTHERS = ("bool", "float16", "int64", "uint64")
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+@pytest.mark.parametrize("dtype", [*_OME, *_OTHERS])
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
+def test_tiff_has_a_type_that_others_read(tmp_path, suffix, dtype, pages):
+    ramp = np.indices((30, 4200)).sum(axis=0)
+    signed = 0 if dtype.startswith(("u", "bool")) else 3
+    data = (ramp % (2 if dtype == "bool" else 100) - signed).astype(dtype)
+    image, path = Micrograph(data, SIZE), tmp_path / f"a{suffix}"
+    known = _OME if suffix == ".ome.tif" else _IMAGEJ
+    wide = dtype.endswith(("32", "64")) and dtype not in known
+    if pages > 1 and suffix == ".tif" and wide:
+        with pytest.raises(WriteError, match=r"stacks hold.*write \.ome\.tif"):
+            write_pages(image, pages, [data] * pages, path)
+        return
+    if pages > 1:
+        write_pages(image, pages, [data] * pages, path)
+    else:
+        registry.write(image, path)
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        assert page.dtype.name in known
+        assert page.dtype.name == dtype or dtype not in known
+        assert page.compression in (1, 8)  # none or zlib
+        assert page.predictor == 1 or page.dtype.kind in "ui"
+        assert {"ome": tif.is_ome, "tif": tif.is_imagej}[suffix[1:4]]
+    found = registry.read(path, plane=pages - 1)
+    assert np.array_equal(found.array(), data)
+    assert found.pixel_size_nm == SIZE
+    assert registry.stored_type(path, dtype) == found.dtype.name
+
+
+def test_a_mask_is_not_black_in_imagej(tmp_path):
+    registry.write(Micrograph(np.eye(5, dtype=bool)), tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert [tif.imagej_metadata[key] for key in ("min", "max")] == [0, 1]
+
+
+@pytest.mark.parametrize("value", [1 + 2**-40, 1e300])
+def test_tiff_keeps_digits_that_imagej_lacks(tmp_path, value):
+    image = Micrograph(np.array([[1.0, np.nan], [2.0, value]]), SIZE)
+    registry.write(image, tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        tags = tif.pages[0].tags
+        per = [np.divide(*tags[f"{axis}Resolution"].value) for axis in "YX"]
+        assert tags["ResolutionUnit"].value == 3
+    assert [1e7 / value for value in per] == pytest.approx(SIZE)
+    found = registry.read(tmp_path / "a.tif")
+    assert np.array_equal(found.array(), image.data, equal_nan=True)
 
 
 def test_ome_tiff_has_its_scale_by_ome_xml(tmp_path, image):

@@ -38,6 +38,7 @@ from .formats import (
     filled_in as filled_in,
     filling_store as filling_store,
     read as read,
+    stored_type as stored_type,
     write as write,
     write_blocks as write_blocks,
 )

@@ -303,6 +303,20 @@ def write(
         write(item, place, overwrite=True)
 
 
+def stored_type(path: Path, dtype: DTypeLike) -> str:
+    """Name the type of the grey values in an output that was written of a `dtype`.
+
+    Not every format has every type.
+    """
+    kind = output_kind(path)
+    if kind in ("ome-tiff", "tiff"):
+        import tifffile
+
+        with tifffile.TiffFile(path) as tif:
+            return str(tif.pages.first.dtype)
+    return "uint8" if kind == "png" else str(np.dtype(dtype))
+
+
 def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     """Read what lies beside a mosaic and belongs beside a copy of it, too.
 
@@ -382,7 +396,7 @@ def write_blocks(
     return Written(
         told=told,
         shape=store.shape,
-        dtype="uint8" if output_kind(target) == "png" else str(store.level0.dtype),
+        dtype=stored_type(target, store.level0.dtype),
         pixel_size_nm=store.record.pixel_size_nm,
     )
 

@@ -22,6 +22,7 @@ from napari_semsr.io import (
     fill_from,
     output_kind,
     store_of,
+    stored_type,
     write_blocks,
     write_pages,
 )
@@ -94,11 +95,10 @@ def save_job(
     else:
         yield Progress(0, 0, f"writing {path.name}")
         rewrite(image, path, dtype=dtype)
-    kind = "uint8" if output_kind(path) == "png" else str(dtype or image.dtype)
     return Converted(
         output=str(path),
         shape=image.shape,
-        dtype=kind,
+        dtype=stored_type(path, dtype or image.dtype),
         pixel_size_nm=image.pixel_size_nm,
     )
 
@@ -117,7 +117,7 @@ def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
     return Converted(
         output=str(path),
         shape=(len(planes), *first.shape),
-        dtype=str(first.dtype),
+        dtype=stored_type(path, first.dtype),
         pixel_size_nm=first.pixel_size_nm,
     )
 

@@ -1,14 +1,15 @@
 """TIFF out: OME-TIFF, and TIFF calibrated as ImageJ reads it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph, WriteError, legible
+from napari_semsr.core import Micrograph, PixelSize, WriteError, legible
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
@@ -19,8 +20,20 @@ from napari_semsr.io.files import (
 from napari_semsr.io.tiff.read import read_calibration
 from napari_semsr.io.zarr import halve, level_shapes
 
+# In which each type finds the first that holds all its values. Bio-Formats reads no
+# others, and ImageJ's own decoder only the first three.
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
-_UNKNOWN_TO_OME = ("float16", "int64", "uint64")
+_OME_TYPES = (
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32"),
+    *("float32", "float64"),
+)
+_MOST_EXACT = 2**53  # of whole numbers in float64
+# ImageJ writes a resolution again as whole millionths, which are few of large numbers
+# of a small unit, so that a pixel has at most a hundred of it.
+_UNITS = {"nm": 1, "um": 10**3, "mm": 10**6}
+_MOST_OF = 100
+_TAG_UNITS = {"cm": 10**7}
+_MOST_RATIONAL = 2**31 - 1  # older ImageJ reads the two numbers with a sign
 _TILE = 256
 _BAND = 2048
 _LARGEST_IMAGEJ = 2**31
@@ -28,12 +41,66 @@ _PYRAMID_FROM = 4096
 _FEI_TAG = 34682
 
 
-def _resolution(image: Micrograph) -> dict[str, Any]:
-    """Arguments that write pixels per unit; ImageJ's unit stands in its description."""
-    if image.pixel_size_nm is None:
-        return {"resolution": (1, 1), "resolutionunit": 1}
-    y, x = image.pixel_size_nm
-    return {"resolution": (1 / x, 1 / y), "resolutionunit": 1}
+_Rational = tuple[int, int]
+
+
+def _resolution(
+    size: PixelSize | None, units: Mapping[str, int]
+) -> tuple[str, tuple[_Rational, _Rational]]:
+    """Choose a unit, and write pixels ``(x, y)`` per unit.
+
+    The unit is ``"pixel"`` if the size is unknown, or no tag can hold it.
+    """
+    if size is not None:
+        fits = (name for name, per in units.items() if max(size) <= _MOST_OF * per)
+        unit = next(fits, list(units)[-1])
+        per_unit = [Fraction(units[unit]) / Fraction(pitch) for pitch in size]
+        if all(1 / _MOST_RATIONAL <= value <= _MOST_RATIONAL for value in per_unit):
+            y, x = (_rational(value) for value in per_unit)
+            return unit, (x, y)
+    return "pixel", ((1, 1), (1, 1))
+
+
+def _rational(value: Fraction) -> _Rational:
+    """Give the closest numerator and denominator that a tag can hold."""
+    found = value.limit_denominator(int(_MOST_RATIONAL / max(value, Fraction(1))))
+    return found.numerator, found.denominator
+
+
+def _first_type(dtype: np.dtype[Any], types: tuple[str, ...]) -> np.dtype[Any] | None:
+    """First of some types that holds every value of another."""
+    return next((np.dtype(t) for t in types if np.can_cast(dtype, t)), None)
+
+
+def _to_ome(data: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Bring grey values to a type of OME; a `WriteError` if none holds them."""
+    if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
+        for value in (data.min(), data.max()):
+            if not -_MOST_EXACT <= int(value) <= _MOST_EXACT:
+                msg = (
+                    f"{path} can hold whole numbers up to 2**53, since other programs "
+                    f"read no TIFF of {data.dtype}, got {value}: write .ome.zarr."
+                )
+                raise WriteError(msg)
+    return data.astype(_ome_type(data.dtype), copy=False)
+
+
+def _ome_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return _first_type(dtype, _OME_TYPES) or np.dtype(np.float64)
+
+
+def _to_imagej(data: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Bring grey values to a type of ImageJ, or float64, that holds them.
+
+    Fiji opens float64 through Bio-Formats.
+    """
+    kind = _first_type(data.dtype, _IMAGEJ_TYPES)
+    if kind is not None:
+        return data.astype(kind, copy=False)
+    wide = _to_ome(data, path).astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(np.float32)
+    return narrow if np.array_equal(narrow, wide, equal_nan=True) else wide
 
 
 def write_imagej(image: Micrograph, path: Path) -> None:
@@ -44,29 +111,26 @@ def write_imagej(image: Micrograph, path: Path) -> None:
     """
     import tifffile
 
-    nbytes = image.shape[0] * image.shape[1] * image.dtype.itemsize
+    kind = _first_type(image.dtype, _IMAGEJ_TYPES) or np.dtype(np.float64)
+    nbytes = image.shape[0] * image.shape[1] * kind.itemsize
     if nbytes >= _LARGEST_IMAGEJ:
         msg = (
             f"ImageJ's TIFF holds less than 2 GB, got {nbytes / 2**30:.1f} GB for "
             f"{path}: write .ome.tif or .ome.zarr."
         )
         raise WriteError(msg)
-    dtype = image.dtype.newbyteorder("=")
-    options: dict[str, Any] = {"photometric": "minisblack", **_resolution(image)}
-    metadata = _imagej_metadata(image, "YX")
-    imagej = image.dtype.name in _IMAGEJ_TYPES
-    if imagej:
-        options["metadata"] = metadata
-    else:
-        options |= {"metadata": None, "description": metadata["Info"]}
-        if image.pixel_size_nm is not None:  # for readers that know no ImageJ
-            y, x = image.pixel_size_nm
-            options |= {"resolution": (1e7 / x, 1e7 / y), "resolutionunit": 3}
+    data = np.ascontiguousarray(_to_imagej(image.array(), path))
+    imagej = data.dtype.name in _IMAGEJ_TYPES
+    options = _imagej_options(image, "YX")
+    if not imagej:  # the tags are for readers that know no ImageJ
+        unit, per_unit = _resolution(image.pixel_size_nm, _TAG_UNITS)
+        options = {"resolution": per_unit, "resolutionunit": 3 if unit == "cm" else 1}
+        options |= {"metadata": None, "description": _info(image)}
     with (
         _read_back(path, image) as temporary,
         tifffile.TiffWriter(temporary, imagej=imagej) as tif,
     ):
-        tif.write(np.ascontiguousarray(image.array(), dtype=dtype), **options)
+        tif.write(data, photometric="minisblack", **options)
 
 
 @contextmanager
@@ -119,16 +183,20 @@ def _plain(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def _imagej_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
-    """Collect what ImageJ shows: unit, contrast, and the record in its information."""
+def _info(image: Micrograph) -> str:
+    return f"{RECORD_KEY}={record_of(image).to_json()}"
+
+
+def _imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
+    """Collect what ImageJ shows: scale, contrast, and the record in its information."""
     shown: dict[str, Any] = {}
     if image.look is not None:
         shown["min"], shown["max"] = image.look.limits
-    return shown | {
-        "unit": image.unit,
-        "Info": f"{RECORD_KEY}={record_of(image).to_json()}",
-        "axes": axes,
-    }
+    elif image.dtype.kind == "b":  # else Fiji shows 0 and 1 of 255, both black
+        shown["min"], shown["max"] = 0, 1
+    unit, per_unit = _resolution(image.pixel_size_nm, _UNITS)
+    shown |= {"unit": unit, "Info": _info(image), "axes": axes}
+    return {"metadata": shown, "resolution": per_unit}
 
 
 def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
@@ -145,15 +213,15 @@ def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
     return found
 
 
-def _tiles(data: Any, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """Cut an image into whole tiles, computing it band by band.
+def _tiles(data: Any, path: Path) -> Iterator[NDArray[Any]]:
+    """Cut an image into whole tiles of a type of OME, computing it band by band.
 
     Tiles at the edge are filled up here: left to tifffile, an image one pixel wide is
     predicted before it is filled, and comes back changed.
     """
     rows, columns = data.shape
     for top in range(0, rows, _BAND):
-        band = np.asarray(data[top : top + _BAND]).astype(dtype, copy=False)
+        band = _to_ome(np.asarray(data[top : top + _BAND]), path)
         for y in range(0, band.shape[0], _TILE):
             for x in range(0, columns, _TILE):
                 part = band[y : y + _TILE, x : x + _TILE]
@@ -165,13 +233,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
     """Write an OME-TIFF: tiled, compressed without loss, with levels when large."""
     import tifffile
 
-    if image.dtype.name in _UNKNOWN_TO_OME:
-        msg = (
-            f"OME-TIFF has no {image.dtype.name}, as {path} would need: write float32 "
-            "(--dtype), or .ome.zarr."
-        )
-        raise WriteError(msg)
-    dtype = image.dtype.newbyteorder("=")
+    dtype = _ome_type(image.dtype)
     shapes = [image.shape]
     if max(image.shape) >= _PYRAMID_FROM:
         shapes = level_shapes(image.shape, smallest=1024)
@@ -179,16 +241,16 @@ def write_ome(image: Micrograph, path: Path) -> None:
         "dtype": dtype,
         "tile": (_TILE, _TILE),
         "photometric": "minisblack",
+        "compression": "zlib",
+        "predictor": dtype.kind in "ui",  # Bio-Formats has none for floats
     }
-    if dtype.kind != "b":
-        options |= {"compression": "zlib", "predictor": dtype.kind in "uif"}
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
     with (
         _read_back(path, image) as temporary,
         tifffile.TiffWriter(temporary, ome=True, bigtiff=nbytes >= 2**31) as tif,
     ):
         tif.write(
-            _tiles(image.data, dtype),
+            _tiles(image.data, path),
             shape=image.shape,
             subifds=len(shapes) - 1,
             metadata=_ome_metadata(image, "YX"),
@@ -200,7 +262,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
             bands = (np.asarray(coarse[top : top + _BAND]) for top in tops)
             coarse = np.concatenate([halve(band) for band in bands])
             tif.write(
-                _tiles(coarse, dtype),
+                _tiles(coarse, path),
                 shape=shape,
                 subfiletype=1,
                 metadata=None,
@@ -218,14 +280,18 @@ def write_pages(
     import tifffile
 
     ome = output_kind(path) == "ome-tiff"
-    if not ome and first.dtype.name not in _IMAGEJ_TYPES:
+    kind = _ome_type(first.dtype) if ome else _first_type(first.dtype, _IMAGEJ_TYPES)
+    if kind is None:
         msg = (
             f"ImageJ's stacks hold {', '.join(_IMAGEJ_TYPES)}, got {first.dtype} for "
             f"{path}: write .ome.tif."
         )
         raise WriteError(msg)
-    options: dict[str, Any] = {} if ome else _resolution(first)
-    size = planes * first.shape[0] * first.shape[1] * first.dtype.itemsize
+    convert = _to_ome if ome else _to_imagej
+    options: dict[str, Any] = {"metadata": _ome_metadata(first, "ZYX")}
+    if not ome:
+        options = _imagej_options(first, "ZYX")
+    size = planes * first.shape[0] * first.shape[1] * kind.itemsize
     with (
         _read_back(path, first) as temporary,
         tifffile.TiffWriter(
@@ -233,10 +299,9 @@ def write_pages(
         ) as tif,
     ):
         tif.write(
-            (np.ascontiguousarray(page) for page in pages),
+            (np.ascontiguousarray(convert(page, path)) for page in pages),
             shape=(planes, *first.shape),
-            dtype=first.dtype,
+            dtype=kind,
             photometric="minisblack",
-            metadata=(_ome_metadata if ome else _imagej_metadata)(first, "ZYX"),
             **options,
         )
