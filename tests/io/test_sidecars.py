@@ -1,6 +1,7 @@
 """The text files that JEOL, Hitachi and TESCAN write beside an image, or into it."""
 
 import codecs
+import re
 
 import imagecodecs
 import numpy as np
@@ -113,6 +114,100 @@ def test_sidecar_gives_pixel_size_and_data_bar(write, grey, vendor, how):
     path = write(vendor, **how)
     _is_calibrated(path, grey, vendor)
     assert registry.read(path).metadata[vendor.lower()]
+
+
+_ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]
+_GREEK, _SIGN = "\u03bcm", "\u00b5m"
+_EAST, _WEST = "\u8a66\u6599", "f\u00fcr"
+_PITCHES = {"JEOL": "1{}", "Hitachi": "0.001984375 {}", "TESCAN": "0.0074 {}"}
+
+
+@pytest.mark.parametrize("vendor", KINDS)
+@pytest.mark.parametrize(
+    ("encoding", "micro", "title"),
+    [
+        *((encoding, _GREEK, _EAST) for encoding in _ENCODINGS),
+        *((encoding, _SIGN, _WEST) for encoding in _ENCODINGS),
+        ("shift_jis", _GREEK, _EAST),
+        ("cp932", _GREEK, f"{_EAST} \uff71"),  # with katakana of half the width
+        ("cp1252", _SIGN, _WEST),
+        ("latin-1", _SIGN, "\u00e9l\u00e8ve"),
+    ],
+)
+def test_sidecar_may_have_any_encoding(write, vendor, encoding, micro, title):
+    form, whole, size = KINDS[vendor]
+    first, rest = form.format(
+        **whole | {"pixel": _PITCHES[vendor].format(micro)}
+    ).split("\r\n", maxsplit=1)
+    line = f"$CM_TITLE {title}" if vendor == "JEOL" else f"Detector={title}"
+    text = f"{first}\r\n{line}\r\n{rest}"
+    for mark in (b"", codecs.BOM_UTF16_BE) if encoding == "utf-16-be" else (b"",):
+        path = write(vendor)
+        (path.parent / BESIDE[vendor].format("png")).write_bytes(
+            mark + text.encode(encoding)
+        )
+        info = registry.describe(path)
+        assert (info.vendor, info.databar_rows) == (vendor, 7)
+        assert info.pixel_size_nm == pytest.approx(size)
+        if encoding in (*_ENCODINGS, "shift_jis", "cp1252"):
+            told = info.metadata[vendor.lower()]
+            assert title in (told.get("$CM_TITLE"), told.get("Detector"))
+
+
+_NEW_JEOL = "$CM_FORMAT JEOL\r\n$CM_IMAGE_SIZE 53 30\r\n{}\r\n"
+_BAR = "$SM_MICRON_BAR 100\r\n$SM_MICRON_MARKER 1um"
+
+
+@pytest.mark.parametrize(
+    ("lines", "size"),
+    [
+        (f"$CM_PIXEL_SIZE 10.0nm\r\n{_BAR}", (10, 10)),
+        ("$CM_PIXEL_SIZE 10.0nm", (10, 10)),
+        ("$CM_PIXEL_SIZE 10.0 nm 12.5 nm", (12.5, 10)),  # of columns, then of rows
+        ("$CM_PIXEL_SIZE 0.0125 um", (12.5, 12.5)),
+        ("$CM_PIXEL_SIZE 910.5pm", (0.9105, 0.9105)),
+        ("$CM_PIXEL_SIZE\t1.25e-8 m", (12.5, 12.5)),
+        (_BAR, (10, 10)),
+        (_BAR.replace("$SM_MICRON_BAR", "$$SM_MICRON_BAR"), (10, 10)),
+        (f"$CM_PIXEL_SIZE 10.0\r\n{_BAR}", (10, 10)),  # of an unknown unit
+        (
+            f"$CM_PIXEL_SIZE 10nm\r\n{_BAR.replace('100', '98')}",
+            (1000 / 98,) * 2,
+        ),  # rounded more than the bar
+        (f"$CM_PIXEL_SIZE 10.07nm\r\n{_BAR}", (10.07, 10.07)),
+    ],
+)
+def test_newer_jeol_states_pixel_size_and_image(write, grey, lines, size):
+    path = write("JEOL", text=_NEW_JEOL.format(lines))
+    info = registry.describe(path)
+    assert (info.vendor, info.databar_rows) == ("JEOL", 7)
+    assert info.pixel_size_nm == pytest.approx(size)
+    assert "warnings" not in info.metadata
+    assert np.array_equal(registry.read(path).array(), grey[:30])
+
+
+@pytest.mark.parametrize(
+    ("lines", "rows", "said"),
+    [
+        ("$CM_PIXEL_SIZE 10.0", 7, "no pixel size with its unit, CM_PIXEL_SIZE '10.0'"),
+        ("$CM_PIXEL_SIZE wide", 7, "left unknown"),
+        (f"$CM_PIXEL_SIZE 20.0nm\r\n{_BAR}", 7, "sizes that differ.*'20.0nm'.*'1um'"),
+        ("$CM_PIXEL_SIZE 20nm\r\n$CM_PIXEL_SIZE 10nm", 7, "differ"),
+        (f"{_BAR}\r\n$$SM_MICRON_BAR 50", 7, "differ, SM_MICRON_BAR '100'.*'50'"),
+        ("$CM_FULL_SIZE 53 25", 0, "53 x 30 px and a full size of 53 x 25 px"),
+        ("$CM_FULL_SIZE 80 30", 0, "no data bar is cropped"),
+    ],
+)
+def test_what_a_jeol_contradicts_is_unknown_and_said(write, lines, rows, said):
+    info = registry.describe(write("JEOL", text=_NEW_JEOL.format(lines)))
+    assert (info.pixel_size_nm, info.databar_rows) == (None, rows)
+    (warning,) = info.metadata["warnings"]
+    assert re.search(f"a.txt states.*{said}", warning)
+
+
+def test_full_size_of_a_jeol_may_include_the_bar(write):
+    text = _NEW_JEOL.format("$CM_FULL_SIZE 53 37")
+    assert registry.describe(write("JEOL", text=text)).databar_rows == 7
 
 
 def test_tag_of_a_tescan_gives_the_same(tagged, grey):

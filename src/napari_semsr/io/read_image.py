@@ -5,7 +5,9 @@ These are lengths, text files of microscopes, data bar, grey, calibration and re
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import reduce
@@ -78,18 +80,24 @@ LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
 _LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
 _EITHER_COMMA = re.compile(r"\s*[-+]?[1-9]\d{0,2},\d{3}(?![\d.,eE])")
-# micro sign, Greek mu, their UTF-8 bytes read as Latin-1, an undecodable byte
-_MICRO = ("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc", "\ufffd")
+# micro sign, Greek mu, their UTF-8 bytes read as Latin-1, the bytes of Shift-JIS read
+# as Windows does in the West, an undecodable byte
+_MICRO = (
+    *("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc"),
+    *("\u0192\u00ca", "\ufffd"),
+)
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")  # as Java writes letters in ASCII
 
 
 def _canonical(unit: str) -> str:
     """Reduce the many spellings of a unit to one."""
-    text = unit.strip().replace("\\u00B5", "\u00b5").replace("\\u00b5", "\u00b5")
-    text = text.replace("\\u00C5", "\u00c5").replace("\u212b", "\u00c5").lower()
+    text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), unit.strip()).lower()
     for prefix in _MICRO:
         if text.startswith(prefix.lower()):
             text = "u" + text[len(prefix) :]
             break
+    # one letter for what looks the same, and Japan's unit in one letter taken apart
+    text = unicodedata.normalize("NFKC", text).replace("\u03bc", "u")
     text = text.replace("metre", "meter")
     if text.endswith(("meters", "microns", "angstroms")):
         text = text[:-1]
@@ -311,15 +319,19 @@ def choose_plane(
 
 # Text that microscopes write beside an image, or into it.
 #
-# JEOL: ``NAME.txt`` with lines ``$KEY value``; the micron bar's length on screen and in
-# the specimen gives the pixel size, the frame's size tells where the data bar begins.
+# JEOL: ``NAME.txt`` with lines ``$KEY value``, some of ``$$KEY`` in older ones; the
+# micron bar's length on screen and in the specimen gives the pixel size, which newer
+# ones state, too, and the frame's size tells where the data bar begins.
 # Hitachi: ``NAME.txt``, an INI text with a section ``[SemImageFile]``, ASCII or UTF-16;
 # ``PixelSize`` in nm, of an image of ``DataSize``. TESCAN: ``NAME-tif.hdr`` beside a
 # TIFF, ``NAME-png.hdr`` beside a PNG, an INI text that is in TIFF's tag 50431, too;
 # lengths in metres, the data bar ``ImageStripSize`` rows high.
 
 _LARGEST_SIDECAR = 1 << 20
-_BAR, _MARKER, _FRAME = "$$SM_MICRON_BAR", "$$SM_MICRON_MARKER", "$CM_FULL_SIZE"
+_BEGINNING = 512  # bytes that show an encoding; chosen: several lines
+_PITCH, _BAR, _MARKER = "CM_PIXEL_SIZE", "SM_MICRON_BAR", "SM_MICRON_MARKER"
+_FRAMES = ("CM_IMAGE_SIZE", "CM_FULL_SIZE")
+_STATED = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[ \t]*([^\W\d_]*)")
 _HITACHI = "[semimagefile]"
 _SETTING = re.compile(r"([A-Za-z]\w*)[ \t]*=[ \t]*([^\r\n\0]*)")
 _TESCAN_KEYS = (
@@ -357,17 +369,37 @@ def companions(path: Path) -> list[Path]:
 
 
 def _text_of(path: Path) -> str:
-    """Read a text in ASCII, UTF-8 or UTF-16; nothing of what cannot be opened."""
+    """Read a text; nothing of what cannot be opened."""
     try:
         with open_file(path) as stream:
-            data = stream.read(_LARGEST_SIDECAR)
+            return decode_text(stream.read(_LARGEST_SIDECAR))
     except OSError:
         return ""
+
+
+# Katakana of half the width, as the West's micro sign becomes, and private letters
+_NOT_JAPANESE = re.compile("[\uff61-\uff9f\ue000-\uf8ff]")
+
+
+def decode_text(data: bytes) -> str:
+    """Decode what a microscope wrote: UTF-16, UTF-8, Shift-JIS or Windows-1252.
+
+    Each but UTF-16 is ASCII where that suffices.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace")
-    if data[1:2] == b"\0":  # without the mark of its order
-        return data.decode("utf-16-le", errors="replace")
-    return data.decode("utf-8-sig", errors="replace")
+    pairs = len(data[:_BEGINNING]) // 2
+    high, low = (data[first:_BEGINNING:2].count(0) for first in (0, 1))
+    if max(high, low) > pairs // 2 and min(high, low) <= pairs // 16:
+        order = "utf-16-be" if high > low else "utf-16-le"  # without a mark of it
+        return data.decode(order, errors="replace")
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8-sig")
+    with suppress(UnicodeDecodeError):
+        text = data.decode("cp932")
+        if not _NOT_JAPANESE.search(text):
+            return text
+    return data.decode("cp1252", errors="replace")
 
 
 def _read_sidecar(
@@ -469,37 +501,77 @@ _Told = tuple[RawImage | None, tuple[int, int] | None]
 def _parse_jeol(text: str, name: str) -> _Told:
     """Read the lines of a JEOL: what they say, and of what frame."""
     keys: dict[str, str] = {}
+    stated: dict[str, list[str]] = {}
     for line in text.splitlines():
         if line.startswith("$"):
-            key, _, value = line.partition(" ")
-            keys[key.strip()] = value.strip()
-    if not any(key.startswith(("$CM_", "$$SM_")) for key in keys):
+            key, _, value = line.replace("\t", " ").partition(" ")
+            keys[key] = value.strip()
+            stated.setdefault(key.lstrip("$"), []).append(keys[key])
+    if not any(key.startswith(("CM_", "SM_")) for key in stated):
         return None, None
-    length, warnings = _pitch_nm(keys, name)
-    size = pixel_size((length, length))
+    size, warnings = _jeol_size(stated, name)
+    image, full = (
+        next(filter(None, map(rows_and_columns, stated.get(key, ()))), None)
+        for key in _FRAMES
+    )
+    frame = image or full
+    # the full size may be that of the image and its data bar
+    if image and full and not (image[0] <= full[0] and image[1] == full[1]):
+        warning = (
+            f"{name} states an image of {image[1]} x {image[0]} px and a full size of "
+            f"{full[1]} x {full[0]} px: no data bar is cropped; give its rows "
+            "(--databar-rows) if there is one."
+        )
+        frame, warnings = None, (*warnings, warning)
     found = RawImage("TIFF", None, size, "JEOL", metadata=keys, warnings=warnings)
-    return found, rows_and_columns(keys.get(_FRAME, ""))
+    return found, frame
 
 
-def _pitch_nm(
-    keys: Mapping[str, str], name: str
-) -> tuple[float | None, tuple[str, ...]]:
-    """Divide the marker's length by its pixels."""
-    bar, marker = keys.get(_BAR), keys.get(_MARKER)
-    if bar is None or marker is None:
+def _jeol_size(
+    stated: Mapping[str, Sequence[str]], name: str
+) -> tuple[PixelSize | None, tuple[str, ...]]:
+    """Take the finest statement of a pixel size if all agree, or say why none."""
+    pitches, bars, markers = (stated.get(key, ()) for key in (_PITCH, _BAR, _MARKER))
+    found = [_stated_pitch(text) for text in pitches]
+    found += [_over_bar(marker, bar) for bar in bars for marker in markers]
+    if not found:
         return None, ()
+    known = sorted((one for one in found if one is not None), key=lambda one: one[1])
+    if known:
+        size, rounded = known[0]
+        if all(_is_close(size, a, rounded + b + _SAME_PITCH) for a, b in known):
+            return size, ()
+    pairs = zip((_PITCH, _BAR, _MARKER), (pitches, bars, markers), strict=True)
+    given = ", ".join(f"{key} {one!r}" for key, values in pairs for one in values)
+    what = "pixel sizes that differ" if known else "no pixel size with its unit"
+    return None, (f"{name} states {what}, {given}: the pixel size is left unknown.",)
+
+
+def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
+    """Read a pixel size, of columns and rows or one of both, and how it is rounded.
+
+    By what part of it, at most.
+    """
+    parts = _STATED.findall(text)
+    lengths = [stated_length_nm(f"{number} {unit}") for number, unit in parts]
+    size = pixel_size((lengths[-1], lengths[0])) if len(lengths) in (1, 2) else None
+    if size is None:
+        return None
+    numbers = [Decimal(number.replace(",", ".")) for number, _ in parts]
+    digits = [one.scaleb(-int(one.as_tuple().exponent)) for one in numbers]
+    return size, 0.5 / float(min(digits))
+
+
+def _over_bar(marker: str, bar: str) -> tuple[PixelSize, float] | None:
+    """Divide the marker's length by its pixels, which are rounded to whole ones."""
     length = stated_length_nm(marker)
     try:
         pixels = float(bar)
     except ValueError:
-        pixels = 0.0
+        return None
     if length is None or not 0 < pixels < 1e6:
-        text = (
-            f"The micron bar in {name} must be a length over pixels, got "
-            f"{marker!r} over {bar!r}: the pixel size is left unknown."
-        )
-        return None, (text,)
-    return length / pixels, ()
+        return None
+    return PixelSize((length / pixels, length / pixels)), 0.5 / pixels
 
 
 def _parse_hitachi(text: str, name: str) -> _Told:
@@ -510,7 +582,7 @@ def _parse_hitachi(text: str, name: str) -> _Told:
     section = text[start + len(_HITACHI) :].partition("\n[")[0]
     keys = {key: value.strip() for key, value in _SETTING.findall(section)}
     stated = keys.get("PixelSize", "")
-    length = to_nm(stated, "nm") or stated_length_nm(stated)
+    length = stated_length_nm(stated, "nm")
     frame = rows_and_columns(keys.get("DataSize", "").lower().replace("*", "x"), "x")
     warnings: tuple[str, ...] = ()
     if length is None:
@@ -531,7 +603,7 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
         return None
     stated = [keys.get("PixelSizeY"), keys.get("PixelSizeX")]
-    size = pixel_size([to_nm(value, "m") for value in stated])
+    size = pixel_size([stated_length_nm(value or "", "m") for value in stated])
     warnings: tuple[str, ...] = ()
     if size is None:
         said = (

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, strategies as st
 
 from napari_semsr.core import Micrograph, parse_pixel_size
@@ -59,6 +60,31 @@ def test_fei_leaves_a_bad_pixel_size_unknown_and_says_so(fei, grey, pixel):
     assert found.pixel_size_nm is None
     assert found.shape == (30, 53)
     assert "left unknown" in found.metadata["warnings"][0]
+
+
+@pytest.mark.parametrize("kind", [1, 2, 7])  # bytes, text, undefined
+@pytest.mark.parametrize(
+    ("encoding", "micro"),
+    [
+        *((encoding, "\u00b5") for encoding in ("cp1252", "utf-8", "utf-16")),
+        *((encoding, "\u00b5") for encoding in ("utf-16-le", "utf-16-be")),
+        *((encoding, "\u03bc") for encoding in ("utf-8", "cp932")),
+    ],
+)
+def test_a_header_may_have_any_encoding(tmp_path, grey, encoding, micro, kind):
+    texts = {
+        34118: f"0\r\nAP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 0.008 {micro}m\r\n",
+        34682: f"[Scan]\nPixelWidth=8e-9\nPixelHeight=8e-9\n[User]\nUnit={micro}\n",
+        50431: f"PixelSizeX=8e-9\r\nPixelSizeY=8e-9\r\nDevice={micro}\r\n",
+    }
+    for tag, text in texts.items():
+        data = text.encode(encoding)
+        path = tmp_path / "a.tif"
+        extra = [(tag, kind, len(data), data, True)]
+        tifffile.imwrite(path, grey, extratags=extra, metadata=None)
+        info = registry.describe(path)
+        assert info.vendor in ("Zeiss", "FEI", "TESCAN")
+        assert info.pixel_size_nm == (8, 8)
 
 
 @pytest.mark.parametrize("pixel", [8.0, (3.3, 3.7), 1e-3 / 3])

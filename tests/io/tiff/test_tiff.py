@@ -251,8 +251,60 @@ def test_read_understands_imagej_units(tmp_path, grey, unit, size):
 
 
 @pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        *((unit, 5000.0) for unit in ("um", "micron", "Microns", "\\u03BCm")),
+        *((unit.encode(), 5000.0) for unit in ("\u00b5m", "\u03bcm", "\u339b")),
+        *((b, 5000.0) for b in (b"\xb5m", b"\x83\xcam")),  # Windows, West and Japan
+        ("mm", 5e6),
+        ("cm", None),  # as of print
+        ("m", None),  # of which no pixel is
+        ("pm", 0.005),
+        *((unit, 0.5) for unit in ("angstrom", "\\u00C5", b"\xc5", b"\xc3\x85")),
+    ],
+)
+def test_read_understands_the_spellings_of_imagej_units(forge, grey, unit, size):
+    text = unit if isinstance(unit, bytes) else unit.encode("ascii")
+    start = b"ImageJ=1.54f\nspacing=3.0\nunit="
+    path = forge(grey, description=start + text + b"\n", resolution=(0.2, 0.2))
+    assert registry.read(path).pixel_size_nm == (size and (size, size))
+
+
+_BIO_FORMATS = "ImageJ=\nhyperstack=true\nimages=1\nchannels=1\nslices=1\nframes=1"
+
+
+@pytest.mark.parametrize("more", ["", "\nunit=", "\nunit=null", "\nspacing=3.0"])
+@pytest.mark.parametrize(
+    ("per", "unit", "size"),
+    [
+        ((5e5, 5e5), "centimeter", (20.0, 20.0)),
+        ((1.27e6, 2.54e6), "inch", (10.0, 20.0)),
+        ((5e5, 5e5), "none", None),
+        ((72, 72), "inch", None),  # screens
+        ((96, 96), "inch", None),
+        ((28.35, 28.35), "centimeter", None),
+        ((0, 0), "centimeter", None),
+    ],
+)
+def test_read_takes_the_tags_beside_a_bare_imagej_description(
+    forge, grey, more, per, unit, size
+):
+    how = {"resolution": per, "resolutionunit": unit}
+    found = registry.read(forge(grey, description=_BIO_FORMATS + more, **how))
+    assert found.pixel_size_nm == (size and pytest.approx(size))
+    assert "warnings" not in found.metadata
+
+
+def test_pixels_of_imagej_have_no_size_whatever_the_tags(forge, grey):
+    how = {"resolution": (5e5, 5e5), "resolutionunit": "centimeter"}
+    path = forge(grey, description=_BIO_FORMATS + "\nunit=pixel", **how)
+    assert registry.read(path).pixel_size_nm is None
+
+
+@pytest.mark.parametrize(
     ("units", "size"),
     [
+        ({"xunit": "micron", "yunit": "nm"}, (5.0, 7.0)),
         ({"unit": "micron", "yunit": "nm"}, (5.0, 7.0)),
         ({"unit": "nm", "yunit": "\\u00B5m"}, (5000.0, 0.007)),
         ({"unit": "nm", "yunit": "furlong"}, None),

@@ -27,6 +27,7 @@ from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     choose_plane,
+    decode_text,
     of_frame,
     parse_tescan,
     pixel_size,
@@ -200,8 +201,7 @@ def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str 
     handle = tif.filehandle
     handle.seek(tag.valueoffset)
     data: bytes = handle.read(min(int(tag.valuebytecount), _LARGEST))
-    text = data.decode("cp1252", errors="replace")
-    return text.replace("\0", "\n")
+    return decode_text(data).replace("\0", "\n")
 
 
 def _vendor_info(
@@ -408,7 +408,7 @@ def _at_width(
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
 _PRINTED = [unit_nm(unit) for unit in _TAG_UNITS.values()]
-_NO_UNIT = ("", "pixel", "pixels", "px", "none", "reference frame")
+_NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 
 def _resolution(page: "tifffile.TiffPage", name: str) -> float | None:
@@ -448,7 +448,9 @@ def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
 def _imagej_pixel_size(
     page: "tifffile.TiffPage", metadata: Mapping[str, Any], warnings: list[str]
 ) -> PixelSize | None:
-    unit = str(metadata.get("unit", "")).strip()
+    unit = str(metadata.get("unit", metadata.get("xunit", ""))).strip()
+    if unit in ("", "null"):  # as of Bio-Formats: the tags have a unit of their own
+        return _tag_pixel_size(page)
     if unit.lower() in _NO_UNIT:
         return None
     size = _pitches(page, unit, str(metadata.get("yunit", unit)).strip())
