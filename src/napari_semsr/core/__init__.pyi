@@ -95,6 +95,8 @@ from .micrograph import (
     software_versions as software_versions,
 )
 from .opening import (
+    access_refusal as access_refusal,
+    causes as causes,
     open_file as open_file,
     read_bytes as read_bytes,
 )

@@ -3,10 +3,65 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
 from napari_semsr.core.errors import ReadError
+
+
+def _numbers(*names: str) -> list[int]:
+    return [getattr(errno, name) for name in names if hasattr(errno, name)]
+
+
+_IN_USE = "is in use by another program: close it there, then try again."
+_FORBIDDEN = "cannot be opened ({}): check its permissions."
+_AWAY = "could not be read ({}): check its disk or network connection, then try again."
+_REFUSALS = {
+    **dict.fromkeys(_numbers("EAGAIN", "EBUSY", "ETXTBSY", "EDEADLK"), _IN_USE),
+    **dict.fromkeys(_numbers("EACCES", "EPERM"), _FORBIDDEN),
+    **dict.fromkeys(
+        _numbers(
+            *("EIO", "ENODEV", "ENXIO", "ENOMEDIUM", "EREMOTEIO", "ESTALE"),
+            *("ETIMEDOUT", "ENETDOWN", "ENETUNREACH", "ECONNRESET", "ECONNABORTED"),
+            *("ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ESHUTDOWN"),
+        ),
+        _AWAY,
+    ),
+    **dict.fromkeys(
+        _numbers("EMFILE", "ENFILE"),
+        "cannot be opened ({}): close other files or programs, then try again.",
+    ),
+    errno.ENOENT: "is not there any more: put it back, or choose it again.",
+}
+# Windows has numbers of its own: of files that are shared or locked, of a drive that is
+# not ready or fails, of a network that does not answer
+_WINDOWS = {
+    **dict.fromkeys((32, 33), _IN_USE),
+    **dict.fromkeys((21, 23, 53, 55, 59, 64, 121, 1117, 1231), _AWAY),
+}
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """List an error, and those that it was raised from."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
+
+
+def access_refusal(path: Path, error: BaseException) -> str | None:
+    """Write a sentence if the system refuses access to a file; None of other errors.
+
+    A decoder that finds damage may raise an `OSError`, too, without such a number.
+    """
+    for one in causes(error):
+        if isinstance(one, OSError) and one.errno is not None:
+            text = _WINDOWS.get(getattr(one, "winerror", 0)) or _REFUSALS.get(one.errno)
+            if text is not None:
+                name = one.filename if isinstance(one.filename, str) else path
+                return f"{name} {text.format(one.strerror or one)}"
+    return None
 
 
 def open_file(path: Path) -> BufferedReader:

@@ -27,6 +27,8 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    access_refusal,
+    causes,
     parse_pixel_size,
     read_bytes,
 )
@@ -56,8 +58,9 @@ _logger = logging.getLogger(__name__)
 def decoding(path: Path, kind: str) -> Iterator[None]:
     """Translate the faults of a decoder: damage makes them fail in every way there is.
 
-    Some have errors of their own that derive from nothing but `Exception`. `kind` is as
-    what the file is read, such as ``"TIFF"``.
+    Some have errors of their own that derive from nothing but `Exception`. A file that
+    the system refuses, a library that is missing, and what is not supported are no
+    damage. `kind` is as what the file is read, such as ``"TIFF"``.
     """
     try:
         yield
@@ -70,12 +73,50 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
         )
         raise ReadError(msg) from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        msg = (
-            f"{path} cannot be read as {kind} ({reason.rstrip('.')}): the file is "
-            "damaged or cut short, copy or export it again."
-        )
-        raise ReadError(msg) from error
+        refusal = access_refusal(path, error)
+        raise ReadError(refusal or _fault(path, kind, error)) from error
+
+
+_MISSING = re.compile(
+    r"codec not available|requires the '\w+' package"
+    # of HDF5, whose filters are plugins
+    r"|can't open directory|required filter .* not registered"
+)
+_UNSUPPORTED = re.compile(
+    r"not supported|not implemented|is not known|^compression \d+,"
+    r"|^Unsupported (BMP|JPEG process)"
+)
+
+
+def _fault(path: Path, kind: str, error: Exception) -> str:
+    """Tell a library that is missing, and what it cannot decode, from damage."""
+    for one in causes(error):
+        reason, name = _reason(one), type(one).__name__
+        missing = isinstance(one, ImportError) or name == "UnknownCodecError"
+        if missing or _MISSING.search(reason):
+            return (
+                f"{path} needs a library that is not installed to be read as {kind} "
+                f"({reason}): install it, or export the file without compression."
+            )
+        if isinstance(one, NotImplementedError) or _UNSUPPORTED.search(reason):
+            return (
+                f"{path} is stored in a way that cannot be read as {kind} ({reason}): "
+                "export it in another, such as without compression."
+            )
+    return (
+        f"{path} cannot be read as {kind} ({_reason(error)}): the file is damaged or "
+        "cut short, copy or export it again."
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Write what a library says of a fault in one line, numbers of TIFF in words."""
+    text = " ".join(str(error).split())[:160].rstrip(".")
+    text = re.sub(r"<?([A-Z]+)\.(\w+): (\d+)>?", r"\1 \3, \2,", text)
+    text = re.sub(r"(\d+) is not a known ([A-Z]+)", r"\2 \1 is not known", text)
+    for word in ("COMPRESSION", "PREDICTOR"):
+        text = text.replace(word, word.lower())
+    return text.rstrip(",") or type(error).__name__
 
 
 def is_there(path: Path) -> bool:

@@ -28,6 +28,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    access_refusal,
     open_file,
     to_dtype,
 )
@@ -100,8 +101,8 @@ def _head(path: Path) -> bytes:
         with open_file(path) as stream:
             head = stream.read(_HEAD)
     except OSError as error:
-        msg = f"{path} cannot be opened ({error.strerror}): check its permissions."
-        raise ReadError(msg) from error
+        msg = f"{path} cannot be opened ({error.strerror or error}): see what it is."
+        raise ReadError(access_refusal(path, error) or msg) from error
     if not head:
         msg = f"{path} must hold an image, but the file is empty: copy it again."
         raise ReadError(msg)

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    access_refusal,
     digest_path,
     hear_warnings,
     one_line,
@@ -161,8 +162,8 @@ def read_project(path: Path) -> Project:
         )
         raise ReadError(msg) from error
     except OSError as error:
-        msg = f"{file} cannot be read ({error.strerror}): check its permissions."
-        raise ReadError(msg) from error
+        msg = f"{file} cannot be read ({error.strerror}): see what it is."
+        raise ReadError(access_refusal(file, error) or msg) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damaged(file, error) from error
     if newer:

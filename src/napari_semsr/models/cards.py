@@ -25,6 +25,7 @@ from napari_semsr.core import (
     CheckpointError,
     FloatPair,
     WriteError,
+    access_refusal,
     one_line,
     open_file,
 )
@@ -145,7 +146,7 @@ def _header(path: Path) -> dict[str, Any]:
             header = json.loads(stream.read(length))
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{path.name} cannot be read as safetensors: {error}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(access_refusal(path, error) or msg) from error
     if not isinstance(header, dict):
         msg = f"{path.name} has a safetensors header that is not a table."
         raise CheckpointError(msg)

@@ -19,7 +19,14 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from napari_semsr.core import CheckpointError, SemsrError, one_line, read_bytes, shown
+from napari_semsr.core import (
+    CheckpointError,
+    SemsrError,
+    access_refusal,
+    one_line,
+    read_bytes,
+    shown,
+)
 from napari_semsr.io import renaming
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
@@ -271,4 +278,4 @@ def _weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, *_REFUSALS, OSError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         msg = f"The model file {path.name} is damaged: {reason}; copy it again."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(access_refusal(path, error) or msg) from error

@@ -31,7 +31,13 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
-from napari_semsr.core import CheckpointError, WriteError, digest_path, persons_options
+from napari_semsr.core import (
+    CheckpointError,
+    WriteError,
+    access_refusal,
+    digest_path,
+    persons_options,
+)
 from napari_semsr.io import (
     StoreLock,
     left_behind,
@@ -309,7 +315,7 @@ class RunFolder:
             msg = (
                 f"The saved state {self.state} is damaged; start anew with --overwrite."
             )
-            raise CheckpointError(msg) from error
+            raise CheckpointError(access_refusal(self.state, error) or msg) from error
 
 
 def _put(path: Path, plain: Any) -> None:
