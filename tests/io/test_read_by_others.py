@@ -166,6 +166,21 @@ def test_tiff_keeps_digits_that_imagej_lacks(tmp_path, value):
     assert np.array_equal(found.array(), image.data, equal_nan=True)
 
 
+@pytest.mark.parametrize("size", [SIZE, (0.01, 99_999.9)])
+@pytest.mark.parametrize("pages", [1, 3])
+def test_ome_tiff_has_its_scale_by_its_tags(tmp_path, image, pages, size):
+    image, path = image.replace(pixel_size_nm=size), tmp_path / "a.ome.tif"
+    if pages == 1:
+        registry.write(image, path)
+    else:  # which ImageJ opens without Bio-Formats
+        write_pages(image, pages, [image.data] * pages, path)
+    with tifffile.TiffFile(path) as tif:
+        tags = tif.pages[0].tags
+        per = [np.divide(*tags[f"{axis}Resolution"].value) for axis in "YX"]
+        assert tags["ResolutionUnit"].value == 3
+    assert [1e7 / value for value in per] == pytest.approx(size, rel=1e-6)
+
+
 def test_ome_tiff_has_its_scale_by_ome_xml(tmp_path, image):
     path = tmp_path / "a.ome.tif"
     registry.write(image, path)

@@ -32,7 +32,6 @@ _MOST_EXACT = 2**53  # of whole numbers in float64
 # of a small unit, so that a pixel has at most a hundred of it.
 _UNITS = {"nm": 1, "um": 10**3, "mm": 10**6}
 _MOST_OF = 100
-_TAG_UNITS = {"cm": 10**7}
 _MOST_RATIONAL = 2**31 - 1  # older ImageJ reads the two numbers with a sign
 _TILE = 256
 _BAND = 2048
@@ -65,6 +64,12 @@ def _rational(value: Fraction) -> _Rational:
     """Give the closest numerator and denominator that a tag can hold."""
     found = value.limit_denominator(int(_MOST_RATIONAL / max(value, Fraction(1))))
     return found.numerator, found.denominator
+
+
+def _tags(image: Micrograph) -> dict[str, Any]:
+    """Write the pixel size for readers that know neither ImageJ nor OME-XML."""
+    unit, per_unit = _resolution(image.pixel_size_nm, {"cm": 10**7})
+    return {"resolution": per_unit, "resolutionunit": 3 if unit == "cm" else 1}
 
 
 def _first_type(dtype: np.dtype[Any], types: tuple[str, ...]) -> np.dtype[Any] | None:
@@ -122,10 +127,8 @@ def write_imagej(image: Micrograph, path: Path) -> None:
     data = np.ascontiguousarray(_to_imagej(image.array(), path))
     imagej = data.dtype.name in _IMAGEJ_TYPES
     options = _imagej_options(image, "YX")
-    if not imagej:  # the tags are for readers that know no ImageJ
-        unit, per_unit = _resolution(image.pixel_size_nm, _TAG_UNITS)
-        options = {"resolution": per_unit, "resolutionunit": 3 if unit == "cm" else 1}
-        options |= {"metadata": None, "description": _info(image)}
+    if not imagej:
+        options = {"metadata": None, "description": _info(image), **_tags(image)}
     with (
         _read_back(path, image) as temporary,
         tifffile.TiffWriter(temporary, imagej=imagej) as tif,
@@ -254,6 +257,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
             shape=image.shape,
             subifds=len(shapes) - 1,
             metadata=_ome_metadata(image, "YX"),
+            **_tags(image),
             **options,
         )
         coarse = image.data
@@ -288,9 +292,9 @@ def write_pages(
         )
         raise WriteError(msg)
     convert = _to_ome if ome else _to_imagej
-    options: dict[str, Any] = {"metadata": _ome_metadata(first, "ZYX")}
-    if not ome:
-        options = _imagej_options(first, "ZYX")
+    options = _imagej_options(first, "ZYX")
+    if ome:  # ImageJ opens it by its tags alone
+        options = {"metadata": _ome_metadata(first, "ZYX"), **_tags(first)}
     size = planes * first.shape[0] * first.shape[1] * kind.itemsize
     with (
         _read_back(path, first) as temporary,
