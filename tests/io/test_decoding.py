@@ -42,7 +42,8 @@ def _raised(number, windows=None):
         (_raised(errno.ETIMEDOUT), "its disk or network connection"),
         (_raised(errno.EINVAL, _NETWORK), "its disk or network connection"),
         (_raised(errno.EMFILE), "close other files"),
-        (_raised(errno.ENOENT), "is not there any more"),
+        (_raised(errno.ENOENT), "no longer exists"),
+        (_raised(errno.EISDIR), "is a folder"),
         (ImportError("no zstd"), r"library that is not installed .*no zstd"),
         (ModuleNotFoundError("No module named 'imagecodecs'"), "'imagecodecs'"),
         (
@@ -119,7 +120,6 @@ def _compressed(path, number):
         (77777, "compression 77777 is not known"),
         (34713, "compression 34713, NIKON_NEF"),
         (34661, "compression 34661, JBIG"),
-        (65000, "compression 65000"),
     ],
 )
 def test_compression_that_is_not_supported_is_named(tmp_path, number, said):
@@ -148,6 +148,8 @@ def test_tiff_whose_codec_is_missing_says_so(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_store_whose_codec_is_missing_says_so(tmp_path, version):
+    if version > 2 and not hasattr(zarr.errors, "UnknownCodecError"):
+        pytest.skip("needs zarr 3.1, which names the codec")
     path = tmp_path / "a.zarr"
     group = zarr.open_group(str(path), mode="w", zarr_format=version)
     group.create_array("0", data=GREY, chunks=(32, 32))

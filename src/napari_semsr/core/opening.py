@@ -32,7 +32,8 @@ _REFUSALS = {
         _numbers("EMFILE", "ENFILE"),
         "cannot be opened ({}): close other files or programs, then try again.",
     ),
-    errno.ENOENT: "is not there any more: put it back, or choose it again.",
+    errno.ENOENT: "no longer exists: put it back, or choose another.",
+    errno.EISDIR: "is a folder: choose a file in it.",
 }
 # Windows has numbers of its own: of files that are shared or locked, of a drive that is
 # not ready or fails, of a network that does not answer
