@@ -7,6 +7,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from napari_semsr.io import formats as registry
 
@@ -298,3 +299,21 @@ def test_texts_of_others_are_left_alone(write, vendor, texts):
     for text in texts:
         info = registry.describe(write(vendor, text=text, encoding="latin-1"))
         assert (info.vendor, info.pixel_size_nm) == (None, None), text
+
+
+_LINES = st.builds(
+    "{}{} {}".format,
+    st.sampled_from(["$CM_PIXEL_SIZE", "$SM_MICRON_BAR", "$$SM_MICRON_MARKER"]),
+    st.sampled_from(["", "\t", "X"]),
+    st.text(max_size=12)
+    | st.from_regex(r"[-+0-9.,e]{1,6} ?[nu\u00b5p]?m?", fullmatch=True),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60) | st.lists(_LINES).map("\n".join).map(str.encode))
+def test_no_text_beside_an_image_is_a_fault(write, text):
+    path = write("JEOL")
+    path.with_suffix(".txt").write_bytes(text)
+    size = registry.describe(path).pixel_size_nm
+    assert size is None or min(size) > 0
