@@ -1,5 +1,8 @@
 """OME-Zarr written by others, in both layouts, whole and damaged."""
 
+import json
+import warnings
+
 import numpy as np
 import pytest
 import zarr
@@ -24,6 +27,7 @@ def foreign(tmp_path, rng):
         shift=None,
         name="a.ome.zarr",
         chunks=None,
+        steps=None,
     ):
         path = tmp_path / name
         data = rng.integers(0, 250, shape).astype(np.uint16)
@@ -40,10 +44,12 @@ def foreign(tmp_path, rng):
             )
             array[...] = part
             full = [1.0] * (part.ndim - 2) + [scale * step] * 2
-            steps = [{"type": "scale", "scale": full}]
+            placed = [{"type": "scale", "scale": full}]
             if shift is not None:
-                steps.append({"type": "translation", "translation": shift})
-            datasets.append({"path": str(level), "coordinateTransformations": steps})
+                placed.append({"type": "translation", "translation": shift})
+            if steps is not None:
+                placed = steps[level] if isinstance(steps, tuple) else steps
+            datasets.append({"path": str(level), "coordinateTransformations": placed})
         kinds = {"c": "channel", "t": "time"}
         described = []
         for axis in axes:
@@ -102,21 +108,148 @@ def test_read_places_the_image(foreign):
     assert found.origin == pytest.approx((2000.0, 6000.0))
 
 
-@pytest.mark.parametrize("unit", [None, "pixel", "second"])
+@pytest.mark.parametrize("unit", [None, "pixel", "second", "parsec", 5])
 def test_read_never_invents_a_pixel_size(foreign, unit):
     path, _ = foreign(unit=unit, scale=0.5)
-    found = registry.read(path, level=1)
+    with pytest.warns(UserWarning, match="left unknown"):
+        found = registry.read(path, level=1)
     assert found.pixel_size_nm is None
     assert found.spacing_px == (2.0, 2.0)
+
+
+def test_pixels_that_are_counted_are_no_fault(foreign):
+    path, _ = foreign(unit=None, scale=1.0)
+    assert registry.read(path, level=1).pixel_size_nm is None
+    assert registry.describe(path).pixel_size_nm is None
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1e300])
 def test_read_leaves_a_bad_scale_unknown_and_says_so(foreign, scale):
     path, data = foreign(scale=scale)
-    found = registry.read(path)
+    with pytest.warns(UserWarning, match="left unknown"):
+        found = registry.read(path)
     assert found.pixel_size_nm is None
     assert "left unknown" in found.metadata["warnings"][0]
     assert np.array_equal(found.array(), data)
+
+
+def scaled(*numbers):
+    return {"type": "scale", "scale": list(numbers)}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [scaled(0.1)],
+        [scaled(1, 0.1, 0.1)],
+        [scaled(0.1, "0.1")],
+        [scaled(0.1, None)],
+        [scaled(0.1, float("nan"))],
+        [scaled(0.1, 10**400)],
+        [scaled(True, True)],
+        [{"type": "scale", "path": "scales"}],
+        [{"type": "scale"}],
+        [{"scale": [0.1, 0.1]}],
+        [{"type": "identity"}],
+        [],
+        5,
+        "scale",
+        [scaled(0.1, 0.1), {"type": "affine", "affine": [[2, 0, 0], [0, 2, 0]]}],
+        [scaled(0.1, 0.1), {"type": "rotation", "rotation": [[0, -1], [1, 0]]}],
+        [scaled(0.1, 0.1), {"type": "mapAxis", "mapAxis": {"y": "x", "x": "y"}}],
+        [{"type": "sequence", "transformations": [scaled(0.1)]}],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_what_a_level_says_wrongly_of_its_scale_is_no_size(foreign, steps, version):
+    path, data = foreign(steps=steps, version=version)
+    with pytest.warns(UserWarning, match="unknown"):
+        found = registry.read(path)
+    assert found.pixel_size_nm is None
+    assert found.spacing_px == (1.0, 1.0)
+    assert np.array_equal(found.array(), data)
+    assert registry.describe(path).pixel_size_nm is None
+
+
+def test_a_rotation_is_told_even_where_a_size_is_typed(foreign):
+    turned = {"type": "rotation", "rotation": [[0, -1], [1, 0]]}
+    path, _ = foreign(common=[turned])
+    with pytest.warns(UserWarning, match="'rotation' of level 0 is not supported"):
+        found = registry.read(path, pixel_size_nm=3.0)
+    assert found.pixel_size_nm == (3.0, 3.0)
+
+
+@pytest.mark.parametrize("shift", [[1.0], [1.0, "a"], [0.0, 1.0, 2.0], "a"])
+def test_a_wrong_translation_leaves_the_size(foreign, shift):
+    path, _ = foreign(shift=shift)
+    with pytest.warns(UserWarning, match="translation of level 0 must be 2 numbers"):
+        found = registry.read(path)
+    assert found.pixel_size_nm == (5.0, 5.0)
+    assert found.origin == (0.0, 0.0)
+
+
+def test_identity_and_sequence_are_followed(foreign):
+    moved = {"type": "translation", "translation": [1, 2]}
+    inner = [scaled(0.1, 0.2), moved]
+    steps = [{"type": "identity"}, {"type": "sequence", "transformations": inner}]
+    path, _ = foreign(steps=steps)
+    found = registry.read(path)
+    assert found.pixel_size_nm == (100.0, 200.0)
+    assert found.origin == (1000.0, 2000.0)
+
+
+@pytest.mark.parametrize("coarse", [0.1, 0.4, 0.15])
+def test_a_scale_that_contradicts_the_shape_is_no_size(foreign, coarse):
+    path, data = foreign(steps=([scaled(0.1, 0.1)], [scaled(coarse, coarse)]))
+    assert registry.read(path).pixel_size_nm == (100.0, 100.0)
+    with pytest.warns(UserWarning, match="it has 20 of 40 rows"):
+        found = registry.read(path, level=1)
+    assert found.pixel_size_nm is None
+    assert found.spacing_px == (2.0, 2.0)
+    assert np.array_equal(found.array(), data[::2, ::2])
+    how = {"level": 1, "pixel_size_nm": 5, "databar_rows": 10}
+    assert registry.read(path, **how).pixel_size_nm == (10.0, 10.0)
+    assert registry.read(path, **how).shape == (15, 25)
+
+
+@pytest.mark.parametrize("shape", [(41, 51), (40, 50), (3, 5)])
+def test_levels_of_odd_sides_contradict_nothing(foreign, shape):
+    path, _ = foreign(shape, steps=([scaled(0.1, 0.1)], [scaled(0.2, 0.2)]))
+    assert registry.read(path, level=1).pixel_size_nm == (200.0, 200.0)
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.2", "0.3"])
+def test_versions_without_scales_are_read_without_a_size(tmp_path, version):
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    shape = (1, 1, 1, 8, 8) if version < "0.3" else (8, 8)
+    for level in range(2):
+        sides = [side >> level or 1 for side in shape]
+        group.create_array(str(level), shape=sides, dtype="u1", chunks=sides)
+    image = {"version": version, "datasets": [{"path": "0"}, {"path": "1"}]}
+    axes = {"axes": ["y", "x"]} if version == "0.3" else {}
+    group.attrs["multiscales"] = [{**image, **axes}]
+    assert registry.describe(tmp_path / "a.zarr").format == f"OME-Zarr {version}"
+    found = registry.read(tmp_path / "a.zarr", level=1)
+    assert found.pixel_size_nm is None
+    assert found.spacing_px == (2.0, 2.0)
+
+
+def test_a_newer_version_is_read_with_a_warning(foreign):
+    path, _ = foreign(version="0.6", steps=[scaled(0.1, 0.1)])
+    marks = path / "zarr.json"
+    about = json.loads(marks.read_text("utf-8"))
+    image = about["attributes"]["ome"]["multiscales"][0]
+    image["coordinateSystems"] = [{"name": "own", "axes": image.pop("axes")}]
+    image["coordinateTransformations"] = [{"type": "affine", "affine": []}]
+    marks.write_text(json.dumps(about), "utf-8")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = registry.read(path)
+    sentences = " ".join(str(one.message) for one in caught)
+    assert "OME-Zarr 0.6 is newer" in sentences
+    assert "Further coordinate systems are not used" in sentences
+    assert found.pixel_size_nm == (100.0, 100.0)
 
 
 def test_read_chooses_an_image_of_a_collection(foreign, tmp_path):
@@ -135,10 +268,26 @@ def test_read_chooses_an_image_of_a_collection(foreign, tmp_path):
     [
         ({}, "without OME-Zarr metadata"),
         ({"multiscales": "x"}, "without OME-Zarr metadata"),
+        ({"multiscales": [5]}, "without OME-Zarr metadata"),
         ({"plate": {}}, "path of one field"),
-        ({"multiscales": [{"datasets": []}]}, "cannot be read as OME-Zarr"),
+        ({"labels": ["cells"]}, "path of one of .'cells'."),
+        ({"multiscales": [{"datasets": []}]}, "list its levels under datasets"),
+        ({"multiscales": [{"datasets": 5}]}, "list its levels under datasets"),
+        ({"multiscales": [{"datasets": ["0"]}]}, "list its levels under datasets"),
+        ({"multiscales": [{"datasets": [{}]}]}, "list its levels under datasets"),
+        ({"multiscales": [{"datasets": [{"path": "9"}]}]}, "lacks '9', the array"),
+        *(
+            ({"multiscales": [{"datasets": [{"path": path}]}]}, "inside the store")
+            for path in ("../a.zarr/0", "/0", "C:\\0", "", "0/../../0")
+        ),
         ({"multiscales": [{"datasets": [{"path": "0"}]}]}, "axes that end in y and x"),
-        ({"multiscales": [{"axes": [1, 2], "datasets": [{"path": "0"}]}]}, "cannot be"),
+        *(
+            (
+                {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]},
+                "axes that end in y and x",
+            )
+            for axes in ([1, 2], ["x", "y"], ["y"], ["x", "x"], 5, [None, {}])
+        ),
     ],
 )
 def test_read_refuses_stores_with_damaged_metadata(tmp_path, attributes, message):
@@ -167,3 +316,35 @@ def test_blocks_without_a_file_are_told(foreign, version, block):
         tell_missing(path)
     with pytest.warns(UserWarning, match="^1 of 4 blocks of "):
         tell_missing(path, level=1)
+
+
+@pytest.mark.parametrize("value", [None, 7])
+def test_blocks_without_a_file_are_read_as_the_fill_value(foreign, value):
+    path, _ = foreign()
+    marks = path / "0" / ".zarray"
+    about = json.loads(marks.read_text("utf-8"))
+    marks.write_text(json.dumps({**about, "fill_value": value}), "utf-8")
+    (path / "0" / "0.0").unlink()
+    assert (registry.read(path).array()[:16, :16] == (value or 0)).all()
+    says = "0, since it states no fill value" if value is None else "7"
+    with pytest.warns(UserWarning, match=f"^1 of 12 blocks of .* read as {says}: copy"):
+        tell_missing(path)
+
+
+@pytest.mark.parametrize(
+    "omero",
+    [
+        5,
+        {"channels": 5},
+        {"channels": [{"window": {"start": 0, "end": 10**400}}]},
+        {"channels": [{"window": {"start": 5, "end": 2}}]},
+        {"channels": [{"window": {"start": float("nan"), "end": 2}}]},
+    ],
+    ids=["number", "channels", "large", "reversed", "nan"],
+)
+def test_a_window_that_is_none_is_left_out(foreign, omero):
+    path, data = foreign()
+    zarr.open_group(path, mode="r+").attrs["omero"] = omero
+    found = registry.read(path)
+    assert np.array_equal(found.array(), data)
+    assert found.look is None

@@ -1,11 +1,11 @@
-"""OME-Zarr 0.4 and 0.5, read lazily; whole images written to 0.5."""
+"""OME-Zarr 0.1 to 0.5, read lazily; whole images written to 0.5."""
 
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +22,12 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     run,
+    shown,
     warn,
 )
 from napari_semsr.io.files import (
     COVERAGE,
+    LABELS,
     RECORD_KEY,
     ZARR_MARKS,
     Record,
@@ -58,6 +60,9 @@ _CHUNKS_PER_SHARD = 4
 _SHARDED_FROM = 8 * _CHUNK
 _MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
 _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in one
+_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
+_NO_UNITS = ("", "pixel", "pixels", "px")
+_ROUNDED = 1  # pixels of a coarser level; levels of odd sides are rounded up or down
 
 
 def store_of(
@@ -198,9 +203,13 @@ def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
             if finished is None
             else "it was copied in part, copy it again."
         )
+        fill = levels[0].fill_value
+        value = f"{fill:g}" if isinstance(fill, np.number | np.bool) else shown(fill)
+        if fill is None:
+            value = "0, since it states no fill value"
         warn(
             f"{whole - found} of {whole} blocks of {path.name} have no file and are "
-            f"read as {levels[0].fill_value:g}: {remedy}"
+            f"read as {value}: {remedy}"
         )
 
 
@@ -216,11 +225,8 @@ def _levels(
         path, zarr.open_group(FolderStore(path, read_only=True), mode="r"), series
     )
     finished = blocks_when_whole(image.group)
-    sets = image.metadata["datasets"]
-    if finished is None:
-        sets = [sets[level]]
-    levels: list[Any] = [image.group[each["path"]] for each in sets]
-    return levels, finished
+    wanted = range(len(_datasets(path, image))) if finished is not None else (level,)
+    return [_array(path, image, each) for each in wanted], finished
 
 
 def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
@@ -229,11 +235,15 @@ def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
     ome = attributes.get("ome")
     if isinstance(ome, dict):
         return ome, str(ome.get("version", "0.5"))
-    scales = attributes.get("multiscales")
-    version = "0.4"
-    if isinstance(scales, list) and scales and isinstance(scales[0], dict):
-        version = str(scales[0].get("version", "0.4"))
-    return attributes, version
+    scales = _multiscales(attributes)
+    return attributes, str(scales[0].get("version", "0.4")) if scales else "0.4"
+
+
+def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Multiscale images that a group describes; none where it does so wrongly."""
+    found = attributes.get("multiscales")
+    is_list = isinstance(found, list) and all(isinstance(one, dict) for one in found)
+    return list(found) if found and is_list else []
 
 
 def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
@@ -241,12 +251,16 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
     import zarr
 
     attributes, version = _attributes(group)
-    scales = attributes.get("multiscales")
-    if isinstance(scales, list) and scales:
+    scales = _multiscales(attributes)
+    if scales:
         number = choose(path, "series", series, len(scales))
         return _Image(group, scales[number], version, len(scales))
     if "plate" in attributes or "well" in attributes:
         msg = f"{path} is a plate or well of many images: give the path of one field."
+        raise ReadError(msg)
+    if isinstance(attributes.get(LABELS), list):
+        labels = shown(attributes[LABELS])
+        msg = f"{path} is a group of label images: give the path of one of {labels}."
         raise ReadError(msg)
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
     child = None
@@ -261,66 +275,165 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
     return _Image(found.group, found.metadata, found.version, len(names))
 
 
-def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
-    """Axes of an image, named; the last two must be y and x."""
+def _datasets(path: Path, image: _Image) -> list[dict[str, Any]]:
+    """List what an image says of its levels, the finest first."""
+    found = image.metadata.get("datasets")
+    levels = found if isinstance(found, list) else []
+    if not levels or not all(isinstance(one, dict) and "path" in one for one in levels):
+        msg = (
+            f"{path} must list its levels under datasets, each with a path, got "
+            f"{shown(found)}: write its metadata again."
+        )
+        raise ReadError(msg)
+    return levels
+
+
+def _array(path: Path, image: _Image, level: int) -> "zarr.Array[Any]":
+    """Open a level, which lies in the store."""
+    import zarr
+
+    name = str(_datasets(path, image)[level]["path"])
+    place = PureWindowsPath(name)  # which knows the separators of every system
+    if place.anchor or ".." in place.parts or not place.parts:
+        msg = (
+            f"{path} must name level {level} by a path inside the store, got {name!r}: "
+            "write its metadata again."
+        )
+        raise ReadError(msg)
+    array = image.group.get(name)
+    if not isinstance(array, zarr.Array):
+        msg = (
+            f"{path} lacks {name!r}, the array of level {level}: copy the store again."
+        )
+        raise ReadError(msg)
+    return array
+
+
+def _stated_axes(image: _Image, ndim: int) -> object:
+    """Find what an image says of its axes, which each version says elsewhere."""
     stated = image.metadata.get("axes")
     if stated is None and ndim == 5:  # before 0.3 the axes were always these
-        stated = list("tczyx")
-    axes = [{"name": a} if isinstance(a, str) else dict(a) for a in stated or ()]
+        return list("tczyx")
+    systems = image.metadata.get("coordinateSystems")  # since 0.6, that of levels first
+    if stated is None and isinstance(systems, list) and systems:
+        return systems[0].get("axes") if isinstance(systems[0], dict) else None
+    return stated
+
+
+def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
+    """Axes of an image, named; the last two must be y and x."""
+    stated = _stated_axes(image, ndim)
+    found = stated if isinstance(stated, list) else []
+    axes = [a if isinstance(a, dict) else {"name": a} for a in found]
     names = [str(a.get("name", "")).lower() for a in axes]
-    if len(names) != ndim or names[-2:] != ["y", "x"]:
+    if len(names) != ndim or names[-2:] != ["y", "x"] or len({*names}) < ndim:
         msg = (
-            f"{path} must have axes that end in y and x, got {names} for {ndim} "
-            "dimensions."
+            f"{path} must have axes that end in y and x, each once, got {shown(names)} "
+            f"for {ndim} dimensions: write it again in that order."
         )
         raise ReadError(msg)
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
 
 
-def _placed(
-    image: _Image, dataset: Mapping[str, Any], ndim: int
-) -> tuple[list[float], list[float]]:
-    """Scale and translation of a level: its own, then the image's."""
-    own = dataset.get("coordinateTransformations") or []
-    common = image.metadata.get("coordinateTransformations") or []
-    scale, shift = [1.0] * ndim, [0.0] * ndim
-    for step in (*own, *common):
-        kind = step.get("type")
-        values = step.get(kind)
-        known = kind in ("scale", "translation") and isinstance(values, list)
-        if not known or len(values) != ndim:
-            continue
-        if any(isinstance(v, bool) for v in values):
-            msg = f"its {kind} must be numbers, got {values}"
-            raise ValueError(msg)
-        numbers = [float(v) for v in values]
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """Where a level lies, ``(y, x)`` in the units of its axes."""
+
+    scale: FloatPair | None = None  # None where it is not stated, or not understood
+    shift: FloatPair = (0.0, 0.0)
+    doubts: tuple[str, ...] = ()  # Why the scale is not known
+    place_doubts: tuple[str, ...] = ()  # Why the shift is not known
+
+
+def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
+    """Read scale and translation of a level: its own, then the image's."""
+    own = dataset.get("coordinateTransformations")
+    common = image.metadata.get("coordinateTransformations")
+    place = _Placement()
+    if "coordinateSystems" in image.metadata and common:
+        further = "Further coordinate systems are not used: the image lies in its own."
+        place, common = replace(place, place_doubts=(further,)), None
+    name = f"level {dataset['path']}"
+    steps: deque[Any] = deque()
+    for stated in (own, common):
+        steps.extend(stated if isinstance(stated, list) else [stated] * bool(stated))
+    while steps:
+        step = steps.popleft()
+        kind = step.get("type") if isinstance(step, dict) else None
+        if kind == "sequence" and isinstance(step.get("transformations"), list):
+            steps.extendleft(reversed(step["transformations"]))
+        elif kind in ("scale", "translation"):
+            place = _moved(place, name, step, ndim)
+        elif kind != "identity":
+            what = shown(kind if isinstance(kind, str) else step)
+            doubt = f"The transformation {what} of {name} is not supported: the "
+            place = replace(
+                place,
+                doubts=(*place.doubts, f"{doubt}pixel size is left unknown."),
+                place_doubts=(*place.place_doubts, f"{doubt}place is left unknown."),
+            )
+    return place
+
+
+def _moved(
+    place: _Placement, name: str, step: Mapping[str, Any], ndim: int
+) -> _Placement:
+    """Apply a scale or a translation, of which each axis must have a number."""
+    kind = step["type"]
+    numbers = _numbers(step.get(kind), ndim)
+    if numbers is None:
+        unknown = "pixel size" if kind == "scale" else "place"
+        doubt = (
+            f"The {kind} of {name} must be {ndim} numbers, one for each axis, got "
+            f"{shown(step.get(kind, dict(step)))}: the {unknown} is left unknown."
+        )
         if kind == "scale":
-            scale = [s * v for s, v in zip(scale, numbers, strict=True)]
-            shift = [s * v for s, v in zip(shift, numbers, strict=True)]
-        else:
-            shift = [s + v for s, v in zip(shift, numbers, strict=True)]
-    return scale, shift
+            return replace(place, doubts=(*place.doubts, doubt))
+        return replace(place, place_doubts=(*place.place_doubts, doubt))
+    (y, x), (down, across) = numbers, place.shift
+    if kind == "translation":
+        return replace(place, shift=(down + y, across + x))
+    before = place.scale or (1.0, 1.0)
+    scale = (before[0] * y, before[1] * x)
+    return replace(place, scale=scale, shift=(down * y, across * x))
+
+
+def _numbers(values: object, ndim: int) -> FloatPair | None:
+    """Take the numbers of y and x, if there is a finite one for each axis."""
+    if not isinstance(values, list) or len(values) != ndim:
+        return None
+    if any(type(value) not in (int, float) for value in values):
+        return None
+    try:
+        y, x = (float(value) for value in values[-2:])
+    except OverflowError:
+        return None
+    return (y, x) if math.isfinite(y) and math.isfinite(x) else None
 
 
 def _source(
     path: Path, image: _Image, record: Record | None, options: ReadOptions
 ) -> RawImage:
     """Put the parts of one level together."""
-    import zarr
-
-    datasets = image.metadata.get("datasets") or []
-    level = choose(path, "level", options.level, max(1, len(datasets)))
-    array = image.group[str(datasets[level]["path"])]
-    if not isinstance(array, zarr.Array):
-        msg = f"{path} lacks the array of level {level}: copy the store again."
-        raise ReadError(msg)
+    datasets = _datasets(path, image)
+    level = choose(path, "level", options.level, len(datasets))
+    array = _array(path, image, level)
     axes = _axes(path, image, array.ndim)
     outer = [str(a["name"]) for a in axes[:-2]]
     sizes = array.shape[:-2]
     channels, planes, index = choose_plane(path, options, outer, sizes)
     channel = index[outer.index("c")] if "c" in outer else 0
-    size, origin, spacing, warnings = _calibration(image, level, axes, record)
-    ratio = _coarser(image, level, array.ndim)
+    place = _place(image, datasets[level], array.ndim)
+    ratio, place = _coarser(path, image, level, array, place)
+    size, origin, spacing, doubts = _calibration(axes, place, ratio, record)
+    if record is not None and doubts:
+        record = replace(record, pixel_size_nm=None)
+    if image.version not in _VERSIONS:
+        doubt = (
+            f"OME-Zarr {image.version} is newer than {_VERSIONS[-1]}, the last version "
+            "that is known here: see whether the pixel size is right."
+        )
+        doubts = (*doubts, doubt)
     return RawImage(
         format=f"OME-Zarr {image.version}",
         data=_lazy(path, array, index),
@@ -336,7 +449,8 @@ def _source(
         name=str(image.metadata.get("name") or "") or None,
         look=_look(image, channel),
         metadata={"chunks": list(array.chunks[-2:])},
-        warnings=warnings,
+        doubts=doubts,
+        place_doubts=place.place_doubts,
     )
 
 
@@ -351,7 +465,7 @@ def _look(image: _Image, channel: int) -> DisplaySettings | None:
             limits=(float(window["start"]), float(window["end"])),
             colormap="gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}",
         )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
@@ -462,41 +576,76 @@ class _Blocks:
 
 
 def _calibration(
-    image: _Image,
-    level: int,
     axes: Sequence[Mapping[str, Any]],
+    place: _Placement,
+    ratio: FloatPair,
     record: Record | None,
-) -> tuple[PixelSize | None, tuple[float, float], tuple[float, float], tuple[str, ...]]:
-    """Pixel size, origin and spacing of a level, and what could not be used."""
-    datasets = image.metadata["datasets"]
-    scale, shift = _placed(image, datasets[level], len(axes))
+) -> tuple[PixelSize | None, FloatPair, FloatPair, tuple[str, ...]]:
+    """Pixel size, origin and spacing of a level, and why the size is not known."""
     units = [str(a.get("unit") or "") for a in axes[-2:]]
-    unitless = not any(units)
-    lengths = [to_nm(s, u) for s, u in zip(scale[-2:], units, strict=True)]
+    unitless = all(unit.lower() in _NO_UNITS for unit in units)
+    if place.scale is None or place.doubts:
+        doubts = place.doubts
+        if not (unitless or doubts):
+            given = " and ".join(repr(unit) for unit in units)
+            doubts = (f"No scale is stated for {given}: the pixel size is unknown.",)
+        return None, (0.0, 0.0), ratio, doubts
+    (y, x), (down, across) = place.scale, place.shift
+    lengths = [to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
     size = pixel_size(lengths)
     if size is not None:
-        grow = [n / s for n, s in zip(size, scale[-2:], strict=True)]
-        origin = shift[-2] * grow[0], shift[-1] * grow[1]
-        return size, origin, (1.0, 1.0), ()
-    warnings: tuple[str, ...] = ()
-    if not unitless:
-        given = [f"{s:g} {u}" for s, u in zip(scale[-2:], units, strict=True)]
-        warning = (
-            f"The scale of y and x must be lengths above 0, got {' and '.join(given)}: "
-            "the pixel size is left unknown."
-        )
-        warnings = (warning,)
+        grow = [n / s for n, s in zip(size, (y, x), strict=True)]
+        return size, (down * grow[0], across * grow[1]), (1.0, 1.0), ()
     if record is not None and unitless:
-        return None, (shift[-2], shift[-1]), (scale[-2], scale[-1]), ()
+        return None, (down, across), (y, x), ()
     # without a unit the scale of a foreign store only tells levels apart
-    return None, (0.0, 0.0), _coarser(image, level, len(axes)), warnings
+    if unitless and (y, x) == ratio:
+        return None, (0.0, 0.0), ratio, ()
+    given = " and ".join(
+        f"{s:g} {u or 'without a unit'}" for s, u in zip((y, x), units, strict=True)
+    )
+    doubt = (
+        f"The scale of y and x must be lengths above 0, got {given}: the pixel size is "
+        "left unknown."
+    )
+    return None, (0.0, 0.0), ratio, (doubt,)
 
 
-def _coarser(image: _Image, level: int, ndim: int) -> FloatPair:
-    """Rows and columns of level 0 that a pixel of a level takes."""
-    datasets = image.metadata["datasets"]
-    (*_, y, x), _ = _placed(image, datasets[level], ndim)
-    (*_, fine_y, fine_x), _ = _placed(image, datasets[0], ndim)
-    sides = (y, fine_y), (x, fine_x)
-    down, across = (s / f if min(s, f) > 0 else 1.0 for s, f in sides)
-    return down, across
+def _coarser(
+    path: Path,
+    image: _Image,
+    level: int,
+    array: "zarr.Array[Any]",
+    place: _Placement,
+) -> tuple[FloatPair, _Placement]:
+    """Rows and columns of level 0 that a pixel of a level takes.
+
+    They are those of its scale unless its shape contradicts them, which puts the scale
+    in doubt.
+    """
+    if level == 0:
+        return (1.0, 1.0), place
+    finest = _array(path, image, 0)
+    whole = _place(image, _datasets(path, image)[0], finest.ndim).scale
+    ratios = []
+    doubts = place.doubts
+    for axis in (0, 1):
+        fine, coarse = finest.shape[axis - 2], array.shape[axis - 2]
+        stated = (
+            whole and place.scale and whole[axis] and place.scale[axis] / whole[axis]
+        )
+        if stated and stated > 0 and abs(fine / stated - coarse) <= _ROUNDED:
+            ratios.append(stated)
+            continue
+        ratio = fine / max(1, coarse)
+        even = max(1, round(ratio))
+        fits = abs(fine / even - coarse) <= _ROUNDED
+        ratios.append(float(even) if fits else ratio)
+        if stated and not doubts:
+            doubt = (
+                f"By its scale level {level} is {stated:g} times coarser than level 0, "
+                f"but it has {coarse} of {fine} {('rows', 'columns')[axis]}: its pixel "
+                "size is left unknown."
+            )
+            doubts = (doubt,)
+    return (ratios[0], ratios[1]), replace(place, doubts=doubts)
