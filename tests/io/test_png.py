@@ -1,5 +1,6 @@
 """PNG, JPEG and BMP."""
 
+import io
 import zlib
 
 import imagecodecs
@@ -73,6 +74,64 @@ def test_read_refuses_a_jpeg_that_is_cut_short(tmp_path, grey):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ReadError, match="cut short"):
         registry.read(path)
+
+
+JPEGS = {
+    "plain": {},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 1},
+    "preview": {
+        "exif": b"Exif\0\0" + bytes(9) + imagecodecs.jpeg_encode(np.eye(8, dtype="u1"))
+    },
+    "comment": {"comment": b"\xff\xd9 no end"},
+}
+
+
+def jpeg_of(pixels, **how):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95, **how)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_read_takes_a_jpeg_with_data_after_its_end(tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 48)).astype(np.uint8)
+    data = jpeg_of(pixels, **JPEGS[kind])
+    whole = imagecodecs.jpeg_decode(data)
+    second = jpeg_of(pixels.T)
+    for more in (b"", bytes(70_000), b"\xff" * 9, second, second[:200]):
+        (tmp_path / "a.jpg").write_bytes(data + more)
+        assert np.array_equal(registry.read(tmp_path / "a.jpg").array(), whole)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_that_is_cut_is_refused_whatever_is_inside(tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 48)).astype(np.uint8)
+    data = jpeg_of(pixels, **JPEGS[kind])
+    for kept in (len(data) - 1, len(data) - 2, 2 * len(data) // 3):
+        for more in (b"", bytes(70_000)):
+            (tmp_path / "a.jpg").write_bytes(data[:kept] + more)
+            with pytest.raises(ReadError, match="its end is missing"):
+                registry.read(tmp_path / "a.jpg")
+
+
+def test_padding_before_a_marker_of_a_jpeg_is_stepped_over(tmp_path, grey):
+    data = jpeg_of(grey)
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + b"\xff\xff\xff\xd9")
+    assert registry.read(tmp_path / "a.jpg").shape == grey.shape
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_data_after_the_end_is_left_out_and_a_cut_is_refused(tmp_path, grey, suffix):
+    Image.fromarray(grey).save(tmp_path / f"a{suffix}")
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    for more in (bytes(70_000), data):
+        (tmp_path / f"b{suffix}").write_bytes(data + more)
+        assert np.array_equal(registry.read(tmp_path / f"b{suffix}").array(), grey)
+    for lost in (13, len(data) // 2):
+        (tmp_path / f"b{suffix}").write_bytes(data[:-lost])
+        with pytest.raises(ReadError, match="cut short"):
+            registry.read(tmp_path / f"b{suffix}")
 
 
 @pytest.mark.parametrize(("dpi", "size"), [(72, None), (300, None), (254_000, 100.0)])

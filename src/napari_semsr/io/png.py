@@ -7,6 +7,7 @@ of a large mosaic can be. Chunks after https://www.w3.org/TR/png-3/.
 
 import io
 import math
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -42,6 +43,9 @@ from napari_semsr.io.read_image import (
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG, _BMP = b"\xff\xd8\xff", b"BM"
+# of a JPEG, but for what stands in the midst of packed pixels: stuffing, restarts
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
+_BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _NM_PER_METRE = 1e9
 _LARGEST_FILE = 1 << 31  # bytes; chosen: a picture of 46k x 46k px, unpacked
 _LARGEST_RECORD = 1 << 22
@@ -209,16 +213,32 @@ def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
 
     # not by Image.open, which refuses what is large: that is judged by what it holds
     is_jpeg = data.startswith(_JPEG)
+    if is_jpeg:
+        data = data[: _jpeg_end(data)]
     with (JpegImageFile if is_jpeg else BmpImageFile)(io.BytesIO(data)) as image:
         bands = len(image.getbands()) if is_jpeg else 3
         check_claim(path, math.prod(image.size) * bands, len(data))
         if not is_jpeg:
             mode = {"L": "L", "1": "L"}.get(image.mode, "RGB")
             return np.asarray(image if image.mode == mode else image.convert(mode))
-    if data.rfind(b"\xff\xd9", -(1 << 16)) < 0:
-        msg = "its end is missing"
-        raise ValueError(msg)
     return np.asarray(imagecodecs.jpeg_decode(data))
+
+
+def _jpeg_end(data: bytes) -> int:
+    """Find where a JPEG ends, by its markers (ITU T.81, annex B).
+
+    Cameras and phones append data, and put previews with ends of their own into
+    segments, which are stepped over. A decoder fills what is missing with grey.
+    """
+    at = len(_BEGIN)
+    while (found := _MARKER.search(data, at)) is not None:
+        at = found.end()
+        if found.group() == _END:
+            return at
+        if found.group() != _BEGIN:
+            at += int.from_bytes(data[at : at + 2])  # bytes of a segment
+    msg = "its end is missing"
+    raise ValueError(msg)
 
 
 def _range(data: NDArray[Any]) -> FloatPair:
