@@ -162,7 +162,7 @@ def test_read_trusts_first_bytes_more_than_names(tmp_path, name, grey):
         ("missing.tif", None, "does not exist"),
         ("empty.tif", b"", "file is empty"),
         ("text.tif", b"once upon a time", "begins with b'once upo'"),
-        ("a.czi", b"ZISRAWFILE", "must be a TIFF"),
+        ("a.czi", b"ZISRAWFILE", "be read as CZI|needs czifile"),
         ("one.tif", b"I", "begins with"),
         ("head.tif", b"II*\0", "cannot be read as TIFF"),
         ("head.png", b"\x89PNG\r\n\x1a\n", "cannot be read as PNG"),

@@ -1,8 +1,10 @@
-"""Tiles of a Zeiss CZI mosaic, one channel and plane, with their stage positions.
+"""Zeiss CZI: tiles, channels and planes, with the places that the stage stated.
 
-Read by ``czifile``, which the extra ``[czi]`` installs.
+Files are taken apart by ``czifile``, which the extra ``[czi]`` installs, and pixels are
+unpacked by ``imagecodecs``: not every release of the first knows each compression.
 """
 
+import math
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,14 +14,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    IntPair,
     PixelSize,
     ReadError,
     open_file,
+    warn,
 )
 from napari_semsr.io.files import check_claim, decoding
-from napari_semsr.io.read_image import pixel_size, to_nm
+from napari_semsr.io.read_image import (
+    RawImage,
+    ReadOptions,
+    choose_plane,
+    pixel_size,
+    to_grey,
+    to_nm,
+)
 
 _MAGIC = b"ZISRAWFILE"
+_FRAME = "M"  # axis of tiles; each counts in its scene
+_PLANES = {"C": "channels", "Z": "planes", "T": "times"}
+_JPEG, _LZW, _JPEG_XR, _ZSTD, _ZSTD_HEAD = 1, 2, 4, 5, 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """What the directory of a file says of one of its tiles."""
+
+    number: int  # In the directory
+    starts: dict[str, int]  # First pixel, channel, ... on each axis
+    frame: IntPair  # Scene and place in it
+    shape: tuple[int, ...]  # Rows, columns and, in colour, samples
+    dtype: np.dtype[Any]
+
+    def place(self, axis: str) -> Any:
+        """Give its place on an axis other than rows and columns."""
+        return self.frame if axis == _FRAME else self.starts.get(axis, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +62,14 @@ class CziTiles:
     shape: tuple[int, int, int]  # Tiles, rows and columns
     dtype: np.dtype[Any]
     pixel_size_nm: PixelSize | None  # ``(y, x)`` where the file tells
+    colour: str = "refuse"  # As `read` takes it
 
     def __getitem__(self, index: int) -> NDArray[Any]:
-        with decoding(self.path, "CZI"), _library(self.path).CziFile(self.path) as czi:
-            entry = czi.filtered_subblock_directory[self.entries[index]]
-            tile = entry.data_segment()
-            check_claim(self.path, tile.data_size, self.path.stat().st_size)
-            # a damaged one may say that it is to be enlarged without bound
-            data = np.asarray(tile.data(resize=False)).squeeze()
-            if data.shape != self.shape[1:]:
-                msg = f"tile {index} has shape {data.shape}, not {self.shape[1:]}"
-                raise ValueError(msg)
-            return data
+        pixels = _pixels(self.path, self.entries[index])
+        if pixels.shape[:2] != self.shape[1:]:
+            msg = f"{self.path} was written anew since it was opened: open it again."
+            raise ReadError(msg)
+        return np.asarray(to_grey(self.path, pixels, colour=self.colour))
 
 
 def _library(path: Path) -> Any:
@@ -55,62 +80,190 @@ def _library(path: Path) -> Any:
         raise ReadError(msg) from error
 
 
+def matches(path: Path, head: bytes) -> bool:
+    """Tell a CZI by its first bytes."""
+    return path.is_file() and head.startswith(_MAGIC)
+
+
 def is_czi(path: Path) -> bool:
     """Whether a file begins as a CZI does."""
-    with open_file(path) as stream:
-        return stream.read(len(_MAGIC)) == _MAGIC
+    try:
+        with open_file(path) as stream:
+            return stream.read(len(_MAGIC)) == _MAGIC
+    except OSError as error:
+        msg = f"{path} cannot be opened ({error.strerror}): check its permissions."
+        raise ReadError(msg) from error
 
 
-def _scaling(czi: Any) -> PixelSize | None:
-    from xml.etree import ElementTree as ET
+def is_mosaic(path: Path) -> bool:
+    """Whether a file is a CZI of several tiles, as far as it can be read."""
+    try:
+        if not is_czi(path):
+            return False
+        tiles, _ = _contents(path)
+    except ReadError:
+        return False
+    return len({tile.frame for tile in tiles}) > 1
 
-    root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
-    lengths: dict[str, float | None] = {}
-    for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
-        lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")
-    return pixel_size((lengths.get("Y"), lengths.get("X")))
+
+def raw_image(path: Path, options: ReadOptions) -> RawImage:
+    """Read one tile of one channel and plane."""
+    tiles, size = _contents(path)
+    names = {name for tile in tiles for name in tile.starts} - {"Y", "X"}
+    places = {
+        name: sorted({tile.place(name) for tile in tiles})
+        for name in (*sorted(names), _FRAME)
+    }
+    outer = {name: found for name, found in places.items() if len(found) > 1}
+    axes = [name.lower() for name in outer]
+    counts = [len(found) for found in outer.values()]
+    channels, planes, index = choose_plane(path, options, axes, counts)
+    wanted = {name: outer[name][i] for name, i in zip(outer, index, strict=True)}
+    chosen = [t for t in tiles if all(t.place(n) == at for n, at in wanted.items())]
+    if not chosen:
+        msg = f"{path} has no tile there, at {wanted}: choose another plane."
+        raise ReadError(msg)
+    return RawImage(
+        format="CZI",
+        data=_pixels(path, chosen[0].number),
+        pixel_size_nm=size,
+        vendor="Zeiss",
+        channels=channels,
+        planes=planes,
+    )
 
 
-def open_tiles(path: Path) -> CziTiles:
+def open_tiles(path: Path, colour: str = "refuse") -> CziTiles:
     """Find the tiles of a CZI mosaic."""
-    library = _library(path)
-    with decoding(path, "CZI"), library.CziFile(path) as czi:
-        found = []
-        for place, entry in enumerate(czi.filtered_subblock_directory):
-            sizes = dict(zip(entry.axes, entry.shape, strict=True))
-            starts = dict(zip(entry.axes, entry.start, strict=True))
-            if tuple(entry.shape) != tuple(entry.stored_shape):
-                continue  # a coarser level of the pyramid
-            found.append((place, sizes, starts, entry.dtype))
-        return _checked(path, found, _scaling(czi))
-
-
-def _checked(path: Path, found: list[Any], size: PixelSize | None) -> CziTiles:
-    """Refuse what is not one plane of tiles of one shape."""
-    for axis, what in (("C", "channels"), ("Z", "planes"), ("T", "times")):
-        several = {starts.get(axis, 0) for _, _, starts, _ in found}
+    tiles, size = _contents(path)
+    for axis, what in _PLANES.items():
+        several = {tile.place(axis) for tile in tiles}
         if len(several) > 1:
             msg = (
                 f"{path} must hold one plane of tiles, but has {len(several)} {what}: "
                 "export the one to be stitched."
             )
             raise ReadError(msg)
-    shapes = {(sizes["Y"], sizes["X"], str(dtype)) for _, sizes, _, dtype in found}
-    if len(shapes) != 1:
-        kinds = (
-            ", ".join(f"{y}x{x} {dtype}" for y, x, dtype in sorted(shapes)) or "none"
-        )
-        msg = f"{path} must hold tiles of one shape and type, but has {kinds}."
+    tiles = sorted(tiles, key=lambda tile: (tile.frame, tile.number))
+    rows, columns = tiles[0].shape[:2]
+    kinds = {f"{t.shape[0]}x{t.shape[1]} {t.dtype}" for t in tiles}
+    if len(kinds) > 1:
+        found = ", ".join(sorted(kinds))
+        msg = f"{path} must hold tiles of one shape and type, but has {found}."
         raise ReadError(msg)
-    ((rows, columns, dtype),) = shapes
-    claimed = int(rows) * int(columns) * np.dtype(dtype).itemsize
-    check_claim(path, claimed, path.stat().st_size)
-    corners = [(float(starts["Y"]), float(starts["X"])) for _, _, starts, _ in found]
+    corners = [(float(tile.starts["Y"]), float(tile.starts["X"])) for tile in tiles]
     return CziTiles(
         path,
-        tuple(place for place, _, _, _ in found),
+        tuple(tile.number for tile in tiles),
         np.array(corners),
-        (len(found), int(rows), int(columns)),
-        np.dtype(dtype),
+        (len(tiles), rows, columns),
+        tiles[0].dtype,
         size,
+        colour,
     )
+
+
+def _contents(path: Path) -> tuple[list[_Tile], PixelSize | None]:
+    """Read the directory of a file, without the coarser levels, and its pixel size."""
+    library = _library(path)
+    with decoding(path, "CZI"), library.CziFile(path) as czi:
+        entries = enumerate(czi.subblock_directory)
+        tiles = [
+            _tile(number, entry)
+            for number, entry in entries
+            if tuple(entry.shape) == tuple(entry.stored_shape)
+        ]
+        if not tiles:
+            msg = f"{path} must hold an image, but holds no tile of full size."
+            raise ReadError(msg)
+        most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
+        check_claim(path, most, path.stat().st_size)
+        return tiles, _scaling(path, czi)
+
+
+def _tile(number: int, entry: Any) -> _Tile:
+    """Read an entry of the directory as releases of ``czifile`` give it.
+
+    Until 2019 axes are letters, with that of scenes among them; the last is samples.
+    """
+    names = tuple(getattr(entry, "dims", None) or entry.axes)[:-1]
+    sizes = dict(zip(names, entry.shape[:-1], strict=True))
+    starts = dict(zip(names, entry.start[:-1], strict=True))
+    scene = starts.pop("S", getattr(entry, "scene_index", 0))
+    samples = entry.shape[-1]
+    return _Tile(
+        number,
+        starts,
+        (int(scene), -1 if entry.mosaic_index is None else int(entry.mosaic_index)),
+        (int(sizes["Y"]), int(sizes["X"]), *((int(samples),) if samples > 1 else ())),
+        np.dtype(entry.dtype).base,
+    )
+
+
+def _scaling(path: Path, czi: Any) -> PixelSize | None:
+    from xml.etree import ElementTree as ET
+
+    try:
+        root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
+    except ET.ParseError:
+        warn(f"The metadata of {path.name} are damaged: its pixel size is unknown.")
+        return None
+    lengths: dict[str, float | None] = {}
+    for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
+        lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")
+    return pixel_size((lengths.get("Y"), lengths.get("X")))
+
+
+def _pixels(path: Path, number: int) -> NDArray[Any]:
+    """Read a tile by its place in the directory, (Y, X) or (Y, X, S)."""
+    with decoding(path, "CZI"), _library(path).CziFile(path) as czi:
+        entry = czi.subblock_directory[number]
+        tile = _tile(number, entry)
+        read = getattr(entry, "read_segment_data", None)
+        block = entry.data_segment() if read is None else read(czi)
+        check_claim(path, block.data_size, path.stat().st_size)
+        packed = bytes(block.data(raw=True))
+        if len(packed) != block.data_size:
+            msg = f"the file ends within tile {number}"
+            raise ValueError(msg)
+        return _unpacked(path, packed, int(entry.compression), tile)
+
+
+def _unpacked(path: Path, packed: bytes, how: int, tile: _Tile) -> NDArray[Any]:
+    """Unpack the pixels of a tile, whose colours lie in the order blue, green, red."""
+    import imagecodecs
+
+    size = math.prod(tile.shape) * tile.dtype.itemsize
+    if how in (_JPEG, _JPEG_XR) and len(packed) != size:
+        decode = imagecodecs.jpeg_decode if how == _JPEG else imagecodecs.jpegxr_decode
+        return np.asarray(decode(packed)).reshape(tile.shape)
+    if len(packed) != size:  # else not packed, whatever is said
+        if how == _LZW:
+            packed = bytes(imagecodecs.lzw_decode(packed, out=size))
+        elif how == _ZSTD:
+            packed = bytes(imagecodecs.zstd_decode(packed, out=size))
+        elif how == _ZSTD_HEAD:
+            packed = _with_head(packed, size)
+        elif how:
+            msg = (
+                f"{path} is compressed in a way that is not read here (number {how}): "
+                "save it uncompressed, as JPEG XR or with zstd in ZEN."
+            )
+            raise ReadError(msg)
+    pixels = np.frombuffer(packed, tile.dtype).reshape(tile.shape)
+    return pixels[..., [2, 1, 0]] if pixels.ndim > 2 else pixels
+
+
+def _with_head(packed: bytes, size: int) -> bytes:
+    """Unpack zstd behind the head that libCZI calls ``ZSTD1``.
+
+    Its first byte is its length; in a part of kind 1 a bit says that the low bytes of
+    all pixels of 16 bits stand before the high ones.
+    """
+    import imagecodecs
+
+    length = packed[0]
+    data = bytes(imagecodecs.zstd_decode(packed[length:], out=size))
+    if length == 3 and packed[1] == 1 and packed[2] & 1:
+        return np.frombuffer(data, np.uint8).reshape(2, -1).T.tobytes()
+    return data

@@ -52,7 +52,7 @@ from napari_semsr.io.zarr import OmeZarrStore, coverage_of, peek
 
 _HEAD = 16
 _OF_DATASETS = "HDF5"  # format whose files may hold several images by name
-_READABLE = "TIFF, PNG, JPEG, BMP, HDF5 or OME-Zarr"
+_READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI or OME-Zarr"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ FORMATS = (
         one_plane=True,
     ),
     Format(_OF_DATASETS, (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
+    Format("CZI", (".czi",), "napari_semsr.io.czi"),
 )
 FILE_SUFFIXES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
 _WRITERS = {

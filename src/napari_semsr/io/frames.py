@@ -409,7 +409,7 @@ def _from_folder(
     positions = None if table is None else _read_positions(table, folder)
     names, faults = _chosen(folder, positions)
     if positions is None and len(names) < 2:
-        single = [folder / name for name in names] or sorted(folder.glob("*.czi"))
+        single = [folder / name for name in names]
         if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
             made = yield from _from_file(single[0], None, seen, how)
             return made, []
@@ -487,7 +487,7 @@ def _from_file(
         if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: leave --databar-rows out."
             raise OptionError(msg)
-        tiles = open_tiles(path)
+        tiles = open_tiles(path, how["colour"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
         made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
         return made if positions else made.replace(nominal_px=tiles.corners)

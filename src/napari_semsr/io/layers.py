@@ -61,7 +61,7 @@ def is_readable(path: Path) -> bool:
     if not path.is_dir():
         from napari_semsr.io.formats import FILE_SUFFIXES
 
-        return path.suffix.lower() in (*FILE_SUFFIXES, ".czi") and _is_image(path)
+        return path.suffix.lower() in FILE_SUFFIXES and _is_image(path)
     return _has_table(path) or _is_image(path) or bool(_images_in(path))
 
 
@@ -80,19 +80,20 @@ def _has_table(path: Path) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    """Tell an image, a store or a CZI by its first bytes."""
-    from napari_semsr.io.czi import is_czi
+    """Tell an image or a store by its first bytes."""
     from napari_semsr.io.formats import find_format
 
     try:
-        return (path.is_file() and is_czi(path)) or bool(find_format(path))
+        return bool(find_format(path))
     except (ReadError, OSError):
         return False
 
 
 def holds_frames(path: Path) -> bool:
-    """Whether a path is that of a scan: a folder that is no store, or a CZI."""
-    return path.suffix.lower() == ".czi" or (path.is_dir() and not _is_image(path))
+    """Whether a path is that of a scan: a folder that is no store, a CZI of tiles."""
+    from napari_semsr.io.czi import is_mosaic
+
+    return not _is_image(path) if path.is_dir() else path.is_file() and is_mosaic(path)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -900,7 +900,7 @@ def _read_block(source: Windows, block_info: Any = None) -> NDArray[Any]:
 
 _SUFFIXES = (
     *(".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"),
-    *(".h5", ".hdf5", ".nxs"),
+    *(".h5", ".hdf5", ".nxs", ".czi"),
 )
 
 

@@ -1,0 +1,174 @@
+"""CZI of one tile or several, in colour, of channels and planes, and packed."""
+
+import errno
+import os
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from napari_semsr.core import ReadError, run
+from napari_semsr.io import formats as registry, napari_hooks as hooks
+from napari_semsr.io.frames import open_frames
+from tests.hostile.czi import write_czi
+
+pytest.importorskip("czifile", reason="needs czifile, the extra [czi]")
+
+
+@pytest.fixture
+def pixels(rng):
+    return rng.integers(0, 60_000, (24, 20)).astype(np.uint16)
+
+
+def split(pixels):
+    """Put the low bytes of all pixels before the high ones."""
+    return pixels.view(np.uint8).reshape(-1, 2).T.tobytes()
+
+
+def zstd(data):
+    return bytes(imagecodecs.zstd_encode(data))
+
+
+PACKINGS = {
+    "none": (0, np.ndarray.tobytes),
+    "lzw": (2, lambda p: bytes(imagecodecs.lzw_encode(p.tobytes()))),
+    "jpeg xr": (4, lambda p: bytes(imagecodecs.jpegxr_encode(p, level=1.0))),
+    "zstd0": (5, lambda p: zstd(p.tobytes())),
+    "zstd1": (6, lambda p: b"\x01" + zstd(p.tobytes())),
+    "zstd1 whole": (6, lambda p: b"\x03\x01\x00" + zstd(p.tobytes())),
+    "zstd1 split": (6, lambda p: b"\x03\x01\x01" + zstd(split(p))),
+    "zstd1 not packed": (6, np.ndarray.tobytes),
+}
+
+
+@pytest.mark.parametrize("name", PACKINGS)
+def test_tiles_are_unpacked(tmp_path, pixels, name):
+    how, pack = PACKINGS[name]
+    path = write_czi(tmp_path / "a.czi", [pixels], how=how, pack=pack)
+    assert np.array_equal(registry.read(path).array(), pixels)
+
+
+def test_tiles_of_jpeg_are_unpacked(tmp_path):
+    smooth = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))
+    pack = imagecodecs.jpeg_encode
+    path = write_czi(tmp_path / "a.czi", [smooth], how=1, pack=lambda p: bytes(pack(p)))
+    found = registry.read(path).array()
+    assert np.abs(found.astype(int) - smooth).max() <= 4
+
+
+def test_an_unknown_compression_is_named_and_no_damage(tmp_path, pixels):
+    path = write_czi(tmp_path / "a.czi", [pixels], how=104, pack=lambda _: b"packed")
+    with pytest.raises(
+        ReadError, match=r"not read here \(number 104\): save"
+    ) as caught:
+        registry.read(path)
+    assert "damaged" not in str(caught.value)
+
+
+def test_one_tile_opens_by_every_way(tmp_path, pixels):
+    path = write_czi(tmp_path / "one.czi", [pixels])
+    info = registry.describe(path)
+    assert (info.format, info.shape, info.planes) == ("CZI", (24, 20), 1)
+    found = registry.read(path)
+    assert found.pixel_size_nm == (5.0, 5.0)
+    assert found.name == "one"
+    [(data, attributes, kind)] = hooks.get_reader(str(path))(str(path))
+    assert kind == "image"
+    assert np.array_equal(data, pixels)
+    assert tuple(attributes["scale"]) == (5.0, 5.0)
+    with pytest.raises(ReadError, match="at least two frames"):
+        run(open_frames(path))
+
+
+def test_a_folder_of_single_tiles_is_a_scan(tmp_path, pixels):
+    for name in "ab":
+        write_czi(tmp_path / f"{name}.czi", [pixels + ord(name)])
+    scan = run(open_frames(tmp_path))
+    assert scan.names == ("a.czi", "b.czi")
+    assert scan.pixel_size_nm == (5.0, 5.0)
+    assert np.array_equal(scan.read(1), pixels + ord("b"))
+
+
+def test_tiles_of_scenes_are_told_apart(tmp_path, pixels):
+    tiles = [pixels + step for step in range(4)]
+    places = [(0, 1), (0, 0), (1, 0), (1, 1)]
+    starts = [
+        {"X": 100 * scene, "Y": 20 * tile, "S": scene, "M": tile}
+        for scene, tile in places
+    ]
+    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
+    scan = run(open_frames(path))
+    assert scan.nominal_px.tolist() == [[0, 0], [20, 0], [0, 100], [20, 100]]
+    assert [int(scan.read(n)[0, 0]) for n in range(4)] == [
+        int(tiles[n][0, 0]) for n in (1, 0, 2, 3)
+    ]
+    assert np.array_equal(registry.read(path, plane=3).array(), tiles[3])
+
+
+def test_channels_and_planes_are_chosen(tmp_path, pixels):
+    starts = [{"X": 0, "Y": 0, "C": c, "Z": z} for c in (0, 1) for z in (3, 4, 5)]
+    tiles = [pixels + step for step in range(6)]
+    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
+    info = registry.describe(path)
+    assert (info.channels, info.planes) == (2, 3)
+    with pytest.raises(ReadError, match="2 channels"):
+        registry.read(path)
+    assert np.array_equal(registry.read(path, channel=1, plane=2).array(), tiles[5])
+    with pytest.raises(ReadError, match="has 2 channels: export the one"):
+        run(open_frames(path))
+    layers = hooks.get_reader(str(path))(str(path))
+    assert [layer[0].shape for layer in layers] == [(3, 24, 20)] * 2
+    path = write_czi(tmp_path / "b.czi", tiles[:5], starts=starts[:5])
+    with pytest.raises(ReadError, match="has no tile there"):
+        registry.read(path, channel=1, plane=2)
+
+
+def test_colour_is_refused_or_its_luminance_taken(tmp_path, rng):
+    colours = rng.integers(0, 255, (24, 20, 3)).astype(np.uint8)
+    path = write_czi(tmp_path / "a.czi", [colours[..., ::-1]] * 2)
+    with pytest.raises(ReadError, match="colour channels differ"):
+        registry.read(path, plane=0)
+    with pytest.raises(ReadError, match="colour channels differ"):
+        run(open_frames(path)).read(0)
+    luma = np.rint(colours @ [0.299, 0.587, 0.114])
+    found = registry.read(path, plane=0, colour="luminance").array()
+    assert np.abs(found - luma).max() <= 1
+    other = write_czi(tmp_path / "b.czi", [colours, colours[::-1]])
+    scan = run(open_frames(other, colour="luminance"))
+    assert scan.read(0).shape == (24, 20)
+    one = write_czi(tmp_path / "one.czi", [colours[..., ::-1]])
+    with pytest.warns(UserWarning, match="opened in colour"):
+        [(data, attributes, _)] = hooks.get_reader(str(one))(str(one))
+    assert attributes["rgb"]
+    assert np.array_equal(data, colours)
+
+
+def test_a_locked_file_is_no_damage(tmp_path, pixels, monkeypatch):
+    path = write_czi(tmp_path / "a.czi", [pixels] * 2)
+    real = os.open
+
+    def refuse(name, *how, **more):
+        if os.fspath(name) == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(name, *how, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    for verb in (registry.read, lambda p: run(open_frames(p))):
+        with pytest.raises(ReadError, match=r"cannot be opened \(Permission"):
+            verb(path)
+
+
+@pytest.mark.parametrize("lost", [1000, 1800])
+def test_a_file_that_is_cut_short_is_refused(tmp_path, pixels, lost):
+    path = write_czi(tmp_path / "a.czi", [pixels] * 2)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(ReadError, match="cannot be read as CZI"):
+        registry.read(path, plane=0)
+
+
+def test_damaged_metadata_leave_the_pixel_size_unknown(tmp_path, pixels):
+    path = write_czi(tmp_path / "a.czi", [pixels], xml="<ImageDocument>")
+    with pytest.warns(UserWarning, match=r"metadata of a\.czi are damaged"):
+        found = registry.read(path)
+    assert found.pixel_size_nm is None
+    assert np.array_equal(found.array(), pixels)
