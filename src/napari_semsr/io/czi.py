@@ -226,7 +226,8 @@ def _pixels(path: Path, number: int) -> NDArray[Any]:
         if len(packed) != block.data_size:
             msg = f"the file ends within tile {number}"
             raise ValueError(msg)
-        return _unpacked(path, packed, int(entry.compression), tile)
+        how = getattr(entry.compression, "value", entry.compression)
+        return _unpacked(path, packed, int(how), tile)
 
 
 def _unpacked(path: Path, packed: bytes, how: int, tile: _Tile) -> NDArray[Any]:
