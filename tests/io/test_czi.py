@@ -172,3 +172,7 @@ def test_damaged_metadata_leave_the_pixel_size_unknown(tmp_path, pixels):
         found = registry.read(path)
     assert found.pixel_size_nm is None
     assert np.array_equal(found.array(), pixels)
+    assert registry.read(path, pixel_size_nm=3).pixel_size_nm == (3.0, 3.0)
+    path = write_czi(tmp_path / "b.czi", [pixels] * 2, xml="")
+    with pytest.warns(UserWarning, match=r"metadata of b\.czi are damaged"):
+        assert run(open_frames(path)).pixel_size_nm is None

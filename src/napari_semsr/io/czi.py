@@ -20,7 +20,7 @@ from napari_semsr.core import (
     open_file,
     warn,
 )
-from napari_semsr.io.files import check_claim, decoding
+from napari_semsr.io.files import check_claim, choose, decoding
 from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
@@ -100,7 +100,7 @@ def is_mosaic(path: Path) -> bool:
     try:
         if not is_czi(path):
             return False
-        tiles, _ = _contents(path)
+        tiles, *_ = _contents(path)
     except ReadError:
         return False
     return len({tile.frame for tile in tiles}) > 1
@@ -108,7 +108,9 @@ def is_mosaic(path: Path) -> bool:
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Read one tile of one channel and plane."""
-    tiles, size = _contents(path)
+    for what in ("series", "level"):
+        choose(path, what, getattr(options, what), 1)
+    tiles, size, doubts = _contents(path)
     names = {name for tile in tiles for name in tile.starts} - {"Y", "X"}
     places = {
         name: sorted({tile.place(name) for tile in tiles})
@@ -130,12 +132,15 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         vendor="Zeiss",
         channels=channels,
         planes=planes,
+        doubts=doubts,
     )
 
 
 def open_tiles(path: Path, colour: str = "refuse") -> CziTiles:
     """Find the tiles of a CZI mosaic."""
-    tiles, size = _contents(path)
+    tiles, size, doubts = _contents(path)
+    for doubt in doubts:
+        warn(doubt)
     for axis, what in _PLANES.items():
         several = {tile.place(axis) for tile in tiles}
         if len(several) > 1:
@@ -163,8 +168,11 @@ def open_tiles(path: Path, colour: str = "refuse") -> CziTiles:
     )
 
 
-def _contents(path: Path) -> tuple[list[_Tile], PixelSize | None]:
-    """Read the directory of a file, without the coarser levels, and its pixel size."""
+def _contents(path: Path) -> tuple[list[_Tile], PixelSize | None, tuple[str, ...]]:
+    """Read the directory of a file, without coarser levels, and its pixel size.
+
+    And why that is not known, if its metadata are damaged.
+    """
     library = _library(path)
     with decoding(path, "CZI"), library.CziFile(path) as czi:
         entries = enumerate(czi.subblock_directory)
@@ -178,7 +186,13 @@ def _contents(path: Path) -> tuple[list[_Tile], PixelSize | None]:
             raise ReadError(msg)
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
         check_claim(path, most, path.stat().st_size)
-        return tiles, _scaling(path, czi)
+        try:
+            return tiles, _scaling(czi), ()
+        except SyntaxError:  # of XML, as its parser calls it
+            doubt = (
+                f"The metadata of {path.name} are damaged: its pixel size is unknown."
+            )
+            return tiles, None, (doubt,)
 
 
 def _tile(number: int, entry: Any) -> _Tile:
@@ -200,14 +214,10 @@ def _tile(number: int, entry: Any) -> _Tile:
     )
 
 
-def _scaling(path: Path, czi: Any) -> PixelSize | None:
+def _scaling(czi: Any) -> PixelSize | None:
     from xml.etree import ElementTree as ET
 
-    try:
-        root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
-    except ET.ParseError:
-        warn(f"The metadata of {path.name} are damaged: its pixel size is unknown.")
-        return None
+    root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
     lengths: dict[str, float | None] = {}
     for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
         lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")

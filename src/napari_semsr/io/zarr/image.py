@@ -430,8 +430,8 @@ def _source(
         record = replace(record, pixel_size_nm=None)
     if image.version not in _VERSIONS:
         doubt = (
-            f"OME-Zarr {image.version} is newer than {_VERSIONS[-1]}, the last version "
-            "that is known here: see whether the pixel size is right."
+            f"OME-Zarr {image.version} is not a version that is known here, "
+            f"{_VERSIONS[0]} to {_VERSIONS[-1]}: see whether the pixel size is right."
         )
         doubts = (*doubts, doubt)
     return RawImage(
