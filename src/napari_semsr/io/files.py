@@ -560,7 +560,7 @@ class Record:
                 look=look,
                 shape=shape and (int(shape[0]), int(shape[1])),
             )
-        except (LookupError, TypeError, ValueError, OptionError):
+        except (LookupError, TypeError, ValueError, ArithmeticError, OptionError):
             return None
 
 

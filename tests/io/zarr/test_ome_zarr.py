@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.io import formats as registry
 from napari_semsr.io.zarr.image import tell_missing
+from napari_semsr.io.zarr.store import create_store, peek
 
 
 @pytest.fixture
@@ -348,3 +349,39 @@ def test_a_window_that_is_none_is_left_out(foreign, omero):
     found = registry.read(path)
     assert np.array_equal(found.array(), data)
     assert found.look is None
+
+
+SPOILT = {
+    "a shape without end": ("0.5", "0/zarr.json", {"shape": [10**400, 10**400]}),
+    "no chunks": ("0.5", "0/zarr.json", {"chunk_grid": {"name": "regular"}}),
+    "a fill value without end": ("0.5", "0/zarr.json", {"fill_value": 10**30}),
+    "a shape of text": ("0.4", "0/.zarray", {"shape": "large"}),
+    "chunks of nothing": ("0.4", "0/.zarray", {"chunks": [0, 0]}),
+    "no type": ("0.4", "0/.zarray", {"dtype": None}),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_spoilt_metadata_of_an_array_are_a_sentence(foreign, name):
+    version, mark, change = SPOILT[name]
+    path, _ = foreign(version=version)
+    about = json.loads((path / mark).read_text("utf-8"))
+    (path / mark).write_text(json.dumps({**about, **change}), "utf-8")
+    for verb in (registry.read, registry.describe):
+        with pytest.raises(ReadError):
+            verb(path)
+    tell_missing(path)
+    how = {"shape": (40, 50), "dtype": "uint16", "chunk": 16, "resume": True}
+    with pytest.raises(WriteError, match="no store that can be resumed"):
+        create_store(path, **how)
+    peek(path)
+
+
+def test_a_record_of_numbers_without_end_is_none(foreign):
+    path, data = foreign()
+    record = {"record": 1, "name": "a", "pixel_size_nm": None, "origin": [10**400, 0]}
+    record |= {"spacing_px": [1, 1]}
+    own = {"complete": True, "napari-semsr": record}
+    zarr.open_group(path, mode="r+").attrs["semsr"] = own
+    assert peek(path)[0] is None
+    assert np.array_equal(registry.read(path).array(), data)

@@ -190,13 +190,16 @@ def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
         return
     try:
         levels, finished = _levels(path, series, level)
+        found = sum(count_blocks(path, level) for level in levels)
+        whole = finished
+        if whole is None:
+            whole = 0
+            for each in levels:
+                blocks = each.shards or each.chunks
+                _check_blocks(path, each, blocks)
+                whole += math.prod(_block_counts(each.shape, blocks))
     except Exception:  # noqa: BLE001 - `read` says what is wrong with a store
         return
-    found = sum(count_blocks(path, level) for level in levels)
-    whole = finished
-    if whole is None:
-        shapes = [(level.shape, level.shards or level.chunks) for level in levels]
-        whole = sum(math.prod(_block_counts(*each)) for each in shapes)
     if found < whole:
         remedy = (
             "copy it again, unless it was written so."
@@ -487,7 +490,7 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
 
 
 def _block_counts(shape: Sequence[int], chunks: Sequence[int]) -> list[int]:
-    return [math.ceil(n / part) for n, part in zip(shape, chunks, strict=True)]
+    return [-(-n // part) for n, part in zip(shape, chunks, strict=True)]
 
 
 def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -> None:

@@ -104,7 +104,10 @@ ATTRIBUTE = "semsr"
 _BLOCKS = "blocks"  # in it: how many files the levels had when they were finished
 _DONE = "done"
 _LARGEST_UNIT = 1 << 30  # bytes of a file; as of what is read in one go
-_UNREADABLE = (ReadError, OSError, KeyError, ValueError, TypeError)
+_UNREADABLE = (
+    *(ReadError, OSError, LookupError, ValueError, TypeError),
+    *(ArithmeticError, AttributeError),
+)
 _logger = logging.getLogger(__name__)
 
 
