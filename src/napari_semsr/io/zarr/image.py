@@ -21,6 +21,7 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
+    legible,
     run,
     shown,
     warn,
@@ -61,6 +62,7 @@ _SHARDED_FROM = 8 * _CHUNK
 _MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
 _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in one
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
+_LONGEST_WORD = 40  # letters; chosen: no unit or version has more
 _NO_UNITS = ("", "pixel", "pixels", "px")
 _ROUNDED = 1  # pixels of a coarser level; levels of odd sides are rounded up or down
 
@@ -235,11 +237,17 @@ def _levels(
 def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
     """OME attributes of a group and their version, in either layout."""
     attributes = dict(group.attrs)
-    ome = attributes.get("ome")
+    ome, version = attributes.get("ome"), "0.4"
     if isinstance(ome, dict):
-        return ome, str(ome.get("version", "0.5"))
-    scales = _multiscales(attributes)
-    return attributes, str(scales[0].get("version", "0.4")) if scales else "0.4"
+        return ome, _word(ome.get("version", "0.5"))
+    if scales := _multiscales(attributes):
+        version = _word(scales[0].get("version", version))
+    return attributes, version
+
+
+def _word(value: object) -> str:
+    """Write what a store says in a word for a message, whatever it is."""
+    return legible(str(value))[:_LONGEST_WORD]
 
 
 def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -585,7 +593,7 @@ def _calibration(
     record: Record | None,
 ) -> tuple[PixelSize | None, FloatPair, FloatPair, tuple[str, ...]]:
     """Pixel size, origin and spacing of a level, and why the size is not known."""
-    units = [str(a.get("unit") or "") for a in axes[-2:]]
+    units = [_word(a.get("unit") or "") for a in axes[-2:]]
     unitless = all(unit.lower() in _NO_UNITS for unit in units)
     if place.scale is None or place.doubts:
         doubts = place.doubts
