@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_semsr.io.formats import read, write
 
@@ -152,6 +153,24 @@ def test_images_of_different_shape_are_refused(refused, images, verb):
 )
 def test_output_that_cannot_be_is_refused(refused, images, words, needs):
     assert needs in refused("convert", "first.tif", *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("info",), ("convert", "-o", "out.tif"), ("decorrelation",), ("spectrum",)],
+    ids=lambda words: words[0],
+)
+def test_what_a_file_says_in_vain_is_warned_of(semsr, tmp_path, words):
+    grey = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+    text = "ImageJ=1.54f\nunit=furlong\ncf=21\n"
+    how = {"description": text, "resolution": (2, 2), "metadata": None}
+    tifffile.imwrite(tmp_path / "said.tif", grey, **how)
+    verb, *rest = words
+    said = semsr(verb, "said.tif", *rest, "--json")
+    found = [one for one in said.record["warnings"] if one.startswith("said.tif: ")]
+    assert ["straight line" in one for one in found] == [True, False]
+    assert "left unknown" in found[1]
+    assert all(f"warning: {one}" in said.err for one in found)
 
 
 def test_info_pixel_size_override(semsr, images):

@@ -3,7 +3,15 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core import Pace, Progress, hear_warnings, run, spell_time, warn
+from napari_semsr.core import (
+    Pace,
+    Progress,
+    hear_warnings,
+    run,
+    spell_time,
+    warn,
+    warn_once,
+)
 from napari_semsr.core.errors import Cancelled
 
 
@@ -73,3 +81,14 @@ def test_warnings_are_told_to_who_listens_and_else_to_python():
     with pytest.warns(UserWarning, match="four") as told:
         warn("four", stacklevel=1)
     assert told[0].filename == __file__
+
+
+def test_warn_once_counts_what_differs_in_names_and_numbers_alone():
+    said = ["a.tif: 2 of 3.", "a.tif: 2 of 3.", "frame 1.tif: 4 of 5.", "b.tif: other."]
+    with hear_warnings((heard := []).append):
+        warn_once([*said, "c.tif: 9 of 9."], "files")
+    assert heard == [
+        "a.tif: 2 of 3 (2 such files in all).",
+        "frame 1.tif: 4 of 5.",
+        "b.tif: other.",
+    ]

@@ -38,13 +38,16 @@ def forge(tmp_path: Path) -> Forge:
         data: Any,
         name: str = "a.tif",
         tags: dict[int, str] | None = None,
+        orientation: int | None = None,
         **options: Any,
     ) -> Path:
         path = tmp_path / name
-        extra = [
+        extra: list[Any] = [
             (code, 7, len(text.encode("cp1252")), text.encode("cp1252"), True)
             for code, text in (tags or {}).items()
         ]
+        if orientation is not None:
+            extra.append((274, 3, 1, orientation, True))
         options.setdefault("metadata", None)
         tifffile.imwrite(path, data, extratags=extra, **options)
         return path

@@ -366,3 +366,22 @@ def test_open_frames_says_how_to_get_czifile(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "czifile", None)
     with pytest.raises(ReadError, match=r"napari-semsr\[czi\]"):
         run(open_frames(tmp_path))
+
+
+@pytest.mark.parametrize("typed", [None, 5])
+def test_what_frames_have_in_common_is_warned_of_once(tmp_path, rng, typed):
+    for index, frame in enumerate(rng.integers(0, 256, (4, 40, 48), dtype=np.uint8)):
+        text = (
+            "ImageJ=1.54f\nunit=furlong\ncf=21\n" if index else "ImageJ=1.54f\ncf=21\n"
+        )
+        how = {"description": text, "resolution": (2 + index, 2 + index)}
+        tifffile.imwrite(tmp_path / f"f{index}.tif", frame, metadata=None, **how)
+    with hear_warnings((heard := []).append):
+        scan = run(open_frames(tmp_path, pixel_size_nm=typed))
+        scan.read(0)
+    assert len(heard) == (2 if typed is None else 1)
+    name = re.escape(tmp_path.name)
+    assert re.match(rf"f0.tif: ImageJ.*\(4 such frames of {name} in all\)\.$", heard[0])
+    if typed is None:
+        end = rf"left unknown \(3 such frames of {name} in all\)\.$"
+        assert re.match(rf"f1.tif: ImageJ.*{end}", heard[1])

@@ -76,7 +76,8 @@ def test_element_size_is_the_pixel_size(make, grey):
 
 @pytest.mark.parametrize("size", [[1, 0, 1], b"many"])
 def test_a_bad_element_size_is_left_unknown_and_said(make, grey, size):
-    found = registry.read(make({"a": grey}, {"a": {"element_size_um": size}}))
+    with pytest.warns(UserWarning, match="left unknown"):
+        found = registry.read(make({"a": grey}, {"a": {"element_size_um": size}}))
     assert found.pixel_size_nm is None
     assert "left unknown" in found.metadata["warnings"][0]
 
@@ -128,7 +129,8 @@ def test_nexus_tells_which_dataset_and_how_large_a_pixel_is(make, grey):
 @pytest.mark.parametrize("unit", ["pixel", ""])
 def test_nexus_axes_that_are_no_lengths_are_left_alone(make, grey, unit):
     units = {f"entry/data/{axis}": {"units": unit} for axis in "xy"}
-    found = registry.read(make(_nexus(grey), NEXUS | units))
+    with pytest.warns(UserWarning, match="left unknown"):
+        found = registry.read(make(_nexus(grey), NEXUS | units))
     assert found.pixel_size_nm is None
     assert "left unknown" in found.metadata["warnings"][0]
 

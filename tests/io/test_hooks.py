@@ -201,3 +201,20 @@ def test_importing_the_hooks_imports_nothing_heavy():
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert run_python(code).strip() == "[]"
+
+
+def test_what_is_not_honoured_is_warned_of_once_in_napari(tmp_path, rng):
+    stack = rng.integers(0, 255, (3, 12, 17)).astype(np.uint8)
+    paths = [tmp_path / f"{name}.tif" for name in ("stack", "a", "b")]
+    for path, data in zip(paths, (stack, stack[0], stack[1]), strict=True):
+        text = "ImageJ=1.54f\ncf=21\n"
+        if data is stack:
+            text += "images=3\nslices=3\n"
+        how = {"metadata": None, "photometric": "minisblack"}
+        tifffile.imwrite(path, data, description=text, **how)
+    with pytest.warns(UserWarning, match="not a straight line") as found:
+        [(data, _, _)] = layers.read_layers(str(paths[0]))
+    assert (data.shape, len(found)) == ((3, 12, 17), 1)
+    with pytest.warns(UserWarning, match=r"^a.tif: .*\(2 such files in all\)") as found:
+        layers.read_layers([str(path) for path in paths[1:]])
+    assert len(found) == 1

@@ -246,3 +246,22 @@ def test_map_of_whole_bytes_keeps_its_quantity(tmp_path):
     image = Micrograph(np.full((8, 8), 40, np.uint8), (10, 10), provenance=made)
     registry.write(image, path)
     assert registry.read(path).quantity == image.quantity == "resolution (nm)"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_an_image_is_turned_as_exif_says(tmp_path, suffix):
+    grey = np.add.outer(np.arange(40), 2 * np.arange(64)).astype(np.uint8)
+    said = Image.Exif()
+    said[274] = 6
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(grey).save(path, exif=said, quality=95)
+    found, shown = registry.read(path), np.rot90(grey, -1)
+    assert found.shape == registry.describe(path).shape == (64, 40)
+    assert np.allclose(found.array(), shown, atol=6)
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0II*\0", b"MM\0*\0\0\0\x08\0\1\1\x12"])
+def test_damaged_exif_turns_nothing(tmp_path, grey, exif):
+    path = tmp_path / "a.png"
+    Image.fromarray(grey).save(path, exif=exif)
+    assert np.array_equal(registry.read(path).array(), grey)

@@ -267,7 +267,8 @@ def test_a_bad_pixel_size_is_left_unknown_and_said(write, tagged, vendor, value)
         vendor == "JEOL"
     )
     for path in paths:
-        found = registry.read(path)
+        with pytest.warns(UserWarning, match="left unknown"):
+            found = registry.read(path)
         assert found.pixel_size_nm is None
         assert found.shape == (30, 53)
         assert "left unknown" in found.metadata["warnings"][0]

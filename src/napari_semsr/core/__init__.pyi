@@ -122,6 +122,7 @@ from .progress import (
     run as run,
     spell_time as spell_time,
     warn as warn,
+    warn_once as warn_once,
 )
 from .quantities import (
     DB as DB,

@@ -4,9 +4,10 @@ A service is a generator that yields `Progress` and returns its result, so that 
 panel, a command and a script consume the same object. Closing the generator cancels.
 """
 
+import re
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -135,6 +136,7 @@ def retell(
 
 # Python's own hook is one for all threads: two jobs that overlap would leave each
 # other's in place, and what a third says would reach nobody.
+_NAMES_AND_NUMBERS = re.compile(r"\S+\.\w+|\d+")
 _hears: ContextVar[Callable[[str], object] | None] = ContextVar("hears", default=None)
 
 
@@ -148,6 +150,20 @@ def warn(message: str, *, stacklevel: int = 2) -> None:
         warnings.warn(message, stacklevel=stacklevel + 1)
     else:
         hear(message)
+
+
+def warn_once(sentences: Iterable[str], files: str) -> None:
+    """Warn of what several files have in common once, with the number of them.
+
+    Sentences are taken as alike that differ in names of files and in numbers alone;
+    `files` says what they are of, such as ``"frames of scan"``.
+    """
+    kinds: dict[str, list[str]] = {}
+    for sentence in dict.fromkeys(sentences):
+        kinds.setdefault(_NAMES_AND_NUMBERS.sub("", sentence), []).append(sentence)
+    for alike in kinds.values():
+        end = f" ({len(alike)} such {files} in all)." if len(alike) > 1 else "."
+        warn(alike[0].removesuffix(".") + end)
 
 
 @contextmanager

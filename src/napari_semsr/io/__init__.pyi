@@ -98,6 +98,7 @@ from .project import (
 from .read_image import (
     CUT_KEY as CUT_KEY,
     LEVEL_KEY as LEVEL_KEY,
+    SERIES_KEY as SERIES_KEY,
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
     as_grey as as_grey,
@@ -106,6 +107,7 @@ from .read_image import (
     luminance as luminance,
     parse_length_nm as parse_length_nm,
     suggest_databar as suggest_databar,
+    which_series as which_series,
 )
 from .sheets import (
     SHEET_SUFFIXES as SHEET_SUFFIXES,

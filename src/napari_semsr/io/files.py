@@ -64,7 +64,7 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except SemsrError:
+    except (SemsrError, Warning):
         raise
     except MemoryError as error:
         msg = (

@@ -168,7 +168,7 @@ def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
 def read(
     path: str | Path,
     *,
-    series: int = 0,
+    series: int | None = None,
     level: int = 0,
     channel: int | None = None,
     plane: int | None = None,
@@ -185,8 +185,11 @@ def read(
     ----------
     path : str or pathlib.Path
         File or store; its first bytes tell the format, not its name.
-    series, level : int, default=0
-        Which image of the file, and which level of its pyramid.
+    series : int, optional
+        Which image of the file, or of the set of files that it belongs to; without it
+        the file's own image of full size.
+    level : int, default=0
+        Which level of its pyramid.
     channel, plane : int, optional
         Must be given when there are several.
     dataset : str, optional

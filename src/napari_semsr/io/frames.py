@@ -24,16 +24,18 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     grid_cells,
+    hear_warnings,
     one_line,
     parse_pixel_size,
     shown,
     spell_pixel_size,
     warn,
+    warn_once,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import is_there, read_object
 from napari_semsr.io.formats import FORMATS, count_planes, describe, read
-from napari_semsr.io.read_image import FileInfo
+from napari_semsr.io.read_image import FileInfo, ReadOptions
 from napari_semsr.io.sheets import read_sheet
 
 # Frames on the disk: in files of their own, pages of one file, or some of these.
@@ -51,7 +53,8 @@ class _StoredFrames:
     def __getitem__(self, index: int) -> NDArray[Any]:
         """Read one frame, that must be what it was when the scan was opened."""
         path, plane = self.places[index]
-        image = read(path, plane=plane, **self.how)
+        with hear_warnings(lambda _: None):  # it was warned of at opening
+            image = read(path, plane=plane, **self.how)
         shape, dtype = self.shape[1:], self.dtype
         if image.shape != shape or image.dtype != dtype:
             msg = (
@@ -317,6 +320,7 @@ def _described(
 ) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
     """Look at every frame; list those that cannot be read."""
     kept, infos, faults = [], [], []
+    heard: list[str] = []
     for done, name in enumerate(names):
         yield Progress(done, len(names), f"Opening the frames of {folder.name}")
         try:
@@ -326,7 +330,8 @@ def _described(
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
-            image = read(folder / name, **how)
+            with hear_warnings(heard.append):
+                image = read(folder / name, **how)
             seen.look_at(name, image.array())
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
@@ -334,6 +339,7 @@ def _described(
             continue
         kept.append(name)
         infos.append(replace(info, shape=image.shape, dtype=str(image.dtype)))
+    warn_once(heard, f"frames of {folder.name}")
     return kept, infos, faults
 
 
@@ -645,7 +651,8 @@ def open_frames(
     table = None if positions is None else Path(positions)
     names: list[str] = []
     seen = _Seen()
-    how = {"databar_rows": databar_rows, "colour": colour}
+    typed = ReadOptions.parse({"pixel_size_nm": pixel_size_nm}).pixel_size_nm
+    how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     if is_folder:
         made, names = yield from _from_folder(path, table, seen, how)

@@ -208,7 +208,7 @@ def raw_image(path: Path, options: ReadOptions, *, first: bool = False) -> RawIm
         planes=planes,
         name=None if len(found) == 1 else f"{path.stem} {name.strip('/')}",
         metadata={"dataset": name, **({"datasets": told} if len(told) > 1 else {})},
-        warnings=tuple(warnings),
+        doubts=tuple(warnings),
     )
 
 

@@ -18,12 +18,20 @@ from napari_semsr.core import (
     OptionError,
     ReadError,
     contrast_limits,
+    hear_warnings,
     run,
     told_in_panel_words,
     warn,
+    warn_once,
 )
 from napari_semsr.io.files import own_name
-from napari_semsr.io.read_image import CUT_KEY, LEVEL_KEY, ColourError, FileInfo
+from napari_semsr.io.read_image import (
+    CUT_KEY,
+    LEVEL_KEY,
+    ColourError,
+    FileInfo,
+    which_series,
+)
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
@@ -125,7 +133,10 @@ def list_images(folder: Path) -> list[Path]:
 @told_in_panel_words()
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
-    layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
+    heard: list[str] = []
+    with hear_warnings(heard.append):
+        layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
+    warn_once(heard, "files")
     told = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
     if told:
         more = f" and {len(told) - 1} more" if len(told) > 1 else ""
@@ -196,13 +207,13 @@ def _file(path: Path) -> list[LayerTuple]:
     info = describe(path)
     tell_missing(path)
     datasets = list(info.metadata.get("datasets", ()))
-    more = max(len(datasets) - _MOST_DATASETS, info.series - 1)
-    if more > 0:
+    images, which = which_series(info.metadata, info.series)
+    if max(len(datasets) - _MOST_DATASETS, images - 1) > 0:
         what = "datasets" if datasets else "images"
-        shown = f"first {_MOST_DATASETS} are" if datasets else "first is"
+        shown = f"the first {_MOST_DATASETS} are" if datasets else f"{which} is"
         warn(
-            f"{path.name} holds {len(datasets) or info.series} {what}, of which the "
-            f"{shown} shown: open another with Open mosaic."
+            f"{path.name} holds {len(datasets) or images} {what}, of which {shown} "
+            "shown: open another with Open mosaic."
         )
     if not datasets:
         return _channels(path, info)

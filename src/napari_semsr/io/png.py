@@ -11,6 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ _NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
 _SMALLEST_TEXT = 12  # px; chosen: readable where the figure is shown as it is
 _FRAME = 12  # length, name and checksum around the content of a chunk
 _IHDR = 13  # bytes of a PNG's header
+_ORIENTATION = 274  # tag of EXIF
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -75,13 +77,34 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
         raise ReadError(msg)
-    return RawImage(format=kind, data=pixels)
+    turned = _orientation(_exif(data)) if kind == "JPEG" else 1
+    return RawImage(format=kind, data=pixels, orientation=turned)
+
+
+def _exif(data: bytes) -> bytes:
+    """Read what a JPEG says in EXIF."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    with JpegImageFile(io.BytesIO(data)) as image:
+        return bytes(image.info.get("exif", b""))
+
+
+def _orientation(exif: bytes) -> int:
+    """Read how an image is to be turned; 1 where EXIF does not say, or is damaged."""
+    from PIL.Image import Exif
+
+    found = Exif()
+    with suppress(Exception):
+        found.load(exif)
+    turned = found.get(_ORIENTATION)
+    return turned if isinstance(turned, int) else 1
 
 
 def _png(path: Path, data: bytes) -> RawImage:
     import imagecodecs
 
     size: PixelSize | None = None
+    turned = 1
     record: Record | None = None
     metadata: dict[str, Any] = {}
     with decoding(path, "PNG"):
@@ -89,6 +112,8 @@ def _png(path: Path, data: bytes) -> RawImage:
         for name, content in said:
             if name == "pHYs":
                 size = _physical(content)
+            elif name == "eXIf":
+                turned = _orientation(content)
             text = _text(name, content)
             if text is not None and text[0] == RECORD_KEY:
                 record = Record.from_json(text[1])
@@ -107,6 +132,7 @@ def _png(path: Path, data: bytes) -> RawImage:
         format="PNG",
         data=pixels,
         pixel_size_nm=size,
+        orientation=turned,
         record=record,
         metadata=metadata,
         doubts=doubts,

@@ -75,6 +75,8 @@ _SYNONYMS = {
 # Entries of an image's metadata
 CUT_KEY = "databar_rows_cropped"
 LEVEL_KEY = "rows_of_level_0"  # that one row of a coarser level takes
+SERIES_KEY = "series_read"  # of several, counted from 0
+OWN_SERIES_KEY = "series_of_file"  # how many of them are in this file, full size
 SMALLEST_NM, LARGEST_NM = 1e-5, 1e9
 LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
@@ -160,8 +162,12 @@ _SUCH_AS = "A pixel size is one or two positive numbers in nm, 7.7 or Y,X as 8,7
 class ReadOptions(Options):
     """Which image of a file to read, and how, as a user types it."""
 
-    series: int = option(
-        0, "Series", "image of a file that holds several; the first is 0", ge=0
+    series: int | None = option(
+        None,
+        "Series",
+        "image of a file, or of a set of files, that holds several; the first is 0, "
+        "and without it the file's own image of full size is read",
+        ge=0,
     )
     level: int = option(0, "Level", "level of a pyramid; 0 is full size", ge=0)
     channel: int | None = option(
@@ -274,6 +280,7 @@ class RawImage:
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
     coarser: FloatPair = (1.0, 1.0)  # Rows and columns of level 0 that a pixel takes
+    orientation: int = 1  # How to turn what is stored, as TIFF counts; see `_upright`
     # How many there are to choose from
     levels: int = 1
     series: int = 1
@@ -287,15 +294,23 @@ class RawImage:
     look: DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
-    # Why pixel size or data bar may be wrong, which is told unless a size is typed, and
-    # why the place is not known
+    # Why pixel size or data bar are unknown or may be wrong, which matters unless a
+    # size is typed, and why the place is not known
     doubts: tuple[str, ...] = ()
     place_doubts: tuple[str, ...] = ()
 
-    @property
-    def told(self) -> list[str]:
-        """All that a user should know."""
-        return [*self.warnings, *self.doubts, *self.place_doubts]
+    def sentences(self, path: Path, *, sized: bool = False) -> list[str]:
+        """List all that a user should know of a file; `sized` if a size is typed."""
+        doubts = () if sized else self.doubts
+        found = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
+        return [one if path.name in one else f"{path.name}: {one}" for one in found]
+
+
+def which_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
+    """Count the images of a file, without those of its set, and name the one read."""
+    number = metadata.get(SERIES_KEY, 0)
+    which = f"series {number}" if number else "the first"
+    return metadata.get(OWN_SERIES_KEY, count), which
 
 
 def choose_plane(
@@ -928,8 +943,11 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
         pixel_size_nm=found.pixel_size_nm or source.pixel_size_nm,
         databar_rows=found.databar_rows,
         metadata={**source.metadata, str(found.vendor).lower(): found.metadata},
-        warnings=source.warnings + found.warnings,
-        doubts=found.doubts,
+        doubts=(
+            *(source.doubts if found.pixel_size_nm is None else ()),
+            *found.warnings,
+            *found.doubts,
+        ),
     )
 
 
@@ -951,6 +969,47 @@ def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
             raise ReadError(msg)
         return rows
     return source.databar_rows if options.crop_databar else 0
+
+
+# Whether rows and columns of what is stored change places, and then run backwards:
+# TIFF 6.0, page 36; EXIF counts the same.
+_TURNS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def _upright(source: RawImage) -> RawImage:
+    """Turn an image as its file says that it is shown."""
+    if source.orientation not in _TURNS:
+        return source
+    swapped, down, across = _TURNS[source.orientation]
+
+    def turn(pair: Any) -> Any:
+        return pair[::-1] if swapped and pair is not None else pair
+
+    data = source.data.swapaxes(0, 1) if swapped else source.data
+    data = data[:: -1 if down else 1, :: -1 if across else 1]
+    # torch takes no array that runs backwards
+    if isinstance(data, np.ndarray):
+        data = np.ascontiguousarray(data)
+    else:
+        data = data.map_blocks(np.ascontiguousarray, dtype=data.dtype)
+    return replace(
+        source,
+        data=data,
+        orientation=1,
+        pixel_size_nm=turn(source.pixel_size_nm),
+        coarser=turn(source.coarser),
+        origin=turn(source.origin),
+        spacing_px=turn(source.spacing_px),
+        metadata={**source.metadata, "orientation": source.orientation},
+    )
 
 
 def _is_close(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
@@ -975,13 +1034,15 @@ def _look(source: RawImage) -> DisplaySettings | None:
     return own.model_copy(update={"limits": stated.limits})
 
 
-def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
+def _metadata(
+    source: RawImage, data: Any, bar: int, sentences: list[str]
+) -> dict[str, Any]:
     """Collect what the file said, and what was done to it."""
     found = {**source.metadata, "format": source.format, CUT_KEY: bar}
     if source.vendor is not None:
         found["vendor"] = source.vendor
-    if source.told:
-        found["warnings"] = source.told
+    if sentences:
+        found["warnings"] = sentences
     if source.series > 1:
         found["series"] = source.series
     if source.coarser[0] != 1:
@@ -996,12 +1057,16 @@ def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
 def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
     """Make the micrograph that a user asked for."""
     source = _with_sidecar(path, source)
-    doubts = source.doubts if options.pixel_size_nm is None else ()
-    for doubt in (*doubts, *source.place_doubts):
-        warn(doubt)
+    for sentence in source.sentences(path, sized=options.pixel_size_nm is not None):
+        warn(sentence)
+    sentences = source.sentences(path)
+    source = replace(source, data=native(path, source.data))
+    # a header speaks of the rows that are stored, a user of those that are shown
+    if options.databar_rows is not None:
+        source = _upright(source)
     bar = _bar(path, source, options)
-    samples = native(path, source.data)[: source.data.shape[0] - bar]
-    data = to_grey(path, samples, colour=options.colour, down=source.coarser[0])
+    source = _upright(replace(source, data=source.data[: len(source.data) - bar]))
+    data = to_grey(path, source.data, colour=options.colour, down=source.coarser[0])
     record, size = source.record, _calibration(source)
     name = source.name or (record.name if record else display_name(path.name))
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
@@ -1014,7 +1079,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         provenance=None if record is None else record.provenance,
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),
-        metadata=_metadata(source, data, bar),
+        metadata=_metadata(source, data, bar, sentences),
         look=_look(source),
     )
     down, across = source.coarser
@@ -1029,17 +1094,20 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
     """Describe a file."""
     source = _with_sidecar(path, source)
     stored = tuple(int(n) for n in source.data.shape)
+    metadata = dict(source.metadata)
+    if sentences := source.sentences(path):
+        metadata["warnings"] = sentences
+    above = source.data[: stored[0] - source.databar_rows]
+    source = _upright(replace(source, data=above))
     suggested = 0
     if not source.databar_rows and source.record is None:
         suggested = _suggested(source.data)
-    metadata = dict(source.metadata)
-    if source.told:
-        metadata["warnings"] = source.told
+    rows, columns = source.data.shape[:2]
     made = None if source.record is None else source.record.provenance
     network = None if made is None else made.network()
     return FileInfo(
         format=source.format,
-        shape=(stored[0] - source.databar_rows, stored[1]),
+        shape=(int(rows), int(columns)),
         stored_shape=stored,
         dtype=np.dtype(source.data.dtype).name,
         pixel_size_nm=_calibration(source),

@@ -57,6 +57,7 @@ from napari_semsr.io import (
     store_of,
     suggest_databar,
     tell_missing,
+    which_series,
     write,
     write_blocks,
     write_rows,
@@ -90,12 +91,13 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     if not is_there(path):
         raise no_file(path)
     opened = read(path, **chosen.model_dump())
-    tell_missing(path, chosen.series, chosen.level)
+    tell_missing(path, chosen.series or 0, chosen.level)
     count = opened.metadata.get("series", 1)
-    if count > 1 and "series" not in chosen.model_fields_set:
+    own, which = which_series(opened.metadata, count)
+    if own > 1 and chosen.series is None:
         warn(
-            f"{path.name} holds {count} images, of which the first is taken: choose "
-            f"one with series 0 to {count - 1}."
+            f"{path.name} holds {own} images, of which {which} is taken: choose one "
+            f"with series 0 to {count - 1}."
         )
     return _bounded(opened)
 
@@ -344,7 +346,10 @@ def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Pro
 
 
 def _selection(options: ReadOptions) -> str:
-    """Say which image of a file was taken, where that is not the first."""
+    """Say which image of a file was taken, where that is not the first.
+
+    The first is not named, as in records of when it was taken without being chosen.
+    """
     chosen = {
         "series": options.series or None,
         "channel": options.channel,

@@ -12,8 +12,10 @@ from napari_semsr.core import (
     Options,
     Progress,
     ReadError,
+    hear_warnings,
     spell_pixel_size,
     spell_shape,
+    warn,
 )
 from napari_semsr.io import describe, no_file, read
 from napari_semsr.jobs.images import Result, jsonable
@@ -59,7 +61,11 @@ def _describe(run: Run[Options]) -> Job[Description]:
     if not path.exists():
         raise no_file(path)
     facts = jsonable(describe(path, dataset=run.opening.dataset))
-    facts |= _printed_bar(path, facts)
+    heard = list(facts["metadata"].get("warnings", ()))
+    with hear_warnings(heard.append):
+        facts |= _printed_bar(path, facts)
+    for sentence in dict.fromkeys(heard):
+        warn(sentence)
     if run.opening.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(run.opening.pixel_size_nm)
     return Description(str(run.named["path"]), facts)

@@ -36,6 +36,7 @@ from napari_semsr.core import (
     digest_job,
     digest_path,
     figure,
+    hear_warnings,
     option,
     spell_pixel_size,
 )
@@ -108,7 +109,8 @@ def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
     """History that the first frame itself carries, for all of them."""
     path = folder if folder.is_file() else folder / acquisition.names[0]
     try:
-        return read(path, plane=0).provenance
+        with hear_warnings(lambda _: None):  # it was warned of at opening
+            return read(path, plane=0).provenance
     except (SemsrError, OSError):
         return None
 

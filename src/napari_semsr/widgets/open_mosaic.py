@@ -19,7 +19,7 @@ from napari_semsr.core import (
     spell_pixel_size,
     spell_shape,
 )
-from napari_semsr.io import ROWS_KEY, ReadOptions, holds_frames, own_name
+from napari_semsr.io import ROWS_KEY, SERIES_KEY, ReadOptions, holds_frames, own_name
 from napari_semsr.jobs import INFO, StitchFolderOptions
 from napari_semsr.widgets.base import (
     Form,
@@ -225,11 +225,13 @@ class OpenMosaicPanel(Panel):
         self.show_status(f"{path.name} can be opened.")
 
     def _show_counts(self, facts: dict[str, Any]) -> None:
+        told = facts.get("metadata") or {}
         for name, many in _COUNTS.items():
             count = int(facts.get(many) or 1)
             self.form.widget(name).max = max(0, count - 1)
-            if name in ("channel", "plane"):
-                self.form.set_values(**{name: 0 if count > 1 else None})
+            if name != "level":
+                first = told.get(SERIES_KEY, 0) if name == "series" else 0
+                self.form.set_values(**{name: first if count > 1 else None})
             self.form.show_row(name, count > 1)
 
     def _show_bar(self, _: object = None) -> None:

@@ -1,5 +1,7 @@
 """What microscopes write into private tags, and what becomes of damage in them."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -56,7 +58,8 @@ def test_zeiss_keeps_pixels_of_what_was_cut_out(zeiss, width):
 
 @pytest.mark.parametrize("pixel", ["nan", "0", "-1e-9", "wide", "1e400", "inf"])
 def test_fei_leaves_a_bad_pixel_size_unknown_and_says_so(fei, grey, pixel):
-    found = registry.read(fei(grey, pixel=pixel))
+    with pytest.warns(UserWarning, match="^a.tif: FEI's .* left unknown"):
+        found = registry.read(fei(grey, pixel=pixel))
     assert found.pixel_size_nm is None
     assert found.shape == (30, 53)
     assert "left unknown" in found.metadata["warnings"][0]
@@ -130,7 +133,8 @@ def test_zeiss_trusts_the_field_when_the_label_is_of_another_scan(zeiss):
 
 @pytest.mark.parametrize("pixel", ["nan nm", "0.0 fm", "-1 nm", "5 furlongs", "", "nm"])
 def test_zeiss_leaves_a_bad_pixel_size_unknown_and_says_so(zeiss, grey, pixel):
-    found = registry.read(zeiss(grey, pixel=pixel))
+    with pytest.warns(UserWarning, match="^a.tif: Zeiss's .* left unknown"):
+        found = registry.read(zeiss(grey, pixel=pixel))
     assert found.pixel_size_nm is None
     assert np.array_equal(found.array(), grey)
     assert "AP_IMAGE_PIXEL_SIZE" in found.metadata["warnings"][0]
@@ -138,7 +142,8 @@ def test_zeiss_leaves_a_bad_pixel_size_unknown_and_says_so(zeiss, grey, pixel):
 
 def test_zeiss_does_not_take_the_live_pixel_size_and_says_so(forge, grey):
     path = forge(grey, tags={34118: "0\r\nAP_PIXEL_SIZE\r\nPixel Size = 9 nm\r\n"})
-    found = registry.read(path)
+    with pytest.warns(UserWarning, match="left unknown"):
+        found = registry.read(path)
     assert found.pixel_size_nm is None
     assert "left unknown" in found.metadata["warnings"][0]
 
@@ -178,7 +183,8 @@ def test_zeiss_finds_the_pixel_size_by_the_field_where_that_is_all(
 )
 def test_zeiss_leaves_a_field_that_does_not_fit_and_says_so(forge, width, height, said):
     data = np.zeros((384, 512), np.uint8)
-    found = registry.read(forge(data, tags=_field(width, height)))
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        found = registry.read(forge(data, tags=_field(width, height)))
     assert found.pixel_size_nm is None
     assert said in found.metadata["warnings"][0]
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import threading
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
@@ -17,13 +18,24 @@ from napari_semsr.core import (
     IntPair,
     PixelSize,
     ReadError,
+    SemsrError,
     legible,
     one_line,
+    open_file,
 )
-from napari_semsr.io.files import RECORD_KEY, Record, check_claim, choose, decoding
+from napari_semsr.io.files import (
+    RECORD_KEY,
+    Record,
+    check_claim,
+    choose,
+    decoding,
+    read_text,
+)
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
     LAZY_BYTES,
+    OWN_SERIES_KEY,
+    SERIES_KEY,
     RawImage,
     ReadOptions,
     choose_plane,
@@ -40,7 +52,7 @@ from napari_semsr.io.read_image import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from xml.etree.ElementTree import Element
 
     import tifffile
@@ -71,8 +83,8 @@ def _local(element: "Element") -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _is_here(image: "Element", folder: Path, own: str | None) -> bool:
-    """Whether the planes of an OME image are in a file of the folder, or of UUID `own`.
+def _is_here(image: "Element", files: "Callable[[str], bool]", own: str | None) -> bool:
+    """Whether the planes of an OME image are in one of these files, or of UUID `own`.
 
     An image of which all files are missing is no series.
     """
@@ -81,18 +93,21 @@ def _is_here(image: "Element", folder: Path, own: str | None) -> bool:
             uuid = next((e for e in data if _local(e) == "UUID"), None)
             if uuid is None or (own and uuid.text == own):
                 return True
-            if (folder / uuid.get("FileName", "")).is_file():
+            if files(uuid.get("FileName", "")):
                 return True
     return False
 
 
 def _of_series(
-    root: "Element", series: int, count: int, folder: Path, warnings: list[str]
+    root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None]:
-    """Read pixel size and name of one of `count` series; None of what is not told."""
-    images = [e for e in root if _local(e) == "Image"]
+    """Read pixel size and name of a series; None of what is not told."""
+    images, count = [e for e in root if _local(e) == "Image"], len(tif.series)
+    folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
+    # of a file whose set was passed over, its own images are read alone
+    files = (lambda n: (folder / n).is_file()) if tif.is_ome else name.__eq__
     if len(images) > count:
-        images = [e for e in images if _is_here(e, folder, root.get("UUID"))] or images
+        images = [e for e in images if _is_here(e, files, root.get("UUID"))] or images
     if len(images) <= count:
         images = images[series : series + 1]
     told = [_ome_image(image, warnings) for image in images]
@@ -168,14 +183,100 @@ def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:
         raise ReadError(msg) from error
 
 
-def _invert_white(data: Any, bits: int) -> Any:
-    """Turn a scale whose zero is white into one whose zero is black."""
-    kind = np.dtype(data.dtype).kind
-    if kind == "b":
-        return ~data
-    if kind != "u":
-        return data
-    return data.dtype.type(2**bits - 1) - data
+def _invert_white(
+    data: Any, bits: int, look: DisplaySettings | None
+) -> tuple[Any, DisplaySettings | None]:
+    """Turn a scale of integers whose zero is white into one whose zero is black."""
+    if data.dtype.kind == "b":
+        return ~data, look
+    if data.dtype.kind == "u":
+        white = 2**bits - 1
+        data = data.dtype.type(white) - data
+    else:  # of signed integers the middle is between -1 and 0
+        white, data = -1, ~data
+    return data, _with_limits(look, lambda limit: white - limit)
+
+
+def _with_limits(
+    look: DisplaySettings | None, change: "Callable[[float], float]"
+) -> DisplaySettings | None:
+    """Move the limits of what is shown along with the grey values."""
+    if look is None:
+        return None
+    low, high = sorted(change(limit) for limit in look.limits)
+    return look.model_copy(update={"limits": (low, high)})
+
+
+# ImageJ's calibration of grey values, as it stands in `ij/measure/Calibration.java`.
+# ImageJ stores signed 16-bit integers as unsigned ones and such a straight line.
+
+_STRAIGHT, _NO_FUNCTION = 0, 20
+_SIGNED_16 = (-32768.0, 1.0)
+
+
+def _grey_line(
+    details: Mapping[str, Any], dtype: np.dtype[Any], warnings: list[str]
+) -> tuple[float, float] | None:
+    """Read the straight line from stored grey values to those that ImageJ shows."""
+    kind = details.get("cf", _NO_FUNCTION)
+    if kind == _NO_FUNCTION or dtype.kind != "u" or dtype.itemsize > 2:
+        return None  # of other types ImageJ shows what is stored
+    try:
+        line = float(details["c0"]), float(details["c1"])
+    except (KeyError, TypeError, ValueError):
+        line = math.nan, math.nan
+    if kind == _STRAIGHT and np.isfinite(line).all() and line[1] != 0:
+        return line
+    warnings.append(
+        f"ImageJ's calibration of its grey values (cf={kind}) is not a straight line "
+        "and is not applied: apply it in ImageJ and save 32-bit values if you need "
+        "calibrated ones."
+    )
+    return None
+
+
+def _on_line(
+    data: Any, line: tuple[float, float], look: DisplaySettings | None
+) -> tuple[Any, DisplaySettings | None]:
+    """Calibrate stored grey values, and the limits between which they are shown."""
+    shift, slope = line
+    ends = sorted((shift, shift + slope * np.iinfo(data.dtype).max))
+    look = _with_limits(look, lambda limit: limit * slope + shift)
+    for dtype in (data.dtype, np.dtype(np.int16)):
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        exact = abs(slope) == 1 and shift.is_integer()
+        if exact and low <= ends[0] and ends[1] <= high:
+            return (data.astype(np.int32) * int(slope) + int(shift)).astype(dtype), look
+    return (data * slope + shift).astype(np.float32), look
+
+
+def _as_shown(
+    data: Any,
+    look: DisplaySettings | None,
+    white_bits: int,
+    line: tuple[float, float] | None,
+    warnings: list[str],
+) -> tuple[Any, DisplaySettings | None]:
+    """Make greater grey values of what is brighter, and calibrate them.
+
+    Of so many `white_bits` are values whose zero is white; 0 where it is black. What
+    was measured stays what it is, and so do floats, which have no white to count from.
+    """
+    inverted = white_bits > 0
+    if inverted and line in (None, _SIGNED_16) and data.dtype.kind != "f":
+        data, look = _invert_white(data, white_bits, look)
+        inverted = False
+    if line is not None:
+        data, look = _on_line(data, line, look)
+        inverted ^= line[1] < 0
+    if inverted:
+        warnings.append(
+            "Its small grey values are to be shown bright (an inverted lookup table), "
+            "and all are read as they are: invert the image in ImageJ if large values "
+            "are to be bright."
+        )
+        look = look and look.model_copy(update={"colormap": "gray_r"})
+    return data, look
 
 
 # What scanning electron microscopes write into private tags of a TIFF.
@@ -208,6 +309,10 @@ def _vendor_info(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
 ) -> RawImage | None:
     shape = (int(page.imagelength), int(page.imagewidth))
+    first = tif.pages.first
+    codes = (*_FEI_TAGS, _ZEISS_TAG, _TESCAN_TAG)
+    if _is_thumbnail(first, page) and not any(code in page.tags for code in codes):
+        page = first  # which may hold the header of both
     for code in _FEI_TAGS:
         text = _raw(tif, page, code)
         if text is not None:
@@ -513,7 +618,6 @@ class _PlaneSource:
 
     def _page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
         """Find the page in a freshly opened file."""
-        _pass_over_entities(tif)
         page: Any = tif.series[self.series].levels[self.level].pages[self.page]
         return cast("tifffile.TiffPage", page)
 
@@ -523,9 +627,7 @@ class _PlaneSource:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
             return self._ordered(flat.reshape(self.shape))
-        import tifffile
-
-        with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path) as tif:
+        with decoding(self.path, "TIFF"), _open(self.path) as tif:
             page = self._page(tif)
             page.parent.filehandle.open()  # `tifffile` closes the others of a set
             found = np.asarray(page.asarray()).reshape(self.shape)
@@ -539,10 +641,9 @@ class _PlaneSource:
             with decoding(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
                 return self._ordered(np.array(view[index]))
-        import tifffile
         import zarr
 
-        with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path) as tif:
+        with decoding(self.path, "TIFF"), _open(self.path) as tif:
             page = self._page(tif)
             store = page.aszarr()
             try:
@@ -656,10 +757,17 @@ _logger = logging.getLogger("tifffile")
 # without any handler Python would print what tifffile logs
 _logger.addHandler(logging.NullHandler())
 _LONGEST = 200
+_OF_SETS = "OME series failed to read"
+_ORIENTATION = 274
+_FORMER_SUBFILE, _FORMER_REDUCED = 255, 2
+_THUMBNAIL = 2  # chosen: images of one series of exposures differ by less
 
 
 class _Listener(logging.Handler):
-    """Collect what tifffile skips: it logs where others would raise."""
+    """Collect what tifffile skips: it logs where others would raise.
+
+    It looks for all files of a set, of which only those of the chosen image matter.
+    """
 
     def __init__(self, heard: list[str]) -> None:
         super().__init__(logging.WARNING)
@@ -668,26 +776,123 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())[:_LONGEST]
-        if record.thread == self._thread and text not in self._heard:
-            self._heard.append(text)
+        text = re.sub(r"^<[^>]*> ", "", text)  # of which file or page
+        if record.thread != self._thread or _OF_SETS in text:
+            return
+        sentence = (
+            f"Not all of the TIFF can be understood ({text.rstrip('.')}): export it "
+            "again if anything is wrong or missing."
+        )
+        if sentence not in self._heard:
+            self._heard.append(sentence)
 
 
 @contextmanager
 def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
     """Open a TIFF, closing it, translating its faults, listening to its complaints."""
-    import tifffile
-
     listener = _Listener(heard)
     _logger.addHandler(listener)
     try:
-        with decoding(path, "TIFF"), tifffile.TiffFile(path) as tif:
-            _check_ome(path, tif)
+        with decoding(path, "TIFF"), _open(path, heard) as tif:
             if not len(tif.series):
                 msg = f"{path} is a TIFF without an image: export it again."
                 raise ReadError(msg)
             yield tif
     finally:
         _logger.removeHandler(listener)
+
+
+@contextmanager
+def _open(
+    path: Path, warnings: list[str] | None = None
+) -> "Iterator[tifffile.TiffFile]":
+    """Open a TIFF, with the OME-XML of its set where that is in another file.
+
+    OME-XML in which this file does not occur is passed over, as it is if it is missing;
+    `warnings` receives that.
+    """
+    import tifffile
+
+    found = [] if warnings is None else warnings
+    with tifffile.TiffFile(path) as tif:
+        text = _companion(path, tif, found)
+        if text is None and not (fault := _fault_of_set(path, tif)):
+            yield tif
+            return
+    if text is not None:
+        with tifffile.TiffFile(path, omexml=text) as tif:
+            if not (fault := _fault_of_set(path, tif)):
+                yield tif
+                return
+    found.append(fault)
+    with tifffile.TiffFile(path, is_ome=False) as tif:
+        yield tif
+
+
+def _fault_of_set(path: Path, tif: "tifffile.TiffFile") -> str:
+    """Say why the own planes of a file are read alone, if its set is not as stated."""
+    _check_ome(path, tif)
+    if "FileName" not in (tif.ome_metadata or "") or not tif.series:
+        return ""
+    own = [one for one in tif.series if _is_own(tif, one)]
+    if not own:
+        return (
+            "Its OME-XML names other files alone, so that the planes of this one are "
+            "read without it: give the file its former name."
+        )
+    if any(page is None for one in own for page in one):
+        return (
+            "Files of its set are missing or damaged, so that the planes of this one "
+            "are read alone: copy the others beside it."
+        )
+    return ""
+
+
+def _is_own(tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries") -> bool:
+    """Whether any plane of an image is in the file that was opened, not in its set."""
+    own = tif.filehandle.path
+    return any(p is not None and p.parent.filehandle.path == own for p in series)
+
+
+def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str | None:
+    """Read OME-XML that `tifffile` cannot: of another file, or with bad characters."""
+    from xml.etree import ElementTree as ET
+
+    text = tif.ome_metadata or ""
+    own = _parse_ome(text)
+    if own is None:
+        return None
+    where = [element for element in own if _local(element) == "BinaryOnly"]
+    if not where:
+        is_plain = text == legible(text, lines=True)
+        return None if is_plain else ET.tostring(own, encoding="unicode")
+    name = where[0].get("MetadataFile") or ""
+    place = path.with_name(Path(name).name or "?")
+    root: Element | None = None
+    if name == place.name and place.is_file():
+        with suppress(SemsrError, OSError, ValueError):
+            root = _parse_ome(_ome_xml(place))
+    if root is None:
+        warnings.append(
+            f"Its OME-XML is in {one_line(f'{name:.80}')!r}, which is not a readable "
+            "file beside it: copy that file here, or give the pixel size."
+        )
+        return None
+    # by which this file is found where it was renamed
+    root.set("UUID", own.get("UUID", ""))
+    return ET.tostring(root, encoding="unicode")
+
+
+def _ome_xml(path: Path) -> str:
+    """Read OME-XML from a text or a TIFF."""
+    import tifffile
+
+    with open_file(path) as stream:
+        is_tiff = stream.read(4).startswith(_MAGIC)
+    if not is_tiff:
+        return read_text(path)
+    with decoding(path, "TIFF"), tifffile.TiffFile(path) as tif:
+        return str(tif.ome_metadata or "")
 
 
 def _pass_over_entities(tif: "tifffile.TiffFile") -> None:
@@ -749,30 +954,70 @@ def read_calibration(path: Path) -> RawImage:
         return _calibrate(tif, tif.series[0].levels[0].keyframe, 0)
 
 
+def _own_series(tif: "tifffile.TiffFile") -> list[int]:
+    """List the images of full size of which a part is in this file, not in its set."""
+    own = [i for i, one in enumerate(tif.series) if _is_own(tif, one)] or [0]
+    return [i for i in own if not _is_reduced(tif.series[i].keyframe)] or own
+
+
+def _usual_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
+    """Choose the image that is read unless one is asked for: the first, if it is large.
+
+    OME-XML says what its images are; others may begin with one for a preview.
+    """
+    pages = {number: tif.series[number].keyframe for number in own}
+    if tif.is_ome or len(tif.series[own[0]]) > 1:
+        return own[0]
+    larger = [number for number in own if _is_thumbnail(pages[own[0]], pages[number])]
+    return max(larger, key=lambda number: pages[number].size, default=own[0])
+
+
+def _is_reduced(page: "tifffile.TiffPage") -> bool:
+    """Whether a page says that it is a smaller copy: by one tag, or the former one."""
+    return page.is_reduced or page.tags.valueof(_FORMER_SUBFILE) == _FORMER_REDUCED
+
+
+def _is_thumbnail(page: "tifffile.TiffPage", whole: "tifffile.TiffPage") -> bool:
+    """Whether a page may be a small copy of another one, by its sides."""
+    return (
+        whole.imagelength >= _THUMBNAIL * page.imagelength
+        and whole.imagewidth >= _THUMBNAIL * page.imagewidth
+    )
+
+
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Find the plane, its calibration and its pixels."""
     heard: list[str] = []
     with _opened(path, heard) as tif:
         count = len(tif.series)
-        number = choose(path, "series", options.series, count)
+        own = _own_series(tif)
+        number = _usual_series(tif, own)
+        if options.series is not None:
+            number = choose(path, "series", options.series, count)
         levels = tif.series[number].levels
         level = choose(path, "level", options.level, len(levels))
         channels, planes, outer, sample = _chosen(path, levels[level], options)
         plane = _find_plane(path, tif, number, level, outer, sample)
-        page = levels[level].keyframe
-        found = _calibrate(tif, levels[0].keyframe, number)
+        full, page = levels[0].keyframe, levels[level].keyframe
+        found = _calibrate(tif, full, number)
         if level:
-            found = _coarsen(found, levels[0].keyframe, page)
-        photometric, bits = int(page.photometric), int(page.bitspersample)
-        lut = page.colormap if photometric == _PALETTE else None
+            found = _coarsen(found, full, page)
+        found = replace(found, orientation=_orientation(tif, levels[0], outer))
+        line, lut = None, page.colormap if page.photometric == _PALETTE else None
+        if tif.is_imagej and found.vendor is None and page.samplesperpixel == 1:
+            details = tif.imagej_metadata or {}
+            line = _grey_line(details, np.dtype(page.dtype), heard)
     if plane.nbytes <= LAZY_BYTES:
         data = plane.whole()
     else:
         data = plan_blocks(plane, plane.out_shape, plane.dtype, plane.block)
-    if photometric == _PALETTE and lut is not None:
-        data = _apply_palette(data, lut)
-    elif photometric == _WHITE_IS_ZERO:
-        data = _invert_white(data, bits)
+    look = found.look
+    if lut is not None:
+        indices, data = data, _apply_palette(data, lut)
+        look = look if data is indices else None  # its limits are those of indices
+    white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
+    data, look = _as_shown(data, look, int(white_bits), line, heard)
+    chosen = {SERIES_KEY: number, OWN_SERIES_KEY: len(own)} if count > 1 else {}
     return replace(
         found,
         format=_dialect(tif),
@@ -781,7 +1026,11 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         series=count,
         channels=channels,
         planes=planes,
-        warnings=(*found.warnings, *heard),
+        look=look,
+        metadata={**found.metadata, **chosen},
+        warnings=tuple(heard),
+        # all that the tags leave open is the pixel size
+        doubts=(*found.warnings, *found.doubts),
     )
 
 
@@ -830,14 +1079,13 @@ def _calibrate(
     text, warnings = str(page.description or ""), list[str]()
     size: PixelSize | None = None
     name, record, look = None, None, None
-    if tif.is_ome and tif.ome_metadata:
-        root = _parse_ome(tif.ome_metadata)
-        if root is None:
-            warnings = ["The OME-XML is damaged: the pixel size is left unknown."]
-        else:
-            folder = Path(tif.filehandle.dirname)
-            size, name = _of_series(root, series, len(tif.series), folder, warnings)
-            record = _ome_record(root)
+    first = tif.pages.first
+    root = _parse_ome(tif.ome_metadata or (first.description if first.is_ome else ""))
+    if root is not None:
+        size, name = _of_series(root, series, tif, warnings)
+        record = _ome_record(root)
+    elif tif.is_ome:
+        warnings = ["The OME-XML is damaged: the pixel size is left unknown."]
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
         size = _imagej_pixel_size(page, details, warnings)
@@ -847,12 +1095,13 @@ def _calibrate(
         size = _tag_pixel_size(page)
     record, cut = record or _find_record(text), ""
     rows, columns = int(page.imagelength), int(page.imagewidth)
-    if record and record.shape not in (None, (rows, columns)):
+    turned = "" if _orientation(tif, tif.series[series], 0) == 1 else "turned"
+    if record and (turned or record.shape not in (None, (rows, columns))):
         record = replace(record, origin=(0.0, 0.0))
         cut = (
-            f"{tif.filename}, now of {rows} x {columns} px, was cut or resampled by "
-            "another program: where it lies in the image is not known any more. semsr "
-            "crop keeps the place of what it cuts."
+            f"{tif.filename}, now of {rows} x {columns} px, was "
+            f"{turned or 'cut or resampled'} by another program: where it lies in the "
+            "image is not known any more. semsr crop keeps the place of what it cuts."
         )
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
     return RawImage(
@@ -870,6 +1119,18 @@ def _calibrate(
         warnings=tuple(warnings),
         place_doubts=(cut,) if cut else (),
     )
+
+
+def _orientation(
+    tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries", number: int
+) -> int:
+    """Read how a page is to be turned, which may differ within a stack."""
+    page: Any = series.keyframe
+    with suppress(IndexError, ValueError):  # of planes without a page of their own
+        one = series[number] if number else None
+        page = page if one is None or one.parent is not tif else one.aspage()
+    turned = page.tags.valueof(_ORIENTATION)
+    return turned if turned in range(1, 9) else 1
 
 
 def _imagej_look(details: Mapping[str, Any]) -> DisplaySettings | None:

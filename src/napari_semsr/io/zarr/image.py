@@ -171,7 +171,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         if isinstance(node, zarr.Array):
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
             raise ReadError(msg)
-        image = _find_image(path, node, options.series)
+        image = _find_image(path, node, options.series or 0)
         own = own_attributes(image.group)
         if own.get("complete") is False:
             msg = (

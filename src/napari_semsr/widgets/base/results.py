@@ -321,7 +321,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
             break
     if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= _FACTOR:
         found += yield from coarse_levels(found[0])
-    tell_missing(path, options.series, options.level)
+    tell_missing(path, options.series or 0, options.level)
     return Opened(found[0], tuple(found), path, options)
 
 

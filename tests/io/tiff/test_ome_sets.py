@@ -1,0 +1,168 @@
+"""Files of an OME-TIFF set: each is its own image, of its own pixel size."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.core.errors import ReadError
+from napari_semsr.core.progress import hear_warnings, run
+from napari_semsr.io import formats as registry, open_frames
+from napari_semsr.io.layers import read_layers
+from napari_semsr.io.tiff import read as tiff
+
+PLACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+COMPANION = '<BinaryOnly MetadataFile="{}" UUID="urn:uuid:all"/>'
+
+
+def _image(number, *places, channels=1):
+    """Describe an image of 10 nm times its number: file and page of each channel."""
+    planes = "".join(
+        f'<TiffData IFD="{page}" FirstC="{channel}" PlaneCount="1">'
+        f'<UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID></TiffData>'
+        for channel, (name, page) in enumerate(places)
+    )
+    return (
+        f'<Image ID="Image:{number}" Name="image {number}"><Pixels ID="P:{number}" '
+        f'DimensionOrder="XYCZT" Type="uint16" SizeX="32" SizeY="24" SizeZ="1" '
+        f'SizeC="{channels}" SizeT="1" PhysicalSizeX="0.0{number}" '
+        f'PhysicalSizeY="0.0{number}">{planes}</Pixels></Image>'
+    )
+
+
+def _document(name, content):
+    uuid = "" if name is None else f' UUID="urn:uuid:{name}"'
+    return f'<OME xmlns="{PLACE}"{uuid}>{content}</OME>'
+
+
+def _save(path, values, text):
+    """Write a page of each value, with OME-XML in the first."""
+    with tifffile.TiffWriter(path) as file:
+        for number, value in enumerate(values):
+            about = {} if number else {"description": text}
+            grey = np.full((24, 32), value, np.uint16)
+            file.write(grey, metadata=None, contiguous=False, **about)
+
+
+def _read(path, **options):
+    """Read an image of one value; that, its pixel size, and what is warned of."""
+    heard = []
+    with hear_warnings(heard.append):
+        found = registry.read(path, **options)
+    grey = found.array()
+    assert (grey == grey[0, 0]).all()
+    size = found.pixel_size_nm
+    return int(grey[0, 0]), None if size is None else round(size[0], 6), heard
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Write a set of which the first file holds two images, the second one."""
+
+    def write(names=("a", "b"), uuids=("a", "b")):
+        content = _image(1, ("a", 0)) + _image(2, ("a", 1)) + _image(3, ("b", 0))
+        paths = [tmp_path / f"{name}.ome.tif" for name in names]
+        for path, uuid, values in zip(paths, uuids, ([11, 12], [13]), strict=True):
+            _save(path, values, _document(uuid, content))
+        return paths
+
+    return write
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["whole", "lazy"])
+@pytest.mark.parametrize("uuids", ["ab", (None, None)], ids=["uuid", "names"])
+def test_a_file_opens_as_its_own_image(three, monkeypatch, uuids, lazy):
+    if lazy:
+        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+    first, second = three(uuids=uuids)
+    assert _read(first) == (11, 10, [])
+    assert _read(second) == (13, 30, [])
+    for number in range(3):  # one is chosen of the set, whichever file is named
+        for path in (first, second):
+            assert _read(path, series=number)[:2] == (11 + number, 10 * (number + 1))
+    infos = [registry.describe(path) for path in (first, second)]
+    assert [info.series for info in infos] == [3, 3]
+    assert infos[1].pixel_size_nm == pytest.approx((30, 30))
+    assert infos[1].metadata["series_read"] == 2
+
+
+def test_a_file_that_was_renamed_is_found_by_its_uuid(three):
+    _, path = three(names=("a", "renamed"))
+    assert _read(path) == (13, 30, [])
+
+
+def test_a_file_that_its_set_does_not_name_is_read_alone(three):
+    _, path = three(names=("a", "renamed"), uuids=(None, None))
+    value, size, heard = _read(path)
+    assert (value, size) == (13, None)
+    assert "names other files alone" in heard[0]
+    assert registry.describe(path).series == 1
+
+
+def test_napari_shows_the_image_of_the_file(three):
+    _, path = three()
+    [(data, about, _)] = read_layers(str(path))  # nothing to warn of
+    assert (data == 13).all()
+    assert about["scale"] == pytest.approx((30, 30))
+
+
+def test_frames_of_a_set_are_its_files(tmp_path, rng):
+    frames = rng.integers(0, 255, (3, 24, 32)).astype(np.uint16)
+    names = [f"f{number}" for number in range(3)]
+    content = "".join(_image(1, (name, 0)) for name in names)
+    for name, grey in zip(names, frames, strict=True):
+        path = tmp_path / f"{name}.ome.tif"
+        text = _document(name, content)
+        tifffile.imwrite(path, grey, metadata=None, description=text)
+    scan = run(open_frames(tmp_path))
+    assert scan.faults == ()
+    assert scan.pixel_size_nm == pytest.approx((10, 10))
+    for number, grey in enumerate(frames):
+        assert np.array_equal(scan.read(number), grey)
+
+
+def test_a_channel_in_each_file(tmp_path):
+    content = _image(1, ("a", 0), ("b", 0), channels=2)
+    paths = [tmp_path / f"{name}.ome.tif" for name in "ab"]
+    for path, uuid, value in zip(paths, "ab", (11, 12), strict=True):
+        _save(path, [value], _document(uuid, content))
+    with pytest.raises(ReadError, match="2 channels"):
+        registry.read(paths[1])
+    for channel in (0, 1):
+        assert _read(paths[1], channel=channel) == (11 + channel, 10, [])
+    paths[0].unlink()
+    value, size, heard = _read(paths[1])
+    assert (value, size) == (12, 10)
+    assert ["are missing" in one for one in heard] == [True]
+    info = registry.describe(paths[1])
+    assert (info.channels, info.metadata["warnings"]) == (1, heard)
+
+
+@pytest.mark.parametrize("kind", ["text", "tiff"])
+def test_ome_xml_of_a_companion_is_that_of_its_files(tmp_path, kind):
+    content = _image(1, ("a", 0)) + _image(2, ("b", 0))
+    companion = tmp_path / ("set.companion.ome" if kind == "text" else "a.ome.tif")
+    text = _document("a" if kind == "tiff" else "all", content)
+    if kind == "text":
+        companion.write_text(f'<?xml version="1.0" encoding="UTF-8"?>{text}')
+    else:
+        _save(companion, [11], text)
+    path = tmp_path / "b.ome.tif"
+    _save(path, [12], _document("b", COMPANION.format(companion.name)))
+    assert _read(path) == (12, 20, [])
+    path = path.rename(tmp_path / "renamed.ome.tif")
+    assert _read(path) == (12, 20, [])
+    companion.unlink()
+    value, size, heard = _read(path)
+    assert (value, size) == (12, None)
+    assert [companion.name in one for one in heard] == [True]
+
+
+def test_no_companion_outside_the_folder_is_read(tmp_path):
+    (tmp_path / "set.companion.ome").write_text(_document("all", _image(1, ("b", 0))))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    path = folder / "b.ome.tif"
+    _save(path, [12], _document("b", COMPANION.format("../set.companion.ome")))
+    value, size, heard = _read(path)
+    assert (value, size) == (12, None)
+    assert ["not a readable file" in one for one in heard] == [True]
