@@ -38,7 +38,9 @@ from napari_semsr.core import (
     figure,
     hear_warnings,
     option,
+    retell,
     spell_pixel_size,
+    warn_once,
 )
 from napari_semsr.io import (
     COVERAGE,
@@ -570,13 +572,16 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         return _Scans((), (), (opened,))
     heights = read_heights(_folder(run))
     scans, shared = [], _folder(run) / "positions.csv"
+    heard: list[str] = []
     for folder, _ in heights:
         # those given, its own, or those of all
         table = _table(run)
         if table is None and not (folder / shared.name).is_file() and shared.is_file():
             table = shared
         job = open_scan(folder, positions=table, options=run.options)
-        scans.append((yield from job))
+        opening = retell(job, within=lambda: hear_warnings(heard.append))
+        scans.append((yield from opening))
+    warn_once(heard, "heights")
     yield Progress(0, 0, "looking for the sharpest height")
     kept = _same_frames(scans)
     number = stitching.sharpest(kept)

@@ -88,7 +88,9 @@ def _asked(made: dict[str, Any]) -> dict[str, Any]:
     reading = options.get("reading")
     if isinstance(reading, dict):
         options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
-    return {f"option {name}": value for name, value in options.items()}
+    # former versions wrote 0 for the image of a file that nobody chose
+    known = {k: v for k, v in options.items() if (k, v) != ("series", 0)}
+    return {f"option {name}": value for name, value in known.items()}
 
 
 def _making(record: Record) -> dict[str, Any]:
