@@ -39,6 +39,7 @@ def _save(path, values, text):
     with tifffile.TiffWriter(path) as file:
         for number, value in enumerate(values):
             about = {} if number else {"description": text}
+            about["compression"] = "zlib"  # so that each read opens the file anew
             grey = np.full((24, 32), value, np.uint16)
             file.write(grey, metadata=None, contiguous=False, **about)
 
@@ -68,11 +69,15 @@ def three(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("lazy", [False, True], ids=["whole", "lazy"])
-@pytest.mark.parametrize("uuids", ["ab", (None, None)], ids=["uuid", "names"])
-def test_a_file_opens_as_its_own_image(three, monkeypatch, uuids, lazy):
-    if lazy:
+@pytest.fixture(params=[False, True], ids=["whole", "lazy"])
+def either(request, monkeypatch):
+    """Read into memory, or lazily."""
+    if request.param:
         monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+
+
+@pytest.mark.parametrize("uuids", ["ab", (None, None)], ids=["uuid", "names"])
+def test_a_file_opens_as_its_own_image(three, either, uuids):
     first, second = three(uuids=uuids)
     assert _read(first) == (11, 10, [])
     assert _read(second) == (13, 30, [])
@@ -90,7 +95,7 @@ def test_a_file_that_was_renamed_is_found_by_its_uuid(three):
     assert _read(path) == (13, 30, [])
 
 
-def test_a_file_that_its_set_does_not_name_is_read_alone(three):
+def test_a_file_that_its_set_does_not_name_is_read_alone(three, either):
     _, path = three(names=("a", "renamed"), uuids=(None, None))
     value, size, heard = _read(path)
     assert (value, size) == (13, None)
@@ -138,7 +143,7 @@ def test_a_channel_in_each_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["text", "tiff"])
-def test_ome_xml_of_a_companion_is_that_of_its_files(tmp_path, kind):
+def test_ome_xml_of_a_companion_is_that_of_its_files(tmp_path, either, kind):
     content = _image(1, ("a", 0)) + _image(2, ("b", 0))
     companion = tmp_path / ("set.companion.ome" if kind == "text" else "a.ome.tif")
     text = _document("a" if kind == "tiff" else "all", content)

@@ -581,6 +581,7 @@ class _PlaneSource:
     """Where the pixels of one plane lie; small, and can be sent to a worker."""
 
     path: Path  # The TIFF
+    how: tuple[tuple[str, Any], ...]  # Keywords by which `tifffile` finds its series
     # Which page holds the plane
     series: int
     level: int
@@ -627,7 +628,10 @@ class _PlaneSource:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
             return self._ordered(flat.reshape(self.shape))
-        with decoding(self.path, "TIFF"), _open(self.path) as tif:
+        import tifffile
+
+        how = dict(self.how)
+        with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path, **how) as tif:
             page = self._page(tif)
             page.parent.filehandle.open()  # `tifffile` closes the others of a set
             found = np.asarray(page.asarray()).reshape(self.shape)
@@ -641,9 +645,11 @@ class _PlaneSource:
             with decoding(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
                 return self._ordered(np.array(view[index]))
+        import tifffile
         import zarr
 
-        with decoding(self.path, "TIFF"), _open(self.path) as tif:
+        how = dict(self.how)
+        with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path, **how) as tif:
             page = self._page(tif)
             store = page.aszarr()
             try:
@@ -715,8 +721,13 @@ def _find_plane(
     if math.prod(shape) != math.prod(key.shape):
         msg = f"{path} stores volumes in one page, which is not read: export a stack."
         raise ReadError(msg)
+    how: tuple[tuple[str, Any], ...] = (("is_ome", False),)
+    if tif.is_ome:
+        own = tif.ome_metadata == tif.pages.first.description
+        how = () if own else (("omexml", tif.ome_metadata),)
     found = _PlaneSource(
         path=path,
+        how=how,
         series=series,
         level=level,
         page=0,
@@ -803,9 +814,7 @@ def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
 
 
 @contextmanager
-def _open(
-    path: Path, warnings: list[str] | None = None
-) -> "Iterator[tifffile.TiffFile]":
+def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
     """Open a TIFF, with the OME-XML of its set where that is in another file.
 
     OME-XML in which this file does not occur is passed over, as it is if it is missing;
@@ -813,9 +822,8 @@ def _open(
     """
     import tifffile
 
-    found = [] if warnings is None else warnings
     with tifffile.TiffFile(path) as tif:
-        text = _companion(path, tif, found)
+        text = _companion(path, tif, warnings)
         if text is None and not (fault := _fault_of_set(path, tif)):
             yield tif
             return
@@ -824,7 +832,7 @@ def _open(
             if not (fault := _fault_of_set(path, tif)):
                 yield tif
                 return
-    found.append(fault)
+    warnings.append(fault)
     with tifffile.TiffFile(path, is_ome=False) as tif:
         yield tif
 
