@@ -48,7 +48,7 @@ Source = Micrograph | ArrayLike | PathLike
 Report = Callable[[Progress], None]
 
 class Reading(TypedDict, total=False):
-    series: int  # 0
+    series: int | None  # None
     level: int  # 0
     channel: int | None  # None
     plane: int | None  # None
@@ -110,7 +110,7 @@ def register(
     model: Literal["similarity", "affine", "elastic"] = "affine",
     search: Literal["near", "full"] = "near",
     landmarks_only: bool = False,
-    series: int = 0,
+    series: int | None = None,
     level: int = 0,
     channel: int | None = None,
     plane: int | None = None,
@@ -154,7 +154,7 @@ def judge(
     blur_px: float | None = None,
     dtype: str | None = None,
     batch: int | None = None,
-    series: int = 0,
+    series: int | None = None,
     level: int = 0,
     channel: int | None = None,
     plane: int | None = None,
