@@ -65,7 +65,7 @@ def test_planes_become_a_slider_and_channels_layers(tmp_path, rng):
     assert len(found) == 2
     for channel, (shown, attributes, _) in enumerate(found):
         assert np.array_equal(np.asarray(shown), data[:, channel])
-        assert attributes["axis_labels"] == ("plane", "y", "x")
+        assert attributes["axis_labels"] == ("z", "y", "x")
         assert len(attributes["scale"]) == 3
         assert attributes["name"].endswith(f"channel {channel}")
 

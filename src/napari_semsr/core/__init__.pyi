@@ -89,6 +89,7 @@ from .micrograph import (
     Provenance as Provenance,
     digest_job as digest_job,
     digest_path as digest_path,
+    name_bytes as name_bytes,
     optical_cut_off_nm as optical_cut_off_nm,
     parse_pixel_size as parse_pixel_size,
     processor_name as processor_name,
@@ -97,6 +98,9 @@ from .micrograph import (
 from .opening import (
     access_refusal as access_refusal,
     causes as causes,
+    files_below as files_below,
+    is_system_file as is_system_file,
+    list_folder as list_folder,
     open_file as open_file,
     read_bytes as read_bytes,
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -80,6 +81,7 @@ class Acquisition:
     name: str = "scan"  # what to call the scan
     # what ``scan.json`` or the file said
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()  # what was read of a folder: frames, texts, tables
     # frames that could not be read and are not among `frames`
     faults: tuple[Fault, ...] = ()
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shown
-from napari_semsr.core.opening import open_file
+from napari_semsr.core.opening import files_below, open_file
 from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
 
@@ -507,6 +507,11 @@ def software_versions() -> dict[str, str]:
     return found
 
 
+def name_bytes(path: Path) -> bytes:
+    """Write a relative path for a digest, also one whose name is no text."""
+    return path.as_posix().encode(errors="surrogatepass")
+
+
 def digest_path(path: Path) -> str:
     """SHA-256 of a file, or of every file in a folder in name order.
 
@@ -521,14 +526,12 @@ def digest_job(path: Path) -> Job[str]:
     None is told of what one step reads.
     """
     digest = hashlib.sha256()
-    files = (
-        sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    )
+    files = sorted(files_below(path)) if path.is_dir() else [path]
     total, read = sum(file.stat().st_size for file in files) // _BLOCK, 0
     told = 0
     for file in files:
         if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode())
+            digest.update(name_bytes(file.relative_to(path)))
         with open_file(file) as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)

@@ -1,6 +1,7 @@
 """Files of others, opened so that none is waited for and none is read without end."""
 
 import errno
+import fnmatch
 import os
 import stat
 from collections.abc import Iterator
@@ -8,6 +9,36 @@ from io import BufferedReader
 from pathlib import Path
 
 from napari_semsr.core.errors import ReadError
+
+# Names without case of what file managers, network drives, editors and office programs
+# put into folders unasked. Not all hidden files: those of zarr begin with a dot.
+_SYSTEM_NAMES = (
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+    *("$recycle.bin", "system volume information", "@eadir", "#recycle", "__macosx"),
+    *(".ds_store", "._*", ".localized", ".apdisk", ".appledouble", ".fseventsd"),
+    *(".spotlight-v100", ".trashes", ".temporaryitems", ".documentrevisions-v100"),
+    *(".directory", ".trash-*", ".nfs*", ".fuse_hidden*", ".goutputstream-*"),
+    *("*~", "~$*", ".~lock.*", ".#*", "#*#", ".*.sw?", "*.tmp", "*.temp", "*.lock"),
+)
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file or folder of this name is none that a user put there."""
+    plain = name.lower()
+    return any(fnmatch.fnmatchcase(plain, one) for one in _SYSTEM_NAMES)
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """List what is in a folder, without files and folders of the system."""
+    return [item for item in folder.iterdir() if not is_system_file(item.name)]
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """List the files of a folder and its folders, without those of the system."""
+    for place, names, files in os.walk(folder):
+        names[:] = [name for name in names if not is_system_file(name)]
+        found = (Path(place, name) for name in files if not is_system_file(name))
+        yield from (one for one in found if one.is_file())
 
 
 def _numbers(*names: str) -> list[int]:

@@ -10,6 +10,7 @@ from .calibration import (
 from .files import (
     COVERAGE as COVERAGE,
     StoreLock as StoreLock,
+    as_on_disk as as_on_disk,
     beside_path as beside_path,
     check_target as check_target,
     decoding as decoding,
@@ -37,6 +38,7 @@ from .formats import (
     describe as describe,
     filled_in as filled_in,
     filling_store as filling_store,
+    plane_axes as plane_axes,
     read as read,
     stored_type as stored_type,
     write as write,
@@ -121,6 +123,8 @@ from .sheets import (
     write_sheet as write_sheet,
 )
 from .tiff.write import (
+    check_pages as check_pages,
+    page_axes as page_axes,
     write_fei as write_fei,
     write_pages as write_pages,
 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from napari_semsr.core import (
     SIZE_ERROR_KEY,
@@ -29,6 +30,7 @@ from napari_semsr.core import (
     WriteError,
     access_refusal,
     causes,
+    list_folder,
     parse_pixel_size,
     read_bytes,
 )
@@ -130,6 +132,25 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def as_on_disk(path: Path) -> Path:
+    """Write a path as the disk does, whose letters may be composed otherwise.
+
+    macOS stores an e and an accent where others store one letter. A path that leads to
+    something stays as it is, and so does one that leads to nothing either way.
+    """
+    if str(path).isascii() or is_there(path):
+        return path
+    found = Path()
+    for part in path.parts:
+        if not part.isascii() and not is_there(found / part):
+            wanted = normalize("NFC", part)
+            with suppress(OSError, ValueError):  # no folder, or none that may be read
+                names = sorted(item.name for item in found.iterdir())
+                part = next((n for n in names if normalize("NFC", n) == wanted), part)
+        found /= part
+    return found
+
+
 def no_file(path: Path) -> ReadError:
     """Make the refusal of a path that leads to nothing, with a name much like it."""
     try:
@@ -168,18 +189,28 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def choose(path: Path, what: str, wanted: int | None, count: int) -> int:
-    """Pick one of several images in a file."""
+def choose(
+    path: Path,
+    what: str,
+    wanted: int | None,
+    count: int,
+    sizes: str = "",
+    either: str = "",
+) -> int:
+    """Pick one of several images in a file.
+
+    A refusal tells the `sizes` of its axes, and by what `either` it can be chosen.
+    """
     if wanted is None and count == 1:
         return 0
     if wanted is None:
         msg = (
-            f"{path} holds {count} {what}s and one must be chosen: give {what} 0 to "
-            f"{count - 1}."
+            f"{path} holds {count} {what}s{sizes} and one must be chosen: give {either}"
+            f"{what} 0 to {count - 1}."
         )
         raise ReadError(msg)
     if wanted >= count:
-        plural = what if what == "series" else f"{what}s"
+        plural = what if what in ("series", "z") else f"{what}s"
         msg = f"{path} has no {what} {wanted}, its {plural} count 0 to {count - 1}."
         raise ReadError(msg)
     return wanted
@@ -238,7 +269,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 def _is_store(path: Path) -> bool:
     """Tell a zarr store, or an empty folder, from a folder of other things."""
-    names = {entry.name for entry in path.iterdir()}
+    names = {entry.name for entry in list_folder(path)}
     return not names or not names.isdisjoint(ZARR_MARKS)
 
 

@@ -7,6 +7,7 @@ name.
 """
 
 import errno
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,6 +30,7 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     access_refusal,
+    list_folder,
     open_file,
     to_dtype,
 )
@@ -47,7 +49,13 @@ from napari_semsr.io.files import (
     scratch,
     writing,
 )
-from napari_semsr.io.read_image import FileInfo, ReadOptions, to_info, to_micrograph
+from napari_semsr.io.read_image import (
+    AXIS_OPTIONS,
+    FileInfo,
+    ReadOptions,
+    to_info,
+    to_micrograph,
+)
 from napari_semsr.io.zarr import OmeZarrStore, coverage_of, peek
 
 _HEAD = 16
@@ -119,10 +127,10 @@ def find_format(path: Path) -> Format:
         if row.load().matches(path, head):
             return row
     if path.is_dir():
-        filled = any(path.iterdir())
+        filled = bool(list_folder(path))
         what = "a folder without zarr data" if filled else "an empty folder"
         msg = f"{path} must be an image or an OME-Zarr store, but is {what}."
-        if any(item.suffix.lower() in FILE_SUFFIXES for item in path.iterdir()):
+        if any(item.suffix.lower() in FILE_SUFFIXES for item in list_folder(path)):
             msg = (
                 f"{path} must be an image, but is a folder of images: join frames to a "
                 "mosaic (semsr stitch), or name one image of it."
@@ -146,15 +154,30 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
     return _described(path, row, dataset)
 
 
-def count_planes(path: Path) -> int:
-    """Count the planes of a file or store, without its pixels."""
+def plane_axes(path: Path, options: ReadOptions | None = None) -> dict[str, int]:
+    """Sizes of the axes by which planes are counted, without their pixels.
+
+    They are those of a file or store of which `options` choose no place.
+    """
     row = find_format(path)
-    return 1 if row.one_plane else _described(path, row).planes
+    if row.one_plane:
+        return {}
+    chosen = options or ReadOptions()
+    axes = _described(path, row, chosen.dataset, chosen.series).axes
+    given = {a for a, name in AXIS_OPTIONS.items() if getattr(chosen, name) is not None}
+    return {axis: size for axis, size in axes.items() if axis not in {"c", *given}}
 
 
-def _described(path: Path, row: Format, dataset: str | None = None) -> FileInfo:
+def count_planes(path: Path, options: ReadOptions | None = None) -> int:
+    """Count the planes of a file or store of which `options` choose no place."""
+    return math.prod(plane_axes(path, options).values())
+
+
+def _described(
+    path: Path, row: Format, dataset: str | None = None, series: int = 0
+) -> FileInfo:
     with decoding(path, row.name):
-        options = ReadOptions(channel=0, plane=0, dataset=dataset)
+        options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
         how = {"first": True} if row.name == _OF_DATASETS else {}
         return to_info(path, row.load().raw_image(path, options, **how))
 
@@ -171,6 +194,8 @@ def read(
     series: int | None = None,
     level: int = 0,
     channel: int | None = None,
+    time: int | None = None,
+    z: int | None = None,
     plane: int | None = None,
     dataset: str | None = None,
     pixel_size_nm: float | Sequence[float] | None = None,
@@ -191,7 +216,9 @@ def read(
     level : int, default=0
         Which level of its pyramid.
     channel, plane : int, optional
-        Must be given when there are several.
+        Must be given when there are several; the first is 0.
+    time, z : int, optional
+        Point in time and height. Planes are counted over the axes that are not chosen.
     dataset : str, optional
         Path inside an HDF5 file; must be given when there are several.
     pixel_size_nm : float or sequence of float, optional
@@ -236,6 +263,8 @@ def read(
             "series": series,
             "level": level,
             "channel": channel,
+            "time": time,
+            "z": z,
             "plane": plane,
             "dataset": dataset,
             "pixel_size_nm": pixel_size_nm,

@@ -25,6 +25,7 @@ from napari_semsr.core import (
     SemsrError,
     grid_cells,
     hear_warnings,
+    list_folder,
     one_line,
     parse_pixel_size,
     shown,
@@ -33,9 +34,9 @@ from napari_semsr.core import (
     warn_once,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
-from napari_semsr.io.files import is_there, read_object
+from napari_semsr.io.files import as_on_disk, is_there, read_object
 from napari_semsr.io.formats import FORMATS, count_planes, describe, read
-from napari_semsr.io.read_image import FileInfo, ReadOptions
+from napari_semsr.io.read_image import FileInfo, ReadOptions, companions
 from napari_semsr.io.sheets import read_sheet
 
 # Frames on the disk: in files of their own, pages of one file, or some of these.
@@ -88,6 +89,7 @@ class _ChosenFrames:
 # The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
+_POSITIONS, _SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
 _BLANK = "one grey value everywhere"
 _HEADERS: dict[tuple[str, ...], str] = {
@@ -115,7 +117,7 @@ def _inside(folder: Path, name: str, path: Path) -> str:
             "may leave the folder."
         )
         raise ReadError(msg)
-    return target.as_posix()
+    return as_on_disk(folder / target).relative_to(folder).as_posix()
 
 
 def _is_below(target: Path, folder: Path) -> bool:
@@ -204,12 +206,31 @@ def image_paths(folder: Path) -> list[Path]:
     known = {suffix for row in FORMATS for suffix in row.suffixes}
     found = [
         item
-        for item in folder.iterdir()
+        for item in list_folder(folder)
         if item.suffix.lower() in known
         and not item.name.startswith(".")
         and item.is_dir() == (item.suffix.lower() == ".zarr")
     ]
     return sorted(found, key=lambda item: natural_key(item.name))
+
+
+def scan_files(folder: Path) -> list[Path]:
+    """Files of a folder that may be read when it is opened as a scan.
+
+    These are images, texts of microscopes beside them, and tables.
+    """
+    images = [one for one in image_paths(folder) if one.is_file()]
+    tables = [folder / _POSITIONS, folder / HEIGHTS]
+    return _with_texts(folder, [*images, *folder.glob("*.czi")], tables)
+
+
+def _with_texts(
+    folder: Path, images: Sequence[Path], tables: Sequence[Path] = ()
+) -> list[Path]:
+    """Files that go with the images of a scan, and these."""
+    texts = (text for image in images for text in companions(image))
+    beside = {path for path in (*texts, *tables, folder / _SCAN) if is_there(path)}
+    return sorted(beside.union(images))
 
 
 def _may_be_frame(path: Path) -> bool:
@@ -410,7 +431,7 @@ def _from_folder(
     folder: Path, table: Path | None, seen: _Seen, how: Mapping[str, Any]
 ) -> Job[tuple[Acquisition, list[str]]]:
     """Frames in files of their own, and the names of all that should be there."""
-    own = folder / "positions.csv"
+    own = folder / _POSITIONS
     table = own if table is None and own.is_file() else table
     positions = None if table is None else _read_positions(table, folder)
     names, faults = _chosen(folder, positions)
@@ -418,7 +439,7 @@ def _from_folder(
         single = [folder / name for name in names]
         if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
             made = yield from _from_file(single[0], None, seen, how)
-            return made, []
+            return made.replace(files=tuple(_with_texts(folder, single))), []
     _unique(names, folder)
     kept, infos, broken = yield from _described(folder, names, seen, how)
     faults += broken
@@ -432,7 +453,9 @@ def _from_folder(
     frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
     size = _common_size(folder, kept, infos)
     made = _acquisition(frames, kept, size, folder.name, positions)
-    return made.replace(faults=tuple(faults)), names
+    tables = [own] if table == own else []
+    files = _with_texts(folder, [folder / name for name in names], tables)
+    return made.replace(faults=tuple(faults), files=tuple(files)), names
 
 
 def _tell_databar(path: Path, suggested: Sequence[int]) -> None:
@@ -667,7 +690,7 @@ def open_frames(
     ).replace(slots=seen.slots(names))
     if len(made) < 2:
         _too_few(path, made.names, made.faults)
-    told_by = path / "scan.json"
+    told_by = path / _SCAN
     found = read_object(told_by) if is_folder and told_by.is_file() else {}
     values = _scan_values(found, path, order)
     size, told = made.pixel_size_nm, values.get("pixel_size_nm")

@@ -4,7 +4,7 @@ Layers come calibrated in nanometres, with names for their axes and with contras
 limits, so that napari has nothing to guess or to compute.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from napari_semsr.core import (
     ReadError,
     contrast_limits,
     hear_warnings,
+    list_folder,
     run,
     told_in_panel_words,
     warn,
@@ -77,7 +78,9 @@ def _images_in(folder: Path) -> list[Path]:
     from napari_semsr.io.frames import natural_key
 
     files = [
-        item for item in folder.glob("*.*") if item.is_file() and is_readable(item)
+        item
+        for item in list_folder(folder)
+        if item.is_file() and not item.name.startswith(".") and is_readable(item)
     ]
     return sorted(files, key=lambda item: natural_key(item.name))
 
@@ -119,8 +122,9 @@ def list_images(folder: Path) -> list[Path]:
         raise ReadError(msg)
     found = image_paths(folder)
     if not found:
-        inner = [item for item in folder.iterdir() if item.is_dir()]
-        holds = "holds none" if any(folder.iterdir()) else "is an empty folder"
+        there = list_folder(folder)
+        inner = [item for item in there if item.is_dir()]
+        holds = "holds none" if there else "is an empty folder"
         below = f"; {str(folder / '*/*.tif')!r} takes those of its folders"
         msg = (
             f"{folder} must be an image, a store or a folder of images, but "
@@ -252,12 +256,27 @@ def _channels(
         name = name if which else own_name(path, name)
         if info.channels > 1:
             name = f"{name} channel {channel}"
-        layers.append(_stacked(levels, name))
+        layers.append(_with_axes(_stacked(levels, name), info.axes))
         how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
         layers[-1][1]["metadata"] |= how | {SHAPE_KEY: _shape(layers[-1][0])}
         if info.suggested_databar_rows:
             layers[-1][1]["metadata"][ROWS_KEY] = info.suggested_databar_rows
     return layers
+
+
+def _with_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
+    """Lay the planes of a layer out over the axes that its file names."""
+    data, about, kind = layer
+    named = {axis: size for axis, size in axes.items() if axis != "c" and size > 1}
+    if named:
+        levels = data if about["multiscale"] else [data]
+        laid = [one.reshape(*named.values(), *one.shape[1:]) for one in levels]
+        data, more = laid if about["multiscale"] else laid[0], len(named) - 1
+        about["scale"] = (*(1.0,) * more, *about["scale"])
+        about["translate"] = (*(0.0,) * more, *about["translate"])
+        about["units"] = (*("pixel",) * more, *about["units"])
+        about["axis_labels"] = (*named, "y", "x")
+    return data, about, kind
 
 
 def _shape(data: Any) -> tuple[int, ...]:

@@ -65,7 +65,7 @@ def matches(path: Path, head: bytes) -> bool:
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Decode a file, and what it says beside its pixels."""
-    for what in ("series", "level", "channel", "plane"):
+    for what in ("series", "level", "channel", "time", "z", "plane"):
         choose(path, what, getattr(options, what), 1)
     with decoding(path, "an image"):
         data = read_bytes(path, _LARGEST_FILE)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,9 @@ from napari_semsr.core import (
     WriteError,
     access_refusal,
     digest_path,
+    files_below,
     hear_warnings,
+    name_bytes,
     one_line,
     run,
     shown,
@@ -36,6 +38,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io.files import (
+    as_on_disk,
     decoding,
     half_paths,
     is_there,
@@ -347,30 +350,32 @@ def _column(values: list[Any], dtype: str) -> Any:
 # -- inputs -------------------------------------------------------------------------
 
 
-def _files_of(path: Path, frames: bool) -> Iterator[Path]:
-    """Files that an input consists of; of a scan those that lie in it."""
+def _files_of(path: Path, frames: bool) -> list[Path]:
+    """Files that an input consists of; of a scan those that are read of it."""
     if path.is_file():
-        yield path
-    else:
-        found = path.iterdir() if frames else path.rglob("*")
-        yield from (f for f in found if f.is_file() and not f.name.startswith("."))
+        return [path]
+    if frames:
+        from napari_semsr.io.frames import scan_files
+
+        return scan_files(path)
+    return [file for file in files_below(path) if not file.name.startswith(".")]
 
 
-def _stamp(path: Path, frames: bool) -> tuple[int, int]:
+def _stamp(files: Iterable[Path]) -> tuple[int, int]:
     """Bytes and last change of an input."""
-    stats = [file.stat() for file in _files_of(path, frames)]
+    stats = [file.stat() for file in files]
     return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
-def _digest(path: Path, frames: bool) -> str:
+def _digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
     """Digest an input; of a scan its own files, not what is put below them."""
     if path.is_file() or not frames:
         return digest_path(path)
     import hashlib
 
     digest = hashlib.sha256()
-    for file in sorted(_files_of(path, frames)):
-        digest.update(file.name.encode() + digest_path(file).encode())
+    for file in sorted(files):
+        digest.update(name_bytes(Path(file.name)) + digest_path(file).encode())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -381,7 +386,8 @@ def note_input(
 
     It is digested unless that was done for one of the `known`, by digest.
     """
-    stamp, absolute = _stamp(path, frames), str(path.resolve())
+    files = _files_of(path, frames)
+    stamp, absolute = _stamp(files), str(path.resolve())
     place = absolute
     with suppress(ValueError):  # another drive
         place = Path(os.path.relpath(absolute, folder.resolve())).as_posix()
@@ -389,15 +395,22 @@ def note_input(
     for digest, one in known.items():
         if (one.absolute, one.stamp) == (absolute, stamp):
             return digest, noted
-    return _digest(path, frames), noted
+    return _digest(path, frames, files), noted
 
 
 def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
     """Whether an input is what it was; where its stamp tells that, it is not read."""
-    size, changed = _stamp(path, frames)
-    if size != one.stamp[0]:
-        return False
-    return changed == one.stamp[1] or _digest(path, frames) == digest
+    choices = [_files_of(path, frames)]
+    if frames and path.is_dir():  # of which former versions noted all files
+        visible = (item for item in path.iterdir() if not item.name.startswith("."))
+        choices.append([item for item in visible if item.is_file()])
+    for files in choices:
+        size, changed = _stamp(files)
+        if size == one.stamp[0]:
+            is_old = changed == one.stamp[1]
+            if is_old or _digest(path, frames, files) == digest:
+                return True
+    return False
 
 
 def _find(
@@ -405,7 +418,8 @@ def _find(
 ) -> tuple[Path | None, bool]:
     """Find an input that has the digest, else one that has its name; tell which."""
     name = PurePosixPath(one.path).name
-    places = [folder / one.path, Path(one.absolute), folder.parent / name]
+    named = [folder / one.path, Path(one.absolute), folder.parent / name]
+    places = map(as_on_disk, named)
     # a device is neither, and has no end
     there = [p for p in places if is_there(p) and (p.is_file() or p.is_dir())]
     for place in there:
@@ -474,6 +488,14 @@ def _read_layer(
             keywords["metadata"] = {**keywords["metadata"], FOLDER_KEY: str(source)}
         return data if len(data) else None, keywords, layer.kind
     data, own, _ = _read_pixels(folder, layer, source)
+    scale = own.get("scale", ())
+    more = len(scale) - len(keywords.get("scale", scale))
+    if more > 0:  # saved when all planes of a file were on one axis
+        for name in ("scale", "translate", "units", "axis_labels"):
+            own[name] = own[name][more:]
+        levels = data if isinstance(data, list) else [data]
+        flat = [level.reshape(-1, *level.shape[more + 1 :]) for level in levels]
+        data = flat if isinstance(data, list) else flat[0]
     here = own.pop("metadata", {})
     metadata = {key: here[key] for key in _PLACES if key in here}
     metadata |= keywords.pop("metadata")

@@ -173,8 +173,16 @@ class ReadOptions(Options):
     channel: int | None = option(
         None, "Channel", "channel of several; the first is 0", ge=0
     )
+    time: int | None = option(
+        None, "Time", "point in time of a time series; the first is 0", ge=0
+    )
+    z: int | None = option(None, "Z", "height of a stack; the first is 0", ge=0)
     plane: int | None = option(
-        None, "Plane", "plane of a stack or time series; the first is 0", ge=0
+        None,
+        "Plane",
+        "plane of a stack or time series, counted over all axes of which no place is "
+        "given, the last fastest; the first is 0",
+        ge=0,
     )
     dataset: str | None = Field(
         default=None, min_length=1, description="dataset of an HDF5 file of several"
@@ -257,6 +265,8 @@ class FileInfo:
     series: int = 1
     channels: int = 1
     planes: int = 1
+    # Sizes of the axes before rows and columns, by their names: t, z and c among them
+    axes: Mapping[str, int] = field(default_factory=dict)
     # Rows of data bar below the image, by the header; 0 when it tells of none
     databar_rows: int = 0
     # Rows that look like a data bar where the header does not tell: a guess, which is
@@ -286,6 +296,7 @@ class RawImage:
     series: int = 1
     channels: int = 1
     planes: int = 1
+    axes: Mapping[str, int] = field(default_factory=dict)  # As in `FileInfo`
     record: Record | None = None  # What this package wrote beside the pixels
     # Where the format itself carries them
     origin: tuple[float, float] | None = None
@@ -313,22 +324,49 @@ def which_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
     return metadata.get(OWN_SERIES_KEY, count), which
 
 
+AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
+
+
+def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
+    """Sizes of the axes before rows and columns, by name; of one name their product.
+
+    What no format names is called ``plane``.
+    """
+    found: dict[str, int] = {}
+    for axis, size in zip(axes, sizes, strict=True):
+        name = axis if axis in ("c", *AXIS_OPTIONS) else "plane"
+        found[name] = found.get(name, 1) * int(size)
+    return found
+
+
 def choose_plane(
     path: Path, options: ReadOptions, axes: Sequence[str], sizes: Sequence[int]
 ) -> tuple[int, int, tuple[int, ...]]:
     """Choose one channel and plane among the axes before rows and columns.
 
-    One of them may be ``c``, of channels; the others count planes, the last fastest.
-    Gives how many channels and planes there are, and the place on each axis.
+    One of them may be ``c``, of channels, others ``t`` and ``z``; those of which no
+    place is chosen count planes, the last fastest. Gives how many channels and planes
+    there are, and the place on each axis.
     """
     pairs = list(zip(axes, sizes, strict=True))
-    others = [size for axis, size in pairs if axis != "c"]
-    channels = math.prod(size for axis, size in pairs if axis == "c")
+    known = named_axes(axes, sizes)
+    told = ", ".join(f"{axis} {size}" for axis, size in known.items() if size > 1)
+    told = f" ({told})" if "," in told or "plane" not in told else ""
+    channels = known.get("c", 1)
+    given = {"c": choose(path, "channel", options.channel, channels, told)}
+    either = ""
+    for axis, name in AXIS_OPTIONS.items():
+        wanted, size = getattr(options, name), known.get(axis, 1)
+        if wanted is not None:
+            given[axis] = choose(path, name, wanted, size)
+        elif size > 1:
+            either += f"{' and ' if either else ''}{name} 0 to {size - 1}"
+    others = [size for axis, size in pairs if axis not in given]
     planes = math.prod(others)
-    channel = choose(path, "channel", options.channel, channels)
-    plane = choose(path, "plane", options.plane, planes)
+    either = f"{either}, or " if either else ""
+    plane = choose(path, "plane", options.plane, planes, told, either)
     where = iter(np.unravel_index(plane, others) if others else ())
-    places = tuple(channel if axis == "c" else int(next(where)) for axis in axes)
+    places = tuple(given[axis] if axis in given else int(next(where)) for axis in axes)
     return channels, planes, places
 
 
@@ -1116,6 +1154,7 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         series=source.series,
         channels=source.channels,
         planes=source.planes,
+        axes=dict(source.axes),
         databar_rows=source.databar_rows,
         suggested_databar_rows=suggested,
         network=None if network is None else network[0],

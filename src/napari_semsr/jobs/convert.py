@@ -113,7 +113,9 @@ def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
         raise WriteError(msg)
     yield Progress(0, 0, f"writing {path.name}")
     first = planes[0]
-    write_pages(first, len(planes), (plane.array() for plane in planes), path)
+    write_pages(
+        first, {"plane": len(planes)}, (plane.array() for plane in planes), path
+    )
     return Converted(
         output=str(path),
         shape=(len(planes), *first.shape),

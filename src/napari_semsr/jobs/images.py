@@ -35,6 +35,7 @@ from napari_semsr.core import (
     digest_path,
     hear_warnings,
     is_empty,
+    list_folder,
     processor_name,
     read_box,
     run,
@@ -102,7 +103,7 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     return _bounded(opened)
 
 
-_IN_FILES = ("series", "level", "channel", "plane", "dataset")
+_IN_FILES = ("series", "level", "channel", "time", "z", "plane", "dataset")
 
 
 def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
@@ -353,6 +354,8 @@ def _selection(options: ReadOptions) -> str:
     chosen = {
         "series": options.series or None,
         "channel": options.channel,
+        "time": options.time,
+        "z": options.z,
         "plane": options.plane,
         "dataset": options.dataset,
     }
@@ -552,7 +555,7 @@ def check_target_folder(
     if path.exists() and not path.is_dir():
         msg = f"{path} is a file; name a folder."
         raise WriteError(msg)
-    if path.is_dir() and any(path.iterdir()) and empty:
+    if path.is_dir() and list_folder(path) and empty:
         msg = f"The folder {path} is not empty; choose another or give --overwrite."
         raise WriteError(msg)
     return path

@@ -110,7 +110,16 @@ INFO = Verb(
             metavar="PATH",
         ),
     ),
-    not_read=("series", "level", "channel", "plane", "crop_databar", "colour"),
+    not_read=(
+        "series",
+        "level",
+        "channel",
+        "time",
+        "z",
+        "plane",
+        "crop_databar",
+        "colour",
+    ),
     example="""
     >>> image = semsr.Micrograph(np.eye(48, 64), (7.7, 7.7))
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import normalize
 
 import numpy as np
 from scipy import ndimage
@@ -32,6 +33,7 @@ from napari_semsr.core import (
     ShapeError,
     Warped,
     declared_figures,
+    list_folder,
 )
 from napari_semsr.io import (
     ReadOptions,
@@ -439,9 +441,9 @@ def _listed(side: Any) -> Any:
         return side
     found = sorted(
         item
-        for item in folder.iterdir()
+        for item in list_folder(folder)
         if not item.name.startswith(".")
-        and fnmatch.fnmatchcase(item.name, pattern)
+        and fnmatch.fnmatchcase(*(normalize("NFC", n) for n in (item.name, pattern)))
         and item.suffix.lower() not in _SKIPPED
         and (item.is_file() or item.name.lower().endswith(".zarr"))
     )
@@ -459,6 +461,7 @@ def _by_name(
     left_out = {name.strip() for name in options.leave_out.split(",")} - {""}
     keyed = [list(zip(_keys(*side), side[1], strict=True)) for side in (low, high)]
     known = {key for side in keyed for key, _ in side}
+    left_out = {key if key in known else normalize("NFC", key) for key in left_out}
     if lacking := sorted(left_out - known):
         msg = (
             f"--leave-out must name images that are there, got {lacking[0]}; there are "
@@ -485,8 +488,11 @@ def _by_name(
 def _keys(side: Any, images: list[Image]) -> list[str]:
     """Names without suffixes, what a pattern's * stands for, or numbers."""
     names = [name_of(image) for image in images]
+    composed = [normalize("NFC", name) for name in names]
+    if len(set(composed)) == len(set(names)):  # unless both forms are there
+        names = composed
     if _is_pattern(side):
-        before, after = Path(side).name.split(_ANY)
+        before, after = normalize("NFC", Path(side).name).split(_ANY)
         return [name.removeprefix(before).removesuffix(after) for name in names]
     in_memory = all(isinstance(image, Micrograph) for image in images)
     if in_memory and len(names) > len(set(names)) == 1:  # as all arrays are called

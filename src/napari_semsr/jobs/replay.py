@@ -72,6 +72,7 @@ from napari_semsr.jobs.stitch import (
     StitchFolderOptions,
     digest_scan,
     open_scan,
+    table_of_height,
 )
 from napari_semsr.jobs.verb import FileIn, Run, Verb
 from napari_semsr.registration import Landmarks
@@ -574,12 +575,21 @@ class ReplayStep:
         record = self.guide(role)
         return None if record is None else (yield from self.file(record))
 
-    def scan(self, record: InputRecord, options: StitchFolderOptions) -> Job[Path]:
+    def scan(
+        self,
+        record: InputRecord,
+        options: StitchFolderOptions,
+        positions: Path | None,
+        heights: Path | None,
+    ) -> Job[Path]:
         """Find a folder of frames, or a file of many."""
 
         def digest(path: Path) -> Job[str]:
-            opened = yield from open_scan(path, options=options)
-            return (yield from digest_scan(path, opened))
+            table = positions
+            if heights is not None:
+                table = table_of_height(path, heights.parent, positions)
+            opened = yield from open_scan(path, positions=table, options=options)
+            return (yield from digest_scan(path, opened, record.digest))
 
         return (yield from self._located(record, digest, folders=True))
 
@@ -728,7 +738,7 @@ def _stitch(step: ReplayStep) -> Job[Path]:
     folder = None if heights is None else heights.parent
     for record in step.made.inputs:
         if record.role == "frames":
-            path = yield from step.scan(record, options)
+            path = yield from step.scan(record, options, positions, heights)
             folder = folder or path
     if folder is None:
         msg = f"The history of {step.search.output.name} names no frames."

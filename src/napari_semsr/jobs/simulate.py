@@ -24,6 +24,7 @@ from napari_semsr.core import (
     WriteError,
     digest_path,
     figure,
+    list_folder,
     parse_pixel_size,
     software_versions,
     spell_pixel_size,
@@ -216,7 +217,7 @@ def _check_scan(
     if image is not None and "phantom" in options.model_fields_set:
         msg = "Give --phantom or --from, not both."
         raise OptionError(msg)
-    stranger = target.is_dir() and any(target.iterdir())
+    stranger = target.is_dir() and list_folder(target)
     if stranger and not (target / _MARK).is_file():
         msg = (
             f"The folder {target} holds other things than a simulated scan, so it is "

@@ -2,11 +2,12 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ from napari_semsr.core import (
     digest_path,
     figure,
     hear_warnings,
+    is_system_file,
+    name_bytes,
     option,
     retell,
     spell_pixel_size,
@@ -93,18 +96,40 @@ def open_scan(
     return (yield from open_frames(folder, positions=positions, **said))
 
 
-def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
-    """Digest the files of a scan: its frames and its tables."""
-    if folder.is_file():
+def digest_scan(
+    folder: Path, acquisition: Acquisition, recorded: str | None = None
+) -> Job[str]:
+    """Digest the files that are read of a scan: frames, texts beside them, tables.
+
+    Former versions digested all files of the folder. Where that gives the digest which
+    is `recorded`, it is returned.
+    """
+    if not acquisition.files:
         return (yield from digest_job(folder))
-    items = {p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")}
-    items |= {folder / n for n in acquisition.names if (folder / n).exists()}
-    digest = hashlib.sha256()
-    for number, item in enumerate(sorted(items)):
-        digest.update(item.relative_to(folder).as_posix().encode())
-        digest.update(digest_path(item).encode())
-        yield Progress(number + 1, len(items), f"recording the frames of {folder.name}")
-    return f"sha256:{digest.hexdigest()}"
+    marks: dict[Path, bytes] = {}
+
+    def digest(items: Collection[Path], *, composed: bool = False) -> Job[str]:
+        whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
+        for number, item in enumerate(sorted(items)):
+            name = item.relative_to(folder)
+            if composed:  # as `as_on_disk` finds it
+                name = Path(normalize("NFC", str(name)))
+            if item not in marks:
+                marks[item] = digest_path(item).encode()
+            whole.update(name_bytes(name) + marks[item])
+            yield Progress(number + 1, len(items), doing)
+        return f"sha256:{whole.hexdigest()}"
+
+    now = yield from digest(acquisition.files, composed=True)
+    if recorded in (None, now):
+        return now
+    visible = {p for p in folder.iterdir() if p.is_file() and p.name[0] != "."}
+    every = visible.union(acquisition.files)
+    users = {path for path in every if not is_system_file(path.name)}
+    for items in (acquisition.files, users, every):
+        if (yield from digest(items)) == recorded:
+            return recorded
+    return now
 
 
 def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
@@ -571,13 +596,10 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         )
         return _Scans((), (), (opened,))
     heights = read_heights(_folder(run))
-    scans, shared = [], _folder(run) / "positions.csv"
+    scans = []
     heard: list[str] = []
     for folder, _ in heights:
-        # those given, its own, or those of all
-        table = _table(run)
-        if table is None and not (folder / shared.name).is_file() and shared.is_file():
-            table = shared
+        table = table_of_height(folder, _folder(run), _table(run))
         job = open_scan(folder, positions=table, options=run.options)
         opening = retell(job, within=lambda: hear_warnings(heard.append))
         scans.append((yield from opening))
@@ -588,6 +610,12 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
     kept[number] = kept[number].replace(name=_folder(run).resolve().name)
     folders, z_nm = zip(*heights, strict=True)
     return _Scans(folders, z_nm, tuple(kept), number)
+
+
+def table_of_height(folder: Path, top: Path, given: Path | None) -> Path | None:
+    """Choose the positions of a height: those given, its own, or those of all."""
+    own, shared = folder / "positions.csv", top / "positions.csv"
+    return shared if given is None and not own.is_file() and shared.is_file() else given
 
 
 def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:

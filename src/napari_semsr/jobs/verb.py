@@ -5,6 +5,7 @@ Python interface with its signature, the form and the figures of a panel, a step
 batch and of a replay, a row of a table, and its page of the manual.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,8 +42,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     ReadOptions,
-    count_planes,
+    check_pages,
     output_kind,
+    page_axes,
+    plane_axes,
     with_calibration,
     write,
     write_pages,
@@ -632,14 +635,15 @@ def _each(images: Iterable[Any]) -> Iterator[Any]:
 # A verb that knows one plane, run over a stack or time series.
 
 
-def _count_planes(run: Run[Any]) -> int:
+def _axes_of(run: Run[Any]) -> dict[str, int]:
+    """Sizes of the axes of a stack by name; how many images in memory there are."""
     image = run.given["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
-        return len(image)
+        return {"plane": len(image)}
     chosen = run.opening.plane is not None
     if isinstance(image, Micrograph) or chosen or not Path(image).exists():
-        return 1
-    return count_planes(Path(image))
+        return {}
+    return plane_axes(Path(image), run.opening)
 
 
 def _plane_by_plane(
@@ -653,7 +657,8 @@ def _plane_by_plane(
     output, so that an interrupted run can go on; the stores are removed once the stack
     is whole.
     """
-    image, planes, target = run.given["image"], _count_planes(run), run.place
+    image, axes, target = run.given["image"], _axes_of(run), run.place
+    planes = math.prod(axes.values())
     stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
     if planes == 1:
         return (yield from job(run.on(stack[0], target) if stack else run))
@@ -670,6 +675,7 @@ def _plane_by_plane(
             f"{target.name}: change the suffix, or choose one plane (--plane)."
         )
         raise WriteError(msg)
+    check_pages(axes, target)
     made: list[Any] = []
     for plane in range(planes):
         reading = run.opening if stack else run.opening.replace(plane=plane)
@@ -695,13 +701,13 @@ def _plane_by_plane(
     history = history.model_copy(update=told)
     first: Micrograph = open_image(made[0].output).replace(provenance=history)
     pages = (open_image(item.output).array() for item in made)
-    write_pages(first, planes, pages, target)
+    write_pages(first, axes, pages, target)
     for item in made:
         shutil.rmtree(item.output)
     return replace(
         made[0],
         output=str(target),
-        shape=(planes, *first.shape),
+        shape=(*page_axes(axes).values(), *first.shape),
         provenance=history,
         **sum_up(made),
     )

@@ -36,6 +36,7 @@ from napari_semsr.core import (
     WriteError,
     access_refusal,
     digest_path,
+    list_folder,
     persons_options,
 )
 from napari_semsr.io import (
@@ -141,7 +142,8 @@ class RunFolder:
             raise CheckpointError(msg)
         if resume:
             self._check_same()
-        held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
+        there = list_folder(run_dir) if run_dir.is_dir() else []
+        held = {item.name for item in there}
         if not (resume or overwrite) and held - {_RECIPE, INPUTS, BANKS}:
             remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
             msg = (

@@ -50,12 +50,8 @@ from napari_semsr.widgets.stitch import (
 )
 
 _NOTHING = "Choose a file to see what it says about itself."
-_COUNTS = {
-    "series": "series",
-    "level": "levels",
-    "channel": "channels",
-    "plane": "planes",
-}
+_COUNTS = {"series": "series", "level": "levels"}
+_AXES = {"channel": "c", "time": "t", "z": "z", "plane": "plane"}
 
 
 class OpenMosaicPanel(Panel):
@@ -119,7 +115,7 @@ class OpenMosaicPanel(Panel):
         self.over = self.add_group("Mosaic", self.coverage.native)
         layer.changed.connect(self._show_coverage)
         layer.native.currentIndexChanged.connect(self._show_coverage)
-        for name in _COUNTS:
+        for name in (*_COUNTS, *_AXES):
             self.form.show_row(name, False)
         self.path.changed.connect(self.look)
         self.dataset.changed.connect(self._look_again)
@@ -225,9 +221,11 @@ class OpenMosaicPanel(Panel):
         self.show_status(f"{path.name} can be opened.")
 
     def _show_counts(self, facts: dict[str, Any]) -> None:
-        told = facts.get("metadata") or {}
-        for name, many in _COUNTS.items():
-            count = int(facts.get(many) or 1)
+        axes, told = facts.get("axes") or {}, facts.get("metadata") or {}
+        counts = {name: facts.get(many) for name, many in _COUNTS.items()}
+        counts |= {name: axes.get(axis) for name, axis in _AXES.items()}
+        for name, stated in counts.items():
+            count = int(stated or 1)
             self.form.widget(name).max = max(0, count - 1)
             if name != "level":
                 first = told.get(SERIES_KEY, 0) if name == "series" else 0

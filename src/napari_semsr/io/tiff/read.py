@@ -40,6 +40,7 @@ from napari_semsr.io.read_image import (
     ReadOptions,
     choose_plane,
     decode_text,
+    named_axes,
     of_frame,
     parse_tescan,
     pixel_size,
@@ -1004,7 +1005,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
             number = choose(path, "series", options.series, count)
         levels = tif.series[number].levels
         level = choose(path, "level", options.level, len(levels))
-        channels, planes, outer, sample = _chosen(path, levels[level], options)
+        channels, planes, axes, outer, sample = _chosen(path, levels[level], options)
         plane = _find_plane(path, tif, number, level, outer, sample)
         full, page = levels[0].keyframe, levels[level].keyframe
         found = _calibrate(tif, full, number)
@@ -1034,6 +1035,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         series=count,
         channels=channels,
         planes=planes,
+        axes=axes,
         look=look,
         metadata={**found.metadata, **chosen},
         warnings=tuple(heard),
@@ -1044,11 +1046,10 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 
 def _chosen(
     path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
-) -> tuple[int, int, int, int | None]:
+) -> tuple[int, int, dict[str, int], int, int | None]:
     """Count channels and planes; choose the page, and of samples as channels one."""
     page = level.keyframe
     photometric = int(page.photometric)
-    sizes = dict(zip(level.axes, level.shape, strict=True))
     samples = int(page.samplesperpixel)
     alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
     by_sample = photometric in _GREY and samples > 1 and not alpha
@@ -1058,20 +1059,20 @@ def _chosen(
             "convert it first."
         )
         raise ReadError(msg)
-    names = [a for a in level.axes if a not in "YXS"]
-    shape = [int(sizes[a]) for a in names]
+    pairs = zip(level.axes, level.shape, strict=True)
+    before = [pair for pair in pairs if pair[0] not in "YXS"]
+    names, shape = [a for a, _ in before], [int(n) for _, n in before]
     counts = list(shape)
     if by_sample:  # which are the channels, and any axis of them is the first's
         counts = [1 if a == "C" else n for a, n in zip(names, shape, strict=True)]
         names, counts = [*names, "S"], [*counts, samples]
     kind = "S" if by_sample else "C"
-    channels, planes, places = choose_plane(
-        path, options, ["c" if a == kind else a for a in names], counts
-    )
+    called = ["c" if a == kind else a.lower().replace("c", "") for a in names]
+    channels, planes, places = choose_plane(path, options, called, counts)
     sample = places[-1] if by_sample else None
     where = places[: len(shape)]
     outer = int(np.ravel_multi_index(where, shape)) if shape else 0
-    return channels, planes, outer, sample
+    return channels, planes, named_axes(called, counts), outer, sample
 
 
 def _calibrate(

@@ -1,5 +1,6 @@
 """TIFF out: OME-TIFF, and TIFF calibrated as ImageJ reads it."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -274,15 +275,45 @@ def write_ome(image: Micrograph, path: Path) -> None:
             )
 
 
+def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
+    """Name the axes of a stack as a TIFF does: T for times, Z for all others.
+
+    Where times stand between others, all are one axis.
+    """
+    found: dict[str, int] = {}
+    long = {axis: size for axis, size in axes.items() if size > 1}
+    outermost = "t" in (*[*long][:1], *[*long][-1:])
+    for axis, size in long.items():
+        letter = "T" if axis == "t" and outermost else "Z"
+        found[letter] = found.get(letter, 1) * size
+    return found
+
+
+def check_pages(axes: Mapping[str, int], path: Path) -> None:
+    """Refuse a stack whose axes a file cannot hold in their order."""
+    if output_kind(path) == "tiff" and [*page_axes(axes)] == ["Z", "T"]:
+        msg = (
+            "ImageJ's stacks hold all heights of one time after another, but that for "
+            f"{path} has all times of one height: write .ome.tif."
+        )
+        raise WriteError(msg)
+
+
 def write_pages(
-    first: Micrograph, planes: int, pages: Iterable[NDArray[Any]], path: Path
+    first: Micrograph,
+    axes: Mapping[str, int],
+    pages: Iterable[NDArray[Any]],
+    path: Path,
 ) -> None:
     """Write the planes (Y, X) of a stack as the pages of one ``.ome.tif`` or ``.tif``.
 
-    The first plane tells name, calibration and history of all.
+    `axes` are their sizes by name, the last fastest, as of `check_pages`. The first
+    plane tells name, calibration and history of all.
     """
     import tifffile
 
+    named = page_axes(axes)
+    planes = math.prod(named.values())
     ome = output_kind(path) == "ome-tiff"
     kind = _ome_type(first.dtype) if ome else _first_type(first.dtype, _IMAGEJ_TYPES)
     if kind is None:
@@ -292,9 +323,10 @@ def write_pages(
         )
         raise WriteError(msg)
     convert = _to_ome if ome else _to_imagej
-    options = _imagej_options(first, "ZYX")
+    letters = f"{''.join(named)}YX"
+    options = _imagej_options(first, letters)
     if ome:  # ImageJ opens it by its tags alone
-        options = {"metadata": _ome_metadata(first, "ZYX"), **_tags(first)}
+        options = {"metadata": _ome_metadata(first, letters), **_tags(first)}
     size = planes * first.shape[0] * first.shape[1] * kind.itemsize
     with (
         _read_back(path, first) as temporary,
@@ -304,7 +336,7 @@ def write_pages(
     ):
         tif.write(
             (np.ascontiguousarray(convert(page, path)) for page in pages),
-            shape=(planes, *first.shape),
+            shape=(*named.values(), *first.shape),
             dtype=kind,
             photometric="minisblack",
             **options,

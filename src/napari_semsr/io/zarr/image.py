@@ -42,6 +42,7 @@ from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     choose_plane,
+    named_axes,
     pixel_size,
     to_nm,
 )
@@ -454,6 +455,7 @@ def _source(
         series=image.count,
         channels=channels,
         planes=planes,
+        axes=named_axes(outer, sizes),
         record=record,
         origin=origin,
         spacing_px=spacing,

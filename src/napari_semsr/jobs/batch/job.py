@@ -26,6 +26,7 @@ from napari_semsr.core import (
     compact_memory,
     digest_job,
     figure,
+    list_folder,
     option,
     read_bytes,
     retell,
@@ -318,7 +319,7 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
 def _claim(plan: BatchPlan, existing: OverwritePolicy) -> str:
     """Take the output folder, which is new, empty, or that of a batch."""
     folder, state = plan.folder, plan.folder / STATE
-    foreign = folder.is_dir() and not state.is_dir() and any(folder.iterdir())
+    foreign = folder.is_dir() and not state.is_dir() and list_folder(folder)
     if foreign and not existing.overwrite:
         msg = (
             f"{folder} holds files that no batch wrote; name a new folder, or give "

@@ -38,6 +38,7 @@ from napari_semsr.io import (
     SHEET_SUFFIXES,
     Cell,
     ReadOptions,
+    as_on_disk,
     file_stem,
     is_there,
 )
@@ -455,7 +456,7 @@ def _of_table(path: Path) -> Iterator[_Input]:
     """Read the rows of a table; paths in it are counted from its folder."""
     root = path.absolute().parent
     for _, cells in rows_of_images(path, [("image",)]):
-        image = root / cells.pop("image")
+        image = as_on_disk(root / cells.pop("image"))
         name = cells.pop("name", "")
         yield _Input(image, file_stem(name) if name else _name_of(image), cells, root)
 
@@ -564,7 +565,7 @@ class _Maker:
             return Piece(image.name)
         if place in image.cells:
             cell = image.cells[place]
-            path = image.root / cell
+            path = as_on_disk(image.root / cell)
             a_file = path.suffix != "" or path.is_dir()
             file = cell != "" and not plain and a_file and is_there(path)
             return Piece(str(path), "file", str(path)) if file else Piece(cell)
@@ -599,7 +600,7 @@ class _Maker:
         text = "".join(str(piece.said) for piece in pieces)
         if any(one.kind != "text" or not isinstance(one.said, str) for one in pieces):
             return pieces
-        path = self.base / text
+        path = as_on_disk(self.base / text)
         file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
         file = file or (name == "psf" and _names_kernel(text))
         file = file or (name == "flat_field" and text not in ("auto", "none"))

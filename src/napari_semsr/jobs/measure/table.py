@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from napari_semsr.core import (
     WriteError,
     cells_of,
     columns_of,
+    files_below,
     hear_warnings,
     one_line,
     retell,
@@ -38,6 +40,7 @@ from napari_semsr.io import (
     TABLE_SUFFIXES,
     Cell,
     ReadOptions,
+    as_on_disk,
     check_sheet,
     companions,
     half_paths,
@@ -206,11 +209,14 @@ def _checked(measure: Measure, paths: Sequence[Path | None]) -> _Item:
 
 def _paired(firsts: list[Path], seconds: list[Path], where: object) -> list[_Item]:
     """Pair images of two folders by their names, with the same ending or another."""
-    by_name = {path.name: path for path in seconds}
+    by_name = {normalize("NFC", path.name): path for path in seconds}
+    by_name |= {path.name: path for path in seconds}
     by_stem = {_stem(path): path for path in reversed(seconds)}
     items = []
     for path in firsts:
-        other = by_name.get(path.name) or by_stem.get(_stem(path))
+        names = path.name, normalize("NFC", path.name)
+        found = filter(None, (by_name.get(name) for name in names))
+        other = next(found, by_stem.get(_stem(path)))
         fault = f"There is no image of the name {_stem(path)} in {where}."
         items.append(_Item((path, other), fault="" if other else fault))
     if all(item.fault for item in items):
@@ -223,14 +229,16 @@ def _paired(firsts: list[Path], seconds: list[Path], where: object) -> list[_Ite
 
 
 def _stem(path: Path) -> str:
-    return _IMAGE_END.sub("", path.name)
+    return _IMAGE_END.sub("", normalize("NFC", path.name))
 
 
 def _of_sheet(measure: Measure, path: Path) -> Iterator[_Item]:
     """Read the rows of a table; paths in it are counted from its folder."""
     for columns, cells in rows_of_images(path, measure.roles, measure.needed):
         named = [cells[name] if name else "" for name in columns]
-        paths = tuple(path.parent / name if name else None for name in named)
+        paths = tuple(
+            as_on_disk(path.parent / name) if name else None for name in named
+        )
         own = {"", *_own_columns(measure), *columns}
         yield _Item(paths, {k: v or None for k, v in cells.items() if k not in own})
 
@@ -289,7 +297,7 @@ def file_state(path: Path) -> list[Cell]:
     try:
         if not path.is_dir():
             return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        files = [(str(one.relative_to(path)), one.stat()) for one in path.rglob("*")]
+        files = [(str(one.relative_to(path)), one.stat()) for one in files_below(path)]
     except (OSError, ValueError):  # there is none, or cannot be
         return [path.name, 0, 0]
     facts = sorted((name, told.st_size, told.st_mtime_ns) for name, told in files)

@@ -22,6 +22,7 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     figures_of,
+    list_folder,
     parse_pixel_size,
     spell_pixel_size,
     spell_shape,
@@ -566,7 +567,7 @@ def _electron_image(folder: Path) -> Path | None:
     place = folder / "sem"
     if not place.is_dir():
         return None
-    found = (item for item in sorted(place.iterdir()) if get_reader(str(item)))
+    found = (item for item in sorted(list_folder(place)) if get_reader(str(item)))
     return min(found, key=lambda item: item.stem != "view", default=None)
 
 

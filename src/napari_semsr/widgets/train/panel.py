@@ -25,6 +25,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     WriteError,
+    list_folder,
     spell_time,
 )
 from napari_semsr.io import HELPER_KEY, StoredTransform, read, read_text
@@ -916,7 +917,7 @@ def _start_of(outcome: Trained) -> str:
 
 def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
     """Refuse a folder with something in it, before anything is cut."""
-    if not replace and run_dir.is_dir() and any(run_dir.iterdir()):
+    if not replace and run_dir.is_dir() and list_folder(run_dir):
         held = "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
         msg = (
             f"The folder {run_dir} holds {held}, choose another name, or give "
