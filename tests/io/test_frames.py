@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -385,3 +386,65 @@ def test_what_frames_have_in_common_is_warned_of_once(tmp_path, rng, typed):
     if typed is None:
         end = rf"left unknown \(3 such frames of {name} in all\)\.$"
         assert re.match(rf"f1.tif: ImageJ.*{end}", heard[1])
+
+
+COMPOSED = "M\u00fcnchen-\u00e9.tif"
+APART = unicodedata.normalize("NFD", COMPOSED)  # as macOS stores it
+no_forms = pytest.mark.skipif(
+    sys.platform == "darwin", reason="one name there in either form"
+)
+
+
+@no_forms
+@pytest.mark.parametrize(
+    ("stored", "named"), [(APART, COMPOSED), (COMPOSED, APART)], ids=["NFD", "NFC"]
+)
+def test_names_match_however_their_letters_are_composed(tmp_path, stored, named):
+    write(tmp_path, stored, 1)
+    write(tmp_path, "b.tif", 2)
+    table(tmp_path, [(named, 0, 7), ("b.tif", 0, 1)])
+    scan = run(open_frames(tmp_path))
+    assert not scan.faults
+    assert dict(zip(scan.names, scan.nominal_px[:, 1], strict=True)) == {
+        stored: 7,
+        "b.tif": 1,
+    }
+
+
+@no_forms
+def test_of_two_forms_of_a_name_each_is_the_one_that_is_written_so(tmp_path):
+    write(tmp_path, COMPOSED, 1)
+    write(tmp_path, APART, 2)
+    table(tmp_path, [(APART, 0, 2), (COMPOSED, 0, 1)])
+    scan = run(open_frames(tmp_path))
+    assert [scan.read(i)[0, 0] for i in range(2)] == scan.nominal_px[:, 1].tolist()
+
+
+SYSTEM_FILES = (
+    *("Thumbs.db", "ehthumbs.db", "desktop.ini", ".DS_Store", "._frame1.tif"),
+    *(
+        ".directory",
+        "icon" if sys.platform == "win32" else "Icon\r",
+        ".hidden.tif",
+        "frame1.tif~",
+        ".~lock.positions.csv#",
+    ),
+    *("~$positions.xlsx", "copy.tmp", "notes.md"),
+)
+
+
+def test_only_what_is_read_counts_as_a_file_of_a_scan(folder):
+    (folder / "frame2.txt").write_text("$CM_FORMAT JEOL\n")
+    table(folder, [(f"frame{i}.tif", 0, 9 * i) for i in (1, 2, 9, 10)])
+    (folder / "scan.json").write_text("{}")
+    before = run(open_frames(folder))
+    names = {path.name for path in before.files}
+    frames = {f"frame{i}.tif" for i in (1, 2, 9, 10)}
+    assert names == {*frames, "frame2.txt", "positions.csv", "scan.json"}
+    for name in SYSTEM_FILES:
+        (folder / name).write_bytes(b"x")
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir" / "frame1.tif").write_bytes(b"x")
+    after = run(open_frames(folder))
+    assert after.files == before.files
+    assert (after.names, after.faults) == (before.names, ())

@@ -9,23 +9,36 @@ from napari_semsr.io import write
 from napari_semsr.jobs import CONVERT
 from napari_semsr.jobs.images import open_image
 
-HUGE = np.random.default_rng(0).random((40, 50)) * 1e302
+MARKS = (-3.4e38, 3.4e38, 1e300, -1.7e308)
 
 
-@pytest.mark.parametrize("data", [HUGE, -HUGE], ids=["high", "low"])
-def test_grey_values_beyond_computing_are_refused(data, tmp_path):
+@pytest.mark.parametrize("value", MARKS)
+@pytest.mark.parametrize("lazy", [False, True], ids=["whole", "lazy"])
+def test_grey_values_beyond_computing_count_as_missing(value, lazy, tmp_path):
+    data = np.linspace(0, 9, 2000).reshape(40, 50)
+    data[7, 9] = value
+    data = data.astype(np.float32 if abs(value) < 1e39 else np.float64)
+    right = np.where(data == data[7, 9], np.nan, data)
+    image = Micrograph(da.from_array(data, chunks=20) if lazy else data, name="odd")
     write(Micrograph(data, name="odd"), tmp_path / "odd.tif")
-    with pytest.raises(ReadError, match=r"Grey values must be below 3\.4e\+38"):
-        open_image(tmp_path / "odd.tif")
-    with pytest.raises(ReadError, match="Grey values"):
+    for given in (image, tmp_path / "odd.tif"):
+        with pytest.warns(UserWarning, match=r"odd has grey values beyond 1e\+15"):
+            found = open_image(given).array()
+        assert np.array_equal(found, right, equal_nan=True)
+        assert found.dtype == data.dtype
+
+
+def test_image_of_such_values_alone_is_refused():
+    data = np.full((40, 50), 1e302)
+    with (
+        pytest.warns(UserWarning, match="beyond 1e"),
+        pytest.raises(ReadError, match="has none"),
+    ):
         open_image(Micrograph(data))
-    lazy = Micrograph(da.from_array(data, chunks=20))
-    with pytest.raises(ReadError, match="Grey values"):
-        open_image(lazy)
 
 
 def test_other_grey_values_stay_as_they_are():
-    odd = np.array([[1e30, np.nan], [np.inf, -1e38]])
+    odd = np.array([[1e15, np.nan], [np.inf, -1e14]])
     for data in (odd, odd.astype(np.float32)):
         assert np.array_equal(open_image(Micrograph(data)).data, data, equal_nan=True)
 

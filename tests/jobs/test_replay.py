@@ -1,6 +1,8 @@
 """Outputs made again from their histories, and what is said of those that differ."""
 
 import ast
+import hashlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,7 +13,7 @@ import tifffile
 import zarr
 
 import napari_semsr as semsr
-from napari_semsr.core import ReadError, run
+from napari_semsr.core import ReadError, digest_path, run
 from napari_semsr.io import read, write
 from napari_semsr.jobs import (
     REPLAY,
@@ -213,6 +215,61 @@ def test_scan_from_before_there_were_lenses_is_made_again(place):
     former = {key: value for key, value in told.items() if key not in lens}
     retell(path, options=former | {"depth_of_field_nm": 100.0})
     assert semsr.replay(path).identical
+
+
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini", ".DS_Store", "._frame_000.tif", "a.tmp")
+
+
+def put_system_files(folder):
+    for name in SYSTEM_FILES:
+        (folder / name).write_bytes(b"x")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_files_of_the_system_are_no_input_of_a_scan(place):
+    scan, mosaic = scan_of(place / "scan"), place / "mosaic.ome.zarr"
+    semsr.stitch(scan, mosaic)
+    put_system_files(scan)
+    (scan / "notes.md").write_text("nothing that is read")
+    report = semsr.replay(mosaic)
+    assert report.identical
+    assert report.differs == ()
+    tifffile.imwrite(
+        scan / "frame_001.tif", tifffile.imread(scan / "frame_001.tif") + 1
+    )
+    [told] = said(semsr.replay(mosaic), "input")
+    assert told.startswith("The frames scan is another")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("beside", [(), ("notes.md",), ("notes.md", "Thumbs.db")])
+def test_scan_of_which_all_files_were_recorded_is_the_same(place, beside):
+    scan, mosaic = scan_of(place / "scan"), place / "mosaic.ome.zarr"
+    for name in beside:
+        (scan / name).write_bytes(b"x")
+    made = semsr.stitch(scan, mosaic)
+    former = hashlib.sha256()  # as it was recorded before
+    for path in sorted(path for path in scan.iterdir() if path.is_file()):
+        former.update(path.name.encode() + digest_path(path).encode())
+    now = json.dumps(made.provenance.inputs[0].digest)
+    marks = mosaic / "zarr.json"
+    text = marks.read_text()
+    assert now in text
+    marks.write_text(text.replace(now, json.dumps(f"sha256:{former.hexdigest()}")))
+    if "Thumbs.db" not in beside:
+        put_system_files(scan)
+    report = semsr.replay(mosaic)
+    assert report.identical
+    assert report.differs == ()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_files_of_the_system_in_a_store_are_no_change(place, a):
+    store, made = place / "a.ome.zarr", place / "cut.tif"
+    semsr.convert(a, store)
+    semsr.crop(store, made, box=(5, 6, 70, 80))
+    put_system_files(store)
+    assert semsr.replay(made).differs == ()
 
 
 def test_history_with_options_of_no_part_is_made_again(place, a):

@@ -165,8 +165,12 @@ class ScanPair:
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
         """Read a part of both scans, in pixels of the common grid."""
-        first, second = (area.read(box) for area in (self.first, self.second))
-        return first.astype(np.float64), second.astype(np.float64)
+        first, second = (
+            area.read(box).astype(np.float64) for area in (self.first, self.second)
+        )
+        for part in (first, second):
+            part[np.isinf(part)] = np.nan  # missing, as elsewhere
+        return first, second
 
 
 def _require_alike(first: Micrograph, second: Micrograph) -> None:

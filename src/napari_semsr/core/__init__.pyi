@@ -78,6 +78,7 @@ from .intensity import (
     read_chunks as read_chunks,
     to_dtype as to_dtype,
     without_clipped as without_clipped,
+    without_marks as without_marks,
 )
 from .micrograph import (
     PICTURE_KEY as PICTURE_KEY,

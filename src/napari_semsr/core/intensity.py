@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.progress import warn
 from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import FloatArray, FloatPair
 
@@ -142,6 +143,29 @@ def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
         for p in places
     )
     return first, second
+
+
+# Chosen: no detector counts so far, and sums of squares stay within single precision,
+# by whose ends, 3.4e38, programs mark missing pixels.
+_LARGEST_GREY = 1e15
+
+
+def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
+    """Take grey values beyond computing as missing, and warn of them.
+
+    They are NaN then; infinities stay, which count as missing everywhere.
+    """
+    if block.dtype.kind != "f" or block.dtype.itemsize < 4:
+        return block
+    size = np.abs(block)
+    marks = (size > _LARGEST_GREY) & (size < np.inf)
+    if not marks.any():
+        return block
+    warn(
+        f"{name} has grey values beyond {_LARGEST_GREY:.0e}, by which programs mark "
+        "missing pixels: they count as missing."
+    )
+    return np.where(marks, block.dtype.type(np.nan), block)
 
 
 def is_empty(data: Any) -> bool:

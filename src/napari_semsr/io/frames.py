@@ -32,6 +32,7 @@ from napari_semsr.core import (
     spell_pixel_size,
     warn,
     warn_once,
+    without_marks,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import as_on_disk, is_there, read_object
@@ -64,7 +65,7 @@ class _StoredFrames:
                 "open it again."
             )
             raise ReadError(msg)
-        return image.array()
+        return without_marks(image.array(), path.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +354,7 @@ def _described(
             # a file that is cut short shows it only when it is read
             with hear_warnings(heard.append):
                 image = read(folder / name, **how)
-            seen.look_at(name, image.array())
+            seen.look_at(name, without_marks(image.array(), name))
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(Fault(name, why))

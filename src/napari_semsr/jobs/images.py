@@ -42,6 +42,7 @@ from napari_semsr.core import (
     size_basis,
     software_versions,
     warn,
+    without_marks,
 )
 from napari_semsr.io import (
     CUT_KEY,
@@ -87,7 +88,7 @@ def open_image(
 def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     """Open an image in memory or a file, whatever its grey values."""
     if isinstance(image, Micrograph):
-        return _bounded(_as_read(image, chosen))
+        return _computable(_as_read(image, chosen))
     path = Path(image)
     if not is_there(path):
         raise no_file(path)
@@ -100,7 +101,7 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
             f"{path.name} holds {own} images, of which {which} is taken: choose one "
             f"with series 0 to {count - 1}."
         )
-    return _bounded(opened)
+    return _computable(opened)
 
 
 _IN_FILES = ("series", "level", "channel", "time", "z", "plane", "dataset")
@@ -182,32 +183,17 @@ def levels_note(image: Micrograph, dtype: str | None) -> str | None:
     )
 
 
-# As far as single precision goes, in which images are enhanced and mapped. Squares and
-# their sums stay within double precision then.
-_LARGEST_GREY = float(np.finfo(np.float32).max)
-
-
-def _bounded(image: Micrograph) -> Micrograph:
-    """Refuse grey values beyond all bounds; of a lazy image when they are read."""
-    if image.dtype.kind != "f" or image.dtype.itemsize <= 4:
+def _computable(image: Micrograph) -> Micrograph:
+    """Take grey values beyond computing as missing; of a lazy image when it is read."""
+    if image.dtype.kind != "f":
         return image
     if image.is_lazy:
-        seen = image.data.map_blocks(_bounded_block, image.name, dtype=image.dtype)
-        return image.replace(data=seen, look=image.look, path=image.path)
-    _bounded_block(image.data, image.name)
-    return image
-
-
-def _bounded_block(block: NDArray[Any], name: str) -> NDArray[Any]:
-    """Refuse a block with such a grey value; NaN and infinity stand for none."""
-    size = np.abs(block)
-    if np.any((size > _LARGEST_GREY) & np.isfinite(size)):
-        msg = (
-            f"Grey values must be below {_LARGEST_GREY:.1e}, got larger ones in "
-            f"{name}: divide them first, or see whether it was copied whole."
-        )
-        raise ReadError(msg)
-    return block
+        data = image.data.map_blocks(without_marks, image.name, dtype=image.dtype)
+    else:
+        data = without_marks(image.data, image.name)
+    if data is image.data:
+        return image
+    return image.replace(data=data, look=image.look, path=image.path)
 
 
 def image_in(store: OmeZarrStore) -> Micrograph:

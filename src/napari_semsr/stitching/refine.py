@@ -154,11 +154,15 @@ def _eliminated(
     unroot = inverse @ turn
     step = (unroot / share) @ unroot.T @ gradient
     left = max(power - float(right[size:] @ solved[:, size]), 0.0)
-    return LinearisedShift(*pair, information, step, left / max(freedom, 1e-12))
+    # frames of one grey value, or without noise, differ by what rounding does at least
+    least = _ROUNDING * float(np.trace(information))
+    variance = max(left / max(freedom, 1e-12), least)
+    return LinearisedShift(*pair, information, step, variance)
 
 
 _MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
 _SETTLED = 1e-3  # px; a tenth of noise's bound (docs/validation/stitching.md)
+_ROUNDING = 1e-14  # of the information; that of float32, squared
 _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
 _DENSE_LIMIT = 1500  # frames; chosen: their matrix, 3000^2 doubles, takes 72 MB
 

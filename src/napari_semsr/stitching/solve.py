@@ -193,11 +193,21 @@ _LAST_SWEEPS = (1.0,) * 3
 _SETTLED = 0.1  # of the standard deviation; chosen: it adds 0.5 % to it
 
 
+_LEAST_FRAME = 8  # px; chosen: two blocks of the flat field, no camera takes less
+
+
 def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
     """Let the options override what the scan says of itself."""
     if len(acquisition) < 2:
         given = len(acquisition)
         msg = f"A mosaic needs at least two frames, got {given}: open it as an image."
+        raise RegistrationError(msg)
+    if min(acquisition.frame_shape) < _LEAST_FRAME:
+        rows, columns = acquisition.frame_shape
+        msg = (
+            f"Frames need {_LEAST_FRAME} x {_LEAST_FRAME} px or more to be joined, got "
+            f"{rows} x {columns} px: give the frames as the camera took them."
+        )
         raise RegistrationError(msg)
     said = options.model_dump(include={"grid", "order", "overlap"}, exclude_none=True)
     if not said.keys().isdisjoint({"grid", "order"}):

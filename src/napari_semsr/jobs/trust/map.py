@@ -651,7 +651,7 @@ class _Tally:
         known = values[np.isfinite(values)]
         self.count += known.size
         self.total += float(known.sum())
-        places = np.minimum((known * (_BINS / _MOST)).astype(int), _BINS - 1)
+        places = np.minimum(known * (_BINS / _MOST), _BINS - 1).astype(int)
         self.bins += np.bincount(places, minlength=_BINS)
 
     def told(self) -> dict[str, float] | None:
