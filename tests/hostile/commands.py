@@ -120,7 +120,7 @@ def write_inputs(folder: Path) -> None:
 
 
 @functools.cache
-def _actions(verb: str) -> tuple[argparse.Action, ...]:
+def takes(verb: str) -> tuple[argparse.Action, ...]:
     """List what the parser of a verb takes."""
     whole = build_parser(verb)._actions  # noqa: SLF001 - argparse has no other door
     verbs = next(item for item in whole if item.choices and verb in item.choices)
@@ -132,14 +132,14 @@ def _actions(verb: str) -> tuple[argparse.Action, ...]:
 def _known(verb: str) -> list[str]:
     """List the flags of a verb, and the values that they name."""
     found: list[str] = []
-    for action in _actions(verb):
+    for action in takes(verb):
         found += [*action.option_strings, *map(str, action.choices or ())]
     return found
 
 
 def _fitting(verb: str, rng: Random) -> list[str]:
     """Write an option of a verb as its parser takes it; only the value may be odd."""
-    action = rng.choice([item for item in _actions(verb) if item.option_strings])
+    action = rng.choice([item for item in takes(verb) if item.option_strings])
     flag = rng.choice(action.option_strings)
     if action.nargs == 0:
         return [flag]
@@ -252,7 +252,7 @@ class Commands:
             with PATIENCE.endless():
                 code, said = say(self.verb, *LINES[self.verb])
             assert code == 0, said
-            _put_back(place, whole)
+            put_back(place, whole)
         finally:
             os.chdir(before)
 
@@ -283,7 +283,7 @@ class Commands:
             return code != 0
         finally:
             os.chdir(before)
-            _put_back(place, whole)
+            put_back(place, whole)
 
 
 def _is(path: Path, data: bytes) -> bool:
@@ -295,7 +295,7 @@ def _is_kept(path: Path) -> bool:
     return any(part.endswith((".zarr", ".part")) for part in path.parts)
 
 
-def _put_back(place: Path, whole: dict[Path, bytes]) -> None:
+def put_back(place: Path, whole: dict[Path, bytes]) -> None:
     """Remove what a command left, and bring the inputs back."""
     kept = {"folder", *(path.relative_to(place).parts[0] for path in whole)}
     for path in place.iterdir():

@@ -20,7 +20,7 @@ NO_TEXT = os.fsdecode(b"f\xffirst.tif")
 no_utf8 = pytest.mark.skipif(
     sys.platform in ("win32", "darwin"), reason="needs names of files in bytes"
 )
-NAMING = ("info", "convert", "crop", "register", "judge", "figure", "metrics", "noise")
+MADE = ("out", "o.html")  # how the names of outputs begin
 
 
 @pytest.fixture
@@ -45,17 +45,41 @@ def test_a_name_that_is_no_utf8_ends_no_batch(place):
     assert code == 0, said
 
 
+def without_text(place, word):
+    """Give an input or output a name that is no text."""
+    name = f"\udcff{word}"
+    if (place / word).exists():
+        (place / word).rename(place / name)
+        return name
+    return name if word.startswith(MADE) else word
+
+
 @no_utf8
-@pytest.mark.parametrize("verb", NAMING)
-def test_a_name_that_is_no_utf8_is_taken(verb, place):
-    shutil.copy(place / "first.tif", place / NO_TEXT)
-    words = [NO_TEXT if word == "first.tif" else word for word in LINES[verb]]
+@pytest.mark.parametrize("verb", [verb for verb in LINES if verb != "demo"])
+def test_names_that_are_no_utf8_are_taken(verb, place):
+    words = [without_text(place, word) for word in LINES[verb]]
+    if verb == "report":
+        words[0] = "::".join(without_text(place, one) for one in words[0].split("::"))
     more = ["--caption-file"] if verb == "figure" else []
-    code, said = say(verb, *words, *more)
+    code, said = say(verb, *words, *more, "--json")
     assert code == 0, said
-    report = ("report", f"truth.tif::{NO_TEXT}", NO_TEXT, "-o", "r.html")
-    code, said = say(*report) if verb == "metrics" else (0, "")
-    assert code == 0, said
+
+
+@no_utf8
+def test_frames_whose_names_are_no_utf8_are_stitched_and_made_again(place):
+    for path in (place / "scan").iterdir():
+        path.rename(path.with_name(f"\udcff{path.name}"))
+    (place / "scan").rename(place / "scan\udcff")
+    grid = ("--grid", "1x2", "--overlap", "0.3", "--positions-out", "p.csv")
+    lines = [
+        ("scan\udcff", "-o", "g.ome.zarr", *grid),
+        ("scan\udcff", "-o", "p.ome.tif", "--positions", "p.csv"),
+    ]
+    for words in lines:
+        code, said = say("stitch", *words)
+        assert code == 0, said
+        code, said = say("replay", words[2], "--json")
+        assert code == 0, said
 
 
 HOSTILE = "\x1b]0;owned\x07\x9b31mred\x7f\u202egnp.exe\u2028\nsemsr: all is well"

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     WriteError,
     access_refusal,
     causes,
+    legible,
     list_folder,
     parse_pixel_size,
     read_bytes,
@@ -135,20 +136,25 @@ def is_there(path: Path) -> bool:
 def as_on_disk(path: Path) -> Path:
     """Write a path as the disk does, whose letters may be composed otherwise.
 
-    macOS stores an e and an accent where others store one letter. A path that leads to
-    something stays as it is, and so does one that leads to nothing either way.
+    macOS stores an e and an accent where others store one letter; in tables of ours the
+    bytes of a name that is no text are numbers. A path that leads to something stays as
+    it is, and so does one that leads to nothing either way.
     """
-    if str(path).isascii() or is_there(path):
-        return path
     found = Path()
     for part in path.parts:
-        if not part.isascii() and not is_there(found / part):
-            wanted = normalize("NFC", part)
-            with suppress(OSError, ValueError):  # no folder, or none that may be read
-                names = sorted(item.name for item in found.iterdir())
-                part = next((n for n in names if normalize("NFC", n) == wanted), part)
-        found /= part
+        plain = part.isascii() and "\\" not in part
+        found /= part if plain or is_there(found / part) else _alike(found, part)
     return found
+
+
+def _alike(folder: Path, name: str) -> str:
+    """Find the name in a folder that is another spelling of one; else that one."""
+    composed = normalize("NFC", name)
+    with suppress(OSError, ValueError):  # no folder, or none that may be read
+        for other in sorted(item.name for item in folder.iterdir()):
+            if composed in (normalize("NFC", other), legible(other)):
+                return other
+    return name
 
 
 def no_file(path: Path) -> ReadError:
