@@ -51,6 +51,8 @@ class Reading(TypedDict, total=False):
     series: int | None  # None
     level: int  # 0
     channel: int | None  # None
+    time: int | None  # None
+    z: int | None  # None
     plane: int | None  # None
     dataset: str | None  # None
     pixel_size_nm: tuple[float, float] | float | None  # None
@@ -113,6 +115,8 @@ def register(
     series: int | None = None,
     level: int = 0,
     channel: int | None = None,
+    time: int | None = None,
+    z: int | None = None,
     plane: int | None = None,
     dataset: str | None = None,
     pixel_size_nm: tuple[float, float] | float | None = None,
@@ -157,6 +161,8 @@ def judge(
     series: int | None = None,
     level: int = 0,
     channel: int | None = None,
+    time: int | None = None,
+    z: int | None = None,
     plane: int | None = None,
     dataset: str | None = None,
     pixel_size_nm: tuple[float, float] | float | None = None,
