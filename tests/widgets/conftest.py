@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from napari_semsr.widgets import host
 from tests.children import LIMIT_MS, LIMIT_S
 
 pytest.importorskip("napari", reason="needs napari and a Qt binding")
@@ -41,8 +42,12 @@ def look_at(model: ViewerModel) -> Callable[..., None]:
     def fill(layer: Any, y0: int, y1: int, x0: int, x1: int) -> None:
         middle = np.zeros(layer.ndim)
         middle[-2:] = (y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2
-        model.canvas.size = (y1 - y0, x1 - x0)
-        camera = model.scene.camera
+        size = y1 - y0, x1 - x0
+        if hasattr(model, "canvas"):
+            model.canvas.size = size
+        else:  # napari before 0.9
+            model._canvas_size = size  # noqa: SLF001
+        camera = host.camera(model)
         camera.center = (0, *layer.data_to_world(middle)[-2:])
         camera.zoom = 1 / layer.scale[-1]
 

@@ -8,6 +8,7 @@ from tifffile import TiffWriter, imwrite
 
 from napari_semsr.core import Micrograph, contrast_limits
 from napari_semsr.io import write
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import crop_databar, databar_of
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.window.dock import StepsWindow
@@ -23,7 +24,7 @@ def image(name, size_nm=None, side=SIDE):
 
 def bar(viewer):
     """Give the scale bar."""
-    return viewer.canvas.overlays.scale_bar
+    return host.scale_bar(viewer)
 
 
 @pytest.fixture
@@ -74,11 +75,11 @@ def test_a_sample_switches_the_scale_bar_on(viewer):
 
 def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     opened(viewer, tmp_path, image("large", 500.0), "large.ome.tif")
-    zoom = viewer.scene.camera.zoom
+    zoom = host.camera(viewer).zoom
     opened(viewer, tmp_path, image("bare"), "bare.png")
-    middle = np.asarray(viewer.scene.camera.center[-2:])
+    middle = np.asarray(host.camera(viewer).center[-2:])
     np.testing.assert_allclose(middle, (SIDE - 1) / 2)
-    assert viewer.scene.camera.zoom == pytest.approx(500 * zoom, rel=0.05)
+    assert host.camera(viewer).zoom == pytest.approx(500 * zoom, rel=0.05)
     (notice,) = said
     assert bar(viewer).opacity == 0  # there is no unit that both have
     assert [layer.visible for layer in viewer.layers] == [False, True]
@@ -251,9 +252,9 @@ def test_the_notice_itself_crops(viewer, tmp_path, said):
 
 def test_a_second_mosaic_is_fitted_into_view(viewer, tmp_path, said):
     opened(viewer, tmp_path, image("small", 5.0), "small.ome.tif")
-    zoom = viewer.scene.camera.zoom
+    zoom = host.camera(viewer).zoom
     opened(viewer, tmp_path, image("large", 50.0), "large.ome.tif")
-    assert viewer.scene.camera.zoom == pytest.approx(zoom / 10, rel=0.05)
+    assert host.camera(viewer).zoom == pytest.approx(zoom / 10, rel=0.05)
     assert not said
 
 

@@ -7,6 +7,7 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
+from napari_semsr.widgets import host
 from napari_semsr.widgets.calibrate import apply_pixel_size, line_length
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import lying_over, micrograph_from_layer
@@ -117,16 +118,16 @@ def test_known_distance_in_any_unit_and_its_length_in_px(panel, model, unit, val
 def test_view_stays_on_its_place_and_undo_works_back(panel, model, scale):
     group, layer = panel.calibrate, model.layers["field"]
     layer.scale, layer.translate = scale, (5, 7)
-    model.scene.camera.center, model.scene.camera.zoom = (0, 20, 30), 3.0
+    host.camera(model).center, host.camera(model).zoom = (0, 20, 30), 3.0
     group.draw_button.click()
     line = model.layers["Scale line"]
     line.add_lines(np.array([[10.0, 5.0], [10.0, 55.0]]))
-    seen = layer.world_to_data(model.scene.camera.center[1:])
+    seen = layer.world_to_data(host.camera(model).center[1:])
     for size in (25.0, 0.5):
         group.pixel_size.value = (size * scale[0], size * scale[1])
         group.apply_button.click()
-        assert layer.world_to_data(model.scene.camera.center[1:]) == pytest.approx(seen)
-        assert model.scene.camera.zoom * size == pytest.approx(3.0)
+        assert layer.world_to_data(host.camera(model).center[1:]) == pytest.approx(seen)
+        assert host.camera(model).zoom * size == pytest.approx(3.0)
         assert line.scale == pytest.approx(layer.scale)
     assert group.undo_button.isEnabled()
     group.undo_button.click()
@@ -136,8 +137,8 @@ def test_view_stays_on_its_place_and_undo_works_back(panel, model, scale):
         assert tuple(item.scale) == scale
         assert tuple(item.translate) == (5, 7)
         assert [str(unit) for unit in item.units] == ["pixel", "pixel"]
-    assert model.scene.camera.center == pytest.approx((0, 20, 30))
-    assert model.scene.camera.zoom == pytest.approx(3.0)
+    assert host.camera(model).center == pytest.approx((0, 20, 30))
+    assert host.camera(model).zoom == pytest.approx(3.0)
     assert not group.undo_button.isEnabled()
 
 
@@ -146,14 +147,14 @@ def test_view_stays_among_layers_in_other_units(panel, model):
     layer = model.layers["field"]
     layer.scale, layer.units = (0.02, 0.02), ("um", "um")
     model.add_image(IMAGE, name="over", scale=(5, 5), units=("nm", "nm"))
-    model.scene.camera.center, model.scene.camera.zoom = (0, 300, 500), 0.1
+    host.camera(model).center, host.camera(model).zoom = (0, 300, 500), 0.1
     panel.calibrate.layer.value = layer
     panel.calibrate.pixel_size.value = (40.0, 40.0)
     panel.calibrate.apply_button.click()
-    assert model.scene.camera.center == pytest.approx((0, 600, 1000))
-    assert model.scene.camera.zoom == pytest.approx(0.05)
+    assert host.camera(model).center == pytest.approx((0, 600, 1000))
+    assert host.camera(model).zoom == pytest.approx(0.05)
     panel.calibrate.undo_button.click()
-    assert model.scene.camera.center == pytest.approx((0, 300, 500))
+    assert host.camera(model).center == pytest.approx((0, 300, 500))
 
 
 def test_layer_that_was_removed_is_not_undone(panel, model):
@@ -176,7 +177,7 @@ def test_typed_pixel_size_is_applied(panel, model):
     panel.calibrate.pixel_size.value = (3.0, 3.0)
     panel.calibrate.apply_button.click()
     assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (3.0, 3.0)
-    assert model.canvas.overlays.scale_bar.visible
+    assert host.scale_bar(model).visible
 
 
 def sizes(viewer):

@@ -9,6 +9,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject
 
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.layers import layer_keywords
 from napari_semsr.widgets.project import SavePanel
@@ -226,7 +227,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     path = tmp_path / "kept.semsr"
     saver = SavePanel(viewer)
     viewer.window.add_dock_widget(saver, name="Save")
-    viewer.scene.camera.zoom = 7.5
+    host.camera(viewer).zoom = 7.5
     choose(path)
     saver.run_button.click()
     qtbot.waitUntil(lambda: "All is kept" in saver.status.text(), timeout=LIMIT_MS)
@@ -236,7 +237,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     other.open(path / "project.json", plugin="napari-semsr")
     qtbot.waitUntil(lambda: again.session.folder == path, timeout=LIMIT_MS)
     assert [item.name for item in other.layers] == [item.name for item in viewer.layers]
-    assert other.scene.camera.zoom == 7.5
+    assert host.camera(other).zoom == 7.5
     assert "saved as you go on" in again.about.text()
 
 

@@ -11,6 +11,7 @@ from napari_semsr.analysis import Change
 from napari_semsr.core import figures_of
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import STORE_KEY, read
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.base.session import session_of
 from napari_semsr.widgets.compare import told_of_change
@@ -116,11 +117,11 @@ def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turn
     if turned:
         first, second = second, first
     panel.look.compare(first, second)
-    camera = model.scene.camera
+    camera = host.camera(model)
     camera.center, camera.zoom = (0, 1234.0, 567.0), 3.5
     panel.look.beside.value = True
     assert set(visible(model)) == {"field", "field · wiener"}
-    grid, layers = model.canvas.grid, list(model.layers)
+    grid, layers = host.grid(model), list(model.layers)
     assert grid.actual_shape(layers) == (1, 2)
     assert grid.position(layers.index(first), layers) == (0, 0)
     assert grid.position(layers.index(second), layers) == (0, 1)
@@ -159,7 +160,7 @@ def test_what_explains_a_hidden_result_is_shown_again_with_it(panel, model):
 def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
     panel.look.beside.value = True
     model.layers.remove("field · wiener")
-    assert not model.canvas.grid.enabled
+    assert not host.grid(model).enabled
     assert visible(model) == ["field", "other"]
     panel.look.compare(model.layers["field"], model.layers["other"])
     panel.look.split.value = 40
@@ -174,7 +175,7 @@ def test_a_panel_that_is_closed_leaves_the_layers_as_they_were(panel, model, hol
     panel.setParent(dock)
     panel.look.beside.value = True
     panel.setParent(None)
-    assert not model.canvas.grid.enabled
+    assert not host.grid(model).enabled
     assert visible(model) == ["field", "other", "field · wiener"]
 
 

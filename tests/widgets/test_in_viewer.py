@@ -11,6 +11,7 @@ from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.progress import Progress
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base import RichLabel, open_panel
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import Endless, exposures_of
@@ -154,9 +155,9 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     add(viewer, exposures_of((256, 256))[0])
     panel = dock(viewer, "Enhance")
     panel.form.set_values(tile=64, precision="fp32")
-    scene = viewer.scene
-    scene.camera.zoom *= 3
-    scene.camera.center = (0, 2560 * 0.2, 2560 * 0.8)
+    camera = host.camera(viewer)
+    camera.zoom *= 3
+    camera.center = (0, 2560 * 0.2, 2560 * 0.8)
     qtbot.wait(200)
     computed.allow(0)
     panel.run_button.click()

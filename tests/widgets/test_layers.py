@@ -15,6 +15,7 @@ from napari_semsr.core.micrograph import (
     parse_pixel_size,
 )
 from napari_semsr.io.layers import NETWORK_KEY
+from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import (
     free_name,
     layer_keywords,
@@ -243,7 +244,7 @@ def test_results_are_named_by_what_made_them(model):
 
 
 def test_the_scale_bar_lies_where_notifications_do_not_cover_it(model):
-    bar = model.canvas.overlays.scale_bar
+    bar = host.scale_bar(model)
     show_scale_bar(model)
     assert (bar.visible, bar.position) == (True, "bottom_left")
     bar.position = "top_left"

@@ -8,6 +8,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.io.layers import READ_KEY, without_rows
 from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import databar_of
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
@@ -44,7 +45,7 @@ def test_file_is_shown_and_opened_calibrated(panel, model, sized, finish, run_pa
     np.testing.assert_array_equal(layer.data, GRAIN)
     assert not layer.rgb
     assert layer.axis_labels == ("y", "x")
-    assert model.canvas.overlays.scale_bar.visible
+    assert host.scale_bar(model).visible
 
 
 def test_corrected_pixel_size_and_typed_rows_reach_the_layer(
@@ -87,7 +88,7 @@ def test_what_is_opened_beside_another_unit_is_shown_alone(
     assert "since bare" in run_panel(panel)
     assert [layer.visible for layer in model.layers] == [False, True]
     middle = (np.array(GRAIN.shape) - 1) / 2
-    np.testing.assert_allclose(model.scene.camera.center[-2:], middle)
+    np.testing.assert_allclose(host.camera(model).center[-2:], middle)
     panel.ask_size(model.layers[1])
     assert panel.calibrate.layer.value is model.layers[1]
 

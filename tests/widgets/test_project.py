@@ -32,6 +32,7 @@ from napari_semsr.jobs import (
     StitchFolderOptions,
     save_job,
 )
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import (
     Opened,
     Outcome,
@@ -306,7 +307,7 @@ def restored(model, hold, add, exposures, run_panel):
 
 
 def camera_of(viewer):
-    return viewer.scene.camera
+    return host.camera(viewer)
 
 
 def test_results_go_into_the_project_and_are_saved_at_once(

@@ -14,6 +14,7 @@ from napari_semsr.io import (
     write_transform,
 )
 from napari_semsr.registration import fit_landmarks
+from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import micrograph_from_layer, provenance_of
 from napari_semsr.widgets.register.panel import RegisterPanel
 from tests.children import LIMIT_MS
@@ -247,7 +248,7 @@ def test_marks_are_paired_numbered_and_judged(panel, opened, qtbot):
 def test_what_lies_elsewhere_is_brought_into_view(panel, opened, run_panel):
     far = opened.layers["electrons"]
     far.translate = (5e6, 8e6)
-    camera = opened.scene.camera
+    camera = host.camera(opened)
     camera.center = (0, 1000, 1000)
     assert "5000 µm down, 8000 µm right" in run_panel(panel) + panel.figures.text()
     assert camera.center[1:] == pytest.approx((5e6, 8e6), abs=2000)

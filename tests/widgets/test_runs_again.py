@@ -9,6 +9,7 @@ from qtpy.QtCore import QTimer
 import napari_semsr
 from napari_semsr.core.micrograph import InputRecord, Provenance
 from napari_semsr.io import SAVED_KEY
+from napari_semsr.widgets import host
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
@@ -43,7 +44,7 @@ def test_an_earlier_map_is_replaced_where_it_lies(frc, model, run_panel):
     assert names(model) == ["first", "second", MAP, FAILED]
     assert model.layers.selection.active.name == MAP
     model.layers.move(2, 0)
-    camera = model.scene.camera
+    camera = host.camera(model)
     camera.center, camera.zoom = (0, 300.0, 400.0), 0.07
     first = model.layers[MAP]
     run_panel(frc)

@@ -30,6 +30,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import HELPER_KEY, write_calibration
 from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     FoldingRow,
     Form,
@@ -56,13 +57,13 @@ from napari_semsr.widgets.layers import (
     image_layers,
     is_calibrated,
     micrograph_from_layer,
-    nm_per_unit,
     pitch_of,
     provenance_of,
     record_of,
     show_scale_bar,
     shown_by,
     size_error_of,
+    to_shared_units,
 )
 
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
@@ -190,11 +191,8 @@ def _tell_size_error(layer: Layer, told: dict[str, Any]) -> None:
 
 def _grid_seen(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
     """Scale and translation in the units that layers share, which the camera has."""
-    shared = viewer.layers.units or layer.units
-    pairs = zip(layer.units[-2:], shared[-2:], strict=True)
-    k = [(nm_per_unit(own) or 1) / (nm_per_unit(one) or 1) for own, one in pairs]
     linear, shift = shown_by(layer)
-    return np.array([np.diag(linear), shift]) * k
+    return np.array([np.diag(linear), shift]) * to_shared_units(viewer, layer)[-2:]
 
 
 @contextmanager
@@ -203,7 +201,7 @@ def _view_kept(viewer: Viewer, layer: Layer) -> Iterator[None]:
     old, start = _grid_seen(viewer, layer)
     yield
     new, corner = _grid_seen(viewer, layer)
-    camera = viewer.scene.camera
+    camera = host.camera(viewer)
     place = corner + (np.array(camera.center[-2:]) - start) * new / old
     camera.center = (*camera.center[:-2], *place)
     camera.zoom *= math.sqrt(np.prod(old / new))

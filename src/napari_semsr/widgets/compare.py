@@ -35,6 +35,7 @@ from napari_semsr.io import (
     stacked,
 )
 from napari_semsr.jobs import blend_levels, derived_from, difference_of, input_levels
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Form,
     Opened,
@@ -115,9 +116,9 @@ class BeforeAfter(OverLayer):
         self._source: Image | None = None
         self._share = 0.0
         self._later = new_timer(self, self.draw, _LATER_MS, once=True)
-        moved = viewer.scene.camera.events, viewer.canvas.events.size
-        for event in (*moved, viewer.dims.events.point):
+        for event in (host.camera(viewer).events, viewer.dims.events.point):
             event.connect(self._on_moved)
+        host.on_resize(viewer, self._on_moved)
 
     def show_part(self, source: Image | None, share: float) -> None:
         """Move the line."""
@@ -440,7 +441,7 @@ class CompareControls(Form):
     def _put_beside(self, on: bool) -> None:
         if on and not self._choose_two(self.beside):
             return
-        camera, grid = self._viewer.scene.camera, self._viewer.canvas.grid
+        camera, grid = host.camera(self._viewer), host.grid(self._viewer)
         view = camera.center, camera.zoom
         if on:
             left, right = map(list(self._viewer.layers).index, self._pair)

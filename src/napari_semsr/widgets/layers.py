@@ -38,6 +38,7 @@ from napari_semsr.io import (
     layer_attributes,
     luminance,
 )
+from napari_semsr.widgets import host
 
 _EDIT = "edit"  # a step of another program's, in whatever way
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend", _EDIT)
@@ -47,6 +48,7 @@ _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 NO_IMAGE = "An image layer must be chosen; open one with Open mosaic or a sample."
 """What a panel says where none is."""
 _TOLERANCE = 1e-6
+_FILLED = 0.95  # of the canvas, as napari's own button fills it
 _MOST_CLASSES = 256  # chosen: a record of some kilobytes
 
 
@@ -545,8 +547,8 @@ def field_in_view(viewer: ViewerModel, layer: Image) -> Box | None:
 
     In pixels of its finest level; None when it is off the canvas.
     """
-    dims, camera = viewer.dims, viewer.scene.camera
-    half = np.array(viewer.canvas.viewbox_size(viewer.layers)) / camera.zoom / 2
+    dims, camera = viewer.dims, host.camera(viewer)
+    half = host.viewbox_size(viewer) / camera.zoom / 2
     corners = np.tile(np.array(dims.point, dtype=float), (4, 1))
     signs = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
     corners[:, list(dims.displayed[-2:])] = camera.center[-2:] + signs * half
@@ -560,8 +562,23 @@ def field_in_view(viewer: ViewerModel, layer: Image) -> Box | None:
 
 def fill_view(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with a layer, wherever the others lie."""
-    one = [getattr(layer, "__wrapped__", layer)]
-    viewer.reset_view(layers=one if layer.ndim == viewer.dims.ndim else None)
+    viewer.reset_view()
+    if layer.ndim != viewer.dims.ndim or viewer.dims.ndisplay != 2:
+        return
+    axes = list(viewer.dims.displayed)
+    factor = to_shared_units(viewer, layer)[axes]
+    low, high = layer.extent.world[:, axes] * factor
+    side = high - low + layer.extent.step[axes] * factor  # to the edges of its pixels
+    camera = host.camera(viewer)
+    camera.center = tuple((low + high) / 2)
+    camera.zoom = _FILLED * np.min(host.viewbox_size(viewer) / side)
+
+
+def to_shared_units(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
+    """Factors from the units of a layer to those that layers share, as the camera."""
+    shared = (viewer.layers.units or layer.units)[-layer.ndim :]
+    pairs = zip(layer.units, shared, strict=True)
+    return np.array([(nm_per_unit(u) or 1) / (nm_per_unit(v) or 1) for u, v in pairs])
 
 
 def show_scale_bar(viewer: ViewerModel) -> None:
@@ -570,7 +587,7 @@ def show_scale_bar(viewer: ViewerModel) -> None:
     One that is switched on here lies where notifications do not: they cover its usual
     corner.
     """
-    bar = viewer.canvas.overlays.scale_bar
+    bar = host.scale_bar(viewer)
     if not bar.visible:
         bar.position = "bottom_left"
     bar.visible = True
@@ -582,7 +599,8 @@ def settle_scale_bar(viewer: ViewerModel) -> bool:
     """Take the scale bar away while images have no unit in common; tell whether so."""
     mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
     # not hidden: vispy crashes where that comes before it is drawn
-    viewer.canvas.overlays.scale_bar.opacity = float(not mixed)
+    host.scale_bar(viewer).opacity = float(not mixed)
+    host.label_scale_bar(viewer)
     return mixed
 
 

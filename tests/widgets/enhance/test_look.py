@@ -8,6 +8,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs import ENHANCE
+from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
     field_in_view,
@@ -162,7 +163,7 @@ def test_the_line_covers_its_share_with_the_input(panel, model, look_at):
     panel.look.beside.value = True
     assert "two different layers" in panel.status.text()
     assert not panel.look.beside.value
-    assert not model.canvas.grid.enabled
+    assert not host.grid(model).enabled
     panel.look.split.value = 0
     assert [item.name for item in model.layers] == ["field"]
 

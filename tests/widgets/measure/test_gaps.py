@@ -4,6 +4,7 @@ from napari.layers import Points, Vectors
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.widgets import host
 from napari_semsr.widgets.measure.gaps import GapsPanel
 
 
@@ -117,7 +118,7 @@ def test_rows_are_copied_and_lead_to_their_gap(panel, model, run_panel):
     assert panel.rows.rowCount() == 1
     assert panel.rows.item(0, 0).text() == "found"
     panel.rows.selectRow(0)
-    camera = model.scene.camera
+    camera = host.camera(model)
     np.testing.assert_allclose(camera.center[-2:], (160, 237.5), atol=3)
     panel.copy_button.click()
     head, row = QApplication.clipboard().text().splitlines()

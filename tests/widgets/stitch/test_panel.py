@@ -11,6 +11,7 @@ from PIL import Image
 
 import napari_semsr
 from napari_semsr.stitching.solution import PairReport
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.layers import grey_layers
@@ -433,7 +434,7 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
 @pytest.mark.broad
 def test_mosaic_fills_the_view_but_when_it_is_made_again(make, model, scan, run_panel):
     panel = make(scan)
-    camera = model.scene.camera
+    camera = host.camera(model)
     camera.center, camera.zoom = (0, -1e6, 1e6), 1e-3
     run_panel(panel)
     middle = np.mean(model.layers["scan mosaic"].extent.world, axis=0)

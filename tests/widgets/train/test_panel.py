@@ -23,6 +23,7 @@ from napari_semsr.jobs.train_process import TrainStep
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import build, save_model
 from napari_semsr.pairing.store import open_pairs
+from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
 from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_curve
@@ -287,7 +288,7 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     assert found.plot is panel.view.plot
     assert panel.sharing.isVisibleTo(panel)
     panel.view.look()
-    camera = model.scene.camera
+    camera = host.camera(model)
     np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)
 
 

@@ -59,6 +59,7 @@ from napari_semsr.jobs import (
     Verb,
     save_job,
 )
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base.docking import lay_as_tab
 from napari_semsr.widgets.base.findings import (
     MADE_BY,
@@ -511,7 +512,7 @@ class Panel(QWidget):
                 or item.metadata.get(STORE_KEY) == str(path and path.resolve())
             )
         }
-        camera, active = self.viewer.scene.camera, layers.selection.active
+        camera, active = host.camera(self.viewer), layers.selection.active
         center, zoom = camera.center, camera.zoom
         laid = self._laid if self._adding else layers  # at once, or a part at a time
         before = list(laid)

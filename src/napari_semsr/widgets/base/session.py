@@ -45,6 +45,7 @@ from napari_semsr.io import (
     write_array,
     write_project,
 )
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base.form import OptionsForm
 from napari_semsr.widgets.base.history import MADE_KEY, bare, history_of
 from napari_semsr.widgets.base.results import (
@@ -173,7 +174,7 @@ class Session(QObject):
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._touch)
         events.reordered.connect(self._touch)
-        camera = viewer.scene.camera
+        camera = host.camera(viewer)
         for item in (camera.events, viewer.dims.events, viewer.layers.selection.events):
             item.connect(self._touch)
         for layer in viewer.layers:
@@ -709,7 +710,7 @@ def _window_state(viewer: ViewerModel) -> dict[str, Any]:
     state: dict[str, Any] = plain(
         {
             **{name: getattr(item, name) for item, name in _views(viewer)},
-            "scale_bar": viewer.canvas.overlays.scale_bar.visible,
+            "scale_bar": host.scale_bar(viewer).visible,
             "active": None if active is None else active.name,
         }
     )
@@ -719,7 +720,7 @@ def _window_state(viewer: ViewerModel) -> dict[str, Any]:
 def _views(viewer: ViewerModel) -> list[tuple[Any, str]]:
     """List what holds the view, and by which name, in the order of being set."""
     dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
-    return dims + [(viewer.scene.camera, n) for n in ("angles", "center", "zoom")]
+    return dims + [(host.camera(viewer), n) for n in ("angles", "center", "zoom")]
 
 
 def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
@@ -737,7 +738,7 @@ def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
     if state.get("scale_bar"):
         show_scale_bar(viewer)
     elif "scale_bar" in state:
-        viewer.canvas.overlays.scale_bar.visible = False
+        host.scale_bar(viewer).visible = False
 
 
 def _controls(panel: Any) -> Iterator[tuple[str, Any]]:

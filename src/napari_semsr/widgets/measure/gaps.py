@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QHeaderView, QWidget
 
 from napari_semsr.analysis import Gap, Gaps, Particle
 from napari_semsr.jobs import GAPS, GapReport
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Columns,
     Findings,
@@ -128,7 +129,7 @@ class GapsPanel(TruthPanel):
             return
         self.helpers.value = True
         marks.selected_data = {row}
-        camera = self.viewer.scene.camera
+        camera = host.camera(self.viewer)
         place = marks.data_to_world(marks.data[row])
         camera.center = (camera.center[0], *place[-2:])
 

@@ -1,0 +1,90 @@
+"""What differs between the versions of napari that the panels run in.
+
+napari 0.9 moved camera, grid and scale bar from the viewer to `viewer.scene` and
+`viewer.canvas`; before, the size of the canvas was private.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOWEST_NAPARI = "0.7"
+"""The lowest version; a test compares README, manual and packaging with it."""
+_UNIT_OF_LAYERS = (0, 7, 1)  # from which on the scale bar takes its unit from them
+
+
+def check_napari(context: object = None) -> None:
+    """Refuse a napari that is too old, in one sentence that says what to do.
+
+    The plugin engine calls this when it activates the plugin. Without napari, in
+    programs that only read files, nothing is refused.
+
+    Raises
+    ------
+    ImportError
+        If the running napari is older than `LOWEST_NAPARI`.
+    """
+    found = _running()
+    if found and found < _release(LOWEST_NAPARI):
+        version = ".".join(map(str, found))
+        msg = (
+            f"napari-semsr needs napari {LOWEST_NAPARI} or newer, and this is napari "
+            f'{version}: upgrade it with pip install "napari>={LOWEST_NAPARI}"'
+        )
+        raise ImportError(msg)
+
+
+def _running() -> tuple[int, ...]:
+    return _release(str(getattr(sys.modules.get("napari"), "__version__", "")))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def camera(viewer: Any) -> Any:
+    """Camera of a viewer."""
+    return getattr(viewer, "scene", viewer).camera
+
+
+def grid(viewer: Any) -> Any:
+    """Grid in which a viewer shows layers beside each other."""
+    return getattr(viewer, "canvas", viewer).grid
+
+
+def scale_bar(viewer: Any) -> Any:
+    """Scale bar of a viewer."""
+    canvas = getattr(viewer, "canvas", None)
+    return viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
+
+
+def label_scale_bar(viewer: Any) -> None:
+    """Give the scale bar the unit of the layers, where napari does not."""
+    if _running() < _UNIT_OF_LAYERS:
+        units = viewer.layers.units
+        scale_bar(viewer).unit = None if units is None else str(units[-1])
+
+
+def viewbox_size(viewer: Any) -> NDArray[np.float64]:
+    """Height and width of the part of the canvas that shows a layer, in its pixels."""
+    canvas = getattr(viewer, "canvas", None)
+    if canvas is not None:
+        return np.array(canvas.viewbox_size(viewer.layers), dtype=float)
+    model = getattr(viewer, "__wrapped__", viewer)
+    size = model._get_viewbox_size()  # noqa: SLF001 - there is no other way
+    return np.array(size, dtype=float)
+
+
+def on_resize(viewer: Any, call: Callable[[Any], None]) -> None:
+    """Call a method when the canvas gets another size; it is not kept alive."""
+    canvas = getattr(viewer, "canvas", None)
+    model = getattr(viewer, "__wrapped__", viewer)
+    if canvas is not None:
+        canvas.events.size.connect(call)
+    elif hasattr(model, "window"):
+        drawn = model.window._qt_viewer.canvas  # noqa: SLF001 - there is no other way
+        drawn._scene_canvas.events.resize.connect(call)  # noqa: SLF001
