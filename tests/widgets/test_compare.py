@@ -122,9 +122,11 @@ def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turn
     panel.look.beside.value = True
     assert set(visible(model)) == {"field", "field · wiener"}
     grid, layers = host.grid(model), list(model.layers)
-    assert grid.actual_shape(layers) == (1, 2)
-    assert grid.position(layers.index(first), layers) == (0, 0)
-    assert grid.position(layers.index(second), layers) == (0, 1)
+    # napari before 0.9 counts hidden layers, too
+    shown = layers if hasattr(model, "canvas") else len(layers)
+    assert grid.actual_shape(shown) == (1, 2)
+    assert grid.position(layers.index(first), shown) == (0, 0)
+    assert grid.position(layers.index(second), shown) == (0, 1)
     panel.look.right.value = model.layers["other"]
     assert set(visible(model)) == {first.name, "other"}
     panel.look.beside.value = False

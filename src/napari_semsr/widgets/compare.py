@@ -441,17 +441,15 @@ class CompareControls(Form):
     def _put_beside(self, on: bool) -> None:
         if on and not self._choose_two(self.beside):
             return
-        camera, grid = host.camera(self._viewer), host.grid(self._viewer)
+        camera = host.camera(self._viewer)
         view = camera.center, camera.zoom
         if on:
             left, right = map(list(self._viewer.layers).index, self._pair)
-            # the lowest layer comes first, with a negative stride the highest
-            grid.stride = 1 if left < right else -1
+            host.show_beside(self._viewer, left, right)
         else:
             self._alone.end()
             self._pair = ()
-            grid.stride = 1
-        grid.enabled = on
+            host.show_over(self._viewer)
         camera.center, camera.zoom = view
 
     def end(self) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 LOWEST_NAPARI = "0.7"
 """The lowest version; a test compares README, manual and packaging with it."""
+_LARGEST_STRIDE = 50  # that napari takes
 _UNIT_OF_LAYERS = (0, 7, 1)  # from which on the scale bar takes its unit from them
 
 
@@ -54,6 +55,41 @@ def camera(viewer: Any) -> Any:
 def grid(viewer: Any) -> Any:
     """Grid in which a viewer shows layers beside each other."""
     return getattr(viewer, "canvas", viewer).grid
+
+
+def show_beside(viewer: Any, left: int, right: int) -> None:
+    """Show two layers, by their places in the list, side by side; others are hidden.
+
+    Hidden layers take cells of the grid before napari 0.9. There, cells are counted
+    modulo the columns: the fewest columns are taken that bring the left layer left.
+    """
+    cells, count = grid(viewer), len(viewer.layers)
+    if hasattr(viewer, "canvas"):
+        # the lowest layer comes first, with a negative stride the highest
+        cells.stride = 1 if left < right else -1
+    else:
+        cells.shape, cells.stride = next(
+            ((1, columns), stride)
+            for columns in range(2, count + 1)
+            for size in range(1, min(count, _LARGEST_STRIDE) + 1)
+            for stride in (size, -size)
+            if _column(left, count, stride, columns)
+            < _column(right, count, stride, columns)
+        )
+    cells.enabled = True
+
+
+def _column(index: int, count: int, stride: int, columns: int) -> int:
+    first = index if stride > 0 else count - index - 1
+    return first // abs(stride) % columns
+
+
+def show_over(viewer: Any) -> None:
+    """Show layers over each other again."""
+    cells = grid(viewer)
+    cells.enabled, cells.stride = False, 1
+    if not hasattr(viewer, "canvas"):
+        cells.shape = (-1, -1)  # as many as there are layers
 
 
 def scale_bar(viewer: Any) -> Any:

@@ -1,6 +1,13 @@
+import napari.settings
+import pytest
+
 from napari_semsr.widgets.base.form import DEFAULTS, preference
 
 
+@pytest.mark.skipif(
+    not hasattr(napari.settings, "get_plugin_settings"),
+    reason="napari before 0.9 has no preferences of plugins",
+)
 def test_preference_is_what_the_user_set(plugin_settings, registered):
     from napari.settings import get_plugin_settings
 
@@ -10,7 +17,5 @@ def test_preference_is_what_the_user_set(plugin_settings, registered):
 
 
 def test_preference_falls_back_where_napari_has_none(monkeypatch):
-    import napari.settings
-
-    monkeypatch.delattr(napari.settings, "get_plugin_settings")
+    monkeypatch.delattr(napari.settings, "get_plugin_settings", raising=False)
     assert preference("storage", "cache_gib") == DEFAULTS["storage"]["cache_gib"]
