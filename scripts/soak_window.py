@@ -61,11 +61,11 @@ def use_panels(viewer: Any, scan: Path) -> None:
     stitch = open_panel(viewer, "Stitch mosaic")
     stitch.folder.value = scan
     press_run(stitch)
-    mosaic = viewer.layers[-1]
+    mosaic = viewer.layers["scan mosaic"]
     enhance = open_panel(viewer, "Enhance")
     for name in bundled():
         enhance.layer.value = mosaic
-        enhance.model.value = name
+        enhance.model.choose(name)
         press_run(enhance)
     resolution = open_panel(viewer, "FRC map")
     resolution.first.value = mosaic
@@ -117,7 +117,7 @@ def run_once(folder: Path) -> int:
         except Exception:  # noqa: BLE001 - whatever it is, the window is to be closed
             failed.append(traceback.format_exc())
         answers.start(200)
-        QTimer.singleShot(0, window.windowHandle().close)
+        QTimer.singleShot(0, lambda: window.windowHandle().close())
 
     QTimer.singleShot(0, use)
     napari.run()
