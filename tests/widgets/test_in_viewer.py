@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QApplication
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import RichLabel, open_panel
+from napari_semsr.widgets.compare import BeforeAfter
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import Endless, exposures_of
 
@@ -184,6 +185,20 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     computed.allow()
     WorkerBase.await_workers(msecs=LIMIT_MS)
     assert len(computed) == 4
+
+
+@pytest.mark.broad
+def test_what_covers_the_left_part_follows_the_size_of_the_window(viewer, qtbot, add):
+    image = add(viewer, exposures_of((256, 256))[0])
+    cover = BeforeAfter(viewer)
+    cover.show_part(image, 0.5)
+    whole = cover.layer.data.shape
+    host.camera(viewer).zoom *= 4
+    qtbot.waitUntil(lambda: cover.layer.data.shape != whole, timeout=LIMIT_MS)
+    qtbot.wait(300)  # what the zoom began is drawn
+    part = cover.layer.data.shape
+    viewer.window.resize(1000, 600)
+    qtbot.waitUntil(lambda: cover.layer.data.shape != part, timeout=LIMIT_MS)
 
 
 def picture_of(viewer) -> np.ndarray:
