@@ -30,7 +30,7 @@ def check_napari(context: object = None) -> None:
         If the running napari is older than `LOWEST_NAPARI`.
     """
     found = _running()
-    if found and found < _release(LOWEST_NAPARI):
+    if () < found < _release(LOWEST_NAPARI):
         version = ".".join(map(str, found))
         msg = (
             f"napari-semsr needs napari {LOWEST_NAPARI} or newer, and this is napari "
@@ -100,7 +100,7 @@ def scale_bar(viewer: Any) -> Any:
 
 def label_scale_bar(viewer: Any) -> None:
     """Give the scale bar the unit of the layers, where napari does not."""
-    if _running() < _UNIT_OF_LAYERS:
+    if () < _running() < _UNIT_OF_LAYERS:
         units = viewer.layers.units
         scale_bar(viewer).unit = None if units is None else str(units[-1])
 
