@@ -111,6 +111,8 @@ def test_channels_and_planes_are_chosen(tmp_path, pixels):
     path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
     info = registry.describe(path)
     assert (info.channels, info.planes) == (2, 3)
+    assert info.axes["c"] == 2
+    assert info.axes["z"] * info.axes.get("t", 1) == 3
     with pytest.raises(ReadError, match="2 channels"):
         registry.read(path)
     assert np.array_equal(registry.read(path, channel=1, plane=2).array(), tiles[5])

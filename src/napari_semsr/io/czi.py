@@ -25,6 +25,7 @@ from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     choose_plane,
+    named_axes,
     pixel_size,
     to_grey,
     to_nm,
@@ -132,6 +133,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         vendor="Zeiss",
         channels=channels,
         planes=planes,
+        axes=named_axes(axes, counts),
         doubts=doubts,
     )
 

@@ -174,7 +174,7 @@ def count_planes(path: Path, options: ReadOptions | None = None) -> int:
 
 
 def _described(
-    path: Path, row: Format, dataset: str | None = None, series: int = 0
+    path: Path, row: Format, dataset: str | None = None, series: int | None = None
 ) -> FileInfo:
     with decoding(path, row.name):
         options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)

@@ -488,8 +488,8 @@ def _read_layer(
             keywords["metadata"] = {**keywords["metadata"], FOLDER_KEY: str(source)}
         return data if len(data) else None, keywords, layer.kind
     data, own, _ = _read_pixels(folder, layer, source)
-    scale = own.get("scale", ())
-    more = len(scale) - len(keywords.get("scale", scale))
+    scale = own.get("scale") or ()
+    more = len(scale) - len(keywords.get("scale") or scale)
     if more > 0:  # saved when all planes of a file were on one axis
         for name in ("scale", "translate", "units", "axis_labels"):
             own[name] = own[name][more:]
