@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from magicgui.widgets import ComboBox, Select
-from qtpy.QtCore import QLocale, Qt, QTimer
+from qtpy.QtCore import QCoreApplication, QEvent, QLocale, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -28,7 +28,9 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.io.formats import write
 from napari_semsr.widgets.base import ASIDE, make_panel
+from napari_semsr.widgets.base.history import history_of
 from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
+from napari_semsr.widgets.base.session import session_of
 from tests.children import LIMIT_MS, run_python
 
 PANELS = {
@@ -242,6 +244,30 @@ def test_layer_lists_follow_the_viewer(module, model, qtbot):
     assert boxes
     model.layers.remove(layer)
     assert all(layer not in box.choices for box in boxes)
+
+
+@pytest.mark.quick(2)
+@pytest.mark.usefixtures("qapp")
+@pytest.mark.parametrize("module", sorted(PANELS, key=lambda name: name != "SavePanel"))
+def test_a_viewer_outlives_its_panels(module, model, add, exposures):
+    one, two = (add(model, image) for image in exposures)
+    panel = make_panel(model, f"{PANELS[module]}:{module}")
+    panel.show()
+    model.add_shapes([[[1, 1], [20, 20]]], shape_type="line", name="line")
+    panel.deleteLater()
+    QCoreApplication.sendPostedEvents(panel, QEvent.Type.DeferredDelete)
+    one.name, one.scale, one.visible = "renamed", (3, 3), False
+    two.metadata["semsr made"] = "Restore"
+    model.add_image(np.zeros((2, 8, 8)))
+    model.dims.point = (1, 0, 0)
+    model.layers["line"].data = [[[1, 1], [9, 9]]]
+    for layer in list(model.layers):
+        model.layers.selection.active = layer
+    model.layers.move(0, 2)
+    model.theme = "light"
+    model.layers.clear()
+    assert history_of(model).undo() == "removal of second"
+    session_of(model).changed.emit()
 
 
 def path_buttons(panel):

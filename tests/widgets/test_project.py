@@ -48,6 +48,7 @@ from napari_semsr.widgets.layers import file_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch.panel import (
@@ -551,6 +552,108 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     project.await_names("mark 1")
 
 
+def clear(viewer):
+    viewer.layers.clear()
+
+
+def remove_all(viewer):
+    viewer.layers.selection = set(viewer.layers)
+    viewer.layers.remove_selected()
+
+
+@pytest.mark.parametrize("remove", [clear, remove_all])
+def test_what_is_removed_stays_in_the_project_until_it_is_saved(
+    remove, restored, model, project
+):
+    labels = model.add_labels(np.zeros((8, 8), np.uint8), name="painted")
+    for number in range(12):
+        model.add_points([[1, number]], name=f"mark {number}")
+    panel = project.save(model)
+    names = [item.name for item in model.layers]
+    labels.paint((2, 3), 7)  # which is not saved yet
+    remove(model)
+    panel.session.save()  # as is done two seconds after each change
+    wait(panel, project.qtbot)
+    assert [item["name"] for item in listed(project.path)["layers"]] == names
+    assert "stay in it until you press Save project now" in panel.about.text()
+    viewer, _ = project.reopen()
+    assert [item.name for item in viewer.layers] == names
+    assert viewer.layers["painted"].data[2, 3] == 7
+    panel.undo_button.click()
+    assert [item.name for item in model.layers] == names
+    remove(model)
+    project.save_again(panel)
+    assert listed(project.path)["layers"] == []
+    assert "stay in it" not in panel.about.text()
+
+
+def test_removals_of_one_moment_are_taken_back_together(model, save_panel, qtbot):
+    panel = save_panel(model)
+    one, two, three = (model.add_points([[1, n]], name=str(n)) for n in range(3))
+    model.layers.remove(two)
+    qtbot.wait(10)  # a turn of the event loop
+    model.layers.clear()
+    assert panel.undo_button.text() == "Undo removal of 2 layers"
+    panel.undo_button.click()
+    assert list(model.layers) == [one, three]
+    panel.undo_button.click()
+    assert list(model.layers) == [one, two, three]
+
+
+def test_a_file_that_is_opened_again_is_in_the_project_once(with_input, model, project):
+    panel = project.panel_of(model)
+    project.open_in(panel)
+    model.layers.remove("field")
+    for data, attributes, kind in get_reader(str(with_input))(str(with_input)):
+        getattr(model, f"add_{kind}")(data, **attributes)
+    panel.session.save()
+    wait(panel, project.qtbot)
+    names = sorted(item["name"] for item in listed(project.path)["layers"])
+    assert names == ["field", "mark"]
+
+
+DRAWN = {
+    "points": lambda model: model.add_points([[1, 2]], name="drawn"),
+    "shapes": lambda model: model.add_shapes([[[1, 1], [9, 9]]], name="drawn"),
+    "labels": lambda model: model.add_labels(np.eye(4, dtype=int), name="drawn"),
+    "empty at first": lambda model: model.add_points(ndim=2, name="drawn").add([1, 2]),
+}
+
+
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("kind", DRAWN)
+def test_what_is_drawn_is_not_saved_before_it_is_in_a_project(kind, model, project):
+    panel = project.panel_of(model)
+    model.add_points(ndim=2, name="nothing yet")
+    DRAWN[kind](model)
+    assert panel.session.unsaved() == ["drawn"]
+    assert panel.unsaved.text().endswith("when napari is closed: drawn.")
+    panel = project.save(model)
+    assert panel.session.unsaved() == []
+    assert panel.unsaved.text() == ""
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["known", "of another reader"])
+def test_a_typed_pixel_size_is_not_saved_before_a_file_has_it(
+    recorded, model, project, add, exposures, hold
+):
+    layer = add(model, exposures[0])
+    if not recorded:
+        del layer.metadata["micrograph"]
+        layer.scale, layer.units = (1, 1), ("pixel", "pixel")
+    opener, panel = hold(OpenMosaicPanel(model)), project.panel_of(model)
+    assert panel.session.unsaved() == []
+    opener.calibrate.pixel_size.value = (3.0, 3.0)
+    opener.calibrate.apply_button.click()
+    assert panel.session.unsaved() == ["the pixel size of first"]
+    assert "the pixel size of first" in panel.unsaved.text()
+    opener.calibrate.undo_button.click()
+    assert panel.session.unsaved() == []
+    opener.calibrate.apply_button.click()
+    project.save(model)
+    assert panel.session.unsaved() == []
+
+
 @pytest.mark.broad
 def test_a_project_that_does_not_open_leaves_the_open_one_saved(model, project):
     layer = model.add_points([[1, 2]], name="mark")
@@ -892,11 +995,14 @@ def test_removing_a_result_is_taken_back(restored, model, save_panel):
 
 
 @pytest.mark.broad
-def test_stores_go_when_too_many_steps_were_made_since(restored, model, save_panel):
+def test_stores_go_when_too_many_steps_were_made_since(
+    restored, model, save_panel, qtbot
+):
     made = model.layers[-1]
     store = Path(made.metadata[STORE_KEY])
     model.layers.remove(made)
     for number in range(10):
+        qtbot.wait(10)  # a turn of the event loop, else it is one step
         assert store.is_dir()
         layer = model.add_image(np.zeros((4, 4)), name=str(number))
         layer.metadata["semsr made"] = "Test"

@@ -28,6 +28,7 @@ from napari_semsr.widgets.base import (
     is_alive,
     labels_of_verbs,
     push_button,
+    say_unsaved,
 )
 from napari_semsr.widgets.layers import file_of, image_layers, step_before
 
@@ -174,6 +175,7 @@ class SavePanel(Panel):
         if self.session.folder is None:
             self.new_project()
         else:
+            self.session.leave_out_removed()
             self.session.save(self._show_all_saved)
 
     def new_project(self) -> None:
@@ -237,6 +239,11 @@ class SavePanel(Panel):
         said = f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
         if folder and self.session.failing:
             said = f"{folder} is open, but its last changes are not saved."
+        elif removed := self.session.removed():
+            said += (
+                f" Removed layers stay in it until you press {label}: "
+                f"{', '.join(removed)}."
+            )
         self.about.setText(said)
         self.new_button.setVisible(folder is not None)
         with self.recent.changed.blocked():
@@ -248,13 +255,14 @@ class SavePanel(Panel):
     # -- layers ----------------------------------------------------------------
 
     def _show_unsaved(self) -> None:
-        """List what was made here, which stands for the note of other panels."""
+        """List what was made here, and name all that is not saved."""
         self._show_made()
 
     def _show_made(self, event: object = None) -> None:
         if not is_alive(self):
             return
-        made, names = self.session.made(), set(self.session.unsaved())
+        made, names = self.session.made(), self.session.unsaved()
+        self.unsaved.setText(say_unsaved(names))
         chosen = self.chosen()
         self.made_list.blockSignals(True)
         self.made_list.clear()
@@ -386,6 +394,8 @@ class SavePanel(Panel):
             self.show_status(f"Took back: {self.history.undo()}.")
 
     def _show_undo(self) -> None:
+        if not is_alive(self):
+            return
         step = self.history.last()
         self.undo_button.setEnabled(step is not None)
         self.undo_button.setText("Undo" if step is None else f"Undo {step.text}")

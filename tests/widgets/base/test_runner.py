@@ -333,6 +333,7 @@ def test_napari_shows_a_job_that_takes_a_while(
 
 ENDING = """
 import time
+from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QApplication
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base.runner import JobRunner
@@ -349,6 +350,8 @@ runner = JobRunner()
 runner.start("Job", make)
 while not begun:
     app.processEvents()
+other = create_worker(time.sleep, 0.3)
+other.quit = lambda: print("a worker of another plugin was asked to quit")
 """
 
 

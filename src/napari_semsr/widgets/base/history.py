@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, finalize, ref
@@ -20,6 +20,10 @@ MADE_KEY = "semsr made"
 _MOST = 10  # chosen: more steps back are lost count of, and layers are kept for each
 
 
+Removed = tuple[int, Layer]
+"""A layer, and where it was in the list when it was removed."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One thing that can be taken back; it must hold the viewer only weakly."""
@@ -29,6 +33,7 @@ class Step:
     possible: Callable[[], bool] = lambda: True  # it is passed over where not
     forget: Callable[[], object] = lambda: None  # when it is too late for it
     owner: str = ""  # panel that has an Undo button of its own
+    removed: list[Removed] = field(default_factory=list)  # first removed, last put back
 
 
 class UndoList:
@@ -41,6 +46,7 @@ class UndoList:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
         self._steps: list[Step] = []
+        self._removing = False  # whether the next removal goes into the last step
         self._quiet = False
         viewer.layers.events.removed.connect(self._on_removed)
         finalize(viewer, _forget, self._steps).atexit = False
@@ -53,6 +59,7 @@ class UndoList:
 
     def add(self, step: Step) -> None:
         """Note a step; the oldest of many is forgotten."""
+        self._removing = bool(step.removed)
         self._steps.append(step)
         if len(self._steps) > _MOST:
             self._steps.pop(0).forget()
@@ -84,19 +91,20 @@ class UndoList:
 
     def remove_along(self, layer: Layer, others: Sequence[Layer]) -> None:
         """Remove what goes with a layer that was removed; one step brings all back."""
-        places = [(item, self.layers.index(item)) for item in others]
-        with self.quiet():
-            self.remove(others)
-        text = f"removal of {layer.name}"
-        for number, step in enumerate(self._steps):
-            if step.text == text and step.possible():
+        steps = [step for step in self._steps if _removes(step, layer)]
+        for item in others:
+            for step in steps[-1:]:
+                step.removed.append((self.layers.index(item), item))
+            with self.quiet():
+                self.remove([item])
 
-                def undo(before: Callable[[], object] = step.undo) -> None:
-                    for item, place in places:
-                        self._put_back(item, place)
-                    before()
+    def holds(self, layer: Layer | None) -> bool:
+        """Whether the removal of a layer can be taken back."""
+        return any(_removes(step, layer) for step in self._steps)
 
-                self._steps[number] = replace(step, undo=undo)
+    def end_removal(self) -> None:
+        """Let the next removal be a step of its own."""
+        self._removing = False
 
     def last(self, owner: str | None = None) -> Step | None:
         """Give the step that `undo` takes back: the last, or the last of a panel."""
@@ -113,6 +121,7 @@ class UndoList:
         step = self.last(owner)
         if step is None:
             return ""
+        self.end_removal()
         with self.quiet():
             step.undo()
         self._steps.remove(step)
@@ -121,6 +130,7 @@ class UndoList:
 
     def clear(self) -> None:
         """Forget all steps, since other layers are open now."""
+        self.end_removal()
         _forget(self._steps)
         self.changed.emit()
 
@@ -133,34 +143,52 @@ class UndoList:
         finally:
             self._quiet = before
 
-    def _put_back(self, layer: Layer, index: int) -> None:
+    def _put_back(self, removed: Sequence[Removed]) -> None:
         viewer = self._viewer()
-        if viewer is not None:
-            viewer.layers.insert(min(index, len(viewer.layers)), layer)
+        for index, layer in reversed(removed):
+            if viewer is not None and layer not in viewer.layers:
+                viewer.layers.insert(min(index, len(viewer.layers)), layer)
 
     def _on_removed(self, event: Any) -> None:
-        """Note that a layer was removed which was made here."""
+        """Note that a layer was removed; all that go at once come back at once."""
         layer, viewer = event.value, self._viewer()
         if viewer is None:
             return
         if (
             self._quiet
-            or layer.metadata.get(HELPER_KEY)
+            or layer.metadata.get(HELPER_KEY) is True  # which lay there for a moment
             or layer.metadata.get(LIVE_KEY)  # what is done of it is gone with its run
-            or MADE_KEY not in layer.metadata
         ):
             drop_store(layer, viewer.layers)
         else:
-            self.add(
-                Step(
-                    f"removal of {layer.name}",
-                    partial(self._put_back, layer, event.index),
-                    lambda: self._viewer() is not None and layer not in self.layers,
-                    forget=lambda: drop_store(layer, self.layers),
-                )
-            )
+            self._add_removal(event.index, layer)
             self.removed.emit(layer.name)
         self.changed.emit()
+
+    def _add_removal(self, index: int, layer: Layer) -> None:
+        """Note a removal in the step of those before, or in a step of its own."""
+        if self._removing and self._steps:
+            step = self._steps.pop()
+            step.removed.append((index, layer))
+            self.add(replace(step, text=f"removal of {len(step.removed)} layers"))
+            return
+        removed = [(index, layer)]
+
+        def possible() -> bool:
+            there, alive = self.layers, self._viewer() is not None
+            return alive and any(item not in there for _, item in removed)
+
+        def forget() -> None:
+            for _, item in removed:
+                drop_store(item, self.layers)
+
+        undo, text = partial(self._put_back, removed), f"removal of {layer.name}"
+        self.add(Step(text, undo, possible, forget, removed=removed))
+
+
+def _removes(step: Step, layer: Layer | None) -> bool:
+    """Whether a step is the removal of a layer, and others perhaps."""
+    return any(item is layer for _, item in step.removed)
 
 
 def _forget(steps: list[Step]) -> None:

@@ -18,6 +18,7 @@ from napari.viewer import Viewer
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    SIZE_ERROR_KEY,
     Job,
     Micrograph,
     OptionError,
@@ -147,17 +148,17 @@ def is_unsaved(layer: Layer) -> bool:
     found = layer.metadata
     store = None if STRENGTH_KEY in found else found.get(STORE_KEY)  # at full strength
     places = [Path(place) for place in (found.get(SAVED_KEY), store) if place]
-    if _is_sized_anew(layer):
+    if is_sized_anew(layer):
         places = [place for place in places if place.parent in _project]
     temporary = all(is_temporary(str(place)) for place in places)
     return temporary and not found.get(LIVE_KEY)
 
 
-def _is_sized_anew(layer: Layer) -> bool:
+def is_sized_anew(layer: Layer) -> bool:
     """Whether a layer has another pixel size than where it was written."""
     about, sized = record_of(layer), is_calibrated(layer)
     if "pixel_size_nm" not in about:
-        return False
+        return sized and SIZE_ERROR_KEY in about  # typed here, error known or not
     written = about["pixel_size_nm"]
     if written is None or not sized:
         return sized or written is not None

@@ -25,9 +25,8 @@ from threading import Event
 from typing import Any
 from weakref import ref
 
-from napari.qt.threading import FunctionWorker, WorkerBase, create_worker
+from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils import progress
-from napari.viewer import Viewer
 from qtpy.compat import isalive
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QObject,
@@ -53,7 +52,8 @@ from napari_semsr.io import note_error
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
 _RETURN_EVERY_S = 1.0
-_LAST_STEP_MS = 60_000  # chosen: no step between two looks at a cancel takes longer
+_LAST_STEP_S = 60.0  # chosen: no step between two looks at a cancel takes longer
+_THREAD_END_MS = 1000  # chosen: a thread needs microseconds after its job has returned
 # napari's sign of work draws the whole window 27 times a second, which without a GPU
 # takes both cores of a small machine: not for what is done soon.
 _QUIET_S = 2.0
@@ -132,6 +132,8 @@ class _Run:
         self.told = ""
         self.bar: _Bar | None = None
         self.cancel = Event()
+        self.returned = Event()
+        self.returned.set()  # until a thread works on it
         self.value: Any = None
         self.error: BaseException | None = None
         self.shown = True
@@ -155,12 +157,14 @@ class _Run:
         make, self._make = self._make, None
         if make is None:
             return
+        self.returned.clear()
         try:
             with in_background(), hear_warnings(self._hear):
                 self.value = self._drive(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
         _queue().ended.emit(self)
+        self.returned.set()
 
     def _hear(self, warning: str) -> None:
         if warning not in self._heard:
@@ -444,20 +448,18 @@ def _queue() -> _Queue:
 
 
 def _end_all() -> None:
-    """Cancel what a script leaves running, and close what it leaves open.
+    """Cancel the jobs that still run when Python ends, and wait for them.
 
-    A thread that outlives Qt aborts Python, and PyQt may die of widgets that answer
-    events while it destroys a window at Python's exit. napari does both itself where
-    its windows have been shown by ``napari.run``.
+    A thread that outlives Qt aborts Python. Workers and windows of others are left
+    alone: their windows may be destroyed by now, and napari ends its own workers.
     """
-    queue = _queue()
-    queue.runs = [run for run in queue.runs if run.begun]
-    for run in queue.runs:
+    runs = [run for run in _queue().runs if run.begun]
+    for run in runs:
         run.cancel.set()
-    with suppress(RuntimeError):  # the time is up, or Qt has ended before
-        WorkerBase.await_workers(_LAST_STEP_MS)
-    with suppress(RuntimeError):
-        Viewer.close_all()
+    for run in runs:
+        run.returned.wait(_LAST_STEP_S)
+    if runs:
+        _threads().waitForDone(_THREAD_END_MS)
 
 
 def any_busy() -> bool:

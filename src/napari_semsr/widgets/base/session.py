@@ -1,7 +1,9 @@
 """What a viewer has open, kept in a project as one goes, and what is not kept yet."""
 
-from collections.abc import Callable, Iterator
+import atexit
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,7 +16,12 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes, Tracks, Vectors
 from napari.utils import DirectLabelColormap
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, QObject, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtCore import (  # type: ignore[attr-defined]
+    QCoreApplication,
+    QEvent,
+    QObject,
+    Signal as QtSignal,
+)
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
 
@@ -51,6 +58,7 @@ from napari_semsr.widgets.base.history import MADE_KEY, bare, history_of
 from napari_semsr.widgets.base.results import (
     PIXEL_EVENTS,
     free_path,
+    is_sized_anew,
     is_unsaved,
     keep_results_in,
     offer,
@@ -61,6 +69,7 @@ from napari_semsr.widgets.base.runner import JobRunner, is_alive, new_timer
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import Together
 from napari_semsr.widgets.layers import (
+    drawn_layers,
     finest,
     micrograph_from_layer,
     show_colour_bar,
@@ -107,6 +116,24 @@ def _passes(layer: Layer) -> bool:
     return layer.metadata.get(HELPER_KEY) is True
 
 
+@dataclass(slots=True, eq=False)
+class _Gone:
+    """A layer that was removed, and that the project holds until the user saves."""
+
+    index: int  # in the list of layers, when it was removed
+    layer: Callable[[], Layer | None]  # a reference
+    record: ProjectLayer | None = None  # once its pixels are in the project
+    unsaved: Layer | None = None  # until then
+
+
+def _has_typed_size(layer: Layer) -> bool:
+    """Whether a layer has a pixel size that was typed, and that no file has."""
+    if not isinstance(layer, Image):
+        return False
+    opened = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
+    return is_sized_anew(layer) or (opened and SAVED_KEY not in layer.metadata)
+
+
 class LayerSource(NamedTuple):
     """Where the pixels of a layer are in a project."""
 
@@ -119,12 +146,18 @@ _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
 """Brings pixels into a project; gives where they are and what metadata say then."""
 
 
+def say_unsaved(names: list[str]) -> str:
+    """Say what is not saved, or nothing."""
+    said = f"Not saved, and gone when napari is closed: {', '.join(names)}."
+    return said if names else ""
+
+
 def ask_unsaved(parent: QWidget, names: list[str]) -> str:
     """Ask what becomes of results: ``"save"``, ``"discard"`` or ``"cancel"``."""
     if QGuiApplication.platformName() in _NO_ONE:
         return "discard"
     kinds = QMessageBox.StandardButton
-    told = f"Not saved, and gone when napari is closed: {', '.join(names)}."
+    told = say_unsaved(names)
     offered = kinds.Save | kinds.Discard | kinds.Cancel
     icon, title = QMessageBox.Icon.Question, "Results are not saved"
     box = QMessageBox(icon, title, told, offered, parent)
@@ -156,6 +189,8 @@ class Session(QObject):
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(self._fail_cancelled)
         self._changed: WeakSet[Layer] = WeakSet()  # since their pixels were taken
+        self._edited: WeakSet[Layer] = WeakSet()  # by hand, since they were written
+        self._filed: WeakSet[Layer] = WeakSet()  # not in the project, and not since
         self._forget()
         self._panels: WeakSet[Any] = WeakSet()
         self._steps_window: Callable[[], Any] = lambda: None  # a reference, later
@@ -172,7 +207,7 @@ class Session(QObject):
         self._together = Together(viewer, self._history)
         events = viewer.layers.events
         events.inserted.connect(self._on_inserted)
-        events.removed.connect(self._touch)
+        events.removed.connect(self._on_layer_removed)
         events.reordered.connect(self._touch)
         camera = host.camera(viewer)
         for item in (camera.events, viewer.dims.events, viewer.layers.selection.events):
@@ -188,6 +223,7 @@ class Session(QObject):
         self._adopted: dict[Path, Path] = {}
         self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
         self._outdated: list[Path] = []
+        self._gone: list[_Gone] = []
         self._lost: tuple[ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, Any] = {}  # what the window of all steps shows
@@ -216,10 +252,39 @@ class Session(QObject):
         ]
 
     def unsaved(self) -> list[str]:
-        """Names of what panels made and what is nowhere but here."""
+        """Names of what was made, drawn or typed, and what is nowhere but here."""
         if self._viewer() is None:
             return []
-        return [item.name for item in self.made() if is_unsaved(item)]
+        made = self.made()
+        names = [item.name for item in made if is_unsaved(item)]
+        if self.folder is None:  # a project keeps all that follows
+            drawn = drawn_layers(self.viewer, Labels, Points, Shapes)
+            names += [item.name for item in drawn if self._is_drawn(item)]
+            names += [
+                f"the pixel size of {item.name}"
+                for item in self.viewer.layers
+                if isinstance(item, Image)
+                and item not in made
+                and _has_typed_size(item)
+            ]
+        return names
+
+    def _is_drawn(self, layer: Layer) -> bool:
+        """Whether a layer holds what was drawn or marked, and no file does."""
+        if layer in self._filed or SAVED_KEY in layer.metadata:
+            return False
+        read = layer.source.path or {STORE_KEY, READ_KEY} & {*layer.metadata}
+        if layer in self._edited or read:
+            return layer in self._edited
+        pixels = isinstance(layer, Labels)
+        return bool(np.any(finest(layer)) if pixels else len(layer.data))
+
+    def note_filed(self, layers: Iterable[Layer]) -> None:
+        """Note that what is drawn in layers was written to a file."""
+        for layer in layers:
+            self._filed.add(layer)
+            self._edited.discard(layer)
+        self.changed.emit()
 
     # -- following -----------------------------------------------------------------
 
@@ -248,6 +313,7 @@ class Session(QObject):
             window.show_state(self._steps)
 
     def _on_inserted(self, event: Any) -> None:
+        self._gone = [item for item in self._gone if item.layer() is not event.value]
         event.value.events.connect(self._on_layer)
         self._look_for_project(event.value)
         self._touch()
@@ -301,6 +367,19 @@ class Session(QObject):
             return
         if undone or kind in PIXEL_EVENTS:
             self._changed.add(layer)
+            self._filed.discard(layer)
+            if layer not in self._edited:
+                self._edited.add(layer)
+                self.changed.emit()  # what was saved before is not any longer
+        self._touch()
+
+    def _on_layer_removed(self, event: Any) -> None:
+        """Keep in the project what a person removes, until they save."""
+        layer = event.value
+        quiet = self._history.is_quiet and not self._history.holds(layer)
+        passes = _passes(layer) or layer.metadata.get(LIVE_KEY)
+        if self.folder is not None and not (quiet or passes):
+            self._gone.append(_Gone(event.index, ref(layer), unsaved=layer))
         self._touch()
 
     def _on_removed(self, name: str) -> None:
@@ -311,13 +390,13 @@ class Session(QObject):
 
     def _offer_undo(self) -> None:
         names, self._removed = self._removed, []
+        self._history.end_removal()
+        step = self._history.last()
         if self._is_open():
 
             def undo() -> None:
-                for name in reversed(names):
-                    step = self._history.last()  # unless something else was done since
-                    if step is not None and step.text == f"removal of {name}":
-                        self._history.undo()
+                if self._history.last() is step:  # unless something was done since
+                    self._history.undo()
 
             offer(f"Removed {', '.join(names)}.", "Undo", undo)
 
@@ -358,18 +437,39 @@ class Session(QObject):
         note_recent(self.folder)
 
     def save(self, then: Callable[[], object] | None = None) -> None:
-        """Save what is open; pixels first, in a thread, then the list of layers."""
+        """Save what is open; pixels first, in a thread, then the list of layers.
+
+        Layers that were removed stay in the project: see `leave_out_removed`.
+        """
         if then is not None:
             self._then.append(then)
         if self.runner.busy:
             self._touch()
             return
-        found = [(layer, self._bring(layer)) for layer in self.viewer.layers]
+        removed = [item.unsaved for item in self._gone if item.unsaved is not None]
+        layers = [*self.viewer.layers, *removed]
+        found = [(layer, self._bring(layer)) for layer in layers]
         left = [(layer, bring) for layer, bring in found if bring is not None]
         if left:
             self.runner.start("Save project", partial(self._bring_all, left))
         else:
             self._write()
+
+    def leave_out_removed(self) -> None:
+        """Let the next save leave out the layers that were removed, as a user asks."""
+        if self.folder is not None:
+            stores = [
+                self.folder / item.record.store
+                for item in self._gone
+                if item.record is not None and item.record.store
+                if not self._history.holds(item.layer())
+            ]
+            self._outdated += stores
+        self._gone.clear()
+
+    def removed(self) -> list[str]:
+        """Names of layers that were removed, and that the project still holds."""
+        return [item.record.name for item in self._gone if item.record is not None]
 
     def _bring_all(self, left: list[tuple[Layer, _Bring]]) -> Job[Callable[[], None]]:
         done = []
@@ -429,6 +529,7 @@ class Session(QObject):
         """Describe what is open."""
         listed = [item for item in self.viewer.layers if self._is_kept(item)]
         layers = [describe_layer(item, self._kept.get(item)) for item in listed]
+        self._put_in_removed(layers)
         named = {layer.input for layer in (*layers, *self._lost)}
         options = {
             panel.title: form_values(panel) for panel in self._panels if is_alive(panel)
@@ -442,6 +543,26 @@ class Session(QObject):
             options=self._options | options,
             window=_window_state(self.viewer) | {"steps": self._steps},
         )
+
+    def _put_in_removed(self, layers: list[ProjectLayer]) -> None:
+        """Describe removed layers too, each where it was in the list.
+
+        A file that is opened again, or cropped, replaces what was read of it before.
+        """
+        read = {(one.kind, one.name, one.input) for one in layers if one.input}
+        for item in reversed(list(self._gone)):
+            layer = item.unsaved
+            if layer is not None and layer not in self._changed:
+                if self._is_kept(layer):
+                    item.record = describe_layer(layer, self._kept.get(layer))
+                    item.unsaved = None
+                elif not isinstance(layer, Image | Labels):  # of no kind that is kept
+                    self._gone.remove(item)
+            one = item.record
+            if one is not None and (one.kind, one.name, one.input) in read:
+                self._gone.remove(item)
+            elif one is not None:
+                layers.insert(item.index, one)
 
     def _is_kept(self, layer: Layer) -> bool:
         """Whether a project can hold a layer as it is now."""
@@ -609,6 +730,15 @@ class Session(QObject):
                 event.ignore()
                 return True
         return super().eventFilter(watched, event)
+
+    def destroy_panels(self) -> None:
+        """Destroy the panels, and ask nothing any more."""
+        window: Any = None if self._window is None else self._window()
+        if is_alive(window):
+            window.removeEventFilter(self)
+        for panel in filter(is_alive, list(self._panels)):
+            panel.deleteLater()
+            QCoreApplication.sendPostedEvents(panel, QEvent.Type.DeferredDelete)
 
     def _may_close(self, window: QMainWindow) -> bool:
         names = self.unsaved()
@@ -808,3 +938,15 @@ def session_of(viewer: ViewerModel) -> Session:
     if viewer not in _sessions:
         _sessions[viewer] = Session(viewer)
     return _sessions[viewer]
+
+
+@atexit.register
+def _destroy_panels() -> None:
+    """Destroy panels whose window is left open when Python ends, before PyQt does.
+
+    PyQt goes through a list of all that it destroys, which every Python method that
+    answers an event of Qt may change: PyQt may die of it, and controls of panels answer
+    a thousand.
+    """
+    for session in list(_sessions.values()):
+        session.destroy_panels()

@@ -80,6 +80,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.compare import Alone, CompareControls
 from napari_semsr.widgets.layers import (
     MARK_KEY,
+    drawn_layers,
     field_in_view,
     fill_view,
     free_name,
@@ -105,6 +106,8 @@ _SPARE = 4  # pairs from which on an affine map leaves a number to judge it
 _DONE = ("added", "removed", "changed")
 _GRID = ("units", "scale", "translate")
 _TABLES = {"Table of landmarks (*.csv)": ".csv"}
+_PARTNER_KEY = "semsr landmarks with"
+"""Entry of a layer's metadata: the image in which its marks have their partners."""
 
 Chosen = tuple[Image | None, Image | None]
 """The moving image and the fixed one."""
@@ -151,6 +154,7 @@ class LandmarkControls(Form):
         buttons = (self.add_button, self.undo_button, self.load_button)
         self.add(FoldingRow(*buttons, self.save_button))
         self.add(self.note)
+        panel.viewer.layers.events.inserted.connect(self._on_inserted)
         panel.viewer.layers.events.removed.connect(self._on_removed)
         panel.closed.connect(self.stop)
         self.show_fit()
@@ -182,6 +186,7 @@ class LandmarkControls(Form):
 
     def show_fit(self, _: object = None) -> None:
         """Say how well the pairs fit, and number them."""
+        self._take_up()
         first, second = self.counts
         pairs = min(first, second)
         said, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
@@ -265,19 +270,47 @@ class LandmarkControls(Form):
         there = self._viewer.layers
         if self._of == (moving, fixed) and all(p in there for p in self.points):
             return
-        self._of = (moving, fixed)
         active = there.selection.active
-        self.points = tuple(
-            self._new_points(image, colour)
-            for image, colour in zip((moving, fixed), _MARK_COLOURS, strict=True)
+        self._follow(
+            (moving, fixed),
+            (
+                self._new_points(moving, fixed, _MARK_COLOURS[0]),
+                self._new_points(fixed, moving, _MARK_COLOURS[1]),
+            ),
         )
         there.selection.active = active
         self.show_fit()
 
-    def _new_points(self, image: Image, colour: str) -> Points:
+    def _take_up(self) -> None:
+        """Go on with marks of two images that are there already, as in a project."""
+        images = self._images()
+        known = [None if image is None else identity_of(image) for image in images]
+        marks = [
+            layer
+            for pair in zip(known, reversed(known), strict=True)
+            for layer in drawn_layers(self._viewer, Points)
+            if pair == (layer.metadata.get(MARK_KEY), layer.metadata.get(_PARTNER_KEY))
+        ]
+        if len(marks) == 2 and not self.points:
+            self._follow(images, tuple(marks))
+
+    def _follow(self, images: Chosen, points: tuple[Points, ...]) -> None:
+        """Take two layers for the marks of two images, and follow them."""
+        self._of, self.points = images, points
+        for layer in points:
+            layer.events.data.connect(self._on_data)
+            for name in _GRID:
+                getattr(layer.events, name).connect(self._on_grid)
+
+    def _on_inserted(self, event: Any) -> None:
+        """Show the marks that come back, with a project or by Undo."""
+        if is_alive(self) and _PARTNER_KEY in event.value.metadata:
+            self.show_fit()
+
+    def _new_points(self, image: Image, other: Image, colour: str) -> Points:
         """Add an empty layer of points over an image."""
         side = max(image.level_shapes[0][-2:])
-        layer: Points = self._viewer.add_points(
+        return self._viewer.add_points(
             np.empty((0, 2)),
             ndim=2,
             name=free_name(self._viewer, f"{image.name} · landmarks"),
@@ -298,12 +331,8 @@ class LandmarkControls(Form):
                 "size": 12,
                 "anchor": "upper_left",
             },
-            metadata={MARK_KEY: identity_of(image)},
+            metadata={MARK_KEY: identity_of(image), _PARTNER_KEY: identity_of(other)},
         )
-        layer.events.data.connect(self._on_data)
-        for name in _GRID:
-            getattr(layer.events, name).connect(self._on_grid)
-        return layer
 
     def _on_grid(self, _: object = None) -> None:
         """Judge the marks anew where their image is given another pixel size."""
@@ -403,7 +432,11 @@ class LandmarkControls(Form):
                 for layer, image, unit in zip(self.points, images, units, strict=True)
             )
             moving, fixed = moving[:pairs], fixed[:pairs]
-            write = partial(write_landmarks, moving=moving, fixed=fixed, units=units)
+
+            def write(path: Path) -> None:
+                write_landmarks(path, moving=moving, fixed=fixed, units=units)
+                self._panel.session.note_filed(self.points)
+
             said = f"Saved {pairs} pairs as {{}}."
             self._panel.save_file("Save landmarks", "landmarks", _TABLES, write, said)
 

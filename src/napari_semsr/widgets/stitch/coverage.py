@@ -43,9 +43,9 @@ class Coverage(QObject):
     def show(self, _: object = None) -> None:
         """Lay the coverage over the mosaic, or take it away."""
         layers, mosaic = self._panel.viewer.layers, self._mosaic()
-        for layer in list(layers):
-            if layer.metadata.get(HELPER_KEY) == _NAME:
-                layers.remove(layer)
+        shown = [item for item in layers if item.metadata.get(HELPER_KEY) == _NAME]
+        with self._panel.history.quiet():
+            self._panel.history.remove(shown)
         if not self.tick.value or mosaic is None:
             return
         path = coverage_of(mosaic)
