@@ -282,6 +282,39 @@ def test_marks_are_kept_as_a_table(panel, opened, qtbot, choose, tmp_path):
     np.testing.assert_allclose(panel.marks.landmarks().moving, moving)
 
 
+def test_marks_count_as_unsaved_until_they_are_in_a_table(
+    panel, qtbot, choose, tmp_path
+):
+    mark(panel, qtbot)
+    names = [layer.name for layer in panel.marks.points]
+    assert panel.session.unsaved() == names
+    choose(tmp_path / "places.csv")
+    panel.marks.save_button.click()
+    assert panel.session.unsaved() == []
+    panel.marks.points[0].data = panel.marks.points[0].data + 1
+    assert names[0] in panel.session.unsaved()
+
+
+@pytest.mark.usefixtures("no_project")
+def test_marks_are_taken_up_when_a_project_is_opened(
+    panel, opened, qtbot, hold, tmp_path
+):
+    mark(panel, qtbot)
+    wanted = panel.marks.landmarks()
+    panel.session.begin(tmp_path / "p.semsr")
+    qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
+    panel.session.open(tmp_path / "p.semsr")
+    qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
+    for again in (panel, hold(RegisterPanel(opened))):
+        again.moving.value = opened.layers["light"]
+        again.fixed.value = opened.layers["electrons"]
+        np.testing.assert_allclose(again.marks.landmarks().moving, wanted.moving)
+    opened.layers.remove(panel.marks.points[0])
+    qtbot.waitUntil(lambda: len(opened.layers) == 2, timeout=LIMIT_MS)
+    panel.history.undo()
+    np.testing.assert_allclose(panel.marks.landmarks().fixed, wanted.fixed)
+
+
 def test_marks_are_read_onto_an_image_that_was_dragged(panel, opened, choose, tmp_path):
     moved = np.diag([2.0, 2, 1])
     moved[:2, 2] = 100, 200

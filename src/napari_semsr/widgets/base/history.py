@@ -92,7 +92,7 @@ class UndoList:
     def remove_along(self, layer: Layer, others: Sequence[Layer]) -> None:
         """Remove what goes with a layer that was removed; one step brings all back."""
         steps = [step for step in self._steps if _removes(step, layer)]
-        for item in others:
+        for item in filter(self.layers.__contains__, others):
             for step in steps[-1:]:
                 step.removed.append((self.layers.index(item), item))
             with self.quiet():

@@ -284,7 +284,8 @@ class LandmarkControls(Form):
     def _take_up(self) -> None:
         """Go on with marks of two images that are there already, as in a project."""
         images = self._images()
-        known = [None if image is None else identity_of(image) for image in images]
+        there = [image for image in images if image in self._viewer.layers]
+        known = [identity_of(image) for image in there if image is not None]
         marks = [
             layer
             for pair in zip(known, reversed(known), strict=True)
@@ -399,7 +400,8 @@ class LandmarkControls(Form):
             left = self.points
             self.points, self._of = (), (None, None)
             others = [layer for layer in left if layer is not event.value]
-            QTimer.singleShot(0, partial(self._panel.history.remove, others))
+            along = partial(self._panel.history.remove_along, event.value, others)
+            QTimer.singleShot(0, along)
             self.show_fit()
 
     # -- files ------------------------------------------------------------------
