@@ -68,6 +68,20 @@ def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_pa
     assert micrograph_from_layer(model.layers[0]).pixel_size_nm is None
 
 
+def test_the_image_opens_and_not_its_preview(panel, model, tmp_path, finish, run_panel):
+    path = tmp_path / "preview.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(GRAIN[::3, ::3], subfiletype=1, metadata=None)
+        file.write(GRAIN, metadata=None)
+    choose(panel, path, finish)
+    assert panel.form.options().series == 1
+    run_panel(panel)
+    np.testing.assert_array_equal(model.layers[0].data, GRAIN)
+    panel.form.set_values(series=0)
+    run_panel(panel)
+    np.testing.assert_array_equal(model.layers[1].data, GRAIN[::3, ::3])
+
+
 @pytest.mark.broad
 def test_mixed_units_are_told(panel, model, sized, finish, run_panel):
     model.add_image(GRAIN, name="bare")

@@ -472,6 +472,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
             lost.append(layer)
             if layer.input is None or found.get(layer.input):
                 said.append(f"Layer {layer.name!r} was left out: {error}")
+    said = list(dict.fromkeys(said))  # levels of one image say the same
     return OpenedProject(folder, project, tuple(layers), tuple(lost), tuple(said))
 
 

@@ -162,12 +162,13 @@ def test_ome_xml_of_a_companion_is_that_of_its_files(tmp_path, either, kind):
     assert [companion.name in one for one in heard] == [True]
 
 
-def test_no_companion_outside_the_folder_is_read(tmp_path):
+@pytest.mark.parametrize("name", ["../set.companion.ome", "..", "", "none.ome"])
+def test_no_companion_outside_the_folder_is_read(tmp_path, name):
     (tmp_path / "set.companion.ome").write_text(_document("all", _image(1, ("b", 0))))
     folder = tmp_path / "set"
     folder.mkdir()
     path = folder / "b.ome.tif"
-    _save(path, [12], _document("b", COMPANION.format("../set.companion.ome")))
+    _save(path, [12], _document("b", COMPANION.format(name)))
     value, size, heard = _read(path)
     assert (value, size) == (12, None)
     assert ["not a readable file" in one for one in heard] == [True]

@@ -876,11 +876,9 @@ def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str
         is_plain = text == legible(text, lines=True)
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where[0].get("MetadataFile") or ""
-    place = path.with_name(Path(name).name or "?")
     root: Element | None = None
-    if name == place.name and place.is_file():
-        with suppress(SemsrError, OSError, ValueError):
-            root = _parse_ome(_ome_xml(place))
+    with suppress(SemsrError, OSError, ValueError):  # `with_name` refuses other folders
+        root = _parse_ome(_ome_xml(path.with_name(name)))
     if root is None:
         warnings.append(
             f"Its OME-XML is in {one_line(f'{name:.80}')!r}, which is not a readable "
