@@ -26,7 +26,8 @@ def _figures(loaded):
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     found = halo_and_trace(predictor)
     narrow = predictor.probe_within(0.01)
-    return predictor.probe, narrow, None if found is None else found[0]
+    refreshes = None if found is None else found[0]
+    return predictor.probe, narrow, refreshes, predictor.bytes_per_pixel
 
 
 def _refuse(*_, **__):
@@ -37,7 +38,7 @@ def _refuse(*_, **__):
 def test_a_second_start_measures_nothing(kind, make_loaded, monkeypatch):
     loaded = make_loaded(kind)
     first = _figures(loaded)
-    for name in ("probe", "effective_halo", "find_refreshes"):
+    for name in ("probe", "effective_halo", "find_refreshes", "measure_peak"):
         monkeypatch.setattr(measured, name, _refuse)
     again = make_loaded(kind)  # a network of the same weights, as after a new start
     assert again.module is not loaded.module

@@ -13,8 +13,8 @@ from napari_semsr.core import (
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.predictor import (
     Predictor,
-    estimate_peak,
     free_memory,
+    measure_peak,
     resolve_device,
     resolve_precision,
 )
@@ -102,9 +102,31 @@ def test_a_cpu_takes_one_tile_at_a_time(make_loaded):
     assert predictor.fits((64, 64))
 
 
-def test_the_estimate_counts_what_is_alive_at_once():
+def test_the_peak_is_what_is_alive_at_once():
     layers = (torch.nn.Conv2d(1, 1, 3, padding=1) for _ in range(9))
     chain, field = torch.nn.Sequential(*layers), 4 * 50 * 40
-    small = estimate_peak(chain, (50, 40))
+    small = measure_peak(chain, (50, 40))
     assert 2 * field <= small <= 4 * field
-    assert estimate_peak(chain, (500, 400)) == pytest.approx(100 * small, rel=0.01)
+    assert measure_peak(chain, (500, 400)) == pytest.approx(100 * small, rel=0.01)
+
+
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("kind", ["plain", "norm", "double", "default", "informed"])
+def test_a_window_takes_memory_in_proportion_to_its_area(kind, make_loaded):
+    predictor, shape = Predictor(make_loaded(kind), device="cpu"), (256, 304)
+    counted = 1.25 * measure_peak(predictor.source, shape)  # a share is for kernels
+    # margins that a network pads count for more in the small window that is measured
+    assert counted <= predictor.peak_bytes(shape) <= 1.05 * counted
+
+
+def test_what_a_network_of_one_field_takes_is_not_kept(
+    make_loaded, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SEMSR_CACHE", str(tmp_path))
+    loaded = make_loaded("plain")
+    predictor = Predictor(loaded, device="cpu")
+    other = replace(loaded, module=make_loaded("strided").module)
+    assert predictor.told(other).peak_bytes((64, 64)) > 0
+    assert not (tmp_path / "networks").exists()
+    assert predictor.peak_bytes((64, 64)) > 0
+    assert len(list((tmp_path / "networks").iterdir())) == 1

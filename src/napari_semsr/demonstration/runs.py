@@ -45,7 +45,6 @@ from napari_semsr.jobs import (
     REGISTER,
     SIMULATE,
     STITCH,
-    TRAIN,
     CropOptions,
     EnhancedFile,
     PairsMade,
@@ -54,12 +53,13 @@ from napari_semsr.jobs import (
     SimulateOptions,
     StitchedFile,
     Trained,
-    TrainOptions,
+    TrainRequest,
     derived_from,
     draw_specimen,
     expose,
     open_image,
     rewrite,
+    train_in_subprocess,
 )
 from napari_semsr.pairing import PairOptions
 from napari_semsr.registration import RegistrationRefused
@@ -309,12 +309,17 @@ def run_place(
     box = gap_free_box(np.isfinite(mosaic.array()))
     taught, judged = halves(box)
     pairs = yield from _cut_pairs(paths, stored, taught)
-    trained = yield from TRAIN.anew(
-        "fine-tune",
-        paths["place_training"],
-        pairs=paths["place_pairs"],
-        start_from=model,
-        options=TrainOptions(steps=steps, name="fine-tuned"),
+    # apart from a window, in whose process torch's compiler must not be imported
+    trained = yield from train_in_subprocess(
+        TrainRequest(
+            "fine-tune",
+            str(paths["place_training"]),
+            overwrite=True,
+            pairs=str(paths["place_pairs"]),
+            start_from=model,
+            steps=steps,
+            name="fine-tuned",
+        )
     )
     source = paths["place_mosaic"]
     untouched = yield from enhance_by_tiles(source, paths["place_enhanced"], model)

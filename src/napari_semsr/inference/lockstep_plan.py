@@ -1,15 +1,15 @@
 """A pass in lockstep, known before any tile runs: its calls, its tiles, what it takes.
 
-The network is run on torch's meta device, which has shapes but no numbers. Every torch
-function that it calls is recorded: which, where tiles meet, and which results are used
-again later. Two sizes are tried, so that a network whose calls depend on the size of
-its input, or whose tensors are no finer or coarser copies of it, is known at once.
+The network is run on small fields. Every torch function that it calls is recorded:
+which, where tiles meet, and which results are used again later. Two sizes are tried, so
+that a network whose calls depend on the size of its input, or whose tensors are no
+finer or coarser copies of it, is known at once.
 """
 
 import copy
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from napari_semsr.core import IntPair, TilePlan, plan_tiles, round_up
 from napari_semsr.models import TorchCalls, live_norm
@@ -299,7 +300,7 @@ class OpTrace:
 
 
 class _Watching(TorchCalls):
-    """Record a pass on the meta device."""
+    """Record a pass; tensors that it drops are not held."""
 
     def __init__(self, side: int, stride: int, points: frozenset[int]) -> None:
         super().__init__()
@@ -310,24 +311,24 @@ class _Watching(TorchCalls):
         self.points: list[SyncPoint] = []
         self.fault = False
         self._side, self._stride, self._refreshed = side, stride, points
-        self._roots: dict[int, IntPair] = {}
-        self._sharing: dict[int, list[IntPair]] = {}
-        self._changes: list[tuple[int, IntPair, int]] = []
-        self._alive: list[Tensor] = []  # so that no id is given twice
+        self._roots: MutableMapping[Tensor, IntPair] = WeakTensorKeyDictionary()
+        # the tensors that share a memory, by that
+        self._sharing: weakref.WeakKeyDictionary[Any, list[IntPair]]
+        self._sharing = weakref.WeakKeyDictionary()
+        self._changes: list[tuple[int, IntPair, list[IntPair]]] = []
 
     def name(self, x: Tensor, root: IntPair) -> IntPair:
         """Remember where a tensor comes from."""
-        if id(x) not in self._roots:
-            self._roots[id(x)] = root
-            self._alive.append(x)
+        if x not in self._roots:
+            self._roots[x] = root
             self.size[root] = x.nbytes / self._side**2
-            self._sharing.setdefault(id(x.untyped_storage()), []).append(root)
-        return self._roots[id(x)]
+            self._sharing.setdefault(x.untyped_storage(), []).append(root)
+        return self._roots[x]
 
     def use(self, value: Any, call: int) -> None:
         for leaf in tree_leaves(value):
-            if isinstance(leaf, Tensor) and id(leaf) in self._roots:
-                self.last_use[self._roots[id(leaf)]] = call
+            if isinstance(leaf, Tensor) and leaf in self._roots:
+                self.last_use[self._roots[leaf]] = call
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         number = len(self.functions)
@@ -337,7 +338,7 @@ class _Watching(TorchCalls):
         norm = live_norm(func, args, kwargs)
         if norm is not None:
             self._meet(norm.input, number, live=True)
-            result = torch.empty_like(norm.input)
+            result = torch.zeros_like(norm.input)
         else:
             if number in self._refreshed:
                 self._meet(args[0], number, live=False)
@@ -352,17 +353,16 @@ class _Watching(TorchCalls):
         within = name.endswith("_") and not name.endswith("__")
         if not within and name != "__setitem__" and not name.startswith("__i"):
             return
-        root = self._roots.get(id(args[0])) if args else None
-        if root is not None:
-            self._changes.append((number, root, id(args[0].untyped_storage())))
+        if args and isinstance(args[0], Tensor) and args[0] in self._roots:
+            sharing = self._sharing[args[0].untyped_storage()]
+            self._changes.append((number, self._roots[args[0]], sharing))
 
     def entangled(self) -> bool:
         """Whether a change must be seen through a view that was kept over a point.
 
         A tile keeps copies while it waits: what shared memory does so no longer.
         """
-        for number, changed, storage in self._changes:
-            views = self._sharing[storage]
+        for number, changed, views in self._changes:
             first = min(views)[0]
             apart = any(first < p.call <= number for p in self.points)
             others = [v for v in views if v != changed]
@@ -372,7 +372,7 @@ class _Watching(TorchCalls):
 
     def _meet(self, x: Tensor, number: int, *, live: bool) -> None:
         ratios = {ratio_of(n, self._side, self._stride) for n in x.shape[2:]}
-        root = self._roots.get(id(x))
+        root = self._roots.get(x)
         ratio = ratios.pop()
         if ratios or ratio is None or root is None or len(x) != 1:
             self.fault = True
@@ -383,13 +383,13 @@ class _Watching(TorchCalls):
 
 
 def _watch(
-    ghost: nn.Module, side: int, stride: int, points: frozenset[int]
+    network: nn.Module, side: int, stride: int, points: frozenset[int]
 ) -> OpTrace | None:
     mode = _Watching(side, stride, points)
-    window = torch.zeros(1, 1, side, side, device="meta")
+    window = torch.zeros(1, 1, side, side)
     mode.name(window, INPUT)
     with torch.no_grad(), mode:
-        output = ghost(window)
+        output = network(window)
     mode.use(output, len(mode.functions))
     if mode.fault or mode.entangled() or not isinstance(output, Tensor):
         return None
@@ -406,10 +406,10 @@ def trace_network(
     module: nn.Module, refreshes: HaloSyncPoints, *, stride: int, smallest: int
 ) -> OpTrace | None:
     """Record a pass of a network, to be played for each tile."""
-    ghost = copy.deepcopy(module).to("meta").eval()
+    network = copy.deepcopy(module).to("cpu", torch.float32).eval()
     side = round_up(max(_STRIDES * stride, 2 * smallest), stride)
     first, second = (
-        _watch(ghost, s, stride, refreshes.points) for s in (side, side + stride)
+        _watch(network, s, stride, refreshes.points) for s in (side, side + stride)
     )
     if first is None or second is None:
         return None

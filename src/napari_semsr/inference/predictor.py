@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import sys
 import weakref
@@ -49,6 +50,7 @@ from napari_semsr.models import (
     TorchCalls,
     effective_halo,
     probe,
+    smallest_side,
 )
 
 # Which device, which precision, how much memory.
@@ -157,14 +159,17 @@ def _translated(device: torch.device, what: str) -> Iterator[None]:
 
 # How much memory a pass takes, known beforehand.
 #
-# The network is run on torch's meta device, which has shapes but no numbers: nothing is
-# allocated and nothing computed, while every tensor that is alive is counted.
+# Every tensor that is alive in a pass over a small window is counted; a larger window
+# takes more in proportion to its area. The pass is a real one: on torch's meta device,
+# which has shapes but no numbers, even a rectifier imports torch's compiler. That takes
+# seconds, and triton comes with it, whose LLVM clashes with that of Mesa: a process
+# with an OpenGL window ends with a segmentation fault.
 
 
 class _LiveBytes(TorchCalls):
     """Count the bytes of all tensors that are alive.
 
-    Calls are watched from Python: to watch them in torch's core loads a compiler first.
+    Calls are watched from Python: to watch them in torch's core imports its compiler.
     """
 
     def __init__(self) -> None:
@@ -193,17 +198,16 @@ class _LiveBytes(TorchCalls):
         self.peak = max(self.peak, self.live)
 
 
-def estimate_peak(module: nn.Module, shape: IntPair, device: str = "meta") -> int:
-    """Estimate the activations that a pass in fp32 holds at its peak."""
+def measure_peak(module: nn.Module, shape: IntPair) -> int:
+    """Count the bytes of activations that a pass in fp32 holds at its peak."""
     known = getattr(module, "activation_bytes", None)
     if known is not None:  # of a network whose layers are not torch's
         found: int = known(shape)
         return found
-    ghost = copy.deepcopy(module).to(device).eval()
-    window = torch.zeros(1, 1, *shape, device=device)
+    window = torch.zeros(1, 1, *shape)
     with torch.no_grad(), _LiveBytes() as mode:
         mode.add(window)
-        ghost(window)
+        module(window)
     peak: int = mode.peak
     return peak
 
@@ -217,10 +221,12 @@ def estimate_peak(module: nn.Module, shape: IntPair, device: str = "meta") -> in
 
 _METHOD = 1  # raise it when a measurement changes
 _LARGEST = 2**20
+_SAMPLE = 128  # px
 _T = TypeVar("_T")
 _PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
 _HALO: TypeAdapter[int] = TypeAdapter(int)
 _REFRESHES: TypeAdapter[HaloSyncPoints | None] = TypeAdapter(HaloSyncPoints | None)
+_BYTES: TypeAdapter[float] = TypeAdapter(float)
 _known: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
 _known = weakref.WeakKeyDictionary()
 
@@ -292,6 +298,17 @@ class ProbedNetwork:
             lambda: find_refreshes(self._network, stride=stride, smallest=smallest),
         )
 
+    def bytes_per_pixel(self, stride: int) -> float:
+        """Give the activations that a pass holds for each pixel of its window."""
+
+        def measure() -> float:
+            network = copy.deepcopy(self._network)
+            smallest = smallest_side(network, stride=stride)
+            side = round_up(max(_SAMPLE, smallest), stride)
+            return measure_peak(network, (side, side)) / side**2
+
+        return self._recall(f"bytes per pixel, stride {stride}", _BYTES, measure)
+
     @property
     def _network(self) -> nn.Module:
         found = self.module()
@@ -353,7 +370,6 @@ def _read(path: Path) -> dict[str, Any]:
 _SHARE = 0.9
 _LARGEST_BATCH = 8
 _KERNEL_SHARE = 1.25
-_SAMPLE = 128  # px
 _FILTERED_STEP = 4  # pixels for one of a packed Wiener filter's taps
 
 
@@ -387,6 +403,9 @@ class Predictor:
         It has the layers of this one's, and so its reach.
         """
         made = Predictor(loaded, device=str(self.device), precision=self.precision)
+        # in memory alone: the cache would grow by a file with every field
+        in_memory = ProbedNetwork(weakref.ref(made.source), _entries={})
+        _known.setdefault(made.source, in_memory)
         made.__dict__["probe"] = self.probe
         made.batch = self.batch
         return made
@@ -469,18 +488,13 @@ class Predictor:
 
     def peak_bytes(self, shape: IntPair) -> int:
         """Estimate the memory that one window takes."""
-        return int(_KERNEL_SHARE * estimate_peak(self.source, shape))
+        return int(self.bytes_per_pixel * math.prod(shape))
 
-    @cached_property
+    @property
     def bytes_per_pixel(self) -> float:
-        """Memory that a pixel of a large window takes.
-
-        Counted in a small pass: torch loads a compiler, for 1 to 4 s, before it follows
-        shapes without numbers.
-        """
-        side = round_up(max(_SAMPLE, self.probe.smallest), self.card.stride)
-        need = estimate_peak(self.source, (side, side), "cpu")
-        return _KERNEL_SHARE * need / side**2
+        """Memory that a pixel of a large window takes."""
+        need = probed_network(self.source).bytes_per_pixel(self.card.stride)
+        return _KERNEL_SHARE * need
 
     def memory_budget(self, memory_gb: float | None, *, host: bool = False) -> int:
         """Give the bytes that a run may take: those asked for, or most that are free.

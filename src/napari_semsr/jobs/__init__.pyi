@@ -184,6 +184,7 @@ from .train import (
 from .train_process import (
     TrainRequest as TrainRequest,
     TrainStep as TrainStep,
+    train_in_subprocess as train_in_subprocess,
     train_to_shelf as train_to_shelf,
 )
 from .trust.map import (

@@ -1,7 +1,9 @@
 """Train in a process of its own, so that a viewer stays free and gives nothing away.
 
-The memory of the GPU, too, is free again when that process ends. `train_to_shelf` cuts
-pairs before that, and puts the model on the shelf after it.
+The memory of the GPU, too, is free again when that process ends, and what an optimiser
+imports stays out of the viewer's: torch's compiler brings triton, whose LLVM clashes
+with that of OpenGL. `train_to_shelf` cuts pairs before that, and puts the model on the
+shelf after it.
 """
 
 import contextlib

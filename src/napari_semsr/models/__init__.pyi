@@ -56,6 +56,7 @@ from .probing import (
     effective_halo as effective_halo,
     live_norm as live_norm,
     probe as probe,
+    smallest_side as smallest_side,
 )
 from .trust import (
     Trust as Trust,
