@@ -127,6 +127,5 @@ def test_what_a_network_of_one_field_takes_is_not_kept(
     predictor = Predictor(loaded, device="cpu")
     other = replace(loaded, module=make_loaded("strided").module)
     assert predictor.told(other).peak_bytes((64, 64)) > 0
-    assert not (tmp_path / "networks").exists()
     assert predictor.peak_bytes((64, 64)) > 0
-    assert len(list((tmp_path / "networks").iterdir())) == 1
+    assert len(list((tmp_path / "networks").iterdir())) == 1  # of the first alone
