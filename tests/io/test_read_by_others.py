@@ -128,10 +128,10 @@ def test_tiff_has_a_type_that_others_read(tmp_path, suffix, dtype, pages):
     wide = dtype.endswith(("32", "64")) and dtype not in known
     if pages > 1 and suffix == ".tif" and wide:
         with pytest.raises(WriteError, match=r"stacks hold.*write \.ome\.tif"):
-            write_pages(image, pages, [data] * pages, path)
+            write_pages(image, {"z": pages}, [data] * pages, path)
         return
     if pages > 1:
-        write_pages(image, pages, [data] * pages, path)
+        write_pages(image, {"z": pages}, [data] * pages, path)
     else:
         registry.write(image, path)
     with tifffile.TiffFile(path) as tif:
@@ -173,7 +173,7 @@ def test_ome_tiff_has_its_scale_by_its_tags(tmp_path, image, pages, size):
     if pages == 1:
         registry.write(image, path)
     else:  # which ImageJ opens without Bio-Formats
-        write_pages(image, pages, [image.data] * pages, path)
+        write_pages(image, {"z": pages}, [image.data] * pages, path)
     with tifffile.TiffFile(path) as tif:
         tags = tif.pages[0].tags
         per = [np.divide(*tags[f"{axis}Resolution"].value) for axis in "YX"]
