@@ -356,7 +356,7 @@ SPOILT = {
     "no chunks": ("0.5", "0/zarr.json", {"chunk_grid": {"name": "regular"}}),
     "a fill value without end": ("0.5", "0/zarr.json", {"fill_value": 10**30}),
     "a shape of text": ("0.4", "0/.zarray", {"shape": "large"}),
-    "chunks of nothing": ("0.4", "0/.zarray", {"chunks": [0, 0]}),
+    "chunks of text": ("0.4", "0/.zarray", {"chunks": "large"}),
     "no type": ("0.4", "0/.zarray", {"dtype": None}),
 }
 
