@@ -15,10 +15,10 @@ WITH_DISPLAY := scripts/with_display.sh
 # who is done takes over from the other. Compiled tests are kept for the next run.
 PYTEST := env PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist=worksteal
 
-.PHONY: help .venv demo test test-all soak coverage mutants hard lowest lint format bench tables docs links screenshots clean
+.PHONY: help .venv demo test test-all test-avx2 soak coverage mutants hard lowest lint format bench tables docs links screenshots clean
 
 help:  ## list these targets
-	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 .venv: $(STAMP)  ## build the environment, or bring it up to date
 
@@ -45,6 +45,12 @@ test: $(STAMP)  ## the quick tests, on two processes and a virtual screen
 test-all: $(STAMP)  ## the broad tests: products, hostile input, packaging, manual
 	@scripts/system_packages.sh
 	@$(WITH_DISPLAY) $(PYTEST) -m "broad and not slow"
+
+# Processors round differently: a test that holds on one may fail on another.
+test-avx2: $(STAMP)  ## the quick tests of networks and BLAS, as on a processor with AVX2 alone
+	@scripts/system_packages.sh
+	@BIN="$(BIN)" scripts/avx2.sh $(WITH_DISPLAY) $(PYTEST) -m "not slow and not broad" \
+	  $(addprefix tests/,analysis inference jobs models registration restoration stitching training)
 
 soak: $(STAMP)  ## the slow tests too
 	@scripts/system_packages.sh
