@@ -15,7 +15,7 @@ from napari.components import ViewerModel
 from npe2 import PluginManifest
 from qtpy.QtWidgets import QApplication
 from napari_semsr.core import Micrograph, SemsrError, run
-from napari_semsr.jobs import TrainRequest, train_in_subprocess
+from napari_semsr.jobs.train_process import TrainRequest, train_in_subprocess
 from napari_semsr.widgets.layers import layer_keywords
 
 def check(what):
