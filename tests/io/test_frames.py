@@ -388,6 +388,25 @@ def test_what_frames_have_in_common_is_warned_of_once(tmp_path, rng, typed):
         assert re.match(rf"f1.tif: ImageJ.*{end}", heard[1])
 
 
+def test_missing_pixels_of_many_frames_are_warned_of_once(tmp_path, rng):
+    frames = rng.random((4, 40, 48), dtype=np.float32)
+    frames[:, 0, 0] = -3.4e38
+    folder = tmp_path / "apart"
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        tifffile.imwrite(folder / f"f{index}.tif", frame)
+    tifffile.imwrite(tmp_path / "pages.tif", frames, photometric="minisblack")
+    for path, end in (
+        (folder, r" \(4 such frames of apart in all\)"),
+        ("pages.tif", ""),
+    ):
+        with hear_warnings((heard := []).append):
+            scan = run(open_frames(tmp_path / path))
+            assert np.isnan(scan.read(1)[0, 0])
+        assert len(heard) == 1
+        assert re.search(rf"grey values beyond 1e\+15.*missing{end}\.$", heard[0])
+
+
 COMPOSED = "M\u00fcnchen-\u00e9.tif"
 APART = unicodedata.normalize("NFD", COMPOSED)  # as macOS stores it
 no_forms = pytest.mark.skipif(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import zarr
 
 import napari_semsr as semsr
 from napari_semsr.core import ReadError, digest_path, run
-from napari_semsr.io import read, write
+from napari_semsr.io import open_frames, read, write
 from napari_semsr.jobs import (
     REPLAY,
     draw_specimen,
@@ -23,6 +24,7 @@ from napari_semsr.jobs import (
     verb_of,
 )
 from napari_semsr.jobs.replay import jobs_made_again
+from napari_semsr.jobs.stitch import digest_scan
 from tests.remade import KINDS, Place
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 64}
@@ -261,6 +263,19 @@ def test_scan_of_which_all_files_were_recorded_is_the_same(place, beside):
     report = semsr.replay(mosaic)
     assert report.identical
     assert report.differs == ()
+
+
+def test_digest_of_a_scan_is_one_in_whichever_form_a_disk_stores_names(tmp_path, rng):
+    frames = rng.integers(0, 256, (3, 40, 48), dtype=np.uint8)
+    digests = set()
+    for form in ("NFC", "NFD"):
+        scan = tmp_path / form
+        scan.mkdir()
+        for name, frame in zip(("eve", "\u00e9t\u00e9", "zebra"), frames, strict=True):
+            stored = unicodedata.normalize(form, f"{name}.tif")  # last, or between both
+            tifffile.imwrite(scan / stored, frame)
+        digests.add(run(digest_scan(scan, run(open_frames(scan)))))
+    assert len(digests) == 1
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

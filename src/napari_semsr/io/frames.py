@@ -53,10 +53,13 @@ class _StoredFrames:
     how: Mapping[str, Any]  # Options of `read`
 
     def __getitem__(self, index: int) -> NDArray[Any]:
+        with hear_warnings(lambda _: None):  # it was warned of at opening
+            return self.read(index)
+
+    def read(self, index: int) -> NDArray[Any]:
         """Read one frame, that must be what it was when the scan was opened."""
         path, plane = self.places[index]
-        with hear_warnings(lambda _: None):  # it was warned of at opening
-            image = read(path, plane=plane, **self.how)
+        image = read(path, plane=plane, **self.how)
         shape, dtype = self.shape[1:], self.dtype
         if image.shape != shape or image.dtype != dtype:
             msg = (
@@ -222,7 +225,7 @@ def scan_files(folder: Path) -> list[Path]:
     """
     images = [one for one in image_paths(folder) if one.is_file()]
     tables = [folder / _POSITIONS, folder / HEIGHTS]
-    return _with_texts(folder, [*images, *folder.glob("*.czi")], tables)
+    return _with_texts(folder, images, tables)
 
 
 def _with_texts(
@@ -342,7 +345,7 @@ def _described(
 ) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
     """Look at every frame; list those that cannot be read."""
     kept, infos, faults = [], [], []
-    heard: list[str] = []
+    sentences: list[str] = []
     for done, name in enumerate(names):
         yield Progress(done, len(names), f"Opening the frames of {folder.name}")
         try:
@@ -352,16 +355,17 @@ def _described(
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
-            with hear_warnings(heard.append):
+            with hear_warnings(sentences.append):
                 image = read(folder / name, **how)
-            seen.look_at(name, without_marks(image.array(), name))
+                grey = without_marks(image.array(), name)
+            seen.look_at(name, grey)
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(Fault(name, why))
             continue
         kept.append(name)
         infos.append(replace(info, shape=image.shape, dtype=str(image.dtype)))
-    warn_once(heard, f"frames of {folder.name}")
+    warn_once(sentences, f"frames of {folder.name}")
     return kept, infos, faults
 
 
@@ -533,11 +537,16 @@ def _from_file(
     places = tuple((path, page) for page in range(info.planes))
     if how["databar_rows"] is None:
         _tell_databar(path, [info.suggested_databar_rows])
-    first = read(path, plane=0, **how)
+    sentences: list[str] = []
+    with hear_warnings(sentences.append):
+        first = read(path, plane=0, **how)
     frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
-        seen.look_at(name, frames[number])
+        with hear_warnings(sentences.append):
+            pixels = frames.read(number)
+        seen.look_at(name, pixels)
+    warn_once(sentences, f"frames of {path.stem}")
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 

@@ -137,10 +137,10 @@ def list_images(folder: Path) -> list[Path]:
 @told_in_panel_words()
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
-    heard: list[str] = []
-    with hear_warnings(heard.append):
+    sentences: list[str] = []
+    with hear_warnings(sentences.append):
         layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
-    warn_once(heard, "files")
+    warn_once(sentences, "files")
     told = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
     if told:
         more = f" and {len(told) - 1} more" if len(told) > 1 else ""

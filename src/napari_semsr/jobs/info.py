@@ -61,10 +61,10 @@ def _describe(run: Run[Options]) -> Job[Description]:
     if not path.exists():
         raise no_file(path)
     facts = jsonable(describe(path, dataset=run.opening.dataset))
-    heard = list(facts["metadata"].get("warnings", ()))
-    with hear_warnings(heard.append):
+    sentences = list(facts["metadata"].get("warnings", ()))
+    with hear_warnings(sentences.append):
         facts |= _printed_bar(path, facts)
-    for sentence in dict.fromkeys(heard):
+    for sentence in dict.fromkeys(sentences):
         warn(sentence)
     if run.opening.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(run.opening.pixel_size_nm)

@@ -110,10 +110,10 @@ def digest_scan(
 
     def digest(items: Collection[Path], *, composed: bool = False) -> Job[str]:
         whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
-        for number, item in enumerate(sorted(items)):
-            name = item.relative_to(folder)
-            if composed:  # as `as_on_disk` finds it
-                name = Path(normalize("NFC", str(name)))
+        named = [(item.relative_to(folder), item) for item in items]
+        if composed:  # in one order, too, in whichever form a disk stores names
+            named = [(Path(normalize("NFC", str(n))), item) for n, item in named]
+        for number, (name, item) in enumerate(sorted(named)):
             if item not in marks:
                 marks[item] = digest_path(item).encode()
             whole.update(name_bytes(name) + marks[item])
@@ -597,13 +597,13 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         return _Scans((), (), (opened,))
     heights = read_heights(_folder(run))
     scans = []
-    heard: list[str] = []
+    sentences: list[str] = []
     for folder, _ in heights:
         table = table_of_height(folder, _folder(run), _table(run))
         job = open_scan(folder, positions=table, options=run.options)
-        opening = retell(job, within=lambda: hear_warnings(heard.append))
+        opening = retell(job, within=lambda: hear_warnings(sentences.append))
         scans.append((yield from opening))
-    warn_once(heard, "heights")
+    warn_once(sentences, "heights")
     yield Progress(0, 0, "looking for the sharpest height")
     kept = _same_frames(scans)
     number = stitching.sharpest(kept)
