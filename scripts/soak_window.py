@@ -150,10 +150,10 @@ def soak(times: int) -> int:
                     text=True,
                     timeout=LIMIT_S,
                 )
-                code, told = str(done.returncode), done.stdout
+                code, output = str(done.returncode), done.stdout
             except subprocess.TimeoutExpired as error:
-                code, told = f"none within {LIMIT_S:.0f} s", str(error.stdout or "")
-        trace = any(sign in told for sign in TRACES)
+                code, output = f"none within {LIMIT_S:.0f} s", str(error.stdout or "")
+        trace = any(sign in output for sign in TRACES)
         seconds = time.monotonic() - began
         print(
             f"run {number} of {times}: exit code {code}, "
@@ -162,7 +162,7 @@ def soak(times: int) -> int:
         )
         if trace or code != "0":
             bad += 1
-            print(told, flush=True)
+            print(output, flush=True)
     return int(bad > 0)
 
 

@@ -1,10 +1,11 @@
 """Files of others, opened so that none is waited for and none is read without end."""
 
 import errno
-import fnmatch
 import os
+import re
 import stat
 from collections.abc import Iterator
+from fnmatch import translate
 from io import BufferedReader
 from pathlib import Path
 
@@ -20,12 +21,12 @@ _SYSTEM_NAMES = (
     *(".directory", ".trash-*", ".nfs*", ".fuse_hidden*", ".goutputstream-*"),
     *("*~", "~$*", ".~lock.*", ".#*", "#*#", ".*.sw?", "*.tmp", "*.temp", "*.lock"),
 )
+_SYSTEM_NAME = re.compile("|".join(map(translate, _SYSTEM_NAMES)))
 
 
 def is_system_file(name: str) -> bool:
     """Whether a file or folder of this name is none that a user put there."""
-    plain = name.lower()
-    return any(fnmatch.fnmatchcase(plain, one) for one in _SYSTEM_NAMES)
+    return _SYSTEM_NAME.match(name.lower()) is not None
 
 
 def list_folder(folder: Path) -> list[Path]:

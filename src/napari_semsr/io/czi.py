@@ -88,12 +88,8 @@ def matches(path: Path, head: bytes) -> bool:
 
 def is_czi(path: Path) -> bool:
     """Whether a file begins as a CZI does."""
-    try:
-        with open_file(path) as stream:
-            return stream.read(len(_MAGIC)) == _MAGIC
-    except OSError as error:
-        msg = f"{path} cannot be opened ({error.strerror}): check its permissions."
-        raise ReadError(msg) from error
+    with decoding(path, "CZI"), open_file(path) as stream:
+        return stream.read(len(_MAGIC)) == _MAGIC
 
 
 def is_mosaic(path: Path) -> bool:
@@ -239,10 +235,10 @@ def _pixels(path: Path, number: int) -> NDArray[Any]:
             msg = f"the file ends within tile {number}"
             raise ValueError(msg)
         how = getattr(entry.compression, "value", entry.compression)
-        return _unpacked(path, packed, int(how), tile)
+        return _unpack(path, packed, int(how), tile)
 
 
-def _unpacked(path: Path, packed: bytes, how: int, tile: _Tile) -> NDArray[Any]:
+def _unpack(path: Path, packed: bytes, how: int, tile: _Tile) -> NDArray[Any]:
     """Unpack the pixels of a tile, whose colours lie in the order blue, green, red."""
     import imagecodecs
 

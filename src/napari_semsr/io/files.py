@@ -67,7 +67,7 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SemsrError, Warning):
+    except (SemsrError, Warning):  # a warning, if Python makes errors of them
         raise
     except MemoryError as error:
         msg = (

@@ -29,7 +29,6 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
-    access_refusal,
     list_folder,
     open_file,
     to_dtype,
@@ -106,12 +105,8 @@ def _head(path: Path) -> bytes:
         raise ReadError(msg)
     if path.is_dir():
         return b""
-    try:
-        with open_file(path) as stream:
-            head = stream.read(_HEAD)
-    except OSError as error:
-        msg = f"{path} cannot be opened ({error.strerror or error}): see what it is."
-        raise ReadError(access_refusal(path, error) or msg) from error
+    with decoding(path, "an image"), open_file(path) as stream:
+        head = stream.read(_HEAD)
     if not head:
         msg = f"{path} must hold an image, but the file is empty: copy it again."
         raise ReadError(msg)
@@ -168,9 +163,9 @@ def plane_axes(path: Path, options: ReadOptions | None = None) -> dict[str, int]
     return {axis: size for axis, size in axes.items() if axis not in {"c", *given}}
 
 
-def count_planes(path: Path, options: ReadOptions | None = None) -> int:
-    """Count the planes of a file or store of which `options` choose no place."""
-    return math.prod(plane_axes(path, options).values())
+def count_planes(path: Path) -> int:
+    """Count the planes of a file or store, without their pixels."""
+    return math.prod(plane_axes(path).values())
 
 
 def _described(
@@ -215,10 +210,13 @@ def read(
         the file's own image of full size.
     level : int, default=0
         Which level of its pyramid.
-    channel, plane : int, optional
+    channel : int, optional
         Must be given when there are several; the first is 0.
     time, z : int, optional
-        Point in time and height. Planes are counted over the axes that are not chosen.
+        Point in time and height.
+    plane : int, optional
+        Must be given when there are several, counted over the axes of which no place
+        is chosen, the last fastest.
     dataset : str, optional
         Path inside an HDF5 file; must be given when there are several.
     pixel_size_nm : float or sequence of float, optional

@@ -165,8 +165,8 @@ def read_project(path: Path) -> Project:
         )
         raise ReadError(msg) from error
     except OSError as error:
-        msg = f"{file} cannot be read ({error.strerror}): see what it is."
-        raise ReadError(access_refusal(file, error) or msg) from error
+        refusal = access_refusal(file, error)
+        raise (ReadError(refusal) if refusal else _damaged(file, error)) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damaged(file, error) from error
     if newer:

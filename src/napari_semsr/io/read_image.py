@@ -350,10 +350,10 @@ def choose_plane(
     """
     pairs = list(zip(axes, sizes, strict=True))
     known = named_axes(axes, sizes)
-    told = ", ".join(f"{axis} {size}" for axis, size in known.items() if size > 1)
-    told = f" ({told})" if "," in told or "plane" not in told else ""
+    listed = ", ".join(f"{axis} {size}" for axis, size in known.items() if size > 1)
+    listed = f" ({listed})" if "," in listed or "plane" not in listed else ""
     channels = known.get("c", 1)
-    given = {"c": choose(path, "channel", options.channel, channels, told)}
+    given = {"c": choose(path, "channel", options.channel, channels, listed)}
     either = ""
     for axis, name in AXIS_OPTIONS.items():
         wanted, size = getattr(options, name), known.get(axis, 1)
@@ -364,7 +364,7 @@ def choose_plane(
     others = [size for axis, size in pairs if axis not in given]
     planes = math.prod(others)
     either = f"{either}, or " if either else ""
-    plane = choose(path, "plane", options.plane, planes, told, either)
+    plane = choose(path, "plane", options.plane, planes, listed, either)
     where = iter(np.unravel_index(plane, others) if others else ())
     places = tuple(given[axis] if axis in given else int(next(where)) for axis in axes)
     return channels, planes, places

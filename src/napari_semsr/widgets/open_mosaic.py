@@ -221,14 +221,14 @@ class OpenMosaicPanel(Panel):
         self.show_status(f"{path.name} can be opened.")
 
     def _show_counts(self, facts: dict[str, Any]) -> None:
-        axes, told = facts.get("axes") or {}, facts.get("metadata") or {}
+        axes, metadata = facts.get("axes") or {}, facts.get("metadata") or {}
         counts = {name: facts.get(many) for name, many in _COUNTS.items()}
         counts |= {name: axes.get(axis) for name, axis in _AXES.items()}
         for name, stated in counts.items():
             count = int(stated or 1)
             self.form.widget(name).max = max(0, count - 1)
             if name != "level":
-                first = told.get(SERIES_KEY, 0) if name == "series" else 0
+                first = metadata.get(SERIES_KEY, 0) if name == "series" else 0
                 self.form.set_values(**{name: first if count > 1 else None})
             self.form.show_row(name, count > 1)
 

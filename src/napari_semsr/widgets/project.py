@@ -23,12 +23,12 @@ from napari_semsr.widgets.base import (
     ask_file,
     ask_new_project,
     begin_at,
+    describe_unsaved,
     elide_items,
     go_to_panel,
     is_alive,
     labels_of_verbs,
     push_button,
-    say_unsaved,
 )
 from napari_semsr.widgets.layers import file_of, image_layers, step_before
 
@@ -262,7 +262,7 @@ class SavePanel(Panel):
         if not is_alive(self):
             return
         made, names = self.session.made(), self.session.unsaved()
-        self.unsaved.setText(say_unsaved(names))
+        self.unsaved.setText(describe_unsaved(names))
         chosen = self.chosen()
         self.made_list.blockSignals(True)
         self.made_list.clear()

@@ -375,7 +375,7 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
         if kind == "sequence" and isinstance(step.get("transformations"), list):
             steps.extendleft(reversed(step["transformations"]))
         elif kind in ("scale", "translation"):
-            place = _moved(place, name, step, ndim)
+            place = _apply_step(place, name, step, ndim)
         elif kind != "identity":
             what = shown(kind if isinstance(kind, str) else step)
             doubt = f"The transformation {what} of {name} is not supported: the "
@@ -387,7 +387,7 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
     return place
 
 
-def _moved(
+def _apply_step(
     place: _Placement, name: str, step: Mapping[str, Any], ndim: int
 ) -> _Placement:
     """Apply a scale or a translation, of which each axis must have a number."""

@@ -92,7 +92,7 @@ from .saving import (
     ask_new_project as ask_new_project,
 )
 from .session import (
-    say_unsaved as say_unsaved,
+    describe_unsaved as describe_unsaved,
     session_of as session_of,
 )
 from .together import (

@@ -101,7 +101,7 @@ from napari_semsr.widgets.base.saving import (
     check_stack,
     note_saved,
 )
-from napari_semsr.widgets.base.session import say_unsaved, session_of
+from napari_semsr.widgets.base.session import describe_unsaved, session_of
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import RUN_KEY
 from napari_semsr.widgets.layers import (
@@ -852,7 +852,7 @@ class Panel(QWidget):
         self.made = [item for item in self.made if item in self.viewer.layers]
         self.save_button.setVisible(bool(self.made))
         names = [item.name for item in self.made if is_unsaved(item)]
-        self.unsaved.setText(say_unsaved(names))
+        self.unsaved.setText(describe_unsaved(names))
 
     def save(self) -> None:
         """Ask where to save the active layer, or the last one made, and do so."""

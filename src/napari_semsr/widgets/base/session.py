@@ -117,7 +117,7 @@ def _passes(layer: Layer) -> bool:
 
 
 @dataclass(slots=True, eq=False)
-class _Gone:
+class _RemovedLayer:
     """A layer that was removed, and that the project holds until the user saves."""
 
     index: int  # in the list of layers, when it was removed
@@ -146,10 +146,10 @@ _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
 """Brings pixels into a project; gives where they are and what metadata say then."""
 
 
-def say_unsaved(names: list[str]) -> str:
-    """Say what is not saved, or nothing."""
-    said = f"Not saved, and gone when napari is closed: {', '.join(names)}."
-    return said if names else ""
+def describe_unsaved(names: list[str]) -> str:
+    """Write a sentence of what is not saved; nothing if all is."""
+    sentence = f"Not saved, and gone when napari is closed: {', '.join(names)}."
+    return sentence if names else ""
 
 
 def ask_unsaved(parent: QWidget, names: list[str]) -> str:
@@ -157,10 +157,9 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
     if QGuiApplication.platformName() in _NO_ONE:
         return "discard"
     kinds = QMessageBox.StandardButton
-    told = say_unsaved(names)
     offered = kinds.Save | kinds.Discard | kinds.Cancel
     icon, title = QMessageBox.Icon.Question, "Results are not saved"
-    box = QMessageBox(icon, title, told, offered, parent)
+    box = QMessageBox(icon, title, describe_unsaved(names), offered, parent)
     save = box.button(kinds.Save)
     if save is not None:
         save.setText("Save into a project…")
@@ -223,7 +222,7 @@ class Session(QObject):
         self._adopted: dict[Path, Path] = {}
         self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
         self._outdated: list[Path] = []
-        self._gone: list[_Gone] = []
+        self._gone: list[_RemovedLayer] = []
         self._lost: tuple[ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, Any] = {}  # what the window of all steps shows
@@ -263,9 +262,7 @@ class Session(QObject):
             names += [
                 f"the pixel size of {item.name}"
                 for item in self.viewer.layers
-                if isinstance(item, Image)
-                and item not in made
-                and _has_typed_size(item)
+                if item not in made and _has_typed_size(item)
             ]
         return names
 
@@ -379,7 +376,7 @@ class Session(QObject):
         quiet = self._history.is_quiet and not self._history.holds(layer)
         passes = _passes(layer) or layer.metadata.get(LIVE_KEY)
         if self.folder is not None and not (quiet or passes):
-            self._gone.append(_Gone(event.index, ref(layer), unsaved=layer))
+            self._gone.append(_RemovedLayer(event.index, ref(layer), unsaved=layer))
         self._touch()
 
     def _on_removed(self, name: str) -> None:
