@@ -163,3 +163,14 @@ def test_a_viewer_has_a_slider_for_each_axis(path):
         assert np.array_equal(np.asarray(shown), grey()[:, :, channel])
         assert about["axis_labels"] == ("t", "z", "y", "x")
         assert {len(about[key]) for key in ("scale", "translate", "units")} == {4}
+
+
+def test_axes_without_a_name_are_apart_where_times_are_between(tmp_path):
+    numbers = np.arange(12).reshape(2, 3, 2)
+    grey = np.broadcast_to(numbers[..., None, None], (2, 3, 2, 16, 20))
+    about = {"metadata": {"axes": "QTIYX"}, "photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "a.tif", grey.astype(np.uint8), **about)
+    [(shown, about, _)] = layers.read_layers(str(tmp_path / "a.tif"))
+    assert about["axis_labels"] == ("plane", "t", "plane-2", "y", "x")
+    assert np.array_equal(np.asarray(shown)[..., 0, 0], numbers)
+    assert semsr.read(tmp_path / "a.tif", time=1, plane=3).array()[0, 0] == 9

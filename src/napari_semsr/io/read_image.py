@@ -328,13 +328,16 @@ AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 
 def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
-    """Sizes of the axes before rows and columns, by name; of one name their product.
+    """Sizes of the axes before rows and columns, by name, in their order.
 
-    What no format names is called ``plane``.
+    Those that no format names are ``plane``, neighbours of them as one; others of them,
+    behind an axis with a name, are numbered.
     """
     found: dict[str, int] = {}
     for axis, size in zip(axes, sizes, strict=True):
         name = axis if axis in ("c", *AXIS_OPTIONS) else "plane"
+        if name in found and next(reversed(found)) != name:
+            name = f"{name}-{len(found)}"
         found[name] = found.get(name, 1) * int(size)
     return found
 

@@ -1,5 +1,6 @@
 """Open mosaic: look into a file, correct its pixel size, crop its bar, show it."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ from napari_semsr.widgets.stitch import (
 
 _NOTHING = "Choose a file to see what it says about itself."
 _COUNTS = {"series": "series", "level": "levels"}
-_AXES = {"channel": "c", "time": "t", "z": "z", "plane": "plane"}
+_AXES = {"channel": "c", "time": "t", "z": "z"}
 
 
 class OpenMosaicPanel(Panel):
@@ -115,7 +116,7 @@ class OpenMosaicPanel(Panel):
         self.over = self.add_group("Mosaic", self.coverage.native)
         layer.changed.connect(self._show_coverage)
         layer.native.currentIndexChanged.connect(self._show_coverage)
-        for name in (*_COUNTS, *_AXES):
+        for name in (*_COUNTS, *_AXES, "plane"):
             self.form.show_row(name, False)
         self.path.changed.connect(self.look)
         self.dataset.changed.connect(self._look_again)
@@ -224,6 +225,8 @@ class OpenMosaicPanel(Panel):
         axes, metadata = facts.get("axes") or {}, facts.get("metadata") or {}
         counts = {name: facts.get(many) for name, many in _COUNTS.items()}
         counts |= {name: axes.get(axis) for name, axis in _AXES.items()}
+        unnamed = (size for axis, size in axes.items() if axis.startswith("plane"))
+        counts["plane"] = math.prod(unnamed)
         for name, stated in counts.items():
             count = int(stated or 1)
             self.form.widget(name).max = max(0, count - 1)
