@@ -278,6 +278,19 @@ def test_digest_of_a_scan_is_one_in_whichever_form_a_disk_stores_names(tmp_path,
     assert len(digests) == 1
 
 
+def test_stack_in_a_store_of_which_its_own_files_were_recorded_is_the_same(tmp_path):
+    store = tmp_path / "stack.zarr"
+    group = zarr.open_group(str(store), mode="w", zarr_format=3)
+    group.create_array("0", data=np.arange(4800, dtype=np.uint16).reshape(2, 40, 60))
+    about = {"axes": ["z", "y", "x"], "datasets": [{"path": "0"}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [about]}
+    former = b"zarr.json" + digest_path(store / "zarr.json").encode()
+    recorded = f"sha256:{hashlib.sha256(former).hexdigest()}"
+    scan = run(open_frames(store))
+    assert run(digest_scan(store, scan, recorded)) == recorded
+    assert run(digest_scan(store, scan)) == digest_path(store)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_files_of_the_system_in_a_store_are_no_change(place, a):
     store, made = place / "a.ome.zarr", place / "cut.tif"

@@ -104,8 +104,6 @@ def digest_scan(
     Former versions digested all files of the folder. Where that gives the digest which
     is `recorded`, it is returned.
     """
-    if not acquisition.files:
-        return (yield from digest_job(folder))
     marks: dict[Path, bytes] = {}
 
     def digest(items: Collection[Path], *, composed: bool = False) -> Job[str]:
@@ -120,13 +118,15 @@ def digest_scan(
             yield Progress(number + 1, len(items), doing)
         return f"sha256:{whole.hexdigest()}"
 
-    now = yield from digest(acquisition.files, composed=True)
-    if recorded in (None, now):
+    files = acquisition.files
+    job = digest(files, composed=True) if files else digest_job(folder)
+    now = yield from job
+    if recorded in (None, now) or folder.is_file():
         return now
     visible = {p for p in folder.iterdir() if p.is_file() and p.name[0] != "."}
-    every = visible.union(acquisition.files)
+    every = visible.union(files)
     users = {path for path in every if not is_system_file(path.name)}
-    for items in (acquisition.files, users, every):
+    for items in (files, users, every):
         if (yield from digest(items)) == recorded:
             return recorded
     return now
