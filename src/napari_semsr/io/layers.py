@@ -140,7 +140,7 @@ def read_layers(path: Paths) -> list[LayerTuple]:
     sentences: list[str] = []
     with hear_warnings(sentences.append):
         layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
-    warn_once(sentences, "files")
+    warn_once(sentences, "warnings")  # of files, or of the levels of one
     told = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
     if told:
         more = f" and {len(told) - 1} more" if len(told) > 1 else ""
