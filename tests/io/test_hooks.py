@@ -215,6 +215,6 @@ def test_what_is_not_honoured_is_warned_of_once_in_napari(tmp_path, rng):
     with pytest.warns(UserWarning, match="not a straight line") as found:
         [(data, _, _)] = layers.read_layers(str(paths[0]))
     assert (data.shape, len(found)) == ((3, 12, 17), 1)
-    with pytest.warns(UserWarning, match=r"^a.tif: .*\(2 such warnings in all\)") as found:
+    with pytest.warns(UserWarning, match=r"^a.tif: .*\(2 such warnings") as found:
         layers.read_layers([str(path) for path in paths[1:]])
     assert len(found) == 1

@@ -68,7 +68,7 @@ class CziTiles:
     def __getitem__(self, index: int) -> NDArray[Any]:
         pixels = _pixels(self.path, self.entries[index])
         if pixels.shape[:2] != self.shape[1:]:
-            msg = f"{self.path} was written anew since it was opened: open it again."
+            msg = f"{self.path} was changed since it was opened: open it again."
             raise ReadError(msg)
         return np.asarray(to_grey(self.path, pixels, colour=self.colour))
 
