@@ -91,6 +91,9 @@ def test_a_glob_takes_what_it_matches(pairs):
     names = [row["image"].rpartition("/")[2] for row in found.rows]
     assert names == ["field1.tif", "field10.tif"]
     assert found.table is None
+    (pairs / "low" / "Thumbs.db").touch()
+    found = run(measure_table_job("histogram", str(pairs / "low" / "*")))
+    assert (found.images, found.failed) == (3, 0)
 
 
 def test_width_and_height_of_a_profile_are_those_of_one_line(tmp_path):

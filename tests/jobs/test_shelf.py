@@ -66,6 +66,13 @@ def test_import_refuses_what_is_no_model(tmp_path, own_shelf):
     assert not own_shelf.exists()
 
 
+def test_list_models_passes_over_files_of_the_system(own_shelf):
+    own_shelf.mkdir(parents=True)
+    (own_shelf / "._other.safetensors").write_bytes(b"as macOS puts beside others")
+    rows = run(shelf.MODELS_LIST.job()).models
+    assert "._other" not in [row["name"] for row in rows]
+
+
 def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
     own_shelf.mkdir(parents=True)
     (own_shelf / "bad.safetensors").write_bytes(b"nothing")

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     declared_figures,
+    list_folder,
     one_line,
 )
 from napari_semsr.io import replacing
@@ -258,7 +259,8 @@ def _list(_: Run[Options]) -> Job[ModelList]:
     names = sorted(models.bundled(), key=lambda name: (name != DEFAULT_MODEL, name))
     paths = [models.resolve(name) for name in names]
     folder = shelf_folder()
-    own = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
+    there = list_folder(folder) if folder.is_dir() else []
+    own = sorted(path for path in there if path.suffix == _SUFFIX)
     rows = [_row(path, bundled=True) for path in paths]
     rows += [_row(path, bundled=False) for path in own]
     return ModelList(tuple(rows), str(folder))

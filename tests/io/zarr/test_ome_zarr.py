@@ -313,6 +313,7 @@ def test_blocks_without_a_file_are_told(foreign, version, block):
     tell_missing(path)
     (path / "0" / block).unlink()
     (path / "1" / block).unlink()
+    (path / "0" / block).with_name("Thumbs.db").touch()  # which is no block
     with pytest.warns(UserWarning, match="^1 of 12 blocks of .* are read as 0: copy"):
         tell_missing(path)
     with pytest.warns(UserWarning, match="^1 of 4 blocks of "):

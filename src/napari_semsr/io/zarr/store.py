@@ -36,6 +36,7 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     WriteError,
+    is_system_file,
     legible,
     parse_pixel_size,
     read_bytes,
@@ -352,7 +353,7 @@ def count_blocks(path: Path, array: "zarr.Array[Any]") -> int:
         1
         for _, _, names in os.walk(path / array.path)
         for name in names
-        if not name.startswith((".", "zarr.json"))
+        if not name.startswith((".", "zarr.json")) and not is_system_file(name)
     )
 
 

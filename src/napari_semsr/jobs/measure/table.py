@@ -29,6 +29,7 @@ from napari_semsr.core import (
     columns_of,
     files_below,
     hear_warnings,
+    is_system_file,
     one_line,
     retell,
     sentence_of,
@@ -143,11 +144,12 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
         found = list_images(path)
     else:
         names = glob.glob(os.fspath(images), recursive=True)  # noqa: PTH207 - absolute
-        if not names:
+        paths = map(Path, sorted(names, key=natural_key))
+        found = [path for path in paths if not is_system_file(path.name)]
+        if not found:
             told = one_line(os.fspath(images), 300)
             msg = f"No file matches {told}; check the pattern."
             raise ReadError(msg)
-        found = [Path(name) for name in sorted(names, key=natural_key)]
     halves = {half for one in found for half in half_paths(one)}
     return [one for one in found if one not in halves]
 
