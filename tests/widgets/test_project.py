@@ -952,6 +952,7 @@ def test_what_is_no_project_is_refused_in_a_sentence(model, project, text, said)
     if text is not None:
         (project.path / "project.json").write_text(text)
     panel = project.panel_of(model)
+    panel.session.ask = lambda *_: "discard"  # of the points, or it waits for a click
     project.open_in(panel)
     assert said in panel.status.text()
     assert "kept" in model.layers
