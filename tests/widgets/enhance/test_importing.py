@@ -63,7 +63,7 @@ def test_what_runs_code_is_refused_in_a_sentence(panel, run_panel, tmp_path):
 
 @pytest.mark.broad
 def test_a_file_of_other_programs_opens_the_panel(
-    make_napari_viewer_proxy, registered, network
+    network, make_napari_viewer_proxy, registered
 ):
     viewer = make_napari_viewer_proxy(show=True)
     check = open_panel(viewer, "Check model")
