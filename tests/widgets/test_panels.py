@@ -266,7 +266,7 @@ def test_a_viewer_outlives_its_panels(module, model, add, exposures):
     model.layers.move(0, 2)
     model.theme = "light"
     model.layers.clear()
-    assert history_of(model).undo() == "removal of second"
+    assert history_of(model).undo() == "removal of 4 layers"
     session_of(model).changed.emit()
 
 
