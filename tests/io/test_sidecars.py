@@ -131,6 +131,8 @@ _PITCHES = {"JEOL": "1{}", "Hitachi": "0.001984375 {}", "TESCAN": "0.0074 {}"}
         *((encoding, _SIGN, _WEST) for encoding in _ENCODINGS),
         ("shift_jis", _GREEK, _EAST),
         ("cp932", _GREEK, f"{_EAST} \uff71"),  # with katakana of half the width
+        ("gb18030", _GREEK, _EAST),
+        ("euc_jp", _GREEK, _EAST),
         ("cp1252", _SIGN, _WEST),
         ("latin-1", _SIGN, "\u00e9l\u00e8ve"),
     ],

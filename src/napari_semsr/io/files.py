@@ -87,7 +87,7 @@ _MISSING = re.compile(
 )
 _UNSUPPORTED = re.compile(
     r"not supported|not implemented|is not known|^compression \d+,"
-    r"|^Unsupported (BMP|JPEG process)"
+    r"|^Unsupported (BMP|JPEG process)|^data type '\w+' not understood"
 )
 
 

@@ -248,6 +248,12 @@ def _channels(
             ]
             for level in range(1 if small else info.levels)
         ]
+        if len({image.shape for image, _ in levels[0]}) > 1:  # each turned otherwise
+            msg = (
+                f"{path} has upright and lying planes, which are no stack: open one "
+                "with Open mosaic."
+            )
+            raise ReadError(msg)
         if small and info.planes == 1:
             image, shown = levels[0][0]
             whole = image.replace(data=image.array(), look=image.look)

@@ -82,11 +82,11 @@ LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
 _LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
 _EITHER_COMMA = re.compile(r"\s*[-+]?[1-9]\d{0,2},\d{3}(?![\d.,eE])")
-# micro sign, Greek mu, their UTF-8 bytes read as Latin-1, the bytes of Shift-JIS read
-# as Windows does in the West, an undecodable byte
+# micro sign, Greek mu, their UTF-8 bytes read as Latin-1, the bytes of Shift-JIS and of
+# GB 18030 or EUC-JP read as Windows does in the West, an undecodable byte
 _MICRO = (
     *("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc"),
-    *("\u0192\u00ca", "\ufffd"),
+    *("\u0192\u00ca", "\u00a6\u00cc", "\ufffd"),
 )
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")  # as Java writes letters in ASCII
 

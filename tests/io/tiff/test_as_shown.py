@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import hear_warnings
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import Record
@@ -88,6 +89,23 @@ def test_levels_and_planes_are_turned(tmp_path, rng):
         file.write(big, metadata=None, contiguous=False, extratags=turned)
     assert np.array_equal(registry.read(path, plane=0).array(), big)
     assert np.array_equal(registry.read(path, plane=1).array(), np.rot90(big, -1))
+    with pytest.raises(ReadError, match="upright and lying planes"):
+        read_layers(str(path))
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_planes_that_do_not_say_are_turned_as_the_first(tmp_path, rng, orientation):
+    stack = rng.integers(0, 255, (3, 24, 32)).astype(np.uint16)
+    path = tmp_path / "stack.tif"
+    turned = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(
+        path, stack, imagej=True, extratags=turned, metadata={"axes": "ZYX"}
+    )
+    shown = np.stack([TURNS[orientation](plane) for plane in stack])
+    for plane, wanted in enumerate(shown):
+        assert np.array_equal(registry.read(path, z=plane).array(), wanted)
+    [(data, *_)] = read_layers(str(path))
+    assert np.array_equal(data, shown)
 
 
 def test_the_place_of_what_others_turned_is_not_known(forge, grey):

@@ -78,6 +78,18 @@ def test_read_refuses_complex_values(forge):
         registry.read(forge(np.zeros((5, 5), np.complex64)))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("form", [5, 7])
+def test_types_that_are_not_supported_are_not_damaged(forge, dtype, form):
+    path = forge(np.ones((5, 5), dtype))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["SampleFormat"].overwrite(form)
+    for call in (registry.read, registry.describe):
+        with pytest.raises(ReadError) as refused:
+            call(path)
+        assert "damaged" not in str(refused.value)
+
+
 def test_read_takes_planar_rgb_lazily(forge, grey, small_limit):
     path = forge(np.stack([grey] * 3), photometric="rgb", planarconfig="separate")
     found = registry.read(path)

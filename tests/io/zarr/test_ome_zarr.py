@@ -176,9 +176,12 @@ def test_what_a_level_says_wrongly_of_its_scale_is_no_size(foreign, steps, versi
 def test_a_rotation_is_told_even_where_a_size_is_typed(foreign):
     turned = {"type": "rotation", "rotation": [[0, -1], [1, 0]]}
     path, _ = foreign(common=[turned])
-    with pytest.warns(UserWarning, match="'rotation' of level 0 is not supported"):
-        found = registry.read(path, pixel_size_nm=3.0)
-    assert found.pixel_size_nm == (3.0, 3.0)
+    for size in (None, 3.0):
+        said = "'rotation' of level 0 is not supported"
+        with pytest.warns(UserWarning, match=said) as heard:
+            found = registry.read(path, pixel_size_nm=size)
+        assert len(heard) == 1
+        assert found.pixel_size_nm == (size and (size, size))
 
 
 @pytest.mark.parametrize("shift", [[1.0], [1.0, "a"], [0.0, 1.0, 2.0], "a"])

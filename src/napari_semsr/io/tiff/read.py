@@ -771,6 +771,7 @@ _logger.addHandler(logging.NullHandler())
 _LONGEST = 200
 _OF_SETS = "OME series failed to read"
 _ORIENTATION = 274
+_COMPLEX_INTEGERS = 5  # sample format
 _FORMER_SUBFILE, _FORMER_REDUCED = 255, 2
 _THUMBNAIL = 2  # chosen: images of one series of exposures differ by less
 
@@ -1047,6 +1048,13 @@ def _chosen(
 ) -> tuple[int, int, dict[str, int], int, int | None]:
     """Count channels and planes; choose the page, and of samples as channels one."""
     page = level.keyframe
+    if page.dtype is None or page.sampleformat == _COMPLEX_INTEGERS:
+        msg = (
+            f"{path} stores grey values of a type that is not supported (TIFF sample "
+            f"format {int(page.sampleformat)} of {page.bitspersample} bits): export it "
+            "as integers or floats."
+        )
+        raise ReadError(msg)
     photometric = int(page.photometric)
     samples = int(page.samplesperpixel)
     alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
@@ -1131,12 +1139,18 @@ def _calibrate(
 def _orientation(
     tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries", number: int
 ) -> int:
-    """Read how a page is to be turned, which may differ within a stack."""
-    page: Any = series.keyframe
+    """Read how a page is to be turned, which may differ within a stack.
+
+    A page that does not say is turned as the first of its stack, whose tags programs
+    do not repeat.
+    """
+    pages: list[Any] = [series.keyframe]
     with suppress(IndexError, ValueError):  # of planes without a page of their own
         one = series[number] if number else None
-        page = page if one is None or one.parent is not tif else one.aspage()
-    turned = page.tags.valueof(_ORIENTATION)
+        if one is not None and one.parent is tif:
+            pages.insert(0, one.aspage())
+    stated = (page.tags.valueof(_ORIENTATION) for page in pages)
+    turned = next((one for one in stated if one is not None), 1)
     return turned if turned in range(1, 9) else 1
 
 

@@ -378,11 +378,14 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
             place = _apply_step(place, name, step, ndim)
         elif kind != "identity":
             what = shown(kind if isinstance(kind, str) else step)
-            doubt = f"The transformation {what} of {name} is not supported: the "
+            doubt = (
+                f"The transformation {what} of {name} is not supported: the place is "
+                "left unknown, and so is the pixel size unless it is given."
+            )
             place = replace(
                 place,
-                doubts=(*place.doubts, f"{doubt}pixel size is left unknown."),
-                place_doubts=(*place.place_doubts, f"{doubt}place is left unknown."),
+                doubts=(*place.doubts, doubt),
+                place_doubts=(*place.place_doubts, doubt),
             )
     return place
 
