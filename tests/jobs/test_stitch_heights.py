@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 import napari_semsr
@@ -46,6 +47,32 @@ def test_mosaic_and_heights_lie_on_one_grid(made, scan):
     counts = zarr.open_array(made.coverage + "/0", mode="r")[:]
     assert np.array_equal(counts > 0, np.isfinite(mosaic.array()))
     assert counts.max() % 3 == 0
+
+
+@pytest.mark.parametrize("power", [30, -100])
+def test_grey_values_may_be_very_large_or_small(made, scan, tmp_path, power):
+    for height in sorted(scan.glob("z_*")):
+        (tmp_path / "scan" / height.name).mkdir(parents=True)
+        for frame in height.iterdir():
+            copy = tmp_path / "scan" / height.name / frame.name
+            if frame.suffix == ".tif":
+                values = tifffile.imread(frame).astype(np.float32)
+                tifffile.imwrite(copy, np.ldexp(values, power))
+            else:
+                shutil.copy(frame, copy)
+    for table in scan.iterdir():
+        if table.is_file():
+            shutil.copy(table, tmp_path / "scan")
+    again = napari_semsr.stitch(
+        tmp_path / "scan", tmp_path / "m.ome.zarr", focus="max", pixel_size_nm=20
+    )
+    wanted, found = (read(one.output).array() for one in (made, again))
+    assert found.shape == wanted.shape
+    assert np.nanmedian(np.ldexp(found, -power) / wanted) == pytest.approx(1, abs=0.01)
+    for one, other in zip(made.heights, again.heights, strict=True):
+        assert [other[k] for k in ("z_nm", "y_px", "x_px")] == pytest.approx(
+            [one[k] for k in ("z_nm", "y_px", "x_px")], abs=0.02
+        )
 
 
 def test_json_tells_how_heights_lie(made):

@@ -141,6 +141,10 @@ def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rn
         run(solve_mosaic(one))
     with pytest.raises(RegistrationError, match="must overlap"):
         run(solve_mosaic(scan.replace(nominal_px=scan.nominal_px * 2)))
+    # of which rounding leaves the same in every frame
+    blank = np.full(scan.shape, 7, np.uint8)
+    with pytest.raises(RegistrationError, match="stands out from chance"):
+        run(solve_mosaic(scan.replace(frames=blank)))
     noise = rng.integers(0, 4000, (4, 96, 96)).astype(np.uint16)
     scan = scans.cut_scan(scans.texture((300, 300)), grid=(2, 2), side=96)
     acquisition = scan.acquisition.replace(frames=noise)

@@ -158,10 +158,12 @@ def _write_mosaic(
     halves: "tuple[stitching.HalfPlan, ...]",
     about: Micrograph,
     run: "_Stitching",
+    power: int,
 ) -> Job[Written[int]]:
     """Compute a mosaic block by block and write it; heights or halves go beside it.
 
-    What was written tells how many covered pixels had no place in its type.
+    Its grey values were multiplied by 2 to this `power`, which is taken back. What was
+    written tells how many covered pixels had no place in its type.
     """
     empty, dtype, existing = 0, run.options.dtype, run.existing
     beside = list(_beside(plan, halves, about, run))
@@ -188,13 +190,13 @@ def _write_mosaic(
         for unit in store.pending():
             box = store.box(*unit)
             image, count, *more = plan.block(box)
-            more += [half.plan.block(box)[0] for half in halves]
+            more += [np.ldexp(h.plan.block(box)[0], -power) for h in halves]
             for part, values in zip(parts, more, strict=True):
                 part.level0[box.slices] = values
                 part.mark_done(*unit)
             coverage[box.slices] = count
             empty += int(np.count_nonzero(count == 0))
-            yield image
+            yield np.ldexp(image, -power)
         store.finish_label(COVERAGE, coverage)
 
     kept = existing.kept(run.place)
@@ -518,7 +520,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         f"{acquisition.name} mosaic",
         provenance=provenance,
     )
-    written = yield from _write_mosaic(plan, halves, about, run)
+    written = yield from _write_mosaic(plan, halves, about, run, scans.power)
     placed = _placed(acquisition, solution)
     if positions_out is not None:
         write_positions(positions_out, placed)
@@ -581,6 +583,7 @@ class _Scans:
     z_nm: tuple[float, ...]
     opened: tuple[Acquisition, ...]
     number: int = 0  # The height that is solved
+    power: int = 0  # Of 2, by which the grey values are multiplied
 
     @property
     def solved(self) -> Acquisition:
@@ -594,7 +597,8 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         opened = yield from open_scan(
             _folder(run), positions=_table(run), options=run.options
         )
-        return _Scans((), (), (opened,))
+        [scaled], power = stitching.within_float32([opened])
+        return _Scans((), (), (scaled,), power=power)
     heights = read_heights(_folder(run))
     scans = []
     sentences: list[str] = []
@@ -605,11 +609,11 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         scans.append((yield from opening))
     warn_once(sentences, "heights")
     yield Progress(0, 0, "looking for the sharpest height")
-    kept = _same_frames(scans)
+    kept, power = stitching.within_float32(_same_frames(scans))
     number = stitching.sharpest(kept)
     kept[number] = kept[number].replace(name=_folder(run).resolve().name)
     folders, z_nm = zip(*heights, strict=True)
-    return _Scans(folders, z_nm, tuple(kept), number)
+    return _Scans(folders, z_nm, tuple(kept), number, power)
 
 
 def table_of_height(folder: Path, top: Path, given: Path | None) -> Path | None:

@@ -4,6 +4,7 @@ from .focus import (
     plan_focus as plan_focus,
     sharpest as sharpest,
 )
+from .frames import within_float32 as within_float32
 from .fuse import FusionPlan as FusionPlan, plan_fusion as plan_fusion
 from .grids import LikelyGrid as LikelyGrid, UnplacedError as UnplacedError
 from .halves import HalfPlan as HalfPlan, plan_halves as plan_halves

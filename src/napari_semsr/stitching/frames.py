@@ -1,8 +1,10 @@
 """Frames made ready for matching: corrected, weighted, band-passed, cached."""
 
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from napari_semsr.core import (
     Float32Array,
     FloatArray,
     FloatPair,
+    Frames,
     continued,
     rim_displacement,
     undistort,
@@ -28,6 +31,7 @@ _BANDED_BYTES = 256 << 20
 # Widths of the band-pass in px, as in the trials of the record: correlation of
 # what it leaves errs by 0.04 to 0.10 px, sharpened by a Laplacian by 0.24 to 1.0 px.
 _FINE, _COARSE = 0.5, 5.0
+_ROUNDING = 1e-6  # of a grey value, by float32 in both filters
 # Deviation that Gaussian 0.5 px leaves of white noise: along one axis the sum of the
 # squared weights is 0.641, and the deviation is the root of it for each axis.
 FINE_NOISE = 0.64
@@ -51,6 +55,53 @@ def whole_frame(raw: NDArray[Any]) -> tuple[Float32Array, BoolArray]:
     if not known.all():
         single = continued(single, known) if known.any() else np.zeros_like(single)
     return single, known
+
+
+# Grey values whose fourth powers float32 holds, sums of them too, and those of their
+# noise; chosen: frames within it are joined as they are.
+_LOWEST, _HIGHEST = 1e-3, 1e6
+_USUAL = 10  # power of 2; chosen: between 8 and 16 bits
+_LOOKED_AT = 3  # frames of a scan; chosen: all are taken with the same settings
+_STRIDE = 4  # px; chosen: enough for a quantile
+
+
+@dataclass(frozen=True, slots=True)
+class _ScaledFrames:
+    """Frames whose grey values are multiplied by a power of 2, which rounds nothing."""
+
+    whole: Frames
+    power: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.whole.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float32)
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return np.ldexp(self.whole[index].astype(np.float32), self.power)
+
+
+def within_float32(scans: Sequence[Acquisition]) -> tuple[list[Acquisition], int]:
+    """Bring very large or small grey values to those of a camera, alike for all scans.
+
+    Gives the scans, and the power of 2 by which their values are multiplied.
+    """
+    levels = [0.0]
+    for scan in scans:
+        if scan.dtype.itemsize <= 2:
+            continue
+        for index in evenly(len(scan), _LOOKED_AT):
+            seen = np.abs(scan.read(index)[::_STRIDE, ::_STRIDE].astype(np.float32))
+            seen = seen[np.isfinite(seen)]
+            levels.append(float(np.quantile(seen, 0.99)) if seen.size else 0.0)
+    level = max(levels)
+    if level == 0 or _LOWEST <= level <= _HIGHEST:
+        return list(scans), 0
+    power = _USUAL - math.frexp(level)[1]
+    return [s.replace(frames=_ScaledFrames(s.frames, power)) for s in scans], power
 
 
 class BoundedCache:
@@ -259,7 +310,8 @@ class CorrectedFrames:
             for sigma, blurred in zip((_FINE, _COARSE), self._blurred, strict=True)
         )
         band = ((fine - coarse) * self.root).astype(np.float32)
-        band[weight == 0] = 0
+        # of one grey value, rounding leaves the same pattern in every frame
+        band[(weight == 0) | (np.abs(fine - coarse) <= _ROUNDING * np.abs(coarse))] = 0
         return band
 
     def reduced(self, index: int, factor: int) -> Float32Array:
