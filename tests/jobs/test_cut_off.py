@@ -3,8 +3,8 @@
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import Micrograph, Provenance
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, Provenance, figures_of
+from napari_semsr.core.progress import hear_warnings, run
 from napari_semsr.jobs import FRC, FRC_MAP
 
 
@@ -29,5 +29,10 @@ def seen(rng, numerical_aperture: float) -> list[Micrograph]:
 def test_a_resolution_beyond_the_light_is_told(rng, aperture, tells):
     images = seen(rng, aperture)
     for verb in (FRC, FRC_MAP):
-        note = run(verb.job(*images)).note or ""
-        assert ("beyond the optical cut-off of 144.7 nm" in note) == tells
+        warnings = []
+        with hear_warnings(warnings.append):
+            found = run(verb.job(*images))
+        assert ("beyond the optical cut-off of 144.7 nm" in (found.note or "")) == tells
+        assert warnings == ([found.note] if tells else [])
+        figure = next(f for f in figures_of(found).values() if f.large)
+        assert ("finer than the optical cut-off" in figure.verdict) == tells

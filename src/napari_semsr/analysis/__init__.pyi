@@ -50,6 +50,7 @@ from .grating import (
 )
 from .light import (
     CutOff as CutOff,
+    beside_cut_off as beside_cut_off,
     beyond_cut_off as beyond_cut_off,
     find_cut_off as find_cut_off,
 )

@@ -38,7 +38,7 @@ CutOff = Annotated[
         le=10_000,
     ),
 ]
-"""Option: where a comparison with the truth is split."""
+"""Option: where what light carried ends."""
 
 
 def find_cut_off(image: Micrograph, given: float | None = None) -> float | None:
@@ -74,6 +74,16 @@ def beyond_cut_off(
         f"The {what} lies beyond the optical cut-off of {end_nm:.4g} nm: light carried "
         f"nothing that fine, so that {but}, or the cut-off is another."
     )
+
+
+def beside_cut_off(found_nm: float | None, end_nm: float | None) -> str:
+    """Say beside a resolution that it is finer than all that light carried, or ``""``.
+
+    In a few words, where `beyond_cut_off` has a sentence.
+    """
+    if found_nm is None or end_nm is None or found_nm >= end_nm:
+        return ""
+    return f"finer than the optical cut-off of {end_nm:.4g} nm"
 
 
 def split_light(

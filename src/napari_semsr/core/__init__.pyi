@@ -57,6 +57,7 @@ from .errors import (
 )
 from .fourier import (
     Rings as Rings,
+    ideal_transfer as ideal_transfer,
     mean_pitch as mean_pitch,
     plan_rings as plan_rings,
     tukey as tukey,

@@ -55,6 +55,15 @@ def mean_pitch(scale: FloatPair) -> FloatPair:
     return (1.0, 1.0) if abs(ratio - 1) < 1e-6 else (ratio, 1 / ratio)
 
 
+def ideal_transfer(v: FloatArray) -> FloatArray:
+    """Transfer of incoherent light by a round pupil without errors.
+
+    `v` is the frequency over that of the optical cut-off, beyond which none passes.
+    """
+    v = np.minimum(v, 1)
+    return np.asarray(2 / np.pi * (np.arccos(v) - v * np.sqrt(1 - v * v)))
+
+
 def radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
     """Distance of every half-plane sample (Y, X // 2 + 1) from the zero frequency."""
     rows = np.fft.fftfreq(shape[0], pitch[0])

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, special
 
-from napari_semsr.core import Float32Array, FloatArray, FloatPair
+from napari_semsr.core import Float32Array, FloatArray, FloatPair, ideal_transfer
 from napari_semsr.simulation.canvas import FWHM, blur_shares
 from napari_semsr.simulation.microscope import MicroscopeOptions
 
@@ -316,8 +316,7 @@ def _transferred(fine: Complex, y: NDArray[Any], x: NDArray[Any]) -> Complex:
 
 def _ideal(y: NDArray[Any], x: NDArray[Any]) -> FloatArray:
     """Transfer of incoherent light by a pupil without errors."""
-    v = np.minimum(np.hypot(y, x) / 2, 1)
-    return np.asarray(2 / np.pi * (np.arccos(v) - v * np.sqrt(1 - v * v)))
+    return ideal_transfer(np.hypot(y, x) / 2)
 
 
 def _filtered(

@@ -12,6 +12,7 @@ from napari_semsr.analysis.frc.crossing import (
     FIXED,
     Criterion,
     Estimator,
+    Fit,
     FrcCriterion,
 )
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
@@ -51,6 +52,7 @@ class Measurement:
     correlation: FloatArray
     sums: RingSums  # The sums behind them, all rings
     incomplete: BoolArray  # (B,) Whether a pixel is not finite
+    under_lens: BoolArray  # (B,) Whether read as a curve under a lens with a known end
 
     @property
     def reasons(self) -> tuple[Reason | None, ...]:
@@ -96,6 +98,7 @@ def measure(
     criterion: Criterion = "1/7",
     estimator: Estimator = "exact",
     reference: bool = False,
+    end: float | None = None,
 ) -> Measurement:
     """Correlate a batch of blocks pair by pair, or each with itself split.
 
@@ -103,7 +106,8 @@ def measure(
     both, in their units, whose resolution is wanted in place of theirs; `thinned`: the
     pair share the counts of one image, whose resolution is wanted; `shift`: ``(y, x)``
     in pixels, at most half a pixel, by which `second` is moved; `pitch`: ``(y, x)``
-    relative pixel pitch; `reference`: `second` is nearly free of noise.
+    relative pixel pitch; `reference`: `second` is nearly free of noise; `end`: cycles
+    per mean pixel of the images beyond which light carried nothing.
     """
     if second is None:  # even sides, which a split needs
         rows, columns = (size - size % 2 for size in first.shape[1:])
@@ -113,7 +117,7 @@ def measure(
     if min(measured) < _SMALLEST_PLANE:
         return _too_small(len(first))
     geometry = plan_geometry(measured, pitch, tukey)
-    question = FrcCriterion(criterion, estimator, reference, second is None)
+    question = FrcCriterion(criterion, estimator, reference, second is None, end)
     a, sd = _standardise(first)
     valid = np.isfinite(sd) & (sd > 0)
     incomplete = np.isnan(sd)
@@ -134,9 +138,9 @@ def measure(
     code = judge(sums, geometry, a, b, valid=valid, reference=reference)
     if thinned:
         code[(code == 0) & has_deficit(sums, geometry)] = code_of("correlated-noise")
-    crossing, spread, misfit, code = _estimate(sums, geometry, code, question, noise)
+    found, code = _estimate(sums, geometry, code, question, noise)
     if second is None:
-        _distrust_split(a, code, crossing, plan_geometry(shape, pitch, tukey))
+        _distrust_split(a, code, found.crossing, plan_geometry(shape, pitch, tukey))
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]
     curve = sums.correlation[:, rings]
@@ -147,9 +151,9 @@ def measure(
     elif noise is not None:
         curve = _of_whole(curve, noise)
     return Measurement(
-        crossing=np.where(code == 0, crossing, np.nan) * scale,
-        spread=np.where(code == 0, spread, np.nan),
-        misfit=np.where(code == 0, misfit, np.nan),
+        crossing=np.where(code == 0, found.crossing, np.nan) * scale,
+        spread=np.where(code == 0, found.spread, np.nan),
+        misfit=np.where(code == 0, found.misfit, np.nan),
         code=code,
         frequency=geometry.rings.frequency[rings] * scale,
         threshold=question.threshold(samples),
@@ -157,6 +161,7 @@ def measure(
         correlation=curve,
         sums=sums,
         incomplete=incomplete,
+        under_lens=(code == 0) & found.under_lens,
     )
 
 
@@ -191,6 +196,7 @@ def _too_small(count: int) -> Measurement:
         correlation=empty,
         sums=RingSums(empty, empty, empty, np.zeros(count), np.zeros((count, 2))),
         incomplete=np.zeros(count, bool),
+        under_lens=np.zeros(count, bool),
     )
 
 
@@ -200,11 +206,11 @@ def _estimate(
     code: NDArray[np.uint8],
     question: FrcCriterion,
     noise: FloatArray | None,
-) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.uint8]]:
+) -> tuple[Fit, NDArray[np.uint8]]:
     """Find crossing, spread and misfit of each curve that may be read; `code` (B,).
 
     `noise` (B, 2), of two halves over that of the whole, whose crossing is wanted then.
-    Gives (B,) each, and codes that say why there is none.
+    Gives them, NaN where none may be read, and codes that say why there is none.
     """
     rings = geometry.rings.complete
     curve = sums.correlation[:, :rings]
@@ -218,24 +224,26 @@ def _estimate(
         threshold = _threshold_of_halves(threshold, noise)
         floor = _threshold_of_halves(floor, noise)
     final = code.copy()
-    crossing, spread, misfit = (np.full(code.shape, np.nan) for _ in range(3))
+    lacking = [np.full(code.shape, np.nan) for _ in range(3)]
+    every = Fit(*lacking, *(np.zeros(code.shape, bool) for _ in range(2)))
     ready = np.flatnonzero(code == 0)
     if ready.size:
         own, least = (
             level if level.ndim == 1 else level[ready] for level in (threshold, floor)
         )
         found = question.read(curve[ready], geometry, own, least)
-        crossing[ready] = found.crossing
         # a curve that hardly falls has no end of it, but rings have
         most = np.log(geometry.rings.nyquist / geometry.rings.bin_width) / Z95
-        spread[ready] = np.minimum(found.spread, most)
-        misfit[ready] = np.minimum(found.misfit, most)
+        every.crossing[ready] = found.crossing
+        every.spread[ready] = np.minimum(found.spread, most)
+        every.misfit[ready] = np.minimum(found.misfit, most)
+        every.under_lens[ready] = found.under_lens
         small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width
         missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
         final[ready[small]] = code_of("too-small")
         lost = ~np.isfinite(found.crossing)
         final[ready[lost]] = missing[lost]
-    return crossing, spread, misfit, final
+    return every, final
 
 
 # Single-image correlation: diagonal halves of one image, put back on one grid.

@@ -20,7 +20,12 @@ from napari_semsr.analysis.frc.crossing import (
     FrcCriterion,
 )
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
-from napari_semsr.analysis.light import CutOff, beyond_cut_off, find_cut_off
+from napari_semsr.analysis.light import (
+    CutOff,
+    beside_cut_off,
+    beyond_cut_off,
+    find_cut_off,
+)
 from napari_semsr.core import (
     MORE,
     SIGMA,
@@ -139,12 +144,6 @@ class FrcOptions(Options):
         if self.reference and self.criterion != "1/7":
             msg = "a noise-free reference needs the criterion 1/7"
             raise ValueError(msg)
-        if self.cut_off_nm is not None and not self.reference:
-            msg = (
-                "cut_off_nm is where a comparison with a noise-free reference is "
-                "split; choose that too (--reference)"
-            )
-            raise ValueError(msg)
         return self
 
 
@@ -180,8 +179,8 @@ class FrcResult:
     up to Nyquist, ring 0 left out: centres in cycles per mean pixel, correlation, what
     it is held against, FFT samples in the full plane. `shape` was transformed, after
     the second image was moved by `shift_px`. `cut_off_nm` is the shortest period that
-    the light carried; the means of the curve are of both sides of its frequency, where
-    there is a noise-free reference.
+    the light carried, as the history of all images or an option tells; the means of the
+    curve are of both sides of its frequency, where there is a noise-free reference.
     """
 
     resolution_px: Annotated[
@@ -225,13 +224,20 @@ class FrcResult:
     @property
     def verdict(self) -> str:
         """What to think of the resolution."""
-        return "to be doubted" if self.doubt else beside_pixels(self.resolution_px)
+        if self.doubt:
+            return "to be doubted"
+        beyond = beside_cut_off(self.resolution_nm, self.cut_off_nm)
+        return beyond or beside_pixels(self.resolution_px)
 
     @property
     def beyond_cut_off(self) -> str:
         """A sentence where the resolution is finer than all that the light carried."""
         found, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
-        return beyond_cut_off(*found, end, "what agrees there was guessed")
+        guessed, noise = (
+            "what agrees there was guessed",
+            "noise or a network pretends it",
+        )
+        return beyond_cut_off(*found, end, guessed if self.reference else noise)
 
     def line(
         self, label: str, colour: int | None = None, *, marked: bool = True
@@ -373,6 +379,24 @@ def laid_over(
     return first, second
 
 
+def common_cut_off(
+    lit: tuple[Micrograph, ...], calibrated: Micrograph, options: FrcOptions
+) -> float | None:
+    """Give the cut-off that an option says, else that of all images, in nm.
+
+    None where an image's history tells none or another, or no pixel size is known.
+    """
+    given, sized = options.cut_off_nm, calibrated.pixel_size_nm is not None
+    if given is not None and not sized:
+        msg = (
+            f"The cut-off of {given:g} nm needs images with a pixel size, got none: "
+            "give --pixel-size-nm."
+        )
+        raise OptionError(msg)
+    told = {find_cut_off(image, given) for image in lit}
+    return told.pop() if sized and len(told) == 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class FrcPlan:
     """What is decided before anything is correlated."""
@@ -384,6 +408,7 @@ class FrcPlan:
     calibrated: Micrograph  # The first image that has a pixel size, else the first
     thinned: bool = False  # The images share the counts of one
     shift: FloatPair | None = None  # By which the second image is moved, px
+    cut_off_nm: float | None = None  # Shortest period that the light of all carried
 
     @classmethod
     def of(
@@ -406,14 +431,18 @@ class FrcPlan:
             if options.reference:
                 msg = "A noise-free reference needs a second image, got two halves."
                 raise OptionError(msg)
-            return cls(options, False, True, not_independent(a, b), whole)
+            end = common_cut_off((whole,), whole, options)
+            made = not_independent(a, b)
+            return cls(options, False, True, made, whole, cut_off_nm=end)
         if b is None and options.reference:
             msg = "A noise-free reference needs a second image, got one image."
             raise OptionError(msg)
         first = a if a.pixel_size_nm is not None or b is None else b
         single = b is None and not thinned
         made = not_independent(a, b)
-        return cls(options, single, False, made, first, thinned, shift)
+        lit = (a,) if b is None or options.reference else (a, b)
+        end = common_cut_off(lit, first, options)
+        return cls(options, single, False, made, first, thinned, shift, end)
 
     @property
     def refused(self) -> bool:
@@ -446,8 +475,13 @@ class FrcPlan:
         return mean_pitch(self.calibrated.scale)
 
     @property
-    def method(self) -> str:
-        """How a correlation is made, in one line for people to quote."""
+    def end(self) -> float | None:
+        """Frequency of the cut-off, cycles per mean pixel."""
+        nm, end = self.calibrated.mean_pixel_size_nm, self.cut_off_nm
+        return None if nm is None or end is None else nm / end
+
+    def method(self, *, under_lens: bool) -> str:
+        """How a correlation was made, in one line for people to quote."""
         options = self.options
         what = (
             "single-image FRC (diagonal split, white noise assumed)"
@@ -466,6 +500,8 @@ class FrcPlan:
         level = "√(1/7)" if options.reference else options.criterion
         plain = options.estimator == "plain"
         how = "first crossing of the rings" if plain else "likelihood fit"
+        if under_lens:
+            how += f" under an ideal lens that ends at {self.cut_off_nm:.4g} nm"
         line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
         if self.shift is not None:
             y, x = self.shift
@@ -491,6 +527,7 @@ class FrcPlan:
             criterion=options.criterion,
             estimator=options.estimator or "exact",
             reference=options.reference,
+            end=self.end,
         )
 
 
@@ -556,7 +593,7 @@ def measure_frc(
         interval_nm=_interval(pixels, nm, math.hypot(spread, error)),
         criterion=options.criterion,
         estimator=options.estimator or "exact",
-        method=plan.method,
+        method=plan.method(under_lens=bool(outcome.under_lens[0])),
         reason=reason,
         frequency_per_px=outcome.frequency,
         correlation=outcome.correlation[0],
@@ -566,18 +603,16 @@ def measure_frc(
         shape=a.shape,
         shift_px=shift_px,
         reference=options.reference,
+        cut_off_nm=plan.cut_off_nm,
     )
-    end = find_cut_off(a, options.cut_off_nm)
-    if not options.reference or end is None or nm is None:
+    if not options.reference or plan.end is None:
         return result
-    carried = outcome.frequency <= nm / end
+    carried = outcome.frequency <= plan.end
     below, above = (
         float(kept.mean()) if kept.size else None
         for kept in (result.correlation[carried], result.correlation[~carried])
     )
-    return replace(
-        result, cut_off_nm=end, correlation_below=below, correlation_above=above
-    )
+    return replace(result, correlation_below=below, correlation_above=above)
 
 
 def _interval(

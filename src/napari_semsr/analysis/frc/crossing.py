@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis.frc.rings import Geometry, plan_geometry
-from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair, Rings, tukey
+from napari_semsr.core import (
+    BoolArray,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Rings,
+    ideal_transfer,
+    tukey,
+)
 
 Criterion = Literal["1/7", "half-bit", "3-sigma"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -25,6 +33,8 @@ class FrcCriterion:
     estimator: Estimator
     reference: bool  # The second image is nearly free of noise
     single: bool  # The pair are diagonal halves of one image, whose crossing is wanted
+    # Where a lens passes nothing more, cycles per mean pixel of the images
+    end: float | None = None
 
     def threshold(self, samples: FloatArray) -> FloatArray:
         """Correlation that a ring must reach, √(1/7) for 1/7 with a reference.
@@ -64,6 +74,7 @@ class FrcCriterion:
             floor,
             reference=self.reference,
             copies=2.0 if self.single else 1.0,
+            end=self.end and self.end * (2.0 if self.single else 1.0),
         )
 
 
@@ -78,6 +89,8 @@ class Fit:
     misfit: FloatArray
     # (B,) Whether the curve lies above the threshold anywhere below Nyquist
     above: BoolArray
+    # (B,) Whether it was read as one under a lens with a known end
+    under_lens: BoolArray
 
 
 def _plain(
@@ -94,7 +107,8 @@ def _plain(
     steep = np.maximum(-slope, 1e-9)
     above = np.asarray((curve[:, start:] >= threshold[..., start:]).any(axis=1))
     misfit = np.full(crossing.shape, _FLOOR)
-    return Fit(crossing, np.hypot(noise / (steep * crossing), misfit), misfit, above)
+    spread = np.hypot(noise / (steep * crossing), misfit)
+    return Fit(crossing, spread, misfit, above, np.zeros(len(curve), bool))
 
 
 def _between_rings(values: FloatArray, place: FloatArray) -> FloatArray:
@@ -304,7 +318,8 @@ def _compute(
 # a power, under a Gaussian transfer, which c >= 0 says does not sharpen. The window's
 # leakage mixes it into ring values (the matrix above), a ring's correlation follows
 # from those, and the parameters maximise the likelihood of the measured correlations.
-# `docs/validation/frc.md` derives every step.
+# Where it is known at which frequency the lens ends, the power that an ideal one passes
+# is a factor of s. `docs/validation/frc.md` derives every step.
 
 # What no ring statistics explain, in ln q (one sigma): the largest of three, chosen so
 # that intervals hold the truth of objects of other forms than the model's, too
@@ -335,7 +350,17 @@ _LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflow
 # The "very weak quadratic penalty" on a, b and c of docs/validation/frc.md; chosen, so
 # that a curve without slope has one answer too.
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
-_STRAIGHT = np.array([1e-4, 4e-2, 1e9])  # where c is held at 0
+_HELD = 1e9  # that on c where c is held at 0
+
+# Under a lens b is an object's alone, 0 to 3, and blur besides the lens is the
+# exception: the penalty on b has a deviation of 2, and c costs in proportion. Chosen on
+# drawn pairs under ideal lenses, blurred ones too (docs/validation/frc.md).
+_RIDGE_OF_LENS = np.array([1e-4, 0.25, 4e-3])
+_COST_OF_BLUR = np.array([0.0, 0.0, 0.25])
+# Of the log-likelihood that the end of a lens may cost before something is seen beyond
+# it, and the curve is read without; chosen: by chance in fewer than one of a thousand
+_LOST = 6.0
+_FAR = 0.4  # of the end, where T is smooth and the fit without it as right; chosen
 
 _LEAST = 1e-2  # of u, where ln u ends; chosen: rings count from 0.08 of the pilot on
 _CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no value
@@ -402,11 +427,12 @@ def _expected(
     theta: FloatArray,
     falls: FloatArray,
     ends: FloatArray,
+    lens: FloatArray,
     matrix: FloatArray,
     power: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Ring correlations of the model ``(B, J)`` and their derivatives ``(B, 3, J)``."""
-    exponent = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * ends
+    exponent = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * ends + lens
     density = np.exp(np.clip(exponent, -_LIMIT, _LIMIT))
     stack = np.stack([density, -density * falls, -density * ends], axis=1)
     mixed = stack @ matrix.T
@@ -445,9 +471,11 @@ class _CrossingFit:
     weight: FloatArray
     falls: FloatArray  # ln u and u² of the nodes
     ends: FloatArray
+    lens: FloatArray  # (J,) what a lens passes at the nodes, ln T²
     matrix: FloatArray
     power: float
     ridge: FloatArray
+    cost: FloatArray  # of each parameter in proportion
 
     def only(self, places: NDArray[np.intp]) -> "_CrossingFit":
         return replace(
@@ -460,14 +488,15 @@ class _CrossingFit:
 
     def at(self, theta: FloatArray) -> _FitState:
         """Evaluate the penalised likelihood and its derivatives."""
-        known = self.falls, self.ends, self.matrix, self.power
+        known = self.falls, self.ends, self.lens, self.matrix, self.power
         rho, jacobian = _expected(theta, *known)
         narrow = 1 - rho**2
         wide = 1 - rho * self.curve
         value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
-        value -= 0.5 * (theta**2 @ self.ridge)
+        value -= 0.5 * (theta**2 @ self.ridge) + theta @ self.cost
         pull = 2 * self.weight * (self.curve - rho) / (narrow * wide)
-        gradient = np.vecdot(pull[:, None, :], jacobian) - theta * self.ridge
+        gradient = np.vecdot(pull[:, None, :], jacobian)
+        gradient -= theta * self.ridge + self.cost
         scaled = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
         fisher = scaled @ scaled.transpose(0, 2, 1) + np.diag(self.ridge)
         return _FitState(theta, value, gradient, fisher)
@@ -499,6 +528,39 @@ def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
     return state
 
 
+def _fitted(problem: _CrossingFit, theta: FloatArray) -> _FitState:
+    """Fit the model, and again with c = 0 where it comes out below."""
+    best = _maximise(problem, theta)
+    rising = np.flatnonzero(best.theta[:, 2] < 0)
+    if rising.size:
+        held = np.array([*problem.ridge[:2], _HELD])
+        straight = replace(problem.only(rising), ridge=held)
+        theta = best.theta[rising] * [1.0, 1.0, 0.0]
+        best.adopt(_maximise(straight, theta), rising, np.ones(rising.size, bool))
+    return best
+
+
+def _passed(x: FloatArray) -> FloatArray:
+    """Power that an ideal lens passes, ln T², by frequency over its end."""
+    power = np.square(ideal_transfer(x))
+    return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
+
+
+def _fit_under_lens(
+    problem: _CrossingFit, frequency: FloatArray, nodes: FloatArray, end: float
+) -> _FitState:
+    """Fit curves as those of images under a lens; `frequency` (J,) of their rings."""
+    passed = _passed(frequency / end)
+    clipped = np.clip(problem.curve, 0.03, 0.98)
+    weight = problem.weight * np.exp(passed)
+    level = weight * (np.log(clipped / (1 - clipped)) - passed)
+    theta = np.zeros((len(clipped), 3))
+    theta[:, 0] = level.sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
+    lens = _passed(nodes / end)
+    asked = replace(problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR)
+    return _fitted(asked, theta)
+
+
 def fit_crossing(
     curve: FloatArray,
     geometry: Geometry,
@@ -507,12 +569,14 @@ def fit_crossing(
     *,
     reference: bool,
     copies: float = 1.0,
+    end: float | None = None,
 ) -> Fit:
     """Fit each curve around its crossing and give the model's crossing.
 
     `curve` (B, K); `threshold`, `floor` (K,) or (B, K): around the higher of both the
     model is laid; `reference`: the second image is nearly free of noise, so a ring's
-    correlation is the root of what two noisy images would give.
+    correlation is the root of what two noisy images would give; `end`: cycles per mean
+    pixel beyond which a lens passes nothing, unless a curve says otherwise.
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
@@ -526,22 +590,56 @@ def fit_crossing(
     part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
     theta = _start(part, weight, frequency[None, first:last] / pilot[:, None])
     u = nodes[None, :] / pilot[:, None]
-    basis = np.log(np.maximum(u, _LEAST)), u**2, matrix
-    problem = _CrossingFit(part, weight, *basis, power, _RIDGE)
-    best = _maximise(problem, theta)
-    rising = np.flatnonzero(best.theta[:, 2] < 0)
-    if rising.size:
-        straight = replace(problem.only(rising), ridge=_STRAIGHT)
-        theta = best.theta[rising] * [1.0, 1.0, 0.0]
-        best.adopt(_maximise(straight, theta), rising, np.ones(rising.size, bool))
+    basis = np.log(np.maximum(u, _LEAST)), u**2, np.zeros(nodes.shape), matrix
+    problem = _CrossingFit(part, weight, *basis, power, _RIDGE, np.zeros(3))
+    best = _fitted(problem, theta)
+    ends = np.full(len(curve), np.inf)
+    if end is not None:
+        under = _fit_under_lens(problem, frequency[first:last], nodes, end)
+        ended = (under.value >= best.value - _LOST) & (pilot > _FAR * end)
+        best.adopt(under, np.arange(len(curve)), ended)
+        ends[ended] = end
     inner = 1 - _LOWER_SHARE * _half_range(pilot, geometry)
-    return _read(best.theta, best.fisher, pilot, inner, frequency, threshold, power)
+    model = _Model(best.theta, pilot, ends)
+    return _read(model, best.fisher, inner, frequency, threshold, power)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """Fitted signal-to-noise spectra, (B,)."""
+
+    theta: FloatArray
+    pilot: FloatArray
+    ends: FloatArray  # of the lenses; infinite without one
+
+    def at(self, frequency: FloatArray) -> FloatArray:
+        """Give ln S at frequencies (B, F)."""
+        u = frequency / self.pilot[:, None]
+        a, b, c = (self.theta[:, [place]] for place in range(3))
+        lens = _passed(frequency / self.ends[:, None])
+        return np.asarray(a - b * np.log(np.maximum(u, _LEAST)) - c * u**2 + lens)
+
+    def slope(self, crossing: FloatArray) -> FloatArray:
+        """Give how steeply ln S falls over ln q, at one frequency each, (B,)."""
+        v, x = crossing / self.pilot, np.minimum(crossing / self.ends, 1)
+        least = np.exp(-_LIMIT)
+        lens = x * np.sqrt(1 - x * x) / np.maximum(ideal_transfer(x), least)
+        fall = self.theta[:, 1] + 2 * self.theta[:, 2] * v**2 + 8 / np.pi * lens
+        return np.asarray(np.maximum(fall, 1e-6))
+
+
+_HALVINGS = 12  # of a quarter of a ring; chosen: far below any spread
+
+
+def _log_odds(level: FloatArray, power: float) -> FloatArray:
+    """Give ln S where the correlation of a pair is at a level."""
+    base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
+    return np.asarray(np.log(base / (1 - base)))
 
 
 def _read(
-    theta: FloatArray,
+    model: _Model,
     fisher: FloatArray,
-    pilot: FloatArray,
     inner: FloatArray,
     frequency: FloatArray,
     threshold: FloatArray,
@@ -551,26 +649,31 @@ def _read(
 
     `inner` (B,), over the pilot: from there on rings count in full.
     """
+    theta, pilot = model.theta, model.pilot
     fine = np.linspace(0, frequency[-1], 4 * (frequency.size - 1) + 1)
     place = np.arange(fine.size) / 4
     level = np.stack(
         [_between_rings(row[None], place) for row in np.atleast_2d(threshold)]
     )
-    base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
-    target = np.where(level < 1, np.log(base / (1 - base)), np.inf)
+    target = np.where(level < 1, _log_odds(level, power), np.inf)
     start = max(int(np.argmax(np.isfinite(target).all(axis=0))), 1)
     target = np.where(np.isfinite(target), target, target[:, start : start + 1])
-    u = fine[None, :] / pilot[:, None]
-    falls = np.log(np.maximum(u, _LEAST))
-    model = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * u**2
-    crossing = first_crossing(model, target, fine, start=start)
-    above: BoolArray = np.asarray((model[:, start:] >= target[:, start:]).any(axis=1))
+    found = model.at(np.broadcast_to(fine, (len(pilot), fine.size)))
+    above: BoolArray = np.asarray((found[:, start:] >= target[:, start:]).any(axis=1))
+    # towards its end a lens falls too steeply for a straight line between places
+    low = np.floor(first_crossing(found, target, fine, start=start) / fine[1]) * fine[1]
+    crossing = low + fine[1] / 2
+    for halving in range(_HALVINGS):
+        level = _between_rings(threshold, np.nan_to_num(crossing) / frequency[1])
+        over = model.at(crossing[:, None])[:, 0] >= _log_odds(level, power)
+        crossing += np.where(over, 1, -1) * fine[1] / 2 ** (halving + 2)
     v = crossing / pilot
-    steep = np.maximum(theta[:, 1] + 2 * theta[:, 2] * v**2, 1e-6)
+    steep = model.slope(crossing)
     fall = theta[:, 1] * np.log(v / inner) + theta[:, 2] * (v**2 - inner**2)
     vector = np.nan_to_num(np.stack([np.ones_like(v), -np.log(v), -v * v], axis=1))
     solved = np.linalg.solve(fisher, vector[:, :, None])[:, :, 0]
     variance = np.maximum((vector * solved).sum(axis=1), 0)
     misfit = np.maximum(_FLOOR, _MISFIT_OF_FALL * fall)
     misfit = np.maximum(misfit, _MISFIT_OF_LEVEL / steep)
-    return Fit(crossing, np.hypot(np.sqrt(variance) / steep, misfit), misfit, above)
+    spread = np.hypot(np.sqrt(variance) / steep, misfit)
+    return Fit(crossing, spread, misfit, above, np.isfinite(model.ends))

@@ -87,6 +87,7 @@ class FrcMap:
     # What of it is no noise, but a curve that is not as the fit has it, likewise
     # (median)
     model_error: float = 0.0
+    cut_off_nm: float | None = None  # Shortest period that the light carried
 
     @property
     def blocks(self) -> int:
@@ -278,6 +279,7 @@ class _Grids:
     code: NDArray[np.uint8]
     pooled: RingSums | None = None
     incomplete: int = 0
+    under_lens: bool = False  # Any of them
 
     def put(self, first: int, numbers: NDArray[np.intp], found: Measurement) -> None:
         """Store a batch of a strip whose first block has the number `first`."""
@@ -286,6 +288,7 @@ class _Grids:
         self.misfit.ravel()[first + numbers] = found.misfit
         self.code.ravel()[first + numbers] = found.code
         self.incomplete += int(np.count_nonzero(found.incomplete))
+        self.under_lens |= bool(found.under_lens.any())
         part = found.sums.pooled()
         self.pooled = part if self.pooled is None else self.pooled + part
 
@@ -407,6 +410,7 @@ def _result(
     shown, filled = (
         _fill(measured) if fill else (measured.copy(), np.zeros(plan.grid, bool))
     )
+    method = asked.method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch = calibrated.scale
     spacing = (plan.step * pitch[0], plan.step * pitch[1])
@@ -422,7 +426,7 @@ def _result(
         metadata={
             "quantity": "resolution",
             "unit": "px" if nm is None else "nm",
-            "method": asked.method,
+            "method": method,
             "block_px": plan.block,
             "step_px": plan.step,
         },
@@ -436,10 +440,11 @@ def _result(
         block=plan.block,
         step=plan.step,
         unit="px" if nm is None else "nm",
-        method=asked.method,
+        method=method,
         field_reason=shared,
         incomplete=grids.incomplete,
         shift_px=asked.shift,
         size_error=length_error(calibrated),
         model_error=float(np.median(misfit)) if misfit.size else 0.0,
+        cut_off_nm=asked.cut_off_nm,
     )

@@ -18,6 +18,7 @@ from napari_semsr.analysis import (
     FrcResult,
     RadialSpectrum,
     SpectrumOptions,
+    beside_cut_off,
     beside_pixels,
     beyond_cut_off,
     find_cut_off,
@@ -166,12 +167,11 @@ def _doubted(placed: Offset) -> str | None:
     return f"The images were not registered. {placed.doubt}" if placed.doubt else None
 
 
-def _beyond(
-    found_nm: float | None, interval_nm: FloatPair | None, image: Micrograph, what: str
-) -> str:
-    """Say that a resolution is finer than the light that made the image carries."""
-    but = "noise, small blocks or a network pretend it"
-    return beyond_cut_off(found_nm, interval_nm, find_cut_off(image), but, what)
+def _warned(beyond: str) -> str:
+    """Warn of a resolution that is finer than light carries, where one is."""
+    if beyond:
+        warn(beyond)
+    return beyond
 
 
 # Fourier ring correlation of one or two images or files.
@@ -264,19 +264,16 @@ def _correlate(
         result = measure_frc(first, second, chosen, shift_px=placed.moved)
     else:
         result = measure_frc(one, other, chosen, whole=first)
-    found_nm, where = (result.resolution_nm, result.interval_nm), None
+    where = None
     if box is not None:
         lies = "without gaps" if halves is None else "that both halves cover"
         where = (
             f"Measured in the largest rectangle {lies}, {box.shape[0]} x "
             f"{box.shape[1]} px at ({box.y0}, {box.x0})."
         )
-    said = [
-        _doubted(placed),
-        note,
-        where,
-        result.beyond_cut_off or _beyond(*found_nm, calibrated, "resolution"),
-    ]
+    end_nm = result.cut_off_nm or find_cut_off(calibrated)
+    beyond = _warned(replace(result, cut_off_nm=end_nm).beyond_cut_off)
+    said = [_doubted(placed), note, where, beyond]
     return FrcReport(
         **run.facts(calibrated),
         result=result,
@@ -383,6 +380,7 @@ class FrcMapReport(_Correlated):
     field_reason: Annotated[str | None, Quantity("In all blocks together")]
     method: Annotated[str, Quantity("Method")]
     shift_px: Annotated[FloatPair | None, Quantity("Moved", shown=False)]
+    cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")]
     result: FrcMap = field(metadata={"json": False})
 
     @property
@@ -399,7 +397,8 @@ class FrcMapReport(_Correlated):
     @property
     def verdict(self) -> str:
         """What to think of the median."""
-        return beside_pixels(self.median_px)
+        beyond = beside_cut_off(self.median_nm, self.cut_off_nm)
+        return beyond or beside_pixels(self.median_px)
 
     def figures(self) -> dict[str, Figure]:
         """Say of how many blocks some failed, and why."""
@@ -445,7 +444,10 @@ def _map_resolution(
     result = replace(result, map=shown)
     run.write(shown)
     interval_nm = result.median_interval if result.unit == "nm" else None
-    beyond = _beyond(result.median_nm, interval_nm, calibrated, "median of the map")
+    end_nm = result.cut_off_nm or find_cut_off(calibrated)
+    but, what = "noise or a network pretends it", "median of the map"
+    found_nm = result.median_nm, interval_nm
+    beyond = _warned(beyond_cut_off(*found_nm, end_nm, but, what))
     said = [_doubted(placed) or note, beyond]
     pixel, in_px = calibrated.mean_pixel_size_nm or 1.0, dict[str, Any]()
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
@@ -471,7 +473,7 @@ def _map_resolution(
 
 _OF_MAP = (
     *("p10_nm", "median_nm", "p90_nm", "blocks", "failed", "block", "step"),
-    *("field_reason", "method", "shift_px"),
+    *("field_reason", "method", "shift_px", "cut_off_nm"),
 )
 FRC_MAP = Verb(
     "frc-map",
@@ -480,7 +482,6 @@ FRC_MAP = Verb(
     FrcMapReport,
     _map_resolution,
     title="measurement",
-    exclude=("cut_off_nm",),  # which tells of the whole field alone
     output=MAP_OUT,
     tabled=True,
     value="result",
