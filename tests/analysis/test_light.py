@@ -127,7 +127,8 @@ def test_history_tells_the_cut_off_and_an_option_goes_before_it(parts):
     curve = semsr.frc(image, truth, reference=True)
     assert curve.cut_off_nm == pytest.approx(152.78, abs=0.01)
     assert semsr.frc(image, truth, reference=True, cut_off_nm=END).cut_off_nm == END
-    assert semsr.frc(image, truth).cut_off_nm is None  # two exposures
+    with pytest.warns(UserWarning, match="beyond the optical cut-off of 152.8 nm"):
+        assert semsr.frc(image, truth).cut_off_nm is None  # the other tells none
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from scipy.ndimage import gaussian_filter
 
 
 def _saved(path, image):
@@ -96,8 +97,27 @@ def test_what_light_carried_is_told_apart(semsr, refused, tmp_path, rng):
     assert rows["PSNR below the optical cut-off"].endswith(" dB")
     rows = _rows(semsr("frc", image, reference, "--reference", *how))
     assert rows["Mean FRC below it"].startswith("0.9")
-    assert "--reference" in refused("frc", image, reference, *how)
     wrong = (*how[:3], 0.153)
     said = "Option cut_off_nm must be at least 10"
     assert said in refused("metrics", image, reference, *wrong)
-    assert "--cut-off-nm" not in semsr("frc-map", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("verb", "large"), [("frc", "Resolution"), ("frc-map", "Median")]
+)
+def test_a_resolution_beyond_the_cut_off_is_told(semsr, tmp_path, rng, verb, large):
+    truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), 2)
+    pair = [
+        _saved(tmp_path / f"{name}.tif", truth + rng.normal(0, 0.3, truth.shape))
+        for name in "ab"
+    ]
+    out = ("-o", tmp_path / "map.tif") if verb == "frc-map" else ()
+    asked = (verb, *pair, *out, "--pixel-size-nm", 5, "--cut-off-nm", 153)
+    said = semsr(*asked)
+    rows = _rows(said)
+    assert rows[large].endswith("finer than the optical cut-off of 153 nm")
+    assert "beyond the optical cut-off of 153 nm" in rows["Note"]
+    assert "beyond the optical cut-off of 153 nm" in said.err
+    found = json.loads(semsr(*asked, *(("--overwrite",) if out else ()), "--json").out)
+    assert found["cut_off_nm"] == 153
+    assert any("beyond the optical cut-off" in one for one in found["warnings"])

@@ -1,0 +1,152 @@
+"""Curves under a lens are read as ones that end, where it is known at which period."""
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+import napari_semsr as semsr
+from napari_semsr.analysis import FrcOptions, measure_frc
+from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
+from napari_semsr.core import Micrograph, OptionError, Provenance, ideal_transfer, run
+
+END = 6.0  # px, the shortest period that the lens passes
+NM = 25.0
+
+
+def crossing(contrast: float) -> float:
+    """Frequency over the lens's end where the signal-to-noise is 1/6."""
+
+    def over(x: float) -> float:
+        return float(contrast * ideal_transfer(np.array(x)) ** 2 - 1 / 6)
+
+    return optimize.brentq(over, 1e-6, 1 - 1e-9)
+
+
+def under_lens(shape, contrast, rng, *, end=END, pitch=(1.0, 1.0)):
+    """White object under an ideal lens, cut from a larger one."""
+    rows, columns = 2 * shape[0], 2 * shape[1]
+    q = np.hypot(
+        np.fft.fftfreq(rows, pitch[0])[:, None],
+        np.fft.rfftfreq(columns, pitch[1])[None, :],
+    )
+    amplitude = np.sqrt(contrast) * ideal_transfer(q * end)
+    spectrum = np.fft.rfft2(rng.standard_normal((rows, columns))) * amplitude
+    return np.fft.irfft2(spectrum, s=(rows, columns))[: shape[0], : shape[1]]
+
+
+def exposures(field, rng, count=2, size=(NM, NM)):
+    return [Micrograph(field + rng.standard_normal(field.shape), size) for _ in "ab"][
+        :count
+    ]
+
+
+def told(numerical_aperture: float) -> Provenance:
+    lens = {"wavelength_nm": 540.0, "numerical_aperture": numerical_aperture}
+    return Provenance(job="simulate", options={"optics": "pupil", **lens})
+
+
+@pytest.mark.parametrize("contrast", [30.0, 1e3, 1e4])
+def test_blocks_meet_the_analytic_crossing(rng, contrast: float) -> None:
+    fields = np.stack([under_lens((64, 64), contrast, rng) for _ in range(64)])
+    pair = [
+        (fields + rng.standard_normal(fields.shape)).astype(np.float32) for _ in "ab"
+    ]
+    truth = END / crossing(contrast)
+    blind, found = (measure(*pair, end=end) for end in (None, 1 / END))
+    bias = [np.nanmean(1 / item.crossing) / truth - 1 for item in (blind, found)]
+    assert bias[0] < -0.01
+    assert abs(bias[1]) < 0.02
+    assert found.under_lens.mean() > 0.95
+    inside = np.abs(np.log(1 / found.crossing / truth)) < 1.96 * found.spread
+    assert inside.mean() > 0.95
+    assert np.median(found.spread) < np.median(blind.spread)
+
+
+def test_one_image_halves_reference_and_oblong_pixels_are_read_so_too(rng) -> None:
+    contrast, cut_off = 1000.0, END * NM
+    truth = cut_off / crossing(contrast)
+    field = under_lens((384, 384), contrast, rng)
+    one, two = exposures(field, rng)
+    mean = one.replace(data=(one.array() + two.array()) / 2)
+    shown = Micrograph(field, (NM, NM))
+    better = END * NM / crossing(2 * contrast)
+    options = FrcOptions(cut_off_nm=cut_off)
+    cases = {
+        "two": (measure_frc(one, two, options), truth),
+        "reference": (
+            measure_frc(one, shown, options.replace(reference=True)),
+            truth,
+        ),
+        "halves": (measure_frc(one, two, options, whole=mean), better),
+    }
+    coarse = under_lens((512, 512), contrast, rng, end=12.0)
+    alone = measure_frc(exposures(coarse, rng)[0], None, FrcOptions(cut_off_nm=12 * NM))
+    cases["one"] = alone, 2 * truth
+    pitch = np.sqrt(0.5), np.sqrt(2)
+    drawn = under_lens((512, 256), contrast, rng, pitch=pitch)
+    oblong = exposures(drawn, rng, size=(NM * pitch[0], NM * pitch[1]))
+    cases["oblong"] = measure_frc(*oblong, options), truth
+    for name, (found, wanted) in cases.items():
+        assert found.resolution_nm == pytest.approx(wanted, rel=0.02), name
+        assert "under an ideal lens that ends at" in found.method, name
+        assert not found.beyond_cut_off, name
+
+
+def test_map_is_read_so_too_and_a_plain_one_is_not(rng) -> None:
+    pair = exposures(under_lens((256, 256), 1e4, rng), rng)
+    options = FrcMapOptions(step=32, cut_off_nm=END * NM)
+    found = run(measure_frc_map(*pair, options))
+    truth = END * NM / crossing(1e4)
+    assert found.median_nm == pytest.approx(truth, rel=0.01)
+    assert found.cut_off_nm == END * NM < found.median_nm
+    assert "an ideal lens that ends at 150 nm" in found.map.metadata["method"]
+    blind = run(measure_frc_map(*pair, FrcMapOptions(step=32)))
+    assert blind.median_nm < 0.95 * truth
+    for one in (options, options.replace(cut_off_nm=None)):
+        plain = run(measure_frc_map(*pair, one.replace(estimator="plain")))
+        assert "lens" not in plain.method
+        assert plain.median_nm == pytest.approx(blind.median_nm, rel=0.2)
+
+
+@pytest.mark.parametrize("wrong", [1.4, 20.0])
+def test_signal_beyond_a_cut_off_is_measured_and_told(rng, wrong: float) -> None:
+    pair = exposures(under_lens((256, 256), 1000.0, rng), rng)
+    found = measure_frc(*pair, FrcOptions(cut_off_nm=wrong * END * NM))
+    blind = measure_frc(*pair)
+    assert found.resolution_nm == blind.resolution_nm
+    assert found.interval_nm == blind.interval_nm
+    assert found.method == blind.method
+    assert "beyond the optical cut-off" in found.beyond_cut_off
+    assert found.verdict.startswith("finer than the optical cut-off of")
+
+
+@pytest.mark.parametrize("end", [1.5, 0.4])
+def test_cut_off_far_beyond_the_signal_changes_nothing(make_pair, end: float) -> None:
+    pair = [Micrograph(x, (NM, NM)) for x in make_pair(resolution=5.0)]
+    found = measure_frc(*pair, FrcOptions(cut_off_nm=end * NM))
+    assert found.resolution_nm == measure_frc(*pair).resolution_nm
+    assert "lens" not in found.method
+    assert found.cut_off_nm == end * NM
+
+
+@pytest.mark.filterwarnings("ignore:.*has no pixel size")
+def test_cut_off_must_be_that_of_both_and_needs_a_pixel_size(rng) -> None:
+    field = under_lens((128, 128), 1000.0, rng)
+    one, two = exposures(field, rng)
+    known = [image.replace(provenance=told(1.8)) for image in (one, two)]
+    assert measure_frc(*known).cut_off_nm == 150
+    assert measure_frc(known[0]).cut_off_nm == 150
+    for other in (two, two.replace(provenance=told(0.9))):
+        found = measure_frc(known[0], other)
+        assert found.cut_off_nm is None
+        assert "lens" not in found.method
+    bare = [Micrograph(image.array()) for image in (one, two)]
+    for verb in (semsr.frc, semsr.frc_map):
+        with pytest.raises(OptionError, match="150 nm needs images with a pixel size"):
+            verb(*bare, cut_off_nm=150)
+
+
+def test_transfer_is_that_of_a_round_pupil() -> None:
+    found = ideal_transfer(np.array([0.0, 0.5, 1.0, 2.0]))
+    np.testing.assert_allclose(found, [1, 2 / 3 - np.sqrt(3) / (2 * np.pi), 0, 0])
