@@ -41,9 +41,13 @@ def joined(name: str) -> str:
 
 
 def test_frc_intervals() -> None:
-    tables = frc_accuracy.interval_table(rows_of("frc_intervals.jsonl"))
+    rows = rows_of("frc_intervals.jsonl")
+    tables = frc_accuracy.interval_table(rows)
     for each in tables.split("\n\n"):
         assert each in page("validation/frc.md")
+    known = [row for row in rows if row["object"].endswith(frc_accuracy.KNOWN)]
+    assert {row["block"] for row in known} == {64, 128, 512}
+    assert not frc_accuracy.misses_goal(known)
 
 
 def test_real_pairs() -> None:
