@@ -233,11 +233,10 @@ class FrcResult:
     def beyond_cut_off(self) -> str:
         """A sentence where the resolution is finer than all that the light carried."""
         found, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
-        guessed, noise = (
-            "what agrees there was guessed",
-            "noise or a network pretends it",
-        )
-        return beyond_cut_off(*found, end, guessed if self.reference else noise)
+        but = "noise or a network pretends it"
+        if self.reference:
+            but = "what agrees there was guessed"
+        return beyond_cut_off(*found, end, but)
 
     def line(
         self, label: str, colour: int | None = None, *, marked: bool = True
