@@ -49,6 +49,8 @@ from .grating import (
     measure_grating as measure_grating,
 )
 from .light import (
+    GUESSED as GUESSED,
+    PRETENDED as PRETENDED,
     CutOff as CutOff,
     beside_cut_off as beside_cut_off,
     beyond_cut_off as beyond_cut_off,

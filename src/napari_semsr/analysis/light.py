@@ -50,6 +50,11 @@ def find_cut_off(image: Micrograph, given: float | None = None) -> float | None:
     return given or (None if made is None else made.optical_cut_off_nm())
 
 
+GUESSED = "what agrees there was guessed"
+PRETENDED = "noise or a network pretends it"
+"""What may look like a resolution finer than light: against a reference, or without."""
+
+
 def beyond_cut_off(
     found_nm: float | None,
     interval_nm: FloatPair | None,

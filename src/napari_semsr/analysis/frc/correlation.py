@@ -21,6 +21,8 @@ from napari_semsr.analysis.frc.crossing import (
 )
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import (
+    GUESSED,
+    PRETENDED,
     CutOff,
     beside_cut_off,
     beyond_cut_off,
@@ -233,10 +235,7 @@ class FrcResult:
     def beyond_cut_off(self) -> str:
         """A sentence where the resolution is finer than all that the light carried."""
         found, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
-        but = "noise or a network pretends it"
-        if self.reference:
-            but = "what agrees there was guessed"
-        return beyond_cut_off(*found, end, but)
+        return beyond_cut_off(*found, end, GUESSED if self.reference else PRETENDED)
 
     def line(
         self, label: str, colour: int | None = None, *, marked: bool = True

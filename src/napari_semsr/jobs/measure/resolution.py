@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
+    GUESSED,
+    PRETENDED,
     REASON_TEXTS,
     Decorrelation,
     DecorrelationOptions,
@@ -445,8 +447,8 @@ def _map_resolution(
     run.write(shown)
     interval_nm = result.median_interval if result.unit == "nm" else None
     end_nm = result.cut_off_nm or find_cut_off(calibrated)
-    but, what = "noise or a network pretends it", "median of the map"
-    found_nm = result.median_nm, interval_nm
+    but = GUESSED if chosen.reference else PRETENDED
+    found_nm, what = (result.median_nm, interval_nm), f"median of {run.names[0]}'s map"
     beyond = _warned(beyond_cut_off(*found_nm, end_nm, but, what))
     said = [_doubted(placed) or note, beyond]
     pixel, in_px = calibrated.mean_pixel_size_nm or 1.0, dict[str, Any]()
