@@ -39,6 +39,11 @@ from .condition import (
     noise_of as noise_of,
     overruled as overruled,
 )
+from .defects import (
+    Defects as Defects,
+    defect_mask as defect_mask,
+    find_defects as find_defects,
+)
 from .errors import (
     Cancelled as Cancelled,
     CheckpointError as CheckpointError,

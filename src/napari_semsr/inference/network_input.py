@@ -27,6 +27,7 @@ from napari_semsr.core import (
     Tile,
     TilePlan,
     field_range,
+    find_defects,
     finite_mean,
     plan_tiles,
     read_box,
@@ -506,14 +507,25 @@ class Regrid:
         return core.grow(1).intersection(Box.of(self.there.size))
 
 
-def see_field(micrograph: Micrograph, fit: PixelFit) -> Any:
-    """Give a field as the network sees it: on its grid; (Y, X)."""
-    data = micrograph.data
+def see_field(micrograph: Micrograph, fit: PixelFit) -> tuple[Any, str | None]:
+    """Give a field as the network sees it: without defects, on its grid; (Y, X).
+
+    Beside it a sentence about the defective pixels, where there are any.
+    """
+    data, note = micrograph.data, None
+    defects = find_defects(data)
+    if count := len(defects.places):
+        data = defects.mend(data)
+        pixels = "1 pixel" if count == 1 else f"{count} pixels"
+        note = (
+            f"{pixels} of {micrograph.name} differ sharply from all around (hot, dead "
+            "or struck): the mean of the pixels around takes their place."
+        )
     if fit.steps is None:
-        return data
+        return data, note
     there = Resampling(micrograph.shape, fit.steps)
     mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
-    return ResampledField(data, there, mean, gaps=fit.keep)
+    return ResampledField(data, there, mean, gaps=fit.keep), note
 
 
 def cut_field(
