@@ -32,9 +32,7 @@ def _part_of_a_column(mask, _rng):
 
 
 @pytest.mark.parametrize("level", [0, 4095, 65535], ids=["dead", "full", "hot"])
-@pytest.mark.parametrize(
-    "place", [_spots, _cluster, _column, _rows, _part_of_a_column]
-)
+@pytest.mark.parametrize("place", [_spots, _cluster, _column, _rows, _part_of_a_column])
 def test_defects_are_found_and_nothing_else(place, level, rng):
     image = np.clip(16 * _scene(rng), 0, 4095).astype(np.uint16)
     mask = np.zeros(image.shape, bool)
@@ -82,7 +80,11 @@ def test_a_lazy_field_and_windows_are_mended_as_a_whole(rng):
     image[5, 2], image[2047, 90], image[2050, 299] = 900, -300, 800
     image[500:520, 10:30] = np.nan
     found = find_defects(image)
-    assert sorted(map(tuple, found.places.tolist())) == [(5, 2), (2047, 90), (2050, 299)]
+    assert sorted(map(tuple, found.places.tolist())) == [
+        (5, 2),
+        (2047, 90),
+        (2050, 299),
+    ]
     lazy = da.from_array(image, chunks=(512, 128))
     mended = found.mend(lazy)
     assert mended.dtype == image.dtype

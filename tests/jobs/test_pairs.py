@@ -199,7 +199,8 @@ def test_files_of_other_or_of_one_name_are_refused(dotted, cut, name, said):
 
 
 def test_arrays_without_names_are_matched_by_position(scene, cut):
-    sides = [[one.data, one.data[:90]] for one in (scene.first, scene.truth)]
+    other = ndimage.gaussian_filter(np.random.default_rng(1).random((90, 128)), 2)
+    sides = [[one.data, other] for one in (scene.first, scene.truth)]
     made, store = cut(*sides, patch=24, match="name")
     assert made.pairing == "paired"
     for side, arrays in zip(("low", "high"), sides, strict=True):
@@ -207,6 +208,83 @@ def test_arrays_without_names_are_matched_by_position(scene, cut):
         assert shapes == [array.shape for array in arrays]
     with pytest.raises(SemsrError, match="but 3 has none in LOW"):
         cut(sides[0], [*sides[1], scene.truth.data], match="name", overwrite=True)
+
+
+def _texture(seed, shape):
+    rng = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(rng.normal(size=shape), 1.5)
+    field += 2 * ndimage.gaussian_filter(rng.normal(size=shape), 6)
+    return 128 + 40 * field / field.std()
+
+
+_PLACE, _OTHERS = _texture(3, (230, 270)), [_texture(n, (200, 240)) for n in (5, 6, 7)]
+_VIEWS = {
+    "as-it-is": lambda seen: seen[:200, :240],
+    "bits": lambda seen: np.round(seen[:200, :240] * 256).clip(0, 65535).astype("u2"),
+    "gain": lambda seen: 0.6 * seen[:200, :240] + 20,
+    "inverted": lambda seen: 255 - seen[:200, :240],
+    "shading": lambda seen: seen[:200, :240] * np.linspace(0.8, 1.2, 240),
+    "shifted": lambda seen: seen[17:217, 21:261],
+    "cropped": lambda seen: seen[60:180, 80:210],
+    "turned": lambda seen: np.rot90(seen[:200, :240]),
+    "mirrored": lambda seen: seen[:200, 239::-1],
+}
+
+
+@pytest.mark.parametrize("paired", [True, False], ids=["paired", "unpaired"])
+@pytest.mark.parametrize("view", _VIEWS.values(), ids=_VIEWS)
+def test_no_two_sets_show_one_place(cut, view, paired):
+    """The second image shows what the first does, in another way."""
+    highs = [_PLACE[:200, :240], view(_PLACE), *_OTHERS]
+    rng = np.random.default_rng(8)
+    lows = [high + 0.1 * high.std() * rng.normal(size=high.shape) for high in highs]
+    sides = [
+        [Micrograph(one, 10.0, f"{n}.tif") for n, one in enumerate(side)]
+        for side in (lows, highs)
+    ]
+    match = "name" if paired else "none"
+    made, store = cut(*sides, patch=32, match=match, validation=0.2, test=0.2)
+    assert ["0.tif", "1.tif"] in made.same_place
+    assert store.record["same_place"] == made.same_place
+    for side in ("low", "high"):
+        homes: dict[tuple, set[str]] = {}
+        for name in SPLITS:
+            for source, y, x in store.group[f"{name}/{side}_places"][:].tolist():
+                here = (0,) if source < 2 else (source, y, x)
+                # images that fit pixel by pixel may share theirs place by place
+                fits = view in [_VIEWS[k] for k in list(_VIEWS)[:5]]
+                homes.setdefault((0, y, x) if fits and source < 2 else here, set()).add(
+                    name
+                )
+        assert all(len(names) == 1 for names in homes.values())
+
+
+def test_one_low_image_with_two_references_is_one_place(cut):
+    lows = [Micrograph(_PLACE, 10.0, "a.tif"), Micrograph(_PLACE, 10.0, "b.tif")]
+    highs = [one.replace(data=one.data**2 / 200) for one in lows]
+    made, _ = cut(lows, highs, patch=32, match="name")
+    assert made.same_place == [["a.tif", "b.tif"]]
+    assert made.validation
+    moved = [lows[0], lows[1].replace(data=_PLACE[9:, 9:])]
+    with pytest.raises(SemsrError, match="need at least 3 places"):
+        cut(moved, moved, "moved.zarr", patch=32, match="name")
+
+
+def test_a_lattice_elsewhere_is_another_place(cut):
+    y, x = np.mgrid[:200, :240]
+    rng = np.random.default_rng(2)
+    images = [
+        Micrograph(
+            100
+            + 50 * np.sin((x + dx) / 3) * np.sin(y / 3)
+            + rng.normal(0, 20, x.shape),
+            10.0,
+            f"{dx}.tif",
+        )
+        for dx in (0, 5)
+    ]
+    made, _ = cut(images, images, patch=32, match="name")
+    assert made.same_place == []
 
 
 @pytest.fixture

@@ -86,7 +86,8 @@ class PairsMade(Result):
     another, where none was asked for. The pixel is that of HIGH; None when unknown, or
     when images differ in it. `images` has of each pair its ``name``, patches in
     ``train``, ``validation`` and ``test``, and those ``rejected`` by reason;
-    ``refused`` says why it has none at all.
+    ``refused`` says why it has none at all. `same_place` lists the images that show one
+    place, by their names; no two sets show it.
     """
 
     output: str
@@ -106,6 +107,7 @@ class PairsMade(Result):
         float | None, Quantity("Expected error of the map", "nm", ".3g")
     ] = None
     images: list[dict[str, Any]] = field(default_factory=list)
+    same_place: list[list[str]] = field(default_factory=list)
 
     @property
     def scaled(self) -> Annotated[str | None, Quantity("Scale")]:
@@ -125,6 +127,8 @@ class PairsMade(Result):
             told += [f"left out: {reason} {count}" for reason, count in why]
             told += [f"left out: {row['refused']}"] if "refused" in row else []
             rows[f"Of {row['name']}"] = Figure(", ".join(told))
+        for number, names in enumerate(self.same_place, 1):
+            rows[f"Images of one place, {number}"] = Figure(", ".join(names))
         return rows
 
 
@@ -194,6 +198,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         scale_note=scale_note,
         map_error_nm=off_nm,
         images=by_image,
+        same_place=choice.same_place,
     )
 
 

@@ -22,7 +22,7 @@ density
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -50,6 +50,7 @@ from napari_semsr.core import (
     noise_level,
     read_box,
 )
+from napari_semsr.pairing.groups import Groups, find_matches
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 # Patches laid over images, and the set that each goes to: no pixel is in two sets.
@@ -82,6 +83,86 @@ def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place
 
 
 def split(
+    places: Sequence[Place],
+    options: PairOptions,
+    *,
+    salt: int = 0,
+    groups: Groups | None = None,
+) -> dict[str, list[Place]]:
+    """Deal patches out to the three sets, so that no two sets show one place.
+
+    Patches of images that fit pixel by pixel, by `groups`, are dealt as those of one
+    image. Other images of one place go to one set, for training where there are
+    enough others; see `_split` for the rest.
+    """
+    if groups is None or not places:
+        return _split(places, options, salt=salt)
+    first = {place.source: groups.numbers[place.source] for place in places}
+    members: dict[Place, list[Place]] = {}
+    for place in places:
+        one = place
+        if first[place.source] in groups.congruent:
+            one = replace(place, source=first[place.source])
+        members.setdefault(one, []).append(place)
+    whole = [
+        one for one in members if groups.numbers[one.source] not in groups.congruent
+    ]
+    free = [one for one in members if groups.numbers[one.source] in groups.congruent]
+    if not whole:
+        sets = _split(free, options, salt=salt)
+    elif options.whole_images or len(free) < _ENOUGH * len(members):
+        sets = _split_groups(members, groups, options, salt)
+    else:
+        sets = _split(free, _with_shares(options, len(members) / len(free)), salt=salt)
+        rng = np.random.default_rng([options.seed, salt, 1])
+        train = sets[SPLITS[0]] + whole
+        sets[SPLITS[0]] = [train[i] for i in rng.permutation(len(train))]
+    return {
+        name: [place for one in found for place in members[one]]
+        for name, found in sets.items()
+    }
+
+
+_ENOUGH = 0.2  # share of the patches that others are held out of; chosen
+_MOST_HELD = 0.8  # share of them that may be held out
+
+
+def _with_shares(options: PairOptions, times: float) -> PairOptions:
+    """Hold more out of a part of the patches, so that it is the share of all."""
+    held = options.validation + options.test
+    times = min(times, _MOST_HELD / held) if held else 1.0
+    if times <= 1:
+        return options
+    return options.replace(
+        validation=times * options.validation, test=times * options.test
+    )
+
+
+def _split_groups(
+    members: Iterable[Place], groups: Groups, options: PairOptions, salt: int
+) -> dict[str, list[Place]]:
+    """Deal out groups of images whole."""
+    by_group: dict[int, list[Place]] = {}
+    for one in members:
+        by_group.setdefault(groups.numbers[one.source], []).append(one)
+    wanted = [name for name in SPLITS if options.shares[name] > 0]
+    if len(by_group) < len(wanted):
+        msg = (
+            f"{len(wanted)} sets that show different places need at least "
+            f"{len(wanted)} places, and the images show {len(by_group)}: give images "
+            "of other places, one image of each place, or fewer sets "
+            "(--validation 0, --test 0)."
+        )
+        raise OptionError(msg)
+    stand_ins = [Place(number, (0, 0), own[0].box) for number, own in by_group.items()]
+    sets = _split(stand_ins, options.replace(whole_images=True), salt=salt)
+    return {
+        name: [one for stand_in in found for one in by_group[stand_in.source]]
+        for name, found in sets.items()
+    }
+
+
+def _split(
     places: Sequence[Place], options: PairOptions, *, salt: int = 0
 ) -> dict[str, list[Place]]:
     """Deal patches out to the three sets, shuffled, in the order of `SPLITS`.
@@ -335,6 +416,7 @@ class PairChoice:
     pixel_nm: float | None  # Pixel of HIGH, where all agree
     resampled: bool  # Whether any image was brought to another grid
     by_image: list[dict[str, Any]]  # Patches of each set and those left out, of pairs
+    same_place: list[list[str]]  # Names of images that show one place, by the place
 
     def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
         """Read a patch of an image of one side; the box is in pixels of LOW.
@@ -362,6 +444,7 @@ def choose_pairs(
     """
     rejected: Counter[str] = Counter()
     by_image: list[dict[str, Any]] = []
+    same_place: list[list[str]] = []
     if paired:
         sides: _Sides = {"low": [], "high": []}
         for low, high in zip(lows, highs, strict=True):
@@ -369,12 +452,28 @@ def choose_pairs(
             pair = align(low, high, options, placed)
             sides["low"].append(pair[0])
             sides["high"].append(pair[1])
-        sets, candidates, by_image = yield from _same_places(sides, options, placed)
+        matches = []
+        for side in ("low", "high"):
+            images_of = [one.image for one in sides[side]]
+            matches += yield from find_matches(images_of, side.upper())
+        groups = Groups.of(len(sides["low"]), matches)
+        same_place = groups.names([one.image.name for one in sides["low"]])
+        sets, candidates, by_image = yield from _same_places(
+            sides, options, placed, groups
+        )
         for row in by_image:
             rejected.update(row["rejected"])
     else:
         sides = _to_one_pitch(lows, highs, options)
-        sets, candidates = yield from _equal_patterns(sides, options, rejected)
+        groups_of = {}
+        for side in ("low", "high"):
+            images_of = [one.image for one in sides[side]]
+            matches = yield from find_matches(images_of, side.upper())
+            groups_of[side] = Groups.of(len(images_of), matches)
+            same_place += groups_of[side].names([one.name for one in images_of])
+        sets, candidates = yield from _equal_patterns(
+            sides, options, rejected, groups_of
+        )
     images = {side: [one.image for one in found] for side, found in sides.items()}
     beside = images["low"] if paired and placed is None else []
     return PairChoice(
@@ -390,11 +489,12 @@ def choose_pairs(
         pixel_nm=_common_pixel(images["high"], beside, options.factor),
         resampled=any(one.resampled for found in sides.values() for one in found),
         by_image=by_image,
+        same_place=same_place,
     )
 
 
 def _same_places(
-    sides: _Sides, options: PairOptions, placed: PairMap | None
+    sides: _Sides, options: PairOptions, placed: PairMap | None, groups: Groups
 ) -> Job[tuple[_Sets, int, list[dict[str, Any]]]]:
     """Keep places that both images show alike; count all, and those of each image."""
     places = _places(sides["low"], options)
@@ -420,7 +520,7 @@ def _same_places(
         else:
             rejected[place.source][reason] += 1
         yield Progress(number + 1, len(places), "judging patches")
-    sets = split(passed, options)
+    sets = split(passed, options, groups=groups)
     rows = []
     for source, one in enumerate(sides["low"]):
         own = {k: [p for p in v if p.source == source] for k, v in sets.items()}
@@ -433,7 +533,10 @@ def _same_places(
 
 
 def _equal_patterns(
-    sides: _Sides, options: PairOptions, rejected: Counter[str]
+    sides: _Sides,
+    options: PairOptions,
+    rejected: Counter[str],
+    groups: dict[str, Groups],
 ) -> Job[tuple[_Sets, int]]:
     """Keep patches of two sets that show equally much pattern; count all."""
     found: dict[str, dict[str, list[Place]]] = {}
@@ -454,7 +557,7 @@ def _equal_patterns(
             else:
                 rejected[reason] += 1
             yield Progress(number + 1, len(places), f"judging patches of {side}")
-        found[side] = split(passed, options, salt=salt)
+        found[side] = split(passed, options, salt=salt, groups=groups[side])
         _count_border(rejected, passed, found[side])
     return _balanced(found, densities, options, rejected), candidates
 

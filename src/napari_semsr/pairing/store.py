@@ -4,7 +4,8 @@
 
     PAIRS.zarr
       attributes "semsr-pairs": kind, patch, scale, pixel size, options, counts,
-                                rejected, sources with their grey ranges, provenance
+                                rejected, images of one place, sources with their
+                                grey ranges, provenance
       train, validation, test
         low          (N, P, P)
         high         (N, P * scale, P * scale)
@@ -112,6 +113,7 @@ def write_pairs(
         "candidates": choice.candidates,
         "rejected": dict(choice.rejected),
         "images": by_image,
+        "same_place": choice.same_place,
         "sources": choice.sources,
         "options": options.model_dump(mode="json"),
         "provenance": provenance.model_dump(mode="json"),
