@@ -28,6 +28,20 @@ def test_grey_values_beyond_computing_count_as_missing(value, lazy, tmp_path):
         assert found.dtype == data.dtype
 
 
+@pytest.mark.parametrize("value", [-9999, -32768, -99999])
+@pytest.mark.parametrize("count", [1, 700])
+def test_fill_values_of_other_programs_count_as_missing(value, count):
+    data = np.linspace(0, 9, 2000, dtype=np.float32)
+    data[:count] = value
+    right = np.where(data == value, np.nan, data).reshape(40, 50)
+    with pytest.warns(UserWarning, match=f"odd has pixels of {value}, far below"):
+        found = open_image(Micrograph(data.reshape(40, 50), name="odd"))
+    assert np.array_equal(found.array(), right, equal_nan=True)
+    data[-1] = 0.9 * value  # an image that goes as low
+    kept = open_image(Micrograph(data.reshape(40, 50), name="odd"))
+    assert np.array_equal(kept.array(), data.reshape(40, 50))
+
+
 def test_image_of_such_values_alone_is_refused():
     data = np.full((40, 50), 1e302)
     with (

@@ -36,7 +36,9 @@ ABOUT = {"format": FORMAT, "complete": True, "counts": COUNTS, "sources": SOURCE
 def make_store(tmp_path: Path) -> MakeStore:
     """Make a store of blurred phantoms, LOW on a scale of its own."""
 
-    def make(*, scale: int = 1, kind: str = "paired", spoil: bool = False) -> Path:
+    def make(
+        *, scale: int = 1, kind: str = "paired", spoil: float | None = None
+    ) -> Path:
         group = zarr.open_group(tmp_path / "pairs.zarr", mode="w")
         numbers, side = itertools.count(), (SIDE * scale, SIDE * scale)
         for name, count in COUNTS.items():
@@ -44,7 +46,7 @@ def make_store(tmp_path: Path) -> MakeStore:
             for number in itertools.islice(numbers, count):
                 high = draw(PHANTOMS[number % len(PHANTOMS)], side, seed=number)
                 low = ndimage.gaussian_filter(high, 1.5)[::scale, ::scale]
-                low[0, 0] = np.nan if spoil else low[0, 0]
+                low[0, 0] = low[0, 0] if spoil is None else spoil
                 images = (1000 + 500 * low, 200 * high)
                 low, high = (image.astype(np.float32) for image in images)
                 place = np.array([0, number, 0])
@@ -169,7 +171,11 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     with pytest.raises(ReadError, match="only kind cycle-gan"):
         StoredPatches(recipe(make_store(kind="unpaired")), 1)
     with pytest.raises(ReadError, match=r"NaN or infinite pixels in pair"):
-        StoredPatches(recipe(make_store(spoil=True)), 1)[0]
+        StoredPatches(recipe(make_store(spoil=np.nan)), 1)[0]
+    for fill in (-9999.0, 1e30):
+        items = StoredPatches(recipe(make_store(spoil=fill)), 1)
+        with pytest.raises(ReadError, match="a fill value of other software"):
+            items[0]
     with pytest.raises(ReadError, match="semsr pairs"):
         run(loop.train(recipe(tmp_path / "none.zarr"), tmp_path / "run"))
 

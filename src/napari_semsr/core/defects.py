@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from napari_semsr.core.tiling import Box, plan_tiles, read_box
 from napari_semsr.core.types import BoolArray, Float32Array
 
-# Chosen on 215 real images, of which four without a data bar have any such pixel.
+# Chosen on 215 real images, of which few without a data bar have any such pixel.
 _APART = 1, 3  # px to the pixels that one is compared with
 _BESIDE = 3  # px; lines and clusters are up to 3 px wide
 # percentile of the excess, and times it: 8 deviations of noise
 _USUAL, _TIMES = 97, 4.0
-_DEVIATIONS = 6.0  # of the surroundings
+_DEVIATIONS = 4.0  # of the surroundings
 _WINGS = 0.05  # of its height: a spot blurred by 0.5 px brightens its neighbours more
 _ERRORS = 2.0  # standard errors of the neighbours' mean
 _MOST = 0.01  # share of single ones: where there are more, that is how the image is
@@ -41,6 +41,16 @@ class Defects:
 
     places: NDArray[np.intp]  # (N, 2), row and column
     values: Float32Array  # (N,) Mean of the pixels around
+
+    def note(self, name: str) -> str | None:
+        """Say how many pixels of an image are defective; None if there is none."""
+        if not (count := len(self.places)):
+            return None
+        pixels = "1 pixel" if count == 1 else f"{count} pixels"
+        return (
+            f"{pixels} of {name} differ sharply from all around (hot, dead or struck): "
+            "the mean of the pixels around is used in place of each."
+        )
 
     def mend(self, data: Any) -> Any:
         """Put the values in; gives a copy of `data` (Y, X), lazy where that is."""

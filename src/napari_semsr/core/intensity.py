@@ -148,24 +148,36 @@ def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
 # Chosen: no detector counts so far, and sums of squares stay within single precision,
 # by whose ends, 3.4e38, programs mark missing pixels.
 _LARGEST_GREY = 1e15
+_MARKS = -99999.0, -32768.0, -9999.0  # by which maps mark them, too
 
 
 def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
-    """Take grey values beyond computing as missing, and warn of them.
+    """Take fill values, and grey values beyond computing, as missing, and warn of them.
 
-    They are NaN then; infinities stay, which count as missing everywhere.
+    They are NaN then; infinities stay, which count as missing everywhere. A usual fill
+    value is one where no other pixel is even half as low.
     """
     if block.dtype.kind != "f" or block.dtype.itemsize < 4:
         return block
     size = np.abs(block)
     marks = (size > _LARGEST_GREY) & (size < np.inf)
-    if not marks.any():
-        return block
-    warn(
-        f"{name} has grey values beyond {_LARGEST_GREY:.0e}, by which programs mark "
-        "missing pixels: they count as missing."
-    )
-    return np.where(marks, block.dtype.type(np.nan), block)
+    if marks.any():
+        warn(
+            f"{name} has grey values beyond {_LARGEST_GREY:.0e}, by which programs "
+            "mark missing pixels: they count as missing."
+        )
+    for mark in _MARKS:
+        here = block == mark
+        if (
+            here.any()
+            and not ((block < mark / 2) & ~here & ~marks & (size < np.inf)).any()
+        ):
+            marks |= here
+            warn(
+                f"{name} has pixels of {mark:.0f}, far below all others, by which "
+                "programs mark missing pixels: they count as missing."
+            )
+    return np.where(marks, block.dtype.type(np.nan), block) if marks.any() else block
 
 
 def is_empty(data: Any) -> bool:

@@ -512,15 +512,10 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> tuple[Any, str | None]:
 
     Beside it a sentence about the defective pixels, where there are any.
     """
-    data, note = micrograph.data, None
-    defects = find_defects(data)
-    if count := len(defects.places):
+    data, defects = micrograph.data, find_defects(micrograph.data)
+    note = defects.note(micrograph.name)
+    if note is not None:
         data = defects.mend(data)
-        pixels = "1 pixel" if count == 1 else f"{count} pixels"
-        note = (
-            f"{pixels} of {micrograph.name} differ sharply from all around (hot, dead "
-            "or struck): the mean of the pixels around takes their place."
-        )
     if fit.steps is None:
         return data, note
     there = Resampling(micrograph.shape, fit.steps)

@@ -20,6 +20,7 @@ from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipe import Recipe
 
 _IN_MEMORY = 1 << 30
+_MOST_RANGES = 100.0  # of a field; chosen: a hot pixel of 12 bits is 16 away
 _LOW, _HIGH, _CUT = 1, 2, 3  # streams of chance
 
 
@@ -63,8 +64,8 @@ class StoredPatches(Dataset[Patches]):
                 far = (far + 1) % self.high.shape[0]
         greys = self.store.ranges("train", near)[0], self.store.ranges("train", far)[1]
         low, high = augment_pair(
-            self._finite(self.low, near),
-            self._finite(self.high, far),
+            self._usable(self.low, near, greys[0]),
+            self._usable(self.high, far, greys[1]),
             (self.recipe.seed, place),
             options=self.recipe.data.augment,
             low_range=greys[0],
@@ -80,12 +81,21 @@ class StoredPatches(Dataset[Patches]):
         epoch, position = divmod(place, count)
         return _order(self.recipe.seed, epoch, stream, count)[position]
 
-    def _finite(self, patches: Any, number: int) -> NDArray[Any]:
+    def _usable(self, patches: Any, number: int, grey: FloatPair) -> NDArray[Any]:
         patch = np.asarray(patches[number])
         if not np.isfinite(patch).all():
             msg = (
                 f"Pairs must be finite, got NaN or infinite pixels in pair {number} of "
                 f"{self.store.path.name}; make the store again."
+            )
+            raise ReadError(msg)
+        most = float(np.abs(to_unit(patch, grey)).max())
+        if most > _MOST_RANGES:
+            msg = (
+                f"Pair {number} of {self.store.path.name} has a grey value {most:.0f} "
+                "times the range of its image away: a fill value of other software or "
+                "a defective pixel. Cut the pairs again (semsr pairs), which leaves "
+                "these out."
             )
             raise ReadError(msg)
         return patch
