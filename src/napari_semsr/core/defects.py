@@ -155,7 +155,7 @@ def _lines(values: Float32Array, out: BoolArray, axis: int) -> BoolArray:
 
     What lies on both sides must be alike: at the border of a data bar it is not.
     """
-    seen, out = (np.moveaxis(part, axis, 1) for part in (values, out))
+    seen, out = np.moveaxis(values, axis, 1), np.moveaxis(out, axis, 1)
     found = np.zeros(seen.shape, bool)
     for end in (slice(None), slice(None, None, -1)):  # from the first, from the last
         part, marked = seen[end], found[end]
@@ -188,7 +188,7 @@ def _sharp(
     numbers = np.arange(1, count + 1)
 
     def mean(of: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.float64]:
-        return np.nan_to_num(ndimage.mean(of, groups, numbers))
+        return np.asarray(np.nan_to_num(ndimage.mean(of, groups, numbers)))
 
     with np.errstate(invalid="ignore", divide="ignore"):  # one without neighbours
         height = mean(values - level, labels)
