@@ -255,6 +255,33 @@ def record_input(
     )
 
 
+def add_own_records(
+    images: tuple[Micrograph, Micrograph], records: tuple[InputRecord, InputRecord]
+) -> Job[tuple[Micrograph, Micrograph]]:
+    """Put each of two images itself into its history, whatever is cut of it then.
+
+    So `measure_frc` finds an image among those that the other was made of. A file may
+    stand in a history by its own digest or by that of its grey values.
+    """
+    made = [image.provenance and image.provenance.making() for image in images]
+    if made[0] == made[1]:
+        return images
+    apart = records[0].path != records[1].path  # else planes of one stack, maybe
+    known = []
+    for image, record in zip(images, records, strict=True):
+        values = yield from digest_values(image)
+        digests = {values} - {record.digest}
+        path = Path(record.path) if record.path and apart else None
+        if values == record.digest and path is not None and path.exists():
+            digests.add((yield from digest_job(path)))
+        more = [
+            InputRecord(role="image", name=record.name, digest=digest)
+            for digest in sorted(digests)
+        ]
+        known.append(image.replace(provenance=made_by("crop", {}, record, *more)))
+    return known[0], known[1]
+
+
 def digest_image(path: Path, options: ReadOptions | None = None) -> Job[str]:
     """Digest a file as the input of a job, with what was chosen of several images."""
     digest = yield from digest_job(path)

@@ -169,7 +169,8 @@ def _matched(image: NDArray[Any], truth: NDArray[Any]) -> FloatArray:
 def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
     """Find the frequency up to which an image agrees with its truth, by FRC."""
     a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
-    found = measure_frc(a, b, FrcOptions(reference=True))
+    # the truth, even where the image was simulated from it
+    found = measure_frc(a, b, FrcOptions(reference=True, allow_self=True))
     if found.resolution_px:
         return min(1 / found.resolution_px, _NYQUIST)
     return _NYQUIST if found.reason in ("beyond-nyquist", "identical") else 0.0

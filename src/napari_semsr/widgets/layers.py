@@ -137,6 +137,13 @@ def step_before(layer: Layer) -> str | None:
     return None if made is None else made.essence().job
 
 
+def jobs_of(layer: Layer) -> set[str]:
+    """Name the jobs that made a layer of what was taken, but for crops and copies."""
+    made = provenance_of(layer)
+    jobs = set() if made is None else {step.job for step in made.steps()}
+    return jobs - {"crop", "convert"}
+
+
 def is_stitched(layer: Layer) -> bool:
     """Whether a layer, or what it was made of, was blended from frames."""
     made = provenance_of(layer)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis import FrcOptions, measure_frc
-from napari_semsr.analysis.frc.correlation import check_grids, not_independent
+from napari_semsr.analysis.frc.correlation import check_grids
+from napari_semsr.analysis.frc.independence import not_independent
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core import InputRecord, Micrograph, Provenance, parse_pixel_size, run
 from napari_semsr.core.errors import OptionError, ShapeError

@@ -6,7 +6,7 @@ threshold. Each result says how it was made, and when there is none, why.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,11 @@ from napari_semsr.analysis.frc.crossing import (
     Criterion,
     Estimator,
     FrcCriterion,
+)
+from napari_semsr.analysis.frc.independence import (
+    known_independent,
+    not_independent,
+    shares_unexplained_noise,
 )
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import (
@@ -124,9 +129,9 @@ class FrcOptions(Options):
     )
     allow_self: bool = option(
         False,
-        "Both may be one network's",
-        "Give the number for images that a network made from one acquisition: "
-        "repeatability, not resolution.",
+        "Both may be of one acquisition",
+        "Give the number for images that were made of one acquisition, or one of the "
+        "other: repeatability, not resolution.",
         group=MORE,
     )
 
@@ -316,7 +321,7 @@ def _split(
     return np.stack([electrons / 2 + half, electrons / 2 - half]).astype(np.float32)
 
 
-# Whether two images may be correlated at all: grids, pixel sizes, provenance.
+# Whether two images may be correlated at all: grids, pixel sizes.
 
 _PIXEL_TOLERANCE = 1e-3  # chosen: files round; a pixel in a field of 1000
 
@@ -346,17 +351,6 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
             f"By their origins {a.name} and {b.name} lie {y} and {x} {a.unit} apart "
             "(y, x); they are compared pixel by pixel all the same."
         )
-
-
-def not_independent(a: Micrograph, b: Micrograph | None) -> bool:
-    """Tell from provenance whether networks made both images from one acquisition."""
-    if a.provenance is None or not a.provenance.networks():
-        return False
-    if b is None:
-        return True
-    if b.provenance is None or not b.provenance.networks():
-        return False
-    return b is a or bool(a.provenance.sources() & b.provenance.sources())
 
 
 def laid_over(
@@ -395,6 +389,12 @@ def common_cut_off(
     return told.pop() if sized and len(told) == 1 else None
 
 
+# Correlation at the finest rings from which all noise is the same, and no pattern that
+# two exposures share; chosen
+_ALL_NOISE = 0.9
+_LAST_RINGS = 8  # chosen
+
+
 @dataclass(frozen=True, slots=True)
 class FrcPlan:
     """What is decided before anything is correlated."""
@@ -402,7 +402,8 @@ class FrcPlan:
     options: FrcOptions
     single: bool  # One image is split
     halves: bool  # The images are halves of a third one, which is measured
-    self_made: bool  # A network made both images from one acquisition
+    self_made: bool  # One was made of the other, or both of one acquisition
+    tested: bool  # Whether their noise says more than their histories
     calibrated: Micrograph  # The first image that has a pixel size, else the first
     thinned: bool = False  # The images share the counts of one
     shift: FloatPair | None = None  # By which the second image is moved, px
@@ -431,16 +432,25 @@ class FrcPlan:
                 raise OptionError(msg)
             end = common_cut_off((whole,), whole, options)
             made = not_independent(a, b)
-            return cls(options, False, True, made, whole, cut_off_nm=end)
+            return cls(
+                options,
+                False,
+                True,
+                made,
+                tested=False,
+                calibrated=whole,
+                cut_off_nm=end,
+            )
         if b is None and options.reference:
             msg = "A noise-free reference needs a second image, got one image."
             raise OptionError(msg)
         first = a if a.pixel_size_nm is not None or b is None else b
         single = b is None and not thinned
-        made = not_independent(a, b)
+        made = not_independent(a, b, reference=options.reference)
+        tested = b is not None and not made and not known_independent(a, b)
         lit = (a,) if b is None or options.reference else (a, b)
         end = common_cut_off(lit, first, options)
-        return cls(options, single, False, made, first, thinned, shift, end)
+        return cls(options, single, False, made, tested, first, thinned, shift, end)
 
     @property
     def refused(self) -> bool:
@@ -505,9 +515,31 @@ class FrcPlan:
             y, x = self.shift
             line += f"; second image moved by ({y:.2f}, {x:.2f}) px before"
         if self.self_made:
-            line += "; images made from one acquisition by a network: repeatability, "
-            line += "not resolution"
+            line += "; images made from one acquisition: repeatability, not resolution"
         return line
+
+    def test_noise(
+        self,
+        reason: str | None,
+        correlation: FloatArray,
+        a: Any,
+        b: Any,
+    ) -> Self:
+        """Look for noise that both images (Y, X) share, if histories do not decide.
+
+        `reason` and `correlation` (K,) are what was measured. Noise that two exposures
+        share in part is correlated noise; a reference may agree with an image of white
+        texture to the end.
+        """
+        if b is None or not self.tested:
+            return self
+        against = self.options.reference
+        shared = False
+        if reason is None or (reason == "beyond-nyquist" and not against):
+            shared = shares_unexplained_noise(a, b, self.rest, reference=against)
+        elif reason == "correlated-noise":
+            shared = float(correlation[-_LAST_RINGS:].mean()) > _ALL_NOISE
+        return replace(self, self_made=shared)
 
     def measure(
         self, first: _Stack, second: _Stack | None, whole: _Stack | None = None
@@ -578,8 +610,14 @@ def measure_frc(
     first, second, third = (
         None if image is None else finite_array(image)[None] for image in (a, b, whole)
     )
-    outcome = plan.measure(cast("FloatArray", first), second, third)
-    reason = "not-independent" if plan.refused else outcome.reasons[0]
+    first = cast("FloatArray", first)
+    outcome = plan.measure(first, second, third)
+    reason = outcome.reasons[0]
+    plan = plan.test_noise(
+        reason, outcome.correlation[0], first[0], None if second is None else second[0]
+    )
+    if plan.refused and reason != "identical":
+        reason = "not-independent"
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
     pixels = None if frequency is None else 1 / frequency

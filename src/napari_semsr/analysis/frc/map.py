@@ -335,13 +335,18 @@ def measure_frc_map(
     plan = _plan(a.shape, options, single=asked.single)
     crossing, spread, misfit = (np.full(plan.grid, np.nan) for _ in range(3))
     grids = _Grids(crossing, spread, misfit, np.zeros(plan.grid, np.uint8))
-    if asked.refused:
-        grids.code[:] = code_of("not-independent")
-    else:
+    if not asked.refused:
         yield from _run(grids, (a, b, whole), plan, asked)
     side = plan.block // 2 if asked.single else plan.block
     geometry = plan_geometry((side, side), asked.pitch, options.tukey)
     shared = None if options.reference else _field_reason(grids, plan, geometry)
+    if grids.pooled is not None and b is not None and whole is None:
+        curve = grids.pooled.correlation[0, : geometry.rings.complete]
+        asked = asked.test_noise(shared, curve, a.data, b.data)
+    if asked.refused:
+        grids.code[grids.code != code_of("identical")] = code_of("not-independent")
+        grids.crossing[:] = np.nan
+        shared = None
     name = a.name if whole is None else whole.name
     return _result(grids, name, plan, asked, shared, fill=options.fill == "nearest")
 

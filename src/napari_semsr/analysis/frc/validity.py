@@ -36,7 +36,7 @@ REASON_TEXTS: dict[str, str] = {
     "periodic": "a grating or lattice, whose rings hold no curve",
     "too-small": "the block is too small for a resolution this coarse",
     "beyond-nyquist": "finer than the pixels, or one split image, can show",
-    "not-independent": "both were made from one acquisition by a network",
+    "not-independent": "one was made from the other, or both from one acquisition",
 }
 """The same for people to read."""
 

@@ -59,6 +59,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
+    add_own_records,
     calibrated_of,
     jsonable,
     middle_of,
@@ -246,6 +247,16 @@ def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | N
     return halves, note
 
 
+def _know_both(
+    run: Run[Any], first: Micrograph, second: Micrograph | None
+) -> Job[tuple[Micrograph, Micrograph | None]]:
+    """Let two images know themselves, so that it is seen if one made the other."""
+    if second is None or first.provenance is second.provenance is None:
+        return first, second
+    records = (yield from run.record("a")), (yield from run.record("b"))
+    return (yield from add_own_records((first, second), records))
+
+
 def _correlate(
     run: Run[FrcJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcReport]:
@@ -253,6 +264,7 @@ def _correlate(
     if second is not None:
         run.tell_learnt()
     halves, note = _halves_of(run, first)
+    first, second = yield from _know_both(run, first, second)
     box: Box | None = None
     if halves is not None:
         (first, one, other), box = yield from cut_gaps(first, *halves)
@@ -417,6 +429,7 @@ def _map_resolution(
 ) -> Job[FrcMapReport]:
     chosen, calibrated = run.options, calibrated_of(first, second)
     halves, note = _halves_of(run, first)
+    first, second = yield from _know_both(run, first, second)
     placed = _offset(first, second, chosen)
     records = []
     if halves is not None:

@@ -40,6 +40,7 @@ from napari_semsr.jobs.figure import FigureOptions, in_one_scale, plate_image
 from napari_semsr.jobs.images import (
     Image,
     Result,
+    add_own_records,
     check_not_input,
     collect_warnings,
     databar_note,
@@ -579,7 +580,10 @@ def _measure_frc(
 
 def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
     measured = pair.measured
-    first, second = pair.reference.image, pair.compared.image
+    first, second = yield from add_own_records(
+        (pair.reference.image, pair.compared.image),
+        (pair.reference.record, pair.compared.record),
+    )
     if first.shape == second.shape:
         box = middle_of(first.shape, _MIDDLE_PX)
         if box.shape != first.shape:

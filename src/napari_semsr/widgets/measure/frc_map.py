@@ -66,6 +66,7 @@ from napari_semsr.widgets.layers import (
     image_layers,
     is_exposure,
     is_stitched,
+    jobs_of,
     layer_keywords,
     network_of,
     provenance_of,
@@ -291,7 +292,10 @@ class FrcMapPanel(Panel):
             self,
             self.first,
             self.second,
-            lambda first, other: is_exposure(first) and is_exposure(other),
+            _are_alike,
+            keeps=lambda first, other: (
+                self.form.options().reference or _are_alike(first, other)
+            ),
         )
         self._advise()
 
@@ -483,6 +487,13 @@ def _shared_blocks(
     )
     y, x = (before.origin + start * pitch).tolist()
     return before.replace(data=ours, origin=(y, x)), np.stack([ours, theirs])
+
+
+def _are_alike(first: Image, other: Image) -> bool:
+    """Whether two layers were taken, and treated in the same way since."""
+    return (
+        is_exposure(first) and is_exposure(other) and jobs_of(first) == jobs_of(other)
+    )
 
 
 def _store_of(layer: Image) -> Path | None:

@@ -217,13 +217,19 @@ def propose_partner(
     image: ComboBox,
     partner: ComboBox,
     fits: Callable[[Image, Image], bool],
+    keeps: Callable[[Image, Image], bool] = lambda *_: True,
 ) -> None:
-    """Propose another layer of the chosen image's field that fits, from now on."""
+    """Propose another layer of the chosen image's field that fits, from now on.
+
+    One that is chosen stays if it lies on the image and `keeps` agrees.
+    """
 
     def propose(_: object = None) -> None:
         layer, chosen = image.value, partner.value
         if layer is None or (
-            chosen not in (None, layer) and on_one_grid(layer, chosen)
+            chosen not in (None, layer)
+            and on_one_grid(layer, chosen)
+            and keeps(layer, chosen)
         ):
             return
         others = reversed(grey_layers(panel.viewer))

@@ -1,0 +1,270 @@
+"""Whether two images are independent exposures, by their histories and their noise."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy import fft
+
+from napari_semsr.core import (
+    Box,
+    FloatArray,
+    FloatPair,
+    Micrograph,
+    Provenance,
+    read_box,
+)
+
+# Histories: the images whose noise is in another image.
+#
+# Noise passes on from an image to all that is made of it, except where an image is
+# simulated: there the input is the object, and the noise is new.
+
+_Key = tuple[str, str]  # digest, and which image or frame of it; "" for any
+_NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
+
+
+def _draws_noise(made: Provenance) -> bool:
+    added = made.job == "degrade" and any(made.options.get(name) for name in _NOISE)
+    return added or made.job == "simulate"
+
+
+def _ancestors(
+    made: Provenance | None, *, noisy: bool = True, split: bool = True
+) -> Iterator[tuple[_Key, bool]]:
+    """Go through all images of a history, with whether their noise is passed on.
+
+    `split`: halves of a mosaic are made of their own frames, else of all.
+    """
+    if made is None:
+        return
+    if _draws_noise(made):
+        yield (json.dumps(made.making(), sort_keys=True, default=str), ""), noisy
+        noisy = False
+    stitched = made.job == "stitch"
+    half = made.options.get("half") if stitched and split else None
+    for item in made.inputs:
+        base, _, chosen = (item.digest or "").partition("#")
+        if stitched and item.role != "frames":
+            continue  # positions, flat field
+        if base:
+            # the first image of a file may be chosen or not
+            terms = (term for term in chosen.split(",") if not term.endswith("=0"))
+            frames = half["frames"] if half else (",".join(terms),)
+            yield from (((base, frame), noisy) for frame in frames)
+        if not stitched:  # a mosaic records the history of its first frame alone
+            yield from _ancestors(item.provenance, noisy=noisy, split=split)
+
+
+def _overlap(some: set[_Key], others: set[_Key]) -> bool:
+    return any(
+        base == other and (not part or not which or part == which)
+        for base, part in some
+        for other, which in others
+    )
+
+
+def not_independent(
+    a: Micrograph, b: Micrograph | None, *, reference: bool = False
+) -> bool:
+    """Whether histories show that two images share their noise.
+
+    So do an image and what was made of it, and two images made of one. Halves of one
+    mosaic do not, unless a network enhanced both: it draws alike in both. A single
+    image is not independent if a network made it. `reference`: `b` may be the object of
+    which `a` was simulated.
+    """
+    histories = [None if image is None else image.provenance for image in (a, b)]
+    enhanced = [made is not None and bool(made.networks()) for made in histories]
+    if b is None or a is b:
+        return enhanced[0]
+    if not any(enhanced) and None not in histories and _same_making(*histories):
+        return False  # planes of one stack; the same plane is identical
+    found = [list(_ancestors(made, split=not all(enhanced))) for made in histories]
+    noise, other_noise = ({key for key, noisy in keys if noisy} for keys in found)
+    every, other_every = ({key for key, _ in keys} for keys in found)
+    return (
+        _overlap(noise, other_noise)
+        or _overlap(noise, other_every)
+        or (not reference and _overlap(every, other_noise))
+    )
+
+
+def _same_making(a: Provenance | None, b: Provenance | None) -> bool:
+    return a is not None and b is not None and a.making() == b.making()
+
+
+def known_independent(a: Micrograph, b: Micrograph) -> bool:
+    """Whether the noise of both was simulated, or is that of frames of one scan.
+
+    Of images that `not_independent` does not refuse.
+    """
+    found = [
+        [key for key, noisy in _ancestors(image.provenance) if noisy]
+        for image in (a, b)
+    ]
+    drawn = all(any(base.startswith("{") for base, _ in keys) for keys in found)
+    bases = [{base for base, part in keys if part} for keys in found]
+    return drawn or bool(bases[0] & bases[1])
+
+
+# Noise: correlation that the signal of an image cannot explain.
+#
+# The noise of a raw image is white along one axis at least: along both for a camera,
+# from line to line for a scan whose detector is slow. So the spectrum along this axis
+# ends in a floor of noise. What rises above the floor is at most the signal, which is
+# assumed to fall by the square of the frequency or faster. Two exposures correlate by
+# at most sqrt(S / (S + N)), with S and N the signal and the noise of either. More than
+# that is shared noise. Where the spectrum falls to its end, because an image was
+# filtered, nothing is concluded.
+
+_BLOCK_PX = 64  # chosen: narrow enough to find quiet places between objects
+_LARGEST_PX = 1024  # of a side, in the middle; chosen: 0.2 s
+# cycles per pixel, along both axes; chosen: not the lowest, where shading is
+_BANDS = np.array([0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.501])
+_MIDDLES = (_BANDS[1:] + _BANDS[:-1]) / 2
+_FLOOR = 8  # bands from which the floor is measured: 0.4 and above
+_POOLS = (1, 1), (2, 2), (3, 2), (4, 3), (6, 3)  # bands across and along; chosen
+# Independent samples in a block for each of its Fourier samples: of a Hann window, at
+# steps of half a block
+_EFFECTIVE = 0.125
+_QUIET = 0.25  # share of blocks with the least power, which show the least signal
+_FEW = 32  # blocks from which quiet ones are chosen
+_LOW = 5  # bands by which they are chosen: up to 0.25
+_TINY = float(np.finfo(float).tiny)
+# Chosen on simulated images and real pairs; docs/validation/frc.md has the error rates
+_SLOPE = 0.04  # of the floor that may be no noise
+_MOST = 0.75  # share of the pooled bands that must not lie below the floor
+_DIP = 0.1  # by which a spectrum may lie below its floor
+_MARGIN = 1.5  # standard errors of the signal's share
+_Z = 4.5
+_EXCESS = 0.15  # of correlation, above that of the signal
+
+
+def shares_unexplained_noise(
+    first: Any,
+    second: Any,
+    shift: FloatPair | None = None,
+    *,
+    reference: bool = False,
+) -> bool:
+    """Whether two images correlate more than the signal of either can explain.
+
+    `first`, `second` (Y, X), lazy or not; blocks with missing pixels are left out.
+    `shift`: ``(y, x)`` in pixels by which the second is to be moved; `reference`: the
+    second is nearly free of noise, so that its own spectrum says nothing.
+    """
+    spectra, samples = _block_spectra(_middle(first), _middle(second), shift)
+    chosen = [spectra]
+    if len(spectra) >= _FEW:
+        relative = spectra[:, :2] / np.maximum(spectra[:, :2].mean(axis=0), _TINY)
+        low = relative[..., :_LOW, :_LOW].mean(axis=(1, 2, 3))
+        chosen.append(spectra[np.argsort(low)[: int(_QUIET * len(spectra))]])
+    return any(
+        _exceeds(mean if axis else mean.swapaxes(1, 2), len(part) * count, noisy)
+        for part in chosen
+        if len(part) and (mean := part.mean(axis=0))[:2].all()
+        for axis, count in enumerate((samples.T, samples))
+        for noisy in range(1 if reference else 2)
+    )
+
+
+def _middle(data: Any) -> NDArray[Any]:
+    """Read the middle of an image (Y, X), lazy or not."""
+    y, x = (max(side - _LARGEST_PX, 0) // 2 for side in data.shape)
+    rows, columns = (min(side, _LARGEST_PX) for side in data.shape)
+    return read_box(data, Box.of((rows, columns), (y, x)))
+
+
+def _block_spectra(
+    first: NDArray[Any],
+    second: NDArray[Any],
+    shift: FloatPair | None,
+) -> tuple[FloatArray, FloatArray]:
+    """Mean powers of both images and cross-power in bands, (N, 3, K, K), of N blocks.
+
+    The bands are along y and x; also gives the effective samples in each (K, K).
+    """
+    side = min(_BLOCK_PX, *first.shape)
+    step = max(side // 2, 1)
+    window = np.hanning(side + 2)[1:-1]
+    y, x = fft.fftfreq(side), fft.rfftfreq(side)
+    turns = 0.0 if shift is None else y[:, None] * shift[0] + x * shift[1]
+    phase = np.exp(-2j * np.pi * np.asarray(turns))
+    rows, columns = (
+        (np.abs(axis) >= _BANDS[:-1, None]) & (np.abs(axis) < _BANDS[1:, None])
+        for axis in (y, x)
+    )
+    count = np.outer(rows.sum(axis=1), columns.sum(axis=1)).astype(float)
+    found = [np.empty((0, 3, *count.shape))]
+    views = (
+        sliding_window_view(i, (side, side))[::step, ::step] for i in (first, second)
+    )
+    for a, b in zip(*views, strict=True):  # row by row of blocks
+        known = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
+        parts = [part[known].astype(float) for part in (a, b)]
+        one, other = (
+            fft.rfft2(
+                (part - part.mean(axis=(1, 2), keepdims=True))
+                * np.outer(window, window)
+            )
+            for part in parts
+        )
+        cross = (one * np.conj(other * phase)).real
+        planes = np.stack([np.abs(one) ** 2, np.abs(other) ** 2, cross], axis=1)
+        found.append(rows.astype(float) @ planes @ columns.T / np.maximum(count, 1))
+    return np.concatenate(found), count * _EFFECTIVE
+
+
+def _pool(values: FloatArray, across: int, along: int) -> FloatArray:
+    """Sum (K, K) over all rectangles of so many bands."""
+    sums: FloatArray = sliding_window_view(values, (across, along)).sum(axis=(2, 3))
+    return sums
+
+
+def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
+    """Whether a correlation exceeds that of the signal in one of both images.
+
+    `mean` (3, K, K): powers and cross-power in bands across and along the axis along
+    which the noise of the image with the number `noisy` is white; `samples` (K, K).
+    """
+    last = samples[:, _FLOOR:]
+    in_floor = last.sum(axis=1, keepdims=True)
+    floor = (mean[:2, :, _FLOOR:] * last).sum(axis=2, keepdims=True) / in_floor
+    powers = mean[:2] / floor
+    cross = mean[2] / np.sqrt(floor[0] * floor[1])
+    power = powers[noisy]
+    square = _MIDDLES[:, None] ** 2 + _MIDDLES**2
+    fall = 1 - square / square[:, _FLOOR:].mean(axis=1, keepdims=True)
+    # the bands next to each other in which the spectrum does not lie below the floor
+    error = np.sqrt(1 / samples + 1 / in_floor)
+    level = np.flip(power * (1 + 3 * error) > 1 - _DIP, axis=1)
+    level = np.flip(np.logical_and.accumulate(level, axis=1), axis=1)
+    level[:, _FLOOR:] = False
+    fall = np.where(level, fall, 1)
+    weight = level * samples
+    for across, along in _POOLS:
+        pool = partial(_pool, across=across, along=along)
+        full = pool(level.astype(float)) >= _MOST * across * along
+        total = np.where(full, pool(weight), 1)
+        a, b = (np.where(full, pool(weight * part) / total, 1) for part in powers)
+        own = (a, b)[noisy]
+        correlation = pool(weight * cross) / total / np.sqrt(a * b)
+        signal = pool(weight * (power - 1 + _SLOPE) / fall) / total
+        # of the power, and of the floor, which is one for all bands along the axis
+        variance = pool(weight**2 * (power / fall) ** 2 / samples) / total**2
+        of_floor = pool(weight / fall / np.sqrt(in_floor)) / total
+        variance += of_floor**2 / max(1.0, 0.7 * across)
+        share = (signal + _MARGIN * np.sqrt(variance)) / own
+        bound = np.sqrt(np.clip(share, 0, 1))
+        chance = (1 - np.clip(correlation, -0.99, 0.99) ** 2) ** 2 / (2 * total)
+        chance += variance / own**2 / 4 / np.maximum(bound, 0.2) ** 2
+        excess = correlation - bound
+        found = full & (excess > _EXCESS) & (excess > _Z * np.sqrt(chance))
+        if found.any():
+            return True
+    return False
