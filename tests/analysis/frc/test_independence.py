@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_semsr.analysis import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.correlation import check_grids
@@ -52,3 +53,133 @@ def test_different_shapes_and_pixel_sizes_are_refused():
     check_grids(a, Micrograph(IMAGE))
     with pytest.raises(OptionError, match="same pixel size"):
         check_grids(a, far)
+
+
+def step(job: str, *digests: str, before: Provenance | None = None, **options):  # type: ignore[no-untyped-def]
+    role = "frames" if job == "stitch" else "image"
+    inputs = tuple(
+        InputRecord(role=role, name="raw", digest=digest, provenance=before)
+        for digest in digests
+    )
+    return Provenance(job=job, inputs=inputs, options=options)
+
+
+def half(name: str, *frames: str) -> Provenance:
+    return step("stitch", "scan", half={"name": name, "frames": list(frames)})
+
+
+DRAW = step("degrade", "object", photons=20, seed=1)
+OTHER_DRAW = step("degrade", "object", photons=20, seed=2)
+OBJECT = step("crop", "object")
+RAW = step("crop", "raw")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dependent"),
+    [
+        (RAW, step("restore", "raw"), True),
+        (RAW, step("restore", "x", before=step("register", "raw")), True),
+        (step("restore", "raw"), step("degrade", "raw", kind="blur"), True),
+        (step("restore", "raw#z=1"), step("restore", "raw#z=2"), False),
+        (step("crop", "raw#z=1"), step("restore", "raw"), True),
+        (step("crop", "raw#channel=0"), step("restore", "raw#channel=1"), False),
+        (half("a", "1.tif", "3.tif"), half("b", "2.tif", "4.tif"), False),
+        (half("a", "1.tif", "3.tif"), half("b", "2.tif", "3.tif"), True),
+        (half("a", "1.tif", "3.tif"), step("stitch", "scan"), True),
+        (step("stitch", "scan"), step("stitch", "other"), False),
+        (DRAW, OTHER_DRAW, False),
+        (
+            step("restore", "x", before=DRAW),
+            step("crop", "y", before=OTHER_DRAW),
+            False,
+        ),
+        (step("restore", "x", before=DRAW), step("crop", "y", before=DRAW), True),
+        (DRAW, OBJECT, True),
+        (RAW, None, False),
+    ],
+)
+def test_histories_show_which_images_share_noise(first, second, dependent):
+    pair = (Micrograph(IMAGE, provenance=made) for made in (first, second))
+    assert not_independent(*pair) is dependent
+
+
+def test_a_reference_may_be_the_object_but_no_version_of_the_image():
+    restored = step("restore", "x", before=DRAW)
+    image, truth, other, raw = (
+        Micrograph(IMAGE, provenance=made)
+        for made in (restored, OBJECT, step("restore", "raw"), RAW)
+    )
+    assert not not_independent(image, truth, reference=True)
+    assert not_independent(truth, image, reference=True)
+    assert not_independent(raw, other, reference=True)
+
+
+def test_enhanced_halves_of_one_mosaic_are_not_independent():
+    made = (
+        step("enhance", name, before=kept).model_copy(update={"model_digest": "net"})
+        for name, kept in (("x", half("a", "1.tif")), ("y", half("b", "2.tif")))
+    )
+    assert not_independent(*(Micrograph(IMAGE, provenance=one) for one in made))
+
+
+def exposures(seed: int, *, lines: float = 0.0):  # type: ignore[no-untyped-def]
+    """Two exposures of blobs; a slow detector smears the noise along the lines."""
+    rng = np.random.default_rng(seed)
+    shapes = ndimage.gaussian_filter(rng.normal(size=(384, 384)), 6) > 0
+    truth = 90 + 60 * ndimage.gaussian_filter(shapes.astype(float), 1.5)
+    noise = rng.normal(0, 25, (2, *truth.shape))
+    if lines:
+        noise = 1.5 * ndimage.gaussian_filter1d(noise, lines, axis=2)
+    return truth + noise
+
+
+COPIES = {
+    "blurred": lambda a: ndimage.gaussian_filter(a, 1.5),
+    "median": lambda a: ndimage.median_filter(a, 3),
+    "mean": lambda a: ndimage.uniform_filter(a, 3),
+    "sharpened": lambda a: a + 1.5 * (a - ndimage.gaussian_filter(a, 1.5)),
+    "gain": lambda a: 0.6 * a + 20,
+    "shifted": lambda a: ndimage.shift(a, (0.3, 0.6), order=1, mode="nearest"),
+}
+
+
+@pytest.mark.parametrize("lines", [0.0, 0.7])
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_an_image_is_seen_by_its_noise(name, lines):
+    first, second = np.rint(exposures(3, lines=lines))
+    copy = np.rint(COPIES[name](first))
+    made = Micrograph(first), Micrograph(copy)
+    assert measure_frc(*made).reason == "not-independent"
+    assert measure_frc(*made[::-1]).reason == "not-independent"
+    assert measure_frc(made[0], Micrograph(second)).reason is None
+    both = Micrograph(copy), Micrograph(COPIES[name](second))
+    assert measure_frc(*both).reason != "not-independent"
+
+
+def test_a_map_sees_a_copy_and_says_what_its_numbers_are():
+    first, second = exposures(4)
+    copy = np.rint(ndimage.gaussian_filter(first, 1.5))
+    images, options = (Micrograph(first), Micrograph(copy)), FrcMapOptions(step=64)
+    found = run(measure_frc_map(*images, options))
+    assert found.reason_counts == {"not-independent": found.blocks}
+    assert np.isnan(found.measured).all()
+    told = run(measure_frc_map(*images, options.replace(allow_self=True)))
+    assert told.failed < told.blocks
+    assert "repeatability" in told.method
+    true = run(measure_frc_map(images[0], Micrograph(second), options))
+    assert true.failed < true.blocks
+
+
+def test_known_draws_are_not_tested_by_their_noise():
+    first, _ = exposures(5)
+    copy = np.rint(ndimage.gaussian_filter(first, 1.5))
+    pair = Micrograph(first, provenance=DRAW), Micrograph(copy, provenance=OTHER_DRAW)
+    assert measure_frc(*pair).reason is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exposures_with_little_noise_are_not_refused(seed):
+    rng = np.random.default_rng(seed)
+    truth = ndimage.gaussian_filter(rng.normal(0, 300, (256, 256)), 1.5)
+    one, other = (Micrograph(truth + rng.normal(0, 2, truth.shape)) for _ in "ab")
+    assert measure_frc(one, other).reason != "not-independent"
