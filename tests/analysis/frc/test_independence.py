@@ -149,8 +149,11 @@ def test_a_copy_of_an_image_is_seen_by_its_noise(name, lines):
     first, second = np.rint(exposures(3, lines=lines))
     copy = np.rint(COPIES[name](first))
     made = Micrograph(first), Micrograph(copy)
-    assert measure_frc(*made).reason == "not-independent"
-    assert measure_frc(*made[::-1]).reason == "not-independent"
+    reasons = {"not-independent"} | (
+        {"correlated-noise"} if name == "shifted" else set()
+    )
+    assert measure_frc(*made).reason in reasons
+    assert measure_frc(*made[::-1]).reason in reasons
     assert measure_frc(made[0], Micrograph(second)).reason is None
     both = Micrograph(copy), Micrograph(COPIES[name](second))
     assert measure_frc(*both).reason != "not-independent"

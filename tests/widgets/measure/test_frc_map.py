@@ -317,3 +317,21 @@ def test_mosaic_without_halves_is_split_only_when_asked(
     assert panel.split_mosaic.native.isVisible()
     panel.split_mosaic.value = True
     assert " blocks" in run_panel(panel)
+
+
+def test_images_that_were_treated_alike_are_proposed(panel, model, exposures, add):
+    first, second = (model.layers[name] for name in ("first", "second"))
+    made = Provenance(job="restore")
+    add(model, exposures[0].replace(name="restored", provenance=made))
+    moved = Provenance(job="register")
+    add(model, exposures[0].replace(name="moved", provenance=moved))
+    panel.second.value = None
+    panel.first.value = first
+    assert panel.second.value is second
+    for name in ("restored", "moved"):
+        panel.first.value = model.layers[name]
+        assert panel.second.value is None
+    panel.form.set_values(reference=True)
+    panel.second.value = second
+    panel.first.value = model.layers["restored"]
+    assert panel.second.value is second  # to be compared with a reference

@@ -52,9 +52,8 @@ def _ancestors(
         if stitched and item.role != "frames":
             continue  # positions, flat field
         if base:
-            # the first image of a file may be chosen or not
-            terms = (term for term in chosen.split(",") if not term.endswith("=0"))
-            frames = half["frames"] if half else (",".join(terms),)
+            # with nothing chosen, the first image of a file or each of them
+            frames = half["frames"] if half else (chosen,)
             yield from (((base, frame), noisy) for frame in frames)
         if not stitched:  # a mosaic records the history of its first frame alone
             yield from _ancestors(item.provenance, noisy=noisy, split=split)
