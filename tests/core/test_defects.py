@@ -89,3 +89,9 @@ def test_a_lazy_field_and_windows_are_mended_as_a_whole(rng):
     mended = found.mend(lazy)
     assert mended.dtype == image.dtype
     np.testing.assert_array_equal(mended.compute(), find_defects(lazy).mend(image))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (31, 90), (32, 32), (32, 90), (90, 33)])
+def test_a_field_of_few_rows_is_looked_through_without_a_fault(rng, shape):
+    image = _scene(rng, shape=shape).astype(np.float32)
+    assert len(find_defects(image).places) == 0

@@ -157,6 +157,8 @@ def _lines(values: Float32Array, out: BoolArray, axis: int) -> BoolArray:
     """
     seen, out = np.moveaxis(values, axis, 1), np.moveaxis(out, axis, 1)
     found = np.zeros(seen.shape, bool)
+    if len(seen) <= _LEAST_LINE:
+        return np.moveaxis(found, 1, axis)
     for end in (slice(None), slice(None, None, -1)):  # from the first, from the last
         part, marked = seen[end], found[end]
         same = part[1 : _LEAST_LINE + 1] == part[:_LEAST_LINE]

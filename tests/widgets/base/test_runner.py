@@ -8,7 +8,6 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from dask.utils import disable_gc
 from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QWidget
 
@@ -134,8 +133,11 @@ def test_garbage_of_a_job_is_freed_in_the_main_thread(qtbot, runner):
         Ring()
         while not freed:
             kept = [[] for _ in range(10_000)]  # for which Python looks for garbage
-            with disable_gc():  # as dask does where it slices
+            gc.disable()  # and enabled again, as dask does where it slices
+            try:
                 yield Progress(0, 0, f"holding {len(kept)} lists")
+            finally:
+                gc.enable()
             time.sleep(0.01)
 
     runner.start("litter", job)
