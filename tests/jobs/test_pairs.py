@@ -308,7 +308,7 @@ def pictures(tmp_path):
     fine = (fine - fine.min()) / np.ptp(fine)
     low = fine[20:276, 20:276].reshape(128, 2, 128, 2).mean((1, 3))
     high = ndimage.affine_transform(
-        fine, (1.004, 0.997), offset=(25.3, 16.6), output_shape=(256, 256)
+        fine, np.diag((1.004, 0.997)), offset=(25.3, 16.6), output_shape=(256, 256)
     )
     for name, image in (
         ("1_low", low),

@@ -17,7 +17,7 @@ ODD, EVEN, PLAIN = (
 @pytest.fixture(autouse=True)
 def _fast_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(precision, "is_fast_on_cpu", lambda: True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda: True)
 
 
 def _recipe(wanted: str) -> Recipe:
@@ -37,6 +37,6 @@ def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
         takes_bf16(_recipe("bf16"), ODD)
     assert takes_bf16(_recipe("bf16"), EVEN)
     assert not takes_bf16(_recipe("fp32"), EVEN)
-    monkeypatch.setattr(precision, "is_fast_on_cpu", lambda: False)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda: False)
     assert not takes_bf16(_recipe("auto"), EVEN)
     assert takes_bf16(_recipe("bf16"), EVEN)

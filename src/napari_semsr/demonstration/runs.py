@@ -139,7 +139,7 @@ def run_scan(paths: dict[str, Path], *, frame_px: int, seed: int) -> Job[ScanRun
     apart = again.solution.positions_px - solution.positions_px
     down, right = (int(v) for v in np.rint(np.nanmean(apart, axis=0)))
     covered = np.isfinite(mosaic.array()) & ndimage.affine_transform(
-        np.isfinite(second.array()), (1, 1), (down, right), mosaic.shape, order=0
+        np.isfinite(second.array()), np.eye(2), (down, right), mosaic.shape, order=0
     )
     box = gap_free_box(covered)
     pair = crop(mosaic, box), crop(second, box, shift=(down, right))
@@ -230,7 +230,13 @@ def sample_truth(
         inside = (np.array([y, x]) + 0.5) / counts - 0.5
         corner = first + inside * fine
         total += ndimage.affine_transform(
-            smooth, fine, corner, mosaic.shape, order=3, mode="nearest", prefilter=False
+            smooth,
+            np.diag(fine),  # of the bare diagonal older SciPy warns
+            corner,
+            mosaic.shape,
+            order=3,
+            mode="nearest",
+            prefilter=False,
         )
     data = total / np.float32(counts.prod())
     return mosaic.replace(data=data, name="truth", provenance=truth.provenance)

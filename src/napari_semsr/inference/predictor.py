@@ -49,6 +49,7 @@ from napari_semsr.models import (
     Probe,
     TorchCalls,
     effective_halo,
+    has_fast_bf16,
     probe,
     smallest_side,
 )
@@ -89,8 +90,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = torch.cpu.get_capabilities()
-        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        fast = has_fast_bf16()
     return "bf16" if fast else "fp32"
 
 

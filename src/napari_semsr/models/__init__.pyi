@@ -58,6 +58,9 @@ from .probing import (
     probe as probe,
     smallest_side as smallest_side,
 )
+from .processor import (
+    has_fast_bf16 as has_fast_bf16,
+)
 from .trust import (
     Trust as Trust,
     load_trust as load_trust,

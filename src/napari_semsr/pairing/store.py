@@ -344,7 +344,7 @@ def _thumbnail(patch: NDArray[np.generic], value_range: FloatPair) -> NDArray[np
         values = ndimage.gaussian_filter(values, (ratio - 1) / 2)
     small = ndimage.affine_transform(
         values,
-        [ratio, ratio],
+        np.diag([ratio, ratio]),
         offset=(ratio - 1) / 2,
         output_shape=(_THUMB, _THUMB),
         order=1,

@@ -38,6 +38,7 @@ from napari_semsr.models import (
     bicubic,
     build,
     build_discriminator,
+    has_fast_bf16,
     load_beside,
     load_model,
     read_card,
@@ -262,13 +263,7 @@ def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
             )
             raise OptionError(msg)
         return True
-    return wrong is None and is_fast_on_cpu()
-
-
-def is_fast_on_cpu() -> bool:
-    """Whether the processor has units for bf16."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return wrong is None and has_fast_bf16()
 
 
 def _wrong_on_cpu(network: nn.Module) -> int | None:
