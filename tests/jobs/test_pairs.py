@@ -259,13 +259,7 @@ def test_no_two_sets_show_one_place(cut, view, paired):
         assert all(len(names) == 1 for names in homes.values())
 
 
-def test_defective_pixels_are_not_learnt_from(cut):
-    odd = np.round(16 * _PLACE).clip(0, 4095).astype(np.uint16)
-    odd[[40, 90, 150], [50, 200, 99]] = 65535
-    with pytest.warns(UserWarning, match="3 pixels of odd.tif differ sharply"):
-        made, store = cut(Micrograph(odd, 10.0, "odd.tif"), _PLACE, patch=32)
-    assert made.candidates == made.train + made.validation + made.test
-    assert max(store.arrays(name)[0][:].max() for name in SPLITS) <= 4095
+def test_fill_values_are_not_trained_on(cut):
     odd = _PLACE.astype(np.float32)
     odd[40, 50] = -9999
     with pytest.warns(UserWarning, match="pixels of -9999"):

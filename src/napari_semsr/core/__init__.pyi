@@ -39,11 +39,6 @@ from .condition import (
     noise_of as noise_of,
     overruled as overruled,
 )
-from .defects import (
-    Defects as Defects,
-    defect_mask as defect_mask,
-    find_defects as find_defects,
-)
 from .errors import (
     Cancelled as Cancelled,
     CheckpointError as CheckpointError,

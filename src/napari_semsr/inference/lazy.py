@@ -197,12 +197,10 @@ def _assemble(
     micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
-    loaded, outputs = plan.loaded, plan.outputs
-    seen = plan.data if isinstance(plan.data, ResampledField) else None
-    data = plan.data if seen is None else seen.source
-    lazy = hasattr(data, "dask")
-    field = data.name if lazy else _name(data)
+    loaded, data, outputs = plan.loaded, micrograph.data, plan.outputs
+    field = data.name if micrograph.is_lazy else _name(data)
     told = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+    seen = plan.data if isinstance(plan.data, ResampledField) else None
     steps = None if seen is None else [str(step) for step in seen.there.steps]
     spread = isinstance(loaded.module, SelfEnsemble) and loaded.module.spread
     token = tokenize(
@@ -223,7 +221,7 @@ def _assemble(
     sides = tuple(
         tuple(part.stop - part.start for part in of) for of in (rows, columns)
     )
-    if lazy:
+    if micrograph.is_lazy:
         lines = da.concatenate([data[part] for part in rows], axis=0)
         windows = da.concatenate([lines[:, part] for part in columns], axis=1)
         windows = windows.rechunk(sides)

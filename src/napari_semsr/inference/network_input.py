@@ -27,7 +27,6 @@ from napari_semsr.core import (
     Tile,
     TilePlan,
     field_range,
-    find_defects,
     finite_mean,
     plan_tiles,
     read_box,
@@ -507,20 +506,14 @@ class Regrid:
         return core.grow(1).intersection(Box.of(self.there.size))
 
 
-def see_field(micrograph: Micrograph, fit: PixelFit) -> tuple[Any, str | None]:
-    """Give a field as the network sees it: without defects, on its grid; (Y, X).
-
-    Beside it a sentence about the defective pixels, where there are any.
-    """
-    data, defects = micrograph.data, find_defects(micrograph.data)
-    note = defects.note(micrograph.name)
-    if note is not None:
-        data = defects.mend(data)
+def see_field(micrograph: Micrograph, fit: PixelFit) -> Any:
+    """Give a field as the network sees it: on its grid; (Y, X)."""
+    data = micrograph.data
     if fit.steps is None:
-        return data, note
+        return data
     there = Resampling(micrograph.shape, fit.steps)
     mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
-    return ResampledField(data, there, mean, gaps=fit.keep), note
+    return ResampledField(data, there, mean, gaps=fit.keep)
 
 
 def cut_field(

@@ -82,7 +82,7 @@ def plan_enhance(
     """
     yield Progress(0, 0, "Measuring the grey values")
     card, probe = loaded.card, predictor.probe_within(options.halo_tolerance)
-    seen, mended = see_field(micrograph, output.fit)
+    seen = see_field(micrograph, output.fit)
     constant = predictor.device.type != "cpu" and not apart
     tiles, regrid = cut_field(seen, output, card, probe, constant=constant)
     predictor.choose_batch(tiles.tile(0, 0).window.shape, options.batch)
@@ -94,7 +94,7 @@ def plan_enhance(
         side = max(output.frame.shape) // output.scale
         output = replace(output, core=round_up(side, card.stride))
         tiles, regrid = cut_field(seen, output, card, predictor.probe)
-    notes = tuple(filter(None, (output.fit.note, mended))) + tuple(strategy.notes)
+    notes = (*((output.fit.note,) if output.fit.note else ()), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
     scaling = scaling_of(seen, card)
     given = card.input_scaling == "levels"  # and measured nothing
@@ -198,7 +198,7 @@ def told_of_field(
     """
     known = TrainedPixelSizes.from_card(loaded.card.model_dump())
     fit = fit_pixels(micrograph.pixel_size_nm, known, options.resample)
-    seen, _ = see_field(micrograph, fit)
+    seen = see_field(micrograph, fit)
     scaling = scaling_of(seen, loaded.card)
     survey = survey_field(seen, loaded.module, scaling, haze=False)
     loaded, survey = _told(loaded, survey, options, (seen, scaling))

@@ -33,9 +33,7 @@ from napari_semsr.core import (
     ShapeError,
     Warped,
     declared_figures,
-    find_defects,
     list_folder,
-    warn,
 )
 from napari_semsr.io import (
     ReadOptions,
@@ -549,19 +547,9 @@ def _open_each(
         made = open_image(image, opening)
         record = input_record(image, made, opening, role=role)
         own, made = made.pixel_size_nm, made.with_pixel_size(size)
-        made = _without_defects(made)
         if options.prepares and options.prepare in ("both", role):
             made = prepare_image(made, options)
         yield record, made, own not in (None, made.pixel_size_nm)
-
-
-def _without_defects(image: Micrograph) -> Micrograph:
-    """Put the mean of the pixels around in place of defective ones, and say so."""
-    defects = find_defects(image.data)
-    if note := defects.note(image.name):
-        warn(note)
-        image = image.replace(data=defects.mend(image.data))
-    return image
 
 
 PAIRS = Verb(

@@ -20,7 +20,7 @@ from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipe import Recipe
 
 _IN_MEMORY = 1 << 30
-_MOST_RANGES = 100.0  # of a field; chosen: a hot pixel of 12 bits is 16 away
+_MOST_RANGES = 100.0  # of a field; chosen: a hot pixel in 12 bits is 16 away
 _LOW, _HIGH, _CUT = 1, 2, 3  # streams of chance
 
 
@@ -93,9 +93,8 @@ class StoredPatches(Dataset[Patches]):
         if most > _MOST_RANGES:
             msg = (
                 f"Pair {number} of {self.store.path.name} has a grey value {most:.0f} "
-                "times the range of its image away: a fill value of other software or "
-                "a defective pixel. Cut the pairs again (semsr pairs), which leaves "
-                "these out."
+                "times the range of its image away, as a fill value of other software: "
+                "cut the pairs again (semsr pairs), which leaves fill values out."
             )
             raise ReadError(msg)
         return patch
