@@ -122,7 +122,7 @@ def _coloured(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
         area[number] = float(np.prod(np.maximum(sides, 0)))
     # a minimum spanning tree takes the least; an edge of 0 would be none
     least = np.prod(shape) * 2.0 - area
-    first, second = np.array(pairs, int).reshape(-1, 2).T
+    first, second = np.array(pairs, np.int32).reshape(-1, 2).T  # as older SciPy needs
     graph = sparse.coo_array((least, (first, second)), (count, count)).tocsr()
     tree = csgraph.minimum_spanning_tree(graph)
     tree = tree + tree.T
