@@ -29,6 +29,22 @@ def test_disorder_decides_and_a_perfect_lattice_is_reported():
     assert any(pair.ambiguous for pair in solution.pairs)
 
 
+def test_steps_of_a_lattice_come_from_what_does_not_repeat_or_are_asked_for():
+    how = {"side": 112, "overlap": 0.25, "jitter": 2, "seed": 1}
+    scene = scans.lattice((420, 420), 24, 1, disorder=0.06)
+    scan = scans.cut_scan(scene, known="grid", **how)
+    solution = run(solve_mosaic(scan.acquisition))
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
+    perfect = scans.lattice((420, 420), 24)
+    scan = scans.cut_scan(perfect, known="grid", **how)
+    with pytest.raises(RegistrationError, match=r"repeats itself.*give the overlap"):
+        run(solve_mosaic(scan.acquisition))
+    # as the refusal advises
+    scan = scans.cut_scan(perfect, known="grid-overlap", **how)
+    solution = run(solve_mosaic(scan.acquisition))
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 4
+
+
 def grating(pitch, degrees):
     y, x = np.indices((420, 420))
     along = x * np.cos(np.deg2rad(degrees)) + y * np.sin(np.deg2rad(degrees))

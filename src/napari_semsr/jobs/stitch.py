@@ -334,10 +334,14 @@ class StitchedFile(Result):
     shift off the one that was solved, null where it was left out; `positions` ``frame,
     y_px, x_px`` of every frame. The pixel size is the one stated, else that estimated
     from the stage: stage nanometres over solved pixels. `pairs_used` are joints that
-    the positions rest on, `distortion` the displacement at the rim over its radius that
-    was taken back from every frame; 0 where there is none beyond doubt, or was not to
-    be. Where frames without positions found no place, `likely_grids` has ``grid, order,
-    neighbours, of`` of those that the overlaps fit: `of` neighbours that many match.
+    the positions rest on; `residual_px` is the RMS distance between their own shifts
+    and the positions, each by its information, `residual_median_px` and
+    `residual_worst_px` the median and the largest, all null where joints form no loop
+    and nothing can contradict them. `distortion` is the displacement at the rim over
+    its radius that was taken back from every frame; 0 where there is none beyond doubt,
+    or was not to be. Where frames without positions found no place, `likely_grids` has
+    ``grid, order, neighbours, of`` of those that the overlaps fit: `of` neighbours that
+    many match.
     """
 
     output: str
@@ -354,8 +358,12 @@ class StitchedFile(Result):
     pairs_used: int
     pairs_rejected: int
     residual_px: Annotated[
-        float, Quantity("RMS residual", "px", ".3g", also="residual_nm")
+        float | None, Quantity("RMS residual", "px", ".3g", also="residual_nm")
     ]
+    residual_median_px: Annotated[
+        float | None, Quantity("Median residual", "px", ".3g")
+    ]
+    residual_worst_px: Annotated[float | None, Quantity("Worst residual", "px", ".3g")]
     distortion: float
     distortion_sd: float | None
     distortion_centre_px: FloatPair
@@ -385,7 +393,12 @@ class StitchedFile(Result):
             return "too few to be believed: the warnings say what to check or give"
         if self.left_out:
             return "look at what was left out, and why"
-        return f"they agree within {self.residual_px:.2g} px where they overlap"
+        if self.residual_median_px is None or self.residual_worst_px is None:
+            return "nothing checks them: their joints form no loop"
+        return (
+            f"overlaps miss by {self.residual_median_px:.2g} px in the median, by "
+            f"{self.residual_worst_px:.2g} px at most"
+        )
 
     @property
     def placed(
@@ -567,7 +580,8 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
 
 
 _OF_SOLUTION = (
-    *("pixel_size_nm", "pairs_used", "pairs_rejected", "residual_px", "left_out"),
+    *("pixel_size_nm", "pairs_used", "pairs_rejected", "left_out"),
+    *("residual_px", "residual_median_px", "residual_worst_px"),
     *("distortion", "distortion_sd", "distortion_centre_px", "shading_percent"),
 )
 

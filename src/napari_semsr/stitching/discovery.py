@@ -327,7 +327,8 @@ def match_frames(
     few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
     for first, second, shift in _trials(*_small_spectra(prepared, factor), few, frames):
         nominal = (shift[0] * factor, shift[1] * factor)
-        item = search(prepared, (first, second), nominal, around)
+        pair = (first, second)
+        item = search(prepared, pair, nominal, around, every_pixel=True)
         score = min(item.best * scale, _STRONG)
         if score > _CANDIDATE:
             y, x = (int(value) for value in item.shifts[0])

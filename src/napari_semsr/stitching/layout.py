@@ -27,6 +27,7 @@ from napari_semsr.core import Float32Array, FloatArray, IntPair, Job, Progress
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
     Candidates,
+    chance_score,
     overlap_boxes,
     resample,
     search,
@@ -111,10 +112,8 @@ def _joint(
 # whether they match at many shifts.
 
 _UNRELATED = 40  # pairs, as in the trials of docs/validation/stitching.md
+_ALIKE = 2.0  # times chance; chosen: where half of unrelated pairs match, all do
 _ENOUGH = 8  # pairs; chosen: fewer tell neither median nor spread
-# Where nothing is measured. The best of 100 000 normal deviates is above 4.3 in most
-# cases, above 5.2 in one of a hundred; chosen between.
-_FLOOR = 5.0
 # A pair repeats itself where its third peak reaches such a share of the best, and the
 # best such a coefficient; chosen: less is what chance gives.
 _LATTICE_NCC = 0.25
@@ -149,22 +148,25 @@ def chance_threshold(
 ) -> tuple[float, bool]:
     """Find the score above which a joint is believed; `nominal` (N, 2).
 
-    Measured from known non-neighbours, after the idea of ASHLAR (Muhlich et al.,
-    Bioinformatics 38, 4613 (2022), doi:10.1093/bioinformatics/btac544).
+    At least what one of a thousand unrelated pairs exceeds. Also measured from known
+    non-neighbours, after the idea of ASHLAR (Muhlich et al., Bioinformatics 38, 4613
+    (2022), doi:10.1093/bioinformatics/btac544).
     """
+    least = max(significance, chance_score(prepared, reach))
     unrelated = _unrelated_pairs(nominal, prepared.frame_shape, reach)
     if len(unrelated) < _ENOUGH or not shifts:
-        return max(significance, _FLOOR), False
+        return least, False
     found = [
         search(prepared, pair, shifts[place % len(shifts)], reach)
         for place, pair in enumerate(unrelated)
     ]
-    if np.mean([_repeats(item) or bool(item.along) for item in found]) > 0.5:
-        return max(significance, _FLOOR), True
     best = [item.best for item in found]
     middle = float(np.median(best))
+    many = np.mean([_repeats(item) or bool(item.along) for item in found])
+    if many > 0.5 or middle > _ALIKE * least:
+        return least, True
     spread = 1.4826 * float(np.median(np.abs(np.array(best) - middle)))
-    return max(significance, middle + significance * spread), False
+    return max(least, middle + significance * spread), False
 
 
 def _repeats(item: Candidates) -> bool:
@@ -179,22 +181,26 @@ def _repeats(item: Candidates) -> bool:
 # Share of the joints that fit all along a line, above which nothing else is believed;
 # chosen: an edge that crosses an overlap or two of a real scan is left to the others.
 LINES = 0.3
+ALONG_LINES = (
+    "The overlaps hold lines of one direction, along which they fit anywhere: "
+)
 
 # Which of several equal peaks is the right one, if any: what each of them leaves.
 
 _RIVAL = 0.5  # of the best score; chosen: time against a true peak missed
-_CLEAR = 1.5  # times the threshold; chosen: below, noise decides between candidates
 _COMPARED = 14  # candidates; chosen: more than the eight about one on a square lattice
 # Standard deviations. Trials with weak disorder: the first peak was wrong in 9 of 24
 # pairs, what refinement leaves in 1, and with this bound in none without being said.
-_CERTAIN = 5.0
+CERTAIN = 5.0
+"""Standard deviations by which a shift must leave more than the best one."""
 _BLOCK = 12  # px; chosen: far beyond the grain, yet several in a small overlap
 # Pixels over which squared differences are correlated: the integral of
 # exp(-r^2 / 2), the squared correlation of noise behind a Gaussian of 1 px.
 _GRAIN = 2 * np.pi
 _MARGIN = 5  # px = ceil(3.6 * 1) + 1, the reach of that Gaussian's kernel
 _SAME = 2.5  # px; chosen: candidates are more than 3 px apart
-_MOST_DOUBT = 6.0  # chosen: more than _CERTAIN, so that one pair can speak against it
+MOST_DOUBT = 6.0
+"""Chosen: more than `CERTAIN`, so that one pair can speak against a shift."""
 _ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against the last of a step
 
 
@@ -214,7 +220,7 @@ class ShiftChoice:
     @property
     def is_certain(self) -> bool:
         """Whether the images allow one shift alone."""
-        return int((self.doubt < _CERTAIN).sum()) == 1
+        return int((self.doubt < CERTAIN).sum()) == 1
 
 
 def _left(
@@ -284,28 +290,37 @@ def _weighed(
     prepared: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
     """Weigh the candidates of a pair by what each of them leaves."""
-    pair = (item.first, item.second)
     rivals = item.score > max(threshold, _RIVAL * item.best)
     shifts = item.shifts[rivals][:_COMPARED]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
-    elif len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
-        shifts = shifts[:0]
-    rows = [_left(prepared, pair, shift) for shift in shifts]
+    return weigh_shifts(prepared, (item.first, item.second), shifts, item.best)
+
+
+def weigh_shifts(
+    prepared: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], score: float
+) -> ShiftChoice:
+    """Weigh shifts of a pair, (K, 2), the likeliest first, by what each leaves."""
+    rows = [_left(prepared, pair, shift) for shift in shifts] if len(shifts) > 1 else []
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
-        return ShiftChoice(*pair, item.shifts[:1].astype(float), np.zeros(1), item.best)
+        return ShiftChoice(*pair, shifts[:1].astype(float), np.zeros(1), score)
     order = np.argsort([row[1] for row in sound])
     places = np.stack([sound[k][0] for k in order])
     variance = np.array([sound[k][1] for k in order])
     spread = np.array([sound[k][2] for k in order])
-    doubt = (variance - variance[0]) / np.sqrt(spread**2 + spread[0] ** 2 + 1e-30)
+    # Of the true shift as little is left, but for the size of the overlap. What the
+    # defects of a lattice leave of another scatters more, and is the evidence itself.
+    sides = np.maximum(np.array(prepared.frame_shape) - np.abs(places), 1)
+    pixels = sides.prod(axis=1)
+    alike = np.minimum(spread, spread[0] * np.sqrt(pixels[0] / pixels))
+    doubt = (variance - variance[0]) / np.sqrt(alike**2 + spread[0] ** 2 + 1e-30)
     doubt[0] = 0.0
     # two candidates that refine to one place are one
     far = np.abs(places - places[0]).max(axis=1) > 1.0
     far[0] = True
     least = (float(variance[0]), float(spread[0]))
-    return ShiftChoice(*pair, places[far], doubt[far], item.best, least)
+    return ShiftChoice(*pair, places[far], doubt[far], score, least)
 
 
 def _doubt_at(
@@ -342,7 +357,20 @@ def lay_out(
         yield Progress(done + 1, len(found), "Weighing possible shifts")
     if is_periodic or not all(choice.is_certain for choice in weighed):
         return resolve(len(nominal), weighed, nominal, partial(_doubt_at, prepared))
-    return solve_layout(len(nominal), found, threshold, nominal), set()
+    chosen = [
+        _only(item, choice) if len(choice.shifts) > 1 else item
+        for item, choice in zip(good, weighed, strict=True)
+    ]
+    return solve_layout(len(nominal), chosen, threshold, nominal), set()
+
+
+def _only(item: Candidates, choice: ShiftChoice) -> Candidates:
+    """Keep of a pair the candidate that was chosen among its rivals."""
+    nearest = int(np.argmin(np.abs(item.shifts - choice.shifts[0]).max(axis=1)))
+    shifts = np.rint(choice.shifts[:1]).astype(np.int64)
+    which = slice(nearest, nearest + 1)
+    ncc, score = item.ncc[which], item.score[which]
+    return Candidates(item.first, item.second, shifts, ncc, score)
 
 
 def _residuals(joints: Sequence[Joint], positions: FloatArray) -> FloatArray:
@@ -469,7 +497,7 @@ def _move(
         signs.append(1.0 if c.first in main else -1.0)
         apart = positions[c.second] - positions[c.first]
         offered.append(signs[-1] * (c.shifts - apart))
-    proposals = _distinct(np.concatenate(offered))
+    proposals = distinct(np.concatenate(offered), _SAME)
     doubt = np.zeros(len(proposals))
     for c, sign, moves in zip(bridge, signs, offered, strict=True):
         apart = positions[c.second] - positions[c.first]
@@ -478,10 +506,10 @@ def _move(
             nearest = int(np.argmin(away))
             is_candidate = away[nearest] < _SAME
             own = c.doubt[nearest] if is_candidate else look(c, apart + sign * proposal)
-            own = min(max(float(own), -_MOST_DOUBT), _MOST_DOUBT)
+            own = min(max(float(own), -MOST_DOUBT), MOST_DOUBT)
             doubt[place] += own * abs(own)
     excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
-    open_still = excess < _CERTAIN
+    open_still = excess < CERTAIN
     if open_still.sum() == 1:
         return proposals[int(np.argmin(doubt))], True
     away = np.hypot(*(proposals - expected).T)
@@ -489,13 +517,13 @@ def _move(
     return proposals[int(np.argmin(away))], False
 
 
-def _distinct(proposals: FloatArray) -> FloatArray:
-    """Proposals that differ, each the mean of those that do not."""
+def distinct(proposals: FloatArray, same: float) -> FloatArray:
+    """Proposals (K, 2) that differ by `same` px, each the mean of those that do not."""
     left = list(range(len(proposals)))
     kept = []
     while left:
         near = [
-            k for k in left if np.abs(proposals[k] - proposals[left[0]]).max() < _SAME
+            k for k in left if np.abs(proposals[k] - proposals[left[0]]).max() < same
         ]
         kept.append(proposals[near].mean(axis=0))
         left = [k for k in left if k not in near]
@@ -513,7 +541,7 @@ def _agreeing(
         apart = positions[c.second] - positions[c.first]
         away = np.abs(c.shifts - apart).max(axis=1)
         which = int(np.argmin(away))
-        if away[which] < _SAME and c.doubt[which] < _CERTAIN:
+        if away[which] < _SAME and c.doubt[which] < CERTAIN:
             kept.append(_joint(c, c.shifts[which], c.score))
         else:
             dropped.append(_joint(c, c.shifts[0], c.score))

@@ -15,8 +15,17 @@ from napari_semsr.stitching.grids import (
     UnplacedError,
     likely_grids,
 )
-from napari_semsr.stitching.layout import Joint
-from napari_semsr.stitching.pairwise import search
+from napari_semsr.stitching.layout import (
+    ALONG_LINES,
+    CERTAIN,
+    LINES,
+    MOST_DOUBT,
+    Joint,
+    ShiftChoice,
+    distinct,
+    weigh_shifts,
+)
+from napari_semsr.stitching.pairwise import chance_score, search
 
 _LEAST_PIXELS = 600  # chosen: above the 400 from which a pair has a coefficient
 
@@ -51,9 +60,9 @@ def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
     return kept
 
 
-# Twice the usual four deviations; chosen: a step is measured on few pairs, and searched
-# for in nearly all of a frame.
-_SURE = 8.0
+_SURE = 8.0  # twice the usual four deviations; chosen: all pairs are searched
+_LEAST_SCORE = 4.0  # deviations; chosen as in the options
+_RIVALS = 24  # steps of a pair, weighed; chosen: time against a true one missed
 _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 
 
@@ -123,7 +132,7 @@ def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
     found: list[FloatArray | None] = []
     for axis in range(2):
         pairs = _adjacent(cells, axis)
-        found.append(_common_shift(prepared, pairs, axis) if pairs else None)
+        found.append(_common_step(prepared, pairs, axis) if pairs else None)
     rows, columns = prepared.frame_shape
     lacking = [step is None and grid[axis] > 1 for axis, step in enumerate(found)]
     if any(lacking):
@@ -151,25 +160,63 @@ def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
     return pairs[:: max(1, len(pairs) // _TRIALS)]
 
 
-def _common_shift(
+def _common_step(
     prepared: CorrectedFrames, pairs: Sequence[IntPair], axis: int
 ) -> FloatArray | None:
-    """Median shift of those pairs that fit well."""
+    """Find the step that most pairs of neighbours agree on.
+
+    Raises
+    ------
+    UnplacedError
+        If the pairs fit equally well at several steps.
+    """
     side = np.array(prepared.frame_shape)
     middle, reach = np.zeros(2), ASIDE * side
     middle[axis] = (LEAST_STEP + MOST_STEP) / 2 * side[axis]
     reach[axis] = (MOST_STEP - LEAST_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
-    shifts, scores = [], []
+    threshold = max(_LEAST_SCORE, chance_score(prepared, around))
+    choices, lines = [], 0
     for pair in pairs:
-        item = search(prepared, pair, nominal, around)
-        if item.best > _SURE:
-            shifts.append(item.shifts[0])
-            scores.append(item.best)
-    if not shifts:
+        item = search(prepared, pair, nominal, around, threshold)
+        if item.best > threshold:
+            shifts = item.shifts[np.argsort(-item.ncc, kind="stable")][:_RIVALS]
+            choices.append(weigh_shifts(prepared, pair, shifts, item.best))
+        else:  # lines that cross an overlap are too few to stand out from chance
+            item = search(prepared, pair, nominal, around)
+        lines += bool(item.along)
+    if lines > LINES * len(pairs):
+        raise UnplacedError(f"{ALONG_LINES}give the positions of the frames.", ())
+    if not choices:
         return None
-    median = np.median(np.stack(shifts), axis=0)
-    close = np.abs(np.stack(shifts) - median).max(axis=1) <= 0.1 * side.max()
-    agreed: FloatArray = np.mean(np.stack(shifts)[close], axis=0)
-    return agreed if close.sum() * 2 > len(shifts) else None
+    steps = _likely_steps(choices)
+    if len(steps) > 1:
+        what = "columns" if axis else "rows"
+        msg = (
+            f"The sample repeats itself: neighbouring {what} fit equally well at "
+            f"{len(steps)} distances: give the overlap, or positions."
+        )
+        raise UnplacedError(msg, ())
+    certain = [c.shifts[0] for c in choices if c.is_certain] or steps
+    median = np.median(np.stack(certain), axis=0)
+    close = np.abs(np.stack(certain) - median).max(axis=1) <= 0.1 * side.max()
+    agreed: FloatArray = np.mean(np.stack(certain)[close], axis=0)
+    return agreed if close.sum() * 2 > len(certain) else None
+
+
+def _likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:
+    """Find the steps that the pairs together allow; one if a pair is certain."""
+    certain = [choice.shifts[0] for choice in choices if choice.is_certain]
+    if certain:
+        return certain[:1]
+    apart = [np.abs(c.shifts[1:] - c.shifts[0]).max(axis=1).min() for c in choices]
+    same = float(np.median(apart)) / 2  # half a period
+    proposals = distinct(np.concatenate([choice.shifts for choice in choices]), same)
+    doubt = np.zeros(len(proposals))
+    for choice in choices:
+        for place, proposal in enumerate(proposals):
+            near = np.abs(choice.shifts - proposal).max(axis=1) < same
+            own = choice.doubt[near].min() if near.any() else choice.doubt.max()
+            doubt[place] += min(float(own), MOST_DOUBT) ** 2
+    return [*proposals[doubt < doubt.min() + CERTAIN**2]]

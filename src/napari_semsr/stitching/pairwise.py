@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
+from scipy.special import ndtri
 
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
+from napari_semsr.stitching.flat_field import evenly
 from napari_semsr.stitching.frames import BoundedCache, CorrectedFrames
 
 # Five peaks as in the trials of the record. On a lattice each period has
@@ -169,24 +171,41 @@ def _possible(
     return np.asarray(wide & (np.outer(rows, columns) >= _MIN_PIXELS))
 
 
-def _peaks(score: Float32Array) -> list[IntPair]:
-    """Find the highest places of a surface, a few pixels apart; `score` (H, W)."""
+def _peaks(score: Float32Array, least: float | None) -> list[IntPair]:
+    """Find the highest places of a surface, a few pixels apart; `score` (H, W).
+
+    Those above `least`, if it is given, whatever their number.
+    """
     # a shoulder of a broad peak is no peak
     around = ndimage.maximum_filter(score, 2 * _APART + 1, mode="constant")
     rows, columns = np.nonzero((score >= around) & (score > 0))
     heights = score[rows, columns]
-    order = np.argsort(-heights, kind="stable")[:_MANY_PEAKS]
+    if least is not None:
+        above = heights > least
+        rows, columns, heights = rows[above], columns[above], heights[above]
+    order = np.argsort(-heights, kind="stable")
     if not len(order):
         return []
+    if least is not None:
+        return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
+    order = order[:_MANY_PEAKS]
     high = int((heights[order] >= _LATTICE_SHARE * heights[order[0]]).sum())
     kept = order[: max(_PEAKS, high)]
     return [(int(rows[k]), int(columns[k])) for k in kept]
 
 
 def coefficient(
-    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
+    prepared: CorrectedFrames,
+    pair: IntPair,
+    shift: IntPair,
+    *,
+    every_pixel: bool = False,
 ) -> tuple[float, float]:
-    """Compare two frames at one shift: weighted correlation coefficient, and score."""
+    """Compare two frames at one shift: weighted correlation coefficient, and score.
+
+    The score counts the pixels that hold the common detail: chance aligns a few bright
+    grains. With `every_pixel` it counts those of the whole overlap.
+    """
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:
         return 0.0, 0.0
@@ -205,23 +224,80 @@ def coefficient(
     if power <= 0:
         return 0.0, 0.0
     ncc = cross / np.sqrt(power)
-    weight = common[mask]
-    effective = float(weight.sum()) ** 2 / float(np.vdot(weight, weight)) / NOISE_AREA
+    if every_pixel:
+        weight = common[mask]
+        effective = float(weight.sum()) ** 2 / float(np.vdot(weight, weight))
+    else:
+        product = first * second
+        effective = power / max(float(np.vdot(product, product)), 1e-30)
+    effective /= NOISE_AREA
     return ncc, float(np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(effective))
 
 
+_BY_CHANCE = 1e-3  # of unrelated pairs may be joined; chosen
+_SAMPLE = 16  # frames whose grain is measured; chosen: its mean is steady enough
+
+
+def chance_score(prepared: CorrectedFrames, reach: IntPair) -> float:
+    """Find the score that one of a thousand unrelated pairs exceeds within `reach`.
+
+    Correlations of unrelated frames are a Gaussian field. Their scatter follows from
+    the autocorrelation of the frames, and the shifts that count as independent from
+    the mean slope of the field (Adler, The Geometry of Random Fields, 1981).
+    """
+    count = len(prepared.acquisition)
+    power = np.zeros(prepared.frame_shape)
+    for index in evenly(count, _SAMPLE):
+        power += np.abs(fft.fft2(prepared.banded(index))) ** 2
+    grain = fft.ifft2(power).real
+    grain /= max(float(grain[0, 0]), 1e-30)
+    frequencies = [np.fft.fftfreq(side) for side in power.shape]
+    y, x = (side * f for side, f in zip(power.shape, frequencies, strict=True))
+    radius = np.hypot(y[:, None], x)
+    ring = np.rint(radius).astype(int).ravel()
+    mean = np.bincount(ring, grain.ravel()) / np.bincount(ring)
+    # a lobe with the trough about it; the later ones of a lattice are not chance
+    lobe = radius <= 2 * (int(np.argmax(mean <= 0)) or len(mean))
+    scatter = np.sqrt(float((grain[lobe] ** 2).sum()) / NOISE_AREA)
+    power /= max(float(power.max()), 1e-30)
+    share = power**2 / max(float((power**2).sum()), 1e-30)
+    slopes = [
+        (2 * np.pi * f) ** 2 @ share.sum(axis=1 - axis)
+        for axis, f in enumerate(frequencies)
+    ]
+    density = float(np.sqrt(np.prod(slopes))) / (2 * np.pi)
+    shifts = (2 * reach[0] + 1) * (2 * reach[1] + 1)
+    height = 5.0  # where the rounds begin
+    for _ in range(10):
+        height = -float(ndtri(_BY_CHANCE / (shifts * min(1.0, density * height**2))))
+    return height * scatter
+
+
 def search(
-    prepared: CorrectedFrames, pair: IntPair, nominal: IntPair, reach: IntPair
+    prepared: CorrectedFrames,
+    pair: IntPair,
+    nominal: IntPair,
+    reach: IntPair,
+    least: float | None = None,
+    *,
+    every_pixel: bool = False,
 ) -> Candidates:
-    """Find how two frames may lie to each other."""
+    """Find how two frames may lie to each other; all shifts of a score above `least`.
+
+    Without it the best, and those that are nearly as good; `every_pixel` as in
+    `coefficient`.
+    """
     found = surface(prepared, pair, nominal, reach)
     shifts: list[IntPair] = []
     along: tuple[IntPair, ...] = ()
+    floor = None if least is None else least * np.sqrt(NOISE_AREA)
     if found is not None:
         y0, x0 = found.origin
-        shifts = [(y + y0, x + x0) for y, x in _peaks(found.score)]
+        shifts = [(y + y0, x + x0) for y, x in _peaks(found.score, floor)]
         along = found.along(shifts[0], nominal, prepared.frame_shape) if shifts else ()
-    measured = [coefficient(prepared, pair, shift) for shift in shifts]
+    measured = [
+        coefficient(prepared, pair, shift, every_pixel=every_pixel) for shift in shifts
+    ]
     ncc, score = np.array(measured).reshape(-1, 2).T
     least = _LATTICE_SHARE * ncc.max(initial=0.0)
     if any(coefficient(prepared, pair, shift)[0] < least for shift in along):

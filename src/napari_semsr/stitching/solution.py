@@ -61,8 +61,12 @@ class StitchSolution:
     names: tuple[str, ...]  # Of the frames
     left_out: tuple[Fault, ...]  # Frames that are not placed, and why
     pairs: tuple[PairReport, ...]  # All joints that were tried
-    # RMS residual of the joints that are used, each by its information
-    residual_px: float
+    # RMS residual of the joints in loops, each by its information; None without a loop,
+    # as nothing can contradict a joint then
+    residual_px: float | None
+    # Median and largest of the same residuals, all joints alike
+    residual_median_px: float | None
+    residual_worst_px: float | None
     # (N, 2) Standard deviation of each position by the information of its joints
     sigma_px: FloatArray
     flat: FlatField  # Shading and dark level

@@ -54,7 +54,7 @@ from napari_semsr.stitching.shading import (
 )
 from napari_semsr.stitching.solution import StitchSolution, fit_stage
 from napari_semsr.stitching.state import State
-from napari_semsr.stitching.verify import drop_misfits, finish, is_blank
+from napari_semsr.stitching.verify import drop_misfits, finish, is_plain
 
 # A first guess of the field's radial distortion, from the overlaps.
 #
@@ -318,7 +318,7 @@ def _rescue(state: State) -> None:
 
 def _find_strays(state: State) -> None:
     """Place frames that the scan says to lie elsewhere, by the images alone."""
-    lost = [i for i in np.flatnonzero(~state.placed).tolist() if not is_blank(state, i)]
+    lost = [i for i in np.flatnonzero(~state.placed).tolist() if not is_plain(state, i)]
     if lost and state.most_placed and not state.is_periodic:
         noise = band_noise(state.noise)
         state.positions = find_strays(state.prepared, state.positions, lost, noise)

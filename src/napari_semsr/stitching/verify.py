@@ -4,6 +4,7 @@ Every frame must be founded, and the result better than the nominal positions; w
 not is taken back or told.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,15 +22,21 @@ from napari_semsr.core import (
 from napari_semsr.stitching.discovery import Agreement, match_frames
 from napari_semsr.stitching.flat_field import GIVEN
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
-from napari_semsr.stitching.grids import likely_grids, say_grids
-from napari_semsr.stitching.layout import LINES, TOLERANCE_PX, Joint, components
+from napari_semsr.stitching.grids import UnplacedError, likely_grids, say_grids
+from napari_semsr.stitching.layout import (
+    ALONG_LINES,
+    LINES,
+    TOLERANCE_PX,
+    Joint,
+    components,
+)
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift, refine
 from napari_semsr.stitching.solution import PairReport, StitchSolution, fit_stage
 from napari_semsr.stitching.state import State
 
-_BLANK = 1.25  # times the noise; chosen: what is above is detail
+_DETAIL = 1.25  # times the noise; chosen: what is above is detail
 # Frames may scatter more than noise alone by such a factor; chosen: with more, even
 # frames in their places would have hardly any detail beyond noise.
 _NOISE_DOUBT = 4.0
@@ -46,17 +53,20 @@ _NAMED = 5  # frames in a sentence; chosen: it stays one
 _CLEARLY = 0.02  # of the correlation; chosen: less is a matter of rounding to pixels
 
 
-def is_blank(state: State, index: int) -> bool:
-    """Whether a frame holds no detail above its noise."""
+_PLAIN = "too little texture: hardly any detail above the noise"
+
+
+def is_plain(state: State, index: int) -> bool:
+    """Whether a frame holds hardly any detail above its noise."""
     band = state.prepared.banded(index)
     inside = state.prepared.root > 0
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
-    return texture < _BLANK * FINE_NOISE * state.noise
+    return texture < _DETAIL * FINE_NOISE * state.noise
 
 
 def _reason(state: State, index: int) -> str:
-    if is_blank(state, index):
-        return "blank: it holds no detail above its noise"
+    if is_plain(state, index):
+        return _PLAIN
     return "fits no frame that was placed: foreign, displaced too far, or too dark"
 
 
@@ -136,6 +146,9 @@ def finish(state: State) -> StitchSolution:
                 f"{np.mean(stated):.4g} nm is stated: check the calibration."
             )
     pairs = _pairs(state)
+    # where the stage's positions are given, every joint can contradict them
+    checked = [p for p in pairs if p.used] if state.is_nominal else in_loops(pairs)
+    residuals = [p.residual_px for p in checked if np.isfinite(p.residual_px)]
     positions = state.positions - np.nanmin(state.positions, axis=0)
     spread = np.full(positions.shape, np.nan)
     if state.refined is not None:
@@ -153,7 +166,9 @@ def finish(state: State) -> StitchSolution:
         names=acquisition.names,
         left_out=(*acquisition.faults, *lost),
         pairs=pairs,
-        residual_px=_residual(pairs),
+        residual_px=_residual(checked),
+        residual_median_px=float(np.median(residuals)) if residuals else None,
+        residual_worst_px=max(residuals, default=None),
         sigma_px=spread,
         flat=state.prepared.flat,
         gains=state.prepared.gains,
@@ -192,11 +207,11 @@ def _verify(state: State) -> None:
         raise RegistrationError(msg)
     for index in lost:
         state.reasons.setdefault(index, _reason(state, index))
-    doubtful = [i for i in lost if not state.reasons[i].startswith("blank")]
-    blank = [i for i in lost if i not in doubtful]
+    doubtful = [i for i in lost if state.reasons[i] != _PLAIN]
+    plain = [i for i in lost if i not in doubtful]
     strays = [i for i in state.strays if state.placed[i]]
     for some, why in (
-        (blank, "left out, blank: they hold no detail above their noise"),
+        (plain, f"left out, {_PLAIN}"),
         (doubtful, "left out, could not be placed"),
         (strays, "placed by the images alone, whatever positions are stated"),
     ):
@@ -212,15 +227,27 @@ def _verify(state: State) -> None:
             "stage, or scan with more overlap."
         )
     if state.ambiguous and not slides:
-        state.warnings.append(
-            f"The sample repeats itself: {len(state.ambiguous)} joints fit as well a "
-            "whole period away and were decided by the stage alone, so that positions "
-            "may be wrong by whole periods."
-        )
+        _warn_of_periods(state)
     _warn_of_spread(state)
     _warn_of_shading(state)
     if state.is_stated and not slides and not _undecided(state):
         _against_nominal(state)
+
+
+def _warn_of_periods(state: State) -> None:
+    """Say that the stage decides between periods; refuse if it states no places."""
+    many = f"The sample repeats itself: {len(state.ambiguous)}"
+    if not state.is_stated:
+        given = "" if state.acquisition.grid is not None else "the grid and "
+        msg = (
+            f"{many} overlaps fit as well a whole period away: give {given}the "
+            "overlap, or positions."
+        )
+        raise UnplacedError(msg, ())
+    state.warnings.append(
+        f"{many} joints fit as well a whole period away and were decided by the stage "
+        "alone, so that positions may be wrong by whole periods."
+    )
 
 
 def _slides(state: State) -> bool:
@@ -234,17 +261,15 @@ def _slides(state: State) -> bool:
 
 def _lay_along(state: State) -> None:
     """Put all frames that hold detail where the scan says, or ask for positions."""
-    lines = "The overlaps hold lines of one direction, along which they fit anywhere: "
     if not state.is_stated:
-        msg = f"{lines}give the positions of the frames."
-        raise RegistrationError(msg)
+        raise RegistrationError(f"{ALONG_LINES}give the positions of the frames.")
     count = len(state.positions)
     reasons = {index: _reason(state, index) for index in range(count)}
-    blank = [i for i, why in reasons.items() if why.startswith("blank")]
+    plain = [i for i, why in reasons.items() if why == _PLAIN]
     state.positions, state.reasons = state.nominal.copy(), {}
-    state.positions[blank] = np.nan
+    state.positions[plain] = np.nan
     _give_nominal(state)
-    state.warnings.append(f"{lines}the nominal positions are given.")
+    state.warnings.append(f"{ALONG_LINES}the nominal positions are given.")
 
 
 def _ask_for_grid(state: State) -> bool:
@@ -440,15 +465,26 @@ def _pairs(state: State) -> tuple[PairReport, ...]:
     )
 
 
-def _residual(pairs: tuple[PairReport, ...]) -> float:
-    """RMS residual of the joints in use, each by its information."""
+def in_loops(pairs: Sequence[PairReport]) -> list[PairReport]:
+    """Joints in use that others can contradict: without the branches of a tree."""
+    kept = [pair for pair in pairs if pair.used]
+    while True:
+        ties = Counter(end for pair in kept for end in (pair.first, pair.second))
+        held = [p for p in kept if min(ties[p.first], ties[p.second]) > 1]
+        if len(held) == len(kept):
+            return kept
+        kept = held
+
+
+def _residual(pairs: Sequence[PairReport]) -> float | None:
+    """RMS residual of joints, each by its information."""
     rows = [
         (pair.residual_px, 1 / pair.sigma_px**2)
         for pair in pairs
-        if pair.used and np.isfinite(pair.residual_px) and pair.sigma_px > 0
+        if np.isfinite(pair.residual_px) and pair.sigma_px > 0
     ]
     if not rows:
-        return float("nan")
+        return None
     residual, weight = np.array(rows).T
     return float(np.sqrt(np.average(residual**2, weights=weight)))
 
