@@ -227,7 +227,10 @@ def simulate(
     drift_px: float = 0.0,
     stage_scale: float = 1.0,
     stage_skew: float = 0.0,
-    order: Literal["raster", "serpentine"] = "raster",
+    order: Literal[
+        "raster", "row", "serpentine", "column", "column-serpentine"
+    ] = "raster",
+    first: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = "top-left",
     illumination_drift: float = 0.0,
     bad_frames: int = 0,
     oversampling: int | None = None,
@@ -254,7 +257,9 @@ def stitch(
     positions_out: PathLike | None = None,
     flat_field: str = "auto",
     grid: tuple[int, int] | None = None,
-    order: Literal["row", "serpentine"] | None = None,
+    order: Literal["row", "serpentine", "column", "column-serpentine"] | None = None,
+    first: Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+    | None = None,
     overlap: float | None = None,
     max_shift_px: float | None = None,
     stage_model: Literal["affine", "shift"] = "affine",

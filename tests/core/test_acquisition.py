@@ -20,6 +20,15 @@ def test_grid_cells_serpentine_turns_every_second_row():
     assert cells.tolist() == [[0, 0], [0, 1], [0, 2], [1, 2], [1, 1], [1, 0]]
 
 
+def test_grid_cells_run_by_columns_and_from_any_corner():
+    cells = grid_cells(6, (2, 3), "column")
+    assert cells.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]
+    cells = grid_cells(6, (2, 3), "column-serpentine", "bottom-right")
+    assert cells.tolist() == [[1, 2], [0, 2], [0, 1], [1, 1], [1, 0], [0, 0]]
+    cells = grid_cells(6, (2, 3), "row", "top-right")
+    assert cells.tolist() == [[0, 2], [0, 1], [0, 0], [1, 2], [1, 1], [1, 0]]
+
+
 @pytest.mark.parametrize("grid", [(2, 2), (0, 6), (7, 1), (-2, -3)], ids=str)
 def test_grid_cells_refuses_another_number(grid):
     with pytest.raises(OptionError, match="got 6"):

@@ -239,6 +239,10 @@ def bad_order(folder):
     (folder / "scan.json").write_text('{"grid": [2, 2], "order": "by columns"}')
 
 
+def bad_first(folder):
+    (folder / "scan.json").write_text('{"grid": [2, 2], "first": "left"}')
+
+
 def bad_single(folder):
     for index in (2, 9, 10):
         (folder / f"frame{index}.tif").unlink()
@@ -257,7 +261,8 @@ def bad_single(folder):
         (bad_others, "none of its 1 names"),
         (bad_json, "JSON object"),
         (bad_values, "two whole numbers"),
-        (bad_order, "order as row or serpentine, got 'by columns'.*--order"),
+        (bad_first, "top-left, .* or bottom-right, got 'left'.*--first"),
+        (bad_order, "or column-serpentine, got 'by columns'.*--order"),
         (bad_single, "at least two frames"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

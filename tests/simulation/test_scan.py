@@ -127,6 +127,12 @@ def test_serpentine_turns_every_second_row():
     raster = plan_scan(SMALL.replace(frames_grid=(3, 3)))
     columns = np.rint(raster.nominal_px[:, 1] / SMALL.step_px).astype(int)
     assert columns.tolist() == [0, 1, 2] * 3
+    how = {"frames_grid": (3, 3), "order": "column", "first": "bottom-left"}
+    rows, columns = np.rint(
+        plan_scan(SMALL.replace(**how)).nominal_px / SMALL.step_px
+    ).T
+    assert columns.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert rows.tolist() == [2, 1, 0] * 3
 
 
 def test_bad_frames_are_blank_or_foreign():

@@ -88,6 +88,7 @@ def cut_scan(
     dark=2000.0,
     stage=((1.0, 0.0), (0.0, 1.0)),
     order="row",
+    first="top-left",
     seed=0,
     known="positions",
     pixel_size_nm=None,
@@ -98,7 +99,7 @@ def cut_scan(
     """
     rng = np.random.default_rng(seed)
     count = grid[0] * grid[1]
-    cells = grid_cells(count, grid, order)
+    cells = grid_cells(count, grid, order, first)
     nominal = cells * (side * (1 - overlap))
     moved = nominal @ np.asarray(stage).T + rng.uniform(-jitter, jitter, (count, 2))
     truth = moved - moved.min(axis=0) + MARGIN + 2
@@ -114,6 +115,7 @@ def cut_scan(
         nominal_px=nominal if known == "positions" else None,
         grid=grid if known in ("positions", "grid", "grid-overlap") else None,
         order=order,
+        first=first,
         overlap=overlap if known == "grid-overlap" else None,
         pixel_size_nm=parse_pixel_size(pixel_size_nm),
     )

@@ -8,9 +8,10 @@ from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.stitching.discovery import Agreement, grow, match_frames
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import likely_grids
+from napari_semsr.stitching.grids import UnplacedError, likely_grids
 from napari_semsr.stitching.layout import Joint
 from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solve import solve_mosaic
 from tests.stitching import scans
 
@@ -55,15 +56,42 @@ def test_a_scan_without_detail_that_occurs_once_is_refused():
         run(solve_mosaic(scan.acquisition))
 
 
-@pytest.mark.parametrize("order", ["row", "serpentine"])
-@pytest.mark.parametrize("grid", [(3, 4), (5, 2)])
-def test_the_grid_that_frames_were_taken_in_is_the_likeliest(grid, order):
-    how = {"side": 96, "overlap": 0.15, "jitter": 3, "grid": grid, "order": order}
+ORDERS = [
+    ((3, 4), "row", "top-left"),
+    ((3, 4), "serpentine", "bottom-right"),
+    ((3, 4), "column", "top-left"),
+    ((5, 2), "column-serpentine", "top-right"),
+    ((5, 2), "row", "bottom-left"),
+]
+
+
+@pytest.mark.parametrize(("grid", "order", "first"), ORDERS)
+def test_the_grid_that_frames_were_taken_in_is_the_likeliest(grid, order, first):
+    how = {"side": 96, "overlap": 0.15, "jitter": 3, "grid": grid}
+    how |= {"order": order, "first": first}
     scan = scans.cut_scan(scans.texture((520, 520), 4), known="nothing", **how)
     prepared = CorrectedFrames(scan.acquisition, first_flat(scan.acquisition))
     best = likely_grids(scan.acquisition, match_frames(prepared))[0]
-    assert (best.grid, best.order) == (grid, order)
+    assert (best.grid, best.order, best.first) == (grid, order, first)
     assert 3 <= best.neighbours <= best.of == 2 * grid[0] * grid[1] - sum(grid)
+
+
+@pytest.mark.parametrize("known", ["grid", "grid-overlap"])
+@pytest.mark.parametrize(("grid", "order", "first"), ORDERS[1:])
+def test_a_refused_order_names_the_one_that_places_the_frames(
+    grid, order, first, known
+):
+    how = {"side": 96, "overlap": 0.25, "jitter": 2, "grid": grid, "known": known}
+    scene = scans.texture((520, 520), 4)
+    scan = scans.cut_scan(scene, order=order, first=first, **how)
+    stated = scan.acquisition.replace(order="row", first="top-left")
+    with pytest.raises(UnplacedError) as refused:
+        run(solve_mosaic(stated))
+    best = refused.value.grids[0]
+    assert f"{grid[0]}x{grid[1]}, order {order}, first {first}" in str(refused.value)
+    typed = StitchOptions(grid=best.grid, order=best.order, first=best.first)
+    solution = run(solve_mosaic(stated, typed))
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.2
 
 
 def test_foreign_frames_suggest_no_grid():

@@ -318,7 +318,7 @@ def test_frames_that_find_no_place_ask_how_they_were_taken(
     )
     tab = button_of(window.steps, "Open")
     assert (panel.asks, tab.text()) == (True, "Open")
-    button_of(panel.question, "3x5, every second row backwards").click()
+    button_of(panel.question, "3x5, order serpentine, first top-left").click()
     finish(panel)
     assert "14 of 17" in panel.headline.text()
     assert "img9.png is left out: one grey value" in panel.trouble.text()
@@ -341,4 +341,4 @@ def test_frames_that_do_not_join_ask_as_well(window, tmp_path, finish, run_panel
     finish(panel)
     assert "give positions or a grid" in run_panel(panel)
     assert panel.asks
-    assert button_of(panel.question, "3x5, row by row")
+    assert button_of(panel.question, "3x5, order row, first top-left")

@@ -1,6 +1,7 @@
 from .acquisition import (
     Acquisition as Acquisition,
     Fault as Fault,
+    FirstFrame as FirstFrame,
     FrameOrder as FrameOrder,
     Frames as Frames,
     grid_cells as grid_cells,

@@ -12,7 +12,8 @@ from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
 from napari_semsr.core.types import FloatArray, IntPair
 
-FrameOrder = Literal["row", "serpentine"]
+FrameOrder = Literal["row", "serpentine", "column", "column-serpentine"]
+FirstFrame = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 
 class Frames(Protocol):
@@ -38,12 +39,16 @@ class Fault:
 
 
 def grid_cells(
-    count: int, grid: IntPair, order: FrameOrder = "row"
+    count: int,
+    grid: IntPair,
+    order: FrameOrder = "row",
+    first: FirstFrame = "top-left",
 ) -> NDArray[np.int64]:
     """Row and column of each frame (N, 2) in a grid that is filled row by row.
 
-    A serpentine turns every second row. An `OptionError` where the grid does not hold
-    just that many frames.
+    Or column by column; a serpentine runs every second one backwards. `first`: corner
+    of the first frame. An `OptionError` where the grid does not hold just that many
+    frames.
     """
     rows, columns = grid
     if rows < 1 or columns < 1 or rows * columns != count:
@@ -52,9 +57,16 @@ def grid_cells(
             f"{count}: correct the grid, or give positions for a scan with gaps."
         )
         raise OptionError(msg)
-    row, column = np.divmod(np.arange(count), columns)
-    if order == "serpentine":
-        column = np.where(row % 2 == 1, columns - 1 - column, column)
+    by_column = order.startswith("column")
+    length = rows if by_column else columns
+    line, place = np.divmod(np.arange(count), length)
+    if order.endswith("serpentine"):
+        place = np.where(line % 2 == 1, length - 1 - place, place)
+    row, column = (place, line) if by_column else (line, place)
+    if first.startswith("bottom"):
+        row = rows - 1 - row
+    if first.endswith("right"):
+        column = columns - 1 - column
     return np.stack([row, column], axis=1).astype(np.int64)
 
 
@@ -70,6 +82,7 @@ class Acquisition:
     nominal_nm: FloatArray | None = None
     grid: IntPair | None = None  # rows and columns of the scan
     order: FrameOrder = "row"  # how the grid was filled
+    first: FirstFrame = "top-left"  # corner of the grid where the first frame lies
     # (N, 2) row and column of each frame of a grid with gaps
     cells: NDArray[np.int64] | None = None
     # names that a grid may have places for, frames that are not used among them: all,
@@ -106,7 +119,7 @@ class Acquisition:
             )
             raise OptionError(msg)
         if self.grid is not None and self.cells is None:
-            grid_cells(count, self.grid, self.order)
+            grid_cells(count, self.grid, self.order, self.first)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -130,7 +143,8 @@ class Acquisition:
         """Give row and column (N, 2) of each frame; one row where there is no grid."""
         if self.cells is not None:
             return self.cells
-        return grid_cells(len(self), self.grid or (1, len(self)), self.order)
+        grid = self.grid or (1, len(self))
+        return grid_cells(len(self), grid, self.order, self.first)
 
     def grid_corners(self) -> FloatArray | None:
         """Top-left corners in px (N, 2) by grid and overlap; None where one lacks."""

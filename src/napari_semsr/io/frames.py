@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     Acquisition,
     Fault,
+    FirstFrame,
     FloatPair,
     FrameOrder,
     Frames,
@@ -551,11 +552,11 @@ def _from_file(
 
 
 def _scan_values(
-    found: dict[str, Any], folder: Path, order: str | None
+    found: dict[str, Any], folder: Path, given: dict[str, str | None]
 ) -> dict[str, Any]:
     """Take from ``scan.json`` what an acquisition has a place for.
 
-    The order is that which is given, if one is.
+    The order and the first frame are those `given`, if they are.
     """
     values: dict[str, Any] = {}
     grid = found.get("grid")
@@ -576,17 +577,24 @@ def _scan_values(
             f"{shown(found.get('overlap'))} and {shown(found.get('pixel_size_nm'))}."
         )
         raise ReadError(msg) from error
-    said = found.get("order") if order is None else order
-    if order is None and said is not None and said not in get_args(FrameOrder):
-        msg = (
-            f"{folder / 'scan.json'} must give order as row or serpentine, got "
-            f"{shown(said)}: correct it, or give --order."
-        )
-        raise ReadError(msg)
-    return values if said is None else {**values, "order": said}
+    for name, known in (("order", FrameOrder), ("first", FirstFrame)):
+        value = found.get(name) if given[name] is None else given[name]
+        if value is None:
+            continue
+        if value not in get_args(known):
+            *others, last = get_args(known)
+            msg = (
+                f"{folder / 'scan.json'} must give {name} as {', '.join(others)} or "
+                f"{last}, got {shown(value)}: correct it, or give --{name}."
+            )
+            raise ReadError(msg)
+        values[name] = value
+    return values
 
 
-def _on_grid(made: Acquisition, grid: IntPair, order: FrameOrder) -> Acquisition:
+def _on_grid(
+    made: Acquisition, grid: IntPair, order: FrameOrder, first: FirstFrame
+) -> Acquisition:
     """Give frames their cells; those that are not used leave gaps, or need none.
 
     What shows one grey value is left out where the grid has no place for it.
@@ -594,12 +602,13 @@ def _on_grid(made: Acquisition, grid: IntPair, order: FrameOrder) -> Acquisition
     slots = made.slots or (made.names,)
     fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
     blank = {name: _BLANK for name in made.names if name not in fit}
-    cells = dict(zip(fit, grid_cells(len(fit), grid, order), strict=True))
+    cells = dict(zip(fit, grid_cells(len(fit), grid, order, first), strict=True))
     made = _without(made, blank)
     gaps = len(made) < len(fit)
     return made.replace(
         grid=grid,
         order=order,
+        first=first,
         cells=np.stack([cells[name] for name in made.names]) if gaps else None,
     )
 
@@ -626,7 +635,10 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
     )
 
 
-FRAMES_OPTIONS = ("grid", "order", "overlap", "pixel_size_nm", "databar_rows", "colour")
+FRAMES_OPTIONS = (
+    *("grid", "order", "first", "overlap", "pixel_size_nm"),
+    *("databar_rows", "colour"),
+)
 """Options of `open_frames` that a panel and a project may give."""
 
 
@@ -636,6 +648,7 @@ def open_frames(
     grid: tuple[int, int] | None = None,
     positions: str | Path | None = None,
     order: FrameOrder | None = None,
+    first: FirstFrame | None = None,
     overlap: float | None = None,
     pixel_size_nm: float | Sequence[float] | None = None,
     databar_rows: int | None = None,
@@ -651,8 +664,10 @@ def open_frames(
         Rows and columns; used instead of all that the scan says of positions.
     positions : str or pathlib.Path, optional
         Table of nominal top-left corners, instead of ``positions.csv`` in the folder.
-    order : {"row", "serpentine"}, optional
+    order : {"row", "serpentine", "column", "column-serpentine"}, optional
         How the grid was filled; row by row when neither this nor the scan says.
+    first : {"top-left", "top-right", "bottom-left", "bottom-right"}, optional
+        Corner of the grid where the first frame lies; top-left likewise.
     overlap : float, optional
         Share of a frame that its neighbour repeats.
     pixel_size_nm : float or sequence of float, optional
@@ -702,7 +717,7 @@ def open_frames(
         _too_few(path, made.names, made.faults)
     told_by = path / _SCAN
     found = read_object(told_by) if is_folder and told_by.is_file() else {}
-    values = _scan_values(found, path, order)
+    values = _scan_values(found, path, {"order": order, "first": first})
     size, told = made.pixel_size_nm, values.get("pixel_size_nm")
     if pixel_size_nm is None and size and told and not is_one_size(size, told):
         warn(
@@ -722,6 +737,6 @@ def open_frames(
         else:
             made = made.replace(nominal_px=None, nominal_nm=None)
     if "grid" in values:
-        order = values.pop("order", "row")
-        made = _on_grid(made, values.pop("grid"), order)
+        order, first = values.pop("order", "row"), values.pop("first", "top-left")
+        made = _on_grid(made, values.pop("grid"), order, first)
     return made.replace(metadata=found, **values)

@@ -16,15 +16,18 @@ from pydantic import field_validator
 from scipy import ndimage
 
 from napari_semsr.core import (
+    FirstFrame,
     Float32Array,
     FloatArray,
     FloatPair,
+    FrameOrder,
     IntPair,
     Job,
     OptionError,
     Progress,
     ShapeError,
     distort,
+    grid_cells,
     parse_pixel_size,
     run,
 )
@@ -325,9 +328,18 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
     stage_skew: float = setting(
         0.0, "shift of a row along x for each pixel along y", ge=-0.2, le=0.2
     )
-    order: Literal["raster", "serpentine"] = setting(
-        "raster", "way of the stage over the grid"
+    order: Literal["raster", "row", "serpentine", "column", "column-serpentine"] = (
+        setting("raster", "way of the stage over the grid; raster is row by row")
     )
+    first: FirstFrame = setting(
+        "top-left", "corner of the grid where the first frame lies"
+    )
+
+    @property
+    def frame_order(self) -> FrameOrder:
+        """The order by its name in an acquisition."""
+        return "row" if self.order == "raster" else self.order
+
     illumination_drift: float = setting(
         0.0, "brightest minus darkest frame's light, over the mean", ge=0, lt=1
     )
@@ -459,10 +471,8 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     if options.bad_frames > count:
         msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
         raise OptionError(msg)
-    rows, columns = np.divmod(np.arange(count), options.frames_grid[1])
-    if options.order == "serpentine":
-        columns = np.where(rows % 2, options.frames_grid[1] - 1 - columns, columns)
-    nominal = np.stack([rows, columns], axis=1) * options.step_px
+    grid, first = options.frames_grid, options.first
+    nominal = grid_cells(count, grid, options.frame_order, first) * options.step_px
     true = _on_stage(nominal, options)
     true += options.rng(Stream.JITTER).uniform(-1, 1, (count, 2)) * options.jitter_px
     # slow way of the sample: an arc of the stated length, from zero on

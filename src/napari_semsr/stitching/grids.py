@@ -7,13 +7,14 @@ each axis agree on; the grid that explains most of them comes first.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Acquisition,
+    FirstFrame,
     FloatArray,
     FrameOrder,
     IntPair,
@@ -33,20 +34,19 @@ _AS_LIKELY = 0.6  # of what the best one explains; chosen: others are not worth 
 _MOST = 3  # chosen: a question has few answers
 
 
-_ORDERS = {"row": "row by row", "serpentine": "every second row backwards"}
-
-
 @dataclass(frozen=True, slots=True)
 class LikelyGrid:
     """A grid that frames may have been taken in."""
 
     grid: IntPair  # Rows and columns
     order: FrameOrder
+    first: FirstFrame  # Corner of the first frame
     neighbours: int  # Pairs of neighbours that match where this grid has them
     of: int  # All pairs of neighbours
 
     def __str__(self) -> str:
-        return f"{self.grid[0]}x{self.grid[1]}, {_ORDERS[self.order]}"
+        rows, columns = self.grid
+        return f"{rows}x{columns}, order {self.order}, first {self.first}"
 
     def to_json(self) -> dict[str, Any]:
         """Give plain values."""
@@ -82,27 +82,39 @@ def likely_grids(
     found: list[tuple[float, LikelyGrid]] = []
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
-        for grid, order in _grids(len(slots)):
-            cells = grid_cells(len(slots), grid, order)
+        for grid, order, first in _grids(len(slots)):
+            cells = grid_cells(len(slots), grid, order, first)
             axes = [_along(acquisition, cells, numbers, joints, k) for k in range(2)]
             fits, pairs = sum(a[1] for a in axes), sum(a[2] for a in axes)
             if fits >= _FEWEST:
                 weight = sum(a[0] for a in axes)
-                found.append((weight, LikelyGrid(grid, order, fits, pairs)))
+                found.append((weight, LikelyGrid(grid, order, first, fits, pairs)))
     found.sort(key=lambda item: -item[0])
     least = _AS_LIKELY * found[0][0] if found else 0.0
     likely = dict.fromkeys(item for weight, item in found if weight >= least)
-    own = acquisition.grid, acquisition.order
-    return tuple(item for item in [*likely][:_MOST] if (item.grid, item.order) != own)
+    own = acquisition.grid, acquisition.order, acquisition.first
+    likeliest = [*likely][:_MOST]
+    named = [(item.grid, item.order, item.first) for item in likeliest]
+    if own in named[:1]:
+        return ()  # the overlaps speak for the scan's own
+    return tuple(
+        item for item, name in zip(likeliest, named, strict=True) if name != own
+    )
 
 
-def _grids(count: int) -> Iterator[tuple[IntPair, FrameOrder]]:
+def _grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
     """All grids of a number of frames; a single row or column has one order."""
     for rows in range(1, count + 1):
-        if count % rows == 0:
-            yield (rows, count // rows), "row"
-            if 1 < rows < count:
-                yield (rows, count // rows), "serpentine"
+        if count % rows:
+            continue
+        is_line = rows in (1, count)
+        for first in get_args(FirstFrame):
+            if (rows == 1 and first.startswith("bottom")) or (
+                rows == count and first.endswith("right")
+            ):
+                continue  # the same as its other end
+            for order in get_args(FrameOrder)[: 1 if is_line else None]:
+                yield (rows, count // rows), order, first
 
 
 def _along(

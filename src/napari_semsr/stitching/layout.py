@@ -23,7 +23,14 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
-from napari_semsr.core import Float32Array, FloatArray, IntPair, Job, Progress
+from napari_semsr.core import (
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    IntPair,
+    Job,
+    Progress,
+)
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
     Candidates,
@@ -112,7 +119,6 @@ def _joint(
 # whether they match at many shifts.
 
 _UNRELATED = 40  # pairs, as in the trials of docs/validation/stitching.md
-_ALIKE = 2.0  # times chance; chosen: where half of unrelated pairs match, all do
 _ENOUGH = 8  # pairs; chosen: fewer tell neither median nor spread
 # A pair repeats itself where its third peak reaches such a share of the best, and the
 # best such a coefficient; chosen: less is what chance gives.
@@ -163,7 +169,7 @@ def chance_threshold(
     best = [item.best for item in found]
     middle = float(np.median(best))
     many = np.mean([_repeats(item) or bool(item.along) for item in found])
-    if many > 0.5 or middle > _ALIKE * least:
+    if many > 0.5 or middle > least:
         return least, True
     spread = 1.4826 * float(np.median(np.abs(np.array(best) - middle)))
     return max(least, middle + significance * spread), False
@@ -187,7 +193,9 @@ ALONG_LINES = (
 
 # Which of several equal peaks is the right one, if any: what each of them leaves.
 
-_RIVAL = 0.5  # of the best score; chosen: time against a true peak missed
+# Of the best coefficient, and of the threshold: a true peak of a small overlap is lower
+# than a false one of a large overlap; chosen: time against a true peak missed.
+_RIVAL_NCC, _RIVAL_SCORE = 0.7, 0.5
 _COMPARED = 14  # candidates; chosen: more than the eight about one on a square lattice
 # Standard deviations. Trials with weak disorder: the first peak was wrong in 9 of 24
 # pairs, what refinement leaves in 1, and with this bound in none without being said.
@@ -286,12 +294,17 @@ def _blocks(plane: NDArray[np.float64]) -> FloatArray:
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
+def are_rivals(item: Candidates, threshold: float) -> BoolArray:
+    """Whether each candidate of a pair, (K,), may be the right one; one always may."""
+    alike = item.ncc > _RIVAL_NCC * item.ncc.max(initial=0.0)
+    return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
+
+
 def _weighed(
     prepared: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
     """Weigh the candidates of a pair by what each of them leaves."""
-    rivals = item.score > max(threshold, _RIVAL * item.best)
-    shifts = item.shifts[rivals][:_COMPARED]
+    shifts = item.shifts[are_rivals(item, threshold)][:_COMPARED]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
     return weigh_shifts(prepared, (item.first, item.second), shifts, item.best)

@@ -22,6 +22,7 @@ from napari_semsr.stitching.layout import (
     MOST_DOUBT,
     Joint,
     ShiftChoice,
+    are_rivals,
     distinct,
     weigh_shifts,
 )
@@ -179,9 +180,11 @@ def _common_step(
     threshold = max(_LEAST_SCORE, chance_score(prepared, around))
     choices, lines = [], 0
     for pair in pairs:
-        item = search(prepared, pair, nominal, around, threshold)
+        item = search(prepared, pair, nominal, around, threshold / 2)
         if item.best > threshold:
-            shifts = item.shifts[np.argsort(-item.ncc, kind="stable")][:_RIVALS]
+            order = np.argsort(-item.ncc, kind="stable")
+            order = order[are_rivals(item, threshold)[order]]
+            shifts = item.shifts[order[:_RIVALS]]
             choices.append(weigh_shifts(prepared, pair, shifts, item.best))
         else:  # lines that cross an overlap are too few to stand out from chance
             item = search(prepared, pair, nominal, around)

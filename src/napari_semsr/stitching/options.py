@@ -4,7 +4,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from napari_semsr.core import MOST_DISTORTION, Options, option
+from napari_semsr.core import (
+    MOST_DISTORTION,
+    FirstFrame,
+    FrameOrder,
+    Options,
+    option,
+)
 
 
 class StitchOptions(Options):
@@ -17,10 +23,16 @@ class StitchOptions(Options):
     grid: tuple[int, int] | None = Field(
         default=None, description="rows and columns of the scan"
     )
-    order: Literal["row", "serpentine"] | None = option(
+    order: FrameOrder | None = option(
         None,
         "Order",
-        "how the grid was filled: row by row, or every second row backwards",
+        "how the grid was filled: row by row or column by column; a serpentine runs "
+        "every second one backwards",
+    )
+    first: FirstFrame | None = option(
+        None,
+        "First frame",
+        "corner of the grid where the first frame lies; top-left if nothing states it",
     )
     overlap: float | None = option(
         None,

@@ -20,11 +20,12 @@ from napari_semsr.stitching.flat_field import evenly
 from napari_semsr.stitching.frames import BoundedCache, CorrectedFrames
 
 # Five peaks as in the trials of the record. On a lattice each period has
-# one: those of at least 0.7 of the highest, forty at most, are kept; both are chosen,
+# one: those of at least half of the highest, forty at most, are kept; both are chosen,
 # each peak costs one comparison of the overlap.
 _PEAKS = 5
 _MANY_PEAKS = 40
-_LATTICE_SHARE = 0.7
+_LATTICE_SHARE = 0.5
+_HOLLOW = 0.7  # of the best coefficient; chosen: below, a ridge is none
 _APART = 3  # px; chosen: nearer ones are refined to the same place
 _MIN_SIDE = 8  # px; chosen: a narrower overlap is all rim of the band-pass
 # Chosen: by chance the coefficient of such an overlap scatters by sqrt(3 / 400) = 0.09.
@@ -299,7 +300,7 @@ def search(
         coefficient(prepared, pair, shift, every_pixel=every_pixel) for shift in shifts
     ]
     ncc, score = np.array(measured).reshape(-1, 2).T
-    least = _LATTICE_SHARE * ncc.max(initial=0.0)
+    least = _HOLLOW * ncc.max(initial=0.0)
     if any(coefficient(prepared, pair, shift)[0] < least for shift in along):
         along = ()  # a hollow of the variance was taken for a ridge
     order = np.argsort(-score, kind="stable")

@@ -32,6 +32,7 @@ from napari_semsr.stitching.flat_field import (
     valid_mask,
 )
 from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
+from napari_semsr.stitching.grids import UnplacedError
 from napari_semsr.stitching.layout import (
     Evidence,
     chance_threshold,
@@ -209,8 +210,9 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
             f"{rows} x {columns} px: give the frames as the camera took them."
         )
         raise RegistrationError(msg)
-    said = options.model_dump(include={"grid", "order", "overlap"}, exclude_none=True)
-    if not said.keys().isdisjoint({"grid", "order"}):
+    named = {"grid", "order", "first", "overlap"}
+    said = options.model_dump(include=named, exclude_none=True)
+    if not said.keys().isdisjoint({"grid", "order", "first"}):
         said["cells"] = None
     return acquisition.replace(**said)
 
@@ -399,7 +401,7 @@ def _place(state: State) -> Job[None]:
             f"chance (best score {max((f.best for f in state.found), default=0):.1f}, "
             f"needed {state.threshold:.1f}): {state.to_check}."
         )
-        raise RegistrationError(msg)
+        raise UnplacedError(msg, state.likely_grids())
     state.noise = noise_level(state.prepared)
     yield Progress(0, 0, "Placing frames without a joint of their own")
     _rescue(state)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from napari_semsr.core import Acquisition, BoolArray, FloatArray, IntPair
+from napari_semsr.stitching.discovery import match_frames
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import LikelyGrid
+from napari_semsr.stitching.grids import LikelyGrid, likely_grids
 from napari_semsr.stitching.layout import Joint, Layout
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
@@ -84,6 +85,14 @@ class State:
         if acquisition.grid is None:
             return "give positions or a grid"
         return f"check grid{', overlap' if acquisition.overlap else ''} and order"
+
+    def likely_grids(self) -> tuple[LikelyGrid, ...]:
+        """Find the grids that the overlaps fit, where the scan states no positions."""
+        acquisition = self.acquisition
+        if acquisition.nominal_px is not None or acquisition.nominal_nm is not None:
+            return ()
+        matches = self.matches or match_frames(self.prepared)
+        return likely_grids(acquisition, matches)
 
     @property
     def rim(self) -> float:

@@ -19,10 +19,10 @@ from napari_semsr.core import (
     RegistrationError,
     parse_pixel_size,
 )
-from napari_semsr.stitching.discovery import Agreement, match_frames
+from napari_semsr.stitching.discovery import Agreement
 from napari_semsr.stitching.flat_field import GIVEN
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
-from napari_semsr.stitching.grids import UnplacedError, likely_grids, say_grids
+from napari_semsr.stitching.grids import UnplacedError, say_grids
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     LINES,
@@ -204,7 +204,7 @@ def _verify(state: State) -> None:
             f"Frames must agree where they overlap, but none of {len(lost)} does: "
             f"{state.to_check}{flat}."
         )
-        raise RegistrationError(msg)
+        raise UnplacedError(msg, state.likely_grids())
     for index in lost:
         state.reasons.setdefault(index, _reason(state, index))
     doubtful = [i for i in lost if state.reasons[i] != _PLAIN]
@@ -279,22 +279,24 @@ def _ask_for_grid(state: State) -> bool:
     """
     acquisition = state.acquisition
     placed, count = int(state.placed.sum()), len(acquisition)
+    how = f"only {placed} of {count} frames found a place"
     needed = acquisition.slots[-1] if acquisition.slots else acquisition.names
     lost = np.array([name in needed for name in acquisition.names]) & ~state.placed
     stated = acquisition.nominal_px is not None or acquisition.nominal_nm is not None
     if stated or not lost.any():
         return False
-    matches = state.matches
-    if not matches and not state.most_placed:
-        matches = match_frames(state.prepared)
-    state.grids = likely_grids(acquisition, matches)
+    if state.matches or not state.most_placed:
+        state.grids = state.likely_grids()
     if not state.most_placed:
+        if acquisition.grid is not None and state.grids:
+            msg = f"The grid does not fit the overlaps: {how}."
+            raise UnplacedError(msg, state.grids)
         remedy = "give grid and order, or positions"
         if acquisition.grid is not None:
             remedy = f"{state.to_check}, or give positions"
         state.warnings.append(
-            f"Only {placed} of {count} frames found a place, too few to be believed: "
-            f"{remedy}.{say_grids(state.grids)}"
+            f"{how.capitalize()}, too few to be believed: {remedy}."
+            f"{say_grids(state.grids)}"
         )
     elif state.grids:
         state.warnings.append(

@@ -541,7 +541,7 @@ class StitchMosaicPanel(Panel):
         item = self._grids[number]
         rows, columns = item.grid
         self.grid.value = f"{rows}x{columns}"
-        self.form.set_values(order=item.order)
+        self.form.set_values(order=item.order, first=item.first)
         self.run()
 
     def open_electrons(self) -> None:
@@ -723,7 +723,8 @@ def scan_facts(acquisition: Acquisition) -> str:
         lines.append("Nominal positions are known in nm, the pixel size is not.")
     elif grid is not None:
         lines.append(
-            f"Grid of {grid[0]} {TIMES} {grid[1]}, {acquisition.order} by row."
+            f"Grid of {grid[0]} {TIMES} {grid[1]}, order {acquisition.order}, first "
+            f"frame {acquisition.first}."
         )
     else:
         lines.append("No positions: they will be found from the images.")
