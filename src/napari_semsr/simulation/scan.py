@@ -472,7 +472,8 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
         msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
         raise OptionError(msg)
     grid, first = options.frames_grid, options.first
-    nominal = grid_cells(count, grid, options.frame_order, first) * options.step_px
+    cells = grid_cells(count, grid, options.frame_order, first)
+    nominal: FloatArray = cells * options.step_px
     true = _on_stage(nominal, options)
     true += options.rng(Stream.JITTER).uniform(-1, 1, (count, 2)) * options.jitter_px
     # slow way of the sample: an arc of the stated length, from zero on
