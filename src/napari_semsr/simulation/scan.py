@@ -473,7 +473,7 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
         raise OptionError(msg)
     grid, first = options.frames_grid, options.first
     cells = grid_cells(count, grid, options.frame_order, first)
-    nominal: FloatArray = cells * options.step_px
+    nominal = np.asarray(cells * options.step_px, dtype=float)
     true = _on_stage(nominal, options)
     true += options.rng(Stream.JITTER).uniform(-1, 1, (count, 2)) * options.jitter_px
     # slow way of the sample: an arc of the stated length, from zero on

@@ -322,12 +322,7 @@ def weigh_shifts(
     places = np.stack([sound[k][0] for k in order])
     variance = np.array([sound[k][1] for k in order])
     spread = np.array([sound[k][2] for k in order])
-    # Of the true shift as little is left, but for the size of the overlap. What the
-    # defects of a lattice leave of another scatters more, and is the evidence itself.
-    sides = np.maximum(np.array(prepared.frame_shape) - np.abs(places), 1)
-    pixels = sides.prod(axis=1)
-    alike = np.minimum(spread, spread[0] * np.sqrt(pixels[0] / pixels))
-    doubt = (variance - variance[0]) / np.sqrt(alike**2 + spread[0] ** 2 + 1e-30)
+    doubt = (variance - variance[0]) / np.sqrt(spread**2 + spread[0] ** 2 + 1e-30)
     doubt[0] = 0.0
     # two candidates that refine to one place are one
     far = np.abs(places - places[0]).max(axis=1) > 1.0
