@@ -187,6 +187,8 @@ def _repeats(item: Candidates) -> bool:
 # Share of the joints that fit all along a line, above which nothing else is believed;
 # chosen: an edge that crosses an overlap or two of a real scan is left to the others.
 LINES = 0.3
+MOSTLY = 0.3
+"""Share of ambiguous joints from which a sample counts as periodic; chosen."""
 ALONG_LINES = (
     "The overlaps hold lines of one direction, along which they fit anywhere: "
 )
@@ -352,22 +354,29 @@ def lay_out(
     nominal: FloatArray,
     *,
     is_periodic: bool,
+    is_stated: bool,
 ) -> Job[tuple[Layout, set[IntPair]]]:
     """Join frames by their pairs: positions, and pairs that allow another shift.
 
-    `nominal` (N, 2); `is_periodic`: whether unrelated frames match too.
+    `nominal` (N, 2), `is_stated`: whether by the scan, which then decides where the
+    images do not; `is_periodic`: whether unrelated frames match too.
     """
     weighed = []
     good = [item for item in found if item.best > threshold]
     lines = sum(bool(item.along) for item in good) > LINES * len(good)
     for done, item in enumerate(good):
-        weighed.append(_weighed(prepared, item, threshold, lines=lines))
+        # elsewhere than on a lattice, what is below the threshold is chance
+        least = threshold if is_periodic else threshold / _RIVAL_SCORE
+        weighed.append(_weighed(prepared, item, least, lines=lines))
         yield Progress(done + 1, len(found), "Weighing possible shifts")
-    if is_periodic or not all(choice.is_certain for choice in weighed):
-        return resolve(len(nominal), weighed, nominal, partial(_doubt_at, prepared))
+    open_still = sum(not choice.is_certain for choice in weighed)
+    if is_periodic or open_still > (0 if is_stated else MOSTLY * len(weighed)):
+        look = partial(_doubt_at, prepared)
+        return resolve(len(nominal), weighed, nominal, look, is_stated=is_stated)
     chosen = [
         _only(item, choice) if len(choice.shifts) > 1 else item
         for item, choice in zip(good, weighed, strict=True)
+        if choice.is_certain
     ]
     return solve_layout(len(nominal), chosen, threshold, nominal), set()
 
@@ -452,8 +461,14 @@ def resolve(
     weighed: Sequence[ShiftChoice],
     nominal: FloatArray,
     look: Callable[[ShiftChoice, FloatArray], float],
+    *,
+    is_stated: bool = True,
 ) -> tuple[Layout, set[IntPair]]:
-    """Lay out a periodic sample; `look` weighs shifts that are no candidates."""
+    """Lay out a periodic sample; `look` weighs shifts that are no candidates.
+
+    Frames of which the images are not sure lie as `nominal` if it `is_stated`, and have
+    no place otherwise.
+    """
     certain = [_joint(c, c.shifts[0], c.score) for c in weighed if c.is_certain]
     positions = np.zeros((count, 2))
     if certain:
@@ -464,6 +479,7 @@ def resolve(
         set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
     )
     ambiguous: set[IntPair] = set()
+    unsure: list[set[int]] = []
     while waiting:
         bridges = [  # pairs that join a group to the main one
             [
@@ -483,10 +499,14 @@ def resolve(
         away = nominal[members] + shift - positions[members]
         expected = np.nanmedian(away, axis=0)
         move, is_sure = _move(main, bridge, positions, expected, look)
-        positions[members] += move
         if not is_sure:
             ambiguous |= {(c.first, c.second) for c in bridge}
+        if not (is_sure or is_stated):
+            unsure.append(group)
+            continue
+        positions[members] += move
         main |= group
+        waiting, unsure = waiting + unsure, []  # more frames may be sure of them
     positions[[index for index in range(count) if index not in main]] = np.nan
     joints, dropped = _agreeing(weighed, positions, main)
     return Layout(positions, tuple(joints), tuple(dropped)), ambiguous

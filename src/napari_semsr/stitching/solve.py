@@ -264,6 +264,7 @@ def _coarse(state: State) -> Job[None]:
             state.threshold,
             state.nominal,
             is_periodic=state.is_periodic,
+            is_stated=state.is_stated,
         )
         state.positions = state.layout.positions.copy()
         share *= 2

@@ -26,6 +26,7 @@ from napari_semsr.stitching.grids import UnplacedError, say_grids
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     LINES,
+    MOSTLY,
     TOLERANCE_PX,
     Joint,
     components,
@@ -44,7 +45,6 @@ _UNEVEN = 0.02  # of the mean; chosen: a step of it is about visible
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times what is usual (docs/validation/stitching.md)
 _MANY = 0.2  # share of frames without a place from which none is to be trusted; chosen
-_MOSTLY = 0.3  # share of ambiguous joints from which the stage decides; chosen
 _SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
 _SIZE_DIFFERS = 0.02  # of the pixel size; chosen: distances would be as wrong
 # Of a pixel; chosen: an atom is larger, and micrometres taken for nanometres tell less
@@ -196,6 +196,8 @@ def _verify(state: State) -> None:
         _lay_along(state)
     for index in () if slides else _unfounded(state):
         state.positions[index] = np.nan
+    if state.ambiguous and not slides:
+        _warn_of_periods(state)
     lost = np.flatnonzero(~state.placed).tolist()
     if len(lost) == len(state.positions):
         is_given = state.prepared.flat.method in GIVEN
@@ -226,8 +228,6 @@ def _verify(state: State) -> None:
             "placed ones may lie wrong, by whole periods too; compare them with the "
             "stage, or scan with more overlap."
         )
-    if state.ambiguous and not slides:
-        _warn_of_periods(state)
     _warn_of_spread(state)
     _warn_of_shading(state)
     if state.is_stated and not slides and not _undecided(state):
@@ -237,6 +237,8 @@ def _verify(state: State) -> None:
 def _warn_of_periods(state: State) -> None:
     """Say that the stage decides between periods; refuse if it states no places."""
     many = f"The sample repeats itself: {len(state.ambiguous)}"
+    if not state.is_stated and state.most_placed:
+        return  # those that it leaves open have no place
     if not state.is_stated:
         given = "" if state.acquisition.grid is not None else "the grid and "
         msg = (
@@ -359,7 +361,7 @@ def _undecided(state: State) -> bool:
     can always be had; one farther away is worse than what the stage says.
     """
     joints = 0 if state.layout is None else len(state.layout.joints)
-    if len(state.ambiguous) < _MOSTLY * max(joints, 1):
+    if len(state.ambiguous) < MOSTLY * max(joints, 1):
         return False
     away = state.positions - state.nominal
     away = away - np.nanmedian(away, axis=0)
