@@ -10,7 +10,7 @@ PLACES = np.array([[r * 50.0, c * 50.0] for r in range(3) for c in range(3)])
 
 def candidates(first, second, *shifts, score=30.0):
     scores = np.linspace(score, score - 5, len(shifts))
-    return Candidates(first, second, np.array(shifts), scores / 100, scores)
+    return Candidates(first, second, np.array(shifts), scores / 100, scores, scores)
 
 
 def neighbours():

@@ -205,7 +205,7 @@ def hung(scan, pairs, own, **known):
         apart = scan.truth[j] - scan.truth[i]
         joints.append(Joint(i, j, tuple(apart), 9.0))
         whole = np.rint(apart)[None].astype(int)
-        found.append(Candidates(i, j, whole, np.full(1, 0.2), np.full(1, 9.0)))
+        found.append(Candidates(i, j, whole, np.full(1, 0.2), *np.full((2, 1), 9.0)))
         off = own if (i, j) == (5, 6) else 0.0
         if off is not None:
             step = np.array([0.0, off])

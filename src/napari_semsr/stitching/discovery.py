@@ -327,11 +327,10 @@ def match_frames(
     few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
     for first, second, shift in _trials(*_small_spectra(prepared, factor), few, frames):
         nominal = (shift[0] * factor, shift[1] * factor)
-        pair = (first, second)
-        item = search(prepared, pair, nominal, around, every_pixel=True)
-        score = min(item.best * scale, _STRONG)
+        item = search(prepared, (first, second), nominal, around)
+        score = min(item.weight.max(initial=0.0) * scale, _STRONG)
         if score > _CANDIDATE:
-            y, x = (int(value) for value in item.shifts[0])
+            y, x = (int(value) for value in item.shifts[np.argmax(item.weight)])
             joint = Joint(first, second, (float(y), float(x)), score)
             joints[first, second, y, x] = joint
     return list(joints.values())

@@ -108,11 +108,11 @@ def least_squares(
 
 
 def _joint(
-    item: "Candidates | ShiftChoice", shift: NDArray[Any], score: float
+    item: "Candidates | ShiftChoice", shift: NDArray[Any], weight: float
 ) -> Joint:
     """Believe one shift of a pair."""
     y, x = (float(value) for value in shift)
-    return Joint(item.first, item.second, (y, x), float(min(score, _STRONG)))
+    return Joint(item.first, item.second, (y, x), float(min(weight, _STRONG)))
 
 
 # What score two unrelated frames reach by chance, measured on the scan itself, and
@@ -223,7 +223,7 @@ class ShiftChoice:
     shifts: FloatArray  # (K, 2) Candidates, refined, the one that leaves least first
     # (K,) How many standard deviations more than the least each of them leaves
     doubt: FloatArray
-    score: float  # Score of the pair's correlation
+    weight: float  # Its say in the layout
     # Variance that the best one leaves, and its standard deviation
     least: tuple[float, float] = (0.0, 0.0)
 
@@ -309,17 +309,19 @@ def _weighed(
     shifts = item.shifts[are_rivals(item, threshold)][:_COMPARED]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
-    return weigh_shifts(prepared, (item.first, item.second), shifts, item.best)
+    return weigh_shifts(
+        prepared, (item.first, item.second), shifts, float(item.weight[0])
+    )
 
 
 def weigh_shifts(
-    prepared: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], score: float
+    prepared: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
     """Weigh shifts of a pair, (K, 2), the likeliest first, by what each leaves."""
     rows = [_left(prepared, pair, shift) for shift in shifts] if len(shifts) > 1 else []
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
-        return ShiftChoice(*pair, shifts[:1].astype(float), np.zeros(1), score)
+        return ShiftChoice(*pair, shifts[:1].astype(float), np.zeros(1), weight)
     order = np.argsort([row[1] for row in sound])
     places = np.stack([sound[k][0] for k in order])
     variance = np.array([sound[k][1] for k in order])
@@ -330,7 +332,7 @@ def weigh_shifts(
     far = np.abs(places - places[0]).max(axis=1) > 1.0
     far[0] = True
     least = (float(variance[0]), float(spread[0]))
-    return ShiftChoice(*pair, places[far], doubt[far], score, least)
+    return ShiftChoice(*pair, places[far], doubt[far], weight, least)
 
 
 def _doubt_at(
@@ -386,8 +388,8 @@ def _only(item: Candidates, choice: ShiftChoice) -> Candidates:
     nearest = int(np.argmin(np.abs(item.shifts - choice.shifts[0]).max(axis=1)))
     shifts = np.rint(choice.shifts[:1]).astype(np.int64)
     which = slice(nearest, nearest + 1)
-    ncc, score = item.ncc[which], item.score[which]
-    return Candidates(item.first, item.second, shifts, ncc, score)
+    values = (item.ncc[which], item.score[which], item.weight[which])
+    return Candidates(item.first, item.second, shifts, *values)
 
 
 def _residuals(joints: Sequence[Joint], positions: FloatArray) -> FloatArray:
@@ -415,7 +417,7 @@ def solve_layout(
 ) -> Layout:
     """Join frames by the shifts that agree; `prior` (N, 2)."""
     good = [item for item in found if item.best > threshold]
-    joints = [_joint(item, item.shifts[0], item.score[0]) for item in good]
+    joints = [_joint(item, item.shifts[0], item.weight[0]) for item in good]
     dropped: list[Joint] = []
     if not joints:
         return Layout(np.full((count, 2), np.nan), (), ())
@@ -449,10 +451,10 @@ def _choose(
         if away[0] <= TOLERANCE_PX:
             which = 0
         if away[which] > TOLERANCE_PX:
-            dropped.append(_joint(item, item.shifts[0], item.score[0]))
+            dropped.append(_joint(item, item.shifts[0], item.weight[0]))
             continue
         changed |= which != 0
-        joints.append(_joint(item, item.shifts[which], item.score[which]))
+        joints.append(_joint(item, item.shifts[which], item.weight[which]))
     return joints, dropped, changed
 
 
@@ -469,7 +471,7 @@ def resolve(
     Frames of which the images are not sure lie as `nominal` if it `is_stated`, and have
     no place otherwise.
     """
-    certain = [_joint(c, c.shifts[0], c.score) for c in weighed if c.is_certain]
+    certain = [_joint(c, c.shifts[0], c.weight) for c in weighed if c.is_certain]
     positions = np.zeros((count, 2))
     if certain:
         weights = np.array([joint.weight for joint in certain])
@@ -570,9 +572,9 @@ def _agreeing(
         away = np.abs(c.shifts - apart).max(axis=1)
         which = int(np.argmin(away))
         if away[which] < _SAME and c.doubt[which] < CERTAIN:
-            kept.append(_joint(c, c.shifts[which], c.score))
+            kept.append(_joint(c, c.shifts[which], c.weight))
         else:
-            dropped.append(_joint(c, c.shifts[0], c.score))
+            dropped.append(_joint(c, c.shifts[0], c.weight))
     return kept, dropped
 
 

@@ -185,7 +185,7 @@ def _common_step(
             order = np.argsort(-item.ncc, kind="stable")
             order = order[are_rivals(item, threshold)[order]]
             shifts = item.shifts[order[:_RIVALS]]
-            choices.append(weigh_shifts(prepared, pair, shifts, item.best))
+            choices.append(weigh_shifts(prepared, pair, shifts, item.weight[0]))
         else:  # lines that cross an overlap are too few to stand out from chance
             item = search(prepared, pair, nominal, around)
         lines += bool(item.along)

@@ -53,8 +53,10 @@ class Candidates:
     second: int
     shifts: NDArray[np.int64]  # (K, 2) Position of the second less that of the first
     ncc: NDArray[np.float64]  # (K,) Weighted correlation coefficient on the overlap
-    # (K,) The same in standard deviations of unrelated noise
+    # (K,) The same in standard deviations of what chance gives
     score: NDArray[np.float64]
+    # (K,) The same in those of unrelated noise: its say in a layout
+    weight: NDArray[np.float64]
     # Where shifts all along a line fit as well: the one nearest to nominal, and an end
     along: tuple[IntPair, ...] = ()
 
@@ -205,17 +207,15 @@ def coefficient(
     prepared: CorrectedFrames,
     pair: IntPair,
     shift: IntPair,
-    *,
-    every_pixel: bool = False,
-) -> tuple[float, float]:
-    """Compare two frames at one shift: weighted correlation coefficient, and score.
+) -> tuple[float, float, float]:
+    """Compare two frames at one shift: correlation coefficient, score, and weight.
 
-    The score counts the pixels that hold the common detail: chance aligns a few bright
-    grains. With `every_pixel` it counts those of the whole overlap.
+    The weight counts all pixels of the overlap, the score those that hold the common
+    detail: chance aligns a few bright grains.
     """
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     one, two = boxes
     first = prepared.banded(pair[0])[one.slices]
     second = prepared.banded(pair[1])[two.slices]
@@ -224,21 +224,20 @@ def coefficient(
     mask = common > 0
     count = int(np.count_nonzero(mask))
     if count < _MIN_PIXELS:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     first, second = first * mask, second * mask
     cross = float(np.vdot(first, second))
     power = float(np.vdot(first, first)) * float(np.vdot(second, second))
     if power <= 0:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     ncc = cross / np.sqrt(power)
     weight = common[mask]
-    effective = float(weight.sum()) ** 2 / float(np.vdot(weight, weight))
-    if not every_pixel:
-        product = first * second
-        sharing = power / max(float(np.vdot(product, product)), 1e-30)
-        effective = min(effective, _FEW_GRAINS * sharing)
-    effective /= NOISE_AREA
-    return ncc, float(np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(effective))
+    every = float(weight.sum()) ** 2 / float(np.vdot(weight, weight))
+    product = first * second
+    sharing = power / max(float(np.vdot(product, product)), 1e-30)
+    likeness = float(np.arctanh(np.clip(ncc, -0.999, 0.999))) / np.sqrt(NOISE_AREA)
+    score = likeness * np.sqrt(min(every, _FEW_GRAINS * sharing))
+    return ncc, float(score), float(likeness * np.sqrt(every))
 
 
 _BY_CHANCE = 1e-3  # of unrelated pairs may be joined; chosen
@@ -286,13 +285,10 @@ def search(
     nominal: IntPair,
     reach: IntPair,
     least: float | None = None,
-    *,
-    every_pixel: bool = False,
 ) -> Candidates:
     """Find how two frames may lie to each other; all shifts of a score above `least`.
 
-    Without it the best, and those that are nearly as good; `every_pixel` as in
-    `coefficient`.
+    Without it the best, and those that are nearly as good.
     """
     found = surface(prepared, pair, nominal, reach)
     shifts: list[IntPair] = []
@@ -302,16 +298,15 @@ def search(
         y0, x0 = found.origin
         shifts = [(y + y0, x + x0) for y, x in _peaks(found.score, floor)]
         along = found.along(shifts[0], nominal, prepared.frame_shape) if shifts else ()
-    measured = [
-        coefficient(prepared, pair, shift, every_pixel=every_pixel) for shift in shifts
-    ]
-    ncc, score = np.array(measured).reshape(-1, 2).T
+    measured = [coefficient(prepared, pair, shift) for shift in shifts]
+    ncc, score, weight = np.array(measured).reshape(-1, 3).T
     least = _HOLLOW * ncc.max(initial=0.0)
     if any(coefficient(prepared, pair, shift)[0] < least for shift in along):
         along = ()  # a hollow of the variance was taken for a ridge
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
-    return Candidates(*pair, places[order], ncc[order], score[order], along)
+    values = (values[order] for values in (places, ncc, score, weight))
+    return Candidates(*pair, *values, along=along)
 
 
 # Frames smoothed, moved by part of a pixel, and differentiated, in one kernel.
