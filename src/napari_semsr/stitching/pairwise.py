@@ -305,8 +305,8 @@ def search(
         along = ()  # a hollow of the variance was taken for a ridge
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
-    values = (values[order] for values in (places, ncc, score, weight))
-    return Candidates(*pair, *values, along=along)
+    values = (ncc[order], score[order], weight[order])
+    return Candidates(*pair, places[order], *values, along)
 
 
 # Frames smoothed, moved by part of a pixel, and differentiated, in one kernel.
