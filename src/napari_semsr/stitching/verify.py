@@ -107,14 +107,28 @@ def _misses(found: LinearisedShift | None) -> bool:
     return found is not None and float(np.hypot(*found.step)) > TOLERANCE_PX
 
 
+def _holds(state: State, joint: Joint) -> bool:
+    """Whether two frames lie as their joint says, or fit beyond chance as they lie.
+
+    Before the light is even a joint may be wrong by more than a few pixels.
+    """
+    pair = (joint.first, joint.second)
+    apart = state.positions[joint.second] - state.positions[joint.first]
+    if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
+        return True
+    shift = whole_shift(state.positions, pair)
+    return (
+        not state.is_periodic
+        and coefficient(state.prepared, pair, shift)[1] > state.threshold
+    )
+
+
 def _unfounded(state: State) -> list[int]:
     """Placed frames that no joints tie to most others where they now are."""
     joints = () if state.layout is None else state.layout.joints
     found, ties = _linearised(state), []
     for joint in joints:
-        apart = state.positions[joint.second] - state.positions[joint.first]
-        near = np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX
-        if near and not _misses(found.get((joint.first, joint.second))):
+        if _holds(state, joint) and not _misses(found.get((joint.first, joint.second))):
             ties.append(joint)
     labels = np.ones(len(state.positions), np.int64)
     if ties:
