@@ -1,6 +1,7 @@
 """A whole scan: placed to the noise limit, or honest about what is not."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -237,6 +238,21 @@ def test_frames_whose_one_joint_misses_itself_or_was_not_measured_are_told(
     assert rescued.placed.all()
     with pytest.raises(RegistrationError, match="none of 9 does"):
         hung(square_scan, [(5, 6)], 15.0, rescued={7})
+
+
+@pytest.mark.parametrize("moved", [0.0, 15.0])
+def test_frames_stay_where_they_fit_though_a_joint_was_wrong_at_first(
+    square_scan, moved
+):
+    truth = square_scan.truth
+    joints = tuple(
+        # shading pulls a joint by as much
+        Joint(i, j, tuple(truth[j] - truth[i] + (4.0 * (j == 6), 0.0)), 9.0)
+        for i, j in pairwise([0, 1, 2, 5, 4, 3, 6, 7, 8])
+    )
+    state = placed(square_scan, layout=Layout(truth, joints, ()), threshold=9.0)
+    state.positions[6:] += (0.0, moved)
+    assert finish(state).placed[6:].all() == (moved == 0)
 
 
 def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):

@@ -126,10 +126,12 @@ def _holds(state: State, joint: Joint) -> bool:
 def _unfounded(state: State) -> list[int]:
     """Placed frames that no joints tie to most others where they now are."""
     joints = () if state.layout is None else state.layout.joints
-    found, ties = _linearised(state), []
-    for joint in joints:
-        if _holds(state, joint) and not _misses(found.get((joint.first, joint.second))):
-            ties.append(joint)
+    found = _linearised(state)
+    ties = [
+        joint
+        for joint in joints
+        if _holds(state, joint) and not _misses(found.get((joint.first, joint.second)))
+    ]
     labels = np.ones(len(state.positions), np.int64)
     if ties:
         # frames without a joint of their own rest on all of their pairs together
