@@ -275,7 +275,8 @@ def chance_score(prepared: CorrectedFrames, reach: IntPair) -> float:
     shifts = (2 * reach[0] + 1) * (2 * reach[1] + 1)
     height = 5.0  # where the rounds begin
     for _ in range(10):
-        height = -float(ndtri(_BY_CHANCE / (shifts * min(1.0, density * height**2))))
+        independent = max(1.0, shifts * min(1.0, density * height**2))
+        height = -float(ndtri(_BY_CHANCE / independent))
     return float(height * scatter)
 
 
