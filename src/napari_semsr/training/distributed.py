@@ -239,7 +239,12 @@ class Rendezvous(DDPStrategy):
                     self._look(begun)
             patience = timedelta(seconds=self._patience_s)
             return distributed.TCPStore(  # type: ignore[attr-defined]
-                host, port, timeout=patience, wait_for_workers=False, **given
+                host,
+                port,
+                timeout=patience,
+                wait_for_workers=False,
+                use_libuv=False,  # with it PyTorch 2.6 takes no socket
+                **given,
             )
         except (RuntimeError, OSError) as error:
             what = "be free" if first else f"answer at {host}"
