@@ -164,6 +164,7 @@ from .tiling import (
     Box as Box,
     Tile as Tile,
     TilePlan as TilePlan,
+    middle_of as middle_of,
     plan_blocks as plan_blocks,
     plan_tiles as plan_tiles,
     read_box as read_box,

@@ -295,6 +295,13 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return indices
 
 
+def middle_of(shape: IntPair, side: int) -> Box:
+    """Give the middle of a field, so large at most along each side."""
+    rows, columns = (min(n, side) for n in shape)
+    corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
+    return Box.of((rows, columns), corner)
+
+
 def read_box(data: Any, box: Box) -> NDArray[Any]:
     """Read a region that may reach over the border, where the field is reflected.
 

@@ -25,6 +25,7 @@ from napari_semsr.core import (
     ShapeError,
     declared_figures,
     gap_free_box,
+    middle_of,
     option,
     shift_in_words,
     spell_shift,
@@ -36,7 +37,6 @@ from napari_semsr.jobs.images import (
     databar_note,
     jsonable,
     made_by,
-    middle_of,
     name_of,
     write_area,
 )

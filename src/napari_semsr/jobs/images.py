@@ -21,7 +21,6 @@ from napari_semsr.core import (
     Float32Array,
     Grid,
     InputRecord,
-    IntPair,
     Job,
     Micrograph,
     OptionError,
@@ -699,13 +698,6 @@ def write_area(
         return store.fill(blocks, f"{message} {target.name}")
 
     return (yield from write_blocks(target, make, fill, kept=held.kept(target)))
-
-
-def middle_of(shape: IntPair, side: int) -> Box:
-    """Give the middle of a field, so large at most along each side."""
-    rows, columns = (min(n, side) for n in shape)
-    corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
-    return Box.of((rows, columns), corner)
 
 
 def computed(read: Callable[[Box], T], boxes: list[Box]) -> Iterator[T]:

@@ -301,8 +301,8 @@ def search(
         along = found.along(shifts[0], nominal, prepared.frame_shape) if shifts else ()
     measured = [coefficient(prepared, pair, shift) for shift in shifts]
     ncc, score, weight = np.array(measured).reshape(-1, 3).T
-    least = _HOLLOW * ncc.max(initial=0.0)
-    if any(coefficient(prepared, pair, shift)[0] < least for shift in along):
+    lowest = _HOLLOW * ncc.max(initial=0.0)
+    if any(coefficient(prepared, pair, shift)[0] < lowest for shift in along):
         along = ()  # a hollow of the variance was taken for a ridge
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)

@@ -385,8 +385,8 @@ def common_cut_off(
             "give --pixel-size-nm."
         )
         raise OptionError(msg)
-    told = {find_cut_off(image, given) for image in lit}
-    return told.pop() if sized and len(told) == 1 else None
+    cut_offs = {find_cut_off(image, given) for image in lit}
+    return cut_offs.pop() if sized and len(cut_offs) == 1 else None
 
 
 # Correlation at the finest rings from which all noise is the same, and no pattern that

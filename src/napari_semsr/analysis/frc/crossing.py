@@ -557,8 +557,8 @@ def _fit_under_lens(
     theta = np.zeros((len(clipped), 3))
     theta[:, 0] = level.sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
     lens = _passed(nodes / end)
-    asked = replace(problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR)
-    return _fitted(asked, theta)
+    through_lens = replace(problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR)
+    return _fitted(through_lens, theta)
 
 
 def fit_crossing(

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from napari_semsr.core import (
-    Box,
     FloatArray,
     FloatPair,
     Micrograph,
     Provenance,
+    middle_of,
     read_box,
 )
 
@@ -157,7 +157,10 @@ def shares_unexplained_noise(
     `shift`: ``(y, x)`` in pixels by which the second is to be moved; `reference`: the
     second is nearly free of noise, so that its own spectrum says nothing.
     """
-    spectra, samples = _block_spectra(_middle(first), _middle(second), shift)
+    one, other = (
+        read_box(data, middle_of(data.shape, _LARGEST_PX)) for data in (first, second)
+    )
+    spectra, samples = _block_spectra(one, other, shift)
     chosen = [spectra]
     if len(spectra) >= _FEW:
         relative = spectra[:, :2] / np.maximum(spectra[:, :2].mean(axis=0), _TINY)
@@ -170,13 +173,6 @@ def shares_unexplained_noise(
         for axis, count in enumerate((samples.T, samples))
         for noisy in range(1 if reference else 2)
     )
-
-
-def _middle(data: Any) -> NDArray[Any]:
-    """Read the middle of an image (Y, X), lazy or not."""
-    y, x = (max(side - _LARGEST_PX, 0) // 2 for side in data.shape)
-    rows, columns = (min(side, _LARGEST_PX) for side in data.shape)
-    return read_box(data, Box.of((rows, columns), (y, x)))
 
 
 def _block_spectra(

@@ -34,6 +34,7 @@ from napari_semsr.core import (
     ReadError,
     declared_figures,
     device_option,
+    middle_of,
     option,
     parse_pixel_size,
     retell,
@@ -50,7 +51,7 @@ from napari_semsr.jobs.check.discs import (
     tally,
 )
 from napari_semsr.jobs.disc_record import CHANGES, DiscRecord
-from napari_semsr.jobs.images import Image, Result, middle_of, name_of, open_image
+from napari_semsr.jobs.images import Image, Result, name_of, open_image
 from napari_semsr.jobs.models import MODEL_IN, find_model
 from napari_semsr.jobs.verb import FileIn, ImageIn, Run, Verb
 from napari_semsr.simulation import (

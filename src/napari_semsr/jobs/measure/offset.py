@@ -18,10 +18,10 @@ from napari_semsr.core import (
     RegistrationError,
     ShapeError,
     field_range,
+    middle_of,
     read_box,
     warn,
 )
-from napari_semsr.jobs.images import middle_of
 from napari_semsr.registration import Shift, find_shift
 
 # Sides of the middle in which a shift is looked for: of the second where the first

@@ -24,11 +24,12 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     figure,
+    middle_of,
     recorded,
     spell_shift,
     warn,
 )
-from napari_semsr.jobs.images import computed, middle_of
+from napari_semsr.jobs.images import computed
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
 from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
 

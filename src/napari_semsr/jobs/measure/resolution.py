@@ -47,6 +47,7 @@ from napari_semsr.core import (
     contrast_limits,
     declared_figures,
     figure,
+    middle_of,
     option,
     read_box,
     recorded,
@@ -62,7 +63,6 @@ from napari_semsr.jobs.images import (
     add_own_records,
     calibrated_of,
     jsonable,
-    middle_of,
     record_input,
 )
 from napari_semsr.jobs.measure.offset import Offset, offset_between
