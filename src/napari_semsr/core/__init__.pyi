@@ -159,6 +159,11 @@ from .quantities import (
     spell_shift as spell_shift,
     value_of as value_of,
 )
+from .strays import (
+    Strays as Strays,
+    find_strays as find_strays,
+    stray_masks as stray_masks,
+)
 from .tiling import (
     BlockPlan as BlockPlan,
     Box as Box,

@@ -197,10 +197,11 @@ def _assemble(
     micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
-    loaded, data, outputs = plan.loaded, micrograph.data, plan.outputs
-    field = data.name if micrograph.is_lazy else _name(data)
-    told = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+    loaded, outputs = plan.loaded, plan.outputs
     seen = plan.data if isinstance(plan.data, ResampledField) else None
+    data = plan.data if seen is None else seen.source  # stray pixels are filled in it
+    field = data.name if micrograph.is_lazy else _name(micrograph.data)
+    told = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     steps = None if seen is None else [str(step) for step in seen.there.steps]
     spread = isinstance(loaded.module, SelfEnsemble) and loaded.module.spread
     token = tokenize(

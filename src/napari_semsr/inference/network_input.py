@@ -27,6 +27,7 @@ from napari_semsr.core import (
     Tile,
     TilePlan,
     field_range,
+    find_strays,
     finite_mean,
     plan_tiles,
     read_box,
@@ -506,12 +507,39 @@ class Regrid:
         return core.grow(1).intersection(Box.of(self.there.size))
 
 
-def see_field(micrograph: Micrograph, fit: PixelFit) -> Any:
-    """Give a field as the network sees it: on its grid; (Y, X)."""
+@dataclass(frozen=True, slots=True)
+class SeenField:
+    """A field on the network's grid, (Y, X)."""
+
+    shown: Any  # What the network sees, stray pixels far outside the range filled
+    measured: Any  # What power and range are measured of: without any stray pixel
+    note: str | None = None  # About pixels that were filled
+
+
+def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
+    """Give a field as the network sees it, and as it is measured."""
     data = micrograph.data
+    strays = find_strays(data)
+    if strays is None:
+        shown = _on_grid(data, micrograph.shape, fit)
+        return SeenField(shown, shown)
+    filled, note = strays.filled(data), None
+    if count := int(np.isfinite(strays.values).sum()):
+        pixels = "1 pixel" if count == 1 else f"{count} pixels"
+        note = (
+            f"{pixels} of {micrograph.name} far outside the range of grey values, and "
+            "of all pixels beside, replaced by the mean of these (hot or dead pixels)."
+        )
+    shown, measured = (
+        _on_grid(part, micrograph.shape, fit) for part in (filled, strays.masked(data))
+    )
+    return SeenField(shown, measured, note)
+
+
+def _on_grid(data: Any, shape: IntPair, fit: PixelFit) -> Any:
     if fit.steps is None:
         return data
-    there = Resampling(micrograph.shape, fit.steps)
+    there = Resampling(shape, fit.steps)
     mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return ResampledField(data, there, mean, gaps=fit.keep)
 

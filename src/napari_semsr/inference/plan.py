@@ -82,7 +82,8 @@ def plan_enhance(
     """
     yield Progress(0, 0, "Measuring the grey values")
     card, probe = loaded.card, predictor.probe_within(options.halo_tolerance)
-    seen = see_field(micrograph, output.fit)
+    field = see_field(micrograph, output.fit)
+    seen = field.shown
     constant = predictor.device.type != "cpu" and not apart
     tiles, regrid = cut_field(seen, output, card, probe, constant=constant)
     predictor.choose_batch(tiles.tile(0, 0).window.shape, options.batch)
@@ -94,9 +95,9 @@ def plan_enhance(
         side = max(output.frame.shape) // output.scale
         output = replace(output, core=round_up(side, card.stride))
         tiles, regrid = cut_field(seen, output, card, predictor.probe)
-    notes = (*((output.fit.note,) if output.fit.note else ()), *strategy.notes)
+    notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
-    scaling = scaling_of(seen, card)
+    scaling = scaling_of(field.measured, card)
     given = card.input_scaling == "levels"  # and measured nothing
     if (given or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
         msg = (
@@ -111,9 +112,9 @@ def plan_enhance(
         # a lift that errs costs a filter for a known blur more than it gains
         certain = loaded.module.sharpener is not None and bool(options.blur_px)
         survey = survey_field(
-            seen, loaded.module, scaling, haze=options.haze, certain=certain
+            field.measured, loaded.module, scaling, haze=options.haze, certain=certain
         )
-        loaded, survey = _told(loaded, survey, options, (seen, scaling))
+        loaded, survey = _told(loaded, survey, options, (field.measured, scaling))
     if options.self_ensemble and not isinstance(loaded.module, SelfEnsemble):
         loaded = replace(loaded, module=ensemble_of(loaded.module))
     return EnhancePlan(
@@ -198,7 +199,7 @@ def told_of_field(
     """
     known = TrainedPixelSizes.from_card(loaded.card.model_dump())
     fit = fit_pixels(micrograph.pixel_size_nm, known, options.resample)
-    seen = see_field(micrograph, fit)
+    seen = see_field(micrograph, fit).measured
     scaling = scaling_of(seen, loaded.card)
     survey = survey_field(seen, loaded.module, scaling, haze=False)
     loaded, survey = _told(loaded, survey, options, (seen, scaling))
