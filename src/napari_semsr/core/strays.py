@@ -20,7 +20,7 @@ from napari_semsr.core.types import BoolArray, Float32Array, IntPair
 
 # Chosen on simulated noise (Gaussian, Poisson, exponential) and on real images.
 _APART = 1, 3  # px to the pixels that one is compared with; clusters are up to 3 px
-_USUAL, _TIMES = 90, 6.0  # percentile of the peaks' heights, and times it
+_USUAL, _TIMES = 90, 4.5  # percentile of the peaks' heights, and times it
 _HEIGHT = 7.0  # deviations of single pixels around
 _WINGS = 0.05  # of a height: a spot blurred by 0.5 px brightens its neighbours more
 _ERRORS = 2.0  # standard errors of the neighbours' mean
@@ -28,6 +28,7 @@ _DECILES = 2.563  # deviations of a normal distribution between its first and la
 _AROUND = 5  # px around a stray pixel that it is compared with
 _FAR = 4.0  # times the range of nearly all pixels, from their middle
 _MOST = 0.01  # share of pixels; where more seem stray, that is how an image is
+_MOST_PLATEAUS, _LARGEST_PLATEAU = 0.02, 48  # share; px that a survey fills
 _DENSE, _DENSE_REACH = 0.03, 16  # share of pixels nearby that text has
 _LINE, _LINE_SCATTER = 12.0, 2.0  # times the median of lines, and of their pixels
 _LOOKED_AT, _MOST_LINES = 512, 0.03  # pixels of a line; share of lines
@@ -174,7 +175,7 @@ def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
     if far.mean() > _MOST:
         far = none
     lines = _lines(values)
-    spots = _peaks(values) | far
+    spots = _peaks(values) | far | _plateaus(values)
     spots &= known & ~lines
     if spots.any():
         spots = _without_wings(values, spots, known & ~lines, far)
@@ -194,6 +195,31 @@ def _peaks(values: Float32Array) -> BoolArray:
         if peaks.size:
             found |= height > _TIMES * np.percentile(peaks, _USUAL)
     return found if found.mean() <= _MOST else np.zeros_like(found)
+
+
+def _plateaus(values: Float32Array) -> BoolArray:
+    """Find small areas of the least or the greatest value of all."""
+    found = np.zeros(values.shape, bool)
+    for end in (values.min(), values.max()):
+        at_end = values == end
+        solid = at_end
+        for axis in (0, 1):
+            windows = sliding_window_view(solid, _WIDEST + 1, axis=axis)
+            solid = windows.all(-1)
+        if not solid.any() or at_end.mean() > _MOST_PLATEAUS:
+            continue
+        from scipy import ndimage  # 15 MB, and most images have no such area
+
+        labels, _ = ndimage.label(at_end)
+        whole = np.unique(labels[: len(solid), : solid.shape[1]][solid])
+        parts = ndimage.find_objects(labels)
+        small = [
+            number
+            for number in whole
+            if max(p.stop - p.start for p in parts[number - 1]) <= _LARGEST_PLATEAU
+        ]
+        found |= np.isin(labels, small)
+    return found
 
 
 def _excess(values: Float32Array, axis: int, n: int) -> Float32Array:
@@ -259,7 +285,8 @@ def _without_wings(
         height = float(np.abs(part[own] - level).min())
         wings = abs(float(part[beside].mean()) - level)
         error = sigma / np.sqrt(min(beside.sum(), next_to_it.sum()))
-        crowd = spots[_grown((rows, columns), _DENSE_REACH)].mean()
+        nearby = _grown((rows, columns), _DENSE_REACH)
+        crowd = (spots[nearby] & (labels[nearby] != number)).mean()
         kept[place] |= own & (
             wings <= max(_WINGS * height, _ERRORS * error)
             and height > _HEIGHT * sigma
