@@ -20,10 +20,14 @@ from napari_semsr.core.types import BoolArray, Float32Array, IntPair
 
 # Chosen on simulated noise (Gaussian, Poisson, exponential) and on real images.
 _APART = 1, 3  # px to the pixels that one is compared with; clusters are up to 3 px
-_USUAL, _TIMES = 90, 4.5  # percentile of the peaks' heights, and times it
+_USUAL, _TIMES = 90, 4.0  # percentile of the peaks' heights, and times it
 _HEIGHT = 7.0  # deviations of single pixels around
 _WINGS = 0.05  # of a height: a spot blurred by 0.5 px brightens its neighbours more
-_ERRORS = 2.0  # standard errors of the neighbours' mean
+_ERRORS = 2.0  # times what such differences are around
+# mean of the 8 pixels beside one, less that of the 16 beside these
+_BEND = np.full((5, 5), -1 / 16, np.float32)
+_BEND[1:4, 1:4] = 1 / 8
+_BEND[2, 2] = 0
 _DECILES = 2.563  # deviations of a normal distribution between its first and last
 _AROUND = 5  # px around a stray pixel that it is compared with
 _FAR = 4.0  # times the range of nearly all pixels, from their middle
@@ -282,16 +286,19 @@ def _without_wings(
         rough = [np.diff(part, axis=n)[np.diff(~known, axis=n) == 0] for n in (0, 1)]
         low, high = np.percentile(np.concatenate(rough), (10, 90))
         sigma = float(high - low) / _DECILES / np.sqrt(2)  # of a pixel, not of two
-        height = float(np.abs(part[own] - level).min())
-        wings = abs(float(part[beside].mean()) - level)
-        error = sigma / np.sqrt(min(beside.sum(), next_to_it.sum()))
+        heights = part[own] - level
+        height = float(np.abs(heights).min())
+        wings = (float(part[beside].mean()) - level) * np.sign(heights.sum())
+        is_far = bool(far[place][own].all())
+        most = _WINGS * height
+        if not is_far:  # by as much as an image bends there, too
+            smooth = np.where(known, part, level)
+            bends = ndimage.correlate(smooth, _BEND, mode="nearest")[known & ~beside]
+            most = max(most, _ERRORS * float(np.sqrt(np.mean(np.square(bends)))))
         nearby = _grown((rows, columns), _DENSE_REACH)
         crowd = (spots[nearby] & (labels[nearby] != number)).mean()
-        kept[place] |= own & (
-            wings <= max(_WINGS * height, _ERRORS * error)
-            and height > _HEIGHT * sigma
-            and bool(far[place][own].all() or (sigma > 0 and crowd < _DENSE))
-        )
+        alone = is_far or (sigma > 0 and crowd < _DENSE)
+        kept[place] |= own & (wings <= most and height > _HEIGHT * sigma and alone)
     return kept
 
 
