@@ -30,6 +30,7 @@ _BEND[1:4, 1:4] = 1 / 8
 _BEND[2, 2] = 0
 _DECILES = 2.563  # deviations of a normal distribution between its first and last
 _AROUND = 5  # px around a stray pixel that it is compared with
+_NEARLY_ALL = 2, 50, 98  # percentiles
 _FAR = 4.0  # times the range of nearly all pixels, from their middle
 _MOST = 0.01  # share of pixels; where more seem stray, that is how an image is
 _MOST_PLATEAUS, _LARGEST_PLATEAU = 0.02, 48  # share; px that a survey fills
@@ -47,8 +48,8 @@ class Strays:
     """Stray pixels of a field."""
 
     places: NDArray[np.intp]  # (N, 2), row and column, in order
-    # (N,) Mean of the pixels around, of those far outside the range that are single, or
-    # in small clusters or thin lines; NaN of others
+    # (N,) Of those far outside the range: the mean of the pixels around where they are
+    # single, or in small clusters or thin lines, else the range's end; NaN of others
     values: Float32Array
 
     def masked(self, data: Any) -> Any:
@@ -75,9 +76,7 @@ def _patched(
     if not len(places):
         return data
     if hasattr(data, "dask"):
-        return data.map_blocks(
-            _patch_chunk, places=places, values=values, dtype=dtype
-        )
+        return data.map_blocks(_patch_chunk, places=places, values=values, dtype=dtype)
     return PatchedField(data, places, values, dtype)
 
 
@@ -170,13 +169,13 @@ def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
     sample = sample[np.isfinite(sample)]
     if not sample.size:
         return none, none
-    lowest, middle, highest = np.percentile(sample, (1, 50, 99))
+    lowest, middle, highest = np.percentile(sample, _NEARLY_ALL)
     if not known.all():
         values = np.where(known, values, middle)
     far = none
     if highest > lowest:
         far = np.abs(values - middle) > _FAR * (highest - lowest)
-    if far.mean() > _MOST:
+    if far.mean() > _MOST_PLATEAUS:
         far = none
     lines = _lines(values)
     spots = _peaks(values) | far | _plateaus(values)
@@ -309,10 +308,11 @@ def _grown(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _fill_values(
-    field: NDArray[Any], stray: BoolArray, far: BoolArray
-) -> Float32Array:
-    """Give stray pixels far outside the range the mean around; NaN where none is."""
+def _fill_values(field: NDArray[Any], stray: BoolArray, far: BoolArray) -> Float32Array:
+    """Give values to stray pixels far outside the range; NaN to all others.
+
+    The mean of the pixels around, or in wide areas the range's end.
+    """
     filled = np.full(field.shape, np.nan, np.float32)
     if not far.any():
         return filled
@@ -326,4 +326,7 @@ def _fill_values(
     )
     wanted = far & ~thick & (share > 0.5 / _FILLED_FROM**2)
     filled[wanted] = total[wanted] / share[wanted]
+    rest = far & ~wanted  # of what is wide too much would be made up
+    if rest.any():
+        filled[rest] = np.clip(field[rest], field[usable].min(), field[usable].max())
     return filled

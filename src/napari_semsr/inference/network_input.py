@@ -528,7 +528,8 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
         note = (
             f"{pixels} of {micrograph.name} far outside the range of grey values, and "
-            "of all pixels beside, replaced by the mean of these (hot or dead pixels)."
+            "of all pixels beside, are replaced by the mean of these, or in wide areas "
+            "by the end of the range (hot or dead pixels)."
         )
     shown, measured = (
         _on_grid(part, micrograph.shape, fit) for part in (filled, strays.masked(data))

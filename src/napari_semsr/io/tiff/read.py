@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    BoolArray,
     DisplaySettings,
     IntPair,
     PixelSize,
@@ -249,6 +250,45 @@ def _on_line(
         if exact and low <= ends[0] and ends[1] <= high:
             return (data.astype(np.int32) * int(slope) + int(shift)).astype(dtype), look
     return (data * slope + shift).astype(np.float32), look
+
+
+_NO_DATA = 42113  # "GDAL_NODATA": a number as text, by which maps mark missing pixels
+
+
+def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
+    """Take pixels as missing, and so NaN, that a page states to be no data.
+
+    Integers become floats then; of a lazy image without looking for such pixels.
+    """
+    try:
+        value = float(str(page.tags.valueof(_NO_DATA)).strip(" \0"))
+    except ValueError:  # none is stated, or no number
+        return data
+    if data.dtype.kind not in "uif" or not math.isfinite(value):
+        return data  # NaN and infinities are missing anyway
+    lazy = hasattr(data, "dask")
+    if not lazy and not _is_no_data(data, value).any():
+        return data
+    warnings.append(
+        f"Pixels of {value:g} count as missing: the file states that value as no data "
+        "(GDAL_NODATA)."
+    )
+    working = np.result_type(data.dtype, np.float32)
+
+    def mask(block: NDArray[Any]) -> NDArray[Any]:
+        masked = block.astype(working)
+        masked[_is_no_data(block, value)] = np.nan
+        return masked
+
+    return data.map_blocks(mask, dtype=working) if lazy else mask(data)
+
+
+def _is_no_data(data: NDArray[Any], value: float) -> BoolArray:
+    """Mark pixels of a value that was rounded to their type, as -3.4e38 was."""
+    if data.dtype.kind != "f":
+        return np.asarray(data == value)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.isclose(data, data.dtype.type(value), rtol=1e-6, atol=0))
 
 
 def _as_shown(
@@ -1020,7 +1060,9 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     else:
         data = plan_blocks(plane, plane.out_shape, plane.dtype, plane.block)
     look = found.look
-    if lut is not None:
+    if lut is None:
+        data = _without_no_data(data, page, heard)
+    else:
         indices, data = data, _apply_palette(data, lut)
         look = look if data is indices else None  # its limits are those of indices
     white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
