@@ -11,13 +11,14 @@ from skimage import filters
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.errors import SemsrError, ShapeError
 from napari_semsr.training.adversarial import (
     discriminator_loss,
     generator_loss,
     total_variation,
 )
 from napari_semsr.training.cycle_gan import cycle_ssim, edge_loss, edge_magnitude, ssim
+from napari_semsr.training.learner import check_finite
 
 PAIR: dict[str, Callable[..., Tensor]] = {
     "cycle_ssim": cycle_ssim,
@@ -128,3 +129,12 @@ def test_flat_images_have_finite_gradients() -> None:
     for loss in (edge_loss, cycle_ssim):
         (gradient,) = torch.autograd.grad(loss(flat, other), flat)
         assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("grey", "says"), [(0.7, "lower learning_rate"), (16.0, "value 16 times the range")]
+)
+def test_a_loss_that_is_not_finite_names_its_cause(grey, says):
+    seen = torch.full((1, 1, 4, 4), grey)
+    with pytest.raises(SemsrError, match=says):
+        check_finite("loss is", torch.tensor(torch.nan), 3, seen)

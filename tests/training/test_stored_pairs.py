@@ -170,12 +170,16 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
         StoredPatches(large, 1)
     with pytest.raises(ReadError, match="only kind cycle-gan"):
         StoredPatches(recipe(make_store(kind="unpaired")), 1)
-    with pytest.raises(ReadError, match=r"NaN or infinite pixels in pair"):
+    with pytest.raises(ReadError, match="has NaN or infinite pixels"):
         StoredPatches(recipe(make_store(spoil=np.nan)), 1)[0]
-    for fill in (-9999.0, 1e30):
+    for fill, value in ((-9999.0, "-9999"), (1e12, r"1e\+12"), (1e30, r"1e\+30")):
         items = StoredPatches(recipe(make_store(spoil=fill)), 1)
-        with pytest.raises(ReadError, match="a fill value of other software"):
+        says = f"grey value of {value}, .* as a fill value of other software"
+        with pytest.raises(ReadError, match=says):
             items[0]
+    items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
+    with pytest.raises(ReadError, match=r"of spoilt\.tif"):
+        items[0]
     with pytest.raises(ReadError, match="semsr pairs"):
         run(loop.train(recipe(tmp_path / "none.zarr"), tmp_path / "run"))
 

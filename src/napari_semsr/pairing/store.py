@@ -185,16 +185,24 @@ class PairStore:
 
     def ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
         """Give the grey ranges (percentiles 0.1, 99.9) of the fields a pair is from."""
-        found = []
-        for side in ("low", "high"):
-            array = f"{name}/{side}_places"
-            if array not in self._sources:  # read once
-                places: Any = self.group[array]
-                self._sources[array] = np.asarray(places[:])[:, 0]
-            source = int(self._sources[array][index])
-            low, high = self.record["sources"][side][source]["range"]
-            found.append((float(low), float(high)))
-        return found[0], found[1]
+        first, second = (self._source(name, side, index) for side in ("low", "high"))
+        (a, b), (c, d) = first["range"], second["range"]
+        return (float(a), float(b)), (float(c), float(d))
+
+    def image_of(self, name: str, side: str, index: int) -> str | None:
+        """Name the image that one `side` of a pair was cut from, if the store does."""
+        image: str | None = self._source(name, side, index).get("name")
+        return image
+
+    def _source(self, name: str, side: str, index: int) -> dict[str, Any]:
+        array = f"{name}/{side}_places"
+        if array not in self._sources:  # read once
+            places: Any = self.group[array]
+            self._sources[array] = np.asarray(places[:])[:, 0]
+        source: dict[str, Any] = self.record["sources"][side][
+            int(self._sources[array][index])
+        ]
+        return source
 
     def learnt_from(self) -> list[dict[str, Any]]:
         """Say what a model learns from that is trained on these pairs.

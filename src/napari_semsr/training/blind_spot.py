@@ -137,7 +137,7 @@ class BlindSpot(Supervised):
         with self.exact():
             missed: Tensor = (told.float() - images)[hidden.where]
             loss = missed.square().mean()
-        check_finite("loss is", loss, self.global_step)
+        check_finite("loss is", loss, self.global_step, images)
         return loss
 
     @torch.inference_mode()

@@ -37,14 +37,28 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
-def check_finite(what: str, value: Tensor, step: int) -> None:
-    """Stop at a value that is NaN or infinite."""
-    if not torch.isfinite(value).all():
-        msg = (
-            f"The {what} not finite at step {step}; lower learning_rate and resume "
-            "from the last checkpoint."
+_USUAL_RANGES = 5.0  # times the range of their images, beyond which greys are strays
+
+
+def check_finite(what: str, value: Tensor, step: int, *seen: Tensor) -> None:
+    """Stop at a value that is NaN or infinite, and name its cause.
+
+    Of patches that were `seen`, on a scale where the range of their images is 1, the
+    grey value that is furthest away, if it is beyond five ranges; else the steps.
+    """
+    if torch.isfinite(value).all():
+        return
+    far = max((float(part.detach().abs().max()) for part in seen), default=0.0)
+    if math.isfinite(far) and far <= _USUAL_RANGES:
+        why = "lower learning_rate and resume from the last checkpoint"
+    else:
+        why = (
+            f"its patches hold a grey value {far:.3g} times the range of their image, "
+            "as hot pixels and fill values are: take these out of the images, and cut "
+            "the pairs again (semsr pairs)"
         )
-        raise SemsrError(msg)
+    msg = f"The {what} not finite at step {step}: {why}."
+    raise SemsrError(msg)
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
@@ -249,5 +263,5 @@ class Supervised(Learner):
         with self.exact():
             made = prediction.float()
             loss = compare(made, moved_onto(high, made, self.recipe.shift_px))
-        check_finite("loss is", loss, self.global_step)
+        check_finite("loss is", loss, self.global_step, low, high)
         return loss

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +64,8 @@ class StoredPatches(Dataset[Patches]):
                 far = (far + 1) % self.high.shape[0]
         greys = self.store.ranges("train", near)[0], self.store.ranges("train", far)[1]
         low, high = augment_pair(
-            self._usable(self.low, near, greys[0]),
-            self._usable(self.high, far, greys[1]),
+            self._usable("low", near, greys[0]),
+            self._usable("high", far, greys[1]),
             (self.recipe.seed, place),
             options=self.recipe.data.augment,
             low_range=greys[0],
@@ -81,23 +81,31 @@ class StoredPatches(Dataset[Patches]):
         epoch, position = divmod(place, count)
         return _order(self.recipe.seed, epoch, stream, count)[position]
 
-    def _usable(self, patches: Any, number: int, grey: FloatPair) -> NDArray[Any]:
-        patch = np.asarray(patches[number])
+    def _usable(
+        self, side: Literal["low", "high"], number: int, grey: FloatPair
+    ) -> Any:
+        """Read a patch that can be learnt from, or say which image spoils it."""
+        patch = np.asarray((self.low if side == "low" else self.high)[number])
+        fault = None
         if not np.isfinite(patch).all():
-            msg = (
-                f"Pairs must be finite, got NaN or infinite pixels in pair {number} of "
-                f"{self.store.path.name}; make the store again."
-            )
-            raise ReadError(msg)
-        most = float(np.abs(to_unit(patch, grey)).max())
-        if most > _MOST_RANGES:
-            msg = (
-                f"Pair {number} of {self.store.path.name} has a grey value {most:.0f} "
-                "times the range of its image away, as a fill value of other software: "
-                "cut the pairs again (semsr pairs), which leaves fill values out."
-            )
-            raise ReadError(msg)
-        return patch
+            fault = "has NaN or infinite pixels, and pairs must be finite"
+        else:
+            away = np.abs(to_unit(patch, grey))
+            if away.max() > _MOST_RANGES:
+                value = float(patch.ravel()[away.argmax()])
+                fault = (
+                    f"has a grey value of {value:g}, {away.max():.3g} times the range "
+                    "of its image away, as a fill value of other software or a defect"
+                )
+        if fault is None:
+            return patch
+        image = self.store.image_of("train", side, number)
+        made_of = f" (of {image})" if image else ""
+        msg = (
+            f"Pair {number} of {self.store.path.name}{made_of} {fault}: mend the image "
+            "and cut the pairs again (semsr pairs), which leaves fill values out."
+        )
+        raise ReadError(msg)
 
 
 def fitting_store(recipe: Recipe, scale: int) -> PairStore:

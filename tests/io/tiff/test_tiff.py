@@ -624,3 +624,23 @@ def test_which_image_is_left_of_a_set_is_not_guessed(tmp_path, sizes, size):
     assert found.pixel_size_nm == (size and pytest.approx(size))
     said = " ".join(found.metadata["warnings"])
     assert ("images of different pixel size" in said) == (size is None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stated"),
+    [("u1", "0"), ("u2", "65535"), ("i2", "-32767"), ("f4", "-3.40282e+38")],
+)
+def test_stated_no_data_are_missing_pixels(dtype, stated, tmp_path):
+    image = np.random.default_rng(2).integers(10, 90, (24, 30)).astype(dtype)
+    image[3, 4:9] = float(stated)
+    tag = (42113, "s", 0, stated, True)
+    tifffile.imwrite(tmp_path / "map.tif", image, extratags=[tag])
+    tifffile.imwrite(tmp_path / "whole.tif", image[5:], extratags=[tag])
+    with pytest.warns(UserWarning, match="count as missing"):
+        got = read(tmp_path / "map.tif").array()
+    assert got.dtype == np.float32
+    assert np.isnan(got[3, 4:9]).all()
+    known = np.isfinite(got)
+    assert known.sum() == image.size - 5
+    np.testing.assert_array_equal(got[known], image[known])
+    assert read(tmp_path / "whole.tif").dtype == image.dtype

@@ -288,7 +288,7 @@ def _is_no_data(data: NDArray[Any], value: float) -> BoolArray:
     if data.dtype.kind != "f":
         return np.asarray(data == value)
     with np.errstate(over="ignore"):
-        return np.asarray(np.isclose(data, data.dtype.type(value), rtol=1e-6, atol=0))
+        return np.asarray(np.isclose(data, data.dtype.type(value), rtol=1e-5, atol=0))
 
 
 def _as_shown(

@@ -1,0 +1,76 @@
+"""Hot, dead and struck pixels that say nothing of the sample."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core import find_strays, stray_masks
+
+
+def _scene(rng, noise=10.0, shape=(192, 224)):
+    smooth = ndimage.gaussian_filter(rng.normal(size=shape), 3)
+    return 120 + 15 * smooth / smooth.std() + rng.normal(0, noise, shape)
+
+
+PLACES = {
+    "spots": (np.array([9, 60, 150]), np.array([200, 77, 3])),
+    "cluster": np.s_[40:42, 50:53],
+    "column": np.s_[:, 30],
+    "rows": np.s_[90:92],
+    "block": np.s_[80:100, 100:120],
+}
+
+
+@pytest.mark.parametrize("level", [0, 4095, 65535], ids=["dead", "full", "hot"])
+@pytest.mark.parametrize("place", PLACES)
+def test_stray_pixels_are_found_and_nothing_else(place, level, rng):
+    image = np.clip(16 * _scene(rng), 0, 4095).astype(np.uint16)
+    mask = np.zeros(image.shape, bool)
+    mask[PLACES[place]] = True
+    proper = image[~mask]
+    image[mask] = level
+    stray, far = stray_masks(image)
+    np.testing.assert_array_equal(stray, mask)
+    np.testing.assert_array_equal(far, mask & (level == 65535))
+    strays = find_strays(image)
+    masked, filled = strays.masked(image), strays.filled(image)
+    np.testing.assert_array_equal(np.isnan(masked[:, :]), mask)
+    np.testing.assert_array_equal(filled[:, :][~mask], proper)
+    highest = filled[:, :][mask].max()
+    assert highest <= proper.max() if level == 65535 else highest == level
+
+
+def test_what_belongs_to_an_image_is_not_stray(rng):
+    dark = rng.normal(20, 3, (192, 224))
+    y, x = np.mgrid[:192, :224]
+    for at in ((30.2, 40.6), (120, 77), (150.5, 180.5)):  # as small as optics show
+        away = (y - at[0]) ** 2 + (x - at[1]) ** 2
+        dark += 200 * np.exp(-away / 2 / 0.7**2)
+    assert not stray_masks(dark)[0].any()
+    disc = np.where(np.hypot(y - 80.3, x - 90.7) < 9, 250.0, 20.0)
+    ball = ndimage.gaussian_filter(disc, 0.6) + rng.normal(0, 3, disc.shape)
+    assert not stray_masks(ball)[0].any()
+    bar = _scene(rng)
+    bar[151:] = 0
+    bar[160:172:2, 40:120:3] = 255  # letters
+    assert not stray_masks(bar)[0].any()
+    counts = rng.exponential(4, (192, 224))  # noise of rare high values
+    assert stray_masks(counts)[0].mean() < 1e-4
+    assert not stray_masks(rng.poisson(0.3, (192, 224)))[0].any()
+    assert find_strays(np.full((64, 64), 7, np.uint8)) is None
+    assert find_strays(np.full((64, 64), np.nan)) is None
+
+
+def test_a_lazy_field_and_its_windows_are_those_of_the_whole(rng):
+    image = _scene(rng, shape=(2100, 300)).astype(np.float32)
+    image[5, 2], image[2047, 90], image[2050, 299] = 9000, -3000, 8000
+    image[500:520, 10:30] = np.nan
+    found = find_strays(image)
+    assert found.places.tolist() == [[5, 2], [2047, 90], [2050, 299]]
+    lazy = da.from_array(image, chunks=(512, 128))
+    for way in ("masked", "filled"):
+        whole = getattr(found, way)(image)
+        np.testing.assert_array_equal(getattr(found, way)(lazy).compute(), whole[:, :])
+        part = whole[2040:2060, 80:300]
+        np.testing.assert_array_equal(part, whole[:, :][2040:2060, 80:300])
