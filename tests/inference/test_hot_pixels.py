@@ -38,8 +38,8 @@ def test_an_enhanced_image_is_the_same_far_from_hot_and_dead_pixels(place, level
     changed = struck != image
     away = ndimage.distance_transform_edt(~changed)
     difference = np.abs(_enhanced(image) - _enhanced(struck))
-    # a five-hundredth of the range, beyond the receptive field; lines leave less to
-    # measure noise and detail of
-    assert difference[away > 40].max() <= (8 if place == "pixels" else 16)
+    # a five-hundredth of the range; lines and blocks touch many of the blocks that
+    # noise and detail are measured in (338 without their being masked)
+    assert difference[away > 40].max() <= (8 if place == "pixels" else 60)
     if level == 65535 and place == "pixels":  # no rings either: it was filled
         assert difference[~changed].max() < 200
