@@ -110,6 +110,31 @@ def test_data_range_follows_the_type_of_the_reference() -> None:
     assert measure_metrics(truth).data_range == 1
 
 
+def test_one_range_serves_images_of_two_types():
+    rng = np.random.default_rng(0)
+    byte = rng.integers(0, 255, (20, 20)).astype(np.uint8)
+    bits = {"significant_bits": 12}
+    deep = Micrograph(byte * np.uint16(16), metadata=bits)
+    # 8 bits in 16, of which the file states nothing, against 8 bits
+    found = measure_metrics(Micrograph(byte), Micrograph(byte.astype(np.uint16) + 1))
+    assert (found.data_range, found.data_range_from) == (255, "type")
+    # 12 bits that one of both files states
+    other = Micrograph(deep.data + np.uint16(2))
+    for pair in ((other, deep), (deep, other)):
+        found = measure_metrics(*pair)
+        assert (found.data_range, found.data_range_from) == (4095, "file")
+        assert found.psnr_db == pytest.approx(20 * np.log10(4095 / 2))
+    for pair in ((deep, Micrograph(byte)), (Micrograph(byte), deep)):
+        with pytest.raises(OptionError, match="Grey scales differ"):
+            measure_metrics(*pair)
+        own = 255 if pair[1].dtype == np.uint8 else 4095
+        assert measure_metrics(*pair, match="affine").data_range == own
+        assert measure_metrics(*pair, data_range=4095).data_range_from == "given"
+    real = Micrograph(byte.astype(np.float32))
+    assert measure_metrics(real, Micrograph(byte)).data_range == 255
+    assert measure_metrics(Micrograph(byte), real).data_range_from == "values"
+
+
 def test_bad_input_is_refused(images):
     a, b = images
     with pytest.raises(ShapeError, match="same shape"):

@@ -6,7 +6,7 @@ affine match is asked for.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from napari_semsr.core import (
     Options,
     Quantity,
     ReadError,
+    in_figures,
     option,
     recorded,
     require_memory,
@@ -134,6 +135,9 @@ def measure_histogram(
     )
 
 
+RangeSource = Literal["given", "file", "type", "values"]
+"""What states a data range: the user, the bit depth in a file, the type, the values."""
+
 # Window of SSIM: 11 x 11 px, sigma 1.5 px (Wang et al. 2004, cited below).
 _BORDER = 5
 _SIGMA = 1.5
@@ -149,8 +153,9 @@ class MetricsOptions(Options):
     data_range: float | None = option(
         None,
         "Range",
-        "Span of the grey values, for PSNR and SSIM; 255 for 8-bit, 65535 for 16-bit, "
-        "else the reference's own.",
+        "Span of the grey values, for PSNR and SSIM; by default by the bit depth that "
+        "the file states, else 255 for 8-bit, 65535 for 16-bit, else the reference's "
+        "own.",
         unit=LEVELS,
         gt=0,
     )
@@ -200,7 +205,12 @@ class Metrics:
     average_gradient: Annotated[float, Quantity("Average gradient")]
     contrast: Annotated[float, Quantity("Contrast")]
     spatial_frequency: Annotated[float, Quantity("Spatial frequency")]
-    data_range: Annotated[float, Quantity("Data range", LEVELS)]
+    data_range: Annotated[
+        float, Quantity("Data range", LEVELS, verdict="data_range_basis")
+    ]
+    data_range_from: Annotated[RangeSource, Quantity("Stated by", shown=False)] = (
+        "given"
+    )
     match: str | None = None
     gain: Annotated[float, Quantity("Gain", shown=False)] = 1.0
     offset: Annotated[float, Quantity("Offset", LEVELS, shown=False)] = 0.0
@@ -217,11 +227,23 @@ class Metrics:
         return f"gain {self.gain:.4g}, offset {self.offset:.4g} {LEVELS}"
 
     @property
+    def data_range_basis(self) -> str:
+        """What states the data range, in a few words."""
+        return {
+            "given": "as given",
+            "file": f"{math.log2(self.data_range + 1):.0f} bits, as the file states",
+            "type": "assumed: the full scale of the type",
+            "values": "span of the values, which have no full scale",
+        }[self.data_range_from]
+
+    @property
     def off_by(self) -> str | None:
         """The same as an error."""
         if self.psnr_db is None:
             return None
-        return f"off by {100 * 10 ** (-self.psnr_db / 20):.2g} % of the range (r.m.s.)"
+        share = 100 * 10 ** (-self.psnr_db / 20)
+        scale = f"{in_figures(self.data_range, '.6g')} ({self.data_range_basis})"
+        return f"off by {share:.2g} % (r.m.s.) of the range, {scale}"
 
     @property
     def why_no_psnr(self) -> str | None:
@@ -384,15 +406,67 @@ def structural_similarity(
     return float(quality[_BORDER:-_BORDER, _BORDER:-_BORDER].mean())
 
 
-def _default_range(array: NDArray[Any], reference: NDArray[Any] | None) -> float:
-    """Choose the data range: 255 or 65535 by type, else that of the finite values."""
-    source = array if reference is None else reference
-    if source.dtype.kind in "ui" and source.dtype.itemsize <= 2:
-        return float((1 << (8 * source.dtype.itemsize)) - 1)
-    if source.dtype.kind == "b":
-        return 1.0
-    valid = source[np.isfinite(source)]
-    return float(valid.max()) - float(valid.min()) if valid.size else 0.0
+# The data range: as given, else by the bit depth that a file states, else by the type.
+
+_APART = 2.0  # chosen: depths differ fourfold, overshoot of a filter is less than that
+
+
+def _full_scale(m: Micrograph, peak: float) -> float | None:
+    """Largest grey value by the bit depth that the file states, if no pixel exceeds it.
+
+    None of floats, and of integers of which nothing is stated.
+    """
+    bits = m.significant_bits
+    stated = None if bits is None else float((1 << bits) - 1)
+    return None if stated is None or peak > stated else stated
+
+
+def _choose_range(
+    image: Micrograph, reference: Micrograph | None, *, alike: bool
+) -> tuple[float, RangeSource]:
+    """Choose the data range of both images, and say what states it.
+
+    That of the reference, if there is one. If grey scales are to be `alike` and nothing
+    states the bit depth of the reference, that of the image if all values fit into it,
+    and an `OptionError` if they cannot be alike.
+    """
+    given = (image,) if reference is None else (reference, image)
+    arrays = [m.array() for m in given]
+    peaks = [_peak(array) for array in arrays]
+    stated = [_full_scale(*pair) for pair in zip(given, peaks, strict=True)]
+    known = [
+        255.0 if one is None and array.dtype == np.uint8 else one
+        for one, array in zip(stated, arrays, strict=True)
+    ]
+    dtype = arrays[0].dtype
+    if alike and all(array.dtype.kind in "ui" for array in arrays):
+        for m, scale, other, peak in zip(
+            given, known, given[::-1], peaks[::-1], strict=True
+        ):
+            if scale is not None and peak > _APART * scale:
+                msg = (
+                    f"Grey scales differ: {m.name} ends at {scale:g} and {other.name} "
+                    f"has values up to {peak:g}; fit gain and offset first (--match "
+                    "affine), or state the range (--data-range)."
+                )
+                raise OptionError(msg)
+    if dtype.kind == "b":
+        return 1.0, "type"
+    if dtype.kind in "ui":
+        for scale, by_file in list(zip(known, stated, strict=True))[: 1 + alike]:
+            if scale is not None and peaks[0] <= scale:
+                return scale, "type" if by_file is None else "file"
+        if dtype.itemsize <= _SHORT:
+            return float((1 << (8 * dtype.itemsize)) - 1), "type"
+    valid = arrays[0][np.isfinite(arrays[0])]
+    return float(valid.max()) - float(valid.min()) if valid.size else 0.0, "values"
+
+
+def _peak(array: NDArray[Any]) -> float:
+    """Largest grey value, or span where some are below 0."""
+    if array.dtype.kind not in "ui":
+        return 0.0
+    return float(array.max()) - min(0.0, float(array.min()))
 
 
 def finite_values(m: Micrograph, measure: str) -> FloatArray:
@@ -423,8 +497,9 @@ def measure_metrics(
     image, reference : Micrograph
         The image, and what it should look like.
     data_range : float, optional
-        Grey levels from black to white; by default 255 or 65535 for integer images,
-        else the range of the reference's (else the image's) values.
+        Grey levels from black to white; by default 2^n - 1 of the n bits that the
+        reference's (else the image's) file states, else 255 or 65535 for integers of 8
+        or 16 bits, else the range of its values. `Metrics.data_range_from` says which.
     match : {"affine"}, optional
         Fit gain and offset first.
     cut_off_nm : float, optional
@@ -450,9 +525,9 @@ def measure_metrics(
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
     values = finite_values(image, "Metrics")
-    span = options.data_range or _default_range(
-        image.array(), None if reference is None else reference.array()
-    )
+    span, source = options.data_range, cast("RangeSource", "given")
+    if span is None:
+        span, source = _choose_range(image, reference, alike=match is None)
     if not span > 0:
         msg = "A data range above 0 is needed, got 0 from a constant image; state one."
         raise OptionError(msg)
@@ -469,6 +544,7 @@ def measure_metrics(
         contrast=contrast(scaled),
         spatial_frequency=spatial_frequency(scaled),
         data_range=float(span),
+        data_range_from=source,
     )
     if reference is None:
         return own

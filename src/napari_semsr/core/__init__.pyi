@@ -83,6 +83,7 @@ from .intensity import (
     without_marks as without_marks,
 )
 from .micrograph import (
+    BITS_KEY as BITS_KEY,
     PICTURE_KEY as PICTURE_KEY,
     SIZE_ERROR_KEY as SIZE_ERROR_KEY,
     DisplaySettings as DisplaySettings,

@@ -256,6 +256,13 @@ Among the options of a step, where such an image was written or something made o
 """
 
 
+BITS_KEY = "significant_bits"
+"""Entry of an image's metadata: bits that its integers fill, where a file states them.
+
+Twelve of sixteen for many cameras; the least significant ones, as in OME.
+"""
+
+
 PICTURE_KEY = "stretched_to_8_bits"
 """Among the options of a step of which a picture is shown: no value is as it was."""
 
@@ -426,6 +433,22 @@ class Micrograph:
         """Type of the grey values."""
         dtype: np.dtype[Any] = np.dtype(self.data.dtype)
         return dtype
+
+    @property
+    def significant_bits(self) -> int | None:
+        """Bits that its integers fill, if its file states them and they still hold.
+
+        They do not for floats, for what a network made, whose grey scale is its own,
+        and for what was stretched to 8 bits.
+        """
+        bits, made = self.metadata.get(BITS_KEY), self.provenance
+        if self.dtype.kind not in "ui" or not isinstance(bits, int):
+            return None
+        if made is not None:
+            stretched = any(PICTURE_KEY in step.options for step in made.steps())
+            if stretched or made.networks():
+                return None
+        return bits if 1 <= bits <= 8 * self.dtype.itemsize else None
 
     @property
     def is_lazy(self) -> bool:

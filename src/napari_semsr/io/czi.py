@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    BITS_KEY,
     IntPair,
     PixelSize,
     ReadError,
@@ -107,7 +108,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Read one tile of one channel and plane."""
     for what in ("series", "level"):
         choose(path, what, getattr(options, what), 1)
-    tiles, size, doubts = _contents(path)
+    tiles, size, bits, doubts = _contents(path)
     names = {name for tile in tiles for name in tile.starts} - {"Y", "X"}
     places = {
         name: sorted({tile.place(name) for tile in tiles})
@@ -130,13 +131,14 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         channels=channels,
         planes=planes,
         axes=named_axes(axes, counts),
+        metadata={} if bits is None else {BITS_KEY: bits},
         doubts=doubts,
     )
 
 
 def open_tiles(path: Path, colour: str = "refuse") -> CziTiles:
     """Find the tiles of a CZI mosaic."""
-    tiles, size, doubts = _contents(path)
+    tiles, size, _, doubts = _contents(path)
     for doubt in doubts:
         warn(doubt)
     for axis, what in _PLANES.items():
@@ -166,10 +168,12 @@ def open_tiles(path: Path, colour: str = "refuse") -> CziTiles:
     )
 
 
-def _contents(path: Path) -> tuple[list[_Tile], PixelSize | None, tuple[str, ...]]:
-    """Read the directory of a file, without coarser levels, and its pixel size.
+def _contents(
+    path: Path,
+) -> tuple[list[_Tile], PixelSize | None, int | None, tuple[str, ...]]:
+    """Read the directory of a file, without coarser levels, pixel size and bit depth.
 
-    And why that is not known, if its metadata are damaged.
+    And why these are not known, if its metadata are damaged.
     """
     library = _library(path)
     with decoding(path, "CZI"), library.CziFile(path) as czi:
@@ -185,12 +189,12 @@ def _contents(path: Path) -> tuple[list[_Tile], PixelSize | None, tuple[str, ...
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
         check_claim(path, most, path.stat().st_size)
         try:
-            return tiles, _scaling(czi), ()
+            return tiles, *_stated(czi), ()
         except SyntaxError:  # of XML, as its parser calls it
             doubt = (
                 f"The metadata of {path.name} are damaged: its pixel size is unknown."
             )
-            return tiles, None, (doubt,)
+            return tiles, None, None, (doubt,)
 
 
 def _tile(number: int, entry: Any) -> _Tile:
@@ -212,14 +216,17 @@ def _tile(number: int, entry: Any) -> _Tile:
     )
 
 
-def _scaling(czi: Any) -> PixelSize | None:
+def _stated(czi: Any) -> tuple[PixelSize | None, int | None]:
+    """Read pixel size and bit depth of the metadata; None of what they do not state."""
     from xml.etree import ElementTree as ET
 
     root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
     lengths: dict[str, float | None] = {}
     for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
         lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")
-    return pixel_size((lengths.get("Y"), lengths.get("X")))
+    bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
+    known = int(bits) if bits.strip().isdecimal() else None
+    return pixel_size((lengths.get("Y"), lengths.get("X"))), known
 
 
 def _pixels(path: Path, number: int) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from unicodedata import normalize
 
 from napari_semsr.core import (
+    BITS_KEY,
     SIZE_ERROR_KEY,
     DisplaySettings,
     FloatPair,
@@ -546,6 +547,7 @@ class Record:
     provenance: Provenance | None  # What made the image
     look: DisplaySettings | None = None  # How it is shown
     shape: IntPair | None = None  # Rows and columns, where others may cut the file
+    significant_bits: int | None = None  # As in `Micrograph`
 
     def to_dict(self) -> dict[str, Any]:
         """Make the JSON object."""
@@ -553,6 +555,7 @@ class Record:
         size = self.pixel_size_nm and list(self.pixel_size_nm)
         look = {} if self.look is None else {"look": self.look.model_dump(mode="json")}
         shape = {} if self.shape is None else {"shape": list(self.shape)}
+        bits = self.significant_bits
         return {
             "record": _FORMAT,
             "name": self.name,
@@ -562,6 +565,7 @@ class Record:
             "provenance": made,
             **look,
             **shape,
+            **({} if bits is None else {BITS_KEY: bits}),
         }
 
     def to_json(self) -> str:
@@ -587,7 +591,7 @@ class Record:
                 with suppress(ValueError):  # what cannot be understood is left out
                     look = DisplaySettings.model_validate(values["look"])
             origin, spacing = values["origin"], values["spacing_px"]
-            shape = values.get("shape")
+            shape, bits = values.get("shape"), values.get(BITS_KEY)
             return cls(
                 name=str(values["name"]),
                 pixel_size_nm=parse_pixel_size(values["pixel_size_nm"]),
@@ -596,6 +600,7 @@ class Record:
                 provenance=None if made is None else Provenance.model_validate(made),
                 look=look,
                 shape=shape and (int(shape[0]), int(shape[1])),
+                significant_bits=bits and int(bits),
             )
         except (LookupError, TypeError, ValueError, ArithmeticError, OptionError):
             return None
@@ -616,4 +621,5 @@ def record_of(image: Micrograph) -> Record:
         provenance=made,
         look=image.look,
         shape=image.shape,
+        significant_bits=image.significant_bits,
     )

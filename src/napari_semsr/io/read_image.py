@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr.core import (
+    BITS_KEY,
     Box,
     DisplaySettings,
     FloatPair,
@@ -1075,11 +1076,17 @@ def _look(source: RawImage) -> DisplaySettings | None:
     return own.model_copy(update={"limits": stated.limits})
 
 
+def _facts(source: RawImage) -> dict[str, Any]:
+    """Collect what the file says, its bit depth by its record where by nothing else."""
+    bits = None if source.record is None else source.record.significant_bits
+    return {**({} if bits is None else {BITS_KEY: bits}), **source.metadata}
+
+
 def _metadata(
     source: RawImage, data: Any, bar: int, sentences: list[str]
 ) -> dict[str, Any]:
     """Collect what the file said, and what was done to it."""
-    found = {**source.metadata, "format": source.format, CUT_KEY: bar}
+    found = {**_facts(source), "format": source.format, CUT_KEY: bar}
     if source.vendor is not None:
         found["vendor"] = source.vendor
     if sentences:
@@ -1135,7 +1142,7 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
     """Describe a file."""
     source = _with_sidecar(path, source)
     stored = tuple(int(n) for n in source.data.shape)
-    metadata = dict(source.metadata)
+    metadata = _facts(source)
     if sentences := source.sentences(path):
         metadata["warnings"] = sentences
     above = source.data[: stored[0] - source.databar_rows]

@@ -51,6 +51,7 @@ from napari_semsr.core import (
     Warped,
     against_truth,
     continued,
+    figures_of,
     in_digits,
     option,
     quantities_of,
@@ -129,8 +130,8 @@ class JudgeOptions(RegisterOptions):
     data_range: float | None = option(
         None,
         "Grey range",
-        "span of the grey values for PSNR and SSIM; 255 for an 8-bit SEM image, 65535 "
-        "for 16-bit, else its own",
+        "span of the grey values for PSNR and SSIM; by default by the bit depth that "
+        "the SEM image states, else 255 for 8-bit, 65535 for 16-bit, else its own",
         gt=0,
     )
     cut_off_nm: CutOff = None
@@ -231,6 +232,8 @@ class Judged(Result):
             told = Figure(off["error_nm"], "nm", ".3g", px)
         rows = {"Map expected to be off": told}
         rows["Judged"] = Figure(f"{shape} of {self.sem}")
+        for item in self.pictures[:1]:  # one range for all
+            rows["Data range"] = figures_of(item.metrics)["Data range"]
         for item in self.pictures:
             rows |= {f"{name}, {item.name}": one for name, one in item.figures()}
         best = max(self.models.values(), key=_gain_of, default=None)

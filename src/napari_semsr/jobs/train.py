@@ -251,7 +251,7 @@ def compared_figures(compared: Mapping[str, Any] | None) -> dict[str, Figure]:
     if compared is None:
         return {}
     rows, off_nm = compared["rows"], compared.get("map_error_nm")
-    where = f"{compared['pairs']} pairs of the {compared['set']} set"
+    where = f"{compared['pairs']} pairs of the {compared['set']} set, data range 255"
     found = {"Judged on": Figure(where)}
     for name, row in rows.items():
         told = [words.format(row[key]) for key, words in _ROW.items() if key in row]

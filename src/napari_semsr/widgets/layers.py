@@ -14,6 +14,7 @@ from napari.layers import Image, Labels, Layer, Shapes
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    BITS_KEY,
     SIZE_ERROR_KEY,
     Box,
     DisplaySettings,
@@ -405,6 +406,7 @@ def micrograph_from_layer(
     if not hasattr(shown, "dask"):
         shown = np.asanyarray(shown)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
+    about = record_of(layer)
     return Micrograph(
         data=_Luminance(shown) if as_colour else _grey(layer, shown),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
@@ -412,7 +414,9 @@ def micrograph_from_layer(
         provenance=provenance_of(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
-        metadata=size_error_of(layer),
+        metadata={
+            key: about[key] for key in (SIZE_ERROR_KEY, BITS_KEY) if key in about
+        },
         path=file_of(layer),
     )
 

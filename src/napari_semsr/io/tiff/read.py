@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    BITS_KEY,
     BoolArray,
     DisplaySettings,
     IntPair,
@@ -102,8 +103,8 @@ def _is_here(image: "Element", files: "Callable[[str], bool]", own: str | None) 
 
 def _of_series(
     root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
-) -> tuple[PixelSize | None, str | None]:
-    """Read pixel size and name of a series; None of what is not told."""
+) -> tuple[PixelSize | None, str | None, str | None]:
+    """Read pixel size, name and bit depth of a series; None of what is not told."""
     images, count = [e for e in root if _local(e) == "Image"], len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
     # of a file whose set was passed over, its own images are read alone
@@ -113,23 +114,71 @@ def _of_series(
     if len(images) <= count:
         images = images[series : series + 1]
     told = [_ome_image(image, warnings) for image in images]
-    sizes, names = {size for size, _ in told}, {name for _, name in told}
+    sizes, names, depths = ({one[i] for one in told} for i in range(3))
     if len(sizes) > 1:
         warnings.append(
             f"The OME-XML tells of {len(images)} images of different pixel size where "
             f"{count} can be read: the pixel size is left unknown."
         )
-    size = sizes.pop() if len(sizes) == 1 else None
-    return size, names.pop() if len(names) == 1 else None
+    size, name, bits = (
+        of.pop() if len(of) == 1 else None for of in (sizes, names, depths)
+    )
+    return size, name, bits
+
+
+# Bits that integers fill: their number as others write it into a text, and tags.
+
+_BITS_TEXT = re.compile(
+    r"^[^=:\n]*\b(?:ComponentBitCount|SignificantBits|BitDepth|Bit Depth|BitsPerPixel"
+    r"|Bits per (?:pixel|sample))\b[^=:\n]*[=:]\s*(\d{1,2})\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LARGEST_VALUE, _LARGEST_SAMPLE = 281, 341  # tags of the largest grey value
+_MICRO_MANAGER = 51123
+
+
+def _significant_bits(
+    page: "tifffile.TiffPage", by_ome: str | None, text: str
+) -> dict[str, int]:
+    """Find how many bits grey values fill; empty for floats and if nothing states it.
+
+    Fewer bits a sample than its type has tell it, then OME-XML, what Micro-Manager,
+    ImageJ or Bio-Formats wrote as text, and the tags of the largest value, which count
+    where they are all ones in binary: some programs write the largest that occurs.
+    """
+    if page.dtype is None or page.dtype.kind != "u":
+        return {}
+    width, stored = 8 * page.dtype.itemsize, int(page.bitspersample)
+    if 1 < stored < width:
+        return {BITS_KEY: stored}
+    noted = page.tags.valueof(_MICRO_MANAGER)
+    tags = (page.tags.valueof(tag) for tag in (_LARGEST_SAMPLE, _LARGEST_VALUE))
+    stated: list[Any] = [
+        by_ome,
+        noted.get("BitDepth") if isinstance(noted, Mapping) else None,
+        *_BITS_TEXT.findall(text)[:1],
+        *(_ones(one[0] if isinstance(one, tuple) else one) for one in tags),
+    ]
+    for value in stated:
+        with suppress(TypeError, ValueError):
+            if 1 < int(value) <= width:
+                return {BITS_KEY: int(value)}
+    return {}
+
+
+def _ones(value: Any) -> int | None:
+    """Count the bits of a number that is all ones in binary."""
+    is_count = isinstance(value, int) and value > 0 and value & (value + 1) == 0
+    return value.bit_length() if is_count else None
 
 
 def _ome_image(
     image: "Element", warnings: list[str]
-) -> tuple[PixelSize | None, str | None]:
-    """Read the pixel size ``(y, x)`` in nm and the name of an OME image."""
+) -> tuple[PixelSize | None, str | None, str | None]:
+    """Read the pixel size ``(y, x)`` in nm, name and bit depth of an OME image."""
     pixels = next((e for e in image if _local(e) == "Pixels"), None)
     if pixels is None:
-        return None, image.get("Name")
+        return None, image.get("Name"), None
     stated = [
         (
             pixels.get(f"PhysicalSize{a}"),
@@ -144,7 +193,7 @@ def _ome_image(
             f"The OME physical size must be two positive lengths, got {given}: the "
             "pixel size is left unknown."
         )
-    return size, image.get("Name")
+    return size, image.get("Name"), pixels.get("SignificantBits")
 
 
 def _ome_record(root: "Element") -> Record | None:
@@ -1068,6 +1117,9 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
     data, look = _as_shown(data, look, int(white_bits), line, heard)
     chosen = {SERIES_KEY: number, OWN_SERIES_KEY: len(own)} if count > 1 else {}
+    facts = dict(found.metadata)
+    if lut is not None or line is not None:  # by which grey values are other ones
+        facts.pop(BITS_KEY, None)
     return replace(
         found,
         format=_dialect(tif),
@@ -1078,7 +1130,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         planes=planes,
         axes=axes,
         look=look,
-        metadata={**found.metadata, **chosen},
+        metadata={**facts, **chosen},
         warnings=tuple(heard),
         # all that the tags leave open is the pixel size
         doubts=(*found.warnings, *found.doubts),
@@ -1131,15 +1183,16 @@ def _calibrate(
     What they say comes back as an image whose pixels are still to be read.
     """
     maker = _vendor_info(tif, page)
-    if maker is not None:
-        return maker
     text, warnings = str(page.description or ""), list[str]()
+    if maker is not None:
+        bits = _significant_bits(page, None, text)
+        return replace(maker, metadata={**maker.metadata, **bits})
     size: PixelSize | None = None
-    name, record, look = None, None, None
+    name, record, look, depth = None, None, None, None
     first = tif.pages.first
     root = _parse_ome(tif.ome_metadata or (first.description if first.is_ome else ""))
     if root is not None:
-        size, name = _of_series(root, series, tif, warnings)
+        size, name, depth = _of_series(root, series, tif, warnings)
         record = _ome_record(root)
     elif tif.is_ome:
         warnings = ["The OME-XML is damaged: the pixel size is left unknown."]
@@ -1172,7 +1225,8 @@ def _calibrate(
             name.lower(): tag.value
             for name, tag in tags.items()
             if tag is not None and isinstance(tag.value, str)
-        },
+        }
+        | _significant_bits(page, depth, text),
         warnings=tuple(warnings),
         place_doubts=(cut,) if cut else (),
     )

@@ -210,6 +210,8 @@ def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
         "Name": legible(image.name),  # XML holds no control characters
         "MapAnnotation": {RECORD_KEY: record_of(image).to_json()},
     }
+    if image.significant_bits is not None:
+        found["SignificantBits"] = image.significant_bits
     if image.pixel_size_nm is not None:
         y, x = image.pixel_size_nm
         found |= {"PhysicalSizeY": y, "PhysicalSizeYUnit": "nm"}

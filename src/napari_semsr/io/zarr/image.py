@@ -99,6 +99,7 @@ def store_of(
         name=record.name,
         provenance=record.provenance,
         look=record.look,
+        significant_bits=record.significant_bits,
         **options,
     )
 

@@ -484,6 +484,7 @@ def create_store(
     name: str = "image",
     provenance: Provenance | None = None,
     look: DisplaySettings | None = None,
+    significant_bits: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
     chunks_per_shard: int = 1,
@@ -503,7 +504,10 @@ def create_store(
         msg = f"A chunk must have at least one pixel, got {rows} x {columns}."
         raise OptionError(msg)
     size = parse_pixel_size(pixel_size_nm)
-    record = Record(name, size, origin, spacing_px, provenance, look)
+    record = Record(
+        *(name, size, origin, spacing_px, provenance, look),
+        significant_bits=significant_bits,
+    )
     plan = _Plan(
         shape=_extent(shape),
         dtype=np.dtype(dtype),

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from napari_semsr.analysis import (
+    Metrics,
     measure_decorrelation,
     measure_histogram,
     measure_metrics,
@@ -867,7 +868,7 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
         yield (
             "Pairs were compared by PSNR, SSIM "
             f"{cites('wang')} (11 x 11 Gaussian window, K₁ = 0.01, K₂ = 0.03) and "
-            f"NRMSE, {after if fitted else 'as they are'}."
+            f"NRMSE, {after if fitted else 'as they are'}. {_data_ranges(pairs)}"
         )
     if _has_value(pairs, (EMD,)):
         yield "Grey levels were compared by the earth mover's distance."
@@ -883,6 +884,18 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
             "the reference; RSE is the root mean square difference that is left, RSP "
             "Pearson's correlation."
         )
+
+
+def _data_ranges(pairs: "Sequence[Pair]") -> str:
+    """Say over which range of grey levels, and what states it."""
+    told: dict[str, dict[str, None]] = {}
+    for pair in pairs:
+        for found in pair.measured.results.values():
+            if isinstance(found, Metrics):
+                span = f"{written(found.data_range)} ({found.data_range_basis})"
+                told.setdefault(span, {})[pair.label] = None
+    spans = (f"{span} for {_names(list(of))}" for span, of in told.items())
+    return f"The data range is {'; '.join(spans)}."
 
 
 _OF_SPLIT = (("diagonal", ("koho",)), ("binomial", ("rieger",)))

@@ -245,18 +245,20 @@ def map_numbers(image: Micrograph) -> list[Number]:
 
 def sharpness_numbers(found: Metrics) -> list[Number]:
     """Say what is told of an image by itself."""
-    method = f"on the scale where the data range, {written(found.data_range)}, is 255"
+    span = f"{written(found.data_range)} ({found.data_range_basis})"
+    method = f"on the scale where the data range, {span}, is 255"
     return [_told(found, name, method=method) for name in _SHARPNESS]
 
 
 def metric_numbers(found: Metrics) -> list[Number]:
     """Say how near an image comes to a reference."""
-    how, fitted = f"data range {written(found.data_range)}; grey levels as they are", ""
+    span = f"data range {written(found.data_range)} ({found.data_range_basis})"
+    how, fitted = f"{span}; grey levels as they are", ""
     if found.match is not None:
         fitted = _FITTED
         how = (
-            f"data range {written(found.data_range)}; grey levels fitted first, gain "
-            f"{written(found.gain)} and offset {written(found.offset)}"
+            f"{span}; grey levels fitted first, gain {written(found.gain)} and offset "
+            f"{written(found.offset)}"
         )
     methods = {
         "psnr_db": how,
