@@ -84,6 +84,7 @@ from .intensity import (
 )
 from .micrograph import (
     BITS_KEY as BITS_KEY,
+    ORIGIN_KEY as ORIGIN_KEY,
     PICTURE_KEY as PICTURE_KEY,
     SIZE_ERROR_KEY as SIZE_ERROR_KEY,
     DisplaySettings as DisplaySettings,
@@ -91,12 +92,14 @@ from .micrograph import (
     Micrograph as Micrograph,
     PixelSize as PixelSize,
     Provenance as Provenance,
+    describe_origin as describe_origin,
     digest_job as digest_job,
     digest_path as digest_path,
     name_bytes as name_bytes,
     optical_cut_off_nm as optical_cut_off_nm,
     parse_pixel_size as parse_pixel_size,
     processor_name as processor_name,
+    size_origin as size_origin,
     software_versions as software_versions,
 )
 from .opening import (

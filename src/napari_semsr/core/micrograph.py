@@ -211,6 +211,8 @@ _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path
 def _without(record: dict[str, Any]) -> dict[str, Any]:
     """Leave circumstances out of a record, and out of those of its inputs."""
     kept = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
+    if ORIGIN_KEY in kept.get("options", {}):
+        kept["options"] = {k: v for k, v in kept["options"].items() if k != ORIGIN_KEY}
     for key in ("inputs", "guides"):
         if key in kept:
             kept[key] = [_without(item) for item in kept[key]]
@@ -254,6 +256,77 @@ SIZE_ERROR_KEY = "pixel_size_relative_sd"
 
 Among the options of a step, where such an image was written or something made of it.
 """
+
+
+ORIGIN_KEY = "pixel_size_origin"
+"""Entry of an image's metadata, and of a step's options: what stated its pixel size.
+
+How, in words, such as ``"typed by the user"``; the size ``(y, x)`` in nm that was
+stated; and whether it stands in the file itself.
+"""
+
+
+def size_origin(how: str, size: FloatPair, *, in_file: bool = False) -> dict[str, Any]:
+    """Say what stated a pixel size ``(y, x)`` in nm, as metadata hold it."""
+    return {"how": how, "pixel_size_nm": list(size), "in_file": in_file}
+
+
+def _stated_by(step: Provenance) -> dict[str, Any] | None:
+    """Find what stated the pixel size of a step's input, if the step tells it."""
+    known = step.options.get(ORIGIN_KEY)
+    if isinstance(known, dict) and {"how", "pixel_size_nm"} <= set(known):
+        return known  # of another's file, it may be anything else
+    options = {**step.options, **(step.options.get("reading") or {})}
+    size = options.get("pixel_size_nm")
+    if size is None:
+        return None
+    typed = options.get("pixel_size_sd_nm") is None
+    how = f"{'typed by the user' if typed else 'from a calibration'} in its step "
+    how += step.job
+    if step.job == "register":  # of its output, not of its input
+        how = f"that of {step.options.get('fixed')}, to which it was registered"
+        return {"how": how}
+    if step.job == "simulate":
+        how = "set in its simulation"
+    return size_origin(how, np.broadcast_to(size, 2).tolist())
+
+
+def describe_origin(
+    size: FloatPair, stated: Mapping[str, Any] | None, made: Provenance | None
+) -> str:
+    """Say where a pixel size ``(y, x)`` in nm comes from, and what changed it since.
+
+    `stated` is what an image itself tells, as of `size_origin`; else its history does.
+    """
+    jobs: list[str] = []
+    found: Mapping[str, Any] | None = stated
+    for step in made.steps() if made else ():
+        if found is not None and np.allclose(found["pixel_size_nm"], size):
+            break  # nothing changed it since
+        jobs.append(step.job)
+        before = _stated_by(step)
+        if before is not None:
+            found = found or before
+            break
+    if found is None:
+        if made is None:
+            return "given with its array"
+        return (
+            f"handed on by its step {made.job}, whose history does not say from where"
+        )
+    how = str(found["how"])
+    first = np.asarray(found.get("pixel_size_nm", size), dtype=float)
+    if np.allclose(first, size):
+        return how
+    ratios = first / size
+    times = "changed"
+    if math.isclose(*ratios, rel_tol=1e-6):
+        factor = max(ratios[0], 1 / ratios[0])
+        times = f"{'divided' if ratios[0] > 1 else 'multiplied'} by {factor:.4g}"
+    steps = " and ".join(dict.fromkeys(job for job in jobs if job != "convert"))
+    spelt = " x ".join(f"{value:.6g}" for value in dict.fromkeys(first.tolist()))
+    where = f" by its step {steps}" if steps else ""
+    return f"{how} as {spelt} nm, {times}{where}"
 
 
 BITS_KEY = "significant_bits"
@@ -420,7 +493,23 @@ class Micrograph:
         # the pitch in its parent's pixels has told it to whom it was all that was known
         spacing = self.spacing_px if self.unit == "pixel" else (1.0, 1.0)
         sized = self.with_pixel_size(known).with_size_error(error)
-        return sized.replace(spacing_px=spacing)
+        how = "typed by the user" if error is None else "from a calibration"
+        return sized.with_size_origin(how).replace(spacing_px=spacing)
+
+    def with_size_origin(self, how: str, *, in_file: bool = False) -> "Micrograph":
+        """Copy that knows what stated its pixel size; itself where that is unknown."""
+        if self.pixel_size_nm is None:
+            return self
+        origin = size_origin(how, self.pixel_size_nm, in_file=in_file)
+        return self.replace(metadata={**self.metadata, ORIGIN_KEY: origin})
+
+    @property
+    def pixel_size_from(self) -> str | None:
+        """Where its pixel size comes from, in words; None if that is unknown."""
+        if self.pixel_size_nm is None:
+            return None
+        stated = self.metadata.get(ORIGIN_KEY)
+        return describe_origin(self.pixel_size_nm, stated, self.provenance)
 
     @property
     def shape(self) -> IntPair:

@@ -18,6 +18,7 @@ from unicodedata import normalize
 
 from napari_semsr.core import (
     BITS_KEY,
+    ORIGIN_KEY,
     SIZE_ERROR_KEY,
     DisplaySettings,
     FloatPair,
@@ -609,9 +610,13 @@ class Record:
 def record_of(image: Micrograph) -> Record:
     """Collect what must be written beside the pixels of an image."""
     made = image.provenance
-    if SIZE_ERROR_KEY in image.metadata:  # which what made it may tell otherwise
+    # which what made it may tell otherwise
+    keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
+    own = {key: image.metadata[key] for key in keys if key in image.metadata}
+    if made is None and (own.get(ORIGIN_KEY) or {}).get("in_file"):
+        del own[ORIGIN_KEY]  # as the new file will say itself
+    if own:
         made = made or Provenance(job="convert")
-        own = {SIZE_ERROR_KEY: image.metadata[SIZE_ERROR_KEY]}
         made = made.model_copy(update={"options": {**made.options, **own}})
     return Record(
         name=image.name,

@@ -468,21 +468,28 @@ def scan_layers(
     """
     corners = acquisition.nominal_corners()
     size, name = acquisition.pixel_size_nm, acquisition.name
+    how = "from the metadata of the frames"
+    if options.get("pixel_size_nm") is not None:
+        how = "typed by the user"
+    elif acquisition.metadata.get("pixel_size_nm") is not None:
+        how = "from scan.json"
     if corners is None:
         frames: Any = np.stack(
             [acquisition.read(index) for index in range(len(acquisition))]
         )
         first = Micrograph(frames[0], size, f"{name} frames")
+        first = first.with_size_origin(how)
         layers = [layer_of(first, data=frames, coarsest=frames)]
     else:
         canvas = _paste(acquisition, corners)
         image = Micrograph(canvas, size, f"{name} frames, nominal")
         placed = corners - corners.min(axis=0)
+        image = image.with_size_origin(how)
         layers = [layer_of(image), _outline_layer(acquisition, placed, image)]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
-    how = {READ_KEY: {"frames": True, **options}, SHAPE_KEY: _shape(layers[0][0])}
-    layers[0][1]["metadata"] |= how
+    read = {READ_KEY: {"frames": True, **options}, SHAPE_KEY: _shape(layers[0][0])}
+    layers[0][1]["metadata"] |= read
     return layers
 
 

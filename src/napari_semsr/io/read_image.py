@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr.core import (
     BITS_KEY,
+    ORIGIN_KEY,
     Box,
     DisplaySettings,
     FloatPair,
@@ -29,11 +30,13 @@ from napari_semsr.core import (
     Options,
     PixelSize,
     ReadError,
+    describe_origin,
     legible,
     open_file,
     option,
     parse_pixel_size,
     read_box,
+    size_origin,
     spell_pixel_size,
     warn,
 )
@@ -277,6 +280,8 @@ class FileInfo:
     network: str | None = None
     # What else the file says; ``"warnings"`` lists what could not be used
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    # Where the pixel size comes from, in words
+    pixel_size_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -1102,9 +1107,28 @@ def _metadata(
     return found
 
 
+def _size_origin(source: RawImage, beside: RawImage) -> dict[str, Any] | None:
+    """Say what in a file, or `beside` it, states the pixel size that is taken.
+
+    None where that is the record of an image whose history says it.
+    """
+    size, record = _calibration(beside), source.record
+    if size is None:
+        return None
+    if record is not None and record.pixel_size_nm == size and record.provenance:
+        return None
+    how = f"from the {source.format} metadata"
+    if source.vendor is not None:
+        how = f"from the metadata of the {source.vendor} microscope"
+    elif beside.vendor is not None and beside.pixel_size_nm != source.pixel_size_nm:
+        how = f"from the text file of the {beside.vendor} microscope beside it"
+    return size_origin(how, size, in_file=True)
+
+
 def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
     """Make the micrograph that a user asked for."""
-    source = _with_sidecar(path, source)
+    bare, source = source, _with_sidecar(path, source)
+    origin_of_size = _size_origin(bare, source)
     for sentence in source.sentences(path, sized=options.pixel_size_nm is not None):
         warn(sentence)
     sentences = source.sentences(path)
@@ -1127,7 +1151,10 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         provenance=None if record is None else record.provenance,
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),
-        metadata=_metadata(source, data, bar, sentences),
+        metadata={
+            **_metadata(source, data, bar, sentences),
+            **({} if origin_of_size is None else {ORIGIN_KEY: origin_of_size}),
+        },
         look=_look(source),
     )
     down, across = source.coarser
@@ -1140,7 +1167,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
 
 def to_info(path: Path, source: RawImage) -> FileInfo:
     """Describe a file."""
-    source = _with_sidecar(path, source)
+    bare, source = source, _with_sidecar(path, source)
     stored = tuple(int(n) for n in source.data.shape)
     metadata = _facts(source)
     if sentences := source.sentences(path):
@@ -1152,13 +1179,15 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         suggested = _suggested(source.data)
     rows, columns = source.data.shape[:2]
     made = None if source.record is None else source.record.provenance
+    size, stated = _calibration(source), _size_origin(bare, source)
     network = None if made is None else made.network()
     return FileInfo(
         format=source.format,
         shape=(int(rows), int(columns)),
         stored_shape=stored,
         dtype=np.dtype(source.data.dtype).name,
-        pixel_size_nm=_calibration(source),
+        pixel_size_nm=size,
+        pixel_size_from=size and describe_origin(size, stated, made),
         vendor=source.vendor,
         levels=source.levels,
         series=source.series,

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from napari_semsr.analysis import spread_boxes
 from napari_semsr.core import (
+    ORIGIN_KEY,
     Area,
     Box,
     Figure,
@@ -28,6 +29,7 @@ from napari_semsr.core import (
     middle_of,
     option,
     shift_in_words,
+    size_origin,
     spell_shift,
     to_dtype,
     warn,
@@ -264,6 +266,9 @@ def _planned(
         )
     kept = yield from run.record("like")
     more = {"like": kept.name, "like_digest": kept.digest, **_facts(plan)}
+    if plan.area.is_resampled and like.pixel_size_from:
+        how = f"that of {kept.name}, on whose grid it was cut: {like.pixel_size_from}"
+        more[ORIGIN_KEY] = size_origin(how, like.scale)
     return plan, (yield from run.history(**jsonable(more)))
 
 
@@ -271,7 +276,10 @@ def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
     """Name, calibration and history of what is cut; the data are not looked at."""
     origin, pitch = area.grid.centre(Box.of(area.grid.shape)), area.grid.pitch
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
-    return source.replace(origin=origin, provenance=history, **size)
+    metadata = dict(source.metadata)
+    if ORIGIN_KEY in history.options:
+        metadata[ORIGIN_KEY] = history.options[ORIGIN_KEY]
+    return source.replace(origin=origin, provenance=history, metadata=metadata, **size)
 
 
 def _facts(plan: _CropPlan) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     FLAT,
+    ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Figure,
     InputRecord,
@@ -104,7 +105,7 @@ def unfinished(path: Path) -> Unfinished | None:
     made = found.provenance
     if made is None or made.job != "enhance" or counts is None:
         return None
-    no_options = "reading", LEARNT, SIZE_ERROR_KEY
+    no_options = "reading", LEARNT, SIZE_ERROR_KEY, ORIGIN_KEY
     options = {k: v for k, v in made.options.items() if k not in no_options}
     image = made.inputs[0].name if made.inputs else ""
     return Unfinished(image, made.model_name or "", options, *counts)

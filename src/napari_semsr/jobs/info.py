@@ -68,6 +68,7 @@ def _describe(run: Run[Options]) -> Job[Description]:
         warn(sentence)
     if run.opening.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(run.opening.pixel_size_nm)
+        facts["pixel_size_from"] = "typed by the user"
     return Description(str(run.named["path"]), facts)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from napari_semsr.core import (
+    ORIGIN_KEY,
     Affine,
     Elastic,
     FloatArray,
@@ -29,6 +30,7 @@ from napari_semsr.core import (
     option,
     recorded,
     shift_in_words,
+    size_origin,
     warn,
 )
 from napari_semsr.io import (
@@ -274,6 +276,8 @@ def _about(
             places = {name: {"moving": given.moving, "fixed": given.fixed}}
         elif isinstance(given, (str, os.PathLike)) and Path(given).is_file():
             guides.append(record_file(given, name))
+    called = f"that of {run.records['fixed'].name}, to which it was registered"
+    origin = size_origin(f"{called}: {fixed.pixel_size_from}", fixed.scale)
     more = {
         # the model that was found stands in place of the one asked for
         "asked": run.options.model_dump(mode="json"),
@@ -283,6 +287,7 @@ def _about(
         # lengths in the result are as sure as those in the fixed image
         "pixel_size_nm": fixed.pixel_size_nm,
         "pixel_size_sd_nm": fixed.pixel_size_sd_nm,
+        ORIGIN_KEY: origin,
         "reading": {side: run.reading(side) for side in run.given},
         **places,
         **map_facts(found),
@@ -290,6 +295,7 @@ def _about(
     made = moving.replace(
         pixel_size_nm=fixed.pixel_size_nm,
         origin=fixed.origin,
+        metadata={**moving.metadata, ORIGIN_KEY: origin},
         provenance=(yield from run.history(*guides, **jsonable(more))),
     )
     return made.with_size_error(fixed.pixel_size_sd_nm)

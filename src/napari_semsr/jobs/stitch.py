@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from napari_semsr import stitching
 from napari_semsr.core import (
     MOST_DISTORTION,
+    ORIGIN_KEY,
     Acquisition,
     DisplaySettings,
     Fault,
@@ -42,6 +43,7 @@ from napari_semsr.core import (
     name_bytes,
     option,
     retell,
+    size_origin,
     spell_pixel_size,
     warn_once,
 )
@@ -525,6 +527,15 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         taken = {name: getattr(solution, name) for name in names}
         taken["distortion_from"] = bent.source
         options = {**provenance.options, "found": taken}
+        provenance = provenance.model_copy(update={"options": options})
+    if solution.pixel_size_nm is not None and run.options.pixel_size_nm is None:
+        how = "from the metadata of the frames"
+        if acquisition.pixel_size_nm is None:
+            how = "from the positions of the stage"
+        elif acquisition.metadata.get("pixel_size_nm") is not None:
+            how = "from scan.json"
+        origin = {ORIGIN_KEY: size_origin(how, solution.pixel_size_nm)}
+        options = {**provenance.options, **origin}
         provenance = provenance.model_copy(update={"options": options})
     plan, shifts, halves = yield from _plan(scans, solution, bent.options)
     about = Micrograph(

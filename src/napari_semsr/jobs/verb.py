@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from napari_semsr.core import (
     LEVELS,
+    ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Box,
     Curve,
@@ -363,10 +364,10 @@ class Run(Generic[O]):
 
     @property
     def size_error(self) -> dict[str, Any]:
-        """What its first image itself knows of the error of its pixel size."""
+        """What its first image itself knows of its pixel size: error and origin."""
         first = self.images.get(next(iter(self.given), ""))
         facts = {} if first is None else first.metadata
-        return {k: facts[k] for k in (SIZE_ERROR_KEY,) if k in facts}
+        return {k: facts[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in facts}
 
     def history(
         self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: Any

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_semsr.analysis import CalibrateOptions
 from napari_semsr.core import (
+    ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Calibration,
     OptionError,
@@ -26,6 +27,7 @@ from napari_semsr.core import (
     figures_of,
     in_figures,
     parse_pixel_size,
+    size_origin,
     spell_pixel_size,
 )
 from napari_semsr.io import HELPER_KEY, write_calibration
@@ -58,11 +60,12 @@ from napari_semsr.widgets.layers import (
     is_calibrated,
     micrograph_from_layer,
     pitch_of,
+    pixels_at,
     provenance_of,
     record_of,
     show_scale_bar,
     shown_by,
-    size_error_of,
+    size_facts_of,
     to_shared_units,
 )
 
@@ -159,14 +162,24 @@ class PixelSizeEdit(QWidget):
 _LINE_LAYER = "Scale line"
 _GRID = ("units", "scale", "translate", "affine")
 _OWNER = "Calibrate"
+_TYPED = "typed by the user in napari"
 
 
 def apply_pixel_size(
-    layer: Layer, size_nm: ArrayLike, error_nm: ArrayLike | None = None
+    layer: Layer,
+    size_nm: ArrayLike,
+    error_nm: ArrayLike | None = None,
+    *,
+    origin: dict[str, Any] | None = None,
 ) -> None:
-    """Calibrate a layer in place; what lies over it must be calibrated alike."""
+    """Calibrate a layer in place; what lies over it must be calibrated alike.
+
+    `origin`: what stated the size, as of `size_origin`; typed here if not given.
+    """
     share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
-    _tell_size_error(layer, {SIZE_ERROR_KEY: share})
+    size = np.asarray(size_nm, dtype=float)
+    known = origin or size_origin(_TYPED, (float(size[0]), float(size[1])))
+    _note_size_facts(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: known})
     _resize(layer, size_nm, ("nm", "nm"))
 
 
@@ -183,10 +196,11 @@ def _resize(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
     layer.units = (*layer.units[:-2], *units)
 
 
-def _tell_size_error(layer: Layer, told: dict[str, Any]) -> None:
-    """Say how sure a layer's pixel size is, or nothing of it."""
-    known = {k: v for k, v in record_of(layer).items() if k != SIZE_ERROR_KEY}
-    layer.metadata["micrograph"] = known | told
+def _note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
+    """Note how sure a layer's pixel size is and what stated it, or nothing of both."""
+    keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
+    known = {k: v for k, v in record_of(layer).items() if k not in keys}
+    layer.metadata["micrograph"] = known | facts
 
 
 def _grid_seen(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
@@ -224,17 +238,22 @@ def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
 
     `line`: its last shape is a line; vertices are pixels of the image below.
     """
-    shapes = [] if line is None else line.data
-    lines = [np.asarray(d)[:, -2:] for d in shapes if len(d) == 2]
-    if not lines:
-        msg = "A line must be drawn over the known distance first; press Draw a line."
-        raise OptionError(msg)
-    start, end = lines[-1]
+    start, end = _last_line(line)
     length = math.hypot(*((end - start) * np.asarray(size)))
     if length <= 0:
         msg = "The line must have two different ends; draw it again."
         raise OptionError(msg)
     return length
+
+
+def _last_line(line: Shapes | None) -> NDArray[np.float64]:
+    """Find both ends ``(y, x)`` of the last line of a Shapes layer, (2, 2)."""
+    shapes = [] if line is None else line.data
+    lines = [np.asarray(d, dtype=float)[:, -2:] for d in shapes if len(d) == 2]
+    if not lines:
+        msg = "A line must be drawn over the known distance first; press Draw a line."
+        raise OptionError(msg)
+    return lines[-1]
 
 
 def _lies_on(item: Layer, layer: Layer) -> bool:
@@ -416,16 +435,23 @@ class CalibrateGroup(Form):
         if not is_alive(self):
             return
         line, size, text = self._line_layer(), self.pixel_size.value, ""
+        if line is not None and self._owner_of(line) not in (None, self.layer.value):
+            line = None
         with suppress(OptionError):
             text = f"The line is {line_length(line, (1, 1)):.1f} px long"
             text += f", {in_figures(line_length(line, size), '.5g')} nm" if size else ""
         self.length.setText(text)
 
     def _line_layer(self) -> Shapes | None:
-        for item in reversed(list(self._viewer.layers)):
-            if isinstance(item, Shapes) and item.name.startswith(_LINE_LAYER):
-                return item
-        return None
+        """Find the layer of scale lines: that of the chosen image, else the topmost."""
+        found = [
+            item
+            for item in reversed(list(self._viewer.layers))
+            if isinstance(item, Shapes) and item.name.startswith(_LINE_LAYER)
+        ]
+        chosen = self.layer.value
+        own = [i for i in found if chosen is not None and self._owner_of(i) is chosen]
+        return next(iter(own or found), None)
 
     def apply(self) -> None:
         """Give the chosen layer the pixel size that is typed."""
@@ -436,14 +462,17 @@ class CalibrateGroup(Form):
             self._calibrate(self.pixel_size.value)
 
     def _calibrate(
-        self, size: tuple[float, float], error: tuple[float, float] | None = None
+        self,
+        size: tuple[float, float],
+        error: tuple[float, float] | None = None,
+        how: str = _TYPED,
     ) -> None:
-        layer = self.layer.value
+        layer, origin = self.layer.value, size_origin(how, size)
         before = micrograph_from_layer(layer)
         ratios, outdated = self._along(layer)
         check_unread(ratios)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
-        errors = {item: size_error_of(item) for item in ratios}
+        errors = {item: size_facts_of(item) for item in ratios}
         hidden = [item for item in outdated if item.visible]
         group, history = ref(self), self._history
 
@@ -460,7 +489,8 @@ class CalibrateGroup(Form):
         with _view_kept(self._viewer, layer):
             for item, ratio in ratios.items():
                 share = None if error is None else np.array(error) * ratio
-                apply_pixel_size(item, np.array(size) * ratio, share)
+                sized = np.array(size) * ratio
+                apply_pixel_size(item, sized, share, origin=origin)
         for item in outdated:
             item.visible = False
         self._show_changed(ratios, before.pixel_size_nm, outdated)
@@ -476,7 +506,8 @@ class CalibrateGroup(Form):
         ratios: dict[Layer, NDArray[np.float64]] = {}
         for one in (layer, *made):
             lying = _lying_on(self._viewer, one)
-            if line is not None and one is layer and _lies_on(line, one):
+            free = line is not None and self._owner_of(line) is None
+            if free and one is layer and _lies_on(line, one):
                 lying.append(line)
             ratios |= dict.fromkeys((one, *lying), pitch_of(one) / pitch_of(layer))
         return ratios, outdated
@@ -509,7 +540,7 @@ class CalibrateGroup(Form):
             for item in since:
                 _resize(item, size * ratios[item], layer.units[-2:])
         for item, told in (errors | dict.fromkeys(since, errors[layer])).items():
-            _tell_size_error(item, told)
+            _note_size_facts(item, told)
         for item in (*hidden, *outdated):
             item.visible = item in hidden
         self._show_changed([*grids, *since], before.pixel_size_nm, outdated)
@@ -557,10 +588,11 @@ class CalibrateGroup(Form):
         if line is None:
             width = max(micrograph.shape) / 300
             line = draw_lines(self._viewer, _LINE_LAYER, width, **grid)
-        elif not _lies_on(line, layer):
+        elif self._owner_of(line) is not layer or not _lies_on(line, layer):
             line.data = []
             for name, value in grid.items():
                 setattr(line, name, value)
+        line.metadata[MARK_KEY] = identity_of(layer)
         line.events.data.connect(self._show_length)
         self._show_length()
         self._viewer.layers.selection.active = line
@@ -618,7 +650,8 @@ class CalibrateGroup(Form):
         """Give the layer its pixel size, and say how sure that is."""
         found = report.calibration
         self._choose(layer)
-        self._calibrate(found.pixel_size_nm, found.pixel_size_sd_nm)
+        how = f"from a grating with a period of {self.pitch.value:g} nm"
+        self._calibrate(found.pixel_size_nm, found.pixel_size_sd_nm, how)
         lines = [f"{name}: {figure}" for name, figure in figures_of(report).items()]
         lines += report.warnings
         self._show_found(found, "\n".join(lines))
@@ -649,9 +682,68 @@ class CalibrateGroup(Form):
                 msg = "The known distance must be above 0; type the true length."
                 raise OptionError(msg)
             line = self._line_layer()
-            if line is not None and not _lies_on(line, self.layer.value):
-                msg = "The line lies on another layer's grid; press Draw a line again."
-                raise OptionError(msg)
+            if line is not None and len(line.data):
+                self._check_line(line, self.layer.value)
             true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
             k = true_nm / line_length(line, (y, x))
-            self._calibrate((y * k, x * k))
+            how = f"from a scale line of {true_nm:g} nm over "
+            how += f"{line_length(line, (1, 1)):.1f} px"
+            self._calibrate((y * k, x * k), how=how)
+
+    def _check_line(self, line: Shapes, layer: Image) -> None:
+        """Refuse a line that may be meant for another image."""
+        if not _lies_on(line, layer):
+            msg = "The line lies on another layer's grid; press Draw a line again."
+            raise OptionError(msg)
+        owner = self._owner_of(line)
+        if owner is None:
+            alike = [i for i in grey_layers(self._viewer) if _lies_on(line, i)]
+            owner = layer if alike in ([], [layer]) else None
+        if owner is not layer:
+            whose = "for no image" if owner is None else f"for {owner.name}"
+            more = (
+                "" if owner is None else f"choose {owner.name} to calibrate that, or "
+            )
+            msg = (
+                f"The line was drawn {whose} and calibrates no other: {more}press Draw "
+                f"a line to draw one for {layer.name}."
+            )
+            raise OptionError(msg)
+        ends = _last_line(line)
+        most = layer.extent.data[1][-2:]
+        if (ends < -1).any() or (ends > most + 1).any():
+            msg = (
+                f"The line ends outside of {layer.name}: draw it from end to end of "
+                "the known distance, within the image."
+            )
+            raise OptionError(msg)
+        cover = self._covering(line, layer)
+        if cover is not None:
+            msg = (
+                f"The line was drawn for {layer.name}, but {cover.name} lies over it "
+                f"there: hide {cover.name} and check the line, or choose {cover.name} "
+                "and press Draw a line."
+            )
+            raise OptionError(msg)
+
+    def _owner_of(self, line: Shapes) -> Image | None:
+        """Find the image that a line was drawn for, if it is still open."""
+        of = line.metadata.get(MARK_KEY)
+        images = image_layers(self._viewer)
+        return next((i for i in images if of and of == identity_of(i)), None)
+
+    def _covering(self, line: Shapes, layer: Image) -> Image | None:
+        """Find the image that hides another where a line is; none made of that."""
+        viewer, dims = self._viewer, self._viewer.dims
+        places = np.tile(np.array(dims.point, dtype=float), (2, 1))
+        ends = np.array([line.data_to_world(end)[-2:] for end in _last_line(line)])
+        places[:, -2:] = ends * to_shared_units(viewer, line)[-2:]
+        own = [layer, *_made_of(viewer, layer)[0]]
+        for item in reversed(grey_layers(viewer)):
+            if item.visible and item in own:
+                return None
+            at = pixels_at(item, places, dims)[:, -2:]
+            size = item.extent.data[1][-2:] + 0.5
+            if item.visible and ((at > -0.5) & (at < size)).all():
+                return item
+        return None

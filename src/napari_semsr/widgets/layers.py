@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     BITS_KEY,
+    ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Box,
     DisplaySettings,
@@ -25,6 +26,7 @@ from napari_semsr.core import (
     ShapeError,
     contrast_limits,
     parse_pixel_size,
+    size_origin,
     software_versions,
 )
 from napari_semsr.io import (
@@ -406,7 +408,7 @@ def micrograph_from_layer(
     if not hasattr(shown, "dask"):
         shown = np.asanyarray(shown)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
-    about = record_of(layer)
+    bits = {k: v for k, v in record_of(layer).items() if k == BITS_KEY}
     return Micrograph(
         data=_Luminance(shown) if as_colour else _grey(layer, shown),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
@@ -414,17 +416,25 @@ def micrograph_from_layer(
         provenance=provenance_of(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
-        metadata={
-            key: about[key] for key in (SIZE_ERROR_KEY, BITS_KEY) if key in about
-        },
+        metadata=size_facts_of(layer) | bits,
         path=file_of(layer),
     )
 
 
-def size_error_of(layer: Layer) -> dict[str, Any]:
-    """Give the entry that says how sure a layer's pixel size is, if there is one."""
+def size_facts_of(layer: Layer) -> dict[str, Any]:
+    """Give what a layer tells of its pixel size: how sure it is, what stated it.
+
+    Another program, or napari's own controls, may have given it a scale since.
+    """
     about = record_of(layer)
-    return {SIZE_ERROR_KEY: about[SIZE_ERROR_KEY]} if SIZE_ERROR_KEY in about else {}
+    facts = {k: about[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in about}
+    if not is_calibrated(layer):
+        return {k: v for k, v in facts.items() if k != ORIGIN_KEY}
+    pitch, stated = pitch_of(layer), about.get(ORIGIN_KEY) or {}
+    sizes = (stated.get("pixel_size_nm"), about.get("pixel_size_nm"))
+    if not any(size and np.allclose(size, pitch) for size in sizes):
+        facts[ORIGIN_KEY] = size_origin("by the scale of its layer in napari", pitch)
+    return facts
 
 
 def file_of(layer: Layer) -> str | None:

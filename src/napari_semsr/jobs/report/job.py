@@ -376,11 +376,10 @@ def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pic
         opened = open_image(image, reading)
         record = yield from record_input(image, opened, reading)
         path = None if isinstance(image, Micrograph) else os.fspath(image)
-        size_from = _size_from(opened, reading, is_file=path is not None)
-        found[_key(image)] = Picture(opened.name, opened, record, size_from, path)
+        found[_key(image)] = Picture(opened.name, opened, record, "", path)
     alike = size_alike([item.image for item in found.values()], reading)
     for item, sized in zip(found.values(), alike, strict=True):
-        item.image = sized
+        item.image, item.size_from = sized, _size_from(sized, reading)
     for parts in (1, 2, 0):  # one name may be told by its suffix, folder, number
         labels = [item.label for item in found.values()]
         for number, item in enumerate(found.values(), 1):
@@ -391,27 +390,10 @@ def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pic
     return found
 
 
-def _size_from(image: Micrograph, reading: ReadOptions, *, is_file: bool) -> str:
+def _size_from(image: Micrograph, reading: ReadOptions) -> str:
     """Say where a pixel size comes from."""
-    if image.pixel_size_nm is None:
-        return "not known"
-    if reading.pixel_size_nm is not None:
-        known = reading.pixel_size_sd_nm is not None
-        return "from a calibration" if known else "given when the report was made"
-    for step in image.provenance.steps() if image.provenance else ():
-        options = {**step.options, **(step.options.get("reading") or {})}
-        if options.get("pixel_size_nm") is not None:
-            known = options.get("pixel_size_sd_nm") is not None
-            given = f"{'from a calibration' if known else 'given'} in its step"
-            of = f"that of {step.options.get('fixed')}, to which it was registered"
-            return of if step.job == "register" else f"{given} {step.job}"
-    vendor = image.metadata.get("vendor")
-    if vendor:
-        return f"from the metadata of the {vendor} microscope"
-    if image.provenance is not None:
-        return f"handed on by its step {image.provenance.job}"
-    kind = image.metadata.get("format")
-    return f"from the {kind} metadata" if is_file and kind else "as it was opened"
+    when = "" if reading.pixel_size_nm is None else " when the report was made"
+    return f"{image.pixel_size_from}{when}" if image.pixel_size_nm else "not known"
 
 
 def _paired(reference: Picture, compared: Picture) -> Pair:

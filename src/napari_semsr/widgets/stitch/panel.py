@@ -24,6 +24,7 @@ from napari_semsr.core import (
     figures_of,
     list_folder,
     parse_pixel_size,
+    size_origin,
     spell_pixel_size,
     spell_shape,
 )
@@ -484,7 +485,9 @@ class StitchMosaicPanel(Panel):
             layer.visible = False
             ours = Path(layer.metadata[FOLDER_KEY]) == folder
             if ours and mosaic.pixel_size_nm and not is_calibrated(layer):
-                apply_pixel_size(layer, mosaic.pixel_size_nm)
+                how = f"that of its mosaic: {mosaic.pixel_size_from}"
+                origin = size_origin(how, mosaic.pixel_size_nm)
+                apply_pixel_size(layer, mosaic.pixel_size_nm, origin=origin)
         with self.in_place(str(folder), path=Path(made.output)) as earlier:
             yield from self.take_away(earlier)
             if outcome.beside is not None:
