@@ -10,7 +10,11 @@ from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
 from napari_semsr.widgets.calibrate import apply_pixel_size, line_length
 from napari_semsr.widgets.crop import CropPanel
-from napari_semsr.widgets.layers import lying_over, micrograph_from_layer
+from napari_semsr.widgets.layers import (
+    is_calibrated,
+    lying_over,
+    micrograph_from_layer,
+)
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
@@ -423,3 +427,91 @@ def test_the_printed_bar_gets_the_line_and_its_length_is_typed(panel, model, fin
     group.distance.value = 6000.0
     group.measure_button.click()
     assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((50.0, 50.0))
+
+
+def _two_images(panel, model):
+    """Draw a line for an uncalibrated image, beside another of the same pixels."""
+    other = model.add_image(IMAGE + 1, name="other")
+    group = panel.calibrate
+    group.layer.value = model.layers["field"]
+    group.draw()
+    model.layers["Scale line"].add_lines(np.array([[10.0, 5.0], [10.0, 55.0]]))
+    group.distance.value = 400.0
+    other.visible = False
+    return group, other
+
+
+def test_scale_line_calibrates_no_image_but_its_own(panel, model):
+    group, other = _two_images(panel, model)
+    group.layer.value = other
+    assert group.length.text() == "", "the line is none of this image"
+    group.measure()
+    assert "drawn for field" in panel.status.text()
+    assert not is_calibrated(other)
+    assert not is_calibrated(model.layers["field"])
+    group.layer.value = model.layers["field"]
+    group.measure()
+    assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (8.0, 8.0)
+    assert not is_calibrated(other)
+    assert is_calibrated(model.layers["Scale line"])
+
+
+def test_pressing_draw_for_another_image_begins_with_no_line(panel, model):
+    group, other = _two_images(panel, model)
+    group.layer.value = other
+    group.draw()
+    group.measure()
+    assert "A line must be drawn" in panel.status.text()
+    assert not is_calibrated(other)
+    model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [0.0, 40.0]]))
+    other.visible = True
+    group.measure()
+    assert micrograph_from_layer(other).pixel_size_nm == (10.0, 10.0)
+    assert not is_calibrated(model.layers["field"])
+
+
+def test_line_under_another_image_or_off_its_own_is_asked_about(panel, model):
+    group, other = _two_images(panel, model)
+    other.visible = True
+    group.measure()
+    assert "other lies over it" in panel.status.text()
+    other.visible = False
+    for ends in ([[10, 5], [10, 80]], [[-9, 5], [20, 5]]):
+        model.layers["Scale line"].data = []
+        model.layers["Scale line"].add_lines(np.array(ends, dtype=float))
+        group.measure()
+        assert "ends outside of field" in panel.status.text()
+    assert not is_calibrated(model.layers["field"])
+    assert not is_calibrated(other)
+
+
+def test_line_of_nobody_is_asked_about_where_two_images_may_be_meant(panel, model):
+    group = panel.calibrate
+    model.add_shapes([np.array([[10.0, 5.0], [10.0, 55.0]])], shape_type="line")
+    model.layers[-1].name = "Scale line"
+    group.distance.value = 400.0
+    other = model.add_image(IMAGE + 1, name="other", visible=False)
+    group.layer.value = other
+    group.measure()
+    assert "drawn for no image" in panel.status.text()
+    model.layers.remove(model.layers["other"])
+    group.layer.value = model.layers["field"]
+    group.measure()
+    assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (8.0, 8.0)
+
+
+def test_what_stated_a_pixel_size_is_noted(panel, model):
+    group, _ = _two_images(panel, model)
+    field = model.layers["field"]
+    group.measure()
+    found = micrograph_from_layer(field)
+    assert found.pixel_size_from == "from a scale line of 400 nm over 50.0 px"
+    group.pixel_size.value = (5.0, 5.0)
+    group.apply()
+    found = micrograph_from_layer(field)
+    assert found.pixel_size_from == "typed by the user in napari"
+    group.undo()
+    assert "scale line" in micrograph_from_layer(field).pixel_size_from
+    field.scale = (3.0, 3.0)
+    found = micrograph_from_layer(field)
+    assert found.pixel_size_from == "by the scale of its layer in napari"
