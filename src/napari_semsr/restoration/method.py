@@ -47,6 +47,7 @@ from napari_semsr.core import (
     read_box,
 )
 from napari_semsr.restoration.psf import PointSpread, parse_psf
+from napari_semsr.restoration.structure import has_structure
 
 # What a field's own spectrum tells of its blur and its noise.
 #
@@ -519,6 +520,20 @@ _TILE = 512  # px; chosen: with the largest halo still below 10 MB of doubles
 _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
 
 
+class DetailError(ReadError):
+    """An area shows nothing from which its blur can be estimated."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The blur cannot be estimated from {name}, which shows only noise or a "
+            "gradient: choose an area with edges, or give the blur (--psf 1.5px)."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the code."""
+        return {"code": "too-little-detail"}
+
+
 @dataclass(frozen=True, slots=True)
 class Restorer:
     """A restoration, ready to be run on any window of its field."""
@@ -639,6 +654,8 @@ def choose(
     ------
     ReadError
         If the field has no finite pixel.
+    DetailError
+        If the blur is to be estimated and the field shows no structure.
     OptionError
         If the blur cannot be used.
     """
@@ -655,6 +672,9 @@ def choose(
     rings = RadialPower.of(blocks, micrograph.dtype, steps)
     psf = _known_psf(micrograph, options, kernel)
     flat = high <= low
+    estimates = psf is None or options.method == "blind"
+    if estimates and not flat and not has_structure(blocks):
+        raise DetailError(micrograph.name)
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)

@@ -1,0 +1,62 @@
+"""A blur is estimated from structure, and refused on background."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core import Micrograph
+from napari_semsr.restoration import RestoreOptions, choose
+from napari_semsr.restoration.method import DetailError
+
+SIZE = 256
+
+
+def background(kind: str, seed: int) -> np.ndarray:
+    """Draw noise of 10 grey levels, of a correlation in px, and what else is said."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((SIZE, SIZE))
+    if kind.replace(".", "").isdigit() and float(kind):
+        x = ndimage.gaussian_filter(x, float(kind))
+    x *= 10 / x.std()
+    if kind == "gradient":
+        x = x * np.linspace(1, 2, SIZE) + np.linspace(0, 80, SIZE)[:, None]
+    elif kind == "counts":
+        x = rng.poisson(4, x.shape) * 10.0
+    elif kind == "dust":
+        y, across = np.mgrid[:SIZE, :SIZE]
+        for at in rng.integers(0, SIZE, (3, 2)):
+            x += 120 * (np.hypot(y - at[0], across - at[1]) < 4)
+    return np.rint(np.clip(x + 80, 0, 255)).astype(np.uint8)
+
+
+KINDS = ["0", "1", "2", "3", "gradient", "counts", "dust"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["wiener", "blind"])
+def test_no_blur_is_estimated_from_background(kind, method):
+    image = Micrograph(background(kind, 5), name="resin")
+    with pytest.raises(DetailError, match="cannot be estimated from resin") as found:
+        choose(image, RestoreOptions(method=method))
+    assert found.value.to_json() == {"code": "too-little-detail"}
+
+
+def test_a_blur_that_is_given_needs_no_structure():
+    image = Micrograph(background("0", 6))
+    assert choose(image, RestoreOptions(psf="1.5px")).psf.kind == "gaussian"
+
+
+@pytest.mark.parametrize("noise", [2, 25])
+@pytest.mark.parametrize("kind", ["particles", "lattice", "packed"])
+def test_a_blur_is_estimated_from_structure(kind, noise):
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    clear = np.zeros((SIZE, SIZE))
+    if kind == "lattice":
+        clear = 100.0 * (np.hypot(y % 24 - 12, x % 24 - 12) < 6)
+    else:
+        count, radius = (40, 9) if kind == "particles" else (900, 5)
+        for at in rng.integers(0, SIZE, (count, 2)):
+            clear[np.hypot(y - at[0], x - at[1]) < radius] = rng.uniform(60, 140)
+    image = ndimage.gaussian_filter(clear, 1.2) + rng.normal(50, noise, clear.shape)
+    assert choose(Micrograph(image), RestoreOptions()).psf.kind == "estimated"
