@@ -4,8 +4,9 @@ The blur of background is that of its noise: how far neighbouring pixels are ali
 Three properties tell structure from a gradient under stationary Gaussian noise,
 whatever the noise's correlation:
 
-- its power falls steeply from the coarsest frequencies on, where noise that is
-  correlated over less than 2 % of a block is level, and stays above the noise beyond;
+- its power has lines, as of a grating or lattice, or falls steeply from the coarsest
+  frequencies on, where noise that is correlated over less than 2 % of a block is level,
+  and stays above the noise beyond;
 - edges are of all scales at the same place, while bands of Gaussian noise are
   independent of each other;
 - its contrast differs from place to place by more than in Gaussian fields of the same
@@ -28,6 +29,9 @@ _ALIKE = 0.02  # of a block's side: the longest correlation that noise is given
 _SURE = 4.0  # standard deviations of a ratio of power; 3 of 100 000 by chance
 _STEEP = 2.3  # from one octave to the next: a power law of at least 1.2
 _ABOVE = 3.0  # times the power of the finest rings, by which structure is seen
+# of power, over the median of neighbours: noise of 256 x 256 px has such a frequency
+# once in a million blocks, exponentially distributed as its power is
+_LINE, _BESIDE = 35.0, 9
 _DUST, _FAR = 0.03, 5.0  # share of pixels at most; robust deviations from the median
 _BANDS = tuple((2.0**-n, 2.0 ** (1 - n)) for n in range(6, 1, -1))  # cycles per pixel
 _LEAST_PX = 64  # side of blocks; of smaller ones too few samples tell anything
@@ -47,7 +51,7 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     if blocks[0].shape[0] < _LEAST_PX:
         return True
     plain = [_without_dust(_without_gradient(block)) for block in blocks]
-    return _is_steep(plain) or _is_coherent(plain) or _is_uneven(plain)
+    return _is_steep_or_periodic(plain) or _is_coherent(plain) or _is_uneven(plain)
 
 
 def _without_gradient(block: FloatArray) -> FloatArray:
@@ -73,8 +77,8 @@ def _without_dust(block: FloatArray) -> FloatArray:
     return np.where(far, np.median(block), block)
 
 
-def _is_steep(blocks: list[FloatArray]) -> bool:
-    """Whether power falls from the coarsest rings on, as no noise's does."""
+def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
+    """Whether power has lines, or falls from the coarsest rings on."""
     side = blocks[0].shape[0]
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2)
     power = np.mean([np.abs(np.fft.fft2(b * window)) ** 2 for b in blocks], axis=0)
@@ -84,6 +88,10 @@ def _is_steep(blocks: list[FloatArray]) -> bool:
         float(power[(ring >= a) & (ring < b)].mean())
         for a, b in ((3, 6), (6, 11), (12, 21), (max(22, 3 * side // 8), side // 2))
     )
+    usual = ndimage.median_filter(power, _BESIDE, mode="wrap")
+    beyond_gradient = (ring > _BESIDE) & (ring < side // 2)
+    if (power > _LINE * usual + 1e-12 * power.max())[beyond_gradient].any():
+        return True
     level = np.exp(4 * np.pi**2 * _ALIKE**2 * (8.4**2 - 4.3**2))
     # 20 and 66 independent samples under the window in the first two octaves
     chance = np.exp(_SURE * np.sqrt((1 / 20 + 1 / 66) / len(blocks)))
