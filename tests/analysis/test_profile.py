@@ -348,3 +348,112 @@ def test_of_too_many_lines_the_highest_are_read():
     assert len(found.lines) == 60
     begin = places[12] - 10  # of the first that is high, from where the line begins
     assert min(line.plain_place for line in found.lines) == pytest.approx(begin, abs=1)
+
+
+def measured(image, width_px=9):
+    line = (20.0, 0.0, 20.0, image.shape[1] - 1.0)
+    return measure_profile(read_profile(Micrograph(image), line, width_px=width_px))
+
+
+def runs(*each, noise=4.0, blur=2.0, seed=0):
+    """Stretches ``(length, level)`` along a row, blurred and noisy."""
+    row = np.concatenate([np.full(length, float(level)) for length, level in each])
+    image = np.tile(ndimage.gaussian_filter1d(row, blur, mode="nearest"), (40, 1))
+    return image + np.random.default_rng(seed).normal(0, noise, image.shape)
+
+
+GREY_SCALES = {
+    "8 bits": lambda grey: np.clip(np.rint(grey), 0, 255).astype(np.uint8),
+    "12 bits": lambda grey: np.clip(np.rint(16 * grey), 0, 4095).astype(np.uint16),
+    "16 bits": lambda grey: np.clip(np.rint(257 * grey), 0, 65535).astype(np.uint16),
+    "floats": lambda grey: np.clip(grey / 255, 0, 1).astype(np.float32),
+    # stretched after it was clipped
+    "another end": lambda grey: np.rint(0.8 * np.clip(grey, 0, 255)).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("scale", GREY_SCALES)
+@pytest.mark.parametrize("noise", [0.0, 6.0])
+def test_a_clipped_line_is_refused_and_one_below_white_is_not(scale, noise):
+    shape = bell(np.indices((40, 160))[1] - 80, 20.0)
+    rough = np.random.default_rng(3).normal(0, noise, shape.shape)
+    store = GREY_SCALES[scale]
+    for height, clipped in ((190, False), (240, True), (400, True)):
+        grey = 40 + height * shape + rough
+        for image in (grey, 255 - grey):
+            if clipped:
+                with pytest.raises(ReadError, match=r"of the line at (79|80|81)"):
+                    measured(store(image))
+            else:
+                assert measured(store(image)).main.fwhm.value == pytest.approx(
+                    20, rel=0.02
+                )
+
+
+@pytest.mark.parametrize("ground", [-30, 0])
+def test_lines_and_edges_on_ground_cut_at_black_are_refused(ground):
+    x = np.indices((40, 160))[1]
+    rough = np.random.default_rng(4).normal(0, 5, x.shape)
+    store = GREY_SCALES["8 bits"]
+    for shape, name in ((bell(x - 80, 20.0), "ground"), (x > 80, "dark side")):
+        grey = ground + 180 * ndimage.gaussian_filter(1.0 * shape, 2) + rough
+        with pytest.raises(ReadError, match=f"of the {name}"):
+            measured(store(grey))
+    with pytest.raises(ReadError, match="bright side of the edge"):
+        measured(store(60 + 220 * ndimage.gaussian_filter(1.0 * (x > 80), 2) + rough))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_a_bar_of_one_level_on_ground_of_one_level_is_measured(noise):
+    for blur in (0.1, 1.0, 4.0):
+        grey = runs((60, 0), (31, 180), (60, 0), noise=noise, blur=blur)
+        for image in (grey, np.clip(np.rint(grey), 0, 255).astype(np.uint8)):
+            assert measured(image).main.fwhm.value == pytest.approx(31, abs=0.2)
+
+
+GROUND, BALL = 40, 180
+
+
+@pytest.mark.parametrize(
+    ("stretches", "width", "count"),
+    [
+        (((20, GROUND), (86, BALL), (18, GROUND), (30, BALL)), 86, 1),
+        (((20, GROUND), (86, BALL), (18, GROUND), (120, BALL)), 86, 1),
+        (((30, BALL), (18, GROUND), (86, BALL), (18, GROUND), (30, BALL)), 86, 1),
+        (((20, 70), (86, BALL), (18, 20), (60, BALL)), 86, 1),
+        (((20, GROUND), (86, 150), (18, GROUND), (60, 220)), 86, 1),
+        (((20, GROUND), (86, BALL), (18, GROUND), (86, BALL), (20, GROUND)), 86, 2),
+        (((5, GROUND), (86, BALL), (80, GROUND)), 86, 1),
+    ],
+)
+def test_a_ball_is_measured_and_not_the_gap_beside_it(stretches, width, count):
+    for noise in (4, 25):
+        found = measured(runs(*stretches, noise=noise))
+        assert not found.dark
+        assert len(found.lines) == count
+        assert found.main.fwhm.value == pytest.approx(width, rel=0.015)
+
+
+@pytest.mark.parametrize(
+    ("stretches", "width", "count"),
+    [
+        (((80, BALL), (10, GROUND), (80, BALL)), 10, 1),
+        (((20, BALL), (30, GROUND), (120, BALL)), 30, 1),
+        (((80, BALL), (10, GROUND), (30, BALL), (10, GROUND), (80, BALL)), 10, 2),
+        (((10, BALL), (90, GROUND), (10, BALL)), 90, 1),
+    ],
+)
+def test_a_dark_line_on_bright_ground_is_still_what_is_measured(
+    stretches, width, count
+):
+    found = measured(runs(*stretches))
+    assert found.dark
+    assert len(found.lines) == count
+    assert found.main.fwhm.value == pytest.approx(width, rel=0.015)
+
+
+def test_the_gap_between_two_balls_is_measured_if_it_is_asked_for():
+    image = runs((20, GROUND), (60, BALL), (18, GROUND), (60, BALL), (20, GROUND))
+    curve = read_profile(Micrograph(image), (20.0, 0, 20, 177), width_px=9)
+    found = measure_profile(curve, polarity="dark")
+    assert found.main.fwhm.value == pytest.approx(18, rel=0.02)

@@ -72,10 +72,13 @@ from .grids import (
     working_type as working_type,
 )
 from .intensity import (
+    OVEREXPOSED as OVEREXPOSED,
+    clipped_level as clipped_level,
     contrast_limits as contrast_limits,
     field_range as field_range,
     finite_mean as finite_mean,
     is_empty as is_empty,
+    is_white as is_white,
     noise_level as noise_level,
     read_chunks as read_chunks,
     to_dtype as to_dtype,

@@ -291,27 +291,59 @@ def noise_level(values: NDArray[Any]) -> float:
     return float(np.median(known)) / _MEDIAN / _SECOND
 
 
+# Clipped grey values.
+
+OVEREXPOSED = 0.1
+"""Share of the pixels of a frame, or of a line, that are clipped, from which on places
+and widths are off: a Gaussian line whose highest tenth is cut reads 0.5 % too wide."""
 _CLIPPED, _OVER_NEXT = 0.01, 2.0  # chosen: a share of pixels; times those of the next
+_DEPTHS = 10, 12, 14  # bits of detectors, stored in two bytes
+
+
+def clipped_level(
+    values: NDArray[Any], *, white: bool = True, share: float = _CLIPPED
+) -> float | None:
+    """Find the grey value at which values are clipped; None where none is.
+
+    It is the greatest, or the least where `white` is false, has more than a `share` of
+    all finite values and twice those of the next grey value.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)] * (1.0 if white else -1.0)
+    last = known.max(initial=-np.inf)
+    within = known < last
+    if not within.any():
+        return None
+    beside = np.count_nonzero(known == known[within].max())
+    count = known.size - np.count_nonzero(within)
+    if count <= max(share * known.size, _OVER_NEXT * beside):
+        return None
+    return float(last if white else -last)
+
+
+def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
+    """Whether a grey value is the greatest that pixels can have.
+
+    That of the integer type, or of the stated depth of so many `bits`; if none is
+    stated, two bytes may hold 10, 12 or 14 bits. Floats have no greatest value.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind not in "ui":
+        return False
+    short = kind.kind == "u" and kind.itemsize == 2
+    depths = (bits,) if bits is not None else _DEPTHS if short else ()
+    return level in (float(np.iinfo(kind).max), *(2.0**depth - 1 for depth in depths))
 
 
 def without_clipped(values: NDArray[Any]) -> FloatArray:
     """Give values with NaN for those not finite, and where they end at black or white.
 
-    There noise does not show. A grey level counts as such an end where it is the least
-    or the greatest, has more than a hundredth of all, and twice those of the next.
+    There noise does not show; `clipped_level` defines these ends.
     """
     kept = np.array(values, dtype=np.float64)
     kept[~np.isfinite(kept)] = np.nan
-    for end, beyond, start in (
-        (np.fmin, np.greater, np.inf),
-        (np.fmax, np.less, -np.inf),
-    ):
-        last = end.reduce(kept, axis=None)
-        within = beyond(kept, last)
-        if within.any():
-            level = end.reduce(kept, axis=None, where=within, initial=start)
-            beside, at_end = np.count_nonzero(kept == level), kept == last
-            least = max(_CLIPPED * kept.size, _OVER_NEXT * beside)
-            if np.count_nonzero(at_end) > least:
-                kept[at_end] = np.nan
+    for white in (False, True):
+        level = clipped_level(kept, white=white)
+        if level is not None:
+            kept[kept == level] = np.nan
     return kept

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    OVEREXPOSED,
     Acquisition,
     Fault,
     FirstFrame,
@@ -287,10 +288,6 @@ def _unique(names: Sequence[str], folder: Path) -> None:
         seen[stem] = name
 
 
-# Of a frame; chosen: where less was clipped, frames came to lie within 0.1 px
-_OVEREXPOSED = 0.1
-
-
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """What pixels show: frames that need no place in a grid, overexposed ones."""
@@ -316,7 +313,7 @@ class _Seen:
         """Warn where the greatest grey value of all frames fills much of some."""
         level = max((most for most, _ in self._white.values()), default=0.0)
         shares = {n: share for n, (most, share) in self._white.items() if most == level}
-        over = [name for name, share in shares.items() if share > _OVEREXPOSED]
+        over = [name for name, share in shares.items() if share > OVEREXPOSED]
         if over:
             worst = max(over, key=lambda name: shares[name])
             warn(

@@ -110,6 +110,9 @@ class Profile:
     place_px: FloatArray  # (N,) Pixels whose centres lie in the band; none is missing
     value: FloatArray
     spread_px: float  # Standard deviation of a pixel's area along the line
+    # Type of the grey values, and their bits where these are stated
+    dtype: np.dtype[Any] = np.dtype(float)  # noqa: RUF009 - a constant
+    bits: int | None = None
 
     @property
     def nm_per_px(self) -> float | None:
@@ -309,6 +312,8 @@ def read_profile(
         at / per_px,
         value,
         math.hypot(*course.along) / per_px / math.sqrt(12),
+        np.dtype(image.dtype),
+        getattr(image, "significant_bits", None),
     )
 
 

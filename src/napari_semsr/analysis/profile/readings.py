@@ -8,6 +8,11 @@
 4. Lines nearer than their surroundings reach are fitted together, as Gaussians and as
    blurred boxes; widths are the mean of both by Akaike's weights.
 5. *Plain* readings are crossings of the curve itself.
+
+A line that is clipped, or on clipped ground, and an edge with a clipped side are
+refused: the half maximum is not known. Clipped pixels have one grey value that is
+white, or that they have in common though noise shows elsewhere, or in which a gentle
+flank ends.
 """
 
 import itertools
@@ -33,7 +38,17 @@ from napari_semsr.analysis.profile.fits import (
     size_of,
 )
 from napari_semsr.analysis.profile.line import Profile
-from napari_semsr.core import LEVELS, FloatArray, FloatPair, ReadError, recorded
+from napari_semsr.core import (
+    LEVELS,
+    OVEREXPOSED,
+    BoolArray,
+    FloatArray,
+    FloatPair,
+    ReadError,
+    clipped_level,
+    is_white,
+    recorded,
+)
 
 RAYLEIGH_DIP = 0.264
 """Dip between two Airy discs at Rayleigh's distance: 1 - 0.736 (Born & Wolf, 8.6.3)."""
@@ -60,6 +75,22 @@ _MOST_SD = 1.0  # of a width: what is less sure is no width; chosen
 _BARE = 0.02
 _CLEAR = 2.0  # FWHM beyond an outer line that show background: 2e-5 of it is left there
 _FLAT = 1e-9  # of the largest grey level; chosen: constant but for rounding
+# Prominence of dark lines over that of bright ones from which on they are what the line
+# crosses; chosen: a gap between objects is at most as deep as these are high, on even
+# ground, and a dark line on ground that slopes by half of its depth twice as deep
+_CLEARLY_DARK = 1.5
+# Of the steepest step of a flank; chosen: a Gaussian that is cut at 98 % of its height
+# ends in a third of it, a blurred bar in next to nothing
+_CORNER = 0.3
+_GENTLE_PX = 3  # samples of a flank whose corner shows; chosen: sharp bars have fewer
+# Of neighbouring second differences, with unlike signs; chosen: 73 % of white noise
+_ALTERNATE, _FEWEST = 0.5, 3
+# Of the pixels of a side, or of the ground, that is level: where fewer are clipped its
+# mean moves by less than a fifth of the deviation of the noise
+_CLIPPED_SIDE = 0.3
+_STEPS = (
+    0.5  # of a grey level: noise that leaves no two pixels alike; rounding has 0.29
+)
 
 Verdict = Literal["resolved", "not resolved", "undecided"]
 
@@ -154,6 +185,9 @@ def measure_profile(
     `prominence` is the least rise of a line above its surroundings, over the profile's
     range. A pixel averages over its area, which fits take off widths, or not.
 
+    A `ReadError` for a curve without any change, and for a line or an edge that is
+    clipped (overexposed, or cut at black).
+
     References
     ----------
     M. Born, E. Wolf, Principles of Optics, 7th ed., 8.6.3 (Rayleigh's distance).
@@ -168,11 +202,12 @@ def measure_profile(
     dark = polarity == "dark" or (polarity == "auto" and _is_dark(profile))
     found = _find(profile, noise, dark=dark, prominence=prominence)
     step = _step(profile, found, noise)
-    if polarity == "auto" and not found.peaks and step is None:
+    if polarity == "auto" and step is None and (dark or not found.peaks):
         # a line that fills more than half of the profile passes for what is around
         other = _find(profile, _SURER * noise, dark=not dark, prominence=prominence)
-        if other.peaks:
+        if other.peaks and not (found.peaks and _is_dark_line(found, other)):
             found, dark = other, not dark
+    _require_unclipped(profile, found, step)
     area = profile.spread_px if pixel == "area" else 0.0
     sign = -1.0 if dark else 1.0
     if step is not None:
@@ -206,6 +241,115 @@ def _is_dark(profile: Profile) -> bool:
     known = profile.intensity[np.isfinite(profile.intensity)]
     low, middle, high = np.percentile(known, (2, 50, 98))
     return bool(high - middle < middle - low)
+
+
+def _is_dark_line(dark: _Found, bright: _Found) -> bool:
+    """Whether a profile that has both crosses dark lines, not bright ones.
+
+    A gap between bright objects, or beside one, is as deep as these are high. So dark
+    lines are those that are far deeper, or that lie on bright ground: both ends of the
+    profile are bright, and one of them belongs to its longest bright stretch.
+    """
+    if _highest(dark) > _CLEARLY_DARK * _highest(bright):
+        return True
+    smooth = bright.smooth
+    above = smooth > (smooth.min() + smooth.max()) / 2
+    if not (above[0] and above[-1]):
+        return False
+    changes = np.flatnonzero(np.diff(above)) + 1
+    lengths = np.diff([0, *changes, len(above)])[::2]  # of bright stretches
+    return bool(lengths.max() in (lengths[0], lengths[-1]))
+
+
+def _highest(found: _Found) -> float:
+    """Prominence of the most prominent line."""
+    return float(signal.peak_prominences(found.smooth, found.peaks)[0].max())
+
+
+# Clipped lines and edges.
+
+
+def _require_unclipped(profile: Profile, found: _Found, step: FloatPair | None) -> None:
+    """Refuse lines that are clipped or on clipped ground, and edges with such sides."""
+    at, bright = profile.place_px, not found.turned_over
+    level = np.interp(at, found.place, found.filled)
+    if step is not None:
+        middle = sum(step) / 2 if bright else -sum(step) / 2
+        for side, white in (level > middle, bright), (level < middle, not bright):
+            name = f"{'bright' if white else 'dark'} side of the edge"
+            _refuse_clipped(profile, found, side, _CLIPPED_SIDE, name, white=white)
+        return
+    unit = "nm" if profile.calibrated else "px"
+    for peak in found.peaks:
+        ends = _ends(found, found.smooth, peak)
+        if ends is None:
+            place, width = _rough(found, peak)
+            ends = place - width / 2, place + width / 2
+        line = (at >= ends[0]) & (at <= ends[1])
+        name = f"line at {sum(ends) / 2 * profile.per_px:.4g} {unit}"
+        _refuse_clipped(profile, found, line, OVEREXPOSED, name, white=bright)
+        reach = _REACH * (ends[1] - ends[0])
+        quarter = (3 * found.base + found.smooth[peak]) / 4
+        ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
+        name = f"ground beside the {name}"
+        _refuse_clipped(profile, found, ground, _CLIPPED_SIDE, name, white=not bright)
+
+
+def _refuse_clipped(
+    profile: Profile,
+    found: _Found,
+    part: BoolArray,
+    share: float,
+    name: str,
+    *,
+    white: bool,
+) -> None:
+    """Refuse a profile if too many pixels of a part are clipped at white or black."""
+    values = profile.value[part]
+    level = clipped_level(values, white=white, share=share)
+    if level is None:
+        if not values.size or np.ptp(values):
+            return
+        level = float(values[0])  # the only one
+    clipped = white and is_white(level, profile.dtype, profile.bits)
+    clipped = clipped or _varies_elsewhere(profile, level)
+    if not (clipped or _ends_in_corner(found, level)):
+        return
+    end, remedy = ("greatest", "less") if white else ("least", "more")
+    msg = (
+        f"A profile must not be clipped, but {np.mean(values == level):.0%} of the "
+        f"pixels of the {name} have the {end} grey value, {level:g}, so that no width "
+        f"is known: take the image with {remedy} light, or lay the line elsewhere."
+    )
+    raise ReadError(msg)
+
+
+def _varies_elsewhere(profile: Profile, level: float) -> bool:
+    """Whether noise shows, though not in the pixels that have one grey value."""
+    apart = np.where(np.abs(profile.intensity - level) > 0, profile.intensity, np.nan)
+    bends = np.diff(apart, 2)
+    turns = bends[1:] * bends[:-1]
+    turns = turns[np.isfinite(turns)]
+    if len(turns) < _FEWEST or np.mean(turns < 0) <= _ALTERNATE:
+        return False
+    values = profile.value[profile.value != level]
+    whole = bool((values == np.rint(values)).all())
+    rough = float(np.median(np.abs(bends[np.isfinite(bends)]))) * _MAD / math.sqrt(6)
+    noise = rough * math.sqrt(profile.lines)
+    return noise > (_STEPS if whole else _FLAT * abs(level))
+
+
+def _ends_in_corner(found: _Found, level: float) -> bool:
+    """Whether gentle flanks of a curve end abruptly at a grey value."""
+    curve = -found.filled if found.turned_over else found.filled
+    at = np.abs(curve - level) <= _FLAT * max(abs(level), float(np.ptp(curve)))
+    steepest = float(np.abs(np.diff(curve)).max())
+    for side, steps in (at, np.diff(curve)), (at[::-1], np.diff(curve[::-1])):
+        for first in np.flatnonzero(side[:-1] & ~side[1:]) + 1:  # beyond the plateau
+            flank = np.abs(steps[first : first + _GENTLE_PX])
+            if len(flank) == _GENTLE_PX and flank.min() > _CORNER * steepest:
+                return True
+    return False
 
 
 def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _Found:
@@ -277,15 +421,19 @@ def _rough(found: _Found, peak: int) -> FloatPair:
     """
     width = found.smooth_px
     place, rough = float(found.place[peak]), 0.0
+    ends = None
     for _ in range(3):
+        sharper = ends
         smooth = ndimage.gaussian_filter1d(
             found.filled, width / found.step_px, mode="nearest"
         )
+        ends = _ends(found, smooth, peak)
+        if sharper is not None and ends is None:  # what it is blurred with hides them
+            break
         left, right = _width_at_half(found.place, smooth, peak, found.base)
         middle = float(found.place[peak])
         sides = [abs(side - middle) for side in (left, right) if side is not None]
         rough = 2 * min(sides) if sides else found.place[-1] / 4
-        ends = _ends(found, smooth, peak)
         place = middle
         if ends is not None:
             between = smooth[(found.place >= ends[0]) & (found.place <= ends[1])]
@@ -417,14 +565,31 @@ def _surroundings(
     places: Sequence[float],
     widths: Sequence[float],
 ) -> tuple[float, float]:
-    """Where a group of lines is fitted: up to the saddle to the next line."""
+    """Where a group of lines is fitted: up to the saddle to whatever is next."""
     low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
     high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
+    low = max(low, _foot(found, found.peaks[numbers[0]], -1))
+    high = min(high, _foot(found, found.peaks[numbers[-1]], 1))
     if numbers[0] > 0:
         low = max(low, _saddle(found, numbers[0] - 1))
     if numbers[-1] + 1 < len(found.peaks):
         high = min(high, _saddle(found, numbers[-1]))
     return max(low, 0.0), min(high, float(found.place[-1]))
+
+
+def _foot(found: _Found, peak: int, way: int) -> float:
+    """Place of the lowest point on one side of a line, before the curve rises again.
+
+    That is above half of the line's height, as where the profile ends on an object: it
+    has no peak, and is no ground.
+    """
+    side = found.smooth[peak:] if way > 0 else found.smooth[peak::-1]
+    share = (side - found.base) / (found.smooth[peak] - found.base)
+    fallen = np.logical_or.accumulate(share < 0.25)
+    again = np.flatnonzero(fallen & (share > 0.5))
+    if not again.size:
+        return math.inf * way
+    return float(found.place[peak + way * int(np.argmin(side[: again[0]]))])
 
 
 def _saddle(found: _Found, first: int) -> float:
@@ -465,8 +630,10 @@ def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
 
 
 # FWHM of a line among others over its plain width: wide lines upon each other make the
-# same curve as narrow ones with flat ground between them; chosen
+# same curve as narrow ones with flat ground between them; chosen. The other way round a
+# fit is of a part of the line; pixels and interpolation add less than _BLUR_PX.
 _MOST_WIDER = 1.5
+_BLUR_PX = 2.0
 
 
 def _read_lines(
@@ -488,6 +655,8 @@ def _read_lines(
         if group is not None and fwhm and plain and fwhm.value > _MOST_WIDER * plain:
             alone = len(group.fit.lines) == 1 and group.shows_background
             fwhm = fwhm if alone else None
+        if fwhm and plain and math.hypot(_MOST_WIDER * fwhm.value, _BLUR_PX) < plain:
+            fwhm = None
         read.append(LineReading(model, place, fwhm, at, plain, height))
     return tuple(read)
 
