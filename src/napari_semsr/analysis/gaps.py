@@ -56,6 +56,11 @@ _SMOOTH_PX = 1.0  # takes single noisy pixels out of outlines
 # deviations of smoothed noise between particles and ground; halves of noise alone have
 # 1.35, and what is seen clearly 25 and more
 _LEAST_APART = 4.0
+_PASSES = 4  # thresholds, from bright to faint; chosen: three are usual
+# Contrast of the faintest particles over that of the brightest; chosen: the texture of
+# most grounds is fainter
+_FAINTEST = 0.1
+_RIM_PX = 2  # of a particle, where its flank is on its way down
 _WAIST_PX = 1.0  # depth of a waist that parts two particles
 _ROUNDED_PX = 2.0  # of a rim: half a pixel, steps of a line
 _STEP_PX = 0.25  # widths are interpolated between these points
@@ -699,25 +704,89 @@ def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, flo
 def _particles(
     values: FloatArray, options: GapOptions
 ) -> tuple[NDArray[np.int32], int]:
-    """Label particles from 1 upwards."""
+    """Label particles from 1 upwards: bright ones, then fainter ones in what is left.
+
+    One threshold for all would lie between the brightest and what is around. Each one
+    after the first is that of what those before left. What is too small has no label;
+    the second number counts it too.
+    """
     smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
-    if smooth.max() <= smooth.min():
-        return np.zeros(values.shape, np.int32), 0
-    mask = smooth > filters.threshold_otsu(smooth)
-    # Otsu's threshold splits noise alone, too
-    apart = float(np.median(smooth[mask]) - np.median(smooth[~mask]))
+    found = np.zeros(values.shape, bool)
     noise = noise_level(values) / (2 * np.sqrt(np.pi) * _SMOOTH_PX)
-    if apart < _LEAST_APART * noise:
-        return np.zeros(values.shape, np.int32), 0
-    depth = ndimage.distance_transform_edt(mask)
-    tops = morphology.h_maxima(depth, _WAIST_PX)
-    seeds, _ = ndimage.label(tops, structure=np.ones((3, 3)))
-    parts = segmentation.watershed(-depth, seeds, mask=mask)
+    first = 0.0
+    for number in range(_PASSES):
+        rest = ~ndimage.binary_dilation(found, iterations=_RIM_PX) if number else ~found
+        if not rest.any() or np.ptp(smooth[rest]) <= 0:
+            break
+        mask = rest & (smooth > filters.threshold_otsu(smooth[rest]))
+        # Otsu's threshold splits noise alone, too
+        ground = float(np.median(smooth[rest & ~mask]))
+        apart = float(np.median(smooth[mask])) - ground
+        least = max(_LEAST_APART * noise, _FAINTEST * first)
+        if apart < least:
+            break
+        cores, count = _parts(mask)
+        if number:
+            cores, count = _standing_out(smooth, cores, count, least)
+        else:
+            first = apart
+        if not count:
+            break
+        found |= _filled(smooth, _grown(smooth, cores, count, ground), ground)
+    parts, _ = _parts(found)
     area = np.bincount(parts.ravel())
     large = area >= np.pi / 4 * options.min_diameter_px**2
     large[0] = False
     renumbered = np.where(large, np.cumsum(large), 0)
     return renumbered[parts].astype(np.int32), int(large.sum())
+
+
+def _parts(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
+    """Label the parts of a mask, which is parted at its waists."""
+    depth = ndimage.distance_transform_edt(mask)
+    tops = morphology.h_maxima(depth, _WAIST_PX)
+    seeds, count = ndimage.label(tops, structure=np.ones((3, 3)))
+    return segmentation.watershed(-depth, seeds, mask=mask), int(count)
+
+
+def _standing_out(
+    smooth: FloatArray, parts: NDArray[np.int32], count: int, least: float
+) -> tuple[NDArray[np.int32], int]:
+    """Keep parts that are brighter than most around: no rims of brighter ones."""
+    beside = segmentation.expand_labels(parts, _RIM_PX + 1)
+    beside[parts > 0] = 0
+    numbers = np.arange(1, count + 1)
+    around = ndimage.labeled_comprehension(
+        smooth, beside, numbers, _upper_quartile, float, -np.inf
+    )
+    inner = np.asarray(ndimage.median(smooth, parts, numbers))
+    kept = np.concatenate([[False], inner - around > least])
+    return np.where(kept, np.cumsum(kept), 0)[parts], int(kept.sum())
+
+
+def _upper_quartile(values: FloatArray) -> float:
+    return float(np.quantile(values, 0.75))
+
+
+def _grown(
+    smooth: FloatArray, cores: NDArray[np.int32], count: int, ground: float
+) -> BoolArray:
+    """Let each core reach to where gaps begin, by its own height above the ground."""
+    numbers = np.arange(1, count + 1)
+    height = np.asarray(ndimage.median(smooth, cores, numbers)) - ground
+    end = np.concatenate([[np.inf], ground + _DEEP * height])
+    around = segmentation.watershed(-smooth, cores, mask=smooth > end.min())
+    return np.asarray((cores > 0) | (smooth > end[around]))
+
+
+def _filled(smooth: FloatArray, mask: BoolArray, ground: float) -> BoolArray:
+    """Fill holes that are far brighter than the ground, as texture makes them."""
+    holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+    if not count:
+        return mask
+    middle = (float(np.median(smooth[mask])) + 3 * ground) / 4
+    levels = np.asarray(ndimage.median(smooth, holes, np.arange(1, count + 1)))
+    return np.asarray(mask | np.concatenate([[False], levels > middle])[holes])
 
 
 def _lines(
