@@ -711,14 +711,15 @@ def _particles(
     the second number counts it too.
     """
     smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
-    found = np.zeros(values.shape, bool)
     noise = noise_level(values) / (2 * np.sqrt(np.pi) * _SMOOTH_PX)
-    first = 0.0
+    labels, total, first = np.zeros(values.shape, np.int32), 0, 0.0
     for number in range(_PASSES):
+        found = labels > 0
         rest = ~ndimage.binary_dilation(found, iterations=_RIM_PX) if number else ~found
         if not rest.any() or np.ptp(smooth[rest]) <= 0:
             break
-        mask = rest & (smooth > filters.threshold_otsu(smooth[rest]))
+        threshold = float(filters.threshold_otsu(smooth[rest]))
+        mask = rest & (smooth > threshold)
         # Otsu's threshold splits noise alone, too
         ground = float(np.median(smooth[rest & ~mask]))
         apart = float(np.median(smooth[mask])) - ground
@@ -732,13 +733,16 @@ def _particles(
             first = apart
         if not count:
             break
-        found |= _filled(smooth, _grown(smooth, cores, count, ground), ground)
-    parts, _ = _parts(found)
-    area = np.bincount(parts.ravel())
+        mask = _filled(smooth - ground, cores > 0)
+        mask |= _grown(smooth - ground, cores, count, threshold - ground)
+        parts, count = _parts(mask & ~found)
+        labels += np.where(parts, parts + total, 0).astype(np.int32)
+        total += count
+    area = np.bincount(labels.ravel(), minlength=total + 1)
     large = area >= np.pi / 4 * options.min_diameter_px**2
     large[0] = False
     renumbered = np.where(large, np.cumsum(large), 0)
-    return renumbered[parts].astype(np.int32), int(large.sum())
+    return renumbered[labels].astype(np.int32), int(large.sum())
 
 
 def _parts(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
@@ -769,24 +773,28 @@ def _upper_quartile(values: FloatArray) -> float:
 
 
 def _grown(
-    smooth: FloatArray, cores: NDArray[np.int32], count: int, ground: float
+    height: FloatArray, cores: NDArray[np.int32], count: int, threshold: float
 ) -> BoolArray:
-    """Let each core reach to where gaps begin, by its own height above the ground."""
-    numbers = np.arange(1, count + 1)
-    height = np.asarray(ndimage.median(smooth, cores, numbers)) - ground
-    end = np.concatenate([[np.inf], ground + _DEEP * height])
-    around = segmentation.watershed(-smooth, cores, mask=smooth > end.min())
-    return np.asarray((cores > 0) | (smooth > end[around]))
+    """Let cores that hardly reach above the threshold end where gaps would begin.
+
+    All heights are those above the ground.
+    """
+    own = np.asarray(ndimage.median(height, cores, np.arange(1, count + 1)))
+    end = np.where(_EDGE * own < threshold, _DEEP * own, np.inf)
+    if not np.isfinite(end).any():
+        return np.zeros(height.shape, bool)
+    around = segmentation.watershed(-height, cores, mask=height > end.min())
+    return np.asarray(height > np.concatenate([[np.inf], end])[around])
 
 
-def _filled(smooth: FloatArray, mask: BoolArray, ground: float) -> BoolArray:
-    """Fill holes that are far brighter than the ground, as texture makes them."""
+def _filled(height: FloatArray, mask: BoolArray) -> BoolArray:
+    """Fill holes that texture makes: they are nowhere as deep as a gap."""
     holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
     if not count:
         return mask
-    middle = (float(np.median(smooth[mask])) + 3 * ground) / 4
-    levels = np.asarray(ndimage.median(smooth, holes, np.arange(1, count + 1)))
-    return np.asarray(mask | np.concatenate([[False], levels > middle])[holes])
+    lowest = np.asarray(ndimage.minimum(height, holes, np.arange(1, count + 1)))
+    shallow = lowest > _DEEP * float(np.median(height[mask]))
+    return np.asarray(mask | np.concatenate([[False], shallow])[holes])
 
 
 def _lines(
