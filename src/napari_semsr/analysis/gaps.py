@@ -3,14 +3,17 @@
 1. *Background* is the median of the pixels below Otsu's threshold; it is taken off.
 2. *Particles* are found on the reference, where there is one, else on the image: pixels
    above Otsu's threshold after a Gaussian of 1 px, parted where their distance to the
-   outside has a waist.
+   outside has a waist; then fainter ones in the same way, of what is left.
 3. *Neighbours* are particles whose centres see each other past all others, no further
    apart than a share of their mean diameter.
 4. The grey levels from centre to centre, averaged over three lines 1 px apart, have a
    *peak* in either particle. Pairs whose lower peak is under 80 % of the higher are
    left out and counted.
 5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
-   its *width* lies between the points where the grey level falls below 80 % of it.
+   its *width* lies between the points where the grey level falls below 80 % of it. It is
+   left out and counted if it would lie across an object: if its minimum lies on a
+   particle, if most of it lies on its particles, or if something rises in it by more
+   than a tenth of the higher peak.
 
 With a reference, its gaps are looked for in the image along the same lines: they are
 *found* or *missed*. The image's own gaps, of particles found on it, are then looked for
@@ -60,6 +63,10 @@ _PASSES = 4  # thresholds, from bright to faint; chosen: three are usual
 # Contrast of the faintest particles over that of the brightest; chosen: the texture of
 # most grounds is fainter
 _FAINTEST = 0.1
+# Of what is around a particle, darker than it; chosen: beside another particle it may be
+# a third, and of the rim of a brighter one nearly half are brighter
+_MOST_AROUND = 2 / 3
+_PARTS = 8  # of a field, on either side, in which particles are looked for
 _RIM_PX = 2  # of a particle, where its flank is on its way down
 _WAIST_PX = 1.0  # depth of a waist that parts two particles
 _ROUNDED_PX = 2.0  # of a rim: half a pixel, steps of a line
@@ -388,6 +395,13 @@ class Gaps:
     own: int | None = None
     # Relative standard deviation of the pixel size, which is in all intervals in nm
     size_error: float = 0.0
+    # Pairs that were left out because their gaps would lie across an object
+    across: Annotated[int, recorded("Across an object")] = 0
+    # All that is bright: particles, and what is smaller than these
+    bright: Annotated[int, recorded("Bright regions")] = 0
+    # Share of the field that particles cover, and of its 64 parts that have one
+    covered: Annotated[float, recorded("Covered by particles")] = 0.0
+    populated: Annotated[float, recorded("Parts with particles")] = 0.0
 
     mean_diameter_nm, mean_diameter_interval_nm = _mean("mean_diameter", "nm")
     mean_diameter_px, mean_diameter_interval_px = _mean("mean_diameter", "px")
@@ -397,8 +411,22 @@ class Gaps:
     @property
     def neighbours(self) -> Annotated[str, Quantity("Neighbours", tabled=False)]:
         """Pairs that were looked at, and how many were left out."""
-        apart = f" ({self.excluded} left out for unequal brightness)"
-        return f"{self.pairs}{apart if self.excluded else ''}"
+        reasons = (
+            f"{self.excluded} for unequal brightness" if self.excluded else "",
+            f"{self.across} with an object in the gap" if self.across else "",
+        )
+        left_out = ", ".join(filter(None, reasons))
+        return f"{self.pairs}{f' ({left_out} left out)' if left_out else ''}"
+
+    @property
+    def counted(self) -> Annotated[str, Quantity("Counted", tabled=False)]:
+        """What was counted, and on what share of the field."""
+        smaller = self.bright - self.particles
+        of = f" of {self.bright} bright regions" if smaller else ""
+        return (
+            f"{self.particles} particles{of}, in {self.populated:.0%} of the field, "
+            f"{self.covered:.0%} of which they cover"
+        )
 
     @property
     def gaps(self) -> Annotated[int, Quantity("Gaps", verdict="told", large=True)]:
@@ -587,6 +615,7 @@ class _Dip:
     equal: bool
     deep: bool
     ends: FloatPair | None  # in steps along the line
+    across: bool = False  # whether it lies across an object
 
 
 def measure_gaps(
@@ -608,14 +637,14 @@ def measure_gaps(
     guide, guide_background = values, None
     if reference is not None:
         guide, guide_background = _above_background(reference, dark=chosen.dark)
-    labels, count = _particles(guide, chosen)
+    labels, count, bright = _particles(guide, chosen)
     pitch = np.array(mean_pitch(image.scale))
     lines = _lines(labels, count, chosen, pitch)
-    found, excluded = _gaps(guide, None if reference is None else values, lines, image)
+    found, excluded, across = _gaps(guide, None if reference is None else values, lines, image)
     invented, own = [], None
     if reference is not None:
-        other, number = _particles(values, chosen)
-        back, _ = _gaps(values, guide, _lines(other, number, chosen, pitch), image)
+        other, number, _ = _particles(values, chosen)
+        back, _, _ = _gaps(values, guide, _lines(other, number, chosen, pitch), image)
         own = len(back)
         invented = [  # the right way round: what was looked at first is the image
             replace(
@@ -633,6 +662,10 @@ def measure_gaps(
         particles=count,
         pairs=len(lines),
         excluded=excluded,
+        across=across,
+        bright=bright,
+        covered=float(np.mean(labels > 0)),
+        populated=_populated(labels),
         found=tuple(found),
         background=background,
         reference_background=guide_background,
@@ -648,20 +681,34 @@ def _gaps(
     other: FloatArray | None,
     lines: list[_Line],
     image: Micrograph,
-) -> tuple[list[Gap], int]:
+) -> tuple[list[Gap], int, int]:
     """Find the gaps of one image, and look for them in another.
 
-    The number is that of lines that were left out for their unequal peaks.
+    The numbers are those of lines that were left out for their unequal peaks, and
+    because their gaps would lie across an object.
     """
-    found, excluded = [], 0
+    found, excluded, across = [], 0, 0
+    noise = noise_level(guide) / math.sqrt(len(_LINES))
     for line in lines:
-        seen = _dip(guide, line)
+        seen = _dip(guide, line, noise)
         excluded += not seen.equal
         if not (seen.equal and seen.deep and seen.ends):
             continue
-        shown = seen if other is None else _dip(other, line)
+        if seen.across:
+            across += 1
+            continue
+        shown = seen if other is None else _dip(other, line, noise)
         found.append(_gap(line, shown, None if other is None else seen, image))
-    return found, excluded
+    return found, excluded, across
+
+
+def _populated(labels: NDArray[np.int32]) -> float:
+    """Share of equal parts of a field with a particle in them."""
+    rows, columns = (
+        np.arange(size) * min(size, _PARTS) // size for size in labels.shape
+    )
+    part = rows[:, None] * _PARTS + columns
+    return len(np.unique(part[labels > 0])) / len(np.unique(part))
 
 
 def _sizes(
@@ -703,7 +750,7 @@ def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, flo
 
 def _particles(
     values: FloatArray, options: GapOptions
-) -> tuple[NDArray[np.int32], int]:
+) -> tuple[NDArray[np.int32], int, int]:
     """Label particles from 1 upwards: bright ones, then fainter ones in what is left.
 
     One threshold for all would lie between the brightest and what is around. Each one
@@ -742,7 +789,7 @@ def _particles(
     large = area >= np.pi / 4 * options.min_diameter_px**2
     large[0] = False
     renumbered = np.where(large, np.cumsum(large), 0)
-    return renumbered[labels].astype(np.int32), int(large.sum())
+    return renumbered[labels].astype(np.int32), int(large.sum()), total
 
 
 def _parts(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
@@ -761,15 +808,15 @@ def _standing_out(
     beside[parts > 0] = 0
     numbers = np.arange(1, count + 1)
     around = ndimage.labeled_comprehension(
-        smooth, beside, numbers, _upper_quartile, float, -np.inf
+        smooth, beside, numbers, _level_around, float, -np.inf
     )
     inner = np.asarray(ndimage.median(smooth, parts, numbers))
     kept = np.concatenate([[False], inner - around > least])
     return np.where(kept, np.cumsum(kept), 0)[parts], int(kept.sum())
 
 
-def _upper_quartile(values: FloatArray) -> float:
-    return float(np.quantile(values, 0.75))
+def _level_around(values: FloatArray) -> float:
+    return float(np.quantile(values, _MOST_AROUND))
 
 
 def _grown(
@@ -788,12 +835,12 @@ def _grown(
 
 
 def _filled(height: FloatArray, mask: BoolArray) -> BoolArray:
-    """Fill holes that texture makes: they are nowhere as deep as a gap."""
+    """Fill holes that texture makes: they are not as deep as a gap."""
     holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
     if not count:
         return mask
-    lowest = np.asarray(ndimage.minimum(height, holes, np.arange(1, count + 1)))
-    shallow = lowest > _DEEP * float(np.median(height[mask]))
+    level = np.asarray(ndimage.median(height, holes, np.arange(1, count + 1)))
+    shallow = level > _DEEP * float(np.median(height[mask]))
     return np.asarray(mask | np.concatenate([[False], shallow])[holes])
 
 
@@ -878,7 +925,7 @@ def _points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArr
     return np.asarray((start + aside * across)[:, None] + along[:, None] * share)
 
 
-def _dip(values: FloatArray, line: _Line) -> _Dip:
+def _dip(values: FloatArray, line: _Line, noise: float) -> _Dip:
     """Look at the grey levels between two particles."""
     points = [_points(line.start, line.stop, aside) for aside in _LINES]
     levels = ndimage.map_coordinates(
@@ -900,8 +947,33 @@ def _dip(values: FloatArray, line: _Line) -> _Dip:
     level = _EDGE * higher
     left = _crossing(profile[first : bottom + 1][::-1], level)
     right = _crossing(profile[bottom : second + 1], level)
-    ends = None if left is None or right is None else (bottom - left, bottom + right)
-    return _Dip(equal, deep, ends)
+    if left is None or right is None:
+        return _Dip(equal, deep, None)
+    ends = bottom - left, bottom + right
+    return _Dip(equal, deep, ends, _is_across(profile, line, bottom, ends, noise))
+
+
+def _is_across(
+    profile: FloatArray, line: _Line, bottom: int, ends: FloatPair, noise: float
+) -> bool:
+    """Whether what lies between two ends of a line is not a gap between its particles.
+
+    `noise` is that of the grey levels of the line.
+    """
+    rim = _ROUNDED_PX / _STEP_PX
+    first = np.flatnonzero(line.inside[0])[-1] - rim  # within their outlines
+    second = np.flatnonzero(line.inside[1])[0] + rim
+    if not first <= bottom <= second:
+        return True
+    if max(0, first - ends[0]) + max(0, ends[1] - second) > second - first:
+        return True  # most of it
+    between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]
+    lowest = np.maximum(  # of what lies on either side: the higher of both
+        np.minimum.accumulate(between), np.minimum.accumulate(between[::-1])[::-1]
+    )
+    most = max(profile[math.ceil(ends[0])], profile[math.floor(ends[1])])
+    rise = max(_FAINTEST * most / _EDGE, 2 * _LEAST_APART * noise)
+    return bool((between - lowest).max(initial=0.0) > rise)
 
 
 def _crossing(rising: FloatArray, level: float) -> float | None:

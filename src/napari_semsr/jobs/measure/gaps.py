@@ -184,6 +184,7 @@ _WIDEST = 1.5  # times what 99 % of the diameters reach, chosen: the axis ends t
 _LENGTHS = "median_diameter", "widths", "reference_widths", "diameters"
 _RECORDED = (
     *("own_gaps", "invented", "particles", "pairs", "excluded", "gaps", "detected"),
+    *("across", "bright", "covered", "populated"),
     *("undetected_fraction", "undetected_interval"),
     *("invented_fraction", "invented_interval"),
     *("background", "reference_background"),

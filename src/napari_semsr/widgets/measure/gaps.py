@@ -96,8 +96,8 @@ class GapsPanel(TruthPanel):
     def sentence(self, outcome: VerbOutcome) -> str:
         """Say how many gaps there are."""
         found = outcome.reports[0].result
-        count, particles = len(found.found), found.particles
-        return f"Found {count} gap{'s'[: count != 1]} between {particles} particles."
+        count = len(found.found)
+        return f"Found {count} gap{'s'[: count != 1]} between {found.counted}."
 
     def legend(self, report: GapReport) -> str:
         """Explain the marks."""
