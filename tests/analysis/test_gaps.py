@@ -215,3 +215,66 @@ def test_the_error_of_the_mean_in_nm_has_that_of_the_pixel_size():
     doubted = unsure.histograms("nm", 2.0)[0].fit
     assert doubted.mean == plain.mean == pytest.approx(2 * in_nm.mean)
     assert doubted.error == pytest.approx(np.hypot(plain.error, 0.1 * plain.mean))
+
+
+def test_faint_particles_are_found_beside_bright_ones(rng):
+    bright = [(60, 60, 25, 180), (60, 180, 25, 180), (180, 120, 25, 180)]
+    faint = [(y, x, 6, 55) for y in (110, 130) for x in range(20, 230, 24)]
+    drawn = discs(*bright, *faint, shape=(230, 240), level=20)
+    for turn in (drawn, drawn.max() - drawn):
+        for store in (np.uint8, np.float32):
+            noisy = ndimage.gaussian_filter(turn, 1.0) + rng.normal(0, 3, turn.shape)
+            image = np.clip(noisy, 0, 255).astype(store)
+            found = measure_gaps(
+                micrograph(image), options=GapOptions(dark=turn is not drawn)
+            )
+            assert found.particles == len(bright) + len(faint)
+            assert found.median_diameter_px == pytest.approx(12, abs=1.5)
+            assert found.bright == found.particles
+            cover = np.pi * (3 * 25**2 + len(faint) * 6**2) / drawn.size
+            assert found.covered == pytest.approx(cover, rel=0.1)
+
+
+@pytest.mark.parametrize("height", [25, 60])
+def test_no_gap_lies_across_an_object(height):
+    pair = (40, 40, 20, 180), (40, 120, 20, 180)
+    apart = measure_gaps(micrograph(discs(*pair)))
+    assert (len(apart.found), apart.across) == (1, 0)
+    # between them an object that is too small to be a particle, or too faint
+    between = discs(*pair, (40, 80, 9, height))
+    options = GapOptions(min_diameter_px=30)
+    found = measure_gaps(micrograph(between), options=options)
+    assert (found.particles, found.pairs) == (2, 1)
+    assert (len(found.found), found.across) == (0, 1)
+    assert found.bright == 3
+    assert "2 particles of 3 bright regions" in found.counted
+
+
+def test_a_gap_does_not_lie_on_a_particle_with_a_dark_middle():
+    left = discs((40, 40, 30, 180)) - discs((40, 52, 12, 120)) + 30
+    image = np.maximum(left, discs((40, 120, 30, 180)))
+    found = measure_gaps(micrograph(image))
+    for gap in found.found:
+        assert gap.width_px < 30
+
+
+def test_the_share_of_the_field_with_particles_is_stated():
+    each = [(y, x, 4, 100) for y in range(8, 128, 16) for x in range(8, 128, 16)]
+    whole = measure_gaps(micrograph(discs(*each, shape=(128, 128))))
+    assert whole.populated == 1
+    half = [one for one in each if one[1] < 64]
+    found = measure_gaps(micrograph(discs(*half, shape=(128, 128))))
+    assert found.populated == pytest.approx(0.5)
+    assert "32 particles, in 50% of the field" in found.counted
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_particles_on_sloping_ground_are_those_on_level_ground(share, rng):
+    each = [(y, x, 6, 100) for y in range(16, 200, 20) for x in range(16, 200, 20)]
+    drawn = ndimage.gaussian_filter(discs(*each, shape=(208, 208)), 1.0)
+    drawn += rng.normal(0, 2, drawn.shape)
+    slope = 100 * share * np.linspace(0, 1, 208)
+    level, sloping = (measure_gaps(micrograph(i)) for i in (drawn, drawn + slope))
+    assert sloping.particles == level.particles == len(each)
+    assert len(sloping.found) == len(level.found)
+    assert sloping.mean_width_px == pytest.approx(level.mean_width_px, rel=0.02)

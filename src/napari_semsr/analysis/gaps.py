@@ -1,6 +1,7 @@
 """Gaps between neighbouring particles, as de Haan et al. count them.
 
-1. *Background* is the median of the pixels below Otsu's threshold; it is taken off.
+1. *Background* is the median of the pixels below Otsu's threshold; it is taken off. If
+   the darkest levels lie on a bent surface, that is taken off first.
 2. *Particles* are found on the reference, where there is one, else on the image: pixels
    above Otsu's threshold after a Gaussian of 1 px, parted where their distance to the
    outside has a waist; then fainter ones in the same way, of what is left.
@@ -63,6 +64,13 @@ _PASSES = 4  # thresholds, from bright to faint; chosen: three are usual
 # Contrast of the faintest particles over that of the brightest; chosen: the texture of
 # most grounds is fainter
 _FAINTEST = 0.1
+# Parts on either side by which a slope of the ground is found, percentile that is low,
+# weight of what is above; chosen
+_SLOPE_PARTS, _LOW, _ABOVE, _ROUNDS = 16, 5.0, 0.01, 20
+# Share of the parts that follow it: 0.9 and more of sloping ground under up to 250
+# particles, 0.3 and less of scans whose ground is level or not seen; chosen between
+_FOLLOW = 0.6
+_SLOPING = 0.2  # of the contrast; chosen: from 0.3 on outlines shift by half a pixel
 # Of what is around a particle, darker than it; chosen: beside another particle it may be
 # a third, and of the rim of a brighter one nearly half are brighter
 _MOST_AROUND = 2 / 3
@@ -640,7 +648,9 @@ def measure_gaps(
     labels, count, bright = _particles(guide, chosen)
     pitch = np.array(mean_pitch(image.scale))
     lines = _lines(labels, count, chosen, pitch)
-    found, excluded, across = _gaps(guide, None if reference is None else values, lines, image)
+    found, excluded, across = _gaps(
+        guide, None if reference is None else values, lines, image
+    )
     invented, own = [], None
     if reference is not None:
         other, number, _ = _particles(values, chosen)
@@ -740,12 +750,51 @@ def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatAr
 def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, float]:
     """Grey levels above the background, and the background."""
     values = finite_values(image, "Gaps")
-    turned = -values if dark else values
+    turned = _without_slope(-values if dark else values)
     low, high = float(turned.min()), float(turned.max())
     level = low
     if high > low:
         level = float(np.median(turned[turned <= filters.threshold_otsu(turned)]))
     return turned - level, -level if dark else level
+
+
+def _without_slope(values: FloatArray) -> FloatArray:
+    """Level ground that slopes or bends; its mean stays.
+
+    A polynomial of second order is fitted to the low grey levels of the parts of the
+    field, from below. Values stay as they are if it hardly varies, or if few parts
+    follow it: then it is not the ground.
+    """
+    smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
+    places, levels = [], []
+    for rows in np.array_split(np.arange(values.shape[0]), _SLOPE_PARTS):
+        for columns in np.array_split(np.arange(values.shape[1]), _SLOPE_PARTS):
+            if rows.size and columns.size:
+                part = smooth[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+                levels.append(float(np.percentile(part, _LOW)))
+                places.append((rows.mean(), columns.mean()))
+    low = np.array(levels)
+    terms = _terms(*np.array(places).T, values.shape)
+    weight, best = np.ones(low.size), np.zeros(terms.shape[1])
+    for _ in range(_ROUNDS):
+        root = np.sqrt(weight)
+        best = np.linalg.lstsq(terms * root[:, None], low * root, rcond=None)[0]
+        weight = np.where(low > terms @ best, _ABOVE, 1.0)
+    ground = _terms(*np.indices(values.shape, dtype=float), values.shape) @ best
+    span = float(np.ptp(ground))
+    follow = np.mean(np.abs(low - terms @ best) < _FAINTEST * span)
+    if not span or follow < _FOLLOW:
+        return values
+    level = values - ground
+    bright = level > filters.threshold_otsu(level)
+    apart = float(np.median(level[bright]) - np.median(level[~bright]))
+    return level + float(ground.mean()) if span > _SLOPING * apart else values
+
+
+def _terms(rows: FloatArray, columns: FloatArray, shape: IntPair) -> FloatArray:
+    """Terms of a polynomial of second order, from -1/2 to 1/2 on either side."""
+    y, x = rows / shape[0] - 0.5, columns / shape[1] - 0.5
+    return np.stack([np.ones_like(y), y, x, y * y, x * y, x * x], axis=-1)
 
 
 def _particles(

@@ -26,7 +26,9 @@ def panel(model, hold, add) -> GapsPanel:
 def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     assert panel.reference.value is model.layers["truth"]  # proposed
-    assert run_panel(panel) == "Found 1 gap between 2 particles."
+    said = run_panel(panel)
+    assert said.startswith("Found 1 gap between 2 particles, in ")
+    assert "of the field, 20% of which they cover" in said
     text = panel.figures.text()
     assert "Not seen" in text
     (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
@@ -74,7 +76,7 @@ def test_particles_without_a_gap_are_drawn_alone(panel, add, model, run_panel):
     image = np.where(np.hypot(y - 32, x - 48) < 14, 200.0, 20.0).astype(np.float32)
     panel.image.value = add(model, Micrograph(image, parse_pixel_size(5.0), "one"))
     panel.reference.value = None
-    assert run_panel(panel) == "Found 0 gaps between 1 particles."
+    assert run_panel(panel).startswith("Found 0 gaps between 1 particles, in ")
     drawn = [axes.get_ylabel() for axes in panel.plot.axes if axes.has_data()]
     assert drawn == ["Particles"]
 
