@@ -11,8 +11,8 @@
    *peak* in either particle. Pairs whose lower peak is under 80 % of the higher are
    left out and counted.
 5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
-   its *width* lies between the points where the grey level falls below 80 % of it. It is
-   left out and counted if it would lie across an object: if its minimum lies on a
+   its *width* lies between the points where the grey level falls below 80 % of it. It
+   is left out and counted if it would lie across an object: if its minimum lies on a
    particle, if most of it lies on its particles, or if something rises in it by more
    than a tenth of the higher peak.
 
@@ -71,8 +71,8 @@ _SLOPE_PARTS, _LOW, _ABOVE, _ROUNDS = 16, 5.0, 0.01, 20
 # particles, 0.3 and less of scans whose ground is level or not seen; chosen between
 _FOLLOW = 0.6
 _SLOPING = 0.2  # of the contrast; chosen: from 0.3 on outlines shift by half a pixel
-# Of what is around a particle, darker than it; chosen: beside another particle it may be
-# a third, and of the rim of a brighter one nearly half are brighter
+# Of what is around a particle, darker than it; chosen: beside another particle a third
+# may be brighter, and around the rim of a brighter one nearly half
 _MOST_AROUND = 2 / 3
 _PARTS = 8  # of a field, on either side, in which particles are looked for
 _RIM_PX = 2  # of a particle, where its flank is on its way down
@@ -405,7 +405,7 @@ class Gaps:
     size_error: float = 0.0
     # Pairs that were left out because their gaps would lie across an object
     across: Annotated[int, recorded("Across an object")] = 0
-    # All that is bright: particles, and what is smaller than these
+    # All that is bright: particles, and what is too small for one
     bright: Annotated[int, recorded("Bright regions")] = 0
     # Share of the field that particles cover, and of its 64 parts that have one
     covered: Annotated[float, recorded("Covered by particles")] = 0.0

@@ -121,3 +121,14 @@ def test_a_resolution_beyond_the_cut_off_is_told(semsr, tmp_path, rng, verb, lar
     found = json.loads(semsr(*asked, *(("--overwrite",) if out else ()), "--json").out)
     assert found["cut_off_nm"] == 153
     assert any("beyond the optical cut-off" in one for one in found["warnings"])
+
+
+def test_a_clipped_line_ends_in_one_sentence(semsr, tmp_path):
+    x = np.indices((40, 128))[1]
+    bell = 40 + 400 * np.exp(-4 * np.log(2) * ((x - 60) / 20.0) ** 2)
+    path = _saved(tmp_path / "white.tif", np.clip(bell, 0, 255).astype(np.uint8))
+    said = semsr("profile", path, "--line", "20,10,20,110", "--json")
+    assert said.code == 2
+    assert not said.out
+    assert "must not be clipped" in said.err
+    assert len(said.err.strip().splitlines()) == 1

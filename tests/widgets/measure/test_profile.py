@@ -238,3 +238,13 @@ def test_moved_curves_are_those_of_the_line(panel, draw, qtbot):
         lambda: panel.profiles.fitted and not panel.follower.busy, timeout=LIMIT_MS
     )
     assert not panel.plot.axes[0].get_lines()[0].get_animated()
+
+
+def test_a_clipped_line_is_drawn_but_not_measured(panel, draw, model):
+    white = np.clip(3 * line_at(60, 20.0) - 150, 0, 255)
+    model.layers["field"].data = white.astype(np.uint8)
+    draw(40, 10, 40, 110)
+    found = panel.findings()
+    assert "Line, FWHM" not in found.numbers
+    assert "must not be clipped" in panel.more.text()
+    assert found.curves["field"]
