@@ -114,6 +114,8 @@ def _holds(state: State, joint: Joint) -> bool:
     """
     pair = (joint.first, joint.second)
     apart = state.positions[joint.second] - state.positions[joint.first]
+    if not np.isfinite(apart).all():
+        return False  # a frame was dropped since
     if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
         return True
     shift = whole_shift(state.positions, pair)
