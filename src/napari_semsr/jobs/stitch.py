@@ -341,7 +341,11 @@ class StitchedFile(Result):
     `residual_worst_px` the median and the largest, all null where joints form no loop
     and nothing can contradict them. `distortion` is the displacement at the rim over
     its radius that was taken back from every frame; 0 where there is none beyond doubt,
-    or was not to be. Where frames without positions found no place, `likely_grids` has
+    or was not to be. `stage_to_camera` has ``angle_deg, scale, shear`` of the map from
+    stated positions to camera pixels: a step of the stage along x is seen turned by the
+    angle, clockwise on the screen, and scaled; shear is the tangent by which its axes
+    depart from a right angle. It is null without positions, and so is what the frames
+    do not tell. Where frames without positions found no place, `likely_grids` has
     ``grid, order, neighbours, of`` of those that the overlaps fit: `of` neighbours that
     many match.
     """
@@ -371,6 +375,7 @@ class StitchedFile(Result):
     distortion_centre_px: FloatPair
     distortion_from: Literal["overlaps", "calibration", "option"] | None
     shading_percent: Annotated[float, Quantity("Shading left", "% of the mean", ".2g")]
+    stage_to_camera: dict[str, float | None] | None
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
     left_out: tuple[Fault, ...]
@@ -433,6 +438,18 @@ class StitchedFile(Result):
         lambda made: _in_nm(made.stage_error_px, made.pixel_size_nm),
         *("RMS stage error", "nm", ".3g"),
     )
+
+    @property
+    def stage_axes(self) -> Annotated[str | None, Quantity("Stage to camera")]:
+        """How the stage's axes lie in the images, if positions are stated."""
+        axes = self.stage_to_camera
+        if axes is None:
+            return None
+        angle, scale, shear = axes["angle_deg"], axes["scale"], axes["shear"]
+        parts = [f"{angle:.2f}\N{DEGREE SIGN}"]
+        parts += [] if scale is None else [f"scale {scale:.4f}"]
+        parts += [] if shear is None else [f"shear {shear:.4f}"]
+        return ", ".join(parts)
 
     def figures(self) -> dict[str, Figure]:
         """Say also the distortion, halves, heights and what was left out."""
@@ -582,6 +599,9 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
             for name, at in placed.items()
         ),
         **{name: getattr(solution, name) for name in _OF_SOLUTION},
+        stage_to_camera=None
+        if solution.stage_to_camera is None
+        else solution.stage_to_camera.to_json(),
         likely_grids=tuple(item.to_json() for item in solution.grids),
         seconds=time.monotonic() - begun,
         frame_shape=acquisition.frame_shape,

@@ -1,12 +1,13 @@
 """Where frames are expected: as stated, from a grid, or from the images alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import FloatArray, IntPair
+from napari_semsr.core import BoolArray, FloatArray, IntPair
 from napari_semsr.stitching.discovery import discover, match_frames
+from napari_semsr.stitching.flat_field import evenly
 from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
 from napari_semsr.stitching.grids import (
     ASIDE,
@@ -27,6 +28,13 @@ from napari_semsr.stitching.layout import (
     weigh_shifts,
 )
 from napari_semsr.stitching.pairwise import chance_score, search
+from napari_semsr.stitching.solution import (
+    AXES,
+    as_complex,
+    as_matrix,
+    fit_axes,
+    nearest_axes,
+)
 
 _LEAST_PIXELS = 600  # chosen: above the 400 from which a pair has a coefficient
 
@@ -83,47 +91,67 @@ def nominal_positions(
     return discover(prepared, joints, noise), False, joints
 
 
-# Where each axis of the images runs, by ``(y, x)`` of the stage; the sparest first, as
-# a single row does not tell all of them apart.
-_AXES = {
-    "as stated": ((1, 0), (0, 1)),
-    "x mirrored": ((1, 0), (0, -1)),
-    "y mirrored": ((-1, 0), (0, 1)),
-    "x and y mirrored": ((-1, 0), (0, -1)),
-    "x and y swapped": ((0, 1), (1, 0)),
-    "x and y swapped, then x mirrored": ((0, 1), (-1, 0)),
-    "x and y swapped, then y mirrored": ((0, -1), (1, 0)),
-    "x and y swapped, then both mirrored": ((0, -1), (-1, 0)),
-}
 # Of the matches that other axes explain; chosen: of two rows, whose frames fit along
 # the rows in either order, at most two thirds.
 _AS_WELL = 0.75
+_FIT = 0.1  # of a frame; chosen: as far as the first search reaches
+_MOST_SCALE = 1.5  # either way; chosen: a factor of two is binning or another unit
+_SEEDS = 200  # matches; chosen: each is compared with all others
+# Of the matches that the best map explains; chosen: mirrored or not, a single row fits
+# alike but for chance.
+_EQUAL = 0.9
+_REFITS = 4  # chosen: which matches fit has settled before
 
 
-def other_axes(
-    prepared: CorrectedFrames, nominal: FloatArray
-) -> tuple[str, FloatArray] | None:
-    """Find axes by which the images match stated positions, (N, 2), clearly better.
+def other_axes(prepared: CorrectedFrames, nominal: FloatArray) -> FloatArray | None:
+    """Find a linear map by which the images match stated positions clearly better.
 
-    Gives what is done to the axes, and positions (N, 2); None where there are none.
+    `nominal` (N, 2). Gives the map, (2, 2), from stated to camera px, ``(y, x)``; None
+    where there is none.
     """
     joints = [joint for joint in match_frames(prepared) if joint.weight > _SURE]
+    if not joints:
+        return None
     shift = np.array([joint.shift for joint in joints]).reshape(-1, 2)
     first, second = ([getattr(j, end) for j in joints] for end in ("first", "second"))
     apart = nominal[second] - nominal[first]
-    # beyond half way, the shift that other axes give is nearer
-    within = np.abs(apart).max(axis=1) / 2
-    fits = []
-    for axes in _AXES.values():
-        turned = apart @ np.array(axes).T
-        near = np.abs(turned - shift).max(axis=1) < within
-        touch = (np.abs(turned) < np.array(prepared.frame_shape) - 4).all(axis=1)
-        fits.append(int((near & touch).sum()))
-    best = int(np.argmax(fits))
-    if fits[0] >= _AS_WELL * fits[best]:
+    shape = np.array(prepared.frame_shape)
+
+    def fitting(matrix: FloatArray) -> BoolArray:
+        away = apart @ matrix.T
+        near = np.hypot(*(away - shift).T) < _FIT * shape.min()
+        return np.asarray(near & (np.abs(away) < shape - 4).all(axis=1))
+
+    seeds = [np.eye(2), *_seeds(apart, shift)]
+    fits = np.array([fitting(matrix).sum() for matrix in seeds])
+    if fits[0] >= _AS_WELL * fits.max():
         return None
-    how = [*_AXES][best]
-    return how, nominal @ np.array(_AXES[how]).T
+    names = [*AXES]
+    rank = [names.index(nearest_axes(matrix)) for matrix in seeds]
+    equal = np.flatnonzero(fits >= _EQUAL * fits.max()).tolist()
+    best = seeds[min(equal, key=lambda k: (rank[k], -fits[k]))]
+    named = np.array(AXES[nearest_axes(best)], dtype=float)
+    for _ in range(_REFITS):
+        inside = fitting(best)
+        have, want = apart[inside] @ named.T, shift[inside]
+        # both ways, so that steps are about nothing
+        both = [np.concatenate([steps, -steps]) for steps in (have, want)]
+        fitted = fit_axes(both[0], both[1], int(shape.min()))
+        if fitted is None:
+            break
+        best = fitted.after(named).matrix if fitted.differ else named
+    return best
+
+
+def _seeds(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
+    """Map one stated step of `apart`, (J, 2), each into its `shift`, (J, 2)."""
+    for place in evenly(len(apart), _SEEDS):
+        step = complex(as_complex(apart[place]))
+        seen = complex(as_complex(shift[place]))
+        if 1 / _MOST_SCALE < abs(seen) / max(abs(step), 1e-9) < _MOST_SCALE:
+            yield as_matrix(seen / step)
+            # the same with y mirrored before
+            yield as_matrix(seen / step.conjugate()) @ np.diag([-1.0, 1.0])
 
 
 def _measured_steps(prepared: CorrectedFrames) -> FloatArray:

@@ -1,7 +1,6 @@
 """The whole solution of a scan, step by step."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -389,6 +388,7 @@ def _again(state: State, begun: CorrectedFrames, distortion: float) -> Job[State
     if not state.is_stated:
         expected = nominal_positions(prepared)
     new = State(state.acquisition, state.options, prepared, *expected)
+    new.axes, new.fitted_as_stated = state.axes, state.fitted_as_stated
     new.distortion_sd = state.distortion_sd
     yield from _coarse(new)
     return new
@@ -577,19 +577,17 @@ def _question_positions(
         )
         return RegistrationError(msg)
     yield Progress(0, 0, "Comparing the stage's axes with those of the images")
-    found = other_axes(begun, state.nominal)
-    if found is None:
+    # stated anew: the search may have turned them already
+    stated = state.nominal @ np.linalg.inv(state.axes).T
+    axes = other_axes(begun, stated)
+    if axes is None:
         return result
-    how, nominal = found
-    turned = State(begun.acquisition, state.options, begun, nominal, True)
+    turned = State(begun.acquisition, state.options, begun, stated @ axes.T, True)
+    turned.axes, turned.fitted_as_stated = axes, before
     other = yield from _solved(turned, known)
     if isinstance(other, RegistrationError) or _placed(other) <= max(before, half):
         return result
-    warning = (
-        f"The stage's axes are not those of the images: as stated, {before} of "
-        f"{len(nominal)} frames fit, with {how} {_placed(other)}, which is taken."
-    )
-    return replace(other, warnings=(warning, *other.warnings))
+    return other
 
 
 def solve_mosaic(

@@ -30,6 +30,10 @@ class State:
     is_stated: bool  # Whether these came from the scan rather than from its images
     # Of all pairs, where the images alone told where frames are expected
     matches: Sequence[Joint] = ()
+    # (2, 2) By which stated positions were turned into these, ``(y, x)``
+    axes: FloatArray = field(default_factory=lambda: np.eye(2))
+    # Frames that fitted with the axes as stated, where others were taken
+    fitted_as_stated: int | None = None
     noise: float = 0.0  # Pixel noise of the raw frames
     reach: IntPair = (0, 0)  # Of the last search
     threshold: float = 0.0  # Score above which a joint is believed

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from napari_semsr.core import (
+    BoolArray,
     Fault,
     FloatArray,
     FloatPair,
@@ -34,7 +35,13 @@ from napari_semsr.stitching.layout import (
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift, refine
-from napari_semsr.stitching.solution import PairReport, StitchSolution, fit_stage
+from napari_semsr.stitching.solution import (
+    PairReport,
+    StageAxes,
+    StitchSolution,
+    fit_axes,
+    fit_stage,
+)
 from napari_semsr.stitching.state import State
 
 _DETAIL = 1.25  # times the noise; chosen: what is above is detail
@@ -163,6 +170,7 @@ def finish(state: State) -> StitchSolution:
                 f"The stage moved as if a pixel were {np.mean(estimated):.4g} nm, but "
                 f"{np.mean(stated):.4g} nm is stated: check the calibration."
             )
+    axes = _stage_to_camera(state, estimated)
     pairs = _pairs(state)
     # where the stage's positions are given, every joint can contradict them
     checked = [p for p in pairs if p.used] if state.is_nominal else in_loops(pairs)
@@ -199,12 +207,53 @@ def finish(state: State) -> StitchSolution:
         stage=None
         if state.is_nominal
         else fit_stage(state.nominal, state.positions, state.options.stage_model),
+        stage_to_camera=axes,
         pixel_size_nm=stated or estimated,
         estimated_pixel_size_nm=estimated,
         shading_percent=float("nan") if shading is None else 100 * shading.residual,
         grids=state.grids,
         warnings=tuple(state.warnings),
     )
+
+
+def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | None:
+    """Compare stated positions with those that the images tell; warn if axes differ."""
+    acquisition, positions = state.acquisition, state.positions
+    if state.is_nominal:
+        return None
+    if state.ambiguous:
+        positions = np.where(_certain(state)[:, None], positions, np.nan)
+    side = min(acquisition.frame_shape)
+    if not state.has_positions:
+        if acquisition.nominal_nm is None or estimated is None:
+            return None
+        stated = acquisition.nominal_nm / float(np.mean(estimated))
+        found = fit_axes(stated, positions, side)
+        return None if found is None else replace(found, is_sized=False)
+    found = fit_axes(state.nominal, positions, side)
+    if found is None:
+        return None
+    found = found.after(state.axes)
+    before, count = state.fitted_as_stated, len(positions)
+    if before is not None:
+        said = (
+            f"as stated, {before} of {count} frames fit, with {found.how} "
+            f"{state.placed.sum()}, which is taken"
+        )
+    elif found.differ:
+        said = f"{found.how} is found and taken"
+    else:
+        return found
+    state.warnings.insert(0, f"The stage's axes are not those of the images: {said}.")
+    return found
+
+
+def _certain(state: State) -> BoolArray:
+    """Which frames, (N,), most others hold by joints that allow no other shift."""
+    joints = () if state.layout is None else state.layout.joints
+    sure = [j for j in joints if (j.first, j.second) not in state.ambiguous]
+    count = len(state.positions)
+    return components(count, sure) == 0 if sure else np.zeros(count, bool)
 
 
 def _verify(state: State) -> None:
