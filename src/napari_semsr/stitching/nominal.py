@@ -1,6 +1,7 @@
 """Where frames are expected: as stated, from a grid, or from the images alone."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from napari_semsr.stitching.layout import (
     distinct,
     weigh_shifts,
 )
-from napari_semsr.stitching.pairwise import chance_score, search
+from napari_semsr.stitching.pairwise import chance_score, search, whole_shift
 from napari_semsr.stitching.solution import (
     AXES,
     as_complex,
@@ -94,7 +95,7 @@ def nominal_positions(
 # Of the matches that other axes explain; chosen: of two rows, whose frames fit along
 # the rows in either order, at most two thirds.
 _AS_WELL = 0.75
-_FIT = 0.1  # of a frame; chosen: as far as the first search reaches
+_FIT = 0.2  # of a frame; chosen: a stage errs by less, neighbours are farther
 _MOST_SCALE = 1.5  # either way; chosen: a factor of two is binning or another unit
 _SEEDS = 200  # matches; chosen: each is compared with all others
 # Of the matches that the best map explains; chosen: mirrored or not, a single row fits
@@ -141,6 +142,60 @@ def other_axes(prepared: CorrectedFrames, nominal: FloatArray) -> FloatArray | N
             break
         best = fitted.after(named).matrix if fitted.differ else named
     return best
+
+
+# Of a frame: as far as the last search reaches.
+_WIDE = 0.4
+_ALIKE = 1.2  # times the usual distance of neighbours; chosen: a diagonal is 1.4
+_NEIGHBOURS = 8  # pairs of them; chosen: each is weighed at two dozen shifts
+
+
+def possible_turns(
+    prepared: CorrectedFrames, nominal: FloatArray, pairs: Sequence[IntPair]
+) -> list[complex]:
+    """Find the turns and scales of stated positions, (N, 2), that neighbours allow.
+
+    As factors of x + iy. On a sample that repeats itself there may be several, as a
+    shift by a whole period is a turn of all positions; there the `pairs`, near each
+    other, decide together.
+    """
+    around = (
+        round(_WIDE * prepared.frame_shape[0]),
+        round(_WIDE * prepared.frame_shape[1]),
+    )
+    threshold = max(_LEAST_SCORE, chance_score(prepared, around))
+    steps = np.array([nominal[second] - nominal[first] for first, second in pairs])
+    far = np.hypot(*steps.T)
+    nearest = np.argsort(far, kind="stable")
+    nearest = nearest[
+        far[nearest] < _ALIKE * np.median(far[nearest[: len(far) // 2 + 1]])
+    ]
+    length = float(np.median(far[nearest]))
+    choices = []
+    for place in nearest[evenly(len(nearest), _NEIGHBOURS)].tolist():
+        pair = pairs[place]
+        item = search(prepared, pair, whole_shift(nominal, pair), around, threshold / 2)
+        if item.best <= threshold:
+            continue
+        order = np.argsort(-item.ncc, kind="stable")
+        order = order[are_rivals(item, threshold)[order]][:_RIVALS]
+        choice = weigh_shifts(prepared, pair, item.shifts[order], item.weight[0])
+        turns = length * as_complex(choice.shifts) / as_complex(steps[place])
+        choices.append(replace(choice, shifts=np.stack([turns.imag, turns.real], 1)))
+    certain = [choice.shifts[0] for choice in choices if choice.is_certain]
+    agreed = _agreed(certain, length) if certain else None
+    found = [] if agreed is None else [agreed]
+    if choices and not certain:
+        found = _likely_steps(choices)
+    return [complex(as_complex(turn)) / length for turn in found]
+
+
+def _agreed(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
+    """Mean of what most pairs say, (2,), to within a tenth of a side; None if none."""
+    every = np.stack(certain)
+    close = np.abs(every - np.median(every, axis=0)).max(axis=1) <= 0.1 * side
+    agreed: FloatArray = np.mean(every[close], axis=0)
+    return agreed if close.sum() * 2 > len(certain) else None
 
 
 def _seeds(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
@@ -230,10 +285,7 @@ def _common_step(
         )
         raise UnplacedError(msg, ())
     certain = [c.shifts[0] for c in choices if c.is_certain] or steps
-    median = np.median(np.stack(certain), axis=0)
-    close = np.abs(np.stack(certain) - median).max(axis=1) <= 0.1 * side.max()
-    agreed: FloatArray = np.mean(np.stack(certain)[close], axis=0)
-    return agreed if close.sum() * 2 > len(certain) else None
+    return _agreed(certain, side.max())
 
 
 def _likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:

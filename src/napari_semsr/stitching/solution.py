@@ -92,8 +92,12 @@ class StageAxes:
     @property
     def differ(self) -> bool:
         """Whether the axes noticeably and surely are not those of the images."""
-        away = np.hypot(*(self.matrix - np.eye(2)))
-        return bool((away > np.maximum(NOTICEABLE, self.sd)).any())
+        return bool((self.displacement > np.maximum(NOTICEABLE, self.sd)).any())
+
+    @property
+    def displacement(self) -> FloatArray:
+        """How far a step along each axis misses the images', as its share, (2,)."""
+        return np.asarray(np.hypot(*(self.matrix - np.eye(2))))
 
     @property
     def how(self) -> str:
@@ -301,7 +305,7 @@ def fit_axes(stated: FloatArray, solved: FloatArray, side: int) -> StageAxes | N
             spread = np.diag(np.linalg.inv(near.T @ near))
         else:
             size = max(float((near**2).sum()), 1e-30)
-            turn = as_complex(near).conj() @ as_complex(far) / size
+            turn = complex(as_complex(near).conj() @ as_complex(far)) / size
             matrix = as_matrix(turn)
             spread = np.full(2, 1 / size)
         left = np.hypot(*(want - goal - (have - centre) @ matrix.T).T)

@@ -41,6 +41,7 @@ from napari_semsr.stitching.layout import (
 from napari_semsr.stitching.nominal import (
     nominal_positions,
     other_axes,
+    possible_turns,
     touching_pairs,
 )
 from napari_semsr.stitching.options import StitchOptions
@@ -52,7 +53,13 @@ from napari_semsr.stitching.shading import (
     refine_shading,
     without_flat,
 )
-from napari_semsr.stitching.solution import StitchSolution, fit_stage
+from napari_semsr.stitching.solution import (
+    NOTICEABLE,
+    StitchSolution,
+    as_matrix,
+    fit_axes,
+    fit_stage,
+)
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import drop_misfits, finish, is_plain
 
@@ -256,20 +263,59 @@ def _coarse(state: State) -> Job[None]:
     share = _FIRST_REACH
     while True:
         state.reach = _reach(state, share)
-        yield from _search_all(state)
-        state.layout, state.ambiguous = yield from lay_out(
-            state.prepared,
-            state.found,
-            state.threshold,
-            state.nominal,
-            is_periodic=state.is_periodic,
-            is_stated=state.is_stated,
-        )
-        state.positions = state.layout.positions.copy()
+        yield from _lay(state)
+        if _turn_positions(state):
+            yield from _lay(state)
         share *= 2
         is_last = share > _LAST_REACH or state.options.max_shift_px is not None
         if is_last or state.most_placed:
             return
+
+
+def _lay(state: State) -> Job[None]:
+    """Search all joints within reach, and lay the frames out by them."""
+    yield from _search_all(state)
+    state.layout, state.ambiguous = yield from lay_out(
+        state.prepared,
+        state.found,
+        state.threshold,
+        state.nominal,
+        is_periodic=state.is_periodic,
+        is_stated=state.is_stated,
+    )
+    state.positions = state.layout.positions.copy()
+
+
+def _turn_positions(state: State) -> bool:
+    """Turn and scale stated positions as neighbours say beyond doubt.
+
+    Done once, where frames find no place, or the sample repeats itself, or axes seem to
+    differ: within a narrow search one shift a period away looks certain, too.
+    """
+    if not state.is_stated or state.axes_open is not None:
+        return False
+    shape = state.acquisition.frame_shape
+    found = fit_axes(state.nominal, state.positions, min(shape))
+    seems = np.eye(2) if found is None else found.matrix
+    is_plain = state.most_placed and not (state.is_periodic or state.ambiguous)
+    if is_plain and _are_alike(seems, np.eye(2)):
+        return False
+    pairs = touching_pairs(state.nominal, shape)
+    turns = possible_turns(state.prepared, state.nominal, pairs)
+    state.axes_open = len(turns) > 1
+    if len(turns) != 1:
+        return False
+    turn = as_matrix(turns[0])
+    if _are_alike(turn, np.eye(2)) or (is_plain and _are_alike(turn, seems)):
+        return False
+    state.nominal = state.nominal @ turn.T
+    state.axes = turn @ state.axes
+    return True
+
+
+def _are_alike(first: FloatArray, second: FloatArray) -> bool:
+    """Whether two maps, (2, 2), displace frames by hardly different distances."""
+    return bool((np.hypot(*(first - second)) < NOTICEABLE).all())
 
 
 def _search_all(state: State) -> Job[None]:
@@ -388,7 +434,8 @@ def _again(state: State, begun: CorrectedFrames, distortion: float) -> Job[State
     if not state.is_stated:
         expected = nominal_positions(prepared)
     new = State(state.acquisition, state.options, prepared, *expected)
-    new.axes, new.fitted_as_stated = state.axes, state.fitted_as_stated
+    new.axes, new.axes_open = state.axes, state.axes_open
+    new.fitted_as_stated = state.fitted_as_stated
     new.distortion_sd = state.distortion_sd
     yield from _coarse(new)
     return new
@@ -580,7 +627,8 @@ def _question_positions(
     # stated anew: the search may have turned them already
     stated = state.nominal @ np.linalg.inv(state.axes).T
     axes = other_axes(begun, stated)
-    if axes is None:
+    # a lattice turned into itself says nothing of other turns than quarter ones
+    if axes is None or (state.axes_open and not np.isin(axes, (-1, 0, 1)).all()):
         return result
     turned = State(begun.acquisition, state.options, begun, stated @ axes.T, True)
     turned.axes, turned.fitted_as_stated = axes, before

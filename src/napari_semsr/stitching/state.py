@@ -32,6 +32,8 @@ class State:
     matches: Sequence[Joint] = ()
     # (2, 2) By which stated positions were turned into these, ``(y, x)``
     axes: FloatArray = field(default_factory=lambda: np.eye(2))
+    # Whether a sample that repeats itself fits several such maps; None while not asked
+    axes_open: bool | None = None
     # Frames that fitted with the axes as stated, where others were taken
     fitted_as_stated: int | None = None
     noise: float = 0.0  # Pixel noise of the raw frames

@@ -152,6 +152,8 @@ def _unfounded(state: State) -> list[int]:
 
 def finish(state: State) -> StitchSolution:
     """Take back what is not founded, say what the user must know, and hand out."""
+    if state.axes_open:
+        _refuse_open_axes(state)
     _verify(state)
     acquisition, stated = state.acquisition, state.acquisition.pixel_size_nm
     estimated = None
@@ -219,7 +221,7 @@ def finish(state: State) -> StitchSolution:
 def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | None:
     """Compare stated positions with those that the images tell; warn if axes differ."""
     acquisition, positions = state.acquisition, state.positions
-    if state.is_nominal:
+    if state.is_nominal or state.axes_open:
         return None
     if state.ambiguous:
         positions = np.where(_certain(state)[:, None], positions, np.nan)
@@ -246,6 +248,21 @@ def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | N
         return found
     state.warnings.insert(0, f"The stage's axes are not those of the images: {said}.")
     return found
+
+
+def _refuse_open_axes(state: State) -> None:
+    """Refuse places that fit only with other axes of the stage, if several do."""
+    side = min(state.acquisition.frame_shape)
+    found = fit_axes(state.nominal, state.positions, side)
+    differ = found is not None and found.differ
+    if differ or not state.most_placed:
+        how = found.how if found is not None and differ else "other axes of the stage"
+        msg = (
+            f"The sample repeats itself: its frames fit the stated positions with {how}, "
+            "and with others a period away as well: give positions along the axes of "
+            "the images, in their pixels."
+        )
+        raise RegistrationError(msg)
 
 
 def _certain(state: State) -> BoolArray:
