@@ -45,6 +45,28 @@ def test_steps_of_a_lattice_come_from_what_does_not_repeat_or_are_asked_for():
     assert scans.errors(solution.positions_px, scan.truth)[1] < 4
 
 
+@pytest.mark.parametrize("disorder", [0.1, 0.0], ids=str)
+def test_axes_turned_by_more_than_half_a_period_are_found_or_refused(disorder):
+    scene = scans.lattice((420, 420), 16, 2, disorder=disorder)
+    how = {"side": 112, "overlap": 0.34, "jitter": 0, "seed": 2}
+    scan = scans.cut_scan(scene, **how)
+    angle = np.deg2rad(9)  # 12 px from frame to frame
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    stated = scan.acquisition.nominal_px @ np.linalg.inv(turn).T
+    turned = scan.acquisition.replace(nominal_px=stated)
+    if not disorder:
+        with pytest.raises(RegistrationError, match=r"repeats itself.*a period away"):
+            run(solve_mosaic(turned))
+        # of the images' axes a perfect one says nothing
+        solution = run(solve_mosaic(scan.acquisition))
+        assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
+        assert solution.stage_to_camera is None
+        return
+    solution = run(solve_mosaic(turned))
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
+    assert solution.stage_to_camera.angle_deg == pytest.approx(9, abs=0.1)
+
+
 def grating(pitch, degrees):
     y, x = np.indices((420, 420))
     along = x * np.cos(np.deg2rad(degrees)) + y * np.sin(np.deg2rad(degrees))

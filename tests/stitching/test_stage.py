@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from skimage.transform import AffineTransform
 
 from napari_semsr.core import RegistrationError, run
 from napari_semsr.stitching import solve_mosaic
-from napari_semsr.stitching.solution import fit_stage
+from napari_semsr.stitching.solution import fit_axes, fit_stage
 from napari_semsr.stitching.verify import pixel_size_from_stage
 from tests.stitching import scans
 
@@ -85,6 +86,108 @@ def test_axes_of_frames_in_a_row_are_found(scene):
     assert solution.placed.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
     assert "with x mirrored 4" in solution.warnings[0]
+
+
+def axes_matrix(angle_deg=0.0, scale=1.0, shear=0.0):
+    """From stated to camera px, ``(y, x)``, as `skimage.transform` defines the parts."""
+    turn = AffineTransform(rotation=np.deg2rad(angle_deg)).params[:2, :2]
+    matrix = scale * turn @ [[1, shear], [0, 1]]
+    return matrix[::-1, ::-1]
+
+
+def values(axes):
+    return axes.angle_deg, axes.scale, axes.shear
+
+
+@pytest.mark.parametrize(
+    ("angle", "scale", "shear"),
+    [
+        (0, 1, 0),
+        (0.5, 1, 0),
+        (-8, 0.95, 0.03),
+        (30, 1.25, 0),
+        (135, 0.8, -0.1),
+        (-179, 1, 0),
+    ],
+)
+def test_fit_axes_reads_angle_scale_and_shear(angle, scale, shear):
+    matrix = axes_matrix(angle, scale, shear)
+    found = fit_axes(GRID, GRID @ matrix.T + (40, 7), 100)
+    assert np.allclose(found.matrix, matrix, atol=1e-6)
+    assert values(found) == pytest.approx((angle, scale, shear), abs=1e-4)
+    assert found.differ == (abs(np.deg2rad(angle)) > 0.02)
+    # the stage's x axis, one step to the right, is seen below it for a positive angle
+    y, _ = matrix @ (0, 1)
+    assert np.sign(y) == np.sign(np.round(angle, 3))
+
+
+def test_fit_axes_ignores_wrong_positions_and_does_not_take_jitter_for_a_turn(rng):
+    matrix = axes_matrix(12, 1.1)
+    solved = GRID @ matrix.T
+    wrong = GRID.copy()
+    wrong[[1, 6, 7, 12, 13, 19]] += rng.uniform(-3000, 3000, (6, 2))
+    assert values(fit_axes(wrong, solved, 100)) == pytest.approx((12, 1.1, 0), abs=0.01)
+    surely = [
+        fit_axes(GRID, GRID + rng.uniform(-8, 8, GRID.shape), 100).differ
+        for _ in range(200)
+    ]
+    assert sum(surely) <= 4
+    assert fit_axes(GRID, rng.uniform(0, 400, GRID.shape), 100) is None
+
+
+@pytest.mark.parametrize("frames", [[0, 1], [0, 1, 5], range(5), range(0, 20, 5)])
+def test_fit_axes_of_a_line_or_few_frames_leaves_the_shear_open(frames):
+    some = GRID[list(frames)]
+    found = fit_axes(some, some @ axes_matrix(-6, 0.9).T, 100)
+    assert values(found) == (pytest.approx(-6), pytest.approx(0.9), None)
+    assert found.differ == (len(some) > 2)  # of one joint it may be a stage's error
+    assert fit_axes(some[:1], some[:1], 100) is None
+
+
+def test_fit_axes_tells_mirrored_axes_apart():
+    for flip, how, angle in (((1, -1), "x", 180 - 10), ((-1, 1), "y", 10)):
+        matrix = axes_matrix(10) @ np.diag(flip)
+        found = fit_axes(GRID, GRID @ matrix.T, 100)
+        turn = 10 if how == "y" else -170
+        assert found.angle_deg == pytest.approx(turn), angle
+        assert found.how == f"{how} mirrored and a turn of 10.0 degrees"
+
+
+@pytest.mark.parametrize(
+    ("parts", "before"),
+    [
+        ((0.5, 1, 0), None),
+        ((8, 1, 0), None),
+        pytest.param((-25, 1.1, 0.05), None, marks=pytest.mark.broad),
+        (
+            (0, 0.75, 0),
+            r"as stated, \d of 9 frames fit, with a scale of 0.750 9, which",
+        ),
+    ],
+)
+def test_turned_and_scaled_axes_are_used_and_reported(scene, parts, before):
+    matrix = axes_matrix(*parts)
+    scan = scans.cut_scan(scene, jitter=0, seed=3)
+    stated = scan.acquisition.nominal_px @ np.linalg.inv(matrix).T
+    solution = run(solve_mosaic(scan.acquisition.replace(nominal_px=stated)))
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.03
+    found = values(solution.stage_to_camera)
+    assert found == pytest.approx(parts, abs=0.02)
+    sentence = before or "turn of .* degrees.* is found and taken"
+    told = [text for text in solution.warnings if "stage's axes" in text]
+    assert len(told) == (parts[0] != 0.5)
+    assert all(re.search(sentence, text) for text in told)
+
+
+def test_stage_to_camera_needs_positions_and_a_pixel_size_for_its_scale(square_scan):
+    scan = square_scan.acquisition
+    stated = scan.nominal_px @ np.linalg.inv(axes_matrix(5)).T
+    in_nm = scan.replace(nominal_px=None, nominal_nm=20 * stated, grid=None)
+    solution = run(solve_mosaic(in_nm))
+    assert solution.stage_to_camera.angle_deg == pytest.approx(5, abs=3)
+    assert solution.stage_to_camera.scale is None
+    solution = run(solve_mosaic(scan.replace(nominal_px=None)))
+    assert solution.stage_to_camera is None
 
 
 def test_positions_of_other_frames_are_no_other_axes(square_scan, rng):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair
 from napari_semsr.stitching.discovery import discover, match_frames
@@ -147,47 +148,55 @@ def other_axes(prepared: CorrectedFrames, nominal: FloatArray) -> FloatArray | N
 # Of a frame: as far as the last search reaches.
 _WIDE = 0.4
 _ALIKE = 1.2  # times the usual distance of neighbours; chosen: a diagonal is 1.4
+_BY_CHANCE = 1e-3  # that a turn is; chosen as for joints
 _NEIGHBOURS = 8  # pairs of them; chosen: each is weighed at two dozen shifts
 
 
 def possible_turns(
     prepared: CorrectedFrames, nominal: FloatArray, pairs: Sequence[IntPair]
-) -> list[complex]:
+) -> tuple[list[complex], float]:
     """Find the turns and scales of stated positions, (N, 2), that neighbours allow.
 
-    As factors of x + iy. On a sample that repeats itself there may be several, as a
-    shift by a whole period is a turn of all positions; there the `pairs`, near each
-    other, decide together.
+    As factors of x + iy, and how far one that is alone may be off by chance. On a
+    sample that repeats itself there may be several, as a shift by a whole period is a
+    turn of all positions; there those of the `pairs` that are nearest decide together.
     """
-    around = (
-        round(_WIDE * prepared.frame_shape[0]),
-        round(_WIDE * prepared.frame_shape[1]),
-    )
+    rows, columns = prepared.frame_shape
+    around = (round(_WIDE * rows), round(_WIDE * columns))
     threshold = max(_LEAST_SCORE, chance_score(prepared, around))
+    pairs = [pair for pair in pairs if (nominal[pair[0]] != nominal[pair[1]]).any()]
+    if not pairs:
+        return [], np.inf
     steps = np.array([nominal[second] - nominal[first] for first, second in pairs])
     far = np.hypot(*steps.T)
-    nearest = np.argsort(far, kind="stable")
-    nearest = nearest[
-        far[nearest] < _ALIKE * np.median(far[nearest[: len(far) // 2 + 1]])
-    ]
+    usual = np.median(np.sort(far)[: len(far) // 2 + 1])
+    nearest = np.flatnonzero(far < _ALIKE * usual)
     length = float(np.median(far[nearest]))
-    choices = []
-    for place in nearest[evenly(len(nearest), _NEIGHBOURS)].tolist():
+    choices, lines = [], 0
+    chosen = nearest[evenly(len(nearest), _NEIGHBOURS)].tolist()
+    for place in chosen:
         pair = pairs[place]
         item = search(prepared, pair, whole_shift(nominal, pair), around, threshold / 2)
         if item.best <= threshold:
             continue
+        lines += bool(item.along)
         order = np.argsort(-item.ncc, kind="stable")
         order = order[are_rivals(item, threshold)[order]][:_RIVALS]
         choice = weigh_shifts(prepared, pair, item.shifts[order], item.weight[0])
         turns = length * as_complex(choice.shifts) / as_complex(steps[place])
         choices.append(replace(choice, shifts=np.stack([turns.imag, turns.real], 1)))
+    if lines > LINES * len(chosen):
+        return [], np.inf  # along lines any shift fits
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
-    agreed = _agreed(certain, length) if certain else None
-    found = [] if agreed is None else [agreed]
     if choices and not certain:
-        found = _likely_steps(choices)
-    return [complex(as_complex(turn)) / length for turn in found]
+        found, doubt = _likely_steps(choices), 0.0
+    else:
+        agreed = _agreed(certain, length) if certain else None
+        found, doubt = [] if agreed is None else [agreed], np.inf
+        if len(certain) > 1:
+            scatter = np.hypot(*np.std(certain, axis=0, ddof=1)) / np.sqrt(len(certain))
+            doubt = float(scatter * stdtrit(len(certain) - 1, 1 - _BY_CHANCE / 2))
+    return [complex(as_complex(turn)) / length for turn in found], doubt / length
 
 
 def _agreed(certain: Sequence[FloatArray], side: float) -> FloatArray | None:

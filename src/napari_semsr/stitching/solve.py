@@ -298,24 +298,32 @@ def _turn_positions(state: State) -> bool:
     found = fit_axes(state.nominal, state.positions, min(shape))
     seems = np.eye(2) if found is None else found.matrix
     is_plain = state.most_placed and not (state.is_periodic or state.ambiguous)
-    if is_plain and _are_alike(seems, np.eye(2)):
+    if is_plain and _apart(seems, np.eye(2)) < NOTICEABLE:
         return False
     pairs = touching_pairs(state.nominal, shape)
-    turns = possible_turns(state.prepared, state.nominal, pairs)
+    turns, doubt = possible_turns(state.prepared, state.nominal, pairs)
     state.axes_open = len(turns) > 1
     if len(turns) != 1:
         return False
     turn = as_matrix(turns[0])
-    if _are_alike(turn, np.eye(2)) or (is_plain and _are_alike(turn, seems)):
+    least = min(max(NOTICEABLE, doubt), _OTHER_SHIFT)
+    if _apart(turn, np.eye(2)) < least:
         return False
+    if is_plain and _apart(turn, seems) < _OTHER_SHIFT:
+        return False  # frames lie so already
     state.nominal = state.nominal @ turn.T
     state.axes = turn @ state.axes
     return True
 
 
-def _are_alike(first: FloatArray, second: FloatArray) -> bool:
-    """Whether two maps, (2, 2), displace frames by hardly different distances."""
-    return bool((np.hypot(*(first - second)) < NOTICEABLE).all())
+# Of the distance of neighbours: chosen as far as the first search reaches, which
+# more than the jitter of a stage leaves.
+_OTHER_SHIFT = 0.1
+
+
+def _apart(first: FloatArray, second: FloatArray) -> float:
+    """Part of a distance by which two maps, (2, 2), displace frames differently."""
+    return float(np.hypot(*(first - second)).max())
 
 
 def _search_all(state: State) -> Job[None]:

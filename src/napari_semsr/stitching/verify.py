@@ -258,9 +258,9 @@ def _refuse_open_axes(state: State) -> None:
     if differ or not state.most_placed:
         how = found.how if found is not None and differ else "other axes of the stage"
         msg = (
-            f"The sample repeats itself: its frames fit the stated positions with {how}, "
-            "and with others a period away as well: give positions along the axes of "
-            "the images, in their pixels."
+            "The sample repeats itself: its frames fit the stated positions with "
+            f"{how}, and with others a period away as well: give positions along the "
+            "axes of the images, in their pixels."
         )
         raise RegistrationError(msg)
 

@@ -29,6 +29,8 @@ def test_record_has_the_keys_of_the_contract(semsr, tmp_path):
     assert "solution" not in record
     assert record["pixel_size_nm"] == pytest.approx([20, 20])
     assert set(record["positions"][0]) == {"frame", "y_px", "x_px"}
+    assert set(record["stage_to_camera"]) == {"angle_deg", "scale", "shear"}
+    assert record["stage_to_camera"]["scale"] == pytest.approx(1, abs=0.1)
     with (tmp_path / "solved.csv").open(newline="") as stream:
         assert [row["frame"] for row in csv.DictReader(stream)] == [
             item["frame"] for item in record["positions"]
