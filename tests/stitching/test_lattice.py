@@ -45,7 +45,9 @@ def test_steps_of_a_lattice_come_from_what_does_not_repeat_or_are_asked_for():
     assert scans.errors(solution.positions_px, scan.truth)[1] < 4
 
 
-@pytest.mark.parametrize("disorder", [0.1, 0.0], ids=str)
+@pytest.mark.parametrize(
+    "disorder", [0.1, pytest.param(0.0, marks=pytest.mark.broad)], ids=str
+)
 def test_axes_turned_by_more_than_half_a_period_are_found_or_refused(disorder):
     scene = scans.lattice((420, 420), 16, 2, disorder=disorder)
     how = {"side": 112, "overlap": 0.34, "jitter": 0, "seed": 2}

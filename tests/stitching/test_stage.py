@@ -89,7 +89,7 @@ def test_axes_of_frames_in_a_row_are_found(scene):
 
 
 def axes_matrix(angle_deg=0.0, scale=1.0, shear=0.0):
-    """From stated to camera px, ``(y, x)``, as `skimage.transform` defines the parts."""
+    """From stated to camera px, ``(y, x)``, by the parts of skimage."""
     turn = AffineTransform(rotation=np.deg2rad(angle_deg)).params[:2, :2]
     matrix = scale * turn @ [[1, shear], [0, 1]]
     return matrix[::-1, ::-1]
@@ -126,12 +126,13 @@ def test_fit_axes_ignores_wrong_positions_and_does_not_take_jitter_for_a_turn(rn
     solved = GRID @ matrix.T
     wrong = GRID.copy()
     wrong[[1, 6, 7, 12, 13, 19]] += rng.uniform(-3000, 3000, (6, 2))
-    assert values(fit_axes(wrong, solved, 100)) == pytest.approx((12, 1.1, 0), abs=0.01)
+    found = fit_axes(wrong, solved, 100)
+    assert values(found) == pytest.approx((12, 1.1, 0), abs=0.01)
     surely = [
         fit_axes(GRID, GRID + rng.uniform(-8, 8, GRID.shape), 100).differ
-        for _ in range(200)
+        for _ in range(100)
     ]
-    assert sum(surely) <= 4
+    assert sum(surely) <= 2
     assert fit_axes(GRID, rng.uniform(0, 400, GRID.shape), 100) is None
 
 
@@ -145,38 +146,33 @@ def test_fit_axes_of_a_line_or_few_frames_leaves_the_shear_open(frames):
 
 
 def test_fit_axes_tells_mirrored_axes_apart():
-    for flip, how, angle in (((1, -1), "x", 180 - 10), ((-1, 1), "y", 10)):
+    for flip, how, turn in (((1, -1), "x", -170), ((-1, 1), "y", 10)):
         matrix = axes_matrix(10) @ np.diag(flip)
         found = fit_axes(GRID, GRID @ matrix.T, 100)
-        turn = 10 if how == "y" else -170
-        assert found.angle_deg == pytest.approx(turn), angle
+        assert found.angle_deg == pytest.approx(turn)
         assert found.how == f"{how} mirrored and a turn of 10.0 degrees"
 
 
 @pytest.mark.parametrize(
-    ("parts", "before"),
+    "parts",
     [
-        ((0.5, 1, 0), None),
-        ((8, 1, 0), None),
-        pytest.param((-25, 1.1, 0.05), None, marks=pytest.mark.broad),
-        (
-            (0, 0.75, 0),
-            r"as stated, \d of 9 frames fit, with a scale of 0.750 9, which",
-        ),
+        (0.5, 1, 0),
+        (8, 1, 0),
+        pytest.param((-25, 1.1, 0.05), marks=pytest.mark.broad),
+        (0, 0.75, 0),
     ],
 )
-def test_turned_and_scaled_axes_are_used_and_reported(scene, parts, before):
-    matrix = axes_matrix(*parts)
+def test_turned_and_scaled_axes_are_used_and_reported(scene, parts):
     scan = scans.cut_scan(scene, jitter=0, seed=3)
-    stated = scan.acquisition.nominal_px @ np.linalg.inv(matrix).T
+    stated = scan.acquisition.nominal_px @ np.linalg.inv(axes_matrix(*parts)).T
     solution = run(solve_mosaic(scan.acquisition.replace(nominal_px=stated)))
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.03
     found = values(solution.stage_to_camera)
     assert found == pytest.approx(parts, abs=0.02)
-    sentence = before or "turn of .* degrees.* is found and taken"
     told = [text for text in solution.warnings if "stage's axes" in text]
     assert len(told) == (parts[0] != 0.5)
-    assert all(re.search(sentence, text) for text in told)
+    shown = r"overlaps show a (turn of .* degrees|scale of 0.750).*, which is taken\.$"
+    assert all(re.search(shown, text) for text in told)
 
 
 def test_stage_to_camera_needs_positions_and_a_pixel_size_for_its_scale(square_scan):

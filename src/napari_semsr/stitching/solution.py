@@ -57,9 +57,9 @@ class StageAxes:
     """
 
     matrix: FloatArray  # (2, 2) Camera px for each stated px, ``(y, x)``
-    # Standard deviation of each column by the scatter of the stage, (2,); infinite if
-    # nothing is left to scatter
-    sd: FloatArray
+    # How far each column may be off by the stage's scatter, but for one chance in a
+    # thousand, (2,); infinite if nothing is left to scatter
+    doubt: FloatArray
     is_whole: bool  # Whether both axes were measured, each for itself
     is_sized: bool = True  # Whether a pixel size was stated, or positions in px
 
@@ -92,7 +92,7 @@ class StageAxes:
     @property
     def differ(self) -> bool:
         """Whether the axes noticeably and surely are not those of the images."""
-        return bool((self.displacement > np.maximum(NOTICEABLE, self.sd)).any())
+        return bool((self.displacement > np.maximum(NOTICEABLE, self.doubt)).any())
 
     @property
     def displacement(self) -> FloatArray:
@@ -105,7 +105,7 @@ class StageAxes:
         name = nearest_axes(self.matrix)
         rest = replace(self, matrix=self.matrix @ np.linalg.inv(AXES[name]))
         parts = [] if name == "as stated" else [name]
-        least = max([NOTICEABLE, *self.sd[np.isfinite(self.sd)]])
+        least = max([NOTICEABLE, *self.doubt[np.isfinite(self.doubt)]])
         if abs(np.deg2rad(rest.angle_deg)) > least:
             parts.append(f"a turn of {rest.angle_deg:.1f} degrees")
         if rest.scale is not None and abs(rest.scale - 1) > least:
@@ -117,8 +117,8 @@ class StageAxes:
 
     def after(self, axes: FloatArray) -> "StageAxes":
         """Put another map, (2, 2), before this one."""
-        each = np.multiply(axes.T, self.sd, where=axes.T != 0, out=np.zeros((2, 2)))
-        return replace(self, matrix=self.matrix @ axes, sd=np.hypot(*each.T))
+        each = np.multiply(axes.T, self.doubt, where=axes.T != 0, out=np.zeros((2, 2)))
+        return replace(self, matrix=self.matrix @ axes, doubt=np.hypot(*each.T))
 
     def to_json(self) -> dict[str, float | None]:
         """Values under the names that a record has."""
@@ -312,11 +312,14 @@ def fit_axes(stated: FloatArray, solved: FloatArray, side: int) -> StageAxes | N
     if np.median(left) > _MOST_LEFT * side:
         return None
     free = 2 * (fitting - 1) - (4 if is_whole else 2)
-    sd = np.full(2, np.inf)
+    doubt = np.full(2, np.inf)
     if free > 0:
-        scatter = np.sqrt(float(weight @ left**2) / free)
-        sd = stdtrit(free, 1 - _DOUBT / 2) * scatter * np.sqrt(spread)
-    return StageAxes(matrix, sd, is_whole)
+        inside = weight > _OUTSIDE
+        scatter = np.sqrt(float((left[inside] ** 2).sum()) / free)
+        # of four components none; a column is at most root two times its larger one
+        sure = np.sqrt(2) * stdtrit(free, 1 - _DOUBT / 8)
+        doubt = sure * scatter * np.sqrt(spread)
+    return StageAxes(matrix, doubt, is_whole)
 
 
 def as_complex(steps: FloatArray) -> NDArray[np.complex128]:

@@ -243,7 +243,7 @@ def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | N
             f"{state.placed.sum()}, which is taken"
         )
     elif found.differ:
-        said = f"{found.how} is found and taken"
+        said = f"the overlaps show {found.how}, which is taken"
     else:
         return found
     state.warnings.insert(0, f"The stage's axes are not those of the images: {said}.")
