@@ -40,6 +40,9 @@ def test_fit_stage_ignores_outliers_and_by_shift_only_moves():
 def test_pixel_size_from_stage_takes_both_axes_or_that_which_moved():
     solved = GRID / (10.0, 12.0)
     assert pixel_size_from_stage(GRID, solved) == pytest.approx((10, 12))
+    wrong = GRID.copy()
+    wrong[[4, 9]] += (1500, -700)
+    assert pixel_size_from_stage(wrong, solved) == pytest.approx((10, 12), rel=0.01)
     row = np.array([[0.0, 0.0], [0.0, 900.0]])
     assert pixel_size_from_stage(row, row / 9) == pytest.approx((9, 9))
     assert pixel_size_from_stage(row[:1], row[:1]) is None

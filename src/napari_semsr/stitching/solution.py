@@ -225,7 +225,8 @@ class StitchSolution:
 
 # The stage: how solved positions follow from nominal ones.
 
-_ENOUGH = 5  # frames; chosen: 10 equations for the 6 numbers of an affine map
+ENOUGH = 5
+"""Frames that an affine map needs; chosen: 10 equations for its 6 numbers."""
 
 
 def fit_stage(
@@ -239,9 +240,7 @@ def fit_stage(
         return None
     have, want = nominal[known], solved[known]
     spread = np.linalg.svd(have - have.mean(axis=0), compute_uv=False)
-    affine = (
-        model == "affine" and len(have) >= _ENOUGH and spread[-1] > 1e-3 * spread[0]
-    )
+    affine = model == "affine" and len(have) >= ENOUGH and spread[-1] > 1e-3 * spread[0]
     matrix: FloatArray = np.eye(2)
     weight = np.ones(len(have))
     offset = np.zeros(2)

@@ -36,6 +36,7 @@ from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift, refine
 from napari_semsr.stitching.solution import (
+    ENOUGH,
     PairReport,
     StageAxes,
     StitchSolution,
@@ -596,6 +597,9 @@ def pixel_size_from_stage(
         return None
     if moved.all():
         matrix = np.linalg.lstsq(pixels, stage)[0]
+        fit = fit_stage(solved, nominal_nm)
+        if fit is not None and known.sum() >= ENOUGH:
+            matrix = fit.matrix.T  # which wrong positions do not change
         scale = np.hypot(matrix[:, 0], matrix[:, 1])
         return parse_pixel_size((float(scale[0]), float(scale[1])))
     along = float(np.linalg.norm(stage @ vectors[:, -1]))
