@@ -32,6 +32,7 @@ from napari_semsr.stitching.layout import (
 from napari_semsr.stitching.pairwise import chance_score, search, whole_shift
 from napari_semsr.stitching.solution import (
     AXES,
+    MOST_JITTER,
     as_complex,
     as_matrix,
     fit_axes,
@@ -96,7 +97,6 @@ def nominal_positions(
 # Of the matches that other axes explain; chosen: of two rows, whose frames fit along
 # the rows in either order, at most two thirds.
 _AS_WELL = 0.75
-_FIT = 0.2  # of a frame; chosen: a stage errs by less, neighbours are farther
 _MOST_SCALE = 1.5  # either way; chosen: a factor of two is binning or another unit
 _SEEDS = 200  # matches; chosen: each is compared with all others
 # Of the matches that the best map explains; chosen: mirrored or not, a single row fits
@@ -121,7 +121,7 @@ def other_axes(prepared: CorrectedFrames, nominal: FloatArray) -> FloatArray | N
 
     def fitting(matrix: FloatArray) -> BoolArray:
         away = apart @ matrix.T
-        near = np.hypot(*(away - shift).T) < _FIT * shape.min()
+        near = np.hypot(*(away - shift).T) < MOST_JITTER * shape.min()
         return np.asarray(near & (np.abs(away) < shape - 4).all(axis=1))
 
     seeds = [np.eye(2), *_seeds(apart, shift)]

@@ -92,7 +92,8 @@ class StageAxes:
     @property
     def differ(self) -> bool:
         """Whether the axes noticeably and surely are not those of the images."""
-        return bool((self.displacement > np.maximum(NOTICEABLE, self.doubt)).any())
+        doubt = np.minimum(self.doubt, MOST_JITTER)
+        return bool((self.displacement > np.maximum(NOTICEABLE, doubt)).any())
 
     @property
     def displacement(self) -> FloatArray:
@@ -130,6 +131,8 @@ class StageAxes:
 # frames it is a dozen px of frames of 300 px.
 NOTICEABLE = 0.02
 """Part of a distance by which axes may differ before they are called others."""
+MOST_JITTER = 0.2
+"""Part of a frame, or of the distance of two, by which a stage errs at most; chosen."""
 # Where each axis of the images runs, by ``(y, x)`` of the stage; the sparest first, as
 # a single row does not tell all of them apart.
 AXES = {

@@ -372,10 +372,15 @@ def _rescue(state: State) -> None:
         waiting[index] = False
 
 
+# Share of the frames; chosen: if fewer fit, axes or unit are likelier to be wrong than
+# the positions of some frames.
+_MOSTLY_RIGHT = 2 / 3
+
+
 def _find_strays(state: State) -> None:
     """Place frames that the scan says to lie elsewhere, by the images alone."""
     lost = [i for i in np.flatnonzero(~state.placed).tolist() if not is_plain(state, i)]
-    if lost and state.most_placed and not state.is_periodic:
+    if lost and state.placed.mean() >= _MOSTLY_RIGHT and not state.is_periodic:
         noise = band_noise(state.noise)
         state.positions = find_strays(state.prepared, state.positions, lost, noise)
         state.strays = [index for index in lost if state.placed[index]]

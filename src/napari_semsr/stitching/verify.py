@@ -227,27 +227,26 @@ def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | N
     if state.ambiguous:
         positions = np.where(_certain(state)[:, None], positions, np.nan)
     side = min(acquisition.frame_shape)
-    if not state.has_positions:
-        if acquisition.nominal_nm is None or estimated is None:
-            return None
+    if state.has_positions:
+        found = fit_axes(state.nominal, positions, side)
+    elif acquisition.nominal_nm is not None and estimated is not None:
         stated = acquisition.nominal_nm / float(np.mean(estimated))
         found = fit_axes(stated, positions, side)
-        return None if found is None else replace(found, is_sized=False)
-    found = fit_axes(state.nominal, positions, side)
+    else:
+        return None
     if found is None:
         return None
-    found = found.after(state.axes)
-    before, count = state.fitted_as_stated, len(positions)
+    found = replace(found.after(state.axes), is_sized=state.has_positions)
+    said = f"the overlaps show {found.how}"
+    before = state.fitted_as_stated
     if before is not None:
         said = (
-            f"as stated, {before} of {count} frames fit, with {found.how} "
+            f"as stated, {before} of {len(positions)} frames fit, with {found.how} "
             f"{state.placed.sum()}, which is taken"
         )
-    elif found.differ:
-        said = f"the overlaps show {found.how}, which is taken"
-    else:
-        return found
-    state.warnings.insert(0, f"The stage's axes are not those of the images: {said}.")
+    if before is not None or found.differ:
+        sentence = f"The stage's axes are not those of the images: {said}."
+        state.warnings.insert(0, sentence)
     return found
 
 
