@@ -374,7 +374,9 @@ class StitchedFile(Result):
     distortion_sd: float | None
     distortion_centre_px: FloatPair
     distortion_from: Literal["overlaps", "calibration", "option"] | None
-    shading_percent: Annotated[float, Quantity("Shading left", "% of the mean", ".2g")]
+    remaining_shading_percent: Annotated[
+        float, Quantity("Shading left", "% of the mean", ".2g")
+    ]
     stage_to_camera: dict[str, float | None] | None
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
@@ -613,7 +615,12 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
 _OF_SOLUTION = (
     *("pixel_size_nm", "pairs_used", "pairs_rejected", "left_out"),
     *("residual_px", "residual_median_px", "residual_worst_px"),
-    *("distortion", "distortion_sd", "distortion_centre_px", "shading_percent"),
+    *(
+        "distortion",
+        "distortion_sd",
+        "distortion_centre_px",
+        "remaining_shading_percent",
+    ),
 )
 
 

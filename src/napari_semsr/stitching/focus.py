@@ -233,7 +233,7 @@ def plan_focus(
     """Lay the heights of a scan, rising, on the one that was solved.
 
     `solved` is the number of that one, of which `solution` says where its frames lie,
-    with shading and gains; `options` say how frames are blended. The plan computes
+    with shading, gains and offsets; `options` say how frames are blended. The plan computes
     nothing until a block is asked for; beside it stands how each height lies on the
     solved one.
 
@@ -251,7 +251,12 @@ def plan_focus(
     count, levels = len(heights[solved]), len(heights)
     turns = np.tile(solution.turns, (levels, 1))
     gains = np.tile(solution.gains, (levels, 1))
-    prepared = base.prepared.changed(joined, gains=gains.ravel(), rotations=turns)
+    prepared = base.prepared.changed(
+        joined,
+        gains=gains.ravel(),
+        offsets=np.tile(solution.offsets, levels),
+        rotations=turns,
+    )
     places = np.full((levels, count, 2), np.nan)
     places[solved] = base.positions
     placed = np.flatnonzero(solution.placed).tolist()

@@ -159,12 +159,35 @@ def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
     return np.where(kept > 0.02, kept, np.float32(0)).astype(np.float32)
 
 
+def _mask_at(mask: BoolArray, places: FloatArray) -> BoolArray:
+    """Read a mask at other places, (2, Y, X), each the nearest of its pixels."""
+    if not mask.any():
+        return mask
+    return np.asarray(ndimage.map_coordinates(mask, places, order=0))
+
+
+# Share of a frame's pixels; chosen: of noise that is not clipped hardly any pixels have
+# the greatest or the least grey value
+_CLIPPED = 1e-3
+
+
+def _clipped(image: Float32Array) -> BoolArray:
+    """Where a frame, (Y, X), stays at its greatest or its least grey value."""
+    mask = np.zeros(image.shape, bool)
+    for end in (image.max(), image.min()):
+        at_end = image == end
+        if np.count_nonzero(at_end) >= _CLIPPED * image.size:
+            mask |= at_end
+    return mask
+
+
 class CorrectedFrames:
     """Frames of an acquisition with the shading taken off.
 
-    `gains` (N,); `rotations` (N, 2), turn in radians and relative scale less 1 of each
-    frame, and `distortion` of the field about `centre_px` off the middle of the frame
-    (`napari_semsr.core.distort`): both are taken back.
+    `gains` (N,), and `offsets` (N,) in grey values above the dark level, of each frame;
+    `rotations` (N, 2), turn in radians and relative scale less 1 of each frame, and
+    `distortion` of the field about `centre_px` off the middle of the frame
+    (`napari_semsr.core.distort`): all are taken back.
     """
 
     def __init__(
@@ -175,10 +198,12 @@ class CorrectedFrames:
         rotations: NDArray[np.float64] | None = None,
         distortion: float = 0.0,
         centre_px: FloatPair = (0.0, 0.0),
+        offsets: FloatArray | None = None,
     ) -> None:
         self.acquisition = acquisition
         self.flat = flat
         self.gains = np.ones(len(acquisition)) if gains is None else gains
+        self.offsets = np.zeros(len(acquisition)) if offsets is None else offsets
         self.rotations = (
             np.zeros((len(acquisition), 2)) if rotations is None else rotations
         )
@@ -205,35 +230,44 @@ class CorrectedFrames:
 
     def corrected(self, index: int) -> tuple[Float32Array, Float32Array]:
         """Corrected frame and its weight, (Y, X) each."""
-        pair: tuple[Float32Array, Float32Array] = self._corrected.get(
+        planes = self._planes(index)
+        return planes[0], planes[1]
+
+    def clipped(self, index: int) -> BoolArray:
+        """Where a corrected frame shows pixels that have lost their grey value."""
+        return self._planes(index)[2]
+
+    def _planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
+        planes: tuple[Float32Array, Float32Array, BoolArray] = self._corrected.get(
             index, lambda: self._correct(index)
         )
-        return pair
+        return planes
 
-    def _correct(self, index: int) -> tuple[Float32Array, Float32Array]:
+    def _correct(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
         raw = self.acquisition.read(index)
         gain = float(self.gains[index])
         weight = (
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
         single, known = whole_frame(raw)
-        whole = bool(known.all())
+        whole, clipped = bool(known.all()), _clipped(single)
         if not whole:  # of what lies beside a hole, the mosaic would read into it
             known = ndimage.minimum_filter(known, 2 * LOBES + 1, mode="nearest")
             weight = np.where(known, weight, 0).astype(np.float32)
-        single -= np.float32(self.flat.dark)
+        single -= np.float32(self.flat.dark + self.offsets[index])
         single *= self._inverse
         if gain != 1:
             single /= np.float32(gain)
         if self.rotations[index].any():
             places = self._undistorted(self._turned(index))
-            return _image_at(single, places), _weight_at(weight, places)
+            moved = _image_at(single, places), _weight_at(weight, places)
+            return *moved, _mask_at(clipped, places)
         if not self.distortion:
-            return single, weight
+            return single, weight, clipped
         kept = _weight_at(weight, self._places)
         if whole:
             kept = self.weight if gain == 1 else self.weight * np.float32(gain**2)
-        return _image_at(single, self._places), kept
+        return _image_at(single, self._places), kept, _mask_at(clipped, self._places)
 
     def _turned(self, index: int) -> FloatArray:
         """Places, (2, Y, X), turned and scaled about the centre of a frame."""
@@ -283,8 +317,9 @@ class CorrectedFrames:
         distortion: float | None = None,
         flat: FlatField | None = None,
         gains: FloatArray | None = None,
+        offsets: FloatArray | None = None,
     ) -> "CorrectedFrames":
-        """Copy with other frames, rotations, distortion, flat field or gains."""
+        """Copy with other frames, rotations, distortion, flat field, gains, offsets."""
         return CorrectedFrames(
             self.acquisition if acquisition is None else acquisition,
             self.flat if flat is None else flat,
@@ -292,6 +327,7 @@ class CorrectedFrames:
             self.rotations if rotations is None else rotations,
             self.distortion if distortion is None else distortion,
             self.centre_px,
+            self.offsets if offsets is None else offsets,
         )
 
     def banded(self, index: int) -> Float32Array:

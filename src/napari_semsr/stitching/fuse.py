@@ -3,7 +3,8 @@
 A plan knows where every frame lies; `FusionPlan.block` computes one rectangle and
 depends on nothing else, so that blocks may be computed in any order, by any worker, and
 give the same pixels however the mosaic is cut. Grey values are those of the frames
-above their dark level, shading and gain divided out.
+above their dark level and offset, shading and gain divided out; offsets that would make
+some of them negative leave a pedestal.
 """
 
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class FusionPlan:
     # Weighted mean, or the heaviest frame at each pixel
     blend: Literal["feather", "seam"]
     shape: IntPair  # Rows and columns of the mosaic
+    pedestal: float = 0.0  # Added to all grey values
 
     def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
         """Compute one rectangle of the mosaic, in its pixels.
@@ -91,6 +93,8 @@ class FusionPlan:
         empty = coverage == 0
         if self.blend == "feather":
             total /= np.where(empty, np.float32(1), weights)
+        if self.pedestal:
+            total += np.float32(self.pedestal)
         total[empty] = np.nan
         return total, coverage
 
@@ -145,6 +149,7 @@ def plan_fusion(
         solution.turns,
         solution.distortion,
         solution.distortion_centre_px,
+        solution.offsets,
     )
     positions = solution.positions_px - np.nanmin(solution.positions_px, axis=0)
     last = np.nanmax(np.round(positions), axis=0).astype(int)
@@ -152,4 +157,5 @@ def plan_fusion(
         int(last[0]) + acquisition.frame_shape[0],
         int(last[1]) + acquisition.frame_shape[1],
     )
-    return FusionPlan(prepared, positions, feather_of(prepared), options.blend, shape)
+    feather, pedestal = feather_of(prepared), solution.pedestal
+    return FusionPlan(prepared, positions, feather, options.blend, shape, pedestal)

@@ -174,7 +174,8 @@ def _half(
     state = State(acquisition, options, prepared, whole.positions, True)
     state.positions, state.noise = positions, solution.noise
     for knots in (COARSE_KNOTS, FINE_KNOTS):
-        reshade(state, knots)
+        # what overlaps within a half do not tell of a frame, those of the whole do
+        reshade(state, knots, expected=whole.prepared)
     # as bright as the whole mosaic: shading and gains are known but for a factor
     before, after = whole.prepared, state.prepared
     seen = before.flat.valid & after.flat.valid

@@ -1,21 +1,28 @@
-"""Shading and gains from overlaps, where the scene cancels.
+"""Shading, gains and offsets from overlaps, where the scene cancels.
 
-The logarithm of the ratio of two frames' corrected grey values in a block that both
-show is the difference of what the flat field still lacks at two places of the frame,
-plus the difference of two gains. Thousands of such equations are linear in the
-logarithm of the missing shading (`napari_semsr.stitching.flat_field`) and in the gains.
-A tilt of the shading looks like gains that change steadily over the scan; there the
-mean of all frames decides, as far as the sample lets it.
+A frame is ``dark + offset + gain * flat * scene``, with a gain and an offset of each
+frame, such as automatic brightness gives it. The corrected grey values of two frames in
+a block that both show differ by what the flat field still lacks at two places of the
+frame, and by what is wrong with two gains and two offsets. Thousands of such
+differences are fitted at once, in the logarithms of the missing shading
+(`napari_semsr.stitching.flat_field`) and of the gains, and in the offsets.
+
+The field is held smooth and near what it was; frames are held as closely to each other
+as the overlaps show them to be, so that a scan of steady light is fitted as such, and
+frames of automatic brightness are free. A tilt of the shading looks like gains that
+change steadily over the scan; in steady light the mean of all frames decides, as far as
+the sample lets it.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import FloatArray, IntPair
+from napari_semsr.core import BoolArray, FloatArray, IntPair
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
@@ -26,27 +33,31 @@ from napari_semsr.stitching.flat_field import (
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import Resampled
 
-# Blocks that two frames share: the scene cancels in the ratio of their grey values.
+# Blocks that two frames share: the scene cancels in the difference of their values.
 
 _BLOCK = 8  # px; chosen: shading changes little over it, noise is averaged by 8
 _SIGMA = 1.0  # px; chosen: takes out what places still err by, as the last sweeps do
+_CLIPPED = 0.02  # of a block; chosen: more than a pixel that noise alone may clip
 
 
 @dataclass(frozen=True, slots=True)
-class OverlapRatios:
-    """Blocks that two frames share."""
+class OverlapBlocks:
+    """Blocks that two frames share; columns are the first and the second frame."""
 
     pair: NDArray[np.int64]  # (M,) Index of the pair
-    first: NDArray[np.int64]  # (M,) Its frames
-    second: NDArray[np.int64]
+    frames: NDArray[np.int64]  # (M, 2) Its frames
+    cell: NDArray[np.int64]  # (M, 2) Row and column of the block within the overlap
     place_first: FloatArray  # (M, 2) Centre of the block in either frame, in px
     place_second: FloatArray
-    # (M,) Logarithm of the first frame's mean over the second's, both corrected
-    log_ratio: FloatArray
-    weight: FloatArray  # (M,) Inverse variance of it by pixel noise, up to a constant
-    # (M,) Change of it for one more count of dark level: the inverse of the first
-    # frame's uncorrected level less that of the second's
-    offset: FloatArray
+    values: FloatArray  # (M, 2) Mean corrected grey value
+    # (M, 2) Change of it for one grey level more of the frame's offset, less its sign
+    units: FloatArray
+    variances: FloatArray  # (M, 2) Of it by pixel noise, up to a constant
+    clipped: BoolArray  # (M,) Whether either frame has lost grey values there
+
+    def chosen(self, which: NDArray[np.bool_] | slice) -> "OverlapBlocks":
+        """Some of the blocks."""
+        return OverlapBlocks(*(getattr(self, f.name)[which] for f in fields(self)))
 
 
 def block_sums(plane: NDArray[np.float32]) -> FloatArray:
@@ -57,61 +68,106 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
 
 
 def _shared_blocks(frames: Resampled, pair: IntPair) -> tuple[FloatArray, ...] | None:
-    """Block means of both frames over their overlap, with places and weights."""
+    """Block means of both frames over their overlap, with places and variances."""
     boxes = frames.boxes(*pair)
     if boxes is None:
         return None
-    one, two = boxes
-    a_weight, a = (part[one.slices] for part in frames.frame(pair[0])[:2])
-    b_weight, b = (part[two.slices] for part in frames.frame(pair[1])[:2])
-    inside = (a_weight > 0) & (b_weight > 0)
-    full = block_sums(inside.astype(np.float32)) == _BLOCK**2
-    a_sum, b_sum = block_sums(a), block_sums(b)
-    usable = full & (a_sum > 0) & (b_sum > 0)
+    parts = [
+        [plane[box.slices] for plane in frames.frame(index)[:2]]
+        for index, box in zip(pair, boxes, strict=True)
+    ]
+    inside = (parts[0][0] > 0) & (parts[1][0] > 0)
+    usable = block_sums(inside.astype(np.float32)) == _BLOCK**2
     if not usable.any():
         return None
-    rows, columns = np.nonzero(usable)
-    place = np.stack([rows, columns], axis=1) * _BLOCK + (_BLOCK - 1) / 2
-    level = (a_sum[usable] + b_sum[usable]) / 2 / _BLOCK**2
-    inverse = block_sums(
-        np.where(inside, 1 / np.maximum(a_weight, 1e-3), 0)
-    ) + block_sums(np.where(inside, 1 / np.maximum(b_weight, 1e-3), 0))
+    cell = np.stack(np.nonzero(usable), axis=1)
+    place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, distorted as they are
-    raw = frames.prepared.raw_places
+    places = [
+        frames.prepared.raw_places(place + (box.y0, box.x0) - frames.parts[index])
+        for index, box in zip(pair, boxes, strict=True)
+    ]
+    lost = np.zeros(len(cell))
+    for index, box in zip(pair, boxes, strict=True):
+        clipped = frames.prepared.clipped(index)[box.slices]
+        lost = np.maximum(lost, block_sums(clipped)[usable] / _BLOCK**2)
     return (
-        raw(place + np.array((one.y0, one.x0)) - frames.parts[pair[0]]),
-        raw(place + np.array((two.y0, two.x0)) - frames.parts[pair[1]]),
-        np.log(a_sum[usable] / b_sum[usable]),
-        level**2 / inverse[usable],
-        (_inverse(a_weight)[usable] - _inverse(b_weight)[usable]) / level,
+        cell,
+        *places,
+        np.stack([block_sums(image)[usable] / _BLOCK**2 for _, image in parts], axis=1),
+        np.stack([_unit(weight)[usable] for weight, _ in parts], axis=1),
+        np.stack(
+            [
+                block_sums(np.where(inside, 1 / np.maximum(weight, 1e-3), 0))[usable]
+                for weight, _ in parts
+            ],
+            axis=1,
+        ),
+        lost > _CLIPPED,
     )
 
 
-def _inverse(weight: NDArray[np.float32]) -> FloatArray:
-    """One over shading and gain of every block.
-
-    The level itself is taken of both frames together, lest its noise be correlated
-    with that of the ratio.
-    """
+def _unit(weight: NDArray[np.float32]) -> FloatArray:
+    """One over shading and gain of every block."""
     mean = block_sums(np.sqrt(weight)) / _BLOCK**2
     return 1 / np.maximum(mean, 1e-3)
 
 
-def overlap_ratios(
+def overlap_blocks(
     prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
-) -> OverlapRatios:
+) -> OverlapBlocks:
     """Compare overlapping frames block by block; `positions` (N, 2)."""
     resampled = Resampled(prepared, positions, _SIGMA, slopes=False)
     found = ((pair, _shared_blocks(resampled, pair)) for pair in pairs)
     shared = [(pair, part) for pair, part in found if part is not None]
     if not shared:
-        none, places = np.zeros(0), np.zeros((0, 2))
-        whole = np.zeros(0, dtype=np.int64)
-        return OverlapRatios(whole, whole, whole, places, places, none, none, none)
-    rows = np.array([(number, *pair) for number, (pair, _) in enumerate(shared)])
-    table = np.repeat(rows, [len(part[2]) for _, part in shared], axis=0)
-    stacked = [np.concatenate([part[k] for _, part in shared]) for k in range(5)]
-    return OverlapRatios(*table.T, *stacked)
+        none, whole = np.zeros((0, 2)), np.zeros((0, 2), dtype=np.int64)
+        lost = np.zeros(0, bool)
+        return OverlapBlocks(whole[:, 0], whole, whole, *(none,) * 5, lost)
+    sizes = [len(part[0]) for _, part in shared]
+    stacked = [np.concatenate([part[k] for _, part in shared]) for k in range(7)]
+    return OverlapBlocks(
+        np.repeat(np.arange(len(shared)), sizes),
+        np.repeat([pair for pair, _ in shared], sizes, axis=0),
+        *stacked,  # type: ignore[arg-type]
+    )
+
+
+# What is left of the shading, of gains and of offsets, in the overlaps.
+
+# Blocks apart, whose products are free of noise: beyond the smoothing of both, and the
+# grain of an interpolated camera; chosen
+_LAG = 2
+
+
+def remaining_shading(
+    prepared: CorrectedFrames,
+    positions: FloatArray,
+    pairs: Sequence[IntPair],
+    pedestal: float = 0.0,
+) -> float:
+    """Difference of corrected frames where they overlap, as a share of their mean.
+
+    RMS over all blocks, noise left out: it is the mean product of the differences of
+    blocks two blocks apart, which noise and fine detail have not in common.
+    `positions` (N, 2); `pedestal` is added to grey values. NaN if no blocks overlap.
+    """
+    blocks = overlap_blocks(prepared, positions, pairs)
+    level = float(blocks.values.mean() + pedestal) if len(blocks.pair) else 0.0
+    if level <= 0:
+        return float("nan")
+    difference = blocks.values[:, 0] - blocks.values[:, 1]
+    width = int(blocks.cell.max()) + _LAG + 1
+    key = (blocks.pair * width + blocks.cell[:, 0]) * width + blocks.cell[:, 1]
+    products = []
+    for lag in (_LAG, _LAG * width):
+        place = np.minimum(np.searchsorted(key, key + lag), len(key) - 1)
+        both = key[place] == key + lag
+        products.append(difference[both] * difference[place[both]])
+    product = np.concatenate(products)
+    if not len(product):  # overlaps so small that noise cannot be told from shading
+        product = difference**2
+    return float(np.sqrt(max(product.mean(), 0.0))) / level
 
 
 # Cells of the splines along an axis, while places err by a pixel and after; chosen: a
@@ -124,6 +180,15 @@ COARSE_KNOTS, FINE_KNOTS = 6, 12
 _STEADY, _UNSTEADY = 0.03, 0.3
 _DRIFT = (0.0015, 0.0007)
 _MOST_DRIFT = 0.06
+# Deviations of an offset from frame to frame, as a share of the typical grey value, at
+# the beginning and the least and the most that are believed. Chosen: so wide at first
+# that overlaps decide, and no wider than automatic brightness goes.
+_OFFSETS, _LEAST_OFFSETS, _MOST_OFFSETS = 0.3, 1e-3, 3.0
+_MOST_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
+_MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
+# Chosen: of fewer frames, gains that change steadily cannot be told from a tilt by how
+# they scatter about it.
+_FRAMES_OF_A_TREND = 6
 _CONTRADICTS = 9.0  # three standard deviations, squared; chosen
 _HALF = 0.5  # chosen: few frames tell variances better than covariances
 _DARK_PRIOR = 0.1  # as a change of the typical ratio; chosen: wide, overlaps decide
@@ -131,17 +196,18 @@ _BETTER = 0.985  # of the scatter; chosen: noise alone gains less by the fit's f
 _MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
 _ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
 _SOME_PAIRS = 16  # chosen: two flat fields are told apart by few
+_ROUNDS = 12  # of a fit at most; chosen: most settle in five
+_SETTLED = 1e-4  # of the grey value; chosen: a tenth of what overlaps tell
+_LEAST_NOISE = 1e-4  # of the grey value; chosen: as if there were some in any frame
 
 
 @dataclass(frozen=True, slots=True)
 class Shading:
-    """Result of fitting shading and gains together."""
+    """Result of fitting shading, gains and offsets together."""
 
     flat: FlatField  # The better one by cross-validation: as it came, or refined
-    log_gains: FloatArray  # (N,) Logarithm of each frame's gain, 0 on average
-    # Robust scatter of the block ratios that is left beyond noise (a share of the
-    # mean); NaN where too few blocks overlap
-    residual: float
+    log_gains: FloatArray  # (N,) Change of the logarithm of each frame's gain
+    offsets: FloatArray  # (N,) Change of each frame's offset, in grey values
     refined: bool  # Whether the refined flat field won
 
 
@@ -177,13 +243,6 @@ def _scatter(values: FloatArray) -> float:
     return float(1.4826 * np.median(np.abs(values))) if len(values) else float("nan")
 
 
-def _centred(values: FloatArray, pair: NDArray[np.int64]) -> FloatArray:
-    """Take each pair's mean off its values."""
-    count = np.bincount(pair)
-    mean = np.bincount(pair, values) / np.maximum(count, 1)
-    return values - mean[pair]
-
-
 def light_prior(count: int, flicker: float) -> FloatArray:
     """Inverse covariance, (N, N), of the logarithms of gains before any measurement."""
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
@@ -195,111 +254,245 @@ def light_prior(count: int, flicker: float) -> FloatArray:
     return np.asarray(np.linalg.inv(covariance), dtype=float)
 
 
+def _beside_a_trend(positions: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+    """Projector, (N, N), onto what changes otherwise than a tilted field would look.
+
+    `known` (N,) are frames that overlaps hold; of few frames only the mean is taken.
+    """
+    count = int(known.sum())
+    trend = np.ones((count, 1))
+    if count >= _FRAMES_OF_A_TREND:
+        trend = np.column_stack([trend, positions[known]])
+        trend[:, 1:] -= trend[:, 1:].mean(axis=0)
+    basis, sizes, _ = np.linalg.svd(trend, full_matrices=False)
+    basis = basis[:, sizes > 1e-6 * sizes[0]]
+    projector = np.zeros((len(known), len(known)))
+    projector[np.ix_(known, known)] = np.eye(count) - basis @ basis.T
+    return projector
+
+
+@dataclass(frozen=True, slots=True)
+class _Correction:
+    """What is still to be taken off: the unknowns of the fit."""
+
+    # (F + 1,) Coefficients of the logarithm of the missing shading, then the dark level
+    surface: FloatArray
+    log_gains: FloatArray  # (N,)
+    offsets: FloatArray  # (N,) As shares of the typical grey value
+
+
+# Change of each block's difference with surface and dark level, (M, F + 1), and with
+# gains and offsets, (M, 2 N)
+_Design = tuple[FloatArray, sparse.csr_array]
+
+
 class _ShadingProblem:
-    """Normal equations of shading and gains for a choice of blocks."""
+    """Least squares of shading, gains and offsets over blocks."""
 
     def __init__(
-        self, ratios: OverlapRatios, log_gains: FloatArray, basis: SurfaceBasis
+        self,
+        blocks: OverlapBlocks,
+        prepared: CorrectedFrames,
+        expected: CorrectedFrames,
+        positions: FloatArray,
+        basis: SurfaceBasis,
     ) -> None:
-        self.ratios, self.count = ratios, len(log_gains)
-        rows = np.arange(len(ratios.pair))
-        signs = np.repeat([1.0, -1.0], len(rows))
-        places = (np.tile(rows, 2), np.concatenate([ratios.first, ratios.second]))
-        shape = (len(rows), self.count)
-        self.incidence = sparse.coo_array((signs, places), shape).tocsr()
+        self.blocks, self.count = blocks, len(prepared.gains)
+        self.surfaces = [basis.at(blocks.place_first), basis.at(blocks.place_second)]
+        self.level = max(float(np.median(np.abs(blocks.values))), 1e-12)
         # what is thought of light is said of all of a gain, not of its change
-        self.known_gains = log_gains
-        self.hold = light_prior(self.count, _STEADY)
-        # of blocks about their pair: gains differ from pair to pair
-        noise = max(_scatter(_centred(ratios.log_ratio, ratios.pair)), 1e-4)
-        surface = basis.at(ratios.place_first) - basis.at(ratios.place_second)
+        self.known_gains = np.log(prepared.gains / expected.gains)
+        self.known_offsets = (prepared.offsets - expected.offsets) / self.level
+        self.hold, self.offset_sd = light_prior(self.count, _STEADY), _OFFSETS
+        self.flicker = _STEADY
+        held = np.zeros(self.count, bool)
+        held[blocks.frames.ravel()] = True
+        self.beside_a_trend = _beside_a_trend(positions, held)
         # the last coefficient is the dark level that is still to be taken off
-        typical = max(float(np.median(np.abs(ratios.offset))), 1e-12)
-        self.unit = _DARK_PRIOR / typical
-        self.difference = np.column_stack([surface, ratios.offset * self.unit])
-        relative = ratios.weight / max(float(np.median(ratios.weight)), 1e-30)
-        self.weight = np.minimum(relative, 4.0) / noise**2
-        size = self.difference.shape[1]
+        apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
+        self.unit = _DARK_PRIOR * self.level / max(apart * self.level, 1e-12)
+        total = blocks.variances.sum(axis=1)
+        relative = float(np.median(total)) / np.maximum(total, 1e-30)
+        self.relative = np.minimum(relative, 4.0)
+        self.noise = self.level
+        size = self.surfaces[0].shape[1] + 1
         self.prior, self.pull = np.eye(size), np.zeros(size)
         self.prior[:-1, :-1] = basis.prior()
-        self.expected: tuple[FloatArray, FloatArray, FloatArray] | None = None
+        self.covariance = np.eye(size)  # of the last shaded fit
 
-    def expect(
-        self, shape: FloatArray, covariance: FloatArray, reader: FloatArray
-    ) -> None:
+    @property
+    def nothing(self) -> _Correction:
+        """No correction."""
+        none = np.zeros(self.count)
+        return _Correction(np.zeros(len(self.pull)), none, none)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the frames are as bright as those of steady light."""
+        return self.flicker < 2 * _STEADY and self.offset_sd < _STEADY
+
+    def expecting(
+        self, shape: FloatArray, trust: FloatArray, reader: FloatArray
+    ) -> "_ShadingProblem":
         """Let the mean frame tell the broad shape, which overlaps may hardly show."""
-        trust: FloatArray = np.asarray(np.linalg.inv(covariance), dtype=float)
-        self.expected = (shape, trust, reader)
-        self.prior[:-1, :-1] += reader.T @ trust @ reader
-        self.pull[:-1] += reader.T @ trust @ shape
+        problem = copy(self)
+        problem.prior, problem.pull = self.prior.copy(), self.pull.copy()
+        problem.prior[:-1, :-1] += reader.T @ trust @ reader
+        problem.pull[:-1] += reader.T @ trust @ shape
+        return problem
 
-    def contradiction(self, coefficients: FloatArray) -> float:
-        """Squared deviations by which the mean frame contradicts a surface's tilt."""
-        if self.expected is None:
-            return 0.0
-        shape, trust, reader = self.expected
-        away = (shape - reader @ coefficients[:-1])[:2]
-        return float(away @ trust[:2, :2] @ away)
+    def fit(
+        self,
+        chosen: BoolArray,
+        start: _Correction,
+        *,
+        shaded: bool,
+        learns: bool = False,
+    ) -> _Correction:
+        """Fit gains and offsets, and the field with them if `shaded`.
 
-    def solve(
-        self, chosen: NDArray[np.bool_], shaded: bool
-    ) -> tuple[FloatArray, FloatArray]:
-        """Coefficients of the surface (0 unless `shaded`) and logarithms of gains."""
-        surface = self.difference.shape[1]
-        size = surface + self.count
-        ratios = self.ratios
-        weight = np.where(chosen, self.weight, 0)
-        coefficients: FloatArray = np.zeros(surface)
-        gains: FloatArray = np.zeros(self.count)
-        for _ in range(3):
-            left = ratios.log_ratio - self.predict(coefficients, gains)
-            scale = max(3 * _scatter(left[chosen]), 1e-6)
-            robust = weight / (1 + (left / scale) ** 2)
-            if shaded:
-                both = np.asarray(np.linalg.solve(*self._normal(robust, size, surface)))
-                coefficients, gains = both[:surface], both[surface:]
-            else:
-                gains = np.asarray(np.linalg.solve(*self._normal_of_gains(robust)))
-        return coefficients, gains - gains.mean()
+        `learns`: also noise, and by how much frames differ, which then holds.
+        """
+        found = start
+        for _ in range(_ROUNDS):
+            left, level, units = self._evaluate(found)
+            scaled = left * np.sqrt(self.relative)
+            scatter = max(_scatter(scaled[chosen]), _LEAST_NOISE * self.level)
+            if learns:
+                self.noise = scatter
+            weight = np.where(chosen, self.relative / self.noise**2, 0)
+            weight = weight / (1 + (scaled / (3 * scatter)) ** 2)
+            design = self._design(level, units)
+            target = left + self._predict(design, found, shaded=shaded)
+            normal, right = self._normal(design, weight, target, shaded=shaded)
+            numbers = np.asarray(np.linalg.solve(normal, right))
+            before, found = found, self._moved(found, numbers, shaded=shaded)
+            if learns:
+                self._learn(found, np.asarray(np.linalg.inv(normal)))
+            if _change(before, found) < _SETTLED:
+                break
+        if shaded:
+            size = len(self.pull)
+            self.covariance = np.linalg.inv(normal)[:size, :size]
+        return found
+
+    def shading(
+        self, flat: FlatField, found: _Correction, *, refined: bool = False
+    ) -> Shading:
+        """Result of a fit, by which gains are 1 on average, as before."""
+        gains = found.log_gains - found.log_gains.mean()
+        return Shading(flat, gains, found.offsets * self.level, refined)
+
+    def left(self, chosen: BoolArray, correction: _Correction) -> float:
+        """Robust scatter of the differences that a correction leaves."""
+        left = self._evaluate(correction)[0] * np.sqrt(self.relative)
+        return _scatter(left[chosen])
+
+    def _evaluate(
+        self, correction: _Correction
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Difference of both frames, their level, and what a grey value changes."""
+        blocks, size = self.blocks, len(self.pull) - 1
+        log = correction.log_gains[blocks.frames]
+        log = log + np.stack(
+            [surface @ correction.surface[:size] for surface in self.surfaces], axis=1
+        )
+        offset = correction.offsets[blocks.frames] * self.level
+        offset = offset + correction.surface[size] * self.unit
+        factor = np.exp(-np.clip(log, -_MOST_LOG, _MOST_LOG))
+        units = blocks.units * factor
+        values = blocks.values * factor - offset * units
+        noise = np.maximum(blocks.variances * factor**2, 1e-30)
+        # the mean by both variances: its noise and the difference's are independent
+        level = (values * noise[:, ::-1]).sum(axis=1) / noise.sum(axis=1)
+        return values[:, 0] - values[:, 1], level, units
+
+    def _design(self, level: FloatArray, units: FloatArray) -> _Design:
+        """Change of the difference with each of the unknowns."""
+        rows = np.repeat(np.arange(len(level)), 4)
+        signs = np.array([1.0, -1.0])
+        gains = level[:, None] * signs
+        offsets = units * signs * self.level
+        entries = np.concatenate([gains, offsets], axis=1).ravel()
+        frames = self.blocks.frames
+        columns = np.concatenate([frames, frames + self.count], axis=1).ravel()
+        shape = (len(level), 2 * self.count)
+        bright = sparse.coo_array((entries, (rows, columns)), shape).tocsr()
+        surface = (self.surfaces[0] - self.surfaces[1]) * level[:, None]
+        dark = (units[:, 0] - units[:, 1]) * self.unit
+        return np.column_stack([surface, dark]), bright
+
+    def _predict(
+        self, design: _Design, correction: _Correction, *, shaded: bool
+    ) -> FloatArray:
+        numbers = np.concatenate([correction.log_gains, correction.offsets])
+        predicted = design[1] @ numbers
+        if shaded:
+            predicted = predicted + design[0] @ correction.surface
+        return np.asarray(predicted)
 
     def _normal(
-        self, weight: FloatArray, size: int, surface: int
+        self,
+        design: _Design,
+        weight: FloatArray,
+        target: FloatArray,
+        *,
+        shaded: bool,
     ) -> tuple[FloatArray, FloatArray]:
-        ratios, design = self.ratios, self.difference
-        normal, right = np.zeros((size, size)), np.zeros(size)
-        weighted = design * weight[:, None]
-        normal[:surface, :surface] = weighted.T @ design + self.prior
-        right[:surface] = weighted.T @ ratios.log_ratio + self.pull
-        gains, right[surface:] = self._normal_of_gains(weight)
-        normal[surface:, surface:] = gains
-        mixed = self.incidence.T @ weighted
-        normal[surface:, :surface], normal[:surface, surface:] = mixed, mixed.T
-        return normal, right
+        """Normal equations: of the field, if `shaded`, then of gains and offsets."""
+        field, bright = design
+        count = self.count
+        weighted = bright * weight[:, None]
+        frames = (bright.T @ weighted).toarray()
+        frames[:count, :count] += self.hold
+        loose = 1 / self.offset_sd**2
+        frames[count:, count:] += loose * np.eye(count)
+        right = weighted.T @ target
+        right[:count] -= self.hold @ self.known_gains
+        right[count:] -= loose * self.known_offsets
+        if not shaded:
+            return frames, right
+        heavy = field * weight[:, None]
+        mixed = bright.T @ heavy
+        normal = np.block([[heavy.T @ field + self.prior, mixed.T], [mixed, frames]])
+        return normal, np.concatenate([heavy.T @ target + self.pull, right])
 
-    def _normal_of_gains(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Make the part of the normal equations that holds gains alone."""
-        incidence = self.incidence
-        gains = incidence.T @ (incidence * weight[:, None])
-        right = incidence.T @ (weight * self.ratios.log_ratio)
-        return gains.toarray() + self.hold, right - self.hold @ self.known_gains
+    def _moved(
+        self, before: _Correction, numbers: FloatArray, *, shaded: bool
+    ) -> _Correction:
+        surface = before.surface
+        if shaded:
+            surface, numbers = np.split(numbers, [len(surface)])
+        gains, offsets = np.split(numbers, 2)
+        return _Correction(surface, gains, offsets)
 
-    def predict(self, coefficients: FloatArray, gains: FloatArray) -> FloatArray:
-        """Logarithms of ratios that shading and gains explain."""
-        gained = gains[self.ratios.first]
-        return self.difference @ coefficients + gained - gains[self.ratios.second]
+    def _learn(self, found: _Correction, covariance: FloatArray) -> None:
+        """Find by how much gains and offsets differ from frame to frame.
 
-    def residual(
-        self, chosen: NDArray[np.bool_], coefficients: FloatArray
-    ) -> FloatArray:
-        """Take shading and each pair's constant off the chosen ratios."""
-        left = self.ratios.log_ratio - self.difference @ coefficients
-        return _centred(left[chosen], self.ratios.pair[chosen])
+        One step of expectation and maximisation, of what is no trend over the mosaic.
+        """
+        count, beside = self.count, self.beside_a_trend
+        free = float(np.trace(beside))
+        if free < 0.5:
+            return
+        sizes = []
+        for number, values in enumerate(
+            (found.log_gains + self.known_gains, found.offsets + self.known_offsets)
+        ):
+            own = slice(number * count, (number + 1) * count)
+            doubt = float(np.sum(beside * covariance[own, own]))
+            sizes.append(float(np.sqrt((values @ beside @ values + doubt) / free)))
+        self.flicker = float(np.clip(sizes[0], _STEADY, _MOST_FLICKER))
+        self.hold = light_prior(count, self.flicker)
+        self.offset_sd = float(np.clip(sizes[1], _LEAST_OFFSETS, _MOST_OFFSETS))
 
 
-def _beyond(scatter: float, ratios: OverlapRatios, noise: float) -> float:
-    """Scatter that pixel noise does not explain."""
-    expected = noise**2 * float(np.median(1 / ratios.weight)) / _BLOCK**4
-    return float(np.sqrt(max(scatter**2 - expected, 0.0)))
+def _change(before: _Correction, after: _Correction) -> float:
+    """Largest change of any number."""
+    return max(
+        float(np.abs(getattr(after, f.name) - getattr(before, f.name)).max())
+        for f in fields(_Correction)
+    )
 
 
 def without_flat(
@@ -313,21 +506,49 @@ def without_flat(
     if not flat.valid.all():
         return None  # a field that ends within the frame is shaded beyond doubt
     some = pairs[:: max(1, len(pairs) // _SOME_PAIRS)]
-    ratios = overlap_ratios(prepared, positions, some)
-    if len(ratios.pair) < _ENOUGH_BLOCKS:
+    blocks = _sound(overlap_blocks(prepared, positions, some))
+    if len(blocks.pair) < _ENOUGH_BLOCKS:
         return None
-    log = np.log(np.maximum(flat.flat, MIN_FLAT))
-    first, second = (
-        ndimage.map_coordinates(log, place.T, order=1, mode="nearest")
-        for place in (ratios.place_first, ratios.place_second)
+    shade = np.maximum(flat.flat, MIN_FLAT)
+    lit = np.stack(
+        [
+            ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
+            for place in (blocks.place_first, blocks.place_second)
+        ],
+        axis=1,
     )
-    plain = replace(ratios, log_ratio=ratios.log_ratio + first - second)
+    plain = replace(
+        blocks,
+        values=blocks.values * lit,
+        units=blocks.units * lit,
+        variances=blocks.variances * lit**2,
+    )
     before, after = (
-        _scatter(_centred(part.log_ratio, part.pair)) for part in (plain, ratios)
+        _unexplained(part, prepared, positions) for part in (plain, blocks)
     )
     if after < before:
         return None
     return no_flat(flat.flat.shape, flat.dark, "none is better")
+
+
+def _unexplained(
+    blocks: OverlapBlocks, prepared: CorrectedFrames, positions: FloatArray
+) -> float:
+    """Scatter, as a share of the level, that gains and offsets leave."""
+    basis = SurfaceBasis(prepared.frame_shape, 1)
+    problem = _ShadingProblem(blocks, prepared, prepared, positions, basis)
+    every = np.ones(len(blocks.pair), bool)
+    fitted = problem.fit(every, problem.nothing, shaded=False, learns=True)
+    return problem.left(every, fitted) / problem.level
+
+
+def _sound(blocks: OverlapBlocks) -> OverlapBlocks:
+    """Leave blocks out that have lost grey values, and some of too many."""
+    sound = ~blocks.clipped
+    if sound.sum() >= _ENOUGH_BLOCKS:
+        blocks = blocks.chosen(sound)
+    step = -(-len(blocks.pair) // _MAX_BLOCKS)
+    return blocks.chosen(slice(None, None, step)) if step > 1 else blocks
 
 
 def refine_shading(
@@ -336,58 +557,95 @@ def refine_shading(
     pairs: Sequence[IntPair],
     *,
     knots: int = COARSE_KNOTS,
-    noise: float = 0.0,
     fixed: bool = False,
+    expected: CorrectedFrames | None = None,
 ) -> Shading:
-    """Fit shading and gains to all overlaps; keep the surface only if it proves itself.
+    """Fit shading, gains and offsets to all overlaps.
 
-    `positions` (N, 2), top-left corners, right to a pixel.
+    The surface is kept only if it proves itself. `positions` (N, 2), top-left corners,
+    right to a pixel; the frames of `expected` have the gains and offsets that are
+    thought likeliest: 1 and 0 without it; `fixed`: the flat field stays as it is.
     """
-    count = len(positions)
-    ratios = overlap_ratios(prepared, positions, pairs)
-    step = -(-len(ratios.pair) // _MAX_BLOCKS)
-    if step > 1:
-        parts = (getattr(ratios, f.name)[::step] for f in fields(ratios))
-        ratios = OverlapRatios(*parts)
-    every = np.ones(len(ratios.pair), bool)
-    if len(ratios.pair) < _ENOUGH_BLOCKS:  # the flat field as it is
-        gains = np.zeros(count)
-        if len(ratios.pair):
-            basis = SurfaceBasis((_BLOCK, _BLOCK), 1)
-            gains = _ShadingProblem(ratios, gains, basis).solve(every, shaded=False)[1]
-        return Shading(prepared.flat, gains, float("nan"), False)
-    basis = SurfaceBasis(prepared.frame_shape, knots, prepared.flat.centre)
-    problem = _ShadingProblem(ratios, np.log(prepared.gains), basis)
-    _, gains = problem.solve(every, shaded=False)
-    nothing = np.zeros(problem.difference.shape[1])
-    if fixed:
-        left = _scatter(problem.residual(every, nothing))
-        return Shading(prepared.flat, gains, _beyond(left, ratios, noise), False)
-    placed: NDArray[np.bool_] = ~np.isnan(positions[:, 0])
-    shape, spread, place = _mean_shape(prepared, placed, basis)
-    problem.expect(shape, spread, basis.shape_reader(place))
-    flat_error, refined_error = [], []
-    for half in (ratios.pair % 2 == 0, ratios.pair % 2 == 1):
-        fitted, _ = problem.solve(~half, shaded=True)
-        flat_error.append(problem.residual(half, nothing))
-        refined_error.append(problem.residual(half, fitted))
-    before, after = (_scatter(np.concatenate(e)) for e in (flat_error, refined_error))
-    if not after < _BETTER * before:
-        return Shading(prepared.flat, gains, _beyond(before, ratios, noise), False)
-    coefficients, gains = problem.solve(every, shaded=True)
-    if problem.contradiction(coefficients) > _CONTRADICTS:
-        problem.hold = light_prior(count, _UNSTEADY)
-        coefficients, gains = problem.solve(every, shaded=True)
-    flat = prepared.flat
-    missing = np.exp(np.clip(basis.surface(coefficients[:-1]), -1.5, 1.5))
-    changed = flat.flat * missing
+    if expected is None:
+        expected = prepared.changed(
+            gains=np.ones_like(prepared.gains), offsets=np.zeros_like(prepared.offsets)
+        )
+    blocks = _sound(overlap_blocks(prepared, positions, pairs))
+    if not len(blocks.pair):
+        none = np.zeros(len(positions))
+        return Shading(prepared.flat, none, none, False)
+    few = len(blocks.pair) < _ENOUGH_BLOCKS
+    basis = SurfaceBasis(
+        prepared.frame_shape, 1 if few or fixed else knots, prepared.flat.centre
+    )
+    problem = _ShadingProblem(blocks, prepared, expected, positions, basis)
+    every = np.ones(len(blocks.pair), bool)
+    frames = problem.fit(every, problem.nothing, shaded=False, learns=True)
+    if few or fixed:
+        return problem.shading(prepared.flat, frames)
+    even = prepared.changed(
+        gains=prepared.gains * np.exp(frames.log_gains),
+        offsets=prepared.offsets + frames.offsets * problem.level,
+    )
+    placed: BoolArray = ~np.isnan(positions[:, 0])
+    shape, spread, place = _mean_shape(even, placed, basis)
+    reader = basis.shape_reader(place)
+    # a tilt of the mean frame may be the sample's, roundness is not
+    trust = np.zeros_like(spread)
+    trust[2:, 2:] = np.linalg.inv(spread[2:, 2:])
+    rounded = problem.expecting(shape, trust, reader)
+    halves = blocks.pair % 2 == 0, blocks.pair % 2 == 1
+    errors = np.zeros(2)
+    for half in halves:
+        fitted = rounded.fit(~half, frames, shaded=True)
+        for number, start in enumerate((frames, fitted)):
+            errors[number] += (
+                rounded.left(half, rounded.fit(half, start, shaded=False)) ** 2
+                * half.sum()
+            )
+    if not errors[1] < _BETTER**2 * errors[0]:
+        return problem.shading(prepared.flat, frames)
+    found = rounded.fit(every, frames, shaded=True)
+    if problem.is_steady:
+        found = _with_tilt(problem, rounded, found, (shape, spread, reader))
+    missing = np.exp(np.clip(basis.surface(found.surface[:-1]), -1.5, 1.5))
+    changed = prepared.flat.flat * missing
     top = float(np.quantile(changed, 0.99))
     single = np.maximum(changed / top, 0).astype(np.float32)
+    dark = prepared.flat.dark + float(found.surface[-1]) * problem.unit
     flat = replace(
-        flat,
+        prepared.flat,
         flat=single,
-        dark=max(flat.dark + float(coefficients[-1]) * problem.unit, 0.0),
+        dark=max(dark, 0.0),
         valid=valid_mask(single),
-        method=f"{flat.method.removesuffix(', refined')}, refined",
+        method=f"{prepared.flat.method.removesuffix(', refined')}, refined",
     )
-    return Shading(flat, gains, _beyond(after, ratios, noise), True)
+    result = problem.shading(flat, found, refined=True)
+    if problem.is_steady or dark >= 0:
+        return result
+    return replace(result, offsets=result.offsets + dark)
+
+
+def _with_tilt(
+    problem: _ShadingProblem,
+    rounded: _ShadingProblem,
+    found: _Correction,
+    mean: tuple[FloatArray, FloatArray, FloatArray],
+) -> _Correction:
+    """Let the mean frame tell the tilt as well, in light that is steady.
+
+    `mean` is its shape, the covariance of that and its reader. Where overlaps
+    contradict it, the smaller tilt is likelier: of the field, if light drifted, or none
+    where the sample itself grows brighter along the mosaic.
+    """
+    shape, spread, reader = mean
+    own = reader[:2] @ found.surface[:-1]
+    doubt = reader[:2] @ rounded.covariance[:-1, :-1] @ reader[:2].T
+    away = shape[:2] - own
+    with_tilt = problem.expecting(shape, np.linalg.inv(spread), reader)
+    if away @ np.linalg.solve(spread[:2, :2] + doubt, away) > _CONTRADICTS:
+        if np.hypot(*own) < np.hypot(*shape[:2]) / 2:
+            return found
+        with_tilt.hold = light_prior(problem.count, _UNSTEADY)
+    every = np.ones(len(problem.blocks.pair), bool)
+    return with_tilt.fit(every, found, shaded=True)

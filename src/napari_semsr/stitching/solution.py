@@ -182,6 +182,8 @@ class StitchSolution:
     sigma_px: FloatArray
     flat: FlatField  # Shading and dark level
     gains: FloatArray  # (N,) Brightness of each frame, 1 on average
+    # (N,) Grey value of each frame above the dark level where there is no light
+    offsets: FloatArray
     # (N, 2) Small rotation in radians and relative scale less 1 of each frame; 0 unless
     # they were asked for
     turns: FloatArray
@@ -199,8 +201,11 @@ class StitchSolution:
     stage_to_camera: StageAxes | None = None
     pixel_size_nm: PixelSize | None = None  # As stated, else as estimated
     estimated_pixel_size_nm: PixelSize | None = None  # Stage's nm over solved pixels
-    # Difference of overlapping blocks that flat field and noise leave, in % of the mean
-    shading_percent: float = float("nan")
+    # Grey value that is added to the mosaic: what offsets took below 0
+    pedestal: float = 0.0
+    # RMS difference of corrected frames where they overlap, noise left out, in % of the
+    # mean grey value there
+    remaining_shading_percent: float = float("nan")
     # In which more frames may find a place, the likeliest first
     grids: tuple[LikelyGrid, ...] = ()
     warnings: tuple[str, ...] = ()  # What the user must know, one sentence each

@@ -387,8 +387,11 @@ def _find_strays(state: State) -> None:
         state.rescued |= {*state.strays}
 
 
-def reshade(state: State, knots: int) -> None:
-    """Refine flat field and gains on the overlaps of the frames that have a place."""
+def reshade(state: State, knots: int, expected: CorrectedFrames | None = None) -> None:
+    """Refine flat field, gains and offsets on the overlaps of the placed frames.
+
+    `expected`: frames with the gains and offsets that are thought likeliest.
+    """
     pairs = state.overlapping()
     is_free = state.prepared.flat.method not in GIVEN
     if is_free and knots == COARSE_KNOTS:
@@ -401,14 +404,14 @@ def reshade(state: State, knots: int) -> None:
         state.positions,
         pairs,
         knots=knots,
-        noise=state.noise,
         fixed=not is_free,
+        expected=expected,
     )
-    state.shading = fitted
     gains = before.gains * np.exp(fitted.log_gains)
+    offsets = before.offsets + fitted.offsets
     if not state.options.match_gain:
-        gains = np.ones_like(gains)
-    state.prepared = before.changed(flat=fitted.flat, gains=gains)
+        gains, offsets = np.ones_like(gains), np.zeros_like(offsets)
+    state.prepared = before.changed(flat=fitted.flat, gains=gains, offsets=offsets)
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:

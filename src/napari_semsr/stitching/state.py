@@ -14,7 +14,6 @@ from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates
 from napari_semsr.stitching.refine import Refined
-from napari_semsr.stitching.shading import Shading
 from napari_semsr.stitching.solution import enough
 
 
@@ -50,8 +49,6 @@ class State:
     rescued: set[int] = field(default_factory=set)
     strays: list[int] = field(default_factory=list)  # Of them, far from where stated
     refined: Refined | None = None  # Last sweep of the joint refinement
-    # Result of fitting flat field and gains to the overlaps
-    shading: Shading | None = None
     # Standard deviation of the field's distortion; None while not measured
     distortion_sd: float | None = None
     # (N, 2) What it adds to that of the positions; None where none was taken back

@@ -35,6 +35,7 @@ from napari_semsr.stitching.layout import (
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift, refine
+from napari_semsr.stitching.shading import remaining_shading
 from napari_semsr.stitching.solution import (
     ENOUGH,
     PairReport,
@@ -49,7 +50,8 @@ _DETAIL = 1.25  # times the noise; chosen: what is above is detail
 # Frames may scatter more than noise alone by such a factor; chosen: with more, even
 # frames in their places would have hardly any detail beyond noise.
 _NOISE_DOUBT = 4.0
-_UNEVEN = 0.02  # of the mean; chosen: a step of it is about visible
+_UNEVEN = 0.03  # of the mean; chosen: a step of it is seen
+_LOW = 1e-3  # share of a frame's pixels; chosen: what is below may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times what is usual (docs/validation/stitching.md)
 _MANY = 0.2  # share of frames without a place from which none is to be trusted; chosen
@@ -184,7 +186,9 @@ def finish(state: State) -> StitchSolution:
         spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
         if state.distortion_doubt is not None:
             spread = np.hypot(spread, state.distortion_doubt)
-    shading = state.shading
+    pairs_left, pedestal = state.overlapping(), _pedestal(state)
+    remaining = remaining_shading(state.prepared, state.positions, pairs_left, pedestal)
+    _warn_of_shading(state, remaining)
     lost = (
         Fault(acquisition.names[index], state.reasons[index])
         for index in np.flatnonzero(~state.placed).tolist()
@@ -201,6 +205,7 @@ def finish(state: State) -> StitchSolution:
         sigma_px=spread,
         flat=state.prepared.flat,
         gains=state.prepared.gains,
+        offsets=state.prepared.offsets,
         turns=state.prepared.rotations,
         distortion=state.prepared.distortion,
         distortion_sd=state.distortion_sd,
@@ -213,7 +218,8 @@ def finish(state: State) -> StitchSolution:
         stage_to_camera=axes,
         pixel_size_nm=stated or estimated,
         estimated_pixel_size_nm=estimated,
-        shading_percent=float("nan") if shading is None else 100 * shading.residual,
+        pedestal=pedestal,
+        remaining_shading_percent=100 * remaining,
         grids=state.grids,
         warnings=tuple(state.warnings),
     )
@@ -313,7 +319,6 @@ def _verify(state: State) -> None:
             "stage, or scan with more overlap."
         )
     _warn_of_spread(state)
-    _warn_of_shading(state)
     if state.is_stated and not slides and not _undecided(state):
         _against_nominal(state)
 
@@ -418,12 +423,34 @@ def _named(state: State, frames: Sequence[int]) -> str:
     return f"{', '.join(names)}{more}"
 
 
-def _warn_of_shading(state: State) -> None:
-    left = float("nan") if state.shading is None else state.shading.residual
+def _pedestal(state: State) -> float:
+    """Grey value that brings back above 0 what offsets took below it.
+
+    The overlaps tell how offsets differ, not what a frame without light would show.
+    """
+    frames, most = state.prepared, 0.0
+    dimmest = float(frames.root[frames.root > 0].min(initial=1.0))
+    for index in np.flatnonzero(state.placed).tolist():
+        taken = float(frames.offsets[index] / frames.gains[index]) / dimmest
+        if taken <= max(most, state.noise):
+            continue  # of less than the noise nothing is seen
+        image, weight = frames.corrected(index)
+        seen = image[weight > 0]
+        if seen.size:
+            low, middle = (float(v) for v in np.quantile(seen, (_LOW, 0.5)))
+            # single pixels that lie far below the others are defects
+            least = max(float(seen.min()), 2 * low - middle)
+            most = max(most, min(-least, taken))
+    return most
+
+
+def _warn_of_shading(state: State, left: float) -> None:
     if not left > _UNEVEN:
         return
     count = int(state.placed.sum())
-    if state.prepared.flat.method in GIVEN:
+    if not state.options.match_gain:
+        remedy = "match the brightness of the frames"
+    elif state.prepared.flat.method in GIVEN:
         remedy = "let the flat field be found (auto)"
     elif count < _FEW_FRAMES:
         remedy = (
