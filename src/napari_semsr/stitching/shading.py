@@ -197,7 +197,8 @@ _MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
 _ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
 _SOME_PAIRS = 16  # chosen: two flat fields are told apart by few
 _ROUNDS = 12  # of a fit at most; chosen: most settle in five
-_SETTLED = 1e-4  # of the grey value; chosen: a tenth of what overlaps tell
+_FEW_ROUNDS = 3  # of a fit that is only compared with another; chosen
+_SETTLED = 3e-4  # of the grey value; chosen: a third of what overlaps tell
 _LEAST_NOISE = 1e-4  # of the grey value; chosen: as if there were some in any frame
 
 
@@ -281,11 +282,6 @@ class _Correction:
     offsets: FloatArray  # (N,) As shares of the typical grey value
 
 
-# Change of each block's difference with surface and dark level, (M, F + 1), and with
-# gains and offsets, (M, 2 N)
-_Design = tuple[FloatArray, sparse.csr_array]
-
-
 class _ShadingProblem:
     """Least squares of shading, gains and offsets over blocks."""
 
@@ -293,16 +289,20 @@ class _ShadingProblem:
         self,
         blocks: OverlapBlocks,
         prepared: CorrectedFrames,
-        expected: CorrectedFrames,
         positions: FloatArray,
         basis: SurfaceBasis,
+        expected: CorrectedFrames | None = None,
     ) -> None:
         self.blocks, self.count = blocks, len(prepared.gains)
         self.surfaces = [basis.at(blocks.place_first), basis.at(blocks.place_second)]
+        self.surface_apart = self.surfaces[0] - self.surfaces[1]
         self.level = max(float(np.median(np.abs(blocks.values))), 1e-12)
         # what is thought of light is said of all of a gain, not of its change
-        self.known_gains = np.log(prepared.gains / expected.gains)
-        self.known_offsets = (prepared.offsets - expected.offsets) / self.level
+        self.known_gains = np.log(prepared.gains)
+        self.known_offsets = prepared.offsets / self.level
+        if expected is not None:
+            self.known_gains -= np.log(expected.gains)
+            self.known_offsets -= expected.offsets / self.level
         self.hold, self.offset_sd = light_prior(self.count, _STEADY), _OFFSETS
         self.flicker = _STEADY
         held = np.zeros(self.count, bool)
@@ -310,7 +310,7 @@ class _ShadingProblem:
         self.beside_a_trend = _beside_a_trend(positions, held)
         # the last coefficient is the dark level that is still to be taken off
         apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
-        self.unit = _DARK_PRIOR * self.level / max(apart * self.level, 1e-12)
+        self.unit = _DARK_PRIOR * self.level / max(apart, 1e-12)
         total = blocks.variances.sum(axis=1)
         relative = float(np.median(total)) / np.maximum(total, 1e-30)
         self.relative = np.minimum(relative, 4.0)
@@ -348,13 +348,14 @@ class _ShadingProblem:
         *,
         shaded: bool,
         learns: bool = False,
+        rounds: int = _ROUNDS,
     ) -> _Correction:
         """Fit gains and offsets, and the field with them if `shaded`.
 
         `learns`: also noise, and by how much frames differ, which then holds.
         """
         found = start
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             left, level, units = self._evaluate(found)
             scaled = left * np.sqrt(self.relative)
             scatter = max(_scatter(scaled[chosen]), _LEAST_NOISE * self.level)
@@ -362,16 +363,32 @@ class _ShadingProblem:
                 self.noise = scatter
             weight = np.where(chosen, self.relative / self.noise**2, 0)
             weight = weight / (1 + (scaled / (3 * scatter)) ** 2)
-            design = self._design(level, units)
-            target = left + self._predict(design, found, shaded=shaded)
-            normal, right = self._normal(design, weight, target, shaded=shaded)
+            bright = self._bright(level, units)
+            target = left + bright @ np.concatenate([found.log_gains, found.offsets])
+            normal, right = self._frames_normal(bright, weight, target)
+            if shaded:
+                field = self._field(level, units)
+                more = field @ found.surface
+                heavy = field * weight[:, None]
+                mixed = bright.T @ heavy
+                own = heavy.T @ field + self.prior
+                normal = np.block([[own, mixed.T], [mixed, normal]])
+                right = np.concatenate(
+                    [
+                        heavy.T @ (target + more) + self.pull,
+                        right + mixed @ found.surface,
+                    ]
+                )
             numbers = np.asarray(np.linalg.solve(normal, right))
-            before, found = found, self._moved(found, numbers, shaded=shaded)
+            before = found
+            surface, numbers = np.split(numbers, [len(numbers) - 2 * self.count])
+            surface = surface if shaded else before.surface
+            found = _Correction(surface, *np.split(numbers, 2))
             if learns:
                 self._learn(found, np.asarray(np.linalg.inv(normal)))
             if _change(before, found) < _SETTLED:
                 break
-        if shaded:
+        if shaded and rounds > _FEW_ROUNDS:
             size = len(self.pull)
             self.covariance = np.linalg.inv(normal)[:size, :size]
         return found
@@ -394,9 +411,9 @@ class _ShadingProblem:
         """Difference of both frames, their level, and what a grey value changes."""
         blocks, size = self.blocks, len(self.pull) - 1
         log = correction.log_gains[blocks.frames]
-        log = log + np.stack(
-            [surface @ correction.surface[:size] for surface in self.surfaces], axis=1
-        )
+        if correction.surface.any():
+            numbers = correction.surface[:size]
+            log = log + np.stack([part @ numbers for part in self.surfaces], axis=1)
         offset = correction.offsets[blocks.frames] * self.level
         offset = offset + correction.surface[size] * self.unit
         factor = np.exp(-np.clip(log, -_MOST_LOG, _MOST_LOG))
@@ -407,64 +424,35 @@ class _ShadingProblem:
         level = (values * noise[:, ::-1]).sum(axis=1) / noise.sum(axis=1)
         return values[:, 0] - values[:, 1], level, units
 
-    def _design(self, level: FloatArray, units: FloatArray) -> _Design:
-        """Change of the difference with each of the unknowns."""
-        rows = np.repeat(np.arange(len(level)), 4)
+    def _bright(self, level: FloatArray, units: FloatArray) -> sparse.csr_array:
+        """Change of the difference with each gain and each offset, (M, 2 N)."""
         signs = np.array([1.0, -1.0])
-        gains = level[:, None] * signs
-        offsets = units * signs * self.level
+        gains, offsets = level[:, None] * signs, units * signs * self.level
         entries = np.concatenate([gains, offsets], axis=1).ravel()
         frames = self.blocks.frames
         columns = np.concatenate([frames, frames + self.count], axis=1).ravel()
+        starts = np.arange(0, len(entries) + 1, 4)
         shape = (len(level), 2 * self.count)
-        bright = sparse.coo_array((entries, (rows, columns)), shape).tocsr()
-        surface = (self.surfaces[0] - self.surfaces[1]) * level[:, None]
+        return sparse.csr_array((entries, columns, starts), shape)
+
+    def _field(self, level: FloatArray, units: FloatArray) -> FloatArray:
+        """Change of the difference with the surface and the dark level, (M, F + 1)."""
         dark = (units[:, 0] - units[:, 1]) * self.unit
-        return np.column_stack([surface, dark]), bright
+        return np.column_stack([self.surface_apart * level[:, None], dark])
 
-    def _predict(
-        self, design: _Design, correction: _Correction, *, shaded: bool
-    ) -> FloatArray:
-        numbers = np.concatenate([correction.log_gains, correction.offsets])
-        predicted = design[1] @ numbers
-        if shaded:
-            predicted = predicted + design[0] @ correction.surface
-        return np.asarray(predicted)
-
-    def _normal(
-        self,
-        design: _Design,
-        weight: FloatArray,
-        target: FloatArray,
-        *,
-        shaded: bool,
+    def _frames_normal(
+        self, bright: sparse.csr_array, weight: FloatArray, target: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Normal equations: of the field, if `shaded`, then of gains and offsets."""
-        field, bright = design
-        count = self.count
-        weighted = bright * weight[:, None]
-        frames = (bright.T @ weighted).toarray()
-        frames[:count, :count] += self.hold
-        loose = 1 / self.offset_sd**2
-        frames[count:, count:] += loose * np.eye(count)
+        """Make the normal equations of gains and offsets."""
+        count, loose = self.count, 1 / self.offset_sd**2
+        weighted = bright.multiply(weight[:, None]).tocsr()
+        normal = (bright.T @ weighted).toarray()
+        normal[:count, :count] += self.hold
+        normal[count:, count:] += loose * np.eye(count)
         right = weighted.T @ target
         right[:count] -= self.hold @ self.known_gains
         right[count:] -= loose * self.known_offsets
-        if not shaded:
-            return frames, right
-        heavy = field * weight[:, None]
-        mixed = bright.T @ heavy
-        normal = np.block([[heavy.T @ field + self.prior, mixed.T], [mixed, frames]])
-        return normal, np.concatenate([heavy.T @ target + self.pull, right])
-
-    def _moved(
-        self, before: _Correction, numbers: FloatArray, *, shaded: bool
-    ) -> _Correction:
-        surface = before.surface
-        if shaded:
-            surface, numbers = np.split(numbers, [len(surface)])
-        gains, offsets = np.split(numbers, 2)
-        return _Correction(surface, gains, offsets)
+        return normal, right
 
     def _learn(self, found: _Correction, covariance: FloatArray) -> None:
         """Find by how much gains and offsets differ from frame to frame.
@@ -536,7 +524,7 @@ def _unexplained(
 ) -> float:
     """Scatter, as a share of the level, that gains and offsets leave."""
     basis = SurfaceBasis(prepared.frame_shape, 1)
-    problem = _ShadingProblem(blocks, prepared, prepared, positions, basis)
+    problem = _ShadingProblem(blocks, prepared, positions, basis)
     every = np.ones(len(blocks.pair), bool)
     fitted = problem.fit(every, problem.nothing, shaded=False, learns=True)
     return problem.left(every, fitted) / problem.level
@@ -566,10 +554,6 @@ def refine_shading(
     right to a pixel; the frames of `expected` have the gains and offsets that are
     thought likeliest: 1 and 0 without it; `fixed`: the flat field stays as it is.
     """
-    if expected is None:
-        expected = prepared.changed(
-            gains=np.ones_like(prepared.gains), offsets=np.zeros_like(prepared.offsets)
-        )
     blocks = _sound(overlap_blocks(prepared, positions, pairs))
     if not len(blocks.pair):
         none = np.zeros(len(positions))
@@ -578,7 +562,7 @@ def refine_shading(
     basis = SurfaceBasis(
         prepared.frame_shape, 1 if few or fixed else knots, prepared.flat.centre
     )
-    problem = _ShadingProblem(blocks, prepared, expected, positions, basis)
+    problem = _ShadingProblem(blocks, prepared, positions, basis, expected)
     every = np.ones(len(blocks.pair), bool)
     frames = problem.fit(every, problem.nothing, shaded=False, learns=True)
     if few or fixed:
@@ -597,12 +581,10 @@ def refine_shading(
     halves = blocks.pair % 2 == 0, blocks.pair % 2 == 1
     errors = np.zeros(2)
     for half in halves:
-        fitted = rounded.fit(~half, frames, shaded=True)
+        fitted = rounded.fit(~half, frames, shaded=True, rounds=_FEW_ROUNDS)
         for number, start in enumerate((frames, fitted)):
-            errors[number] += (
-                rounded.left(half, rounded.fit(half, start, shaded=False)) ** 2
-                * half.sum()
-            )
+            own = rounded.fit(half, start, shaded=False, rounds=_FEW_ROUNDS)
+            errors[number] += rounded.left(half, own) ** 2 * half.sum()
     if not errors[1] < _BETTER**2 * errors[0]:
         return problem.shading(prepared.flat, frames)
     found = rounded.fit(every, frames, shaded=True)

@@ -51,6 +51,7 @@ _DETAIL = 1.25  # times the noise; chosen: what is above is detail
 # frames in their places would have hardly any detail beyond noise.
 _NOISE_DOUBT = 4.0
 _UNEVEN = 0.03  # of the mean; chosen: a step of it is seen
+_UNSEEN = 0.1  # of the noise of a pixel; chosen: no offset
 _LOW = 1e-3  # share of a frame's pixels; chosen: what is below may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times what is usual (docs/validation/stitching.md)
@@ -432,15 +433,15 @@ def _pedestal(state: State) -> float:
     dimmest = float(frames.root[frames.root > 0].min(initial=1.0))
     for index in np.flatnonzero(state.placed).tolist():
         taken = float(frames.offsets[index] / frames.gains[index]) / dimmest
-        if taken <= max(most, state.noise):
-            continue  # of less than the noise nothing is seen
+        if taken <= max(most, _UNSEEN * state.noise):
+            continue
         image, weight = frames.corrected(index)
         seen = image[weight > 0]
-        if seen.size:
-            low, middle = (float(v) for v in np.quantile(seen, (_LOW, 0.5)))
-            # single pixels that lie far below the others are defects
-            least = max(float(seen.min()), 2 * low - middle)
-            most = max(most, min(-least, taken))
+        low, middle = (float(v) for v in np.quantile(seen, (_LOW, 0.5)))
+        # single pixels that lie far below the others are defects
+        least = max(float(seen.min()), 2 * low - middle)
+        if least < 0:  # interpolation goes a little beyond
+            most = max(most, min(-least, taken) + min(state.noise, taken))
     return most
 
 
