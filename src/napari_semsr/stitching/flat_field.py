@@ -28,6 +28,9 @@ _BLOCK = 8  # px; chosen: the noise of a mean is an eighth of a pixel's
 # than half of it gives way to parabolas, parabolas that miss by twice as much to the
 # rings as measured.
 _SHARP = 0.05
+# Share of the blocks; chosen: a round field leaves a fifth of a square unlit, one whose
+# middle is a quarter of a frame off still half of that
+_LEAST_UNLIT = 0.05
 _RIM = 4  # px before the dark that a fit leaves out; chosen, 2.7 times the smoothing
 
 
@@ -81,18 +84,19 @@ def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
     return np.asarray(np.nanmean(cut.reshape(shape).astype(np.float64), axis=(2, 4)))
 
 
-def _dark_level(frames: NDArray[Any]) -> float:
-    """Mean of the darkest blocks where they hold no signal, else 0.
+def _dark_levels(frames: NDArray[Any]) -> FloatArray:
+    """Mean of the darkest blocks of each frame, (N,), if they have no signal, else 0.
 
-    A block without signal has the same mean in every frame but for noise; one with
-    signal varies with the sample, far more.
+    A block without signal has the same mean in every frame but for noise, or the same
+    as the other blocks without signal of its frame; one with signal varies with the
+    sample, far more.
     """
+    none = np.zeros(len(frames))
     means = _block_means(frames)
     # chosen: fewer frames or blocks tell no scatter
     if len(frames) < 3 or means[0].size < 16:
-        return 0.0
+        return none
     level = np.nanmedian(means, axis=0)
-    spread = 1.4826 * np.nanmedian(np.abs(means - level), axis=0)
     low, high = np.nanquantile(level, (0.02, 0.9))
     rows, columns = np.nonzero(level <= low)
     pieces = [
@@ -101,23 +105,39 @@ def _dark_level(frames: NDArray[Any]) -> float:
     ]
     across = np.abs(np.diff(np.stack(pieces), axis=-1).ravel())
     noise = max(float(1.4826 * np.nanmedian(across) / np.sqrt(2)) / _BLOCK, 1e-12)
-    if float(np.median(spread[level <= low])) > 3 * noise:
-        return 0.0
     # the darkest were picked by their noise too: take all that are as dark as they
+    unlit = _unlit(means, noise)
+    if unlit.any():
+        dark = float(np.nanmean(means[:, unlit]))
+        return none + dark if dark < 0.5 * high else none
+    own = np.nanmedian(means[:, level <= low], axis=1)
+    unlit = _unlit(means - own[:, None, None], noise)
+    # a corner that is lit is darkest in few places, a field that ends is all about it
+    if unlit.mean() < _LEAST_UNLIT:
+        return none
+    return np.nan_to_num(np.nanmean(means[:, unlit], axis=1))
+
+
+def _unlit(means: FloatArray, noise: float) -> NDArray[np.bool_]:
+    """Find the darkest blocks, (R, C), if they are alike in all frames of `means`."""
+    level = np.nanmedian(means, axis=0)
+    spread = 1.4826 * np.nanmedian(np.abs(means - level), axis=0)
+    low = np.nanquantile(level, 0.02)
     unlit = (spread < 3 * noise) & (level < low + 3 * noise)
-    dark = float(np.nanmean(means[:, unlit]))
-    return dark if dark < 0.5 * high else 0.0
+    if float(np.median(spread[level <= low])) > 3 * noise:
+        unlit[:] = False
+    return np.asarray(unlit)
 
 
-def _typical(frames: NDArray[Any], dark: float) -> FloatArray:
-    """Median of the frames, each divided by its own level."""
+def _typical(frames: NDArray[Any], dark: FloatArray) -> FloatArray:
+    """Median of the frames, each divided by its own level; `dark` (N,)."""
     rows, columns = frames.shape[1:]
     middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
     level = np.nanmedian(middle.reshape(len(frames), -1), axis=1) - dark
     usable = level > 0.05 * max(float(np.nanmedian(level)), 1e-12)
     if not usable.any():
         return np.ones((rows, columns))
-    scaled = (frames[usable] - dark) / level[usable, None, None]
+    scaled = (frames - dark[:, None, None])[usable] / level[usable, None, None]
     typical = np.nan_to_num(np.nanmedian(scaled, axis=0), nan=0.0)
     return np.asarray(typical, dtype=np.float64)
 
@@ -312,27 +332,35 @@ _SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
 
 
 def first_flat(
-    acquisition: Acquisition, among: NDArray[np.intp] | None = None
+    acquisition: Acquisition,
+    among: NDArray[np.intp] | None = None,
+    *,
+    centred: bool = False,
 ) -> FlatField:
-    """Estimate flat field and dark level of some frames, before any has a place."""
+    """Estimate flat field and dark level of some frames, before any has a place.
+
+    `centred`: about the middle of the frame, wherever the frames are brightest.
+    """
     some = np.arange(len(acquisition)) if among is None else among
     read = (acquisition.read(int(some[i])) for i in evenly(len(some), _SAMPLE))
     frames = np.stack([frame.astype(np.float32) for frame in read])
     # of places that are missing in all frames, or all of a frame
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        dark = _dark_level(frames)
+        dark = _dark_levels(frames)
         typical = _typical(frames, dark)
     centre, gain = field_centre(typical)
-    off_centre = gain < 0.5  # chosen: a centre of its own must halve the misfit
+    off_centre = (
+        gain < 0.5 and not centred
+    )  # chosen: a centre of its own must halve the misfit
     method = "radial, off centre" if off_centre else "radial"
     own = centre if off_centre else None
     flat = radial_flat(typical, own).astype(np.float32)
     valid = valid_mask(flat)
-    frames -= np.float32(dark)
+    frames -= dark[:, None, None].astype(np.float32)
     frames /= np.maximum(flat, np.float32(MIN_FLAT))
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         flat *= _fixed_pattern(frames, valid)
-    return FlatField(flat, dark, valid, method, own)
+    return FlatField(flat, float(np.median(dark)), valid, method, own)
 
 
 # Smooth surfaces over a frame: what a first flat field may still lack.
@@ -351,7 +379,7 @@ _POWERS = (2, 4, 6)  # vignetting is even in the distance; three of them are cho
 
 
 class SurfaceBasis:
-    """Functions over a frame that a surface is made of."""
+    """Functions over a frame that a surface is made of; even powers if 0 `knots`."""
 
     def __init__(
         self,
@@ -366,6 +394,8 @@ class SurfaceBasis:
 
     def at(self, place: FloatArray) -> FloatArray:
         """Evaluate all functions, (M, F), at places ``(y, x)`` in px, (M, 2)."""
+        if not self.knots:
+            return self._radial(place)
         rows = self._axis(place[:, 0], self.shape[0])
         columns = self._axis(place[:, 1], self.shape[1])
         splines = np.einsum("na,nb->nab", rows, columns).reshape(len(place), -1)
@@ -383,6 +413,8 @@ class SurfaceBasis:
 
     def prior(self) -> FloatArray:
         """Inverse covariance, (F, F), of the coefficients before any measurement."""
+        if not self.knots:
+            return _FREE * np.eye(len(_POWERS))
         size = self.knots + 3
         second = np.diff(np.eye(size), n=2, axis=0)
         rough = np.concatenate(

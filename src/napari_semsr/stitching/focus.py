@@ -233,9 +233,9 @@ def plan_focus(
     """Lay the heights of a scan, rising, on the one that was solved.
 
     `solved` is the number of that one, of which `solution` says where its frames lie,
-    with shading, gains and offsets; `options` say how frames are blended. The plan computes
-    nothing until a block is asked for; beside it stands how each height lies on the
-    solved one.
+    with shading, gains and offsets; `options` say how frames are blended. The plan
+    computes nothing until a block is asked for; beside it stands how each height lies
+    on the solved one.
 
     Raises
     ------

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import BoolArray, FloatArray, IntPair
+from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
     SurfaceBasis,
+    first_flat,
     no_flat,
     valid_mask,
 )
@@ -56,7 +57,7 @@ class OverlapBlocks:
     clipped: BoolArray  # (M,) Whether either frame has lost grey values there
 
     def chosen(self, which: NDArray[np.bool_] | slice) -> "OverlapBlocks":
-        """Some of the blocks."""
+        """Choose some of the blocks."""
         return OverlapBlocks(*(getattr(self, f.name)[which] for f in fields(self)))
 
 
@@ -84,7 +85,9 @@ def _shared_blocks(frames: Resampled, pair: IntPair) -> tuple[FloatArray, ...] |
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, distorted as they are
     places = [
-        frames.prepared.raw_places(place + (box.y0, box.x0) - frames.parts[index])
+        frames.prepared.raw_places(
+            place - frames.parts[index] + np.array((box.y0, box.x0))
+        )
         for index, box in zip(pair, boxes, strict=True)
     ]
     lost = np.zeros(len(cell))
@@ -396,7 +399,7 @@ class _ShadingProblem:
     def shading(
         self, flat: FlatField, found: _Correction, *, refined: bool = False
     ) -> Shading:
-        """Result of a fit, by which gains are 1 on average, as before."""
+        """Make the result of a fit, by which gains are 1 on average, as before."""
         gains = found.log_gains - found.log_gains.mean()
         return Shading(flat, gains, found.offsets * self.level, refined)
 
@@ -483,21 +486,50 @@ def _change(before: _Correction, after: _Correction) -> float:
     )
 
 
-def without_flat(
+def choose_flat(
     prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
-) -> FlatField | None:
-    """Give up a first flat field that holds the sample rather than the light.
+) -> FlatField:
+    """Give up what a first flat field holds of the sample rather than of the light.
 
-    `positions` (N, 2), top-left corners, right to a pixel.
+    That is all of it where frames differ less without it. Where the brightness of
+    frames is automatic, overlaps cannot contradict a tilt; they tell whether the field
+    is round about another place than the middle. `positions` (N, 2), top-left corners,
+    right to a pixel.
     """
     flat = prepared.flat
     if not flat.valid.all():
-        return None  # a field that ends within the frame is shaded beyond doubt
+        return flat  # a field that ends within the frame is shaded beyond doubt
     some = pairs[:: max(1, len(pairs) // _SOME_PAIRS)]
     blocks = _sound(overlap_blocks(prepared, positions, some))
     if len(blocks.pair) < _ENOUGH_BLOCKS:
-        return None
-    shade = np.maximum(flat.flat, MIN_FLAT)
+        return flat
+    plain = _divided(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
+
+    def compare(part: OverlapBlocks, centre: FloatPair | None) -> tuple[float, ...]:
+        """Scatter that gains and offsets leave, and with them a round field."""
+        basis = SurfaceBasis(prepared.frame_shape, 0, centre)
+        problem = _ShadingProblem(part, prepared, positions, basis)
+        every = np.ones(len(part.pair), bool)
+        fitted = problem.fit(every, problem.nothing, shaded=False, learns=True)
+        left = [problem.left(every, fitted)]
+        if flat.centre is not None and not problem.is_steady:
+            fitted = problem.fit(every, fitted, shaded=True)
+            left.append(problem.left(every, fitted))
+        return tuple(value / problem.level for value in left)
+
+    without, with_it = compare(plain, None), compare(blocks, flat.centre)
+    if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
+        placed = np.flatnonzero(np.isfinite(positions[:, 0]))
+        flat = first_flat(prepared.acquisition, placed, centred=True)
+        lit = _divided(plain, np.maximum(flat.flat, MIN_FLAT))
+        with_it = compare(lit, None)
+    if with_it[0] < without[0] or not flat.valid.all():
+        return flat
+    return no_flat(flat.flat.shape, flat.dark, "none is better")
+
+
+def _divided(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks:
+    """Blocks of frames that are divided by some shading, (Y, X), in addition."""
     lit = np.stack(
         [
             ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
@@ -505,29 +537,12 @@ def without_flat(
         ],
         axis=1,
     )
-    plain = replace(
+    return replace(
         blocks,
-        values=blocks.values * lit,
-        units=blocks.units * lit,
-        variances=blocks.variances * lit**2,
+        values=blocks.values / lit,
+        units=blocks.units / lit,
+        variances=blocks.variances / lit**2,
     )
-    before, after = (
-        _unexplained(part, prepared, positions) for part in (plain, blocks)
-    )
-    if after < before:
-        return None
-    return no_flat(flat.flat.shape, flat.dark, "none is better")
-
-
-def _unexplained(
-    blocks: OverlapBlocks, prepared: CorrectedFrames, positions: FloatArray
-) -> float:
-    """Scatter, as a share of the level, that gains and offsets leave."""
-    basis = SurfaceBasis(prepared.frame_shape, 1)
-    problem = _ShadingProblem(blocks, prepared, positions, basis)
-    every = np.ones(len(blocks.pair), bool)
-    fitted = problem.fit(every, problem.nothing, shaded=False, learns=True)
-    return problem.left(every, fitted) / problem.level
 
 
 def _sound(blocks: OverlapBlocks) -> OverlapBlocks:

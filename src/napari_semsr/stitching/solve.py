@@ -50,8 +50,8 @@ from napari_semsr.stitching.refine import measure_rim, refine, refine_rotations
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
+    choose_flat,
     refine_shading,
-    without_flat,
 )
 from napari_semsr.stitching.solution import (
     NOTICEABLE,
@@ -395,9 +395,9 @@ def reshade(state: State, knots: int, expected: CorrectedFrames | None = None) -
     pairs = state.overlapping()
     is_free = state.prepared.flat.method not in GIVEN
     if is_free and knots == COARSE_KNOTS:
-        plain = without_flat(state.prepared, state.positions, pairs)
-        if plain is not None:
-            state.prepared = state.prepared.changed(flat=plain)
+        chosen = choose_flat(state.prepared, state.positions, pairs)
+        if chosen is not state.prepared.flat:
+            state.prepared = state.prepared.changed(flat=chosen)
     before = state.prepared
     fitted = refine_shading(
         before,
