@@ -235,7 +235,7 @@ def one(
         "shading_percent": shading_percent(
             scan, solution.flat.flat, solution.flat.valid
         ),
-        "shading_told": solution.shading_percent,
+        "remaining_percent": solution.remaining_shading_percent,
         "dark": solution.flat.dark,
         "warnings": list(solution.warnings),
     }, scan

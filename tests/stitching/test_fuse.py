@@ -52,7 +52,9 @@ def test_mosaic_is_the_scene_in_any_process(plan, square_scan, square_solution, 
 @pytest.mark.parametrize("hole", [None, np.nan, np.inf])
 def test_a_constant_scene_stays_constant(square_scan, square_solution, hole, turned):
     flat = square_solution.flat
-    data = 1000 * square_solution.gains[:, None, None] * flat.flat + flat.dark
+    gains, offsets = square_solution.gains, square_solution.offsets
+    data = 1000 * gains[:, None, None] * flat.flat + flat.dark
+    data += offsets[:, None, None]
     if hole is not None:
         data[:, 10::45, 15::31] = hole
         data[4] = hole

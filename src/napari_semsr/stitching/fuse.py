@@ -110,14 +110,20 @@ class FusionPlan:
         shown = box.intersection(frame)
         image, weight = self.prepared.corrected(index)
         inner = shown.within(frame)
-        # the kernel reads a few pixels beyond the rectangle, whatever its cut
+        # kernels read a few pixels beyond the rectangle, whatever its cut
         read = inner.grow(LOBES).intersection(Box.of(frame.shape))
         moved = image[read.slices]
         for axis in range(2):
             kernel = _lanczos(float(shift[axis]))
             moved = ndimage.correlate1d(moved, kernel, axis=axis, mode="nearest")
         values = moved[inner.within(read).slices]
-        return shown.within(box).slices, values, (weight * self.feather)[inner.slices]
+        weight = (weight * self.feather)[inner.slices]
+        clipped = self.prepared.clipped(index)[read.slices]
+        if clipped.any():  # what has lost its grey value counts where nothing else is
+            share = ndimage.uniform_filter(clipped.astype(np.float32), 2 * LOBES + 1)
+            kept = 1 - share[inner.within(read).slices]
+            weight = weight * np.maximum(kept, _FAINT)
+        return shown.within(box).slices, values, weight
 
 
 def plan_fusion(

@@ -73,7 +73,10 @@ class StitchOptions(Options):
         choices={"weighted mean": "feather", "best frame": "seam"},
     )
     match_gain: bool = option(
-        True, "Match brightness", "match the brightness of the frames"
+        True,
+        "Match brightness",
+        "match gain and offset of the frames, which automatic brightness changes from "
+        "frame to frame",
     )
     significance: float = option(
         4.0,

@@ -152,10 +152,12 @@ def remaining_shading(
     """Difference of corrected frames where they overlap, as a share of their mean.
 
     RMS over all blocks, noise left out: it is the mean product of the differences of
-    blocks two blocks apart, which noise and fine detail have not in common.
-    `positions` (N, 2); `pedestal` is added to grey values. NaN if no blocks overlap.
+    blocks two blocks apart, which noise and fine detail have not in common. Blocks that
+    have lost their grey values in either frame hardly count in the mosaic and are left
+    out, unless too few others overlap. `positions` (N, 2); `pedestal` is added to grey
+    values. NaN if no blocks overlap.
     """
-    blocks = overlap_blocks(prepared, positions, pairs)
+    blocks = _unclipped(overlap_blocks(prepared, positions, pairs))
     level = float(blocks.values.mean() + pedestal) if len(blocks.pair) else 0.0
     if level <= 0:
         return float("nan")
@@ -545,11 +547,14 @@ def _divided(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlock
     )
 
 
+def _unclipped(blocks: OverlapBlocks) -> OverlapBlocks:
+    sound = ~blocks.clipped
+    return blocks.chosen(sound) if sound.sum() >= _ENOUGH_BLOCKS else blocks
+
+
 def _sound(blocks: OverlapBlocks) -> OverlapBlocks:
     """Leave blocks out that have lost grey values, and some of too many."""
-    sound = ~blocks.clipped
-    if sound.sum() >= _ENOUGH_BLOCKS:
-        blocks = blocks.chosen(sound)
+    blocks = _unclipped(blocks)
     step = -(-len(blocks.pair) // _MAX_BLOCKS)
     return blocks.chosen(slice(None, None, step)) if step > 1 else blocks
 
