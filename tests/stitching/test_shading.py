@@ -95,7 +95,6 @@ def test_overlap_blocks_of_equal_frames_are_equal(square_scan, square_solution):
     found = overlap_blocks(prepared, positions, [(0, 0)])
     assert len(found.pair) > 100
     assert np.ptp(found.values, axis=1).max() == 0
-    assert not found.clipped.any()
     ragged = np.ones((17, 24), np.float32)
     assert block_sums(ragged).tolist() == [[64] * 3] * 2
 

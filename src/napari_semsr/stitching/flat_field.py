@@ -31,6 +31,7 @@ _SHARP = 0.05
 # Share of the blocks; chosen: a round field leaves a fifth of a square unlit, one whose
 # middle is a quarter of a frame off still half of that
 _LEAST_UNLIT = 0.05
+_DIM = 0.1  # of the light; chosen: less counts as none
 _RIM = 4  # px before the dark that a fit leaves out; chosen, 2.7 times the smoothing
 
 
@@ -110,10 +111,16 @@ def _dark_levels(frames: NDArray[Any]) -> FloatArray:
     if unlit.any():
         dark = float(np.nanmean(means[:, unlit]))
         return none + dark if dark < 0.5 * high else none
-    own = np.nanmedian(means[:, level <= low], axis=1)
-    unlit = _unlit(means - own[:, None, None], noise)
+    own = means - np.nanmedian(means[:, level <= low], axis=1)[:, None, None]
+    unlit = _unlit(own, noise)
     # a corner that is lit is darkest in few places, a field that ends is all about it
-    if unlit.mean() < _LEAST_UNLIT:
+    if not _LEAST_UNLIT <= unlit.mean() < 0.5:
+        return none
+    spread = 1.4826 * np.nanmedian(np.abs(own - np.nanmedian(own, axis=0)), axis=0)
+    sample = float(np.median(spread[level >= np.nanmedian(level)]))
+    dim = float(np.median(spread[unlit]))
+    # and shows nothing of the sample, which must be seen where there is light
+    if sample < 5 * noise or dim > np.hypot(noise, _DIM * sample):
         return none
     return np.nan_to_num(np.nanmean(means[:, unlit], axis=1))
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
+from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair, IntPair
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
@@ -38,7 +38,7 @@ from napari_semsr.stitching.pairwise import Resampled
 
 _BLOCK = 8  # px; chosen: shading changes little over it, noise is averaged by 8
 _SIGMA = 1.0  # px; chosen: takes out what places still err by, as the last sweeps do
-_CLIPPED = 0.02  # of a block; chosen: more than a pixel that noise alone may clip
+_SOUND = 16  # px of a block; chosen: noise of their mean is twice that of the whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,6 @@ class OverlapBlocks:
     # (M, 2) Change of it for one grey level more of the frame's offset, less its sign
     units: FloatArray
     variances: FloatArray  # (M, 2) Of it by pixel noise, up to a constant
-    clipped: BoolArray  # (M,) Whether either frame has lost grey values there
-
-    def chosen(self, which: NDArray[np.bool_] | slice) -> "OverlapBlocks":
-        """Choose some of the blocks."""
-        return OverlapBlocks(*(getattr(self, f.name)[which] for f in fields(self)))
 
 
 def block_sums(plane: NDArray[np.float32]) -> FloatArray:
@@ -68,45 +63,50 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
     return np.asarray(cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3)))
 
 
-def _shared_blocks(frames: Resampled, pair: IntPair) -> tuple[FloatArray, ...] | None:
-    """Block means of both frames over their overlap, with places and variances."""
+def _shared_blocks(
+    frames: Resampled, pair: IntPair, *, clipped: bool
+) -> tuple[FloatArray, ...] | None:
+    """Block means of both frames over their overlap, with places and variances.
+
+    Where either frame has lost its grey values it is left out, unless `clipped`.
+    """
     boxes = frames.boxes(*pair)
     if boxes is None:
         return None
+    sides = list(zip(pair, boxes, strict=True))
     parts = [
-        [plane[box.slices] for plane in frames.frame(index)[:2]]
-        for index, box in zip(pair, boxes, strict=True)
+        [plane[box.slices] for plane in frames.frame(index)[:2]] for index, box in sides
     ]
     inside = (parts[0][0] > 0) & (parts[1][0] > 0)
-    usable = block_sums(inside.astype(np.float32)) == _BLOCK**2
+    full = block_sums(inside.astype(np.float32)) == _BLOCK**2
+    for index, box in () if clipped else sides:
+        lost = frames.prepared.clipped(index)[box.slices]
+        if lost.any():  # smoothing has mixed it with what lies beside
+            inside &= ~ndimage.binary_dilation(lost, np.ones((3, 3)))
+    sound = inside.astype(np.float32)
+    count = block_sums(sound)
+    usable = full & (count >= _SOUND)
     if not usable.any():
         return None
     cell = np.stack(np.nonzero(usable), axis=1)
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, distorted as they are
     places = [
-        frames.prepared.raw_places(
-            place - frames.parts[index] + np.array((box.y0, box.x0))
-        )
-        for index, box in zip(pair, boxes, strict=True)
+        frames.prepared.raw_places(place - frames.parts[index] + (box.y0, box.x0))
+        for index, box in sides
     ]
-    lost = np.zeros(len(cell))
-    for index, box in zip(pair, boxes, strict=True):
-        clipped = frames.prepared.clipped(index)[box.slices]
-        lost = np.maximum(lost, block_sums(clipped)[usable] / _BLOCK**2)
+    count = count[usable][:, None]
+
+    def means(planes: Sequence[Float32Array]) -> FloatArray:
+        sums = [block_sums(plane * sound)[usable] for plane in planes]
+        return np.stack(sums, axis=1) / count
+
     return (
         cell,
         *places,
-        np.stack([block_sums(image)[usable] / _BLOCK**2 for _, image in parts], axis=1),
+        means([image for _, image in parts]),
         np.stack([_unit(weight)[usable] for weight, _ in parts], axis=1),
-        np.stack(
-            [
-                block_sums(np.where(inside, 1 / np.maximum(weight, 1e-3), 0))[usable]
-                for weight, _ in parts
-            ],
-            axis=1,
-        ),
-        lost > _CLIPPED,
+        means([1 / np.maximum(weight, 1e-3) for weight, _ in parts]) / count,
     )
 
 
@@ -119,16 +119,24 @@ def _unit(weight: NDArray[np.float32]) -> FloatArray:
 def overlap_blocks(
     prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> OverlapBlocks:
-    """Compare overlapping frames block by block; `positions` (N, 2)."""
+    """Compare overlapping frames block by block; `positions` (N, 2).
+
+    What has lost its grey values is left out, unless hardly anything else overlaps.
+    """
     resampled = Resampled(prepared, positions, _SIGMA, slopes=False)
-    found = ((pair, _shared_blocks(resampled, pair)) for pair in pairs)
-    shared = [(pair, part) for pair, part in found if part is not None]
+    shared: list[tuple[IntPair, tuple[FloatArray, ...]]] = []
+    for clipped in (False, True):
+        found = (
+            (pair, _shared_blocks(resampled, pair, clipped=clipped)) for pair in pairs
+        )
+        shared = [(pair, part) for pair, part in found if part is not None]
+        if sum(len(part[0]) for _, part in shared) >= _ENOUGH_BLOCKS:
+            break
     if not shared:
         none, whole = np.zeros((0, 2)), np.zeros((0, 2), dtype=np.int64)
-        lost = np.zeros(0, bool)
-        return OverlapBlocks(whole[:, 0], whole, whole, *(none,) * 5, lost)
+        return OverlapBlocks(whole[:, 0], whole, whole, *(none,) * 5)
     sizes = [len(part[0]) for _, part in shared]
-    stacked = [np.concatenate([part[k] for _, part in shared]) for k in range(7)]
+    stacked = [np.concatenate([part[k] for _, part in shared]) for k in range(6)]
     return OverlapBlocks(
         np.repeat(np.arange(len(shared)), sizes),
         np.repeat([pair for pair, _ in shared], sizes, axis=0),
@@ -152,12 +160,10 @@ def remaining_shading(
     """Difference of corrected frames where they overlap, as a share of their mean.
 
     RMS over all blocks, noise left out: it is the mean product of the differences of
-    blocks two blocks apart, which noise and fine detail have not in common. Blocks that
-    have lost their grey values in either frame hardly count in the mosaic and are left
-    out, unless too few others overlap. `positions` (N, 2); `pedestal` is added to grey
-    values. NaN if no blocks overlap.
+    blocks two blocks apart, which noise and fine detail have not in common.
+    `positions` (N, 2); `pedestal` is added to grey values. NaN if no blocks overlap.
     """
-    blocks = _unclipped(overlap_blocks(prepared, positions, pairs))
+    blocks = overlap_blocks(prepared, positions, pairs)
     level = float(blocks.values.mean() + pedestal) if len(blocks.pair) else 0.0
     if level <= 0:
         return float("nan")
@@ -197,6 +203,7 @@ _FRAMES_OF_A_TREND = 6
 _CONTRADICTS = 9.0  # three standard deviations, squared; chosen
 _HALF = 0.5  # chosen: few frames tell variances better than covariances
 _DARK_PRIOR = 0.1  # as a change of the typical ratio; chosen: wide, overlaps decide
+_MOST_DARK = 0.3  # of the typical grey value; chosen: an even field tells nothing of it
 _BETTER = 0.985  # of the scatter; chosen: noise alone gains less by the fit's freedom
 _MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
 _ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
@@ -315,7 +322,9 @@ class _ShadingProblem:
         self.beside_a_trend = _beside_a_trend(positions, held)
         # the last coefficient is the dark level that is still to be taken off
         apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
-        self.unit = _DARK_PRIOR * self.level / max(apart, 1e-12)
+        self.unit = min(
+            _DARK_PRIOR * self.level / max(apart, 1e-12), _MOST_DARK * self.level
+        )
         total = blocks.variances.sum(axis=1)
         relative = float(np.median(total)) / np.maximum(total, 1e-30)
         self.relative = np.minimum(relative, 4.0)
@@ -502,7 +511,7 @@ def choose_flat(
     if not flat.valid.all():
         return flat  # a field that ends within the frame is shaded beyond doubt
     some = pairs[:: max(1, len(pairs) // _SOME_PAIRS)]
-    blocks = _sound(overlap_blocks(prepared, positions, some))
+    blocks = overlap_blocks(prepared, positions, some)
     if len(blocks.pair) < _ENOUGH_BLOCKS:
         return flat
     plain = _divided(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
@@ -547,16 +556,11 @@ def _divided(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlock
     )
 
 
-def _unclipped(blocks: OverlapBlocks) -> OverlapBlocks:
-    sound = ~blocks.clipped
-    return blocks.chosen(sound) if sound.sum() >= _ENOUGH_BLOCKS else blocks
-
-
-def _sound(blocks: OverlapBlocks) -> OverlapBlocks:
-    """Leave blocks out that have lost grey values, and some of too many."""
-    blocks = _unclipped(blocks)
+def _thinned(blocks: OverlapBlocks) -> OverlapBlocks:
     step = -(-len(blocks.pair) // _MAX_BLOCKS)
-    return blocks.chosen(slice(None, None, step)) if step > 1 else blocks
+    if step <= 1:
+        return blocks
+    return OverlapBlocks(*(getattr(blocks, f.name)[::step] for f in fields(blocks)))
 
 
 def refine_shading(
@@ -574,7 +578,7 @@ def refine_shading(
     right to a pixel; the frames of `expected` have the gains and offsets that are
     thought likeliest: 1 and 0 without it; `fixed`: the flat field stays as it is.
     """
-    blocks = _sound(overlap_blocks(prepared, positions, pairs))
+    blocks = _thinned(overlap_blocks(prepared, positions, pairs))
     if not len(blocks.pair):
         none = np.zeros(len(positions))
         return Shading(prepared.flat, none, none, False)
