@@ -345,7 +345,9 @@ class StitchedFile(Result):
     stated positions to camera pixels: a step of the stage along x is seen turned by the
     angle, clockwise on the screen, and scaled; shear is the tangent by which its axes
     depart from a right angle. It is null without positions, and so is what the frames
-    do not tell. Where frames without positions found no place, `likely_grids` has
+    do not tell. `remaining_shading_percent` is the RMS difference of corrected frames
+    where they overlap in the mosaic, noise left out, in % of the mean. Where frames
+    without positions found no place, `likely_grids` has
     ``grid, order, neighbours, of`` of those that the overlaps fit: `of` neighbours that
     many match.
     """

@@ -1,9 +1,9 @@
 """Flat field and dark level, found from the frames themselves.
 
-A frame is ``dark + gain * flat * scene + noise``. A microsphere's field is round, so
-the flat field is taken as a radial profile: the median of all frames, each divided by
-its own level, over rings about the centre of the field. What is not radial is found
-later from overlaps (`napari_semsr.stitching.shading`), where the scene cancels.
+A frame is ``dark + offset + gain * flat * scene + noise``. A microsphere's field is
+round, so the flat field is taken as a radial profile: the median of all frames, each
+divided by its own level, over rings about the centre of the field. What is not radial
+is found later from overlaps (`napari_semsr.stitching.shading`), where the scene cancels.
 """
 
 import warnings
