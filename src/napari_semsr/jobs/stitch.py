@@ -347,9 +347,8 @@ class StitchedFile(Result):
     depart from a right angle. It is null without positions, and so is what the frames
     do not tell. `remaining_shading_percent` is the RMS difference of corrected frames
     where they overlap in the mosaic, noise left out, in % of the mean. Where frames
-    without positions found no place, `likely_grids` has
-    ``grid, order, neighbours, of`` of those that the overlaps fit: `of` neighbours that
-    many match.
+    without positions found no place, `likely_grids` has ``grid, order, neighbours, of``
+    of those that the overlaps fit: `of` neighbours that many match.
     """
 
     output: str

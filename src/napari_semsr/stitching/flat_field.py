@@ -3,7 +3,8 @@
 A frame is ``dark + offset + gain * flat * scene + noise``. A microsphere's field is
 round, so the flat field is taken as a radial profile: the median of all frames, each
 divided by its own level, over rings about the centre of the field. What is not radial
-is found later from overlaps (`napari_semsr.stitching.shading`), where the scene cancels.
+is found later from overlaps (`napari_semsr.stitching.shading`), where the scene
+cancels.
 """
 
 import warnings
