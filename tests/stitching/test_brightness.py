@@ -66,10 +66,8 @@ def left_over(prepared, scan):
     shown, true = [], []
     for index, clean in enumerate(scan.clean):
         image, weight = prepared.corrected(index)
-        cells = (slice(None, None), slice(None, None))
-        seen = weight[cells] > 0
-        shown.append(image[cells][seen])
-        true.append(clean[cells][seen])
+        shown.append(image[weight > 0])
+        true.append(clean[weight > 0])
     place = np.repeat(np.arange(len(shown)), [len(part) for part in shown])
     shown, true = np.concatenate(shown), np.concatenate(true)
     fitted = np.polyval(np.polyfit(shown, true, 1), shown)
@@ -117,7 +115,7 @@ def test_offsets_are_taken_off_round_fields(scene):
 def test_few_frames_are_matched(scene, count):
     scan = scans.cut_scan(scene, grid=(1, count), seed=6, dark=0.0)
     scan = brightened(scan, GAINS[1 : 1 + count], OFFSETS[1 : 1 + count])
-    assert left_over(lit(scan), scan) < 1.5
+    assert left_over(lit(scan), scan) < 0.4
 
 
 def test_a_mosaic_of_automatic_brightness_is_the_scene(scene):
@@ -137,17 +135,15 @@ def test_a_mosaic_of_automatic_brightness_is_the_scene(scene):
 
 
 def test_what_remains_is_measured_in_the_overlaps(scene):
-    # neighbours of one row differ by a fifth of the mean, and those above by nothing
-    steps = 0.1 * (-1.0) ** np.arange(9) * 0.5
+    steps = 0.05 * (-1.0) ** np.arange(9)
     scan = scans.cut_scan(scene, seed=3, dark=0.0, sigma=15.0)
     scan = brightened(scan, 1.0, 0.1 + steps)
     options = StitchOptions(match_gain=False)
     solution = run(solve_mosaic(scan.acquisition, options))
     level = scan.clean.mean() / scans.FULL + 0.1
-    # of two frames that touch by a corner, or share a side: the same or 0.1 apart
+    # frames that share a side are 0.1 apart, those that share a corner are alike
     assert 8 < solution.remaining_shading_percent < 100 * 0.1 / level
     assert any("match the brightness" in text for text in solution.warnings)
-    assert run(solve_mosaic(scan.acquisition)).remaining_shading_percent < 1
 
 
 @pytest.mark.parametrize("automatic", [False, True])
@@ -158,7 +154,7 @@ def test_a_gradient_of_the_sample_stays(scene, automatic):
     )
     if automatic:
         scan = brightened(scan, np.resize(GAINS, 12), np.resize(OFFSETS, 12))
-    assert left_over(lit(scan), scan) < 2
+    assert left_over(lit(scan), scan) < 1
 
 
 def test_frames_of_hardly_any_contrast_keep_their_gains(scene):
@@ -183,6 +179,7 @@ def test_lost_grey_values_do_not_bend_gains(scene):
     assert lit(scan).clipped(4).mean() < 0.01
 
 
+@pytest.mark.broad
 def test_halves_are_as_even_as_the_whole(scene):
     scan = scans.cut_scan(scene, overlap=0.55, seed=3, dark=0.0, grid=(3, 3))
     scan = brightened(scan, GAINS, OFFSETS)

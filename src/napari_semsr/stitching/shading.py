@@ -603,6 +603,8 @@ def refine_shading(
     trust[2:, 2:] = np.linalg.inv(spread[2:, 2:])
     rounded = problem.expecting(shape, trust, reader)
     halves = blocks.pair % 2 == 0, blocks.pair % 2 == 1
+    if not all(half.any() for half in halves):  # nothing is left to judge by
+        return problem.shading(prepared.flat, frames)
     errors = np.zeros(2)
     for half in halves:
         fitted = rounded.fit(~half, frames, shaded=True, rounds=_FEW_ROUNDS)
