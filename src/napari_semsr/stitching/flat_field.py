@@ -110,8 +110,8 @@ def _dark_levels(frames: NDArray[Any]) -> FloatArray:
     # the darkest were picked by their noise too: take all that are as dark as they
     unlit = _unlit(means, noise)
     if unlit.any():
-        dark = float(np.nanmean(means[:, unlit]))
-        return none + dark if dark < 0.5 * high else none
+        common = float(np.nanmean(means[:, unlit]))
+        return none + common if common < 0.5 * high else none
     own = means - np.nanmedian(means[:, level <= low], axis=1)[:, None, None]
     unlit = _unlit(own, noise)
     # a corner that is lit is darkest in few places, a field that ends is all about it
@@ -123,7 +123,8 @@ def _dark_levels(frames: NDArray[Any]) -> FloatArray:
     # and shows nothing of the sample, which must be seen where there is light
     if sample < 5 * noise or dim > np.hypot(noise, _DIM * sample):
         return none
-    return np.nan_to_num(np.nanmean(means[:, unlit], axis=1))
+    dark: FloatArray = np.nan_to_num(np.nanmean(means[:, unlit], axis=1))
+    return dark
 
 
 def _unlit(means: FloatArray, noise: float) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ the sample lets it.
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
 
 def _shared_blocks(
     frames: Resampled, pair: IntPair, *, clipped: bool
-) -> tuple[FloatArray, ...] | None:
+) -> tuple[NDArray[Any], ...] | None:
     """Block means of both frames over their overlap, with places and variances.
 
     Where either frame has lost its grey values it is left out, unless `clipped`.
@@ -88,7 +89,7 @@ def _shared_blocks(
     usable = full & (count >= _SOUND)
     if not usable.any():
         return None
-    cell = np.stack(np.nonzero(usable), axis=1)
+    cell: NDArray[Any] = np.stack(np.nonzero(usable), axis=1)
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, distorted as they are
     places = [
@@ -99,14 +100,20 @@ def _shared_blocks(
 
     def means(planes: Sequence[Float32Array]) -> FloatArray:
         sums = [block_sums(plane * sound)[usable] for plane in planes]
-        return np.stack(sums, axis=1) / count
+        return np.asarray(np.stack(sums, axis=1) / count)
 
     return (
         cell,
         *places,
         means([image for _, image in parts]),
         np.stack([_unit(weight)[usable] for weight, _ in parts], axis=1),
-        means([1 / np.maximum(weight, 1e-3) for weight, _ in parts]) / count,
+        means(
+            [
+                np.float32(1) / np.maximum(weight, np.float32(1e-3))
+                for weight, _ in parts
+            ]
+        )
+        / count,
     )
 
 
@@ -124,7 +131,7 @@ def overlap_blocks(
     What has lost its grey values is left out, unless hardly anything else overlaps.
     """
     resampled = Resampled(prepared, positions, _SIGMA, slopes=False)
-    shared: list[tuple[IntPair, tuple[FloatArray, ...]]] = []
+    shared: list[tuple[IntPair, tuple[NDArray[Any], ...]]] = []
     for clipped in (False, True):
         found = (
             (pair, _shared_blocks(resampled, pair, clipped=clipped)) for pair in pairs
@@ -140,7 +147,7 @@ def overlap_blocks(
     return OverlapBlocks(
         np.repeat(np.arange(len(shared)), sizes),
         np.repeat([pair for pair, _ in shared], sizes, axis=0),
-        *stacked,  # type: ignore[arg-type]
+        *stacked,
     )
 
 
@@ -404,7 +411,7 @@ class _ShadingProblem:
                 break
         if shaded and rounds > _FEW_ROUNDS:
             size = len(self.pull)
-            self.covariance = np.linalg.inv(normal)[:size, :size]
+            self.covariance = np.asarray(np.linalg.inv(normal)[:size, :size], float)
         return found
 
     def shading(
@@ -650,7 +657,8 @@ def _with_tilt(
     own = reader[:2] @ found.surface[:-1]
     doubt = reader[:2] @ rounded.covariance[:-1, :-1] @ reader[:2].T
     away = shape[:2] - own
-    with_tilt = problem.expecting(shape, np.linalg.inv(spread), reader)
+    trust = np.asarray(np.linalg.inv(spread), dtype=float)
+    with_tilt = problem.expecting(shape, trust, reader)
     if away @ np.linalg.solve(spread[:2, :2] + doubt, away) > _CONTRADICTS:
         if np.hypot(*own) < np.hypot(*shape[:2]) / 2:
             return found

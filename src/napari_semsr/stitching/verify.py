@@ -437,6 +437,8 @@ def _pedestal(state: State) -> float:
             continue
         image, weight = frames.corrected(index)
         seen = image[weight > 0]
+        if not seen.size:
+            continue
         low, middle = (float(v) for v in np.quantile(seen, (_LOW, 0.5)))
         # single pixels that lie far below the others are defects
         least = max(float(seen.min()), 2 * low - middle)
