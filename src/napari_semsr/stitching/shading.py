@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair, IntPair
+from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
@@ -98,7 +98,7 @@ def _shared_blocks(
     ]
     count = count[usable][:, None]
 
-    def means(planes: Sequence[Float32Array]) -> FloatArray:
+    def means(planes: Sequence[NDArray[Any]]) -> FloatArray:
         sums = [block_sums(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
@@ -107,13 +107,7 @@ def _shared_blocks(
         *places,
         means([image for _, image in parts]),
         np.stack([_unit(weight)[usable] for weight, _ in parts], axis=1),
-        means(
-            [
-                np.float32(1) / np.maximum(weight, np.float32(1e-3))
-                for weight, _ in parts
-            ]
-        )
-        / count,
+        means([1 / np.maximum(weight, 1e-3) for weight, _ in parts]) / count,
     )
 
 
@@ -202,6 +196,7 @@ _MOST_DRIFT = 0.06
 # the beginning and the least and the most that are believed. Chosen: so wide at first
 # that overlaps decide, and no wider than automatic brightness goes.
 _OFFSETS, _LEAST_OFFSETS, _MOST_OFFSETS = 0.3, 1e-3, 3.0
+_KNOWN = 0.003  # of gains that a whole scan has told; chosen: a tenth of the above
 _MOST_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
 _MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
 # Chosen: of fewer frames, gains that change steadily cannot be told from a tilt by how
@@ -214,7 +209,6 @@ _MOST_DARK = 0.3  # of the typical grey value; chosen: an even field tells nothi
 _BETTER = 0.985  # of the scatter; chosen: noise alone gains less by the fit's freedom
 _MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
 _ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
-_SOME_PAIRS = 16  # chosen: two flat fields are told apart by few
 _ROUNDS = 12  # of a fit at most; chosen: most settle in five
 _FEW_ROUNDS = 3  # of a fit that is only compared with another; chosen
 _SETTLED = 3e-4  # of the grey value; chosen: a third of what overlaps tell
@@ -324,6 +318,10 @@ class _ShadingProblem:
             self.known_offsets -= expected.offsets / self.level
         self.hold, self.offset_sd = light_prior(self.count, _STEADY), _OFFSETS
         self.flicker = _STEADY
+        self.is_known = expected is not None
+        if self.is_known:
+            self.hold = light_prior(self.count, _KNOWN)
+            self.offset_sd = _LEAST_OFFSETS
         held = np.zeros(self.count, bool)
         held[blocks.frames.ravel()] = True
         self.beside_a_trend = _beside_a_trend(positions, held)
@@ -482,7 +480,7 @@ class _ShadingProblem:
         """
         count, beside = self.count, self.beside_a_trend
         free = float(np.trace(beside))
-        if free < 0.5:
+        if free < 0.5 or self.is_known:
             return
         sizes = []
         for number, values in enumerate(
@@ -517,8 +515,7 @@ def choose_flat(
     flat = prepared.flat
     if not flat.valid.all():
         return flat  # a field that ends within the frame is shaded beyond doubt
-    some = pairs[:: max(1, len(pairs) // _SOME_PAIRS)]
-    blocks = overlap_blocks(prepared, positions, some)
+    blocks = _thinned(overlap_blocks(prepared, positions, pairs))
     if len(blocks.pair) < _ENOUGH_BLOCKS:
         return flat
     plain = _divided(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
