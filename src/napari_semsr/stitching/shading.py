@@ -196,7 +196,7 @@ _MOST_DRIFT = 0.06
 # the beginning and the least and the most that are believed. Chosen: so wide at first
 # that overlaps decide, and no wider than automatic brightness goes.
 _OFFSETS, _LEAST_OFFSETS, _MOST_OFFSETS = 0.3, 1e-3, 3.0
-_KNOWN = 0.003  # of gains that a whole scan has told; chosen: a tenth of the above
+_KNOWN = 1e-3  # of gains and offsets that a whole scan has told; chosen: they stay
 _MOST_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
 _MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
 # Chosen: of fewer frames, gains that change steadily cannot be told from a tilt by how
@@ -320,8 +320,8 @@ class _ShadingProblem:
         self.flicker = _STEADY
         self.is_known = expected is not None
         if self.is_known:
-            self.hold = light_prior(self.count, _KNOWN)
-            self.offset_sd = _LEAST_OFFSETS
+            self.hold = np.eye(self.count) / _KNOWN**2
+            self.offset_sd = _KNOWN
         held = np.zeros(self.count, bool)
         held[blocks.frames.ravel()] = True
         self.beside_a_trend = _beside_a_trend(positions, held)
