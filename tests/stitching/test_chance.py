@@ -1,5 +1,7 @@
 """What unrelated frames reach by chance, and what is not claimed without a check."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -7,10 +9,12 @@ from scipy import ndimage
 from napari_semsr.core import Acquisition, RegistrationError, run
 from napari_semsr.stitching.flat_field import no_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import chance_score, search
+from napari_semsr.stitching.layout import Joint, chance_threshold
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.pairwise import coefficient, search
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.stitching.solve import solve_mosaic
-from napari_semsr.stitching.verify import in_loops
+from napari_semsr.stitching.verify import _holds, in_loops
 from tests.stitching import scans
 
 
@@ -31,25 +35,87 @@ TEXTURES = {
 }
 
 
-@pytest.mark.parametrize("side", [96, 200])
-@pytest.mark.parametrize("kind", TEXTURES)
-def test_unrelated_frames_stay_below_chance(kind, side):
+def circuit(rng, shape):
+    scene = np.zeros(shape)
+    for _ in range(40 * shape[1] // shape[0]):
+        y, x = rng.integers(0, shape)
+        sides = int(rng.uniform(0.1, 0.5) * shape[0]), int(rng.choice([4, 6, 10]))
+        rows, columns = sides[:: rng.choice([-1, 1])]
+        scene[y : y + rows, x : x + columns] = 1
+    return ndimage.gaussian_filter(scene, 1)
+
+
+def grains(rng, shape, count):
+    scene = np.zeros(shape)
+    count = count * shape[1] // shape[0]
+    scene[rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)] = 1
+    return 8 * np.pi * ndimage.gaussian_filter(scene, 2)
+
+
+def prepared_frames(frames, noise=4, seed=0):
+    frames = np.stack([100 + 20 * f / f.std() for f in frames])
+    frames += np.random.default_rng(seed).normal(0, noise, frames.shape)
+    acquisition = Acquisition(frames.astype(np.float32), tuple("abcd"[: len(frames)]))
+    return CorrectedFrames(acquisition, no_flat(frames.shape[1:], 0.0, "none"))
+
+
+@pytest.mark.parametrize("kind", [*TEXTURES, "circuit"])
+def test_unrelated_frames_stay_below_chance(kind):
     rng = np.random.default_rng(5)
-    make, reach = TEXTURES[kind], (16, 16)
-    below, overlap = 0, (0, round(0.7 * side))
-    for _ in range(4):
-        wide = make(rng.normal(size=(side, side)))
-        frames = [wide, *(make(rng.normal(size=(side, side))) for _ in range(3))]
-        frames = np.stack([100 + 20 * f / f.std() for f in frames])
-        frames += rng.normal(0, 4, frames.shape)
-        acquisition = Acquisition(frames.astype(np.float32), tuple("abcd"))
-        flat = no_flat((side, side), 0.0, "none")
-        prepared = CorrectedFrames(acquisition, flat)
-        limit = chance_score(prepared, reach)
+    shape, reach, overlap = (96, 96), (16, 16), (0, 67)
+    make = TEXTURES.get(kind, lambda white: circuit(rng, white.shape))
+    for _ in range(3):
+        frames = prepared_frames([make(rng.normal(size=shape)) for _ in range(4)])
+        limit, _ = chance_threshold(frames, [overlap], reach, 4.0)
         pairs = [(0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2)]
-        best = [search(prepared, pair, overlap, reach).best for pair in pairs]
-        below += sum(score < limit for score in best)
-    assert below == 24
+        best = [search(frames, pair, overlap, reach).best for pair in pairs]
+        assert max(best) < limit
+
+
+def one_grain(place):
+    frame = np.zeros((96, 96))
+    frame[place] = 1
+    return ndimage.gaussian_filter(frame, 2)
+
+
+def test_one_grain_on_another_says_nothing_and_many_grains_do():
+    frames = prepared_frames([one_grain((40, 80)), one_grain((50, 20))], noise=0.1)
+    ncc, score, _ = coefficient(frames, (0, 1), (-10, 60))
+    assert ncc > 0.95
+    assert score < 1
+    scene = grains(np.random.default_rng(1), (128, 230), 27)
+    frames = prepared_frames([scene[:, :128], scene[:, 102:]])
+    found = search(frames, (0, 1), (0, 102), (16, 16))
+    limit, _ = chance_threshold(frames, [(0, 102)], (16, 16), 4.0)
+    assert found.best > limit
+    assert np.abs(found.shifts[0] - (0, 102)).max() <= 1
+
+
+@pytest.mark.parametrize("seed", [4])
+def test_circuits_that_share_nothing_are_not_joined(seed):
+    rng = np.random.default_rng(seed)
+    frames = np.stack([100 + 60 * circuit(rng, (200, 200)) for _ in range(2)])
+    frames += rng.normal(0, 10, frames.shape)
+    nominal = np.array([(0.0, 0.0), (0.0, 120.0)])
+    scan = Acquisition(frames.astype(np.float32), ("a", "b"), nominal_px=nominal)
+    with pytest.raises(RegistrationError):
+        run(solve_mosaic(scan, StitchOptions(distortion="none")))
+
+
+def test_dust_of_the_camera_joins_no_frames():
+    rng = np.random.default_rng(1)
+    dust = 1 - 0.9 * grains(rng, (128, 128), 60).clip(0, 1)
+    frames = np.stack([smooth(2 + k, (128, 128)) * dust for k in range(2)])
+    frames += rng.normal(0, 2, frames.shape)
+    nominal = np.array([(0.0, 0.0), (0.0, 20.0)])
+    scan = Acquisition(frames.astype(np.float32), ("a", "b"), nominal_px=nominal)
+    with pytest.raises(RegistrationError):
+        run(solve_mosaic(scan))
+
+
+def test_a_joint_of_a_frame_that_was_dropped_holds_nothing():
+    state = SimpleNamespace(positions=np.array([(0.0, 0.0), (np.nan, np.nan)]))
+    assert not _holds(state, Joint(0, 1, (0.0, 90.0), 9.0))
 
 
 def two_frames(scene, step, known="grid-overlap"):

@@ -152,7 +152,6 @@ _SAME = 4.0  # px; chosen: proposals differ by as much where overlaps are poor
 _SEEDS = 6  # beginnings; chosen: each costs as much as the whole layout
 _STILL_PX = 2.0  # chosen: a stage that stepped is farther than peaks are wide
 _LEAST_PIXELS = 300  # of an overlap; chosen: in smaller ones noise rules
-_SAMPLE = 16  # frames whose grain is measured; chosen: its mean is steady enough
 
 
 def discover(
@@ -322,7 +321,7 @@ def match_frames(
     """
     factor = max(1, min(prepared.frame_shape) // _SMALL_SIDE)
     around = (factor + 2, factor + 2)
-    scale = np.sqrt(NOISE_AREA / max(_grain(prepared), NOISE_AREA))
+    scale = np.sqrt(NOISE_AREA / max(prepared.grain, NOISE_AREA))
     joints: dict[tuple[int, int, int, int], Joint] = {}
     few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
     for first, second, shift in _trials(*_small_spectra(prepared, factor), few, frames):
@@ -334,15 +333,6 @@ def match_frames(
             joint = Joint(first, second, (float(y), float(x)), score)
             joints[first, second, y, x] = joint
     return list(joints.values())
-
-
-def _grain(prepared: CorrectedFrames) -> float:
-    """Pixels over which band-passed frames are correlated."""
-    power = np.zeros(prepared.frame_shape)
-    count = len(prepared.acquisition)
-    for index in range(0, count, max(1, count // _SAMPLE)):
-        power += np.abs(fft.fft2(prepared.banded(index))) ** 2
-    return float(power.size * (power**2).sum() / max(power.sum() ** 2, 1e-30))
 
 
 def _small_spectra(

@@ -5,11 +5,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from napari_semsr.core import (
     Acquisition,
@@ -35,7 +36,8 @@ _ROUNDING = 1e-6  # of a grey value, by float32 in both filters
 # Deviation that Gaussian 0.5 px leaves of white noise: along one axis the sum of the
 # squared weights is 0.641, and the deviation is the root of it for each axis.
 FINE_NOISE = 0.64
-_SAMPLE = 16  # frames whose noise is measured; chosen: their median is steady enough
+# Frames whose noise and grain are measured; chosen: median and mean are steady enough.
+_SAMPLE = 16
 # Immerkaer (1996): a plane gives 0, white noise 6 times its deviation.
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
@@ -330,12 +332,39 @@ class CorrectedFrames:
             self.offsets if offsets is None else offsets,
         )
 
+    @cached_property
+    def grain(self) -> float:
+        """Pixels that one detail of the band-passed frames covers.
+
+        Squares are correlated, less what the weight makes of them: of normal values
+        they give the sum of the squared correlations, and of a few grains in noise what
+        a grain covers.
+        """
+        power = np.zeros(self.frame_shape)
+        total = max(float(self.weight.sum()), 1e-30)
+        for index in evenly(len(self.acquisition), _SAMPLE):
+            square = self.banded(index) ** 2
+            square = square - self.weight * (float(square.sum()) / total)
+            power += np.abs(fft.fft2(square)) ** 2
+        likeness = fft.ifft2(power).real
+        y, x = (side * np.fft.fftfreq(side) for side in power.shape)
+        radius = np.hypot(y[:, None], x)
+        ring = np.rint(radius).astype(int).ravel()
+        mean = np.bincount(ring, likeness.ravel()) / np.bincount(ring)
+        # up to the next detail; the band-pass leaves none that is wider
+        reach = int(np.argmin(mean[: round(3 * _COARSE) + 1]))
+        likeness -= mean[reach]
+        lobe = float(likeness[radius <= reach].sum())
+        return max(lobe / max(float(likeness[0, 0]), 1e-30), 1.0)
+
     def banded(self, index: int) -> Float32Array:
         """Band-passed frame, (Y, X), in units of equal noise.
 
         Gaussian 0.5 px less Gaussian 5 px, by normalised convolution, times the root of
-        the weight; 0 outside the field.
+        the weight; 0 outside the field. ``~index`` is that frame turned by half a turn.
         """
+        if index < 0:
+            return self.banded(~index)[::-1, ::-1]
         return np.asarray(self._banded.get(index, lambda: self._band(index)))
 
     def _band(self, index: int) -> Float32Array:

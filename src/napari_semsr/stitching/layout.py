@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
+from scipy.special import ndtri
 
 from napari_semsr.core import (
     BoolArray,
@@ -34,7 +35,6 @@ from napari_semsr.core import (
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
     Candidates,
-    chance_score,
     overlap_boxes,
     resample,
     search,
@@ -118,61 +118,77 @@ def _joint(
 # What score two unrelated frames reach by chance, measured on the scan itself, and
 # whether they match at many shifts.
 
-_UNRELATED = 40  # pairs, as in the trials of docs/validation/stitching.md
-_ENOUGH = 8  # pairs; chosen: fewer tell neither median nor spread
+_BY_CHANCE = 1e-3 / 3  # of unrelated pairs may be joined, in each of three searches
+_WINDOWS = 24  # pairs; chosen: the highest of their peaks tell how fast they get rare
+# Their reach, of a frame and in px, as of the first search; and their overlap.
+_NEAR, _LEAST_NEAR, _LEAST_AREA = 0.1, 16, 0.05
+# Peaks that unrelated normal frames are taken to have shown before; chosen: half as
+# many as are measured.
+_PRIOR = 12
 # A pair repeats itself where its third peak reaches such a share of the best, and the
 # best such a coefficient; chosen: less is what chance gives.
 _LATTICE_NCC = 0.25
 _LATTICE_SHARE = 0.7
 
 
-def _unrelated_pairs(
-    nominal: FloatArray, shape: IntPair, reach: IntPair
-) -> list[IntPair]:
-    """Draw pairs too far from each other to overlap, for what chance gives."""
-    apart = np.array(shape, dtype=float) + reach
-    rng = np.random.default_rng(0)
-    known = np.flatnonzero(np.isfinite(nominal).all(axis=1))
-    if len(known) < 2:
-        return []
-    drawn = {
-        (int(min(a, b)), int(max(a, b)))
-        for a, b in rng.choice(known, (20 * _UNRELATED, 2))
-        if a != b and (np.abs(nominal[a] - nominal[b]) > apart).any()
-    }
-    pairs = sorted(drawn)
-    rng.shuffle(pairs)
-    return [(int(a), int(b)) for a, b in pairs[:_UNRELATED]]
-
-
 def chance_threshold(
     prepared: CorrectedFrames,
-    nominal: FloatArray,
     shifts: Sequence[IntPair],
     reach: IntPair,
     significance: float,
 ) -> tuple[float, bool]:
-    """Find the score above which a joint is believed; `nominal` (N, 2).
+    """Find the score above which a joint is believed, and whether the sample repeats.
 
-    At least what one of a thousand unrelated pairs exceeds. Also measured from known
-    non-neighbours, after the idea of ASHLAR (Muhlich et al., Bioinformatics 38, 4613
-    (2022), doi:10.1093/bioinformatics/btac544).
+    Frames are compared with others turned by half a turn, over as much overlap as at
+    `shifts`: these have the same detail and nothing in common. Beyond the highest of
+    their peaks, an exponential tail (of half of the squared score, which a normal
+    deviate has the slope 1 of) tells what one of a thousand unrelated pairs exceeds
+    over all shifts within `reach`.
     """
-    least = max(significance, chance_score(prepared, reach))
-    unrelated = _unrelated_pairs(nominal, prepared.frame_shape, reach)
-    if len(unrelated) < _ENOUGH or not shifts:
-        return least, False
-    found = [
-        search(prepared, pair, shifts[place % len(shifts)], reach)
-        for place, pair in enumerate(unrelated)
-    ]
-    best = [item.best for item in found]
+    rng = np.random.default_rng(0)
+    count, side = len(prepared.acquisition), np.array(prepared.frame_shape)
+    near = np.minimum(reach, np.maximum(_LEAST_NEAR, np.rint(_NEAR * side)).astype(int))
+    found = []
+    for _ in range(_WINDOWS):
+        first, second = rng.choice(count, 2, replace=False)
+        share = 1 - np.abs(shifts[int(rng.integers(len(shifts)))]) / side
+        area = max(float(np.prod(share.clip(0))), _LEAST_AREA)
+        rows = area ** rng.random()
+        apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
+        y, x = np.rint(apart).astype(int)
+        pair = int(first), ~int(second)
+        found.append(
+            search(prepared, pair, (int(y), int(x)), (int(near[0]), int(near[1])))
+        )
+    shifts_tried = np.prod(2 * np.array(reach) + 1)
+    normal = _normal_height(float(shifts_tried), prepared.grain)
+    best = np.array([item.best for item in found])
+    repeats = np.mean([_repeats(item) or bool(item.along) for item in found])
+    if repeats > 0.5 or np.median(best) > normal:
+        return max(significance, normal), True
+    scores = np.concatenate([item.score for item in found])
+    evidence = np.sort(scores.clip(0) ** 2 / 2)[::-1]
+    high, least = evidence[:_WINDOWS], evidence[_WINDOWS : _WINDOWS + 1]
+    if not len(least):
+        return max(significance, normal), False
+    slope = (len(high) + _PRIOR) / (float((high - least).sum()) + _PRIOR)
+    often = float(shifts_tried / np.prod(2 * near + 1))  # peaks above the least
+    needed = float(least[0]) + np.log(max(often / _BY_CHANCE, 1)) / slope
     middle = float(np.median(best))
-    many = np.mean([_repeats(item) or bool(item.along) for item in found])
-    if many > 0.5 or middle > least:
-        return least, True
-    spread = 1.4826 * float(np.median(np.abs(np.array(best) - middle)))
-    return max(least, middle + significance * spread), False
+    spread = 1.4826 * float(np.median(np.abs(best - middle)))
+    return max(float(np.sqrt(2 * needed)), middle + significance * spread), False
+
+
+def _normal_height(shifts: float, grain: float) -> float:
+    """Height that one of a thousand normal fields exceeds somewhere among `shifts`.
+
+    After the mean number of its peaks (Adler, The Geometry of Random Fields, 1981).
+    """
+    height = 5.0  # where the rounds begin
+    for _ in range(10):
+        independent = max(1.0, shifts * min(1.0, height**2 / (2 * grain)))
+        height = -float(ndtri(_BY_CHANCE / independent))
+    return height
 
 
 def _repeats(item: Candidates) -> bool:

@@ -26,10 +26,11 @@ from napari_semsr.stitching.layout import (
     Joint,
     ShiftChoice,
     are_rivals,
+    chance_threshold,
     distinct,
     weigh_shifts,
 )
-from napari_semsr.stitching.pairwise import chance_score, search, whole_shift
+from napari_semsr.stitching.pairwise import search, whole_shift
 from napari_semsr.stitching.solution import (
     AXES,
     MOST_JITTER,
@@ -163,7 +164,6 @@ def possible_turns(
     """
     rows, columns = prepared.frame_shape
     around = (round(_WIDE * rows), round(_WIDE * columns))
-    threshold = max(_LEAST_SCORE, chance_score(prepared, around))
     pairs = [pair for pair in pairs if (nominal[pair[0]] != nominal[pair[1]]).any()]
     if not pairs:
         return [], np.inf
@@ -174,9 +174,11 @@ def possible_turns(
     length = float(np.median(far[nearest]))
     choices, lines = [], 0
     chosen = nearest[evenly(len(nearest), _NEIGHBOURS)].tolist()
-    for place in chosen:
+    expected = [whole_shift(nominal, pairs[place]) for place in chosen]
+    threshold, _ = chance_threshold(prepared, expected, around, _LEAST_SCORE)
+    for place, shift in zip(chosen, expected, strict=True):
         pair = pairs[place]
-        item = search(prepared, pair, whole_shift(nominal, pair), around, threshold / 2)
+        item = search(prepared, pair, shift, around, threshold / 2)
         if item.best <= threshold:
             continue
         lines += bool(item.along)
@@ -269,7 +271,7 @@ def _common_step(
     reach[axis] = (MOST_STEP - LEAST_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
-    threshold = max(_LEAST_SCORE, chance_score(prepared, around))
+    threshold, _ = chance_threshold(prepared, [nominal], around, _LEAST_SCORE)
     choices, lines = [], 0
     for pair in pairs:
         item = search(prepared, pair, nominal, around, threshold / 2)

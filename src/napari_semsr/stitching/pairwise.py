@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
-from scipy.special import ndtri
 
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
-from napari_semsr.stitching.flat_field import evenly
 from napari_semsr.stitching.frames import BoundedCache, CorrectedFrames
 
 # Five peaks as in the trials of the record. On a lattice each period has
@@ -30,19 +28,18 @@ _APART = 3  # px; chosen: nearer ones are refined to the same place
 _MIN_SIDE = 8  # px; chosen: a narrower overlap is all rim of the band-pass
 # Chosen: by chance the coefficient of such an overlap scatters by sqrt(3 / 400) = 0.09.
 _MIN_PIXELS = 400
+_MOST_NCC = 0.999  # chosen: frames of hardly any noise are evidence without end
+_NORMAL = 3.0  # fourth moment of normal values; one grain alone counts as much
+# Frames that are expected so many px apart, the least reach of a search, are not looked
+# at where their own pixels lie on each other, as dust of the camera fits there.
+_MOVED = 16
 # Overlaps fit all along a line, as parallel edges do, where correlation keeps such a
 # share of its best over half of the search. Chosen: a peak is some pixels wide there.
 _RIDGE = 0.9
 # Pixels that a band-passed noise grain covers. White noise alone has 1.3, the sum of
 # its squared correlations; chosen larger, as detail is coarser than noise. It scales
-# all scores alike, and with them the threshold that is measured on the scan.
+# all weights alike.
 NOISE_AREA = 3.0
-
-
-# The score counts the pixels that share in the products, as chance aligns a few bright
-# grains; of equal Gaussian frames a third of all share. Chosen: twice as many as share,
-# at which scans of a few particles are still joined.
-_FEW_GRAINS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class Candidates:
     second: int
     shifts: NDArray[np.int64]  # (K, 2) Position of the second less that of the first
     ncc: NDArray[np.float64]  # (K,) Weighted correlation coefficient on the overlap
-    # (K,) The same in standard deviations of what chance gives
+    # (K,) The same as evidence: standard deviations of a normal deviate as unlikely
     score: NDArray[np.float64]
     # (K,) The same in those of unrelated noise: its say in a layout
     weight: NDArray[np.float64]
@@ -210,8 +207,10 @@ def coefficient(
 ) -> tuple[float, float, float]:
     """Compare two frames at one shift: correlation coefficient, score, and weight.
 
-    The weight counts all pixels of the overlap, the score those that hold the common
-    detail: chance aligns a few bright grains.
+    The weight counts all pixels of the overlap, the score those that hold its detail:
+    as many normal ones would have such fourth moments. Of n unrelated details the
+    coefficient exceeds r with a probability of about (1 - r^2)^(n / 2); a single one,
+    which fits any other, is not counted.
     """
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:
@@ -233,51 +232,13 @@ def coefficient(
     ncc = cross / np.sqrt(power)
     weight = common[mask]
     every = float(weight.sum()) ** 2 / float(np.vdot(weight, weight))
-    product = first * second
-    sharing = power / max(float(np.vdot(product, product)), 1e-30)
-    likeness = float(np.arctanh(np.clip(ncc, -0.999, 0.999))) / np.sqrt(NOISE_AREA)
-    score = likeness * np.sqrt(min(every, _FEW_GRAINS * sharing))
-    return ncc, float(score), float(likeness * np.sqrt(every))
-
-
-_BY_CHANCE = 1e-3  # of unrelated pairs may be joined; chosen
-_SAMPLE = 16  # frames whose grain is measured; chosen: its mean is steady enough
-
-
-def chance_score(prepared: CorrectedFrames, reach: IntPair) -> float:
-    """Find the score that one of a thousand unrelated pairs exceeds within `reach`.
-
-    Correlations of unrelated frames are a Gaussian field. Their scatter follows from
-    the autocorrelation of the frames, and the shifts that count as independent from
-    the mean slope of the field (Adler, The Geometry of Random Fields, 1981).
-    """
-    count = len(prepared.acquisition)
-    power = np.zeros(prepared.frame_shape)
-    for index in evenly(count, _SAMPLE):
-        power += np.abs(fft.fft2(prepared.banded(index))) ** 2
-    grain = fft.ifft2(power).real
-    grain /= max(float(grain[0, 0]), 1e-30)
-    frequencies = [np.fft.fftfreq(side) for side in power.shape]
-    y, x = (side * f for side, f in zip(power.shape, frequencies, strict=True))
-    radius = np.hypot(y[:, None], x)
-    ring = np.rint(radius).astype(int).ravel()
-    mean = np.bincount(ring, grain.ravel()) / np.bincount(ring)
-    # a lobe with the trough about it; the later ones of a lattice are not chance
-    lobe = radius <= 2 * (int(np.argmax(mean <= 0)) or len(mean))
-    scatter = np.sqrt(float((grain[lobe] ** 2).sum()) / NOISE_AREA)
-    power /= max(float(power.max()), 1e-30)
-    share = power**2 / max(float((power**2).sum()), 1e-30)
-    slopes = [
-        (2 * np.pi * f) ** 2 @ share.sum(axis=1 - axis)
-        for axis, f in enumerate(frequencies)
-    ]
-    density = float(np.sqrt(np.prod(slopes))) / (2 * np.pi)
-    shifts = (2 * reach[0] + 1) * (2 * reach[1] + 1)
-    height = 5.0  # where the rounds begin
-    for _ in range(10):
-        independent = max(1.0, shifts * min(1.0, density * height**2))
-        height = -float(ndtri(_BY_CHANCE / independent))
-    return float(height * scatter)
+    peaked = float(np.vdot(first**2, first**2)) * float(np.vdot(second**2, second**2))
+    pixels = min(every, _NORMAL * power / np.sqrt(peaked))
+    details = max(pixels / prepared.grain - _NORMAL, 0.0)
+    bounded = float(np.clip(ncc, -_MOST_NCC, _MOST_NCC))
+    score = np.sqrt(details * -np.log1p(-(bounded**2)))
+    weight_all = np.arctanh(bounded) * np.sqrt(every / NOISE_AREA)
+    return ncc, float(np.copysign(score, ncc)), float(weight_all)
 
 
 def search(
@@ -294,10 +255,13 @@ def search(
     found = surface(prepared, pair, nominal, reach)
     shifts: list[IntPair] = []
     along: tuple[IntPair, ...] = ()
-    floor = None if least is None else least * np.sqrt(NOISE_AREA)
+    floor = None if least is None else least * np.sqrt(prepared.grain)
     if found is not None:
         y0, x0 = found.origin
         shifts = [(y + y0, x + x0) for y, x in _peaks(found.score, floor)]
+        if np.abs(nominal).max() >= _MOVED:
+            still = 2 * np.sqrt(prepared.grain / np.pi)  # as wide as the peak of dust
+            shifts = [s for s in shifts if np.hypot(*s) > still]
         along = found.along(shifts[0], nominal, prepared.frame_shape) if shifts else ()
     measured = [coefficient(prepared, pair, shift) for shift in shifts]
     ncc, score, weight = np.array(measured).reshape(-1, 3).T

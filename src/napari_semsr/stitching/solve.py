@@ -338,7 +338,6 @@ def _search_all(state: State) -> Job[None]:
     shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
     state.threshold, state.is_periodic = chance_threshold(
         state.prepared,
-        state.nominal,
         list(shifts.values()),
         state.reach,
         state.options.significance,

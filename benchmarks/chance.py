@@ -1,0 +1,237 @@
+"""Measure how often frames that share nothing are joined, and frames that overlap lost.
+
+Two frames with stated positions are stitched. Unrelated ones show different places of
+one kind of sample, related ones one place. A related pair is right if it is placed to
+3 px; an unrelated one is joined if a solution comes out other than the nominal places,
+and no warning says that the sample repeats itself. Frames of dust are unrelated with an
+overlap of 90 %, where their dust fits.
+
+Goal, set before the first run: one in a thousand unrelated pairs of all kinds together
+is joined; no related pair is placed wrong; and of related pairs with 27 grains a frame
+or more as many are right as with the threshold before.
+"""
+
+import collections
+import time
+import warnings
+
+import numpy as np
+from _shared import ROOT, read_options
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage import io as skio
+
+from napari_semsr.core import Acquisition, RegistrationError, run
+from napari_semsr.stitching import StitchOptions, solve_mosaic
+
+Image = NDArray[np.float64]
+DATA = ROOT.parent / "shared" / "data" / "sem"
+LEVEL, CONTRAST = 110.0, 25.0
+
+
+def _scaled(scene: Image) -> Image:
+    return LEVEL + CONTRAST * (scene - scene.mean()) / max(float(scene.std()), 1e-9)
+
+
+def _texture(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Image:
+    return _scaled(ndimage.gaussian_filter(rng.normal(size=shape), sigma))
+
+
+def _grains(
+    rng: np.random.Generator, shape: tuple[int, int], side: int, count: int
+) -> Image:
+    """Bright grains on a dark ground, `count` on average in a frame."""
+    scene = np.zeros(shape)
+    total = rng.poisson(count * shape[0] * shape[1] / side**2)
+    y, x = (rng.integers(0, n, total) for n in shape)
+    spread = rng.choice([0.0, 0.3])
+    np.add.at(scene, (y, x), rng.normal(1, spread, total).clip(0.3))
+    sigma = rng.uniform(1.5, 4.0)
+    scene = ndimage.gaussian_filter(scene, sigma) * 2 * np.pi * sigma**2
+    return 50 + 100 * scene
+
+
+def _circuit(rng: np.random.Generator, shape: tuple[int, int], side: int) -> Image:
+    """Conductors of a few widths along both axes."""
+    scene = np.zeros(shape)
+    for _ in range(int(40 * shape[0] * shape[1] / side**2)):
+        y, x = (int(rng.integers(0, n)) for n in shape)
+        long, wide = int(rng.uniform(0.1, 0.5) * side), int(rng.choice([4, 6, 10]))
+        rows, columns = (long, wide) if rng.random() < 0.5 else (wide, long)
+        scene[y : y + rows, x : x + columns] = 1
+    return _scaled(ndimage.gaussian_filter(scene, 1))
+
+
+def _lattice(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
+    period, y0, x0 = rng.uniform(10, 30), *rng.uniform(0, 100, 2)
+    y, x = np.indices(shape)
+    waves = (np.cos(2 * np.pi * (c + c0) / period) for c, c0 in ((y, y0), (x, x0)))
+    return _scaled(np.prod([wave.clip(0) for wave in waves], axis=0))
+
+
+def _lines(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
+    """Parallel lines at random distances, in one direction."""
+    angle = rng.uniform(0, np.pi)
+    y, x = np.indices(shape)
+    across = y * np.sin(angle) + x * np.cos(angle)
+    profile = ndimage.gaussian_filter1d(rng.normal(size=4 * sum(shape)), 2)
+    where = (across - across.min()).ravel()
+    return _scaled(np.interp(where, np.arange(profile.size), profile).reshape(shape))
+
+
+def _photographs(
+    rng: np.random.Generator, shape: tuple[int, int], count: int
+) -> list[Image]:
+    """Cut parts of one real image that have nothing in common."""
+    paths = sorted(DATA.glob("*/*.tif")) + sorted(DATA.glob("*/*.png"))
+    while True:
+        image = skio.imread(paths[rng.integers(len(paths))]).astype(float)
+        image = image[..., :3].mean(axis=-1) if image.ndim == 3 else image
+        image = image[: int(0.88 * image.shape[0])]  # without a data bar
+        corners = [
+            (y, x)
+            for y in range(0, image.shape[0] - shape[0] + 1, shape[0])
+            for x in range(0, image.shape[1] - shape[1] + 1, shape[1])
+        ]
+        if len(corners) < count:
+            continue
+        chosen = (corners[k] for k in rng.permutation(len(corners))[:count])
+        parts = [image[y : y + shape[0], x : x + shape[1]] for y, x in chosen]
+        if min(part.std() for part in parts) > 1:
+            return [_scaled(part) for part in parts]
+
+
+def scene_of(
+    kind: str, rng: np.random.Generator, shape: tuple[int, int], side: int
+) -> Image:
+    """Draw a scene of one kind."""
+    name, _, amount = kind.partition("-")
+    if name == "grains":
+        return _grains(rng, shape, side, int(amount))
+    if name == "circuit":
+        return _circuit(rng, shape, side)
+    if name in ("lattice", "lines"):
+        return (_lattice if name == "lattice" else _lines)(rng, shape)
+    if name == "noise":
+        return np.full(shape, LEVEL)
+    if name == "pink":
+        return _scaled(sum(_texture(rng, shape, s) for s in (1.0, 2.0, 4.0, 8.0, 16.0)))
+    sigma = {"dense": 1.5, "saturated": 2.0}.get(name, rng.uniform(4, 8))
+    if name in ("vignetted", "round", "dust"):
+        sigma = rng.uniform(1.5, 4)
+    return _texture(rng, shape, sigma)
+
+
+def _camera(kind: str, rng: np.random.Generator, side: int) -> Image:
+    """Draw the factor that the camera gives both frames alike."""
+    y, x = np.meshgrid(*2 * [np.linspace(-1, 1, side)], indexing="ij")
+    if kind == "vignetted":
+        return 1 - 0.35 * (y**2 + x**2) + 0.1 * x
+    if kind == "round":
+        return np.clip(1.05 - 0.8 * (y**2 + x**2), 0, 1)
+    if kind == "dust":
+        specks = rng.random((side, side)) < 20 / side**2
+        return 1 - 5 * ndimage.gaussian_filter(specks * 1.0, 2)
+    return np.ones((side, side))
+
+
+def pair_of(
+    kind: str,
+    rng: np.random.Generator,
+    side: int,
+    overlap: float,
+    *,
+    related: bool,
+) -> tuple[Acquisition, NDArray[np.float64]]:
+    """Draw two frames, and where the second one lies from the first one."""
+    if kind == "dust" and not related:
+        overlap = 0.9  # at which dust on dust is among the shifts that are tried
+    error = rng.integers(-4, 5, 2)
+    shift = np.array([0, round((1 - overlap) * side)]) + error
+    y0, y1 = max(0, -shift[0]), max(0, shift[0])
+    shape = side + abs(int(error[0])), side + int(shift[1])
+    if related:
+        is_real = kind == "real"
+        scene = (
+            _photographs(rng, shape, 1)[0]
+            if is_real
+            else scene_of(kind, rng, shape, side)
+        )
+        clean = [
+            scene[y0 : y0 + side, :side],
+            scene[y1 : y1 + side, shift[1] : shift[1] + side],
+        ]
+    elif kind == "real":
+        clean = _photographs(rng, (side, side), 2)
+    else:
+        clean = [scene_of(kind, rng, (side, side), side) for _ in range(2)]
+    camera, noise = _camera(kind, rng, side), rng.uniform(2, 12)
+    frames = np.stack(clean) * camera + rng.normal(0, noise, (2, side, side))
+    if kind == "saturated":
+        frames = frames.clip(None, LEVEL + 0.5 * CONTRAST)
+    frames = np.rint(frames).clip(0, 255).astype(np.uint8)
+    nominal = np.array([(0.0, 0.0), (0.0, round((1 - overlap) * side))])
+    return Acquisition(frames, ("a", "b"), nominal_px=nominal), shift.astype(float)
+
+
+def outcome(acquisition: Acquisition, shift: NDArray[np.float64]) -> str:
+    """Say whether a pair is refused, as stated, warned of, right or wrong."""
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            solution = run(solve_mosaic(acquisition, StitchOptions(distortion="none")))
+        except RegistrationError:
+            return "refused"
+    if not np.isfinite(solution.positions_px).all():
+        return "refused"
+    if any(pair.ambiguous for pair in solution.pairs):
+        return "warned"  # the sample repeats itself, and the stage decided
+    found = np.diff(solution.positions_px, axis=0)[0]
+    nominal = np.diff(acquisition.nominal_px, axis=0)[0]
+    if np.abs(found - nominal).max() < 1e-6 and solution.stage is None:
+        return "nominal"
+    return "right" if np.abs(found - shift).max() <= 3 else "wrong"
+
+
+KINDS = (
+    "grains-5 grains-9 grains-27 grains-100 dense smooth pink circuit noise real "
+    "saturated vignetted round dust lattice lines"
+)
+
+
+def main() -> None:
+    """Print one row for each kind."""
+    args = read_options(
+        __doc__,
+        "--unrelated=40 --related=10 --sides=128,200,300",
+        kinds=(KINDS, "kinds of samples"),
+        overlaps=([0.1, 0.2, 0.4], "of related pairs; those of unrelated ones vary"),
+        first=(1000, "first seed"),
+    )
+    totals: collections.Counter[str] = collections.Counter()
+    for kind in args.kinds.split():
+        begin, line = time.process_time(), f"{kind:11s}"
+        for related, overlap in ((False, None), *((True, o) for o in args.overlaps)):
+            ends: collections.Counter[str] = collections.Counter()
+            for seed in range(args.related if related else args.unrelated):
+                rng = np.random.default_rng([args.first + seed, len(kind), related])
+                side = int(rng.choice(args.sides))
+                share = rng.choice(args.overlaps) if overlap is None else overlap
+                ends[outcome(*pair_of(kind, rng, side, share, related=related))] += 1
+            if related:
+                line += f" | {overlap:.0%}: {ends['right']} right {ends['wrong']} wrong"
+                totals["right"] += ends["right"]
+                totals["pairs"] += args.related
+            else:
+                joined = ends["right"] + ends["wrong"]
+                line += f" joined {joined} of {args.unrelated}"
+                totals["joined"] += joined
+                totals["unrelated"] += args.unrelated
+        print(f"{line} | {time.process_time() - begin:.0f} s", flush=True)
+    print(
+        f"joined {totals['joined']} of {totals['unrelated']} unrelated pairs, "
+        f"right {totals['right']} of {totals['pairs']} related ones"
+    )
+
+
+if __name__ == "__main__":
+    main()
