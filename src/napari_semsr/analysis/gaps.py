@@ -774,13 +774,13 @@ def _without_slope(values: FloatArray) -> FloatArray:
                 levels.append(float(np.percentile(part, _LOW)))
                 places.append((rows.mean(), columns.mean()))
     low = np.array(levels)
-    terms = _terms(*np.array(places).T, values.shape)
+    terms = _terms(np.array(places).T, values.shape)
     weight, best = np.ones(low.size), np.zeros(terms.shape[1])
     for _ in range(_ROUNDS):
         root = np.sqrt(weight)
         best = np.linalg.lstsq(terms * root[:, None], low * root, rcond=None)[0]
         weight = np.where(low > terms @ best, _ABOVE, 1.0)
-    ground = _terms(*np.indices(values.shape, dtype=float), values.shape) @ best
+    ground = _terms(np.indices(values.shape, dtype=float), values.shape) @ best
     span = float(np.ptp(ground))
     follow = np.mean(np.abs(low - terms @ best) < _FAINTEST * span)
     if not span or follow < _FOLLOW:
@@ -791,9 +791,9 @@ def _without_slope(values: FloatArray) -> FloatArray:
     return level + float(ground.mean()) if span > _SLOPING * apart else values
 
 
-def _terms(rows: FloatArray, columns: FloatArray, shape: IntPair) -> FloatArray:
-    """Terms of a polynomial of second order, from -1/2 to 1/2 on either side."""
-    y, x = rows / shape[0] - 0.5, columns / shape[1] - 0.5
+def _terms(places: FloatArray, shape: IntPair) -> FloatArray:
+    """Terms of a polynomial of second order at rows and columns (2, ...) of a field."""
+    y, x = (place / side - 0.5 for place, side in zip(places, shape, strict=True))
     return np.stack([np.ones_like(y), y, x, y * y, x * y, x * x], axis=-1)
 
 

@@ -6,7 +6,7 @@ affine match is asked for.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,7 @@ def measure_histogram(
 
 
 RangeSource = Literal["given", "file", "type", "values"]
+_GIVEN: RangeSource = "given"
 """What states a data range: the user, the bit depth in a file, the type, the values."""
 
 # Window of SSIM: 11 x 11 px, sigma 1.5 px (Wang et al. 2004, cited below).
@@ -525,7 +526,7 @@ def measure_metrics(
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
     values = finite_values(image, "Metrics")
-    span, source = options.data_range, cast("RangeSource", "given")
+    span, source = options.data_range, _GIVEN
     if span is None:
         span, source = _choose_range(image, reference, alike=match is None)
     if not span > 0:

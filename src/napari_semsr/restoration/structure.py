@@ -123,8 +123,8 @@ def _is_coherent(blocks: list[FloatArray]) -> bool:
         for number, (coarse, fine) in enumerate(pairwise(energies)):
             if float(fine[inner, inner].mean()) > _SEEN * total:
                 width = 0.175 / _BANDS[number][0]
-                maps = [_logs(e, width)[inner, inner] for e in (coarse, fine)]
-                found[number] += _cell_correlations(*maps, int(8 * width))
+                one, other = (_logs(e, width)[inner, inner] for e in (coarse, fine))
+                found[number] += _cell_correlations(one, other, int(8 * width))
     for values in map(np.array, found):
         if len(values) >= _CELLS:
             middle = float(np.median(values))

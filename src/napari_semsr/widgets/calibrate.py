@@ -681,9 +681,9 @@ class CalibrateGroup(Form):
             if self.distance.value <= 0:
                 msg = "The known distance must be above 0; type the true length."
                 raise OptionError(msg)
-            line = self._line_layer()
-            if line is not None and len(line.data):
-                self._check_line(line, self.layer.value)
+            line, layer = self._line_layer(), self.layer.value
+            if line is not None and len(line.data) and isinstance(layer, Image):
+                self._check_line(line, layer)
             true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
             k = true_nm / line_length(line, (y, x))
             how = f"from a scale line of {true_nm:g} nm over "
@@ -699,7 +699,7 @@ class CalibrateGroup(Form):
         if owner is None:
             alike = [i for i in grey_layers(self._viewer) if _lies_on(line, i)]
             owner = layer if alike in ([], [layer]) else None
-        if owner is not layer:
+        if owner is None or owner is not layer:
             whose = "for no image" if owner is None else f"for {owner.name}"
             more = (
                 "" if owner is None else f"choose {owner.name} to calibrate that, or "

@@ -433,7 +433,8 @@ def size_facts_of(layer: Layer) -> dict[str, Any]:
     pitch, stated = pitch_of(layer), about.get(ORIGIN_KEY) or {}
     sizes = (stated.get("pixel_size_nm"), about.get("pixel_size_nm"))
     if not any(size and np.allclose(size, pitch) for size in sizes):
-        facts[ORIGIN_KEY] = size_origin("by the scale of its layer in napari", pitch)
+        size = float(pitch[0]), float(pitch[1])
+        facts[ORIGIN_KEY] = size_origin("by the scale of its layer in napari", size)
     return facts
 
 

@@ -313,7 +313,7 @@ def read_profile(
         value,
         math.hypot(*course.along) / per_px / math.sqrt(12),
         np.dtype(image.dtype),
-        getattr(image, "significant_bits", None),
+        image.significant_bits,
     )
 
 

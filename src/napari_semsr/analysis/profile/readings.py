@@ -421,7 +421,7 @@ def _rough(found: _Found, peak: int) -> FloatPair:
     """
     width = found.smooth_px
     place, rough = float(found.place[peak]), 0.0
-    ends = None
+    ends: FloatPair | None = None
     for _ in range(3):
         sharper = ends
         smooth = ndimage.gaussian_filter1d(

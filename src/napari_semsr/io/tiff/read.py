@@ -120,10 +120,8 @@ def _of_series(
             f"The OME-XML tells of {len(images)} images of different pixel size where "
             f"{count} can be read: the pixel size is left unknown."
         )
-    size, name, bits = (
-        of.pop() if len(of) == 1 else None for of in (sizes, names, depths)
-    )
-    return size, name, bits
+    only = tuple(of.pop() if len(of) == 1 else None for of in (sizes, names, depths))
+    return cast("tuple[PixelSize | None, str | None, str | None]", only)
 
 
 # Bits that integers fill: their number as others write it into a text, and tags.
