@@ -358,6 +358,7 @@ def train(
     patch: int | None = None,
     from_scratch: bool = False,
     bank_folder: str | None = None,
+    device: str = "auto",
     devices: int | None = None,
     nodes: int | None = None,
     overwrite: bool = False,

@@ -6,7 +6,13 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.options import Options, option, persons_options, refuse_persons
+from napari_semsr.core.options import (
+    Options,
+    device_option,
+    option,
+    persons_options,
+    refuse_persons,
+)
 
 
 class Sample(Options):
@@ -91,12 +97,18 @@ class Outer(Options):
     many: tuple[Inner, ...] = ()
     pair: tuple[float, float] = (0, 1)
     shares: dict[Literal["a", "b"], float] = Field(default_factory=dict)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = device_option()
     count: int = 3
 
 
 OPTION = [  # "Option NAME must ..."
-    ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N, got 'tpu'."),
+    (
+        {"device": "tpu"},
+        (
+            "device must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second "
+            "card, got 'tpu'."
+        ),
+    ),
     ({"count": "few"}, "count must be a whole number, got 'few'."),
     ({"count": 2.5}, "count must be a whole number, got 2.5."),
     ({"pair": 5}, "pair must be a list, got 5."),

@@ -13,9 +13,7 @@ from napari_semsr.core import (
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.predictor import (
     Predictor,
-    free_memory,
     measure_peak,
-    resolve_device,
     resolve_precision,
 )
 
@@ -78,15 +76,7 @@ def test_errors_of_torch_and_wrong_cards_become_sentences(make_loaded, rng):
         Predictor(wrong, precision="fp32").predict(rng.random((8, 8)), Scaling(0, 1))
 
 
-def test_devices_and_precisions_are_chosen_or_refused(monkeypatch):
-    assert resolve_device("cpu").type == "cpu"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto").type == "cpu"
-    with pytest.raises(OptionError, match="torch sees 0: use --device cpu"):
-        resolve_device("cuda:3")
-    for word in ("toaster", "meta"):
-        with pytest.raises(OptionError, match=f"got '{word}'"):
-            resolve_device(word)
+def test_precisions_are_chosen_or_refused(monkeypatch):
     with pytest.raises(OptionError, match="fp32 or bf16"):
         resolve_precision("fp8", torch.device("cpu"))
     for able, expected in ((True, "bf16"), (False, "fp32")):
@@ -97,7 +87,6 @@ def test_devices_and_precisions_are_chosen_or_refused(monkeypatch):
         assert resolve_precision("auto", torch.device("cpu")) == expected
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in PyTorch 2.6
     assert resolve_precision("auto", torch.device("cpu")) == "fp32"
-    assert free_memory(torch.device("cpu")) > 0
 
 
 def test_a_cpu_takes_one_tile_at_a_time(make_loaded):

@@ -155,13 +155,19 @@ def test_deaf_process_is_killed(played, children):
     assert children[0].returncode == -signal.SIGKILL
 
 
-def test_gpu_can_be_hidden(played):
-    played(
-        "import os; seen = os.environ.get('CUDA_VISIBLE_DEVICES', 'all')\n"
-        "print(json.dumps({'failed': ['ReadError', f'<{seen}>']}))"
-    )
-    with pytest.raises(SemsrError, match="<>"):
-        run(train_in_subprocess(TrainRequest("a.yaml", "r"), device="cpu"))
+@pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps"])
+def test_the_device_that_was_chosen_is_handed_on(played, device):
+    played("print(json.dumps({'failed': ['ReadError', f'<{asked[\"device\"]}>']}))")
+    with pytest.raises(SemsrError, match=f"<{device}>"):
+        run(train_in_subprocess(TrainRequest("a.yaml", "r"), device=device))
+
+
+@pytest.mark.broad
+def test_a_device_that_is_not_there_is_refused_before_anything(request_of, tmp_path):
+    missing = "xpu" if not torch.xpu.is_available() else "mps"
+    with pytest.raises(OptionError, match=f"got {missing}|Device {missing} needs"):
+        run(train_in_subprocess(request_of, device=missing))
+    assert not Path(request_of.run_dir).exists()
 
 
 @pytest.mark.broad

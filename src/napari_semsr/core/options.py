@@ -47,8 +47,9 @@ _KINDS = {
     "dict": "must be a table of options",
     "model": "must be a table of options",
 }
+_DEVICE = r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$"
 _PATTERNS = {
-    r"^(auto|cpu|cuda(:\d+)?)$": "must be auto, cpu, cuda or cuda:N",
+    _DEVICE: "must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second card",
     r"^[\w.+-]+$": "must be made of letters, digits, '_', '-', '+' and '.'",
 }
 _KEY = "[key]"
@@ -255,14 +256,26 @@ def option(
     )
 
 
-def device_option() -> Any:
-    """Declare the option that says where a model runs."""
+_WHERE_IT_RUNS = (
+    "Where the model runs: auto, which takes a GPU that computes as the CPU does, cpu, "
+    "cuda (NVIDIA or AMD), mps (Apple) or xpu (Intel); cuda:1 is the second card."
+)
+
+
+def device_option(description: str = _WHERE_IT_RUNS) -> Any:
+    """Declare the option that says where a model runs, or is trained."""
     return option(
         "auto",
         "Device",
-        "Where the model runs: auto, which takes a GPU, cpu, cuda or cuda:N.",
-        choices={"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"},
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description,
+        choices={
+            "automatic": "auto",
+            "CPU": "cpu",
+            "NVIDIA or AMD GPU (cuda)": "cuda",
+            "Apple GPU (mps)": "mps",
+            "Intel GPU (xpu)": "xpu",
+        },
+        pattern=_DEVICE,
     )
 
 

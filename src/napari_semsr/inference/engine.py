@@ -167,6 +167,8 @@ def plan_run(
         )
         plan = yield from in_thread(planning, predictor)
         _tell_of_width(plan)
+        if predictor.note is not None:
+            plan = replace(plan, notes=(predictor.note, *plan.notes))
         begun = made and made.device and made.device.split(":")[0]
         if begun and begun != predictor.device.type:
             said = (

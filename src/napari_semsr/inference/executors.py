@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_semsr.core import (
     BoolArray,
@@ -34,6 +35,7 @@ from napari_semsr.core import (
 from napari_semsr.inference.network_input import set_missing
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun, TileResult, edges_of
+from napari_semsr.models import release_memory
 
 # What a task does: read a window, enhance it, write its core.
 
@@ -52,6 +54,9 @@ class TileWorker:
     pieces: int = 1
     joins: bool = True  # Whether tiles that make a rectangle share a window
     _cancelled: threading.Event = field(default_factory=threading.Event)
+    # Files are read by one thread at a time, whatever their reader is
+    _reading: threading.Lock = field(default_factory=threading.Lock)
+    _cutting: threading.Lock = field(default_factory=threading.Lock)
     _busy: int = 0
     _idle: threading.Condition = field(default_factory=threading.Condition)
     _release: Callable[[], None] = field(init=False)
@@ -80,6 +85,7 @@ class TileWorker:
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0)
         self._release()
+        release_memory(self.predictor.device)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -96,25 +102,26 @@ class TileWorker:
 
     def _together(self, tiles: list[Tile]) -> list[TileResult]:
         """Run tiles whole, or in pieces once that was found necessary."""
-        if self.pieces == 1:
-            before = self.predictor.batch
-            try:
-                found = self._whole(tiles)
-            except DeviceMemoryError:
-                if not self._joined(tiles):
-                    self._cut_smaller()
-                    return self._together(tiles)
+        pieces, note = self.pieces, None
+        if pieces > 1:
+            return [self._in_pieces(tile) for tile in tiles]
+        before = self.predictor.batch
+        try:
+            found = self._whole(tiles)
+        except DeviceMemoryError:
+            if self._joined(tiles):
                 self.joins = False
                 note = "Memory was short: tiles are computed one by one."
-                return [piece.with_note(note) for piece in self._together(tiles)]
             else:
-                after = self.predictor.batch
-                if after == before:
-                    return found
+                self._cut_smaller(pieces)
+        else:
+            after = self.predictor.batch
+            if after != before:
                 cut = f"from {before} to {after} tiles"
-                note = f"Memory was short: batches were cut {cut}."
-                return [piece.with_note(note) for piece in found]
-        return [self._in_pieces(tile) for tile in tiles]
+                note = "Memory was short: batches were cut " + cut + "."
+            return [piece.with_note(note) for piece in found]
+        # not where the error is handled, whose frames hold tensors of the failed pass
+        return [piece.with_note(note) for piece in self._together(tiles)]
 
     def _joined(self, tiles: list[Tile]) -> Box | None:
         """Give the rectangle that tiles are computed in as one."""
@@ -127,13 +134,13 @@ class TileWorker:
 
     def _whole(self, tiles: list[Tile]) -> list[TileResult]:
         plan, joined = self.run.plan, self._joined(tiles)
-        if joined is not None or len(tiles) == 1:
+        if self.predictor.device.type == "cpu":
+            if joined is None and len(tiles) > 1:
+                return [piece for tile in tiles for piece in self._whole([tile])]
             shared = tiles[0] if joined is None else plan.around(joined)
             values, box, missing = plan.compute(self.predictor, shared)
             return [self._deliver(tile, values, box, missing) for tile in tiles]
-        if self.predictor.device.type == "cpu":
-            return [piece for tile in tiles for piece in self._whole([tile])]
-        read = [plan.read(tile.window) for tile in tiles]
+        read = [self._read(tile.window) for tile in tiles]
         windows = [window for window, _ in read]
         if len({window.shape for window in windows}) == 1:
             results = self.predictor.predict_many(windows, plan.scaling)
@@ -143,6 +150,10 @@ class TileWorker:
             self._deliver(tile, result, tile.window, missing)
             for tile, (_, missing), result in zip(tiles, read, results, strict=True)
         ]
+
+    def _read(self, box: Box) -> tuple[NDArray[Any], BoolArray | None]:
+        with self._reading:
+            return self.run.plan.read(box)
 
     def _deliver(
         self,
@@ -159,41 +170,43 @@ class TileWorker:
     def _in_pieces(self, tile: Tile) -> TileResult:
         """Compute one tile part by part, cutting smaller when memory runs out."""
         while True:
+            pieces = self.pieces
             try:
-                joined = self._assemble(tile)
+                joined = self._assemble(tile, pieces)
             except DeviceMemoryError:
-                self._cut_smaller()
+                self._cut_smaller(pieces)
             else:
                 piece = self._deliver(tile, joined, tile.core)
-                side = self._side
+                side = self._side(pieces)
                 note = f"Memory was short: tiles are computed in pieces of {side} px."
                 return replace(piece, edges={}).with_note(note)
 
-    @property
-    def _side(self) -> int:
+    def _side(self, pieces: int) -> int:
         """Side of a piece, a multiple of the stride."""
         plan = self.run.plan.tiles
-        return round_up(max(1, plan.core // self.pieces), plan.stride)
+        return round_up(max(1, plan.core // pieces), plan.stride)
 
-    def _cut_smaller(self) -> None:
-        """Halve the pieces, or give up."""
+    def _cut_smaller(self, tried: int) -> None:
+        """Halve the pieces that were tried, or give up."""
         plan = self.run.plan.tiles
         smallest = round_up(_SMALLEST_PIECE, plan.stride)
-        if self._side <= smallest:
-            window = self._side + 2 * plan.halo
+        side = self._side(tried)
+        if side <= smallest:
+            window = side + 2 * plan.halo
             msg = (
                 f"Device {self.predictor.device} has no memory left even for a window "
                 f"of {window} px: free some of it, or use another device."
             )
             raise DeviceMemoryError(msg)
-        self.pieces *= 2
+        with self._cutting:  # another thread may have cut them already
+            self.pieces = max(self.pieces, 2 * tried)
 
-    def _assemble(self, tile: Tile) -> Float32Array:
+    def _assemble(self, tile: Tile, pieces: int) -> Float32Array:
         plan, scale = self.run.plan.tiles, self.run.plan.loaded.card.scale
         rows, columns = tile.core.scaled(scale).shape
         core = np.empty((rows, columns), dtype=np.float32)
-        for part in plan.pieces(tile, self._side):
-            window, missing = self.run.plan.read(part.window)
+        for part in plan.pieces(tile, self._side(pieces)):
+            window, missing = self._read(part.window)
             scaling, inner = self.run.plan.scaling, part.inner
             result = self.predictor.predict(window, scaling, inner)
             missing = None if missing is None else missing[inner.slices]
@@ -207,6 +220,7 @@ class TileWorker:
 
 # A third of the 0.3 s within which a cancel is to be acknowledged
 _HEARTBEAT_S = 0.1
+_THREADS_OF_CARD = 2
 
 Take = Callable[[int], Sequence[IntPair] | None]
 """Gives up to a number of tiles; none while nobody wants any, None at the end."""
@@ -252,18 +266,24 @@ class Executor(ABC):
 
 
 class Background:
-    """A thread that makes one call after another.
+    """Threads, usually one, that take calls in their order.
 
-    Between it and whoever waits lie queues written in C alone: an interrupt comes at
+    Between them and whoever waits lie queues written in C alone: an interrupt comes at
     any line of Python, and one within a lock of `concurrent.futures` leaves it locked
     for good.
     """
 
-    def __init__(self, name: str, answers: "SimpleQueue[Any]") -> None:
+    def __init__(
+        self, name: str, answers: "SimpleQueue[Any]", *, threads: int = 1
+    ) -> None:
         self._calls: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._answers = answers
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=name, daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, call: Callable[[], Any]) -> None:
         """Make a call after those before; its `CallResult` comes into the queue."""
@@ -271,12 +291,14 @@ class Background:
 
     def is_current(self) -> bool:
         """Whether it is this thread that asks."""
-        return threading.current_thread() is self._thread
+        return threading.current_thread() in self._threads
 
     def close(self) -> None:
         """Wait for the calls that were submitted, and end."""
-        self._calls.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -305,16 +327,19 @@ class CallResult:
 class LocalExecutor(Executor):
     """A thread of this process, with dask's scheduler of one thread.
 
-    One tile on all cores is as fast as a tile for each core (measured on two: 10 %
-    either way) and takes the memory of one. It is submitted alone: a second would only
-    wait behind it, in an order that may be out of date by then. `distributed` would
-    take 1.3 s to import, and costs more for each tile (``benchmarks/executors.py``).
+    A card has two: while it computes, one thread waits for it and the other reads the
+    next tiles or writes the last ones. On a CPU one tile on all cores is as fast as a
+    tile for each core (measured on two: 10 % either way) and takes the memory of one.
+    It is submitted alone: a second would only wait behind it, in an order that may be
+    out of date by then. `distributed` would take 1.3 s to import, and costs more for
+    each tile (``benchmarks/executors.py``).
     """
 
     def __init__(self, run: TiledRun, predictor: Predictor) -> None:
         super().__init__()
         self._worker = TileWorker(run, predictor)
-        self._thread = Background("semsr-tiles", self._finished)
+        self.slots = 1 if predictor.device.type == "cpu" else _THREADS_OF_CARD
+        self._thread = Background("semsr-tiles", self._finished, threads=self.slots)
 
     def submit(self, places: Sequence[IntPair]) -> None:
         """Hand over a group of tiles."""

@@ -44,14 +44,19 @@ from napari_semsr.inference.network_input import (
     survey_field,
 )
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.predictor import Predictor, free_memory
+from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import (
     SampledStatistics,
     frozen_work,
     measure_frozen,
 )
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
-from napari_semsr.models import InformedRestorer, LoadedModel, widest_blur
+from napari_semsr.models import (
+    InformedRestorer,
+    LoadedModel,
+    free_memory,
+    widest_blur,
+)
 
 TOO_DEAR = 3.0
 _DEEP_HALO = 192

@@ -8,17 +8,17 @@ import logging
 import math
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import platformdirs
-import psutil
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
@@ -33,65 +33,55 @@ from napari_semsr.core import (
     IntPair,
     OptionError,
     SemsrError,
-    processor_name,
     round_up,
 )
 from napari_semsr.inference.ensemble import SelfEnsemble, pass_of
 from napari_semsr.inference.lockstep_plan import HaloSyncPoints, find_refreshes
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.statistics import FixedMoments, Statistics, on_device
+from napari_semsr.inference.statistics import (
+    FixedMoments,
+    Moments,
+    Statistics,
+    on_device,
+)
 from napari_semsr.io import renaming
 from napari_semsr.models import (
+    Device,
     InformedRestorer,
     LoadedModel,
     ModelCard,
     Probe,
     TorchCalls,
+    check_bf16,
+    device_name,
     effective_halo,
+    find_device,
+    first_line,
+    free_memory,
     has_fast_bf16,
+    memory_layout,
     probe,
     smallest_side,
+    to_device,
+    translated_memory,
 )
 
-# Which device, which precision, how much memory.
+# Which device, which precision.
 
 _logger = logging.getLogger(__name__)
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-def resolve_device(name: str) -> torch.device:
-    """Choose a device by the name that a user gave."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    unknown = f"A device must be auto, cpu, cuda or cuda:N, got {name!r}."
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise OptionError(unknown) from None
-    if device.type not in ("cpu", "cuda"):
-        raise OptionError(unknown)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        msg = (
-            f"Device {name} needs a CUDA GPU, and torch sees {count}: use --device cpu."
-        )
-        raise OptionError(msg)
-    return device
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
     """Choose the arithmetic."""
-    if name in ("fp32", "bf16"):
-        return name
-    if name != "auto":  # from the history of a result that is gone on with
+    if name == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    if name == "bf16":
+        check_bf16(device)
+    elif name != "fp32":  # from the history of a result that is gone on with
         msg = f"A precision must be auto, fp32 or bf16, got {name!r}."
         raise OptionError(msg)
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = has_fast_bf16()
-    return "bf16" if fast else "fp32"
+    return name
 
 
 def _precision_of(loaded: LoadedModel, name: str, device: torch.device) -> str:
@@ -107,54 +97,106 @@ def made_by_model(options: EnhanceOptions, loaded: LoadedModel) -> dict[str, Any
     Gives ``model_name`` and ``model_digest``, ``device`` with the name of the processor
     or card, ``precision`` of the arithmetic, and ``threads`` of a processor.
     """
-    device = resolve_device(options.device)
-    named = (
-        processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device)
-    )
+    device = choose_device(loaded, options.device).device
     return {
         "model_name": loaded.card.name,
         "model_digest": loaded.digest,
-        "device": f"{device}: {named}",
+        "device": f"{device}: {device_name(device)}",
         "precision": _precision_of(loaded, options.precision, device),
         "threads": torch.get_num_threads(),
     }
-
-
-# Where a container is told how much memory it may have
-_CONTAINED = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory.high",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
-
-
-def free_memory(device: torch.device) -> int:
-    """Measure the memory that a device can still give."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    limit = int(psutil.virtual_memory().total)
-    for name in _CONTAINED:
-        with suppress(OSError, ValueError):  # absent, or "max"
-            limit = min(limit, int(Path(name).read_text("utf-8")))
-    left = limit - int(psutil.Process().memory_info().rss)
-    return max(0, min(int(psutil.virtual_memory().available), left))
 
 
 @contextmanager
 def _translated(device: torch.device, what: str) -> Iterator[None]:
     """Turn torch's errors into ours, since a `RuntimeError` is lost in Qt threads."""
     try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if memory or any(mark in str(error).lower() for mark in _NO_MEMORY):
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            msg = f"Device {device} has no memory left for {what}."
-            raise DeviceMemoryError(msg) from error
-        msg = f"The network could not compute {what} on {device}: {first}"
+        with translated_memory(device, what):
+            yield
+    except RuntimeError as error:
+        msg = f"The network could not compute {what} on {device}: {first_line(error)}"
         raise SemsrError(msg) from error
+
+
+# A card that could not be tried when this was written is compared with the CPU before
+# `auto` takes it: Metal and XPU kernels have been wrong without an error. The network
+# itself is asked, since each has other layers. The answer is kept like its figures, for
+# one version of PyTorch, of this package and of the network, and one name of a device.
+
+_COMPARED = ("mps", "xpu")
+_AGREE = 1e-3  # of the output's range, a quarter of a grey level of 255
+
+
+def choose_device(loaded: LoadedModel, name: str = "auto") -> Device:
+    """Choose the device of a network by the name that a user gave.
+
+    As `find_device`; besides, ``auto`` leaves a card to others whose values for one
+    tile are not those of the CPU, or which raises an error there, and says so.
+    """
+    found = find_device(name)
+    source = _source_of(loaded)
+    if getattr(source, "opaque", False) and found.device.type != "cpu":
+        note = f"{loaded.card.name} is an ONNX graph, which runs on the CPU."
+        return Device(torch.device("cpu"), note)
+    if name != "auto" or found.device.type not in _COMPARED:
+        return found
+    kind = found.device.type
+    label = f"{kind} ({device_name(found.device)})"
+    try:
+        fault = probed_network(source).fault_on(label, lambda: _fault(loaded, found))
+    except DeviceMemoryError:  # which may be there next time
+        fault = "has no memory for a tile"
+    if fault is None:
+        return found
+    note = f"{label} {fault}: the CPU is used; --device {kind} insists."
+    return Device(torch.device("cpu"), note)
+
+
+def _fault(loaded: LoadedModel, found: Device) -> str | None:
+    """Compare a tile on a device with the same tile on the CPU; None if they agree."""
+    module, stride = _plain(loaded.module), loaded.card.stride
+    side = round_up(
+        max(_SAMPLE, smallest_side(_source_of(loaded), stride=stride)), stride
+    )
+    tile = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if isinstance(module, InformedRestorer):  # with filters, as for a field
+            seen = module.look(tile)
+            module = module.mender(seen.condition[0], seen.rings[0])
+        expected = _computed(module, tile, torch.device("cpu"))
+        try:
+            made = _computed(module, tile, found.device)
+        except DeviceMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of whatever kind, it is of no use
+            return f"fails for a test tile ({first_line(error).rstrip('.')})"
+    if made.shape != expected.shape:
+        return "gives a test tile another shape than the CPU"
+    span = float(expected.max() - expected.min()) or 1.0
+    apart = float((made - expected).abs().max()) / span
+    if apart <= _AGREE:  # and not NaN
+        return None
+    return f"gives other values than the CPU ({apart:.2g} of the range of a test tile)"
+
+
+def _computed(module: nn.Module, tile: Tensor, device: torch.device) -> Tensor:
+    """Run a network on a tile (1, 1, Y, X), on some device, in fp32."""
+    with translated_memory(device, "a test tile"):
+        made: Tensor = _placed(module, device)(tile.to(device))
+        return made.to("cpu", torch.float32)
+
+
+def _placed(module: nn.Module, device: torch.device) -> nn.Module:
+    """Copy a network to a device, as it is run there."""
+    copied = copy.deepcopy(module).eval().requires_grad_(False).to(device)
+    ordered: nn.Module = copied.to(memory_format=memory_layout(device))  # type: ignore[call-overload]
+    return ordered
+
+
+def _source_of(loaded: LoadedModel) -> nn.Module:
+    """Give the network that runs over tiles: what looks at a field does so before."""
+    module = loaded.module
+    return _plain(module.local if isinstance(module, InformedRestorer) else module)
 
 
 # How much memory a pass takes, known beforehand.
@@ -226,6 +268,7 @@ _T = TypeVar("_T")
 _PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
 _HALO: TypeAdapter[int] = TypeAdapter(int)
 _REFRESHES: TypeAdapter[HaloSyncPoints | None] = TypeAdapter(HaloSyncPoints | None)
+_FAULT: TypeAdapter[str | None] = TypeAdapter(str | None)
 _BYTES: TypeAdapter[float] = TypeAdapter(float)
 _known: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
 _known = weakref.WeakKeyDictionary()
@@ -309,6 +352,10 @@ class ProbedNetwork:
 
         return self._recall(f"bytes per pixel, stride {stride}", _BYTES, measure)
 
+    def fault_on(self, device: str, compare: Callable[[], str | None]) -> str | None:
+        """Tell what is wrong with a device, by its name; None where nothing is."""
+        return self._recall(f"fault on {device}", _FAULT, compare)
+
     @property
     def _network(self) -> nn.Module:
         found = self.module()
@@ -384,18 +431,17 @@ class Predictor:
     ) -> None:
         self.card = loaded.card
         self.digest = loaded.digest
-        self.device = resolve_device(device)
+        self.device, self.note = choose_device(loaded, device)
         self.precision = _precision_of(loaded, precision, self.device)
         self.batch: int | None = None
         self.statistics: Statistics | None = None
-        module = loaded.module  # what looks at the whole field does so before
+        self._moments: tuple[Statistics | None, list[Moments]] = (None, [])
+        module = loaded.module
         if isinstance(module, InformedRestorer):
             module = module.local
-        self.source: nn.Module = _plain(module)  # as it was given, on the CPU
+        self.source = _source_of(loaded)  # as it was given, on the CPU
         with _translated(self.device, "the weights"):
-            module = copy.deepcopy(module).eval().requires_grad_(False)
-            module = module.to(self.device)
-            self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._module = _placed(module, self.device)
 
     def told(self, loaded: LoadedModel) -> "Predictor":
         """Give a predictor of the network that a survey made for one field.
@@ -456,6 +502,7 @@ class Predictor:
         mixed = self.precision == "bf16"
         with (
             _translated(self.device, what),
+            _launching_on(self.device),
             torch.no_grad(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=mixed),
         ):
@@ -546,7 +593,8 @@ class Predictor:
             except DeviceMemoryError:
                 if size == 1:
                     raise
-                self.batch = size // 2
+                # another thread may have halved it, too
+                self.batch = min(self.batch or 1, size // 2)
         return done
 
     def _run(
@@ -556,13 +604,16 @@ class Predictor:
         rows, columns = stack.shape[2:]
         what = f"{len(windows)} window(s) of {rows}x{columns} px"
         with self.computing(what):
-            batch = torch.from_numpy(stack).to(self.device)
+            batch = to_device(stack, self.device)
             if isinstance(self._module, SelfEnsemble):
                 made = self._module(batch, keep, self._answering)
             else:
                 with self._answering():
                     made = pass_of(self._module, batch, keep)
-            result = made[:, 0].to("cpu", torch.float32).numpy()
+            arrive = _to_host(made[:, 0])
+            del batch, made
+        with _translated(self.device, what):
+            result = arrive()  # the next pass may be launched meanwhile
         given = (rows, columns) if keep is None else keep.shape
         check_scale(self.card, given, result.shape[1:])
         return [scaling.restore(plane) for plane in result]
@@ -571,7 +622,72 @@ class Predictor:
         """Surround one pass: live norms take the statistics that are known."""
         if self.statistics is None:
             return nullcontext()
-        return FixedMoments(on_device(self.statistics.moments, self.device))
+        if self._moments[0] is not self.statistics:  # a copy waits for what computes
+            there = on_device(self.statistics.moments, self.device)
+            self._moments = self.statistics, there
+        return FixedMoments(self._moments[1])
+
+
+# Passes on a card are launched one at a time, so that its memory holds the layers of
+# one alone, and wait for each other there: while one computes, another thread reads the
+# next one, copies and launches it, or writes the one before.
+
+_launching = threading.RLock()
+
+
+@contextmanager
+def _launching_on(device: torch.device) -> Iterator[None]:
+    """Launch a pass alone, in the arithmetic that its precision says."""
+    if device.type == "cpu":
+        yield
+        return
+    with _launching, plain_convolutions():
+        yield
+
+
+@contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Convolve on a card in true fp32, and each time by the same algorithm.
+
+    By default cuDNN computes fp32 convolutions in TF32, which has 10 bits; Lightning
+    and others let it try algorithms, of which another may win each time, and which take
+    seconds for each new shape. Both settings are the process's, so that they are put
+    back; one thread at a time may be within.
+    """
+    cudnn: Any = torch.backends.cudnn
+    holder, name, value = cudnn, "allow_tf32", cast("Any", False)
+    try:
+        before = holder.allow_tf32
+    except RuntimeError:  # set by the interface that PyTorch 2.9 has beside it
+        holder, name, value = cudnn.conv, "fp32_precision", "ieee"
+        before = holder.fp32_precision
+    tried = cudnn.benchmark
+    try:
+        setattr(holder, name, value)
+        cudnn.benchmark = False
+        yield
+    finally:
+        setattr(holder, name, before)
+        cudnn.benchmark = tried
+
+
+def _to_host(values: Tensor) -> Callable[[], Float32Array]:
+    """Begin to copy values to an array of float32; gives what waits for it."""
+    if values.device.type != "cuda":
+        held: Float32Array = values.to("cpu", torch.float32).numpy()
+        return lambda: held
+    exact = values.float()
+    pinned = torch.empty(exact.shape, pin_memory=True)
+    pinned.copy_(exact, non_blocking=True)
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(values.device))
+
+    def arrive() -> Float32Array:
+        copied.synchronize()
+        found: Float32Array = pinned.numpy()
+        return found
+
+    return arrive
 
 
 def check_scale(card: ModelCard, given: IntPair, made: tuple[int, ...]) -> None:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from napari_semsr.core import IntPair, SemsrError, WriteError
-from napari_semsr.models import LiveNorm, NormInterceptor
+from napari_semsr.models import LiveNorm, NormInterceptor, has_float64
 
 _BLOCK_VALUES = 2**17
+_CARDS_BLOCK_VALUES = 2**24  # 128 MB; a card computes for less time than a call takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,10 @@ class Moments:
         """
         gain = (self.variance + norm.eps).rsqrt()
         if norm.weight is not None:
-            gain = gain * norm.weight.reshape(-1).double().to(gain.device)
+            gain = gain * norm.weight.reshape(-1).to(gain.device).double()
         shift = -self.mean * gain
         if norm.bias is not None:
-            shift = shift + norm.bias.reshape(-1).double().to(gain.device)
+            shift = shift + norm.bias.reshape(-1).to(gain.device).double()
         plane = (1, x.shape[1], 1, 1)
         gain, shift = (v.float().reshape(plane).to(x.device) for v in (gain, shift))
         return torch.addcmul(shift, x.float(), gain).to(x.dtype)
@@ -51,10 +52,12 @@ class Sums:
 
 def sums_of(values: Tensor) -> Sums:
     """Sum up a tile's core in float64, a few rows at a time; `values` (1, C, Y, X)."""
-    rows = values[0].permute(1, 2, 0)
+    here = values.device if has_float64(values.device) else torch.device("cpu")
+    rows = values[0].to(here).permute(1, 2, 0)
     height, width, channels = rows.shape
-    step = max(1, _BLOCK_VALUES // max(1, width * channels))
-    first = torch.zeros(channels, dtype=torch.float64, device=values.device)
+    most = _BLOCK_VALUES if here.type == "cpu" else _CARDS_BLOCK_VALUES
+    step = max(1, most // max(1, width * channels))
+    first = torch.zeros(channels, dtype=torch.float64, device=here)
     second = torch.zeros_like(first)
     block = first.new_empty(min(step, height), width, channels)
     for top in range(0, height, step):
@@ -74,7 +77,8 @@ def pooled(tiles: Iterable[Sums], device: torch.device) -> Moments:
     mean = torch.stack([t.first for t in listed]).sum(0) / count
     second = torch.stack([t.second for t in listed]).sum(0) / count
     variance = (second - mean**2).clamp_min_(0)
-    return Moments(count, mean.to(device), variance.to(device))
+    (found,) = on_device([Moments(count, mean, variance)], device)
+    return found
 
 
 class Gathered:
@@ -164,7 +168,8 @@ def _decoded(text: str) -> Tensor:
 
 
 def on_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:
-    """Bring moments to a device."""
+    """Bring moments to a device, or to the CPU where it has no double precision."""
+    device = device if has_float64(device) else torch.device("cpu")
     return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
 
 

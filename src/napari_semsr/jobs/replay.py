@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 import psutil
 
+from napari_semsr import models
 from napari_semsr.analysis import spread_boxes
 from napari_semsr.core import (
     Box,
@@ -755,18 +756,14 @@ def _stitch(step: ReplayStep) -> Job[Path]:
 
 def _same_device(step: ReplayStep) -> dict[str, Any]:
     """Ask for the device and the arithmetic of before, where they are here."""
-    import torch
-
     made = step.made
     if made.device is None:
         return {}
-    kind, _, _ = made.device.partition(": ")
+    name, _, _ = made.device.partition(": ")
     with step.as_recorded():
-        number = int(kind.partition(":")[2] or 0)
-    here = kind == "cpu" or (
-        torch.cuda.is_available() and number < torch.cuda.device_count()
-    )
-    asked = {"device": kind} if here else {}
+        kind, _, number = name.partition(":")
+        here = kind == "cpu" or int(number or 0) < models.device_count(kind)
+    asked = {"device": name} if here else {}
     return asked | ({"precision": made.precision} if made.precision else {})
 
 

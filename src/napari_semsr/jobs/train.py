@@ -24,6 +24,7 @@ from napari_semsr.core import (
     ReadError,
     ShapeError,
     declared_figures,
+    device_option,
     field_range,
     in_digits,
     option,
@@ -83,10 +84,15 @@ class TrainingPlace(Options):
         "several runs; by default in the folder of the run.",
         by_person=True,
     )
+    device: str = device_option(
+        "Where to train: auto (a CUDA card, else the CPU), cpu, cuda or mps; cuda:1 is "
+        "the second card."
+    )
     devices: int | None = option(
         None,
         "",
-        "Processors of this machine that learn together, each from a batch of its own.",
+        "Cards, or processors, of this machine that learn together, each from a batch "
+        "of its own.",
         by_person=True,
     )
     nodes: int | None = option(
@@ -356,12 +362,16 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         )
         raise OptionError(f"The recipe {path.stem} {learns}")
     where = (named.get("place") or TrainingPlace()).model_dump()
-    banks = where.pop("bank_folder")
+    banks, device = where.pop("bank_folder"), where.pop("device")
     given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump(), **where}
     plan = _changed(plan, given)
     _check_data(plan, folder)
     found = yield from training.train(
-        plan, folder, bank_folder=banks, **existing.at(folder, folder)
+        plan,
+        folder,
+        device=device,
+        bank_folder=banks,
+        **existing.at(folder, folder),
     )
     compared = found.comparison
     if compared is not None and not compared.kept:

@@ -42,6 +42,7 @@ from napari_semsr.jobs.train import (
     CutRequest,
     OwnImage,
     Trained,
+    TrainingPlace,
     TrainOptions,
     with_pairs,
 )
@@ -153,7 +154,6 @@ class _Child:
     """The other process, what it says, and how it is stopped."""
 
     def __init__(self, request: TrainRequest, device: str) -> None:
-        hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
         windows = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         self._said: queue.Queue[bytes | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
@@ -163,13 +163,12 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, **hidden},
             start_new_session=True,  # Ctrl-C in a terminal is for the viewer
             creationflags=windows,
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._tell(json.dumps(asdict(request)).encode())
+        self._tell(json.dumps({**asdict(request), "device": device}).encode())
 
     def _tell(self, line: bytes) -> None:
         """Write a line; a process that is gone already is noticed elsewhere."""
@@ -293,6 +292,7 @@ def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Run the service, and tell its steps, not too many of them."""
     options = TrainOptions.parse({k: request.pop(k) for k in TrainOptions.model_fields})
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
+    place = TrainingPlace(device=request.pop("device"))
     told = float("-inf")
 
     def report(step: Progress) -> None:
@@ -302,7 +302,7 @@ def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
             told, loss = now, jsonable(getattr(step, "loss", None))
             say("step", [step.done, step.total, step.message, loss])
 
-    job = TRAIN.job(recipe, folder, options=options, **request)
+    job = TRAIN.job(recipe, folder, options=options, place=place, **request)
     return dict(run(job, report).to_json())
 
 

@@ -38,6 +38,22 @@ from .checkpoint import (
     save_model as save_model,
     save_weights as save_weights,
 )
+from .devices import (
+    Device as Device,
+    check_bf16 as check_bf16,
+    device_count as device_count,
+    device_name as device_name,
+    find_device as find_device,
+    first_line as first_line,
+    free_memory as free_memory,
+    has_fast_bf16 as has_fast_bf16,
+    has_float64 as has_float64,
+    is_out_of_memory as is_out_of_memory,
+    memory_layout as memory_layout,
+    release_memory as release_memory,
+    to_device as to_device,
+    translated_memory as translated_memory,
+)
 from .esrgan_import import load_esrgan as load_esrgan
 from .onnx_graph import read_graph as read_graph
 from .onnx_network import (
@@ -57,9 +73,6 @@ from .probing import (
     live_norm as live_norm,
     probe as probe,
     smallest_side as smallest_side,
-)
-from .processor import (
-    has_fast_bf16 as has_fast_bf16,
 )
 from .trust import (
     Trust as Trust,

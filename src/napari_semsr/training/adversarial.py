@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models import bicubic, build_discriminator
-from napari_semsr.training.learner import PIXEL_LOSSES, Learner, check_finite, frozen
+from napari_semsr.training.learner import PIXEL_LOSSES, Learner, frozen
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
 from napari_semsr.training.validation import ValidationPair, moved_onto
@@ -117,21 +117,23 @@ class AdversarialLearner(Learner, ABC):
             for group in optimizer.param_groups:
                 group["lr"] = full * share
         loss = self.teach_generators(low, high, step)
-        self._descend(first.optimizer, loss)
+        self._descend(first.optimizer, loss, low, high)
         first.step()
         self.update_average(step)
         late = step >= self.gan.content_only_steps
         if late and step % self.gan.discriminator_every == 0:
             judged = self.teach_discriminators(low, high, step)
-            self._descend(second.optimizer, judged)
+            self._descend(second.optimizer, judged, low, high)
             second.optimizer.step()  # not counted as a step of the run
             self.judged.copy_(judged.detach())
         self.terms["discriminator"] = self.judged
         return {"loss": loss.detach()}
 
-    def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    def _descend(
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, *seen: Tensor
+    ) -> None:
         """Put the gradients of a loss in place."""
-        check_finite("loss is", loss.detach(), self.global_step)
+        self.check_finite("loss is", loss.detach(), *seen)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         if self.recipe.clip_norm is not None:
@@ -155,6 +157,11 @@ class History(nn.Module):
         self.seed = seed
         self.register_buffer("images", torch.zeros(size, *shape))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self._held: int | None = None  # the count, which lies on the card
+
+    def _load_from_state_dict(self, *state: Any) -> None:
+        super()._load_from_state_dict(*state)
+        self._held = None
 
     @torch.no_grad()
     def exchange(self, fresh: Tensor, step: int) -> Tensor:
@@ -165,10 +172,12 @@ class History(nn.Module):
             return fresh
         rng = np.random.default_rng([self.seed, step])
         shown = []
+        held = int(self.count) if self._held is None else self._held
         for image in fresh:
-            if int(self.count) < size:
-                self.images[int(self.count)] = image
+            if held < size:
+                self.images[held] = image
                 self.count += 1
+                held += 1
                 shown.append(image)
                 continue
             place = int(rng.integers(size))
@@ -177,6 +186,7 @@ class History(nn.Module):
                 self.images[place] = image
             else:
                 shown.append(image)
+        self._held = held
         return torch.stack(shown)
 
 
@@ -218,7 +228,7 @@ class PairedGan(AdversarialLearner):
 
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the generator."""
-        made = self.network(low.contiguous(memory_format=torch.channels_last))
+        made = self.network(self.laid_out(low))
         self._made = made.detach()
         with self.exact():
             truth = moved_onto(high, made.float(), self.recipe.shift_px)

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_semsr.core import Float32Array, OptionError, WriteError
 from napari_semsr.io import move
+from napari_semsr.models import free_memory, to_device
 from napari_semsr.training.patches import Patches, ScenePairs, ScenePatches, flat
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import (
@@ -223,17 +224,22 @@ class BlockBatches(_Batches[BlockScenes]):
 
 
 class CachedBatches(_Batches[Scenes | Patches]):
-    """Random batches of cached scenes, held on the GPU where they fit."""
+    """Random batches of cached scenes, held on the card that learns if they fit."""
 
     def __init__(
-        self, cache: SceneCache, recipe: Recipe, done: int, process: int = 0
+        self,
+        cache: SceneCache,
+        recipe: Recipe,
+        done: int,
+        process: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__(recipe, done, process, len(cache.low))
         self.device = torch.device("cpu")
-        if torch.cuda.is_available():
-            free, _ = torch.cuda.mem_get_info()
-            if sum(a.nbytes for a in cache if a is not None) <= _SHARE * free:
-                self.device = torch.device("cuda", torch.cuda.current_device())
+        if device is not None and device.type != "cpu":
+            size = sum(a.nbytes for a in cache if a is not None)
+            if size <= _SHARE * free_memory(device):
+                self.device = device
 
         def placed(array: NDArray[Any]) -> Tensor:
             return torch.from_numpy(array).to(self.device)
@@ -250,8 +256,9 @@ class CachedBatches(_Batches[Scenes | Patches]):
         corners = rng.integers(0, last + 1, many)
         low, high = self._taken(self.low, numbers), self._taken(self.high, numbers)
         if self.rest:
+            there = to_device(numbers, self.device)
             noiseless, log_gain, airlight, faults, spread = (
-                part[self._on_device(numbers)].float() for part in self.rest
+                part[there].float() for part in self.rest
             )
             return Scenes(
                 low,
@@ -270,11 +277,8 @@ class CachedBatches(_Batches[Scenes | Patches]):
             elsewhere = rng.integers(0, last + 1, many)
         return Patches.cut_from(low, high, corners, elsewhere, data.patch_px)
 
-    def _on_device(self, numbers: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(numbers).to(self.device)
-
     def _taken(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
-        return scenes[self._on_device(numbers)].float()[:, None]
+        return scenes[to_device(numbers, self.device)].float()[:, None]
 
 
 class MixedBatches(_Batches[Patches]):
@@ -305,7 +309,7 @@ class MixedBatches(_Batches[Patches]):
 
 def _unit(scenes: Tensor) -> Tensor:
     thinned = scenes[..., ::4, ::4].flatten(1)
-    shares = torch.tensor(_PERCENTILES, device=scenes.device) / 100
+    shares = to_device(torch.tensor(_PERCENTILES), scenes.device) / 100
     low, high = torch.quantile(thinned, shares, dim=1)[:, :, None, None, None]
     unit: Tensor = (scenes - low) / (high - low).clamp_min(1e-6)
     return unit
@@ -331,15 +335,17 @@ class TrainingData(lightning.LightningDataModule):
         number, of = (
             (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         )
+        device = None if trainer is None else trainer.strategy.root_device
         stored = data.pairs is not None
         if data.bank and recipe.draws:
             if recipe.learns == "survey":
                 return BlockBatches(recipe, self.report, self.done, number)
             cache = SceneCache.open(recipe, self.scale, self.report)
             if not stored:
-                return CachedBatches(cache, recipe, self.done, number)
+                return CachedBatches(cache, recipe, self.done, number, device)
             many = max(1, round(data.drawn * recipe.batch))
-            drawn = CachedBatches(cache, recipe.replace(batch=many), self.done, number)
+            some = recipe.replace(batch=many)
+            drawn = CachedBatches(cache, some, self.done, number, device)
             return MixedBatches(drawn, recipe, self.scale, number, of)
         per_step = max(1, recipe.batch // (1 if stored else data.patches_per_scene))
         first, end = (
@@ -358,4 +364,6 @@ class TrainingData(lightning.LightningDataModule):
             num_workers=recipe.workers,
             prefetch_factor=4 if recipe.workers else None,
             persistent_workers=False,
+            # pages that a card copies from while it computes
+            pin_memory=device is not None and device.type == "cuda",
         )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.core import FloatArray, IntPair
-from napari_semsr.training.learner import Supervised, check_finite
+from napari_semsr.training.learner import Supervised
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.stored_pairs import fitting_store
@@ -133,11 +133,11 @@ class BlindSpot(Supervised):
         """Return the loss of one batch of `Patches`, of which low is looked at."""
         images = flat(Patches(*batch)).low
         hidden = hide(images, self.recipe.hidden.every_px, self.reach)
-        told = self.run(hidden.seen.contiguous(memory_format=torch.channels_last))
+        told = self.run(self.laid_out(hidden.seen))
         with self.exact():
             missed: Tensor = (told.float() - images)[hidden.where]
             loss = missed.square().mean()
-        check_finite("loss is", loss, self.global_step, images)
+        self.check_finite("loss is", loss, images)
         return loss
 
     @torch.inference_mode()

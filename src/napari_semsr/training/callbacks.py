@@ -23,7 +23,7 @@ import pytorch_lightning as lightning
 import yaml
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
-from torch import nn
+from torch import Tensor, nn
 
 from napari_semsr.core import (
     DB,
@@ -52,6 +52,8 @@ from napari_semsr.training.run_folder import NETWORKS, RunFolder
 from napari_semsr.training.scenes import INSTRUMENTS
 from napari_semsr.training.unpaired import EXPECTED
 from napari_semsr.training.validation import PERCENTILES
+
+_READ_EVERY_S = 0.2  # chosen: as often as a person can read
 
 
 class MetricsLogger:
@@ -142,6 +144,7 @@ class Recorder(Callback):
         self.stop = threading.Event()
         self.begin: Callable[[], None] = lambda: None
         self._begun = False
+        self._loss, self._read_s = math.nan, -math.inf  # the last that was looked at
         self._start: tuple[nn.Module, dict[str, float]] | None = None
 
     def making_scenes(self, done: int, count: int) -> None:
@@ -163,9 +166,11 @@ class Recorder(Callback):
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
     ) -> None:
         """Validate and save when it is time; report every step."""
-        step, loss = trainer.global_step, float(outputs["loss"])
+        step = trainer.global_step
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
         reached = int(_agreed(trainer, module.reached(step)))
+        judged = step % self.recipe.validate_every == 0 or reached >= last
+        loss = self._read(outputs["loss"], now=judged)
         stopped = bool(_agreed(trainer, self.stop.is_set()))
         if stopped and not self._begun:
             trainer.should_stop = True
@@ -176,7 +181,7 @@ class Recorder(Callback):
             if self._start is not None:
                 (network, found), self._start = self._start, None
                 self._keep(network, None, found, 0)
-        if step % self.recipe.validate_every == 0 or reached >= last:
+        if judged:
             self._validate(trainer, module, loss)
         elif stopped or _agreed(
             trainer, time.monotonic() - self._saved_s >= self.save_every_s
@@ -190,6 +195,13 @@ class Recorder(Callback):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
         self.reports.put(StepReport(reached, last, said, loss=loss))
+
+    def _read(self, loss: Tensor, *, now: bool) -> float:
+        """Read the loss; from a card a few times a second, since it waits for that."""
+        since = time.monotonic() - self._read_s
+        if now or loss.device.type == "cpu" or since >= _READ_EVERY_S:
+            self._loss, self._read_s = float(loss), time.monotonic()
+        return self._loss
 
     def _validate(
         self, trainer: lightning.Trainer, module: Learner, loss: float

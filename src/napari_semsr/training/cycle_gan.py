@@ -27,7 +27,7 @@ from napari_semsr.core import (
     read_bytes,
 )
 from napari_semsr.io import read
-from napari_semsr.models import build, build_discriminator
+from napari_semsr.models import build, build_discriminator, to_device
 from napari_semsr.simulation import gaussian_kernel
 from napari_semsr.training.adversarial import (
     AdversarialLearner,
@@ -419,7 +419,7 @@ def _window(side: int, like: Tensor) -> Tensor:
 
 def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
     """Find how steep (B, C, H, W) is; a slope of one per pixel reads 8 by each."""
-    kernels = _edge_kernels(operator).to(image)[:, None]
+    kernels = to_device(_edge_kernels(operator), image.device).to(image)[:, None]
     padded = functional.pad(
         image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
     )

@@ -23,6 +23,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
 
 from napari_semsr.core import Cancelled, OptionError, Progress, SemsrError, Waiting
+from napari_semsr.models import device_count
 from napari_semsr.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ def is_first(recipe: Recipe) -> bool:
     return all(int(os.environ.get(name, "0")) == 0 for name in _PARTIAL_RANKS)
 
 
-def check_machines(recipe: Recipe) -> None:
+def check_machines(recipe: Recipe, device: torch.device | None = None) -> None:
     """Refuse too many devices, or a machine that does not know where the first is."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "processors")
+    there, what = os.cpu_count() or 1, "processors"
+    if device is not None and device.type != "cpu":
+        there, what = device_count(device.type), "GPUs"
     if recipe.devices > there:
         msg = (
             f"devices must not exceed the {there} {what} of this machine, got "

@@ -32,13 +32,19 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     SemsrError,
+    warn,
 )
 from napari_semsr.models import (
     ModelCard,
     bicubic,
     build,
     build_discriminator,
+    check_bf16,
+    device_count,
+    find_device,
+    first_line,
     has_fast_bf16,
+    is_out_of_memory,
     load_beside,
     load_model,
     read_card,
@@ -74,6 +80,8 @@ _LEARNERS: dict[str, type[Learner]] = {
 }
 _LARGEST_PX = 2048  # of the patches that a recipe may ask for
 _BLOCK = 16  # channels
+_CPU = torch.device("cpu")
+_COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
 _CHATTER = ("pytorch_lightning", "lightning_fabric")
 
 
@@ -91,6 +99,7 @@ def train(
     recipe: Recipe,
     run_dir: Path,
     *,
+    device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
     bank_folder: str | None = None,
@@ -98,18 +107,19 @@ def train(
     """Train a model by its recipe; gives the best model's file and figures.
 
     The run's files go to a new or empty folder, or the run's own when resuming from the
-    last saved state; `overwrite` removes those of an earlier run. Scenes that were made
-    ahead are kept in the bank folder, wherever that is; a recipe's own must lie in the
-    run's folder. An `OptionError` or `ShapeError` if there are fewer devices than the
-    recipe wants, or the network cannot take its patches; a `WriteError` or
-    `CheckpointError` if the folder is in use, or there is nothing to resume; a
-    `DeviceMemoryError` if memory ran out; a `SemsrError` if the loss is not finite.
+    last saved state, which may be another device's; `overwrite` removes those of an
+    earlier run. Scenes that were made ahead are kept in the bank folder, wherever that
+    is; a recipe's own must lie in the run's folder. An `OptionError` or `ShapeError` if
+    a device is not there, or fewer than the recipe wants, or the network cannot take
+    its patches; a `WriteError` or `CheckpointError` if the folder is in use, or there
+    is nothing to resume; a `DeviceMemoryError` if memory ran out; a `SemsrError` if the
+    loss is not finite.
     """
-    check_machines(recipe)
+    place = training_device(recipe, device)
     recipe = _with_bank(recipe.settled(), run_dir, bank_folder)
     network = first_network(recipe)
     _check_patches(network, recipe)
-    bf16 = takes_bf16(recipe, network)
+    bf16 = takes_bf16(recipe, network, place)
     begun = copy.deepcopy(network)
     first, best = is_first(recipe), {}
     folder = RunFolder(run_dir, recipe)
@@ -118,7 +128,8 @@ def train(
             held.enter_context(folder.ours(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
-        trainer = _trainer(recipe, run_dir, recorder, bf16=bf16)
+        held.callback(setattr, torch.backends.cudnn, "benchmark", _tries_algorithms())
+        trainer = _trainer(recipe, run_dir, recorder, place, bf16=bf16)
 
         def fit() -> None:
             learner = make_learner(network, recipe)
@@ -247,13 +258,50 @@ def _takes(judge: nn.Module, shape: IntPair, side: int) -> bool:
     return True
 
 
-def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
+def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
+    """Choose where a recipe is trained, by the name that a user gave.
+
+    ``auto`` takes a CUDA card, else the CPU: what others learn is compared with nothing
+    before it is used. A warning if a card is there and fails; an `OptionError` if a
+    device is not there, or fewer than the recipe wants.
+    """
+    device = _chosen_device(recipe, name)
+    check_machines(recipe, device)
+    return device
+
+
+def _chosen_device(recipe: Recipe, name: str) -> torch.device:
+    kind, _, number = name.partition(":")
+    if recipe.devices * recipe.nodes > 1:
+        if number or kind not in ("auto", "cpu", "cuda"):
+            msg = (
+                f"Several devices together must be cpu or cuda, got {name}; hide cards "
+                "by CUDA_VISIBLE_DEVICES."
+            )
+            raise OptionError(msg)
+        # each process has a card of its own, and tries none of the others'
+        there = device_count("cuda") and kind != "cpu"
+        if there or kind != "cuda":
+            return torch.device("cuda" if there else "cpu")
+    if kind == "xpu":
+        msg = f"Training runs on cpu, cuda or mps, got {name}: Lightning has no xpu."
+        raise OptionError(msg)
+    found = find_device(name)
+    if found.note is not None:
+        warn(found.note)
+    untried = name == "auto" and found.device.type != "cuda"
+    return torch.device("cpu") if untried else found.device
+
+
+def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) -> bool:
     """Tell whether a network is trained in mixed precision: if it can, and is fast."""
     if recipe.precision == "fp32":
         return False
-    if torch.cuda.is_available():
-        able = bool(torch.cuda.is_bf16_supported())
-        return able or recipe.precision == "bf16"
+    if device.type != "cpu":
+        if recipe.precision == "bf16":
+            check_bf16(device)
+            return True
+        return has_fast_bf16(device)
     wrong = _wrong_on_cpu(network)
     if recipe.precision == "bf16":
         if wrong is not None:
@@ -263,7 +311,7 @@ def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
             )
             raise OptionError(msg)
         return True
-    return wrong is None and has_fast_bf16()
+    return wrong is None and has_fast_bf16(device)
 
 
 def _wrong_on_cpu(network: nn.Module) -> int | None:
@@ -291,37 +339,51 @@ def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
 # Lightning in a thread of its own.
 
 
+def _tries_algorithms() -> bool:
+    """Whether cuDNN tries algorithms in this process, which Lightning sets for good."""
+    return bool(torch.backends.cudnn.benchmark)
+
+
 def _trainer(
-    recipe: Recipe, run_dir: Path, recorder: Recorder, *, bf16: bool
+    recipe: Recipe,
+    run_dir: Path,
+    recorder: Recorder,
+    device: torch.device,
+    *,
+    bf16: bool,
 ) -> lightning.Trainer:
     for name in _CHATTER:
         logging.getLogger(name).setLevel(logging.WARNING)
     manual = recipe.adversarial  # these learners clip their gradients themselves
     several = recipe.devices * recipe.nodes > 1
-    return lightning.Trainer(
-        max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
-        precision="bf16-mixed" if bf16 else "32-true",
-        default_root_dir=run_dir,
-        devices=recipe.devices if several or torch.cuda.is_available() else "auto",
-        num_nodes=recipe.nodes,
-        strategy=Rendezvous(
-            recipe.nodes,
-            recorder.stop,
-            recorder.reports,
-            # With discriminators, a backward pass leaves some weights without gradients
-            find_unused_parameters=manual,
+    with _without_advice():  # such as to take a card that was left alone
+        return lightning.Trainer(
+            max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
+            precision="bf16-mixed" if bf16 else "32-true",
+            default_root_dir=run_dir,
+            accelerator=device.type,
+            devices=[device.index or 0]
+            if device.type == "cuda" and not several
+            else recipe.devices,
+            num_nodes=recipe.nodes,
+            strategy=Rendezvous(
+                recipe.nodes,
+                recorder.stop,
+                recorder.reports,
+                # With discriminators, some weights have no gradients in a backward pass
+                find_unused_parameters=manual,
+            )
+            if several
+            else "auto",
+            callbacks=[recorder],
+            benchmark=device.type == "cuda",  # all batches are of one shape
+            gradient_clip_val=None if manual else recipe.clip_norm,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
         )
-        if several
-        else "auto",
-        callbacks=[recorder],
-        benchmark=torch.cuda.is_available(),  # all batches are of one shape
-        gradient_clip_val=None if manual else recipe.clip_norm,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
 
 
 @contextmanager
@@ -330,6 +392,7 @@ def _without_advice() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*available but not used.*")
         yield
 
 
@@ -371,7 +434,13 @@ def _translated(error: Exception) -> Exception:
         # torch puts a traceback around what a worker process raised
         last = message.rstrip().splitlines()[-1]
         return type(error)(last.partition(f"{type(error).__name__}: ")[2] or last)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if type(error).__module__.startswith(_COMPILERS):
+        msg = (
+            "compiled: true needs a compiler that works with this PyTorch and device, "
+            f"got: {first_line(error).rstrip('.')}; take compiled: false."
+        )
+        return OptionError(msg)
+    if is_out_of_memory(error):
         msg = "Memory ran out while training; lower batch or patch_px in the recipe."
         return DeviceMemoryError(msg)
     if "loading state_dict" in str(error) or "optimizer state" in str(error):

@@ -9,7 +9,7 @@ timer only ends a run, and starts after the scenes are made.
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.core import CheckpointError, SemsrError
+from napari_semsr.models import memory_layout
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair, Validator, moved_onto
@@ -38,6 +39,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 _USUAL_RANGES = 5.0  # times the range of their images, beyond which greys are strays
+_LOOK_EVERY = 16  # steps on a card, which finishes all that was launched for a look
 
 
 def check_finite(what: str, value: Tensor, step: int, *seen: Tensor) -> None:
@@ -46,9 +48,19 @@ def check_finite(what: str, value: Tensor, step: int, *seen: Tensor) -> None:
     Of patches that were `seen`, on a scale where the range of their images is 1, the
     grey value that is furthest away, if it is beyond five ranges; else the steps.
     """
-    if torch.isfinite(value).all():
-        return
-    far = max((float(part.detach().abs().max()) for part in seen), default=0.0)
+    if not torch.isfinite(value).all():
+        raise _not_finite(what, f"at step {step}", _furthest(seen))
+
+
+def _furthest(seen: Sequence[Tensor]) -> Tensor:
+    """Find the largest magnitude of a grey value; 0 without patches."""
+    if not seen:
+        return torch.zeros(())
+    return torch.stack([part.detach().abs().amax().float() for part in seen]).amax()
+
+
+def _not_finite(what: str, when: str, furthest: Tensor) -> SemsrError:
+    far = float(furthest)
     if math.isfinite(far) and far <= _USUAL_RANGES:
         why = "lower learning_rate and resume from the last checkpoint"
     else:
@@ -57,8 +69,7 @@ def check_finite(what: str, value: Tensor, step: int, *seen: Tensor) -> None:
             "as hot pixels and fill values are: take these out of the images, and cut "
             "the pairs again (semsr pairs)"
         )
-    msg = f"The {what} not finite at step {step}: {why}."
-    raise SemsrError(msg)
+    return SemsrError(f"The {what} not finite {when}: {why}.")
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
@@ -103,8 +114,10 @@ class Learner(lightning.LightningModule):
         )
         self.terms: dict[str, Tensor] = {}
         self._began: float | None = None
+        # of losses on a card: whether all are finite, and the furthest grey value seen
+        self._looked_at: dict[str, tuple[Tensor, Tensor]] = {}
         if recipe.minutes is not None:
-            self.register_buffer("spent", torch.zeros((), dtype=torch.float64))
+            self.register_buffer("spent", torch.zeros(()))
         self.averaged: nn.Module | None = None
         if recipe.ema > 0:
             self.averaged = copy.deepcopy(network).requires_grad_(False).eval()
@@ -134,12 +147,12 @@ class Learner(lightning.LightningModule):
             raise CheckpointError(msg) from error
 
     def on_train_start(self) -> None:
-        """Start the clock, take the recipe's rate, lay weights out for bf16 units."""
+        """Start the clock, take the recipe's rate, lay weights out for the device."""
         for held in () if self._trainer is None else self.trainer.lr_scheduler_configs:
             _set_rate(held.scheduler, self.recipe.learning_rate)
         mixed = self._trainer is not None and self.trainer.precision == "bf16-mixed"
-        if mixed or self.device.type == "cuda":
-            self.to(memory_format=torch.channels_last)
+        if mixed or self.device.type != "cpu":
+            self.to(memory_format=memory_layout(self.device))
         if self.recipe.minutes is not None:
             self._began = self._constructed - float(self.spent)
 
@@ -181,6 +194,29 @@ class Learner(lightning.LightningModule):
                 mean.lerp_(present[name], 1 - decay)
             else:
                 mean.copy_(present[name])
+
+    def check_finite(self, what: str, value: Tensor, *seen: Tensor) -> None:
+        """Stop at a value that is NaN or infinite, on a card some steps later.
+
+        Nothing of a run that has gone wrong is saved meanwhile: weights are looked at
+        before (`check_weights`).
+        """
+        if value.device.type == "cpu":
+            check_finite(what, value, self.global_step, *seen)
+            return
+        fine, furthest = torch.isfinite(value).all(), _furthest(seen)
+        before, most = self._looked_at.get(what, (fine, furthest))
+        fine, furthest = fine & before, torch.maximum(furthest, most)
+        self._looked_at[what] = fine, furthest
+        if self.global_step % _LOOK_EVERY:
+            return
+        del self._looked_at[what]
+        if not fine:
+            raise _not_finite(what, f"by step {self.global_step}", furthest)
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Put images (B, C, H, W) into the order that the device computes in."""
+        return images.contiguous(memory_format=memory_layout(images.device))
 
     def check_weights(self) -> None:
         """Stop when weights are NaN or infinite, before they replace good ones."""
@@ -258,10 +294,10 @@ class Supervised(Learner):
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`."""
         low, high = flat(Patches(*batch))
-        prediction = self.run(low.contiguous(memory_format=torch.channels_last))
+        prediction = self.run(self.laid_out(low))
         compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse)
         with self.exact():
             made = prediction.float()
             loss = compare(made, moved_onto(high, made, self.recipe.shift_px))
-        check_finite("loss is", loss, self.global_step, low, high)
+        self.check_finite("loss is", loss, low, high)
         return loss

@@ -17,8 +17,9 @@ from napari_semsr.models import (
     InformedRestorer,
     blur_known,
     dehaze,
+    to_device,
 )
-from napari_semsr.training.learner import Learner, check_finite, log_mse
+from napari_semsr.training.learner import Learner, log_mse
 from napari_semsr.training.patches import cut
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import BlockScenes, Scenes
@@ -62,7 +63,7 @@ def naming_loss(found: Tensor, faults: Tensor) -> Tensor:
     """Error of the numbers (S, 9) that were found, in units of their usual spread."""
     known = torch.isfinite(faults)
     true = torch.where(known, faults, found.detach())
-    spread = torch.tensor(SPREAD, device=true.device)
+    spread = to_device(torch.tensor(SPREAD), true.device)
     error = functional.smooth_l1_loss(found / spread, true / spread, reduction="none")
     wide = torch.zeros_like(error)
     wide[:, _WIDTHS] = (_TOO_WIDE - 1) * (found > true)[:, _WIDTHS].float()
@@ -100,6 +101,15 @@ class RestorerLearner(Learner):
         correct = local.correct
         self.correct = torch.compile(correct) if recipe.compiled else correct
 
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Leave the corners of patches on the CPU, which cuts by them."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if hasattr(moved, "corners"):
+            moved = moved._replace(corners=batch.corners)
+        return moved
+
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """Return the loss of one batch of `Scenes`; of a survey, of `BlockScenes`."""
         survey, alone = self.network.survey, self.recipe.learns == "survey"
@@ -136,7 +146,7 @@ class RestorerLearner(Learner):
                 rings = survey.rings(seen.statistics)
                 planes, gate = self.network.planes(clear, told, rings), None
             loss = loss + self._mended(scenes, planes, told, gate)
-        check_finite("loss is", loss, self.global_step)
+        self.check_finite("loss is", loss)
         return loss
 
     def _mended(
@@ -151,8 +161,7 @@ class RestorerLearner(Learner):
         seen = planes[:, :1]
         numbers = self.network.told(told, sharpen=self.sharpens)
         conditions = [t.repeat_interleave(many, 0) for t in numbers]
-        ordered = planes.contiguous(memory_format=torch.channels_last)
-        corrections = self.correct(ordered, conditions)
+        corrections = self.correct(self.laid_out(planes), conditions)
         with self.exact():
             corrections = corrections.float()
             if gate is not None and self.network.sharpener is not None:

@@ -318,7 +318,7 @@ def moved_onto(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
     slopes = _inner(torch.cat([down, across], 1)).flatten(2)
     power = slopes @ slopes.transpose(1, 2)
     ridge = _RIDGE * power.diagonal(dim1=1, dim2=2).sum(-1) + torch.finfo().tiny
-    power = power + ridge[:, None, None] * torch.eye(2).to(power)
+    power = power + ridge[:, None, None] * torch.eye(2, device=power.device).to(power)
     shift = truth.new_zeros(len(truth), 2)
     moved = truth
     for _ in range(_STEPS):
@@ -337,14 +337,15 @@ def _inner(x: Tensor) -> Tensor:
 def _moved(x: Tensor, shift: Tensor) -> Tensor:
     """Move images (B, 1, H, W) by (B, 2) pixels, with Lanczos's kernel."""
     reach = _LOBES + 1
-    at = torch.arange(-reach, reach + 1).to(x) + shift[..., None]
+    at = torch.arange(-reach, reach + 1, device=x.device).to(x) + shift[..., None]
     taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)
     taps = (taps / taps.sum(-1, keepdim=True))[:, :, None]
     return _convolved(x, taps[:, 0, :, :, None], taps[:, 1, :, None])
 
 
 def _smoothed(x: Tensor) -> Tensor:
-    taps = torch.exp(-((torch.arange(-_BORDER, _BORDER + 1) / _SIGMA_PX) ** 2) / 2)
+    away = torch.arange(-_BORDER, _BORDER + 1, device=x.device)
+    taps = torch.exp(-((away / _SIGMA_PX) ** 2) / 2)
     taps = (taps / taps.sum()).to(x).expand(len(x), 1, -1)
     return _convolved(x, taps[..., None], taps[:, :, None])
 

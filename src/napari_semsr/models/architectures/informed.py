@@ -66,15 +66,23 @@ from napari_semsr.models.architectures.wiener import (
     white_floor,
     wiener_taps,
 )
+from napari_semsr.models.devices import has_float64, to_device
 
 
 def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
     """Make the packed Wiener filters of fields; `condition` (B, 9), `rings` (B, 12)."""
-    with torch.no_grad(), torch.autocast(condition.device.type, enabled=False):
+    device = condition.device
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        condition, rings = _in_float64(condition), _in_float64(rings)
         noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
-        frequency = torch.tensor(RINGS, device=condition.device)
+        frequency = to_device(torch.tensor(RINGS), condition.device)
         taps = wiener_taps(noise, _blur_of(condition), (frequency, rings.float()))
-    return packed(taps)
+    return packed(taps.to(device))
+
+
+def _in_float64(values: Tensor) -> Tensor:
+    """Bring values to where there is double precision, which filters are made in."""
+    return values if has_float64(values.device) else values.cpu()
 
 
 def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,9 +109,12 @@ def sharpening_filters(
     condition: Tensor, spectrum: Tensor, noise: Tensor | None = None
 ) -> Tensor:
     """Make the packed filters of a sharpener; `condition` (B, 9), the rest as there."""
-    with torch.no_grad(), torch.autocast(condition.device.type, enabled=False):
+    device = condition.device
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        spectrum, condition = _in_float64(spectrum), _in_float64(condition)
+        noise = None if noise is None else _in_float64(noise)
         taps = sharpening_taps(spectrum.float(), _blur_of(condition), noise)
-    return packed(taps)
+    return packed(taps.to(device))
 
 
 class ThreeScale(nn.Module):

@@ -1,0 +1,336 @@
+"""Which devices PyTorch can compute on here, what each can do, and why one cannot.
+
+The kinds are those of `torch.accelerator` that a laboratory has: ``cuda`` (also AMD's
+cards under ROCm), ``mps`` (Apple) and ``xpu`` (Intel).
+"""
+
+import os
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from napari_semsr.core import DeviceMemoryError, OptionError, processor_name
+
+_CARDS = {"cuda": "an NVIDIA or AMD GPU", "mps": "an Apple GPU", "xpu": "an Intel GPU"}
+_BF16_CAPABILITY = 8  # Ampere, the first generation of NVIDIA with units for it
+_PLAIN_SIZE = 8  # px
+_NO_MEMORY = (
+    "out of memory",  # CUDA, MPS, XPU, oneDNN, CUDA's driver
+    "can't allocate memory",
+    "not enough memory",
+    "invalid buffer size",  # a tensor beyond what Metal allows for one
+    "alloc_failed",  # cuBLAS and cuDNN, for their own handles and workspaces
+    "allocation_failed",
+    "out_of_device_memory",  # Intel's unified runtime
+    "out_of_host_memory",
+    "out_of_resources",
+)
+
+
+class Device(NamedTuple):
+    """A device that was chosen."""
+
+    device: torch.device
+    note: str | None = None  # Why it is not the one that was to be expected
+
+
+def device_count(kind: str) -> int:
+    """Count the devices of a kind, ``cuda``, ``mps`` or ``xpu``, that PyTorch sees.
+
+    ``CUDA_VISIBLE_DEVICES`` and its like hide some; a slice of a card by MIG is one. Of
+    other kinds there are none.
+    """
+    if kind not in _CARDS:
+        return 0
+    module: Any = getattr(torch, kind)
+    present = torch.backends.mps if kind == "mps" else module
+    return int(module.device_count()) if present.is_available() else 0
+
+
+def find_device(name: str = "auto") -> Device:
+    """Choose a device by the name that a user gave.
+
+    ``auto`` is the first device that computes: a card of the kind that this PyTorch is
+    built for, else the CPU, with a note if a card is there and fails. An `OptionError`
+    if the device that a name asks for is not there or cannot compute; a
+    `DeviceMemoryError` if it has no memory left.
+    """
+    if name == "cpu":
+        return Device(torch.device("cpu"))
+    if name == "auto":
+        return _first_that_computes()
+    kind, _, number = name.partition(":")
+    if kind not in _CARDS or not (number.isdecimal() or name == kind):
+        msg = (
+            "A device must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second "
+            f"card, got {name!r}."
+        )
+        raise OptionError(msg)
+    count, index = device_count(kind), int(number or 0)
+    if count == 0:
+        msg = (
+            f"Device {name} needs {_CARDS[kind]}, and PyTorch sees none "
+            f"({_reason_of_none(kind)}): use --device cpu."
+        )
+        raise OptionError(msg)
+    if index >= count:
+        last = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
+        msg = f"There is no device {name}: PyTorch sees {last}."
+        raise OptionError(msg)
+    device = torch.device(name)
+    failure = _failure(device)
+    if failure is not None:
+        msg = f"{failure}: use --device cpu."
+        raise OptionError(msg)
+    return Device(device)
+
+
+def _first_that_computes() -> Device:
+    """Take the first card that computes, or the CPU."""
+    failures: list[str] = []
+    # without a card, PyTorch 2.6 raises an error for the second question
+    built = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
+    first = [built.type] if built and built.type in _CARDS else []
+    for kind in dict.fromkeys([*first, *_CARDS]):
+        for index in range(device_count(kind)):
+            device = torch.device(kind if index == 0 else f"{kind}:{index}")
+            try:
+                failure = _failure(device)
+            except DeviceMemoryError as error:
+                failure = str(error).rstrip(".")
+            if failure is None:
+                return Device(device, _note(failures, f"{device}"))
+            failures.append(failure)
+    if not failures and torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        reason = _reason_of_none("cuda")
+        if not any(words in reason for words in _NO_CARD):
+            failures.append(f"CUDA cannot be used ({reason})")
+    return Device(torch.device("cpu"), _note(failures, "the CPU"))
+
+
+def _note(failures: list[str], taken: str) -> str | None:
+    return f"{failures[0]}: {taken} is used." if failures else None
+
+
+def _reason_of_none(kind: str) -> str:
+    """Say why PyTorch sees no device of a kind."""
+    if kind == "mps":
+        if torch.backends.mps.is_built():
+            return "it needs macOS 14 on Apple silicon"
+        return f"PyTorch {torch.__version__} is built without MPS"
+    hidden = {n: os.environ.get(n) for n in _HIDES[kind]}
+    module: Any = getattr(torch, kind)
+    try:
+        module.init()
+    except AssertionError:
+        return f"PyTorch {torch.__version__} is built without {kind.upper()}"
+    except Exception as error:  # noqa: BLE001 - drivers fail in many ways
+        for name, value in hidden.items():
+            if value is not None:
+                return f"{name} is {value!r}"
+        return first_line(error).partition(". ")[0].rstrip(".")
+    return "none is visible"
+
+
+_HIDES = {
+    "cuda": ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+    "xpu": ("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"),
+}
+_NO_CARD = ("No CUDA GPUs", "no NVIDIA driver", "no NVIDIA GPU", "_DEVICES is ")
+# Tried, by process: one that was forked from another cannot use CUDA
+_computing: set[tuple[int, torch.device]] = set()
+# What it says, once and of any run, we say where a card was to be expected
+warnings.filterwarnings("ignore", message="CUDA initialization")
+
+
+def _failure(device: torch.device) -> str | None:
+    """Try a convolution, once in a process; say why a device cannot compute.
+
+    A card may be there and be of no use: too old for this PyTorch, taken by another
+    process for itself alone, with a driver that does not fit, or used by the process
+    that this one was forked from.
+    """
+    if (os.getpid(), device) in _computing:
+        return None
+    label = f"Device {device}"
+    try:
+        label = f"{label} ({device_name(device)})"
+        with translated_memory(device, "a small convolution"):
+            right = _tried(device)
+    except DeviceMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - drivers fail in many ways
+        return f"{label} cannot compute: {_explained(device, error)}"
+    if not right:
+        return f"{label} cannot compute: a convolution of ones has wrong values"
+    _computing.add((os.getpid(), device))
+    return None
+
+
+def _tried(device: torch.device) -> bool:
+    """Convolve ones on a device, and see whether the sums are right."""
+    field = torch.ones(1, 1, _PLAIN_SIZE, _PLAIN_SIZE, device=device)
+    sums = functional.conv2d(field, torch.ones(1, 1, 3, 3, device=device)).cpu()
+    return bool((sums == 9).all())
+
+
+def _explained(device: torch.device, error: Exception) -> str:
+    """Say in words why a device failed."""
+    if device.type == "cuda" and not torch.version.hip:
+        with suppress(Exception):  # a card that fails may not answer either
+            capability = torch.cuda.get_device_capability(device)
+            built = torch.cuda.get_arch_list()
+            if built and not _is_built_for(capability, built):
+                return (
+                    f"its compute capability is {capability[0]}.{capability[1]}, and "
+                    f"PyTorch {torch.__version__} is built for {', '.join(built)}"
+                )
+    return first_line(error).rstrip(".")
+
+
+def _is_built_for(capability: tuple[int, int], built: list[str]) -> bool:
+    """Whether there is code for a card: binary of its generation, or portable."""
+    for name in built:
+        form, _, digits = name.partition("_")
+        if not digits.isdecimal():  # as sm_90a, for that very card
+            continue
+        other = int(digits[:-1]), int(digits[-1])
+        if other <= capability and (form == "compute" or other[0] == capability[0]):
+            return True
+    return False
+
+
+def device_name(device: torch.device) -> str:
+    """Name the processor or card, as its maker does."""
+    if device.type in ("cuda", "xpu"):
+        return str(getattr(torch, device.type).get_device_name(device))
+    return processor_name()  # of an Apple chip, which holds both
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in double precision: Apple's do not, few of Intel's."""
+    return device.type in ("cpu", "cuda", "meta")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 faster than in fp32.
+
+    False where that is not known: on MPS and XPU, and where PyTorch is too old to say.
+    """
+    if device.type == "cuda":  # of this card; torch asks for the current one
+        if torch.version.hip:
+            return True
+        return bool(torch.cuda.get_device_capability(device)[0] >= _BF16_CAPABILITY)
+    if device.type != "cpu":
+        return False
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def check_bf16(device: torch.device) -> None:
+    """Refuse bf16 where PyTorch would leave it: on MPS before macOS 14."""
+    if device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        msg = "bf16 on Apple's GPU needs macOS 14 or newer: use --precision fp32."
+        raise OptionError(msg)
+
+
+def memory_layout(device: torch.device) -> torch.memory_format:
+    """Give the order of weights and images that is fast, and right, on a device."""
+    # PyTorch 2.6 to 2.11 convolve channels_last wrongly on MPS (pytorch#180984)
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def to_device(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
+    """Copy values to a device; on CUDA without waiting for what computes there."""
+    given = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    if device.type != "cuda" or given.is_cuda:
+        return given.to(device)  # MPS would read memory that is freed (pytorch#189690)
+    return given.pin_memory().to(device, non_blocking=True)
+
+
+# Where a container is told how much memory it may have
+_CONTAINED = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory.high",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+
+
+def free_memory(device: torch.device) -> int:
+    """Measure the bytes that a device can still give to this process.
+
+    What PyTorch holds and does not use now counts as free: it is taken again first.
+    """
+    if device.type == "cpu":
+        limit = int(psutil.virtual_memory().total)
+        for name in _CONTAINED:
+            with suppress(OSError, ValueError):  # absent, or "max"
+                limit = min(limit, int(Path(name).read_text("utf-8")))
+        left = limit - int(psutil.Process().memory_info().rss)
+        return max(0, min(int(psutil.virtual_memory().available), left))
+    module: Any = getattr(torch, device.type)
+    held: int
+    used: int
+    if device.type == "mps":  # memory of the machine, of which Metal advises a share
+        held, used = module.driver_allocated_memory(), module.current_allocated_memory()
+        advised: int = module.recommended_max_memory()
+        return max(0, min(advised - used, _host_memory() + max(0, held - used)))
+    held, used = module.memory_reserved(device), module.memory_allocated(device)
+    try:
+        return int(module.mem_get_info(device)[0]) + held - used
+    except RuntimeError:  # Intel's integrated GPUs do not tell, and have the machine's
+        total = module.get_device_properties(device).total_memory
+        return max(0, min(int(total) - used, _host_memory() + held - used))
+
+
+def _host_memory() -> int:
+    return free_memory(torch.device("cpu"))
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what PyTorch holds of a device's memory and does not use.
+
+    Other processes cannot have it otherwise, a training beside a viewer among them.
+    """
+    if device.type != "cpu":
+        getattr(torch, device.type).empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in the words of any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()
+    return any(words in said for words in _NO_MEMORY)
+
+
+@contextmanager
+def translated_memory(device: torch.device, what: str) -> Iterator[None]:
+    """Turn an error that says that memory ran out into a `DeviceMemoryError`.
+
+    The tensors of the pass that failed are let go, so that a smaller one has room.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the pass's tensors
+        release_memory(device)
+        msg = f"Device {device} has no memory left for {what}."
+        raise DeviceMemoryError(msg) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

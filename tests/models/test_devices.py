@@ -1,0 +1,348 @@
+"""Devices are found, refused in one sentence, and known for what they can do."""
+
+import weakref
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from napari_semsr.core import DeviceMemoryError, OptionError
+from napari_semsr.models import devices
+from napari_semsr.models.devices import (
+    device_count,
+    find_device,
+    free_memory,
+    has_fast_bf16,
+    has_float64,
+    is_out_of_memory,
+    memory_layout,
+    release_memory,
+    to_device,
+    translated_memory,
+)
+
+CPU = torch.device("cpu")
+NO_KERNEL = "CUDA error: no kernel image is available for execution on the device\nMore"
+OLD_DRIVER = (
+    "The NVIDIA driver on your system is too old (found version 11040). Please update "
+    "your GPU driver by downloading and installing a new version."
+)
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch):
+    """A machine of which nothing was tried, with no variable that hides cards."""
+    monkeypatch.setattr(devices, "_computing", set())
+    for names in vars(devices)["_HIDES"].values():
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    for kind in ("cuda", "xpu"):
+        monkeypatch.setattr(getattr(torch, kind), "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    """Two CUDA cards that compute, as far as anybody can tell."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card X")
+    monkeypatch.setattr(devices, "_tried", lambda device: True)
+
+
+def _broken(monkeypatch, error, only=None):
+    """Let a small convolution fail, on one of the cards alone where it is named."""
+    tried = []
+
+    def fail(device):
+        tried.append(str(device))
+        if only in (None, str(device)):
+            raise error
+        return True
+
+    monkeypatch.setattr(devices, "_tried", fail)
+    return tried
+
+
+@pytest.mark.parametrize("name", ["gpu", "meta", "toaster", "cuda:", "cuda:x", "cuda0"])
+def test_names_that_are_no_device_are_refused(name):
+    with pytest.raises(OptionError, match=r"auto, cpu, cuda, mps or xpu.*got"):
+        find_device(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "reason"),
+    [
+        ("cuda", "an NVIDIA or AMD GPU", "built without CUDA"),
+        ("cuda:7", "an NVIDIA or AMD GPU", "built without CUDA"),
+        ("xpu", "an Intel GPU", "built without XPU"),
+        ("mps", "an Apple GPU", "built without MPS"),
+    ],
+)
+def test_a_kind_that_is_not_here_is_refused_with_the_reason(
+    name, card, reason, monkeypatch
+):
+    def unbuilt():
+        raise AssertionError("Torch not compiled")
+
+    for kind in ("cuda", "xpu"):
+        monkeypatch.setattr(getattr(torch, kind), "init", unbuilt)
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: False)
+    with pytest.raises(OptionError) as caught:
+        find_device(name)
+    said = str(caught.value)
+    assert said.startswith(f"Device {name} needs {card}, and PyTorch sees none (")
+    assert reason in said
+    assert said.endswith(": use --device cpu.")
+    assert find_device("auto") == (CPU, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "hidden", "reason"),
+    [
+        (OLD_DRIVER, None, "driver on your system is too old (found version 11040))"),
+        ("Found no NVIDIA driver on your system. Please", None, "your system)"),
+        ("No CUDA GPUs are available", "", "(CUDA_VISIBLE_DEVICES is '')"),
+        ("No CUDA GPUs are available", None, "(No CUDA GPUs are available)"),
+    ],
+)
+def test_drivers_and_hidden_cards_are_told(error, hidden, reason, monkeypatch):
+    def fail():
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    with pytest.raises(OptionError) as caught:
+        find_device("cuda")
+    assert reason in str(caught.value)
+    # a card without a driver that works was to be expected; one that is hidden was not
+    device, note = find_device("auto")
+    assert device == CPU
+    assert (note is not None) == ("too old" in error)
+    assert note is None or note.endswith(": the CPU is used.")
+
+
+def test_cards_are_taken_by_number_or_the_first(cards):
+    assert device_count("cuda") == 2
+    assert device_count("tpu") == 0
+    assert find_device("auto") == (torch.device("cuda"), None)
+    assert find_device("cuda").device == torch.device("cuda")
+    assert find_device("cuda:1").device == torch.device("cuda:1")
+    with pytest.raises(OptionError, match=r"cuda:7: PyTorch sees cuda:0 to cuda:1\.$"):
+        find_device("cuda:7")
+    assert find_device("cpu") == (CPU, None)
+
+
+def test_a_card_that_is_too_old_is_told_by_its_capability(cards, monkeypatch):
+    tried = _broken(monkeypatch, RuntimeError(NO_KERNEL))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "compute_120"])
+    with pytest.raises(OptionError) as caught:
+        find_device("cuda")
+    said = str(caught.value)
+    assert said.startswith(
+        "Device cuda (Card X) cannot compute: its compute capability"
+    )
+    assert "3.5" in said
+    assert "sm_75, compute_120" in said
+    device, note = find_device("auto")
+    assert device == CPU
+    assert note.startswith("Device cuda (Card X) cannot compute")
+    assert note.endswith(": the CPU is used.")
+    assert tried == ["cuda", "cuda", "cuda:1"]
+
+
+def test_the_second_card_is_taken_where_the_first_fails(cards, monkeypatch):
+    tried = _broken(monkeypatch, RuntimeError("all are busy\nand more"), only="cuda")
+    device, note = find_device("auto")
+    assert device == torch.device("cuda:1")
+    assert note == "Device cuda (Card X) cannot compute: all are busy: cuda:1 is used."
+    find_device("auto")
+    assert tried == ["cuda", "cuda:1", "cuda"]  # what computes is tried once
+
+
+def test_a_forked_process_tries_its_card_itself(cards, monkeypatch):
+    assert find_device("cuda").note is None
+    words = "Cannot re-initialize CUDA in forked subprocess. To use CUDA"
+    _broken(monkeypatch, RuntimeError(words))
+    assert find_device("cuda").device == torch.device("cuda")
+    monkeypatch.setattr(devices.os, "getpid", lambda: -1)
+    with pytest.raises(OptionError, match="cannot compute: Cannot re-initialize CUDA"):
+        find_device("cuda")
+
+
+def test_a_card_that_gives_wrong_sums_is_not_taken(cards, monkeypatch):
+    monkeypatch.setattr(devices, "_tried", lambda device: False)
+    with pytest.raises(OptionError, match="a convolution of ones has wrong values"):
+        find_device("cuda")
+
+
+def test_a_full_card_is_tried_again_later(cards, monkeypatch):
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+    _broken(monkeypatch, full)
+    with pytest.raises(DeviceMemoryError, match="cuda has no memory left for a small"):
+        find_device("cuda")
+    device, note = find_device("auto")
+    assert device == CPU
+    assert note.endswith(" no memory left for a small convolution: the CPU is used.")
+    monkeypatch.setattr(devices, "_tried", lambda device: True)
+    assert find_device("auto").device == torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "expected"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 9), ["sm_80"], True),  # binary code of the same generation
+        ((8, 0), ["sm_86"], False),
+        ((12, 0), ["sm_90"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),  # portable code
+        ((9, 0), ["sm_90a"], False),
+        ((3, 5), ["sm_50", "compute_50"], False),
+        ((12, 0), ["sm_120"], True),
+    ],
+)
+def test_what_is_built_for_a_card(capability, built, expected):
+    assert vars(devices)["_is_built_for"](capability, built) is expected
+
+
+def test_bf16_is_asked_of_the_very_card(cards, monkeypatch):
+    known = {"cuda:0": (7, 5), "cuda:1": (9, 0)}
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: known[str(device)]
+    )
+    assert not has_fast_bf16(torch.device("cuda:0"))
+    assert has_fast_bf16(torch.device("cuda:1"))
+    assert not has_fast_bf16(torch.device("mps"))
+    assert not has_fast_bf16(torch.device("xpu"))
+
+
+def test_bf16_is_refused_where_apples_system_has_none(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_: False)
+    devices.check_bf16(CPU)
+    with pytest.raises(OptionError, match="macOS 14"):
+        devices.check_bf16(torch.device("mps"))
+
+
+def test_what_torch_holds_and_does_not_use_is_free(monkeypatch):
+    device = torch.device("cuda:1")
+    for name, value in {
+        "memory_reserved": 70,
+        "memory_allocated": 30,
+        "mem_get_info": (100, 500),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    assert free_memory(device) == 100 + 70 - 30
+    assert free_memory(CPU) > 0
+
+
+def test_memory_of_intels_card_is_known_where_it_does_not_tell(monkeypatch):
+    def silent(_):
+        raise RuntimeError("The device doesn't support querying the available memory.")
+
+    about = SimpleNamespace(total_memory=1000)
+    monkeypatch.setattr(torch.xpu, "mem_get_info", silent)
+    monkeypatch.setattr(torch.xpu, "memory_reserved", lambda _: 300)
+    monkeypatch.setattr(torch.xpu, "memory_allocated", lambda _: 200)
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda _: about)
+    assert free_memory(torch.device("xpu")) == 800
+    monkeypatch.setattr(devices, "_host_memory", lambda: 50)  # which it shares
+    assert free_memory(torch.device("xpu")) == 50 + 100
+
+
+def test_memory_of_apples_card_is_the_machines(monkeypatch):
+    known = {
+        "recommended_max_memory": 1000,
+        "driver_allocated_memory": 300,
+        "current_allocated_memory": 200,
+    }
+    for name, value in known.items():
+        monkeypatch.setattr(torch.mps, name, lambda value=value: value)
+    assert free_memory(torch.device("mps")) == 800
+    monkeypatch.setattr(devices, "_host_memory", lambda: 50)
+    assert free_memory(torch.device("mps")) == 50 + 100
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        torch.OutOfMemoryError("XPU out of memory. Tried to allocate 4.66 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
+        RuntimeError("Invalid buffer size: 19.45 GB"),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"
+        ),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+        RuntimeError(
+            "UR backend failed. returns:40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)"
+        ),
+        RuntimeError("Native API returns: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't "
+            "allocate memory: you tried to allocate 1 bytes"
+        ),
+        MemoryError(),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_every_device_says_in_its_words_that_memory_ran_out(error, monkeypatch):
+    released = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.append(True))
+    assert is_out_of_memory(error)
+    device = torch.device("cuda:1")
+    with (
+        pytest.raises(DeviceMemoryError, match="cuda:1 has no memory left for a tile"),
+        translated_memory(device, "a tile"),
+    ):
+        raise error
+    assert released
+
+
+def test_other_errors_stay_what_they_are():
+    for error in (RuntimeError("shapes do not match"), TypeError("no float64")):
+        with pytest.raises(type(error)), translated_memory(CPU, "a tile"):
+            raise error
+
+
+def test_a_pass_that_failed_holds_no_tensors():
+    seen = []
+
+    def layer():
+        made = torch.ones(3)
+        seen.append(weakref.ref(made))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(DeviceMemoryError) as caught, translated_memory(CPU, "a tile"):
+        layer()
+    assert caught.value.__cause__ is not None
+    assert seen[0]() is None  # although the error is still there
+
+
+def test_double_precision_and_order_of_channels_by_device():
+    assert has_float64(CPU)
+    assert has_float64(torch.device("cuda:1"))
+    assert not has_float64(torch.device("mps"))
+    assert not has_float64(torch.device("xpu"))
+    assert memory_layout(torch.device("mps")) is torch.contiguous_format
+    assert memory_layout(torch.device("cuda")) is torch.channels_last
+
+
+def test_values_come_to_a_device_as_arrays_or_tensors(monkeypatch):
+    values = torch.arange(3.0)
+    assert to_device(values.numpy(), CPU).tolist() == [0, 1, 2]
+    assert to_device(values, torch.device("meta")).is_meta
+    release_memory(CPU)
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, device, **how: asked.append((device, how))
+    )
+    to_device(values, torch.device("mps"))
+    to_device(values, torch.device("cuda:1"))
+    assert asked == [
+        (torch.device("mps"), {}),  # where it would be a race
+        (torch.device("cuda:1"), {"non_blocking": True}),
+    ]

@@ -1,0 +1,331 @@
+"""Where a recipe is trained, and what a card need not be waited for."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric.accelerators import MPSAccelerator as FabricMPSAccelerator
+from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
+from torch import Tensor, nn
+
+from napari_semsr.core import OptionError, SemsrError, hear_warnings, run
+from napari_semsr.models import Device, build, devices
+from napari_semsr.models.architectures import informed
+from napari_semsr.training import fit as loop, validation
+from napari_semsr.training.adversarial import History
+from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
+from napari_semsr.training.callbacks import Recorder
+from napari_semsr.training.fit import takes_bf16, training_device
+from napari_semsr.training.learner import Learner
+from napari_semsr.training.recipe import DataOptions, Recipe
+from napari_semsr.training.restorer import RestorerLearner
+from napari_semsr.training.run_folder import RunFolder
+from napari_semsr.training.scenes import Scenes
+from napari_semsr.training.validation import ValidationPair
+from tests.stopping import stop_at
+
+CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
+RECIPE = Recipe(
+    name="tiny",
+    architecture_options={"width": 4, "fine_blocks": 1, "dilations": [1]},
+    data=DataOptions(phantoms=1.0, scene_px=48, patch_px=32, patches_per_scene=2),
+    batch=2,
+    precision="fp32",
+    workers=0,
+    steps=6,
+    warmup_steps=1,
+    decay_steps=2,
+    validate_every=3,
+)
+
+
+@pytest.fixture
+def found(monkeypatch) -> Callable[..., None]:
+    """Say what device there is."""
+
+    def say(device: torch.device, note: str | None = None) -> None:
+        monkeypatch.setattr(loop, "find_device", lambda name: Device(device, note))
+        count = "napari_semsr.training.distributed.device_count"
+        monkeypatch.setattr(count, lambda _: 1)
+
+    return say
+
+
+# Which device.
+
+
+def test_auto_trains_on_cuda_or_on_the_cpu(found):
+    found(CUDA)
+    assert training_device(RECIPE) == CUDA
+    found(MPS)  # of which nothing is compared with the CPU before it is used
+    assert training_device(RECIPE) == CPU
+    assert training_device(RECIPE, "mps") == MPS
+
+
+def test_a_card_that_fails_is_told_and_the_cpu_taken(found):
+    heard: list[str] = []
+    found(CPU, "Device cuda (Card X) cannot compute: it is old: the CPU is used.")
+    with hear_warnings(heard.append):
+        assert training_device(RECIPE) == CPU
+    assert heard == ["Device cuda (Card X) cannot compute: it is old: the CPU is used."]
+
+
+def test_devices_that_cannot_train_are_refused(monkeypatch):
+    with pytest.raises(OptionError, match=r"cpu, cuda or mps, got xpu: Lightning"):
+        training_device(RECIPE, "xpu")
+    several = RECIPE.replace(devices=2)
+    for name in ("cuda:1", "mps", "xpu"):
+        with pytest.raises(OptionError, match=f"must be cpu or cuda, got {name}"):
+            training_device(several, name)
+    monkeypatch.setattr(loop, "device_count", lambda kind: 4)
+    monkeypatch.setattr("napari_semsr.training.distributed.device_count", lambda _: 4)
+    assert training_device(several) == CUDA
+    assert training_device(several, "cpu") == CPU
+    with pytest.raises(OptionError, match="the 4 GPUs of this machine, got 8"):
+        training_device(RECIPE.replace(devices=8), "cuda")
+
+
+def test_a_run_that_has_no_device_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OptionError, match="Device cuda needs"):
+        run(loop.train(RECIPE, tmp_path / "run", device="cuda"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bf16_is_taken_where_the_card_has_units_for_it(monkeypatch):
+    network, auto = build("two-scale", {"width": 16}), RECIPE.replace(precision="auto")
+    capability = {"cuda:0": (7, 5), "cuda:1": (8, 0)}
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: capability[str(device)]
+    )
+    old, new = torch.device("cuda:0"), torch.device("cuda:1")
+    assert not takes_bf16(auto, network, old)  # it would be emulated
+    assert takes_bf16(auto, network, new)
+    assert takes_bf16(RECIPE.replace(precision="bf16"), network, old)
+    assert not takes_bf16(RECIPE, network, new)
+    assert not takes_bf16(auto, network, MPS)
+
+
+def test_lightning_takes_the_device_that_was_chosen(tmp_path, monkeypatch):
+    for known in (MPSAccelerator, FabricMPSAccelerator):  # a MacBook, as Lightning sees
+        monkeypatch.setattr(known, "is_available", lambda: True)
+    recorder = Recorder(RunFolder(tmp_path, RECIPE), {})
+    make = vars(loop)["_trainer"]
+    trainer = make(RECIPE, tmp_path, recorder, CPU, bf16=False)
+    assert isinstance(trainer.accelerator, CPUAccelerator)
+    assert trainer.strategy.root_device == CPU
+    assert not torch.backends.cudnn.benchmark
+    # no scaler of gradients: bf16 has the range of fp32, and fp16 is never taken
+    mixed = make(RECIPE, tmp_path, recorder, CPU, bf16=True)
+    assert mixed.precision == "bf16-mixed"
+    assert mixed.precision_plugin.scaler is None
+
+
+@pytest.mark.usefixtures("few_pairs")
+def test_settings_of_cudnn_are_put_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    run(loop.train(RECIPE.replace(steps=1), tmp_path / "run", device="cpu"))
+    assert torch.backends.cudnn.benchmark
+
+
+# States of one device go on on another.
+
+
+@pytest.fixture
+def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = np.random.default_rng(0).integers(0, 255, (32, 30)).astype(np.uint8)
+    pairs = [ValidationPair("blur", truth // 2, truth)]
+    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    kept = torch.load(path / "last.ckpt", weights_only=True, map_location="cpu")
+    found: dict[str, Tensor] = kept["state_dict"]
+    return found
+
+
+@pytest.mark.usefixtures("few_pairs")
+def test_a_state_of_a_card_is_resumed_on_the_cpu(tmp_path, monkeypatch):
+    run(loop.train(RECIPE, tmp_path / "whole", device="cpu"))
+    with monkeypatch.context() as patch:  # tensors say that they are of a card
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        stop_at(loop.train(RECIPE, tmp_path / "cut", device="cpu"), "", 3)
+    with pytest.raises(RuntimeError, match="CUDA device"):
+        torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)
+    result = run(loop.train(RECIPE, tmp_path / "cut", resume=True, device="cpu"))
+    assert result.steps == 6
+    whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
+    assert all(torch.equal(whole[k], cut[k]) for k in whole)
+
+
+def test_time_spent_needs_no_double_precision():
+    timed = RECIPE.replace(minutes=1.0)
+    learner = Learner(nn.Conv2d(1, 1, 3), timed, [])
+    assert learner.spent.dtype == torch.float32
+    before = {**learner.state_dict(), "spent": torch.tensor(7.5, dtype=torch.float64)}
+    learner.load_state_dict(before)  # as earlier versions have kept it
+    assert float(learner.spent) == 7.5
+
+
+# What a card is not waited for.
+
+
+class OnCard(Tensor):
+    """A tensor that says it lies on a card."""
+
+    device = CUDA
+
+    @staticmethod
+    def of(value: float) -> Tensor:
+        return torch.tensor(value).as_subclass(OnCard)
+
+
+class Stepping(Learner):
+    """A learner at a step that the test says."""
+
+    global_step = 0
+
+
+def test_losses_on_a_card_are_looked_at_now_and_then():
+    learner = Stepping(nn.Conv2d(1, 1, 3), RECIPE, [])
+    for step in range(1, 20):
+        learner.global_step = step
+        learner.check_finite("loss is", OnCard.of(1.0))
+    learner.global_step = 20
+    learner.check_finite("loss is", OnCard.of(math.nan))
+    for step in range(21, 32):
+        learner.global_step = step
+        learner.check_finite("loss is", OnCard.of(1.0))
+    learner.global_step = 32
+    with pytest.raises(SemsrError, match="loss is not finite by step 32: lower"):
+        learner.check_finite("loss is", OnCard.of(1.0))
+    with pytest.raises(SemsrError, match="loss is not finite at step 32: lower"):
+        learner.check_finite("loss is", torch.tensor(math.nan))
+
+
+def test_losses_on_a_card_are_read_a_few_times_a_second(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(
+        "napari_semsr.training.callbacks.time.monotonic", lambda: clock.now
+    )
+    recorder = Recorder(RunFolder(tmp_path, RECIPE), {})
+    read = vars(Recorder)["_read"]
+    assert read(recorder, OnCard.of(1.0), now=False) == 1.0
+    assert read(recorder, OnCard.of(2.0), now=False) == 1.0
+    assert read(recorder, OnCard.of(3.0), now=True) == 3.0
+    clock.now += 1
+    assert read(recorder, OnCard.of(4.0), now=False) == 4.0
+    assert read(recorder, torch.tensor(5.0), now=False) == 5.0
+
+
+def test_a_history_asks_a_card_once_how_many_images_it_holds(monkeypatch):
+    asked: list[int] = []
+    number = Tensor.__int__
+
+    def counted(self: Tensor) -> int:
+        asked.append(1)
+        return number(self)
+
+    monkeypatch.setattr(Tensor, "__int__", counted)
+    history = History(3, (1, 2, 2), 0)
+    for step in range(4):
+        history.exchange(torch.full((1, 1, 2, 2), float(step)), step)
+    assert len(asked) == 1
+    assert history.count.item() == 3
+    again = History(3, (1, 2, 2), 0)
+    again.exchange(torch.zeros(1, 1, 2, 2), 0)
+    again.load_state_dict(history.state_dict())
+    shown = again.exchange(torch.full((1, 1, 2, 2), 9.0), 5)
+    expected = history.exchange(torch.full((1, 1, 2, 2), 9.0), 5)
+    assert torch.equal(shown, expected)
+    assert torch.equal(again.images, history.images)
+
+
+def test_corners_of_patches_stay_where_they_are_read(monkeypatch):
+    moved: list[Any] = []
+
+    def move(_self: Any, batch: Any, device: torch.device, _number: int) -> Any:
+        moved.append(device)
+        return type(batch)(*(part.to(device) for part in batch))
+
+    monkeypatch.setattr(Learner, "transfer_batch_to_device", move)
+    scenes = Scenes(*(torch.zeros(2, 2) for _ in Scenes._fields))
+    there = torch.device("meta")
+    made = RestorerLearner.transfer_batch_to_device(
+        RestorerLearner.__new__(RestorerLearner), scenes, there, 0
+    )
+    assert moved == [there]
+    assert made.low.is_meta
+    assert not made.corners.is_meta
+
+
+def test_scenes_lie_on_the_card_that_learns_where_they_fit(monkeypatch):
+    placed: list[torch.device] = []
+    to = Tensor.to
+
+    def moved(self: Tensor, *given: Any, **more: Any) -> Tensor:
+        if given and given[0] == torch.device("cuda:1"):
+            placed.append(given[0])
+            return self
+        return to(self, *given, **more)
+
+    monkeypatch.setattr(Tensor, "to", moved)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    images = np.zeros((4, 64, 64), np.float16)
+    cache = SceneCache(images, images, None, None, None, None, None)
+    size, card = 2 * images.nbytes, torch.device("cuda:1")
+    batches = "napari_semsr.training.batches.free_memory"
+    monkeypatch.setattr(batches, lambda _: 4 * size)
+    held = CachedBatches(cache, RECIPE, 0, 0, card)
+    assert held.device == card
+    assert placed == [card, card]
+    held.batch(0)
+    monkeypatch.setattr(batches, lambda _: 4 * size - 1)
+    assert CachedBatches(cache, RECIPE, 0, 0, card).device == CPU
+    assert CachedBatches(cache, RECIPE, 0, 0, CPU).device == CPU
+    assert CachedBatches(cache, RECIPE, 0).device == CPU
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
+def test_batches_are_pinned_for_cuda_alone(kind):
+    data = TrainingData(RECIPE, 1)
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_rank=0,
+        world_size=1,
+        strategy=SimpleNamespace(root_device=torch.device(kind)),
+    )
+    assert data.train_dataloader().pin_memory is (kind == "cuda")
+
+
+# What Apple's cards lack.
+
+
+def test_filters_are_made_where_there_is_double_precision(monkeypatch):
+    network = build("informed", {"widths": (8, 16, 16), "down": (1, 1, 1)})
+    condition, rings = network.survey.usual[None], torch.ones(1, 12)
+    expected = informed.filters_for(condition, rings)
+    moved: list[int] = []
+    to_cpu = Tensor.cpu
+    monkeypatch.setattr(informed, "has_float64", lambda device: False)
+    monkeypatch.setattr(Tensor, "cpu", lambda self: moved.append(1) or to_cpu(self))
+    assert torch.equal(informed.filters_for(condition, rings), expected)
+    assert len(moved) == 2
+
+
+def test_a_compiler_that_fails_is_told_in_a_sentence():
+    kind = type("BackendCompilerFailed", (Exception,), {})
+    kind.__module__ = "torch._dynamo.exc"
+    made = vars(loop)["_translated"](kind("Cannot find a working triton.\nTrace"))
+    assert isinstance(made, OptionError)
+    assert str(made).endswith(
+        "got: Cannot find a working triton; take compiled: false."
+    )
+    full = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+    assert "Memory ran out" in str(vars(loop)["_translated"](full))
+    assert devices.is_out_of_memory(full)
