@@ -153,24 +153,15 @@ class Training:
         """Write the best and the last networks in 16 bits, and how far they are."""
         import torch
 
-        from napari_semsr.models import load_model, save_model
+        from napari_semsr.models import load_model
         from napari_semsr.training.run_folder import NETWORKS
 
-        self.kept.mkdir(parents=True, exist_ok=True)
         files = {*self.run.glob("*.safetensors")} - {self.run / NETWORKS}
         made = load_model(files.pop())  # by its card's name
-        save_model(self.kept / "best.safetensors", made.module, made.card, half=True)
         state = torch.load(self.run / "last.ckpt", weights_only=True)
-        held: dict[str, Any] = state["state_dict"]
-        beside = {k: v for k, v in held.items() if k.startswith(("back.", "judges."))}
-        mean = "averaged." if "averaged." in " ".join(held) else "network."
-        last = {k.removeprefix(mean): v for k, v in held.items() if k.startswith(mean)}
-        made.module.load_state_dict(last)
-        file, steps = self.kept / "last.safetensors", state["global_step"]
-        save_model(file, made.module, made.card, beside=beside, half=True)
-        told = self.record | {"steps": self.record["steps"] + steps, "best": self.best}
-        told |= {"commit": "", "last": self.last}
-        (self.kept / "kept.json").write_text(json.dumps(told, indent=1) + "\n")
+        steps = self.record["steps"] + state["global_step"]
+        told = self.record | {"steps": steps, "best": self.best, "last": self.last}
+        write_kept(self.kept, made, state["state_dict"], told)
 
     def status(self) -> str:
         """Say how far it is."""
@@ -184,6 +175,22 @@ class Training:
             if last := self.last.get(name):
                 told += f" last {float(last):+.3f}"
         return told
+
+
+def write_kept(folder: Path, best: Any, held: dict[str, Any], record: Any) -> None:
+    """Write a best `LoadedModel`, the networks of a learner's state, and a record."""
+    from napari_semsr.models import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder / "best.safetensors", best.module, best.card, half=True)
+    beside = {k: v for k, v in held.items() if k.startswith(("back.", "judges."))}
+    mean = "averaged." if "averaged." in " ".join(held) else "network."
+    last = {k.removeprefix(mean): v for k, v in held.items() if k.startswith(mean)}
+    best.module.load_state_dict(last)
+    file = folder / "last.safetensors"
+    save_model(file, best.module, best.card, beside=beside, half=True)
+    told = json.dumps({**record, "commit": ""}, indent=1) + "\n"
+    (folder / "kept.json").write_text(told)
 
 
 def work(trainings: list[Training], jobs: int) -> None:

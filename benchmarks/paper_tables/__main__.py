@@ -3,7 +3,8 @@
 Run: ``make tables``, or in two steps, with ``PYTHONPATH=benchmarks``:
 ``python -m paper_tables train --hours 4`` and ``python -m paper_tables evaluate``.
 ``publish`` copies small trained models to ``paper_tables/models``, where ``train
---go-on`` begins with them and ``evaluate --runs`` judges them. With ``--final`` the
+--go-on`` begins with them and ``evaluate --runs`` judges them; git has their records
+alone. With ``--final`` the
 finished runs are judged on the data that is kept for it, once: whoever looks twice
 chooses among results.
 """
@@ -29,7 +30,7 @@ from paper_tables.gold_pairs import make_gold_pairs
 from paper_tables.page import page
 from paper_tables.pictures import draw_pictures
 from paper_tables.plan import GOLD_PAIRS, ROOT, RUNS, plan
-from paper_tables.published import MODELS, publish
+from paper_tables.published import MODELS, absent, publish
 from paper_tables.runs import train_all, train_one
 
 DEFAULT_MINUTES = 60.0
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     given.runs.mkdir(parents=True, exist_ok=True)
     if given.narrow is None:
         given.narrow = not _has_gpu()
+    if refused := _absent(given):
+        print(refused, file=sys.stderr)
+        return 2
     if given.step == "train":
         return _train(given)
     if given.step == "one":
@@ -63,6 +67,16 @@ def main(argv: list[str] | None = None) -> int:
 def _parts(given: argparse.Namespace) -> tuple[str, ...]:
     """Give the parts that are asked for, or all that there are."""
     return tuple(given.parts or (FINAL_PARTS if given.final else PARTS))
+
+
+def _absent(given: argparse.Namespace) -> str:
+    """Say which table models are needed and not here; nothing if none is."""
+    begins = given.step == "train" and given.go_on
+    judged_here = given.step == "evaluate" and not given.none
+    if not begins and not (judged_here and given.runs.resolve() == MODELS):
+        return ""
+    names = tuple(given.names) if begins else ()
+    return absent([p.name for p in plan(narrow=True, only=names)])
 
 
 def _refused(given: argparse.Namespace) -> str:

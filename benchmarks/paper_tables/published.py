@@ -1,14 +1,14 @@
-"""Table models: trained runs that lie in the repository, to be judged or gone on from.
+"""Table models: trained runs that are kept, to be judged or continued.
 
 ``paper_tables/models`` is laid out as a folder of runs, so that whoever judges runs can
 judge these: ``--runs benchmarks/paper_tables/models``. Of each the best model is there
 in 16 bits, with the networks that learnt beside it at that step, how the run went, and
-its curve.
+its curve. Git has the last two; the models were last in it at `LAST_IN_GIT`.
 """
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,22 @@ MODELS = Path(__file__).parent / "models"
 LARGEST = 2_000_000  # bytes of a model
 MOST = 15_000_000  # of all
 CURVE = "curve.csv"
+LAST_IN_GIT = "672b0276"
 _COLUMNS = ("step", "gain_db")
 _MEASURES = ("gain_db", "expected_gain_db")
+
+
+def absent(names: Sequence[str]) -> str:
+    """Say how to get table models whose record is here without them; "" if none is."""
+    paths = {name: MODELS / name / f"{name}.safetensors" for name in names}
+    lacking = [n for n, p in paths.items() if finished(p.parent) and not p.exists()]
+    if not lacking:
+        return ""
+    return (
+        f"The weights of {', '.join(lacking)} are not here: get them with git restore "
+        f"--source={LAST_IN_GIT} -- benchmarks/paper_tables/models, or train them "
+        "again with make tables and keep them with python -m paper_tables publish."
+    )
 
 
 def publish(
@@ -38,12 +52,12 @@ def publish(
         record = finished(runs / name)
         if record is None:
             continue
-        there = finished(models / name)
+        folder = models / name
+        path = folder / f"{name}.safetensors"
+        there = finished(folder) if path.exists() else None
         if there is not None and _figure(record) <= _figure(there):
             say(f"{name}: the one that is there is as good")
             continue
-        folder = models / name
-        path = folder / f"{name}.safetensors"
         beside = path.with_suffix(".partial")
         folder.mkdir(parents=True, exist_ok=True)
         _write(runs / name, name, beside)

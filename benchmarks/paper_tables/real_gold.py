@@ -11,6 +11,7 @@ the same microscope, so none of this is a final judgement.
 model and the default alone, and keeps a row for each image of each pair.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -173,9 +174,11 @@ def main() -> None:
     """Measure with the table model and the default, and keep rows."""
     from _shared import Rows, read_options
 
-    from paper_tables.published import MODELS
+    from paper_tables.published import MODELS, absent
 
     args = read_options(__doc__, "--rows=FILE")
+    if refused := absent(["gold-real"]):
+        sys.exit(refused)
     models = {"gold-real": MODELS / "gold-real" / "gold-real.safetensors"}
     judges = {
         name: Judge(load_model(model), EnhanceOptions())

@@ -640,3 +640,23 @@ def test_real_gold_is_cut_to_pairs_of_one_place(
     assert store.paired
     low, high = (np.asarray(a[0], float)[8:-8, 8:-8] for a in store.arrays("train"))
     assert np.abs(low - high).mean() < 2  # of 255
+
+
+@pytest.mark.parametrize(
+    "call", [["train", "gao-a", "--go-on"], ["evaluate", "--parts", "gold"]]
+)
+def test_table_models_that_are_not_here_are_asked_for(
+    call: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "gao-a"
+    folder.mkdir()
+    (folder / "finished.json").write_text(json.dumps(RECORD))
+    for module in ("published", "__main__"):
+        monkeypatch.setattr(f"paper_tables.{module}.MODELS", tmp_path)
+    assert main([*call, "--narrow", "--runs", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "gao-a" in told
+    assert "git restore --source=" in told

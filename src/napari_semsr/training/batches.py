@@ -223,6 +223,15 @@ class BlockBatches(_Batches[BlockScenes]):
         return BlockScenes(*(torch.from_numpy(a[numbers]) for a in self.arrays))
 
 
+class Places(NamedTuple):
+    """Which scenes a batch of S is cut from, and where, P patches of each."""
+
+    low: NDArray[np.int64]  # (S,) numbers of the degraded scenes
+    high: NDArray[np.int64]  # (S,) of the clear ones, others without pairs
+    corners: NDArray[np.int64]  # (S, P, 2) in the degraded scenes
+    elsewhere: NDArray[np.int64]  # (S, P, 2) in the clear ones
+
+
 class CachedBatches(_Batches[Scenes | Patches]):
     """Random batches of cached scenes, held on the card that learns if they fit."""
 
@@ -249,12 +258,8 @@ class CachedBatches(_Batches[Scenes | Patches]):
 
     def batch(self, step: int) -> Scenes | Patches:
         """Draw the batch of a step, as the recipe's kind learns from it."""
-        data = self.recipe.data
-        rng, numbers = self.drawn(step)
-        last = self.low.shape[-1] - data.patch_px
-        many = (self.per_step, data.patches_per_scene, 2)
-        corners = rng.integers(0, last + 1, many)
-        low, high = self._taken(self.low, numbers), self._taken(self.high, numbers)
+        numbers, others, corners, elsewhere = self.places(step)
+        low, high = self._taken(self.low, numbers), self._taken(self.high, others)
         if self.rest:
             there = to_device(numbers, self.device)
             noiseless, log_gain, airlight, faults, spread = (
@@ -270,12 +275,23 @@ class CachedBatches(_Batches[Scenes | Patches]):
                 spread,
                 torch.from_numpy(corners),
             )
-        elsewhere = corners
         if self.recipe.unpaired:
-            moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)
-            high = _unit(self._taken(self.high, moved % self.count))
-            elsewhere = rng.integers(0, last + 1, many)
-        return Patches.cut_from(low, high, corners, elsewhere, data.patch_px)
+            high = unit_scenes(high)
+        side = self.recipe.data.patch_px
+        return Patches.cut_from(low, high, corners, elsewhere, side)
+
+    def places(self, step: int) -> Places:
+        """Draw which scenes a step learns from, and where."""
+        data = self.recipe.data
+        rng, numbers = self.drawn(step)
+        last = self.low.shape[-1] - data.patch_px
+        many = (self.per_step, data.patches_per_scene, 2)
+        corners = rng.integers(0, last + 1, many)
+        if not self.recipe.unpaired:
+            return Places(numbers, numbers, corners, corners)
+        moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)
+        elsewhere = rng.integers(0, last + 1, many)
+        return Places(numbers, moved % self.count, corners, elsewhere)
 
     def _taken(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
         return scenes[to_device(numbers, self.device)].float()[:, None]
@@ -307,7 +323,8 @@ class MixedBatches(_Batches[Patches]):
         return Patches(*joined)
 
 
-def _unit(scenes: Tensor) -> Tensor:
+def unit_scenes(scenes: Tensor) -> Tensor:
+    """Scale each of (N, 1, H, W) by its percentiles, of every 16th pixel."""
     thinned = scenes[..., ::4, ::4].flatten(1)
     shares = to_device(torch.tensor(_PERCENTILES), scenes.device) / 100
     low, high = torch.quantile(thinned, shares, dim=1)[:, :, None, None, None]

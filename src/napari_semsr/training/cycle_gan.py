@@ -6,6 +6,7 @@ learnt, or known; then the discriminator of the degraded images goes, since noth
 would learn from it.
 """
 
+import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -419,7 +420,7 @@ def _window(side: int, like: Tensor) -> Tensor:
 
 def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
     """Find how steep (B, C, H, W) is; a slope of one per pixel reads 8 by each."""
-    kernels = to_device(_edge_kernels(operator), image.device).to(image)[:, None]
+    kernels = _edge_kernels(operator, image.dtype, image.device)
     padded = functional.pad(
         image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
     )
@@ -431,13 +432,17 @@ def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
     return steep.reshape(image.shape)
 
 
-def _edge_kernels(operator: EdgeOperator) -> Tensor:
-    """Give the masks of an operator, (2 or 8, 3, 3)."""
-    if operator != "kirsch":
-        across = _SLOPES[operator]
-        return torch.stack((across, across.T))
+@functools.cache  # a copy to a GPU at every step would make it wait
+def _edge_kernels(
+    operator: EdgeOperator, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Give the masks of an operator, (2 or 8, 1, 3, 3)."""
     kernels = torch.zeros(8, 3, 3)
-    for turn, mask in enumerate(kernels):
-        for place, (row, column) in enumerate(_AROUND):
-            mask[row, column] = _KIRSCH[(place - turn) % 8] / _KIRSCH_SLOPE
-    return kernels
+    if operator == "kirsch":
+        for turn, mask in enumerate(kernels):
+            for place, (row, column) in enumerate(_AROUND):
+                mask[row, column] = _KIRSCH[(place - turn) % 8] / _KIRSCH_SLOPE
+    else:
+        across = _SLOPES[operator]
+        kernels = torch.stack((across, across.T))
+    return kernels[:, None].to(device, dtype)
