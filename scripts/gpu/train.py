@@ -33,12 +33,11 @@ from torch import Tensor, nn
 from napari_semsr.models import LoadedModel, load_beside, load_model, read_card
 from napari_semsr.training import Recipe
 from napari_semsr.training.adversarial import History
-from napari_semsr.training.learner import Learner
 from napari_semsr.training.batches import CachedBatches, SceneCache, unit_scenes
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.fit import first_network
-from napari_semsr.training.learner import learning_rate_factor
+from napari_semsr.training.learner import Learner, learning_rate_factor
 from napari_semsr.training.patches import Patches
 from napari_semsr.training.unpaired import EXPECTED
 from napari_semsr.training.validation import held_out_fields

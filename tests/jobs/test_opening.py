@@ -96,7 +96,11 @@ def test_error_of_a_pixel_size_is_that_of_the_image_in_memory(tmp_path, verb, er
 @pytest.mark.parametrize("verb", ["convert", "crop", "enhance", "restore"])
 def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb, recwarn):
     image = Micrograph(rng.random((64, 64)).astype(np.float32), name="unit")
-    more = {"crop": {"box": (0, 0, 40, 40)}, "enhance": {"model": "sem-restore"}}
+    more = {
+        "crop": {"box": (0, 0, 40, 40)},
+        "enhance": {"model": "sem-restore"},
+        "restore": {"psf": "1px"},
+    }
     made, how = tmp_path / "made.ome.tif", {"dtype": "uint8", **more.get(verb, {})}
     with pytest.warns(UserWarning, match="uint8 keeps whole numbers alone of .* unit"):
         getattr(semsr, verb)(image, made, **how)

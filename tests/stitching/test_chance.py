@@ -14,7 +14,7 @@ from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import coefficient, search
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.stitching.solve import solve_mosaic
-from napari_semsr.stitching.verify import _holds, in_loops
+from napari_semsr.stitching.verify import in_loops, joint_holds
 from tests.stitching import scans
 
 
@@ -115,7 +115,7 @@ def test_dust_of_the_camera_joins_no_frames():
 
 def test_a_joint_of_a_frame_that_was_dropped_holds_nothing():
     state = SimpleNamespace(positions=np.array([(0.0, 0.0), (np.nan, np.nan)]))
-    assert not _holds(state, Joint(0, 1, (0.0, 90.0), 9.0))
+    assert not joint_holds(state, Joint(0, 1, (0.0, 90.0), 9.0))
 
 
 def two_frames(scene, step, known="grid-overlap"):

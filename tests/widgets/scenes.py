@@ -50,6 +50,11 @@ def grain(shape: tuple[int, int] = (192, 192), *, seed: int = 0) -> np.ndarray:
     return (0.5 + 0.15 * made / made.std()).astype(np.float32)
 
 
+def edges(shape: tuple[int, int] = (96, 96), *, seed: int = 0) -> np.ndarray:
+    """Grain of two grey levels, from whose edges a blur can be estimated."""
+    return (grain(shape, seed=seed) > 0.5).astype(np.float32)
+
+
 def with_gaps(image: Micrograph) -> Micrograph:
     """Take away what frames leave empty around a mosaic of 192 px, and a notch.
 

@@ -19,7 +19,7 @@ from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.widgets.scenes import grain
+from tests.widgets.scenes import edges, grain
 
 IMAGE = np.zeros((40, 60), np.uint8)
 
@@ -192,7 +192,7 @@ def sizes(viewer):
 
 
 def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
-    field = model.add_image(grain((96, 96)), name="field")
+    field = model.add_image(edges(), name="field")
     opener = hold(OpenMosaicPanel(model))
     group = opener.calibrate
     run_panel(hold(RestorePanel(model)))
@@ -205,7 +205,7 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     finer = model.add_image(
         grain((192, 192)), name="finer", scale=(0.5, 0.5), metadata=sharp.metadata
     )
-    model.add_image(grain((96, 96), seed=5), name="other")
+    model.add_image(edges(seed=5), name="other")
     for size in (20.0, 8.0):
         group.layer.value = field
         group.pixel_size.value = (size, size)
@@ -229,11 +229,11 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
 def test_another_image_of_the_same_name_leaves_results_alone(
     model, hold, run_panel, how
 ):
-    first = model.add_image(grain((96, 96)), name="scan")
+    first = model.add_image(edges(), name="scan")
     group = hold(OpenMosaicPanel(model)).calibrate
     run_panel(hold(RestorePanel(model)))
     first.name, made = "sample A", {} if how == "opened" else first.metadata
-    second = model.add_image(grain((96, 96), seed=5), name="scan", metadata=made)
+    second = model.add_image(edges(seed=5), name="scan", metadata=made)
     for layer, size in ((second, 5.0), (first, 8.0)):
         group.layer.value, group.pixel_size.value = layer, (size, size)
         group.apply_button.click()
@@ -243,7 +243,7 @@ def test_another_image_of_the_same_name_leaves_results_alone(
 
 
 def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
-    model.add_image(grain((96, 96)), name="field")
+    model.add_image(edges(), name="field")
     opener, restore = hold(OpenMosaicPanel(model)), hold(RestorePanel(model))
     group = opener.calibrate
     group.pixel_size.value = (4.0, 4.0)
@@ -264,7 +264,7 @@ def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
 
 
 def test_what_was_made_since_goes_back_with_a_size(model, hold, run_panel):
-    field = model.add_image(grain((96, 96)), name="field")
+    field = model.add_image(edges(), name="field")
     opener = hold(OpenMosaicPanel(model))
     group = opener.calibrate
 
@@ -292,7 +292,7 @@ def test_what_was_made_since_goes_back_with_a_size(model, hold, run_panel):
 def test_what_was_saved_without_its_size_is_told(
     model, hold, run_panel, finish, choose, tmp_path
 ):
-    field = model.add_image(grain((96, 96)), name="field")
+    field = model.add_image(edges(), name="field")
     group, restore = hold(OpenMosaicPanel(model)).calibrate, hold(RestorePanel(model))
     run_panel(restore)
     choose(tmp_path / "sharp.ome.tif", ".ome.tif")

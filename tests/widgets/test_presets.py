@@ -1,6 +1,5 @@
 """What panels propose: the active layer, and what fits to it."""
 
-import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
@@ -15,6 +14,7 @@ from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.train.panel import TrainPanel
+from tests.widgets.scenes import edges
 
 BOXES = {
     OpenMosaicPanel: lambda panel: panel.calibrate.layer,
@@ -25,7 +25,7 @@ BOXES = {
     MetricsPanel: lambda panel: panel.image,
     TrainPanel: lambda panel: panel.pairs.low,
 }
-PIXELS = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+PIXELS = edges((64, 64))
 
 
 @pytest.fixture

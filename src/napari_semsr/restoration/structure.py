@@ -6,7 +6,8 @@ whatever the noise's correlation:
 
 - its power has lines, as of a grating or lattice, or falls steeply from the coarsest
   frequencies on, where noise that is correlated over less than 2 % of a block is level,
-  and stays above the noise beyond;
+  and stays above the noise beyond, or stands far above white noise at periods of 6 to
+  12 px: noise that is correlated so far has no white floor but that of its grey steps;
 - edges are of all scales at the same place, while bands of Gaussian noise are
   independent of each other;
 - its contrast differs from place to place by more than in Gaussian fields of the same
@@ -29,6 +30,7 @@ _ALIKE = 0.02  # of a block's side: the longest correlation that noise is given
 _SURE = 4.0  # standard deviations of a ratio of power; 3 of 100 000 by chance
 _STEEP = 2.3  # from one octave to the next: a power law of at least 1.2
 _ABOVE = 3.0  # times the power of the finest rings, by which structure is seen
+_WHITE, _FAR_ABOVE = 1.5, 10.0  # ratio of the finest rings; times their power
 # of power, over the median of neighbours: noise of 256 x 256 px has such a frequency
 # once in a million blocks, exponentially distributed as its power is
 _LINE, _BESIDE = 35.0, 9
@@ -40,6 +42,7 @@ _TOGETHER, _BEYOND = 0.04, 5.0  # least correlation of two bands, and over its e
 _CELLS = 8  # along each side of a block, in which contrast is measured
 _SURROGATES = 12
 _MOST_BLOCKS = 8  # that are held against surrogates; chosen: some seconds
+_FEW_LEVELS = 8  # of masks and drawings
 _SCALES = (0.7, 1.4, 2.8)  # px, of the bands in which contrast is measured
 
 
@@ -50,8 +53,13 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     """
     if blocks[0].shape[0] < _LEAST_PX:
         return True
+    rounding = max(_grey_step(block) for block in blocks) ** 2 / 12
     plain = [_without_dust(_without_gradient(block)) for block in blocks]
-    return _is_steep_or_periodic(plain) or _is_coherent(plain) or _is_uneven(plain)
+    return (
+        _is_steep_or_periodic(plain, rounding)
+        or _is_coherent(plain, rounding)
+        or _is_uneven(plain)
+    )
 
 
 def _without_gradient(block: FloatArray) -> FloatArray:
@@ -77,17 +85,25 @@ def _without_dust(block: FloatArray) -> FloatArray:
     return np.where(far, np.median(block), block)
 
 
-def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
+def _is_steep_or_periodic(blocks: list[FloatArray], rounding: float) -> bool:
     """Whether power has lines, or falls from the coarsest rings on."""
     side = blocks[0].shape[0]
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2)
     power = np.mean([np.abs(np.fft.fft2(b * window)) ** 2 for b in blocks], axis=0)
     f = np.fft.fftfreq(side) * side
     ring = np.rint(np.hypot(f[:, None], f[None])).astype(int)
-    low, middle, high, floor = (
+    low, middle, high, floor, fine, rim, rest = (
         float(power[(ring >= a) & (ring < b)].mean())
-        for a, b in ((3, 6), (6, 11), (12, 21), (max(22, 3 * side // 8), side // 2))
+        for a, b in (
+            *((3, 6), (6, 11), (12, 21), (max(22, 3 * side // 8), side // 2)),
+            *((side // 12, side // 6), (3 * side // 8, 7 * side // 16)),
+            (7 * side // 16, side // 2),
+        )
     )
+    steps = rounding * (window**2).sum()
+    is_white = rest < rim < _WHITE * rest or rim <= rest < _WHITE * rim
+    if is_white and floor > _ABOVE * steps and min(low, fine) > _FAR_ABOVE * floor:
+        return True
     usual = ndimage.median_filter(power, _BESIDE, mode="wrap")
     beyond_gradient = (ring > _BESIDE) & (ring < side // 2)
     if (power > _LINE * usual + 1e-12 * power.max())[beyond_gradient].any():
@@ -102,7 +118,14 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     )
 
 
-def _is_coherent(blocks: list[FloatArray]) -> bool:
+def _grey_step(block: FloatArray) -> float:
+    """Find the step between grey values; 0 where nearly all differ, or a few are all."""
+    values = np.unique(block)
+    is_rounded = _FEW_LEVELS < values.size < block.size / 4
+    return float(np.diff(values).min()) if is_rounded else 0.0
+
+
+def _is_coherent(blocks: list[FloatArray], rounding: float) -> bool:
     """Whether contrast in one band of frequencies lies where that of the next does."""
     found: list[list[float]] = [[] for _ in _BANDS[1:]]
     for block in blocks:
@@ -121,7 +144,9 @@ def _is_coherent(blocks: list[FloatArray]) -> bool:
             energies.append(part**2)
         total = sum(float(e[inner, inner].mean()) for e in energies)
         for number, (coarse, fine) in enumerate(pairwise(energies)):
-            if float(fine[inner, inner].mean()) > _SEEN * total:
+            # rounding to grey steps goes along with slopes, in noise too
+            least = max(_SEEN * total, _ABOVE * rounding)
+            if float(fine[inner, inner].mean()) > least:
                 width = 0.175 / _BANDS[number][0]
                 one, other = (_logs(e, width)[inner, inner] for e in (coarse, fine))
                 found[number] += _cell_correlations(one, other, int(8 * width))

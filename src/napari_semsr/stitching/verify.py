@@ -118,7 +118,7 @@ def _misses(found: LinearisedShift | None) -> bool:
     return found is not None and float(np.hypot(*found.step)) > TOLERANCE_PX
 
 
-def _holds(state: State, joint: Joint) -> bool:
+def joint_holds(state: State, joint: Joint) -> bool:
     """Whether two frames lie as their joint says, or fit beyond chance as they lie.
 
     Before the light is even a joint may be wrong by more than a few pixels.
@@ -143,7 +143,8 @@ def _unfounded(state: State) -> list[int]:
     ties = [
         joint
         for joint in joints
-        if _holds(state, joint) and not _misses(found.get((joint.first, joint.second)))
+        if joint_holds(state, joint)
+        and not _misses(found.get((joint.first, joint.second)))
     ]
     labels = np.ones(len(state.positions), np.int64)
     if ties:

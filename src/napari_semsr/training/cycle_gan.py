@@ -28,7 +28,7 @@ from napari_semsr.core import (
     read_bytes,
 )
 from napari_semsr.io import read
-from napari_semsr.models import build, build_discriminator, to_device
+from napari_semsr.models import build, build_discriminator
 from napari_semsr.simulation import gaussian_kernel
 from napari_semsr.training.adversarial import (
     AdversarialLearner,
