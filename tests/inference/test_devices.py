@@ -42,7 +42,7 @@ def apple(monkeypatch, tmp_path):
         predicting, "find_device", lambda name: Device(torch.device("mps"))
     )
     monkeypatch.setattr(predicting, "device_name", lambda device: "Apple M9")
-    compute, asked = vars(predicting)["_computed"], []
+    compute, asked = predicting.compute_on, []
 
     def tell(change):
         def computed(module, tile, device):
@@ -52,7 +52,7 @@ def apple(monkeypatch, tmp_path):
             asked.append(device)
             return change(made)
 
-        monkeypatch.setattr(predicting, "_computed", computed)
+        monkeypatch.setattr(predicting, "compute_on", computed)
         return asked
 
     return tell
@@ -113,13 +113,13 @@ def test_a_card_that_differs_or_fails_is_left_and_that_is_said(
 def test_what_was_found_is_kept_for_the_next_start(make_loaded, apple, monkeypatch):
     asked, loaded = apple(lambda made: made + 1), make_loaded("plain")
     first = choose_device(loaded)
-    vars(predicting)["_known"].clear()
+    predicting.probed_networks.clear()
     assert choose_device(loaded) == first
     assert len(asked) == 1
-    vars(predicting)["_known"].clear()
+    predicting.probed_networks.clear()
     monkeypatch.setattr(predicting, "device_name", lambda device: "Apple M10")
     choose_device(loaded)
-    vars(predicting)["_known"].clear()
+    predicting.probed_networks.clear()
     monkeypatch.setattr(torch, "__version__", "99.0")
     choose_device(loaded)
     assert len(asked) == 3  # another card, another PyTorch
@@ -152,8 +152,8 @@ def card(monkeypatch):
     """Take the CPU for a card of Intel's."""
     there = torch.device("xpu")
     monkeypatch.setattr(predicting, "choose_device", lambda *_: Device(there))
-    place = vars(predicting)["_placed"]
-    monkeypatch.setattr(predicting, "_placed", lambda module, _: place(module, CPU))
+    place = predicting.place_on
+    monkeypatch.setattr(predicting, "place_on", lambda module, _: place(module, CPU))
     monkeypatch.setattr(
         predicting, "to_device", lambda values, _: torch.from_numpy(values)
     )

@@ -32,7 +32,7 @@ OLD_DRIVER = (
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch):
     """A machine of which nothing was tried, with no variable that hides cards."""
-    monkeypatch.setattr(devices, "_computing", set())
+    monkeypatch.setattr(devices, "working_devices", set())
     for names in vars(devices)["_HIDES"].values():
         for name in names:
             monkeypatch.delenv(name, raising=False)
@@ -47,7 +47,7 @@ def cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card X")
-    monkeypatch.setattr(devices, "_tried", lambda device: True)
+    monkeypatch.setattr(devices, "try_device", lambda device: True)
 
 
 def _broken(monkeypatch, error, only=None):
@@ -60,7 +60,7 @@ def _broken(monkeypatch, error, only=None):
             raise error
         return True
 
-    monkeypatch.setattr(devices, "_tried", fail)
+    monkeypatch.setattr(devices, "try_device", fail)
     return tried
 
 
@@ -174,7 +174,7 @@ def test_a_forked_process_tries_its_card_itself(cards, monkeypatch):
 
 
 def test_a_card_that_gives_wrong_sums_is_not_taken(cards, monkeypatch):
-    monkeypatch.setattr(devices, "_tried", lambda device: False)
+    monkeypatch.setattr(devices, "try_device", lambda device: False)
     with pytest.raises(OptionError, match="a convolution of ones has wrong values"):
         find_device("cuda")
 
@@ -187,7 +187,7 @@ def test_a_full_card_is_tried_again_later(cards, monkeypatch):
     device, note = find_device("auto")
     assert device == CPU
     assert note.endswith(" no memory left for a small convolution: the CPU is used.")
-    monkeypatch.setattr(devices, "_tried", lambda device: True)
+    monkeypatch.setattr(devices, "try_device", lambda device: True)
     assert find_device("auto").device == torch.device("cuda")
 
 
@@ -248,7 +248,7 @@ def test_memory_of_intels_card_is_known_where_it_does_not_tell(monkeypatch):
     monkeypatch.setattr(torch.xpu, "memory_allocated", lambda _: 200)
     monkeypatch.setattr(torch.xpu, "get_device_properties", lambda _: about)
     assert free_memory(torch.device("xpu")) == 800
-    monkeypatch.setattr(devices, "_host_memory", lambda: 50)  # which it shares
+    monkeypatch.setattr(devices, "host_memory", lambda: 50)  # which it shares
     assert free_memory(torch.device("xpu")) == 50 + 100
 
 
@@ -261,7 +261,7 @@ def test_memory_of_apples_card_is_the_machines(monkeypatch):
     for name, value in known.items():
         monkeypatch.setattr(torch.mps, name, lambda value=value: value)
     assert free_memory(torch.device("mps")) == 800
-    monkeypatch.setattr(devices, "_host_memory", lambda: 50)
+    monkeypatch.setattr(devices, "host_memory", lambda: 50)
     assert free_memory(torch.device("mps")) == 50 + 100
 
 

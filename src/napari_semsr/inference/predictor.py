@@ -163,9 +163,9 @@ def _fault(loaded: LoadedModel, found: Device) -> str | None:
         if isinstance(module, InformedRestorer):  # with filters, as for a field
             seen = module.look(tile)
             module = module.mender(seen.condition[0], seen.rings[0])
-        expected = _computed(module, tile, torch.device("cpu"))
+        expected = compute_on(module, tile, torch.device("cpu"))
         try:
-            made = _computed(module, tile, found.device)
+            made = compute_on(module, tile, found.device)
         except DeviceMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - of whatever kind, it is of no use
@@ -179,14 +179,14 @@ def _fault(loaded: LoadedModel, found: Device) -> str | None:
     return f"gives other values than the CPU ({apart:.2g} of the range of a test tile)"
 
 
-def _computed(module: nn.Module, tile: Tensor, device: torch.device) -> Tensor:
+def compute_on(module: nn.Module, tile: Tensor, device: torch.device) -> Tensor:
     """Run a network on a tile (1, 1, Y, X), on some device, in fp32."""
     with translated_memory(device, "a test tile"):
-        made: Tensor = _placed(module, device)(tile.to(device))
+        made: Tensor = place_on(module, device)(tile.to(device))
         return made.to("cpu", torch.float32)
 
 
-def _placed(module: nn.Module, device: torch.device) -> nn.Module:
+def place_on(module: nn.Module, device: torch.device) -> nn.Module:
     """Copy a network to a device, as it is run there."""
     copied = copy.deepcopy(module).eval().requires_grad_(False).to(device)
     ordered: nn.Module = copied.to(memory_format=memory_layout(device))  # type: ignore[call-overload]
@@ -270,8 +270,8 @@ _HALO: TypeAdapter[int] = TypeAdapter(int)
 _REFRESHES: TypeAdapter[HaloSyncPoints | None] = TypeAdapter(HaloSyncPoints | None)
 _FAULT: TypeAdapter[str | None] = TypeAdapter(str | None)
 _BYTES: TypeAdapter[float] = TypeAdapter(float)
-_known: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
-_known = weakref.WeakKeyDictionary()
+probed_networks: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
+probed_networks = weakref.WeakKeyDictionary()
 
 
 def cache_folder() -> Path:
@@ -396,9 +396,9 @@ class ProbedNetwork:
 
 def probed_network(module: nn.Module) -> ProbedNetwork:
     """Find the figures of a network; one set for each network of this process."""
-    if module not in _known:
-        _known[module] = ProbedNetwork(weakref.ref(module))
-    return _known[module]
+    if module not in probed_networks:
+        probed_networks[module] = ProbedNetwork(weakref.ref(module))
+    return probed_networks[module]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -441,7 +441,7 @@ class Predictor:
             module = module.local
         self.source = _source_of(loaded)  # as it was given, on the CPU
         with _translated(self.device, "the weights"):
-            self._module = _placed(module, self.device)
+            self._module = place_on(module, self.device)
 
     def told(self, loaded: LoadedModel) -> "Predictor":
         """Give a predictor of the network that a survey made for one field.
@@ -451,7 +451,7 @@ class Predictor:
         made = Predictor(loaded, device=str(self.device), precision=self.precision)
         # in memory alone: the cache would grow by a file with every field
         in_memory = ProbedNetwork(weakref.ref(made.source), _entries={})
-        _known.setdefault(made.source, in_memory)
+        probed_networks.setdefault(made.source, in_memory)
         made.__dict__["probe"] = self.probe
         made.batch = self.batch
         return made

@@ -148,7 +148,7 @@ _HIDES = {
 }
 _NO_CARD = ("No CUDA GPUs", "no NVIDIA driver", "no NVIDIA GPU", "_DEVICES is ")
 # Tried, by process: one that was forked from another cannot use CUDA
-_computing: set[tuple[int, torch.device]] = set()
+working_devices: set[tuple[int, torch.device]] = set()
 # What it says, once and of any run, we say where a card was to be expected
 warnings.filterwarnings("ignore", message="CUDA initialization")
 
@@ -160,24 +160,24 @@ def _failure(device: torch.device) -> str | None:
     process for itself alone, with a driver that does not fit, or used by the process
     that this one was forked from.
     """
-    if (os.getpid(), device) in _computing:
+    if (os.getpid(), device) in working_devices:
         return None
     label = f"Device {device}"
     try:
         label = f"{label} ({device_name(device)})"
         with translated_memory(device, "a small convolution"):
-            right = _tried(device)
+            right = try_device(device)
     except DeviceMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - drivers fail in many ways
         return f"{label} cannot compute: {_explained(device, error)}"
     if not right:
         return f"{label} cannot compute: a convolution of ones has wrong values"
-    _computing.add((os.getpid(), device))
+    working_devices.add((os.getpid(), device))
     return None
 
 
-def _tried(device: torch.device) -> bool:
+def try_device(device: torch.device) -> bool:
     """Convolve ones on a device, and see whether the sums are right."""
     field = torch.ones(1, 1, _PLAIN_SIZE, _PLAIN_SIZE, device=device)
     sums = functional.conv2d(field, torch.ones(1, 1, 3, 3, device=device)).cpu()
@@ -284,16 +284,17 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":  # memory of the machine, of which Metal advises a share
         held, used = module.driver_allocated_memory(), module.current_allocated_memory()
         advised: int = module.recommended_max_memory()
-        return max(0, min(advised - used, _host_memory() + max(0, held - used)))
+        return max(0, min(advised - used, host_memory() + max(0, held - used)))
     held, used = module.memory_reserved(device), module.memory_allocated(device)
     try:
         return int(module.mem_get_info(device)[0]) + held - used
     except RuntimeError:  # Intel's integrated GPUs do not tell, and have the machine's
         total = module.get_device_properties(device).total_memory
-        return max(0, min(int(total) - used, _host_memory() + held - used))
+        return max(0, min(int(total) - used, host_memory() + held - used))
 
 
-def _host_memory() -> int:
+def host_memory() -> int:
+    """Measure the bytes of memory that the computer can still give."""
     return free_memory(torch.device("cpu"))
 
 

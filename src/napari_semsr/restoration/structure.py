@@ -119,7 +119,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray], rounding: float) -> bool:
 
 
 def _grey_step(block: FloatArray) -> float:
-    """Find the step between grey values; 0 where nearly all differ, or a few are all."""
+    """Find the step between grey values; 0 where nearly all or few differ."""
     values = np.unique(block)
     is_rounded = _FEW_LEVELS < values.size < block.size / 4
     return float(np.diff(values).min()) if is_rounded else 0.0
