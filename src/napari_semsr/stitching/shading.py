@@ -212,6 +212,7 @@ _ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
 _ROUNDS = 12  # of a fit at most; chosen: most settle in five
 _FEW_ROUNDS = 3  # of a fit that is only compared with another; chosen
 _SETTLED = 3e-4  # of the grey value; chosen: a third of what overlaps tell
+_LEAST_LEVEL = 0.1  # of the typical one; chosen: less tells no shading
 _LEAST_NOISE = 1e-4  # of the grey value; chosen: as if there were some in any frame
 
 
@@ -424,6 +425,14 @@ class _ShadingProblem:
         left = self._evaluate(correction)[0] * np.sqrt(self.relative)
         return _scatter(left[chosen])
 
+    def uneven(self, chosen: BoolArray, correction: _Correction) -> float:
+        """Robust scatter within pairs of the differences, as shares of the level."""
+        left, level, _ = self._evaluate(correction)
+        pair = self.blocks.pair[chosen]
+        share = (left / np.maximum(level, _LEAST_LEVEL * self.level))[chosen]
+        mean = np.bincount(pair, share) / np.maximum(np.bincount(pair), 1)
+        return _scatter(share - mean[pair])
+
     def _evaluate(
         self, correction: _Correction
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -574,6 +583,7 @@ def refine_shading(
     *,
     knots: int = COARSE_KNOTS,
     fixed: bool = False,
+    trusted: bool = False,
     expected: CorrectedFrames | None = None,
 ) -> Shading:
     """Fit shading, gains and offsets to all overlaps.
@@ -614,8 +624,8 @@ def refine_shading(
         fitted = rounded.fit(~half, frames, shaded=True, rounds=_FEW_ROUNDS)
         for number, start in enumerate((frames, fitted)):
             own = rounded.fit(half, start, shaded=False, rounds=_FEW_ROUNDS)
-            errors[number] += rounded.left(half, own) ** 2 * half.sum()
-    if not errors[1] < _BETTER**2 * errors[0]:
+            errors[number] += rounded.uneven(half, own) ** 2 * half.sum()
+    if not trusted and not errors[1] < _BETTER**2 * errors[0]:
         return problem.shading(prepared.flat, frames)
     found = rounded.fit(every, frames, shaded=True)
     if problem.is_steady:

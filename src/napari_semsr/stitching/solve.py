@@ -397,20 +397,24 @@ def reshade(state: State, knots: int, expected: CorrectedFrames | None = None) -
         chosen = choose_flat(state.prepared, state.positions, pairs)
         if chosen is not state.prepared.flat:
             state.prepared = state.prepared.changed(flat=chosen)
-    before = state.prepared
-    fitted = refine_shading(
-        before,
-        state.positions,
-        pairs,
-        knots=knots,
-        fixed=not is_free,
-        expected=expected,
-    )
-    gains = before.gains * np.exp(fitted.log_gains)
-    offsets = before.offsets + fitted.offsets
-    if not state.options.match_gain:
-        gains, offsets = np.ones_like(gains), np.zeros_like(offsets)
-    state.prepared = before.changed(flat=fitted.flat, gains=gains, offsets=offsets)
+    # what was fitted while places erred is fitted again, whatever comes of finer cells
+    refit = knots > COARSE_KNOTS and state.prepared.flat.method.endswith(", refined")
+    for cells in (COARSE_KNOTS, knots) if refit else (knots,):
+        before = state.prepared
+        fitted = refine_shading(
+            before,
+            state.positions,
+            pairs,
+            knots=cells,
+            fixed=not is_free,
+            trusted=cells < knots,
+            expected=expected,
+        )
+        gains = before.gains * np.exp(fitted.log_gains)
+        offsets = before.offsets + fitted.offsets
+        if not state.options.match_gain:
+            gains, offsets = np.ones_like(gains), np.zeros_like(offsets)
+        state.prepared = before.changed(flat=fitted.flat, gains=gains, offsets=offsets)
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
