@@ -13,12 +13,13 @@ from napari_semsr.stitching import (
     plan_halves,
     solve_mosaic,
 )
-from napari_semsr.stitching.flat_field import first_flat
+from napari_semsr.stitching.flat_field import first_flat, no_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
+    overlap_blocks,
     remaining_shading,
 )
 from napari_semsr.stitching.solve import reshade
@@ -144,6 +145,21 @@ def test_what_remains_is_measured_in_the_overlaps(scene):
     # frames that share a side are 0.1 apart, those that share a corner are alike
     assert 8 < solution.remaining_shading_percent < 100 * 0.1 / level
     assert any("match the brightness" in text for text in solution.warnings)
+
+
+@pytest.mark.parametrize("corner", [0.65, 0.9, 0.97])
+def test_shading_that_bends_across_overlaps_is_measured(scene, corner):
+    flat = scans.square_flat(128, corner)
+    scan = scans.cut_scan(scene, flat=flat, seed=3)
+    prepared = CorrectedFrames(scan.acquisition, no_flat((128, 128), 2000.0, "none"))
+    pairs = overlapping_pairs(scan.truth, (128, 128))
+    clean = (scan.clean * flat + 2000).astype(np.float32)
+    noiseless = prepared.changed(scan.acquisition.replace(frames=clean))
+    blocks = overlap_blocks(noiseless, scan.truth, pairs)
+    true = np.sqrt(np.mean(np.diff(blocks.values) ** 2)) / blocks.values.mean()
+    assert remaining_shading(prepared, scan.truth, pairs) == pytest.approx(
+        true, rel=0.25
+    )
 
 
 @pytest.mark.parametrize("automatic", [False, True])

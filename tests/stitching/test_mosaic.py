@@ -166,7 +166,8 @@ def test_solve_two_tiles_of_a_czi(shared_data):
     solution = run(solve_mosaic(scan))
     shift = solution.positions_px[1] - solution.positions_px[0]
     assert np.abs(shift - (-2, 825)).max() < 1
-    assert solution.remaining_shading_percent > 3
+    print("CZI", solution.remaining_shading_percent)
+    assert solution.remaining_shading_percent > 10
     assert any("Shading remains" in warning for warning in solution.warnings)
 
 
@@ -191,7 +192,8 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
     joints = tuple(Joint(i, j, shift, 9.0) for i, j, shift in steps)
     refined = Refined(truth, (), np.full((9, 2), 2.0))
     state = placed(square_scan, layout=Layout(truth, joints, ()), refined=refined)
-    warning, *_ = finish(state).warnings  # brightness has not been matched
+    prepared = state.prepared.changed(gains=square_scan.gains)
+    (warning,) = finish(replace(state, prepared=prepared)).warnings
     assert warning.startswith("9 of 9 frames are held loosely")
     assert "up to 2.8 px" in warning
 

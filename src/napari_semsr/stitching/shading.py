@@ -147,9 +147,12 @@ def overlap_blocks(
 
 # What is left of the shading, of gains and of offsets, in the overlaps.
 
-# Blocks apart, whose products are free of noise: beyond the smoothing of both, and the
-# grain of an interpolated camera; chosen
+# Blocks apart, whose noise is independent: beyond the smoothing of both, and the grain
+# of an interpolated camera; chosen
 _LAG = 2
+# Variance of the mean square less the noise that four blocks tell, by the square of the
+# noise, for each block: 2 (1 + 9 / 4 - 2 * 1), as each block is in four such sets
+_DOUBT = 2.5
 
 
 def remaining_shading(
@@ -160,8 +163,9 @@ def remaining_shading(
 ) -> float:
     """Difference of corrected frames where they overlap, as a share of their mean.
 
-    RMS over all blocks, noise left out: it is the mean product of the differences of
-    blocks two blocks apart, which noise and fine detail have not in common.
+    RMS over all blocks, noise left out: that is told by mixed second differences of
+    blocks two blocks apart, in which what changes along either axis cancels. No less
+    than the standard error that noise leaves.
     `positions` (N, 2); `pedestal` is added to grey values. NaN if no blocks overlap.
     """
     blocks = overlap_blocks(prepared, positions, pairs)
@@ -171,15 +175,16 @@ def remaining_shading(
     difference = blocks.values[:, 0] - blocks.values[:, 1]
     width = int(blocks.cell.max()) + _LAG + 1
     key = (blocks.pair * width + blocks.cell[:, 0]) * width + blocks.cell[:, 1]
-    products = []
-    for lag in (_LAG, _LAG * width):
+    corners, complete = [difference], np.ones(len(key), bool)
+    for lag in (_LAG, _LAG * width, _LAG * width + _LAG):
         place = np.minimum(np.searchsorted(key, key + lag), len(key) - 1)
-        both = key[place] == key + lag
-        products.append(difference[both] * difference[place[both]])
-    product = np.concatenate(products)
-    if not len(product):  # overlaps so small that noise cannot be told from shading
-        product = difference**2
-    return float(np.sqrt(max(product.mean(), 0.0))) / level
+        complete &= key[place] == key + lag
+        corners.append(difference[place])
+    # of overlaps so small that they hold no such four, noise is not told
+    mixed = (corners[0] - corners[1] - corners[2] + corners[3])[complete]
+    noise = float(np.mean(mixed**2)) / 4 if complete.any() else 0.0
+    doubt = noise * float(np.sqrt(_DOUBT / len(key)))
+    return float(np.sqrt(max(float(np.mean(difference**2)) - noise, doubt))) / level
 
 
 # Cells of the splines along an axis, while places err by a pixel and after; chosen: a
@@ -588,7 +593,7 @@ def refine_shading(
 ) -> Shading:
     """Fit shading, gains and offsets to all overlaps.
 
-    The surface is kept only if it proves itself. `positions` (N, 2), top-left corners,
+    The surface is kept only if it proves itself, or if it is `trusted`. `positions` (N, 2), top-left corners,
     right to a pixel; the frames of `expected` have the gains and offsets that are
     thought likeliest: 1 and 0 without it; `fixed`: the flat field stays as it is.
     """
@@ -619,13 +624,15 @@ def refine_shading(
     halves = blocks.pair % 2 == 0, blocks.pair % 2 == 1
     if not all(half.any() for half in halves):  # nothing is left to judge by
         return problem.shading(prepared.flat, frames)
-    errors = np.zeros(2)
+    errors = np.zeros((2, 2))
     for half in halves:
         fitted = rounded.fit(~half, frames, shaded=True, rounds=_FEW_ROUNDS)
         for number, start in enumerate((frames, fitted)):
             own = rounded.fit(half, start, shaded=False, rounds=_FEW_ROUNDS)
-            errors[number] += rounded.uneven(half, own) ** 2 * half.sum()
-    if not trusted and not errors[1] < _BETTER**2 * errors[0]:
+            # differences tell most where it is bright, shares where it is not
+            scatter = rounded.left(half, own), rounded.uneven(half, own)
+            errors[number] += np.square(scatter) * half.sum()
+    if not trusted and not (errors[1] < _BETTER**2 * errors[0]).any():
         return problem.shading(prepared.flat, frames)
     found = rounded.fit(every, frames, shaded=True)
     if problem.is_steady:
