@@ -166,8 +166,7 @@ def test_solve_two_tiles_of_a_czi(shared_data):
     solution = run(solve_mosaic(scan))
     shift = solution.positions_px[1] - solution.positions_px[0]
     assert np.abs(shift - (-2, 825)).max() < 1
-    print("CZI", solution.remaining_shading_percent)
-    assert solution.remaining_shading_percent > 10
+    assert solution.remaining_shading_percent > 9
     assert any("Shading remains" in warning for warning in solution.warnings)
 
 

@@ -50,6 +50,11 @@ class FlatField:
     centre: tuple[float, float] | None = None
 
     @property
+    def is_refined(self) -> bool:
+        """Whether overlaps have changed it."""
+        return self.method.endswith(", refined")
+
+    @property
     def weight(self) -> Float32Array:
         """Inverse variance of a corrected pixel, 0 outside the field."""
         return np.where(self.valid, self.flat**2, 0).astype(np.float32)

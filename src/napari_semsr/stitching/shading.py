@@ -593,9 +593,10 @@ def refine_shading(
 ) -> Shading:
     """Fit shading, gains and offsets to all overlaps.
 
-    The surface is kept only if it proves itself, or if it is `trusted`. `positions` (N, 2), top-left corners,
-    right to a pixel; the frames of `expected` have the gains and offsets that are
-    thought likeliest: 1 and 0 without it; `fixed`: the flat field stays as it is.
+    The surface is kept only if it proves itself, or if it is `trusted`. `positions`
+    (N, 2), top-left corners, right to a pixel; the frames of `expected` have the gains
+    and offsets that are thought likeliest: 1 and 0 without it; `fixed`: the flat field
+    stays as it is.
     """
     blocks = _thinned(overlap_blocks(prepared, positions, pairs))
     if not len(blocks.pair):

@@ -398,7 +398,7 @@ def reshade(state: State, knots: int, expected: CorrectedFrames | None = None) -
         if chosen is not state.prepared.flat:
             state.prepared = state.prepared.changed(flat=chosen)
     # what was fitted while places erred is fitted again, whatever comes of finer cells
-    refit = knots > COARSE_KNOTS and state.prepared.flat.method.endswith(", refined")
+    refit = knots > COARSE_KNOTS and state.prepared.flat.is_refined
     for cells in (COARSE_KNOTS, knots) if refit else (knots,):
         before = state.prepared
         fitted = refine_shading(
