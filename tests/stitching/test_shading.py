@@ -44,6 +44,13 @@ def test_shading_and_gains_are_those_of_the_frames(square_scan, square_solution)
     assert np.std(ratio) < 0.01
 
 
+def test_a_tilted_field_in_steady_light_is_not_taken_for_gains(scene):
+    scan = scans.cut_scan(scene, flat=scans.square_flat(128, tilt=0.3), seed=3)
+    solution = run(solve_mosaic(scan.acquisition))
+    assert shading_left(solution, scan) < 0.02
+    assert solution.flat.is_refined
+
+
 def test_frames_of_two_exposures_are_made_alike(scene):
     exposures = np.where(np.arange(9) % 2, 0.5, 1.0)
     scan = scans.cut_scan(scene, seed=4)
