@@ -201,6 +201,9 @@ _MOST_DRIFT = 0.06
 # the beginning and the least and the most that are believed. Chosen: so wide at first
 # that overlaps decide, and no wider than automatic brightness goes.
 _OFFSETS, _LEAST_OFFSETS, _MOST_OFFSETS = 0.3, 1e-3, 3.0
+# Less than the first is none, and offsets are held to 0 by the second; chosen: steady
+# light shows a third to two thirds of it by chance
+_NO_OFFSETS, _NONE = 4e-3, 1e-5
 _KNOWN = 1e-3  # of gains and offsets that a whole scan has told; chosen: they stay
 _MOST_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
 _MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
@@ -609,6 +612,9 @@ def refine_shading(
     problem = _ShadingProblem(blocks, prepared, positions, basis, expected)
     every = np.ones(len(blocks.pair), bool)
     frames = problem.fit(every, problem.nothing, shaded=False, learns=True)
+    if problem.offset_sd < _NO_OFFSETS and not problem.is_known:
+        problem.offset_sd = _NONE
+        frames = problem.fit(every, frames, shaded=False)
     if few or fixed:
         return problem.shading(prepared.flat, frames)
     even = prepared.changed(
