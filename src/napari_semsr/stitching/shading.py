@@ -642,7 +642,7 @@ def refine_shading(
     if not trusted and not (errors[1] < _BETTER**2 * errors[0]).any():
         return problem.shading(prepared.flat, frames)
     found = rounded.fit(every, frames, shaded=True)
-    if problem.is_steady:
+    if problem.is_steady and not problem.is_known:
         found = _with_tilt(problem, rounded, found, (shape, spread, reader))
     missing = np.exp(np.clip(basis.surface(found.surface[:-1]), -1.5, 1.5))
     changed = prepared.flat.flat * missing
