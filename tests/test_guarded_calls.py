@@ -58,7 +58,7 @@ POSIX_NAMES = {
 SYSTEM_PATHS = {  # absent elsewhere, where the reader goes another way
     "core/micrograph.py": {"/proc/cpuinfo"},
     "core/background.py": {"/sys/kernel/mm/transparent_hugepage/enabled"},
-    "inference/predictor.py": {
+    "models/devices.py": {
         "/sys/fs/cgroup/memory.max",
         "/sys/fs/cgroup/memory.high",
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -254,7 +254,8 @@ def test_tables_and_terminals_have_one_writer():
 
 READS_FILES_OF_OTHERS = ("io/", "models/", "pairing/", "jobs/batch/", "training/")
 STORES = {"here", "place", "store"}  # names of what is no path any more
-OWN = {"io/project.py", "jobs/batch/job.py"}  # of the user's settings, of a batch's run
+# Of the user's settings, of a batch's run, of the system
+OWN = {"io/project.py", "jobs/batch/job.py", "models/devices.py"}
 
 
 def opens_without_a_look(called: str, call: ast.Call) -> bool:
