@@ -21,7 +21,7 @@ pytestmark = pytest.mark.broad
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rounding differs, and of a bias before a norm the gradient is rounding alone.
-CLOSE = 2e-3
+CLOSE = 5e-3  # of images; one step less makes 1.4e-2
 RECIPE = """
 name: tiny
 kind: cycle-gan
