@@ -227,7 +227,8 @@ def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
     before, rows = path.read_text(), rows_of(path)
     measures = [*measure_of("metrics").columns]
     for row in rows:
-        row.update({name: row[name].replace(".", ",").upper() for name in measures})
+        numbers = [name for name in measures if name != "data_range_from"]
+        row.update({name: row[name].replace(".", ",").upper() for name in numbers})
     lines = [";".join(rows[0]), *(";".join(row.values()) for row in rows)]
     path.write_text("\n".join(lines))
     assert measured(pairs) == (0, 3)

@@ -100,7 +100,7 @@ def test_a_scan_without_distortion_stays_as_it_was(still):
 @pytest.mark.broad
 def test_overlaps_that_contradict_a_calibration_are_told(bent):
     (message,) = calibrated(bent[1], 0.02).warnings
-    assert "The overlaps tell a distortion of 0.0298 +- 0.0002" in message
+    assert "The overlaps tell a distortion of 0.0299 +- 0.0002" in message
     assert "the calibration 0.0200 +- 0.0003, which is taken" in message
     assert not calibrated(bent[1], 0.03).warnings
 

@@ -202,7 +202,7 @@ def test_losses_on_a_card_are_looked_at_now_and_then():
         learner.global_step = step
         learner.check_finite("loss is", OnCard.of(1.0))
     learner.global_step = 32
-    with pytest.raises(SemsrError, match="loss is not finite by step 32: lower"):
+    with pytest.raises(SemsrError, match="loss is not finite at step 32: lower"):
         learner.check_finite("loss is", OnCard.of(1.0))
     with pytest.raises(SemsrError, match="loss is not finite at step 32: lower"):
         learner.check_finite("loss is", torch.tensor(math.nan))

@@ -276,7 +276,8 @@ def _stated_by(step: Provenance) -> dict[str, Any] | None:
     known = step.options.get(ORIGIN_KEY)
     if isinstance(known, dict) and {"how", "pixel_size_nm"} <= set(known):
         return known  # of another's file, it may be anything else
-    options = {**step.options, **(step.options.get("reading") or {})}
+    reading = step.options.get("reading")
+    options = {**step.options, **(reading if isinstance(reading, dict) else {})}
     size = options.get("pixel_size_nm")
     if size is None:
         return None
@@ -346,7 +347,8 @@ def _told_error(step: Provenance | None) -> FloatPair | None:
         if SIZE_ERROR_KEY in step.options:
             known: FloatPair | None = step.options[SIZE_ERROR_KEY]
             return known
-        options = {**step.options, **(step.options.get("reading") or {})}
+        reading = step.options.get("reading")
+        options = {**step.options, **(reading if isinstance(reading, dict) else {})}
         stated = options.get("pixel_size_nm")
         if stated is not None:
             error = options.get("pixel_size_sd_nm")

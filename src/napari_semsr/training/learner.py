@@ -49,7 +49,7 @@ def check_finite(what: str, value: Tensor, step: int, *seen: Tensor) -> None:
     grey value that is furthest away, if it is beyond five ranges; else the steps.
     """
     if not torch.isfinite(value).all():
-        raise _not_finite(what, f"at step {step}", _furthest(seen))
+        raise _not_finite(what, step, _furthest(seen))
 
 
 def _furthest(seen: Sequence[Tensor]) -> Tensor:
@@ -59,7 +59,7 @@ def _furthest(seen: Sequence[Tensor]) -> Tensor:
     return torch.stack([part.detach().abs().amax().float() for part in seen]).amax()
 
 
-def _not_finite(what: str, when: str, furthest: Tensor) -> SemsrError:
+def _not_finite(what: str, step: int, furthest: Tensor) -> SemsrError:
     far = float(furthest)
     if math.isfinite(far) and far <= _USUAL_RANGES:
         why = "lower learning_rate and resume from the last checkpoint"
@@ -69,7 +69,7 @@ def _not_finite(what: str, when: str, furthest: Tensor) -> SemsrError:
             "as hot pixels and fill values are: take these out of the images, and cut "
             "the pairs again (semsr pairs)"
         )
-    return SemsrError(f"The {what} not finite {when}: {why}.")
+    return SemsrError(f"The {what} not finite at step {step}: {why}.")
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
@@ -212,7 +212,7 @@ class Learner(lightning.LightningModule):
             return
         del self._looked_at[what]
         if not fine:
-            raise _not_finite(what, f"by step {self.global_step}", furthest)
+            raise _not_finite(what, self.global_step, furthest)
 
     def laid_out(self, images: Tensor) -> Tensor:
         """Put images (B, C, H, W) into the order that the device computes in."""
