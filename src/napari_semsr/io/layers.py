@@ -469,7 +469,8 @@ def scan_layers(
     corners = acquisition.nominal_corners()
     size, name = acquisition.pixel_size_nm, acquisition.name
     how = "from the metadata of the frames"
-    if options.get("pixel_size_nm") is not None:
+    is_typed = options.get("pixel_size_nm") is not None
+    if is_typed:
         how = "typed by the user"
     elif acquisition.metadata.get("pixel_size_nm") is not None:
         how = "from scan.json"
@@ -478,13 +479,13 @@ def scan_layers(
             [acquisition.read(index) for index in range(len(acquisition))]
         )
         first = Micrograph(frames[0], size, f"{name} frames")
-        first = first.with_size_origin(how)
+        first = first.with_size_origin(how, in_file=not is_typed)
         layers = [layer_of(first, data=frames, coarsest=frames)]
     else:
         canvas = _paste(acquisition, corners)
         image = Micrograph(canvas, size, f"{name} frames, nominal")
         placed = corners - corners.min(axis=0)
-        image = image.with_size_origin(how)
+        image = image.with_size_origin(how, in_file=not is_typed)
         layers = [layer_of(image), _outline_layer(acquisition, placed, image)]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
