@@ -292,9 +292,12 @@ def _turn_positions(state: State) -> bool:
     Done once, where frames find no place, or the sample repeats itself, or axes seem to
     differ: within a narrow search one shift a period away looks certain, too.
     """
-    if not state.is_stated or state.axes_open is not None:
+    acquisition = state.acquisition
+    # a grid and its overlap are along the camera's axes
+    by_stage = acquisition.nominal_px is not None or acquisition.nominal_nm is not None
+    if not (state.is_stated and by_stage) or state.axes_open is not None:
         return False
-    shape = state.acquisition.frame_shape
+    shape = acquisition.frame_shape
     found = fit_axes(state.nominal, state.positions, min(shape))
     seems = np.eye(2) if found is None else found.matrix
     is_plain = state.most_placed and not (state.is_periodic or state.ambiguous)
