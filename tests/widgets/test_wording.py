@@ -8,12 +8,13 @@ from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from napari_semsr.widgets.train.panel import TrainPanel
+from tests.widgets.scenes import edges
 
 
 @pytest.fixture
 def restore(model, hold):
     """A panel over a layer without a pixel size."""
-    model.add_image(np.random.default_rng(0).random((64, 64)), name="bare")
+    model.add_image(edges((64, 64)), name="bare")
     return hold(RestorePanel(model))
 
 
@@ -72,7 +73,7 @@ def test_a_result_takes_the_suffix_of_a_store(restore, run_panel, tmp_path, name
 
 @pytest.mark.broad
 def test_warning_of_a_run_is_said_once_in_the_panels_words(model, hold, run_panel):
-    planes = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
+    planes = np.stack([edges((64, 64), seed=seed) for seed in range(3)])
     model.add_image(planes, name="stack")
     panel = hold(RestorePanel(model))
     panel.all_planes.value = True
