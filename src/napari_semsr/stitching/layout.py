@@ -13,7 +13,7 @@ together. What is left open even then is decided by the stage model, and said.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -34,11 +34,14 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
+    PEAK_PX,
     Candidates,
+    common_coefficient,
     overlap_boxes,
     resample,
     search,
     surface,
+    whole_shift,
 )
 
 TOLERANCE_PX = 3.0  # as in the trials of docs/validation/stitching.md
@@ -131,27 +134,65 @@ _LATTICE_NCC = 0.25
 _LATTICE_SHARE = 0.7
 
 
-def chance_threshold(
-    prepared: CorrectedFrames,
-    shifts: Sequence[IntPair],
-    reach: IntPair,
-    significance: float,
-) -> tuple[float, bool]:
-    """Find the score above which a joint is believed, and whether the sample repeats.
+@dataclass(frozen=True, slots=True)
+class ChanceLevel:
+    """What score the frames of one scan reach where they share nothing.
+
+    The evidence of a peak, half of its squared score, exceeds `least` at `WINDOWS`
+    places among `shifts`, and becomes rarer beyond it by an exponential tail (of a
+    normal deviate with a slope of 1).
+    """
+
+    expected: tuple[IntPair, ...]  # Shifts over whose overlap it was measured
+    least: float
+    slope: float  # Of the tail; 0 if hardly any peak was seen
+    shifts: float
+    usual: float  # Median of the windows' best scores
+    spread: float  # Robust standard deviation of these
+    repeats: bool  # Whether most windows match at many shifts
+    grain: float  # Pixels that one detail covers
+
+    def threshold(self, tried: float, significance: float) -> tuple[float, bool]:
+        """Find the score above which a shift is believed, and whether frames repeat.
+
+        Of unrelated pairs `_BY_CHANCE` exceed it somewhere among the shifts that are
+        `tried`. As the slope is itself estimated, from n peaks, a
+        further peak exceeds ``least + x / slope`` with a probability of
+        ``(1 + x / n) ** -n`` (a Lomax distribution) instead of ``exp(-x)``.
+        """
+        normal = _normal_height(tried, self.grain, _BY_CHANCE)
+        repeats = self.repeats or self.usual > normal
+        if repeats or not self.slope:
+            return max(significance, normal), repeats
+        usual = self.usual + significance * self.spread
+        return max(usual, self.exceeded(tried, _BY_CHANCE)), False
+
+    def exceeded(self, tried: float, rate: float) -> float:
+        """Find the score that unrelated frames exceed at a rate among some shifts."""
+        if not self.slope:
+            return _normal_height(tried, self.grain, rate)
+        # so many times more peaks above the least one are expected than may be
+        excess = max(_WINDOWS * tried / self.shifts / rate, 1.0)
+        peaks = _WINDOWS + _PRIOR
+        needed = self.least + peaks * (excess ** (1 / peaks) - 1) / self.slope
+        return float(np.sqrt(2 * needed))
+
+
+def measure_chance(
+    prepared: CorrectedFrames, expected: Sequence[IntPair]
+) -> ChanceLevel:
+    """Measure what unrelated frames of this scan reach, at most, by chance.
 
     Frames are compared with others turned by half a turn, over as much overlap as at
-    `shifts`: these have the same detail and nothing in common. Beyond the highest of
-    their peaks, an exponential tail (of half of the squared score, which a normal
-    deviate has the slope 1 of) tells what one of a thousand unrelated pairs exceeds
-    over all shifts within `reach`.
+    the `expected` shifts: these have the same detail and nothing in common.
     """
     rng = np.random.default_rng(0)
     count, side = len(prepared.acquisition), np.array(prepared.frame_shape)
-    near = np.minimum(reach, np.maximum(_LEAST_NEAR, np.rint(_NEAR * side)).astype(int))
+    near = np.maximum(_LEAST_NEAR, np.rint(_NEAR * side)).astype(int)
     found = []
     for _ in range(_WINDOWS):
         first, second = rng.choice(count, 2, replace=False)
-        share = 1 - np.abs(shifts[int(rng.integers(len(shifts)))]) / side
+        share = 1 - np.abs(expected[int(rng.integers(len(expected)))]) / side
         area = max(float(np.prod(share.clip(0))), _LEAST_AREA)
         rows = area ** rng.random()
         apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
@@ -160,34 +201,46 @@ def chance_threshold(
         found.append(
             search(prepared, pair, (int(y), int(x)), (int(near[0]), int(near[1])))
         )
-    shifts_tried = np.prod(2 * np.array(reach) + 1)
-    normal = _normal_height(float(shifts_tried), prepared.grain)
     best = np.array([item.best for item in found])
-    repeats = np.mean([_repeats(item) or bool(item.along) for item in found])
-    if repeats > 0.5 or np.median(best) > normal:
-        return max(significance, normal), True
+    usual = float(np.median(best))
     scores = np.concatenate([item.score for item in found])
     evidence = np.sort(scores.clip(0) ** 2 / 2)[::-1]
     high, least = evidence[:_WINDOWS], evidence[_WINDOWS : _WINDOWS + 1]
-    if not len(least):
-        return max(significance, normal), False
-    slope = (len(high) + _PRIOR) / (float((high - least).sum()) + _PRIOR)
-    often = float(shifts_tried / np.prod(2 * near + 1))  # peaks above the least
-    needed = float(least[0]) + np.log(max(often / _BY_CHANCE, 1)) / slope
-    middle = float(np.median(best))
-    spread = 1.4826 * float(np.median(np.abs(best - middle)))
-    return max(float(np.sqrt(2 * needed)), middle + significance * spread), False
+    slope = 0.0
+    if len(least):
+        slope = (len(high) + _PRIOR) / (float((high - least).sum()) + _PRIOR)
+    return ChanceLevel(
+        expected=tuple(expected),
+        least=float(least.sum()),
+        slope=slope,
+        shifts=float(_WINDOWS * np.prod(2 * near + 1)),
+        usual=usual,
+        spread=1.4826 * float(np.median(np.abs(best - usual))),
+        repeats=bool(np.mean([_repeats(i) or bool(i.along) for i in found]) > 0.5),
+        grain=prepared.grain,
+    )
 
 
-def _normal_height(shifts: float, grain: float) -> float:
-    """Height that one of a thousand normal fields exceeds somewhere among `shifts`.
+def chance_threshold(
+    prepared: CorrectedFrames,
+    shifts: Sequence[IntPair],
+    reach: IntPair,
+    significance: float,
+) -> tuple[float, bool]:
+    """Measure the level of chance for one search: `ChanceLevel.threshold`."""
+    tried = float(np.prod(2 * np.array(reach) + 1))
+    return measure_chance(prepared, shifts).threshold(tried, significance)
+
+
+def _normal_height(shifts: float, grain: float, rate: float) -> float:
+    """Height that normal fields exceed at a `rate` somewhere among `shifts`.
 
     After the mean number of its peaks (Adler, The Geometry of Random Fields, 1981).
     """
     height = 5.0  # where the rounds begin
     for _ in range(10):
         independent = max(1.0, shifts * min(1.0, height**2 / (2 * grain)))
-        height = -float(ndtri(_BY_CHANCE / independent))
+        height = -float(ndtri(rate / independent))
     return height
 
 
@@ -594,29 +647,62 @@ def _agreeing(
     return kept, dropped
 
 
+# Pairs below the level of chance, confirmed by the places of their frames.
+#
+# Other pairs predict their shift. Chance puts a peak as high among all shifts of the
+# search, and hardly ever among the few that agree.
+
+_CONFIRMED = 1e-3  # of unrelated pairs at their predicted shifts; chosen as for joints
+_AGREES = 2  # px along each axis; chosen: whole-pixel places err by one or two
+
+
+def confirm_weak(
+    prepared: CorrectedFrames,
+    found: Sequence[Candidates],
+    layout: Layout,
+    chance: ChanceLevel,
+    threshold: float,
+) -> tuple[list[Candidates], Layout]:
+    """Believe pairs below `threshold` that have a peak where their frames are placed.
+
+    Returns the candidates, those of confirmed pairs replaced by the peak that agrees,
+    and the layout with their joints; its positions do not change.
+    """
+    least = chance.exceeded((2 * _AGREES + 1) ** 2, _CONFIRMED)
+    result, joints = list(found), list(layout.joints)
+    around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder beyond is no peak
+    for place, item in enumerate(found):
+        pair = item.first, item.second
+        placed = np.isfinite(layout.positions[list(pair)]).all()
+        if item.best > threshold or not placed:
+            continue
+        shift = whole_shift(layout.positions, pair)
+        near = search(prepared, pair, shift, around)
+        agrees = np.abs(near.shifts - shift).max(axis=1) <= _AGREES
+        which = np.flatnonzero(agrees & (near.score > least))[:1]
+        if len(which):
+            values = (near.ncc[which], near.score[which], near.weight[which])
+            result[place] = Candidates(*pair, near.shifts[which], *values)
+            joints.append(_joint(near, near.shifts[which[0]], values[2][0]))
+    return result, replace(layout, joints=tuple(joints))
+
+
 # Frames that no single joint holds: all their neighbours are asked together.
 #
 # One overlap may be too dark or too poor to give a peak of its own. The sum of a
 # frame's correlations with all placed neighbours, each in the same place of the mosaic,
 # gathers what they have in common.
 
-_SURE = 5.5  # robust standard deviations, as in docs/validation/stitching.md
 _APART = 6  # px; chosen: beyond it lies no shoulder of the same peak
 _LONE = 0.8  # of the peak; chosen: on a lattice the next one is nearly as high
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Where a frame lies by all of its neighbours together."""
+    """Where a frame is by all of its neighbours together."""
 
     position: FloatArray  # (2,) Top-left corner, in whole pixels
-    score: float  # Height of the peak in robust standard deviations of the surface
-    rival: float  # Height of the next peak elsewhere, as a share of the first
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether the peak stands out, and alone."""
-        return self.score > _SURE and self.rival < _LONE
+    score: float  # Of all its overlaps as if they were one
 
 
 def place_among(
@@ -625,13 +711,16 @@ def place_among(
     expected: FloatArray,
     positions: FloatArray,
     reach: IntPair,
+    threshold: float,
 ) -> Evidence | None:
-    """Place one frame among those that have a place.
+    """Place one frame among those that have a place; None if chance does as well.
 
-    `expected` (2,), `positions` (N, 2): top-left corners in px, NaN without a place.
+    `expected` (2,), `positions` (N, 2): top-left corners in px, NaN without a place;
+    `threshold`: score that a pair of unrelated frames does not reach within `reach`.
     """
     shape = prepared.frame_shape
     corner = np.round(expected).astype(int)
+    neighbours: list[tuple[int, IntPair]] = []
     cross = np.zeros((2 * reach[0] + 1, 2 * reach[1] + 1))
     variance = np.zeros_like(cross)
     for other in np.flatnonzero(np.isfinite(positions).all(axis=1)):
@@ -641,18 +730,23 @@ def place_among(
             continue
         found = surface(prepared, (int(other), index), nominal, reach)
         if found is not None:
+            neighbours.append((int(other), nominal))
             cross += found.cross
             variance += np.where(found.cross != 0, found.variance, 0)
     floor = 0.05 * float(variance.max(initial=0.0))
     if floor <= 0:
         return None
     score = np.where(variance > floor, cross / np.sqrt(np.maximum(variance, floor)), 0)
-    spread = 1.4826 * float(np.median(np.abs(score[variance > floor])))
     y, x = np.unravel_index(int(np.argmax(score)), score.shape)
-    top = float(score[y, x])
     rest = score.copy()
     rest[max(0, y - _APART) : y + _APART + 1, max(0, x - _APART) : x + _APART + 1] = 0
-    place = corner + np.array([int(y) - reach[0], int(x) - reach[1]])
-    return Evidence(
-        place.astype(float), top / max(spread, 1e-9), float(rest.max()) / max(top, 1e-9)
-    )
+    if not rest.max() < _LONE * score[y, x]:
+        return None
+    move = (int(y) - reach[0], int(x) - reach[1])
+    overlaps = [
+        ((other, index), (nominal[0] + move[0], nominal[1] + move[1]))
+        for other, nominal in neighbours
+    ]
+    height = common_coefficient(prepared, overlaps)[1]
+    place = (corner + np.array(move)).astype(float)
+    return Evidence(place, height) if height > threshold else None

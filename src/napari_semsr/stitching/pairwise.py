@@ -8,6 +8,7 @@ overlap can win against a large wrong one. Its best peaks are then compared by t
 weighted correlation coefficient on the very pixels that would overlap.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,8 @@ _PEAKS = 5
 _MANY_PEAKS = 40
 _LATTICE_SHARE = 0.5
 _HOLLOW = 0.7  # of the best coefficient; chosen: below, a ridge is none
-_APART = 3  # px; chosen: nearer ones are refined to the same place
+PEAK_PX = 3
+"""Pixels about a peak without a higher place; nearer ones refine to one place."""
 _MIN_SIDE = 8  # px; chosen: a narrower overlap is all rim of the band-pass
 # Chosen: by chance the coefficient of such an overlap scatters by sqrt(3 / 400) = 0.09.
 _MIN_PIXELS = 400
@@ -183,7 +185,7 @@ def _peaks(score: Float32Array, least: float | None) -> list[IntPair]:
     Those above `least`, if it is given, whatever their number.
     """
     # a shoulder of a broad peak is no peak
-    around = ndimage.maximum_filter(score, 2 * _APART + 1, mode="constant")
+    around = ndimage.maximum_filter(score, 2 * PEAK_PX + 1, mode="constant")
     rows, columns = np.nonzero((score >= around) & (score > 0))
     heights = score[rows, columns]
     if least is not None:
@@ -201,39 +203,50 @@ def _peaks(score: Float32Array, least: float | None) -> list[IntPair]:
 
 
 def coefficient(
-    prepared: CorrectedFrames,
-    pair: IntPair,
-    shift: IntPair,
+    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, float]:
-    """Compare two frames at one shift: correlation coefficient, score, and weight.
+    """Compare two frames at one shift: `common_coefficient` of their overlap."""
+    return common_coefficient(prepared, [(pair, shift)])
 
-    The weight counts all pixels of the overlap, the score those that hold its detail:
-    as many normal ones would have such fourth moments. Of n unrelated details the
-    coefficient exceeds r with a probability of about (1 - r^2)^(n / 2); a single one,
-    which fits any other, is not counted.
+
+def common_coefficient(
+    prepared: CorrectedFrames, overlaps: Sequence[tuple[IntPair, IntPair]]
+) -> tuple[float, float, float]:
+    """Compare pairs of frames, each at one shift, as if their overlaps were one.
+
+    Returns the correlation coefficient, a score, and a weight. The weight counts all
+    pixels of the overlaps, the score those that hold their detail: as many normal ones
+    would have such fourth moments. Of n unrelated details the coefficient exceeds r
+    with a probability of about (1 - r^2)^(n / 2); a single one, which fits any other,
+    is not counted.
     """
-    boxes = overlap_boxes(prepared.frame_shape, shift)
-    if boxes is None:
-        return 0.0, 0.0, 0.0
-    one, two = boxes
-    first = prepared.banded(pair[0])[one.slices]
-    second = prepared.banded(pair[1])[two.slices]
+    count, cross = 0, 0.0
+    # of the weights, and of the frames: sums of squares and of fourth powers
+    weights, powers, peaks = np.zeros(2), np.zeros(2), np.zeros(2)
     root = prepared.root
-    common = root[one.slices] * root[two.slices]
-    mask = common > 0
-    count = int(np.count_nonzero(mask))
-    if count < _MIN_PIXELS:
-        return 0.0, 0.0, 0.0
-    first, second = first * mask, second * mask
-    cross = float(np.vdot(first, second))
-    power = float(np.vdot(first, first)) * float(np.vdot(second, second))
-    if power <= 0:
+    for pair, shift in overlaps:
+        boxes = overlap_boxes(prepared.frame_shape, shift)
+        if boxes is None:
+            continue
+        one, two = boxes
+        common = root[one.slices] * root[two.slices]
+        mask = common > 0
+        count += int(np.count_nonzero(mask))
+        first, second = (
+            prepared.banded(index)[box.slices] * mask
+            for index, box in zip(pair, boxes, strict=True)
+        )
+        cross += float(np.vdot(first, second))
+        powers += np.vdot(first, first), np.vdot(second, second)
+        peaks += np.vdot(first**2, first**2), np.vdot(second**2, second**2)
+        weight = common[mask]
+        weights += weight.sum(), np.vdot(weight, weight)
+    power = float(np.prod(powers))
+    if count < _MIN_PIXELS or power <= 0:
         return 0.0, 0.0, 0.0
     ncc = cross / np.sqrt(power)
-    weight = common[mask]
-    every = float(weight.sum()) ** 2 / float(np.vdot(weight, weight))
-    peaked = float(np.vdot(first**2, first**2)) * float(np.vdot(second**2, second**2))
-    pixels = min(every, _NORMAL * power / np.sqrt(peaked))
+    every = float(weights[0] ** 2 / weights[1])
+    pixels = min(every, _NORMAL * power / np.sqrt(float(np.prod(peaks))))
     details = max(pixels / prepared.grain - _NORMAL, 0.0)
     bounded = float(np.clip(ncc, -_MOST_NCC, _MOST_NCC))
     score = np.sqrt(details * -np.log1p(-(bounded**2)))

@@ -34,8 +34,9 @@ from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_lev
 from napari_semsr.stitching.grids import UnplacedError
 from napari_semsr.stitching.layout import (
     Evidence,
-    chance_threshold,
+    confirm_weak,
     lay_out,
+    measure_chance,
     place_among,
 )
 from napari_semsr.stitching.nominal import (
@@ -283,6 +284,10 @@ def _lay(state: State) -> Job[None]:
         is_periodic=state.is_periodic,
         is_stated=state.is_stated,
     )
+    if state.chance is not None and not state.is_periodic and not state.ambiguous:
+        state.found, state.layout = confirm_weak(
+            state.prepared, state.found, state.layout, state.chance, state.threshold
+        )
     state.positions = state.layout.positions.copy()
 
 
@@ -339,16 +344,25 @@ def _search_all(state: State) -> Job[None]:
         )
         raise RegistrationError(msg)
     shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
-    state.threshold, state.is_periodic = chance_threshold(
-        state.prepared,
-        list(shifts.values()),
-        state.reach,
-        state.options.significance,
+    expected = tuple(shifts.values())
+    if state.chance is None or state.chance.expected != expected:
+        state.chance = measure_chance(state.prepared, expected)
+    state.threshold, state.is_periodic = state.chance.threshold(
+        _shifts_tried(state), state.options.significance
     )
     state.found = []
     for done, pair in enumerate(touching):
         yield Progress(done, len(touching), "Comparing neighbouring frames")
         state.found.append(search(state.prepared, pair, shifts[pair], state.reach))
+
+
+def _shifts_tried(state: State) -> float:
+    """Count the shifts of two frames among which the search found its best."""
+    within = np.array(state.reach)
+    if state.matches or state.fitted_as_stated is not None:
+        # the images alone told where to search
+        within = np.array(state.acquisition.frame_shape) - 1
+    return float(np.prod(2 * within + 1))
 
 
 def _rescue(state: State) -> None:
@@ -362,9 +376,14 @@ def _rescue(state: State) -> None:
         sure: dict[int, Evidence] = {}
         for index in np.flatnonzero(waiting).tolist():
             found = place_among(
-                state.prepared, index, expected[index], state.positions, state.reach
+                state.prepared,
+                index,
+                expected[index],
+                state.positions,
+                state.reach,
+                state.threshold,
             )
-            if found is not None and found.is_sure:
+            if found is not None:
                 sure[index] = found
         if not sure:
             return

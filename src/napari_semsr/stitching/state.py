@@ -9,7 +9,7 @@ from napari_semsr.core import Acquisition, BoolArray, FloatArray, IntPair
 from napari_semsr.stitching.discovery import match_frames
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.grids import LikelyGrid, likely_grids
-from napari_semsr.stitching.layout import Joint, Layout
+from napari_semsr.stitching.layout import ChanceLevel, Joint, Layout
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates
@@ -37,6 +37,7 @@ class State:
     fitted_as_stated: int | None = None
     noise: float = 0.0  # Pixel noise of the raw frames
     reach: IntPair = (0, 0)  # Of the last search
+    chance: ChanceLevel | None = None  # Of the expected shifts that were last searched
     threshold: float = 0.0  # Score above which a joint is believed
     is_periodic: bool = False  # Whether unrelated frames match too
     # Possible shifts of every pair that was tried

@@ -530,7 +530,7 @@ def _pair(
     pair = (item.first, item.second)
     placed = state.placed[list(pair)].all()
     reason = ""
-    if item.best <= state.threshold:
+    if item.best <= state.threshold and pair not in used:
         reason = "not above chance"
     elif pair in dropped:
         reason = "disagrees with the other joints"
