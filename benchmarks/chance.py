@@ -6,11 +6,15 @@ one kind of sample, related ones one place. A related pair is right if it is pla
 and no warning says that the sample repeats itself. Frames of dust are unrelated with an
 overlap of 90 %, where their dust fits.
 
+With ``--scans`` unrelated frames come as scans of 3x3 with stated positions: each
+has 20 pairs that may touch, and those in use are counted.
+
 Goal, set before the first run: one in a thousand unrelated pairs of all kinds together
 is joined; no related pair is placed wrong; and of related pairs with 27 grains a frame
 or more as many are right as with the threshold before.
 """
 
+import argparse
 import collections
 import time
 import warnings
@@ -19,14 +23,17 @@ import numpy as np
 from _shared import ROOT, read_options
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.stats import beta
 from skimage import io as skio
 
 from napari_semsr.core import Acquisition, RegistrationError, run
+from napari_semsr.core.acquisition import grid_cells
 from napari_semsr.stitching import StitchOptions, solve_mosaic
 
 Image = NDArray[np.float64]
 DATA = ROOT.parent / "shared" / "data" / "sem"
 LEVEL, CONTRAST = 110.0, 25.0
+GRID, PAIRS = (3, 3), 20  # of a scan; pairs of direct and diagonal neighbours
 
 
 def _scaled(scene: Image) -> Image:
@@ -174,6 +181,54 @@ def pair_of(
     return Acquisition(frames, ("a", "b"), nominal_px=nominal), shift.astype(float)
 
 
+def scan_of(
+    kind: str, rng: np.random.Generator, side: int, overlap: float
+) -> Acquisition:
+    """Draw a scan whose frames have nothing in common."""
+    count = GRID[0] * GRID[1]
+    clean = (
+        _photographs(rng, (side, side), count)
+        if kind == "real"
+        else [scene_of(kind, rng, (side, side), side) for _ in range(count)]
+    )
+    frames = np.stack(clean) * _camera(kind, rng, side)
+    frames += rng.normal(0, rng.uniform(2, 12), frames.shape)
+    if kind == "saturated":
+        frames = frames.clip(None, LEVEL + 0.5 * CONTRAST)
+    frames = np.rint(frames).clip(0, 255).astype(np.uint8)
+    names = tuple(f"{k}" for k in range(count))
+    nominal = grid_cells(count, GRID) * round((1 - overlap) * side)
+    return Acquisition(frames, names, nominal_px=nominal.astype(float))
+
+
+def joined_pairs(acquisition: Acquisition) -> int:
+    """Count the pairs of unrelated frames that a solution rests on without warning."""
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            solution = run(solve_mosaic(acquisition, StitchOptions(distortion="none")))
+        except RegistrationError:
+            return 0
+    return sum(pair.used and not pair.ambiguous for pair in solution.pairs)
+
+
+def measure_scans(args: argparse.Namespace) -> None:
+    """Print how many pairs of unrelated scans are joined, for each kind and together.
+
+    The bound is the exact one of Clopper and Pearson.
+    """
+    joined = pairs = 0
+    for kind in args.kinds.split():
+        own = 0
+        for seed in range(args.scans):
+            rng = np.random.default_rng([args.first + seed, *kind.encode()])
+            side, overlap = int(rng.choice(args.sides)), rng.choice(args.overlaps)
+            own += joined_pairs(scan_of(kind, rng, side, overlap))
+        joined, pairs = joined + own, pairs + PAIRS * args.scans
+        print(f"{kind:11s} joined {own} of {PAIRS * args.scans}", flush=True)
+    bound = beta.ppf(0.95, joined + 1, pairs - joined)
+    print(f"joined {joined} of {pairs} unrelated pairs, below {bound:.3%} (95 %)")
+
+
 def outcome(acquisition: Acquisition, shift: NDArray[np.float64]) -> str:
     """Say whether a pair is refused, as stated, warned of, right or wrong."""
     with warnings.catch_warnings(action="ignore"):
@@ -206,7 +261,11 @@ def main() -> None:
         kinds=(KINDS, "kinds of samples"),
         overlaps=([0.1, 0.2, 0.4], "of related pairs; those of unrelated ones vary"),
         first=(1000, "first seed"),
+        scans=(0, "of each kind, of unrelated frames, instead of pairs"),
     )
+    if args.scans:
+        measure_scans(args)
+        return
     totals: collections.Counter[str] = collections.Counter()
     for kind in args.kinds.split():
         begin, line = time.process_time(), f"{kind:11s}"

@@ -122,11 +122,11 @@ def _joint(
 # whether they match at many shifts.
 
 _BY_CHANCE = 1e-3 / 3  # of unrelated pairs may be joined, in each of three searches
-_WINDOWS = 24  # pairs; chosen: the highest of their peaks tell how fast they get rare
+_WINDOWS = 48  # pairs; chosen: the highest of their peaks tell how fast they get rare
 # Their reach, of a frame and in px, as of the first search; and their overlap.
 _NEAR, _LEAST_NEAR, _LEAST_AREA = 0.1, 16, 0.05
-# Peaks that unrelated normal frames are taken to have shown before; chosen: half as
-# many as are measured.
+# Peaks that unrelated normal frames are taken to have shown before; chosen: a quarter
+# of those that are measured.
 _PRIOR = 12
 # A pair repeats itself where its third peak reaches such a share of the best, and the
 # best such a coefficient; chosen: less is what chance gives.
