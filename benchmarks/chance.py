@@ -6,8 +6,8 @@ one kind of sample, related ones one place. A related pair is right if it is pla
 and no warning says that the sample repeats itself. Frames of dust are unrelated with an
 overlap of 90 %, where their dust fits.
 
-With ``--scans`` unrelated frames come as scans of 3x3 with stated positions: each
-has 20 pairs that may touch, and those in use are counted.
+With ``--scans`` unrelated frames come as scans of 4x4 with stated positions: each has
+42 pairs that may touch. Those above the level of chance in any search are counted.
 
 Goal, set before the first run: one in a thousand unrelated pairs of all kinds together
 is joined; no related pair is placed wrong; and of related pairs with 27 grains a frame
@@ -29,11 +29,16 @@ from skimage import io as skio
 from napari_semsr.core import Acquisition, RegistrationError, run
 from napari_semsr.core.acquisition import grid_cells
 from napari_semsr.stitching import StitchOptions, solve_mosaic
+from napari_semsr.stitching.flat_field import first_flat
+from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.layout import measure_chance, shifts_within
+from napari_semsr.stitching.nominal import touching_pairs
+from napari_semsr.stitching.pairwise import search, whole_shift
 
 Image = NDArray[np.float64]
 DATA = ROOT.parent / "shared" / "data" / "sem"
 LEVEL, CONTRAST = 110.0, 25.0
-GRID, PAIRS = (3, 3), 20  # of a scan; pairs of direct and diagonal neighbours
+GRID, PAIRS = (4, 4), 42  # of a scan; pairs of direct and diagonal neighbours
 
 
 def _scaled(scene: Image) -> Image:
@@ -201,14 +206,28 @@ def scan_of(
     return Acquisition(frames, names, nominal_px=nominal.astype(float))
 
 
-def joined_pairs(acquisition: Acquisition) -> int:
-    """Count the pairs of unrelated frames that a solution rests on without warning."""
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            solution = run(solve_mosaic(acquisition, StitchOptions(distortion="none")))
-        except RegistrationError:
-            return 0
-    return sum(pair.used and not pair.ambiguous for pair in solution.pairs)
+def joined_pairs(acquisition: Acquisition) -> tuple[int, int]:
+    """Count pairs of unrelated frames above chance in any of a solution's searches.
+
+    Returns these, and those that are known to repeat themselves instead: of them a
+    solution decides otherwise. What it takes back later is counted.
+    """
+    prepared = CorrectedFrames(acquisition, first_flat(acquisition))
+    nominal = acquisition.nominal_corners()
+    side = min(acquisition.frame_shape)
+    pairs = touching_pairs(nominal, acquisition.frame_shape)
+    shifts = [whole_shift(nominal, pair) for pair in pairs]
+    chance = measure_chance(prepared, shifts)
+    above, repeating = np.zeros((2, len(pairs)), bool)
+    for share in (0.1, 0.2, 0.4):
+        reach = (max(16, round(share * side)),) * 2
+        limit, repeats = chance.threshold(shifts_within(reach), 4.0)
+        best = [
+            search(prepared, pair, shift, reach).best
+            for pair, shift in zip(pairs, shifts, strict=True)
+        ]
+        (repeating if repeats else above)[np.array(best) > limit] = True
+    return int((above & ~repeating).sum()), int(repeating.sum())
 
 
 def measure_scans(args: argparse.Namespace) -> None:
@@ -216,15 +235,17 @@ def measure_scans(args: argparse.Namespace) -> None:
 
     The bound is the exact one of Clopper and Pearson.
     """
-    joined = pairs = 0
+    total, pairs = np.zeros(2, int), 0
     for kind in args.kinds.split():
-        own = 0
+        own = np.zeros(2, int)
         for seed in range(args.scans):
             rng = np.random.default_rng([args.first + seed, *kind.encode()])
             side, overlap = int(rng.choice(args.sides)), rng.choice(args.overlaps)
             own += joined_pairs(scan_of(kind, rng, side, overlap))
-        joined, pairs = joined + own, pairs + PAIRS * args.scans
-        print(f"{kind:11s} joined {own} of {PAIRS * args.scans}", flush=True)
+        total, pairs = total + own, pairs + PAIRS * args.scans
+        joined, repeating = own
+        print(f"{kind:11s} joined {joined}, repeating {repeating}", flush=True)
+    joined = int(total[0])
     bound = beta.ppf(0.95, joined + 1, pairs - joined)
     print(f"joined {joined} of {pairs} unrelated pairs, below {bound:.3%} (95 %)")
 

@@ -152,6 +152,14 @@ def test_joints_are_checked_in_loops_alone():
     assert in_loops([*pairs[3:], unused]) == []
 
 
+def test_a_bridge_between_two_loops_is_not_checked():
+    ends = [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (4, 5), (3, 6), (5, 6), (4, 6)]
+    pairs = [PairReport(*pair, (0, 0), 1, 9, used=True) for pair in ends]
+    assert in_loops(pairs) == [
+        pair for pair in pairs if (pair.first, pair.second) != (2, 3)
+    ]
+
+
 def test_median_and_worst_residual_are_those_of_the_joints(square_solution):
     residuals = [pair.residual_px for pair in in_loops(square_solution.pairs)]
     assert square_solution.residual_median_px == pytest.approx(np.median(residuals))

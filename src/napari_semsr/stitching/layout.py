@@ -228,8 +228,13 @@ def chance_threshold(
     significance: float,
 ) -> tuple[float, bool]:
     """Measure the level of chance for one search: `ChanceLevel.threshold`."""
-    tried = float(np.prod(2 * np.array(reach) + 1))
-    return measure_chance(prepared, shifts).threshold(tried, significance)
+    chance = measure_chance(prepared, shifts)
+    return chance.threshold(shifts_within(reach), significance)
+
+
+def shifts_within(reach: IntPair) -> float:
+    """Count the shifts of a search."""
+    return float((2 * reach[0] + 1) * (2 * reach[1] + 1))
 
 
 def _normal_height(shifts: float, grain: float, rate: float) -> float:

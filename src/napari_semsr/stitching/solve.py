@@ -38,6 +38,7 @@ from napari_semsr.stitching.layout import (
     lay_out,
     measure_chance,
     place_among,
+    shifts_within,
 )
 from napari_semsr.stitching.nominal import (
     nominal_positions,
@@ -358,11 +359,11 @@ def _search_all(state: State) -> Job[None]:
 
 def _shifts_tried(state: State) -> float:
     """Count the shifts of two frames among which the search found its best."""
-    within = np.array(state.reach)
-    if state.matches or state.fitted_as_stated is not None:
-        # the images alone told where to search
-        within = np.array(state.acquisition.frame_shape) - 1
-    return float(np.prod(2 * within + 1))
+    if not state.matches and state.fitted_as_stated is None:
+        return shifts_within(state.reach)
+    # the images alone told where to search
+    rows, columns = state.acquisition.frame_shape
+    return shifts_within((rows - 1, columns - 1))
 
 
 def _rescue(state: State) -> None:

@@ -4,7 +4,6 @@ Every frame must be founded, and the result better than the nominal positions; w
 not is taken back or told.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -584,15 +583,51 @@ def _pairs(state: State) -> tuple[PairReport, ...]:
     )
 
 
+def _spanning_tree(pairs: Sequence[PairReport]) -> tuple[dict[int, int], list[int]]:
+    """Find the next frame towards a root for each frame, and their order from it."""
+    neighbours: dict[int, list[int]] = {}
+    for pair in pairs:
+        neighbours.setdefault(pair.first, []).append(pair.second)
+        neighbours.setdefault(pair.second, []).append(pair.first)
+    above: dict[int, int] = {}
+    order: list[int] = []
+    for root in neighbours:
+        waiting = [] if root in above else [root]
+        above.setdefault(root, root)
+        for frame in waiting:  # grows while it is read
+            new = [other for other in neighbours[frame] if other not in above]
+            above.update(dict.fromkeys(new, frame))
+            waiting += new
+        order += waiting
+    return above, order
+
+
 def in_loops(pairs: Sequence[PairReport]) -> list[PairReport]:
-    """Joints in use that others can contradict: without the branches of a tree."""
-    kept = [pair for pair in pairs if pair.used]
-    while True:
-        ties = Counter(end for pair in kept for end in (pair.first, pair.second))
-        held = [p for p in kept if min(ties[p.first], ties[p.second]) > 1]
-        if len(held) == len(kept):
-            return kept
-        kept = held
+    """Joints in use that others can contradict.
+
+    Left out are those without which frames fall apart: the branches of a tree, and a
+    bridge between two loops.
+    """
+    used = [pair for pair in pairs if pair.used]
+    above, order = _spanning_tree(used)
+    rank = {frame: place for place, frame in enumerate(order)}
+    top = {frame: frame for frame in order}  # of the loops that a frame is in
+
+    def climb(frame: int) -> int:
+        while top[frame] != frame:
+            top[frame] = top[top[frame]]
+            frame = top[frame]
+        return frame
+
+    for pair in used:
+        here, there = pair.first, pair.second
+        if here == above[there] or there == above[here]:
+            continue  # a branch; any other joint closes a loop of branches
+        while (here := climb(here)) != (there := climb(there)):
+            if rank[here] < rank[there]:
+                here, there = there, here
+            top[here] = above[here]
+    return [pair for pair in used if climb(pair.first) == climb(pair.second)]
 
 
 def _residual(pairs: Sequence[PairReport]) -> float | None:
