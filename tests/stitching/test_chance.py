@@ -9,11 +9,12 @@ from scipy import ndimage
 from napari_semsr.core import Acquisition, RegistrationError, run
 from napari_semsr.stitching.flat_field import no_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import Joint, chance_threshold
+from napari_semsr.stitching.layout import Joint, chance_threshold, place_among
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import coefficient, search
 from napari_semsr.stitching.solution import PairReport
-from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching.solve import shifts_tried, solve_mosaic
+from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import in_loops, joint_holds
 from tests.stitching import scans
 
@@ -142,6 +143,46 @@ def test_frames_that_share_nothing_are_not_joined_and_two_that_do_are(known):
     assert solution.residual_px is None
     assert solution.residual_median_px is None
     assert solution.residual_worst_px is None
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_weak_overlap_is_used_where_the_others_predict_it(is_same):
+    scene, other = (smooth(seed, (216, 216)) for seed in (1, 2))
+    level, faint = scene.mean(), np.s_[96:120, 110:]
+    scene[faint] = level + 0.12 * (scene[faint] - level)
+    corners = np.array([(0, 0), (0, 96), (96, 0), (96, 96)])
+    frames = np.stack([scene[y : y + 120, x : x + 120] for y, x in corners])
+    if not is_same:
+        frames[3, :24, 14:] = level + 0.12 * (other[faint] - level)
+    frames += np.random.default_rng(1).normal(0, 6, frames.shape)
+    stated = corners + np.array([(0, 0), (2, -3), (-3, 1), (3, 2)])
+    scan = Acquisition(frames.astype(np.float32), tuple("abcd"), nominal_px=stated)
+    solution = run(solve_mosaic(scan, StitchOptions(distortion="none")))
+    weak = next(p for p in solution.pairs if (p.first, p.second) == (1, 3))
+    assert weak.score < solution.threshold
+    assert weak.used == is_same
+    if is_same:
+        assert np.abs(weak.shift_px - np.array((96, 0))).max() < 2
+
+
+def test_one_grain_places_no_frame_among_its_neighbours():
+    grains_at = [(40, 80), (20, 82), (60, 20)]
+    frames = prepared_frames([one_grain(place) for place in grains_at], noise=0.1)
+    positions = np.array([(0.0, 0.0), (4.0, 0.0), (np.nan, np.nan)])
+    expected, reach = np.array([0.0, 66.0]), (16, 16)
+    found = place_among(frames, 2, expected, positions, reach, 3.0)
+    assert found is None
+
+
+def test_a_search_led_by_the_images_counts_all_shifts():
+    frames = np.zeros((2, 100, 80), np.float32)
+    scan = Acquisition(frames, ("a", "b"), grid=(1, 2))
+    prepared = CorrectedFrames(scan, no_flat((100, 80), 0.0, "none"))
+    state = State(scan, StitchOptions(), prepared, np.zeros((2, 2)), False)
+    state.reach = (16, 16)
+    assert shifts_tried(state) == 33**2
+    state.matches = [Joint(0, 1, (0.0, 60.0), 9.0)]
+    assert shifts_tried(state) == 199 * 159
 
 
 def test_joints_are_checked_in_loops_alone():

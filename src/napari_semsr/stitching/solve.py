@@ -349,7 +349,7 @@ def _search_all(state: State) -> Job[None]:
     if state.chance is None or state.chance.expected != expected:
         state.chance = measure_chance(state.prepared, expected)
     state.threshold, state.is_periodic = state.chance.threshold(
-        _shifts_tried(state), state.options.significance
+        shifts_tried(state), state.options.significance
     )
     state.found = []
     for done, pair in enumerate(touching):
@@ -357,7 +357,7 @@ def _search_all(state: State) -> Job[None]:
         state.found.append(search(state.prepared, pair, shifts[pair], state.reach))
 
 
-def _shifts_tried(state: State) -> float:
+def shifts_tried(state: State) -> float:
     """Count the shifts of two frames among which the search found its best."""
     if not state.matches and state.fitted_as_stated is None:
         return shifts_within(state.reach)
