@@ -126,7 +126,7 @@ _WINDOWS = 48  # pairs; chosen: the highest of their peaks tell how fast they ge
 # Their reach, of a frame and in px, as of the first search; and their overlap.
 _NEAR, _LEAST_NEAR, _LEAST_AREA = 0.1, 16, 0.05
 # Peaks that unrelated normal frames are taken to have shown before; chosen: a quarter
-# of those that are measured.
+# of those that are measured, and as many where the tail is steeper than normal.
 _PRIOR = 12
 # A pair repeats itself where its third peak reaches such a share of the best, and the
 # best such a coefficient; chosen: less is what chance gives.
@@ -208,7 +208,10 @@ def measure_chance(
     high, least = evidence[:_WINDOWS], evidence[_WINDOWS : _WINDOWS + 1]
     slope = 0.0
     if len(least):
-        slope = (len(high) + _PRIOR) / (float((high - least).sum()) + _PRIOR)
+        total = float((high - least).sum())
+        # steeper than normal is what few details give, up to their first coincidence
+        prior = _WINDOWS if total < len(high) else _PRIOR
+        slope = (len(high) + prior) / (total + prior)
     return ChanceLevel(
         expected=tuple(expected),
         least=float(least.sum()),
