@@ -441,6 +441,18 @@ class SurfaceBasis:
         whole[free:, free:] = splines
         return whole
 
+    def tilts(self) -> FloatArray:
+        """Coefficients, (F, 2), of a slope of 1 per half frame along y and along x.
+
+        Splines show a slope exactly by coefficients that rise evenly from knot to knot.
+        """
+        steps = np.arange(self.knots + 3) - 1 - self.knots / 2
+        half = max(self.shape) / 2
+        rows, columns = (steps * side / self.knots / half for side in self.shape)
+        each = np.ones(self.knots + 3)
+        splines = [np.outer(rows, each).ravel(), np.outer(each, columns).ravel()]
+        return np.concatenate([np.zeros((len(_POWERS), 2)), np.transpose(splines)])
+
     def shapes(self, place: FloatArray) -> FloatArray:
         """Evaluate the broad shapes that a mean frame can tell, (M, 4).
 

@@ -211,6 +211,10 @@ _MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
 # they scatter about it.
 _FRAMES_OF_A_TREND = 6
 _CONTRADICTS = 9.0  # three standard deviations, squared; chosen
+_MOST_READ = 64  # frames of a mean; chosen: more tell the same again
+# Of a slope, squared, in its standard deviations: less is none, of more so much is taken
+# off (as by James and Stein). Chosen: by chance it is .6 in the mean if there is none.
+_CHANCE = 4.0
 _HALF = 0.5  # chosen: few frames tell variances better than covariances
 _DARK_PRIOR = 0.1  # as a change of the typical ratio; chosen: wide, overlaps decide
 _MOST_DARK = 0.3  # of the typical grey value; chosen: an even field tells nothing of it
@@ -232,6 +236,9 @@ class Shading:
     log_gains: FloatArray  # (N,) Change of the logarithm of each frame's gain
     offsets: FloatArray  # (N,) Change of each frame's offset, in grey values
     refined: bool  # Whether the refined flat field won
+    # (2,) Slope of the logarithm of the field per px, ``(y, x)``, that overlaps leave
+    # open where the gain of each frame is automatic, and that the field was given
+    open_slope: FloatPair = (0.0, 0.0)
 
 
 def _mean_shape(
@@ -240,7 +247,7 @@ def _mean_shape(
     """Tilt and roundness of the mean frame, their covariance, and where they count."""
     inside = block_sums((prepared.root > 0).astype(np.float32)) == _BLOCK**2
     chosen = np.flatnonzero(placed)
-    chosen = chosen[:: max(1, len(chosen) // 64)]
+    chosen = chosen[:: max(1, len(chosen) // _MOST_READ)]
     place = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
     place = prepared.raw_places(place + (_BLOCK - 1) / 2)
     shapes = basis.shapes(place)
@@ -367,6 +374,15 @@ class _ShadingProblem:
         problem.prior, problem.pull = self.prior.copy(), self.pull.copy()
         problem.prior[:-1, :-1] += reader.T @ trust @ reader
         problem.pull[:-1] += reader.T @ trust @ shape
+        return problem
+
+    def leaving_open(self, tilts: FloatArray) -> "_ShadingProblem":
+        """Hold some shapes of the surface, (F, 2), by gains and offsets alone."""
+        problem = copy(self)
+        prior = self.prior[:-1, :-1]
+        held = prior @ tilts
+        problem.prior = self.prior.copy()
+        problem.prior[:-1, :-1] -= held @ np.linalg.solve(tilts.T @ held, held.T)
         return problem
 
     def fit(
@@ -639,11 +655,26 @@ def refine_shading(
             # differences tell most where it is bright, shares where it is not
             scatter = rounded.left(half, own), rounded.uneven(half, own)
             errors[number] += np.square(scatter) * half.sum()
-    if not trusted and not (errors[1] < _BETTER**2 * errors[0]).any():
+    proven = trusted or bool((errors[1] < _BETTER**2 * errors[0]).any())
+    found = rounded.fit(every, frames, shaded=True) if proven else frames
+    mean, slope = (shape, spread, reader), np.zeros(2)
+    if problem.is_steady and not problem.is_known and proven:
+        found = _with_tilt(problem, rounded, found, mean)
+    elif not problem.is_steady and not problem.is_known:
+        dark = found.offsets * problem.level + found.surface[-1] * problem.unit
+        even = prepared.changed(
+            gains=prepared.gains * np.exp(found.log_gains),
+            offsets=prepared.offsets + dark,
+        )
+        shape, spread, _ = _mean_shape(even, placed, basis)
+        count = min(int(placed.sum()), _MOST_READ)
+        mean = shape, spread * _few_means(count), reader
+        slope = _least_trend(rounded, found, mean, basis.tilts())
+        surface = found.surface.copy()
+        surface[:-1] += basis.tilts() @ slope
+        found = problem.fit(every, replace(found, surface=surface), shaded=False)
+    if not proven and not slope.any():
         return problem.shading(prepared.flat, frames)
-    found = rounded.fit(every, frames, shaded=True)
-    if problem.is_steady and not problem.is_known:
-        found = _with_tilt(problem, rounded, found, (shape, spread, reader))
     missing = np.exp(np.clip(basis.surface(found.surface[:-1]), -1.5, 1.5))
     changed = prepared.flat.flat * missing
     top = float(np.quantile(changed, 0.99))
@@ -654,9 +685,14 @@ def refine_shading(
         flat=single,
         dark=max(dark, 0.0),
         valid=valid_mask(single),
-        method=f"{prepared.flat.method.removesuffix(', refined')}, refined",
     )
-    result = problem.shading(flat, found, refined=True)
+    if proven:
+        method = f"{prepared.flat.method.removesuffix(', refined')}, refined"
+        flat = replace(flat, method=method)
+    result = problem.shading(flat, found, refined=proven)
+    if problem.flicker >= 2 * _STEADY:
+        y, x = (slope / (max(prepared.frame_shape) / 2)).tolist()
+        result = replace(result, open_slope=(y, x))
     if problem.is_steady or dark >= 0:
         return result
     return replace(result, offsets=result.offsets + dark)
@@ -686,3 +722,49 @@ def _with_tilt(
         with_tilt.hold = light_prior(problem.count, _UNSTEADY)
     every = np.ones(len(problem.blocks.pair), bool)
     return with_tilt.fit(every, found, shaded=True)
+
+
+def _least_trend(
+    rounded: _ShadingProblem,
+    found: _Correction,
+    mean: tuple[FloatArray, FloatArray, FloatArray],
+    tilts: FloatArray,
+) -> FloatArray:
+    """Slope, (2,), per half frame that the field still lacks, where light is automatic.
+
+    A field times exp(a p) at the place p of a frame, gains times exp(a x) of frames at
+    x and a sample times exp(-a (x + p)) give the same frames, whatever their offsets:
+    overlaps leave a open. Light that falls alike on all frames is likelier than a
+    sample whose gradient the gains of the frames take back: a is what the mean frame
+    shows, unless gains had a trend over the mosaic then, far beyond their scatter. In
+    that case it is what leaves gains and offsets without a trend.
+    """
+    shape, spread, reader = mean
+    every = np.ones(len(rounded.blocks.pair), bool)
+
+    def slope(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
+        fitted = problem.fit(every, found, shaded=True)
+        doubt = reader[:2] @ problem.covariance[:-1, :-1] @ reader[:2].T
+        return reader[:2] @ fitted.surface[:-1], doubt
+
+    free = rounded.leaving_open(tilts)
+    own, doubt = slope(free)
+    away = shape[:2] - own
+    if away @ np.linalg.solve(spread[:2, :2] + doubt, away) <= _CONTRADICTS:
+        trust = np.zeros_like(spread)
+        trust[:2, :2] = np.linalg.inv(spread[:2, :2])
+        own, doubt = slope(free.expecting(shape, trust, reader))
+    own = own - reader[:2] @ found.surface[:-1]
+    surely = float(own @ np.linalg.solve(doubt, own))
+    return np.asarray(own * max(0.0, 1 - _CHANCE / max(surely, 1e-12)), dtype=float)
+
+
+def _few_means(count: int) -> float:
+    """By how much a variance of so many values is to be widened to be relied upon.
+
+    Hotelling's limit of two means of `count` frames over that of infinitely many.
+    """
+    if count < 3:
+        return float("inf")
+    power = min(_CONTRADICTS / (count - 2), 50.0)
+    return float((count - 1) * np.expm1(power) / _CONTRADICTS)
