@@ -212,12 +212,17 @@ _MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
 _FRAMES_OF_A_TREND = 6
 _CONTRADICTS = 9.0  # three standard deviations, squared; chosen
 _MOST_READ = 64  # frames of a mean; chosen: more tell the same again
-# Of a slope, squared, in its standard deviations: less is none, of more so much is taken
-# off (as by James and Stein). Chosen: by chance it is .6 in the mean if there is none.
-_CHANCE = 4.0
+# Of the slope and the dark level, squared, in their standard deviations; less is none.
+# Chosen: two for each of three numbers, as Akaike's criterion has it.
+_CHANCE = 6.0
 _HALF = 0.5  # chosen: few frames tell variances better than covariances
 _DARK_PRIOR = 0.1  # as a change of the typical ratio; chosen: wide, overlaps decide
 _MOST_DARK = 0.3  # of the typical grey value; chosen: an even field tells nothing of it
+# Standard deviations of the usual one that a field which bends otherwise than its
+# surface displaces the dark level by, if it slopes; measured on linear slopes of 20 %
+_BENT_DARK = 3.0
+# Of its usual inverse variance; chosen: it is as open as the offsets of the frames
+_OPEN_DARK = 0.1
 _BETTER = 0.985  # of the scatter; chosen: noise alone gains less by the fit's freedom
 _MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
 _ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
@@ -241,18 +246,28 @@ class Shading:
     open_slope: FloatPair = (0.0, 0.0)
 
 
+def _whole_blocks(prepared: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
+    """Blocks of a frame that hold grey values, as a mask, and their centres in px."""
+    inside = block_sums((prepared.root > 0).astype(np.float32)) == _BLOCK**2
+    corners = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
+    return inside, corners + (_BLOCK - 1) / 2
+
+
+def _some(placed: BoolArray) -> list[int]:
+    """Choose frames for a mean, of the placed ones."""
+    chosen = np.flatnonzero(placed)
+    return [int(index) for index in chosen[:: max(1, len(chosen) // _MOST_READ)]]
+
+
 def _mean_shape(
     prepared: CorrectedFrames, placed: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Tilt and roundness of the mean frame, their covariance, and where they count."""
-    inside = block_sums((prepared.root > 0).astype(np.float32)) == _BLOCK**2
-    chosen = np.flatnonzero(placed)
-    chosen = chosen[:: max(1, len(chosen) // _MOST_READ)]
-    place = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
-    place = prepared.raw_places(place + (_BLOCK - 1) / 2)
+    inside, centres = _whole_blocks(prepared)
+    place = prepared.raw_places(centres)
     shapes = basis.shapes(place)
     moments = []
-    for index in chosen:
+    for index in _some(placed):
         sums = block_sums(prepared.corrected(int(index))[0])[inside]
         lit = sums > 0
         if lit.sum() * 2 < len(lit):
@@ -372,17 +387,22 @@ class _ShadingProblem:
         """Let the mean frame tell the broad shape, which overlaps may hardly show."""
         problem = copy(self)
         problem.prior, problem.pull = self.prior.copy(), self.pull.copy()
-        problem.prior[:-1, :-1] += reader.T @ trust @ reader
-        problem.pull[:-1] += reader.T @ trust @ shape
+        size = reader.shape[1]  # without or with the dark level
+        problem.prior[:size, :size] += reader.T @ trust @ reader
+        problem.pull[:size] += reader.T @ trust @ shape
         return problem
 
     def leaving_open(self, tilts: FloatArray) -> "_ShadingProblem":
-        """Hold some shapes of the surface, (F, 2), by gains and offsets alone."""
+        """Hold some shapes of the surface, (F, 2), by gains and offsets alone.
+
+        With them the dark level, as far as offsets may go.
+        """
         problem = copy(self)
         prior = self.prior[:-1, :-1]
         held = prior @ tilts
         problem.prior = self.prior.copy()
         problem.prior[:-1, :-1] -= held @ np.linalg.solve(tilts.T @ held, held.T)
+        problem.prior[-1, -1] *= _OPEN_DARK
         return problem
 
     def fit(
@@ -440,9 +460,37 @@ class _ShadingProblem:
     def shading(
         self, flat: FlatField, found: _Correction, *, refined: bool = False
     ) -> Shading:
-        """Make the result of a fit, by which gains are 1 on average, as before."""
+        """Make the result of a fit, by which gains are 1 on average, as before.
+
+        A dark level below 0 is left to the offsets.
+        """
         gains = found.log_gains - found.log_gains.mean()
-        return Shading(flat, gains, found.offsets * self.level, refined)
+        offsets = found.offsets * self.level
+        if not self.is_steady:
+            offsets = offsets + min(flat.dark, 0.0)
+        flat = replace(flat, dark=max(flat.dark, 0.0))
+        return Shading(flat, gains, offsets, refined)
+
+    def field(
+        self, prepared: CorrectedFrames, basis: SurfaceBasis, found: _Correction
+    ) -> FlatField:
+        """Give the flat field and the dark level what they still lack."""
+        missing = np.exp(np.clip(basis.surface(found.surface[:-1]), -1.5, 1.5))
+        changed = prepared.flat.flat * missing
+        top = float(np.quantile(changed, 0.99))
+        single = np.maximum(changed / top, 0).astype(np.float32)
+        dark = prepared.flat.dark + float(found.surface[-1]) * self.unit
+        return replace(prepared.flat, flat=single, dark=dark, valid=valid_mask(single))
+
+    def take_off(
+        self, prepared: CorrectedFrames, flat: FlatField, found: _Correction
+    ) -> CorrectedFrames:
+        """Correct the frames by what was found, and by a flat field."""
+        return prepared.changed(
+            flat=flat,
+            gains=prepared.gains * np.exp(found.log_gains),
+            offsets=prepared.offsets + found.offsets * self.level,
+        )
 
     def left(self, chosen: BoolArray, correction: _Correction) -> float:
         """Robust scatter of the differences that a correction leaves."""
@@ -633,10 +681,7 @@ def refine_shading(
         frames = problem.fit(every, frames, shaded=False)
     if few or fixed:
         return problem.shading(prepared.flat, frames)
-    even = prepared.changed(
-        gains=prepared.gains * np.exp(frames.log_gains),
-        offsets=prepared.offsets + frames.offsets * problem.level,
-    )
+    even = problem.take_off(prepared, prepared.flat, frames)
     placed: BoolArray = ~np.isnan(positions[:, 0])
     shape, spread, place = _mean_shape(even, placed, basis)
     reader = basis.shape_reader(place)
@@ -644,9 +689,38 @@ def refine_shading(
     trust = np.zeros_like(spread)
     trust[2:, 2:] = np.linalg.inv(spread[2:, 2:])
     rounded = problem.expecting(shape, trust, reader)
-    halves = blocks.pair % 2 == 0, blocks.pair % 2 == 1
-    if not all(half.any() for half in halves):  # nothing is left to judge by
+    proven = _proves_itself(rounded, frames)
+    if proven is None:  # nothing is left to judge by
         return problem.shading(prepared.flat, frames)
+    proven = proven or trusted
+    found = rounded.fit(every, frames, shaded=True) if proven else frames
+    slope = np.zeros(2)
+    if problem.is_steady and not problem.is_known and proven:
+        found = _with_tilt(problem, rounded, found, (shape, spread, reader))
+    elif not problem.is_known:
+        even = problem.take_off(prepared, problem.field(prepared, basis, found), found)
+        before = reader[:2] @ found.surface[:-1]
+        found = _least_trend(rounded, found, basis, (reader, place), even, positions)
+        slope = reader[:2] @ found.surface[:-1] - before
+    if not proven and not slope.any():
+        return problem.shading(prepared.flat, frames)
+    flat = problem.field(prepared, basis, found)
+    if proven:
+        method = f"{prepared.flat.method.removesuffix(', refined')}, refined"
+        flat = replace(flat, method=method)
+    result = problem.shading(flat, found, refined=proven)
+    if problem.flicker < 2 * _STEADY:  # gains without a trend are more than a choice
+        return result
+    y, x = (slope / (max(prepared.frame_shape) / 2)).tolist()
+    return replace(result, open_slope=(y, x))
+
+
+def _proves_itself(rounded: _ShadingProblem, frames: _Correction) -> bool | None:
+    """Whether a field of one half of the pairs helps the other; None without halves."""
+    pair = rounded.blocks.pair
+    halves = pair % 2 == 0, pair % 2 == 1
+    if not all(half.any() for half in halves):
+        return None
     errors = np.zeros((2, 2))
     for half in halves:
         fitted = rounded.fit(~half, frames, shaded=True, rounds=_FEW_ROUNDS)
@@ -655,47 +729,7 @@ def refine_shading(
             # differences tell most where it is bright, shares where it is not
             scatter = rounded.left(half, own), rounded.uneven(half, own)
             errors[number] += np.square(scatter) * half.sum()
-    proven = trusted or bool((errors[1] < _BETTER**2 * errors[0]).any())
-    found = rounded.fit(every, frames, shaded=True) if proven else frames
-    mean, slope = (shape, spread, reader), np.zeros(2)
-    if problem.is_steady and not problem.is_known and proven:
-        found = _with_tilt(problem, rounded, found, mean)
-    elif not problem.is_steady and not problem.is_known:
-        dark = found.offsets * problem.level + found.surface[-1] * problem.unit
-        even = prepared.changed(
-            gains=prepared.gains * np.exp(found.log_gains),
-            offsets=prepared.offsets + dark,
-        )
-        shape, spread, _ = _mean_shape(even, placed, basis)
-        count = min(int(placed.sum()), _MOST_READ)
-        mean = shape, spread * _few_means(count), reader
-        slope = _least_trend(rounded, found, mean, basis.tilts())
-        surface = found.surface.copy()
-        surface[:-1] += basis.tilts() @ slope
-        found = problem.fit(every, replace(found, surface=surface), shaded=False)
-    if not proven and not slope.any():
-        return problem.shading(prepared.flat, frames)
-    missing = np.exp(np.clip(basis.surface(found.surface[:-1]), -1.5, 1.5))
-    changed = prepared.flat.flat * missing
-    top = float(np.quantile(changed, 0.99))
-    single = np.maximum(changed / top, 0).astype(np.float32)
-    dark = prepared.flat.dark + float(found.surface[-1]) * problem.unit
-    flat = replace(
-        prepared.flat,
-        flat=single,
-        dark=max(dark, 0.0),
-        valid=valid_mask(single),
-    )
-    if proven:
-        method = f"{prepared.flat.method.removesuffix(', refined')}, refined"
-        flat = replace(flat, method=method)
-    result = problem.shading(flat, found, refined=proven)
-    if problem.flicker >= 2 * _STEADY:
-        y, x = (slope / (max(prepared.frame_shape) / 2)).tolist()
-        result = replace(result, open_slope=(y, x))
-    if problem.is_steady or dark >= 0:
-        return result
-    return replace(result, offsets=result.offsets + dark)
+    return bool((errors[1] < _BETTER**2 * errors[0]).any())
 
 
 def _with_tilt(
@@ -727,36 +761,83 @@ def _with_tilt(
 def _least_trend(
     rounded: _ShadingProblem,
     found: _Correction,
-    mean: tuple[FloatArray, FloatArray, FloatArray],
-    tilts: FloatArray,
-) -> FloatArray:
-    """Slope, (2,), per half frame that the field still lacks, where light is automatic.
+    basis: SurfaceBasis,
+    reading: tuple[FloatArray, FloatArray],
+    even: CorrectedFrames,
+    positions: FloatArray,
+) -> _Correction:
+    """Give the field a slope and a dark level that leave automatic light no trend.
 
     A field times exp(a p) at the place p of a frame, gains times exp(a x) of frames at
     x and a sample times exp(-a (x + p)) give the same frames, whatever their offsets:
-    overlaps leave a open. Light that falls alike on all frames is likelier than a
-    sample whose gradient the gains of the frames take back: a is what the mean frame
-    shows, unless gains had a trend over the mosaic then, far beyond their scatter. In
-    that case it is what leaves gains and offsets without a trend.
+    overlaps leave a open. So they do a common offset of all frames where the field
+    slopes, and a trend of the offsets with it. Light that falls alike on all frames is
+    likelier than a sample whose gradient the frames' gains take back: the mosaic has no
+    slope, unless gains or offsets had a trend then, far beyond their scatter. In that
+    case they have none. `even` are the frames as `found` corrects them; `reading`: the
+    reader of broad shapes, and its places.
     """
-    shape, spread, reader = mean
+    reader, place = reading
+    slope, spread, level = _mosaic_slope(even, positions)
+    # a dark level that is left takes off the less of the light, the more there is
+    shade = np.maximum(even.flat.flat, MIN_FLAT)
+    lit = 1 / ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
+    around = place - place.mean(axis=0)
+    tilted = np.linalg.lstsq(around, lit - lit.mean())[0] * max(basis.shape) / 2
+    row = np.column_stack([reader[:2], tilted * rounded.unit / level])
+    numbers = np.zeros((3, len(found.surface)))
+    numbers[:2, :-1], numbers[2, -1] = reader[:2], 1
     every = np.ones(len(rounded.blocks.pair), bool)
 
-    def slope(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
+    def change(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
         fitted = problem.fit(every, found, shaded=True)
-        doubt = reader[:2] @ problem.covariance[:-1, :-1] @ reader[:2].T
-        return reader[:2] @ fitted.surface[:-1], doubt
+        return fitted.surface - found.surface, problem.covariance
 
-    free = rounded.leaving_open(tilts)
-    own, doubt = slope(free)
-    away = shape[:2] - own
-    if away @ np.linalg.solve(spread[:2, :2] + doubt, away) <= _CONTRADICTS:
-        trust = np.zeros_like(spread)
-        trust[:2, :2] = np.linalg.inv(spread[:2, :2])
-        own, doubt = slope(free.expecting(shape, trust, reader))
-    own = own - reader[:2] @ found.surface[:-1]
-    surely = float(own @ np.linalg.solve(doubt, own))
-    return np.asarray(own * max(0.0, 1 - _CHANCE / max(surely, 1e-12)), dtype=float)
+    free = rounded.leaving_open(basis.tilts())
+    step, covariance = change(free)
+    away = slope - row @ step
+    doubt = spread + row @ covariance @ row.T
+    doubt += _BENT_DARK**2 * np.outer(row[:, -1], row[:, -1])
+    if away @ np.linalg.solve(doubt, away) <= _CONTRADICTS:
+        wanted = slope + row @ found.surface
+        step, covariance = change(free.expecting(wanted, np.linalg.inv(spread), row))
+    step = numbers @ step
+    sure = float(step @ np.linalg.solve(numbers @ covariance @ numbers.T, step))
+    step *= max(0.0, 1 - (_CHANCE / max(sure, 1e-12)) ** 2)
+    if not step.any():
+        return found
+    surface = found.surface.copy()
+    surface[:-1] += basis.tilts() @ step[:2]
+    surface[-1] += step[2]
+    return rounded.fit(every, replace(found, surface=surface), shaded=False)
+
+
+def _mosaic_slope(
+    even: CorrectedFrames, positions: FloatArray
+) -> tuple[FloatArray, FloatArray, float]:
+    """Relative slope of the mosaic, (2,), for half a frame, its covariance, and level.
+
+    By blocks of all frames, which count as independent of each other.
+    """
+    inside, centres = _whole_blocks(even)
+    half = max(even.frame_shape) / 2
+    designs, values = [], []
+    for index in _some(np.isfinite(positions[:, 0])):
+        image, weight = even.corrected(index)
+        seen = block_sums((weight > 0).astype(np.float32))[inside] == _BLOCK**2
+        values.append(block_sums(image)[inside][seen] / _BLOCK**2)
+        at = (centres[seen] + positions[index]) / half
+        designs.append(np.column_stack([np.ones(len(at)), at]))
+    design, value = np.concatenate(designs), np.concatenate(values)
+    design[:, 1:] -= design[:, 1:].mean(axis=0)
+    inverse = np.linalg.inv(design.T @ design)
+    numbers = inverse @ design.T @ value
+    left = (value - design @ numbers)[:, None] * design
+    ends = np.cumsum([len(part) for part in values])[:-1]
+    scores = np.stack([part.sum(axis=0) for part in np.split(left, ends)])
+    covariance = inverse @ (scores.T @ scores) @ inverse * _few_means(len(scores))
+    level = max(float(numbers[0]), 1e-12)
+    return numbers[1:] / level, covariance[1:, 1:] / level**2, level
 
 
 def _few_means(count: int) -> float:
