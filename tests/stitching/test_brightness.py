@@ -162,15 +162,49 @@ def test_shading_that_bends_across_overlaps_is_measured(scene, corner):
     )
 
 
-@pytest.mark.parametrize("automatic", [False, True])
-def test_a_gradient_of_the_sample_stays(scene, automatic):
+@pytest.mark.parametrize("offsets", [0.0, OFFSETS])
+@pytest.mark.parametrize("corner", [0.65, 1.0])
+def test_a_gradient_of_the_sample_stays(scene, offsets, corner):
     slope = 1 + 0.5 * (np.arange(scene.shape[1]) / 400 - 0.5)
-    scan = scans.cut_scan(
-        scene * slope, grid=(3, 4), side=112, flat=scans.square_flat(112), seed=7
-    )
-    if automatic:
-        scan = brightened(scan, np.resize(GAINS, 12), np.resize(OFFSETS, 12))
+    flat = scans.square_flat(112, corner)
+    scan = scans.cut_scan(scene * slope, grid=(3, 4), side=112, flat=flat, seed=7)
+    if np.any(offsets):
+        scan = brightened(scan, 0.6, np.resize(offsets, 12))
     assert left_over(lit(scan), scan) < 1
+
+
+@pytest.mark.parametrize("kind", ["offsets", "gains", "both"])
+@pytest.mark.parametrize("corner", [0.65, 1.0])
+def test_light_from_one_side_is_evened_out(scene, kind, corner):
+    flat = scans.square_flat(112, corner, tilt=0.3)
+    scan = scans.cut_scan(scene, grid=(3, 4), side=112, flat=flat, seed=7)
+    scan = brightened(
+        scan,
+        0.6 if kind == "offsets" else np.resize(GAINS, 12),
+        0.0 if kind == "gains" else np.resize(OFFSETS, 12),
+    )
+    assert left_over(lit(scan), scan) < 5
+
+
+def test_a_gradient_that_frames_leave_open_is_named(scene):
+    flat = scans.square_flat(128, tilt=0.3)
+    scan = brightened(scans.cut_scan(scene, flat=flat, seed=3), GAINS, OFFSETS)
+    solution = run(solve_mosaic(scan.acquisition))
+    (warning,) = solution.warnings
+    assert "over the mosaic was taken off as uneven illumination" in warning
+
+
+def test_field_gains_and_sample_trade_a_slope(scene):
+    shape, slope = (128, 128), np.array([0.002, -0.003])
+    y, x = np.indices(shape)
+    places = np.array([[20.0, 30.0], [25.0, 110.0]])
+    field = np.exp(y * slope[0] + x * slope[1])
+    gains = np.exp(places @ slope)
+    rows, columns = np.indices(scene.shape)
+    other = scene * np.exp(-rows * slope[0] - columns * slope[1])
+    for place, gain in zip(places.astype(int), gains, strict=True):
+        own = (slice(place[0], place[0] + 128), slice(place[1], place[1] + 128))
+        assert np.allclose(gain * field * other[own], scene[own])
 
 
 def test_frames_of_hardly_any_contrast_keep_their_gains(scene):

@@ -115,6 +115,16 @@ def test_surface_is_what_its_basis_says(rng):
     assert np.allclose(surface[[0, 13, 39], [0, 50, 55]], at)
 
 
+@pytest.mark.parametrize("shape", [(40, 56), (56, 40)])
+def test_tilts_are_slopes_of_one_per_half_frame(shape):
+    basis = SurfaceBasis(shape, 5)
+    for axis in range(2):
+        surface = basis.surface(basis.tilts()[:, axis])
+        steps = np.gradient(surface)
+        assert np.allclose(steps[axis] * max(shape) / 2, 1)
+        assert np.allclose(steps[1 - axis], 0)
+
+
 def test_shading_that_remains_is_told(square_scan, square_solution):
     # the field and the gains are as they are
     options = StitchOptions(flat_field="none", match_gain=False)

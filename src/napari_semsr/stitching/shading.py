@@ -221,8 +221,7 @@ _MOST_DARK = 0.3  # of the typical grey value; chosen: an even field tells nothi
 # Standard deviations of the usual one that a field which bends otherwise than its
 # surface displaces the dark level by, if it slopes; measured on linear slopes of 20 %
 _BENT_DARK = 3.0
-# Of its usual inverse variance; chosen: it is as open as the offsets of the frames
-_OPEN_DARK = 0.1
+_LEAST_FLICKER = 0.01  # of gains that overlaps show to be equal; chosen
 _BETTER = 0.985  # of the scatter; chosen: noise alone gains less by the fit's freedom
 _MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
 _ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
@@ -348,7 +347,7 @@ class _ShadingProblem:
             self.known_gains -= np.log(expected.gains)
             self.known_offsets -= expected.offsets / self.level
         self.hold, self.offset_sd = light_prior(self.count, _STEADY), _OFFSETS
-        self.flicker = _STEADY
+        self.flicker = self.scatter = _STEADY
         self.is_known = expected is not None
         if self.is_known:
             self.hold = np.eye(self.count) / _KNOWN**2
@@ -381,6 +380,11 @@ class _ShadingProblem:
         """Whether the frames are as bright as those of steady light."""
         return self.flicker < 2 * _STEADY and self.offset_sd < _STEADY
 
+    @property
+    def is_even(self) -> bool:
+        """Whether gains and offsets differ by no more than those of steady light."""
+        return self.is_steady and self.scatter <= _STEADY
+
     def expecting(
         self, shape: FloatArray, trust: FloatArray, reader: FloatArray
     ) -> "_ShadingProblem":
@@ -393,16 +397,13 @@ class _ShadingProblem:
         return problem
 
     def leaving_open(self, tilts: FloatArray) -> "_ShadingProblem":
-        """Hold some shapes of the surface, (F, 2), by gains and offsets alone.
-
-        With them the dark level, as far as offsets may go.
-        """
+        """Hold some shapes of the surface, (F, 2), by gains and offsets alone."""
         problem = copy(self)
         prior = self.prior[:-1, :-1]
         held = prior @ tilts
         problem.prior = self.prior.copy()
         problem.prior[:-1, :-1] -= held @ np.linalg.solve(tilts.T @ held, held.T)
-        problem.prior[-1, -1] *= _OPEN_DARK
+        problem.hold = light_prior(self.count, max(self.scatter, _LEAST_FLICKER))
         return problem
 
     def fit(
@@ -570,7 +571,8 @@ class _ShadingProblem:
             own = slice(number * count, (number + 1) * count)
             doubt = float(np.sum(beside * covariance[own, own]))
             sizes.append(float(np.sqrt((values @ beside @ values + doubt) / free)))
-        self.flicker = float(np.clip(sizes[0], _STEADY, _MOST_FLICKER))
+        self.scatter = min(sizes[0], _MOST_FLICKER)
+        self.flicker = max(self.scatter, _STEADY)
         self.hold = light_prior(count, self.flicker)
         self.offset_sd = float(np.clip(sizes[1], _LEAST_OFFSETS, _MOST_OFFSETS))
 
@@ -697,7 +699,7 @@ def refine_shading(
     slope = np.zeros(2)
     if problem.is_steady and not problem.is_known and proven:
         found = _with_tilt(problem, rounded, found, (shape, spread, reader))
-    elif not problem.is_known:
+    elif not problem.is_known and not problem.is_even:
         even = problem.take_off(prepared, problem.field(prepared, basis, found), found)
         before = reader[:2] @ found.surface[:-1]
         found = _least_trend(rounded, found, basis, (reader, place), even, positions)
@@ -801,6 +803,8 @@ def _least_trend(
     if away @ np.linalg.solve(doubt, away) <= _CONTRADICTS:
         wanted = slope + row @ found.surface
         step, covariance = change(free.expecting(wanted, np.linalg.inv(spread), row))
+    else:
+        step[-1] = 0
     step = numbers @ step
     sure = float(step @ np.linalg.solve(numbers @ covariance @ numbers.T, step))
     step *= max(0.0, 1 - (_CHANCE / max(sure, 1e-12)) ** 2)

@@ -448,6 +448,15 @@ def _pedestal(state: State) -> float:
 
 
 def _warn_of_shading(state: State, left: float) -> None:
+    along = (state.positions @ state.open_slope)[state.placed]
+    gradient = float(np.expm1(np.ptp(along)))
+    if gradient > _UNEVEN and state.options.match_gain:
+        state.warnings.append(
+            f"A gradient of {100 * gradient:.2g} % over the mosaic was taken off as "
+            "uneven illumination, as the brightness of the frames changes and the "
+            "overlaps cannot show whether it is the sample's: take the frames with "
+            "fixed brightness, or give an image of the flat field."
+        )
     if not left > _UNEVEN:
         return
     count = int(state.placed.sum())
