@@ -9,9 +9,11 @@ differences are fitted at once, in the logarithms of the missing shading
 
 The field is held smooth and near what it was; frames are held as closely to each other
 as the overlaps show them to be, so that a scan of steady light is fitted as such, and
-frames of automatic brightness are free. A tilt of the shading looks like gains that
-change steadily over the scan; in steady light the mean of all frames decides, as far as
-the sample lets it.
+frames of automatic brightness are free. A slope of the field looks like gains that
+change steadily over the scan. In steady light the mean of all frames decides, as far as
+the sample lets it; in automatic brightness the slope of the mosaic does, unless gains
+contradict it: light that falls alike on all frames is likelier than a sample whose
+gradient they take back.
 """
 
 from collections.abc import Sequence
