@@ -807,6 +807,7 @@ def _least_trend(
         step, covariance = change(free.expecting(wanted, np.linalg.inv(spread), row))
     else:
         step[-1] = 0
+    # as much of it as is more than chance
     step = numbers @ step
     sure = float(step @ np.linalg.solve(numbers @ covariance @ numbers.T, step))
     step *= max(0.0, 1 - (_CHANCE / max(sure, 1e-12)) ** 2)
@@ -836,14 +837,15 @@ def _mosaic_slope(
         designs.append(np.column_stack([np.ones(len(at)), at]))
     design, value = np.concatenate(designs), np.concatenate(values)
     design[:, 1:] -= design[:, 1:].mean(axis=0)
-    inverse = np.linalg.inv(design.T @ design)
+    inverse = np.linalg.pinv(design.T @ design)
     numbers = inverse @ design.T @ value
     left = (value - design @ numbers)[:, None] * design
     ends = np.cumsum([len(part) for part in values])[:-1]
     scores = np.stack([part.sum(axis=0) for part in np.split(left, ends)])
     covariance = inverse @ (scores.T @ scores) @ inverse * _few_means(len(scores))
     level = max(float(numbers[0]), 1e-12)
-    return numbers[1:] / level, covariance[1:, 1:] / level**2, level
+    spread = covariance[1:, 1:] / level**2 + 1e-10 * np.eye(2)
+    return numbers[1:] / level, spread, level
 
 
 def _few_means(count: int) -> float:
@@ -851,7 +853,6 @@ def _few_means(count: int) -> float:
 
     Hotelling's limit of two means of `count` frames over that of infinitely many.
     """
-    if count < 3:
-        return float("inf")
-    power = min(_CONTRADICTS / (count - 2), 50.0)
-    return float((count - 1) * np.expm1(power) / _CONTRADICTS)
+    if count < 3:  # two values have no limit
+        return 1e12
+    return float((count - 1) * np.expm1(_CONTRADICTS / (count - 2)) / _CONTRADICTS)
