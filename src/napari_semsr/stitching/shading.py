@@ -804,7 +804,8 @@ def _least_trend(
     doubt += _BENT_DARK**2 * np.outer(row[:, -1], row[:, -1])
     if away @ np.linalg.solve(doubt, away) <= _CONTRADICTS:
         wanted = slope + row @ found.surface
-        step, covariance = change(free.expecting(wanted, np.linalg.inv(spread), row))
+        trust = np.asarray(np.linalg.inv(spread), dtype=float)
+        step, covariance = change(free.expecting(wanted, trust, row))
     else:
         step[-1] = 0
     # as much of it as is more than chance
