@@ -6,11 +6,12 @@ Ground truth, fixed before the method was changed:
 
 - A field has 320 x 320 px. *Sparse*: discs that are 3 px and more apart. *Touching*:
   clusters, in which each disc is 0.92 to 1.08 times the sum of the radii from one that
-  is there. *Powder*: balls of 14 to 56 px in random order of depth that hide each other,
-  with bright rims, a texture of 8 % and dark contact shadows. Diameters of discs are
+  is there. *Powder*: balls of 12 to 56 px in random order of depth that cover 0.7 of
+  the field and hide a part of each other (centres 0.75 of the sum of the radii apart or
+  more), with bright rims, a texture of 8 % and dark contact shadows 3 px wide. Diameters of discs are
   8 to 40 px, drawn from a uniform law of their logarithm.
 - The contrast of the brightest is 1. Half of the discs have 0.85 to 1, the others 0.1
-  to 1, those of a cluster alike to 10 %; balls of powder have 0.3 to 1. The ground has
+  to 1, those of a cluster alike to 10 %; balls of powder have 0.4 to 1. The ground has
   no texture. The probe is a Gaussian of 1 px, the noise white, 0 to 20 % of the
   contrast, and the ground and the brightest are 10 % and 80 % of 8, 12 or 16 bits.
 - A particle is to be *found* if its contrast times the root of its visible area is 15
@@ -63,8 +64,8 @@ class Field:
 def place_discs(kind: str, rng: np.random.Generator) -> list[list[float]]:
     """Place discs ``[y, x, radius, contrast]``."""
     discs: list[list[float]] = []
-    most, covered = {"sparse": (0.22), "touching": (0.35), "powder": (2.2)}[kind], 0.0
-    small, large = (7.0, 28.0) if kind == "powder" else (4.0, 20.0)
+    most, covered = {"sparse": 0.22, "touching": 0.35, "powder": 0.8}[kind], 0.0
+    small, large = (6.0, 28.0) if kind == "powder" else (4.0, 20.0)
     for _ in range(4000):
         if covered >= most * SIDE**2:
             break
@@ -74,7 +75,7 @@ def place_discs(kind: str, rng: np.random.Generator) -> list[list[float]]:
         contrast = bright if rng.random() < 0.5 else 10 ** rng.uniform(-1, 0)
         apart = 3.0
         if kind == "powder":
-            contrast = rng.uniform(0.3, 1.0)
+            contrast = rng.uniform(0.4, 1.0)
         elif kind == "touching" and discs and rng.random() < 0.85:
             near = discs[rng.integers(len(discs))]
             way, turn = rng.uniform(0.92, 1.08), rng.uniform(0, 2 * math.pi)
@@ -84,10 +85,15 @@ def place_discs(kind: str, rng: np.random.Generator) -> list[list[float]]:
             apart = min(0.0, (way - 1) * (near[2] + radius) - 1e-6)
         if not (0 <= y < SIDE and 0 <= x < SIDE):
             continue
-        free = all(
-            math.hypot(y - a, x - b) >= radius + r + apart for a, b, r, _ in discs
-        )
-        if kind == "powder" or free:
+        if kind == "powder":
+            free = all(
+                math.hypot(y - a, x - b) >= 0.75 * (radius + r) for a, b, r, _ in discs
+            )
+        else:
+            free = all(
+                math.hypot(y - a, x - b) >= radius + r + apart for a, b, r, _ in discs
+            )
+        if free:
             discs.append([y, x, radius, contrast])
             covered += math.pi * radius**2
     return discs
@@ -104,7 +110,7 @@ def simulate(kind: str, noise: float, bits: int, seed: int) -> Field:
         cover = np.clip(radius + 0.5 - away, 0, 1)
         if kind == "powder":
             shadow = np.clip((away - radius) / 3, 0, 1)
-            level *= np.where(cover > 0, 1, 0.4 + 0.6 * shadow)
+            level *= np.where(cover > 0, 1, 0.3 + 0.7 * shadow)
             own = contrast * (0.8 + 0.2 * np.clip(away / radius, 0, 1) ** 4)
         else:
             own = np.full_like(level, contrast)

@@ -237,11 +237,11 @@ def test_faint_particles_are_found_beside_bright_ones(rng):
 
 @pytest.mark.parametrize("height", [25, 60])
 def test_no_gap_lies_across_an_object(height):
-    pair = (40, 40, 20, 180), (40, 120, 20, 180)
+    pair = (40, 40, 20, 180), (40, 118, 20, 180)
     apart = measure_gaps(micrograph(discs(*pair)))
     assert (len(apart.found), apart.across) == (1, 0)
     # between them an object that is too small to be a particle, or too faint
-    between = discs(*pair, (40, 80, 9, height))
+    between = discs(*pair, (40, 79, 9, height))
     options = GapOptions(min_diameter_px=30)
     found = measure_gaps(micrograph(between), options=options)
     assert (found.particles, found.pairs) == (2, 1)

@@ -30,7 +30,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, optimize, spatial
-from skimage import filters, morphology, segmentation
+from skimage import filters, measure, morphology, segmentation
 
 from napari_semsr.analysis.frc import check_grids
 from napari_semsr.analysis.metrics import finite_values
@@ -56,14 +56,19 @@ from napari_semsr.core import (
 # there, and chosen here (docs/gaps.md).
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the least lower peak
-_SMOOTH_PX = 1.0  # takes single noisy pixels out of outlines
-# deviations of smoothed noise between particles and ground; halves of noise alone have
-# 1.35, and what is seen clearly 25 and more
-_LEAST_APART = 4.0
-_PASSES = 4  # thresholds, from bright to faint; chosen: three are usual
-# Contrast of the faintest particles over that of the brightest; chosen: the texture of
-# most grounds is fainter
-_FAINTEST = 0.1
+_SMOOTH_PX = 1.0  # takes single noisy pixels out of the ground
+_SCALES_PX = 1.0, 2.0, 4.0  # of Gaussians, fine to coarse
+_MAD = 1.4826
+_HALVES = 3
+_LEAST_APART = 4.5
+_CLEAR = 1.8
+_FAINTEST = 0.02
+_OUTLINE = 0.5
+_WAIST = 0.9
+_ROUGH_PX = 0.5
+_LEVEL = 0.75
+_DEEPEST_PX, _DEEPEST = 3.0, 0.1
+_NEXT = np.s_[:-1], np.s_[1:]
 # Parts on either side by which a slope of the ground is found, percentile that is low,
 # weight of what is above; chosen
 _SLOPE_PARTS, _LOW, _ABOVE, _ROUNDS = 16, 5.0, 0.01, 20
@@ -610,6 +615,7 @@ class _Line:
     start: FloatArray
     stop: FloatArray
     inside: tuple[BoolArray, BoolArray]
+    crosses: bool  # whether a bright region that is no particle is between
 
     @property
     def length(self) -> float:
@@ -645,9 +651,10 @@ def measure_gaps(
     guide, guide_background = values, None
     if reference is not None:
         guide, guide_background = _above_background(reference, dark=chosen.dark)
-    labels, count, bright = _particles(guide, chosen)
+    regions, count, bright = _particles(guide, chosen)
     pitch = np.array(mean_pitch(image.scale))
-    lines = _lines(labels, count, chosen, pitch)
+    lines = _lines(regions, count, chosen, pitch)
+    labels = np.where(regions <= count, regions, 0)
     found, excluded, across = _gaps(
         guide, None if reference is None else values, lines, image
     )
@@ -704,7 +711,7 @@ def _gaps(
         excluded += not seen.equal
         if not (seen.equal and seen.deep and seen.ends):
             continue
-        if seen.across:
+        if seen.across or line.crosses:
             across += 1
             continue
         shown = seen if other is None else _dip(other, line, noise)
@@ -743,7 +750,7 @@ def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatAr
     """Centres and areas of particles, in px."""
     numbers = np.arange(1, count + 1)
     centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
-    area = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(float)
+    area = np.bincount(labels.ravel(), minlength=count + 1)[1 : count + 1].astype(float)
     return centres, area
 
 
@@ -782,7 +789,7 @@ def _without_slope(values: FloatArray) -> FloatArray:
         weight = np.where(low > terms @ best, _ABOVE, 1.0)
     ground = _terms(np.indices(values.shape, dtype=float), values.shape) @ best
     span = float(np.ptp(ground))
-    follow = np.mean(np.abs(low - terms @ best) < _FAINTEST * span)
+    follow = np.mean(np.abs(low - terms @ best) < 0.1 * span)
     if not span or follow < _FOLLOW:
         return values
     level = values - ground
@@ -800,59 +807,78 @@ def _terms(places: FloatArray, shape: IntPair) -> FloatArray:
 def _particles(
     values: FloatArray, options: GapOptions
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Label particles from 1 upwards: bright ones, then fainter ones in what is left.
+    """Label particles from 1 upwards, then bright regions that are too small for one.
 
-    One threshold for all would lie between the brightest and what is around. Each one
-    after the first is that of what those before left. What is too small has no label;
-    the second number counts it too.
+    Returns labels (Y, X), the number of particles and that of all bright regions. Each
+    particle is outlined in the finest Gaussian in which its outline is clear of noise;
+    what is left is looked through again.
     """
-    smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
-    noise = noise_level(values) / (2 * np.sqrt(np.pi) * _SMOOTH_PX)
-    labels, total, first = np.zeros(values.shape, np.int32), 0, 0.0
-    for number in range(_PASSES):
-        found = labels > 0
-        rest = ~ndimage.binary_dilation(found, iterations=_RIM_PX) if number else ~found
-        if not rest.any() or np.ptp(smooth[rest]) <= 0:
+    noise = noise_level(values)
+    labels, total, contrast = np.zeros(values.shape, np.int32), 0, 0.0
+    scales = [*_SCALES_PX]
+    while scales:
+        scale, last = scales[0], len(scales) == 1
+        taken = labels > 0
+        if total:
+            taken = ndimage.binary_dilation(taken, iterations=_RIM_PX)
+        smooth = ndimage.gaussian_filter(np.where(taken, ground, values) if total else values, scale)
+        quiet = noise / (2 * np.sqrt(np.pi) * scale)
+        level, spread = _ground(smooth[~taken], quiet)
+        ground = level
+        height = smooth - level
+        height[taken] = 0
+        contrast = contrast or _contrast(height)
+        texture = min(_LEAST_APART * spread, contrast / 3)
+        least = max(_LEAST_APART * quiet, _FAINTEST * contrast, texture)
+        if not contrast > least:
             break
-        threshold = float(filters.threshold_otsu(smooth[rest]))
-        mask = rest & (smooth > threshold)
-        # Otsu's threshold splits noise alone, too
-        ground = float(np.median(smooth[rest & ~mask]))
-        apart = float(np.median(smooth[mask])) - ground
-        least = max(_LEAST_APART * noise, _FAINTEST * first)
-        if apart < least:
-            break
-        cores, count = _parts(mask)
-        if number:
-            cores, count = _standing_out(smooth, cores, count, least)
-        else:
-            first = apart
-        if not count:
-            break
-        mask = _filled(smooth - ground, cores > 0)
-        mask |= _grown(smooth - ground, cores, count, threshold - ground)
-        parts, count = _parts(mask & ~found)
+        basins, own = _basins(height, least)
+        own[own < (1.0 if last else _CLEAR) * least] = np.inf
+        own[0] = np.inf
+        share = height / own[basins]
+        mask = _plateaus(share > _OUTLINE, basins, share)
+        mask = _filled(share, mask) & ~taken
+        parts, count = _parts(mask, np.where(mask, basins, 0), scale)
+        if total:
+            parts, count = _standing_out(
+                ndimage.gaussian_filter(values, scale), parts, count, least
+            )
         labels += np.where(parts, parts + total, 0).astype(np.int32)
         total += count
+        if not count or scale > _SCALES_PX[0]:
+            scales.pop(0)
     area = np.bincount(labels.ravel(), minlength=total + 1)
+    area[0] = 0
     large = area >= np.pi / 4 * options.min_diameter_px**2
-    large[0] = False
-    renumbered = np.where(large, np.cumsum(large), 0)
-    return renumbered[labels].astype(np.int32), int(large.sum()), total
+    some = area > 0
+    number = np.where(large, np.cumsum(large), large.sum() + np.cumsum(some & ~large))
+    number[~some] = 0
+    return number[labels].astype(np.int32), int(large.sum()), int(some.sum())
 
 
-def _parts(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
-    """Label the parts of a mask, which is parted at its waists."""
-    depth = ndimage.distance_transform_edt(mask)
-    tops = morphology.h_maxima(depth, _WAIST_PX)
-    seeds, count = ndimage.label(tops, structure=np.ones((3, 3)))
-    return segmentation.watershed(-depth, seeds, mask=mask), int(count)
+def _plateaus(
+    mask: BoolArray, basins: NDArray[np.int32], share: FloatArray
+) -> BoolArray:
+    """Leave out regions of a mask that hardly reach above its threshold.
+
+    They are of fainter particles, which are outlined at their own height. `share` is
+    the height over that of the basin's particle.
+    """
+    mask = ndimage.binary_opening(mask)
+    regions, count = measure.label(np.where(mask, basins, 0), return_num=True)
+    if not count:
+        return mask
+    middle = ndimage.median(share, regions, np.arange(1, count + 1))
+    kept = np.concatenate([[False], np.asarray(middle) > _LEVEL])
+    return np.asarray(kept[regions])
 
 
 def _standing_out(
     smooth: FloatArray, parts: NDArray[np.int32], count: int, least: float
 ) -> tuple[NDArray[np.int32], int]:
     """Keep parts that are brighter than most around: no rims of brighter ones."""
+    if not count:
+        return parts, 0
     beside = segmentation.expand_labels(parts, _RIM_PX + 1)
     beside[parts > 0] = 0
     numbers = np.arange(1, count + 1)
@@ -860,7 +886,7 @@ def _standing_out(
         smooth, beside, numbers, _level_around, float, -np.inf
     )
     inner = np.asarray(ndimage.median(smooth, parts, numbers))
-    kept = np.concatenate([[False], inner - around > least])
+    kept = np.concatenate([[False], inner - around > least / 2])
     return np.where(kept, np.cumsum(kept), 0)[parts], int(kept.sum())
 
 
@@ -868,28 +894,133 @@ def _level_around(values: FloatArray) -> float:
     return float(np.quantile(values, _MOST_AROUND))
 
 
-def _grown(
-    height: FloatArray, cores: NDArray[np.int32], count: int, threshold: float
-) -> BoolArray:
-    """Let cores that hardly reach above the threshold end where gaps would begin.
+def _ground(values: FloatArray, noise: float) -> FloatPair:
+    """Level of the ground, and the spread of its grey levels on the dark side.
 
-    All heights are those above the ground.
+    The level is the mode below Otsu's threshold: three times the shorter half is taken.
+    Texture of the ground counts as noise does.
     """
-    own = np.asarray(ndimage.median(height, cores, np.arange(1, count + 1)))
-    end = np.where(_EDGE * own < threshold, _DEEP * own, np.inf)
-    if not np.isfinite(end).any():
-        return np.zeros(height.shape, bool)
-    around = segmentation.watershed(-height, cores, mask=height > end.min())
-    return np.asarray(height > np.concatenate([[np.inf], end])[around])
+    below = np.sort(values, axis=None)
+    if below.size and below[-1] > below[0]:
+        below = below[below <= filters.threshold_otsu(below)]
+    known = below
+    for _ in range(_HALVES):
+        half = max(known.size // 2, 1)
+        start = int(np.argmin(known[half:] - known[: known.size - half]))
+        known = known[start : start + half + 1]
+    level = min(float(np.median(known)), float(np.median(below)))
+    darker = level - below[below < level]
+    spread = _MAD * float(np.median(darker)) if darker.size else 0.0
+    return level, max(noise, spread)
+
+
+def _contrast(height: FloatArray) -> float:
+    """Height of the brighter half of what is above Otsu's threshold."""
+    if not np.ptp(height) > 0:
+        return 0.0
+    return float(np.median(height[height > filters.threshold_otsu(height)]))
+
+
+def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatArray]:
+    """Part heights where they fall well below what is on either side.
+
+    Returns labels (Y, X), and for each label the height of its particle: the median of
+    what is above half of its peak.
+    """
+    tops = morphology.local_maxima(height) & (height >= least)
+    basins, count = _flooded(height, tops, height > 0)
+    if not count:
+        return basins, np.zeros(1)
+    while True:
+        numbers = np.arange(1, count + 1)
+        peak = np.concatenate([[0.0], ndimage.maximum(height, basins, numbers)])
+        core = np.where(height > peak[basins] / 2, basins, 0)
+        own = np.asarray(ndimage.median(height, core, numbers))
+        size = np.bincount(core.ravel(), minlength=count + 1)[1:]
+        joined, left = _joined(height, basins, own, size, _EDGE, least)
+        if left == count:
+            return basins, np.concatenate([[0.0], own])
+        basins, count = joined[basins], left
+
+
+def _flooded(
+    values: FloatArray, tops: BoolArray, mask: BoolArray
+) -> tuple[NDArray[np.int32], int]:
+    """Label what is downhill from each top."""
+    seeds, count = ndimage.label(tops, structure=np.ones((3, 3)))
+    return segmentation.watershed(-values, seeds, mask=mask), int(count)
+
+
+def _joined(
+    values: FloatArray,
+    basins: NDArray[np.int32],
+    own: FloatArray,
+    weight: FloatArray,
+    ratio: float,
+    least: float,
+) -> tuple[NDArray[np.int32], int]:
+    """Join neighbouring basins whose saddle is not clearly below the lower side.
+
+    `own` and `weight` (N,) are level and size of each basin; joined basins have the
+    level of the larger one. Returns the new number of each label, and their count.
+    """
+    pairs, saddles = [], []
+    for axis in (0, 1):
+        one, other = (np.moveaxis(basins, axis, 0)[part] for part in _NEXT)
+        low = np.minimum(*(np.moveaxis(values, axis, 0)[part] for part in _NEXT))
+        border = (one != other) & (one > 0) & (other > 0)
+        pairs.append(np.sort(np.stack([one[border], other[border]], axis=1), axis=1))
+        saddles.append(low[border])
+    at, saddle = np.concatenate(pairs), np.concatenate(saddles)
+    at, place = np.unique(at, axis=0, return_inverse=True)
+    highest = np.full(len(at), -np.inf)
+    np.maximum.at(highest, place.ravel(), saddle)
+    root, level, size = np.arange(own.size + 1), [0.0, *own], [0, *weight]
+
+    def find(number: int) -> int:
+        while root[number] != number:
+            root[number] = number = root[root[number]]
+        return number
+
+    for number in np.argsort(-highest, kind="stable"):
+        one, other = find(at[number, 0]), find(at[number, 1])
+        if one == other:
+            continue
+        lower = min(level[one], level[other])
+        if highest[number] >= ratio * lower or lower - highest[number] < least:
+            one, other = sorted((one, other), key=size.__getitem__)
+            root[one] = other
+    ends = np.array([find(number) for number in range(own.size + 1)])
+    left, joined = np.unique(ends, return_inverse=True)
+    return joined.astype(np.int32), left.size - 1
+
+
+def _parts(
+    mask: BoolArray, basins: NDArray[np.int32], scale: float
+) -> tuple[NDArray[np.int32], int]:
+    """Label the parts of a mask, which is parted at its waists and between basins."""
+    border = segmentation.find_boundaries(basins, mode="inner") & ndimage.binary_erosion(
+        basins > 0, np.ones((3, 3))
+    )
+    distance = ndimage.distance_transform_edt(mask & ~border)
+    parts, count = _flooded(distance, morphology.local_maxima(distance) & mask, mask)
+    if not count:
+        return parts, 0
+    peak = np.asarray(ndimage.maximum(distance, parts, np.arange(1, count + 1)))
+    joined, count = _joined(distance, parts, peak, peak, _WAIST, _ROUGH_PX * scale)
+    return joined[parts], count
 
 
 def _filled(height: FloatArray, mask: BoolArray) -> BoolArray:
-    """Fill holes that texture makes: they are not as deep as a gap."""
+    """Fill holes that texture makes: they do not reach down to the ground.
+
+    Heights are shares of those of the particles.
+    """
     holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
     if not count:
         return mask
-    level = np.asarray(ndimage.median(height, holes, np.arange(1, count + 1)))
-    shallow = level > _DEEP * float(np.median(height[mask]))
+    level = np.asarray(ndimage.minimum(height, holes, np.arange(1, count + 1)))
+    shallow = level > _EDGE * _OUTLINE
     return np.asarray(mask | np.concatenate([[False], shallow])[holes])
 
 
@@ -905,7 +1036,8 @@ def _lines(
     furthest = float((1 + options.reach) * diameter.max())
     reach = options.reach * diameter / 2
     for a, b in _near(labels, centres, reach, furthest, pitch):
-        line = _line(labels, centres[a], centres[b], (int(a) + 1, int(b) + 1))
+        ends = int(a) + 1, int(b) + 1
+        line = _line(labels, centres[a], centres[b], ends, count)
         if line is None:
             continue
         step = _STEP_PX * np.hypot(*((line.stop - line.start) * pitch)) / line.length
@@ -929,8 +1061,9 @@ def _near(
     Each is looked for from where it is the wider one, so that one wide particle does
     not pair all the others.
     """
-    places, centres = np.argwhere(labels) * pitch, centres * pitch
-    owners = labels[labels > 0] - 1
+    inside = (labels > 0) & (labels <= len(centres))
+    places, centres = np.argwhere(inside) * pitch, centres * pitch
+    owners = labels[inside] - 1
     off = np.hypot(*(places - centres[owners]).T)
     rims = ndimage.maximum(off, owners, np.arange(len(centres)))
     wide = rims + reach + _ROUNDED_PX
@@ -951,17 +1084,20 @@ def _line(
     start: FloatArray,
     stop: FloatArray,
     ends: IntPair,
+    count: int,
 ) -> _Line | None:
-    """Join two centres; None where another particle lies between."""
+    """Join two centres; None if another particle is between them.
+
+    Labels above `count` are bright regions that are too small for a particle.
+    """
     passed = ndimage.map_coordinates(
         labels, _points(start, stop), order=0, mode="nearest"
     )
-    if not set(np.unique(passed)) <= {0, *ends}:
-        return None
+    others = set(np.unique(passed)) - {0, *ends}
     inside = passed == ends[0], passed == ends[1]
-    if not (inside[0].any() and inside[1].any()):
+    if min(others, default=count + 1) <= count or not all(map(np.any, inside)):
         return None
-    return _Line(start, stop, inside)
+    return _Line(start, stop, inside, bool(others))
 
 
 def _points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArray:
@@ -1014,14 +1150,17 @@ def _is_across(
     second = np.flatnonzero(line.inside[1])[0] + rim
     if not first <= bottom <= second:
         return True
-    if max(0, first - ends[0]) + max(0, ends[1] - second) > second - first:
-        return True  # most of it
+    for inside, depth in zip(
+        line.inside, (first - ends[0], ends[1] - second), strict=True
+    ):
+        if depth + rim > max(_DEEPEST_PX / _STEP_PX, _DEEPEST * np.count_nonzero(inside)):
+            return True  # it ends well within a particle
     between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]
     lowest = np.maximum(  # of what lies on either side: the higher of both
         np.minimum.accumulate(between), np.minimum.accumulate(between[::-1])[::-1]
     )
     most = max(profile[math.ceil(ends[0])], profile[math.floor(ends[1])])
-    rise = max(_FAINTEST * most / _EDGE, 2 * _LEAST_APART * noise)
+    rise = max(0.1 * most / _EDGE, 8 * noise)
     return bool((between - lowest).max(initial=0.0) > rise)
 
 
