@@ -390,6 +390,16 @@ def test_a_clipped_line_is_refused_and_one_below_white_is_not(scale, noise):
                 )
 
 
+@pytest.mark.parametrize("scale", ["8 bits", "12 bits", "16 bits"])
+def test_a_flat_line_that_is_white_in_half_of_the_band_is_refused(scale):
+    rows, columns = np.indices((40, 160))
+    bar = ndimage.gaussian_filter1d((np.abs(columns - 80) < 12) * 1.0, 2.5, axis=1)
+    for part in (rows < 20, columns < 80):
+        grey = 76 + np.where(part, 280, 150) * bar
+        with pytest.raises(ReadError, match=r"of the line at (79|80|81)"):
+            measured(GREY_SCALES[scale](grey))
+
+
 @pytest.mark.parametrize("ground", [-30, 0])
 def test_lines_and_edges_on_ground_cut_at_black_are_refused(ground):
     x = np.indices((40, 160))[1]
@@ -421,6 +431,7 @@ GROUND, BALL = 40, 180
         (((20, GROUND), (86, BALL), (18, GROUND), (120, BALL)), 86, 1),
         (((30, BALL), (18, GROUND), (86, BALL), (18, GROUND), (30, BALL)), 86, 1),
         (((20, 70), (86, BALL), (18, 20), (60, BALL)), 86, 1),
+        (((31, 85), (86, BALL), (18, 15), (21, BALL)), 86, 1),
         (((20, GROUND), (86, 150), (18, GROUND), (60, 220)), 86, 1),
         (((20, GROUND), (86, BALL), (18, GROUND), (86, BALL), (20, GROUND)), 86, 2),
         (((5, GROUND), (86, BALL), (80, GROUND)), 86, 1),

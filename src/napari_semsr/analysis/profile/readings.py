@@ -79,6 +79,9 @@ _FLAT = 1e-9  # of the largest grey level; chosen: constant but for rounding
 # crosses; chosen: a gap between objects is at most as deep as these are high, on even
 # ground, and a dark line on ground that slopes by half of its depth twice as deep
 _CLEARLY_DARK = 1.5
+# Of the steepest step of the profile; chosen: balls have two thirds even if the gap is
+# half again as deep, ground that slopes next to nothing
+_FLANK = 1 / 3
 # Of the steepest step of a flank; chosen: a Gaussian that is cut at 98 % of its height
 # ends in a third of it, a blurred bar in next to nothing
 _CORNER = 0.3
@@ -246,24 +249,30 @@ def _is_dark(profile: Profile) -> bool:
 def _is_dark_line(dark: _Found, bright: _Found) -> bool:
     """Whether a profile that has both crosses dark lines, not bright ones.
 
-    A gap between bright objects, or beside one, is as deep as these are high. So dark
-    lines are those that are far deeper, or that lie on bright ground: both ends of the
-    profile are bright, and one of them belongs to its longest bright stretch.
+    A gap between bright objects, or beside one, is as deep as these are high, or
+    deeper where the ground is uneven. So dark lines are those that are far deeper than
+    what is bright and has no flank on one side, as ground that slopes, or those on
+    bright ground: both ends of the profile are bright, and one of them belongs to its
+    longest bright stretch.
     """
-    if _highest(dark) > _CLEARLY_DARK * _highest(bright):
-        return True
     smooth = bright.smooth
+    heights, left, right = signal.peak_prominences(smooth, bright.peaks)
+    deepest = float(signal.peak_prominences(dark.smooth, dark.peaks)[0].max())
+    highest = int(np.argmax(heights))
+    peak, start, end = bright.peaks[highest], left[highest], right[highest]
+    steps = np.abs(np.diff(smooth))
+    flanks = steps[start:peak].max(initial=0.0), steps[peak:end].max(initial=0.0)
+    if (
+        deepest > _CLEARLY_DARK * heights[highest]
+        and min(flanks) < _FLANK * steps.max()
+    ):
+        return True
     above = smooth > (smooth.min() + smooth.max()) / 2
     if not (above[0] and above[-1]):
         return False
     changes = np.flatnonzero(np.diff(above)) + 1
     lengths = np.diff([0, *changes, len(above)])[::2]  # of bright stretches
     return bool(lengths.max() in (lengths[0], lengths[-1]))
-
-
-def _highest(found: _Found) -> float:
-    """Prominence of the most prominent line."""
-    return float(signal.peak_prominences(found.smooth, found.peaks)[0].max())
 
 
 # Clipped lines and edges.
@@ -306,12 +315,14 @@ def _refuse_clipped(
 ) -> None:
     """Refuse a profile if too many pixels of a part are clipped at white or black."""
     values = profile.value[part]
-    level = clipped_level(values, white=white, share=share)
-    if level is None:
-        if not values.size or np.ptp(values):
-            return
-        level = float(values[0])  # the only one
+    if not values.size:
+        return
+    level: float | None = float(values.max() if white else values.min())
     clipped = white and is_white(level, profile.dtype, profile.bits)
+    if np.ptp(values) and not (clipped and np.mean(values == level) > share):
+        level, clipped = clipped_level(values, white=white, share=share), False
+        if level is None:
+            return
     clipped = clipped or _varies_elsewhere(profile, level)
     if not (clipped or _ends_in_corner(found, level)):
         return
