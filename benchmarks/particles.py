@@ -8,8 +8,8 @@ Ground truth, fixed before the method was changed:
   clusters, in which each disc is 0.92 to 1.08 times the sum of the radii from one that
   is there. *Powder*: balls of 12 to 56 px in random order of depth that cover 0.7 of
   the field and hide a part of each other (centres 0.75 of the sum of the radii apart or
-  more), with bright rims, a texture of 8 % and dark contact shadows 3 px wide. Diameters of discs are
-  8 to 40 px, drawn from a uniform law of their logarithm.
+  more), with bright rims, a texture of 8 % and dark contact shadows 3 px wide. Diameters
+  of discs are 8 to 40 px, drawn from a uniform law of their logarithm.
 - The contrast of the brightest is 1. Half of the discs have 0.85 to 1, the others 0.1
   to 1, those of a cluster alike to 10 %; balls of powder have 0.4 to 1. The ground has
   no texture. The probe is a Gaussian of 1 px, the noise white, 0 to 20 % of the
@@ -151,8 +151,8 @@ def match(field: Field, found: Gaps) -> tuple[int, int]:
             continue
         off = np.hypot(*(places - place).T)
         ratio = np.maximum(sizes / diameter, diameter / sizes)
-        for other in np.flatnonzero((off <= NEAR * diameter) & (ratio <= RATIO)):
-            pairs.append((off[other], number, int(other)))
+        near = np.flatnonzero((off <= NEAR * diameter) & (ratio <= RATIO))
+        pairs += [(off[other], number, int(other)) for other in near]
     used: set[int] = set()
     taken: set[int] = set()
     for _, number, other in sorted(pairs):
@@ -229,8 +229,8 @@ def main() -> None:
         __doc__, "--first=N --fields=2", kinds=([*KINDS], "kinds of fields")
     )
     print(
-        "| fields | noise, % | particles | recall, % | precision, % | gaps | across an "
-        "object (worst field) | width error, px (spread) |\n|" + "---|" * 8
+        "| fields | noise, % | particles | recall, % | precision, % | gaps | across "
+        "an object (worst field) | width error, px (spread) |\n|" + "---|" * 8
     )
     seed = arguments.first
     for kind in arguments.kinds:

@@ -2,9 +2,11 @@
 
 1. *Background* is the median of the pixels below Otsu's threshold; it is taken off. If
    the darkest levels lie on a bent surface, that is taken off first.
-2. *Particles* are found on the reference, where there is one, else on the image: pixels
-   above Otsu's threshold after a Gaussian of 1 px, parted where their distance to the
-   outside has a waist; then fainter ones in the same way, of what is left.
+2. *Particles* are found on the reference, where there is one, else on the image, after
+   a Gaussian of 1 px: what stands out of the ground by 4.5 deviations of its noise and
+   texture is parted where the grey level falls below 80 % of either side, ends at half
+   of its own height, and is parted where its distance to the outside has a waist. Then
+   fainter ones are found in what is left, those in noise in Gaussians of 2 and 4 px.
 3. *Neighbours* are particles whose centres see each other past all others, no further
    apart than a share of their mean diameter.
 4. The grey levels from centre to centre, averaged over three lines 1 px apart, have a
@@ -12,9 +14,9 @@
    left out and counted.
 5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
    its *width* lies between the points where the grey level falls below 80 % of it. It
-   is left out and counted if it would lie across an object: if its minimum lies on a
-   particle, if most of it lies on its particles, or if something rises in it by more
-   than a tenth of the higher peak.
+   is left out and counted if it would be across an object: if its minimum is on a
+   particle, if it ends well within one, if a bright region is on the line between
+   them, or if something rises in it by more than a tenth of the higher peak.
 
 With a reference, its gaps are looked for in the image along the same lines: they are
 *found* or *missed*. The image's own gaps, of particles found on it, are then looked for
@@ -57,24 +59,33 @@ from napari_semsr.core import (
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the least lower peak
 _SMOOTH_PX = 1.0  # takes single noisy pixels out of the ground
-_SCALES_PX = 1.0, 2.0, 4.0  # of Gaussians, fine to coarse
-_MAD = 1.4826
-_HALVES = 3
+_SCALES_PX = 1.0, 2.0, 4.0  # of Gaussians in which particles are looked for; chosen
+_MAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
+_HALVES = 3  # the mode is that of an eighth of the ground's pixels; chosen
+# Deviations of the ground's smoothed grey levels, noise and texture: three of a million
+# pixels of white noise pass them
 _LEAST_APART = 4.5
-_CLEAR = 1.8
+_CLEAR = 1.8  # times that: half of the height, the outline, is 4 deviations up
+# Contrast of the faintest particles over that of the bright ones, where there is no
+# noise; chosen: five grey levels of 8 bits
 _FAINTEST = 0.02
-_OUTLINE = 0.5
-_WAIST = 0.9
-_ROUGH_PX = 0.5
-_LEVEL = 0.75
+_MOST_LEAST = 0.1  # of the contrast: texture hides only fainter particles; chosen
+_OUTLINE = 0.5  # share of its own height at which a particle ends
+_PLATEAU = 0.75  # of the height: the middle of what is as bright as its particle
+# Depth of a waist over the smaller half width, and in px, that parts two particles;
+# chosen: discs of one size whose centres are 0.44 of their sum of radii apart
+_WAIST, _ROUGH_PX = 0.9, 0.5
+# How far a gap may end within a particle, and share of its length on the line; chosen
 _DEEPEST_PX, _DEEPEST = 3.0, 0.1
-_NEXT = np.s_[:-1], np.s_[1:]
+_RISE = 0.1  # of the higher peak, and 8 deviations of noise: an object in a gap; chosen
+_TURNS = 3  # until the median of what is above half of it stays; chosen
+_NEXT = np.s_[:-1], np.s_[1:]  # pixels and their neighbours along an axis
 # Parts on either side by which a slope of the ground is found, percentile that is low,
 # weight of what is above; chosen
 _SLOPE_PARTS, _LOW, _ABOVE, _ROUNDS = 16, 5.0, 0.01, 20
 # Share of the parts that follow it: 0.9 and more of sloping ground under up to 250
 # particles, 0.3 and less of scans whose ground is level or not seen; chosen between
-_FOLLOW = 0.6
+_FOLLOW, _FOLLOWS = 0.6, 0.1  # within this share of the slope; chosen
 _SLOPING = 0.2  # of the contrast; chosen: from 0.3 on outlines shift by half a pixel
 # Of what is around a particle, darker than it; chosen: beside another particle a third
 # may be brighter, and around the rim of a brighter one nearly half
@@ -789,7 +800,7 @@ def _without_slope(values: FloatArray) -> FloatArray:
         weight = np.where(low > terms @ best, _ABOVE, 1.0)
     ground = _terms(np.indices(values.shape, dtype=float), values.shape) @ best
     span = float(np.ptp(ground))
-    follow = np.mean(np.abs(low - terms @ best) < 0.1 * span)
+    follow = np.mean(np.abs(low - terms @ best) < _FOLLOWS * span)
     if not span or follow < _FOLLOW:
         return values
     level = values - ground
@@ -811,49 +822,48 @@ def _particles(
 
     Returns labels (Y, X), the number of particles and that of all bright regions. Each
     particle is outlined in the finest Gaussian in which its outline is clear of noise;
-    what is left is looked through again.
+    what is left is looked through again, as long as something is found.
     """
     noise = noise_level(values)
-    labels, total, contrast = np.zeros(values.shape, np.int32), 0, 0.0
+    labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES_PX]
     while scales:
-        scale, last = scales[0], len(scales) == 1
-        taken = labels > 0
+        scale, taken = scales[0], labels > 0
+        plain = smooth = ndimage.gaussian_filter(values, scale)
         if total:
             taken = ndimage.binary_dilation(taken, iterations=_RIM_PX)
-        smooth = ndimage.gaussian_filter(np.where(taken, ground, values) if total else values, scale)
+            smooth = ndimage.gaussian_filter(np.where(taken, level, values), scale)
+        if taken.all():
+            break
         quiet = noise / (2 * np.sqrt(np.pi) * scale)
         level, spread = _ground(smooth[~taken], quiet)
-        ground = level
-        height = smooth - level
-        height[taken] = 0
+        height = np.where(taken, 0.0, smooth - level)
         contrast = contrast or _contrast(height)
-        texture = min(_LEAST_APART * spread, contrast / 3)
+        texture = min(_LEAST_APART * spread, _MOST_LEAST * contrast)
         least = max(_LEAST_APART * quiet, _FAINTEST * contrast, texture)
         if not contrast > least:
             break
         basins, own = _basins(height, least)
-        own[own < (1.0 if last else _CLEAR) * least] = np.inf
+        own[own < (1.0 if len(scales) == 1 else _CLEAR) * least] = np.inf
         own[0] = np.inf
         share = height / own[basins]
         mask = _plateaus(share > _OUTLINE, basins, share)
         mask = _filled(share, mask) & ~taken
         parts, count = _parts(mask, np.where(mask, basins, 0), scale)
         if total:
-            parts, count = _standing_out(
-                ndimage.gaussian_filter(values, scale), parts, count, least
-            )
+            parts, count = _standing_out(plain, parts, count, least / 2)
         labels += np.where(parts, parts + total, 0).astype(np.int32)
+        labels = _without_holes(labels)
         total += count
         if not count or scale > _SCALES_PX[0]:
             scales.pop(0)
     area = np.bincount(labels.ravel(), minlength=total + 1)
     area[0] = 0
     large = area >= np.pi / 4 * options.min_diameter_px**2
-    some = area > 0
-    number = np.where(large, np.cumsum(large), large.sum() + np.cumsum(some & ~large))
-    number[~some] = 0
-    return number[labels].astype(np.int32), int(large.sum()), int(some.sum())
+    small = (area > 0) & ~large
+    number = np.where(large, np.cumsum(large), large.sum() + np.cumsum(small))
+    number[area == 0] = 0
+    return number[labels].astype(np.int32), int(large.sum()), int((area > 0).sum())
 
 
 def _plateaus(
@@ -869,7 +879,7 @@ def _plateaus(
     if not count:
         return mask
     middle = ndimage.median(share, regions, np.arange(1, count + 1))
-    kept = np.concatenate([[False], np.asarray(middle) > _LEVEL])
+    kept = np.concatenate([[False], np.asarray(middle) > _PLATEAU])
     return np.asarray(kept[regions])
 
 
@@ -886,7 +896,7 @@ def _standing_out(
         smooth, beside, numbers, _level_around, float, -np.inf
     )
     inner = np.asarray(ndimage.median(smooth, parts, numbers))
-    kept = np.concatenate([[False], inner - around > least / 2])
+    kept = np.concatenate([[False], inner - around > least])
     return np.where(kept, np.cumsum(kept), 0)[parts], int(kept.sum())
 
 
@@ -934,8 +944,10 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
     while True:
         numbers = np.arange(1, count + 1)
         peak = np.concatenate([[0.0], ndimage.maximum(height, basins, numbers)])
-        core = np.where(height > peak[basins] / 2, basins, 0)
-        own = np.asarray(ndimage.median(height, core, numbers))
+        for _ in range(_TURNS):  # a few bright spots do not set the height
+            core = np.where(height > peak[basins] / 2, basins, 0)
+            own = np.asarray(ndimage.median(height, core, numbers))
+            peak[1:] = own
         size = np.bincount(core.ravel(), minlength=count + 1)[1:]
         joined, left = _joined(height, basins, own, size, _EDGE, least)
         if left == count:
@@ -999,9 +1011,9 @@ def _parts(
     mask: BoolArray, basins: NDArray[np.int32], scale: float
 ) -> tuple[NDArray[np.int32], int]:
     """Label the parts of a mask, which is parted at its waists and between basins."""
-    border = segmentation.find_boundaries(basins, mode="inner") & ndimage.binary_erosion(
-        basins > 0, np.ones((3, 3))
-    )
+    border = segmentation.find_boundaries(
+        basins, mode="inner"
+    ) & ndimage.binary_erosion(basins > 0, np.ones((3, 3)))
     distance = ndimage.distance_transform_edt(mask & ~border)
     parts, count = _flooded(distance, morphology.local_maxima(distance) & mask, mask)
     if not count:
@@ -1022,6 +1034,21 @@ def _filled(height: FloatArray, mask: BoolArray) -> BoolArray:
     level = np.asarray(ndimage.minimum(height, holes, np.arange(1, count + 1)))
     shallow = level > _EDGE * _OUTLINE
     return np.asarray(mask | np.concatenate([[False], shallow])[holes])
+
+
+def _without_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Fill what is enclosed by one particle alone: nothing in it has neighbours."""
+    holes, count = ndimage.label(labels == 0)
+    rim = np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])
+    numbers = np.arange(1, count + 1)
+    last = np.iinfo(labels.dtype).max
+    high = ndimage.maximum_filter(labels, 3)
+    low = ndimage.minimum_filter(np.where(labels > 0, labels, last), 3)
+    owner = np.zeros(count + 1, labels.dtype)
+    owner[1:] = ndimage.maximum(high, holes, numbers)
+    alone = owner[1:] == np.asarray(ndimage.minimum(low, holes, numbers))
+    owner[1:][~alone | np.isin(numbers, rim)] = 0
+    return np.where(holes > 0, owner[holes], labels)
 
 
 def _lines(
@@ -1153,14 +1180,16 @@ def _is_across(
     for inside, depth in zip(
         line.inside, (first - ends[0], ends[1] - second), strict=True
     ):
-        if depth + rim > max(_DEEPEST_PX / _STEP_PX, _DEEPEST * np.count_nonzero(inside)):
+        if depth + rim > max(
+            _DEEPEST_PX / _STEP_PX, _DEEPEST * np.count_nonzero(inside)
+        ):
             return True  # it ends well within a particle
     between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]
     lowest = np.maximum(  # of what lies on either side: the higher of both
         np.minimum.accumulate(between), np.minimum.accumulate(between[::-1])[::-1]
     )
     most = max(profile[math.ceil(ends[0])], profile[math.floor(ends[1])])
-    rise = max(0.1 * most / _EDGE, 8 * noise)
+    rise = max(_RISE * most / _EDGE, 8 * noise)
     return bool((between - lowest).max(initial=0.0) > rise)
 
 
