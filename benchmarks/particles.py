@@ -7,9 +7,9 @@ Ground truth, fixed before the method was changed:
 - A field has 320 x 320 px. *Sparse*: discs that are 3 px and more apart. *Touching*:
   clusters, in which each disc is 0.92 to 1.08 times the sum of the radii from one that
   is there. *Powder*: balls of 12 to 56 px in random order of depth that cover 0.7 of
-  the field and hide a part of each other (centres 0.75 of the sum of the radii apart or
-  more), with bright rims, a texture of 8 % and dark contact shadows 3 px wide. Diameters
-  of discs are 8 to 40 px, drawn from a uniform law of their logarithm.
+  the field and hide a part of each other (centres at least 0.75 of the sum of the radii
+  apart), with bright rims, a texture of 8 % and dark contact shadows 3 px wide.
+  Diameters of discs are 8 to 40 px, drawn from a uniform law of their logarithm.
 - The contrast of the brightest is 1. Half of the discs have 0.85 to 1, the others 0.1
   to 1, those of a cluster alike to 10 %; balls of powder have 0.4 to 1. The ground has
   no texture. The probe is a Gaussian of 1 px, the noise white, 0 to 20 % of the

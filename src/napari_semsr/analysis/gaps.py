@@ -844,7 +844,8 @@ def _particles(
         if not contrast > least:
             break
         basins, own = _basins(height, least)
-        own[own < (1.0 if len(scales) == 1 else _CLEAR) * least] = np.inf
+        clear = _CLEAR * _LEAST_APART * quiet if len(scales) > 1 else 0.0
+        own[own < max(least, clear)] = np.inf
         own[0] = np.inf
         share = height / own[basins]
         mask = _plateaus(share > _OUTLINE, basins, share)
