@@ -235,6 +235,14 @@ def test_faint_particles_are_found_beside_bright_ones(rng):
             assert found.covered == pytest.approx(cover, rel=0.1)
 
 
+def test_particles_of_a_twentieth_of_the_contrast_are_found_in_little_noise(rng):
+    bright, faint = (30, 30, 14, 180), ((30, 80, 8, 10), (30, 102, 8, 10))
+    image = ndimage.gaussian_filter(discs(bright, *faint, shape=(60, 130)), 1.0)
+    found = measure_gaps(micrograph(image + rng.normal(0, 0.5, image.shape)))
+    assert found.particles == 3
+    assert len(found.found) == 1  # between the faint ones
+
+
 @pytest.mark.parametrize("height", [25, 60])
 def test_no_gap_lies_across_an_object(height):
     pair = (40, 40, 20, 180), (40, 118, 20, 180)

@@ -845,8 +845,7 @@ def _particles(
             break
         basins, own = _basins(height, least)
         clear = _CLEAR * _LEAST_APART * quiet if len(scales) > 1 else 0.0
-        own[own < max(least, clear)] = np.inf
-        own[0] = np.inf
+        own[own < max(least, clear)] = np.inf  # the ground's, too
         share = height / own[basins]
         mask = _plateaus(share > _OUTLINE, basins, share)
         mask = _filled(share, mask) & ~taken
