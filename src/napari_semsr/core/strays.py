@@ -1,10 +1,9 @@
-"""Stray pixels: hot, dead and struck ones, which say nothing of the sample.
+"""Stray pixels: hot, dead and struck ones, which show nothing of the sample.
 
-A lens or a beam blurs what it shows, so that a small object brightens the pixels beside
-it. A stray pixel does not, and differs from all around by far more than noise does. Two
-kinds are told apart: those within the range of grey values, which are left out where
-power, noise and range of a whole field are measured, and those far outside of it, of
-which a network would make rings.
+A lens or a beam blurs what it shows, so that a small object brightens the pixels around
+it. A stray pixel does not, and differs from all around by far more than noise does.
+All are left out where power, noise and range of a whole field are measured. Those
+beyond the range of all others, of which a network would make rings, are filled.
 """
 
 import itertools
@@ -21,25 +20,28 @@ from napari_semsr.core.types import BoolArray, Float32Array, IntPair
 # Chosen on simulated noise (Gaussian, Poisson, exponential) and on real images.
 _APART = 1, 3  # px to the pixels that one is compared with; clusters are up to 3 px
 _USUAL, _TIMES = 90, 4.0  # percentile of the peaks' heights, and times it
-_HEIGHT = 7.0  # deviations of single pixels around
+# share of a spot's pixels that are lower than so many deviations of pixels around
+_HEIGHT, _LINE_HEIGHT = (0.09, 7.0), (0.5, 2.0)
 _WINGS = 0.05  # of a height: a spot blurred by 0.5 px brightens its neighbours more
 _ERRORS = 2.0  # times what such differences are around
-# mean of the 8 pixels beside one, less that of the 16 beside these
+# mean of the 8 pixels around one, less that of the 16 around these
 _BEND = np.full((5, 5), -1 / 16, np.float32)
 _BEND[1:4, 1:4] = 1 / 8
 _BEND[2, 2] = 0
 _DECILES = 2.563  # deviations of a normal distribution between its first and last
 _AROUND = 5  # px around a stray pixel that it is compared with
+_SAMPLE = 256  # px along each axis, of which percentiles are taken
 _NEARLY_ALL = 2, 50, 98  # percentiles
 _FAR = 4.0  # times the range of nearly all pixels, from their middle
-_MOST = 0.01  # share of pixels; where more seem stray, that is how an image is
-_MOST_PLATEAUS, _LARGEST_PLATEAU = 0.02, 48  # share; px that a survey fills
+_BEYOND = 0.1  # times the range of all other pixels, beyond these
+_MOST, _MOST_PLATEAUS = 0.01, 0.06  # share of pixels; more are how an image is
+_SOLID, _LARGEST_PLATEAU = 4, 48  # px, least and greatest side
+# px of a line, and share of those that must stand out; of noise a third does
+_SEGMENT, _STANDING, _MOST_LINES = 32, 0.9, 0.03
 _DENSE, _DENSE_REACH = 0.03, 16  # share of pixels nearby that text has
-_LINE, _LINE_SCATTER = 12.0, 2.0  # times the median of lines, and of their pixels
-_LOOKED_AT, _MOST_LINES = 512, 0.03  # pixels of a line; share of lines
-_LEAST_SIDE = 32  # px of an image in which stray pixels can be told from others
-_WIDEST = 3  # px of a stray pixel, cluster or line that is filled
-_FILLED_FROM = 7  # px, side of the square
+_LEAST_SIDE = 32  # px of an image in which stray pixels can be distinguished
+_WIDEST = 5  # px of a stray cluster or line that is filled
+_FILLED_FROM, _LEAST_KNOWN = 9, 0.4  # px, side of the square; share of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and what a decision looks at
 
 
@@ -140,13 +142,13 @@ def find_strays(data: Any) -> Strays | None:
     for tile in plan_tiles(shape, core=_BLOCK, halo=_MARGIN, constant=False):
         box = tile.core.grow(_MARGIN).intersection(Box.of(shape))
         window = read_box(data, box)
-        stray, far = stray_masks(window)
+        stray, filled = stray_masks(window)
         own = tile.core.within(box).slices
         found = np.argwhere(stray[own])
         if not len(found):
             continue
         places.append(found + np.array([tile.core.y0, tile.core.x0]))
-        values.append(_fill_values(window, stray, far)[own][tuple(found.T)])
+        values.append(_fill_values(window, stray, filled)[own][tuple(found.T)])
     if not places:
         return None
     joined, filled = np.concatenate(places), np.concatenate(values)
@@ -155,150 +157,176 @@ def find_strays(data: Any) -> Strays | None:
 
 
 def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
-    """Mark the stray pixels of an image in memory (Y, X), and those of them far away.
-
-    The latter lie outside the range of the grey values by more than its width.
-    """
+    """Mark the stray pixels of an image (Y, X), and those of them to be filled."""
     with np.errstate(over="ignore"):
         values = np.asarray(field, np.float32)
     none, known = np.zeros(values.shape, bool), np.isfinite(values)
-    if min(values.shape) < _LEAST_SIDE or not known.any():
-        return none, none
-    step = max(1, min(values.shape) // _LOOKED_AT)
-    sample = values[::step, ::step]
+    steps = [max(1, n // _SAMPLE) for n in values.shape]
+    sample = values[:: steps[0], :: steps[1]]
     sample = sample[np.isfinite(sample)]
-    if not sample.size:
+    if min(values.shape) < _LEAST_SIDE or not sample.size:
         return none, none
     lowest, middle, highest = np.percentile(sample, _NEARLY_ALL)
     if not known.all():
         values = np.where(known, values, middle)
-    far = none
-    if highest > lowest:
-        far = np.abs(values - middle) > _FAR * (highest - lowest)
-    if far.mean() > _MOST_PLATEAUS:
+    reach = _FAR * (highest - lowest)
+    far = (values > middle + reach) | (values < middle - reach)
+    if not reach or far.mean() > _MOST_PLATEAUS:
         far = none
-    lines = _lines(values)
-    spots = _peaks(values) | far | _plateaus(values)
-    spots &= known & ~lines
-    if spots.any():
-        spots = _without_wings(values, spots, known & ~lines, far)
-    lines &= known
-    return spots | lines, (spots | lines) & far
+    found = (_peaks(values) | _plateaus(values) | far) & known
+    if not found.any():
+        return none, none
+    stray, narrow = _without_wings(values, found, known, far)
+    others = values[known & ~stray]
+    beyond = _BEYOND * (others.max() - others.min())
+    outside = (values > others.max() + beyond) | (values < others.min() - beyond)
+    return stray, stray & (far | (narrow & outside))
 
 
 def _peaks(values: Float32Array) -> BoolArray:
-    """Find pixels that differ from those beside them by far more than is usual."""
-    found = np.zeros(values.shape, bool)
-    for sign, apart in itertools.product((1, -1), _APART):
-        height = np.minimum(
-            _excess(sign * values, 0, apart), _excess(sign * values, 1, apart)
+    """Find pixels and lines that stand out from what is near by more than is usual.
+
+    Noise stands out from both sides along a third of a segment, a stray line along all.
+    """
+    wide = np.pad(values, max(_APART), mode="reflect")
+    starts = [_starts(n) for n in values.shape]
+    strips = [*itertools.pairwise((*starts[0][::2], len(values)))]  # a cache holds one
+    peaks, lines = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
+    for apart in _APART:
+        heights = np.concatenate(
+            [
+                _heights(*_excess(wide, s, apart))
+                for s in strips[:: 1 + len(strips) // 4]
+            ]
         )
-        peaks = height[:: max(1, len(height) // _LOOKED_AT)]
-        peaks = peaks[peaks > 0]
-        if peaks.size:
-            found |= height > _TIMES * np.percentile(peaks, _USUAL)
-    return found if found.mean() <= _MOST else np.zeros_like(found)
+        up, down = (
+            _TIMES * np.percentile(h[h > 0], _USUAL) if (h > 0).any() else np.inf
+            for h in (heights, -heights)
+        )
+        for strip in strips:
+            rows = slice(*strip)
+            excess = _excess(wide, strip, apart)
+            height = _heights(*excess)
+            peaks[rows] |= (height > up) | (height < -down)
+            inside = starts[0][(starts[0] >= strip[0]) & (starts[0] < strip[1])]
+            cuts = inside - strip[0], starts[1]
+            for axis, away in enumerate(excess):
+                along = 1 - axis
+                sizes = np.diff([*cuts[along], away.shape[along]])
+                for stands in (away > 0, away < 0):
+                    count = np.add.reduceat(stands, cuts[along], along, np.int16)
+                    share = np.moveaxis(count, along, -1) / sizes
+                    whole = np.moveaxis(share > _STANDING, -1, along)
+                    if whole.any():
+                        lines[rows] |= stands & np.repeat(whole, sizes, along)
+    for found, most in ((peaks, _MOST), (lines, _MOST_LINES)):
+        found &= found.mean() <= most
+    return peaks | lines
+
+
+def _starts(size: int) -> NDArray[np.intp]:
+    """Begin segments of a line, not shorter than asked for unless the line is."""
+    return np.linspace(0, size, max(1, size // _SEGMENT), endpoint=False).astype(int)
+
+
+def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array]:
+    """By how much pixels (2, Y, X) of a strip are beyond both `apart` px away.
+
+    Above and below, left and right, in an image padded by the most of it; 0 between.
+    """
+    margin, found = max(_APART), []
+    part = wide[strip[0] : strip[1] + 2 * margin]
+    own = part[margin:-margin, margin:-margin]
+    for axis in (0, 1):
+        sides = []
+        for away in (-apart, apart):
+            place = [slice(margin, -margin)] * 2
+            place[axis] = slice(margin + away, part.shape[axis] - margin + away)
+            sides.append(part[tuple(place)])
+        found.append(own - np.clip(own, np.minimum(*sides), np.maximum(*sides)))
+    return found
+
+
+def _heights(one: Float32Array, other: Float32Array) -> Float32Array:
+    """Take the smaller of two excesses of one sign; 0 where they differ in it."""
+    least = np.maximum(np.minimum(one, other), 0)
+    least += np.minimum(np.maximum(one, other), 0)
+    return least
 
 
 def _plateaus(values: Float32Array) -> BoolArray:
     """Find small areas of the least or the greatest value of all."""
     found = np.zeros(values.shape, bool)
     for end in (values.min(), values.max()):
-        at_end = values == end
-        solid = at_end
-        for axis in (0, 1):
-            windows = sliding_window_view(solid, _WIDEST + 1, axis=axis)
-            solid = windows.all(-1)
-        if not solid.any() or at_end.mean() > _MOST_PLATEAUS:
+        at_end = solid = values == end
+        if at_end.mean() > _MOST_PLATEAUS:
+            continue
+        for _ in range(2):  # rows, then columns; the second turns them back
+            parts = [solid[n : len(solid) - _SOLID + 1 + n] for n in range(_SOLID)]
+            solid = np.logical_and.reduce(parts).T
+        if not solid.any():
             continue
         from scipy import ndimage  # 15 MB, and most images have no such area
 
         labels, _ = ndimage.label(at_end)
-        whole = np.unique(labels[: len(solid), : solid.shape[1]][solid])
         parts = ndimage.find_objects(labels)
-        small = [
-            number
-            for number in whole
-            if max(p.stop - p.start for p in parts[number - 1]) <= _LARGEST_PLATEAU
-        ]
-        found |= np.isin(labels, small)
-    return found
-
-
-def _excess(values: Float32Array, axis: int, n: int) -> Float32Array:
-    """By how much each pixel exceeds both that lie `n` px from it along an axis.
-
-    Those near the border exceed two that lie inwards.
-    """
-    excess = np.empty_like(values)
-    seen, made = np.moveaxis(values, axis, 0), np.moveaxis(excess, axis, 0)
-    made[n:-n] = seen[n:-n] - np.maximum(seen[: -2 * n], seen[2 * n :])
-    made[:n] = seen[:n] - np.maximum(seen[n : 2 * n], seen[2 * n : 3 * n])
-    made[-n:] = seen[-n:] - np.maximum(seen[-2 * n : -n], seen[-3 * n : -2 * n])
-    return excess
-
-
-def _lines(values: Float32Array) -> BoolArray:
-    """Find whole rows and columns that differ from both sides, which are alike."""
-    found = np.zeros(values.shape, bool)
-    for axis, apart in itertools.product((0, 1), _APART):
-        seen = np.moveaxis(values, axis, 0)
-        seen = seen[:, :: max(1, seen.shape[1] // _LOOKED_AT)]
-        before, own, after = seen[: -2 * apart], seen[apart:-apart], seen[2 * apart :]
-        away = own - (before + after) / 2
-        height = np.median(away, axis=1)
-        scatter = np.median(np.abs(away - height[:, None]), axis=1)
-        height = np.abs(height)
-        least = np.maximum(_LINE * np.median(height), _LINE_SCATTER * scatter)
-        sides = np.abs(np.median(before - after, axis=1))
-        # lines beside a stray one differ from it half as far, the other way
-        tallest = np.pad(height, apart).reshape(-1)
-        tallest = sliding_window_view(tallest, 2 * apart + 1).max(1)
-        stray = (height > least) & (height > tallest * 0.9) & (sides < height / 4)
-        if stray.mean() <= _MOST_LINES:
-            np.moveaxis(found, axis, 0)[apart:-apart] |= stray[:, None]
+        for number in np.unique(labels[: len(solid), : solid.shape[1]][solid]):
+            place = parts[number - 1]
+            if max(p.stop - p.start for p in place) <= _LARGEST_PLATEAU:
+                found[place] |= labels[place] == number
     return found
 
 
 def _without_wings(
-    values: Float32Array, spots: BoolArray, usable: BoolArray, far: BoolArray
-) -> BoolArray:
+    values: Float32Array, spots: BoolArray, known: BoolArray, far: BoolArray
+) -> tuple[BoolArray, BoolArray]:
     """Keep of `spots` those that end at once, in lively surroundings, and alone.
 
-    Those beside a spot are compared with those beside these, by how much such
-    differences vary around it.
+    The pixels around a spot are compared with those around these, by how much such
+    differences vary there. Also marks the narrow ones; a long one must be of one value,
+    since a wire along a row is of many.
     """
     from scipy import ndimage  # 15 MB, and most images have no such pixel
 
-    labels, _ = ndimage.label(spots, np.ones((3, 3)))
-    kept = np.zeros(spots.shape, bool)
-    others = usable & ~spots
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        place = _grown((rows, columns), _AROUND)
-        own, known, part = labels[place] == number, others[place], values[place]
-        beside = ndimage.binary_dilation(own, np.ones((3, 3)))
-        next_to_it = ndimage.binary_dilation(beside, np.ones((3, 3))) & ~beside & known
-        beside &= known
-        if not beside.any() or not next_to_it.any():
+    ones = np.ones((3, 3), bool)
+    labels, _ = ndimage.label(spots, ones)
+    kept, narrow = np.zeros(spots.shape, bool), np.zeros(spots.shape, bool)
+    others = known & ~spots
+    for number, found in enumerate(ndimage.find_objects(labels), 1):
+        place = _grown(found, _AROUND)
+        own, usable, part = labels[place] == number, others[place], values[place]
+        around = ndimage.binary_dilation(own, ones)
+        further = ndimage.binary_dilation(around, ones) & ~around & usable
+        around &= usable
+        if not around.any() or not further.any():
             continue
-        level = float(part[next_to_it].mean())
-        rough = [np.diff(part, axis=n)[np.diff(~known, axis=n) == 0] for n in (0, 1)]
-        low, high = np.percentile(np.concatenate(rough), (10, 90))
-        sigma = float(high - low) / _DECILES / np.sqrt(2)  # of a pixel, not of two
+        level = float(part[further].mean())
+        shortest, longest = sorted(part.stop - part.start for part in found)
+        is_line = shortest <= _WIDEST and longest >= _SEGMENT
         heights = part[own] - level
-        height = float(np.abs(heights).min())
-        wings = (float(part[beside].mean()) - level) * np.sign(heights.sum())
-        is_far = bool(far[place][own].all())
+        share, least = _LINE_HEIGHT if is_line else _HEIGHT
+        height = np.sort(np.abs(heights))[int(share * len(heights))]
+        wings = (float(part[around].mean()) - level) * np.sign(heights.sum())
         most = _WINGS * height
-        if not is_far:  # by as much as an image bends there, too
-            smooth = np.where(known, part, level)
-            bends = ndimage.correlate(smooth, _BEND, mode="nearest")[known & ~beside]
+        if not far[place][own].all():  # which is beyond all that noise and detail do
+            near = _grown(found, _DENSE_REACH)
+            crowd = (spots[near] & (labels[near] != number)).mean()
+            rough = np.concatenate(
+                [np.diff(part, axis=n)[np.diff(~usable, axis=n) == 0] for n in (0, 1)]
+            )
+            low, high = np.percentile(rough, (10, 90))
+            sigma = (high - low) / _DECILES / np.sqrt(2)  # of a pixel, not of two
+            if not 0 < least * sigma < height or crowd >= _DENSE:
+                continue
+            smooth = np.where(usable, part, level)
+            bends = ndimage.correlate(smooth, _BEND, mode="nearest")[usable & ~around]
             most = max(most, _ERRORS * float(np.sqrt(np.mean(np.square(bends)))))
-        nearby = _grown((rows, columns), _DENSE_REACH)
-        crowd = (spots[nearby] & (labels[nearby] != number)).mean()
-        alone = is_far or (sigma > 0 and crowd < _DENSE)
-        kept[place] |= own & (wings <= most and height > _HEIGHT * sigma and alone)
-    return kept
+        if wings <= most:
+            kept[place] |= own
+            narrow[place] |= own & (longest <= _WIDEST)
+            if is_line and np.ptp(part[own]) == 0:  # a wire along a row is of many
+                narrow[place] |= own
+    return kept, narrow
 
 
 def _grown(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
@@ -308,25 +336,27 @@ def _grown(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _fill_values(field: NDArray[Any], stray: BoolArray, far: BoolArray) -> Float32Array:
-    """Give values to stray pixels far outside the range; NaN to all others.
+def _fill_values(
+    field: NDArray[Any], stray: BoolArray, wanted: BoolArray
+) -> Float32Array:
+    """Give values to stray pixels that are to be filled; NaN to all others.
 
-    The mean of the pixels around, or in wide areas the range's end.
+    The mean of the pixels around, or in wide areas the end of the range of all others.
     """
     filled = np.full(field.shape, np.nan, np.float32)
-    if not far.any():
+    if not wanted.any():
         return filled
-    from scipy import ndimage
-
-    thick = ndimage.binary_opening(far, np.ones((_WIDEST + 1, _WIDEST + 1)))
     usable = ~stray & np.isfinite(field)
-    total, share = (
-        ndimage.uniform_filter(part, _FILLED_FROM, mode="constant")
-        for part in (np.where(usable, field, 0.0).astype(float), usable.astype(float))
+    places = np.argwhere(wanted)
+    margin, size = _FILLED_FROM // 2, (_FILLED_FROM, _FILLED_FROM)
+    known, inside, values = (
+        sliding_window_view(np.pad(part, margin), size)[tuple(places.T)]
+        for part in (usable, np.ones_like(usable), np.where(usable, field, 0))
     )
-    wanted = far & ~thick & (share > 0.5 / _FILLED_FROM**2)
-    filled[wanted] = total[wanted] / share[wanted]
-    rest = far & ~wanted  # of what is wide too much would be made up
-    if rest.any():
-        filled[rest] = np.clip(field[rest], field[usable].min(), field[usable].max())
+    count = known.sum((1, 2))
+    means = values.sum((1, 2), dtype=float) / np.maximum(count, 1)
+    ends = np.clip(field[wanted], field[usable].min(), field[usable].max())
+    # of what is wide too much would be made up
+    narrow = count >= _LEAST_KNOWN * inside.sum((1, 2))
+    filled[wanted] = np.where(narrow, means, ends)
     return filled

@@ -185,7 +185,7 @@ _WINDOW = 1024
 _WINDOWS = 4  # along each axis
 _SPECTRUM_PX = 256  # side of those that a spectrum is measured in
 LARGEST_MAP = 256
-_KNOWN = 0.5
+_KNOWN, _ROW = 0.5, 0.04  # share of a block; less than one of its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,11 +387,13 @@ def _means(values: NDArray[Any], pitch: int) -> Float32Array:
 def _completed(statistics: Float32Array, known: Float32Array) -> Float32Array:
     """Make up for missing pixels, which were filled and so hold no contrast.
 
-    Energies are divided by the share of pixels that is known; a block that lacks half
-    of them takes the statistics of the nearest one that does not.
+    Energies are divided by the share of pixels that is known. A block that lacks a row
+    or more takes the statistics of the nearest one that does not; if most blocks do,
+    one that lacks half of its pixels.
     """
+    whole = known > 1 - _ROW
+    lacking = ~whole if whole.mean() >= _KNOWN else known < _KNOWN
     statistics[1:] /= np.maximum(known, _KNOWN)
-    lacking = known < _KNOWN
     if not lacking.any() or lacking.all():
         return statistics
     from scipy import ndimage  # 15 MB, and most images are complete
