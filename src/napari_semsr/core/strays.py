@@ -50,65 +50,26 @@ class Strays:
     """Stray pixels of a field."""
 
     places: NDArray[np.intp]  # (N, 2), row and column, in order
-    # (N,) Of those far outside the range: the mean of the pixels around where they are
-    # single, or in small clusters or thin lines, else the range's end; NaN of others
+    # (N,) Of those to be filled, the mean of the pixels around, or in a wide area the
+    # end of the range of all others; NaN of the rest
     values: Float32Array
 
     def masked(self, data: Any) -> Any:
         """Give a field (Y, X) of floats in which stray pixels are NaN."""
-        working = np.result_type(data.dtype, np.float32)
-        gone = np.full(len(self.values), np.nan, np.float32)
-        return _patched(data, self.places, gone, working)
+        gone = np.full(len(self.places), np.nan)
+        return PatchedField(
+            data, self.places, gone, np.result_type(data.dtype, np.float32)
+        )
 
     def filled(self, data: Any) -> Any:
-        """Give a field (Y, X) in which those far outside the range are filled."""
+        """Give a field (Y, X) in which those that are to be filled are."""
         known = np.isfinite(self.values)
         if not known.any():
             return data
-        values = self.values[known]
-        if np.dtype(data.dtype).kind in "ui":
+        values, dtype = self.values[known], np.dtype(data.dtype)
+        if dtype.kind in "ui":
             values = np.rint(values)
-        return _patched(data, self.places[known], values, np.dtype(data.dtype))
-
-
-def _patched(
-    data: Any, places: NDArray[np.intp], values: Float32Array, dtype: np.dtype[Any]
-) -> Any:
-    """Put values in where a field (Y, X) is read; lazy where that is."""
-    if not len(places):
-        return data
-    if hasattr(data, "dask"):
-        return data.map_blocks(_patch_chunk, places=places, values=values, dtype=dtype)
-    return PatchedField(data, places, values, dtype)
-
-
-def _patch_chunk(
-    block: NDArray[Any],
-    places: NDArray[np.intp],
-    values: Float32Array,
-    block_info: dict[Any, Any] | None = None,
-) -> NDArray[Any]:
-    """Patch one chunk of a lazy field; dask says where it lies and its new type."""
-    if not block_info:  # dask asks for the type of the result alone
-        return block
-    (top, _), (left, _) = block_info[0]["array-location"]
-    return _patch(block, (top, left), places, values, block_info[None]["dtype"])
-
-
-def _patch(
-    block: NDArray[Any],
-    corner: IntPair,
-    places: NDArray[np.intp],
-    values: Float32Array,
-    dtype: np.dtype[Any],
-) -> NDArray[Any]:
-    """Copy a part (Y, X) of a field that begins at a corner, with values put in."""
-    first, last = np.searchsorted(places[:, 0], (corner[0], corner[0] + len(block)))
-    within = places[first:last] - np.array(corner)
-    inside = (within[:, 1] >= 0) & (within[:, 1] < block.shape[1])
-    made = np.array(block, dtype=dtype)
-    made[tuple(within[inside].T)] = values[first:last][inside]
-    return made
+        return PatchedField(data, self.places[known], values, dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +78,7 @@ class PatchedField:
 
     source: Any  # (Y, X)
     places: NDArray[np.intp]  # (N, 2), in order
-    values: Float32Array  # (N,)
+    values: NDArray[Any]  # (N,)
     dtype: np.dtype[Any]
 
     @property
@@ -125,11 +86,21 @@ class PatchedField:
         """Rows and columns."""
         return int(self.source.shape[0]), int(self.source.shape[1])
 
+    @property
+    def chunks(self) -> Any:
+        """Sides of the chunks that the field is best read by, if it has some."""
+        return getattr(self.source, "chunks", None)
+
     def __getitem__(self, index: tuple[slice, slice] | slice) -> NDArray[Any]:
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
-        top, left = rows.indices(self.shape[0])[0], columns.indices(self.shape[1])[0]
-        block = self.source[rows, columns]
-        return _patch(block, (top, left), self.places, self.values, self.dtype)
+        y0, y1, _ = rows.indices(self.shape[0])
+        x0, x1, _ = columns.indices(self.shape[1])
+        made = read_box(self.source, Box(y0, y1, x0, x1)).astype(self.dtype)
+        first, last = np.searchsorted(self.places[:, 0], (y0, y1))
+        y, x = (self.places[first:last] - (y0, x0)).T
+        inside = (x >= 0) & (x < x1 - x0)
+        made[y[inside], x[inside]] = self.values[first:last][inside]
+        return made
 
 
 def find_strays(data: Any) -> Strays | None:
@@ -176,11 +147,11 @@ def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
     found = (_peaks(values) | _plateaus(values) | far) & known
     if not found.any():
         return none, none
-    stray, narrow = _without_wings(values, found, known, far)
+    stray, narrow, dead = _without_wings(values, found, known, far)
     others = values[known & ~stray]
     beyond = _BEYOND * (others.max() - others.min())
     outside = (values > others.max() + beyond) | (values < others.min() - beyond)
-    return stray, stray & (far | (narrow & outside))
+    return stray, stray & (far | dead | (narrow & outside))
 
 
 def _peaks(values: Float32Array) -> BoolArray:
@@ -279,18 +250,18 @@ def _plateaus(values: Float32Array) -> BoolArray:
 
 def _without_wings(
     values: Float32Array, spots: BoolArray, known: BoolArray, far: BoolArray
-) -> tuple[BoolArray, BoolArray]:
+) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Keep of `spots` those that end at once, in lively surroundings, and alone.
 
     The pixels around a spot are compared with those around these, by how much such
-    differences vary there. Also marks the narrow ones; a long one must be of one value,
-    since a wire along a row is of many.
+    differences vary there. Also marks the narrow ones, and lines of one value, which no
+    wire has.
     """
     from scipy import ndimage  # 15 MB, and most images have no such pixel
 
     ones = np.ones((3, 3), bool)
     labels, _ = ndimage.label(spots, ones)
-    kept, narrow = np.zeros(spots.shape, bool), np.zeros(spots.shape, bool)
+    kept, narrow, dead = (np.zeros(spots.shape, bool) for _ in range(3))
     others = known & ~spots
     for number, found in enumerate(ndimage.find_objects(labels), 1):
         place = _grown(found, _AROUND)
@@ -324,9 +295,12 @@ def _without_wings(
         if wings <= most:
             kept[place] |= own
             narrow[place] |= own & (longest <= _WIDEST)
-            if is_line and np.ptp(part[own]) == 0:  # a wire along a row is of many
-                narrow[place] |= own
-    return kept, narrow
+            inside = all(
+                0 < p.start < p.stop < n or p.stop - p.start > _WIDEST
+                for p, n in zip(found, spots.shape, strict=True)
+            )  # borders of frames are lines, too
+            dead[place] |= own & (is_line and inside and np.ptp(part[own]) == 0)
+    return kept, narrow, dead
 
 
 def _grown(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
