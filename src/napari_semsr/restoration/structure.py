@@ -19,6 +19,7 @@ Grains of dust, few and far beyond the noise, are left out first.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,11 @@ from scipy import ndimage
 
 from napari_semsr.core import FloatArray
 
-_ALIKE = 0.02  # of a block's side: the longest correlation that noise is given
+# the longest correlation that noise is given: of a block's side, and px of a Gaussian
+_ALIKE, _ALIKE_PX = 0.02, 4.0
 _SURE = 4.0  # standard deviations of a ratio of power; 3 of 100 000 by chance
 _STEEP = 2.3  # from one octave to the next: a power law of at least 1.2
 _ABOVE = 3.0  # times the power of the finest rings, by which structure is seen
-_WHITE, _FAR_ABOVE = 1.5, 10.0  # ratio of the finest rings; times their power
 # of power, over the median of neighbours: noise of 256 x 256 px has such a frequency
 # once in a million blocks, exponentially distributed as its power is
 _LINE, _BESIDE = 35.0, 9
@@ -41,7 +42,7 @@ _SEEN = 1e-5  # share of the power below which a band holds rounding alone
 _TOGETHER, _BEYOND = 0.04, 5.0  # least correlation of two bands, and over its error
 _CELLS = 8  # along each side of a block, in which contrast is measured
 _SURROGATES = 12
-_MOST_BLOCKS = 8  # that are held against surrogates; chosen: some seconds
+_MOST_BLOCKS = 4  # that are compared with surrogates; chosen: within a second
 _FEW_LEVELS = 8  # of masks and drawings
 _SCALES = (0.7, 1.4, 2.8)  # px, of the bands in which contrast is measured
 
@@ -56,9 +57,9 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     rounding = max(_grey_step(block) for block in blocks) ** 2 / 12
     plain = [_without_dust(_without_gradient(block)) for block in blocks]
     return (
-        _is_steep_or_periodic(plain, rounding)
+        _is_steep_or_periodic(plain)
         or _is_coherent(plain, rounding)
-        or _is_uneven(plain)
+        or _is_uneven(plain, blocks)
     )
 
 
@@ -85,30 +86,28 @@ def _without_dust(block: FloatArray) -> FloatArray:
     return np.where(far, np.median(block), block)
 
 
-def _is_steep_or_periodic(blocks: list[FloatArray], rounding: float) -> bool:
+def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     """Whether power has lines, or falls from the coarsest rings on."""
     side = blocks[0].shape[0]
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2)
     power = np.mean([np.abs(np.fft.fft2(b * window)) ** 2 for b in blocks], axis=0)
     f = np.fft.fftfreq(side) * side
     ring = np.rint(np.hypot(f[:, None], f[None])).astype(int)
-    low, middle, high, floor, fine, rim, rest = (
-        float(power[(ring >= a) & (ring < b)].mean())
-        for a, b in (
-            *((3, 6), (6, 11), (12, 21), (max(22, 3 * side // 8), side // 2)),
-            *((side // 12, side // 6), (3 * side // 8, 7 * side // 16)),
-            (7 * side // 16, side // 2),
-        )
-    )
-    steps = rounding * (window**2).sum()
-    is_white = rest < rim < _WHITE * rest or rim <= rest < _WHITE * rim
-    if is_white and floor > _ABOVE * steps and min(low, fine) > _FAR_ABOVE * floor:
-        return True
-    usual = ndimage.median_filter(power, _BESIDE, mode="wrap")
+    usual = np.maximum.reduce(
+        [
+            ndimage.median_filter(power, size, mode="wrap")
+            for size in ((_BESIDE, _BESIDE), (2 * _BESIDE, 1), (1, 2 * _BESIDE))
+        ]
+    )  # noise of lines fills a row or a column
     beyond_gradient = (ring > _BESIDE) & (ring < side // 2)
     if (power > _LINE * usual + 1e-12 * power.max())[beyond_gradient].any():
         return True
-    level = np.exp(4 * np.pi**2 * _ALIKE**2 * (8.4**2 - 4.3**2))
+    rings = ((3, 6), (6, 11), (12, 21), (max(22, 3 * side // 8), side // 2))
+    low, middle, high, floor = (
+        float(power[(ring >= first) & (ring < last)].mean()) for first, last in rings
+    )
+    correlation = max(_ALIKE, _ALIKE_PX / side)
+    level = np.exp(4 * np.pi**2 * correlation**2 * (8.4**2 - 4.3**2))
     # 20 and 66 independent samples under the window in the first two octaves
     chance = np.exp(_SURE * np.sqrt((1 / 20 + 1 / 66) / len(blocks)))
     return (
@@ -183,42 +182,63 @@ def _cell_correlations(one: FloatArray, other: FloatArray, cell: int) -> list[fl
     return found
 
 
-def _is_uneven(blocks: list[FloatArray]) -> bool:
-    """Whether contrast differs between places more than in fields of random phases."""
-    blocks = blocks[:: -(-len(blocks) // _MOST_BLOCKS)]
+def _is_uneven(blocks: list[FloatArray], levels: list[FloatArray]) -> bool:
+    """Whether contrast differs between places more than in fields of random phases.
+
+    `levels`: the blocks with their gradient, since noise of counts grows with them.
+    """
+    step = -(-len(blocks) // _MOST_BLOCKS)
+    blocks, levels = blocks[::step], levels[::step]
+    side = blocks[0].shape[0]
+    y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
+    square = -2 * np.pi**2 * (y**2 + x**2)
+    bands = [np.exp(square * s**2) - np.exp(square * (2 * s) ** 2) for s in _SCALES]
+    # what noise of lines has; edges beyond it are left to the other bands
+    bands = [np.where((y == 0) | (x == 0), 0, band) for band in bands]
+    slopes = [_slopes(level) for level in levels]
+    spectra = [np.fft.rfft2(block) for block in blocks]
+
+    def unevenness(spectra: list[NDArray[Any]]) -> NDArray[np.float64]:
+        found = []
+        for band in bands:
+            rest = []
+            for spectrum, terms in zip(spectra, slopes, strict=True):
+                energy = _in_cells(np.fft.irfft2(spectrum * band, (side, side)) ** 2)
+                logs = np.log(np.maximum(energy, 1e-12 * energy.max() + 1e-300))
+                rest.append(logs - terms @ (terms.T @ logs))
+            low, high = np.quantile(np.concatenate(rest), [0.25, 0.75])
+            found.append(high - low)
+        return np.array(found)
+
     rng = np.random.default_rng(0)
-    own = _unevenness(blocks)
     drawn = []
     for _ in range(_SURROGATES):
-        phases = [np.fft.rfft2(rng.standard_normal(b.shape)) for b in blocks]
-        spectra = [
-            np.abs(np.fft.rfft2(b)) * p / np.abs(p)
-            for b, p in zip(blocks, phases, strict=True)
-        ]
-        drawn.append(_unevenness([np.fft.irfft2(s, blocks[0].shape) for s in spectra]))
+        phases = [np.fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
+        drawn.append(
+            unevenness(
+                [
+                    np.abs(s) * p / np.abs(p)
+                    for s, p in zip(spectra, phases, strict=True)
+                ]
+            )
+        )
     spread = np.array(drawn)
     limit = spread.mean(axis=0) + 2 * _BEYOND * spread.std(axis=0, ddof=1)
-    return bool((own > limit).any())
+    return bool((unevenness(spectra) > limit).any())
 
 
-def _unevenness(blocks: list[FloatArray]) -> NDArray[np.float64]:
-    """Spread between quartiles of the logarithm of contrast in cells, in each band."""
-    found = []
-    for scale in _SCALES:
-        rest: list[FloatArray] = []
-        for block in blocks:
-            band = ndimage.gaussian_filter(block, scale)
-            band -= ndimage.gaussian_filter(block, 2 * scale)
-            band = band - np.median(band, 1, keepdims=True)
-            band = band - np.median(band, 0, keepdims=True)
-            cell = block.shape[0] // _CELLS
-            cut = band[: cell * _CELLS, : cell * _CELLS] ** 2
-            energy = cut.reshape(_CELLS, cell, _CELLS, cell).mean((1, 3))
-            logs = np.log(np.maximum(energy, 1e-12 * energy.max() + 1e-300))
-            line = np.linspace(-1, 1, _CELLS)
-            tilts = (logs * line[:, None]).mean(), (logs * line).mean()
-            plane = (tilts[0] * line[:, None] + tilts[1] * line) / (line**2).mean()
-            rest.append(logs - logs.mean() - plane)
-        low, high = np.quantile(np.concatenate(rest), [0.25, 0.75])
-        found.append(high - low)
-    return np.array(found)
+def _in_cells(values: FloatArray) -> FloatArray:
+    """Average a block in its 8 x 8 cells; gives (64,)."""
+    cell = values.shape[0] // _CELLS
+    cut = values[: cell * _CELLS, : cell * _CELLS]
+    return np.asarray(cut.reshape(_CELLS, cell, _CELLS, cell).mean((1, 3)).ravel())
+
+
+def _slopes(block: FloatArray) -> FloatArray:
+    """What contrast of noise may follow: a smooth surface, and the mean; (64, 7)."""
+    line = np.linspace(-1, 1, _CELLS)
+    y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
+    mean = _in_cells(block)
+    level = np.log(np.maximum(mean - block.min(), 1e-3 * np.ptp(block) + 1e-300))
+    terms = np.stack([np.ones_like(x), y, x, y * y, x * y, x * x, level], axis=1)
+    return np.asarray(np.linalg.qr(terms)[0])
