@@ -33,7 +33,7 @@ _AROUND = 5  # px around a stray pixel that it is compared with
 _SAMPLE = 256  # px along each axis, of which percentiles are taken
 _NEARLY_ALL = 2, 50, 98  # percentiles
 _FAR = 4.0  # times the range of nearly all pixels, from their middle
-_BEYOND = 0.1  # times the range of all other pixels, beyond these
+_BEYOND, _BEYOND_WIDE = 0.1, 1.0  # times the range of others, beyond; of wide areas
 _MOST, _MOST_PLATEAUS = 0.01, 0.06  # share of pixels; more are how an image is
 _SOLID, _LARGEST_PLATEAU = 4, 48  # px, least and greatest side
 # px of a line, and share of those that must stand out; of noise a third does
@@ -149,9 +149,11 @@ def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
         return none, none
     stray, narrow, dead = _without_wings(values, found, known, far)
     others = values[known & ~stray]
-    beyond = _BEYOND * (others.max() - others.min())
-    outside = (values > others.max() + beyond) | (values < others.min() - beyond)
-    return stray, stray & (far | dead | (narrow & outside))
+    beyond = np.maximum(values - others.max(), others.min() - values)
+    beyond /= max(others.max() - others.min(), np.finfo(np.float32).tiny)
+    return stray, stray & (
+        dead | (beyond > _BEYOND_WIDE) | (narrow & (beyond > _BEYOND))
+    )
 
 
 def _peaks(values: Float32Array) -> BoolArray:
@@ -192,6 +194,13 @@ def _peaks(values: Float32Array) -> BoolArray:
                         lines[rows] |= stands & np.repeat(whole, sizes, along)
     for found, most in ((peaks, _MOST), (lines, _MOST_LINES)):
         found &= found.mean() <= most
+    if lines.any():  # what is left of them beyond whole segments
+        for axis in (0, 1):
+            line, value = np.moveaxis(lines, axis, 0), np.moveaxis(values, axis, 0)
+            same = value[1:] == value[:-1]
+            for _ in range(_SEGMENT):
+                line[1:] |= line[:-1] & same
+                line[:-1] |= line[1:] & same
     return peaks | lines
 
 
@@ -294,12 +303,16 @@ def _without_wings(
             most = max(most, _ERRORS * float(np.sqrt(np.mean(np.square(bends)))))
         if wings <= most:
             kept[place] |= own
-            narrow[place] |= own & (longest <= _WIDEST)
-            inside = all(
-                0 < p.start < p.stop < n or p.stop - p.start > _WIDEST
-                for p, n in zip(found, spots.shape, strict=True)
-            )  # borders of frames are lines, too
-            dead[place] |= own & (is_line and inside and np.ptp(part[own]) == 0)
+            constant = is_line and np.ptp(part[own]) == 0  # as no wire is
+            narrow[place] |= own & (longest <= _WIDEST or constant)
+            # borders of frames and rules in data bars are lines, too
+            across = any(
+                line == slice(0, n) and 0 < side.start < side.stop < m
+                for line, side, n, m in zip(
+                    found, found[::-1], spots.shape, spots.shape[::-1], strict=True
+                )
+            )
+            dead[place] |= own & (constant and across)
     return kept, narrow, dead
 
 

@@ -4,18 +4,19 @@ The blur of background is that of its noise: how far neighbouring pixels are ali
 Three properties tell structure from a gradient under stationary Gaussian noise,
 whatever the noise's correlation:
 
-- its power has lines, as of a grating or lattice, or falls steeply from the coarsest
-  frequencies on, where noise that is correlated over less than 2 % of a block is level,
-  and stays above the noise beyond, or stands far above white noise at periods of 6 to
-  12 px: noise that is correlated so far has no white floor but that of its grey steps;
+- its power has lines, as of a grating or lattice, or falls from the coarsest
+  frequencies on by more than that of noise that is correlated over 2 % of a block or
+  over a Gaussian of 4 px, and stays above the noise beyond;
 - edges are of all scales at the same place, while bands of Gaussian noise are
   independent of each other;
-- its contrast differs from place to place by more than in Gaussian fields of the same
-  spectrum (surrogates with random phases [1]_).
+- its contrast differs from place to place, or its bands are skewed or peaked, by more
+  than in Gaussian fields of the same spectrum (surrogates with random phases [1]_).
+  Skewed pixels, as counts are, keep less of that the wider a filter is.
 
 Grains of dust, few and far beyond the noise, are left out first.
 
 .. [1] J. Theiler et al., Physica D 58, 77 (1992), doi:10.1016/0167-2789(92)90102-S.
+.. [2] L. Moisan, J. Math. Imaging Vis. 39, 161 (2011), doi:10.1007/s10851-010-0227-1.
 """
 
 from itertools import pairwise
@@ -41,7 +42,12 @@ _LEAST_PX = 64  # side of blocks; of smaller ones too few samples tell anything
 _SEEN = 1e-5  # share of the power below which a band holds rounding alone
 _TOGETHER, _BEYOND = 0.04, 5.0  # least correlation of two bands, and over its error
 _CELLS = 8  # along each side of a block, in which contrast is measured
-_SURROGATES = 12
+_SURROGATES = 16
+# of their deviations: once in a million, by Student's t of 15; the fourth moment of few
+# grains is skewed, and is beyond it more often
+_BY_CHANCE = 8.0
+_LEFT = 1.3  # times the skewness that filtered pixels keep
+_FLAT = 0.15  # of a fourth moment below a normal one, which rounding to a few steps has
 _MOST_BLOCKS = 4  # that are compared with surrogates; chosen: within a second
 _FEW_LEVELS = 8  # of masks and drawings
 _SCALES = (0.7, 1.4, 2.8)  # px, of the bands in which contrast is measured
@@ -59,7 +65,7 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     return (
         _is_steep_or_periodic(plain)
         or _is_coherent(plain, rounding)
-        or _is_uneven(plain, blocks)
+        or _is_no_gaussian_field(plain, blocks)
     )
 
 
@@ -182,8 +188,8 @@ def _cell_correlations(one: FloatArray, other: FloatArray, cell: int) -> list[fl
     return found
 
 
-def _is_uneven(blocks: list[FloatArray], levels: list[FloatArray]) -> bool:
-    """Whether contrast differs between places more than in fields of random phases.
+def _is_no_gaussian_field(blocks: list[FloatArray], levels: list[FloatArray]) -> bool:
+    """Whether bands differ from fields of random phases, by contrast or by skewness.
 
     `levels`: the blocks with their gradient, since noise of counts grows with them.
     """
@@ -192,39 +198,73 @@ def _is_uneven(blocks: list[FloatArray], levels: list[FloatArray]) -> bool:
     side = blocks[0].shape[0]
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     square = -2 * np.pi**2 * (y**2 + x**2)
+    shown = (y != 0) & (x != 0)  # noise of lines has the rest
     bands = [np.exp(square * s**2) - np.exp(square * (2 * s) ** 2) for s in _SCALES]
-    # what noise of lines has; edges beyond it are left to the other bands
-    bands = [np.where((y == 0) | (x == 0), 0, band) for band in bands]
+    bands = [shown * 1.0, *(shown * band for band in bands)]
     slopes = [_slopes(level) for level in levels]
-    spectra = [np.fft.rfft2(block) for block in blocks]
+    spectra = [_periodic_spectrum(block) for block in blocks]
 
-    def unevenness(spectra: list[NDArray[Any]]) -> NDArray[np.float64]:
+    def measure(spectra: list[NDArray[Any]]) -> NDArray[np.float64]:
         found = []
         for band in bands:
-            rest = []
+            rest, even = [], []
             for spectrum, terms in zip(spectra, slopes, strict=True):
-                energy = _in_cells(np.fft.irfft2(spectrum * band, (side, side)) ** 2)
+                values = np.fft.irfft2(spectrum * band, (side, side))
+                energy = _in_cells(values**2)
                 logs = np.log(np.maximum(energy, 1e-12 * energy.max() + 1e-300))
-                rest.append(logs - terms @ (terms.T @ logs))
+                smooth = terms @ (terms.T @ logs)
+                rest.append(logs - smooth)
+                cell = side // _CELLS
+                usual = np.exp(smooth / 2).reshape(_CELLS, _CELLS).repeat(cell, 0)
+                cut = values[: cell * _CELLS, : cell * _CELLS]
+                even.append((cut / usual.repeat(cell, 1)).ravel())
             low, high = np.quantile(np.concatenate(rest), [0.25, 0.75])
-            found.append(high - low)
+            z = np.concatenate(even)
+            z = (z - z.mean()) / max(float(z.std()), 1e-300)
+            found.append((high - low, (z**3).mean(), (z**4).mean() - 3))
         return np.array(found)
 
+    # of linear filters of independent pixels, what is left of their skewness in a band
+    power = np.mean([np.abs(s) ** 2 for s in spectra], axis=0)
+    tips = [np.fft.irfft2(np.sqrt(power) * band, (side, side)) for band in bands]
+    left = [
+        ((h**3).sum() / (h**2).sum() ** 1.5, (h**4).sum() / (h**2).sum() ** 2)
+        for h in tips
+    ]
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(_SURROGATES):
         phases = [np.fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
         drawn.append(
-            unevenness(
+            measure(
                 [
                     np.abs(s) * p / np.abs(p)
                     for s, p in zip(spectra, phases, strict=True)
                 ]
             )
         )
-    spread = np.array(drawn)
-    limit = spread.mean(axis=0) + 2 * _BEYOND * spread.std(axis=0, ddof=1)
-    return bool((unevenness(spectra) > limit).any())
+    own, mean = measure(spectra), np.mean(drawn, axis=0)
+    error = _BY_CHANCE * np.std(drawn, axis=0, ddof=1)
+    expected = np.abs(own[0, 1:] * np.array(left) / np.array(left[0]))
+    away = own - mean
+    return bool(
+        (away[1:, 0] > error[1:, 0]).any()
+        or (np.abs(away[1:, 1]) > error[1:, 1] + _LEFT * expected[1:, 0]).any()
+        or (away[1:, 2] > error[1:, 2] + _LEFT * expected[1:, 1]).any()
+        or (away[:, 2] < -error[:, 2] - _FLAT).any()
+    )
+
+
+def _periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
+    """Transform a block less the smooth part by which opposite borders differ [2]_."""
+    jumps = np.zeros_like(block)
+    for values, away in ((block, jumps), (block.T, jumps.T)):
+        away[0] += values[-1] - values[0]
+        away[-1] += values[0] - values[-1]
+    y, x = np.fft.fftfreq(len(block))[:, None], np.fft.rfftfreq(len(block))
+    curve = 2 * np.cos(2 * np.pi * y) + 2 * np.cos(2 * np.pi * x) - 4
+    curve[0, 0] = np.inf
+    return np.asarray(np.fft.rfft2(block) - np.fft.rfft2(jumps) / curve)
 
 
 def _in_cells(values: FloatArray) -> FloatArray:
@@ -235,7 +275,7 @@ def _in_cells(values: FloatArray) -> FloatArray:
 
 
 def _slopes(block: FloatArray) -> FloatArray:
-    """What contrast of noise may follow: a smooth surface, and the mean; (64, 7)."""
+    """Give what contrast of noise may follow: a smooth surface, and the mean; (64, 7)."""
     line = np.linspace(-1, 1, _CELLS)
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
     mean = _in_cells(block)
