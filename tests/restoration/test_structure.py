@@ -7,6 +7,7 @@ from scipy import ndimage
 from napari_semsr.core import Micrograph
 from napari_semsr.restoration import RestoreOptions, choose
 from napari_semsr.restoration.method import DetailError
+from napari_semsr.restoration.structure import has_structure
 
 SIZE = 256
 
@@ -22,6 +23,13 @@ def background(kind: str, seed: int) -> np.ndarray:
         x = x * np.linspace(1, 2, SIZE) + np.linspace(0, 80, SIZE)[:, None]
     elif kind == "counts":
         x = rng.poisson(4, x.shape) * 10.0
+    elif kind == "counts under shading":
+        y, across = np.mgrid[:SIZE, :SIZE] / SIZE
+        x = rng.poisson(30 * (1.2 + np.cos(2 * y + across))) * 1.0
+    elif kind == "lines":
+        x += rng.normal(0, 10, (SIZE, 1))
+    elif kind == "correlated and white":
+        x = 12 * ndimage.gaussian_filter(x, 2.0) + rng.normal(0, 2, x.shape)
     elif kind == "dust":
         y, across = np.mgrid[:SIZE, :SIZE]
         for at in rng.integers(0, SIZE, (3, 2)):
@@ -29,7 +37,8 @@ def background(kind: str, seed: int) -> np.ndarray:
     return np.rint(np.clip(x + 80, 0, 255)).astype(np.uint8)
 
 
-KINDS = ["0", "1", "2", "3", "gradient", "counts", "dust"]
+KINDS = ["0", "1", "2", "3", "4", "gradient", "counts", "counts under shading"]
+KINDS += ["lines", "correlated and white", "dust"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,6 +48,22 @@ def test_no_blur_is_estimated_from_background(kind, method):
     with pytest.raises(DetailError, match="cannot be estimated from resin") as found:
         choose(image, RestoreOptions(method=method))
     assert found.value.to_json() == {"code": "too-little-detail"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_of_no_rounding_is_background(seed):
+    x = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(192, 192)), 2)
+    assert not has_structure([x])
+
+
+@pytest.mark.parametrize("width", [0.8, 1.2])
+def test_fine_texture_is_structure(width):
+    grain = ndimage.gaussian_filter(
+        np.random.default_rng(4).normal(size=(192, 192)), width
+    )
+    clear = 60 + 90.0 * (grain > 0.4 * grain.std())
+    noise = np.random.default_rng(5).normal(0, 5, clear.shape)
+    assert has_structure([ndimage.gaussian_filter(clear, 0.7) + noise])
 
 
 def test_a_blur_that_is_given_needs_no_structure():

@@ -235,14 +235,8 @@ def _is_no_gaussian_field(blocks: list[FloatArray], levels: list[FloatArray]) ->
     drawn = []
     for _ in range(_SURROGATES):
         phases = [np.fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
-        drawn.append(
-            measure(
-                [
-                    np.abs(s) * p / np.abs(p)
-                    for s, p in zip(spectra, phases, strict=True)
-                ]
-            )
-        )
+        surrogates = zip(spectra, phases, strict=True)
+        drawn.append(measure([np.abs(s) * p / np.abs(p) for s, p in surrogates]))
     own, mean = measure(spectra), np.mean(drawn, axis=0)
     error = _BY_CHANCE * np.std(drawn, axis=0, ddof=1)
     expected = np.abs(own[0, 1:] * np.array(left) / np.array(left[0]))
@@ -275,7 +269,7 @@ def _in_cells(values: FloatArray) -> FloatArray:
 
 
 def _slopes(block: FloatArray) -> FloatArray:
-    """Give what contrast of noise may follow: a smooth surface, and the mean; (64, 7)."""
+    """Give what contrast of noise may follow, a surface and the mean; (64, 7)."""
     line = np.linspace(-1, 1, _CELLS)
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
     mean = _in_cells(block)
