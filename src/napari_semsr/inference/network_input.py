@@ -513,7 +513,7 @@ class Regrid:
 class SeenField:
     """A field on the network's grid, (Y, X)."""
 
-    shown: Any  # What the network sees, stray pixels far outside the range filled
+    shown: Any  # What the network sees, some stray pixels filled
     measured: Any  # What power and range are measured of: without any stray pixel
     note: str | None = None  # About pixels that were filled
 
@@ -529,9 +529,9 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
     if count := int(np.isfinite(strays.values).sum()):
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
         note = (
-            f"{pixels} of {micrograph.name} far outside the range of grey values, and "
-            "of all pixels beside, are replaced by the mean of these, or in wide areas "
-            "by the end of the range (hot or dead pixels)."
+            f"{pixels} of {micrograph.name} far outside the range of grey values, or "
+            "in lines of a single value, are replaced by the mean of the pixels around "
+            "them, or in wide areas by the end of the range (hot or dead pixels)."
         )
     shown, measured = (
         _on_grid(part, micrograph.shape, fit) for part in (filled, strays.masked(data))
