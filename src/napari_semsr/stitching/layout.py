@@ -394,11 +394,15 @@ def _weighed(
 def weigh_shifts(
     prepared: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
-    """Weigh shifts of a pair, (K, 2), the likeliest first, by what each leaves."""
+    """Weigh shifts of a pair, (K, 2), the likeliest first, by what each leaves.
+
+    Those whose overlap is too small to be weighed are possible, whatever others leave.
+    """
     rows = [_left(prepared, pair, shift) for shift in shifts] if len(shifts) > 1 else []
+    is_sound = [row is not None and np.isfinite(row[1]) for row in rows]
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
-        return ShiftChoice(*pair, shifts[:1].astype(float), np.zeros(1), weight)
+        return ShiftChoice(*pair, shifts.astype(float), np.zeros(len(shifts)), weight)
     order = np.argsort([row[1] for row in sound])
     places = np.stack([sound[k][0] for k in order])
     variance = np.array([sound[k][1] for k in order])
@@ -409,7 +413,10 @@ def weigh_shifts(
     far = np.abs(places - places[0]).max(axis=1) > 1.0
     far[0] = True
     least = (float(variance[0]), float(spread[0]))
-    return ShiftChoice(*pair, places[far], doubt[far], weight, least)
+    unsound = shifts[~np.array(is_sound)]
+    places = np.concatenate([places[far], unsound])
+    doubt = np.concatenate([doubt[far], np.zeros(len(unsound))])
+    return ShiftChoice(*pair, places, doubt, weight, least)
 
 
 def _doubt_at(
@@ -450,8 +457,15 @@ def lay_out(
         yield Progress(done + 1, len(found), "Weighing possible shifts")
     open_still = sum(not choice.is_certain for choice in weighed)
     if is_periodic or open_still > (0 if is_stated else MOSTLY * len(weighed)):
+        usual = float(np.median([item.ncc[0] for item in good])) if good else 0.0
+        # where other pairs fit much better, a lattice alone is no joint
+        believed = [
+            choice
+            for item, choice in zip(good, weighed, strict=True)
+            if choice.is_certain or item.ncc[0] > _RIVAL_NCC * usual
+        ]
         look = partial(_doubt_at, prepared)
-        return resolve(len(nominal), weighed, nominal, look, is_stated=is_stated)
+        return resolve(len(nominal), believed, nominal, look, is_stated=is_stated)
     chosen = [
         _only(item, choice) if len(choice.shifts) > 1 else item
         for item, choice in zip(good, weighed, strict=True)

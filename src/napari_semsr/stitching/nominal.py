@@ -1,7 +1,7 @@
 """Where frames are expected: as stated, from a grid, or from the images alone."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,20 +153,52 @@ _BY_CHANCE = 1e-3  # that a turn is; chosen as for joints
 _NEIGHBOURS = 8  # pairs of them; chosen: each is weighed at two dozen shifts
 
 
+@dataclass(frozen=True, slots=True)
+class PossibleTurns:
+    """Turns and scales of stated positions that the images of neighbours allow.
+
+    On a sample that repeats itself a shift by a whole period is a turn of all
+    positions, so that many may fit.
+    """
+
+    turns: tuple[complex, ...] = ()  # Factors of x + iy, the nearest to 1 first
+    doubt: float = float("inf")  # How far one that is alone may be off by chance
+    distance: float = 0.0  # Of neighbours, in px
+    # Between two shifts of neighbours that fit alike, in px; infinite if none do
+    period: float = float("inf")
+
+    @property
+    def luck(self) -> float:
+        """Probability that a turn at random fits the positions as well as stated.
+
+        Its shift of neighbours is anywhere within a period then.
+        """
+        if not self.turns:
+            return 1.0
+        return share_of_period(abs(self.turns[0] - 1) * self.distance, self.period)
+
+
+def share_of_period(away: float, period: float) -> float:
+    """Share of all shifts within half a period that are at most `away` px."""
+    return min(1.0, 2 * away / period) ** 2
+
+
 def possible_turns(
-    prepared: CorrectedFrames, nominal: FloatArray, pairs: Sequence[IntPair]
-) -> tuple[list[complex], float]:
+    prepared: CorrectedFrames,
+    nominal: FloatArray,
+    pairs: Sequence[IntPair],
+    most_px: float | None = None,
+) -> PossibleTurns:
     """Find the turns and scales of stated positions, (N, 2), that neighbours allow.
 
-    As factors of x + iy, and how far one that is alone may be off by chance. On a
-    sample that repeats itself there may be several, as a shift by a whole period is a
-    turn of all positions; there those of the `pairs` that are nearest decide together.
+    Those of the `pairs` that are nearest decide together. `most_px`: by how much two
+    stated positions may err together, if known.
     """
     rows, columns = prepared.frame_shape
     around = (round(_WIDE * rows), round(_WIDE * columns))
     pairs = [pair for pair in pairs if (nominal[pair[0]] != nominal[pair[1]]).any()]
     if not pairs:
-        return [], np.inf
+        return PossibleTurns()
     steps = np.array([nominal[second] - nominal[first] for first, second in pairs])
     far = np.hypot(*steps.T)
     usual = np.median(np.sort(far)[: len(far) // 2 + 1])
@@ -188,8 +220,9 @@ def possible_turns(
         turns = length * as_complex(choice.shifts) / as_complex(steps[place])
         choices.append(replace(choice, shifts=np.stack([turns.imag, turns.real], 1)))
     if lines > LINES * len(chosen):
-        return [], np.inf  # along lines any shift fits
+        return PossibleTurns()  # along lines any shift fits
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
+    period = float(np.median([*map(_nearest_rival, choices)])) if choices else np.inf
     if choices and not certain:
         found, doubt = _likely_steps(choices), 0.0
     else:
@@ -198,7 +231,17 @@ def possible_turns(
         if len(certain) > 1:
             scatter = np.hypot(*np.std(certain, axis=0, ddof=1)) / np.sqrt(len(certain))
             doubt = float(scatter * stdtrit(len(certain) - 1, 1 - _BY_CHANCE / 2))
-    return [complex(as_complex(turn)) / length for turn in found], doubt / length
+    turns = [complex(as_complex(turn)) / length for turn in found]
+    turns.sort(key=lambda turn: abs(turn - 1))
+    if most_px is not None:
+        turns = [turn for turn in turns if abs(turn - 1) * length <= most_px]
+    return PossibleTurns(tuple(turns), doubt / length, length, period)
+
+
+def _nearest_rival(choice: ShiftChoice) -> float:
+    """Distance from the best shift of a pair to the next one that fits as well."""
+    rivals = choice.shifts[choice.doubt < CERTAIN][1:] - choice.shifts[0]
+    return float(np.hypot(*rivals.T).min(initial=np.inf))
 
 
 def _agreed(certain: Sequence[FloatArray], side: float) -> FloatArray | None:

@@ -298,24 +298,23 @@ def _turn_positions(state: State) -> bool:
     Done once, where frames find no place, or the sample repeats itself, or axes seem to
     differ: within a narrow search one shift a period away looks certain, too.
     """
-    acquisition = state.acquisition
-    # a grid and its overlap are along the camera's axes
-    by_stage = acquisition.nominal_px is not None or acquisition.nominal_nm is not None
-    if not (state.is_stated and by_stage) or state.axes_open is not None:
+    if not state.is_stated or state.turns is not None:
         return False
-    shape = acquisition.frame_shape
+    shape = state.acquisition.frame_shape
     found = fit_axes(state.nominal, state.positions, min(shape))
     seems = np.eye(2) if found is None else found.matrix
     is_plain = state.most_placed and not (state.is_periodic or state.ambiguous)
     if is_plain and _apart(seems, np.eye(2)) < NOTICEABLE:
         return False
     pairs = touching_pairs(state.nominal, shape)
-    turns, doubt = possible_turns(state.prepared, state.nominal, pairs)
-    state.axes_open = len(turns) > 1
-    if len(turns) != 1:
+    limit = state.options.max_shift_px
+    most = None if limit is None else 2 * limit
+    state.turns = possible_turns(state.prepared, state.nominal, pairs, most)
+    # a grid and its overlap are along the camera's axes
+    if len(state.turns.turns) != 1 or not state.has_positions:
         return False
-    turn = as_matrix(turns[0])
-    least = min(max(NOTICEABLE, doubt), _OTHER_SHIFT)
+    turn = as_matrix(state.turns.turns[0])
+    least = min(max(NOTICEABLE, state.turns.doubt), _OTHER_SHIFT)
     if _apart(turn, np.eye(2)) < least:
         return False
     if is_plain and _apart(turn, seems) < _OTHER_SHIFT:
@@ -477,7 +476,7 @@ def _again(state: State, begun: CorrectedFrames, distortion: float) -> Job[State
     if not state.is_stated:
         expected = nominal_positions(prepared)
     new = State(state.acquisition, state.options, prepared, *expected)
-    new.axes, new.axes_open = state.axes, state.axes_open
+    new.axes, new.turns = state.axes, state.turns
     new.fitted_as_stated = state.fitted_as_stated
     new.distortion_sd = state.distortion_sd
     yield from _coarse(new)

@@ -10,7 +10,7 @@ from napari_semsr.stitching.discovery import match_frames
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.grids import LikelyGrid, likely_grids
 from napari_semsr.stitching.layout import ChanceLevel, Joint, Layout
-from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.nominal import PossibleTurns, overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates
 from napari_semsr.stitching.refine import Refined
@@ -31,8 +31,8 @@ class State:
     matches: Sequence[Joint] = ()
     # (2, 2) By which stated positions were turned into these, ``(y, x)``
     axes: FloatArray = field(default_factory=lambda: np.eye(2))
-    # Whether a sample that repeats itself fits several such maps; None while not asked
-    axes_open: bool | None = None
+    # Which of such maps neighbours allow; None while they were not compared
+    turns: PossibleTurns | None = None
     # Frames that fitted with the axes as stated, where others were taken
     fitted_as_stated: int | None = None
     # (2,) Slope of the logarithm of the field per px, ``(y, x)``, which is a choice
@@ -80,6 +80,11 @@ class State:
         in_nm = acquisition.nominal_nm is not None
         sized = in_nm and acquisition.pixel_size_nm is not None
         return acquisition.nominal_px is not None or sized
+
+    @property
+    def axes_open(self) -> bool:
+        """Whether a sample that repeats itself fits several maps of the stage."""
+        return self.turns is not None and len(self.turns.turns) > 1
 
     @property
     def to_check(self) -> str:

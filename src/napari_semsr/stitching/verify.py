@@ -31,7 +31,7 @@ from napari_semsr.stitching.layout import (
     Joint,
     components,
 )
-from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.nominal import overlapping_pairs, share_of_period
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift, refine
 from napari_semsr.stitching.shading import remaining_shading
@@ -156,8 +156,6 @@ def _unfounded(state: State) -> list[int]:
 
 def finish(state: State) -> StitchSolution:
     """Take back what is not founded, say what the user must know, and hand out."""
-    if state.axes_open:
-        _refuse_open_axes(state)
     _verify(state)
     acquisition, stated = state.acquisition, state.acquisition.pixel_size_nm
     estimated = None
@@ -178,6 +176,13 @@ def finish(state: State) -> StitchSolution:
             )
     axes = _stage_to_camera(state, estimated)
     pairs = _pairs(state)
+    if axes is not None and axes.differ and not (state.most_placed or in_loops(pairs)):
+        msg = (
+            f"Frames must agree where they overlap, but only {state.placed.sum()} of "
+            f"{len(state.positions)} do, with {axes.how}, and no loop of overlaps "
+            f"confirms them: {state.to_check}."
+        )
+        raise RegistrationError(msg)
     # where the stage's positions are given, every joint can contradict them
     checked = [p for p in pairs if p.used] if state.is_nominal else in_loops(pairs)
     residuals = [p.residual_px for p in checked if np.isfinite(p.residual_px)]
@@ -257,17 +262,41 @@ def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | N
     return found
 
 
-def _refuse_open_axes(state: State) -> None:
-    """Refuse places that fit only with other axes of the stage, if several do."""
-    side = min(state.acquisition.frame_shape)
-    found = fit_axes(state.nominal, state.positions, side)
-    differ = found is not None and found.differ
-    if differ or not state.most_placed:
-        how = found.how if found is not None and differ else "other axes of the stage"
+# That a stage which is turned or scaled at random fits a lattice as well as one that is
+# not; chosen: for positions as for joints, and a grid is along the images' axes.
+_BY_CHANCE, _GRID_BY_CHANCE = 1e-3, 1e-2
+
+
+def _refuse_open_periods(state: State) -> None:
+    """Refuse places between which neither the images nor the stage can decide.
+
+    On a sample that repeats itself, each shift may be moved by a period. The stage
+    decides if it is known to err by less than half of one: because one turn alone fits,
+    or because the positions fit so exactly as stated that no other turn would but by
+    chance, and because all shifts depart from it by much less than a period.
+    """
+    turns = state.turns
+    joints = () if state.layout is None else state.layout.joints
+    mostly = len(state.ambiguous) >= MOSTLY * max(len(joints), 1)
+    if turns is None or not (mostly or np.isfinite(turns.period)):
+        return
+    chance = _BY_CHANCE if state.has_positions else _GRID_BY_CHANCE
+    is_turned = len(turns.turns) != 1 and turns.luck > chance
+    most = state.options.max_shift_px
+    is_bounded = most is not None and 4 * most <= turns.period
+    off = state.positions - state.nominal
+    away = [float(np.hypot(*(off[j.second] - off[j.first]))) for j in joints]
+    share = share_of_period(float(np.nanmax(away, initial=0.0)), turns.period)
+    is_loose = not is_bounded and share ** (state.placed.sum() - 1) > chance
+    if is_turned or is_loose or not state.most_placed:
+        what = "positions" if state.has_positions else "places of the grid"
+        known = np.isfinite(turns.period)
+        below = f", if it is below {turns.period / 4:.2g} px" if known else ""
         msg = (
-            "The sample repeats itself: its frames fit the stated positions with "
-            f"{how}, and with others a period away as well: give positions along the "
-            "axes of the images, in their pixels."
+            "The sample repeats itself: its frames fit as well a whole period away, "
+            f"and the stated {what} are not exact enough to decide: give the largest "
+            f"error of a position (max-shift-px){below}, or positions along the axes "
+            "of the images, in their pixels."
         )
         raise RegistrationError(msg)
 
@@ -287,8 +316,8 @@ def _verify(state: State) -> None:
         _lay_along(state)
     for index in () if slides else _unfounded(state):
         state.positions[index] = np.nan
-    if state.ambiguous and not slides:
-        _warn_of_periods(state)
+    if not slides:
+        _settle_periods(state)
     lost = np.flatnonzero(~state.placed).tolist()
     if len(lost) == len(state.positions):
         is_given = state.prepared.flat.method in GIVEN
@@ -320,12 +349,16 @@ def _verify(state: State) -> None:
             "stage, or scan with more overlap."
         )
     _warn_of_spread(state)
-    if state.is_stated and not slides and not _undecided(state):
+    if state.is_stated and not slides:
         _against_nominal(state)
 
 
-def _warn_of_periods(state: State) -> None:
-    """Say that the stage decides between periods; refuse if it states no places."""
+def _settle_periods(state: State) -> None:
+    """Say that the stage decides between periods; refuse if it cannot."""
+    if state.is_stated:
+        _refuse_open_periods(state)
+    if not state.ambiguous:
+        return
     many = f"The sample repeats itself: {len(state.ambiguous)}"
     if not state.is_stated and state.most_placed:
         return  # those that it leaves open have no place
@@ -337,8 +370,8 @@ def _warn_of_periods(state: State) -> None:
         )
         raise UnplacedError(msg, ())
     state.warnings.append(
-        f"{many} joints fit as well a whole period away and were decided by the stage "
-        "alone, so that positions may be wrong by whole periods."
+        f"{many} overlaps fit as well a whole period away, and the stated positions "
+        "decide: where one is wrong by half a period, its frame is, too."
     )
 
 
@@ -351,10 +384,43 @@ def _slides(state: State) -> bool:
     return sum(map(bool, open_still)) > LINES * len(joints)
 
 
+def _luck_across(state: State) -> float:
+    """Probability that positions at random fit as well across lines as stated ones.
+
+    A turn and scale of the stage, fitted to the shifts across, moves steps of different
+    directions differently; 1 where there are not two.
+    """
+    rows, away, periods = [], [], []
+    for item in state.found:
+        if not item.along:
+            continue
+        y, x = state.nominal[item.second] - state.nominal[item.first]
+        near, end = (np.array(place, dtype=float) for place in item.along)
+        down, right = (near - end)[::-1] * (1, -1) / np.hypot(*(near - end))
+        rows.append((down * y + right * x, down * x - right * y))
+        away.append((near - (y, x)) @ (down, right))
+        others = np.abs((item.shifts - near) @ (down, right))
+        most = 2.0 * min(state.reach)
+        periods.append(others[others > TOLERANCE_PX].min(initial=most))
+    steps = np.array(rows).reshape(-1, 2)
+    turn, _, rank, _ = np.linalg.lstsq(steps, np.array(away), rcond=0.1)
+    if rank < 2:
+        return 1.0
+    shift = np.hypot(*turn) * np.median(np.hypot(*steps.T))
+    return share_of_period(float(shift), float(np.median(periods)))
+
+
 def _lay_along(state: State) -> None:
     """Put all frames that hold detail where the scan says, or ask for positions."""
     if not state.is_stated:
         raise RegistrationError(f"{ALONG_LINES}give the positions of the frames.")
+    if state.options.max_shift_px is None and _luck_across(state) > _BY_CHANCE:
+        msg = (
+            f"{ALONG_LINES}across them they do not confirm the stated positions: give "
+            "the largest error of a position (max-shift-px), and the positions are "
+            "taken as they are."
+        )
+        raise RegistrationError(msg)
     count = len(state.positions)
     reasons = {index: _reason(state, index) for index in range(count)}
     plain = [i for i, why in reasons.items() if why == _PLAIN]
@@ -475,34 +541,6 @@ def _warn_of_shading(state: State, left: float) -> None:
         f"Shading remains: overlapping frames still differ by {100 * left:.2g} % of "
         f"their brightness beyond noise; {remedy}."
     )
-
-
-def _undecided(state: State) -> bool:
-    """Give nominal positions, and say so, where the images decide nothing.
-
-    On a sample that only repeats itself a place within half a period of the nominal one
-    can always be had; one farther away is worse than what the stage says.
-    """
-    joints = 0 if state.layout is None else len(state.layout.joints)
-    if len(state.ambiguous) < MOSTLY * max(joints, 1):
-        return False
-    away = state.positions - state.nominal
-    away = away - np.nanmedian(away, axis=0)
-    farthest = float(np.nanmax(np.abs(away)))
-    nearest = []  # candidates of the pairs that the images leave open
-    for item in state.found:
-        if (item.first, item.second) in state.ambiguous and len(item.shifts) > 1:
-            apart = item.shifts[1:] - item.shifts[0]
-            nearest.append(float(np.hypot(*apart.T).min()))
-    period = float(np.median(nearest)) if nearest else float("inf")
-    if farthest <= period / 2:
-        return False
-    _give_nominal(state)
-    state.warnings.append(
-        f"The images decide only up to a period of about {period:.3g} px and would "
-        f"move frames by as much as {farthest:.3g} px: the nominal positions are given."
-    )
-    return True
 
 
 def _give_nominal(state: State) -> None:
