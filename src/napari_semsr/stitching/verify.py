@@ -278,8 +278,8 @@ def _refuse_open_periods(state: State) -> None:
     turns = state.turns
     joints = () if state.layout is None else state.layout.joints
     mostly = len(state.ambiguous) >= MOSTLY * max(len(joints), 1)
-    if turns is None or not (mostly or np.isfinite(turns.period)):
-        return
+    if turns is None or not (mostly or state.axes_open):
+        return  # what does not repeat decides
     chance = _BY_CHANCE if state.has_positions else _GRID_BY_CHANCE
     is_turned = len(turns.turns) != 1 and turns.luck > chance
     most = state.options.max_shift_px
