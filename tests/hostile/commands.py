@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from scipy import ndimage
 
 from napari_semsr.cli.command import build_parser, main
 from napari_semsr.core import Micrograph
@@ -105,8 +106,11 @@ def write_inputs(folder: Path) -> None:
     )
     (folder / "folder").mkdir()
     (folder / "scan").mkdir()
+    # what repeats itself is no scan: its frames fit a period away, too
+    grain = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=(40, 68)), 1.5)
+    sample = 128 + 40 * grain / grain.std()
     for index in range(2):
-        part = truth[:32, 22 * index : 22 * index + 32].astype(np.uint8)
+        part = sample[:, 28 * index : 28 * index + 40].clip(0, 255).astype(np.uint8)
         tifffile.imwrite(folder / "scan" / f"f{index}.tif", part)
     corners = "".join(f"{y},{x},{y},{x}\n" for y in (0, 30) for x in (0, 40))
     names = "moving_y_px,moving_x_px,fixed_y_px,fixed_x_px\n"
