@@ -248,8 +248,9 @@ def _agreed(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
     """Mean of what most pairs say, (2,), to within a tenth of a side; None if none."""
     every = np.stack(certain)
     close = np.abs(every - np.median(every, axis=0)).max(axis=1) <= 0.1 * side
-    agreed: FloatArray = np.mean(every[close], axis=0)
-    return agreed if close.sum() * 2 > len(certain) else None
+    if close.sum() * 2 <= len(certain):
+        return None
+    return np.asarray(np.mean(every[close], axis=0))
 
 
 def _seeds(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
