@@ -217,8 +217,8 @@ def possible_turns(
         order = np.argsort(-item.ncc, kind="stable")
         order = order[are_rivals(item, threshold)[order]][:_RIVALS]
         choice = weigh_shifts(prepared, pair, item.shifts[order], item.weight[0])
-        turns = length * as_complex(choice.shifts) / as_complex(steps[place])
-        choices.append(replace(choice, shifts=np.stack([turns.imag, turns.real], 1)))
+        seen = length * as_complex(choice.shifts) / as_complex(steps[place])
+        choices.append(replace(choice, shifts=np.stack([seen.imag, seen.real], 1)))
     if lines > LINES * len(chosen):
         return PossibleTurns()  # along lines any shift fits
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]

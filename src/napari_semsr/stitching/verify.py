@@ -416,9 +416,9 @@ def _lay_along(state: State) -> None:
         raise RegistrationError(f"{ALONG_LINES}give the positions of the frames.")
     if state.options.max_shift_px is None and _luck_across(state) > _BY_CHANCE:
         msg = (
-            f"{ALONG_LINES}across them they do not confirm the stated positions: give "
-            "the largest error of a position (max-shift-px), and the positions are "
-            "taken as they are."
+            f"{ALONG_LINES}across the lines they do not confirm the stated positions, "
+            "so give the largest error of a position (max-shift-px), and the positions "
+            "are taken as they are."
         )
         raise RegistrationError(msg)
     count = len(state.positions)
