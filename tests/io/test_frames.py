@@ -331,6 +331,15 @@ def test_overexposed_frames_are_told(tmp_path, rng):
     assert re.search(r"1 of 4 frames .*4095, fills up to [45]\d% \(f2.tif\)", *heard)
 
 
+def test_frames_of_few_grey_levels_are_not_overexposed(tmp_path, rng):
+    for index in range(3):
+        frame = rng.integers(0, 8, (40, 48), dtype=np.uint8)  # each fills an eighth
+        tifffile.imwrite(tmp_path / f"f{index}.tif", frame)
+    with hear_warnings((heard := []).append):
+        run(open_frames(tmp_path))
+    assert not heard
+
+
 @pytest.mark.parametrize(
     ("told", "given", "says"),
     [(20, None, "state a pixel size of 10 nm, but scan.json 20 nm"),

@@ -33,6 +33,7 @@ from napari_semsr.jobs import (
     jsonable,
     measure_table_job,
 )
+from napari_semsr.jobs.report.numbers import grey_numbers
 from tests.stopping import stop_at
 
 VOID = {"meta", "link", "img", "br"}
@@ -160,6 +161,15 @@ def test_missing_pixels_are_cut_off_and_counted(tmp_path: Path) -> None:
     assert image["measured_box_px"] == [32, 0, 128, 160]
     assert by_name(image["numbers"])["Without a grey level"]["value"] == 25
     assert "largest rectangle without a gap" in page.text
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_saturated_pixels_of_every_depth_are_counted(bits: int) -> None:
+    data = np.random.default_rng(0).integers(0, 200, (64, 64)).astype(np.uint16)
+    data[:8] = 2**bits - 1
+    image = Micrograph(data.astype(np.uint8) if bits == 8 else data)
+    found = {number.name: number.value for number in grey_numbers(image)}
+    assert found["Saturated"] == 12.5
 
 
 @pytest.mark.broad

@@ -308,17 +308,20 @@ def clipped_level(
     It is the greatest, or the least where `white` is false, has more than a `share` of
     all finite values and twice those of the next grey value.
     """
-    known = np.asarray(values, dtype=np.float64)
-    known = known[np.isfinite(known)] * (1.0 if white else -1.0)
-    last = known.max(initial=-np.inf)
-    within = known < last
-    if not within.any():
+    known = np.asarray(values)
+    if known.dtype.kind == "f":
+        known = known[np.isfinite(known)]
+    if not known.size:
         return None
-    beside = np.count_nonzero(known == known[within].max())
-    count = known.size - np.count_nonzero(within)
-    if count <= max(share * known.size, _OVER_NEXT * beside):
+    last = known.max() if white else known.min()
+    count = np.count_nonzero(known == last)
+    if count <= share * known.size:
         return None
-    return float(last if white else -last)
+    within = known[known != last]
+    if not within.size:
+        return None
+    next_count = np.count_nonzero(within == (within.max() if white else within.min()))
+    return float(last) if count > _OVER_NEXT * next_count else None
 
 
 def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:

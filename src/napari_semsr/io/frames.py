@@ -25,6 +25,7 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     SemsrError,
+    clipped_level,
     grid_cells,
     hear_warnings,
     list_folder,
@@ -302,8 +303,10 @@ class _Seen:
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
-        most = float(np.fmax.reduce(pixels, axis=None))
-        self._white[name] = most, float(np.mean(pixels == most))
+        level = clipped_level(pixels, share=OVEREXPOSED)
+        most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level
+        share = 0.0 if level is None else float(np.mean(pixels == level))
+        self._white[name] = most, share
         digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
         first = self._first.setdefault(digest, name)
         if first != name:
@@ -313,7 +316,7 @@ class _Seen:
         """Warn where the greatest grey value of all frames fills much of some."""
         level = max((most for most, _ in self._white.values()), default=0.0)
         shares = {n: share for n, (most, share) in self._white.items() if most == level}
-        over = [name for name, share in shares.items() if share > OVEREXPOSED]
+        over = [name for name, share in shares.items() if share]
         if over:
             worst = max(over, key=lambda name: shares[name])
             warn(

@@ -19,6 +19,7 @@ from napari_semsr.core import (
     Micrograph,
     Quantity,
     declared_by,
+    is_white,
     quantities_of,
     value_of,
 )
@@ -216,7 +217,7 @@ def grey_numbers(image: Micrograph) -> list[Number]:
     if known.size < data.size:
         share = 100 * (1 - known.size / data.size)
         found.append(say("Without a grey level", share, "% of the pixels"))
-    if data.dtype.kind in "iu" and known.size and high == np.iinfo(data.dtype).max:
+    if known.size and is_white(high, data.dtype, image.significant_bits):
         share = 100 * float(np.mean(known == high))
         found.append(say("Saturated", share, "% of the pixels"))
     return found
