@@ -552,7 +552,7 @@ def _from_file(
 
 
 def _scan_values(
-    found: dict[str, Any], folder: Path, given: dict[str, str | None]
+    found: dict[str, Any], folder: Path, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Take from ``scan.json`` what an acquisition has a place for.
 
@@ -696,12 +696,28 @@ def open_frames(
     if not path.exists():
         msg = f"{path} does not exist: check the path."
         raise ReadError(msg)
-    table = None if positions is None else Path(positions)
-    names: list[str] = []
-    seen = _Seen()
     typed = ReadOptions.parse({"pixel_size_nm": pixel_size_nm}).pixel_size_nm
     how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
+    table = None if positions is None else Path(positions)
+    made = yield from _usable_frames(path, table, how, is_folder=is_folder)
+    scan = path / _SCAN
+    stated = read_object(scan) if is_folder and scan.is_file() else {}
+    given = {
+        "grid": grid,
+        "order": order,
+        "first": first,
+        "overlap": overlap,
+        "pixel_size_nm": pixel_size_nm,
+    }
+    return _with_layout(made, path, stated, given)
+
+
+def _usable_frames(
+    path: Path, table: Path | None, how: Mapping[str, Any], *, is_folder: bool
+) -> Job[Acquisition]:
+    """Open the frames, without copies of others; refuse fewer than two."""
+    seen, names = _Seen(), list[str]()
     if is_folder:
         made, names = yield from _from_folder(path, table, seen, how)
     else:
@@ -710,33 +726,36 @@ def open_frames(
         names = [*made.names, *(fault.frame for fault in made.faults)]
         names.sort(key=natural_key)
     seen.tell_overexposed(path)
-    made = _without(
-        made, {name: f"{_COPY} {first}" for name, first in seen.copies.items()}
-    ).replace(slots=seen.slots(names))
+    copies = {name: f"{_COPY} {first}" for name, first in seen.copies.items()}
+    made = _without(made, copies).replace(slots=seen.slots(names))
     if len(made) < 2:
         _too_few(path, made.names, made.faults)
-    told_by = path / _SCAN
-    found = read_object(told_by) if is_folder and told_by.is_file() else {}
-    values = _scan_values(found, path, {"order": order, "first": first})
-    size, told = made.pixel_size_nm, values.get("pixel_size_nm")
-    if pixel_size_nm is None and size and told and not is_one_size(size, told):
+    return made
+
+
+def _with_layout(
+    made: Acquisition, path: Path, stated: dict[str, Any], given: dict[str, Any]
+) -> Acquisition:
+    """Add grid, overlap and pixel size: those `given`, else those of ``scan.json``.
+
+    Positions are used instead of a grid unless the grid is given.
+    """
+    values = _scan_values(stated, path, given)
+    size, other = made.pixel_size_nm, values.get("pixel_size_nm")
+    is_typed = given["pixel_size_nm"] is not None
+    if not is_typed and size and other and not is_one_size(size, other):
         warn(
             f"The frames of {path} state a pixel size of {spell_pixel_size(size)}, but "
-            f"scan.json {spell_pixel_size(told)}, which is taken: correct the wrong "
-            "one, or give --pixel-size-nm."
+            f"scan.json states {spell_pixel_size(other)}, which is used: correct the "
+            "wrong one, or give --pixel-size-nm."
         )
-    given = {
-        "grid": grid,
-        "overlap": overlap,
-        "pixel_size_nm": pixel_size_nm,
-    }
     values |= {name: value for name, value in given.items() if value is not None}
     if made.nominal_px is not None or made.nominal_nm is not None:
-        if grid is None:
+        if given["grid"] is None:
             values.pop("grid", None)  # positions say more, and may have gaps
         else:
             made = made.replace(nominal_px=None, nominal_nm=None)
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
         made = _on_grid(made, values.pop("grid"), order, first)
-    return made.replace(metadata=found, **values)
+    return made.replace(metadata=stated, **values)
