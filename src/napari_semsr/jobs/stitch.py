@@ -344,11 +344,11 @@ class StitchedFile(Result):
     or was not to be. `stage_to_camera` has ``angle_deg, scale, shear`` of the map from
     stated positions to camera pixels: a step of the stage along x is seen turned by the
     angle, clockwise on the screen, and scaled; shear is the tangent by which its axes
-    depart from a right angle. It is null without positions, and so is what the frames
-    do not tell. `remaining_shading_percent` is the RMS difference of corrected frames
-    where they overlap in the mosaic, noise left out, in % of the mean. Where frames
-    without positions found no place, `likely_grids` has ``grid, order, neighbours, of``
-    of those that the overlaps fit: `of` neighbours that many match.
+    depart from a right angle. It is null without positions, and so are values that
+    the frames do not determine. `remaining_shading_percent` is the RMS difference of
+    corrected frames where they overlap in the mosaic, noise left out, in % of the mean.
+    Where frames without positions found no place, `likely_grids` has ``grid, order,
+    neighbours, of`` of those that the overlaps fit: `of` neighbours that many match.
     """
 
     output: str
@@ -542,21 +542,8 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     solution = yield from stitching.solve_mosaic(
         acquisition, settled, flat=flat, known=bent.known
     )
-    if solution.distortion_sd is not None and solution.distortion:
-        names = ("distortion", "distortion_sd", "distortion_centre_px")
-        taken = {name: getattr(solution, name) for name in names}
-        taken["distortion_from"] = bent.source
-        options = {**provenance.options, "found": taken}
-        provenance = provenance.model_copy(update={"options": options})
-    if solution.pixel_size_nm is not None and run.options.pixel_size_nm is None:
-        how = "from the metadata of the frames"
-        if acquisition.pixel_size_nm is None:
-            how = "from the positions of the stage"
-        elif acquisition.metadata.get("pixel_size_nm") is not None:
-            how = "from scan.json"
-        origin = {ORIGIN_KEY: size_origin(how, solution.pixel_size_nm)}
-        options = {**provenance.options, **origin}
-        provenance = provenance.model_copy(update={"options": options})
+    found = _found_values(run.options, acquisition, solution, bent)
+    provenance = provenance.model_copy(update={"options": provenance.options | found})
     plan, shifts, halves = yield from _plan(scans, solution, bent.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
@@ -568,28 +555,19 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     placed = _placed(acquisition, solution)
     if positions_out is not None:
         write_positions(positions_out, placed)
+    height = _height_path(run)
     return StitchedFile(
         output=str(run.place),
         coverage=str(label_path(run.place, COVERAGE)),
-        height=None if _height_path(run) is None else str(_height_path(run)),
+        height=None if height is None else str(height),
         halves=tuple(
             {"output": str(path), "frames": list(half.frames)}
             for half, path in zip(halves, _half_paths(run), strict=True)
         ),
-        heights=tuple(
-            {
-                "folder": path.name,
-                "z_nm": shift.z_nm,
-                "y_px": shift.shift_px and shift.shift_px[0],
-                "x_px": shift.shift_px and shift.shift_px[1],
-                "scatter_px": None if shift.shift_px is None else shift.scatter_px,
-            }
-            for path, shift in zip(scans.folders, shifts, strict=True)
-        ),
+        heights=_height_rows(scans, shifts),
         shape=plan.shape,
         dtype=written.dtype,
         pixel_size_sd_nm=about.pixel_size_sd_nm,
-        stage_pixel_size_nm=solution.estimated_pixel_size_nm,
         frames=len(placed),
         distortion_from=bent.source,
         warnings=(
@@ -601,11 +579,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
             {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}
             for name, at in placed.items()
         ),
-        **{name: getattr(solution, name) for name in _OF_SOLUTION},
-        stage_to_camera=None
-        if solution.stage_to_camera is None
-        else solution.stage_to_camera.to_json(),
-        likely_grids=tuple(item.to_json() for item in solution.grids),
+        **_solved_values(solution),
         seconds=time.monotonic() - begun,
         frame_shape=acquisition.frame_shape,
         solution=solution,
@@ -613,16 +587,64 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     )
 
 
+def _found_values(
+    options: StitchFolderOptions,
+    acquisition: Acquisition,
+    solution: "stitching.StitchSolution",
+    bent: "_DistortionCorrection",
+) -> dict[str, Any]:
+    """List what the history records of the solution: distortion, pixel size's origin.
+
+    Each only if it was found and not typed.
+    """
+    found: dict[str, Any] = {}
+    if solution.distortion_sd is not None and solution.distortion:
+        names = ("distortion", "distortion_sd", "distortion_centre_px")
+        taken = {name: getattr(solution, name) for name in names}
+        found["found"] = taken | {"distortion_from": bent.source}
+    if solution.pixel_size_nm is not None and options.pixel_size_nm is None:
+        how = "from the metadata of the frames"
+        if acquisition.pixel_size_nm is None:
+            how = "from the positions of the stage"
+        elif acquisition.metadata.get("pixel_size_nm") is not None:
+            how = "from scan.json"
+        found[ORIGIN_KEY] = size_origin(how, solution.pixel_size_nm)
+    return found
+
+
+def _height_rows(
+    scans: "_Scans", shifts: Sequence["stitching.HeightShift"]
+) -> tuple[dict[str, Any], ...]:
+    """List each height with its shift, null if it was left out."""
+    return tuple(
+        {
+            "folder": path.name,
+            "z_nm": shift.z_nm,
+            "y_px": shift.shift_px and shift.shift_px[0],
+            "x_px": shift.shift_px and shift.shift_px[1],
+            "scatter_px": None if shift.shift_px is None else shift.scatter_px,
+        }
+        for path, shift in zip(scans.folders, shifts, strict=True)
+    )
+
+
 _OF_SOLUTION = (
     *("pixel_size_nm", "pairs_used", "pairs_rejected", "left_out"),
     *("residual_px", "residual_median_px", "residual_worst_px"),
-    *(
-        "distortion",
-        "distortion_sd",
-        "distortion_centre_px",
-        "remaining_shading_percent",
-    ),
+    *("distortion", "distortion_sd", "distortion_centre_px"),
+    "remaining_shading_percent",
 )
+
+
+def _solved_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
+    """Take from a solution what the result repeats, in JSON types."""
+    axes = solution.stage_to_camera
+    return {
+        **{name: getattr(solution, name) for name in _OF_SOLUTION},
+        "stage_pixel_size_nm": solution.estimated_pixel_size_nm,
+        "stage_to_camera": None if axes is None else axes.to_json(),
+        "likely_grids": tuple(item.to_json() for item in solution.grids),
+    }
 
 
 # Which scans are joined: that of the folder, or those of its heights.
