@@ -31,7 +31,7 @@ def seconds(
     if exact:
         loaded = random_model("resnet", {"width": 16})
         options = EnhanceOptions(
-            precision="fp32", norm="exact", memory_gb=1e-6, tile=256
+            precision="fp32", norm="whole", memory_gb=1e-6, tile=256
         )
     else:
         loaded, options = load_model("sem-restore"), EnhanceOptions(precision="fp32")

@@ -9,7 +9,7 @@
 For each network (random weights, published widths unless ``--width`` says otherwise):
 the largest difference between tiles in lockstep and the whole field, over the whole
 result's range, at three core sizes on a field of odd sides, and the processor time over
-that of the whole pass. For the residual generator also ``frozen`` (the stated error
+that of the whole pass. For the residual generator also ``sampled`` (the stated error
 beside the measured one, several draws) and ``tile``, as others do it. ``--spill`` runs
 one field whose layers lie on disk, without a whole pass beside it. ``--cancel`` stops
 runs at several moments of planning, measuring and enhancing: the longest wait between
@@ -40,7 +40,7 @@ from napari_semsr.inference.as_one import run_lockstep
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
 from napari_semsr.inference.lockstep_plan import halo_and_trace, plan_lockstep
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import measure_frozen
+from napari_semsr.inference.sampled import measure_sample
 from napari_semsr.inference.tiles import ArraySink, SeamMeter, TiledRun
 from napari_semsr.models import LoadedModel
 from tests.enhancing import plan_of
@@ -161,7 +161,7 @@ def exactness(
         }
 
 
-def frozen(width: int, side: int, core: int) -> Iterator[dict[str, Any]]:
+def sampled_norm(width: int, side: int, core: int) -> Iterator[dict[str, Any]]:
     """Compare the error that is stated with the one that is measured."""
     loaded, image = network("resnet", width), field((side, side))
     predictor, run, _ = work(loaded, image, core)
@@ -171,7 +171,7 @@ def frozen(width: int, side: int, core: int) -> Iterator[dict[str, Any]]:
         raise SystemExit("no lockstep for this network")
     for seed in range(DRAWS):
         room = PLENTY, Path(tempfile.gettempdir())
-        found = finish(measure_frozen(run, predictor, known[1], room, seed=seed))
+        found = finish(measure_sample(run, predictor, known[1], room, seed=seed))
         fixed = Predictor(loaded, device="cpu", precision="fp32")
         fixed.statistics = found.statistics
         result = whole(fixed, replace(run))
@@ -276,7 +276,7 @@ def main() -> int:
         return 0
     if chosen.cancel:
         rows = [
-            cancel(n, norm, MOMENTS_S) for n in names for norm in ("exact", "frozen")
+            cancel(n, norm, MOMENTS_S) for n in names for norm in ("whole", "sampled")
         ]
         for row in rows:
             print(in_line(row, ".3g"))
@@ -291,9 +291,9 @@ def main() -> int:
             exact.append(row)
             print(in_line(row, ".3g"))
     if "resnet" in names:
-        for row in frozen(8, 1024, 64):
+        for row in sampled_norm(8, 1024, 64):
             sampled.append(row)
-            told = {"frozen": "resnet, width 8, 1024 px, parts of 64 px", **row}
+            told = {"sampled": "resnet, width 8, 1024 px, parts of 64 px", **row}
             print(in_line(told, ".3g"))
         told = {"tile": "the same network and field", **naive(8, 1024, 64)}
         print(in_line(told, ".3g"))

@@ -104,7 +104,7 @@ def lockstep(side: int) -> int:
     from tests.enhancing import fill, store_for
 
     loaded = random_model("resnet", {"width": 4, "blocks": 1}, norms=True)
-    options = EnhanceOptions(norm="exact", device="cpu", memory_gb=LOCKSTEP_GB)
+    options = EnhanceOptions(norm="whole", device="cpu", memory_gb=LOCKSTEP_GB)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
     with tempfile.TemporaryDirectory() as name:
         array = make_repeated(Path(name) / "in.zarr", side)

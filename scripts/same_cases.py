@@ -221,7 +221,7 @@ CHAINS = {
         "train cycle.yaml -o run --steps 1 --quiet",
         *(
             f"{ENHANCE} --model run/cycle.safetensors --norm {norm} --json --overwrite"
-            for norm in ("auto", "exact", "frozen", "tile")
+            for norm in ("auto", "whole", "sampled", "tile")
         ),
     ],
     "enhance, go on": [

@@ -144,7 +144,7 @@ def judge(
     device: str = "auto",
     tile: int | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
-    norm: Literal["auto", "exact", "frozen", "tile"] = "auto",
+    norm: Literal["auto", "whole", "sampled", "tile"] = "auto",
     haze: bool = True,
     resample: Literal["auto", "keep", "never"] = "auto",
     denoise: float = 1.0,
@@ -372,7 +372,7 @@ class EnhanceKeywords(Reading, total=False):
     device: str  # "auto"
     tile: int | None  # None
     precision: Literal["auto", "fp32", "bf16"]  # "auto"
-    norm: Literal["auto", "exact", "frozen", "tile"]  # "auto"
+    norm: Literal["auto", "whole", "sampled", "tile"]  # "auto"
     haze: bool  # True
     resample: Literal["auto", "keep", "never"]  # "auto"
     denoise: float  # 1.0

@@ -13,6 +13,7 @@ from napari_semsr.core.options import (
     persons_options,
     refuse_persons,
 )
+from napari_semsr.inference import EnhanceOptions
 
 
 class Sample(Options):
@@ -140,6 +141,14 @@ def test_faults_are_said_plainly_and_once(values, said):
 def test_rule_that_begins_with_an_option_keeps_its_spelling():
     with pytest.raises(OptionError, match=r"^Option least must not exceed most"):
         Inner.parse({"least": 2})
+
+
+@pytest.mark.parametrize(
+    ("stored", "now"), [("exact", "whole"), ("frozen", "sampled"), ("tile", "tile")]
+)
+def test_stored_values_that_had_other_names_are_read(stored, now):
+    for read in (EnhanceOptions.parse, EnhanceOptions.recall):
+        assert read({"norm": stored}).norm == now
 
 
 def test_options_are_frozen_and_replace_returns_a_checked_copy():

@@ -23,7 +23,7 @@ from napari_semsr.jobs import ACTIONS, VERBS
 SOURCE = Path(napari_semsr.__file__).parent
 COMMAND = re.compile(r"(?<![\w-])--[a-z]|(?<![\w.-])semsr [a-z]")
 LABELS = {
-    "norm": ("Normalisation", {"exact": "exact", "frozen": "frozen", "tile": "tile"}),
+    "norm": ("Normalisation", {"whole": "whole", "sampled": "sampled", "tile": "tile"}),
     "device": ("Device", {"auto": "automatic", "cpu": "CPU"}),
     "existing": ("If it exists", {"resume": "resume it", "replace": "replace it"}),
     "patch": ("Patch (px)", {}),
@@ -91,7 +91,7 @@ def test_no_sentence_speaks_of_the_command(text, labels):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("use --norm exact, which runs", "use 'Normalisation: exact', which runs"),
+        ("use --norm whole, which runs", "use 'Normalisation: whole', which runs"),
         ("use --device cpu.", "use 'Device: CPU'."),
         ("or use --overwrite.", "or use 'If it exists: replace it'."),
         ("again with --resume; kept", "again with 'If it exists: resume it'; kept"),
@@ -125,7 +125,7 @@ def test_each_option_that_is_named_is_one(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("use --norm exact, which runs", "use norm=exact, which runs"),
+        ("use --norm whole, which runs", "use norm=whole, which runs"),
         ("give --like REFERENCE as well", "give like as well"),
         ("scan it (--from), or semsr crop --gap-free.", "scan it (image), or crop."),
         ("or lower --frame-px.", "or lower frame_px."),

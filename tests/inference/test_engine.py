@@ -127,7 +127,7 @@ def test_live_statistics_run_the_field_whole(kind, make_loaded, whole, rng):
     result, expected = _enhanced(image, loaded), whole(image, loaded)
     assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
     report = result.metadata["enhance"]
-    assert (report["norm"], report["tiles"]) == ("exact", 9)
+    assert (report["norm"], report["tiles"]) == ("whole", 9)
 
 
 def test_statistics_of_each_tile_leave_seams_and_say_so(make_loaded, rng):
@@ -140,13 +140,13 @@ def test_statistics_of_each_tile_leave_seams_and_say_so(make_loaded, rng):
 
 def test_what_is_not_there_is_refused_in_a_sentence(make_loaded, monkeypatch):
     image = np.zeros((40, 40), np.uint8)
-    for norm in ("tile", "frozen"):
+    for norm in ("tile", "sampled"):
         with pytest.raises(OptionError, match="bounded receptive field"):
             _enhanced(image, make_loaded("global"), norm=norm)
     monkeypatch.setattr(engine.Predictor, "fits", lambda *_: False)
     with pytest.raises(DeviceMemoryError, match="looks at the field as a whole"):
         _enhanced(image, make_loaded("global"))
-    plain = _enhanced(image, make_loaded("plain"), norm="frozen")
+    plain = _enhanced(image, make_loaded("plain"), norm="sampled")
     assert plain.metadata["enhance"]["norm"] == "none"
     for name, value in (("dtype", "complex64"), ("device", "tpu")):
         with pytest.raises(OptionError, match=name):

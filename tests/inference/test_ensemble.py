@@ -90,7 +90,7 @@ def test_tiles_are_those_of_the_whole(make_loaded: Make, field, kind):
 
 def test_statistics_of_a_sample_are_refused(make_loaded: Make, field):
     with pytest.raises(OptionError, match="not those of the field turned about"):
-        enhanced(field, make_loaded("norm"), self_ensemble=True, norm="frozen")
+        enhanced(field, make_loaded("norm"), self_ensemble=True, norm="sampled")
 
 
 @pytest.mark.parametrize("kind", ["global", "norm"])

@@ -19,7 +19,7 @@ from tests.children import run_python
 from tests.enhancing import fill, store_for, tiles_of
 
 SMALL = EnhanceOptions(
-    tile=64, precision="fp32", device="cpu", memory_gb=1e-6, norm="exact"
+    tile=64, precision="fp32", device="cpu", memory_gb=1e-6, norm="whole"
 )
 
 

@@ -16,7 +16,7 @@ from napari_semsr.models import LoadedModel, ModelCard
 from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=16, precision="fp32", device="cpu")
-LOCKSTEP = FP32.replace(memory_gb=1e-6, norm="exact")
+LOCKSTEP = FP32.replace(memory_gb=1e-6, norm="whole")
 SIZE_NM = 10.0
 
 
@@ -102,7 +102,7 @@ def test_tiles_and_lockstep_equal_the_whole(kind, scale, image, whole):
         made = run(enhance_array(image, loaded, options.replace(tile=tile)))
         _is_right(made, expected, image, scale)
         report = made.metadata["enhance"]
-        assert report["norm"] == ("exact" if kind.endswith("norm") else "none")
+        assert report["norm"] == ("whole" if kind.endswith("norm") else "none")
         assert report["tiles"] > 5
         assert report["tile_mismatch"] <= 1e-5
 

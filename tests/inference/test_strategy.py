@@ -31,12 +31,12 @@ def test_a_field_that_does_not_fit_runs_in_lockstep(make_loaded, whole, rng):
     expected = whole(image, loaded)
     steps = []
     for tile in (16, 40):
-        options = SMALL.replace(tile=tile, norm="exact")
+        options = SMALL.replace(tile=tile, norm="whole")
         job = enhance_array(Micrograph(image), loaded, options)
         result = run(job, steps.append)
         assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
         report = result.metadata["enhance"]
-        assert report["norm"] == "exact"
+        assert report["norm"] == "whole"
         assert report["tile_mismatch"] <= 1e-5
         assert report["seam_index"] > 0.5
         assert report["tiles"] == np.prod([-(-n // tile) for n in image.shape])
@@ -52,17 +52,17 @@ def test_lockstep_knows_missing_pixels_types_and_lazy_input(make_loaded, rng):
     loaded = make_loaded("norm")
     once = run(enhance_array(Micrograph(image), loaded, SMALL.replace(memory_gb=None)))
     lazy = Micrograph(da.from_array(image, chunks=25))
-    tiled = run(enhance_array(lazy, loaded, SMALL.replace(norm="exact")))
+    tiled = run(enhance_array(lazy, loaded, SMALL.replace(norm="whole")))
     np.testing.assert_array_equal(np.isnan(tiled.data), np.isnan(image))
     np.testing.assert_allclose(tiled.data, once.data, atol=1e-3)
-    options = SMALL.replace(norm="exact", dtype="uint8")
+    options = SMALL.replace(norm="whole", dtype="uint8")
     assert run(enhance_array(Micrograph(image), loaded, options)).dtype == np.uint8
 
 
 def test_lockstep_runs_in_mixed_precision(make_loaded, whole, rng):
     image, loaded = _uneven(rng, (72, 60)), make_loaded("norm")
     expected = whole(image, loaded)
-    options = SMALL.replace(norm="exact", precision="bf16")
+    options = SMALL.replace(norm="whole", precision="bf16")
     result = run(enhance_array(Micrograph(image), loaded, options))
     assert np.abs(result.data - expected).max() <= 0.03 * np.ptp(expected)
 
@@ -71,10 +71,10 @@ def test_lockstep_runs_in_mixed_precision(make_loaded, whole, rng):
 def test_exact_statistics_serve_a_lazy_field(make_loaded, whole, rng):
     image, loaded = _uneven(rng, (90, 75)), make_loaded("norm")
     expected = whole(image, loaded)
-    lazy = enhance_lazy(Micrograph(image), loaded, SMALL.replace(norm="exact"))
+    lazy = enhance_lazy(Micrograph(image), loaded, SMALL.replace(norm="whole"))
     assert lazy.numblocks == (3, 3)
     assert np.abs(lazy.compute() - expected).max() <= 1e-5 * np.ptp(expected)
-    sampled = enhance_lazy(Micrograph(image), loaded, SMALL.replace(norm="frozen"))
+    sampled = enhance_lazy(Micrograph(image), loaded, SMALL.replace(norm="sampled"))
     assert 0 < np.abs(sampled.compute() - expected).max() < np.ptp(expected)
 
 
@@ -83,7 +83,7 @@ def _store(tmp_path, image, loaded, options, **how):
 
 
 @pytest.mark.parametrize(
-    "norm", ["exact", pytest.param("frozen", marks=pytest.mark.broad)]
+    "norm", ["whole", pytest.param("sampled", marks=pytest.mark.broad)]
 )
 def test_a_resumed_run_is_identical(norm, make_loaded, rng, tmp_path, monkeypatch):
     image, loaded = Micrograph(_uneven(rng, (161, 130))), make_loaded("norm")
@@ -95,13 +95,13 @@ def test_a_resumed_run_is_identical(norm, make_loaded, rng, tmp_path, monkeypatc
         next(job)
     job.close()
     notes = store.notes()
-    kept = notes["statistics" if norm == "exact" else "frozen"]
-    if norm == "exact":
+    kept = notes["statistics" if norm == "whole" else "frozen"]
+    if norm == "whole":
         assert Statistics.from_json(kept).exact
         monkeypatch.setattr(stepping.Gathered, "pooled", None)  # nothing measured again
     else:
         assert SampledStatistics.from_json(kept).sampled >= 8
-        monkeypatch.setattr("napari_semsr.inference.sampled.measure_frozen", None)
+        monkeypatch.setattr("napari_semsr.inference.sampled.measure_sample", None)
     again = _store(tmp_path, image, loaded, options, resume=True)
     report = run(fill(image, loaded, again, options))
     assert 0 < report.resumed < 30
@@ -120,15 +120,15 @@ def test_damaged_statistics_are_a_sentence():
 
 
 @pytest.mark.broad
-def test_frozen_statistics_say_how_far_off_they_are(make_loaded, whole, rng):
+def test_sampled_statistics_say_how_far_off_they_are(make_loaded, whole, rng):
     image = _uneven(rng, (320, 320))
     image[:, 160:] //= 2
     loaded = make_loaded("norm")
     expected = whole(image, loaded)
-    options = SMALL.replace(norm="frozen", tile=16)
+    options = SMALL.replace(norm="sampled", tile=16)
     result = run(enhance_array(Micrograph(image), loaded, options))
     report = result.metadata["enhance"]
-    assert report["norm"] == "frozen"
+    assert report["norm"] == "sampled"
     assert "Approximate" in report["notes"][0]
     measured = float(np.sqrt(np.mean((result.data - expected) ** 2)) / expected.std())
     assert measured / 3 < report["norm_error"] < 3 * measured
@@ -151,25 +151,26 @@ def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded
     assert once.kind == "whole"
     assert "run whole" in once.notes[0]
     assert _way(norm, shape).kind == "lockstep"
-    assert _way(norm, shape, norm="frozen").kind == "tiles"
+    assert _way(norm, shape, norm="sampled").kind == "tiles"
     assert _way(norm, shape, norm="tile").norm == "tile"
-    assert _way(make_loaded("plain"), shape, norm="frozen").norm == "none"
+    assert _way(make_loaded("plain"), shape, norm="sampled").norm == "none"
     begun = _way(norm, shape, tile=16, memory_gb=4e-3)
     assert begun.lockstep.tiles.core > 16
     for memory in (1e-6, 8):
         again = _way(norm, shape, begun.record(), tile=16, memory_gb=memory)
         assert again.lockstep.tiles == begun.lockstep.tiles
-    frozen = {"norm": "frozen", "kind": "tiles", "core": None}
-    assert _way(norm, shape, frozen).norm == "frozen"
+    for stored in ("sampled", "frozen"):  # its former name
+        record = {"norm": stored, "kind": "tiles", "core": None}
+        assert _way(norm, shape, record).norm == "sampled"
 
 
 def test_exactness_is_given_up_only_where_it_is_too_dear(make_loaded, monkeypatch):
     norm, shape = make_loaded("norm"), (400, 400)
     monkeypatch.setattr("napari_semsr.inference.plan.TOO_DEAR", 1e-3)
-    assert _way(norm, shape, norm="exact").norm == "exact"
+    assert _way(norm, shape, norm="whole").norm == "whole"
     given_up = _way(norm, shape)
-    assert given_up.norm == "frozen"
-    assert "--norm exact insists" in given_up.notes[0]
+    assert given_up.norm == "sampled"
+    assert "--norm whole insists" in given_up.notes[0]
 
 
 def test_strata_draw_evenly(rng):

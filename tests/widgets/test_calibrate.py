@@ -474,7 +474,7 @@ def test_line_under_another_image_or_off_its_own_is_asked_about(panel, model):
     group, other = _two_images(panel, model)
     other.visible = True
     group.measure()
-    assert "other lies over it" in panel.status.text()
+    assert "other covers it" in panel.status.text()
     other.visible = False
     for ends in ([[10, 5], [10, 80]], [[-9, 5], [20, 5]]):
         model.layers["Scale line"].data = []

@@ -120,6 +120,7 @@ from .options import (
     Options as Options,
     as_text as as_text,
     count_values as count_values,
+    current_value as current_value,
     device_option as device_option,
     option as option,
     persons_options as persons_options,

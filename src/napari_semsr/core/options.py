@@ -136,10 +136,23 @@ def _kinds_of(annotation: Any) -> frozenset[Any]:
     return own.union(*map(_kinds_of, get_args(annotation)))
 
 
+_RENAMED = {"norm": {"exact": "whole", "frozen": "sampled"}}
+
+
+def current_value(name: str, value: Any) -> Any:
+    """Read a stored value of an option that had another name when it was stored."""
+    return _RENAMED.get(name, {}).get(value, value) if isinstance(value, str) else value
+
+
 class Options(BaseModel):
     """Base of all option sets; panels are built from it and stores record it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _current_value(cls, value: Any, info: ValidationInfo) -> Any:
+        return current_value(str(info.field_name), value)
 
     @field_validator("*", mode="before")
     @classmethod

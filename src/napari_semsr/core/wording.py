@@ -37,7 +37,7 @@ _PANELS = {
 }
 _VALUE = (
     r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|"
-    r"(?:affine|auto|cpu|elastic|exact|frozen|full|max|tile)\b"
+    r"(?:affine|auto|cpu|elastic|full|max|sampled|tile|whole)\b"
 )
 _FLAG = re.compile(rf"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ({_VALUE}))?")
 _VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)(?: --[\w-]+)*`?")

@@ -83,7 +83,7 @@ class Room:
             msg = (
                 f"The layers of this field need {size / 2**30:.1f} GiB more than fits "
                 f"into memory, and {self.folder} has {free / 2**30:.1f} GiB free: "
-                "free some space, or use --norm frozen."
+                "free some space, or use --norm sampled."
             )
             raise NoRoomError(msg)
         self._on_disk += size

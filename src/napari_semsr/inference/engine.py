@@ -44,7 +44,7 @@ from napari_semsr.inference.executors import (
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
-from napari_semsr.inference.plan import choose_block, frozen_statistics, plan_enhance
+from napari_semsr.inference.plan import choose_block, plan_enhance, sampled_statistics
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import SampledStatistics
 from napari_semsr.inference.tiles import (
@@ -264,12 +264,12 @@ def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
         if lockstep is not None:
             left = max(0, lockstep.memory_bytes - held)
             lockstep = replace(lockstep, memory_bytes=left)
-        frozen = None
-        if strategy.norm == "frozen" and places:
-            sampling = frozen_statistics(run, predictor, options, target)
-            frozen = yield from in_thread(sampling, predictor)
-            tally.notes.append(frozen.sentence())
-            run = replace(run, statistics=frozen.statistics)
+        sampled = None
+        if strategy.norm == "sampled" and places:
+            sampling = sampled_statistics(run, predictor, options, target)
+            sampled = yield from in_thread(sampling, predictor)
+            tally.notes.append(sampled.sentence())
+            run = replace(run, statistics=sampled.statistics)
         elif strategy.kind == "tiles" and lockstep is not None and places:
             measuring = exact_statistics(run, predictor, lockstep, target)
             exact = yield from in_thread(measuring, predictor)
@@ -286,7 +286,7 @@ def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
                 take = in_blocks(places, choose_block(plan, predictor, held))
             work = _independent(run, predictor, take, scheduler)
         yield from _land(work, target, plan.outputs, tally, len(places))
-    return _report(planned, (len(places), tally, frozen), watch.seconds)
+    return _report(planned, (len(places), tally, sampled), watch.seconds)
 
 
 def _report(
@@ -295,7 +295,7 @@ def _report(
     seconds: float,
 ) -> EnhanceReport:
     plan, predictor = planned.plan, planned.predictor
-    places, tally, frozen = done
+    places, tally, sampled = done
     strategy, outputs, halo = plan.strategy, plan.outputs, plan.tiles.halo
     condition = plan.condition
     if strategy.kind == "lockstep" and strategy.lockstep is not None:
@@ -312,7 +312,7 @@ def _report(
         precision=predictor.precision,
         model=plan.loaded.card.name,
         norm=strategy.norm,
-        norm_error=None if frozen is None else frozen.error,
+        norm_error=None if sampled is None else sampled.error,
         tile_mismatch=tally.meter.mismatch if len(outputs) > 1 else 0.0,
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,

@@ -27,7 +27,7 @@ from napari_semsr.inference.ensemble import SelfEnsemble
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.network_input import ResampledField, source_box
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.plan import frozen_statistics, plan_enhance
+from napari_semsr.inference.plan import plan_enhance, sampled_statistics
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.statistics import Statistics
 from napari_semsr.inference.tiles import (
@@ -185,8 +185,8 @@ def _statistics(plan: EnhancePlan, predictor: Predictor) -> Statistics | None:
     """Measure the statistics that tiles need of the field, if they do."""
     strategy, nowhere = plan.strategy, ArraySink(np.empty(0))
     run = TiledRun(plan, None)
-    if strategy.norm == "frozen":
-        job = frozen_statistics(run, predictor, plan.options, nowhere)
+    if strategy.norm == "sampled":
+        job = sampled_statistics(run, predictor, plan.options, nowhere)
         return finish(job).statistics
     if strategy.lockstep is not None and predictor.probe.norms:
         return finish(exact_statistics(run, predictor, strategy.lockstep, nowhere))
@@ -201,11 +201,11 @@ def _assemble(
     seen = plan.data if isinstance(plan.data, ResampledField) else None
     data = plan.data if seen is None else seen.source  # stray pixels are filled in it
     field = data.name if micrograph.is_lazy else _name(micrograph.data)
-    told = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+    chosen = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     steps = None if seen is None else [str(step) for step in seen.there.steps]
     spread = isinstance(loaded.module, SelfEnsemble) and loaded.module.spread
     token = tokenize(
-        field, loaded.digest, told, outputs.core, plan.scaling, steps, spread
+        field, loaded.digest, chosen, outputs.core, plan.scaling, steps, spread
     )
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     sent = replace(  # a task gets its part of the field, and the network, by name

@@ -119,7 +119,7 @@ class TilePass:
 def _deviation() -> SemsrError:
     msg = (
         "This network does not make the same calls for every tile, so that tiles "
-        "cannot run in lockstep: use --norm frozen or tile."
+        "cannot run in lockstep: use --norm sampled or tile."
     )
     return SemsrError(msg)
 

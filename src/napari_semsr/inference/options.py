@@ -46,13 +46,12 @@ class EnhanceOptions(Options):
         "Number format; automatic takes bf16 where the device has instructions for it.",
         choices={"automatic": "auto", "fp32": "fp32", "bf16": "bf16"},
     )
-    norm: Literal["auto", "exact", "frozen", "tile"] = option(
+    norm: Literal["auto", "whole", "sampled", "tile"] = option(
         "auto",
         "Normalisation",
-        "Where normalising layers take their statistics: the whole field (exact, no "
-        "seams), a tenth of it (frozen, approximate), or each tile alone (tile, which "
-        "leaves seams); auto is exact unless that takes over three times the work of "
-        "frozen.",
+        "Where normalising layers take their statistics: from the whole field (exact, "
+        "no seams), a sampled tenth of it (approximate), or each tile alone (leaves "
+        "seams); auto is whole unless that takes over three times the work of sampled.",
     )
     haze: bool = option(
         True,
@@ -187,7 +186,7 @@ class EnhanceReport:
     device: Annotated[str, Quantity("Device")]
     precision: Annotated[str, Quantity("Precision")]  # ``fp32`` or ``bf16``
     model: Annotated[str, Quantity("Model")]
-    # Where live normalisations took their statistics: ``exact``, ``frozen`` or
+    # Where live normalisations took their statistics: ``whole``, ``sampled`` or
     # ``tile``; ``none`` without such layers
     norm: Annotated[str, Quantity("Normalisation")]
     # RMS difference between neighbouring tiles' predictions of the same pixels at their
@@ -209,7 +208,7 @@ class EnhanceReport:
     # ``(y, x)`` pixel size that the network saw: the field's own, or the one that the
     # field was resampled to; None when the field has none
     seen_pixel_size_nm: FloatPair | None = None
-    # Estimated root mean square error of ``frozen`` statistics, over the standard
+    # Estimated root mean square error of ``sampled`` statistics, over the standard
     # deviation of the output
     norm_error: float | None = None
     # What else the user should know: how it was run, memory that was short

@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     TilePlan,
+    current_value,
     is_empty,
     mirrored,
     overruled,
@@ -47,8 +48,8 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import (
     SampledStatistics,
-    frozen_work,
-    measure_frozen,
+    measure_sample,
+    sampled_work,
 )
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
 from napari_semsr.models import (
@@ -61,7 +62,7 @@ from napari_semsr.models import (
 TOO_DEAR = 3.0
 _DEEP_HALO = 192
 _DISK_WORK = 1.0
-_FROZEN = "frozen"
+_SAMPLED = "frozen"  # its name in stores
 _LARGEST_SIDE = 2048  # px that share a window: the margin is a ninth of the work then
 # for a window, where nobody says: with what is loaded, a run stays below 1.5 GB
 _SHARE_OF_FREE, _MOST_BYTES = 0.25, 1.1e9
@@ -228,11 +229,11 @@ def choose_strategy(
             "none", "tiles", notes=_narrower(probe.halo, options, plan)
         )
     looks_at_all = probe.norms > 0 or probe.halo is None
-    if looks_at_all and options.norm in ("tile", "frozen"):
+    if looks_at_all and options.norm in ("tile", "sampled"):
         if probe.halo is None:
             msg = (
                 f"Tiles need a bounded receptive field, and {predictor.card.name} has "
-                "none: use --norm exact, which runs the field whole."
+                "none: use --norm whole, which runs the field at once."
             )
             raise OptionError(msg)
         if options.norm == "tile":
@@ -240,10 +241,10 @@ def choose_strategy(
         if options.self_ensemble:
             msg = (
                 "Statistics of a sample are not those of the field turned about, got "
-                "--norm frozen with self-ensemble: use exact, or leave the other off."
+                "--norm sampled with self-ensemble: use whole, or leave the other off."
             )
             raise OptionError(msg)
-        return _frozen(predictor)
+        return _sampled(predictor)
     return _exact(predictor, options, plan, before, scattered=scattered)
 
 
@@ -260,9 +261,9 @@ def _narrower(
     return (said,)
 
 
-def _frozen(predictor: Predictor) -> ExecutionStrategy:
+def _sampled(predictor: Predictor) -> ExecutionStrategy:
     _trace_of_sample(predictor)
-    return ExecutionStrategy("frozen", "tiles")
+    return ExecutionStrategy("sampled", "tiles")
 
 
 def _trace_of_sample(predictor: Predictor) -> OpTrace:
@@ -271,7 +272,7 @@ def _trace_of_sample(predictor: Predictor) -> OpTrace:
     if known is None:
         msg = (
             f"Statistics of {predictor.card.name} cannot be taken from a sample, got "
-            "--norm frozen: use exact, which runs the field whole, or tile."
+            "--norm sampled: use whole, which runs the field at once, or tile."
         )
         raise OptionError(msg)
     return known[1]
@@ -324,12 +325,13 @@ def _exact(
 ) -> ExecutionStrategy:
     """Run a field so that it is as if it were run whole."""
     probe = predictor.probe
-    norm: Literal["none", "exact"] = "exact" if probe.norms else "none"
+    norm: Literal["none", "whole"] = "whole" if probe.norms else "none"
     if probe.halo is None:
-        norm = "exact"
+        norm = "whole"
     repeated = before or {}
-    if repeated.get("norm") == "frozen" and options.norm == "auto":
-        return _frozen(predictor)
+    begun = current_value("norm", repeated.get("norm"))
+    if begun == "sampled" and options.norm == "auto":
+        return _sampled(predictor)
     budget = predictor.memory_budget(options.memory_gb)
     host = predictor.memory_budget(options.memory_gb, host=True)
     core = repeated.get("core")
@@ -341,7 +343,7 @@ def _exact(
     if apart or repeated.get("kind") == "tiles":
         strategy = _after_statistics(norm, predictor, plan, (budget, host, core))
         if strategy is not None:
-            dear = norm == "exact" and options.norm == "auto" and not repeated
+            dear = norm == "whole" and options.norm == "auto" and not repeated
             return _cheaper(strategy, predictor, plan) if dear else strategy
     if repeated.get("kind") != "lockstep" and fits():
         need = predictor.peak_bytes(plan.padded_shape) / 1e9
@@ -366,13 +368,13 @@ def _exact(
         )
         raise DeviceMemoryError(msg)
     strategy = ExecutionStrategy(norm, "lockstep", found, (found.sentence(),))
-    if norm == "exact" and options.norm == "auto" and not repeated:
+    if norm == "whole" and options.norm == "auto" and not repeated:
         return _cheaper(strategy, predictor, plan)
     return strategy
 
 
 def _after_statistics(
-    norm: Literal["none", "exact"],
+    norm: Literal["none", "whole"],
     predictor: Predictor,
     plan: TilePlan,
     limits: tuple[int, int, int | None],
@@ -404,26 +406,26 @@ def _cheaper(
     exact = found.work * (1 + _DISK_WORK * spilled)
     if strategy.kind == "tiles":
         exact += work_of(plan)
-    frozen = frozen_work(plan, predictor.probe.halo) + work_of(plan)
-    if exact <= TOO_DEAR * frozen:
+    sampled = sampled_work(plan, predictor.probe.halo) + work_of(plan)
+    if exact <= TOO_DEAR * sampled:
         return strategy
     said = (
-        f"Exact statistics would take {exact:.1f} passes and frozen ones "
-        f"{frozen:.1f}: they are taken from a sample; --norm exact insists."
+        f"Statistics of the whole field would take {exact:.1f} passes and those of a "
+        f"sample {sampled:.1f}: a sample is used; --norm whole insists."
     )
-    return replace(_frozen(predictor), notes=(said,))
+    return replace(_sampled(predictor), notes=(said,))
 
 
-def frozen_statistics(
+def sampled_statistics(
     run: TiledRun, predictor: Predictor, options: EnhanceOptions, target: Sink
 ) -> Job[SampledStatistics]:
     """Take the statistics that a target keeps, or measure them on a sample."""
-    before = target.kept(_FROZEN)
+    before = target.kept(_SAMPLED)
     if before is not None:
         return SampledStatistics.from_json(before)
     trace = _trace_of_sample(predictor)
     budget = predictor.memory_budget(options.memory_gb, host=True)
     room = budget // 2, target.folder
-    found = yield from measure_frozen(run, predictor, trace, room)
-    target.keep(_FROZEN, found.to_json())
+    found = yield from measure_sample(run, predictor, trace, room)
+    target.keep(_SAMPLED, found.to_json())
     return found

@@ -125,7 +125,7 @@ class SampledStatistics:
             )
 
 
-def frozen_work(plan: TilePlan, halo: int) -> float:
+def sampled_work(plan: TilePlan, halo: int) -> float:
     """Estimate the pixels that sampling computes, for each of the padded field."""
     cut = _sample_plan(plan, halo)
     window = (cut.core + 2 * cut.halo) ** 2
@@ -134,7 +134,7 @@ def frozen_work(plan: TilePlan, halo: int) -> float:
     return (2 * count + (_PARTS + 1) * _HELD) * window / (rows * columns)
 
 
-def measure_frozen(
+def measure_sample(
     run: TiledRun,
     predictor: Predictor,
     trace: OpTrace,

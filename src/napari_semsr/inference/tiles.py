@@ -45,7 +45,7 @@ class ExecutionStrategy:
     """How a field is run."""
 
     # Where live normalisations take their statistics; ``none`` without any
-    norm: Literal["none", "exact", "frozen", "tile"]
+    norm: Literal["none", "whole", "sampled", "tile"]
     # Independent tiles, one pass, or tiles that step together
     kind: Literal["tiles", "whole", "lockstep"]
     # For ``lockstep``, and for ``tiles`` with statistics of the whole field, which

@@ -316,7 +316,7 @@ def test_what_sees_everything_has_no_halo(make_loaded):
 
 def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(DeviceMemoryError, match="--norm frozen"):
+    with pytest.raises(DeviceMemoryError, match="--norm sampled"):
         Layer(Room(0, tmp_path), (8, 8), 3, torch.float32)
 
 

@@ -169,7 +169,7 @@ def test_exact_statistics_are_measured_before_tiles_run_there(
 ):
     values = rng.random((101, 75)) * np.linspace(50, 250, 75)
     image, loaded = Micrograph(values.astype(np.uint8)), make_loaded("norm")
-    options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
+    options = OPTIONS.replace(tile=32, norm="whole", memory_gb=1e-6)
     expected = whole(image.array(), loaded)
     path = tmp_path / "e.zarr"
     store = store_for(path, image, loaded, options)
@@ -185,7 +185,7 @@ def test_exact_statistics_are_measured_before_tiles_run_there(
     steps = []
     report = run(fill(image, loaded, again, options), steps.append)
     assert not any(step.message.startswith("Layer") for step in steps)
-    assert report.norm == "exact"
+    assert report.norm == "whole"
     assert 0 < report.resumed < 12
     assert "measured first" in report.notes[0]
     assert np.abs(again.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
@@ -249,7 +249,7 @@ def test_killed_workers_lose_nothing(rng, tmp_path):
     )
     loaded = LoadedModel(build("resnet", how).eval(), card, "sha256:0")
     image = Micrograph((rng.random((301, 275)) * 250).astype(np.uint8))
-    options = OPTIONS.replace(norm="exact")
+    options = OPTIONS.replace(norm="whole")
     expected = run(enhance_array(image, loaded, options)).data
     path = tmp_path / "k.zarr"
     store = store_for(path, image, loaded, options)
@@ -273,7 +273,7 @@ def test_resampled_fields_are_the_same_there(kind, make_loaded, rng, tmp_path, a
     loaded = make_loaded(kind, pixel_size_nm=(10, 10))
     data = rng.random((90, 75)).astype(np.float32)
     image = Micrograph(data, parse_pixel_size(16.0))
-    options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
+    options = OPTIONS.replace(tile=32, norm="whole", memory_gb=1e-6)
     here = store_for(tmp_path / "here.zarr", image, loaded, options)
     run(fill(image, loaded, here, options))
     there = store_for(tmp_path / "there.zarr", image, loaded, options)

@@ -235,6 +235,16 @@ def test_resume_refuses_a_store_of_another_making(tmp_path, options, change):
         create_store(path, **{**options, **change}, resume=True)
 
 
+def test_resume_reads_values_that_had_other_names(tmp_path, options):
+    path = tmp_path / "a.ome.zarr"
+    stored, now = ({"norm": norm} for norm in ("frozen", "sampled"))
+    create_store(
+        path, **options | {"provenance": Provenance(job="enhance", options=stored)}
+    )
+    again = options | {"provenance": Provenance(job="enhance", options=now)}
+    assert len(create_store(path, **again, resume=True).pending()) == 9
+
+
 def test_resume_refuses_what_is_no_store(tmp_path, options):
     path = tmp_path / "a.ome.zarr"
     zarr.create_group(path)

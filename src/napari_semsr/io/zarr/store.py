@@ -36,6 +36,7 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     WriteError,
+    current_value,
     is_system_file,
     legible,
     parse_pixel_size,
@@ -91,7 +92,7 @@ def _asked(made: dict[str, Any]) -> dict[str, Any]:
         options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
     # former versions wrote 0 for the image of a file that nobody chose
     known = {k: v for k, v in options.items() if (k, v) != ("series", 0)}
-    return {f"option {name}": value for name, value in known.items()}
+    return {f"option {k}": current_value(k, value) for k, value in known.items()}
 
 
 def _making(record: Record) -> dict[str, Any]:

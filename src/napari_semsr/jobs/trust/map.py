@@ -356,7 +356,7 @@ class _Known:
         changed = [
             f"{name.replace('_', ' ')} {getattr(own, name)}"
             for name in _SHAPING
-            if getattr(own, name) not in (getattr(usual, name), "exact")
+            if getattr(own, name) not in (getattr(usual, name), "whole")
         ]
         if changed:
             said = ", ".join(changed)

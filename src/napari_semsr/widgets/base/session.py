@@ -25,7 +25,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
 
-from napari_semsr.core import Job, Progress, SemsrError, WriteError
+from napari_semsr.core import Job, Progress, SemsrError, WriteError, current_value
 from napari_semsr.io import (
     FOLDER_KEY,
     HELPER_KEY,
@@ -920,7 +920,7 @@ def set_form(panel: Any, values: dict[str, Any]) -> None:
         if isinstance(item, OptionsForm):
             for key, one in _restorable(value or {}, item).items():
                 with suppress(ValueError, TypeError, LookupError):
-                    item.set_values(**{key: one})
+                    item.set_values(**{key: current_value(key, one)})
         elif name in values:
             with suppress(ValueError, TypeError):
                 item.value = layers.get(value, value) if value else value
