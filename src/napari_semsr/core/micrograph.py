@@ -272,7 +272,7 @@ def size_origin(how: str, size: FloatPair, *, in_file: bool = False) -> dict[str
 
 
 def _stated_by(step: Provenance) -> dict[str, Any] | None:
-    """Find what stated the pixel size of a step's input, if the step tells it."""
+    """Find what stated the pixel size of a step's input, if the step records it."""
     known = step.options.get(ORIGIN_KEY)
     if isinstance(known, dict) and {"how", "pixel_size_nm"} <= set(known):
         return known  # of another's file, it may be anything else
@@ -297,7 +297,8 @@ def describe_origin(
 ) -> str:
     """Say where a pixel size ``(y, x)`` in nm comes from, and what changed it since.
 
-    `stated` is what an image itself tells, as of `size_origin`; else its history does.
+    `stated` is what an image itself records, as of `size_origin`; if None, its
+    history is read.
     """
     jobs: list[str] = []
     found: Mapping[str, Any] | None = stated

@@ -353,7 +353,7 @@ class ProbedNetwork:
         return self._recall(f"bytes per pixel, stride {stride}", _BYTES, measure)
 
     def fault_on(self, device: str, compare: Callable[[], str | None]) -> str | None:
-        """Tell what is wrong with a device, by its name; None where nothing is."""
+        """Recall the fault of a device of this name, else compare; None if fit."""
         return self._recall(f"fault on {device}", _FAULT, compare)
 
     @property
@@ -658,7 +658,7 @@ def plain_convolutions() -> Iterator[None]:
     holder, name, value = cudnn, "allow_tf32", cast("Any", False)
     try:
         before = holder.allow_tf32
-    except RuntimeError:  # set by the interface that PyTorch 2.9 has beside it
+    except RuntimeError:  # set by the interface that PyTorch 2.9 has as well
         holder, name, value = cudnn.conv, "fp32_precision", "ieee"
         before = holder.fp32_precision
     tried = cudnn.benchmark

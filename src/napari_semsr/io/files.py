@@ -610,7 +610,7 @@ class Record:
 def record_of(image: Micrograph) -> Record:
     """Collect what must be written beside the pixels of an image."""
     made = image.provenance
-    # which what made it may tell otherwise
+    # the history may have others
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     own = {key: image.metadata[key] for key in keys if key in image.metadata}
     if made is None and (own.get(ORIGIN_KEY) or {}).get("in_file"):

@@ -1108,7 +1108,7 @@ def _metadata(
 
 
 def _size_origin(source: RawImage, beside: RawImage) -> dict[str, Any] | None:
-    """Say what in a file, or `beside` it, states the pixel size that is taken.
+    """Name what states the pixel size that is used, in a file or its companions.
 
     None where that is the record of an image whose history says it.
     """
@@ -1121,7 +1121,7 @@ def _size_origin(source: RawImage, beside: RawImage) -> dict[str, Any] | None:
     if source.vendor is not None:
         how = f"from the metadata of the {source.vendor} microscope"
     elif beside.vendor is not None and beside.pixel_size_nm != source.pixel_size_nm:
-        how = f"from the text file of the {beside.vendor} microscope beside it"
+        how = f"from the text file of the {beside.vendor} microscope next to it"
     return size_origin(how, size, in_file=True)
 
 

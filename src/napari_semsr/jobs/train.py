@@ -91,8 +91,8 @@ class TrainingPlace(Options):
     devices: int | None = option(
         None,
         "",
-        "Cards, or processors, of this machine that learn together, each from a batch "
-        "of its own.",
+        "Cards, or processes on a CPU, of this machine that train together, each on "
+        "its own batches.",
         by_person=True,
     )
     nodes: int | None = option(

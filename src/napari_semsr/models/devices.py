@@ -258,7 +258,7 @@ def to_device(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
     return given.pin_memory().to(device, non_blocking=True)
 
 
-# Where a container is told how much memory it may have
+# Where a container finds how much memory it may use
 _CONTAINED = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory.high",
@@ -288,7 +288,7 @@ def free_memory(device: torch.device) -> int:
     held, used = module.memory_reserved(device), module.memory_allocated(device)
     try:
         return int(module.mem_get_info(device)[0]) + held - used
-    except RuntimeError:  # Intel's integrated GPUs do not tell, and have the machine's
+    except RuntimeError:  # Intel's integrated GPUs share the machine's
         total = module.get_device_properties(device).total_memory
         return max(0, min(int(total) - used, host_memory() + held - used))
 
@@ -301,7 +301,7 @@ def host_memory() -> int:
 def release_memory(device: torch.device) -> None:
     """Give back what PyTorch holds of a device's memory and does not use.
 
-    Other processes cannot have it otherwise, a training beside a viewer among them.
+    Other processes, such as a training next to a viewer, cannot use it otherwise.
     """
     if device.type != "cpu":
         getattr(torch, device.type).empty_cache()
@@ -311,8 +311,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in the words of any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    said = str(error).lower()
-    return any(words in said for words in _NO_MEMORY)
+    message = str(error).lower()
+    return any(words in message for words in _NO_MEMORY)
 
 
 @contextmanager

@@ -157,7 +157,7 @@ class History(nn.Module):
         self.seed = seed
         self.register_buffer("images", torch.zeros(size, *shape))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self._held: int | None = None  # the count, which lies on the card
+        self._held: int | None = None  # the count, which is on the card
 
     def _load_from_state_dict(self, *state: Any) -> None:
         super()._load_from_state_dict(*state)

@@ -133,9 +133,9 @@ class BlindSpot(Supervised):
         """Return the loss of one batch of `Patches`, of which low is looked at."""
         images = flat(Patches(*batch)).low
         hidden = hide(images, self.recipe.hidden.every_px, self.reach)
-        told = self.run(self.laid_out(hidden.seen))
+        predicted = self.run(self.laid_out(hidden.seen))
         with self.exact():
-            missed: Tensor = (told.float() - images)[hidden.where]
+            missed: Tensor = (predicted.float() - images)[hidden.where]
             loss = missed.square().mean()
         self.check_finite("loss is", loss, images)
         return loss

@@ -279,7 +279,7 @@ def _chosen_device(recipe: Recipe, name: str) -> torch.device:
                 "by CUDA_VISIBLE_DEVICES."
             )
             raise OptionError(msg)
-        # each process has a card of its own, and tries none of the others'
+        # each process has its own card, and tries no other
         there = device_count("cuda") and kind != "cpu"
         if there or kind != "cuda":
             return torch.device("cuda" if there else "cpu")

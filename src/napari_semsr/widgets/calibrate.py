@@ -172,7 +172,7 @@ def apply_pixel_size(
     *,
     origin: dict[str, Any] | None = None,
 ) -> None:
-    """Calibrate a layer in place; what lies over it must be calibrated alike.
+    """Calibrate a layer in place; layers over it must be calibrated alike.
 
     `origin`: what stated the size, as of `size_origin`; typed here if not given.
     """
@@ -539,8 +539,8 @@ class CalibrateGroup(Form):
             size = layer.scale[-2:] * gain_of(layer)
             for item in since:
                 _resize(item, size * ratios[item], layer.units[-2:])
-        for item, told in (errors | dict.fromkeys(since, errors[layer])).items():
-            _note_size_facts(item, told)
+        for item, facts in (errors | dict.fromkeys(since, errors[layer])).items():
+            _note_size_facts(item, facts)
         for item in (*hidden, *outdated):
             item.visible = item in hidden
         self._show_changed([*grids, *since], before.pixel_size_nm, outdated)
@@ -693,7 +693,7 @@ class CalibrateGroup(Form):
     def _check_line(self, line: Shapes, layer: Image) -> None:
         """Refuse a line that may be meant for another image."""
         if not _lies_on(line, layer):
-            msg = "The line lies on another layer's grid; press Draw a line again."
+            msg = "The line is on the grid of another layer; press Draw a line again."
             raise OptionError(msg)
         owner = self._owner_of(line)
         if owner is None:
@@ -720,7 +720,7 @@ class CalibrateGroup(Form):
         cover = self._covering(line, layer)
         if cover is not None:
             msg = (
-                f"The line was drawn for {layer.name}, but {cover.name} lies over it "
+                f"The line was drawn for {layer.name}, but {cover.name} covers it "
                 f"there: hide {cover.name} and check the line, or choose {cover.name} "
                 "and press Draw a line."
             )

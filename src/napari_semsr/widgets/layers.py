@@ -422,7 +422,7 @@ def micrograph_from_layer(
 
 
 def size_facts_of(layer: Layer) -> dict[str, Any]:
-    """Give what a layer tells of its pixel size: how sure it is, what stated it.
+    """Read the error of a layer's pixel size and what stated it.
 
     Another program, or napari's own controls, may have given it a scale since.
     """

@@ -249,7 +249,7 @@ def _is_dark(profile: Profile) -> bool:
 def _is_dark_line(dark: _Found, bright: _Found) -> bool:
     """Whether a profile that has both crosses dark lines, not bright ones.
 
-    A gap between bright objects, or beside one, is as deep as these are high, or
+    A gap between bright objects, or next to one, is as deep as these are high, or
     deeper where the ground is uneven. So dark lines are those that are far deeper than
     what is bright and has no flank on one side, as ground that slopes, or those on
     bright ground: both ends of the profile are bright, and one of them belongs to its
@@ -300,7 +300,7 @@ def _require_unclipped(profile: Profile, found: _Found, step: FloatPair | None) 
         reach = _REACH * (ends[1] - ends[0])
         quarter = (3 * found.base + found.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
-        name = f"ground beside the {name}"
+        name = f"ground around the {name}"
         _refuse_clipped(profile, found, ground, _CLIPPED_SIDE, name, white=not bright)
 
 

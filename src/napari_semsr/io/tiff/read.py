@@ -104,7 +104,7 @@ def _is_here(image: "Element", files: "Callable[[str], bool]", own: str | None) 
 def _of_series(
     root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None, str | None]:
-    """Read pixel size, name and bit depth of a series; None of what is not told."""
+    """Read pixel size, name and bit depth of a series; None for what is not stated."""
     images, count = [e for e in root if _local(e) == "Image"], len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
     # of a file whose set was passed over, its own images are read alone
@@ -140,9 +140,9 @@ def _significant_bits(
 ) -> dict[str, int]:
     """Find how many bits grey values fill; empty for floats and if nothing states it.
 
-    Fewer bits a sample than its type has tell it, then OME-XML, what Micro-Manager,
-    ImageJ or Bio-Formats wrote as text, and the tags of the largest value, which count
-    where they are all ones in binary: some programs write the largest that occurs.
+    First bits per sample, if they are fewer than the type has; then OME-XML, what
+    Micro-Manager, ImageJ or Bio-Formats wrote as text; then tags of the largest value,
+    if it is all ones in binary, since some programs write the largest that occurs.
     """
     if page.dtype is None or page.dtype.kind != "u":
         return {}

@@ -870,13 +870,13 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
 
 def _data_ranges(pairs: "Sequence[Pair]") -> str:
     """Say over which range of grey levels, and what states it."""
-    told: dict[str, dict[str, None]] = {}
+    labels: dict[str, dict[str, None]] = {}
     for pair in pairs:
         for found in pair.measured.results.values():
             if isinstance(found, Metrics):
                 span = f"{written(found.data_range)} ({found.data_range_basis})"
-                told.setdefault(span, {})[pair.label] = None
-    spans = (f"{span} for {_names(list(of))}" for span, of in told.items())
+                labels.setdefault(span, {})[pair.label] = None
+    spans = (f"{span} for {_names(list(of))}" for span, of in labels.items())
     return f"The data range is {'; '.join(spans)}."
 
 
