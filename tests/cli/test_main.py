@@ -95,6 +95,12 @@ def test_wrong_usage_is_one_line_that_says_how(refused, words, needs):
     assert "--help`" in line
 
 
+@pytest.mark.parametrize("value", ["-2px", "-1,5", "-.5um"])
+def test_values_that_begin_like_negative_numbers_are_no_options(refused, value):
+    words = ("restore", "a.tif", "-o", "b.tif", "--psf", value)
+    assert f"got '{value}'" in refused(*words)
+
+
 @pytest.mark.parametrize(
     ("error", "needs"),
     [

@@ -342,7 +342,7 @@ def test_frames_of_few_grey_levels_are_not_overexposed(tmp_path, rng):
 
 @pytest.mark.parametrize(
     ("told", "given", "says"),
-    [(20, None, "state a pixel size of 10 nm, but scan.json 20 nm"),
+    [(20, None, "state a pixel size of 10 nm, but scan.json states 20 nm"),
      (10.005, None, ""), (20, 15, "")],
 )  # fmt: skip
 def test_a_scan_that_contradicts_its_frames_is_told(folder, told, given, says):

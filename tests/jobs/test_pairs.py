@@ -387,6 +387,12 @@ def test_wrong_input_is_one_sentence(tmp_path, wrong):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_image_that_is_its_own_reference_is_refused(scene, tmp_path):
+    with pytest.raises(SemsrError, match=r"must differ, but .* same pixels"):
+        napari_semsr.pairs(scene.first, scene.first, tmp_path / "p.zarr", patch=24)
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_folder_and_one_image_are_refused(scene, tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(SemsrError, match="must hold images, got none"):

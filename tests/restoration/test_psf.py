@@ -12,7 +12,7 @@ def test_widths_words_files_and_flat_kernels():
         assert (found.kind, found.sigma, found.unit) == ("gaussian", sigma, unit)
     assert parse_psf("estimate").kind == "estimate"
     assert parse_psf("kernels/point.tif").path == "kernels/point.tif"
-    assert parse_psf("-1px").kind == parse_psf("flat.tif").kind == "file"
+    assert parse_psf("2px.tif").kind == parse_psf("flat.tif").kind == "file"
     found = parse_psf("flat 7px")
     assert (found.kind, found.side) == ("flat", 7)
 
@@ -21,7 +21,7 @@ def test_what_is_no_blur_is_refused_in_one_sentence():
     for text in ("flat8px", "flat1px", "flat131px"):
         with pytest.raises(OptionError, match=r"odd side from 3 to 129 px.*got 'flat"):
             parse_psf(text)
-    for text in ("1.5", "0px", "  "):
+    for text in ("1.5", "0px", "  ", "-1px", "1,5px", "0.01 um", "2\u00b5m"):
         with pytest.raises(OptionError, match="with its unit"):
             parse_psf(text)
     with pytest.raises(OptionError, match=r"Option psf: a blur is .* got '1.5'") as no:

@@ -44,7 +44,15 @@ _NEEDED = "the following arguments are required: "
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one sentence, raised and not printed."""
+    """A parser whose complaints are one sentence, raised and not printed.
+
+    What begins like a negative number is a value, such as ``-2px`` or ``-1,5``, and no
+    option.
+    """
+
+    def __init__(self, *args: Any, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
         if message.startswith(_NEEDED):

@@ -48,8 +48,10 @@ _KINDS = {
     "model": "must be a table of options",
 }
 _DEVICE = r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$"
+_TRAINING_DEVICE = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"  # Lightning has no xpu
 _PATTERNS = {
     _DEVICE: "must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second card",
+    _TRAINING_DEVICE: "must be auto, cpu, cuda or mps, or cuda:1 for the second card",
     r"^[\w.+-]+$": "must be made of letters, digits, '_', '-', '+' and '.'",
 }
 _KEY = "[key]"
@@ -269,27 +271,24 @@ def option(
     )
 
 
+_DEVICES = {
+    "automatic": "auto",
+    "CPU": "cpu",
+    "NVIDIA or AMD GPU (cuda)": "cuda",
+    "Apple GPU (mps)": "mps",
+    "Intel GPU (xpu)": "xpu",
+}
 _WHERE_IT_RUNS = (
     "Where the model runs: auto, which takes a GPU that computes as the CPU does, cpu, "
     "cuda (NVIDIA or AMD), mps (Apple) or xpu (Intel); cuda:1 is the second card."
 )
 
 
-def device_option(description: str = _WHERE_IT_RUNS) -> Any:
-    """Declare the option that says where a model runs, or is trained."""
-    return option(
-        "auto",
-        "Device",
-        description,
-        choices={
-            "automatic": "auto",
-            "CPU": "cpu",
-            "NVIDIA or AMD GPU (cuda)": "cuda",
-            "Apple GPU (mps)": "mps",
-            "Intel GPU (xpu)": "xpu",
-        },
-        pattern=_DEVICE,
-    )
+def device_option(description: str = _WHERE_IT_RUNS, *, trains: bool = False) -> Any:
+    """Declare the device that a model runs on, or one that it can be trained on."""
+    pattern = _TRAINING_DEVICE if trains else _DEVICE
+    choices = {k: name for k, name in _DEVICES.items() if re.match(pattern, name)}
+    return option("auto", "Device", description, choices=choices, pattern=pattern)
 
 
 def _known_type(value: str | None) -> str | None:

@@ -152,6 +152,8 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
     records = [[record for record, *_ in side] for side in opened]
     images = [[image for _, image, _ in side] for side in opened]
+    if paired:
+        _refuse_copies(*images)
     placed = None
     if transform is not None:  # where it is one of these images
         check_sides(transform, *((image, record) for ((record, image, _),) in opened))
@@ -200,6 +202,19 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         images=by_image,
         same_place=choice.same_place,
     )
+
+
+def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> None:
+    """Refuse pairs of which every image is its own reference: nothing is learnt."""
+    if all(
+        low.shape == high.shape and np.array_equal(low.array(), high.array())
+        for low, high in zip(lows, highs, strict=True)
+    ):
+        msg = (
+            f"The two images of a pair must differ, but {lows[0].name} and "
+            f"{highs[0].name} have the same pixels: give LOW and HIGH of one field."
+        )
+        raise OptionError(msg)
 
 
 def _nothing_left(candidates: int, rejected: dict[str, int], *, paired: bool) -> str:

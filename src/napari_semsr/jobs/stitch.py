@@ -321,7 +321,7 @@ class StitchFolderOptions(StitchOptions):
         try:
             rows, columns = (int(part) for part in parts)
         except ValueError:
-            msg = "A grid is rows x columns, such as 4x5"
+            msg = "must be rows x columns, such as 4x5"
             raise ValueError(msg) from None
         return rows, columns
 

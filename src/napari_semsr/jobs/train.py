@@ -86,7 +86,8 @@ class TrainingPlace(Options):
     )
     device: str = device_option(
         "Where to train: auto (a CUDA card, else the CPU), cpu, cuda or mps; cuda:1 is "
-        "the second card."
+        "the second card.",
+        trains=True,
     )
     devices: int | None = option(
         None,

@@ -122,8 +122,11 @@ def train_to_shelf(
 def train_in_subprocess(
     request: TrainRequest, *, device: str = "auto", patience_s: float = 60.0
 ) -> Job[Trained]:
-    """Train in a process of its own; closing the job stops it with its state kept."""
-    child = _Child(request, device)
+    """Train in a process of its own; closing the job stops it with its state kept.
+
+    An `OptionError` if no model can be trained on such a device.
+    """
+    child = _Child(request, TrainingPlace.parse({"device": device}).device)
     last = TrainStep(0, 0, "starting a process for the training")
     try:
         yield last

@@ -14,7 +14,10 @@ _LARGEST = 129  # side of a kernel in pixels; chosen: halos and time grow with i
 
 _WIDTH = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|nm)\s*$")
 _FLAT = re.compile(r"^\s*flat\s*([0-9]+)\s*px\s*$")
-_NUMBER = re.compile(r"^\s*[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?\s*$")
+# Without unit, with another, or below 0
+_NUMBER = re.compile(
+    r"^\s*[+-]?[0-9.,]+(?:[eE][+-]?[0-9]+)?\s*[a-zA-Z\u00b5\u03bc]*\s*$"
+)
 _REACH = 4.0  # a Gaussian is cut off here, in sigmas: 6e-5 of its weight is beyond
 _SHARPEST = 0.05  # px; chosen: of less, nothing is left beside the middle in doubles
 _ALIKE = 1e-3  # px off the middle, or of a pixel size; chosen: moves no grey level
@@ -140,7 +143,7 @@ def parse_psf(text: str) -> PsfChoice:
     Raises
     ------
     OptionError
-        If it is a number without unit, or not positive.
+        If it is a number without unit, with another, or not positive.
     """
     found = _WIDTH.match(text)
     if found is not None and float(found[1]) > 0:

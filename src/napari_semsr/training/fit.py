@@ -283,9 +283,6 @@ def _chosen_device(recipe: Recipe, name: str) -> torch.device:
         there = device_count("cuda") and kind != "cpu"
         if there or kind != "cuda":
             return torch.device("cuda" if there else "cpu")
-    if kind == "xpu":
-        msg = f"Training runs on cpu, cuda or mps, got {name}: Lightning has no xpu."
-        raise OptionError(msg)
     found = find_device(name)
     if found.note is not None:
         warn(found.note)
