@@ -329,8 +329,8 @@ def _exact(
     if probe.halo is None:
         norm = "whole"
     repeated = before or {}
-    begun = current_value("norm", repeated.get("norm"))
-    if begun == "sampled" and options.norm == "auto":
+    previous = current_value("norm", repeated.get("norm"))
+    if previous == "sampled" and options.norm == "auto":
         return _sampled(predictor)
     budget = predictor.memory_budget(options.memory_gb)
     host = predictor.memory_budget(options.memory_gb, host=True)

@@ -78,7 +78,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "bf16":
         check_bf16(device)
-    elif name != "fp32":  # from the history of a result that is gone on with
+    elif name != "fp32":  # from the history of a result that is resumed
         msg = f"A precision must be auto, fp32 or bf16, got {name!r}."
         raise OptionError(msg)
     return name

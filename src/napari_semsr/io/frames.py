@@ -312,7 +312,7 @@ class _Seen:
         if first != name:
             self.copies[name] = first
 
-    def tell_overexposed(self, path: Path) -> None:
+    def warn_if_overexposed(self, path: Path) -> None:
         """Warn where the greatest grey value of all frames fills much of some."""
         level = max((most for most, _ in self._white.values()), default=0.0)
         shares = {n: share for n, (most, share) in self._white.items() if most == level}
@@ -453,7 +453,7 @@ def _from_folder(
         _too_few(folder, kept, faults)
     _same(folder, kept, infos)
     if how["databar_rows"] is None:
-        _tell_databar(folder, [info.suggested_databar_rows for info in infos])
+        _warn_of_databar(folder, [info.suggested_databar_rows for info in infos])
     places = tuple((folder / name, None) for name in kept)
     shape = (len(kept), *infos[0].shape)
     frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
@@ -464,7 +464,7 @@ def _from_folder(
     return made.replace(faults=tuple(faults), files=tuple(files)), names
 
 
-def _tell_databar(path: Path, suggested: Sequence[int]) -> None:
+def _warn_of_databar(path: Path, suggested: Sequence[int]) -> None:
     """Warn where most frames end in what looks like a data bar of one height."""
     middle = sorted(suggested)[len(suggested) // 2]
     alike = [rows for rows in suggested if abs(rows - middle) <= 1]  # letters differ
@@ -537,7 +537,7 @@ def _from_file(
     names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
     places = tuple((path, page) for page in range(info.planes))
     if how["databar_rows"] is None:
-        _tell_databar(path, [info.suggested_databar_rows])
+        _warn_of_databar(path, [info.suggested_databar_rows])
     sentences: list[str] = []
     with hear_warnings(sentences.append):
         first = read(path, plane=0, **how)
@@ -725,7 +725,7 @@ def _usable_frames(
     if not names:
         names = [*made.names, *(fault.frame for fault in made.faults)]
         names.sort(key=natural_key)
-    seen.tell_overexposed(path)
+    seen.warn_if_overexposed(path)
     copies = {name: f"{_COPY} {first}" for name, first in seen.copies.items()}
     made = _without(made, copies).replace(slots=seen.slots(names))
     if len(made) < 2:

@@ -1107,21 +1107,22 @@ def _metadata(
     return found
 
 
-def _size_origin(source: RawImage, beside: RawImage) -> dict[str, Any] | None:
-    """Name what states the pixel size that is used, in a file or its companions.
+def _size_origin(bare: RawImage, source: RawImage) -> dict[str, Any] | None:
+    """Name what states the pixel size that is used: a `bare` file or its companions.
 
-    None where that is the record of an image whose history says it.
+    `source` is the file with its companions. None if it is the record of an image whose
+    history states it.
     """
-    size, record = _calibration(beside), source.record
+    size, record = _calibration(source), bare.record
     if size is None:
         return None
     if record is not None and record.pixel_size_nm == size and record.provenance:
         return None
-    how = f"from the {source.format} metadata"
-    if source.vendor is not None:
-        how = f"from the metadata of the {source.vendor} microscope"
-    elif beside.vendor is not None and beside.pixel_size_nm != source.pixel_size_nm:
-        how = f"from the text file of the {beside.vendor} microscope next to it"
+    how = f"from the {bare.format} metadata"
+    if bare.vendor is not None:
+        how = f"from the metadata of the {bare.vendor} microscope"
+    elif source.vendor is not None and source.pixel_size_nm != bare.pixel_size_nm:
+        how = f"from the text file of the {source.vendor} microscope next to it"
     return size_origin(how, size, in_file=True)
 
 

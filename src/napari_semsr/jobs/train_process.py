@@ -122,7 +122,7 @@ def train_to_shelf(
 def train_in_subprocess(
     request: TrainRequest, *, device: str = "auto", patience_s: float = 60.0
 ) -> Job[Trained]:
-    """Train in a process of its own; closing the job stops it with its state kept.
+    """Train in a separate process; closing the job stops it with its state kept.
 
     An `OptionError` if no model can be trained on such a device.
     """

@@ -113,8 +113,8 @@ def _of_series(
         images = [e for e in images if _is_here(e, files, root.get("UUID"))] or images
     if len(images) <= count:
         images = images[series : series + 1]
-    told = [_ome_image(image, warnings) for image in images]
-    sizes, names, depths = ({one[i] for one in told} for i in range(3))
+    stated = [_ome_image(image, warnings) for image in images]
+    sizes, names, depths = ({one[i] for one in stated} for i in range(3))
     if len(sizes) > 1:
         warnings.append(
             f"The OME-XML tells of {len(images)} images of different pixel size where "
