@@ -673,7 +673,7 @@ def _draw_residuals(axes: "Axes", made: StitchedFile) -> None:
         for pair in made.solution.pairs
         if np.isfinite([pair.sigma_px, pair.residual_px]).all()
     ]
-    if not rows:
+    if not rows or made.residual_px is None:  # without a loop all are 0
         return
     values = np.array(rows, dtype=float)
     sigma, residual = np.maximum(values[:, :2].T, 1e-4)
