@@ -73,6 +73,18 @@ def test_folder_says_what_it_holds(make, scan):
     assert panel.status.text() == "scan can be stitched."
 
 
+@pytest.mark.broad
+def test_no_residuals_are_drawn_of_joints_without_a_loop(make, tmp_path, run_panel):
+    napari_semsr.simulate(
+        tmp_path / "two", phantom="particles", frames_grid=(1, 2), frame_px=96,
+        field="square", overlap=0.4, seed=5,
+    )  # fmt: skip
+    panel = make(tmp_path / "two")
+    panel.halves.value = False
+    assert "2 of 2 frames joined" in run_panel(panel)
+    assert not panel.plot.axes[0].get_lines()
+
+
 def test_outlines_hide_show_and_go_with_their_mosaic(
     make, model, scan, run_panel, qtbot
 ):
