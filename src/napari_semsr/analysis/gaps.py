@@ -948,7 +948,7 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
             core = np.where(height > peak[basins] / 2, basins, 0)
             own = np.asarray(ndimage.median(height, core, numbers))
             peak[1:] = own
-        size = np.bincount(core.ravel(), minlength=count + 1)[1:]
+        size = np.bincount(core.ravel(), minlength=count + 1)[1:].astype(float)
         joined, left = _joined(height, basins, own, size, _EDGE, least)
         if left == count:
             return basins, np.concatenate([[0.0], own])
@@ -995,13 +995,13 @@ def _joined(
         return number
 
     for number in np.argsort(-highest, kind="stable"):
-        one, other = find(at[number, 0]), find(at[number, 1])
-        if one == other:
+        first, second = find(int(at[number, 0])), find(int(at[number, 1]))
+        if first == second:
             continue
-        lower = min(level[one], level[other])
+        lower = min(level[first], level[second])
         if highest[number] >= ratio * lower or lower - highest[number] < least:
-            one, other = sorted((one, other), key=size.__getitem__)
-            root[one] = other
+            smaller, larger = sorted((first, second), key=size.__getitem__)
+            root[smaller] = larger
     ends = np.array([find(number) for number in range(own.size + 1)])
     left, joined = np.unique(ends, return_inverse=True)
     return joined.astype(np.int32), left.size - 1

@@ -122,9 +122,9 @@ def find_strays(data: Any) -> Strays | None:
         values.append(_fill_values(window, stray, filled)[own][tuple(found.T)])
     if not places:
         return None
-    joined, filled = np.concatenate(places), np.concatenate(values)
+    joined = np.concatenate(places)
     order = np.lexsort((joined[:, 1], joined[:, 0]))
-    return Strays(joined[order], filled[order])
+    return Strays(joined[order], np.concatenate(values)[order])
 
 
 def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:

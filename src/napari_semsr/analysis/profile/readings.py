@@ -317,12 +317,13 @@ def _refuse_clipped(
     values = profile.value[part]
     if not values.size:
         return
-    level: float | None = float(values.max() if white else values.min())
+    level = float(values.max() if white else values.min())
     clipped = white and is_white(level, profile.dtype, profile.bits)
     if np.ptp(values) and not (clipped and np.mean(values == level) > share):
-        level, clipped = clipped_level(values, white=white, share=share), False
-        if level is None:
+        found_level = clipped_level(values, white=white, share=share)
+        if found_level is None:
             return
+        level, clipped = found_level, False
     clipped = clipped or _varies_elsewhere(profile, level)
     if not (clipped or _ends_in_corner(found, level)):
         return
