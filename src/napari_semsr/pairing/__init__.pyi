@@ -5,6 +5,7 @@ from .cut import (
     choose_pairs as choose_pairs,
     prepare_image as prepare_image,
 )
+from .defects import DefectCopy as DefectCopy, add_defects as add_defects
 from .options import SPLITS as SPLITS, PairOptions as PairOptions
 from .store import (
     PairStore as PairStore,

@@ -1,4 +1,8 @@
-from .linear import fit_linear_filter as fit_linear_filter
+from .linear import (
+    LinearFit as LinearFit,
+    fit_linear_filter as fit_linear_filter,
+    fit_place_filter as fit_place_filter,
+)
 from .method import (
     RestoreOptions as RestoreOptions,
     Restorer as Restorer,

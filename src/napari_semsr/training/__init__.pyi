@@ -1,4 +1,13 @@
 from .fit import train as train
+from .place import (
+    PlaceFit as PlaceFit,
+    PlaceImages as PlaceImages,
+    PlaceOptions as PlaceOptions,
+    PlaceReport as PlaceReport,
+    fit_place as fit_place,
+    load_place_state as load_place_state,
+    save_place_state as save_place_state,
+)
 from .patches import Truths as Truths
 from .recipe import (
     SAME as SAME,

@@ -23,6 +23,7 @@ from napari_semsr.models.architectures.multi_scale_unet import (
     MultiScaleUNet,
 )
 from napari_semsr.models.architectures.pix2pix import Pix2PixUNet
+from napari_semsr.models.architectures.place import PlaceNet
 from napari_semsr.models.architectures.resnet import ResNetGenerator
 from napari_semsr.models.architectures.srcnn import SRCNN, AttentionSRCNN
 from napari_semsr.models.architectures.srgan import SRResNet
@@ -109,6 +110,7 @@ class Correction(nn.Module):
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
     "informed": InformedRestorer,
+    "place": PlaceNet,
     "correction": Correction,
     **PUBLISHED,
 }

@@ -1,0 +1,52 @@
+"""Small residual network for one place, trained in minutes on a CPU.
+
+=======  =========================================================  ==========
+part     layers                                                     resolution
+=======  =========================================================  ==========
+stem     pixel-unshuffle 2, 3x3 convolution to `width`              1/2
+body     residual blocks of two 3x3 convolutions, of which the      1/2
+         first has the dilations of `dilations`
+head     3x3 convolution to 4, pixel-shuffle                        1
+=======  =========================================================  ==========
+
+The output is added to the input, and the head starts at zero, so that an untrained
+network returns its input. There is no normalisation layer: every output pixel depends
+on the receptive field alone, and tiles are exact. Every number here is chosen; by
+default it has 0.13 million weights.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models.architectures.blocks import start_at_zero
+from napari_semsr.models.architectures.two_scale import DilatedBlock
+
+
+class PlaceNet(nn.Module):
+    """Norm-free residual network at half the resolution.
+
+    Parameters
+    ----------
+    width : int, default=32
+        Channels of the body.
+    dilations : sequence of int, default=(1, 2, 4, 1, 8, 2, 1)
+        Of each block.
+    """
+
+    scale, stride = 1, 2
+
+    def __init__(
+        self, width: int = 32, dilations: Sequence[int] = (1, 2, 4, 1, 8, 2, 1)
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(4, width, 3, padding=1)
+        self.body = nn.Sequential(*(DilatedBlock(width, d) for d in dilations))
+        self.head = start_at_zero(nn.Conv2d(width, 4, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restore a normalised (B, 1, H, W) of even sides to (B, 1, H, W)."""
+        features = self.body(self.stem(functional.pixel_unshuffle(x, 2)))
+        restored: Tensor = x + functional.pixel_shuffle(self.head(features), 2)
+        return restored

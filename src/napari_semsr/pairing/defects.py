@@ -1,0 +1,176 @@
+"""Copies of a place with objects removed and added.
+
+A network that is trained on one place learns what usually is there, and draws it where
+it is missing. In these copies of the SEM image objects are missing, and others are
+where none were: ellipses and boxes are levelled to their rim, or put in at a grey level
+of the place. The light is changed by what a linear filter, fitted from SEM to light on
+the same place, makes of the change, so that its noise stays.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, signal
+
+from napari_semsr.core import BoolArray, Float32Array, FloatArray
+
+HALF_AXES_PX = (2.5, 8.0)
+"""Smallest and largest half-axis of an object; chosen: what light of 5 px blurs."""
+_RIM_PX = 2.5  # width of the ring whose level an object is brought to
+_SOFT_PX = 1.0  # of SEM, in which levels are measured: its noise is no level
+_PLAIN = 0.1  # of the place's contrast, by which an object must change its pixels
+_CONTRAST = (2, 98)  # percentiles
+_TRIES = 40  # for each object that is wanted; an empty place has none to level
+
+
+@dataclass(frozen=True, slots=True)
+class DefectCopy:
+    """A copy of a place with objects removed and added.
+
+    Attributes
+    ----------
+    low, high : (Y, X) numpy.ndarray of float32
+        Light and SEM, as they were further than the filter reaches from any change.
+    changed : (Y, X) numpy.ndarray of bool
+        Pixels of SEM that are of another object now.
+    """
+
+    low: Float32Array
+    high: Float32Array
+    changed: BoolArray
+
+
+def add_defects(
+    low: NDArray[np.floating],
+    high: NDArray[np.floating],
+    kernel: NDArray[np.floating],
+    seed: int | tuple[int, ...],
+    *,
+    share: float = 0.07,
+) -> DefectCopy:
+    """Copy a place with objects removed and added, the same for the same seed.
+
+    Parameters
+    ----------
+    low, high : (Y, X) numpy.ndarray
+        Light and SEM on one grid. Objects lie where SEM is finite.
+    kernel : (T, T) numpy.ndarray
+        Filter from SEM to light, correlated with SEM (`restoration.fit_place_filter`).
+    seed : int or tuple of int
+        Of the random numbers.
+    share : float, default=0.07
+        Of the finite pixels of SEM, that are changed; less where a place has too little
+        contrast.
+
+    Returns
+    -------
+    DefectCopy
+        Both images, and where they were changed.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.isfinite(high)
+    made = high.astype(np.float32)
+    changed = np.zeros(high.shape, bool)
+    wanted = int(share * known.sum())
+    if not wanted or not known.any():
+        return DefectCopy(low.astype(np.float32), made, changed)
+    soft = _softened(made, known)
+    contrast = float(np.diff(np.percentile(soft[known], _CONTRAST))[0])
+    places = np.flatnonzero(known)
+    count, left = 0, int(_TRIES * max(1, wanted // 50))
+    while count < wanted and left and contrast > 0:
+        left -= 1
+        centre = np.unravel_index(rng.choice(places), high.shape)
+        drawn = _Shape.random(rng)
+        box = drawn.box(centre, high.shape)
+        if box is None or not known[box].all():
+            continue
+        other = float(soft.ravel()[rng.choice(places)])
+        cover, rim = drawn.cover(), drawn.rim()
+        level = float(np.median(soft[box][rim]))
+        inside = cover > 0.5
+        put_in = rng.random() < 0.5
+        new = other if put_in else level
+        apart = np.abs(new - soft[box][inside]).mean()
+        if apart < _PLAIN * contrast:
+            continue
+        for image in (made, soft):
+            part = image[box]
+            part += cover * (new - part)
+        before = int(changed[box].sum())
+        changed[box] |= inside
+        count += int(changed[box].sum()) - before
+    return DefectCopy(_changed_light(low, made - high, kernel), made, changed)
+
+
+def _softened(image: Float32Array, known: BoolArray) -> Float32Array:
+    """Smooth an image over its finite pixels."""
+    filled = np.where(known, image, 0)
+    total = ndimage.gaussian_filter(filled, _SOFT_PX)
+    weight = ndimage.gaussian_filter(known.astype(np.float32), _SOFT_PX)
+    return np.where(known, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
+
+
+def _changed_light(
+    low: NDArray[np.floating],
+    change: NDArray[np.floating],
+    kernel: NDArray[np.floating],
+) -> Float32Array:
+    """Add to light what a filter makes of a change; elsewhere it stays bit by bit."""
+    change = np.where(np.isfinite(change), change, 0)
+    added = signal.oaconvolve(change, np.asarray(kernel)[::-1, ::-1], mode="same")
+    reached = ndimage.maximum_filter(change != 0, size=kernel.shape)
+    return np.where(reached, low + added, low).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """An ellipse or a box about the middle of a square."""
+
+    half_axes: tuple[float, float]
+    angle: float
+    is_box: bool
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> "_Shape":
+        a, b = rng.uniform(*HALF_AXES_PX, 2)
+        return cls((a, b), rng.uniform(0, np.pi), bool(rng.random() < 0.5))
+
+    @property
+    def reach(self) -> int:
+        """Half the side of the square that holds it and its rim."""
+        a, b = self.half_axes
+        longest = float(np.hypot(a, b)) if self.is_box else max(a, b)
+        return int(np.ceil(longest + _RIM_PX + 0.5))
+
+    def box(
+        self, centre: tuple[np.intp, ...], shape: tuple[int, ...]
+    ) -> tuple[slice, slice] | None:
+        """Place the square in an image; None where it would stand out."""
+        (y, x), reach = map(int, centre), self.reach
+        if min(y, x) < reach or y + reach >= shape[0] or x + reach >= shape[1]:
+            return None
+        return slice(y - reach, y + reach + 1), slice(x - reach, x + reach + 1)
+
+    def _distance(self) -> FloatArray:
+        """Distance from the outline in px, about; negative inside."""
+        line = np.arange(-self.reach, self.reach + 1.0)
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        down = cos * line[:, None] + sin * line
+        across = cos * line - sin * line[:, None]
+        a, b = self.half_axes
+        if self.is_box:
+            return np.asarray(np.maximum(np.abs(down) - a, np.abs(across) - b))
+        radius = np.hypot(down / a, across / b)
+        slope = np.hypot(down / a**2, across / b**2) / np.maximum(radius, 1e-9)
+        return np.asarray((radius - 1) / np.maximum(slope, 1 / max(a, b)))
+
+    def cover(self) -> Float32Array:
+        """Share of each pixel that it covers."""
+        return np.clip(0.5 - self._distance(), 0, 1).astype(np.float32)
+
+    def rim(self) -> BoolArray:
+        """Pixels next to it."""
+        distance = self._distance()
+        return np.asarray((distance > 0.5) & (distance <= 0.5 + _RIM_PX))

@@ -1,0 +1,622 @@
+"""Training of a small network on one place that light and SEM both show.
+
+The network (`models.architectures.place`) is trained from scratch on whole images on
+one grid, in memory, by Adam at a constant rate. What is used is the mean of its weights
+over the last tenth of the steps, which is a good model at every moment, so that the
+training may be stopped at any.
+
+Most patches come from copies of the place with objects removed and added
+(`pairing.add_defects`), whose changed pixels count more: a network that saw only what
+usually is there draws it where it is missing.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from napari_semsr.analysis import match_affine
+from napari_semsr.core import (
+    DB,
+    BoolArray,
+    CheckpointError,
+    Float32Array,
+    FloatPair,
+    Job,
+    Options,
+    Progress,
+    ShapeError,
+    field_range,
+)
+from napari_semsr.io import renaming
+from napari_semsr.models import ModelCard, build, effective_fields, memory_layout, probe
+from napari_semsr.pairing import add_defects
+from napari_semsr.restoration import fit_place_filter
+from napari_semsr.training.learner import check_finite
+
+ARCHITECTURE = "place"
+_BURST_S = 0.5  # between two looks at `should_stop`; chosen: a person waits no longer
+_EVALUATION = 0.05  # share of the time that evaluation may take; chosen
+_MEAN = 9.0  # the mean weights are those of the last 1 / (1 + 9) of the steps, about
+_LEAST_KNOWN = 0.5  # of the pixels of a patch that count; chosen
+_COPY_PX = 1 << 21  # pixels of a copy; chosen: bounds the memory to 200 MB
+_FORMAT = 1
+
+
+class PlaceOptions(Options):
+    """How a network is trained on one place; all numbers are chosen."""
+
+    copies: int = Field(
+        default=6,
+        ge=0,
+        le=64,
+        description="copies of the place with objects removed and added",
+    )
+    defect_share: float = Field(
+        default=0.07, gt=0, le=0.5, description="share of their pixels that is changed"
+    )
+    defect_weight: float = Field(
+        default=9.0, ge=1, description="weight of a changed pixel in the loss"
+    )
+    from_copies: float = Field(
+        default=0.85, ge=0, le=1, description="share of patches that copies give"
+    )
+    patch_px: int = Field(
+        default=64, ge=32, le=512, multiple_of=2, description="side of a patch"
+    )
+    border_px: int = Field(
+        default=8, ge=0, description="border of a patch that the loss leaves out"
+    )
+    batch: int = Field(default=6, ge=1, description="patches in one step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam, constant")
+    seed: int = Field(default=0, ge=0, description="makes the training repeatable")
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceImages:
+    """One place by light and by SEM, on one grid.
+
+    Attributes
+    ----------
+    low, high : (Y, X) numpy.ndarray
+        Light and SEM. NaN where they show nothing.
+    held_out : (Y, X) numpy.ndarray of bool, optional
+        Pixels that are not trained on; the reports of a training evaluate there.
+    """
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+    held_out: BoolArray | None = None
+
+    def __post_init__(self) -> None:
+        shapes = {self.low.shape, self.high.shape}
+        if self.held_out is not None:
+            shapes.add(self.held_out.shape)
+        if len(shapes) > 1:
+            told = " and ".join(" x ".join(map(str, s)) for s in sorted(shapes))
+            msg = f"Both images of a place must be on one grid, got {told} px."
+            raise ShapeError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReport(Progress):
+    """How far a training has come.
+
+    Attributes
+    ----------
+    steps : int
+        Steps done.
+    seconds : float
+        Time spent, that before a resume included.
+    loss : float
+        Mean loss since the last report, in nepers of the mean square.
+    gain_db : float or None
+        PSNR of the model on the held-out pixels over that of the light as it is, both
+        after the best gain and offset; None if nothing is held out, or it was not
+        measured since the last report.
+    images : tuple of numpy.ndarray
+        What the model makes of the bounding box of each held-out part, in the grey
+        values of the light; empty where it was not measured.
+    """
+
+    steps: int = field(kw_only=True)
+    seconds: float = field(kw_only=True)
+    loss: float = field(kw_only=True)
+    gain_db: float | None = field(default=None, kw_only=True)
+    images: tuple[Float32Array, ...] = field(default=(), kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceFit:
+    """A network that was trained on one place.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        With the mean weights, in evaluation mode, on the CPU.
+    levels : tuple of float
+        Grey values of the light that are 0 and 1 to the network.
+    steps : int
+        Steps done.
+    seconds : float
+        Time spent.
+    curve : list of dict
+        ``steps, seconds, loss, gain_db`` of each report with an evaluation.
+    state : dict
+        What `fit_place` resumes from.
+    """
+
+    network: nn.Module
+    levels: FloatPair
+    steps: int
+    seconds: float
+    curve: list[dict[str, Any]]
+    state: dict[str, Any] = field(repr=False)
+
+    def card(self, name: str, **fields: Any) -> ModelCard:
+        """Write the model's card; `fields` are others of `ModelCard`."""
+        probed = probe(self.network, stride=2)
+        effective = effective_fields(self.network, stride=2, halo=probed.halo)
+        training = {
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "curve": self.curve,
+            "options": self.state["options"],
+        }
+        return ModelCard(
+            name=name,
+            architecture=ARCHITECTURE,
+            stride=2,
+            receptive_field=probed.halo or 0,
+            effective_field=effective,
+            input_scaling="levels",
+            input_levels=self.levels,
+            **{**fields, "training": {**training, **fields.get("training", {})}},
+        )
+
+
+def save_place_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what `fit_place` resumes from, in one step."""
+    with renaming(path) as partial:
+        torch.save({"format": _FORMAT, **state}, partial)
+
+
+def load_place_state(path: Path) -> dict[str, Any]:
+    """Read what `save_place_state` wrote; no code of the file is run.
+
+    A `CheckpointError` if it cannot be read.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        if state.pop("format") == _FORMAT:
+            return dict(state)
+    except Exception as error:
+        msg = f"The training state {path} cannot be read; train again (--overwrite)."
+        raise CheckpointError(msg) from error
+    msg = f"The training state {path} is of another version; train again."
+    raise CheckpointError(msg)
+
+
+def fit_place(
+    images: Sequence[PlaceImages],
+    options: PlaceOptions | None = None,
+    *,
+    seconds: float | None = 120.0,
+    steps: int | None = None,
+    threads: int = 2,
+    device: str = "cpu",
+    state: dict[str, Any] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    report_every_s: float = 3.0,
+) -> Job[PlaceFit]:
+    """Train a network on one place, from scratch or from where another run ended.
+
+    For the same options, threads and steps the result is the same, however often it
+    reports, stops and resumes.
+
+    Parameters
+    ----------
+    images : sequence of PlaceImages
+        What is trained on; several where SEM shows several parts.
+    options : PlaceOptions, optional
+        How it is trained.
+    seconds : float or None, default=120.0
+        Time after which the training ends; a resumed one counts what was spent before.
+    steps : int, optional
+        Steps after which it ends, if that is sooner.
+    threads : int, default=2
+        Of the processor.
+    device : str, default="cpu"
+        Where it is trained, as PyTorch names it.
+    state : dict, optional
+        `PlaceFit.state` of an earlier run with the same images and options, which is
+        resumed.
+    should_stop : callable, optional
+        Asked every half second; True ends the training, with the present model.
+    report_every_s : float, default=3.0
+        Seconds between two evaluations on the held-out part; more where they would take
+        more than a twentieth of the time.
+
+    Yields
+    ------
+    Progress
+        A `PlaceReport` every half second.
+
+    Returns
+    -------
+    PlaceFit
+        The present model.
+
+    Raises
+    ------
+    ShapeError
+        If no patch of the images can be trained on.
+    CheckpointError
+        If the state is of other options.
+    SemsrError
+        If the loss is not finite.
+    """
+    options = options or PlaceOptions()
+    began = time.monotonic()
+    yield Progress(0, 0, "preparing the place")
+    trainer = _Trainer(list(images), options, torch.device(device))
+    if state is not None:
+        trainer.load(state)
+    yield from trainer.prepare()
+    watch = _Watch(began - trainer.seconds, report_every_s)
+    while not (should_stop() or trainer.is_done(seconds, steps)):
+        with _threads(threads):
+            trainer.burst(watch.began, seconds, steps)
+            last = trainer.is_done(seconds, steps)
+            measured = watch.is_due(last=last)
+            found = trainer.evaluate() if measured else (None, ())
+        if measured:
+            watch.measured()
+        yield trainer.report(seconds, steps, *found)
+    return trainer.fit()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many threads, and then as before."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+class _Watch:
+    """Decides when to evaluate."""
+
+    def __init__(self, began: float, every_s: float) -> None:
+        self.began, self.every_s = began, every_s
+        self._next = time.monotonic() + every_s
+        self._started = 0.0
+
+    def is_due(self, *, last: bool) -> bool:
+        """Tell whether to evaluate now."""
+        self._started = time.monotonic()
+        return last or self._started >= self._next
+
+    def measured(self) -> None:
+        """Wait longer after an evaluation that took long."""
+        now = time.monotonic()
+        took = now - self._started
+        self._next = now + max(self.every_s, took / _EVALUATION)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planes:
+    """Images that patches are cut from, and where."""
+
+    planes: Tensor  # (3, Y, X) light and SEM in units of their ranges, and weights
+    corners: NDArray[np.intp]  # of patches, as flat numbers of pixels
+
+
+class _Trainer:
+    """Network, optimiser, mean weights and data."""
+
+    def __init__(
+        self, images: list[PlaceImages], options: PlaceOptions, device: torch.device
+    ) -> None:
+        self.images, self.options, self.device = images, options, device
+        self.steps, self.seconds = 0, 0.0
+        self.curve: list[dict[str, Any]] = []
+        self.levels = _common_range([i.low for i in images])
+        self.sem_levels = _common_range([_known_sem(i) for i in images])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            network = build(ARCHITECTURE, {})
+        layout = memory_layout(device)
+        self.network: nn.Module = network.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=options.learning_rate
+        )
+        self.originals: list[_Planes] = []
+        self.copies: list[_Planes] = []
+        self._losses: list[float] = []
+
+    # What is trained on.
+
+    def prepare(self) -> Job[None]:
+        """Bring the images to units of their ranges, and make the copies."""
+        units = [
+            (_unit(i.low, self.levels), _unit(_known_sem(i), self.sem_levels))
+            for i in self.images
+        ]
+        self.originals = [_planes(low, high, None, self) for low, high in units]
+        if not any(part.corners.size for part in self.originals):
+            msg = (
+                "There is nothing to train on: no patch of "
+                f"{self.options.patch_px} px has light all over and SEM on half of it."
+            )
+            raise ShapeError(msg)
+        if not self.options.copies or not self.options.from_copies:
+            return
+        yield Progress(0, self.options.copies, "fitting light to SEM")
+        kernel = fit_place_filter([(high, low) for low, high in units]).kernel
+        for number in range(self.options.copies):
+            yield Progress(number, self.options.copies, "copying the place")
+            for part, (low, high) in enumerate(units):
+                seed = (self.options.seed, number, part)
+                box = _box(low.shape, seed)
+                made = add_defects(
+                    low[box], high[box], kernel, seed, share=self.options.defect_share
+                )
+                self.copies.append(_planes(made.low, made.high, made.changed, self))
+
+    def batch(self) -> Tensor:
+        """Cut the patches of a step, (B, 3, side, side), turned and mirrored."""
+        options = self.options
+        rng = np.random.default_rng([options.seed, self.steps])
+        side, cut = options.patch_px, []
+        for _ in range(options.batch):
+            copied = self.copies and rng.random() < options.from_copies
+            held = self.copies if copied else self.originals
+            held = [one for one in held if one.corners.size] or self.originals
+            sizes = np.array([one.corners.size for one in held], float)
+            one = held[int(rng.choice(len(held), p=sizes / sizes.sum()))]
+            at = int(one.corners[rng.integers(one.corners.size)])
+            y, x = divmod(at, one.planes.shape[2])
+            patch = one.planes[:, y : y + side, x : x + side]
+            turns, mirrored = divmod(int(rng.integers(8)), 2)
+            patch = torch.rot90(patch, turns, (1, 2))
+            cut.append(patch.flip(2) if mirrored else patch)
+        return torch.stack(cut)
+
+    # Steps.
+
+    def burst(self, began: float, seconds: float | None, steps: int | None) -> None:
+        """Train for half a second, or to the end."""
+        start = time.monotonic()
+        while not self.is_done(seconds, steps):
+            self.step()
+            now = time.monotonic()
+            self.seconds = now - began
+            if now - start >= _BURST_S:
+                return
+
+    def step(self) -> None:
+        """Train on one batch."""
+        low, high, weight = self.batch().split(1, dim=1)
+        layout = memory_layout(self.device)
+        made = self.network(low.contiguous(memory_format=layout))
+        edge = self.options.border_px
+        part = np.s_[..., edge : -edge or None, edge : -edge or None]
+        square = (weight * (made - high) ** 2)[part].sum((1, 2, 3))
+        loss = (square / weight[part].sum((1, 2, 3))).mean().log()
+        check_finite("loss is", loss, self.steps, low, high)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.steps += 1
+        self._losses.append(float(loss.detach()))
+        share = (1 + _MEAN) / (self.steps + _MEAN)
+        with torch.no_grad():
+            for mean, value in zip(
+                self.averaged.parameters(), self.network.parameters(), strict=True
+            ):
+                mean.lerp_(value, share)
+
+    def is_done(self, seconds: float | None, steps: int | None) -> bool:
+        """Tell whether time or steps are over."""
+        late = seconds is not None and self.seconds >= seconds
+        return late or (steps is not None and self.steps >= steps)
+
+    # What comes out.
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float | None, tuple[Float32Array, ...]]:
+        """Measure the model on what is held out, and give what it makes of it."""
+        before, after, shown = 0.0, 0.0, []
+        for one in self.images:
+            if one.held_out is None or not one.held_out.any():
+                continue
+            box, inner = _bounds(one.held_out)
+            low = _unit(one.low[box], self.levels)
+            low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
+            given = torch.from_numpy(low)[None, None].to(self.device)
+            made = self.averaged(
+                given.contiguous(memory_format=memory_layout(given.device))
+            )
+            image = made[0, 0].float().cpu().numpy()
+            truth = one.high[box].astype(float)
+            known = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
+            before += _squares(low[known], truth[known])
+            after += _squares(image[known], truth[known])
+            black, white = self.levels
+            shown.append(image[inner] * np.float32(white - black) + np.float32(black))
+        gain = 10 * math.log10(before / after) if before and after else None
+        return gain, tuple(shown)
+
+    def report(
+        self,
+        seconds: float | None,
+        steps: int | None,
+        gain: float | None,
+        images: tuple[Float32Array, ...],
+    ) -> PlaceReport:
+        """Say how far the training has come."""
+        loss = float(np.mean(self._losses)) if self._losses else math.nan
+        if gain is not None:
+            row = {"steps": self.steps, "seconds": round(self.seconds, 1)}
+            self.curve.append({**row, "loss": loss, "gain_db": gain})
+            self._losses.clear()
+        latest = next((r["gain_db"] for r in reversed(self.curve)), None)
+        told = f"loss {loss:.3f}" if latest is None else f"gain {latest:+.2f} {DB}"
+        done, total, left = self.steps, steps or 0, None
+        if seconds is not None:
+            left = max(0.0, seconds - self.seconds)
+            if steps is None:
+                done, total = int(min(self.seconds, seconds)), math.ceil(seconds)
+        return PlaceReport(
+            done,
+            total,
+            f"training, {told}",
+            left,
+            steps=self.steps,
+            seconds=self.seconds,
+            loss=loss,
+            gain_db=gain,
+            images=images,
+        )
+
+    def fit(self) -> PlaceFit:
+        """Give the present model, and what to resume from."""
+        check_finite(
+            "weights are",
+            torch.stack([p.sum() for p in self.averaged.parameters()]),
+            self.steps,
+        )
+        state = {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "levels": list(self.levels),
+            "options": self.options.model_dump(mode="json"),
+        }
+        network = copy.deepcopy(self.averaged).to("cpu").eval()
+        return PlaceFit(
+            network,
+            self.levels,
+            self.steps,
+            self.seconds,
+            list(self.curve),
+            copy.deepcopy(state),
+        )
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        same = state["options"] == self.options.model_dump(mode="json")
+        if not same or not np.allclose(state["levels"], self.levels):
+            msg = (
+                "The saved training is of other images or options; resume with those "
+                "of the run, or train again (--overwrite)."
+            )
+            raise CheckpointError(msg)
+        self.network.load_state_dict(state["network"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+        self.curve = list(state["curve"])
+
+
+def _known_sem(images: PlaceImages) -> NDArray[Any]:
+    """Give SEM where it may be trained on."""
+    if images.held_out is None:
+        return images.high
+    return np.where(images.held_out, np.nan, images.high)
+
+
+def _common_range(images: Sequence[NDArray[Any]]) -> FloatPair:
+    """Give the percentiles 0.1 and 99.9 of some images together."""
+    low, high = field_range(np.concatenate([i.ravel() for i in images])[None])
+    return low, high if high > low else low + 1.0
+
+
+def _unit(image: NDArray[Any], levels: FloatPair) -> Float32Array:
+    """Bring levels to 0 and 1."""
+    return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
+
+
+def _box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
+    """Choose the part of a large image that a copy shows."""
+    rng = np.random.default_rng([*seed, 1])
+    side = int(_COPY_PX**0.5)
+    rows, columns = (
+        slice(start, start + side)
+        for start in (int(rng.integers(max(0, n - side) + 1)) for n in shape)
+    )
+    return rows, columns
+
+
+def _planes(
+    low: Float32Array, high: Float32Array, changed: BoolArray | None, of: _Trainer
+) -> _Planes:
+    """Join light, SEM and weights, and find the patches."""
+    options = of.options
+    known = np.isfinite(low)
+    weight = (known & np.isfinite(high)).astype(np.float32)
+    side, edge = options.patch_px, options.border_px
+    if min(low.shape) < side:
+        return _Planes(torch.empty(3, 0, 0), np.empty(0, np.intp))
+    full = _window_sums(known, side) == side**2
+    inner = _window_sums(weight > 0, side - 2 * edge)
+    rows, columns = full.shape
+    enough = inner[edge : edge + rows, edge : edge + columns]
+    enough = enough >= _LEAST_KNOWN * (side - 2 * edge) ** 2
+    y, x = np.nonzero(full & enough)
+    if changed is not None:
+        weight *= np.where(changed, np.float32(options.defect_weight), 1)
+    planes = np.stack([np.nan_to_num(low), np.nan_to_num(high), weight])
+    return _Planes(
+        torch.from_numpy(planes.astype(np.float32)).to(of.device),
+        y * low.shape[1] + x,
+    )
+
+
+def _window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
+    """Count the pixels of each square of a side that hold, by its corner."""
+    table = np.pad(values.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    rows = table[side:] - table[:-side]
+    return np.asarray(rows[:, side:] - rows[:, :-side])
+
+
+_SEEN_PX = 96  # about a held-out part; chosen: more than the receptive field
+
+
+def _bounds(held_out: BoolArray) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Give a box of even sides about a held-out part, and that part within it."""
+    outer, inner = [], []
+    for axis in (0, 1):
+        at = np.flatnonzero(held_out.any(axis=1 - axis))
+        first, last = int(at[0]), int(at[-1]) + 1
+        start = max(0, first - _SEEN_PX)
+        stop = min(held_out.shape[axis], last + _SEEN_PX)
+        if (stop - start) % 2:
+            start, stop = (start, stop - 1) if stop > last else (start + 1, stop)
+        outer.append(slice(start, stop))
+        inner.append(slice(first - start, last - start))
+    return (outer[0], outer[1]), (inner[0], inner[1])
+
+
+def _squares(image: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Sum the squared errors of pixels after the best gain and offset."""
+    gain, offset = match_affine(image[None].astype(float), truth[None])
+    return float(((gain * image + offset - truth) ** 2).sum())

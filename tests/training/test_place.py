@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from napari_semsr.core import CheckpointError, ShapeError, run
+from napari_semsr.training import (
+    PlaceImages,
+    PlaceOptions,
+    PlaceReport,
+    fit_place,
+    load_place_state,
+    save_place_state,
+)
+
+QUICK = PlaceOptions(patch_px=32, batch=2, copies=1, learning_rate=2e-3)
+
+
+def place(seed=0, side=128):
+    """Boxes by SEM, and blurred by light; the lower third is held out."""
+    rng = np.random.default_rng(seed)
+    high = np.zeros((side, side))
+    for _ in range(side**2 // 300):
+        y, x = rng.integers(0, side, 2)
+        high[y : y + rng.integers(3, 12), x : x + rng.integers(3, 12)] = rng.random()
+    low = 500 + 200 * ndimage.gaussian_filter(high, 2) + rng.normal(0, 1, high.shape)
+    held_out = np.zeros(high.shape, bool)
+    held_out[2 * side // 3 :] = True
+    return PlaceImages(low.astype(np.float32), (90 * high).astype(np.float32), held_out)
+
+
+def fit(images, steps, options=QUICK, **more):
+    more = {"seconds": None, "threads": 1, "report_every_s": 1e9, **more}
+    return run(fit_place(images, options, steps=steps, **more))
+
+
+def weights(found):
+    return torch.cat([value.flatten() for value in found.network.state_dict().values()])
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [place()]
+
+
+def test_a_training_gains_on_what_is_held_out(images):
+    found = fit(images, 60)
+    assert found.steps == 60
+    assert found.curve[-1]["gain_db"] > 0.5
+
+
+def test_an_untrained_network_returns_its_input(images):
+    found = fit(images, 0)
+    x = torch.rand(1, 1, 16, 16)
+    assert torch.equal(found.network(x), x)
+
+
+def test_a_seed_and_steps_decide_the_weights(images):
+    one, same = fit(images, 3), fit(images, 3)
+    other = fit(images, 3, QUICK.replace(seed=1))
+    assert torch.equal(weights(one), weights(same))
+    assert not torch.equal(weights(one), weights(other))
+
+
+def test_reports_change_nothing(images):
+    often = fit(images, 3, report_every_s=0.0)
+    assert torch.equal(weights(often), weights(fit(images, 3)))
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(images, tmp_path):
+    first = fit(images, 2)
+    save_place_state(tmp_path / "state.pt", first.state)
+    state = load_place_state(tmp_path / "state.pt")
+    resumed = fit(images, 5, state=state)
+    assert resumed.steps == 5
+    assert torch.equal(weights(resumed), weights(fit(images, 5)))
+
+
+def test_a_state_of_other_options_is_refused(images):
+    state = fit(images, 1).state
+    with pytest.raises(CheckpointError, match="options"):
+        fit(images, 2, QUICK.replace(batch=3), state=state)
+    with pytest.raises(CheckpointError, match="other images"):
+        fit([place(seed=5)], 2, state=state)
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    path = tmp_path / "state.pt"
+    path.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_place_state(path)
+
+
+def test_a_stop_gives_the_present_model(images):
+    answers = iter([False, True])
+    found = fit(images, 10_000, should_stop=lambda: next(answers))
+    assert 0 < found.steps < 10_000
+    assert found.curve == []
+    assert torch.isfinite(weights(found)).all()
+
+
+def test_reports_show_the_held_out_part_in_grey_values_of_light(images):
+    reports = []
+    job = fit_place(images, QUICK, seconds=None, steps=2, threads=1)
+    run(job, lambda one: reports.append(one) if isinstance(one, PlaceReport) else None)
+    (shown,) = reports[-1].images
+    assert shown.shape == (128 - 85, 128)
+    assert 450 < np.median(shown) < 750
+    assert reports[-1].gain_db is not None
+    assert reports[-1].steps == 2
+
+
+def test_nothing_is_learnt_from_what_is_held_out(images):
+    (one,) = images
+    spoilt = one.high.copy()
+    spoilt[one.held_out] = 1e3
+    other = PlaceImages(one.low, spoilt, one.held_out)
+    assert torch.equal(weights(fit([other], 2)), weights(fit(images, 2)))
+
+
+def test_time_ends_a_training(images):
+    found = run(fit_place(images, QUICK, seconds=0.0, threads=1))
+    assert found.steps == 0
+
+
+def test_the_number_of_threads_is_as_before(images):
+    usual = torch.get_num_threads()
+    fit(images, 1, threads=usual + 1)
+    assert torch.get_num_threads() == usual
+
+
+def test_a_card_states_grey_values_and_halo(images):
+    found = fit(images, 1)
+    card = found.card("mine", description="a place")
+    assert card.input_scaling == "levels"
+    assert card.input_levels == found.levels
+    assert card.receptive_field > 50
+    assert not card.norms
+    assert card.training["steps"] == 1
+
+
+def test_images_of_two_grids_are_refused():
+    with pytest.raises(ShapeError, match="one grid"):
+        PlaceImages(np.zeros((8, 8)), np.zeros((8, 9)))
+
+
+def test_a_place_without_sem_is_refused(images):
+    (one,) = images
+    with pytest.raises(ShapeError, match="nothing to train on"):
+        fit([PlaceImages(one.low, np.full_like(one.high, np.nan))], 1)
+
+
+def test_several_parts_and_missing_pixels_are_trained_on(images):
+    (one,) = images
+    holed = one.high.copy()
+    holed[:20] = np.nan
+    dark = one.low.copy()
+    dark[100:, :30] = np.nan
+    found = fit([one, PlaceImages(dark, holed, one.held_out)], 2)
+    assert torch.isfinite(weights(found)).all()
