@@ -74,6 +74,7 @@ def _damaged_lines(data: bytes, rng: Random) -> bytes:
 _NETWORKS: dict[str, dict[str, Any]] = {
     "two-scale": {"width": 4, "fine_blocks": 1, "dilations": [1], "wide_blocks": 1},
     "informed": {"widths": [4, 8, 8], "down": [1, 1, 1], "up": [1, 1]},
+    "place": {"width": 4, "dilations": [1, 2]},
     "correction": {"network": "srcnn", "options": {"widths": [4, 4]}},
     "multi-residual": {"width": 4, "blocks": 1},
     "multi-scale-unet": {"width": 8, "levels": 2},

@@ -40,7 +40,7 @@ def _number(text: str) -> int:
 
 
 def test_every_published_network_is_on_the_page() -> None:
-    assert set(PUBLISHED) | {"two-scale"} == set(NETWORKS)
+    assert set(PUBLISHED) | {"two-scale", "place"} == set(NETWORKS)
     assert set(JUDGES) == set(DISCRIMINATORS)
 
 

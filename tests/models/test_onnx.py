@@ -29,6 +29,7 @@ helper = pytest.importorskip("onnx.helper")
 
 SMALL = {
     "two-scale": {"width": 4, "fine_blocks": 1, "dilations": (1,), "scale": 2},
+    "place": {"width": 4, "dilations": (1, 2)},
     "srcnn": {},
     "srcnn-attention": {},
     "espcn": {},

@@ -1,4 +1,5 @@
 from .fit import train as train
+from .patches import Truths as Truths
 from .place import (
     PlaceFit as PlaceFit,
     PlaceImages as PlaceImages,
@@ -8,7 +9,6 @@ from .place import (
     load_place_state as load_place_state,
     save_place_state as save_place_state,
 )
-from .patches import Truths as Truths
 from .recipe import (
     SAME as SAME,
     Recipe as Recipe,

@@ -32,7 +32,7 @@ class PlaceNet(nn.Module):
     width : int, default=32
         Channels of the body.
     dilations : sequence of int, default=(1, 2, 4, 1, 8, 2, 1)
-        Of each block.
+        Of the first convolution of each block.
     """
 
     scale, stride = 1, 2
@@ -42,7 +42,8 @@ class PlaceNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(4, width, 3, padding=1)
-        self.body = nn.Sequential(*(DilatedBlock(width, d) for d in dilations))
+        blocks = (DilatedBlock(width, d, second_dilation=1) for d in dilations)
+        self.body = nn.Sequential(*blocks)
         self.head = start_at_zero(nn.Conv2d(width, 4, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:

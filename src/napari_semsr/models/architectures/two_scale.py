@@ -21,7 +21,6 @@ on the receptive field alone, and tiles are exact. Every number here is chosen.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -32,22 +31,29 @@ from napari_semsr.models.architectures.wiener import FILTERS, STEP, filtered
 
 
 class DilatedBlock(nn.Module):
-    """Two 3x3 convolutions with a rectifier between them, added to the input."""
+    """Two 3x3 convolutions with a rectifier between them, added to the input.
+
+    Both have the dilation, or the second another.
+    """
 
     rectifier = staticmethod(torch.relu_)
 
-    def __init__(self, width: int, dilation: int = 1, edges: Edges = "zeros") -> None:
+    def __init__(
+        self,
+        width: int,
+        dilation: int = 1,
+        edges: Edges = "zeros",
+        second_dilation: int | None = None,
+    ) -> None:
         super().__init__()
-        convolve = partial(
-            nn.Conv2d,
-            width,
-            width,
-            3,
-            padding=dilation,
-            dilation=dilation,
-            padding_mode=edges,
-        )
-        self.first, self.second = convolve(), start_at_zero(convolve())
+
+        def convolve(step: int) -> nn.Conv2d:
+            return nn.Conv2d(
+                width, width, 3, padding=step, dilation=step, padding_mode=edges
+            )
+
+        self.first = convolve(dilation)
+        self.second = start_at_zero(convolve(second_dilation or dilation))
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.pairing import add_defects
+
+
+@pytest.fixture(scope="module")
+def place():
+    rng = np.random.default_rng(3)
+    high = ndimage.zoom(rng.random((30, 30)), 8, order=0).astype(np.float32)
+    high += rng.normal(0, 0.02, high.shape).astype(np.float32)
+    line = np.arange(-7, 8)
+    kernel = np.exp(-(line[:, None] ** 2 + line**2) / 8)
+    kernel /= kernel.sum()
+    light = ndimage.correlate(high.astype(float), kernel)
+    low = 100 + 50 * light + rng.normal(0, 1, high.shape)
+    return low.astype(np.float32), high, 50 * kernel
+
+
+def test_about_the_stated_share_is_changed(place):
+    for share in (0.03, 0.1):
+        made = add_defects(*place, 0, share=share)
+        assert share <= made.changed.mean() < share + 0.01
+
+
+def test_the_rest_stays_bit_by_bit(place):
+    low, high, _ = place
+    made = add_defects(*place, 0, share=0.02)
+    rim = ndimage.binary_dilation(made.changed, np.ones((3, 3)), iterations=2)
+    assert np.array_equal(made.high[~rim], high[~rim])
+    far = ~ndimage.maximum_filter(made.high != high, 15)
+    assert far.mean() > 0.1
+    assert np.array_equal(made.low[far], low[far])
+
+
+def test_light_changes_by_the_filtered_change_of_sem(place):
+    low, high, kernel = place
+    made = add_defects(*place, 0)
+    change = made.high.astype(float) - high
+    wanted = ndimage.correlate(change, kernel, mode="constant")
+    np.testing.assert_allclose(made.low - low, wanted, atol=1e-3)
+    assert np.abs(wanted).max() > 10
+
+
+def test_changed_pixels_are_of_another_object(place):
+    _, high, _ = place
+    made = add_defects(*place, 0)
+    apart = np.abs(made.high - high)
+    assert np.median(apart[made.changed]) > 0.1
+    assert apart[~made.changed].mean() < 0.01
+
+
+def test_a_seed_decides(place):
+    one, same, other = (add_defects(*place, seed) for seed in (1, 1, 2))
+    assert np.array_equal(one.high, same.high)
+    assert np.array_equal(one.low, same.low)
+    assert not np.array_equal(one.high, other.high)
+
+
+def test_missing_pixels_stay_missing_and_are_not_changed(place):
+    low, high, kernel = place
+    holed, dark = high.copy(), low.copy()
+    holed[:, :100] = np.nan
+    dark[:50, 150:] = np.nan
+    made = add_defects(dark, holed, kernel, 0)
+    assert np.array_equal(np.isnan(made.high), np.isnan(holed))
+    assert np.array_equal(np.isnan(made.low), np.isnan(dark))
+    assert not made.changed[:, :100].any()
+    assert made.changed.sum() >= 0.07 * np.isfinite(holed).sum()
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_a_place_without_contrast_stays_as_it_is(place, value):
+    low, high, kernel = place
+    made = add_defects(low, np.full_like(high, value), kernel, 0)
+    assert not made.changed.any()
+    assert np.array_equal(made.low, low)
+
+
+def test_an_image_smaller_than_an_object_stays_as_it_is(place):
+    low, high, kernel = place
+    made = add_defects(low[:5, :5], high[:5, :5], kernel, 0)
+    assert not made.changed.any()

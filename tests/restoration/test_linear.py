@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core import ReadError
+from napari_semsr.restoration import fit_place_filter
+
+
+def place(noise, side=150, seed=0):
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(size=(5, 5))
+    image = ndimage.gaussian_filter(rng.normal(size=(side, side)), 0.7)
+    wanted = ndimage.correlate(image, kernel, mode="mirror") + 30
+    return image + 100, wanted + noise * rng.normal(size=image.shape), kernel
+
+
+def test_a_filter_is_found_with_its_offset():
+    image, wanted, kernel = place(0)
+    found = fit_place_filter([(image, wanted)], 7)
+    np.testing.assert_allclose(found.kernel[1:-1, 1:-1], kernel, atol=0.01)
+    assert found.explained > 0.999
+    made = found.apply(image)
+    inner = np.s_[4:-4, 4:-4]
+    np.testing.assert_allclose(made[inner], wanted[inner], atol=0.05)
+
+
+def test_noise_takes_a_larger_ridge():
+    quiet, noisy = (
+        fit_place_filter([place(noise, 60)[:2]], 9) for noise in (0.0, 10.0)
+    )
+    assert noisy.ridge > quiet.ridge
+    assert noisy.explained < quiet.explained
+
+
+def test_what_is_explained_holds_for_another_place():
+    image, wanted, _ = place(1.0, 300)
+    found = fit_place_filter([(image[:, :150], wanted[:, :150])], 7)
+    other, truth = image[5:-5, 160:290], wanted[5:-5, 160:290]
+    error = (found.apply(other) - truth)[4:-4, 4:-4]
+    share = 1 - error.var() / truth[4:-4, 4:-4].var()
+    assert found.explained == pytest.approx(share, abs=0.05)
+
+
+def test_missing_pixels_are_left_out_and_spread():
+    image, wanted, kernel = place(0)
+    image[40:50, 60:70] = np.nan
+    wanted[:, 100:] = np.nan
+    found = fit_place_filter([(image, wanted)], 7)
+    np.testing.assert_allclose(found.kernel[1:-1, 1:-1], kernel, atol=0.02)
+    made = found.apply(image)
+    missing = ndimage.binary_dilation(np.isnan(image), np.ones((7, 7)))
+    assert np.array_equal(np.isnan(made), missing)
+
+
+def test_several_images_are_fitted_together():
+    image, wanted, _ = place(0)
+    whole = fit_place_filter([(image, wanted)], 7)
+    parts = fit_place_filter([(image[:80], wanted[:80]), (image[70:], wanted[70:])], 7)
+    np.testing.assert_allclose(parts.kernel, whole.kernel, atol=0.01)
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_images_without_contrast_are_refused(value):
+    _, wanted, _ = place(0)
+    with pytest.raises(ReadError, match="contrast"):
+        fit_place_filter([(np.full_like(wanted, value), wanted)], 7)
