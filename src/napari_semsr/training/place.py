@@ -48,6 +48,7 @@ ARCHITECTURE = "place"
 _BURST_S = 0.5  # between two looks at `should_stop`; chosen: a person waits no longer
 _EVALUATION = 0.05  # share of the time that evaluation may take; chosen
 _MEAN = 9.0  # the mean weights are those of the last 1 / (1 + 9) of the steps, about
+_SAVE_S = 10.0  # between two saved states; chosen: what an interruption costs
 _LEAST_KNOWN = 0.5  # of the pixels of a patch that count; chosen
 _COPY_PX = 1 << 21  # pixels of a copy; chosen: bounds the memory to 200 MB
 _FORMAT = 1
@@ -179,9 +180,12 @@ class PlaceFit:
             stride=2,
             receptive_field=probed.halo or 0,
             effective_field=effective,
-            input_scaling="levels",
-            input_levels=self.levels,
-            **{**fields, "training": {**training, **fields.get("training", {})}},
+            **{
+                "input_scaling": "levels",
+                "input_levels": self.levels,
+                **fields,
+                "training": {**training, **fields.get("training", {})},
+            },
         )
 
 
@@ -218,6 +222,8 @@ def fit_place(
     state: dict[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     report_every_s: float = 3.0,
+    levels: FloatPair | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
 ) -> Job[PlaceFit]:
     """Train a network on one place, from scratch or from where another run ended.
 
@@ -246,6 +252,11 @@ def fit_place(
     report_every_s : float, default=3.0
         Seconds between two evaluations on the held-out part; more where they would take
         more than a twentieth of the time.
+    levels : tuple of float, optional
+        Grey values of the light that are 0 and 1 to the network; by default the
+        percentiles 0.1 and 99.9 of the images.
+    save : callable, optional
+        Receives the state every ten seconds, and when the job ends or is closed.
 
     Yields
     ------
@@ -269,20 +280,28 @@ def fit_place(
     options = options or PlaceOptions()
     began = time.monotonic()
     yield Progress(0, 0, "preparing the place")
-    trainer = _Trainer(list(images), options, torch.device(device))
+    trainer = _Trainer(list(images), options, torch.device(device), levels)
     if state is not None:
         trainer.load(state)
     yield from trainer.prepare()
     watch = _Watch(began - trainer.seconds, report_every_s)
-    while not (should_stop() or trainer.is_done(seconds, steps)):
-        with _threads(threads):
-            trainer.burst(watch.began, seconds, steps)
-            last = trainer.is_done(seconds, steps)
-            measured = watch.is_due(last=last)
-            found = trainer.evaluate() if measured else (None, ())
-        if measured:
-            watch.measured()
-        yield trainer.report(seconds, steps, *found)
+    saved = time.monotonic()
+    try:
+        while not (should_stop() or trainer.is_done(seconds, steps)):
+            with _threads(threads):
+                trainer.burst(watch.began, seconds, steps)
+                last = trainer.is_done(seconds, steps)
+                measured = watch.is_due(last=last)
+                found = trainer.evaluate() if measured else (None, ())
+            if measured:
+                watch.measured()
+            if save is not None and time.monotonic() - saved >= _SAVE_S:
+                save(trainer.state())
+                saved = time.monotonic()
+            yield trainer.report(seconds, steps, *found)
+    finally:
+        if save is not None:
+            save(trainer.state())
     return trainer.fit()
 
 
@@ -329,12 +348,16 @@ class _Trainer:
     """Network, optimiser, mean weights and data."""
 
     def __init__(
-        self, images: list[PlaceImages], options: PlaceOptions, device: torch.device
+        self,
+        images: list[PlaceImages],
+        options: PlaceOptions,
+        device: torch.device,
+        levels: FloatPair | None = None,
     ) -> None:
         self.images, self.options, self.device = images, options, device
         self.steps, self.seconds = 0, 0.0
         self.curve: list[dict[str, Any]] = []
-        self.levels = _common_range([i.low for i in images])
+        self.levels = levels or _common_range([i.low for i in images])
         self.sem_levels = _common_range([_known_sem(i) for i in images])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
@@ -501,7 +524,19 @@ class _Trainer:
             torch.stack([p.sum() for p in self.averaged.parameters()]),
             self.steps,
         )
-        state = {
+        network = copy.deepcopy(self.averaged).to("cpu").eval()
+        return PlaceFit(
+            network,
+            self.levels,
+            self.steps,
+            self.seconds,
+            list(self.curve),
+            copy.deepcopy(self.state()),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Give what `load` resumes from."""
+        return {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -511,15 +546,6 @@ class _Trainer:
             "levels": list(self.levels),
             "options": self.options.model_dump(mode="json"),
         }
-        network = copy.deepcopy(self.averaged).to("cpu").eval()
-        return PlaceFit(
-            network,
-            self.levels,
-            self.steps,
-            self.seconds,
-            list(self.curve),
-            copy.deepcopy(state),
-        )
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
