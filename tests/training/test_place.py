@@ -118,6 +118,31 @@ def test_nothing_is_learnt_from_what_is_held_out(images):
     assert torch.equal(weights(fit([other], 2)), weights(fit(images, 2)))
 
 
+def test_sem_that_equals_light_is_learnt_from(images):
+    (one,) = images
+    same = PlaceImages(one.low, one.low)
+    assert torch.isfinite(weights(fit([same], 2, QUICK.replace(copies=0)))).all()
+
+
+def test_the_filter_of_the_copies_explains_a_blur(images):
+    assert fit(images, 1).light_explained > 0.9
+    assert fit(images, 1, QUICK.replace(copies=0)).light_explained is None
+
+
+def test_the_state_is_saved_when_a_job_is_closed(images):
+    saved = []
+    job = fit_place(images, QUICK, seconds=None, threads=1, save=saved.append)
+    while not isinstance(next(job), PlaceReport):
+        pass
+    job.close()
+    assert saved[-1]["steps"] > 0
+
+
+def test_grey_values_may_be_those_of_a_larger_image(images):
+    found = fit(images, 1, levels=(400.0, 900.0))
+    assert found.card("mine").input_levels == (400.0, 900.0)
+
+
 def test_time_ends_a_training(images):
     found = run(fit_place(images, QUICK, seconds=0.0, threads=1))
     assert found.steps == 0

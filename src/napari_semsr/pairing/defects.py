@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from napari_semsr.core import BoolArray, Float32Array, FloatArray
 
@@ -118,6 +118,8 @@ def _changed_light(
     kernel: NDArray[np.floating],
 ) -> Float32Array:
     """Add to light what a filter makes of a change; elsewhere it stays bit by bit."""
+    from scipy import signal  # the window begins sooner without it
+
     change = np.where(np.isfinite(change), change, 0)
     added = signal.oaconvolve(change, np.asarray(kernel)[::-1, ::-1], mode="same")
     reached = ndimage.maximum_filter(change != 0, size=kernel.shape)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import signal
 
 from napari_semsr.core import Float32Array, FloatArray, ReadError
 
@@ -43,6 +42,8 @@ class LinearFit:
 
     def apply(self, image: NDArray[Any]) -> Float32Array:
         """Filter an image (Y, X), mirrored at its border; missing pixels spread."""
+        from scipy import signal  # the demonstration begins sooner without it
+
         half = self.kernel.shape[0] // 2
         wide = np.pad(np.asarray(image, np.float64), half, mode="reflect")
         level = float(np.nanmean(image))  # which the transform's rounding is about

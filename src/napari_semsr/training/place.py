@@ -51,6 +51,7 @@ _MEAN = 9.0  # the mean weights are those of the last 1 / (1 + 9) of the steps, 
 _SAVE_S = 10.0  # between two saved states; chosen: what an interruption costs
 _LEAST_KNOWN = 0.5  # of the pixels of a patch that count; chosen
 _COPY_PX = 1 << 21  # pixels of a copy; chosen: bounds the memory to 200 MB
+_FLOOR = 1e-12  # of the mean square: SEM that equals light is no fault
 _FORMAT = 1
 
 
@@ -153,6 +154,10 @@ class PlaceFit:
         Time spent.
     curve : list of dict
         ``steps, seconds, loss, gain_db`` of each report with an evaluation.
+    light_explained : float or None
+        Share of the light's variance that the filter explains which changes the light
+        of copies; where it is small, they show other changes than light would. None
+        without copies.
     state : dict
         What `fit_place` resumes from.
     """
@@ -162,6 +167,7 @@ class PlaceFit:
     steps: int
     seconds: float
     curve: list[dict[str, Any]]
+    light_explained: float | None
     state: dict[str, Any] = field(repr=False)
 
     def card(self, name: str, **fields: Any) -> ModelCard:
@@ -172,6 +178,7 @@ class PlaceFit:
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
             "curve": self.curve,
+            "light_explained": self.light_explained,
             "options": self.state["options"],
         }
         return ModelCard(
@@ -370,6 +377,7 @@ class _Trainer:
         )
         self.originals: list[_Planes] = []
         self.copies: list[_Planes] = []
+        self.light_explained: float | None = None
         self._losses: list[float] = []
 
     # What is trained on.
@@ -390,14 +398,19 @@ class _Trainer:
         if not self.options.copies or not self.options.from_copies:
             return
         yield Progress(0, self.options.copies, "fitting light to SEM")
-        kernel = fit_place_filter([(high, low) for low, high in units]).kernel
+        forward = fit_place_filter([(high, low) for low, high in units])
+        self.light_explained = forward.explained
         for number in range(self.options.copies):
             yield Progress(number, self.options.copies, "copying the place")
             for part, (low, high) in enumerate(units):
                 seed = (self.options.seed, number, part)
                 box = _box(low.shape, seed)
                 made = add_defects(
-                    low[box], high[box], kernel, seed, share=self.options.defect_share
+                    low[box],
+                    high[box],
+                    forward.kernel,
+                    seed,
+                    share=self.options.defect_share,
                 )
                 self.copies.append(_planes(made.low, made.high, made.changed, self))
 
@@ -440,7 +453,7 @@ class _Trainer:
         edge = self.options.border_px
         part = np.s_[..., edge : -edge or None, edge : -edge or None]
         square = (weight * (made - high) ** 2)[part].sum((1, 2, 3))
-        loss = (square / weight[part].sum((1, 2, 3))).mean().log()
+        loss = (square / weight[part].sum((1, 2, 3)) + _FLOOR).mean().log()
         check_finite("loss is", loss, self.steps, low, high)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -531,6 +544,7 @@ class _Trainer:
             self.steps,
             self.seconds,
             list(self.curve),
+            self.light_explained,
             copy.deepcopy(self.state()),
         )
 
