@@ -54,7 +54,7 @@ class LinearFit:
         if missing.any():
             reached = signal.oaconvolve(missing.astype(float), np.ones_like(flipped))
             made[reached[2 * half : -2 * half, 2 * half : -2 * half] > 0.5] = np.nan
-        return made.astype(np.float32)
+        return np.asarray(made, dtype=np.float32)
 
 
 def fit_place_filter(

@@ -447,7 +447,7 @@ class _Trainer:
 
     def step(self) -> None:
         """Train on one batch."""
-        low, high, weight = self.batch().split(1, dim=1)
+        low, high, weight = (part[:, None] for part in self.batch().unbind(1))
         layout = memory_layout(self.device)
         made = self.network(low.contiguous(memory_format=layout))
         edge = self.options.border_px
@@ -617,10 +617,10 @@ def _planes(
     if min(low.shape) < side:
         return _Planes(torch.empty(3, 0, 0), np.empty(0, np.intp))
     full = _window_sums(known, side) == side**2
-    inner = _window_sums(weight > 0, side - 2 * edge)
+    counted = _window_sums(weight > 0, side - 2 * edge)
     rows, columns = full.shape
-    enough = inner[edge : edge + rows, edge : edge + columns]
-    enough = enough >= _LEAST_KNOWN * (side - 2 * edge) ** 2
+    counted = counted[edge : edge + rows, edge : edge + columns]
+    enough = counted >= _LEAST_KNOWN * (side - 2 * edge) ** 2
     y, x = np.nonzero(full & enough)
     if changed is not None:
         weight *= np.where(changed, np.float32(options.defect_weight), 1)
