@@ -80,7 +80,7 @@ class PlaceOptions(Options):
         default=8, ge=0, description="border of a patch that the loss leaves out"
     )
     batch: int = Field(default=6, ge=1, description="patches in one step")
-    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam, constant")
+    learning_rate: float = Field(default=2e-3, gt=0, description="of Adam, constant")
     seed: int = Field(default=0, ge=0, description="makes the training repeatable")
 
 
