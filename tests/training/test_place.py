@@ -125,8 +125,20 @@ def test_sem_that_equals_light_is_learnt_from(images):
 
 
 def test_the_filter_of_the_copies_explains_a_blur(images):
-    assert fit(images, 1).light_explained > 0.9
+    found = fit(images, 1)
+    assert found.light_explained > 0.9
+    assert found.copies == 1
     assert fit(images, 1, QUICK.replace(copies=0)).light_explained is None
+
+
+def test_no_copies_are_made_where_light_is_no_linear_filter_of_sem(images):
+    (one,) = images
+    folded = np.abs(one.high - 45)  # raised and sunk look alike
+    other = PlaceImages(one.low, folded, one.held_out)
+    found = fit([other], 1)
+    assert found.light_explained < 0.5
+    assert found.copies == 0
+    assert fit([other], 1, QUICK.replace(least_explained=0.0)).copies == 1
 
 
 def test_the_state_is_saved_when_a_job_is_closed(images):

@@ -7,7 +7,9 @@ training may be stopped at any.
 
 Most patches come from copies of the place with objects removed and added
 (`pairing.add_defects`), whose changed pixels count more: a network that saw only what
-usually is there draws it where it is missing.
+usually is there draws it where it is missing. Where light is not nearly a linear filter
+of SEM, as of shards or high relief, such copies show what light would not, and none are
+made.
 """
 
 import copy
@@ -68,7 +70,14 @@ class PlaceOptions(Options):
         default=0.07, gt=0, le=0.5, description="share of their pixels that is changed"
     )
     defect_weight: float = Field(
-        default=9.0, ge=1, description="weight of a changed pixel in the loss"
+        default=3.0, ge=1, description="weight of a changed pixel in the loss"
+    )
+    least_explained: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the light that a linear filter of SEM must explain for "
+        "copies to be made: the light of others would be wrong",
     )
     from_copies: float = Field(
         default=0.85, ge=0, le=1, description="share of patches that copies give"
@@ -155,9 +164,11 @@ class PlaceFit:
     curve : list of dict
         ``steps, seconds, loss, gain_db`` of each report with an evaluation.
     light_explained : float or None
-        Share of the light's variance that the filter explains which changes the light
-        of copies; where it is small, they show other changes than light would. None
-        without copies.
+        Share of the light's variance that a linear filter of SEM explains; None if it
+        was not fitted.
+    copies : int
+        Copies with objects removed and added that it was trained on; 0 if too little of
+        the light is explained.
     state : dict
         What `fit_place` resumes from.
     """
@@ -168,6 +179,7 @@ class PlaceFit:
     seconds: float
     curve: list[dict[str, Any]]
     light_explained: float | None
+    copies: int
     state: dict[str, Any] = field(repr=False)
 
     def card(self, name: str, **fields: Any) -> ModelCard:
@@ -179,6 +191,7 @@ class PlaceFit:
             "seconds": round(self.seconds, 1),
             "curve": self.curve,
             "light_explained": self.light_explained,
+            "copies": self.copies,
             "options": self.state["options"],
         }
         return ModelCard(
@@ -400,6 +413,8 @@ class _Trainer:
         yield Progress(0, self.options.copies, "fitting light to SEM")
         forward = fit_place_filter([(high, low) for low, high in units])
         self.light_explained = forward.explained
+        if forward.explained < self.options.least_explained:
+            return
         for number in range(self.options.copies):
             yield Progress(number, self.options.copies, "copying the place")
             for part, (low, high) in enumerate(units):
@@ -545,6 +560,7 @@ class _Trainer:
             self.seconds,
             list(self.curve),
             self.light_explained,
+            self.options.copies if self.copies else 0,
             copy.deepcopy(self.state()),
         )
 
