@@ -18,6 +18,10 @@ from .error_map import (
     ErrorTally as ErrorTally,
     fit_error as fit_error,
 )
+from .familiarity import (
+    BLOCK_PX as BLOCK_PX,
+    Familiarity as Familiarity,
+)
 from .frc.blocks import shares_noise as shares_noise
 from .frc.correlation import (
     FrcOptions as FrcOptions,
@@ -73,6 +77,11 @@ from .misfit import (
     Misfit as Misfit,
     map_misfit as map_misfit,
     measure_misfit as measure_misfit,
+)
+from .objects import (
+    ObjectCount as ObjectCount,
+    count_objects as count_objects,
+    object_diameter as object_diameter,
 )
 from .profile.fits import (
     Estimate as Estimate,

@@ -17,6 +17,7 @@ VERBS = {
     "calibrate": "find pixel size, skew and distortion by a known grating",
     "degrade": "blur and haze an image as published test sets do, add noise and drift",
     "pairs": "cut aligned patches into disjoint training, validation and test sets",
+    "adapt": "train a small network on one SEM image of a mosaic, and enhance with it",
     "train": "train a model from a recipe",
     "enhance": "sharpen and clean an image tile by tile with a model",
     "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
@@ -53,6 +54,7 @@ ACTIONS = {
 """What each action of a verb does that is several."""
 
 _DECLARED = {
+    "adapt": "adapt.job",
     "batch": "batch.job",
     "demo": ".demonstration.job",
     **dict.fromkeys(ACTIONS, "models"),

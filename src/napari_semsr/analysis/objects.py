@@ -1,0 +1,240 @@
+r"""Count the objects that an image shows, misses and invents against a reference.
+
+Objects are blobs of one diameter, bright or dark: local extrema of the determinant of
+the Hessian at :math:`\sigma = d / \sqrt 8` [1]_, which a straight line or edge does not
+have, but a particle, a pit, the end of a line and a crossing do. The diameter is the
+one at which the reference has the most contrast beyond its noise. One filter and one
+threshold serve all images, each at the contrast at which a viewer displays it (1st to
+99th percentile), so that the count is of what a reader sees, and not of what a linear
+fit could bring out.
+
+References
+----------
+.. [1] T. Lindeberg, Int. J. Comput. Vis. 30, 79 (1998), doi:10.1023/A:1008045108935.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from skimage.feature import peak_local_max
+
+from napari_semsr.core import (
+    FloatArray,
+    FloatPair,
+    Quantity,
+    ShapeError,
+    figure,
+    noise_level,
+)
+
+_DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: below is noise, above shading
+_SIGMAS = 5.0  # of noise in the response; one in ten million pixels exceeds it
+_SHARE = 0.35  # chosen: of the strongest objects' response; fainter ones are not seen
+_STRONGEST = 95  # percentile of the extrema that stands for the strongest objects
+_VISIBLE = 0.5  # chosen: of the threshold; what lies between is neither for nor against
+_DISPLAY = (1, 99)  # percentiles between which a viewer displays an image
+_SMOOTH = 0.25  # of the diameter: noise must not widen the displayed range
+_RADIUS, _LEAST_PX = 1 / 3, 1.5  # chosen: of the diameter, in which an object is found
+_LEAST_DIAMETERS = 4  # along each side, below which there is room for no count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectCount:
+    """Objects of a reference that an image shows and misses, and those it invents.
+
+    `inverted` are among the missed ones: there the image has the opposite contrast.
+    `drawn` are all objects of the image, `invented` those of them where the reference
+    has none. Intervals are 95 % ones (Wilson) of shares in per cent.
+    """
+
+    diameter_px: float
+    objects: Annotated[int, Quantity("Objects in the reference", form="d")]
+    shown: Annotated[int, Quantity("Shown", form="d")]
+    missed: Annotated[int, Quantity("Missed", form="d")]
+    inverted: Annotated[int, Quantity("Inverted", form="d")]
+    drawn: Annotated[int, Quantity("Objects in the image", form="d")]
+    invented: Annotated[int, Quantity("Invented", form="d")]
+
+    def __add__(self, other: "ObjectCount") -> "ObjectCount":
+        """Count the objects of two images together, of one diameter."""
+        names = ["objects", "shown", "missed", "inverted", "drawn", "invented"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return ObjectCount(diameter_px=self.diameter_px, **sums)
+
+    @property
+    def shown_percent(self) -> float | None:
+        """Share of the reference's objects that the image shows."""
+        return 100 * self.shown / self.objects if self.objects else None
+
+    @property
+    def invented_percent(self) -> float | None:
+        """Share of the image's objects that the reference does not have."""
+        return 100 * self.invented / self.drawn if self.drawn else None
+
+    shown_interval = figure(
+        lambda made: share_interval(made.shown, made.objects), "Shown, 95 % interval"
+    )
+    invented_interval = figure(
+        lambda made: share_interval(made.invented, made.drawn),
+        "Invented, 95 % interval",
+    )
+
+
+def share_interval(count: int, total: int) -> FloatPair | None:
+    """Estimate the 95 % interval of a share in per cent (Wilson); None of nothing."""
+    if not total:
+        return None
+    ends = stats.binomtest(count, total).proportion_ci(method="wilson")
+    return 100 * float(ends.low), 100 * float(ends.high)
+
+
+def object_diameter(reference: FloatArray) -> float:
+    """Find the diameter in pixels at which an image (Y, X) has the most contrast.
+
+    The variance of the scale-normalised Laplacian is taken less what white noise of the
+    image's own strength would give.
+    """
+    noise = noise_level(reference)
+    plane = np.asarray(reference, dtype=np.float64)
+
+    def contrast(diameter: float) -> float:
+        sigma = diameter / math.sqrt(8)
+        found = sigma**2 * ndimage.gaussian_laplace(plane, sigma)
+        # of a Laplacian of white noise: twice a second derivative, and the cross term
+        chance = noise**2 * _noise_response(diameter) ** 2 * 8 / 3
+        return float(np.var(found)) - chance
+
+    return float(max(_DIAMETERS_PX, key=contrast))
+
+
+def count_objects(
+    image: FloatArray, reference: FloatArray, diameter_px: float | None = None
+) -> ObjectCount:
+    """Count the objects of a reference that an image shows, misses and invents.
+
+    An object is shown if the image has an extremum of the same sign within a radius of
+    it, at least half as high as an object must be; each extremum stands for one object.
+
+    Parameters
+    ----------
+    image, reference : (Y, X) numpy.ndarray
+        Planes on one grid, without gaps.
+    diameter_px : float, optional
+        By default that of `object_diameter`; one for all images that are compared.
+
+    Raises
+    ------
+    ShapeError
+        If the planes differ in shape, or have less than four diameters on a side.
+    """
+    if image.shape != reference.shape:
+        msg = f"Both images must have one shape, got {image.shape}, {reference.shape}."
+        raise ShapeError(msg)
+    diameter = diameter_px or object_diameter(reference)
+    if min(reference.shape) < _LEAST_DIAMETERS * diameter:
+        msg = (
+            f"To count objects of {diameter:.0f} px, an image needs "
+            f"{math.ceil(_LEAST_DIAMETERS * diameter)} px on each side, got "
+            f"{min(reference.shape)}."
+        )
+        raise ShapeError(msg)
+    seen, true = (_displayed(one, diameter) for one in (image, reference))
+    responses = [_response(one, diameter) for one in (seen, true)]
+    noise = noise_level(true) * _noise_response(diameter)
+    extrema = [_extrema(response, diameter) for response in responses]
+    heights = np.abs(extrema[1].heights)
+    strong = float(np.percentile(heights, _STRONGEST)) if heights.size else 0.0
+    threshold = max(_SIGMAS * noise, _SHARE * strong, np.finfo(np.float32).tiny)
+    there, here = extrema[1].above(threshold), extrema[0].above(threshold)
+    weak = [found.above(_VISIBLE * threshold) for found in extrema]
+    shown = _matched(there, weak[0], diameter)
+    opposite = _Extrema(weak[0].places, -weak[0].heights)
+    inverted = ~shown & _matched(there, opposite, diameter)
+    known = _matched(here, weak[1], diameter)
+    return ObjectCount(
+        diameter_px=diameter,
+        objects=shown.size,
+        shown=int(shown.sum()),
+        missed=int((~shown).sum()),
+        inverted=int(inverted.sum()),
+        drawn=known.size,
+        invented=int((~known).sum()),
+    )
+
+
+def _displayed(image: FloatArray, diameter: float) -> FloatArray:
+    """Scale an image so that the range at which a viewer displays it is 0 to 1."""
+    plane = np.asarray(image, dtype=np.float64)
+    soft = ndimage.gaussian_filter(plane, _SMOOTH * diameter)
+    low, high = np.percentile(soft, _DISPLAY)
+    scaled: FloatArray = (plane - low) / max(high - low, np.finfo(np.float32).tiny)
+    return scaled
+
+
+def _response(image: FloatArray, diameter: float) -> FloatArray:
+    """Root of the determinant of the Hessian where it is positive; bright positive."""
+    sigma = diameter / math.sqrt(8)
+    yy, xx, yx = (
+        sigma**2 * ndimage.gaussian_filter(image, sigma, order=order)
+        for order in ((2, 0), (0, 2), (1, 1))
+    )
+    size = np.sqrt(np.maximum(yy * xx - yx**2, 0.0))
+    return np.asarray(-np.sign(yy + xx) * size)
+
+
+def _noise_response(diameter: float) -> float:
+    """Deviation that white noise of deviation 1 has in a second derivative."""
+    sigma = diameter / math.sqrt(8)
+    side = 2 * math.ceil(2 * diameter) + 1
+    point = np.zeros((side, side))
+    point[side // 2, side // 2] = 1
+    second = sigma**2 * ndimage.gaussian_filter(point, sigma, order=(2, 0))
+    return float(np.sqrt((second**2).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Extrema:
+    """Places (N, 2) of maxima and minima, and their signed heights (N,)."""
+
+    places: NDArray[np.int_]
+    heights: FloatArray
+
+    def above(self, threshold: float) -> "_Extrema":
+        """Leave out those that are lower."""
+        kept = np.abs(self.heights) >= threshold
+        return _Extrema(self.places[kept], self.heights[kept])
+
+
+def _extrema(response: FloatArray, diameter: float) -> _Extrema:
+    """Find the extrema of both signs, a radius from the border."""
+    places = [
+        peak_local_max(
+            sign * response,
+            min_distance=max(1, round(diameter / 4)),
+            threshold_abs=0.0,
+            exclude_border=math.ceil(diameter / 2),
+        )
+        for sign in (1, -1)
+    ]
+    both = np.concatenate(places)
+    return _Extrema(both, np.asarray(response[tuple(both.T)]))
+
+
+def _matched(wanted: _Extrema, given: _Extrema, diameter: float) -> NDArray[np.bool_]:
+    """Tell which extrema have a partner of their sign within a radius, each its own."""
+    found = np.zeros(len(wanted.places), dtype=bool)
+    for sign in (1, -1):
+        one, other = (np.flatnonzero(sign * e.heights > 0) for e in (wanted, given))
+        if not one.size or not other.size:
+            continue
+        apart = cdist(wanted.places[one], given.places[other])
+        near = np.minimum(apart, diameter)  # so that no far pair decides
+        rows, columns = linear_sum_assignment(near)
+        found[one[rows]] = apart[rows, columns] <= max(_LEAST_PX, _RADIUS * diameter)
+    return found

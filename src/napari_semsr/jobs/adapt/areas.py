@@ -1,0 +1,152 @@
+"""The area that a mosaic and an SEM image share: registered, checked, and divided."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from napari_semsr.core import (
+    Box,
+    FloatArray,
+    Grid,
+    Micrograph,
+    SemsrError,
+    ShapeError,
+    Warped,
+    gap_free_box,
+    read_box,
+)
+from napari_semsr.jobs.register import Registered
+
+HELD_OUT = 0.3  # chosen: two thirds teach, and the rest has room for 16 parts
+APART_PX = 32  # between both parts; chosen: farther than the linear filter reaches
+LEAST_PX = 160  # along the longer side: two parts of 64 px, and what is between them
+_LEAST_ACROSS_PX = 64  # along the shorter one, which is the side of a patch
+_PARTS = 4  # along each side of a held-out part, whose scatter gives the error
+_CERTAIN = 4.0  # standard errors
+_COARSE_PX = 24.0  # chosen: slower grey values are illumination and charging
+
+
+class AdaptRefused(SemsrError):  # noqa: N818 - a sentence, not an error
+    """The images do not allow a model of their own; `reason` says why in a word."""
+
+    def __init__(self, message: str, reason: str, **facts: object) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.facts = facts
+
+    def to_json(self) -> dict[str, object]:
+        """Give the reason, and what is known by then."""
+        return {"model": None, "reason": self.reason, **self.facts}
+
+
+@dataclass(frozen=True, slots=True)
+class SharedArea:
+    """A rectangle without gaps that a mosaic and an SEM image show, on its grid."""
+
+    name: str  # of the SEM image
+    light: Micrograph
+    sem: Micrograph
+    box: Box  # in the mosaic
+    taught: Box  # in the rectangle: the part to train on
+    held_out: Box  # and the part to evaluate on
+    registered: Registered
+
+    def part(self, box: Box) -> tuple[Micrograph, Micrograph]:
+        """Cut both images."""
+        found = [
+            one.replace(data=one.array()[box.slices], origin=Grid.of(one).centre(box))
+            for one in (self.light, self.sem)
+        ]
+        return found[0], found[1]
+
+
+def share_area(
+    mosaic: Micrograph, sem: Micrograph, registered: Registered
+) -> SharedArea:
+    """Bring an SEM image onto the mosaic's grid, and divide what both show.
+
+    Raises
+    ------
+    ShapeError
+        If both share less than 64 x 160 px.
+    """
+    back = registered.registration.transform.inverse()
+    seen = Warped(sem, Grid.of(mosaic), back).read().astype(np.float32)
+    light = np.asarray(read_box(mosaic.data, Box.of(mosaic.shape)), dtype=np.float32)
+    box = gap_free_box(np.isfinite(seen) & np.isfinite(light), least=_LEAST_ACROSS_PX)
+    if box is None or max(box.shape) < LEAST_PX:
+        has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
+        msg = (
+            f"{mosaic.name} and {sem.name} must share a rectangle without gaps of "
+            f"{_LEAST_ACROSS_PX} x {LEAST_PX} px of the mosaic, got {has}: take an SEM "
+            "image of a larger area."
+        )
+        raise ShapeError(msg)
+    taught, held_out = divide(Box.of(box.shape))
+    parts = [
+        mosaic.replace(
+            name=one.name,
+            data=np.ascontiguousarray(data[box.slices]),
+            origin=Grid.of(mosaic).centre(box),
+            provenance=one.provenance,
+        )
+        for one, data in ((mosaic, light), (sem, seen))
+    ]
+    return SharedArea(sem.name, parts[0], parts[1], box, taught, held_out, registered)
+
+
+def divide(box: Box) -> tuple[Box, Box]:
+    """Divide a rectangle across its longer side: a part to train on, and one held out.
+
+    They are 32 px apart.
+    """
+    rows, columns = box.shape
+    length = max(rows, columns)
+    held = max(_LEAST_ACROSS_PX, round(HELD_OUT * (length - APART_PX)))
+    if rows >= columns:
+        return replace(box, y1=box.y1 - held - APART_PX), replace(box, y0=box.y1 - held)
+    return replace(box, x1=box.x1 - held - APART_PX), replace(box, x0=box.x1 - held)
+
+
+def check_related(areas: Sequence[SharedArea], kernel: FloatArray) -> None:
+    """Refuse images whose structures do not belong together.
+
+    `kernel` is the linear filter fitted on the training parts. What it makes of
+    the held-out light must correlate with the SEM image: over 16 parts of each area,
+    the mean product of both exceeds four times its standard error. Unrelated images do
+    so in one of two thousand cases (Student's t, 15 degrees of freedom).
+
+    Raises
+    ------
+    AdaptRefused
+        As ``pairs-uncorrelated``.
+    """
+    products: list[float] = []
+    shares: list[float] = []
+    for area in areas:
+        light, sem = (one.array() for one in area.part(area.held_out))
+        made = ndimage.correlate(light.astype(float), kernel, mode="mirror")
+        seen, true = (_fine(one) for one in (made, sem.astype(float)))
+        scale = math.sqrt(float((seen**2).mean() * (true**2).mean()))
+        shares.append(float((seen * true).mean()) / scale if scale else 0.0)
+        for rows in np.array_split(seen * true, _PARTS, axis=0):
+            products += [part.mean() for part in np.array_split(rows, _PARTS, axis=1)]
+    error = float(np.std(products, ddof=1)) / math.sqrt(len(products))
+    if error > 0 and float(np.mean(products)) > _CERTAIN * error:
+        return
+    names = ", ".join(area.name for area in areas)
+    msg = (
+        f"No usable training patches: the light does not correlate with {names} "
+        f"({np.mean(shares):.2f} on the held-out part): check that all images show one "
+        "place, or register them by landmarks (--landmarks)."
+    )
+    raise AdaptRefused(msg, "pairs-uncorrelated")
+
+
+def _fine(image: FloatArray) -> FloatArray:
+    """Remove what varies slowly, such as illumination and charging, and the mean."""
+    fine = image - ndimage.gaussian_filter(image, _COARSE_PX, mode="mirror")
+    return np.asarray(fine - fine.mean())

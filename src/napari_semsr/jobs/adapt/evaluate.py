@@ -1,0 +1,173 @@
+"""Evaluate a model on the held-out part of a place, next to what it must surpass."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from typing import Annotated, Any
+
+import numpy as np
+
+from napari_semsr.analysis import (
+    ObjectCount,
+    count_objects,
+    measure_metrics,
+    object_diameter,
+    part_errors,
+    psnr_gain,
+)
+from napari_semsr.core import DB, FloatArray, Quantity, recorded
+from napari_semsr.jobs.adapt.areas import AdaptRefused, SharedArea
+from napari_semsr.jobs.images import Result
+
+INPUT, LINEAR = "input", "linear filter"
+"""What is evaluated besides models."""
+SURE = 2.0
+"""Standard errors by which a model must be ahead to be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated(Result):
+    """One image of the held-out part against the SEM image.
+
+    Gains are over the input, after the gain and offset that bring each image nearest to
+    the SEM image, with standard errors from 16 parts of each area. `objects` are
+    counted by `analysis.count_objects`.
+    """
+
+    name: str = field(metadata={"json": False})
+    psnr_db: Annotated[float | None, Quantity("PSNR", DB, ".2f")]
+    gain_db: Annotated[
+        float | None, Quantity("Over the input", DB, "+.2f", sd="gain_sd_db")
+    ]
+    gain_sd_db: float | None
+    gain_below_cutoff_db: Annotated[
+        float | None,
+        Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_cutoff_sd_db"),
+    ]
+    gain_below_cutoff_sd_db: float | None
+    objects: Annotated[ObjectCount, recorded("Objects")]
+    images: tuple[FloatArray, ...] = field(default=(), metadata={"json": False})
+    errors: "Errors" = field(
+        default_factory=lambda: Errors(), metadata={"json": False}, repr=False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Squared errors (N,) of the parts of all areas, and those below the cut-off."""
+
+    all: FloatArray = field(default_factory=lambda: np.empty(0))
+    below: FloatArray | None = None
+
+    @property
+    def deciding(self) -> FloatArray:
+        """Errors that decide: below the cut-off if it is known."""
+        return self.all if self.below is None else self.below
+
+
+def evaluate(
+    areas: Sequence[SharedArea],
+    images: Mapping[str, Sequence[FloatArray]],
+    cut_off_nm: float | None,
+) -> dict[str, Evaluated]:
+    """Compare images of the held-out parts with the SEM images; `INPUT` comes first.
+
+    Parameters
+    ----------
+    areas : sequence of SharedArea
+        Where both are known.
+    images : mapping of str to sequence of (Y, X) numpy.ndarray
+        By name, one for each area, of its held-out part.
+    cut_off_nm : float or None
+        Shortest period that the light carries.
+    """
+    truths = [area.part(area.held_out)[1] for area in areas]
+    largest = max((t.array() for t in truths), key=lambda plane: min(plane.shape))
+    diameter = object_diameter(largest)
+    found: dict[str, Evaluated] = {}
+    for name, planes in images.items():
+        measured, matched = [], []
+        for plane, truth in zip(planes, truths, strict=True):
+            metrics = measure_metrics(
+                truth.replace(data=plane, provenance=None),
+                truth,
+                match="affine",
+                data_range=_range(truths),
+                cut_off_nm=cut_off_nm,
+            )
+            measured.append(metrics)
+            matched.append(
+                plane * np.float32(metrics.gain) + np.float32(metrics.offset)
+            )
+        split = [one.band_errors for one in measured]
+        errors = Errors(
+            np.concatenate(
+                [
+                    part_errors(image, truth.array())
+                    for image, truth in zip(matched, truths, strict=True)
+                ]
+            ),
+            None
+            if any(bands is None for bands in split)
+            else np.concatenate([bands[0] for bands in split if bands is not None]),
+        )
+        first = next(iter(found.values()), None)
+        base = errors if first is None else first.errors
+        below = (
+            (None, None)
+            if errors.below is None or base.below is None
+            else psnr_gain(errors.below, base.below)
+        )
+        pixels = sum(truth.array().size for truth in truths)
+        mean = float(errors.all.sum()) / pixels
+        found[name] = Evaluated(
+            name,
+            20 * math.log10(_range(truths)) - 10 * math.log10(mean) if mean else None,
+            *psnr_gain(errors.all, base.all),
+            *below,
+            reduce(
+                add,
+                (
+                    count_objects(plane, truth.array(), diameter)
+                    for plane, truth in zip(planes, truths, strict=True)
+                ),
+            ),
+            tuple(matched),
+            errors,
+        )
+    return found
+
+
+def _range(truths: Sequence[Any]) -> float:
+    """Span of the grey values of all SEM images."""
+    lows, highs = zip(
+        *((t.array().min(), t.array().max()) for t in truths), strict=True
+    )
+    return float(max(highs)) - float(min(lows))
+
+
+def require_gain(found: Mapping[str, Evaluated], name: str) -> None:
+    """Refuse a model that is not ahead of every other image by twice the error.
+
+    Raises
+    ------
+    AdaptRefused
+        As ``no-gain``, with the figures of all.
+    """
+    model = found[name]
+    for rival, row in found.items():
+        if rival == name:
+            continue
+        gain, error = psnr_gain(model.errors.deciding, row.errors.deciding)
+        if gain is not None and gain > SURE * (error or 0.0):
+            continue
+        has = "no error" if gain is None else f"{gain:+.2f} ± {error or 0.0:.2f} dB"
+        msg = (
+            f"The trained model gains nothing over the {rival} on the held-out part "
+            f"({has}, standard error), and is not kept: check the registration, train "
+            "longer (--minutes), or take an SEM image of a larger area."
+        )
+        figures = {key: each.to_json() for key, each in found.items()}
+        raise AdaptRefused(msg, "no-gain", held_out=figures)

@@ -1,0 +1,75 @@
+"""The page of an adapted model: what it gains, what it invents, where it is used."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_semsr.core import DB, Line, Plot
+from napari_semsr.reporting import (
+    grey_limits,
+    image_png,
+    making,
+    plot_png,
+    write_page,
+)
+
+if TYPE_CHECKING:
+    from napari_semsr.jobs.adapt.job import Adapted
+
+_WHOLE_PX, _DETAIL_PX = 480, 400
+_DETAIL = 128  # side of the detail of the held-out part
+_SEM = "SEM image"
+
+
+def write_report(path: Path, result: "Adapted") -> None:
+    """Write the page, with pictures of the held-out part of the first area."""
+    area = result.areas[0]
+    sem = area.part(area.held_out)[1]
+    limits, pixel = grey_limits(sem.array()), sem.pixel_size_nm
+    planes = {name: row.images[0] for name, row in result.evaluated.items()}
+    planes[_SEM] = sem.array()
+    rows, columns = (min(_DETAIL, n) for n in sem.shape)
+    y, x = ((n - side) // 2 for n, side in zip(sem.shape, (rows, columns), strict=True))
+
+    def drawn(plane: Any, width_px: int) -> bytes:
+        return image_png(plane, pixel, limits=limits, width_px=width_px)
+
+    write_page(
+        path,
+        Path(__file__).with_name("adapt.html"),
+        result=result,
+        wholes={name: drawn(plane, _WHOLE_PX) for name, plane in planes.items()},
+        details={
+            name: drawn(plane[y : y + rows, x : x + columns], _DETAIL_PX)
+            for name, plane in planes.items()
+        },
+        curve=_curve(result),
+        provenance=making(
+            result.provenance.options,
+            [(item.name, item.digest) for item in result.provenance.inputs],
+        ),
+    )
+
+
+def _curve(result: "Adapted") -> bytes | None:
+    """Plot the gain on the held-out part over the time trained."""
+    rows = [row for row in result.curve if row["gain_db"] is not None]
+    if len(rows) < 2:
+        return None
+    seconds, gains = (
+        np.array([row[name] for row in rows]) for name in ("seconds", "gain_db")
+    )
+    ends = seconds[[0, -1]]
+    linear = np.full(2, result.held_out["linear_gain_db"] or np.nan)
+    return plot_png(
+        Plot(
+            "Training",
+            "time (s)",
+            f"gain ({DB})",
+            (
+                Line("adapted model", seconds, gains),
+                Line("linear filter", ends, linear, kind="threshold"),
+            ),
+        )
+    )
