@@ -424,7 +424,7 @@ def _train(
         levels=levels,
         seconds=60 * chosen.minutes,
         threads=available_cores(),
-        device=chosen.device,
+        device=str(models.find_device(chosen.device).device),
         state=state,
         should_stop=stop.is_file,
         save=partial(training.save_place_state, state_file),
@@ -456,6 +456,8 @@ def _write_model(
         f"{f' ({vendor})' if vendor else ''}, {today}.",
         limits="For this sample, at this focus. It draws what usually is there: where "
         "the light cannot show an object, its presence or absence is a guess.",
+        # of the field itself, so that another exposure of the sample is scaled alike
+        input_scaling="percentiles",
         pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
         training={
             LEARNT: [_learnt(run, area, role) for area, role in _sides(areas)],
