@@ -95,7 +95,8 @@ def _distances(
     if counts is not None:
         away = np.where(counts, away, np.inf)
     nearest = np.sort(away, axis=1)[:, :_NEAREST]
-    return np.asarray(np.where(np.isfinite(nearest), nearest, np.nan)).mean(1)
+    means: FloatArray = np.where(np.isfinite(nearest), nearest, np.nan).mean(1)
+    return means
 
 
 def _look(block: FloatArray) -> FloatArray:

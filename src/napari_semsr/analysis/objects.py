@@ -38,6 +38,7 @@ _SIGMAS = 5.0  # of noise in the response; one in ten million pixels exceeds it
 _SHARE = 0.35  # chosen: of the strongest objects' response; fainter ones are not seen
 _STRONGEST = 95  # percentile of the extrema that stands for the strongest objects
 _VISIBLE = 0.5  # chosen: of the threshold; what lies between is neither for nor against
+_NOTHING = 1e-6  # of the displayed range: an image without contrast has no objects
 _DISPLAY = (1, 99)  # percentiles between which a viewer displays an image
 _SMOOTH = 0.25  # of the diameter: noise must not widen the displayed range
 _RADIUS, _LEAST_PX = 1 / 3, 1.5  # chosen: of the diameter, in which an object is found
@@ -150,7 +151,7 @@ def count_objects(
     extrema = [_extrema(response, diameter) for response in responses]
     heights = np.abs(extrema[1].heights)
     strong = float(np.percentile(heights, _STRONGEST)) if heights.size else 0.0
-    threshold = max(_SIGMAS * noise, _SHARE * strong, np.finfo(np.float32).tiny)
+    threshold = max(_SIGMAS * noise, _SHARE * strong, _NOTHING)
     there, here = extrema[1].above(threshold), extrema[0].above(threshold)
     weak = [found.above(_VISIBLE * threshold) for found in extrema]
     shown = _matched(there, weak[0], diameter)

@@ -1,3 +1,13 @@
+from .adapt.areas import AdaptRefused as AdaptRefused
+from .adapt.job import (
+    ADAPT as ADAPT,
+    STOP as STOP,
+    Adapted as Adapted,
+    AdaptOptions as AdaptOptions,
+    AdaptProgress as AdaptProgress,
+    unfamiliar_percent as unfamiliar_percent,
+)
+from .adapt.process import fit_in_process as fit_in_process
 from .batch.job import (
     BATCH as BATCH,
     BatchOptions as BatchOptions,

@@ -126,7 +126,8 @@ def train_in_subprocess(
 
     An `OptionError` if no model can be trained on such a device.
     """
-    child = _Child(request, TrainingPlace.parse({"device": device}).device)
+    chosen = TrainingPlace.parse({"device": device}).device
+    child = Child(_MODULE, {**asdict(request), "device": chosen})
     last = TrainStep(0, 0, "starting a process for the training")
     try:
         yield last
@@ -134,35 +135,26 @@ def train_in_subprocess(
             for key, value in child.heard():
                 if key == "result":
                     return Trained(**value)
-                if key == "step":
-                    done, total, message, loss = value
-                    last = TrainStep(done, total, message, loss=loss)
-                elif key == "warned":
-                    warn(str(value))
-                elif key == "failed":
-                    kind = getattr(core, str(value[0]), SemsrError)
-                    raise kind(value[1])
-                elif key == "ended":
-                    msg = (
-                        "The training was stopped from outside; its state is kept, "
-                        "resume it."
-                    )
-                    raise SemsrError(msg)
+                done, total, message, loss = value
+                last = TrainStep(done, total, message, loss=loss)
             yield last
     finally:
         child.stop(patience_s)
 
 
-class _Child:
-    """The other process, what it says, and how it is stopped."""
+class Child:
+    """A training in another process, what it reports, and how it is stopped.
 
-    def __init__(self, request: TrainRequest, device: str) -> None:
+    `module` is run, and ends in `serve`; `request` is what its function receives.
+    """
+
+    def __init__(self, module: str, request: dict[str, Any]) -> None:
         windows = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         self._said: queue.Queue[bytes | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
             # it imports nothing from where it is
-            [sys.executable, "-P", "-m", _MODULE],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -171,7 +163,7 @@ class _Child:
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._tell(json.dumps({**asdict(request), "device": device}).encode())
+        self._tell(json.dumps(request).encode())
 
     def _tell(self, line: bytes) -> None:
         """Write a line; a process that is gone already is noticed elsewhere."""
@@ -187,13 +179,28 @@ class _Child:
         self._said.put(None)
 
     def heard(self) -> Iterator[tuple[str, Any]]:
-        """Give what it said since the last time, waiting a little for the first."""
+        """Give steps and the result since the last time, waiting a little for one.
+
+        Its warnings are issued here, and its errors raised.
+        """
         try:
             line = self._said.get(timeout=_LISTEN_S)
             while True:
                 if line is None:
                     raise self._death()
-                yield from json.loads(line).items()
+                for key, value in json.loads(line).items():
+                    if key == "warned":
+                        warn(str(value))
+                    elif key == "failed":
+                        raise getattr(core, str(value[0]), SemsrError)(value[1])
+                    elif key == "ended":
+                        msg = (
+                            "The training was stopped from outside; its state is kept, "
+                            "resume it."
+                        )
+                        raise SemsrError(msg)
+                    else:
+                        yield key, value
                 line = self._said.get_nowait()
         except queue.Empty:
             return
@@ -261,7 +268,8 @@ _RANK = "LOCAL_RANK"
 Say = Callable[[str, Any], None]
 
 
-def _main() -> int:
+def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
+    """Train as the process at the other end asks; the exit status."""
     source, say = _take_over_streams()
     # A process started in the background may have been told to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -277,7 +285,7 @@ def _main() -> int:
         say("warned", " ".join(str(message).split())) if _PARENT in file else None
     )
     try:
-        say("result", _trained(json.loads(request), say))
+        say("result", train(json.loads(request), say))
     except KeyboardInterrupt:
         say("ended", True)
     except Exception as error:  # noqa: BLE001 - told to the other process
@@ -354,4 +362,4 @@ def _await_stop(source: int, rest: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    sys.exit(serve(_trained))

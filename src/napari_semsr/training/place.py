@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -181,6 +181,23 @@ class PlaceFit:
     light_explained: float | None
     copies: int
     state: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Self:
+        """Build the network of a state that `fit_place` has saved."""
+        network = build(ARCHITECTURE, {})
+        network.load_state_dict(state["averaged"])
+        black, white = state["levels"]
+        return cls(
+            network.eval(),
+            (black, white),
+            int(state["steps"]),
+            float(state["seconds"]),
+            list(state["curve"]),
+            state["light_explained"],
+            int(state["copies"]),
+            state,
+        )
 
     def card(self, name: str, **fields: Any) -> ModelCard:
         """Write the model's card; `fields` are others of `ModelCard`."""
@@ -552,17 +569,7 @@ class _Trainer:
             torch.stack([p.sum() for p in self.averaged.parameters()]),
             self.steps,
         )
-        network = copy.deepcopy(self.averaged).to("cpu").eval()
-        return PlaceFit(
-            network,
-            self.levels,
-            self.steps,
-            self.seconds,
-            list(self.curve),
-            self.light_explained,
-            self.options.copies if self.copies else 0,
-            copy.deepcopy(self.state()),
-        )
+        return PlaceFit.of(copy.deepcopy(self.state()))
 
     def state(self) -> dict[str, Any]:
         """Give what `load` resumes from."""
@@ -575,6 +582,8 @@ class _Trainer:
             "curve": self.curve,
             "levels": list(self.levels),
             "options": self.options.model_dump(mode="json"),
+            "light_explained": self.light_explained,
+            "copies": self.options.copies if self.copies else 0,
         }
 
     def load(self, state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import datetime
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from napari_semsr.analysis import (
     CutOff,
     Familiarity,
     find_cut_off,
+    match_affine,
     spread_boxes,
 )
 from napari_semsr.core import (
@@ -31,7 +32,6 @@ from napari_semsr.core import (
     Affine,
     Box,
     Figure,
-    Float32Array,
     FloatArray,
     FloatPair,
     Grid,
@@ -51,6 +51,7 @@ from napari_semsr.core import (
     option,
     read_box,
     recorded,
+    retell,
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
@@ -127,10 +128,17 @@ class AdaptOptions(RegisterOptions):
 
 @dataclass(frozen=True, slots=True)
 class AdaptProgress(Progress):
-    """How far the training has come, and what the model makes of the held-out part."""
+    """How far the training has come, and what the model makes of the held-out part.
 
-    gain_db: float | None = None  # over the input, on the held-out part
-    images: tuple[Float32Array, ...] = ()  # of the first area; empty if not new
+    `shown` are the input, the model's present result and the SEM image of the first
+    area, in the grey values of the last; empty if nothing is new. Gains are over the
+    input, on the held-out part.
+    """
+
+    seconds: float = 0.0  # trained
+    gain_db: float | None = None
+    linear_gain_db: float | None = None
+    shown: tuple[FloatArray, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +267,14 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
     )
     check_related(areas, linear.kernel)
     levels = field_range(mosaic.data)
-    fit = yield from _train(run, areas, levels)
-    model = yield from _write_model(run, mosaic, areas, fit, levels)
     images: dict[str, list[FloatArray]] = {INPUT: [], LINEAR: []}
     for area in areas:
         light = area.light.array()
         images[INPUT].append(light[area.held_out.slices])
         images[LINEAR].append(linear.apply(light)[area.held_out.slices])
+    before = evaluate(areas, images, cut_off)
+    fit = yield from _train(run, areas, levels, before)
+    model = yield from _write_model(run, mosaic, areas, fit, levels)
     for name, path in ((MOSAIC_MODEL, find_model(MOSAIC_MODEL)), (ADAPTED, model)):
         yield Progress(0, 0, f"evaluating the {name}")
         images[name] = yield from _enhanced(areas, models.load_model(path), run, levels)
@@ -401,7 +410,10 @@ def _fits(found: Registered, limit_px: float) -> bool:
 
 
 def _train(
-    run: Run[AdaptOptions], areas: Sequence[SharedArea], levels: FloatPair
+    run: Run[AdaptOptions],
+    areas: Sequence[SharedArea],
+    levels: FloatPair,
+    before: Mapping[str, Evaluated],
 ) -> Job["training.PlaceFit"]:
     """Train on the training parts, from where an interrupted run has ended."""
     chosen, folder = run.options, run.place
@@ -418,7 +430,8 @@ def _train(
         sem = area.sem.array().copy()
         sem[held & ~shown] = np.nan
         images.append(training.PlaceImages(area.light.array(), sem, shown))
-    job = run.named.get("fit", training.fit_place)(
+    fit = run.named.get("fit", training.fit_place)
+    job = fit(
         images,
         training.PlaceOptions(seed=chosen.seed),
         levels=levels,
@@ -429,7 +442,21 @@ def _train(
         should_stop=stop.is_file,
         save=partial(training.save_place_state, state_file),
     )
-    return (yield from job)
+    sem = areas[0].part(areas[0].held_out)[1].array().astype(float)
+
+    def show(step: Progress) -> Progress:
+        if not isinstance(step, training.PlaceReport):
+            return step
+        shown: tuple[FloatArray, ...] = ()
+        if step.images:
+            now = step.images[0].astype(float)
+            gain, offset = match_affine(now, sem)
+            shown = before[INPUT].images[0], gain * now + offset, sem
+        told = step.done, step.total, step.message, step.seconds_left
+        gains = step.gain_db, before[LINEAR].gain_db
+        return AdaptProgress(*told, step.seconds, *gains, shown)
+
+    return (yield from retell(job, show))
 
 
 def _write_model(

@@ -100,8 +100,11 @@ STEPS = (
     WorkStep(
         "register",
         "Register",
-        "Bring a mosaic onto the SEM image of its place.",
-        {"Register to SEM": "register.panel:RegisterPanel"},
+        "Train a network on an SEM image of a place of the mosaic, or register both.",
+        {
+            "Train on SEM": "train.adapt:AdaptPanel",
+            "Register to SEM": "register.panel:RegisterPanel",
+        },
         images=2,
     ),
     WorkStep(

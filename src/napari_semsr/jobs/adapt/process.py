@@ -1,0 +1,130 @@
+"""Train on one place in another process, as a window needs it.
+
+What an optimiser imports stays out of the process of the window: torch's compiler
+brings triton, whose LLVM clashes with that of OpenGL.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_semsr import training
+from napari_semsr.core import Job, Progress, run
+from napari_semsr.io import renaming
+from napari_semsr.jobs.images import jsonable
+from napari_semsr.jobs.train_process import Child, Say, serve
+
+if TYPE_CHECKING:
+    from napari_semsr.training import PlaceImages, PlaceOptions
+
+_MODULE = "napari_semsr.jobs.adapt.process"
+_IMAGES, _STATE, _STOP, _SHOWN = "images.npz", "state.pt", "stop", "shown.npz"
+_PATIENCE_S = 30.0
+
+
+def fit_in_process(
+    images: Sequence["PlaceImages"],
+    options: "PlaceOptions",
+    *,
+    state: dict[str, Any] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    save: Callable[[dict[str, Any]], None] | None = None,
+    **how: Any,
+) -> Job["training.PlaceFit"]:
+    """Train as `training.fit_place` does, with the same arguments, in another process.
+
+    Closing the job stops that process with its state saved.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        arrays: dict[str, Any] = {}
+        for number, image in enumerate(images):
+            arrays |= {f"low{number}": image.low, f"high{number}": image.high}
+            if image.held_out is not None:
+                arrays[f"held{number}"] = image.held_out
+        np.savez(folder / _IMAGES, **arrays)
+        if state is not None:
+            training.save_place_state(folder / _STATE, state)
+        request = {
+            "folder": name,
+            "count": len(images),
+            "options": options.model_dump(mode="json"),
+            "how": how,
+        }
+        child = Child(_MODULE, request)
+        last: Progress = Progress(0, 0, "starting a process for the training")
+        try:
+            yield last
+            while True:
+                for key, value in child.heard():
+                    if key == "result":
+                        return training.PlaceFit.of(
+                            training.load_place_state(folder / _STATE)
+                        )
+                    last = _report(folder, value)
+                yield last
+                if isinstance(last, training.PlaceReport):
+                    last = replace(last, images=())  # which are shown once
+                if should_stop():
+                    (folder / _STOP).touch()
+        finally:
+            child.stop(_PATIENCE_S)
+            if save is not None and (folder / _STATE).is_file():
+                save(training.load_place_state(folder / _STATE))
+
+
+def _report(folder: Path, value: dict[str, Any]) -> Progress:
+    """Read a report, with the images that it announces."""
+    if "steps" not in value:
+        return Progress(value["done"], value["total"], value["message"])
+    images: tuple[Any, ...] = ()
+    if value.pop("images"):
+        with np.load(folder / _SHOWN) as stored:
+            images = tuple(stored[key] for key in stored)
+    return training.PlaceReport(**value, images=images)
+
+
+def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Train as a request says; the state is in its folder afterwards."""
+    folder = Path(request["folder"])
+    with np.load(folder / _IMAGES) as stored:
+        arrays = dict(stored)
+    images = [
+        training.PlaceImages(
+            arrays[f"low{n}"], arrays[f"high{n}"], arrays.get(f"held{n}")
+        )
+        for n in range(request["count"])
+    ]
+    kept, how = folder / _STATE, request["how"]
+
+    def report(step: Progress) -> None:
+        value = asdict(step)
+        if isinstance(step, training.PlaceReport):
+            if step.images:
+                with renaming(folder / _SHOWN) as place, place.open("wb") as stream:
+                    np.savez(stream, *step.images)
+            value |= {"images": bool(step.images), "loss": jsonable(step.loss)}
+        say("step", value)
+
+    run(
+        training.fit_place(
+            images,
+            training.PlaceOptions.parse(request["options"]),
+            **{**how, "levels": tuple(how["levels"])},
+            state=training.load_place_state(kept) if kept.is_file() else None,
+            should_stop=(folder / _STOP).is_file,
+            save=partial(training.save_place_state, kept),
+        ),
+        report,
+    )
+    return {}
+
+
+if __name__ == "__main__":
+    sys.exit(serve(_train))

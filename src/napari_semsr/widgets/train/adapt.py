@@ -1,0 +1,319 @@
+"""Train on SEM: a model of one's own place, and the mosaic that it enhances."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
+
+from napari_semsr.core import (
+    DB,
+    Job,
+    Micrograph,
+    Progress,
+    ShapeError,
+    figures_of,
+    in_panel_words,
+)
+from napari_semsr.io import HELPER_KEY, StoredTransform, replacing
+from napari_semsr.jobs import (
+    ADAPT,
+    MODELS_IMPORT,
+    STOP,
+    Adapted,
+    AdaptOptions,
+    AdaptProgress,
+    fit_in_process,
+)
+from napari_semsr.widgets.base import (
+    COLOURS,
+    FoldingRow,
+    Form,
+    Opened,
+    OptionsForm,
+    Panel,
+    Work,
+    add_opened,
+    new_store_path,
+    open_store,
+    plots_ready,
+    push_button,
+    show_file,
+)
+from napari_semsr.widgets.enhance import NEWS
+from napari_semsr.widgets.layers import layer_keywords, result_name
+from napari_semsr.widgets.placement import PlacementRows
+from napari_semsr.widgets.register.panel import find_pair
+
+_PAGES = {"Report (*.html)": ".html"}
+_GAP_PX = 4  # between the three images of the held-out part
+_FAR = 0.04  # of the width of all layers, between them and the held-out part
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    made: Adapted
+    enhanced: Opened
+
+
+def _adapt(*images: Any, folder: Path, **how: Any) -> Job[_Outcome]:
+    """Adapt, put the model into the library, and open the enhanced mosaic."""
+    made = yield from ADAPT.job(*images, folder, fit=fit_in_process, **how)
+    yield from MODELS_IMPORT.anew(Path(made.model))
+    enhanced = yield from open_store(made.applied[0].output)
+    return _Outcome(made, enhanced)
+
+
+class AdaptPanel(Panel):
+    """Trains a small network on the area that a mosaic and an SEM image share.
+
+    While it trains, the held-out part is shown as it was, as it is now, and by SEM.
+    """
+
+    plots = True
+    reports = False
+    queue = "training"
+    help_place = "adapt.md#in-napari"
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__(viewer, "Train on SEM", "Train")
+        self.after_cancel = "no model was added"
+        self.mosaic = self.new_layer_box(
+            "mosaic", "Mosaic", "The optical image of the sample, such as a mosaic."
+        )
+        self.sem = self.new_layer_box(
+            "sem", "SEM image", "An SEM image of a place that the mosaic shows."
+        )
+        where = Form()
+        self._map = PlacementRows(
+            where,
+            "Registration",
+            "How Mosaic lies on SEM image. 'Train on these' in Register to SEM brings "
+            "what was found there, with landmarks.",
+            images=("Mosaic", "SEM image"),
+            otherwise=("found anew", "search"),
+            remedy="let the registration be found anew",
+        )
+        self.placed, self.transform = self._map.placed, self._map.transform
+        self.form = OptionsForm(AdaptOptions)
+        self.form.show_row("landmarks_only", visible=False)
+        self.add_group("Images", Form(self.mosaic, self.sem))
+        self.add_group("How", where, self.form)
+        self.stop_button = push_button(
+            "Stop here",
+            self.stop_here,
+            "End the training now: the present model is evaluated and used.",
+        )
+        self.stop_button.setEnabled(False)
+        self.buttons.insert(1, self.stop_button)
+        self.report_button = push_button(
+            "Open the report",
+            self.open_report,
+            "Show the page in the web browser; it needs no network.",
+        )
+        self.keep_button = push_button(
+            "Save report…",
+            self.save_report,
+            "Save the page, and a .json file with every number next to it.",
+        )
+        self.add_results("Training", FoldingRow(self.report_button, self.keep_button))
+        self.report: Path | None = None
+        self.layer: Image | None = None  # the held-out part
+        self._folder: Path | None = None
+        self._curve: list[tuple[float, float]] = []
+        self._linear: float | None = None
+        self._offered: tuple[Layer | None, ...] = ()
+        self.placed.changed.connect(self._show_rows)
+        self._propose()
+        self._show_rows()
+
+    # -- which layers -------------------------------------------------------------
+
+    def _on_layers(self, event: Any = None) -> None:
+        """Propose what is opened, too."""
+        super()._on_layers(event)
+        if not self.busy:
+            self._propose()
+
+    def _propose(self) -> None:
+        """Propose a mosaic and an SEM image, unless the user has chosen."""
+        boxes = self.mosaic, self.sem
+        if self._offered and self._offered != tuple(box.value for box in boxes):
+            return
+        pair = find_pair(self.viewer, self.made)
+        if pair is not None:
+            self.mosaic.value, self.sem.value = pair
+            self._offered = pair
+
+    def _show_rows(self, _: object = None) -> None:
+        for name in ("model", "search"):
+            self.form.show_row(name, not self._map.given)
+
+    def take_registered(
+        self, mosaic: Layer, sem: Layer, found: StoredTransform
+    ) -> None:
+        """Train on two layers that were registered."""
+        self.mosaic.value, self.sem.value = mosaic, sem
+        self._offered = (None, None)  # they were chosen
+        self._map.take(found)
+
+    # -- running --------------------------------------------------------------------
+
+    def job(self) -> Work:
+        """Read the form."""
+        mosaic, sem = self.mosaic.value, self.sem.value
+        transform = self._map.map()
+        images = (
+            self.micrograph(mosaic, unturned=transform is not None),
+            self.micrograph(sem),
+        )
+        if mosaic is sem:
+            msg = (
+                f"Layer {images[0].name!r} cannot be both images: open the SEM image "
+                "of a place of the mosaic, and choose it under SEM image."
+            )
+            raise ShapeError(msg)
+        options = self.form.options()
+        if transform is not None:
+            options = options.replace(model="affine", search="near")  # are not asked
+        called = self.labels()  # now: the job runs in a thread
+        folder = new_store_path(f"{images[0].name} adapted", "")
+        make = partial(
+            _adapt,
+            images[0],
+            [images[1]],
+            folder=folder,
+            translate=partial(in_panel_words, read=lambda: called),
+            options=options,
+            transform=transform,
+        )
+        return make, partial(self.show_outcome, mosaic), partial(self._watch, folder)
+
+    def translate(self, text: str) -> str:
+        """Say what a job says in this panel's words; landmarks are not set here."""
+        place = "in Register to SEM, then press 'Train on these'"
+        return super().translate(text).replace("and give them by --landmarks", place)
+
+    def _watch(self, folder: Path) -> None:
+        """Get ready to show a training."""
+        self._folder, self._linear = folder, None
+        self._curve.clear()
+        self.layer = None
+        self.show_result({}, "Training starts after the registration.")
+        for button in (self.report_button, self.keep_button):
+            button.setEnabled(False)
+
+    def _show_busy(self, busy: bool) -> None:
+        super()._show_busy(busy)
+        self.stop_button.setEnabled(False)
+
+    def _show_step(self, step: Progress) -> None:
+        super()._show_step(step)
+        if not isinstance(step, AdaptProgress):
+            self.stop_button.setEnabled(False)
+            return
+        self.stop_button.setEnabled(True)
+        self._linear = step.linear_gain_db
+        if step.shown:
+            self._show_held_out(step.shown)
+            if step.gain_db is not None:
+                self._curve.append((step.seconds, step.gain_db))
+                self._draw()
+
+    def stop_here(self) -> None:
+        """End the training with the present model."""
+        if self._folder is not None and self._folder.is_dir():
+            (self._folder / STOP).touch()
+            self.stop_button.setEnabled(False)
+            self.show_status("Ending the training with the present model …")
+
+    def _show_held_out(self, planes: tuple[Any, ...]) -> None:
+        """Show the held-out part as it was, as it is now, and by SEM, side by side."""
+        known = np.concatenate([plane.ravel() for plane in planes])
+        gap = np.full((planes[0].shape[0], _GAP_PX), known.min())
+        parts = [part for plane in planes for part in (plane, gap)][:-1]
+        data = np.concatenate(parts, axis=1).astype(np.float32)
+        if self.layer is None:
+            self._add(data)
+        elif self.layer in self.viewer.layers:
+            self.layer.data = data
+
+    def _add(self, data: Any) -> None:
+        """Put the held-out part to the right of all other layers."""
+        size = self.micrograph(self.mosaic.value).pixel_size_nm
+        extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
+        far = extent[1, 1] + _FAR * float(np.ptp(extent[:, 1]))
+        image = Micrograph(data, size, origin=(float(extent[0, 0]), float(far)))
+        keywords = layer_keywords(image, name="held-out part: light | now | SEM")
+        keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
+        self.layer = self.viewer.add_image(image.data, **keywords)
+        self.viewer.reset_view()
+
+    def _draw(self) -> None:
+        """Draw the gain over the time trained, and the linear filter's."""
+        if not plots_ready() or len(self._curve) < 1:
+            return
+        plot = self.clear_plot(height=170)
+        seconds, gains = np.array(self._curve).T
+        (axes,) = plot.axes
+        axes.plot(seconds, gains, "o-", color=COLOURS[2], lw=1.5, ms=3.5, label="model")
+        if self._linear is not None:
+            axes.axhline(self._linear, color="#8d99ae", ls="--", label="linear filter")
+        axes.set_xlabel("Time trained (s)")
+        axes.set_ylabel(f"Gain ({DB})")
+        axes.legend(loc="lower right")
+        axes.grid(visible=True, alpha=0.15)
+        plot.refresh()
+
+    def show_outcome(self, mosaic: Image, outcome: _Outcome) -> Iterator[None]:
+        """Add the enhanced mosaic, and write what the model gains and invents."""
+        made = outcome.made
+        self.report = Path(made.report)
+        for button in (self.report_button, self.keep_button):
+            button.setEnabled(True)
+        name = Path(made.model).stem
+        path = outcome.enhanced.path
+        with self.in_place(mosaic, path=path) as earlier:
+            yield from self.take_away(earlier)
+            title = result_name(self.viewer, mosaic.name, name)
+            shown = add_opened(self.viewer, outcome.enhanced, name=title)
+            self.made.append(shown)
+        yield
+        NEWS.changed.emit()
+        self._draw()
+        seconds, gains = np.array(self._curve).reshape(-1, 2).T
+        self.show_result(
+            figures_of(made),
+            f"Trained {name} for {made.minutes:.1f} min and enhanced {mosaic.name}; "
+            "the model is in the list of Enhance. The report is removed when napari "
+            "is closed: Save report… keeps it.",
+            curves={"training": {"time (s)": seconds, "gain (dB)": gains}},
+            more="".join(f'<p class="warning">{text}</p>' for text in made.warnings),
+            network=name,
+        )
+
+    # -- the report -------------------------------------------------------------------
+
+    def open_report(self) -> None:
+        """Show the page."""
+        if self.report is not None:
+            show_file(self.report)
+
+    def save_report(self) -> None:
+        """Ask for a name, and save page and numbers."""
+        report = self.report
+        if report is None:
+            return
+
+        def keep(path: Path) -> None:
+            for suffix in (".html", ".json"):
+                with replacing(path.with_suffix(suffix)) as place:
+                    shutil.copyfile(report.with_suffix(suffix), place)
+
+        said = "The report is saved as {}, its numbers next to it."
+        self.save_file("Save report", report.stem, _PAGES, keep, said)
