@@ -51,6 +51,9 @@ class Familiarity:
         spread = np.maximum(table.std(axis=0), _FLOOR)
         apart = np.abs(at[:, None] - at[None]).max(-1) >= BLOCK_PX
         own = _distances(table, table, spread, apart)
+        own = own[np.isfinite(own)]
+        if own.size <= len(looks) / 2:  # hardly any is apart from five others
+            return None
         return cls(table, spread, float(np.percentile(own, _LIKE)))
 
     def distances(self, plane: FloatArray) -> tuple[list[Box], FloatArray]:

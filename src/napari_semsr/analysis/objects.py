@@ -1,7 +1,7 @@
 r"""Count the objects that an image shows, misses and invents against a reference.
 
-Objects are blobs of one diameter, bright or dark: local extrema of the determinant of
-the Hessian at :math:`\sigma = d / \sqrt 8` [1]_, which a straight line or edge does not
+Objects are blobs of one diameter, bright or dark: local extrema of the smaller principal
+curvature at :math:`\sigma = d / \sqrt 8` [1]_, which a straight line or edge does not
 have, but a particle, a pit, the end of a line and a crossing do. The diameter is the
 one at which the reference has the most contrast beyond its noise. One filter and one
 threshold serve all images, each at the contrast at which a viewer displays it (1st to
@@ -179,14 +179,15 @@ def _displayed(image: FloatArray, diameter: float) -> FloatArray:
 
 
 def _response(image: FloatArray, diameter: float) -> FloatArray:
-    """Root of the determinant of the Hessian where it is positive; bright positive."""
+    """Smaller principal curvature where both have one sign; bright is positive."""
     sigma = diameter / math.sqrt(8)
     yy, xx, yx = (
         sigma**2 * ndimage.gaussian_filter(image, sigma, order=order)
         for order in ((2, 0), (0, 2), (1, 1))
     )
-    size = np.sqrt(np.maximum(yy * xx - yx**2, 0.0))
-    return np.asarray(-np.sign(yy + xx) * size)
+    mean, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+    found: FloatArray = -np.sign(mean) * np.maximum(np.abs(mean) - apart, 0)
+    return found
 
 
 def _noise_response(diameter: float) -> float:

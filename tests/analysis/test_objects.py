@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.analysis import ObjectCount, count_objects, object_diameter
+from napari_semsr.core import ShapeError
+
+SIDE, STEP, DIAMETER = 200, 25, 8
+PLACES = [(y, x) for y in range(25, 176, STEP) for x in range(25, 176, STEP)]
+
+
+def discs(places, levels=None, diameter=DIAMETER):
+    """Discs of one diameter, of grey level 1 on 0, softened by half a pixel."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    image = np.zeros((SIDE, SIDE))
+    for number, (row, column) in enumerate(places):
+        level = 1.0 if levels is None else levels[number]
+        image[np.hypot(y - row, x - column) <= diameter / 2] = level
+    return ndimage.gaussian_filter(image, 0.7)
+
+
+def noisy(image, sigma=0.05, seed=0):
+    return image + np.random.default_rng(seed).normal(0, sigma, image.shape)
+
+
+def test_the_same_picture_shows_all_and_invents_none():
+    reference = noisy(discs(PLACES))
+    found = count_objects(noisy(discs(PLACES), seed=1), reference)
+    assert (found.objects, found.shown, found.invented) == (49, 49, 0)
+
+
+def test_missing_added_and_inverted_objects_are_counted():
+    reference = noisy(discs(PLACES))
+    added = [(y + 12, x + 12) for y, x in PLACES[:3]]
+    levels = [1.0] * 39 + [-1.0] * 5 + [1.0] * 3
+    image = noisy(discs([*PLACES[:44], *added], levels), seed=1)
+    found = count_objects(image, reference)
+    assert found.objects == 49
+    assert found.shown == 39
+    assert found.missed == 10
+    assert found.inverted == 5
+    assert found.drawn == 47
+    assert found.invented == 3 + 5
+
+
+def test_grey_levels_of_another_scale_change_no_count():
+    reference = noisy(discs(PLACES))
+    image = noisy(discs(PLACES[:40]), seed=1)
+    assert count_objects(300 * image + 7, reference) == count_objects(image, reference)
+
+
+def test_noise_and_straight_lines_are_no_objects():
+    lines = np.zeros((SIDE, SIDE))
+    lines[:, 20::30] = 1
+    lines = noisy(ndimage.gaussian_filter(lines, 1.5), 0.02)
+    assert count_objects(lines, lines, DIAMETER).objects == 0
+
+
+def test_a_blurred_picture_misses_what_it_does_not_show():
+    reference = noisy(discs(PLACES))
+    blurred = ndimage.gaussian_filter(reference, 12)
+    found = count_objects(noisy(blurred, 0.001, 2), reference)
+    assert found.shown < 5
+    assert found.invented < 5
+
+
+@pytest.mark.parametrize("diameter", [6, 10, 16])
+def test_the_diameter_is_that_of_the_discs(diameter):
+    reference = noisy(discs(PLACES, diameter=diameter), 0.1)
+    assert object_diameter(reference) == pytest.approx(
+        diameter, rel=0.35
+    )  # steps of 25 %
+
+
+def test_counts_of_two_images_add_up():
+    reference = noisy(discs(PLACES))
+    found = count_objects(noisy(discs(PLACES[:40]), seed=1), reference)
+    both = found + found
+    assert (both.objects, both.shown) == (98, 80)
+    assert both.diameter_px == found.diameter_px
+
+
+def test_an_interval_holds_the_share_and_none_of_nothing():
+    numbers = {"missed": 0, "inverted": 0, "invented": 0, "drawn": 0}
+    found = ObjectCount(diameter_px=8.0, objects=50, shown=50, **numbers)
+    low, high = found.shown_interval
+    assert (low, high) == pytest.approx((92.9, 100.0), abs=0.1)  # Wilson, 50 of 50
+    assert found.invented_interval is None
+
+
+def test_images_of_other_shapes_or_too_small_are_refused():
+    with pytest.raises(ShapeError):
+        count_objects(np.zeros((50, 50)), np.zeros((50, 51)))
+    with pytest.raises(ShapeError):
+        count_objects(np.zeros((20, 50)), np.zeros((20, 50)), 8.0)

@@ -1,0 +1,220 @@
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr import training
+from napari_semsr.core import (
+    Affine,
+    Box,
+    Micrograph,
+    OptionError,
+    parse_pixel_size,
+    run,
+)
+from napari_semsr.io import Side, StoredTransform
+from napari_semsr.jobs import ADAPT, STOP, AdaptOptions, AdaptProgress, AdaptRefused
+from napari_semsr.jobs.adapt.areas import divide
+
+SIDE = (192, 288)
+PIXEL = parse_pixel_size(20.0)
+SURE = {"error_nm": 1.0}  # expected error of the stored registration
+
+
+def objects(seed):
+    """Boxes on a ground, which overlap."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros(SIDE)
+    for _ in range(SIDE[0] * SIDE[1] // 250):
+        y, x = rng.integers(0, SIDE[0]), rng.integers(0, SIDE[1])
+        image[y : y + rng.integers(4, 12), x : x + rng.integers(4, 12)] = 1
+    return image
+
+
+def light_of(image, seed=0):
+    noise = np.random.default_rng(seed).normal(0, 2, image.shape)
+    return (500 + 300 * ndimage.gaussian_filter(image, 2.2) + noise).astype(np.float32)
+
+
+def sem_of(image, seed=1):
+    noise = np.random.default_rng(seed).normal(0, 4, image.shape)
+    return (40 + 150 * image + noise).astype(np.float32)
+
+
+def micrograph(data, name):
+    return Micrograph(data, PIXEL, name)
+
+
+@pytest.fixture(scope="module")
+def place():
+    image = objects(3)
+    return micrograph(light_of(image), "mosaic"), micrograph(sem_of(image), "sem")
+
+
+def lying(mosaic, sem, quality=SURE):
+    return StoredTransform(Affine(), Side.of(mosaic), Side.of(sem), quality)
+
+
+def by_steps(steps):
+    """Train for some steps in place of minutes, so that no processor decides."""
+
+    def fit(images, options, *, seconds, threads, **how):
+        return training.fit_place(
+            images,
+            options.replace(copies=0, batch=4, patch_px=32, learning_rate=3e-3),
+            seconds=None,
+            steps=steps,
+            threads=1,
+            report_every_s=0.0,
+            **how,
+        )
+
+    return fit
+
+
+def adapt(mosaic, sems, folder, *, steps=250, report=None, **how):
+    how = {"transform": lying(mosaic, sems[0]), "fit": by_steps(steps), **how}
+    return run(ADAPT.job(mosaic, sems, folder, **how), report)
+
+
+@pytest.fixture(scope="module")
+def adapted(place, tmp_path_factory):
+    mosaic, sem = place
+    folder = tmp_path_factory.mktemp("adapt") / "run"
+    steps = []
+    other = micrograph(light_of(objects(5)), "other")
+    made = adapt(mosaic, [sem], folder, apply=[other], report=steps.append)
+    return made, folder, steps
+
+
+def test_a_place_gives_a_model_that_is_ahead_of_everything_simpler(adapted):
+    made, folder, _ = adapted
+    own = made.evaluated["adapted model"]
+    for name in ("linear filter", "ssum-sem"):
+        assert own.gain_db > made.evaluated[name].gain_db
+    assert made.evaluated["input"].gain_db == 0
+    assert own.objects.shown > made.evaluated["input"].objects.shown
+    assert (folder / made.model).is_file() or made.model.startswith(str(folder))
+
+
+def test_the_record_has_what_programs_read(adapted):
+    made, _, _ = adapted
+    record = json.loads(json.dumps(made.to_json()))
+    held = record["held_out"]
+    for name in ("gain_db", "gain_below_cutoff_db", "linear_gain_below_cutoff_db"):
+        assert name in held
+    assert {"shown", "missed", "invented", "input"} <= held["objects"].keys()
+    assert [one["image"] for one in record["applied"]] == ["mosaic", "other"]
+    assert record["registration"]["model"] == "affine"
+    assert record["seconds"] > 0
+
+
+def test_every_image_is_enhanced_and_compared_with_the_place(adapted):
+    made, _, _ = adapted
+    assert [one.output.rpartition("/")[2] for one in made.applied] == [
+        "mosaic-enhanced.ome.zarr",
+        "other-enhanced.ome.zarr",
+    ]
+
+
+def test_the_page_names_what_was_invented(adapted):
+    made, folder, _ = adapted
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "invented" in page
+    assert "is a guess" in page
+    numbers = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert numbers["kind"] == "adapt"
+
+
+def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
+    _, _, steps = adapted
+    told = [step for step in steps if isinstance(step, AdaptProgress) and step.shown]
+    assert told
+    light, now, sem = told[-1].shown
+    assert light.shape == now.shape == sem.shape
+    assert told[-1].gain_db > told[-1].linear_gain_db
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sem_of_another_place_is_refused(place, tmp_path, seed):
+    mosaic, _ = place
+    other = micrograph(sem_of(objects(100 + seed)), "elsewhere")
+    with pytest.raises(AdaptRefused) as refused:
+        adapt(mosaic, [other], tmp_path / "run", steps=2)
+    assert refused.value.reason in ("pairs-uncorrelated", "no-gain")
+    assert refused.value.to_json()["model"] is None
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_a_model_that_gains_nothing_is_not_kept(place, tmp_path):
+    mosaic, sem = place
+    with pytest.raises(AdaptRefused, match="gains nothing") as refused:
+        adapt(mosaic, [sem], tmp_path / "run", steps=0)
+    assert refused.value.reason == "no-gain"
+    assert refused.value.to_json()["held_out"]
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_a_flat_sem_image_is_refused(place, tmp_path):
+    mosaic, _ = place
+    flat = micrograph(sem_of(np.zeros(SIDE)), "flat")
+    with pytest.raises(AdaptRefused) as refused:
+        adapt(mosaic, [flat], tmp_path / "run", transform=None)
+    assert refused.value.reason == "not-registered"
+
+
+@pytest.mark.filterwarnings("ignore:The map is expected")
+def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
+    mosaic, sem = place
+    off = lying(mosaic, sem, {"error_nm": 30.0})
+    with pytest.raises(AdaptRefused, match="landmarks") as refused:
+        adapt(mosaic, [sem], tmp_path / "run", transform=off)
+    assert refused.value.reason == "not-registered"
+
+
+def test_two_sem_images_take_no_transform(place, tmp_path):
+    mosaic, sem = place
+    with pytest.raises(OptionError, match="belong to one SEM image"):
+        adapt(mosaic, [sem, sem], tmp_path / "run")
+
+
+def test_a_stopped_training_is_used(place, tmp_path):
+    mosaic, sem = place
+    folder = tmp_path / "run"
+
+    def stop(step):
+        if isinstance(step, AdaptProgress) and step.gain_db and step.gain_db > 5:
+            (folder / STOP).touch()
+
+    made = adapt(mosaic, [sem], folder, steps=100_000, report=stop)
+    assert made.steps < 100_000
+
+
+def test_a_run_that_was_closed_resumes_its_training(place, tmp_path):
+    mosaic, sem = place
+    folder = tmp_path / "run"
+    job = ADAPT.job(
+        mosaic, [sem], folder, transform=lying(mosaic, sem), fit=by_steps(250)
+    )
+    for step in job:
+        if isinstance(step, AdaptProgress) and step.seconds > 0:
+            job.close()
+    made = adapt(mosaic, [sem], folder, transform=None, resume=True)
+    assert made.steps == 250
+    assert made.registration["searched"] == "stored"
+
+
+@pytest.mark.parametrize("shape", [(500, 300), (300, 500), (64, 160)])
+def test_both_parts_lie_apart_and_within(shape):
+    taught, held_out = divide(Box.of(shape))
+    apart = max(held_out.y0 - taught.y1, held_out.x0 - taught.x1)
+    assert apart == 32
+    assert min(taught.shape) >= 64
+    assert min(held_out.shape) >= 64
+    assert max(held_out.y1, held_out.x1) == max(shape)
+
+
+def test_options_refuse_no_time():
+    with pytest.raises(OptionError):
+        AdaptOptions.parse({"minutes": 0})
