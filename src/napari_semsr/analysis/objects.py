@@ -1,6 +1,6 @@
 r"""Count the objects that an image shows, misses and invents against a reference.
 
-Objects are blobs of one diameter, bright or dark: local extrema of the smaller principal
+Objects are bright or dark blobs of one diameter: local extrema of the smaller principal
 curvature at :math:`\sigma = d / \sqrt 8` [1]_, which a straight line or edge does not
 have, but a particle, a pit, the end of a line and a crossing do. The diameter is the
 one at which the reference has the most contrast beyond its noise. One filter and one

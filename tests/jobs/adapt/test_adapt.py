@@ -119,7 +119,7 @@ def test_every_image_is_enhanced_and_compared_with_the_place(adapted):
 
 
 def test_the_page_names_what_was_invented(adapted):
-    made, folder, _ = adapted
+    _, folder, _ = adapted
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "invented" in page
     assert "is a guess" in page
