@@ -23,6 +23,7 @@ from napari_semsr.jobs.images import Result
 
 INPUT, LINEAR = "input", "linear filter"
 """What is evaluated besides models."""
+_NAMES = {INPUT: "the light as it is", LINEAR: "the linear filter"}
 SURE = 2.0
 """Standard errors by which a model must be ahead to be kept."""
 
@@ -165,9 +166,10 @@ def require_gain(found: Mapping[str, Evaluated], name: str) -> None:
             continue
         has = "no error" if gain is None else f"{gain:+.2f} ± {error or 0.0:.2f} dB"
         msg = (
-            f"The trained model gains nothing over the {rival} on the held-out part "
-            f"({has}, standard error), and is not kept: check the registration, train "
-            "longer (--minutes), or take an SEM image of a larger area."
+            f"The trained model is not ahead of {_NAMES.get(rival, rival)} on the "
+            f"held-out part ({has}, standard error), and is not kept: train longer "
+            "(--minutes), check the registration, or take an SEM image of a larger "
+            "area."
         )
         figures = {key: each.to_json() for key, each in found.items()}
         raise AdaptRefused(msg, "no-gain", held_out=figures)
