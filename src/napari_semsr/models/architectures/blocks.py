@@ -52,6 +52,25 @@ def stage(
     return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))
 
 
+def without_autocast(x: Tensor) -> torch.autocast:
+    """Leave autocast on the device of a tensor."""
+    # shapes alone, by which memory is estimated, know of no autocast
+    device = "cpu" if x.is_meta else x.device.type
+    return torch.autocast(device, enabled=False)
+
+
+def unrounded(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Run a layer in the type of its weights, fp32, under autocast, too.
+
+    `x` (B, C, H, W); gives the layer's output. Of the 8 bits that bf16 has, a network
+    needs more where it sees its image, where it makes one, and where many corrections
+    are added to one map. The layers between are nearly all of the arithmetic.
+    """
+    with without_autocast(x):
+        made: Tensor = layer(x.to(layer.weight.dtype))
+    return made
+
+
 def check_scale(scale: int, allowed: tuple[int, ...]) -> int:
     """Refuse a scale that an architecture cannot have."""
     if scale not in allowed:

@@ -42,7 +42,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, WIDEST_BLUR, Box
-from napari_semsr.models.architectures.blocks import start_at_zero
+from napari_semsr.models.architectures.blocks import (
+    start_at_zero,
+    unrounded,
+    without_autocast,
+)
 from napari_semsr.models.architectures.survey import (
     BLOCK,
     RINGS,
@@ -72,7 +76,7 @@ from napari_semsr.models.devices import has_float64, to_device
 def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
     """Make the packed Wiener filters of fields; `condition` (B, 9), `rings` (B, 12)."""
     device = condition.device
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+    with torch.no_grad(), without_autocast(condition):
         condition, rings = _in_float64(condition), _in_float64(rings)
         noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
         frequency = to_device(torch.tensor(RINGS), condition.device)
@@ -110,7 +114,7 @@ def sharpening_filters(
 ) -> Tensor:
     """Make the packed filters of a sharpener; `condition` (B, 9), the rest as there."""
     device = condition.device
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+    with torch.no_grad(), without_autocast(condition):
         spectrum, condition = _in_float64(spectrum), _in_float64(condition)
         noise = None if noise is None else _in_float64(noise)
         taps = sharpening_taps(spectrum.float(), _blur_of(condition), noise)
@@ -195,12 +199,12 @@ class ThreeScale(nn.Module):
                 x = x.become(run_block(block, x.map, turn))
             return x
 
-        x = _Part(self.stem(functional.pixel_unshuffle(planes, 2)), whole, 2)
+        x = _Part(unrounded(self.stem, functional.pixel_unshuffle(planes, 2)), whole, 2)
         kept: list[_Part] = []
         for level, shrink in zip(self.down[:-1], self.shrink, strict=True):
             x = run(level, x, self.stride)
             kept.append(x)
-            x = x.become(shrink(x.map), 2 * x.step)
+            x = x.become(shrink(x.map).to(x.map.dtype), 2 * x.step)
         x = run(self.down[-1], x, self.stride)
         for level, enlarge in zip(self.up, self.enlarge, strict=True):
             x = x.become(functional.pixel_shuffle(enlarge(x.map), 2), x.step // 2)
@@ -208,7 +212,7 @@ class ThreeScale(nn.Module):
             x = x.become(kept.pop().cut(need, x.step).map + x.map)
             x = run(level, x, x.step)
         x = x.cut(next(needs), x.step)
-        x = x.become(functional.pixel_shuffle(self.head(x.map), 2), 1)
+        x = x.become(functional.pixel_shuffle(unrounded(self.head, x.map), 2), 1)
         maps = x.cut(keep, 1).map
         size = (len(maps), self.corrections, 1 + FILTERS, *maps.shape[-2:])
         maps = maps.reshape(size)
@@ -421,7 +425,7 @@ class InformedRestorer(nn.Module):
 
         On a scale where the percentiles are 0 and 1; sides are multiples of 16.
         """
-        with torch.autocast(field.device.type, enabled=False):
+        with without_autocast(field):
             found: Surveyed = self.survey(self.survey.statistics(field.float()))
         return found
 
@@ -458,7 +462,7 @@ class InformedRestorer(nn.Module):
         part: InformedRestorer | Sharpener = self
         if sharpen and self.sharpener is not None:
             part = self.sharpener
-        with torch.autocast(condition.device.type, enabled=False):
+        with without_autocast(condition):
             unit = (condition.float() - self.survey.usual) / self.survey.spread
             embedded = part.embed(unit)
             return [layer(embedded).unflatten(1, (2, -1)) for layer in part.tell]

@@ -26,7 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.blocks import Edges, start_at_zero
+from napari_semsr.models.architectures.blocks import (
+    Edges,
+    start_at_zero,
+    unrounded,
+)
 from napari_semsr.models.architectures.wiener import FILTERS, STEP, filtered
 
 
@@ -75,8 +79,8 @@ def run_block(block: DilatedBlock, x: Tensor, told: Told) -> Tensor:
     if told is None:
         made: Tensor = block(x)
         return made
-    scale, shift = next(told).to(x.dtype)[..., None, None].unbind(1)
     seen = block.first(x)
+    scale, shift = next(told).to(seen.dtype)[..., None, None].unbind(1)
     inner = torch.addcmul(seen + shift, seen, scale)
     correction: Tensor = block.second(functional.relu(inner))
     return x + correction
@@ -163,10 +167,10 @@ class TwoScale(nn.Module):
         for each block; gives (B, corrections, H * scale, W * scale).
         """
         turn = None if told is None else iter(told)
-        fine = self.stem(functional.pixel_unshuffle(planes, 2))
+        fine = unrounded(self.stem, functional.pixel_unshuffle(planes, 2))
         for block in blocks_of(self.encoder):  # a call of it would hold its input
             fine = run_block(block, fine, turn)
-        coarse = self.down(fine)
+        coarse = self.down(fine).to(fine.dtype)
         if self.wide_out is not None:
             coarse = coarse + self._seen_wide(coarse, self.wide_out)
         for block in blocks_of(self.context):
@@ -175,7 +179,8 @@ class TwoScale(nn.Module):
         del coarse
         for block in blocks_of(self.decoder):
             fine = run_block(block, fine, turn)
-        corrections: Tensor = functional.pixel_shuffle(self.head(fine), 2 * self.scale)
+        found = unrounded(self.head, fine)
+        corrections: Tensor = functional.pixel_shuffle(found, 2 * self.scale)
         return corrections
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_semsr.core import WIDEST_BLUR
+from napari_semsr.models.architectures.blocks import without_autocast
 
 FILTERS = 3
 STEP = 4  # pixels along each axis that become channels
@@ -460,9 +461,7 @@ def filtered(x: Tensor, weights: Tensor) -> Tensor:
     condition; gives (B, 3, H, W). Beyond the border the image is continued by its last
     pixels.
     """
-    # shapes alone, by which memory is estimated, know of no autocast
-    device = "cpu" if x.is_meta else x.device.type
-    with torch.autocast(device, enabled=False):
+    with without_autocast(x):
         many = len(weights) // (FILTERS * STEP**2)
         margin = _REACH * STEP
         around = functional.pad(x.float(), (margin,) * 4, mode="replicate")
