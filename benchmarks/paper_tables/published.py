@@ -112,8 +112,12 @@ def with_earlier(
     steps, minutes = (earlier.record[key] for key in ("steps", "minutes"))
     later = [(steps + step, gain) for step, gain in read_curve(folder)]
     _write_curve(folder, [*earlier.curve, *later])
+    validation = record["validation"]
+    if "step" in validation:
+        validation = {**validation, "step": steps + validation["step"]}
     return {
         **record,
+        "validation": validation,
         "steps": record["steps"] + steps,
         "minutes": record["minutes"] + minutes,
     }

@@ -321,6 +321,12 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     cut = named.get("cut") or images_to_cut(*sides, **alone)
     path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
+    plan = training.load_recipe(path)
+    place = named.get("place") or TrainingPlace()
+    several = {"devices": place.devices, "nodes": place.nodes}
+    counted = plan.replace(**{k: n for k, n in several.items() if n is not None})
+    device = str(training.training_device(counted, place.device))
+    place = place.replace(device=device)  # its warning is given once
     if resume and existing.overwrite:
         msg = "Give --resume to go on or --overwrite to start anew, not both."
         raise OptionError(msg)
@@ -338,7 +344,8 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         without = {k: v for k, v in named.items() if k not in ("cut", "transform")}
 
         def on(store: Path) -> Job[Trained]:
-            more = {"named": {**without, "pairs": store, "transform": None}}
+            stored = {"pairs": store, "transform": None, "place": place}
+            more = {"named": {**without, **stored}}
             fresh = replace(existing, resume=False)
             return _train(run.on(None, folder, existing=fresh, **more))
 
@@ -353,7 +360,6 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
                 existing=existing,
             )
         )
-    plan = training.load_recipe(path)
     if pairs is None and packaged:
         learns = (
             "learns from one image; give it by --image."
@@ -362,16 +368,14 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
             "--low and --high."
         )
         raise OptionError(f"The recipe {path.stem} {learns}")
-    where = (named.get("place") or TrainingPlace()).model_dump()
-    banks, device = where.pop("bank_folder"), where.pop("device")
-    given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump(), **where}
+    given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump(), **several}
     plan = _changed(plan, given)
     _check_data(plan, folder)
     found = yield from training.train(
         plan,
         folder,
         device=device,
-        bank_folder=banks,
+        bank_folder=place.bank_folder,
         **existing.at(folder, folder),
     )
     compared = found.comparison

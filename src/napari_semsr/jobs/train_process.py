@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from napari_semsr import core
+from napari_semsr import core, models
 from napari_semsr.core import (
     CheckpointError,
     DeviceMemoryError,
@@ -96,6 +96,8 @@ def train_to_shelf(
     device: str = "auto",
 ) -> Job[Trained]:
     """Cut pairs where images are given, train, and put the model on the shelf."""
+
+    models.find_training_device(device)  # before pairs are cut for minutes
 
     def train(store: Path | None = None) -> Job[Trained]:
         pairs = request.pairs if store is None else str(store)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic.fields import FieldInfo
 
+from napari_semsr import models
 from napari_semsr.core import (
     LEVELS,
     ORIGIN_KEY,
@@ -520,10 +521,10 @@ class Verb(Generic[O, R]):
 
     def parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Make its option sets of values by their names, other values among them."""
-        models = {one.name: one.options for one in self.sets if not one.before}
-        given = with_calibration(values, models.values())
+        sets = {one.name: one.options for one in self.sets if not one.before}
+        given = with_calibration(values, sets.values())
         found = {}
-        for name, model in models.items():
+        for name, model in sets.items():
             own = {key: given[key] for key in model.model_fields if key in given}
             found[name] = model.parse(own | (self.hidden if name == "opening" else {}))
         if self.sides:
@@ -578,6 +579,7 @@ class Verb(Generic[O, R]):
         run = self._run(named, options or self.options.parse({}), opening)
         kept = self.resumes and named.pop("keep", True)
         run.existing = OverwritePolicy(overwrite, resume, kept)
+        check_devices((run.options, *named.values()))
         self._check_outputs(run, named)
         if self.opens:
             run.open()
@@ -622,6 +624,17 @@ class Verb(Generic[O, R]):
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):
             check_apart(one, other)
+
+
+def check_devices(sets: Iterable[Any]) -> None:
+    """Refuse a device that is not here, of sets of options, before anything is read.
+
+    Where to train is left to training, since the recipe has a say.
+    """
+    for one in sets:
+        name = getattr(one, "device", "auto")
+        if name not in ("auto", "cpu") and not hasattr(one, "devices"):
+            models.find_device(name)
 
 
 def _each(images: Iterable[Any]) -> Iterator[Any]:

@@ -44,6 +44,7 @@ from .devices import (
     device_count as device_count,
     device_name as device_name,
     find_device as find_device,
+    find_training_device as find_training_device,
     first_line as first_line,
     free_memory as free_memory,
     has_fast_bf16 as has_fast_bf16,

@@ -95,6 +95,21 @@ def find_device(name: str = "auto") -> Device:
     return Device(device)
 
 
+def find_training_device(name: str = "auto") -> Device:
+    """Choose a device to train on by the name that a user gave.
+
+    As `find_device`, but ``auto`` takes a CUDA card, else the CPU: what a network
+    learns elsewhere is compared with nothing before it is used. An `OptionError` of
+    Intel's GPUs, too, on which Lightning does not train.
+    """
+    if name.partition(":")[0] == "xpu":
+        msg = f"Training runs on cpu, cuda or mps, got {name}: Lightning has no xpu."
+        raise OptionError(msg)
+    found = find_device(name)
+    untried = name == "auto" and found.device.type != "cuda"
+    return Device(torch.device("cpu"), found.note) if untried else found
+
+
 def _first_that_computes() -> Device:
     """Take the first card that computes, or the CPU."""
     failures: list[str] = []

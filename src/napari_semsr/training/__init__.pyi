@@ -1,4 +1,4 @@
-from .fit import train as train
+from .fit import train as train, training_device as training_device
 from .patches import Truths as Truths
 from .place import (
     PlaceFit as PlaceFit,

@@ -222,11 +222,22 @@ class Recorder(Callback):
                 "look for NaN pixels in the pairs for validation."
             )
             raise SemsrError(msg)
-        if value == math.inf or value > self.best.get(measured, -math.inf):
+        better = value == math.inf or value > self.best.get(measured, -math.inf)
+        if better or self._best_before_adversary(step):
             self._keep(module.best_network, module.beside(), found, step)
         self._save(trainer)
         with self.folder.saving():
             self.folder.keep_preview(module.best_network, module.validator.pairs)
+
+    def _best_before_adversary(self, step: int) -> bool:
+        """Whether the best model knows no discriminator and that of `step` does.
+
+        Pixel errors are lowest before the discriminators contribute, so that a GAN's
+        best model would otherwise never be one of a GAN.
+        """
+        if not self.recipe.adversarial or not self.best:
+            return False
+        return self.best["step"] <= self.recipe.gan.content_only_steps < step
 
     def _keep(
         self,

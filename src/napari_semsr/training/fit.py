@@ -41,7 +41,7 @@ from napari_semsr.models import (
     build_discriminator,
     check_bf16,
     device_count,
-    find_device,
+    find_training_device,
     first_line,
     has_fast_bf16,
     is_out_of_memory,
@@ -283,11 +283,10 @@ def _chosen_device(recipe: Recipe, name: str) -> torch.device:
         there = device_count("cuda") and kind != "cpu"
         if there or kind != "cuda":
             return torch.device("cuda" if there else "cpu")
-    found = find_device(name)
+    found = find_training_device(name)
     if found.note is not None:
         warn(found.note)
-    untried = name == "auto" and found.device.type != "cuda"
-    return torch.device("cpu") if untried else found.device
+    return found.device
 
 
 def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) -> bool:

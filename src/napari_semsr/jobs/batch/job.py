@@ -50,7 +50,7 @@ from napari_semsr.jobs.batch.steps import (
 )
 from napari_semsr.jobs.images import OverwritePolicy, Result, jsonable
 from napari_semsr.jobs.measure import as_part_of, file_state, path_in_table
-from napari_semsr.jobs.verb import FileIn, Run, Verb
+from napari_semsr.jobs.verb import FileIn, Run, Verb, check_devices
 
 _PAUSE_S = 2.0  # between writings of the table; chosen: nobody looks more often
 _LISTEN_S = 0.25  # chosen: a cancel is heard at once
@@ -287,6 +287,9 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
         msg = "Give workers or a scheduler, which has its own, not both."
         raise OptionError(msg)
     plan = plan_batch(steps, inputs=inputs, output=output)
+    if scheduler is None:  # whose workers have devices of their own
+        for step in plan.images[0].steps:
+            check_devices(known_verb(step.verb).parse(step.values).values())
     token = _claim(plan, run.existing)
     table = _Table(plan)
     try:
