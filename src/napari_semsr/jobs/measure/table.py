@@ -55,7 +55,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.images import REPLACING, OverwritePolicy, Result
 from napari_semsr.jobs.index import MEASURES, verb_of
-from napari_semsr.jobs.verb import Output, Verb
+from napari_semsr.jobs.verb import Output, Verb, check_devices
 
 T = TypeVar("T")
 
@@ -547,6 +547,7 @@ def measure_table_job(
     yield Progress(0, 0, "looking for images")
     measure = measure_of(name)
     chosen = measure.verb.options.parse({}) if options is None else options
+    check_devices((chosen,))
     target = _check_table(table, (images, second), existing)
     items = _items(measure, images, second)
     if target is not None:  # which a glob may match
