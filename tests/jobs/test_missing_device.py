@@ -76,9 +76,7 @@ def test_batch(unreadable, tmp_path):
     ],
 )
 @pytest.mark.parametrize("images", [("low", "high"), ("image",)])
-def test_train_refuses_before_pairs_are_cut(
-    images, place, words, unreadable, tmp_path
-):
+def test_train_refuses_before_pairs_are_cut(images, place, words, unreadable, tmp_path):
     recipe = "fine-tune" if "low" in images else "own-image"
     job = TRAIN.job(
         recipe,

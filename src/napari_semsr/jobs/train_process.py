@@ -96,7 +96,6 @@ def train_to_shelf(
     device: str = "auto",
 ) -> Job[Trained]:
     """Cut pairs where images are given, train, and put the model on the shelf."""
-
     models.find_training_device(device)  # before pairs are cut for minutes
 
     def train(store: Path | None = None) -> Job[Trained]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models import bicubic, build_discriminator
+from napari_semsr.models import bicubic, build_discriminator, to_device
 from napari_semsr.training.learner import PIXEL_LOSSES, Learner, frozen
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
@@ -245,10 +245,9 @@ class PairedGan(AdversarialLearner):
         parts = torch.stack((adversarial, content, rough))
         if shares is not None and seen < self.gan.calibration_steps:  # then kept
             self.term_sums += parts.detach()
-            means = (self.term_sums / (seen + 1)).clamp_min(_LEAST).tolist()
-            plain = [share / mean for mean, share in zip(means, shares, strict=True)]
-            # the first is 1
-            self.weights.copy_(torch.tensor([weight / plain[0] for weight in plain]))
+            means = (self.term_sums / (seen + 1)).clamp_min(_LEAST)
+            plain = to_device(torch.tensor(shares), means.device) / means
+            self.weights.copy_(plain / plain[0])  # the first is 1
         names = ("adversarial", "content", "tv")
         weighed = self.weights * parts
         self.terms = dict(zip(names, weighed.detach(), strict=True))

@@ -50,7 +50,6 @@ def hide(
     """Hide a pixel in each cell of (B, 1, H, W), with those within `reach` of it."""
     rows, columns = (every + 2 * px for px in reach)
     count, (height, width) = len(images), images.shape[-2:]
-    there = torch.zeros(images.shape, dtype=torch.bool, device=images.device)
     corners = torch.rand(
         (2, count, -(-height // rows), -(-width // columns)),
         generator=chance,
@@ -60,8 +59,11 @@ def hide(
     y = torch.arange(0, height, rows, device=images.device)[:, None]
     x = torch.arange(0, width, columns, device=images.device)
     y, x = y + (corners[0] * rows).long(), x + (corners[1] * columns).long()
-    inside = (y < height) & (x < width)
-    there[at.expand_as(y)[inside], 0, y[inside], x[inside]] = True
+    # with a margin for cells that end outside: to choose those inside waits for a card
+    larger = (count, height + rows, width + columns)
+    there = torch.zeros(larger, dtype=torch.bool, device=images.device)
+    there[at, y, x] = True
+    there = there[:, None, :height, :width].contiguous()
     size = [2 * px + 1 for px in reach]
     gone = functional.max_pool2d(there.float(), size, 1, list(reach))
     window = [n + 2 * _AROUND for n in size]
@@ -135,8 +137,8 @@ class BlindSpot(Supervised):
         hidden = hide(images, self.recipe.hidden.every_px, self.reach)
         predicted = self.run(self.laid_out(hidden.seen))
         with self.exact():
-            missed: Tensor = (predicted.float() - images)[hidden.where]
-            loss = missed.square().mean()
+            missed = torch.where(hidden.where, predicted.float() - images, 0.0)
+            loss: Tensor = missed.square().sum() / hidden.where.sum()
         self.check_finite("loss is", loss, images)
         return loss
 

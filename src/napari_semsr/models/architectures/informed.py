@@ -499,6 +499,9 @@ class InformedRestorer(nn.Module):
             for part in _HEAD:
                 state[part] = _shared(state[part], shares).sum(0)
             made.load_state_dict(state)
+        if not made.filters.isfinite().all():
+            msg = "the field's spectrum gives no Wiener filter"
+            raise torch.linalg.LinAlgError(msg)
         numbers = self.told(condition[None], sharpen=spectrum is not None)
         for block, told in zip(made.blocks(), numbers, strict=True):
             scale, shift = told[0]

@@ -18,10 +18,12 @@ quarter of the resolution, it is 7 x 7 taps of 16 by 16 channels, ten times as f
 """
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -290,7 +292,7 @@ def _measured_power(
     window together let pass.
     """
     place = away * _SIDE
-    ring, count = place.round().long(), math.ceil(float(place.max())) + 1
+    ring, count = place.round().long(), math.ceil(_SIDE * math.hypot(0.5, 0.5)) + 1
     own = _lines(spectrum, floor, lets, ring)
     share = _mirrored_twice(away[:1]) * (own == 0)  # the rest goes by its rings
 
@@ -339,11 +341,35 @@ def _measured_power(
 
 def _lines(spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor) -> Tensor:
     """Measure the power of what repeats, far above that of its ring; 0 elsewhere."""
-    rings = range(int(ring.max()) + 1)
-    usual = torch.stack([spectrum[:, ring == n].median(1).values for n in rings], 1)
+    usual = _ring_medians(spectrum)
     least = _line(spectrum) * torch.maximum(usual[:, ring], floor)
     line = (spectrum > least) & (lets > _LEAST_PASSED)
     return torch.where(line, (spectrum - floor) / lets.clamp_min(_LEAST_PASSED), 0.0)
+
+
+def _ring_medians(spectrum: Tensor) -> Tensor:
+    """Take the lower median of each ring of a spectrum (B, 64, 33): (B, 46)."""
+    places, middle = _ring_places(spectrum.device)
+    beyond = spectrum.new_full((len(spectrum), 1), math.inf)
+    seen = torch.cat([spectrum.flatten(1), beyond], dim=1)[:, places].sort(2).values
+    return seen.gather(2, middle.expand(len(seen), -1, 1))[..., 0]
+
+
+@cache
+def _ring_places(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Places of each ring in a spectrum, (46, M), and of its median in these, (46, 1).
+
+    Behind those of a ring is the place after the spectrum's last. They are made once
+    for a device: to choose a ring by a mask waits for the card.
+    """
+    y, x = np.fft.fftfreq(_SIDE)[:, None], np.fft.rfftfreq(_SIDE)[None]
+    ring = np.rint(np.hypot(y, x) * _SIDE).astype(int).ravel()
+    many = np.bincount(ring)
+    places = np.full((len(many), many.max()), len(ring))
+    for n, count in enumerate(many):
+        places[n, :count] = np.flatnonzero(ring == n)
+    middle = (many[:, None] - 1) // 2
+    return _kept(places, device), _kept(middle, device)
 
 
 def _falling(log_power: Tensor, seen: Tensor) -> Tensor:
@@ -383,7 +409,7 @@ def _best_taps(power: Tensor, wanted: Tensor, *, level: bool = False) -> Tensor:
 
     To cut the ideal filter off would ring, since that of a blur is wide. `power`,
     `wanted` (B, F, 64, 33), power of what is seen, cross power with the clear image;
-    `level`: only those that keep a mean grey level.
+    `level`: only those that keep a mean grey level. NaN where there are none.
     """
     side = 2 * RADIUS + 1
     seen, cross = (
@@ -397,8 +423,10 @@ def _best_taps(power: Tensor, wanted: Tensor, *, level: bool = False) -> Tensor:
     there = (step - RADIUS) % _SIDE
     right = cross[..., there[:, None], there[None]].flatten(-2)
     joint.diagonal(dim1=-2, dim2=-1).mul_(1 + _JITTER)
-    factor = torch.linalg.cholesky(joint)
+    # without its errors, for which it would wait for the card
+    factor, fault = torch.linalg.cholesky_ex(joint)
     found = torch.cholesky_solve(right[..., None], factor)[..., 0]
+    found = torch.where((fault == 0)[..., None], found, torch.nan)
     if level:  # by a multiplier for the constraint that they sum to 1
         even = torch.cholesky_solve(torch.ones_like(right)[..., None], factor)[..., 0]
         lacking = (1 - found.sum(-1, keepdim=True)) / even.sum(-1, keepdim=True)
@@ -433,25 +461,31 @@ def _power_law(
     return level + slope * middle, slope
 
 
-def _packing() -> Tensor:
+@cache
+def _packing(device: torch.device) -> Tensor:
     """Places of the taps in the packed filter, (16, 16, 7, 7); the last is none."""
     side, many = 2 * RADIUS + 1, 2 * _REACH + 1
-    step = torch.arange(STEP)
+    step = np.arange(STEP)
     # an output pixel p of its block takes the pixel r of the block that is m further
-    there = STEP * (torch.arange(many) - _REACH)[None, None] + step[None, :, None]
+    there = STEP * (np.arange(many) - _REACH)[None, None] + step[None, :, None]
     away = there - step[:, None, None] + RADIUS  # (p, r, m)
     rows = away[:, None, :, None, :, None]
     columns = away[None, :, None, :, None, :]
-    place = rows * side + columns
     outside = (rows < 0) | (rows >= side) | (columns < 0) | (columns >= side)
-    place = torch.where(outside, side * side, place)
-    return place.reshape(STEP**2, STEP**2, many, many)
+    place = np.where(outside, side * side, rows * side + columns)
+    return _kept(place.reshape(STEP**2, STEP**2, many, many), device)
+
+
+def _kept(places: NDArray[np.intp], device: torch.device) -> Tensor:
+    """Copy places to a device to be kept there, for training, too."""
+    with torch.inference_mode(mode=False):
+        return torch.from_numpy(places).to(device)
 
 
 def packed(taps: Tensor) -> Tensor:
     """Pack filters (B, F, 21, 21) for `filtered`: (B F 16, 16, 7, 7)."""
     flat = functional.pad(taps.flatten(2), (0, 1))
-    return flat[:, :, _packing().to(taps.device)].flatten(0, 2)
+    return flat[:, :, _packing(taps.device)].flatten(0, 2)
 
 
 def filtered(x: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,70 @@
+"""What a training step does to its patches reads nothing back from the device.
+
+A tensor on the meta device has no values, so that whoever would wait for a card to know
+one raises an error there.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.models import InformedRestorer
+from napari_semsr.models.architectures.wiener import (
+    _ring_medians,
+    power_spectrum,
+    sharpening_taps,
+)
+from napari_semsr.training.blind_spot import hide
+
+
+@pytest.mark.parametrize("reach", [(0, 0), (1, 3)])
+def test_pixels_are_hidden_without_reading_where(reach) -> None:
+    hidden = hide(torch.empty(3, 1, 40, 50, device="meta"), 4, reach)
+    assert {part.shape for part in hidden} == {torch.Size((3, 1, 40, 50))}
+
+
+def test_one_pixel_of_each_cell_is_hidden() -> None:
+    side, every = 24, 4
+    where = hide(torch.zeros(2, 1, side, side), every, (0, 0)).where[:, 0]
+    cells = side // every
+    cut = where.reshape(2, cells, every, cells, every)
+    assert (cut.sum((2, 4)) == 1).all()
+
+
+@pytest.mark.parametrize("sharpen", [False, True])
+def test_filters_are_made_without_reading_spectrum_or_condition(sharpen) -> None:
+    network = InformedRestorer((8, 8, 8), sharpener=(8, 8, 8))
+    clear = torch.empty(2, 1, 80, 96, device="meta")
+    condition, rings = (torch.empty(2, n, device="meta") for n in (9, 12))
+    if sharpen:
+        planes, _ = network.sharpening_planes(clear, condition)
+    else:
+        planes = network.planes(clear, condition, rings)
+    assert planes.shape == (2, 4, 80, 96)
+
+
+def test_medians_of_rings_are_those_of_their_pixels() -> None:
+    spectrum = torch.rand(2, 64, 33, generator=torch.Generator().manual_seed(0))
+    y, x = np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64)[None]
+    ring = torch.from_numpy(np.rint(64 * np.hypot(y, x)))
+    wanted = [spectrum[:, ring == n].median(1).values for n in range(46)]
+    assert torch.equal(_ring_medians(spectrum), torch.stack(wanted, 1))
+
+
+def test_a_spectrum_without_a_filter_gives_none_and_no_network() -> None:
+    spectrum = torch.full((1, 64, 33), torch.nan)
+    width = torch.ones(1)
+    taps = sharpening_taps(spectrum, (width, width, 0 * width))
+    assert not taps.isfinite().any()
+    network = InformedRestorer((8, 8, 8), sharpener=(8, 8, 8))
+    with pytest.raises(torch.linalg.LinAlgError, match="no Wiener filter"):
+        network.mender(torch.zeros(9), torch.ones(12), spectrum=spectrum[0])
+
+
+def test_what_is_kept_for_a_device_serves_gradients_too() -> None:
+    with torch.inference_mode():
+        power_spectrum(torch.rand(1, 1, 64, 64))
+        _ring_medians(torch.rand(1, 64, 33))
+    spectrum = torch.rand(1, 64, 33, requires_grad=True)
+    _ring_medians(spectrum).sum().backward()
+    assert spectrum.grad is not None
