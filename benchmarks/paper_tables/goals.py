@@ -4,13 +4,15 @@ The aims, and on what they are judged, stand in ``goals.yaml``.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from _shared import standard_error
 
 from paper_tables.markdown import DASH, number, paragraphs, plus_minus, table
+from paper_tables.reached import Reached, judged_apart
 from paper_tables.theirs import GAO_TABLE_1, SUN_GAIN_DB
 
 GOALS = Path(__file__).with_name("goals.yaml")
@@ -21,7 +23,9 @@ As `benchmarks/paper_tables/goals.yaml` had it before the runs. Gains in matched
 ± one standard error over images or fields; those that must be *beyond* their standard
 error are held against the aim less that error. The oracle is the best linear filter of
 that very image, in hindsight. A run whose best state is from before its discriminators
-had a say is not measured. Two figures say less than they seem:
+had a say is not measured for this page; where it was judged
+[apart](#judged-apart-at-the-steps-that-were-reached), its steps are given. Two figures
+say less than they seem:
 
 - *Better by a factor* is no resolution and has no verdict: cross-FRC takes for
   agreement what a network guessed rightly, here at a period beyond what the light
@@ -47,16 +51,60 @@ def read_goals() -> dict[str, Any]:
     return dict(yaml.safe_load(GOALS.read_text(encoding="utf-8")))
 
 
-def goals(results: dict[str, Any], *, narrow: bool) -> str:
-    """Write what was aimed for, what was measured, and whether that is enough."""
+def goals(
+    results: dict[str, Any], *, narrow: bool, apart: Sequence[Reached] = ()
+) -> str:
+    """Write what was aimed for, what was measured, and whether that is enough.
+
+    Where nothing was measured for the page, a row takes what was judged `apart`.
+    """
     if not results:
         return ""
     rows = [
         [what, wanted, got, DASH if reached is None else "yes" if reached else "no"]
-        for what, wanted, got, reached in _all(results, narrow)
+        for what, wanted, got, reached in _all(_with_apart(results, apart), narrow)
     ]
     told = table(("what", "aim", "measured", "reached"), rows)
-    return paragraphs(_HEAD, told, _LONGER if narrow else "")
+    longer = _LONGER if narrow else ""
+    return paragraphs(_HEAD, told, longer, judged_apart(apart), _textbook(results))
+
+
+def _textbook(results: dict[str, Any]) -> str:
+    """Say what the textbook's CycleGAN reached, of which no goal was set."""
+    own = results.get("superlens", {}).get("any focus", {}).get("cycle-gan-ssum")
+    if own is None:
+        return ""
+    gain = own["gain_db"]
+    verdict = "above" if gain > (_error(own, "gain_db") or 0.0) else "not above"
+    return (
+        "The textbook CycleGAN, `cycle-gan-ssum`, is judged on this page: "
+        f"{_decibels(gain, _error(own, 'gain_db'))} at any focus, {verdict} its input."
+    )
+
+
+def _with_apart(results: dict[str, Any], apart: Sequence[Reached]) -> dict[str, Any]:
+    """Put what was judged apart where the page has nothing."""
+    sets = {name: dict(rows) for name, rows in results.get("gao", {}).items()}
+    groups = {name: dict(rows) for name, rows in results.get("superlens", {}).items()}
+    for one in apart:
+        name = one.model.removeprefix("campaign/")
+        error = standard_error(one.gain)
+        where = f"{one.steps} steps" if one.steps else "rows kept"
+        best = sum(one.linear) / len(one.linear)
+        if one.data.startswith("set "):
+            own = {"gain": one.mean, "gain_se": error, "where": where, "best": best}
+            sets.setdefault(one.data[-1], {}).setdefault(name, own)
+        elif name not in groups.get("any focus", {}):
+            group = groups.setdefault("any focus", {})
+            before, after = one.resolution_nm
+            row = {"gain_db": one.mean, "se": {"gain_db": error}, "where": where}
+            group[name] = {**row, "resolution_nm": after, "optical_nm": before}
+    return {**results, "gao": sets, "superlens": groups}
+
+
+def _where(own: Any) -> str:
+    """Say at how many steps something was judged apart, if it was."""
+    return f" ({own['where']})" if "where" in own else ""
 
 
 def _all(results: dict[str, Any], narrow: bool) -> Iterator[Row]:
@@ -97,7 +145,7 @@ def _own_system(name: str, aim: Any, own: Any, form: str) -> Row:
     sure = own["gain"] - aim["standard_errors"] * (error or 0.0)
     # of a single image the error is unknown, and nothing is beyond it
     reached = error is not None and sure >= aim["gain_db"]
-    return what, wanted, _decibels(own["gain"], error), reached
+    return what, wanted, _decibels(own["gain"], error) + _where(own), reached
 
 
 def _of_oracle(name: str, aim: Any, rows: Any) -> Row:
@@ -105,11 +153,12 @@ def _of_oracle(name: str, aim: Any, rows: Any) -> Row:
     share = aim["of_oracle"]
     what = f"`{aim['model']}`, blind, set {name}: {share:.0%} of the oracle's gain"
     own, best = rows.get(aim["model"]), rows.get(_ORACLE)
-    wanted = DASH if best is None else _decibels(share * best["gain"])
-    if own is None or best is None:
+    gain = (own or {}).get("best", None if best is None else best["gain"])
+    wanted = DASH if gain is None else _decibels(share * gain)
+    if own is None or gain is None:
         return what, wanted, _MISSING, None
-    got = _decibels(own["gain"], own.get("gain_se"))
-    return what, wanted, got, own["gain"] >= share * best["gain"]
+    got = _decibels(own["gain"], own.get("gain_se")) + _where(own)
+    return what, wanted, got, own["gain"] >= share * gain
 
 
 def _superlens(aim: Any, rows: Any) -> Row:
@@ -124,13 +173,14 @@ def _superlens(aim: Any, rows: Any) -> Row:
     if "ssim" in aim:
         more = own["ssim"] - before["ssim"]
         return what, wanted, number(more, 3, sign=True), more >= aim["ssim"]
-    first, then = before["resolution_nm"], own["resolution_nm"]
+    first = own.get("optical_nm", before["resolution_nm"])  # of the same fields
+    then = own["resolution_nm"]
     ratio = first / then if first and then else None
     if "sharper_by" in aim:
         return what, wanted, number(ratio, 2), None
     got = (
         f"{_decibels(own['gain_db'], _error(own, 'gain_db'))}; "
-        f"{number(then, 0)} nm of {number(first, 0)}"
+        f"{number(then, 0)} nm of {number(first, 0)}{_where(own)}"
     )
     above = own["gain_db"] > 0 or (ratio is not None and ratio > 1)
     return what, wanted, got, above

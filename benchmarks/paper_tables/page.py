@@ -10,6 +10,7 @@ from paper_tables.goals import goals
 from paper_tables.markdown import how_trained, paragraphs, table
 from paper_tables.omitted import not_repeated
 from paper_tables.plan import NARROW_ONLY
+from paper_tables.reached import reached
 
 _HEAD = """
 # Results: the papers' tables beside ours
@@ -174,7 +175,7 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
             data=(_FINAL if made.get("final") else _DEVELOP).strip(),
             trained=_said(runs, made),
         ),
-        goals(results, narrow=narrow),
+        goals(results, narrow=narrow, apart=reached() if made.get("final") else ()),
         _caution(results),
         _trained(runs.values()),
         *_gao(results, runs, made),

@@ -14,7 +14,9 @@ import yaml
 from _shared import mean_and_error
 from _superlens_tables import by_distance
 from own_image import table
+from paper_tables.goals import goals
 from paper_tables.real_gold import real_gold_table, reference_words, summarise
+from paper_tables.reached import judged_apart, reached
 from restorer import told_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,3 +206,19 @@ def test_gaos_own_system() -> None:
     assert mean_and_error([r["gain"] for r in rows if r["state"] == "last"]) in joined(
         "validation/index.md"
     )
+
+
+def test_what_was_judged_apart_is_on_the_page_with_its_steps() -> None:
+    found, results = reached(ROWS), page("validation/results.md")
+    assert judged_apart(found) in results
+    names = {(one.model, one.data) for one in found}
+    sets = {("sem-restore", f"set {letter}") for letter in "ABC"}
+    assert sets | {("campaign/gao-a", "set A"), ("campaign/sun", "superlens")} <= names
+    # a row of the page that has nothing of its own takes them
+    page_of = {"gao": {"B": {}}, "superlens": {"any focus": {"optical": {}}}}
+    told = goals(page_of, narrow=True, apart=found)
+    for line in told.splitlines():
+        if line.startswith("| ") and "(92845 steps)" in line or "(rows kept)" in line:
+            assert line in results
+    assert "`gao-a`, set A" in told
+    assert "(92845 steps) | no |" in told

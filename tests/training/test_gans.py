@@ -15,6 +15,7 @@ from napari_semsr.training import Recipe, adversarial, fit as loop, validation
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.fit import check_discriminator_field
+from napari_semsr.training.learner import Learner
 from napari_semsr.training.validation import ValidationPair
 from tests.stopping import stop_at
 
@@ -320,3 +321,18 @@ def test_mixed_precision_trains_and_leaves_fp32_weights(name, tmp_path):
     floating = [v for v in held.values() if v.is_floating_point()]
     assert {v.dtype for v in floating} == {torch.float32}
     assert load_model(result.model).card.name == "tiny"
+
+
+@pytest.mark.parametrize("name", ["paired", "cycle"])
+def test_best_model_is_one_that_discriminators_taught(name, tmp_path, monkeypatch):
+    base = KINDS[name]["gan"]
+    short = recipe(
+        name, gan={**base, "content_only_steps": 2}, steps=4, validate_every=1
+    )
+    # as by pixel errors it is: the longer the discriminators teach, the worse
+    monkeypatch.setattr(
+        Learner, "validate_pairs", lambda self: {"gain_db": -float(self.global_step)}
+    )
+    monkeypatch.setattr(CycleGan, "validate_pairs", Learner.validate_pairs)
+    result = run(loop.train(short, tmp_path))
+    assert result.validation["step"] == 3

@@ -100,6 +100,10 @@ class TrainingPlace(Options):
         None, "", "Machines that learn together.", by_person=True
     )
 
+    def several(self) -> dict[str, int | None]:
+        """Say how many learn together, as a recipe names it."""
+        return {"devices": self.devices, "nodes": self.nodes}
+
     @field_validator("bank_folder", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
@@ -322,11 +326,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
-    place = named.get("place") or TrainingPlace()
-    several = {"devices": place.devices, "nodes": place.nodes}
-    counted = plan.replace(**{k: n for k, n in several.items() if n is not None})
-    device = str(training.training_device(counted, place.device))
-    place = place.replace(device=device)  # its warning is given once
+    place = _choose_place(plan, named.get("place") or TrainingPlace())
     if resume and existing.overwrite:
         msg = "Give --resume to go on or --overwrite to start anew, not both."
         raise OptionError(msg)
@@ -368,13 +368,13 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
             "--low and --high."
         )
         raise OptionError(f"The recipe {path.stem} {learns}")
-    given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump(), **several}
-    plan = _changed(plan, given)
+    given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump()}
+    plan = _changed(plan, given | place.several())
     _check_data(plan, folder)
     found = yield from training.train(
         plan,
         folder,
-        device=device,
+        device=place.device,
         bank_folder=place.bank_folder,
         **existing.at(folder, folder),
     )
@@ -393,6 +393,13 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         comparison=jsonable(compared),
         kept=compared is None or compared.kept,
     )
+
+
+def _choose_place(plan: "training.Recipe", place: TrainingPlace) -> TrainingPlace:
+    """Choose the device, so that its refusal comes first and its warning once."""
+    counts = {k: n for k, n in place.several().items() if n is not None}
+    device = training.training_device(plan.replace(**counts), place.device)
+    return place.replace(device=str(device))
 
 
 def _changed(plan: "training.Recipe", changes: dict[str, Any]) -> "training.Recipe":
