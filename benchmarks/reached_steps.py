@@ -6,7 +6,8 @@ weights in ``paper_tables/models``. The fields are those of the final judgement 
 10 000 on; a row is added to FILE as soon as it is known. Gains are in dB of PSNR after
 an affine match of grey levels, over the optical image; ``gaussian`` is the best of
 `restorer.GAUSSIANS_PX` or none, ``linear`` the best linear filter of that very field,
-and ``resolution_nm`` the cross-FRC to the truth.
+and ``resolution_nm`` the cross-FRC to the truth. ``taught`` is false
+of a state from before its discriminators had a say.
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from _shared import read_options
 from paper_tables.lens import judges_of, show
-from paper_tables.plan import FOLDER
+from paper_tables.plan import FOLDER, before_adversary
 from paper_tables.published import MODELS
 from paper_tables.records import finished
 from restorer import best_gaussian
@@ -36,7 +37,7 @@ def main() -> None:
     )
     learnt = load_recipe(FOLDER / "sun.yaml").data.superlens.replace(any_focus=1)
     models = {n: MODELS / n / f"{n}.safetensors" for n in arguments.names}
-    steps = {n: (finished(MODELS / n) or {}).get("steps") for n in models}
+    records = {name: finished(MODELS / name) or {} for name in models}
     judges = judges_of(models, 1)
     first = next(iter(judges.values()))
     for number in range(FIRST, FIRST + arguments.fields):
@@ -53,7 +54,8 @@ def main() -> None:
             for name in models:
                 row = {
                     "model": name,
-                    "steps": steps[name],
+                    "steps": records[name]["validation"]["step"],  # of what is kept
+                    "taught": not before_adversary(records[name]),
                     **common,
                     "gain": round(found[name]["psnr_db"] - before, 4),
                     "resolution_nm": found[name]["resolution_nm"],

@@ -89,21 +89,26 @@ def _with_apart(results: dict[str, Any], apart: Sequence[Reached]) -> dict[str, 
     for one in apart:
         name = one.model.removeprefix("campaign/")
         error = standard_error(one.gain)
-        where = f"{one.steps} steps" if one.steps else "rows kept"
         best = sum(one.linear) / len(one.linear)
         if one.data.startswith("set "):
-            own = {"gain": one.mean, "gain_se": error, "where": where, "best": best}
+            own = {
+                "gain": one.mean,
+                "gain_se": error,
+                "where": one.reached,
+                "best": best,
+            }
             sets.setdefault(one.data[-1], {}).setdefault(name, own)
         elif name not in groups.get("any focus", {}):
             group = groups.setdefault("any focus", {})
             before, after = one.resolution_nm
-            row = {"gain_db": one.mean, "se": {"gain_db": error}, "where": where}
-            group[name] = {**row, "resolution_nm": after, "optical_nm": before}
+            row = {"gain_db": one.mean, "se": {"gain_db": error}}
+            row |= {"resolution_nm": after, "optical_nm": before}
+            group[name] = {**row, "where": one.reached}
     return {**results, "gao": sets, "superlens": groups}
 
 
 def _where(own: Any) -> str:
-    """Say at how many steps something was judged apart, if it was."""
+    """Say how something was judged apart, if it was."""
     return f" ({own['where']})" if "where" in own else ""
 
 

@@ -18,7 +18,9 @@ _HEAD = """
 Each once, on images or fields that nothing of it had looked at: the gain over the input
 in matched PSNR, beside the best Gaussian and the best linear filter of each image.
 *Reached*: above its input by more than its standard error. Superlens fields are at any
-focus; those of `campaign/sun` go through lenses.
+focus; those of `campaign/sun` go through lenses. Steps are those of the state that was
+judged; *before its adversary*: its discriminators had no say yet, and later states were
+no better on the validation images.
 """
 
 
@@ -34,6 +36,14 @@ class Reached(NamedTuple):
     gaussian: Sequence[float] | None
     linear: Sequence[float]
     resolution_nm: tuple[float | None, float | None] = (None, None)  # input, output
+    taught: bool = True  # by discriminators, where it has such
+
+    @property
+    def reached(self) -> str:
+        """Say at how many steps it was judged."""
+        if self.steps is None:
+            return "judged apart"
+        return f"{self.steps} steps" + ("" if self.taught else ", before its adversary")
 
     @property
     def mean(self) -> float:
@@ -92,7 +102,8 @@ def reached(folder: Path = ROWS) -> list[Reached]:
     last = [row for row in rows_of("gao.jsonl", folder) if row["state"] == "last"]
     found += _of_images(last, "Gao", "campaign/gao-a", _steps("gao-a"))
     for row in (apart := rows_of("reached_sets.jsonl", folder))[:1]:
-        found += _of_images(apart, "Gao", row["model"], row["steps"])
+        sets = _of_images(apart, "Gao", row["model"], row["steps"])
+        found += [one._replace(taught=row["taught"]) for one in sets]
     fields = rows_of("reached.jsonl", folder)
     for model in dict.fromkeys(row["model"] for row in fields):
         own = [row for row in fields if row["model"] == model]
@@ -105,6 +116,7 @@ def reached(folder: Path = ROWS) -> list[Reached]:
                 own[0]["steps"],
                 *([row[key] for row in own] for key in columns),
                 resolution_nm=(_median(own, "optical_nm"), _median(own)),
+                taught=own[0]["taught"],
             )
         )
     sets = [r for r in rows_of("restorer.jsonl", folder) if r["case"][:3] == "set"]
@@ -145,7 +157,7 @@ def judged_apart(rows: Sequence[Reached]) -> str:
             row.system,
             f"`{row.model}`",
             row.data,
-            DASH if row.steps is None else str(row.steps),
+            DASH if row.steps is None else row.reached.replace(" steps", ""),
             number(sum(row.before) / len(row.before), 2),
             plus_minus(row.mean, standard_error(row.gain), 2, sign=True),
             number(min(row.gain), 2, sign=True),
