@@ -1,13 +1,13 @@
 """Judge table models of superlens images at the steps that they reached, a row a field.
 
-Run: ``python benchmarks/reached_steps.py NAME ... --rows FILE [--fields N]``, with
-weights in ``paper_tables/models``. The fields are those of the final judgement of
+Run: ``python benchmarks/reached_steps.py --names NAME ... --rows FILE [--fields N]``,
+with weights in ``paper_tables/models``. The fields are those of the final judgement of
 ``paper_tables``, at any focus: N of each of eight kinds, 4 by default, from number
 10 000 on; a row is added to FILE as soon as it is known. Gains are in dB of PSNR after
 an affine match of grey levels, over the optical image; ``gaussian`` is the best of
 `restorer.GAUSSIANS_PX` or none, ``linear`` the best linear filter of that very field,
-and ``resolution_nm`` the cross-FRC to the truth. ``taught`` is false
-of a state from before its discriminators had a say.
+and ``resolution_nm`` the cross-FRC to the truth. ``taught`` is false of a state from
+before its discriminators had a say.
 """
 
 import json
