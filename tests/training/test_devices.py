@@ -49,7 +49,8 @@ def found(monkeypatch) -> Callable[..., None]:
     """Say what device there is."""
 
     def say(device: torch.device, note: str | None = None) -> None:
-        monkeypatch.setattr(loop, "find_device", lambda name: Device(device, note))
+        choose = "napari_semsr.models.devices.find_device"
+        monkeypatch.setattr(choose, lambda _name: Device(device, note))
         count = "napari_semsr.training.distributed.device_count"
         monkeypatch.setattr(count, lambda _: 1)
 
