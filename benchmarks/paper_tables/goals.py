@@ -103,7 +103,7 @@ def _with_apart(results: dict[str, Any], apart: Sequence[Reached]) -> dict[str, 
             before, after = one.resolution_nm
             row = {"gain_db": one.mean, "se": {"gain_db": error}}
             row |= {"resolution_nm": after, "optical_nm": before}
-            group[name] = {**row, "where": one.reached}
+            group[name] = {**row, "where": one.reached, "taught": one.taught}
     return {**results, "gao": sets, "superlens": groups}
 
 
@@ -188,7 +188,8 @@ def _superlens(aim: Any, rows: Any) -> Row:
         f"{number(then, 0)} nm of {number(first, 0)}{_where(own)}"
     )
     above = own["gain_db"] > 0 or (ratio is not None and ratio > 1)
-    return what, wanted, got, above
+    # a state that no discriminator taught says nothing of what the run is to show
+    return what, wanted, got, above if own.get("taught", True) else None
 
 
 def _wanted(aim: Any) -> tuple[str, str]:

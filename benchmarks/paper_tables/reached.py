@@ -19,8 +19,9 @@ Each once, on images or fields that nothing of it had looked at: the gain over t
 in matched PSNR, beside the best Gaussian and the best linear filter of each image.
 *Reached*: above its input by more than its standard error. Superlens fields are at any
 focus; those of `campaign/sun` go through lenses. Steps are those of the state that was
-judged; *before its adversary*: its discriminators had no say yet, and later states were
-no better on the validation images.
+judged; *before its adversary*: its discriminators had no say yet, which tests nothing of
+the system and has no verdict; later states were worse on the validation images and were
+not kept.
 """
 
 
@@ -164,7 +165,7 @@ def judged_apart(rows: Sequence[Reached]) -> str:
             _mean(row.gaussian),
             _mean(row.linear),
             str(len(row.gain)),
-            "yes" if row.above else "no",
+            ("yes" if row.above else "no") if row.taught else DASH,
         ]
         for row in rows
     ]
