@@ -19,9 +19,9 @@ Each once, on images or fields that nothing of it had looked at: the gain over t
 in matched PSNR, beside the best Gaussian and the best linear filter of each image.
 *Reached*: above its input by more than its standard error. Superlens fields are at any
 focus; those of `campaign/sun` go through lenses. Steps are those of the state that was
-judged; *before its adversary*: its discriminators had no say yet, which tests nothing of
-the system and has no verdict; later states were worse on the validation images and were
-not kept.
+judged; *before its adversary*: its discriminators had no say yet, which tests nothing
+of the system and has no verdict. Later states were worse on the validation images and
+were not kept.
 """
 
 
