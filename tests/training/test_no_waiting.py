@@ -57,7 +57,7 @@ def test_a_spectrum_without_a_filter_gives_none_and_no_network() -> None:
     taps = sharpening_taps(spectrum, (width, width, 0 * width))
     assert not taps.isfinite().any()
     network = InformedRestorer((8, 8, 8), sharpener=(8, 8, 8))
-    with pytest.raises(torch.linalg.LinAlgError, match="no Wiener filter"):
+    with pytest.raises(RuntimeError, match="no Wiener filter"):
         network.mender(torch.zeros(9), torch.ones(12), spectrum=spectrum[0])
 
 

@@ -59,7 +59,7 @@ def without_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(device, enabled=False)
 
 
-def unrounded(layer: nn.Conv2d, x: Tensor) -> Tensor:
+def unrounded(layer: nn.Module, x: Tensor) -> Tensor:
     """Run a layer in the type of its weights, fp32, under autocast, too.
 
     `x` (B, C, H, W); gives the layer's output. Of the 8 bits that bf16 has, a network
@@ -67,7 +67,7 @@ def unrounded(layer: nn.Conv2d, x: Tensor) -> Tensor:
     are added to one map. The layers between are nearly all of the arithmetic.
     """
     with without_autocast(x):
-        made: Tensor = layer(x.to(layer.weight.dtype))
+        made: Tensor = layer(x.to(layer.get_parameter("weight").dtype))
     return made
 
 

@@ -501,7 +501,7 @@ class InformedRestorer(nn.Module):
             made.load_state_dict(state)
         if not made.filters.isfinite().all():
             msg = "the field's spectrum gives no Wiener filter"
-            raise torch.linalg.LinAlgError(msg)
+            raise RuntimeError(msg)
         numbers = self.told(condition[None], sharpen=spectrum is not None)
         for block, told in zip(made.blocks(), numbers, strict=True):
             scale, shift = told[0]
