@@ -22,6 +22,7 @@ from .io.formats import (
 
 __version__: str
 from .functions import (
+    adapt as adapt,
     batch as batch,
     calibrate as calibrate,
     check_model as check_model,

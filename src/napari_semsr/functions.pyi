@@ -16,6 +16,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress
 from napari_semsr.demonstration.job import DemoResult
 from napari_semsr.io.transforms import StoredTransform
+from napari_semsr.jobs.adapt.job import Adapted
 from napari_semsr.jobs.batch.job import BatchReport
 from napari_semsr.jobs.calibrate import CalibrationReport, ScaleBarReport
 from napari_semsr.jobs.check.job import ModelCheck
@@ -342,6 +343,38 @@ def pairs(
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> PairsMade: ...
+def adapt(
+    mosaic: Source,
+    sem: Sequence[Source],
+    output: PathLike,
+    apply: Sequence[Source] | None = None,
+    *,
+    landmarks: Landmarks | PathLike | None = None,
+    transform: StoredTransform | PathLike | None = None,
+    model: Literal["similarity", "affine", "elastic"] = "affine",
+    search: Literal["near", "full"] = "near",
+    landmarks_only: bool = False,
+    minutes: float = 2.0,
+    cut_off_nm: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    series: int | None = None,
+    level: int = 0,
+    channel: int | None = None,
+    time: int | None = None,
+    z: int | None = None,
+    plane: int | None = None,
+    dataset: str | None = None,
+    pixel_size_nm: tuple[float, float] | float | None = None,
+    pixel_size_sd_nm: tuple[float, float] | float | None = None,
+    crop_databar: bool = True,
+    databar_rows: int | None = None,
+    colour: Literal["refuse", "luminance"] = "refuse",
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Report | None = None,
+    **sides: Any,
+) -> Adapted: ...
 def train(
     recipe: PathLike,
     output: PathLike,
