@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import (
@@ -111,7 +113,7 @@ def divide(box: Box) -> tuple[Box, Box]:
     return replace(box, x1=box.x1 - held - APART_PX), replace(box, x0=box.x1 - held)
 
 
-def check_related(areas: Sequence[SharedArea], kernel: FloatArray) -> None:
+def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
     """Refuse images whose structures do not belong together.
 
     `kernel` is the linear filter fitted on the training parts. What it makes of

@@ -8,6 +8,7 @@ from operator import add
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
     ObjectCount,
@@ -49,7 +50,7 @@ class Evaluated(Result):
     ]
     gain_below_cutoff_sd_db: float | None
     objects: Annotated[ObjectCount, recorded("Objects")]
-    images: tuple[FloatArray, ...] = field(default=(), metadata={"json": False})
+    images: tuple[NDArray[Any], ...] = field(default=(), metadata={"json": False})
     errors: "Errors" = field(
         default_factory=lambda: Errors(), metadata={"json": False}, repr=False
     )
@@ -70,7 +71,7 @@ class Errors:
 
 def evaluate(
     areas: Sequence[SharedArea],
-    images: Mapping[str, Sequence[FloatArray]],
+    images: Mapping[str, Sequence[NDArray[Any]]],
     cut_off_nm: float | None,
 ) -> dict[str, Evaluated]:
     """Compare images of the held-out parts with the SEM images; `INPUT` comes first.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_semsr import inference, models, training
 from napari_semsr.analysis import (
@@ -267,7 +268,7 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
     )
     check_related(areas, linear.kernel)
     levels = field_range(mosaic.data)
-    images: dict[str, list[FloatArray]] = {INPUT: [], LINEAR: []}
+    images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}
     for area in areas:
         light = area.light.array()
         images[INPUT].append(light[area.held_out.slices])
@@ -456,7 +457,8 @@ def _train(
         gains = step.gain_db, before[LINEAR].gain_db
         return AdaptProgress(*told, step.seconds, *gains, shown)
 
-    return (yield from retell(job, show))
+    found: training.PlaceFit = yield from retell(job, show)
+    return found
 
 
 def _write_model(
@@ -531,7 +533,7 @@ def _enhanced(
     loaded: "models.LoadedModel",
     run: Run[AdaptOptions],
     levels: FloatPair,
-) -> Job[list[FloatArray]]:
+) -> Job[list[NDArray[Any]]]:
     """Enhance the areas, scaled as the mosaic is, and give their held-out parts."""
     fixed = {"input_scaling": "levels", "input_levels": levels}
     loaded = replace(loaded, card=loaded.card.model_copy(update=fixed))
