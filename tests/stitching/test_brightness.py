@@ -162,36 +162,32 @@ def test_shading_that_bends_across_overlaps_is_measured(scene, corner):
     )
 
 
-@pytest.mark.parametrize("offsets", [0.0, OFFSETS])
+@pytest.mark.parametrize("kind", ["steady", "offsets", "both"])
 @pytest.mark.parametrize("corner", [0.65, 1.0])
-def test_a_gradient_of_the_sample_stays(scene, offsets, corner):
+def test_a_gradient_of_the_sample_stays(scene, kind, corner):
     slope = 1 + 0.5 * (np.arange(scene.shape[1]) / 400 - 0.5)
     flat = scans.square_flat(112, corner)
     scan = scans.cut_scan(scene * slope, grid=(3, 4), side=112, flat=flat, seed=7)
-    if np.any(offsets):
-        scan = brightened(scan, 0.6, np.resize(offsets, 12))
-    assert left_over(lit(scan), scan) < 1
+    if kind != "steady":
+        gains = np.resize(GAINS, 12) if kind == "both" else 0.6
+        scan = brightened(scan, gains, np.resize(OFFSETS, 12))
+    assert left_over(lit(scan), scan) < 1.5
 
 
-@pytest.mark.parametrize("kind", ["offsets", "gains", "both"])
 @pytest.mark.parametrize("corner", [0.65, 1.0])
-def test_light_from_one_side_is_evened_out(scene, kind, corner):
+def test_light_from_one_side_is_evened_out(scene, corner):
     flat = scans.square_flat(112, corner, tilt=0.3)
     scan = scans.cut_scan(scene, grid=(3, 4), side=112, flat=flat, seed=7)
-    scan = brightened(
-        scan,
-        0.6 if kind == "offsets" else np.resize(GAINS, 12),
-        0.0 if kind == "gains" else np.resize(OFFSETS, 12),
-    )
-    assert left_over(lit(scan), scan) < 5
+    scan = brightened(scan, 0.6, np.resize(OFFSETS, 12))
+    assert left_over(lit(scan), scan) < 3
 
 
-def test_a_gradient_that_frames_leave_open_is_named(scene):
+def test_a_gradient_that_automatic_gains_leave_open_is_named(scene):
     flat = scans.square_flat(128, tilt=0.3)
     scan = brightened(scans.cut_scan(scene, flat=flat, seed=3), GAINS, OFFSETS)
     solution = run(solve_mosaic(scan.acquisition))
     (warning,) = solution.warnings
-    assert "over the mosaic was taken off as uneven illumination" in warning
+    assert "may be the sample's or uneven illumination" in warning
 
 
 def test_field_gains_and_sample_trade_a_slope(scene):

@@ -11,9 +11,9 @@ The field is held smooth and near what it was; frames are held as closely to eac
 as the overlaps show them to be, so that a scan of steady light is fitted as such, and
 frames of automatic brightness are free. A slope of the field looks like gains that
 change steadily over the scan. In steady light the mean of all frames decides, as far as
-the sample lets it; in automatic brightness the slope of the mosaic does, unless gains
-contradict it: light that falls alike on all frames is likelier than a sample whose
-gradient they take back.
+the sample lets it; where offsets alone change, gains without a trend do. Where the gain
+of each frame is automatic, nothing decides: the field keeps the slope that the prior
+has, and the slope that an even mosaic would need is reported.
 """
 
 from collections.abc import Sequence
@@ -223,6 +223,9 @@ _MOST_DARK = 0.3  # of the typical grey value; chosen: an even field tells nothi
 # Standard deviations of the usual one that a field which bends otherwise than its
 # surface displaces the dark level by, if it slopes; measured on linear slopes of 20 %
 _BENT_DARK = 3.0
+# Scatter of gains that still count as equal. Chosen: offsets alone leave .001 to .0175
+# of it, cameras that stretch each frame .027 and more.
+_EQUAL = 0.02
 _LEAST_FLICKER = 0.01  # of gains that overlaps show to be equal; chosen
 _BETTER = 0.985  # of the scatter; chosen: noise alone gains less by the fit's freedom
 _MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
@@ -242,8 +245,8 @@ class Shading:
     log_gains: FloatArray  # (N,) Change of the logarithm of each frame's gain
     offsets: FloatArray  # (N,) Change of each frame's offset, in grey values
     refined: bool  # Whether the refined flat field won
-    # (2,) Slope of the logarithm of the field per px, ``(y, x)``, that overlaps leave
-    # open where the gain of each frame is automatic, and that the field was given
+    # (2,) Slope of the logarithm of the field per px, ``(y, x)``, by which the mosaic
+    # would be even, where the gain of each frame is automatic, so that none is known
     open_slope: FloatPair = (0.0, 0.0)
 
 
@@ -698,24 +701,24 @@ def refine_shading(
         return problem.shading(prepared.flat, frames)
     proven = proven or trusted
     found = rounded.fit(every, frames, shaded=True) if proven else frames
-    slope = np.zeros(2)
+    slope, changed = np.zeros(2), proven
     if problem.is_steady and not problem.is_known and proven:
         found = _with_tilt(problem, rounded, found, (shape, spread, reader))
     elif not problem.is_known and not problem.is_even:
         even = problem.take_off(prepared, problem.field(prepared, basis, found), found)
-        before = reader[:2] @ found.surface[:-1]
-        found = _least_trend(rounded, found, basis, (reader, place), even, positions)
-        slope = reader[:2] @ found.surface[:-1] - before
-    if not proven and not slope.any():
-        return problem.shading(prepared.flat, frames)
+        other = _least_trend(rounded, found, basis, (reader, place), even, positions)
+        if problem.scatter <= _EQUAL:  # gains without a trend show the slope
+            found, changed = other, True
+        else:
+            slope = reader[:2] @ (other.surface - found.surface)[:-1]
+    y, x = (slope / (max(prepared.frame_shape) / 2)).tolist()
+    if not changed:
+        return replace(problem.shading(prepared.flat, frames), open_slope=(y, x))
     flat = problem.field(prepared, basis, found)
     if proven:
         method = f"{prepared.flat.method.removesuffix(', refined')}, refined"
         flat = replace(flat, method=method)
     result = problem.shading(flat, found, refined=proven)
-    if problem.flicker < 2 * _STEADY:  # gains without a trend are more than a choice
-        return result
-    y, x = (slope / (max(prepared.frame_shape) / 2)).tolist()
     return replace(result, open_slope=(y, x))
 
 

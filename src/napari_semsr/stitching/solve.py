@@ -437,7 +437,7 @@ def reshade(state: State, knots: int, expected: CorrectedFrames | None = None) -
         if not state.options.match_gain:
             gains, offsets = np.ones_like(gains), np.zeros_like(offsets)
         state.prepared = before.changed(flat=fitted.flat, gains=gains, offsets=offsets)
-        state.open_slope = state.open_slope + fitted.open_slope
+        state.open_slope = np.array(fitted.open_slope)
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:

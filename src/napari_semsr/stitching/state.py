@@ -35,8 +35,8 @@ class State:
     turns: PossibleTurns | None = None
     # Frames that fitted with the axes as stated, where others were taken
     fitted_as_stated: int | None = None
-    # (2,) Slope of the logarithm of the field per px, ``(y, x)``, which is a choice
-    # where gains are automatic: the sample may have it as well
+    # (2,) Slope of the logarithm of the field per px, ``(y, x)``, by which the mosaic
+    # would be even; nothing shows it where gains are automatic
     open_slope: FloatArray = field(default_factory=lambda: np.zeros(2))
     noise: float = 0.0  # Pixel noise of the raw frames
     reach: IntPair = (0, 0)  # Of the last search

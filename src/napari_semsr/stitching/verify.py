@@ -518,10 +518,10 @@ def _warn_of_shading(state: State, left: float) -> None:
     gradient = float(np.expm1(np.ptp(along)))
     if gradient > _UNEVEN and state.options.match_gain:
         state.warnings.append(
-            f"A gradient of {100 * gradient:.2g} % over the mosaic was taken off as "
-            "uneven illumination, as the brightness of the frames changes and the "
-            "overlaps cannot show whether it is the sample's: take the frames with "
-            "fixed brightness, or give an image of the flat field."
+            f"A gradient of {100 * gradient:.2g} % over the mosaic may be the sample's "
+            "or uneven illumination, which overlaps cannot tell apart where the "
+            "brightness of each frame is automatic: take the frames with fixed "
+            "brightness, or give an image of the flat field."
         )
     if not left > _UNEVEN:
         return
