@@ -718,8 +718,7 @@ def refine_shading(
     if proven:
         method = f"{prepared.flat.method.removesuffix(', refined')}, refined"
         flat = replace(flat, method=method)
-    result = problem.shading(flat, found, refined=proven)
-    return replace(result, open_slope=(y, x))
+    return replace(problem.shading(flat, found, refined=proven), open_slope=(y, x))
 
 
 def _proves_itself(rounded: _ShadingProblem, frames: _Correction) -> bool | None:
