@@ -68,7 +68,11 @@ SYSTEM_PATHS = {  # absent elsewhere, where the reader goes another way
 PATH_OF_A_SYSTEM = re.compile(
     r"/(?:bin|dev|etc|home|proc|root|run|sys|tmp|usr|var)/[\w./-]+|~/\.\w+|[A-Z]:\\\w+"
 )
-UNPICKLING = {"training/run_folder.py", "models/esrgan_import.py"}
+UNPICKLING = {
+    "training/run_folder.py",
+    "training/place.py",
+    "models/esrgan_import.py",
+}
 RUNS_CODE = {
     *("os.system", "os.popen", "pickle.load", "pickle.loads", "marshal.loads"),
     *("joblib.load", "dill.load", "dill.loads", "cloudpickle.load", "torch.jit.load"),

@@ -163,7 +163,7 @@ def test_the_device_that_was_chosen_is_handed_on(played, device):
 
 
 def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
-    monkeypatch.setattr("napari_semsr.jobs.train_process._Child", None)
+    monkeypatch.setattr("napari_semsr.jobs.train_process.Child", None)
     with pytest.raises(OptionError, match=r"cpu, cuda or mps, .* got 'xpu:1'"):
         run(train_in_subprocess(TrainRequest("a.yaml", "r"), device="xpu:1"))
 

@@ -10,8 +10,8 @@ import torch
 
 from napari_semsr.models import InformedRestorer
 from napari_semsr.models.architectures.wiener import (
-    _ring_medians,
     power_spectrum,
+    ring_medians,
     sharpening_taps,
 )
 from napari_semsr.training.blind_spot import hide
@@ -48,7 +48,7 @@ def test_medians_of_rings_are_those_of_their_pixels() -> None:
     y, x = np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64)[None]
     ring = torch.from_numpy(np.rint(64 * np.hypot(y, x)))
     wanted = [spectrum[:, ring == n].median(1).values for n in range(46)]
-    assert torch.equal(_ring_medians(spectrum), torch.stack(wanted, 1))
+    assert torch.equal(ring_medians(spectrum), torch.stack(wanted, 1))
 
 
 def test_a_spectrum_without_a_filter_gives_none_and_no_network() -> None:
@@ -64,7 +64,7 @@ def test_a_spectrum_without_a_filter_gives_none_and_no_network() -> None:
 def test_what_is_kept_for_a_device_serves_gradients_too() -> None:
     with torch.inference_mode():
         power_spectrum(torch.rand(1, 1, 64, 64))
-        _ring_medians(torch.rand(1, 64, 33))
+        ring_medians(torch.rand(1, 64, 33))
     spectrum = torch.rand(1, 64, 33, requires_grad=True)
-    _ring_medians(spectrum).sum().backward()
+    ring_medians(spectrum).sum().backward()
     assert spectrum.grad is not None

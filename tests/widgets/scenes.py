@@ -75,9 +75,14 @@ def outlined(viewer: Any, panel: str) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.min(box, axis=0), np.max(box, axis=0)) for box in world]
 
 
-def exposures_of(shape: tuple[int, int] = (192, 192)) -> tuple[Micrograph, Micrograph]:
-    """One field with independent noise in two exposures, 10 nm pixels."""
-    truth = grain(shape)
+def exposures_of(
+    shape: tuple[int, int] = (192, 192), *, sharp: bool = False
+) -> tuple[Micrograph, Micrograph]:
+    """One field with independent noise in two exposures, 10 nm pixels.
+
+    `sharp`: of two grey levels, so that a blur can be estimated from its edges.
+    """
+    truth = edges(shape) if sharp else grain(shape)
     rng = np.random.default_rng(1)
 
     def expose(name: str) -> Micrograph:

@@ -374,7 +374,7 @@ def test_line_on_another_grid_is_refused(panel, model):
     panel.calibrate.layer.value = model.layers["sized"]
     panel.calibrate.distance.value = 10
     panel.calibrate.measure()
-    assert "another layer's grid" in panel.status.text()
+    assert "the grid of another layer" in panel.status.text()
     panel.calibrate.draw()
     assert len(model.layers["Scale line"].data) == 0
 

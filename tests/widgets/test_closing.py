@@ -25,7 +25,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 def opened(make_napari_viewer, qtbot, run_panel, no_project):
     """A viewer whose panel has made a layer that is not saved; the questions asked."""
     viewer = make_napari_viewer(show=True)
-    image = exposures_of((64, 64))[0]
+    image = exposures_of((64, 64), sharp=True)[0]
     viewer.add_image(image.data, **layer_keywords(image))
     panel = RestorePanel(viewer)
     viewer.window.add_dock_widget(panel, name="Restore")

@@ -15,6 +15,7 @@ from napari_semsr.widgets.window import commands
 from tests.test_manifest import INSIDE
 
 _BEGIN = {
+    "adapt": "train on sem",
     "frc-map": "frc map",
     "error-map": "error map",
     "restore": "restore",

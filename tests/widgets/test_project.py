@@ -58,6 +58,7 @@ from napari_semsr.widgets.stitch.panel import (
 )
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
+from tests.widgets.scenes import exposures_of
 
 pytestmark = pytest.mark.usefixtures("no_project")
 
@@ -297,9 +298,9 @@ def test_what_explains_a_result_follows_it_when_both_come_back(
 
 
 @pytest.fixture
-def restored(model, hold, add, exposures, run_panel):
+def restored(model, hold, add, run_panel):
     """A Restore panel that has made a layer, into a temporary store."""
-    image = exposures[0].replace(data=exposures[0].data[:64, :64], name="field")
+    image = exposures_of((64, 64), sharp=True)[0].replace(name="field")
     add(model, image)
     panel = hold(RestorePanel(model))
     panel.show()

@@ -27,7 +27,7 @@ from napari_semsr.widgets.layers import file_of, is_exposure, provenance_of
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
-from tests.widgets.scenes import one_per_axis
+from tests.widgets.scenes import exposures_of, one_per_axis
 
 SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
 KINDS = ["uint8", "float32", "uncalibrated", "mosaic", "pyramid"]
@@ -232,9 +232,9 @@ def test_what_a_layer_says_now_is_saved(model, tmp_path, add, exposures):
 
 
 @pytest.fixture
-def panel(model, qtbot, add, exposures, run_panel):
+def panel(model, qtbot, add, run_panel):
     """A panel that has made a layer, into a temporary store."""
-    image = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
+    image = exposures_of((96, 96), sharp=True)[0].replace(name="field")
     add(model, image)
     panel = RestorePanel(model)
     qtbot.addWidget(panel)

@@ -152,7 +152,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
     records = [[record for record, *_ in side] for side in opened]
     images = [[image for _, image, _ in side] for side in opened]
-    if paired:
+    if paired and chosen.min_correlation != 0:  # at 0 an image teaches by itself
         _refuse_copies(*images)
     placed = None
     if transform is not None:  # where it is one of these images

@@ -106,7 +106,7 @@ def test_the_record_has_what_programs_read(adapted):
         assert name in held
     assert {"shown", "missed", "invented", "input"} <= held["objects"].keys()
     assert [one["image"] for one in record["applied"]] == ["mosaic", "other"]
-    assert record["registration"]["model"] == "affine"
+    assert record["registration"]["searched"] == "stored"
     assert record["seconds"] > 0
 
 

@@ -5,6 +5,7 @@ import pytest
 from napari_semsr.analysis import Misfit
 from napari_semsr.widgets.base import VERB_PANELS, make_panel
 from napari_semsr.widgets.crop import CropPanel
+from tests.widgets.scenes import exposures_of
 from tests.widgets.test_panels import make
 
 LARGE = {  # by the panel: the number, its unit, and words of the verdict
@@ -17,10 +18,11 @@ LARGE = {  # by the panel: the number, its unit, and words of the verdict
 
 
 @pytest.fixture
-def scene(model, add, exposures):
-    """Two exposures of one place, 96 px a side."""
-    for image in exposures:
-        add(model, image.replace(data=image.data[:96, :96]))
+def scene(model, add, request):
+    """Two exposures of one place, 96 px a side; of edges, where blur is estimated."""
+    sharp = "Restore" in request.node.name or "copied" in request.node.name
+    for image in exposures_of((96, 96), sharp=sharp):
+        add(model, image)
     return model
 
 

@@ -14,7 +14,7 @@ from napari_semsr.widgets.base.manual import manual_folder, manual_url
 from napari_semsr.widgets.base.panel import CANCEL, FLIP, HELP, HIDE, RUN
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
-from tests.widgets.scenes import Endless
+from tests.widgets.scenes import Endless, exposures_of
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
@@ -29,8 +29,8 @@ def viewer(make_napari_viewer_proxy):
 
 
 @pytest.fixture
-def panel(viewer, qtbot, add, exposures):
-    add(viewer, exposures[0].replace(data=exposures[0].data[:64, :64], name="field"))
+def panel(viewer, qtbot, add):
+    add(viewer, exposures_of((64, 64), sharp=True)[0].replace(name="field"))
     panel = RestorePanel(viewer)
     viewer.window.add_dock_widget(panel, name="Restore")
     panel.window().activateWindow()

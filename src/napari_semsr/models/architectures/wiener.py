@@ -341,13 +341,13 @@ def _measured_power(
 
 def _lines(spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor) -> Tensor:
     """Measure the power of what repeats, far above that of its ring; 0 elsewhere."""
-    usual = _ring_medians(spectrum)
+    usual = ring_medians(spectrum)
     least = _line(spectrum) * torch.maximum(usual[:, ring], floor)
     line = (spectrum > least) & (lets > _LEAST_PASSED)
     return torch.where(line, (spectrum - floor) / lets.clamp_min(_LEAST_PASSED), 0.0)
 
 
-def _ring_medians(spectrum: Tensor) -> Tensor:
+def ring_medians(spectrum: Tensor) -> Tensor:
     """Take the lower median of each ring of a spectrum (B, 64, 33): (B, 46)."""
     places, middle = _ring_places(spectrum.device)
     beyond = spectrum.new_full((len(spectrum), 1), math.inf)

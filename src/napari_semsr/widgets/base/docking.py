@@ -21,6 +21,7 @@ ASIDE = {
     "Error map": "measure.verb_panel:ErrorMapPanel",
     "Import model": "enhance.models:ImportPanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
+    "Train": "train.panel:TrainPanel",
     "Trust": "measure.verb_panel:TrustPanel",
     **VERB_PANELS,
 }
