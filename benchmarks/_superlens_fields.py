@@ -30,10 +30,6 @@ PHOTONS = 3500.0
 """Of a mosaic whose frames have 2000 in full light."""
 USUAL = SsumPairOptions(gaussian=1, relief_nm=(40.0, 160.0), any_focus=1)
 LENS = USUAL.replace(gaussian=0)
-ODD = LENS.replace(
-    focus_drift_nm=60, distortion_px=0.5, changed=1.0, read_noise=(10, 600)
-)
-"""Lenses with a drifting focus and more noise, and objects put in and taken out."""
 
 
 def sharp(options: SsumPairOptions) -> SsumPairOptions:

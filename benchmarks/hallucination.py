@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from _shared import mean_and_error, picture, read_options
 from _superlens_fields import USUAL
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ from napari_semsr.analysis import (
     measure_misfit,
 )
 from napari_semsr.core import Micrograph, field_range, parse_pixel_size, run
-from napari_semsr.inference import EnhanceOptions, enhance_array, spread_lazy
+from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference.ensemble import ALL
 from napari_semsr.models import load_model
 from napari_semsr.simulation import ssum_validation
 
@@ -87,6 +89,17 @@ def looked_at(shown: Image, truth: Image, pixel_nm: float) -> dict[str, float]:
     }
 
 
+def spread_of(low: Micrograph, model: Any, options: EnhanceOptions) -> Image:
+    """Measure by how much a model differs from itself over flips and turns."""
+    made = []
+    for pose in ALL:  # of (B, C, Y, X)
+        laid = pose.apply(torch.from_numpy(low.array().astype(np.float32))[None, None])
+        given = low.replace(data=laid[0, 0].contiguous().numpy())
+        back = torch.from_numpy(run(enhance_array(given, model, options)).array())
+        made.append(pose.undo(back[None, None])[0, 0].numpy())
+    return np.std(made, axis=0, ddof=1)
+
+
 def measure(number: int, models: dict[str, Any]) -> tuple[list[Row], dict[str, Image]]:
     """Measure what is made of one field."""
     kind, low, truth = pair_of(number)
@@ -102,7 +115,7 @@ def measure(number: int, models: dict[str, Any]) -> tuple[list[Row], dict[str, I
             made.array().astype(float), truth.array().astype(float), pixel
         )
         first, last = field_range(low.data, *model.card.input_percentiles)
-        apart = spread_lazy(low, model, options).compute(scheduler="synchronous")
+        apart = spread_of(low, model, options)
         misfit = run(measure_misfit(low, made))
         figures["spread"] = 100 * float(apart.mean()) / (last - first)
         figures["misfit"] = float("nan") if misfit is None else 100 * misfit.share

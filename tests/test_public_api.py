@@ -24,7 +24,7 @@ SHOWN = [
     "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "profile", "histogram", "list_models",
     "figure", "decorrelation", "error_map", "repeatability", "replay", "report",
-    "trust", "batch",
+    "batch",
 ]  # fmt: skip
 FORMER = {
     "cut_pairs": "pairs",

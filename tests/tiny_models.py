@@ -44,29 +44,6 @@ def write_tiny_model(folder: Path, **card: Any) -> Path:
     return path
 
 
-def write_trusted_model(
-    folder: Path, *, error: float = 0.2, familiar: float = 1e9, **card: Any
-) -> Path:
-    """Write such a model whose errors are so much of the range everywhere."""
-    import math
-
-    from napari_semsr.analysis.trust import CLUES
-    from napari_semsr.models import Trust, file_digest, save_trust, trust_path
-
-    path = write_tiny_model(folder, **card)
-    trust = Trust(
-        model="tiny",
-        model_digest=file_digest(path),
-        weights=(0.0,) * (CLUES - 1) + (math.log(error),),
-        share=0.9,
-        factor=1.0,
-        fields=((0.0,) * 26,) * 6,
-        familiar=familiar,
-    )
-    save_trust(trust_path(path), trust)
-    return path
-
-
 def write_tiny_recipe(path: Path, **changes: Any) -> Path:
     """Write a recipe that trains such a model for one step.
 

@@ -42,7 +42,6 @@ from .functions import (
     import_model as import_model,
     info as info,
     judge as judge,
-    learn_trust as learn_trust,
     list_architectures as list_architectures,
     list_models as list_models,
     metrics as metrics,
@@ -59,5 +58,4 @@ from .functions import (
     spectrum as spectrum,
     stitch as stitch,
     train as train,
-    trust as trust,
 )

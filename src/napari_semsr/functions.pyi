@@ -40,8 +40,6 @@ from napari_semsr.jobs.restore import RestoredFile
 from napari_semsr.jobs.simulate import SimulatedScan
 from napari_semsr.jobs.stitch import StitchedFile
 from napari_semsr.jobs.train import Trained
-from napari_semsr.jobs.trust.learn import TrustLearnt
-from napari_semsr.jobs.trust.map import TrustReport
 from napari_semsr.registration.landmarks import Landmarks
 
 PathLike = str | os.PathLike[str]
@@ -536,19 +534,6 @@ def error_map(
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> ErrorMapReport: ...
-def trust(
-    image: Source,
-    enhanced: Source,
-    output: PathLike | None = None,
-    *,
-    model: PathLike | None = None,
-    show: Literal["bound", "spread"] = "bound",
-    unit: Literal["percent", "grey"] = "percent",
-    device: str = "auto",
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
-) -> TrustReport: ...
 def repeatability(
     first: Source,
     second: Source,
@@ -697,18 +682,4 @@ def check_model(
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> ModelCheck: ...
-def learn_trust(
-    model: PathLike = "sem-restore",
-    output: PathLike | None = None,
-    *,
-    folder: PathLike | None = None,
-    fields: int = 300,
-    calibration: int = 300,
-    samples: int = 400,
-    share: float = 0.9,
-    seed: int = 1000000,
-    device: str = "auto",
-    overwrite: bool = False,
-    progress: Report | None = None,
-) -> TrustLearnt: ...
 def list_architectures(*, progress: Report | None = None) -> ArchitectureList: ...

@@ -9,7 +9,6 @@ import frc_accuracy
 import gold
 import magnify
 import pytest
-import trust
 import yaml
 from _shared import mean_and_error
 from _superlens_tables import by_distance
@@ -134,13 +133,6 @@ def test_gaps_of_real_gold() -> None:
     record = page("validation/results.md")
     assert real_gold_table(found) in record
     assert f"({reference_words(found)})" in record
-
-
-def test_trust_by_kinds_and_by_tenths_of_the_bound() -> None:
-    rows = rows_of("trust.jsonl")
-    assert trust.table(rows) in page("validation/trust.md")
-    told = trust.deciles([row for row in rows if row["part"] == "kinds"])
-    assert f"the share of pixels below it is {told} %" in joined("validation/trust.md")
 
 
 def test_gaps_of_drawn_gold() -> None:

@@ -32,7 +32,6 @@ KEYS = {
     "decorrelation": "resolution_nm resolution_px reason method blocks failed",
     "error-map": "rse rsp sigma_px alpha beta rse_percent shift_px output",
     "repeatability": "sd noise rest noise_share mean p95 gain shift_px output",
-    "trust": "output model mean p95 kinds share familiar unit shape",
     "spectrum": "frequency_per_px power centred",
     "metrics": (
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"
@@ -69,10 +68,6 @@ LINES = {
     "decorrelation": ("first.tif",),
     "error-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "repeatability": ("first.tif", "second.tif", "-o", "out.ome.tif"),
-    "trust": (
-        *("first.tif", "second.tif", "-o", "out.ome.tif", "--model", "sem-restore"),
-        *("--show", "spread", "--device", "cpu"),
-    ),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),
     "metrics": ("first.tif", "truth.tif"),
     "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),

@@ -159,20 +159,6 @@ def _read_public_weights(path: Path) -> None:
     load_esrgan(path)
 
 
-def _write_trust(folder: Path) -> None:
-    rows = np.random.default_rng(0).random((8, 4)).tolist()
-    said = {"kind": "semsr-trust", "model": "tiny", "model_digest": "sha256:0"}
-    said |= {"weights": [0.5] * 6, "share": 0.9, "factor": 1.5, "fields": rows}
-    said |= {"familiar": 2.0, "training": {"fields": 8}}
-    (folder / "tiny.json").write_text(json.dumps(said))
-
-
-def _read_trust(path: Path) -> None:
-    from napari_semsr.models import load_trust
-
-    load_trust(path)
-
-
 # Recipes.
 
 
@@ -466,7 +452,6 @@ DOCUMENTS = (
     Documents(
         "public-weights", _write_public_weights, _read_public_weights, damaged_bytes
     ),
-    Documents("trust-file", _write_trust, _read_trust),
     Documents("recipe", _write_recipes, _read_recipe, damaged_yaml),
     Documents("steps", _write_steps, _read_steps, damaged_yaml),
     Documents("transform", _write_transforms, _use_transform),

@@ -714,7 +714,6 @@ WELL_FORMED = (
     _documents("public-weights", _public_weights),
     _documents("onnx", hostile_graph),
     _documents("package", hostile_package),
-    _documents("trust-file", hostile_json),
     _documents("transform", hostile_json),
     _documents("calibration", hostile_json),
     _documents("landmarks", hostile_bytes),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Box, Micrograph, Resampling, parse_pixel_size, run
-from napari_semsr.inference import enhance_array, enhance_lazy, spread_lazy
+from napari_semsr.inference import enhance_array, enhance_lazy
 from napari_semsr.inference.executors import TileWorker
 from napari_semsr.inference.network_input import ResampledField, cut_field
 from napari_semsr.inference.options import EnhanceOptions
@@ -270,14 +270,3 @@ def test_a_resampled_field_reads_like_an_array(rng):
     assert field.dtype == np.float32
     np.testing.assert_array_equal(field[:, :], whole)
     np.testing.assert_array_equal(field[700:1499, 3:20], whole[700:1499, 3:20])
-
-
-@pytest.mark.broad
-def test_a_resampled_spread_is_never_negative(make_loaded):
-    image = np.zeros((96, 96), np.float32)
-    image[40:44, 50:54] = 200
-    field = Micrograph(image, parse_pixel_size(5.0))
-    loaded = make_loaded("double", **TRAINED)
-    spread = spread_lazy(field, loaded, FP32).compute(scheduler="synchronous")
-    assert spread.max() > 0
-    assert spread.min() >= 0

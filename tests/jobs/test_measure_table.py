@@ -15,7 +15,6 @@ from napari_semsr.jobs import (
     MEASURES,
     REPLACING,
     OverwritePolicy,
-    TrustOptions,
     is_many,
     measure_of,
     measure_table_job,
@@ -31,7 +30,6 @@ NUMBER = {
     "metrics": "psnr_db",
     "error-map": "rse_grey",
     "repeatability": "sd_grey",
-    "trust": "spread_mean_percent",
     "gaps": "mean_width_nm",
     "noise": "noise_grey",
     "profile": "fwhm_plain_nm",
@@ -39,9 +37,7 @@ NUMBER = {
 }
 OPTIONS = {
     "profile": ProfileOptions(line=(10, 10, 60, 80)),
-    "trust": TrustOptions(show="spread", device="cpu"),
 }
-SWITCHES = {"trust": {"model": "sem-restore"}}
 
 
 @pytest.fixture
@@ -66,7 +62,7 @@ def rows_of(path):
 def test_every_measure_makes_a_row_an_image(pairs, name):
     two = len(measure_of(name).roles) == 2
     table, second = pairs / "table.csv", pairs / "high" if two else None
-    how = {"options": OPTIONS.get(name), **SWITCHES.get(name, {})}
+    how = {"options": OPTIONS.get(name)}
     found = run(measure_table_job(name, pairs / "low", second, table=table, **how))
     rows = rows_of(table)
     first = measure_of(name).names[0]

@@ -379,10 +379,8 @@ def test_a_table_that_is_none_is_no_fault(folder: Path, part: str, odd) -> None:
 def test_records_within_a_record_are_tables(folder):
     line = {"model": "box", "place_nm": 40.0, "place_sd_nm": 0.5, "place_px": 8.0}
     line |= {"fwhm_nm": None, "fwhm_px": 3.0}
-    kinds = {"bound": {"mean": 4.0, "look twice": 7.0}, "spread": {"mean": 1.0}}
     records = {
         "profile": {"fwhm_nm": 15.0, "fwhm_px": 3.0, "fwhm_interval_nm": [14.0, 16.0]},
-        "trust": {"kinds": {**kinds, "misfit": None}, "unheard": 12345.5},
         "gaps": {"mean_width_nm": None, "mean_width_px": {"no": "number"}},
     }
     records["profile"] |= {"image": "a.tif", "lines": [line, line], "edge": None}
@@ -397,11 +395,9 @@ def test_records_within_a_record_are_tables(folder):
         "At (nm)",
         "40 ± 0.5",
         "FWHM (px)",
-        "Look twice (% of places)",
     ):
         assert part in page.text
     assert "At (px)" not in page.text
-    assert "misfit" not in page.text
 
 
 def test_numbers_of_a_record_have_their_units_and_errors(folder):

@@ -17,7 +17,7 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.tiny_models import write_trusted_model
+from tests.tiny_models import write_tiny_model
 from tests.widgets.test_panels import PANELS, make
 
 
@@ -40,9 +40,9 @@ def press(model, qtbot, run_panel):
 
 @pytest.fixture
 def instrument(tmp_path):
-    """A tiny network that learnt from an instrument, with numbers for its trust."""
+    """A tiny network that learnt from an instrument."""
     learnt = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
-    return write_trusted_model(tmp_path, training=learnt)
+    return write_tiny_model(tmp_path, training=learnt)
 
 
 def show_every_map(model, press, finish, instrument):
@@ -54,7 +54,7 @@ def show_every_map(model, press, finish, instrument):
     def enhance(panel):
         panel.model.add_file(instrument)
         panel.form.set_values(tile=64, precision="fp32")
-        panel.misfit.value = panel.trust.value = True
+        panel.misfit.value = True
 
     def choose(panel):
         panel.boxes["reference"].value = model.layers["first"]
@@ -90,7 +90,6 @@ def test_no_default_input_is_a_map_after_every_panel_has_run(
     assert jobs == {
         ("frc-map", None), ("error-map", None), ("repeatability", None),
         ("spectrum", None), ("difference", None), ("enhance", "misfit"),
-        ("trust", None),
     }  # fmt: skip
     maps = {item.name: is_map(item) for item in model.layers}
     assert (maps["first"], maps["second"]) == (False, False)

@@ -42,7 +42,6 @@ PANELS = {
     "SpectrumPanel": "measure.spectrum",
     "MetricsPanel": "measure.metrics",
     "ErrorMapPanel": "measure.verb_panel",
-    "TrustPanel": "measure.verb_panel",
     "GapsPanel": "measure.gaps",
     "ProfilePanel": "measure.profile",
     "DegradePanel": "degrade",

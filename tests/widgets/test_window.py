@@ -127,10 +127,11 @@ def test_every_panel_fits_a_dock_of_320_pixels(window, qtbot):
 @pytest.mark.broad
 def test_a_panel_comes_back_from_a_project_before_it_moved(model, hold):
     window = hold(StepsWindow(model))
-    window.show_state({"step": "measure", "panels": {"measure": "a.b:TrustPanel"}})
-    assert type(window.page.panel).__name__ == "TrustPanel"
-    window.show_state({"panels": {"measure": "a.b:GonePanel"}})
-    assert type(window.page.panel).__name__ == "TrustPanel"
+    window.show_state({"step": "measure", "panels": {"measure": "a.b:ErrorMapPanel"}})
+    assert type(window.page.panel).__name__ == "ErrorMapPanel"
+    gone = "measure.verb_panel:TrustPanel"  # which left
+    window.show_state({"panels": {"measure": gone}})
+    assert type(window.page.panel).__name__ == "ErrorMapPanel"
 
 
 @pytest.mark.broad

@@ -114,12 +114,3 @@ from .spectrum import (
     measure_spectrum as measure_spectrum,
     radial_spectrum as radial_spectrum,
 )
-from .trust import (
-    REACH_PX as REACH_PX,
-    bound_factor as bound_factor,
-    clues as clues,
-    distance_to_fields as distance_to_fields,
-    error_scale as error_scale,
-    fit_scale as fit_scale,
-    look_of_field as look_of_field,
-)

@@ -16,7 +16,6 @@ from .layout import (
 from .lazy import (
     enhance_lazy as enhance_lazy,
     preview_boxes as preview_boxes,
-    spread_lazy as spread_lazy,
 )
 from .live import LiveField as LiveField
 from .options import (

@@ -1,8 +1,5 @@
 """Self-ensemble: a window goes through flipped and turned, and the mean is taken.
 
-What the passes differ by is the spread: where the network follows its input it has no
-reason to see a flipped image otherwise.
-
 Flips and turns bring the grid of a network's stride onto itself, since windows start
 and end on it, so that tiles stay exact. A network that is told what ails a field is
 told of lines: its streaks lie along rows, and were never seen along columns. It is
@@ -78,29 +75,17 @@ Around = Callable[[], AbstractContextManager[Any]]
 class SelfEnsemble(nn.Module):
     """Networks, and how an image is laid down for each.
 
-    `networks`: the same one for all turns, or one that suits each; `spread`: give the
-    standard deviation of the passes in place of their mean.
+    `networks`: the same one for all turns, or one that suits each.
     """
 
-    def __init__(
-        self,
-        networks: Sequence[nn.Module],
-        turns: Sequence[Pose],
-        *,
-        spread: bool = False,
-    ) -> None:
+    def __init__(self, networks: Sequence[nn.Module], turns: Sequence[Pose]) -> None:
         super().__init__()
         self.networks, self.turns = nn.ModuleList(networks), tuple(turns)
-        self.spread = spread
-
-    def spreading(self) -> "SelfEnsemble":
-        """Give one of the same networks that tells what the passes differ by."""
-        return SelfEnsemble(list(self.networks), self.turns, spread=True)
 
     def forward(
         self, image: Tensor, keep: Box | None = None, around: Around = nullcontext
     ) -> Tensor:
-        """Give the mean, or the spread, of an image (B, 1, H, W), or of `keep` in it.
+        """Give the mean of the passes of an image (B, 1, H, W), or of `keep` in it.
 
         `around` surrounds each pass.
         """
@@ -112,8 +97,7 @@ class SelfEnsemble(nn.Module):
                 made.append(
                     turn.undo(pass_of(network, turn.apply(image), there)).float()
                 )
-        passes = torch.stack(made)
-        return passes.std(0) if self.spread else passes.mean(0)
+        return torch.stack(made).mean(0)
 
 
 def ensemble_of(module: nn.Module) -> SelfEnsemble:

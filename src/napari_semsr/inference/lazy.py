@@ -23,7 +23,6 @@ from torch import nn
 
 from napari_semsr.core import Box, IntPair, Micrograph, blur_of, run as finish, to_dtype
 from napari_semsr.inference.as_one import exact_statistics
-from napari_semsr.inference.ensemble import SelfEnsemble
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.network_input import ResampledField, source_box
 from napari_semsr.inference.options import EnhanceOptions
@@ -143,42 +142,13 @@ def enhance_lazy(
     its statistics, exact or of a sample, are measured at once too. The chunks of the
     result, (Y * scale, X * scale), are the tiles' cores.
     """
-    return _assemble(micrograph, *_planned(micrograph, loaded, options))
-
-
-def _planned(
-    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None
-) -> tuple[EnhancePlan, Statistics | None]:
-    """Measure what holds for the whole field."""
     chosen = options or EnhanceOptions()
     with _one_at_a_time:
         predictor = _predictor(loaded, chosen.device, chosen.precision)
     output = plan_output(micrograph, loaded.card.model_dump(), chosen)
     job = plan_enhance(micrograph, output, loaded, chosen, predictor, apart=True)
     plan = finish(job)
-    return plan, _statistics(plan, predictor)
-
-
-def spread_lazy(
-    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None = None
-) -> da.Array:
-    """Tell by how much a network differs from itself, when, and where, it is asked.
-
-    It sees the field flipped and turned, eight times, as a self-ensemble does. Gives
-    the standard deviation of the passes as float32, (Y * scale, X * scale), in grey
-    levels of what it makes; chunks are the tiles' cores.
-    """
-    chosen = (options or EnhanceOptions()).replace(self_ensemble=True, dtype="float32")
-    plan, statistics = _planned(micrograph, loaded, chosen)
-    ensemble = plan.loaded.module
-    assert isinstance(ensemble, SelfEnsemble)  # noqa: S101 - it was asked for
-    spreading = replace(plan.loaded, module=ensemble.spreading())
-    plan = replace(plan, loaded=spreading)
-    made = _assemble(micrograph, plan, statistics)
-    if plan.scaling.back:
-        made = made - np.float32(plan.scaling.low)
-    spread: da.Array = da.maximum(made, np.float32(0))  # resampled, it swings below
-    return spread
+    return _assemble(micrograph, plan, _statistics(plan, predictor))
 
 
 def _statistics(plan: EnhancePlan, predictor: Predictor) -> Statistics | None:
@@ -203,10 +173,7 @@ def _assemble(
     field = data.name if micrograph.is_lazy else _name(micrograph.data)
     chosen = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     steps = None if seen is None else [str(step) for step in seen.there.steps]
-    spread = isinstance(loaded.module, SelfEnsemble) and loaded.module.spread
-    token = tokenize(
-        field, loaded.digest, chosen, outputs.core, plan.scaling, steps, spread
-    )
+    token = tokenize(field, loaded.digest, chosen, outputs.core, plan.scaling, steps)
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     sent = replace(  # a task gets its part of the field, and the network, by name
         plan,

@@ -197,12 +197,6 @@ from .train_process import (
     train_in_subprocess as train_in_subprocess,
     train_to_shelf as train_to_shelf,
 )
-from .trust.map import (
-    TRUST as TRUST,
-    TrustOptions as TrustOptions,
-    TrustReport as TrustReport,
-    knows_errors as knows_errors,
-)
 from .verb import (
     Group as Group,
     ImageIn as ImageIn,

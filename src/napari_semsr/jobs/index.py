@@ -27,7 +27,6 @@ VERBS = {
     "spectrum": "radially averaged and 2-D power spectrum",
     "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
     "error-map": "map where an enhanced image, blurred again, misses its reference",
-    "trust": "map how far what a network made may be off",
     "repeatability": "map by how much two scans of one place differ, beyond noise too",
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
@@ -37,7 +36,7 @@ VERBS = {
     "batch": "take every image of a folder or table through steps, to one table",
     "replay": "make an output again from its provenance, and compare the two",
     "report": "one page of pictures, numbers and how each was found, to print",
-    "models": "list, describe, export, import, check models, learn their errors",
+    "models": "list, describe, export, import and check models",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
 }
 """What each verb does, in the order of the help."""
@@ -48,7 +47,6 @@ ACTIONS = {
     "models export": "write a model out of the shelf, for this program or for others",
     "models import": "put a model on the shelf, after reading its card",
     "models check": "ask a model for discs put into truths, and for those taken out",
-    "models trust": "learn from simulated fields where a model errs, for `semsr trust`",
     "models architectures": "list the networks that can be built",
 }
 """What each action of a verb does that is several."""
@@ -59,7 +57,6 @@ _DECLARED = {
     "demo": ".demonstration.job",
     **dict.fromkeys(ACTIONS, "models"),
     "models check": "check.job",
-    "models trust": "trust.learn",
     "report": "report.job",
     "decorrelation": "measure.resolution",
     "error-map": "measure.error_map",
@@ -72,16 +69,13 @@ _DECLARED = {
     "profile": "measure.profile",
     "repeatability": "measure.repeatability",
     "spectrum": "measure.resolution",
-    "trust": "trust.map",
 }
 """Modules behind ``napari_semsr.jobs`` of verbs that are not called as their verb."""
 _SEVERAL = ("models",)  # which its actions are
 PANELS = {"Noise": "noise"}
 """Verbs whose value alone makes a panel, by its title."""
 MEASURES = tuple(
-    name
-    for name in VERBS
-    if name == "trust" or _DECLARED.get(name, "").startswith("measure.")
+    name for name in VERBS if _DECLARED.get(name, "").startswith("measure.")
 )
 """Verbs that measure, of many images too."""
 
@@ -93,7 +87,6 @@ _CALLED = {
     "models export": "export_model",
     "models import": "import_model",
     "models check": "check_model",
-    "models trust": "learn_trust",
     "models architectures": "list_architectures",
 }
 

@@ -466,6 +466,7 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
 # that size can ask for.
 
 O = TypeVar("O", bound=Options)  # noqa: E741
+_LEFT = {"trust": "b537c11d"}  # jobs of former versions, and the last commit with each
 _DEEPEST = 8  # steps that are made again for the sake of one; chosen: circles end
 _MOST_THREADS = 1024  # chosen: no machine of a user has more
 _DRAWN = 1 << 22  # pixels that may be drawn for any output; our samples have 2^19
@@ -636,8 +637,15 @@ class ReplayStep:
     def run(self) -> Job[Path]:
         """Run the step, and say where its output is."""
         again = again_of(self.made.job)
+        what = self.search.output.name
+        if self.made.job in _LEFT:
+            msg = (
+                f"{what} was made by {self.made.job!r}, which left this package, so "
+                f"that it cannot be made again; commit {_LEFT[self.made.job]} is the "
+                "last that can."
+            )
+            raise ReadError(msg)
         if again is None or self.depth > _DEEPEST:
-            what = self.search.output.name
             msg = (
                 f"{what} was made by {self.made.job!r}, which cannot be run again; "
                 f"these can: {', '.join(jobs_made_again())}."

@@ -75,9 +75,3 @@ from .probing import (
     probe as probe,
     smallest_side as smallest_side,
 )
-from .trust import (
-    Trust as Trust,
-    load_trust as load_trust,
-    save_trust as save_trust,
-    trust_path as trust_path,
-)

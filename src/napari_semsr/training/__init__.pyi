@@ -1,5 +1,4 @@
 from .fit import train as train, training_device as training_device
-from .patches import Truths as Truths
 from .place import (
     PlaceFit as PlaceFit,
     PlaceImages as PlaceImages,

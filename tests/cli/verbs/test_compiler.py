@@ -30,7 +30,6 @@ OF_MODEL = (
     ("models", "info", "{}"),
     ("enhance", "first.tif", "-o", "made.ome.zarr", "--model", "{}", *CPU),
     ("enhance", "first.tif", "-o", "tiles.tif", "--model", "{}", "--tile", "32", *CPU),
-    ("trust", "first.tif", "made.ome.zarr", "-o", "map.tif", "--show", "spread", *CPU),
     ("judge", "first.tif", "truth.tif", "-o", "a.html", "--models", "{}", *KNOWN, *CPU),
     ("batch", "network.yaml"),
     ("replay", "tiles.tif"),
@@ -67,19 +66,16 @@ for line in json.loads(sys.argv[2]):
 LAZY = """
 import numpy as np
 from napari_semsr.core import Box
-from napari_semsr.inference import (
-    EnhanceOptions, enhance_lazy, preview_boxes, spread_lazy
-)
+from napari_semsr.inference import EnhanceOptions, enhance_lazy, preview_boxes
 from napari_semsr.io import read
 from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.jobs import find_model
 from napari_semsr.models import load_model
 
 image, loaded = read("first.tif"), load_model(find_model(sys.argv[3]))
-for lazy in (enhance_lazy, spread_lazy):
-    made = lazy(image, loaded, EnhanceOptions(device="cpu", tile=32))
-    getattr(made, "data", made).compute(scheduler="synchronous")
-    check(lazy)
+made = enhance_lazy(image, loaded, EnhanceOptions(device="cpu", tile=32))
+getattr(made, "data", made).compute(scheduler="synchronous")
+check(enhance_lazy)
 preview_boxes(image, loaded, EnhanceOptions(device="cpu")).enhance(Box(8, 40, 8, 40))
 check("a preview")
 for data, *_ in get_reader("made.ome.zarr")("made.ome.zarr"):

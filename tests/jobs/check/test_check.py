@@ -13,7 +13,6 @@ from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.jobs import knows_errors
 from napari_semsr.jobs.check.job import (
     MODELS_CHECK,
     CheckOptions,
@@ -28,9 +27,8 @@ from napari_semsr.jobs.check.job import (
 from napari_semsr.models import cards
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.models.trust import trust_path
 from napari_semsr.simulation import draw
-from tests.tiny_models import write_tiny_model, write_trusted_model
+from tests.tiny_models import write_tiny_model
 
 FEW = CheckOptions(discs=8, size_px=128)
 
@@ -171,20 +169,6 @@ def test_write_changes_the_card_and_no_weight(tiny, scene):
     checks = after.card.checks["discs"]
     assert checks == {"drawn": found.to_card(), "given": again.to_card()}
     assert after.card.model_copy(update={"checks": {}}) == before.card
-
-
-@pytest.mark.parametrize("of", ["this file", "another file", "no file"])
-def test_write_keeps_what_was_learnt_of_the_errors(tmp_path, of):
-    path = write_trusted_model(tmp_path)
-    place = trust_path(path)
-    if of != "this file":
-        digest = cards.file_digest(path)
-        text = place.read_text().replace(digest, "sha256:0")
-        place.write_text(text if of == "another file" else "{")
-    before = place.read_bytes()
-    run(MODELS_CHECK.job(path, options=FEW.replace(write=True)))
-    assert knows_errors(path) == (of == "this file")
-    assert (place.read_bytes() == before) == (of != "this file")
 
 
 @pytest.mark.broad

@@ -17,10 +17,9 @@ from napari_semsr.widgets.enhance import panel as enhance_module
 from napari_semsr.widgets.enhance.models import card_details, card_text
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
-from napari_semsr.widgets.measure.verb_panel import TrustPanel
 from tests.children import LIMIT_MS
 from tests.stopping import stop_at
-from tests.tiny_models import write_tiny_model, write_trusted_model
+from tests.tiny_models import write_tiny_model
 
 LEARNT = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
 
@@ -368,25 +367,8 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
 
 @pytest.fixture
 def knowing(tmp_path) -> Path:
-    """A tiny network of whose errors something was learnt."""
-    return write_trusted_model(tmp_path, error=np.exp(-2), training=LEARNT)
-
-
-@pytest.mark.broad
-def test_likely_error_is_mapped(model, panel, run_panel, knowing):
-    panel.model.add_file(knowing)
-    panel.trust.value = True
-    said = run_panel(panel)
-    whole, network = map(float, re.findall(r"([\d.]+) s", said))
-    assert "Enhanced and mapped in" in said
-    assert whole >= network
-    # exp(-2) of the range in every place: between a tenth and a quarter
-    for told in ("Likely error", "13.5 % of the range", "look twice", "one in ten"):
-        assert told in panel.figures.text()
-    assert "look twice (up to 25 %" in panel.remarks.text()
-    assert model.layers[-1].name == "field · tiny · likely error (%)"
-    colours = model.layers[-1].colormap.map(np.array([0.05, 0.3, 0.9]))
-    assert len(np.unique(colours.round(2), axis=0)) == 3
+    """A tiny network that learnt from a simulated instrument."""
+    return write_tiny_model(tmp_path, training=LEARNT)
 
 
 @pytest.mark.broad
@@ -397,20 +379,12 @@ def test_a_result_that_is_there_is_mapped_and_not_made_again(
     run_panel(panel)
     tiles, names = len(computed), [layer.name for layer in model.layers]
     assert "field · tiny" in names
-    panel.trust.value = True
+    panel.misfit.value = True
     assert "the one that was there" in run_panel(panel)
-    mapped = "field · tiny · likely error (%)"
+    mapped = "field · tiny · misfit (%)"
     assert [layer.name for layer in model.layers] == [*names, mapped]
     assert len(computed) == tiles
-    panel.misfit.value = True
-    run_panel(panel)
-    told = [layer.name for layer in model.layers]
-    assert sorted(told) == sorted([*names, mapped, "field · tiny · misfit (%)"])
-    asked = hold(TrustPanel(model))
-    run_panel(asked)
-    assert [layer.name for layer in model.layers if layer.name == mapped] == [mapped]
-    assert len(model.layers) == len(names) + 2
-    panel.trust.value = panel.misfit.value = False
+    panel.misfit.value = False
     run_panel(panel)  # asked for itself it is made again
     assert len(computed) > tiles
 
@@ -444,15 +418,14 @@ def test_a_result_of_another_kind_than_is_shown_is_not_mapped_as_it_is(
 
 
 def test_a_ticked_map_that_cannot_be_made_says_why(model, panel, run_panel, tmp_path):
-    panel.misfit.value = panel.trust.value = True
+    panel.misfit.value = True
     assert "No map of the misfit: sem-restore" in panel.unmade.text()
-    assert "likely error" not in panel.unmade.text()
     panel.model.add_file(write_tiny_model(tmp_path))
-    assert "nothing was learnt of the errors of tiny" in panel.unmade.text()
+    assert "No map of the misfit: tiny" in panel.unmade.text()
     assert panel.misfit.native.isVisibleTo(panel)
     assert "Enhanced in" in run_panel(panel)
     assert [layer.name for layer in model.layers] == ["field", "field · tiny"]
-    panel.trust.value = panel.misfit.value = False
+    panel.misfit.value = False
     assert not panel.unmade.text()
 
 
@@ -470,7 +443,7 @@ def test_stacks_have_no_maps_and_say_so(panel, model, knowing):
     stack = model.add_image(np.zeros((3, 96, 96), np.float32), name="stack")
     panel.model.add_file(knowing)
     panel.layer.value = stack
-    panel.trust.value = True
+    panel.misfit.value = True
     assert not panel.unmade.text()
     panel.all_planes.value = True
     assert "untick All planes" in panel.unmade.text()

@@ -11,7 +11,6 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +21,6 @@ from scipy import ndimage
 from napari_semsr import inference, models
 from napari_semsr.analysis import block_means
 from napari_semsr.core import (
-    CheckpointError,
     Figure,
     FloatArray,
     Job,
@@ -543,19 +541,7 @@ def _check(run: Run[CheckOptions]) -> Job[ModelCheck]:
     discs[clear.kind] = result.to_card()
     checks = {**loaded.card.checks, "discs": discs}
     models.write_card(path, loaded.card.model_copy(update={"checks": checks}))
-    result = replace(result, digest=models.file_digest(path))
-    _keep_trust(path, loaded.digest, result.digest)
-    return result
-
-
-def _keep_trust(path: Path, before: str, after: str) -> None:
-    """Hold what was learnt of a model's errors to its file with another card."""
-    place = models.trust_path(path)
-    with suppress(CheckpointError):  # none, or one that was of no use before
-        trust = models.load_trust(place)
-        if trust.model_digest == before:
-            told = trust.model_copy(update={"model_digest": after})
-            models.save_trust(place, told)
+    return replace(result, digest=models.file_digest(path))
 
 
 def _tasks(

@@ -39,7 +39,6 @@ KINDS = {
     "spectrum": "frequency_per_px power",
     "error-map": "rse rsp sigma_px alpha beta",
     "repeatability": "sd noise rest noise_share",
-    "trust": "shown kinds share familiar",
     "metrics": "psnr_db ssim average_gradient data_range",
     "gaps": "particles pairs undetected_fraction widths_px",
     "profile": "distance_px intensity fwhm_px",

@@ -22,7 +22,6 @@ ASIDE = {
     "Import model": "enhance.models:ImportPanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
     "Train": "train.panel:TrainPanel",
-    "Trust": "measure.verb_panel:TrustPanel",
     **VERB_PANELS,
 }
 """Panels that the plugin menu has not: the window, other panels, layer menus and the

@@ -489,19 +489,18 @@ class Panel(QWidget):
         self,
         *of: Layer | str,
         path: Path | None = None,
-        by: str = "",
         leader: Layer | None = None,
     ) -> Iterator[list[Layer]]:
         """Add layers of inputs within, in place of those of an earlier run on them.
 
         Gives the earlier ones, to be taken away first. What the user renamed or saved
         stays, but for a layer of the very store `path`. The order of layers and the
-        view are kept. `by`: the panel whose layers they are, by default this one.
-        `leader`: a result beside those of earlier runs, which the added ones explain.
+        view are kept. `leader`: a result beside those of earlier runs, which the added
+        ones explain.
         """
         layers = self.viewer.layers
         names = [one if isinstance(one, str) else identity_of(one) for one in of]
-        run = {"by": by or self.title, "of": " and ".join(names)}
+        run = {"by": self.title, "of": " and ".join(names)}
         places = {
             item.name: place
             for place, item in enumerate(layers)

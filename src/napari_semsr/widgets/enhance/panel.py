@@ -55,12 +55,8 @@ from napari_semsr.jobs import (
     ENHANCE,
     MISFIT,
     MOSAIC_MODEL,
-    TRUST,
     PreviewDesk,
-    TrustOptions,
-    TrustReport,
     check_image_target,
-    knows_errors,
     learnt_from_instrument,
     preview_job,
     unfinished,
@@ -79,13 +75,10 @@ from napari_semsr.widgets.base import (
     Work,
     add_opened,
     add_stack,
-    go_to_panel,
     is_alive,
-    legend,
     new_timer,
     open_panel,
     preference,
-    push_button,
     store_edit,
     store_target,
     typed_store,
@@ -489,7 +482,6 @@ class Advanced(_Apart):
         return ClusterOptions(scheduler=typed or None)
 
 
-_MAPS = {"misfit": "map of the misfit", "trust": "map of the likely error"}
 _OFF, _FOUND = "off", "found"
 _BEFORE_REGISTERED = (
     " Enhance the image as it was before it was registered, and register the result."
@@ -591,13 +583,6 @@ class EnhancePanel(Panel):
             "explain the input: what it left out, or drew that light contradicts. In "
             "per cent of the input's contrast.",
         )
-        self.trust = CheckBox(
-            name="trust",
-            text="Trust: map of the likely error",
-            tooltip="Add a layer that shows in three colours how far the result may be "
-            "off: as measured, look twice, doubtful. Takes eight runs of the model "
-            "more; of a result that is there, it is all that is done.",
-        )
         self.unmade = RichLabel()  # why a ticked map is not made
         self.output = store_edit()
         self.existing = ComboBox(
@@ -614,9 +599,7 @@ class EnhancePanel(Panel):
         self._shown: tuple[Any, Any] = None, None  # options as read, and as they were
         self._project: Path | None = None  # where unfinished stores were looked for
         self._offered: Path | None = None  # of them, the one to go on with
-        self._ticks = {"misfit": self.misfit, "trust": self.trust}
-        said = "Ask how far a result that is there may be off, and where."
-        self.ask_button = push_button("Trust…", self._ask_trust, said)
+        self._ticks = {"misfit": self.misfit}
         choices = Form(self.whole, *self._ticks.values())
         where = Form(self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
@@ -625,7 +608,6 @@ class EnhancePanel(Panel):
         self.add_group("How", *parts, choices, self.unmade, where, self.advanced)
         self.add_group("Compare", self.look)
         self.add_results("Result")
-        self.sharing.insert(0, self.ask_button)
         self._connect()
         self.take_input(self.layer)
         self._propose(self.layer.value)
@@ -683,17 +665,11 @@ class EnhancePanel(Panel):
 
     def _why_unmade(self) -> dict[str, str]:
         """Say of maps that are ticked why they cannot be made, by their names."""
-        card, model = self.model.card, str(self.model.value)
-        name, why = card.get("name", model), {}
+        card, why = self.model.card, {}
         if self.misfit.value and not learnt_from_instrument(card):
             why["misfit"] = (
-                f"{name} did not learn from a simulated instrument, so that its blur "
-                "is not known"
-            )
-        if self.trust.value and not knows_errors(model):
-            why["trust"] = (
-                f"nothing was learnt of the errors of {name}; the command models "
-                "trust learns them, and Trust can show the spread without"
+                f"{card.get('name', self.model.value)} did not learn from a simulated "
+                "instrument, so that its blur is not known"
             )
         if self.takes_stack():
             said = "of all planes no map is made; untick All planes for one of them"
@@ -707,17 +683,10 @@ class EnhancePanel(Panel):
         known = learnt_from_instrument(self.model.card)
         self.misfit.visible = known or bool(self.misfit.value)
         lines = (
-            f'<p class="warning">No {_MAPS[key]}: {escape(said)}.</p>'
+            f'<p class="warning">No map of the {key}: {escape(said)}.</p>'
             for key, said in self._why_unmade().items()
         )
         self.unmade.setText("".join(lines))
-
-    def _ask_trust(self) -> None:
-        """Show the panel that asks it, with the result and what it was made of."""
-        panel: Any = go_to_panel(self, self.viewer, "Trust")
-        if self.live is not None and self.live.shown and not self.live.begun:
-            panel.boxes["enhanced"].value = self.live.layer
-            panel.boxes["image"].value = self.live.made[0]
 
     def _tells_apart(self) -> bool:
         """Tell whether the model removes noise, blur and haze each for itself."""
@@ -832,9 +801,11 @@ class EnhancePanel(Panel):
         made, path = (source, model, options, seen), self.writes()
         ticked, unmade = self._ticks.items(), self._why_unmade()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticked}
-        if any(maps.values()) and self._is_made(made, path):
-            how = partial(_mapped, maps=maps, model=model, options=options)
-            return partial(how, micrograph, self._outcome, again=True), self._show_maps
+        there = self._outcome
+        if there is not None and any(maps.values()) and self._is_made(made, path):
+            return partial(
+                _mapped, micrograph, there, maps, again=True
+            ), self._show_maps
         card, existing = dict(self.model.card), str(self.existing.value)
         name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
         shape, count = micrograph.shape, len(planes)
@@ -873,8 +844,7 @@ class EnhancePanel(Panel):
         """Whether the result of these settings is there, where it is to be."""
         live = self.live
         return (
-            self._outcome is not None
-            and live is not None
+            live is not None
             and live.shown
             and live.made == made
             and STRENGTH_KEY not in live.layer.metadata
@@ -916,14 +886,13 @@ class EnhancePanel(Panel):
             assert self.live is not None  # noqa: S101 - it was drawn
             name = self.live.layer.name
             both = self.live.made[0], self.live.layer
-            by = "" if kind == "misfit" else "Trust"  # which may ask for it again
-            with self.in_place(kind, *both, by=by) as earlier:
+            with self.in_place(kind, *both) as earlier:
                 yield from self.take_away(earlier)
                 title = result_name(self.viewer, name, f"{kind} (%)")
                 layer = add_opened(self.viewer, opened, name=title)
                 hide_other_maps(self.viewer, layer)
                 yield
-        report, trust = outcome.made.report, enhanced.trust
+        report = outcome.made.report
         for reason in enhanced.unmade:
             self.show_warning(reason)
         hardly = told_of_change(outcome.made.change)
@@ -938,13 +907,10 @@ class EnhancePanel(Panel):
             said += "are the network's."
         if enhanced.again:
             said = f"Mapped in {whole}; the result is the one that was there."
-        likely = {} if trust is None else figures_of(trust)
-        likely = {name: likely[name] for name in _OF_TRUST if name in likely}
         self.show_result(
-            {**likely, **figures_of(outcome.made), "Store": outcome.made.output},
+            {**figures_of(outcome.made), "Store": outcome.made.output},
             f"{said}{hardly}",
             network=outcome.made.provenance.model_name,
-            more="" if trust is None else legend(trust.legend()),
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -1049,9 +1015,6 @@ class EnhancePanel(Panel):
         super()._show_cancelled()
 
 
-_OF_TRUST = ("Likely error", "Likely error, 95 % below", "Kind of field")
-
-
 @dataclass(frozen=True, slots=True)
 class EnhancedOutcome:
     """What was made, and the maps of it."""
@@ -1059,7 +1022,6 @@ class EnhancedOutcome:
     written: Outcome
     maps: Mapping[str, Opened]
     unmade: tuple[str, ...]  # why ticked maps were not made
-    trust: TrustReport | None = None
     seconds: float = 0.0  # that all of it took
     again: bool = False  # whether the result was there before
 
@@ -1073,7 +1035,7 @@ def _enhance(
 ) -> Job[EnhancedOutcome]:
     """Enhance an image or planes, open what was written, and map what it is worth.
 
-    `maps`: whether ``misfit`` and ``trust`` are mapped.
+    `maps`: whether each is made.
     """
     begun, live = time.monotonic(), None if drawn is None else drawn.live
     yield from start_torch()
@@ -1089,8 +1051,7 @@ def _enhance(
     outcome = yield from written(
         job, target, keep=lambda: drawn and drawn.wanted and drawn.live.done
     )
-    model, options = asked["model"], asked["options"]
-    mapped = yield from _mapped(image, outcome, maps, model, options)
+    mapped = yield from _mapped(image, outcome, maps)
     return replace(mapped, seconds=time.monotonic() - begun)
 
 
@@ -1098,8 +1059,6 @@ def _mapped(
     micrograph: Micrograph,
     outcome: Outcome,
     maps: Mapping[str, bool],
-    model: str,
-    options: EnhanceOptions,
     *,
     again: bool = False,
 ) -> Job[EnhancedOutcome]:
@@ -1108,27 +1067,18 @@ def _mapped(
     The result stays whatever becomes of its maps. `again`: it was there before.
     """
     begun = time.monotonic()
-    made, misfit, trust = outcome.opened.micrograph, outcome.made.misfit, None
+    made, misfit = outcome.opened.micrograph, outcome.made.misfit
     shown: dict[str, Micrograph] = {}
     unmade: list[str] = []
     if maps["misfit"] and misfit is None:
         unmade.append(
-            f"No {_MAPS['misfit']} was made: {micrograph.name} shows hardly more than "
+            f"No map of the misfit was made: {micrograph.name} shows hardly more than "
             "noise, or has gaps all over."
         )
     elif maps["misfit"] and misfit is not None:
         drawn_map = yield from map_misfit(micrograph, made, misfit)
         part = made.provenance and made.provenance.model_copy(update={"part": MISFIT})
         shown["misfit"] = drawn_map.replace(provenance=part)
-    if maps["trust"]:
-        chosen = TrustOptions(device=options.device)
-        try:
-            trust = yield from TRUST.job(micrograph, made, model=model, options=chosen)
-        except SemsrError as error:
-            unmade.append(f"No {_MAPS['trust']} was made: {error}")
-        else:
-            assert trust.map is not None  # noqa: S101 - it was not written
-            shown["likely error"] = trust.map
     opened = {name: Opened(item, (item,)) for name, item in shown.items()}
     seconds = time.monotonic() - begun
-    return EnhancedOutcome(outcome, opened, tuple(unmade), trust, seconds, again)
+    return EnhancedOutcome(outcome, opened, tuple(unmade), seconds, again)

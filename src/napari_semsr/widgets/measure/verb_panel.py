@@ -1,6 +1,6 @@
 """A panel made of verbs: lists of layers, a form for each verb, figures, a map."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from qtpy.QtWidgets import QWidget
 from napari_semsr.core import (
     Job,
     Micrograph,
-    OptionError,
     ShapeError,
     declared_figures,
     figures_of,
@@ -26,7 +25,6 @@ from napari_semsr.jobs import (
     ERROR_MAP,
     PANELS,
     REPEATABILITY,
-    TRUST,
     ErrorMapReport,
     MapMade,
     Verb,
@@ -46,7 +44,6 @@ from napari_semsr.widgets.base import (
     add_opened,
     add_stack,
     frames_of,
-    legend,
     store_edit,
     store_target,
     typed_store,
@@ -122,7 +119,7 @@ class VerbPanel(Panel):
                 item.name,
                 item.title,
                 item.tooltip,
-                layers=self.layers_for(item.name),
+                layers=partial(grey_layers, viewer),
                 none="none" if item.optional else None,
             )
             for item in first.images
@@ -167,11 +164,6 @@ class VerbPanel(Panel):
         if self.output is None:
             return None
         return typed_store(self.output, stack=self.takes_stack())
-
-    def layers_for(self, name: str) -> Callable[[], Sequence[Layer]]:
-        """Say which layers may be an image of the verbs."""
-        del name
-        return lambda: grey_layers(self.viewer)
 
     def _ask_place(self) -> Form:
         self.output = store_edit()
@@ -305,7 +297,6 @@ class VerbPanel(Panel):
             self.sentence(outcome),
             curves=curves,
             tables=outcome.regions,
-            more=self.legend(report),
         )
 
     def _add_map(self, opened: Opened) -> Iterator[None]:
@@ -357,11 +348,6 @@ class VerbPanel(Panel):
             done = f"Measured {one} against {others[0]}"
         return f"{done}: {large}." if large else f"{done}."
 
-    def legend(self, report: Any) -> str:
-        """Say as rich text what the colours of the map mean."""
-        del report
-        return ""
-
     def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
         """Draw what verbs declare to be drawn, and give it as columns."""
         verbs = (self.verb, *self.beside)
@@ -403,10 +389,31 @@ class TruthPanel(VerbPanel):
 _NEAR = 0.02  # of a side: what two edges that lie on each other differ by; chosen
 
 
-class ResultPanel(VerbPanel):
-    """Runs a verb on what was made, its second image, and on what that was made of."""
+def __getattr__(name: str) -> Any:
+    """Give the class of the panel that the value of a verb alone makes."""
+    titles = [title for title, verb in PANELS.items() if verb == name]
+    if not titles:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    verbs = {title: verb_of(name) for title in titles}
+    return type("OneVerbPanel", (VerbPanel,), {"title": titles[0], "verbs": verbs})
 
+
+class ErrorMapPanel(VerbPanel):
+    """Maps where a layer is not its reference, or two scans are not one another."""
+
+    title, run_label = "Error map", "Map errors"
+    help_place = "error_map.md"
+    verbs = {"with its reference": ERROR_MAP, "two scans": REPEATABILITY}  # noqa: RUF012
+    chooser = (
+        "Compare",
+        "A layer with its source, or two scans that tell how repeatable scanning is.",
+    )
     input_image = 1
+    region_help = (
+        "the error is summed up for each of its regions. Blur, gain and offset are "
+        "those of the whole field."
+    )
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
@@ -436,32 +443,6 @@ class ResultPanel(VerbPanel):
         if best is not None:
             before.value = best
 
-
-def __getattr__(name: str) -> Any:
-    """Give the class of the panel that the value of a verb alone makes."""
-    titles = [title for title, verb in PANELS.items() if verb == name]
-    if not titles:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    verbs = {title: verb_of(name) for title in titles}
-    return type("OneVerbPanel", (VerbPanel,), {"title": titles[0], "verbs": verbs})
-
-
-class ErrorMapPanel(ResultPanel):
-    """Maps where a layer is not its reference, or two scans are not one another."""
-
-    title, run_label = "Error map", "Map errors"
-    help_place = "error_map.md"
-    verbs = {"with its reference": ERROR_MAP, "two scans": REPEATABILITY}  # noqa: RUF012
-    chooser = (
-        "Compare",
-        "A layer with its source, or two scans that tell how repeatable scanning is.",
-    )
-    region_help = (
-        "the error is summed up for each of its regions. Blur, gain and offset are "
-        "those of the whole field."
-    )
-
     def in_region(
         self, found: VerbOutcome, options: Sequence[Any], region: Region
     ) -> Mapping[str, Cell]:
@@ -481,32 +462,3 @@ class ErrorMapPanel(ResultPanel):
             f"median ({unit})": float(np.median(kept)),
             f"95 % below ({unit})": float(np.percentile(kept, 95)),
         }
-
-
-class TrustPanel(ResultPanel):
-    """Maps how far what a network made may be off, of a layer that is there."""
-
-    title, run_label = "Trust", "Map the trust"
-    help_place = "trust.md"
-    verbs = {"trust": TRUST}  # noqa: RUF012
-
-    def layers_for(self, name: str) -> Callable[[], Sequence[Layer]]:
-        """Offer as enhanced what a network made, and nothing else."""
-        listed = super().layers_for(name)
-        if name != "enhanced":
-            return listed
-        return lambda: [item for item in listed() if network_of(item)]
-
-    def job(self) -> Work:
-        """Read the form."""
-        if self.boxes["enhanced"].value is None:
-            msg = (
-                "A layer that a network made must be chosen, but none is open; make "
-                "one in Enhance, or open one."
-            )
-            raise OptionError(msg)
-        return super().job()
-
-    def legend(self, report: Any) -> str:
-        """Say what the three colours mean, and of how many places each is."""
-        return legend(report.legend())

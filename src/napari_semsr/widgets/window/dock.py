@@ -127,7 +127,6 @@ STEPS = (
             "Metrics": "measure.metrics:MetricsPanel",
             "Line profile": "measure.profile:ProfilePanel",
             "Error map": ASIDE["Error map"],
-            "Trust": ASIDE["Trust"],
             "Gaps": "measure.gaps:GapsPanel",
             **VERB_PANELS,
             "Judge by SEM": "register.judge:JudgePanel",
