@@ -400,6 +400,7 @@ def train(
 class EnhanceKeywords(Reading, total=False):
     model: PathLike  # "sem-restore"
     residual_map: PathLike | None  # None
+    unfamiliar_map: PathLike | None  # None
     device: str  # "auto"
     tile: int | None  # None
     precision: Literal["auto", "fp32", "bf16"]  # "auto"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis import Familiarity
+from napari_semsr.analysis import FAMILIARITY, Familiarity, unfamiliar_percent
+from napari_semsr.core import CheckpointError, run
 
 
 def texture(pitch_px, seed, side=400):
@@ -38,7 +39,8 @@ def test_another_focus_is_unlike_the_place(place):
 
 
 def test_a_card_holds_it(place):
-    again = Familiarity.from_json(json.loads(json.dumps(place.to_json())))
+    training = json.loads(json.dumps({FAMILIARITY: place.to_json()}))
+    again = Familiarity.of_card(training)
     image = texture(8, 1)
     assert again.distances(image)[1] == pytest.approx(
         place.distances(image)[1], rel=0.01
@@ -54,3 +56,44 @@ def test_blocks_with_gaps_are_left_out(place):
 
 def test_a_place_of_few_blocks_has_none():
     assert Familiarity.of([texture(8, 0)[:100, :100]]) is None
+
+
+def test_a_card_without_a_place_has_none():
+    assert Familiarity.of_card({}) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        3,
+        {"limit": 0},
+        {"limit": "a"},
+        {"looks": [[1.0, 2.0]]},
+        {"looks": None},
+        {"spread": [0.0] * 16},
+        {"spread": [float("nan")] * 16},
+    ],
+)
+def test_a_damaged_card_is_refused(place, wrong):
+    record = {**place.to_json(), **wrong} if isinstance(wrong, dict) else wrong
+    with pytest.raises(CheckpointError, match="training place is damaged"):
+        Familiarity.of_card({FAMILIARITY: record})
+
+
+def test_an_image_is_compared_block_by_block_on_the_scale_of_the_model(place):
+    image = texture(8, 1, side=400)
+    image[:, 200:] = texture(14, 1, side=400)[:, 200:]
+    far = run(place.compare(100 + 50 * image, (100, 150)))
+    assert far.shape == (4, 4)
+    assert (far[:, :2] > 1).mean() < 0.3 < 0.7 < (far[:, 2:] > 1).mean()
+    image[:96] = np.nan
+    known = run(place.compare(image, (0, 1)))
+    assert np.isnan(known[0]).all()
+    assert unfamiliar_percent(known) == 100 * (known[1:] > 1).mean()
+    assert unfamiliar_percent(run(place.compare(image[:90], (0, 1)))) is None
+
+
+def test_of_many_blocks_some_are_compared_unless_they_are_mapped(place):
+    image = np.tile(texture(8, 1, side=96), (21, 30))
+    assert 100 < run(place.compare(image, (0, 1))).size <= 400
+    assert run(place.compare(image, (0, 1), mapped=True)).shape == (21, 30)

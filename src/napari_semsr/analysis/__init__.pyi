@@ -20,7 +20,10 @@ from .error_map import (
 )
 from .familiarity import (
     BLOCK_PX as BLOCK_PX,
+    FAMILIARITY as FAMILIARITY,
+    UNLIKE_PERCENT as UNLIKE_PERCENT,
     Familiarity as Familiarity,
+    unfamiliar_percent as unfamiliar_percent,
 )
 from .frc.blocks import shares_noise as shares_noise
 from .frc.correlation import (

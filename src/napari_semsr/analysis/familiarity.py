@@ -8,22 +8,38 @@ deviation there; a block is *unlike the training place* if it is farther than al
 one in fifty blocks of the place are from those of other parts of it.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from scipy import fft
 
-from napari_semsr.core import Box, FloatArray
+from napari_semsr.core import (
+    Box,
+    CheckpointError,
+    FloatArray,
+    FloatPair,
+    Job,
+    Progress,
+    read_box,
+)
+
+FAMILIARITY = "familiarity"
+"""Key of a card's `training`: what the training place looks like."""
+UNLIKE_PERCENT = 30.0
+"""Chosen: share of an image's area from which on another model is proposed."""
 
 BLOCK_PX = 96  # side of a block; chosen: several periods of what light carries
 _STEP_PX = 48
 _BANDS, _COARSEST_PX = 10, 48.0  # of power; chosen
 _PERCENTILES = (5, 25, 50, 75, 95)
+_NUMBERS = _BANDS + len(_PERCENTILES) + 1  # that describe a block
 _NO_POWER = 1e-7  # below rounding in 8 bits
 _NEAREST = 5  # blocks that the distance is measured to; chosen
 _LIKE = 98  # percentile of the place's own distances; chosen
+_BLOCKS = 400  # of an image that are compared where no map is made; chosen: seconds
 _FLOOR = (
     0.05  # of a deviation: numbers that hardly vary in a place decide nothing alone
 )
@@ -56,13 +72,17 @@ class Familiarity:
             return None
         return cls(table, spread, float(np.percentile(own, _LIKE)))
 
-    def distances(self, plane: FloatArray) -> tuple[list[Box], FloatArray]:
+    def distances(
+        self, plane: FloatArray, *, finest: bool = True
+    ) -> tuple[list[Box], FloatArray]:
         """Measure how far the blocks of a plane (Y, X) are, over the limit: (N,)."""
         boxes = [b for b in blocks(plane.shape) if np.isfinite(plane[b.slices]).all()]
         if not boxes:
             return [], np.empty(0)
         looks = np.array([_look(plane[box.slices]) for box in boxes])
-        return boxes, _distances(looks, self.looks, self.spread) / self.limit
+        used = np.arange(_NUMBERS) != _BANDS - 1 if not finest else slice(None)
+        parts = looks[:, used], self.looks[:, used], self.spread[used]
+        return boxes, _distances(*parts) / self.limit
 
     def to_json(self) -> dict[str, Any]:
         """Write it for a model's card."""
@@ -73,10 +93,76 @@ class Familiarity:
         }
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Self:
-        """Read it from a model's card."""
-        looks, spread = (np.array(record[name], float) for name in ("looks", "spread"))
-        return cls(looks, spread, float(record["limit"]))
+    def of_card(cls, training: Mapping[str, Any]) -> Self | None:
+        """Read it from the `training` of a model's card; None if it has none.
+
+        A `CheckpointError` if it is damaged.
+        """
+        record = training.get(FAMILIARITY)
+        if record is None:
+            return None
+        try:
+            looks, spread = (
+                np.array(record[name], float) for name in ("looks", "spread")
+            )
+            found = cls(looks, spread, float(record["limit"]))
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise _damaged() from error
+        sized = looks.ndim == 2 and looks.shape[1:] == spread.shape == (_NUMBERS,)
+        positive = bool((spread > 0).all()) and found.limit > 0
+        finite = all(np.isfinite(v).all() for v in (looks, spread, found.limit))
+        if not (sized and len(looks) >= _NEAREST and positive and finite):
+            raise _damaged()
+        return found
+
+    def compare(
+        self,
+        data: Any,
+        levels: FloatPair,
+        *,
+        mapped: bool = False,
+        resampled: bool = False,
+    ) -> Job[FloatArray]:
+        """Measure how far the blocks of an image (Y, X) are, over the limit: (M, N).
+
+        Blocks lie side by side from the first pixel on; NaN where one has gaps. Of an
+        image of many blocks some are left out, evenly, unless they are `mapped`.
+        `levels`: grey levels that are 0 and 1 to the model; `resampled`: whether the
+        image was brought onto these pixels, so that its finest band, in which the
+        kernel falls off, shows the kernel and is left out.
+        """
+        low, high = levels
+        rows, columns = (n // BLOCK_PX for n in data.shape)
+        step = 1 if mapped else math.ceil(math.sqrt(rows * columns / _BLOCKS)) or 1
+        places = [range(min(step // 2, n - 1), n, step) for n in (rows, columns) if n]
+        if len(places) < 2:  # it is smaller than a block
+            return np.empty((0, 0))
+        found = np.full([len(part) for part in places], np.nan)
+        for i, row in enumerate(places[0]):
+            yield Progress(i, len(places[0]), "comparing with the training place")
+            for j, column in enumerate(places[1]):
+                corner = (row * BLOCK_PX, column * BLOCK_PX)
+                block = read_box(data, Box.of((BLOCK_PX, BLOCK_PX), corner))
+                plane = (np.asarray(block, float) - low) / ((high - low) or 1.0)
+                far = self.distances(plane, finest=not resampled)[1]
+                found[i, j] = far[0] if far.size else np.nan
+        return found
+
+
+def unfamiliar_percent(distances: FloatArray) -> float | None:
+    """Give the share of blocks that are unlike a place, of those that are known.
+
+    In per cent, of what `Familiarity.compare` gives; None if none is known.
+    """
+    known = distances[np.isfinite(distances)]
+    return 100 * float((known > 1).mean()) if known.size else None
+
+
+def _damaged() -> CheckpointError:
+    return CheckpointError(
+        "What the card of the model states about its training place is damaged: "
+        "take another copy of the file."
+    )
 
 
 def blocks(shape: tuple[int, ...]) -> list[Box]:

@@ -200,6 +200,7 @@ _MAPS = {
     "trust": "likely error ({grey})",
     "repeatability": "repeatability s.d. ({grey})",
     "enhance misfit": "misfit (%)",
+    "enhance unfamiliar_map": "distance to the training place (1: the limit)",
     "stitch height": "height (nm)",
     "difference": "difference (grey levels)",
     "spectrum": "log10 power",

@@ -25,5 +25,8 @@ from .options import (
     EnhanceOptions as EnhanceOptions,
     EnhanceReport as EnhanceReport,
 )
-from .plan import told_of_field as told_of_field
+from .plan import (
+    field_for_model as field_for_model,
+    told_of_field as told_of_field,
+)
 from .predictor import made_by_model as made_by_model

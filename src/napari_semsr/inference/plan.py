@@ -38,6 +38,7 @@ from napari_semsr.inference.lockstep_plan import (
 from napari_semsr.inference.network_input import (
     FieldSurvey,
     Scaling,
+    SeenField,
     cut_field,
     field_spectrum,
     scaling_of,
@@ -203,13 +204,21 @@ def told_of_field(
     looked for; any other comes back as it is. Beside it stands what ails the field, in
     the order of `core.FAULTS`; None where nothing was looked for.
     """
-    known = TrainedPixelSizes.from_card(loaded.card.model_dump())
-    fit = fit_pixels(micrograph.pixel_size_nm, known, options.resample)
-    seen = see_field(micrograph, fit).measured
-    scaling = scaling_of(seen, loaded.card)
+    field, scaling = field_for_model(micrograph, loaded, options)
+    seen = field.measured
     survey = survey_field(seen, loaded.module, scaling, haze=False)
     loaded, survey = _told(loaded, survey, options, (seen, scaling))
     return loaded, survey.condition
+
+
+def field_for_model(
+    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions
+) -> tuple[SeenField, Scaling]:
+    """Give a field on a network's grid, and the scaling of its grey values."""
+    known = TrainedPixelSizes.from_card(loaded.card.model_dump())
+    fit = fit_pixels(micrograph.pixel_size_nm, known, options.resample)
+    field = see_field(micrograph, fit)
+    return field, scaling_of(field.measured, loaded.card)
 
 
 def choose_strategy(

@@ -5,7 +5,6 @@ from .adapt.job import (
     Adapted as Adapted,
     AdaptOptions as AdaptOptions,
     AdaptProgress as AdaptProgress,
-    unfamiliar_percent as unfamiliar_percent,
 )
 from .adapt.process import fit_in_process as fit_in_process
 from .batch.job import (

@@ -17,28 +17,37 @@ import psutil
 
 from napari_semsr import inference, models
 from napari_semsr.analysis import (
+    BLOCK_PX,
+    UNLIKE_PERCENT,
     Change,
+    Familiarity,
     Misfit,
     map_misfit,
     measure_change,
     measure_misfit,
+    unfamiliar_percent,
 )
 from napari_semsr.core import (
     FLAT,
     ORIGIN_KEY,
     SIZE_ERROR_KEY,
+    DisplaySettings,
     Figure,
+    Grid,
     InputRecord,
     Job,
     Micrograph,
+    OptionError,
     Progress,
     Provenance,
     Quantity,
+    ShapeError,
     Waiting,
     compact_memory,
     declared_figures,
     figure,
     figures_of,
+    parse_pixel_size,
     warn,
 )
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
@@ -61,7 +70,12 @@ from napari_semsr.jobs.images import (
     rewrite,
 )
 from napari_semsr.jobs.leakage import LEARNT
-from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
+from napari_semsr.jobs.models import (
+    DEFAULT_MODEL,
+    MODEL_IN,
+    MOSAIC_MODEL,
+    find_model,
+)
 from napari_semsr.jobs.verb import (
     Group,
     ImageIn,
@@ -81,6 +95,9 @@ MISFIT = "misfit"
 """Part of a run: the map of what the result does not explain."""
 
 _MAP = "residual_map"  # what a caller names the same map
+
+UNFAMILIAR = "unfamiliar_map"
+"""Part of a run, and what a caller names it: how far from the training place."""
 
 _VALUES = "values"
 """Key of a store's note: the digest of the grey values that it is made of."""
@@ -141,7 +158,9 @@ class EnhancedFile(ImageMade):
 
     `change` is None where the model has grey levels of its own; `misfit`, what of the
     image the result does not explain, is known of models that learnt from a simulated
-    instrument, or where a map of it was asked for.
+    instrument, or where a map of it was asked for. `unfamiliar_percent` is the share of
+    the blocks of the image that are unlike the place that the model was trained on;
+    None of models that do not state it, and of images of less than a block.
     """
 
     report: EnhanceReport = field(metadata=FLAT)
@@ -149,6 +168,12 @@ class EnhancedFile(ImageMade):
     change: Change | None = None
     misfit: Misfit | None = field(default=None, metadata={"json": False})
     misfit_map: Annotated[str | None, Quantity("Misfit map")] = None  # its path
+    unfamiliar_percent: Annotated[
+        float | None, Quantity("Unlike the training place", "% of the area", ".0f")
+    ] = None
+    unfamiliar_map: Annotated[
+        str | None, Quantity("Map of what is unlike the training place")
+    ] = None  # its path
 
     misfit_percent = figure(
         lambda made: None if made.misfit is None else 100 * made.misfit.share,
@@ -188,6 +213,9 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     source, existing = run.images["image"], run.existing
     yield Progress(0, 0, f"loading the model {path.stem}")
     loaded = models.load_model(path)
+    unlike, distances = yield from compare_with_place(
+        source, loaded, chosen, mapped=run.targets.get(UNFAMILIAR) is not None
+    )
     yield Progress(0, 0, f"recording the input {name_of(image)}")
     provenance = yield from _provenance_of(run, loaded, path)
     place = filling_store(target, resume=existing.resume)
@@ -247,6 +275,8 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         change=change,
         misfit=misfit,
         misfit_map=None if drawn is None else str(map_path),
+        unfamiliar_percent=unlike,
+        unfamiliar_map=_write_distances(distances, provenance, run),
     )
 
 
@@ -269,6 +299,82 @@ def _write_misfit(
             f"No map of the misfit was written: {name} shows hardly more than noise, "
             "or has gaps all over."
         )
+
+
+def compare_with_place(
+    source: Micrograph,
+    loaded: "models.LoadedModel",
+    options: EnhanceOptions,
+    *,
+    mapped: bool = False,
+) -> Job[tuple[float | None, Micrograph | None]]:
+    """Compare an image with the training place of a model; warn if it is unlike.
+
+    Gives the share that is unlike it, in per cent, and a map where one is asked for:
+    the distance of each block, over the limit. None and none of models that do not
+    state their place; then a map is refused.
+    """
+    card = loaded.card
+    place = Familiarity.of_card(card.training)
+    if place is None:
+        if mapped:
+            msg = (
+                f"A map of what is unlike the training place needs a model that states "
+                f"it, as those of adapt do, got {card.name}."
+            )
+            raise OptionError(msg)
+        return None, None
+    field, scaling = inference.field_for_model(source, loaded, options)
+    levels = scaling.low, scaling.high
+    resampled = field.shown.shape != source.shape
+    far = yield from place.compare(
+        field.shown, levels, mapped=mapped, resampled=resampled
+    )
+    percent = unfamiliar_percent(far)
+    if percent is not None and percent > UNLIKE_PERCENT:
+        warn(
+            f"{percent:.0f} % of {source.name} is unlike the place that {card.name} "
+            f"was trained on: enhance it with {MOSAIC_MODEL}, or train on a place of "
+            "it."
+        )
+    if not mapped:
+        return percent, None
+    if not far.size:
+        msg = (
+            f"{source.name} has no block of {BLOCK_PX} x {BLOCK_PX} px to compare with "
+            "the training place, as its map needs."
+        )
+        raise ShapeError(msg)
+    grid, shape = Grid.of(source), field.shown.shape
+    y, x = (
+        BLOCK_PX * n / m * p
+        for n, m, p in zip(source.shape, shape, grid.pitch, strict=True)
+    )
+    drawn = Micrograph(
+        far.astype("float32"),
+        None if source.pixel_size_nm is None else parse_pixel_size((y, x)),
+        f"distance of {source.name} to the training place",
+        origin=(grid.corner[0] + y / 2, grid.corner[1] + x / 2),
+        spacing_px=(1.0, 1.0) if source.pixel_size_nm is not None else (y, x),
+        look=DisplaySettings(
+            limits=(0.0, 2.0),  # the limit in the middle
+            colormap="magma",
+            opacity=0.6,  # what it judges lies under it
+            colour_bar=True,
+        ),
+    )
+    return percent, drawn
+
+
+def _write_distances(
+    drawn: Micrograph | None, provenance: Provenance, run: Run[EnhanceOptions]
+) -> str | None:
+    """Write the map of what is unlike the training place, if it was asked for."""
+    if drawn is None:
+        return None
+    told = provenance.model_copy(update={"part": UNFAMILIAR})
+    rewrite(drawn.replace(provenance=told), run.targets[UNFAMILIAR])
+    return str(run.targets[UNFAMILIAR])
 
 
 _Compared = tuple[Change | None, Misfit | None, Micrograph | None]
@@ -360,6 +466,7 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
         "clipped": clipped,
         "change": overall_change([item.change for item in made]),
         "misfit": max(misfits, key=lambda misfit: misfit.share, default=None),
+        "unfamiliar_percent": _largest(item.unfamiliar_percent for item in made),
     }
 
 
@@ -398,6 +505,7 @@ def _enhance_in_memory(
     run = Run("enhance", {"image": image}, chosen, opening or ReadOptions())
     run.open()
     loaded = models.load_model(path)
+    yield from compare_with_place(run.images["image"], loaded, chosen)
     provenance = yield from _provenance_of(run, loaded, path)
     job = inference.enhance_array(
         run.images["image"], loaded, chosen, provenance=provenance
@@ -424,6 +532,15 @@ ENHANCE = Verb(
             required=False,
             remade=True,
             flag="--residual-map",
+            metavar="FILE",
+        ),
+        Output(
+            "write a map of how far each block of the image is from the place that "
+            "the model was trained on, over the limit from which it is unlike it",
+            name=UNFAMILIAR,
+            required=False,
+            remade=True,
+            flag="--unfamiliar-map",
             metavar="FILE",
         ),
     ),

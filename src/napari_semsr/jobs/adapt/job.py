@@ -21,17 +21,15 @@ from numpy.typing import NDArray
 
 from napari_semsr import inference, models, training
 from napari_semsr.analysis import (
-    BLOCK_PX,
+    FAMILIARITY,
     CutOff,
     Familiarity,
     find_cut_off,
     match_affine,
-    spread_boxes,
 )
 from napari_semsr.core import (
     DB,
     Affine,
-    Box,
     Figure,
     FloatArray,
     FloatPair,
@@ -50,7 +48,6 @@ from napari_semsr.core import (
     device_option,
     field_range,
     option,
-    read_box,
     recorded,
     retell,
     warn,
@@ -100,16 +97,11 @@ from napari_semsr.restoration import fit_place_filter
 
 ADAPTED = "adapted model"
 """What the model is called in tables and on the page."""
-FAMILIARITY = "familiarity"
-"""Key of a card's `training`: what the training place looks like."""
 STOP = "stop"
 """Name of a file in the folder of the run that ends the training early."""
-UNLIKE_PERCENT = 30.0
-"""Chosen: share of an image's area from which on another model is proposed."""
 
 _REPORT, _STATE, _TRANSFORM = "report.html", "training.pt", "registration-{}.json"
 _WORST_PX = 1.0  # expected error of the registration; chosen: pairs then teach a blur
-_BLOCKS = 400  # of an image that are compared with the place; chosen: some seconds
 
 
 class AdaptOptions(RegisterOptions):
@@ -552,9 +544,7 @@ def _enhanced(
 
 
 def _apply(run: Run[AdaptOptions], model: Path) -> Job[list[AppliedImage]]:
-    """Enhance all images, and compare them with the training place."""
-    record = models.read_card(model).training.get(FAMILIARITY)
-    place = None if record is None else Familiarity.from_json(record)
+    """Enhance all images, which are compared with the training place."""
     given = [run.given["mosaic"], *(run.given.get("apply") or ())]
     options = EnhanceOptions(device=run.options.device)
     found: list[AppliedImage] = []
@@ -576,30 +566,10 @@ def _apply(run: Run[AdaptOptions], model: Path) -> Job[list[AppliedImage]]:
             overwrite=not resumed,
             resume=resumed,
         )
-        unlike = None
-        if place is not None:
-            yield Progress(0, 0, f"comparing {name_of(image)} with the training place")
-            unlike = unfamiliar_percent(open_image(image, run.opening), place)
-        if unlike is not None and unlike > UNLIKE_PERCENT:
-            warn(
-                f"{unlike:.0f} % of {name_of(image)} is unlike the training place: "
-                f"enhance it with {MOSAIC_MODEL}, or adapt to a place of it."
-            )
-        found.append(AppliedImage(name_of(image), made.output or "", unlike))
+        found.append(
+            AppliedImage(name_of(image), made.output or "", made.unfamiliar_percent)
+        )
     return found
-
-
-def unfamiliar_percent(image: Micrograph, place: Familiarity) -> float | None:
-    """Measure the share of an image's blocks that are unlike a training place.
-
-    In per cent; None if the image has no block without gaps.
-    """
-    low, high = field_range(image.data)
-    boxes = spread_boxes(Box.of(image.shape), _BLOCKS, BLOCK_PX)
-    blocks = [np.asarray(read_box(image.data, box), np.float64) for box in boxes]
-    scaled = [(block - low) / max(high - low, 1e-12) for block in blocks]
-    far = np.concatenate([place.distances(block)[1] for block in scaled])
-    return 100 * float((far > 1).mean()) if far.size else None
 
 
 ADAPT = Verb(
