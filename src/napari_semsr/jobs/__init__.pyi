@@ -66,6 +66,9 @@ from .images import (
     Result as Result,
     check_image_target as check_image_target,
     derived_from as derived_from,
+    digest_image as digest_image,
+    digest_values as digest_values,
+    digests_of as digests_of,
     jsonable as jsonable,
     open_image as open_image,
     rewrite as rewrite,
@@ -84,6 +87,10 @@ from .judge import (
     JUDGE as JUDGE,
     Judged as Judged,
     JudgeOptions as JudgeOptions,
+)
+from .leakage import (
+    LEARNT as LEARNT,
+    learnt_from_light as learnt_from_light,
 )
 from .measure.error_map import (
     ERROR_MAP as ERROR_MAP,

@@ -16,6 +16,9 @@ from napari_semsr.jobs.images import Image, digests_of, input_record
 LEARNT = "learnt_from"
 """Where a history says what the model of a step has learnt from."""
 
+LIGHT = "mosaic"
+"""Role of an optical image among those that an adapted model learnt from."""
+
 _SAMPLES = 64  # places along each side at which an area is looked at; chosen: 2 %
 
 
@@ -66,6 +69,13 @@ def _shares(
         known = (entry["unit"] == "nm") == (judged.pixel_size_nm is not None)
         areas = entry["areas"] if known else None
         yield None if areas is None else _covered(judged, areas)
+
+
+def learnt_from_light(card: dict[str, Any]) -> set[str]:
+    """Give the digests of the optical images that an adapted model learnt from."""
+    entries = card.get("training", {}).get(LEARNT) or ()
+    known = [one for one in entries if isinstance(one, dict)]
+    return {str(one.get("digest")) for one in known if one.get("role") == LIGHT}
 
 
 def _covered(image: Micrograph, areas: list[list[float]]) -> float:

@@ -7,14 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from napari_semsr.analysis import FAMILIARITY, Familiarity
+from napari_semsr.core import InputRecord, Provenance, digest_path
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
-from napari_semsr.io import NETWORK_KEY, STRENGTH_KEY
+from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
+from napari_semsr.jobs import digest_values
 from napari_semsr.jobs.models import find_model
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
 from napari_semsr.widgets.enhance import panel as enhance_module
-from napari_semsr.widgets.enhance.models import card_details, card_text
+from napari_semsr.widgets.enhance.models import card_details, card_text, listed_models
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from tests.children import LIMIT_MS
@@ -447,3 +450,58 @@ def test_stacks_have_no_maps_and_say_so(panel, model, knowing):
     assert not panel.unmade.text()
     panel.all_planes.value = True
     assert "untick All planes" in panel.unmade.text()
+
+
+def adapted_model(shelf: Path, digest: str, name: str = "own-2026-01-02") -> None:
+    """Put a model on the shelf that learnt from an optical image."""
+    shelf.mkdir(parents=True, exist_ok=True)
+    entry = {"digest": digest, "name": "field", "unit": "nm", "areas": []}
+    learnt = [
+        entry | {"role": "mosaic"},
+        entry | {"role": "sem 1", "digest": "sha256:1"},
+    ]
+    write_tiny_model(shelf, name=name, training={"learnt_from": learnt})
+
+
+@pytest.mark.parametrize("of", ["values", "history", "file", "sem", "none"])
+def test_a_model_of_the_same_place_is_proposed_first(
+    model, hold, add, exposures, tmp_path, monkeypatch, of
+):
+    shelf, path = tmp_path / "shelf", tmp_path / "field.ome.tif"
+    monkeypatch.setenv("SEMSR_MODELS", str(shelf))
+    image = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
+    write(image, path)
+    image = read(path) if of == "file" else image.replace(provenance=None)
+    if of in ("history", "sem"):
+        source = InputRecord(role="image", name="mosaic", digest="sha256:1")
+        image = image.replace(provenance=Provenance(job="crop", inputs=(source,)))
+    digest = {
+        "values": lambda: run(digest_values(image)),
+        "history": lambda: "sha256:1",
+        "file": lambda: digest_path(path),
+    }.get(of, lambda: "sha256:2")()
+    adapted_model(shelf, digest)
+    layer = add(model, image)
+    if of == "file":
+        layer.metadata[STORE_KEY] = str(path)
+    panel = hold(EnhancePanel(model))
+    own = panel.model.value == "own-2026-01-02"
+    assert own == (of in ("values", "history", "file"))
+
+
+def test_the_bundled_model_of_mosaics_is_called_a_preview(panel):
+    panel.model.show_model("ssum-sem")
+    assert "A preview" in panel.model.text.text()
+    assert "Train on SEM" in panel.model.text.text()
+    assert "ssum-sem (preview)" in [label for label, _ in listed_models()]
+
+
+def test_an_image_unlike_the_training_place_is_warned_of(
+    panel, run_panel, tmp_path, rng
+):
+    place = Familiarity.of([rng.random((300, 300))])
+    training = {FAMILIARITY: place.to_json()}
+    panel.model.add_file(write_tiny_model(tmp_path, training=training))
+    run_panel(panel)
+    assert "unlike the place that tiny was trained on" in panel.warned.text()
+    assert "Unlike the training place" in panel.figures.text()

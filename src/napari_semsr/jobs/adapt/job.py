@@ -79,7 +79,7 @@ from napari_semsr.jobs.images import (
     open_image,
     record_input,
 )
-from napari_semsr.jobs.leakage import LEARNT
+from napari_semsr.jobs.leakage import LEARNT, LIGHT
 from napari_semsr.jobs.models import MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     COSTLY_PX,
@@ -315,7 +315,7 @@ def _share(run: Run[AdaptOptions], mosaic: Micrograph) -> Job[list[SharedArea]]:
         )
         raise OptionError(msg)
     given = run.given["mosaic"]
-    yield from _record(run, "mosaic", given, mosaic, run.opening)
+    yield from _record(run, LIGHT, given, mosaic, run.opening)
     areas = []
     for number, image in enumerate(sems, 1):
         opened = open_image(image, run.reading("sem")).replace(name=name_of(image))
@@ -495,7 +495,7 @@ def _sides(areas: Sequence[SharedArea]) -> list[tuple[SharedArea, str]]:
     return [
         (area, role)
         for number, area in enumerate(areas, 1)
-        for role in ("mosaic", f"sem {number}")
+        for role in (LIGHT, f"sem {number}")
     ]
 
 
@@ -505,11 +505,12 @@ def _learnt(run: Run[AdaptOptions], area: SharedArea, role: str) -> dict[str, An
     box = area.taught
     corners = np.array([[box.y0, box.x0], [box.y1, box.x1]])
     places = grid.corner + corners * np.array(grid.pitch)
-    if role != "mosaic":  # in the plane of the SEM image
+    if role != LIGHT:  # in the plane of the SEM image
         around = np.array([[y, x] for y in places[:, 0] for x in places[:, 1]])
         mapped = area.registered.registration.transform(around)
         places = np.array([mapped.min(axis=0), mapped.max(axis=0)])
     return {
+        "role": role,
         "name": record.name,
         "digest": record.digest,
         "unit": "nm",

@@ -22,11 +22,13 @@ from napari_semsr.jobs import (
     MODELS_IMPORT,
     MODELS_INFO,
     MODELS_LIST,
+    MOSAIC_MODEL,
     CheckOptions,
     DiscRecord,
     ImportOptions,
     ModelCheck,
     ModelFile,
+    learnt_from_light,
     own_gain_db,
 )
 from napari_semsr.widgets.base import (
@@ -65,6 +67,10 @@ MODEL_FILES = "Models (*.safetensors *.onnx *.zip *.pth)"
 _TOLERANCE = 0.001
 _CHECKED = "models.md#does-it-show-what-is-there"
 _CHOICE = '<a href="which-model.md">Which model for which image</a>'
+_PREVIEW = (
+    "A preview: it was trained on simulated samples. For this sample, train on an SEM "
+    'image of a part of it: <a href="adapt.md#in-napari">Train on SEM</a>.'
+)
 _IMAGES = {"held_out": "real images that it had not seen", "drawn": "drawn samples"}
 
 
@@ -88,6 +94,8 @@ def card_text(
             f'<p class="warning">It lost in its own validation: {-gain:.2f} {DB} worse '
             "than what it was given.</p>"
         )
+    if card.get("name") == MOSAIC_MODEL:
+        text += f"<p>{_PREVIEW}</p>"
     if "name" in card:
         text += f"<p>{_checked(card)}</p>"
     trained = TrainedPixelSizes.from_card(card)
@@ -152,8 +160,20 @@ def listed_models() -> list[tuple[str, str]]:
             loss = f"\N{MINUS SIGN}{-gain:.2f} {DB} on its own validation"
             lost.append((f"{name} ({loss})", name))
         else:
-            won.append((name, name))
+            label = f"{name} (preview)" if name == MOSAIC_MODEL else name
+            won.append((label, name))
     return won + lost
+
+
+def models_of_place(read: Callable[[], set[str]]) -> list[str]:
+    """List models that learnt from an optical image of some digests, by their names.
+
+    Digests are only read if a model states what it learnt from.
+    """
+    cards = {name: run(MODELS_INFO.job(name)).card for _, name in listed_models()}
+    learnt = {name: learnt_from_light(dict(card)) for name, card in cards.items()}
+    digests = read() if any(learnt.values()) else set()
+    return sorted(name for name, of in learnt.items() if of & digests)
 
 
 class ModelChooser(Form):

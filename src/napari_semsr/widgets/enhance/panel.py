@@ -26,6 +26,7 @@ from qtpy.QtGui import QShowEvent
 from napari_semsr.analysis import map_misfit
 from napari_semsr.core import (
     Box,
+    InputRecord,
     Job,
     Micrograph,
     OptionError,
@@ -36,6 +37,7 @@ from napari_semsr.core import (
     figures_of,
     in_background,
     load_torch_libraries,
+    run,
 )
 from napari_semsr.inference import (
     ADVANCED,
@@ -57,6 +59,9 @@ from napari_semsr.jobs import (
     MOSAIC_MODEL,
     PreviewDesk,
     check_image_target,
+    digest_image,
+    digest_values,
+    digests_of,
     learnt_from_instrument,
     preview_job,
     unfinished,
@@ -85,16 +90,18 @@ from napari_semsr.widgets.base import (
     written,
 )
 from napari_semsr.widgets.compare import CompareControls, OverLayer, told_of_change
-from napari_semsr.widgets.enhance.models import ModelChooser
+from napari_semsr.widgets.enhance.models import ModelChooser, models_of_place
 from napari_semsr.widgets.layers import (
     field_in_view,
     free_name,
     hide_other_maps,
     is_superlens,
     layer_keywords,
+    network_of,
     pixels_at,
     plane_at,
     planes_of,
+    provenance_of,
     result_name,
     show_scale_bar,
     step_before,
@@ -483,6 +490,7 @@ class Advanced(_Apart):
 
 
 _OFF, _FOUND = "off", "found"
+_DIGESTED_PX = 1 << 24  # of a layer; chosen: a tenth of a second
 _BEFORE_REGISTERED = (
     " Enhance the image as it was before it was registered, and register the result."
 )
@@ -644,7 +652,26 @@ class EnhancePanel(Panel):
     def _propose(self, layer: Any) -> None:
         """Propose the model that suits a layer."""
         fits = layer is not None and is_superlens(layer)
-        self.model.propose(MOSAIC_MODEL if fits else None)
+        own: list[str] = []  # what a network made is not what it learnt from
+        if layer is not None and network_of(layer) is None:
+            own = models_of_place(partial(self._digests, layer))
+        usual = MOSAIC_MODEL if fits else None
+        self.model.propose(own[-1] if own else usual)
+
+    def _digests(self, layer: Image) -> set[str]:
+        """Give the digests of a layer, its file, and all that it was made of."""
+        made = provenance_of(layer)
+        found = {*digests_of(InputRecord(role="image", name="", provenance=made))}
+        try:
+            image = self.micrograph(layer)
+            if image.data.size <= _DIGESTED_PX:
+                found.add(run(digest_values(image)))
+                file = Path(layer.metadata.get(STORE_KEY) or image.path or "")
+                if file.name and file.exists():
+                    found.add(run(digest_image(file)))
+        except (SemsrError, OSError):  # it cannot be enhanced, which a run says
+            pass
+        return found
 
     def _compare(self, layer: Any) -> None:
         try:
