@@ -4,15 +4,11 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import ShapeError
-from napari_semsr.core.grids import Grid
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.tiling import Box
-from napari_semsr.core.transforms import Affine
 from napari_semsr.demonstration.runs import (
     crop,
     gap_free_box,
-    halves,
-    map_error_nm,
     place_truth,
     sample_truth,
 )
@@ -73,30 +69,3 @@ def test_crop_stays_where_it_lies(rng):
     part = crop(image, box)
     np.testing.assert_array_equal(part.array(), image.array()[box.slices])
     assert part.origin == (5 + 4 * 10, 7 + 6 * 20)
-    moved = image.replace(data=np.roll(image.array(), (2, 3), (0, 1)))
-    again = crop(moved, box, shift=(2, 3))
-    np.testing.assert_array_equal(again.array(), part.array())
-
-
-@pytest.mark.parametrize("shape", [(300, 500), (201, 200)])
-def test_halves_share_no_pixel_and_are_alike(shape):
-    box = Box(7, 7 + shape[0], 3, 3 + shape[1])
-    first, second = halves(box)
-    assert first.shape == second.shape
-    assert {first.y0, first.x0} == {box.y0, box.x0}
-    assert {second.y1, second.x1} == {box.y1, box.x1}
-    assert max(second.y0 - first.y1, second.x0 - first.x1) >= 32
-
-
-def test_map_error_counts_what_both_show():
-    grid = Grid((40, 60), (20.0, 20.0), (0.0, 0.0))
-    found = Affine.turned(0.0, shift=(3.0, 4.0))
-    true = Affine()
-    assert map_error_nm(grid, lambda at: at[:, 0] >= 0, found, true) == pytest.approx(5)
-    left = Affine.turned(0.0, scale=1.01)
-
-    def near(at):
-        return at[:, 1] < 200
-
-    near_only = map_error_nm(grid, near, left, true)
-    assert near_only < map_error_nm(grid, lambda at: at[:, 0] >= 0, left, true) / 1.5

@@ -1,20 +1,19 @@
 """The demonstration as a job, from an empty folder to the report."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.analysis import FrcMap, code_of
+from napari_semsr.analysis import FrcResult
 from napari_semsr.core import (
     DB,
     Job,
-    Line,
-    OptionError,
+    Micrograph,
     Options,
     Progress,
     Quantity,
@@ -24,36 +23,32 @@ from napari_semsr.core import (
     option,
     software_versions,
 )
-from napari_semsr.demonstration.fields import (
-    EXPOSURES,
-    WIENER,
-    FieldFigures,
-    Half,
-    Version,
-)
 from napari_semsr.demonstration.runs import (
-    LINEAR,
-    TUNED,
-    PlaceRun,
+    Compared,
+    ElsewhereRun,
     ScanRun,
+    SemRun,
+    measure_mosaic,
     rms,
+    run_elsewhere,
     run_place,
     run_scan,
     run_sem,
+    scan_options,
 )
 from napari_semsr.jobs import (
-    DEFAULT_MODEL,
     FRC,
-    MOSAIC_MODEL,
     REPLACING,
-    SPECTRUM,
+    Adapted,
     Output,
-    RegisterOptions,
     Result,
     Run,
+    StitchFolderOptions,
     Verb,
-    find_model,
+    fit_in_process,
+    held_out_pictures,
     jsonable,
+    rewrite,
 )
 from napari_semsr.reporting import (
     errors_png,
@@ -62,76 +57,42 @@ from napari_semsr.reporting import (
     joints_png,
     lay_frames,
     making,
-    map_png,
     overlay_png,
     plot_png,
-    resolution,
-    spread,
     write_numbers,
     write_page,
+    written,
 )
 
-_STEPS = 200  # chosen: about a minute on two cores
 _FILES = {
     "report": "report.html",
     "figures": "figures.json",
     "scan": "scan",
-    "scan_again": "scan-again",
     "mosaic": "mosaic/mosaic.ome.zarr",
-    "mosaic_again": "mosaic/mosaic-again.ome.zarr",
     "mosaic_truth": "mosaic/truth.ome.tif",
-    "mosaic_two_exposures": "mosaic/frc-map-exposures.ome.tif",
-    "mosaic_degraded_against_truth": "mosaic/frc-map-before.ome.tif",
     "positions": "mosaic/solved-positions.csv",
-    "place_sem": "place/sem.ome.tif",
-    "place_map": "place/mosaic-to-sem.json",
-    "place_mosaic": "place/mosaic.ome.zarr",
-    "place_pairs": "place/pairs.zarr",
-    "place_training": "place/training",
-    "place_enhanced": "place/enhanced.ome.zarr",
-    "place_tuned": "place/fine-tuned.ome.zarr",
-    "place_wiener": "place/wiener.ome.tif",
-    "place_linear": "place/linear-filter.ome.tif",
-    "place_mosaic_against_sem": "place/frc-map-mosaic.ome.tif",
-    "place_enhanced_against_sem": "place/frc-map-enhanced.ome.tif",
-    "place_tuned_against_sem": "place/frc-map-fine-tuned.ome.tif",
+    "place_sem": "mosaic/sem.ome.tif",
+    "adapted": "adapted",
+    "elsewhere_scan": "elsewhere/scan",
+    "elsewhere": "elsewhere/other-relief.ome.zarr",
+    "elsewhere_untouched": "elsewhere/ssum-sem.ome.zarr",
+    "elsewhere_sem": "elsewhere/sem.ome.tif",
     "sem_truth": "sem/truth.tif",
     "sem_first": "sem/exposure-1.tif",
     "sem_second": "sem/exposure-2.tif",
-    "sem_baseline": "sem/wiener.tif",
     "sem_enhanced": "sem/enhanced.ome.zarr",
-    "sem_two_exposures": "sem/frc-map-exposures.ome.tif",
-    "sem_degraded_against_truth": "sem/frc-map-before.ome.tif",
-    "sem_enhanced_against_truth": "sem/frc-map-after.ome.tif",
+}
+_ELSEWHERE: dict[str, Any] = {
+    "relief_nm": 160.0,  # four times that of the place: light relates to SEM otherwise
+    "frames_grid": (2, 3),
+    "sem_view": False,
+    "sem": True,
 }
 
 
 class DemoOptions(Options):
     """What the demonstration shows."""
 
-    model: str = option(
-        MOSAIC_MODEL,
-        "",
-        "Model for the mosaic, which is fine-tuned: on the shelf, or a file.",
-    )
-    restorer: str = option(
-        DEFAULT_MODEL,
-        "",
-        "Model for the electron image at the end: on the shelf, or a file.",
-    )
-    steps: int = option(
-        _STEPS,
-        "Training steps",
-        "Steps of fine-tuning on half of the place; the other half judges.",
-        step=50,
-        ge=1,
-    )
-    registration: Literal["affine", "elastic"] = option(
-        "elastic",
-        "",
-        "Map from the mosaic to the electron image of its place, which is bent a "
-        "little.",
-    )
     frame_px: int = option(
         224,
         "Frame",
@@ -140,17 +101,7 @@ class DemoOptions(Options):
         ge=144,
         le=512,
     )
-    size: int = option(
-        640,
-        "Electron image",
-        "Rows of the electron image, in pixels of 10 nm.",
-        unit="px",
-        ge=192,
-        le=4096,
-    )
-    seed: int = option(
-        0, "Seed", "Other specimens, stage errors, haze and noise.", ge=0
-    )
+    seed: int = option(0, "Seed", "Other samples, stage errors, haze and noise.", ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +112,10 @@ class DemoResult(Result):
     seconds: float
     frames: str  # folder of the simulated frames
     mosaic: str
-    registered: str  # the mosaic on the grid of the electron image
-    place_sem: str
-    enhanced: str  # what the model made of it, before fine-tuning
-    tuned: str  # and after
-    frc_map: str  # where that agrees with the electron image
+    place_sem: str  # the SEM image on the grid of the mosaic
+    enhanced: str  # what the adapted model made of the mosaic
+    model: str
     figures: dict[str, Any]  # the numbers on the page
-    scan: ScanRun = field(metadata={"json": False})
-    place: PlaceRun = field(metadata={"json": False})
-    sem: Half = field(metadata={"json": False})
 
     placed = figure(
         lambda made: "{placed} of {frames} placed".format(**made.figures["scan"]),
@@ -177,91 +123,145 @@ class DemoResult(Result):
     )
     # root mean squares, from the truth
     nominal = figure(
-        lambda made: rms(made.scan.placement.nominal_error_px),
+        lambda made: made.figures["scan"]["nominal_error_px"],
         *("Error of nominal positions", "px", ".3g"),
     )
     solved = figure(
-        lambda made: rms(made.scan.placement.solved_error_px),
+        lambda made: made.figures["scan"]["solved_error_px"],
         *("Error of solved positions", "px", ".3g"),
     )
-    resolved = figure(  # by two exposures
-        lambda made: resolution(made.scan.measured.pair), "Mosaic resolves"
+    resolved = figure(
+        lambda made: made.figures["mosaic"]["halves"]["resolution_nm"],
+        *("Mosaic resolves", "nm", ".3g"),
     )
-    # of the map from the mosaic to the electron image, which the drawing knows
-    expected = figure(
-        lambda made: made.place.registered.error_nm,
-        *("Expected error of the map", "nm", ".3g"),
+    # on the part of the place that was not trained on, over the light
+    gains = figure(
+        lambda made: _gains(made.figures["adapt"]["evaluated"]),
+        "Held-out part, below the cut-off",
     )
-    true = figure(
-        lambda made: made.place.true_error_nm, "True error of the map", "nm", ".3g"
+    objects = figure(
+        lambda made: _objects(made.figures["adapt"]["evaluated"]), "Its objects"
     )
-    # against its electron image, as nothing learnt from that half; against the truth
-    judged = figure(lambda made: _versions(made.place.measured), "Half of the place")
-    restored = figure(lambda made: _versions(made.sem.measured), "Electron image")
+    elsewhere = figure(
+        lambda made: _gains(made.figures["elsewhere"]["versions"]),
+        "Another relief, below the cut-off",
+    )
+    unlike = figure(
+        lambda made: made.figures["elsewhere"]["unfamiliar_percent"],
+        *("Unlike the training place", "% of its area", ".0f"),
+    )
+    restored = figure(
+        lambda made: "; ".join(
+            f"{name} {found['psnr_db']:.2f} {DB}"
+            for name, found in made.figures["electron_image"]["versions"].items()
+        ),
+        "SEM image, PSNR",
+    )
 
     @property
     def opened(self) -> Annotated[str, Quantity("In napari")]:
         """The command that shows the place."""
-        shown = self.registered, self.place_sem, self.enhanced, self.tuned
+        shown = self.mosaic, self.place_sem, self.enhanced
         return " ".join(["napari --plugin napari-semsr", *(f'"{p}"' for p in shown)])
 
 
-def _versions(measured: FieldFigures) -> str:
-    """Say PSNR and resolution of each version of a field against its aim."""
+def _gains(versions: Mapping[str, Any]) -> str:
+    """Say what each version but the first gains over it."""
+    _, *others = versions.items()
     return "; ".join(
-        f"{item.label} {item.metrics.psnr_db:.2f} {DB}, {resolution(item.cross)}"
-        for item in measured.versions
-        if item.cross is not None
+        f"{name} {written(found['gain_below_cutoff_db'], '+.2f')} {DB}"
+        for name, found in others
+    )
+
+
+def _objects(versions: Mapping[str, Any]) -> str:
+    """Say how many objects of the SEM image each version shows, and how many others."""
+    return "; ".join(
+        "{} {shown} of {objects} shown, {invented} of {drawn} invented".format(
+            name, **found["objects"]
+        )
+        for name, found in versions.items()
     )
 
 
 def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
-    """Go the whole way, from frames to a judged network, and restore an SEM image."""
-    from napari_semsr.models import read_card
-
+    """Go the whole way, from frames to an adapted model, and restore an SEM image."""
     started = time.monotonic()
     chosen = run.options
     yield Progress(0, 0, "checking")
-    for name in (chosen.model, chosen.restorer):
-        scale = read_card(find_model(name)).scale
-        if scale != 1:
-            msg = (
-                f"The demonstration compares images of one pixel size, and {name} "
-                f"makes pixels {scale} times as small: take a model of scale 1."
-            )
-            raise OptionError(msg)
     paths = _prepare_folder(run.place)
-    scan = yield from run_scan(paths, frame_px=chosen.frame_px, seed=chosen.seed)
+    options = scan_options(frame_px=chosen.frame_px, seed=chosen.seed)
+    scan = yield from run_scan(
+        paths["scan"],
+        paths["mosaic"],
+        options,
+        options=StitchFolderOptions(halves=True),
+        positions_out=paths["positions"],
+    )
+    resolved = yield from measure_mosaic(scan, paths["mosaic_truth"])
+    other = yield from run_scan(
+        paths["elsewhere_scan"], paths["elsewhere"], options.replace(**_ELSEWHERE)
+    )
     place = yield from run_place(
-        paths,
         scan,
-        model=chosen.model,
-        steps=chosen.steps,
-        registering=RegisterOptions(model=chosen.registration),
+        [paths["elsewhere"]],
+        paths["adapted"],
+        seed=chosen.seed,
+        # always apart from a window, in whose process torch's compiler must not be
+        fit=run.named.get("fit", fit_in_process),
     )
-    sem = yield from run_sem(
-        paths, model=chosen.restorer, size=chosen.size, seed=chosen.seed
+    rewrite(place.areas[0].sem, paths["place_sem"])
+    elsewhere = yield from run_elsewhere(
+        other, place.applied[1], paths["elsewhere_untouched"], paths["elsewhere_sem"]
     )
+    sem = yield from run_sem(paths, seed=chosen.seed)
     yield Progress(0, 0, "writing the report")
     figures = jsonable(
         {
             "scan": _scan_figures(scan),
-            "mosaic": _figures(scan.measured),
-            "place": _place_figures(place),
-            "electron_image": _figures(sem.measured) | {"enhance": sem.made.to_json()},
+            "mosaic": {
+                "halves": _of_pair(resolved[0]),
+                "truth": _of_pair(resolved[1]),
+            },
+            "adapt": place.to_json(),
+            "elsewhere": _elsewhere_figures(elsewhere),
+            "electron_image": {
+                "versions": _versions(sem.versions),
+                "two_exposures": _of_pair(sem.exposures),
+                "enhance": sem.made.to_json(),
+            },
             "options": chosen.model_dump(mode="json"),
             "versions": software_versions(),
         }
     )
     write_numbers(paths["figures"], figures)
-    write_report(scan, place, sem, paths, figures["options"])
-    return DemoResult(
-        **{name: str(paths[role]) for name, role in _SHOWN.items()},
-        seconds=round(time.monotonic() - started, 2),
-        figures=figures,
+    write_page(
+        paths["report"],
+        Path(__file__).with_name("report.html"),
+        **_stitching(scan),
+        **held_out_pictures(place),
         scan=scan,
+        resolved=resolved,
+        correlations=_correlations(resolved, scan.mosaic.mean_pixel_size_nm),
         place=place,
+        aligned=_aligned(place),
+        elsewhere=elsewhere,
+        others=_crops(elsewhere.versions, elsewhere.truth),
         sem=sem,
+        restored=_crops(sem.versions, sem.truth),
+        paths=paths,
+        enhanced=[Path(one.output) for one in place.applied],
+        provenance=making(figures["options"], _digests(place, sem)),
+    )
+    return DemoResult(
+        report=str(paths["report"]),
+        seconds=round(time.monotonic() - started, 2),
+        frames=str(paths["scan"]),
+        mosaic=str(paths["mosaic"]),
+        place_sem=str(paths["place_sem"]),
+        enhanced=place.applied[0].output,
+        model=place.model,
+        figures=figures,
     )
 
 
@@ -290,148 +290,56 @@ def _prepare_folder(folder: Path) -> dict[str, Path]:
     return paths
 
 
-_SHOWN = {  # of a result, by the roles of files
-    "report": "report",
-    "frames": "scan",
-    "mosaic": "mosaic",
-    "place_sem": "place_sem",
-    "registered": "place_mosaic",
-    "enhanced": "place_enhanced",
-    "tuned": "place_tuned",
-    "frc_map": "place_tuned_against_sem",
-}
-_METRICS = "psnr_db ssim nrmse average_gradient contrast spatial_frequency"
-_OF_A_PAIR = "resolution_nm interval_nm reason"
-_OF_A_MAP = "blocks failed median_nm p10_nm p90_nm"
+# The numbers.
 
 
-def _scan_figures(half: ScanRun) -> dict[str, Any]:
+def _scan_figures(scan: ScanRun) -> dict[str, Any]:
     """Numbers of the stitching: frames, joints and positions against the truth."""
-    placement = half.placement
+    placement = scan.placement
     return {
-        **half.stitched.to_json(),
+        **scan.stitched.to_json(),
         "placed": int(placement.placed.sum()),
         "nominal_error_px": rms(placement.nominal_error_px),
         "solved_error_px": rms(placement.solved_error_px),
-        "expected_error_px": rms(half.stitched.solution.sigma_px),
-        "measured_part": half.box,
+        "expected_error_px": rms(scan.stitched.solution.sigma_px),
     }
 
 
-def _place_figures(place: PlaceRun) -> dict[str, Any]:
-    """Numbers of the place: its map, its halves, what training and models brought."""
-    found = place.measured
-    gains = {item.label: item.gain_over(found.before) for item in found.versions[1:-1]}
+def _elsewhere_figures(found: ElsewhereRun) -> dict[str, Any]:
+    """Numbers of the sample that is unlike the training place."""
+    versions = _versions(found.versions)
+    for name, (gain, error) in found.gains().items():
+        versions[name] |= {
+            "gain_below_cutoff_db": gain,
+            "gain_below_cutoff_sd_db": error,
+        }
     return {
-        "registration": place.registered.to_json()
-        | {"true_error_nm": place.true_error_nm},
-        "learnt_from": place.taught,
-        "judged": place.judged,
-        "pairs": place.pairs.to_json(),
-        "training": place.trained.to_json(),
-        **_figures(found),
-        "gain_db": {label: gain for label, (gain, _) in gains.items()},
-        "gain_sd_db": {label: error for label, (_, error) in gains.items()},
-        "enhance": place.untouched.to_json(),
-        "enhance_tuned": place.tuned.to_json(),
+        "relief_nm": found.scan.options.relief_nm,
+        "unfamiliar_percent": found.unfamiliar_percent,
+        "versions": versions,
     }
 
 
-def _figures(found: FieldFigures) -> dict[str, Any]:
-    """Numbers of one field, by version and kind."""
-
-    def picked(item: object, names: str) -> dict[str, Any]:
-        return {n: None if item is None else getattr(item, n) for n in names.split()}
-
-    alone = {} if found.pair is None else {EXPOSURES: picked(found.pair, _OF_A_PAIR)}
+def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, Any]]:
+    """Give PSNR and SSIM of each version."""
     return {
-        "versions_of_the_field": {
-            item.label: picked(item.metrics, _METRICS)
-            | picked(item.cross, "resolution_nm reason")
-            for item in found.versions
-        },
-        **alone,
-        "maps": {
-            role: picked(item, _OF_A_MAP) | {"reasons": item.reason_counts}
-            for role, (_, item) in found.maps.items()
-        },
+        name: {"psnr_db": one.metrics.psnr_db, "ssim": one.metrics.ssim}
+        for name, one in versions.items()
     }
 
 
-# Pictures and figures of the page. What it says of them stands in its template.
+def _of_pair(found: FrcResult) -> dict[str, Any]:
+    """Give what was found of two images."""
+    names = ("resolution_nm", "interval_nm", "reason")
+    return {name: getattr(found, name) for name in names}
+
+
+# The pictures. What the page says of them stands in its template.
 
 _FRAMES_SHOWN = 4
 _WEAKEST = 5
 _JOINT_PX = 120
-_CROP_PX = 128
-_CROPS = ((0.30, 0.22), (0.45, 0.78))  # one on each half of the specimen
-_LINEAR = (WIENER, LINEAR)  # not among the first pictures; the first table has them
-_CURVES = 5  # that a plot holds, as many as it has colours
-
-
-def write_report(
-    scan: ScanRun,
-    place: PlaceRun,
-    sem: Half,
-    paths: dict[str, Path],
-    options: dict[str, Any],
-) -> None:
-    """Write the page."""
-    made = [item.provenance for item in (place.untouched, place.tuned, sem.made)]
-    digests = [(f"the model {one.model_name}", one.model_digest) for one in made]
-    digests += [(item.name, item.digest) for one in made for item in one.inputs]
-    write_page(
-        paths["report"],
-        Path(__file__).with_name("report.html"),
-        **_stitching(scan),
-        scan=scan,
-        place=place,
-        mosaic=_field(scan.measured),
-        judged=_field(place.measured),
-        electron=_field(sem.measured),
-        verdict=verdict(place),
-        aligned=overlay_png(
-            place.mosaic.array(),
-            place.sem.array(),
-            place.sem.pixel_size_nm,
-            boxes={"learnt from": place.taught, "judged": place.judged},
-        ),
-        apart=place.apart_px,
-        reports=[item.report for item in (place.untouched, place.tuned)],
-        restored=sem.made.report,
-        paths=paths,
-        provenance=making(options | made[0].options, digests),
-    )
-
-
-def verdict(place: PlaceRun) -> list[str]:
-    """Say what the network and its training on this place brought, and what not."""
-    found = place.measured
-    named = {item.label: item for item in found.versions}
-    network, linear = named[place.untouched.report.model], named[LINEAR]
-    tuned = named[TUNED]
-    gain, simple = (item.gain_over(found.before) for item in (network, linear))
-    brought = (
-        f"On the half that nothing learnt from, {network.label} brings the mosaic "
-        f"{spread(gain)} {DB} nearer to the SEM image; the best linear filter brings "
-        f"{spread(simple)} {DB}."
-    )
-    trained = place.trained
-    taught = (
-        f"{trained.steps} steps of fine-tuning on the other half of this place, with "
-        f"{place.pairs.train} pairs,"
-    )
-    more = tuned.gain_over(network)
-    if not trained.kept:
-        taught += " made nothing better on pairs that were held out: it was not kept."
-    elif (more[0] or 0) > 0:
-        taught += f" bring another {spread(more)} {DB}."
-    else:
-        taught += (
-            " made held-out pairs of that half better, but not the half that judges: "
-            f"{spread(more)} {DB}."
-        )
-    return [brought, taught]
+_CROP_PX = 160
 
 
 def _stitching(scan: ScanRun) -> dict[str, Any]:
@@ -491,72 +399,50 @@ def _worst_joint(scan: ScanRun, centres: NDArray[Any]) -> tuple[slice, slice]:
     return _window(middle, scan.mosaic.shape, _JOINT_PX)
 
 
-def _field(found: FieldFigures) -> dict[str, Any]:
-    """Show one field: whole, crops at full size, curves, maps."""
-    aim = found.aim.image
-    limits, shape, pixel = grey_limits(aim.array()), aim.shape, aim.pixel_size_nm
-    pitch, aim_label = aim.mean_pixel_size_nm, found.aim.label.replace("Truth", "truth")
-
-    def grey(item: Version, box: Any, width_px: int) -> tuple[str, bytes]:
-        image = item.image.array()[box]
-        return item.label, image_png(image, pixel, limits=limits, width_px=width_px)
-
-    corners = [(round(shape[0] * y), round(shape[1] * x)) for y, x in _CROPS]
-    boxes = [_window(corner, shape, _CROP_PX) for corner in corners]
-    crops = [[grey(item, box, 400) for item in found.versions] for box in boxes]
-    many = len(found.versions) > _CURVES
-    drawn = [v for v in found.versions[:-1] if not (many and v.label == WIENER)]
-    correlations = [
-        item.cross.line(f"{item.label} and {aim_label}", colour)
-        for colour, item in enumerate(drawn, start=1)
-        if item.cross is not None
-    ]
-    spectra = [
-        Line(item.label, item.spectrum.frequency_per_px, item.spectrum.power)
-        for item in (found.aim, *drawn)
-    ]
-
-    def together(verb: Verb[Any, Any], lines: Sequence[Line]) -> bytes:
-        over = [line.over_um(pitch) for line in lines]
-        calibrated = pitch is not None
-        return plot_png(verb.curves[0].together(over, calibrated=calibrated))
-
-    return {
-        "measured": found,
-        "aim": aim_label,
-        "shape": shape,
-        "pixel_nm": pitch or 0.0,
-        "wholes": [grey(item, ..., 720) for item in (found.before, found.after)],
-        "crops": crops,
-        "glance": [[one for one in row if one[0] not in _LINEAR] for row in crops],
-        "crop_px": _CROP_PX,
-        "correlations": together(FRC, against_truth(correlations)),
-        "maps": _maps(found),
-        "spectra": together(SPECTRUM, spectra),
-    }
-
-
-def _maps(measured: FieldFigures) -> list[tuple[str, FrcMap, bytes]]:
-    """Draw maps of local resolution on one colour scale."""
-    maps = list(measured.maps.values())
-    values = np.concatenate([np.ravel(found.measured) for _, found in maps])
-    values = values[np.isfinite(values)]
-    low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 1.0)
-    ends = (float(low), max(float(high), float(low) * 1.05))
-    look: Any = {"limits": ends, "label": "resolution (nm)"}
+def _crops(
+    versions: Mapping[str, Compared], truth: Micrograph
+) -> list[tuple[str, bytes]]:
+    """Show the middle of all versions and of the truth, in its range of grey levels."""
+    images = {name: one.image for name, one in versions.items()} | {"truth": truth}
+    middle = np.array(truth.shape) // 2
+    box = _window(middle, truth.shape, _CROP_PX)
+    look: Any = {"limits": grey_limits(truth.array()), "width_px": 400}
     return [
-        (
-            name,
-            found,
-            map_png(
-                found.measured,
-                found.map.pixel_size_nm,
-                finer=found.reasons == code_of("beyond-nyquist"),
-                **look,
-            ),
-        )
-        for name, found in maps
+        (name, image_png(image.array()[box], image.pixel_size_nm, **look))
+        for name, image in images.items()
     ]
+
+
+def _correlations(
+    resolved: tuple[FrcResult, FrcResult], pixel_nm: float | None
+) -> bytes:
+    """Plot what the mosaic resolves, by its halves and by the truth."""
+    names = "two halves of the frames", "mosaic and truth"
+    lines = [
+        found.line(name, colour)
+        for colour, (name, found) in enumerate(zip(names, resolved, strict=True), 1)
+    ]
+    over = [line.over_um(pixel_nm) for line in against_truth(lines)]
+    return plot_png(FRC.curves[0].together(over, calibrated=pixel_nm is not None))
+
+
+def _aligned(place: Adapted) -> bytes:
+    """Show light and SEM over each other, and both parts."""
+    area = place.areas[0]
+    return overlay_png(
+        area.light.array(),
+        area.sem.array(),
+        area.sem.pixel_size_nm,
+        boxes={"trained on": area.taught, "held out": area.held_out},
+    )
+
+
+def _digests(place: Adapted, sem: SemRun) -> list[tuple[str, str | None]]:
+    """Name all images and models by their digests."""
+    made = sem.made.provenance
+    items = (*place.provenance.inputs, *made.inputs)
+    model = f"the model {made.model_name}", made.model_digest
+    return [model, *((item.name, item.digest) for item in items)]
 
 
 def _window(

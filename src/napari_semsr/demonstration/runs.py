@@ -1,21 +1,29 @@
-"""What the demonstration takes: a scan, a place by light and electrons, an SEM image.
+"""What the demonstration takes: a scan, its place by SEM, another sample, an SEM image.
 
-Frames become a mosaic, which is brought onto the pixels of an electron image of the
-same place. One half of what both show gives pairs, on which the network goes on
-learning; the other half judges it. No pixel is in both.
+Frames become a mosaic. A model is trained on the part of it that an electron microscope
+shows too, and enhances that mosaic, and that of a sample which it must not be used on.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_semsr import inference
+from napari_semsr.analysis import (
+    FrcResult,
+    Metrics,
+    find_cut_off,
+    light_gain,
+    measure_agreement,
+    measure_frc,
+    measure_metrics,
+)
 from napari_semsr.core import (
     Acquisition,
-    Affine,
     Box,
     FloatArray,
     Grid,
@@ -23,58 +31,40 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     ReadError,
-    RegistrationError,
+    SemsrError,
     ShapeError,
-    Warped,
     gap_free_box as largest_gap_free_box,
     run,
 )
-from napari_semsr.demonstration.fields import (
-    WIENER,
-    FieldFigures,
-    Half,
-    enhance_by_tiles,
-    measure_field,
-    wiener,
-    write_maps,
-)
-from napari_semsr.io import Side, StoredTransform, open_frames, read_transform
+from napari_semsr.io import open_frames
 from napari_semsr.jobs import (
-    CROP,
-    PAIRS,
-    REGISTER,
+    ADAPT,
+    ADAPTED,
+    DEFAULT_MODEL,
+    ENHANCE,
+    FRC,
+    MOSAIC_MODEL,
     SIMULATE,
     STITCH,
-    CropOptions,
+    Adapted,
+    AdaptOptions,
+    AdaptRefused,
+    AppliedImage,
     EnhancedFile,
-    PairsMade,
-    Registered,
-    RegisterOptions,
     SimulateOptions,
     StitchedFile,
-    Trained,
-    TrainRequest,
-    derived_from,
     draw_specimen,
     expose,
     open_image,
     rewrite,
-    train_in_subprocess,
 )
-from napari_semsr.pairing import PairOptions
-from napari_semsr.registration import RegistrationRefused
-from napari_semsr.restoration import fit_linear_filter
 
-LINEAR = "Best linear filter"
-TUNED = "Fine-tuned"
+WIENER = "Wiener filter"
+"""Label of what `wiener` makes."""
 
-_FWHM = 2 * float(np.sqrt(2 * np.log(2)))
-_TAPS = 21  # taps along each side, as the benchmarks of restoration have it
-_APART_PX = 32  # between both halves; chosen: farther than blur and filter reach
-_PATCH_PX = 128  # as the recipe
-_STEP_PX = 32  # chosen: as many patches as differ by a quarter of a side
-_VALIDATION = 0.2  # chosen: what picks the best step, of a small field
-_LOOKS = 64  # along each side, places at which the map is compared with the true one
+_MINUTES = (1.0, 2.0, 4.0)  # of training; chosen: more on a slow or busy processor
+_SEM_SHAPE = (384, 540)  # px; chosen: several tiles, and a few seconds
+_TILE_PX = 256
 _LEAST_PX = 64
 
 
@@ -91,15 +81,58 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class ScanRun:
-    """Frames that became a mosaic, beside the truth."""
+    """Frames that became a mosaic, and where they truly are."""
 
-    measured: FieldFigures
+    folder: Path
     options: SimulateOptions
-    frames: Acquisition  # of the first exposure
+    frames: Acquisition
     stitched: StitchedFile
     mosaic: Micrograph
     placement: Placement
-    box: Box  # part of the mosaic that is measured: it has no gaps
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """An image with the gain and offset that bring it nearest to the truth."""
+
+    image: Micrograph
+    metrics: Metrics
+
+    @classmethod
+    def of(cls, image: Micrograph, truth: Micrograph, **how: Any) -> "Compared":
+        """Compare an image with the truth on its grid."""
+        found = measure_metrics(image, truth, match="affine", **how)
+        data = (image.array() * found.gain + found.offset).astype(np.float32)
+        return cls(image.replace(data=data), found)
+
+    def gain_over(self, other: "Compared") -> tuple[float | None, float | None]:
+        """Tell the gain in PSNR below the cut-off, in dB, and its standard error."""
+        return light_gain(self.metrics, other.metrics).bands[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ElsewhereRun:
+    """A sample unlike the training place, as the mosaic shows it and models draw it."""
+
+    scan: ScanRun
+    versions: dict[str, Compared]  # the mosaic, and what models made of it
+    truth: Micrograph  # its SEM image, on the mosaic's pixels
+    unfamiliar_percent: float | None
+
+    def gains(self) -> dict[str, tuple[float | None, float | None]]:
+        """Tell what each gains over the mosaic, below the optical cut-off, in dB."""
+        first = next(iter(self.versions.values()))
+        return {name: one.gain_over(first) for name, one in self.versions.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class SemRun:
+    """An SEM image as taken and as restored, compared with the truth."""
+
+    versions: dict[str, Compared]
+    truth: Micrograph
+    exposures: FrcResult  # of two exposures
+    made: EnhancedFile
 
 
 def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
@@ -121,82 +154,110 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
     )
 
 
-def run_scan(paths: dict[str, Path], *, frame_px: int, seed: int) -> Job[ScanRun]:
-    """Simulate a scan twice, stitch each, and measure what the mosaic resolves."""
-    options = scan_options(frame_px=frame_px, seed=seed)
-    stitched = yield from _stitch(paths, "", options)
-    other = options.replace(noise_seed=1, sem_view=False)
-    again = yield from _stitch(paths, "_again", other)
-    yield Progress(0, 0, "laying the mosaic on the truth")
-    told = paths["scan"] / "truth"
-    frames = run(open_frames(paths["scan"], positions=told / "positions.csv"))
+def run_scan(
+    folder: Path, target: Path, taken: SimulateOptions, **how: Any
+) -> Job[ScanRun]:
+    """Simulate a scan, stitch it as `how` says, and compare it with the truth."""
+    yield from SIMULATE.anew(out_dir=folder, options=taken)
+    stitched = yield from STITCH.anew(folder, target, **how)
+    frames = run(open_frames(folder, positions=folder / "truth" / "positions.csv"))
     solution, true = stitched.solution, frames.nominal_px
     if true is None or solution.nominal_px is None or solution.names != frames.names:
         msg = f"The true positions of {frames.name} do not belong to its frames."
         raise ReadError(msg)
     placement = place_truth(solution.positions_px, solution.nominal_px, true)
-    mosaic, second = open_image(paths["mosaic"]), open_image(paths["mosaic_again"])
-    apart = again.solution.positions_px - solution.positions_px
-    down, right = (int(v) for v in np.rint(np.nanmean(apart, axis=0)))
-    covered = np.isfinite(mosaic.array()) & ndimage.affine_transform(
-        np.isfinite(second.array()), np.eye(2), (down, right), mosaic.shape, order=0
-    )
-    box = gap_free_box(covered)
-    pair = crop(mosaic, box), crop(second, box, shift=(down, right))
-    drawn = open_image(told / "object.ome.tif")
-    corner = placement.origin_px + np.array([box.y0, box.x0])
-    truth = sample_truth(drawn, pair[0], corner)
-    truth = truth.replace(data=truth.array() * np.float32(options.full_scale))
-    rewrite(truth, paths["mosaic_truth"])
-    measured = yield from measure_field(
-        {"Mosaic": pair[0], "Truth": truth},
-        again=("Two mosaics", pair[1]),
-        mapped={"degraded_against_truth": "Mosaic"},
-        data_range=options.full_scale,
-    )
-    write_maps(measured, paths, "mosaic")
-    return ScanRun(measured, options, frames, stitched, mosaic, placement, box)
+    return ScanRun(folder, taken, frames, stitched, open_image(target), placement)
 
 
-def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[Half]:
+def measure_mosaic(scan: ScanRun, truth_out: Path) -> Job[tuple[FrcResult, FrcResult]]:
+    """Correlate the halves of a mosaic, and the mosaic with the sample as drawn."""
+    found = yield from FRC.job(Path(scan.stitched.output))
+    part, truth = _truth_below(scan, "truth/object.ome.tif", _gap_free(scan))
+    truth = truth.replace(data=truth.array() * np.float32(scan.options.full_scale))
+    rewrite(truth, truth_out)
+    return found.result, measure_agreement(part, truth)
+
+
+def run_place(
+    scan: ScanRun, others: list[Path], folder: Path, *, seed: int, fit: Any
+) -> Job[Adapted]:
+    """Train on what a mosaic and its SEM image share, and enhance it and others."""
+    mosaic, sem = Path(scan.stitched.output), scan.folder / "sem" / "view.tif"
+    for minutes in _MINUTES:
+        options = AdaptOptions(minutes=minutes, seed=seed)
+        again = minutes > _MINUTES[0]
+        how: dict[str, Any] = {"options": options, "apply": others, "fit": fit}
+        how |= {"overwrite": not again, "resume": again}
+        try:
+            return (yield from ADAPT.job(mosaic, [sem], folder, **how))
+        except AdaptRefused as refused:
+            if refused.reason != "no-gain" or minutes == _MINUTES[-1]:
+                msg = f"This sample cannot be trained on: {refused} Take another seed."
+                raise SemsrError(msg) from refused
+    raise AssertionError
+
+
+def run_elsewhere(
+    scan: ScanRun, applied: AppliedImage, untouched: Path, truth_out: Path
+) -> Job[ElsewhereRun]:
+    """Compare what two models make of a mosaic with the SEM image of its sample."""
+    mosaic = Path(scan.stitched.output)
+    yield from ENHANCE.anew(mosaic, untouched, model=MOSAIC_MODEL)
+    box = _gap_free(scan)
+    part, truth = _truth_below(scan, "sem/sem.ome.tif", box)
+    rewrite(truth, truth_out)
+    images = {"mosaic": part}
+    for name, path in ((MOSAIC_MODEL, untouched), (ADAPTED, Path(applied.output))):
+        images[name] = crop(open_image(path), box)
+    cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
+    versions = {
+        name: Compared.of(image, truth, data_range=range_, cut_off_nm=cut_off)
+        for name, image in images.items()
+    }
+    return ElsewhereRun(scan, versions, truth, applied.unfamiliar_percent)
+
+
+def run_sem(paths: dict[str, Path], *, seed: int) -> Job[SemRun]:
     """Draw a specimen, take it twice, enhance it by tiles, and measure."""
     yield Progress(0, 0, "drawing a specimen and taking it twice")
-    drawn = draw_specimen((size, size * 7 // 5), seed=seed)
+    drawn = draw_specimen(_SEM_SHAPE, seed=seed)
     rewrite(drawn, paths["sem_truth"])
-    for number, role in enumerate(("sem_first", "sem_second"), start=1):
-        name = f"exposure {number}"
-        taken = expose(drawn, seed=seed, noise_seed=number, name=name)
-        rewrite(taken, paths[role])
-    made = yield from enhance_by_tiles(paths["sem_first"], paths["sem_enhanced"], model)
-    yield Progress(0, 0, "restoring by a Wiener filter, to compare")
-    roles = ("sem_truth", "sem_first", "sem_second", "sem_enhanced")
-    truth, first, second, enhanced = (open_image(paths[role]) for role in roles)
-    baseline = wiener(first)
-    rewrite(baseline, paths["sem_baseline"])
-    measured = yield from measure_field(
-        {
-            "Degraded input": first,
-            WIENER: baseline,
-            "Enhanced": enhanced,
-            "Truth": truth,
-        },
-        again=("Two exposures", second),
-        mapped={
-            "degraded_against_truth": "Degraded input",
-            "enhanced_against_truth": "Enhanced",
-        },
+    first, second = (
+        expose(drawn, seed=seed, noise_seed=number, name=f"exposure {number}")
+        for number in (1, 2)
     )
-    write_maps(measured, paths, "sem")
-    return Half(measured, made)
+    rewrite(first, paths["sem_first"])
+    rewrite(second, paths["sem_second"])
+    tiles = inference.EnhanceOptions(tile=_TILE_PX)
+    given = paths["sem_first"], paths["sem_enhanced"]
+    made = yield from ENHANCE.anew(*given, model=DEFAULT_MODEL, options=tiles)
+    yield Progress(0, 0, "restoring by a Wiener filter, to compare")
+    images = {
+        "as taken": first,
+        WIENER: wiener(first),
+        DEFAULT_MODEL: open_image(paths["sem_enhanced"]),
+    }
+    versions = {
+        name: Compared.of(image, drawn, data_range=255.0)
+        for name, image in images.items()
+    }
+    return SemRun(versions, drawn, measure_frc(first, second), made)
 
 
-def _stitch(
-    paths: dict[str, Path], which: str, options: SimulateOptions
-) -> Job[StitchedFile]:
-    scan, mosaic = paths[f"scan{which}"], paths[f"mosaic{which}"]
-    yield from SIMULATE.anew(out_dir=scan, options=options)
-    positions = None if which else paths["positions"]
-    return (yield from STITCH.anew(scan, mosaic, positions_out=positions))
+def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
+    """Restore by scikit-image's unsupervised Wiener filter, given the blur's sigma."""
+    # Orieux, Giovannelli, Rodet, J. Opt. Soc. Am. A 27, 1593 (2010)
+    from skimage.restoration import unsupervised_wiener
+
+    from napari_semsr.simulation import gaussian_kernel  # imports scipy.signal
+
+    data = np.asarray(image.array(), dtype=np.float64)
+    low = float(data.min())
+    span = max(float(data.max()) - low, 1e-12)
+    kernel = gaussian_kernel(sigma_px, 2 * max(1, round(3 * sigma_px)) + 1)
+    restored, _ = unsupervised_wiener((data - low) / span, kernel, clip=False, rng=0)
+    grey = (restored * span + low).astype(np.float32)
+    return image.replace(data=grey, name="wiener", provenance=None)
 
 
 def place_truth(
@@ -254,214 +315,18 @@ def gap_free_box(covered: NDArray[np.bool_]) -> Box:
     raise ShapeError(msg)
 
 
-def crop(image: Micrograph, box: Box, *, shift: tuple[int, int] = (0, 0)) -> Micrograph:
-    """Cut a box out of an image whose content is shifted; it stays where it lies."""
-    data = image.array()[box.moved(shift).slices]
+def crop(image: Micrograph, box: Box) -> Micrograph:
+    """Cut a box out of an image; it stays where it is."""
+    data = image.array()[box.slices]
     return image.replace(data=data, origin=Grid.of(image).centre(box))
 
 
-# One place by light and by electrons: registered, learnt from, and judged.
+def _gap_free(scan: ScanRun) -> Box:
+    return gap_free_box(np.isfinite(scan.mosaic.array()))
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceRun:
-    """The mosaic on an electron image of the same place."""
-
-    registered: Registered
-    true_error_nm: float  # of the map, root mean square over what both show
-    sem: Micrograph  # on pixels of the mosaic's size
-    mosaic: Micrograph  # on the same grid
-    taught: Box  # which pixels gave pairs
-    judged: Box  # and which judge
-    pairs: PairsMade
-    trained: Trained
-    untouched: EnhancedFile
-    tuned: EnhancedFile
-    measured: FieldFigures
-
-    @property
-    def apart_px(self) -> int:
-        """Pixels between both halves, which neither uses."""
-        return max(self.judged.y0 - self.taught.y1, self.judged.x0 - self.taught.x1)
-
-
-def run_place(
-    paths: dict[str, Path],
-    scan: ScanRun,
-    *,
-    model: str,
-    steps: int,
-    registering: RegisterOptions,
-) -> Job[PlaceRun]:
-    """Register a mosaic to an electron image, train on one half, judge on the other."""
-    yield Progress(0, 0, "averaging the electron image over the mosaic's pixels")
-    view = open_image(paths["scan"] / "sem" / "view.tif")
-    sem = _averaged(view, scan.mosaic.scale)
-    rewrite(sem, paths["place_sem"])
-    try:
-        registered = yield from REGISTER.anew(
-            paths["mosaic"],
-            paths["place_sem"],
-            output=paths["place_mosaic"],
-            options=registering,
-            transform_out=paths["place_map"],
-        )
-    except RegistrationRefused as refused:
-        msg = f"This sample cannot be registered: {refused} Take another seed."
-        raise RegistrationError(msg) from refused
-    stored = read_transform(paths["place_map"])
-    mosaic = open_image(paths["place_mosaic"])
-    error = _true_error_nm(paths, scan, stored, mosaic)
-    box = gap_free_box(np.isfinite(mosaic.array()))
-    taught, judged = halves(box)
-    pairs = yield from _cut_pairs(paths, stored, taught)
-    # apart from a window, in whose process torch's compiler must not be imported
-    trained = yield from train_in_subprocess(
-        TrainRequest(
-            "fine-tune",
-            str(paths["place_training"]),
-            overwrite=True,
-            pairs=str(paths["place_pairs"]),
-            start_from=model,
-            steps=steps,
-            name="fine-tuned",
-        )
-    )
-    source = paths["place_mosaic"]
-    untouched = yield from enhance_by_tiles(source, paths["place_enhanced"], model)
-    tuned = yield from enhance_by_tiles(source, paths["place_tuned"], trained.model)
-    yield Progress(0, 0, "filtering, to compare")
-    _filter(paths, scan, taught, box)
-    shown = {
-        "Mosaic": "place_mosaic",
-        WIENER: "place_wiener",
-        LINEAR: "place_linear",
-        untouched.report.model: "place_enhanced",
-        TUNED: "place_tuned",
-        "SEM image": "place_sem",
-    }
-    images = {}
-    for label, role in shown.items():
-        images[label] = yield from _part(paths[role], judged)
-    measured = yield from measure_field(
-        images,
-        mapped={
-            "mosaic_against_sem": "Mosaic",
-            "enhanced_against_sem": untouched.report.model,
-            "tuned_against_sem": TUNED,
-        },
-    )
-    write_maps(measured, paths, "place")
-    return PlaceRun(
-        registered, error, sem, mosaic, taught, judged, pairs, trained, untouched,
-        tuned, measured,
-    )  # fmt: skip
-
-
-def halves(box: Box) -> tuple[Box, Box]:
-    """Cut a field across its longer side into two, which lie some pixels apart."""
-    rows, columns = box.shape
-    side = (max(rows, columns) - _APART_PX) // 2
-    if rows > columns:
-        return replace(box, y1=box.y0 + side), replace(box, y0=box.y1 - side)
-    return replace(box, x1=box.x0 + side), replace(box, x0=box.x1 - side)
-
-
-def map_error_nm(
-    grid: Grid,
-    covered: Callable[[FloatArray], FloatArray],
-    found: Callable[[FloatArray], FloatArray],
-    true: Callable[[FloatArray], FloatArray],
-) -> float:
-    """Root mean square distance of two maps, over places (N, 2) that are covered."""
-    lines = (
-        np.linspace(start, stop, _LOOKS)
-        for start, stop in zip(grid.corner, grid.end, strict=True)
-    )
-    places = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2)
-    places = places[covered(places).astype(bool)]
-    return rms(found(places) - true(places))
-
-
-def _averaged(view: Micrograph, pixel: tuple[float, float]) -> Micrograph:
-    """Bring an image to larger pixels, in its own plane."""
-    whole = Grid.of(view)
-    rows, columns = (
-        int((end - corner) / pitch)
-        for corner, end, pitch in zip(whole.corner, whole.end, pixel, strict=True)
-    )
-    grid = Grid((rows, columns), pixel, whole.corner)
-    return view.replace(
-        data=Warped(view, grid, Affine()).read().astype(np.float32),
-        name="sem",
-        pixel_size_nm=pixel,
-        origin=grid.centre(Box.of(grid.shape)),
-        provenance=derived_from("convert", {"pixel_size_nm": list(pixel)}, image=view),
-    )
-
-
-def _true_error_nm(
-    paths: dict[str, Path], scan: ScanRun, stored: StoredTransform, mosaic: Micrograph
-) -> float:
-    """Tell how far the found map is from the one that the view was drawn by."""
-    true = read_transform(paths["scan"] / "truth" / "view.json").transform
-    begins = scan.placement.origin_px * np.array(scan.mosaic.scale)
-    shown, grid = np.isfinite(mosaic.array()), Grid.of(mosaic)
-
-    def covered(places: FloatArray) -> FloatArray:
-        at = ((places - grid.corner) / grid.pitch).astype(int)
-        y, x = np.minimum(at, np.array(grid.shape) - 1).T
-        inside: FloatArray = shown[y, x]
-        return inside
-
-    back = stored.transform.inverse()
-    return map_error_nm(grid, covered, back, lambda places: true(places) - begins)
-
-
-def _part(image: Path, box: Box) -> Job[Micrograph]:
-    """Cut a part out of an image, which stays where it lies."""
-    corners = (box.y0, box.x0, box.y1, box.x1)
-    made = yield from CROP.job(image, options=CropOptions(box=corners))
-    part: Micrograph = CROP.given(made)
-    return part
-
-
-def _cut_pairs(
-    paths: dict[str, Path], stored: StoredTransform, taught: Box
-) -> Job[PairsMade]:
-    """Cut pairs from one half, through the map of the whole."""
-    part = yield from _part(paths["place_sem"], taught)
-    here = StoredTransform(
-        stored.transform, stored.moving, Side.of(part), stored.quality
-    )
-    side = min(_PATCH_PX, *(n // 4 * 4 for n in part.shape))
-    options = PairOptions(patch=side, step=_STEP_PX, validation=_VALIDATION, test=0.0)
-    return (
-        yield from PAIRS.anew(
-            paths["mosaic"],
-            part,
-            paths["place_pairs"],
-            options=options,
-            transform=here,
-        )
-    )
-
-
-def _filter(paths: dict[str, Path], scan: ScanRun, taught: Box, box: Box) -> None:
-    """Write what the learnt linear filter and Wiener's make of the whole mosaic."""
-    whole = open_image(paths["place_mosaic"])
-    mosaic = whole.array()
-    sem = open_image(paths["place_sem"]).array()
-    kernel = fit_linear_filter([(mosaic[taught.slices], sem[taught.slices])], _TAPS)[0]
-    inner = whole.replace(data=mosaic[box.slices])
-    sigma = scan.options.fwhm_nm / _FWHM / whole.scale[0]  # of the blur in focus
-    blur = wiener(inner, sigma_px=sigma)
-    made = {
-        "place_linear": ndimage.correlate(inner.array(), kernel, mode="mirror"),
-        "place_wiener": blur.array(),
-    }
-    for role, part in made.items():
-        data = np.full(mosaic.shape, np.nan, np.float32)
-        data[box.slices] = part
-        image = whole.replace(data=data, name=role.partition("_")[2], provenance=None)
-        rewrite(image, paths[role])
+def _truth_below(scan: ScanRun, name: str, box: Box) -> tuple[Micrograph, Micrograph]:
+    """Give a part of a mosaic, and what was drawn there, by a file of the scan."""
+    part = crop(scan.mosaic, box)
+    corner = scan.placement.origin_px + np.array([box.y0, box.x0])
+    return part, sample_truth(open_image(scan.folder / name), part, corner)

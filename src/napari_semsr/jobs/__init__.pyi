@@ -1,11 +1,14 @@
 from .adapt.areas import AdaptRefused as AdaptRefused
 from .adapt.job import (
     ADAPT as ADAPT,
+    ADAPTED as ADAPTED,
     STOP as STOP,
     Adapted as Adapted,
     AdaptOptions as AdaptOptions,
     AdaptProgress as AdaptProgress,
+    AppliedImage as AppliedImage,
 )
+from .adapt.page import held_out_pictures as held_out_pictures
 from .adapt.process import fit_in_process as fit_in_process
 from .batch.job import (
     BATCH as BATCH,

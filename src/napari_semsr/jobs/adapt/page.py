@@ -24,6 +24,23 @@ _SEM = "SEM image"
 
 def write_report(path: Path, result: "Adapted") -> None:
     """Write the page, with pictures of the held-out part of the first area."""
+    write_page(
+        path,
+        Path(__file__).with_name("adapt.html"),
+        result=result,
+        **held_out_pictures(result),
+        provenance=making(
+            result.provenance.options,
+            [(item.name, item.digest) for item in result.provenance.inputs],
+        ),
+    )
+
+
+def held_out_pictures(result: "Adapted") -> dict[str, Any]:
+    """Draw the held-out part of the first area: `wholes`, `details`, and the `curve`.
+
+    The first two are by name: what was evaluated, and the SEM image.
+    """
     area = result.areas[0]
     sem = area.part(area.held_out)[1]
     limits, pixel = grey_limits(sem.array()), sem.pixel_size_nm
@@ -35,21 +52,14 @@ def write_report(path: Path, result: "Adapted") -> None:
     def drawn(plane: Any, width_px: int) -> bytes:
         return image_png(plane, pixel, limits=limits, width_px=width_px)
 
-    write_page(
-        path,
-        Path(__file__).with_name("adapt.html"),
-        result=result,
-        wholes={name: drawn(plane, _WHOLE_PX) for name, plane in planes.items()},
-        details={
+    return {
+        "wholes": {name: drawn(plane, _WHOLE_PX) for name, plane in planes.items()},
+        "details": {
             name: drawn(plane[y : y + rows, x : x + columns], _DETAIL_PX)
             for name, plane in planes.items()
         },
-        curve=_curve(result),
-        provenance=making(
-            result.provenance.options,
-            [(item.name, item.digest) for item in result.provenance.inputs],
-        ),
-    )
+        "curve": _curve(result),
+    }
 
 
 def _curve(result: "Adapted") -> bytes | None:
