@@ -32,7 +32,7 @@ $(STAMP): $(BUILT_FROM) scripts/system_packages.sh
 	@PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,czi,hdf5,onnx,table,dev,docs
 	@touch $(BASE) $@
 
-demo:  ## frames to mosaic to SEM, enhanced, trained, measured; ends in a report
+demo:  ## frames to mosaic, a network trained on SEM, evaluated; ends in a report
 	@scripts/show_demo.sh before "$(DEMO_DIR)" "$(VENV)"
 	@$(MAKE) --no-print-directory "$(BASE)"
 	@$(BIN)/semsr demo "$(DEMO_DIR)" --overwrite

@@ -59,7 +59,7 @@ SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 600
 FILM_PX, FILM_MS = 960, 1500
-DETAILS, BETWEEN_PX = (2, 4), 10
+DETAILS, BETWEEN_PX = (1, 5), 10
 OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
 LINE_PX = ((256, 100), (256, 320))  # from here to there, of the sample
 VIVID = 40  # of 255, between the parts of a colour: more is not napari's own grey
@@ -410,7 +410,7 @@ def photograph_register() -> None:
 
 
 def photograph_demonstration() -> None:
-    """Take the first pictures of the demonstration's report, details of its place."""
+    """Take the first pictures of the demonstration's report, one detail of its place."""
     made = run(DEMO.job(Path(_SCRATCH.name) / "demonstration"))
     page = Path(made.report).read_text(encoding="utf-8")
     found = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)

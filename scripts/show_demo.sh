@@ -7,8 +7,9 @@ when=$1 folder=$2 venv=$3
 if [ "$when" = before ]; then
   cat <<END
 Draws superlens frames, stitches them, registers the mosaic to an electron image of its place,
-enhances it, trains on half of that place for about a minute, and measures on the other half.
-It ends with a report in $folder; the first time it builds $venv, some minutes, and nothing else.
+trains a network there for a minute, evaluates it on a part that was held out, and shows another
+sample, where that network must not be used. It ends with a report in $folder; the first time it
+builds $venv, some minutes, and nothing else.
 END
   exit
 fi
@@ -19,8 +20,8 @@ For the panels: make .venv, which adds napari and what its windows need."
 cat <<END
 
 The report:     $folder/report.html
-In napari:      $napari --plugin napari-semsr "$folder/place/mosaic.ome.zarr" "$folder/place/sem.ome.tif" "$folder/place/fine-tuned.ome.zarr"
+In napari:      $napari --plugin napari-semsr "$folder/mosaic/mosaic.ome.zarr" "$folder/mosaic/sem.ome.tif" "$folder/adapted/mosaic-enhanced.ome.zarr"
 The raw frames: $napari --plugin napari-semsr "$folder/scan"
 With the mouse: start $napari, then Plugins > Superlens SEM,
-                with Stitch mosaic, Register to SEM, Enhance, Train, FRC map and Spectrum.
+                with Stitch mosaic, Train on SEM, Enhance and FRC map.
 END

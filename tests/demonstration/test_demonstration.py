@@ -110,7 +110,8 @@ def test_demo_truth_of_the_other_sample_is_below_its_mosaic(shown):
     edges = [np.hypot(*np.gradient(one.astype(float))) for one in (light, sem.array())]
     spectra = [np.fft.fft2(one - one.mean()) for one in edges]
     peak = np.fft.ifft2(spectra[0] * spectra[1].conj()).real.argmax()
-X
+    lag = np.array(np.unravel_index(peak, sem.shape))
+    assert np.minimum(lag, sem.shape - lag).max() <= 2
 
 
 @pytest.mark.broad

@@ -3,11 +3,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.validity import code_of
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.demonstration import DemoResult
-from napari_semsr.io.formats import read, write
+from napari_semsr.io.formats import write
 from napari_semsr.widgets import demo
 from napari_semsr.widgets.base.results import is_unsaved
 
@@ -21,47 +20,38 @@ def panel(model, hold, monkeypatch) -> demo.DemoPanel:
         folder.mkdir()
         names = {
             "mosaic": "mosaic.ome.zarr",
-            "registered": "registered.ome.zarr",
             "place_sem": "sem.ome.tif",
             "enhanced": "enhanced.ome.zarr",
-            "tuned": "tuned.ome.zarr",
-            "frc_map": "map.ome.tif",
         }
         paths = {role: str(folder / name) for role, name in names.items()}
         for path in paths.values():
-            pixels = np.full((options.size, 40), 7, np.uint8)
+            pixels = np.full((options.frame_px, 40), 7, np.uint8)
             write(Micrograph(pixels, parse_pixel_size(20.0), "made"), path)
-        version = SimpleNamespace(
-            label="Enhanced",
-            cross=SimpleNamespace(resolution_nm=40.0),
-            metrics=SimpleNamespace(psnr_db=30.0),
-        )
-        half = SimpleNamespace(measured=SimpleNamespace(versions=[version]))
-        codes = np.full((options.size, 40), code_of("beyond-nyquist"))
-        blocks = SimpleNamespace(map=read(paths["frc_map"]), reasons=codes)
-        maps = {"tuned_against_sem": ("", blocks)}
-        place = SimpleNamespace(
-            measured=SimpleNamespace(versions=[version], maps=maps),
-            registered=SimpleNamespace(error_nm=3.0),
-            true_error_nm=2.5,
-            untouched=SimpleNamespace(provenance=SimpleNamespace(model_name="a-model")),
-        )
+        objects = {"shown": 8, "objects": 9, "invented": 1, "drawn": 10}
+        versions = {
+            name: {"gain_below_cutoff_db": gain, "psnr_db": 30.0, "objects": objects}
+            for name, gain in (("input", 0.0), ("adapted model", 7.5))
+        }
         scan = {"placed": 20, "frames": 20}
         scan |= {"nominal_error_px": 5.0, "solved_error_px": 0.1}
         return DemoResult(
             report=str(folder / "report.html"),
             seconds=1.0,
             frames="frames",
-            figures={"scan": scan},
-            scan=SimpleNamespace(measured=SimpleNamespace(pair=None)),
-            place=place,
-            sem=half,
+            model="place.safetensors",
+            figures={
+                "scan": scan,
+                "mosaic": {"halves": {"resolution_nm": 160.0}},
+                "adapt": {"evaluated": versions},
+                "elsewhere": {"versions": versions, "unfamiliar_percent": 93.0},
+                "electron_image": {"versions": versions},
+            },
             **paths,
         )
 
     monkeypatch.setattr(demo, "DEMO", SimpleNamespace(job=made))
     shown = hold(demo.DemoPanel(model))
-    shown.form.set_values(size=200)
+    shown.form.set_values(frame_px=200)
     return shown
 
 
@@ -72,22 +62,18 @@ def test_demonstration_ends_in_layers_and_a_report(panel, model, run_panel, tmp_
     shown = {layer.name: layer for layer in model.layers}
     assert list(shown) == [
         "mosaic",
-        "mosaic · registered",
         "SEM image",
-        "mosaic · a-model",
-        "mosaic · fine-tuned",
-        "mosaic · fine-tuned · FRC map (nm)",
-        "mosaic · fine-tuned · failed blocks",
+        "mosaic · adapted",
     ]
     assert all(layer.data.shape == (200, 40) for layer in model.layers)
-    assert model.layers.selection.active is shown["mosaic · fine-tuned"]
-    hidden = [name for name, layer in shown.items() if not layer.visible]
-    assert hidden == ["mosaic"]  # it lies on other axes
-    *kept, _ = model.layers  # all but the colours of blocks
-    assert not any(is_unsaved(layer) for layer in kept)  # where the user chose
-    assert "20 of 20 placed" in panel.figures.text()
-    assert "2.5 nm" in panel.figures.text()
-    assert "30.00 dB" in panel.figures.text()
+    assert model.layers.selection.active is shown["mosaic · adapted"]
+    assert all(layer.visible for layer in model.layers)
+    assert not any(is_unsaved(layer) for layer in model.layers)  # where the user chose
+    said = panel.figures.text()
+    assert "20 of 20 placed" in said
+    assert "adapted model +7.50 dB" in said
+    assert "adapted model 8 of 9 shown, 1 of 10 invented" in said
+    assert "93 %" in said
 
 
 @pytest.mark.broad

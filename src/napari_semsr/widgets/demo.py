@@ -25,21 +25,19 @@ from napari_semsr.widgets.base import (
     typed_path,
 )
 from napari_semsr.widgets.layers import free_name, result_name
-from napari_semsr.widgets.measure import add_failed_layer
 
 _NAME = "demonstration"
 _MOSAIC, _SEM = "mosaic", "SEM image"
-_TUNED = "fine-tuned"
 _ABOUT = (
-    "Frames are drawn and stitched, brought onto an SEM image of their place, and "
-    "enhanced by a network that goes on learning on one half of it; the other half "
-    "judges. It takes minutes. The images become layers, and a report tells what was "
-    "found."
+    "Frames are drawn and stitched. A network is trained for a minute on the area that "
+    "an SEM image shows too, evaluated on a part of it that was held out, and tried on "
+    "another sample, where it must not be used. The images become layers; the report "
+    "has all figures."
 )
 
 
 # what becomes layers, from the bottom to the top
-_SHOWN = ("mosaic", "registered", "place_sem", "enhanced", "tuned", "frc_map")
+_SHOWN = ("mosaic", "place_sem", "enhanced")
 
 
 def _demonstrate(
@@ -87,38 +85,24 @@ class DemoPanel(Panel):
     def show_outcome(
         self, outcome: tuple[DemoResult, dict[str, Opened]]
     ) -> Iterator[None]:
-        """Add the images as layers, and write what was found.
-
-        The mosaic as it was stitched lies on other axes than the rest, so it is hidden.
-        """
+        """Add the images as layers, and write what was found."""
         made, opened = outcome
         self.report = made.report
         name = free_name(self.viewer, _MOSAIC)
-        model = str(made.place.untouched.provenance.model_name)
-        add_opened(self.viewer, opened["mosaic"], name=name, visible=False)
-        yield
-        seen = result_name(self.viewer, name, "registered")
-        add_opened(self.viewer, opened["registered"], name=seen)
+        add_opened(self.viewer, opened["mosaic"], name=name)
         yield
         sem = free_name(self.viewer, _SEM)
         add_opened(self.viewer, opened["place_sem"], name=sem)
-        for image, step in (("enhanced", model), ("tuned", _TUNED)):
-            yield
-            title = result_name(self.viewer, name, step)
-            shown = add_opened(self.viewer, opened[image], name=title)
         yield
-        mapped = result_name(self.viewer, title, "FRC map (nm)")
-        add_opened(self.viewer, opened["frc_map"], name=mapped)
-        yield
-        _, found = made.place.measured.maps["tuned_against_sem"]
-        add_failed_layer(self.viewer, found.map, found.reasons, title)
+        title = result_name(self.viewer, name, "adapted")
+        shown = add_opened(self.viewer, opened["enhanced"], name=title)
         self.viewer.layers.selection.active = shown
         yield
         self.show_result(
             figures_of(made),
             f"Done in {made.seconds:.0f} s: the layers show one place, and the "
-            "report tells what was found.",
-            network=f"{model} and its fine-tuned form",
+            "report has all figures.",
+            network="the model of this place",
         )
 
     def open_report(self) -> None:
