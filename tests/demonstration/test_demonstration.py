@@ -70,7 +70,10 @@ def test_demo_writes_every_file_that_it_names(shown):
         assert describe(paths[name]).pixel_size_nm == (20, 20)
     for name in ("sem_truth", "sem_first", "sem_enhanced"):
         assert describe(paths[name]).pixel_size_nm == (10, 10)
-    assert all(Path(shown.to_json()[name]).exists() for name in ("model", "enhanced"))
+    assert Path(shown.enhanced).exists()
+    assert Path(shown.model).is_file()
+    named = r"mosaic-\d{4}-\d\d-\d\d\.safetensors"
+    assert re.fullmatch(named, Path(shown.model).name)
 
 
 @pytest.mark.broad

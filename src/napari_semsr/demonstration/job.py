@@ -82,6 +82,7 @@ _FILES = {
     "sem_second": "sem/exposure-2.tif",
     "sem_enhanced": "sem/enhanced.ome.zarr",
 }
+_STITCHING = StitchFolderOptions(distortion="none")  # the simulated lens has none
 _ELSEWHERE: dict[str, Any] = {
     "relief_nm": 160.0,  # four times that of the place: light relates to SEM otherwise
     "frames_grid": (2, 3),
@@ -195,12 +196,15 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         paths["scan"],
         paths["mosaic"],
         options,
-        options=StitchFolderOptions(halves=True),
+        options=_STITCHING.replace(halves=True),
         positions_out=paths["positions"],
     )
     resolved = yield from measure_mosaic(scan, paths["mosaic_truth"])
     other = yield from run_scan(
-        paths["elsewhere_scan"], paths["elsewhere"], options.replace(**_ELSEWHERE)
+        paths["elsewhere_scan"],
+        paths["elsewhere"],
+        options.replace(**_ELSEWHERE),
+        options=_STITCHING,
     )
     place = yield from run_place(
         scan,

@@ -83,7 +83,7 @@ def adapted(place, tmp_path_factory):
     mosaic, sem = place
     folder = tmp_path_factory.mktemp("adapt") / "run"
     steps = []
-    other = micrograph(light_of(objects(5)), "other")
+    other = micrograph(light_of(objects(5)), "other: 5/6")
     made = adapt(mosaic, [sem], folder, apply=[other], report=steps.append)
     return made, folder, steps
 
@@ -105,7 +105,7 @@ def test_the_record_has_what_programs_read(adapted):
     for name in ("gain_db", "gain_below_cutoff_db", "linear_gain_below_cutoff_db"):
         assert name in held
     assert {"shown", "missed", "invented", "input"} <= held["objects"].keys()
-    assert [one["image"] for one in record["applied"]] == ["mosaic", "other"]
+    assert [one["image"] for one in record["applied"]] == ["mosaic", "other: 5/6"]
     assert record["registration"]["searched"] == "stored"
     assert record["seconds"] > 0
 
@@ -114,7 +114,7 @@ def test_every_image_is_enhanced_and_compared_with_the_place(adapted):
     made, _, _ = adapted
     assert [one.output.rpartition("/")[2] for one in made.applied] == [
         "mosaic-enhanced.ome.zarr",
-        "other-enhanced.ome.zarr",
+        "other_5_6-enhanced.ome.zarr",
     ]
 
 

@@ -53,7 +53,12 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.io import StoredTransform, read_transform, write_transform
+from napari_semsr.io import (
+    StoredTransform,
+    file_stem,
+    read_transform,
+    write_transform,
+)
 from napari_semsr.jobs.adapt.areas import (
     AdaptRefused,
     SharedArea,
@@ -464,8 +469,7 @@ def _write_model(
     yield Progress(0, 0, "writing the model")
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
-    stem = re.sub(r"[^\w.+-]+", "-", mosaic.name).strip("-") or "mosaic"
-    name = f"{stem}-{today}"[:100]
+    name = f"{_stem(run.given['mosaic'])[:80]}-{today}"
     scaled = [
         (area.light.array()[area.taught.slices] - levels[0]) / (levels[1] - levels[0])
         for area in areas
@@ -518,6 +522,14 @@ def _learnt(run: Run[AdaptOptions], area: SharedArea, role: str) -> dict[str, An
     }
 
 
+def _stem(image: Image) -> str:
+    """Begin the names of files with that of an image, without its own suffix."""
+    name = name_of(image)
+    if not isinstance(image, Micrograph):
+        name = re.sub(r"(\.ome)?\.\w+$", "", name)
+    return file_stem(name)
+
+
 # Evaluate.
 
 
@@ -550,7 +562,7 @@ def _apply(run: Run[AdaptOptions], model: Path) -> Job[list[AppliedImage]]:
     options = EnhanceOptions(device=run.options.device)
     found: list[AppliedImage] = []
     for image in given:
-        stem = re.sub(r"(\.ome)?\.\w+$", "", name_of(image)) or "image"
+        stem = _stem(image)
         taken = {Path(one.output).name for one in found}
         names = (
             f"{stem}-enhanced{n}.ome.zarr"
