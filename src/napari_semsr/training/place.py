@@ -516,11 +516,13 @@ class _Trainer:
             box, inner = _bounds(one.held_out)
             low = _unit(one.low[box], self.levels)
             low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
-            given = torch.from_numpy(low)[None, None].to(self.device)
+            rows, columns = low.shape
+            even = np.pad(low, ((0, rows % 2), (0, columns % 2)), mode="edge")
+            given = torch.from_numpy(even)[None, None].to(self.device)
             made = self.averaged(
                 given.contiguous(memory_format=memory_layout(given.device))
             )
-            image = made[0, 0].float().cpu().numpy()
+            image = made[0, 0, :rows, :columns].float().cpu().numpy()
             truth = one.high[box].astype(float)
             known = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
             before += _squares(low[known], truth[known])
@@ -667,15 +669,13 @@ _SEEN_PX = 96  # about a held-out part; chosen: more than the receptive field
 
 
 def _bounds(held_out: BoolArray) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Give a box of even sides about a held-out part, and that part within it."""
+    """Give a box about a held-out part, and that part within it."""
     outer, inner = [], []
     for axis in (0, 1):
         at = np.flatnonzero(held_out.any(axis=1 - axis))
         first, last = int(at[0]), int(at[-1]) + 1
         start = max(0, first - _SEEN_PX)
         stop = min(held_out.shape[axis], last + _SEEN_PX)
-        if (stop - start) % 2:
-            start, stop = (start, stop - 1) if stop > last else (start + 1, stop)
         outer.append(slice(start, stop))
         inner.append(slice(first - start, last - start))
     return (outer[0], outer[1]), (inner[0], inner[1])
