@@ -410,7 +410,7 @@ def photograph_register() -> None:
 
 
 def photograph_demonstration() -> None:
-    """Take the first pictures of the demonstration's report, one detail of its place."""
+    """Take the first pictures of the demonstration's report, details of its place."""
     made = run(DEMO.job(Path(_SCRATCH.name) / "demonstration"))
     page = Path(made.report).read_text(encoding="utf-8")
     found = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)

@@ -21,6 +21,7 @@ import tifffile
 from gpu.adapt import FIGURES, PAIRS, adapt
 from gpu.kit import IMAGES, KIT, PLACE, ROOT
 
+import napari_semsr as semsr
 from napari_semsr.core import processor_name
 from napari_semsr.io import read
 from napari_semsr.training import load_recipe
@@ -94,15 +95,22 @@ def take_images(source: Path | None) -> None:
 
 
 def take_place(steps: int, demo: Path | None) -> None:
-    """Keep the pairs of a demonstration, and what they gain on this processor."""
+    """Cut pairs of a demonstration, and keep what they gain on this processor."""
     with tempfile.TemporaryDirectory() as folder:
         if demo is None:
             demo = Path(folder) / "demo"
             call = [sys.executable, "-m", "napari_semsr", "demo", str(demo)]
-            subprocess.run([*call, "--size", "256", "--steps", "1"], check=True)
+            subprocess.run(call, check=True)
         shutil.rmtree(PLACE, ignore_errors=True)
         PLACE.mkdir(parents=True)
-        shutil.copytree(demo / "place" / "pairs.zarr", PLACE / PAIRS)
+        mosaic, sem = (
+            read(demo / "mosaic" / name) for name in ("mosaic.ome.zarr", "sem.ome.tif")
+        )
+        apart = (np.array(sem.origin) - mosaic.origin) / mosaic.scale
+        (y, x), (rows, columns) = np.rint(apart).astype(int), sem.shape
+        light = sem.replace(data=mosaic.array()[y : y + rows, x : x + columns])
+        told: dict[str, Any] = {"patch": 128, "step": 32, "validation": 0.2}
+        semsr.pairs(light, sem, PLACE / PAIRS, **told, test=0.0)
     # A card of this machine would not be a processor.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     wanted = {"model": "ssum-sem", "steps": steps, "gain_db": math.inf}

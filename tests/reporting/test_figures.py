@@ -10,7 +10,6 @@ from napari_semsr.reporting.figures import (
     image_png,
     joints_png,
     lay_frames,
-    map_png,
     plot_png,
 )
 from napari_semsr.stitching.solution import PairReport
@@ -59,17 +58,6 @@ def test_image_png_is_the_same_every_time_and_has_the_aspect():
     assert drawn[0] == drawn[1]
     assert drawn[0].startswith(PNG)
     assert (drawn[0][19], drawn[0][23]) == (100, 50)
-
-
-@pytest.mark.parametrize(
-    ("pixel", "values"),
-    [(None, np.full((4, 5), np.nan)), ((160.0, 160.0), np.ones((4, 5)))],
-)
-def test_map_png_of_failed_and_constant_maps(pixel, values):
-    made = map_png(
-        values, pixel, limits=(0, 1), label="resolution (nm)", finer=np.isnan(values)
-    )
-    assert made.startswith(PNG)
 
 
 def test_dollar_signs_in_names_of_curves_are_no_formula():

@@ -8,7 +8,6 @@ from .figures import (
     image_png as image_png,
     joints_png as joints_png,
     lay_frames as lay_frames,
-    map_png as map_png,
     overlay_png as overlay_png,
     plot_png as plot_png,
 )

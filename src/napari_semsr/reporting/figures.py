@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_semsr.stitching import PairReport
 
 _DPI = 100
-_WIDE_PX, _MAP_PX = 720, 480
+_WIDE_PX = 720
 _BAR_SHARE = 0.28
 _NM_IN_UM = 1000.0
 _PERIODS = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
@@ -100,37 +100,6 @@ def overlay_png(
         )  # fmt: skip
         middle = corner[0] + columns * across / 2
         write_over(axes, middle, corner[1] + 0.06 * high, name, **_BOLD)
-    return _png(figure)
-
-
-def map_png(
-    values: NDArray[Any],
-    pixel_nm: tuple[float, float] | None,
-    *,
-    limits: tuple[float, float],
-    label: str,
-    finer: NDArray[np.bool_],
-) -> bytes:
-    """Draw a map with a colour bar and a scale bar; NaN is hatched grey.
-
-    Where it is `finer` than the pixels can tell, it is white.
-    """
-    height, width = _extent(values, pixel_nm)
-    tall = round(_MAP_PX * 0.78 * height / width)
-    figure = _figure(_MAP_PX, max(160, tall + 16))
-    axes = figure.add_axes((0.01, 0.03, 0.76, 0.94), xticks=[], yticks=[])
-    axes.patch.set(facecolor="#b9bdc3", hatch="////", edgecolor="#8d939b")
-    drawn = _show(
-        axes, values, pixel_nm, limits, cmap="viridis_r", interpolation="nearest"
-    )
-    if finer.any():
-        white = np.ma.masked_where(~finer, np.ones(finer.shape))
-        axes.imshow(
-            white, vmin=0, vmax=1, extent=drawn.get_extent(), aspect="auto",
-            cmap="gray", interpolation="nearest",
-        )  # fmt: skip
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.80, 0.05, 0.035, 0.90)))
-    bar.set_label(label)
     return _png(figure)
 
 
