@@ -7,12 +7,12 @@ import argparse
 import ast
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import napari_semsr
 from napari_semsr.cli.command import build_parser
-from napari_semsr.jobs import DiscRecord
+from napari_semsr.jobs import DiscRecord, Removals
 from napari_semsr.models.cards import bundled, read_card, resolve
 
 PACKAGE = Path(napari_semsr.__file__).parent
@@ -126,21 +126,28 @@ def checks_page() -> str:
         "fills. [Models and their limits](../models.md#does-it-show-what-is-there)",
         "tells how discs are chosen and judged. Shares are of discs that the enhanced",
         "image shows rightly, in brackets those of the degraded image. A radius in",
-        "brackets is one that the blur does not resolve.",
+        "brackets is one that the blur does not resolve. Of removed objects, `drawn`",
+        "is the share that is drawn though removed, J what is shown less that, in",
+        "percentage points; 95 % intervals in brackets. The change of the light is in",
+        "standard deviations of its noise.",
         "",
     ]
     for name in bundled():
         card = read_card(resolve(name)).model_dump()
         for kind, record in DiscRecord.of_card(card).items():
             lines += [f"## {name}, {kind.replace('_', ' ')} images", ""]
-            lines += [*check_table(record), ""]
+            lines += [*check_table(record.rows()), ""]
+        removals = Removals.of_card(card)
+        if removals is not None:
+            lines += [f"## {name}, removed objects", "", *check_table(removals.rows())]
+            lines += ["", removals.sentence("model"), ""]
     return "\n".join(lines)
 
 
-def check_table(record: DiscRecord) -> Iterator[str]:
-    """One row for each condition and radius."""
-    head, *rows = record.rows()
-    for row in (head, ("---",) * len(head), *rows):
+def check_table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Write a head and rows as Markdown."""
+    head, *others = rows
+    for row in (head, ("---",) * len(head), *others):
         yield f"| {' | '.join(row)} |"
 
 

@@ -35,6 +35,18 @@ from .check.job import (
     CheckOptions as CheckOptions,
     ModelCheck as ModelCheck,
 )
+from .check.removals import (
+    SUPERLENS as SUPERLENS,
+    fine_circuits as fine_circuits,
+    paired_removals as paired_removals,
+)
+from .check_record import (
+    LINEAR as LINEAR,
+    MODEL as MODEL,
+    DiscRecord as DiscRecord,
+    RemovalCount as RemovalCount,
+    Removals as Removals,
+)
 from .convert import (
     CONVERT as CONVERT,
     Converted as Converted,
@@ -50,7 +62,6 @@ from .degrade import (
     DEGRADE as DEGRADE,
     DegradeOptions as DegradeOptions,
 )
-from .disc_record import DiscRecord as DiscRecord
 from .enhance import (
     ENHANCE as ENHANCE,
     MISFIT as MISFIT,

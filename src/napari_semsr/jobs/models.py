@@ -30,7 +30,7 @@ from napari_semsr.core import (
     one_line,
 )
 from napari_semsr.io import replacing
-from napari_semsr.jobs.disc_record import DiscRecord
+from napari_semsr.jobs.check_record import MODEL, DiscRecord, Removals
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
     ExportOptions,
@@ -169,6 +169,9 @@ class ModelFile(Result):
             headline = record.headline().items()
             shown |= {f"{about}, {name.lower()}": told for name, told in headline}
             shown |= {f"{about}, {name}": Figure(said) for name, _, said in lines}
+        removals = Removals.of_card(self.card)
+        if removals is not None:
+            shown |= removals.figures(MODEL)
         return declared_figures(self) | shown
 
 

@@ -44,6 +44,7 @@ from .pairs import (
     surface_shape as surface_shape,
 )
 from .samples import (
+    HELD_OUT_SEED as HELD_OUT_SEED,
     SAMPLE_KINDS as SAMPLE_KINDS,
     random_surface as random_surface,
 )
@@ -60,6 +61,7 @@ from .sem import (
 from .specimen import (
     ObjectOptions as ObjectOptions,
     Specimen as Specimen,
+    draw_object as draw_object,
 )
 from .view import (
     ViewOptions as ViewOptions,

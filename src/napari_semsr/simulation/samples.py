@@ -26,7 +26,7 @@ from napari_semsr.simulation.specimen import (
 
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
 """Kinds of `draw_object`; strewn bars, discs and rings; rows of raised dots."""
-_HELD_OUT_SEED = 2**31
+HELD_OUT_SEED = 2**31
 """Samples with seeds from here on are kept from training."""
 Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
 _PITCHES: dict[Kind, FloatPair] = {
@@ -87,7 +87,7 @@ def random_surface(
     `held_out` takes samples whose seeds training never draws.
     """
     chosen = ranges or SampleRanges()
-    first_seed = _HELD_OUT_SEED if held_out else 0
+    first_seed = HELD_OUT_SEED if held_out else 0
     canvas = Canvas(shape, pixel_nm, float(rng.uniform(*chosen.sidewall_nm)))
     height, material, kind = _one(canvas, chosen, rng, first_seed)
     if rng.random() < chosen.joined:

@@ -18,12 +18,11 @@ from napari_semsr.jobs.check.job import (
     CheckOptions,
     ClearImages,
     DegradedTruth,
-    DiscRecord,
     DrawnGold,
-    DrawnSurfaces,
     TruthSource,
     judge_source,
 )
+from napari_semsr.jobs.check_record import DiscRecord
 from napari_semsr.models import cards
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, load_model
@@ -92,8 +91,6 @@ def test_a_truth_shows_all_and_a_flat_image_nothing(network, inserted, erased):
 SOURCES = {
     "gao": lambda: ClearImages.drawn(160, scale=1, seed=1),
     "binned": lambda: ClearImages.drawn(160, scale=2, seed=1),
-    "superlens": lambda: DrawnSurfaces(96, scale=1, seed=1),
-    "superlens-2x": lambda: DrawnSurfaces(64, scale=2, seed=1),
     "gold": lambda: DrawnGold(80, scale=2, seed=1),
 }
 
@@ -171,13 +168,6 @@ def test_write_changes_the_card_and_no_weight(tiny, scene):
     assert after.card.model_copy(update={"checks": {}}) == before.card
 
 
-@pytest.mark.broad
-def test_a_model_is_checked_on_what_it_learnt_from(tmp_path):
-    recipe = {"recipe": {"data": {"sources": {"superlens": 1}}}}
-    path = write_tiny_model(tmp_path, name="lens", training=recipe)
-    found = run(MODELS_CHECK.job(path, options=CheckOptions(discs=4, size_px=128)))
-    assert [one.condition for one in found.conditions] == ["superlens"]
-    assert found.conditions[0].blur_px == pytest.approx(0.51 * 550 / 1.8 / 20)
 
 
 def test_held_out_images_are_those_of_the_card(tmp_path):

@@ -12,7 +12,7 @@ from napari_semsr.core import InputRecord, Provenance, digest_path
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
-from napari_semsr.jobs import digest_values
+from napari_semsr.jobs import LINEAR, MODEL, RemovalCount, Removals, digest_values
 from napari_semsr.jobs.models import find_model
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
@@ -111,15 +111,20 @@ def test_card_tells_what_the_check_with_discs_found():
     fog = {"radii": [], "resolved": wide}
     card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
     assert "fog 97.8 %" in card_details(card)
-    said = (
-        "drawn samples: of discs put in or taken out it shows 98 % rightly, its input"
-    )
-    assert f"{said} 50 % (fog)" in card_text(card, None)
+    said = "of discs put in or taken out it shows 98 % rightly, its input 50 % (fog)"
+    assert f"simulated samples: {said}" in card_text(card, None)
     assert "better than its input" in card_text(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.78, "discs": 400}
     assert "worse than its input" in card_text(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.66}
     assert "as well as its input" in card_text(card, None)
+    tells = {
+        name: RemovalCount(objects=50, shown=49, drawn=14) for name in (MODEL, LINEAR)
+    }
+    none = dict.fromkeys(tells, RemovalCount(objects=0, shown=0, drawn=0))
+    card["checks"]["removals"] = Removals(1, tells, none).to_json()
+    assert "it drew 28 % all the same" in card_text(card, None)
+    assert "28 % of 50" in card_details(card)
     assert "was not checked" in card_text({"name": "n"}, None)
     assert "discs" not in card_details({"name": "n"})
 

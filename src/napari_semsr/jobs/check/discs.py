@@ -77,8 +77,8 @@ class Discs:
         """Leave some out; `which` (N,)."""
         return Discs(self.centres[which], self.radii[which])
 
-    def on_grid(self, factor: int, margin_px: int = 0) -> "Discs":
-        """Give the same discs on a finer grid, which begins some pixels earlier."""
+    def on_grid(self, factor: float, margin_px: int = 0) -> "Discs":
+        """Give the same discs on another grid, which begins some pixels earlier."""
         centres = (self.centres + 0.5) * factor - 0.5 + margin_px
         return Discs(centres, self.radii * factor)
 
@@ -91,6 +91,14 @@ class Discs:
             part = image[box]
             ring = (away >= radius + 1) & (away <= 2 * radius + 1)
             found[index] = part[away <= radius - 0.5].mean() - part[ring].mean()
+        return found
+
+    def sums(self, image: FloatArray) -> FloatArray:
+        """Sum over each disc and its ring (N,)."""
+        found = np.empty(len(self))
+        for index, (centre, radius) in enumerate(self):
+            box = _box(centre, 2 * radius + 1, image.shape)
+            found[index] = image[box][_away(box, centre) <= 2 * radius + 1].sum()
         return found
 
     def insert_into(self, image: FloatArray, steps: FloatArray) -> FloatArray:
@@ -124,7 +132,11 @@ class DiscPlaces:
 
     @classmethod
     def choose(
-        cls, image: FloatArray, counts: IntPair, rng: np.random.Generator
+        cls,
+        image: FloatArray,
+        counts: IntPair,
+        rng: np.random.Generator,
+        radii: tuple[int, ...] = RADII_PX,
     ) -> Self:
         """Choose places for `counts` discs to insert and to erase, fewer without room.
 
@@ -132,7 +144,7 @@ class DiscPlaces:
         """
         found: dict[Change, list[tuple[int, int, int]]] = {"inserted": [], "erased": []}
         if min(image.shape) >= _WINDOW:
-            for change, place in _draw_places(image, counts, rng):
+            for change, place in _draw_places(image, counts, rng, radii):
                 found[change].append(place)
         tables = (
             np.array(found[change], dtype=float).reshape(-1, 3)
@@ -176,7 +188,10 @@ def local_contrast(image: FloatArray) -> FloatArray:
 
 
 def _draw_places(
-    image: FloatArray, counts: IntPair, rng: np.random.Generator
+    image: FloatArray,
+    counts: IntPair,
+    rng: np.random.Generator,
+    radii: tuple[int, ...],
 ) -> Iterator[tuple[Change, tuple[int, int, int]]]:
     """Draw places and radii one after the other, of each change and radius in turn."""
     contrast = local_contrast(image)
@@ -184,11 +199,11 @@ def _draw_places(
     free = np.zeros(image.shape, dtype=bool)
     free[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] = True
     free &= (contrast > 0) & (contrast >= _LEAST * (high - low))
-    fits = {radius: _fitting(image, contrast, radius) for radius in RADII_PX}
-    spread = 2 * max(RADII_PX) + 1 + _APART_PX
+    fits = {radius: _fitting(image, contrast, radius) for radius in radii}
+    spread = 2 * max(radii) + 1 + _APART_PX
     wanted: dict[Change, int] = {"inserted": counts[0], "erased": counts[1]}
     for number in range(max(counts)):
-        radius = RADII_PX[number % len(RADII_PX)]
+        radius = radii[number % len(radii)]
         for change, where in fits[radius].items():
             places = np.flatnonzero(where & free)
             if places.size == 0 or number >= wanted[change]:
@@ -293,7 +308,7 @@ class Trial:
 
     def judge(self, image: FloatArray) -> dict[Change, BoolArray]:
         """Tell of each disc whether an image, of any grey scale, shows it rightly."""
-        seen = _gain(image, self.changed) * image
+        seen = matched_gain(image, self.changed) * image
 
         def shown(discs: Discs, absent: FloatArray, present: FloatArray) -> BoolArray:
             without, having, found = (
@@ -309,7 +324,7 @@ class Trial:
         }
 
 
-def _gain(image: FloatArray, truth: FloatArray) -> float:
+def matched_gain(image: FloatArray, truth: FloatArray) -> float:
     """Give the gain that makes two standard deviations equal; contrast needs no more.
 
     That of an image that is constant but for rounding is 0.

@@ -1,6 +1,8 @@
-"""Check whether a model shows what is there: discs put into truths and taken out.
+"""Check whether a model shows what is there: objects put into samples and removed.
 
-A network can draw what is not there and drop what is. Discs of 3 to 6 px radius, of
+A network can draw what is not there and drop what is. A model that turns light into
+SEM-like images is tested on each place twice, with an object and with it removed
+(`napari_semsr.jobs.check.removals`). For other models, discs of 3 to 6 px radius, of
 half the local contrast, are put into truths and taken out of them before an instrument
 looks; then the enhanced image is asked for each of them. The same is asked of the
 degraded image, which the network was given.
@@ -10,12 +12,13 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr import inference, models
@@ -36,19 +39,19 @@ from napari_semsr.core import (
     option,
     parse_pixel_size,
     retell,
+    run,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.check.discs import (
     MARGIN_PX,
     DiscPlaces,
-    Discs,
     PresenceRow,
     Trial,
     Verdict,
-    local_contrast,
     tally,
 )
-from napari_semsr.jobs.disc_record import CHANGES, DiscRecord
+from napari_semsr.jobs.check.removals import fine_circuits, paired_removals
+from napari_semsr.jobs.check_record import CHANGES, MODEL, DiscRecord, Removals
 from napari_semsr.jobs.images import Image, Result, name_of, open_image
 from napari_semsr.jobs.models import MODEL_IN, find_model
 from napari_semsr.jobs.verb import FileIn, ImageIn, Run, Verb
@@ -57,22 +60,12 @@ from napari_semsr.simulation import (
     FINE_NM,
     KINDS,
     PHANTOMS,
-    SAMPLE_KINDS,
     GoldOptions,
-    MicroscopeOptions,
-    RandomLook,
-    Specimen,
-    SsumPair,
-    SsumPairOptions,
     blur_width_px,
     degrade_plane,
     draw,
     expose,
-    focus_depth_nm,
     gaussian_kernel,
-    pair_of_surface,
-    random_surface,
-    surface_shape,
 )
 
 
@@ -127,26 +120,46 @@ class ModelCheck(Result):
     images: Annotated[str, Quantity("Images")]
     seed: int
     conditions: tuple[ConditionCheck, ...] = field(metadata={"json": False})
+    # Of a model of light; None for others
+    removals: Removals | None = field(metadata={"json": False})
     written: Annotated[bool, Quantity("Written into the card")]
     seconds: Annotated[float, Quantity("Time", "s", ".1f")]
 
     def to_card(self) -> dict[str, Any]:
-        """Give what a card keeps."""
+        """Give what a card keeps of discs."""
         found = {one.condition: one.to_record() for one in self.conditions}
         return {"seed": self.seed, "conditions": found}
 
     def figures(self) -> dict[str, Figure]:
-        """Write the shares that are right, where the blur resolves the discs."""
-        record = DiscRecord(self.to_card())
-        return record.headline() | record.resolved() | declared_figures(self)
+        """Write the shares of objects, and of discs that the blur resolves."""
+        shown = {} if self.removals is None else self.removals.figures(MODEL)
+        if self.conditions:
+            record = DiscRecord(self.to_card())
+            shown |= record.headline() | record.resolved()
+        return shown | declared_figures(self)
 
     def tables(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Give the shares of all radii; in brackets, those of the degraded image."""
-        return {"discs": DiscRecord(self.to_card()).table()}
+        found = {}
+        if self.conditions:
+            found["discs"] = DiscRecord(self.to_card()).table()
+        if self.removals is not None:
+            found["removed objects"] = self.removals.table()
+        return found
+
+    def summary(self) -> str:
+        """State in a sentence what was found."""
+        if self.removals is not None:
+            return self.removals.sentence(MODEL)
+        found = DiscRecord(self.to_card()).summary()
+        if not found:
+            return f"Of the discs of {self.model} none was wide enough to be judged."
+        return f"Discs that {self.model} shows rightly: {found}."
 
     def to_json(self) -> dict[str, Any]:
         """Give the record that a command prints."""
-        return {**Result.to_json(self), **self.to_card()}
+        removals = None if self.removals is None else self.removals.to_json()
+        return {**Result.to_json(self), **self.to_card(), "removals": removals}
 
 
 # Clear images to check a model with: given ones, or those held out from training.
@@ -325,121 +338,6 @@ class ClearImages(TruthSource):
         ]
 
 
-_PHOTONS = 3500.0
-_LEAST_RELIEF_NM = 20.0
-_HALF = 0.5  # of the local contrast
-_TRIES = 2
-_SCALES = (0.2, 2.0)  # of what is put in, over half of relief and material
-
-
-class DrawnSurfaces(TruthSource):
-    """Drawn samples under a superlens and an electron microscope.
-
-    Discs are put into height and material: up or down, and towards the other material.
-    They are as strong as makes about half of the local contrast in the electron image,
-    free of noise, which is the truth. The focus is on the median height, and only discs
-    are judged that are in focus.
-    """
-
-    def __init__(self, side: int, *, scale: int, seed: int) -> None:
-        self.side, self.scale, self.seed = side, scale, seed
-        self._pixel_nm = SsumPairOptions().pixel_nm
-        self._fine = 2
-        if scale not in (1, self._fine):
-            msg = f"The superlens' task needs a network of scale 1 or 2, got {scale}."
-            raise OptionError(msg)
-        self._optics = MicroscopeOptions(photons=_PHOTONS)
-        self.widths_px = {"superlens": self._optics.fwhm_nm * scale / self._pixel_nm}
-
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one sample, and take it."""
-        rng = np.random.default_rng([self.seed, index, _STREAM])
-        kind = SAMPLE_KINDS[index % len(SAMPLE_KINDS)]
-        ranges = SsumPairOptions(kinds=(kind,), joined=0, bent=0)
-        surface = random_surface(
-            surface_shape(self.side),
-            pixel_nm=self._pixel_nm / self._fine,
-            rng=rng,
-            ranges=ranges,
-            held_out=True,
-        )
-        focus = float(np.median(surface.height_nm))
-        original = _brightness(self._taken(surface, focus, rng))
-        places = DiscPlaces.choose(original, counts, rng)
-        changed = self._changed(surface, original, places, rng)
-        pair = self._taken(changed, focus, rng)
-        depth, sharp = focus_depth_nm(self._optics), []
-        for discs in (places.inserted, places.erased):
-            heights = changed.height_nm[self._drawn(surface, discs).pixels]
-            sharp.append(discs.chosen(np.abs(heights.astype(float) - focus) <= depth))
-        trial = Trial.of(original, _brightness(pair), DiscPlaces(*sharp))
-        size = parse_pixel_size(pair.pixel_nm)
-        return [
-            DegradedTruth("superlens", Micrograph(pair.low, size, "superlens"), trial)
-        ]
-
-    def _taken(
-        self, surface: Specimen, focus_nm: float, rng: np.random.Generator
-    ) -> SsumPair:
-        """Look at a surface with both microscopes."""
-        microscope = self._optics.replace(focus_nm=focus_nm)
-        look = RandomLook(microscope, shading=0.01, correlation_px=0.3, bits=12)
-        return pair_of_surface(surface, self.side, look, rng, scale=self.scale)
-
-    def _changed(
-        self,
-        surface: Specimen,
-        original: FloatArray,
-        places: DiscPlaces,
-        rng: np.random.Generator,
-    ) -> Specimen:
-        """Put discs into a sample, and take some out."""
-        factor = self._fine // self.scale
-        inserted, erased = (
-            self._drawn(surface, discs) for discs in (places.inserted, places.erased)
-        )
-        height, material = (
-            erased.erase_from(plane.astype(np.float64))
-            for plane in (surface.height_nm, surface.material)
-        )
-        # half of the local relief, up or down, and half of the way to the other
-        coarse = tuple((inserted.centres / factor).astype(int).T)
-        relief = local_contrast(height[::factor, ::factor])[coarse]
-        rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
-        up = (rng.random(len(inserted)) < _HALF) | (height[inserted.pixels] < rise)
-        rise = np.where(up, rise, -rise)
-        own = material[inserted.pixels]
-        towards = _HALF * (np.where(own < _HALF, 1.0, 0.0) - own)
-
-        def changed(scale: FloatArray) -> Specimen:
-            mixed = np.clip(inserted.insert_into(material, scale * towards), 0, 1)
-            return replace(
-                surface,
-                height_nm=inserted.insert_into(height, scale * rise).astype(np.float32),
-                material=mixed.astype(np.float32),
-            )
-
-        scale = np.ones(len(inserted))
-        wanted = _HALF * local_contrast(original)[places.inserted.pixels]
-        without = places.inserted.contrast(original)
-        for _ in range(_TRIES):
-            seen = _brightness(self._taken(changed(scale), 0.0, rng))
-            made = np.abs(places.inserted.contrast(seen) - without)
-            scale = np.clip(scale * wanted / np.maximum(made, 1e-9), *_SCALES)
-        return changed(scale)
-
-    def _drawn(self, surface: Specimen, discs: Discs) -> Discs:
-        """Give discs on the grid of the drawn surface."""
-        margin = (surface.height_nm.shape[0] - self._fine * self.side) // 2
-        return discs.on_grid(self._fine // self.scale, margin)
-
-
-def _brightness(pair: SsumPair) -> FloatArray:
-    """Electron image on the scale where 1 is full brightness."""
-    low, high = pair.high_range
-    return np.asarray(pair.high * (high - low) + low, dtype=np.float64)
-
-
 class DrawnGold(TruthSource):
     """Gold on carbon at half the magnification."""
 
@@ -490,7 +388,9 @@ class CheckOptions(Options):
             "coarse scan of gold": "gold",
         },
     )
-    discs: int = option(200, "Discs", "Discs to insert, and to erase.", ge=4, le=10000)
+    discs: int = option(
+        200, "Objects", "Objects to put in, and to remove.", ge=4, le=10000
+    )
     size_px: int = option(
         512,
         "Side",
@@ -512,18 +412,22 @@ class CheckOptions(Options):
     )
 
 
-def _check(run: Run[CheckOptions]) -> Job[ModelCheck]:
+def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
     """Put discs into truths, take some out, and ask a model for them."""
     start = time.perf_counter()
-    chosen = run.options
+    chosen = request.options
     yield Progress(0, 2 * chosen.discs, "loading the model")
-    path = find_model(run.named["model"])
+    path = find_model(request.named["model"])
     loaded = models.load_model(path)
-    images: Any = run.given.get("images") or ()
-    clear = ClearSet(tuple(images), run.named["held_out"], run.opening)
+    images: Any = request.given.get("images") or ()
+    clear = ClearSet(tuple(images), request.named["held_out"], request.opening)
     found: list[ConditionCheck] = []
-    for source in list(_sources(loaded.card, chosen, clear)):
+    tasks = _tasks(loaded.card, chosen, clear)
+    for source in list(_sources(tasks, loaded.card, chosen, clear)):
         found += yield from judge_source(source, loaded, chosen)
+    removals = None
+    if "superlens" in tasks:
+        removals = yield from _removals(loaded, chosen)
     result = ModelCheck(
         model=loaded.card.name,
         path=str(path),
@@ -531,17 +435,53 @@ def _check(run: Run[CheckOptions]) -> Job[ModelCheck]:
         images=clear.kind,
         seed=chosen.seed,
         conditions=tuple(found),
+        removals=removals,
         written=chosen.write,
         seconds=round(time.perf_counter() - start, 2),
     )
     if not chosen.write:
         return result
-    known = DiscRecord.of_card(loaded.card.model_dump())
-    discs = {kind: record.found for kind, record in known.items()}
-    discs[clear.kind] = result.to_card()
-    checks = {**loaded.card.checks, "discs": discs}
+    checks = _checks(loaded.card, result)
     models.write_card(path, loaded.card.model_copy(update={"checks": checks}))
     return replace(result, digest=models.file_digest(path))
+
+
+def _removals(loaded: "models.LoadedModel", options: CheckOptions) -> Job[Removals]:
+    """Test a model of light on simulated samples, each place twice."""
+    scale, how = loaded.card.scale, inference.EnhanceOptions(device=options.device)
+    side = options.size_px // scale
+
+    def enhance(light: Micrograph) -> NDArray[Any]:
+        return run(inference.enhance_array(light, loaded, how)).array()
+
+    return (
+        yield from paired_removals(
+            {MODEL: enhance},
+            fine_circuits(side, count=_MOST_TRUTHS, seed=options.seed),
+            side=side,
+            scale=scale,
+            objects=options.discs,
+            seed=options.seed,
+        )
+    )
+
+
+def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, Any]:
+    """Write what a card keeps: the new figures, and former ones that still hold."""
+    known = DiscRecord.of_card(card.model_dump())
+    discs = {kind: dict(record.found) for kind, record in known.items()}
+    if result.conditions:
+        discs[result.images] = result.to_card()
+    checks = dict(card.checks)
+    if result.removals is not None:
+        checks["removals"] = {"seed": result.seed, **result.removals.to_json()}
+        for kind, record in list(discs.items()):  # which the paired test replaces
+            kept = {k: v for k, v in record["conditions"].items() if k != "superlens"}
+            discs[kind] = {**record, "conditions": kept}
+            if not kept:
+                del discs[kind]
+    checks["discs"] = discs
+    return {name: kept for name, kept in checks.items() if kept}
 
 
 def _tasks(
@@ -553,6 +493,8 @@ def _tasks(
         tasks = ["images"]
     else:
         shares = recipe_data(card).get("sources") or {}
+        if card.architecture == "place":  # trained on light and its SEM image only
+            shares = {"superlens": 1}
         tasks = [task for task in _TASKS if shares.get(task, 0) > 0] or ["images"]
     if clear.kind != "drawn" and tasks != ["images"]:
         msg = f"The task {tasks[0]} draws its own samples; leave out the clear images."
@@ -561,18 +503,19 @@ def _tasks(
 
 
 def _sources(
-    card: "models.ModelCard", options: CheckOptions, clear: ClearSet
+    tasks: Iterable[Task],
+    card: "models.ModelCard",
+    options: CheckOptions,
+    clear: ClearSet,
 ) -> Iterator[TruthSource]:
     said: dict[str, int] = {"scale": card.scale, "seed": options.seed}
     side = options.size_px
-    for task in _tasks(card, options, clear):
-        if task == "superlens":
-            yield DrawnSurfaces(side // card.scale, **said)
-        elif task == "gold":
+    for task in tasks:
+        if task == "gold":
             yield DrawnGold(side // card.scale, **said)
-        elif clear.kind == "drawn":
+        elif task == "images" and clear.kind == "drawn":
             yield ClearImages.drawn(side, **said)
-        else:
+        elif task == "images":
             images = clear.load(card, side)
             yield ClearImages(images.__getitem__, len(images), **said)
 

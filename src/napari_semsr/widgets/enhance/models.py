@@ -18,6 +18,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.jobs import (
+    MODEL,
     MODELS_CHECK,
     MODELS_IMPORT,
     MODELS_INFO,
@@ -28,6 +29,7 @@ from napari_semsr.jobs import (
     ImportOptions,
     ModelCheck,
     ModelFile,
+    Removals,
     learnt_from_light,
     own_gain_db,
 )
@@ -71,7 +73,7 @@ _PREVIEW = (
     "A preview: it was trained on simulated samples. For this sample, train on an SEM "
     'image of a part of it: <a href="adapt.md#in-napari">Train on SEM</a>.'
 )
-_IMAGES = {"held_out": "real images that it had not seen", "drawn": "drawn samples"}
+_IMAGES = {"held_out": "real images that it had not seen", "drawn": "simulated samples"}
 
 
 def card_text(
@@ -107,9 +109,11 @@ def card_text(
 
 
 def _checked(card: dict[str, Any]) -> str:
-    """Say where the model does worst, and how its input does there."""
-    records = DiscRecord.of_card(card)
+    """State what was found, of discs where the model does worst."""
+    records, removals = DiscRecord.of_card(card), Removals.of_card(card)
     link = f'<a href="{_CHECKED}">How this is checked</a>. {_CHOICE}'
+    if removals is not None:
+        return f"{removals.sentence(MODEL)} {link}"
     if not records:
         return f"Whether it shows what is there was not checked. {link}"
     kind, record = next(iter(records.items()))  # of real images, if there are any
@@ -139,6 +143,10 @@ def card_details(card: dict[str, Any]) -> str:
     }
     for kind, record in DiscRecord.of_card(card).items():
         rows[f"Discs, {kind.replace('_', ' ')} images"] = record.summary()
+    removals = Removals.of_card(card)
+    if removals is not None:
+        shown = removals.figures(MODEL)
+        rows |= {f"{name}, simulated samples": str(shown[name]) for name in shown}
     limits = card.get("limits")
     told = f"<p><i>Limits: {limits}</i></p>" if limits else ""
     return table(rows, strong=False) + told
@@ -307,7 +315,7 @@ class ModelChooser(Form):
 
 
 class CheckPanel(Panel):
-    """Checks a model on drawn samples, or on a clear layer of the user's."""
+    """Checks a model on simulated samples, or on a clear layer of the user's."""
 
     help_place = "models.md#does-it-show-what-is-there"
 
@@ -318,12 +326,12 @@ class CheckPanel(Panel):
             "image",
             "On",
             "A clear grey image, into which discs are put before it is degraded; "
-            "without one samples are drawn.",
-            none="drawn samples",
+            "without one samples are simulated.",
+            none="simulated samples",
         )
         self.form = OptionsForm(CheckOptions)
         self.add_group("Model", self.model)
-        self.add_group("Discs", Form(self.image), self.form)
+        self.add_group("Objects", Form(self.image), self.form)
         self.add_results("Found")
 
     def job(self) -> Work:
@@ -343,12 +351,13 @@ class CheckPanel(Panel):
         """Write the shares, and let the cards show them."""
         if made.written:
             NEWS.changed.emit()
-        found = DiscRecord(made.to_card()).summary()
-        said = f"Discs that {made.model} shows rightly: {found}."
-        if not found:
-            said = f"Of the discs of {made.model} none was wide enough to be judged."
         more = "<p>In brackets: in the degraded image, which the model was given.</p>"
-        self.show_result(figures_of(made), said, curves=made.tables(), more=more)
+        self.show_result(
+            figures_of(made),
+            made.summary(),
+            curves=made.tables(),
+            more=more if made.conditions else "",
+        )
 
 
 _TITLE = "Import model"

@@ -1,0 +1,311 @@
+"""Show each place of a simulated sample twice: with an object, and with it removed.
+
+A share of removed objects that stay away means nothing alone: an image without any
+contrast draws none of them. So each place is imaged by the same simulated microscope
+with the same noise, once with the object and once without, and an image is judged by
+how often it shows the object, and how often it draws it though it was removed. Of what
+the light itself does not show, a network can only guess; so places are split by how far
+the light changes with the object, as a matched filter sees it, in standard deviations
+of its noise.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.core import (
+    BoolArray,
+    FloatArray,
+    Job,
+    Micrograph,
+    Progress,
+    ReadError,
+    parse_pixel_size,
+)
+from napari_semsr.jobs.check.discs import (
+    DiscPlaces,
+    Discs,
+    Trial,
+    local_contrast,
+    matched_gain,
+)
+from napari_semsr.jobs.check_record import (
+    LIGHT,
+    LINEAR,
+    TELLS_SD,
+    RemovalCount,
+    Removals,
+)
+from napari_semsr.restoration import fit_place_filter
+from napari_semsr.simulation import (
+    HELD_OUT_SEED,
+    MicroscopeOptions,
+    ObjectOptions,
+    RandomLook,
+    Specimen,
+    SsumPair,
+    SsumPairOptions,
+    draw_object,
+    pair_of_surface,
+    surface_shape,
+)
+
+EnhanceCall = Callable[[Micrograph], NDArray[Any]]
+"""Makes an image (S Y, S X) of an optical one (Y, X), S the scale."""
+SUPERLENS = MicroscopeOptions(photons=3500.0)
+"""Microscope of the test: a numerical aperture of 1.8."""
+
+_STREAM = 0x9A12ED  # of chance; nothing is trained or chosen by it
+_FITTED = 4  # chosen: fields for the linear filter; of 256 px, 600 pixels for each tap
+_AT_ONCE = 28  # objects of each change in one field; chosen: 512 px have room for them
+_FINE = 2  # pixels of a specimen per optical pixel
+_LEAST_RELIEF_NM = 20.0  # of what is put in where the sample is flat
+_RADII_PX = (2, 3, 4, 5)  # chosen: light of 550 nm hides the smaller ones
+_HALF = 0.5  # of relief and material, for what is put in; of contrast, to be shown
+
+
+def paired_removals(
+    enhance: Mapping[str, EnhanceCall],
+    specimens: Iterable[Specimen],
+    optics: MicroscopeOptions = SUPERLENS,
+    *,
+    side: int,
+    scale: int = 1,
+    objects: int = 200,
+    seed: int = 0,
+) -> Job[Removals]:
+    """Count objects that images show when they are there, and draw though removed.
+
+    Spots of 2 to 5 px radius are removed from each specimen, in height and material,
+    and others are put in where none is. An image shows an object if its contrast with
+    the rim is at least half of what it is in the noise-free SEM image, after the gain
+    that gives both images the same standard deviation. The light itself and the best
+    linear filter, fitted to the first four specimens, are judged in the same way.
+
+    Parameters
+    ----------
+    enhance : mapping of str to callable
+        What makes an image of an optical `Micrograph` (side, side), by its name; the
+        image has `scale` times the pixels along each axis.
+    specimens : iterable of Specimen
+        Samples of `surface_shape(side)`; the first four are not judged.
+    optics : MicroscopeOptions, optional
+        Microscope; its focus is set to the median height of each specimen.
+    side : int
+        Side of the optical images in px.
+    scale : int, default=1
+        Pixels of an SEM image for each optical one, 1 or 2.
+    objects : int, default=200
+        Objects to remove, and to put in; specimens are taken until there are as many.
+    seed : int, default=0
+        Of places, noise and what is put in.
+
+    Returns
+    -------
+    Removals
+        Counts for each of `enhance`, the light, and the linear filter.
+
+    Raises
+    ------
+    ReadError
+        If no specimen has room for an object.
+    """
+    given = iter(specimens)
+    yield Progress(0, 2 * objects, "fitting a linear filter")
+    fitted = []
+    for index, surface in enumerate(islice(given, _FITTED)):
+        pair = Instrument(optics, side, scale, seed, index).take(surface)
+        fitted.append((_enlarged(pair.low, scale), pair.high))
+    linear = fit_place_filter(fitted)
+    calls: dict[str, EnhanceCall] = {
+        **enhance,
+        LIGHT: lambda light: _enlarged(light.array(), scale),
+        LINEAR: lambda light: linear.apply(_enlarged(light.array(), scale)),
+    }
+    none = RemovalCount(objects=0, shown=0, drawn=0)
+    tells, cannot = dict.fromkeys(calls, none), dict.fromkeys(calls, none)
+    fields, left = 0, [objects, objects]
+    for index, surface in enumerate(given, _FITTED):
+        instrument = Instrument(optics, side, scale, seed, index)
+        counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
+        places = TwiceImaged.take(surface, instrument, counts)
+        found = len(places.inserted), len(places.erased)
+        if not any(found):
+            continue
+        fields += 1
+        change = places.change_of_light()
+        for name, call in calls.items():
+            done = 2 * objects - sum(left)
+            yield Progress(done, 2 * objects, f"field {fields}, {name}")
+            shown, drawn = places.judge(call)
+            tells[name] += _count(shown, drawn, change >= TELLS_SD)
+            cannot[name] += _count(shown, drawn, change < TELLS_SD)
+        left = [max(0, n - more) for n, more in zip(left, found, strict=True)]
+        if not any(left):
+            break
+    if fields == 0:
+        msg = (
+            "Simulated samples need contrast and room for objects, and none had it; "
+            "give a larger field (--size-px)."
+        )
+        raise ReadError(msg)
+    return Removals(fields, tells, cannot)
+
+
+def fine_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Specimen]:
+    """Draw circuits at the limit of light, of seeds that no training draws.
+
+    Wires have a pitch of 240 nm, 1.6 times the shortest period that the lens passes,
+    and a relief of 40 nm, within the depth of focus. Light then shows some objects and
+    hides others, and a linear filter can bring out what it shows.
+    """
+    look = ObjectOptions(phantom="circuit", pitch_nm=240.0, relief_nm=40.0)
+    for index in range(count):
+        yield draw_object(
+            look.phantom,
+            surface_shape(side),
+            pixel_nm=SsumPairOptions().pixel_nm / _FINE,
+            options=look,
+            seed=HELD_OUT_SEED + (seed << 16) + index,
+        )
+
+
+def _count(shown: BoolArray, drawn: BoolArray, which: BoolArray) -> RemovalCount:
+    return RemovalCount(
+        objects=int(which.sum()),
+        shown=int((shown & which).sum()),
+        drawn=int((drawn & which).sum()),
+    )
+
+
+def _enlarged(image: NDArray[Any], scale: int) -> FloatArray:
+    """Bring an optical image to the grid of the SEM image by a cubic spline."""
+    plane = np.asarray(image, np.float64)
+    if scale == 1:
+        return plane
+    return np.asarray(
+        ndimage.zoom(plane, scale, order=3, mode="nearest", grid_mode=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """Both microscopes at one field; the noise is the same in all its images."""
+
+    optics: MicroscopeOptions
+    side: int
+    scale: int
+    seed: int
+    index: int  # of the field
+
+    def rng(self, purpose: int) -> np.random.Generator:
+        """Seed chance by field and purpose."""
+        return np.random.default_rng([self.seed, self.index, purpose, _STREAM])
+
+    def take(self, surface: Specimen, focus_nm: float | None = None) -> SsumPair:
+        """Image a sample with light and electrons, by default in focus."""
+        if focus_nm is None:
+            focus_nm = float(np.median(surface.height_nm))
+        focused = self.optics.replace(focus_nm=focus_nm)
+        look = RandomLook(focused, correlation_px=0.3, bits=12)
+        return pair_of_surface(surface, self.side, look, self.rng(1), scale=self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class TwiceImaged:
+    """A field before and after objects were put in and removed."""
+
+    pairs: tuple[SsumPair, SsumPair]  # before, after
+    truths: tuple[FloatArray, FloatArray]  # their SEM images on one grey scale
+    inserted: Discs  # there in the second
+    erased: Discs  # there in the first
+
+    @classmethod
+    def take(
+        cls, surface: Specimen, instrument: Instrument, counts: tuple[int, int]
+    ) -> "TwiceImaged":
+        """Change a sample, and image both states; unclear objects are left out."""
+        rng, focus = instrument.rng(0), float(np.median(surface.height_nm))
+        before = instrument.take(surface, focus)
+        original = _on_one_scale(before.high, before.high_range)
+        places = DiscPlaces.choose(original, counts, rng, _RADII_PX)
+        after = instrument.take(_changed(surface, places, instrument, rng), focus)
+        truths = original, _on_one_scale(after.high, after.high_range)
+        kept = Trial.of(*truths, places).places
+        return cls((before, after), truths, kept.inserted, kept.erased)
+
+    def judge(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
+        """Find which objects an image shows, and which ones though removed (N,)."""
+        seen = []
+        for pair, truth in zip(self.pairs, self.truths, strict=True):
+            light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
+            image = np.asarray(call(light), np.float64)
+            seen.append(matched_gain(image, truth) * image)
+        shown, drawn = [], []
+        for discs, there in ((self.inserted, 1), (self.erased, 0)):
+            wanted = discs.contrast(self.truths[there])
+            shown.append(discs.contrast(seen[there]) / wanted >= _HALF)
+            drawn.append(discs.contrast(seen[1 - there]) / wanted >= _HALF)
+        return np.concatenate(shown), np.concatenate(drawn)
+
+    def change_of_light(self) -> FloatArray:
+        """Distance of the light with and without objects over its noise (N,)."""
+        scale = self.pairs[0].scale
+        clean, noisy = (
+            [_on_one_scale(image(pair), pair.low_range) for pair in self.pairs]
+            for image in (lambda pair: pair.noiseless, lambda pair: pair.low)
+        )
+        change = (clean[1] - clean[0]) ** 2
+        noise = (noisy[0] - clean[0]) ** 2
+        found = []
+        for discs in (self.inserted, self.erased):
+            own = discs.on_grid(1 / scale)
+            square = own.sums(noise) / own.sums(np.ones_like(noise))
+            found.append(np.sqrt(own.sums(change) / square))
+        return np.concatenate(found)
+
+
+def _on_one_scale(image: NDArray[Any], ends: tuple[float, float]) -> FloatArray:
+    """Undo the scale that has the percentiles of an image at 0 and 1."""
+    low, high = ends
+    return np.asarray(image, np.float64) * (high - low) + low
+
+
+def _changed(
+    surface: Specimen,
+    places: DiscPlaces,
+    instrument: Instrument,
+    rng: np.random.Generator,
+) -> Specimen:
+    """Put discs into height and material of a sample, and remove others from them.
+
+    What is put in has half of the local relief, up or down, and half of the other
+    material.
+    """
+    factor = _FINE // instrument.scale
+    margin = (surface.height_nm.shape[0] - _FINE * instrument.side) // 2
+    inserted, erased = (
+        discs.on_grid(factor, margin) for discs in (places.inserted, places.erased)
+    )
+    height, material = (
+        erased.erase_from(plane.astype(np.float64))
+        for plane in (surface.height_nm, surface.material)
+    )
+    coarse = tuple((inserted.centres / factor).astype(int).T)
+    relief = local_contrast(height[::factor, ::factor])[coarse]
+    rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
+    up = (rng.random(len(inserted)) < _HALF) | (height[inserted.pixels] < rise)
+    own = material[inserted.pixels]
+    towards = _HALF * (np.where(own < _HALF, 1.0, 0.0) - own)
+    mixed = np.clip(inserted.insert_into(material, towards), 0, 1)
+    height = inserted.insert_into(height, np.where(up, rise, -rise))
+    return replace(
+        surface,
+        height_nm=height.astype(np.float32),
+        material=mixed.astype(np.float32),
+    )

@@ -1,0 +1,362 @@
+"""What a model's card keeps of a check, as rows and sentences."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import hypot, sqrt
+from typing import Any, Self
+
+from napari_semsr.core import Figure, FloatPair
+
+CHANGES = ("inserted", "erased")
+"""What is done with discs."""
+
+_APART = 2  # standard errors
+_KINDS = ("held_out", "given", "drawn")
+
+
+@dataclass(frozen=True, slots=True)
+class DiscRecord:
+    """What a card keeps of a check."""
+
+    found: Mapping[str, Any]  # as `ModelCheck.to_card` gives it
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
+        """Give the records of a card that can be told."""
+        records: Any = (card.get("checks") or {}).get("discs")
+        found = {}
+        for kind in _KINDS if isinstance(records, dict) else ():
+            record = cls(records.get(kind))
+            try:
+                if all((list(record.rows()), list(record.lines()), record.worst())):
+                    found[kind] = record
+            except (KeyError, TypeError, ValueError, AttributeError):
+                continue
+        return found
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """Give a table: a head, then a row for each condition and radius."""
+        yield ("condition", "radius", "inserted", "erased", "together")
+        for name, found in self.found["conditions"].items():
+            for row in found["radii"]:
+                radius = f"{row['radius_px']} px"
+                cells = (_cell(row[change]) for change in (*CHANGES, "together"))
+                yield (name, radius if row["resolved"] else f"({radius})", *cells)
+            cells = (_cell(found["resolved"][c]) for c in (*CHANGES, "together"))
+            yield (name, "resolved", *cells)
+
+    def lines(self) -> Iterator[str]:
+        """Say it in one line for each condition."""
+        for name, found in self.found["conditions"].items():
+            wide = found["resolved"]
+            parts = (f"{change} {_cell(wide[change])}" for change in CHANGES)
+            yield f"{name}: {', '.join(parts)}"
+
+    def worst(self) -> tuple[str, float, float]:
+        """Find the condition in which the fewest discs are right."""
+        pairs = {
+            name: (both["enhanced"], both["degraded"])
+            for name, both in self._together()
+        }
+        name = min(pairs, key=lambda name: pairs[name])
+        return name, *pairs[name]
+
+    def _together(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Give the shares over all resolved discs, of conditions that have some."""
+        for name, found in self.found["conditions"].items():
+            both = found["resolved"]["together"]
+            if both["discs"]:
+                yield name, both
+
+    def verdict(self) -> str:
+        """Say what it means that a model shows so many rightly, and its input so many.
+
+        They differ where the shares are two standard errors apart.
+        """
+        name, enhanced, degraded = self.worst()
+        discs = self.found["conditions"][name]["resolved"]["together"]["discs"]
+        error = sqrt(sum(share * (1 - share) for share in (enhanced, degraded)) / discs)
+        if enhanced - degraded > _APART * error:
+            return "It shows small things better than its input does."
+        if degraded - enhanced > _APART * error:
+            return (
+                "It shows small things worse than its input does: it drops some, or "
+                "draws some that are not there. Look for them in the input."
+            )
+        return "It shows small things as well as its input does, no better."
+
+    def headline(self) -> dict[str, Figure]:
+        """Write the share of the worst condition, if known, and what it means."""
+        if not self.summary():
+            return {}
+        name, enhanced, degraded = self.worst()
+        told = Figure(
+            100 * enhanced,
+            "% of the discs",
+            ".0f",
+            f"(its input {100 * degraded:.0f} %; at worst: {name})",
+            verdict=self.verdict().rstrip("."),
+            large=True,
+        )
+        return {"Shown rightly": told}
+
+    def resolved(self) -> dict[str, Figure]:
+        """Write the shares over the radii that the blur resolves."""
+        shares = {
+            f"{name}, {change}": found["resolved"][change]
+            for name, found in self.found["conditions"].items()
+            for change in CHANGES
+        }
+        return {
+            name: Figure(
+                100 * both["enhanced"],
+                "%",
+                ".0f",
+                f"({100 * both['degraded']:.0f} %) of {both['discs']}",
+            )
+            for name, both in shares.items()
+            if both["discs"]
+        }
+
+    def table(self) -> dict[str, tuple[str, ...]]:
+        """Give all radii as columns."""
+        head, *rows = self.rows()
+        return dict(zip(head, zip(*rows, strict=True), strict=True))
+
+    def summary(self) -> str:
+        """Say it in a few words."""
+        return ", ".join(
+            f"{name} {100 * both['enhanced']:.1f} %" for name, both in self._together()
+        )
+
+
+def _cell(shares: Mapping[str, Any]) -> str:
+    """Say a share, that of the degraded image, and how many discs there were."""
+    if not shares["discs"]:
+        return "\N{EN DASH}"
+    enhanced, degraded = 100 * shares["enhanced"], 100 * shares["degraded"]
+    return f"{enhanced:.1f} % ({degraded:.1f} %) of {shares['discs']}"
+
+
+# The paired test of removed objects.
+
+MODEL, LIGHT, LINEAR = "model", "light", "linear filter"
+"""Rows of the paired test: the checked model, its input, and the best linear filter."""
+TELLS_SD = 9.0
+"""Change of the light, in standard deviations of its noise, from which it can tell."""
+_LEAST_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalCount:
+    """Places that were imaged with an object and with the object removed.
+
+    Shares are in per cent, intervals 95 % ones; all are None below 40 places.
+    """
+
+    objects: int  # places
+    shown: int  # places where the image with the object shows it
+    drawn: int  # places where the image without the object shows it all the same
+
+    def __add__(self, other: "RemovalCount") -> "RemovalCount":
+        """Count the places of both."""
+        mine, others = asdict(self), asdict(other)
+        return RemovalCount(**{name: mine[name] + others[name] for name in mine})
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough places for a share."""
+        return self.objects >= _LEAST_REMOVED
+
+    @property
+    def shown_percent(self) -> float | None:
+        """Share of objects that are shown when they are there."""
+        return 100 * self.shown / self.objects if self.enough else None
+
+    @property
+    def drawn_percent(self) -> float | None:
+        """Share of objects that are drawn though they were removed."""
+        return 100 * self.drawn / self.objects if self.enough else None
+
+    @property
+    def difference(self) -> float | None:
+        """Youden's J in percentage points: shown less drawn though removed."""
+        made = 100 * (self.shown - self.drawn) / max(self.objects, 1)
+        return made if self.enough else None
+
+    @property
+    def drawn_interval(self) -> FloatPair | None:
+        """Interval of `drawn_percent` (Wilson)."""
+        return self._interval(self.drawn)
+
+    @property
+    def difference_interval(self) -> FloatPair | None:
+        """Interval of `difference` (Newcombe's score interval [1]_).
+
+        It is that of independent shares, wider than what is due to two shares of the
+        same places where the same ones are shown and drawn.
+
+        References
+        ----------
+        .. [1] R. G. Newcombe, Stat. Med. 17, 873 (1998), method 10.
+        """
+        middle, shown, drawn = (
+            self.difference,
+            self._interval(self.shown),
+            self.drawn_interval,
+        )
+        if middle is None or shown is None or drawn is None:
+            return None
+        one, other = (100 * n / self.objects for n in (self.shown, self.drawn))
+        down = hypot(one - shown[0], drawn[1] - other)
+        up = hypot(shown[1] - one, other - drawn[0])
+        return middle - down, middle + up
+
+    def _interval(self, count: int) -> FloatPair | None:
+        from napari_semsr.analysis import share_interval  # lists of models need none
+
+        return share_interval(count, self.objects) if self.enough else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Write counts, shares and intervals."""
+        return asdict(self) | {
+            "shown_percent": _rounded(self.shown_percent),
+            "shown_interval": _rounded(self._interval(self.shown)),
+            "drawn_percent": _rounded(self.drawn_percent),
+            "drawn_interval": _rounded(self.drawn_interval),
+            "j_points": _rounded(self.difference),
+            "j_interval": _rounded(self.difference_interval),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read the counts of a record."""
+        names = ("objects", "shown", "drawn")
+        return cls(**{name: int(record[name]) for name in names})
+
+    def cells(self) -> tuple[str, ...]:
+        """Write places, shares and difference for a row of a table."""
+        if not self.enough:
+            return str(self.objects), *("\N{EN DASH}",) * 3
+        low, high = self.drawn_interval or (0.0, 0.0)
+        least, most = self.difference_interval or (0.0, 0.0)
+        return (
+            str(self.objects),
+            f"{self.shown_percent:.0f} %",
+            f"{self.drawn_percent:.0f} % ({low:.0f} to {high:.0f})",
+            f"{self.difference:.0f} ({least:.0f} to {most:.0f})",
+        )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_rounded(one) for one in value)
+    return None if value is None else round(value, 2)
+
+
+_GROUPS = {
+    "light_tells": f"{TELLS_SD:g} or more",
+    "light_cannot_tell": f"below {TELLS_SD:g}",
+    "all": "any",
+}  # and the change of the light in each, in standard deviations of its noise
+
+
+@dataclass(frozen=True, slots=True)
+class Removals:
+    """Objects shown and drawn though removed, in the same simulated samples.
+
+    `light_tells` and `light_cannot_tell` count the places of each image, by its name,
+    where the light changes with the object by 9 standard deviations of its noise or
+    more, and by less.
+    """
+
+    fields: int  # simulated fields
+    light_tells: Mapping[str, RemovalCount]
+    light_cannot_tell: Mapping[str, RemovalCount]
+
+    def of(self, name: str) -> dict[str, RemovalCount]:
+        """Give the counts of one image, by what the light tells."""
+        tells, cannot = self.light_tells[name], self.light_cannot_tell[name]
+        return dict(zip(_GROUPS, (tells, cannot, tells + cannot), strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Write what a card keeps."""
+        rows = {
+            name: {group: count.to_json() for group, count in self.of(name).items()}
+            for name in self.light_tells
+        }
+        return {"fields": self.fields, "light_tells_from_sd": TELLS_SD, "rows": rows}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        tells, cannot = (
+            {
+                name: RemovalCount.from_json(row[group])
+                for name, row in record["rows"].items()
+            }
+            for group in ("light_tells", "light_cannot_tell")
+        )
+        return cls(int(record["fields"]), tells, cannot)
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> Self | None:
+        """Read the record of a card; None if it has none that can be read."""
+        try:
+            return cls.from_json((card.get("checks") or {})["removals"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """Write a table: a head, then a row for each image and group."""
+        yield ("image", "light changes by (sd)", "removed", "shown", "drawn", "J")
+        for name in self.light_tells:
+            for group, count in self.of(name).items():
+                yield (name, _GROUPS[group], *count.cells())
+
+    def table(self) -> dict[str, tuple[str, ...]]:
+        """Write the same as columns."""
+        head, *rows = self.rows()
+        return dict(zip(head, zip(*rows, strict=True), strict=True))
+
+    def sentence(self, name: str) -> str:
+        """State what share of removed objects an image shows all the same."""
+        groups = self.of(name)
+        tells, cannot = groups["light_tells"], groups["light_cannot_tell"]
+        if not tells.enough:
+            return (
+                f"In simulated samples, {tells.objects} removed objects were such that "
+                f"light can tell; a share needs {_LEAST_REMOVED}."
+            )
+        low, high = tells.drawn_interval or (0.0, 0.0)
+        linear = self.light_tells[LINEAR].drawn_percent
+        said = (
+            "In simulated samples, of removed objects that light can tell, it drew "
+            f"{tells.drawn_percent:.0f} % all the same (95 % interval {low:.0f} to "
+            f"{high:.0f} %; a linear filter {linear:.0f} %)"
+        )
+        if cannot.enough:
+            said += f"; of those that light cannot tell, {cannot.drawn_percent:.0f} %"
+        return f"{said}."
+
+    def figures(self, name: str) -> dict[str, Figure]:
+        """Write the shares of one image."""
+        tells, cannot, whole = self.of(name).values()
+        linear = self.light_tells[LINEAR].drawn_percent
+        known = "" if linear is None else f"(linear filter {linear:.0f} %)"
+
+        def of(value: float | None, count: RemovalCount, **more: Any) -> Figure:
+            note = f"of {count.objects} {more.pop('note', '')}".rstrip()
+            return Figure(value, "%", ".0f", note, **more)
+
+        return {
+            "Drawn though removed, where light can tell": of(
+                tells.drawn_percent, tells, note=known, large=True
+            ),
+            "Shown, where light can tell": of(tells.shown_percent, tells),
+            "Drawn though removed, where light cannot tell": of(
+                cannot.drawn_percent, cannot
+            ),
+            "Shown, where light cannot tell": of(cannot.shown_percent, cannot),
+            "Shown less drawn though removed": of(whole.difference, whole),
+        }

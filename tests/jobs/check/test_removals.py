@@ -1,0 +1,144 @@
+"""Whether the paired test tells models that see from models that guess."""
+
+import json
+
+import numpy as np
+import pytest
+
+from napari_semsr.cli.command import main
+from napari_semsr.core.errors import ReadError
+from napari_semsr.core.progress import run
+from napari_semsr.jobs.check.job import MODELS_CHECK, CheckOptions
+from napari_semsr.jobs.check.removals import (
+    SUPERLENS,
+    Instrument,
+    TwiceImaged,
+    fine_circuits,
+    paired_removals,
+)
+from napari_semsr.jobs.check_record import LIGHT, LINEAR, RemovalCount, Removals
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import build, load_model, save_model
+from tests.tiny_models import write_tiny_model
+
+SIDE = 128
+PLACE = {"name": "p", "architecture": "place", "stride": 2, "receptive_field": 114}
+FEW = CheckOptions(discs=4, size_px=SIDE)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def twice(request):
+    (surface,) = fine_circuits(SIDE, count=1, seed=3)
+    instrument = Instrument(SUPERLENS, SIDE, request.param, 3, 0)
+    return TwiceImaged.take(surface, instrument, (8, 8))
+
+
+def test_the_truth_shows_all_and_draws_nothing_that_was_removed(twice):
+    assert len(twice.inserted) >= 2
+    assert len(twice.erased) >= 2
+    count = len(twice.inserted) + len(twice.erased)
+
+    def judge(*images):
+        left = list(images)
+        return [int(found.sum()) for found in twice.judge(lambda _: left.pop(0))]
+
+    before, after = twice.truths
+    assert judge(before, after) == [count, 0]
+    assert judge(5 - 2 * before, 5 - 2 * after) == [count, 0]  # of any grey scale
+    assert judge(0 * before, 0 * after) == [0, 0]
+    # blind to the removal: what was removed is drawn, what was put in is missed
+    assert judge(before, before) == [len(twice.erased)] * 2
+
+
+def test_both_images_have_the_same_noise(twice):
+    noise = [
+        (pair.low - pair.noiseless) * (pair.low_range[1] - pair.low_range[0])
+        for pair in twice.pairs
+    ]
+    assert np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1] > 0.99
+    change = twice.change_of_light()
+    assert change.shape == (len(twice.inserted) + len(twice.erased),)
+    assert (change > 0).all()
+
+
+def test_light_and_a_linear_filter_are_counted_next_to_a_model():
+    lights = []
+
+    def enhance(light):
+        lights.append(light.array())
+        return light.array()
+
+    surfaces = fine_circuits(96, count=8, seed=1)
+    found = run(paired_removals({"same": enhance}, surfaces, side=96, objects=4))
+    assert found.of("same") == found.of(LIGHT)
+    assert set(found.light_tells) == {"same", LIGHT, LINEAR}
+    counted = {count["all"].objects for count in map(found.of, found.light_tells)}
+    assert len(counted) == 1
+    assert counted.pop() >= 4
+    assert len(lights) == 2 * found.fields
+
+
+def test_samples_without_room_are_refused():
+    with pytest.raises(ReadError, match="room for objects"):
+        run(paired_removals({}, fine_circuits(40, count=5), side=40))
+
+
+def test_no_share_is_given_below_forty_places():
+    few = RemovalCount(objects=39, shown=30, drawn=3)
+    assert few.to_json()["drawn_percent"] is None
+    assert few.to_json()["j_interval"] is None
+    assert few.cells()[1:] == ("\N{EN DASH}",) * 3
+    enough = few + RemovalCount(objects=61, shown=50, drawn=7)
+    made = enough.to_json()
+    assert (made["shown_percent"], made["drawn_percent"]) == (80, 10)
+    assert made["drawn_interval"] == (5.52, 17.44)  # Wilson
+    assert made["j_points"] == 70
+    # Newcombe: sqrt(8.89^2 + 7.44^2) below, sqrt(6.66^2 + 4.48^2) above
+    assert made["j_interval"] == pytest.approx((58.41, 78.03), abs=0.02)
+    all_of = RemovalCount(objects=40, shown=40, drawn=0).to_json()
+    assert all_of["j_interval"][0] < 90 < all_of["j_interval"][1] == 100
+    assert RemovalCount.from_json(made) == enough
+
+
+def test_an_adapted_model_is_one_of_light(tmp_path):
+    (network, card) = build("place", {}), ModelCard(**PLACE)
+    save_model(tmp_path / "place.safetensors", network, card)
+    job = MODELS_CHECK.job(tmp_path / "place.safetensors", options=FEW)
+    assert next(job).message == "loading the model"
+    assert next(job).message == "fitting a linear filter"
+    job.close()
+
+
+@pytest.mark.broad
+def test_a_model_of_light_is_asked_twice(tmp_path, capsys):
+    wide = {"discs": 9, "enhanced": 0.5, "degraded": 0.5}
+    former = {"resolved": dict.fromkeys(("inserted", "erased", "together"), wide)}
+    former |= {"radii": []}
+    discs = {
+        "drawn": {"conditions": {"superlens": former}},
+        "given": {"conditions": {"fog": former, "superlens": former}},
+    }
+    path = write_tiny_model(
+        tmp_path,
+        name="lens",
+        checks={"discs": discs},
+        training={"recipe": {"data": {"sources": {"superlens": 1}}}},
+    )
+    assert main(["models", "info", str(path)]) == 0  # a former card is read
+    assert "discs, given, fog" in capsys.readouterr().out
+    found = run(MODELS_CHECK.job(path, options=FEW.replace(write=True)))
+    assert found.conditions == ()
+    record = json.loads(json.dumps(found.to_json()))["removals"]
+    assert Removals.from_json(record) == found.removals
+    checks = load_model(path).card.checks
+    assert checks["removals"] == {"seed": 0, **record}
+    assert checks["discs"] == {"given": {"conditions": {"fog": former}}}
+    assert Removals.of_card(load_model(path).card.model_dump()) == found.removals
+    assert main(["models", "info", str(path)]) == 0
+    assert "Drawn though removed, where light can tell" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("nonsense", [3, [], {"rows": {"model": {}}}, {"rows": 1}])
+def test_a_card_with_nonsense_has_no_record(nonsense):
+    assert Removals.of_card({"checks": {"removals": nonsense}}) is None
+    assert Removals.of_card({}) is None
