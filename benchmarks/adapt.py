@@ -2,7 +2,9 @@
 
 Run: ``python benchmarks/adapt.py --rows ROWS.jsonl [--only NAME;...] [--steps 480]``;
 ``--trials`` takes the samples that numbers were chosen on, ``--table`` prints what ROWS
-holds. A sample that has its row is not run again.
+holds, and ``--removals`` measures instead what a network trained with defect copies on
+the circuit's place A draws of removed objects, on other circuits. A sample that has its
+row is not run again.
 
 Two places A and B of each sample are scanned by the simulated superlens microscope (5 x
 5 frames of 256 px at 20 nm, numerical aperture 1.8), and A is shown by a simulated
@@ -47,7 +49,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.demonstration.runs import gap_free_box, place_truth
 from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.jobs import REGISTER
+from napari_semsr.jobs import REGISTER, fine_circuits, paired_removals
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.restoration import fit_place_filter
 from napari_semsr.simulation import ScanOptions, ViewOptions, simulate_scan, take_view
@@ -57,6 +59,7 @@ from napari_semsr.training import PlaceFit, PlaceImages, PlaceOptions, fit_place
 Image = NDArray[np.floating]
 BORDER_PX = 24  # of a mosaic without gaps, in which filters lack what lies beyond
 HELD_OUT = 1 / 3  # of the columns of A
+REMOVALS_PX = 512  # side of the fields that objects are removed from
 COMMON = {"frames_grid": (5, 5), "frame_px": 256, "numerical_aperture": 1.8}
 
 
@@ -153,6 +156,53 @@ def model_of(fit: PlaceFit) -> LoadedModel:
     return LoadedModel(fit.network, fit.card("place"), "sha256:" + "0" * 64)
 
 
+def train(
+    images: PlaceImages,
+    options: PlaceOptions,
+    steps: int,
+    threads: int,
+    state: dict[str, Any] | None = None,
+) -> PlaceFit:
+    """Train on one place for so many steps, or go on from a state."""
+    return run(
+        fit_place(
+            [images],
+            options,
+            seconds=None,
+            steps=steps,
+            threads=threads,
+            state=state,
+            report_every_s=float("inf"),
+        )
+    )
+
+
+def place_images(place: Place) -> PlaceImages:
+    """Hold a third of a place out."""
+    sem = np.asarray(place.sem)
+    held_out = np.zeros(sem.shape, bool)
+    held_out[:, int((1 - HELD_OUT) * sem.shape[1]) :] = True
+    return PlaceImages(place.mosaic.array(), sem, held_out)
+
+
+def measure_removals(sample: Sample, steps: int, threads: int) -> dict[str, Any]:
+    """Train on A with defect copies, and remove objects from other circuits; a row."""
+    images = place_images(look(sample, sample.seeds[0], with_sem=True))
+    fit = train(images, PlaceOptions(), steps, threads)
+    # as `semsr adapt` writes it: the range of grey levels is that of each image
+    card = fit.card("place", input_scaling="percentiles")
+    model = LoadedModel(fit.network, card, "sha256:" + "0" * 64)
+
+    def enhance(light: Micrograph) -> Image:
+        return run(enhance_array(light, model, EnhanceOptions())).array()
+
+    side, seed = REMOVALS_PX, sample.seeds[0]
+    surfaces = fine_circuits(side, count=60, seed=seed)
+    found = run(paired_removals({"adapted": enhance}, surfaces, side=side, seed=seed))
+    name = f"{sample.name}, removals"
+    return {"name": name, "seed": seed, "steps": steps, **found.to_json()}
+
+
 def measure(
     sample: Sample, steps: Iterable[int], threads: int, **options: Any
 ) -> dict[str, Any]:
@@ -165,11 +215,8 @@ def measure(
         except SemsrError as error:
             return {**row, "refused": str(error)}
         other = look(sample, sample.seeds[1], with_sem=False)
-    sem = np.asarray(one.sem)
-    held_out = np.zeros(sem.shape, bool)
-    held_out[:, int((1 - HELD_OUT) * sem.shape[1]) :] = True
-    images = PlaceImages(one.mosaic.array(), sem, held_out)
-    trained_on = np.where(held_out, np.nan, sem)
+    images = place_images(one)
+    trained_on = np.where(images.held_out, np.nan, images.sem)
     linear = fit_place_filter([(images.low, trained_on)])
     forward = fit_place_filter([(trained_on, images.low)])
     row |= {
@@ -182,17 +229,7 @@ def measure(
         chosen, state = PlaceOptions(copies=copies, **options), None
         row[name] = {}
         for count in steps:
-            fit = run(
-                fit_place(
-                    [images],
-                    chosen,
-                    seconds=None,
-                    steps=count,
-                    threads=threads,
-                    state=state,
-                    report_every_s=float("inf"),
-                )
-            )
+            fit = train(images, chosen, count, threads, state)
             state = fit.state
             row[name][str(count)] = gain_db(other, enhanced(other, model_of(fit)))
     return row
@@ -201,7 +238,7 @@ def measure(
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """Write a line for each sample, and the means."""
     rows = list(rows)
-    judged = [row for row in rows if "refused" not in row]
+    judged = [row for row in rows if "ssum-sem" in row]
     trained = [
         (name, count)
         for name in ("without defects", "with defects")
@@ -231,7 +268,7 @@ def main() -> None:
     """Run what has no row yet."""
     args = read_options(
         __doc__,
-        "--trials --table",
+        "--trials --table --removals",
         rows={"type": Path, "required": True},
         only={"default": "", "metavar": "NAME;NAME"},
         steps=([240, 480], "steps of the training, judged after each"),
@@ -241,7 +278,15 @@ def main() -> None:
     if args.table:
         print(table(rows))
         return
-    for sample in TRIALS if args.trials else SAMPLES:
+    samples = TRIALS if args.trials else SAMPLES
+    if args.removals:
+        print(
+            json.dumps(
+                rows.add(measure_removals(samples[0], args.steps[-1], args.threads))
+            )
+        )
+        return
+    for sample in samples:
         named = not args.only or sample.name in args.only.split(";")
         if not named or (sample.name, sample.seeds[0]) in rows:
             continue

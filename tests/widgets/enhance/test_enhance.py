@@ -118,9 +118,8 @@ def test_card_tells_what_the_check_with_discs_found():
     assert "worse than its input" in card_text(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.66}
     assert "as well as its input" in card_text(card, None)
-    tells = {
-        name: RemovalCount(objects=50, shown=49, drawn=14) for name in (MODEL, LINEAR)
-    }
+    count = RemovalCount(objects=50, shown=49, drawn=14)
+    tells = dict.fromkeys((MODEL, LINEAR), count)
     none = dict.fromkeys(tells, RemovalCount(objects=0, shown=0, drawn=0))
     card["checks"]["removals"] = Removals(1, tells, none).to_json()
     assert "it drew 28 % all the same" in card_text(card, None)
