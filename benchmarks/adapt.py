@@ -216,7 +216,7 @@ def measure(
             return {**row, "refused": str(error)}
         other = look(sample, sample.seeds[1], with_sem=False)
     images = place_images(one)
-    trained_on = np.where(images.held_out, np.nan, images.sem)
+    trained_on = np.where(images.held_out, np.nan, images.high)
     linear = fit_place_filter([(images.low, trained_on)])
     forward = fit_place_filter([(trained_on, images.low)])
     row |= {

@@ -46,7 +46,7 @@ ACTIONS = {
     "models info": "read the card of a model",
     "models export": "write a model out of the shelf, for this program or for others",
     "models import": "put a model on the shelf, after reading its card",
-    "models check": "ask a model for discs put into truths, and for those taken out",
+    "models check": "count the objects that a model shows, and those it invents",
     "models architectures": "list the networks that can be built",
 }
 """What each action of a verb does that is several."""

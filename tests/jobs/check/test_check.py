@@ -168,8 +168,6 @@ def test_write_changes_the_card_and_no_weight(tiny, scene):
     assert after.card.model_copy(update={"checks": {}}) == before.card
 
 
-
-
 def test_held_out_images_are_those_of_the_card(tmp_path):
     image = np.rint(255.0 * draw("pits", (160, 160), seed=1))
     image[-8:] = 1e9  # a data bar

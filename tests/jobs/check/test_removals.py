@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.cli.command import main
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.check.job import MODELS_CHECK, CheckOptions
 from napari_semsr.jobs.check.removals import (
@@ -79,8 +79,10 @@ def test_light_and_a_linear_filter_are_counted_next_to_a_model():
 
 
 def test_samples_without_room_are_refused():
-    with pytest.raises(ReadError, match="room for objects"):
+    with pytest.raises(OptionError, match="got a side of 40"):
         run(paired_removals({}, fine_circuits(40, count=5), side=40))
+    with pytest.raises(ReadError, match="more than 4"):
+        run(paired_removals({}, fine_circuits(96, count=4), side=96))
 
 
 def test_no_share_is_given_below_forty_places():

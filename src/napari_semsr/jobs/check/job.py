@@ -413,7 +413,7 @@ class CheckOptions(Options):
 
 
 def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
-    """Put discs into truths, take some out, and ask a model for them."""
+    """Count what a model shows of objects, and of objects that were removed."""
     start = time.perf_counter()
     chosen = request.options
     yield Progress(0, 2 * chosen.discs, "loading the model")

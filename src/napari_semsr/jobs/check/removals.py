@@ -23,11 +23,13 @@ from napari_semsr.core import (
     FloatArray,
     Job,
     Micrograph,
+    OptionError,
     Progress,
     ReadError,
     parse_pixel_size,
 )
 from napari_semsr.jobs.check.discs import (
+    MARGIN_PX,
     DiscPlaces,
     Discs,
     Trial,
@@ -112,9 +114,15 @@ def paired_removals(
 
     Raises
     ------
+    OptionError
+        If the images have no room for an object.
     ReadError
-        If no specimen has room for an object.
+        If no specimen is left for the test, or none has a place for an object.
     """
+    least = 4 * MARGIN_PX
+    if side * scale < least:
+        msg = f"Objects need {least} px of the SEM image, got a side of {side * scale}."
+        raise OptionError(msg)
     given = iter(specimens)
     yield Progress(0, 2 * objects, "fitting a linear filter")
     fitted = []
@@ -150,8 +158,8 @@ def paired_removals(
             break
     if fields == 0:
         msg = (
-            "Simulated samples need contrast and room for objects, and none had it; "
-            "give a larger field (--size-px)."
+            "No simulated sample has a place for an object; give larger fields "
+            f"(--size-px), or more than {_FITTED} of them."
         )
         raise ReadError(msg)
     return Removals(fields, tells, cannot)
