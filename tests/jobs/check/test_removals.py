@@ -1,6 +1,7 @@
 """Whether the paired test tells models that see from models that guess."""
 
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -106,8 +107,7 @@ def test_an_adapted_model_is_one_of_light(tmp_path):
     (network, card) = build("place", {}), ModelCard(**PLACE)
     save_model(tmp_path / "place.safetensors", network, card)
     job = MODELS_CHECK.job(tmp_path / "place.safetensors", options=FEW)
-    assert next(job).message == "loading the model"
-    assert next(job).message == "fitting a linear filter"
+    assert "fitting a linear filter" in [step.message for step in islice(job, 3)]
     job.close()
 
 
