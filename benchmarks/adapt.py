@@ -59,7 +59,7 @@ from napari_semsr.training import PlaceFit, PlaceImages, PlaceOptions, fit_place
 Image = NDArray[np.floating]
 BORDER_PX = 24  # of a mosaic without gaps, in which filters lack what lies beyond
 HELD_OUT = 1 / 3  # of the columns of A
-REMOVALS_PX = 512  # side of the fields that objects are removed from
+REMOVALS_PX, REMOVALS = 512, 80  # side of fields, objects to remove and to put in
 COMMON = {"frames_grid": (5, 5), "frame_px": 256, "numerical_aperture": 1.8}
 
 
@@ -198,7 +198,10 @@ def measure_removals(sample: Sample, steps: int, threads: int) -> dict[str, Any]
 
     side, seed = REMOVALS_PX, sample.seeds[0]
     surfaces = fine_circuits(side, count=60, seed=seed)
-    found = run(paired_removals({"adapted": enhance}, surfaces, side=side, seed=seed))
+    job = paired_removals(
+        {"adapted": enhance}, surfaces, side=side, objects=REMOVALS, seed=seed
+    )
+    found = run(job)
     name = f"{sample.name}, removals"
     return {"name": name, "seed": seed, "steps": steps, **found.to_json()}
 

@@ -265,8 +265,8 @@ class TwiceImaged:
         """Distance of the light with and without objects over its noise (N,)."""
         scale = self.pairs[0].scale
         clean, noisy = (
-            [_on_one_scale(image(pair), pair.low_range) for pair in self.pairs]
-            for image in (lambda pair: pair.noiseless, lambda pair: pair.low)
+            [_on_one_scale(getattr(pair, name), pair.low_range) for pair in self.pairs]
+            for name in ("noiseless", "low")
         )
         change = (clean[1] - clean[0]) ** 2
         noise = (noisy[0] - clean[0]) ** 2
