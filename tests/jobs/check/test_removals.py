@@ -2,6 +2,7 @@
 
 import json
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from napari_semsr.models.checkpoint import build, load_model, save_model
 from tests.tiny_models import write_tiny_model
 
 SIDE = 128
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "src" / "napari_semsr" / "jobs" / "adapt" / "adapt.html"
 PLACE = {"name": "p", "architecture": "place", "stride": 2, "receptive_field": 114}
 FEW = CheckOptions(discs=4, size_px=SIDE)
 
@@ -138,6 +141,19 @@ def test_a_model_of_light_is_asked_twice(tmp_path, capsys):
     assert Removals.of_card(load_model(path).card.model_dump()) == found.removals
     assert main(["models", "info", str(path)]) == 0
     assert "Drawn though removed, where light can tell" in capsys.readouterr().out
+
+
+def test_the_page_of_an_adapted_model_has_the_share_of_its_row():
+    (text,) = (ROOT / "benchmarks/rows/adapt_removals.jsonl").read_text().splitlines()
+    found = Removals.from_json(json.loads(text))
+    count = found.light_tells["adapted"]
+    low, high = count.drawn_interval
+    page = " ".join(PAGE.read_text("utf-8").split())
+    assert f"drew {count.drawn_percent:.0f} % of the removed objects" in page
+    linear = found.light_tells[LINEAR].drawn_percent
+    assert (
+        f"(95 % interval {low:.0f} to {high:.0f} %; a linear filter {linear:.0f} %)"
+    ) in page
 
 
 @pytest.mark.parametrize("nonsense", [3, [], {"rows": {"model": {}}}, {"rows": 1}])
