@@ -633,12 +633,7 @@ def report(
 def demo(
     folder: PathLike,
     *,
-    model: str = "ssum-sem",
-    restorer: str = "sem-restore",
-    steps: int = 200,
-    registration: Literal["affine", "elastic"] = "elastic",
     frame_px: int = 224,
-    size: int = 640,
     seed: int = 0,
     overwrite: bool = False,
     progress: Report | None = None,

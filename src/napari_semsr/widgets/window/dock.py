@@ -102,7 +102,7 @@ STEPS = (
         "Register",
         "Train a network on an SEM image of a place of the mosaic, or register both.",
         {
-            "Train on SEM": "train.adapt:AdaptPanel",
+            "Train on SEM": "register.adapt:AdaptPanel",
             "Register to SEM": "register.panel:RegisterPanel",
         },
         images=2,
