@@ -295,15 +295,15 @@ def fit_place(
     save : callable, optional
         Receives the state every ten seconds, and when the job ends or is closed.
 
-    Yields
-    ------
-    Progress
-        A `PlaceReport` every half second.
-
     Returns
     -------
     PlaceFit
         The present model.
+
+    Yields
+    ------
+    Progress
+        A `PlaceReport` every half second.
 
     Raises
     ------
