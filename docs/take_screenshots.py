@@ -10,10 +10,7 @@ an error. They are to be looked at when panels have changed.
 """
 
 import argparse
-import base64
-import io
 import os
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -44,7 +41,6 @@ from qtpy.QtWidgets import (  # noqa: E402
 
 import napari_semsr  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
-from napari_semsr.demonstration.job import DEMO  # noqa: E402
 from napari_semsr.io.formats import write  # noqa: E402
 from napari_semsr.jobs import samples  # noqa: E402
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions  # noqa: E402
@@ -59,7 +55,6 @@ SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 600
 FILM_PX, FILM_MS = 960, 1500
-DETAILS, BETWEEN_PX = (1, 5), 10
 OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
 LINE_PX = ((256, 100), (256, 320))  # from here to there, of the sample
 VIVID = 40  # of 255, between the parts of a colour: more is not napari's own grey
@@ -409,28 +404,6 @@ def photograph_register() -> None:
     keep(viewer, "register")
 
 
-def photograph_demonstration() -> None:
-    """Take the first pictures of the demonstration's report, details of its place."""
-    made = run(DEMO.job(Path(_SCRATCH.name) / "demonstration"))
-    page = Path(made.report).read_text(encoding="utf-8")
-    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)
-    rows, columns = DETAILS
-    pictures = [
-        Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-        for png in found[: rows * columns]
-    ]
-    (side,) = {edge for picture in pictures for edge in picture.size}
-    step = side + BETWEEN_PX
-    plate = Image.new("RGB", (columns * step - BETWEEN_PX, rows * step - BETWEEN_PX))
-    plate.paste("white", (0, 0, *plate.size))
-    for number, picture in enumerate(pictures):
-        row, column = divmod(number, columns)
-        plate.paste(picture, (column * step, row * step))
-    path = IMAGES / "demonstration.png"
-    plate.save(path, optimize=True)
-    print(path)
-
-
 # -- every panel, to be looked at ----------------------------------------------------
 
 THEMES = ("dark", "light")
@@ -544,7 +517,6 @@ PICTURES = (
     photograph_project,
     photograph_batch,
     photograph_crop,
-    photograph_demonstration,
 )
 
 
