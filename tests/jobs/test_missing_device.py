@@ -9,8 +9,6 @@ from napari_semsr.jobs import (
     ENHANCE,
     JUDGE,
     TRAIN,
-    TRUST,
-    measure_table_job,
 )
 from napari_semsr.jobs.train import CutRequest, TrainingPlace
 from napari_semsr.jobs.train_process import TrainRequest, train_to_shelf
@@ -46,15 +44,6 @@ def test_judge_refuses_that_of_the_models_it_runs(unreadable, tmp_path):
     enhancing = EnhanceOptions(device="mps")
     page = tmp_path / "page.html"
     refused(JUDGE.job(unreadable, unreadable, page, enhancing=enhancing), tmp_path)
-
-
-def test_trust_of_an_image_and_of_many(unreadable, tmp_path):
-    options = TRUST.options.parse({"device": "mps"})
-    out = tmp_path / "map.ome.tif"
-    refused(TRUST.job(unreadable, unreadable, out, options=options), tmp_path)
-    table = tmp_path / "rows.csv"
-    many = measure_table_job("trust", [unreadable], table=table, options=options)
-    refused(many, tmp_path)
 
 
 def test_batch(unreadable, tmp_path):

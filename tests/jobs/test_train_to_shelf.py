@@ -22,7 +22,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def _cut(seed: int) -> CutRequest:
     high = draw("particles", (96, 96), seed=seed).astype(np.float32)
-    layers = (Micrograph(part, name="f") for part in (high, high))
+    layers = (Micrograph(part, name="f") for part in (high, 2 * high))
     return CutRequest(*layers, options=PairOptions(patch=24, scale=1))
 
 

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from skimage.feature import peak_local_max
@@ -91,6 +91,8 @@ def share_interval(count: int, total: int) -> FloatPair | None:
     """Estimate the 95 % interval of a share in per cent (Wilson); None of nothing."""
     if not total:
         return None
+    from scipy import stats  # takes long to import
+
     ends = stats.binomtest(count, total).proportion_ci(method="wilson")
     return 100 * float(ends.low), 100 * float(ends.high)
 
