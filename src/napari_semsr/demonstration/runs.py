@@ -62,7 +62,7 @@ from napari_semsr.jobs import (
 WIENER = "Wiener filter"
 """Label of what `wiener` makes."""
 
-_MINUTES = (1.0, 2.0, 4.0)  # of training; chosen: more on a slow or busy processor
+_MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # chosen: more on a slow or busy processor
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, and a few seconds
 _TILE_PX = 256
 _LEAST_PX = 64
