@@ -17,7 +17,7 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.widgets.scenes import one_per_axis
+from tests.widgets.scenes import exposures_of, one_per_axis
 
 LOSSLESS = [".ome.zarr", ".ome.tif", ".tif"]
 PLUGIN = "napari-semsr"
@@ -51,7 +51,7 @@ class Maker:
     def __init__(self, model, press, exposures, folder):
         self.model, self.press, self.folder = model, press, folder
         self.exposures = exposures
-        self.small = exposures[0].replace(data=exposures[0].data[:96, :96])
+        self.small = exposures_of((96, 96), sharp=True)[0]
 
     def put(self, image):
         self.model.add_image(image.data, **layer_keywords(image))

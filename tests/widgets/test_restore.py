@@ -4,11 +4,12 @@ import pytest
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.restore import RestorePanel
+from tests.widgets.scenes import exposures_of
 
 
 @pytest.fixture
-def field(model, add, exposures) -> Micrograph:
-    first = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
+def field(model, add) -> Micrograph:
+    first = exposures_of((96, 96), sharp=True)[0].replace(name="field")
     add(model, first)
     return first
 

@@ -13,6 +13,7 @@ from napari_semsr.widgets.layers import layer_keywords
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_S
+from tests.widgets.scenes import exposures_of
 
 SIZE = parse_pixel_size(5.0)
 SHAPE = (2100, 96)  # large enough to be read from its store when it is shown
@@ -73,7 +74,8 @@ def test_a_viewer_tells_that_another_wrote_its_store_anew(
     for viewer in (one, other):
         show(viewer, path)
     [layer] = other.layers
-    source = one.add_image(image.data, **layer_keywords(image.replace(name="source")))
+    sharp = exposures_of(image.shape, sharp=True)[0].replace(name="source")
+    source = one.add_image(sharp.data, **layer_keywords(sharp))
 
     writing = hold(RestorePanel(one))
     finish(writing)

@@ -914,7 +914,7 @@ def _ground(values: FloatArray, noise: float) -> FloatPair:
     if below.size and below[-1] > below[0]:
         below = below[below <= filters.threshold_otsu(below)]
     known = below
-    for _ in range(_HALVES):
+    for _ in range(_HALVES if known.size > 1 else 0):
         half = max(known.size // 2, 1)
         start = int(np.argmin(known[half:] - known[: known.size - half]))
         known = known[start : start + half + 1]

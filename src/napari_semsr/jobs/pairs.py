@@ -152,8 +152,6 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
     records = [[record for record, *_ in side] for side in opened]
     images = [[image for _, image, _ in side] for side in opened]
-    if paired and chosen.min_correlation != 0:  # at 0 an image teaches by itself
-        _refuse_copies(*images)
     placed = None
     if transform is not None:  # where it is one of these images
         check_sides(transform, *((image, record) for ((record, image, _),) in opened))
@@ -171,6 +169,8 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         raise OptionError(
             _nothing_left(choice.candidates, choice.rejected, paired=paired)
         )
+    if paired and chosen.min_correlation != 0:  # at 0 an image teaches by itself
+        _refuse_copies(*images)
     run.options = chosen
     provenance = yield from run.history(
         inputs=list(chain(*records)),

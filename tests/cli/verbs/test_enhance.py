@@ -79,7 +79,7 @@ def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
         ("convert", "part.ome.tif", "part.png", "--dtype", "uint8"),
         ("frc-map", "first.tif", "net.ome.zarr", "-o", "map.tif", "--block", 32),
         ("spectrum", "net.ome.zarr", "-o", "power.tif"),
-        ("restore", "net.ome.zarr", "-o", "sharp.tif", "--method", "wiener"),
+        ("restore", "net.ome.zarr", "-o", "sharp.tif", "--psf", "1px"),
     ):
         assert semsr(*line).code == 0, line
     made = ("part.ome.tif", "part.png", "map.tif", "power.tif", "sharp.tif")

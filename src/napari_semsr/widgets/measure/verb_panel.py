@@ -297,6 +297,7 @@ class VerbPanel(Panel):
             self.sentence(outcome),
             curves=curves,
             tables=outcome.regions,
+            more=self.legend(report),
         )
 
     def _add_map(self, opened: Opened) -> Iterator[None]:
@@ -347,6 +348,11 @@ class VerbPanel(Panel):
         if others and self.verb.images[1].optional:
             done = f"Measured {one} against {others[0]}"
         return f"{done}: {large}." if large else f"{done}."
+
+    def legend(self, report: Any) -> str:
+        """Explain what is marked, as rich text."""
+        del report
+        return ""
 
     def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
         """Draw what verbs declare to be drawn, and give it as columns."""
