@@ -40,9 +40,8 @@ _NO_POWER = 1e-7  # below rounding in 8 bits
 _NEAREST = 5  # blocks that the distance is measured to; chosen
 _LIKE = 98  # percentile of the place's own distances; chosen
 _BLOCKS = 400  # of an image that are compared where no map is made; chosen: seconds
-_FLOOR = (
-    0.05  # of a deviation: numbers that hardly vary in a place decide nothing alone
-)
+# Least deviation: numbers that hardly vary in a place decide nothing alone; chosen.
+_FLOOR = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 from .adapt.areas import AdaptRefused as AdaptRefused
+from .adapt.evaluate import ADAPTED as ADAPTED
 from .adapt.job import (
     ADAPT as ADAPT,
-    ADAPTED as ADAPTED,
     STOP as STOP,
     Adapted as Adapted,
     AdaptOptions as AdaptOptions,

@@ -62,6 +62,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
+from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.crop import CROP, CropOptions, find_gap_free
 from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
 from napari_semsr.jobs.images import (
@@ -105,8 +106,8 @@ Where = str | os.PathLike[str]
 Translate = Callable[[str], str]
 
 
-INPUT, LINEAR = "input", "linear filter"
-"""What the baselines are called."""
+INPUT = "input"
+"""What the image is called, as it is; the other baseline is `LINEAR`."""
 
 _NUMBERS = ".json"
 _NONE = "none"  # in place of a network

@@ -10,10 +10,12 @@ from napari_semsr.core import (
     Box,
     Micrograph,
     OptionError,
+    WriteError,
+    digest_path,
     parse_pixel_size,
     run,
 )
-from napari_semsr.io import Side, StoredTransform
+from napari_semsr.io import Side, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptOptions, AdaptProgress, AdaptRefused
 from napari_semsr.jobs.adapt.areas import divide
 
@@ -74,7 +76,9 @@ def by_steps(steps):
 
 
 def adapt(mosaic, sems, folder, *, steps=250, report=None, **how):
-    how = {"transform": lying(mosaic, sems[0]), "fit": by_steps(steps), **how}
+    if "transform" not in how:
+        how["transform"] = lying(mosaic, sems[0])
+    how = {"fit": by_steps(steps), **how}
     return run(ADAPT.job(mosaic, sems, folder, **how), report)
 
 
@@ -171,6 +175,25 @@ def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
     with pytest.raises(AdaptRefused, match="landmarks") as refused:
         adapt(mosaic, [sem], tmp_path / "run", transform=off)
     assert refused.value.reason == "not-registered"
+
+
+def test_an_earlier_run_is_not_replaced_unasked(adapted, place):
+    made, folder, _ = adapted
+    mosaic, sem = place
+    with pytest.raises(WriteError, match="not empty; choose another or give"):
+        adapt(mosaic, [sem], folder)
+    assert (folder / made.report.rpartition("/")[2]).is_file()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
+    files = [tmp_path / f"{one.name}.ome.tif" for one in place]
+    for one, file in zip(place, files, strict=True):
+        write(one, file)
+    sides = [Side.of(read(file), digest_path(file)) for file in files]
+    stored = StoredTransform(Affine(), *sides, SURE)
+    with pytest.raises(AdaptRefused, match="is not ahead of"):
+        adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
 
 def test_two_sem_images_take_no_transform(place, tmp_path):

@@ -20,10 +20,12 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import DB, FloatArray, Quantity, recorded
 from napari_semsr.jobs.adapt.areas import AdaptRefused, SharedArea
+from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import Result
+from napari_semsr.jobs.judge import INPUT
 
-INPUT, LINEAR = "input", "linear filter"
-"""What is evaluated besides models."""
+ADAPTED = "adapted model"
+"""What the model is called in tables and on the page."""
 _NAMES = {INPUT: "the light as it is", LINEAR: "the linear filter"}
 SURE = 2.0
 """Standard errors by which a model must be ahead to be kept."""
@@ -73,6 +75,7 @@ def evaluate(
     areas: Sequence[SharedArea],
     images: Mapping[str, Sequence[NDArray[Any]]],
     cut_off_nm: float | None,
+    before: Mapping[str, Evaluated] | None = None,
 ) -> dict[str, Evaluated]:
     """Compare images of the held-out parts with the SEM images; `INPUT` comes first.
 
@@ -84,11 +87,13 @@ def evaluate(
         By name, one for each area, of its held-out part.
     cut_off_nm : float or None
         Shortest period that the light carries.
+    before : mapping of str to Evaluated, optional
+        Rows that are there already, and come first.
     """
     truths = [area.part(area.held_out)[1] for area in areas]
     largest = max((t.array() for t in truths), key=lambda plane: min(plane.shape))
     diameter = object_diameter(largest)
-    found: dict[str, Evaluated] = {}
+    found: dict[str, Evaluated] = dict(before or {})
     for name, planes in images.items():
         measured, matched = [], []
         for plane, truth in zip(planes, truths, strict=True):

@@ -66,13 +66,13 @@ from napari_semsr.jobs.adapt.areas import (
     share_area,
 )
 from napari_semsr.jobs.adapt.evaluate import (
-    INPUT,
-    LINEAR,
+    ADAPTED,
     Evaluated,
     evaluate,
     require_gain,
 )
 from napari_semsr.jobs.adapt.page import write_report
+from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.enhance import ENHANCE
 from napari_semsr.jobs.images import (
     Image,
@@ -84,6 +84,7 @@ from napari_semsr.jobs.images import (
     open_image,
     record_input,
 )
+from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.leakage import LEARNT, LIGHT
 from napari_semsr.jobs.models import MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
@@ -100,8 +101,6 @@ from napari_semsr.registration import RegistrationRefused
 from napari_semsr.reporting import write_numbers
 from napari_semsr.restoration import fit_place_filter
 
-ADAPTED = "adapted model"
-"""What the model is called in tables and on the page."""
 STOP = "stop"
 """Name of a file in the folder of the run that ends the training early."""
 
@@ -265,7 +264,7 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
     )
     check_related(areas, linear.kernel)
     levels = field_range(mosaic.data)
-    images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}
+    images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}  # held-out parts
     for area in areas:
         light = area.light.array()
         images[INPUT].append(light[area.held_out.slices])
@@ -273,10 +272,11 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
     before = evaluate(areas, images, cut_off)
     fit = yield from _train(run, areas, levels, before)
     model = yield from _write_model(run, mosaic, areas, fit, levels)
+    images = {}
     for name, path in ((MOSAIC_MODEL, find_model(MOSAIC_MODEL)), (ADAPTED, model)):
         yield Progress(0, 0, f"evaluating the {name}")
         images[name] = yield from _enhanced(areas, models.load_model(path), run, levels)
-    evaluated = evaluate(areas, images, cut_off)
+    evaluated = evaluate(areas, images, cut_off, before)
     registrations = [map_facts(area.registered.registration) for area in areas]
     try:
         require_gain(evaluated, ADAPTED)
@@ -328,7 +328,7 @@ def _share(run: Run[AdaptOptions], mosaic: Micrograph) -> Job[list[SharedArea]]:
         kept = run.place / _TRANSFORM.format(number)
         if run.existing.resume and transform is None and kept.is_file():
             transform = read_transform(kept)
-        registered = yield from _register(run, mosaic, opened, transform)
+        registered = yield from _register(run, image, opened.name, transform)
         if not kept.is_file() or run.named["transform"] is None:
             write_transform(kept, registered.stored)
         transform = None
@@ -351,8 +351,8 @@ def _record(
 
 def _register(
     run: Run[AdaptOptions],
-    mosaic: Micrograph,
-    sem: Micrograph,
+    sem: Image,
+    name: str,
     transform: StoredTransform | str | None,
 ) -> Job[Registered]:
     """Register a mosaic to an SEM image, bent where a rigid map is half a pixel off."""
@@ -360,7 +360,14 @@ def _register(
     options = RegisterOptions(
         **chosen.model_dump(include={*RegisterOptions.model_fields})
     )
-    how: dict[str, Any] = {"landmarks": run.named["landmarks"], "transform": transform}
+    # as they were given, so that a transform knows them by their files
+    mosaic = run.given["mosaic"]
+    how: dict[str, Any] = {
+        "landmarks": run.named["landmarks"],
+        "transform": transform,
+        "opening": run.opening,
+        "fixed_opening": run.reading("sem"),
+    }
     try:
         found = yield from REGISTER.job(mosaic, sem, options=options, **how)
         bent = transform is None and options.model == "affine"
@@ -370,14 +377,14 @@ def _register(
             found = min(found, other, key=_error_px)
     except RegistrationRefused as refused:
         msg = (
-            f"{sem.name} cannot be registered: {refused} Mark the same places in both "
+            f"{name} cannot be registered: {refused} Mark the same places in both "
             "images, and give them by --landmarks."
         )
         facts = jsonable(refused.to_json())
         raise AdaptRefused(msg, "not-registered", registration=facts) from refused
     if not _fits(found, _WORST_PX):
         msg = (
-            f"The registration of {sem.name} is expected to be {found.error_px:.2g} px "
+            f"The registration of {name} is expected to be {found.error_px:.2g} px "
             f"off, and pairs must fit within {_WORST_PX:g} px: mark the same places in "
             "both images, and give them by --landmarks."
         )
@@ -385,7 +392,7 @@ def _register(
         raise AdaptRefused(msg, "not-registered", registration=facts)
     if not _fits(found, COSTLY_PX):
         warn(
-            f"The registration of {sem.name} is expected to be {found.error_px:.2g} px "
+            f"The registration of {name} is expected to be {found.error_px:.2g} px "
             "off, which costs 0.3 dB or more: landmarks may improve it."
         )
     return found
@@ -485,7 +492,7 @@ def _write_model(
         input_scaling="percentiles",
         pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
         training={
-            LEARNT: [_learnt(run, area, role) for area, role in _sides(areas)],
+            LEARNT: [_trained_area(run, area, role) for area, role in _sides(areas)],
             **({} if place is None else {FAMILIARITY: place.to_json()}),
         },
     )
@@ -503,8 +510,10 @@ def _sides(areas: Sequence[SharedArea]) -> list[tuple[SharedArea, str]]:
     ]
 
 
-def _learnt(run: Run[AdaptOptions], area: SharedArea, role: str) -> dict[str, Any]:
-    """Say which area of an image was trained on, as `leakage` reads it."""
+def _trained_area(
+    run: Run[AdaptOptions], area: SharedArea, role: str
+) -> dict[str, Any]:
+    """Record which area of an image was trained on, as `leakage` reads it."""
     record, grid = run.records[role], Grid.of(area.light)
     box = area.taught
     corners = np.array([[box.y0, box.x0], [box.y1, box.x1]])
@@ -614,7 +623,7 @@ ADAPT = Verb(
         "folder of the run: registration, model, enhanced images, page",
         metavar="RUN_DIR",
         ending="",
-        grows=True,
+        remade=True,
     ),
     opens=False,
     sides=("mosaic", "sem"),

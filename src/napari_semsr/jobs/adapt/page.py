@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_semsr.core import DB, Line, Plot
+from napari_semsr.jobs.adapt.evaluate import ADAPTED
+from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.reporting import (
     grey_limits,
     image_png,
@@ -78,8 +80,8 @@ def _curve(result: "Adapted") -> bytes | None:
             "time (s)",
             f"gain ({DB})",
             (
-                Line("adapted model", seconds, gains),
-                Line("linear filter", ends, linear, kind="threshold"),
+                Line(ADAPTED, seconds, gains),
+                Line(LINEAR, ends, linear, kind="threshold"),
             ),
         )
     )
