@@ -36,7 +36,7 @@ from napari_semsr.core import (
 _DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: below is noise, above shading
 _SIGMAS = 5.0  # of noise in the response; one in ten million pixels exceeds it
 _SHARE = 0.35  # chosen: of the strongest objects' response; fainter ones are not seen
-_STRONGEST = 95  # percentile of the extrema that stands for the strongest objects
+_STRONGEST = 95  # percentile of the heights of extrema: that of the strongest objects
 _VISIBLE = 0.5  # chosen: of the threshold; what lies between is neither for nor against
 _NOTHING = 1e-6  # of the displayed range: an image without contrast has no objects
 _DISPLAY = (1, 99)  # percentiles between which a viewer displays an image
@@ -122,7 +122,7 @@ def count_objects(
     """Count the objects of a reference that an image shows, misses and invents.
 
     An object is shown if the image has an extremum of the same sign within a radius of
-    it, at least half as high as an object must be; each extremum stands for one object.
+    it, at least half as high as an object must be; each extremum is one object.
 
     Parameters
     ----------

@@ -359,7 +359,7 @@ def compare_with_place(
         look=DisplaySettings(
             limits=(0.0, 2.0),  # the limit in the middle
             colormap="magma",
-            opacity=0.6,  # what it judges lies under it
+            opacity=0.6,  # the image is under it
             colour_bar=True,
         ),
     )

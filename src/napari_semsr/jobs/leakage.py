@@ -17,7 +17,7 @@ LEARNT = "learnt_from"
 """Where a history says what the model of a step has learnt from."""
 
 LIGHT = "mosaic"
-"""Role of an optical image among those that an adapted model learnt from."""
+"""Role of an optical image among those that an adapted model was trained on."""
 
 _SAMPLES = 64  # places along each side at which an area is looked at; chosen: 2 %
 
@@ -72,7 +72,7 @@ def _shares(
 
 
 def learnt_from_light(card: dict[str, Any]) -> set[str]:
-    """Give the digests of the optical images that an adapted model learnt from."""
+    """List the digests of the optical images that an adapted model was trained on."""
     entries = card.get("training", {}).get(LEARNT) or ()
     known = [one for one in entries if isinstance(one, dict)]
     return {str(one.get("digest")) for one in known if one.get("role") == LIGHT}

@@ -205,7 +205,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
 
 
 def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> None:
-    """Refuse pairs of which every image is its own reference: nothing is learnt."""
+    """Refuse pairs of which every image is its own reference."""
     if all(
         low.shape == high.shape and np.array_equal(low.array(), high.array())
         for low, high in zip(lows, highs, strict=True)

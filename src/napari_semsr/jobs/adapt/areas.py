@@ -143,7 +143,7 @@ def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
     msg = (
         f"No usable training patches: the light does not correlate with {names} "
         f"({np.mean(shares):.2f} on the held-out part): check that all images show one "
-        "place, or register them by landmarks (--landmarks)."
+        "place, or mark places as landmarks."
     )
     raise AdaptRefused(msg, "pairs-uncorrelated")
 

@@ -376,17 +376,14 @@ def _register(
             other = yield from REGISTER.job(mosaic, sem, options=elastic, **how)
             found = min(found, other, key=_error_px)
     except RegistrationRefused as refused:
-        msg = (
-            f"{name} cannot be registered: {refused} Mark the same places in both "
-            "images, and give them by --landmarks."
-        )
+        msg = f"{name} cannot be registered: {refused}"
         facts = jsonable(refused.to_json())
         raise AdaptRefused(msg, "not-registered", registration=facts) from refused
     if not _fits(found, _WORST_PX):
         msg = (
             f"The registration of {name} is expected to be {found.error_px:.2g} px "
-            f"off, and pairs must fit within {_WORST_PX:g} px: mark the same places in "
-            "both images, and give them by --landmarks."
+            f"off, and pairs must fit within {_WORST_PX:g} px: mark places as "
+            "landmarks."
         )
         facts = jsonable(map_facts(found.registration))
         raise AdaptRefused(msg, "not-registered", registration=facts)
@@ -457,9 +454,9 @@ def _train(
             now = step.images[0].astype(float)
             gain, offset = match_affine(now, sem)
             shown = before[INPUT].images[0], gain * now + offset, sem
-        told = step.done, step.total, step.message, step.seconds_left
+        common = step.done, step.total, step.message, step.seconds_left
         gains = step.gain_db, before[LINEAR].gain_db
-        return AdaptProgress(*told, step.seconds, *gains, shown)
+        return AdaptProgress(*common, step.seconds, *gains, shown)
 
     found: training.PlaceFit = yield from retell(job, show)
     return found

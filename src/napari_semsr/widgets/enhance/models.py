@@ -174,9 +174,9 @@ def listed_models() -> list[tuple[str, str]]:
 
 
 def models_of_place(read: Callable[[], set[str]]) -> list[str]:
-    """List models that learnt from an optical image of some digests, by their names.
+    """List the names of models that were trained on an optical image of some digests.
 
-    Digests are only read if a model states what it learnt from.
+    Digests are only read if a model states what it was trained on.
     """
     cards = {name: run(MODELS_INFO.job(name)).card for _, name in listed_models()}
     learnt = {name: learnt_from_light(dict(card)) for name, card in cards.items()}

@@ -93,11 +93,11 @@ class AdaptPanel(Panel):
         self._map = PlacementRows(
             where,
             "Registration",
-            "How Mosaic lies on SEM image. 'Train on these' in Register to SEM brings "
+            "How Mosaic lies on SEM image. 'Train on SEM' in Register to SEM brings "
             "what was found there, with landmarks.",
             images=("Mosaic", "SEM image"),
-            otherwise=("found anew", "search"),
-            remedy="let the registration be found anew",
+            otherwise=("by the images", "search"),
+            remedy="let the images be registered",
         )
         self.placed, self.transform = self._map.placed, self._map.transform
         self.form = OptionsForm(AdaptOptions)
@@ -196,8 +196,8 @@ class AdaptPanel(Panel):
 
     def translate(self, text: str) -> str:
         """Say what a job says in this panel's words; landmarks are not set here."""
-        place = "in Register to SEM, then press 'Train on these'"
-        return super().translate(text).replace("and give them by --landmarks", place)
+        place = "as landmarks in Register to SEM, then press 'Train on SEM' there"
+        return super().translate(text).replace("as landmarks", place)
 
     def _watch(self, folder: Path) -> None:
         """Get ready to show a training."""

@@ -677,6 +677,13 @@ class RegisterPanel(Panel):
             "Go on to Train with both layers and this map: a model is fine-tuned on "
             "one part of the place and judged on another.",
         )
+        self.adapt_button = push_button(
+            "Train on SEM",
+            self.adapt,
+            "Go on to Train on SEM with both layers and this map: a small network is "
+            "trained on one part of the place, evaluated on another, and applied to "
+            "the moving image.",
+        )
         self.judge_button = push_button(
             "Judge by SEM",
             self.judge,
@@ -684,6 +691,7 @@ class RegisterPanel(Panel):
             "image, and what networks make of it, come to the fixed one.",
         )
         self.further = (
+            self.adapt_button,
             self.judge_button,
             self.transform_button,
             self.pairs_button,
@@ -943,6 +951,10 @@ class RegisterPanel(Panel):
     def train(self) -> None:
         """Go on to Train with both layers and their map."""
         self._go_on("Train")
+
+    def adapt(self) -> None:
+        """Go on to Train on SEM with both layers and their map."""
+        self._go_on("Train on SEM")
 
     def judge(self) -> None:
         """Go on to Judge by SEM with both layers and their map."""

@@ -1,0 +1,71 @@
+"""The panel Train on SEM."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_semsr import training
+from napari_semsr.core import Affine, Micrograph, parse_pixel_size
+from napari_semsr.io import Side, StoredTransform
+from napari_semsr.jobs.adapt import job as adapting
+from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.register import adapt as panels
+from napari_semsr.widgets.register.adapt import AdaptPanel
+from tests.jobs.adapt.test_adapt import light_of, objects, sem_of
+
+SIZE = parse_pixel_size(20.0)
+
+
+def one_step(images, options, *, seconds, threads, **how):
+    """Train for a step in this process; how good the model is does not matter here."""
+    small = options.replace(copies=0, batch=1, patch_px=32)
+    return training.fit_place(
+        images, small, seconds=None, steps=1, threads=1, report_every_s=0.0, **how
+    )
+
+
+@pytest.fixture
+def panel(model, hold, add, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "shelf"))
+    image = objects(3)
+    for data, name in ((light_of(image), "mosaic"), (sem_of(image), "sem")):
+        add(model, Micrograph(data, SIZE, name))
+    monkeypatch.setattr(panels, "fit_in_process", one_step)
+    monkeypatch.setattr(adapting, "require_gain", lambda found, name: None)
+    return hold(AdaptPanel(model))
+
+
+def taken(panel, model):
+    """Bring a registration, as Register to SEM does."""
+    low, high = model.layers["mosaic"], model.layers["sem"]
+    sides = [Side.of(micrograph_from_layer(one)) for one in (low, high)]
+    stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
+    panel.take_registered(low, high, stored)
+
+
+@pytest.mark.broad
+def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, run_panel):
+    taken(panel, model)
+    said = run_panel(panel)
+    assert said.startswith("Trained mosaic-"), said
+    assert any(name.name.startswith("mosaic · mosaic-") for name in model.layers)
+    assert "held-out part: light | now | SEM" in model.layers
+    assert "Objects, input" in panel.findings().text()
+    assert Path(panel.report).is_file()
+    assert not panel.stop_button.isEnabled()
+
+
+@pytest.mark.broad
+def test_one_layer_cannot_be_both(panel, model, run_panel):
+    panel.mosaic.value = panel.sem.value = model.layers["sem"]
+    assert "cannot be both images" in run_panel(panel)
+
+
+@pytest.mark.broad
+def test_a_refusal_names_what_a_user_of_the_window_can_do(panel, model, run_panel):
+    model.layers["sem"].data = sem_of(np.zeros((192, 288)))
+    said = run_panel(panel)
+    assert "cannot be registered" in said
+    assert "press 'Train on SEM'" in said
+    assert "--" not in said
