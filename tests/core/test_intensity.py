@@ -6,12 +6,14 @@ from hypothesis.extra import numpy as hnp
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.intensity import (
+    clipped_pixels,
     contrast_limits,
     field_range,
     finite_mean,
     noise_level,
     read_chunks,
     to_dtype,
+    without_clipped,
 )
 
 TYPES = ["bool", "uint8", "int8", ">u2", "int16", "int32", "float32", ">f4", "float64"]
@@ -138,3 +140,16 @@ def test_contrast_limits_look_at_a_sample(rng):
     lazy = da.from_array(image, chunks=500)
     middle = image[988:2012, 238:1262]
     assert contrast_limits(lazy) == tuple(np.percentile(middle, (0.1, 99.9)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 255])
+def test_clipped_pixels_are_those_at_either_end_but_for_rounding(scale, rng):
+    grey = rng.normal(100, 60, (80, 80))
+    image = (np.clip(grey, 0, 255) * scale).astype(np.float32)
+    image *= 1 + 2e-7 * rng.choice([-1, 0, 1], image.shape)
+    # few are above white
+    np.testing.assert_array_equal(clipped_pixels(image, 0.03), grey <= 0)
+    both = (grey <= 0) | (grey >= 255)
+    np.testing.assert_array_equal(clipped_pixels(image, 1e-3), both)
+    assert np.isnan(without_clipped(image)).mean() == np.mean(grey <= 0)
+    assert not clipped_pixels(grey).any()

@@ -73,7 +73,10 @@ from .grids import (
 )
 from .intensity import (
     OVEREXPOSED as OVEREXPOSED,
+    ROUNDING as ROUNDING,
+    are_level as are_level,
     clipped_level as clipped_level,
+    clipped_pixels as clipped_pixels,
     contrast_limits as contrast_limits,
     field_range as field_range,
     finite_mean as finite_mean,

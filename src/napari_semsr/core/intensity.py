@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.progress import warn
 from napari_semsr.core.tiling import Box, read_box
-from napari_semsr.core.types import FloatArray, FloatPair
+from napari_semsr.core.types import BoolArray, FloatArray, FloatPair
 
 _BINS = 1 << 16  # half of a 32-bit key: two passes; follows from the method above
 _BLOCK = 2048  # chosen: 32 MB of double precision at a time, few reads of small chunks
@@ -297,7 +297,17 @@ OVEREXPOSED = 0.1
 """Share of the pixels of a frame, or of a line, that are clipped, from which on places
 and widths are off: a Gaussian line whose highest tenth is cut reads 0.5 % too wide."""
 _CLIPPED, _OVER_NEXT = 0.01, 2.0  # chosen: a share of pixels; times those of the next
+ROUNDING = 8 * float(np.finfo(np.float32).eps)
+"""Of a grey value: rounding in single precision, a few times."""
 _DEPTHS = 10, 12, 14  # bits of detectors, stored in two bytes
+
+
+def are_level(values: NDArray[Any], level: float) -> BoolArray:
+    """Mark the values that are a level, floats but for rounding in single precision."""
+    if values.dtype.kind != "f":
+        return np.asarray(values == level)
+    # averages and interpolation of one value differ in the last bits
+    return np.abs(values - level) <= ROUNDING * abs(level)
 
 
 def clipped_level(
@@ -314,14 +324,27 @@ def clipped_level(
     if not known.size:
         return None
     last = known.max() if white else known.min()
-    count = np.count_nonzero(known == last)
+    ends = are_level(known, last)
+    count = np.count_nonzero(ends)
     if count <= share * known.size:
         return None
-    within = known[known != last]
+    within = known[~ends]
     if not within.size:
         return None
-    next_count = np.count_nonzero(within == (within.max() if white else within.min()))
+    next_count = np.count_nonzero(
+        are_level(within, within.max() if white else within.min())
+    )
     return float(last) if count > _OVER_NEXT * next_count else None
+
+
+def clipped_pixels(values: NDArray[Any], share: float = _CLIPPED) -> BoolArray:
+    """Mark where values end at white or at black, as `clipped_level` finds it."""
+    clipped = np.zeros(values.shape, bool)
+    for white in (False, True):
+        level = clipped_level(values, white=white, share=share)
+        if level is not None:
+            clipped |= are_level(values, level)
+    return clipped
 
 
 def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
@@ -345,8 +368,5 @@ def without_clipped(values: NDArray[Any]) -> FloatArray:
     """
     kept = np.array(values, dtype=np.float64)
     kept[~np.isfinite(kept)] = np.nan
-    for white in (False, True):
-        level = clipped_level(kept, white=white)
-        if level is not None:
-            kept[kept == level] = np.nan
+    kept[clipped_pixels(kept)] = np.nan
     return kept

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import nn
 
@@ -19,6 +20,7 @@ from napari_semsr.core import (
     BoolArray,
     Box,
     Float32Array,
+    FloatArray,
     FloatPair,
     IntPair,
     Micrograph,
@@ -185,7 +187,8 @@ _WINDOW = 1024
 _WINDOWS = 4  # along each axis
 _SPECTRUM_PX = 256  # side of those that a spectrum is measured in
 LARGEST_MAP = 256
-_KNOWN, _ROW = 0.5, 0.04  # share of a block; less than one of its rows
+_KNOWN, _NEARLY = 0.5, 0.8  # share of a block; chosen: three of its rows may lack
+_GRAIN = 2  # px around a missing pixel of which it takes mean and grain
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,15 +353,19 @@ def _statistics(
                 *(v + whole.x0 for v in (box.x0, box.x1)),
             )
             window, missing = read_window(data, placed, scaling.mean)
-            if shrink > 1:
-                window = _means(window, shrink)
-            field = torch.from_numpy(scaling.normalise(window))[None, None]
-            parts[-1].append(count(field)[0].numpy())
             if missing is not None:
                 place = np.s_[
                     y // pitch : box.y1 // pitch, x // pitch : box.x1 // pitch
                 ]
-                known[place] = 1 - _means(missing, pitch)
+                share = 1 - _means(missing, pitch)
+                nearly = share >= _NEARLY
+                known[place] = np.where(nearly, 1, share)
+                few = missing & nearly.repeat(pitch, 0).repeat(pitch, 1)
+                window = _with_grain(window, missing, few)
+            if shrink > 1:
+                window = _means(window, shrink)
+            field = torch.from_numpy(scaling.normalise(window))[None, None]
+            parts[-1].append(count(field)[0].numpy())
     found = np.concatenate([np.concatenate(row, axis=2) for row in parts], axis=1)
     return found if known.min() == 1 else _completed(found, known)
 
@@ -384,14 +391,58 @@ def _means(values: NDArray[Any], pitch: int) -> Float32Array:
     return means
 
 
+def _with_grain(
+    window: NDArray[Any], missing: BoolArray, wanted: BoolArray
+) -> NDArray[Any]:
+    """Fill the `wanted` of the missing pixels of a window as if they had been seen.
+
+    Each is the mean of those around it, and by so much more or less as one of them,
+    taken at random, is off the mean around that one: so noise and detail keep their
+    power, while a mean alone has hardly any. All (Y, X).
+    """
+    places = np.argwhere(wanted)
+    size = 2 * _GRAIN + 1
+    padded = np.pad(window, 2 * _GRAIN, mode="reflect")
+    usable = np.pad(~missing, 2 * _GRAIN, mode="reflect")
+    values, known = (
+        sliding_window_view(part, (size, size)) for part in (padded, usable)
+    )
+    line = np.exp(-((np.arange(size) - _GRAIN) ** 2) / 2)
+    kernel = np.outer(line, line)
+    kernel[_GRAIN, _GRAIN] = 0
+    kernel /= kernel.sum()
+    noise = np.square(kernel).sum()  # of a mean, over that of a pixel
+    corners = places + _GRAIN  # of the square around a place, in the padded window
+
+    def mean(corners: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+        at = tuple(corners.T)
+        weight = kernel * known[at]
+        total = weight.sum((1, 2))
+        found = (weight * values[at]).sum((1, 2)) / np.where(total > 0, total, 1)
+        return found, total
+
+    chance = np.random.default_rng(0).random((len(places), size, size))
+    chosen = (chance * known[tuple(corners.T)]).reshape(len(places), -1).argmax(1)
+    other = corners + np.stack(np.divmod(chosen, size), 1) - _GRAIN
+    (here, found), (there, about) = mean(corners), mean(other)
+    # of white noise, so much makes a pixel's variance up
+    grain = np.sqrt((1 - noise) / (1 + noise)) * (
+        padded[tuple((other + _GRAIN).T)] - there
+    )
+    seen = (found > 0) & (about > 0)
+    filled = np.array(window)
+    filled[tuple(places[seen].T)] = (here + grain)[seen]
+    return filled
+
+
 def _completed(statistics: Float32Array, known: Float32Array) -> Float32Array:
     """Make up for missing pixels, which were filled and so hold no contrast.
 
-    Energies are divided by the share of pixels that is known. A block that lacks a row
-    or more takes the statistics of the nearest one that does not; if most blocks do,
-    one that lacks half of its pixels.
+    Energies are divided by the share of pixels that is known. A block of which too few
+    are takes the statistics of the nearest one of which all are, or nearly so; if most
+    blocks lack too many, those that lack half of their pixels do.
     """
-    whole = known > 1 - _ROW
+    whole = known == 1
     lacking = ~whole if whole.mean() >= _KNOWN else known < _KNOWN
     statistics[1:] /= np.maximum(known, _KNOWN)
     if not lacking.any() or lacking.all():

@@ -25,6 +25,7 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     SemsrError,
+    are_level,
     clipped_level,
     grid_cells,
     hear_warnings,
@@ -305,7 +306,7 @@ class _Seen:
             return
         level = clipped_level(pixels, share=OVEREXPOSED)
         most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level
-        share = 0.0 if level is None else float(np.mean(pixels == level))
+        share = 0.0 if level is None else float(np.mean(are_level(pixels, level)))
         self._white[name] = most, share
         digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
         first = self._first.setdefault(digest, name)

@@ -19,6 +19,7 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     Frames,
+    clipped_pixels,
     continued,
     rim_displacement,
     undistort,
@@ -173,16 +174,6 @@ def _mask_at(mask: BoolArray, places: FloatArray) -> BoolArray:
 _CLIPPED = 1e-3
 
 
-def _clipped(image: Float32Array) -> BoolArray:
-    """Where a frame, (Y, X), stays at its greatest or its least grey value."""
-    mask = np.zeros(image.shape, bool)
-    for end in (image.max(), image.min()):
-        at_end = image == end
-        if np.count_nonzero(at_end) >= _CLIPPED * image.size:
-            mask |= at_end
-    return mask
-
-
 class CorrectedFrames:
     """Frames of an acquisition with the shading taken off.
 
@@ -252,7 +243,7 @@ class CorrectedFrames:
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
         single, known = whole_frame(raw)
-        whole, clipped = bool(known.all()), _clipped(single)
+        whole, clipped = bool(known.all()), clipped_pixels(single, _CLIPPED)
         if not whole:  # of what lies beside a hole, the mosaic would read into it
             known = ndimage.minimum_filter(known, 2 * LOBES + 1, mode="nearest")
             weight = np.where(known, weight, 0).astype(np.float32)

@@ -41,10 +41,12 @@ from napari_semsr.analysis.profile.line import Profile
 from napari_semsr.core import (
     LEVELS,
     OVEREXPOSED,
+    ROUNDING,
     BoolArray,
     FloatArray,
     FloatPair,
     ReadError,
+    are_level,
     clipped_level,
     is_white,
     recorded,
@@ -319,18 +321,20 @@ def _refuse_clipped(
         return
     level = float(values.max() if white else values.min())
     clipped = white and is_white(level, profile.dtype, profile.bits)
-    if np.ptp(values) and not (clipped and np.mean(values == level) > share):
+    count = np.count_nonzero(are_level(values, level))
+    if np.ptp(values) and not (clipped and count > share * len(values)):
         found_level = clipped_level(values, white=white, share=share)
         if found_level is None:
             return
         level, clipped = found_level, False
     clipped = clipped or _varies_elsewhere(profile, level)
-    if not (clipped or _ends_in_corner(found, level)):
+    if not (clipped or _ends_in_corner(profile, level, white=white)):
         return
+    clipped_share = np.mean(are_level(values, level))
     end, remedy = ("greatest", "less") if white else ("least", "more")
     msg = (
-        f"A profile must not be clipped, but {np.mean(values == level):.0%} of the "
-        f"pixels of the {name} have the {end} grey value, {level:g}, so that no width "
+        f"A profile must not be clipped, but {clipped_share:.0%} of the pixels "
+        f"of the {name} have the {end} grey value, {level:g}, so that no width "
         f"is known: take the image with {remedy} light, or lay the line elsewhere."
     )
     raise ReadError(msg)
@@ -338,24 +342,32 @@ def _refuse_clipped(
 
 def _varies_elsewhere(profile: Profile, level: float) -> bool:
     """Whether noise shows, though not in the pixels that have one grey value."""
-    apart = np.where(np.abs(profile.intensity - level) > 0, profile.intensity, np.nan)
+    apart = np.where(are_level(profile.intensity, level), np.nan, profile.intensity)
     bends = np.diff(apart, 2)
     turns = bends[1:] * bends[:-1]
     turns = turns[np.isfinite(turns)]
     if len(turns) < _FEWEST or np.mean(turns < 0) <= _ALTERNATE:
         return False
-    values = profile.value[profile.value != level]
+    values = profile.value[~are_level(profile.value, level)]
     whole = bool((values == np.rint(values)).all())
     rough = float(np.median(np.abs(bends[np.isfinite(bends)]))) * _MAD / math.sqrt(6)
     noise = rough * math.sqrt(profile.lines)
-    return noise > (_STEPS if whole else _FLAT * abs(level))
+    return noise > (_STEPS if whole else ROUNDING * abs(level))
 
 
-def _ends_in_corner(found: _Found, level: float) -> bool:
-    """Whether gentle flanks of a curve end abruptly at a grey value."""
-    curve = -found.filled if found.turned_over else found.filled
-    at = np.abs(curve - level) <= _FLAT * max(abs(level), float(np.ptp(curve)))
-    steepest = float(np.abs(np.diff(curve)).max())
+def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
+    """Whether gentle flanks end abruptly at a grey value.
+
+    Of the highest pixels at each place, or the lowest where `white` is false: a part of
+    the band may be clipped where the rest is not.
+    """
+    order = np.argsort(profile.place_px, kind="stable")
+    place = np.rint(profile.place_px[order])
+    starts = np.flatnonzero(np.diff(place, prepend=-np.inf))
+    extreme = np.maximum if white else np.minimum
+    curve = extreme.reduceat(profile.value[order], starts)
+    at = are_level(curve, level)
+    steepest = float(np.abs(np.diff(curve)).max(initial=0.0))
     for side, steps in (at, np.diff(curve)), (at[::-1], np.diff(curve[::-1])):
         for first in np.flatnonzero(side[:-1] & ~side[1:]) + 1:  # beyond the plateau
             flank = np.abs(steps[first : first + _GENTLE_PX])
