@@ -358,14 +358,18 @@ def _varies_elsewhere(profile: Profile, level: float) -> bool:
 def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
     """Whether gentle flanks end abruptly at a grey value.
 
-    Of the highest pixels at each place, or the lowest where `white` is false: a part of
-    the band may be clipped where the rest is not.
+    Of the highest pixels at each place, or the lowest where `white` is false, unless
+    rounding alone sets them off: a part of the band may be clipped, and the rest not.
     """
     order = np.argsort(profile.place_px, kind="stable")
     place = np.rint(profile.place_px[order])
     starts = np.flatnonzero(np.diff(place, prepend=-np.inf))
     extreme = np.maximum if white else np.minimum
-    curve = extreme.reduceat(profile.value[order], starts)
+    values = profile.value[order]
+    curve = extreme.reduceat(values, starts)
+    if (values == np.rint(values)).all():
+        mean = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
+        curve = np.where(np.abs(curve - mean) <= 1, mean, curve)
     at = are_level(curve, level)
     steepest = float(np.abs(np.diff(curve)).max(initial=0.0))
     for side, steps in (at, np.diff(curve)), (at[::-1], np.diff(curve[::-1])):
