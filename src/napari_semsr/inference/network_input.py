@@ -421,8 +421,12 @@ def _with_grain(
         found = (weight * values[at]).sum((1, 2)) / np.where(total > 0, total, 1)
         return found, total
 
-    chance = np.random.default_rng(0).random((len(places), size, size))
-    chosen = (chance * known[tuple(corners.T)]).reshape(len(places), -1).argmax(1)
+    # by the place alone: what lacks elsewhere changes nothing here
+    chance = sliding_window_view(
+        np.random.default_rng(0).random(padded.shape), (size, size)
+    )
+    at = tuple(corners.T)
+    chosen = (chance[at] * known[at]).reshape(len(places), -1).argmax(1)
     other = corners + np.stack(np.divmod(chosen, size), 1) - _GRAIN
     (here, found), (there, about) = mean(corners), mean(other)
     # of white noise, so much makes a pixel's variance up
