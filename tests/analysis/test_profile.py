@@ -401,7 +401,7 @@ def test_a_line_that_is_white_in_a_part_of_the_band_is_refused(scale):
     for shape, width in ((bar, 23), (bell(columns - 80, 20.0), 20)):
         for part in (rows < 20, rows % 4 == 0, columns < 80):
             grey = 76 + np.where(part, 280, 150) * shape
-            with pytest.raises(ReadError, match="of the line at (7|8)"):
+            with pytest.raises(ReadError, match=r"of the line at (7|8)"):
                 measured(GREY_SCALES[scale](grey))
         found = measured(GREY_SCALES[scale](76 + 150 * shape))
         assert found.main.fwhm.value == pytest.approx(width, rel=0.01)
