@@ -307,7 +307,7 @@ def are_level(values: NDArray[Any], level: float) -> BoolArray:
     if values.dtype.kind != "f":
         return np.asarray(values == level)
     # averages and interpolation of one value differ in the last bits
-    return np.abs(values - level) <= ROUNDING * abs(level)
+    return np.asarray(np.abs(values - level) <= ROUNDING * abs(level))
 
 
 def clipped_level(

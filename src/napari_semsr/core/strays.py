@@ -220,7 +220,7 @@ def _next_to_one(whole: BoolArray, axis: int) -> BoolArray:
 def _of_one_value(values: Float32Array, cuts: NDArray[np.intp], axis: int) -> BoolArray:
     """Mark the segments, which begin at `cuts` along an axis, of a single value."""
     ends = (part.reduceat(values, cuts, axis) for part in (np.minimum, np.maximum))
-    return np.equal(*ends)
+    return np.asarray(np.equal(*ends))
 
 
 def _starts(size: int) -> NDArray[np.intp]:
