@@ -59,7 +59,7 @@ class OverlapBlocks:
     variances: FloatArray  # (M, 2) Of it by pixel noise, up to a constant
 
 
-def block_sums(plane: NDArray[np.float32], side: int = _BLOCK) -> FloatArray:
+def block_sums(plane: NDArray[np.floating], side: int = _BLOCK) -> FloatArray:
     """Sum a plane (Y, X) over square blocks of `side` px, a ragged border left out."""
     rows, columns = plane.shape[0] // side, plane.shape[1] // side
     cut = plane[: rows * side, : columns * side].astype(np.float64)
