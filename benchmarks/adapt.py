@@ -1,29 +1,29 @@
 """What training on one place of a sample gains on another place of it.
 
-Run: ``python benchmarks/adapt.py --rows ROWS.jsonl [--only NAME;...] [--steps 480]``;
-``--trials`` takes the samples that numbers were chosen on, ``--table`` prints what ROWS
-holds, and ``--removals`` measures instead what a network trained with defect copies on
-the circuit's place A draws of removed objects, on other circuits. A sample that has its
-row is not run again.
+Run: ``python benchmarks/adapt.py --part PART [--rows ROWS.jsonl] [--only NAME;...]``, where
+PART is one of ``samples`` (the command's own run on each sample), ``seeds``, ``time``,
+``area``, ``focus``, ``elsewhere`` (each model on the places of all other samples, and
+what is proposed there), ``rivals``, ``useless`` (what must be refused), ``removals``
+(what a model draws of removed objects), and ``table``, which prints what ROWS holds.
+What has its row is not run again. `adapt_goals.yaml` names samples and goals.
 
 Two places A and B of each sample are scanned by the simulated superlens microscope (5 x
 5 frames of 256 px at 20 nm, numerical aperture 1.8), and A is shown by a simulated
 electron microscope (own pixel of 8 nm, turned, sheared, bent, noisy, charging). Frames
-are stitched, the electron image is registered to the mosaic, a third of it is held out,
-and the network is trained on the rest. B is judged: decibels below the optical cut-off
-over the optical image, against the noise-free electron image, after the best gain and
-offset. Rivals: the linear filter of 21 x 21 taps fitted to what the network is trained
-on, and ``ssum-sem``.
+are stitched, and ``semsr adapt`` runs on the mosaic of A and its electron image. B is
+judged: decibels below the optical cut-off over the optical image, against the
+noise-free electron image, after the best gain and offset.
 
-Time is counted in steps, since a shared processor has no seconds: one AVX2 thread that
-nothing else used did about 480 in 60 s.
+Time is counted in steps, since a shared processor has no seconds.
 """
 
 import json
 import os
+import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,24 +32,37 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+import yaml
 from _scans import taken
-from _shared import Rows, mean_and_error, read_options
+from _shared import PEER, ROOT, Rows, mean_and_error, read_options, verdict
 from _superlens_mosaic import electrons
 from numpy.typing import NDArray
 
-from napari_semsr.analysis import light_gain, measure_metrics
+from napari_semsr.analysis import (
+    FAMILIARITY,
+    UNLIKE_PERCENT,
+    Familiarity,
+    light_gain,
+    measure_metrics,
+    unfamiliar_percent,
+)
 from napari_semsr.core import (
+    Affine,
     Box,
     Grid,
     Micrograph,
     SemsrError,
     Warped,
+    field_range,
+    gap_free_box,
     parse_pixel_size,
     run,
 )
-from napari_semsr.demonstration.runs import gap_free_box, place_truth
+from napari_semsr.demonstration.runs import place_truth
 from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.jobs import REGISTER, fine_circuits, paired_removals
+from napari_semsr.io import Side, StoredTransform
+from napari_semsr.jobs import ADAPT, AdaptOptions, fine_circuits, paired_removals
+from napari_semsr.jobs.register import REGISTER
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.restoration import fit_place_filter
 from napari_semsr.simulation import ScanOptions, ViewOptions, simulate_scan, take_view
@@ -57,90 +70,94 @@ from napari_semsr.stitching import plan_fusion, solve_mosaic
 from napari_semsr.training import PlaceFit, PlaceImages, PlaceOptions, fit_place
 
 Image = NDArray[np.floating]
+FOLDER = Path(__file__).resolve().parent
+PLAN: dict[str, Any] = yaml.safe_load((FOLDER / "adapt_goals.yaml").read_text())
+WORK = ROOT / "runs" / "adapt"
 BORDER_PX = 24  # of a mosaic without gaps, in which filters lack what lies beyond
-HELD_OUT = 1 / 3  # of the columns of A
 REMOVALS_PX, REMOVALS = 512, 80  # side of fields, objects to remove and to put in
 COMMON = {"frames_grid": (5, 5), "frame_px": 256, "numerical_aperture": 1.8}
+MORE_FIELDS = 1000  # is added to a seed for further places that are trained on
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is scanned at two places, by their seeds, and how."""
+    """What is scanned at places that differ by their seed, and how."""
 
     name: str
-    seeds: tuple[int, int]
+    seed: int
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def kinds(first: int) -> tuple[Sample, ...]:
-    """Give a sample of each of the four kinds, in focus."""
-    options: dict[str, dict[str, Any]] = {
-        "circuit": {"phantom": "circuit", "pitch_nm": 240.0, "relief_nm": 40.0},
-        "particles": {"phantom": "particles"},
-        "pits": {"phantom": "pits"},
-        "fracture": {"phantom": "fracture", "relief_nm": 150.0},
-    }
-    return tuple(
-        Sample(name, (first + 2 * number, first + 2 * number + 1), more)
-        for number, (name, more) in enumerate(options.items())
-    )
-
-
-SAMPLES = kinds(7300)
-TRIALS = kinds(4100)
+SAMPLES = tuple(Sample(**one) for one in PLAN["samples"])
+CLOSELY = tuple(one for one in SAMPLES if one.name in PLAN["closely"])
 
 
 @dataclass(frozen=True)
 class Place:
-    """One place by light, and its noise-free electron image on the same grid."""
+    """A place by light, by its electron microscope, and without noise on one grid."""
 
     mosaic: Micrograph
+    sem: Micrograph
     clean: Image  # (Y, X)
-    sem: Image | None  # (Y, X), registered; NaN where it shows nothing
     cut_off_nm: float
-    error_px: float | None  # that the registration expects
 
 
-def look(sample: Sample, seed: int, *, with_sem: bool) -> Place:
-    """Scan a place, stitch the frames, and register its electron image."""
-    options = ScanOptions.parse({**COMMON, **sample.options, "seed": seed})
-    scan = run(simulate_scan(options))
-    frames = taken(scan)
-    solution = run(solve_mosaic(frames))
-    plan = plan_fusion(frames, solution)
-    seen, _ = plan.block(Box.of(plan.shape))
-    mosaic = Micrograph(seen, scan.pixel_size_nm, "mosaic")
-    placed = place_truth(solution.positions_px, scan.nominal_px, scan.true_px)
-    origin = placed.origin_px + np.nanmin(solution.positions_px, axis=0)
-    clean = electrons(scan, origin, Box.of(plan.shape), 1)
-    sem, error_px = None, None
-    if with_sem:
-        view = take_view(scan, ViewOptions())
-        shown = Micrograph(view.image, parse_pixel_size(view.pixel_nm), "sem")
-        found = run(REGISTER.job(mosaic, shown))
-        back = found.stored.transform.inverse()
-        sem = Warped(shown, Grid.of(mosaic), back).read().astype(np.float32)
-        error_px = found.registration.error_px
+def look(sample: Sample, seed: int, higher_nm: float = 0.0) -> Place:
+    """Scan a place and stitch the frames, once."""
+    focus = sample.options.get("focus_nm", 0.0) + higher_nm
+    chosen = {**COMMON, **sample.options, "seed": seed, "focus_nm": focus}
+    options = ScanOptions.parse(chosen)
     if options.cut_off_nm is None:
         msg = "These optics have no cut-off."
         raise ValueError(msg)
-    return Place(mosaic, clean, sem, options.cut_off_nm, error_px)
+    kept = WORK / f"{sample.name}-{seed}-{higher_nm:g}.npz"
+    if not kept.exists():
+        scan = run(simulate_scan(options))
+        frames = taken(scan)
+        solution = run(solve_mosaic(frames))
+        plan = plan_fusion(frames, solution)
+        placed = place_truth(solution.positions_px, scan.nominal_px, scan.true_px)
+        origin = placed.origin_px + np.nanmin(solution.positions_px, axis=0)
+        view = take_view(scan, ViewOptions())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}.npz")
+        np.savez(
+            partial,
+            mosaic=plan.block(Box.of(plan.shape))[0].astype(np.float32),
+            clean=electrons(scan, origin, Box.of(plan.shape), 1).astype(np.float32),
+            sem=view.image,
+            pixels_nm=[parse_pixel_size(scan.pixel_size_nm)[0], view.pixel_nm],
+        )
+        partial.rename(kept)
+    with np.load(kept) as stored:
+        light, electron = (parse_pixel_size(float(v)) for v in stored["pixels_nm"])
+        return Place(
+            Micrograph(stored["mosaic"], light, f"mosaic-{seed}"),
+            Micrograph(stored["sem"], electron, f"sem-{seed}"),
+            stored["clean"],
+            options.cut_off_nm,
+        )
 
 
 def gain_db(place: Place, image: Image) -> float:
     """Decibels below the cut-off over the optical image."""
-    box = gap_free_box(np.isfinite(place.mosaic.array())).grow(-BORDER_PX)
-    inner = box.slices
-    truth = Micrograph(place.clean[inner].astype(float), place.mosaic.pixel_size_nm)
+    light = place.mosaic.array()
+    box = gap_free_box(np.isfinite(light))
+    if box is None:
+        msg = "The mosaic has no rectangle without gaps."
+        raise ValueError(msg)
+    inner = box.grow(-BORDER_PX).slices
+    pixel = place.mosaic.pixel_size_nm
+    truth = Micrograph(place.clean[inner].astype(float), pixel)
     made, before = (
         measure_metrics(
-            Micrograph(np.asarray(one, float)[inner], place.mosaic.pixel_size_nm),
+            Micrograph(np.asarray(one, float)[inner], pixel),
             truth,
             data_range=1.0,
             match="affine",
             cut_off_nm=place.cut_off_nm,
         )
-        for one in (image, place.mosaic.array())
+        for one in (image, light)
     )
     found = light_gain(made, before).gain_below_db
     return float("nan") if found is None else found
@@ -152,149 +169,334 @@ def enhanced(place: Place, model: LoadedModel) -> Image:
 
 
 def model_of(fit: PlaceFit) -> LoadedModel:
-    """Give a trained network as a model."""
-    return LoadedModel(fit.network, fit.card("place"), "sha256:" + "0" * 64)
+    """Give a trained network as a model, scaled as `semsr adapt` writes it."""
+    card = fit.card("place", input_scaling="percentiles")
+    return LoadedModel(fit.network, card, "sha256:" + "0" * 64)
+
+
+def fit_for(steps: int) -> Callable[..., Any]:
+    """Train as `fit_place` does, for so many steps of one thread."""
+
+    def fit(images: Any, options: PlaceOptions, **how: Any) -> Any:
+        count = {"seconds": None, "steps": steps, "threads": 1}
+        return fit_place(images, options, **{**how, **count})
+
+    return fit
+
+
+def quietly(call: Callable[[], Any]) -> Any:
+    """Run without warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call()
+
+
+# The parts: each gives rows.
+
+
+def run_sample(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Run the command on A, and judge its model on B."""
+    if "" in known:
+        return
+    one, other = look(sample, sample.seed), look(sample, sample.seed + 1)
+    folder = WORK / sample.name
+    began = time.process_time()
+    try:
+        made = run(
+            ADAPT.job(
+                one.mosaic,
+                [one.sem],
+                folder,
+                options=AdaptOptions.parse({"cut_off_nm": one.cut_off_nm}),
+                overwrite=folder.exists(),
+                fit=fit_for(PLAN["steps"]),
+            )
+        )
+    except SemsrError as error:
+        yield {"case": "", "refused": str(error)}
+        return
+    spent = time.process_time() - began
+    area = made.areas[0]
+    np.savez(
+        folder / "area.npz",
+        light=area.light.array(),
+        sem=area.sem.array(),
+        rows=[area.taught.y0, area.taught.y1],
+        columns=[area.taught.x0, area.taught.x1],
+    )
+    model = load_model(made.model)
+    yield {
+        "case": "",
+        "processor_s": round(spent, 1),
+        "steps": made.steps,
+        "registered_to_px": made.registration["error_px"],
+        "model": Path(made.model).name,
+        "held_out": made.held_out,
+        "warnings": list(made.warnings),
+        **judged(other, model, linear_filter(sample)),
+    }
+
+
+def judged(
+    place: Place, model: LoadedModel, linear: Callable[[Image], Image]
+) -> dict[str, Any]:
+    """Compare the three that may be used on a place, and say which is proposed."""
+    known = Familiarity.of_card(model.card.training)
+    light = place.mosaic.array()
+    unlike = None
+    if known is not None:
+        distances = run(known.compare(light, field_range(place.mosaic.data)))
+        unlike = unfamiliar_percent(distances)
+    return {
+        "linear": gain_db(place, linear(light)),
+        "ssum-sem": gain_db(place, enhanced(place, load_model("ssum-sem"))),
+        "adapted": gain_db(place, enhanced(place, model)),
+        "unfamiliar_percent": unlike,
+        "proposed": "ssum-sem" if (unlike or 0) > UNLIKE_PERCENT else "adapted",
+    }
+
+
+def trained_area(sample: Sample, share: float = 1.0) -> PlaceImages:
+    """Give the part of A that the command trained on, or a share of its length."""
+    with np.load(WORK / sample.name / "area.npz") as stored:
+        light, sem = stored["light"], stored["sem"].copy()
+        spans = [stored["rows"], stored["columns"]]
+    lengths = [int(last - first) for first, last in spans]
+    axis = int(np.argmax(lengths))
+    spans[axis] = [spans[axis][0], spans[axis][0] + round(share * lengths[axis])]
+    outside = np.ones(sem.shape, bool)
+    outside[tuple(slice(int(a), int(b)) for a, b in spans)] = False
+    sem[outside] = np.nan
+    return PlaceImages(light, sem)
+
+
+def linear_filter(sample: Sample) -> Callable[[Image], Image]:
+    """Fit the linear filter to what the command trained on."""
+    area = trained_area(sample)
+    return fit_place_filter([(area.low, area.high)]).apply
 
 
 def train(
-    images: PlaceImages,
-    options: PlaceOptions,
+    images: list[PlaceImages],
     steps: int,
-    threads: int,
+    seed: int = 0,
     state: dict[str, Any] | None = None,
 ) -> PlaceFit:
-    """Train on one place for so many steps, or go on from a state."""
-    return run(
-        fit_place(
-            [images],
-            options,
-            seconds=None,
-            steps=steps,
-            threads=threads,
-            state=state,
-            report_every_s=float("inf"),
-        )
+    """Train for so many steps, or go on from a state."""
+    options = PlaceOptions(seed=seed)
+    how = {"seconds": None, "state": state, "report_every_s": float("inf")}
+    return run(fit_for(steps)(images, options, **how))
+
+
+def run_seeds(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Train with other seeds."""
+    other, area = look(sample, sample.seed + 1), trained_area(sample)
+    for seed in set(PLAN["training_seeds"][1:]) - known:
+        fit = train([area], PLAN["steps"], seed)
+        yield {"case": seed, "adapted": gain_db(other, enhanced(other, model_of(fit)))}
+
+
+def run_time(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Train for shorter and longer."""
+    other, area, state = look(sample, sample.seed + 1), trained_area(sample), None
+    if set(PLAN["time_steps"]) <= known:
+        return
+    for steps in PLAN["time_steps"]:
+        fit = train([area], steps, state=state)
+        state = fit.state
+        yield {"case": steps, "adapted": gain_db(other, enhanced(other, model_of(fit)))}
+
+
+def run_area(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Train on less and more of the sample."""
+    other = look(sample, sample.seed + 1)
+    for fields in PLAN["areas"]:
+        if fields == 1 or fields in known:  # 1 is in `samples`
+            continue
+        images = [trained_area(sample, min(fields, 1))]
+        for number in range(1, int(fields)):
+            place = look(sample, sample.seed + number * MORE_FIELDS)
+            found = quietly(lambda p=place: run(REGISTER.job(p.mosaic, p.sem)))
+            back = found.stored.transform.inverse()
+            sem = Warped(place.sem, Grid.of(place.mosaic), back).read()
+            images.append(PlaceImages(place.mosaic.array(), sem.astype(np.float32)))
+        fit = train(images, PLAN["steps"])
+        yield {
+            "case": fields,
+            "adapted": gain_db(other, enhanced(other, model_of(fit))),
+        }
+
+
+def own_model(sample: Sample) -> LoadedModel:
+    """Load what the command has written."""
+    return load_model(next((WORK / sample.name).glob("*.safetensors")))
+
+
+def run_focus(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Judge on B as it is scanned at another focus."""
+    model, linear = own_model(sample), linear_filter(sample)
+    for higher in sorted(set(PLAN["focus_nm"]) - known):
+        place = look(sample, sample.seed + 1, higher)
+        yield {"case": higher, **judged(place, model, linear)}
+
+
+def run_elsewhere(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Judge on the places B of the other samples."""
+    model, linear = own_model(sample), linear_filter(sample)
+    for other in SAMPLES:
+        if other != sample and other.name not in known:
+            place = look(other, other.seed + 1)
+            yield {"case": other.name, **judged(place, model, linear)}
+
+
+def run_rivals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Train others on the same pairs for the same time of the processor."""
+    if set(PLAN["rivals"]) <= known:
+        return
+    other, area = look(sample, sample.seed + 1), trained_area(sample)
+    fit_began = time.process_time()
+    train([area], PLAN["steps"])
+    seconds = time.process_time() - fit_began
+    given, made = WORK / f"{sample.name}-given.npz", WORK / f"{sample.name}-made.npz"
+    low, high = (field_range(i.ravel()[None]) for i in (area.low, area.high))
+    light = other.mosaic.array()
+    own = field_range(light.ravel()[None])
+    np.savez(
+        given,
+        low=(area.low - low[0]) / (low[1] - low[0]),
+        high=(area.high - high[0]) / (high[1] - high[0]),
+        light=(light - own[0]) / (own[1] - own[0]),
     )
+    for rival in PLAN["rivals"]:
+        if rival in known:
+            continue
+        python = PEER if rival in ("care", "monai") else sys.executable
+        script = FOLDER / "_adapt_rivals.py"
+        command = [python, str(script), rival, str(seconds), str(given), str(made)]
+        subprocess.run(command, check=True)
+        with np.load(made) as stored:
+            yield {
+                "case": rival,
+                "processor_s": round(seconds, 1),
+                "steps": int(stored["steps"]),
+                "adapted": gain_db(other, stored["image"]),
+            }
 
 
-def place_images(place: Place) -> PlaceImages:
-    """Hold a third of a place out."""
-    sem = np.asarray(place.sem)
-    held_out = np.zeros(sem.shape, bool)
-    held_out[:, int((1 - HELD_OUT) * sem.shape[1]) :] = True
-    return PlaceImages(place.mosaic.array(), sem, held_out)
+def run_useless(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Run the command on what cannot help; each has to be refused.
+
+    Where the electron image is of something else, its place is stated by a stored
+    transform in every second case, so that the registration cannot refuse.
+    """
+    one = look(sample, sample.seed)
+    number = SAMPLES.index(sample)
+    neighbour = SAMPLES[(number + 3) % len(SAMPLES)]
+    rng = np.random.default_rng(sample.seed)
+    sem = one.sem.array()
+    tiles = [part for rows in np.array_split(sem, 8) for part in _columns(rows, 8)]
+    order = rng.permutation(len(tiles))
+    least = [min(t.shape[axis] for t in tiles) for axis in (0, 1)]
+    tiles = [tiles[i][: least[0], : least[1]] for i in order]
+    shuffled = np.block([tiles[8 * row : 8 * row + 8] for row in range(8)])
+    flat = rng.normal(0.5, 0.05, one.mosaic.shape).astype(np.float32)
+    cases = {
+        "another place": (one.mosaic, look(sample, sample.seed + 1).sem),
+        "another sample": (one.mosaic, look(neighbour, neighbour.seed).sem),
+        "shuffled": (one.mosaic, one.sem.replace(data=shuffled)),
+        "flat field": (one.mosaic.replace(data=flat), one.sem),
+    }
+    for position, (name, (mosaic, image)) in enumerate(cases.items()):
+        if name in known:
+            continue
+        stated = (number + position) % 2 == 1
+        how = {} if not stated else {"transform": _centred(mosaic, image)}
+        folder = WORK / f"useless-{sample.name}-{position}"
+        try:
+            made = run(
+                ADAPT.job(
+                    mosaic,
+                    [image],
+                    folder,
+                    options=AdaptOptions.parse({"cut_off_nm": one.cut_off_nm}),
+                    overwrite=folder.exists(),
+                    fit=fit_for(PLAN["steps"] // 2),
+                    **how,
+                )
+            )
+            yield {"case": name, "stated": stated, "kept": made.held_out}
+        except SemsrError as error:
+            reason = getattr(error, "reason", type(error).__name__)
+            yield {"case": name, "stated": stated, "refused": reason}
 
 
-def measure_removals(sample: Sample, steps: int, threads: int) -> dict[str, Any]:
-    """Train on A with defect copies, and remove objects from other circuits; a row."""
-    images = place_images(look(sample, sample.seeds[0], with_sem=True))
-    fit = train(images, PlaceOptions(), steps, threads)
-    # as `semsr adapt` writes it: the range of grey levels is that of each image
-    card = fit.card("place", input_scaling="percentiles")
-    model = LoadedModel(fit.network, card, "sha256:" + "0" * 64)
+def _columns(rows: Image, count: int) -> list[Image]:
+    return np.array_split(rows, count, axis=1)
+
+
+def _centred(mosaic: Micrograph, sem: Micrograph) -> StoredTransform:
+    """State that both images have one centre."""
+    own, other = (Grid.of(one).centre(Box.of(one.shape)) for one in (mosaic, sem))
+    shift = Affine.of(np.eye(2), np.subtract(other, own))
+    return StoredTransform(shift, Side.of(mosaic), Side.of(sem))
+
+
+def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Remove objects from other circuits; a row for the first sample."""
+    if known:
+        return
+    model = own_model(sample)
 
     def enhance(light: Micrograph) -> Image:
         return run(enhance_array(light, model, EnhanceOptions())).array()
 
-    side, seed = REMOVALS_PX, sample.seeds[0]
+    side, seed = REMOVALS_PX, sample.seed
     surfaces = fine_circuits(side, count=60, seed=seed)
     job = paired_removals(
         {"adapted": enhance}, surfaces, side=side, objects=REMOVALS, seed=seed
     )
-    found = run(job)
-    name = f"{sample.name}, removals"
-    return {"name": name, "seed": seed, "steps": steps, **found.to_json()}
+    yield {"case": "removals", "steps": PLAN["steps"], **run(job).to_json()}
 
 
-def measure(
-    sample: Sample, steps: Iterable[int], threads: int, **options: Any
-) -> dict[str, Any]:
-    """Train on A with and without defect copies, and judge on B; a row of figures."""
-    row: dict[str, Any] = {"name": sample.name, "seed": sample.seeds[0]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            one = look(sample, sample.seeds[0], with_sem=True)
-        except SemsrError as error:
-            return {**row, "refused": str(error)}
-        other = look(sample, sample.seeds[1], with_sem=False)
-    images = place_images(one)
-    trained_on = np.where(images.held_out, np.nan, images.high)
-    linear = fit_place_filter([(images.low, trained_on)])
-    forward = fit_place_filter([(trained_on, images.low)])
-    row |= {
-        "registered_to_px": one.error_px,
-        "light_explained": forward.explained,  # by SEM, through the linear filter
-        "linear": gain_db(other, linear.apply(other.mosaic.array())),
-        "ssum-sem": gain_db(other, enhanced(other, load_model("ssum-sem"))),
-    }
-    for name, copies in (("without defects", 0), ("with defects", 6)):
-        chosen, state = PlaceOptions(copies=copies, **options), None
-        row[name] = {}
-        for count in steps:
-            fit = train(images, chosen, count, threads, state)
-            state = fit.state
-            row[name][str(count)] = gain_db(other, enhanced(other, model_of(fit)))
-    return row
+PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
+    "samples": (SAMPLES, run_sample),
+    "seeds": (CLOSELY, run_seeds),
+    "time": (CLOSELY, run_time),
+    "area": (CLOSELY, run_area),
+    "focus": (CLOSELY, run_focus),
+    "elsewhere": (SAMPLES, run_elsewhere),
+    "rivals": (CLOSELY, run_rivals),
+    "useless": (SAMPLES, run_useless),
+    "removals": (SAMPLES[:1], run_removals),
+}
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Write a line for each sample, and the means."""
-    rows = list(rows)
-    judged = [row for row in rows if "ssum-sem" in row]
-    trained = [
-        (name, count)
-        for name in ("without defects", "with defects")
-        for count in (judged[0][name] if judged else ())
-    ]
-    head = ["sample", "linear filter", "`ssum-sem`"]
-    head += [f"{name}, {count} steps" for name, count in trained]
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
-
-    def values(row: dict[str, Any]) -> list[float]:
-        found = [row["linear"], row["ssum-sem"]]
-        return found + [row[name][count] for name, count in trained]
-
-    for row in judged:
-        cells = [f"{value:+.2f}" for value in values(row)]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    lines += [f"| {r['name']} | {r['refused']} |" for r in rows if "refused" in r]
-    if judged:
-        means = [
-            mean_and_error(column) for column in zip(*map(values, judged), strict=True)
-        ]
-        lines.append(f"| **mean** | {' | '.join(means)} |")
-    return "\n".join(lines)
+    """Write what the rows hold."""
+    return "\n".join(json.dumps(row) for row in rows)
 
 
 def main() -> None:
     """Run what has no row yet."""
     args = read_options(
         __doc__,
-        "--trials --table --removals",
-        rows={"type": Path, "required": True},
+        part={"choices": [*PARTS, "table"], "required": True},
+        rows=(FOLDER / "rows" / "adapt.jsonl", "file of the rows"),
         only={"default": "", "metavar": "NAME;NAME"},
-        steps=([240, 480], "steps of the training, judged after each"),
-        threads=(1, "of the training"),
     )
-    rows = Rows(args.rows, "name", "seed")
-    if args.table:
+    rows = Rows(args.rows, "part", "name", "case")
+    if args.part == "table":
         print(table(rows))
         return
-    samples = TRIALS if args.trials else SAMPLES
-    if args.removals:
-        print(
-            json.dumps(
-                rows.add(measure_removals(samples[0], args.steps[-1], args.threads))
-            )
-        )
-        return
+    samples, measure = PARTS[args.part]
     for sample in samples:
-        named = not args.only or sample.name in args.only.split(";")
-        if not named or (sample.name, sample.seeds[0]) in rows:
+        if args.only and sample.name not in args.only.split(";"):
             continue
-        row = rows.add(measure(sample, args.steps, args.threads))
-        print(json.dumps(row), flush=True)
+        known = {key[2] for key in rows.known if key[:2] == (args.part, sample.name)}
+        found = measure(sample, known)
+        for row in found:
+            named = {"part": args.part, "name": sample.name, **row}
+            print(json.dumps(rows.add(named)), flush=True)
 
 
 if __name__ == "__main__":
