@@ -1,6 +1,6 @@
 """What training on one place of a sample gains on another place of it.
 
-Run: ``python benchmarks/adapt.py --part PART [--rows ROWS.jsonl] [--only NAME;...]``, where
+Run: ``python benchmarks/adapt.py --part PART [--rows ROWS] [--only NAME;...]``, where
 PART is one of ``samples`` (the command's own run on each sample), ``seeds``, ``time``,
 ``area``, ``focus``, ``elsewhere`` (each model on the places of all other samples, and
 what is proposed there), ``rivals``, ``useless`` (what must be refused), ``removals``
@@ -39,12 +39,9 @@ from _superlens_mosaic import electrons
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
-    FAMILIARITY,
     UNLIKE_PERCENT,
-    Familiarity,
     light_gain,
     measure_metrics,
-    unfamiliar_percent,
 )
 from napari_semsr.core import (
     Affine,
@@ -62,6 +59,7 @@ from napari_semsr.demonstration.runs import place_truth
 from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.io import Side, StoredTransform
 from napari_semsr.jobs import ADAPT, AdaptOptions, fine_circuits, paired_removals
+from napari_semsr.jobs.enhance import compare_with_place
 from napari_semsr.jobs.register import REGISTER
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.restoration import fit_place_filter
@@ -241,12 +239,9 @@ def judged(
     place: Place, model: LoadedModel, linear: Callable[[Image], Image]
 ) -> dict[str, Any]:
     """Compare the three that may be used on a place, and say which is proposed."""
-    known = Familiarity.of_card(model.card.training)
     light = place.mosaic.array()
-    unlike = None
-    if known is not None:
-        distances = run(known.compare(light, field_range(place.mosaic.data)))
-        unlike = unfamiliar_percent(distances)
+    compared = compare_with_place(place.mosaic, model, EnhanceOptions())
+    unlike, _ = quietly(lambda: run(compared))
     return {
         "linear": gain_db(place, linear(light)),
         "ssum-sem": gain_db(place, enhanced(place, load_model("ssum-sem"))),
@@ -471,9 +466,171 @@ PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
 }
 
 
+CHOICES = ("adapted", "ssum-sem", "linear")
+
+
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Write what the rows hold."""
-    return "\n".join(json.dumps(row) for row in rows)
+    """Write what the rows hold, and which goals are met."""
+    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
+    for row in rows:
+        parts[row["part"]].append(row)
+    own = {r["name"]: r for r in parts["samples"]}
+    sections = [
+        table_of_samples([*own.values()]),
+        *(
+            table_by_case(
+                part, parts[part], {n: r.get("adapted") for n, r in own.items()}
+            )
+            for part in ("seeds", "time", "area", "rivals")
+        ),
+        table_of_focus(parts["focus"]),
+        proposals([*own.values(), *parts["focus"], *parts["elsewhere"]]),
+        table_of_useless(parts["useless"]),
+        *(found_removals(row) for row in parts["removals"]),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def markdown(head: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
+    """Write a table."""
+    head = [*head]
+    ruled = ["|" + "|".join(["---", *["---:"] * (len(head) - 1)]) + "|"]
+    rows = ["| " + " | ".join(map(str, line)) + " |" for line in (head, *lines)]
+    return "\n".join([rows[0], *ruled, *rows[1:]])
+
+
+def table_of_samples(rows: list[dict[str, Any]]) -> str:
+    """Compare the command's model with what is simpler, on place B."""
+    goals, kept = PLAN["goals"], [row for row in rows if "adapted" in row]
+    head = ("sample", "linear filter", "`ssum-sem`", "adapted", "over linear")
+    head += ("over `ssum-sem`", "unlike A, %")
+    lines: list[list[str]] = []
+    over = {name: [row["adapted"] - row[name] for row in kept] for name in CHOICES[1:]}
+    for number, row in enumerate(kept):
+        gains = [row[name] for name in ("linear", "ssum-sem", "adapted")]
+        gains += [over[name][number] for name in ("linear", "ssum-sem")]
+        unlike = row["unfamiliar_percent"]
+        cells = [f"{gain:+.2f}" for gain in gains]
+        lines.append([row["name"], *cells, "" if unlike is None else f"{unlike:.0f}"])
+    lines += [[row["name"], row["refused"]] for row in rows if "refused" in row]
+    if len(kept) < 2:
+        return markdown(head, lines)
+    columns = [
+        [row[name] for row in kept] for name in ("linear", "ssum-sem", "adapted")
+    ]
+    columns += [over["linear"], over["ssum-sem"]]
+    lines.append(["**mean**", *map(mean_and_error, columns), ""])
+    said = []
+    for name, goal in (("linear", "over_linear_db"), ("ssum-sem", "over_ssum_sem_db")):
+        wanted, gains = goals[goal], over[name]
+        said.append(
+            f"over {name}: mean {np.mean(gains):+.2f} (goal {wanted['mean']:+g}: "
+            f"{verdict(np.mean(gains) >= wanted['mean'])}), worst {min(gains):+.2f} "
+            f"(goal {wanted['worst']:+g}: {verdict(min(gains) >= wanted['worst'])})"
+        )
+    refused = len(rows) - len(kept)
+    said.append(
+        f"refused: {refused} of {len(rows)} samples "
+        f"({verdict(refused <= goals['refused_of_samples'])})"
+    )
+    return "\n".join([markdown(head, lines), "", *said])
+
+
+def table_by_case(
+    part: str, rows: list[dict[str, Any]], usual: dict[str, float | None]
+) -> str:
+    """Write the gains of each sample by case, next to those of the command's model."""
+    if not rows:
+        return ""
+    names = [*dict.fromkeys(row["name"] for row in rows)]
+    cases = [*dict.fromkeys(row["case"] for row in rows)]
+    found = {(row["name"], row["case"]): row for row in rows}
+    lines = []
+    for name in names:
+        cells = [found.get((name, case)) for case in cases]
+        steps = part == "rivals"
+        shown = [
+            ""
+            if row is None
+            else f"{row['adapted']:+.2f}"
+            + (f" ({row['steps']} steps)" if steps else "")
+            for row in cells
+        ]
+        own = usual.get(name)
+        lines.append([name, *shown, "" if own is None else f"{own:+.2f}"])
+    return markdown([f"{part}", *map(str, cases), "as by default"], lines)
+
+
+def table_of_focus(rows: list[dict[str, Any]]) -> str:
+    """Write what another focus costs."""
+    head = ("sample", "higher by, nm", *CHOICES, "unlike A, %", "proposed")
+    lines = [
+        (
+            row["name"],
+            row["case"],
+            *(f"{row[choice]:+.2f}" for choice in CHOICES),
+            ""
+            if row["unfamiliar_percent"] is None
+            else f"{row['unfamiliar_percent']:.0f}",
+            row["proposed"],
+        )
+        for row in rows
+    ]
+    return markdown(head, lines) if lines else ""
+
+
+def proposals(rows: list[dict[str, Any]]) -> str:
+    """Count how often what is proposed is nearly the best."""
+    goal = PLAN["goals"]["proposed_within_db"]
+    rows = [row for row in rows if "proposed" in row]
+    if not rows:
+        return ""
+    lines = []
+    for part in ("samples", "focus", "elsewhere"):
+        own = [row for row in rows if row["part"] == part]
+        if own:
+            lines.append([part, len(own), *_within(own, goal["margin"])])
+    lines.append(["all", len(rows), *_within(rows, goal["margin"])])
+    head = ("images", "cases", f"proposed is within {goal['margin']} dB of the best")
+    head += tuple(f"{choice} would be" for choice in CHOICES)
+    return markdown(head, lines)
+
+
+def _within(rows: list[dict[str, Any]], margin: float) -> list[str]:
+    best = [max(row[choice] for choice in CHOICES) for row in rows]
+    shares = []
+    for choice in ("proposed", *CHOICES):
+        gains = [
+            row[row["proposed"] if choice == "proposed" else choice] for row in rows
+        ]
+        near = [top - gain <= margin for top, gain in zip(best, gains, strict=True)]
+        shares.append(f"{100 * np.mean(near):.0f} %")
+    return shares
+
+
+def table_of_useless(rows: list[dict[str, Any]]) -> str:
+    """Count what is refused."""
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        own = [row for row in rows if row["case"] == case]
+        reasons = [row["refused"] for row in own if "refused" in row]
+        counts = [f"{reasons.count(r)} {r}" for r in dict.fromkeys(reasons)]
+        lines.append((case, len(own), len(reasons), ", ".join(counts)))
+    return markdown(("images", "cases", "refused", "as"), lines) if lines else ""
+
+
+def found_removals(row: dict[str, Any]) -> str:
+    """Write what is drawn of removed objects."""
+    goals, found = PLAN["goals"], row["rows"]["adapted"]
+    told, everything = found["light_tells"], found["all"]
+    drawn, points = told["drawn_percent"], everything["j_points"]
+    low, high = told["drawn_interval"]
+    return (
+        f"removed objects that light tells, drawn: {drawn:.0f} % ({low:.0f} to "
+        f"{high:.0f}; goal {goals['drawn_percent']}: "
+        f"{verdict(drawn <= goals['drawn_percent'])}); J over all {points:.0f} (goal "
+        f"{goals['j_points']}: {verdict(points >= goals['j_points'])})"
+    )
 
 
 def main() -> None:

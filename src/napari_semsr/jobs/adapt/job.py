@@ -47,6 +47,7 @@ from napari_semsr.core import (
     declared_figures,
     device_option,
     field_range,
+    find_strays,
     option,
     recorded,
     retell,
@@ -253,7 +254,13 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
     mosaic = open_image(run.given["mosaic"], run.opening)
     mosaic = mosaic.replace(name=name_of(run.given["mosaic"]))
     folder.mkdir(parents=True, exist_ok=True)
-    areas = yield from _share(run, mosaic)
+    # as the model will be given this mosaic: range and pixels without stray ones
+    measured, shown = mosaic.data, mosaic
+    if (strays := find_strays(mosaic.data)) is not None:
+        measured = strays.masked(mosaic.data)
+        shown = mosaic.replace(data=strays.filled(mosaic.data))
+    levels = field_range(measured)
+    areas = yield from _share(run, mosaic, shown)
     cut_off = find_cut_off(mosaic, chosen.cut_off_nm)
     yield Progress(0, 0, "fitting the linear filter")
     linear = fit_place_filter(
@@ -263,7 +270,6 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
         ]
     )
     check_related(areas, linear.kernel)
-    levels = field_range(mosaic.data)
     images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}  # held-out parts
     for area in areas:
         light = area.light.array()
@@ -309,8 +315,13 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
 # Register, and divide what both show.
 
 
-def _share(run: Run[AdaptOptions], mosaic: Micrograph) -> Job[list[SharedArea]]:
-    """Register every SEM image, and cut out what the mosaic shows too."""
+def _share(
+    run: Run[AdaptOptions], mosaic: Micrograph, shown: Micrograph
+) -> Job[list[SharedArea]]:
+    """Register every SEM image, and cut out what the mosaic shows too.
+
+    `shown` is the mosaic without stray pixels, which is trained on.
+    """
     sems = run.given["sem"]
     transform, landmarks = run.named["transform"], run.named["landmarks"]
     if len(sems) > 1 and not (transform is None and landmarks is None):
@@ -333,7 +344,7 @@ def _share(run: Run[AdaptOptions], mosaic: Micrograph) -> Job[list[SharedArea]]:
             write_transform(kept, registered.stored)
         transform = None
         try:
-            areas.append(share_area(mosaic, opened, registered))
+            areas.append(share_area(shown, opened, registered))
         except ShapeError as error:
             raise AdaptRefused(str(error), "not-registered") from error
     return areas
