@@ -1,4 +1,4 @@
-"""Train a rival of `semsr adapt` on the same pairs: ``RIVAL SECONDS GIVEN MADE``.
+"""Train a rival of `semsr adapt` on the same pairs: ``RIVAL SECONDS GIVEN MADE``
 
 GIVEN holds light and SEM of the training part in units of their ranges, NaN where they
 are not trained on, and the light of another place; MADE receives what the rival makes
@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -93,11 +95,16 @@ def monai(pairs: Pairs, seconds: float, light: np.ndarray) -> tuple[np.ndarray, 
 
 def care(pairs: Pairs, seconds: float, light: np.ndarray) -> tuple[np.ndarray, int]:
     """Train CARE by CAREamics, on patches that cover the training part."""
+    import pytorch_lightning as lightning
+
+    if find_spec("torchvision") is None:  # CAREamics uses it for its LVAE alone
+        for name in ("", ".transforms", ".transforms.functional"):
+            sys.modules[f"torchvision{name}"] = ModuleType(f"torchvision{name}")
+        sys.modules["torchvision"].__version__ = "none"  # type: ignore[attr-defined]
     from careamics import CAREamist
     from careamics.config import create_care_configuration
-    from pytorch_lightning import Callback
 
-    class Limit(Callback):
+    class Limit(lightning.Callback):
         def __init__(self) -> None:
             self.began, self.steps = time.process_time(), 0
 

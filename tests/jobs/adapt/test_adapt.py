@@ -15,9 +15,11 @@ from napari_semsr.core import (
     parse_pixel_size,
     run,
 )
+from napari_semsr.inference import EnhanceOptions, field_for_model
 from napari_semsr.io import Side, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptOptions, AdaptProgress, AdaptRefused
-from napari_semsr.jobs.adapt.areas import divide
+from napari_semsr.jobs.adapt.areas import SharedArea, check_related, divide
+from napari_semsr.models import load_model
 
 SIDE = (192, 288)
 PIXEL = parse_pixel_size(20.0)
@@ -50,8 +52,11 @@ def micrograph(data, name):
 
 @pytest.fixture(scope="module")
 def place():
+    """Give a mosaic with dead pixels, more than the percentiles of its range skip."""
     image = objects(3)
-    return micrograph(light_of(image), "mosaic"), micrograph(sem_of(image), "sem")
+    light = light_of(image)
+    light[np.random.default_rng(2).random(SIDE) < 0.004] = 100
+    return micrograph(light, "mosaic"), micrograph(sem_of(image), "sem")
 
 
 def lying(mosaic, sem, quality=SURE):
@@ -120,6 +125,44 @@ def test_every_image_is_enhanced_and_compared_with_the_place(adapted):
         "mosaic-enhanced.ome.zarr",
         "other_5_6-enhanced.ome.zarr",
     ]
+
+
+def test_the_grey_values_of_a_training_are_those_of_the_enhancement(place, tmp_path):
+    """Dead pixels, which enhancement leaves out of the range, are left out."""
+    mosaic, _ = place
+    given = []
+
+    def fit(images, options, *, levels, **how):
+        given.append((levels, images[0].low.min()))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        adapt(mosaic, place[1:], tmp_path / "run", fit=fit)
+    [(levels, lowest)] = given
+    model = load_model("ssum-sem")
+    _, scaling = field_for_model(mosaic, model, EnhanceOptions(resample="never"))
+    assert levels == pytest.approx((scaling.low, scaling.high))
+    assert lowest > 300
+
+
+def area_of(light, sem):
+    box = Box.of(light.shape)
+    taught, held_out = divide(box)
+    images = micrograph(light, "mosaic"), micrograph(sem, "sem")
+    return SharedArea("sem", *images, box, taught, held_out, None)
+
+
+def test_light_of_edges_belongs_to_its_sem_image():
+    """Of shards light shows the edges, dark or bright, which no linear filter gives."""
+    rng = np.random.default_rng(0)
+    sem = ndimage.gaussian_filter(objects(3) * rng.choice([-1, 1], SIDE), 1)
+    edges = ndimage.gaussian_gradient_magnitude(sem, 1)
+    light = ndimage.gaussian_filter(edges, 2) + rng.normal(0, 1e-3, SIDE)
+    kernel = np.zeros((21, 21))
+    kernel[10, 10] = 1
+    check_related([area_of(light, sem)], kernel)
+    with pytest.raises(AdaptRefused, match="does not correlate"):
+        check_related([area_of(light, sem[::-1, ::-1])], kernel)
 
 
 def test_the_page_names_what_was_invented(adapted):

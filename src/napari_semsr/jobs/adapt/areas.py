@@ -28,6 +28,7 @@ LEAST_PX = 160  # along the longer side: two parts of 64 px, and what is between
 _LEAST_ACROSS_PX = 64  # along the shorter one, which is the side of a patch
 _PARTS = 4  # along each side of a held-out part, whose scatter gives the error
 _CERTAIN = 4.0  # standard errors
+_NEAR_PX = 2.0  # chosen: about what light resolves
 _COARSE_PX = 24.0  # chosen: slower grey values are illumination and charging
 
 
@@ -117,35 +118,58 @@ def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
     """Refuse images whose structures do not belong together.
 
     `kernel` is the linear filter fitted on the training parts. What it makes of
-    the held-out light must correlate with the SEM image: over 16 parts of each area,
-    the mean product of both exceeds four times its standard error. Unrelated images do
-    so in one of two thousand cases (Student's t, 15 degrees of freedom).
+    the held-out light must correlate with the SEM image, or the local contrast of both
+    images must, as of shards, whose light is no linear filter of SEM: over 16 parts of
+    each area, the mean product of either exceeds four times its standard error.
+    Unrelated images do so in one of a thousand cases (Student's t, 15 degrees of
+    freedom).
 
     Raises
     ------
     AdaptRefused
         As ``pairs-uncorrelated``.
     """
-    products: list[float] = []
-    shares: list[float] = []
-    for area in areas:
-        light, sem = (one.array() for one in area.part(area.held_out))
-        made = ndimage.correlate(light.astype(float), kernel, mode="mirror")
-        seen, true = (_fine(one) for one in (made, sem.astype(float)))
-        scale = math.sqrt(float((seen**2).mean() * (true**2).mean()))
-        shares.append(float((seen * true).mean()) / scale if scale else 0.0)
-        for rows in np.array_split(seen * true, _PARTS, axis=0):
-            products += [part.mean() for part in np.array_split(rows, _PARTS, axis=1)]
-    error = float(np.std(products, ddof=1)) / math.sqrt(len(products))
-    if error > 0 and float(np.mean(products)) > _CERTAIN * error:
+    parts = [area.part(area.held_out) for area in areas]
+    planes = [[one.array().astype(float) for one in part] for part in parts]
+    filtered = [
+        (_fine(ndimage.correlate(light, kernel, mode="mirror")), _fine(sem))
+        for light, sem in planes
+    ]
+    contrasts = [(_contrast(light), _contrast(sem)) for light, sem in planes]
+    if any(_belong(pairs) for pairs in (filtered, contrasts)):
         return
     names = ", ".join(area.name for area in areas)
+    share = np.mean([_share(*pair) for pair in filtered])
     msg = (
         f"No usable training patches: the light does not correlate with {names} "
-        f"({np.mean(shares):.2f} on the held-out part): check that all images show one "
-        "place, or mark places as landmarks."
+        f"({share:.2f} on the held-out part): check that all images show one place, or "
+        "mark places as landmarks."
     )
     raise AdaptRefused(msg, "pairs-uncorrelated")
+
+
+def _belong(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> bool:
+    """Whether the mean product of pairs (Y, X) is certainly above zero."""
+    products = [
+        part.mean()
+        for first, second in pairs
+        for rows in np.array_split(first * second, _PARTS, axis=0)
+        for part in np.array_split(rows, _PARTS, axis=1)
+    ]
+    error = float(np.std(products, ddof=1)) / math.sqrt(len(products))
+    return error > 0 and float(np.mean(products)) > _CERTAIN * error
+
+
+def _share(first: FloatArray, second: FloatArray) -> float:
+    """Correlate two planes without means."""
+    scale = math.sqrt(float((first**2).mean() * (second**2).mean()))
+    return float((first * second).mean()) / scale if scale else 0.0
+
+
+def _contrast(image: FloatArray) -> FloatArray:
+    """Measure the local contrast, less what varies slowly."""
+    power = ndimage.gaussian_filter(_fine(image) ** 2, _NEAR_PX, mode="mirror")
+    return _fine(np.sqrt(power))
 
 
 def _fine(image: FloatArray) -> FloatArray:
