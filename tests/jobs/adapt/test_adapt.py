@@ -133,16 +133,15 @@ def test_the_grey_values_of_a_training_are_those_of_the_enhancement(place, tmp_p
     given = []
 
     def fit(images, options, *, levels, **how):
-        given.append((levels, np.mean(images[0].low < 300)))
+        given.append(levels)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         adapt(mosaic, place[1:], tmp_path / "run", fit=fit)
-    [(levels, dead)] = given
+    [levels] = given
     model = load_model("ssum-sem")
     _, scaling = field_for_model(mosaic, model, EnhanceOptions(resample="never"))
     assert levels == pytest.approx((scaling.low, scaling.high))
-    assert dead < 0.001
 
 
 def area_of(light, sem):
