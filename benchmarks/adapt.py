@@ -235,6 +235,17 @@ def run_sample(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     }
 
 
+_KNOWN: dict[tuple[str, float], float] = {}
+
+
+def untouched(place: Place) -> float:
+    """Judge `ssum-sem` on a place, once."""
+    key = place.mosaic.name, float(np.nansum(place.mosaic.array()))
+    if key not in _KNOWN:
+        _KNOWN[key] = gain_db(place, enhanced(place, load_model("ssum-sem")))
+    return _KNOWN[key]
+
+
 def judged(
     place: Place, model: LoadedModel, linear: Callable[[Image], Image]
 ) -> dict[str, Any]:
@@ -244,7 +255,7 @@ def judged(
     unlike, _ = quietly(lambda: run(compared))
     return {
         "linear": gain_db(place, linear(light)),
-        "ssum-sem": gain_db(place, enhanced(place, load_model("ssum-sem"))),
+        "ssum-sem": untouched(place),
         "adapted": gain_db(place, enhanced(place, model)),
         "unfamiliar_percent": unlike,
         "proposed": "ssum-sem" if (unlike or 0) > UNLIKE_PERCENT else "adapted",
