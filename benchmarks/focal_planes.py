@@ -5,14 +5,14 @@ Run: ``python benchmarks/focal_planes.py [--rows ROWS.jsonl] [--only KIND;...]``
 The network of ``semsr adapt`` is trained from scratch on four fields of each of four
 kinds of sample, once on one plane near focus, and once on five planes of a fifth of the
 light each, 150 nm apart about the same focus, which is off in each field by an unknown
-height of up to 100 nm. Both networks have the same layers but for the channels
-of the first, the same steps, patches and seeds; neither has defect copies. 16 further
-fields of each kind are judged, 64 in all: decibels of the mean squared error after the
-best gain and offset, for periods that light carries.
+height of up to 100 nm. Both networks have the same layers but for the channels of the
+first, the same steps, patches and seeds; neither has defect copies. 16 further fields
+of each kind are judged, 64 in all: decibels of the mean squared error after the best
+gain and offset, for periods that light carries.
 
 Goal, written before the run: five planes are worth building into `adapt` if they win by
-0.5 dB in the mean over all 64 fields, with a standard error that excludes less than 0.2,
-and if they then draw fewer removed objects. Otherwise they are not.
+0.5 dB in the mean over all 64 fields, with a standard error that excludes less than
+0.2, and if they then draw fewer removed objects. Otherwise they are not.
 """
 
 import json
