@@ -1,14 +1,15 @@
-"""Train a rival of `semsr adapt` on the same pairs: ``RIVAL SECONDS GIVEN MADE``
+"""Train a rival of `semsr adapt` on the same pairs.
 
-GIVEN holds light and SEM of the training part in units of their ranges, NaN where they
-are not trained on, and the light of another place; MADE receives what the rival makes
-of it, and its steps. SECONDS are of the processor. Each rival is its best published
-form: CARE of CAREamics is trained by CAREamics; the U-Net is that of MONAI (five
-levels, residual units) with L1, Adam at 1e-3 and batches of 16 patches of 64 px, as its
-tutorials train it; Pix2Pix and the CycleGAN of Sun et al. have the losses, rates and
-sizes of our recipes (`recipes/pix2pix.yaml`, `recipes/sun-cyclegan.yaml`), with patches
-of 256 px one at a time. Their networks are normalised by the batch also when applied, as
-both papers do.
+Run: ``python benchmarks/_adapt_rivals.py RIVAL SECONDS GIVEN MADE``. GIVEN holds light
+and SEM of the training part in units of their ranges, NaN where they are not trained
+on, and the light of another place; MADE receives what the rival makes of it, and its
+steps. SECONDS are of the processor. Each rival is its best published form: CARE of
+CAREamics is trained by CAREamics; the U-Net is that of MONAI (five levels, residual
+units) with L1, Adam at 1e-3 and batches of 16 patches of 64 px, as its tutorials train
+it; Pix2Pix and the CycleGAN of Sun et al. have the losses, rates and sizes of our
+recipes (`recipes/pix2pix.yaml`, `recipes/sun-cyclegan.yaml`), with patches of 256 px
+one at a time. Their networks are normalised by the batch also when applied, as Pix2Pix
+states.
 """
 
 import sys
