@@ -5,6 +5,7 @@ from .acquisition import (
     FrameOrder as FrameOrder,
     Frames as Frames,
     grid_cells as grid_cells,
+    refuse_without_grid as refuse_without_grid,
 )
 from .background import (
     Returning as Returning,

@@ -30,6 +30,32 @@ class Frames(Protocol):
     def __getitem__(self, index: int) -> NDArray[Any]: ...
 
 
+def refuse_without_grid(
+    grid: IntPair | None, given: Mapping[str, Any], *, has_positions: bool
+) -> None:
+    """Refuse what describes a grid if none is used; of `given`, None is not given.
+
+    Raises
+    ------
+    OptionError
+        If order, first frame or overlap are given without a grid.
+    """
+    named = ("order", "first", "overlap")
+    names = [name for name in named if given.get(name) is not None]
+    if grid is not None or not names:
+        return
+    *others, last = names
+    which = f"{', '.join(others)} and {last}" if others else last
+    verb = "describe" if others else "describes"
+    how = "the grid is not known"
+    remedy = "give the grid as well"
+    if has_positions:
+        how = "the frames have positions"
+        remedy = f"leave {which} out, or give the grid as well, which is then used"
+    msg = f"{which.capitalize()} {verb} a grid, but {how}: {remedy}."
+    raise OptionError(msg)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A frame that is not used, and why, in a few words."""

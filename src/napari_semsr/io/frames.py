@@ -32,6 +32,7 @@ from napari_semsr.core import (
     list_folder,
     one_line,
     parse_pixel_size,
+    refuse_without_grid,
     shown,
     spell_pixel_size,
     warn,
@@ -691,7 +692,8 @@ def open_frames(
         If there are fewer than two usable frames, they differ in shape or type, have
         confusable names, or the files beside them are wrong.
     OptionError
-        If the grid does not hold the frames.
+        If the grid does not hold the frames, or order, first or overlap are given
+        where no grid is used.
     """
     path = Path(path)
     if not path.exists():
@@ -756,6 +758,8 @@ def _with_layout(
             values.pop("grid", None)  # positions say more, and may have gaps
         else:
             made = made.replace(nominal_px=None, nominal_nm=None)
+    has_positions = made.nominal_px is not None or made.nominal_nm is not None
+    refuse_without_grid(values.get("grid"), given, has_positions=has_positions)
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
         made = _on_grid(made, values.pop("grid"), order, first)

@@ -538,7 +538,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     provenance = yield from _provenance(run, scans, records)
     bent = _choose_distortion(run.options, acquisition.frame_shape)
     # the layout has been settled when the scan was opened
-    settled = bent.options.replace(grid=None, order=None, overlap=None)
+    settled = bent.options.replace(grid=None, order=None, first=None, overlap=None)
     solution = yield from stitching.solve_mosaic(
         acquisition, settled, flat=flat, known=bent.known
     )

@@ -252,16 +252,22 @@ def _grown(
 
 
 def _more_placed(
-    joints: Sequence[Joint], judge: Judge, positions: FloatArray
+    joints: Sequence[Joint],
+    judge: Judge,
+    positions: FloatArray,
+    least: float = _SHARED,
 ) -> FloatArray:
-    """Add frames to those that have a place in `positions`, (N, 2), as many as fit."""
+    """Add frames to those that have a place in `positions`, (N, 2), as many as fit.
+
+    `least`: part of its detail that a frame must share where a strong match wants it.
+    """
     refused: set[tuple[int, int, int]] = set()
     while True:
         for support, index, place in _proposals(joints, positions):
             key = (index, round(place[0]), round(place[1]))
             if key in refused:
                 continue
-            needed = _SHARED if support >= _SURE else _ALL_SHARED
+            needed = least if support >= _SURE else _ALL_SHARED
             if judge(index, place, positions) >= needed:
                 positions[index] = place
                 break
@@ -308,7 +314,9 @@ def find_strays(
     power of a band-passed pixel. Gives positions (N, 2) with those that were found.
     """
     sure = [j for j in match_frames(prepared, strays) if j.weight >= _SURE]
-    return _more_placed(sure, partial(_shared, prepared, noise), positions.copy())
+    # a period away from its place a frame shares most of its detail, too
+    judge = partial(_shared, prepared, noise)
+    return _more_placed(sure, judge, positions.copy(), _ALL_SHARED)
 
 
 def match_frames(

@@ -727,6 +727,60 @@ class Evidence:
     score: float  # Of all its overlaps as if they were one
 
 
+@dataclass(frozen=True, slots=True)
+class GroupCorrelation:
+    """Correlation of a group of frames with all other placed ones."""
+
+    pairs: list[IntPair]  # That were compared, a frame of the group second
+    score: Float32Array  # (H, W) For moves of the group, in standard deviations
+    height: Float32Array  # (H, W) The same, without its growth with the overlap
+
+
+def correlate_group(
+    prepared: CorrectedFrames,
+    group: Sequence[int],
+    positions: FloatArray,
+    reach: IntPair,
+) -> GroupCorrelation | None:
+    """Add the correlations of a group of frames with all other placed ones.
+
+    `positions` (N, 2): top-left corners in px, NaN without a place. The group is moved
+    by up to `reach`; None if nothing overlaps.
+    """
+    pairs: list[IntPair] = []
+    cross, variance, pixels = np.zeros(
+        (3, 2 * reach[0] + 1, 2 * reach[1] + 1), np.float32
+    )
+    moves = [np.arange(-far, far + 1) for far in reach]
+    others = set(np.flatnonzero(np.isfinite(positions).all(axis=1)).tolist())
+    for other in sorted(others - {*group}):
+        for index in group:
+            pair = (other, index)
+            shift = whole_shift(positions, pair)
+            if overlap_boxes(prepared.frame_shape, shift) is None:
+                continue
+            found = surface(prepared, pair, shift, reach)
+            if found is None:
+                continue
+            pairs.append(pair)
+            possible = found.cross != 0
+            cross += found.cross
+            variance += np.where(possible, found.variance, 0)
+            common = [
+                np.maximum(side - np.abs(at + move), 0)
+                for side, at, move in zip(
+                    prepared.frame_shape, shift, moves, strict=True
+                )
+            ]
+            pixels += np.where(possible, np.outer(*common), 0)
+    floor = 0.05 * float(variance.max(initial=0.0))
+    if floor <= 0:
+        return None
+    spread = np.sqrt(np.maximum(variance, floor))
+    score = np.where(variance > floor, cross / spread, 0)
+    return GroupCorrelation(pairs, score, score / np.sqrt(np.maximum(pixels, 1)))
+
+
 def place_among(
     prepared: CorrectedFrames,
     index: int,
@@ -740,35 +794,21 @@ def place_among(
     `expected` (2,), `positions` (N, 2): top-left corners in px, NaN without a place;
     `threshold`: score that a pair of unrelated frames does not reach within `reach`.
     """
-    shape = prepared.frame_shape
     corner = np.round(expected).astype(int)
-    neighbours: list[tuple[int, IntPair]] = []
-    cross = np.zeros((2 * reach[0] + 1, 2 * reach[1] + 1))
-    variance = np.zeros_like(cross)
-    for other in np.flatnonzero(np.isfinite(positions).all(axis=1)):
-        shift = corner - np.round(positions[other]).astype(int)
-        nominal = (int(shift[0]), int(shift[1]))
-        if other == index or overlap_boxes(shape, nominal) is None:
-            continue
-        found = surface(prepared, (int(other), index), nominal, reach)
-        if found is not None:
-            neighbours.append((int(other), nominal))
-            cross += found.cross
-            variance += np.where(found.cross != 0, found.variance, 0)
-    floor = 0.05 * float(variance.max(initial=0.0))
-    if floor <= 0:
+    around = positions.copy()
+    around[index] = corner
+    found = correlate_group(prepared, [index], around, reach)
+    if found is None:
         return None
-    score = np.where(variance > floor, cross / np.sqrt(np.maximum(variance, floor)), 0)
+    score = found.score
     y, x = np.unravel_index(int(np.argmax(score)), score.shape)
     rest = score.copy()
     rest[max(0, y - _APART) : y + _APART + 1, max(0, x - _APART) : x + _APART + 1] = 0
     if not rest.max() < _LONE * score[y, x]:
         return None
     move = (int(y) - reach[0], int(x) - reach[1])
-    overlaps = [
-        ((other, index), (nominal[0] + move[0], nominal[1] + move[1]))
-        for other, nominal in neighbours
-    ]
+    around[index] += move
+    overlaps = [(pair, whole_shift(around, pair)) for pair in found.pairs]
     height = common_coefficient(prepared, overlaps)[1]
     place = (corner + np.array(move)).astype(float)
     return Evidence(place, height) if height > threshold else None

@@ -179,7 +179,7 @@ def _possible(
     return np.asarray(wide & (np.outer(rows, columns) >= _MIN_PIXELS))
 
 
-def _peaks(score: Float32Array, least: float | None) -> list[IntPair]:
+def highest_peaks(score: Float32Array, least: float | None) -> list[IntPair]:
     """Find the highest places of a surface, a few pixels apart; `score` (H, W).
 
     Those above `least`, if it is given, whatever their number.
@@ -271,7 +271,7 @@ def search(
     floor = None if least is None else least * np.sqrt(prepared.grain)
     if found is not None:
         y0, x0 = found.origin
-        shifts = [(y + y0, x + x0) for y, x in _peaks(found.score, floor)]
+        shifts = [(y + y0, x + x0) for y, x in highest_peaks(found.score, floor)]
         if np.abs(nominal).max() >= _MOVED:
             still = 2 * np.sqrt(prepared.grain / np.pi)  # as wide as the peak of dust
             shifts = [s for s in shifts if np.hypot(*s) > still]

@@ -20,8 +20,10 @@ from napari_semsr.core import (
     Progress,
     RegistrationError,
     ShapeError,
+    refuse_without_grid,
     rim_displacement,
 )
+from napari_semsr.stitching.bridges import check_bridges, place_near
 from napari_semsr.stitching.discovery import find_strays
 from napari_semsr.stitching.flat_field import (
     GIVEN,
@@ -220,6 +222,14 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
         raise RegistrationError(msg)
     named = {"grid", "order", "first", "overlap"}
     said = options.model_dump(include=named, exclude_none=True)
+    if "grid" in said:  # instead of all that the scan says of positions
+        said |= {"nominal_px": None, "nominal_nm": None}
+    places = acquisition.nominal_px, acquisition.nominal_nm
+    refuse_without_grid(
+        said.get("grid", acquisition.grid),
+        said,
+        has_positions=any(place is not None for place in places),
+    )
     if not said.keys().isdisjoint({"grid", "order", "first"}):
         said["cells"] = None
     return acquisition.replace(**said)
@@ -401,11 +411,16 @@ _MOSTLY_RIGHT = 2 / 3
 def _find_strays(state: State) -> None:
     """Place frames that the scan says to lie elsewhere, by the images alone."""
     lost = [i for i in np.flatnonzero(~state.placed).tolist() if not is_plain(state, i)]
-    if lost and state.placed.mean() >= _MOSTLY_RIGHT and not state.is_periodic:
-        noise = band_noise(state.noise)
-        state.positions = find_strays(state.prepared, state.positions, lost, noise)
-        state.strays = [index for index in lost if state.placed[index]]
-        state.rescued |= {*state.strays}
+    if state.placed.mean() < _MOSTLY_RIGHT or state.is_periodic:
+        return
+    # what fits near its place, too, is no stray but has repeating detail
+    lost = [index for index in lost if not place_near(state, index)]
+    if not lost:
+        return
+    noise = band_noise(state.noise)
+    state.positions = find_strays(state.prepared, state.positions, lost, noise)
+    state.strays = [index for index in lost if state.placed[index]]
+    state.rescued |= {*state.strays}
 
 
 def reshade(state: State, knots: int, expected: CorrectedFrames | None = None) -> None:
@@ -497,6 +512,7 @@ def _place(state: State) -> Job[None]:
     _rescue(state)
     yield Progress(0, 0, "Refining flat field and gains")
     reshade(state, COARSE_KNOTS)
+    yield from check_bridges(state)
     _rescue(state)
     _find_strays(state)
     # trials of the record took three sweeps at 2 px and five at 1 px; how
@@ -622,6 +638,7 @@ def _solved(
             )
         if drop_misfits(state):
             _rescue(state)
+        yield from check_bridges(state)
         reshade(state, FINE_KNOTS)
         if options.distortion == "auto" and state.prepared.distortion:
             yield from _measure_distortion(state, _LAST_SWEEPS)

@@ -6,6 +6,7 @@ not is taken back or told.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -44,6 +45,8 @@ from napari_semsr.stitching.solution import (
     fit_stage,
 )
 from napari_semsr.stitching.state import State
+
+_Pair = TypeVar("_Pair", Joint, PairReport)
 
 _DETAIL = 1.25  # times the noise; chosen: what is above is detail
 # Frames may scatter more than noise alone by such a factor; chosen: with more, even
@@ -135,8 +138,8 @@ def joint_holds(state: State, joint: Joint) -> bool:
     )
 
 
-def _unfounded(state: State) -> list[int]:
-    """Placed frames that no joints tie to most others where they now are."""
+def holding_joints(state: State) -> list[Joint]:
+    """Joints that hold where the frames now are, and those of frames without one."""
     joints = () if state.layout is None else state.layout.joints
     found = _linearised(state)
     ties = [
@@ -145,11 +148,18 @@ def _unfounded(state: State) -> list[int]:
         if joint_holds(state, joint)
         and not _misses(found.get((joint.first, joint.second)))
     ]
-    labels = np.ones(len(state.positions), np.int64)
     if ties:
         # frames without a joint of their own rest on all of their pairs together
         pairs = [pair for pair in state.overlapping() if state.rescued & set(pair)]
         ties += [Joint(*pair, (0.0, 0.0), 0.0) for pair in pairs]
+    return ties
+
+
+def _unfounded(state: State) -> list[int]:
+    """Placed frames that no joints tie to most others where they now are."""
+    ties = holding_joints(state)
+    labels = np.ones(len(state.positions), np.int64)
+    if ties:
         labels = components(len(state.positions), ties)
     return np.flatnonzero(state.placed & (labels != 0)).tolist()
 
@@ -176,7 +186,8 @@ def finish(state: State) -> StitchSolution:
             )
     axes = _stage_to_camera(state, estimated)
     pairs = _pairs(state)
-    if axes is not None and axes.differ and not (state.most_placed or in_loops(pairs)):
+    used = [pair for pair in pairs if pair.used]
+    if axes is not None and axes.differ and not (state.most_placed or in_loops(used)):
         msg = (
             f"Frames must agree where they overlap, but only {state.placed.sum()} of "
             f"{len(state.positions)} do, with {axes.how}, and no loop of overlaps "
@@ -184,7 +195,7 @@ def finish(state: State) -> StitchSolution:
         )
         raise RegistrationError(msg)
     # where the stage's positions are given, every joint can contradict them
-    checked = [p for p in pairs if p.used] if state.is_nominal else in_loops(pairs)
+    checked = used if state.is_nominal else in_loops(used)
     residuals = [p.residual_px for p in checked if np.isfinite(p.residual_px)]
     positions = state.positions - np.nanmin(state.positions, axis=0)
     spread = np.full(positions.shape, np.nan)
@@ -359,18 +370,20 @@ def _settle_periods(state: State) -> None:
         _refuse_open_periods(state)
     if not state.ambiguous:
         return
-    many = f"The sample repeats itself: {len(state.ambiguous)}"
+    count = len(state.ambiguous)
+    how = "1 overlap fits" if count == 1 else f"{count} overlaps fit"
+    many = f"The sample repeats itself: {how}"
     if not state.is_stated and state.most_placed:
         return  # those that it leaves open have no place
     if not state.is_stated:
         given = "" if state.acquisition.grid is not None else "the grid and "
         msg = (
-            f"{many} overlaps fit as well a whole period away: give {given}the "
+            f"{many} as well a whole period away: give {given}the "
             "overlap, or positions."
         )
         raise UnplacedError(msg, ())
     state.warnings.append(
-        f"{many} overlaps fit as well a whole period away, and the stated positions "
+        f"{many} as well a whole period away, and the stated positions "
         "decide: where one is wrong by half a period, its frame is, too."
     )
 
@@ -630,7 +643,7 @@ def _pairs(state: State) -> tuple[PairReport, ...]:
     )
 
 
-def _spanning_tree(pairs: Sequence[PairReport]) -> tuple[dict[int, int], list[int]]:
+def _spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
     """Find the next frame towards a root for each frame, and their order from it."""
     neighbours: dict[int, list[int]] = {}
     for pair in pairs:
@@ -649,13 +662,12 @@ def _spanning_tree(pairs: Sequence[PairReport]) -> tuple[dict[int, int], list[in
     return above, order
 
 
-def in_loops(pairs: Sequence[PairReport]) -> list[PairReport]:
-    """Joints in use that others can contradict.
+def in_loops(used: Sequence[_Pair]) -> list[_Pair]:
+    """Joints, all in use, that others can contradict.
 
     Left out are those without which frames fall apart: the branches of a tree, and a
     bridge between two loops.
     """
-    used = [pair for pair in pairs if pair.used]
     above, order = _spanning_tree(used)
     rank = {frame: place for place, frame in enumerate(order)}
     top = {frame: frame for frame in order}  # of the loops that a frame is in

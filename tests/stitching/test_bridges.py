@@ -1,0 +1,77 @@
+"""Frames that one joint holds, or none: right, or without a place; never a period off."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import run
+from napari_semsr.simulation import draw
+from napari_semsr.stitching import solve_mosaic
+from napari_semsr.stitching.bridges import Place, nearest_place
+from tests.stitching import scans
+
+
+def solved(kind, pitch, seed, *, size=480, side=112, **how):
+    """Solve a scan of a sample with repeating parts."""
+    scene = draw(kind, (size, size), seed=seed, pitch_px=pitch)
+    scan = scans.cut_scan(scene, side=side, seed=seed, **how)
+    return scan, run(solve_mosaic(scan.acquisition))
+
+
+def wrong_frames(scan, solution):
+    """Frames with a place off that of most of the others."""
+    away = solution.positions_px - scan.truth
+    away -= np.nanmedian(away, axis=0)
+    return np.flatnonzero(np.hypot(*away.T) > 2).tolist()
+
+
+# a row held by one joint; frames without a joint; frames far from where they are stated
+@pytest.mark.parametrize(
+    ("kind", "pitch", "seed", "how"),
+    [
+        pytest.param(
+            *(
+                "pits",
+                24.9513792160687,
+                16,
+                {"overlap": 0.25, "jitter": 2.0, "sigma": 4.0},
+            ),
+            id="frames without a joint",
+        ),
+        pytest.param(
+            *(
+                "circuit",
+                21.25649252262113,
+                43,
+                {"overlap": 0.32, "jitter": 4.0, "sigma": 6.0},
+            ),
+            id="a row held by one joint",
+            marks=pytest.mark.broad,
+        ),
+        pytest.param(
+            *("circuit", 20, 12, {"overlap": 0.32, "jitter": 3.0, "size": 420}),
+            id="frames displaced by a period",
+            marks=pytest.mark.broad,
+        ),
+    ],
+)
+def test_frames_of_a_sample_with_repeating_parts_are_right_or_left_out(
+    kind, pitch, seed, how
+):
+    side = 120 if "size" in how else 112
+    order = "row" if "size" in how else "serpentine"
+    scan, solution = solved(kind, pitch, seed, side=side, order=order, **how)
+    assert solution.placed.sum() > 5
+    assert wrong_frames(scan, solution) == []
+
+
+def place(y, x):
+    return Place((y, x), score=9.0, fit=1.0, doubt=0.1)
+
+
+def test_the_stage_chooses_among_places_only_if_its_error_is_small():
+    places, middle = [place(0, 0), place(16, 0)], np.array([15.0, 2.0])
+    assert nearest_place(places, middle, 2.0) is places[1]
+    assert nearest_place(places, middle, 6.0) is None
+    assert nearest_place(places, middle, np.inf) is None
+    assert nearest_place(places[:1], middle, np.inf) is places[0]
+    assert nearest_place([], middle, 2.0) is None
