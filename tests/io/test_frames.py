@@ -76,6 +76,27 @@ def test_open_frames_prefers_a_given_grid(folder):
     assert scan.nominal_px is None
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"order": "column"}, "Order describes"),
+        ({"first": "top-right"}, "First describes"),
+        ({"overlap": 0.2}, "Overlap describes"),
+        ({"order": "row", "first": "top-left"}, "Order and first describe"),
+    ],
+)
+def test_open_frames_refuses_what_describes_a_grid_without_one(folder, given, named):
+    with pytest.raises(OptionError, match=f"{named} a grid, but the grid is not known"):
+        run(open_frames(folder, **given))
+    table(folder, [(f"frame{i}.tif", 0, i) for i in (1, 2, 9, 10)])
+    (folder / "scan.json").write_text('{"grid": [2, 2]}')  # positions say more
+    with pytest.raises(OptionError, match=r"frames have positions: leave .* out"):
+        run(open_frames(folder, **given))
+    (folder / "positions.csv").unlink()
+    scan = run(open_frames(folder, **given))  # of the grid that is stated
+    assert {name: getattr(scan, name) for name in given} == given
+
+
 def test_open_frames_takes_pages_of_one_tiff(tmp_path):
     stack = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((5, 9, 7), np.uint8)
     tifffile.imwrite(tmp_path / "scan.tif", stack, photometric="minisblack")

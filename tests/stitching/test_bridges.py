@@ -1,4 +1,4 @@
-"""Frames that one joint holds, or none: right, or without a place; never a period off."""
+"""Frames that one joint holds, or none, are right or left out; never a period off."""
 
 import numpy as np
 import pytest
