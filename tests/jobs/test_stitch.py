@@ -54,6 +54,23 @@ def test_positions_are_those_of_the_truth(made, scan):
     assert found.min() == 0
 
 
+def test_the_first_frame_is_stated_of_a_grid_with_a_missing_frame(scan, tmp_path):
+    folder = tmp_path / "scan"
+    shutil.copytree(scan, folder)
+    broken = folder / "frame_008.tif"
+    broken.write_bytes(broken.read_bytes()[:100])
+    how = {"grid": (3, 3), "overlap": 0.35, "first": "top-left"}
+    mosaic = napari_semsr.stitch(folder, tmp_path / "mosaic.ome.zarr", **how)
+    assert [fault.frame for fault in mosaic.left_out] == ["frame_008.tif"]
+
+
+@pytest.mark.parametrize("given", [{"order": "column"}, {"overlap": 0.35}], ids=str)
+def test_what_describes_a_grid_is_refused_without_one(scan, tmp_path, given):
+    with pytest.raises(OptionError, match="describes a grid, but the frames have pos"):
+        napari_semsr.stitch(scan, tmp_path / "mosaic.ome.zarr", **given)
+    assert not (tmp_path / "mosaic.ome.zarr").exists()
+
+
 def test_table_repeats_the_positions(made, scan):
     table = corners_of(scan.parent / "solved.csv")
     assert table == {
