@@ -65,8 +65,10 @@ from .degrade import (
 from .enhance import (
     ENHANCE as ENHANCE,
     MISFIT as MISFIT,
+    UNFAMILIAR as UNFAMILIAR,
     EnhancedFile as EnhancedFile,
     learnt_from_instrument as learnt_from_instrument,
+    map_unfamiliar as map_unfamiliar,
     unfinished as unfinished,
 )
 from .exchange import ImportOptions as ImportOptions

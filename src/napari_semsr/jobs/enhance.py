@@ -33,8 +33,10 @@ from napari_semsr.core import (
     SIZE_ERROR_KEY,
     DisplaySettings,
     Figure,
+    FloatArray,
     Grid,
     InputRecord,
+    IntPair,
     Job,
     Micrograph,
     OptionError,
@@ -310,26 +312,15 @@ def compare_with_place(
 ) -> Job[tuple[float | None, Micrograph | None]]:
     """Compare an image with the training place of a model; warn if it is unlike.
 
-    Gives the share that is unlike it, in per cent, and a map where one is asked for:
-    the distance of each block, over the limit. None and none of models that do not
-    state their place; then a map is refused.
+    Gives the share that is unlike it, in per cent, and a map where one is asked for,
+    as `map_unfamiliar` draws it. None and none of models that do not state their
+    place; then a map is refused.
     """
     card = loaded.card
     place = Familiarity.of_card(card.training)
-    if place is None:
-        if mapped:
-            msg = (
-                f"A map of what is unlike the training place needs a model that states "
-                f"it, as those of adapt do, got {card.name}."
-            )
-            raise OptionError(msg)
+    if place is None and not mapped:
         return None, None
-    field, scaling = inference.field_for_model(source, loaded, options)
-    levels = scaling.low, scaling.high
-    resampled = field.shown.shape != source.shape
-    far = yield from place.compare(
-        field.shown, levels, mapped=mapped, resampled=resampled
-    )
+    far, shape = yield from _distances(place, source, loaded, options, mapped=mapped)
     percent = unfamiliar_percent(far)
     if percent is not None and percent > UNLIKE_PERCENT:
         warn(
@@ -337,20 +328,65 @@ def compare_with_place(
             f"was trained on: enhance it with {MOSAIC_MODEL}, or train on a place of "
             "it."
         )
-    if not mapped:
-        return percent, None
+    return percent, _draw_distances(far, source, shape) if mapped else None
+
+
+def map_unfamiliar(
+    source: Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
+) -> Job[Micrograph]:
+    """Map the distance of each block to the training place of a model, over the limit.
+
+    Raises
+    ------
+    OptionError
+        If the model does not state its training place.
+    ShapeError
+        If the image is smaller than a block.
+    """
+    loaded = models.load_model(find_model(model))
+    place = Familiarity.of_card(loaded.card.training)
+    far, shape = yield from _distances(place, source, loaded, options, mapped=True)
+    return _draw_distances(far, source, shape)
+
+
+def _distances(
+    place: Familiarity | None,
+    source: Micrograph,
+    loaded: "models.LoadedModel",
+    options: EnhanceOptions,
+    *,
+    mapped: bool,
+) -> Job[tuple[FloatArray, IntPair]]:
+    """Compare the blocks of an image, and give its size on the model's pixels too."""
+    if place is None:
+        msg = (
+            "A map of what is unlike the training place needs a model that states "
+            f"it, as those of adapt do, got {loaded.card.name}."
+        )
+        raise OptionError(msg)
+    field, scaling = inference.field_for_model(source, loaded, options)
+    far = yield from place.compare(
+        field.shown,
+        (scaling.low, scaling.high),
+        mapped=mapped,
+        resampled=field.shown.shape != source.shape,
+    )
+    return far, field.shown.shape
+
+
+def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micrograph:
     if not far.size:
         msg = (
             f"{source.name} has no block of {BLOCK_PX} x {BLOCK_PX} px to compare with "
             "the training place, as its map needs."
         )
         raise ShapeError(msg)
-    grid, shape = Grid.of(source), field.shown.shape
+    grid = Grid.of(source)
     y, x = (
         BLOCK_PX * n / m * p
         for n, m, p in zip(source.shape, shape, grid.pitch, strict=True)
     )
-    drawn = Micrograph(
+    return Micrograph(
         far.astype("float32"),
         None if source.pixel_size_nm is None else parse_pixel_size((y, x)),
         f"distance of {source.name} to the training place",
@@ -363,7 +399,6 @@ def compare_with_place(
             colour_bar=True,
         ),
     )
-    return percent, drawn
 
 
 def _write_distances(

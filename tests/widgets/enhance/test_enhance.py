@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_semsr.analysis import FAMILIARITY, Familiarity
-from napari_semsr.core import InputRecord, Provenance, digest_path
+from napari_semsr.core import InputRecord, Provenance, digest_path, field_range
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
@@ -370,6 +371,58 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
     assert shown.colormap.name == "magma"
     assert tuple(shown.contrast_limits) == (0, 100)
     assert shown.scale == pytest.approx(4 * np.array(field.pixel_size_nm))
+
+
+def grain(seed: int, side: int = 288, width: float = 1.5) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(side, side))
+    return ndimage.gaussian_filter(noise, width)
+
+
+@pytest.mark.broad
+def test_a_tick_shows_where_an_image_is_unlike_the_training_place(
+    model, panel, run_panel, tmp_path, add
+):
+    half = grain(1)
+    half[:, 192:] = 2 * grain(2, width=4.0)[:, 192:]
+    low, high = field_range(half)
+    place = Familiarity.of([(grain(seed) - low) / (high - low) for seed in (3, 4)])
+    panel.layer.value = add(model, Micrograph(half, (10.0, 10.0), "half"))
+    assert not panel.unfamiliar.native.isVisibleTo(panel)
+    panel.model.add_file(
+        write_tiny_model(
+            tmp_path,
+            training={FAMILIARITY: place.to_json()},
+            input_scaling="percentiles",
+        )
+    )
+    assert panel.unfamiliar.native.isVisibleTo(panel)
+    assert not panel.unfamiliar.value
+    run_panel(panel)
+    assert "Unlike the training place" in panel.figures.text()
+    assert "half · tiny · unlike the training place (above 1)" not in model.layers
+    panel.unfamiliar.value = True
+    assert "the one that was there" in run_panel(panel)
+    shown = model.layers["half · tiny · unlike the training place (above 1)"]
+    assert shown.data.shape == (3, 3)
+    assert shown.scale == pytest.approx((960, 960))
+    assert (shown.data[:, 2] > 1).all()
+    assert (shown.data[:, 0] < 1).all()
+
+
+@pytest.mark.broad
+def test_a_small_image_has_no_unfamiliar_map_and_says_so(
+    panel, model, run_panel, tmp_path, add
+):
+    place = Familiarity.of([grain(3), grain(4)])
+    panel.layer.value = add(model, Micrograph(grain(1, 80), (10.0, 10.0), "small"))
+    panel.model.add_file(
+        write_tiny_model(tmp_path, training={FAMILIARITY: place.to_json()})
+    )
+    panel.unfamiliar.value = True
+    assert "Enhanced in" in run_panel(panel)
+    assert "has no block of 96 x 96 px" in panel.warned.text()
+    panel.model.add_file(write_tiny_model(tmp_path, name="plain"))
+    assert "plain does not state its training place" in panel.unmade.text()
 
 
 @pytest.fixture

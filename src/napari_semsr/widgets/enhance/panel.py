@@ -23,7 +23,7 @@ from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QShowEvent
 
-from napari_semsr.analysis import map_misfit
+from napari_semsr.analysis import FAMILIARITY, map_misfit
 from napari_semsr.core import (
     Box,
     InputRecord,
@@ -33,6 +33,7 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     SemsrError,
+    ShapeError,
     contrast_limits,
     figures_of,
     in_background,
@@ -57,12 +58,14 @@ from napari_semsr.jobs import (
     ENHANCE,
     MISFIT,
     MOSAIC_MODEL,
+    UNFAMILIAR,
     PreviewDesk,
     check_image_target,
     digest_image,
     digest_values,
     digests_of,
     learnt_from_instrument,
+    map_unfamiliar,
     preview_job,
     unfinished,
 )
@@ -553,6 +556,14 @@ class Sharpen(Form):
             self.sigma.value = blur_px
 
 
+_MAPS = {
+    MISFIT: ("the misfit", "misfit (%)"),
+    UNFAMILIAR: (
+        "what is unlike the training place",
+        "unlike the training place (above 1)",
+    ),
+}
+"""What each map is of, and how its layer is called."""
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 
 
@@ -591,6 +602,12 @@ class EnhancePanel(Panel):
             "explain the input: what it left out, or drew that light contradicts. In "
             "per cent of the input's contrast.",
         )
+        self.unfamiliar = CheckBox(
+            name="unfamiliar",
+            text="Show where it is unlike the training place",
+            tooltip="Add a layer with the distance of each block of 96 px to the place "
+            "that the model was trained on; above 1 it is unlike it.",
+        )
         self.unmade = RichLabel()  # why a ticked map is not made
         self.output = store_edit()
         self.existing = ComboBox(
@@ -607,7 +624,7 @@ class EnhancePanel(Panel):
         self._shown: tuple[Any, Any] = None, None  # options as read, and as they were
         self._project: Path | None = None  # where unfinished stores were looked for
         self._offered: Path | None = None  # of them, the one to go on with
-        self._ticks = {"misfit": self.misfit}
+        self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
         choices = Form(self.whole, *self._ticks.values())
         where = Form(self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
@@ -694,9 +711,14 @@ class EnhancePanel(Panel):
         """Say of maps that are ticked why they cannot be made, by their names."""
         card, why = self.model.card, {}
         if self.misfit.value and not learnt_from_instrument(card):
-            why["misfit"] = (
+            why[MISFIT] = (
                 f"{card.get('name', self.model.value)} did not learn from a simulated "
                 "instrument, so that its blur is not known"
+            )
+        if self.unfamiliar.value and not _states_its_place(card):
+            why[UNFAMILIAR] = (
+                f"{card.get('name', self.model.value)} does not state its training "
+                "place, as models of Train on SEM do"
             )
         if self.takes_stack():
             said = "of all planes no map is made; untick All planes for one of them"
@@ -709,8 +731,10 @@ class EnhancePanel(Panel):
             return
         known = learnt_from_instrument(self.model.card)
         self.misfit.visible = known or bool(self.misfit.value)
+        stated = _states_its_place(self.model.card)
+        self.unfamiliar.visible = stated or bool(self.unfamiliar.value)
         lines = (
-            f'<p class="warning">No map of the {key}: {escape(said)}.</p>'
+            f'<p class="warning">No map of {_MAPS[key][0]}: {escape(said)}.</p>'
             for key, said in self._why_unmade().items()
         )
         self.unmade.setText("".join(lines))
@@ -830,9 +854,8 @@ class EnhancePanel(Panel):
         maps = {key: bool(one.value) and key not in unmade for key, one in ticked}
         there = self._outcome
         if there is not None and any(maps.values()) and self._is_made(made, path):
-            return partial(
-                _mapped, micrograph, there, maps, again=True
-            ), self._show_maps
+            job = partial(_mapped, micrograph, there, maps, model, options, again=True)
+            return job, self._show_maps
         card, existing = dict(self.model.card), str(self.existing.value)
         name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
         shape, count = micrograph.shape, len(planes)
@@ -915,7 +938,7 @@ class EnhancePanel(Panel):
             both = self.live.made[0], self.live.layer
             with self.in_place(kind, *both) as earlier:
                 yield from self.take_away(earlier)
-                title = result_name(self.viewer, name, f"{kind} (%)")
+                title = result_name(self.viewer, name, _MAPS[kind][1])
                 layer = add_opened(self.viewer, opened, name=title)
                 hide_other_maps(self.viewer, layer)
                 yield
@@ -1053,6 +1076,11 @@ class EnhancedOutcome:
     again: bool = False  # whether the result was there before
 
 
+def _states_its_place(card: Mapping[str, Any]) -> bool:
+    """Whether a model can be compared with other places."""
+    return FAMILIARITY in (card.get("training") or {})
+
+
 def _enhance(
     image: Any,
     target: Target,
@@ -1078,7 +1106,8 @@ def _enhance(
     outcome = yield from written(
         job, target, keep=lambda: drawn and drawn.wanted and drawn.live.done
     )
-    mapped = yield from _mapped(image, outcome, maps)
+    how = asked["model"], asked["options"]
+    mapped = yield from _mapped(image, outcome, maps, *how)
     return replace(mapped, seconds=time.monotonic() - begun)
 
 
@@ -1086,6 +1115,8 @@ def _mapped(
     micrograph: Micrograph,
     outcome: Outcome,
     maps: Mapping[str, bool],
+    model: str,
+    options: EnhanceOptions,
     *,
     again: bool = False,
 ) -> Job[EnhancedOutcome]:
@@ -1097,15 +1128,21 @@ def _mapped(
     made, misfit = outcome.opened.micrograph, outcome.made.misfit
     shown: dict[str, Micrograph] = {}
     unmade: list[str] = []
-    if maps["misfit"] and misfit is None:
+    if maps[MISFIT] and misfit is None:
         unmade.append(
             f"No map of the misfit was made: {micrograph.name} shows hardly more than "
             "noise, or has gaps all over."
         )
-    elif maps["misfit"] and misfit is not None:
-        drawn_map = yield from map_misfit(micrograph, made, misfit)
-        part = made.provenance and made.provenance.model_copy(update={"part": MISFIT})
-        shown["misfit"] = drawn_map.replace(provenance=part)
+    elif maps[MISFIT] and misfit is not None:
+        shown[MISFIT] = yield from map_misfit(micrograph, made, misfit)
+    if maps[UNFAMILIAR]:
+        try:
+            shown[UNFAMILIAR] = yield from map_unfamiliar(micrograph, model, options)
+        except ShapeError as error:  # of an image of less than a block
+            unmade.append(str(error))
+    for part, drawn in shown.items():
+        story = made.provenance and made.provenance.model_copy(update={"part": part})
+        shown[part] = drawn.replace(provenance=story)
     opened = {name: Opened(item, (item,)) for name, item in shown.items()}
     seconds = time.monotonic() - begun
     return EnhancedOutcome(outcome, opened, tuple(unmade), seconds, again)
