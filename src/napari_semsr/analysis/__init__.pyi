@@ -25,6 +25,10 @@ from .familiarity import (
     Familiarity as Familiarity,
     unfamiliar_percent as unfamiliar_percent,
 )
+from .focus import (
+    FOCUS as FOCUS,
+    Falloff as Falloff,
+)
 from .frc.blocks import shares_noise as shares_noise
 from .frc.correlation import (
     FrcOptions as FrcOptions,

@@ -20,6 +20,7 @@ from napari_semsr.analysis import (
     BLOCK_PX,
     UNLIKE_PERCENT,
     Change,
+    Falloff,
     Familiarity,
     Misfit,
     map_misfit,
@@ -61,6 +62,7 @@ from napari_semsr.io import (
     read,
     write_blocks,
 )
+from napari_semsr.jobs.focus import focus_warning
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -312,12 +314,17 @@ def compare_with_place(
 ) -> Job[tuple[float | None, Micrograph | None]]:
     """Compare an image with the training place of a model; warn if it is unlike.
 
+    A warning, too, if a model of optical images gets one that is out of focus.
     Gives the share that is unlike it, in per cent, and a map where one is asked for,
     as `map_unfamiliar` draws it. None and none of models that do not state their
     place; then a map is refused.
     """
     card = loaded.card
-    place = Familiarity.of_card(card.training)
+    focus, place = (kind.of_card(card.training) for kind in (Falloff, Familiarity))
+    if focus is not None or learnt_from_instrument(card.model_dump()):
+        sentence = focus_warning(source, focus, card.name)
+        if sentence is not None:
+            warn(sentence)
     if place is None and not mapped:
         return None, None
     far, shape = yield from _distances(place, source, loaded, options, mapped=mapped)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from napari_semsr import stitching
+from napari_semsr.analysis import find_cut_off
 from napari_semsr.core import (
     MOST_DISTORTION,
     ORIGIN_KEY,
@@ -69,6 +70,7 @@ from napari_semsr.io import (
     write_blocks,
     writing,
 )
+from napari_semsr.jobs.focus import focus_warning
 from napari_semsr.jobs.images import (
     Result,
     check_not_input,
@@ -552,6 +554,9 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         provenance=provenance,
     )
     written = yield from _write_mosaic(plan, halves, about, run, scans.power)
+    focus = None
+    if not scans.folders and find_cut_off(about) is not None:
+        focus = focus_warning(open_image(run.place))
     placed = _placed(acquisition, solution)
     if positions_out is not None:
         write_positions(positions_out, placed)
@@ -574,6 +579,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
             *bent.warnings,
             *_disagreement(solution, bent),
             *_warnings(scans, solution, written, shifts),
+            *([focus] if focus else []),
         ),
         positions=tuple(
             {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from napari_semsr import inference, models, training
 from napari_semsr.analysis import (
     FAMILIARITY,
+    FOCUS,
     CutOff,
+    Falloff,
     Familiarity,
     find_cut_off,
     match_affine,
@@ -489,7 +491,7 @@ def _write_model(
         (area.light.array()[area.taught.slices] - levels[0]) / (levels[1] - levels[0])
         for area in areas
     ]
-    place = Familiarity.of(scaled)
+    place, focus = Familiarity.of(scaled), Falloff.of(mosaic, run.options.cut_off_nm)
     card = fit.card(
         name,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
@@ -502,6 +504,7 @@ def _write_model(
         training={
             LEARNT: [_trained_area(run, area, role) for area, role in _sides(areas)],
             **({} if place is None else {FAMILIARITY: place.to_json()}),
+            **({} if focus is None else {FOCUS: focus.to_json()}),
         },
     )
     path = run.place / f"{name}.safetensors"

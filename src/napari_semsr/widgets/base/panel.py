@@ -659,10 +659,13 @@ class Panel(QWidget):
             for item in verb.images
         ]
 
-    def new_layer_list(self, tooltip: str, height: int) -> Select:
+    def new_layer_list(
+        self, tooltip: str, height: int, *, name: str = "layers", label: str = ""
+    ) -> Select:
         """Make a list of grey layers of which several can be chosen."""
         rows = Select(
-            name="layers",
+            name=name,
+            label=label or None,
             tooltip=f"{tooltip}; hold Ctrl to choose several.",
             choices=lambda _: [
                 (item.name, item) for item in reversed(grey_layers(self.viewer))

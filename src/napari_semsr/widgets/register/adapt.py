@@ -51,6 +51,7 @@ from napari_semsr.widgets.placement import PlacementRows
 from napari_semsr.widgets.register.panel import find_pair
 
 _PAGES = {"Report (*.html)": ".html"}
+_LIST_HEIGHT = 70
 _GAP_PX = 4  # between the three images of the held-out part
 _FAR = 0.04  # of the width of all layers, between them and the held-out part
 
@@ -89,6 +90,13 @@ class AdaptPanel(Panel):
         self.sem = self.new_layer_box(
             "sem", "SEM image", "An SEM image of a place that the mosaic shows."
         )
+        self.more = self.new_layer_list(
+            "SEM images of further places of the mosaic, which are trained on too",
+            _LIST_HEIGHT,
+            name="more",
+            label="Further SEM images",
+        )
+        self.images = Form(self.mosaic, self.sem, self.more)
         where = Form()
         self._map = PlacementRows(
             where,
@@ -102,7 +110,7 @@ class AdaptPanel(Panel):
         self.placed, self.transform = self._map.placed, self._map.transform
         self.form = OptionsForm(AdaptOptions)
         self.form.show_row("landmarks_only", visible=False)
-        self.add_group("Images", Form(self.mosaic, self.sem))
+        self.add_group("Images", self.images)
         self.add_group("How", where, self.form)
         self.stop_button = push_button(
             "Stop here",
@@ -139,6 +147,7 @@ class AdaptPanel(Panel):
         super()._on_layers(event)
         if not self.busy:
             self._propose()
+        self._show_rows()
 
     def _propose(self) -> None:
         """Propose a mosaic and an SEM image, unless the user has chosen."""
@@ -153,6 +162,14 @@ class AdaptPanel(Panel):
     def _show_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
             self.form.show_row(name, not self._map.given)
+        # one SEM image is the ordinary case; a registration is of one
+        more = len(self.sem.choices) > 2 or bool(self.more.value)
+        self.images.show_row("more", more and not self._map.given)
+
+    def _sems(self) -> list[Layer]:
+        """List the SEM images, that of the registration alone if one is given."""
+        more = () if self._map.given else self.more.value
+        return [self.sem.value, *(one for one in more if one is not self.sem.value)]
 
     def take_registered(
         self, mosaic: Layer, sem: Layer, found: StoredTransform
@@ -166,13 +183,13 @@ class AdaptPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        mosaic, sem = self.mosaic.value, self.sem.value
+        mosaic, sems = self.mosaic.value, self._sems()
         transform = self._map.map()
         images = (
             self.micrograph(mosaic, unturned=transform is not None),
-            self.micrograph(sem),
+            *map(self.micrograph, sems),
         )
-        if mosaic is sem:
+        if mosaic in sems:
             msg = (
                 f"Layer {images[0].name!r} cannot be both images: open the SEM image "
                 "of a place of the mosaic, and choose it under SEM image."
@@ -186,7 +203,7 @@ class AdaptPanel(Panel):
         make = partial(
             _adapt,
             images[0],
-            [images[1]],
+            list(images[1:]),
             folder=folder,
             translate=partial(in_panel_words, read=lambda: called),
             options=options,

@@ -1,0 +1,136 @@
+"""Whether light lost so much fine detail that the scan was out of focus.
+
+The power of an image between 0.3 and 0.6 of the optical cut-off is compared with that
+between 0.08 and 0.22 of it. Out of focus, the transfer of a lens falls between zero and
+the cut-off, and both ends stay. How much it falls depends on the distance from the
+focus over the depth of focus alone, for apertures from 0.9 to 1.8: by 0.8 dB at half
+the depth of focus, by 3.2 dB at once (where half of a point's light is in a circle root
+2 as wide as in focus), by 5.5 dB at 1.3 times and by 20 dB at twice the depth.
+
+What the sample itself has of fine detail is not known from one scan. Two references
+are used: another scan of that kind of sample, which a model states, and the smoothest
+sample that has sharp edges, the power of which falls with the third power of the
+frequency. A scan that shows less than the latter is out of focus; one that shows more
+may still be, and is not warned of.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from scipy import fft
+
+from napari_semsr.analysis.light import find_cut_off
+from napari_semsr.analysis.metrics import psnr_gain
+from napari_semsr.core import Box, CheckpointError, FloatArray, Micrograph, read_box
+
+FOCUS = "focus"
+"""Key of a card's `training`: how fine detail falls off in the scan trained on."""
+
+# over the optical cut-off; chosen: where a lens loses least and most out of focus, and
+# above shading and below what no dose shows
+_COARSE, _FINE, _NOISE = (0.08, 0.22), (0.3, 0.6), (1.1, 1.6)
+# Falloff in dB, from the transfer of a lens (tests/analysis/test_focus.py): of sharp
+# edges at half the depth of focus, and what once the depth adds to any sample
+_SHARP_EDGES_DB, _DEPTH_DB = 20.2, 3.3
+_SURE = 2.0  # standard errors
+_LEAST_DETAIL = 100.0  # power over that of noise; chosen: the falloff is then seen
+# side of a block in periods of the cut-off; chosen: three periods of the coarse band,
+# and as many as the window blurs together
+_SIDE, _LEAST_SIDE = 40.0, 28.0
+_APART = 1.5  # times a block's side, of the smallest image; four blocks then differ
+_MOST = 5  # blocks along an axis; chosen: half a second
+
+
+@dataclass(frozen=True, slots=True)
+class Falloff:
+    """By how much fine detail is weaker than coarse detail, with its standard error."""
+
+    falloff_db: float
+    error_db: float
+
+    @classmethod
+    def of(cls, image: Micrograph, cut_off_nm: float | None = None) -> Self | None:
+        """Measure it in an image (Y, X); None where it cannot be determined.
+
+        That is without an optical cut-off or a pixel size, of pixels too coarse to tell
+        noise from detail, of an image of less than 42 periods of the cut-off along a
+        side, and of one with gaps all over, or without coarse detail beyond the noise.
+        `cut_off_nm` is by default what the history states.
+        """
+        cut_off, pixel = find_cut_off(image, cut_off_nm), image.pixel_size_nm
+        if cut_off is None or pixel is None:
+            return None
+        px = cut_off / image.mean_pixel_size_nm
+        side = int(min(_SIDE * px, min(image.shape) / _APART))
+        if side < _LEAST_SIDE * px or px < 2 * _NOISE[1]:
+            return None
+        axes = (np.fft.fftfreq(side, size) for size in pixel)
+        ring = np.hypot(*np.meshgrid(*axes, indexing="ij")) * cut_off
+        rings = [(low <= ring) & (ring < high) for low, high in (_COARSE, _FINE)]
+        quiet = (_NOISE[0] <= ring) & (ring < _NOISE[1])
+        window = np.outer(*[np.hanning(side)] * 2)
+        powers, noises = [], []
+        for box in _blocks(image.shape, side):
+            block = np.asarray(read_box(image.data, box), dtype=np.float64)
+            if np.isfinite(block).all():
+                power = np.abs(fft.fft2((block - block.mean()) * window)) ** 2
+                powers.append([power[band].mean() for band in rings])
+                noises.append(power[quiet].mean())
+        if len(powers) < 4:
+            return None
+        noise = float(np.mean(noises))
+        coarse, fine = (np.array(powers) - noise).T
+        if not coarse.mean() > _LEAST_DETAIL * noise:
+            return None
+        # what noise hides is not known to be less than a tenth of it
+        fine = fine + max(0.0, 0.1 * noise - float(fine.mean()))
+        level, error = psnr_gain(fine, coarse)
+        return None if level is None or error is None else cls(level, error)
+
+    def is_out_of_focus(self, place: "Falloff | None" = None) -> bool:
+        """Whether the scan lies beyond once the depth of focus, as far as is known.
+
+        `place`: of a scan of the same kind of sample; else the scan is compared with
+        the smoothest sample that has sharp edges, at half the depth of focus.
+        """
+        if place is None:
+            return self.falloff_db - _SURE * self.error_db > _SHARP_EDGES_DB
+        error = math.hypot(self.error_db, place.error_db)
+        return self.falloff_db - place.falloff_db - _SURE * error > _DEPTH_DB
+
+    def to_json(self) -> dict[str, float]:
+        """Write it for a model's card."""
+        return {name: round(value, 3) for name, value in asdict(self).items()}
+
+    @classmethod
+    def of_card(cls, training: Mapping[str, Any]) -> Self | None:
+        """Read it from the `training` of a model's card; None if it has none.
+
+        A `CheckpointError` if it is damaged.
+        """
+        record = training.get(FOCUS)
+        if record is None:
+            return None
+        try:
+            found = cls(float(record["falloff_db"]), float(record["error_db"]))
+        except (TypeError, ValueError, KeyError) as error:
+            msg = (
+                "What the card of the model states about the focus of its training "
+                "place is damaged: take another copy of the file."
+            )
+            raise CheckpointError(msg) from error
+        return found
+
+
+def _blocks(shape: tuple[int, ...], side: int) -> list[Box]:
+    """Lay blocks evenly over an image, which overlap by half if there is room."""
+    starts: list[FloatArray] = []
+    for size in shape:
+        count = min(_MOST, max(2, math.ceil(2 * (size - side) / side) + 1))
+        starts.append(np.linspace(0, size - side, count).round())
+    return [
+        Box.of((side, side), (int(y), int(x))) for y in starts[0] for x in starts[1]
+    ]

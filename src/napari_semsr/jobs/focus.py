@@ -1,0 +1,26 @@
+"""The sentence about a scan that was out of focus."""
+
+from napari_semsr.analysis import Falloff
+from napari_semsr.core import Micrograph
+
+
+def focus_warning(
+    image: Micrograph, place: Falloff | None = None, model: str = ""
+) -> str | None:
+    """Describe a scan beyond once the depth of focus; None as far as none is known.
+
+    `place`: how fine detail falls off where the `model` was trained, if that is known.
+    """
+    found = Falloff.of(image)
+    if found is None or not found.is_out_of_focus(place):
+        return None
+    less = (
+        "than light shows of sharp edges in focus"
+        if place is None
+        else f"than the place that {model} was trained on"
+    )
+    return (
+        f"{image.name} has less fine detail {less}, as beyond once the depth of focus: "
+        "scan it in focus, or at several heights (a focal series), which Stitch joins "
+        "to one mosaic."
+    )
