@@ -51,9 +51,41 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, run_panel):
     assert said.startswith("Trained mosaic-"), said
     assert any(name.name.startswith("mosaic · mosaic-") for name in model.layers)
     assert "held-out part: light | now | SEM" in model.layers
+    for name in ("mosaic · linear filter", "mosaic · look here"):
+        assert not model.layers[name].visible
+    assert model.layers[-1].visible
     assert "Objects, input" in panel.findings().text()
     assert Path(panel.report).is_file()
     assert not panel.stop_button.isEnabled()
+
+
+def test_one_sem_image_is_the_ordinary_case(panel, model, add):
+    row = panel.more.native
+    assert not row.isVisibleTo(panel)
+    add(model, Micrograph(sem_of(objects(3), seed=2), SIZE, "sem 2"))
+    assert row.isVisibleTo(panel)
+    assert panel.sem.value.name.startswith("sem")
+    assert panel.more.value == []
+    taken(panel, model)  # which is of one image
+    assert not row.isVisibleTo(panel)
+
+
+@pytest.mark.broad
+def test_several_sem_images_are_trained_on(panel, model, add, run_panel, monkeypatch):
+    data = sem_of(objects(3), seed=2)
+    second = add(model, Micrograph(data, SIZE, "sem 2"))
+    low, high = model.layers["mosaic"], model.layers["sem"]
+    sides = [Side.of(micrograph_from_layer(one)) for one in (low, high)]
+    stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
+    register = adapting._register  # noqa: SLF001 - with a map for each image
+    monkeypatch.setattr(
+        adapting, "_register", lambda *args: register(*args[:3], stored)
+    )
+    panel.mosaic.value, panel.sem.value = low, high
+    panel.more.value = [second, high]  # which is there already
+    assert run_panel(panel).startswith("Trained mosaic-")
+    page = Path(panel.report).read_text(encoding="utf-8")
+    assert "A network trained on sem, sem 2" in page
 
 
 @pytest.mark.broad

@@ -201,6 +201,7 @@ _MAPS = {
     "repeatability": "repeatability s.d. ({grey})",
     "enhance misfit": "misfit (%)",
     "enhance unfamiliar_map": "distance to the training place (1: the limit)",
+    "adapt look here": "difference to the linear filter ({grey})",
     "stitch height": "height (nm)",
     "difference": "difference (grey levels)",
     "spectrum": "log10 power",

@@ -10,6 +10,7 @@ from napari_semsr.core import (
     Box,
     Micrograph,
     OptionError,
+    Provenance,
     WriteError,
     digest_path,
     parse_pixel_size,
@@ -18,8 +19,10 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions, field_for_model
 from napari_semsr.io import Side, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptOptions, AdaptProgress, AdaptRefused
+from napari_semsr.jobs.adapt import look
 from napari_semsr.jobs.adapt.areas import SharedArea, check_related, divide
 from napari_semsr.models import load_model
+from napari_semsr.restoration import LinearFit
 
 SIDE = (192, 288)
 PIXEL = parse_pixel_size(20.0)
@@ -162,6 +165,37 @@ def test_light_of_edges_belongs_to_its_sem_image():
     check_related([area_of(light, sem)], kernel)
     with pytest.raises(AdaptRefused, match="does not correlate"):
         check_related([area_of(light, sem[::-1, ::-1])], kernel)
+
+
+def test_a_map_shows_where_the_model_and_the_linear_filter_differ(adapted, place):
+    made, folder, _ = adapted
+    mosaic, sem = place
+    linear, differs = read(made.linear), read(made.look_here)
+    enhanced = read(made.applied[0].output).array().astype(float)
+    assert linear.shape == differs.shape == mosaic.shape
+    assert differs.quantity == "difference to the linear filter (grey levels)"
+    filtered = linear.array().astype(float)
+    assert np.corrcoef(filtered.ravel(), sem.array().ravel())[0, 1] > 0.6
+    gain, offset = np.polyfit(enhanced.ravel(), filtered.ravel(), 1)
+    apart = np.abs(gain * enhanced + offset - filtered)
+    np.testing.assert_allclose(differs.array(), apart, atol=1e-2)
+    record = made.to_json()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for name in ("linear", "look_here"):
+        assert record[name] == str(getattr(made, name))
+        assert record[name] in page
+
+
+def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
+    monkeypatch.setattr(look, "_ROWS", 50)
+    plane = np.random.default_rng(0).random((170, 60), dtype=np.float32)
+    plane[10:12, 5:8] = np.nan
+    plane[100:] = np.nan
+    kernel = np.random.default_rng(1).random((5, 5), dtype=np.float32)
+    linear = LinearFit(kernel, 3.0, 0.0, 1.0)
+    made = run(look.filter_mosaic(micrograph(plane, "m"), linear, Provenance(job="x")))
+    np.testing.assert_allclose(made.array(), linear.apply(plane), rtol=1e-4)
+    assert np.isnan(made.array()[100:]).all()
 
 
 def test_the_page_names_what_was_invented(adapted):

@@ -74,6 +74,7 @@ from napari_semsr.jobs.adapt.evaluate import (
     evaluate,
     require_gain,
 )
+from napari_semsr.jobs.adapt.look import filter_mosaic, look_here
 from napari_semsr.jobs.adapt.page import write_report
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.enhance import ENHANCE
@@ -86,6 +87,7 @@ from napari_semsr.jobs.images import (
     name_of,
     open_image,
     record_input,
+    rewrite,
 )
 from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.leakage import LEARNT, LIGHT
@@ -163,7 +165,8 @@ class Adapted(Result):
     `registration` has the keys of `Registered`, for the first SEM image;
     `registrations` are those of all. `held_out` has the model's gains over the input,
     next to those of the linear filter that was fitted on the training part and of the
-    untouched `ssum-sem`, and the objects of all four.
+    untouched `ssum-sem`, and the objects of all four. `linear` is what that filter
+    makes of the mosaic, and `look_here` how far the enhanced mosaic is from it.
     """
 
     output: str
@@ -176,6 +179,8 @@ class Adapted(Result):
         recorded("Evaluated", keys=Evaluated),
     ]
     applied: list[AppliedImage]
+    linear: Annotated[str, Quantity("Result of the linear filter")]
+    look_here: Annotated[str, Quantity("Look here")]
     cut_off_nm: float | None
     steps: Annotated[int, Quantity("Steps", form="d")]
     minutes: Annotated[float, Quantity("Trained", "minutes", ".3g")]
@@ -293,6 +298,16 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
         refused.facts["registration"] = jsonable(registrations[0])
         raise
     applied = yield from _apply(run, model)
+    provenance = made_by(
+        "adapt", run.options.model_dump(mode="json"), *run.records.values()
+    )
+    stem = _stem(run.given["mosaic"])
+    linear_file, look_file = (
+        folder / f"{stem}-{end}.ome.zarr" for end in ("linear", "look-here")
+    )
+    filtered = yield from filter_mosaic(mosaic, linear, provenance)
+    rewrite(filtered, linear_file)
+    rewrite(look_here(filtered, open_image(applied[0].output), provenance), look_file)
     return Adapted(
         output=str(folder),
         model=str(model),
@@ -301,6 +316,8 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
         registrations=registrations,
         evaluated=evaluated,
         applied=applied,
+        linear=str(linear_file),
+        look_here=str(look_file),
         cut_off_nm=cut_off,
         steps=fit.steps,
         minutes=fit.seconds / 60,
@@ -308,9 +325,7 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
         warnings=(),
         curve=fit.curve,
         areas=tuple(areas),
-        provenance=made_by(
-            "adapt", run.options.model_dump(mode="json"), *run.records.values()
-        ),
+        provenance=provenance,
     )
 
 

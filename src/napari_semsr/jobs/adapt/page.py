@@ -7,6 +7,7 @@ import numpy as np
 
 from napari_semsr.core import DB, Line, Plot
 from napari_semsr.jobs.adapt.evaluate import ADAPTED
+from napari_semsr.jobs.adapt.look import difference
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.reporting import (
     grey_limits,
@@ -41,7 +42,8 @@ def write_report(path: Path, result: "Adapted") -> None:
 def held_out_pictures(result: "Adapted") -> dict[str, Any]:
     """Draw the held-out part of the first area: `wholes`, `details`, and the `curve`.
 
-    The first two are by name: what was evaluated, and the SEM image.
+    The first two are by name: what was evaluated, and the SEM image. `look_here` shows
+    where the model and the linear filter differ.
     """
     area = result.areas[0]
     sem = area.part(area.held_out)[1]
@@ -54,7 +56,12 @@ def held_out_pictures(result: "Adapted") -> dict[str, Any]:
     def drawn(plane: Any, width_px: int) -> bytes:
         return image_png(plane, pixel, limits=limits, width_px=width_px)
 
+    differs = difference(planes[ADAPTED], planes[LINEAR])
+    differs_png = image_png(
+        differs, pixel, limits=(0.0, float(differs.max()) or 1.0), width_px=_WHOLE_PX
+    )
     return {
+        "look_here": differs_png,
         "wholes": {name: drawn(plane, _WHOLE_PX) for name, plane in planes.items()},
         "details": {
             name: drawn(plane[y : y + rows, x : x + columns], _DETAIL_PX)

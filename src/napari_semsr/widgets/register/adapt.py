@@ -60,14 +60,20 @@ _FAR = 0.04  # of the width of all layers, between them and the held-out part
 class _Outcome:
     made: Adapted
     enhanced: Opened
+    linear: Opened
+    look_here: Opened
 
 
 def _adapt(*images: Any, folder: Path, **how: Any) -> Job[_Outcome]:
     """Adapt, put the model into the library, and open the enhanced mosaic."""
     made = yield from ADAPT.job(*images, folder, fit=fit_in_process, **how)
     yield from MODELS_IMPORT.anew(Path(made.model))
-    enhanced = yield from open_store(made.applied[0].output)
-    return _Outcome(made, enhanced)
+    return _Outcome(
+        made,
+        (yield from open_store(made.applied[0].output)),
+        (yield from open_store(made.linear)),
+        (yield from open_store(made.look_here)),
+    )
 
 
 class AdaptPanel(Panel):
@@ -297,6 +303,11 @@ class AdaptPanel(Panel):
         path = outcome.enhanced.path
         with self.in_place(mosaic, path=path) as earlier:
             yield from self.take_away(earlier)
+            hidden = {"linear filter": outcome.linear, "look here": outcome.look_here}
+            for what, opened in hidden.items():
+                title = result_name(self.viewer, mosaic.name, what)
+                layer = add_opened(self.viewer, opened, name=title, visible=False)
+                self.made.append(layer)
             title = result_name(self.viewer, mosaic.name, name)
             shown = add_opened(self.viewer, outcome.enhanced, name=title)
             self.made.append(shown)

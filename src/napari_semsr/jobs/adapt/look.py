@@ -1,0 +1,78 @@
+"""Where the model and the linear filter differ: the places to look at first."""
+
+import numpy as np
+
+from napari_semsr.analysis import match_affine
+from napari_semsr.core import (
+    Affine,
+    Box,
+    DisplaySettings,
+    Float32Array,
+    Grid,
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    Warped,
+    read_box,
+)
+from napari_semsr.restoration import LinearFit
+
+LINEAR_PART, LOOK_HERE = "linear filter", "look here"
+"""Parts of a run: the result of the filter, and how far the model's differs from it."""
+
+_ROWS = 1024  # that are filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
+_SHOWN = 99.5  # percentile of the difference that is brightest; chosen
+
+
+def filter_mosaic(
+    mosaic: Micrograph, linear: LinearFit, provenance: Provenance
+) -> Job[Micrograph]:
+    """Apply the linear filter to the whole mosaic, strip by strip.
+
+    Missing pixels, and those within the reach of the filter, are NaN.
+    """
+    rows, columns = mosaic.shape
+    reach = linear.kernel.shape[0] // 2
+    made = np.full((rows, columns), np.nan, dtype=np.float32)
+    for top in range(0, rows, _ROWS):
+        yield Progress(top, rows, "applying the linear filter")
+        end = min(top + _ROWS, rows)
+        wide = Box(top - reach, end + reach, -reach, columns + reach)
+        strip = np.asarray(read_box(mosaic.data, wide), dtype=np.float32)
+        if np.isfinite(strip).any():
+            made[top:end] = linear.apply(strip)[reach:-reach, reach:-reach]
+    about = provenance.model_copy(update={"part": LINEAR_PART})
+    return mosaic.replace(data=made, provenance=about)
+
+
+def look_here(
+    filtered: Micrograph, enhanced: Micrograph, provenance: Provenance
+) -> Micrograph:
+    """Map how far the model's result is from that of the linear filter.
+
+    In grey levels of the SEM image, without sign, after the gain and offset that bring
+    the model's result nearest; NaN where one of them is missing.
+    """
+    linear = filtered.array()
+    model = enhanced.array().astype(np.float32)
+    if model.shape != linear.shape:  # a model for other pixels
+        model = Warped(enhanced, Grid.of(filtered), Affine()).read().astype(np.float32)
+    found = difference(model, linear)
+    known = found[np.isfinite(found)]
+    top = float(np.percentile(known, _SHOWN)) if known.size else 0.0
+    return filtered.replace(
+        data=found,
+        provenance=provenance.model_copy(update={"part": LOOK_HERE}),
+        look=DisplaySettings(limits=(0.0, top or 1.0), colormap="magma"),
+    )
+
+
+def difference(model: Float32Array, linear: Float32Array) -> Float32Array:
+    """Give the distance of two images (Y, X) in the grey levels of the second."""
+    known = np.isfinite(model) & np.isfinite(linear)
+    found = np.full(linear.shape, np.nan, dtype=np.float32)
+    if known.any():
+        gain, offset = match_affine(model[known], linear[known])
+        found[known] = np.abs(gain * model[known] + offset - linear[known])
+    return found
