@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis import Falloff
-from napari_semsr.analysis.focus import _DEPTH_DB, _SHARP_EDGES_DB
+from napari_semsr.analysis.focus import _COARSE, _DEPTH_DB, _FINE, _SHARP_EDGES_DB
 from napari_semsr.core import CheckpointError, Micrograph, parse_pixel_size
 from napari_semsr.simulation import MicroscopeOptions, focus_depth_nm
 from napari_semsr.simulation.optics import _FINE, transfer
@@ -28,7 +28,7 @@ def ideal_falloff(options: MicroscopeOptions, depths: float, steepness: float) -
         band = (low <= v) & (v < high)
         return float((power[band] * v[band]).sum() / v[band].sum())
 
-    return 10 * np.log10(mean(0.08, 0.22) / mean(0.3, 0.6))
+    return 10 * np.log10(mean(*_COARSE) / mean(*_FINE))
 
 
 @pytest.mark.parametrize("aperture", [0.9, 1.4, 1.8])
@@ -68,14 +68,15 @@ def test_a_scan_beyond_the_depth_is_out_of_focus(depths):
     found = Falloff.of(scan(depths), CUT_OFF)
     assert found is not None
     assert found.is_out_of_focus(Falloff.of(scan(0.0, seed=9), CUT_OFF))
-    assert found.is_out_of_focus()
+    assert found.is_out_of_focus() or depths < 2  # less is seen without a place
 
 
-def test_a_rough_sample_needs_a_place_to_be_compared_with():
-    found = Falloff.of(scan(1.5, steepness=0.0), CUT_OFF)
+@pytest.mark.parametrize("steepness", [0.0, 1.0])
+def test_a_rough_sample_needs_a_place_to_be_compared_with(steepness):
+    found = Falloff.of(scan(1.5, steepness=steepness), CUT_OFF)
     assert found is not None
     assert not found.is_out_of_focus()
-    assert found.is_out_of_focus(Falloff.of(scan(0.0, steepness=0.0), CUT_OFF))
+    assert found.is_out_of_focus(Falloff.of(scan(0.0, steepness=steepness), CUT_OFF))
 
 
 def test_what_cannot_be_determined_is_not():

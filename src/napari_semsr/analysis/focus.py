@@ -1,11 +1,11 @@
 """Whether light lost so much fine detail that the scan was out of focus.
 
 The power of an image between 0.3 and 0.6 of the optical cut-off is compared with that
-between 0.08 and 0.22 of it. Out of focus, the transfer of a lens falls between zero and
+between 0.05 and 0.1 of it. Out of focus, the transfer of a lens falls between zero and
 the cut-off, and both ends stay. How much it falls depends on the distance from the
-focus over the depth of focus alone, for apertures from 0.9 to 1.8: by 0.8 dB at half
-the depth of focus, by 3.2 dB at once (where half of a point's light is in a circle root
-2 as wide as in focus), by 5.5 dB at 1.3 times and by 20 dB at twice the depth.
+focus over the depth of focus alone, for apertures from 0.9 to 1.8: by 1 dB at half the
+depth of focus, by 4 dB at once (where half of a point's light is in a circle root 2 as
+wide as in focus), by 7 dB at 1.3 times and by more than 20 dB at twice the depth.
 
 What the sample itself has of fine detail is not known from one scan. Two references
 are used: another scan of that kind of sample, which a model states, and the smoothest
@@ -31,14 +31,14 @@ FOCUS = "focus"
 
 # over the optical cut-off; chosen: where a lens loses least and most out of focus, and
 # above shading and below what no dose shows
-_COARSE, _FINE, _NOISE = (0.08, 0.22), (0.3, 0.6), (1.1, 1.6)
+_COARSE, _FINE, _NOISE = (0.05, 0.1), (0.3, 0.6), (1.1, 1.6)
 # Falloff in dB, from the transfer of a lens (tests/analysis/test_focus.py): of sharp
 # edges at half the depth of focus, and what once the depth adds to any sample
-_SHARP_EDGES_DB, _DEPTH_DB = 20.2, 3.3
+_SHARP_EDGES_DB, _DEPTH_DB = 29.5, 4.0
 _SURE = 2.0  # standard errors
 _LEAST_DETAIL = 100.0  # power over that of noise; chosen: the falloff is then seen
-# side of a block in periods of the cut-off; chosen: three periods of the coarse band,
-# and as many as the window blurs together
+# side of a block in periods of the cut-off; chosen: two periods of what is coarsest,
+# which the window does not blur into the mean
 _SIDE, _LEAST_SIDE = 40.0, 28.0
 _APART = 1.5  # times a block's side, of the smallest image; four blocks then differ
 _MOST = 5  # blocks along an axis; chosen: half a second
