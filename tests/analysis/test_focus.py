@@ -5,7 +5,7 @@ from napari_semsr.analysis import Falloff
 from napari_semsr.analysis.focus import _COARSE, _DEPTH_DB, _FINE, _SHARP_EDGES_DB
 from napari_semsr.core import CheckpointError, Micrograph, parse_pixel_size
 from napari_semsr.simulation import MicroscopeOptions, focus_depth_nm
-from napari_semsr.simulation.optics import _FINE, transfer
+from napari_semsr.simulation.optics import _FINE as _SAMPLES, transfer
 
 SIZE = parse_pixel_size(20.0)
 OPTICS = MicroscopeOptions()
@@ -17,7 +17,7 @@ def lens(options: MicroscopeOptions, depths: float, v: np.ndarray) -> np.ndarray
     found = transfer(options, [(depths * focus_depth_nm(options), 1.0)])
     middle = found.shape[0] // 2
     row = np.abs(found[middle, middle:])
-    return np.interp(np.minimum(v, 1) * 2 * _FINE, np.arange(row.size), row)
+    return np.interp(np.minimum(v, 1) * 2 * _SAMPLES, np.arange(row.size), row)
 
 
 def ideal_falloff(options: MicroscopeOptions, depths: float, steepness: float) -> float:
