@@ -10,8 +10,8 @@ wide as in focus), by 7 dB at 1.3 times and by more than 20 dB at twice the dept
 What the sample itself has of fine detail is not known from one scan. Two references
 are used: another scan of that kind of sample, which a model states, and the smoothest
 sample that has sharp edges, the power of which falls with the third power of the
-frequency. A scan that shows less than the latter is out of focus; one that shows more
-may still be, and is not warned of.
+frequency. A scan that shows less than the latter at once the depth of focus is out of
+focus; one that shows more may still be, and is not warned of.
 """
 
 import math
@@ -33,8 +33,8 @@ FOCUS = "focus"
 # above shading and below what no dose shows
 _COARSE, _FINE, _NOISE = (0.05, 0.1), (0.3, 0.6), (1.1, 1.6)
 # Falloff in dB, from the transfer of a lens (tests/analysis/test_focus.py): of sharp
-# edges at half the depth of focus, and what once the depth adds to any sample
-_SHARP_EDGES_DB, _DEPTH_DB = 29.5, 4.0
+# edges at once the depth of focus, and what once the depth adds to any sample
+_SHARP_EDGES_DB, _DEPTH_DB = 32.5, 4.0
 _SURE = 2.0  # standard errors
 _LEAST_DETAIL = 100.0  # power over that of noise; chosen: the falloff is then seen
 # side of a block in periods of the cut-off; chosen: two periods of what is coarsest,
@@ -94,7 +94,7 @@ class Falloff:
         """Whether the scan lies beyond once the depth of focus, as far as is known.
 
         `place`: of a scan of the same kind of sample; else the scan is compared with
-        the smoothest sample that has sharp edges, at half the depth of focus.
+        the smoothest sample that has sharp edges, at once the depth of focus.
         """
         if place is None:
             return self.falloff_db - _SURE * self.error_db > _SHARP_EDGES_DB

@@ -15,7 +15,7 @@ def focus_warning(
     if found is None or not found.is_out_of_focus(place):
         return None
     less = (
-        "than light shows of sharp edges in focus"
+        "than light shows of sharp edges"
         if place is None
         else f"than the place that {model} was trained on"
     )
