@@ -305,7 +305,7 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
     linear_file, look_file = (
         folder / f"{stem}-{end}.ome.zarr" for end in ("linear", "look-here")
     )
-    filtered = yield from filter_mosaic(mosaic, linear, provenance)
+    filtered = yield from filter_mosaic(shown, linear, provenance)
     rewrite(filtered, linear_file)
     rewrite(look_here(filtered, open_image(applied[0].output), provenance), look_file)
     return Adapted(
