@@ -30,6 +30,9 @@ def background(kind: str, seed: int) -> np.ndarray:
         x += rng.normal(0, 10, (SIZE, 1))
     elif kind == "correlated and white":
         x = 12 * ndimage.gaussian_filter(x, 2.0) + rng.normal(0, 2, x.shape)
+    elif kind == "median":
+        x = ndimage.median_filter(x, 5)
+        x *= 10 / x.std()
     elif kind == "dust":
         y, across = np.mgrid[:SIZE, :SIZE]
         for at in rng.integers(0, SIZE, (3, 2)):
@@ -38,7 +41,7 @@ def background(kind: str, seed: int) -> np.ndarray:
 
 
 KINDS = ["0", "1", "2", "3", "4", "gradient", "counts", "counts under shading"]
-KINDS += ["lines", "correlated and white", "dust"]
+KINDS += ["lines", "correlated and white", "dust", "median"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,3 +88,20 @@ def test_a_blur_is_estimated_from_structure(kind, noise):
             clear[np.hypot(y - at[0], x - at[1]) < radius] = rng.uniform(60, 140)
     image = ndimage.gaussian_filter(clear, 1.2) + rng.normal(50, noise, clear.shape)
     assert choose(Micrograph(image), RestoreOptions()).psf.kind == "estimated"
+
+
+@pytest.mark.parametrize("kind", ["disc", "line"])
+@pytest.mark.parametrize("noise", [2, 15])
+def test_soft_objects_in_a_small_field_are_structure(kind, noise):
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:128, :128]
+    clear = np.zeros((128, 128))
+    for row, column in rng.uniform(0, 128, (14, 2)):
+        away = np.hypot(y - row, x - column) if kind == "disc" else np.abs(y - row)
+        clear[(away < 7) & (np.abs(x - column) < 30)] = 120
+    image = ndimage.gaussian_filter(clear, 2) + rng.normal(60, noise, clear.shape)
+    assert has_structure([image])
+
+
+def test_no_contrast_is_no_structure():
+    assert not has_structure([np.full((96, 96), 7.0)])

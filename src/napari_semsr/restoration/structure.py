@@ -1,30 +1,30 @@
 """Whether an area shows structure, from which a blur can be estimated.
 
-The blur of background is that of its noise: how far neighbouring pixels are alike.
-Three properties tell structure from a gradient under stationary Gaussian noise,
-whatever the noise's correlation:
+The blur of background is that of its noise: how far neighbouring pixels are alike. Two
+properties tell structure from a gradient under stationary noise, whatever the noise's
+correlation:
 
 - its power has lines, as of a grating or lattice, or falls from the coarsest
   frequencies on by more than that of noise that is correlated over 2 % of a block or
   over a Gaussian of 4 px, and stays above the noise beyond;
-- edges are of all scales at the same place, while bands of Gaussian noise are
-  independent of each other;
-- its contrast differs from place to place, or its bands are skewed or peaked, by more
-  than in Gaussian fields of the same spectrum (surrogates with random phases [1]_).
-  Skewed pixels, as counts are, keep less of that the wider a filter is.
+- its contrast differs from place to place, or its bands are skewed, peaked or flat, by
+  more than in Gaussian fields of the same spectrum (surrogates with random phases
+  [1]_). White noise is filtered out before, so that it does not hide them.
 
-Grains of dust, few and far beyond the noise, are left out first.
+The largest deviation, in standard deviations of the surrogates, is held against the law
+of the largest deviation in surrogates (Gumbel's), at one in a thousand by chance.
+Allowed for are what noise has besides: counts are skewed, grey steps make flat, and a
+median filter makes fine bands peaked. Grains of dust, few and far beyond the noise, are
+left out first.
 
 .. [1] J. Theiler et al., Physica D 58, 77 (1992), doi:10.1016/0167-2789(92)90102-S.
 .. [2] L. Moisan, J. Math. Imaging Vis. 39, 161 (2011), doi:10.1007/s10851-010-0227-1.
 """
 
-from itertools import pairwise
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
+from scipy.special import ndtri, stdtrit
 
 from napari_semsr.core import FloatArray
 
@@ -37,36 +37,39 @@ _ABOVE = 3.0  # times the power of the finest rings, by which structure is seen
 # once in a million blocks, exponentially distributed as its power is
 _LINE, _BESIDE = 35.0, 9
 _DUST, _FAR = 0.03, 5.0  # share of pixels at most; robust deviations from the median
-_BANDS = tuple((2.0**-n, 2.0 ** (1 - n)) for n in range(6, 1, -1))  # cycles per pixel
 _LEAST_PX = 64  # side of blocks; of smaller ones too few samples tell anything
-_SEEN = 1e-5  # share of the power below which a band holds rounding alone
-_TOGETHER, _BEYOND = 0.04, 5.0  # least correlation of two bands, and over its error
 _CELLS = 8  # along each side of a block, in which contrast is measured
-_SURROGATES = 16
-# of their deviations: once in a million, by Student's t of 15; the fourth moment of few
-# grains is skewed, and is beyond it more often
-_BY_CHANCE = 8.0
-_LEFT = 1.3  # times the skewness that filtered pixels keep
+_SCALES = (0.7, 1.4, 2.8)  # px, of the bands that are measured
+_BY_CHANCE = 1e-3  # share of backgrounds that may pass
+_SURROGATES = 16, 64  # more where fewer do not decide; chosen: within a second
+_SEEN = 1e-14  # share of the power below which rings hold rounding of floats alone
+_CLEAR = 1.2  # times the floor of noise, from which a ring is used
+_FEWEST = 1.0  # skewness of counts of one a pixel, the fewest that are allowed for
+_LEFT = 1.3  # times the skewness that filtered counts keep
 _FLAT = 0.15  # of a fourth moment below a normal one, which rounding to a few steps has
-_MOST_BLOCKS = 4  # that are compared with surrogates; chosen: within a second
+_PEAKED = 0.5  # above it in the finest band; a median of 5 x 5 px leaves 0.3
+_TOGETHER = 0.04  # correlation of bands that grey steps and medians leave
+_MOST_BLOCKS = 4  # that are compared with surrogates, those with most contrast
 _FEW_LEVELS = 8  # of masks and drawings
-_SCALES = (0.7, 1.4, 2.8)  # px, of the bands in which contrast is measured
 
 
 def has_structure(blocks: list[FloatArray]) -> bool:
     """Tell whether blocks (N, N) of an image show more than noise and a gradient.
 
-    Of blocks too small to tell it is assumed.
+    Of blocks too small to tell, below 64 px, it is assumed.
     """
+    if max(float(np.ptp(block)) for block in blocks) == 0:
+        return False
     if blocks[0].shape[0] < _LEAST_PX:
         return True
-    rounding = max(_grey_step(block) for block in blocks) ** 2 / 12
     plain = [_without_dust(_without_gradient(block)) for block in blocks]
-    return (
-        _is_steep_or_periodic(plain)
-        or _is_coherent(plain, rounding)
-        or _is_no_gaussian_field(plain, blocks)
-    )
+    if _is_steep_or_periodic(plain):
+        return True
+    kept = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
+    kept = kept[:_MOST_BLOCKS]
+    rounding = max(_grey_step(block) for block in blocks) ** 2 / 12
+    chosen = [[each[n] for n in kept] for each in (plain, blocks)]
+    return _differs_from_surrogates(*chosen, rounding)
 
 
 def _without_gradient(block: FloatArray) -> FloatArray:
@@ -130,123 +133,140 @@ def _grey_step(block: FloatArray) -> float:
     return float(np.diff(values).min()) if is_rounded else 0.0
 
 
-def _is_coherent(blocks: list[FloatArray], rounding: float) -> bool:
-    """Whether contrast in one band of frequencies lies where that of the next does."""
-    found: list[list[float]] = [[] for _ in _BANDS[1:]]
-    for block in blocks:
-        side = block.shape[0]
-        wide = np.pad(block, side // 8, mode="reflect")
-        spectrum = np.fft.rfft2(wide)
-        y, x = np.fft.fftfreq(wide.shape[0])[:, None], np.fft.rfftfreq(wide.shape[0])
-        octave = np.log2(np.maximum(np.hypot(y, x), 1e-9))
-        inner = slice(side // 8 + side // 16, -(side // 8 + side // 16))
-        energies = []
-        for start, end in _BANDS:
-            at = np.clip(
-                2 * (octave - np.log2(start)) / np.log2(end / start) - 1, -1, 1
-            )
-            part = np.fft.irfft2(spectrum * np.cos(np.pi * at / 2) ** 2, wide.shape)
-            energies.append(part**2)
-        total = sum(float(e[inner, inner].mean()) for e in energies)
-        for number, (coarse, fine) in enumerate(pairwise(energies)):
-            # rounding to grey steps goes along with slopes, in noise too
-            least = max(_SEEN * total, _ABOVE * rounding)
-            if float(fine[inner, inner].mean()) > least:
-                width = 0.175 / _BANDS[number][0]
-                one, other = (_logs(e, width)[inner, inner] for e in (coarse, fine))
-                found[number] += _cell_correlations(one, other, int(8 * width))
-    for values in map(np.array, found):
-        if len(values) >= _CELLS:
-            middle = float(np.median(values))
-            error = 1.2533 * float(values.std()) / np.sqrt(len(values))
-            if middle > max(_TOGETHER, _BEYOND * error):
-                return True
-    return False
-
-
-def _logs(energy: FloatArray, width: float) -> FloatArray:
-    soft = ndimage.gaussian_filter(energy, width)
-    return np.asarray(np.log(np.maximum(soft, 1e-12 * soft.max() + 1e-300)))
-
-
-def _cell_correlations(one: FloatArray, other: FloatArray, cell: int) -> list[float]:
-    """Correlate two maps in cells, less a plane in each."""
-    cell = min(max(cell, 16), 64)
-    line = np.linspace(-1, 1, cell)
-    found = []
-    for y in range(0, one.shape[0] - cell + 1, cell):
-        for x in range(0, one.shape[1] - cell + 1, cell):
-            parts = []
-            for values in (one, other):
-                part = values[y : y + cell, x : x + cell]
-                part = part - part.mean()
-                tilts = (part * line[:, None]).mean(), (part * line).mean()
-                plane = tilts[0] * line[:, None] + tilts[1] * line
-                parts.append(part - plane / (line**2).mean())
-            norm = np.sqrt(float((parts[0] ** 2).mean() * (parts[1] ** 2).mean()))
-            found.append(float((parts[0] * parts[1]).mean()) / max(norm, 1e-300))
-    return found
-
-
-def _is_no_gaussian_field(blocks: list[FloatArray], levels: list[FloatArray]) -> bool:
+def _differs_from_surrogates(
+    blocks: list[FloatArray], levels: list[FloatArray], rounding: float
+) -> bool:
     """Whether bands differ from fields of random phases, by contrast or by skewness.
 
-    `levels`: the blocks with their gradient, since noise of counts grows with them.
+    `levels`: the blocks with their gradient, since noise of counts grows with them;
+    `rounding`: variance that grey steps leave.
     """
-    step = -(-len(blocks) // _MOST_BLOCKS)
-    blocks, levels = blocks[::step], levels[::step]
     side = blocks[0].shape[0]
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     square = -2 * np.pi**2 * (y**2 + x**2)
-    shown = (y != 0) & (x != 0)  # noise of lines has the rest
-    bands = [np.exp(square * s**2) - np.exp(square * (2 * s) ** 2) for s in _SCALES]
-    bands = [shown * 1.0, *(shown * band for band in bands)]
+    shown = ((y != 0) & (x != 0)) * 1.0  # noise of lines has the rest
     slopes = [_slopes(level) for level in levels]
     spectra = [_periodic_spectrum(block) for block in blocks]
-
-    def measure(spectra: list[NDArray[Any]]) -> NDArray[np.float64]:
-        found = []
-        for band in bands:
-            rest, even = [], []
-            for spectrum, terms in zip(spectra, slopes, strict=True):
-                values = np.fft.irfft2(spectrum * band, (side, side))
-                energy = _in_cells(values**2)
-                logs = np.log(np.maximum(energy, 1e-12 * energy.max() + 1e-300))
-                smooth = terms @ (terms.T @ logs)
-                rest.append(logs - smooth)
-                cell = side // _CELLS
-                usual = np.exp(smooth / 2).reshape(_CELLS, _CELLS).repeat(cell, 0)
-                cut = values[: cell * _CELLS, : cell * _CELLS]
-                even.append((cut / usual.repeat(cell, 1)).ravel())
-            low, high = np.quantile(np.concatenate(rest), [0.25, 0.75])
-            z = np.concatenate(even)
-            z = (z - z.mean()) / max(float(z.std()), 1e-300)
-            found.append((high - low, (z**3).mean(), (z**4).mean() - 3))
-        return np.array(found)
-
-    # of linear filters of independent pixels, what is left of their skewness in a band
     power = np.mean([np.abs(s) ** 2 for s in spectra], axis=0)
+    above = shown * _share_above_noise(power * shown, rounding * side**2)
+    if not above.any():  # white noise, or no contrast
+        return False
+    bands = [np.exp(square * s**2) - np.exp(square * (2 * s) ** 2) for s in _SCALES]
+    bands = [shown, *(above * band for band in bands), above]
+
+    own = _moments(spectra, slopes, bands[1:])
+    skewness = abs(_moments(spectra, slopes, bands[:1])[0, 1])
+    # of linear filters of independent counts, what is left of their skewness in a band
     tips = [np.fft.irfft2(np.sqrt(power) * band, (side, side)) for band in bands]
-    left = [
-        ((h**3).sum() / (h**2).sum() ** 1.5, (h**4).sum() / (h**2).sum() ** 2)
-        for h in tips
-    ]
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(_SURROGATES):
-        phases = [np.fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
-        surrogates = zip(spectra, phases, strict=True)
-        drawn.append(measure([np.abs(s) * p / np.abs(p) for s, p in surrogates]))
-    own, mean = measure(spectra), np.mean(drawn, axis=0)
-    error = _BY_CHANCE * np.std(drawn, axis=0, ddof=1)
-    expected = np.abs(own[0, 1:] * np.array(left) / np.array(left[0]))
-    away = own - mean
-    return bool(
-        (away[1:, 0] > error[1:, 0]).any()
-        or (np.abs(away[1:, 1]) > error[1:, 1] + _LEFT * expected[1:, 0]).any()
-        or (away[1:, 2] > error[1:, 2] + _LEFT * expected[1:, 1]).any()
-        or (away[:, 2] < -error[:, 2] - _FLAT).any()
+    left = np.array(
+        [
+            ((h**3).sum() / (h**2).sum() ** 1.5, (h**4).sum() / (h**2).sum() ** 2)
+            for h in tips
+        ]
     )
+    counts = _LEFT * min(skewness / left[0, 0], _FEWEST) * left[1:]
+    counts[0, 1] = max(counts[0, 1], _PEAKED)
+    rng = np.random.default_rng(0)
+    drawn: list[FloatArray] = []
+    for draws in _SURROGATES:
+        while len(drawn) < draws:
+            phases = [fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
+            each = zip(spectra, phases, strict=True)
+            random = [np.abs(s) * p / np.abs(p) for s, p in each]
+            drawn.append(_moments(random, slopes, bands[1:]))
+        mean, error = np.mean(drawn, axis=0), np.std(drawn, axis=0, ddof=1)
+        error[0, 3] = 1.0  # nothing is finer
+        away = own - mean
+        z = max(
+            float((away[:, 0] / error[:, 0]).max()),
+            float(((np.abs(away[:, 1]) - counts[:, 0]) / error[:, 1]).max()),
+            float(((away[:, 2] - counts[:, 1]) / error[:, 2]).max()),
+            float(((-away[:, 2] - _FLAT) / error[:, 2]).max()),
+            float(((np.abs(away[:, 3]) - _TOGETHER) / error[:, 3]).max()),
+        )
+        scatter = (np.array(drawn) - mean) / error
+        scatter[..., 1:] = np.abs(scatter[..., 1:])
+        largest = scatter.max((1, 2))
+        usual, width = float(largest.mean()), float(largest.std(ddof=1))
+        if z > usual + _gumbel_tail(draws) * width:
+            return True
+        if z < usual + width:
+            return False
+    return False
+
+
+def _moments(
+    spectra: list[NDArray[np.complex128]],
+    slopes: list[FloatArray],
+    bands: list[FloatArray],
+) -> FloatArray:
+    """Measure bands of some blocks: contrast, skewness, peakedness, place (K, 4).
+
+    The last is the correlation with the power of the band before, which at edges is
+    highest where a coarser band passes through zero.
+    """
+    side = spectra[0].shape[0]
+    cell = side // _CELLS
+    found = []
+    finer: FloatArray | None = None
+    for band in bands:
+        rest, even = [], []
+        for spectrum, terms in zip(spectra, slopes, strict=True):
+            values = fft.irfft2(spectrum * band, (side, side))
+            cut = values[: cell * _CELLS, : cell * _CELLS]
+            energy = _in_cells(cut**2)
+            logs = np.log(np.maximum(energy, 1e-12 * energy.max() + 1e-300))
+            smooth = terms @ (terms.T @ logs)
+            rest.append(logs - smooth)
+            usual = np.exp(-smooth / 2).reshape(_CELLS, 1, _CELLS, 1)
+            even.append(cut.reshape(_CELLS, cell, _CELLS, cell) * usual)
+        order = np.sort(np.concatenate(rest))
+        quarter = len(order) // 4
+        z = np.array(even).ravel()
+        z -= z.mean()
+        z /= max(float(z.std()), 1e-150)
+        square = z * z
+        spread = float(np.vdot(square, square)) / z.size - 1
+        together = 0.0
+        if finer is not None:
+            covered = float(np.vdot(square, finer)) / z.size - float(finer.mean())
+            together = covered / np.sqrt(max(spread * float(finer.var()), 1e-300))
+        found.append(
+            (
+                order[-quarter] - order[quarter],
+                float(np.vdot(square, z)) / z.size,
+                spread - 2,
+                together,
+            )
+        )
+        plane = square.reshape(-1, _CELLS * cell, _CELLS * cell)
+        finer = ndimage.uniform_filter(plane, (1, 3, 3)).ravel()
+    return np.array(found)
+
+
+def _gumbel_tail(draws: int) -> float:
+    """Deviations beyond which one of the largest values lies by chance.
+
+    Their width is known by so many draws alone, as of Student's t.
+    """
+    share = _BY_CHANCE / len(_SURROGATES)
+    beyond = np.sqrt(6) / np.pi * (-np.log(-np.log1p(-share)) - np.euler_gamma)
+    unsure = stdtrit(draws - 1, 1 - share) / ndtri(1 - share)
+    return float(beyond * unsure * np.sqrt(1 + 1 / draws))
+
+
+def _share_above_noise(power: FloatArray, rounding: float) -> FloatArray:
+    """Find the share of power (N, N/2 + 1) in rings that is not white noise."""
+    side = len(power)
+    y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
+    ring = np.rint(np.hypot(y, x) * side).astype(int)
+    samples = np.bincount(ring.ravel(), (power > 0).ravel())
+    mean = np.bincount(ring.ravel(), power.ravel()) / np.maximum(samples, 1)
+    mean = ndimage.gaussian_filter1d(mean, 1.0)
+    floor = max(float(mean[3 * side // 8 : side // 2].mean()), _ABOVE * rounding)
+    share = np.clip(1 - _CLEAR * floor / np.maximum(mean, 1e-300), 0, 1)
+    share[mean <= _SEEN * mean.max()] = 0
+    return np.asarray(share[ring])
 
 
 def _periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
