@@ -68,8 +68,9 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     kept = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
     kept = kept[:_MOST_BLOCKS]
     rounding = max(_grey_step(block) for block in blocks) ** 2 / 12
-    chosen = [[each[n] for n in kept] for each in (plain, blocks)]
-    return _differs_from_surrogates(*chosen, rounding)
+    return _differs_from_surrogates(
+        [plain[n] for n in kept], [blocks[n] for n in kept], rounding
+    )
 
 
 def _without_gradient(block: FloatArray) -> FloatArray:

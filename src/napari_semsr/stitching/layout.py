@@ -732,8 +732,8 @@ class GroupCorrelation:
     """Correlation of a group of frames with all other placed ones."""
 
     pairs: list[IntPair]  # That were compared, a frame of the group second
-    score: Float32Array  # (H, W) For moves of the group, in standard deviations
-    height: Float32Array  # (H, W) The same, without its growth with the overlap
+    score: FloatArray  # (H, W) For moves of the group, in standard deviations
+    height: FloatArray  # (H, W) The same, without its growth with the overlap
 
 
 def correlate_group(
