@@ -63,7 +63,7 @@ class Falloff:
         cut_off, pixel = find_cut_off(image, cut_off_nm), image.pixel_size_nm
         if cut_off is None or pixel is None:
             return None
-        px = cut_off / image.mean_pixel_size_nm
+        px = cut_off / math.sqrt(pixel[0] * pixel[1])
         side = int(min(_SIDE * px, min(image.shape) / _APART))
         if side < _LEAST_SIDE * px or px < 2 * _NOISE[1]:
             return None

@@ -320,7 +320,7 @@ def compare_with_place(
     place; then a map is refused.
     """
     card = loaded.card
-    focus, place = (kind.of_card(card.training) for kind in (Falloff, Familiarity))
+    focus, place = Falloff.of_card(card.training), Familiarity.of_card(card.training)
     if focus is not None or learnt_from_instrument(card.model_dump()):
         sentence = focus_warning(source, focus, card.name)
         if sentence is not None:

@@ -179,7 +179,9 @@ def _possible(
     return np.asarray(wide & (np.outer(rows, columns) >= _MIN_PIXELS))
 
 
-def highest_peaks(score: Float32Array, least: float | None) -> list[IntPair]:
+def highest_peaks(
+    score: FloatArray | Float32Array, least: float | None
+) -> list[IntPair]:
     """Find the highest places of a surface, a few pixels apart; `score` (H, W).
 
     Those above `least`, if it is given, whatever their number.

@@ -73,6 +73,7 @@ def difference(model: Float32Array, linear: Float32Array) -> Float32Array:
     known = np.isfinite(model) & np.isfinite(linear)
     found = np.full(linear.shape, np.nan, dtype=np.float32)
     if known.any():
-        gain, offset = match_affine(model[known], linear[known])
+        seen, shown = (one[known].astype(np.float64) for one in (model, linear))
+        gain, offset = match_affine(seen, shown)
         found[known] = np.abs(gain * model[known] + offset - linear[known])
     return found
