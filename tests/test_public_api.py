@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import ReadError, SemsrError
+from napari_semsr.core import ReadError
 from napari_semsr.core.errors import OptionError
-from napari_semsr.former import ARGUMENTS
 from napari_semsr.jobs import FUNCTIONS as OF_VERBS, VERBS
 
 ROOT = Path(__file__).parents[1]
@@ -26,39 +25,11 @@ SHOWN = [
     "figure", "decorrelation", "error_map", "repeatability", "replay", "report",
     "batch",
 ]  # fmt: skip
-FORMER = {
-    "cut_pairs": "pairs",
-    "restore_image": "restore",
-    "simulate_scan": "simulate",
-    "stitch_frames": "stitch",
-}
 
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_main_entry_shows_its_use(name):
     assert "\n>>> " in inspect.getdoc(getattr(napari_semsr, name))
-
-
-@pytest.mark.parametrize(("former", "now"), FORMER.items())
-def test_former_name_still_works_and_says_so(former, now):
-    with pytest.warns(DeprecationWarning, match=f"is now napari_semsr.{now}"):
-        assert getattr(napari_semsr, former) is getattr(napari_semsr, now)
-
-
-@pytest.mark.parametrize(
-    ("name", "former", "now"),
-    [(name, *pair) for name, pairs in ARGUMENTS.items() for pair in pairs.items()],
-)
-def test_former_argument_still_works_and_says_so(name, former, now):
-    function = getattr(napari_semsr, name)
-    needed = {"recipe" if name == "train" else "image": "none.png"}
-    if now == "from_scratch":
-        needed["output"] = "run"
-    with (
-        pytest.warns(DeprecationWarning, match=f"{former} of {name} is now {now}"),
-        pytest.raises(SemsrError),
-    ):
-        function(**needed, **{former: ""})
 
 
 def test_every_public_name_resolves():

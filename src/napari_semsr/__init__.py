@@ -4,12 +4,9 @@ Every name of the public interface is imported when it is first used, so that im
 the package loads neither torch nor a graphical toolkit.
 """
 
-import warnings
 from typing import Any
 
 import lazy_loader
-
-from napari_semsr.former import FUNCTIONS
 
 _public, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
@@ -20,10 +17,6 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("napari-semsr")
-    if name in FUNCTIONS:
-        msg = f"napari_semsr.{name} is now napari_semsr.{FUNCTIONS[name]}."
-        warnings.warn(msg, DeprecationWarning, stacklevel=2)
-        name = FUNCTIONS[name]
     return _public(name)
 
 

@@ -7,7 +7,6 @@ keywords with the names of the command's flags.
 import inspect
 import os
 import textwrap
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, get_args
@@ -24,7 +23,6 @@ from napari_semsr.core import (
     in_argument_words,
     run,
 )
-from napari_semsr.former import ARGUMENTS
 from napari_semsr.io import ReadOptions, image_of_array, is_array
 from napari_semsr.jobs import ImageIn, Verb, verb_of
 
@@ -94,7 +92,6 @@ def function_of(name: str) -> Callable[..., Any]:
     flags = {item.flag: item.name for item in (*verb.inputs, *verb.written)}
 
     def call(*positional: Any, **options: Any) -> Any:
-        options = _renamed(name, options)
         named = {key: options.pop(key) for key in [*options] if key in known}
         given = signature.bind(*positional, **named).arguments
         report = given.pop("progress", None)
@@ -121,16 +118,6 @@ def function_of(name: str) -> Callable[..., Any]:
     call.__module__ = "napari_semsr.functions"
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
-
-
-def _renamed(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Take an argument by its former name, and say what it is called now."""
-    for former, now in ARGUMENTS.get(name, {}).items():
-        if former in options:
-            msg = f"The argument {former} of {name} is now {now}."
-            warnings.warn(msg, DeprecationWarning, stacklevel=3)
-            options[now] = options.pop(former)
-    return options
 
 
 def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:

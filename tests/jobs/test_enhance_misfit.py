@@ -30,11 +30,8 @@ def field(tmp_path, rng):
 def test_a_command_maps_the_misfit(field, tmp_path, capsys):
     model, target = write_tiny_model(tmp_path), tmp_path / "misfit.tif"
     line = [*map(str, ("enhance", field, "-o", tmp_path / "a.tif", "--model", model))]
-    assert (
-        main([*line, *LINE, "--misfit", str(target), "--json"]) == 0
-    )  # its former name
+    assert main([*line, *LINE, "--residual-map", str(target), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert "The option --misfit of enhance is now --residual-map." in told["warnings"]
     assert 0 < told["misfit_percent"] < 100
     assert told["misfit_map"] == str(target)
     shown = read(target)

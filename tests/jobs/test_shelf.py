@@ -86,15 +86,6 @@ def test_find_model_refuses_unknown_names(name):
         shelf.find_model(name)
 
 
-def test_an_old_folder_is_used_until_there_is_a_new_one(tmp_path):
-    new, old = tmp_path / "new", tmp_path / "old"
-    assert shelf.kept_folder(new, old) == new
-    old.mkdir()
-    assert shelf.kept_folder(new, old) == old
-    new.mkdir()
-    assert shelf.kept_folder(new, old) == new
-
-
 def test_folders_are_the_users_own_and_bear_the_name(monkeypatch):
     monkeypatch.delenv("SEMSR_MODELS")
     monkeypatch.delenv("SEMSR_CACHE", raising=False)

@@ -166,9 +166,6 @@ def test_time_spent_needs_no_double_precision():
     timed = RECIPE.replace(minutes=1.0)
     learner = Learner(nn.Conv2d(1, 1, 3), timed, [])
     assert learner.spent.dtype == torch.float32
-    before = {**learner.state_dict(), "spent": torch.tensor(7.5, dtype=torch.float64)}
-    learner.load_state_dict(before)  # as earlier versions have kept it
-    assert float(learner.spent) == 7.5
 
 
 # What a card is not waited for.

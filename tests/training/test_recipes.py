@@ -83,16 +83,6 @@ def test_bad_and_missing_recipes_are_refused(tmp_path, text, error, message):
         load_recipe(tmp_path / "none.yaml")
 
 
-def test_run_of_an_earlier_version_names_options_that_are_constants_now(tmp_path):
-    path = tmp_path / "recipe.yaml"
-    former = "gan: {tv_weight: 0.0, kernel: {spectrum_weight: 1.0}}\nveil_weight: "
-    path.write_text(f"name: a\n{former}0.3\n")
-    assert load_recipe(path).gan.kernel is not None
-    path.write_text(f"name: a\n{former}0.5\n")
-    with pytest.raises(OptionError, match="veil_weight"):
-        load_recipe(path)
-
-
 @pytest.mark.parametrize("judge", ["./a.png", "scans/b.tif", "c.png"])
 def test_what_is_learnt_from_and_judges_is_named(judge: str) -> None:
     pair = {"low": "b.tif", "high": "a.png"}

@@ -29,7 +29,6 @@ from napari_semsr.core import (
     run,
     sentence_of,
 )
-from napari_semsr.former import ARGUMENTS
 from napari_semsr.jobs import ACTIONS, VERBS, actions_of, verb_of
 
 if TYPE_CHECKING:
@@ -337,7 +336,6 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     if verb is None and typed is not None:
         _refuse_verb(typed)
     parser = build_parser(verb or "")
-    words, notes = _renamed(words, verb)
     try:
         arguments, strange = parser.parse_known_args(words)
         if strange:
@@ -356,32 +354,17 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         try:
             record, summary = _result(arguments, console)
         except Exception:  # what was warned of may be why
-            for message in dict.fromkeys([*notes, *_ours(caught, debug=debug)]):
+            for message in dict.fromkeys(_ours(caught, debug=debug)):
                 console.warn(message)
             raise
     own = record.get("warnings")  # a job may return what it has to say
     told = [str(item) for item in own] if isinstance(own, list) else []
-    said = list(dict.fromkeys([*notes, *told, *_ours(caught, debug=debug)]))
+    said = list(dict.fromkeys([*told, *_ours(caught, debug=debug)]))
     if not _helps(verb):
         console.emit({**record, "warnings": said}, summary)
     for message in said:
         console.warn(message)
     return _DONE
-
-
-def _renamed(words: list[str], verb: str | None) -> tuple[list[str], list[str]]:
-    """Take options by their former names, and say what they are called now."""
-    flags = {
-        f"--{former}".replace("_", "-"): f"--{now}".replace("_", "-")
-        for former, now in ARGUMENTS.get(verb or "", {}).items()
-    }
-    notes = []
-    for number, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        if flag in flags:
-            notes.append(f"The option {flag} of {verb} is now {flags[flag]}.")
-            words[number] = f"{flags[flag]}{equals}{value}"
-    return words, notes
 
 
 def _refuse_verb(word: str) -> NoReturn:

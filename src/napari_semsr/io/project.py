@@ -400,17 +400,11 @@ def note_input(
 
 def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
     """Whether an input is what it was; where its stamp tells that, it is not read."""
-    choices = [_files_of(path, frames)]
-    if frames and path.is_dir():  # of which former versions noted all files
-        visible = (item for item in path.iterdir() if not item.name.startswith("."))
-        choices.append([item for item in visible if item.is_file()])
-    for files in choices:
-        size, changed = _stamp(files)
-        if size == one.stamp[0]:
-            is_old = changed == one.stamp[1]
-            if is_old or _digest(path, frames, files) == digest:
-                return True
-    return False
+    files = _files_of(path, frames)
+    size, changed = _stamp(files)
+    if size != one.stamp[0]:
+        return False
+    return changed == one.stamp[1] or _digest(path, frames, files) == digest
 
 
 def _find(

@@ -201,17 +201,7 @@ def shelf_folder() -> Path:
     chosen = os.environ.get("SEMSR_MODELS")
     if chosen:
         return Path(chosen)
-    name = "napari-semsr"
-    new = platformdirs.user_data_path(name, appauthor=False)
-    return kept_folder(new, Path.home() / ".local" / "share" / name) / "models"
-
-
-def kept_folder(new: Path, old: Path) -> Path:
-    """Choose the folder of an earlier version where only that is there.
-
-    Up to 0.1 all systems had the folder of Linux.
-    """
-    return old if old.is_dir() and not new.exists() else new
+    return platformdirs.user_data_path("napari-semsr", appauthor=False) / "models"
 
 
 def runs_folder() -> Path:

@@ -40,7 +40,6 @@ from napari_semsr.core import (
     shown,
     to_dtype,
 )
-from napari_semsr.former import ARGUMENTS
 from napari_semsr.io import (
     ReadOptions,
     beside_path,
@@ -52,6 +51,7 @@ from napari_semsr.io import (
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
 from napari_semsr.jobs.convert import CONVERT, save_job
 from napari_semsr.jobs.crop import CROP, CropOptions
+from napari_semsr.jobs.enhance import MISFIT
 from napari_semsr.jobs.images import (
     Result,
     derived_from,
@@ -591,7 +591,7 @@ class ReplayStep:
             if heights is not None:
                 table = table_of_height(path, heights.parent, positions)
             opened = yield from open_scan(path, positions=table, options=options)
-            return (yield from digest_scan(path, opened, record.digest))
+            return (yield from digest_scan(path, opened))
 
         return (yield from self._located(record, digest, folders=True))
 
@@ -846,9 +846,9 @@ def _run_again(step: ReplayStep, verb: Verb[Any, Any], **named: Any) -> Job[Path
             how["model"] = yield from step.model()
         elif file.name not in how:
             how[file.name] = yield from step.guided(file.name)
-    part, made = step.made.part, step.target
-    # histories keep the names by which outputs were called first
-    part = ARGUMENTS.get(verb.name, {}).get(part or "", part)
+    made = step.target
+    # histories call the map that `residual_map` writes by what it shows
+    part = "residual_map" if step.made.part == MISFIT else step.made.part
     if part is not None and part in {item.name for item in verb.outputs}:
         made = how[part] = step.beside(f"{part}.ome.zarr")
     with _threads(step) if learnt else nullcontext():
@@ -868,8 +868,6 @@ def _simulate(step: ReplayStep) -> Job[Path]:
         image = yield from step.image(step.made.inputs[0])
     # a view has no history, so that it is never what is compared
     usual: dict[str, Any] = {**ViewOptions().model_dump(), "sem_view": False}
-    if "optics" not in step.made.options:  # before there were lenses
-        usual["optics"] = "gaussian"
     options = step.options(SimulateOptions, **usual)
     most = max(4 * step.pixels, min(_SCENE * step.pixels, _LARGE), 4 * _DRAWN)
     step.check_drawn(options.drawn_pixels(), most)

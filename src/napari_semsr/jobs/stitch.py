@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +40,6 @@ from napari_semsr.core import (
     digest_path,
     figure,
     hear_warnings,
-    is_system_file,
     name_bytes,
     option,
     retell,
@@ -100,40 +99,20 @@ def open_scan(
     return (yield from open_frames(folder, positions=positions, **said))
 
 
-def digest_scan(
-    folder: Path, acquisition: Acquisition, recorded: str | None = None
-) -> Job[str]:
-    """Digest the files that are read of a scan: frames, texts beside them, tables.
-
-    Former versions digested all files of the folder. Where that gives the digest which
-    is `recorded`, it is returned.
-    """
-    marks: dict[Path, bytes] = {}
-
-    def digest(items: Collection[Path], *, composed: bool = False) -> Job[str]:
-        whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
-        named = [(item.relative_to(folder), item) for item in items]
-        if composed:  # in one order, too, in whichever form a disk stores names
-            named = [(Path(normalize("NFC", str(n))), item) for n, item in named]
-        for number, (name, item) in enumerate(sorted(named)):
-            if item not in marks:
-                marks[item] = digest_path(item).encode()
-            whole.update(name_bytes(name) + marks[item])
-            yield Progress(number + 1, len(items), doing)
-        return f"sha256:{whole.hexdigest()}"
-
-    files = acquisition.files
-    job = digest(files, composed=True) if files else digest_job(folder)
-    now = yield from job
-    if recorded in (None, now) or folder.is_file():
-        return now
-    visible = {p for p in folder.iterdir() if p.is_file() and p.name[0] != "."}
-    every = visible.union(files)
-    users = {path for path in every if not is_system_file(path.name)}
-    for items in (files, users, every):
-        if (yield from digest(items)) == recorded:
-            return recorded
-    return now
+def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
+    """Digest the files that are read of a scan: frames, texts beside them, tables."""
+    if not acquisition.files:
+        return (yield from digest_job(folder))
+    whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
+    # in one order, in whichever form a disk stores names
+    named = [
+        (Path(normalize("NFC", str(item.relative_to(folder)))), item)
+        for item in acquisition.files
+    ]
+    for number, (name, item) in enumerate(sorted(named)):
+        whole.update(name_bytes(name) + digest_path(item).encode())
+        yield Progress(number + 1, len(named), doing)
+    return f"sha256:{whole.hexdigest()}"
 
 
 def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:

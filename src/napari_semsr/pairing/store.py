@@ -251,8 +251,7 @@ class PairStore:
             places: Any = self.group[f"{name}/{side}_places"]
             for number, *corner in np.asarray(places[:]).tolist():
                 source = self.record["sources"][side][number]
-                spacing = source.get("spacing_px", (1.0, 1.0))  # former stores had none
-                pitch = np.array(source["pixel_size_nm"] or spacing)
+                pitch = np.array(source["pixel_size_nm"] or source["spacing_px"])
                 start = np.array(source["origin"]) + (np.array(corner) - 0.5) * pitch
                 area = [*start, *(start + extent * pitch)]
                 found.setdefault(number, []).append([round(float(v), 3) for v in area])

@@ -247,13 +247,6 @@ FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
 
 _MOST_STEPS = 10**9  # chosen: years of the shortest
 _MOST_VALUES = 10_000  # chosen: the longest recipe of ours has a hundred
-_FORMER = {
-    "veil_weight": 0.3,
-    "data.grain": 0.0,
-    "gan.tv_weight": 0.0,
-    "gan.kernel.spectrum_weight": 1.0,
-}
-"""Options that are constants now, which the recipes in folders of runs still name."""
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -465,10 +458,6 @@ def load_recipe(path: Path) -> Recipe:
     alone to give.
     """
     values = _values(path)
-    for name, constant in _FORMER.items():
-        table, last = _holder(values, name)
-        if table.get(last) == constant:
-            del table[last]
     persons = persons_options(Recipe)
     usual = {name: Recipe.model_fields[name].default for name in persons}
     given = [name for name in values if values[name] != usual.get(name)]

@@ -110,7 +110,6 @@ _KINDS = {
     "kernel": "kernel",
 }
 _LISTS = ("train", "validation")
-_ONE_LIST = "images"  # earlier versions kept the digests of both lists in one
 _REMEDY = "Give what it was begun with, or start anew with --overwrite"
 
 
@@ -213,8 +212,7 @@ class RunFolder:
         run_dir = self.path
         try:
             before = yaml.safe_load(read_text(run_dir / INPUTS))
-            one = {k: before[_ONE_LIST] for k in _LISTS if _ONE_LIST in before}
-            pairs = [(k, dict((one | before)[k]), held) for k, held in now.items()]
+            pairs = [(k, dict(before[k]), held) for k, held in now.items()]
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
             return
         for kind, then, held in pairs:

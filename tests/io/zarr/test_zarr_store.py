@@ -3,7 +3,6 @@
 import json
 import pickle
 import threading
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -108,20 +107,6 @@ def test_resume_goes_on_where_it_stopped(tmp_path, options, image):
     assert again.pending() == []
     assert again.done.all()
     assert not (path / "done").exists()
-
-
-@pytest.mark.parametrize("now", [None, 1], ids=["none chosen", "another"])
-def test_the_first_image_was_written_as_0_where_none_was_chosen(tmp_path, options, now):
-    def reading(series):
-        told = {**options["provenance"].options, "reading": {"series": series}}
-        made = options["provenance"].model_copy(update={"options": told})
-        return {**options, "provenance": made}
-
-    path = tmp_path / "a.ome.zarr"
-    create_store(path, **reading(0))
-    refusal = pytest.raises(WriteError, match="can only be resumed")
-    with refusal if now else nullcontext():
-        create_store(path, **reading(now), resume=True)
 
 
 def _vanish(file):

@@ -90,9 +90,7 @@ def _asked(made: dict[str, Any]) -> dict[str, Any]:
     reading = options.get("reading")
     if isinstance(reading, dict):
         options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
-    # former versions wrote 0 for the image of a file that nobody chose
-    known = {k: v for k, v in options.items() if (k, v) != ("series", 0)}
-    return {f"option {k}": current_value(k, value) for k, value in known.items()}
+    return {f"option {k}": current_value(k, value) for k, value in options.items()}
 
 
 def _making(record: Record) -> dict[str, Any]:

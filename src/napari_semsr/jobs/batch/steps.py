@@ -33,7 +33,6 @@ from napari_semsr.core import (
     sentence_of,
     words_of,
 )
-from napari_semsr.former import ARGUMENTS
 from napari_semsr.io import (
     SHEET_SUFFIXES,
     Cell,
@@ -275,8 +274,6 @@ def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
             if info.annotation is bool and info.default:
                 flags[f"--no-{name}"] = False
             found |= {_spelt(flag): (name, value) for flag, value in flags.items()}
-    for former, now in ARGUMENTS.get(verb.name, {}).items():
-        found.setdefault(former, found[now])
     return found
 
 
