@@ -71,7 +71,6 @@ PATH_OF_A_SYSTEM = re.compile(
 UNPICKLING = {
     "training/run_folder.py",
     "training/place.py",
-    "models/esrgan_import.py",
 }
 RUNS_CODE = {
     *("os.system", "os.popen", "pickle.load", "pickle.loads", "marshal.loads"),

@@ -139,26 +139,6 @@ def damaged_model(data: bytes, rng: Random) -> bytes:
     return struct.pack("<Q", len(told)) + told + weights
 
 
-def _write_public_weights(folder: Path) -> None:
-    """Write weights of ESRGAN as others publish them."""
-    import torch
-    from safetensors.torch import save_file
-
-    from napari_semsr.models import build
-
-    network = build("esrgan", {**_NETWORKS["esrgan"], "channels": 3})
-    state = network.state_dict()
-    torch.save({"params_ema": state}, folder / "public.pth")
-    torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
-    save_file(state, folder / "public.safetensors")
-
-
-def _read_public_weights(path: Path) -> None:
-    from napari_semsr.models import load_esrgan
-
-    load_esrgan(path)
-
-
 # Recipes.
 
 
@@ -449,9 +429,6 @@ def _write_with_history(path: Path, image: Micrograph, values: Any) -> None:
 
 DOCUMENTS = (
     Documents("model", _write_models, read_model, damaged_model),
-    Documents(
-        "public-weights", _write_public_weights, _read_public_weights, damaged_bytes
-    ),
     Documents("recipe", _write_recipes, _read_recipe, damaged_yaml),
     Documents("steps", _write_steps, _read_steps, damaged_yaml),
     Documents("transform", _write_transforms, _use_transform),

@@ -87,7 +87,6 @@ NAMED = {
     "enhance first.tif -o there/o.tif --model tiny.safetensors": "tiny.safetensors",
     "models import a.onnx": "a.onnx",
     "models import a.zip": "a.zip",
-    "models import a.pth": "a.pth",
     "info a.h5": "a.h5",
     "stitch a.czi -o there/out.ome.zarr": "a.czi",
     "report a.json -o there/out.html": "a.json",

@@ -478,30 +478,6 @@ def _use_model(path: Path) -> None:
     say("enhance", *words, "--model", path)
 
 
-def _public_weights(data: bytes, rng: Random) -> bytes:
-    """Put names and sizes into pickled weights, or into the header of plain ones."""
-    import torch
-
-    if data[8:9] == b"{":
-        return _safetensors(data, rng)
-    state = torch.load(io.BytesIO(data), weights_only=True)
-    inner = state.get("params_ema", state)
-    name = rng.choice(list(inner))
-    held, word = inner[name], hostile_text(rng)
-    kind = rng.randrange(4)
-    if kind == 0:
-        inner[word] = inner.pop(name)
-    elif kind == 1:
-        inner[name] = rng.choice((word, hostile_number(rng), [word], {word: held}))
-    elif kind == 2:
-        inner[name] = held.new_zeros(1).expand(2**40, *held.shape[1:])
-    else:
-        state[word] = rng.choice((word, state.pop(next(iter(state)))))
-    written = io.BytesIO()
-    torch.save(state, written, _use_new_zipfile_serialization=rng.random() < 0.7)
-    return written.getvalue()
-
-
 def _fields(message: Any) -> list[tuple[Any, Any, int | None]]:
     """List the texts and numbers of a message of protobuf, at whatever depth."""
     found = []
@@ -711,7 +687,6 @@ WELL_FORMED = (
     Watched(Stores()),
     Watched(Scans()),
     _documents("model", _safetensors, _use_model),
-    _documents("public-weights", _public_weights),
     _documents("onnx", hostile_graph),
     _documents("package", hostile_package),
     _documents("transform", hostile_json),

@@ -400,16 +400,11 @@ def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
 # What runs code of others.
 
 
-@pytest.mark.parametrize("name", ["a.pkl", "a.ckpt", "a.h5", "a.pb"])
+@pytest.mark.parametrize("name", ["a.pkl", "a.ckpt", "a.h5", "a.pb", "a.pth", "a.pt"])
 def test_files_that_run_code_are_refused(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(CheckpointError, match="can run code of others"):
         semsr.import_model(tmp_path / name)
-    script = zipped(
-        tmp_path / "net.pt", **{"net/code/__torch__.py": "", "net/a.pkl": ""}
-    )
-    with pytest.raises(CheckpointError, match="is TorchScript"):
-        semsr.import_model(script)
 
 
 def test_the_command_exports_and_imports(tmp_path, own_shelf, tiny, capsys):

@@ -58,6 +58,8 @@ _RUNS_CODE: Mapping[str, str] = {
     ".pkl": "a pickle",
     ".pickle": "a pickle",
     ".ckpt": "a pickle of a training run",
+    ".pt": "a pickle or TorchScript",
+    ".pth": "a pickle or TorchScript",
     ".torchscript": "TorchScript",
     ".h5": "a model of Keras",
     ".keras": "a model of Keras",
@@ -466,10 +468,6 @@ def _preprocessing(card: "models.ModelCard") -> list[dict[str, Any]]:
 def check_no_code(path: Path) -> None:
     """Refuse a file that can run code of others when it is loaded."""
     kind = _RUNS_CODE.get(path.suffix.lower())
-    if path.suffix.lower() in (".pt", ".pth") and zipfile.is_zipfile(path):
-        with open_file(path) as file, zipfile.ZipFile(file) as held:
-            if any("/code/" in name for name in held.namelist()):
-                kind = "TorchScript"
     if kind is not None:
         msg = (
             f"{path.name} is {kind}, which can run code of others when it is loaded: "

@@ -2,13 +2,12 @@
 
 import inspect
 import os
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import platformdirs
 
@@ -42,9 +41,6 @@ from napari_semsr.jobs.exchange import (
 )
 from napari_semsr.jobs.images import Result, check_not_input, jsonable
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,34 +89,6 @@ def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
     }
     scale = getattr(network, "scale", None)
     return row if scale is None else {**row, "scale": int(scale)}
-
-
-# Weights that others published, turned into models of ours.
-
-_PUBLIC_SUFFIXES = (".pth", ".pt")
-
-
-def _public_model(path: Path) -> "tuple[nn.Module, models.ModelCard]":
-    """Read published weights of an ESRGAN generator, and write their card."""
-    network, options = models.load_esrgan(path)
-    probed = models.probe(network, stride=network.stride)
-    card = models.ModelCard(
-        name=re.sub(r"[^\w.+-]+", "-", path.stem)[:100],
-        architecture="esrgan",
-        options=options,
-        description=f"ESRGAN generator, published weights of {path.name}, for grey",
-        scale=network.scale,
-        stride=network.stride,
-        receptive_field=probed.halo or 0,
-        effective_field=models.effective_fields(
-            network, stride=network.stride, halo=probed.halo
-        ),
-        training={"source": path.name},
-        limits="Not trained here. Published weights of this kind learned from "
-        "photographs and draw texture that may not be in the sample.",
-        licence="that of the published weights",
-    )
-    return network, card
 
 
 # The model shelf: bundled models, and those that a user imported.
@@ -304,8 +272,8 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     if options.changes() and not foreign:
         msg = f"A name and scaling are given for ONNX files, and {path.name} is none."
         raise OptionError(msg)
-    if foreign or path.suffix in _PUBLIC_SUFFIXES:
-        module, card = import_foreign(path, options) if foreign else _public_model(path)
+    if foreign:
+        module, card = import_foreign(path, options)
         target = _place(run, path, card.name)
         yield Progress(1, 2, "writing")
         models.save_model(target, module, card)
@@ -433,8 +401,8 @@ MODELS_IMPORT = Verb(
     files=(
         FileIn(
             "file",
-            "a .safetensors file with a card, an .onnx file, a .zip of bioimage.io "
-            "with ONNX weights, or a .pth file with published weights of ESRGAN",
+            "a .safetensors file with a card, an .onnx file, or a .zip of bioimage.io "
+            "with ONNX weights",
             optional=False,
             metavar="MODEL",
         ),

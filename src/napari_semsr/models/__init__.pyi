@@ -55,7 +55,6 @@ from .devices import (
     to_device as to_device,
     translated_memory as translated_memory,
 )
-from .esrgan_import import load_esrgan as load_esrgan
 from .onnx_graph import read_graph as read_graph
 from .onnx_network import (
     CARD_KEY as CARD_KEY,

@@ -20,7 +20,6 @@ residual-in-residual block. There is no norm.
 23 blocks, growth 32, factor 0.2, slope 0.2, first weights a tenth of the usual. The
 smaller scales by unshuffling are those of Real-ESRGAN (Wang et al. 2021,
 arXiv:2107.10833). *Chosen*: one grey channel; ``channels=3`` gives the original.
-Public weights are read by `napari_semsr.models.esrgan_import`.
 """
 
 import torch
@@ -71,7 +70,7 @@ class _ResidualDenseBlock(nn.Module):
 class RRDBNet(nn.Module):
     """Residual-in-residual dense network.
 
-    The names of its layers are those of the public weights of Real-ESRGAN.
+    The names of its layers are those of Real-ESRGAN.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ NEWS = _ShelfNews()
 changed, `arrived` with its name when the user has imported one."""
 
 
-MODEL_FILES = "Models (*.safetensors *.onnx *.zip *.pth)"
+MODEL_FILES = "Models (*.safetensors *.onnx *.zip)"
 """What a dialog looks for."""
 
 _TOLERANCE = 0.001
@@ -208,7 +208,7 @@ class ModelChooser(Form):
             "Add a model file…",
             self._choose_file,
             "A .safetensors file with a model card is used where it lies; an ONNX "
-            "file, a zip of bioimage.io or ESRGAN weights are imported first.",
+            "file or a zip of bioimage.io is imported first.",
         )
         self.text, self.details = RichLabel(), RichLabel()
         told = "What it was trained on, its limits and its licence."
@@ -382,9 +382,8 @@ class ImportPanel(Panel):
             label="File",
             mode=FileDialogMode.EXISTING_FILE,
             filter=MODEL_FILES,
-            tooltip="A .safetensors file with a card, an ONNX file, a zip of "
-            "bioimage.io with ONNX weights, or ESRGAN weights as .pth. Nothing of it "
-            "is run as a program.",
+            tooltip="A .safetensors file with a card, an ONNX file, or a zip of "
+            "bioimage.io with ONNX weights. Nothing of it is run as a program.",
         )
         self.form = OptionsForm(ImportOptions)
         self.ends = tuple(
@@ -415,7 +414,7 @@ class ImportPanel(Panel):
     def _brings_card(self) -> bool:
         """Tell whether the file says all itself."""
         path = typed_path(self.file)
-        return path is not None and path.suffix.lower() in (".safetensors", ".pth")
+        return path is not None and path.suffix.lower() == ".safetensors"
 
     def _show_rows(self, _: Any) -> None:
         """Ask only where the file leaves something open."""
