@@ -51,8 +51,7 @@ def found(monkeypatch) -> Callable[..., None]:
     def say(device: torch.device, note: str | None = None) -> None:
         choose = "napari_semsr.models.devices.find_device"
         monkeypatch.setattr(choose, lambda _name: Device(device, note))
-        count = "napari_semsr.training.distributed.device_count"
-        monkeypatch.setattr(count, lambda _: 1)
+        monkeypatch.setattr(loop, "device_count", lambda _: 1)
 
     return say
 
@@ -82,7 +81,6 @@ def test_devices_that_cannot_train_are_refused(monkeypatch):
         with pytest.raises(OptionError, match=f"must be cpu or cuda, got {name}"):
             training_device(several, name)
     monkeypatch.setattr(loop, "device_count", lambda kind: 4)
-    monkeypatch.setattr("napari_semsr.training.distributed.device_count", lambda _: 4)
     assert training_device(several) == CUDA
     assert training_device(several, "cpu") == CPU
     with pytest.raises(OptionError, match="the 4 GPUs of this machine, got 8"):

@@ -2,17 +2,15 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 import yaml
 
 from napari_semsr.core import OptionError, WriteError, run
-from napari_semsr.training import Recipe, fit as loop, train
-from napari_semsr.training.distributed import is_first
+from napari_semsr.training import Recipe, fit as loop, train, training_device
+from napari_semsr.training.fit import is_first
 from tests import children
 
 SMALL = {
@@ -53,37 +51,8 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     assert [row.split(",")[0] for row in rows] == ["step", "2", "3"]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_process_that_is_killed_ends_the_others_with_a_sentence(tmp_path):
-    recipe, out = tmp_path / "two.yaml", tmp_path / "two"
-    recipe.write_text(yaml.safe_dump(SMALL | {"name": "two", "steps": 100_000}))
-    call = [sys.executable, "-m", "napari_semsr", "train", recipe, "-o", out]
-    said = tmp_path / "said.txt"
-    with (
-        said.open("w") as stream,
-        children.started([*call, "--devices", "2"], stderr=stream) as first,
-    ):
-        until = time.monotonic() + children.LIMIT_S
-        while not (out / "last.ckpt").exists() and time.monotonic() < until:
-            time.sleep(0.2)
-        others = psutil.Process(first.pid).children()
-        (beside,) = [other for other in others if "train" in other.cmdline()]
-        beside.kill()
-        assert first.wait(children.LIMIT_S) == 2
-    last = said.read_text().splitlines()[-1]
-    assert f"{beside.pid}, ended by SIGKILL, and this one with it" in last
-
-
 def test_environment_is_as_before_when_a_run_ends(tmp_path, monkeypatch):
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "chosen")
     asked, before = Recipe.parse(SMALL | {"name": "n", "devices": 2}), dict(os.environ)
-    job = train(asked, tmp_path / "closed")
-    next(job)
-    assert os.environ["GLOO_SOCKET_IFNAME"] in ("lo", "lo0")
-    job.close()
-    assert dict(os.environ) == before
 
     def fail(*_: object, **__: object) -> None:
         os.environ.update(LOCAL_RANK="0", MASTER_PORT="9")  # as Lightning does
@@ -115,3 +84,31 @@ def test_one_of_several_processes_writes(environment, first, monkeypatch):
         monkeypatch.setenv(name, value)
     assert is_first(Recipe(name="n", devices=2, nodes=2)) == first
     assert is_first(Recipe(name="n"))
+
+
+def test_machines_without_an_address_are_refused(monkeypatch):
+    for name in ("RANK", "SLURM_PROCID", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    two = Recipe(name="n", nodes=2)
+    with pytest.raises(OptionError, match="nodes: 2 needs MASTER_ADDR in the env"):
+        training_device(two, "cpu")
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    assert training_device(two, "cpu").type == "cpu"
+
+
+def test_devices_and_nodes_are_passed_to_lightning(tmp_path, monkeypatch):
+    given: dict[str, object] = {}
+
+    def begin(**options: object) -> None:
+        given.update(options)
+        raise WriteError("enough")
+
+    monkeypatch.setattr(loop.lightning, "Trainer", begin)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    asked = Recipe.parse(SMALL | {"name": "n", "devices": 2, "nodes": 3})
+    with pytest.raises(WriteError, match="enough"):
+        run(train(asked, tmp_path / "run", device="cpu"))
+    assert (given["devices"], given["num_nodes"]) == (2, 3)
+    assert given["strategy"] == "ddp_find_unused_parameters_false"

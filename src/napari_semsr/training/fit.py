@@ -7,11 +7,12 @@ What is left in the folder of a run is described in `napari_semsr.training.run_f
 
 import copy
 import logging
+import os
 import queue
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -58,12 +59,6 @@ from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.blind_spot import BlindSpot
 from napari_semsr.training.callbacks import Recorder, card_of
 from napari_semsr.training.cycle_gan import CycleGan
-from napari_semsr.training.distributed import (
-    Rendezvous,
-    check_machines,
-    environment_kept,
-    is_first,
-)
 from napari_semsr.training.learner import Learner, Supervised
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.restorer import RestorerLearner
@@ -123,7 +118,7 @@ def train(
     begun = copy.deepcopy(network)
     first, best = is_first(recipe), {}
     folder = RunFolder(run_dir, recipe)
-    with environment_kept(), folder.leaving_no_empty(), ExitStack() as held:
+    with _environment_kept(), folder.leaving_no_empty(), ExitStack() as held:
         if first:
             held.enter_context(folder.ours(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
@@ -144,9 +139,7 @@ def train(
             data = TrainingData(recipe, scale, done, recorder.making_scenes)
             if recorder.stop.is_set():
                 raise Cancelled
-            how = trainer.strategy
-            watch = how.watching() if isinstance(how, Rendezvous) else nullcontext()
-            with _without_advice(), watch:
+            with _without_advice():
                 # The recorder saves state and best model as it goes.
                 trainer.fit(
                     learner, datamodule=data, ckpt_path=state, weights_only=True
@@ -266,8 +259,53 @@ def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
     device is not there, or fewer than the recipe wants.
     """
     device = _chosen_device(recipe, name)
-    check_machines(recipe, device)
+    there, what = os.cpu_count() or 1, "processors"
+    if device.type != "cpu":
+        there, what = device_count(device.type), "GPUs"
+    if recipe.devices > there:
+        msg = (
+            f"devices must not exceed the {there} {what} of this machine, got "
+            f"{recipe.devices}."
+        )
+        raise OptionError(msg)
+    lacking = [n for n in ("MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
+    started = any(name in os.environ for name in _WHOLE_RANKS)  # by torchrun or SLURM
+    if recipe.nodes > 1 and lacking and not started:
+        msg = (
+            f"nodes: {recipe.nodes} needs {' and '.join(lacking)} in the environment "
+            "of each machine, a port of the first one, and NODE_RANK of the others."
+        )
+        raise OptionError(msg)
     return device
+
+
+# What Lightning reads, or writes for the processes that it starts.
+_WHOLE_RANKS = ("RANK", "SLURM_PROCID")
+_PARTIAL_RANKS = ("NODE_RANK", "LOCAL_RANK")
+_VARIABLES = (*_PARTIAL_RANKS, "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")
+
+
+def is_first(recipe: Recipe) -> bool:
+    """Whether this process, the only one or the first, is the one that writes."""
+    if recipe.devices * recipe.nodes == 1:
+        return True
+    whole = [int(os.environ[name]) for name in _WHOLE_RANKS if name in os.environ]
+    partial_ranks = [int(os.environ.get(name, "0")) for name in _PARTIAL_RANKS]
+    return not (whole[0] if whole else any(partial_ranks))
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Let another run of this process start processes again, as Lightning would not."""
+    before = {name: os.environ.get(name) for name in (*_VARIABLES, "OMP_NUM_THREADS")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _chosen_device(recipe: Recipe, name: str) -> torch.device:
@@ -362,13 +400,8 @@ def _trainer(
             if device.type == "cuda" and not several
             else recipe.devices,
             num_nodes=recipe.nodes,
-            strategy=Rendezvous(
-                recipe.nodes,
-                recorder.stop,
-                recorder.reports,
-                # With discriminators, some weights have no gradients in a backward pass
-                find_unused_parameters=manual,
-            )
+            # with discriminators, some weights have no gradients in a backward pass
+            strategy=f"ddp_find_unused_parameters_{str(manual).lower()}"
             if several
             else "auto",
             callbacks=[recorder],
