@@ -213,26 +213,15 @@ def write_jpegs(folder: Path) -> None:
 
 
 def write_hdf5s(folder: Path) -> None:
-    """Write HDF5 in the layouts of ilastik, NeXus and plain h5py."""
+    """Write HDF5 in several layouts."""
     import h5py
 
-    tags = json.dumps({"axes": [{"key": key} for key in "zyx"]})
     for name, how in HDF5S.items():
         options = {"shape": (37, 53), **how}
         with h5py.File(folder / f"{name}.h5", "w") as file:
             data = _grey("uint16", options.pop("shape"))
             made = file.create_dataset("entry/data", data=data, **options)
             made.attrs["element_size_um"] = [0.05, 0.008, 0.007]
-            if made.ndim == 3:
-                made.attrs["axistags"] = tags
-    with h5py.File(folder / "nexus.h5", "w") as file:
-        group = file.create_group("entry/plot")
-        file.attrs["default"], file["entry"].attrs["default"] = "entry", "plot"
-        group.attrs.update({"signal": "data", "axes": ["y", "x"]})
-        group["data"] = _grey("float32")
-        for axis, count in (("y", 37), ("x", 53)):
-            group[axis] = np.arange(count) * 5.0
-            group[axis].attrs["units"] = "nm"
 
 
 HDF5S: dict[str, dict[str, Any]] = {
@@ -459,7 +448,6 @@ IMAGES = (
     Pngs("png", ".png", write_pngs),
     Files("bmp", ".bmp", write_bmps),
     Files("jpeg", ".jpg", write_jpegs),
-    Files("hdf5", ".h5", write_hdf5s),
     Mosaics("czi", ".czi", write_mosaic),
     Stores(),
     Packed(),

@@ -22,12 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FEW, MANY = 25, 5000  # of files; of the lines of each verb:
 FEW_LINES, MANY_LINES = 2, 500
 WELL_FORMED, MANY_WELL_FORMED = "well-formed-", 2000  # kinds of whole files
-SLOW = {"hdf5": 10}  # a process for each file
 SMOKE = ("png", "transform", "semsr-convert")  # one of each kind, in the quick tests
 
 
 def count_of(name: str, files: int, lines: int) -> int:
-    return lines if is_verb(name) else files // SLOW.get(name, 1)
+    return lines if is_verb(name) else files
 
 
 def many_of(name: str) -> int:

@@ -1,13 +1,8 @@
 """Files that say more of themselves than they hold."""
 
-import bz2
-import gzip
-import lzma
 import struct
 import zlib
 
-import google_crc32c
-import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -108,21 +103,10 @@ def test_chunk_that_is_cut_short_is_refused_and_others_are_read(tmp_path, name):
     path = write_packed(tmp_path, name, PACKERS[name])
     whole = read(path).array()
     file = path / ("shards/c/1/1" if "shard" in name else "0/3.3")
-    if "shard" in name:
-        file.write_bytes(with_last_chunk_cut(file.read_bytes()))
-    else:
-        file.write_bytes(file.read_bytes()[:-100])
+    file.write_bytes(file.read_bytes()[:-100])  # of a shard, its index is gone
     assert np.array_equal(np.asarray(read(path).data[:32]), whole[:32])
     with pytest.raises(ReadError, match=rf"block {file.relative_to(path).as_posix()}"):
         read(path).array()
-
-
-def with_last_chunk_cut(shard: bytes) -> bytes:
-    """A shard of four chunks in which the last is shorter, and the index says so."""
-    index = np.frombuffer(shard[-68:-4], "<u8").reshape(-1, 2).copy()
-    index[index[:, 0].argmax(), 1] -= 100
-    told = index.tobytes()
-    return shard[:-68] + told + struct.pack("<I", google_crc32c.value(told))
 
 
 def test_shard_of_too_many_chunks_is_refused(tmp_path):
@@ -138,39 +122,3 @@ def test_shard_of_too_many_chunks_is_refused(tmp_path):
     for door in (read, describe):
         with pytest.raises(ReadError, match="262144 chunks each"):
             door(path)
-
-
-BOMBS = {
-    "gzip": gzip.compress,
-    "zlib": zlib.compress,
-    "bz2": bz2.compress,
-    "lzma": lzma.compress,
-    "two streams": lambda data: gzip.compress(b"") + gzip.compress(data),
-    "zstd": numcodecs.Zstd().encode,
-    "lz4": numcodecs.LZ4().encode,
-    "blosc": numcodecs.Blosc().encode,
-}
-SAID = {"two streams": "gzip"}
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("kind", BOMBS)
-def test_chunk_that_unpacks_without_end_is_refused(tmp_path, kind):
-    packer = numcodecs.get_codec({"id": SAID.get(kind, kind)})
-    path = write_packed(tmp_path, "plain/0", packer)
-    (path / "0" / "0.0").write_bytes(BOMBS[kind](bytes(1 << 26)))
-    with pytest.raises(ReadError, match=r"0/0\.0: a chunk unpacks into more than"):
-        read(path).array()
-
-
-def test_frame_of_zstd_that_says_no_size_is_counted_by_its_blocks(tmp_path):
-    path = write_packed(tmp_path, "plain/zstd", numcodecs.Zstd())
-    block = path / "0" / "0.0"
-    head = b"\x28\xb5\x2f\xfd\x00\x58"  # a window, and no size
-    raw = bytes(range(256)) * 2
-    block.write_bytes(head + (len(raw) << 3 | 1).to_bytes(3, "little") + raw)
-    assert read(path).array()[:16, :16].tobytes() == raw
-    repeated = ((1 << 17) << 3 | 2).to_bytes(3, "little") + b"\0"
-    block.write_bytes(head + repeated * 600)
-    with pytest.raises(ReadError, match=r"0/0\.0: a chunk unpacks into more than"):
-        read(path).array()

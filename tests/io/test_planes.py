@@ -33,14 +33,6 @@ def write_zarr(path, axes="tzc"):
     group.attrs["multiscales"] = [about]
 
 
-def write_hdf5(path, axes="tzc"):
-    h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [hdf5]")
-    with h5py.File(path, "w") as file:
-        made = file.create_dataset("image", data=grey(axes))
-        for place, label in enumerate(f"{axes}yx"):
-            made.dims[place].label = label
-
-
 def write_imagej(path):
     tifffile.imwrite(path, grey(), imagej=True, metadata={"axes": "TZCYX"})
 
@@ -49,7 +41,6 @@ WRITERS = {
     "a.ome.tif": write_tiff,
     "a.tif": write_imagej,
     "a.zarr": write_zarr,
-    "a.h5": write_hdf5,
 }
 
 

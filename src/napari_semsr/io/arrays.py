@@ -4,16 +4,17 @@ Those with names (xarray's, and what is built on them) say which axis is which, 
 their coordinates how far pixels lie apart.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from napari_semsr.core import Micrograph, PixelSize, ShapeError, shown, warn
-from napari_semsr.io.hdf5 import even_step
 from napari_semsr.io.read_image import pixel_size, to_nm, unit_nm
 
 _TAKEN = "An image must be a path, a Micrograph or an array (Y, X)"
 _NOWHERE = (0.0, 0.0)
+_EVEN = 1e-3  # departure of coordinates from even steps, of a step; chosen
 
 
 def image_of_array(value: Any) -> Micrograph:
@@ -105,7 +106,7 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
         told = getattr(along, "attrs", {})
         unit = str(told.get("units", told.get("unit", "")))
         is_even = places.ndim == 1 and places.size > 1 and places.dtype.kind in "uif"
-        step = even_step(places) if is_even else None
+        step = _even_step(places) if is_even else None
         lengths.append(None if step is None else to_nm(abs(step), unit))
         nm = unit_nm(unit)
         starts.append(float(places[0]) * nm if nm and step and step > 0 else 0.0)
@@ -117,3 +118,13 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
         )
         return None, _NOWHERE
     return size, (starts[0], starts[1])
+
+
+def _even_step(coordinates: Any) -> float | None:
+    """Distance of coordinates; None where they are not even."""
+    values = np.asarray(coordinates, dtype=np.float64)
+    step = float(values[-1] - values[0]) / (values.size - 1)
+    if not math.isfinite(step) or step == 0:
+        return None
+    off = np.abs(values - values[0] - step * np.arange(values.size)).max()
+    return step if off <= _EVEN * abs(step) else None

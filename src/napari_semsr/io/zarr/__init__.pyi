@@ -1,5 +1,4 @@
 from .image import coverage_of as coverage_of, tell_missing as tell_missing
-from .packed import held as held
 from .store import (
     OmeZarrStore as OmeZarrStore,
     halve as halve,

@@ -61,6 +61,7 @@ _CHUNK = 512
 _CHUNKS_PER_SHARD = 4
 _SHARDED_FROM = 8 * _CHUNK
 _MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
+_MOST_INNER = 1 << 16  # chunks of a shard; chosen: 4096 x 4096 px in chunks of 16
 _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in one
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 _LONGEST_WORD = 40  # letters; chosen: no unit or version has more
@@ -491,9 +492,13 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
     import dask.array as da
     from dask.base import tokenize
 
-    from napari_semsr.io.zarr.packed import held
-
-    held(array)  # which refuses shards of more chunks than can be read
+    inner = math.prod(array.shards or ()) // max(1, math.prod(array.chunks))
+    if inner > _MOST_INNER:
+        msg = (
+            f"its shards hold {inner} chunks each, more than {_MOST_INNER}, which "
+            "would take hours"
+        )
+        raise ValueError(msg)
     marks = [path / mark for mark in ZARR_MARKS if (path / mark).is_file()]
     changed = [mark.stat().st_mtime_ns for mark in marks]
     name = f"zarr-{tokenize(str(path.resolve()), array.path, changed)}"
@@ -564,11 +569,9 @@ class _Blocks:
         return self.array.ndim
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        from napari_semsr.io.zarr.packed import held
-
         with decoding(self.path, "OME-Zarr"):
             try:
-                found = np.asarray(held(self.array)[index])
+                found = np.asarray(self.array[index])
             except (MemoryError, SemsrError):
                 raise
             except Exception as error:
