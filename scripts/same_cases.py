@@ -170,7 +170,7 @@ def batches() -> dict[str, list[str]]:
         for name, text in [*STEPS.items()][:-1]
     }
     table = "image,name,dose\\nfirst.tif,one,3\\nsecond.tif,two,\\n"
-    listed = "\n- degrade: {seed: '{dose}'}\n- histogram\nreport: {title: Two}"
+    listed = "\n- degrade: {seed: '{dose}'}\n- metrics\nreport: {title: Two}"
     found["batch of a table"] = [
         f"py: open('list.csv', 'w').write('{table}')",
         WRITE.format(head.replace("first.tif", "list.csv") + listed),
@@ -235,7 +235,7 @@ CHAINS = {
     ],
     "batch goes on": [
         *(BATCH, BATCH),
-        "py: import shutil; shutil.rmtree('out/histogram', ignore_errors=True)",
+        "py: import shutil; shutil.rmtree('out/metrics', ignore_errors=True)",
         *(BATCH, f"{BATCH} --overwrite --workers 2"),
     ],
     "replay": [

@@ -21,7 +21,7 @@ FUNCTIONS = {*OF_VERBS} | {verb.replace("-", "_") for verb in VERBS if verb != "
 SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
     "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
-    "metrics", "calibrate", "spectrum", "gaps", "profile", "histogram", "list_models",
+    "metrics", "calibrate", "spectrum", "gaps", "profile", "list_models",
     "figure", "decorrelation", "error_map", "repeatability", "replay", "report",
     "batch",
 ]  # fmt: skip

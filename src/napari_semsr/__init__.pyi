@@ -38,7 +38,6 @@ from .functions import (
     frc as frc,
     frc_map as frc_map,
     gaps as gaps,
-    histogram as histogram,
     import_model as import_model,
     info as info,
     judge as judge,

@@ -75,7 +75,7 @@ def measure_table(
     ----------
     measure : str
         ``"frc"``, ``"frc-map"``, ``"decorrelation"``, ``"spectrum"``, ``"metrics"``,
-        ``"error-map"``, ``"gaps"``, ``"profile"`` or ``"histogram"``.
+        ``"error-map"``, ``"gaps"`` or ``"profile"``.
     images : path, or sequence of paths or of pairs of paths
         A folder that is neither a store nor a scan, a glob, or a table with a column
         for each image, whose paths are counted from its folder.
@@ -108,7 +108,7 @@ def measure_table(
     ...     for name in ("one", "two", "three"):
     ...         noisy = semsr.Micrograph(rng.normal(100, 5, (64, 64)))
     ...         semsr.write(noisy, f"{folder}/{name}.tif")
-    ...     found = semsr.measure_table("histogram", folder, table=f"{folder}/a.csv")
+    ...     found = semsr.measure_table("metrics", folder, table=f"{folder}/a.csv")
     >>> [row["image"] for row in found.rows]
     ['one.tif', 'three.tif', 'two.tif']
     >>> round(found.summary["sd_grey"]["mean"]), found.summary["sd_grey"]["images"]

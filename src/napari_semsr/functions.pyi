@@ -10,7 +10,7 @@ from napari_semsr.analysis.decorrelation import Decorrelation
 from napari_semsr.analysis.frc.correlation import FrcResult
 from napari_semsr.analysis.frc.map import FrcMap
 from napari_semsr.analysis.gaps import Gaps
-from napari_semsr.analysis.metrics import Histogram, Metrics
+from napari_semsr.analysis.metrics import Metrics
 from napari_semsr.core.calibration import FieldDistortion
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress
@@ -520,6 +520,7 @@ def metrics(
     data_range: float | None = None,
     match: Literal["affine"] | None = None,
     cut_off_nm: float | None = None,
+    bins: int = 256,
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> Metrics: ...
@@ -573,14 +574,6 @@ def profile(
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> ProfileReport: ...
-def histogram(
-    image: Source,
-    reference: Source | None = None,
-    *,
-    bins: int = 256,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
-) -> Histogram: ...
 def noise(
     image: Source,
     *,

@@ -145,8 +145,16 @@ def test_bad_input_is_refused(images):
         measure_metrics(Micrograph(a), match="affine")
     with pytest.raises(OptionError, match="constant"):
         measure_metrics(Micrograph(np.ones((3, 3))))
-    with pytest.raises(ReadError, match="got 1 NaN"):
-        measure_metrics(Micrograph(np.array([[np.nan, 1.0]])))
+    with pytest.raises(ReadError, match="a pixel that is not missing, got none"):
+        measure_metrics(Micrograph(np.full((3, 3), np.nan)), data_range=1)
+    left = np.arange(57) < 20
+    halves = np.where(left, np.nan, b), np.where(left, b, np.nan)
+    with pytest.raises(ReadError, match="got none"):
+        measure_metrics(*map(Micrograph, halves), data_range=1)
+    gap = np.where(left, np.nan, a)
+    pair = (Micrograph(gap, (5.0, 5.0)), Micrograph(b, (5.0, 5.0)))
+    with pytest.raises(ReadError, match="A split at the cut-off needs finite pixels"):
+        measure_metrics(*pair, data_range=1, cut_off_nm=50)
     with pytest.raises(OptionError, match="of the order of the grey values"):
         measure_metrics(Micrograph(images[0]), data_range=1e300)
 
@@ -208,3 +216,34 @@ def test_pixels_and_places_of_both_are_compared(images, measure):
         measure(image, reference.replace(origin=(0.0, 400.0)))
     unsized = reference.replace(pixel_size_nm=None)
     measure(image, unsized)
+
+
+def test_missing_pixels_are_left_out(rng):
+    truth = rng.random((40, 50))
+    image = truth + rng.normal(0, 0.1, truth.shape)
+    whole = measure_metrics(
+        Micrograph(image[:, 20:]), Micrograph(truth[:, 20:]), data_range=1
+    )
+    gaps = image.copy(), truth.copy()
+    gaps[0][:, :13], gaps[1][:, 13:20] = np.nan, np.inf
+    found = measure_metrics(*map(Micrograph, gaps), data_range=1)
+    for name in ("psnr_db", "ssim", "nrmse"):
+        assert getattr(found, name) == pytest.approx(getattr(whole, name), abs=1e-9)
+    alone = measure_metrics(Micrograph(gaps[0]), data_range=1)
+    cut = measure_metrics(Micrograph(image[:, 13:]), data_range=1)
+    for name in ("average_gradient", "contrast", "spatial_frequency"):
+        assert getattr(alone, name) == pytest.approx(getattr(cut, name), rel=1e-9)
+    fitted = measure_metrics(
+        Micrograph(3 * gaps[0] + 7), Micrograph(gaps[1]), data_range=1, match="affine"
+    )
+    near = measure_metrics(
+        Micrograph(image[:, 20:]),
+        Micrograph(truth[:, 20:]),
+        data_range=1,
+        match="affine",
+    )
+    assert fitted.psnr_db == pytest.approx(near.psnr_db, abs=1e-9)
+    gaps[0][::9], gaps[0][:, ::9] = np.nan, np.nan
+    small = measure_metrics(*map(Micrograph, gaps), data_range=1)
+    assert small.ssim is None
+    assert "gaps in each window of 11 px" in small.why_no_ssim

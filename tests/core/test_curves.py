@@ -18,7 +18,7 @@ def image(rng) -> Micrograph:
 
 
 @pytest.mark.parametrize(
-    "name", ["frc", "decorrelation", "spectrum", "histogram", "noise"]
+    "name", ["frc", "decorrelation", "spectrum", "metrics", "noise"]
 )
 def test_a_result_and_its_record_draw_alike(name, image):
     verb = verb_of(name)

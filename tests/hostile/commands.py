@@ -75,7 +75,6 @@ LINES: dict[str, tuple[str, ...]] = {
     "repeatability": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
     "profile": ("first.tif", "--line", "10,10,30,40", "--width", "3"),
-    "histogram": ("first.tif", "truth.tif"),
     "noise": ("first.tif",),
     "figure": ("first.tif", "truth.tif", "-o", "out.png", "--width-mm", "80"),
     "replay": ("made.tif",),
@@ -110,7 +109,7 @@ def write_inputs(folder: Path) -> None:
     tifffile.imwrite(folder / "stack.tif", pages, photometric="minisblack")
     (folder / "text.tif").write_text("not an image")
     (folder / "steps.yaml").write_text(
-        "inputs: first.tif\noutput: made\nsteps: [histogram]\n"
+        "inputs: first.tif\noutput: made\nsteps: [metrics]\n"
     )
     (folder / "folder").mkdir()
     (folder / "scan").mkdir()

@@ -196,7 +196,7 @@ steps:
   - convert: {dtype: uint16}
   - restore: {psf: 1px, method: wiener}
   - profile: {line: "10,10,30,40", width: 3}
-  - histogram: {reference: "{input}"}
+  - metrics: {reference: "{input}"}
   - decorrelation
 """,
 }
@@ -295,7 +295,7 @@ class Measures:
         return self._read(folder / "images.csv")
 
     def _read(self, path: Path) -> bool:
-        return say("histogram", path, "--json")[0] != 0
+        return say("metrics", path, "--json")[0] != 0
 
 
 def _write_numbers(folder: Path) -> None:

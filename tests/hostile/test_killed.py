@@ -26,7 +26,7 @@ inputs: "[fst]*[dth].tif"
 output: out
 steps:
   - restore: {method: wiener, psf: 1px}
-  - histogram:
+  - metrics:
   - decorrelation:
 report: {title: Three}
 """

@@ -34,7 +34,7 @@ def many(place):
 @pytest.mark.usefixtures("many")
 @no_utf8
 def test_a_name_that_is_no_utf8_ends_no_batch(place):
-    (place / "steps.yaml").write_text("steps: [histogram]\nreport: {}\n")
+    (place / "steps.yaml").write_text("steps: [metrics]\nreport: {}\n")
     code, said = say("batch", "steps.yaml", "--inputs", "many", "--output", "made")
     assert code == 0, said
     text = (place / "made" / "table.csv").read_text(encoding="utf-8")

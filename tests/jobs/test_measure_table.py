@@ -33,7 +33,6 @@ NUMBER = {
     "gaps": "mean_width_nm",
     "noise": "noise_grey",
     "profile": "fwhm_plain_nm",
-    "histogram": "emd_grey",
 }
 OPTIONS = {
     "profile": ProfileOptions(line=(10, 10, 60, 80)),
@@ -83,12 +82,12 @@ def test_every_measure_makes_a_row_an_image(pairs, name):
 
 
 def test_a_glob_takes_what_it_matches(pairs):
-    found = run(measure_table_job("histogram", str(pairs / "low" / "field1*.tif")))
+    found = run(measure_table_job("metrics", str(pairs / "low" / "field1*.tif")))
     names = [row["image"].rpartition("/")[2] for row in found.rows]
     assert names == ["field1.tif", "field10.tif"]
     assert found.table is None
     (pairs / "low" / "Thumbs.db").touch()
-    found = run(measure_table_job("histogram", str(pairs / "low" / "*")))
+    found = run(measure_table_job("metrics", str(pairs / "low" / "*")))
     assert (found.images, found.failed) == (3, 0)
 
 

@@ -30,7 +30,7 @@ def panel(model, hold, scans, tmp_path):
     """The panel, with steps over the images."""
     steps = tmp_path / "steps.yaml"
     steps.write_text(
-        "inputs: scans\noutput: made\nreport: true\nsteps: [degrade, histogram]\n"
+        "inputs: scans\noutput: made\nreport: true\nsteps: [degrade, metrics]\n"
     )
     shown = hold(BatchPanel(model))
     shown.steps.value = steps

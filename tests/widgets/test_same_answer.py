@@ -15,7 +15,6 @@ from napari_semsr.jobs import (
     DECORRELATION,
     ERROR_MAP,
     FRC_MAP,
-    HISTOGRAM,
     METRICS,
     SPECTRUM,
 )
@@ -114,7 +113,6 @@ WAYS = {
 }
 MEASURES = {
     "metrics": METRICS.job,
-    "histogram": HISTOGRAM.job,
     "spectrum": SPECTRUM.job,
     "decorrelation": DECORRELATION.job,
 }

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, minimum_filter
 
 from napari_semsr.analysis.frc import check_grids
 from napari_semsr.analysis.light import CutOff, find_cut_off, split_light
 from napari_semsr.core import (
     DB,
+    FLAT,
     LEVELS,
     Z95,
     FloatArray,
@@ -167,6 +168,9 @@ class MetricsOptions(Options):
         choices={"as they are": None, "fit gain and offset": "affine"},
     )
     cut_off_nm: CutOff = None
+    bins: int = option(
+        256, "Histogram bins", "Number of grey-level bins.", ge=2, le=65536
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +183,7 @@ class Metrics:
     the cut-off is with a match by the gain that fits below (see `split_light`);
     `psnr_above_blank_db` is what an image with nothing above it would have.
     `band_errors` are squared errors below and above, over the data range, as from
-    `part_errors`.
+    `part_errors`. `levels` are the grey levels, counted where that was asked for.
     """
 
     psnr_db: Annotated[
@@ -219,6 +223,9 @@ class Metrics:
     band_errors: tuple[FloatArray, FloatArray] | None = field(
         default=None, repr=False, compare=False, metadata={"json": False}
     )
+    levels: Histogram | None = field(
+        default=None, repr=False, compare=False, metadata=FLAT
+    )
 
     @property
     def matched(self) -> Annotated[str | None, Quantity("Matched", tabled=False)]:
@@ -256,7 +263,14 @@ class Metrics:
         """Why there is none, where there is a reference."""
         compared = self.psnr_db is not None or self.identical
         small = compared and self.ssim is None
-        return "the images are smaller than 11 px" if small else None
+        why = "the images are smaller than 11 px, or have gaps in each window of 11 px"
+        return why if small else None
+
+
+def _known(values: FloatArray) -> FloatArray:
+    """Values of pixels that are not missing, (N,); all as they are if none is."""
+    finite = np.isfinite(values)
+    return values if finite.all() else values[finite]
 
 
 def average_gradient(image: FloatArray) -> float:
@@ -267,7 +281,8 @@ def average_gradient(image: FloatArray) -> float:
     """
     dx = np.diff(image, axis=1)[:-1]
     dy = np.diff(image, axis=0)[:, :-1]
-    return float(np.sqrt((dx**2 + dy**2) / 2).mean()) if dx.size and dy.size else 0.0
+    slopes = _known(np.sqrt((dx**2 + dy**2) / 2))
+    return float(slopes.mean()) if slopes.size else 0.0
 
 
 def contrast(image: FloatArray) -> float:
@@ -275,20 +290,20 @@ def contrast(image: FloatArray) -> float:
 
     `image` (Y, X); gives over all horizontal and vertical pairs; 0 for a single pixel.
     """
-    dx, dy = np.diff(image, axis=1), np.diff(image, axis=0)
+    dx, dy = (_known(np.diff(image, axis=axis)) for axis in (1, 0))
     pairs = dx.size + dy.size
     return float(((dx**2).sum() + (dy**2).sum()) / pairs) if pairs else 0.0
 
 
 def spatial_frequency(image: FloatArray) -> float:
     """Root of the summed mean square row and column differences; `image` (Y, X)."""
-    rows, columns = np.diff(image, axis=1), np.diff(image, axis=0)
+    rows, columns = (_known(np.diff(image, axis=axis)) for axis in (1, 0))
     total = sum(float((d**2).mean()) for d in (rows, columns) if d.size)
     return math.sqrt(total)
 
 
 def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
-    """Fit gain and offset that bring an image (Y, X) nearest to a reference.
+    """Fit gain and offset that bring an image (Y, X) or (N,) nearest to a reference.
 
     By least squares; a constant image gets gain 0.
     """
@@ -392,6 +407,15 @@ def structural_similarity(
     """
     if min(image.shape) <= 2 * _BORDER:
         return None
+    inner = np.s_[_BORDER:-_BORDER, _BORDER:-_BORDER]
+    known = np.isfinite(image) & np.isfinite(reference)
+    whole = None  # windows without a gap
+    if not known.all():
+        side = 2 * _BORDER + 1
+        whole = minimum_filter(known.astype(np.uint8), side)[inner] > 0
+        if not whole.any():
+            return None
+        image, reference = (np.where(known, one, 0.0) for one in (image, reference))
     # scikit-image gives the same to the last bit, but holds 14 planes, this 8
 
     def smooth(plane: FloatArray) -> FloatArray:
@@ -404,7 +428,7 @@ def structural_similarity(
     c1, c2 = (0.01 * data_range) ** 2, (k2 * data_range) ** 2
     quality = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
     quality /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    return float(quality[_BORDER:-_BORDER, _BORDER:-_BORDER].mean())
+    return float((quality[inner] if whole is None else quality[inner][whole]).mean())
 
 
 # The data range: as given, else by the bit depth that a file states, else by the type.
@@ -483,6 +507,34 @@ def finite_values(m: Micrograph, measure: str) -> FloatArray:
     return data.astype(np.float64)
 
 
+def _plane_of(m: Micrograph) -> FloatArray:
+    """Whole image in double precision, NaN where pixels are missing."""
+    data: FloatArray = m.array().astype(np.float64)
+    data[~np.isfinite(data)] = np.nan
+    return data
+
+
+def _planes(
+    image: Micrograph, reference: Micrograph | None, cut_off_nm: float | None
+) -> tuple[FloatArray, FloatArray | None]:
+    """Planes to compare, with NaN in the second where one of both has no value."""
+    values = target = _plane_of(image)
+    if reference is not None:
+        target = _plane_of(reference)
+        missing = ~(np.isfinite(values) & np.isfinite(target))
+        if missing.any() and cut_off_nm is not None:
+            msg = (
+                f"A split at the cut-off needs finite pixels, got {int(missing.sum())} "
+                "that are missing; cut them off (semsr crop --gap-free)."
+            )
+            raise ReadError(msg)
+        target[missing] = np.nan
+    if not np.isfinite(target).any():
+        msg = f"Metrics need a pixel that is not missing, got none in {image.name}."
+        raise ReadError(msg)
+    return values, None if reference is None else target
+
+
 def measure_metrics(
     image: Micrograph,
     reference: Micrograph | None = None,
@@ -492,6 +544,10 @@ def measure_metrics(
     cut_off_nm: float | None = None,
 ) -> Metrics:
     """Measure an image, and how near it comes to a reference on the same grid.
+
+    Pixels that are NaN or infinite in one of both are left out of what compares them,
+    and of SSIM the windows that hold one. A `ReadError` if none is left, or if a pixel
+    is missing and the error is to be split at a cut-off.
 
     Parameters
     ----------
@@ -525,14 +581,14 @@ def measure_metrics(
         raise OptionError(msg)
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
-    values = finite_values(image, "Metrics")
+    values, target = _planes(image, reference, cut_off_nm)
     span, source = options.data_range, _GIVEN
     if span is None:
         span, source = _choose_range(image, reference, alike=match is None)
     if not span > 0:
         msg = "A data range above 0 is needed, got 0 from a constant image; state one."
         raise OptionError(msg)
-    peak = float(np.abs(values).max())
+    peak = float(np.abs(_known(values)).max())
     if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
         msg = (
             f"A data range must be of the order of the grey values, got {span:g} for "
@@ -547,10 +603,11 @@ def measure_metrics(
         data_range=float(span),
         data_range_from=source,
     )
-    if reference is None:
+    if reference is None or target is None:
         return own
-    target = finite_values(reference, "Metrics")
-    if match is not None and not np.ptp(target):  # any image becomes that constant
+    if match is not None and not np.ptp(
+        _known(target)
+    ):  # any image becomes that constant
         msg = (
             f"A match needs a reference with contrast, but {reference.name} is "
             "constant; compare the images as they are."
@@ -578,12 +635,15 @@ def _against(
     """Add the figures that need a reference."""
     span = own.data_range
     values, target = values / span, target / span
+    whole = bool(np.isfinite(target).all())
+    if not whole:
+        values[np.isnan(target)] = np.nan
     gain, offset = 1.0, 0.0
     if match == "affine":
-        gain, offset = match_affine(values, target)
+        gain, offset = match_affine(_known(values), _known(target))
         values = gain * values + offset
-    error = float(np.mean((values - target) ** 2))
-    energy = float(np.mean(target**2))
+    error = float(np.mean(_known((values - target) ** 2)))
+    energy = float(np.mean(_known(target**2)))
     found = replace(
         own,
         psnr_db=_psnr(error),
@@ -595,7 +655,8 @@ def _against(
         offset=offset * span,
         identical=error == 0,
     )
-    if cut_off_nm and pixel_size_nm and min(values.shape) > 1:  # rings need two
+    rings = whole and min(values.shape) > 1  # which need two rows
+    if cut_off_nm and pixel_size_nm and rings:
         return _split(values, target, found, cut_off_nm, pixel_size_nm)
     return found
 

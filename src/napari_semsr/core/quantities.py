@@ -175,12 +175,10 @@ def value_of(result: Any, name: str) -> Any:
     """Look up a field or property of a result, or of what it holds flat."""
     if hasattr(result, name):
         return getattr(result, name)
-    held = (item for item in fields(result) if item.metadata.get("flat"))
-    parts = (getattr(result, item.name) for item in held)
-    known = (p for p in parts if is_dataclass(p))
-    fits = (p for p in known if hasattr(p, name) or name in quantities_of(type(p)))
-    part = next(fits, None)
-    return None if part is None else value_of(part, name)
+    held = (item.name for item in fields(result) if item.metadata.get("flat"))
+    parts = (getattr(result, one) for one in held)
+    found = (value_of(part, name) for part in parts if is_dataclass(part))
+    return next((value for value in found if value is not None), None)
 
 
 def figures_of(result: Any) -> dict[str, Figure]:

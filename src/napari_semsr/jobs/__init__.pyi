@@ -117,7 +117,6 @@ from .measure.gaps import (
     GapReport as GapReport,
 )
 from .measure.grey import (
-    HISTOGRAM as HISTOGRAM,
     METRICS as METRICS,
 )
 from .measure.profile import (

@@ -442,7 +442,7 @@ def jsonable(value: object) -> Any:
         for item in fields(value):
             inner = getattr(value, item.name)
             if item.metadata.get("flat"):
-                record |= jsonable(inner)
+                record |= jsonable(inner) or {}  # None where nothing was found
             elif item.metadata.get("json", True):
                 record[item.name] = jsonable(inner)
         return record

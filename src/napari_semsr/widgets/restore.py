@@ -37,7 +37,7 @@ class RestorePanel(VerbPanel):
 
     def sentence(self, outcome: VerbOutcome) -> str:
         """Say what was restored, and whether that shows more than noise."""
-        made: RestoredFile = outcome.reports[0]
+        made: RestoredFile = outcome.report
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name
         return f"Restored {what} ({made.called}).{told_of_change(made.change)}"

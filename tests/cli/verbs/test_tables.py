@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-ONE = ("decorrelation", "spectrum", "metrics", "histogram", "frc", "frc-map", "gaps")
-TWO = ("frc", "frc-map", "metrics", "error-map", "gaps", "histogram")
+ONE = ("decorrelation", "spectrum", "metrics", "frc", "frc-map", "gaps")
+TWO = ("frc", "frc-map", "metrics", "error-map", "gaps")
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def test_where_no_image_goes_through_the_sentence_says_why(scans, save, batch):
 def test_a_changed_step_redoes_only_what_depends_on_it(scans, save, batch, tmp_path):
     steps = [
         {"degrade": {"seed": 1}},
-        {"histogram": {"image": "{input}"}},
+        {"spectrum": {"image": "{input}"}},
         {"metrics": {"reference": "{input}"}},
     ]
     batch(save(steps))
@@ -223,7 +223,7 @@ def test_a_kernel_lies_beside_the_steps_and_is_noticed(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     tifffile.imwrite(name, np.eye(9, dtype=np.uint8))
-    steps = save(["histogram", {"restore": {"psf": name}}], inputs="scans/s[78].tif")
+    steps = save(["metrics", {"restore": {"psf": name}}], inputs="scans/s[78].tif")
     assert (batch(steps).ran, batch(steps).kept) == (4, 4)
     kernel[4, 4] = 3
     tifffile.imwrite(tmp_path / name, kernel)
@@ -312,7 +312,7 @@ def test_outputs_among_the_inputs_of_a_glob_are_none(scans, save, batch, tmp_pat
 
 @pytest.mark.broad
 def test_report_is_made_once_and_has_all(scans, save, batch, tmp_path):
-    steps = save(["histogram"], inputs="scans/s?.tif", report={"title": "Ten scans"})
+    steps = save(["metrics"], inputs="scans/s?.tif", report={"title": "Ten scans"})
     report = batch(steps)
     page = tmp_path / "made" / "report.html"
     assert report.report == (str(page),)

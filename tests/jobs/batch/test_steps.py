@@ -133,7 +133,7 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
     ids=lambda value: str(value)[:40],
 )
 def test_a_step_that_cannot_be_is_a_sentence(refuse, step, needs):
-    first = "{name: first, histogram: }"
+    first = "{name: first, metrics: }"
     last = "{name: last, degrade: {output: '{name}.tif'}}"
     if "restore-2" in step:
         last = "{name: restore-2, degrade: }"
@@ -192,13 +192,13 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
 )
 def test_a_table_that_names_no_images_is_a_sentence(refuse, tmp_path, table, needs):
     (tmp_path / "list.csv").write_text(table)
-    assert needs in refuse("inputs: list.csv\noutput: made\nsteps: [histogram]")
+    assert needs in refuse("inputs: list.csv\noutput: made\nsteps: [metrics]")
 
 
 def test_images_of_one_name_in_two_folders_are_refused(refuse, scans):
     (scans / "more").mkdir()
     (scans / "more" / "s3.tif").write_bytes((scans / "s3.tif").read_bytes())
-    said = refuse("inputs: 'scans/**/*.tif'\noutput: made\nsteps: [histogram]")
+    said = refuse("inputs: 'scans/**/*.tif'\noutput: made\nsteps: [metrics]")
     assert "Two inputs are called s3" in said
     assert "column" in said
 

@@ -626,10 +626,10 @@ BATCH = Verb(
     ...         {
     ...             "inputs": f"{folder}/*.tif",
     ...             "output": f"{folder}/made",
-    ...             "steps": [{"restore": {"psf": "1px"}}, "histogram"],
+    ...             "steps": [{"restore": {"psf": "1px"}}, "metrics"],
     ...         }
     ...     )
-    >>> made.done, made.failed, round(made.rows[0]["histogram_mean_grey"], 1)
+    >>> made.done, made.failed, round(made.rows[0]["metrics_mean_grey"], 1)
     (1, 0, 0.5)
     """,
 )

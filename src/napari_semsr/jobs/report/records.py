@@ -205,9 +205,11 @@ def _verb(content: Any) -> str | None:
     if not isinstance(content, dict):
         return None
     if content.get("kind") in _KNOWN:
-        return str(content["kind"])
+        kind = str(content["kind"])
+        return "metrics" if kind == "histogram" else kind  # whose keys they are now
     fits = (name for name, keys in KINDS.items() if content.keys() >= {*keys.split()})
-    return next(fits, None)
+    kind = next(fits, None)
+    return "metrics" if kind == "histogram" else kind
 
 
 def _is_table(content: Mapping[str, Any]) -> bool:

@@ -63,11 +63,11 @@ class GapsPanel(TruthPanel):
         return self.rows, self.copy_button
 
     def in_region(
-        self, found: VerbOutcome, options: Sequence[Any], region: Region
+        self, found: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Count the gaps whose middle lies in a region, and the particles."""
         del options
-        report, measured = found.reports[0], found.shown
+        report, measured = found.report, found.shown
         box_of(region, measured)
 
         def within(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
@@ -95,7 +95,7 @@ class GapsPanel(TruthPanel):
 
     def sentence(self, outcome: VerbOutcome) -> str:
         """Say how many gaps there are."""
-        found = outcome.reports[0].result
+        found = outcome.report.result
         count = len(found.found)
         return f"Found {count} gap{'s'[: count != 1]} between {found.counted}."
 
@@ -140,7 +140,7 @@ class GapsPanel(TruthPanel):
         """
         if layer not in self.viewer.layers:
             return
-        result, part = outcome.reports[0].result, outcome.shown
+        result, part = outcome.report.result, outcome.shown
         gaps = (*result.found, *result.invented)
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
@@ -170,12 +170,11 @@ class GapsPanel(TruthPanel):
                     **lying_over(part, self.title, layer),
                 )
 
-    def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
+    def draw(self, report: Any) -> Mapping[str, Columns]:
         """List the gaps in the table, too."""
-        (report,) = reports
         self.rows.fill(_shown_rows(report.result, report.unit), sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
-        super().draw(reports)
+        super().draw(report)
         return _curves(report)
 
 

@@ -16,7 +16,6 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     ShapeError,
-    declared_figures,
     figures_of,
     plots_of,
     quantities_of,
@@ -82,13 +81,13 @@ class VerbOutcome:
     shown: Micrograph  # what was made, or what was measured of the first image
     step: str  # what was done, in the name of what was made
     planes: Sequence[Micrograph] = ()  # of the first image, if all were taken
-    reports: tuple[Any, ...] = ()  # of the verb, and of those beside it
+    report: Any = None  # of the verb
     written: Outcome | None = None  # what was made, opened again
     is_part: bool = False  # whether gaps were cut off
     regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
-_MOST_PLOTS = 2  # that the verbs of a panel draw below each other
+_MOST_PLOTS = 2  # that the verb of a panel draws below each other
 
 
 class VerbPanel(Panel):
@@ -100,7 +99,6 @@ class VerbPanel(Panel):
     title = ""
     run_label = "Measure"
     verbs: Mapping[str, Verb[Any, Any]] = {}  # by what the row calls them
-    beside: tuple[Verb[Any, Any], ...] = ()  # run on the same images each time
     chooser = ("Compare", "What is compared.")  # label and tooltip of that row
     input_image = 0  # the image that is the active layer
     region_help = ""  # what is done in each region; without it there are none
@@ -113,7 +111,7 @@ class VerbPanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, self.title, self.run_label)
         first = next(iter(self.verbs.values()))
-        self.plots |= any(verb.curves for verb in (first, *self.beside))
+        self.plots |= bool(first.curves)
         self.boxes = {
             item.name: self.new_layer_box(
                 item.name,
@@ -130,7 +128,6 @@ class VerbPanel(Panel):
         self.forms = {
             name: OptionsForm(one.options) for name, one in self.verbs.items()
         }
-        self.beside_forms = [OptionsForm(one.options) for one in self.beside]
         # as a project keeps them
         forms = zip(("form", *names[1:]), self.forms.values(), strict=True)
         self.settings: dict[str, Any] = {**self.boxes, **dict(forms)}
@@ -143,7 +140,7 @@ class VerbPanel(Panel):
             rows.append(self.new_planes_box())
         self._layers = Form(*rows)
         # what is folded comes last
-        below: list[QWidget] = [*self.beside_forms, *self.forms.values()]
+        below: list[QWidget] = [*self.forms.values()]
         if first.resumes:
             below.append(self._ask_place())
         self.add_group("Layers", self._layers, *below)
@@ -219,10 +216,9 @@ class VerbPanel(Panel):
                 )
                 raise ShapeError(msg)
         more = [item for form in self.frames.values() for item in form.values().items()]
-        options = [self.form.options(**dict(more))]
-        options += [form.options() for form in self.beside_forms]
+        options = self.form.options(**dict(more))
         planes = planes_of(layers[0]) if self.takes_stack() else ()
-        asked = VerbOutcome(images, images[0], self.step(options[0]), planes)
+        asked = VerbOutcome(images, images[0], self.step(options), planes)
         target = None
         if verb.output is not None:
             title = result_name(self.viewer, images[0].name, asked.step)
@@ -240,43 +236,39 @@ class VerbPanel(Panel):
         self,
         verb: Verb[Any, Any],
         asked: VerbOutcome,
-        options: Sequence[Any],
+        options: Any,
         target: Target | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
-        """Run the verb and those beside it, and sum up what was found in regions."""
+        """Run the verb, and sum up what was found in regions."""
         parts, box = asked.images, None
         if self.cuts_gaps:
             parts, box = yield from cut_gaps(*parts)
         made: Outcome | None = None
-        reports = []
-        for one, how in zip((verb, *self.beside), options, strict=True):
-            if target is None or one is not verb:
-                reports.append((yield from one.job(*parts, options=how)))
-            else:
-                run = one.anew if target.existing == "replace" else one.job
-                images = [asked.planes or parts[0], *parts[1:]]
-                job = run(*images, output=target.path, options=how)
-                made = yield from written(job, target)
-                reports.append(made.made)
+        if target is None:
+            report = yield from verb.job(*parts, options=options)
+        else:
+            run = verb.anew if target.existing == "replace" else verb.job
+            images = [asked.planes or parts[0], *parts[1:]]
+            job = run(*images, output=target.path, options=options)
+            made = yield from written(job, target)
+            report = made.made
         shown = parts[0] if made is None else made.opened.micrograph
         told: dict[str, Any] = {"written": made, "is_part": box is not None}
-        found = replace(asked, shown=shown, reports=tuple(reports), **told)
+        found = replace(asked, shown=shown, report=report, **told)
         measure = partial(self.in_region, found, options)
         return replace(found, regions=(yield from region_table(regions, measure)))
 
     def in_region(
-        self, found: VerbOutcome, options: Sequence[Any], region: Region
+        self, found: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Measure in a region; `options` are those of the verb and of those beside."""
+        """Measure in a region; `options` are those of the verb."""
         raise NotImplementedError
 
     def show_outcome(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
         """Add what was made as a layer, and write the figures."""
-        report, *others = outcome.reports
+        report = outcome.report
         figures: Numbers = figures_of(report)
-        for other in others:
-            figures = {**figures, **declared_figures(other)}
         if isinstance(report, MapMade) and outcome.written is not None:
             yield from self._add_map(outcome.written.opened)
         elif outcome.written is not None:
@@ -290,7 +282,7 @@ class VerbPanel(Panel):
                 figures = {**figures, "Measured": say_part(outcome.shown)}
         yield from self.mark(layer, outcome)
         yield
-        curves = self.draw(outcome.reports)
+        curves = self.draw(outcome.report)
         yield
         self.show_result(
             figures,
@@ -339,7 +331,7 @@ class VerbPanel(Panel):
 
     def sentence(self, outcome: VerbOutcome) -> str:
         """Say what was done, and what is shown large."""
-        report = outcome.reports[0]
+        report = outcome.report
         figures = figures_of(report)
         told = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
         large = ", ".join(f"{name} {figures[name]}" for name in told if name in figures)
@@ -354,20 +346,15 @@ class VerbPanel(Panel):
         del report
         return ""
 
-    def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
-        """Draw what verbs declare to be drawn, and give it as columns."""
-        verbs = (self.verb, *self.beside)
+    def draw(self, report: Any) -> Mapping[str, Columns]:
+        """Draw what the verb declares to be drawn, and give it as columns."""
         if not self.plots:
             return {}
         from napari_semsr.widgets.base import draw_plot
 
         curves: dict[str, Columns] = {}
         canvas = self.clear_plot(rows=_MOST_PLOTS, height=230)
-        drawn = [
-            plot
-            for report, verb in zip(reports, verbs, strict=True)
-            for plot in plots_of(report, verb.curves)
-        ]
+        drawn = plots_of(report, self.verb.curves)
         for axes, plot in zip(canvas.axes, drawn, strict=False):
             draw_plot(axes, plot)
             curves |= plot.columns
@@ -450,11 +437,11 @@ class ErrorMapPanel(VerbPanel):
             before.value = best
 
     def in_region(
-        self, found: VerbOutcome, options: Sequence[Any], region: Region
+        self, found: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Sum up the errors in one region."""
         del options
-        (report,), shown = found.reports, found.shown
+        report, shown = found.report, found.shown
         values = cut_out(region, shown, box_of(region, shown)).array()
         kept = values[np.isfinite(values)]
         if not kept.size:
