@@ -205,10 +205,12 @@ def _verb(content: Any) -> str | None:
     if not isinstance(content, dict):
         return None
     if content.get("kind") in _KNOWN:
-        kind = str(content["kind"])
-        return "metrics" if kind == "histogram" else kind  # whose keys they are now
-    fits = (name for name, keys in KINDS.items() if content.keys() >= {*keys.split()})
-    kind = next(fits, None)
+        kind: str | None = str(content["kind"])
+    else:
+        keys = content.keys()
+        fits = (name for name, needed in KINDS.items() if keys >= {*needed.split()})
+        kind = next(fits, None)
+    # whose keys are those of `metrics` now
     return "metrics" if kind == "histogram" else kind
 
 
