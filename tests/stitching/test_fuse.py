@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_semsr.core import Box, RegistrationError
+from napari_semsr.core import Acquisition, Box, RegistrationError
 from napari_semsr.stitching import StitchOptions, plan_fusion
+from napari_semsr.stitching.flat_field import FlatField, no_flat
+from napari_semsr.stitching.solution import StitchSolution
 from tests.stitching import scans
 
 
@@ -91,3 +93,106 @@ def test_seams_are_below_the_noise(plan, square_solution):
     step = abs(np.nanmean(across[edge]) - np.nanmean(across[inner]))
     assert step < 0.25 * square_solution.noise
     assert np.nanstd(across[edge]) < 1.1 * np.nanstd(across[inner])
+
+
+# Two frames whose mosaic is known in advance.
+
+SIDE, BEGIN, WIDTH = 96, 64, 8  # frame, column where the second begins, feather: px
+LEVELS = np.array([1000.0, 2000.0])
+
+
+def plan_of(frames, positions, *, flat=None, gains=(1, 1), blend="feather"):
+    """Plan frames, (2, Y, X), at the places that are given, as of a solved scan."""
+    scan = Acquisition(frames.astype(np.float32), ("a", "b"))
+    solved = StitchSolution(
+        positions_px=np.array(positions, float), nominal_px=None, names=scan.names,
+        left_out=(), pairs=(), residual_px=None, residual_median_px=None,
+        residual_worst_px=None, sigma_px=np.zeros(2),
+        flat=no_flat(frames.shape[1:], 0.0, "none") if flat is None else flat,
+        gains=np.array(gains, float), offsets=np.zeros(2), turns=np.zeros((2, 2)),
+        noise=1.0, threshold=0.0,
+    )  # fmt: skip
+    return plan_fusion(scan, solved, StitchOptions(blend=blend))
+
+
+def side_by_side(levels=LEVELS, order=(0, 1), **how):
+    """Give the middle row of two frames of one grey value each."""
+    frames = np.ones((2, SIDE, SIDE)) * levels[:, None, None]
+    places = np.array([(0, 0), (0, BEGIN)])
+    plan = plan_of(frames[[*order]], places[[*order]], **how)
+    return whole(plan)[0][SIDE // 2]
+
+
+def smoothstep(distance):
+    """Go from 0 to 1 over the feather, level at both ends."""
+    unit = np.clip(distance / WIDTH, 0, 1)
+    return 3 * unit**2 - 2 * unit**3
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_levels_pass_into_each_other_over_the_feather(order):
+    row = side_by_side(order=order)
+    columns = np.arange(BEGIN, SIDE)
+    # pixels to the edge of each field, and the mean that these weights give
+    first, second = smoothstep(SIDE - columns), smoothstep(columns - BEGIN + 1)
+    share = second / (first + second)
+    assert np.allclose(row[columns], LEVELS @ [1 - share, share], atol=0.5)
+    assert np.allclose([row[BEGIN - 1], row[SIDE]], LEVELS)
+    # half of what a mean without weights jumps at each edge of the overlap
+    assert np.abs(np.diff(row)).max() < np.ptp(LEVELS) / 4
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_seam_shows_the_frame_whose_edge_is_farther(order):
+    row = side_by_side(order=order, blend="seam")
+    columns = np.arange(BEGIN, SIDE)
+    lead = smoothstep(SIDE - columns) - smoothstep(columns - BEGIN + 1)
+    assert set(row[columns[lead > 0]]) == {1000}
+    assert set(row[columns[lead < 0]]) == {2000}
+    assert np.count_nonzero(lead == 0) < len(lead)  # there the first one is shown
+    assert set(row[columns[lead == 0]]) == {LEVELS[order[0]]}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_seam_shows_the_brighter_lit_frame(order):
+    # the second frame has more light by a fifth, and so less noise once it is divided
+    gains = np.array([1.0, 1.2])
+    row = side_by_side(LEVELS * gains, order, gains=gains[[*order]], blend="seam")
+    inner = slice(BEGIN + WIDTH, SIDE - WIDTH)
+    assert np.allclose(row[inner], 2000)
+    assert np.allclose([row[BEGIN], row[SIDE - 1]], LEVELS)
+
+
+@pytest.mark.parametrize("blend", ["feather", "seam"])
+def test_better_lit_pixels_count_for_more(blend):
+    # light falls along x from 1 to a half, and the weight of a pixel with its square
+    light = np.linspace(1, 0.5, SIDE, dtype=np.float32) * np.ones((SIDE, 1), np.float32)
+    flat = FlatField(light, 0.0, light > 0, "file")
+    frames = light * LEVELS[:, None, None]
+    plan = plan_of(frames, [(0, 0), (0, BEGIN)], flat=flat, blend=blend)
+    inner = np.arange(BEGIN + WIDTH, SIDE - WIDTH)
+    first, second = light[0, inner] ** 2, light[0, inner - BEGIN] ** 2
+    share = second / (first + second) if blend == "feather" else np.ones(len(inner))
+    row = whole(plan)[0][SIDE // 2, inner]
+    assert np.allclose(row, LEVELS @ [1 - share, share], rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", [(0.5, 0.5), (0.25, 0.0), (0.0, -0.4), (-0.3, 0.2)])
+def test_frames_are_placed_within_a_pixel(part):
+    """A wave of 20 px is shown where it is, to within a hundredth of its height.
+
+    At the nearest pixel it would be off by up to 200 · 2π · 0.04 · 0.2 = 10 grey values
+    for a fifth of a pixel.
+    """
+
+    def wave(y, x):
+        return 1000 + 200 * np.cos(2 * np.pi * (0.04 * y - 0.03 * x) + 0.3)
+
+    y, x = np.indices((SIDE, SIDE), float)
+    place = np.array([1, BEGIN]) + part
+    frames = np.stack([wave(y, x), wave(y + place[0], x + place[1])])
+    image, _ = whole(plan_of(frames, [(0, 0), place]))
+    # where the second frame alone is, farther from its edge than a kernel reaches
+    box = (slice(8, SIDE - 8), slice(SIDE, BEGIN + SIDE - 8))
+    true = wave(*np.indices(image.shape, float))
+    assert np.abs(image - true)[box].max() < 2
