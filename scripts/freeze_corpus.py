@@ -1,0 +1,318 @@
+"""Freeze small files of every kind that a commit writes, for later commits to open.
+
+Run, with the sources of the commit to freeze::
+
+    git worktree add ../frozen COMMIT
+    PYTHONPATH=../frozen/src python scripts/freeze_corpus.py COMMIT tests/corpus
+
+A folder of the commit's name is made: inputs in ``raw``, ``scan`` and ``models``, what
+verbs made of them in ``made``, what measuring verbs print in ``numbers``, a project and
+a batch. Images are small and drawn from fixed seeds. Made once for each commit that is
+to be read for ever; `tests/jobs/test_corpus.py` opens and replays all of it.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "QT_QPA_PLATFORM": "offscreen"}
+
+import h5py
+import napari_semsr as semsr
+import numpy as np
+import tifffile
+import torch
+import yaml
+from napari_semsr.cli import main as semsr_command
+from napari_semsr.core import run
+from napari_semsr.io import read, write
+from napari_semsr.jobs import (
+    blend_levels,
+    derived_from,
+    difference_of,
+    draw_specimen,
+    expose,
+    gold_pair,
+    input_levels,
+    save_job,
+)
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import build, save_model
+
+SIDE_PX = 96
+CPU = "--device cpu --precision fp32 --tile 64"
+NETWORKS = {
+    "two-scale": {"width": 4, "fine_blocks": 1, "dilations": [1]},
+    "resnet": {"width": 4, "blocks": 1},  # with norms that every image sets anew
+    "srcnn": {"widths": [4, 2]},
+    "espcn": {"widths": [4, 2]},
+    "edsr": {"width": 4, "blocks": 1},
+    "vdsr": {},
+}
+IMAGES = f"""
+convert.tif: convert raw/clear.tif OUT --dtype uint8
+convert.png: convert raw/clear.tif OUT --dtype uint8
+convert-hdf5.ome.tif: convert raw/plane.h5 OUT --dataset data --pixel-size-nm 10
+convert-picture.tif: convert raw/colour.png OUT --colour luminance --pixel-size-nm 10
+degrade.tif: degrade raw/clear.tif OUT --kind hybrid --seed 3
+crop.ome.zarr: crop raw/clear.tif -o OUT --box 3 8 80 90
+crop-like.tif: crop raw/clear.tif --like made/crop.ome.zarr -o OUT
+register.tif: register raw/noisy.tif raw/clear.tif --landmarks raw/places.csv \
+ --landmarks-only --transform-out made/register.json -o OUT
+register-found.tif: register raw/noisy.tif raw/clear.tif -o OUT
+register-carried.tif: register raw/clear.tif raw/clear.tif \
+ --transform made/register.json -o OUT
+stitch.ome.zarr: stitch scan -o OUT --positions-out made/stitch.csv
+stitch-halves.tif: stitch scan -o OUT --halves --flat-field none --blend seam
+stitch-height.tif: stitch series -o OUT --focus max
+enhance.ome.zarr: enhance raw/clear.tif --model models/two-scale.safetensors -o OUT \
+ --residual-map made/enhance-residual.tif {CPU}
+enhance-exact.tif: enhance raw/clear.tif --model models/resnet.safetensors -o OUT \
+ --norm exact {CPU}
+enhance-frozen.tif: enhance raw/clear.tif --model models/resnet.safetensors -o OUT \
+ --norm frozen {CPU}
+enhance-tile.tif: enhance raw/clear.tif --model models/resnet.safetensors -o OUT \
+ --norm tile {CPU}
+enhance-stack.ome.tif: enhance raw/stack.tif --model models/two-scale.safetensors \
+ -o OUT --pixel-size-nm 10 {CPU}
+enhance-sem.tif: enhance raw/noisy.tif --model sem-restore -o OUT {CPU}
+enhance-mosaic.tif: enhance raw/clear.tif --model ssum-sem -o OUT {CPU}
+restore-wiener.tif: restore raw/clear.tif -o OUT --psf 1.2px
+restore-lucy.ome.tif: restore raw/clear.tif -o OUT --psf raw/kernel.tif \
+ --method richardson-lucy --iterations 3
+restore-cls.tif: restore raw/clear.tif -o OUT --psf 1.2px --method cls
+restore-unsupervised.tif: restore raw/clear.tif -o OUT --psf 1px \
+ --method unsupervised-wiener
+restore-blind.tif: restore raw/clear.tif -o OUT --psf flat5px --method blind \
+ --iterations 3
+frc-map.tif: frc-map raw/clear.tif raw/noisy.tif -o OUT --block 48 --step 16
+error-map.tif: error-map raw/clear.tif made/restore-wiener.tif -o OUT
+repeatability.tif: repeatability raw/clear.tif raw/noisy.tif -o OUT
+spectrum.tif: spectrum raw/clear.tif -o OUT
+trust.tif: trust raw/noisy.tif made/enhance-sem.tif -o OUT --model sem-restore \
+ --device cpu
+"""
+NUMBERS = """
+info: info raw/clear.tif
+frc: frc raw/clear.tif raw/noisy.tif
+frc-one: frc raw/clear.tif
+decorrelation: decorrelation raw/clear.tif
+spectrum: spectrum raw/clear.tif
+metrics: metrics raw/noisy.tif raw/clear.tif
+error-map: error-map raw/clear.tif made/restore-wiener.tif -o OUT.tif
+repeatability: repeatability raw/clear.tif raw/noisy.tif -o OUT.tif
+gaps: gaps raw/particles.tif
+profile: profile raw/clear.tif --line 20,10,20,80
+histogram: histogram raw/noisy.tif raw/clear.tif
+noise: noise raw/noisy.tif
+calibrate: calibrate raw/grating.tif --pitch-nm 100 -o OUT.json
+models-info: models info models/two-scale.safetensors
+"""
+OTHERS = """
+pairs raw/noisy.tif raw/clear.tif -o made/pairs.zarr --patch 16 --step 16
+train raw/tiny.yaml --pairs made/pairs.zarr -o run
+figure raw/clear.tif made/restore-wiener.tif -o made/figure.png --dpi 72
+batch raw/steps.yaml
+judge raw/noisy.tif raw/clear.tif -o made/judge.html --landmarks raw/places.csv \
+ --landmarks-only --models models/two-scale.safetensors --device cpu
+report raw/clear.tif numbers/frc.json -o made/report.html
+"""
+LAYERS = ("made/crop.ome.zarr", "made/enhance.ome.zarr", "made/restore-wiener.tif")
+
+
+def lines_of(text: str) -> list[str]:
+    """Join lines that go on, and leave out the empty ones."""
+    return [line for line in text.replace("\\\n", "").splitlines() if line]
+
+
+def command(line: str) -> str:
+    """Run a command, and give what it prints."""
+    words = line.split()
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        status = semsr_command([*words, "--json", "--quiet"])
+    if status:
+        raise SystemExit(f"{line}: {status}")
+    return said.getvalue()
+
+
+def draw_inputs() -> None:
+    """Draw images, scans, tables, settings and models of random weights."""
+    raw = Path("raw")
+    raw.mkdir()
+    truth = draw_specimen((SIDE_PX, SIDE_PX), seed=1)
+    planes = []
+    for number, name in enumerate(("clear", "noisy")):
+        image = expose(truth, seed=1, noise_seed=number, name=name)
+        write(image.replace(provenance=None), raw / f"{name}.tif")
+        planes.append(read(raw / f"{name}.tif").array())
+    tifffile.imwrite(raw / "stack.tif", np.stack(planes), metadata={"axes": "TYX"})
+    y, x = np.mgrid[-4:5, -4:5]
+    kernel = np.exp(-(y**2 + x**2) / 3).astype(np.float32)
+    write(semsr.Micrograph(kernel), raw / "kernel.tif")
+    with h5py.File(raw / "plane.h5", "w", track_order=True) as file:
+        file.create_dataset("data", data=planes[0])
+    shades = np.stack([planes[0][::2, ::2] >> shift for shift in (8, 9, 10)], axis=-1)
+    write_picture(raw / "colour.png", shades.astype(np.uint8))
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
+    waves = 1000 + 500 * np.cos(2 * np.pi * x / 10)
+    write(semsr.Micrograph(waves.astype(np.uint16), 10.2, "nm"), raw / "grating.tif")
+    dots = np.hypot((y + 8) % 16 - 8, (x + 8) % 16 - 8) < 5
+    spots = (200 + 800 * dots).astype(np.uint16)
+    write(semsr.Micrograph(spots, 10, "nm"), raw / "particles.tif")
+    rows = ["moving_y_nm,moving_x_nm,fixed_y_nm,fixed_x_nm"]
+    rows += ["100,100,112,95", "100,800,110,797", "800,120,811,118"]
+    (raw / "places.csv").write_text("\n".join(rows) + "\n")
+    recipe = {
+        "name": "trained", "kind": "supervised", "architecture": "two-scale",
+        "architecture_options": NETWORKS["two-scale"], "batch": 2, "steps": 2,
+        "warmup_steps": 0, "decay_steps": 0, "validate_every": 2,
+        "precision": "fp32", "workers": 0, "data": {"patch_px": 16},
+    }  # fmt: skip
+    (raw / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    steps = {
+        "inputs": "*r.tif", "output": "../batch",
+        "steps": [{"restore": {"psf": "1px"}}, {"noise": {}}],
+    }  # fmt: skip
+    (raw / "steps.yaml").write_text(yaml.safe_dump(steps, sort_keys=False))
+    scan = {
+        "frames_grid": (2, 2), "frame_px": SIDE_PX, "overlap": 0.5, "jitter_px": 2,
+        "phantom": "pits", "photons": 4000, "seed": 2, "field": "square",
+    }  # fmt: skip
+    semsr.simulate("scan", **scan)
+    series = scan | {"frame_px": 64}
+    semsr.simulate("series", focal_series=3, relief_nm=400, **series)
+    draw_models()
+
+
+def write_picture(path: Path, colours: np.ndarray) -> None:
+    """Write a picture in colour."""
+    from PIL import Image
+
+    Image.fromarray(colours).save(path)
+
+
+def draw_models() -> None:
+    """Write a model of each small network, with weights that a seed gives."""
+    Path("models").mkdir()
+    for name, options in NETWORKS.items():
+        torch.manual_seed(3)
+        network = build(name, options)
+        for weights in network.parameters():
+            torch.nn.init.normal_(weights, std=0.05)
+        card = ModelCard(
+            name=name,
+            architecture=name,
+            options=options,
+            stride={"two-scale": 4, "resnet": 4}.get(name, 1),
+            receptive_field=24,
+        )
+        save_model(Path("models") / f"{name}.safetensors", network, card)
+
+
+def save_unfiled() -> None:
+    """Save what panels and the demonstration make in memory."""
+    made = Path("made")
+    paths = [Path("raw") / f"{name}.tif" for name in ("clear", "noisy")]
+    truth = draw_specimen((SIDE_PX, SIDE_PX), seed=1)
+    clear, noisy = (read(path).replace(path=str(path.absolute())) for path in paths)
+    restored = semsr.restore(clear, psf="1px")
+    levels = run(input_levels(clear, (), restored, [restored.data]))
+    mixed = blend_levels(levels, [restored.data], 0.6)[0]
+    told = derived_from("blend", {"strength": 0.6}, input=clear, result=restored)
+    for name, image in {
+        "specimen": truth,
+        "exposure": expose(truth, seed=1, noise_seed=4),
+        "gold": gold_pair(seed=2)[0],
+        "difference": difference_of(clear, noisy),
+        "blend": restored.replace(data=mixed, provenance=told),
+        "restore-unsaved": semsr.restore(semsr.degrade(clear), psf="1px"),
+    }.items():
+        run(save_job(image, made / f"{name}.tif"))
+
+
+def save_project() -> None:
+    """Save a project of images, labels and shapes as the window does."""
+    from napari.components import ViewerModel
+    from napari_semsr.io import read_layers
+    from napari_semsr.widgets.base.session import session_of
+    from qtpy.QtWidgets import QApplication
+
+    application = QApplication.instance() or QApplication([])
+    viewer = ViewerModel()
+    session = session_of(viewer)
+    for path in ("raw/clear.tif", *LAYERS):
+        for data, keywords, kind in read_layers(str(Path(path).absolute())):
+            getattr(viewer, f"add_{kind}")(data, **keywords)
+    viewer.add_labels(np.eye(SIDE_PX, dtype=np.uint8), name="drawn labels")
+    viewer.add_points(np.array([[3.0, 4.0], [50.0, 60.0]]), name="drawn points")
+    viewer.add_shapes(
+        [np.array([[5.0, 5], [5, 40], [40, 40], [40, 5]])], name="drawn shapes"
+    )
+    saved: list[bool] = []
+    session.begin(Path("all.semsr"), partial(saved.append, True))
+    while not saved:
+        application.processEvents()
+
+
+def freeze() -> None:
+    """Make all files, in the current folder."""
+    draw_inputs()
+    for folder in ("made", "numbers"):
+        Path(folder).mkdir()
+    for line in lines_of(IMAGES):
+        name, _, words = line.partition(": ")
+        command(words.replace("OUT", f"made/{name}"))
+        print(name, flush=True)
+    for line in lines_of(NUMBERS):
+        name, _, words = line.partition(": ")
+        line_of = words.replace("OUT", f"made/of-{name}")
+        found = {"command": words, "printed": json.loads(command(line_of))}
+        Path(f"numbers/{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(name, flush=True)
+    for name in ("frc", "noise"):  # as a person redirects it, for a report
+        printed = json.loads(Path(f"numbers/{name}.json").read_text())["printed"]
+        Path(f"made/{name}.json").write_text(json.dumps(printed) + "\n")
+    for line in lines_of(OTHERS):
+        command(line.replace("numbers/", "made/"))
+        print(line, flush=True)
+    save_unfiled()
+    save_project()
+    for name in ("checkpoints", "bank", "lightning_logs"):
+        for path in Path().rglob(name):
+            shutil.rmtree(path)
+
+
+def main() -> None:
+    """Freeze the package that is imported under the name of its commit."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("commit")
+    parser.add_argument("folder", type=Path)
+    asked = parser.parse_args()
+    target = asked.folder.absolute() / asked.commit
+    print(f"of {semsr.__file__}", file=sys.stderr)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    # histories hold where inputs lay: a place that names no person
+    with tempfile.TemporaryDirectory(prefix="corpus-", dir="/tmp") as place:  # noqa: S108
+        os.environ["XDG_DATA_HOME"] = os.environ["XDG_CONFIG_HOME"] = f"{place}/home"
+        work = Path(place) / asked.commit
+        work.mkdir()
+        os.chdir(work)
+        freeze()
+        os.chdir(place)
+        shutil.copytree(work, target)
+
+
+if __name__ == "__main__":
+    main()
