@@ -67,9 +67,10 @@ coverage: $(STAMP)  ## which lines and branches the quick tests run
 	@$(BIN)/coverage json -q -o build/coverage/counts.json
 	@$(BIN)/python scripts/room_coverage.py build/coverage/counts.json
 
-mutants: $(STAMP)  ## change core and analysis, see whether tests notice (COUNT=100, SEED=0)
+mutants: $(STAMP)  ## change PACKAGES="core analysis", see whether tests notice (COUNT=100, SEED=0)
 	@$(BIN)/python -m scripts.mutants $(if $(COUNT),--count $(COUNT)) \
-	  $(if $(SEED),--seed $(SEED)) $(if $(AGAIN),--again)
+	  $(if $(SEED),--seed $(SEED)) $(if $(PACKAGES),--packages $(PACKAGES)) \
+	  $(if $(AGAIN),--again)
 
 hard: $(STAMP)  ## the quick tests where surroundings are hostile (CASES="other-user …")
 	@scripts/system_packages.sh

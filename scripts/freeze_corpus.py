@@ -26,11 +26,12 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "QT_QPA_PLATFORM": "offscreen"}
 
 import h5py
-import napari_semsr as semsr
 import numpy as np
 import tifffile
 import torch
 import yaml
+
+import napari_semsr as semsr
 from napari_semsr.cli import main as semsr_command
 from napari_semsr.core import run
 from napari_semsr.io import read, write
@@ -242,9 +243,10 @@ def save_unfiled() -> None:
 def save_project() -> None:
     """Save a project of images, labels and shapes as the window does."""
     from napari.components import ViewerModel
-    from napari_semsr.io import read_layers
-    from napari_semsr.widgets.base.session import session_of
     from qtpy.QtWidgets import QApplication
+
+    from napari_semsr.io.layers import read_layers
+    from napari_semsr.widgets.base.session import session_of
 
     application = QApplication.instance() or QApplication([])
     viewer = ViewerModel()
@@ -304,7 +306,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     # histories hold where inputs lay: a place that names no person
-    with tempfile.TemporaryDirectory(prefix="corpus-", dir="/tmp") as place:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="corpus-", dir="/tmp") as place:
         os.environ["XDG_DATA_HOME"] = os.environ["XDG_CONFIG_HOME"] = f"{place}/home"
         work = Path(place) / asked.commit
         work.mkdir()

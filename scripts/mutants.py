@@ -1,18 +1,18 @@
-"""Change one thing in core or analysis at random, and see whether its tests notice.
+"""Change one thing of a package at random, and see whether its tests notice.
 
-Run: ``python -m scripts.mutants [--count 100] [--seed 0] [--log FILE] [--again]``. All
-places of both packages where the code may be changed are found, and as many as were
-asked for are drawn before anything runs: places evenly, without repetition, then one of
-the changes that the place allows. Each change is made alone, in a copy of the checkout,
-where the quick tests of its package run (``tests/core``, ``tests/analysis``) until one
-fails: those files of them that run a line of the change, the module's own first; where
+Run: ``python -m scripts.mutants [--count 100] [--seed 0] [--packages core analysis]
+[--log FILE] [--again]``. All places of these packages where the code may be changed are
+found, and as many as were asked for are drawn before anything runs: places evenly,
+without repetition, then one of the changes that the place allows. Each change is made
+alone, in a copy of the checkout, where the quick tests of its package run
+(``tests/core``, ``tests/analysis``) until one fails: those files of them that run a line of the change, the module's own first; where
 that line runs at the import or by no test of this process, those that run any line of
 the module. A change is killed
 by a test that fails, an import that fails, or by taking twice the processor time that
 all tests of the unchanged package take while their lines are counted.
 
 Printed are the share that was killed with its standard error, and what survived as
-diffs. Each result is a line of ``build/mutants/seed-N.jsonl`` (``--log``): a run that
+diffs. Each result is a line of ``build/mutants/PACKAGES-SEED.jsonl`` (``--log``): a run that
 was stopped goes on from there, and ``--again`` repeats what survived, with the tests as
 they are now. ``--list`` prints the drawn changes alone.
 
@@ -305,11 +305,11 @@ def draw(sources: dict[str, bytes], count: int, seed: int) -> list[Mutant]:
     ]
 
 
-def read_sources(root: Path) -> dict[str, bytes]:
+def read_sources(root: Path, packages: Iterable[str]) -> dict[str, bytes]:
     """Read the modules that are changed; faces hold no code."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
-        for package in PACKAGES
+        for package in packages
         for path in (root / SOURCE / package).rglob("*.py")
         if path.name != "__init__.py"
     }
@@ -484,7 +484,7 @@ def tell(mutants: list[Mutant], results: dict[int, Result], texts: list[str]) ->
             tried[name] += 1
             killed[name] += number not in left
     print()
-    for name in [*PACKAGES, *sorted(tried.keys() - {*PACKAGES, "all"}), "all"]:
+    for name in [*sorted(tried.keys() - {"all"}), "all"]:
         share = killed[name] / max(tried[name], 1)
         error = math.sqrt(share * (1 - share) / max(tried[name], 1))
         print(
@@ -502,6 +502,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--packages", nargs="+", default=PACKAGES)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--list", action="store_true")
@@ -525,14 +526,15 @@ def load_libraries() -> None:
 def main(words: list[str] | None = None) -> None:
     """Draw, run what has not run, and tell."""
     options = parse(words)
-    sources = read_sources(ROOT)
+    sources = read_sources(ROOT, options.packages)
     mutants = draw(sources, options.count, options.seed)
     texts = [one.diff(sources[one.path]) for one in mutants]
     if options.list:
         print("\n".join(f"#{at}\n{text}" for at, text in enumerate(texts)))
         return
     digest = hashlib.sha256(json.dumps([asdict(one) for one in mutants]).encode())
-    log = options.log or ROOT / f"build/mutants/seed-{options.seed}.jsonl"
+    name = f"{'-'.join(options.packages)}-{options.seed}.jsonl"
+    log = options.log or ROOT / "build/mutants" / name
     results = begin_log(log, {"seed": options.seed, "drawn": digest.hexdigest()})
     again = {"survived"} if options.again else set()
     waiting = [

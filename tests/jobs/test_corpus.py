@@ -1,0 +1,194 @@
+"""Files that former commits made open, and are made again from their histories.
+
+``tests/corpus`` is made by ``scripts/freeze_corpus.py``, once for each commit to
+be read for ever. A job that has left the package has a line in `LEFT`, here and in
+`napari_semsr.jobs.replay`; what else may not be as it was is in the tables below it.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.cli import main
+from napari_semsr.core import ReadError, run
+from napari_semsr.io import (
+    ReadOptions,
+    count_planes,
+    open_frames,
+    open_project,
+    read,
+    read_calibration,
+)
+from napari_semsr.io.transforms import read_transform
+from napari_semsr.jobs import REPLAY
+from napari_semsr.jobs.replay import jobs_made_again
+from napari_semsr.models import load_model
+from napari_semsr.pairing import open_pairs
+
+LEFT = {"trust": "b537c11d"}  # jobs, and the last commit that had each
+NEWER = {"adapt"}  # jobs that the corpus is too old for
+OTHER_MODEL = {"enhance-mosaic.tif"}  # of a bundled model that was replaced
+OTHER_NUMBERS: dict[str, set[str]] = {}  # keys by command, printed otherwise on purpose
+
+CORPUS = Path(__file__).parents[1] / "corpus" / "021ca8eb"
+MADE = CORPUS / "made"
+OUTPUTS = sorted(
+    path
+    for folder in (MADE, CORPUS / "batch", CORPUS / "scan", CORPUS / "series")
+    for pattern in ("**/*.tif", "*.png", "*.ome.zarr")
+    for path in folder.glob(pattern)
+    if path.stem != "figure" and not path.name.startswith("judge")
+)
+NUMBERS = sorted((CORPUS / "numbers").glob("*.json"))
+QUICK = {"crop-like.tif", "restore-wiener.tif", "trust.tif", "noise.json"}
+
+
+def cases(paths):
+    """Name each case by its file; all but a few are broad."""
+    return [
+        pytest.param(
+            path,
+            id=path.relative_to(CORPUS).as_posix(),
+            marks=() if path.name in QUICK else pytest.mark.broad,
+        )
+        for path in paths
+    ]
+
+
+def grey(path):
+    """Read an image, the first plane of a stack."""
+    plane = 0 if path.is_file() and count_planes(path) > 1 else None
+    return read(path, ReadOptions(plane=plane, colour="luminance"))
+
+
+def assert_replayed(path, report):
+    """Compare what was made again to what is stored, as processors round.
+
+    Whole numbers may be off by one, others by a thousandth of the image's range; an
+    iteration that ends otherwise may leave some pixels that differ by more.
+    """
+    said = [item.said for item in report.differs if item.what != "version"]
+    if report.identical:
+        return
+    assert all(item.what == "pixels" for item in report.differs if item.said in said)
+    image = grey(path).array()
+    whole = np.issubdtype(image.dtype, np.integer)
+    allowed = 1 if whole else 1e-3 * float(np.ptp(image[np.isfinite(image)]))
+    assert report.max_abs_difference is not None, said
+    assert report.max_abs_difference <= allowed, said
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("path", cases(OUTPUTS))
+def test_history_of_a_former_commit_is_replayed_or_refused_by_name(path):
+    image = grey(path)
+    assert image.provenance is not None
+    job = image.provenance.job
+    if job in LEFT:
+        said = f"{path.name} was made by '{job}', which left.*commit {LEFT[job]} is the"
+        with pytest.raises(ReadError, match=said):
+            run(REPLAY.job(path))
+        return
+    report = run(REPLAY.job(path))
+    if path.name in OTHER_MODEL:
+        assert {"model", "pixels"} >= {i.what for i in report.differs} - {"version"}
+        assert any(item.what == "model" for item in report.differs)
+        return
+    assert_replayed(path, report)
+
+
+def test_corpus_holds_an_output_of_every_job():
+    frozen = {grey(path).provenance.job for path in OUTPUTS}
+    assert frozen >= {*jobs_made_again()} - NEWER
+    assert LEFT.keys() <= frozen
+
+
+def assert_told(then, now, *, left_out, where=""):
+    """Compare what a command printed with what it prints: all keys, about the values.
+
+    Places on this machine, which are texts, are not compared.
+    """
+    if isinstance(then, dict):
+        assert then.keys() <= now.keys(), where
+        for key in then.keys() - left_out:
+            assert_told(then[key], now[key], left_out=left_out, where=f"{where}.{key}")
+    elif isinstance(then, list):
+        assert len(then) == len(now), where
+        for at, (one, other) in enumerate(zip(then, now, strict=True)):
+            assert_told(one, other, left_out=left_out, where=f"{where}[{at}]")
+    elif isinstance(then, bool) or not isinstance(then, int | float):
+        assert isinstance(then, str) or then == now, where
+    else:
+        near = math.isclose(then, now, rel_tol=1e-3, abs_tol=1e-6)
+        assert near, f"{where}: {then}, now {now}"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("path", cases(NUMBERS))
+def test_numbers_of_a_former_commit_are_printed_again(path, tmp_path, capsys):
+    frozen = json.loads(path.read_text())
+    verb, *words = frozen["command"].split()
+    places = ("raw/", "made/", "models/")
+    words = [str(CORPUS / word) if word.startswith(places) else word for word in words]
+    words = [word.replace("OUT", str(tmp_path / "out")) for word in words]
+    status = main([verb, *words, "--json", "--quiet"])
+    printed = capsys.readouterr()
+    if verb in LEFT:
+        assert status == 2
+        assert verb in printed.err
+        return
+    left_out = OTHER_NUMBERS.get(path.stem, set())
+    assert_told(frozen["printed"], json.loads(printed.out), left_out=left_out)
+
+
+def test_images_hold_the_same_pixels():
+    for path in OUTPUTS:
+        if path.suffix == ".tif" and count_planes(path) == 1:
+            assert np.array_equal(grey(path).array(), tifffile.imread(path), True)
+
+
+@pytest.mark.parametrize("path", sorted((CORPUS / "models").iterdir()), ids=str)
+def test_models_open_and_run(path):
+    import torch
+
+    model = load_model(path)
+    size = max(model.card.stride, 32)
+    with torch.inference_mode():
+        made = model.network(torch.rand(1, 1, size, size))
+    assert torch.isfinite(made).all()
+
+
+def test_pairs_tables_transforms_and_calibrations_open():
+    pairs = open_pairs(MADE / "pairs.zarr")
+    assert sum(pairs.counts.values()) > 0
+    low, high = pairs.arrays("train")
+    assert np.asarray(low[0]).shape == np.asarray(high[0]).shape == (16, 16)
+    frames = run(open_frames(CORPUS / "scan", positions=MADE / "stitch.csv"))
+    assert len(frames) == 4
+    assert read_transform(MADE / "register.json") is not None
+    (size, _), _, _ = read_calibration(MADE / "of-calibrate.json")
+    assert size == pytest.approx(10, rel=0.05)
+    (trained,) = (CORPUS / "run").glob("*.safetensors")
+    assert load_model(trained).card.name == "trained"
+
+
+def test_project_opens_whole():
+    opened = run(open_project(CORPUS / "all.semsr"))
+    assert (opened.lost, opened.said) == ((), ())
+    assert len(opened.layers) == len(opened.project.layers) >= 7
+    kinds = {layer.kind for layer, _ in opened.layers}
+    assert kinds == {"image", "labels", "points", "shapes"}
+    for layer, (data, _, _) in opened.layers:
+        assert data is not None, layer.name
+
+
+@pytest.mark.broad
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_report_takes_numbers_and_images_of_a_former_commit(tmp_path):
+    inputs = [MADE / "frc.json", MADE / "noise.json", MADE / "restore-wiener.tif"]
+    words = ["report", *map(str, inputs), "-o", str(tmp_path / "page.html"), "--quiet"]
+    assert main(words) == 0
