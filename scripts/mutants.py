@@ -5,16 +5,16 @@ Run: ``python -m scripts.mutants [--count 100] [--seed 0] [--packages core analy
 found, and as many as were asked for are drawn before anything runs: places evenly,
 without repetition, then one of the changes that the place allows. Each change is made
 alone, in a copy of the checkout, where the quick tests of its package run
-(``tests/core``, ``tests/analysis``) until one fails: those files of them that run a line of the change, the module's own first; where
-that line runs at the import or by no test of this process, those that run any line of
-the module. A change is killed
-by a test that fails, an import that fails, or by taking twice the processor time that
-all tests of the unchanged package take while their lines are counted.
+(``tests/core``, ``tests/analysis``) until one fails: those files of them that run a
+line of the change, the module's own first; where that line runs at the import or by no
+test of this process, those that run any line of the module. A change is killed by a
+test that fails, an import that fails, or by taking twice the processor time that all
+tests of the unchanged package take while their lines are counted.
 
 Printed are the share that was killed with its standard error, and what survived as
-diffs. Each result is a line of ``build/mutants/PACKAGES-SEED.jsonl`` (``--log``): a run that
-was stopped goes on from there, and ``--again`` repeats what survived, with the tests as
-they are now. ``--list`` prints the drawn changes alone.
+diffs. Each result is a line of ``build/mutants/PACKAGES-SEED.jsonl`` (``--log``): a run
+that was stopped goes on from there, and ``--again`` repeats what survived, with the
+tests as they are now. ``--list`` prints the drawn changes alone.
 
 What may be changed, one at a time:
 
