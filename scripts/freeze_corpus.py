@@ -56,7 +56,6 @@ NETWORKS = {
     "srcnn": {"widths": [4, 2]},
     "espcn": {"widths": [4, 2]},
     "edsr": {"width": 4, "blocks": 1},
-    "vdsr": {},
 }
 IMAGES = f"""
 convert.tif: convert raw/clear.tif OUT --dtype uint8
@@ -288,9 +287,10 @@ def freeze() -> None:
         print(line, flush=True)
     save_unfiled()
     save_project()
-    for name in ("checkpoints", "bank", "lightning_logs"):
-        for path in Path().rglob(name):
-            shutil.rmtree(path)
+    # what nothing reads again, and the states of a training
+    for pattern in ("made/*.html", "made/figure.png", "made/pairs.png", "run/*.ckpt"):
+        for path in Path().glob(pattern):
+            path.unlink()
 
 
 def main() -> None:
