@@ -8,7 +8,9 @@ Run, with the sources of the commit to freeze::
 A folder of the commit's name is made: inputs in ``raw``, ``scan`` and ``models``, what
 verbs made of them in ``made``, what measuring verbs print in ``numbers``, a project and
 a batch. Images are small and drawn from fixed seeds. Made once for each commit that is
-to be read for ever; `tests/jobs/test_corpus.py` opens and replays all of it.
+to be read for ever; `tests/jobs/test_corpus.py` opens and replays all of it. With
+``--verbs`` only what these verbs make is frozen: those whose results have changed on
+purpose since the commit before.
 """
 
 import argparse
@@ -123,7 +125,7 @@ figure raw/clear.tif made/restore-wiener.tif -o made/figure.png --dpi 72
 batch raw/steps.yaml
 judge raw/noisy.tif raw/clear.tif -o made/judge.html --landmarks raw/places.csv \
  --landmarks-only --models models/two-scale.safetensors --device cpu
-report raw/clear.tif numbers/frc.json -o made/report.html
+report raw/clear.tif made/frc.json -o made/report.html
 """
 LAYERS = ("made/crop.ome.zarr", "made/enhance.ome.zarr", "made/restore-wiener.tif")
 
@@ -264,26 +266,35 @@ def save_project() -> None:
         application.processEvents()
 
 
-def freeze() -> None:
-    """Make all files, in the current folder."""
+def make_all(text: str, verbs: list[str]) -> dict[str, tuple[str, str]]:
+    """Run the lines of a table; give of each name its command and what it printed."""
+    told = {}
+    for line in lines_of(text):
+        name, _, words = line.partition(": ")
+        if not verbs or words.split()[0] in verbs:
+            place = f"made/{name}" if text is IMAGES else f"made/of-{name}"
+            told[name] = words, command(words.replace("OUT", place))
+            print(name, flush=True)
+    return told
+
+
+def freeze(verbs: list[str]) -> None:
+    """Make all files, or those of some verbs alone, in the current folder."""
     draw_inputs()
     for folder in ("made", "numbers"):
         Path(folder).mkdir()
-    for line in lines_of(IMAGES):
-        name, _, words = line.partition(": ")
-        command(words.replace("OUT", f"made/{name}"))
-        print(name, flush=True)
-    for line in lines_of(NUMBERS):
-        name, _, words = line.partition(": ")
-        line_of = words.replace("OUT", f"made/of-{name}")
-        found = {"command": words, "printed": json.loads(command(line_of))}
+    make_all(IMAGES, verbs)
+    for name, (words, printed) in make_all(NUMBERS, verbs).items():
+        found = {"command": words, "printed": json.loads(printed)}
         Path(f"numbers/{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        print(name, flush=True)
-    for name in ("frc", "noise"):  # as a person redirects it, for a report
-        printed = json.loads(Path(f"numbers/{name}.json").read_text())["printed"]
-        Path(f"made/{name}.json").write_text(json.dumps(printed) + "\n")
+        if name in ("frc", "noise"):  # as a person redirects it, for a report
+            Path(f"made/{name}.json").write_text(printed)
+    if verbs:
+        for folder in ("models", "scan/truth", "series/truth"):
+            shutil.rmtree(folder)
+        return
     for line in lines_of(OTHERS):
-        command(line.replace("numbers/", "made/"))
+        command(line)
         print(line, flush=True)
     save_unfiled()
     save_project()
@@ -300,6 +311,7 @@ def main() -> None:
     )
     parser.add_argument("commit")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--verbs", nargs="+", default=[], help="only what these make")
     asked = parser.parse_args()
     target = asked.folder.absolute() / asked.commit
     print(f"of {semsr.__file__}", file=sys.stderr)
@@ -311,7 +323,7 @@ def main() -> None:
         work = Path(place) / asked.commit
         work.mkdir()
         os.chdir(work)
-        freeze()
+        freeze(asked.verbs)
         os.chdir(place)
         shutil.copytree(work, target)
 

@@ -41,12 +41,14 @@ from napari_semsr.core import (
     to_dtype,
 )
 from napari_semsr.io import (
+    COVERAGE,
     ReadOptions,
     beside_path,
     count_planes,
     decoding,
     half_paths,
     is_there,
+    label_path,
 )
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
 from napari_semsr.jobs.convert import CONVERT, save_job
@@ -757,6 +759,9 @@ def _stitch(step: ReplayStep) -> Job[Path]:
     if half is not None:
         with step.as_recorded():
             return half_paths(step.target)["ab".index(half["name"])]
+    # a map of coverage has the history of its mosaic: its name tells which it is
+    if step.search.output.name.endswith(f".{COVERAGE}.tif") and not step.depth:
+        return label_path(step.target, COVERAGE)
     if step.made.part == HEIGHT:
         return beside_path(step.target, "height")
     return step.target

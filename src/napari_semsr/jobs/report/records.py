@@ -162,8 +162,10 @@ def _check_curves(content: Mapping[str, Any], declared: Sequence[Curve]) -> None
 
 
 def _checked(name: str, content: Mapping[str, Any]) -> Any:
-    """Give a list of numbers, or none."""
+    """Give a list of numbers, or none: an image may be too small for a curve."""
     item = content.get(name)
+    if item == []:
+        return None
     kinds = {type(value) for value in item} if isinstance(item, list) else {str}
     known = kinds <= {int, float, type(None)} and kinds & {int, float}
     if item is not None and not known:
