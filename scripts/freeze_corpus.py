@@ -146,7 +146,7 @@ def command(line: str) -> str:
     return said.getvalue()
 
 
-def draw_inputs() -> None:
+def draw_inputs(series_px: int) -> None:
     """Draw images, scans, tables, settings and models of random weights."""
     raw = Path("raw")
     raw.mkdir()
@@ -190,7 +190,7 @@ def draw_inputs() -> None:
         "phantom": "pits", "photons": 4000, "seed": 2, "field": "square",
     }  # fmt: skip
     semsr.simulate("scan", **scan)
-    series = scan | {"frame_px": 64}
+    series = scan | {"frame_px": series_px}
     semsr.simulate("series", focal_series=3, relief_nm=400, **series)
     draw_models()
 
@@ -278,9 +278,9 @@ def make_all(text: str, verbs: list[str]) -> dict[str, tuple[str, str]]:
     return told
 
 
-def freeze(verbs: list[str]) -> None:
+def freeze(verbs: list[str], series_px: int) -> None:
     """Make all files, or those of some verbs alone, in the current folder."""
-    draw_inputs()
+    draw_inputs(series_px)
     for folder in ("made", "numbers"):
         Path(folder).mkdir()
     make_all(IMAGES, verbs)
@@ -312,6 +312,13 @@ def main() -> None:
     parser.add_argument("commit")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--verbs", nargs="+", default=[], help="only what these make")
+    parser.add_argument(
+        "--series-px",
+        type=int,
+        default=SIDE_PX,
+        help="side of a frame of the focal series; 64 in the corpus of 021ca8eb, "
+        "whose joints later commits do not believe",
+    )
     asked = parser.parse_args()
     target = asked.folder.absolute() / asked.commit
     print(f"of {semsr.__file__}", file=sys.stderr)
@@ -323,7 +330,7 @@ def main() -> None:
         work = Path(place) / asked.commit
         work.mkdir()
         os.chdir(work)
-        freeze(asked.verbs)
+        freeze(asked.verbs, asked.series_px)
         os.chdir(place)
         shutil.copytree(work, target)
 
