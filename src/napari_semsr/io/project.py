@@ -255,10 +255,9 @@ def read_array(path: Path) -> Any:
     import zarr
 
     from napari_semsr.core import FolderStore
-    from napari_semsr.io.zarr import held
 
     with decoding(path, "an array"):
-        array = held(zarr.open_array(FolderStore(path, read_only=True), mode="r"))
+        array = zarr.open_array(FolderStore(path, read_only=True), mode="r")
         return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
 
 
