@@ -6,7 +6,7 @@ from scipy import ndimage
 
 import napari_semsr as semsr
 from napari_semsr.core import Box
-from napari_semsr.inference.network_input import Scaling, _statistics
+from napari_semsr.inference.network_input import Scaling, block_statistics
 from napari_semsr.models.architectures.survey import BLOCK, SurveyNet
 
 
@@ -62,7 +62,7 @@ def test_blocks_keep_their_statistics_where_few_pixels_lack(place):
     lacking[place] = np.nan
     field, scaling = Box.of(whole.shape), Scaling(0.0, 1.0, 0.5)
     wanted, found = (
-        _statistics(data, field, scaling, 1, SurveyNet().statistics)
+        block_statistics(data, field, scaling, 1, SurveyNet().statistics)
         for data in (whole, lacking)
     )
     lacks = np.isnan(lacking).reshape(6, BLOCK, 6, BLOCK).any(axis=(1, 3))

@@ -77,9 +77,9 @@ def test_several_sem_images_are_trained_on(panel, model, add, run_panel, monkeyp
     low, high = model.layers["mosaic"], model.layers["sem"]
     sides = [Side.of(micrograph_from_layer(one)) for one in (low, high)]
     stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
-    register = adapting._register  # noqa: SLF001 - with a map for each image
+    register = adapting.register_sem  # with a map for each image
     monkeypatch.setattr(
-        adapting, "_register", lambda *args: register(*args[:3], stored)
+        adapting, "register_sem", lambda *args: register(*args[:3], stored)
     )
     panel.mosaic.value, panel.sem.value = low, high
     panel.more.value = [second, high]  # which is there already

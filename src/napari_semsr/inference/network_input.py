@@ -266,7 +266,9 @@ def survey_field(
     while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
         shrink *= 2
     whole = Box.of(tuple(data.shape))
-    statistics = _statistics(data, whole, scaling, shrink, module.survey.statistics)
+    statistics = block_statistics(
+        data, whole, scaling, shrink, module.survey.statistics
+    )
     with torch.inference_mode():
         found = module.survey(torch.from_numpy(statistics)[None])
         seen = found.haze.certain() if certain else found.haze
@@ -297,7 +299,7 @@ def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Survey
     empty: list[Surveyed] = []
     for y, x in _corners(data.shape, _WINDOW, BLOCK):
         box = Box(y, y + _WINDOW, x, x + _WINDOW)
-        statistics = _statistics(data, box, scaling, 1, module.survey.statistics)
+        statistics = block_statistics(data, box, scaling, 1, module.survey.statistics)
         made = module.survey(torch.from_numpy(statistics)[None])
         # what a mosaic does not cover has no contrast at all
         (found if statistics[1:].any() else empty).append(made)
@@ -335,7 +337,7 @@ def field_spectrum(
     return (seen[covered] if covered.any() else seen).median(0).values
 
 
-def _statistics(
+def block_statistics(
     data: Any, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
 ) -> Float32Array:
     """Statistics of a region's blocks, read in parts; missing pixels do not count."""
@@ -401,6 +403,8 @@ def _with_grain(
     power, while a mean alone has hardly any. All (Y, X).
     """
     places = np.argwhere(wanted)
+    if not len(places):
+        return window
     size = 2 * _GRAIN + 1
     padded = np.pad(window, 2 * _GRAIN, mode="reflect")
     usable = np.pad(~missing, 2 * _GRAIN, mode="reflect")

@@ -37,7 +37,7 @@ _NEAR = 3.0  # standard deviations of the stage; chosen: one place in 100 is bey
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JointPlace:
     """A place of some frames among others, by all of their overlaps together."""
 
     move: IntPair  # From where they are expected, in px
@@ -48,7 +48,7 @@ class Place:
 
 def _place(
     state: State, pairs: Sequence[IntPair], positions: FloatArray, move: IntPair
-) -> Place:
+) -> JointPlace:
     overlaps = []
     for pair in pairs:
         y, x = whole_shift(positions, pair)
@@ -57,7 +57,7 @@ def _place(
     fit = float(np.arctanh(np.clip(ncc, -0.999, 0.999)))
     # the score counts details: so many have such a coefficient
     doubt = float(np.sqrt(-2 * np.log(1 / np.cosh(fit)))) / max(score, 1e-9)
-    return Place(move, score, fit, doubt)
+    return JointPlace(move, score, fit, doubt)
 
 
 def possible_places(
@@ -68,7 +68,7 @@ def possible_places(
     spread: float,
     *,
     is_placed: bool,
-) -> list[Place]:
+) -> list[JointPlace]:
     """Find where a group fits the placed frames above chance, and as well as anywhere.
 
     `positions` (N, 2): of the group and of those it is compared with, NaN of others;
@@ -112,8 +112,8 @@ def possible_places(
 
 
 def nearest_place(
-    places: Sequence[Place], middle: FloatArray, spread: float
-) -> Place | None:
+    places: Sequence[JointPlace], middle: FloatArray, spread: float
+) -> JointPlace | None:
     """Let the stage choose among places; None if its error leaves several."""
     if len(places) < 2:
         return places[0] if places else None
@@ -125,7 +125,7 @@ def nearest_place(
 
 
 def place_near(state: State, index: int) -> bool:
-    """Place a frame where it fits near its expected place, if only one place does.
+    """JointPlace a frame where it fits near its expected place, if only one place does.
 
     Returns whether it fits anywhere there, even if at several places alike.
     """

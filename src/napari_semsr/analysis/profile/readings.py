@@ -371,10 +371,13 @@ def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
         mean = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
         curve = np.where(np.abs(curve - mean) <= 1, mean, curve)
     at = are_level(curve, level)
-    steepest = float(np.abs(np.diff(curve)).max(initial=0.0))
-    for side, steps in (at, np.diff(curve)), (at[::-1], np.diff(curve[::-1])):
-        for first in np.flatnonzero(side[:-1] & ~side[1:]) + 1:  # beyond the plateau
-            flank = np.abs(steps[first : first + _GENTLE_PX])
+    rise = np.abs(np.diff(curve))
+    rise[np.diff(place[starts]) > 1] = np.nan  # a gap shows no flank
+    steepest = float(np.nanmax(rise, initial=0.0))
+    for side, steps in (at, rise), (at[::-1], rise[::-1]):
+        ends = side[:-1] & ~side[1:] & np.isfinite(steps)
+        for first in np.flatnonzero(ends) + 1:  # beyond the plateau
+            flank = steps[first : first + _GENTLE_PX]
             if len(flank) == _GENTLE_PX and flank.min() > _CORNER * steepest:
                 return True
     return False

@@ -356,7 +356,7 @@ def _share(
         kept = run.place / _TRANSFORM.format(number)
         if run.existing.resume and transform is None and kept.is_file():
             transform = read_transform(kept)
-        registered = yield from _register(run, image, opened.name, transform)
+        registered = yield from register_sem(run, image, opened.name, transform)
         if not kept.is_file() or run.named["transform"] is None:
             write_transform(kept, registered.stored)
         transform = None
@@ -377,7 +377,7 @@ def _record(
     return run.records[role]
 
 
-def _register(
+def register_sem(
     run: Run[AdaptOptions],
     sem: Image,
     name: str,
