@@ -483,7 +483,8 @@ CHOICES = ("adapted", "ssum-sem", "linear")
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """Write what the rows hold, and which goals are met."""
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
-    for row in rows:
+    order = [sample.name for sample in SAMPLES]
+    for row in sorted(rows, key=lambda row: order.index(row["name"])):
         parts[row["part"]].append(row)
     own = {r["name"]: r for r in parts["samples"]}
     sections = [

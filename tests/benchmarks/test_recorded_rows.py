@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import _gao_tables
+import adapt
 import finetuning
 import frc_accuracy
 import gold
@@ -39,6 +40,12 @@ def page(name: str) -> str:
 def joined(name: str) -> str:
     """Read a page, its lines joined."""
     return " ".join(page(name).split())
+
+
+def test_what_adapt_gains() -> None:
+    record = page("validation/adapt.md")
+    for section in adapt.table(rows_of("adapt.jsonl")).split("\n\n"):
+        assert section in record
 
 
 def test_frc_intervals() -> None:
