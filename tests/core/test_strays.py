@@ -19,7 +19,6 @@ PLACES = {
     "column": np.s_[:, 30],
     "large cluster": np.s_[40:45, 50:55],
     "part of a column": np.s_[64:128, 30],
-    "short part of a column": np.s_[21:57, 30],
     "rows": np.s_[90:92],
     "block": np.s_[80:100, 100:120],
 }

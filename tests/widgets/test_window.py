@@ -315,7 +315,8 @@ def test_frames_without_positions_are_placed_and_others_named(
     assert "img5.png is left out: pixel for pixel the same as img4" in (
         panel.trouble.text()
     )
-    assert "15 of 17" in panel.headline.text()
+    # the place of one frame rests on one joint, which no position confirms
+    assert "14 of 17" in panel.headline.text()
     assert "img9.png" in panel.trouble.text()
     assert "Warning" not in capfd.readouterr().err
 

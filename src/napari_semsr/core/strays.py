@@ -36,9 +36,8 @@ _FAR = 4.0  # times the range of nearly all pixels, from their middle
 _BEYOND, _BEYOND_WIDE = 0.1, 1.0  # times the range of others, beyond; of wide areas
 _MOST, _MOST_PLATEAUS = 0.01, 0.06  # share of pixels; more are how an image is
 _SOLID, _LARGEST_PLATEAU = 4, 48  # px, least and greatest side
-# px of a segment, and share of those that must stand out; of noise a third does. A
-# line has two segments, or one of a single value
-_SEGMENT, _STANDING, _MOST_LINES = 16, 0.9, 0.03
+# px of a line, and share of those that must stand out; of noise a third does
+_SEGMENT, _STANDING, _MOST_LINES = 32, 0.9, 0.03
 _DENSE, _DENSE_REACH = 0.03, 16  # share of pixels nearby that text has
 _LEAST_SIDE = 32  # px of an image in which stray pixels can be distinguished
 _WIDEST = 5  # px of a stray cluster or line that is filled
@@ -192,9 +191,6 @@ def _peaks(values: Float32Array) -> BoolArray:
                     share = np.moveaxis(count, along, -1) / sizes
                     whole = np.moveaxis(share > _STANDING, -1, along)
                     if whole.any():
-                        whole &= _next_to_one(whole, along) | _of_one_value(
-                            values[rows], cuts[along], along
-                        )
                         lines[rows] |= stands & np.repeat(whole, sizes, along)
     for found, most in ((peaks, _MOST), (lines, _MOST_LINES)):
         found &= found.mean() <= most
@@ -206,21 +202,6 @@ def _peaks(values: Float32Array) -> BoolArray:
                 line[1:] |= line[:-1] & same
                 line[:-1] |= line[1:] & same
     return peaks | lines
-
-
-def _next_to_one(whole: BoolArray, axis: int) -> BoolArray:
-    """Mark segments of which one before or after is marked, too."""
-    ones = np.moveaxis(whole, axis, 0)
-    found = np.zeros_like(ones)
-    found[1:] |= ones[:-1]
-    found[:-1] |= ones[1:]
-    return np.moveaxis(found, 0, axis)
-
-
-def _of_one_value(values: Float32Array, cuts: NDArray[np.intp], axis: int) -> BoolArray:
-    """Mark the segments, which begin at `cuts` along an axis, of a single value."""
-    ends = (part.reduceat(values, cuts, axis) for part in (np.minimum, np.maximum))
-    return np.asarray(np.equal(*ends))
 
 
 def _starts(size: int) -> NDArray[np.intp]:

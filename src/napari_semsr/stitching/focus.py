@@ -14,7 +14,6 @@ and its neighbours.
    doi:10.1109/34.308479.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,7 +39,6 @@ from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates, search
 from napari_semsr.stitching.refine import refine
-from napari_semsr.stitching.shading import block_sums
 from napari_semsr.stitching.solution import StitchSolution
 
 _REACH = 0.1  # of a frame, and at least 16 px; chosen: as the first search for joints
@@ -61,11 +59,6 @@ _AROUND = 5.0  # px; deviation of the window over which detail is averaged
 _SHARPEST = 3.0  # power of the energies by which heights are weighted
 _RIM = 9  # px; chosen: three times the width of the coarser Gaussian
 _LEAST_INSIDE = 0.05  # of the window; chosen: of less, a few pixels would decide
-# Brightness of a height. Focal series of fractures, particles and circuits: contrast of
-# quarters of a frame changes by up to 16 % with the focus, and they correlate by 0.99.
-_PARTS, _FEWEST_PARTS = 4, 6  # along the shorter side; chosen: in all
-_BY_FOCUS, _COARSE_ALIKE, _SURE = 1.2, 0.9, 3.0
-_TURNS = 3  # chosen: offset and gain change each other by the shading alone
 _BEYOND_NOISE = 2.0  # energy over that of noise from which a place has a height; chosen
 # Immerkaer's mask, as for the noise of frames, and what band and mask leave of noise
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
@@ -258,9 +251,11 @@ def plan_focus(
     count, levels = len(heights[solved]), len(heights)
     turns = np.tile(solution.turns, (levels, 1))
     gains = np.tile(solution.gains, (levels, 1))
-    offsets = np.tile(solution.offsets, (levels, 1))
     prepared = base.prepared.changed(
-        joined, gains=gains.ravel(), offsets=offsets.ravel(), rotations=turns
+        joined,
+        gains=gains.ravel(),
+        offsets=np.tile(solution.offsets, levels),
+        rotations=turns,
     )
     places = np.full((levels, count, 2), np.nan)
     places[solved] = base.positions
@@ -283,19 +278,15 @@ def plan_focus(
             z_nm[level], places[anchor] + moved, base.positions
         )
         if options.match_gain:
-            for i in placed:
-                pair = solved * count + i, level * count + i
-                move = places[level, i] - base.positions[i]
-                gain, offset = _brightness(prepared, pair, move)
-                offsets[level, i] += offset * gains[level, i]
-                gains[level, i] *= gain
+            pairs = [(solved * count + i, level * count + i) for i in placed]
+            gains[level] *= _brightness(prepared, pairs, count)
     if all(shift.shift_px is None for k, shift in enumerate(shifts) if k != solved):
         msg = (
             "None of the heights shows what the sharpest one shows: check that they "
             "are of one place, or stitch one folder alone."
         )
         raise RegistrationError(msg)
-    matched = prepared.changed(gains=gains.ravel(), offsets=offsets.ravel())
+    matched = prepared.changed(gains=gains.ravel())
     plans, kept = [], []
     for level, z in enumerate(z_nm):
         if shifts[level].shift_px is not None:
@@ -375,43 +366,15 @@ def _pooled(
 
 
 def _brightness(
-    prepared: CorrectedFrames, pair: IntPair, move: FloatArray
-) -> FloatPair:
-    """Gain of the second frame over the first, of one place, and offset less the first.
-
-    `move` (2,), by how much its corner is off in px; the offset is in corrected grey
-    values where the field is brightest. Focus changes contrast, of coarse parts by up
-    to a sixth: by no more the ratio of means is the gain, and there is no offset.
-    """
-    shape = np.array(prepared.frame_shape)
-    away = np.rint(np.nan_to_num(move)).astype(int)
-    side = max(1, int(shape.min()) // _PARTS)
-    known, means = [], []
-    for index, start in zip(pair, (away.clip(0), -away.clip(None, 0)), strict=True):
-        stop = start + shape - np.abs(away)
-        place = tuple(slice(*ends) for ends in zip(start, stop, strict=True))
-        image, weight = (plane[place] for plane in prepared.corrected(index))
-        total = block_sums(weight, side)
-        known.append(block_sums((weight > 0).astype(np.float32), side) > side**2 / 2)
-        means.append(block_sums(image * weight, side) / np.maximum(total, 1e-12))
-        # of an offset, shading that is taken off makes more
-        unit = block_sums(1 / np.maximum(prepared.flat.flat[place], 1e-3), side)
-    shown = known[0] & known[1]
-    if not shown.any():
-        return 1.0, 0.0
-    first, second, unit = (part[shown] for part in (*means, unit / side**2))
-    levels = first.mean(), second.mean()
-    ratio = float(levels[1] / levels[0]) if min(levels) > 0 else 1.0
-    if len(first) < _FEWEST_PARTS or not first.std() or not second.std():
-        return ratio, 0.0
-    gain, offset = ratio, 0.0
-    for _ in range(_TURNS):
-        level = second - offset * unit
-        gain = float(level.std() / first.std())
-        offset = float((levels[1] - gain * levels[0]) / unit.mean())
-    alike = float(np.corrcoef(first, second - offset * unit)[0, 1])
-    doubt = _SURE * np.sqrt((1 - alike**2) / len(first))
-    off = abs(math.log(gain / ratio))
-    if alike < _COARSE_ALIKE or off < max(math.log(_BY_FOCUS), doubt):
-        return ratio, 0.0
-    return gain, offset
+    prepared: CorrectedFrames, pairs: Sequence[IntPair], count: int
+) -> FloatArray:
+    """Brightness of the frames of a height over those of the solved one."""
+    ratio = np.ones(count)
+    for first, second in pairs:
+        levels = [
+            float((image * weight).sum() / max(float(weight.sum()), 1e-12))
+            for image, weight in (prepared.corrected(i) for i in (first, second))
+        ]
+        if min(levels) > 0:
+            ratio[first % count] = levels[1] / levels[0]
+    return ratio

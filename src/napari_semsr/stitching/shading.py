@@ -59,11 +59,11 @@ class OverlapBlocks:
     variances: FloatArray  # (M, 2) Of it by pixel noise, up to a constant
 
 
-def block_sums(plane: NDArray[np.floating], side: int = _BLOCK) -> FloatArray:
-    """Sum a plane (Y, X) over square blocks of `side` px, a ragged border left out."""
-    rows, columns = plane.shape[0] // side, plane.shape[1] // side
-    cut = plane[: rows * side, : columns * side].astype(np.float64)
-    return np.asarray(cut.reshape(rows, side, columns, side).sum(axis=(1, 3)))
+def block_sums(plane: NDArray[np.float32]) -> FloatArray:
+    """Sum a plane over blocks of 8 px, (Y // 8, X // 8), a ragged border left out."""
+    rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
+    cut = plane[: rows * _BLOCK, : columns * _BLOCK].astype(np.float64)
+    return np.asarray(cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3)))
 
 
 def _shared_blocks(

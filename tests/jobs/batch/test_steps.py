@@ -125,7 +125,7 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("restore: {output: .batch/s0.json}", "the batch itself writes"),
         ("restore: {output: ./Table.csv}", "the batch itself writes"),
         ("restore: {output: report-2.html}", "the batch itself writes"),
-        ("enhance: {misfit: /tmp/m.tif}", "inside the output folder"),
+        ("enhance: {residual_map: /tmp/m.tif}", "inside the output folder"),
         ("restore: {output: all.tif}", "would be written twice"),
         ("restore: {output: 'restore-2/{name}.ome.tif'}", "would be written twice"),
         ("restore: {output: 'last/S0.ome.tif/{name}.tif'}", "would lie in"),
