@@ -6,7 +6,7 @@ import pytest
 from napari_semsr.core import run
 from napari_semsr.simulation import draw
 from napari_semsr.stitching import solve_mosaic
-from napari_semsr.stitching.bridges import Place, nearest_place
+from napari_semsr.stitching.bridges import JointPlace, nearest_place
 from tests.stitching import scans
 
 
@@ -65,7 +65,7 @@ def test_frames_of_a_sample_with_repeating_parts_are_right_or_left_out(
 
 
 def place(y, x):
-    return Place((y, x), score=9.0, fit=1.0, doubt=0.1)
+    return JointPlace((y, x), score=9.0, fit=1.0, doubt=0.1)
 
 
 def test_the_stage_chooses_among_places_only_if_its_error_is_small():
