@@ -19,6 +19,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    compute_ahead,
     noise_level,
     read_box,
     without_clipped,
@@ -122,10 +123,15 @@ def measure_change(
     count, total, largest, visible, pixels = 0, 0.0, 0.0, 0, 0
     noise, level = _grain(before, first, grid, boxes)
     noise = max(noise, noise_sd or 0.0)
+
+    def compare(box: Box) -> FloatArray:
+        change = read_on(after, second, grid, box) - read_on(before, first, grid, box)
+        return np.abs(change[np.isfinite(change)])
+
+    changes = compute_ahead(compare, boxes)
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "measuring what was changed")
-        change = read_on(after, second, grid, box) - read_on(before, first, grid, box)
-        change = np.abs(change[np.isfinite(change)])
+        change = next(changes)
         count += change.size
         total += float(change.sum())
         largest = max(largest, float(change.max(initial=0.0)))
@@ -178,10 +184,14 @@ def _grain(
 ) -> tuple[float, float]:
     """Deviation of the noise, and what a grey level is, from some of the blocks."""
     step = max(1, -(-len(boxes) // _GRAIN_BLOCKS))
-    blocks = [read_on(image, lies, grid, box) for box in boxes[::step]]
-    noise = [noise_level(without_clipped(block)) for block in blocks]
-    values = [block[::_SAMPLE, ::_SAMPLE].ravel() for block in blocks]
-    known = np.concatenate([np.zeros(0), *values])
+
+    def look(box: Box) -> tuple[float, FloatArray]:
+        block = read_on(image, lies, grid, box)
+        return noise_level(without_clipped(block)), block[::_SAMPLE, ::_SAMPLE].ravel()
+
+    seen = [*compute_ahead(look, boxes[::step])]
+    noise = [level for level, _ in seen]
+    known = np.concatenate([np.zeros(0), *(values for _, values in seen)])
     known = known[np.isfinite(known)]
     low, high = np.percentile(known, (0.1, 99.9)) if known.size else (0.0, 0.0)
     step_of_type = 1.0 if image.dtype.kind in "iu" else 0.0
@@ -212,9 +222,10 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
         edges.append(np.clip(places - first, 0, last - first))
     values = read_box(image.data, Box(*spans[0], *spans[1])).astype(np.float64)
     known = np.isfinite(values)
+    if known.all():
+        return _area_means(values, edges)
     made = _area_means(np.where(known, values, 0.0), edges)
-    if not known.all():
-        made[_area_means(known.astype(np.float64), edges) < 1 - _GAP] = np.nan
+    made[_area_means(known.astype(np.float64), edges) < 1 - _GAP] = np.nan
     return made
 
 
@@ -228,6 +239,13 @@ def block_means(image: NDArray[Any], side: int) -> NDArray[Any]:
 def _area_means(values: FloatArray, edges: list[FloatArray]) -> FloatArray:
     """Average over the areas between edges, along one axis after the other."""
     for axis, places in enumerate(edges):
+        first, side = round(places[0]), round(places[1] - places[0])
+        even = first + side * np.arange(len(places))
+        if np.abs(places - even).max() < _GAP:  # whole pixels: six times as fast
+            lines = np.moveaxis(values, axis, 0)[first : even[-1]]
+            total = sum(lines[n::side] for n in range(1, side)) + lines[::side]
+            values = np.moveaxis(total / side, 0, axis)
+            continue
         sums = np.insert(np.cumsum(values, axis=axis), 0, 0.0, axis=axis)
         whole = np.minimum(places.astype(int), values.shape[axis] - 1)
         shape = (-1, 1) if axis == 0 else (1, -1)

@@ -11,6 +11,7 @@ from .background import (
     Returning as Returning,
     available_cores as available_cores,
     compact_memory as compact_memory,
+    compute_ahead as compute_ahead,
     in_background as in_background,
     load_torch_libraries as load_torch_libraries,
     require_memory as require_memory,

@@ -11,11 +11,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from napari_semsr.core.errors import DeviceMemoryError
 
@@ -29,7 +32,8 @@ from napari_semsr.core.errors import DeviceMemoryError
 _INTERVAL_S = 5e-4
 _NICE = 5
 _RETURN_EVERY_S = 1.0
-
+_Part = TypeVar("_Part")
+_Made = TypeVar("_Made")
 
 # What the interval was when each run that goes on began: the first found the usual one.
 _intervals: list[float] = []
@@ -45,6 +49,31 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def compute_ahead(
+    compute: Callable[[_Part], _Made],
+    parts: Iterable[_Part],
+    *,
+    most: int | None = None,
+) -> Iterator[_Made]:
+    """Compute parts on all cores, in their order, a few before they are asked for.
+
+    `most` limits how many are computed at a time, where each takes much memory.
+    """
+    cores = min(available_cores(), most or sys.maxsize)
+    with ThreadPoolExecutor(cores) as pool:
+        ahead: deque[Future[_Made]] = deque()
+        try:
+            for part in parts:
+                ahead.append(pool.submit(compute, part))
+                if len(ahead) > cores:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from napari_semsr.core.tiling import Box, plan_tiles, read_box
+from napari_semsr.core.background import compute_ahead
+from napari_semsr.core.tiling import Box, Tile, plan_tiles, read_box
 from napari_semsr.core.types import BoolArray, Float32Array, IntPair
 
 # Chosen on simulated noise (Gaussian, Poisson, exponential) and on real images.
@@ -43,6 +44,7 @@ _LEAST_SIDE = 32  # px of an image in which stray pixels can be distinguished
 _WIDEST = 5  # px of a stray cluster or line that is filled
 _FILLED_FROM, _LEAST_KNOWN = 9, 0.4  # px, side of the square; share of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and what a decision looks at
+_WINDOWS = 8  # at a time, of 0.2 GB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +110,22 @@ def find_strays(data: Any) -> Strays | None:
     shape = int(data.shape[0]), int(data.shape[1])
     if np.dtype(data.dtype).kind not in "uif" or min(shape) < _LEAST_SIDE:
         return None
-    places: list[NDArray[np.intp]] = []
-    values: list[Float32Array] = []
-    for tile in plan_tiles(shape, core=_BLOCK, halo=_MARGIN, constant=False):
+
+    def search(tile: Tile) -> tuple[NDArray[np.intp], Float32Array]:
         box = tile.core.grow(_MARGIN).intersection(Box.of(shape))
         window = read_box(data, box)
         stray, filled = stray_masks(window)
         own = tile.core.within(box).slices
         found = np.argwhere(stray[own])
-        if not len(found):
-            continue
-        places.append(found + np.array([tile.core.y0, tile.core.x0]))
-        values.append(_fill_values(window, stray, filled)[own][tuple(found.T)])
-    if not places:
-        return None
+        values = _fill_values(window, stray, filled) if len(found) else window
+        corner = np.array([tile.core.y0, tile.core.x0])
+        return found + corner, values[own][tuple(found.T)].astype(np.float32)
+
+    tiles = plan_tiles(shape, core=_BLOCK, halo=_MARGIN, constant=False)
+    places, values = zip(*compute_ahead(search, tiles, most=_WINDOWS), strict=True)
     joined = np.concatenate(places)
+    if not len(joined):
+        return None
     order = np.lexsort((joined[:, 1], joined[:, 0]))
     return Strays(joined[order], np.concatenate(values)[order])
 

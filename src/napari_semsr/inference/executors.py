@@ -30,6 +30,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     Tile,
+    available_cores,
     round_up,
 )
 from napari_semsr.inference.network_input import set_missing
@@ -220,7 +221,7 @@ class TileWorker:
 
 # A third of the 0.3 s within which a cancel is to be acknowledged
 _HEARTBEAT_S = 0.1
-_THREADS_OF_CARD = 2
+_MOST_THREADS_OF_CARD = 4  # which read and write; a card is faster
 
 Take = Callable[[int], Sequence[IntPair] | None]
 """Gives up to a number of tiles; none while nobody wants any, None at the end."""
@@ -327,8 +328,8 @@ class CallResult:
 class LocalExecutor(Executor):
     """A thread of this process, with dask's scheduler of one thread.
 
-    A card has two: while it computes, one thread waits for it and the other reads the
-    next tiles or writes the last ones. On a CPU one tile on all cores is as fast as a
+    A card has two to four: while it computes, one thread waits for it and the others
+    read the next tiles or write the last ones. On a CPU one tile on all cores is as fast as a
     tile for each core (measured on two: 10 % either way) and takes the memory of one.
     It is submitted alone: a second would only wait behind it, in an order that may be
     out of date by then. `distributed` would take 1.3 s to import, and costs more for
@@ -338,7 +339,9 @@ class LocalExecutor(Executor):
     def __init__(self, run: TiledRun, predictor: Predictor) -> None:
         super().__init__()
         self._worker = TileWorker(run, predictor)
-        self.slots = 1 if predictor.device.type == "cpu" else _THREADS_OF_CARD
+        on_card = predictor.device.type != "cpu"
+        threads = max(2, min(available_cores() // 2, _MOST_THREADS_OF_CARD))
+        self.slots = threads if on_card else 1
         self._thread = Background("semsr-tiles", self._finished, threads=self.slots)
 
     def submit(self, places: Sequence[IntPair]) -> None:

@@ -3,9 +3,7 @@
 import hashlib
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
     available_cores,
+    compute_ahead,
     contrast_limits,
     digest_job,
     digest_path,
@@ -694,27 +693,10 @@ def write_area(
         return held.store_of(about, place, target, shape=area.grid.shape, dtype=kind)
 
     def fill(store: OmeZarrStore) -> Job[int]:
-        blocks = computed(area.read, store.boxes())
+        blocks = compute_ahead(area.read, store.boxes())
         return store.fill(blocks, f"{message} {target.name}")
 
     return (yield from write_blocks(target, make, fill, kept=held.kept(target)))
-
-
-def computed(read: Callable[[Box], T], boxes: list[Box]) -> Iterator[T]:
-    """Compute parts on all cores, no more of them ahead of the writing than cores."""
-    cores = available_cores()
-    with ThreadPoolExecutor(cores) as pool:
-        ahead: deque[Future[T]] = deque()
-        try:
-            for box in boxes:
-                ahead.append(pool.submit(read, box))
-                if len(ahead) > cores:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for part in ahead:
-                part.cancel()
 
 
 # Maps that are computed block by block: written so, or kept in memory.

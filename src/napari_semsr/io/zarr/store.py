@@ -36,6 +36,7 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     WriteError,
+    compute_ahead,
     current_value,
     is_system_file,
     legible,
@@ -418,9 +419,13 @@ def _build_levels(
     high, wide = unit
     for level, corners in enumerate(grids, start=1):
         target = _make_level(group, str(level), shapes[level], finest, finest.dtype)
-        for y, x in corners:
-            fine = source[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
-            target[y : y + high, x : x + wide] = reduce(np.asarray(fine))
+
+        def build(corner: IntPair, finer: Any = source, coarser: Any = target) -> None:
+            y, x = corner
+            fine = finer[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
+            coarser[y : y + high, x : x + wide] = reduce(np.asarray(fine))
+
+        for _ in compute_ahead(build, corners):
             count += 1
             yield Progress(count, total, "Building the pyramid")
         source = target

@@ -25,12 +25,12 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    compute_ahead,
     recorded,
     return_free_memory,
     spell_shift,
     warn,
 )
-from napari_semsr.jobs.images import computed
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
 from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
 
@@ -113,7 +113,7 @@ def _map_errors(
     tally = ErrorTally(float(np.mean(scale.span)))
 
     def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
-        for fixed, made in computed(ErrorField(pair, fit).read, boxes):
+        for fixed, made in compute_ahead(ErrorField(pair, fit).read, boxes):
             tally.add(fixed, made)  # in their order
             made -= fixed
             np.abs(made, out=made)

@@ -23,13 +23,13 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    compute_ahead,
     figure,
     middle_of,
     recorded,
     spell_shift,
     warn,
 )
-from napari_semsr.jobs.images import computed
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
 from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
 
@@ -120,7 +120,7 @@ def _compare_scans(
     tally = RepeatTally(compared)
 
     def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
-        for part in computed(compared.read, boxes):
+        for part in compute_ahead(compared.read, boxes):
             tally.add(part)  # in their order
             yield part.values * np.float32(scale.factor)
 
