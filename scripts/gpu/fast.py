@@ -174,7 +174,7 @@ def large_field(
 
             spent = seconds_of(ours, device)
         rows["ours"].append(megapixels / spent)
-        found["tiles_alone_mp_per_s"] = made[0].report.megapixels_per_second
+        found["until_pyramid_mp_per_s"] = made[0].report.megapixels_per_second
         found["tile_px"] = made[0].report.tile_px
         found["busy_share"] = watch.share
         if window is not None:

@@ -7,8 +7,6 @@ stay below 64 MiB together.
 
 import argparse
 import json
-import math
-import os
 import shutil
 import subprocess
 import sys
@@ -18,16 +16,16 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from gpu.adapt import FIGURES, PAIRS, adapt
+from gpu.adapt import FIGURES, IMAGES as IMAGES_OF_PLACE, train, with_part_held_out
 from gpu.kit import IMAGES, KIT, PLACE, ROOT
 
-import napari_semsr as semsr
 from napari_semsr.core import processor_name
 from napari_semsr.io import read
 from napari_semsr.training import load_recipe
 
 WHEELS = KIT / "wheels"
 MOST_WHEELS, MOST = 28 << 20, 64 << 20  # bytes
+SECONDS = 120.0  # of training, as `semsr adapt` by default
 # Beyond PyTorch, NumPy, SciPy, scikit-image, Lightning and what these bring. Not
 # imagecodecs: 26 MB for formats that the kit does not read. numcodecs has 1.4 MB since
 # 0.17, and 9 before.
@@ -94,29 +92,25 @@ def take_images(source: Path | None) -> None:
             tifffile.imwrite(file, np.ascontiguousarray(image), metadata=None, **how)
 
 
-def take_place(steps: int, demo: Path | None) -> None:
-    """Cut pairs of a demonstration, and keep what they gain on this processor."""
+def take_place(demo: Path | None) -> None:
+    """Cut the place of a demonstration, and keep what it gains on this processor."""
     with tempfile.TemporaryDirectory() as folder:
         if demo is None:
             demo = Path(folder) / "demo"
             call = [sys.executable, "-m", "napari_semsr", "demo", str(demo)]
             subprocess.run(call, check=True)
-        shutil.rmtree(PLACE, ignore_errors=True)
-        PLACE.mkdir(parents=True)
         mosaic, sem = (
             read(demo / "mosaic" / name) for name in ("mosaic.ome.zarr", "sem.ome.tif")
         )
         apart = (np.array(sem.origin) - mosaic.origin) / mosaic.scale
         (y, x), (rows, columns) = np.rint(apart).astype(int), sem.shape
-        light = sem.replace(data=mosaic.array()[y : y + rows, x : x + columns])
-        told: dict[str, Any] = {"patch": 128, "step": 32, "validation": 0.2}
-        semsr.pairs(light, sem, PLACE / PAIRS, **told, test=0.0)
-    # A card of this machine would not be a processor.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    wanted = {"model": "ssum-sem", "steps": steps, "gain_db": math.inf}
-    rows = adapt(PLACE, wanted, dry=False)["rows"]
-    best = max(rows, key=lambda row: float(row["gain_db"]))
-    told = wanted | best | {"steps": steps, "processor": processor_name()}
+        low = np.asarray(mosaic.array()[y : y + rows, x : x + columns], np.float32)
+        high = np.asarray(sem.array(), np.float32)
+    shutil.rmtree(PLACE, ignore_errors=True)
+    PLACE.mkdir(parents=True)
+    np.savez_compressed(PLACE / IMAGES_OF_PLACE, low=low, high=high)
+    reached = train(with_part_held_out(low, high), "cpu", SECONDS)[-1]
+    told = reached | {"processor": processor_name(), "threads": 2}
     (PLACE / FIGURES).write_text(json.dumps(told, indent=1) + "\n")
 
 
@@ -128,7 +122,6 @@ def size_of(folder: Path) -> int:
 def main() -> int:
     """Prepare all, and say how much there is to carry."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=200, help="of fine-tuning")
     parser.add_argument("--images", type=Path, help="in place of the recipe's folder")
     parser.add_argument("--only", nargs="+", default=["wheels", "images", "place"])
     parser.add_argument("--demo", type=Path, help="a demonstration that was run")
@@ -138,7 +131,7 @@ def main() -> int:
     if "images" in given.only:
         take_images(given.images)
     if "place" in given.only:
-        take_place(given.steps, given.demo)
+        take_place(given.demo)
     listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT).split(b"\0")
     paths = [ROOT / name.decode() for name in listed if name]
     tracked = sum(path.stat().st_size for path in paths if path.is_file())

@@ -329,8 +329,9 @@ class LocalExecutor(Executor):
     """A thread of this process, with dask's scheduler of one thread.
 
     A card has two to four: while it computes, one thread waits for it and the others
-    read the next tiles or write the last ones. On a CPU one tile on all cores is as fast as a
-    tile for each core (measured on two: 10 % either way) and takes the memory of one.
+    read the next tiles or write the last ones. On a CPU one tile on all cores is as
+    fast as a tile for each core (measured on two: 10 % either way) and takes the memory
+    of one.
     It is submitted alone: a second would only wait behind it, in an order that may be
     out of date by then. `distributed` would take 1.3 s to import, and costs more for
     each tile (``benchmarks/executors.py``).
