@@ -1,7 +1,7 @@
 """Train on the demonstration's place: seconds to the gain that a processor reached.
 
 ``gpu_kit.sh prepare`` runs the demonstration, keeps light and SEM of its place, and
-what the processor gains there in the two minutes of ``semsr adapt``. With ``--dry`` it
+what the processor gains there in 960 steps of ``semsr adapt``. With ``--dry`` it
 is a place that is drawn here.
 """
 
@@ -36,7 +36,7 @@ def with_part_held_out(low: Any, high: Any) -> PlaceImages:
 
 
 def train(
-    place: PlaceImages, device: str, seconds: float, steps: int | None = None
+    place: PlaceImages, device: str, seconds: float | None, steps: int | None = None
 ) -> list[dict[str, Any]]:
     """Train as ``semsr adapt`` does; give each evaluation with its steps and time."""
     began, rows = time.perf_counter(), []
