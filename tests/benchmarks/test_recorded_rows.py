@@ -222,3 +222,45 @@ def test_what_was_judged_apart_is_on_the_page_with_its_steps() -> None:
             assert line in results
     assert "`gao-a`, set A" in told
     assert "(92845 steps) | no |" in told
+
+
+def test_what_a_card_did():
+    right, fast, adapted, tuned, trained = (
+        json.loads((ROWS / "gpu" / f"{part}.json").read_text("utf-8"))
+        for part in ("right", "fast", "adapt", "fine-tune", "train")
+    )
+    text, haan = page("validation/gpu.md"), fast["de_haan"]
+    for name, found in right["arithmetic"].items():
+        shown = "an untrained network with live norms" if "," in name else f"`{name}`"
+        row = next(line for line in text.splitlines() if line.startswith(f"| {shown}"))
+        worst = f"{found['fp32']['worst']:.1e}".replace("e-0", "e-")
+        bf16 = found["bf16"]
+        assert f"| {worst} | {bf16['rms']:.4f} | {bf16['worst']:.4f}" in row
+        assert ("missed" in row) is not bf16["right"]
+    assert right["too_large"]["right"]
+    assert right["two_processes"]["right"]
+    alone = [haan[f"alone_{kind}_images_per_s"] for kind in ("fp32", "tf32", "bf16")]
+    assert "{:.1f} in fp32, {:.1f} in TF32, {:.1f} in bf16".format(*alone) in text
+    for name in ("sem-2x", "sem-restore"):
+        rates = fast[f"models, {name}"]
+        ours, monai, whole = (
+            rates[f"{way}_mp_per_s"][-1] for way in ("ours", "monai", "whole")
+        )
+        row = next(
+            line for line in text.splitlines() if line.startswith(f"| `{name}`, ")
+        )
+        assert f"| {ours:.1f} |" in row
+        assert f"{monai:.0f}" in row
+        assert f"{whole:.0f}" in row
+    place = adapted["place"]
+    wanted, last = place["cpu"]["gain_db"], place["rows"][-1]["gain_db"]
+    gains = f"+{wanted:.1f} dB after {place['seconds_to_cpu_gain']:.0f} s, +{last:.1f}"
+    assert gains in text
+    spent = tuned["place"]
+    assert (
+        f"| {spent['seconds_to_cpu_gain']:.0f} s | {spent['cpu']['seconds']:.0f} s"
+        in text
+    )
+    for name, best in (("sun", "bf16"), ("gao-a", "fp32")):
+        rate = trained[name]["arithmetic"][best]["steps_per_s"]
+        assert f"| {rate:.0f} " in text
