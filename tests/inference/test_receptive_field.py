@@ -22,6 +22,7 @@ CASES = {
     "3x3 zero weights": (_conv(3, 1), 1, 1),
     "7x7 to one side": (nn.Sequential(nn.ZeroPad2d((0, 6, 0, 6)), _conv(7, 0)), 1, 6),
     "dilated": (_conv(3, 40, dilation=40), 1, 40),
+    "widely dilated": (_conv(3, 200, dilation=200), 1, 200),
     "unshuffled by 4": (nn.Sequential(nn.PixelUnshuffle(4), *_FOLDED), 4, 4),
     "twice as fine": (
         nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.PixelShuffle(2)),

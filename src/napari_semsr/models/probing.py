@@ -102,7 +102,7 @@ class NormInterceptor(TorchCalls):
 # bf16 kernels in channels_last order leak NaN into their neighbours. Operations that
 # swallow NaN (``torch.where``, ``nan_to_num``) hide what passes through them.
 
-_FIRST_SIDE = 64
+_FIRST_SIDE = 512  # px; in less, the taps of a dilated layer may miss the field
 _LAST_SIDE = 4096
 _LARGEST_MINIMUM = 64  # strides, and at most
 _LAST_MINIMUM = 1024  # px; chosen: what takes no such field takes none
