@@ -5,23 +5,19 @@ Each runs in its own process::
     python benchmarks/memory.py             # semsr enhance, the default model, 8192²
     python benchmarks/memory.py --memory-gb 0.15  # the same, in small windows
     python benchmarks/memory.py --growth    # an identity from 4096² to 32768²
-    python benchmarks/memory.py --lockstep  # instance norm over 16384², on disk
 
 The first two run the command; the next sends a field through the whole engine, reader,
 tiles, store and pyramid, with an identity in place of a network. The system reports the
 largest resident memory. Its input is one chunk under many names, and
-takes no room on the disk. The last runs a narrow generator with instance norm, exact,
-and may take 0.5 GB; what its layers need beyond that lies on disk, up to 12 GB.
+takes no room on the disk.
 
 Exit code 1 means that a gate was missed: 1.5 GB for the first, 0.5 GB for the second
-form of it, libraries included; a growth by a tenth for the identity, 0.5 GB above what
-the process held before for lockstep.
+form of it, libraries included; a growth by a tenth for the identity.
 """
 
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -31,7 +27,6 @@ from typing import Any
 from _shared import Usage, read_options, usage_of
 
 PEAK_MB, SMALL_MB, GROWTH = 1500.0, 500.0, 1.10
-LOCKSTEP_GB, EXACT = 0.5, 1e-5
 CHUNK = 512
 _KIB_PER_MB = 1e6 / 1024
 
@@ -94,33 +89,6 @@ def hold(folder: Path, side: int) -> None:
     print(json.dumps({"seconds": seconds, "tiles": report.tiles}))
 
 
-def lockstep(side: int) -> int:
-    """Run a field exactly through a network that normalises over all of it."""
-    import dask.array as da
-    from _networks import random_model
-
-    from napari_semsr.core import Micrograph, run
-    from napari_semsr.inference import EnhanceOptions
-    from tests.enhancing import fill, store_for
-
-    loaded = random_model("resnet", {"width": 4, "blocks": 1}, norms=True)
-    options = EnhanceOptions(norm="whole", device="cpu", memory_gb=LOCKSTEP_GB)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
-    with tempfile.TemporaryDirectory() as name:
-        array = make_repeated(Path(name) / "in.zarr", side)
-        image = Micrograph(da.from_zarr(array))
-        store = store_for(Path(name) / "out.ome.zarr", image, loaded, options)
-        report = run(fill(image, loaded, store, options))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
-    print(
-        f"lockstep, {side}²: {peak:.0f} MB, {before:.0f} MB before, "
-        f"{report.seconds:.1f} s, tile mismatch {report.tile_mismatch:.1e}"
-    )
-    print(" ".join(report.notes))
-    exact = report.norm == "exact" and report.tile_mismatch < EXACT
-    return int(peak > before + 1e3 * LOCKSTEP_GB or not exact)
-
-
 def measured(words: list[object]) -> tuple[dict[str, Any], Usage]:
     """Run a process that prints one record: the record, and what it took."""
     used = usage_of(words)
@@ -170,8 +138,7 @@ def main() -> int:
     chosen = read_options(
         __doc__,
         "--model=sem-restore --tile=N --memory-gb=X --growth --sides=4096,32768 "
-        "--lockstep",
-        side=(int, "default: 8192, or 16384 in lockstep"),
+        "--side=8192",
         hold=({"nargs": 2}, argparse.SUPPRESS),
     )
     if chosen.hold:
@@ -179,9 +146,7 @@ def main() -> int:
         return 0
     if chosen.growth:
         return growth(chosen.sides)
-    if chosen.lockstep:
-        return lockstep(chosen.side or 16384)
-    return command(chosen.side or 8192, chosen.model, chosen.tile, chosen.memory_gb)
+    return command(chosen.side, chosen.model, chosen.tile, chosen.memory_gb)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,3 @@ def test_memory_of_the_engine_is_flat_from_4096_to_32768():
 @pytest.mark.slow
 def test_memory_of_a_viewer_open_on_a_run_is_flat_from_4096_to_32768():
     assert ran("live.py", "--only", "memory", "--sides", "4096", "32768") == 0
-
-
-@pytest.mark.slow
-def test_a_field_of_16384_runs_in_lockstep_on_disk():
-    assert ran("memory.py", "--lockstep") == 0

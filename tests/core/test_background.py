@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.core import Returning, background, in_background, return_free_memory
+from napari_semsr.core import background, in_background, return_free_memory
 from tests.children import run_python
 
 LINUX = pytest.mark.skipif(
@@ -98,17 +98,6 @@ def test_returning_memory_needs_no_glibc(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     return_free_memory()  # a library without the call, as musl's is
     assert opened == [None]
-
-
-def test_memory_is_returned_now_and_then_while_a_job_runs(monkeypatch):
-    returned, now = [], [100.0]
-    monkeypatch.setattr(background, "return_free_memory", lambda: returned.append(1))
-    monkeypatch.setattr(background.time, "thread_time", lambda: now[0])
-    returning = Returning(every_s=2.0)
-    for at in (100.0, 101.0, 101.9, 102.0, 103.0, 104.5, 50.0, 51.0):
-        now[0] = at
-        returning.now_and_then()
-    assert len(returned) == 4  # the last in another thread, whose time began later
 
 
 @pytest.mark.parametrize(("told", "cores"), [(3, 3), (None, 1)])

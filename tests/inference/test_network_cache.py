@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from napari_semsr.inference import predictor as measured
-from napari_semsr.inference.lockstep_plan import halo_and_trace
 from napari_semsr.inference.predictor import (
     Predictor,
     cache_folder,
@@ -24,10 +23,8 @@ def folder(tmp_path, monkeypatch):
 
 def _figures(loaded):
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    found = halo_and_trace(predictor)
     narrow = predictor.probe_within(0.01)
-    refreshes = None if found is None else found[0]
-    return predictor.probe, narrow, refreshes, predictor.bytes_per_pixel
+    return predictor.probe, narrow, predictor.bytes_per_pixel
 
 
 def _refuse(*_, **__):
@@ -38,7 +35,7 @@ def _refuse(*_, **__):
 def test_a_second_start_measures_nothing(kind, make_loaded, monkeypatch):
     loaded = make_loaded(kind)
     first = _figures(loaded)
-    for name in ("probe", "effective_halo", "find_refreshes", "measure_peak"):
+    for name in ("probe", "effective_halo", "measure_peak"):
         monkeypatch.setattr(measured, name, _refuse)
     again = make_loaded(kind)  # a network of the same weights, as after a new start
     assert again.module is not loaded.module
@@ -90,7 +87,7 @@ def test_two_runs_share_a_file(make_loaded, folder):
     first, second = probed_network(one), probed_network(other)
     halo = first.probe(4).halo
     second.probe(4)  # has read the file before the first writes more
-    first.refreshes(4)
+    first.bytes_per_pixel(4)
     second.effective_halo(4, halo, 0.01)
     (path,) = folder.iterdir()
     assert len(json.loads(path.read_text())) == 3

@@ -1,4 +1,4 @@
-"""Networks that enlarge: tiles, lockstep and the live layer against the whole."""
+"""Networks that enlarge: tiles and the live layer against the whole."""
 
 import hashlib
 
@@ -16,7 +16,6 @@ from napari_semsr.models import LoadedModel, ModelCard
 from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=16, precision="fp32", device="cpu")
-LOCKSTEP = FP32.replace(memory_gb=1e-6, norm="whole")
 SIZE_NM = 10.0
 
 
@@ -94,12 +93,11 @@ def _is_right(found, expected, image, scale):
     ("kind", "scale"),
     [("sub-pixel", 2), ("doubling", 4), ("sub-pixel-norm", 4), ("doubling-norm", 2)],
 )
-def test_tiles_and_lockstep_equal_the_whole(kind, scale, image, whole):
+def test_tiles_equal_the_whole(kind, scale, image, whole):
     loaded = _loaded(kind, scale)
     expected = whole(image.array(), loaded)
-    options = LOCKSTEP if kind.endswith("norm") else FP32
     for tile in (16, 22):
-        made = run(enhance_array(image, loaded, options.replace(tile=tile)))
+        made = run(enhance_array(image, loaded, FP32.replace(tile=tile)))
         _is_right(made, expected, image, scale)
         report = made.metadata["enhance"]
         assert report["norm"] == ("whole" if kind.endswith("norm") else "none")
@@ -112,7 +110,7 @@ def test_tiles_and_lockstep_equal_the_whole(kind, scale, image, whole):
 def test_live_and_lazy_equal_the_whole(kind, scale, image, whole, tmp_path):
     loaded = _loaded(kind, scale)
     expected = whole(image.array(), loaded)
-    options = LOCKSTEP if kind.endswith("norm") else FP32
+    options = FP32
     path = tmp_path / "live.ome.zarr"
     store = store_for(path, image, loaded, options)
     shape = tuple(scale * n for n in image.shape)
@@ -127,22 +125,3 @@ def test_live_and_lazy_equal_the_whole(kind, scale, image, whole, tmp_path):
     lazy = enhance_lazy(image, loaded, options)
     assert lazy.shape == shape
     assert np.abs(lazy.compute() - expected).max() <= 1e-5 * np.ptp(expected)
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("image", [(99, 75)], indirect=True, ids=str)
-def test_memory_that_is_short_cuts_enlarging_tiles(image, whole, monkeypatch):
-    from napari_semsr.inference.lockstep import TilePass
-
-    begin = TilePass.begin
-
-    def guarded(self, window):
-        if window.numel() > 60 * 60:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return begin(self, window)
-
-    monkeypatch.setattr(TilePass, "begin", guarded)
-    loaded = _loaded("doubling-norm", 4)
-    made = run(enhance_array(image, loaded, LOCKSTEP.replace(tile=64)))
-    _is_right(made, whole(image.array(), loaded), image, 4)
-    assert any("cut to" in note for note in made.metadata["enhance"]["notes"])

@@ -8,7 +8,6 @@ from .acquisition import (
     refuse_without_grid as refuse_without_grid,
 )
 from .background import (
-    Returning as Returning,
     available_cores as available_cores,
     compact_memory as compact_memory,
     compute_ahead as compute_ahead,

@@ -10,12 +10,10 @@ import ctypes
 import os
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +29,6 @@ from napari_semsr.core.errors import DeviceMemoryError
 # given back once a second of work, since the pages cost time to fetch anew.
 _INTERVAL_S = 5e-4
 _NICE = 5
-_RETURN_EVERY_S = 1.0
 _Part = TypeVar("_Part")
 _Made = TypeVar("_Made")
 
@@ -198,22 +195,3 @@ def load_torch_libraries() -> None:
         load.restype = ctypes.c_void_p
         for name, mode in modes.items():
             load(os.fsencode(folder / name), os.RTLD_NOW | mode)
-
-
-@dataclass(slots=True)
-class Returning:
-    """Gives freed memory back while a job runs, not too often.
-
-    What was given back must be fetched anew, hence the time that counts is the
-    processor time that this thread has computed, and not that for which it waited.
-    """
-
-    every_s: float = _RETURN_EVERY_S
-    _last: float = 0.0
-
-    def now_and_then(self) -> None:
-        """Give back what is free, unless that was done just before."""
-        now = time.thread_time()
-        if not 0 <= now - self._last < self.every_s:  # less: it is another thread
-            self._last = now
-            return_free_memory()

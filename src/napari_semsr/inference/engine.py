@@ -4,7 +4,7 @@ The field is scaled by percentiles measured over all of it. Tiles are planned so
 each result equals the same pixels of an untiled pass, run with bounded memory, and
 written straight into the output, one writer to a chunk. A tile is marked as done
 after its pixels are written, so that an interrupted run can be resumed from the store
-alone. Networks with live normalisation layers are run whole, in lockstep, or with
+alone. Networks with live normalisation layers are run whole, or in tiles with
 statistics from a sample (`napari_semsr.inference.plan`).
 """
 
@@ -21,6 +21,9 @@ import numpy as np
 import psutil
 
 from napari_semsr.core import (
+    Box,
+    DeviceMemoryError,
+    Float32Array,
     Job,
     Micrograph,
     Progress,
@@ -31,7 +34,6 @@ from napari_semsr.core import (
     noise_of,
     warn,
 )
-from napari_semsr.inference.as_one import STRATEGY_KEY, exact_statistics, run_as_one
 from napari_semsr.inference.executors import (
     LocalExecutor,
     Take,
@@ -43,13 +45,21 @@ from napari_semsr.inference.executors import (
 )
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField
+from napari_semsr.inference.network_input import set_missing
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
-from napari_semsr.inference.plan import choose_block, plan_enhance, sampled_statistics
+from napari_semsr.inference.plan import (
+    choose_block,
+    choose_strategy,
+    plan_enhance,
+    sampled_statistics,
+)
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import SampledStatistics
+from napari_semsr.inference.statistics import MeasuredMoments
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
+    Places,
     SeamMeter,
     Sink,
     StoreSink,
@@ -59,6 +69,7 @@ from napari_semsr.inference.tiles import (
 from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
 
+STRATEGY_KEY = "way"
 _PERIOD_S = 0.05
 _ROUNDED = 0.999  # of a width: by logarithms and back
 _logger = logging.getLogger(__name__)
@@ -250,43 +261,66 @@ def enhance_array(
 def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
     """Run what is planned, and sum up."""
     plan, predictor, watch = planned.plan, planned.predictor, planned.watch
-    options, scheduler = plan.options, planned.scheduler
     with watch:
-        strategy, lockstep = plan.strategy, plan.strategy.lockstep
         target.prepare(plan)
         if target.kept(STRATEGY_KEY) is None:
-            target.keep(STRATEGY_KEY, strategy.record())
+            target.keep(STRATEGY_KEY, plan.strategy.record())
         places = target.pending(plan.outputs)
-        run = TiledRun(plan, target.array if scheduler is None else target.shared)
-        tally = _Tally(notes=list(plan.notes))
-        asked = options.memory_gb is not None  # counts from the start of the run
-        held = watch.grown_bytes if asked else 0
-        if lockstep is not None:
-            left = max(0, lockstep.memory_bytes - held)
-            lockstep = replace(lockstep, memory_bytes=left)
-        sampled = None
-        if strategy.norm == "sampled" and places:
-            sampling = sampled_statistics(run, predictor, options, target)
-            sampled = yield from in_thread(sampling, predictor)
-            tally.notes.append(sampled.sentence())
-            run = replace(run, statistics=sampled.statistics)
-        elif strategy.kind == "tiles" and lockstep is not None and places:
-            measuring = exact_statistics(run, predictor, lockstep, target)
-            exact = yield from in_thread(measuring, predictor)
-            run = replace(run, statistics=exact)
-        predictor.statistics = run.statistics
-        if strategy.kind != "tiles":
-            budget = max(0, predictor.memory_budget(options.memory_gb) - held)
-            work: Work = run_as_one(run, predictor, places, lockstep, target, budget)
-        else:
-            take = in_order(places)
-            if target.live is not None:
-                take = target.live.take
-            elif scheduler is None and predictor.device.type == "cpu":
-                take = in_blocks(places, choose_block(plan, predictor, held))
-            work = _independent(run, predictor, take, scheduler)
-        yield from _land(work, target, plan.outputs, tally, len(places))
+        tally, short, sampled = _Tally(notes=list(plan.notes)), None, None
+        if plan.strategy.kind == "whole":
+            work = _run_whole(TiledRun(plan, target.array), predictor, places)
+            try:
+                yield from _land(work, target, plan.outputs, tally, len(places))
+            except DeviceMemoryError as error:
+                short = error.with_traceback(None)  # its frames hold tensors
+        if short is not None:
+            planned = _instead_of_whole(planned, target, places, short)
+            tally.notes += [f"Memory was short: {short}", *planned.plan.strategy.notes]
+            yield Progress(0, 0, tally.notes[-1])
+        if planned.plan.strategy.kind == "tiles":
+            sampled = yield from _run_tiles(planned, target, places, tally)
     return _report(planned, (len(places), tally, sampled), watch.seconds)
+
+
+def _instead_of_whole(
+    planned: PlannedRun, target: Sink, places: Places, short: DeviceMemoryError
+) -> PlannedRun:
+    """Plan tiles where the pass over the field ran out of memory, or say so."""
+    plan = planned.plan
+    begun = None if len(places) == len(plan.outputs) else target.kept(STRATEGY_KEY)
+    try:
+        strategy = choose_strategy(
+            planned.predictor, plan.options, plan.tiles, begun, fits=False
+        )
+    except DeviceMemoryError as refused:
+        raise refused from short
+    target.keep(STRATEGY_KEY, strategy.record())
+    return replace(planned, plan=replace(plan, strategy=strategy))
+
+
+def _run_tiles(
+    planned: PlannedRun, target: Sink, places: Places, tally: _Tally
+) -> Job[SampledStatistics | None]:
+    """Run tiles on their own; gives the statistics that a sample was taken for."""
+    plan, predictor, scheduler = planned.plan, planned.predictor, planned.scheduler
+    run = TiledRun(plan, target.array if scheduler is None else target.shared)
+    asked = plan.options.memory_gb is not None  # counts from the start of the run
+    held = planned.watch.grown_bytes if asked else 0
+    sampled = None
+    if plan.strategy.norm == "sampled" and places:
+        sampling = sampled_statistics(run, predictor, target)
+        sampled = yield from in_thread(sampling, predictor)
+        tally.notes.append(sampled.sentence())
+        run = replace(run, statistics=sampled.statistics)
+    predictor.statistics = run.statistics
+    take = in_order(places)
+    if target.live is not None:
+        take = target.live.take
+    elif scheduler is None and predictor.device.type == "cpu":
+        take = in_blocks(places, choose_block(plan, predictor, held))
+    work = _independent(run, predictor, take, scheduler)
+    yield from _land(work, target, plan.outputs, tally, len(places))
+    return sampled
 
 
 def _report(
@@ -296,22 +330,19 @@ def _report(
 ) -> EnhanceReport:
     plan, predictor = planned.plan, planned.predictor
     places, tally, sampled = done
-    strategy, outputs, halo = plan.strategy, plan.outputs, plan.tiles.halo
-    condition = plan.condition
-    if strategy.kind == "lockstep" and strategy.lockstep is not None:
-        halo = strategy.lockstep.tiles.halo
+    outputs, condition = plan.outputs, plan.condition
     return EnhanceReport(
         tiles=len(outputs),
         resumed=len(outputs) - places,
         tile_px=outputs.core,
-        halo_px=math.ceil(halo / plan.output.fit.factor),
+        halo_px=math.ceil(plan.tiles.halo / plan.output.fit.factor),
         seconds=seconds,
         megapixels_per_second=tally.pixels / 1e6 / seconds,
         peak_memory_mb=planned.watch.peak_mb,
         device=str(predictor.device),
         precision=predictor.precision,
         model=plan.loaded.card.name,
-        norm=strategy.norm,
+        norm=plan.strategy.norm,
         norm_error=None if sampled is None else sampled.error,
         tile_mismatch=tally.meter.mismatch if len(outputs) > 1 else 0.0,
         seam_index=tally.meter.seam_index,
@@ -322,6 +353,27 @@ def _report(
         seen_pixel_size_nm=plan.output.fit.seen_nm,
         notes=tuple(tally.notes),
     )
+
+
+def _run_whole(run: TiledRun, predictor: Predictor, places: Places) -> Work:
+    """Enhance a field, with its padding, in one pass, and write it tile by tile."""
+    if not places:
+        return
+    plan = run.plan
+
+    def work() -> Float32Array:
+        window, missing = plan.read(Box.of(plan.tiles.padded_shape))
+        with MeasuredMoments():
+            made = predictor.predict(window, plan.scaling)
+        set_missing(made, missing, plan.loaded.card.scale)
+        return made
+
+    with LocalExecutor(run, predictor) as executor:
+        result = yield from executor.call(work)
+    field = Box.of(plan.tiles.shape)
+    inner = result[field.scaled(plan.loaded.card.scale).slices]
+    for place in places:
+        yield [run.deliver(place, inner, field)]
 
 
 def _independent(

@@ -35,7 +35,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.network_input import set_missing
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import TiledRun, TileResult, edges_of
+from napari_semsr.inference.tiles import TiledRun, TileResult
 from napari_semsr.models import release_memory
 
 # What a task does: read a window, enhance it, write its core.
@@ -140,7 +140,9 @@ class TileWorker:
                 return [piece for tile in tiles for piece in self._whole([tile])]
             shared = tiles[0] if joined is None else plan.around(joined)
             values, box, missing = plan.compute(self.predictor, shared)
-            return [self._deliver(tile, values, box, missing) for tile in tiles]
+            return [
+                self.run.deliver(tile.index, values, box, missing) for tile in tiles
+            ]
         read = [self._read(tile.window) for tile in tiles]
         windows = [window for window, _ in read]
         if len({window.shape for window in windows}) == 1:
@@ -148,25 +150,13 @@ class TileWorker:
         else:
             results = [self.predictor.predict(w, plan.scaling) for w in windows]
         return [
-            self._deliver(tile, result, tile.window, missing)
+            self.run.deliver(tile.index, result, tile.window, missing)
             for tile, (_, missing), result in zip(tiles, read, results, strict=True)
         ]
 
     def _read(self, box: Box) -> tuple[NDArray[Any], BoolArray | None]:
         with self._reading:
             return self.run.plan.read(box)
-
-    def _deliver(
-        self,
-        tile: Tile,
-        values: Float32Array,
-        box: Box,
-        missing: BoolArray | None = None,
-    ) -> TileResult:
-        """Write a tile of the output, made of what the network gave for a box."""
-        core = self.run.plan.outputs.tile(*tile.index).core
-        made, inner = self.run.plan.deliver(core, values, box, missing)
-        return self.run.write(tile.index, made[inner.slices], edges_of(made, inner))
 
     def _in_pieces(self, tile: Tile) -> TileResult:
         """Compute one tile part by part, cutting smaller when memory runs out."""
@@ -177,7 +167,7 @@ class TileWorker:
             except DeviceMemoryError:
                 self._cut_smaller(pieces)
             else:
-                piece = self._deliver(tile, joined, tile.core)
+                piece = self.run.deliver(tile.index, joined, tile.core)
                 side = self._side(pieces)
                 note = f"Memory was short: tiles are computed in pieces of {side} px."
                 return replace(piece, edges={}).with_note(note)

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_semsr.core import Box, IntPair, Micrograph, blur_of, run as finish, to_dtype
-from napari_semsr.inference.as_one import exact_statistics
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.network_input import ResampledField, source_box
 from napari_semsr.inference.options import EnhanceOptions
@@ -139,7 +138,7 @@ def enhance_lazy(
 
     The grey values are measured at once, over the whole field. A network with live
     normalisation layers makes one chunk of a field that can be run whole; beyond that
-    its statistics, exact or of a sample, are measured at once too. The chunks of the
+    its statistics are measured on a sample, at once too. The chunks of the
     result, (Y * scale, X * scale), are the tiles' cores.
     """
     chosen = options or EnhanceOptions()
@@ -147,20 +146,12 @@ def enhance_lazy(
         predictor = _predictor(loaded, chosen.device, chosen.precision)
     output = plan_output(micrograph, loaded.card.model_dump(), chosen)
     job = plan_enhance(micrograph, output, loaded, chosen, predictor, apart=True)
-    plan = finish(job)
-    return _assemble(micrograph, plan, _statistics(plan, predictor))
-
-
-def _statistics(plan: EnhancePlan, predictor: Predictor) -> Statistics | None:
-    """Measure the statistics that tiles need of the field, if they do."""
-    strategy, nowhere = plan.strategy, ArraySink(np.empty(0))
-    run = TiledRun(plan, None)
-    if strategy.norm == "sampled":
-        job = sampled_statistics(run, predictor, plan.options, nowhere)
-        return finish(job).statistics
-    if strategy.lockstep is not None and predictor.probe.norms:
-        return finish(exact_statistics(run, predictor, strategy.lockstep, nowhere))
-    return None
+    plan, statistics = finish(job), None
+    if plan.strategy.norm == "sampled":
+        nowhere = ArraySink(np.empty(0))
+        sampling = sampled_statistics(TiledRun(plan, None), predictor, nowhere)
+        statistics = finish(sampling).statistics
+    return _assemble(micrograph, plan, statistics)
 
 
 def _assemble(

@@ -49,9 +49,9 @@ class EnhanceOptions(Options):
     norm: Literal["auto", "whole", "sampled", "tile"] = option(
         "auto",
         "Normalisation",
-        "Where normalising layers take their statistics: from the whole field (exact, "
-        "no seams), a sampled tenth of it (approximate), or each tile alone (leaves "
-        "seams); auto is whole unless that takes over three times the work of sampled.",
+        "Where normalising layers take their statistics: from the whole field (exact), "
+        "a sampled tenth of it (approximate, no seams), or each tile alone (leaves "
+        "seams); auto is whole where the field fits into memory, else sampled.",
     )
     haze: bool = option(
         True,
@@ -98,8 +98,8 @@ class EnhanceOptions(Options):
     memory_gb: float | None = option(
         None,
         "Memory",
-        "Memory that a run may take, in 10^9 bytes; automatic takes what is free. A "
-        "model that looks at the whole field keeps on disk what exceeds it.",
+        "Memory that a run may take, in 10^9 bytes; automatic takes what is free. It "
+        "decides whether a model that looks at the whole field is run whole.",
         unit="GB",
         step=0.5,
         group=ADVANCED,

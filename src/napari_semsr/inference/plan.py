@@ -1,13 +1,13 @@
 """What is measured and decided before the first tile of a run.
 
-Above all, how a network gets over a field: in tiles, whole, or in lockstep.
+Above all, how a network gets over a field: in tiles, or whole.
 """
 
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     TilePlan,
+    WriteError,
     current_value,
     is_empty,
     mirrored,
@@ -29,12 +30,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, ensemble_of
 from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, fit_pixels
-from napari_semsr.inference.lockstep_plan import (
-    OpTrace,
-    halo_and_trace,
-    plan_lockstep,
-    work_of,
-)
 from napari_semsr.inference.network_input import (
     FieldSurvey,
     Scaling,
@@ -47,11 +42,7 @@ from napari_semsr.inference.network_input import (
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import (
-    SampledStatistics,
-    measure_sample,
-    sampled_work,
-)
+from napari_semsr.inference.sampled import SampledStatistics, measure_sample
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
 from napari_semsr.models import (
     InformedRestorer,
@@ -60,9 +51,7 @@ from napari_semsr.models import (
     widest_blur,
 )
 
-TOO_DEAR = 3.0
 _DEEP_HALO = 192
-_DISK_WORK = 1.0
 _SAMPLED = "frozen"  # its name in stores
 _LARGEST_SIDE = 2048  # px that share a window: the margin is a ninth of the work then
 # for a window, where nobody says: with what is loaded, a run stays below 1.5 GB
@@ -228,33 +217,83 @@ def choose_strategy(
     before: Mapping[str, Any] | None = None,
     *,
     scattered: bool = False,
+    fits: bool | None = None,
 ) -> ExecutionStrategy:
-    """Choose the cheapest way that gives what the user asked for."""
-    probe = predictor.probe
-    accepted = options.halo_tolerance is not None
-    deep = probe.halo is None or (probe.halo > _DEEP_HALO and not accepted)
-    if not probe.norms and not deep:
-        return ExecutionStrategy(
-            "none", "tiles", notes=_narrower(probe.halo, options, plan)
+    """Choose whether a field is run whole or in tiles, and whose statistics they take.
+
+    `before`: what an interrupted run kept of its choice; `scattered`: whether tiles go
+    to other processes; `fits`: whether memory suffices for the field as one, where a
+    pass has shown that it does not. Raises DeviceMemoryError where only one pass gives
+    what was asked for, and memory does not suffice.
+    """
+    probe, begun = predictor.probe, before or {}
+    previous = current_value("norm", begun.get("norm"))
+    if begun.get("kind") == "lockstep" or (
+        begun.get("kind") == "tiles" and previous == "whole"
+    ):
+        msg = (
+            "This run was begun layer by layer, which is not done any more: use "
+            "--overwrite to start anew."
         )
-    looks_at_all = probe.norms > 0 or probe.halo is None
-    if looks_at_all and options.norm in ("tile", "sampled"):
-        if probe.halo is None:
-            msg = (
-                f"Tiles need a bounded receptive field, and {predictor.card.name} has "
-                "none: use --norm whole, which runs the field at once."
-            )
-            raise OptionError(msg)
-        if options.norm == "tile":
-            return ExecutionStrategy("tile", "tiles")
-        if options.self_ensemble:
-            msg = (
-                "Statistics of a sample are not those of the field turned about, got "
-                "--norm sampled with self-ensemble: use whole, or leave the other off."
-            )
-            raise OptionError(msg)
-        return _sampled(predictor)
-    return _exact(predictor, options, plan, before, scattered=scattered)
+        raise WriteError(msg)
+    bounded = not probe.norms and probe.halo is not None
+    if bounded and (options.halo_tolerance or (probe.halo or 0) <= _DEEP_HALO):
+        notes = _narrower(probe.halo, options, plan)
+        return ExecutionStrategy("none", "tiles", notes)
+    if not bounded and options.norm in ("tile", "sampled"):
+        return _as_asked(predictor, options)
+    if begun.get("kind") == "tiles" or (bounded and scattered):
+        return ExecutionStrategy("none" if bounded else "sampled", "tiles")
+    need = f"{predictor.peak_bytes(plan.padded_shape) / 1e9:.2g} GB"
+    if fits is None:
+        fits = predictor.fits(plan.padded_shape, options.memory_gb)
+    if fits:
+        said = f"The field is run whole, with {need} of layers."
+        return ExecutionStrategy("none" if bounded else "whole", "whole", (said,))
+    if bounded:
+        return ExecutionStrategy("none", "tiles")
+    return _without_memory(predictor, options, f"({need})", previous)
+
+
+def _as_asked(predictor: Predictor, options: EnhanceOptions) -> ExecutionStrategy:
+    """Run tiles with the statistics that were asked for, which are not the field's."""
+    if predictor.probe.halo is None:
+        msg = (
+            f"Tiles need a bounded receptive field, and {predictor.card.name} has "
+            "none: use --norm whole, which runs the field at once."
+        )
+        raise OptionError(msg)
+    if options.norm == "tile":
+        return ExecutionStrategy("tile", "tiles")
+    if options.self_ensemble:
+        msg = (
+            "Statistics of a sample are not those of the field turned about, got "
+            "--norm sampled with self-ensemble: use whole, or leave the other off."
+        )
+        raise OptionError(msg)
+    return ExecutionStrategy("sampled", "tiles")
+
+
+def _without_memory(
+    predictor: Predictor, options: EnhanceOptions, need: str, previous: str | None
+) -> ExecutionStrategy:
+    """Take statistics of a sample where a field does not fit, if they may be taken."""
+    lacks = f"memory on {predictor.device} does not suffice {need}"
+    short = f"{predictor.card.name} takes statistics of the whole field, for which "
+    refused = ""
+    if predictor.probe.halo is None:
+        short = f"{predictor.card.name} looks at the field as a whole, and "
+        refused = ": crop the field."
+    elif options.self_ensemble:
+        refused = ": leave self-ensemble off, or crop the field."
+    elif options.norm == "whole":
+        refused = ": crop the field, or use --norm sampled, which states its error."
+    elif previous == "whole":
+        refused = " any more: free some, or use --overwrite to start anew."
+    if refused:
+        raise DeviceMemoryError(f"{short}{lacks}{refused}")
+    notes = (f"{short}{lacks}: those of a sample are used.",)
+    return ExecutionStrategy("sampled", "tiles", notes)
 
 
 def _narrower(
@@ -268,23 +307,6 @@ def _narrower(
         f"the whole by {options.halo_tolerance:g} of the output's range."
     )
     return (said,)
-
-
-def _sampled(predictor: Predictor) -> ExecutionStrategy:
-    _trace_of_sample(predictor)
-    return ExecutionStrategy("sampled", "tiles")
-
-
-def _trace_of_sample(predictor: Predictor) -> OpTrace:
-    """Give the calls by which statistics are sampled, or refuse to."""
-    known = halo_and_trace(predictor)
-    if known is None:
-        msg = (
-            f"Statistics of {predictor.card.name} cannot be taken from a sample, got "
-            "--norm sampled: use whole, which runs the field at once, or tile."
-        )
-        raise OptionError(msg)
-    return known[1]
 
 
 def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:
@@ -324,117 +346,13 @@ def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:
     )
 
 
-def _exact(
-    predictor: Predictor,
-    options: EnhanceOptions,
-    plan: TilePlan,
-    before: Mapping[str, Any] | None,
-    *,
-    scattered: bool,
-) -> ExecutionStrategy:
-    """Run a field so that it is as if it were run whole."""
-    probe = predictor.probe
-    norm: Literal["none", "whole"] = "whole" if probe.norms else "none"
-    if probe.halo is None:
-        norm = "whole"
-    repeated = before or {}
-    previous = current_value("norm", repeated.get("norm"))
-    if previous == "sampled" and options.norm == "auto":
-        return _sampled(predictor)
-    budget = predictor.memory_budget(options.memory_gb)
-    host = predictor.memory_budget(options.memory_gb, host=True)
-    core = repeated.get("core")
-    fits = partial(predictor.fits, plan.padded_shape, options.memory_gb)
-    # tiles in lockstep cannot be turned, each by itself, and a field that is turned has
-    # other statistics
-    turned = options.self_ensemble
-    apart = (scattered or (turned and not fits())) and not (turned and probe.norms)
-    if apart or repeated.get("kind") == "tiles":
-        strategy = _after_statistics(norm, predictor, plan, (budget, host, core))
-        if strategy is not None:
-            dear = norm == "whole" and options.norm == "auto" and not repeated
-            return _cheaper(strategy, predictor, plan) if dear else strategy
-    if repeated.get("kind") != "lockstep" and fits():
-        need = predictor.peak_bytes(plan.padded_shape) / 1e9
-        said = f"The field is run whole, with {need:.2g} GB of layers."
-        return ExecutionStrategy(norm, "whole", notes=(said,))
-    found = plan_lockstep(predictor, plan, budget, host=host, core=core)
-    if options.self_ensemble:
-        msg = (
-            f"With self-ensemble {predictor.card.name} runs this field whole, and "
-            f"memory on {predictor.device} does not suffice: leave it off, or crop "
-            "the field."
-        )
-        raise OptionError(msg)
-    if found is None:
-        if norm == "none":
-            return ExecutionStrategy("none", "tiles")
-        need = predictor.peak_bytes(plan.padded_shape) / 2**30
-        msg = (
-            f"{predictor.card.name} looks at the field as a whole, {need:.1f} GiB on "
-            f"{predictor.device}, and that is not free: crop the field, or use --norm "
-            "tile, which leaves seams."
-        )
-        raise DeviceMemoryError(msg)
-    strategy = ExecutionStrategy(norm, "lockstep", found, (found.sentence(),))
-    if norm == "whole" and options.norm == "auto" and not repeated:
-        return _cheaper(strategy, predictor, plan)
-    return strategy
-
-
-def _after_statistics(
-    norm: Literal["none", "whole"],
-    predictor: Predictor,
-    plan: TilePlan,
-    limits: tuple[int, int, int | None],
-) -> ExecutionStrategy | None:
-    """Measure statistics first, then run independent tiles; None where these cannot."""
-    if predictor.probe.halo is None:
-        return None
-    if not predictor.probe.norms:
-        return ExecutionStrategy(norm, "tiles")
-    budget, host, core = limits
-    found = plan_lockstep(predictor, plan, budget, host=host, core=core)
-    if found is None:
-        return None
-    said = (
-        "The statistics of the whole field are measured first, in this process: "
-        f"{found.sentence()}"
-    )
-    return ExecutionStrategy(norm, "tiles", found, (said,))
-
-
-def _cheaper(
-    strategy: ExecutionStrategy, predictor: Predictor, plan: TilePlan
-) -> ExecutionStrategy:
-    """Give up exactness where it costs over three times as much, and say so."""
-    found = strategy.lockstep
-    if found is None or predictor.probe.halo is None:
-        return strategy
-    spilled = found.disk_bytes / max(1, found.room_bytes)
-    exact = found.work * (1 + _DISK_WORK * spilled)
-    if strategy.kind == "tiles":
-        exact += work_of(plan)
-    sampled = sampled_work(plan, predictor.probe.halo) + work_of(plan)
-    if exact <= TOO_DEAR * sampled:
-        return strategy
-    said = (
-        f"Statistics of the whole field would take {exact:.1f} passes and those of a "
-        f"sample {sampled:.1f}: a sample is used; --norm whole insists."
-    )
-    return replace(_sampled(predictor), notes=(said,))
-
-
 def sampled_statistics(
-    run: TiledRun, predictor: Predictor, options: EnhanceOptions, target: Sink
+    run: TiledRun, predictor: Predictor, target: Sink
 ) -> Job[SampledStatistics]:
     """Take the statistics that a target keeps, or measure them on a sample."""
     before = target.kept(_SAMPLED)
     if before is not None:
         return SampledStatistics.from_json(before)
-    trace = _trace_of_sample(predictor)
-    budget = predictor.memory_budget(options.memory_gb, host=True)
-    room = budget // 2, target.folder
-    found = yield from measure_sample(run, predictor, trace, room)
+    found = yield from measure_sample(run, predictor)
     target.keep(_SAMPLED, found.to_json())
     return found

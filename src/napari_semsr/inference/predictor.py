@@ -36,7 +36,6 @@ from napari_semsr.core import (
     round_up,
 )
 from napari_semsr.inference.ensemble import SelfEnsemble, pass_of
-from napari_semsr.inference.lockstep_plan import HaloSyncPoints, find_refreshes
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.statistics import (
@@ -267,7 +266,6 @@ _SAMPLE = 128  # px
 _T = TypeVar("_T")
 _PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
 _HALO: TypeAdapter[int] = TypeAdapter(int)
-_REFRESHES: TypeAdapter[HaloSyncPoints | None] = TypeAdapter(HaloSyncPoints | None)
 _FAULT: TypeAdapter[str | None] = TypeAdapter(str | None)
 _BYTES: TypeAdapter[float] = TypeAdapter(float)
 probed_networks: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
@@ -330,15 +328,6 @@ class ProbedNetwork:
             lambda: effective_halo(
                 self._network, stride=stride, halo=halo, tolerance=tolerance
             ),
-        )
-
-    def refreshes(self, stride: int) -> HaloSyncPoints | None:
-        """Give the places where tiles in lockstep exchange pixels."""
-        smallest = self.probe(stride).smallest
-        return self._recall(
-            f"refreshes, stride {stride}",
-            _REFRESHES,
-            lambda: find_refreshes(self._network, stride=stride, smallest=smallest),
         )
 
     def bytes_per_pixel(self, stride: int) -> float:
@@ -487,10 +476,6 @@ class Predictor:
             halo = min(exact.halo, halo + round_up(reach, self.card.stride))
         return replace(exact, halo=halo)
 
-    def refreshes(self) -> HaloSyncPoints | None:
-        """Give the places where tiles in lockstep exchange pixels."""
-        return probed_network(self.source).refreshes(self.card.stride)
-
     @property
     def network(self) -> nn.Module:
         """The network on its device, without the turns of a self-ensemble."""
@@ -543,16 +528,11 @@ class Predictor:
         need = probed_network(self.source).bytes_per_pixel(self.card.stride)
         return _KERNEL_SHARE * need
 
-    def memory_budget(self, memory_gb: float | None, *, host: bool = False) -> int:
-        """Give the bytes that a run may take: those asked for, or most that are free.
-
-        `host`: beside the processor, where layers and waiting tiles lie, and not on the
-        device.
-        """
+    def memory_budget(self, memory_gb: float | None) -> int:
+        """Give the bytes that a run may take: as asked for, or most of what is free."""
         if memory_gb is not None:
             return int(memory_gb * 1e9)
-        device = torch.device("cpu") if host else self.device
-        return int(_SHARE * free_memory(device))
+        return int(_SHARE * free_memory(self.device))
 
     def fits(self, shape: IntPair, memory_gb: float | None = None) -> bool:
         """Tell whether a window fits into what was asked for, or is free now."""

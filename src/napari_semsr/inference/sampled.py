@@ -2,18 +2,19 @@
 
 A tenth of the field is sampled in small tiles: they are sorted by local mean and,
 within bands of equal mean, by local spread, and one is drawn from each stretch of that
-order. The sampled tiles step through the network together and pool their statistics.
-The same is done with four parts of the sample on their own; how far the results of
-these differ, on tiles that were in no sample, tells how far the result of the whole
-sample is from that of the whole field: the mean of four parts has a quarter of a part's
-variance, a third of the variance between each part and the mean of all. Sampling
-without replacement takes away the share that was sampled.
+order. The sampled tiles go through the network as one batch, at each norm of which
+their statistics are pooled; memory bounds their number. The same is done with four
+parts of the sample on their own; how far the results of these differ, on tiles that
+were in no sample, shows how far the result of the whole sample is from that of the
+whole field: the mean of four parts has a quarter of a part's variance, a third of the
+variance between each part and the mean of all. Sampling without replacement takes away
+the share that was sampled.
 """
 
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,27 @@ import torch
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    Box,
     FloatArray,
+    IntPair,
     Progress,
     Tile,
     TilePlan,
     plan_tiles,
     round_up,
 )
-from napari_semsr.inference.buffers import Room
-from napari_semsr.inference.lockstep import LayerSynchronous, StepResult
-from napari_semsr.inference.lockstep_plan import OpTrace
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.statistics import (
     FixedMoments,
+    Moments,
     Statistics,
     on_device,
+    pooled,
     reading,
+    sums_of,
 )
 from napari_semsr.inference.tiles import TiledRun
+from napari_semsr.models import LiveNorm, NormInterceptor
 
 # Parts of a field that stand for all of it, drawn evenly over mean and spread.
 
@@ -68,22 +72,11 @@ def draw_evenly(
     return [int(rng.choice(stretch)) for stretch in stretches]
 
 
-def _sample_plan(plan: TilePlan, halo: int) -> TilePlan:
-    """Cut the padded field into small tiles, of which a sample is taken."""
-    side = min(_SIDE, plan.core)
-    return plan_tiles(
-        plan.padded_shape,
-        core=round_up(side, plan.stride),
-        halo=round_up(halo // 2, plan.stride),
-        stride=plan.stride,
-        constant=False,
-    )
-
-
 _SHARE = 0.1
 _FEWEST = 8
 _HELD = 8
 _PARTS = 4
+_OF_MEMORY = 0.5  # for a batch; the rest is for what else the run holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,27 +118,22 @@ class SampledStatistics:
             )
 
 
-def sampled_work(plan: TilePlan, halo: int) -> float:
-    """Estimate the pixels that sampling computes, for each of the padded field."""
-    cut = _sample_plan(plan, halo)
-    window = (cut.core + 2 * cut.halo) ** 2
-    count = min(len(cut), max(_FEWEST, round(_SHARE * len(cut))))
-    rows, columns = plan.padded_shape
-    return (2 * count + (_PARTS + 1) * _HELD) * window / (rows * columns)
-
-
 def measure_sample(
-    run: TiledRun,
-    predictor: Predictor,
-    trace: OpTrace,
-    room: tuple[int, Path],
-    *,
-    seed: int = 0,
+    run: TiledRun, predictor: Predictor, *, seed: int = 0
 ) -> Generator[Progress, None, SampledStatistics]:
     """Take statistics from a sample, and estimate their error."""
-    cut = _sample_plan(run.plan.tiles, predictor.probe.halo or 0)
-    tiles = cut.tiles
-    count = max(_FEWEST, round(_SHARE * len(tiles)))
+    field, halo = run.plan.tiles, predictor.probe.halo or 0
+    cut = plan_tiles(
+        field.padded_shape,
+        core=round_up(min(_SIDE, field.core), field.stride),
+        halo=round_up(halo // 2, field.stride),
+        stride=field.stride,
+        constant=False,
+    )
+    tiles, sampler = cut.tiles, _Sampler(run, predictor, cut)
+    budget = _OF_MEMORY * predictor.memory_budget(run.plan.options.memory_gb)
+    fitting = int(budget // max(1, predictor.peak_bytes(sampler.side)))
+    count = max(_FEWEST, min(round(_SHARE * len(tiles)), fitting))
     yield Progress(0, 0, "Sorting parts of the field by mean and spread")
     mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
     for number, tile in enumerate(tiles):  # each is looked at once
@@ -157,24 +145,51 @@ def measure_sample(
     taken = set(drawn)
     rest = [number for number in order if number not in taken] or order
     held = [tiles[i] for i in draw_evenly(rest, _HELD, rng)]
-    sampler = _Sampler(run, predictor, trace, cut, room)
     sample = [tiles[i] for i in drawn]
-    whole = yield from sampler.statistics(sample, "Statistics of a sample")
+    yield Progress(0, 0, "Statistics of a sample")
+    whole = sampler.moments(sample)
+    if len(drawn) == len(tiles):
+        return SampledStatistics(Statistics(tuple(whole)), 0.0, len(tiles), len(tiles))
     expected = sampler.results(whole, held)
     squares = []
     for part in range(_PARTS):
         yield Progress(part, _PARTS, "Estimating the error of the statistics")
-        some = yield from sampler.statistics(
-            sample[part::_PARTS], "Estimating the error"
-        )
+        some = sampler.moments(sample[part::_PARTS])
         squares.append(float(np.mean((sampler.results(some, held) - expected) ** 2)))
     left = 1 - len(drawn) / len(tiles)
     rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
     overall = float(expected.std())
     error = rms / overall if overall > 0 else 0.0
-    return SampledStatistics(
-        Statistics(tuple(whole), False), error, len(drawn), len(tiles)
-    )
+    return SampledStatistics(Statistics(tuple(whole)), error, len(drawn), len(tiles))
+
+
+class _BatchMoments(NormInterceptor):
+    """Answer the live norms of a batch from the moments of all its cores together.
+
+    `cores` are in pixels of the windows, which all have the shape `side`.
+    """
+
+    def __init__(self, cores: Sequence[Box], side: IntPair) -> None:
+        super().__init__()
+        self.measured: list[Moments] = []
+        self._cores, self._side = cores, side
+
+    def _answer(self, norm: LiveNorm) -> torch.Tensor:
+        images = norm.input
+        finer = [
+            Fraction(found, size)
+            for found, size in zip(images.shape[2:], self._side, strict=True)
+        ]
+        sums = []
+        for number, core in enumerate(self._cores):
+            rows, columns = (
+                slice(int(part.start * ratio), int(part.stop * ratio))
+                for part, ratio in zip(core.slices, finer, strict=True)
+            )
+            sums.append(sums_of(images[number : number + 1, :, rows, columns]))
+        found = pooled(sums, images.device)
+        self.measured.append(found)
+        return found.normalise(images, norm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,38 +198,47 @@ class _Sampler:
 
     run: TiledRun
     predictor: Predictor
-    trace: OpTrace
     cut: TilePlan
-    room: tuple[int, Path]
 
-    def given(self, tile: Tile) -> torch.Tensor:
+    @property
+    def side(self) -> IntPair:
+        """Rows and columns of a window, the same for each tile of a batch."""
+        across = self.cut.core + 2 * self.cut.halo
+        rows, columns = self.cut.padded_shape
+        return min(across, rows), min(across, columns)
+
+    def window(self, tile: Tile) -> Box:
+        """Lay a window around a tile, moved into the field at its border."""
+        outer = tile.core.grow(self.cut.halo)
+        corner = [
+            min(max(start, 0), size - side)
+            for start, size, side in zip(
+                (outer.y0, outer.x0), self.cut.padded_shape, self.side, strict=True
+            )
+        ]
+        return Box.of(self.side, (corner[0], corner[1]))
+
+    def given(self, box: Box) -> torch.Tensor:
         plan = self.run.plan
-        return self.predictor.given(plan.read(tile.window)[0], plan.scaling)
+        return self.predictor.given(plan.read(box)[0], plan.scaling)
 
-    def statistics(
-        self, sample: Sequence[Tile], message: str
-    ) -> Generator[Progress, None, list[Any]]:
-        lockstep = LayerSynchronous(
-            self.predictor.network,
-            self.trace,
-            self.cut,
-            self.given,
-            Room(*self.room),
-            self.predictor.device,
-            computing=lambda: self.predictor.computing("a sample of tiles"),
-            refresh=False,
-        )
-        for event in lockstep.run(sample, until_end=False):
-            if isinstance(event, StepResult) and event.tile == event.tiles:
-                yield Progress(event.point, event.points, message)
-        return lockstep.measured
+    def moments(self, sample: Sequence[Tile]) -> list[Moments]:
+        boxes = [self.window(tile) for tile in sample]
+        cores = [t.core.within(box) for t, box in zip(sample, boxes, strict=True)]
+        batch = torch.cat([self.given(box) for box in boxes])
+        pooling = _BatchMoments(cores, self.side)
+        with self.predictor.computing("a sample of tiles"), pooling:
+            self.predictor.network(batch)
+        return pooling.measured
 
-    def results(self, moments: Sequence[Any], tiles: Sequence[Tile]) -> NDArray[Any]:
+    def results(
+        self, moments: Sequence[Moments], tiles: Sequence[Tile]
+    ) -> NDArray[Any]:
         fixed = on_device(moments, self.predictor.device)
         scale = self.run.plan.loaded.card.scale
         parts = []
         for tile in tiles:
-            window = self.given(tile)
+            window = self.given(tile.window)
             with self.predictor.computing("a held-out tile"), FixedMoments(fixed):
                 output = self.predictor.network(window)[0, 0]
             inner = tile.inner.scaled(scale).slices

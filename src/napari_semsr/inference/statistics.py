@@ -1,4 +1,4 @@
-"""Statistics of a field, layer by layer: pooled in float64, kept beside the output."""
+"""Statistics of a field at each of a network's norms, pooled in float64."""
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_semsr.core import IntPair, SemsrError, WriteError
+from napari_semsr.core import SemsrError, WriteError
 from napari_semsr.models import LiveNorm, NormInterceptor, has_float64
 
 _BLOCK_VALUES = 2**17
@@ -51,7 +51,7 @@ class Sums:
 
 
 def sums_of(values: Tensor) -> Sums:
-    """Sum up a tile's core in float64, a few rows at a time; `values` (1, C, Y, X)."""
+    """Sum up an image in float64, a few rows at a time; `values` (1, C, Y, X)."""
     here = values.device if has_float64(values.device) else torch.device("cpu")
     rows = values[0].to(here).permute(1, 2, 0)
     height, width, channels = rows.shape
@@ -81,35 +81,6 @@ def pooled(tiles: Iterable[Sums], device: torch.device) -> Moments:
     return found
 
 
-class Gathered:
-    """Sums of the tiles that have come to a point, side by side in memory.
-
-    A tensor for each tile would lie between the maps of the network, and stay.
-    """
-
-    def __init__(self, tiles: int, channels: int) -> None:
-        self._sums = torch.zeros(tiles, 2, channels, dtype=torch.float64)
-        self._counts: dict[IntPair, float] = {}
-
-    def add(self, index: IntPair, core: Tensor) -> None:
-        """Take in a tile's core; `core` (1, C, Y, X)."""
-        sums = sums_of(core)
-        row = self._sums[len(self._counts)]
-        row[0].copy_(sums.first)
-        row[1].copy_(sums.second)
-        self._counts[index] = sums.count
-
-    def pooled(self, device: torch.device) -> Moments:
-        """Pool the tiles in the order of their index, whatever that of their coming."""
-        found = {
-            index: Sums(count, first, second)
-            for (index, count), (first, second) in zip(
-                self._counts.items(), self._sums, strict=False
-            )
-        }
-        return pooled([found[index] for index in sorted(found)], device)
-
-
 @contextmanager
 def reading() -> Iterator[None]:
     """Refuse kept statistics that are not as they were written."""
@@ -128,7 +99,6 @@ class Statistics:
     """Moments for each live call of a pass."""
 
     moments: tuple[Moments, ...]  # In the order of the calls
-    exact: bool  # Whether they are those of the whole field; otherwise of a sample
 
     def to_json(self) -> dict[str, Any]:
         """Write as JSON types; numbers keep every bit."""
@@ -140,7 +110,7 @@ class Statistics:
             }
             for layer in self.moments
         ]
-        return {"exact": self.exact, "encoding": "float64-le base64", "layers": layers}
+        return {"encoding": "float64-le base64", "layers": layers}
 
     @classmethod
     def from_json(cls, value: Any) -> "Statistics":
@@ -154,7 +124,7 @@ class Statistics:
                 )
                 for layer in value["layers"]
             )
-            return cls(moments, bool(value["exact"]))
+            return cls(moments)
 
 
 def _encoded(values: Tensor) -> str:
@@ -174,10 +144,7 @@ def on_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]
 
 
 class MeasuredMoments(NormInterceptor):
-    """Answer the live norms of a pass from moments in double precision.
-
-    Tiles that step together pool theirs so too: both ways then differ by rounding only.
-    """
+    """Answer the live norms of a pass from moments in double precision."""
 
     def _answer(self, norm: LiveNorm) -> Tensor:
         """Measure the input's moments, image by image."""

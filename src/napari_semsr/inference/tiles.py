@@ -1,10 +1,8 @@
 """What a run is: its plan, where its tiles go, and what is said of them."""
 
 import math
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +20,6 @@ from napari_semsr.core import (
     to_dtype,
 )
 from napari_semsr.inference.layout import OutputPlan
-from napari_semsr.inference.lockstep_plan import LockstepPlan
 from napari_semsr.inference.network_input import (
     HazeMap,
     Regrid,
@@ -46,17 +43,12 @@ class ExecutionStrategy:
 
     # Where live normalisations take their statistics; ``none`` without any
     norm: Literal["none", "whole", "sampled", "tile"]
-    # Independent tiles, one pass, or tiles that step together
-    kind: Literal["tiles", "whole", "lockstep"]
-    # For ``lockstep``, and for ``tiles`` with statistics of the whole field, which
-    # tiles in lockstep measure first
-    lockstep: LockstepPlan | None = None
+    kind: Literal["tiles", "whole"]  # Independent tiles, or one pass
     notes: tuple[str, ...] = ()  # What the user should know of the choice
 
     def record(self) -> dict[str, Any]:
         """Give what a resumed run repeats, in JSON types."""
-        core = None if self.lockstep is None else self.lockstep.tiles.core
-        return {"norm": self.norm, "kind": self.kind, "core": core}
+        return {"norm": self.norm, "kind": self.kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +155,29 @@ class TiledRun:
     # What live norms use instead of a tile's own statistics
     statistics: Statistics | None = None
 
+    def deliver(
+        self,
+        place: IntPair,
+        values: Float32Array,
+        box: Box,
+        missing: BoolArray | None = None,
+    ) -> "TileResult":
+        """Write a tile of the output, made of what the network gave for a box."""
+        core = self.plan.outputs.tile(*place).core
+        made, inner = self.plan.deliver(core, values, box, missing)
+        return self.write(place, made[inner.slices], edges_of(made, inner))
+
     def write(
         self,
         place: IntPair,
         values: Float32Array,
         edges: "dict[str, Edge]",
-        notes: tuple[str, ...] = (),
     ) -> "TileResult":
         """Put a tile of the output into the target; `values` (Y * scale, X * scale)."""
         core = self.plan.outputs.tile(*place).core
         converted, clipped = to_dtype(values, self.target.dtype)
         self.target[core.scaled(self.plan.loaded.card.scale).slices] = converted
-        return TileResult(place, clipped, edges, sample_of(values), notes)
+        return TileResult(place, clipped, edges, sample_of(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +212,6 @@ class ArraySink:
     def shared(self) -> Any:
         """What other processes write cores into; none can here."""
         return self.array
-
-    @property
-    def folder(self) -> Path:
-        """Where a run may put large files that it needs for a while."""
-        return Path(tempfile.gettempdir())
 
     def prepare(self, plan: EnhancePlan) -> None:
         """Refuse a target that does not fit the run."""
@@ -270,11 +268,6 @@ class StoreSink:
     def shared(self) -> Any:
         """The finest level, without the viewer: what other processes write into."""
         return self.store.level0
-
-    @property
-    def folder(self) -> Path:
-        """Where a run may put large files that it needs for a while."""
-        return self.store.path.resolve().parent
 
     def prepare(self, plan: EnhancePlan) -> None:
         """Refuse a store that is not this run's, then let it be drawn."""
