@@ -25,6 +25,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.executors import TileWorker
 from napari_semsr.widgets.base.panel import Panel
 from napari_semsr.widgets.base.results import keep_results_in
+from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.layers import layer_keywords
 from tests.widgets.scenes import exposures_of
 
@@ -94,14 +95,18 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def hold(qtbot: Any) -> Callable[[Any], Any]:
-    """Let a widget go with its test."""
+def hold(qapp: Any) -> Iterator[Callable[[Any], Any]]:
+    """Let a widget go with its test, unless it has gone before."""
+    held: list[Any] = []
 
     def keep(widget: Any) -> Any:
-        qtbot.addWidget(widget)
+        held.append(widget)
         return widget
 
-    return keep
+    yield keep
+    for widget in filter(is_alive, held):
+        widget.close()
+        widget.deleteLater()
 
 
 @pytest.fixture

@@ -6,15 +6,21 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
-from qtpy.QtCore import QThreadPool, QTimer
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool, QTimer
+from qtpy.QtWidgets import QMainWindow, QWidget
 
 from napari_semsr.core import progress
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.progress import Job, Progress, Waiting
-from napari_semsr.widgets.base.runner import JobRequest, JobRunner
+from napari_semsr.widgets.base.runner import (
+    JobRequest,
+    JobRunner,
+    destroy_after_jobs,
+    is_alive,
+)
 from tests.children import LIMIT_MS, LIMIT_S, run_python
 from tests.widgets.scenes import Endless
 
@@ -105,45 +111,77 @@ def test_cancel_closes_the_generator(qtbot, runner):
     assert (log.returned, log.failed) == ([], [])
 
 
-@pytest.fixture
-def collecting() -> Iterator[None]:
-    """Let Python look for garbage, whatever libraries have left of it."""
-    before = gc.isenabled(), gc.get_threshold()
-    gc.enable()
-    gc.set_threshold(700, 10, 10)
-    yield
-    gc.set_threshold(*before[1])
-    if not before[0]:
-        gc.disable()
+def leave_dock(panel: QWidget) -> None:
+    """Take a panel out of its dock, as napari does when that is closed."""
+    panel.setParent(None)
+    destroy_after_jobs(panel)
 
 
-@pytest.mark.usefixtures("collecting")
-def test_garbage_of_a_job_is_freed_in_the_main_thread(qtbot, runner):
-    freed: list[threading.Thread] = []
-    usual = gc.get_threshold()
+def test_a_panel_that_left_its_dock_is_destroyed_after_its_job(qtbot):
+    idle, busy = QWidget(), QWidget()
+    job, runner = Endless(), JobRunner(busy)
+    runner.start("endless", job)
+    assert job.begun.wait(LIMIT_S)
+    leave_dock(busy)
+    leave_dock(idle)
+    qtbot.waitUntil(lambda: not is_alive(idle), timeout=LIMIT_MS)
+    assert is_alive(busy)
+    runner.cancel()
+    qtbot.waitUntil(lambda: not is_alive(busy), timeout=LIMIT_MS)
 
-    class Ring:
-        def __init__(self) -> None:
-            self.itself = self
 
-        def __del__(self) -> None:
-            freed.append(threading.current_thread())
+def test_a_widget_with_a_dock_again_is_kept(qtbot, qapp):
+    dock, panel = QWidget(), QWidget()
+    qtbot.addWidget(dock)
+    leave_dock(panel)
+    panel.setParent(dock)
+    for _ in range(3):
+        qapp.processEvents()
+        qapp.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert is_alive(panel)
+
+
+class Canvas(QObject):
+    """Stands for that of napari, which refers to itself and notes where it goes."""
+
+    freed: ClassVar[list[threading.Thread]] = []
+
+    def __init__(self, window: QMainWindow) -> None:
+        super().__init__()
+        self.window, window.canvas = window, self
+
+    def __del__(self) -> None:
+        self.freed.append(threading.current_thread())
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["before a job", "during one"])
+def test_what_a_window_leaves_is_freed_in_the_main_thread(qtbot, qapp, runner, running):
+    window = QMainWindow()
+    window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    Canvas(window)
+    Canvas.freed.clear()
+    JobRunner(window)
+    go_on, usual = threading.Event(), (gc.isenabled(), gc.get_threshold())
 
     def job() -> Job[None]:
-        Ring()
-        while not freed:
-            kept = [[] for _ in range(10_000)]  # for which Python looks for garbage
-            gc.disable()  # and enabled again, as dask does where it slices
-            try:
-                yield Progress(0, 0, f"holding {len(kept)} lists")
-            finally:
-                gc.enable()
-            time.sleep(0.01)
+        go_on.wait(LIMIT_S)
+        gc.collect()  # as Python does where a job allocates
+        yield Progress(1, 1, "collected")
 
-    runner.start("litter", job)
+    if running:
+        runner.start("collect", job)
+    window.close()
+    qapp.sendPostedEvents(window, QEvent.Type.DeferredDelete)
+    assert not is_alive(window)
+    del window
+    if running:
+        qapp.processEvents()
+    else:
+        runner.start("collect", job)
+    go_on.set()
     qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
-    assert freed == [threading.main_thread()]
-    assert gc.get_threshold() == usual
+    assert Canvas.freed == [threading.main_thread()]
+    assert usual == (gc.isenabled(), gc.get_threshold())
 
 
 def test_start_refuses_a_second_job(qtbot, runner):

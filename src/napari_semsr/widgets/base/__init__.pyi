@@ -83,6 +83,7 @@ from .results import (
 from .runner import (
     JobRunner as JobRunner,
     check_unread as check_unread,
+    destroy_after_jobs as destroy_after_jobs,
     is_alive as is_alive,
     new_timer as new_timer,
 )

@@ -92,6 +92,7 @@ from napari_semsr.widgets.base.runner import (
     JobRunner,
     Parts,
     check_free,
+    destroy_after_jobs,
     is_alive,
 )
 from napari_semsr.widgets.base.saving import (
@@ -355,13 +356,14 @@ class Panel(QWidget):
         self.saver.cancelled.connect(self._show_not_saved)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Cancel the job when the panel is taken out of its dock.
+        """Cancel the job when the panel is taken out of its dock, and destroy it then.
 
         Closing a dock does not destroy what it held: it only loses its parent.
         """
         gone = event is not None and event.type() == QEvent.Type.ParentChange
         if gone and self.parent() is None:
             self.leave()
+            destroy_after_jobs(self)
         super().changeEvent(event)
 
     def leave(self) -> None:

@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from operator import gt
 from pathlib import Path
 from threading import Event
 from typing import Any
-from weakref import ref
+from weakref import WeakSet, ref
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils import progress
@@ -34,6 +33,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QTimer,
     Signal as QtSignal,
 )
+from qtpy.QtWidgets import QApplication, QMainWindow, QWidget
 
 from napari_semsr.core import (
     Cancelled,
@@ -57,8 +57,6 @@ _THREAD_END_MS = 1000  # chosen: a thread needs microseconds after its job has r
 # napari's sign of work draws the whole window 27 times a second, which without a GPU
 # takes both cores of a small machine: not for what is done soon.
 _QUIET_S = 2.0
-_COLLECT_MS = 100  # chosen: as good as at once, for what threads leave behind
-_COLLECT_ALL_S = 60.0  # chosen: looking through all that is loaded takes some 0.3 s
 _BREATH_MS = 10  # from one part to the next: Qt asks a window to draw within 5 ms
 
 Parts = Iterator[None] | None
@@ -248,48 +246,6 @@ class _Bar:
                 bar.close()
 
 
-class _MainThreadCollector:
-    """Looks for garbage in the main thread alone, from `start` to `stop`.
-
-    Python looks for it in the thread that happens to allocate. In that of a job it
-    would free what is left of closed windows there, which Qt does not survive.
-    """
-
-    def __init__(self, parent: QObject) -> None:
-        self._timer = new_timer(parent, self._look, _COLLECT_MS)
-        self._usual: tuple[int, int, int] | None = None  # Python's own thresholds
-        self._looked_at_all = 0.0
-
-    def start(self) -> None:
-        """Take over from Python.
-
-        By its threshold: libraries switch the collector itself off and on.
-        """
-        if self._usual is None:
-            self._usual, self._looked_at_all = gc.get_threshold(), time.monotonic()
-            gc.set_threshold(0)
-            self._timer.start()
-
-    def stop(self) -> None:
-        """Leave it to Python again."""
-        if self._usual is not None:
-            self._timer.stop()
-            gc.set_threshold(*self._usual)
-            self._usual = None
-
-    def _look(self) -> None:
-        """Look through the youngest objects, or older ones where it is time."""
-        if self._usual is None or not (gc.isenabled() and self._usual[0]):
-            return
-        now = time.monotonic()
-        young, old, all_there_is = map(gt, gc.get_count(), self._usual)
-        if all_there_is and now - self._looked_at_all > _COLLECT_ALL_S:
-            self._looked_at_all = now
-            gc.collect()
-        elif young or old:
-            gc.collect(int(old))
-
-
 class _Queue(QObject):
     """All jobs of the session, waiting and running, in the order of asking.
 
@@ -304,7 +260,9 @@ class _Queue(QObject):
         super().__init__()
         self.runs: list[_Run] = []
         self.shown: list[_Run] = []  # those that have ended and are being shown
-        self._collector = _MainThreadCollector(self)
+        self._left: list[QWidget] = []  # to be destroyed when their jobs have ended
+        self._windows: WeakSet[QMainWindow] = WeakSet()
+        self._collecting = new_timer(self, gc.collect, 0, once=True)
         self.stepped.connect(self._on_step)
         self.warned.connect(self._on_warning)
         self.ended.connect(self._on_end)
@@ -312,6 +270,34 @@ class _Queue(QObject):
     def of(self, owner: "JobRunner") -> list[_Run]:
         """Jobs of one runner."""
         return [run for run in (*self.shown, *self.runs) if run.owner is owner]
+
+    def watch_windows(self) -> None:
+        """Collect here, in the main thread, what closed windows have left.
+
+        The canvas of napari keeps a context of OpenGL and its surface in a circle of
+        references. Python collects in whichever thread allocates, and Qt does not
+        survive that they are destroyed in that of a job.
+        """
+        for window in QApplication.topLevelWidgets():
+            if isinstance(window, QMainWindow) and window not in self._windows:
+                self._windows.add(window)
+                window.destroyed.connect(self._collecting.start)
+        if not all(map(is_alive, self._windows)):
+            gc.collect()
+
+    def destroy(self, widget: QWidget) -> None:
+        """Destroy a widget that has left its dock, when its jobs have ended."""
+        self._left.append(widget)
+        QTimer.singleShot(0, self._destroy_left)
+
+    def _destroy_left(self) -> None:
+        left, self._left = self._left, []
+        for widget in left:
+            if is_alive(widget) and widget.parent() is None:
+                if any(map(self.of, widget.findChildren(JobRunner))):
+                    self._left.append(widget)
+                else:
+                    widget.deleteLater()
 
     def advance(self) -> None:
         """Begin what need not wait any longer, and tell the others where they stand."""
@@ -351,19 +337,14 @@ class _Queue(QObject):
     def _work(self, run: _Run, error: Exception | None) -> None:
         """Start the thread of a job that is ready, unless it could not be made so."""
         if error is None:
-            self._collector.start()
+            self.watch_windows()
             # who waits for whom is settled here: Qt has a thread for each core, so that
             # on one core a job that waits for its user would hold up all others
             _threads().releaseThread()
             create_worker(run, _worker_class=_Worker).start()
         else:
-            self._remove(run)
+            self.runs.remove(run)
             self._leave(run, error)
-
-    def _remove(self, run: _Run) -> None:
-        self.runs.remove(run)
-        if not any(other.begun for other in self.runs):
-            self._collector.stop()
 
     def _go_on(
         self, run: _Run, parts: Iterator[None], end: Callable[[Exception | None], None]
@@ -409,7 +390,7 @@ class _Queue(QObject):
 
     def _on_end(self, run: _Run) -> None:
         _threads().reserveThread()
-        self._remove(run)
+        self.runs.remove(run)
         if run.bar is not None:
             run.bar.close()
         if run.error is not None:
@@ -432,6 +413,7 @@ class _Queue(QObject):
             owner.tell(run, error)
         run.value = run.error = None
         self.advance()
+        self._destroy_left()
 
 
 def _parts(act: Callable[[], Parts]) -> Iterator[None]:
@@ -460,6 +442,17 @@ def _end_all() -> None:
         run.returned.wait(_LAST_STEP_S)
     if runs:
         _threads().waitForDone(_THREAD_END_MS)
+
+
+def destroy_after_jobs(widget: QWidget) -> None:
+    """Destroy a widget that was taken out of its dock, once its jobs have ended.
+
+    Python would do so, for its controls refer to each other in circles, in whichever
+    thread looks for garbage; Qt survives it in the main thread alone.
+
+    `widget`: a panel, or what holds panels; it stays if it has a parent again by then.
+    """
+    _queue().destroy(widget)
 
 
 def any_busy() -> bool:
@@ -508,7 +501,7 @@ class JobRunner(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        _queue()
+        _queue().watch_windows()
 
     @property
     def busy(self) -> bool:

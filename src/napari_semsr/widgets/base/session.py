@@ -179,7 +179,8 @@ class Session(QObject):
     """Emits a sentence about what went wrong."""
 
     def __init__(self, viewer: ViewerModel) -> None:
-        super().__init__()
+        super().__init__(QCoreApplication.instance())
+        finalize(viewer, self.deleteLater).atexit = False
         self._viewer = ref(viewer)
         self.folder: Path | None = None
         self.ask = ask_unsaved
@@ -203,7 +204,7 @@ class Session(QObject):
         self._offer = new_timer(self, self._offer_undo, 0, once=True)
         self._taking = new_timer(self, self._take_read, 0, once=True)
         watch_images(viewer)
-        self._together = Together(viewer, self._history)
+        self._together = Together(self, viewer, self._history)
         events = viewer.layers.events
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._on_layer_removed)
@@ -528,16 +529,15 @@ class Session(QObject):
         layers = [describe_layer(item, self._kept.get(item)) for item in listed]
         self._put_in_removed(layers)
         named = {layer.input for layer in (*layers, *self._lost)}
-        options = {
-            panel.title: form_values(panel) for panel in self._panels if is_alive(panel)
-        }
+        for panel in filter(is_alive, self._panels):
+            self._options[panel.title] = form_values(panel)
         steps = self._steps_window()
         if is_alive(steps):
             self._steps = steps.state()
         return Project(
             inputs={key: one for key, one in self._inputs.items() if key in named},
             layers=(*layers, *self._lost),
-            options=self._options | options,
+            options=self._options,
             window=_window_state(self.viewer) | {"steps": self._steps},
         )
 

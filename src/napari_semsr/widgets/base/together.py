@@ -48,8 +48,8 @@ def explaining(viewer: ViewerModel, layer: Layer) -> list[Layer]:
 class Together(QObject):
     """Lets layers follow the result that they explain; of several the last one."""
 
-    def __init__(self, viewer: ViewerModel, history: UndoList) -> None:
-        super().__init__()
+    def __init__(self, parent: QObject, viewer: ViewerModel, history: UndoList) -> None:
+        super().__init__(parent)
         self._history = history
         self._gone: list[tuple[Layer, tuple[str, str]]] = []
         # napari may be removing several

@@ -131,7 +131,12 @@ class VerbPanel(Panel):
         # as a project keeps them
         forms = zip(("form", *names[1:]), self.forms.values(), strict=True)
         self.settings: dict[str, Any] = {**self.boxes, **dict(forms)}
-        rows: list[Any] = [*([self.kind] if names[1:] else []), *self.boxes.values()]
+        rows: list[Any] = [*self.boxes.values()]
+        if names[1:]:
+            rows.insert(0, self.kind)
+        else:  # so that it goes with the panel
+            self.kind.native.setParent(self)
+            self.kind.native.setVisible(False)
         self.regions: ComboBox | None = None
         if self.region_help:
             self.regions = new_region_box(self, self.region_help)

@@ -24,6 +24,7 @@ from napari_semsr.widgets.base import (
     FoldingRow,
     Panel,
     RichLabel,
+    destroy_after_jobs,
     is_alive,
     lay_as_tab,
     lay_below,
@@ -450,10 +451,11 @@ class StepsWindow(QWidget):
         lay_as_tab(self, TITLE)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Cancel all jobs when the window is taken out of its dock."""
+        """Cancel all jobs when the window is taken out of its dock, and destroy it."""
         gone = event is not None and event.type() == QEvent.Type.ParentChange
         if gone and self.parent() is None:
             for page in self.pages:
                 for panel in page.panels.values():
                     panel.leave()
+            destroy_after_jobs(self)
         super().changeEvent(event)
