@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from urllib.parse import unquote
 
 from qtpy.QtGui import QDesktopServices
 
@@ -14,6 +13,8 @@ from napari_semsr.widgets.base.manual import (
     open_manual,
     slug,
 )
+
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
 
 def test_the_built_manual_comes_first_and_what_is_not_there_is_on_the_web(
@@ -29,24 +30,17 @@ def test_the_built_manual_comes_first_and_what_is_not_there_is_on_the_web(
     assert (url.toLocalFile(), url.fragment()) == (str(page), "rings")
 
 
-def test_pages_that_are_not_built_are_drawn_with_their_headings_and_links(monkeypatch):
-    monkeypatch.setattr("napari_semsr.widgets.base.manual._BUILT", "nowhere")
-    anchors = {}
-    for source in sorted(manual_folder().glob("*.md")):
-        page = Path(manual_url(source.name).toLocalFile())
-        text = page.read_text("utf-8")
-        anchors[page.name] = set(re.findall(r'<h\d id="([^"]+)"', text))
-        wanted = re.findall(r"^##+ +(.+)$", source.read_text("utf-8"), re.MULTILINE)
-        assert anchors[page.name] >= {slug(heading) for heading in wanted}
-        assert "```{" not in text
-        for image in re.findall(r'<img src="file://([^"]+)"', text):
-            assert Path(unquote(image)).is_file()
+def test_every_panel_names_a_heading_of_the_manual():
+    anchors = {
+        path.name: set(map(slug, HEADING.findall(path.read_text("utf-8"))))
+        for path in manual_folder().glob("*.md")
+    }
     root = Path(napari_semsr.__file__).parent / "widgets"
     sources = "".join(path.read_text("utf-8") for path in root.rglob("*.py"))
-    places = re.findall(r'help_place = "(\S+)\.md#(\S+)"', sources)
+    places = re.findall(r'help_place = "(\S+\.md)#(\S+)"', sources)
     assert len(places) > 5
     for page, heading in places:
-        assert heading in anchors[f"{page}.html"]
+        assert heading in anchors[page]
 
 
 def test_without_a_browser_the_address_is_said(monkeypatch):
