@@ -1,8 +1,8 @@
 """Count the shape of the package: modules, folders, lines, circles, single importers.
 
 Run: ``python scripts/shape.py [--source FOLDER] [--json]``. The sources are read, not
-imported; only the last figure runs the command once, in this process, and is left out
-with ``--no-run``. ``--json`` gives the lists behind the figures too.
+imported; only the last figures run two commands, each once and in this process, and are
+left out with ``--no-run``. ``--json`` gives the lists behind the figures too.
 
 modules
     Python files. An ``__init__.py`` that only passes names on (a docstring, imports,
@@ -36,6 +36,8 @@ lines of tests, of benchmarks and scripts
 files with "dB", with overwrite
     Modules with a string that holds the unit of PSNR; modules with a function or a call
     that has `overwrite` among its arguments.
+Any
+    Uses of the name in annotations and elsewhere, imports not counted.
 words of the manual
     Of the committed pages below ``docs`` but ``docs/validation`` and
     ``docs/reference``, which is generated.
@@ -47,6 +49,9 @@ opens of the input, of outputs
     Calls that open the image of that run, and those that open a file in the folder of
     the store that it makes, under whatever name, to read or to write. ``--json`` names
     the files.
+passes through, stitch; parses of a frame
+    The same modules in one ``semsr stitch`` of 2 x 2 frames, and how often the frame
+    that is parsed most often is: calls of a format's ``raw_image``.
 """
 
 import argparse
@@ -346,6 +351,14 @@ def private_functions(module: Module) -> tuple[int, int]:
     return len(names), sum(used[name] == 1 for name in names)
 
 
+def any_uses(module: Module) -> int:
+    """Count where a module says that anything will do."""
+    return sum(
+        isinstance(node, ast.Name) and node.id == "Any"
+        for node in ast.walk(module.tree)
+    )
+
+
 def says_decibel(module: Module) -> bool:
     """Whether a module writes the unit of PSNR."""
     return any(
@@ -403,49 +416,84 @@ def counting_opens(folder: Path) -> Iterator[Counter[str]]:
         on = False
 
 
-def enhance_once(source: Path) -> tuple[list[str], Counter[str]]:
-    """Enhance a small image to a store: modules with a called function, files opened.
+@dataclass
+class Ran:
+    """What one command did: modules with a called function, files opened, parsed."""
 
-    The files are named from the folder of the run, which holds ``a.png`` and ``made``.
-    """
+    modules: list[str]
+    opened: Counter[str]  # by their names from the folder of the run
+    parsed: Counter[str]
+
+
+def enhance_once(source: Path) -> Ran:
+    """Enhance ``a.png``, a small image, to a store in the folder ``made``."""
+    import numpy as np
+    from PIL import Image
+
+    image = np.random.default_rng(0).integers(60, 190, (160, 192), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as work:
+        Image.fromarray(image).save(Path(work, "a.png"))
+        Path(work, "made").mkdir()
+        words = ["enhance", "a.png", "-o", "made/a.ome.zarr", "--pixel-size-nm", "10"]
+        return run_once(source, Path(work), words)
+
+
+def stitch_once(source: Path) -> Ran:
+    """Stitch four small frames of a drawn sample."""
+    import numpy as np
+    from PIL import Image
+    from scipy import ndimage
+
+    side, step = 160, 140
+    grain = np.random.default_rng(0).normal(size=(side + step, side + step))
+    grain = ndimage.gaussian_filter(grain, 1.5)
+    sample = (128 + 40 * grain / grain.std()).clip(0, 255).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as work:
+        Path(work, "scan").mkdir()
+        for number in range(4):
+            y, x = (step * place for place in divmod(number, 2))
+            frame = Image.fromarray(sample[y : y + side, x : x + side])
+            frame.save(Path(work, "scan", f"{number}.png"))
+        words = ["stitch", "scan", "-o", "m.ome.zarr", "--grid", "2x2"]
+        words += ["--overlap", "0.125", "--pixel-size-nm", "10"]
+        return run_once(source, Path(work), words)
+
+
+def run_once(source: Path, work: Path, words: list[str]) -> Ran:
+    """Run a command in a folder, and count what it does there."""
     folder = f"{source.resolve() / PACKAGE}/"
     sys.path.insert(0, str(source.resolve()))
     called = set()
+    parsed: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
         if event == "call" and frame.f_code.co_flags & FUNCTION:
             called.add(frame.f_code.co_filename)
+            if frame.f_code.co_name == "raw_image":
+                parsed[frame.f_locals["path"].name] += 1
 
-    import numpy as np
-    from PIL import Image
+    os.environ["SEMSR_CACHE"] = str(work / "cache")
+    from napari_semsr.__main__ import main
 
-    rng = np.random.default_rng(0)
-    image = rng.integers(60, 190, (160, 192), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as work:
-        os.environ["SEMSR_CACHE"] = str(Path(work, "cache"))
-        one, output = Path(work, "a.png"), Path(work, "made", "a.ome.zarr")
-        output.parent.mkdir()
-        Image.fromarray(image).save(one)
-        from napari_semsr.__main__ import main
-
-        words = ["enhance", str(one), "-o", str(output), "--pixel-size-nm", "10"]
-        threading.setprofile(note)
-        sys.setprofile(note)
-        try:
-            with (
-                contextlib.redirect_stdout(io.StringIO()),
-                counting_opens(Path(work)) as opened,
-            ):
-                code = main([*words, "--quiet"])
-        finally:
-            sys.setprofile(None)
-            threading.setprofile(None)
+    where = [str(work / word) if (work / word).exists() else word for word in words]
+    where[3] = str(work / words[3])  # the output
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            counting_opens(work) as opened,
+        ):
+            code = main([*where, "--quiet"])
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
     if code != 0:
-        sys.exit("`semsr enhance` failed, see above.")
+        sys.exit(f"`semsr {words[0]}` failed, see above.")
     ours = (path[len(folder) :] for path in called if path.startswith(folder))
     if not (found := sorted(ours)):
         sys.exit(f"napari_semsr was not imported from {source}.")
-    return found, opened
+    return Ran(found, opened, parsed)
 
 
 def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
@@ -481,6 +529,7 @@ def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
         "  called once, %": round(100 * once / max(private, 1), 1),
         'files with "dB"': sum(map(says_decibel, modules)),
         "  with overwrite": sum(hands_on(module, "overwrite") for module in modules),
+        "Any": sum(map(any_uses, modules)),
         **beside(source.resolve().parent),
     }
     used_by = defaultdict(list)
@@ -511,14 +560,19 @@ def main() -> None:
     asked = parser.parse_args()
     figures, lists = measure(asked.source)
     if not asked.no_run:
-        through, opened = enhance_once(asked.source)
-        lists["passes through"] = through
+        ran, joined = enhance_once(asked.source), stitch_once(asked.source)
+        lists["passes through"] = ran.modules
+        lists["passes through, stitch"] = joined.modules
+        opened = ran.opened
         made = [count for name, count in opened.items() if name.startswith("made/")]
         lists["opened"] = dict(sorted(opened.items()))
+        lists["opened, stitch"] = dict(sorted(joined.opened.items()))
         figures |= {
-            "passes through": len(through),
+            "passes through": len(ran.modules),
             "opens of the input": opened["a.png"],
             "  of outputs": sum(made),
+            "passes through, stitch": len(joined.modules),
+            "  parses of a frame": max(joined.parsed.values()),
         }
     if asked.json:
         print(json.dumps({"figures": figures, "lists": lists}, indent=1))

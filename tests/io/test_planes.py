@@ -7,12 +7,16 @@ import zarr
 
 import napari_semsr as semsr
 from napari_semsr.core import ReadError, WriteError
-from napari_semsr.io import layers, plane_axes
+from napari_semsr.io import Source, layers
 from napari_semsr.io.read_image import ReadOptions
 
 TIMES, HEIGHTS, CHANNELS = 3, 5, 2
 SIZES = {"t": TIMES, "z": HEIGHTS, "c": CHANNELS}
 NUMBERS = 1 + np.arange(TIMES * HEIGHTS * CHANNELS).reshape(TIMES, HEIGHTS, CHANNELS)
+
+
+def axes_of(path, options=None):
+    return Source.of(path).axes(options or ReadOptions())
 
 
 def grey(axes="tzc"):
@@ -100,7 +104,7 @@ def test_pages_without_names_count_as_planes_alone(tmp_path):
 def test_a_plain_image_has_no_axes_to_choose_on(tmp_path):
     semsr.write(semsr.Micrograph(np.eye(48, dtype=np.uint8)), tmp_path / "a.png")
     assert semsr.info(tmp_path / "a.png").facts["axes"] == {}
-    assert plane_axes(tmp_path / "a.png") == {}
+    assert axes_of(tmp_path / "a.png") == {}
     for name in ("time", "z"):
         with pytest.raises(ReadError, match=f"has no {name} 1"):
             semsr.read(tmp_path / "a.png", **{name: 1})
@@ -127,7 +131,7 @@ def test_of_one_time_the_heights_are_restored(tmp_path):
     target = tmp_path / "made.ome.tif"
     how = {"psf": "1px", "method": "wiener", "channel": 1, "time": 2}
     assert semsr.restore(path, target, **how).shape == (HEIGHTS, 48, 64)
-    assert plane_axes(target) == {"z": HEIGHTS}
+    assert axes_of(target) == {"z": HEIGHTS}
     middle = semsr.read(target, z=3).array()[24, 32]
     assert middle == pytest.approx(NUMBERS[2, 3, 1], abs=1e-3)
 
@@ -137,14 +141,14 @@ def test_times_below_heights_are_kept_in_their_order_or_refused(tmp_path):
     how = {"psf": "1px", "method": "wiener", "channel": 0}
     made = semsr.restore(tmp_path / "a.zarr", tmp_path / "made.ome.tif", **how)
     assert made.shape == (HEIGHTS, TIMES, 48, 64)
-    assert plane_axes(tmp_path / "made.ome.tif") == {"z": HEIGHTS, "t": TIMES}
+    assert axes_of(tmp_path / "made.ome.tif") == {"z": HEIGHTS, "t": TIMES}
     with pytest.raises(WriteError, match=r"ImageJ's stacks .*: write \.ome"):
         semsr.restore(tmp_path / "a.zarr", tmp_path / "made.tif", **how)
 
 
 def test_axes_that_are_chosen_are_not_counted(path):
-    assert plane_axes(path, ReadOptions(time=1)) == {"z": HEIGHTS}
-    assert plane_axes(path, ReadOptions(time=1, z=0)) == {}
+    assert axes_of(path, ReadOptions(time=1)) == {"z": HEIGHTS}
+    assert axes_of(path, ReadOptions(time=1, z=0)) == {}
 
 
 def test_a_viewer_has_a_slider_for_each_axis(path):

@@ -1,5 +1,6 @@
 from .acquisition import (
     Acquisition as Acquisition,
+    BoundedCache as BoundedCache,
     Fault as Fault,
     FirstFrame as FirstFrame,
     FrameOrder as FrameOrder,
@@ -117,6 +118,7 @@ from .opening import (
     list_folder as list_folder,
     open_file as open_file,
     read_bytes as read_bytes,
+    read_rest as read_rest,
 )
 from .options import (
     MORE as MORE,

@@ -1,6 +1,8 @@
 """Acquisition: the frames of one scan, read lazily, and what is known of them."""
 
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
+from napari_semsr.core.micrograph import PixelSize, Provenance, parse_pixel_size
 from napari_semsr.core.types import FloatArray, IntPair
 
 FrameOrder = Literal["row", "serpentine", "column", "column-serpentine"]
@@ -28,6 +30,42 @@ class Frames(Protocol):
         """Type of the grey values."""
 
     def __getitem__(self, index: int) -> NDArray[Any]: ...
+
+
+class BoundedCache:
+    """Arrays by key; the least recently used go first. Threads may share it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._held: OrderedDict[Hashable, Any] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["BoundedCache"], tuple[int]]:
+        # a copy in another process starts empty
+        return BoundedCache, (self.limit_bytes,)
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Look up an entry, or make it."""
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        value = make()
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = value
+                self._bytes += _size(value)
+            while self._bytes > self.limit_bytes and len(self._held) > 1:
+                _, old = self._held.popitem(last=False)
+                self._bytes -= _size(old)
+        return value
+
+
+def _size(value: Any) -> int:
+    """Bytes of an array or of a tuple of arrays."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return sum(int(part.nbytes) for part in parts)
 
 
 def refuse_without_grid(
@@ -123,6 +161,7 @@ class Acquisition:
     files: tuple[Path, ...] = ()  # what was read of a folder: frames, texts, tables
     # frames that could not be read and are not among `frames`
     faults: tuple[Fault, ...] = ()
+    provenance: Provenance | None = None  # that the first frame itself carries
 
     def __post_init__(self) -> None:
         count = len(self)

@@ -110,14 +110,19 @@ def open_file(path: Path) -> BufferedReader:
 def read_bytes(path: Path, most: int) -> bytes:
     """Read a file as a whole, if it has not more bytes than can be meant."""
     with open_file(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size > most:
-            msg = (
-                f"{path} is too large, {size >> 20} MiB of at most {most >> 20}: see "
-                "whether it is the one you mean."
-            )
-            raise ReadError(msg)
-        return stream.read(size)
+        return read_rest(stream, path, most)
+
+
+def read_rest(stream: BufferedReader, path: Path, most: int) -> bytes:
+    """Read what is left of an open file, as `read_bytes` does."""
+    size = os.fstat(stream.fileno()).st_size
+    if size > most:
+        msg = (
+            f"{path} is too large, {size >> 20} MiB of at most {most >> 20}: see "
+            "whether it is the one you mean."
+        )
+        raise ReadError(msg)
+    return stream.read(size)
 
 
 def _checked(path: str, flags: int) -> int:

@@ -32,13 +32,13 @@ from .files import (
     writing as writing,
 )
 from .formats import (
+    Source as Source,
     Written as Written,
     beside_of as beside_of,
     count_planes as count_planes,
     describe as describe,
     filled_in as filled_in,
     filling_store as filling_store,
-    plane_axes as plane_axes,
     read as read,
     stored_type as stored_type,
     write as write,

@@ -7,6 +7,7 @@ name.
 """
 
 import errno
+import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +30,11 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    digest_job,
     list_folder,
     open_file,
+    read_bytes,
+    read_rest,
     to_dtype,
 )
 from napari_semsr.io.files import (
@@ -51,6 +55,7 @@ from napari_semsr.io.files import (
 from napari_semsr.io.read_image import (
     AXIS_OPTIONS,
     FileInfo,
+    RawImage,
     ReadOptions,
     to_info,
     to_micrograph,
@@ -58,6 +63,7 @@ from napari_semsr.io.read_image import (
 from napari_semsr.io.zarr import OmeZarrStore, coverage_of, peek
 
 _HEAD = 16
+_LARGEST_FILE = 1 << 31  # bytes; chosen: a picture of 46k x 46k px, unpacked
 _OF_DATASETS = "HDF5"  # format whose files may hold several images by name
 _READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI or OME-Zarr"
 
@@ -98,24 +104,97 @@ _WRITERS = {
 """Module and function that write each kind of output."""
 
 
-def _head(path: Path) -> bytes:
-    """Read the first bytes of a file, or nothing of a folder."""
-    if not is_there(path):
-        msg = f"{path} does not exist: check the path."
-        raise ReadError(msg)
-    if path.is_dir():
-        return b""
-    with decoding(path, "an image"), open_file(path) as stream:
-        head = stream.read(_HEAD)
-    if not head:
-        msg = f"{path} must hold an image, but the file is empty: copy it again."
-        raise ReadError(msg)
-    return head
+@dataclass(eq=False, slots=True)
+class Source:
+    """A file or store that is opened once for all that is asked of it."""
+
+    path: Path
+    format: Format
+    data: bytes | None = None  # all of a file that is decoded as a whole
+    _digest: str | None = None
+    # What was described, for the reading that follows, and of which series and dataset
+    _raw: tuple[tuple[int | None, str | None], RawImage] | None = None
+
+    @classmethod
+    def of(cls, path: Path, *, whole: bool = True) -> "Source":
+        """Find out what a file is, by its first bytes; a `ReadError` for no image.
+
+        Of a picture all bytes are read, unless it is not to be `whole`.
+        """
+        if not is_there(path):
+            msg = f"{path} does not exist: check the path."
+            raise ReadError(msg)
+        if path.is_dir():
+            return cls(path, _format_of(path, b""))
+        with decoding(path, "an image"), open_file(path) as stream:
+            head = stream.read(_HEAD)
+            if not head:
+                msg = (
+                    f"{path} must hold an image, but the file is empty: copy it again."
+                )
+                raise ReadError(msg)
+            row = _format_of(path, head)
+            if not (whole and row.one_plane):
+                return cls(path, row)
+            return cls(path, row, head + read_rest(stream, path, _LARGEST_FILE))
+
+    def digest(self) -> Job[str]:
+        """Digest the file, once; its bytes are let go of."""
+        if self._digest is None and self.data is not None:
+            self._digest = f"sha256:{hashlib.sha256(self.data).hexdigest()}"
+            self.data = None
+        elif self._digest is None:
+            self._digest = yield from digest_job(self.path)
+        return self._digest
+
+    def info(self, dataset: str | None = None, series: int | None = None) -> FileInfo:
+        """Say what it is; of several datasets the first is described."""
+        _check_dataset(self.path, self.format, dataset)
+        with decoding(self.path, self.format.name):
+            options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
+            first = {"first": True} if self.format.name == _OF_DATASETS else {}
+            raw = self._decoded(options, **first)
+            if not first:  # else it may be one of several, which reading refuses
+                self._raw = (series, dataset), raw
+            return to_info(self.path, raw)
+
+    def axes(self, options: ReadOptions) -> dict[str, int]:
+        """Sizes of the axes by which planes are counted, without their pixels.
+
+        They are those of which `options` choose no place.
+        """
+        if self.format.one_plane:
+            return {}
+        axes = self.info(options.dataset, options.series).axes
+        chosen = {a for a, n in AXIS_OPTIONS.items() if getattr(options, n) is not None}
+        return {axis: size for axis, size in axes.items() if axis not in {"c", *chosen}}
+
+    def read(self, options: ReadOptions) -> Micrograph:
+        """Read the image."""
+        _check_dataset(self.path, self.format, options.dataset)
+        with decoding(self.path, self.format.name):
+            held, self._raw = self._raw, None
+            place = options.level, options.channel, options.time, options.z
+            if (
+                held is None
+                or held[0] != (options.series, options.dataset)
+                or held[1].planes * held[1].channels != 1
+                or (*place, options.plane) != (0, None, None, None, None)
+            ):
+                return to_micrograph(self.path, self._decoded(options), options)
+            return to_micrograph(self.path, held[1], options)
+
+    def _decoded(self, options: ReadOptions, **how: Any) -> RawImage:
+        if self.format.one_plane:
+            data = self.data
+            how = {
+                "data": read_bytes(self.path, _LARGEST_FILE) if data is None else data
+            }
+        raw: RawImage = self.format.load().raw_image(self.path, options, **how)
+        return raw
 
 
-def find_format(path: Path) -> Format:
-    """Find out what a file is, by its first bytes."""
-    head = _head(path)
+def _format_of(path: Path, head: bytes) -> Format:
     for row in sorted(
         FORMATS, key=lambda row: not path.name.lower().endswith(row.suffixes)
     ):
@@ -143,38 +222,12 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
 
     `dataset` is a path inside an HDF5 file; of several, the first is described.
     """
-    path = Path(path)
-    row = find_format(path)
-    _check_dataset(path, row, dataset)
-    return _described(path, row, dataset)
-
-
-def plane_axes(path: Path, options: ReadOptions | None = None) -> dict[str, int]:
-    """Sizes of the axes by which planes are counted, without their pixels.
-
-    They are those of a file or store of which `options` choose no place.
-    """
-    row = find_format(path)
-    if row.one_plane:
-        return {}
-    chosen = options or ReadOptions()
-    axes = _described(path, row, chosen.dataset, chosen.series).axes
-    given = {a for a, name in AXIS_OPTIONS.items() if getattr(chosen, name) is not None}
-    return {axis: size for axis, size in axes.items() if axis not in {"c", *given}}
+    return Source.of(Path(path)).info(dataset)
 
 
 def count_planes(path: Path) -> int:
     """Count the planes of a file or store, without their pixels."""
-    return math.prod(plane_axes(path).values())
-
-
-def _described(
-    path: Path, row: Format, dataset: str | None = None, series: int | None = None
-) -> FileInfo:
-    with decoding(path, row.name):
-        options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
-        how = {"first": True} if row.name == _OF_DATASETS else {}
-        return to_info(path, row.load().raw_image(path, options, **how))
+    return math.prod(Source.of(path, whole=False).axes(ReadOptions()).values())
 
 
 def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
@@ -272,11 +325,7 @@ def read(
             "colour": colour,
         }
     )
-    path = Path(path)
-    row = find_format(path)
-    _check_dataset(path, row, options.dataset)
-    with decoding(path, row.name):
-        return to_micrograph(path, row.load().raw_image(path, options), options)
+    return Source.of(Path(path)).read(options)
 
 
 def write(

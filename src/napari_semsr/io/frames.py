@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     OVEREXPOSED,
     Acquisition,
+    BoundedCache,
     Fault,
     FirstFrame,
     FloatPair,
@@ -23,6 +25,7 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     Progress,
+    Provenance,
     ReadError,
     SemsrError,
     are_level,
@@ -41,11 +44,32 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import as_on_disk, is_there, read_object
-from napari_semsr.io.formats import FORMATS, count_planes, describe, read
+from napari_semsr.io.formats import FORMATS, Source, count_planes
 from napari_semsr.io.read_image import FileInfo, ReadOptions, companions
 from napari_semsr.io.sheets import read_sheet
 
 # Frames on the disk: in files of their own, pages of one file, or some of these.
+
+# Frames that were read last, of all scans; chosen: 128 frames of 512 px of one byte
+_RECENT = BoundedCache(32 << 20)
+
+
+def _recent(
+    path: Path,
+    plane: int | None,
+    how: Mapping[str, Any],
+    make: Callable[[], NDArray[Any]],
+) -> NDArray[Any]:
+    """Give the grey values of a frame, read once while its file stays as it is."""
+    try:
+        told = path.stat()
+    except OSError:
+        return make()  # which says what is wrong
+    if path.is_dir():  # whose chunks may change without it
+        return make()
+    state = told.st_ino, told.st_size, told.st_mtime_ns
+    held = _RECENT.get((path, plane, *sorted(how.items()), state), make)
+    return np.array(held)  # who asked may write into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +83,13 @@ class _StoredFrames:
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         with hear_warnings(lambda _: None):  # it was warned of at opening
-            return self.read(index)
+            path, plane = self.places[index]
+            return _recent(path, plane, self.how, lambda: self.read(index))
 
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame, that must be what it was when the scan was opened."""
         path, plane = self.places[index]
-        image = read(path, plane=plane, **self.how)
+        image = Source.of(path).read(ReadOptions(plane=plane, **self.how))
         shape, dtype = self.shape[1:], self.dtype
         if image.shape != shape or image.dtype != dtype:
             msg = (
@@ -293,8 +318,9 @@ def _unique(names: Sequence[str], folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What pixels show: frames that need no place in a grid, overexposed ones."""
+    """What frames show: which need no place in a grid, are overexposed, carry what."""
 
+    histories: dict[str, Provenance | None] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # And the first of its kind
     blank: list[str] = field(default_factory=list)
     _white: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -352,16 +378,19 @@ def _described(
     for done, name in enumerate(names):
         yield Progress(done, len(names), f"Opening the frames of {folder.name}")
         try:
-            info = describe(folder / name)
+            source = Source.of(folder / name)
+            info = source.info()
             if info.planes * info.channels > 1:
                 why = f"holds {info.planes * info.channels} images instead of one"
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
             with hear_warnings(sentences.append):
-                image = read(folder / name, **how)
+                image = source.read(ReadOptions(**how))
                 grey = without_marks(image.array(), name)
             seen.look_at(name, grey)
+            seen.histories[name] = image.provenance
+            _recent(folder / name, None, how, partial(np.asarray, grey))
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(Fault(name, why))
@@ -528,7 +557,8 @@ def _from_file(
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
         made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
         return made if positions else made.replace(nominal_px=tiles.corners)
-    info = describe(path)
+    source = Source.of(path)
+    info = source.info()
     if info.planes < 2:
         msg = (
             f"{path} must hold at least two frames to be joined, but is a single "
@@ -542,13 +572,15 @@ def _from_file(
         _warn_of_databar(path, [info.suggested_databar_rows])
     sentences: list[str] = []
     with hear_warnings(sentences.append):
-        first = read(path, plane=0, **how)
+        first = source.read(ReadOptions(plane=0, **how))
+    seen.histories[names[0]] = first.provenance
     frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
         with hear_warnings(sentences.append):
             pixels = frames.read(number)
         seen.look_at(name, pixels)
+        _recent(*places[number], how, partial(np.asarray, pixels))
     warn_once(sentences, f"frames of {path.stem}")
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
@@ -733,7 +765,7 @@ def _usable_frames(
     made = _without(made, copies).replace(slots=seen.slots(names))
     if len(made) < 2:
         _too_few(path, made.names, made.faults)
-    return made
+    return made.replace(provenance=seen.histories.get(made.names[0]))
 
 
 def _with_layout(

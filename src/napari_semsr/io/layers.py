@@ -92,10 +92,10 @@ def _has_table(path: Path) -> bool:
 
 def _is_image(path: Path) -> bool:
     """Tell an image or a store by its first bytes."""
-    from napari_semsr.io.formats import find_format
+    from napari_semsr.io.formats import Source
 
     try:
-        return bool(find_format(path))
+        return bool(Source.of(path, whole=False))
     except (ReadError, OSError):
         return False
 

@@ -25,7 +25,6 @@ from napari_semsr.core import (
     Micrograph,
     PixelSize,
     ReadError,
-    read_bytes,
 )
 from napari_semsr.io.files import (
     RECORD_KEY,
@@ -48,7 +47,6 @@ _JPEG, _BMP = b"\xff\xd8\xff", b"BM"
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _NM_PER_METRE = 1e9
-_LARGEST_FILE = 1 << 31  # bytes; chosen: a picture of 46k x 46k px, unpacked
 _LARGEST_RECORD = 1 << 22
 _LARGEST_TEXT = 500
 _NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
@@ -63,12 +61,10 @@ def matches(path: Path, head: bytes) -> bool:
     return path.is_file() and head.startswith((_SIGNATURE, _JPEG, _BMP))
 
 
-def raw_image(path: Path, options: ReadOptions) -> RawImage:
-    """Decode a file, and what it says beside its pixels."""
+def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
+    """Decode the bytes of a file, and what it says beside its pixels."""
     for what in ("series", "level", "channel", "time", "z", "plane"):
         choose(path, what, getattr(options, what), 1)
-    with decoding(path, "an image"):
-        data = read_bytes(path, _LARGEST_FILE)
     if data.startswith(_SIGNATURE):
         return _png(path, data)
     kind = "JPEG" if data.startswith(_JPEG) else "BMP"

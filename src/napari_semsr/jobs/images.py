@@ -47,13 +47,13 @@ from napari_semsr.io import (
     LEVEL_KEY,
     OmeZarrStore,
     ReadOptions,
+    Source,
     Written,
     check_target,
     filling_store,
     is_there,
     no_file,
     output_kind,
-    read,
     store_of,
     suggest_databar,
     tell_missing,
@@ -70,9 +70,9 @@ Image = Micrograph | str | os.PathLike[str]
 
 
 def open_image(
-    image: Image, options: ReadOptions | None = None, *, blank: bool = False
+    image: Image | Source, options: ReadOptions | None = None, *, blank: bool = False
 ) -> Micrograph:
-    """Open what a job was given."""
+    """Open what a job was given, or read a file that was opened before."""
     opened = _opened(image, options or ReadOptions())
     if not blank and opened.dtype.kind == "f" and is_empty(opened.data):
         msg = (
@@ -83,14 +83,12 @@ def open_image(
     return opened
 
 
-def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
+def _opened(image: Image | Source, chosen: ReadOptions) -> Micrograph:
     """Open an image in memory or a file, whatever its grey values."""
     if isinstance(image, Micrograph):
         return _computable(_as_read(image, chosen))
-    path = Path(image)
-    if not is_there(path):
-        raise no_file(path)
-    opened = read(path, **chosen.model_dump())
+    source = image if isinstance(image, Source) else open_source(image)
+    path, opened = source.path, source.read(chosen)
     tell_missing(path, chosen.series or 0, chosen.level)
     count = opened.metadata.get("series", 1)
     own, which = which_series(opened.metadata, count)
@@ -100,6 +98,14 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
             f"with series 0 to {count - 1}."
         )
     return _computable(opened)
+
+
+def open_source(image: str | os.PathLike[str]) -> Source:
+    """Open the file of an image, to read it and to record it."""
+    path = Path(image)
+    if not is_there(path):
+        raise no_file(path)
+    return Source.of(path)
 
 
 _IN_FILES = ("series", "level", "channel", "time", "z", "plane", "dataset")
@@ -238,10 +244,16 @@ def record_input(
     options: ReadOptions | None = None,
     *,
     role: str = "image",
+    source: Source | None = None,
 ) -> Job[InputRecord]:
-    """Record an input for the provenance of an output, in steps where it is large."""
+    """Record an input for the provenance of an output, in steps where it is large.
+
+    `source` is its file, where it is open.
+    """
     if isinstance(image, Micrograph):
         digest = yield from digest_values(opened)
+    elif source is not None:
+        digest = (yield from source.digest()) + _selection(options or ReadOptions())
     else:
         digest = yield from digest_image(Path(image), options)
     return InputRecord(

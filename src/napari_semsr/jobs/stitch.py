@@ -33,7 +33,6 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ReadError,
-    SemsrError,
     WriteError,
     declared_figures,
     digest_job,
@@ -62,7 +61,6 @@ from napari_semsr.io import (
     label_path,
     natural_key,
     open_frames,
-    read,
     read_heights,
     remove_target,
     renaming,
@@ -113,16 +111,6 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
         whole.update(name_bytes(name) + digest_path(item).encode())
         yield Progress(number + 1, len(named), doing)
     return f"sha256:{whole.hexdigest()}"
-
-
-def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
-    """History that the first frame itself carries, for all of them."""
-    path = folder if folder.is_file() else folder / acquisition.names[0]
-    try:
-        with hear_warnings(lambda _: None):  # it was warned of at opening
-            return read(path, plane=0).provenance
-    except (SemsrError, OSError):
-        return None
 
 
 # A planned mosaic onto the disk: block by block, whole or not at all.
@@ -760,7 +748,7 @@ def _provenance(
             role="frames",
             name=folder.resolve().name,
             digest=digest,
-            provenance=_first_history(folder, opened),
+            provenance=opened.provenance,
             path=path_of(folder.resolve()),
         )
         inputs.append(record)

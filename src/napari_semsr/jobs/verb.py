@@ -44,10 +44,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     ReadOptions,
+    Source,
     check_pages,
     output_kind,
     page_axes,
-    plane_axes,
     with_calibration,
     write,
     write_pages,
@@ -69,6 +69,7 @@ from napari_semsr.jobs.images import (
     name_of,
     of_all_planes,
     open_image,
+    open_source,
     paths_of,
     record_input,
     size_alike,
@@ -300,6 +301,7 @@ class Run(Generic[O]):
     named: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
     images: dict[str, Micrograph] = field(default_factory=dict)  # opened
+    sources: dict[str, Source] = field(default_factory=dict)  # their files
     readings: dict[str, ReadOptions] = field(default_factory=dict)  # of some images
     roles: dict[str, str] = field(default_factory=dict)  # of images, in histories
     guides: tuple[str, ...] = ()  # images that it only goes by
@@ -327,13 +329,16 @@ class Run(Generic[O]):
         """Give the same run on one image, such as a plane, and for another place."""
         given = {} if image is None else {next(iter(self.given)): image}
         fresh: dict[str, Any] = {"images": {}, "records": {}}
+        if given and image is not next(iter(self.given.values())):
+            fresh["sources"] = {}
         return replace(self, given=given, target=target, **fresh, **how)
 
     def open(self, *roles: str) -> None:
         """Open the images, or some of them."""
         for role in roles or self.given:
             given = self.given[role]
-            opened = self.images[role] = open_image(given, self.reading(role))
+            image = given if isinstance(given, Micrograph) else self.source(role)
+            opened = self.images[role] = open_image(image, self.reading(role))
             dtype = getattr(self.options, "dtype", None)
             if role == next(iter(self.given)) and (note := levels_note(opened, dtype)):
                 warn(note)
@@ -345,6 +350,12 @@ class Run(Generic[O]):
         opened_so = size_alike([self.images[role] for role in alike], self.opening)
         self.images |= zip(alike, opened_so, strict=True)
 
+    def source(self, role: str) -> Source:
+        """Open the file of an image, once."""
+        if role not in self.sources:
+            self.sources[role] = open_source(self.given[role])
+        return self.sources[role]
+
     def reading(self, role: str) -> ReadOptions:
         """Give how an image is read."""
         return self.readings.get(role, self.opening)
@@ -354,7 +365,8 @@ class Run(Generic[O]):
         if role not in self.records:
             image, opened = self.given[role], self.images[role]
             called = self.roles.get(role) or role
-            job = record_input(image, opened, self.reading(role), role=called)
+            how: dict[str, Any] = {"role": called, "source": self.sources.get(role)}
+            job = record_input(image, opened, self.reading(role), **how)
             self.records[role] = yield from job
         return self.records[role]
 
@@ -657,7 +669,7 @@ def _axes_of(run: Run[Any]) -> dict[str, int]:
     chosen = run.opening.plane is not None
     if isinstance(image, Micrograph) or chosen or not Path(image).exists():
         return {}
-    return plane_axes(Path(image), run.opening)
+    return run.source("image").axes(run.opening)
 
 
 def _plane_by_plane(

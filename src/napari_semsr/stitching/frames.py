@@ -1,9 +1,7 @@
 """Frames made ready for matching: corrected, weighted, band-passed, cached."""
 
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +13,7 @@ from scipy import fft, ndimage
 from napari_semsr.core import (
     Acquisition,
     BoolArray,
+    BoundedCache,
     Float32Array,
     FloatArray,
     FloatPair,
@@ -26,9 +25,9 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.flat_field import FlatField, evenly
 
-# Chosen: 256 frames of 512 px in float32, with their weights and without, so that
-# neighbours in the row before are still there; larger scans read again.
-_CORRECTED_BYTES = 512 << 20
+# Chosen: 240 frames of 512 px in float32, with their weights and without, so that
+# neighbours in the row before are still there; larger scans are corrected again.
+_CORRECTED_BYTES = 480 << 20
 _BANDED_BYTES = 256 << 20
 # Widths of the band-pass in px, as in the trials of the record: correlation of
 # what it leaves errs by 0.04 to 0.10 px, sharpened by a Laplacian by 0.24 to 1.0 px.
@@ -105,42 +104,6 @@ def within_float32(scans: Sequence[Acquisition]) -> tuple[list[Acquisition], int
         return list(scans), 0
     power = _USUAL - math.frexp(level)[1]
     return [s.replace(frames=_ScaledFrames(s.frames, power)) for s in scans], power
-
-
-class BoundedCache:
-    """Arrays by key; the least recently used go first. Threads may share it."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self._held: OrderedDict[Hashable, Any] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[type["BoundedCache"], tuple[int]]:
-        # a copy in another process starts empty
-        return BoundedCache, (self.limit_bytes,)
-
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Look up an entry, or make it."""
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key]
-        value = make()
-        with self._lock:
-            if key not in self._held:
-                self._held[key] = value
-                self._bytes += _size(value)
-            while self._bytes > self.limit_bytes and len(self._held) > 1:
-                _, old = self._held.popitem(last=False)
-                self._bytes -= _size(old)
-        return value
-
-
-def _size(value: Any) -> int:
-    """Bytes of an array or of a tuple of arrays."""
-    parts = value if isinstance(value, tuple) else (value,)
-    return sum(int(part.nbytes) for part in parts)
 
 
 def _low_pass(image: Float32Array, sigma: float) -> Float32Array:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
-from napari_semsr.stitching.frames import BoundedCache, CorrectedFrames
+from napari_semsr.core import BoundedCache, Box, Float32Array, FloatArray, IntPair
+from napari_semsr.stitching.frames import CorrectedFrames
 
 # Five peaks as in the trials of the record. On a lattice each period has
 # one: those of at least half of the highest, forty at most, are kept; both are chosen,
