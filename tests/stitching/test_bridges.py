@@ -7,6 +7,9 @@ from napari_semsr.core import run
 from napari_semsr.simulation import draw
 from napari_semsr.stitching import solve_mosaic
 from napari_semsr.stitching.bridges import JointPlace, nearest_place
+from napari_semsr.stitching.flat_field import first_flat
+from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.pairwise import search
 from tests.stitching import scans
 
 
@@ -22,6 +25,9 @@ def wrong_frames(scan, solution):
     away = solution.positions_px - scan.truth
     away -= np.nanmedian(away, axis=0)
     return np.flatnonzero(np.hypot(*away.T) > 2).tolist()
+
+
+PITCH = 21.94104116136489
 
 
 # a row held by one joint; frames without a joint; frames far from where they are stated
@@ -52,16 +58,37 @@ def wrong_frames(scan, solution):
             id="frames displaced by a period",
             marks=pytest.mark.broad,
         ),
+        pytest.param(
+            *(
+                "circuit",
+                PITCH,
+                84,
+                {"overlap": 0.32, "jitter": 4.0, "sigma": 6.0, "known": "grid"},
+            ),
+            id="a column held by a loop of two joints",
+            marks=pytest.mark.broad,
+        ),
     ],
 )
 def test_frames_of_a_sample_with_repeating_parts_are_right_or_left_out(
     kind, pitch, seed, how
 ):
     side = 120 if "size" in how else 112
-    order = "row" if "size" in how else "serpentine"
+    order = "row" if "size" in how or "known" in how else "serpentine"
     scan, solution = solved(kind, pitch, seed, side=side, order=order, **how)
     assert solution.placed.sum() > 5
     assert wrong_frames(scan, solution) == []
+
+
+def test_a_place_of_small_overlap_is_found_next_to_one_of_a_larger_overlap():
+    scene = draw("circuit", (480, 480), seed=84, pitch_px=PITCH)
+    how = {"overlap": 0.32, "jitter": 4.0, "sigma": 6.0, "known": "grid"}
+    scan = scans.cut_scan(scene, side=112, seed=84, **how)
+    frames = CorrectedFrames(scan.acquisition, first_flat(scan.acquisition))
+    found = search(frames, (6, 7), (-1, 70), (16, 16))
+    # half a period nearer, where the frames have a third more in common, fits less well
+    away = scan.truth[7] - scan.truth[6]
+    assert np.abs(found.shifts[0] - away).max() < 2
 
 
 def place(y, x):

@@ -1,8 +1,9 @@
-"""Frames that one joint alone holds to the others, and frames that none holds.
+"""Frames that few joints hold to the others, and frames that none holds.
 
-No loop of joints can contradict such a joint, and on a sample with repeating detail it
-may be off by a period. Here all overlaps between the frames on both of its sides speak
-together, at each place where they correlate above chance. In the right place they
+No loop of joints can contradict a joint that holds frames alone, and a loop that other
+overlaps contradict may have outvoted them: on a sample with repeating detail both may
+be off by a period. Here all overlaps between the frames on both sides of such a cut
+speak together, at each place where they correlate above chance. In the right place they
 have all of their detail in common, a period away only what repeats. Where that does
 not decide, the stage does, if its error is known to be small enough.
 """
@@ -12,11 +13,14 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 from scipy.spatial.distance import cdist
 
-from napari_semsr.core import FloatArray, IntPair, Job, Progress
+from napari_semsr.core import BoolArray, FloatArray, IntPair, Job, Progress
 from napari_semsr.stitching.layout import (
     CERTAIN,
+    TOLERANCE_PX,
     Joint,
     components,
     correlate_group,
@@ -68,12 +72,14 @@ def possible_places(
     spread: float,
     *,
     is_placed: bool,
+    proposals: Sequence[IntPair] = (),
 ) -> list[JointPlace]:
     """Find where a group fits the placed frames above chance, and as well as anywhere.
 
     `positions` (N, 2): of the group and of those it is compared with, NaN of others;
     `middle` (2,): move of the group at which it is expected, with a standard deviation
-    of `spread` px along each axis; `is_placed`: whether it may stay as well.
+    of `spread` px along each axis; `is_placed`: whether it may stay as well;
+    `proposals`: moves to try besides those that all overlaps together propose.
     """
     centre = np.round(middle).astype(int)
     moved = positions.copy()
@@ -81,7 +87,7 @@ def possible_places(
     found = correlate_group(state.prepared, group, moved, state.reach)
     if state.chance is None or found is None:
         return []
-    moves = {(0, 0)} if is_placed else set()
+    moves = {(0, 0), *proposals} if is_placed else {*proposals}
     peaks = (highest_peaks(plane, None) for plane in (found.score, found.height))
     for y, x in chain.from_iterable(peaks):
         move = (
@@ -90,24 +96,27 @@ def possible_places(
         )
         if max(map(abs, move)) > PEAK_PX or not is_placed:
             moves.add(move)
-    places = [_place(state, found.pairs, positions, move) for move in sorted(moves)]
+    places: list[JointPlace] = []
+    tried = [_place(state, found.pairs, positions, move) for move in sorted(moves)]
+    for place in sorted(tried, key=lambda place: -place.fit):
+        # both planes have peaks, which may be a few pixels apart and are one place then
+        if all(np.abs(np.subtract(place.move, p.move)).max() > PEAK_PX for p in places):
+            places.append(place)
     around = _NEAR * spread
     near = state.threshold
     if np.isfinite(around):
-        tried = shifts_within((round(around), round(around)))
-        near = min(near, state.chance.exceeded(tried, _BY_CHANCE))
+        shifts = shifts_within((round(around), round(around)))
+        near = min(near, state.chance.exceeded(shifts, _BY_CHANCE))
     above = [
         place
         for place in places
         if place.score > state.threshold
         or (np.hypot(*(place.move - middle)) <= around and place.score > near)
     ]
-    best = max(above, key=lambda place: place.fit, default=None)
     return [
         place
         for place in above
-        if best is not None
-        and best.fit - place.fit <= CERTAIN * np.hypot(best.doubt, place.doubt)
+        if above[0].fit - place.fit <= CERTAIN * np.hypot(above[0].doubt, place.doubt)
     ]
 
 
@@ -177,62 +186,156 @@ def expected_places(
 
 
 def check_bridges(state: State) -> Job[bool]:
-    """Compare each joint that no loop confirms with all overlaps across it.
+    """Compare what holds frames with all overlaps across it, where that is in doubt.
 
-    Moves frames to where these fit better, and takes the place from frames that neither
-    images nor stage can decide on. Returns whether any was.
+    That is each joint that no loop confirms, and the joints that hold frames apart
+    which other pairs would have elsewhere. Moves frames to where all of these overlaps
+    fit better, and takes the place from frames that neither images nor stage can decide
+    on. Returns whether any was.
     """
-    if state.layout is None or state.is_periodic:
-        return False  # there all pairs across have decided already
-    joints = holding_joints(state)
+    if state.layout is None:
+        return False
+    changed = False
+    # on a sample that repeats itself all pairs across a bridge have decided already
+    joints = [] if state.is_periodic else holding_joints(state)
     looped = {(joint.first, joint.second) for joint in in_loops(joints)}
     bridges = [j for j in joints if (j.first, j.second) not in looped]
-    changed = False
     for done, bridge in enumerate(bridges):
         yield Progress(done, len(bridges), "Checking frames that one overlap holds")
         pair = (bridge.first, bridge.second)
         if pair in state.ambiguous or not state.placed[list(pair)].all():
             continue
-        changed |= _check_bridge(state, bridge, [j for j in joints if j is not bridge])
+        others = [joint for joint in joints if joint is not bridge]
+        labels = components(len(state.positions), others)
+        sides = [
+            np.flatnonzero((labels == labels[end]) & state.placed).tolist()
+            for end in pair
+        ]
+        changed |= _check_cut(state, sides, ())
+    cuts = _contradicted_cuts(state)
+    for done, (sides, moves) in enumerate(cuts):
+        yield Progress(done, len(cuts), "Checking overlaps that contradict others")
+        changed |= _check_cut(state, sides, moves)
     return changed
 
 
-def _check_bridge(state: State, bridge: Joint, others: Sequence[Joint]) -> bool:
-    """Check one joint; `others` hold the frames on both of its sides."""
-    labels = components(len(state.positions), others)
-    sides = [
-        np.flatnonzero((labels == labels[end]) & state.placed).tolist()
-        for end in (bridge.first, bridge.second)
-    ]
+_Cut = tuple[list[list[int]], list[IntPair]]
+
+
+def _contradicted_cuts(state: State) -> list[_Cut]:
+    """Find the joints that hold frames apart which other pairs would have elsewhere.
+
+    Pairs that would move frames by the same step speak together: the joints of least
+    weight that separate all of their first from all of their second frames are in doubt
+    (a minimum cut). Gives frames on both sides, the smaller one first, and its moves.
+    """
+    joints = holding_joints(state)
+    held = components(len(state.positions), joints) if joints else None
+    doubted = []
+    for item in state.found:
+        pair = (item.first, item.second)
+        above = item.shifts[item.score > state.threshold]
+        if held is None or not len(above) or pair in state.ambiguous:
+            continue
+        step = above - (state.positions[pair[1]] - state.positions[pair[0]])
+        # a frame that only stated positions would move is left to the stage
+        if np.isfinite(step).all() and held[pair[0]] == held[pair[1]] == 0:
+            away = np.abs(step).max(axis=1)
+            if away.min() > TOLERANCE_PX:
+                doubted.append((item.best, pair, step[0]))
+    doubted.sort(key=lambda one: -one[0])
+    cuts: list[_Cut] = []
+    while doubted:
+        _, _, move = doubted[0]
+        ends: tuple[set[int], set[int]] = (set(), set())
+        rest = []
+        for one in doubted:
+            _, (first, second), step = one
+            same = np.abs(step - move).max() <= TOLERANCE_PX
+            if not same and np.abs(step + move).max() <= TOLERANCE_PX:
+                first, second, same = second, first, True
+            if same and first not in ends[1] and second not in ends[0]:
+                ends[0].add(first)
+                ends[1].add(second)
+            else:
+                rest.append(one)
+        doubted = rest
+        apart = _minimum_cut(len(state.positions), joints, ends)
+        sides = [
+            np.flatnonzero(part & state.placed & (held == 0)).tolist()
+            for part in (apart, ~apart)
+        ]
+        y, x = np.round(move).astype(int)
+        moves = [(int(y), int(x))]
+        if len(sides[0]) > len(sides[1]):
+            sides, moves = sides[::-1], [(-int(y), -int(x))]
+        cuts.append((sides, moves))
+    return cuts
+
+
+def _minimum_cut(
+    count: int, joints: Sequence[Joint], ends: tuple[set[int], set[int]]
+) -> BoolArray:
+    """Frames, (N,), on the second side of the joints of least weight between both."""
+    rows = [(j.first, j.second, 1 + round(j.weight)) for j in joints]
+    rows += [(b, a, weight) for a, b, weight in rows]
+    much = sum(weight for *_, weight in rows)
+    rows += [(count, frame, much) for frame in ends[0]]
+    rows += [(frame, count + 1, much) for frame in ends[1]]
+    first, second, weights = np.array(rows, dtype=np.int32).T
+    graph = sparse.csr_array((weights, (first, second)), (count + 2, count + 2))
+    left = graph - csgraph.maximum_flow(graph, count, count + 1).flow
+    left.data[left.data < 0] = 0
+    left.eliminate_zeros()
+    reached = csgraph.breadth_first_order(left, count, return_predecessors=False)
+    second_side = np.ones(count, bool)
+    second_side[reached[reached < count]] = False
+    return second_side
+
+
+def _check_cut(
+    state: State, sides: Sequence[list[int]], proposals: Sequence[IntPair]
+) -> bool:
+    """Check where the frames on the smaller side of some joints are.
+
+    `proposals`: moves of the first side to try.
+    """
     rest, group = sorted(sides, key=len, reverse=True)
     places, spread = expected_places(state, group, rest)
     away = (places - state.positions[group])[np.isfinite(places).all(axis=1)]
     middle = away.mean(axis=0) if len(away) else np.zeros(2)
     positions = np.full_like(state.positions, np.nan)
     positions[rest + group] = state.positions[rest + group]
-    found = possible_places(state, group, positions, middle, spread, is_placed=True)
+    found = possible_places(
+        state,
+        group,
+        positions,
+        middle,
+        spread,
+        is_placed=True,
+        proposals=proposals,
+    )
     chosen = nearest_place(found, middle, spread)
-    pair = (bridge.first, bridge.second)
+    joints = () if state.layout is None else state.layout.joints
+    across = [j for j in joints if (j.first in group) != (j.second in group)]
     if len(found) > 1:
         if (chosen is not None) == state.is_stated:  # the stage decides, or is asked
-            state.ambiguous.add(pair)
+            state.ambiguous |= {(j.first, j.second) for j in across}
         if chosen is None:
             state.positions[group] = np.nan
             for index in group:
                 state.rescued.discard(index)
                 state.reasons[index] = (
-                    "one overlap alone holds it to the others, and fits as well "
-                    "elsewhere"
+                    "its overlaps with the others fit as well elsewhere"
                 )
             return True
     if chosen is None or chosen.move == (0, 0):
         return False
     state.positions[group] += chosen.move
-    apart = state.positions[bridge.second] - state.positions[bridge.first]
-    moved = replace(bridge, shift=(float(apart[0]), float(apart[1])))
     if state.layout is not None:
-        kept = tuple(
-            moved if (j.first, j.second) == pair else j for j in state.layout.joints
-        )
-        state.layout = replace(state.layout, joints=kept)
+        kept = [j for j in joints if j not in across]
+        for joint in across:
+            y, x = whole_shift(state.positions, (joint.first, joint.second))
+            kept.append(replace(joint, shift=(float(y), float(x))))
+        state.layout = replace(state.layout, joints=tuple(kept))
     return True

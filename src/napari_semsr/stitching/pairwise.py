@@ -24,6 +24,8 @@ from napari_semsr.stitching.frames import CorrectedFrames
 _PEAKS = 5
 _MANY_PEAKS = 40
 _LATTICE_SHARE = 0.5
+# Of the height of the best peak: as the coefficients of rivals (`layout.are_rivals`).
+_ALIKE = 0.7
 _HOLLOW = 0.7  # of the best coefficient; chosen: below, a ridge is none
 PEAK_PX = 3
 """Pixels about a peak without a higher place; nearer ones refine to one place."""
@@ -100,20 +102,26 @@ class CorrelationSurface:
         spread = np.sqrt(np.maximum(self.variance, floor))
         return (self.cross / spread).astype(np.float32)
 
-    def along(
-        self, best: IntPair, nominal: IntPair, shape: IntPair
-    ) -> tuple[IntPair, ...]:
-        """Two shifts on ridges as high as the best one: nearest to nominal, an end."""
-        start = np.array(self.origin)
-        y, x = np.array(best) - start
+    def height(self, shape: IntPair) -> FloatArray:
+        """Score per root of a pixel: as a coefficient, it does not grow with overlap.
+
+        `shape` of the frames.
+        """
         common = [
             np.maximum(side - np.abs(first + np.arange(size)), 1)
             for side, first, size in zip(
                 shape, self.origin, self.cross.shape, strict=True
             )
         ]
-        # as the correlation coefficient, which does not grow with the overlap
-        height = self.score / np.sqrt(np.outer(*common))
+        return np.asarray(self.score / np.sqrt(np.outer(*common)))
+
+    def along(
+        self, best: IntPair, nominal: IntPair, shape: IntPair
+    ) -> tuple[IntPair, ...]:
+        """Two shifts on ridges as high as the best one: nearest to nominal, an end."""
+        start = np.array(self.origin)
+        y, x = np.array(best) - start
+        height = self.height(shape)
         ridges, _ = ndimage.label(height >= _RIDGE * height[y, x], np.ones((3, 3)))
         rows, columns = ridges.shape
         long = [
@@ -273,7 +281,18 @@ def search(
     floor = None if least is None else least * np.sqrt(prepared.grain)
     if found is not None:
         y0, x0 = found.origin
-        shifts = [(y + y0, x + x0) for y, x in highest_peaks(found.score, floor)]
+        peaks = highest_peaks(found.score, floor)
+        if peaks and least is None:
+            # the next period of a large overlap hides that of a small one
+            height = found.height(prepared.frame_shape)
+            alike = _ALIKE * height[peaks[0]]
+            peaks += [
+                peak
+                for peak in highest_peaks(height, alike)
+                if min(max(abs(peak[0] - y), abs(peak[1] - x)) for y, x in peaks)
+                > PEAK_PX
+            ]
+        shifts = [(y + y0, x + x0) for y, x in peaks]
         if np.abs(nominal).max() >= _MOVED:
             still = 2 * np.sqrt(prepared.grain / np.pi)  # as wide as the peak of dust
             shifts = [s for s in shifts if np.hypot(*s) > still]
