@@ -39,6 +39,7 @@ _MOST, _MOST_PLATEAUS = 0.01, 0.06  # share of pixels; more are how an image is
 _SOLID, _LARGEST_PLATEAU = 4, 48  # px, least and greatest side
 # px of a line, and share of those that must stand out; of noise a third does
 _SEGMENT, _STANDING, _MOST_LINES = 32, 0.9, 0.03
+_SMALL = 256  # px; chosen: of a larger field a line of 32 px is a small part
 _DENSE, _DENSE_REACH = 0.03, 16  # share of pixels nearby that text has
 _LEAST_SIDE = 32  # px of an image in which stray pixels can be distinguished
 _WIDEST = 5  # px of a stray cluster or line that is filled
@@ -195,6 +196,7 @@ def _peaks(values: Float32Array) -> BoolArray:
                     whole = np.moveaxis(share > _STANDING, -1, along)
                     if whole.any():
                         lines[rows] |= stands & np.repeat(whole, sizes, along)
+        lines |= _short_lines(wide, values, apart)
     for found, most in ((peaks, _MOST), (lines, _MOST_LINES)):
         found &= found.mean() <= most
     if lines.any():  # what is left of them beyond whole segments
@@ -210,6 +212,30 @@ def _peaks(values: Float32Array) -> BoolArray:
 def _starts(size: int) -> NDArray[np.intp]:
     """Begin segments of a line, not shorter than asked for unless the line is."""
     return np.linspace(0, size, max(1, size // _SEGMENT), endpoint=False).astype(int)
+
+
+def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolArray:
+    """Mark segments of one value that stand out, wherever they begin in a small field.
+
+    Segments of other values are real detail as often.
+    """
+    found = np.zeros(values.shape, bool)
+    if max(values.shape) > _SMALL:
+        return found
+    for axis, away in enumerate(_excess(wide, (0, len(values)), apart)):
+        along = 1 - axis
+        size = min(_SEGMENT, values.shape[along])
+        part = sliding_window_view(values, size, along)
+        constant = part.max(axis=-1) == part.min(axis=-1)
+        for stands in (away > 0, away < 0) if constant.any() else ():
+            share = sliding_window_view(stands, size, along).mean(axis=-1)
+            whole = np.moveaxis(constant & (share > _STANDING), along, 0)
+            marked = np.zeros_like(stands)
+            lines = np.moveaxis(marked, along, 0)
+            for start in range(size):
+                lines[start : start + len(whole)] |= whole
+            found |= marked & stands
+    return found
 
 
 def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array]:
