@@ -215,7 +215,8 @@ def check_bridges(state: State) -> Job[bool]:
     cuts = _contradicted_cuts(state)
     for done, (sides, moves) in enumerate(cuts):
         yield Progress(done, len(cuts), "Checking overlaps that contradict others")
-        changed |= _check_cut(state, sides, moves)
+        if state.placed[[*sides[0], *sides[1]]].all():  # still, after the former ones
+            changed |= _check_cut(state, sides, moves)
     return changed
 
 
