@@ -316,6 +316,8 @@ def _check_cut(
         is_placed=True,
         proposals=proposals,
     )
+    if proposals and any(place.move == (0, 0) for place in found):
+        return False  # what the joints that hold them leave is the finer measure
     chosen = nearest_place(found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
     across = [j for j in joints if (j.first in group) != (j.second in group)]
