@@ -75,9 +75,10 @@ def open_image(
     """Open what a job was given, or read a file that was opened before."""
     opened = _opened(image, options or ReadOptions())
     if not blank and opened.dtype.kind == "f" and is_empty(opened.data):
+        name = name_of(image.path if isinstance(image, Source) else image)
         msg = (
-            f"An image needs finite pixels, and {name_of(image)} has none: see whether "
-            "it was written, or copied, whole."
+            f"An image needs finite pixels, and {name} has none: see whether it was "
+            "written, or copied, whole."
         )
         raise ReadError(msg)
     return opened
