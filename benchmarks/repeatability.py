@@ -1,4 +1,4 @@
-"""What `semsr repeatability` makes of scans whose noise and drift are known.
+"""What `semsr error-map --scans` makes of scans whose noise and drift are known.
 
     python benchmarks/repeatability.py
     python benchmarks/repeatability.py --pairs FOLDER --rows 429
@@ -59,7 +59,7 @@ def drawn(seeds: int) -> None:
         noises, rests = [], []
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             first, second, rest = draw(seed, kind)
-            found = semsr.repeatability(first, second)
+            found = semsr.error_map(first, second, scans=True)
             noises.append(100 * (found.noise / NOISE - 1))
             rests.append((found.rest, rest))
         made, true = np.array(rests).T
@@ -83,7 +83,7 @@ def real(folder: Path, rows: int | None) -> None:
     for one, other in pairwise(paths):
         if one.name.partition("_")[0] != other.name.partition("_")[0]:
             continue
-        found = semsr.repeatability(read(one, rows), read(other, rows))
+        found = semsr.error_map(read(one, rows), read(other, rows), scans=True)
         print(
             f"{one.name} {other.name}: s.d. {found.sd:.2f} ({found.sd_percent:.1f} %), "
             f"noise {found.noise:.2f}, rest {found.rest:.2f}, noise's share "

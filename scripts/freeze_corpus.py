@@ -97,7 +97,7 @@ restore-blind.tif: restore raw/clear.tif -o OUT --psf flat5px --method blind \
  --iterations 3
 frc-map.tif: frc-map raw/clear.tif raw/noisy.tif -o OUT --block 48 --step 16
 error-map.tif: error-map raw/clear.tif made/restore-wiener.tif -o OUT
-repeatability.tif: repeatability raw/clear.tif raw/noisy.tif -o OUT
+scans.tif: error-map raw/clear.tif raw/noisy.tif -o OUT --scans
 spectrum.tif: spectrum raw/clear.tif -o OUT
 trust.tif: trust raw/noisy.tif made/enhance-sem.tif -o OUT --model sem-restore \
  --device cpu
@@ -110,7 +110,7 @@ decorrelation: decorrelation raw/clear.tif
 spectrum: spectrum raw/clear.tif
 metrics: metrics raw/noisy.tif raw/clear.tif
 error-map: error-map raw/clear.tif made/restore-wiener.tif -o OUT.tif
-repeatability: repeatability raw/clear.tif raw/noisy.tif -o OUT.tif
+scans: error-map raw/clear.tif raw/noisy.tif -o OUT.tif --scans
 gaps: gaps raw/particles.tif
 profile: profile raw/clear.tif --line 20,10,20,80
 histogram: histogram raw/noisy.tif raw/clear.tif

@@ -49,7 +49,7 @@ def test_every_command_is_callable_and_used(manifest):
     used |= {item.command for item in contributions.sample_data}
     # for the command palette
     alone = {"pairs", "info", "convert", "figure", "replay", "decorrelation", "models"}
-    alone |= {"report", "repeatability", *PANELS.values(), *ASIDE}
+    alone |= {"report", *PANELS.values(), *ASIDE}
     used |= {f"napari-semsr.{name}" for name in alone}
     assert {command.id for command in contributions.commands} == used
     for command in contributions.commands:

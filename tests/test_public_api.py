@@ -22,7 +22,7 @@ SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
     "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "profile", "list_models",
-    "figure", "decorrelation", "error_map", "repeatability", "replay", "report",
+    "figure", "decorrelation", "error_map", "replay", "report",
     "batch",
 ]  # fmt: skip
 

@@ -49,7 +49,6 @@ from .functions import (
     pairs as pairs,
     profile as profile,
     register as register,
-    repeatability as repeatability,
     replay as replay,
     report as report,
     restore as restore,

@@ -529,27 +529,16 @@ def error_map(
     enhanced: Source,
     output: PathLike | None = None,
     *,
-    unit: Literal["grey", "percent"] = "grey",
-    align: bool = True,
-    search: int = 8,
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
-) -> ErrorMapReport: ...
-def repeatability(
-    first: Source,
-    second: Source,
-    output: PathLike | None = None,
-    *,
+    scans: bool = False,
     part: Literal["all", "rest"] = "all",
     window: int = 32,
     unit: Literal["grey", "percent"] = "grey",
     align: bool = True,
-    search: int = 16,
+    search: int | None = None,
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Unpack[Reading],
-) -> RepeatabilityReport: ...
+) -> ErrorMapReport | RepeatabilityReport: ...
 def gaps(
     image: Source,
     reference: Source | None = None,

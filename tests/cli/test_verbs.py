@@ -31,7 +31,6 @@ KEYS = {
     "frc-map": "blocks failed median_nm p10_nm p90_nm reasons",
     "decorrelation": "resolution_nm resolution_px reason method blocks failed",
     "error-map": "rse rsp sigma_px alpha beta rse_percent shift_px output",
-    "repeatability": "sd noise rest noise_share mean p95 gain shift_px output",
     "spectrum": "frequency_per_px power centred",
     "metrics": (
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range "
@@ -67,7 +66,6 @@ LINES = {
     "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "decorrelation": ("first.tif",),
     "error-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
-    "repeatability": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),
     "metrics": ("first.tif", "truth.tif"),
     "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
@@ -96,6 +94,13 @@ def test_json_has_the_keys_of_the_contract_and_the_summary_is_text(
     assert said.code == 0, said.err
     assert said.out.strip()
     assert not said.out.startswith("{")
+
+
+def test_two_scans_have_the_keys_of_repeatability(semsr, images):
+    said = semsr("error-map", "first.tif", "second.tif", "--scans", "--json")
+    keys = "sd noise rest noise_share mean p95 gain shift_px output"
+    assert set(keys.split()) <= set(said.record), said.err
+    assert "rse" not in said.record
 
 
 @pytest.mark.quick(5)

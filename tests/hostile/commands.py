@@ -72,7 +72,6 @@ LINES: dict[str, tuple[str, ...]] = {
         "0.001",
         "--overwrite",
     ),
-    "repeatability": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
     "profile": ("first.tif", "--line", "10,10,30,40", "--width", "3"),
     "noise": ("first.tif",),

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from napari_semsr.analysis import MetricsOptions, ProfileOptions
+from napari_semsr.analysis import ErrorMapOptions, MetricsOptions, ProfileOptions
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
@@ -29,7 +29,6 @@ NUMBER = {
     "spectrum": "frequency_50_per_um",
     "metrics": "psnr_db",
     "error-map": "rse_grey",
-    "repeatability": "sd_grey",
     "gaps": "mean_width_nm",
     "noise": "noise_grey",
     "profile": "fwhm_plain_nm",
@@ -79,6 +78,17 @@ def test_every_measure_makes_a_row_an_image(pairs, name):
     assert summary["sd"] == pytest.approx(np.std(values, ddof=1), rel=1e-5, abs=1e-6)
     assert [row["error"] for row in rows] == [""] * 3
     assert (found.images, found.measured, found.kept, found.failed) == (3, 3, 0, 0)
+
+
+def test_two_scans_have_columns_of_their_own(pairs):
+    options, second = ErrorMapOptions(scans=True), pairs / "high"
+    found = run(measure_table_job("error-map", pairs / "low", second, options=options))
+    assert all(row["sd_grey"] > 0 and "rse_grey" not in row for row in found.rows)
+    (pairs / "pair.csv").write_text(
+        "first,second\nlow/field1.tif,high/field1.ome.tif\n"
+    )
+    named = run(measure_table_job("error-map", pairs / "pair.csv", options=options))
+    assert named.rows[0]["sd_grey"] == found.rows[0]["sd_grey"]
 
 
 def test_a_glob_takes_what_it_matches(pairs):

@@ -49,7 +49,7 @@ def show_every_map(model, press, finish, instrument):
     """Let every panel that makes a map make one of the layer ``second``."""
 
     def two_scans(panel):
-        panel.kind.value = "two scans"
+        panel.form.set_values(scans=True)
 
     def enhance(panel):
         panel.model.add_file(instrument)
@@ -90,7 +90,7 @@ def test_no_default_input_is_a_map_after_every_panel_has_run(
         if is_map(item) and (made := provenance_of(item))
     }
     assert jobs == {
-        ("frc-map", None), ("error-map", None), ("repeatability", None),
+        ("frc-map", None), ("error-map", None), ("error-map", "scans"),
         ("spectrum", None), ("difference", None), ("enhance", "misfit"),
     }  # fmt: skip
     maps = {item.name: is_map(item) for item in model.layers}

@@ -107,7 +107,6 @@ from .profile.readings import (
     measure_profile as measure_profile,
 )
 from .repeatability import (
-    RepeatabilityOptions as RepeatabilityOptions,
     RepeatField as RepeatField,
     RepeatTally as RepeatTally,
     ScanPair as ScanPair,

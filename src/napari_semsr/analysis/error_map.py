@@ -21,6 +21,7 @@ from functools import cache, partial
 from typing import Literal, Self
 
 import numpy as np
+from pydantic import model_validator
 from scipy import fft, ndimage, optimize
 
 from napari_semsr.analysis.change import block_means, spread_boxes
@@ -58,32 +59,76 @@ _CLOSE_PX = 1e-3  # to which sigma is refined; chosen
 _FLAT = 1e-12  # of the mean square: a variance that is rounding alone
 _COARSER = 1.25  # from here on an enhanced image has larger pixels, not the same
 _LEAST_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
+_SEARCH = {False: 8, True: 16}  # px, of an enhanced image and of two scans; chosen
+_TELLS_NOISE = 8  # px, side of the smallest window whose noise is known to 20 %; chosen
 
 
 class ErrorMapOptions(Options):
-    """How an error map is made."""
+    """How an error map is made, or how two scans of one place are compared."""
 
+    scans: bool = option(
+        False,
+        "Compare",
+        "Both images are scans of one place, taken alike, and neither is the truth: by "
+        "how much they differ, and how much of it is noise.",
+        choices={"with its reference": False, "two scans": True},
+    )
+    part: Literal["all", "rest"] = option(
+        "all",
+        "Map of",
+        "Of the differences of two scans that is mapped: all, or what white noise does "
+        "not explain (drift, charging, contamination, distortion).",
+        choices={"all differences": "all", "what is not noise": "rest"},
+        when={"scans": (True,)},
+    )
+    window: int = option(
+        32,
+        "Window",
+        "Side of the window in px over which the root mean square of two scans' "
+        "differences is taken; 1 maps each pixel's own difference.",
+        unit="px",
+        when={"scans": (True,)},
+        ge=1,
+        le=512,
+    )
     unit: Literal["grey", "percent"] = option(
         "grey",
         "Map in",
-        "Of the map: grey levels of the reference, or per cent of their range (0.1 to "
-        "99.9 %).",
+        "Of the map: grey levels of the reference or the first scan, or per cent of "
+        "their range (0.1 to 99.9 %).",
         choices={"grey levels": "grey", "per cent of the range": "percent"},
     )
     align: bool = option(
         True,
         "Find the shift first",
-        "Find by what part of a pixel the enhanced image lies off, and move it.",
+        "Find by what part of a pixel the second image lies off, and move it, of two "
+        "scans both to the middle.",
     )
-    search: int = option(
-        8,
+    search: int | None = option(
+        None,
         "Search",
-        "Largest shift that is looked for, in pixels of the reference.",
+        "Largest shift that is looked for, in pixels of the reference; 8 if not given, "
+        "of two scans 16.",
         unit="px",
         when={"align": (True,)},
         ge=1,
         le=512,
     )
+
+    @property
+    def search_px(self) -> int:
+        """Largest shift that is looked for."""
+        return self.search or _SEARCH[self.scans]
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.part == "rest" and self.window < _TELLS_NOISE:
+            msg = (
+                f"window must be {_TELLS_NOISE} px or more to tell noise from the "
+                f"rest, got {self.window}; choose a larger one, or map all."
+            )
+            raise ValueError(msg)
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,9 @@ but the unit: grey levels are those of the first.
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
-from pydantic import model_validator
 from scipy import ndimage
 
 from napari_semsr.analysis.change import block_means, spread_boxes
@@ -43,10 +42,8 @@ from napari_semsr.core import (
     IntPair,
     Job,
     Micrograph,
-    Options,
     Progress,
     ShapeError,
-    option,
 )
 
 _SQUARE = 4  # px, whose averages are matched: a 16th of the noise's power; chosen
@@ -57,63 +54,9 @@ _ALIKE = 1e-3  # by which pixel sizes may differ: 1 px in 1000; chosen
 # Fourth differences: a cubic has none, and white noise of variance 1 a variance of 70
 _ROUGH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 _ROUGH_POWER = float(_ROUGH @ _ROUGH)
-_TELLS_NOISE = 8  # px, side of the smallest window whose noise is known to 20 %; chosen
 # Bins of the map's values over the contrast, 1 % wide: a percentile is known to 0.5 %
 _BINS = np.geomspace(1e-6, 1e3, 2084)
 _PROBE = 17  # px, side of an image of one point that shows the kernel; its reach is 3
-
-
-class RepeatabilityOptions(Options):
-    """How two scans of one place are compared."""
-
-    part: Literal["all", "rest"] = option(
-        "all",
-        "Map of",
-        "Of the differences that is mapped: all, or what white noise does not explain "
-        "(drift, charging, contamination, distortion).",
-        choices={"all differences": "all", "what is not noise": "rest"},
-    )
-    window: int = option(
-        32,
-        "Window",
-        "Side of the window in px over which the map's root mean square is taken; 1 "
-        "maps each pixel's own difference.",
-        unit="px",
-        ge=1,
-        le=512,
-    )
-    unit: Literal["grey", "percent"] = option(
-        "grey",
-        "Map in",
-        "Of the map: grey levels of the first scan, or per cent of their range (0.1 to "
-        "99.9 %).",
-        choices={"grey levels": "grey", "per cent of the range": "percent"},
-    )
-    align: bool = option(
-        True,
-        "Find the shift first",
-        "Find by what part of a pixel the second scan lies off, and move both to the "
-        "middle.",
-    )
-    search: int = option(
-        16,
-        "Search",
-        "Largest shift that is looked for, in pixels.",
-        unit="px",
-        when={"align": (True,)},
-        ge=1,
-        le=512,
-    )
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        if self.part == "rest" and self.window < _TELLS_NOISE:
-            msg = (
-                f"window must be {_TELLS_NOISE} px or more to tell noise from the "
-                f"rest, got {self.window}; choose a larger one, or map all."
-            )
-            raise ValueError(msg)
-        return self
 
 
 @dataclass(frozen=True, slots=True)

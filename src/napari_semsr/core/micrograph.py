@@ -198,7 +198,9 @@ _MAPS = {
     "frc-map": "resolution ({length})",
     "error-map": "error ({grey})",
     "trust": "likely error ({grey})",
-    "repeatability": "repeatability s.d. ({grey})",
+    **dict.fromkeys(
+        ("error-map scans", "repeatability"), "repeatability s.d. ({grey})"
+    ),
     "enhance misfit": "misfit (%)",
     "enhance unfamiliar_map": "distance to the training place (1: the limit)",
     "adapt look here": "difference to the linear filter ({grey})",

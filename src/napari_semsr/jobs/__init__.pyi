@@ -123,7 +123,7 @@ from .measure.profile import (
     PROFILE as PROFILE,
     CurveFound as CurveFound,
 )
-from .measure.repeatability import REPEATABILITY as REPEATABILITY
+from .measure.repeatability import RepeatabilityReport as RepeatabilityReport
 from .measure.resolution import (
     DECORRELATION as DECORRELATION,
     FRC as FRC,

@@ -26,8 +26,7 @@ VERBS = {
     "decorrelation": "measure the cut-off of one image by decorrelation analysis",
     "spectrum": "radially averaged and 2-D power spectrum",
     "metrics": "PSNR, SSIM, NRMSE against a reference, sharpness, grey levels",
-    "error-map": "map where an enhanced image, blurred again, misses its reference",
-    "repeatability": "map by how much two scans of one place differ, beyond noise too",
+    "error-map": "map where an image misses its reference, or how two scans differ",
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "noise": "the noise of one image, and its growth with the grey level",
@@ -65,7 +64,6 @@ _DECLARED = {
     "metrics": "measure.grey",
     "noise": "measure.noise",
     "profile": "measure.profile",
-    "repeatability": "measure.repeatability",
     "spectrum": "measure.resolution",
 }
 """Modules behind ``napari_semsr.jobs`` of verbs that are not called as their verb."""

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from napari_semsr import models
-from napari_semsr.analysis import spread_boxes
+from napari_semsr.analysis import ErrorMapOptions, spread_boxes
 from napari_semsr.core import (
     Box,
     CheckpointError,
@@ -62,7 +62,7 @@ from napari_semsr.jobs.images import (
     open_image,
 )
 from napari_semsr.jobs.index import VERBS, verb_of
-from napari_semsr.jobs.measure import FRC_MAP
+from napari_semsr.jobs.measure import ERROR_MAP, FRC_MAP
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.register import REGISTER, RegisterOptions
 from napari_semsr.jobs.restore import RESTORE
@@ -822,6 +822,18 @@ def _frc_map(step: ReplayStep) -> Job[Path]:
     return (yield from _run_again(step, FRC_MAP))
 
 
+def _scans(step: ReplayStep) -> Job[Path]:
+    """Compare two scans, which was a verb of its own (`repeatability`)."""
+    roles = {"first": "reference", "second": "enhanced"}
+    inputs = tuple(
+        item.model_copy(update={"role": roles.get(item.role, item.role)})
+        for item in step.made.inputs
+    )
+    options = step.options(ErrorMapOptions, scans=True)
+    step = replace(step, made=step.made.model_copy(update={"inputs": inputs}))
+    return (yield from _run_again(step, ERROR_MAP, options=options))
+
+
 def _run_again(step: ReplayStep, verb: Verb[Any, Any], **named: Any) -> Job[Path]:
     """Run a verb with images, files and model of its history, but for what is given."""
     learnt = any(item.name == "model" for item in verb.files)
@@ -950,6 +962,7 @@ _STEPS: dict[str, Callable[[ReplayStep], Job[Path]]] = {
     "stitch": _stitch,
     "restore": _restore,
     "frc-map": _frc_map,
+    "repeatability": _scans,
     "simulate": _simulate,
     "specimen": _specimen,
     "exposure": _exposure,

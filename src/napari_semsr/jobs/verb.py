@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, Union
 
 from pydantic.fields import FieldInfo
 
@@ -411,10 +411,14 @@ class Run(Generic[O]):
             write(image, self.target, overwrite=self.existing.overwrite)
 
     def keep(
-        self, blocks: Callable[[list[Box]], Iterator[Float32Array]], about: Micrograph
+        self,
+        blocks: Callable[[list[Box]], Iterator[Float32Array]],
+        about: Micrograph,
+        part: str | None = None,
     ) -> Job[Micrograph | None]:
         """Write a map with its history, or give it where it has no place to go."""
-        about = about.replace(provenance=(yield from self.history()), look=about.look)
+        history = (yield from self.history()).model_copy(update={"part": part})
+        about = about.replace(provenance=history, look=about.look)
         return (yield from keep_map(blocks, about, self.target))
 
     def facts(self, image: Micrograph) -> dict[str, Any]:
@@ -439,6 +443,8 @@ class Verb(Generic[O, R]):
     options: type[O]
     result: type[R]
     run: Callable[..., Job[R]]  # Of a `Run`, and the opened images or None
+    # types of its results where an option is set, by the name of that option
+    results: Mapping[str, type[Result]] = field(default_factory=dict)
     title: str = "options"  # of the options in the help
     exclude: tuple[str, ...] = ()  # of these, what its command does not take
     files: tuple[FileIn, ...] = ()
@@ -515,7 +521,13 @@ class Verb(Generic[O, R]):
     def returns(self) -> Any:
         """What its function gives: one type, or a union."""
         kept = self.output is not None and self.output.kept
-        return self.gives or (Micrograph | self.result if kept else self.result)
+        kinds = self.result, *self.results.values()
+        return self.gives or Union[(*([Micrograph] if kept else []), *kinds)]
+
+    def result_of(self, values: Mapping[str, Any]) -> type[Result]:
+        """Give the type of its result with some values of options, by their names."""
+        asked = (kind for name, kind in self.results.items() if values.get(name))
+        return next(asked, self.result)
 
     @property
     def hidden(self) -> dict[str, None]:

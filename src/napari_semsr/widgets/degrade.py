@@ -10,7 +10,7 @@ class DegradePanel(VerbPanel):
     """Degrades a layer."""
 
     title = run_label = "Degrade"
-    verbs = {"degrade": DEGRADE}  # noqa: RUF012
+    verb = DEGRADE
     help_place = "simulation.md#degraded-images"
 
     def __init__(self, viewer: Viewer) -> None:

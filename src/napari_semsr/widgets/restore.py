@@ -13,7 +13,7 @@ class RestorePanel(VerbPanel):
     """Restores a layer by a classical method, and compares the result with it."""
 
     title = run_label = "Restore"
-    verbs = {"restore": RESTORE}  # noqa: RUF012
+    verb = RESTORE
     help_place = "restore.md"
 
     def __init__(self, viewer: Viewer) -> None:

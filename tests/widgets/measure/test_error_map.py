@@ -49,7 +49,7 @@ def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
     run_panel(spectrum)
     run_panel(panel)
     errors = model.layers["sharp · error map (grey levels)"]
-    panel.kind.value = "two scans"
+    panel.form.set_values(scans=True)
     panel.boxes["enhanced"].value = model.layers["sharp"]
     panel.boxes["reference"].value = model.layers["seen"]
     run_panel(panel)
@@ -70,9 +70,9 @@ def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, 
     data = np.asarray(seen.data) + rng.normal(0, 3, seen.data.shape)
     place = {"pixel_size_nm": (20.0, 20.0), "origin": (500.0, -100.0)}
     add(model, Micrograph(data, name="again", **place))
-    panel.kind.value = "two scans"
-    assert panel.forms["with its reference"].isHidden()
-    assert not panel.form.isHidden()
+    assert panel.form.widget("window").native.isHidden()
+    panel.form.set_values(scans=True)
+    assert not panel.form.widget("window").native.isHidden()
     panel.boxes["enhanced"].value, panel.boxes["reference"].value = (
         model.layers["again"],
         seen,

@@ -41,6 +41,7 @@ from napari_semsr.io import (
     file_stem,
     is_there,
 )
+from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.index import VERBS, verb_of
 from napari_semsr.jobs.measure import find_images, rows_of_images
 from napari_semsr.jobs.models import find_model, model_that_made
@@ -199,7 +200,7 @@ class _Step:
     def columns(self) -> tuple[str, ...]:
         """Columns of what it writes, and of what it finds."""
         output, prefix = self.verb.output, self.name.replace("-", "_")
-        names = _numbers(self.verb)
+        names = _numbers(self.verb, self.verb.result_of(self.values))
         if output is not None and output.name in self.values:
             names = ("output", *names)
         return tuple(f"{prefix}_{name}" for name in names)
@@ -288,9 +289,9 @@ def _persons(arguments: Mapping[str, Any]) -> set[str]:
     return {name for name, info in fields.items() if words_of(info).by_person}
 
 
-def _numbers(verb: Verb[Any, Any]) -> tuple[str, ...]:
-    """Name the columns of what a verb finds."""
-    return columns_of(verb.result) if verb.tabled else verb.numbers
+def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
+    """Name the columns of what a verb finds, a result of some kind."""
+    return columns_of(kind) if verb.tabled else verb.numbers
 
 
 def _steps(given: Any) -> list[_Step]:
@@ -770,7 +771,7 @@ def _is_path(path: Path) -> bool:
 def cells_of_step(step: StepTask, verb: Verb[Any, Any], result: Any) -> dict[str, Cell]:
     """Give the cells of what a step wrote and found."""
     found = cells_of(result) if verb.tabled else result.to_json()
-    found = {name: found.get(name) for name in _numbers(verb)}
+    found = {name: found.get(name) for name in _numbers(verb, type(result))}
     if step.output is not None:
         found = {"output": Path(step.output).as_posix(), **found}
     prefix = step.name.replace("-", "_")

@@ -32,6 +32,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
+from napari_semsr.jobs.measure.repeatability import RepeatabilityReport, compare_scans
 from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
 
 _BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
@@ -85,9 +86,11 @@ class ErrorMapReport(MapMade):
 
 def _map_errors(
     run: Run[ErrorMapOptions], reference: Micrograph, enhanced: Micrograph
-) -> Job[ErrorMapReport]:
+) -> Job[ErrorMapReport | RepeatabilityReport]:
     chosen = run.options
     run.tell_learnt()
+    if chosen.scans:
+        return (yield from compare_scans(run, reference, enhanced))
     lying, offset = ErrorPair.of(reference, enhanced), Offset()
     whole, shown = (rows * columns for rows, columns in (reference.shape, lying.shape))
     if shown < 0.99 * whole:
@@ -102,7 +105,7 @@ def _map_errors(
 
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = offset_of("images", read_both, lying.shape, chosen.search)
+        offset = offset_of("images", read_both, lying.shape, chosen.search_px)
     moved = offset.moved or (0.0, 0.0)
     pair = ErrorPair.of(reference, enhanced, moved)
     fit = yield from fit_error(pair)
@@ -151,17 +154,23 @@ def _map_errors(
 ERROR_MAP = Verb(
     "error-map",
     (
-        ImageIn("reference", "the image as it was taken", batch="{input}"),
+        ImageIn(
+            "reference",
+            "the image as it was taken, or the first scan",
+            also=("first",),
+            batch="{input}",
+        ),
         ImageIn(
             "enhanced",
-            "what was made of it, as fine or finer",
-            also=("image",),
+            "what was made of it, as fine or finer, or another scan of the place",
+            also=("image", "second"),
             batch="{previous}",
         ),
     ),
     ErrorMapOptions,
     ErrorMapReport,
     _map_errors,
+    results={"scans": RepeatabilityReport},
     output=MAP_OUT,
     title="comparison",
     tabled=True,
@@ -173,5 +182,14 @@ ERROR_MAP = Verb(
     (2.0, 20, 100)
     >>> round(found.rsp, 4), found.map.shape
     (1.0, (128, 128))
+
+    Two scans of one place, of which neither is the truth:
+
+    >>> rng = np.random.default_rng(0)
+    >>> scene = 100 + 30 * np.kron(rng.normal(size=(16, 16)), np.ones((16, 16)))
+    >>> scans = [scene + rng.normal(0, 4, scene.shape) for _ in range(2)]
+    >>> found = semsr.error_map(*scans, scans=True, align=False)
+    >>> round(found.sd, 1), round(found.noise, 1), found.map.shape
+    (4.0, 4.0, (256, 256))
     """,
 )

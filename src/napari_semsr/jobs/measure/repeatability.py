@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 
 from napari_semsr.analysis import (
-    RepeatabilityOptions,
+    ErrorMapOptions,
     RepeatField,
     RepeatTally,
     ScanPair,
@@ -31,12 +31,13 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
-from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
+from napari_semsr.jobs.verb import MapMade, Run
 
 # Root mean squares of all differences at which the colours end; chosen: of all that is
 # usual in the middle, and what noise does not explain stands out of its own scatter
 _BRIGHTEST = {"all": 2.0, "rest": 1.0}
 _MOSTLY = 0.5
+SCANS = "scans"  # the part of an error map, in its history
 _LEAST_SHOWN = 0.9  # of the first scan: less is said; chosen, drift takes some per cent
 
 
@@ -92,16 +93,15 @@ class RepeatabilityReport(MapMade):
     moved = figure(lambda made: spell_shift(made.shift_px), "Moved by", tabled=False)
 
 
-def _compare_scans(
-    run: Run[RepeatabilityOptions], one: Micrograph, other: Micrograph
+def compare_scans(
+    run: Run[ErrorMapOptions], one: Micrograph, other: Micrograph
 ) -> Job[RepeatabilityReport]:
     """Map by how much two scans of one place differ; neither counts as the truth."""
     chosen = run.options
-    run.tell_learnt()
     pair, offset = ScanPair.of(one, other), Offset()
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = offset_of("scans", pair.read, pair.shape, chosen.search)
+        offset = offset_of("scans", pair.read, pair.shape, chosen.search_px)
     moved = offset.moved or (0.0, 0.0)
     pair = ScanPair.of(one, other, moved)
     whole, shown = (rows * columns for rows, columns in (one.shape, pair.shape))
@@ -128,7 +128,7 @@ def _compare_scans(
     count, power, *_ = compared.read(middle_of(pair.shape, min(512, *pair.shape))).sums
     top = _BRIGHTEST[chosen.part] * math.sqrt(power / max(count, 1.0))
     about = scale.about(f"{kind} of {one.name}", one, pair.first.grid, top)
-    made = yield from run.keep(blocks, about)
+    made = yield from run.keep(blocks, about, part=SCANS)
     if tally.sd == 0:
         warn(
             f"{one.name} and {other.name} are equal in every pixel: a copy is no "
@@ -155,30 +155,3 @@ def _compare_scans(
         shape=pair.shape,
         map=made,
     )
-
-
-REPEATABILITY = Verb(
-    "repeatability",
-    (
-        ImageIn("first", "a scan", also=("image",), label="First scan"),
-        ImageIn(
-            "second", "another of the same place, taken alike", label="Second scan"
-        ),
-    ),
-    RepeatabilityOptions,
-    RepeatabilityReport,
-    _compare_scans,
-    output=replace(
-        MAP_OUT, help="where the map of one pair goes; its suffix names the format"
-    ),
-    title="comparison",
-    tabled=True,
-    example="""
-    >>> rng = np.random.default_rng(0)
-    >>> scene = 100 + 30 * np.kron(rng.normal(size=(16, 16)), np.ones((16, 16)))
-    >>> scans = [scene + rng.normal(0, 4, scene.shape) for _ in range(2)]
-    >>> found = semsr.repeatability(*scans, align=False)
-    >>> round(found.sd, 1), round(found.noise, 1), found.map.shape
-    (4.0, 4.0, (256, 256))
-    """,
-)

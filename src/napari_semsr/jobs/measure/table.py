@@ -72,6 +72,7 @@ class Measure:
     """A measuring verb, and what a row holds of its report."""
 
     verb: Verb[Any, Any]
+    result: type[Result]  # of the verb, with its options
 
     @property
     def roles(self) -> tuple[tuple[str, ...], ...]:
@@ -91,7 +92,7 @@ class Measure:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of what is found."""
-        return columns_of(self.verb.result)
+        return columns_of(self.result)
 
 
 @cache
@@ -101,7 +102,7 @@ def measure_of(name: str) -> Measure:
     if verb is None:
         msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
         raise OptionError(msg)
-    return Measure(verb)
+    return Measure(verb, verb.result)
 
 
 # Which images: a folder, a glob, a table, or a list.
@@ -545,8 +546,9 @@ def measure_table_job(
     """Measure many images, and write a row for each."""
     existing = existing or OverwritePolicy()
     yield Progress(0, 0, "looking for images")
-    measure = measure_of(name)
-    chosen = measure.verb.options.parse({}) if options is None else options
+    verb = measure_of(name).verb
+    chosen = verb.options.parse({}) if options is None else options
+    measure = Measure(verb, verb.result_of(chosen.model_dump()))
     check_devices((chosen,))
     target = _check_table(table, (images, second), existing)
     items = _items(measure, images, second)

@@ -48,6 +48,8 @@ KINDS = {
     "judge": "baselines models registration",
 }
 """Keys that the JSON of verbs has had from the first; older files tell no verb."""
+_NOW = {"histogram": "metrics", "repeatability": "error-map"}
+"""Verbs of former versions, by those that have their keys now."""
 _KNOWN = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
 # texts that stand elsewhere on the page
@@ -92,7 +94,7 @@ def _declared(name: str) -> dict[str, Quantity]:
         return {}
     words = {key: words_of(info) for key, info in verb.options.model_fields.items()}
     found = {k: recorded(told.label, told.unit) for k, told in words.items()}
-    for kind in (*get_args(verb.gives), verb.result):
+    for kind in (*get_args(verb.gives), *verb.results.values(), verb.result):
         found |= declared_by(kind)
     return {key: told for key, told in found.items() if told.label}
 
@@ -212,8 +214,7 @@ def _verb(content: Any) -> str | None:
         keys = content.keys()
         fits = (name for name, needed in KINDS.items() if keys >= {*needed.split()})
         kind = next(fits, None)
-    # whose keys are those of `metrics` now
-    return "metrics" if kind == "histogram" else kind
+    return _NOW.get(kind or "", kind)
 
 
 def _is_table(content: Mapping[str, Any]) -> bool:

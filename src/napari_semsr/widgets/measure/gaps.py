@@ -37,7 +37,7 @@ class GapsPanel(TruthPanel):
     """Counts and measures gaps, against a reference layer where there is one."""
 
     title, run_label = "Gaps", "Find gaps"
-    verbs = {"gaps": GAPS}  # noqa: RUF012
+    verb = GAPS
     plots = True
     help_place = "gaps.md"
     helps = "Show gaps and what was measured"

@@ -26,7 +26,7 @@ class MetricsPanel(TruthPanel):
     """Measures a layer, against a reference layer where there is one."""
 
     title = "Metrics"
-    verbs = {"metrics": METRICS}  # noqa: RUF012
+    verb = METRICS
     help_place = "first-steps.md#3-measure-it"
     region_help = (
         "each of its regions gets a row. Grey levels are those of the whole region, "

@@ -1,4 +1,4 @@
-"""A panel made of verbs: lists of layers, a form for each verb, figures, a map."""
+"""A panel made of a verb: lists of layers, a form, figures, a map."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,6 @@ from napari_semsr.core import (
 from napari_semsr.jobs import (
     ERROR_MAP,
     PANELS,
-    REPEATABILITY,
     ErrorMapReport,
     MapMade,
     Verb,
@@ -91,15 +90,11 @@ _MOST_PLOTS = 2  # that the verb of a panel draws below each other
 
 
 class VerbPanel(Panel):
-    """Runs one of some verbs on layers; which one, the first row of the form says.
-
-    The verbs read as many images, in one order, and each makes an image, a map or none.
-    """
+    """Runs a verb on layers, which makes an image, a map or none."""
 
     title = ""
     run_label = "Measure"
-    verbs: Mapping[str, Verb[Any, Any]] = {}  # by what the row calls them
-    chooser = ("Compare", "What is compared.")  # label and tooltip of that row
+    verb: Verb[Any, Any]
     input_image = 0  # the image that is the active layer
     region_help = ""  # what is done in each region; without it there are none
     helps = ""  # what is written at the tick that shows helper layers
@@ -110,8 +105,9 @@ class VerbPanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, self.title, self.run_label)
-        first = next(iter(self.verbs.values()))
+        first = self.verb
         self.plots |= bool(first.curves)
+        self.titles = {item.name: item.title for item in first.images}
         self.boxes = {
             item.name: self.new_layer_box(
                 item.name,
@@ -122,21 +118,10 @@ class VerbPanel(Panel):
             )
             for item in first.images
         }
-        label, tooltip = self.chooser
-        names = list(self.verbs)
-        self.kind = ComboBox(name="kind", label=label, tooltip=tooltip, choices=names)
-        self.forms = {
-            name: OptionsForm(one.options) for name, one in self.verbs.items()
-        }
+        self.form = OptionsForm(first.options)
         # as a project keeps them
-        forms = zip(("form", *names[1:]), self.forms.values(), strict=True)
-        self.settings: dict[str, Any] = {**self.boxes, **dict(forms)}
+        self.settings: dict[str, Any] = {**self.boxes, "form": self.form}
         rows: list[Any] = [*self.boxes.values()]
-        if names[1:]:
-            rows.insert(0, self.kind)
-        else:  # so that it goes with the panel
-            self.kind.native.setParent(self)
-            self.kind.native.setVisible(False)
         self.regions: ComboBox | None = None
         if self.region_help:
             self.regions = new_region_box(self, self.region_help)
@@ -145,7 +130,7 @@ class VerbPanel(Panel):
             rows.append(self.new_planes_box())
         self._layers = Form(*rows)
         # what is folded comes last
-        below: list[QWidget] = [*self.forms.values()]
+        below: list[QWidget] = [self.form]
         if first.resumes:
             below.append(self._ask_place())
         self.add_group("Layers", self._layers, *below)
@@ -157,8 +142,6 @@ class VerbPanel(Panel):
         title_below = "Figures" if maps else "Result"
         self.add_results(title_below, *self.result_widgets(), helpers=self.helps)
         self.helpers.value = self.helps_first
-        self.kind.changed.connect(self._show_kind)
-        self._show_kind()
         self.take_input(self.boxes[first.images[self.input_image].name])
 
     def writes(self) -> Path | None:
@@ -183,23 +166,6 @@ class VerbPanel(Panel):
         """Make what stands above the figures."""
         return ()
 
-    @property
-    def verb(self) -> Verb[Any, Any]:
-        """The verb that is chosen."""
-        return self.verbs[self.kind.value]
-
-    @property
-    def form(self) -> OptionsForm:
-        """Its options."""
-        return self.forms[self.kind.value]
-
-    def _show_kind(self, _: object = None) -> None:
-        """Name the layers by what they are, and show the options of the verb."""
-        for name, item in zip(self.boxes, self.verb.images, strict=True):
-            self._layers.relabel(name, item.title, item.tooltip)
-        for form in self.forms.values():
-            form.setVisible(form is self.form)
-
     def job(self) -> Work:
         """Read the form."""
         verb, chosen = self.verb, [box.value for box in self.boxes.values()]
@@ -216,8 +182,8 @@ class VerbPanel(Panel):
             if layer is chosen[0] is not None:
                 instead = ", or 'none'" if item.optional else " for one of them"
                 msg = (
-                    f"{item.title} is the layer {layer.name!r}, which is "
-                    f"{verb.images[0].title} too; choose another{instead}."
+                    f"{self.titles[item.name]} is the layer {layer.name!r}, which is "
+                    f"{next(iter(self.titles.values()))} too; choose another{instead}."
                 )
                 raise ShapeError(msg)
         more = [item for form in self.frames.values() for item in form.values().items()]
@@ -393,8 +359,8 @@ def __getattr__(name: str) -> Any:
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    verbs = {title: verb_of(name) for title in titles}
-    return type("OneVerbPanel", (VerbPanel,), {"title": titles[0], "verbs": verbs})
+    told = {"title": titles[0], "verb": verb_of(name)}
+    return type("OneVerbPanel", (VerbPanel,), told)
 
 
 class ErrorMapPanel(VerbPanel):
@@ -402,11 +368,7 @@ class ErrorMapPanel(VerbPanel):
 
     title, run_label = "Error map", "Map errors"
     help_place = "error_map.md"
-    verbs = {"with its reference": ERROR_MAP, "two scans": REPEATABILITY}  # noqa: RUF012
-    chooser = (
-        "Compare",
-        "A layer with its source, or two scans that tell how repeatable scanning is.",
-    )
+    verb = ERROR_MAP
     input_image = 1
     region_help = (
         "the error is summed up for each of its regions. Blur, gain and offset are "
@@ -415,9 +377,17 @@ class ErrorMapPanel(VerbPanel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
+        self.form.on_change("scans", self._name_layers)
         before, after = self.boxes.values()
         after.changed.connect(partial(self._propose, before, after))
         self._propose(before, after)
+
+    def _name_layers(self, scans: bool) -> None:
+        """Call the layers what they are: neither of two scans is the reference."""
+        titles = ("First scan", "Second scan") if scans else ("Reference", "Enhanced")
+        self.titles = dict(zip(self.boxes, titles, strict=True))
+        for item in self.verb.images:
+            self._layers.relabel(item.name, self.titles[item.name], item.tooltip)
 
     def _propose(self, before: ComboBox, after: ComboBox, _: object = None) -> None:
         """Propose the layer of the same place that no network made."""
