@@ -106,12 +106,12 @@ class Familiarity:
             )
             found = cls(looks, spread, float(record["limit"]))
         except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise _damaged() from error
+            raise damaged_card("its training place") from error
         sized = looks.ndim == 2 and looks.shape[1:] == spread.shape == (_NUMBERS,)
         positive = bool((spread > 0).all()) and found.limit > 0
         finite = all(np.isfinite(v).all() for v in (looks, spread, found.limit))
         if not (sized and len(looks) >= _NEAREST and positive and finite):
-            raise _damaged()
+            raise damaged_card("its training place")
         return found
 
     def compare(
@@ -157,10 +157,11 @@ def unfamiliar_percent(distances: FloatArray) -> float | None:
     return 100 * float((known > 1).mean()) if known.size else None
 
 
-def _damaged() -> CheckpointError:
+def damaged_card(what: str) -> CheckpointError:
+    """Say that a model's card cannot be read where it states something."""
     return CheckpointError(
-        "What the card of the model states about its training place is damaged: "
-        "take another copy of the file."
+        f"What the card of the model states about {what} is damaged: take another copy "
+        "of the file."
     )
 
 

@@ -22,9 +22,10 @@ from typing import Any, Self
 import numpy as np
 from scipy import fft
 
+from napari_semsr.analysis.familiarity import damaged_card
 from napari_semsr.analysis.light import find_cut_off
 from napari_semsr.analysis.metrics import psnr_gain
-from napari_semsr.core import Box, CheckpointError, FloatArray, Micrograph, read_box
+from napari_semsr.core import Box, FloatArray, Micrograph, read_box
 
 FOCUS = "focus"
 """Key of a card's `training`: how fine detail falls off in the scan trained on."""
@@ -117,11 +118,7 @@ class Falloff:
         try:
             found = cls(float(record["falloff_db"]), float(record["error_db"]))
         except (TypeError, ValueError, KeyError) as error:
-            msg = (
-                "What the card of the model states about the focus of its training "
-                "place is damaged: take another copy of the file."
-            )
-            raise CheckpointError(msg) from error
+            raise damaged_card("the focus of its training place") from error
         return found
 
 

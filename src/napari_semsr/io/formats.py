@@ -1,9 +1,9 @@
 """The door to all files: what can be read and written, and by which module.
 
 A format is a module with ``matches(path, head)`` and ``raw_image(path, options)``,
-whose pixels are lazy where that saves memory. Modules are imported when they are first
-needed; the first one that recognises the first bytes of a file reads it, whatever its
-name.
+whose pixels are lazy where that saves memory; one that is decoded as a whole takes the
+bytes, too. Modules are imported when they are first needed; the first one that
+recognises the first bytes of a file reads it, whatever its name.
 """
 
 import errno

@@ -357,7 +357,10 @@ def plate_image(
         is_spectrum=made is not None and made.essence().job == "spectrum",
         colours=colours,
         unit=unit,
-        box=None if box is None else _over(box, factor),
+        # its edges in pixels of the reduced image, which they may cut
+        box=None
+        if box is None
+        else (box.y0 / factor, box.x0 / factor, box.y1 / factor, box.x1 / factor),
         inset=None if box is None else np.asarray(image.data[box.slices], float),
         gamma=gamma,
     )
@@ -441,11 +444,6 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
         )
         raise ShapeError(msg)
     return Box(y0, y1, x0, x1)
-
-
-def _over(box: Box, factor: int) -> tuple[float, float, float, float]:
-    """Give the edges of a part in pixels of the reduced image, which it may cut."""
-    return box.y0 / factor, box.x0 / factor, box.y1 / factor, box.x1 / factor
 
 
 FIGURE = Verb(

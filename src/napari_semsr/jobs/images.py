@@ -229,7 +229,7 @@ def paths_of(*images: Image | None) -> list[Path]:
 
 
 def input_record(
-    image: Image,
+    image: Image | Source,
     opened: Micrograph,
     options: ReadOptions | None = None,
     *,
@@ -240,21 +240,18 @@ def input_record(
 
 
 def record_input(
-    image: Image,
+    image: Image | Source,
     opened: Micrograph,
     options: ReadOptions | None = None,
     *,
     role: str = "image",
-    source: Source | None = None,
 ) -> Job[InputRecord]:
-    """Record an input for the provenance of an output, in steps where it is large.
-
-    `source` is its file, where it is open.
-    """
+    """Record an input for the provenance of an output, in steps where it is large."""
     if isinstance(image, Micrograph):
         digest = yield from digest_values(opened)
-    elif source is not None:
-        digest = (yield from source.digest()) + _selection(options or ReadOptions())
+    elif isinstance(image, Source):
+        digest = (yield from image.digest()) + _selection(options or ReadOptions())
+        image = image.path
     else:
         digest = yield from digest_image(Path(image), options)
     return InputRecord(

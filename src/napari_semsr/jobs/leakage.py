@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_semsr.core import Grid, Micrograph, Provenance, warn
-from napari_semsr.io import ReadOptions
+from napari_semsr.io import ReadOptions, Source
 from napari_semsr.jobs.images import Image, digests_of, input_record
 
 LEARNT = "learnt_from"
@@ -23,7 +23,7 @@ _SAMPLES = 64  # places along each side at which an area is looked at; chosen: 2
 
 
 def tell_learnt(
-    images: list[tuple[Image, Micrograph]], opening: ReadOptions | None = None
+    images: list[tuple[Image | Source, Micrograph]], opening: ReadOptions | None = None
 ) -> None:
     """Warn where a model that made one of some images learnt from what they show."""
     for _, opened in images:
@@ -56,7 +56,7 @@ def _models(made: Provenance | None) -> Iterator[tuple[str, list[dict[str, Any]]
 
 
 def _shares(
-    given: Image,
+    given: Image | Source,
     judged: Micrograph,
     entries: list[dict[str, Any]],
     opening: ReadOptions | None,

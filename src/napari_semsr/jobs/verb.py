@@ -365,14 +365,17 @@ class Run(Generic[O]):
         if role not in self.records:
             image, opened = self.given[role], self.images[role]
             called = self.roles.get(role) or role
-            how: dict[str, Any] = {"role": called, "source": self.sources.get(role)}
-            job = record_input(image, opened, self.reading(role), **how)
+            given = self.sources.get(role, image)
+            job = record_input(given, opened, self.reading(role), role=called)
             self.records[role] = yield from job
         return self.records[role]
 
     def tell_learnt(self) -> None:
         """Warn where a model that made one of the images learnt from what they show."""
-        images = [(image, self.images[role]) for role, image in self.given.items()]
+        images = [
+            (self.sources.get(role, image), self.images[role])
+            for role, image in self.given.items()
+        ]
         tell_learnt(images, self.opening)
 
     @property

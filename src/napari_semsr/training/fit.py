@@ -123,7 +123,8 @@ def train(
             held.enter_context(folder.ours(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
-        held.callback(setattr, torch.backends.cudnn, "benchmark", _tries_algorithms())
+        tries = bool(torch.backends.cudnn.benchmark)  # which Lightning sets for good
+        held.callback(setattr, torch.backends.cudnn, "benchmark", tries)
         trainer = _trainer(recipe, run_dir, recorder, place, bf16=bf16)
 
         def fit() -> None:
@@ -371,11 +372,6 @@ def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
 
 
 # Lightning in a thread of its own.
-
-
-def _tries_algorithms() -> bool:
-    """Whether cuDNN tries algorithms in this process, which Lightning sets for good."""
-    return bool(torch.backends.cudnn.benchmark)
 
 
 def _trainer(

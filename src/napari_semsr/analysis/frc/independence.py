@@ -81,7 +81,9 @@ def not_independent(
     enhanced = [made is not None and bool(made.networks()) for made in histories]
     if b is None or a is b:
         return enhanced[0]
-    if not any(enhanced) and None not in histories and _same_making(*histories):
+    made, other = histories
+    alike = made is not None and other is not None and made.making() == other.making()
+    if alike and not any(enhanced):
         return False  # planes of one stack; the same plane is identical
     found = [list(_ancestors(made, split=not all(enhanced))) for made in histories]
     noise, other_noise = ({key for key, noisy in keys if noisy} for keys in found)
@@ -91,10 +93,6 @@ def not_independent(
         or _overlap(noise, other_every)
         or (not reference and _overlap(every, other_noise))
     )
-
-
-def _same_making(a: Provenance | None, b: Provenance | None) -> bool:
-    return a is not None and b is not None and a.making() == b.making()
 
 
 def known_independent(a: Micrograph, b: Micrograph) -> bool:

@@ -517,7 +517,11 @@ def _write_model(
         input_scaling="percentiles",
         pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
         training={
-            LEARNT: [_trained_area(run, area, role) for area, role in _sides(areas)],
+            LEARNT: [
+                _trained_area(run, area, role)
+                for number, area in enumerate(areas, 1)
+                for role in (LIGHT, f"sem {number}")
+            ],
             **({} if place is None else {FAMILIARITY: place.to_json()}),
             **({} if focus is None else {FOCUS: focus.to_json()}),
         },
@@ -525,15 +529,6 @@ def _write_model(
     path = run.place / f"{name}.safetensors"
     models.save_model(path, fit.network, card)
     return path
-
-
-def _sides(areas: Sequence[SharedArea]) -> list[tuple[SharedArea, str]]:
-    """Name the records of the images that each area was cut from."""
-    return [
-        (area, role)
-        for number, area in enumerate(areas, 1)
-        for role in (LIGHT, f"sem {number}")
-    ]
 
 
 def _trained_area(

@@ -151,7 +151,7 @@ def _map_errors(
     )
 
 
-ERROR_MAP = Verb(
+ERROR_MAP: Verb[ErrorMapOptions, ErrorMapReport | RepeatabilityReport] = Verb(
     "error-map",
     (
         ImageIn(
