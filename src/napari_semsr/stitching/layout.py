@@ -219,7 +219,9 @@ def measure_chance(
         shifts=float(_WINDOWS * np.prod(2 * near + 1)),
         usual=usual,
         spread=1.4826 * float(np.median(np.abs(best - usual))),
-        repeats=bool(np.mean([_repeats(i) or bool(i.along) for i in found]) > 0.5),
+        repeats=bool(
+            np.mean([repeats_itself(i) or bool(i.along) for i in found]) > 0.5
+        ),
         grain=prepared.grain,
     )
 
@@ -252,7 +254,7 @@ def _normal_height(shifts: float, grain: float, rate: float) -> float:
     return height
 
 
-def _repeats(item: Candidates) -> bool:
+def repeats_itself(item: Candidates) -> bool:
     """Whether a pair has several peaks nearly as high as the best, and all high."""
     return (
         len(item.score) > 3  # chosen: a lattice has more

@@ -31,6 +31,7 @@ from napari_semsr.stitching.layout import (
     TOLERANCE_PX,
     Joint,
     components,
+    repeats_itself,
 )
 from napari_semsr.stitching.nominal import overlapping_pairs, share_of_period
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
@@ -342,6 +343,7 @@ def _verify(state: State) -> None:
         state.reasons.setdefault(index, _reason(state, index))
     doubtful = [i for i in lost if state.reasons[i] != _PLAIN]
     plain = [i for i in lost if i not in doubtful]
+    _refuse_few(state, doubtful)
     strays = [i for i in state.strays if state.placed[i]]
     for some, why in (
         (plain, f"left out, {_PLAIN}"),
@@ -362,6 +364,18 @@ def _verify(state: State) -> None:
     _warn_of_spread(state)
     if state.is_stated and not slides:
         _against_nominal(state)
+
+
+def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
+    """Refuse a scan of a sample that repeats itself if most frames fit nowhere."""
+    repeating = sum(map(repeats_itself, state.found)) >= MOSTLY * len(state.found)
+    if repeating and 2 * len(doubtful) > len(state.positions):
+        msg = (
+            f"The sample repeats itself, and only {state.placed.sum()} of "
+            f"{len(state.positions)} frames found a place, where chance fits as well "
+            f"as truth: {state.to_check}, or scan with more overlap."
+        )
+        raise UnplacedError(msg, state.likely_grids())
 
 
 def _settle_periods(state: State) -> None:
