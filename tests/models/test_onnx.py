@@ -128,8 +128,9 @@ def test_a_model_file_holds_a_graph_as_any_other_network(tmp_path):
 
 def test_memory_of_a_graph_is_that_of_its_widest_layers():
     network, card = _network("srcnn")  # 64 maps, then 32 beside them
-    graph = read_graph(export_onnx(network, card), "n")
-    assert 64 * 4 <= graph.bytes_per_pixel <= (64 + 64 + 2) * 4
+    graph = OnnxNetwork(data=export_onnx(network, card))
+    found = graph.activation_bytes((64, 64)) / 64**2
+    assert 64 * 4 <= found <= (64 + 64 + 2) * 1.4 * 4  # of a field with its padding
 
 
 # Graphs that were made to do harm, or are of no use.
@@ -194,6 +195,23 @@ def _unknown(name="z"):
     return _model([*nodes, helper.make_node("Cast", [name], ["y"], to=1)])
 
 
+def _pairs():
+    """Compare every pixel with every other one."""
+    numbers = [
+        _numbers("row", np.array([1, -1])),
+        _numbers("column", np.array([-1, 1])),
+    ]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Reshape", ["x", "row"], ["a"]),
+        helper.make_node("Reshape", ["x", "column"], ["b"]),
+        helper.make_node("MatMul", ["b", "a"], ["c"]),
+        helper.make_node("ReduceMean", ["c"], ["d"], axes=[1]),
+        helper.make_node("Reshape", ["d", "s"], ["y"]),
+    ]
+    return _model(nodes, weights=numbers)
+
+
 BRANCH = helper.make_graph([], "b", [], [_value("z", [1])])
 SIZE = [_numbers("s", np.array([1, 1 << 20, 1024, 1024]))]
 HALF = {"kernel_shape": [2, 2], "strides": [2, 2]}
@@ -201,17 +219,21 @@ BAD = {
     "rank": (_model([_node("Relu")], given=(None, None, None)), "rank 3"),
     "colour": (_model([_node("Relu")], given=(None, 3, None, None)), "takes 3"),
     "fixed": (_model([_node("Relu")], given=(1, 1, 64, 64)), "1 x 1 x 64 x 64 alone"),
-    "two channels out": (_one("Concat", "x", "x", axis=1), "gives 2"),
-    "half a pixel": (_one("AveragePool", **HALF), "makes 1 x 1 x 512 x 512"),
+    "two channels out": (
+        _one("Concat", "x", "x", axis=1),
+        "one channel, got channels 2",
+    ),
+    "half a pixel": (_one("AveragePool", **HALF), "makes 128 x 128"),
     "custom": (
         _one("Strange", domain="com.evil"),
         "com.evil.Strange, which is not of the ONNX standard",
     ),
     "loop": (_one("Loop", "", "", "x", body=BRANCH), "Loop, which holds a graph"),
     "dice": (_one("RandomNormalLike"), "random numbers"),
-    "huge": (_one("Expand", "x", "s", weights=SIZE), "values a pixel"),
-    "unknown": (_unknown(), "cannot be told before it is run"),
-    "names of two lines": (_unknown("a\nb"), "cannot be told before"),
+    "huge": (_one("Expand", "x", "s", weights=SIZE), "one channel"),
+    "no image": (_unknown(), "rank 2"),
+    "names of two lines": (_unknown("a\nb"), "rank 2"),
+    "too dear": (_pairs(), "times the memory"),
     "lies": (_lying(), "claims"),
     "leaves": (_outside("../secret"), "not in its own folder"),
     "absolute": (_outside("/etc/passwd"), "not in its own folder"),
@@ -223,7 +245,7 @@ BAD = {
 def test_a_graph_is_refused_in_one_sentence(tmp_path, name):
     model, reason = BAD[name]
     with pytest.raises(CheckpointError) as caught:
-        _read(model, tmp_path)
+        measure_onnx(_read(model, tmp_path).serialised())
     said = str(caught.value)
     assert reason in said
     assert said.endswith(".")
@@ -282,17 +304,27 @@ def test_values_that_decide_are_run_whole():
     assert found.halo is None
 
 
+@pytest.mark.parametrize("pool", ["GlobalMaxPool", "GlobalAveragePool"])
+def test_a_graph_that_takes_one_value_of_all_of_a_field_has_no_halo(pool):
+    nodes = [
+        helper.make_node(pool, ["x"], ["a"]),
+        helper.make_node("Sub", ["x", "a"], ["y"]),
+    ]
+    _, found = measure_onnx(_model(nodes).SerializeToString())
+    assert found.halo is None
+
+
 # What damaged files led to.
 
 
 def test_an_output_that_no_layer_makes_is_refused():
     model = _model([_node("Relu")])
     model.graph.node[0].output[0] = "z"
-    with pytest.raises(CheckpointError, match="none of its layers does"):
-        _read(model)
+    with pytest.raises(CheckpointError, match=r"not valid ONNX|Runtime refuses"):
+        measure_onnx(_read(model).serialised())
 
 
-def test_sides_below_zero_are_refused_before_they_are_cut():
+def test_sides_below_zero_are_refused():
     numbers = [_numbers(name, np.array([k])) for name, k in (("i", -1), ("j", -9))]
     numbers += [_numbers("k", np.array([3])), _numbers("l", np.array([-1]))]
     weight = _numbers("w", np.ones((1, 1, 1, 1), np.float32))
@@ -300,20 +332,9 @@ def test_sides_below_zero_are_refused_before_they_are_cut():
         helper.make_node("Conv", ["x", "w"], ["a"], kernel_shape=[1, 4096]),
         helper.make_node("Slice", ["a", "i", "j", "k", "l"], ["y"]),
     ]
-    with pytest.raises(CheckpointError, match="below zero"):
-        _read(_model(nodes, weights=[weight, *numbers]))
-
-
-@pytest.mark.parametrize(("size", "times"), [(1 << 30, 1), (1 << 19, 2048)])
-def test_lists_too_long_to_be_kept_are_refused(size, times):
-    numbers = [_numbers("n", np.array([size])), _numbers("o", np.array([1]))]
-    nodes = [
-        helper.make_node("ConstantOfShape", ["n"], ["a"]),
-        helper.make_node("Concat", ["o", *["a"] * times], ["b"], axis=0),
-        helper.make_node("Reshape", ["x", "b"], ["y"]),
-    ]
-    with pytest.raises(CheckpointError, match="cannot be told before"):
-        _read(_model(nodes, weights=numbers))
+    model = _model(nodes, weights=[weight, *numbers])
+    with pytest.raises(CheckpointError, match="for none of them"):
+        measure_onnx(_read(model).serialised())
 
 
 def _chain(steps, kind):
@@ -335,14 +356,15 @@ def _chain(steps, kind):
 @pytest.mark.parametrize("kind", ["list", "slice"])
 def test_sizes_that_follow_from_each_other_are_worked_out(kind):
     numbers = [_numbers(name, np.array([n])) for name, n in (("i", 0), ("j", 1))]
-    assert _read(_model(_chain(800, kind), weights=numbers)).scale == 1
+    data = _model(_chain(80, kind), weights=numbers).SerializeToString()
+    assert measure_onnx(data)[0].scale == 1
 
 
 def test_numbers_of_no_kind_are_refused():
     weight = _numbers("w", np.ones((1, 1, 1, 1), np.float32))
     weight.data_type = 0
     model = _model([_node("Mul", "x", "w")], weights=[weight])
-    with pytest.raises(CheckpointError, match="ONNX Runtime refuses"):
+    with pytest.raises(CheckpointError, match=r"ONNX Runtime refuses|not valid ONNX"):
         measure_onnx(model.SerializeToString())
 
 
@@ -360,14 +382,6 @@ def test_a_graph_that_takes_no_field_is_refused_on_small_ones(monkeypatch):
     with pytest.raises(CheckpointError, match="for none of them"):
         measure_onnx(model.SerializeToString())
     assert max(seen) <= 1024
-
-
-def test_windows_beyond_the_bytes_that_are_allowed_are_not_run():
-    network = OnnxNetwork(data=_model([_node("Relu")]).SerializeToString())
-    network.most_bytes = 1 << 16
-    network(torch.zeros(1, 1, 8, 8))
-    with pytest.raises(RuntimeError, match="bytes"):
-        network(torch.zeros(1, 1, 512, 512))
 
 
 def test_onnx_runtime_prints_nothing_of_a_graph_that_it_refuses(capfd):

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     Float32Array,
     IntPair,
     SemsrError,
-    ShapeError,
+    one_line,
     round_up,
 )
 from napari_semsr.models.architectures import InformedRestorer
@@ -34,8 +34,12 @@ from napari_semsr.models.probing import Probe, probe, smallest_side
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks halve, or do not
 _EQUAL = 1e-5  # of the range; rounding leaves 1e-6, a grid that is off 4e-5 and more
 _COMPARED = 32  # px at the least that are compared; chosen
-_MEASURED = 2**30  # bytes of layers that a measurement may take; chosen
+_LARGEST_SCALE = 8  # as a card may say
+_GROWTH = 8.0  # of layers on twice the side: 4 in proportion, 16 where each sees all
+_TRIED_SIDE = 32  # px
+_NAME = "The ONNX graph of this model"
 _FATAL = 4  # ONNX Runtime's level at which it writes to the terminal
+_SAID = 200  # letters of what a library says in a message; chosen
 _NO_MEMORY = "alloc"  # what its messages of lacking memory have in common
 
 
@@ -43,29 +47,37 @@ class _Runner:
     """A checked graph, ready to run; several threads may use it."""
 
     def __init__(self, data: bytes) -> None:
-        self.graph: OnnxGraph = read_graph(data, "The ONNX graph of this model")
+        self.graph: OnnxGraph = read_graph(data, _NAME)
         self._session = _session(data)
-        self._spreading: Any = None
+        (made,) = self._session.get_outputs()  # whose shape ONNX Runtime infers
+        for axis, what in ((None, "(B, 1, H, W)"), (1, "one channel")):
+            found = len(made.shape) if axis is None else made.shape[axis]
+            if isinstance(found, int) and found != (4 if axis is None else 1):
+                kind = "rank" if axis is None else "channels"
+                msg = f"A network in ONNX must give {what}, got {kind} {found}."
+                raise CheckpointError(msg)
 
-    def run(self, image: Float32Array, *, spreading: bool) -> NDArray[Any]:
-        """Run one image (1, 1, H, W), or let NaN pass; errors are those of torch."""
-        session = self._twin() if spreading else self._session
+    def run(self, image: Float32Array) -> NDArray[Any]:
+        """Run one image (1, 1, H, W); errors are those of torch."""
+        made: NDArray[Any] = self._of(self._session, image)[0]
+        return made
+
+    def peak_bytes(self, image: Float32Array) -> int:
+        """Run one image, and count the bytes of layers that are held at the peak."""
+        session = _session(self.graph.layers())
+        names = [made.name for made in session.get_outputs()]
+        made = self._of(session, image)
+        sizes = {n: getattr(m, "nbytes", 0) for n, m in zip(names, made, strict=True)}
+        return image.nbytes + self.graph.peak(sizes)
+
+    def _of(self, session: Any, image: Float32Array) -> list[Any]:
         try:
-            made: NDArray[Any] = session.run(None, {self.graph.input: image})[0]
+            found: list[Any] = session.run(None, {self.graph.input: image})
         except Exception as error:  # ONNX Runtime has a dozen, without a common base
             said = str(error).strip().splitlines() or [type(error).__name__]
             kind = MemoryError if _NO_MEMORY in said[0].lower() else RuntimeError
             raise kind(f"ONNX Runtime: {said[0]}") from error
-        return made
-
-    def _twin(self) -> Any:
-        if self._spreading is None:
-            data = self.graph.spreading()
-            if data is None:
-                msg = "NaN does not tell how far this graph looks."
-                raise ShapeError(msg)
-            self._spreading = _session(data)
-        return self._spreading
+        return found
 
 
 _running: weakref.WeakValueDictionary[str, _Runner] = weakref.WeakValueDictionary()
@@ -113,8 +125,6 @@ class OnnxNetwork(nn.Module):
         stored = np.frombuffer(data, dtype=np.uint8).copy()
         self.register_buffer("graph", torch.from_numpy(stored))
         self._runner: _Runner | None = None
-        self._spread = False
-        self.most_bytes: int | None = None  # more than layers of a window may need
 
     def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
         """Take a graph of any length."""
@@ -137,28 +147,20 @@ class OnnxNetwork(nn.Module):
             _running[key] = self._runner = found
         return self._runner
 
-    def spreading(self) -> "OnnxNetwork":
-        """Give a network of the same reach, and other values, that lets NaN through."""
-        made = OnnxNetwork(self.scale, self.stride)
-        made.graph, made._spread = self.graph, True
-        made.most_bytes = self.most_bytes
-        return made
+    @property
+    def deciding(self) -> bool:
+        """Whether values decide what is done, so that its reach is not known."""
+        return self.runner().graph.deciding
 
     def activation_bytes(self, shape: IntPair) -> int:
-        """Estimate the bytes of layers that a pass over a window holds at its peak."""
-        return int(self.runner().graph.bytes_per_pixel * shape[0] * shape[1])
+        """Count the bytes of layers that a pass over a window holds at its peak."""
+        return self.runner().peak_bytes(np.zeros((1, 1, *shape), np.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Run images (B, 1, H, W) one by one, since a graph may know no batches."""
-        rows, columns = x.shape[2:]
-        if self.most_bytes is not None:
-            needed = self.activation_bytes((rows, columns))
-            if needed > self.most_bytes:
-                msg = f"{rows} x {columns} px need {needed} of {self.most_bytes} bytes"
-                raise RuntimeError(msg)
         planes = x.detach().to("cpu", torch.float32).contiguous().numpy()
         run = self.runner().run
-        made = [run(plane[None], spreading=self._spread) for plane in planes]
+        made = [run(plane[None]) for plane in planes]
         result = np.concatenate(made)
         if result.ndim != 4 or result.shape[1] != 1 or result.dtype != np.float32:
             msg = f"it gave {result.dtype} of shape {result.shape}, not (B, 1, H, W)"
@@ -178,30 +180,42 @@ def measure_onnx(
     multiples go through, and a field that is cut one stride further gives the same. The
     halo is measured as of other networks.
     """
-    scale = OnnxNetwork(data=data).runner().graph.scale
+    reason = ""
     for step in (*(() if stride is None else (stride,)), *_STRIDES):
-        network = OnnxNetwork(scale, step, data=data).eval()
-        network.most_bytes = _MEASURED  # what takes no field is shown large ones
+        network = OnnxNetwork(1, step, data=data).eval()
+        network.runner()  # which refuses what no stride mends
         try:
             smallest = smallest_side(network, stride=step)
+            side = round_up(max(smallest, _TRIED_SIDE), step)
+            first, second = (network.activation_bytes((n, n)) for n in (side, 2 * side))
+            if second > _GROWTH * first:
+                reason = f"twice the side takes {second / first:.3g} times the memory"
+                break
             _check_sizes(network, smallest)
             found = probe(network, stride=step)
             if found.halo is None or _moves_along(network, found):
-                network.most_bytes = None
                 return network, found
-        except (RuntimeError, SemsrError):
-            continue
+            reason = "a field that is cut further on gives other values"
+        except (RuntimeError, MemoryError, SemsrError) as error:
+            reason = one_line(str(error), _SAID).rstrip(".")
     msg = (
         "A network must take fields whose sides are multiples of 1, 2, 4 ... or "
-        f"{_STRIDES[-1]} px, and give the same when they are cut further on: this "
-        "graph does for none of them."
+        f"{_STRIDES[-1]} px, in memory that grows as they do, and give the same when "
+        f"they are cut further on: this graph does for none of them ({reason})."
     )
     raise CheckpointError(msg)
 
 
 def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
-    """Raise unless fields of a few multiples of the stride go through."""
-    stride, scale = network.stride, network.scale
+    """Take the scale from a small field; raise unless others go through alike."""
+    stride = network.stride
+    made = network(torch.zeros(1, 1, smallest, smallest))
+    scale, left = divmod(int(made.shape[2]), smallest)
+    if left or not 1 <= scale <= _LARGEST_SCALE:
+        msg = f"of {smallest} x {smallest} px it makes "
+        msg += f"{made.shape[2]} x {made.shape[3]}, not 1 to {_LARGEST_SCALE} for each"
+        raise RuntimeError(msg)
+    network.scale = scale
     for rows, columns in ((1, 1), (1, 2), (3, 1)):
         shape = (smallest + stride * rows, smallest + stride * columns)
         made = network(torch.zeros(1, 1, *shape))

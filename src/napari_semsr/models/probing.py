@@ -104,6 +104,7 @@ class NormInterceptor(TorchCalls):
 
 _FIRST_SIDE = 512  # px; in less, the taps of a dilated layer may miss the field
 _LAST_SIDE = 4096
+_MAGNITUDES = (0.1, 1.0, 10.0)  # of fields in which a change is followed
 _LARGEST_MINIMUM = 64  # strides, and at most
 _LAST_MINIMUM = 1024  # px; chosen: what takes no such field takes none
 
@@ -144,28 +145,61 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
 
 
 def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
-    """Greatest distance over which NaN spreads, in four directions."""
+    """Greatest distance over which NaN, or a change, spreads, in four directions."""
     middle = round_up(side // 2, stride)
+    spread_of = _changed if getattr(module, "opaque", False) else _unknown
     reach = 0
     for axis in (2, 3):
         shape = (1, 1, side, across) if axis == 2 else (1, 1, across, side)
         for start, length in ((0, middle), (middle, side - middle)):
-            field = torch.zeros(shape)
-            field.narrow(axis, start, length).fill_(torch.nan)
-            with torch.no_grad(), NormInterceptor():
-                output = module(field)
-            scale = output.shape[axis] // side
-            edge, hit = middle * scale, output.isnan().any(1).any(4 - axis)[0]
+            spread = spread_of(module, shape, axis, start, length)
+            scale = spread.shape[axis] // side
+            edge, hit = middle * scale, spread.any(1).any(4 - axis)[0]
             far = (hit[edge:] if start == 0 else hit[:edge].flip(0)).nonzero()
-            spread = int(far.max()) + 1 if far.numel() else 0
-            reach = max(reach, -(-spread // scale))
+            distance = int(far.max()) + 1 if far.numel() else 0
+            reach = max(reach, -(-distance // scale))
     return reach
+
+
+def _unknown(
+    module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
+) -> Tensor:
+    """Find which outputs become NaN with a part of a field."""
+    field = torch.zeros(shape)
+    field.narrow(axis, start, length).fill_(torch.nan)
+    with torch.no_grad(), NormInterceptor():
+        output: Tensor = module(field)
+    return output.isnan()
+
+
+def _changed(
+    module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
+) -> Tensor:
+    """Find which outputs change at all with a part of a field.
+
+    For networks whose layers may swallow NaN. Values of either sign and of three
+    magnitudes are tried, and the other ones have another mean and spread, so that
+    neither a rectifier nor a maximum over the field hides them.
+    """
+    found, rng = torch.zeros(1, dtype=torch.bool), torch.Generator().manual_seed(0)
+    for size in _MAGNITUDES:
+        one = size * torch.randn(shape, generator=rng)
+        other = one.clone()
+        part = other.narrow(axis, start, length)
+        part.copy_(3 * size * torch.randn(part.shape, generator=rng) + size)
+        with torch.no_grad():
+            before, after = module(one), module(other)
+        same = (before == after) | (before.isnan() & after.isnan())
+        found = found | ~same
+    return found
 
 
 def receptive_field(module: nn.Module, *, stride: int) -> int:
     """Measure from how many pixels away a field changes an output."""
-    spreading = getattr(module, "spreading", None)  # whose layers swallow no NaN
-    probed = _cpu_copy(module if spreading is None else spreading())
+    if getattr(module, "deciding", False):
+        msg = "What a network makes of a field where values decide cannot be bounded."
+        raise ShapeError(msg)
+    probed = _cpu_copy(module)
     across = smallest_side(probed, stride=stride)
     side = round_up(max(_FIRST_SIDE, 4 * across), stride)
     while side <= _LAST_SIDE:
