@@ -1,9 +1,11 @@
 """Laws that hold for every panel."""
 
+import gc
 import re
 import threading
 import time
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -30,7 +32,9 @@ from napari_semsr.io.formats import write
 from napari_semsr.widgets.base import ASIDE, make_panel
 from napari_semsr.widgets.base.history import history_of
 from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
+from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.base.session import session_of
+from napari_semsr.widgets.measure.metrics import MetricsPanel
 from tests.children import LIMIT_MS, run_python
 
 PANELS = {
@@ -545,3 +549,15 @@ for _ in range(5):
 def test_panels_may_be_collected_in_another_thread():
     """Qt lives on a little longer than what Python kept of them."""
     run_python(NOTING + COLLECTING, *(f"{m}:{name}" for name, m in PANELS.items()))
+
+
+def test_a_panel_in_view_is_kept_though_nobody_refers_to_it(model, qapp):
+    panel = MetricsPanel(model)
+    kept = ref(panel)
+    panel.show()
+    del panel
+    gc.collect()
+    assert is_alive(kept())
+    kept().close()
+    gc.collect()
+    assert kept() is None

@@ -23,6 +23,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     Signal as QtSignal,
 )
 from qtpy.QtGui import (  # type: ignore[attr-defined]
+    QHideEvent,
     QKeySequence,
     QShortcut,
     QShowEvent,
@@ -287,6 +288,14 @@ def _list_again(box: CategoricalWidget[Any]) -> None:
         box.changed.emit(box.value)
 
 
+_in_view: set[QWidget] = set()
+"""Panels that are shown without a dock.
+
+A script may keep no reference to one. Python would destroy it while Qt paints it, since
+what is drawn in Python looks for garbage too, and Qt does not survive that.
+"""
+
+
 class Panel(QWidget):
     """Base of the panels."""
 
@@ -375,9 +384,16 @@ class Panel(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Lie over other docks of ours, and be known to the session."""
         super().showEvent(event)
+        if self.isWindow():
+            _in_view.add(self)
         lay_as_tab(self, self.title)
         self.session.watch(self)
         self._show_databar()  # what it works on may be known by now to have one
+
+    def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Let go of a panel that stands in no dock."""
+        super().hideEvent(event)
+        _in_view.discard(self)
 
     def _build(self) -> None:
         outer = QVBoxLayout(self)
