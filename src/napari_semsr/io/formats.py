@@ -154,7 +154,8 @@ class Source:
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
             first = {"first": True} if self.format.name == _OF_DATASETS else {}
             raw = self._decoded(options, **first)
-            if not first:  # else it may be one of several, which reading refuses
+            # reading refuses, or chooses of, several
+            if not first and raw.planes * raw.channels == 1:
                 self._raw = (series, dataset), raw
             return to_info(self.path, raw)
 
@@ -178,7 +179,6 @@ class Source:
             if (
                 held is None
                 or held[0] != (options.series, options.dataset)
-                or held[1].planes * held[1].channels != 1
                 or (*place, options.plane) != (0, None, None, None, None)
             ):
                 return to_micrograph(self.path, self._decoded(options), options)
