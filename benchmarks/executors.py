@@ -1,9 +1,9 @@
-"""Tiles as dask tasks against a plain loop: what handing them over costs.
+"""Tiles as tasks against a plain loop: what handing them over costs.
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/executors.py [--rounds N] [--side N]``.
 
 The same plan of one field goes through the same network in three ways that take turns
-within each round: a plain loop, the executor of this process (dask's scheduler in a
+within each round: a plain loop, the executor of this process (a
 thread), and `distributed` with its workers in this process, on loopback alone. The
 least processor time of each counts, and the median of the ratios within a round.
 Libraries are imported and the network is warm before the first round. Exit code 1 means

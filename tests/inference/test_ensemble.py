@@ -97,5 +97,5 @@ def test_statistics_of_a_sample_are_refused(make_loaded: Make, field):
 def test_what_must_be_run_whole_and_cannot_is_told(make_loaded: Make, field, kind):
     loaded = make_loaded(kind)
     assert np.isfinite(enhanced(field, loaded, self_ensemble=True)).all()
-    with pytest.raises(OptionError, match="leave it off, or crop"):
+    with pytest.raises(DeviceMemoryError, match=r"does not suffice.*crop the field"):
         enhanced(field, loaded, self_ensemble=True, memory_gb=1e-6)

@@ -1,4 +1,4 @@
-"""Tiles as dask tasks: one loop, what a task does, and what runs it in this process.
+"""Tiles as tasks: one loop, what a task does, and what runs it in this process.
 
 A few tiles are handed over at a time, from an order of our own that may change while a
 run goes on. The loop never waits long for a tile, so that whoever drives it can stop
@@ -316,15 +316,14 @@ class CallResult:
 
 
 class LocalExecutor(Executor):
-    """A thread of this process, with dask's scheduler of one thread.
+    """Threads of this process.
 
     A card has two to four: while it computes, one thread waits for it and the others
     read the next tiles or write the last ones. On a CPU one tile on all cores is as
     fast as a tile for each core (measured on two: 10 % either way) and takes the memory
     of one.
     It is submitted alone: a second would only wait behind it, in an order that may be
-    out of date by then. `distributed` would take 1.3 s to import, and costs more for
-    each tile (``benchmarks/executors.py``).
+    out of date by then. dask has nothing to decide here (``docs/scaling.md``).
     """
 
     def __init__(self, run: TiledRun, predictor: Predictor) -> None:
@@ -355,14 +354,7 @@ class LocalExecutor(Executor):
 
     def _call(self, function: Callable[..., Any], *given: Any) -> None:
         self.waiting += 1
-        if len(self._worker.run.plan.outputs) == 1:  # nothing to schedule
-            self._thread.submit(partial(function, *given))
-            return
-        from dask.delayed import delayed  # 0.1 s, and plans are made without it
-        from dask.local import get_sync  # its name would make dask import distributed
-
-        task = delayed(function, pure=False, traverse=False)(*given)
-        self._thread.submit(partial(task.compute, scheduler=get_sync))
+        self._thread.submit(partial(function, *given))
 
     def __exit__(self, *_: object) -> None:
         self._worker.stop()
