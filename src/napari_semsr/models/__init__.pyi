@@ -70,7 +70,6 @@ from .probing import (
     TorchCalls as TorchCalls,
     effective_fields as effective_fields,
     effective_halo as effective_halo,
-    live_norm as live_norm,
     probe as probe,
     smallest_side as smallest_side,
 )
