@@ -225,7 +225,7 @@ class BatchPanel(Panel):
             how = {"inputs": inputs, "output": output, "overwrite": anew}
             return BATCH.job(steps, options=BatchOptions(workers=workers), **how)
 
-        return make, self.show_outcome
+        return Work(make, self.show_outcome)
 
     def show_outcome(self, made: BatchReport) -> None:
         """Show the table, and say how many images are done."""

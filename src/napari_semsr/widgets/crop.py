@@ -153,7 +153,7 @@ class CropPanel(Panel):
             )
             return written(job, target, beside=beside)
 
-        return make, partial(self.show_outcome, layer, like)
+        return Work(make, partial(self.show_outcome, layer, like))
 
     def show_outcome(
         self, layer: Layer, like: Layer | None, cut: Outcome

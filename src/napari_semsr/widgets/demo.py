@@ -80,7 +80,7 @@ class DemoPanel(Panel):
         """Read the form."""
         options, kept = self.form.options(), typed_path(self.folder)
         place = free_path(kept, _NAME, "") if kept else new_store_path(_NAME, "")
-        return lambda: _demonstrate(place, options), self.show_outcome
+        return Work(lambda: _demonstrate(place, options), self.show_outcome)
 
     def show_outcome(
         self, outcome: tuple[DemoResult, dict[str, Opened]]

@@ -295,10 +295,10 @@ class OpenMosaicPanel(Panel):
             self.facts = {}
         if holds_frames(path):
             of = StitchFolderOptions(pixel_size_nm=self._corrected_size())
-            return lambda: lay_frames(path, of), self._show_frames
+            return Work(lambda: lay_frames(path, of), self._show_frames)
         options, levels = self.options(), int(self.facts.get("levels") or 1)
         show = partial(self.show_image, outdated=outdated)
-        return lambda: open_levels(path, options, levels=levels), show
+        return Work(lambda: open_levels(path, options, levels=levels), show)
 
     def _show_frames(self, layers: list[Any]) -> None:
         said = add_frames(self.viewer, layers)

@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -191,11 +192,18 @@ _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], Parts]
 _Begin = Callable[[], Parts]
 _Planes = dict[Image, tuple[int, ...]]
-Work = tuple[_Make, _Show] | tuple[_Make, _Show, _Begin]
-"""What makes a job, what shows its result, and what is done when its turn has come.
 
-The last two may be generators: the window is drawn, and answers, at each ``yield``.
-"""
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What Run starts; all but the job may be generators.
+
+    The window is drawn, and answers, at each ``yield`` of theirs.
+    """
+
+    make: _Make  # gives the job
+    show: _Show  # is called with its result
+    begin: _Begin | None = None  # is called when its turn has come
 
 
 def plots_ready() -> bool:
@@ -1031,12 +1039,12 @@ class Panel(QWidget):
         if path is not None:
             check_free(path)
         self._layers_read.clear()
-        make, show, *rest = self.job()
+        work = self.job()
         under = None if self._input is None else self._input.value
         read = dict(self._layers_read)
-        begin = partial(self._begin, under, read, *rest)
-        make = partial(_with_plots, make) if self.plots else make
-        finish = partial(self._finish, show, is_run=True)
+        begin = partial(self._begin, under, read, work.begin)
+        make = partial(_with_plots, work.make) if self.plots else work.make
+        finish = partial(self._finish, work.show, is_run=True)
         request = JobRequest(self.queue, begin, finish, path, asked, tuple(read))
         self.runner.start(self.title, make, request)
         if self.runner.running and self.runner.waiting:
@@ -1056,7 +1064,7 @@ class Panel(QWidget):
         return started
 
     def _begin(
-        self, under: Any, read: _Planes, prepare: _Begin | None = None
+        self, under: Any, read: _Planes, prepare: _Begin | None
     ) -> Iterator[None]:
         """Get ready for a job whose turn has come."""
         self._measured = read

@@ -342,7 +342,7 @@ class CheckPanel(Panel):
             raise OptionError(msg)
         images = [] if layer is None else [self.micrograph(layer)]
         options = self.form.options()
-        return (
+        return Work(
             lambda: MODELS_CHECK.job(model, images=images, options=options),
             self.show_outcome,
         )
@@ -444,7 +444,7 @@ class ImportPanel(Panel):
             scaling = self.form.values()["scaling"]
             ends = tuple(float(end.value) for end in self.ends)
             options = self.form.options(**{scaling: ends} if scaling in _RANGES else {})
-        return lambda: job(path, options=options), self.show_outcome
+        return Work(lambda: job(path, options=options), self.show_outcome)
 
     def show_outcome(self, made: ModelFile) -> None:
         """Show the card, and let open panels choose the model."""

@@ -855,7 +855,7 @@ class EnhancePanel(Panel):
         there = self._outcome
         if there is not None and any(maps.values()) and self._is_made(made, path):
             job = partial(_mapped, micrograph, there, maps, model, options, again=True)
-            return job, self._show_maps
+            return Work(job, self._show_maps)
         card, existing = dict(self.model.card), str(self.existing.value)
         name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
         shape, count = micrograph.shape, len(planes)
@@ -888,7 +888,7 @@ class EnhancePanel(Panel):
             place = target if self.live is None else self.live.store
             return _enhance(planes or micrograph, place, self.live, maps, **asked)
 
-        return make, partial(self.show_outcome, source, micrograph), begin
+        return Work(make, partial(self.show_outcome, source, micrograph), begin)
 
     def _is_made(self, made: tuple[Any, ...], path: Path | None) -> bool:
         """Whether the result of these settings is there, where it is to be."""

@@ -342,7 +342,7 @@ class FrcMapPanel(Panel):
             ),
             regions=read_regions(self, self.regions.value, layer),
         )
-        return work, partial(self.show_outcome, layer)
+        return Work(work, partial(self.show_outcome, layer))
 
     def compare(self) -> None:
         """Show two maps on one colour scale, and add their difference."""

@@ -334,7 +334,7 @@ class ProfilePanel(Panel):
         here = {id(layer) for layer in self.viewer.layers}  # others are let go
         self._known = {key: kept for key, kept in self._known.items() if key in here}
         told = partial(self.note_origin, images)
-        return partial(_measure, *asked), self.show_profiles, told
+        return Work(partial(_measure, *asked), self.show_profiles, told)
 
     def _catch_up(self, busy: bool) -> None:
         """Go on where the line has moved while it was read or measured."""

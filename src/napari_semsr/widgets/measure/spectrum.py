@@ -252,10 +252,10 @@ class SpectrumPanel(Panel):
         regions = [read_regions(self, named, layer) for layer in chosen]
         make = partial(_transform, images, regions, planes=bool(self.planes.value))
         if named is None:
-            return make, partial(self.show_spectra, chosen)
+            return Work(make, partial(self.show_spectra, chosen))
         pairs = zip(chosen, regions, strict=True)
         owners = [layer for layer, own in pairs for _ in own]
-        return make, partial(self.show_spectra, owners, in_regions=True)
+        return Work(make, partial(self.show_spectra, owners, in_regions=True))
 
     def show_spectra(
         self, layers: Sequence[Layer], spectra: Spectra, *, in_regions: bool = False

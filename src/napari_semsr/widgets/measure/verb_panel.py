@@ -201,7 +201,7 @@ class VerbPanel(Panel):
         if self.regions is not None:
             regions = read_regions(self, self.regions.value, layers[0])
         make = partial(self._run_verbs, verb, asked, options, target, regions)
-        return make, partial(self.show_outcome, layers[0])
+        return Work(make, partial(self.show_outcome, layers[0]))
 
     def _run_verbs(
         self,

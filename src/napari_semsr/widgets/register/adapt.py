@@ -215,7 +215,9 @@ class AdaptPanel(Panel):
             options=options,
             transform=transform,
         )
-        return make, partial(self.show_outcome, mosaic), partial(self._watch, folder)
+        return Work(
+            make, partial(self.show_outcome, mosaic), partial(self._watch, folder)
+        )
 
     def translate(self, text: str) -> str:
         """Say what a job says in this panel's words; landmarks are not set here."""

@@ -171,7 +171,7 @@ class JudgePanel(Panel):
             options=options,
             transform=transform,
         )
-        return make, self.show_outcome
+        return Work(make, self.show_outcome)
 
     def translate(self, text: str) -> str:
         """Say what a job says in this panel's words; landmarks are not set here."""

@@ -800,7 +800,7 @@ class RegisterPanel(Panel):
         self.marks.stop()
         how = {"options": self.form.options(), "landmarks": self.marks.landmarks()}
         make = partial(_register, *images, **how)
-        return make, partial(self.show_outcome, *self._images())
+        return Work(make, partial(self.show_outcome, *self._images()))
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""

@@ -467,7 +467,7 @@ class StitchMosaicPanel(Panel):
             self._ask_grid(outcome.made.solution.grids)
             yield from self.show_outcome(outcome, folder)
 
-        return make, show
+        return Work(make, show)
 
     def show_outcome(self, outcome: Outcome, folder: Path) -> Iterator[None]:
         """Add mosaic, outlines and joints; draw the plots; write the figures.

@@ -742,7 +742,7 @@ class TrainPanel(Panel):
         )
         device = str(preference("computing", "device"))
         make = partial(train_to_shelf, request, cut, device=device)
-        return make, self.show_outcome, partial(self._watch, request)
+        return Work(make, self.show_outcome, partial(self._watch, request))
 
     def _check_name(self, name: str, *, replace: bool) -> None:
         """Refuse a name under which the model could not be put on the shelf."""
