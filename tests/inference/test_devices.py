@@ -329,7 +329,7 @@ def test_known_statistics_are_copied_to_a_card_once(make_loaded, rng, monkeypatc
 
     monkeypatch.setattr(predicting, "on_device", counted)
     one = statistics.Moments(1.0, torch.zeros(4).double(), torch.ones(4).double())
-    for known in (statistics.Statistics((one,), exact=True) for _ in range(2)):
+    for known in (statistics.Statistics((one,)) for _ in range(2)):
         predictor.statistics = known
         for _ in range(3):
             assert isinstance(vars(Predictor)["_answering"](predictor), FixedMoments)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from napari_semsr.core import FAULTS, Box, Micrograph, OptionError, mirrored, run
+from napari_semsr.core import (
+    FAULTS,
+    Box,
+    DeviceMemoryError,
+    Micrograph,
+    OptionError,
+    mirrored,
+    run,
+)
 from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.inference.ensemble import ALL, FLIPS
 from napari_semsr.models.checkpoint import LoadedModel
