@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.core import run
 from napari_semsr.simulation import draw
-from napari_semsr.stitching import solve_mosaic
+from napari_semsr.stitching import UnplacedError, solve_mosaic
 from napari_semsr.stitching.bridges import JointPlace, nearest_place
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -78,6 +78,15 @@ def test_frames_of_a_sample_with_repeating_parts_are_right_or_left_out(
     scan, solution = solved(kind, pitch, seed, side=side, order=order, **how)
     assert solution.placed.sum() > 5
     assert wrong_frames(scan, solution) == []
+
+
+@pytest.mark.broad
+def test_a_repeating_sample_of_which_most_frames_fit_nowhere_is_refused():
+    how = {"overlap": 0.25, "jitter": 5.0, "sigma": 4.0, "order": "serpentine"}
+    with pytest.raises(UnplacedError, match="repeats itself"):
+        solved(
+            "circuit", 24.28317942407566, 7040, grid=(3, 4), known="positions", **how
+        )
 
 
 def test_a_place_of_small_overlap_is_found_next_to_one_of_a_larger_overlap():

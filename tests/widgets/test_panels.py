@@ -29,7 +29,7 @@ from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.io.formats import write
-from napari_semsr.widgets.base import ASIDE, make_panel
+from napari_semsr.widgets.base import ASIDE, Work, make_panel
 from napari_semsr.widgets.base.history import history_of
 from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
 from napari_semsr.widgets.base.runner import is_alive
@@ -343,7 +343,7 @@ def counting(monkeypatch):
 
     def job(self):
         jobs.append(Counted(len(jobs)))
-        return jobs[-1], shown.append
+        return Work(jobs[-1], shown.append)
 
     for name in ("MetricsPanel", "SpectrumPanel"):
         monkeypatch.setattr(f"napari_semsr.widgets.{PANELS[name]}.{name}.job", job)

@@ -368,7 +368,8 @@ def _verify(state: State) -> None:
 
 def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
     """Refuse a scan of a sample that repeats itself if most frames fit nowhere."""
-    repeating = sum(map(repeats_itself, state.found)) >= MOSTLY * len(state.found)
+    many = MOSTLY * len(state.found)
+    repeating = 0 < many <= sum(map(repeats_itself, state.found))
     if repeating and 2 * len(doubtful) > len(state.positions):
         msg = (
             f"The sample repeats itself, and only {state.placed.sum()} of "
