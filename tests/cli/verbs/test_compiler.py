@@ -40,7 +40,7 @@ OF_MODEL = (
 )
 FULL = ("--memory-gb", "0.000001", "--tile", "32", *CPU)
 OF_NORMS = (
-    ("enhance", "first.tif", "-o", "a.tif", "--model", "{}", "--norm", "whole", *FULL),
+    ("enhance", "first.tif", "-o", "a.tif", "--model", "{}", "--norm=whole", *CPU),
     ("enhance", "first.tif", "-o", "b.tif", "--model", "{}", "--norm=sampled", *FULL),
 )
 TO_GRAPH = (
