@@ -110,8 +110,8 @@ def take_place(demo: Path | None) -> None:
     PLACE.mkdir(parents=True)
     np.savez_compressed(PLACE / IMAGES_OF_PLACE, low=low, high=high)
     reached = train(with_part_held_out(low, high), "cpu", None, STEPS)[-1]
-    told = reached | {"processor": processor_name(), "cores": available_cores()}
-    (PLACE / FIGURES).write_text(json.dumps(told, indent=1) + "\n")
+    figures = reached | {"processor": processor_name(), "cores": available_cores()}
+    (PLACE / FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def size_of(folder: Path) -> int:

@@ -128,10 +128,9 @@ def measure_change(
         change = read_on(after, second, grid, box) - read_on(before, first, grid, box)
         return np.abs(change[np.isfinite(change)])
 
-    changes = compute_ahead(compare, boxes)
-    for number, box in enumerate(boxes):
+    changes = zip(boxes, compute_ahead(compare, boxes), strict=True)
+    for number, (box, change) in enumerate(changes):
         yield Progress(number, len(boxes), "measuring what was changed")
-        change = next(changes)
         count += change.size
         total += float(change.sum())
         largest = max(largest, float(change.max(initial=0.0)))

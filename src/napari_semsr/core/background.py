@@ -54,7 +54,7 @@ def compute_ahead(
     *,
     most: int | None = None,
 ) -> Iterator[_Made]:
-    """Compute parts on all cores, in their order, a few before they are asked for.
+    """Compute parts on all cores and give them in order, a few ahead of the reader.
 
     `most` limits how many are computed at a time, where each takes much memory.
     """

@@ -62,14 +62,14 @@ def _recent(
 ) -> NDArray[Any]:
     """Give the grey values of a frame, read once while its file stays as it is."""
     try:
-        told = path.stat()
+        file = path.stat()
     except OSError:
         return make()  # which says what is wrong
     if path.is_dir():  # whose chunks may change without it
         return make()
-    state = told.st_ino, told.st_size, told.st_mtime_ns
+    state = file.st_ino, file.st_size, file.st_mtime_ns
     held = _RECENT.get((path, plane, *sorted(how.items()), state), make)
-    return np.array(held)  # who asked may write into it
+    return np.array(held)  # the caller may write into it
 
 
 @dataclass(frozen=True, slots=True)
