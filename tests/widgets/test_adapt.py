@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_semsr import training
-from napari_semsr.core import Affine, Micrograph, parse_pixel_size
+from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform
 from napari_semsr.jobs.adapt import job as adapting
 from napari_semsr.widgets.layers import micrograph_from_layer
@@ -57,6 +57,29 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, run_panel):
     assert "Objects, input" in panel.findings().text()
     assert Path(panel.report).is_file()
     assert not panel.stop_button.isEnabled()
+
+
+@pytest.mark.broad
+def test_a_cancelled_training_is_resumed(panel, model, add, run_panel, monkeypatch):
+    states = []
+
+    def ends_halfway(*args, state, **how):
+        states.append(state)
+        yield from one_step(*args, state=state, **how)
+        raise Cancelled  # as when Cancel is pressed
+
+    taken(panel, model)
+    monkeypatch.setattr(panels, "fit_in_process", ends_halfway)
+    message = run_panel(panel)
+    assert "Train resumes the training" in message
+    panel.form.set_values(minutes=3.0)  # a longer one is the same training
+    run_panel(panel)
+    assert states[0] is None
+    assert states[1]["steps"] == 1
+
+    model.layers["sem"].data = model.layers["sem"].data + 1  # another image
+    run_panel(panel)
+    assert states[2] is None
 
 
 def test_one_sem_image_is_the_ordinary_case(panel, model, add):

@@ -89,7 +89,7 @@ class AdaptPanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train on SEM", "Train")
-        self.after_cancel = "no model was added"
+        self.after_cancel = "no model was added, and Train resumes the training"
         self.mosaic = self.new_layer_box(
             "mosaic", "Mosaic", "The optical image of the sample, such as a mosaic."
         )
@@ -139,6 +139,7 @@ class AdaptPanel(Panel):
         self.report: Path | None = None
         self.layer: Image | None = None  # the held-out part
         self._folder: Path | None = None
+        self._request: tuple[Any, ...] | None = None  # what that folder is for
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
         self._offered: tuple[Layer | None, ...] = ()
@@ -205,7 +206,17 @@ class AdaptPanel(Panel):
         if transform is not None:
             options = options.replace(model="affine", search="near")  # are not asked
         called = self.labels()  # now: the job runs in a thread
-        folder = new_store_path(f"{images[0].name} adapted", "")
+        # of layers that are as they were; a longer training resumes a shorter one
+        request = (
+            tuple((id(one), id(one.data)) for one in (mosaic, *sems)),
+            tuple(image.pixel_size_nm for image in images),
+            options.replace(minutes=1.0),
+            transform,
+        )
+        folder = self._folder
+        resume = folder is not None and folder.is_dir() and request == self._request
+        if not resume:
+            folder = new_store_path(f"{images[0].name} adapted", "")
         make = partial(
             _adapt,
             images[0],
@@ -214,20 +225,21 @@ class AdaptPanel(Panel):
             translate=partial(in_panel_words, read=lambda: called),
             options=options,
             transform=transform,
+            resume=resume,
         )
-        return Work(
-            make, partial(self.show_outcome, mosaic), partial(self._watch, folder)
-        )
+        watch = partial(self._watch, folder, request)
+        return Work(make, partial(self.show_outcome, mosaic), watch)
 
     def translate(self, text: str) -> str:
         """Say what a job says in this panel's words; landmarks are not set here."""
         place = "as landmarks in Register to SEM, then press 'Train on SEM' there"
         return super().translate(text).replace("as landmarks", place)
 
-    def _watch(self, folder: Path) -> None:
-        """Get ready to show a training."""
-        self._folder, self._linear = folder, None
-        self._curve.clear()
+    def _watch(self, folder: Path, request: tuple[Any, ...]) -> None:
+        """Get ready to show a training; one that is resumed keeps its curve."""
+        if folder != self._folder:
+            self._curve.clear()
+        self._folder, self._request, self._linear = folder, request, None
         self.layer = None
         self.show_result({}, "Training starts after the registration.")
         for button in (self.report_button, self.keep_button):
@@ -298,6 +310,7 @@ class AdaptPanel(Panel):
     def show_outcome(self, mosaic: Image, outcome: _Outcome) -> Iterator[None]:
         """Add the enhanced mosaic, and write what the model gains and invents."""
         made = outcome.made
+        self._request = None  # it is finished
         self.report = Path(made.report)
         for button in (self.report_button, self.keep_button):
             button.setEnabled(True)
