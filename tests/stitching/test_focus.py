@@ -160,3 +160,18 @@ def test_lamps_that_differ_leave_one_brightness(scan, taken, joined):
     both, _ = run(plan_focus(pair, [0.0, 100.0], 0, solution))
     levels = [np.nanmean(one.block(Box.of(both.shape))[0]) for one in both.plans]
     assert levels[1] == pytest.approx(levels[0], rel=0.01)
+
+
+def test_frames_of_automatic_brightness_leave_one_brightness(scan, taken, joined, rng):
+    heights, number, solution, _, _ = joined
+    level = (number + 1) % HEIGHTS
+    frames = heights[level].frames.astype(float)
+    dark, typical = solution.flat.dark, np.median(frames)
+    gains = rng.uniform(0.8, 1.0, (len(frames), 1, 1))
+    offsets = rng.uniform(0.0, 0.4, (len(frames), 1, 1)) * typical
+    changed = ((frames - dark) * gains + offsets + dark).astype(np.float32)
+    pair = [heights[number], acquisition(scan, changed)]
+    both, _ = run(plan_focus(pair, [0.0, 100.0], 0, solution))
+    steady, _ = run(plan_focus([pair[0], heights[level]], [0.0, 100.0], 0, solution))
+    # a common offset may be taken for a gain; the frames must agree with each other
+    assert misfit(*(p.plans[1].block(Box.of(p.shape))[0] for p in (both, steady))) < 0.1

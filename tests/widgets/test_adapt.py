@@ -76,6 +76,8 @@ def test_a_cancelled_training_is_resumed(panel, model, add, run_panel, monkeypat
     run_panel(panel)
     assert states[0] is None
     assert states[1]["steps"] == 1
+    assert [layer.name for layer in model.layers].count(panel.layer.name) == 1
+    assert len(model.layers) == 3  # the held-out part is shown once
 
     model.layers["sem"].data = model.layers["sem"].data + 1  # another image
     run_panel(panel)

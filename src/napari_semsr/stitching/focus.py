@@ -36,9 +36,11 @@ from napari_semsr.core import (
 from napari_semsr.stitching.flat_field import evenly
 from napari_semsr.stitching.frames import CorrectedFrames, whole_frame
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
+from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates, search
 from napari_semsr.stitching.refine import refine
+from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
 
 _REACH = 0.1  # of a frame, and at least 16 px; chosen: as the first search for joints
@@ -251,10 +253,11 @@ def plan_focus(
     count, levels = len(heights[solved]), len(heights)
     turns = np.tile(solution.turns, (levels, 1))
     gains = np.tile(solution.gains, (levels, 1))
+    offsets = np.tile(solution.offsets, (levels, 1))
     prepared = base.prepared.changed(
         joined,
         gains=gains.ravel(),
-        offsets=np.tile(solution.offsets, levels),
+        offsets=offsets.ravel(),
         rotations=turns,
     )
     places = np.full((levels, count, 2), np.nan)
@@ -278,15 +281,16 @@ def plan_focus(
             z_nm[level], places[anchor] + moved, base.positions
         )
         if options.match_gain:
-            pairs = [(solved * count + i, level * count + i) for i in placed]
-            gains[level] *= _brightness(prepared, pairs, count)
+            frames = base.prepared.changed(heights[level])
+            found = _brightness(frames, places[level], base.prepared)
+            gains[level], offsets[level] = found
     if all(shift.shift_px is None for k, shift in enumerate(shifts) if k != solved):
         msg = (
             "None of the heights shows what the sharpest one shows: check that they "
             "are of one place, or stitch one folder alone."
         )
         raise RegistrationError(msg)
-    matched = prepared.changed(gains=gains.ravel())
+    matched = prepared.changed(gains=gains.ravel(), offsets=offsets.ravel())
     plans, kept = [], []
     for level, z in enumerate(z_nm):
         if shifts[level].shift_px is not None:
@@ -366,15 +370,28 @@ def _pooled(
 
 
 def _brightness(
-    prepared: CorrectedFrames, pairs: Sequence[IntPair], count: int
-) -> FloatArray:
-    """Brightness of the frames of a height over those of the solved one."""
-    ratio = np.ones(count)
-    for first, second in pairs:
-        levels = [
-            float((image * weight).sum() / max(float(weight.sum()), 1e-12))
-            for image, weight in (prepared.corrected(i) for i in (first, second))
-        ]
+    frames: CorrectedFrames, places: FloatArray, solved: CorrectedFrames
+) -> tuple[FloatArray, FloatArray]:
+    """Fit gain and offset of the frames of a height.
+
+    Overlaps of the height decide between its frames, since they show the same out of
+    focus, and one ratio to the solved height is common to all. `places` (N, 2).
+    Returns (N,) gains and (N,) offsets in grey values.
+    """
+    frames = frames.changed(
+        gains=np.ones_like(solved.gains), offsets=np.zeros_like(solved.offsets)
+    )
+    pairs = overlapping_pairs(places, frames.frame_shape)
+    fitted = refine_shading(frames, places, pairs, fixed=True)
+    gains, offsets = np.exp(fitted.log_gains), fitted.offsets
+    frames = frames.changed(gains=gains, offsets=offsets)
+    ratios = []
+    for index in np.flatnonzero(np.isfinite(places[:, 0])).tolist():
+        (here, known), (image, solid) = (
+            one.corrected(index) for one in (frames, solved)
+        )
+        weight = np.minimum(known, solid)
+        levels = float((here * weight).sum()), float((image * weight).sum())
         if min(levels) > 0:
-            ratio[first % count] = levels[1] / levels[0]
-    return ratio
+            ratios.append(levels[0] / levels[1])
+    return gains * np.median(ratios or [1.0]), offsets

@@ -236,11 +236,11 @@ class AdaptPanel(Panel):
         return super().translate(text).replace("as landmarks", place)
 
     def _watch(self, folder: Path, request: tuple[Any, ...]) -> None:
-        """Get ready to show a training; one that is resumed keeps its curve."""
+        """Get ready to show a training; one that is resumed keeps curve and layer."""
         if folder != self._folder:
             self._curve.clear()
+            self.layer = None
         self._folder, self._request, self._linear = folder, request, None
-        self.layer = None
         self.show_result({}, "Training starts after the registration.")
         for button in (self.report_button, self.keep_button):
             button.setEnabled(False)
