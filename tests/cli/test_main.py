@@ -11,8 +11,8 @@ import pytest
 
 from napari_semsr.cli import command
 from napari_semsr.cli.command import build_parser, load_verb, main
-from napari_semsr.core.errors import ReadError
-from napari_semsr.core.progress import Progress
+from napari_semsr.core.errors import ReadError, ShapeError
+from napari_semsr.core.progress import Progress, warn
 from napari_semsr.jobs import VERBS
 from napari_semsr.jobs.images import Result
 from napari_semsr.stitching import UnplacedError
@@ -228,7 +228,11 @@ def test_warnings_of_ours_are_said_once_and_stand_in_the_record(semsr, info_does
 
     info_does(job)
     said = semsr("info", "x", "--json")
-    assert said.record == {"kind": "info", "warnings": ["mind this"]}
+    assert said.record == {
+        "kind": "info",
+        "warnings": ["mind this"],
+        "warning_codes": ["note"],
+    }
     assert said.err == "semsr: warning: mind this\n"
     assert semsr("info", "x", "--json", "--quiet").err == ""
 
@@ -246,6 +250,25 @@ def test_a_refusal_says_what_was_warned_of_before_it(semsr, info_does):
     said = semsr("info", "x", "--json", "--quiet")
     assert said.err == "semsr info: No place.\n"
     assert said.record["warnings"] == ["cut the bar"]
+
+
+def test_a_refusal_and_its_warnings_have_codes(semsr, info_does):
+    def job():
+        yield Progress(0, 1, "working")
+        warn("It is blurred.", "blurred")
+        warn("It is dark.", "dark")
+        raise ShapeError("No place.", code="nothing-placed")
+
+    info_does(job)
+    assert semsr("info", "x", "--json").record == {
+        "kind": "info",
+        "code": "nothing-placed",
+        "message": "No place.",
+        "warnings": ["It is blurred.", "It is dark."],
+        "warning_codes": ["blurred", "dark"],
+    }
+    record = semsr("info", "missing.tif", "--json", "--no-such-option").record
+    assert record["code"] == "wrong-option"
 
 
 def test_common_flags_may_stand_before_the_verb(semsr, images):

@@ -1,13 +1,17 @@
 """Every error is ours, and none is of the kind that a worker thread swallows."""
 
+import copy
+
 import pytest
 
-from napari_semsr.core import errors
+from napari_semsr.core import Message, OptionError, ReadError, code_of, errors
 
 ERRORS = [
     value
     for value in vars(errors).values()
-    if isinstance(value, type) and value.__module__ == errors.__name__
+    if isinstance(value, type)
+    and issubclass(value, Exception)
+    and value.__module__ == errors.__name__
 ]
 
 
@@ -43,3 +47,19 @@ def test_words_of_a_file_and_what_was_given_are_shortened():
     assert errors.shown("a" * 100) == "'" + "a" * 58 + "…"
     assert errors.shown("a" * 40) == repr("a" * 40)
     assert errors.shown([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"
+
+
+def test_code_names_the_cause():
+    assert code_of(ReadError("a.tif cannot be read.")) == "unreadable"
+    assert code_of(OptionError("Too many.", code="too-many")) == "too-many"
+    assert code_of(Message("The images are small.", "small-images")) == "small-images"
+    assert code_of(PermissionError(13, "no")) == "system"
+    assert code_of(MemoryError()) == "memory"
+    assert code_of(ValueError("x")) == "unexpected"
+    assert code_of("A warning of another library.") == "note"
+
+
+@pytest.mark.parametrize("made", [OptionError("a", code="b"), Message("a", "b")])
+def test_codes_go_from_one_process_to_another(made):
+    other = copy.deepcopy(made)  # as pickle does
+    assert (str(other), code_of(other)) == ("a", "b")

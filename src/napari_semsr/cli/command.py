@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import napari_semsr
 from napari_semsr.core import (
+    Message,
     OptionError,
     Pace,
     Progress,
     SemsrError,
     Waiting,
+    code_of,
     legible,
     run,
     sentence_of,
@@ -295,17 +297,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last door before the user
         if heard and not debug:  # C code may have made an error of its own of it
             return _interrupted(verb, console, debug=debug)
+        message = sentence_of(error)
         if debug:
             console.clear()
             console.err.write(_printable(traceback.format_exc(), console.err))
         else:
-            console.error(sentence_of(error), verb)
+            console.error(message, verb)
         _note(error, verb)
-        facts = error.to_json() if isinstance(error, SemsrError) else {}
-        if facts and console.as_json:
-            said = {"message": str(error), "warnings": console.warned}
-            console.emit({"kind": verb, **facts, **said}, "")
+        if console.as_json:
+            refusal = {"kind": verb, "code": code_of(error), "message": message}
+            facts = error.to_json() if isinstance(error, SemsrError) else {}
+            console.emit(refusal | facts | coded_warnings(console.warned), "")
         return _BAD_INPUT
+
+
+def coded_warnings(messages: Sequence[str]) -> dict[str, list[str]]:
+    """Give warnings and, in the same order, their codes."""
+    return {"warnings": [*messages], "warning_codes": [*map(code_of, messages)]}
 
 
 def _interrupted(verb: str | None, console: Console, *, debug: bool) -> int:
@@ -358,11 +366,11 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
                 console.warn(message)
             raise
     own = record.get("warnings")  # a job may return what it has to say
-    told = [str(item) for item in own] if isinstance(own, list) else []
-    said = list(dict.fromkeys([*told, *_ours(caught, debug=debug)]))
+    messages = [*own] if isinstance(own, list) else []
+    messages = list(dict.fromkeys([*messages, *_ours(caught, debug=debug)]))
     if not _helps(verb):
-        console.emit({**record, "warnings": said}, summary)
-    for message in said:
+        console.emit(record | coded_warnings(messages), summary)
+    for message in messages:
         console.warn(message)
     return _DONE
 
@@ -409,9 +417,10 @@ def _result(
 def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:
     """Pick the warnings that are meant for the user."""
     for item in caught:
-        told = item.category is UserWarning and item.filename.startswith(_PACKAGE)
-        if debug or told:
-            yield " ".join(str(item.message).split())
+        own = item.category is UserWarning and item.filename.startswith(_PACKAGE)
+        if debug or own:
+            message = next(iter(item.message.args), "")
+            yield Message(" ".join(str(message).split()), code_of(message))
 
 
 @contextmanager

@@ -12,7 +12,23 @@ _HALF = 1000  # letters; chosen: what was given, and the remedy, stand at either
 
 
 class SemsrError(Exception):
-    """Base of every error that this package raises for its user."""
+    """Base of every error that this package raises for its user.
+
+    Parameters
+    ----------
+    *args : object
+        The sentence.
+    code : str, optional
+        Stable name of the cause, such as ``"pairs-uncorrelated"``; that of the class
+        by default. Programs and tests use it, and the sentence is free to improve.
+    """
+
+    code = "refused"
+
+    def __init__(self, *args: object, code: str | None = None) -> None:
+        super().__init__(*args)
+        if code is not None:
+            self.code = code
 
     def __str__(self) -> str:
         """Give the sentence; of a name without end its middle is left out."""
@@ -20,44 +36,94 @@ class SemsrError(Exception):
         return text if len(text) <= 2 * _HALF else f"{text[:_HALF]}…{text[-_HALF:]}"
 
     def to_json(self) -> dict[str, Any]:
-        """Give what a program may want to know; empty where the sentence says all."""
+        """Give what a program may want to know besides code and sentence."""
         return {}
 
 
 class ReadError(SemsrError):
     """A file cannot be read as what it claims to be."""
 
+    code = "unreadable"
+
 
 class IncompleteError(ReadError):
     """A store was left unfinished by an interrupted run."""
+
+    code = "incomplete"
 
 
 class WriteError(SemsrError):
     """An output cannot be written where it was asked for."""
 
+    code = "not-writable"
+
 
 class ShapeError(SemsrError):
     """Arrays have a shape that the operation cannot use."""
+
+    code = "wrong-shape"
 
 
 class RegistrationError(SemsrError):
     """Images cannot be brought onto each other."""
 
+    code = "not-registered"
+
 
 class OptionError(SemsrError):
     """An option has a value outside its range, or contradicts another."""
+
+    code = "wrong-option"
 
 
 class CheckpointError(SemsrError):
     """A model file is damaged, unsafe, or of an unknown architecture."""
 
+    code = "model-unusable"
+
 
 class DeviceMemoryError(SemsrError):
     """A device ran out of memory although the work was cut as small as it goes."""
 
+    code = "device-memory"
+
 
 class Cancelled(SemsrError):  # noqa: N818 - not a fault
     """The user stopped the work; what was finished is kept."""
+
+    code = "cancelled"
+
+
+class Message(str):
+    """A sentence for the user with a stable code, as a warning has it."""
+
+    __slots__ = ("code",)
+
+    code: str
+
+    def __new__(cls, sentence: str, code: str) -> "Message":
+        """Join sentence and code."""
+        message = super().__new__(cls, sentence)
+        message.code = code
+        return message
+
+    def __reduce__(self) -> tuple[type["Message"], tuple[str, str]]:
+        """Keep the code from one process to another."""
+        return Message, (str(self), self.code)
+
+
+_OTHER_CODE = "note"  # of a warning of Python's or of another library
+
+
+def code_of(problem: object) -> str:
+    """Give the stable code of an error or a warning."""
+    if isinstance(problem, SemsrError | Message):
+        return problem.code
+    if isinstance(problem, MemoryError):
+        return "memory"
+    if isinstance(problem, OSError):
+        return "system"
+    return "unexpected" if isinstance(problem, Exception) else _OTHER_CODE
 
 
 _LONGEST = 60  # chosen: what was given fits into one line of the message

@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from napari_semsr.core.errors import Message, code_of
+
 T = TypeVar("T")
 
 # Chosen. Over less than a second the pace is that of caches which fill.
@@ -140,11 +142,14 @@ _NAMES_AND_NUMBERS = re.compile(r"\S+\.\w+|\d+")
 _hears: ContextVar[Callable[[str], object] | None] = ContextVar("hears", default=None)
 
 
-def warn(message: str, *, stacklevel: int = 2) -> None:
-    """Tell the user what a result must be taken with: who listens, else Python.
+def warn(message: str, code: str = "", *, stacklevel: int = 2) -> None:
+    """Warn the user of what a result must be taken with: who listens, else Python.
 
-    One sentence; `stacklevel` is as that of `warnings.warn`, seen from the caller.
+    `message` is one sentence, `code` its stable name unless it has one already;
+    `stacklevel` is as that of `warnings.warn`, seen from the caller.
     """
+    if code:
+        message = Message(message, code)
     hear = _hears.get()
     if hear is None:
         warnings.warn(message, stacklevel=stacklevel + 1)
@@ -163,7 +168,7 @@ def warn_once(sentences: Iterable[str], files: str) -> None:
         kinds.setdefault(_NAMES_AND_NUMBERS.sub("", sentence), []).append(sentence)
     for alike in kinds.values():
         end = f" ({len(alike)} such {files} in all)." if len(alike) > 1 else "."
-        warn(alike[0].removesuffix(".") + end)
+        warn(alike[0].removesuffix(".") + end, code_of(alike[0]))
 
 
 @contextmanager

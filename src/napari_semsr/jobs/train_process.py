@@ -32,6 +32,7 @@ from napari_semsr.core import (
     Job,
     Progress,
     SemsrError,
+    code_of,
     run,
     warn,
 )
@@ -191,9 +192,10 @@ class Child:
                     raise self._death()
                 for key, value in json.loads(line).items():
                     if key == "warned":
-                        warn(str(value))
+                        warn(*value)
                     elif key == "failed":
-                        raise getattr(core, str(value[0]), SemsrError)(value[1])
+                        kind, message, code = value
+                        raise getattr(core, kind, SemsrError)(message, code=code)
                     elif key == "ended":
                         msg = (
                             "The training was stopped from outside; its state is kept, "
@@ -250,9 +252,9 @@ class Child:
 #
 # ==========  ==========================================================================
 # ``step``    ``[done, total, message, loss]``; the loss is null until there is one
-# ``warned``  a warning
+# ``warned``  ``[sentence, code]`` of a warning
 # ``result``  what `train` returned
-# ``failed``  ``[class, sentence]`` of an error
+# ``failed``  ``[class, sentence, code]`` of an error
 # ``ended``   true: it was stopped
 # ==========  ==========================================================================
 #
@@ -283,7 +285,12 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("always")
     warnings.showwarning = lambda message, _kind, file, *_: (
-        say("warned", " ".join(str(message).split())) if _PARENT in file else None
+        say(
+            "warned",
+            [" ".join(str(message).split()), code_of(next(iter(message.args), ""))],
+        )
+        if _PARENT in file
+        else None
     )
     try:
         say("result", train(json.loads(request), say))
@@ -295,7 +302,7 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
         if not isinstance(error, SemsrError):  # ours are sentences already
             what = " ".join(said.split()) or "no message"
             kind, said = "SemsrError", f"Training stopped because of {kind}: {what}."
-        say("failed", (kind, said))
+        say("failed", (kind, said, code_of(error)))
         return 2
     return 0
 

@@ -316,7 +316,7 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
     def __init__(
         self, message: str, reason: Reason, rivals: Sequence[AlternativeTransform] = ()
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, code=reason)
         self.reason = reason
         self.rivals = tuple(rivals)
 

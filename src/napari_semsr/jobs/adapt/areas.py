@@ -36,7 +36,7 @@ class AdaptRefused(SemsrError):  # noqa: N818 - a sentence, not an error
     """The images do not allow a model of their own; `reason` says why in a word."""
 
     def __init__(self, message: str, reason: str, **facts: object) -> None:
-        super().__init__(message)
+        super().__init__(message, code=reason)
         self.reason = reason
         self.facts = facts
 
