@@ -40,6 +40,7 @@ def write_reference(folder: Path) -> None:
     pages = {"commands.md": command_page(), "python.md": python_page()}
     pages["checks.md"] = checks_page()
     pages["api.md"] = api_page()
+    pages["codes.md"] = codes_page()
     pages |= {f"{room}.md": room_page(room) for room in ROOMS}
     for name, text in pages.items():
         path = folder / name
@@ -189,6 +190,77 @@ def top_level_entries() -> Iterator[str]:
         yield f":py:{role}:`napari_semsr.{name} <{target}>`"
         yield f"    {' '.join(summary.split())}"
         yield ""
+
+
+def codes_page() -> str:
+    """List the codes of refusals and warnings, with an example of each."""
+    lines = [
+        "# Codes of refusals and warnings",
+        "",
+        "Written from the code. With `--json`, a refusal has `code` and `message`, and",
+        "`warning_codes` names the causes of `warnings`, in the same order; exceptions",
+        "have the attribute `code`. Sentences may improve, codes stay.",
+        "",
+    ]
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for code, kind, sentence in codes_of(ast.parse(path.read_text())):
+            found.setdefault(code, (kind, sentence))
+    rows = [(f"`{code}`", *found[code]) for code in sorted(found)]
+    table = check_table([("code", "kind", "for example"), *rows])
+    return "\n".join([*lines, *table, ""])
+
+
+def codes_of(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
+    """Find codes in a module: code, class or "warning", and a sentence that has it."""
+    for scope in ast.walk(tree):
+        if isinstance(scope, ast.ClassDef):
+            yield from class_code(scope)
+        elif isinstance(scope, ast.FunctionDef):
+            yield from call_codes(scope)
+
+
+def class_code(scope: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
+    """Find the code that errors of a class have by default."""
+    for item in scope.body:
+        if isinstance(item, ast.Assign) and ast.unparse(item.targets) == "code":
+            summary = (ast.get_docstring(scope) or "").split("\n")[0]
+            yield ast.literal_eval(item.value), scope.name, summary
+
+
+def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
+    """Find codes that a function gives to errors and warnings."""
+    nodes = [*ast.walk(scope)]
+    texts = {
+        ast.unparse(item.targets[0]): sentence_in(item.value)
+        for item in nodes
+        if isinstance(item, ast.Assign)
+    }
+    for call in nodes:
+        if not isinstance(call, ast.Call) or not call.args:
+            continue
+        name = ast.unparse(call.func).rpartition(".")[2]
+        is_warning = name in ("warn", "Message")
+        given = [one.value for one in call.keywords if one.arg == "code"]
+        given += call.args[1:2] if is_warning else []
+        first = call.args[0]
+        sentence = texts.get(ast.unparse(first)) or sentence_in(first)
+        for code in given:
+            if isinstance(code, ast.Constant) and code.value:
+                kind = "warning" if is_warning else name
+                yield code.value, kind, escape(sentence)
+
+
+def sentence_in(value: ast.AST) -> str:
+    """Give the text of a literal, with … for what is filled in."""
+    if isinstance(value, ast.JoinedStr):
+        return "".join(
+            part.value if isinstance(part, ast.Constant) else "…"
+            for part in value.values
+        )
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return " ".join(value.value.split())
+    return ""
 
 
 def api_page() -> str:
