@@ -2,7 +2,7 @@
 
 ``python benchmarks/loads.py [--parts PART …]`` in a folder with 8 GB to spare
 (``--folder``); parts are ``stitch``, ``frc-map``, ``lazy``, ``batch`` and ``levels``.
-The rows stand in ``docs/validation/loads.md``. Each runs in a process of its own, the
+Each runs in a process of its own, the
 system tells its largest resident memory; times are of one run.
 """
 

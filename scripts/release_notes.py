@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def section(changelog: str, version: str) -> str:
     """Part of a changelog under the heading of a version; empty where there is none."""
-    heads = list(re.finditer(r"^# napari-semsr (\S+).*$", changelog, re.MULTILINE))
+    heads = list(re.finditer(r"^## \[(\S+)\].*$", changelog, re.MULTILINE))
     ends = [head.start() for head in heads[1:]] + [len(changelog)]
     for head, end in zip(heads, ends, strict=False):
         if head[1] == version:
@@ -36,7 +36,7 @@ def main(words: list[str], root: Path = ROOT) -> int:
     elif f"\nversion: {version}\n" not in cited:
         problem = f"CITATION.cff must name version {version}: change it."
     elif not notes:
-        problem = f"CHANGELOG.md has no part on {version}: run towncrier build."
+        problem = f"CHANGELOG.md has no part on {version}: rename *Unreleased*."
     print(problem or notes, file=sys.stderr if problem else sys.stdout)
     return bool(problem)
 
