@@ -31,6 +31,7 @@ from .functions import (
     decorrelation as decorrelation,
     degrade as degrade,
     demo as demo,
+    doctor as doctor,
     enhance as enhance,
     error_map as error_map,
     export_model as export_model,

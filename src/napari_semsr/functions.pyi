@@ -22,6 +22,7 @@ from napari_semsr.jobs.calibrate import CalibrationReport, ScaleBarReport
 from napari_semsr.jobs.check.job import ModelCheck
 from napari_semsr.jobs.convert import Converted
 from napari_semsr.jobs.crop import Cropped
+from napari_semsr.jobs.doctor import DoctorReport
 from napari_semsr.jobs.enhance import EnhancedFile
 from napari_semsr.jobs.figure import FigureMade
 from napari_semsr.jobs.info import Description
@@ -620,6 +621,7 @@ def demo(
     overwrite: bool = False,
     progress: Report | None = None,
 ) -> DemoResult: ...
+def doctor(*, progress: Report | None = None) -> DoctorReport: ...
 def list_models(*, progress: Report | None = None) -> ModelList: ...
 def model_info(
     model: PathLike = "sem-restore", *, progress: Report | None = None

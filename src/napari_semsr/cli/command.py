@@ -419,7 +419,7 @@ def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str
     for item in caught:
         own = item.category is UserWarning and item.filename.startswith(_PACKAGE)
         if debug or own:
-            message = next(iter(item.message.args), "")
+            message = next(iter(getattr(item.message, "args", ())), "")
             yield Message(" ".join(str(message).split()), code_of(message))
 
 

@@ -36,6 +36,7 @@ VERBS = {
     "report": "one page of pictures, numbers and how each was found, to print",
     "models": "list, describe, export, import and check models",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
+    "doctor": "examine this installation: versions, devices, memory, Qt, OpenGL",
 }
 """What each verb does, in the order of the help."""
 

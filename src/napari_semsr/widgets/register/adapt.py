@@ -215,7 +215,7 @@ class AdaptPanel(Panel):
         )
         folder = self._folder
         resume = folder is not None and folder.is_dir() and request == self._request
-        if not resume:
+        if folder is None or not resume:
             folder = new_store_path(f"{images[0].name} adapted", "")
         make = partial(
             _adapt,

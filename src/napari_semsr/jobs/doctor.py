@@ -1,0 +1,151 @@
+"""What an installation has and lacks: for a first look, and for a report of a fault."""
+
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Annotated, Any
+
+from napari_semsr import __version__, models
+from napari_semsr.core import (
+    Figure,
+    Job,
+    Message,
+    Options,
+    Progress,
+    Quantity,
+    SemsrError,
+    processor_name,
+)
+from napari_semsr.jobs.images import Result
+from napari_semsr.jobs.verb import Run, Verb
+
+_PATIENCE_S = 60.0  # for napari to describe its window; chosen: a cold start takes 20 s
+_USERS_EXTRAS = ("all", "czi", "hdf5", "onnx", "table")
+_REQUIREMENT = re.compile(r"([\w.-]+).*?(?:extra == ['\"](\w+)['\"])?$")
+_FACT = re.compile(r"[\s-]*(Qt|PyQt6|PySide6|GL version|OpenGL|screen \d+): (.+)$")
+_GB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorReport(Result):
+    """Versions, devices, memory and window of this installation.
+
+    `packages` has the version of each requirement, null where it is missing, `extras`
+    what each optional part lacks, `window` what napari states of Qt and OpenGL.
+    """
+
+    version: Annotated[str, Quantity("napari-semsr")]
+    python: Annotated[str, Quantity("Python")]
+    system: Annotated[str, Quantity("System")]
+    processor: Annotated[str, Quantity("Processor")]
+    memory_gb: Annotated[float, Quantity("Free memory", "GB", ".3g")]
+    devices: dict[str, str]
+    packages: dict[str, str | None]
+    extras: dict[str, list[str]]
+    window: dict[str, str]
+    warnings: tuple[str, ...]
+
+    def figures(self) -> dict[str, Figure]:
+        """Write each fact in a line."""
+        lines = {
+            "napari-semsr": self.version,
+            "Python": self.python,
+            "System": self.system,
+            "Processor": self.processor,
+            "Free memory": f"{self.memory_gb:.3g} GB",
+        }
+        lines |= {f"Device {name}": text for name, text in self.devices.items()}
+        lines |= {name: text or "missing" for name, text in self.packages.items()}
+        for name, lacking in self.extras.items():
+            needs = f"needs {', '.join(lacking)}" if lacking else "complete"
+            lines[f"Extra [{name}]"] = needs
+        return {name: Figure(text) for name, text in (lines | self.window).items()}
+
+
+def _examine(_: Run[Options]) -> Job[DoctorReport]:
+    """Look at packages, devices and the window, each on its own."""
+    yield Progress(0, 3, "packages")
+    packages: dict[str, str | None] = {}
+    extras: dict[str, list[str]] = {name: [] for name in _USERS_EXTRAS}
+    for requirement in requires("napari-semsr") or ():
+        name, extra = _REQUIREMENT.match(requirement).groups()  # type: ignore[union-attr]
+        if extra is not None and extra not in extras:
+            continue
+        packages[name] = found = _version(name)
+        if found is None and extra is not None:
+            extras[extra].append(name)
+    yield Progress(1, 3, "devices")
+    devices = {}
+    for kind in ("cuda", "mps", "xpu"):
+        for number in range(models.device_count(kind)):
+            name = f"{kind}:{number}"
+            devices[name] = _try_device(name)
+    chosen = models.find_device()
+    devices["auto"] = f"{chosen.device}" + (f" ({chosen.note})" if chosen.note else "")
+    yield Progress(2, 3, "window")
+    window = _describe_window() if packages.get("napari") else {}
+    optional = {name for lacking in extras.values() for name in lacking}
+    missing = [name for name, found in packages.items() if found is None]
+    warnings = [
+        Message(f"{name} is required and not installed.", "package-missing")
+        for name in missing
+        if name not in optional
+    ]
+    if "problem" in window:
+        text = f"napari cannot open a window here: {window['problem']}"
+        warnings.append(Message(text, "window-unavailable"))
+    free = models.free_memory(models.find_device("cpu").device)
+    return DoctorReport(
+        __version__,
+        platform.python_version(),
+        platform.platform(),
+        processor_name(),
+        free / _GB,
+        devices,
+        packages,
+        extras,
+        window,
+        tuple(warnings),
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _try_device(name: str) -> str:
+    """Describe a card, or the reason that it cannot compute."""
+    try:
+        return models.device_name(models.find_device(name).device)
+    except SemsrError as error:
+        return str(error)
+
+
+def _describe_window() -> dict[str, str]:
+    """Let napari describe Qt and OpenGL, in a process, since a bad driver ends it."""
+    words: list[Any] = [sys.executable, "-m", "napari", "--info"]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter
+            words, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"problem": f"no answer within {_PATIENCE_S:.0f} s"}
+    found = [_FACT.match(line) for line in done.stdout.splitlines()]
+    facts = {one[1].strip(): one[2].strip() for one in found if one}
+    if done.returncode == 0 and facts:
+        return facts
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    ending = f"napari ended with exit status {done.returncode}"
+    problem = next((line for line in lines if "not " in line), ending)
+    return facts | {"problem": problem.removeprefix("WARNING: ")}
+
+
+DOCTOR = Verb(
+    "doctor", (), Options, DoctorReport, _examine, title="examination", reads=False
+)
