@@ -4,7 +4,8 @@ Run: ``python benchmarks/adapt.py --part PART [--rows ROWS] [--only NAME;...]``,
 PART is one of ``samples`` (the command's own run on each sample), ``seeds``, ``time``,
 ``area``, ``focus``, ``elsewhere`` (each model on the places of all other samples, and
 what is proposed there), ``rivals``, ``useless`` (what must be refused), ``removals``
-(what a model draws of removed objects), and ``table``, which prints what ROWS holds.
+(what a model draws of removed objects), ``table``, which prints what
+ROWS holds, and ``picture``, which draws a detail of the first sample for README.
 What has its row is not run again. `adapt_goals.yaml` names samples and goals.
 
 Two places A and B of each sample are scanned by the simulated superlens microscope (5 x
@@ -58,7 +59,14 @@ from napari_semsr.core import (
 from napari_semsr.demonstration.runs import place_truth
 from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.io import Side, StoredTransform
-from napari_semsr.jobs import ADAPT, AdaptOptions, fine_circuits, paired_removals
+from napari_semsr.jobs import (
+    ADAPT,
+    FIGURE,
+    AdaptOptions,
+    FigureOptions,
+    fine_circuits,
+    paired_removals,
+)
 from napari_semsr.jobs.enhance import compare_with_place
 from napari_semsr.jobs.register import REGISTER
 from napari_semsr.models import LoadedModel, load_model
@@ -74,6 +82,7 @@ WORK = ROOT / "runs" / "adapt"
 BORDER_PX = 24  # of a mosaic without gaps, in which filters lack what lies beyond
 REMOVALS_PX, REMOVALS = 512, 80  # side of fields, objects to remove and to put in
 COMMON = {"frames_grid": (5, 5), "frame_px": 256, "numerical_aperture": 1.8}
+PICTURE_PX = 220
 MORE_FIELDS = 1000  # is added to a seed for further places that are trained on
 
 
@@ -464,6 +473,27 @@ def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     yield {"case": "removals", "steps": PLAN["steps"], **run(job).to_json()}
 
 
+def draw_picture(sample: Sample) -> Path:
+    """Draw a detail of place B: the mosaic, the same enhanced, and the electron image."""
+    place = look(sample, sample.seed + 1)
+    image = enhanced(place, own_model(sample))
+    first = [(side - PICTURE_PX) // 2 for side in place.mosaic.shape]
+    middle = tuple(slice(start, start + PICTURE_PX) for start in first)
+    target = ROOT / "docs" / "images" / "own-place.png"
+    pixel = place.mosaic.pixel_size_nm
+    details = [
+        Micrograph(np.asarray(data, np.float32)[middle], pixel, name)
+        for name, data in (
+            ("mosaic", place.mosaic.array()),
+            ("enhanced", image),
+            ("electron image", place.clean),
+        )
+    ]
+    options = FigureOptions(width_mm=170.0, dpi=130, columns=3, no_caption=True)
+    run(FIGURE.job(details, target, options=options, overwrite=True))
+    return target
+
+
 PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
     "samples": (SAMPLES, run_sample),
     "seeds": (CLOSELY, run_seeds),
@@ -649,13 +679,16 @@ def main() -> None:
     """Run what has no row yet."""
     args = read_options(
         __doc__,
-        part={"choices": [*PARTS, "table"], "required": True},
+        part={"choices": [*PARTS, "table", "picture"], "required": True},
         rows=(FOLDER / "rows" / "adapt.jsonl", "file of the rows"),
         only={"default": "", "metavar": "NAME;NAME"},
     )
     rows = Rows(args.rows, "part", "name", "case")
     if args.part == "table":
         print(table(rows))
+        return
+    if args.part == "picture":
+        print(draw_picture(SAMPLES[0]))
         return
     samples, measure = PARTS[args.part]
     for sample in samples:
