@@ -474,7 +474,7 @@ def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
 
 
 def draw_picture(sample: Sample) -> Path:
-    """Draw a detail of place B: the mosaic, the same enhanced, and the electron image."""
+    """Draw a detail of place B: mosaic, enhanced, and electron image."""
     place = look(sample, sample.seed + 1)
     image = enhanced(place, own_model(sample))
     first = [(side - PICTURE_PX) // 2 for side in place.mosaic.shape]
