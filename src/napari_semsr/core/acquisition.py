@@ -91,7 +91,7 @@ def refuse_without_grid(
         how = "the frames have positions"
         remedy = f"leave {which} out, or give the grid as well, which is then used"
     msg = f"{which.capitalize()} {verb} a grid, but {how}: {remedy}."
-    raise OptionError(msg)
+    raise OptionError(msg, code="grid-missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def grid_cells(
             f"A grid of {rows}x{columns} needs {max(rows * columns, 0)} frames, got "
             f"{count}: correct the grid, or give positions for a scan with gaps."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="grid-mismatch")
     by_column = order.startswith("column")
     length = rows if by_column else columns
     line, place = np.divmod(np.arange(count), length)
@@ -168,7 +168,7 @@ class Acquisition:
         if len(self.names) != count or len(set(self.names)) != count:
             got = len(set(self.names))
             msg = f"{count} frames need as many different names, got {got}."
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="names-alike")
         for what, places in (
             ("Nominal positions in px", self.nominal_px),
             ("Nominal positions in nm", self.nominal_nm),
@@ -182,7 +182,7 @@ class Acquisition:
                 f"The overlap must be a share of the frame between 0 and 1, "
                 f"got {self.overlap:g}: frames without overlap cannot be joined."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="out-of-range")
         if self.grid is not None and self.cells is None:
             grid_cells(count, self.grid, self.order, self.first)
 

@@ -174,7 +174,7 @@ def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> No
             f"to be measured as a whole, and {free / 1e9:.1f} GB are free: crop a part "
             "of it and measure that."
         )
-        raise DeviceMemoryError(msg)
+        raise DeviceMemoryError(msg, code="memory")
 
 
 def load_torch_libraries() -> None:

@@ -30,7 +30,7 @@ def tukey(size: int, alpha: float) -> FloatArray:
     """
     if not 0 <= alpha <= 1:
         msg = f"A Tukey window needs a taper between 0 and 1, got {alpha}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     if alpha * size <= 1:
         return np.ones(size)
     place = (np.arange(size) + 0.5) / size
@@ -113,7 +113,7 @@ def plan_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
     """
     if min(shape) < 2:
         msg = f"Rings need an image of 2x2 px or more, got {shape[0]}x{shape[1]} px."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
     radius = radial_frequency(shape, pitch)
     width = 1 / min(shape[0] * pitch[0], shape[1] * pitch[1])
     index = np.rint(radius / width).astype(np.int32)

@@ -123,10 +123,10 @@ def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
     """
     if not 0 <= low <= high <= 100:
         msg = f"Percentiles must be 0 <= low <= high <= 100, got {low} and {high}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     if np.dtype(data.dtype).kind not in "buif":
         msg = f"Percentiles need real pixels, got type {data.dtype}."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="complex-values")
     places: list[float] = []
 
     def ranks_of(count: int) -> list[int]:
@@ -164,7 +164,8 @@ def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
     if marks.any():
         warn(
             f"{name} has grey values beyond {_LARGEST_GREY:.0e}, by which programs "
-            "mark missing pixels: they count as missing."
+            "mark missing pixels: they count as missing.",
+            "missing-pixels",
         )
     for mark in _MARKS:
         here = block == mark
@@ -175,7 +176,8 @@ def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
             marks |= here
             warn(
                 f"{name} has pixels of {mark:.0f}, far below all others, by which "
-                "programs mark missing pixels: they count as missing."
+                "programs mark missing pixels: they count as missing.",
+                "missing-pixels",
             )
     return np.where(marks, block.dtype.type(np.nan), block) if marks.any() else block
 
@@ -205,7 +207,7 @@ def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
     target = np.dtype(dtype)
     if target.kind not in "uif":
         msg = f"Images can be stored as integers or floats, got type {target}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     if array.dtype == target:
         return array, 0
     if target.kind == "f":

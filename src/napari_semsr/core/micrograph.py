@@ -49,7 +49,7 @@ def parse_pixel_size(value: object) -> PixelSize | None:
             "A pixel size must be one or two positive numbers in nm, got "
             f"{shown(value)}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixel-size-invalid")
     return PixelSize((float(numbers[0]), float(numbers[1])))
 
 
@@ -371,7 +371,7 @@ def _grey_values(data: Any, name: str) -> Any:
             f"An image must have real grey values, got {dtype} in {name}: take its "
             "magnitude or its real part."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="complex-values")
     if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
         return data.data
     if isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
@@ -427,13 +427,13 @@ class Micrograph:
                 object.__setattr__(self, "data", np.asarray(self.data))
             except (TypeError, ValueError):
                 msg = f"A micrograph must be a (Y, X) image, got {shown(self.data)}."
-                raise ShapeError(msg) from None
+                raise ShapeError(msg, code="wrong-type") from None
         if hasattr(self.data, "coords"):
             msg = (
                 "A micrograph takes plain arrays, got one whose axes have names: give "
                 "it to a verb as it is, or take `image_of_array`."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="wrong-type")
         size = parse_pixel_size(self.pixel_size_nm)
         object.__setattr__(self, "pixel_size_nm", size)
         got = tuple(self.data.shape)
@@ -496,7 +496,7 @@ class Micrograph:
                 "image: give that to the image, in a file of its own by semsr convert, "
                 "and measure it again."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="pixel-size-contradicts")
         # the pitch in its parent's pixels has told it to whom it was all that was known
         spacing = self.spacing_px if self.unit == "pixel" else (1.0, 1.0)
         sized = self.with_pixel_size(known).with_size_error(error)

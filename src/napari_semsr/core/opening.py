@@ -9,7 +9,7 @@ from fnmatch import translate
 from io import BufferedReader
 from pathlib import Path
 
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core.errors import Message, ReadError
 
 # Names without case of what file managers, network drives, editors and office programs
 # put into folders unasked. Not all hidden files: those of zarr begin with a dot.
@@ -46,9 +46,14 @@ def _numbers(*names: str) -> list[int]:
     return [getattr(errno, name) for name in names if hasattr(errno, name)]
 
 
-_IN_USE = "is in use by another program: close it there, then try again."
-_FORBIDDEN = "cannot be opened ({}): check its permissions."
-_AWAY = "could not be read ({}): check its disk or network connection, then try again."
+_IN_USE = Message(
+    "is in use by another program: close it there, then try again.", "file-in-use"
+)
+_FORBIDDEN = Message("cannot be opened ({}): check its permissions.", "no-permission")
+_AWAY = Message(
+    "could not be read ({}): check its disk or network connection, then try again.",
+    "disk-unreachable",
+)
 _REFUSALS = {
     **dict.fromkeys(_numbers("EAGAIN", "EBUSY", "ETXTBSY", "EDEADLK"), _IN_USE),
     **dict.fromkeys(_numbers("EACCES", "EPERM"), _FORBIDDEN),
@@ -62,10 +67,15 @@ _REFUSALS = {
     ),
     **dict.fromkeys(
         _numbers("EMFILE", "ENFILE"),
-        "cannot be opened ({}): close other files or programs, then try again.",
+        Message(
+            "cannot be opened ({}): close other files or programs, then try again.",
+            "too-many-open-files",
+        ),
     ),
-    errno.ENOENT: "no longer exists: put it back, or choose another.",
-    errno.EISDIR: "is a folder: choose a file in it.",
+    errno.ENOENT: Message(
+        "no longer exists: put it back, or choose another.", "file-missing"
+    ),
+    errno.EISDIR: Message("is a folder: choose a file in it.", "not-a-file"),
 }
 # Windows has numbers of its own: of files that are shared or locked, of a drive that is
 # not ready or fails, of a network that does not answer
@@ -83,7 +93,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__
 
 
-def access_refusal(path: Path, error: BaseException) -> str | None:
+def access_refusal(path: Path, error: BaseException) -> Message | None:
     """Write a sentence if the system refuses access to a file; None of other errors.
 
     A decoder that finds damage may raise an `OSError`, too, without such a number.
@@ -93,7 +103,8 @@ def access_refusal(path: Path, error: BaseException) -> str | None:
             text = _WINDOWS.get(getattr(one, "winerror", 0)) or _REFUSALS.get(one.errno)
             if text is not None:
                 name = one.filename if isinstance(one.filename, str) else path
-                return f"{name} {text.format(one.strerror or one)}"
+                said = f"{name} {text.format(one.strerror or one)}"
+                return Message(said, text.code)
     return None
 
 
@@ -121,7 +132,7 @@ def read_rest(stream: BufferedReader, path: Path, most: int) -> bytes:
             f"{path} is too large, {size >> 20} MiB of at most {most >> 20}: see "
             "whether it is the one you mean."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-too-large")
     return stream.read(size)
 
 
@@ -135,4 +146,4 @@ def _checked(path: str, flags: int) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     msg = f"{path} must be a file, not a pipe or device: copy it first."
-    raise ReadError(msg)
+    raise ReadError(msg, code="not-a-file")

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from napari_semsr.core.errors import OptionError, one_line, shown
+from napari_semsr.core.errors import Message, OptionError, one_line, shown
 from napari_semsr.core.progress import warn
 
 _WORDS = {
@@ -36,6 +36,12 @@ _WORDS = {
     "too_long": "must have at most {max_length} items",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
+}
+_CODES = {
+    "extra_forbidden": "unknown-option",
+    "missing": "missing-value",
+    "literal_error": "unknown-value",
+    "string_pattern_mismatch": "unknown-value",
 }
 _KINDS = {
     "int": "must be a whole number",
@@ -58,8 +64,16 @@ _KEY = "[key]"
 _MOST_NAMED = 8  # chosen: a longer list of names is not read
 
 
-def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors(include_url=False)[0]
+def _code(first: ErrorDetails) -> str | None:
+    """Name the cause of a fault; None where only its class is known."""
+    kind, told = first["type"], first.get("ctx", {})
+    if kind == "value_error":
+        said = next(iter(told["error"].args), None)
+        return said.code if isinstance(said, Message) else None
+    return _CODES.get(kind) or ("out-of-range" if kind in _WORDS else "wrong-type")
+
+
+def _first_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         return _unknown(first, model)
     where = _spelt(first["loc"])
@@ -164,7 +178,7 @@ class Options(BaseModel):
         has_truth = any(isinstance(part, bool) for part in parts)  # 1 for Python
         if bool not in kinds and {int, float} & kinds and has_truth:
             msg = "must be a number" if isinstance(value, bool) else "must be numbers"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "wrong-type"))
         return value
 
     def settled(self) -> Self:
@@ -175,7 +189,10 @@ class Options(BaseModel):
                 " or ".join(map(str, some)).lower()
                 for some in (allowed, [getattr(self, other)])
             )
-            warn(f"{name} changes nothing where {other} is {now}, only with {needed}.")
+            warn(
+                f"{name} changes nothing where {other} is {now}, only with {needed}.",
+                "option-without-effect",
+            )
             usual[name] = type(self).model_fields[name].default
         return self.replace(**usual) if usual else self
 
@@ -203,7 +220,9 @@ class Options(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise OptionError(_first_fault(error, cls)) from None
+            first = error.errors(include_url=False)[0]
+            said = _first_fault(first, cls)
+            raise OptionError(said, code=_code(first)) from None
 
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with some values changed."""
@@ -301,7 +320,7 @@ def _known_type(value: str | None) -> str | None:
         found = np.dtype(object)
     if found.kind not in "uif":
         msg = "must name an integer or floating type such as uint8 or float32"
-        raise ValueError(msg)
+        raise ValueError(Message(msg, "unknown-value"))
     return found.name
 
 
@@ -346,7 +365,7 @@ def refuse_persons(given: Iterable[str], persons: Collection[str], place: str) -
                 f"{place} must leave {name} to a person, since it connects to another "
                 "process or writes elsewhere: take it out, and give it to the command."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="unsafe-content")
 
 
 def count_values(value: Any) -> float:

@@ -248,10 +248,10 @@ def plan_tiles(
             f"A tile's side must be a positive multiple of the stride {stride}, "
             f"got {core}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     if halo < 0:
         msg = f"A halo must be 0 or more pixels, got {halo}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     rows, columns = (round_up(max(int(size), minimum), stride) for size in shape)
     return TilePlan(
         shape=(int(shape[0]), int(shape[1])),
@@ -271,13 +271,13 @@ def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
     """
     if block < 1 or step < 1:
         msg = f"Block and step must be 1 px or more, got {block} and {step}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     if min(shape) < block:
         msg = (
             f"A block of {block} px needs a field of at least that size, got "
             f"{shape[0]}x{shape[1]} px. Choose a smaller block."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
     rows, columns = ((int(size) - block) // step + 1 for size in shape)
     return BlockPlan(block, step, (rows, columns))
 

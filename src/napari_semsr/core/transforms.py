@@ -57,7 +57,10 @@ class Affine:
             abs(self.determinant) <= _FLAT * scale**2
         ):
             msg = "A transform must be finite and not press the plane to a line, got"
-            raise OptionError(f"{msg} matrix {self.matrix} and shift {self.shift}.")
+            raise OptionError(
+                f"{msg} matrix {self.matrix} and shift {self.shift}.",
+                code="transform-invalid",
+            )
 
     @classmethod
     def of(cls, linear: NDArray[Any], shift: NDArray[Any]) -> Self:
@@ -155,11 +158,13 @@ class Bending:
         shape, known = self.coefficients.shape, np.isfinite(self.coefficients).all()
         if len(shape) != 3 or shape[0] != 2 or min(shape) < 2 or not known:
             msg = "A bending needs finite coefficients (2, Y, X) of two knots or more"
-            raise OptionError(f"{msg} on each axis, got shape {shape}.")
+            raise OptionError(
+                f"{msg} on each axis, got shape {shape}.", code="transform-invalid"
+            )
         lengths = [*self.origin, *self.spacing]
         if not (min(self.spacing) > 0 and np.isfinite(lengths).all()):
             msg = f"Knots of a bending lie apart, got a spacing of {self.spacing}"
-            raise OptionError(f"{msg} from {self.origin}.")
+            raise OptionError(f"{msg} from {self.origin}.", code="transform-invalid")
 
     def knots(self, places: FloatArray) -> FloatArray:
         """Count places (..., 2) in knots, kept inside the grid."""
@@ -204,7 +209,7 @@ class Bending:
         wanted = np.asarray(places, dtype=float).reshape(-1, 2)
         found, left = wanted.copy(), np.arange(len(wanted))
         if self.folds:
-            raise OptionError(_FOLDED)
+            raise OptionError(_FOLDED, code="transform-folds")
         for _ in range(_ROUNDS):
             miss = wanted[left] - self(found[left])
             far = (np.abs(miss) > _CLOSE * np.array(self.spacing)).any(axis=-1)
@@ -212,7 +217,7 @@ class Bending:
             if not left.size:
                 return found.reshape(np.shape(places))
             found[left] = self._nearer(wanted[left], found[left], miss)
-        raise OptionError(_FOLDED)
+        raise OptionError(_FOLDED, code="transform-folds")
 
     @cached_property
     def folds(self) -> bool:
