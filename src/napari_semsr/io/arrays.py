@@ -54,13 +54,13 @@ def _plain(value: Any) -> Any:
     except Exception as error:  # libraries refuse in every way there is
         reason = " ".join(str(error).split())[:120].rstrip(".")
         msg = f"{_TAKEN}, got {type(value).__name__} that is none ({reason})."
-        raise ShapeError(msg) from error
+        raise ShapeError(msg, code="wrong-type") from error
 
 
 def _labelled(value: Any) -> Micrograph:
     if not hasattr(value, "data"):  # several arrays under one roof, as xarray has them
         msg = f"{_TAKEN}, got {type(value).__name__}: choose one array of it."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="several-images")
     names = [str(name).lower() for name in value.dims]
     data = value.data if hasattr(value.data, "dask") else _plain(value.data)
     known = names.count("y") == names.count("x") == 1
@@ -71,7 +71,7 @@ def _labelled(value: Any) -> Micrograph:
             f"{_TAKEN}, got axes {', '.join(names) or 'without names'}: name two of "
             "them y and x."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="axis-missing")
     size, origin = _coordinates(value) if known else (None, _NOWHERE)
     name = getattr(value, "name", None)
     name = "image" if name is None else str(name)
@@ -87,7 +87,7 @@ def _two_axes(data: Any, names: list[str]) -> Any:
     ]
     if long:
         msg = f"{_TAKEN}, got {shown(long[0])} besides: choose one place of it."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="too-many-axes")
     order = [i for i, name in enumerate(names) if name not in "yx"]
     order += [names.index("y"), names.index("x")]
     return data.transpose(order)[(0,) * (len(order) - 2)]
@@ -114,7 +114,8 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
     if size is None:
         warn(
             "Coordinates of an image must be even, with a unit of length (units) on "
-            "each of y and x: its pixel size is left unknown."
+            "each of y and x: its pixel size is left unknown.",
+            "pixel-size-invalid",
         )
         return None, _NOWHERE
     return size, (starts[0], starts[1])

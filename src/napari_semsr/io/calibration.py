@@ -20,7 +20,7 @@ from napari_semsr.core import (
     Options,
     ReadError,
 )
-from napari_semsr.io.files import read_text, replacing
+from napari_semsr.io.files import fault_code, read_text, replacing
 from napari_semsr.io.read_image import ReadOptions
 
 _KEY = "calibration"
@@ -45,7 +45,7 @@ def read_calibration(
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is no JSON"
         msg = f"{path} cannot be read as a calibration: {reason}."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code=fault_code(path, error, "content-invalid")) from error
     names = ("pixel_size_nm", "pixel_size_sd_nm")
     try:
         size, spread = (
@@ -59,7 +59,7 @@ def read_calibration(
             f"{path} must hold {' and '.join(names)} as numbers above 0: take a file "
             "that `semsr calibrate` wrote."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="content-invalid")
     return size, spread, _distortion(path, values)
 
 
@@ -77,7 +77,7 @@ def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
             "distortion_sd must be numbers, and shape rows and columns; take a file "
             "that `semsr calibrate` wrote."
         )
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="content-invalid") from error
 
 
 def with_calibration(
@@ -96,7 +96,7 @@ def with_calibration(
         return given
     if given.get("pixel_size_nm") is not None:
         msg = "Give a calibration or a pixel size, not both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     size, spread, distortion = read_calibration(Path(path))
     given |= {"pixel_size_nm": size, "pixel_size_sd_nm": spread}
     if any("known_distortion" in model.model_fields for model in models):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     BITS_KEY,
     IntPair,
+    Message,
     PixelSize,
     ReadError,
     open_file,
@@ -70,7 +71,7 @@ class CziTiles:
         pixels = _pixels(self.path, self.entries[index])
         if pixels.shape[:2] != self.shape[1:]:
             msg = f"{self.path} was changed since it was opened: open it again."
-            raise ReadError(msg)
+            raise ReadError(msg, code="content-changed")
         return np.asarray(to_grey(self.path, pixels, colour=self.colour))
 
 
@@ -79,7 +80,7 @@ def _library(path: Path) -> Any:
         return import_module("czifile")
     except ImportError as error:
         msg = f"{path} needs czifile to be read: pip install 'napari-semsr[czi]'."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="extra-missing") from error
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -122,7 +123,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     chosen = [t for t in tiles if all(t.place(n) == at for n, at in wanted.items())]
     if not chosen:
         msg = f"{path} has no tile there, at {wanted}: choose another plane."
-        raise ReadError(msg)
+        raise ReadError(msg, code="plane-missing")
     return RawImage(
         format="CZI",
         data=_pixels(path, chosen[0].number),
@@ -148,14 +149,14 @@ def open_tiles(path: Path, colour: str = "refuse") -> CziTiles:
                 f"{path} must hold one plane of tiles, but has {len(several)} {what}: "
                 "export the one to be stitched."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="several-images")
     tiles = sorted(tiles, key=lambda tile: (tile.frame, tile.number))
     rows, columns = tiles[0].shape[:2]
     kinds = {f"{t.shape[0]}x{t.shape[1]} {t.dtype}" for t in tiles}
     if len(kinds) > 1:
         found = ", ".join(sorted(kinds))
         msg = f"{path} must hold tiles of one shape and type, but has {found}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="frames-differ")
     corners = [(float(tile.starts["Y"]), float(tile.starts["X"])) for tile in tiles]
     return CziTiles(
         path,
@@ -185,14 +186,15 @@ def _contents(
         ]
         if not tiles:
             msg = f"{path} must hold an image, but holds no tile of full size."
-            raise ReadError(msg)
+            raise ReadError(msg, code="no-image")
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
         check_claim(path, most, path.stat().st_size)
         try:
             return tiles, *_stated(czi), ()
         except SyntaxError:  # of XML, as its parser calls it
-            doubt = (
-                f"The metadata of {path.name} are damaged: its pixel size is unknown."
+            doubt = Message(
+                f"The metadata of {path.name} are damaged: its pixel size is unknown.",
+                "metadata-damaged",
             )
             return tiles, None, None, (doubt,)
 
@@ -265,7 +267,7 @@ def _unpack(path: Path, packed: bytes, how: int, tile: _Tile) -> NDArray[Any]:
                 f"{path} is compressed in a way that is not read here (number {how}): "
                 "save it uncompressed, as JPEG XR or with zstd in ZEN."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="format-unsupported")
     pixels = np.frombuffer(packed, tile.dtype).reshape(tile.shape)
     return pixels[..., [2, 1, 0]] if pixels.ndim > 2 else pixels
 

@@ -23,6 +23,7 @@ from napari_semsr.core import (
     DisplaySettings,
     FloatPair,
     IntPair,
+    Message,
     Micrograph,
     OptionError,
     PixelSize,
@@ -44,6 +45,10 @@ _MOST_PACKED = 1 << 15
 _ALIKE = 0.75  # of two names, from 0 to 1; chosen: a suffix or two letters differ
 _SYNCS_FOLDERS = os.name == "posix"
 _SMALL = 1 << 26  # bytes; chosen: so many may be asked for by any file
+_NOT_WRITTEN = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "disk-full"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "no-permission"),
+}
 
 
 def check_claim(path: Path, claimed: int, held: int) -> None:
@@ -53,7 +58,7 @@ def check_claim(path: Path, claimed: int, held: int) -> None:
             f"{path} is damaged: it says that it has {claimed / 2**20:.0f} MiB of "
             f"pixels, of which its {held} bytes can hold no part; copy it again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-damaged")
 
 
 _logger = logging.getLogger(__name__)
@@ -76,10 +81,16 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
             f"{path} needs more memory to be read as {kind} than there is: close other "
             "programs, or convert it to .ome.zarr where there is more."
         )
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="memory") from error
     except Exception as error:
-        refusal = access_refusal(path, error)
-        raise ReadError(refusal or _fault(path, kind, error)) from error
+        said = access_refusal(path, error) or _fault(path, kind, error)
+        raise ReadError(said, code=said.code) from error
+
+
+def fault_code(path: Path, error: Exception, otherwise: str) -> str:
+    """Name the cause of a fault: what the system refuses, or else this."""
+    refusal = access_refusal(path, error)
+    return otherwise if refusal is None else refusal.code
 
 
 _MISSING = re.compile(
@@ -93,24 +104,27 @@ _UNSUPPORTED = re.compile(
 )
 
 
-def _fault(path: Path, kind: str, error: Exception) -> str:
+def _fault(path: Path, kind: str, error: Exception) -> Message:
     """Tell a library that is missing, and what it cannot decode, from damage."""
     for one in causes(error):
         reason, name = _reason(one), type(one).__name__
         missing = isinstance(one, ImportError) or name == "UnknownCodecError"
         if missing or _MISSING.search(reason):
-            return (
+            return Message(
                 f"{path} needs a library that is not installed to be read as {kind} "
-                f"({reason}): install it, or export the file without compression."
+                f"({reason}): install it, or export the file without compression.",
+                "extra-missing",
             )
         if isinstance(one, NotImplementedError) or _UNSUPPORTED.search(reason):
-            return (
+            return Message(
                 f"{path} is stored in a way that cannot be read as {kind} ({reason}): "
-                "export it in another, such as without compression."
+                "export it in another, such as without compression.",
+                "format-unsupported",
             )
-    return (
+    return Message(
         f"{path} cannot be read as {kind} ({_reason(error)}): the file is damaged or "
-        "cut short, copy or export it again."
+        "cut short, copy or export it again.",
+        "file-damaged",
     )
 
 
@@ -169,7 +183,7 @@ def no_file(path: Path) -> ReadError:
     same = [name for name in names if name.startswith(stem)]  # in another format
     near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
     remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the name."
-    return ReadError(f"There is no file {path}; {remedy}")
+    return ReadError(f"There is no file {path}; {remedy}", code="file-missing")
 
 
 _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients
@@ -190,10 +204,10 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{path} must be a JSON object, but cannot be read as JSON ({error})."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code=fault_code(path, error, "content-invalid")) from error
     if not isinstance(found, dict):
         msg = f"{path} must be a JSON object, got {type(found).__name__}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="content-invalid")
     return found
 
 
@@ -216,11 +230,11 @@ def choose(
             f"{path} holds {count} {what}s{sizes} and one must be chosen: give {either}"
             f"{what} 0 to {count - 1}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="several-images")
     if wanted >= count:
         plural = what if what in ("series", "z") else f"{what}s"
         msg = f"{path} has no {what} {wanted}, its {plural} count 0 to {count - 1}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="plane-missing")
     return wanted
 
 
@@ -251,7 +265,7 @@ def output_kind(path: Path) -> str:
             return kind
     known = ".ome.zarr, .ome.tif, .tif or .png"
     msg = f"An image is written as {known}, got {path.name!r}: change the suffix."
-    raise WriteError(msg)
+    raise WriteError(msg, code="suffix-unknown")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -263,15 +277,15 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     kind = output_kind(path)
     if not path.parent.is_dir():
         msg = f"The folder {path.parent} of the output does not exist: make it first."
-        raise WriteError(msg)
+        raise WriteError(msg, code="folder-missing")
     if not path.exists():
         return
     if not overwrite:
         msg = f"{path} exists already: choose another name, or use --overwrite."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-exists")
     if path.is_dir() and (kind != "ome-zarr" or not _is_store(path)):
         msg = f"{path} is a folder but no image store, so it is not replaced: move it."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-is-folder")
     StoreLock.check(path)
 
 
@@ -331,7 +345,7 @@ class StoreLock:
         self._lock: FileLock | None = None
         if _lock_file(folder).is_symlink():  # which would be followed and emptied
             msg = f"{_lock_file(folder)} must be a lock, got a link: remove it."
-            raise WriteError(msg)
+            raise WriteError(msg, code="unsafe-content")
         lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=patience_s)
@@ -340,7 +354,7 @@ class StoreLock:
                 f"{folder} is being written by another process: wait for its end, or "
                 "choose another name."
             )
-            raise WriteError(msg) from error
+            raise WriteError(msg, code="output-locked") from error
         except (OSError, NotImplementedError):
             _logger.debug("Files cannot be locked here.")
         else:
@@ -447,12 +461,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{path} could not be written ({reason}): check space and permissions."
-        raise WriteError(msg) from error
+        raise WriteError(msg, code=_NOT_WRITTEN.get(error.errno or 0)) from error
     except Exception as error:
         if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
             raise
         msg = f"{path} could not be written: what was begun of it went away."
-        raise WriteError(msg) from error
+        raise WriteError(msg, code="output-removed") from error
 
 
 @contextmanager

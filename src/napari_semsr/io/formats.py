@@ -123,7 +123,7 @@ class Source:
         """
         if not is_there(path):
             msg = f"{path} does not exist: check the path."
-            raise ReadError(msg)
+            raise ReadError(msg, code="file-missing")
         if path.is_dir():
             return cls(path, _format_of(path, b""))
         with decoding(path, "an image"), open_file(path) as stream:
@@ -132,7 +132,7 @@ class Source:
                 msg = (
                     f"{path} must hold an image, but the file is empty: copy it again."
                 )
-                raise ReadError(msg)
+                raise ReadError(msg, code="file-empty")
             row = _format_of(path, head)
             if not (whole and row.one_plane):
                 return cls(path, row)
@@ -200,11 +200,14 @@ def _format_of(path: Path, head: bytes) -> Format:
     ):
         if row.load().matches(path, head):
             return row
+    code = "format-unknown"
     if path.is_dir():
         filled = bool(list_folder(path))
+        code = "no-image"
         what = "a folder without zarr data" if filled else "an empty folder"
         msg = f"{path} must be an image or an OME-Zarr store, but is {what}."
         if any(item.suffix.lower() in FILE_SUFFIXES for item in list_folder(path)):
+            code = "folder-of-images"
             msg = (
                 f"{path} must be an image, but is a folder of images: join frames to a "
                 "mosaic (semsr stitch), or name one image of it."
@@ -214,7 +217,7 @@ def _format_of(path: Path, head: bytes) -> Format:
             f"{path} must be a {_READABLE} image, but begins with {head[:8]!r}: "
             "convert it to one of these."
         )
-    raise ReadError(msg)
+    raise ReadError(msg, code=code)
 
 
 def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
@@ -233,7 +236,7 @@ def count_planes(path: Path) -> int:
 def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
     if dataset is not None and row.name != _OF_DATASETS:
         msg = f"{path} is no HDF5 file, so that it holds no dataset: leave that out."
-        raise ReadError(msg)
+        raise ReadError(msg, code="option-without-effect")
 
 
 def read(
@@ -421,7 +424,7 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
                 f"{path.name} would share {half.name} with {source.name} and must have "
                 "its pixel size and origin, got others: choose another name."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="pixel-size-contradicts")
     place = label_path(path, COVERAGE)
     counts = None if kind == "ome-zarr" else coverage_of(image)
     if counts is not None and place.resolve() != label_path(source, COVERAGE).resolve():
@@ -545,8 +548,8 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
                 f"{target} could not be written to its end ({error.strerror}): free "
                 "some space, then run again with --resume; what is finished is kept."
             )
-            raise WriteError(msg) from error
+            raise WriteError(msg, code="disk-full") from error
         if gone and not isinstance(error, SemsrError):
             msg = f"{target} could not be written to its end: {store.path} went away."
-            raise WriteError(msg) from error
+            raise WriteError(msg, code="output-removed") from error
         raise

@@ -97,7 +97,7 @@ class _StoredFrames:
                 f"opened, but is {image.shape[0]}x{image.shape[1]} {image.dtype} now: "
                 "open it again."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="content-changed")
         return without_marks(image.array(), path.name)
 
 
@@ -150,7 +150,7 @@ def _inside(folder: Path, name: str, path: Path) -> str:
             f"{path.name} must name frames inside {folder}, but has {name!r}: no path "
             "may leave the folder."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="outside-folder")
     return as_on_disk(folder / target).relative_to(folder).as_posix()
 
 
@@ -169,7 +169,7 @@ def _read_positions(path: Path, folder: Path) -> _Positions:
     if unit is None:
         given = one_line(",".join(sheet.names)) or "nothing"
         msg = f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {given}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="table-invalid")
     corners: dict[str, tuple[float, float]] = {}
     unplaced: list[str] = []
     for line, row in sheet.rows:
@@ -177,7 +177,7 @@ def _read_positions(path: Path, folder: Path) -> _Positions:
         name = _inside(folder, frame, path)
         if name in corners or name in unplaced:
             msg = f"{path} names frame {name} twice (again in line {line}): keep one."
-            raise ReadError(msg)
+            raise ReadError(msg, code="table-invalid")
         if not y and not x:
             unplaced.append(name)
             continue
@@ -198,11 +198,13 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
             f"{folder} must hold {HEIGHTS} (folder,z_nm), which names a folder of "
             "frames for each height, to be joined in focus."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-missing")
     sheet = read_sheet(path, "heights")
     if sheet.names[:2] != ("folder", "z_nm"):
         given = one_line(",".join(sheet.names)) or "nothing"
-        raise ReadError(f"{path} must begin with folder,z_nm, got {given}.")
+        raise ReadError(
+            f"{path} must begin with folder,z_nm, got {given}.", code="table-invalid"
+        )
     found: dict[Path, float] = {}
     for line, row in sheet.rows:
         named, z_nm = (*row, "", "")[:2]
@@ -211,14 +213,14 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
         height = sheet.number(z_nm, where, "a finite number, got {}")
         if not (folder / name).is_dir():
             msg = f"{where} must name a folder beside it, got {name!r}."
-            raise ReadError(msg)
+            raise ReadError(msg, code="folder-missing")
         if folder / name in found or height in found.values():
             msg = f"{where} must name another folder and another height."
-            raise ReadError(msg)
+            raise ReadError(msg, code="table-invalid")
         found[folder / name] = height
     if len(found) < 2:
         msg = f"{path} must name at least two heights, got {len(found)}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="too-few-heights")
     return tuple(sorted(found.items(), key=lambda item: item[1]))
 
 
@@ -289,7 +291,7 @@ def _chosen(
             f"{positions.path.name} must name the frames of {folder}, but none of its "
             f"{len(positions.corners)} names is there"
         )
-        raise ReadError(f"{msg}{_or_heights(folder)}.")
+        raise ReadError(f"{msg}{_or_heights(folder)}.", code="frames-missing")
     missing = [name for name in positions.corners if name not in set(present)]
     named = {*positions.corners, *unplaced}
     unnamed = [name for name in listed if name not in named]
@@ -312,7 +314,7 @@ def _unique(names: Sequence[str], folder: Path) -> None:
                 f"Frames of {folder} must have different names, but {seen[stem]} and "
                 f"{name} differ only in case or suffix: keep one."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="names-alike")
         seen[stem] = name
 
 
@@ -351,7 +353,8 @@ class _Seen:
                 f"{len(over)} of {len(self._white)} frames of {path} look overexposed: "
                 f"the greatest grey value, {level:g}, fills up to {shares[worst]:.0%} "
                 f"({worst}), where detail is lost, so that places and grey values may "
-                "be off: take them with less light."
+                "be off: take them with less light.",
+                "saturated",
             )
 
     def slots(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -417,7 +420,7 @@ def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None
             f"Frames of {folder} must have one shape and type, got {told}: "
             "move others out of the folder, or save all frames alike."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="frames-differ")
 
 
 # Relative; chosen: more than headers round, less than another magnification makes.
@@ -446,7 +449,7 @@ def _common_size(
                 "stitch those of each size apart, or correct a wrong one (semsr "
                 "convert --pixel-size-nm)."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="pixel-size-contradicts")
     return stated[0][1] if stated else None
 
 
@@ -454,7 +457,7 @@ def _too_few(folder: Path, kept: Sequence[str], faults: Sequence[Fault]) -> None
     given = f"{len(kept)} that can be used" if kept or faults else "no image at all"
     why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
     msg = f"{folder} must hold at least two frames to be joined, but has {given}{why}"
-    raise ReadError(f"{msg}{_or_heights(folder)}.")
+    raise ReadError(f"{msg}{_or_heights(folder)}.", code="too-few-frames")
 
 
 def _or_heights(folder: Path) -> str:
@@ -503,7 +506,8 @@ def _warn_of_databar(path: Path, suggested: Sequence[int]) -> None:
         rows = max(alike)
         warn(
             f"The lowest {rows} rows of the frames of {path} look like a data bar and "
-            f"are stitched with them: leave them away (--databar-rows {rows})."
+            f"are stitched with them: leave them away (--databar-rows {rows}).",
+            "databar-suspected",
         )
 
 
@@ -530,7 +534,7 @@ def _acquisition(
     if empty and len(names) - len(empty) < 2:
         count = len(names) - len(empty)
         msg = f"{positions.path} must give at least two positions, got {count}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="positions-invalid")
     why = f"no position in {positions.path.name}: its cells are empty"
     made = _without(made, dict.fromkeys(empty, why))
     lacking = [name for name in made.names if name not in positions.corners]
@@ -539,7 +543,7 @@ def _acquisition(
             f"{positions.path} must give a position for every frame, but has none for "
             f"{lacking[0]} ({len(lacking)} lack one)."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="positions-invalid")
     corners = np.array([positions.corners[name] for name in made.names], dtype=float)
     return made.replace(**{f"nominal_{positions.unit}": corners})
 
@@ -552,7 +556,7 @@ def _from_file(
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: leave --databar-rows out."
-            raise OptionError(msg)
+            raise OptionError(msg, code="option-without-effect")
         tiles = open_tiles(path, how["colour"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
         made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
@@ -564,7 +568,7 @@ def _from_file(
             f"{path} must hold at least two frames to be joined, but is a single "
             "image: give a folder of frames."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="too-few-frames")
     width = len(str(info.planes - 1))
     names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
     places = tuple((path, page) for page in range(info.planes))
@@ -610,7 +614,7 @@ def _scan_values(
             f"share and pixel_size_nm in nm, got {shown(found.get('grid'))}, "
             f"{shown(found.get('overlap'))} and {shown(found.get('pixel_size_nm'))}."
         )
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="content-invalid") from error
     for name, known in (("order", FrameOrder), ("first", FirstFrame)):
         value = found.get(name) if given[name] is None else given[name]
         if value is None:
@@ -621,7 +625,7 @@ def _scan_values(
                 f"{folder / 'scan.json'} must give {name} as {', '.join(others)} or "
                 f"{last}, got {shown(value)}: correct it, or give --{name}."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="unknown-value")
         values[name] = value
     return values
 
@@ -730,7 +734,7 @@ def open_frames(
     path = Path(path)
     if not path.exists():
         msg = f"{path} does not exist: check the path."
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-missing")
     typed = ReadOptions.parse({"pixel_size_nm": pixel_size_nm}).pixel_size_nm
     how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
@@ -782,7 +786,8 @@ def _with_layout(
         warn(
             f"The frames of {path} state a pixel size of {spell_pixel_size(size)}, but "
             f"scan.json states {spell_pixel_size(other)}, which is used: correct the "
-            "wrong one, or give --pixel-size-nm."
+            "wrong one, or give --pixel-size-nm.",
+            "pixel-size-contradicts",
         )
     values |= {name: value for name, value in given.items() if value is not None}
     if made.nominal_px is not None or made.nominal_nm is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import ReadError
+from napari_semsr.core import Message, ReadError
 from napari_semsr.io import read_image as images
 from napari_semsr.io.files import choose, decoding
 
@@ -34,7 +34,7 @@ def _opened(path: Path) -> Iterator[Any]:
         library = import_module("h5py")
     except ImportError as error:
         msg = f"{path} needs h5py to be read: pip install 'napari-semsr[hdf5]'."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="extra-missing") from error
     with decoding(path, "HDF5"), library.File(path, "r") as file:
         yield file
 
@@ -66,14 +66,21 @@ def raw_image(
         name = _chosen(path, [*found], options.dataset, first=first)
         image, dtype = found[name], found[name].dtype
         if math.prod(image.chunks or ()) * dtype.itemsize > _LARGEST_CHUNK:
-            raise ReadError(f"{path} must have chunks of at most 512 MiB in {name}.")
+            raise ReadError(
+                f"{path} must have chunks of at most 512 MiB in {name}.",
+                code="blocks-too-large",
+            )
         sides = image.shape[: len(image.shape) - 2 - _is_colour(image)]
         shape, said = image.shape[len(sides) :], image.attrs.get("element_size_um")
         sizes = {n: " x ".join(map(str, item.shape)) for n, item in found.items()}
         told = {n: f"{size} {found[n].dtype}" for n, size in sizes.items()}
     lengths = [images.to_nm(value, "um") for value in np.ravel(said)[-2:]]
     pitch = images.pixel_size(lengths) if len(lengths) == 2 else None
-    doubt = f"element_size_um of {name} must be positive lengths (z, y, x), got {said}"
+    doubt = Message(
+        f"element_size_um of {name} must be positive lengths (z, y, x), got {said}: "
+        "the pixel size is left unknown.",
+        "pixel-size-invalid",
+    )
     axes = ["p"] * len(sides)
     channels, planes, place = images.choose_plane(path, options, axes, sides)
     data: Any = _Source(path, name, place)
@@ -91,18 +98,26 @@ def raw_image(
         axes=images.named_axes(axes, sides),
         name=None if len(found) == 1 else f"{path.stem} {name.strip('/')}",
         metadata={"dataset": name, **({"datasets": told} if len(told) > 1 else {})},
-        doubts=(f"{doubt}: the pixel size is left unknown.",) if unknown else (),
+        doubts=(doubt,) if unknown else (),
     )
 
 
 def _chosen(path: Path, found: list[str], wanted: str | None, *, first: bool) -> str:
     named = ", ".join(found[:8]) + ", \u2026" * (len(found) > 8)  # two lines of text
     if not found:
-        raise ReadError(f"{path} must hold a dataset of two or three axes.")
+        raise ReadError(
+            f"{path} must hold a dataset of two or three axes.", code="no-image"
+        )
     if wanted and f"/{wanted.strip('/')}" not in found:
-        raise ReadError(f"{path} has no image in dataset {wanted!r}: give {named}.")
+        raise ReadError(
+            f"{path} has no image in dataset {wanted!r}: give {named}.",
+            code="dataset-missing",
+        )
     if not (wanted or first or len(found) == 1):
-        raise ReadError(f"{path} holds datasets and one must be chosen: give {named}.")
+        raise ReadError(
+            f"{path} holds datasets and one must be chosen: give {named}.",
+            code="several-images",
+        )
     return f"/{wanted.strip('/')}" if wanted else found[0]
 
 

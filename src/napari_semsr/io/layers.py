@@ -119,7 +119,7 @@ def list_images(folder: Path) -> list[Path]:
             f"{folder} must be a folder of images, but is a scan, whose frames belong "
             "together: stitch it, and measure the mosaic."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="folder-is-scan")
     found = image_paths(folder)
     if not found:
         there = list_folder(folder)
@@ -130,7 +130,7 @@ def list_images(folder: Path) -> list[Path]:
             f"{folder} must be an image, a store or a folder of images, but "
             f"{holds}{below if inner else ''}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-image")
     return found
 
 
@@ -149,7 +149,7 @@ def read_layers(path: Paths) -> list[LayerTuple]:
             "right-click the layer and take Split RGB, or open the file with Open "
             "mosaic, where its coloured rows can be cropped or its luminance taken."
         )
-        warn(msg)
+        warn(msg, "colour-image")
     return layers
 
 
@@ -167,7 +167,7 @@ def _layers(paths: list[Path]) -> list[LayerTuple]:
             "A stack needs images of one shape, type and pixel size; open these one by "
             "one."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="sizes-differ")
     return [_stacked([planes], f"{paths[0].parent.name} stack")]
 
 
@@ -198,7 +198,8 @@ def _grey_scan(path: Path) -> list[LayerTuple]:
         return []
     warn(
         f"The frames of {path.name} are in colour, and their luminance is shown. To "
-        "join them, choose luminance for Colour image in Stitch mosaic."
+        "join them, choose luminance for Colour image in Stitch mosaic.",
+        "colour-image",
     )
     return layers
 
@@ -217,7 +218,8 @@ def _file(path: Path) -> list[LayerTuple]:
         shown = f"the first {_MOST_DATASETS} are" if datasets else f"{which} is"
         warn(
             f"{path.name} holds {len(datasets) or images} {what}, of which {shown} "
-            "shown: open another with Open mosaic."
+            "shown: open another with Open mosaic.",
+            "several-images",
         )
     if not datasets:
         return _channels(path, info)
@@ -239,7 +241,7 @@ def _channels(
             f"{path} holds {count} planes, of which at most {_MOST_READ} can be shown: "
             "open one with Open mosaic."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="too-many-planes")
     for channel in range(info.channels):
         levels = [
             [
@@ -253,7 +255,7 @@ def _channels(
                 f"{path} has upright and lying planes, which are no stack: open one "
                 "with Open mosaic."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="sizes-differ")
         if small and info.planes == 1:
             image, shown = levels[0][0]
             whole = image.replace(data=image.array(), look=image.look)
@@ -450,7 +452,7 @@ def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[An
             f"Frames at their nominal places would need {shape[0]} x {shape[1]} px: "
             "check the unit of the positions and the pixel size."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="positions-invalid")
     canvas = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
     for index, (y, x) in enumerate(places):
         part = canvas[y : y + rows, x : x + columns]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     PICTURE_KEY,
     FloatPair,
+    Message,
     Micrograph,
     PixelSize,
     ReadError,
@@ -72,7 +73,7 @@ def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
         pixels = _jpeg_or_bmp(path, data)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
-        raise ReadError(msg)
+        raise ReadError(msg, code="format-unsupported")
     turned = _orientation(_exif(data)) if kind == "JPEG" else 1
     return RawImage(format=kind, data=pixels, orientation=turned)
 
@@ -146,9 +147,10 @@ def _as_picture(
     if not (record and made and shows) or "uint8" in chosen:
         return record, ()
     about = {"options": {**made.options, PICTURE_KEY: True}}
-    doubt = (
+    doubt = Message(
         f"{path.name} is a picture of a map, {shows}, and has other values, 0 to 255: "
-        "write the map as .ome.tif to measure or plot it."
+        "write the map as .ome.tif to measure or plot it.",
+        "values-stretched",
     )
     return replace(record, provenance=made.model_copy(update=about)), (doubt,)
 

@@ -22,11 +22,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from napari_semsr.core import (
     Job,
+    Message,
     Progress,
     ReadError,
     SemsrError,
     WriteError,
     access_refusal,
+    code_of,
     digest_path,
     files_below,
     hear_warnings,
@@ -163,10 +165,12 @@ def read_project(path: Path) -> Project:
             f"{file.parent} holds no {_FILE}: choose the folder NAME{PROJECT_SUFFIX} "
             "of a project."
         )
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="file-missing") from error
     except OSError as error:
         refusal = access_refusal(file, error)
-        raise (ReadError(refusal) if refusal else _damaged(file, error)) from error
+        if refusal is None:
+            raise _damaged(file, error) from error
+        raise ReadError(refusal, code=refusal.code) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damaged(file, error) from error
     if newer:
@@ -174,7 +178,7 @@ def read_project(path: Path) -> Project:
             f"{file} was saved by a newer napari-semsr (project version "
             f"{shown(values['version'])}, known here: {_VERSION}): update napari-semsr."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="other-version")
     try:
         return Project.model_validate(values)
     except ValidationError as error:
@@ -186,7 +190,8 @@ def _damaged(file: Path, error: Exception) -> ReadError:
     reason = str(error).splitlines()[0]
     return ReadError(
         f"{file} is damaged ({reason}): copy the project again; the images in its "
-        "folder open one by one."
+        "folder open one by one.",
+        code="file-damaged",
     )
 
 
@@ -451,9 +456,11 @@ def open_project(path: Path) -> Job[OpenedProject]:
         found[digest] = place
         if place is None:
             lost_at = one_line(one.absolute, _LONGEST)
-            said.append(f"{lost_at} is missing: put it back beside {folder.name}.")
+            sentence = f"{lost_at} is missing: put it back beside {folder.name}."
+            said.append(Message(sentence, "file-missing"))
         elif not same:
-            said.append(f"{place} has changed since the project was saved.")
+            sentence = f"{place} has changed since the project was saved."
+            said.append(Message(sentence, "content-changed"))
     layers: list[tuple[ProjectLayer, LayerTuple]] = []
     lost: list[ProjectLayer] = []
     for layer in project.layers:
@@ -464,7 +471,8 @@ def open_project(path: Path) -> Job[OpenedProject]:
         except SemsrError as error:
             lost.append(layer)
             if layer.input is None or found.get(layer.input):
-                said.append(f"Layer {layer.name!r} was left out: {error}")
+                sentence = f"Layer {layer.name!r} was left out: {error}"
+                said.append(Message(sentence, code_of(error)))
     said = list(dict.fromkeys(said))  # levels of one image say the same
     return OpenedProject(folder, project, tuple(layers), tuple(lost), tuple(said))
 
@@ -504,13 +512,13 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         plain_name = Path(layer.store).name == layer.store != ".."
         if not plain_name or not is_there(path):
             msg = f"its store {layer.store} is missing in {folder}; copy it there."
-            raise ReadError(msg)
+            raise ReadError(msg, code="file-missing")
         if layer.store.endswith(".ome.zarr"):
             return read_layers(str(path))[0]
         return read_array(path), {"metadata": {STORE_KEY: str(path)}}, layer.kind
     if source is None:
         msg = "its input is missing."
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-missing")
     if layer.is_frames:
         from napari_semsr.io.frames import FRAMES_OPTIONS, open_frames
 
@@ -523,7 +531,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     which = int((layer.read or {}).get("layer", 0))
     if which >= len(found):
         msg = f"{source} has no channel {which} any more."
-        raise ReadError(msg)
+        raise ReadError(msg, code="plane-missing")
     rows = (layer.read or {}).get("databar_rows")
     return without_rows(found[which], int(rows)) if rows else found[which]
 

@@ -25,11 +25,13 @@ from napari_semsr.core import (
     DisplaySettings,
     FloatPair,
     IntPair,
+    Message,
     Micrograph,
     OptionError,
     Options,
     PixelSize,
     ReadError,
+    code_of,
     describe_origin,
     legible,
     open_file,
@@ -226,18 +228,18 @@ class ReadOptions(Options):
             try:
                 value = parse_pixel_size([float(part) for part in text.split(",")])
             except (ValueError, OptionError):
-                raise ValueError(_SUCH_AS) from None
+                raise ValueError(Message(_SUCH_AS, "pixel-size-invalid")) from None
         try:
             size = parse_pixel_size(value)
         except OptionError:
             msg = "A pixel size is one or two positive numbers in nm"
-            raise ValueError(msg) from None
+            raise ValueError(Message(msg, "pixel-size-invalid")) from None
         if size and not all(SMALLEST_NM <= pitch <= LARGEST_NM for pitch in size):
             msg = (
                 "A pixel size is one or two positive numbers in nm, from "
                 f"{SMALLEST_NM:g} to {LARGEST_NM:g}"
             )
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "pixel-size-invalid"))
         return size
 
 
@@ -246,7 +248,7 @@ def _typed_size(value: object) -> PixelSize | None:
     try:
         options = ReadOptions.parse({"pixel_size_nm": value})
     except OptionError:
-        raise ValueError(_SUCH_AS) from None
+        raise ValueError(Message(_SUCH_AS, "pixel-size-invalid")) from None
     return parse_pixel_size(options.pixel_size_nm)
 
 
@@ -320,7 +322,10 @@ class RawImage:
         """List all that a user should know of a file; `sized` if a size is typed."""
         doubts = () if sized else self.doubts
         found = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
-        return [one if path.name in one else f"{path.name}: {one}" for one in found]
+        return [
+            one if path.name in one else Message(f"{path.name}: {one}", code_of(one))
+            for one in found
+        ]
 
 
 def which_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
@@ -483,10 +488,11 @@ def _read_sidecar(
         size = found.pixel_size_nm
         if own is None or size is None or _is_close(own, size, _SAME_PITCH):
             return found
-        doubt = (
+        doubt = Message(
             f"{path.name} states a pixel size of {spell_pixel_size(own)}, but {name} "
             f"tells {spell_pixel_size(size)}, which is taken: give the pixel size if "
-            "that is wrong."
+            "that is wrong.",
+            "pixel-size-contradicts",
         )
         return replace(found, doubts=(doubt,))
     return None
@@ -539,10 +545,11 @@ def _cut_out(
     differ = own and stated and not _is_close(own, stated, _SAME_PITCH)
     kept = spell_pixel_size(size)
     kept += f" (its own; {told} tells {spell_pixel_size(stated)})" if differ else ""
-    doubt = (
+    doubt = Message(
         f"{told} is of {frame[1]} x {frame[0]} px, of which an image of {shape[1]} x "
         f"{shape[0]} px is no smaller copy: it is taken as cut out, without data bar "
-        f"and with a pixel size of {kept}; give the pixel size if that is wrong."
+        f"and with a pixel size of {kept}; give the pixel size if that is wrong.",
+        "header-of-other-size",
     )
     return replace(found, pixel_size_nm=size, doubts=(doubt,))
 
@@ -579,10 +586,11 @@ def _parse_jeol(text: str, name: str) -> _Told:
     frame = image or full
     # the full size may be that of the image and its data bar
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
-        warning = (
+        warning = Message(
             f"{name} states an image of {image[1]} x {image[0]} px and a full size of "
             f"{full[1]} x {full[0]} px: no data bar is cropped; give its rows "
-            "(--databar-rows) if there is one."
+            "(--databar-rows) if there is one.",
+            "header-contradicts",
         )
         frame, warnings = None, (*warnings, warning)
     found = RawImage("TIFF", None, size, "JEOL", metadata=keys, warnings=warnings)
@@ -606,7 +614,9 @@ def _jeol_size(
     pairs = zip((_PITCH, _BAR, _MARKER), (pitches, bars, markers), strict=True)
     given = ", ".join(f"{key} {one!r}" for key, values in pairs for one in values)
     what = "pixel sizes that differ" if known else "no pixel size with its unit"
-    return None, (f"{name} states {what}, {given}: the pixel size is left unknown.",)
+    said = f"{name} states {what}, {given}: the pixel size is left unknown."
+    code = "pixel-size-contradicts" if known else "pixel-size-invalid"
+    return None, (Message(said, code),)
 
 
 def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
@@ -649,9 +659,10 @@ def _parse_hitachi(text: str, name: str) -> _Told:
     warnings: tuple[str, ...] = ()
     if length is None:
         what = f"got {stated!r}" if stated else "and there is none"
-        said = (
+        said = Message(
             f"PixelSize in {name} must be a positive length in nm, {what}: the pixel "
-            "size is left unknown."
+            "size is left unknown.",
+            "pixel-size-invalid" if stated else "pixel-size-missing",
         )
         warnings = (said,)
     size = pixel_size((length, length))
@@ -668,9 +679,10 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
     size = pixel_size([stated_length_nm(value or "", "m") for value in stated])
     warnings: tuple[str, ...] = ()
     if size is None:
-        said = (
+        said = Message(
             f"PixelSizeY and PixelSizeX in {name} must be positive metres, got "
-            f"{stated}: the pixel size is left unknown."
+            f"{stated}: the pixel size is left unknown.",
+            "pixel-size-invalid",
         )
         warnings = (said,)
     strip = keys.get("ImageStripSize", "")
@@ -796,7 +808,7 @@ class ColourError(ReadError):
     """A file that must be grey is in colour."""
 
     def __init__(self, message: str, samples: Any, bar: int = 0) -> None:
-        super().__init__(message)
+        super().__init__(message, code="databar-coloured" if bar else "colour-image")
         self.samples = samples  # (Y, X, 3)
         self.databar_rows = bar  # the lowest rows, where all that has colour is there
 
@@ -883,7 +895,8 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
     if grey is not None and data.ndim > 2 and _has_frame(data):
         warn(
             f"{path.name} has a line in colour along its border, which is read as "
-            "grey: crop it where it is in the way."
+            "grey: crop it where it is in the way.",
+            "border-coloured",
         )
     if grey is None and colour == "luminance":
         grey = luminance(data[..., :3])
@@ -908,7 +921,7 @@ def native(path: Path, data: Any) -> Any:
     """Bring samples into this machine's byte order and refuse what has no pixel."""
     if 0 in data.shape:
         msg = f"{path} must hold at least one pixel, got shape {tuple(data.shape)}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-image")
     dtype = np.dtype(data.dtype)
     return data if dtype.isnative else data.astype(dtype.newbyteorder("="))
 
@@ -942,7 +955,7 @@ def plan_blocks(
             f"more than {_MOST_BLOCKS} blocks of {block[0]} x {block[1]}: see whether "
             "it is the one you mean."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="image-too-large")
     chunks: Any = (*block, *shape[2:])
     made = np.dtype(dtype)
     return da.map_blocks(
@@ -1013,7 +1026,7 @@ def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
                 f"{path} has {height} rows, of which {rows} cannot all be data bar: "
                 "give fewer data-bar rows."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="out-of-range")
         return rows
     return source.databar_rows if options.crop_databar else 0
 

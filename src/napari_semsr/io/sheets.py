@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_semsr.core import ReadError, WriteError, open_file, shown
-from napari_semsr.io.files import decoding, read_text, replacing
+from napari_semsr.io.files import decoding, fault_code, read_text, replacing
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Endings of the tables that can be read."""
@@ -56,7 +56,7 @@ class Sheet:
             value = math.nan
         if not math.isfinite(value):
             msg = f"{where} must hold {what.format(shown(cell))}."
-            raise ReadError(msg)
+            raise ReadError(msg, code="table-invalid")
         return value
 
 
@@ -81,11 +81,11 @@ def read_sheet(path: Path, what: str) -> Sheet:
             f"{path} must be text in UTF-8 to be read as a table of {what}, got "
             "another encoding: save it as CSV UTF-8."
         )
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="encoding-unknown") from error
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         msg = f"{path} cannot be read as a table of {what}: {reason}."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code=fault_code(path, error, "table-invalid")) from error
     filled = [(line, row) for line, row in rows[1:] if any(row)]
     return Sheet(rows[0][1] if rows else (), tuple(filled), mark)
 
@@ -154,7 +154,7 @@ def _library(path: Path, done: str, kind: type[ReadError | WriteError]) -> Any:
             f"{path} needs pyarrow to be {done}: pip install 'napari-semsr[table]', or "
             "take a .csv file."
         )
-        raise kind(msg) from error
+        raise kind(msg, code="extra-missing") from error
 
 
 def _read_parquet(path: Path) -> Sheet:

@@ -33,7 +33,7 @@ from napari_semsr.core import (
     one_line,
     shown,
 )
-from napari_semsr.io.files import read_text, replacing
+from napari_semsr.io.files import fault_code, read_text, replacing
 from napari_semsr.io.sheets import read_sheet, write_rows
 
 _VERSION = 1
@@ -128,7 +128,7 @@ def write_transform(path: Path, stored: StoredTransform) -> None:
             f"An elastic map cannot be written as {path.name}, which holds a matrix: "
             "keep it as JSON of this program, or register with --model affine."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="transform-unsupported")
     else:
         text = writers[ending](found, stored)
     with replacing(path) as place:
@@ -206,28 +206,34 @@ def read_transform(path: Path) -> StoredTransform:
     try:
         values = json.loads(read_text(path))
     except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise ReadError(
+            f"{path} cannot be read: {error.strerror or error}.",
+            code=fault_code(path, error, "unreadable"),
+        ) from error
     except (ValueError, RecursionError) as error:
         msg = (
             f"{path} is no transform, since it is not JSON ({error}): choose one that "
             "was kept after registering (--transform-out)."
         )
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="not-a-transform") from error
     if not isinstance(values, dict) or "semsr_transform" not in values:
         msg = f"{path} is no transform: register two images and keep the transform"
-        raise ReadError(f"{msg} (--transform-out).")
+        raise ReadError(f"{msg} (--transform-out).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
         msg = f"{path} is a transform of version {shown(values['semsr_transform'])}"
-        raise ReadError(f"{msg}, only {_VERSION} can be read: update napari-semsr.")
+        raise ReadError(
+            f"{msg}, only {_VERSION} can be read: update napari-semsr.",
+            code="other-version",
+        )
     try:
         return _parsed(values)
     except KeyError as error:
         msg = f"{path} is not a whole transform: it lacks {error}; copy it again, or"
-        raise ReadError(f"{msg} register again.") from error
+        raise ReadError(f"{msg} register again.", code="file-damaged") from error
     except (*_DAMAGE, OptionError) as error:
         reason = str(error).rstrip(".")
         msg = f"{path} is damaged: {reason}. Copy it again, or register again."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="file-damaged") from error
 
 
 def _parsed(values: dict[str, Any]) -> StoredTransform:
@@ -334,14 +340,14 @@ def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str
                     "give one, or landmarks in pixels "
                     f"({side}_y_px, {side}_x_px)."
                 )
-                raise ReadError(msg)
+                raise ReadError(msg, code="pixel-size-missing")
             return unit
     given = one_line(", ".join(names)) or "nothing"
     msg = (
         f"{path} must begin with {','.join(_COLUMNS)} (or _px in place of _nm), got "
         f"{given}."
     )
-    raise ReadError(msg)
+    raise ReadError(msg, code="table-invalid")
 
 
 def _in_nm(places: list[list[float]], unit: str, image: Micrograph) -> FloatArray:

@@ -18,6 +18,7 @@ from napari_semsr.core import (
     BoolArray,
     DisplaySettings,
     IntPair,
+    Message,
     PixelSize,
     ReadError,
     SemsrError,
@@ -116,10 +117,12 @@ def _of_series(
     stated = [_ome_image(image, warnings) for image in images]
     sizes, names, depths = ({one[i] for one in stated} for i in range(3))
     if len(sizes) > 1:
-        warnings.append(
+        sentence = Message(
             f"The OME-XML tells of {len(images)} images of different pixel size where "
-            f"{count} can be read: the pixel size is left unknown."
+            f"{count} can be read: the pixel size is left unknown.",
+            "pixel-size-contradicts",
         )
+        warnings.append(sentence)
     only = tuple(of.pop() if len(of) == 1 else None for of in (sizes, names, depths))
     return cast("tuple[PixelSize | None, str | None, str | None]", only)
 
@@ -187,10 +190,12 @@ def _ome_image(
     size = pixel_size([None if v is None else to_nm(v, u) for v, u in stated])
     given = [f"{v} {u}" for v, u in stated if v is not None and u not in _NO_LENGTH]
     if size is None and given:
-        warnings.append(
+        sentence = Message(
             f"The OME physical size must be two positive lengths, got {given}: the "
-            "pixel size is left unknown."
+            "pixel size is left unknown.",
+            "pixel-size-invalid",
         )
+        warnings.append(sentence)
     return size, image.get("Name"), pixels.get("SignificantBits")
 
 
@@ -229,7 +234,7 @@ def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:
             f"A palette must have a row for every pixel, but has {len(lut)} and is "
             "asked for more: export the image again, in grey."
         )
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="file-damaged") from error
 
 
 def _invert_white(
@@ -276,11 +281,13 @@ def _grey_line(
         line = math.nan, math.nan
     if kind == _STRAIGHT and np.isfinite(line).all() and line[1] != 0:
         return line
-    warnings.append(
+    sentence = Message(
         f"ImageJ's calibration of its grey values (cf={kind}) is not a straight line "
         "and is not applied: apply it in ImageJ and save 32-bit values if you need "
-        "calibrated ones."
+        "calibrated ones.",
+        "grey-calibration-ignored",
     )
+    warnings.append(sentence)
     return None
 
 
@@ -316,10 +323,12 @@ def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) 
     lazy = hasattr(data, "dask")
     if not lazy and not _is_no_data(data, value).any():
         return data
-    warnings.append(
+    sentence = Message(
         f"Pixels of {value:g} count as missing: the file states that value as no data "
-        "(GDAL_NODATA)."
+        "(GDAL_NODATA).",
+        "missing-pixels",
     )
+    warnings.append(sentence)
     working = np.result_type(data.dtype, np.float32)
 
     def mask(block: NDArray[Any]) -> NDArray[Any]:
@@ -358,11 +367,13 @@ def _as_shown(
         data, look = _on_line(data, line, look)
         inverted ^= line[1] < 0
     if inverted:
-        warnings.append(
+        sentence = Message(
             "Its small grey values are to be shown bright (an inverted lookup table), "
             "and all are read as they are: invert the image in ImageJ if large values "
-            "are to be bright."
+            "are to be bright.",
+            "inverted-display",
         )
+        warnings.append(sentence)
         look = look and look.model_copy(update={"colormap": "gray_r"})
     return data, look
 
@@ -451,10 +462,12 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
         if size is not None:
             warnings = []
             break
-        warnings.append(
+        sentence = Message(
             f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: "
-            "the pixel size is left unknown."
+            "the pixel size is left unknown.",
+            "pixel-size-invalid",
         )
+        warnings.append(sentence)
     told = _chosen_fei(sections)
     found = RawImage(
         "TIFF", None, size, "FEI", metadata=told, warnings=tuple(warnings[:1])
@@ -542,9 +555,10 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
         return _from_field(found, values, shape)
     length = _refined(label, numbers)
     if length is None:
-        warning = (
+        warning = Message(
             f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
-            "the pixel size is left unknown."
+            "the pixel size is left unknown.",
+            "pixel-size-invalid",
         )
         return replace(found, warnings=(warning,))
     found = replace(found, pixel_size_nm=pixel_size((length, length)))
@@ -564,16 +578,19 @@ def _from_field(
     pitch = None if width is None else width / shape[1]
     if pitch is None:
         said = f"and AP_WIDTH is no length, got {across!r}"
+        code = "pixel-size-missing"
     elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
         pixels = f"{shape[1]} x {shape[0]} px"
         said = f"and the field of {across} x {down} does not fit {pixels}"
+        code = "pixel-size-contradicts"
     else:
         basis = {"pixel_size_from": f"AP_WIDTH, {across}, over {shape[1]} px"}
         size = pixel_size((pitch, pitch))
         return replace(found, pixel_size_nm=size, metadata={**found.metadata, **basis})
-    warning = (
+    warning = Message(
         f"Zeiss's header holds no AP_IMAGE_PIXEL_SIZE, {said}: the pixel size is left "
-        "unknown."
+        "unknown.",
+        code,
     )
     return replace(found, warnings=(warning,))
 
@@ -649,10 +666,12 @@ def _imagej_pixel_size(
     size = _pitches(page, unit, str(metadata.get("yunit", unit)).strip())
     if size is None:
         stated = getattr(page.tags.get("XResolution"), "value", None)
-        warnings.append(
+        sentence = Message(
             f"ImageJ's calibration must be pixels per unit of length, got {stated} per "
-            f"{unit!r}: the pixel size is left unknown."
+            f"{unit!r}: the pixel size is left unknown.",
+            "pixel-size-invalid",
         )
+        warnings.append(sentence)
     elif max(size) > LARGEST_PRINTED_NM and unit_nm(unit) in _PRINTED:
         return None  # ImageJ takes resolution tags over as a calibration
     return size
@@ -756,7 +775,7 @@ def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
             f"{path} must hold {expected} tiles or strips, but lists {found}: export "
             "it again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-damaged")
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
     _check_end(path, max(ends))
 
@@ -776,7 +795,7 @@ def _check_end(path: Path, end: int) -> None:
             f"{path} is cut short: its pixels end at byte {end}, but the file has "
             f"{size}: copy it again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-truncated")
 
 
 def _block(page: "tifffile.TiffPage", extent: tuple[int, int]) -> tuple[int, int]:
@@ -808,7 +827,7 @@ def _find_plane(
     shape = tuple(n for n, a in zip(key.shape, key.axes, strict=True) if a in "YXS")
     if math.prod(shape) != math.prod(key.shape):
         msg = f"{path} stores volumes in one page, which is not read: export a stack."
-        raise ReadError(msg)
+        raise ReadError(msg, code="format-unsupported")
     how: tuple[tuple[str, Any], ...] = (("is_ome", False),)
     if tif.is_ome:
         own = tif.ome_metadata == tif.pages.first.description
@@ -838,7 +857,7 @@ def _find_plane(
     page: Any = pages.pages[outer] if outer < len(pages.pages) else None
     if page is None:
         msg = f"{path} lacks the page of plane {outer}: a file of its set is missing."
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-missing")
     if page.parent is tif:
         _check_bytes(path, page)
         check_claim(path, found.nbytes, sum(page.databytecounts))
@@ -879,9 +898,10 @@ class _Listener(logging.Handler):
         text = re.sub(r"^<[^>]*> ", "", text)  # of which file or page
         if record.thread != self._thread or _OF_SETS in text:
             return
-        sentence = (
+        sentence = Message(
             f"Not all of the TIFF can be understood ({text.rstrip('.')}): export it "
-            "again if anything is wrong or missing."
+            "again if anything is wrong or missing.",
+            "partly-understood",
         )
         if sentence not in self._heard:
             self._heard.append(sentence)
@@ -896,7 +916,7 @@ def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
         with decoding(path, "TIFF"), _open(path, heard) as tif:
             if not len(tif.series):
                 msg = f"{path} is a TIFF without an image: export it again."
-                raise ReadError(msg)
+                raise ReadError(msg, code="no-image")
             yield tif
     finally:
         _logger.removeHandler(listener)
@@ -933,14 +953,16 @@ def _fault_of_set(path: Path, tif: "tifffile.TiffFile") -> str:
         return ""
     own = [one for one in tif.series if _is_own(tif, one)]
     if not own:
-        return (
+        return Message(
             "Its OME-XML names other files alone, so that the planes of this one are "
-            "read without it: give the file its former name."
+            "read without it: give the file its former name.",
+            "set-incomplete",
         )
     if any(page is None for one in own for page in one):
-        return (
+        return Message(
             "Files of its set are missing or damaged, so that the planes of this one "
-            "are read alone: copy the others beside it."
+            "are read alone: copy the others beside it.",
+            "set-incomplete",
         )
     return ""
 
@@ -968,10 +990,12 @@ def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str
     with suppress(SemsrError, OSError, ValueError):  # `with_name` refuses other folders
         root = _parse_ome(_ome_xml(path.with_name(name)))
     if root is None:
-        warnings.append(
+        sentence = Message(
             f"Its OME-XML is in {one_line(f'{name:.80}')!r}, which is not a readable "
-            "file beside it: copy that file here, or give the pixel size."
+            "file beside it: copy that file here, or give the pixel size.",
+            "file-missing",
         )
+        warnings.append(sentence)
         return None
     # by which this file is found where it was renamed
     root.set("UUID", own.get("UUID", ""))
@@ -1018,7 +1042,7 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
             f"{path} names a part outside its folder, {told}: put all parts into one "
             "folder, and export it again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="outside-folder")
     size = max(1, tif.pages.first.size)
     planes = max((_stated_planes(element, size) for element in elements), default=0)
     if planes > _MOST_PLANES:
@@ -1026,7 +1050,7 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
             f"{path} states {planes:.3g} planes, more than the {_MOST_PLANES} that a "
             "TIFF can be read with: export it again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="too-many-planes")
 
 
 def _stated_planes(element: "Element", size: int) -> int:
@@ -1146,7 +1170,7 @@ def _chosen(
             f"format {int(page.sampleformat)} of {page.bitspersample} bits): export it "
             "as integers or floats."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="format-unsupported")
     photometric = int(page.photometric)
     samples = int(page.samplesperpixel)
     alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
@@ -1156,7 +1180,7 @@ def _chosen(
             f"{path} must be grey or RGB, got TIFF photometric {photometric}: "
             "convert it first."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="format-unsupported")
     pairs = zip(level.axes, level.shape, strict=True)
     before = [pair for pair in pairs if pair[0] not in "YXS"]
     names, shape = [a for a, _ in before], [int(n) for _, n in before]
@@ -1193,7 +1217,8 @@ def _calibrate(
         size, name, depth = _of_series(root, series, tif, warnings)
         record = _ome_record(root)
     elif tif.is_ome:
-        warnings = ["The OME-XML is damaged: the pixel size is left unknown."]
+        said = "The OME-XML is damaged: the pixel size is left unknown."
+        warnings = [Message(said, "metadata-damaged")]
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
         size = _imagej_pixel_size(page, details, warnings)
@@ -1206,10 +1231,11 @@ def _calibrate(
     turned = "" if _orientation(tif, tif.series[series], 0) == 1 else "turned"
     if record and (turned or record.shape not in (None, (rows, columns))):
         record = replace(record, origin=(0.0, 0.0))
-        cut = (
+        cut = Message(
             f"{tif.filename}, now of {rows} x {columns} px, was "
             f"{turned or 'cut or resampled'} by another program: where it lies in the "
-            "image is not known any more. semsr crop keeps the place of what it cuts."
+            "image is not known any more. semsr crop keeps the place of what it cuts.",
+            "place-unknown",
         )
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
     return RawImage(

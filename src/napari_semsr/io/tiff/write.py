@@ -87,7 +87,7 @@ def _to_ome(data: NDArray[Any], path: Path) -> NDArray[Any]:
                     f"{path} can hold whole numbers up to 2**53, since other programs "
                     f"read no TIFF of {data.dtype}, got {value}: write .ome.zarr."
                 )
-                raise WriteError(msg)
+                raise WriteError(msg, code="out-of-range")
     return data.astype(_ome_type(data.dtype), copy=False)
 
 
@@ -124,7 +124,7 @@ def write_imagej(image: Micrograph, path: Path) -> None:
             f"ImageJ's TIFF holds less than 2 GB, got {nbytes / 2**30:.1f} GB for "
             f"{path}: write .ome.tif or .ome.zarr."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="image-too-large")
     data = np.ascontiguousarray(_to_imagej(image.array(), path))
     imagej = data.dtype.name in _IMAGEJ_TYPES
     options = _imagej_options(image, "YX")
@@ -148,7 +148,7 @@ def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
                 f"{path} could not be written so that its name, pixel size and history "
                 "are read again: give the image another name, or write .ome.zarr."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="record-not-kept")
 
 
 def write_fei(image: Micrograph, path: Path) -> None:
@@ -298,7 +298,7 @@ def check_pages(axes: Mapping[str, int], path: Path) -> None:
             "ImageJ's stacks hold all heights of one time after another, but that for "
             f"{path} has all times of one height: write .ome.tif."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="axis-order")
 
 
 def write_pages(
@@ -323,7 +323,7 @@ def write_pages(
             f"ImageJ's stacks hold {', '.join(_IMAGEJ_TYPES)}, got {first.dtype} for "
             f"{path}: write .ome.tif."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="grey-type-unsupported")
     convert = _to_ome if ome else _to_imagej
     letters = f"{''.join(named)}YX"
     options = _imagej_options(first, letters)

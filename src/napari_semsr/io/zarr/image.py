@@ -17,6 +17,7 @@ from napari_semsr.core import (
     IncompleteError,
     IntPair,
     Job,
+    Message,
     Micrograph,
     PixelSize,
     ReadError,
@@ -173,7 +174,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         node = zarr.open(FolderStore(path, read_only=True), mode="r")
         if isinstance(node, zarr.Array):
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
-            raise ReadError(msg)
+            raise ReadError(msg, code="no-image")
         image = _find_image(path, node, options.series or 0)
         own = own_attributes(image.group)
         if own.get("complete") is False:
@@ -217,7 +218,8 @@ def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
             value = "0, since it states no fill value"
         warn(
             f"{whole - found} of {whole} blocks of {path.name} have no file and are "
-            f"read as {value}: {remedy}"
+            f"read as {value}: {remedy}",
+            "blocks-missing",
         )
 
 
@@ -271,11 +273,11 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
         return _Image(group, scales[number], version, len(scales))
     if "plate" in attributes or "well" in attributes:
         msg = f"{path} is a plate or well of many images: give the path of one field."
-        raise ReadError(msg)
+        raise ReadError(msg, code="several-images")
     if isinstance(attributes.get(LABELS), list):
         labels = shown(attributes[LABELS])
         msg = f"{path} is a group of label images: give the path of one of {labels}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="several-images")
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
     child = None
     if names:
@@ -284,7 +286,7 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
         msg = (
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-image")
     found = _find_image(path, child, 0)
     return _Image(found.group, found.metadata, found.version, len(names))
 
@@ -298,7 +300,7 @@ def _datasets(path: Path, image: _Image) -> list[dict[str, Any]]:
             f"{path} must list its levels under datasets, each with a path, got "
             f"{shown(found)}: write its metadata again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="metadata-damaged")
     return levels
 
 
@@ -313,13 +315,13 @@ def _array(path: Path, image: _Image, level: int) -> "zarr.Array[Any]":
             f"{path} must name level {level} by a path inside the store, got {name!r}: "
             "write its metadata again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="outside-folder")
     array = image.group.get(name)
     if not isinstance(array, zarr.Array):
         msg = (
             f"{path} lacks {name!r}, the array of level {level}: copy the store again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="plane-missing")
     return array
 
 
@@ -345,7 +347,7 @@ def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
             f"{path} must have axes that end in y and x, each once, got {shown(names)} "
             f"for {ndim} dimensions: write it again in that order."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="axis-missing")
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
 
 
@@ -365,7 +367,8 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
     common = image.metadata.get("coordinateTransformations")
     place = _Placement()
     if "coordinateSystems" in image.metadata and common:
-        further = "Further coordinate systems are not used: the image lies in its own."
+        said = "Further coordinate systems are not used: the image lies in its own."
+        further = Message(said, "coordinates-ignored")
         place, common = replace(place, place_doubts=(further,)), None
     name = f"level {dataset['path']}"
     steps: deque[Any] = deque()
@@ -380,9 +383,10 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
             place = _apply_step(place, name, step, ndim)
         elif kind != "identity":
             what = shown(kind if isinstance(kind, str) else step)
-            doubt = (
+            doubt = Message(
                 f"The transformation {what} of {name} is not supported: the place is "
-                "left unknown, and so is the pixel size unless it is given."
+                "left unknown, and so is the pixel size unless it is given.",
+                "transform-unsupported",
             )
             place = replace(
                 place,
@@ -400,9 +404,10 @@ def _apply_step(
     numbers = _numbers(step.get(kind), ndim)
     if numbers is None:
         unknown = "pixel size" if kind == "scale" else "place"
-        doubt = (
+        doubt = Message(
             f"The {kind} of {name} must be {ndim} numbers, one for each axis, got "
-            f"{shown(step.get(kind, dict(step)))}: the {unknown} is left unknown."
+            f"{shown(step.get(kind, dict(step)))}: the {unknown} is left unknown.",
+            "pixel-size-invalid" if kind == "scale" else "place-unknown",
         )
         if kind == "scale":
             return replace(place, doubts=(*place.doubts, doubt))
@@ -446,9 +451,10 @@ def _source(
     if record is not None and doubts:
         record = replace(record, pixel_size_nm=None)
     if image.version not in _VERSIONS:
-        doubt = (
+        doubt = Message(
             f"OME-Zarr {image.version} is not a version that is known here, "
-            f"{_VERSIONS[0]} to {_VERSIONS[-1]}: see whether the pixel size is right."
+            f"{_VERSIONS[0]} to {_VERSIONS[-1]}: see whether the pixel size is right.",
+            "other-version",
         )
         doubts = (*doubts, doubt)
     return RawImage(
@@ -521,7 +527,7 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
             f"{path} must have at most {_MOST_BLOCKS} blocks in a plane, but says that "
             f"it has {' x '.join(map(str, counts))}: convert it with larger chunks."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="too-many-blocks")
     size = math.prod(min(each) for each in whole) * array.dtype.itemsize
     stored = math.prod(array.chunks) * array.dtype.itemsize
     if max(size, stored) > _LARGEST_BLOCK:
@@ -529,7 +535,7 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
             f"{path} must have blocks of at most {_LARGEST_BLOCK >> 20} MiB, got "
             f"{max(size, stored) / 2**20:.0f} MiB: convert it with smaller chunks."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="blocks-too-large")
 
 
 def _made(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
@@ -585,7 +591,7 @@ class _Blocks:
     def _check_there(self) -> None:
         if self.made is not None and _made(self.path, self.array) != self.made:
             msg = f"{self.path} was written anew, or moved, since it was opened: open "
-            raise ReadError(msg + "it again.")
+            raise ReadError(msg + "it again.", code="content-changed")
 
     def _name(self, index: Any) -> str:
         """Name the file in which what is read begins."""
@@ -608,7 +614,8 @@ def _calibration(
         doubts = place.doubts
         if not (unitless or doubts):
             given = " and ".join(repr(unit) for unit in units)
-            doubts = (f"No scale is stated for {given}: the pixel size is unknown.",)
+            said = f"No scale is stated for {given}: the pixel size is unknown."
+            doubts = (Message(said, "pixel-size-missing"),)
         return None, (0.0, 0.0), ratio, doubts
     (y, x), (down, across) = place.scale, place.shift
     lengths = [to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
@@ -624,9 +631,10 @@ def _calibration(
     given = " and ".join(
         f"{s:g} {u or 'without a unit'}" for s, u in zip((y, x), units, strict=True)
     )
-    doubt = (
+    doubt = Message(
         f"The scale of y and x must be lengths above 0, got {given}: the pixel size is "
-        "left unknown."
+        "left unknown.",
+        "pixel-size-invalid",
     )
     return None, (0.0, 0.0), ratio, (doubt,)
 
@@ -662,10 +670,11 @@ def _coarser(
         fits = abs(fine / even - coarse) <= _ROUNDED
         ratios.append(float(even) if fits else ratio)
         if stated and not doubts:
-            doubt = (
+            doubt = Message(
                 f"By its scale level {level} is {stated:g} times coarser than level 0, "
                 f"but it has {coarse} of {fine} {('rows', 'columns')[axis]}: its pixel "
-                "size is left unknown."
+                "size is left unknown.",
+                "pixel-size-contradicts",
             )
             doubts = (doubt,)
     return (ratios[0], ratios[1]), replace(place, doubts=doubts)

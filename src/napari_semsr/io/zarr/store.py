@@ -185,7 +185,8 @@ class OmeZarrStore:
         if lost:
             warn(
                 f"{len(lost)} of {len(done)} finished tiles of {self.path.name} are "
-                "missing or damaged, and are made again."
+                "missing or damaged, and are made again.",
+                "tiles-lost",
             )
 
     def _is_whole(self, place: IntPair, mark: int | None) -> bool:
@@ -249,7 +250,7 @@ class OmeZarrStore:
             plain = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
             msg = f"A note in {self.path} must be finite JSON, got {key}: {error}."
-            raise WriteError(msg) from error
+            raise WriteError(msg, code="wrong-type") from error
         self.group.attrs[ATTRIBUTE] = {**own_attributes(self.group), key: plain}
 
     def notes(self) -> dict[str, Any]:
@@ -264,7 +265,7 @@ class OmeZarrStore:
                 f"{self.path} needs all {self.done.size} tiles before it is complete, "
                 f"{missing} are missing: run again with --resume."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="output-incomplete")
         yield from _build_levels(self.group, self.level0, self.unit, halve)
         self.group.attrs["ome"] = _multiscales(
             self.record, len(_shapes_of(self.level0)), self.level0.dtype
@@ -274,7 +275,7 @@ class OmeZarrStore:
             levels: list[Any] = [self.group[name] for name in names]
         except KeyError as error:
             msg = f"{self.path} was taken away while it was written; run again."
-            raise WriteError(msg) from error
+            raise WriteError(msg, code="output-removed") from error
         self.note(_BLOCKS, sum(count_blocks(self.path, level) for level in levels))
         to_disk(self.path)
         self.note("complete", True)
@@ -506,7 +507,7 @@ def create_store(
     rows, columns = (chunk, chunk) if isinstance(chunk, int) else chunk
     if min(rows, columns, chunks_per_shard) < 1:
         msg = f"A chunk must have at least one pixel, got {rows} x {columns}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     size = parse_pixel_size(pixel_size_nm)
     record = Record(
         *(name, size, origin, spacing_px, provenance, look),
@@ -557,7 +558,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
                 f"{path} was begun by another process just now: wait for its end, or "
                 "choose another name."
             )
-            raise WriteError(msg) from error
+            raise WriteError(msg, code="output-locked") from error
     with writing(path), ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
@@ -636,7 +637,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             raise TypeError(_DONE)
     except _UNREADABLE as error:
         msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
-        raise WriteError(msg) from error
+        raise WriteError(msg, code="not-resumable") from error
     same = (
         level0.shape == plan.shape
         and level0.dtype == plan.dtype
@@ -651,7 +652,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             f"{path} can only be resumed as it was begun, and the "
             f"{' and the '.join(changed)} changed: use --overwrite to start anew."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="other-run")
     if own.get("complete"):
         if _has_all_files(path, group, level0):
             lock.release()
