@@ -170,7 +170,9 @@ def discover(
             f"{count} frames without positions must overlap to be placed, but no two "
             "of them fit: give positions or a grid."
         )
-        raise UnplacedError(msg, likely_grids(prepared.acquisition, joints))
+        raise UnplacedError(
+            msg, likely_grids(prepared.acquisition, joints), code="no-overlap"
+        )
     agreeing = []
     for joint in joints:
         apart = places[joint.second] - places[joint.first] - joint.shift
@@ -189,14 +191,16 @@ def discover(
             "scratch or a data bar that all of them show: give positions or a grid, "
             "and an image of the flat field that shows it."
         )
-        raise UnplacedError(msg, ())
+        raise UnplacedError(msg, (), code="fixed-pattern")
     if len(sure) < _AGREE * len(strong):
         msg = (
             "Frames without positions need detail that occurs once, but of "
             f"{len(strong)} strong matches between them only {len(sure)} agree: give "
             "positions or a grid."
         )
-        raise UnplacedError(msg, likely_grids(prepared.acquisition, joints))
+        raise UnplacedError(
+            msg, likely_grids(prepared.acquisition, joints), code="ambiguous"
+        )
     weights = np.array([joint.weight for joint in agreeing])
     solved = least_squares(count, agreeing, weights, places)
     return np.where(np.isfinite(places), solved, np.nan)

@@ -289,7 +289,7 @@ def plan_focus(
             "None of the heights shows what the sharpest one shows: check that they "
             "are of one place, or stitch one folder alone."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="heights-unrelated")
     matched = prepared.changed(gains=gains.ravel(), offsets=offsets.ravel())
     plans, kept = [], []
     for level, z in enumerate(z_nm):

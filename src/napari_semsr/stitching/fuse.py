@@ -144,10 +144,10 @@ def plan_fusion(
             f"The solution must be of these {len(acquisition)} frames, but holds "
             f"{len(solution.positions_px)} positions."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="solution-of-other-scan")
     if not solution.placed.any():
         msg = "A mosaic needs at least one placed frame, got none."
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="nothing-placed")
     prepared = CorrectedFrames(
         acquisition,
         solution.flat,

@@ -59,8 +59,10 @@ class UnplacedError(RegistrationError):
     `grids` are those that the overlaps fit, the likeliest first.
     """
 
-    def __init__(self, message: str, grids: Sequence[LikelyGrid]) -> None:
-        super().__init__(message + say_grids(grids))
+    def __init__(
+        self, message: str, grids: Sequence[LikelyGrid], code: str | None = None
+    ) -> None:
+        super().__init__(message + say_grids(grids), code=code)
         self.grids = tuple(grids)
 
     def to_json(self) -> dict[str, Any]:

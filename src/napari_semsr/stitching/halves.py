@@ -72,7 +72,7 @@ def plan_halves(
             f"Halves need at least two placed frames, got {placed}: stitch without "
             "halves."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="too-few-frames")
     first = split_frames(whole)
     sides: tuple[tuple[Literal["a", "b"], BoolArray], ...]
     sides = ("a", first), ("b", solution.placed & ~first)

@@ -281,7 +281,7 @@ def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
             "detail, but no shift fits them: check grid and order, or give the overlap."
         )
         others = likely_grids(prepared.acquisition, match_frames(prepared))
-        raise UnplacedError(msg, others)
+        raise UnplacedError(msg, others, code="no-overlap")
     down = np.array([rows, 0.0]) if found[0] is None else found[0]
     along = np.array([0.0, columns]) if found[1] is None else found[1]
     return np.stack([down, along])
@@ -328,7 +328,9 @@ def _common_step(
             item = search(prepared, pair, nominal, around)
         lines += bool(item.along)
     if lines > LINES * len(pairs):
-        raise UnplacedError(f"{ALONG_LINES}give the positions of the frames.", ())
+        raise UnplacedError(
+            f"{ALONG_LINES}give the positions of the frames.", (), code="lines-only"
+        )
     if not choices:
         return None
     steps = _likely_steps(choices)
@@ -338,7 +340,7 @@ def _common_step(
             f"The sample repeats itself: neighbouring {what} fit equally well at "
             f"{len(steps)} distances: give the overlap, or positions."
         )
-        raise UnplacedError(msg, ())
+        raise UnplacedError(msg, (), code="periodic")
     certain = [c.shifts[0] for c in choices if c.is_certain] or steps
     return _agreed(certain, side.max())
 

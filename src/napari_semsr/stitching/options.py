@@ -8,6 +8,7 @@ from napari_semsr.core import (
     MOST_DISTORTION,
     FirstFrame,
     FrameOrder,
+    Message,
     Options,
     option,
 )
@@ -100,7 +101,7 @@ class StitchOptions(Options):
         if not abs(amount) <= MOST_DISTORTION:
             most = f"from -{MOST_DISTORTION} to {MOST_DISTORTION}, such as 0.03"
             msg = f"must be auto, none or a number {most}"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "out-of-range"))
         return amount
 
     @field_validator("grid")
@@ -108,5 +109,5 @@ class StitchOptions(Options):
     def _positive(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and min(value) < 1:
             msg = "A grid needs at least one row and one column"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "out-of-range"))
         return value

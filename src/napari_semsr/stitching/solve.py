@@ -16,6 +16,7 @@ from napari_semsr.core import (
     FloatArray,
     IntPair,
     Job,
+    Message,
     OptionError,
     Progress,
     RegistrationError,
@@ -212,14 +213,14 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
     if len(acquisition) < 2:
         given = len(acquisition)
         msg = f"A mosaic needs at least two frames, got {given}: open it as an image."
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="too-few-frames")
     if min(acquisition.frame_shape) < _LEAST_FRAME:
         rows, columns = acquisition.frame_shape
         msg = (
             f"Frames need {_LEAST_FRAME} x {_LEAST_FRAME} px or more to be joined, got "
             f"{rows} x {columns} px: give the frames as the camera took them."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="image-too-small")
     named = {"grid", "order", "first", "overlap"}
     said = options.model_dump(include=named, exclude_none=True)
     if "grid" in said:  # instead of all that the scan says of positions
@@ -248,13 +249,13 @@ def _flat(
             f"The flat field {options.flat_field!r} must be auto, none or an image "
             "that the caller has read: pass it as `flat`."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="flat-field-missing")
     if given.shape != shape:
         msg = (
             f"The flat field must have the frames' shape {shape}, got {given.shape}: "
             "take it with the same camera settings."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     flat = np.nan_to_num(np.asarray(given, dtype=np.float32))
     flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
     return FlatField(flat, 0.0, valid_mask(flat), "file")
@@ -352,7 +353,7 @@ def _search_all(state: State) -> Job[None]:
             "Frames must overlap to be joined, but no two of them do at their nominal "
             f"positions: {state.to_check}."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="no-overlap")
     shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
     expected = tuple(shifts.values())
     if state.chance is None or state.chance.expected != expected:
@@ -506,7 +507,7 @@ def _place(state: State) -> Job[None]:
             f"chance (best score {max((f.best for f in state.found), default=0):.1f}, "
             f"needed {state.threshold:.1f}): {state.to_check}."
         )
-        raise UnplacedError(msg, state.likely_grids())
+        raise UnplacedError(msg, state.likely_grids(), code="no-overlap")
     state.noise = noise_level(state.prepared)
     yield Progress(0, 0, "Placing frames without a joint of their own")
     _rescue(state)
@@ -612,12 +613,14 @@ def _doubt_known(state: State, known: FieldDistortion) -> None:
     if state.is_periodic or state.ambiguous:
         return
     if abs(more) > _BEYOND_DOUBT * np.hypot(error, known.sd):
-        state.warnings.append(
+        sentence = Message(
             f"The overlaps tell a distortion of {known.amount + more:.4f} +- "
             f"{error:.1g} at the rim, the calibration {known.amount:.4f} +- "
             f"{known.sd:.1g}, which is taken: see that its picture was taken through "
-            "the same sphere, with the same part of the camera."
+            "the same sphere, with the same part of the camera.",
+            "distortion-contradicts",
         )
+        state.warnings.append(sentence)
 
 
 def _solved(
@@ -681,7 +684,7 @@ def _question_positions(
             f"{span.max():.2g} px of each other, and a frame has {shape[0]}x{shape[1]} "
             f"px: {state.to_check}."
         )
-        return RegistrationError(msg)
+        return RegistrationError(msg, code="positions-invalid")
     yield Progress(0, 0, "Comparing the stage's axes with those of the images")
     # stated anew: the search may have turned them already
     stated = state.nominal @ np.linalg.inv(state.axes).T

@@ -16,6 +16,7 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     IntPair,
+    Message,
     PixelSize,
     RegistrationError,
     parse_pixel_size,
@@ -173,18 +174,22 @@ def finish(state: State) -> StitchSolution:
     if acquisition.nominal_nm is not None and not (stated and state.is_nominal):
         estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
     if stated is None and estimated is not None and min(estimated) < _LEAST_NM:
-        state.warnings.append(
+        sentence = Message(
             f"The stage moved as if a pixel were {np.mean(estimated):.2g} nm, which is "
-            "less than an atom and not taken: check the unit of the positions."
+            "less than an atom and not taken: check the unit of the positions.",
+            "positions-invalid",
         )
+        state.warnings.append(sentence)
         estimated = None
     if stated is not None and estimated is not None:
         ratio = np.array(estimated) / np.array(stated)
         if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
-            state.warnings.append(
+            sentence = Message(
                 f"The stage moved as if a pixel were {np.mean(estimated):.4g} nm, but "
-                f"{np.mean(stated):.4g} nm is stated: check the calibration."
+                f"{np.mean(stated):.4g} nm is stated: check the calibration.",
+                "pixel-size-contradicts",
             )
+            state.warnings.append(sentence)
     axes = _stage_to_camera(state, estimated)
     pairs = _pairs(state)
     used = [pair for pair in pairs if pair.used]
@@ -194,7 +199,7 @@ def finish(state: State) -> StitchSolution:
             f"{len(state.positions)} do, with {axes.how}, and no loop of overlaps "
             f"confirms them: {state.to_check}."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="axes-unconfirmed")
     # where the stage's positions are given, every joint can contradict them
     checked = used if state.is_nominal else in_loops(used)
     residuals = [p.residual_px for p in checked if np.isfinite(p.residual_px)]
@@ -270,7 +275,7 @@ def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | N
         )
     if before is not None or found.differ:
         sentence = f"The stage's axes are not those of the images: {said}."
-        state.warnings.insert(0, sentence)
+        state.warnings.insert(0, Message(sentence, "stage-axes-differ"))
     return found
 
 
@@ -310,7 +315,7 @@ def _refuse_open_periods(state: State) -> None:
             f"error of a position (max-shift-px){below}, or positions along the axes "
             "of the images, in their pixels."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="periodic")
 
 
 def _certain(state: State) -> BoolArray:
@@ -338,29 +343,33 @@ def _verify(state: State) -> None:
             f"Frames must agree where they overlap, but none of {len(lost)} does: "
             f"{state.to_check}{flat}."
         )
-        raise UnplacedError(msg, state.likely_grids())
+        raise UnplacedError(msg, state.likely_grids(), code="nothing-placed")
     for index in lost:
         state.reasons.setdefault(index, _reason(state, index))
     doubtful = [i for i in lost if state.reasons[i] != _PLAIN]
     plain = [i for i in lost if i not in doubtful]
     _refuse_few(state, doubtful)
     strays = [i for i in state.strays if state.placed[i]]
-    for some, why in (
-        (plain, f"left out, {_PLAIN}"),
-        (doubtful, "left out, could not be placed"),
-        (strays, "placed by the images alone, whatever positions are stated"),
+    left_out, astray = "frames-left-out", "frames-astray"
+    for some, why, code in (
+        (plain, f"left out, {_PLAIN}", left_out),
+        (doubtful, "left out, could not be placed", left_out),
+        (strays, "placed by the images alone, whatever positions are stated", astray),
     ):
         if some:
-            state.warnings.append(
+            sentence = (
                 f"{len(some)} of {len(state.positions)} frames {why}: "
                 f"{_named(state, some)}."
             )
+            state.warnings.append(Message(sentence, code))
     if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
-        state.warnings.append(
+        sentence = Message(
             "Where so many frames find no place, chance fits as well as truth: the "
             "placed ones may lie wrong, by whole periods too; compare them with the "
-            "stage, or scan with more overlap."
+            "stage, or scan with more overlap.",
+            "placement-doubtful",
         )
+        state.warnings.append(sentence)
     _warn_of_spread(state)
     if state.is_stated and not slides:
         _against_nominal(state)
@@ -376,7 +385,7 @@ def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
             f"{len(state.positions)} frames found a place, where chance fits as well "
             f"as truth: {state.to_check}, or scan with more overlap."
         )
-        raise UnplacedError(msg, state.likely_grids())
+        raise UnplacedError(msg, state.likely_grids(), code="periodic")
 
 
 def _settle_periods(state: State) -> None:
@@ -396,11 +405,13 @@ def _settle_periods(state: State) -> None:
             f"{many} as well a whole period away: give {given}the "
             "overlap, or positions."
         )
-        raise UnplacedError(msg, ())
-    state.warnings.append(
+        raise UnplacedError(msg, (), code="periodic")
+    sentence = Message(
         f"{many} as well a whole period away, and the stated positions "
-        "decide: where one is wrong by half a period, its frame is, too."
+        "decide: where one is wrong by half a period, its frame is, too.",
+        "periodic",
     )
+    state.warnings.append(sentence)
 
 
 def _slides(state: State) -> bool:
@@ -441,21 +452,25 @@ def _luck_across(state: State) -> float:
 def _lay_along(state: State) -> None:
     """Put all frames that hold detail where the scan says, or ask for positions."""
     if not state.is_stated:
-        raise RegistrationError(f"{ALONG_LINES}give the positions of the frames.")
+        raise RegistrationError(
+            f"{ALONG_LINES}give the positions of the frames.", code="lines-only"
+        )
     if state.options.max_shift_px is None and _luck_across(state) > _BY_CHANCE:
         msg = (
             f"{ALONG_LINES}across the lines they do not confirm the stated positions, "
             "so give the largest error of a position (max-shift-px), and the positions "
             "are taken as they are."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="lines-only")
     count = len(state.positions)
     reasons = {index: _reason(state, index) for index in range(count)}
     plain = [i for i, why in reasons.items() if why == _PLAIN]
     state.positions, state.reasons = state.nominal.copy(), {}
     state.positions[plain] = np.nan
     _give_nominal(state)
-    state.warnings.append(f"{ALONG_LINES}the nominal positions are given.")
+    state.warnings.append(
+        Message(f"{ALONG_LINES}the nominal positions are given.", "lines-only")
+    )
 
 
 def _ask_for_grid(state: State) -> bool:
@@ -476,18 +491,22 @@ def _ask_for_grid(state: State) -> bool:
     if not state.most_placed:
         if acquisition.grid is not None and state.grids:
             msg = f"The grid does not fit the overlaps: {how}."
-            raise UnplacedError(msg, state.grids)
+            raise UnplacedError(msg, state.grids, code="grid-mismatch")
         remedy = "give grid and order, or positions"
         if acquisition.grid is not None:
             remedy = f"{state.to_check}, or give positions"
-        state.warnings.append(
+        sentence = Message(
             f"{how.capitalize()}, too few to be believed: {remedy}."
-            f"{say_grids(state.grids)}"
+            f"{say_grids(state.grids)}",
+            "too-few-placed",
         )
+        state.warnings.append(sentence)
     elif state.grids:
-        state.warnings.append(
-            f"With a grid more frames may find a place.{say_grids(state.grids)}"
+        sentence = Message(
+            f"With a grid more frames may find a place.{say_grids(state.grids)}",
+            "grid-missing",
         )
+        state.warnings.append(sentence)
     return not state.most_placed
 
 
@@ -505,10 +524,12 @@ def _warn_of_spread(state: State) -> None:
     ):
         if some.any():
             names = _named(state, np.flatnonzero(some).tolist())
-            state.warnings.append(
+            sentence = Message(
                 f"{some.sum()} of {state.placed.sum()} frames {how} and may lie in a "
-                f"wrong place: {names}."
+                f"wrong place: {names}.",
+                "frames-loose",
             )
+            state.warnings.append(sentence)
 
 
 def _named(state: State, frames: Sequence[int]) -> str:
@@ -545,12 +566,14 @@ def _warn_of_shading(state: State, left: float) -> None:
     along = (state.positions @ state.open_slope)[state.placed]
     gradient = float(np.expm1(np.ptp(along)))
     if gradient > _UNEVEN and state.options.match_gain:
-        state.warnings.append(
+        sentence = Message(
             f"A gradient of {100 * gradient:.2g} % over the mosaic may be the sample's "
             "or uneven illumination, which overlaps cannot tell apart where the "
             "brightness of each frame is automatic: take the frames with fixed "
-            "brightness, or give an image of the flat field."
+            "brightness, or give an image of the flat field.",
+            "gradient-undecided",
         )
+        state.warnings.append(sentence)
     if not left > _UNEVEN:
         return
     count = int(state.placed.sum())
@@ -565,10 +588,12 @@ def _warn_of_shading(state: State, left: float) -> None:
         )
     else:
         remedy = "grey values are uneven by as much, give an image of the flat field"
-    state.warnings.append(
+    sentence = Message(
         f"Shading remains: overlapping frames still differ by {100 * left:.2g} % of "
-        f"their brightness beyond noise; {remedy}."
+        f"their brightness beyond noise; {remedy}.",
+        "field-uneven",
     )
+    state.warnings.append(sentence)
 
 
 def _give_nominal(state: State) -> None:
@@ -588,10 +613,12 @@ def _against_nominal(state: State) -> None:
     before = _fit(state, overlapping_pairs(nominal, shape), nominal)
     if before > solved + _CLEARLY:
         _give_nominal(state)
-        state.warnings.append(
+        sentence = Message(
             f"Solved positions fit the images less well (correlation {solved:.2f}) "
-            f"than the nominal ones ({before:.2f}): the nominal ones are given."
+            f"than the nominal ones ({before:.2f}): the nominal ones are given.",
+            "nominal-positions-taken",
         )
+        state.warnings.append(sentence)
 
 
 def _pair(
