@@ -419,14 +419,14 @@ def _check(image: Micrograph, which: str) -> None:
             f"The {which} image {image.name!r} has no pixel size, without which its "
             "size on the other is unknown: give it (--pixel-size-nm)."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="pixel-size-missing")
     if min(image.shape) < _LEAST_PX:
         rows, columns = image.shape
         msg = (
             f"Registration needs images of {_LEAST_PX} px or more on each side, the "
             f"{which} one {image.name!r} has {rows} x {columns}."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="image-too-small")
 
 
 def _span(moving: Micrograph, fixed: Micrograph) -> float:
@@ -652,7 +652,8 @@ def _valued(
         if bent is None:
             warn(
                 "The images share too few patches to tell a bending: the affine map is "
-                "given."
+                "given.",
+                "bending-undecided",
             )
     yield Progress(0, 0, "estimating the error")
     transform: Affine | Elastic = fit.affine if bent is None else bent.transform

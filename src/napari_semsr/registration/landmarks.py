@@ -39,10 +39,10 @@ class Landmarks:
         if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][1] != 2:
             count = " and ".join(str(len(side)) for side in (self.moving, self.fixed))
             msg = f"Landmarks come in pairs, got {count}: set each in both images."
-            raise RegistrationError(msg)
+            raise RegistrationError(msg, code="landmarks-unpaired")
         if not (np.isfinite(self.moving).all() and np.isfinite(self.fixed).all()):
             msg = "A landmark has two finite numbers in each image, y and x."
-            raise RegistrationError(msg)
+            raise RegistrationError(msg, code="landmarks-invalid")
 
     def __len__(self) -> int:
         return len(self.moving)
@@ -70,7 +70,7 @@ class Landmarks:
                     f"to {bottom:.6g}, {right:.6g}. Move it or delete it, and check "
                     "the unit and the order (y, x)."
                 )
-                raise RegistrationError(msg)
+                raise RegistrationError(msg, code="landmark-outside")
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ def _check(landmarks: Landmarks) -> None:
             f"A transform needs {_LEAST} pairs of landmarks or more, got "
             f"{len(landmarks)}: set more of them, far apart."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="too-few-landmarks")
     for name, places in (("moving", landmarks.moving), ("fixed", landmarks.fixed)):
         apart = np.hypot(*np.moveaxis(places[:, None] - places, -1, 0))
         apart[np.diag_indices(len(places))] = np.inf
@@ -182,13 +182,13 @@ def _check(landmarks: Landmarks) -> None:
                 f"Landmarks {one} and {two} are one place in the {name} image: delete "
                 "one of them, or move it to where it belongs."
             )
-            raise RegistrationError(msg)
+            raise RegistrationError(msg, code="landmarks-alike")
     if _flatness(landmarks) < _FLATTEST:
         msg = (
             f"The {len(landmarks)} landmarks lie on a line, which leaves open what is "
             "beside it: set one more, far away from that line."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="landmarks-on-line")
 
 
 def _flatness(landmarks: Landmarks) -> float:

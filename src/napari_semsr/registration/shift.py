@@ -81,7 +81,7 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
     first, second = _banded(fixed), _banded(moving)
     if not (first.any() and second.any()):
         msg = "A shift is found by structure, but one of both images shows none there."
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="no-structure")
     coarse, other = _peaks(first, second, reach)
     rest = _rest(*_laid(first, second, coarse))
     found = np.array(coarse) + rest
@@ -90,7 +90,7 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
             f"The best shift lies beyond the search of {reach} px; search further "
             "(--search), or check origins and pixel sizes."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="beyond-search")
     places = []
     found_twice = np.abs(rest).max() <= _NEAR_PX  # else the finer search contradicts
     rows, columns = (n // 2 for n in first.shape)
@@ -123,7 +123,7 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
 def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     if fixed != moving:
         msg = f"Both images must have one shape, got {fixed} and {moving}."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     need = max(_LEAST_PX, 4 * (reach + 1))
     if min(fixed) < need:
         smaller = min(fixed) >= _LEAST_PX
@@ -134,7 +134,7 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
             f"A search of {reach} px needs a common area of {need} px or more on each "
             f"side, got {fixed[0]} x {fixed[1]} px: {remedy}."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
 
 
 def _banded(image: NDArray[Any]) -> FloatArray:
