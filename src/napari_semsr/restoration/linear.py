@@ -98,7 +98,7 @@ def fit_place_filter(
             "A linear filter is fitted to images with contrast, which show the same "
             f"over more than {_FOLDS} places of its {taps} x {taps} px, got none."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-structure")
     errors = np.zeros(len(_RIDGES))
     for left_out in sums:
         fitted = _Sums.total([part for part in sums if part is not left_out])
@@ -252,7 +252,7 @@ def fit_linear_filter(
         right += rows.T @ (aims - aims.mean(axis=0))
     if not np.trace(normal) > 0:
         msg = "A linear filter is fitted to an image with contrast, got one without."
-        raise ReadError(msg)
+        raise ReadError(msg, code="image-blank")
     ridge = _RIDGE * np.trace(normal) / taps**2
     weights = np.linalg.solve(normal + ridge * np.eye(taps**2), right)
     kernels = weights.T.reshape(scale**2, taps, taps)

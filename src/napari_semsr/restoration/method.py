@@ -33,12 +33,14 @@ from napari_semsr.core import (
     FloatPair,
     GreyType,
     IntPair,
+    Message,
     Micrograph,
     OptionError,
     Options,
     ReadError,
     Tile,
     TilePlan,
+    code_of,
     continued,
     field_range,
     is_empty,
@@ -296,7 +298,7 @@ class RestoreOptions(Options):
         try:
             parse_psf(value)
         except OptionError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(Message(str(error), code_of(error))) from None
         return value
 
 
@@ -523,6 +525,8 @@ _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small ti
 class DetailError(ReadError):
     """An area shows nothing from which its blur can be estimated."""
 
+    code = "too-little-detail"
+
     def __init__(self, name: str) -> None:
         super().__init__(
             f"The blur cannot be estimated from {name}, which shows only noise or a "
@@ -531,7 +535,7 @@ class DetailError(ReadError):
 
     def to_json(self) -> dict[str, Any]:
         """Give the code."""
-        return {"code": "too-little-detail"}
+        return {"code": self.code}
 
 
 @dataclass(frozen=True, slots=True)
@@ -665,7 +669,7 @@ def choose(
             f"An image to restore needs finite pixels, and {micrograph.name} has none: "
             "see whether it was written, or copied, whole."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-finite-values")
     blocks = sample_blocks(micrograph.data)
     pitch = micrograph.scale
     steps = min(pitch) / pitch[0], min(pitch) / pitch[1]

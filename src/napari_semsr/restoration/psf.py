@@ -45,7 +45,7 @@ class PsfChoice:
                 f"A blur of {self.sigma:g} nm needs an image with a pixel size, and "
                 "this one has none: give --pixel-size-nm, or the blur in px."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="pixel-size-missing")
         return self.sigma / pixel_size[0], self.sigma / pixel_size[1]
 
 
@@ -69,7 +69,7 @@ class PointSpread:
                     f"A Gaussian blur may have sigma up to {most:.0f} px, got "
                     f"{sigma:g}."
                 )
-                raise OptionError(msg)
+                raise OptionError(msg, code="out-of-range")
             x = np.arange(-reach, reach + 1)
             lines.append(np.exp(-0.5 * (x / max(sigma, _SHARPEST)) ** 2))
         kernel = np.outer(*lines)
@@ -89,7 +89,7 @@ class PointSpread:
             wrong = "weights above 0, got none"
         if wrong is not None:
             msg = f"A blur kernel must have {wrong} in {name}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="blur-invalid")
         kernel = np.maximum(kernel, 0)
         kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
         kernel = kernel / kernel.sum()
@@ -115,7 +115,7 @@ class PointSpread:
                     f"A blur kernel may be {_LARGEST} px wide in pixels of the image, "
                     f"got {at.size / step:.0f} px: give a smaller picture of the point."
                 )
-                raise OptionError(msg)
+                raise OptionError(msg, code="blur-invalid")
             far = step * np.arange(-reach, reach + 1)[:, None] - at
             far /= max(step, 1)
             taps.append(np.sinc(far) * np.sinc(far / _LOBES) * (np.abs(far) < _LOBES))
@@ -153,7 +153,7 @@ def parse_psf(text: str) -> PsfChoice:
             "A blur is a positive width with its unit, such as 1.5px or 12nm, a file, "
             f"or estimate; got {text!r}"
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-value")
     flat = _FLAT.match(text)
     if flat is not None:
         side = int(flat[1])
@@ -162,7 +162,7 @@ def parse_psf(text: str) -> PsfChoice:
                 f"A flat kernel has an odd side from 3 to {_LARGEST} px, such as "
                 f"flat7px; got {text!r}"
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="out-of-range")
         return PsfChoice("flat", side=side)
     if text.strip() == "estimate":
         return PsfChoice("estimate")
