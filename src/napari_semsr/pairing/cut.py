@@ -153,7 +153,7 @@ def _split_groups(
             "of other places, one image of each place, or fewer sets "
             "(--validation 0, --test 0)."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="too-few-places")
     stand_ins = [Place(number, (0, 0), own[0].box) for number, own in by_group.items()]
     sets = _split(stand_ins, options.replace(whole_images=True), salt=salt)
     return {
@@ -196,14 +196,14 @@ def _split(
                 f"images with patches, got {len(sources)}: give more images, or drop "
                 "--whole-images."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="too-few-images")
         msg = (
             f"{len(wanted)} disjoint sets need at least {len(wanted)} separate patches "
             f"of {options.patch} px, got too few of {len(places)}: lower --patch, "
             "take larger images, or cut pairs for fewer sets (--validation 0, "
             "--test 0)."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="too-few-patches")
     return found
 
 
@@ -613,7 +613,7 @@ def _places(
         f"A patch of {options.patch} px needs an image of at least that size, got "
         f"{rows} x {columns} px in {largest.name}: lower --patch."
     )
-    raise ShapeError(msg)
+    raise ShapeError(msg, code="image-too-small")
 
 
 def _common_pixel(
@@ -860,7 +860,7 @@ def _through(
         msg = (
             f"By the transform {low.name} shows nothing of {high.name}: register again."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="no-overlap")
     high = high.replace(data=high.data[box.slices], origin=grid.centre(box))
     resampled = not np.allclose(fine, pitch, rtol=_SAME)
     if resampled:
@@ -922,7 +922,7 @@ def _to_one_pixel(
             "both theirs (--low-pixel-nm, --high-pixel-nm, or Open mosaic in napari), "
             "or crop them to one grid."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="pixel-size-missing")
     pixel = options.pixel_nm or float(np.sqrt(b[0] * b[1]))
     fine = np.full(2, pixel * options.shrink)
     coarse = fine * options.factor
@@ -935,7 +935,7 @@ def _to_one_pixel(
             f"{low.name} and {high.name} must show one field, and by their origins and "
             "pixel sizes they do not overlap: register them, or check the pixel sizes."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="no-overlap")
     fine_shape = (rows * options.factor, columns * options.factor)
     return (
         _resample(low, start - first.corner, coarse, (rows, columns)),

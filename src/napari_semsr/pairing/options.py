@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from napari_semsr.core import Options
+from napari_semsr.core import Message, Options
 
 SPLITS = ("train", "validation", "test")
 """The three sets, in the order in which they are filled."""
@@ -111,7 +111,7 @@ class PairOptions(Options):
                 "Validation and test must leave patches to train on, got shares of "
                 f"{self.validation:g} and {self.test:g}"
             )
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "options-contradict"))
         return self
 
     @property

@@ -180,7 +180,7 @@ class PairStore:
         if name not in SPLITS or not self.counts[name]:
             held = ", ".join(f"{k} {n}" for k, n in self.counts.items())
             msg = f"{self.path.name} has no set {name!r} with pairs in it, got {held}."
-            raise ReadError(msg)
+            raise ReadError(msg, code="set-empty")
         return self.group[f"{name}/low"], self.group[f"{name}/high"]
 
     def ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
@@ -304,7 +304,7 @@ def open_pairs(path: Path) -> PairStore:
         record = None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         msg = f"{path} is no store of pairs; make one (semsr pairs)."
-        raise ReadError(msg)
+        raise ReadError(msg, code="not-a-pair-store")
     if not record.get("complete"):
         msg = f"{path} was left unfinished; make it again (--overwrite)."
         raise IncompleteError(msg)
