@@ -1,0 +1,144 @@
+"""Refusals and warnings have codes that name their cause."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from pydantic import field_validator
+
+from napari_semsr.core import (
+    DeviceMemoryError,
+    Message,
+    Micrograph,
+    OptionError,
+    Options,
+    RegistrationError,
+    SemsrError,
+    code_of,
+    hear_warnings,
+    run,
+)
+from napari_semsr.core.background import require_memory
+from napari_semsr.core.intensity import without_marks
+from napari_semsr.io.files import check_target, choose, decoding, read_object
+from napari_semsr.io.formats import read
+from napari_semsr.io.frames import open_frames
+from napari_semsr.io.read_image import RawImage, ReadOptions
+from napari_semsr.pairing.options import PairOptions
+from napari_semsr.registration import (
+    Landmarks,
+    RegistrationOptions,
+    fit_landmarks,
+    register,
+)
+from napari_semsr.restoration.method import (
+    DetailError,
+    RestoreOptions,
+    choose as choose_restoration,
+)
+from napari_semsr.stitching import StitchOptions
+from napari_semsr.stitching.grids import UnplacedError
+
+
+def _write(path, content=b"x"):
+    path.write_bytes(content)
+    return path
+
+
+def _decode(path, error):
+    with decoding(path, "TIFF"):
+        raise error
+
+
+def _register(size, shape):
+    image = Micrograph(np.zeros(shape, np.float32), size)
+    return run(register(image, image))
+
+
+def _restore(_):
+    blank = Micrograph(np.full((8, 8), np.nan, np.float32))
+    return choose_restoration(blank, RestoreOptions(psf="1px"))
+
+
+_PAIRS = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+
+_REFUSALS = {
+    "file-missing": lambda folder: read(folder / "none.tif"),
+    "file-empty": lambda folder: read(_write(folder / "a.tif", b"")),
+    "format-unknown": lambda folder: read(_write(folder / "a.tif", b"a text")),
+    "no-image": read,
+    "several-images": lambda folder: choose(folder, "channel", None, 3),
+    "plane-missing": lambda folder: choose(folder, "channel", 3, 3),
+    "content-invalid": lambda folder: read_object(_write(folder / "a.json")),
+    "no-permission": lambda folder: _decode(folder, PermissionError(13, "no")),
+    "format-unsupported": lambda folder: _decode(folder, NotImplementedError("no")),
+    "extra-missing": lambda folder: _decode(folder, ImportError("no")),
+    "file-damaged": lambda folder: _decode(folder, IndexError("no")),
+    "output-exists": lambda folder: check_target(
+        _write(folder / "a.tif"), overwrite=False
+    ),
+    "suffix-unknown": lambda folder: check_target(folder / "a.gif", overwrite=False),
+    "folder-missing": lambda folder: check_target(
+        folder / "b" / "a.tif", overwrite=False
+    ),
+    "too-few-frames": lambda folder: run(open_frames(folder)),
+    "pixel-size-invalid": lambda _: ReadOptions.parse({"pixel_size_nm": "7,5 nm"}),
+    "unknown-option": lambda _: StitchOptions.parse({"gird": (2, 3)}),
+    "unknown-value": lambda _: RegistrationOptions.parse({"model": "rigid"}),
+    "out-of-range": lambda _: StitchOptions.parse({"distortion": 9}),
+    "wrong-type": lambda _: ReadOptions.parse({"series": True}),
+    "options-contradict": lambda _: PairOptions.parse({"validation": 0.6, "test": 0.4}),
+    "pixel-size-missing": lambda _: _register(None, (64, 64)),
+    "image-too-small": lambda _: _register(5, (8, 8)),
+    "too-few-landmarks": lambda _: fit_landmarks(Landmarks(_PAIRS[:2], _PAIRS[:2])),
+    "landmarks-on-line": lambda _: fit_landmarks(Landmarks(_PAIRS, _PAIRS)),
+    "no-finite-values": _restore,
+}
+
+
+@pytest.mark.parametrize("code", _REFUSALS)
+def test_refusal_has_the_code_of_its_cause(code, tmp_path):
+    with pytest.raises(SemsrError) as refused:
+        _REFUSALS[code](tmp_path)
+    assert code_of(refused.value) == code
+
+
+def test_error_with_facts_has_a_code_too():
+    assert code_of(DetailError("a")) == DetailError("a").to_json()["code"]
+    assert code_of(UnplacedError("No place.", (), "periodic")) == "periodic"
+    assert code_of(UnplacedError("No place.", ())) == RegistrationError.code
+    with pytest.raises(DeviceMemoryError) as refused:
+        require_memory("FRC", (1 << 30, 1 << 30), 8)
+    assert code_of(refused.value) == "memory"
+
+
+def test_rule_of_options_may_state_its_code():
+    class Stage(Options):
+        step: int = 1
+
+        @field_validator("step")
+        @classmethod
+        def _usable(cls, value):
+            if value < 0:
+                msg = "must be 0 or more"
+                raise ValueError(Message(msg, "stage-reversed") if value < -1 else msg)
+            return value
+
+    for value, code in ((-1, OptionError.code), (-2, "stage-reversed")):
+        with pytest.raises(OptionError, match="must be 0 or more, got -") as refused:
+            Stage.parse({"step": value})
+        assert code_of(refused.value) == code
+
+
+def test_warnings_have_the_codes_of_their_causes(tmp_path):
+    heard = []
+    with hear_warnings(heard.append):
+        without_marks(np.array([[-9999.0, 1.0], [2.0, 3.0]]), "a.tif")
+        RestoreOptions(iterations=7, method="wiener").settled()
+    assert [*map(code_of, heard)] == ["missing-pixels", "option-without-effect"]
+    raw = RawImage("TIFF", None, doubts=(Message("It is so.", "other-version"),))
+    (sentence,) = raw.sentences(tmp_path / "a.tif")
+    assert (sentence, code_of(sentence)) == ("a.tif: It is so.", "other-version")
+    assert code_of(pickle.loads(pickle.dumps(sentence))) == "other-version"  # noqa: S301
+    assert json.loads(json.dumps([sentence])) == ["a.tif: It is so."]
