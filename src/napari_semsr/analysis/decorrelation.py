@@ -204,7 +204,7 @@ def measure_decorrelation(
             f"A decorrelation analysis needs {_LEAST_PX}x{_LEAST_PX} px or more, got "
             f"{image.shape[0]}x{image.shape[1]} px in {image.name}; take a larger part."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
     pitch = mean_pitch(image.scale)
     if side is None:
         yield Progress(0, 1, "transforming")
@@ -229,7 +229,7 @@ def measure_decorrelation(
             f"None of the {len(curves)} blocks of {side} px in {image.name} is free of "
             "gaps; choose smaller blocks (--block), or crop a part without gaps."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="gaps-everywhere")
     return _told(image, curves, grid, side, len(curves) - len(kept))
 
 

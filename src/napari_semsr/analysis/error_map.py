@@ -153,12 +153,14 @@ class ErrorFit:
                 f"The blur between {enhanced} and {reference} reaches the largest that "
                 f"is looked for ({self.sigma_px:.3g} px), so they may not show the "
                 "same place, or shading differs; the error map counts that as error.",
+                "blur-too-wide",
             )
         if self.alpha <= 0:
             warn(
                 f"The grey levels of {enhanced} run against those of {reference} "
                 f"(gain {self.alpha:.3g}): invert one of them, or take another "
                 "reference.",
+                "contrast-inverted",
             )
 
 
@@ -190,7 +192,7 @@ class ErrorPair:
                 f"got {enhanced.name} with pixels {1 / min(ratio):.3g} times as large; "
                 "name the reference first."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="reference-finer")
         down, right = (s * p for s, p in zip(shift_px, grid.pitch, strict=True))
         lies = lies.moved((down, right))
         box = grid.covered_by(lies)
@@ -199,7 +201,7 @@ class ErrorPair:
                 f"{enhanced.name} and {reference.name} do not overlap; check their "
                 "origins and pixel sizes, or register them (semsr register)."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="no-overlap")
         factor = max(1, round(math.sqrt(ratio[0] * ratio[1])))
         area = Area.of(reference, grid).part(box)
         y, x = (pitch / factor for pitch in grid.pitch)
@@ -239,7 +241,8 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
             warn(
                 f"{enhanced.name} is taken as {whole:g} times finer than "
                 f"{reference.name}, by its shape, though both state one pixel size: if "
-                "it is a larger field, state its origin, or crop it."
+                "it is a larger field, state its origin, or crop it.",
+                "pixel-size-contradicts",
             )
         y, x = (pitch / whole for pitch in grid.pitch)
         return Grid(lies.shape, (y, x), grid.corner)
@@ -250,7 +253,7 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
             f"whole multiple of it, got {' and '.join(said)}; give pixel sizes, or "
             "bring them onto one grid (semsr crop, semsr register)."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     return lies if placed else Grid(lies.shape, lies.pitch, grid.corner)
 
 
@@ -368,7 +371,7 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
             f"images show, found none in {pair.reference.image.name} and "
             f"{pair.enhanced.image.name}."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="nothing-to-measure")
 
     def moments(sigma: float) -> FloatArray:
         gains = cache(partial(_gain, factor=pair.factor))
@@ -431,7 +434,7 @@ def _refuse_constant(pair: ErrorPair, moments: FloatArray) -> None:
                 f"An error map needs contrast, but {area.image.name} is constant "
                 "where both images lie; choose another image."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="image-blank")
 
 
 @dataclass

@@ -161,7 +161,8 @@ def damaged_card(what: str) -> CheckpointError:
     """Say that a model's card cannot be read where it states something."""
     return CheckpointError(
         f"What the card of the model states about {what} is damaged: take another copy "
-        "of the file."
+        "of the file.",
+        code="model-damaged",
     )
 
 

@@ -165,7 +165,7 @@ def width_edges(widths: Iterable[float], bin_width: float | None = None) -> Floa
             f"bin_width must give at most {_MOST_BINS} bins, got {step:g} for gaps as "
             f"wide as {last:.4g}; choose wider bins."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     return np.arange(count + 1, dtype=float) * step
 
 

@@ -128,7 +128,7 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
             f"A grating must show at least {_LEAST_PERIODS:g} periods across the "
             f"field, got {periods:.1f}: choose a finer one."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="too-few-periods")
     fit = _Fit(waves, np.zeros(len(waves)), 0.0)
     free: _Freedom
     for widening in _WIDENING:
@@ -138,7 +138,7 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
     for _ in range(_LAST):
         fit = _refined(plane, lit, fit, _WIDENING[-1], free)
     if not fit.agreement > _AGREE:
-        raise RegistrationError(_NONE)
+        raise RegistrationError(_NONE, code="no-structure")
     return _described(fit, free, plane.shape, options, periods)
 
 
@@ -175,7 +175,7 @@ def _prepared(image: NDArray[Any]) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Picture with its level taken off, and where it is lit."""
     known = np.isfinite(image)
     if not known.any():
-        raise RegistrationError(_NONE)
+        raise RegistrationError(_NONE, code="no-finite-values")
     plane = np.where(known, image, 0).astype(np.float64)
     low = float(np.quantile(plane[known], 0.005))
     plane = np.where(known, plane - low, 0)
@@ -222,7 +222,7 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
         if amplitude[row, column] > _PEAK * np.quantile(amplitude[around], bare / 2):
             found.append((amplitude[row, column], y[row, column], x[row, column]))
     if not found:
-        raise RegistrationError(_NONE)
+        raise RegistrationError(_NONE, code="no-structure")
     table = np.array(found)
     table = table[table[:, 0] > _SECOND * table[:, 0].max()]
     highest = _located(plane, table[0, 1:])
@@ -256,7 +256,7 @@ def _shortest(
             "The grating shows lines in one direction alone, but a lattice of dots is "
             "asked for: give --lattice lines."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="lattice-mismatch")
     # the sum of two orders may stand out where one of them does not
     second = across[0] - np.round(across[0] @ first / (first @ first)) * first
     return _centred(plane, np.stack([first, second]))
@@ -434,7 +434,7 @@ def _solved(
     # so many phases share the noise of one: a Gaussian covers 4 pi times its square
     shared = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
     if len(left) < unknowns + 2:
-        raise RegistrationError(_NONE)
+        raise RegistrationError(_NONE, code="no-structure")
     weight = np.minimum(weight, 2.0)
     rest = left
     for _ in range(4):
@@ -544,7 +544,7 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
             f"degrees off, with periods of 1 to {lengths.max() / lengths.min():.2f}; "
             "take it with less noise, or give --lattice."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="lattice-mismatch")
 
 
 def _sizes(waves: FloatArray, lattice: str, pitch_nm: float) -> FloatArray:

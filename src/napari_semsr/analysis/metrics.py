@@ -66,7 +66,7 @@ def _finite(m: Micrograph) -> NDArray[np.generic]:
         values = values[np.isfinite(values)]
     if not values.size:
         msg = f"A histogram needs a finite pixel, got none in {m.name}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-finite-values")
     return values
 
 
@@ -474,7 +474,7 @@ def _choose_range(
                     f"has values up to {peak:g}; fit gain and offset first (--match "
                     "affine), or state the range (--data-range)."
                 )
-                raise OptionError(msg)
+                raise OptionError(msg, code="grey-scales-differ")
     if dtype.kind == "b":
         return 1.0, "type"
     if dtype.kind in "ui":
@@ -503,7 +503,7 @@ def finite_values(m: Micrograph, measure: str) -> FloatArray:
             f"{measure} need finite pixels, got {missing} NaN or infinite in {m.name}; "
             "cut them off (semsr crop --gap-free)."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="pixels-missing")
     return data.astype(np.float64)
 
 
@@ -527,11 +527,11 @@ def _planes(
                 f"A split at the cut-off needs finite pixels, got {int(missing.sum())} "
                 "that are missing; cut them off (semsr crop --gap-free)."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="pixels-missing")
         target[missing] = np.nan
     if not np.isfinite(target).any():
         msg = f"Metrics need a pixel that is not missing, got none in {image.name}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-finite-values")
     return values, None if reference is None else target
 
 
@@ -571,14 +571,14 @@ def measure_metrics(
     for name, asked in (("match", match), ("cut-off", cut_off_nm)):
         if asked is not None and reference is None:
             msg = f"The {name} {asked} needs a reference, got one image."
-            raise OptionError(msg)
+            raise OptionError(msg, code="second-image-missing")
     sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
     if cut_off_nm is not None and not any(sizes):
         msg = (
             f"The cut-off of {cut_off_nm:g} nm needs images with a pixel size, got "
             "none: give --pixel-size-nm."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixel-size-missing")
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
     values, target = _planes(image, reference, cut_off_nm)
@@ -587,14 +587,14 @@ def measure_metrics(
         span, source = _choose_range(image, reference, alike=match is None)
     if not span > 0:
         msg = "A data range above 0 is needed, got 0 from a constant image; state one."
-        raise OptionError(msg)
+        raise OptionError(msg, code="image-blank")
     peak = float(np.abs(_known(values)).max())
     if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
         msg = (
             f"A data range must be of the order of the grey values, got {span:g} for "
             f"values up to {peak:g}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     scaled = values / span * _FULL_SCALE
     own = Metrics(
         average_gradient=average_gradient(scaled),
@@ -612,7 +612,7 @@ def measure_metrics(
             f"A match needs a reference with contrast, but {reference.name} is "
             "constant; compare the images as they are."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="image-blank")
     cut_off = find_cut_off(image, options.cut_off_nm)
     return _against(
         values,

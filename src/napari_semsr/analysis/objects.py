@@ -138,7 +138,7 @@ def count_objects(
     """
     if image.shape != reference.shape:
         msg = f"Both images must have one shape, got {image.shape}, {reference.shape}."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     diameter = diameter_px or object_diameter(reference)
     if min(reference.shape) < _LEAST_DIAMETERS * diameter:
         msg = (
@@ -146,7 +146,7 @@ def count_objects(
             f"{math.ceil(_LEAST_DIAMETERS * diameter)} px on each side, got "
             f"{min(reference.shape)}."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
     seen, true = (_displayed(one, diameter) for one in (image, reference))
     responses = [_response(one, diameter) for one in (seen, true)]
     noise = noise_level(true) * _noise_response(diameter)

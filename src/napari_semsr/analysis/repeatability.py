@@ -97,7 +97,7 @@ class ScanPair:
                 f"{first.name} and {second.name} do not overlap; check their origins "
                 "and pixel sizes, or register them (semsr register)."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="no-overlap")
         areas = Area.of(first, middle).part(box), Area.of(second, middle, lies)
         return cls(areas[0], areas[1].part(box), *_kept(areas[0]))
 
@@ -126,14 +126,14 @@ def _require_alike(first: Micrograph, second: Micrograph) -> None:
             "sizes (--pixel-size-nm, or Open mosaic in napari), or crop one "
             "(semsr crop)."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     if one and other and not np.allclose(one, other, rtol=_ALIKE):
         said = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
         msg = (
             f"Two scans of one place must have one pixel size, got {said}; an image "
             "that was made finer belongs to semsr error-map."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="pixel-sizes-differ")
 
 
 def _kept(area: Area) -> tuple[FloatPair, FloatPair]:
@@ -240,7 +240,7 @@ class _Sums:
                 f"without a gap, got {count:.0f} in {pair.first.image.name} and "
                 f"{pair.second.image.name}."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="nothing-to-measure")
         one, other, power, powers, shared = (value / count for value in rest)
         means = self.level[0] + one, self.level[1] + other
         variances = power - one**2, powers - other**2
@@ -252,7 +252,7 @@ class _Sums:
                     f"A scan must have contrast, but {area.image.name} is constant "
                     "where both lie; choose another."
                 )
-                raise ShapeError(msg)
+                raise ShapeError(msg, code="image-blank")
         return means, variances, shared - one * other
 
 

@@ -69,7 +69,7 @@ def _power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
     data = finite_array(m)
     if np.ptp(data) == 0:
         msg = f"A spectrum needs contrast, but {m.name} is constant."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-blank")
     data -= data.mean()
     window = window_plane(m.shape, options.tukey)
     data *= window

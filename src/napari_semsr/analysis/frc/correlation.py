@@ -302,7 +302,7 @@ def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph
             f"electrons in {image.name}, of which {below / number:.4g} below the "
             "offset; check --offset, --gain and --read-noise."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="counts-negative")
     first, second = halves
     return image.replace(data=first), image.replace(data=second)
 
@@ -333,7 +333,7 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
             f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
             f"and {b.shape[0]}x{b.shape[1]} px; bring them onto one grid (semsr crop)."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     if a.unit != b.unit:
         return
     ratios = [p / q for p, q in zip(a.scale, b.scale, strict=True)]
@@ -343,13 +343,14 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
             f"Both images must have the same pixel size, got {a.pixel_size_nm} nm and "
             f"{b.pixel_size_nm} nm; resample one of them or correct its calibration."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixel-sizes-differ")
     away = [p - q for p, q in zip(a.origin, b.origin, strict=True)]
     if any(abs(v) > p / 2 for v, p in zip(away, a.scale, strict=True)):
         y, x = (in_figures(abs(v)) for v in away)
         warn(
             f"By their origins {a.name} and {b.name} lie {y} and {x} {a.unit} apart "
-            "(y, x); they are compared pixel by pixel all the same."
+            "(y, x); they are compared pixel by pixel all the same.",
+            "origins-differ",
         )
 
 
@@ -361,7 +362,7 @@ def laid_over(
     shared = Box.of(a.shape).intersection(Box.of(b.shape).moved((y, x)))
     if min(shared.shape) < 1:
         msg = f"Images must overlap once registered, got a shift of {shift} px."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="no-overlap")
     first, second = (
         image.replace(
             data=image.data[part.slices], origin=Grid.of(image).centre(shared)
@@ -384,7 +385,7 @@ def common_cut_off(
             f"The cut-off of {given:g} nm needs images with a pixel size, got none: "
             "give --pixel-size-nm."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixel-size-missing")
     cut_offs = {find_cut_off(image, given) for image in lit}
     return cut_offs.pop() if sized and len(cut_offs) == 1 else None
 
@@ -422,14 +423,14 @@ class FrcPlan:
         thinned = options.split == "binomial"
         if thinned and b is not None:
             msg = "A binomial split needs one image of counts, got two images."
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
         if b is not None:
             check_grids(a, b)
         if whole is not None:
             check_grids(a, whole)
             if options.reference:
                 msg = "A noise-free reference needs a second image, got two halves."
-                raise OptionError(msg)
+                raise OptionError(msg, code="options-contradict")
             end = common_cut_off((whole,), whole, options)
             made = not_independent(a, b)
             return cls(
@@ -443,7 +444,7 @@ class FrcPlan:
             )
         if b is None and options.reference:
             msg = "A noise-free reference needs a second image, got one image."
-            raise OptionError(msg)
+            raise OptionError(msg, code="second-image-missing")
         first = a if a.pixel_size_nm is not None or b is None else b
         single = b is None and not thinned
         made = not_independent(a, b, reference=options.reference)
@@ -571,7 +572,7 @@ def finite_array(m: Micrograph) -> FloatArray:
             f"pixels in {m.name}; cut them off, or measure by blocks (an FRC "
             "map)."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="pixels-missing")
     return data
 
 

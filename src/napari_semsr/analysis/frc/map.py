@@ -35,6 +35,7 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Options,
@@ -219,24 +220,27 @@ def _plan(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
         if side < _SMALLEST_BLOCK:
-            raise OptionError(_too_many(shape, options.blocks_per_axis))
+            said = _too_many(shape, options.blocks_per_axis)
+            raise OptionError(said, code=said.code)
         return plan_blocks(shape, block=side, step=max(side, 1))
     block = options.block or (_SINGLE_BLOCK if single else _PAIR_BLOCK)
     return plan_blocks(shape, block=block, step=options.step)
 
 
-def _too_many(shape: IntPair, wanted: int) -> str:
+def _too_many(shape: IntPair, wanted: int) -> Message:
     """Say why so many blocks do not fit along the shorter side of a field."""
     field = f"{shape[0]}x{shape[1]} px"
     most = min(shape) // _SMALLEST_BLOCK
     if not most:
-        return (
+        return Message(
             f"A block has {_SMALLEST_BLOCK} px or more and the field only {field}: "
-            "a map needs a larger field."
+            "a map needs a larger field.",
+            "image-too-small",
         )
-    return (
+    return Message(
         f"{wanted} blocks side by side do not fit: the field has {field} and a block "
-        f"{_SMALLEST_BLOCK} px or more, so ask for {most} or fewer."
+        f"{_SMALLEST_BLOCK} px or more, so ask for {most} or fewer.",
+        "too-many-blocks",
     )
 
 

@@ -246,7 +246,7 @@ def _plan(
             "A line must have two different ends, got "
             f"{ends[0, 0]:g},{ends[0, 1]:g} twice; draw it from one place to another."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="line-without-length")
     u = way / length
     v = np.array([u[1], -u[0]])
     pitch = 1 / math.hypot(*(back.linear @ v))  # of a pixel across the line
@@ -299,7 +299,10 @@ def read_profile(
         beside = bool(off.all(axis=0).any())
         where = "beside it" if beside else "without a finite grey value"
         msg = f"A line must lie over pixels of {image.name}, got one {where}"
-        raise ShapeError(f"{msg}; lay it over the structure.")
+        raise ShapeError(
+            f"{msg}; lay it over the structure.",
+            code="outside-image" if beside else "no-finite-values",
+        )
     per_px = course.length / course.length_px
     calibrated = image.pixel_size_nm is not None
     return Profile(
@@ -325,7 +328,7 @@ def _require_narrow(course: _Course) -> None:
             f"A band along {course.length_px:.0f} px must be at most {most} px wide, "
             f"got {course.lines}; take a narrower band or a shorter line."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
 
 
 def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -> None:
@@ -337,7 +340,7 @@ def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -
                 f"Both ends of the line must lie in {image.name}, from 0,0 to "
                 f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in px."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="outside-image")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -202,7 +202,10 @@ def measure_profile(
     if not known.size or np.ptp(known) <= _FLAT * largest:
         got = f"{known[0]:g} all along" if known.size else "no value at all"
         msg = f"A profile must vary to be measured, got {got}; lay the line across"
-        raise ReadError(f"{msg} a structure.")
+        raise ReadError(
+            f"{msg} a structure.",
+            code="no-structure" if known.size else "no-finite-values",
+        )
     noise = _noise(profile)
     dark = polarity == "dark" or (polarity == "auto" and _is_dark(profile))
     found = _find(profile, noise, dark=dark, prominence=prominence)
@@ -337,7 +340,7 @@ def _refuse_clipped(
         f"of the {name} have the {end} grey value, {level:g}, so that no width "
         f"is known: take the image with {remedy} light, or lay the line elsewhere."
     )
-    raise ReadError(msg)
+    raise ReadError(msg, code="clipped")
 
 
 def _varies_elsewhere(profile: Profile, level: float) -> bool:
