@@ -154,7 +154,7 @@ def black_and_white(image: NDArray[Any]) -> FloatPair:
     """
     if not np.all(np.isfinite(image)):
         msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them."
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixels-missing")
     if image.dtype.kind == "b":
         return 0.0, 1.0
     if image.dtype.kind in "iu" and np.min(image) >= 0:
@@ -218,7 +218,7 @@ def degrade_plane(
         msg = (
             f"The kind of degradation must be one of {', '.join(KINDS)}, got {kind!r}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-value")
     low, high = levels or black_and_white(image)
     clear = (image.astype(float) - low) * (255 / (high - low))
     result = clear

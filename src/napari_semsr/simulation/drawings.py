@@ -159,13 +159,13 @@ def draw(
     """
     if kind not in _DRAWERS:
         msg = f"The phantom must be one of {', '.join(PHANTOMS)}, got {kind!r}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-value")
     if min(shape) < 8:
         msg = f"A phantom must be at least 8 px high and wide, got {shape}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     if pitch_px is not None and pitch_px < 2:
         msg = f"A phantom's pitch must be at least 2 px, got {pitch_px:g}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     rng = np.random.default_rng([seed, PHANTOMS.index(kind)])
     pitch = (
         float(np.exp(rng.uniform(np.log(6), np.log(48))))

@@ -291,7 +291,7 @@ class GoldOptions(Options):
         """
         if side < _LEAST_SIDE:
             msg = f"A field of gold must be at least {_LEAST_SIDE} px wide, got {side}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="out-of-range")
         islands = draw_islands(2 * side, FINE_NM, _packing(self, rng), rng)
         canvas = Canvas((2 * side, 2 * side), FINE_NM, self.sidewall_nm)
         decay = rng.uniform(6.0, 16.0)  # of the bright edges

@@ -386,7 +386,7 @@ def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) ->
     """Do once what all pictures of a sample share."""
     if scale not in (1, _FINE):
         msg = f"scale must be 1 or {_FINE}, got {scale}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-value")
     need = surface_shape(side)
     if surface.height_nm.shape != need:
         rows, columns = surface.height_nm.shape
@@ -394,7 +394,7 @@ def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) ->
             f"A field of {side} px needs a sample of {need[0]} x {need[1]} px, got "
             f"{rows} x {columns}."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
     light = reflectance(
         surface.height_nm,
         surface.material,

@@ -141,13 +141,13 @@ class Scene:
         """Take the middle of an image as a flat sample: grey values are reflectance."""
         if not np.all(np.isfinite(image)):
             msg = "An image to scan must be finite, got NaN or Inf pixels; fill them."
-            raise OptionError(msg)
+            raise OptionError(msg, code="pixels-missing")
         if options.resolution_nm is not None and frame_nm is None:
             msg = (
                 "A resolution in nm needs an image whose pixel size is known; give "
                 "--pixel-size-nm."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="pixel-size-missing")
         stated = options.optics == "pupil" or options.resolution_nm is not None
         if frame_nm is None or not stated:
             frame_nm = 2 * (options.fwhm_nm / _IMAGE_FWHM_PX,)
@@ -158,7 +158,7 @@ class Scene:
                 "a frame; resample it, or give --optics gaussian alone, which counts "
                 "in pixels."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="pixels-not-square")
         pixel_nm = float(np.sqrt(frame_nm[0] * frame_nm[1]))
         shape, origin = extent.fine_grid(oversampling)
         needed = extent.image_size(oversampling, binning)
@@ -167,7 +167,7 @@ class Scene:
                 f"This scan needs an image of {needed[0]} x {needed[1]} px, got "
                 f"{image.shape[0]} x {image.shape[1]}; take fewer or smaller frames."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="image-too-small")
         start = [(n - m) // 2 for n, m in zip(image.shape, needed, strict=True)]
         part = image[start[0] : start[0] + needed[0], start[1] : start[1] + needed[1]]
         sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
@@ -470,7 +470,7 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     count = options.frames
     if options.bad_frames > count:
         msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     grid, first = options.frames_grid, options.first
     cells = grid_cells(count, grid, options.frame_order, first)
     nominal = np.asarray(cells * options.step_px, dtype=float)
@@ -584,7 +584,7 @@ class Scan(ScanPlan):
     def _heights(self, count: int) -> list[float]:
         if count < 2:
             msg = f"A focal series needs at least 2 steps, got {count}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="out-of-range")
         depth = focus_depth_nm(self.options)
         low, high = -depth, depth
         if self.scene.surface is not None:
@@ -600,7 +600,7 @@ class Scan(ScanPlan):
                 "An electron image needs a drawn sample (--phantom), got a scan of an "
                 "image, which has no height map."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="heights-missing")
         return acquire_sem(self.scene.surface, rng=self.options.rng(Stream.SEM))
 
     def _refocused(self, height_nm: float) -> Scene:
@@ -629,7 +629,7 @@ def _make_scene(
             "The pixels of a phantom's frames must be square, got "
             f"{pixel:g} x {other:g} nm."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixels-not-square")
     blur = 2 * options.fwhm_nm / pixel  # which needs room at the border
     (top, left), (bottom, right) = extent.low, extent.high
     extent = Extent((top - blur, left - blur), (bottom + blur, right + blur))
@@ -645,7 +645,7 @@ def _make_scene(
             f"This scan needs a surface of {shape[0]} x {shape[1]} px of {fine:g} nm, "
             f"got {have[0]} x {have[1]} px of {surface.pixel_nm:g} nm."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
     scene = Scene.from_surface(surface, origin, options.fine, options)
     return scene, (pixel, pixel)
 

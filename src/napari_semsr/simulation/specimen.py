@@ -393,7 +393,7 @@ def draw_object(
     """Draw a sample; `pixel_nm`: side of a pixel."""
     if kind not in _DEFAULTS:
         msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-value")
     chosen = options or ObjectOptions()
     default = _DEFAULTS[kind]
     pitch = chosen.pitch_nm or default.pitch_nm
@@ -402,7 +402,7 @@ def draw_object(
             f"pitch_nm must be at least two pixels of {pixel_nm:g} nm, got {pitch:g}; "
             "take a smaller pixel or a larger pitch."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     relief = default.relief_nm if chosen.relief_nm is None else chosen.relief_nm
     if kind == "particles" and chosen.relief_nm is None:
         relief = pitch

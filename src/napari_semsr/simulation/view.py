@@ -99,7 +99,7 @@ def take_view(scan: Scan, options: ViewOptions) -> View:
     surface = scan.scene.surface
     if surface is None:
         msg = "An electron image needs a drawn sample (--phantom), got an image."
-        raise OptionError(msg)
+        raise OptionError(msg, code="heights-missing")
     pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
     shape, transform = _fit(scan, options, pixel)
     contrast = sem_contrast(surface)
@@ -134,7 +134,7 @@ def _fit(
                 f"The view reaches {beyond:.3g} nm beyond the sample: lower "
                 "--view-field, --view-shift or --view-bending-nm."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="out-of-range")
 
 
 def _area(scan: Scan) -> tuple[FloatArray, FloatArray]:
@@ -188,7 +188,7 @@ def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bendi
             f"{high[0] - low[0]:.4g} x {high[1] - low[1]:.4g} nm: lower "
             "--view-bending-nm."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     return bending
 
 
