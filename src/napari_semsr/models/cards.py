@@ -24,8 +24,10 @@ from pydantic import (
 from napari_semsr.core import (
     CheckpointError,
     FloatPair,
+    Message,
     WriteError,
     access_refusal,
+    code_of,
     one_line,
     open_file,
 )
@@ -127,12 +129,14 @@ def resolve(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path} does not exist: check the path.")
+        raise CheckpointError(
+            f"{path} does not exist: check the path.", code="file-missing"
+        )
     msg = (
         f"A model must be one of {', '.join(bundled()) or '(none bundled)'} or a "
         f".safetensors file, got {str(name_or_path)!r}."
     )
-    raise CheckpointError(msg)
+    raise CheckpointError(msg, code="model-unknown")
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -142,20 +146,21 @@ def _header(path: Path) -> dict[str, Any]:
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(_HEADER_LIMIT, path.stat().st_size):
                 msg = f"{path.name} is not a safetensors file; export the model again."
-                raise CheckpointError(msg)
+                raise CheckpointError(msg, code="model-damaged")
             header = json.loads(stream.read(length))
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{path.name} cannot be read as safetensors: {error}."
-        raise CheckpointError(access_refusal(path, error) or msg) from error
+        said = access_refusal(path, error) or Message(msg, "model-damaged")
+        raise CheckpointError(said, code=code_of(said)) from error
     if not isinstance(header, dict):
         msg = f"{path.name} has a safetensors header that is not a table."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="model-damaged")
     wanted, size = 8 + length + _bytes_of(header), path.stat().st_size
     if size < wanted:
         msg = (
             f"{path.name} is cut short: it has {size} of {wanted} bytes; copy it again."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="file-truncated")
     return header
 
 
@@ -173,7 +178,7 @@ def read_card(path: Path) -> ModelCard:
     text = metadata.get("card") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         msg = f"{path.name} holds weights but no model card; import it with its card."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="card-missing")
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
@@ -183,7 +188,7 @@ def read_card(path: Path) -> ModelCard:
             f"The model card of {path.name} is not valid at {where or 'its top'}: "
             f"{first['msg'].removeprefix('Value error, ')}."
         )
-        raise CheckpointError(msg) from None
+        raise CheckpointError(msg, code="card-invalid") from None
 
 
 def write_card(path: Path, card: ModelCard) -> None:

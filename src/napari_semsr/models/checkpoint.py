@@ -21,8 +21,10 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from napari_semsr.core import (
     CheckpointError,
+    Message,
     SemsrError,
     access_refusal,
+    code_of,
     one_line,
     read_bytes,
     shown,
@@ -63,7 +65,7 @@ def _make(
     if name not in shelf:
         known = ", ".join(sorted(shelf))
         msg = f"The {kind} must be one of {known}, got {name!r}."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="architecture-unknown")
     allowed = inspect.signature(shelf[name]).parameters
     unknown = sorted(set(options) - set(allowed))
     if unknown:
@@ -71,7 +73,7 @@ def _make(
             f"{kind.capitalize()} {name} takes the options {', '.join(allowed)}, "
             f"got {one_line(', '.join(unknown))}."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="unknown-option")
     try:
         made = shelf[name](**options)
         _check_parts(made)
@@ -79,7 +81,7 @@ def _make(
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         given = shown(options)
         msg = f"{kind.capitalize()} {name} cannot be built from {given}: {reason}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="architecture-invalid") from error
     return made
 
 
@@ -130,7 +132,7 @@ def _build_within(
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
             f"its options ask for more than the {held} numbers that are there."
         )
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="weights-mismatch") from error
     return build(card.architecture, card.options)
 
 
@@ -221,7 +223,7 @@ def _refuse_fork() -> None:
             "wait without end: start it by spawn, as in "
             "multiprocessing.get_context('spawn')."
         )
-        raise SemsrError(msg)
+        raise SemsrError(msg, code="process-forked")
     _loaded_in.add(os.getpid())
 
 
@@ -236,7 +238,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     if path.stat().st_size > _SIZE_LIMIT:
         size = path.stat().st_size / 2**30
         msg = f"A model file must be under 2 GiB, got {size:.1f} GiB in {path.name}."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="file-too-large")
     card = read_card(path)
     own = {k: v for k, v in _weights(path).items() if not k.startswith(_BESIDE)}
     module = _build_within(path, card, own)
@@ -248,14 +250,14 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
             f"{first}"
         )
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="weights-mismatch") from error
     broken = [k for k, v in module.state_dict().items() if not v.isfinite().all()]
     if broken:
         msg = (
             f"Weights must be finite, got NaN or infinite values at {broken[0]} in "
             f"{path.name}; train or export the model again."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="weights-not-finite")
     if isinstance(module, OnnxNetwork):
         module.runner()  # refuses what must not be run
     return LoadedModel(module.eval(), card, file_digest(path))
@@ -278,4 +280,5 @@ def _weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, *_REFUSALS, OSError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         msg = f"The model file {path.name} is damaged: {reason}; copy it again."
-        raise CheckpointError(access_refusal(path, error) or msg) from error
+        said = access_refusal(path, error) or Message(msg, "model-damaged")
+        raise CheckpointError(said, code=code_of(said)) from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from napari_semsr.core import DeviceMemoryError, OptionError, processor_name
+from napari_semsr.core import DeviceMemoryError, Message, OptionError, processor_name
 
 _CARDS = {"cuda": "an NVIDIA or AMD GPU", "mps": "an Apple GPU", "xpu": "an Intel GPU"}
 _BF16_CAPABILITY = 8  # Ampere, the first generation of NVIDIA with units for it
@@ -75,23 +75,23 @@ def find_device(name: str = "auto") -> Device:
             "A device must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second "
             f"card, got {name!r}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="device-unknown")
     count, index = device_count(kind), int(number or 0)
     if count == 0:
         msg = (
             f"Device {name} needs {_CARDS[kind]}, and PyTorch sees none "
             f"({_reason_of_none(kind)}): use --device cpu."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="device-missing")
     if index >= count:
         last = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
         msg = f"There is no device {name}: PyTorch sees {last}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="device-missing")
     device = torch.device(name)
     failure = _failure(device)
     if failure is not None:
         msg = f"{failure}: use --device cpu."
-        raise OptionError(msg)
+        raise OptionError(msg, code="device-unusable")
     return Device(device)
 
 
@@ -104,7 +104,7 @@ def find_training_device(name: str = "auto") -> Device:
     """
     if name.partition(":")[0] == "xpu":
         msg = f"Training runs on cpu, cuda or mps, got {name}: Lightning has no xpu."
-        raise OptionError(msg)
+        raise OptionError(msg, code="device-unsuitable")
     found = find_device(name)
     untried = name == "auto" and found.device.type != "cuda"
     return Device(torch.device("cpu"), found.note) if untried else found
@@ -134,7 +134,9 @@ def _first_that_computes() -> Device:
 
 
 def _note(failures: list[str], taken: str) -> str | None:
-    return f"{failures[0]}: {taken} is used." if failures else None
+    if not failures:
+        return None
+    return Message(f"{failures[0]}: {taken} is used.", "device-unusable")
 
 
 def _reason_of_none(kind: str) -> str:
@@ -256,7 +258,7 @@ def check_bf16(device: torch.device) -> None:
     """Refuse bf16 where PyTorch would leave it: on MPS before macOS 14."""
     if device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
         msg = "bf16 on Apple's GPU needs macOS 14 or newer: use --precision fp32."
-        raise OptionError(msg)
+        raise OptionError(msg, code="precision-unsupported")
 
 
 def memory_layout(device: torch.device) -> torch.memory_format:

@@ -39,7 +39,7 @@ def onnx_library(name: str = "onnx") -> Any:
         return import_module(name)
     except ImportError as error:
         msg = "ONNX models need onnx and onnxruntime: pip install 'napari-semsr[onnx]'."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="extra-missing") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,19 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     """
     onnx = onnx_library()
     if len(data) > _SIZE_LIMIT:
-        raise CheckpointError(f"{name} must be under 2 GiB to be read as ONNX.")
+        raise CheckpointError(
+            f"{name} must be under 2 GiB to be read as ONNX.", code="file-too-large"
+        )
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # google's DecodeError, which is not for us to import
         reason = one_line(str(error), _SAID).rstrip(".")
         msg = f"{name} cannot be read as ONNX: {reason}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="model-damaged") from error
     if not model.graph.node:
-        raise CheckpointError(f"{name} is no ONNX model: it has no nodes.")
+        raise CheckpointError(
+            f"{name} is no ONNX model: it has no nodes.", code="format-unknown"
+        )
     _check_tensors(model, name, folder)
     model = _inlined(model, name)
     _check_nodes(model, name)
@@ -117,7 +121,9 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         onnx.checker.check_model(model)
     except Exception as error:  # onnx's own, and what its library raises
         reason = one_line(str(error), _SAID).rstrip(".")
-        raise CheckpointError(f"{name} is not valid ONNX: {reason}.") from error
+        raise CheckpointError(
+            f"{name} is not valid ONNX: {reason}.", code="model-damaged"
+        ) from error
     for tensor in bare:
         tensor.ClearField("shape")
     return OnnxGraph(model, source, _decides(model.graph))
@@ -148,7 +154,10 @@ def _named(told: str | bytes) -> str:
 
 
 def _unfit(name: str, what: str) -> CheckpointError:
-    return CheckpointError(f"A network in ONNX must {what}: {name} is not of use here.")
+    return CheckpointError(
+        f"A network in ONNX must {what}: {name} is not of use here.",
+        code="model-unsuitable",
+    )
 
 
 # What a file must not ask for.
@@ -178,7 +187,7 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
             except Exception as error:  # onnx has many; a damaged file, all of them
                 reason = one_line(str(error), _SAID).rstrip(".")
                 msg = f"The weights beside {name} cannot be read: {reason}."
-                raise CheckpointError(msg) from error
+                raise CheckpointError(msg, code="model-damaged") from error
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
         claimed = math.prod(tensor.dims)
@@ -187,7 +196,7 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
                 f"{name} is damaged: its tensor {_named(tensor.name) or '(unnamed)'} "
                 f"claims {claimed} numbers in {tensor.ByteSize()} bytes."
             )
-            raise CheckpointError(msg)
+            raise CheckpointError(msg, code="model-damaged")
 
 
 def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
@@ -200,7 +209,7 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
             f"{name} keeps weights in another file, {_named(told)}: only weights in "
             "the same file are read here; save it with them."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
     leaves = (
         not told
@@ -211,11 +220,11 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
     )
     if leaves:
         msg = f"{name} asks for weights at {told!r}, which is not in its own folder."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="outside-folder")
     if not is_there(inside / where) or not (inside / where).is_file():
         told = _named(told)
         msg = f"{name} keeps weights in {told}, which is not beside it; copy both."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="file-missing")
     return inside
 
 
@@ -228,7 +237,7 @@ def _inlined(model: Any, name: str) -> Any:
     except Exception as error:
         reason = one_line(str(error), _SAID).rstrip(".")
         msg = f"The functions of {name} cannot be followed: {reason}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="model-damaged") from error
 
 
 def _check_nodes(model: Any, name: str) -> None:
@@ -245,7 +254,7 @@ def _check_nodes(model: Any, name: str) -> None:
         else:
             continue
         msg = f"{name} uses the operator {_named(told)}, which {why}."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="model-unsuitable")
 
 
 def _input_of(model: Any, name: str) -> str:

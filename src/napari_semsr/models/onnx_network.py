@@ -55,7 +55,7 @@ class _Runner:
             if isinstance(found, int) and found != (4 if axis is None else 1):
                 kind = "rank" if axis is None else "channels"
                 msg = f"A network in ONNX must give {what}, got {kind} {found}."
-                raise CheckpointError(msg)
+                raise CheckpointError(msg, code="model-unsuitable")
 
     def run(self, image: Float32Array) -> NDArray[Any]:
         """Run one image (1, 1, H, W); errors are those of torch."""
@@ -101,7 +101,7 @@ def _session(data: bytes) -> Any:
     except Exception as error:  # as above
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         msg = f"ONNX Runtime refuses this graph: {first.rstrip('.')}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="model-unsuitable") from error
 
 
 class OnnxNetwork(nn.Module):
@@ -203,7 +203,7 @@ def measure_onnx(
         f"{_STRIDES[-1]} px, in memory that grows as they do, and give the same when "
         f"they are cut further on: this graph does for none of them ({reason})."
     )
-    raise CheckpointError(msg)
+    raise CheckpointError(msg, code="model-unsuitable")
 
 
 def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
@@ -289,7 +289,7 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
             "restores it, which ONNX cannot say: export what it is told of one field "
             "(--field IMAGE), without the haze."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="export-unsupported")
     onnx = onnx_library()
     if isinstance(module, OnnxNetwork):
         model = onnx.load_model_from_string(module.graph.numpy().tobytes())
@@ -334,7 +334,7 @@ def _traced(whole: nn.Module, card: ModelCard) -> bytes:
     except Exception as error:  # the exporter's own, and whatever a layer raises
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         msg = f"{card.name} cannot be written as ONNX: {first.rstrip('.')}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="export-unsupported") from error
     return written.getvalue()
 
 
@@ -384,4 +384,4 @@ def _check_same(data: bytes, whole: nn.Module, card: ModelCard) -> None:
                 f"{off:.1e} of the range on {side + rows} x {side + columns} px, and "
                 f"{_SPAN:g} is allowed."
             )
-            raise CheckpointError(msg)
+            raise CheckpointError(msg, code="export-inexact")

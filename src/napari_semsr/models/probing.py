@@ -141,7 +141,7 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
         f"A network must accept fields whose sides are multiples of its stride "
         f"{stride}, and this one refused all up to {sides[-1]} px."
     )
-    raise CheckpointError(msg)
+    raise CheckpointError(msg, code="model-unsuitable")
 
 
 def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
@@ -198,7 +198,7 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
     """Measure from how many pixels away a field changes an output."""
     if getattr(module, "deciding", False):
         msg = "What a network makes of a field where values decide cannot be bounded."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="receptive-field-unbounded")
     probed = _cpu_copy(module)
     across = smallest_side(probed, stride=stride)
     side = round_up(max(_FIRST_SIDE, 4 * across), stride)
@@ -211,7 +211,7 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
         f"A network that is tiled must have a bounded receptive field, and this one "
         f"depends on more than {_LAST_SIDE // 2} px on each side."
     )
-    raise ShapeError(msg)
+    raise ShapeError(msg, code="receptive-field-unbounded")
 
 
 def probe(module: nn.Module, *, stride: int) -> Probe:
@@ -253,7 +253,7 @@ def effective_halo(
     """
     if not 0 < tolerance < 1:
         msg = f"A tolerance must lie between 0 and 1, got {tolerance}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     probed = _cpu_copy(module)
     across = smallest_side(probed, stride=stride)
     side = 2 * round_up(halo + across, stride)
