@@ -106,14 +106,14 @@ def remote_client(address: str) -> Iterator[Client]:
             "--scheduler must be an address like tcp://host:8786, got "
             f"{one_line(address)!r:.80}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="address-invalid")
     try:
         if not inside:
             _greet(address)
         client = Client(address, set_as_default=False, timeout=PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
         msg = f"No dask scheduler answers at {address}: check --scheduler."
-        raise OptionError(msg) from error
+        raise OptionError(msg, code="cluster-unreachable") from error
     try:
         yield client
     finally:
@@ -213,13 +213,13 @@ class ClusterExecutor(Executor):
                 "which were killed or ran out of memory: give them more memory or a "
                 "smaller --tile, then run again with --resume; finished tiles are kept."
             )
-            raise SemsrError(msg) from error
+            raise SemsrError(msg, code="process-died") from error
         except (CancelledError, CommClosedError) as error:
             msg = (
                 f"The dask cluster at {self._address} was lost: start it again, then "
                 "run again with --resume; finished tiles are kept."
             )
-            raise SemsrError(msg) from error
+            raise SemsrError(msg, code="cluster-lost") from error
         future.release()
         return found
 

@@ -25,12 +25,14 @@ from napari_semsr.core import (
     DeviceMemoryError,
     Float32Array,
     Job,
+    Message,
     Micrograph,
     Progress,
     Provenance,
     TilePlan,
     Waiting,
     blur_of,
+    code_of,
     noise_of,
     warn,
 )
@@ -187,7 +189,8 @@ def plan_run(
                 f"{predictor.device.type}: tiles of the two may differ by rounding; "
                 "start anew (--overwrite) for one arithmetic."
             )
-            plan = replace(plan, notes=(*plan.notes, said))
+            note = Message(said, "device-changed")
+            plan = replace(plan, notes=(*plan.notes, note))
         if plan.loaded is not loaded:
             predictor = predictor.told(plan.loaded)
     return PlannedRun(plan, predictor, watch, scheduler)
@@ -202,7 +205,8 @@ def _tell_of_width(plan: EnhancePlan) -> None:
     if undone < _ROUNDED * told:
         warn(
             f"A blur of {told:g} px would have left less fine detail than this image "
-            f"has: {undone:.2g} px is undone, the most that it may have had."
+            f"has: {undone:.2g} px is undone, the most that it may have had.",
+            "blur-overstated",
         )
 
 
@@ -275,7 +279,8 @@ def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
                 short = error.with_traceback(None)  # its frames hold tensors
         if short is not None:
             planned = _instead_of_whole(planned, target, places, short)
-            tally.notes += [f"Memory was short: {short}", *planned.plan.strategy.notes]
+            note = Message(f"Memory was short: {short}", code_of(short))
+            tally.notes += [note, *planned.plan.strategy.notes]
             yield Progress(0, 0, tally.notes[-1])
         if planned.plan.strategy.kind == "tiles":
             sampled = yield from _run_tiles(planned, target, places, tally)
@@ -310,7 +315,7 @@ def _run_tiles(
     if plan.strategy.norm == "sampled" and places:
         sampling = sampled_statistics(run, predictor, target)
         sampled = yield from in_thread(sampling, predictor)
-        tally.notes.append(sampled.sentence())
+        tally.notes.append(Message(sampled.sentence(), "statistics-sampled"))
         run = replace(run, statistics=sampled.statistics)
     predictor.statistics = run.statistics
     take = in_order(places)

@@ -27,6 +27,7 @@ from napari_semsr.core import (
     Float32Array,
     IntPair,
     Job,
+    Message,
     Progress,
     SemsrError,
     Tile,
@@ -78,7 +79,7 @@ class TileWorker:
                 return self._together(tiles)
             except RuntimeError as error:
                 msg = f"Tile {places[0]} could not be enhanced: {error}"
-                raise SemsrError(msg) from error
+                raise SemsrError(msg, code="computation-failed") from error
 
     def stop(self) -> None:
         """Refuse new work, stop what is running at its next layer, and wait for it."""
@@ -112,14 +113,16 @@ class TileWorker:
         except DeviceMemoryError:
             if self._joined(tiles):
                 self.joins = False
-                note = "Memory was short: tiles are computed one by one."
+                said = "Memory was short: tiles are computed one by one."
+                note = Message(said, "device-memory")
             else:
                 self._cut_smaller(pieces)
         else:
             after = self.predictor.batch
             if after != before:
                 cut = f"from {before} to {after} tiles"
-                note = "Memory was short: batches were cut " + cut + "."
+                said = "Memory was short: batches were cut " + cut + "."
+                note = Message(said, "device-memory")
             return [piece.with_note(note) for piece in found]
         # not where the error is handled, whose frames hold tensors of the failed pass
         return [piece.with_note(note) for piece in self._together(tiles)]
@@ -169,7 +172,8 @@ class TileWorker:
             else:
                 piece = self.run.deliver(tile.index, joined, tile.core)
                 side = self._side(pieces)
-                note = f"Memory was short: tiles are computed in pieces of {side} px."
+                said = f"Memory was short: tiles are computed in pieces of {side} px."
+                note = Message(said, "device-memory")
                 return replace(piece, edges={}).with_note(note)
 
     def _side(self, pieces: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from napari_semsr.core import (
     FloatPair,
     IntPair,
+    Message,
     Micrograph,
     OptionError,
     PixelSize,
@@ -100,6 +101,7 @@ def fit_pixels(
             said = f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} "
             said += "per pixel and the field's pixel size is unknown: it is taken as "
             said += "it is; give its pixel size."
+            said = Message(said, "pixel-size-missing")
         return PixelFit(None, pixel_size_nm, said)
     low, high = trained.pixel_size_nm
     wanted = [
@@ -123,10 +125,11 @@ def fit_pixels(
             "resampled: the network runs on the field as it is, and its result should "
             "not be trusted."
         )
+        said = Message(said, "pixel-size-unsuitable")
         return PixelFit(None, pixel_size_nm, said, beyond=True)
     if resample == "never":
         said += ": it is not resampled, as was asked."
-        return PixelFit(None, pixel_size_nm, said)
+        return PixelFit(None, pixel_size_nm, Message(said, "not-resampled"))
     steps = _step(ratios[0]), _step(ratios[1])
     seen = parse_pixel_size(
         tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
@@ -134,12 +137,12 @@ def fit_pixels(
     said += f": it is resampled to {_size(*wanted)}, and the result "
     if resample == "keep":
         said += "is left on that grid."
-        return PixelFit(steps, seen, said, keep=True)
+        return PixelFit(steps, seen, Message(said, "resampled"), keep=True)
     said += "to its own grid"
     if max(steps) > 1:
         finest = 2 * max(wanted) / trained.scale
         said += f", where it holds no detail finer than {finest:.3g} nm"
-    return PixelFit(steps, seen, f"{said}.")
+    return PixelFit(steps, seen, Message(f"{said}.", "resampled"))
 
 
 def _step(ratio: float) -> Fraction:
@@ -210,7 +213,7 @@ def plan_output(
             "keep black and white alone: leave the type at float32, or write a .png, "
             "which is stretched."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="type-too-coarse")
     trained = TrainedPixelSizes.from_card(card)
     fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
     frame = _frame(micrograph, scale, fit)

@@ -23,6 +23,7 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     IntPair,
+    Message,
     Micrograph,
     ReadError,
     Resampling,
@@ -99,7 +100,7 @@ def measure_scaling(data: Any, percentiles: FloatPair, *, back: bool = True) -> 
             f"Grey values must be below {_LARGEST:.1e} to be enhanced in single "
             "precision; divide them first."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="values-too-large")
     mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return Scaling(low, high, mean, back)
 
@@ -587,11 +588,12 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
     filled, note = strays.filled(data), None
     if count := int(np.isfinite(strays.values).sum()):
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
-        note = (
+        said = (
             f"{pixels} of {micrograph.name} far outside the range of grey values, or "
             "in lines of a single value, are replaced by the mean of the pixels around "
             "them, or in wide areas by the end of the range (hot or dead pixels)."
         )
+        note = Message(said, "stray-pixels")
     shown, measured = (
         _on_grid(part, micrograph.shape, fit) for part in (filled, strays.masked(data))
     )

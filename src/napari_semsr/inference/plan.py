@@ -16,6 +16,7 @@ from napari_semsr.core import (
     DeviceMemoryError,
     IntPair,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Progress,
@@ -100,7 +101,7 @@ def plan_enhance(
             f"An image to enhance needs finite pixels, and {micrograph.name} has none: "
             "see whether it was written, or copied, whole."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-finite-values")
     survey = FieldSurvey()
     _check_weights(loaded, options)
     if isinstance(loaded.module, InformedRestorer):
@@ -141,7 +142,7 @@ def _check_weights(loaded: LoadedModel, options: EnhanceOptions) -> None:
             f"Model {loaded.card.name} does not tell noise, blur and haze apart: leave "
             f"{names} as it is, or take one of architecture informed."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="option-without-effect")
 
 
 def _told(
@@ -235,7 +236,7 @@ def choose_strategy(
             "This run was begun layer by layer, which is not done any more: use "
             "--overwrite to start anew."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="other-version")
     bounded = not probe.norms and probe.halo is not None
     if bounded and (options.halo_tolerance or (probe.halo or 0) <= _DEEP_HALO):
         notes = _narrower(probe.halo, options, plan)
@@ -249,7 +250,8 @@ def choose_strategy(
         fits = predictor.fits(plan.padded_shape, options.memory_gb)
     if fits:
         said = f"The field is run whole, with {need} of layers."
-        return ExecutionStrategy("none" if bounded else "whole", "whole", (said,))
+        notes = (Message(said, "run-whole"),)
+        return ExecutionStrategy("none" if bounded else "whole", "whole", notes)
     if bounded:
         return ExecutionStrategy("none", "tiles")
     return _without_memory(predictor, options, f"({need})", previous)
@@ -262,7 +264,7 @@ def _as_asked(predictor: Predictor, options: EnhanceOptions) -> ExecutionStrateg
             f"Tiles need a bounded receptive field, and {predictor.card.name} has "
             "none: use --norm whole, which runs the field at once."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="receptive-field-unbounded")
     if options.norm == "tile":
         return ExecutionStrategy("tile", "tiles")
     if options.self_ensemble:
@@ -270,7 +272,7 @@ def _as_asked(predictor: Predictor, options: EnhanceOptions) -> ExecutionStrateg
             "Statistics of a sample are not those of the field turned about, got "
             "--norm sampled with self-ensemble: use whole, or leave the other off."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     return ExecutionStrategy("sampled", "tiles")
 
 
@@ -292,7 +294,8 @@ def _without_memory(
         refused = " any more: free some, or use --overwrite to start anew."
     if refused:
         raise DeviceMemoryError(f"{short}{lacks}{refused}")
-    notes = (f"{short}{lacks}: those of a sample are used.",)
+    said = f"{short}{lacks}: those of a sample are used."
+    notes = (Message(said, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)
 
 
@@ -306,7 +309,7 @@ def _narrower(
         f"A halo of {plan.halo} px instead of the exact {exact}: tiles may differ from "
         f"the whole by {options.halo_tolerance:g} of the output's range."
     )
-    return (said,)
+    return (Message(said, "halo-cut"),)
 
 
 def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:

@@ -31,6 +31,7 @@ from napari_semsr.core import (
     DeviceMemoryError,
     Float32Array,
     IntPair,
+    Message,
     OptionError,
     SemsrError,
     round_up,
@@ -79,7 +80,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
         check_bf16(device)
     elif name != "fp32":  # from the history of a result that is resumed
         msg = f"A precision must be auto, fp32 or bf16, got {name!r}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-value")
     return name
 
 
@@ -114,7 +115,7 @@ def _translated(device: torch.device, what: str) -> Iterator[None]:
             yield
     except RuntimeError as error:
         msg = f"The network could not compute {what} on {device}: {first_line(error)}"
-        raise SemsrError(msg) from error
+        raise SemsrError(msg, code="computation-failed") from error
 
 
 # A card that could not be tried when this was written is compared with the CPU before
@@ -136,7 +137,7 @@ def choose_device(loaded: LoadedModel, name: str = "auto") -> Device:
     source = _source_of(loaded)
     if getattr(source, "opaque", False) and found.device.type != "cpu":
         note = f"{loaded.card.name} is an ONNX graph, which runs on the CPU."
-        return Device(torch.device("cpu"), note)
+        return Device(torch.device("cpu"), Message(note, "device-unsuitable"))
     if name != "auto" or found.device.type not in _COMPARED:
         return found
     kind = found.device.type
@@ -148,7 +149,7 @@ def choose_device(loaded: LoadedModel, name: str = "auto") -> Device:
     if fault is None:
         return found
     note = f"{label} {fault}: the CPU is used; --device {kind} insists."
-    return Device(torch.device("cpu"), note)
+    return Device(torch.device("cpu"), Message(note, "device-unusable"))
 
 
 def _fault(loaded: LoadedModel, found: Device) -> str | None:
@@ -678,7 +679,7 @@ def check_scale(card: ModelCard, given: IntPair, made: tuple[int, ...]) -> None:
             f"By its card the model {card.name} makes {expected} of {given} px, got "
             f"{made}; correct its scale."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="card-contradicts-network")
 
 
 def _plain(module: nn.Module) -> nn.Module:

@@ -91,7 +91,7 @@ def reading() -> Iterator[None]:
             "The statistics kept in the output cannot be read: use --overwrite to "
             "start anew."
         )
-        raise WriteError(msg) from error
+        raise WriteError(msg, code="file-damaged") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,5 +174,5 @@ class FixedMoments(NormInterceptor):
                 f"Statistics for {len(self._moments)} layers do not fit this network, "
                 f"whose layer {self.count + 1} has {channels} channels: measure anew."
             )
-            raise SemsrError(msg)
+            raise SemsrError(msg, code="statistics-mismatch")
         return self._moments[self.count].normalise(norm.input, norm)

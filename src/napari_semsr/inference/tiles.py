@@ -278,7 +278,7 @@ class StoreSink:
                 f"{self.store.path.name} are {tuple(self.store.unit)}: make the store "
                 "with the same tile option."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="grid-mismatch")
         identity = plan.identity()
         before = self.store.notes().get(_IDENTITY)
         if before is None:
@@ -289,7 +289,7 @@ class StoreSink:
                 f"{self.store.path.name} can only be resumed as it was begun, and the "
                 f"{' and the '.join(changed)} changed: use --overwrite to start anew."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="other-run")
         if self.live is not None:
             self.live.attach(self.store)
 
@@ -320,7 +320,7 @@ def _check_shape(found: tuple[int, ...], output: OutputPlan) -> None:
     wanted = output.frame.shape
     if tuple(found) != wanted:
         msg = f"The output must have shape {wanted}, got {tuple(found)}."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
 
 
 # Figures on tile borders: how much neighbours disagree, whether a step is seen.
