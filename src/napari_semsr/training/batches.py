@@ -124,7 +124,7 @@ def _scenes_of(recipe: Recipe, scale: int) -> Dataset[Any]:
         return ScenePairs(recipe, scale)
     if scale != 1:
         msg = f"Kind {recipe.kind} needs a network of scale 1, got scale {scale}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="model-unsuitable")
     return (BlockDataset if recipe.learns == "survey" else SceneDataset)(recipe)
 
 
@@ -151,7 +151,7 @@ def _fill(
                     f"The scenes of data.bank must take at most {_LARGEST >> 30} GiB, "
                     f"got {count} of them, {size / (1 << 30):.3g} GiB; lower data.bank."
                 )
-                raise OptionError(msg)
+                raise OptionError(msg, code="out-of-range")
             arrays = [
                 np.lib.format.open_memmap(
                     folder / f"{name}.npy",

@@ -221,7 +221,7 @@ class Recorder(Callback):
                 f"The held-out {measured} must be a number, got none at step {step}; "
                 "look for NaN pixels in the pairs for validation."
             )
-            raise SemsrError(msg)
+            raise SemsrError(msg, code="score-not-finite")
         better = value == math.inf or value > self.best.get(measured, -math.inf)
         if better or self._best_before_adversary(step):
             self._keep(module.best_network, module.beside(), found, step)

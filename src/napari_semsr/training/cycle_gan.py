@@ -75,7 +75,8 @@ def _measured(path: Path) -> FloatArray:
             kernel = read(path).array().astype(float)
     except (OSError, ValueError) as error:
         msg = f"The kernel {path.name} cannot be read: {str(error).splitlines()[0]}."
-        raise ReadError(msg) from error
+        gone = isinstance(error, FileNotFoundError)
+        raise ReadError(msg, code="file-missing" if gone else None) from error
     sides = kernel.shape
     odd = len(sides) == 2 and all(n % 2 for n in sides) and max(sides) <= _LARGEST
     if not odd or not np.isfinite(kernel).all() or kernel.sum() <= 0:
@@ -83,7 +84,7 @@ def _measured(path: Path) -> FloatArray:
             f"A kernel must be a finite image with odd sides up to {_LARGEST} px and a "
             f"positive sum, got {' x '.join(map(str, sides))} px in {path.name}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="kernel-invalid")
     return np.asarray(kernel)
 
 
@@ -161,7 +162,7 @@ def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
             f"A learnt kernel must not be larger than the patches of {side} px, got "
             f"{max(kernel.shape)} px."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="kernel-too-large")
     return LearntBlur(kernel, options.noise, side)
 
 
@@ -202,7 +203,7 @@ class CycleGan(AdversarialLearner):
         scale = int(getattr(network, "scale", 1))
         if scale != 1:
             msg = f"Kind cycle-gan needs a network of scale 1, got scale {scale}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="model-unsuitable")
         gan, side = self.gan, recipe.data.patch_px
         known = gan.kernel is not None and not gan.kernel.learnt
         names = ["high"] if known else ["high", "low"]
@@ -391,7 +392,8 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
             f"SSIM needs two images of one shape and at least {_WINDOW} px, got "
             f"{tuple(first.shape)} and {tuple(second.shape)}."
         )
-        raise ShapeError(msg)
+        alike = first.shape == second.shape
+        raise ShapeError(msg, code="image-too-small" if alike else "sizes-differ")
     # Variances are small differences of large numbers: 16 bits do not hold them, and 32
     # do better around each image's own mean, which changes no variance.
     a, b = (x if x.dtype == torch.float64 else x.float() for x in (first, second))

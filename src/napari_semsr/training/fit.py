@@ -170,7 +170,7 @@ def _with_bank(recipe: Recipe, run_dir: Path, given: str | None) -> Recipe:
             f"data.bank_folder must lie in the folder of the run, {inside}, got "
             f"{place}; take it out of the recipe, or give --bank-folder."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="outside-folder")
     return recipe.replace(data=recipe.data.replace(bank_folder=str(place)))
 
 
@@ -198,7 +198,7 @@ def _take_over(network: nn.Module, name: str) -> None:
             f"Only {len(same)} of {len(given)} weights of {Path(name).name} fit this "
             "architecture; drop start_from."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="weights-mismatch")
     network.load_state_dict({**own, **same})
 
 
@@ -218,7 +218,7 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
             f"Patches must be a multiple of the network's {stride} px, got patch_px = "
             f"{side}; {near} would do."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="patch-size-unsuitable")
     check_discriminator_field(recipe, scale, stride)
 
 
@@ -240,7 +240,7 @@ def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
                 f"The discriminator {name} is too deep for patch_px = {side}: it needs "
                 f"at least {larger}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="patch-size-unsuitable")
 
 
 def _takes(judge: nn.Module, shape: IntPair, side: int) -> bool:
@@ -268,7 +268,7 @@ def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
             f"devices must not exceed the {there} {what} of this machine, got "
             f"{recipe.devices}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="device-missing")
     lacking = [n for n in ("MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
     started = any(name in os.environ for name in _WHOLE_RANKS)  # by torchrun or SLURM
     if recipe.nodes > 1 and lacking and not started:
@@ -276,7 +276,7 @@ def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
             f"nodes: {recipe.nodes} needs {' and '.join(lacking)} in the environment "
             "of each machine, a port of the first one, and NODE_RANK of the others."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     return device
 
 
@@ -317,7 +317,7 @@ def _chosen_device(recipe: Recipe, name: str) -> torch.device:
                 f"Several devices together must be cpu or cuda, got {name}; hide cards "
                 "by CUDA_VISIBLE_DEVICES."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="device-unsuitable")
         # each process has its own card, and tries no other
         there = device_count("cuda") and kind != "cpu"
         if there or kind != "cuda":
@@ -344,7 +344,7 @@ def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) 
                 "precision: bf16 fails on a CPU where a dilated convolution has "
                 f"{wrong} channels, not a multiple of {_BLOCK}; take fp32 or auto."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="precision-unsupported")
         return True
     return wrong is None and has_fast_bf16(device)
 
@@ -458,13 +458,14 @@ def _translated(error: Exception) -> Exception:
             return error
         # torch puts a traceback around what a worker process raised
         last = message.rstrip().splitlines()[-1]
-        return type(error)(last.partition(f"{type(error).__name__}: ")[2] or last)
+        sentence = last.partition(f"{type(error).__name__}: ")[2] or last
+        return type(error)(sentence, code=error.code)
     if type(error).__module__.startswith(_COMPILERS):
         msg = (
             "compiled: true needs a compiler that works with this PyTorch and device, "
             f"got: {first_line(error).rstrip('.')}; take compiled: false."
         )
-        return OptionError(msg)
+        return OptionError(msg, code="compiler-unusable")
     if is_out_of_memory(error):
         msg = "Memory ran out while training; lower batch or patch_px in the recipe."
         return DeviceMemoryError(msg)
@@ -473,7 +474,7 @@ def _translated(error: Exception) -> Exception:
             "The saved state is of another network or recipe; resume with the recipe "
             "of the run, or start anew with --overwrite."
         )
-        return CheckpointError(msg)
+        return CheckpointError(msg, code="other-run")
     return error
 
 

@@ -69,7 +69,9 @@ def _not_finite(what: str, step: int, furthest: Tensor) -> SemsrError:
             "as hot pixels and fill values are: take these out of the images, and cut "
             "the pairs again (semsr pairs)"
         )
-    return SemsrError(f"The {what} not finite at step {step}: {why}.")
+    return SemsrError(
+        f"The {what} not finite at step {step}: {why}.", code="training-diverged"
+    )
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
@@ -144,7 +146,7 @@ class Learner(lightning.LightningModule):
                 "The networks that the model of start_from was trained with do not fit "
                 f"this recipe: {first}"
             )
-            raise CheckpointError(msg) from error
+            raise CheckpointError(msg, code="weights-mismatch") from error
 
     def on_train_start(self) -> None:
         """Start the clock, take the recipe's rate, lay weights out for the device."""

@@ -116,7 +116,7 @@ class PlaceImages:
         if len(shapes) > 1:
             told = " and ".join(" x ".join(map(str, s)) for s in sorted(shapes))
             msg = f"Both images of a place must be on one grid, got {told} px."
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="sizes-differ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +243,9 @@ def load_place_state(path: Path) -> dict[str, Any]:
             return dict(state)
     except Exception as error:
         msg = f"The training state {path} cannot be read; train again (--overwrite)."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="file-damaged") from error
     msg = f"The training state {path} is of another version; train again."
-    raise CheckpointError(msg)
+    raise CheckpointError(msg, code="other-version")
 
 
 def fit_place(
@@ -424,7 +424,7 @@ class _Trainer:
                 "There is nothing to train on: no patch of "
                 f"{self.options.patch_px} px has light all over and SEM on half of it."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="nothing-to-train")
         if not self.options.copies or not self.options.from_copies:
             return
         yield Progress(0, self.options.copies, "fitting light to SEM")
@@ -596,7 +596,7 @@ class _Trainer:
                 "The saved training is of other images or options; resume with those "
                 "of the run, or train again (--overwrite)."
             )
-            raise CheckpointError(msg)
+            raise CheckpointError(msg, code="other-run")
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))

@@ -483,29 +483,31 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         msg = f"The recipe {path} cannot be read as YAML: {reason}."
-        raise ReadError(msg) from error
+        gone = isinstance(error, FileNotFoundError)
+        code = "file-missing" if gone else "recipe-invalid"
+        raise ReadError(msg, code=code) from error
     if count > _MOST_VALUES:
         msg = (
             f"A recipe must hold at most {_MOST_VALUES} values, with what aliases "
             f"repeat, got more in {path}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="recipe-invalid")
     if not isinstance(values, dict):
         got = type(values).__name__
         msg = f"A recipe must be a YAML table of options, got {got} in {path}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="recipe-invalid")
     other = values.pop("include", None)
     if other is None:
         return values
     source = path.parent / str(other)
     if _followed(source) in above:
         msg = f"A recipe must not include itself, got {source} in {path}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="recipe-invalid")
     shared = _values(source, above)
     tables = [table.get("data") or {} for table in (shared, values)]
     if not all(isinstance(table, dict) for table in tables):
         msg = f"Option data must be a table of options, in {path} and in {source}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="recipe-invalid")
     return {**shared, **values, "data": {**tables[0], **tables[1]}}
 
 
@@ -515,7 +517,7 @@ def _followed(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         msg = f"A recipe must name files, got {shown(str(path))}: {error}."
-        raise OptionError(msg) from error
+        raise OptionError(msg, code="recipe-invalid") from error
 
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:

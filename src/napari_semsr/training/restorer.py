@@ -80,7 +80,7 @@ class RestorerLearner(Learner):
     ) -> None:
         if not isinstance(network, InformedRestorer):
             msg = "Kind restorer needs architecture informed."
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
         ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(ordered, recipe, pairs)
         self.sharpens = recipe.learns == "sharpener"
@@ -89,7 +89,7 @@ class RestorerLearner(Learner):
                 "learns: sharpener needs a network that has one; give the option "
                 "sharpener of architecture informed, its widths."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
         network.survey.requires_grad_(recipe.learns in ("all", "survey"))
         for part in (network.local, network.embed, network.tell):
             part.requires_grad_(recipe.learns in ("all", "local"))

@@ -33,8 +33,10 @@ from torch import nn
 
 from napari_semsr.core import (
     CheckpointError,
+    Message,
     WriteError,
     access_refusal,
+    code_of,
     digest_path,
     list_folder,
     persons_options,
@@ -138,7 +140,7 @@ class RunFolder:
                 f"There is no run to resume in {run_dir}; leave out --resume to start "
                 "one."
             )
-            raise CheckpointError(msg)
+            raise CheckpointError(msg, code="run-missing")
         if resume:
             self._check_same()
         there = list_folder(run_dir) if run_dir.is_dir() else []
@@ -149,7 +151,7 @@ class RunFolder:
                 f"The run directory {run_dir} is not empty; give {remedy} or another "
                 "one."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="output-exists")
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -157,7 +159,7 @@ class RunFolder:
             raise WriteError(msg) from error
         if not os.access(run_dir, os.W_OK | os.X_OK):
             msg = f"The run directory {run_dir} must be one that you may write to."
-            raise WriteError(msg)
+            raise WriteError(msg, code="no-permission")
         best = run_dir / _BEST
         if resume and best.exists():
             return dict(yaml.safe_load(read_text(best)))
@@ -172,7 +174,7 @@ class RunFolder:
             if is_link or (path.exists() and not (path.is_file() or path.is_dir())):
                 kind = "a link" if is_link else "a pipe or device"
                 msg = f"{path} must be the run's own, got {kind}: remove it."
-                raise WriteError(msg)
+                raise WriteError(msg, code="unsafe-content")
 
     def _check_same(self) -> None:
         """See that a run goes on with its model and its recipe."""
@@ -188,7 +190,7 @@ class RunFolder:
                 f"The run in {run_dir} makes the model {name}, got the name "
                 f"{recipe.name}: resume with --name {name}."
             )
-            raise CheckpointError(msg)
+            raise CheckpointError(msg, code="other-run")
         check_recipe(recipe, before, run_dir)
 
     def digest_inputs(self) -> Digests:
@@ -231,7 +233,9 @@ class RunFolder:
                     else f"The run in {run_dir} was begun with the {_KINDS[kind]} "
                     f"{old}, got {new}, of other contents. {_REMEDY}."
                 )
-                raise CheckpointError(msg)
+                raise CheckpointError(
+                    msg, code="content-changed" if new in then else "other-run"
+                )
 
     def begin(self, inputs: Digests, *, resume: bool) -> None:
         """Put the run there, in place of an earlier one unless that goes on."""
@@ -315,7 +319,8 @@ class RunFolder:
             msg = (
                 f"The saved state {self.state} is damaged; start anew with --overwrite."
             )
-            raise CheckpointError(access_refusal(self.state, error) or msg) from error
+            said = access_refusal(self.state, error) or Message(msg, "file-damaged")
+            raise CheckpointError(said, code=code_of(said)) from error
 
 
 def _put(path: Path, plain: Any) -> None:
@@ -353,7 +358,7 @@ def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
             f"The run in {run_dir} was begun by another recipe: "
             f"{'; '.join(told[:_MOST_TOLD])}{more}. {_REMEDY}."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="other-run")
 
 
 def _completed(before: dict[str, Any]) -> dict[str, Any]:

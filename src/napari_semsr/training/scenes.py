@@ -135,7 +135,7 @@ class Gold(_Simulated):
     ) -> Pair:
         if self.scale != self._SCALE:
             msg = f"The source gold needs a network of scale 2, got scale {self.scale}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="model-unsuitable")
         pair = random_gold_pair(self.data.scene_px, rng, options)
         return pair.low, pair.high
 
@@ -183,11 +183,11 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
             f"crop_bottom must leave some of the {image.shape[0]} rows of "
             f"{entry.file}, got {entry.crop_bottom}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     image = image[: image.shape[0] - entry.crop_bottom]
     if not np.isfinite(image).all():
         msg = f"A training image must be finite, got NaN or Inf in {entry.file}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="pixels-missing")
     if entry.shrink > 1:
         from skimage import transform  # half a second, and few images need it
 
@@ -198,7 +198,7 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
         msg = (
             f"A training image must have contrast, got a constant one in {entry.file}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="image-blank")
     scaled = np.clip((image - low) / (high - low), 0, 1)
     return np.asarray(scaled, dtype=np.float32)
 
@@ -358,7 +358,7 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
             f"Scans must have one size, got {entry.low} with {low.shape} and "
             f"{entry.high} with {high.shape} px; register them first."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="sizes-differ")
     known = np.isfinite(high)
     # the noise is the fast scan's: it is fitted by the slow one, not the other way
     gain, offset = np.polyfit(high[known], low[known], 1)
@@ -399,7 +399,7 @@ def _cut_scans(
             break
     else:
         msg = f"No scan shows {side} x {side} px of its pair; lower data.scene_px."
-        raise OptionError(msg)
+        raise OptionError(msg, code="image-too-small")
     flips = [slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2)]
     low, high = (np.ascontiguousarray(part[*flips]) for part in (low, high))
     faults = np.full(len(FAULTS), np.nan, np.float32)
@@ -423,8 +423,12 @@ def _tell_small(data: DataOptions, clear: list[Float32Array]) -> None:
     wanted = f"at least {least} px on each side for scenes of {data.scene_px} px"
     if len(small) == len(clear):
         msg = f"Training images must have {wanted}, got {named}; lower data.scene_px."
-        raise OptionError(msg)
-    warn(f"Training images without {wanted} are left out: {named}.", stacklevel=3)
+        raise OptionError(msg, code="image-too-small")
+    warn(
+        f"Training images without {wanted} are left out: {named}.",
+        "images-left-out",
+        stacklevel=3,
+    )
 
 
 def _cut(whole: Float32Array, side: int, rng: np.random.Generator) -> Float32Array:

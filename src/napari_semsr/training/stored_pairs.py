@@ -49,7 +49,7 @@ class StoredPatches(Dataset[Patches]):
                 f"{self.store.path.name} holds unpaired patches, which only kind "
                 f"cycle-gan can learn from, got kind {recipe.kind}."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="pairs-not-matched")
         self.low, self.high = (
             array if array.size * array.dtype.itemsize > _IN_MEMORY else array[:]
             for array in self.store.arrays("train")
@@ -86,13 +86,15 @@ class StoredPatches(Dataset[Patches]):
     ) -> Any:
         """Read a patch that can be learnt from, or say which image spoils it."""
         patch = np.asarray((self.low if side == "low" else self.high)[number])
-        fault = None
+        fault = code = None
         if not np.isfinite(patch).all():
             fault = "has NaN or infinite pixels, and pairs must be finite"
+            code = "pixels-missing"
         else:
             away = np.abs(to_unit(patch, grey))
             if away.max() > _MOST_RANGES:
                 value = float(patch.ravel()[away.argmax()])
+                code = "values-too-large"
                 fault = (
                     f"has a grey value of {value:g}, {away.max():.3g} times the range "
                     "of its image away, as a fill value of other software or a defect"
@@ -105,7 +107,7 @@ class StoredPatches(Dataset[Patches]):
             f"Pair {number} of {self.store.path.name}{made_of} {fault}: mend the image "
             "and cut the pairs again (semsr pairs), which leaves fill values out."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code=code)
 
 
 def fitting_store(recipe: Recipe, scale: int) -> PairStore:
@@ -117,11 +119,11 @@ def fitting_store(recipe: Recipe, scale: int) -> PairStore:
             f"A network of scale {scale} needs pairs of that scale, got {given} in "
             f"{store.path.name}; make one for that scale (--scale {scale})."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="scale-mismatch")
     if side < recipe.data.patch_px:
         msg = (
             f"Patches of {store.path.name} must be at least patch_px = "
             f"{recipe.data.patch_px} px, got {side}; lower data.patch_px."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="patch-size-unsuitable")
     return store
