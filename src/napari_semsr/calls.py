@@ -53,7 +53,7 @@ def parse_options(options: Mapping[str, Any], verb: Verb[Any, Any]) -> dict[str,
         named = ", ".join(sorted(name for name, before in known.items() if not before))
         more = also if verb.sides else ""
         msg = f"Options are {named}{more}, got {', '.join(unknown)}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-option")
     return verb.parse(options)
 
 
@@ -75,7 +75,7 @@ def source_of(image: Any, item: ImageIn | None = None) -> Any:
         "An image must be a path, a Micrograph or an array (Y, X), got "
         f"{type(image).__name__}."
     )
-    raise ShapeError(msg)
+    raise ShapeError(msg, code="wrong-type")
 
 
 @cache
@@ -84,7 +84,7 @@ def function_of(name: str) -> Callable[..., Any]:
     verb = verb_of(name)
     if verb is None:
         msg = f"{name} is no verb that functions are made of."
-        raise OptionError(msg)
+        raise OptionError(msg, code="verb-unknown")
     signature = signature_of(verb)
     known = set(signature.parameters)
     led = {item.name: item for item in verb.images if item.flag}

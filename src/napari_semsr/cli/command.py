@@ -56,12 +56,14 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
+        code = None
         if message.startswith(_NEEDED):
+            code = "missing-value"
             names = message.removeprefix(_NEEDED).split(", ")
             message = _NEEDED + ", ".join(map(self._described, names))
         sentence = message[:1].upper() + message[1:].rstrip(".")
         msg = f"{sentence}; see `{self.prog} --help`."
-        raise OptionError(msg)
+        raise OptionError(msg, code=code)
 
     def _described(self, name: str) -> str:
         """Name an argument with the beginning of its help."""
@@ -380,7 +382,7 @@ def _refuse_verb(word: str) -> NoReturn:
     near = get_close_matches(word, VERBS, 1)
     meant = f"did you mean `semsr {near[0]}`?" if near else f"it has {', '.join(VERBS)}"
     msg = f"There is no verb {word!r} ({meant}); see `semsr --help`."
-    raise OptionError(msg)
+    raise OptionError(msg, code="verb-unknown")
 
 
 def _refuse(strange: list[str], verb: str) -> NoReturn:
@@ -390,14 +392,14 @@ def _refuse(strange: list[str], verb: str) -> NoReturn:
     for other in ACTIONS:
         if other.startswith(f"{group} ") and flag in _flags(other):
             msg = f"{flag} belongs to `{other}`, got `{verb}`."
-            raise OptionError(msg)
+            raise OptionError(msg, code="unknown-option")
     near = get_close_matches(flag, [*_flags(verb), *_COMMON], 1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     msg = (
         f"Unrecognized arguments: {' '.join(strange)}{meant}; see `semsr {verb} "
         "--help`."
     )
-    raise OptionError(msg)
+    raise OptionError(msg, code="unknown-option")
 
 
 def _flags(verb: str) -> list[str]:

@@ -255,7 +255,7 @@ class Command:
                 f"A table of images is written by --table, and takes no -o, got "
                 f"{output}; measure one image for its own output."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
         how = {item.name: getattr(arguments, item.name) for item in verb.files}
         return jobs.measure_table_job(
             verb.name,
@@ -271,7 +271,7 @@ class Command:
         """Refuse what one image lacks, or has no use for."""
         if arguments.resume:
             msg = "Only a table of images can be resumed; leave --resume out."
-            raise OptionError(msg)
+            raise OptionError(msg, code="option-without-effect")
         names = [item.name for item in self.verb.images]
         missing = names[sum(one is not None for one in given) :]
         if len(given) - len(missing) < jobs.measure_of(self.verb.name).needed:
@@ -279,11 +279,11 @@ class Command:
                 f"The arguments {' and '.join(names)} must be given, got no "
                 f"{missing[0]}; a table of both images comes alone."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         output = self.verb.output
         if output is not None and output.one_needs_it and arguments.output is None:
             msg = "One image needs -o, where its map goes, or --table for its row."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
 
     def summarise(self, result: Any) -> str:
         """Write what was found, below where something was written."""

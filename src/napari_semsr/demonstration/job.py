@@ -280,7 +280,7 @@ def _prepare_folder(folder: Path) -> dict[str, Path]:
     for role in ("report", "figures", "positions"):
         if paths[role].is_dir():
             msg = f"{paths[role]} is a folder where a file shall go: move it away."
-            raise WriteError(msg)
+            raise WriteError(msg, code="output-is-folder")
     try:
         for place in sorted({path.parent for path in paths.values()}):
             place.mkdir(exist_ok=True)

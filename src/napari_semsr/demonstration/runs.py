@@ -33,6 +33,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     ShapeError,
+    code_of,
     gap_free_box as largest_gap_free_box,
     run,
 )
@@ -164,7 +165,7 @@ def run_scan(
     solution, true = stitched.solution, frames.nominal_px
     if true is None or solution.nominal_px is None or solution.names != frames.names:
         msg = f"The true positions of {frames.name} do not belong to its frames."
-        raise ReadError(msg)
+        raise ReadError(msg, code="positions-invalid")
     placement = place_truth(solution.positions_px, solution.nominal_px, true)
     return ScanRun(folder, taken, frames, stitched, open_image(target), placement)
 
@@ -193,7 +194,7 @@ def run_place(
         except AdaptRefused as refused:
             if refused.reason != "no-gain" or minutes == _MINUTES[-1]:
                 msg = f"This sample cannot be trained on: {refused} Take another seed."
-                raise SemsrError(msg) from refused
+                raise SemsrError(msg, code=code_of(refused)) from refused
     raise AssertionError
 
 
@@ -312,7 +313,7 @@ def gap_free_box(covered: NDArray[np.bool_]) -> Box:
         f"The mosaic must have {_LEAST_PX} px without a gap on each side to be "
         "measured, and has not: take another seed or larger frames."
     )
-    raise ShapeError(msg)
+    raise ShapeError(msg, code="gaps-everywhere")
 
 
 def crop(image: Micrograph, box: Box) -> Micrograph:

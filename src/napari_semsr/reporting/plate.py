@@ -124,7 +124,7 @@ def draw_plate(
             f"A figure must be at most {_TALLEST_MM:g} mm tall, got {whole:.0f} mm at "
             f"{width_mm:g} mm width; crop what is long and narrow (semsr crop)."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-large")
     size = width_mm / _MM, whole / _MM
     figure = Figure(figsize=size, dpi=dpi, facecolor="white")
     for i, left, down, _ in cells:

@@ -152,7 +152,7 @@ class BatchPanel(Panel):
         if inputs is None or output is None:
             what = "images" if inputs is None else "output folder"
             msg = f"A folder must be chosen for the {what}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         return {
             "inputs": str(inputs.absolute()),
             "output": str(output.absolute()),
@@ -217,7 +217,7 @@ class BatchPanel(Panel):
         steps = self._read_plan() if chosen else typed_path(self.steps)
         if steps is None:
             msg = "A layer that was made here, or a steps file, must be chosen."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         inputs, output = typed_path(self.inputs), typed_path(self.output)
         workers, anew = int(self.workers.value), bool(self.overwrite.value)
 

@@ -242,7 +242,7 @@ def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
     length = math.hypot(*((end - start) * np.asarray(size)))
     if length <= 0:
         msg = "The line must have two different ends; draw it again."
-        raise OptionError(msg)
+        raise OptionError(msg, code="line-without-length")
     return length
 
 
@@ -252,7 +252,7 @@ def _last_line(line: Shapes | None) -> NDArray[np.float64]:
     lines = [np.asarray(d, dtype=float)[:, -2:] for d in shapes if len(d) == 2]
     if not lines:
         msg = "A line must be drawn over the known distance first; press Draw a line."
-        raise OptionError(msg)
+        raise OptionError(msg, code="line-missing")
     return lines[-1]
 
 
@@ -458,7 +458,7 @@ class CalibrateGroup(Form):
         with self._panel.told():
             if self.pixel_size.value is None:
                 msg = "A pixel size must be typed first: both numbers above zero."
-                raise OptionError(msg)
+                raise OptionError(msg, code="missing-value")
             self._calibrate(self.pixel_size.value)
 
     def _calibrate(
@@ -615,7 +615,7 @@ class CalibrateGroup(Form):
         """Choose the layer again that was looked at, if it is still there."""
         if layer not in self._viewer.layers:
             msg = "The layer is gone; open it again and calibrate it."
-            raise OptionError(msg)
+            raise OptionError(msg, code="layer-missing")
         self.layer.value = layer
 
     def _show_bar(self, layer: Layer, report: ScaleBarReport) -> None:
@@ -640,7 +640,7 @@ class CalibrateGroup(Form):
             image = micrograph_from_layer(layer)
             if self.pitch.value <= 0:
                 msg = "The grating's period must be above 0; type the true one in nm."
-                raise OptionError(msg)
+                raise OptionError(msg, code="out-of-range")
             options = CalibrateOptions(pitch_nm=self.pitch.value)
             make = partial(CALIBRATE.job, image, options=options)
             show = partial(self._show_grating, layer)
@@ -680,7 +680,7 @@ class CalibrateGroup(Form):
             y, x = micrograph_from_layer(self.layer.value).scale
             if self.distance.value <= 0:
                 msg = "The known distance must be above 0; type the true length."
-                raise OptionError(msg)
+                raise OptionError(msg, code="out-of-range")
             line, layer = self._line_layer(), self.layer.value
             if line is not None and len(line.data) and isinstance(layer, Image):
                 self._check_line(line, layer)
@@ -694,7 +694,7 @@ class CalibrateGroup(Form):
         """Refuse a line that may be meant for another image."""
         if not _lies_on(line, layer):
             msg = "The line is on the grid of another layer; press Draw a line again."
-            raise OptionError(msg)
+            raise OptionError(msg, code="line-of-other-image")
         owner = self._owner_of(line)
         if owner is None:
             alike = [i for i in grey_layers(self._viewer) if _lies_on(line, i)]
@@ -708,7 +708,7 @@ class CalibrateGroup(Form):
                 f"The line was drawn {whose} and calibrates no other: {more}press Draw "
                 f"a line to draw one for {layer.name}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="line-of-other-image")
         ends = _last_line(line)
         most = layer.extent.data[1][-2:]
         if (ends < -1).any() or (ends > most + 1).any():
@@ -716,7 +716,7 @@ class CalibrateGroup(Form):
                 f"The line ends outside of {layer.name}: draw it from end to end of "
                 "the known distance, within the image."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="outside-image")
         cover = self._covering(line, layer)
         if cover is not None:
             msg = (
@@ -724,7 +724,7 @@ class CalibrateGroup(Form):
                 f"there: hide {cover.name} and check the line, or choose {cover.name} "
                 "and press Draw a line."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="ambiguous")
 
     def _owner_of(self, line: Shapes) -> Image | None:
         """Find the image that a line was drawn for, if it is still open."""

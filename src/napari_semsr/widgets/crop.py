@@ -42,7 +42,7 @@ def _drawn_box(
             f"Layer {shapes.name!r} must hold a rectangle in the plane in view; draw "
             "one first."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="rectangle-missing")
     points = np.asarray(shapes.data[shown[-1]])
     world = np.array([shapes.data_to_world(point)[-2:] for point in points])
     low, high = world.min(axis=0), world.max(axis=0)
@@ -55,7 +55,7 @@ def _drawn_box(
             f"Layer {image.name!r} must have a pixel size, since {shapes.name!r} was "
             "drawn in nm; give it one in Open mosaic, under Calibrate a layer."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="pixel-size-missing")
     origin, pitch = np.array(image.origin), np.array(image.scale)
     first, last = (
         np.floor((edge - origin) / pitch + 1).astype(int) for edge in (low, high)
@@ -128,7 +128,7 @@ class CropPanel(Panel):
                 "image, a Shapes layer with a rectangle, or 'none: leave empty places "
                 "out'."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="same-image")
         if like is None:
             values |= {"align": False, "gap_free": True}
         elif isinstance(like, Shapes):

@@ -221,7 +221,7 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
             "choose it as Moving in Register to SEM and press Take it as it is shown, "
             "or reset its transform."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="layer-turned")
     linear, shift = shown_by(layer)
     scale = np.diag(linear)
     if np.allclose(scale, layer.scale[-2:], rtol=1e-9, atol=0):
@@ -260,7 +260,7 @@ def plane_at(layer: Image | Labels, dims: Dims | None) -> tuple[int, ...]:
     """Place of the plane of a layer that a viewer shows, of the first where unknown."""
     if layer.ndim < 2:
         msg = f"Layer {layer.name!r} must be an image of two or more axes, got one."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="axis-missing")
     last = np.array(finest(layer).shape[: layer.ndim - 2], dtype=int) - 1
     return tuple(np.clip(_place_shown(layer, dims), 0, last).tolist())
 
@@ -299,7 +299,7 @@ def _grey(layer: Layer, plane: Any) -> Any:
             "the list of layers and take Split RGB, or open its file with Open mosaic "
             "and take its luminance there."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="colour-image")
     return grey
 
 
@@ -390,13 +390,13 @@ def micrograph_from_layer(
     `colour`: one in colour as its luminance, which is read in parts.
     """
     if layer is None:
-        raise ShapeError(NO_IMAGE)
+        raise ShapeError(NO_IMAGE, code="missing-value")
     if layer.metadata.get(LIVE_KEY):
         msg = (
             f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "
             "whole field first."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="incomplete")
     if unturned:
         scale, shift = layer.scale[-2:], layer.translate[-2:]
     else:
@@ -494,7 +494,7 @@ def _look_of_labels(layer: Labels) -> DisplaySettings:
             f"with their colours, got {len(values)}; right-click it and take Convert "
             "to Image."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="too-many-values")
     told = layer.features.drop(columns="index", errors="ignore")
     index = layer.features.get("index", layer.features.index)
     rows = zip(index, told.iloc[:, 0] if len(told.columns) else [], strict=False)
@@ -713,5 +713,5 @@ def same_unit(micrographs: Sequence[Micrograph]) -> str:
             f"Layers shown together must all be calibrated or none, but {bare[0]!r} "
             "has no pixel size; give it one in Open mosaic, under Calibrate a layer."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixel-size-missing")
     return units.pop()

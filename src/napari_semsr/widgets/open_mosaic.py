@@ -290,7 +290,9 @@ class OpenMosaicPanel(Panel):
         path = self.typed_path()
         if path == Path() or not path.exists():
             msg = f"A file must be chosen first, got {str(path)!r}."
-            raise OptionError(msg)
+            raise OptionError(
+                msg, code="missing-value" if path == Path() else "file-missing"
+            )
         if path != self._described:
             self.facts = {}
         if holds_frames(path):

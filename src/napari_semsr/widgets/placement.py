@@ -85,5 +85,5 @@ class PlacementRows:
                 "A transform must be chosen, a .json that Register to SEM has saved; "
                 f"or {self._remedy}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         return typed

@@ -303,7 +303,7 @@ class SavePanel(Panel):
             path = None if layer is None else file_of(layer)
             if path is None:
                 msg = "A layer must be saved to be made again; save it first."
-                raise OptionError(msg)
+                raise OptionError(msg, code="layer-not-saved")
             title = "Make again"
             self.start(lambda: REPLAY.job(path), self._show_replayed, title)
 
@@ -337,12 +337,12 @@ class SavePanel(Panel):
             shown = [item for item in self.viewer.layers if item.visible]
             if not shown:
                 msg = "A layer must be visible to be a figure; show one first."
-                raise OptionError(msg)
+                raise OptionError(msg, code="nothing-visible")
             paper = self.extent.value == _PAPER
             images = [item for item in shown if item in image_layers(self.viewer)]
             if paper and not images:
                 msg = "An image layer must be visible to be a figure; show one first."
-                raise OptionError(msg)
+                raise OptionError(msg, code="nothing-visible")
             kinds = _PAPER_KINDS if paper else {"PNG (*.png)": ".png"}
             name = f"{(images if paper else shown)[-1].name} figure"
             path = ask_file(self, "Save figure", name, kinds)
@@ -369,7 +369,7 @@ class SavePanel(Panel):
             images = [item for item in image_layers(self.viewer) if item.visible]
             if not images:
                 msg = "An image layer must be visible for a report; show one first."
-                raise OptionError(msg)
+                raise OptionError(msg, code="nothing-visible")
             self.write_report(images)
 
     def _require_canvas(self) -> None:
@@ -381,7 +381,7 @@ class SavePanel(Panel):
                 f"The canvas must be at least {_LEAST_PX} px wide to be a figure, got "
                 f"{canvas.width()} px; make the window wider."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="canvas-too-small")
 
     def _show_paper(self, _: object = None) -> None:
         self.paper.setVisible(self.extent.value == _PAPER)

@@ -204,7 +204,7 @@ def require_room(shape: tuple[int, int], scale: int) -> None:
             f"holds {limit:g} GiB; choose a path, open a project in the panel Save, or "
             "raise it under Preferences."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="cache-too-small")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def typed_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
             f"All planes together are saved as .ome.tif, got {path.name}: change the "
             "name under Save as."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="suffix-unknown")
     if stack:
         tiff = ending in (".tif", ".tiff")
         return path if tiff else path.with_name(f"{path.name}.ome.tif")
@@ -260,7 +260,7 @@ def typed_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
             f"{path.name} out under Save as, and press Save… when it is made to have "
             "it in another format, too."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="suffix-unknown")
     stem = path.stem if ending == ".zarr" else path.name
     return path.with_name(f"{stem}.ome.zarr")
 

@@ -465,7 +465,7 @@ def check_free(path: Path) -> None:
     for run in _queue().runs:
         if run.request.writes == path and not run.cancel.is_set():
             msg = f"{run.title} is about to write {path}; choose another name."
-            raise OptionError(msg)
+            raise OptionError(msg, code="output-locked")
 
 
 def check_unread(layers: Iterable[Any]) -> None:
@@ -478,7 +478,7 @@ def check_unread(layers: Iterable[Any]) -> None:
                 f"{run.title} works on {read[0].name} with the pixel size that it has; "
                 "wait until that has ended, or cancel it, then change the size."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="layer-in-use")
 
 
 class JobRunner(QObject):

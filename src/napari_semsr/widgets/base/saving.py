@@ -128,7 +128,7 @@ def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None
             f"Layer {image.name!r} is drawn from {path.name}, which saving would "
             "replace; choose another name."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="output-is-input")
 
 
 def note_saved(metadata: dict[str, Any], saved: Converted) -> None:
@@ -151,7 +151,7 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
     settled = _settle(Path(path), suffix)
     if settled is None:
         msg = f"Nothing was saved, since {path} was kept; choose another name."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-exists")
     check_place(image, layer.metadata, settled)
     check_stack(layer, settled)
     saved = run(save_job((image, *more) if more else image, settled))
@@ -167,14 +167,14 @@ def check_stack(layer: Layer, path: Path) -> None:
             "the first: take Split Stack from its menu in the list of layers, and save "
             "the stacks one by one."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="too-many-axes")
     if layer.ndim > 2 and output_kind(path) not in ("ome-tiff", "tiff"):
         msg = (
             f"Layer {layer.name!r} is a stack, which is saved as .ome.tif or .tif, got "
             f"{path.name}: choose one of these, or take Split Stack from its menu in "
             "the list of layers and save one plane."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="suffix-unknown")
 
 
 write_ome_zarr = partial(_write, ".ome.zarr")

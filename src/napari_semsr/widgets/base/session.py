@@ -236,7 +236,7 @@ class Session(QObject):
         viewer = self._viewer()
         if viewer is None:
             msg = "The viewer is closed."
-            raise WriteError(msg)
+            raise WriteError(msg, code="viewer-closed")
         return viewer
 
     # -- what is there -----------------------------------------------------------
@@ -422,7 +422,7 @@ class Session(QObject):
         """Save all into a new project, which stays open."""
         if is_project(folder) and folder.exists():
             msg = f"{folder} is a project already: open it, or choose another name."
-            raise WriteError(msg)
+            raise WriteError(msg, code="output-exists")
         write_project(folder, Project())
         self._forget()
         self._use(folder)

@@ -339,7 +339,7 @@ class CheckPanel(Panel):
         model, layer = self.model.value, self.image.value
         if model is None:
             msg = "A model must be chosen, but none is installed; add a model file."
-            raise OptionError(msg)
+            raise OptionError(msg, code="model-missing")
         images = [] if layer is None else [self.micrograph(layer)]
         options = self.form.options()
         return Work(
@@ -437,7 +437,7 @@ class ImportPanel(Panel):
         path = typed_path(self.file)
         if path is None or path.is_dir():  # where nothing is typed
             msg = "A model file must be chosen."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         options = None
         job = MODELS_IMPORT.anew if self.overwrite.value else MODELS_IMPORT.job
         if not self._brings_card():

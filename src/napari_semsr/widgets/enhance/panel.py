@@ -757,7 +757,7 @@ class EnhancePanel(Panel):
         micrograph = self.micrograph(layer)
         if model is None:
             msg = "A model must be chosen, but none is installed; add a model file."
-            raise OptionError(msg)
+            raise OptionError(msg, code="model-missing")
         return layer, micrograph, model, self._options(micrograph.pixel_size_nm)
 
     def _options(self, size: PixelSize | None) -> EnhanceOptions:

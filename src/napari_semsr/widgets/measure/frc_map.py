@@ -190,7 +190,9 @@ def _measure(
     if store is not None and len(images) == 1 and options.split == "diagonal":
         halves, note = find_halves(store, images[0])
     if needs_halves and halves is None:
-        raise OptionError(" ".join(filter(None, (_ONE_MOSAIC, note))))
+        raise OptionError(
+            " ".join(filter(None, (_ONE_MOSAIC, note))), code="halves-missing"
+        )
     shared = {
         name: getattr(options, name)
         for name in FrcJobOptions.model_fields
@@ -326,7 +328,7 @@ class FrcMapPanel(Panel):
                 f"Both images are the layer {layer.name!r}; choose another exposure of "
                 "the field as the second, or 'none: split the first image'."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="same-image")
         images = read_pair(self, layer, second)
         same_unit(images)
         work = partial(
@@ -350,7 +352,7 @@ class FrcMapPanel(Panel):
             before, after = self.before.value, self.after.value
             if before is after or None in (before, after):
                 msg = "Two maps must be chosen, Before and After; make them first."
-                raise OptionError(msg)
+                raise OptionError(msg, code="missing-value")
             first, second = self.micrograph(before), self.micrograph(after)
             first, values = _shared_blocks(first, second)
             limits = contrast_limits(values, 1, 99)
@@ -361,7 +363,7 @@ class FrcMapPanel(Panel):
             known = apart[np.isfinite(apart)]
             if not known.size:
                 msg = "Both maps must share blocks with a resolution, got none."
-                raise OptionError(msg)
+                raise OptionError(msg, code="nothing-to-measure")
             unit = "nm" if first.pixel_size_nm is not None else "px"
             shown = self._add_difference(first, apart, (before, after))
             said = (
@@ -480,7 +482,7 @@ def _shared_blocks(
             f"Both maps must have the same blocks, got {before.name!r} and "
             f"{after.name!r} on unlike grids; map both with one block and step."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="grid-mismatch")
     ours, theirs = (
         image.array()[tuple(map(slice, start - by, stop - by))]
         for image, by in ((before, 0), (after, moved))

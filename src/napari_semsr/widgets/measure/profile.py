@@ -26,11 +26,13 @@ from napari_semsr.core import (
     Figure,
     FloatArray,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Progress,
     SemsrError,
     ShapeError,
+    code_of,
     in_figures,
 )
 from napari_semsr.jobs import PROFILE, CurveFound
@@ -123,7 +125,7 @@ def _measure(
                 reader=one.reader,
             )
         except ShapeError as error:
-            problems.append(str(error))
+            problems.append(Message(str(error), code_of(error)))
             continue
         curve, problem = None, ""
         try:
@@ -135,10 +137,10 @@ def _measure(
                     readings=measure_profile(profile, **options),
                 )
         except SemsrError as error:
-            problem = str(error)
+            problem = Message(str(error), code_of(error))
         found.append(LayerProfile(one.image.name, profile, curve, problem))
     if not found:
-        raise ShapeError(problems[0])
+        raise ShapeError(problems[0], code=code_of(problems[0]))
     yield Progress(len(asked), len(asked), "done")
     unit = "nm" if found[0].profile.calibrated else "px"
     return Profiles(tuple(found), tuple(problems), unit, fits)
@@ -288,7 +290,7 @@ class ProfilePanel(Panel):
                 "A line must be drawn first in the plane in view; press Draw a line, "
                 "and drag across a structure."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="line-missing")
         (y0, x0), (y1, x1) = (ends * nm_of_drawn(lines, images[0])).tolist()
         return y0, x0, y1, x1
 

@@ -110,7 +110,7 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
             f"got {len(found)} in the plane in view of {layer.name!r}; draw some "
             "there, or choose 'none'."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range" if found else "regions-missing")
     return found
 
 
@@ -153,7 +153,7 @@ def box_of(region: Region, image: Micrograph) -> Box:
     last = np.minimum(np.floor(high + _EDGE) + 1, image.shape).astype(int)
     if np.any(last <= first):
         msg = f"The region {region.name} must lie on {image.name}, but lies beside it."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="outside-image")
     return Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
 
 
@@ -252,7 +252,7 @@ def read_pair(
             f"Both images must have the same shape, got {shapes[0]} and {shapes[1]} "
             "px; bring them onto one grid in the panel Crop."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     pitch = np.array(images[0].scale)
     off = np.abs(np.subtract(images[-1].origin, images[0].origin)) / pitch
     if images[0].unit == images[-1].unit and off.max() > _APART_PX:
@@ -261,7 +261,7 @@ def read_pair(
             f"{in_figures(off[0])} px down or up and {in_figures(off[1])} px beside "
             f"{layers[0].name!r}; bring them onto one grid in the panel Crop."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="origins-differ")
     return images
 
 

@@ -185,7 +185,7 @@ class VerbPanel(Panel):
                     f"{self.titles[item.name]} is the layer {layer.name!r}, which is "
                     f"{next(iter(self.titles.values()))} too; choose another{instead}."
                 )
-                raise ShapeError(msg)
+                raise ShapeError(msg, code="same-image")
         more = [item for form in self.frames.values() for item in form.values().items()]
         options = self.form.options(**dict(more))
         planes = planes_of(layers[0]) if self.takes_stack() else ()
@@ -421,7 +421,7 @@ class ErrorMapPanel(VerbPanel):
         kept = values[np.isfinite(values)]
         if not kept.size:
             msg = "no pixel is known there"
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="no-finite-values")
         name = "RSE" if isinstance(report, ErrorMapReport) else "r.m.s."
         unit = "grey levels" if report.unit == "grey" else "%"
         return {

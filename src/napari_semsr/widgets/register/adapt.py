@@ -201,7 +201,7 @@ class AdaptPanel(Panel):
                 f"Layer {images[0].name!r} cannot be both images: open the SEM image "
                 "of a place of the mosaic, and choose it under SEM image."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="same-image")
         options = self.form.options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # are not asked

@@ -157,7 +157,7 @@ class JudgePanel(Panel):
                 f"Layer {images[0].name!r} cannot be judged by itself: open the SEM "
                 "image of its place, and choose it under SEM."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="same-image")
         transform, options = self._map.map(), self.form.options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # are not asked

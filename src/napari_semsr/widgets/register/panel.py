@@ -504,7 +504,7 @@ def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
             "as of two instruments: their difference would show that alone. Take "
             "Overlay in two colours, Flicker or Before | after."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="grey-scales-differ")
 
 
 class OverlayControls(CompareControls):
@@ -790,7 +790,7 @@ class RegisterPanel(Panel):
                 f"Layer {images[0].name!r} cannot be registered to itself: open the "
                 "image that it is to be brought onto, and choose it under Fixed."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="same-image")
         require_room(images[1].shape, 1)
         return images
 

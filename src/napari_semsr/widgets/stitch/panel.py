@@ -357,7 +357,7 @@ class StitchMosaicPanel(Panel):
         if not isinstance(value, Path) or value == Path() or not value.exists():
             given = "" if value in (None, Path()) else f", got {str(value)!r}"
             msg = f"A folder of frames must be chosen first{given}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="folder-missing" if given else "missing-value")
         return value
 
     def look(self, folder: Path | None = None) -> None:
@@ -411,7 +411,7 @@ class StitchMosaicPanel(Panel):
             path = self.flat_file.value
             if not isinstance(path, Path) or not path.is_file():
                 msg = "A flat field file must be chosen, or another method."
-                raise OptionError(msg)
+                raise OptionError(msg, code="missing-value")
             method = str(path)
         calibration = typed_path(self.calibration)
         sized: dict[str, Any] = {"pixel_size_nm": self.pixel_size.value}

@@ -20,11 +20,13 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 from napari_semsr.core import (
     DB,
     Figure,
+    Message,
     Micrograph,
     OptionError,
     Progress,
     SemsrError,
     WriteError,
+    code_of,
     list_folder,
     spell_time,
 )
@@ -466,7 +468,7 @@ class PairsForm(Form):
         typed = typed_path(self.store)
         if typed is None:
             msg = "A store of pairs must be chosen, a .zarr; or learn from two layers."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         return str(typed)
 
 
@@ -537,9 +539,10 @@ class RecipeForm(Form):
             try:
                 self.facts = recipe_facts(self.value)
             except SemsrError as error:
-                self.fault = str(error)
+                self.fault = Message(str(error), code_of(error))
         else:
-            self.fault = "A recipe must be chosen, a YAML file."
+            said = "A recipe must be chosen, a YAML file."
+            self.fault = Message(said, "missing-value")
         said = self.fault
         if self.facts is not None:
             own = self.facts.architecture == "same"
@@ -556,7 +559,7 @@ class RecipeForm(Form):
     def required(self) -> RecipeFacts:
         """Give the facts of the chosen recipe."""
         if self.facts is None:
-            raise OptionError(self.fault)
+            raise OptionError(self.fault, code=code_of(self.fault))
         return self.facts
 
     def begins(self) -> dict[str, Any]:
@@ -751,13 +754,13 @@ class TrainPanel(Panel):
                 "The model needs a name of letters, digits, '_', '-', '+' and '.', "
                 f"under which it is listed, got {name!r}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="name-invalid")
         taken = on_shelf(name)
         if taken == "bundled" or (taken and not replace):
             msg = f"There is a model {name} already; choose another name" + (
                 "." if taken == "bundled" else ", or give --overwrite."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="name-taken")
 
     def _cut(self) -> CutRequest | OwnImage:
         """Read the layers to learn from: two, or a noisy one, perhaps scanned twice."""
@@ -774,7 +777,7 @@ class TrainPanel(Panel):
                     f"The second scan must be another layer, got {low.name} for both; "
                     "to learn from it by itself, choose 'one noisy layer alone'."
                 )
-            raise OptionError(msg)
+            raise OptionError(msg, code="same-image")
         return OwnImage(low, high) if own else CutRequest(low, high, pairs.lies.map())
 
     def take_registered(self, low: Layer, high: Layer, found: StoredTransform) -> None:
@@ -923,7 +926,7 @@ def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
             f"The folder {run_dir} holds {held}, choose another name, or give "
             "--overwrite."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-exists")
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
