@@ -268,7 +268,7 @@ def test_a_refusal_and_its_warnings_have_codes(semsr, info_does):
         "warning_codes": ["blurred", "dark"],
     }
     record = semsr("info", "missing.tif", "--json", "--no-such-option").record
-    assert record["code"] == "wrong-option"
+    assert record["code"] == "unknown-option"
 
 
 def test_common_flags_may_stand_before_the_verb(semsr, images):
