@@ -183,7 +183,7 @@ class ClearSet:
                 "Give either clear images or the folder of those that the card names "
                 "as held out, not both."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
 
     @property
     def kind(self) -> str:
@@ -203,7 +203,7 @@ class ClearSet:
                     f"The card of {card.name} names no held-out images; give clear "
                     "images."
                 )
-                raise OptionError(msg)
+                raise OptionError(msg, code="missing-value")
             folder = Path(self.held_out)
             opened = [
                 (folder / entry["file"], self.opening, int(entry.get("crop_bottom", 0)))
@@ -233,10 +233,10 @@ def _clear_image(image: Micrograph, cropped: int, side: int, name: str) -> Float
             f"A clear image must be at least {least} px high and wide, got {rows} x "
             f"{columns} px in {name}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="image-too-small")
     if not np.isfinite(part).all():
         msg = f"A clear image must be finite, got NaN or Inf pixels in {name}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="pixels-missing")
     low, high = np.percentile(part, _CLIPPED)
     scaled = (part - low) * (_WHITE / max(high - low, 1e-12))
     return np.asarray(np.clip(np.rint(scaled), 0, _WHITE))
@@ -344,7 +344,7 @@ class DrawnGold(TruthSource):
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
         if scale != 2:
             msg = f"The task of gold needs a network of scale 2, got {scale}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="model-unsuitable")
         self.side, self.seed, self.gold = side, seed, GoldOptions()
         probe = float(np.mean(self.gold.coarse_probe_nm))
         self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
@@ -498,7 +498,7 @@ def _tasks(
         tasks = [task for task in _TASKS if shares.get(task, 0) > 0] or ["images"]
     if clear.kind != "drawn" and tasks != ["images"]:
         msg = f"The task {tasks[0]} draws its own samples; leave out the clear images."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     return tasks
 
 
@@ -563,7 +563,7 @@ def judge_source(
             "Clear images need contrast and room for discs, got none in "
             f"{source.count or _MOST_TRUTHS}; give larger or clearer ones."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-structure")
     return [
         ConditionCheck(name, width, truths, tally(verdicts[name]))
         for name, width in source.widths_px.items()

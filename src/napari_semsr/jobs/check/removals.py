@@ -122,7 +122,7 @@ def paired_removals(
     least = 4 * MARGIN_PX
     if side * scale < least:
         msg = f"Objects need {least} px of the SEM image, got a side of {side * scale}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     given = iter(specimens)
     yield Progress(0, 2 * objects, "fitting a linear filter")
     fitted = []
@@ -161,7 +161,7 @@ def paired_removals(
             "No simulated sample has a place for an object; give larger fields "
             f"(--size-px), or more than {_FITTED} of them."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="nothing-to-measure")
     return Removals(fields, tells, cannot)
 
 

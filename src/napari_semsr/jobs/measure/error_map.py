@@ -97,6 +97,7 @@ def _map_errors(
         warn(
             f"The enhanced image covers {shown / whole:.0%} of {reference.name}, so "
             "the map does too.",
+            "partly-covered",
         )
 
     def read_both(box: Box) -> tuple[FloatArray, FloatArray]:

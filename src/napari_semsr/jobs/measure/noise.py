@@ -80,7 +80,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     side, values = run.options.block, image.array().astype(float)
     if min(values.shape) < side + 2:
         msg = f"Noise needs {side + 2} px a side, got {image.name} of {values.shape}."
-        raise core.ShapeError(msg)
+        raise core.ShapeError(msg, code="image-too-small")
     values[~np.isfinite(values)] = np.nan
     step = _step(values)  # a median would stay on whole steps
     dither = step * (np.random.default_rng(0).random(values.shape) - 0.5) if step else 0
@@ -105,7 +105,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     known = np.isfinite(found)
     if not known.any():
         msg = f"No block of {side} px of {image.name} is without missing pixels."
-        raise core.ShapeError(msg)
+        raise core.ShapeError(msg, code="gaps-everywhere")
 
     def along(axis: int) -> Any:
         rough = np.diff(dithered, 2, axis=axis)

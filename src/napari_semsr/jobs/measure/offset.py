@@ -14,9 +14,11 @@ from napari_semsr.core import (
     FloatPair,
     Grid,
     IntPair,
+    Message,
     Micrograph,
     RegistrationError,
     ShapeError,
+    code_of,
     field_range,
     middle_of,
     read_box,
@@ -83,7 +85,7 @@ def find_offset(
         try:
             found = find_shift(*read(middle_of(shape, side)), reach=reach)
         except (RegistrationError, ShapeError) as error:
-            doubt = str(error)
+            doubt = Message(str(error), code_of(error))
             if max(shape) > side:
                 continue
         break
@@ -91,9 +93,10 @@ def find_offset(
         return Offset(doubt=doubt)
     size = float(np.hypot(*found.shift_px))
     if found.is_ambiguous and not (nearest and size <= 1):
-        doubt = (
+        doubt = Message(
             f"Another shift fits about as well ({found.runner_up:.2f} of the best), as "
-            "on a lattice."
+            "on a lattice.",
+            "ambiguous",
         )
         return Offset(found, doubt=doubt)
     return Offset(found, size >= max(_NO_SHIFT_PX, _SURE * found.error_px))
@@ -105,7 +108,9 @@ def offset_of(
     """Find how far two images are to be moved before they are mapped, or why not."""
     found = find_offset(read, shape, reach=search, nearest=True)
     if found.doubt:
-        warn(f"The {what} are compared as they lie. {found.doubt}")
+        warn(
+            f"The {what} are compared as they lie. {found.doubt}", code_of(found.doubt)
+        )
     return found
 
 
@@ -132,6 +137,7 @@ def tell_offset(image: Micrograph, reference: Micrograph) -> None:
         warn(
             f"The image lies off its reference by ({-y:.1f}, {-x:.1f}) px, which "
             "counts as an error here: bring them together first (semsr register).",
+            "images-shifted",
             stacklevel=3,
         )
 

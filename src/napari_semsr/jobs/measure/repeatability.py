@@ -106,13 +106,17 @@ def compare_scans(
     pair = ScanPair.of(one, other, moved)
     whole, shown = (rows * columns for rows, columns in (one.shape, pair.shape))
     if shown < _LEAST_SHOWN * whole:
-        warn(f"Both scans show {shown / whole:.0%} of {one.name}, so the map does.")
+        warn(
+            f"Both scans show {shown / whole:.0%} of {one.name}, so the map does.",
+            "partly-covered",
+        )
     match = yield from match_scans(pair)
     if match.correlation <= 0:
         warn(
             f"The grey levels of {other.name} run against those of {one.name} "
             f"(r {match.correlation:.2f}): they do not show one place, or one of them "
             "is inverted.",
+            "contrast-inverted",
         )
     yield Progress(0, 0, "measuring the range of grey levels")
     scale = MapScale.of(one, chosen.unit)
@@ -133,6 +137,7 @@ def compare_scans(
         warn(
             f"{one.name} and {other.name} are equal in every pixel: a copy is no "
             "second scan, and tells nothing of the microscope.",
+            "same-image",
         )
     names = ("sd", "noise", "rest", "mean", "p95")
     found = {name: getattr(tally, name) for name in names}

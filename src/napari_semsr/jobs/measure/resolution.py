@@ -39,11 +39,13 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     Job,
+    Message,
     Micrograph,
     Progress,
     Provenance,
     Quantity,
     SemsrError,
+    code_of,
     contrast_limits,
     declared_figures,
     figure,
@@ -85,7 +87,9 @@ ALONE = "It is measured as a single image."
 """What is said of a mosaic whose halves are not used."""
 
 
-def find_halves(mosaic: Path, opened: Micrograph) -> tuple[Halves | None, str | None]:
+def find_halves(
+    mosaic: Path, opened: Micrograph
+) -> tuple[Halves | None, Message | None]:
     """Find the halves that belong to a mosaic, or say why there are none."""
     paths = half_paths(mosaic)
     there = [path for path in paths if path.exists()]
@@ -109,7 +113,7 @@ def find_halves(mosaic: Path, opened: Micrograph) -> tuple[Halves | None, str | 
                 for half in halves
             )
             return (first, second), None
-    return None, f"The mosaic {mosaic.name} {fault}."
+    return None, Message(f"The mosaic {mosaic.name} {fault}.", "halves-missing")
 
 
 def _foreign(mosaic: Path, opened: Micrograph, halves: Halves) -> str:
@@ -142,8 +146,10 @@ def _recipe(made: Provenance | None) -> dict[str, Any] | None:
 # How far the second image lies off the first.
 
 _NOISE_PX = 1024  # in the middle, where shared noise is looked for; chosen: 0.2 s
-_STILL = (
-    "They share noise, such as a detector's pattern, that did not move with the sample."
+_STILL = Message(
+    "They share noise, such as a detector's pattern, that did not move with the "
+    "sample.",
+    "not-independent",
 )
 
 
@@ -173,7 +179,7 @@ def _doubted(placed: Offset) -> str | None:
 def _warned(beyond: str) -> str:
     """Warn of a resolution that is finer than light carries, where one is."""
     if beyond:
-        warn(beyond)
+        warn(beyond, "finer-than-optics")
     return beyond
 
 
@@ -243,7 +249,7 @@ def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | N
         return halves, None
     halves, note = find_halves(Path(image), first)
     if note is not None:
-        warn(note := f"{note} {ALONE}")
+        warn(note := Message(f"{note} {ALONE}", code_of(note)))
     return halves, note
 
 
@@ -536,6 +542,7 @@ def _decorrelate(
             f"{source.name} was made by the network {network[0]}, so decorrelation "
             "tells how fine the network draws, not what was resolved; measure the "
             "image before it, or hold it against another (semsr frc, error-map).",
+            "made-by-network",
         )
     return DecorrelationReport(**sized, image=run.names[0], result=result)
 

@@ -20,12 +20,14 @@ import numpy as np
 from napari_semsr.core import (
     Cancelled,
     Job,
+    Message,
     OptionError,
     Options,
     Progress,
     ReadError,
     WriteError,
     cells_of,
+    code_of,
     columns_of,
     files_below,
     hear_warnings,
@@ -101,7 +103,7 @@ def measure_of(name: str) -> Measure:
     verb = verb_of(name) if name in MEASURES else None
     if verb is None:
         msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="verb-unknown")
     return Measure(verb, verb.result)
 
 
@@ -150,7 +152,7 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
         if not found:
             told = one_line(os.fspath(images), 300)
             msg = f"No file matches {told}; check the pattern."
-            raise ReadError(msg)
+            raise ReadError(msg, code="file-missing")
     halves = {half for one in found for half in half_paths(one)}
     return [one for one in found if one not in halves]
 
@@ -170,7 +172,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
                 f"{images} names all images of each row, so nothing goes with it, got "
                 f"{second}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
         return list(_of_sheet(measure, Path(images)))
     firsts = find_images(images)
     if second is None:
@@ -180,7 +182,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
             "The second image must be an image, a folder or a glob, got "
             f"{second}; a table that names both comes alone."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     seconds = find_images(second)
     if is_many(images) and is_many(second):
         return _paired(firsts, seconds, second)
@@ -206,7 +208,7 @@ def _checked(measure: Measure, paths: Sequence[Path | None]) -> _Item:
             f"({' and '.join(measure.names)}), got {len(paths)}; name both, or a table "
             "with a column for each."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-image-count")
     return _Item((*paths, *[None] * (most - len(paths))))
 
 
@@ -220,14 +222,17 @@ def _paired(firsts: list[Path], seconds: list[Path], where: object) -> list[_Ite
         names = path.name, normalize("NFC", path.name)
         found = filter(None, (by_name.get(name) for name in names))
         other = next(found, by_stem.get(_stem(path)))
-        fault = f"There is no image of the name {_stem(path)} in {where}."
+        fault = Message(
+            f"There is no image of the name {_stem(path)} in {where}.",
+            "partner-missing",
+        )
         items.append(_Item((path, other), fault="" if other else fault))
     if all(item.fault for item in items):
         msg = (
             "The images of both folders must bear the same names, got "
             f"{firsts[0].name} and {seconds[0].name}; name the pairs in a table."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="partner-missing")
     return items
 
 
@@ -261,10 +266,10 @@ def rows_of_images(
             f"{path} must have the column{'s' if needed > 1 else ''} {names}, got "
             f"{', '.join(sheet.names) or 'nothing'}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="table-invalid")
     if not sheet.rows:
         msg = f"{path} must name an image in each row, but has no row."
-        raise ReadError(msg)
+        raise ReadError(msg, code="table-invalid")
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
         first = list(filter(None, columns[:needed]))
@@ -274,7 +279,7 @@ def rows_of_images(
                 f"{path} line {line} must hold {len(sheet.names)} cells, of which "
                 f"{' and '.join(first)} {named}, got {','.join(row)!r:.80}."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="table-invalid")
         yield columns, {name: sheet.with_point(cell) for name, cell in cells.items()}
 
 
@@ -343,7 +348,7 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
             f"{path} must be a table of this measure to be resumed, but has no column "
             f"{missing[0]}; choose another name, or give --overwrite."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="other-run")
     rows = []
     for line, cells in sheet.rows:
         if len(cells) != len(sheet.names):
@@ -351,7 +356,7 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
                 f"{path} line {line} must hold {len(sheet.names)} cells to be resumed, "
                 f"got {len(cells)}; mend the line, or give --overwrite."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="table-invalid")
         row: Cells = {}
         for name, cell in zip(sheet.names, cells, strict=True):
             number = cell and name in measure.columns
@@ -421,11 +426,12 @@ class _Run:
                 f"{foreign} of other images were measured with others; choose another "
                 "name, or give --overwrite."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="other-run")
         if self.dropped:
             warn(
                 f"{self.dropped} of the rows of {self.target} were dropped, as their "
-                "images are not there any more."
+                "images are not there any more.",
+                "rows-dropped",
             )
 
     def _is_there(self, row: Cells) -> bool:
@@ -468,7 +474,7 @@ class _Run:
             except Cancelled:
                 raise
             except Exception as error:  # noqa: BLE001 - the other images go on
-                fault = sentence_of(error)
+                fault = Message(sentence_of(error), code_of(error))
         said = " ".join(dict.fromkeys(" ".join(one.split()) for one in told))
         return {**row, "warnings": said or None, "error": fault or None}
 
@@ -592,7 +598,7 @@ def _check_table(
     if table is None:
         if existing.resume:
             msg = "There is nothing to resume without a table; give --table as well."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         return None
     named = [Path(one) for one in images if isinstance(one, (str, os.PathLike))]
     target = _TABLE.check(table, named, REPLACING)
@@ -601,7 +607,7 @@ def _check_table(
             f"{table} exists; give --resume to keep its rows and measure what is "
             "missing, --overwrite to begin anew, or another name."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-exists")
     check_sheet(target)
     return target
 
@@ -610,19 +616,21 @@ def _tell(asked: Sequence[Cells], failed: Sequence[Cells], table: Path | None) -
     """Say what could not be measured, and what must be taken with care."""
     column = "" if table is None else f" of {table.name}"
     if failed and len(asked) == 1:
-        raise ReadError(str(failed[0]["error"]))
+        raise ReadError(str(failed[0]["error"]), code=code_of(failed[0]["error"]))
     if failed:
         first = f"the first: {failed[0]['error']}"
         if len(failed) == len(asked):
             msg = f"None of {len(asked)} images could be measured, {first}"
-            raise ReadError(msg)
+            raise ReadError(msg, code="nothing-measured")
         warn(
             f"{len(failed)} of {len(asked)} images could not be measured (column error"
-            f"{column}), {first}"
+            f"{column}), {first}",
+            "images-failed",
         )
     told = [row for row in asked if row["warnings"]]
     if told:
         warn(
             f"{len(told)} of {len(asked)} images were measured with warnings (column "
-            f"warnings{column}), the first: {told[0]['warnings']}"
+            f"warnings{column}), the first: {told[0]['warnings']}",
+            "images-with-warnings",
         )

@@ -22,6 +22,7 @@ from napari_semsr.core import (
     Grid,
     InputRecord,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Options,
@@ -29,6 +30,7 @@ from napari_semsr.core import (
     Provenance,
     SemsrError,
     ShapeError,
+    code_of,
     middle_of,
     option,
     read_box,
@@ -320,13 +322,13 @@ def _sorted(
     count = len({_key(part) for one in images for part in one})
     if not (images or files or found):
         msg = "A report must have at least one image, pair or JSON file, got none."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     if count > _MOST:
         msg = (
             f"A report must have at most {_MOST} images, got {count}; write several "
             "reports."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     return images, files
 
 
@@ -346,7 +348,7 @@ def _pair_of(item: Where) -> Input:
         return there[0]
     if len(cuts) != 1 or len(words) != 2:
         msg = f"A pair must be two images as A::B, got {text}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     return cuts[0]
 
 
@@ -355,11 +357,11 @@ def _checked(pair: tuple[Image, ...]) -> tuple[Image, ...]:
     if len(pair) != 2 or _key(pair[0]) == _key(pair[1]):
         names = " and ".join(map(name_of, pair))
         msg = f"A pair must be two different images, got {names}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="same-image")
     for path in paths_of(*pair):
         if is_record(path):
             msg = f"A pair must be two images, got the JSON file {path.name}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="wrong-type")
     return pair
 
 
@@ -411,7 +413,7 @@ def _paired(reference: Picture, compared: Picture) -> Pair:
             f"{compared.label} with {rows} x {columns} px; bring them onto one grid "
             "with semsr crop --like or semsr register."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     return Pair(reference, compared)
 
 
@@ -487,10 +489,11 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
     box = middle_of(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
         item.box = box
-        measured.notes.append(
+        sentence = (
             f"Measured in the middle {box.shape[0]} x {box.shape[1]} px of "
             f"{image.shape[0]} x {image.shape[1]} px."
         )
+        measured.notes.append(Message(sentence, "measured-in-part"))
     yield _step(done, "grey levels")
     part = _part(image, box)
     if item.is_map:
@@ -506,10 +509,11 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
     (full,), gap_free = whole
     if gap_free is not None:
         item.box = Box.of(gap_free.shape, (box.y0 + gap_free.y0, box.x0 + gap_free.x0))
-        measured.notes.append(
+        sentence = (
             f"Resolution, spectrum and sharpness are measured in the largest rectangle "
             f"without a gap, {gap_free.shape[0]} x {gap_free.shape[1]} px."
         )
+        measured.notes.append(Message(sentence, "measured-in-part"))
     yield _step(done, "Fourier ring correlation")
     yield from _measure_frc(item, part, full, box, options)
     yield _step(done, "decorrelation")
@@ -551,14 +555,15 @@ def _measure_frc(
     if parts is not None:
         measured.results["halves"] = [half.name for half in parts]
     if note is not None:
-        measured.notes.append(f"{note} {ALONE}")
+        measured.notes.append(Message(f"{note} {ALONE}", code_of(note)))
     number = measured.number(FRC)
     if item.networks and number is not None and number.value is not None:
         name = item.networks[-1][0]
-        measured.notes.append(
+        sentence = (
             f"{item.label} was made by the network {name}: resolution and cut-off of "
             "it alone tell how fine the network draws, not what was resolved."
         )
+        measured.notes.append(Message(sentence, "made-by-network"))
 
 
 def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
@@ -570,9 +575,8 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
     if first.shape == second.shape:
         box = middle_of(first.shape, _MIDDLE_PX)
         if box.shape != first.shape:
-            measured.notes.append(
-                f"Compared in the middle {box.shape[0]} x {box.shape[1]} px."
-            )
+            sentence = f"Compared in the middle {box.shape[0]} x {box.shape[1]} px."
+            measured.notes.append(Message(sentence, "measured-in-part"))
         first, second = _part(first, box), _part(second, box)
     parts = first, second
     if first.shape == second.shape:

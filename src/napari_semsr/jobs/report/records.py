@@ -115,7 +115,7 @@ def read_record(path: Path) -> StoredNumbers:
     try:
         if path.stat().st_size > _LARGEST:
             msg = f"{path} is too large for the numbers of a measurement."
-            raise ReadError(msg)
+            raise ReadError(msg, code="file-too-large")
         content = json.loads(
             read_text(path, "utf-8-sig"),
             parse_constant=_number,
@@ -132,7 +132,7 @@ def read_record(path: Path) -> StoredNumbers:
             f"{path.name} must be JSON of a measuring verb, got another: take what "
             f"semsr {', '.join(_KNOWN)} wrote with --json."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="format-unknown")
     with decoding(path, "numbers of a measurement"):
         _check_curves(content, curves_of(verb))
         return _told(path, verb, content)
