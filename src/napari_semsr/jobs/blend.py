@@ -118,7 +118,7 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
             f"Both images must have a pixel size or none, but {bare.name!r} has none; "
             "give it one in Open mosaic, under Calibrate a layer."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="pixel-size-missing")
     grids = Grid.of(first), Grid.of(second)
     coarse, fine = sorted(grids, key=lambda grid: -grid.pitch[0] * grid.pitch[1])
     box = coarse.covered_by(fine)
@@ -127,7 +127,7 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
             f"{first.name!r} and {second.name!r} do not overlap; choose two images of "
             "one place."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="no-overlap")
     like = first if coarse is grids[0] else second
     grid = Area.of(like, coarse).part(box).grid
     old, new = (_on_grid(image, grid).astype(np.float32) for image in (first, second))

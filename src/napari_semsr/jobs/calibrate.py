@@ -17,6 +17,7 @@ from napari_semsr.core import (
     Figure,
     FloatPair,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Progress,
@@ -127,10 +128,11 @@ def _calibrate(
     found = measure_grating(image.array(), run.options)
     if run.target is not None:
         write_calibration(run.target, found)
-    uneven = found.uneven_px is not None and (
+    uneven = found.uneven_px is not None and Message(
         "The scale changes from one side of the field to the other, by up to "
         f"{found.uneven_px:.2g} px at the rim, as on a tilted grating: level it, or "
-        "take the picture anew; pixel size and distortion are those of the middle."
+        "take the picture anew; pixel size and distortion are those of the middle.",
+        "scale-uneven",
     )
     warned = (uneven,) if uneven else ()
     stated = image.pixel_size_nm
@@ -138,7 +140,8 @@ def _calibrate(
         warn(
             f"The grating tells {spell_pixel_size(found.pixel_size_nm)} a pixel, but "
             f"the image states {spell_pixel_size(stated)}: check the pitch; lines "
-            "whose two edges look alike may be read at half of it."
+            "whose two edges look alike may be read at half of it.",
+            "pixel-size-contradicts",
         )
     return CalibrationReport(run.names[0], run.output, found, warned)
 
@@ -152,13 +155,13 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
                 "The length of a bar is one such as '50 um' or '1.5 um', with no comma "
                 f"before three digits (1000 or 1.000), got {length!r}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="wrong-type")
     if run.target is not None and length_nm is None:
         msg = (
             f"{run.target} needs the bar's printed length to be written: read it off "
             "the image and give it, as in --bar '50 um'."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     yield Progress(1, 2, "looking for the bar")
     bar = find_scale_bar(image.data)
     if bar is None:
@@ -167,7 +170,7 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
             "rest: draw a line over it (Open mosaic, Calibrate a layer), or give the "
             "pixel size."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="scale-bar-missing")
     found = None
     if length_nm is not None:
         pitch = length_nm / bar.length_px
@@ -184,7 +187,8 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         if stated and not math.isclose(pitch, stated[1], abs_tol=_APART * error):
             warn(
                 f"The bar tells {pitch:.4g} nm a pixel, but the file states "
-                f"{stated[1]:.4g} nm: check the length that was typed."
+                f"{stated[1]:.4g} nm: check the length that was typed.",
+                "pixel-size-contradicts",
             )
         if run.target is not None:
             write_calibration(run.target, found)

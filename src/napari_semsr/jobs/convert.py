@@ -63,6 +63,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
         warn(
             f"{clipped} of {image.data.size} pixels do not fit {dtype} and were "
             "clipped; grey values are not rescaled.",
+            "clipped",
         )
     lies = given.path if isinstance(given, Micrograph) else path_of(given)
     image = image.replace(provenance=history, path=lies)
@@ -110,7 +111,7 @@ def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
             f"A stack of {len(planes)} planes is written as .ome.tif or .tif, got "
             f"{path.name}: change the suffix."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="format-unsupported")
     yield Progress(0, 0, f"writing {path.name}")
     first = planes[0]
     write_pages(

@@ -186,10 +186,10 @@ def _crop(
     chosen, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
         msg = "A part of the reference is written beside an output: give one."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     if beside is not None and like is None:
         msg = "An area of a reference needs a reference: give --like as well."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     plan, record = yield from _planned(run, image, like)
     given, laid = run.given["image"], plan.area.laid
     reach = float(laid.offsets[0] + plan.area.grid.shape[0] * laid.steps[0])
@@ -238,7 +238,7 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
     box = yield from find_gap_free(areas)
     if box is None:
         msg = f"No part of {' and '.join(i.name for i in images)} is free of gaps."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="gaps-everywhere")
     if box.shape == images[0].shape:
         return images, None
     cut = (
@@ -263,6 +263,7 @@ def _planned(
         warn(
             f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} of "
             f"{reference.name}: write that part, too, to compare the two (--like-out).",
+            "part-of-reference",
         )
     kept = yield from run.record("like")
     more = {"like": kept.name, "like_digest": kept.digest, **_facts(plan)}
@@ -318,7 +319,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
                 f"A box in nm needs a pixel size, but {image.name} has none: give "
                 "--pixel-size-nm, or the box in pixels."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="pixel-size-missing")
         y, x, below, beyond = options.box_nm
         asked = grid.nearest((y, x), (below, beyond))
         if 0 in asked.shape:
@@ -326,17 +327,18 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
                 f"The box holds no pixel of {image.name}, whose pixels are "
                 f"{_sides(grid.pitch)} nm: make it larger."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="box-empty")
     rows, columns = image.shape
     inside = asked.intersection(Box.of(image.shape))
     if min(inside.shape) < 1:
         where = f"{rows} x {columns} px" if options.box else _extent(grid)
         msg = f"The box does not overlap {image.name}, which covers {where}."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="outside-image")
     if inside != asked:
         warn(
             f"The box reaches over the border of {image.name}, and was cut to rows "
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
+            "box-cut",
         )
     plan = _CropPlan(Area.of(image, grid).part(inside), inside)
     return (yield from _without_gaps(plan)) if options.gap_free else plan
@@ -348,7 +350,7 @@ def _plan_common(
     """Find what two images show in common, on the reference's grid."""
     if options.box or options.box_nm:
         msg = "An area is a box or that of a reference (--like), not both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     _check_search(options)
     target, source = _grids(image, reference)
     box = _common(image, reference, target, source)
@@ -372,13 +374,13 @@ def _check_alone(options: CropOptions) -> None:
             "The pixel size of a reference needs a reference: give --like REFERENCE "
             "as well, or --pixel-size-nm for the image."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     if not (options.box or options.box_nm or options.gap_free):
         msg = "An area is needed: --like REFERENCE, --box, --box-nm or --gap-free."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     if options.align:
         msg = "A shift is found against a reference: give --like REFERENCE as well."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     _check_search(options)
 
 
@@ -387,7 +389,7 @@ def _check_search(options: CropOptions) -> None:
     usual = CropOptions.model_fields["search"].default
     if options.search != usual and not options.align:
         msg = "A search for the shift is only made with --align: give it as well."
-        raise OptionError(msg)
+        raise OptionError(msg, code="option-without-effect")
 
 
 def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
@@ -398,7 +400,7 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
                 "Two images are brought together by their pixel sizes, but "
                 f"{one.name} has none: give it one ({flag}, or Open mosaic in napari)."
             )
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="pixel-size-missing")
     target, source = Grid.of(reference), Grid.of(image)
     ratio = [a / b for a, b in zip(target.pitch, source.pitch, strict=True)]
     if not all(1 / _FARTHEST <= value <= _FARTHEST for value in ratio):
@@ -406,12 +408,13 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
             f"Pixels of {image.name} and {reference.name} must be of like size, got "
             f"{_sides(source.pitch)} and {_sides(target.pitch)} nm: check both."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="pixel-sizes-differ")
     placed = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
     if not placed and source.pitch != target.pitch:
         warn(
             f"Neither {image.name} nor {reference.name} says where it lies, so their "
             "outer corners are taken to coincide.",
+            "origin-missing",
         )
         source = Grid(source.shape, source.pitch, target.corner)
     return target, source
@@ -427,7 +430,7 @@ def _common(
             f"The two images do not overlap: {image.name} covers {_extent(source)} and "
             f"{reference.name} {_extent(target)}; check origins and pixel sizes."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="no-overlap")
     return box
 
 
@@ -445,12 +448,14 @@ def _find(
             f"The shift is found with {' and '.join(made)}, made by a network that can "
             "move all details alike, so it can be off by more than its standard error: "
             "find it with the image before the network.",
+            "made-by-network",
         )
     found = find_shift(fixed.read(), moving.read(), reach=search)
     if found.is_ambiguous:
         warn(
             f"Another shift fits nearly as well ({found.runner_up:.2f} of the best), "
             "as on a lattice: compare the images, or search less far (--search).",
+            "ambiguous",
         )
     return found
 
@@ -464,7 +469,7 @@ def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
             f"{plan.area.image.name} has no grey values in the area, or only between "
             "gaps: take another area, or one with gaps."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="gaps-everywhere")
     box = inner.moved(plan.box.corner)
     reference = plan.reference.part(inner) if plan.reference else None
     return _CropPlan(plan.area.part(inner), box, reference, plan.shift)

@@ -39,6 +39,7 @@ from napari_semsr.core import (
     InputRecord,
     IntPair,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Progress,
@@ -301,7 +302,8 @@ def _write_misfit(
     else:
         warn(
             f"No map of the misfit was written: {name} shows hardly more than noise, "
-            "or has gaps all over."
+            "or has gaps all over.",
+            "nothing-to-measure",
         )
 
 
@@ -333,7 +335,8 @@ def compare_with_place(
         warn(
             f"{percent:.0f} % of {source.name} is unlike the place that {card.name} "
             f"was trained on: enhance it with {MOSAIC_MODEL}, or train on a place of "
-            "it."
+            "it.",
+            "image-unfamiliar",
         )
     return percent, _draw_distances(far, source, shape) if mapped else None
 
@@ -370,7 +373,7 @@ def _distances(
             "A map of what is unlike the training place needs a model that states "
             f"it, as those of adapt do, got {loaded.card.name}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="model-unsuitable")
     field, scaling = inference.field_for_model(source, loaded, options)
     far = yield from place.compare(
         field.shown,
@@ -387,7 +390,7 @@ def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micr
             f"{source.name} has no block of {BLOCK_PX} x {BLOCK_PX} px to compare with "
             "the training place, as its map needs."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
     grid = Grid.of(source)
     y, x = (
         BLOCK_PX * n / m * p
@@ -458,9 +461,10 @@ def _told_of_memory(
     taken = report.peak_memory_mb / 1e3 - held / 1e9
     if taken <= options.memory_gb:
         return report
-    said = (
+    said = Message(
         f"The run took {taken:.2g} GB, libraries included, and could not keep within "
-        f"the {options.memory_gb:g} GB of memory_gb: it needs about {taken:.2g} GB."
+        f"the {options.memory_gb:g} GB of memory_gb: it needs about {taken:.2g} GB.",
+        "memory",
     )
     return replace(report, notes=(*report.notes, said))
 

@@ -127,7 +127,7 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
     images: Sequence[Image] = run.given["images"]
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     text = path.with_suffix(_TEXT) if chosen.caption_file else None
     if text is not None:
         Output("", ending=_TEXT).check(text, run.inputs, run.existing)
@@ -209,7 +209,7 @@ def _cells(
             "A map must be among the images to be laid over one (--overlay), got none; "
             "semsr frc-map makes one."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="map-missing")
     return cells
 
 
@@ -228,7 +228,7 @@ def _measured(
             f"The map {above.name} is laid over what it measured (--overlay), and "
             f"{inputs[0].name} is not among the images: give it, too."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="image-missing")
     return None
 
 
@@ -250,7 +250,7 @@ def _before(images: Sequence[Micrograph], number: int) -> Micrograph:
         f"{images[number].name} comes {'another map' if number else 'none'}: give an "
         "image first, and then its map."
     )
-    raise OptionError(msg)
+    raise OptionError(msg, code="image-missing")
 
 
 def _is_map(image: Micrograph) -> bool:
@@ -269,7 +269,7 @@ def _overlay(
             f"A map and the image under it must both have a pixel size, or neither; "
             f"{bare.name} has none."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixel-size-missing")
     plain = options.replace(inset=None)
     drawn = yield from plate_image(above, image, plain, count)
     factor = _factor(above, options, count)
@@ -280,7 +280,7 @@ def _overlay(
     whole = np.multiply(image.shape, image.scale) / pixel
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
         msg = f"The map {above.name} must lie on {image.name}, and lies elsewhere."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="no-overlap")
     seen = above.look.opacity if above.look is not None else 1.0
     return PlateOverlay(
         values=drawn.values,
@@ -338,7 +338,7 @@ def plate_image(
     values = yield from _reduced(image, factor)
     if not np.isfinite(values).any():
         msg = f"An image of a figure must have finite pixels, got none in {image.name}."
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="no-finite-values")
     unit, limits, gamma, look = image.quantity, grey_limits(values), 1.0, image.look
     colours: str | Colormap = "gray" if unit is None else "magma"
     if unit is not None and unit.startswith("resolution"):
@@ -390,7 +390,8 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
     else:
         warn(
             f"A figure knows no colours called {called}, so {name} has others there: "
-            "give it another colour map."
+            "give it another colour map.",
+            "unknown-value",
         )
         return None
     even = np.linspace(0, 1, len(colours))
@@ -442,7 +443,7 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
             f"The part to enlarge must lie in every image, got rows {y0} to {y1} and "
             f"columns {x0} to {x1} of {image.name}, which has {rows} x {columns} px."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="outside-image")
     return Box(y0, y1, x0, x1)
 
 

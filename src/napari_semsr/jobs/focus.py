@@ -1,12 +1,15 @@
 """The sentence about a scan that was out of focus."""
 
 from napari_semsr.analysis import Falloff
-from napari_semsr.core import Micrograph
+from napari_semsr.core import (
+    Message,
+    Micrograph,
+)
 
 
 def focus_warning(
     image: Micrograph, place: Falloff | None = None, model: str = ""
-) -> str | None:
+) -> Message | None:
     """Describe a scan beyond once the depth of focus; None as far as none is known.
 
     `place`: how fine detail falls off where the `model` was trained, if that is known.
@@ -19,8 +22,9 @@ def focus_warning(
         if place is None
         else f"than the place that {model} was trained on"
     )
-    return (
+    return Message(
         f"{image.name} has less fine detail {less}, as beyond once the depth of focus: "
         "scan it in focus, or at several heights (a focal series), which Stitch joins "
-        "to one mosaic."
+        "to one mosaic.",
+        "out-of-focus",
     )

@@ -20,6 +20,7 @@ from napari_semsr.core import (
     Grid,
     InputRecord,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Progress,
@@ -80,7 +81,7 @@ def open_image(
             f"An image needs finite pixels, and {name} has none: see whether it was "
             "written, or copied, whole."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-finite-values")
     return opened
 
 
@@ -96,7 +97,8 @@ def _opened(image: Image | Source, chosen: ReadOptions) -> Micrograph:
     if own > 1 and chosen.series is None:
         warn(
             f"{path.name} holds {own} images, of which {which} is taken: choose one "
-            f"with series 0 to {count - 1}."
+            f"with series 0 to {count - 1}.",
+            "several-images",
         )
     return _computable(opened)
 
@@ -120,7 +122,7 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
                 f"{image.name} is one image in memory, so that no {name} can be chosen "
                 f"in it: leave {name} out, or give the path of its file."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="option-without-effect")
     rows, before = chosen.databar_rows, image.metadata.get(CUT_KEY, 0)
     if rows is not None and rows != before:
         kept, has = image.shape[0] - rows, f"{image.shape[0]} rows"
@@ -130,7 +132,7 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
                 f"{image.name} has {has}, so that its data bar cannot be {rows} rows: "
                 "leave databar_rows out, or give the path of its file."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="out-of-range")
         facts = {**image.metadata, CUT_KEY: rows}
         data, look, path = image.data[:kept], image.look, image.path
         image = image.replace(data=data, look=look, path=path, metadata=facts)
@@ -155,7 +157,7 @@ def size_alike(opened: Sequence[Micrograph], chosen: ReadOptions) -> list[Microg
 
 def databar_note(
     name: str, image: Micrograph, reach: float | None = None
-) -> str | None:
+) -> Message | None:
     """Say that a file ends in what looks like a data bar, and does not tell of one.
 
     Of its rows the first `reach` count, or all.
@@ -165,26 +167,28 @@ def databar_note(
     rows = int(rows * image.metadata.get(LEVEL_KEY, 1))
     if not rows:
         return None
-    return (
+    return Message(
         f"The lowest {rows} rows of {name} look like a data bar and count as sample: "
-        f"leave them away (--databar-rows {rows})."
+        f"leave them away (--databar-rows {rows}).",
+        "databar-suspected",
     )
 
 
 _FEW_LEVELS = 16  # a sixteenth of the range is what the noise of a quick scan has
 
 
-def levels_note(image: Micrograph, dtype: str | None) -> str | None:
+def levels_note(image: Micrograph, dtype: str | None) -> Message | None:
     """Say that of grey values of a small range an integer type keeps few levels."""
     if dtype is None or np.dtype(dtype).kind == "f" or image.dtype.kind != "f":
         return None
     low, high = contrast_limits(image.data)
     if high - low >= _FEW_LEVELS:
         return None
-    return (
+    return Message(
         f"{dtype} keeps whole numbers alone of the grey values of {image.name}, "
         f"{low:.3g} to {high:.3g}: leave the type out, or write a .png without it, "
-        "which is stretched."
+        "which is stretched.",
+        "values-rounded",
     )
 
 
@@ -414,7 +418,7 @@ def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
                 else "there are no results in nm; give one (--pixel-size-nm, or Open "
                 "mosaic in napari)"
             )
-            warn(f"{image.name} has no pixel size, so {what}.")
+            warn(f"{image.name} has no pixel size, so {what}.", "pixel-size-missing")
             break
     return known[0] if known else first
 
@@ -550,15 +554,15 @@ def check_target_file(
     if not path.name.lower().endswith(tuple(suffixes)):
         wanted = " or ".join(suffixes)
         msg = f"The output must end in {wanted}, got {path.name}."
-        raise WriteError(msg)
+        raise WriteError(msg, code="suffix-unknown")
     check_not_input(path, inputs)
     _check_parent(path)
     if path.is_dir():
         msg = f"{path} is a folder; name a file."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-is-folder")
     if path.exists() and not overwrite:
         msg = f"{path} exists; choose another name or give --overwrite."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-exists")
     return path
 
 
@@ -575,10 +579,10 @@ def check_target_folder(
     _check_parent(first)
     if path.exists() and not path.is_dir():
         msg = f"{path} is a file; name a folder."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-is-file")
     if path.is_dir() and list_folder(path) and empty:
         msg = f"The folder {path} is not empty; choose another or give --overwrite."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-exists")
     return path
 
 
@@ -588,10 +592,10 @@ def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> Non
         source, target = _real(Path(item)), _real(path)
         if source == target:
             msg = f"The output {path} is the input itself; choose another name."
-            raise WriteError(msg)
+            raise WriteError(msg, code="output-is-input")
         if source.suffix == ".zarr" and source in target.parents:
             msg = f"The output {path} lies inside the input {item}; choose another."
-            raise WriteError(msg)
+            raise WriteError(msg, code="output-is-input")
 
 
 def _real(path: Path) -> Path:
@@ -610,7 +614,7 @@ def check_apart(target: Path, beside: Path) -> None:
             "Two outputs are written to two places, got "
             f"{target} and {beside}: choose another for one of them."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="outputs-coincide")
 
 
 def _check_parent(path: Path) -> None:
@@ -618,13 +622,13 @@ def _check_parent(path: Path) -> None:
     parent = path.absolute().parent
     if parent.exists() and not parent.is_dir():
         msg = f"{parent} is a file, so nothing can be written below it; choose another."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-is-file")
     if not parent.is_dir():
         msg = f"The folder {parent} does not exist; make it first."
-        raise WriteError(msg)
+        raise WriteError(msg, code="folder-missing")
     if not os.access(parent, os.W_OK):
         msg = f"The folder {parent} cannot be written to; choose another."
-        raise WriteError(msg)
+        raise WriteError(msg, code="no-permission")
 
 
 def rewrite(image: Micrograph, path: Path, **how: Any) -> None:

@@ -40,6 +40,7 @@ def tell_learnt(
                     f"{opened.name} was made by the model {name}, which learnt from "
                     f"{share:.0%} of the area that is judged here: the figures are too "
                     "good. Judge it on another place, or on a part that was held out.",
+                    "not-independent",
                     stacklevel=3,
                 )
                 return

@@ -218,7 +218,7 @@ def _register(
     beside = run.targets.get("transform_out")
     if beside is not None and run.target is None:
         msg = "A map is written beside an image: give an output as well."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     for role in ("moving", "fixed"):  # as the user calls them
         one = run.images[role].replace(name=name_of(run.given[role]))
         if one.pixel_size_nm is None:
@@ -227,7 +227,7 @@ def _register(
                 f"size on the other is unknown: give it one "
                 f"(--{role}-pixel-size-nm, or Open mosaic in napari)."
             )
-            raise RegistrationError(msg)
+            raise RegistrationError(msg, code="pixel-size-missing")
         run.images[role] = one
     for role in run.images:  # once none is refused: large images are read for it
         yield from run.record(role)
@@ -349,7 +349,7 @@ def _found(
     if landmarks is None:
         if options.landmarks_only:
             msg = "A map of landmarks alone needs landmarks: give --landmarks as well."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         return (yield from register(moving, fixed, options))
     if not isinstance(landmarks, Landmarks):
         landmarks = Landmarks(*read_landmarks(Path(landmarks), moving, fixed))
@@ -360,7 +360,7 @@ def _found(
                 "Landmarks alone give a similarity or an affine map: choose one of "
                 "them (--model), or let the images refine it."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
         yield Progress(0, 0, "fitting the landmarks")
         return register_landmarks(moving, fixed, landmarks, options.model)
     stiff = options.model == "similarity" or len(landmarks) < _SPARE_PAIRS
@@ -376,6 +376,7 @@ def _found(
             f"Landmark {worst + 1} lies {off[worst]:.0f} nm from where the images say "
             f"({astray.size} of {len(landmarks)} farther than {limit:.0f} nm): check "
             "that each pair marks one place.",
+            "landmarks-contradict",
         )
     return found
 
@@ -394,7 +395,7 @@ def _check_stored(
             f"A stored transform is applied as it is: leave out {', '.join(asked)}, or "
             "the transform."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
 
 
 def check_sides(
@@ -411,7 +412,7 @@ def check_sides(
             f"The transform brings {stored.moving.name} onto {stored.fixed.name}, not "
             "the other way round: exchange the images, or register them so."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="images-exchanged")
     for (image, record), side, which in (
         (moving, stored.moving, "moving"),
         (fixed, stored.fixed, "fixed"),
@@ -423,7 +424,7 @@ def check_sides(
                 f"{image.name}: {fault}. Take the images that it was found with, or "
                 "register again."
             )
-            raise RegistrationError(msg)
+            raise RegistrationError(msg, code="transform-of-other-image")
         if side.digest is None or side.digest in digests_of(record, in_place=True):
             continue
         if side.digest in digests_of(record):
@@ -432,12 +433,14 @@ def check_sides(
                 "with, but was registered or stitched since: its pixels lie elsewhere, "
                 f"and the transform may be applied twice. Take {side.name}, or "
                 "register again.",
+                "transform-applied-twice",
             )
         else:
             warn(
                 f"{image.name} is not the image that the transform was found with, "
                 f"{side.name}, but covers the same area: check that both show one "
                 "place.",
+                "transform-of-other-image",
             )
 
 
@@ -458,10 +461,10 @@ def residuals_of(stored: StoredTransform) -> Residuals:
         )
     except (KeyError, TypeError, ValueError) as error:
         msg = f"The residuals of the transform are damaged ({error}): register again."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="file-damaged") from error
     if not len(read.places_nm) == len(read.off_nm) == len(read.reliable):
         msg = "The residuals of the transform are not whole: register again."
-        raise ReadError(msg)
+        raise ReadError(msg, code="file-damaged")
     return read
 
 
@@ -525,25 +528,29 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
     if found.searched == "full" and options.search == "near":
         warn(
             "Nothing was found near what pixel sizes say, so every turn was searched: "
-            f"{_pose(found.transform)}. Compare the images."
+            f"{_pose(found.transform)}. Compare the images.",
+            "found-elsewhere",
         )
     if found.overlap < _LITTLE:
         warn(
             f"The images share {found.overlap:.0%} of the smaller one, less than "
-            f"{_LITTLE:.0%}: the map holds there, and is a guess elsewhere."
+            f"{_LITTLE:.0%}: the map holds there, and is a guess elsewhere.",
+            "overlap-small",
         )
     if found.error_px > _DOUBTFUL_PX:
         warn(
             f"The map is expected to be {found.error_px:.2g} px "
             f"({in_digits(found.error_nm)} nm) off: do not compare details of that "
-            "size."
+            "size.",
+            "map-imprecise",
         )
     elif not np.isfinite(found.error_px):
         warn(
             "Nothing tells how far off the map is: mark another place, or let the "
             "images refine it."
             if found.searched == "landmarks"
-            else "The transform does not say how far off it is."
+            else "The transform does not say how far off it is.",
+            "map-error-unknown",
         )
     share = _unreliable(found)
     if share is not None and share > _UNRELIABLE:
@@ -552,7 +559,8 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
             or_else = "too little there to tell a bending (--model affine)"
         warn(
             f"Over {share:.0%} of what both images show the map is not confirmed: they "
-            f"show other things there, or {or_else}."
+            f"show other things there, or {or_else}.",
+            "map-unconfirmed",
         )
 
 

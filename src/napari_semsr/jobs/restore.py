@@ -74,7 +74,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
             f"calibrated simulation does; {choice.path} does not: give the width of "
             "the blur, such as --psf 1.3px."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     if told.get("optics") != "pupil":
         return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
     size = image.pixel_size_nm or (pixel_nm, pixel_nm)
@@ -93,7 +93,7 @@ def _of_pupil(
     optics = MicroscopeOptions.parse({k: told[k] for k in OPTICS if k in told})
     if not np.isclose(*size):
         msg = f"The microscope's pixels are square, got {size[0]:g} x {size[1]:g} nm."
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixels-not-square")
     side = 2 * int(np.ceil(_REACH * optics.fwhm_nm / size[0])) + 1
     kernel = point_spread(
         optics, [(0.0, 1.0)], size[0], side, box_px=pixel_nm / size[0]
@@ -238,7 +238,7 @@ def _prepare(
     yield Progress(0, 0, "measuring blur and noise")
     restorer = choose(source, options.replace(psf=asked), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
-        warn(_ESTIMATED)
+        warn(_ESTIMATED, "blur-estimated")
     tolerance = restorer.tolerance(source.data, restorer.plan(source.shape))
     guides: list[InputRecord] = []
     more: dict[str, Any] = {}

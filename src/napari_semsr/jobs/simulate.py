@@ -216,25 +216,25 @@ def _check_scan(
     """Refuse a folder of other things, and what cannot be had."""
     if image is not None and "phantom" in options.model_fields_set:
         msg = "Give --phantom or --from, not both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     stranger = target.is_dir() and list_folder(target)
     if stranger and not (target / _MARK).is_file():
         msg = (
             f"The folder {target} holds other things than a simulated scan, so it is "
             "not replaced; choose another."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="foreign-files")
     if (options.sem or options.sem_view) and image is not None:
         msg = "An electron image needs a drawn sample (--phantom), got an image."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     usual = ViewOptions().model_dump()
     views = options.model_dump(include={*usual})
     if views != usual and not options.sem_view:
         msg = "Options --view-… shape what --sem-view takes: give it as well."
-        raise OptionError(msg)
+        raise OptionError(msg, code="option-without-effect")
     if options.focal_series == 1:
         msg = "A focal series needs at least 2 steps, got 1."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
 
 
 def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
@@ -246,14 +246,17 @@ def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
         if getattr(options, name) != getattr(usual, name)
     }
     for name in idle:
-        warn(f"{name} changes nothing where an image is scanned, only with --phantom.")
+        warn(
+            f"{name} changes nothing where an image is scanned, only with --phantom.",
+            "option-without-effect",
+        )
     binning = options.fit_binning(opened.shape)
     if options.image_binning is None and binning < 1:
         msg = (
             f"The image of {opened.shape[0]} x {opened.shape[1]} px is small for this "
             f"scan and is enlarged {1 / binning:.3g} times."
         )
-        warn(msg)
+        warn(msg, "resampled")
     options = options.replace(image_binning=binning, **idle)
     if options.pixel_size_nm is None and opened.pixel_size_nm is not None:
         y, x = (v * binning for v in opened.pixel_size_nm)
@@ -263,7 +266,7 @@ def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
             "Positions in nm need an image whose pixel size is known; give "
             "--pixel-size-nm."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="pixel-size-missing")
     return options
 
 
@@ -274,7 +277,7 @@ def _too_large(options: SimulateOptions, need: str) -> DeviceMemoryError:
         f"A scan of {rows} x {columns} frames of {options.frame_px} px takes {need}: "
         "take fewer or smaller ones (--frames-grid, --frame-px, --oversampling)."
     )
-    return DeviceMemoryError(msg)
+    return DeviceMemoryError(msg, code="memory")
 
 
 # A simulated scan on disk: frames, tables, truth, and what was taken beside it.

@@ -27,6 +27,7 @@ from napari_semsr.core import (
     InputRecord,
     IntPair,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Progress,
@@ -679,7 +680,7 @@ def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
             f"{len(common)} common names of {len(scans[0])} and shapes "
             f"{', '.join(f'{y}x{x}' for y, x in sorted(shapes))}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="frames-differ")
     return [choose_frames(scan, common) for scan in scans]
 
 
@@ -708,13 +709,13 @@ def _check(run: _Stitching, positions_out: Path | None) -> None:
     """Refuse outputs that cannot be made, or that would be taken for frames."""
     if _table(run) is not None and run.options.grid is not None:
         msg = "Give --grid or --positions, not both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     if _is_focused(run) and run.options.halves:
         msg = (
             "Halves are of one height, so --halves and --focus max do not go together: "
             "stitch the folder of one height with --halves."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     for what, path in (("mosaic", run.place), ("flat field", _flat_path(run))):
         above = None if path is None else path.absolute().parent.resolve()
         if above == _folder(run).resolve():
@@ -722,7 +723,7 @@ def _check(run: _Stitching, positions_out: Path | None) -> None:
                 f"The {what} must not lie among the frames in {_folder(run)}, where "
                 "it would be taken for one: choose a place outside that folder."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="output-is-input")
     given = (_folder(run), _table(run), _flat_path(run))
     inputs = [path for path in given if path is not None]
     target = run.place
@@ -799,10 +800,11 @@ def _choose_distortion(
     """Choose what is taken back of frames of some shape."""
     asked, known = options.distortion, options.known_distortion
     if known is None or known.shape is None:
-        shapeless = known and (
+        shapeless = known and Message(
             f"The calibration tells a distortion of {known.amount:.4g}, but not the "
             "shape of the picture that it was found in, so that it is not used: "
-            "calibrate anew."
+            "calibrate anew.",
+            "calibration-incomplete",
         )
         chosen = options.replace(distortion="auto" if asked is None else asked)
         return _DistortionCorrection(chosen, None, (shapeless,) if shapeless else ())
@@ -810,8 +812,10 @@ def _choose_distortion(
     about = f"{told.amount:.4f} +- {told.sd:.1g} at the rim of these frames"
     if isinstance(asked, float):
         off = abs(asked - told.amount) > _BEYOND_DOUBT * told.sd
-        said = (
-            f"The distortion is {asked:g} as given, though the calibration has {about}."
+        said = Message(
+            f"The distortion is {asked:g} as given, though the calibration has "
+            f"{about}.",
+            "distortion-contradicts",
         )
         return _DistortionCorrection(options, told, (said,) if off else ())
     if asked is not None:
@@ -823,11 +827,12 @@ def _choose_distortion(
             f"{told.amount:.2g} at the rim of frames of {frame}: calibrate by a "
             "picture of that size, or give --distortion auto."
         )
-        raise OptionError(msg)
-    beyond = (
+        raise OptionError(msg, code="distortion-too-large")
+    beyond = Message(
         f"The calibration's picture of {picture} does not reach to the rim of frames "
         f"of {frame}, where its distortion is a guess: calibrate by a picture of that "
-        "size."
+        "size.",
+        "distortion-extrapolated",
     )
     return _DistortionCorrection(
         options, told, (beyond,) if min(shape) > min(known.shape) else ()
@@ -847,10 +852,11 @@ def _disagreement(
     if abs(solution.distortion - told.amount) <= doubt:
         return ()
     found = f"{solution.distortion:.4f}" if solution.distortion else "none"
-    said = (
+    said = Message(
         f"The overlaps tell a distortion of {found} +- {error:.1g} at the rim, the "
         f"calibration {told.amount:.4f} +- {told.sd:.1g}: see that its picture was "
-        "taken through the same sphere, with the same part of the camera."
+        "taken through the same sphere, with the same part of the camera.",
+        "distortion-contradicts",
     )
     return (said,)
 
@@ -875,28 +881,35 @@ def _warnings(
 ) -> tuple[str, ...]:
     """Collect what the user must know."""
     acquisition = scans.solved
-    said = [f"Frame {f.frame} is left out: {f.reason}." for f in acquisition.faults]
+    said: list[str] = [
+        Message(f"Frame {f.frame} is left out: {f.reason}.", "frames-left-out")
+        for f in acquisition.faults
+    ]
     said += solution.warnings
     said += [
-        f"Height {folder.name} is left out: it shows nothing of what the sharpest one "
-        "shows."
+        Message(
+            f"Height {folder.name} is left out: it shows nothing of what the sharpest "
+            "one shows.",
+            "heights-left-out",
+        )
         for folder, shift in zip(scans.folders, shifts, strict=True)
         if shift.shift_px is None
     ]
     if solution.pixel_size_nm is None:
-        said.append(
+        unknown = (
             "The pixel size is unknown, so the mosaic is not calibrated: give "
             "--pixel-size-nm."
         )
+        said.append(Message(unknown, "pixel-size-missing"))
     elif acquisition.pixel_size_nm is None:
         size = float(np.mean(solution.pixel_size_nm))
-        said.append(
-            f"No pixel size is stated: {size:.4g} nm follows from the stage alone."
-        )
+        stage = f"No pixel size is stated: {size:.4g} nm follows from the stage alone."
+        said.append(Message(stage, "pixel-size-from-stage"))
     if written.told:
-        said.append(
+        clipped = (
             f"{written.told} pixels had no place in {written.dtype} and were clipped."
         )
+        said.append(Message(clipped, "clipped"))
     return tuple(said)
 
 

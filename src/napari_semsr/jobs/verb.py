@@ -239,7 +239,7 @@ class Output:
                 msg = (
                     f"Pairs are stored in a folder that ends in {_PAIRS}, got {place}."
                 )
-                raise WriteError(msg)
+                raise WriteError(msg, code="suffix-unknown")
             checked = check_image_target(place, **how)
         else:
             allowed = self.also if self.is_image else (self.ending or "", *self.also)
@@ -317,7 +317,7 @@ class Run(Generic[O]):
         """Where a verb writes that always does."""
         if self.target is None:
             msg = f"{self.verb} needs an output."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         return self.target
 
     @property
@@ -709,13 +709,13 @@ def _plane_by_plane(
                 f"A {name.replace('_', ' ')} is made of one plane, got a stack of "
                 f"{planes}: choose one (--plane)."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="several-planes")
     if output_kind(target) not in ("ome-tiff", "tiff"):
         msg = (
             f"A stack of {planes} planes is written as .ome.tif or .tif, got "
             f"{target.name}: change the suffix, or choose one plane (--plane)."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="format-unsupported")
     check_pages(axes, target)
     made: list[Any] = []
     for plane in range(planes):
