@@ -176,7 +176,7 @@ def export_foreign(
         people = tuple(authors or known) or (_OURS if bundled else ())
         if not people:
             msg = "A package of bioimage.io names its authors: give --author NAME."
-            raise CheckpointError(msg)
+            raise CheckpointError(msg, code="missing-value")
     data = models.export_onnx(loaded.module, card)
     if kind == "bioimageio":
         ours = field is None and model.suffix == SUFFIXES["semsr"]
@@ -202,7 +202,7 @@ def _told_of(
             "networks that look at a whole field, and for fields that are not of one "
             "grey."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="option-without-effect")
     said = (
         f"It is told what ails one field, {image.name}, and is for fields like that "
         "one: noise and blur are not looked for anew, and haze is not lifted, which "
@@ -275,7 +275,7 @@ def _package(
             "package of bioimage.io cannot say that it must not be run in tiles: "
             "export it as ONNX."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="model-unsuitable")
     least = round_up(2 * probed.halo + card.stride, card.stride)
     given, seen, made = _test_of(loaded, round_up(least + _SPARE, card.stride))
     files = {
@@ -383,7 +383,7 @@ def _description(
             "A package of bioimage.io needs a licence by its SPDX name, such as "
             f"BSD-3-Clause, and the card of {card.name} says {card.licence!r}."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="licence-unknown")
     cited = [{"text": "napari-semsr", "url": _HOME}]
     inner = str(card.options.get("network", card.architecture))
     if inner in _PAPERS:  # that of the architecture
@@ -473,7 +473,7 @@ def check_no_code(path: Path) -> None:
             f"{path.name} is {kind}, which can run code of others when it is loaded: "
             "ask for the network as ONNX."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="unsafe-content")
 
 
 def import_foreign(
@@ -539,7 +539,7 @@ def _network_of(
             f"What {name} says of itself is not valid at {one_line(where) or 'its top'}"
             f": {one_line(said, _SAID)}."
         )
-        raise CheckpointError(msg) from None
+        raise CheckpointError(msg, code="model-damaged") from None
     if known.get("receptive_field") != card.receptive_field:  # measured on others
         fields = models.effective_fields(
             network, stride=network.stride, halo=probed.halo
@@ -568,13 +568,13 @@ def _from_package(
     except _BAD_ZIP as error:
         reason = one_line(str(error) or type(error).__name__, _SAID).rstrip(".")
         msg = f"{path.name} cannot be read as a package: {reason}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="model-damaged") from error
     try:
         stated = _stated(said, path.name)
     except (ArithmeticError, AttributeError, LookupError, *_WRONG) as error:
         reason = one_line(repr(error), _SAID)
         msg = f"The description in {path.name} is damaged: {reason}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="model-damaged") from error
     authors = said.get("authors")
     start = {
         "name": _plain_name(str(said.get("name") or path.stem)),
@@ -606,7 +606,7 @@ def _member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
         data = stream.read(limit + 1)
     if len(data) > limit:
         msg = f"{name} must be under {limit / 2**20:g} MiB."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="file-too-large")
     return data
 
 
@@ -616,29 +616,29 @@ def _described(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
     found = [n for n in ("bioimageio.yaml", "rdf.yaml", "model.yaml") if n in held]
     if not found:
         msg = f"{name} is no package of bioimage.io: it holds no rdf.yaml."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="format-unknown")
     text = _member(package, found[0], _TEXT_LIMIT)
     try:
         said = yaml.safe_load(text.decode())
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0]
         msg = f"{found[0]} in {name} cannot be read: {first.rstrip('.')}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(msg, code="model-damaged") from error
     if count_values(said) > _MOST_VALUES:
         msg = (
             f"{found[0]} in {name} must hold at most {_MOST_VALUES} values, with what "
             "aliases repeat."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="unsafe-content")
     if not isinstance(said, dict) or said.get("type") != "model":
-        raise CheckpointError(f"{name} describes no model.")
+        raise CheckpointError(f"{name} describes no model.", code="format-unknown")
     version = str(said.get("format_version"))
     if not version.startswith("0.5."):
         msg = (
             f"{name} is described by format {one_line(version)}, and 0.5 is read: "
             "update it with `bioimageio update-format`."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="other-version")
     return said
 
 
@@ -655,20 +655,22 @@ def _weights_of(
             f"{name} has weights as {kinds or 'nothing'} alone, "
             "and only ONNX is read: to load the others runs code that came with them."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="format-unsupported")
     source = str(entry.get("source"))
     told = one_line(source)
     place = PurePosixPath(source.replace("\\", "/"))
     if "://" in source or place.is_absolute() or ".." in place.parts:
         msg = f"The weights of {name} lie at {told}, not in it: get the whole package."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="weights-elsewhere")
     if source not in package.namelist():
-        raise CheckpointError(f"{name} lacks its weights {told}; copy it again.")
+        raise CheckpointError(
+            f"{name} lacks its weights {told}; copy it again.", code="model-damaged"
+        )
     data = _member(package, source, _ONNX_LIMIT)
     stated = entry.get("sha256")
     if stated is not None and hashlib.sha256(data).hexdigest() != stated:
         msg = f"{told} in {name} is not what its description says; copy it again."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="content-changed")
     return told, data
 
 
@@ -680,7 +682,7 @@ def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
             f"A network must take one image and give one: {name} takes {len(inputs)} "
             f"and gives {len(outputs)}."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="model-unsuitable")
     for tensor in (inputs[0], outputs[0]):
         _check_axes(tensor, name)
     after = [step["id"] for step in outputs[0].get("postprocessing") or ()]
@@ -689,7 +691,7 @@ def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
             f"{name} asks for {one_line(', '.join(map(str, after)))} after its "
             "network, which is not done here."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="model-unsuitable")
     sizes = [
         _METRES[axis["unit"]] * float(axis.get("scale", 1.0))
         for axis in inputs[0]["axes"]
@@ -707,10 +709,13 @@ def _check_axes(tensor: dict[str, Any], name: str) -> None:
     if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
         told = one_line(", ".join(str(a.get("id") or a.get("type")) for a in axes))
         msg = f"A network must have axes batch, channel, y, x: {name} has {told}."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="model-unsuitable")
     many = len(axes[1].get("channel_names") or (0,))
     if many != 1:
-        raise CheckpointError(f"A network must have one channel: {name} has {many}.")
+        raise CheckpointError(
+            f"A network must have one channel: {name} has {many}.",
+            code="model-unsuitable",
+        )
 
 
 def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -736,7 +741,7 @@ def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
             return _levels(zero, zero + 1 / gain)
     told = ", ".join(str(s["id"]) for s in real)
     msg = f"{name} prepares images by {one_line(told)} in a way that is not known here."
-    raise CheckpointError(msg)
+    raise CheckpointError(msg, code="model-unsuitable")
 
 
 def _levels(zero: float, one: float) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from napari_semsr.core import (
     FloatArray,
     Grid,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Progress,
@@ -50,6 +51,7 @@ from napari_semsr.core import (
     ShapeError,
     Warped,
     against_truth,
+    code_of,
     continued,
     figures_of,
     in_digits,
@@ -261,7 +263,8 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
     heard: list[str] = []
     yield Progress(0, 0, "checking")
     result, pictures = yield from collect_warnings(_measured(run), heard)
-    translated = map(run.named.get("translate", str), heard)
+    translate = run.named.get("translate", str)
+    translated = (Message(translate(text), code_of(text)) for text in heard)
     result = replace(
         result,
         warnings=tuple(dict.fromkeys(translated)),
@@ -343,7 +346,10 @@ def _fill(
     table.add(INPUT, lens.see(taken))
     halves = yield from _fit_halves(taken, table.sem, lens.transform)
     if halves is None:
-        warn(f"The area is too small to fit the {LINEAR} on half of it.")
+        warn(
+            f"The area is too small to fit the {LINEAR} on half of it.",
+            "image-too-small",
+        )
     else:
         after = before.with_name("linear.ome.zarr")
         yield from write_area(halves, taken, after, message="filtering into")
@@ -371,7 +377,7 @@ def _check_two(optical: Image, sem: Image) -> None:
             f"{name_of(optical)} cannot be judged by itself: give the SEM image of its "
             "place as the second one."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="second-image-missing")
 
 
 def _named(models: Sequence[Where]) -> dict[str, Path]:
@@ -416,7 +422,7 @@ def _common(seen: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
             f"side must be shown by {source.name} too, to be judged, got {has}: take "
             "images that share more."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="overlap-too-small")
     return box
 
 
@@ -450,12 +456,13 @@ def _tell_map(area: JudgedArea, found: Registration) -> None:
         bent = (
             "" if found.model == "elastic" else " An elastic map follows what is bent."
         )
-        warn(text + bent)
+        warn(text + bent, "map-unconfirmed")
     if found.error_px >= COSTLY_PX:
         warn(
             f"The map is expected to be {found.error_px:.2g} px off: all figures are "
             "too bad for it, but those of a network that learnt from pairs which were "
             "cut by the same map may be too good.",
+            "map-imprecise",
         )
 
 
@@ -465,12 +472,14 @@ def _tell_inputs(source: Micrograph, sem: Micrograph) -> None:
         warn(
             f"{source.name} was signed by an electron microscope, and {sem.name} was "
             "not: check that the two are not exchanged.",
+            "images-exchanged",
         )
     made = source.provenance and source.provenance.network()
     if made:
         warn(
             f"{source.name} was itself made by the network {made[0]}: what is called "
             "input here is no measurement.",
+            "made-by-network",
         )
 
 
@@ -496,7 +505,9 @@ def _about(path: Path, made: EnhancedFile, translate: Translate) -> dict[str, An
         "device": made.report.device,
         "precision": made.report.precision,
         "seconds": made.report.seconds,
-        "notes": [translate(note) for note in made.report.notes],
+        "notes": [
+            Message(translate(note), code_of(note)) for note in made.report.notes
+        ],
     }
 
 
@@ -581,6 +592,7 @@ class _Table:
                 f"{name} gains above the optical cut-off alone (periods under "
                 f"{metrics.cut_off_nm:.4g} nm): what it adds there was guessed from "
                 "samples of training, not seen.",
+                "gain-beyond-optics",
             )
         tell_learnt([(picture, picture), (sem, sem)])
         self.pictures.add(name, grey)

@@ -205,7 +205,7 @@ def model_that_made(made: Provenance) -> str:
         "nor where its file lay: import that file again (semsr models import), or name "
         "the model in a steps file."
     )
-    raise CheckpointError(msg)
+    raise CheckpointError(msg, code="model-unknown")
 
 
 def on_shelf(name: str) -> str | None:
@@ -241,12 +241,12 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
     kind: Kind = run.options.to or (fitting[0] if fitting else "semsr")
     if not name.endswith(SUFFIXES[kind]):
         msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
-        raise WriteError(msg)
+        raise WriteError(msg, code="suffix-unknown")
     check_not_input(target, [path])
     if kind == "semsr":
         if field is not None or authors:
             msg = "A field and authors belong to exports as ONNX and for bioimage.io."
-            raise OptionError(msg)
+            raise OptionError(msg, code="option-without-effect")
         _copy(path, target)
         return _describe(target)
     card = export_foreign(
@@ -266,12 +266,12 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     path, options = Path(run.named["file"]), run.options
     if not path.is_file():
         msg = f"There is no file {path}; give a {_SUFFIX}, .onnx or .zip file."
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="file-missing")
     check_no_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
     if options.changes() and not foreign:
         msg = f"A name and scaling are given for ONNX files, and {path.name} is none."
-        raise OptionError(msg)
+        raise OptionError(msg, code="option-without-effect")
     if foreign:
         module, card = import_foreign(path, options)
         target = _place(run, path, card.name)
@@ -293,12 +293,12 @@ def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
             f"{path.name} has the name of the bundled model {name}; give it another "
             "(--name, for an ONNX file)."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, code="name-taken")
     folder = shelf_folder()
     target = folder / f"{name}{_SUFFIX}"
     if target.exists() and not run.existing.overwrite:
         msg = f"The shelf holds a model {name} already; give --overwrite to replace it."
-        raise WriteError(msg)
+        raise WriteError(msg, code="name-taken")
     folder.mkdir(parents=True, exist_ok=True)
     return target
 

@@ -144,7 +144,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         transform = read_transform(Path(transform))
     if transform is not None and folders:
         msg = "A transform is for one pair of images, got folders: give it two images."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     yield Progress(0, 0, "reading")
     opened = (
         list(_open_each(lows, chosen, run.opening, "low")),
@@ -167,7 +167,8 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
     if not choice.sets["train"]:
         raise OptionError(
-            _nothing_left(choice.candidates, choice.rejected, paired=paired)
+            _nothing_left(choice.candidates, choice.rejected, paired=paired),
+            code="nothing-to-train",
         )
     if paired and chosen.min_correlation != 0:  # at 0 an image teaches by itself
         _refuse_copies(*images)
@@ -214,7 +215,7 @@ def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> N
             f"The two images of a pair must differ, but {lows[0].name} and "
             f"{highs[0].name} have the same pixels: give LOW and HIGH of one field."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="same-image")
 
 
 def _nothing_left(candidates: int, rejected: dict[str, int], *, paired: bool) -> str:
@@ -271,7 +272,7 @@ def _brought_onto(
             f"{low.name} and {high.name} must show one field at scale {scale}, got "
             f"{shapes} px: crop them to one field, or give --scale or pixel sizes."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="sizes-differ")
     fixed, moving = (
         one.replace(
             pixel_size_nm=size,
@@ -445,7 +446,7 @@ def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
             "Pairs need two images or two folders, got an image and a folder: give "
             "the folders of both, or one file of each."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="wrong-type")
     return (first, second, True) if many else ([first], [second], False)
 
 
@@ -470,7 +471,7 @@ def _listed(side: Any) -> Any:
     if not found:
         named = "" if pattern == _ANY else f" named {pattern}"
         msg = f"The folder {folder} must hold images{named}, got none."
-        raise ReadError(msg)
+        raise ReadError(msg, code="no-image")
     return found
 
 
@@ -487,10 +488,10 @@ def _by_name(
             f"--leave-out must name images that are there, got {lacking[0]}; there are "
             f"{', '.join(sorted(known))}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-value")
     if left_out == known:
         msg = f"--leave-out must leave some images, got all {len(known)} names."
-        raise OptionError(msg)
+        raise OptionError(msg, code="nothing-to-train")
     names = [_distinct(side, left_out) for side in keyed]
     alone = sorted(set(names[0]) ^ set(names[1]))
     if alone:
@@ -500,7 +501,7 @@ def _by_name(
             f"{alone[0]} has none in {lacks} ({len(alone)} in all): add it, or leave "
             f"it out with --leave-out {alone[0]}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="partner-missing")
     both = sorted(names[0])
     return [names[0][name] for name in both], [names[1][name] for name in both]
 
@@ -532,7 +533,7 @@ def _distinct(keyed: list[tuple[str, Image]], left_out: set[str]) -> dict[str, I
                 f"{name_of(found[key])} and {name_of(image)} for {key}: rename one, or "
                 f"leave both out with --leave-out {key}."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="names-alike")
         found[key] = image
     return found
 

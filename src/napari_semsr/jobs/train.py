@@ -148,7 +148,7 @@ def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
         f"There is no recipe {path}; give a YAML file, or one of "
         f"{', '.join(bundled_recipes())}."
     )
-    raise ReadError(msg)
+    raise ReadError(msg, code="recipe-unknown")
 
 
 def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
@@ -215,13 +215,13 @@ def images_to_cut(
     """Take the images that a user gave to train on, in either of the two ways."""
     if (low is None) != (high is None) or (low is None and transform is not None):
         msg = "Training on a pair of images needs --low and --high; give both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     if second is not None and image is None:
         msg = "A second scan needs the first one: give --image, too."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     if image is not None and low is not None:
         msg = "Give --low and --high, or --image to learn from it alone, not both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     if image is not None:
         return OwnImage(image, second)
     return None if low is None or high is None else CutRequest(low, high, transform)
@@ -329,10 +329,10 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     place = _choose_place(plan, named.get("place") or TrainingPlace())
     if resume and existing.overwrite:
         msg = "Give --resume to go on or --overwrite to start anew, not both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     if chosen.from_scratch and start_from is not None:
         msg = "Give --start-from (a model) or --from-scratch (none), not both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     beside, packaged = _pairs_beside(folder), path.parent == RECIPES
     if resume and pairs is None and (cut is not None or packaged) and beside.is_dir():
         yield from _check_images(folder, beside, cut)
@@ -340,7 +340,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     if cut is not None:
         if pairs is not None:
             msg = "Give --pairs for a store, or --low and --high for images, not both."
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
         without = {k: v for k, v in named.items() if k not in ("cut", "transform")}
 
         def on(store: Path) -> Job[Trained]:
@@ -367,7 +367,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
             else "of the package learns from pairs; give --pairs, or two images by "
             "--low and --high."
         )
-        raise OptionError(f"The recipe {path.stem} {learns}")
+        raise OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
     given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump()}
     plan = _changed(plan, given | place.several())
     _check_data(plan, folder)
@@ -384,6 +384,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
             f"Training made nothing better than {compared.begun_with} on "
             f"{compared.pairs} held-out pairs, which is kept as it is: cut more pairs, "
             "or see that they fit.",
+            "no-gain",
         )
     return Trained(
         steps=found.steps,
@@ -448,7 +449,8 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
         warn(
             f"{', '.join(shared)} stands in more than one of train, scans, validation "
             "and held_out, so that the model is judged by what it learnt from: its "
-            "gain may be none elsewhere."
+            "gain may be none elsewhere.",
+            "not-independent",
         )
     if plan.data.pairs is None:
         return
@@ -462,13 +464,13 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
             f"{counts['train']} in {path.name}; cut smaller patches (--patch), or let "
             "them overlap (--step)."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="too-few-pairs")
     if store.paired and not counts["validation"]:
         msg = (
             "Training needs pairs for validation, which choose the model, got none in "
             f"{path.name}; leave some for it (--validation)."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="too-few-pairs")
     _tell_pixel(plan, store.record)
     off_nm, off_px = store.map_error or (None, None)
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
@@ -477,6 +479,7 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
             f"({in_digits(off_nm)} nm) off. Those that are held out are off as well, "
             "so that a gain on them may be a loss: register again first, with "
             "landmarks or an elastic map.",
+            "map-imprecise",
         )
 
 
@@ -496,6 +499,7 @@ def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
             f"The pairs have no pixel size, or several, and {card.name} was trained "
             f"for {trained.sentence()}, which they are taken to have: give their sizes "
             "(--low-pixel-nm, --high-pixel-nm), and train on those of one size.",
+            "pixel-size-missing",
         )
         return
     size = float(fine) * int(record["scale"])
@@ -511,6 +515,7 @@ def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
     warn(
         f"The pairs have pixels of {size:.4g} nm and {card.name} was trained for "
         f"{trained.sentence()}, so that it begins with the wrong sizes: {remedy}",
+        "pixel-size-unsuitable",
     )
 
 
@@ -542,7 +547,7 @@ def with_pairs(
             "The recipe own-image never looks at a clear image; take fine-tune for a "
             "noisy and a clear one, or give two noisy scans as image and second scan."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="recipe-unsuitable")
     if start_from is not None:
         plan = plan.replace(start_from=str(find_model(start_from)))
     options = _fitted(cut, plan, patch)
@@ -595,7 +600,7 @@ def _check_images(
                 f"{name_of(image)}, of other contents. Give what it was begun with, or "
                 "start anew with --overwrite."
             )
-            raise CheckpointError(msg)
+            raise CheckpointError(msg, code="other-run")
 
 
 _MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
@@ -610,7 +615,7 @@ def _own_pairs(
             f"The recipe {plan.name} cannot learn from one image; take own-image, or "
             "give a second scan."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="recipe-unsuitable")
     yield Progress(0, 0, "reading the image")
     image = open_image(own.image)
     if min(image.shape) < LEAST_SIDE:
@@ -619,14 +624,14 @@ def _own_pairs(
             f"Learning from one image needs at least {LEAST_SIDE} x {LEAST_SIDE} "
             f"pixels, got {rows} x {columns} in {image.name}; take a larger image."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="image-too-small")
     darkest, brightest = field_range(image.data, 0, 100)
     if darkest == brightest:
         msg = (
             f"{image.name} has no two pixels that are finite and differ, so that there "
             "is nothing to learn from it; take another image."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="image-blank")
     # a flat place has noise to learn from, too, and noise looks like nothing
     options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
     # cut anew from these at every step

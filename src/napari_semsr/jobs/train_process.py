@@ -79,7 +79,7 @@ class TrainRequest:
             msg = (
                 f"There is no run to resume in {run_dir}; choose its folder, or train."
             )
-            raise CheckpointError(msg)
+            raise CheckpointError(msg, code="run-missing")
         return cls(str(recipe), str(run_dir), resume=True)
 
 
@@ -201,7 +201,7 @@ class Child:
                             "The training was stopped from outside; its state is kept, "
                             "resume it."
                         )
-                        raise SemsrError(msg)
+                        raise SemsrError(msg, code="interrupted")
                     else:
                         yield key, value
                 line = self._said.get_nowait()
@@ -217,9 +217,13 @@ class Child:
         if code == -9 or not told:
             return DeviceMemoryError(
                 f"The training process died (exit code {code}), most likely because "
-                "memory ran out: lower batch or patch size, then resume."
+                "memory ran out: lower batch or patch size, then resume.",
+                code="memory",
             )
-        return SemsrError(f"The training process died (exit code {code}): {told[-1]}.")
+        return SemsrError(
+            f"The training process died (exit code {code}): {told[-1]}.",
+            code="process-died",
+        )
 
     def stop(self, patience_s: float) -> None:
         """Let it save its state and end; kill it if it does not."""

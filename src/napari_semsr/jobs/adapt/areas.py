@@ -87,7 +87,7 @@ def share_area(
             f"{_LEAST_ACROSS_PX} x {LEAST_PX} px of the mosaic, got {has}: take an SEM "
             "image of a larger area."
         )
-        raise ShapeError(msg)
+        raise ShapeError(msg, code="overlap-too-small")
     taught, held_out = divide(Box.of(box.shape))
     parts = [
         mosaic.replace(

@@ -38,6 +38,7 @@ from napari_semsr.core import (
     Grid,
     InputRecord,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Progress,
@@ -46,6 +47,7 @@ from napari_semsr.core import (
     ShapeError,
     Warped,
     available_cores,
+    code_of,
     declared_figures,
     device_option,
     field_range,
@@ -247,7 +249,8 @@ def _adapt(run: Run[AdaptOptions]) -> Job[Adapted]:
     heard: list[str] = []
     result = yield from collect_warnings(_adapted(run, time.monotonic()), heard)
     translate = run.named.get("translate", str)
-    result = replace(result, warnings=tuple(dict.fromkeys(map(translate, heard))))
+    translated = (Message(translate(text), code_of(text)) for text in heard)
+    result = replace(result, warnings=tuple(dict.fromkeys(translated)))
     yield Progress(0, 0, "writing the report")
     write_report(Path(result.report), result)
     write_numbers(
@@ -346,7 +349,7 @@ def _share(
             "A transform or landmarks belong to one SEM image, got "
             f"{len(sems)} images: adapt to one of them."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     given = run.given["mosaic"]
     yield from _record(run, LIGHT, given, mosaic, run.opening)
     areas = []
@@ -418,7 +421,8 @@ def register_sem(
     if not _fits(found, COSTLY_PX):
         warn(
             f"The registration of {name} is expected to be {found.error_px:.2g} px "
-            "off, which costs 0.3 dB or more: landmarks may improve it."
+            "off, which costs 0.3 dB or more: landmarks may improve it.",
+            "map-imprecise",
         )
     return found
 

@@ -1,0 +1,69 @@
+"""Jobs give the cause of a refusal, or of a warning, by a stable code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import Micrograph, SemsrError, code_of, hear_warnings, run
+from napari_semsr.jobs.crop import CROP, CropOptions
+from napari_semsr.jobs.exchange import check_no_code
+from napari_semsr.jobs.images import (
+    check_not_input,
+    check_target_file,
+    check_target_folder,
+    databar_note,
+    levels_note,
+)
+from napari_semsr.jobs.measure.noise import NOISE
+from napari_semsr.jobs.measure.table import measure_of
+from napari_semsr.jobs.register import REGISTER
+
+GREY = np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)
+IMAGE = Micrograph(GREY, name="image")
+
+
+def _crop(**how):
+    return run(CROP.job(IMAGE, options=CropOptions(**how)))
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        ("suffix-unknown", lambda a: check_target_file(a / "b.txt", suffixes=[".csv"])),
+        ("output-exists", lambda a: check_target_file(a / "a.csv", suffixes=[".csv"])),
+        ("folder-missing", lambda a: check_target_folder(a / "b" / "c")),
+        ("output-is-input", lambda a: check_not_input(a / "a.csv", [a / "a.csv"])),
+        ("missing-value", lambda _: _crop()),
+        ("outside-image", lambda _: _crop(box=(90, 90, 95, 95))),
+        ("pixel-size-missing", lambda _: _crop(box_nm=(0, 0, 5, 5))),
+        ("pixel-size-missing", lambda _: run(REGISTER.job(IMAGE, IMAGE))),
+        ("verb-unknown", lambda _: measure_of("taste")),
+        ("unsafe-content", lambda _: check_no_code(Path("model.pt"))),
+        (
+            "image-too-small",
+            lambda _: run(NOISE.job(IMAGE.replace(data=GREY[:5, :5], path=None))),
+        ),
+    ],
+)
+def test_a_refusal_has_a_code(tmp_path, code, refused):
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(SemsrError) as error:
+        refused(tmp_path)
+    assert code_of(error.value) == code
+
+
+def test_a_warning_has_a_code():
+    heard = []
+    with hear_warnings(heard.append):
+        _crop(box=(5, 5, 70, 70))
+    assert [code_of(one) for one in heard] == ["box-cut"]
+
+
+def test_notes_of_an_image_have_codes():
+    fine = IMAGE.replace(data=GREY / 255.0, path=None)
+    assert code_of(levels_note(fine, "uint8")) == "values-rounded"
+    barred = np.vstack([GREY.repeat(8, 0).repeat(8, 1), np.zeros((40, 400), np.uint8)])
+    barred[-30:-10, 20:200:4] = 255
+    note = databar_note("image", Micrograph(barred, name="image"))
+    assert note is None or code_of(note) == "databar-suspected"
