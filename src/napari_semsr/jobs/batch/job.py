@@ -23,6 +23,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    code_of,
     compact_memory,
     digest_job,
     figure,
@@ -285,7 +286,7 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
     yield Progress(0, 0, "checking the steps")
     if scheduler is not None and workers != 1:
         msg = "Give workers or a scheduler, which has its own, not both."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     plan = plan_batch(steps, inputs=inputs, output=output)
     if scheduler is None:  # whose workers have devices of their own
         for step in plan.images[0].steps:
@@ -328,10 +329,10 @@ def _claim(plan: BatchPlan, existing: OverwritePolicy) -> str:
             f"{folder} holds files that no batch wrote; name a new folder, or give "
             "--overwrite to write between them."
         )
-        raise WriteError(msg)
+        raise WriteError(msg, code="foreign-files")
     if state.is_symlink():
         msg = f"{state} must be a folder that a batch made, got a link: remove it."
-        raise WriteError(msg)
+        raise WriteError(msg, code="outside-folder")
     token = uuid.uuid4().hex
     try:
         if existing.overwrite and state.is_dir():
@@ -417,13 +418,15 @@ def _tell(table: _Table) -> None:
             what = "The image" if count == 1 else f"None of {count} images"
             verb = "did not go" if count == 1 else "went"
             msg = f"{what} {verb} through all steps, {first}"
-            raise SemsrError(msg)
-        warn(f"{len(failed)} of {count} images failed (column error), {first}")
+            raise SemsrError(msg, code="all-images-failed")
+        message = f"{len(failed)} of {count} images failed (column error), {first}"
+        warn(message, "images-failed")
     told = [one.warnings for one in table.found.values() if one.warnings]
     if told:
         warn(
             f"{len(told)} of {count} images have warnings (column warnings), the "
-            f"first: {told[0][0]}"
+            f"first: {told[0][0]}",
+            "images-with-warnings",
         )
 
 
@@ -481,7 +484,7 @@ def _check_token(mark: Path, token: str) -> None:
     """Stop where the run is over, or another one has begun."""
     if not mark.parent.is_dir():
         msg = f"A worker does not see {mark.parent.parent}: it needs the same files."
-        raise SemsrError(msg)
+        raise SemsrError(msg, code="folder-missing")
     try:
         same = mark.read_text(encoding="utf-8") == token
     except OSError:
@@ -542,7 +545,7 @@ def _result_of(future: Any, task: ImageTask) -> ImageDone:
             "The workers were lost: start them again, then run the batch again; "
             "finished steps are kept."
         )
-        raise SemsrError(msg) from error
+        raise SemsrError(msg, code="cluster-lost") from error
     return done
 
 
@@ -561,7 +564,7 @@ def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
         try:
             yield from _page(plan, plan.folder / name, part)
         except SemsrError as error:  # the table and other pages stand all the same
-            warn(f"{name} could not be written: {sentence_of(error)}")
+            warn(f"{name} could not be written: {sentence_of(error)}", code_of(error))
         else:
             written.append(str(plan.folder / name))
     return tuple(written)

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     WriteError,
     as_text,
     cells_of,
+    code_of,
     columns_of,
     one_line,
     read_bytes,
@@ -223,10 +224,12 @@ class _Step:
                 near = difflib.get_close_matches(spelt, known, n=1)
                 see = f"see semsr {self.verb.name} -h."
                 hint = f"did you mean {near[0]}?" if near else see
-                raise self.wrong(f"has no option {str(key)!r:.60}; {hint}")
+                fault = f"has no option {str(key)!r:.60}; {hint}"
+                raise self.wrong(fault, "unknown-option")
             name, *meant = known[spelt]
             if meant and not isinstance(value, bool):
-                raise self.wrong(f"must have {key} true or false, got {value!r:.60}.")
+                fault = f"must have {key} true or false, got {value!r:.60}."
+                raise self.wrong(fault, "wrong-type")
             found[name] = (meant[0] if value else None) if meant else value
         refuse_persons(found, _persons(self.arguments), self.said)
         return found
@@ -251,15 +254,17 @@ class _Step:
         except Exception as error:
             where = f"{self.said}, image {image}" if image else self.said
             msg = f"{where}: {sentence_of(error)}"
-            raise OptionError(msg) from error
+            raise OptionError(msg, code=code_of(error)) from error
 
-    def wrong(self, fault: str) -> OptionError:
+    def wrong(self, fault: str, code: str = OptionError.code) -> OptionError:
         """Say what is wrong with it."""
-        return OptionError(f"{self.said} {fault}")
+        return OptionError(f"{self.said} {fault}", code=code)
 
     def leave(self, key: Any) -> OptionError:
         """Say that the batch sees to something."""
-        return self.wrong(f"must leave {key} to the batch, which sees to it.")
+        return self.wrong(
+            f"must leave {key} to the batch, which sees to it.", "unknown-option"
+        )
 
 
 def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
@@ -298,10 +303,10 @@ def _steps(given: Any) -> list[_Step]:
     """Read the list of steps."""
     if not isinstance(given, (list, tuple)) or not given:
         msg = f"steps must be a list of verbs with their options, got {given!r:.60}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     if len(given) > _MOST_STEPS:
         msg = f"steps must be at most {_MOST_STEPS}, got {len(given)}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     found: list[_Step] = []
     for number, entry in enumerate(given, start=1):
         found.append(_step(number, entry, [step.name for step in found]))
@@ -313,21 +318,21 @@ def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
         msg = f"Step {number} must be a verb with its options, got {entry!r:.60}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     verbs = [key for key in table if key != "name"]
     if len(verbs) != 1 or not isinstance(verbs[0], str):
         named = one_line(", ".join(map(str, verbs))) or "none"
         msg = (
             f"Step {number} must name one verb, with its options below it, got {named}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     verb, options = _checked_verb(number, verbs[0]), table[verbs[0]]
     if not isinstance(options, (Mapping, type(None))):
         msg = (
             f"Step {number} ({verb.name}) must have its options as a table, "
             f"name: value, got {options!r:.60}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     name = table.get("name")
     if name is None:
         more = (f"{verb.name}-{count}" for count in range(2, _MOST_STEPS + 1))
@@ -337,10 +342,10 @@ def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
             f"The name of step {number} must be of small letters, digits, '-' and '_', "
             f"40 at most, got {name!r:.60}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="name-invalid")
     if name.replace("-", "_") in {one.replace("-", "_") for one in taken}:
         msg = f"Two steps are called {name}; give step {number} another name."
-        raise OptionError(msg)
+        raise OptionError(msg, code="names-alike")
     return _Step(number, name, verb, options or {})
 
 
@@ -352,12 +357,12 @@ def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
         meant = f"did you mean {' or '.join(near)}?"
         hint = meant if near else f"there are {', '.join(known)}."
         msg = f"Step {number} names {name!r:.60}, which is no verb; {hint}"
-        raise OptionError(msg)
+        raise OptionError(msg, code="verb-unknown")
     verb = verb_of(name)
     if verb is None or verb.step:
         why = _why_no_step(name)
         msg = f"Step {number} names {name}, which cannot be a step: {why}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="verb-unsuitable")
     return verb
 
 
@@ -380,7 +385,7 @@ def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
                 f"The table of inputs has a column {name!r:.60}, a name of the batch's "
                 "own columns or placeholders: call it another."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="name-taken")
 
 
 # Images.
@@ -414,22 +419,22 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
                 f"The images of {_told(given)} lie in the output folder "
                 f"{_told(folder)}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="output-is-input")
         found = [_Input(path, _name_of(path)) for path in kept]
     if len(found) > _MOST_INPUTS:
         msg = f"A batch takes at most {_MOST_INPUTS} images, got {len(found)}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="out-of-range")
     seen: dict[str, _Input] = {}
     for one in found:
         if not one.path.exists():
             msg = f"There is no image {_told(one.path)}, which inputs name."
-            raise ReadError(msg)
+            raise ReadError(msg, code="file-missing")
         if whole == one.path.resolve() or whole in one.path.resolve().parents:
             msg = (
                 f"The input {_told(one.path)} lies in the output folder "
                 f"{_told(folder)}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="output-is-input")
         other = seen.setdefault(one.name.casefold(), one)
         if other is not one:
             msg = (
@@ -437,7 +442,7 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
                 f"{_told(one.path)}: name them apart in a table with the columns "
                 "image and name."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="names-alike")
     return found
 
 
@@ -527,7 +532,8 @@ class _Maker:
         simple = isinstance(value, (str, int, float, os.PathLike, type(None)))
         if not simple or (isinstance(value, bool) and not option):
             kinds = "a text, a number or a list of these"
-            raise step.wrong(f"must have {kinds} as {name}, got {value!r:.60}.")
+            fault = f"must have {kinds} as {name}, got {value!r:.60}."
+            raise step.wrong(fault, "wrong-type")
         if value is None or (option and isinstance(value, (int, float))):
             pieces = [Piece(value)]
         else:
@@ -585,7 +591,7 @@ class _Maker:
                 f"needs {{{place}}}, but that step writes no file; give it an output, "
                 "or name another."
             )
-        raise step.wrong(fault)
+        raise step.wrong(fault, "unknown-value")
 
     def _found(
         self,
@@ -624,7 +630,7 @@ class _Maker:
         if outside or not _is_path(place) or whole not in place.resolve().parents:
             usual = f"{step.name}/{{name}}.ome.tif"
             fault = f"inside the output folder, as {usual} does, got {text!r:.80}."
-            raise step.wrong(f"must write its {name} {fault}")
+            raise step.wrong(f"must write its {name} {fault}", "outside-folder")
         told = "/".join(parts)
         pages = rf"{REPORT}(-\d+)?\.(html|json)"
         own = told.casefold() == TABLE or re.fullmatch(pages, told, re.IGNORECASE)
@@ -667,7 +673,7 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
                         f"{other} and by {owner}: put {{name}} into it, or another "
                         "text."
                     )
-                    raise OptionError(msg)
+                    raise OptionError(msg, code="outputs-coincide")
     for key, owner in owners.items():
         above = next(
             (p for p in map(str, PurePosixPath(key).parents) if p in owners), None
@@ -677,7 +683,7 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
                 f"The output {one_line(key)} of {owner} would lie in "
                 f"{one_line(above)} of {owners[above]}."
             )
-            raise OptionError(msg)
+            raise OptionError(msg, code="outputs-coincide")
 
 
 def plan_batch(
@@ -697,12 +703,12 @@ def plan_batch(
         msg = (
             f"Steps must be a table with inputs, output and steps, got {content!r:.60}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     known = ("inputs", "output", "steps", "report")
     for key in content:
         if key not in known:
             msg = f"Steps have no entry {key!r:.60}; there are {', '.join(known)}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="unknown-option")
     where = _named("inputs", content, base, inputs)
     folder = _named("output", content, base, output)
     report = content.get("report", False)
@@ -710,10 +716,10 @@ def plan_batch(
         msg = (
             f"report must be true, false or a table of its options, got {report!r:.60}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     if folder.exists() and not folder.is_dir():
         msg = f"The output of a batch must be a folder, got the file {_told(folder)}."
-        raise WriteError(msg)
+        raise WriteError(msg, code="output-is-file")
     found = _steps(content.get("steps"))
     images = _inputs(where, folder)
     _check_columns([*images[0].cells], found)
@@ -749,10 +755,10 @@ def _named(
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
         msg = f"Steps must say {name}, a path; got {value!r:.60}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="missing-value")
     if not _is_path(base / value):
         msg = f"Steps say {value!r:.60} as {name}, which no system takes as a path."
-        raise OptionError(msg)
+        raise OptionError(msg, code="wrong-type")
     return base / value
 
 

@@ -621,7 +621,7 @@ def _tell(asked: Sequence[Cells], failed: Sequence[Cells], table: Path | None) -
         first = f"the first: {failed[0]['error']}"
         if len(failed) == len(asked):
             msg = f"None of {len(asked)} images could be measured, {first}"
-            raise ReadError(msg, code="nothing-measured")
+            raise ReadError(msg, code="all-images-failed")
         warn(
             f"{len(failed)} of {len(asked)} images could not be measured (column error"
             f"{column}), {first}",
