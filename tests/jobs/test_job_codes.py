@@ -12,7 +12,6 @@ from napari_semsr.jobs.images import (
     check_not_input,
     check_target_file,
     check_target_folder,
-    databar_note,
     levels_note,
 )
 from napari_semsr.jobs.measure.noise import NOISE
@@ -60,10 +59,6 @@ def test_a_warning_has_a_code():
     assert [code_of(one) for one in heard] == ["box-cut"]
 
 
-def test_notes_of_an_image_have_codes():
+def test_a_note_on_grey_values_has_a_code():
     fine = IMAGE.replace(data=GREY / 255.0, path=None)
     assert code_of(levels_note(fine, "uint8")) == "values-rounded"
-    barred = np.vstack([GREY.repeat(8, 0).repeat(8, 1), np.zeros((40, 400), np.uint8)])
-    barred[-30:-10, 20:200:4] = 255
-    note = databar_note("image", Micrograph(barred, name="image"))
-    assert note is None or code_of(note) == "databar-suspected"
