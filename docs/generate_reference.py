@@ -231,11 +231,7 @@ def class_code(scope: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
 def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
     """Find codes that a function gives to errors and warnings."""
     nodes = [*ast.walk(scope)]
-    texts = {
-        ast.unparse(item.targets[0]): sentence_in(item.value)
-        for item in nodes
-        if isinstance(item, ast.Assign)
-    }
+    assigned = [item for item in nodes if isinstance(item, ast.Assign)]
     for call in nodes:
         if not isinstance(call, ast.Call) or not call.args:
             continue
@@ -244,7 +240,13 @@ def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
         given = [one.value for one in call.keywords if one.arg == "code"]
         given += call.args[1:2] if is_warning else []
         first = call.args[0]
-        sentence = texts.get(ast.unparse(first)) or sentence_in(first)
+        texts = [  # of a name, what it was given last above the call
+            sentence_in(item.value)
+            for item in sorted(assigned, key=lambda item: item.lineno)
+            if item.lineno < call.lineno
+            and ast.unparse(item.targets[0]) == ast.unparse(first)
+        ]
+        sentence = texts[-1] if texts else sentence_in(first)
         for code in given:
             if isinstance(code, ast.Constant) and code.value:
                 kind = "warning" if is_warning else name

@@ -165,7 +165,7 @@ def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
         warn(
             f"{name} has grey values beyond {_LARGEST_GREY:.0e}, by which programs "
             "mark missing pixels: they count as missing.",
-            "missing-pixels",
+            "pixels-marked-missing",
         )
     for mark in _MARKS:
         here = block == mark
@@ -177,7 +177,7 @@ def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
             warn(
                 f"{name} has pixels of {mark:.0f}, far below all others, by which "
                 "programs mark missing pixels: they count as missing.",
-                "missing-pixels",
+                "pixels-marked-missing",
             )
     return np.where(marks, block.dtype.type(np.nan), block) if marks.any() else block
 

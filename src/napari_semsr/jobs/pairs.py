@@ -501,7 +501,7 @@ def _by_name(
             f"{alone[0]} has none in {lacks} ({len(alone)} in all): add it, or leave "
             f"it out with --leave-out {alone[0]}."
         )
-        raise ReadError(msg, code="partner-missing")
+        raise ReadError(msg, code="second-image-missing")
     both = sorted(names[0])
     return [names[0][name] for name in both], [names[1][name] for name in both]
 

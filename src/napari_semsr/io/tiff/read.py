@@ -326,7 +326,7 @@ def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) 
     sentence = Message(
         f"Pixels of {value:g} count as missing: the file states that value as no data "
         "(GDAL_NODATA).",
-        "missing-pixels",
+        "pixels-marked-missing",
     )
     warnings.append(sentence)
     working = np.result_type(data.dtype, np.float32)

@@ -224,7 +224,7 @@ def _paired(firsts: list[Path], seconds: list[Path], where: object) -> list[_Ite
         other = next(found, by_stem.get(_stem(path)))
         fault = Message(
             f"There is no image of the name {_stem(path)} in {where}.",
-            "partner-missing",
+            "second-image-missing",
         )
         items.append(_Item((path, other), fault="" if other else fault))
     if all(item.fault for item in items):
@@ -232,7 +232,7 @@ def _paired(firsts: list[Path], seconds: list[Path], where: object) -> list[_Ite
             "The images of both folders must bear the same names, got "
             f"{firsts[0].name} and {seconds[0].name}; name the pairs in a table."
         )
-        raise ReadError(msg, code="partner-missing")
+        raise ReadError(msg, code="second-image-missing")
     return items
 
 
