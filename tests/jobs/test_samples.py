@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.correlation import measure_frc
-from napari_semsr.jobs.samples import Exposure, draw_specimen, expose, gold_pair
+from napari_semsr.jobs.samples import draw_specimen, expose, gold_pair
 
 SMALL = (160, 192)
 
@@ -17,8 +17,8 @@ def test_draw_specimen_is_calibrated_and_repeatable():
 
 def test_two_exposures_share_the_haze_and_not_the_noise():
     truth = draw_specimen(SMALL)
-    still = Exposure(electrons=1e9, read_noise=0.0)
-    quiet = [expose(truth, still, noise_seed=n).array().astype(int) for n in (1, 2)]
+    still = {"electrons": 1e9, "read_noise": 0.0}
+    quiet = [expose(truth, noise_seed=n, **still).array().astype(int) for n in (1, 2)]
     assert np.abs(quiet[0] - quiet[1]).max() <= 1
     loud = [expose(truth, noise_seed=n).array().astype(float) for n in (1, 2)]
     residuals = [image - quiet[0] for image in loud]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import FiniteFloat
 
 from napari_semsr.core import (
     Area,
@@ -15,12 +16,15 @@ from napari_semsr.core import (
     Grid,
     Job,
     Micrograph,
+    Options,
     Progress,
     ShapeError,
     read_box,
+    run,
     to_dtype,
 )
 from napari_semsr.io import SINGLE_PX, halve
+from napari_semsr.jobs.convert import verb_that_saves
 from napari_semsr.jobs.images import (
     derived_from,
     input_record,
@@ -143,3 +147,23 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
         provenance=made,
         metadata={},
     )
+
+
+class BlendOptions(Options):
+    """How an image and a result are mixed."""
+
+    strength: FiniteFloat
+
+
+def _blend(options: BlendOptions, image: Micrograph, result: Micrograph) -> Micrograph:
+    """Mix a result with its input, as `blend_levels` does for all levels."""
+    levels = run(input_levels(image, (), result, [result.data]))
+    mixed = blend_levels(levels, [result.data], options.strength)[0]
+    told = derived_from("blend", options.model_dump(), input=image, result=result)
+    return result.replace(data=mixed, provenance=told)
+
+
+BLEND = verb_that_saves("blend", BlendOptions, _blend, "input", "result")
+DIFFERENCE = verb_that_saves(
+    "difference", Options, lambda _, a, b: difference_of(b, a), "minuend", "subtrahend"
+)

@@ -1,10 +1,10 @@
 """Write an image in another format, and with its history."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from napari_semsr.core import (
     Job,
@@ -102,6 +102,25 @@ def save_job(
         dtype=stored_type(path, dtype or image.dtype),
         pixel_size_nm=image.pixel_size_nm,
     )
+
+
+def verb_that_saves(
+    name: str,
+    options: type[Options],
+    make: Callable[..., Micrograph],
+    *images: str,
+) -> Verb[Any, Any]:
+    """Declare a verb without a command, by which an image in memory is made again.
+
+    `make` gives the image of the options and of the opened `images`.
+    """
+
+    def run(run: Run[Options], *opened: Micrograph) -> Job[Converted]:
+        return (yield from save_job(make(run.options, *opened), run.place))
+
+    inputs = tuple(ImageIn(image, "an image") for image in images)
+    output = Output("the image")
+    return Verb(name, inputs, options, Converted, run, output=output, reads=False)
 
 
 def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:

@@ -69,6 +69,14 @@ _DECLARED = {
 }
 """Modules behind ``napari_semsr.jobs`` of verbs that are not called as their verb."""
 _SEVERAL = ("models",)  # which its actions are
+_UNLISTED = {
+    "specimen": "samples",
+    "exposure": "samples",
+    "gold": "samples",
+    "blend": "blend",
+    "difference": "blend",
+}
+"""Modules of verbs without a command, whose images panels make in memory."""
 PANELS = {"Noise": "noise"}
 """Verbs whose value alone makes a panel, by its title."""
 MEASURES = tuple(
@@ -90,9 +98,10 @@ _CALLED = {
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
     """Import a verb; None for what is none, or several."""
-    if name not in _VALUES:
+    if name not in _VALUES and name not in _UNLISTED:
         return None
-    module = import_module(f".{_DECLARED.get(name, name)}", "napari_semsr.jobs")
+    place = (_DECLARED | _UNLISTED).get(name, name)
+    module = import_module(f".{place}", "napari_semsr.jobs")
     verb: Verb[Any, Any] = getattr(module, name.upper().translate(_AS_NAME))
     return verb
 
@@ -103,5 +112,7 @@ def actions_of(name: str) -> tuple[str, ...]:
     return tuple(action for verb, _, action in words if verb == name)
 
 
+JOBS = (*VERBS, *_UNLISTED)
+"""What a history may name: verbs with a command, and those without."""
 FUNCTIONS = {_CALLED.get(name, name.replace("-", "_")): name for name in _VALUES}
 """Verbs that are values by the names of their functions."""

@@ -215,6 +215,9 @@ def _register(
     run: Run[RegisterOptions], moving: Micrograph, fixed: Micrograph
 ) -> Job[Registered]:
     """Bring an image onto another: write it on the grid of that one, or give it."""
+    given = run.named.get("landmarks")
+    if isinstance(given, Mapping):  # as a history holds them
+        run.named["landmarks"] = Landmarks(*map(np.array, given.values()))
     beside = run.targets.get("transform_out")
     if beside is not None and run.target is None:
         msg = "A map is written beside an image: give an output as well."

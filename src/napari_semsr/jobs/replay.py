@@ -66,7 +66,7 @@ from napari_semsr.jobs.measure import ERROR_MAP, FRC_MAP
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.register import REGISTER, RegisterOptions
 from napari_semsr.jobs.restore import RESTORE
-from napari_semsr.jobs.samples import Exposure, draw_specimen, expose, gold_pair
+from napari_semsr.jobs.samples import draw_specimen, expose, gold_pair
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.jobs.stitch import (
     HALF,
@@ -915,15 +915,10 @@ def _specimen(step: ReplayStep) -> Job[Path]:
 def _exposure(step: ReplayStep) -> Job[Path]:
     told = step.made.options
     truth = yield from step.image(_role(step, "truth"))
-    names = ("kind", "electrons", "read_noise")
+    names = ("kind", "electrons", "read_noise", "seed", "noise_seed")
     with step.as_recorded():
-        made = expose(
-            open_image(truth),
-            Exposure(**{name: told[name] for name in names}),
-            seed=told["seed"],
-            noise_seed=told["noise_seed"],
-            name=step.search.output.name,
-        )
+        how = {name: told[name] for name in names}
+        made = expose(open_image(truth), name=step.search.output.name, **how)
     return (yield from _saved(step, made))
 
 

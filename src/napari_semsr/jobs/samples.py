@@ -1,12 +1,13 @@
 """Sample images, drawn and never downloaded: the truth is known."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from napari_semsr import simulation
-from napari_semsr.core import Micrograph, parse_pixel_size
+from napari_semsr.core import Micrograph, Options, parse_pixel_size
+from napari_semsr.jobs.convert import verb_that_saves
 from napari_semsr.jobs.images import derived_from, made_by
 
 # All chosen: large enough to show what is meant, small enough to be drawn at once.
@@ -17,13 +18,34 @@ _GOLD_PX = 320
 _SHOWN_GOLD = 100_000  # far from the fields that compare models
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
+class SpecimenOptions(Options):
+    """Which specimen is drawn."""
+
+    shape: tuple[PositiveInt, PositiveInt] = _SHAPE
+    seed: NonNegativeInt = 0
+
+    def drawn_pixels(self) -> int:
+        """Count the pixels of the specimen."""
+        return self.shape[0] * self.shape[1]
+
+
+class ExposureOptions(Options):
     """How an electron image of a known specimen is taken."""
 
-    kind: str = "fog"  # degradation, as in `napari_semsr.simulation.degrade`
-    electrons: float = 1000.0  # per pixel at white; their counting noise is added
-    read_noise: float = 2.0  # standard deviation of the detector's, of 255 levels
+    kind: Literal["blur", "fog", "hybrid"] = "fog"  # as `simulation.degrade` does it
+    # per pixel at white; their counting noise is added
+    electrons: float = Field(default=1000.0, gt=0, le=1e12)
+    # standard deviation of the detector's, of 255 levels
+    read_noise: float = Field(default=2.0, ge=0)
+    seed: NonNegativeInt = 0
+    noise_seed: NonNegativeInt = 0
+
+
+class GoldOptions(Options):
+    """Which sample of gold is drawn, and which of its two images."""
+
+    part: Literal["coarse", "fine"] = "coarse"
+    seed: NonNegativeInt = 0
 
 
 def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:
@@ -42,25 +64,16 @@ def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Microgra
     )
 
 
-def expose(
-    truth: Micrograph,
-    exposure: Exposure | None = None,
-    *,
-    seed: int = 0,
-    noise_seed: int = 0,
-    name: str = "exposure",
-) -> Micrograph:
-    """Take a blurred, hazy, noisy image of a specimen."""
-    chosen = exposure or Exposure()
-    kind: Any = chosen.kind
-    blurred = simulation.degrade_plane(truth.array(), kind, seed=seed)
-    rng = np.random.default_rng([seed, noise_seed])
+def expose(truth: Micrograph, *, name: str = "exposure", **options: Any) -> Micrograph:
+    """Take a blurred, hazy, noisy image of a specimen, by `ExposureOptions`."""
+    chosen = ExposureOptions.parse(options)
+    blurred = simulation.degrade_plane(truth.array(), chosen.kind, seed=chosen.seed)
+    rng = np.random.default_rng([chosen.seed, chosen.noise_seed])
     counts = rng.poisson(blurred.image / 255.0 * chosen.electrons)
     grey = counts / chosen.electrons * 255.0
     grey = grey + rng.normal(0.0, chosen.read_noise, grey.shape)
     noisy = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-    options = asdict(chosen) | {"seed": seed, "noise_seed": noise_seed}
-    made = derived_from("exposure", options, truth=truth)
+    made = derived_from("exposure", chosen.model_dump(), truth=truth)
     return truth.replace(data=noisy, name=name, provenance=made)
 
 
@@ -84,3 +97,14 @@ def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
         )
     )
     return coarse, fine
+
+
+SPECIMEN = verb_that_saves(
+    "specimen", SpecimenOptions, lambda o: draw_specimen(o.shape, seed=o.seed)
+)
+EXPOSURE = verb_that_saves(
+    "exposure", ExposureOptions, lambda o, truth: expose(truth, **dict(o)), "truth"
+)
+GOLD = verb_that_saves(
+    "gold", GoldOptions, lambda o: gold_pair(seed=o.seed)[o.part == "fine"]
+)

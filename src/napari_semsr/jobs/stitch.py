@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -112,6 +112,36 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
         whole.update(name_bytes(name) + digest_path(item).encode())
         yield Progress(number + 1, len(named), doing)
     return f"sha256:{whole.hexdigest()}"
+
+
+def digest_of_digests(digests: Sequence[str]) -> str:
+    """Digest all that is read of a folder by the digests of its parts."""
+    if len(digests) == 1:
+        return digests[0]
+    return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
+
+
+def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
+    """Digest what a call reads of a folder: a scan, or those of its heights."""
+    options = StitchFolderOptions.recall(values)
+    given = values.get("positions")
+    positions, digests = None if given is None else Path(given), []
+    scans = {folder: positions}
+    if options.focus == "max":
+        digests.append(digest_path(folder / HEIGHTS))
+        places = [place for place, _ in read_heights(folder)]
+        scans = {place: table_of_height(place, folder, positions) for place in places}
+    for place, table in scans.items():
+        opened = yield from open_scan(place, positions=table, options=options)
+        digests.append((yield from digest_scan(place, opened)))
+    return digest_of_digests(digests)
+
+
+def _parts(mosaic: Path) -> dict[str, Path]:
+    """Say where the images are that are written next to a mosaic, by their parts."""
+    halves = dict(zip(("half-a", "half-b"), half_paths(mosaic), strict=True))
+    height, coverage = beside_path(mosaic, "height"), label_path(mosaic, COVERAGE)
+    return {**halves, HEIGHT: height, COVERAGE: coverage}
 
 
 # A planned mosaic onto the disk: block by block, whole or not at all.
@@ -926,6 +956,8 @@ STITCH = Verb(
             "folder of frames, or one file of many pages",
             optional=False,
             metavar="FRAMES_DIR",
+            role="frames",
+            digest=_digest_folder,
         ),
         FileIn(
             "positions",
@@ -939,6 +971,7 @@ STITCH = Verb(
         "where the mosaic goes; its suffix names the format",
         ending=".ome.zarr",
         goes_on=True,
+        parts=_parts,
     ),
     outputs=(
         Output(

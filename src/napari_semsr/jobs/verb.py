@@ -192,6 +192,9 @@ class FileIn:
     named: bool = False  # a name may stand in place of a file
     default: str | None = None
     batch: str = ""
+    role: str = ""  # in histories, where not its name
+    # Digests its content, with the call's values, if not that of a file
+    digest: Callable[..., Job[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,8 @@ class Output:
     remade: bool = False  # by a run that goes on, too
     goes_on: bool = False  # as the image of a batch's next step
     kept: bool = False  # its function may keep it in memory instead
+    # Further images that are written next to it, by the part that histories name
+    parts: Callable[[Path], Mapping[str, Path]] = lambda _: {}
 
     @property
     def is_image(self) -> bool:

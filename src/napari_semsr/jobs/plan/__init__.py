@@ -1,0 +1,5 @@
+"""Plans: calls of verbs as values, read from histories, and carried out."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

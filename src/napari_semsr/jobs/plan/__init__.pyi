@@ -1,0 +1,26 @@
+from .call import (
+    Call as Call,
+    CallOutput as CallOutput,
+    File as File,
+    Hole as Hole,
+    Input as Input,
+    Plan as Plan,
+)
+from .execution import (
+    CallResult as CallResult,
+    Digest as Digest,
+    Results as Results,
+    as_part_of as as_part_of,
+    digest_of_file as digest_of_file,
+    digest_of_values as digest_of_values,
+    digests_of_input as digests_of_input,
+    execute as execute,
+    output_path as output_path,
+    verb_of_call as verb_of_call,
+)
+from .history import (
+    History as History,
+    plan_of as plan_of,
+    read_history as read_history,
+    repeatable_jobs as repeatable_jobs,
+)

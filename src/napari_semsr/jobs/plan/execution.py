@@ -1,0 +1,378 @@
+"""Carry out a plan: run each call that has no result yet, in order."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from napari_semsr.core import (
+    Job,
+    OptionError,
+    Options,
+    Progress,
+    ReadError,
+    SemsrError,
+    cells_of,
+    digest_job,
+    hear_warnings,
+    read_bytes,
+    retell,
+    software_versions,
+)
+from napari_semsr.io import Cell, ReadOptions, companions, is_there, replacing
+from napari_semsr.jobs.images import digest_values, jsonable, open_image
+from napari_semsr.jobs.index import verb_of
+from napari_semsr.jobs.measure import file_state
+from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
+from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
+
+T = TypeVar("T")
+Digest = Callable[[Path], Job[str]]
+
+_LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls have a tenth
+_PARTS = 100  # of one call in the progress of all; chosen: percent
+
+
+def verb_of_call(call: Call) -> Verb[Any, Any]:
+    """Import the verb of a call; refuse what is none."""
+    verb = verb_of(call.verb)
+    if verb is None:
+        msg = f"{call.name} calls {call.verb!r:.60}, which is no verb."
+        raise OptionError(msg)
+    return verb
+
+
+# Where the files of a call are.
+
+
+def output_path(call: Call, folder: Path, part: str | None = None) -> Path | None:
+    """Find a file that a call wrote below a folder.
+
+    Parameters
+    ----------
+    call : Call
+        The call.
+    folder : Path
+        The folder of its plan.
+    part : str, optional
+        Another output by its name, a file by its path below an output that is a folder,
+        or a file that the verb writes next to its output. What the verb does not know
+        as such names its output.
+
+    Returns
+    -------
+    Path or None
+        None if the call has no such file.
+    """
+    verb = verb_of_call(call)
+    if part in call.outputs:
+        return folder / call.outputs[part]
+    if verb.output is None or verb.output.name not in call.outputs:
+        return None
+    main = folder / call.outputs[verb.output.name]
+    if part is not None and verb.output.ending == "":
+        below = {item.relative_to(main).as_posix() for item in main.rglob("*")}
+        return main / part if part in below else None
+    return verb.output.parts(main).get(part or "", main)
+
+
+def _path_of(one: Input, calls: Mapping[str, Call], folder: Path) -> Path:
+    """Find the file of an input."""
+    if isinstance(one, File):
+        return Path(one.path)
+    path = None
+    if isinstance(one, CallOutput):
+        path = output_path(calls[one.call], folder, one.part)
+    if path is None:
+        msg = f"An input must be a file or the output of a call, got {one!r:.200}."
+        raise OptionError(msg)
+    return path
+
+
+def _values_of(call: Call, calls: Mapping[str, Call], folder: Path) -> dict[str, Any]:
+    """Give all that `Verb.start` takes."""
+    paths = {
+        role: [str(_path_of(one, calls, folder)) for one in given]
+        if isinstance(given, tuple)
+        else str(_path_of(given, calls, folder))
+        for role, given in call.inputs.items()
+    }
+    outputs = {name: str(folder / path) for name, path in call.outputs.items()}
+    return {**call.options, **paths, **outputs}
+
+
+# Which content a file has: as a history records it.
+
+
+def digest_of_file(path: Path) -> Job[str]:
+    """Digest a table, a blur, a model."""
+    if path.is_dir():
+        msg = f"{path} must be a file, got a folder."
+        raise ReadError(msg)
+    return (yield from digest_job(path))
+
+
+def digest_of_values(path: Path, reading: ReadOptions | None = None) -> Job[str]:
+    """Digest grey values of a file, as of an image in memory."""
+    return digest_values(open_image(path, reading, blank=True))
+
+
+def digests_of_input(call: Call, role: str, file: File) -> tuple[Digest, ...]:
+    """Give the ways in which a history may have made the digest of an input.
+
+    An image in a file is recorded by its bytes and by which image of the file was read,
+    one in memory by its grey values; a scan of frames by all that is read of it.
+    """
+    verb = verb_of_call(call)
+    item = verb.arguments.get(role)
+    if isinstance(item, FileIn):
+        if item.digest is None:
+            return (digest_of_file,)
+        files = {k: v.path for k, v in call.each_input() if isinstance(v, File)}
+        return (partial(item.digest, values={**call.options, **files}),)
+    selection = (file.digest or "").partition("#")[2]
+
+    def of_bytes(path: Path) -> Job[str]:
+        digest = yield from digest_job(path)
+        return f"{digest}#{selection}" if selection else digest
+
+    reading = _reading_of(verb, call, role) if isinstance(item, ImageIn) else None
+    return of_bytes, partial(digest_of_values, reading=reading)
+
+
+def _reading_of(verb: Verb[Any, Any], call: Call, role: str) -> ReadOptions:
+    """Give how a call reads an image."""
+    item = next(one for one in verb.images if one.name == role)
+    sets = verb.parse(call.options)
+    opening: ReadOptions | None = sets.get(f"{role}_opening") or sets.get("opening")
+    if item.reading is None:
+        return opening or ReadOptions()
+    return item.reading(sets["options"], opening or ReadOptions())
+
+
+def _check_content(call: Call, role: str, file: File) -> Job[None]:
+    """Refuse a file whose content is not that of its digest."""
+    if file.digest is None:
+        return
+    for digest in digests_of_input(call, role, file):
+        with suppress(SemsrError):  # a file may be no image
+            if (yield from digest(Path(file.path))) == file.digest:
+                return
+    msg = (
+        f"The {role} {file.name or Path(file.path).name} of {call.name} has changed "
+        f"since it was recorded with {file.digest}: give the file that has this digest."
+    )
+    raise ReadError(msg)
+
+
+# Which calls have a result.
+#
+# A call has one if its key is the recorded one and its outputs are as it left them. The
+# key is made of the verb, the version, the options, the contents of what is read, and
+# the keys of the calls whose outputs are read. A change of a call therefore repeats
+# what depends on it, and nothing else.
+
+
+class CallResult(Options):
+    """What a call found and warned of, as it is recorded.
+
+    Attributes
+    ----------
+    figures : dict
+        Numbers of its result by the names of columns of a table.
+    warnings : list of str
+        Sentences.
+    outputs : dict
+        Name, size and time of change of each file that it wrote, by its path.
+    key : str
+        Digest of all that the result depends on.
+    """
+
+    figures: dict[str, Cell]
+    warnings: list[str]
+    outputs: dict[str, list[Cell]] = Field(default_factory=dict)
+    key: str = ""
+
+
+class _ResultsFile(Options):
+    """Results of a plan by the names of calls, and digests of files as last seen."""
+
+    format: Literal[2] = 2
+    calls: dict[str, CallResult] = Field(default_factory=dict)
+    files: dict[str, tuple[list[Cell], str]] = Field(default_factory=dict)
+
+
+class Results:
+    """Results of a plan's calls: read once, written whole after each call.
+
+    Parameters
+    ----------
+    place : Path
+        The JSON file that holds them; one that cannot be read holds none.
+    folder : Path
+        The folder of the plan.
+    """
+
+    def __init__(self, place: Path, folder: Path) -> None:
+        self.place, self.folder = place, folder
+        self.keys: dict[str, str] = {}
+        self.found: dict[str, CallResult] = {}  # by this execution, kept or run
+        self.ran = 0
+        self._file = _ResultsFile()
+        with suppress(ReadError, OSError, ValueError, RecursionError):
+            text = read_bytes(place, _LARGEST)
+            self._file = _ResultsFile.model_validate(json.loads(text))
+
+    def kept(self, call: Call) -> Job[CallResult | None]:
+        """Give the result of a call that need not run, and forget any other one."""
+        self.keys[call.name] = key = yield from self._key(call)
+        record = self._file.calls.get(call.name)
+        there = all((self.folder / path).exists() for path in call.outputs.values())
+        same = record is not None and there and record.key == key
+        if record is not None and same and record.outputs == self._states(call):
+            return record
+        if self._file.calls.pop(call.name, None) is not None:
+            self._write()  # before the call touches its outputs
+        return None
+
+    def add(self, call: Call, result: CallResult) -> CallResult:
+        """Record the result of a call that ran."""
+        states = {"key": self.keys[call.name], "outputs": self._states(call)}
+        self._file.calls[call.name] = record = result.model_copy(update=states)
+        self.ran += 1
+        self._write()
+        return record
+
+    def _states(self, call: Call) -> dict[str, list[Cell]]:
+        return {path: file_state(self.folder / path) for path in call.outputs.values()}
+
+    def _key(self, call: Call) -> Job[str]:
+        marks = []
+        for role, one in call.each_input():
+            marks.append([role, (yield from self._mark(one))])
+        version = software_versions().get("napari-semsr")
+        content = [call.verb, version, call.options, marks, call.outputs]
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _mark(self, one: Input) -> Job[str]:
+        """Write what an input is, whatever its path is."""
+        if isinstance(one, CallOutput):
+            return f"{self.keys[one.call]} {one.part or ''}"
+        path = Path(one.path) if isinstance(one, File) else Path()
+        marks = [(yield from self._digest(path))]
+        for other in filter(is_there, companions(path)):
+            marks.append((yield from self._digest(other)))  # noqa: PERF401 - yields
+        return " ".join(marks)
+
+    def _digest(self, path: Path) -> Job[str]:
+        """Digest a file, unless it is as it was when that was done last."""
+        now = file_state(path)
+        known = self._file.files.get(str(path))
+        if known is None or known[0] != now:
+            known = now, (yield from digest_job(path))
+            self._file.files[str(path)] = known
+        return known[1]
+
+    def _write(self) -> None:
+        self.place.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.place) as place:
+            text = json.dumps(self._file.model_dump(), allow_nan=False)
+            place.write_text(text, encoding="utf-8")  # names that are no UTF-8 escaped
+
+
+def figures_of_result(verb: Verb[Any, Any], result: Any) -> dict[str, Cell]:
+    """Give the numbers of a result that a table holds, by the names of columns."""
+    if verb.tabled:
+        return dict(cells_of(result))
+    record = result.to_json()
+    return {name: record.get(name) for name in verb.numbers}
+
+
+def as_part_of(
+    step: Progress, job: Job[T], hear: Callable[[str], object] = lambda _: None
+) -> Job[T]:
+    """Run the job of one call, and report its progress as part of that of all."""
+
+    def report(inner: Progress) -> Progress:
+        done = step.done + int(_PARTS * inner.fraction)
+        more = "" if inner.message == "done" else f": {inner.message}"
+        return replace(step, done=done, message=f"{step.message}{more}")
+
+    return retell(job, report, within=lambda: hear_warnings(hear))
+
+
+def execute(
+    plan: Plan,
+    folder: Path,
+    results: Results | None = None,
+    *,
+    within: Callable[[Call], AbstractContextManager[object]] = lambda _: nullcontext(),
+) -> Job[dict[str, CallResult]]:
+    """Run the calls of a plan in order, but for those that have a result.
+
+    Parameters
+    ----------
+    plan : Plan
+        Without holes.
+    folder : Path
+        Where its outputs go. What is there in their place is replaced.
+    results : Results, optional
+        What earlier executions found in this folder, which is kept and added to.
+        Without them every call runs.
+    within : callable, optional
+        Gives for each call what it runs within, such as a number of threads.
+
+    Returns
+    -------
+    dict of str to CallResult
+        Results by the names of calls.
+
+    Raises
+    ------
+    ReadError
+        If a file has another digest than the plan states; what a call itself raises.
+    """
+    plan.fill()
+    calls = {call.name: call for call in plan.calls}
+    total = _PARTS * len(plan.calls)
+    found: dict[str, CallResult] = {} if results is None else results.found
+    for number, call in enumerate(plan.calls):
+        step = Progress(_PARTS * number, total, call.name)
+        yield step
+        for role, one in call.each_input():
+            if isinstance(one, File):
+                yield from as_part_of(step, _check_content(call, role, one))
+        kept = None
+        if results is not None:
+            kept = yield from as_part_of(step, results.kept(call))
+        if kept is None:
+            with within(call):
+                kept = yield from _run(call, calls, folder, step)
+            kept = kept if results is None else results.add(call, kept)
+        found[call.name] = kept
+    yield Progress(total, total, "done")
+    return found
+
+
+def _run(
+    call: Call, calls: Mapping[str, Call], folder: Path, step: Progress
+) -> Job[CallResult]:
+    """Run a call as its command would."""
+    for path in call.outputs.values():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    verb, heard = verb_of_call(call), list[str]()
+    job = verb.start(_values_of(call, calls, folder), overwrite=True)
+    result = yield from as_part_of(step, job, heard.append)
+    own = result.to_json().get("warnings")  # a job may return what it has to say
+    warned = [*(map(str, own) if isinstance(own, list) else ()), *heard]
+    return CallResult(
+        figures=jsonable(figures_of_result(verb, result)),
+        warnings=list(dict.fromkeys(" ".join(one.split()) for one in warned)),
+    )

@@ -1,0 +1,389 @@
+"""Read a stored history as the plan that made the file; the only reader of them.
+
+A history names a job, its options and what it read, each input with its own history.
+What earlier versions stored in another form is brought into today's first, by one
+function for each job (`_CURRENT`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core import (
+    InputRecord,
+    OptionError,
+    Provenance,
+    ReadError,
+    SemsrError,
+    persons_options,
+    refuse_persons,
+)
+from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, decoding
+from napari_semsr.jobs.enhance import MISFIT
+from napari_semsr.jobs.index import JOBS, verb_of
+from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
+from napari_semsr.jobs.stitch import HALF, digest_of_digests
+from napari_semsr.jobs.verb import FileIn, Verb
+from napari_semsr.simulation import ViewOptions
+
+_LEFT = {"trust": "b537c11d"}  # jobs of former versions, and the last commit with each
+_NOW = {"repeatability": "error-map"}  # jobs of former versions, and what is the same
+_DEEPEST = 8  # calls before the last one that are read; chosen: circles end
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The plan that made a file, and the record of each of its calls.
+
+    Attributes
+    ----------
+    plan : Plan
+        Its last call made the file, which is its result.
+    records : dict of str to Provenance
+        What is stored of each call, by its name: versions and device among it.
+    """
+
+    plan: Plan
+    records: Mapping[str, Provenance]
+
+
+def plan_of(made: Provenance, file: Path) -> Plan:
+    """Give the plan that made a file, by the history that is stored in it."""
+    return read_history(made, file).plan
+
+
+def read_history(made: Provenance, file: Path) -> History:
+    """Read the history of a file.
+
+    Parameters
+    ----------
+    made : Provenance
+        As the file stores it.
+    file : Path
+        The file; sentences name it.
+
+    Returns
+    -------
+    History
+        An input is a `CallOutput` if its own history can be read, else a `File`.
+
+    Raises
+    ------
+    ReadError
+        If the job cannot be run again, or the history is damaged.
+    OptionError
+        If it sets what only a person may set.
+    """
+    reader = _Reader(file)
+    result = reader.add(made)
+    return History(Plan(calls=tuple(reader.calls), result=result), reader.records)
+
+
+def repeatable_jobs() -> list[str]:
+    """Name the jobs whose output can be made again."""
+    return [job for job in (*JOBS, *_NOW) if _verb_of_job(job) is not None]
+
+
+def _verb_of_job(job: str) -> Verb[Any, Any] | None:
+    """Give the verb that makes the output of a job again; None if none does."""
+    name = _NOW.get(job, job)
+    verb = verb_of(name) if name in JOBS else None
+    makes = verb is not None and (verb.makes_image or name == "simulate")
+    return verb if makes else None
+
+
+class _Reader:
+    """Reads a history into calls, those of the inputs first."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.calls: list[Call] = []
+        self.records: dict[str, Provenance] = {}
+
+    def add(self, made: Provenance, depth: int = 0) -> CallOutput:
+        """Add the call that a history records, after those that made its inputs."""
+        verb = self._verb(made)
+        with decoding(self.file, "a history"):
+            told = _with_guides(verb, made)
+            if made.job in _CURRENT:
+                told = _CURRENT[made.job](told, self.file)
+            options = self._options(verb, told)
+        inputs = self._inputs(verb, told, depth)
+        part = told.part
+        if depth == 0 and made.job == "stitch" and _is_coverage(self.file):
+            part = COVERAGE
+        count = sum(call.verb == verb.name for call in self.calls)
+        name = f"{verb.name}-{count + 1}" if count else verb.name
+        outputs = {}
+        for item in verb.written:
+            if item is verb.output or item.name == part:
+                ending = ".ome.zarr" if item.is_image else item.ending or ""
+                outputs[item.name] = f"{name}/{item.name}{ending}"
+        call = Call(name=name, verb=verb.name, options=options, outputs=outputs)
+        self.calls.append(call.model_copy(update={"inputs": inputs}))
+        self.records[name] = made
+        return CallOutput(call=name, part=part)
+
+    def _verb(self, made: Provenance) -> Verb[Any, Any]:
+        """Refuse a job that cannot be run again."""
+        if made.job in _LEFT:
+            msg = (
+                f"{self.file.name} was made by {made.job!r}, which left this package, "
+                f"so that it cannot be made again; commit {_LEFT[made.job]} is the "
+                "last that can."
+            )
+            raise ReadError(msg)
+        verb = _verb_of_job(made.job)
+        if verb is None:
+            msg = (
+                f"{self.file.name} was made by {made.job!r}, which cannot be run "
+                f"again; these can: {', '.join(repeatable_jobs())}."
+            )
+            raise ReadError(msg)
+        return verb
+
+    def _options(self, verb: Verb[Any, Any], made: Provenance) -> dict[str, Any]:
+        """Give options of the verb and of reading, as its call takes them."""
+        told, fields = made.options, verb.options.model_fields
+        own = {name: told[name] for name in fields if name in told}
+        refuse_persons(own, persons_options(verb.options), "A history")
+        try:
+            recalled = verb.options.recall(own)
+        except OptionError as error:
+            msg = f"{self.file} cannot be read as a history: {error}"
+            raise ReadError(msg) from error
+        given: dict[str, Any] = recalled.model_dump(mode="json", exclude_unset=True)
+        reading = dict(told.get("reading") or {})
+        for side in verb.sides or ("",):
+            values = dict(reading.get(side) or {}) if side else reading
+            before = f"{side}_" if side else ""
+            given |= {
+                f"{before}{name}": values[name]
+                for name in ReadOptions.model_fields
+                if name in values and (side or name not in fields)
+            }
+        for item in verb.files:  # such as landmarks that were in no file
+            if isinstance(told.get(item.name), dict):
+                given[item.name] = told[item.name]
+        return given
+
+    def _inputs(
+        self, verb: Verb[Any, Any], made: Provenance, depth: int
+    ) -> dict[str, Input | tuple[Input, ...]]:
+        """Give what the call read, by the names of the verb's images and files."""
+        found: dict[str, Input | tuple[Input, ...]] = {}
+        left = list(made.inputs)
+        several = sum(not item.guide for item in verb.images) > 1
+        for item in verb.images:
+            records = left
+            if item.guide:
+                records = [one for one in made.guides if one.role == item.name]
+            elif several:  # else they are the planes of a stack
+                role = item.role or item.name
+                records = [one for one in left if one.role == role][:1]
+            left = [one for one in left if one not in records]
+            images = tuple(self._image(record, depth) for record in records)
+            if images:
+                found[item.name] = images if images[1:] else images[0]
+        roles = {item.role: item.name for item in verb.files if item.role}
+        for record in (*left, *made.guides):
+            name = roles.get(record.role, record.role.replace(" ", "_"))
+            if isinstance(verb.arguments.get(name), FileIn):
+                found.setdefault(name, _file_of(record))
+            elif name in verb.options.model_fields:
+                found.setdefault(name, self._image(record, depth))
+        if any(not item.optional and item.name not in found for item in verb.inputs):
+            msg = f"The history of {self.file.name} names no input to read."
+            raise ReadError(msg)
+        # those last whose digest depends on other files
+        return dict(sorted(found.items(), key=lambda one: one[0] in roles.values()))
+
+    def _image(self, record: InputRecord, depth: int) -> Input:
+        """Give an image: what a call makes, if its history can be read."""
+        file, made, count = _file_of(record), record.provenance, len(self.calls)
+        if made is None or depth >= _DEEPEST:
+            return file
+        try:
+            output = self.add(made, depth + 1)
+        except SemsrError:
+            del self.calls[count:]
+            return file
+        saved = record.digest is not None or record.path is not None
+        return output.replace(file=file) if saved else output
+
+
+def _file_of(record: InputRecord) -> File:
+    return File(path=record.path or "", digest=record.digest, name=record.name)
+
+
+def _is_coverage(file: Path) -> bool:
+    """Tell a map of coverage, which has the history of its mosaic, by its name."""
+    return file.name.endswith(f".{COVERAGE}.tif")
+
+
+# Older forms, and what jobs record in their own way, brought into one form: options and
+# ``reading`` by their names, files as guides or inputs by the names of what takes them.
+
+
+def _changed(made: Provenance, options: Mapping[str, Any], **more: Any) -> Provenance:
+    return made.model_copy(update={"options": dict(options), **more})
+
+
+def _with_guides(verb: Verb[Any, Any], made: Provenance) -> Provenance:
+    """Record as guides what stood with the options before there were guides."""
+    told, known = made.options, {record.role for record in made.guides}
+    guides = [
+        InputRecord(role=k, name=Path(told[k]).name, digest=told[f"{k}_digest"])
+        for k in verb.arguments
+        if f"{k}_digest" in told and k not in known
+    ]
+    if any(item.name == "model" for item in verb.files):
+        usual = InputRecord(role="model", name=f"{made.model_name or ''}.safetensors")
+        model = next((one for one in made.guides if one.role == "model"), usual)
+        guides.append(model.model_copy(update={"digest": made.model_digest}))
+    known = {record.role for record in guides}
+    others = (record for record in made.guides if record.role not in known)
+    return made.model_copy(update={"guides": (*others, *guides)})
+
+
+def _convert(made: Provenance, file: Path) -> Provenance:
+    """Take options of reading, which convert records next to the type."""
+    if "dtype" not in made.options:
+        msg = (
+            f"{file.name} was averaged by the demonstration, which makes "
+            "all of its images again: run semsr demo."
+        )
+        raise ReadError(msg)
+    return _changed(made, {"dtype": made.options["dtype"], "reading": made.options})
+
+
+def _crop(made: Provenance, _: Path) -> Provenance:
+    """Leave out what belongs to an image that it is like, if there is none."""
+    if any(record.role == "like" for record in made.guides):
+        return made
+    of_like = ("like_pixel_size_nm", "search")
+    told = {k: v for k, v in made.options.items() if k not in of_like}
+    return _changed(made, told)
+
+
+def _register(made: Provenance, file: Path) -> Provenance:
+    """Take the options that were asked for, and landmarks that were in no file."""
+    told, guides = dict(made.options), {record.role for record in made.guides}
+    searched = told.get("searched")
+    if searched == "stored" and "transform" not in guides:
+        msg = (
+            f"{file.name} was brought there by a transform that lay in no file, or of "
+            "which nothing is recorded, so that it cannot be made again."
+        )
+        raise ReadError(msg)
+    landmarks = told.get("landmarks")
+    if searched == "landmarks" and landmarks is None and "landmarks" not in guides:
+        msg = (
+            f"The landmarks by which {file.name} was registered are not recorded, so "
+            "that it cannot be made again."
+        )
+        raise ReadError(msg)
+    told |= told.get("asked", {})
+    told.pop("transform", None)  # the map that was found
+    if "transform" in guides:
+        told = {"reading": told.get("reading")}
+    if landmarks is not None:
+        np.array([landmarks["moving"], landmarks["fixed"]], float)
+    return _changed(made, told)
+
+
+def _frc_map(made: Provenance, file: Path) -> Provenance:
+    """Leave out the halves, which the mosaic was followed by before their role."""
+    if "difference" in made.options:
+        msg = (
+            f"{file.name} is the difference of two maps of a window: "
+            "make the maps again, and take it there."
+        )
+        raise ReadError(msg)
+    images = [record for record in made.inputs if record.role == "image"]
+    return made.model_copy(update={"inputs": images[:1] if images[2:] else images})
+
+
+def _repeatability(made: Provenance, _: Path) -> Provenance:
+    """Compare two scans, which was a verb before error maps did."""
+    roles = {"first": "reference", "second": "enhanced"}
+    inputs = tuple(
+        record.model_copy(update={"role": roles.get(record.role, record.role)})
+        for record in made.inputs
+    )
+    return _changed(made, {**made.options, "scans": True}, inputs=inputs)
+
+
+def _simulate(made: Provenance, file: Path) -> Provenance:
+    """Leave out the view, which has no history, and of a scanned image the phantom."""
+    if made.part is None:
+        msg = (
+            f"{file.name} does not tell which picture of its simulation "
+            "it is, so that it cannot be made again."
+        )
+        raise ReadError(msg)
+    drawn = {"phantom"} if made.inputs else set()
+    out = {*ViewOptions.model_fields, "sem_view"} | drawn
+    return _changed(made, {k: v for k, v in made.options.items() if k not in out})
+
+
+def _stitch(made: Provenance, _: Path) -> Provenance:
+    """Take the half from the options, and heights as one folder."""
+    half = made.options.get(HALF)
+    more = {"part": f"half-{half['name']}"} if half is not None else {}
+    heights = next((one for one in made.guides if one.role == "heights"), None)
+    if heights is None:
+        return made.model_copy(update=more)
+    frames = [record for record in made.inputs if record.role == "frames"]
+    digests = [record.digest or "" for record in (heights, *frames)]
+    folder = Path(heights.path or HEIGHTS).parent
+    scan = InputRecord(
+        role="frames",
+        name=folder.name or ".",
+        path=folder.as_posix() if heights.path else None,
+        digest=digest_of_digests(digests),
+    )
+    others = [record for record in made.inputs if record.role != "frames"]
+    return made.model_copy(update={**more, "inputs": (*others, scan), "guides": ()})
+
+
+def _enhance(made: Provenance, _: Path) -> Provenance:
+    """Name the map of a misfit by the output that writes it."""
+    return (
+        made.model_copy(update={"part": "residual_map"})
+        if made.part == MISFIT
+        else made
+    )
+
+
+def _blend(made: Provenance, _: Path) -> Provenance:
+    """Take the image from the history of the result, which knows its digest."""
+    before = {record.role: record for record in made.inputs}
+    result = before.get("result")
+    if result is not None and result.provenance and result.provenance.inputs:
+        image = result.provenance.inputs[0]
+        before["input"] = image.model_copy(update={"role": "input"})
+    return made.model_copy(update={"inputs": tuple(before.values())})
+
+
+def _gold(made: Provenance, _: Path) -> Provenance:
+    """Ask for the image by an option, since the verb makes one of two."""
+    return _changed(made, {**made.options, "part": made.part})
+
+
+_CURRENT: dict[str, Callable[[Provenance, Path], Provenance]] = {
+    "convert": _convert,
+    "crop": _crop,
+    "register": _register,
+    "frc-map": _frc_map,
+    "repeatability": _repeatability,
+    "simulate": _simulate,
+    "stitch": _stitch,
+    "enhance": _enhance,
+    "blend": _blend,
+    "gold": _gold,
+}
+"""Jobs whose stored form differs from what their verb takes, or did."""

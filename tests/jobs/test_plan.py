@@ -1,0 +1,163 @@
+"""Plans: values that JSON holds, carried out once, and read from histories."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import napari_semsr as semsr
+from napari_semsr.core import Cancelled, OptionError, ReadError, run
+from napari_semsr.io import count_planes, read, write
+from napari_semsr.jobs import verb_of
+from napari_semsr.jobs.plan import (
+    Call,
+    CallOutput,
+    File,
+    Hole,
+    Plan,
+    Results,
+    execute,
+    output_path,
+    plan_of,
+    read_history,
+)
+
+ALL = Path(__file__).parents[1] / "corpus"
+OF_EACH_JOB = (
+    *("convert.png", "crop-like.tif", "crop.ome.zarr", "degrade.tif", "register.tif"),
+    *("register-found.tif", "stitch.ome.zarr", "stitch-halves.half-b.ome.zarr"),
+    *("stitch-height.height.ome.zarr", "stitch-halves.coverage.tif", "enhance-sem.tif"),
+    *("enhance-residual.tif", "restore-wiener.tif", "restore-unsaved.tif"),
+    *("frc-map.tif", "error-map.tif", "of-repeatability.tif", "spectrum.tif"),
+    *("specimen.tif", "exposure.tif", "gold.tif", "difference.tif", "blend.tif"),
+)
+
+
+@pytest.fixture
+def image(tmp_path, rng):
+    path = tmp_path / "a.tif"
+    write(semsr.Micrograph(rng.random((40, 48), np.float32), (5, 5), "a"), path)
+    return path
+
+
+def steps(image=None):
+    """Crop an image, or one that is left open, and restore what is left."""
+    crop = Call(
+        name="cut",
+        verb="crop",
+        inputs={"image": Hole() if image is None else image},
+        options={"box": [2, 3, 36, 44]},
+        outputs={"output": "cut/a.ome.tif"},
+    )
+    sharper = Call(
+        name="sharper",
+        verb="restore",
+        inputs={"image": CallOutput(call="cut")},
+        options={"psf": "1px"},
+        outputs={"output": "sharper/a.ome.tif"},
+    )
+    return Plan(calls=(crop, sharper))
+
+
+def execute_in(folder, plan):
+    """Carry out a plan with the results of earlier executions; count what ran."""
+    results = Results(folder / "results.json", folder)
+    run(execute(plan, folder, results))
+    return results
+
+
+def test_plan_survives_json_and_filling():
+    plan = steps()
+    assert Plan.from_json(plan.to_json()) == plan
+    assert plan.holes == ("image",)
+    assert plan.fill(image=File(path="a.tif")) == steps(File(path="a.tif"))
+    with pytest.raises(OptionError, match="needs a file for image"):
+        plan.fill()
+
+
+def test_plan_whose_call_reads_what_is_not_there_is_refused():
+    cut, sharper = steps().calls
+    for calls in ((sharper, cut), (cut, cut)):
+        with pytest.raises(OptionError):
+            Plan.from_json({"calls": [call.model_dump() for call in calls]})
+
+
+def test_only_what_changed_runs_again(image, tmp_path):
+    plan = steps(File(path=str(image)))
+    assert execute_in(tmp_path, plan).ran == 2
+    assert execute_in(tmp_path, plan).ran == 0
+    cut, sharper = plan.calls
+    other = sharper.replace(options={"psf": "2px"})
+    assert execute_in(tmp_path, Plan(calls=(cut, other))).ran == 1
+    (tmp_path / "cut" / "a.ome.tif").unlink()
+    assert execute_in(tmp_path, Plan(calls=(cut, other))).ran == 1
+    write(read(image).replace(data=read(image).array() + 1), image, overwrite=True)
+    assert execute_in(tmp_path, Plan(calls=(cut, other))).ran == 2
+
+
+def test_file_that_changed_is_refused_before_the_call_runs(image, tmp_path):
+    run(execute(steps(File(path=str(image))), tmp_path))
+    recorded = plan_of(read(tmp_path / "cut/a.ome.tif").provenance, image)
+    run(execute(recorded, tmp_path / "again"))
+    image.write_bytes(image.read_bytes() + b" ")
+    with pytest.raises(ReadError, match=r"image a\.tif of crop has changed since"):
+        run(execute(recorded, tmp_path / "later"))
+    assert not (tmp_path / "later").exists()
+
+
+def test_progress_is_one_and_a_cancel_keeps_what_is_finished(image, tmp_path):
+    plan, seen = steps(File(path=str(image))), []
+
+    def report(step):
+        seen.append(step)
+        if step.message.startswith("sharper: "):
+            raise Cancelled
+
+    results = Results(tmp_path / "results.json", tmp_path)
+    with pytest.raises(Cancelled):
+        run(execute(plan, tmp_path, results), report)
+    assert {step.total for step in seen} == {200}
+    assert 100 in {step.done for step in seen}
+    assert not (tmp_path / "sharper" / "a.ome.tif").exists()
+    assert execute_in(tmp_path, plan).ran == 1
+
+
+def test_history_is_the_call_that_ran(image, tmp_path):
+    plan = steps(File(path=str(image)))
+    run(execute(plan, tmp_path))
+    file = tmp_path / "sharper" / "a.ome.tif"
+    found = plan_of(read(file).provenance, file)
+    assert [call.verb for call in found.calls] == ["crop", "restore"]
+    for ran, stored in zip(plan.calls, found.calls, strict=True):
+        parse = verb_of(ran.verb).parse
+        assert parse(stored.options) == parse(ran.options)
+        assert stored.inputs.keys() == ran.inputs.keys()
+    first, second = (call.inputs["image"] for call in found.calls)
+    assert (first.path, first.name) == (image.as_posix(), "a.tif")
+    assert (second.call, second.file.path) == (
+        "crop",
+        (tmp_path / "cut/a.ome.tif").as_posix(),
+    )
+
+
+@pytest.mark.skipif(not ALL.exists(), reason="not in the source archive")
+@pytest.mark.parametrize("name", OF_EACH_JOB)
+def test_history_of_a_former_commit_is_a_plan(name):
+    path = ALL / "021ca8eb" / "made" / name
+    plane = 0 if path.is_file() and count_planes(path) > 1 else None
+    made = read(path, plane=plane, colour="luminance").provenance
+    history = read_history(made, path)
+    plan = history.plan
+    assert Plan.from_json(plan.to_json()) == plan
+    assert history.records.keys() == {call.name for call in plan.calls}
+    last = plan.calls[-1]
+    assert plan.result.call == last.name
+    assert history.records[last.name] == made
+    digests = {r.digest for r in (*made.inputs, *made.guides) if r.digest}
+    files = [getattr(one, "file", one) for _, one in last.each_input()]
+    if not name.startswith("stitch-height"):  # whose folder has one digest for all
+        assert digests <= {file.digest for file in files if file and file.digest}
+    verb = verb_of(last.verb)
+    options = {option for one in verb.sets for option in one.arguments()}
+    assert {*last.inputs, *last.options, *last.outputs} <= {*verb.arguments, *options}
+    assert output_path(last, Path("folder"), plan.result.part) is not None
