@@ -24,7 +24,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs import REPLAY
-from napari_semsr.jobs.replay import jobs_made_again
+from napari_semsr.jobs.plan import repeatable_jobs
 from napari_semsr.models import load_model
 from napari_semsr.pairing import open_pairs
 
@@ -132,7 +132,7 @@ def test_history_of_a_former_commit_is_replayed_or_refused_by_name(path):
 @pytest.mark.broad
 def test_corpus_holds_an_output_of_every_job():
     frozen = {grey(path).provenance.job for path in OUTPUTS}
-    assert frozen >= {*jobs_made_again()} - NEWER
+    assert frozen >= {*repeatable_jobs()} - NEWER
     printed = {json.loads(path.read_text())["command"].split()[0] for path in NUMBERS}
     assert LEFT.keys() | NOW.keys() <= frozen | printed
 

@@ -21,7 +21,7 @@ from napari_semsr.jobs import (
     save_job,
     verb_of,
 )
-from napari_semsr.jobs.replay import jobs_made_again
+from napari_semsr.jobs.plan import repeatable_jobs
 from napari_semsr.jobs.stitch import digest_scan
 from tests.remade import KINDS, Place
 from tests.widgets.scenes import edges
@@ -393,7 +393,7 @@ def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
         and isinstance(node.args[0], ast.Constant)
     }
     no_images = {"adapt", "judge", "pairs", "report"}
-    again = {*jobs_made_again()} - {"repeatability"}  # which nothing writes now
+    again = {*repeatable_jobs()} - {"repeatability"}  # which nothing writes now
     # by `Run.history`
     called |= {name for name in again | no_images if verb_of(name)}
     assert called == again | no_images
