@@ -19,7 +19,7 @@ from napari_semsr.jobs import (
     measure_of,
     measure_table_job,
 )
-from napari_semsr.jobs.measure import file_state
+from napari_semsr.jobs.plan import file_state
 
 RESUMED = OverwritePolicy(resume=True)
 NUMBER = {

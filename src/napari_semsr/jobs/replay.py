@@ -51,9 +51,9 @@ from napari_semsr.jobs.plan import (
     digest_of_values,
     digests_of_input,
     execute,
+    known_verb,
     output_path,
     read_history,
-    verb_of_call,
 )
 from napari_semsr.jobs.verb import FileIn, Run, Verb
 
@@ -127,7 +127,7 @@ class InputSearch:
         self, call: Call, role: str, file: File
     ) -> Job[tuple[Path | None, str | None]]:
         """Find a file that has the digest of a record, else one in its place."""
-        item = verb_of_call(call).arguments.get(role)
+        item = known_verb(call.verb).arguments.get(role)
         folders = isinstance(item, FileIn) and item.digest is not None
         near = [
             place
@@ -220,7 +220,7 @@ def short(digest: str | None) -> str:
 
 def _role_of(call: Call, name: str) -> str:
     """Name an input as histories do."""
-    item = verb_of_call(call).arguments.get(name)
+    item = known_verb(call.verb).arguments.get(name)
     return getattr(item, "role", "") or name.replace("_", " ")
 
 
@@ -492,7 +492,7 @@ def _bind(plan: Plan, search: InputSearch) -> Job[Plan]:
 def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
     """Refuse to draw more than an output of this size is made of."""
     for call in plan.calls:
-        options = verb_of_call(call).parse(call.options)["options"]
+        options = known_verb(call.verb).parse(call.options)["options"]
         if not hasattr(options, "drawn_pixels"):
             continue
         drawn, most = options.drawn_pixels(), pixels
@@ -514,7 +514,7 @@ def _on_same_machine(history: History, path: Path) -> Plan:
     """Ask for the device and the arithmetic of before, where they are here."""
     calls = []
     for call in history.plan.calls:
-        made, known = history.records[call.name], verb_of_call(call).arguments
+        made, known = history.records[call.name], known_verb(call.verb).arguments
         asked: dict[str, Any] = {}
         if made.device is not None and "model" in known:
             name, _, _ = made.device.partition(": ")
@@ -553,7 +553,7 @@ def _threads(made: Provenance, path: Path) -> Iterator[None]:
 def _named_as(plan: Plan, stored: Path) -> Plan:
     """Write the output of the last call in the format of the stored one."""
     call = plan.calls[-1]
-    output = verb_of_call(call).output
+    output = known_verb(call.verb).output
     if output is None or not output.is_image:
         return plan
     middle = ".ome" if stored.stem.lower().endswith(".ome") else ""

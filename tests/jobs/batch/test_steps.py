@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from napari_semsr.cli.command import arguments_of
 from napari_semsr.core import OptionError, SemsrError, WriteError, words_of
 from napari_semsr.jobs import VERBS, Output, plan_batch, verb_of
+from napari_semsr.jobs.plan import values_of_call
 
 HEAD = "inputs: scans\noutput: made\n"
 
@@ -211,7 +212,8 @@ def plan(tmp_path):
 
     def go(verb, options):
         made = plan_batch(asked | {"steps": [{verb: options}]})
-        return made.images[0].steps[0].values
+        (call,) = made.images[0].plan.calls
+        return values_of_call(call, {}, made.folder)
 
     return go
 

@@ -6,51 +6,43 @@ import queue
 import shutil
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from napari_semsr.core import (
     Cancelled,
     Job,
     OptionError,
-    Options,
     Progress,
     Quantity,
-    ReadError,
     SemsrError,
     WriteError,
     code_of,
     compact_memory,
-    digest_job,
     figure,
     list_folder,
     option,
-    read_bytes,
     retell,
     run,
     sentence_of,
-    software_versions,
     warn,
 )
 from napari_semsr.inference import ClusterOptions
-from napari_semsr.io import Cell, companions, is_there, replacing, write_sheet
+from napari_semsr.io import Cell, replacing, write_sheet
 from napari_semsr.jobs.batch.steps import (
     REPORT,
     STATE,
     BatchPlan,
     ImageTask,
-    Piece,
-    StepTask,
-    cells_of_step,
-    known_verb,
     plan_batch,
 )
-from napari_semsr.jobs.images import OverwritePolicy, Result, jsonable
-from napari_semsr.jobs.measure import as_part_of, file_state, path_in_table
+from napari_semsr.jobs.images import OverwritePolicy, Result
+from napari_semsr.jobs.measure import path_in_table
+from napari_semsr.jobs.plan import Results, execute, file_state, known_verb
 from napari_semsr.jobs.verb import FileIn, Run, Verb, check_devices
 
 _PAUSE_S = 2.0  # between writings of the table; chosen: nobody looks more often
@@ -60,16 +52,6 @@ _MOST_WORKERS = 256  # chosen: more are a cluster
 _PENDING = "not run yet"
 _RUN = "run"  # file that names the run whose workers may go on
 _ON_A_PAGE = 20  # images; a report shows 40 pictures, before and after
-
-
-# The steps of one image, and the file that says which of them are finished.
-#
-# A step is finished when its digest is the recorded one and its outputs are as it left
-# them. The digest is made of the verb, the version, the options, the contents of what
-# is read, and the digests of the steps whose outputs are read. A change of a step
-# therefore redoes what depends on it, and nothing else.
-
-_LARGEST = 1 << 24  # bytes of a state file; chosen: a hundred steps have a tenth
 
 Cells = dict[str, Cell]
 
@@ -85,152 +67,30 @@ class ImageDone:
     kept: int = 0
 
 
-class _Record(Options):
-    """A step that is finished."""
-
-    key: str
-    outputs: dict[str, list[Cell]]  # the state of each, as it left them
-    cells: dict[str, Cell]
-    warnings: list[str]
-
-
-class _StateFile(Options):
-    """What is finished of an image, and the digests of files as they were seen."""
-
-    format: Literal[1] = 1
-    image: str
-    steps: dict[str, _Record]
-    files: dict[str, tuple[list[Cell], str]]
-
-
-class _State:
-    """What is finished of an image: read once, written whole after each step."""
-
-    def __init__(self, task: ImageTask) -> None:
-        self.task = task
-        self.folder = Path(task.folder)
-        self.keys: dict[str, str] = {}
-        self.file = _StateFile(image=task.name, steps={}, files={})
-        none = (ReadError, OSError, ValueError, RecursionError)  # which begins anew
-        with suppress(*none):
-            text = read_bytes(task.state, _LARGEST)
-            told = _StateFile.model_validate(json.loads(text))
-            self.file = told if told.image == task.name else self.file
-
-    def _write(self) -> None:
-        named = {step.name for step in self.task.steps}
-        for name in self.file.steps.keys() - named:
-            del self.file.steps[name]
-        self.task.state.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.task.state) as place:
-            text = json.dumps(self.file.model_dump(), allow_nan=False)
-            place.write_text(text, encoding="utf-8")  # names that are no UTF-8 escaped
-
-    def key(self, step: StepTask) -> Job[str]:
-        """Digest what is asked of a step, and what it reads."""
-        marks: list[list[str]] = []
-        for name, pieces in step.parts:
-            marks.append([name])
-            for piece in pieces:
-                marks.append([piece.kind, (yield from self._mark(piece))])  # noqa: PERF401 - yields
-        content = [step.verb, software_versions().get("napari-semsr"), marks]
-        text = json.dumps(content, ensure_ascii=True)
-        self.keys[step.name] = hashlib.sha256(text.encode()).hexdigest()
-        return self.keys[step.name]
-
-    def _mark(self, piece: Piece) -> Job[str]:
-        """Say what a piece stands for, whatever its path is."""
-        if piece.kind == "step":
-            return self.keys[piece.value]
-        if piece.kind == "file":
-            path = Path(piece.value)
-            marks = [(yield from self._digest(path))]
-            for one in filter(is_there, companions(path)):
-                marks.append((yield from self._digest(one)))  # noqa: PERF401 - yields
-            return " ".join(marks)
-        return str(piece.value) if piece.kind == "output" else piece.said
-
-    def _digest(self, path: Path) -> Job[str]:
-        """Digest a file, unless it is as it was when that was done last."""
-        now = file_state(path)
-        known = self.file.files.get(str(path))
-        if known is None or known[0] != now:
-            known = now, (yield from digest_job(path))
-            self.file.files[str(path)] = known
-        return known[1]
-
-    def kept(self, step: StepTask) -> _Record | None:
-        """Give the record of a step that is finished."""
-        record = self.file.steps.get(step.name)
-        if record is None or record.key != self.keys[step.name]:
-            return None
-        there = all((self.folder / name).exists() for name in step.outputs)
-        return record if there and record.outputs == self._outputs(step) else None
-
-    def _outputs(self, step: StepTask) -> dict[str, list[Cell]]:
-        return {name: file_state(self.folder / name) for name in step.outputs}
-
-    def begin(self, step: StepTask) -> None:
-        """Forget a step that is about to run, before its outputs are touched."""
-        if self.file.steps.pop(step.name, None) is not None:
-            self._write()
-
-    def finish(self, step: StepTask, cells: Cells, warnings: list[str]) -> _Record:
-        """Record a step."""
-        record = _Record(
-            key=self.keys[step.name],
-            outputs=self._outputs(step),
-            cells=jsonable(cells),
-            warnings=warnings,
-        )
-        self.file.steps[step.name] = record
-        self._write()
-        return record
-
-
 def image_job(task: ImageTask) -> Job[ImageDone]:
-    """Take an image through its steps; a fault ends it, and is what it returns."""
-    state = _State(task)
+    """Carry out the plan of an image; a fault ends it, and is what it returns."""
+    results, error = Results(task.state, Path(task.folder)), None
+    job = execute(task.plan, Path(task.folder), results)
+    try:
+        yield from retell(
+            job, lambda step: replace(step, message=f"{task.name}: {step.message}")
+        )
+    except Cancelled:
+        raise
+    except Exception as fault:  # noqa: BLE001 - the other images go on
+        failed = task.plan.calls[len(results.found)].name
+        error = f"{failed}: {' '.join(sentence_of(fault).split())}"
     cells: Cells = {}
     warnings: list[str] = []
-    ran = 0
-    for number, step in enumerate(task.steps):
-        done = Progress(number, len(task.steps), f"{task.name}: {step.name}")
-        yield done
-        try:
-            yield from as_part_of(done, state.key(step))
-            record = state.kept(step)
-            if record is None:
-                state.begin(step)
-                found, said = yield from _run(task, step, done)
-                record = state.finish(step, found, said)
-                ran += 1
-        except Cancelled:
-            raise
-        except Exception as error:  # noqa: BLE001 - the other images go on
-            sentence = " ".join(sentence_of(error).split())
-            fault = f"{step.name}: {sentence}"
-            return ImageDone(cells, tuple(warnings), fault, ran, number - ran)
-        cells |= record.cells
-        warnings += [f"{step.name}: {one}" for one in record.warnings]
-    return ImageDone(cells, tuple(warnings), None, ran, len(task.steps) - ran)
-
-
-def _run(
-    task: ImageTask, step: StepTask, done: Progress
-) -> Generator[Progress, None, tuple[Cells, list[str]]]:
-    """Run a step as its command would, and give what it found and said."""
-    folder = Path(task.folder)
-    for name in step.outputs:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    verb = known_verb(step.verb)
-    told: list[str] = []
-    job = verb.start(step.values, overwrite=True)
-    result = yield from as_part_of(done, job, told.append)
-    own = result.to_json().get("warnings")  # a job may return what it has to say
-    said = [*(map(str, own) if isinstance(own, list) else ()), *told]
-    cells = cells_of_step(step, verb, result)
-    return cells, list(dict.fromkeys(" ".join(one.split()) for one in said))
+    for call in task.plan.calls[: len(results.found)]:
+        found, prefix = results.found[call.name], call.name.replace("-", "_")
+        output = known_verb(call.verb).output
+        if output is not None and output.name in call.outputs:
+            cells[f"{prefix}_output"] = call.outputs[output.name]
+        cells |= {f"{prefix}_{name}": cell for name, cell in found.figures.items()}
+        warnings += [f"{call.name}: {one}" for one in found.warnings]
+    kept = len(results.found) - results.ran
+    return ImageDone(cells, tuple(warnings), error, results.ran, kept)
 
 
 _DONE = Quantity("Images done", "", "d", verdict="verdict", large=True)
@@ -289,8 +149,8 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
         raise OptionError(msg, code="options-contradict")
     plan = plan_batch(steps, inputs=inputs, output=output)
     if scheduler is None:  # whose workers have devices of their own
-        for step in plan.images[0].steps:
-            check_devices(known_verb(step.verb).parse(step.values).values())
+        for call in plan.images[0].plan.calls:
+            check_devices(known_verb(call.verb).parse(call.options).values())
     token = _claim(plan, run.existing)
     table = _Table(plan)
     try:
@@ -388,8 +248,7 @@ class _Table:
     @property
     def finished(self) -> int:
         """Steps that need no further look."""
-        each = len(self.plan.images[0].steps)
-        return each * len(self.found)
+        return len(self.plan.images[0].plan.calls) * len(self.found)
 
     def add(self, task: ImageTask, done: ImageDone) -> None:
         """Take in what an image came to."""
@@ -405,7 +264,7 @@ class _Table:
 
 
 def _total(plan: BatchPlan) -> int:
-    return len(plan.images) * len(plan.images[0].steps)
+    return len(plan.images) * len(plan.images[0].plan.calls)
 
 
 def _tell(table: _Table) -> None:
@@ -435,12 +294,12 @@ def _tell(table: _Table) -> None:
 
 def _here(plan: BatchPlan, table: _Table) -> Job[None]:
     """Take one image after the other."""
-    total = _total(plan)
+    total, each = _total(plan), len(plan.images[0].plan.calls)
     for task in plan.images:
         before = table.finished
 
         def tell(step: Progress, before: int = before) -> Progress:
-            return Progress(before + step.done, total, step.message)
+            return Progress(before + int(each * step.fraction), total, step.message)
 
         table.add(task, (yield from retell(image_job(task), tell)))
     yield Progress(total, total, "done")
@@ -536,8 +395,8 @@ def _result_of(future: Any, task: ImageTask) -> ImageDone:
         done: ImageDone = future.result()
     except KilledWorker:
         fault = (
-            f"{task.steps[0].name}: the workers that took the image were killed or ran "
-            "out of memory; give them more, then run again."
+            f"{task.plan.calls[0].name}: the workers that took the image were killed "
+            "or ran out of memory; give them more, then run again."
         )
         return ImageDone(error=fault)
     except (CancelledError, CommClosedError) as error:

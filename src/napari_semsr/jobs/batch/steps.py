@@ -23,9 +23,9 @@ from napari_semsr.core import (
     Options,
     Provenance,
     ReadError,
+    SemsrError,
     WriteError,
     as_text,
-    cells_of,
     code_of,
     columns_of,
     one_line,
@@ -37,7 +37,6 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     SHEET_SUFFIXES,
     Cell,
-    ReadOptions,
     as_on_disk,
     file_stem,
     is_there,
@@ -46,6 +45,15 @@ from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.index import VERBS, verb_of
 from napari_semsr.jobs.measure import find_images, rows_of_images
 from napari_semsr.jobs.models import find_model, model_that_made
+from napari_semsr.jobs.plan import (
+    Call,
+    CallOutput,
+    File,
+    Input,
+    Plan,
+    known_verb,
+    plan_of,
+)
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
 from napari_semsr.restoration import parse_psf
 
@@ -72,34 +80,13 @@ _BY_ITSELF = frozenset({"overwrite", "resume", "table"})  # options of commands 
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a value of a step."""
-
-    said: Any  # to the verb
-    kind: str = "text"  # or file, step, output
-    value: str = ""  # path of the file, name of the step, place of the output
-
-
-@dataclass(frozen=True, slots=True)
-class StepTask:
-    """A step of one image: a verb with its values, and what these stand for."""
-
-    name: str
-    verb: str
-    values: dict[str, Any]
-    parts: tuple[tuple[str, tuple[Piece, ...]], ...]
-    outputs: tuple[str, ...] = ()  # in the output folder
-    output: str | None = None  # of these the step's own
-
-
-@dataclass(frozen=True, slots=True)
 class ImageTask:
     """All that is done to one image; a worker needs nothing else."""
 
     name: str
     image: str
     folder: str
-    steps: tuple[StepTask, ...]
+    plan: Plan
     last: str | None  # what the image became, in the output folder
     given: dict[str, Cell] = field(default_factory=dict)  # further cells of a table
 
@@ -123,13 +110,6 @@ class BatchPlan:
     def table(self) -> Path:
         """Where the table goes."""
         return self.folder / TABLE
-
-
-def known_verb(name: str) -> Verb[Any, Any]:
-    """Give the verb of a step that was checked."""
-    verb = verb_of(name)
-    assert verb is not None  # noqa: S101 - others were refused
-    return verb
 
 
 # The file.
@@ -477,56 +457,63 @@ class _Maker:
         self.folder = folder
         self.base = base  # from which the file's own paths count
         self.steps = {step.name: step for step in steps}
-        self.made: dict[str, str] = {}
-        self.previous = Piece(str(image.path), "file", str(image.path))
+        self.made: dict[str, str] = {}  # outputs by the names of steps
+        self.previous: Input = File(path=str(image.path))
 
     def image_task(self) -> ImageTask:
-        """Make all tasks of the image."""
+        """Make the plan of the image."""
         image, folder = self.image, str(self.folder)
-        tasks = tuple(map(self.task, self.steps.values()))
+        plan = Plan(calls=tuple(map(self.call, self.steps.values())))
         given: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
-        last = self.made.get(self.previous.value)
-        return ImageTask(image.name, str(image.path), folder, tasks, last, given)
+        last = getattr(self.previous, "call", None)
+        last = None if last is None else self.made[last]
+        return ImageTask(image.name, str(image.path), folder, plan, last, given)
 
-    def task(self, step: _Step) -> StepTask:
-        """Make the task of a step."""
-        values: dict[str, Any] = {}
-        parts: list[tuple[str, tuple[Piece, ...]]] = []
-        outputs: dict[str, str] = {}
+    def call(self, step: _Step) -> Call:
+        """Make the call of a step."""
+        inputs, options, outputs, read = {}, {}, dict[str, str](), {}
         for name, given in sorted(step.values.items()):
-            found: list[tuple[Piece, ...]] = []
-            value = self._filled(step, name, given, found)
-            if given is None or not any(found):
+            value = self._filled(step, name, given)
+            if value is None:
                 continue  # nothing is said, or by an empty cell of a table
             item = step.arguments[name]
+            option, many = isinstance(item, FieldInfo), getattr(item, "many", False)
+            several = isinstance(value, list)
             if isinstance(item, Output):
-                outputs[name] = found[0][0].value
-            values[name] = _taken(step, name, item, value)
-            parts += [(name, one) for one in found]
-        read = (item for item in step.verb.inputs if not item.optional)
-        written = (o for o in step.verb.written if o.required or o.one_needs_it)
-        for one in (*read, *written):
-            if one.name not in values:
+                outputs[name] = value
+            elif several and not (option or many):
+                raise step.wrong(f"must have one file as {name}, got {len(value)}.")
+            elif _is_input(value) and (many or not several):
+                given = value if several else [value]
+                inputs[name] = tuple(given) if many else value
+                read[name] = "".join(map(self._text, given))
+            else:
+                options[name] = as_text(item, value) if option else value
+        needed = [item for item in step.verb.inputs if not item.optional]
+        needed += [o for o in step.verb.written if o.required or o.one_needs_it]
+        for one in needed:
+            if one.name not in inputs | options | outputs:
                 raise step.wrong(f"must name {one.name}, {one.help}.")
-        step.checked(values, self.image.name)
+        step.checked(options | read, self.image.name)
         output = step.verb.output
-        mine = None if output is None else outputs.get(output.name)
-        if output is not None and mine is not None:
-            self.made[step.name] = mine
+        if output is not None and output.name in outputs:
+            self.made[step.name] = outputs[output.name]
             if output.goes_on:
-                self.previous = self._of_step(step.name)
-        made = tuple(outputs.values())
-        return StepTask(step.name, step.verb.name, values, tuple(parts), made, mine)
+                self.previous = CallOutput(call=step.name)
+        how = {"verb": step.verb.name, "options": options, "outputs": outputs}
+        return Call.parse({"name": step.name, "inputs": inputs, **how})
 
-    def _of_step(self, name: str) -> Piece:
-        return Piece(str(self.folder / self.made[name]), "step", name)
+    def _text(self, one: Any) -> str:
+        """Write a part of a value as text: of a file its path."""
+        if isinstance(one, CallOutput):
+            return str(self.folder / self.made[one.call])
+        return one.path if isinstance(one, File) else str(one)
 
-    def _filled(
-        self, step: _Step, name: str, value: Any, found: list[tuple[Piece, ...]]
-    ) -> Any:
-        """Fill the places of a value; `found` takes what each text came to."""
+    def _filled(self, step: _Step, name: str, value: Any) -> Any:
+        """Fill the places of a value; None if nothing is in them."""
         if isinstance(value, (list, tuple)):
-            return [self._filled(step, name, one, found) for one in value]
+            each = [self._filled(step, name, one) for one in value]
+            return [one for one in each if one is not None] or None
         item = step.arguments[name]
         option = isinstance(item, FieldInfo)
         simple = isinstance(value, (str, int, float, os.PathLike, type(None)))
@@ -535,44 +522,41 @@ class _Maker:
             fault = f"must have {kinds} as {name}, got {value!r:.60}."
             raise step.wrong(fault, "wrong-type")
         if value is None or (option and isinstance(value, (int, float))):
-            pieces = [Piece(value)]
-        else:
-            filled = self._pieces(step, str(value), plain=isinstance(item, Output))
-            pieces = [one for one in filled if one.said != ""]
-        if isinstance(item, Output) and pieces:
-            pieces = [
-                self._output(step, name, "".join(str(one.said) for one in pieces))
-            ]
-        elif pieces:
-            pieces = self._found(step, name, item, pieces)
-        found.append(tuple(pieces))
-        return pieces[0].said if len(pieces) == 1 else "".join(o.said for o in pieces)
+            return value
+        pieces = self._pieces(step, str(value), plain=isinstance(item, Output))
+        pieces = [one for one in pieces if one != ""]
+        if not pieces:
+            return None
+        text = "".join(map(self._text, pieces))
+        if isinstance(item, Output):
+            return self._output(step, name, text)
+        if _is_input(pieces):
+            whole = text if option else File(path=text)
+            return whole if pieces[1:] else pieces[0]
+        return self._found(step, name, item, text)
 
-    def _pieces(self, step: _Step, text: str, *, plain: bool) -> list[Piece]:
+    def _pieces(self, step: _Step, text: str, *, plain: bool) -> list[Any]:
         """Put names and files into the places of a text; cells stay `plain` text."""
-        pieces = []
-        for number, part in enumerate(_PLACEHOLDER.split(text)):
-            if number % 2:
-                pieces.append(self._placed(step, part, plain=plain))
-            elif part:
-                pieces.append(Piece(part))
-        return pieces
+        return [
+            self._placed(step, part, plain=plain) if number % 2 else part
+            for number, part in enumerate(_PLACEHOLDER.split(text))
+        ]
 
-    def _placed(self, step: _Step, place: str, *, plain: bool) -> Piece:
+    def _placed(self, step: _Step, place: str, *, plain: bool) -> Input | str:
         """Give what a placeholder stands for; refuse one that names nothing."""
         image = self.image
         if place == "previous":
             return self.previous
         if place == "input":
-            return Piece(str(image.path), "file", str(image.path))
+            return File(path=str(image.path))
         if place == "name":
-            return Piece(image.name)
+            return image.name
         if place in image.cells:
             cell = image.cells[place]
             path = as_on_disk(image.root / cell)
             a_file = path.suffix != "" or path.is_dir()
             file = cell != "" and not plain and a_file and is_there(path)
-            return Piece(str(path), "file", str(path)) if file else Piece(cell)
+            return File(path=str(path)) if file else cell
         name = place.removeprefix(_STEP_MARK)
         if not place.startswith(_STEP_MARK) or name not in self.steps:
             known = ["input", "previous", "name", *image.cells]
@@ -580,7 +564,7 @@ class _Maker:
             told = ", ".join(f"{{{one}}}" for one in known)
             fault = f"names {{{one_line(place)}}}, but there are {told}."
         elif name in self.made:
-            return self._of_step(name)
+            return CallOutput(call=name)
         elif self.steps[name].number >= step.number:
             fault = (
                 f"needs {{{place}}}, which is not made before it: steps run in their "
@@ -594,16 +578,9 @@ class _Maker:
         raise step.wrong(fault, "unknown-value")
 
     def _found(
-        self,
-        step: _Step,
-        name: str,
-        item: ImageIn | FileIn | Output | FieldInfo,
-        pieces: list[Piece],
-    ) -> list[Piece]:
+        self, step: _Step, name: str, item: ImageIn | FileIn | FieldInfo, text: str
+    ) -> File | str:
         """Take a text for the file that it names, counted from the steps' folder."""
-        text = "".join(str(piece.said) for piece in pieces)
-        if any(one.kind != "text" or not isinstance(one.said, str) for one in pieces):
-            return pieces
         path = as_on_disk(self.base / text)
         file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
         file = file or (name == "psf" and _names_kernel(text))
@@ -611,16 +588,16 @@ class _Maker:
         model = isinstance(item, FileIn) and name == "model"
         there = is_there(path) and (path.suffix != "" or (file and not model))
         if model and not there:
-            return [Piece(text, "file", str(find_model(text)))]
+            return File(path=str(find_model(text)))
         if there:
-            return [Piece(str(path), "file", str(path))]
+            return File(path=str(path))
         if file:
             told = f"{name} {one_line(text)}"
             msg = f"{step.said} needs {told}, but there is no file {_told(path)}."
             raise ReadError(msg)
-        return pieces
+        return text
 
-    def _output(self, step: _Step, name: str, text: str) -> Piece:
+    def _output(self, step: _Step, name: str, text: str) -> str:
         """Place an output in the output folder, which it must not leave."""
         parts = PurePosixPath(text.replace("\\", "/")).parts
         windows = PureWindowsPath(text)
@@ -637,7 +614,7 @@ class _Maker:
         if own or parts[0].casefold() == STATE:
             fault = f"must not write {one_line(text)}, which the batch itself writes."
             raise step.wrong(fault)
-        return Piece(str(place), "output", told)
+        return told
 
 
 def _names_kernel(text: str) -> bool:
@@ -647,23 +624,18 @@ def _names_kernel(text: str) -> bool:
     return False
 
 
-def _taken(step: _Step, name: str, item: Any, value: Any) -> Any:
-    """Give a value as the verb takes it: several, one, or a number as text."""
-    if isinstance(item, FieldInfo):
-        return as_text(item, value)
-    if getattr(item, "many", False):
-        return value if isinstance(value, list) else [value]
-    if isinstance(value, list):
-        raise step.wrong(f"must have one file as {name}, got {len(value)}.")
-    return value
+def _is_input(value: Any) -> bool:
+    """Tell whether a value names files or outputs of steps."""
+    each = value if isinstance(value, list) else [value]
+    return any(isinstance(one, (File, CallOutput)) for one in each)
 
 
 def _check_outputs(images: Sequence[ImageTask]) -> None:
     """Refuse outputs that would be written twice, or one into another."""
     owners: dict[str, str] = {}
     for image in images:
-        for step in image.steps:
-            for text in step.outputs:
+        for step in image.plan.calls:
+            for text in step.outputs.values():
                 key = text.casefold()
                 owner = f"step {step.name} of {image.name}"
                 other = owners.setdefault(key, owner)
@@ -774,16 +746,6 @@ def _is_path(path: Path) -> bool:
     return True
 
 
-def cells_of_step(step: StepTask, verb: Verb[Any, Any], result: Any) -> dict[str, Cell]:
-    """Give the cells of what a step wrote and found."""
-    found = cells_of(result) if verb.tabled else result.to_json()
-    found = {name: found.get(name) for name in _numbers(verb, type(result))}
-    if step.output is not None:
-        found = {"output": Path(step.output).as_posix(), **found}
-    prefix = step.name.replace("-", "_")
-    return {f"{prefix}_{name}": value for name, value in found.items()}
-
-
 # Steps that were done, to be done to others.
 
 
@@ -795,56 +757,47 @@ def steps_of(made: Provenance) -> tuple[list[dict[str, Any]], str]:
     is not there any more.
     """
     found = _steps_back(made)
-    steps = [{verb.name: _said_by(verb, step)} for verb, step in found]
+    steps = [{call.verb: _said_by(call, step)} for call, step in found]
     before = found[0][1].inputs[0].provenance if found else made
     return steps, "" if before is None else before.job
 
 
 def verbs_of(made: Provenance) -> list[str]:
     """Name the verbs of those steps, whether their models are there or not."""
-    return [verb.name for verb, _ in _steps_back(made)]
+    return [call.verb for call, _ in _steps_back(made)]
 
 
-def _steps_back(made: Provenance) -> list[tuple[Verb[Any, Any], Provenance]]:
-    """List the last steps of one image each, from the first."""
-    found: list[tuple[Verb[Any, Any], Provenance]] = []
+def _steps_back(made: Provenance) -> list[tuple[Call, Provenance]]:
+    """List the last calls of one image each, from the first."""
+    found: list[tuple[Call, Provenance]] = []
     for step in made.steps():
-        if (verb := _as_step(step)) is None:
+        verb = verb_of(step.job) if step.job in VERBS else None
+        if verb is None or verb.step or not verb.makes_image or step.part is not None:
             break
-        found.insert(0, (verb, step))
+        try:
+            call = plan_of(step, Path(step.job)).calls[-1]
+        except SemsrError:
+            break
+        images = [item.name for item in verb.images if item.name in call.inputs]
+        if len(images) != 1 or len(step.inputs) != 1:  # it went by another one, too
+            break
+        found.insert(0, (call, step))
     return found
 
 
-def _said_by(verb: Verb[Any, Any], made: Provenance) -> dict[str, Any]:
+def _said_by(call: Call, made: Provenance) -> dict[str, Any]:
     """Write what a step says."""
-    options = _unusual(verb, verb.options.recall(made.options))
+    verb, given = known_verb(call.verb), made.inputs[0]
+    sets = verb.parse(call.options)
+    options, reading = _unusual(verb, sets["options"]), sets["opening"]
     if made.model_name is not None and "model" in verb.arguments:
         options["model"] = model_that_made(made)
-    reading, given = _reading_of(made), made.inputs[0]
     if given.provenance is not None and given.path is None:
         # an image in memory knows that its data bar was cut off; a file is read anew
-        cut = {_reading_of(step).databar_rows for step in given.provenance.steps()}
-        if reading.databar_rows in cut:
+        before = plan_of(made, Path(made.job)).calls[:-1]
+        if reading.databar_rows in {one.options.get("databar_rows") for one in before}:
             reading = reading.replace(databar_rows=None)
     return options | _unusual(verb, reading)
-
-
-def _reading_of(made: Provenance) -> ReadOptions:
-    """Read how the image of a step was opened, which stands beside a convert's type."""
-    told = made.options
-    told = told if made.job == "convert" else told.get("reading") or {}
-    known = {key: told[key] for key in ReadOptions.model_fields if key in told}
-    return ReadOptions.parse(known)
-
-
-def _as_step(made: Provenance) -> Verb[Any, Any] | None:
-    """Give the verb of a step; None for what is no step of one image."""
-    verb = verb_of(made.job) if made.job in VERBS else None
-    if verb is None or verb.step or not verb.makes_image or made.part is not None:
-        return None
-    images = {item.name for item in verb.images}
-    more = images & {guide.role for guide in made.guides}  # which it went by, too
-    return verb if len(made.inputs) == 1 and not more else None
 
 
 def _unusual(verb: Verb[Any, Any], options: Options) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from .resolution import (
     find_halves as find_halves,
 )
 from .table import (
-    as_part_of as as_part_of,
-    file_state as file_state,
     find_images as find_images,
     path_in_table as path_in_table,
     rows_of_images as rows_of_images,

@@ -7,9 +7,9 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,11 +29,8 @@ from napari_semsr.core import (
     cells_of,
     code_of,
     columns_of,
-    files_below,
-    hear_warnings,
     is_system_file,
     one_line,
-    retell,
     sentence_of,
     software_versions,
     warn,
@@ -57,6 +54,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.images import REPLACING, OverwritePolicy, Result
 from napari_semsr.jobs.index import MEASURES, verb_of
+from napari_semsr.jobs.plan import as_part_of, file_state
 from napari_semsr.jobs.verb import Output, Verb, check_devices
 
 T = TypeVar("T")
@@ -300,18 +298,6 @@ def _digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def file_state(path: Path) -> list[Cell]:
-    """Describe a file by name, size and time of change, a folder by all its files'."""
-    try:
-        if not path.is_dir():
-            return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        files = [(str(one.relative_to(path)), one.stat()) for one in files_below(path)]
-    except (OSError, ValueError):  # there is none, or cannot be
-        return [path.name, 0, 0]
-    facts = sorted((name, told.st_size, told.st_mtime_ns) for name, told in files)
-    return [path.name, sum(size for _, size, _ in facts), _digest(facts)]
-
-
 def _fingerprint(way: str, item: _Item) -> str:
     """Tell how and from which files a row is measured."""
     there = [path for path in item.paths if path is not None]
@@ -504,18 +490,6 @@ class _Run:
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         write_sheet(self.target, columns)
         self.written = time.monotonic()
-
-
-def as_part_of(
-    step: Progress, job: Job[T], hear: Callable[[str], object] = lambda _: None
-) -> Job[T]:
-    """Run the job of one image, whose steps are told as those of all."""
-
-    def tell(inner: Progress) -> Progress:
-        said = "" if inner.message == "done" else f": {inner.message}"
-        return replace(step, message=f"{step.message}{said}")
-
-    return retell(job, tell, within=lambda: hear_warnings(hear))
 
 
 def _summary(

@@ -15,8 +15,10 @@ from .execution import (
     digest_of_values as digest_of_values,
     digests_of_input as digests_of_input,
     execute as execute,
+    file_state as file_state,
+    known_verb as known_verb,
     output_path as output_path,
-    verb_of_call as verb_of_call,
+    values_of_call as values_of_call,
 )
 from .history import (
     History as History,

@@ -20,6 +20,7 @@ from napari_semsr.core import (
     SemsrError,
     cells_of,
     digest_job,
+    files_below,
     hear_warnings,
     read_bytes,
     retell,
@@ -28,7 +29,6 @@ from napari_semsr.core import (
 from napari_semsr.io import Cell, ReadOptions, companions, is_there, replacing
 from napari_semsr.jobs.images import digest_values, jsonable, open_image
 from napari_semsr.jobs.index import verb_of
-from napari_semsr.jobs.measure import file_state
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
 from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
 
@@ -39,11 +39,11 @@ _LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls have a
 _PARTS = 100  # of one call in the progress of all; chosen: percent
 
 
-def verb_of_call(call: Call) -> Verb[Any, Any]:
-    """Import the verb of a call; refuse what is none."""
-    verb = verb_of(call.verb)
+def known_verb(name: str) -> Verb[Any, Any]:
+    """Import a verb; refuse what is none by an `OptionError`."""
+    verb = verb_of(name)
     if verb is None:
-        msg = f"{call.name} calls {call.verb!r:.60}, which is no verb."
+        msg = f"A plan calls {name!r:.60}, which is no verb."
         raise OptionError(msg)
     return verb
 
@@ -70,7 +70,7 @@ def output_path(call: Call, folder: Path, part: str | None = None) -> Path | Non
     Path or None
         None if the call has no such file.
     """
-    verb = verb_of_call(call)
+    verb = known_verb(call.verb)
     if part in call.outputs:
         return folder / call.outputs[part]
     if verb.output is None or verb.output.name not in call.outputs:
@@ -95,8 +95,10 @@ def _path_of(one: Input, calls: Mapping[str, Call], folder: Path) -> Path:
     return path
 
 
-def _values_of(call: Call, calls: Mapping[str, Call], folder: Path) -> dict[str, Any]:
-    """Give all that `Verb.start` takes."""
+def values_of_call(
+    call: Call, calls: Mapping[str, Call], folder: Path
+) -> dict[str, Any]:
+    """Give all that `Verb.start` takes; `calls` are those of its plan by name."""
     paths = {
         role: [str(_path_of(one, calls, folder)) for one in given]
         if isinstance(given, tuple)
@@ -129,7 +131,7 @@ def digests_of_input(call: Call, role: str, file: File) -> tuple[Digest, ...]:
     An image in a file is recorded by its bytes and by which image of the file was read,
     one in memory by its grey values; a scan of frames by all that is read of it.
     """
-    verb = verb_of_call(call)
+    verb = known_verb(call.verb)
     item = verb.arguments.get(role)
     if isinstance(item, FileIn):
         if item.digest is None:
@@ -177,6 +179,20 @@ def _check_content(call: Call, role: str, file: File) -> Job[None]:
 # key is made of the verb, the version, the options, the contents of what is read, and
 # the keys of the calls whose outputs are read. A change of a call therefore repeats
 # what depends on it, and nothing else.
+
+
+def file_state(path: Path) -> list[Cell]:
+    """Describe a file by name, size and time of change, a folder by all its files'."""
+    try:
+        if not path.is_dir():
+            return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        files = [(str(one.relative_to(path)), one.stat()) for one in files_below(path)]
+    except (OSError, ValueError):  # there is none, or cannot be
+        return [path.name, 0, 0]
+    facts = sorted((name, told.st_size, told.st_mtime_ns) for name, told in files)
+    text = json.dumps(facts, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return [path.name, sum(size for _, size, _ in facts), digest]
 
 
 class CallResult(Options):
@@ -296,12 +312,19 @@ def figures_of_result(verb: Verb[Any, Any], result: Any) -> dict[str, Cell]:
 
 
 def as_part_of(
-    step: Progress, job: Job[T], hear: Callable[[str], object] = lambda _: None
+    step: Progress,
+    job: Job[T],
+    hear: Callable[[str], object] = lambda _: None,
+    *,
+    share: int = 0,
 ) -> Job[T]:
-    """Run the job of one call, and report its progress as part of that of all."""
+    """Run the job of one call, and report its progress as part of that of all.
+
+    `share` is the part of the total that is the job's; `hear` receives its warnings.
+    """
 
     def report(inner: Progress) -> Progress:
-        done = step.done + int(_PARTS * inner.fraction)
+        done = step.done + int(share * inner.fraction)
         more = "" if inner.message == "done" else f": {inner.message}"
         return replace(step, done=done, message=f"{step.message}{more}")
 
@@ -367,9 +390,9 @@ def _run(
     """Run a call as its command would."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    verb, heard = verb_of_call(call), list[str]()
-    job = verb.start(_values_of(call, calls, folder), overwrite=True)
-    result = yield from as_part_of(step, job, heard.append)
+    verb, heard = known_verb(call.verb), list[str]()
+    job = verb.start(values_of_call(call, calls, folder), overwrite=True)
+    result = yield from as_part_of(step, job, heard.append, share=_PARTS)
     own = result.to_json().get("warnings")  # a job may return what it has to say
     warned = [*(map(str, own) if isinstance(own, list) else ()), *heard]
     return CallResult(
