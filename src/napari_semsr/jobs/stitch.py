@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from unicodedata import normalize
@@ -63,6 +64,7 @@ from napari_semsr.io import (
     natural_key,
     open_frames,
     read_heights,
+    read_object,
     remove_target,
     renaming,
     write_blocks,
@@ -309,6 +311,21 @@ class StitchFolderOptions(StitchOptions):
         "hold 0 where no frame reaches",
     )
 
+    corrections: stitching.Corrections | None = option(
+        None,
+        description="what was corrected by hand: overlaps to strike, frames to drop or "
+        "to place, shifts to join by",
+        metavar="JSON",
+    )
+
+    @field_validator("corrections", mode="before")
+    @classmethod
+    def _corrections_of_file(cls, value: object) -> object:
+        """Read a file."""
+        if isinstance(value, (str, PathLike)):
+            return read_object(Path(value))
+        return value
+
     @field_validator("grid", mode="before")
     @classmethod
     def _grid_of_text(cls, value: object) -> object:
@@ -527,7 +544,9 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     positions_out = run.targets.get("positions_out")
     _check(run, positions_out)
     scans = yield from _open_scans(run)
-    acquisition = scans.solved
+    acquisition, corrections = scans.solved, run.options.corrections
+    if corrections is not None:
+        stitching.check_corrections(corrections, acquisition)
     flat, records = None, list[InputRecord]()
     path = _flat_path(run)
     if path is not None:
@@ -542,6 +561,8 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     solution = yield from stitching.solve_mosaic(
         acquisition, settled, flat=flat, known=bent.known
     )
+    if corrections is not None:
+        solution = yield from stitching.correct_mosaic(solution, corrections)
     found = _found_values(run.options, acquisition, solution, bent)
     provenance = provenance.model_copy(update={"options": provenance.options | found})
     plan, shifts, halves = yield from _plan(scans, solution, bent.options)
@@ -790,6 +811,8 @@ def _provenance(
     options = jsonable(run.options)
     if flat_path is not None:
         options["flat_field"] = flat_path.name
+    if options["corrections"] is None:
+        del options["corrections"]
     guides = []
     if _is_focused(run):
         guides.append(record_file(_folder(run).resolve() / HEIGHTS, "heights"))

@@ -1,3 +1,8 @@
+from .correct import (
+    check_corrections as check_corrections,
+    correct_mosaic as correct_mosaic,
+)
+from .corrections import Corrections as Corrections
 from .focus import (
     FocusPlan as FocusPlan,
     HeightShift as HeightShift,

@@ -50,9 +50,13 @@ class JointPlace:
     doubt: float  # Standard deviation of it
 
 
-def _place(
-    state: State, pairs: Sequence[IntPair], positions: FloatArray, move: IntPair
+def joint_place(
+    state: State,
+    pairs: Sequence[IntPair],
+    positions: FloatArray,
+    move: IntPair = (0, 0),
 ) -> JointPlace:
+    """Compare pairs, their second frames moved, as if their overlaps were one."""
     overlaps = []
     for pair in pairs:
         y, x = whole_shift(positions, pair)
@@ -97,7 +101,7 @@ def possible_places(
         if max(map(abs, move)) > PEAK_PX or not is_placed:
             moves.add(move)
     places: list[JointPlace] = []
-    tried = [_place(state, found.pairs, positions, move) for move in sorted(moves)]
+    tried = [joint_place(state, found.pairs, positions, move) for move in sorted(moves)]
     for place in sorted(tried, key=lambda place: -place.fit):
         # both planes have peaks, which may be a few pixels apart and are one place then
         if all(np.abs(np.subtract(place.move, p.move)).max() > PEAK_PX for p in places):
@@ -261,7 +265,7 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
             else:
                 rest.append(one)
         doubted = rest
-        apart = _minimum_cut(len(state.positions), joints, ends)
+        apart = minimum_cut(len(state.positions), joints, ends)
         sides = [
             np.flatnonzero(part & state.placed & (held == 0)).tolist()
             for part in (apart, ~apart)
@@ -274,7 +278,7 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
     return cuts
 
 
-def _minimum_cut(
+def minimum_cut(
     count: int, joints: Sequence[Joint], ends: tuple[set[int], set[int]]
 ) -> BoolArray:
     """Frames, (N,), on the second side of the joints of least weight between both."""

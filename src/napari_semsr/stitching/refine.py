@@ -189,7 +189,7 @@ def _bounded(item: LinearisedShift) -> FloatArray:
     return np.asarray(axes @ np.clip(axes.T @ item.step, -_MAX_STEP, _MAX_STEP))
 
 
-def _assembled(
+def assemble(
     count: int, shifts: Sequence[LinearisedShift], noise: float
 ) -> tuple[sparse.csc_array, FloatArray, FloatArray, FloatArray]:
     """Make the normal equations of all positions.
@@ -238,19 +238,20 @@ def _in_order(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
     )
 
 
-def _sweep_shifts(
+def sweep_shifts(
     prepared: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     sigma: float,
     *,
     stretched: bool = False,
+    around: Sequence[IntPair] = (),
 ) -> list[LinearisedShift]:
-    """Linearise all pairs, in the order given."""
+    """Linearise all pairs, in the order given; `around`: pairs that share the light."""
     sweep = Resampled(prepared, positions, sigma)
     stretch = prepared.stretch() if stretched else None
     near = [{index} for index in range(len(positions))]  # what each frame touches
-    for first, second in pairs:
+    for first, second in (*pairs, *around):
         near[first].add(second)
         near[second].add(first)
     shifts = []
@@ -279,22 +280,22 @@ def refine(
     for sigma in sweeps:
         if sigma == settled:
             continue
-        shifts = _sweep_shifts(prepared, positions, pairs, sigma)
+        shifts = sweep_shifts(prepared, positions, pairs, sigma)
         if not shifts:
             yield Refined(positions, (), np.full(positions.shape, np.inf))
             return
         noise = float(np.median([item.variance for item in shifts]))
-        matrix, right, _, _ = _assembled(len(positions), shifts, noise)
+        matrix, right, _, _ = assemble(len(positions), shifts, noise)
         # all frames move at once; what nothing holds stays where it is
         steps = splu(matrix).solve(right[0].ravel()).reshape(positions.shape)
         positions = positions + steps
         if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _SETTLED:
             settled = sigma
-        spread = np.where(np.isfinite(positions), _spread(matrix, sigma), np.nan)
+        spread = np.where(np.isfinite(positions), spread_of(matrix, sigma), np.nan)
         yield Refined(positions.copy(), tuple(shifts), spread)
 
 
-def _spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
+def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     """Find standard deviations, the mean position of the largest group taken off.
 
     Smoothing by `sigma` has divided the noise variance by ``4 pi sigma^2`` and
@@ -345,12 +346,12 @@ def measure_rim(
     of the Gaussian in px. None where no pair has enough in common.
     """
     pairs = _in_order(pairs, positions)
-    shifts = _sweep_shifts(prepared, positions, pairs, sigma, stretched=True)
+    shifts = sweep_shifts(prepared, positions, pairs, sigma, stretched=True)
     if not shifts:
         return None
     noise = float(np.median([item.variance for item in shifts]))
     count = len(positions)
-    held, right, pull, stiff = _assembled(count, shifts, noise)
+    held, right, pull, stiff = assemble(count, shifts, noise)
     moves, coupled = splu(held).solve(right.reshape(2, -1).T).T
     stiffness = float(stiff[0] - right[1].ravel() @ coupled)
     if stiffness <= 0:

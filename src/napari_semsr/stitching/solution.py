@@ -1,7 +1,7 @@
 """What a solved scan is: positions, joints, shading, and how far to trust them."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,6 +209,8 @@ class StitchSolution:
     # In which more frames may find a place, the likeliest first
     grids: tuple[LikelyGrid, ...] = ()
     warnings: tuple[str, ...] = ()  # What the user must know, one sentence each
+    # From which `correct_mosaic` solves again: shifts of all pairs, corrected frames
+    state: Any = field(default=None, repr=False, compare=False)
 
     @property
     def placed(self) -> BoolArray:

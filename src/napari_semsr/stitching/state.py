@@ -59,6 +59,8 @@ class State:
     distortion_doubt: FloatArray | None = None
     # Pairs whose images allow another shift
     ambiguous: set[IntPair] = field(default_factory=set)
+    struck: frozenset[IntPair] = frozenset()  # Pairs that the user does not want used
+    joined: frozenset[IntPair] = frozenset()  # Pairs whose shift the user has given
     grids: tuple[LikelyGrid, ...] = ()  # In which more frames may find a place
     reasons: dict[int, str] = field(default_factory=dict)  # Why a frame has no place
     warnings: list[str] = field(default_factory=list)  # What the user must know
@@ -113,4 +115,6 @@ class State:
 
     def overlapping(self) -> list[IntPair]:
         """Pairs of frames that overlap where they now are."""
-        return overlapping_pairs(self.positions, self.acquisition.frame_shape)
+        pairs = overlapping_pairs(self.positions, self.acquisition.frame_shape)
+        by_hand = self.struck | self.joined
+        return [pair for pair in pairs if pair not in by_hand]

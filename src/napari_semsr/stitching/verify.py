@@ -69,6 +69,8 @@ _CLEARLY = 0.02  # of the correlation; chosen: less is a matter of rounding to p
 
 
 _PLAIN = "too little texture: hardly any detail above the noise"
+DROPPED = "left out by hand"
+"""Why a frame has no place that the user does not want."""
 
 
 def is_plain(state: State, index: int) -> bool:
@@ -169,6 +171,11 @@ def _unfounded(state: State) -> list[int]:
 def finish(state: State) -> StitchSolution:
     """Take back what is not founded, say what the user must know, and hand out."""
     _verify(state)
+    return hand_out(state)
+
+
+def hand_out(state: State, pedestal: float | None = None) -> StitchSolution:
+    """Make the solution of a verified state; `pedestal`: where it is known."""
     acquisition, stated = state.acquisition, state.acquisition.pixel_size_nm
     estimated = None
     if acquisition.nominal_nm is not None and not (stated and state.is_nominal):
@@ -209,7 +216,8 @@ def finish(state: State) -> StitchSolution:
         spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
         if state.distortion_doubt is not None:
             spread = np.hypot(spread, state.distortion_doubt)
-    pairs_left, pedestal = state.overlapping(), _pedestal(state)
+    pairs_left = state.overlapping()
+    pedestal = _pedestal(state) if pedestal is None else pedestal
     remaining = remaining_shading(state.prepared, state.positions, pairs_left, pedestal)
     _warn_of_shading(state, remaining)
     lost = (
@@ -245,6 +253,7 @@ def finish(state: State) -> StitchSolution:
         remaining_shading_percent=100 * remaining,
         grids=state.grids,
         warnings=tuple(state.warnings),
+        state=state,
     )
 
 
@@ -334,7 +343,7 @@ def _verify(state: State) -> None:
     for index in () if slides else _unfounded(state):
         state.positions[index] = np.nan
     if not slides:
-        _settle_periods(state)
+        settle_periods(state)
     lost = np.flatnonzero(~state.placed).tolist()
     if len(lost) == len(state.positions):
         is_given = state.prepared.flat.method in GIVEN
@@ -344,11 +353,28 @@ def _verify(state: State) -> None:
             f"{state.to_check}{flat}."
         )
         raise UnplacedError(msg, state.likely_grids(), code="nothing-placed")
+    doubtful = warn_of_lost(state)
+    _refuse_few(state, doubtful)
+    if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
+        sentence = Message(
+            "Where so many frames find no place, chance fits as well as truth: the "
+            "placed ones may lie wrong, by whole periods too; compare them with the "
+            "stage, or scan with more overlap.",
+            "placement-doubtful",
+        )
+        state.warnings.append(sentence)
+    warn_of_spread(state)
+    if state.is_stated and not slides:
+        _against_nominal(state)
+
+
+def warn_of_lost(state: State) -> list[int]:
+    """Say which frames have no place or another one; give those left out in doubt."""
+    lost = np.flatnonzero(~state.placed).tolist()
     for index in lost:
         state.reasons.setdefault(index, _reason(state, index))
-    doubtful = [i for i in lost if state.reasons[i] != _PLAIN]
-    plain = [i for i in lost if i not in doubtful]
-    _refuse_few(state, doubtful)
+    doubtful = [i for i in lost if state.reasons[i] not in (_PLAIN, DROPPED)]
+    plain = [i for i in lost if state.reasons[i] == _PLAIN]
     strays = [i for i in state.strays if state.placed[i]]
     left_out, astray = "frames-left-out", "frames-astray"
     for some, why, code in (
@@ -362,17 +388,7 @@ def _verify(state: State) -> None:
                 f"{_named(state, some)}."
             )
             state.warnings.append(Message(sentence, code))
-    if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
-        sentence = Message(
-            "Where so many frames find no place, chance fits as well as truth: the "
-            "placed ones may lie wrong, by whole periods too; compare them with the "
-            "stage, or scan with more overlap.",
-            "placement-doubtful",
-        )
-        state.warnings.append(sentence)
-    _warn_of_spread(state)
-    if state.is_stated and not slides:
-        _against_nominal(state)
+    return doubtful
 
 
 def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
@@ -388,9 +404,9 @@ def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
         raise UnplacedError(msg, state.likely_grids(), code="periodic")
 
 
-def _settle_periods(state: State) -> None:
-    """Say that the stage decides between periods; refuse if it cannot."""
-    if state.is_stated:
+def settle_periods(state: State, *, refuses: bool = True) -> None:
+    """Say that the stage decides between periods; refuse if it cannot, and may."""
+    if state.is_stated and refuses:
         _refuse_open_periods(state)
     if not state.ambiguous:
         return
@@ -399,6 +415,8 @@ def _settle_periods(state: State) -> None:
     many = f"The sample repeats itself: {how}"
     if not state.is_stated and state.most_placed:
         return  # those that it leaves open have no place
+    if not (state.is_stated or refuses):
+        return
     if not state.is_stated:
         given = "" if state.acquisition.grid is not None else "the grid and "
         msg = (
@@ -510,7 +528,7 @@ def _ask_for_grid(state: State) -> bool:
     return not state.most_placed
 
 
-def _warn_of_spread(state: State) -> None:
+def warn_of_spread(state: State) -> None:
     """Say which places the joints hardly hold."""
     if state.refined is None:
         return
@@ -631,7 +649,9 @@ def _pair(
     pair = (item.first, item.second)
     placed = state.placed[list(pair)].all()
     reason = ""
-    if item.best <= state.threshold and pair not in used:
+    if pair in state.struck:
+        reason = "struck by hand"
+    elif item.best <= state.threshold and pair not in used:
         reason = "not above chance"
     elif pair in dropped:
         reason = "disagrees with the other joints"

@@ -69,6 +69,7 @@ _PARTS = {
     "pixel_size_nm": "pixel size",
     "spacing_px": "pixel size",
     "option known_distortion": "distortion of the calibration",
+    "option corrections": "corrections by hand",
     "option found": "distortion that was found",
 }
 

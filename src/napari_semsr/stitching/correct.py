@@ -1,0 +1,597 @@
+"""Correct a solved scan by hand, and solve it again.
+
+The shifts of all pairs are kept from the solution that is corrected, and only pairs
+that now lie otherwise are compared again. Frames that no correction concerns keep their
+places, so that no more than what moved has to be fused again.
+
+What a correction moves is decided by the images. After a struck overlap a frame moves
+to where its other overlaps fit clearly better, if there is such a place. A join that
+contradicts the solution moves whichever of its frames, or of the groups on either side
+of the weakest joints between them, fits better then; the second frame if nothing
+decides. A placed frame moves alone, with what hangs on it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from unicodedata import normalize
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from napari_semsr.core import (
+    Acquisition,
+    FloatArray,
+    IntPair,
+    Job,
+    OptionError,
+    Progress,
+    RegistrationError,
+)
+from napari_semsr.stitching.bridges import JointPlace, joint_place, minimum_cut
+from napari_semsr.stitching.corrections import Corrections
+from napari_semsr.stitching.layout import (
+    CERTAIN,
+    TOLERANCE_PX,
+    Joint,
+    Layout,
+    components,
+)
+from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
+from napari_semsr.stitching.refine import (
+    LinearisedShift,
+    Refined,
+    assemble,
+    spread_of,
+    sweep_shifts,
+)
+from napari_semsr.stitching.shading import overlap_blocks
+from napari_semsr.stitching.solution import StitchSolution
+from napari_semsr.stitching.state import State
+from napari_semsr.stitching.verify import (
+    DROPPED,
+    hand_out,
+    settle_periods,
+    warn_of_lost,
+    warn_of_spread,
+)
+
+_NAMED = 3  # frames in a sentence; chosen: it stays one
+_UNHELD = "no overlap that is left holds it"
+_ELSEWHERE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
+_STILL = 0.02  # px; chosen: a tenth of what a usual mosaic errs by, nobody sees it
+_SWEEPS = 4  # chosen: pairs settle in two or three from a pixel
+_SETTLED = 1e-3  # px; as where all positions are refined
+_SURE = 1e3  # of the median information; chosen: a hand's join outvotes all overlaps
+_FIXED = 1e6  # likewise of a placed frame, which no join moves
+_AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame moves
+
+
+@dataclass(frozen=True, slots=True)
+class _ByHand:
+    """Corrections by the numbers of frames; pairs in rising order."""
+
+    struck: frozenset[IntPair]
+    dropped: frozenset[int]
+    places: dict[int, FloatArray]  # (2,) As in `positions` of the solution
+    joins: dict[IntPair, FloatArray]  # (2,) Second less first
+    movable: dict[IntPair, int]  # Which frame of a join was named second
+
+
+def check_corrections(corrections: Corrections, acquisition: Acquisition) -> None:
+    """Refuse corrections that do not fit the frames of a scan.
+
+    Raises
+    ------
+    OptionError
+        If a name is none of the frames', or fewer than two frames are left.
+    """
+    _numbered(corrections, acquisition)
+
+
+def _numbered(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
+    # in whichever form a disk stores names
+    known = {normalize("NFC", name): i for i, name in enumerate(acquisition.names)}
+    faulty = {normalize("NFC", fault.frame) for fault in acquisition.faults}
+    unknown = sorted(
+        name
+        for name in corrections.names
+        if normalize("NFC", name) not in known.keys() | faulty
+    )
+    if unknown:
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        msg = (
+            f"Corrections must name frames of the scan, which has no "
+            f"{', '.join(unknown[:_NAMED])}{more}: its {len(known)} frames are "
+            f"{acquisition.names[0]} to {acquisition.names[-1]}."
+        )
+        raise OptionError(msg)
+
+    def numbers(*names: str) -> list[int]:
+        found = [known.get(normalize("NFC", name)) for name in names]
+        return [index for index in found if index is not None]
+
+    def pair_of(*names: str) -> Iterator[IntPair]:
+        found = sorted(numbers(*names))
+        if len(found) == 2:  # else one could not be read, and is left out already
+            yield found[0], found[1]
+
+    dropped = frozenset(numbers(*corrections.drop))
+    if len(known) - len(dropped) < 2:
+        msg = f"Corrections must leave two frames at least, got {len(dropped)} to drop."
+        raise OptionError(msg)
+    joins, movable = {}, {}
+    for item in corrections.join:
+        for pair in pair_of(item.first, item.second):
+            (second,) = numbers(item.second)
+            sign = 1 if second == pair[1] else -1
+            joins[pair] = sign * np.array(item.shift_px, dtype=float)
+            movable[pair] = second
+    return _ByHand(
+        frozenset(pair for names in corrections.strike for pair in pair_of(*names)),
+        dropped,
+        {
+            index: np.array((place.y_px, place.x_px))
+            for name, place in corrections.place.items()
+            for index in numbers(name)
+        },
+        joins,
+        movable,
+    )
+
+
+@dataclass(slots=True)
+class _Solver:
+    """A solution while it is corrected."""
+
+    state: State  # A copy of the solved one
+    hand: _ByHand
+    before: FloatArray  # (N, 2) Solved corners, NaN without a place
+    # What joints said: of those in use, the second frame's position less the first's
+    used: dict[IntPair, FloatArray]
+    positions: FloatArray = field(init=False)  # (N, 2)
+    # (N, 2) After whole groups were moved; frames that are not placed by hand keep to
+    # these on the mean
+    laid: FloatArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.positions = self.before.copy()
+        self.positions[list(self.hand.dropped)] = np.nan
+        self.laid = self.positions
+
+    def apart(self, pair: IntPair) -> FloatArray:
+        """Give the second frame's position less the first's, as they now are."""
+        return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
+
+    def moved(self, pair: IntPair) -> float:
+        """Tell how far a pair was moved; infinite where a frame had no place."""
+        change = self.apart(pair) - (self.before[pair[1]] - self.before[pair[0]])
+        return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
+
+    @property
+    def free(self) -> list[IntPair]:
+        """Overlapping pairs of which nothing was said by hand."""
+        shape = self.state.acquisition.frame_shape
+        said = self.hand.struck | self.hand.joins.keys()
+        return [p for p in overlapping_pairs(self.positions, shape) if p not in said]
+
+    def ties(self) -> list[Joint]:
+        """Joints that hold where the frames now are, and those given by hand."""
+        state, ties = self.state, []
+        for pair in self.free:
+            shift, held = self.used.get(pair), self.moved(pair) < TOLERANCE_PX
+            # frames without a joint of their own rest on all of their pairs together
+            together = state.is_nominal or state.rescued & set(pair)
+            if held and (shift is not None or together):
+                ties.append(Joint(*pair, (0.0, 0.0), 1.0))
+        placed = np.isfinite(self.positions).all(axis=1)
+        for pair in self.hand.joins:
+            away = np.hypot(*(self.apart(pair) - self.hand.joins[pair]))
+            if placed[list(pair)].all() and away <= TOLERANCE_PX:
+                ties.append(Joint(*pair, (0.0, 0.0), _SURE))
+        return ties
+
+    def fit(self, group: Sequence[int], move: FloatArray | None = None) -> JointPlace:
+        """Compare a group, moved, with all other placed frames."""
+        kept = self.positions
+        if move is not None:
+            self.positions = kept.copy()
+            self.positions[list(group)] += move
+        inside = {*group}
+        pairs = [
+            pair if pair[1] in inside else (pair[1], pair[0])
+            for pair in self.free
+            if (pair[0] in inside) != (pair[1] in inside)
+        ]
+        place = joint_place(self.state, pairs, self.positions)
+        self.positions = kept
+        return place
+
+    def _gain(self, group: Sequence[int], move: FloatArray) -> float:
+        """Tell how much better a group fits if it moves, in standard deviations."""
+        if self.state.is_nominal:
+            return 0.0  # the images do not decide
+        before, after = self.fit(group), self.fit(group, move)
+        doubt = max(float(np.hypot(before.doubt, after.doubt)), 1e-9)
+        return (after.fit - before.fit) / doubt
+
+    # -- struck overlaps --------------------------------------------------------
+
+    def strike(self) -> None:
+        """Move frames of struck overlaps to where their others fit clearly better."""
+        waiting = self._loosened()
+        while waiting:
+            gains = {group: self._better_place(group) for group in waiting}
+            gains = {group: found for group, found in gains.items() if found[0] > 0}
+            if not gains:
+                return
+            group = max(gains, key=lambda one: gains[one][0])
+            self.positions[list(group)] = gains[group][1]
+            waiting.remove(group)
+
+    def _loosened(self) -> list[tuple[int, ...]]:
+        """List frames, and groups of them, that struck overlaps have held."""
+        ties, count = self.ties(), len(self.positions)
+        labels = components(count, ties) if ties else np.arange(count)
+        groups: set[tuple[int, ...]] = set()
+        ends = {index for pair in self.hand.struck for index in pair}
+        # those without a place may have lost it by what was struck
+        near = {
+            item.second if item.first in ends else item.first
+            for item in self.state.found
+            if item.best > self.state.threshold and {item.first, item.second} & ends
+        }
+        lost = {i for i in near if not np.isfinite(self.positions[i]).all()}
+        for first, second in self.hand.struck:
+            if labels[first] != labels[second]:
+                apart = max(labels[first], labels[second])  # the largest group has 0
+                groups.add(tuple(np.flatnonzero(labels == apart).tolist()))
+        groups |= {(index,) for index in ends | lost}
+        return sorted(
+            group
+            for group in groups
+            if not {*group} & (self.hand.dropped | self.hand.places.keys())
+        )
+
+    def _better_place(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
+        """Find where a group fits clearly better: by how much, and its corners."""
+        members, now = list(group), self.positions[list(group)]
+        here = self.fit(group) if np.isfinite(now).all() else None
+        held = here is not None and here.score > self.state.threshold
+        best, gain, corners = here, 0.0, now
+        for proposal in self._proposals(group):
+            self.positions[members] = proposal
+            found = self.fit(group)
+            self.positions[members] = now
+            if found.score <= self.state.threshold:
+                continue
+            if held and here is not None:
+                doubt = CERTAIN * np.hypot(found.doubt, here.doubt)
+                if found.fit - here.fit <= doubt:
+                    continue
+            if best is None or found.fit > best.fit:
+                best, corners = found, proposal
+                gain = found.fit - (0.0 if here is None else here.fit)
+        return gain, corners
+
+    def _proposals(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
+        """Give corners, (M, 2), at which the shifts of single pairs put a group."""
+        inside, said = {*group}, self.hand.struck | self.hand.joins.keys()
+        for item in self.state.found:
+            pair = (item.first, item.second)
+            ends = [index for index in pair if index in inside]
+            if len(ends) != 1 or pair in said:
+                continue
+            (member,) = ends
+            other = pair[0] if member == pair[1] else pair[1]
+            if not np.isfinite(self.positions[other]).all():
+                continue
+            sign = 1 if member == pair[1] else -1
+            now = self.positions[list(group)]
+            if len(group) == 1:
+                now = np.nan_to_num(now)
+            for shift in item.shifts[item.score > self.state.threshold]:
+                corner = self.positions[other] + sign * shift
+                yield now + (corner - now[group.index(member)])
+
+    # -- placed frames and joins ------------------------------------------------
+
+    def place(self) -> None:
+        """Fix frames, and take along what hangs on them alone."""
+        if not self.hand.places:
+            return
+        origin = np.nanmin(self.before, axis=0)  # of the coordinates of `positions`
+        ties, count = self.ties(), len(self.positions)
+        fixed = {*self.hand.places}
+        others = [t for t in ties if not {t.first, t.second} & fixed]
+        labels = components(count, others) if others else np.arange(count)
+        moves = {i: at + origin - self.positions[i] for i, at in self._places()}
+        hanging: dict[int, list[FloatArray]] = {}
+        for tie in ties:
+            for frame, other in ((tie.first, tie.second), (tie.second, tie.first)):
+                if frame in fixed and other not in fixed and labels[other] != 0:
+                    hanging.setdefault(int(labels[other]), []).append(moves[frame])
+        for index, at in self._places():
+            self.positions[index] = at + origin
+        for label, far in hanging.items():
+            group, move = np.flatnonzero(labels == label), np.median(far, axis=0)
+            if self._gain(group.tolist(), move) > -_AS_WELL:
+                self.positions[group] += move
+
+    def _places(self) -> list[tuple[int, FloatArray]]:
+        return list(self.hand.places.items())
+
+    def join(self) -> None:
+        """Move frames, or groups of them, to where joins have them."""
+        held: list[Joint] = []  # joins that are met
+        for pair, shift in self.hand.joins.items():
+            ends = [np.isfinite(self.positions[index]).all() for index in pair]
+            if ends == [True, False]:
+                self.positions[pair[1]] = self.positions[pair[0]] + shift
+            elif ends == [False, True]:
+                self.positions[pair[0]] = self.positions[pair[1]] - shift
+            elif all(ends):
+                self._meet(pair, shift - self.apart(pair), held)
+            held.append(Joint(*pair, (0.0, 0.0), 1.0))
+
+    def _meet(self, pair: IntPair, move: FloatArray, held: Sequence[Joint]) -> None:
+        """Move one side of a pair by as much as its join wants."""
+        if np.hypot(*move) <= TOLERANCE_PX:
+            return
+        count = len(self.positions)
+        labels = components(count, held) if held else np.arange(count)
+        sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
+        moves = [-move, move]
+        ties = [t for t in self.ties() if (t.first, t.second) != pair]
+        cut = minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
+        placed = np.isfinite(self.positions).all(axis=1)
+        main = components(count, ties) == 0 if ties else placed
+        for side, far in ((~cut, -move), (cut, move)):
+            sides.append(np.flatnonzero(side & placed & main).tolist())
+            moves.append(far)
+        if self.hand.movable[pair] == pair[0]:  # what was named second moves first
+            sides, moves = (_swapped(some) for some in (sides, moves))
+        best, gain = None, -np.inf
+        for number in (1, 0, 3, 2):
+            side, far = sides[number], moves[number]
+            if not side or len(side) == placed.sum() or {*side} >= {*pair}:
+                continue
+            if {*side} & self.hand.places.keys():
+                continue
+            found = self._gain(side, far)
+            if best is None or found > gain + _AS_WELL:
+                best, gain = number, found
+        if best is not None:
+            self.positions[sides[best]] += moves[best]
+
+    # -- all positions ----------------------------------------------------------
+
+    def refine(self) -> None:
+        """Solve all positions by kept shifts, and by new ones of pairs that moved."""
+        state, base = self.state, self._kept_shifts()
+        if state.is_nominal:  # where overlaps do not decide, but for those by hand
+            return
+        for _ in range(_SWEEPS):
+            changed = {pair for pair in self.free if self.moved(pair) > _ELSEWHERE}
+            fresh = self._compare(sorted(changed))
+            kept = [self._now(item) for p, item in base.items() if p not in changed]
+            shifts = [*kept, *fresh.values()]
+            steps, matrix = self._steps(shifts)
+            self.positions = self.positions + steps
+            if np.nanmax(np.abs(steps)) < _SETTLED:
+                break
+        fine = self.positions
+        still = np.abs(fine - self.before).max(axis=1) < _STILL
+        still[list(self.hand.places)] = False
+        self.positions = np.where(still[:, None], self.before, fine)
+        spread = np.where(np.isfinite(fine), spread_of(matrix, 1.0), np.nan)
+        state.refined = Refined(self.positions, tuple(shifts), spread)
+        self.used = {
+            **{p: at for p, at in self.used.items() if p not in changed},
+            **{p: self.apart(p) for p in fresh},
+        }
+
+    def _kept_shifts(self) -> dict[IntPair, LinearisedShift]:
+        """Give what pairs said where they were, as far as it still stands."""
+        shifts = () if self.state.refined is None else self.state.refined.shifts
+        found = {(item.first, item.second): item for item in shifts}
+        return {pair: found[pair] for pair in self.free if pair in found}
+
+    def _now(self, item: LinearisedShift) -> LinearisedShift:
+        """Give the step of a pair from where it now is."""
+        pair = (item.first, item.second)
+        change = self.apart(pair) - (self.before[pair[1]] - self.before[pair[0]])
+        return replace(item, step=item.step[:2] - change)
+
+    def _compare(self, pairs: Sequence[IntPair]) -> dict[IntPair, LinearisedShift]:
+        """Compare pairs where they now are; those that do not fit there are none."""
+        prepared, fitting = self.state.prepared, []
+        for pair in pairs:
+            shift = whole_shift(self.positions, pair)
+            if coefficient(prepared, pair, shift)[1] > self.state.threshold:
+                fitting.append(pair)
+        found = sweep_shifts(prepared, self.positions, fitting, 1.0, around=self.free)
+        return {
+            (item.first, item.second): item
+            for item in found
+            if np.hypot(*item.step) <= TOLERANCE_PX
+        }
+
+    def _steps(
+        self, shifts: Sequence[LinearisedShift]
+    ) -> tuple[FloatArray, sparse.csc_array]:
+        """Solve for the next steps of all frames, (N, 2); give the matrix, too."""
+        count, hand = len(self.positions), self.hand
+        placed = np.isfinite(self.positions).all(axis=1)
+        traces = [np.trace(item.information) / 2 for item in shifts] or [1.0]
+        much = np.eye(2) * float(np.median(traces)) * _SURE
+        noise = float(np.median([item.variance for item in shifts] or [1.0]))
+        joins = [
+            LinearisedShift(*pair, much, shift - self.apart(pair), noise)
+            for pair, shift in hand.joins.items()
+            if placed[list(pair)].all()
+        ]
+        if not shifts and not joins:
+            return np.zeros((count, 2)), sparse.eye_array(2 * count).tocsc()
+        matrix, right, _, _ = assemble(count, [*shifts, *joins], noise)
+        pulls = right[0].ravel()
+        if not hand.places:
+            steps = splu(matrix).solve(pulls)
+            return steps.reshape(count, 2), matrix
+        origin = np.nanmin(self.before, axis=0)
+        stiff = np.zeros((count, 2))
+        fixed = list(hand.places)
+        stiff[fixed] = _FIXED * float(np.median(np.abs(matrix.diagonal())))
+        away = np.zeros((count, 2))
+        away[fixed] = [at + origin for _, at in self._places()]
+        away[fixed] -= self.positions[fixed]
+        matrix = (matrix + sparse.diags_array(stiff.ravel())).tocsc()
+        pulls = pulls + (stiff * away).ravel()
+        # placed frames move against all others, which stay in place on the mean
+        others = placed.copy()
+        others[fixed] = False
+        if not others.any():
+            return splu(matrix).solve(pulls).reshape(count, 2), matrix
+        mean = sparse.csc_array(np.kron(others / others.sum(), np.eye(2)))
+        bordered = sparse.block_array([[matrix, mean.T], [mean, None]]).tocsc()
+        drift = np.nanmean((self.laid - self.positions)[others], axis=0)
+        solved = splu(bordered).solve(np.concatenate([pulls, drift]))
+        return solved[:-2].reshape(count, 2), matrix
+
+    def lay(self) -> None:
+        """Apply all corrections to within some pixels."""
+        self.strike()
+        self.place()
+        self.join()
+        self.laid = self.positions.copy()
+
+    def release(self) -> None:
+        """Take the place from frames that nothing holds any more."""
+        if self.state.is_nominal:
+            return
+        fresh = [
+            Joint(*pair, (0.0, 0.0), 1.0)
+            for pair in self.free
+            if pair in self.used and self.moved(pair) >= TOLERANCE_PX
+        ]
+        ties, count = [*self.ties(), *fresh], len(self.positions)
+        fixed = list(self.hand.places)
+        # placed frames are in one frame of reference, whatever lies between them
+        ties += [Joint(fixed[0], index, (0.0, 0.0), 1.0) for index in fixed[1:]]
+        labels = components(count, ties) if ties else np.ones(count, int)
+        kept = labels == 0
+        kept[fixed] = True
+        placed = np.isfinite(self.positions).all(axis=1)
+        for label in np.unique(labels[~kept & placed]):
+            group = np.flatnonzero(~kept & placed & (labels == label)).tolist()
+            if self.fit(group).score > self.state.threshold:
+                continue  # all of their overlaps together hold them
+            self.positions[group] = np.nan
+            self.state.reasons.update(dict.fromkeys(group, _UNHELD))
+
+
+def _swapped(values: Sequence) -> list:
+    """Exchange what belongs to the first and to the second side."""
+    one, two, three, four = values
+    return [two, one, four, three]
+
+
+def correct_mosaic(
+    solution: StitchSolution, corrections: Corrections
+) -> Job[StitchSolution]:
+    """Solve a scan again with corrections by hand.
+
+    `solution` is one that `solve_mosaic` gave, without corrections.
+
+    Raises
+    ------
+    OptionError
+        If a name is none of the frames', or fewer than two frames are left.
+    RegistrationError
+        If nothing holds two frames together any more.
+    """
+    solved: State = solution.state
+    hand = _numbered(corrections, solved.acquisition)
+    yield Progress(0, 0, "Applying corrections")
+    used = {
+        (pair.first, pair.second): np.array(pair.shift_px)
+        for pair in solution.pairs
+        if pair.used
+    }
+    state = replace(
+        solved,
+        struck=hand.struck,
+        joined=frozenset(hand.joins),
+        ambiguous=solved.ambiguous - hand.struck - hand.joins.keys(),
+        reasons={**solved.reasons, **dict.fromkeys(hand.dropped, DROPPED)},
+        warnings=[],
+    )
+    solver = _Solver(state, hand, solved.positions, used)
+    solver.lay()
+    yield Progress(0, 0, "Solving positions with corrections")
+    solver.refine()
+    solver.release()
+    state.positions = solver.positions
+    if int(state.placed.sum()) < 2:
+        msg = (
+            "Corrections must leave overlaps that hold two frames together, but none "
+            "is left: strike or drop fewer."
+        )
+        raise RegistrationError(msg)
+    for index in np.flatnonzero(state.placed).tolist():
+        state.reasons.pop(index, None)
+    _list_joints(state, solver)
+    state.prepared = _match_moved(state, solver)
+    settle_periods(state, refuses=False)
+    warn_of_lost(state)
+    warn_of_spread(state)
+    return replace(hand_out(state, solution.pedestal), state=solved)
+
+
+def _list_joints(state: State, solver: _Solver) -> None:
+    """Name the joints that the corrected positions rest on."""
+    hand = solver.hand
+    joints = [
+        Joint(*pair, (float(y), float(x)), _SURE)
+        for pair, (y, x) in hand.joins.items()
+        if state.placed[list(pair)].all()
+    ]
+    for pair, (y, x) in solver.used.items():
+        if pair not in hand.struck | hand.joins.keys():
+            joints.append(Joint(*pair, (float(y), float(x)), 1.0))
+    kept = {(joint.first, joint.second) for joint in joints}
+    dropped = () if state.layout is None else state.layout.dropped
+    former = () if state.layout is None else state.layout.joints
+    contradicted = (j for j in former if (j.first, j.second) not in kept)
+    state.layout = Layout(state.positions, tuple(joints), (*dropped, *contradicted))
+    tried = {(item.first, item.second) for item in state.found}
+    state.found = [*state.found, *(_tried(state, p) for p in sorted(kept - tried))]
+
+
+def _tried(state: State, pair: IntPair) -> Candidates:
+    """Report a pair that was not searched, where it now is."""
+    shift = whole_shift(state.positions, pair)
+    ncc, score, weight = (
+        np.array([value]) for value in coefficient(state.prepared, pair, shift)
+    )
+    return Candidates(*pair, np.array([shift], dtype=np.int64), ncc, score, weight)
+
+
+def _match_moved(state: State, solver: _Solver):
+    """Match the brightness of frames that moved to that of those that did not."""
+    far = np.abs(state.positions - solver.before).max(axis=1)
+    moved = state.placed & ~(far <= TOLERANCE_PX)
+    pairs = [p for p in state.overlapping() if moved[p[0]] != moved[p[1]]]
+    if not (state.options.match_gain and pairs):
+        return state.prepared
+    blocks = overlap_blocks(state.prepared, state.positions, pairs)
+    gains = state.prepared.gains.copy()
+    ends = np.array(pairs)[blocks.pair]
+    for index in np.flatnonzero(moved).tolist():
+        own = ends == index
+        rows = own.any(axis=1)
+        here, there = blocks.values[rows][own[rows]], blocks.values[rows][~own[rows]]
+        if there.size and there.sum() > 0 and here.sum() > 0:
+            gains[index] *= float(here.sum() / there.sum())
+    return state.prepared.changed(gains=gains)

@@ -1,0 +1,93 @@
+"""What a user corrects of a mosaic by hand."""
+
+from typing import Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from napari_semsr.core import FloatPair, Options
+
+_CONTRADICTS = 0.5  # px; chosen: as far as a hand errs that nudges a frame
+
+
+class PlacedFrame(Options):
+    """Where a frame is fixed: its top-left corner, as in `positions` of the mosaic."""
+
+    y_px: float
+    x_px: float
+
+
+class JoinedPair(Options):
+    """A shift that was given by hand: the second frame less the first, ``(y, x)``."""
+
+    first: str
+    second: str
+    shift_px: FloatPair
+
+
+class Corrections(Options):
+    """Corrections of a mosaic, by the names of its frames.
+
+    `strike`: overlaps that are not used; `drop`: frames that are left out; `place`:
+    frames that are fixed, in the coordinates of the mosaic without corrections; `join`:
+    shifts that are used in place of those that the images show.
+    """
+
+    strike: tuple[tuple[str, str], ...] = ()
+    drop: tuple[str, ...] = ()
+    place: dict[str, PlacedFrame] = Field(default_factory=dict)
+    join: tuple[JoinedPair, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """All frames that are named."""
+        pairs = [*self.strike, *((item.first, item.second) for item in self.join)]
+        return {*self.drop, *self.place, *(name for pair in pairs for name in pair)}
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse entries that contradict each other."""
+        struck = {frozenset(pair) for pair in self.strike}
+        joined = [frozenset((item.first, item.second)) for item in self.join]
+        for pair in (*struck, *joined):
+            if len(pair) == 1:
+                msg = f"an overlap needs two frames, got {min(pair)} twice"
+                raise ValueError(msg)
+            if pair in struck and pair in joined:
+                first, second = sorted(pair)
+                msg = f"the overlap of {first} and {second} is both struck and joined"
+                raise ValueError(msg)
+        for what, named in (
+            ("placed", {*self.place}),
+            ("joined", {name for pair in joined for name in pair}),
+        ):
+            if both := sorted(named & {*self.drop}):
+                msg = f"{both[0]} is both dropped and {what}"
+                raise ValueError(msg)
+        misfit = self._misfit()
+        if misfit > _CONTRADICTS:
+            msg = (
+                f"places and joins contradict each other by {misfit:.3g} px: "
+                "give only those that are right"
+            )
+            raise ValueError(msg)
+        return self
+
+    def _misfit(self) -> float:
+        """Largest misfit of places and joins among themselves, in px."""
+        names = sorted(self.names)
+        rows, values = [], []
+        for item in self.join:
+            row = np.zeros(len(names))
+            row[names.index(item.second)] = 1
+            row[names.index(item.first)] = -1
+            rows.append(row)
+            values.append(item.shift_px)
+        for name, place in self.place.items():
+            rows.append(np.eye(len(names))[names.index(name)])
+            values.append((place.y_px, place.x_px))
+        if not rows:
+            return 0.0
+        matrix, wanted = np.array(rows), np.array(values)
+        solved = np.linalg.lstsq(matrix, wanted)[0]
+        return float(np.hypot(*(matrix @ solved - wanted).T).max())
