@@ -42,6 +42,7 @@ from napari_semsr.jobs.simulate import SimulatedScan
 from napari_semsr.jobs.stitch import StitchedFile
 from napari_semsr.jobs.train import Trained
 from napari_semsr.registration.landmarks import Landmarks
+from napari_semsr.stitching.corrections import Corrections
 
 PathLike = str | os.PathLike[str]
 Source = Micrograph | ArrayLike | PathLike
@@ -276,6 +277,7 @@ def stitch(
     databar_rows: int | None = None,
     colour: Literal["refuse", "luminance"] = "refuse",
     dtype: Literal["float32", "float64", "uint8", "uint16"] = "float32",
+    corrections: Corrections | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Report | None = None,

@@ -13,6 +13,7 @@ from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
+from napari_semsr.stitching.fuse import FusionPlan
 from tests.stopping import stop_at
 
 SIDE = 128
@@ -312,3 +313,78 @@ def test_options_read_what_is_typed():
     assert (options.grid, options.pixel_size_nm) == ((3, 4), (8, 7))
     assert StitchFolderOptions(grid="").grid is None
     assert StitchFolderOptions(pixel_size_nm=5).pixel_size_nm == (5, 5)
+
+
+def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(
+    made, scan, tmp_path
+):
+    placed = {row["frame"]: row for row in made.positions}
+    at = {name: placed["frame_004.tif"][name] + 20 for name in ("y_px", "x_px")}
+    said = {
+        "strike": [["frame_000.tif", "frame_001.tif"]],
+        "drop": ["frame_008.tif"],
+        "place": {"frame_004.tif": at},
+    }
+    file = tmp_path / "by-hand.json"
+    file.write_text(json.dumps(said), encoding="utf-8")
+    output = tmp_path / "corrected.ome.zarr"
+    how = {"pixel_size_nm": 20}
+    corrected = napari_semsr.stitch(scan, output, corrections=file, **how)
+    file.unlink()  # its content is kept, and not its path
+    found = {row["frame"]: row for row in corrected.positions}
+    assert found["frame_008.tif"]["y_px"] is None
+    assert [found["frame_004.tif"][name] for name in at] == pytest.approx(
+        [*at.values()], abs=0.5
+    )
+    recorded = read(output).provenance.options["corrections"]
+    assert recorded["drop"] == ["frame_008.tif"]
+    assert recorded["place"] == {"frame_004.tif": at}
+    assert napari_semsr.replay(output).identical
+    again = napari_semsr.stitch(scan, output, resume=True, corrections=said, **how)
+    assert again.positions == corrected.positions
+    with pytest.raises(WriteError, match="corrections by hand changed"):
+        napari_semsr.stitch(scan, output, resume=True, **how)
+    assert "corrections" not in read(made.output).provenance.options
+
+
+def test_corrections_of_frames_that_are_not_there_are_refused(scan, tmp_path):
+    output = tmp_path / "mosaic.ome.zarr"
+    with pytest.raises(OptionError, match=r"has no frame_9\.tif: its 9 frames"):
+        napari_semsr.stitch(scan, output, corrections={"drop": ["frame_9.tif"]})
+    broken = tmp_path / "broken.json"
+    broken.write_text("{", encoding="utf-8")
+    with pytest.raises(ReadError, match=r"broken\.json must be a JSON object"):
+        napari_semsr.stitch(scan, output, corrections=broken)
+    assert not output.exists()
+
+
+def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
+    scan, tmp_path, monkeypatch
+):
+    output = tmp_path / "mosaic.ome.zarr"
+    how = {"options": StitchFolderOptions(pixel_size_nm=20)}
+    first = run(STITCH.job(scan, output, **how))
+    said = {"join": [dict(zip(("first", "second"), ("frame_000.tif", "frame_001.tif"),
+                              strict=True), shift_px=(0.0, 90.0))]}  # fmt: skip
+    options = how["options"].replace(corrections=said)
+    fused = []
+    block = FusionPlan.block
+    monkeypatch.setattr(
+        FusionPlan, "block", lambda *now: fused.append(now) or block(*now)
+    )
+    how = {"options": options, "overwrite": True}
+    monkeypatch.setattr("napari_semsr.stitching.solve_mosaic", None)  # not called
+    again = run(STITCH.job(scan, output, again=first, **how))
+    assert fused
+    pixels = read(output).array()
+    fused.clear()
+    third = run(STITCH.job(scan, output, again=again, **how))
+    assert not fused  # nothing has moved
+    assert third.positions == again.positions
+    assert np.array_equal(read(output).array(), pixels, equal_nan=True)
+    monkeypatch.undo()
+    other = tmp_path / "other.ome.zarr"
+    fresh = run(STITCH.job(scan, other, options=options))
+    assert fresh.positions == again.positions
+    assert np.array_equal(read(other).array(), pixels, equal_nan=True)
+    assert read(other).provenance.options == read(output).provenance.options

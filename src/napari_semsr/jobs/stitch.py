@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -20,6 +20,7 @@ from napari_semsr.core import (
     MOST_DISTORTION,
     ORIGIN_KEY,
     Acquisition,
+    Box,
     DisplaySettings,
     Fault,
     FieldDistortion,
@@ -167,8 +168,10 @@ def _write_mosaic(
     """Compute a mosaic block by block and write it; heights or halves go beside it.
 
     Its grey values were multiplied by 2 to this `power`, which is taken back. What was
-    written tells how many covered pixels had no place in its type.
+    written tells how many covered pixels had no place in its type. Blocks of a mosaic
+    that is corrected are copied where nothing moved.
     """
+    kept_blocks = _kept_blocks(plan, run)
     empty, dtype, existing = 0, run.options.dtype, run.existing
     beside = list(_beside(plan, halves, about, run))
 
@@ -193,6 +196,12 @@ def _write_mosaic(
         coverage = store.add_label(COVERAGE)
         for unit in store.pending():
             box = store.box(*unit)
+            copied = kept_blocks(box)
+            if copied is not None and not parts:
+                image, count = copied
+                coverage[box.slices] = count
+                yield image
+                continue
             image, count, *more = plan.block(box)
             more += [np.ldexp(h.plan.block(box)[0], -power) for h in halves]
             for part, values in zip(parts, more, strict=True):
@@ -209,6 +218,38 @@ def _write_mosaic(
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return replace(written, told=written.told - lost)
+
+
+def _kept_blocks(
+    plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
+) -> Callable[[Box], tuple[NDArray[Any], NDArray[Any]] | None]:
+    """Give blocks of the mosaic that is corrected, and their coverage, as they were."""
+    former = _corrected(run)
+    if former is None or np.dtype(former.dtype).kind != "f":
+        return lambda _: None  # of integers it is not known what was clipped
+    before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
+    stored = open_image(place) if place.exists() and label.exists() else None
+    if stored is None or stored.provenance != former.provenance:
+        return lambda _: None
+    if not isinstance(before, stitching.FusionPlan):
+        return lambda _: None
+    if not isinstance(plan, stitching.FusionPlan):
+        return lambda _: None
+    counts = open_image(label)
+
+    def kept(box: Box) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        if not plan.alike(before, box):
+            return None
+        image, count = (np.asarray(one.data[box.slices]) for one in (stored, counts))
+        return image, count
+
+    return kept
+
+
+def _corrected(run: "_Stitching") -> "StitchedFile | None":
+    """Give the mosaic of which a run only changes the corrections."""
+    found: StitchedFile | None = run.named.get("again")
+    return found
 
 
 def _beside(
@@ -403,6 +444,10 @@ class StitchedFile(Result):
     seconds: Annotated[float, Quantity("Time", "s", ".3g")]
     frame_shape: IntPair = field(metadata={"json": False})
     solution: "stitching.StitchSolution" = field(metadata={"json": False})
+    scans: "_Scans" = field(metadata={"json": False}, repr=False)
+    plan: "stitching.FusionPlan | stitching.FocusPlan" = field(
+        metadata={"json": False}, repr=False
+    )
     provenance: Provenance = field(metadata={"json": False})
 
     pixel_size = size_figure()
@@ -543,7 +588,8 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     yield Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
     _check(run, positions_out)
-    scans = yield from _open_scans(run)
+    former = _corrected(run)
+    scans = former.scans if former else (yield from _open_scans(run))
     acquisition, corrections = scans.solved, run.options.corrections
     if corrections is not None:
         stitching.check_corrections(corrections, acquisition)
@@ -558,9 +604,12 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     bent = _choose_distortion(run.options, acquisition.frame_shape)
     # the layout has been settled when the scan was opened
     settled = bent.options.replace(grid=None, order=None, first=None, overlap=None)
-    solution = yield from stitching.solve_mosaic(
-        acquisition, settled, flat=flat, known=bent.known
-    )
+    solution = former.solution if former else None
+    if solution is None:
+        solution = yield from stitching.solve_mosaic(
+            acquisition, settled, flat=flat, known=bent.known
+        )
+    solution = solution.base or solution
     if corrections is not None:
         solution = yield from stitching.correct_mosaic(solution, corrections)
     found = _found_values(run.options, acquisition, solution, bent)
@@ -608,6 +657,8 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         seconds=time.monotonic() - begun,
         frame_shape=acquisition.frame_shape,
         solution=solution,
+        scans=scans,
+        plan=plan,
         provenance=provenance,
     )
 
@@ -792,6 +843,10 @@ def _provenance(
     run: _Stitching, scans: _Scans, more: Sequence[InputRecord]
 ) -> Job[Provenance]:
     """Record what makes the mosaic."""
+    former = _corrected(run)
+    if former is not None:  # the frames are those that were solved
+        update = {"options": _recorded(run)}
+        return former.provenance.model_copy(update=update)
     folders = scans.folders or (_folder(run),)
     inputs = []
     for folder, opened in zip(folders, scans.opened, strict=True):
@@ -805,18 +860,24 @@ def _provenance(
         )
         inputs.append(record)
     inputs += more
-    table, flat_path = _table(run), _flat_path(run)
+    table = _table(run)
     if table is not None:
         inputs.append(record_file(table, "positions"))
-    options = jsonable(run.options)
+    guides = []
+    if _is_focused(run):
+        guides.append(record_file(_folder(run).resolve() / HEIGHTS, "heights"))
+    return made_by("stitch", _recorded(run), *inputs, guides=guides)
+
+
+def _recorded(run: _Stitching) -> dict[str, Any]:
+    """Give the options as a history has them."""
+    options: dict[str, Any] = jsonable(run.options)
+    flat_path = _flat_path(run)
     if flat_path is not None:
         options["flat_field"] = flat_path.name
     if options["corrections"] is None:
         del options["corrections"]
-    guides = []
-    if _is_focused(run):
-        guides.append(record_file(_folder(run).resolve() / HEIGHTS, "heights"))
-    return made_by("stitch", options, *inputs, guides=guides)
+    return options
 
 
 # Which distortion is taken back: what is asked for, else that of the calibration.

@@ -21,6 +21,7 @@ from scipy.sparse.linalg import splu
 
 from napari_semsr.core import (
     Acquisition,
+    BoolArray,
     FloatArray,
     IntPair,
     Job,
@@ -30,6 +31,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.bridges import JointPlace, joint_place, minimum_cut
 from napari_semsr.stitching.corrections import Corrections
+from napari_semsr.stitching.flat_field import evenly
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import (
     CERTAIN,
     TOLERANCE_PX,
@@ -46,11 +49,18 @@ from napari_semsr.stitching.refine import (
     spread_of,
     sweep_shifts,
 )
-from napari_semsr.stitching.shading import overlap_blocks
+from napari_semsr.stitching.shading import (
+    COARSE_KNOTS,
+    FINE_KNOTS,
+    overlap_blocks,
+    remaining_shading,
+)
 from napari_semsr.stitching.solution import StitchSolution
+from napari_semsr.stitching.solve import reshade
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import (
     DROPPED,
+    UNEVEN,
     hand_out,
     settle_periods,
     warn_of_lost,
@@ -65,6 +75,7 @@ _SWEEPS = 4  # chosen: pairs settle in two or three from a pixel
 _SETTLED = 1e-3  # px; as where all positions are refined
 _SURE = 1e3  # of the median information; chosen: a hand's join outvotes all overlaps
 _FIXED = 1e6  # likewise of a placed frame, which no join moves
+_SAMPLE = 100  # pairs; chosen: the shading that remains is an average over them
 _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame moves
 
 
@@ -150,10 +161,13 @@ class _Solver:
     before: FloatArray  # (N, 2) Solved corners, NaN without a place
     # What joints said: of those in use, the second frame's position less the first's
     used: dict[IntPair, FloatArray]
+    pedestal: float  # Of the mosaic
     positions: FloatArray = field(init=False)  # (N, 2)
     # (N, 2) After whole groups were moved; frames that are not placed by hand keep to
     # these on the mean
     laid: FloatArray = field(init=False)
+    # Pairs that overlap, and the positions at which they do
+    _overlapping: tuple[bytes, list[IntPair]] = (b"", [])
 
     def __post_init__(self) -> None:
         self.positions = self.before.copy()
@@ -164,6 +178,11 @@ class _Solver:
         """Give the second frame's position less the first's, as they now are."""
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
+    @property
+    def placed(self) -> BoolArray:
+        """Which frames have a place, (N,)."""
+        return np.asarray(np.isfinite(self.positions).all(axis=1))
+
     def moved(self, pair: IntPair) -> float:
         """Tell how far a pair was moved; infinite where a frame had no place."""
         change = self.apart(pair) - (self.before[pair[1]] - self.before[pair[0]])
@@ -172,9 +191,12 @@ class _Solver:
     @property
     def free(self) -> list[IntPair]:
         """Overlapping pairs of which nothing was said by hand."""
-        shape = self.state.acquisition.frame_shape
+        key = self.positions.tobytes()
+        if self._overlapping[0] != key:
+            shape = self.state.acquisition.frame_shape
+            self._overlapping = key, overlapping_pairs(self.positions, shape)
         said = self.hand.struck | self.hand.joins.keys()
-        return [p for p in overlapping_pairs(self.positions, shape) if p not in said]
+        return [pair for pair in self._overlapping[1] if pair not in said]
 
     def ties(self) -> list[Joint]:
         """Joints that hold where the frames now are, and those given by hand."""
@@ -185,7 +207,7 @@ class _Solver:
             together = state.is_nominal or state.rescued & set(pair)
             if held and (shift is not None or together):
                 ties.append(Joint(*pair, (0.0, 0.0), 1.0))
-        placed = np.isfinite(self.positions).all(axis=1)
+        placed = self.placed
         for pair in self.hand.joins:
             away = np.hypot(*(self.apart(pair) - self.hand.joins[pair]))
             if placed[list(pair)].all() and away <= TOLERANCE_PX:
@@ -198,11 +220,18 @@ class _Solver:
         if move is not None:
             self.positions = kept.copy()
             self.positions[list(group)] += move
-        inside = {*group}
+        members = np.array(group)
+        apart = self.positions[members, None] - self.positions
+        common = np.array(self.state.acquisition.frame_shape) - np.abs(apart)
+        common[:, members] = np.nan
+        overlapping = np.nan_to_num(common, nan=0.0).min(axis=2) > 0
+        said = self.hand.struck | self.hand.joins.keys()
         pairs = [
-            pair if pair[1] in inside else (pair[1], pair[0])
-            for pair in self.free
-            if (pair[0] in inside) != (pair[1] in inside)
+            (other, int(members[row]))
+            for row, other in zip(
+                *(part.tolist() for part in overlapping.nonzero()), strict=True
+            )
+            if (min(other, members[row]), max(other, members[row])) not in said
         ]
         place = joint_place(self.state, pairs, self.positions)
         self.positions = kept
@@ -315,9 +344,10 @@ class _Solver:
         for index, at in self._places():
             self.positions[index] = at + origin
         for label, far in hanging.items():
-            group, move = np.flatnonzero(labels == label), np.median(far, axis=0)
-            if self._gain(group.tolist(), move) > -_AS_WELL:
-                self.positions[group] += move
+            hung: list[int] = np.flatnonzero(labels == label).tolist()
+            move = np.median(far, axis=0)
+            if self._gain(hung, move) > -_AS_WELL:
+                self.positions[hung] += move
 
     def _places(self) -> list[tuple[int, FloatArray]]:
         return list(self.hand.places.items())
@@ -345,21 +375,21 @@ class _Solver:
         moves = [-move, move]
         ties = [t for t in self.ties() if (t.first, t.second) != pair]
         cut = minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
-        placed = np.isfinite(self.positions).all(axis=1)
+        placed = self.placed
         main = components(count, ties) == 0 if ties else placed
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & placed & main).tolist())
             moves.append(far)
-        if self.hand.movable[pair] == pair[0]:  # what was named second moves first
-            sides, moves = (_swapped(some) for some in (sides, moves))
+        # what was named second moves if nothing decides
+        is_second = self.hand.movable[pair] == pair[1]
         best, gain = None, -np.inf
-        for number in (1, 0, 3, 2):
-            side, far = sides[number], moves[number]
-            if not side or len(side) == placed.sum() or {*side} >= {*pair}:
+        for number in (1, 0, 3, 2) if is_second else (0, 1, 2, 3):
+            group = sides[number]
+            if not group or len(group) == placed.sum() or {*group} >= {*pair}:
                 continue
-            if {*side} & self.hand.places.keys():
+            if {*group} & self.hand.places.keys():
                 continue
-            found = self._gain(side, far)
+            found = self._gain(group, moves[number])
             if best is None or found > gain + _AS_WELL:
                 best, gain = number, found
         if best is not None:
@@ -367,13 +397,17 @@ class _Solver:
 
     # -- all positions ----------------------------------------------------------
 
-    def refine(self) -> None:
-        """Solve all positions by kept shifts, and by new ones of pairs that moved."""
+    def refine(self, *, every: bool = False) -> None:
+        """Solve all positions by kept shifts, and by new ones of pairs that moved.
+
+        `every`: by new ones of all pairs, as where the light of the frames was wrong.
+        """
         state, base = self.state, self._kept_shifts()
         if state.is_nominal:  # where overlaps do not decide, but for those by hand
             return
         for _ in range(_SWEEPS):
-            changed = {pair for pair in self.free if self.moved(pair) > _ELSEWHERE}
+            free = self.free
+            changed = {p for p in free if every or self.moved(p) > _ELSEWHERE}
             fresh = self._compare(sorted(changed))
             kept = [self._now(item) for p, item in base.items() if p not in changed]
             shifts = [*kept, *fresh.values()]
@@ -423,7 +457,7 @@ class _Solver:
     ) -> tuple[FloatArray, sparse.csc_array]:
         """Solve for the next steps of all frames, (N, 2); give the matrix, too."""
         count, hand = len(self.positions), self.hand
-        placed = np.isfinite(self.positions).all(axis=1)
+        placed = self.placed
         traces = [np.trace(item.information) / 2 for item in shifts] or [1.0]
         much = np.eye(2) * float(np.median(traces)) * _SURE
         noise = float(np.median([item.variance for item in shifts] or [1.0]))
@@ -482,7 +516,7 @@ class _Solver:
         labels = components(count, ties) if ties else np.ones(count, int)
         kept = labels == 0
         kept[fixed] = True
-        placed = np.isfinite(self.positions).all(axis=1)
+        placed = self.placed
         for label in np.unique(labels[~kept & placed]):
             group = np.flatnonzero(~kept & placed & (labels == label)).tolist()
             if self.fit(group).score > self.state.threshold:
@@ -491,18 +525,12 @@ class _Solver:
             self.state.reasons.update(dict.fromkeys(group, _UNHELD))
 
 
-def _swapped(values: Sequence) -> list:
-    """Exchange what belongs to the first and to the second side."""
-    one, two, three, four = values
-    return [two, one, four, three]
-
-
 def correct_mosaic(
     solution: StitchSolution, corrections: Corrections
 ) -> Job[StitchSolution]:
     """Solve a scan again with corrections by hand.
 
-    `solution` is one that `solve_mosaic` gave, without corrections.
+    Starts from `solution` without the corrections that it may have already.
 
     Raises
     ------
@@ -511,6 +539,7 @@ def correct_mosaic(
     RegistrationError
         If nothing holds two frames together any more.
     """
+    solution = solution.base or solution
     solved: State = solution.state
     hand = _numbered(corrections, solved.acquisition)
     yield Progress(0, 0, "Applying corrections")
@@ -527,7 +556,7 @@ def correct_mosaic(
         reasons={**solved.reasons, **dict.fromkeys(hand.dropped, DROPPED)},
         warnings=[],
     )
-    solver = _Solver(state, hand, solved.positions, used)
+    solver = _Solver(state, hand, solved.positions, used, solution.pedestal)
     solver.lay()
     yield Progress(0, 0, "Solving positions with corrections")
     solver.refine()
@@ -541,12 +570,31 @@ def correct_mosaic(
         raise RegistrationError(msg)
     for index in np.flatnonzero(state.placed).tolist():
         state.reasons.pop(index, None)
-    _list_joints(state, solver)
     state.prepared = _match_moved(state, solver)
+    remaining = _remaining(state, solver)
+    if remaining > UNEVEN and (state.positions != solver.before).any():
+        # wrong places have misled the light, and through it all the others
+        for knots in (COARSE_KNOTS, FINE_KNOTS):
+            yield Progress(0, 0, "Refining flat field and gains")
+            reshade(state, knots)
+            solver.refine(every=True)
+            state.positions = solver.positions
+        remaining = _remaining(state, solver)
+    _list_joints(state, solver)
     settle_periods(state, refuses=False)
     warn_of_lost(state)
     warn_of_spread(state)
-    return replace(hand_out(state, solution.pedestal), state=solved)
+    corrected = hand_out(state, solution.pedestal, remaining)
+    return replace(corrected, state=solved, base=solution)
+
+
+def _remaining(state: State, solver: _Solver) -> float:
+    """Measure the shading that remains on some of the pairs, and on all that moved."""
+    pairs = state.overlapping()
+    some = {pairs[k] for k in evenly(len(pairs), _SAMPLE)}
+    chosen = [p for p in pairs if p in some or solver.moved(p) > _ELSEWHERE]
+    where = state.prepared, state.positions, chosen
+    return remaining_shading(*where, solver.pedestal)
 
 
 def _list_joints(state: State, solver: _Solver) -> None:
@@ -578,7 +626,7 @@ def _tried(state: State, pair: IntPair) -> Candidates:
     return Candidates(*pair, np.array([shift], dtype=np.int64), ncc, score, weight)
 
 
-def _match_moved(state: State, solver: _Solver):
+def _match_moved(state: State, solver: _Solver) -> CorrectedFrames:
     """Match the brightness of frames that moved to that of those that did not."""
     far = np.abs(state.positions - solver.before).max(axis=1)
     moved = state.placed & ~(far <= TOLERANCE_PX)

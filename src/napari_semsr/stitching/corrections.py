@@ -51,7 +51,7 @@ class Corrections(Options):
         joined = [frozenset((item.first, item.second)) for item in self.join]
         for pair in (*struck, *joined):
             if len(pair) == 1:
-                msg = f"an overlap needs two frames, got {min(pair)} twice"
+                msg = f"an overlap needs two frames, got frame {min(pair)} twice"
                 raise ValueError(msg)
             if pair in struck and pair in joined:
                 first, second = sorted(pair)
@@ -62,7 +62,7 @@ class Corrections(Options):
             ("joined", {name for pair in joined for name in pair}),
         ):
             if both := sorted(named & {*self.drop}):
-                msg = f"{both[0]} is both dropped and {what}"
+                msg = f"frame {both[0]} is both dropped and {what}"
                 raise ValueError(msg)
         misfit = self._misfit()
         if misfit > _CONTRADICTS:

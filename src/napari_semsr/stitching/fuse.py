@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from napari_semsr.core import (
     Acquisition,
+    BoolArray,
     Box,
     Float32Array,
     FloatArray,
@@ -63,6 +64,38 @@ class FusionPlan:
     shape: IntPair  # Rows and columns of the mosaic
     pedestal: float = 0.0  # Added to all grey values
 
+    def alike(self, other: "FusionPlan", box: Box) -> bool:
+        """Tell whether another plan gives the same pixels in one rectangle."""
+        one, two = self.prepared, other.prepared
+        same = (
+            (self.shape, self.blend, self.pedestal)
+            == (other.shape, other.blend, other.pedestal)
+            and one.flat.dark == two.flat.dark
+            and np.array_equal(one.flat.flat, two.flat.flat)
+            and (one.distortion, one.centre_px) == (two.distortion, two.centre_px)
+        )
+        near = self._near(box)
+        if not same or not np.array_equal(near, other._near(box)):  # noqa: SLF001
+            return False
+        return all(
+            np.array_equal(ours[near], theirs[near])
+            for ours, theirs in (
+                (self.positions, other.positions),
+                (one.gains, two.gains),
+                (one.offsets, two.offsets),
+                (one.rotations, two.rotations),
+            )
+        )
+
+    def _near(self, box: Box) -> BoolArray:
+        """Which frames, (N,), may reach into a rectangle."""
+        rows, columns = self.prepared.frame_shape
+        y, x = self.positions.T
+        with np.errstate(invalid="ignore"):
+            near = (y < box.y1 + 1) & (y + rows > box.y0 - 1)
+            near &= (x < box.x1 + 1) & (x + columns > box.x0 - 1)
+        return np.asarray(near)
+
     def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
         """Compute one rectangle of the mosaic, in its pixels.
 
@@ -71,12 +104,7 @@ class FusionPlan:
         total = np.zeros(box.shape, np.float32)
         weights = np.zeros(box.shape, np.float32)
         coverage = np.zeros(box.shape, np.uint16)
-        rows, columns = self.prepared.frame_shape
-        y, x = self.positions.T
-        with np.errstate(invalid="ignore"):
-            near = (y < box.y1 + 1) & (y + rows > box.y0 - 1)
-            near &= (x < box.x1 + 1) & (x + columns > box.x0 - 1)
-        for index in np.flatnonzero(near).tolist():
+        for index in np.flatnonzero(self._near(box)).tolist():
             part = self._part(index, box)
             if part is None:
                 continue

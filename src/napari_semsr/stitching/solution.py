@@ -211,6 +211,8 @@ class StitchSolution:
     warnings: tuple[str, ...] = ()  # What the user must know, one sentence each
     # From which `correct_mosaic` solves again: shifts of all pairs, corrected frames
     state: Any = field(default=None, repr=False, compare=False)
+    # Before corrections by hand; None where there are none
+    base: "StitchSolution | None" = field(default=None, repr=False, compare=False)
 
     @property
     def placed(self) -> BoolArray:

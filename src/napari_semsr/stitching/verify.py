@@ -54,7 +54,8 @@ _DETAIL = 1.25  # times the noise; chosen: what is above is detail
 # Frames may scatter more than noise alone by such a factor; chosen: with more, even
 # frames in their places would have hardly any detail beyond noise.
 _NOISE_DOUBT = 4.0
-_UNEVEN = 0.03  # of the mean; chosen: a step of it is seen
+UNEVEN = 0.03
+"""Of the mean: a warning names shading beyond it; chosen: such a step is seen."""
 _UNSEEN = 0.1  # of the noise of a pixel; chosen: no offset
 _LOW = 1e-3  # share of a frame's pixels; chosen: what is below may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
@@ -174,8 +175,15 @@ def finish(state: State) -> StitchSolution:
     return hand_out(state)
 
 
-def hand_out(state: State, pedestal: float | None = None) -> StitchSolution:
-    """Make the solution of a verified state; `pedestal`: where it is known."""
+def hand_out(
+    state: State,
+    pedestal: float | None = None,
+    remaining: float | None = None,
+) -> StitchSolution:
+    """Make the solution of a verified state.
+
+    `pedestal` and `remaining` shading: where they are known.
+    """
     acquisition, stated = state.acquisition, state.acquisition.pixel_size_nm
     estimated = None
     if acquisition.nominal_nm is not None and not (stated and state.is_nominal):
@@ -216,9 +224,10 @@ def hand_out(state: State, pedestal: float | None = None) -> StitchSolution:
         spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
         if state.distortion_doubt is not None:
             spread = np.hypot(spread, state.distortion_doubt)
-    pairs_left = state.overlapping()
     pedestal = _pedestal(state) if pedestal is None else pedestal
-    remaining = remaining_shading(state.prepared, state.positions, pairs_left, pedestal)
+    if remaining is None:
+        where = state.prepared, state.positions, state.overlapping()
+        remaining = remaining_shading(*where, pedestal)
     _warn_of_shading(state, remaining)
     lost = (
         Fault(acquisition.names[index], state.reasons[index])
@@ -583,7 +592,7 @@ def _pedestal(state: State) -> float:
 def _warn_of_shading(state: State, left: float) -> None:
     along = (state.positions @ state.open_slope)[state.placed]
     gradient = float(np.expm1(np.ptp(along)))
-    if gradient > _UNEVEN and state.options.match_gain:
+    if gradient > UNEVEN and state.options.match_gain:
         sentence = Message(
             f"A gradient of {100 * gradient:.2g} % over the mosaic may be the sample's "
             "or uneven illumination, which overlaps cannot tell apart where the "
@@ -592,7 +601,7 @@ def _warn_of_shading(state: State, left: float) -> None:
             "gradient-undecided",
         )
         state.warnings.append(sentence)
-    if not left > _UNEVEN:
+    if not left > UNEVEN:
         return
     count = int(state.placed.sum())
     if not state.options.match_gain:
@@ -649,9 +658,7 @@ def _pair(
     pair = (item.first, item.second)
     placed = state.placed[list(pair)].all()
     reason = ""
-    if pair in state.struck:
-        reason = "struck by hand"
-    elif item.best <= state.threshold and pair not in used:
+    if item.best <= state.threshold and pair not in used:
         reason = "not above chance"
     elif pair in dropped:
         reason = "disagrees with the other joints"
@@ -699,9 +706,15 @@ def _pairs(state: State) -> tuple[PairReport, ...]:
     dropped = {(j.first, j.second) for j in rejected}
     if not state.is_nominal:
         dropped |= {pair for pair in used if _misses(linearised.get(pair))}
-    return tuple(
+    pairs = [
         _pair(state, item, used, dropped, linearised.get((item.first, item.second)))
         for item in state.found
+    ]
+    return tuple(
+        replace(pair, used=False, reason="struck by hand")
+        if (pair.first, pair.second) in state.struck
+        else pair
+        for pair in pairs
     )
 
 
