@@ -47,7 +47,12 @@ from napari_semsr.jobs import (
     open_scan,
 )
 from napari_semsr.reporting import draw_offsets
-from napari_semsr.stitching import LikelyGrid, PairReport, UnplacedError
+from napari_semsr.stitching import (
+    Corrections,
+    LikelyGrid,
+    PairReport,
+    UnplacedError,
+)
 from napari_semsr.widgets.base import (
     COLOURS,
     TIMES,
@@ -84,6 +89,11 @@ from napari_semsr.widgets.layers import (
     lying_over,
     result_name,
     show_scale_bar,
+)
+from napari_semsr.widgets.stitch.by_hand import (
+    CorrectionList,
+    corrections_path,
+    write_corrections,
 )
 from napari_semsr.widgets.stitch.coverage import Coverage
 
@@ -153,6 +163,30 @@ def add_frames(viewer: Viewer, layers: list[Any]) -> str:
     if len(layers) > 1:
         return "The frames lie where the scan says."
     return "No positions are known, so that the frames are a stack."
+
+
+def correct_file(
+    made: StitchedFile,
+    folder: Path,
+    corrections: Corrections,
+    positions: Path | None,
+    options: StitchFolderOptions,
+) -> Job[Outcome]:
+    """Correct a mosaic that was written, in its place, and note by what."""
+    target = Path(made.output)
+    some = corrections if corrections.names else None
+    job = STITCH.job(
+        folder,
+        target,
+        positions=positions,
+        options=options.replace(corrections=some),
+        overwrite=True,
+        keep=False,
+        again=made,
+    )
+    outcome = yield from written(job, Target(target))
+    write_corrections(corrections_path(target), corrections)
+    return outcome
 
 
 class StitchMosaicPanel(Panel):
@@ -295,13 +329,20 @@ class StitchMosaicPanel(Panel):
             "Open the electron image that lies in the folder of the frames, under sem, "
             "and bring the mosaic onto it.",
         )
+        self.by_hand = CorrectionList(self, self.solve_again)
+        told = "Look at overlaps one by one, and correct those that are wrong."
+        self.correcting = Folded("Correct by hand", told, self.by_hand)
         self.add_results(
             "Result",
             self.trouble,
             helpers="Show outlines and joints",
             ticks=[self.coverage.native],
-            below=[self.register_button],
+            below=[self.correcting, self.register_button],
         )
+        # The mosaic that can be corrected, its folder, positions and options
+        self._corrected: (
+            tuple[StitchedFile, Path, Path | None, StitchFolderOptions] | None
+        ) = None
         self._electrons: Path | None = None
 
     def _show_rows(self, _: object = None) -> None:
@@ -465,9 +506,25 @@ class StitchMosaicPanel(Panel):
                 self._ask_grid(outcome.grids)
                 raise outcome
             self._ask_grid(outcome.made.solution.grids)
+            self._corrected = outcome.made, folder, positions, options
             yield from self.show_outcome(outcome, folder)
 
         return Work(make, show)
+
+    def solve_again(self) -> None:
+        """Place the frames by the corrections, and show the mosaic that follows."""
+        if self._corrected is None:
+            return
+        made, folder, positions, options = self._corrected
+        corrections = self.by_hand.corrections
+        self.by_hand.leave()
+
+        def show(outcome: Outcome) -> Iterator[None]:
+            self._corrected = outcome.made, folder, positions, options
+            yield from self.show_outcome(outcome, folder)
+
+        job = partial(correct_file, made, folder, corrections, positions, options)
+        self.start(job, show, "Solve again")
 
     def show_outcome(self, outcome: Outcome, folder: Path) -> Iterator[None]:
         """Add mosaic, outlines and joints; draw the plots; write the figures.
@@ -496,7 +553,7 @@ class StitchMosaicPanel(Panel):
                 yield
             title = free_name(self.viewer, mosaic.name)
             self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
-            fill_view(self.viewer, self._mosaic)  # but for a second run on the folder
+            self._list_overlaps(made)
             yield
             over = lying_over(mosaic, _TITLE, self._mosaic)
             yield from _add_shapes_layers(self.viewer, made, over, name)
@@ -517,6 +574,12 @@ class StitchMosaicPanel(Panel):
         curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
         figures = {"Mosaic": made.output, **figures_of(made)}
         self.show_result(figures, said, curves=curves, more=_legend(made))
+
+    def _list_overlaps(self, made: StitchedFile) -> None:
+        """Show the mosaic in full, and offer corrections of it."""
+        if self._mosaic is not None:
+            fill_view(self.viewer, self._mosaic)  # but for a second run on the folder
+            self.by_hand.show_mosaic(made, self._mosaic)
 
     @property
     def asks(self) -> bool:

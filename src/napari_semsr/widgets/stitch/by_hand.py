@@ -1,0 +1,431 @@
+"""Overlaps of a mosaic in a list, looked at and corrected one by one."""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Layer
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QAbstractItemView, QTableWidget, QTableWidgetItem, QWidget
+
+from napari_semsr.core import FloatArray, OptionError
+from napari_semsr.io import HELPER_KEY, replacing
+from napari_semsr.jobs import StitchedFile
+from napari_semsr.stitching import Corrections, PairReport
+from napari_semsr.widgets import host
+from napari_semsr.widgets.base import (
+    FoldingRow,
+    Panel,
+    RichLabel,
+    lay_below,
+    push_button,
+)
+from napari_semsr.widgets.layers import MARK_KEY, identity_of, to_shared_units
+
+_PAIR = "overlap"
+"""What the two frames that are shown are, among layers that explain a result."""
+_STEP, _FINE_STEP = 1.0, 0.1  # px of an arrow key, and with Shift
+_ROWS = 8  # of the list that are seen at once; chosen: buttons stay in view
+_SEEN = 0.8  # of the view that an overlap fills
+_KEYS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
+_DASH = "\N{EN DASH}"
+_HELP = (
+    "Click an overlap: where its green and its magenta frame agree, they are white. "
+    "Arrow keys move the magenta frame by 1 px, with Shift by 0.1 px."
+)
+
+
+def misfit_of(pair: PairReport, positions: FloatArray) -> float:
+    """How far the shift of an overlap is from the positions (N, 2), in px; or NaN."""
+    if np.isfinite(pair.residual_px):
+        return pair.residual_px
+    apart = positions[pair.second] - positions[pair.first]
+    known = pair.used or pair.reason.startswith("disagrees")
+    return float(np.hypot(*(apart - pair.shift_px))) if known else float("nan")
+
+
+def corrections_path(mosaic: Path) -> Path:
+    """Name the file of the corrections that go with a mosaic."""
+    stem = mosaic.name.removesuffix(".zarr").removesuffix(".ome")
+    return mosaic.with_name(f"{stem}.corrections.json")
+
+
+def write_corrections(path: Path, corrections: Corrections) -> None:
+    """Write corrections as `semsr stitch --corrections` takes them."""
+    text = json.dumps(corrections.model_dump(mode="json"), indent=1)
+    with replacing(path) as place:
+        place.write_text(f"{text}\n", encoding="utf-8")
+
+
+class CorrectionList(QWidget):
+    """The overlaps of a mosaic, and what is corrected of each."""
+
+    def __init__(self, panel: Panel, solve: Callable[[], object]) -> None:
+        super().__init__()
+        self._panel = panel
+        self._made: StitchedFile | None = None
+        self._mosaic: Image | None = None
+        self._hidden: list[Layer] = []  # while two frames are shown
+        self._shown: tuple[Image, Image] | None = None  # the second one is moved
+        self._frames = (0, 0)  # that are shown, in that order
+        self._nudge = np.zeros(2)
+        self._rows: list[PairReport] = []
+        self.corrections = Corrections()
+        self.table = QTableWidget(0, 3)
+        self.table.setHorizontalHeaderLabels(["Overlap", "Misfit (px)", "State"])
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setToolTip(_HELP)
+        vertical, header = self.table.verticalHeader(), self.table.horizontalHeader()
+        if vertical is not None and header is not None:
+            vertical.hide()
+            header.setStretchLastSection(True)
+            row = vertical.defaultSectionSize()
+            self.table.setFixedHeight((_ROWS + 1) * row)
+        self.table.installEventFilter(self)
+        self.table.itemSelectionChanged.connect(self._show_selected)
+        self.about = RichLabel(_HELP)
+        self.accept_button, self.strike_button = (
+            push_button(
+                "Accept", self.accept, "Leave this overlap as it is, and show the next."
+            ),
+            push_button(
+                "Strike", self.strike, "Do not use this overlap, and show the next."
+            ),
+        )
+        self.swap_button = push_button(
+            "Move other", self.swap, "Let the arrow keys move the other frame."
+        )
+        self.drop_button = push_button(
+            "Drop frame", self.drop, "Leave the magenta frame out of the mosaic."
+        )
+        self.fix_button = push_button(
+            "Fix in place", self.fix, "Keep the magenta frame where it is shown."
+        )
+        self.clear_button = push_button(
+            "Clear all", self.clear, "Take back all corrections."
+        )
+        self.solve_button = push_button(
+            "Solve again",
+            solve,
+            "Place the frames by the corrections, and fuse what moved.",
+        )
+        first = FoldingRow(self.accept_button, self.strike_button, self.swap_button)
+        second = FoldingRow(self.drop_button, self.fix_button, self.clear_button)
+        lay_below(self, self.table, self.about, first, second, self.solve_button)
+
+    # -- what is listed ---------------------------------------------------------
+
+    def show_mosaic(self, made: StitchedFile, mosaic: Image) -> None:
+        """List the overlaps of a mosaic, the one with the largest misfit first."""
+        self.leave()
+        if made.solution.base is None:
+            self.corrections = Corrections()
+        self._made, self._mosaic = made, mosaic
+        positions = made.solution.positions_px
+        misfits = [(misfit_of(pair, positions), pair) for pair in made.solution.pairs]
+        misfits.sort(key=lambda one: -np.nan_to_num(one[0], nan=-1.0))
+        self._rows = [pair for _, pair in misfits]
+        self.table.blockSignals(True)
+        self.table.clearSelection()
+        self.table.setRowCount(len(misfits))
+        for row, (misfit, pair) in enumerate(misfits):
+            names = f"{self._name(pair.first)} {_DASH} {self._name(pair.second)}"
+            number = f"{misfit:.2f}" if np.isfinite(misfit) else _DASH
+            for column, text in enumerate((names, number, "")):
+                self.table.setItem(row, column, QTableWidgetItem(text))
+        self.table.blockSignals(False)
+        self.table.resizeColumnsToContents()
+        self._show_states()
+        self._show_about()
+
+    def _name(self, frame: int) -> str:
+        return "" if self._made is None else self._made.solution.names[frame]
+
+    def _show_states(self) -> None:
+        """Say of each overlap what is corrected, else whether it is used."""
+        said = self.corrections
+        struck = {frozenset(pair) for pair in said.strike}
+        joined = {frozenset((item.first, item.second)) for item in said.join}
+        for row, pair in enumerate(self._rows):
+            names = [self._name(pair.first), self._name(pair.second)]
+            state = "used" if pair.used else pair.reason or "not used"
+            if frozenset(names) in struck:
+                state = "struck"
+            elif frozenset(names) in joined:
+                state = "joined by hand"
+            elif dropped := [name for name in names if name in said.drop]:
+                state = f"{dropped[0]} dropped"
+            elif fixed := [name for name in names if name in said.place]:
+                state = f"{', '.join(fixed)} fixed"
+            item = self.table.item(row, 2)
+            if item is not None:
+                item.setText(state)
+
+    def _show_about(self) -> None:
+        if self._shown is None:
+            count = sum(
+                len(some)
+                for some in (
+                    self.corrections.strike,
+                    self.corrections.drop,
+                    self.corrections.place,
+                    self.corrections.join,
+                )
+            )
+            self.about.setText(f"{_HELP} Corrections: {count}." if count else _HELP)
+            return
+        y, x = self._nudge
+        fixed, moved = map(self._name, self._frames)
+        self.about.setText(
+            f"{fixed} is green, {moved} magenta, moved by ({y:+.1f}, {x:+.1f}) px."
+        )
+
+    # -- two frames in the viewer -----------------------------------------------
+
+    def leave(self) -> None:
+        """Take the two frames away, and show again what was seen before."""
+        with self._panel.history.quiet():
+            for layer in self._shown or ():
+                if layer in self._panel.viewer.layers:
+                    self._panel.viewer.layers.remove(layer)
+        for layer in self._hidden:
+            layer.visible = True
+        self._shown, self._hidden = None, []
+        self._nudge = np.zeros(2)
+
+    def _show_selected(self) -> None:
+        rows = {item.row() for item in self.table.selectedItems()}
+        if len(rows) == 1:
+            pair = self._rows[rows.pop()]
+            self._show_frames(pair.first, pair.second)
+
+    def _show_frames(self, first: int, second: int) -> None:
+        """Show two frames in green and magenta over each other, at full resolution."""
+        made, mosaic, viewer = self._made, self._mosaic, self._panel.viewer
+        if made is None or mosaic is None or mosaic not in viewer.layers:
+            return
+        self.leave()
+        self._frames = (first, second)
+        positions = self._corners(made, self._frames)
+        prepared = made.solution.state.prepared
+        planes = []
+        for index in (first, second):
+            image, weight = prepared.corrected(index)
+            planes.append(np.where(weight > 0, image, np.float32(0)))
+        limits = np.quantile(np.stack(planes), (0.01, 0.995)).tolist()
+        self._hidden = [layer for layer in viewer.layers if layer.visible]
+        for layer in self._hidden:
+            layer.visible = False
+        scale = np.array(mosaic.scale)[-2:]
+        shown = []
+        with self._panel.history.quiet():
+            for index, plane, corner, colour in zip(
+                (first, second), planes, positions, ("green", "magenta"), strict=True
+            ):
+                layer = viewer.add_image(
+                    plane,
+                    name=f"{self._name(index)} ({colour})",
+                    colormap=colour,
+                    blending="additive",
+                    contrast_limits=(limits[0], max(limits[1], limits[0] + 1e-6)),
+                    scale=scale,
+                    translate=np.array(mosaic.translate)[-2:] + corner * scale,
+                    units=mosaic.units[-2:],
+                    axis_labels=("y", "x"),
+                    metadata={
+                        HELPER_KEY: self._panel.title,
+                        MARK_KEY: identity_of(mosaic),
+                    },
+                )
+                shown.append(layer)
+                self._bind_arrows(layer)
+        self._shown = shown[0], shown[1]
+        viewer.layers.selection.active = shown[1]
+        self._look_at(positions)
+        self._show_about()
+
+    def _bind_arrows(self, layer: Image) -> None:
+        """Let the arrow keys move the magenta frame while a frame is selected."""
+        for key, (y, x) in _KEYS.items():
+            for modifier, step in (("", _STEP), ("Shift-", _FINE_STEP)):
+
+                def move(_: object, y: float = y * step, x: float = x * step) -> None:
+                    self._nudge_by(y, x)
+
+                layer.bind_key(f"{modifier}{key}", move, overwrite=True)
+
+    def _corners(self, made: StitchedFile, pair: tuple[int, int]) -> FloatArray:
+        """Corners of two frames, (2, 2), as solved, or as they were moved by hand.
+
+        By their own shift where one has no place.
+        """
+        corners = made.solution.positions_px[list(pair)].copy()
+        shift = corners[1] - corners[0]
+        for one in self._rows:
+            if not np.isfinite(shift).all() and {one.first, one.second} == {*pair}:
+                sign = 1 if one.first == pair[0] else -1
+                shift = sign * np.nan_to_num(one.shift_px)
+        ends = [self._name(frame) for frame in pair]
+        for item in self.corrections.join:
+            if {item.first, item.second} == {*ends}:
+                sign = 1 if item.first == ends[0] else -1
+                shift = sign * np.array(item.shift_px)
+        if not np.isfinite(corners[0]).all():
+            corners[0] = np.nan_to_num(corners[1]) - shift
+        corners[1] = corners[0] + shift
+        return np.asarray(corners)
+
+    def _look_at(self, corners: FloatArray) -> None:
+        """Bring the common part of two frames into view, no smaller than it is."""
+        if self._shown is None or self._made is None:
+            return
+        viewer, layer = self._panel.viewer, self._shown[0]
+        if viewer.dims.ndisplay != 2:
+            return
+        side = np.array(self._made.frame_shape)
+        low, high = corners.max(axis=0), corners.min(axis=0) + side
+        factor = to_shared_units(viewer, layer)
+        scale = np.array(layer.scale) * factor
+        camera = host.camera(viewer)
+        origin = np.array(layer.translate) - corners[0] * np.array(layer.scale)
+        camera.center = tuple(((low + high) / 2 * layer.scale + origin) * factor)
+        fits = np.min(host.viewbox_size(viewer) / (np.maximum(high - low, 1) * scale))
+        camera.zoom = max(_SEEN * float(fits), 1 / float(scale.min()))
+
+    # -- corrections ------------------------------------------------------------
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Move the magenta frame by the arrow keys, too, where the list has them."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
+            name = Qt.Key(event.key()).name.removeprefix("Key_")
+            if name in _KEYS and self._shown is not None:
+                fine = event.modifiers() & Qt.KeyboardModifier.ShiftModifier
+                step = _FINE_STEP if fine else _STEP
+                self._nudge_by(*(step * along for along in _KEYS[name]))
+                return True
+        return bool(super().eventFilter(watched, event))
+
+    def _nudge_by(self, y: float, x: float) -> None:
+        """Move the magenta frame, and join it there."""
+        if self._shown is None or self._made is None:
+            return
+        fixed, moved = self._shown
+        scale = np.array(moved.scale)
+        before = moved.translate
+        moved.translate = np.array(before) + np.array((y, x)) * scale
+        shift = (np.array(moved.translate) - np.array(fixed.translate)) / scale
+        names = [self._name(frame) for frame in self._frames]
+        join = {
+            "first": names[0],
+            "second": names[1],
+            "shift_px": [round(float(value), 6) for value in shift],
+        }
+        if self._change(names, join=join):
+            self._nudge = self._nudge + np.array((y, x))
+        else:
+            moved.translate = before
+        self._show_about()
+
+    def _change(self, pair: list[str], **entry: Any) -> bool:
+        """Put one entry in place of those of an overlap or a frame; tell if it fits."""
+        said = self.corrections.model_dump(mode="json")
+        ends = {*pair}
+        if "place" not in entry and "drop" not in entry:
+            said["strike"] = [one for one in said["strike"] if {*one} != ends]
+            said["join"] = [
+                one for one in said["join"] if {one["first"], one["second"]} != ends
+            ]
+            if "join" in entry:
+                said["drop"] = [name for name in said["drop"] if name not in ends]
+                said["join"].append(entry["join"])
+            if "strike" in entry:
+                said["strike"].append(entry["strike"])
+        elif "drop" in entry:
+            name = entry["drop"]
+            said["place"].pop(name, None)
+            said["join"] = [
+                one for one in said["join"] if name not in (one["first"], one["second"])
+            ]
+            said["drop"] = sorted({*said["drop"], name})
+        else:
+            said["drop"] = [name for name in said["drop"] if name not in entry["place"]]
+            said["join"] = [
+                one for one in said["join"] if {one["first"], one["second"]} != ends
+            ]
+            said["place"] |= entry["place"]
+        try:
+            self.corrections = Corrections.parse(said)
+        except OptionError as error:
+            self._panel.show_problem(str(error))
+            return False
+        self._show_states()
+        return True
+
+    def _pair(self) -> list[str]:
+        """Names of the frames that are shown."""
+        if self._shown is None:
+            msg = "An overlap must be chosen in the list first."
+            raise OptionError(msg)
+        return [self._name(frame) for frame in self._frames]
+
+    def _next(self) -> None:
+        """Show the next overlap in the list."""
+        row = self.table.currentRow() + 1
+        if row < self.table.rowCount():
+            self.table.selectRow(row)
+
+    def accept(self) -> None:
+        """Take back what was changed of the overlap that is shown."""
+        with self._panel.told():
+            self._change(self._pair())
+            self._next()
+
+    def strike(self) -> None:
+        """Do not use the overlap that is shown."""
+        with self._panel.told():
+            pair = self._pair()
+            self._change(pair, strike=pair)
+            self._next()
+
+    def swap(self) -> None:
+        """Let the arrow keys move the other frame."""
+        with self._panel.told():
+            self._pair()
+            self._show_frames(*self._frames[::-1])
+
+    def drop(self) -> None:
+        """Leave the magenta frame out."""
+        with self._panel.told():
+            pair = self._pair()
+            self._change(pair, drop=pair[1])
+
+    def fix(self) -> None:
+        """Fix the magenta frame where it is shown."""
+        with self._panel.told():
+            pair, made, mosaic = self._pair(), self._made, self._mosaic
+            if self._shown is None or made is None or mosaic is None:
+                return
+            solution = made.solution
+            corner = (
+                np.array(self._shown[1].translate) - np.array(mosaic.translate)[-2:]
+            )
+            at = corner / np.array(self._shown[1].scale)
+            if solution.base is not None:  # whose coordinates corrections have
+                moved = solution.base.positions_px - solution.positions_px
+                at = at + np.nanmedian(moved, axis=0)
+            y, x = at.tolist()
+            self._change(pair, place={pair[1]: {"y_px": y, "x_px": x}})
+
+    def clear(self) -> None:
+        """Take back all corrections."""
+        self.corrections = Corrections()
+        with suppress(RuntimeError):
+            self.leave()
+        self._show_states()
+        self._show_about()

@@ -1,0 +1,174 @@
+"""Overlaps are corrected by mouse and keys, in a real window."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import Qt
+
+import napari_semsr
+from napari_semsr.stitching import Corrections, PairReport
+from napari_semsr.widgets.stitch.by_hand import corrections_path, misfit_of
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from tests.children import LIMIT_MS
+from tests.stitching import scans
+
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+
+PERIOD = 16
+LEFT, SHIFT = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.ShiftModifier
+
+
+@pytest.fixture(scope="module")
+def lattice(tmp_path_factory):
+    """Frames of a lattice of which one is stated a period away, and the truth."""
+    scene = scans.lattice((330, 330), PERIOD, 1, disorder=0.05)
+    scan = scans.cut_scan(
+        scene, grid=(2, 3), side=112, overlap=0.34, jitter=1.5, seed=1
+    )
+    folder = tmp_path_factory.mktemp("scans") / "lattice"
+    folder.mkdir()
+    stated = scan.acquisition.nominal_px.copy()
+    stated[4] += (0, PERIOD)
+    rows = ["frame,y_px,x_px"]
+    for name, frame, (y, x) in zip(
+        scan.acquisition.names, scan.acquisition.frames, stated, strict=True
+    ):
+        tifffile.imwrite(folder / f"{name}.tif", frame)
+        rows.append(f"{name}.tif,{y},{x}")
+    (folder / "positions.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder, scan
+
+
+def away(positions, scan):
+    error = positions - scan.truth
+    return np.hypot(*(error - np.nanmedian(error, axis=0)).T)
+
+
+def row_of(by_hand, first, second):
+    names = f"{first}.tif \N{EN DASH} {second}.tif"
+    (row,) = (
+        row
+        for row in range(by_hand.table.rowCount())
+        if by_hand.table.item(row, 0).text() == names
+    )
+    return row
+
+
+def click_row(qtbot, by_hand, row):
+    """Click into the list, where a row is."""
+    item = by_hand.table.item(row, 0)
+    by_hand.table.scrollToItem(item)
+    place = by_hand.table.visualItemRect(item).center()
+    qtbot.mouseClick(by_hand.table.viewport(), LEFT, pos=place)
+
+
+def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
+    make_napari_viewer_proxy, qtbot, finish, run_panel, lattice, tmp_path, keep_picture
+):
+    folder, scan = lattice
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.window.resize(1300, 900)
+    panel = StitchMosaicPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Stitch mosaic")
+    panel.folder.value = folder
+    finish(panel)
+    panel.form.set_values(max_shift_px=1.5)
+    panel.halves.value = False
+    panel.output.value = tmp_path / "mosaic.ome.zarr"
+    assert "6 of 6 frames joined" in run_panel(panel)
+    found = panel._corrected[0].solution.positions_px  # noqa: SLF001
+    assert np.flatnonzero(away(found, scan) > 1).tolist() == [4]
+    by_hand = panel.by_hand
+    misfits = [by_hand.table.item(row, 1).text() for row in range(3)]
+    assert misfits == sorted(misfits, reverse=True)
+    panel.correcting.header.click()
+    panel.scroll_area.ensureWidgetVisible(by_hand.table)
+    qtbot.waitUntil(by_hand.table.isVisible, timeout=LIMIT_MS)
+
+    click_row(qtbot, by_hand, row_of(by_hand, "f003", "f004"))
+    green, magenta = viewer.layers[-2:]
+    assert [green.name, magenta.name] == ["f003.tif (green)", "f004.tif (magenta)"]
+    assert not viewer.layers["lattice mosaic"].visible
+    for _ in range(PERIOD):
+        qtbot.keyClick(by_hand.table, Qt.Key.Key_Left)
+    qtbot.keyClick(by_hand.table, Qt.Key.Key_Up, SHIFT)
+    assert "moved by (-0.1, -16.0) px" in by_hand.about.text()
+    (join,) = by_hand.corrections.join
+    assert (join.first, join.second) == ("f003.tif", "f004.tif")
+    expected = found[4] - found[3] + (-0.1, -PERIOD)
+    assert join.shift_px == pytest.approx(tuple(expected), abs=1e-4)
+    keep_picture(viewer, "stitch-by-hand")
+    qtbot.keyClick(by_hand.table, Qt.Key.Key_Down, SHIFT)
+
+    qtbot.mouseClick(by_hand.solve_button, LEFT)
+    finish(panel)
+    made = panel._corrected[0]  # noqa: SLF001
+    assert away(made.solution.positions_px, scan).max() < 0.15
+    assert magenta not in viewer.layers
+    assert viewer.layers["lattice mosaic"].visible
+    row = row_of(by_hand, "f003", "f004")
+    assert by_hand.table.item(row, 2).text() == "joined by hand"
+    said = json.loads(corrections_path(Path(made.output)).read_text(encoding="utf-8"))
+    assert said["join"][0]["first"] == "f003.tif"
+    assert napari_semsr.replay(made.output).identical
+
+
+@pytest.fixture
+def by_hand(make_napari_viewer_proxy, qtbot, finish, run_panel, lattice, tmp_path):
+    """The list of a panel that has stitched."""
+    viewer = make_napari_viewer_proxy(show=True)
+    panel = StitchMosaicPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Stitch mosaic")
+    panel.folder.value = lattice[0]
+    finish(panel)
+    panel.form.set_values(max_shift_px=1.5)
+    panel.halves.value = False
+    panel.output.value = tmp_path / "mosaic.ome.zarr"
+    run_panel(panel)
+    panel.correcting.header.click()
+    return panel.by_hand
+
+
+@pytest.mark.broad
+def test_buttons_strike_drop_fix_and_take_back(by_hand, qtbot):
+    def press(button):
+        by_hand._panel.scroll_area.ensureWidgetVisible(button)  # noqa: SLF001
+        qtbot.mouseClick(button, LEFT)
+
+    press(by_hand.strike_button)
+    assert "must be chosen" in by_hand._panel.status.text()  # noqa: SLF001
+    click_row(qtbot, by_hand, row_of(by_hand, "f000", "f001"))
+    press(by_hand.strike_button)
+    assert by_hand.corrections.strike == (("f000.tif", "f001.tif"),)
+    click_row(qtbot, by_hand, row_of(by_hand, "f000", "f001"))
+    press(by_hand.accept_button)
+    assert by_hand.corrections == Corrections()
+    click_row(qtbot, by_hand, row_of(by_hand, "f003", "f004"))
+    press(by_hand.swap_button)
+    press(by_hand.drop_button)
+    assert by_hand.corrections.drop == ("f003.tif",)
+    press(by_hand.fix_button)  # which takes the place of that
+    made = by_hand._made  # noqa: SLF001
+    assert by_hand.corrections.drop == ()
+    place = by_hand.corrections.place["f003.tif"]
+    assert (place.y_px, place.x_px) == pytest.approx(
+        tuple(made.solution.positions_px[3])
+    )
+    press(by_hand.clear_button)
+    assert by_hand.corrections == Corrections()
+
+
+def test_the_misfit_of_an_overlap_that_disagrees_is_how_far_it_is_away():
+    positions = np.array([[0.0, 0.0], [3.0, 50.0]])
+    refined = PairReport(0, 1, (0, 50), 0.9, 9, used=True, residual_px=0.25)
+    away = PairReport(0, 1, (0, 54), 0.9, 9, used=False, reason="disagrees with others")
+    chance = PairReport(0, 1, (9, 9), 0.1, 1, used=False, reason="not above chance")
+    assert misfit_of(refined, positions) == 0.25
+    assert misfit_of(away, positions) == 5
+    assert np.isnan(misfit_of(chance, positions))
