@@ -166,6 +166,7 @@ class CorrectionList(QWidget):
             item = self.table.item(row, 2)
             if item is not None:
                 item.setText(state)
+                item.setToolTip(state)
 
     def _show_about(self) -> None:
         if self._shown is None:

@@ -335,9 +335,10 @@ class StitchMosaicPanel(Panel):
         self.add_results(
             "Result",
             self.trouble,
+            self.correcting,
             helpers="Show outlines and joints",
             ticks=[self.coverage.native],
-            below=[self.correcting, self.register_button],
+            below=[self.register_button],
         )
         # The mosaic that can be corrected, its folder, positions and options
         self._corrected: (
