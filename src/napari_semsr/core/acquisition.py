@@ -61,6 +61,12 @@ class BoundedCache:
                 self._bytes -= _size(old)
         return value
 
+    def drop(self, key: Hashable) -> None:
+        """Remove an entry, if there is one, so that it is made again."""
+        with self._lock:
+            if key in self._held:
+                self._bytes -= _size(self._held.pop(key))
+
 
 def _size(value: Any) -> int:
     """Bytes of an array or of a tuple of arrays."""

@@ -2,6 +2,10 @@ from .arrays import (
     image_of_array as image_of_array,
     is_array as is_array,
 )
+from .arrivals import (
+    ArrivedFrame as ArrivedFrame,
+    FrameFolder as FrameFolder,
+)
 from .calibration import (
     read_calibration as read_calibration,
     with_calibration as with_calibration,
@@ -136,6 +140,10 @@ from .transforms import (
     read_transform as read_transform,
     write_landmarks as write_landmarks,
     write_transform as write_transform,
+)
+from .zarr.growing import (
+    GrowingMosaic as GrowingMosaic,
+    is_live as is_live,
 )
 from .zarr.image import (
     fill_from as fill_from,

@@ -120,6 +120,13 @@ class _ChosenFrames:
         return self.whole[self.chosen[index]]
 
 
+def stored_frame(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], how: Mapping[str, Any]
+) -> NDArray[Any]:
+    """Read one frame that must have a shape and type; a `ReadError` if not."""
+    return _StoredFrames(((path, None),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
+
+
 # The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
@@ -133,7 +140,7 @@ _HEADERS: dict[tuple[str, ...], str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Positions:
+class StatedPositions:
     """Nominal corners as a file states them."""
 
     path: Path
@@ -163,7 +170,8 @@ def _is_below(target: Path, folder: Path) -> bool:
         return False
 
 
-def _read_positions(path: Path, folder: Path) -> _Positions:
+def read_positions(path: Path, folder: Path) -> StatedPositions:
+    """Read a table of nominal corners; a `ReadError` if it is not one."""
     sheet = read_sheet(path, "positions")
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
@@ -183,7 +191,7 @@ def _read_positions(path: Path, folder: Path) -> _Positions:
             continue
         where, two = f"{path} line {line}", "two finite numbers, got {}"
         corners[name] = sheet.number(y, where, two), sheet.number(x, where, two)
-    return _Positions(path, unit, corners, tuple(unplaced))
+    return StatedPositions(path, unit, corners, tuple(unplaced))
 
 
 def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
@@ -275,7 +283,7 @@ def _may_be_frame(path: Path) -> bool:
 
 
 def _chosen(
-    folder: Path, positions: _Positions | None
+    folder: Path, positions: StatedPositions | None
 ) -> tuple[list[str], list[Fault]]:
     """Frames of a folder, and those that cannot be used."""
     paths = image_paths(folder)
@@ -467,13 +475,33 @@ def _or_heights(folder: Path) -> str:
     return f": {HEIGHTS} names those of several heights, so give --focus max"
 
 
+def _of_one_kind(
+    names: list[str], infos: list[FileInfo]
+) -> tuple[list[str], list[FileInfo], list[Fault]]:
+    """Keep the frames of the commonest shape and type, and list the others."""
+    kinds = [f"{info.shape[0]}x{info.shape[1]} px of {info.dtype}" for info in infos]
+    usual = max(kinds, key=kinds.count, default="")
+    faults = [
+        Fault(name, f"has {kind}, and most frames {usual}")
+        for name, kind in zip(names, kinds, strict=True)
+        if kind != usual
+    ]
+    kept = [n for n, kind in enumerate(kinds) if kind == usual]
+    return [names[n] for n in kept], [infos[n] for n in kept], faults
+
+
 def _from_folder(
-    folder: Path, table: Path | None, seen: _Seen, how: Mapping[str, Any]
+    folder: Path,
+    table: Path | None,
+    seen: _Seen,
+    how: Mapping[str, Any],
+    *,
+    leave_out: bool = False,
 ) -> Job[tuple[Acquisition, list[str]]]:
     """Frames in files of their own, and the names of all that should be there."""
     own = folder / _POSITIONS
     table = own if table is None and own.is_file() else table
-    positions = None if table is None else _read_positions(table, folder)
+    positions = None if table is None else read_positions(table, folder)
     names, faults = _chosen(folder, positions)
     if positions is None and len(names) < 2:
         single = [folder / name for name in names]
@@ -483,6 +511,9 @@ def _from_folder(
     _unique(names, folder)
     kept, infos, broken = yield from _described(folder, names, seen, how)
     faults += broken
+    if leave_out:
+        kept, infos, others = _of_one_kind(kept, infos)
+        faults += others
     if len(kept) < 2:
         _too_few(folder, kept, faults)
     _same(folder, kept, infos)
@@ -524,7 +555,7 @@ def _acquisition(
     names: Sequence[str],
     size: PixelSize | None,
     title: str,
-    positions: _Positions | None,
+    positions: StatedPositions | None,
 ) -> Acquisition:
     made = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:
@@ -552,7 +583,7 @@ def _from_file(
     path: Path, table: Path | None, seen: _Seen, how: Mapping[str, Any]
 ) -> Job[Acquisition]:
     """Frames that are tiles of a CZI, or pages of a TIFF or store."""
-    positions = None if table is None else _read_positions(table, path.parent)
+    positions = None if table is None else read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: leave --databar-rows out."
@@ -589,7 +620,7 @@ def _from_file(
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 
-def _scan_values(
+def scan_values(
     found: dict[str, Any], folder: Path, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Take from ``scan.json`` what an acquisition has a place for.
@@ -616,7 +647,7 @@ def _scan_values(
         )
         raise ReadError(msg, code="content-invalid") from error
     for name, known in (("order", FrameOrder), ("first", FirstFrame)):
-        value = found.get(name) if given[name] is None else given[name]
+        value = found.get(name) if given.get(name) is None else given[name]
         if value is None:
             continue
         if value not in get_args(known):
@@ -691,6 +722,7 @@ def open_frames(
     pixel_size_nm: float | Sequence[float] | None = None,
     databar_rows: int | None = None,
     colour: str = "refuse",
+    other_frames: str = "refuse",
 ) -> Job[Acquisition]:
     """Open the frames of a scan, one after another.
 
@@ -714,6 +746,9 @@ def open_frames(
         Rows to cut off at the bottom of every frame, whatever the headers say.
     colour : {"refuse", "luminance"}
         What to do with frames that are really in colour.
+    other_frames : {"refuse", "leave-out"}
+        What to do if frames of a folder differ in shape or type: refuse them all, or
+        leave out those that are not of the commonest.
 
     Returns
     -------
@@ -739,7 +774,9 @@ def open_frames(
     how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     table = None if positions is None else Path(positions)
-    made = yield from _usable_frames(path, table, how, is_folder=is_folder)
+    leave_out = other_frames == "leave-out"
+    job = _usable_frames(path, table, how, is_folder=is_folder, leave_out=leave_out)
+    made = yield from job
     scan = path / _SCAN
     stated = read_object(scan) if is_folder and scan.is_file() else {}
     given = {
@@ -753,12 +790,18 @@ def open_frames(
 
 
 def _usable_frames(
-    path: Path, table: Path | None, how: Mapping[str, Any], *, is_folder: bool
+    path: Path,
+    table: Path | None,
+    how: Mapping[str, Any],
+    *,
+    is_folder: bool,
+    leave_out: bool,
 ) -> Job[Acquisition]:
     """Open the frames, without copies of others; refuse fewer than two."""
     seen, names = _Seen(), list[str]()
     if is_folder:
-        made, names = yield from _from_folder(path, table, seen, how)
+        job = _from_folder(path, table, seen, how, leave_out=leave_out)
+        made, names = yield from job
     else:
         made = yield from _from_file(path, table, seen, how)
     if not names:
@@ -779,7 +822,7 @@ def _with_layout(
 
     Positions are used instead of a grid unless the grid is given.
     """
-    values = _scan_values(stated, path, given)
+    values = scan_values(stated, path, given)
     size, other = made.pixel_size_nm, values.get("pixel_size_nm")
     is_typed = given["pixel_size_nm"] is not None
     if not is_typed and size and other and not is_one_size(size, other):

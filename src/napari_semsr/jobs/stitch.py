@@ -61,6 +61,7 @@ from napari_semsr.io import (
     choose_frames,
     filled_in,
     half_paths,
+    is_live,
     label_path,
     natural_key,
     open_frames,
@@ -72,7 +73,9 @@ from napari_semsr.io import (
     writing,
 )
 from napari_semsr.jobs.focus import focus_warning
+from napari_semsr.jobs.follow import Followed, follow_scan, frame_folder, seconds_of
 from napari_semsr.jobs.images import (
+    OverwritePolicy,
     Result,
     check_not_input,
     input_record,
@@ -97,7 +100,8 @@ def open_scan(
 ) -> Job[Acquisition]:
     """Open the frames of a scan with what the user says of it."""
     yield Progress(0, 0, f"opening the frames of {folder.name}")
-    said = {} if options is None else {n: getattr(options, n) for n in FRAMES_OPTIONS}
+    names = (*FRAMES_OPTIONS, "other_frames")
+    said = {} if options is None else {n: getattr(options, n) for n in names}
     return (yield from open_frames(folder, positions=positions, **said))
 
 
@@ -351,6 +355,39 @@ class StitchFolderOptions(StitchOptions):
         description="type of the grey values; integers are rounded and clipped, and "
         "hold 0 where no frame reaches",
     )
+    other_frames: Literal["refuse", "leave-out"] = Field(
+        default="refuse",
+        description="frames whose shape or type is not that of most: refuse the scan, "
+        "or leave them out, as --follow does",
+    )
+    follow: bool = option(
+        False,
+        description="take frames that are still being written, and place and fuse each "
+        "one as it comes; Ctrl-C, --until or --idle end this, and all frames are then "
+        "solved once more",
+        by_person=True,
+    )
+    until: int | None = option(
+        None,
+        description="end --follow after so many frames",
+        by_person=True,
+        when={"follow": [True]},
+        ge=2,
+    )
+    idle: float | None = option(
+        None,
+        description="end --follow after this time without a new frame, such as 8s or "
+        "10min",
+        by_person=True,
+        metavar="TIME",
+        when={"follow": [True]},
+        gt=0,
+    )
+
+    @field_validator("idle", mode="before")
+    @classmethod
+    def _idle_time(cls, value: object) -> object:
+        return seconds_of(value) if isinstance(value, str) else value
 
     corrections: stitching.Corrections | None = option(
         None,
@@ -552,6 +589,8 @@ def _in_nm(px: float | None, size: FloatPair | None) -> float | None:
     return px * float(np.mean(size))
 
 
+_FOLLOWING = ("follow", "until", "idle")  # of no effect on what is made
+
 _Stitching = Run[StitchFolderOptions]
 
 
@@ -588,6 +627,45 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     yield Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
     _check(run, positions_out)
+    followed = yield from _follow(run)
+    try:
+        return (yield from _solve_and_write(run, followed, positions_out, begun))
+    finally:
+        followed.release()
+
+
+def _follow(run: _Stitching) -> Job[Followed]:
+    """Take the frames of a scan that is still running, if it is to be followed."""
+    options = run.options
+    if not options.follow:
+        if run.existing.resume and is_live(run.place):
+            remove_target(run.place)  # a followed scan was killed; its frames are there
+        return Followed()
+    if _is_focused(run):
+        msg = "Heights are joined when all are there: leave --follow or --focus out."
+        raise OptionError(msg)
+    folder = frame_folder(_folder(run), _table(run), options)
+    flat = _flat_path(run)
+    followed = yield from follow_scan(
+        folder,
+        run.place,
+        options,
+        flat=None if flat is None else open_image(flat).array(),
+        until=options.until,
+        idle_s=options.idle,
+    )
+    run.options = options.replace(other_frames="leave-out")
+    run.existing = OverwritePolicy(overwrite=True, keep=True)
+    return followed
+
+
+def _solve_and_write(
+    run: _Stitching,
+    followed: Followed,
+    positions_out: Path | None,
+    begun: float,
+) -> Job[StitchedFile]:
+    """Solve the frames that are there, and write their mosaic."""
     former = _corrected(run)
     scans = former.scans if former else (yield from _open_scans(run))
     acquisition, corrections = scans.solved, run.options.corrections
@@ -647,6 +725,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
             *bent.warnings,
             *_disagreement(solution, bent),
             *_warnings(scans, solution, written, shifts),
+            *followed.warnings(placed),
             *([focus] if focus else []),
         ),
         positions=tuple(
@@ -871,7 +950,9 @@ def _provenance(
 
 def _recorded(run: _Stitching) -> dict[str, Any]:
     """Give the options as a history has them."""
-    options: dict[str, Any] = jsonable(run.options)
+    options = {k: v for k, v in jsonable(run.options).items() if k not in _FOLLOWING}
+    if options["other_frames"] == "refuse":
+        del options["other_frames"]  # as in histories from before this option
     flat_path = _flat_path(run)
     if flat_path is not None:
         options["flat_field"] = flat_path.name

@@ -13,6 +13,8 @@ from .frames import within_float32 as within_float32
 from .fuse import FusionPlan as FusionPlan, plan_fusion as plan_fusion
 from .grids import LikelyGrid as LikelyGrid, UnplacedError as UnplacedError
 from .halves import HalfPlan as HalfPlan, plan_halves as plan_halves
+from .live import LivePlacement as LivePlacement
 from .options import StitchOptions as StitchOptions
 from .solution import PairReport as PairReport, StitchSolution as StitchSolution
 from .solve import solve_mosaic as solve_mosaic
+from .watch import ScanWatch as ScanWatch

@@ -63,7 +63,7 @@ def _total_weight(
     return total
 
 
-def _linearise(
+def linearise_pair(
     sweep: Resampled,
     first: int,
     second: int,
@@ -230,6 +230,18 @@ def assemble(
     return held, right, *rim
 
 
+def joint_steps(
+    count: int, shifts: Sequence[LinearisedShift]
+) -> tuple[FloatArray, sparse.csc_array]:
+    """Find how all frames move at once, (N, 2); what nothing holds stays.
+
+    Returns the matrix of the normal equations, (2 N, 2 N), as well.
+    """
+    noise = float(np.median([item.variance for item in shifts]))
+    matrix, right, _, _ = assemble(count, shifts, noise)
+    return splu(matrix).solve(right[0].ravel()).reshape(count, 2), matrix
+
+
 def _in_order(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
     """Pairs of neighbouring frames one after another: each is resampled once."""
     rank = np.argsort(np.lexsort((positions[:, 1], positions[:, 0])))
@@ -257,7 +269,7 @@ def sweep_shifts(
     shifts = []
     for first, second in pairs:
         around = sorted(near[first] & near[second])
-        item = _linearise(sweep, first, second, around, stretch)
+        item = linearise_pair(sweep, first, second, around, stretch)
         if item is not None:
             shifts.append(item)
     return shifts
@@ -284,10 +296,7 @@ def refine(
         if not shifts:
             yield Refined(positions, (), np.full(positions.shape, np.inf))
             return
-        noise = float(np.median([item.variance for item in shifts]))
-        matrix, right, _, _ = assemble(len(positions), shifts, noise)
-        # all frames move at once; what nothing holds stays where it is
-        steps = splu(matrix).solve(right[0].ravel()).reshape(positions.shape)
+        steps, matrix = joint_steps(len(positions), shifts)
         positions = positions + steps
         if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _SETTLED:
             settled = sigma

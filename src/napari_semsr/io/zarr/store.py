@@ -268,7 +268,7 @@ class OmeZarrStore:
             )
             raise WriteError(msg, code="output-incomplete")
         yield from _build_levels(self.group, self.level0, self.unit, halve)
-        self.group.attrs["ome"] = _multiscales(
+        self.group.attrs["ome"] = image_attributes(
             self.record, len(_shapes_of(self.level0)), self.level0.dtype
         )
         names = map(str, range(len(_shapes_of(self.level0))))
@@ -565,7 +565,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         lock = StoreLock(path)
         notes = {
             ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
-            "ome": _multiscales(record, 1, plan.dtype),
+            "ome": image_attributes(record, 1, plan.dtype),
         }
         group = zarr.create_group(FolderStore(path), zarr_format=3, attributes=notes)
         level0 = group.create_array(
@@ -687,7 +687,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
 # Composed and validated by yaozarrs: what it refuses is never written.
 
 
-def _multiscales(record: Record, levels: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+def image_attributes(record: Record, levels: int, dtype: DTypeLike) -> dict[str, Any]:
     """Compose the OME-Zarr 0.5 metadata, the value of the group's ``ome`` attribute.
 
     Units stand in the axes when the image is calibrated; without a calibration there
@@ -696,7 +696,7 @@ def _multiscales(record: Record, levels: int, dtype: np.dtype[Any]) -> dict[str,
     from yaozarrs import v05
 
     image = _multiscale(record, record.name, levels, "mean")
-    shown = None if record.look is None else _omero(record.look, dtype)
+    shown = None if record.look is None else _omero(record.look, np.dtype(dtype))
     said = v05.Image(multiscales=[image], omero=shown)
     return said.model_dump(exclude_none=True)
 

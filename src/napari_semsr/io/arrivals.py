@@ -1,0 +1,257 @@
+"""Frames that arrive in a folder while a microscope writes them.
+
+A frame is taken when its size and time stamp have not changed since the last look, and
+all of it can be read. Nothing here compares a time stamp with a clock, which may jump,
+or be that of another machine.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    FloatPair,
+    IntPair,
+    Micrograph,
+    OptionError,
+    PixelSize,
+    ReadError,
+    SemsrError,
+    grid_cells,
+    hear_warnings,
+    without_marks,
+)
+from napari_semsr.io.files import read_object
+from napari_semsr.io.formats import Source
+from napari_semsr.io.frames import (
+    image_paths,
+    natural_key,
+    read_positions,
+    scan_values,
+    stored_frame,
+)
+from napari_semsr.io.read_image import ReadOptions
+
+_State = tuple[int, int, int]  # size, time stamp and number of a file
+# Looks at a file that stays as it is and cannot be read, before it is named and before
+# it is tried again; chosen: a copy over a network pauses for a second or two.
+_NAMED_AFTER = 12
+_TABLE, _SCAN = "positions.csv", "scan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedFrame:
+    """A file of a frame that is whole, or that cannot be used."""
+
+    name: str
+    pixels: NDArray[Any] | None = None  # (Y, X); None for one that cannot be used
+    pixel_size_nm: PixelSize | None = None  # as the file states it
+    reason: str = ""  # why it cannot be used
+    is_again: bool = False  # whether it was taken before, and written once more
+
+
+@dataclass(slots=True)
+class _Look:
+    """What was last seen of a file."""
+
+    state: _State
+    times: int = 0  # looks since it is so
+    is_taken: bool = False
+    was_taken: bool = False
+    is_named: bool = False
+
+
+@dataclass(slots=True)
+class FrameFolder:
+    """A folder into which frames are written.
+
+    `positions`: a table in place of ``positions.csv`` in the folder; `how`: the reading
+    options of `open_frames`; `layout`: its grid, order, first, overlap and pixel size,
+    None where the scan states them.
+    """
+
+    folder: Path
+    positions: Path | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    kind: tuple[tuple[int, ...], np.dtype[Any]] | None = None  # of the first frame
+    unit: str = "px"  # of the corners
+    is_busy: bool = False  # whether a file had changed at the last look
+    _looks: dict[str, _Look] = field(default_factory=dict)
+    _table: _Look | None = None
+    _corners: dict[str, FloatPair] = field(default_factory=dict)
+    _values: dict[str, Any] | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is there, and may be looked into."""
+        try:
+            return self.folder.is_dir()
+        except OSError:
+            return False
+
+    def poll(self) -> Iterator[ArrivedFrame]:
+        """Look into the folder; give the frames that became whole, the oldest first."""
+        self._read_table()
+        self.is_busy, changed = False, []
+        for path in self._files():
+            try:
+                file = path.stat()
+            except OSError:
+                continue  # it went away, or may not be looked at now
+            state = file.st_size, file.st_mtime_ns, file.st_ino
+            look = self._looks.get(path.name)
+            if look is None or look.state != state:
+                was = look is not None and (look.is_taken or look.was_taken)
+                self._looks[path.name] = _Look(state, was_taken=was)
+                self.is_busy = True
+            elif not look.is_taken:
+                look.times += 1
+                changed.append((state[1], natural_key(path.name), path, look))
+        for *_, path, look in sorted(changed, key=lambda item: item[:2]):
+            if (look.times - 1) % _NAMED_AFTER == 0:
+                yield from self._open(path, look)
+
+    def _files(self) -> list[Path]:
+        try:
+            return [path for path in image_paths(self.folder) if path.is_file()]
+        except (OSError, SemsrError):
+            return []
+
+    def _open(self, path: Path, look: _Look) -> Iterator[ArrivedFrame]:
+        """Read a file that stays as it is; name it once if that fails for long."""
+        try:
+            image = self._read(path)
+        except SemsrError as error:
+            if look.times > 1 and not look.is_named:
+                look.is_named = True
+                why = str(error).removeprefix(f"{path} ").rstrip(".")
+                yield ArrivedFrame(path.name, reason=why)
+            return
+        look.is_taken = True
+        pixels = without_marks(image.array(), path.name)
+        if self.kind is None:
+            self.kind = pixels.shape, pixels.dtype
+        if (pixels.shape, pixels.dtype) != self.kind:
+            shape, dtype = self.kind
+            why = (
+                f"has {pixels.shape[0]}x{pixels.shape[1]} px of {pixels.dtype}, and "
+                f"the first frame {shape[0]}x{shape[1]} px of {dtype}"
+            )
+            yield ArrivedFrame(path.name, reason=why)
+            return
+        yield ArrivedFrame(
+            path.name, pixels, image.pixel_size_nm, is_again=look.was_taken
+        )
+
+    def _read(self, path: Path) -> Micrograph:
+        with hear_warnings(lambda _: None):  # the final solution warns of them
+            source = Source.of(path)
+            info = source.info()
+            if info.planes * info.channels > 1:
+                count = info.planes * info.channels
+                raise ReadError(f"{path} holds {count} images instead of one.")
+            return source.read(ReadOptions(**self.how))
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Read a frame that was taken: (Y, X) grey values."""
+        if self.kind is None:
+            raise ReadError(f"No frame of {self.folder} was taken yet.")
+        return stored_frame(self.folder / name, *self.kind, self.how)
+
+    # Where frames are stated to be.
+
+    def corner(self, name: str) -> FloatPair | None:
+        """Give the stated corner ``(y, x)`` of a frame, in `unit`; None if unknown."""
+        if self._corners:
+            return self._corners.get(name)
+        return self._by_number(name)
+
+    @property
+    def has_table(self) -> bool:
+        """Whether a table states positions."""
+        return bool(self._corners)
+
+    @property
+    def stated(self) -> Mapping[str, Any]:
+        """Grid, overlap and pixel size, as given or as ``scan.json`` states them."""
+        if self._values is None:
+            place, found = self.folder / _SCAN, dict[str, Any]()
+            try:
+                record = read_object(place) if place.is_file() else {}
+                found = scan_values(record, self.folder, self.layout)
+                if place.is_file():
+                    self._values = found
+            except (OSError, SemsrError):
+                pass  # it is being written
+            given = {k: v for k, v in self.layout.items() if v is not None}
+            found.update(given)
+            return found
+        return self._values
+
+    def _read_table(self) -> None:
+        """Read the table if it has grown; a row that is being written waits."""
+        path = self.folder / _TABLE if self.positions is None else self.positions
+        if self.layout.get("grid") is not None:
+            return
+        try:
+            file = path.stat()
+            state = file.st_size, file.st_mtime_ns, file.st_ino
+            look = self._table
+            if look is not None and look.state == state:
+                look.times += 1
+                if look.is_taken:
+                    return
+            else:
+                look = self._table = _Look(state)
+            with path.open("rb") as stream:
+                stream.seek(max(0, state[0] - 1))
+                is_ended = stream.read(1) in (b"\n", b"\r")
+            found = read_positions(path, self.folder)
+        except (OSError, SemsrError):
+            return
+        corners = dict(found.corners)
+        # the last row may be torn, unless nothing was written for a while
+        look.is_taken = is_ended or look.times >= _NAMED_AFTER
+        if corners and not look.is_taken:
+            corners.pop(next(reversed(corners)))
+        self.unit, self._corners = found.unit, corners
+
+    def _by_number(self, name: str) -> FloatPair | None:
+        """Place a frame in a grid of a known overlap by the number in its name."""
+        stated, numbers = self.stated, re.findall(r"\d+", Path(name).stem)
+        grid, overlap = stated.get("grid"), stated.get("overlap")
+        if grid is None or overlap is None or not numbers or self.kind is None:
+            return None
+        count = grid[0] * grid[1]
+        number = int(numbers[-1]) - self._first_number()
+        if not 0 <= number < count:
+            return None
+        try:
+            order: Any = stated.get("order") or "row"
+            first: Any = stated.get("first") or "top-left"
+            row, column = grid_cells(count, grid, order, first)[number]
+        except OptionError:
+            return None
+        rows, columns = self.kind[0]
+        return float(row * rows * (1 - overlap)), float(
+            column * columns * (1 - overlap)
+        )
+
+    def _first_number(self) -> int:
+        """Tell whether numbers in names begin at 0 or at 1."""
+        found = (re.findall(r"\d+", Path(name).stem) for name in self._looks)
+        return 0 if any(one and int(one[-1]) == 0 for one in found) else 1
+
+    @property
+    def frame_shape(self) -> IntPair:
+        """Rows and columns of a frame; a `ReadError` before there is one."""
+        if self.kind is None:
+            raise ReadError(f"No frame of {self.folder} was taken yet.")
+        rows, columns = self.kind[0]
+        return rows, columns

@@ -1,0 +1,120 @@
+"""A mosaic that grows on every side: an incomplete OME-Zarr store, one level.
+
+It is what a scan looks like while it is taken, and is replaced by the finished mosaic.
+Rows and columns that come before the first ones move the files of the chunks, which
+costs a renaming for each row, and copies no pixels.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_semsr.core import Box, Float32Array, IntPair, Micrograph
+from napari_semsr.io.files import writing
+from napari_semsr.io.zarr.image import store_of
+from napari_semsr.io.zarr.store import OmeZarrStore, image_attributes, peek
+
+if TYPE_CHECKING:
+    import zarr
+
+_LIVE = "live"  # note of a store that a followed scan fills
+
+
+def is_live(place: Path) -> bool:
+    """Whether a store is the mosaic of a scan that was being followed."""
+    return bool(peek(place)[1].get(_LIVE))
+
+
+@dataclass(slots=True)
+class GrowingMosaic:
+    """Grey values (Y, X) in float32, NaN where nothing was written.
+
+    Pixels count from the mosaic's own zero, and may be negative.
+    """
+
+    store: OmeZarrStore
+    level0: "zarr.Array[Any]"
+    chunk: int
+    origin: IntPair = (0, 0)  # pixel at the first row and column of the store
+
+    @classmethod
+    def create(cls, place: Path, about: Micrograph, chunk: int) -> "GrowingMosaic":
+        """Make an empty store, over what is there; other processes are kept away.
+
+        A `WriteError` if the system refuses, or another process has locked it.
+        """
+        how: dict[str, Any] = {"chunk": chunk, "overwrite": True}
+        store = store_of(about, place, shape=(chunk, chunk), dtype=np.float32, **how)
+        with writing(place):
+            level0 = store.group.create_array(
+                "0",
+                shape=(chunk, chunk),
+                dtype=np.float32,
+                chunks=(chunk, chunk),
+                fill_value=float("nan"),
+                dimension_names=("y", "x"),
+                overwrite=True,
+            )
+            store.note(_LIVE, {"origin_px": [0, 0]})
+        return cls(store, level0, chunk)
+
+    @property
+    def shape(self) -> IntPair:
+        """Rows and columns of the store."""
+        rows, columns = self.level0.shape
+        return int(rows), int(columns)
+
+    def write(self, box: Box, values: Float32Array) -> None:
+        """Write a rectangle (Y, X) in the mosaic's pixels; the store grows to it.
+
+        An `OSError` where the disk is full.
+        """
+        self._cover(box)
+        y, x = self.origin
+        rows = slice(box.y0 - y, box.y1 - y)
+        self.level0[rows, box.x0 - x : box.x1 - x] = values
+
+    def _cover(self, box: Box) -> None:
+        """Add whole chunks on each side that a rectangle exceeds."""
+        before, after = [], []
+        low, high = (box.y0, box.x0), (box.y1, box.x1)
+        sides = zip(self.origin, self.shape, low, high, strict=True)
+        for first, size, start, end in sides:
+            before.append(max(0, -(-(first - start) // self.chunk)))
+            after.append(max(0, -(-(end - first - size) // self.chunk)))
+        if not any((*before, *after)):
+            return
+        rows, columns = (
+            size + (b + a) * self.chunk
+            for size, b, a in zip(self.shape, before, after, strict=True)
+        )
+        self.level0.resize((rows, columns))
+        if any(before):
+            self._move(before[0], before[1])
+            y, x = self.origin
+            self.origin = y - before[0] * self.chunk, x - before[1] * self.chunk
+            self._describe()
+
+    def _move(self, down: int, right: int) -> None:
+        """Rename the files of the chunks, the last ones first."""
+        name = self.level0.metadata.encode_chunk_key((0, 0)).rpartition("/")[0]
+        top = (self.store.path / self.level0.path / name).parent
+        if not top.is_dir():
+            return  # nothing was written yet
+        rows = [item for item in top.iterdir() if item.name.isdecimal()]
+        for row in sorted(rows, key=lambda item: -int(item.name)):
+            chunks = [item for item in row.iterdir() if item.name.isdecimal()]
+            for item in sorted(chunks, key=lambda item: -int(item.name)):
+                item.rename(row / str(int(item.name) + right))
+            row.rename(top / str(int(row.name) + down))
+
+    def _describe(self) -> None:
+        """Write where the first pixel is, so that viewers keep its place."""
+        record = self.store.record
+        pitch = record.pixel_size_nm or record.spacing_px
+        y, x = (at * step for at, step in zip(self.origin, pitch, strict=True))
+        attributes = image_attributes(replace(record, origin=(y, x)), 1, "f4")
+        self.store.group.attrs["ome"] = attributes
+        self.store.note(_LIVE, {"origin_px": list(self.origin)})

@@ -1,0 +1,436 @@
+"""Follow a scan: place and fuse its frames while the microscope writes them."""
+
+import errno
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr import stitching
+from napari_semsr.core import (
+    Box,
+    FloatPair,
+    Job,
+    Micrograph,
+    OptionError,
+    PixelSize,
+    Progress,
+    ReadError,
+    Waiting,
+)
+from napari_semsr.io import (
+    FrameFolder,
+    GrowingMosaic,
+    StoreLock,
+    filling_store,
+    is_live,
+    remove_target,
+    writing,
+)
+from napari_semsr.stitching import StitchOptions
+
+_CHUNK = 256  # px; chosen: a frame of 256 px touches four
+_POLL_S = 0.25  # chosen: a frame that stays as it is for so long is whole
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_MOVED_PX = 1.0  # chosen: what the final solution moves by more is reported
+_RETRIED = 8  # frames; chosen: those without a place are tried again after so many
+_NAMED = 5  # frames in a sentence; chosen: it stays one
+
+
+class LiveScan:
+    """A mosaic store that grows with the frames of a scan.
+
+    Parameters
+    ----------
+    place : path
+        Where the store is made, over what is there.
+    read : callable
+        Gives the grey values (Y, X) of a frame by its name.
+    options : StitchOptions
+        How frames are placed and blended.
+    flat : (Y, X) array, optional
+        Flat field image, where the options name one.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        read: Callable[[str], NDArray[Any]],
+        options: StitchOptions,
+        flat: NDArray[Any] | None = None,
+    ) -> None:
+        self._place, self._read, self._flat = place, read, flat
+        self._options = options
+        self.placement: stitching.LivePlacement | None = None
+        self.watch: stitching.ScanWatch | None = None
+        self.doubts: list[str] = []  # one sentence each, in the order of their rise
+        self._mosaic: GrowingMosaic | None = None
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._settling: Job[None] | None = None
+        self._tried = 0  # frames when those without a place were last tried
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def _read_number(self, index: int) -> NDArray[Any]:
+        return self._read(self._names[index])
+
+    def positions(self) -> dict[str, FloatPair | None]:
+        """Give the corner ``(y, x)`` of each frame in px.
+
+        None for one that its images do not place, wherever it is shown.
+        """
+        if self.placement is None:
+            return {}
+        live = self.placement
+        rows = zip(self._names, live.placed, live.positions, strict=True)
+        return {name: (float(y), float(x)) if at else None for name, at, (y, x) in rows}
+
+    def take(
+        self,
+        name: str,
+        pixels: NDArray[Any],
+        stated: FloatPair | None = None,
+        *,
+        unit: str = "px",
+        pixel_size_nm: PixelSize | None = None,
+    ) -> list[str]:
+        """Place a frame that came, or that was written again; give new doubts."""
+        placement = self.placement
+        if placement is None:
+            shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+            placement = self.placement = stitching.LivePlacement(
+                self._read_number, shape, pixels.dtype, self._options, unit=unit,
+                pixel_size_nm=pixel_size_nm, flat=self._flat,
+            )  # fmt: skip
+            self.watch = stitching.ScanWatch(placement)
+            about = Micrograph(
+                np.zeros((1, 1), np.float32), pixel_size_nm, "scan being taken"
+            )
+            chunk = max(_CHUNK, min(2 * _CHUNK, max(shape)))
+            self._mosaic = GrowingMosaic.create(self._place, about, chunk)
+        if name in self._numbers:
+            index = self._numbers[name]
+            placement.replace(index)
+        else:
+            self._numbers[name] = len(self._names)
+            self._names.append(name)
+            index = placement.add(name, stated)
+        if stated is not None:
+            placement.state(index, stated)
+        assert self.watch is not None  # noqa: S101 - made with the placement
+        found = self.watch.look_at(index, pixels)
+        placement.place(index)
+        found += self.watch.compare(index)
+        self.doubts += found
+        return found
+
+    def fuse(self) -> int:
+        """Fuse the blocks around frames that came or moved; count these frames.
+
+        An `OSError` where the disk is full: what is left is fused by the next call.
+        """
+        done = 0
+        if self.placement is not None:
+            # the newest first: it is what is looked at
+            for index in self.placement.changed()[::-1]:
+                self._fuse(index)
+                done += 1
+        return done
+
+    def _fuse(self, index: int) -> None:
+        placement, mosaic = self.placement, self._mosaic
+        assert placement is not None and mosaic is not None  # noqa: S101, PT018
+        shape = placement.prepared.frame_shape
+        places = placement.fused_at(index), placement.positions[index]
+        boxes = [
+            Box.of(shape, (round(float(y)), round(float(x))))
+            for y, x in places
+            if np.isfinite((y, x)).all()
+        ]
+        if len(boxes) == 2 and boxes[0].overlap(boxes[1]):
+            one, two = boxes
+            corner = min(one.y0, two.y0), min(one.x0, two.x0)
+            end = max(one.y1, two.y1), max(one.x1, two.x1)
+            boxes = [Box.of((end[0] - corner[0], end[1] - corner[1]), corner)]
+        plan = placement.plan((0, 0), shape)
+        for box in boxes:
+            mosaic.write(box, plan.block(box)[0])
+        placement.mark_fused(index)
+
+    def work(self) -> bool:
+        """Do one step of what can wait; say whether there was anything to do."""
+        placement = self.placement
+        if placement is None:
+            return False
+        changed = placement.changed()
+        if changed:
+            self._fuse(changed[-1])
+            return True
+        if self._settling is None and placement.is_due:
+            self._settling = placement.settle()
+        if self._settling is not None:
+            try:
+                next(self._settling)
+            except StopIteration:
+                self._settling = None
+            return True
+        if len(self) >= self._tried + _RETRIED:
+            self._tried = len(self)
+            for index in placement.waiting():
+                placement.place(index)
+            return True
+        return False
+
+    def close(self) -> None:
+        """Stop what is under way; the store stays as it is."""
+        if self._settling is not None:
+            self._settling.close()
+
+
+_TIMES = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}  # seconds of each unit
+_TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
+
+
+def seconds_of(text: str) -> float:
+    """Read a time such as ``8s``, ``10min`` or ``1h``; a `ValueError` if it is none."""
+    found = _TIME.fullmatch(text.lower())
+    if found is None or found[2] not in _TIMES:
+        msg = "must be a time such as 8s, 10min or 1h"
+        raise ValueError(msg)
+    return float(found[1]) * _TIMES[found[2]]
+
+
+def frame_folder(folder: Path, table: Path | None, options: Any) -> FrameFolder:
+    """Look into a folder by the options of a scan, as `io.open_frames` takes them."""
+    read = {name: getattr(options, name) for name in ("databar_rows", "colour")}
+    read["pixel_size_nm"] = options.pixel_size_nm
+    names = ("grid", "order", "first", "overlap", "pixel_size_nm")
+    layout = {name: getattr(options, name) for name in names}
+    return FrameFolder(folder, table, read, layout)
+
+
+@dataclass(slots=True)
+class Followed:
+    """What a followed scan left for its final solution."""
+
+    frames: int = 0
+    positions: dict[str, FloatPair | None] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+    lock: StoreLock | None = None  # of the output, until it is written
+
+    def release(self) -> None:
+        """Let other processes have the output."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def warnings(self, solved: dict[str, FloatPair | None]) -> tuple[str, ...]:
+        """List the doubts, and the frames that the final solution moved.
+
+        `solved`: corners ``(y, x)`` in px by the names of the frames.
+        """
+        return (*self.doubts, *moved_frames(self.positions, solved))
+
+
+def moved_frames(
+    live: dict[str, FloatPair | None], solved: dict[str, FloatPair | None]
+) -> Iterator[str]:
+    """Name the frames that the final solution put more than a pixel elsewhere."""
+    known = {n: at for n, at in live.items() if at is not None}
+    pairs = {n: (known[n], at) for n, at in solved.items() if n in known and at}
+    if not pairs:
+        return
+    apart = np.array([np.subtract(new, old) for old, new in pairs.values()])
+    away = np.hypot(*(apart - np.median(apart, axis=0)).T)
+    moved = [
+        f"{name} by {far:.1f} px"
+        for name, far in zip(pairs, away, strict=True)
+        if far > _MOVED_PX
+    ]
+    if moved:
+        more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
+        yield (
+            "The final solution moved frames from where they were shown: "
+            f"{', '.join(moved[:_NAMED])}{more}."
+        )
+
+
+@dataclass(slots=True)
+class _Follower:
+    """One run of `follow_scan`."""
+
+    folder: FrameFolder
+    scan: LiveScan
+    until: int | None
+    idle_s: float | None
+    is_stopped: Callable[[], bool]
+    _since: float = field(default_factory=time.monotonic)
+    _doubts: list[str] = field(default_factory=list)
+
+    def run(self) -> Job[None]:
+        """Take frames until one of the ends is reached."""
+        yield from self._waiting_for_the_folder()
+        while not self.is_ended():
+            last = time.monotonic()
+            for frame in self.folder.poll():
+                yield from self._take(frame)
+                if self.is_ended():
+                    return
+            if self.folder.is_busy:
+                self._since = time.monotonic()
+            if self._is_idle():
+                return
+            yield self._step()
+            while not self.is_ended() and (yield from self._rest()):
+                if time.monotonic() - last >= _POLL_S:
+                    break  # frames that came meanwhile go first
+            time.sleep(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
+
+    def is_ended(self) -> bool:
+        """Whether the scan is over: stopped, or all of its frames are there."""
+        is_full = self.until is not None and len(self.scan) >= self.until
+        return is_full or self.is_stopped()
+
+    def _is_idle(self) -> bool:
+        """Whether nothing new came for long, when the folder was just looked into."""
+        return self.idle_s is not None and time.monotonic() - self._since > self.idle_s
+
+    def _waiting_for_the_folder(self) -> Job[None]:
+        while not (self.folder.exists or self.is_ended() or self._is_idle()):
+            yield Waiting(0, 0, f"waiting for {self.folder.folder}, which is not there")
+            time.sleep(_POLL_S)
+
+    def _step(self) -> Progress:
+        taken = len(self.scan)
+        if not taken:
+            return Waiting(0, 0, f"waiting for frames in {self.folder.folder}")
+        return Progress(taken, self.until or 0, f"following: {taken} frames taken")
+
+    def _take(self, frame: Any) -> Job[None]:
+        if frame.pixels is None:
+            sentence = f"Frame {frame.name} is left out: {frame.reason}."
+            self._doubts.append(sentence)
+            yield Waiting(0, 0, sentence)
+            return
+        folder = self.folder
+        size = folder.stated.get("pixel_size_nm") or frame.pixel_size_nm
+        how: dict[str, Any] = {"unit": folder.unit, "pixel_size_nm": size}
+        corner = folder.corner(frame.name)
+        for doubt in self.scan.take(frame.name, frame.pixels, corner, **how):
+            yield Waiting(0, 0, doubt)
+        yield from self._when_there_is_room(self.scan.fuse)
+        self._since = time.monotonic()
+        yield self._step()
+
+    def _rest(self) -> Job[bool]:
+        return bool((yield from self._when_there_is_room(self.scan.work)))
+
+    def _when_there_is_room(self, work: Callable[[], Any]) -> Job[Any]:
+        """Do what writes; wait, and say so, while the disk is full."""
+        while True:
+            try:
+                return work()
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                said = "the disk is full: waiting until there is room on it"
+                yield Waiting(0, 0, said)
+                if self.is_stopped():
+                    return False
+                time.sleep(_POLL_S)
+
+    def followed(self, lock: StoreLock) -> Followed:
+        """Give what the final solution is compared with."""
+        doubts = (*self._doubts, *self.scan.doubts)
+        return Followed(len(self.scan), self.scan.positions(), doubts, lock)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C end the following, and the next one the whole run."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: Any) -> None:
+        if asked and callable(before):
+            before(number, frame)
+        asked.append(number)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def follow_scan(
+    folder: FrameFolder,
+    target: Path,
+    options: StitchOptions,
+    *,
+    flat: NDArray[Any] | None = None,
+    until: int | None = None,
+    idle_s: float | None = None,
+    is_stopped: Callable[[], bool] | None = None,
+) -> Job[Followed]:
+    """Place and fuse the frames that come into a folder, until the scan is over.
+
+    Ends by Ctrl-C, by `is_stopped`, after `until` frames, or after `idle_s` seconds
+    without a new one. The mosaic as it grows is at `target`, or next to it while
+    another image is there.
+
+    Raises
+    ------
+    ReadError
+        If fewer than two frames came.
+    WriteError
+        If another process follows into the same target.
+    """
+    if folder.folder.is_file():
+        msg = f"A scan that is followed is a folder of frames, got {folder.folder}."
+        raise OptionError(msg)
+    place = filling_store(target, resume=False)
+    with writing(place):
+        lock = StoreLock(place)  # from before the first frame
+        if is_live(place):
+            remove_target(place)
+    scan = LiveScan(place, folder.read, options, flat)
+    stopped = is_stopped or (lambda: False)
+    try:
+        with _interruptible() as interrupted:
+            ended = partial(_any, (interrupted, stopped))
+            follower = _Follower(folder, scan, until, idle_s, ended)
+            yield from follower.run()
+        _check_enough(folder.folder, len(scan))
+    except BaseException:
+        lock.release()
+        raise
+    finally:
+        scan.close()
+    return follower.followed(lock)
+
+
+def _any(asked: Sequence[Callable[[], bool]]) -> bool:
+    return any(one() for one in asked)
+
+
+def _check_enough(folder: Path, count: int) -> None:
+    if count < 2:
+        msg = (
+            f"{folder} must hold at least two frames to be joined, but {count} came "
+            "before the following ended."
+        )
+        raise ReadError(msg)

@@ -1,0 +1,608 @@
+"""Frames that are placed one after another, while a scan is being taken.
+
+While a scan has few frames it is solved as a whole, again and again, in steps that are
+done while nothing else is to be done (`LivePlacement.settle`): that finds the flat
+field, the axes of the stage, and the level of chance. Between these solutions a new
+frame is placed among those that overlap it, by the search that also rescues frames of
+a whole scan, and refined against them. The global optimisation then starts from what
+is known: each pair keeps what it stated about its shift when it was measured, so that
+only pairs of the new frame are measured, and all positions are solved for at once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Acquisition,
+    BoolArray,
+    BoundedCache,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Job,
+    PixelSize,
+    Progress,
+    RegistrationError,
+)
+from napari_semsr.stitching.discovery import match_frames
+from napari_semsr.stitching.flat_field import no_flat
+from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.fuse import FusionPlan, feather_of
+from napari_semsr.stitching.layout import (
+    TOLERANCE_PX,
+    ChanceLevel,
+    measure_chance,
+    place_among,
+    shifts_within,
+)
+from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.pairwise import Resampled, whole_shift
+from napari_semsr.stitching.refine import (
+    LinearisedShift,
+    joint_steps,
+    linearise_pair,
+)
+from napari_semsr.stitching.solution import StitchSolution, fit_axes, fit_stage
+from napari_semsr.stitching.solve import solve_mosaic
+
+# Chosen: 200 frames of 256 px and their neighbours in the row before; as much memory
+# however long the scan is.
+_CORRECTED_BYTES, _BANDED_BYTES, _RESAMPLED_BYTES = 128 << 20, 64 << 20, 192 << 20
+# Frames after which the whole is solved; chosen: each solution takes as long as the
+# frames since the last one, and after 64 frames flat field and axes are settled.
+_SOLVED_AT = (4, 8, 16, 32, 64)
+_MORE = 1.5  # times the frames of a solution that failed, before the next; chosen
+_REACHES = (0.1, 0.2, 0.4)  # of a frame, as the whole solution searches
+_LEAST_REACH = 16
+_SIGMA = 1.0  # px; as the last sweeps of a whole solution
+_SWEEPS = 4  # of a new frame; chosen: from a whole pixel two settle it
+_SETTLED = 0.02  # px; chosen: a fifth of what is fused again
+_FAR = 0.5  # px that a frame may be off its place of resampling; chosen: one pixel
+_FUSED_AGAIN = 0.1  # px; chosen: below what is seen, five times the final error
+_RECENT = 24  # frames that one without a position is compared with at first; chosen
+_SURE = 6.0  # score of such a match, as of `discovery`
+_BATCH = 16  # pairs that are measured between two steps of a job; chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Frames that are read by their number."""
+
+    read: Callable[[int], NDArray[Any]]
+    frame_shape: IntPair
+    dtype: np.dtype[Any]
+    count: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.count, *self.frame_shape)
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return self.read(index)
+
+
+class _GrowingFrames(CorrectedFrames):
+    """Corrected frames to which frames are added, in bounded memory."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._corrected = BoundedCache(_CORRECTED_BYTES)
+        self._banded = BoundedCache(_BANDED_BYTES)
+
+    def grow(self, acquisition: Acquisition) -> None:
+        """Take more frames, of gain 1."""
+        more = len(acquisition) - len(self.acquisition)
+        self.acquisition = acquisition
+        self.gains = np.append(self.gains, np.ones(more))
+        self.offsets = np.append(self.offsets, np.zeros(more))
+        self.rotations = np.append(self.rotations, np.zeros((more, 2)), axis=0)
+
+    def forget(self, index: int) -> None:
+        """Read and correct a frame again when it is next needed."""
+        self._corrected.drop(index)
+        self._banded.drop(index)
+
+
+class _References(Resampled):
+    """Resampled frames, kept while their positions change by a part of a pixel.
+
+    What a pair states about its shift refers to the positions of resampling.
+    """
+
+    def __init__(self, prepared: CorrectedFrames) -> None:
+        super().__init__(prepared, np.zeros((0, 2)), _SIGMA)
+        self._cache = BoundedCache(_RESAMPLED_BYTES)
+
+    def put(self, index: int, position: FloatArray) -> None:
+        """Place a frame, which is resampled again."""
+        more = index + 1 - len(self.corners)
+        if more > 0:
+            self.corners = np.append(self.corners, np.zeros((more, 2), int), axis=0)
+            self.parts = np.append(self.parts, np.zeros((more, 2)), axis=0)
+        self.corners[index] = np.round(position)
+        self.parts[index] = position - self.corners[index]
+        self._cache.drop(index)
+
+    def apart(self, pair: IntPair) -> FloatArray:
+        """Shift of a pair as resampled, (2,): the second frame less the first."""
+        places = self.corners[list(pair)] + self.parts[list(pair)]
+        return np.asarray(places[1] - places[0])
+
+    def off(self, positions: FloatArray) -> FloatArray:
+        """Distance along each axis from the positions of resampling, (N, 2)."""
+        return np.abs(positions - self.corners - self.parts)
+
+
+def _known(places: FloatArray) -> BoolArray:
+    """Which of some places, (N, 2), are known, (N,)."""
+    return np.asarray(np.isfinite(places).all(axis=1))
+
+
+class LivePlacement:
+    """Positions of the frames of a scan that is being taken.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the grey values (Y, X) of a frame by its number.
+    frame_shape : tuple of int
+        Rows and columns of each frame.
+    dtype : dtype
+        Type of their grey values.
+    options : StitchOptions, optional
+        As for `solve_mosaic`.
+    unit : {"px", "nm"}
+        Of the stated positions.
+    pixel_size_nm : pair of float, optional
+        ``(y, x)`` as stated.
+    flat : (Y, X) array, optional
+        Flat field image, where the options name one.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], NDArray[Any]],
+        frame_shape: IntPair,
+        dtype: np.dtype[Any],
+        options: StitchOptions | None = None,
+        *,
+        unit: str = "px",
+        pixel_size_nm: PixelSize | None = None,
+        flat: NDArray[Any] | None = None,
+    ) -> None:
+        self.options = options or StitchOptions()
+        self.unit, self.pixel_size_nm, self.flat = unit, pixel_size_nm, flat
+        self.names: list[str] = []
+        self.stated = np.zeros((0, 2))  # NaN where no position is stated
+        # (N, 2) Top-left corners in px; NaN without a place
+        self.positions = np.zeros((0, 2))
+        self.provisional: set[int] = set()  # where the stage states, for want of better
+        self.blank: set[int] = set()  # frames that show nothing, which have no place
+        self.solution: StitchSolution | None = None
+        self._stack = _Stack(read, frame_shape, np.dtype(dtype))
+        empty = Acquisition(self._stack, ())
+        flat_field = no_flat(frame_shape, 0.0, "none")
+        self.prepared = _GrowingFrames(empty, flat_field)
+        self._references = _References(self.prepared)
+        self._feather = feather_of(self.prepared)
+        self._chance: ChanceLevel | None = None
+        # what each pair stated: step and information at its positions of resampling
+        self._links: dict[IntPair, LinearisedShift] = {}
+        self._fused = np.zeros((0, 2))
+        self._stale: set[int] = set()  # fused with another flat field or gain
+        self._matrix: FloatArray | None = None  # camera px for each stated unit
+        self._solve_at = float(_SOLVED_AT[0])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def placed(self) -> BoolArray:
+        """Which frames have a place by their images, (N,)."""
+        found = _known(self.positions)
+        found[sorted(self.provisional)] = False
+        return found
+
+    # Frames that come.
+
+    def add(self, name: str, stated: FloatPair | None = None) -> int:
+        """Take one more frame, whose stated corner is ``(y, x)``; give its number."""
+        index = len(self.names)
+        self.names.append(name)
+        nowhere = np.full((1, 2), np.nan)
+        here = nowhere if stated is None else np.array([stated], dtype=float)
+        self.stated = np.append(self.stated, here, axis=0)
+        self.positions = np.append(self.positions, nowhere, axis=0)
+        self._fused = np.append(self._fused, nowhere, axis=0)
+        self._stack = replace(self._stack, count=index + 1)
+        self.prepared.grow(Acquisition(self._stack, tuple(self.names)))
+        self._references.put(index, np.zeros(2))
+        return index
+
+    def state(self, index: int, stated: FloatPair) -> None:
+        """Take the stated corner of a frame that came before it."""
+        self.stated[index] = stated
+
+    def replace(self, index: int) -> None:
+        """Read a frame again, which was written once more; it has no place then."""
+        self.prepared.forget(index)
+        self._references.put(index, np.zeros(2))
+        self._unlink(index)
+        self.positions[index] = np.nan
+        self._stale.add(index)
+        self.provisional.discard(index)
+        self.blank.discard(index)
+
+    def place(self, index: int) -> bool:
+        """Place a frame among those that overlap it; say whether it has a place."""
+        if index in self.blank:
+            return False
+        if self._chance is None:
+            self._place_as_stated(index)
+            return bool(np.isfinite(self.positions[index]).all())
+        self._unlink(index)
+        self.provisional.discard(index)
+        self.positions[index] = np.nan
+        corner = self._search(index)
+        if corner is None:
+            self._place_as_stated(index)
+            return False
+        self.positions[index] = corner
+        self._refine(index)
+        self._optimise()
+        return True
+
+    def neighbours(self, index: int) -> list[int]:
+        """List the frames that a frame was measured against."""
+        return [a + b - index for a, b in self._links if index in (a, b)]
+
+    def changed(self) -> list[int]:
+        """List the frames that moved, or came, since they were last fused."""
+        here = _known(self.positions)
+        was = _known(self._fused)
+        with np.errstate(invalid="ignore"):
+            moved = np.abs(self.positions - self._fused).max(axis=1) > _FUSED_AGAIN
+        moved[sorted(self._stale)] = True
+        return np.flatnonzero((here != was) | (here & moved)).tolist()
+
+    def fused_at(self, index: int) -> FloatArray:
+        """Give the corner at which a frame was last fused, (2,); NaN if it was not."""
+        return np.asarray(self._fused[index])
+
+    def mark_fused(self, index: int) -> None:
+        """Take a frame as fused where it is now."""
+        self._fused[index] = self.positions[index]
+        self._stale.discard(index)
+
+    def plan(self, origin: IntPair, shape: IntPair) -> FusionPlan:
+        """Plan the mosaic as it is now; `origin`: pixel ``(y, x)`` of its corner."""
+        positions = self.positions - np.array(origin)
+        pedestal = 0.0 if self.solution is None else self.solution.pedestal
+        how = self._feather, self.options.blend, shape, pedestal
+        return FusionPlan(self.prepared, positions, *how)
+
+    # Where a frame is expected, and where it is.
+
+    def _place_as_stated(self, index: int) -> None:
+        """Put a frame where its stated position is, if there is one."""
+        expected = self._expected(index)
+        if expected is not None:
+            self.positions[index] = expected
+            self.provisional.add(index)
+
+    def _expected(self, index: int) -> FloatArray | None:
+        """Predict the corner of a frame, (2,), by its stated position."""
+        stated = self.stated[index]
+        if not np.isfinite(stated).all():
+            return None
+        matrix = self._matrix
+        if matrix is None:
+            size = self.pixel_size_nm
+            if self.unit == "nm" and size is None:
+                return None
+            matrix = np.eye(2) if self.unit == "px" else np.diag(1 / np.array(size))
+        known = _known(self.positions) if self._chance is None else self.placed
+        known &= _known(self.stated)
+        known[index] = False
+        others = np.flatnonzero(known)
+        if not len(others):
+            return np.asarray(matrix @ stated)
+        # the nearest frames know how the stage errs there
+        away = np.hypot(*((self.stated[others] - stated) @ matrix.T).T)
+        near = others[np.argsort(away, kind="stable")[:3]]
+        steps = (stated - self.stated[near]) @ matrix.T
+        return np.asarray(np.median(self.positions[near] + steps, axis=0))
+
+    def _fit_stage(self) -> None:
+        """Fit camera pixels to stated positions, by all frames that are placed."""
+        solved = np.where(self.placed[:, None], self.positions, np.nan)
+        axes = fit_axes(self.stated, solved, min(self._stack.frame_shape))
+        stage = fit_stage(self.stated, solved)
+        if axes is not None:
+            self._matrix = axes.matrix
+        elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
+            self._matrix = stage.matrix
+
+    def _search(self, index: int) -> FloatArray | None:
+        """Find the corner of a frame in whole pixels, (2,), by its images."""
+        expected = self._expected(index)
+        if expected is None:
+            return self._search_everywhere(index)
+        rows, columns = self._stack.frame_shape
+        for share in _REACHES:
+            reach = (
+                max(_LEAST_REACH, round(share * rows)),
+                max(_LEAST_REACH, round(share * columns)),
+            )
+            if (corner := self._among(index, expected, reach)) is not None:
+                return corner
+        return None
+
+    def _among(
+        self, index: int, expected: FloatArray, reach: IntPair
+    ) -> FloatArray | None:
+        """Place a frame among those near a place; None where chance does as well."""
+        if self._chance is None:
+            return None
+        tried, significance = shifts_within(reach), self.options.significance
+        threshold, _ = self._chance.threshold(tried, significance)
+        # frames elsewhere take no part, however many there are
+        around = np.where(self.placed[:, None], self.positions, np.nan)
+        side = np.array(self._stack.frame_shape) + reach
+        with np.errstate(invalid="ignore"):
+            near = (np.abs(around - expected) < side).all(axis=1)
+        numbers = [*np.flatnonzero(near).tolist(), index]
+        if len(numbers) == 1:
+            return None
+        found = place_among(
+            self.prepared, index, expected, np.where(near[:, None], around, np.nan),
+            reach, threshold,
+        )  # fmt: skip
+        return None if found is None else found.position
+
+    def _search_everywhere(self, index: int) -> FloatArray | None:
+        """Place a frame of which no position is stated: recent frames come first."""
+        placed = np.flatnonzero(self.placed).tolist()[::-1]
+        factor = max(1, min(self._stack.frame_shape) // 96)
+        reach = (max(_LEAST_REACH, 4 * factor),) * 2
+        for first in range(0, len(placed), _RECENT):
+            some = [*placed[first : first + _RECENT], index]
+            whole = self.prepared
+            part = CorrectedFrames(
+                self._part(some), whole.flat, whole.gains[some],
+                whole.rotations[some], whole.distortion, whole.centre_px,
+                whole.offsets[some],
+            )  # fmt: skip
+            joints = match_frames(part, [len(some) - 1])
+            for joint in sorted(joints, key=lambda item: -item.weight):
+                if joint.weight < _SURE:
+                    break
+                expected = self.positions[some[joint.first]] + joint.shift
+                corner = self._among(index, expected, reach)
+                if corner is not None:
+                    return corner
+        return None
+
+    def _part(self, chosen: Sequence[int], **more: Any) -> Acquisition:
+        """Take some of the frames."""
+        numbers = list(chosen)
+
+        def read(index: int) -> NDArray[Any]:
+            return self._stack[numbers[index]]
+
+        stack = _Stack(read, self._stack.frame_shape, self._stack.dtype, len(numbers))
+        return Acquisition(stack, tuple(self.names[i] for i in numbers), **more)
+
+    # What pairs state, and all positions by it.
+
+    def _pairs_of(self, index: int) -> list[IntPair]:
+        """List the pairs of a frame that have enough in common."""
+        side = np.array(self._stack.frame_shape)
+        with np.errstate(invalid="ignore"):
+            near = (np.abs(self.positions - self.positions[index]) < side).all(axis=1)
+        near &= self.placed
+        near[index] = True
+        numbers = np.flatnonzero(near)
+        pairs = overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
+        found = [(int(numbers[a]), int(numbers[b])) for a, b in pairs]
+        return [pair for pair in found if index in pair]
+
+    def _measure(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
+        """Measure pairs at their positions of resampling."""
+        near: dict[int, set[int]] = {}
+        for first, second in [*self._links, *pairs]:
+            near.setdefault(first, {first}).add(second)
+            near.setdefault(second, {second}).add(first)
+        found = []
+        for first, second in pairs:
+            around = sorted(near[first] & near[second])
+            item = linearise_pair(self._references, first, second, around)
+            if item is not None:
+                found.append(item)
+        return found
+
+    def _refine(self, index: int) -> None:
+        """Refine a new frame against its neighbours, and keep what its pairs state."""
+        pairs = self._pairs_of(index)
+        found: list[LinearisedShift] = []
+        for sweep in range(_SWEEPS):
+            self._references.put(index, self.positions[index])
+            found = self._measure(pairs)
+            if not found:
+                return
+            if sweep == 0:
+                self._match_light(index, found)
+            normal, right = 1e-12 * np.eye(2), np.zeros(2)
+            for item in found:
+                pair = (item.first, item.second)
+                sign = 1.0 if item.second == index else -1.0
+                apart = self.positions[pair[1]] - self.positions[pair[0]]
+                left = self._references.apart(pair) + item.step - apart
+                weight = item.information / max(item.variance, 1e-30)
+                normal += weight
+                right += sign * weight @ np.clip(left, -TOLERANCE_PX, TOLERANCE_PX)
+            step = np.clip(np.linalg.solve(normal, right), -2, 2)
+            self.positions[index] += step
+            if np.abs(step).max() < _SETTLED:
+                break
+        for item in found:
+            self._links[item.first, item.second] = item
+
+    def _unlink(self, index: int) -> None:
+        for pair in [pair for pair in self._links if index in pair]:
+            del self._links[pair]
+
+    def _optimise(self) -> None:
+        """Solve for all positions at once, from where they are."""
+        if not self._links:
+            return
+        items = []
+        for pair, item in self._links.items():
+            apart = self.positions[pair[1]] - self.positions[pair[0]]
+            left = self._references.apart(pair) + item.step - apart
+            if np.abs(left).max() <= TOLERANCE_PX:  # else another place was taken
+                items.append(replace(item, step=left))
+        if not items:
+            return
+        steps, _ = joint_steps(len(self.positions), items)
+        moves = np.where(self.placed[:, None], steps, 0)
+        self.positions += moves
+        far = (self._references.off(self.positions) > _FAR).any(axis=1) & self.placed
+        for index in np.flatnonzero(far).tolist():
+            # linear about where it was; what its pairs state is measured again
+            self._references.put(index, self.positions[index])
+            pairs = [pair for pair in self._links if index in pair]
+            for item in self._measure(pairs):
+                self._links[item.first, item.second] = item
+
+    def _match_light(self, index: int, found: Sequence[LinearisedShift]) -> None:
+        """Find the gain of a frame by its overlaps with others."""
+        logs, counts = [], []
+        for item in found:
+            pair = (item.first, item.second)
+            boxes = self._references.boxes(*pair)
+            if boxes is None:
+                continue
+            planes = [
+                [plane[box.slices] for plane in self._references.frame(number)[:2]]
+                for number, box in zip(pair, boxes, strict=True)
+            ]
+            inside = (planes[0][0] > 0) & (planes[1][0] > 0)
+            first, second = (float(image[inside].sum()) for _, image in planes)
+            if min(first, second) > 0:
+                sign = 1.0 if item.second == index else -1.0
+                logs.append(sign * np.log(second / first))
+                counts.append(float(np.count_nonzero(inside)))
+        if not logs:
+            return
+        gain = self.prepared.gains[index] * np.exp(np.average(logs, weights=counts))
+        if self.options.match_gain and abs(gain - self.prepared.gains[index]) > 1e-3:
+            self.prepared.gains[index] = gain
+            self.prepared.forget(index)
+            self._references.put(index, self.positions[index])
+
+    # The whole solution of what is there, in steps.
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so many frames came that the whole is to be solved."""
+        return len(self.names) - len(self.blank) >= self._solve_at
+
+    def settle(self) -> Job[None]:
+        """Solve what is there as a whole; positions, light and axes change at its end.
+
+        Frames may be added between its steps.
+        """
+        known = _known(self.stated)
+        known[sorted(self.blank)] = False
+        lit = [i for i in range(len(self.names)) if i not in self.blank]
+        chosen = np.flatnonzero(known).tolist()
+        has_stated = 2 * len(chosen) > len(lit)
+        chosen = chosen if has_stated else lit
+        count = len(chosen)
+        self._solve_at = next((n for n in _SOLVED_AT if n > count), np.inf)
+        where = {f"nominal_{self.unit}": self.stated[chosen]} if has_stated else {}
+        part = self._part(chosen, pixel_size_nm=self.pixel_size_nm, **where)
+        names = list(self.names)
+        try:
+            solution = yield from solve_mosaic(part, self._settled, flat=self.flat)
+        except RegistrationError:
+            solution = None
+        if solution is None or not solution.most_placed:
+            self._solve_at = min(self._solve_at, max(_MORE * count, count + 2))
+            return
+        yield Progress(0, 0, "Measuring what frames match by chance")
+        whole = part, solution.flat, solution.gains, solution.turns
+        prepared = CorrectedFrames(
+            *whole, solution.distortion, solution.distortion_centre_px,
+            solution.offsets,
+        )  # fmt: skip
+        pairs = overlapping_pairs(solution.positions_px, self._stack.frame_shape)
+        shifts = [whole_shift(solution.positions_px, pair) for pair in pairs]
+        chance = measure_chance(prepared, shifts)
+        if names == self.names[: len(names)]:
+            yield from self._install(chosen, solution, chance)
+
+    @property
+    def _settled(self) -> StitchOptions:
+        """The options, without a grid, whose frames are not all there."""
+        return self.options.replace(grid=None, order=None, first=None, overlap=None)
+
+    def _install(
+        self, chosen: Sequence[int], solution: StitchSolution, chance: ChanceLevel
+    ) -> Job[None]:
+        """Take a solution of some frames, and place the others again by it."""
+        numbers, solved = np.array(chosen), solution.positions_px
+        fits = solution.placed
+        before = self.positions[numbers]
+        known = fits & np.isfinite(before).all(axis=1)
+        start = known if known.any() else fits
+        offset = np.median(before[start] - solved[start], axis=0)
+        if not np.isfinite(offset).all():
+            offset = np.zeros(2)
+        old = self.prepared
+        gains, offsets = old.gains.copy(), old.offsets.copy()
+        scale = float(np.median(solution.gains / old.gains[numbers]))
+        gains *= scale
+        gains[numbers], offsets[numbers] = solution.gains, solution.offsets
+        turns = np.zeros((len(self.names), 2))
+        turns[numbers] = solution.turns
+        self.prepared = _GrowingFrames(
+            old.acquisition, solution.flat, gains, turns, solution.distortion,
+            solution.distortion_centre_px, offsets,
+        )  # fmt: skip
+        self.solution, self._chance = solution, chance
+        self._feather = feather_of(self.prepared)
+        self._references, self._links = _References(self.prepared), {}
+        others = sorted({*range(len(self.names))} - {*chosen})
+        again = [i for i in others if i not in self.blank]
+        self.positions[numbers] = np.where(fits[:, None], solved + offset, np.nan)
+        self.provisional = {*again} & self.provisional
+        for index, position in enumerate(self.positions):
+            self._references.put(index, np.nan_to_num(position))
+        self._stale = {*range(len(self.names))}  # the light of all may have changed
+        pairs = overlapping_pairs(
+            np.where(np.isin(np.arange(len(self.names)), numbers)[:, None],
+                     self.positions, np.nan),
+            self._stack.frame_shape,
+        )  # fmt: skip
+        for done in range(0, len(pairs), _BATCH):
+            yield Progress(done, len(pairs), "Measuring pairs of frames")
+            for item in self._measure(pairs[done : done + _BATCH]):
+                self._links[item.first, item.second] = item
+        self._fit_stage()
+        lost = [i for i in numbers[~fits].tolist() if i not in self.blank]
+        for done, index in enumerate([*again, *lost]):
+            yield Progress(done, len(again) + len(lost), "Placing the other frames")
+            self.place(index)
+
+    def waiting(self) -> Iterator[int]:
+        """List the frames without a place by their images, which may find one now."""
+        for index in np.flatnonzero(~self.placed).tolist():
+            if index not in self.blank:
+                yield index

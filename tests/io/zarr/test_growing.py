@@ -1,0 +1,40 @@
+"""A store that grows on every side."""
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_semsr.core.errors import IncompleteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.tiling import Box
+from napari_semsr.io.formats import read
+from napari_semsr.io.zarr.growing import GrowingMosaic, is_live
+
+ABOUT = Micrograph(np.zeros((1, 1), np.float32), (20, 20), "scan")
+
+
+def test_pixels_stay_where_they_are_however_it_grows(tmp_path):
+    rng = np.random.default_rng(0)
+    mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", ABOUT, 16)
+    whole = np.full((400, 400), np.nan, np.float32)
+    for _ in range(20):
+        y, x = (int(v) for v in rng.integers(-150, 120, 2))
+        values = rng.random((30, 41), dtype=np.float32)
+        mosaic.write(Box.of(values.shape, (y, x)), values)
+        whole[200 + y : 230 + y, 200 + x : 241 + x] = values
+    (y, x), (rows, columns) = mosaic.origin, mosaic.shape
+    part = whole[200 + y : 200 + y + rows, 200 + x : 200 + x + columns]
+    group = zarr.open_group(tmp_path / "m.ome.zarr", mode="r")
+    assert np.array_equal(group["0"][:], part, equal_nan=True)
+    (dataset,) = group.attrs["ome"]["multiscales"][0]["datasets"]
+    moved = dataset["coordinateTransformations"][1]["translation"]
+    assert moved == [20 * y, 20 * x]
+
+
+def test_it_is_incomplete_and_known_as_what_it_is(tmp_path):
+    place = tmp_path / "m.ome.zarr"
+    assert not is_live(place)
+    GrowingMosaic.create(place, ABOUT, 16)
+    assert is_live(place)
+    with pytest.raises(IncompleteError):
+        read(place)

@@ -1,0 +1,223 @@
+"""A scan is stitched while its frames are written; in the end as a whole."""
+
+import errno
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core.errors import OptionError, ReadError, WriteError
+from napari_semsr.core.progress import Waiting, run
+from napari_semsr.io.formats import read
+from napari_semsr.io.zarr.growing import GrowingMosaic, is_live
+from napari_semsr.jobs import follow
+from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
+from tests import children
+
+SIDE = 96
+FOLLOW = {"follow": True, "until": 6}
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    monkeypatch.setattr(follow, "_POLL_S", 0.001)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans") / "scan"
+    napari_semsr.simulate(
+        folder, phantom="particles", frames_grid=(2, 3), frame_px=SIDE, overlap=0.4,
+        jitter_px=3, seed=1,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def offline(scan):
+    return napari_semsr.stitch(scan, scan.parent / "offline.ome.zarr")
+
+
+def job(folder, output, **options):
+    how = {k: options.pop(k) for k in ("resume", "overwrite") if k in options}
+    chosen = StitchFolderOptions.parse({**FOLLOW, **options})
+    return STITCH.job(folder, output, options=chosen, **how)
+
+
+def copy_frames(scan, folder, *numbers):
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        name = f"frame_{number:03d}.tif"
+        shutil.copy(scan / name, folder / name)
+    rows = (scan / "positions.csv").read_text().splitlines(keepends=True)
+    there = [row for row in rows[1:] if (folder / row.partition(",")[0]).is_file()]
+    (folder / "positions.csv").write_text("".join([rows[0], *there]))
+
+
+def until_taken(steps, count):
+    """Go on with a job until it says that it has taken so many frames."""
+    said = []
+    for step in steps:
+        said.append(step.message)
+        if f"{count} frames taken" in step.message:
+            return said
+    raise AssertionError(said)
+
+
+def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_path):
+    folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
+    steps = job(folder, output)
+    next(steps)
+    while not isinstance(step := next(steps), Waiting):
+        pass
+    assert "waiting for" in step.message
+    assert "scan" in step.message
+    copy_frames(scan, folder, 0, 2)
+    until_taken(steps, 2)
+    assert is_live(output)
+    copy_frames(scan, folder, 1, 5, 3)
+    until_taken(steps, 5)
+    copy_frames(scan, folder, 4)
+    made = run(steps)
+    assert [p["frame"] for p in made.positions] == [
+        p["frame"] for p in offline.positions
+    ]
+    for one, other in zip(made.positions, offline.positions, strict=True):
+        assert one["y_px"] == pytest.approx(other["y_px"], abs=0.02)
+        assert one["x_px"] == pytest.approx(other["x_px"], abs=0.02)
+    assert np.array_equal(
+        read(made.output).array(), read(offline.output).array(), equal_nan=True
+    )
+    assert not is_live(output)
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["m.ome.zarr", "scan"]
+
+
+def test_the_history_is_that_of_an_ordinary_stitch(scan, offline, tmp_path):
+    made = run(job(scan, tmp_path / "m.ome.zarr"))
+    history, other = (read(one.output).provenance for one in (made, offline))
+    assert not {"follow", "until", "idle"} & history.options.keys()
+    assert "other_frames" not in other.options
+    assert napari_semsr.replay(made.output, inputs=scan.parent).identical
+
+
+def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):
+    folder = tmp_path / "scan"
+    copy_frames(scan, folder, 0, 1, 2, 3, 4)
+    image = read(scan / "frame_005.tif")
+    small = image.replace(data=image.array()[:64, :64])
+    napari_semsr.write(small, folder / "frame_005.tif")
+    shutil.copy(scan / "positions.csv", folder)
+    (folder / "frame_003.tif.part").write_bytes(b"half")
+    made = run(job(folder, tmp_path / "m.ome.zarr", until=5))
+    assert [fault.frame for fault in made.left_out] == ["frame_005.tif"]
+    assert any("frame_005.tif" in one and "64x64" in one for one in made.warnings)
+    with pytest.raises(ReadError, match="one shape and type"):
+        napari_semsr.stitch(folder, tmp_path / "n.ome.zarr")
+
+
+def test_nothing_new_for_long_is_the_end(scan, tmp_path):
+    made = run(job(scan, tmp_path / "m.ome.zarr", until=None, idle="0.05s"))
+    assert made.frames == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("8s", 8), ("10min", 600), ("1.5 h", 5400), ("3", 3)]
+)
+def test_times_are_read(text, seconds):
+    assert StitchFolderOptions.parse({"follow": True, "idle": text}).idle == seconds
+
+
+@pytest.mark.parametrize("text", ["", "min", "8 days", "-3s", "0s", "nan"])
+def test_other_times_are_refused(text):
+    with pytest.raises(OptionError, match="idle"):
+        StitchFolderOptions.parse({"follow": True, "idle": text})
+
+
+def test_too_few_frames_are_refused_and_nothing_is_left(scan, tmp_path):
+    folder = tmp_path / "scan"
+    copy_frames(scan, folder, 0)
+    with pytest.raises(ReadError, match="at least two frames"):
+        run(job(folder, tmp_path / "m.ome.zarr", idle="0.05s"))
+    assert not (tmp_path / ".held.m.ome.zarr").exists()
+
+
+def test_a_file_is_not_followed(scan, tmp_path):
+    with pytest.raises(OptionError, match="folder of frames"):
+        run(job(scan / "frame_000.tif", tmp_path / "m.ome.zarr"))
+
+
+def test_a_scan_that_is_followed_twice_is_refused(scan, tmp_path):
+    folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
+    copy_frames(scan, folder, 0, 1)
+    steps = job(folder, output)
+    until_taken(steps, 2)
+    words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
+    for more in ("--overwrite", "--resume"):
+        done = children.run([*words, "--follow", "--idle", "1s", more])
+        assert done.returncode == 2
+        assert "being written by another process" in done.stderr
+    steps.close()
+
+
+@pytest.mark.parametrize("frames", [2, 5])
+def test_a_killed_run_is_resumed_with_the_frames_that_are_there(
+    scan, offline, tmp_path, frames
+):
+    folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
+    copy_frames(scan, folder, *range(frames))
+    steps = job(folder, output)
+    until_taken(steps, frames)
+    steps.close()
+    assert is_live(output)
+    copy_frames(scan, folder, *range(6))
+    with pytest.raises(WriteError, match="exists already"):
+        run(job(folder, output))
+    made = run(job(folder, output, resume=True))
+    assert np.array_equal(
+        read(made.output).array(), read(offline.output).array(), equal_nan=True
+    )
+
+
+def test_a_killed_run_is_resumed_without_following(scan, offline, tmp_path):
+    output = tmp_path / "m.ome.zarr"
+    steps = job(scan, output, until=None)
+    until_taken(steps, 6)
+    steps.close()
+    made = run(STITCH.job(scan, output, resume=True))
+    assert np.array_equal(
+        read(made.output).array(), read(offline.output).array(), equal_nan=True
+    )
+
+
+def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
+    write, refusals = GrowingMosaic.write, [errno.ENOSPC] * 5
+
+    def full(self, box, values):
+        if refusals:
+            raise OSError(refusals.pop(), "No space left on device")
+        write(self, box, values)
+
+    monkeypatch.setattr(GrowingMosaic, "write", full)
+    said = []
+    made = run(job(scan, tmp_path / "m.ome.zarr"), lambda step: said.append(step))
+    assert made.frames == 6
+    full = [step for step in said if "disk is full" in step.message]
+    assert full
+    assert all(isinstance(step, Waiting) for step in full)
+
+
+def test_the_first_interrupt_ends_the_following(scan, tmp_path):
+    steps = job(scan, tmp_path / "m.ome.zarr", until=None)
+    until_taken(steps, 6)
+    signal.raise_signal(signal.SIGINT)
+    assert run(steps).frames == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_follows_is_left_to_a_person():
+    from napari_semsr.core import persons_options
+
+    assert {"follow", "until", "idle"} <= persons_options(StitchFolderOptions)
