@@ -19,6 +19,9 @@ from .io.formats import (
     read as read,
     write as write,
 )
+from .jobs.live import (
+    LiveMosaic as LiveMosaic,
+)
 
 __version__: str
 from .functions import (

@@ -1,0 +1,248 @@
+"""A mosaic of frames in memory, as a program that runs a microscope hands them over."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from napari_semsr.core import (
+    FloatPair,
+    Micrograph,
+    OptionError,
+    ShapeError,
+    WriteError,
+    list_folder,
+    run,
+)
+from napari_semsr.io import FrameFolder, filling_store, remove_target, write
+from napari_semsr.jobs.follow import LiveScan, frame_folder, moved_frames
+from napari_semsr.jobs.images import check_image_target, write_positions
+from napari_semsr.jobs.stitch import STITCH, StitchedFile, StitchFolderOptions
+
+_STEPS = 8  # of what can wait, for each frame; chosen: solutions end between frames
+_TABLE = "positions.csv"
+
+
+class LiveMosaic:
+    """Mosaic that grows while a microscope scans.
+
+    Each frame is written into a folder, placed among those that are there, and fused
+    into a store. `finish` then solves and fuses the folder as `stitch` does.
+
+    Parameters
+    ----------
+    output : path
+        The mosaic, ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
+    frames : path, optional
+        Folder for the frames, new or empty; by default next to the output, with its
+        name and ``.frames``.
+    overwrite : bool, default=False
+        Replace an existing output.
+    resume : bool, default=False
+        Take the frames that an interrupted scan left in the folder.
+    **options : object
+        Those of `stitch`, such as ``pixel_size_nm``.
+
+    Raises
+    ------
+    WriteError
+        If the output exists, the folder of the frames holds other files, or another
+        process writes the same mosaic.
+    OptionError
+        If an option is unknown or out of range.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> rng = np.random.default_rng(0)
+    >>> sample = rng.integers(0, 4000, (100, 220)).astype(np.uint16)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with semsr.LiveMosaic(f"{folder}/m.ome.zarr", pixel_size_nm=20) as mosaic:
+    ...         for x in (0, 60, 120):
+    ...             doubts = mosaic.add(sample[:, x : x + 100], (0.0, 20.0 * x))
+    ...     made = mosaic.finish()
+    >>> made.frames, made.shape
+    (3, (100, 220))
+    """
+
+    def __init__(
+        self,
+        output: str | Path,
+        *,
+        frames: str | Path | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        **options: Any,
+    ) -> None:
+        given = {"overwrite": overwrite, "resume": resume}
+        self.output = check_image_target(output, **given)
+        stem = self.output.name.partition(".")[0]
+        usual = self.output.with_name(f"{stem}.frames")
+        self.folder = usual if frames is None else Path(frames)
+        sets = STITCH.parse(options)
+        unknown = options.keys() - STITCH.arguments.keys()
+        if unknown:
+            msg = f"Options are those of stitch, got {', '.join(sorted(unknown))}."
+            raise OptionError(msg)
+        self.options: StitchFolderOptions = sets["options"]
+        if self.options.flat_field not in ("auto", "none"):
+            msg = "A flat field of a file is for stitch: use auto or none."
+            raise OptionError(msg)
+        self.folder.mkdir(exist_ok=True)
+        old = [path for path in list_folder(self.folder) if path.suffix == ".tif"]
+        if old and not resume:
+            msg = (
+                f"The folder {self.folder} holds frames already: choose another with "
+                "frames=, or take them with resume=True."
+            )
+            raise WriteError(msg)
+        self._place = filling_store(self.output, resume=False)
+        if resume and self._place.exists():
+            remove_target(self._place)
+        self._files: FrameFolder = frame_folder(self.folder, None, self.options)
+        self._scan = LiveScan(self._place, self._files.read, self.options)
+        self._stated: dict[str, FloatPair | None] = {}
+        for frame in self._left():
+            corner = self._files.corner(frame.name)
+            self._stated[frame.name] = corner
+            self._take(frame.name, frame.pixels, corner)
+
+    def _left(self) -> Iterator[Any]:
+        """List the frames of an interrupted scan, in the order of their names."""
+        found = [frame for _ in range(2) for frame in self._files.poll()]
+        whole = (frame for frame in found if frame.pixels is not None)
+        yield from sorted(whole, key=lambda frame: str(frame.name))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._scan.close()
+
+    def __len__(self) -> int:
+        return len(self._stated)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is wrong with frames so far, one sentence each."""
+        return tuple(self._scan.doubts)
+
+    @property
+    def positions(self) -> dict[str, FloatPair | None]:
+        """Corner ``(y, x)`` of each frame in px so far; None without a place."""
+        return self._scan.positions()
+
+    def add(
+        self,
+        frame: ArrayLike,
+        position_nm: FloatPair | None = None,
+        *,
+        name: str | None = None,
+    ) -> tuple[str, ...]:
+        """Take a frame, place it, and fuse the mosaic around it.
+
+        Parameters
+        ----------
+        frame : (Y, X) array_like
+            Grey values; all frames have one shape and type.
+        position_nm : tuple of float, optional
+            Top-left corner ``(y, x)`` as the stage states it, in nm. Frames are placed
+            by their images alone if one of them has none.
+        name : str, optional
+            Of the file; numbers count up by default. A name that was given before
+            replaces that frame.
+
+        Returns
+        -------
+        tuple of str
+            What is wrong with the frame, one sentence each.
+
+        Raises
+        ------
+        ShapeError
+            If the frame is not (Y, X), or differs from the first in shape or type.
+            It is not taken; the mosaic stays as it is.
+        """
+        pixels = np.asarray(frame)
+        kind = pixels.shape, pixels.dtype
+        if pixels.ndim != 2 or pixels.dtype.kind not in "uif":
+            msg = f"A frame must be (Y, X) grey values, got {kind[0]} of {kind[1]}."
+            raise ShapeError(msg)
+        if self._files.kind not in (None, kind):
+            msg = f"Frames must be {self._files.kind}, as the first, got {kind}."
+            raise ShapeError(msg)
+        corner = None
+        if position_nm is not None:
+            corner = float(position_nm[0]), float(position_nm[1])
+        if corner is not None and not np.isfinite(corner).all():
+            msg = f"A position must be two finite numbers (y, x), got {position_nm}."
+            raise OptionError(msg)
+        named = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif") + ".tif"
+        if Path(named).name != named:
+            msg = f"The name of a frame must be that of a file, got {name}."
+            raise OptionError(msg)
+        size = self.options.pixel_size_nm
+        path = self.folder / named
+        write(Micrograph(pixels, size, path.stem), path, overwrite=True)
+        self._files.kind = kind
+        self._stated[named] = corner
+        self._write_table()
+        return self._take(named, pixels, corner)
+
+    def _take(
+        self, name: str, pixels: Any, corner: FloatPair | None
+    ) -> tuple[str, ...]:
+        size = self.options.pixel_size_nm
+        how: dict[str, Any] = {"unit": "nm", "pixel_size_nm": size}
+        doubts = self._scan.take(name, pixels, corner, **how)
+        self._scan.fuse()
+        for _ in range(_STEPS):
+            if not self._scan.work():
+                break
+        return tuple(doubts)
+
+    def _write_table(self) -> None:
+        """Write the stated positions, if every frame has one."""
+        path = self.folder / _TABLE
+        if all(corner is not None for corner in self._stated.values()):
+            write_positions(path, self._stated, "nm")
+        else:
+            path.unlink(missing_ok=True)
+
+    def finish(self) -> StitchedFile:
+        """Solve and fuse all frames as `stitch` does, in place of the growing mosaic.
+
+        Returns
+        -------
+        StitchedFile
+            Its `warnings` hold the doubts, and frames that moved by more than a pixel.
+
+        Raises
+        ------
+        ReadError
+            If there are fewer than two frames.
+        RegistrationError
+            If no two frames can be joined.
+        """
+        self._scan.close()
+        job = STITCH.job(self.folder, self.output, options=self.options, overwrite=True)
+        made = run(job)
+        solved: dict[str, FloatPair | None] = {
+            item["frame"]: None
+            if item["y_px"] is None
+            else (item["y_px"], item["x_px"])
+            for item in made.positions
+        }
+        moved = moved_frames(self._scan.positions(), solved)
+        return replace(made, warnings=(*made.warnings, *self.doubts, *moved))

@@ -1,0 +1,100 @@
+"""Frames in memory: placed and fused as they are handed over."""
+
+import csv
+
+import numpy as np
+import pytest
+import zarr
+
+import napari_semsr
+from napari_semsr.core.errors import OptionError, ShapeError, WriteError
+from napari_semsr.io.formats import read
+from tests.stitching import scans
+
+SIZE = 20.0
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return scans.cut_scan(scans.texture((420, 420)), grid=(2, 3), seed=3)
+
+
+def added(mosaic, scan, numbers, *, stated=True):
+    for number in numbers:
+        frame = scan.acquisition.read(number)
+        corner = scan.acquisition.nominal_px[number] * SIZE if stated else None
+        mosaic.add(frame, corner, name=f"f{number}")
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("stated", [True, False], ids=["stage", "images alone"])
+def test_the_end_is_that_of_stitch(scan, tmp_path, stated):
+    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
+    added(mosaic, scan, [0, 1, 2, 4, 3, 5], stated=stated)
+    assert len(mosaic) == 6
+    made = mosaic.finish()
+    offline = napari_semsr.stitch(
+        tmp_path / "m.frames", tmp_path / "n.ome.zarr", pixel_size_nm=SIZE
+    )
+    assert made.positions == offline.positions
+    assert np.array_equal(
+        read(made.output).array(), read(offline.output).array(), equal_nan=True
+    )
+    found = np.array([(p["y_px"], p["x_px"]) for p in made.positions])
+    assert scans.errors(found, scan.truth)[1] < 0.1
+    assert napari_semsr.replay(made.output, inputs=tmp_path).identical
+
+
+def test_the_store_shows_each_frame_as_it_comes(scan, tmp_path):
+    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
+    seen = []
+    for number in range(3):
+        added(mosaic, scan, [number])
+        level = zarr.open_group(tmp_path / "m.ome.zarr", mode="r")["0"][:]
+        seen.append(int(np.isfinite(level).sum()))
+    assert seen[0] >= 128 * 128
+    assert seen[0] < seen[1] < seen[2]
+
+
+def test_a_scan_that_was_killed_is_taken_up(scan, tmp_path):
+    output = tmp_path / "m.ome.zarr"
+    with napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE) as first:
+        added(first, scan, range(4))
+    with pytest.raises(WriteError):
+        napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE)
+    again = napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE, resume=True)
+    assert len(again) == 4
+    added(again, scan, [4, 5])
+    made = again.finish()
+    assert (made.frames, made.left_out) == (6, ())
+
+
+def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
+    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr")
+    added(mosaic, scan, [0])
+    for frame in (np.zeros((9, 9), np.uint16), np.zeros((2, 9, 9)), np.zeros(4)):
+        with pytest.raises(ShapeError):
+            mosaic.add(frame)
+    with pytest.raises(OptionError, match="finite"):
+        mosaic.add(scan.acquisition.read(1), (0, np.nan))
+    with pytest.raises(OptionError, match="name"):
+        mosaic.add(scan.acquisition.read(1), name="../f1")
+    assert len(mosaic) == 1
+    with (tmp_path / "m.frames" / "positions.csv").open(newline="") as stream:
+        assert len(list(csv.reader(stream))) == 2
+
+
+def test_unknown_options_are_refused(tmp_path):
+    with pytest.raises(OptionError):
+        napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", colour_of_stage=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_with_nothing_on_them_are_named(scan, tmp_path):
+    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
+    added(mosaic, scan, [0, 1])
+    said = mosaic.add(np.full((128, 128), 2000, np.uint16), (0.0, 0.0), name="dead")
+    assert len(said) == 1
+    assert "dead.tif" in said[0]
+    assert mosaic.doubts == said
+    assert mosaic.positions["dead.tif"] is None
