@@ -1,12 +1,15 @@
 """Simulate a scan: a folder of superlens frames whose truth is known."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import psutil
 from pydantic import Field
 
@@ -117,6 +120,18 @@ class SimulateOptions(ScanOptions, ViewOptions):
         "pixel, field, turn, drift and noise of its own",
     )
 
+    live: float | None = Field(
+        default=None,
+        gt=0,
+        description="write the scan as an instrument does, a frame each so many "
+        "seconds: in parts, with a table that grows",
+    )
+    live_faults: bool = Field(
+        default=False,
+        description="with --live: write one frame twice, exchange two, blacken one and "
+        "lose one",
+    )
+
     @property
     def lean_px(self) -> float:
         """Sideways shift that the scene must leave room for."""
@@ -188,6 +203,14 @@ def _simulate(
         scan = yield from simulation.simulate_scan(chosen, source)
     except MemoryError as error:
         raise _too_large(chosen, "more memory than is free") from error
+    if chosen.live is not None:
+        faults = _LiveFaults.draw(chosen)
+        scan = faults.put_into(scan)
+        with writing(target), scratch(target) as place:
+            place.mkdir()
+            writer = _ScanWriter(place, scan, chosen, tuple(inputs), run.opening)
+            extra = yield from _write_live(target, chosen, writer, faults)
+        return _simulated(target, chosen, scan, extra)
     with _whole_folder(target) as place:
         writer = _ScanWriter(place, scan, chosen, tuple(inputs), run.opening)
         yield from writer.frames()
@@ -195,6 +218,16 @@ def _simulate(
         writer.tables()
         writer.truth()
         extra = yield from writer.more()
+    return _simulated(target, chosen, scan, extra)
+
+
+def _simulated(
+    target: Path,
+    chosen: SimulateOptions,
+    scan: "simulation.Scan",
+    extra: tuple[str, ...],
+) -> SimulatedScan:
+    """Say what was simulated."""
     return SimulatedScan(
         frames=len(scan.frames),
         truth=str(target / "truth"),
@@ -232,6 +265,12 @@ def _check_scan(
     if views != usual and not options.sem_view:
         msg = "Options --view-… shape what --sem-view takes: give it as well."
         raise OptionError(msg, code="option-without-effect")
+    if options.live_faults and options.live is None:
+        msg = "Faults of a scan that runs (--live-faults) need --live."
+        raise OptionError(msg, code="option-without-effect")
+    if options.live_faults and options.frames < _LIVE_FAULTS:
+        msg = f"--live-faults need {_LIVE_FAULTS} frames or more, got {options.frames}."
+        raise OptionError(msg, code="too-few-frames")
     if options.focal_series == 1:
         msg = "A focal series needs at least 2 steps, got 1."
         raise OptionError(msg, code="out-of-range")
@@ -289,13 +328,18 @@ def _whole_folder(target: Path) -> Iterator[Path]:
     with writing(target), scratch(target) as place:
         place.mkdir()
         yield place
-        target.mkdir(exist_ok=True)
-        ours = (target / name for name in _OURS)
-        numbered = (*target.glob("frame_*.tif"), *target.glob(_OUR_FOLDERS))
-        for old in (*numbered, *ours):
-            remove_target(old)
+        _clear(target)
         for new in sorted(place.iterdir()):
             move(new, target / new.name)
+
+
+def _clear(target: Path) -> None:
+    """Make the folder of a scan, without what an earlier one left in it."""
+    target.mkdir(exist_ok=True)
+    ours = (target / name for name in _OURS)
+    numbered = (*target.glob("frame_*.tif"), *target.glob(_OUR_FOLDERS))
+    for old in (*numbered, *ours):
+        remove_target(old)
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,6 +523,119 @@ class _ScanWriter:
             Side.of(read(other), digest_path(other)),
         )
         write_transform(self.place / "truth" / "view.json", stored)
+
+
+# A scan as an instrument writes it: frame by frame, each in parts, in its own time.
+
+_LIVE_FAULTS = 10  # frames; chosen: four have faults, and others are between them
+_FIRST_PART, _PAUSE = 0.4, 0.2  # of a file, and of the time of a frame; chosen
+_STEP_S = 0.1  # chosen: so soon a simulation that is cancelled ends
+_AGAIN_AFTER = 2  # frames; chosen: a following program has taken it by then
+
+
+@dataclass(frozen=True, slots=True)
+class _LiveFaults:
+    """Numbers of the frames that are not written as they should be; -1 for none."""
+
+    twice: int = -1  # first with the pixels of another, then again
+    late: int = -1  # after the frame that follows it
+    black: int = -1
+    lost: int = -1  # has a row in the table, and no file
+
+    @classmethod
+    def draw(cls, options: SimulateOptions) -> "_LiveFaults":
+        """Choose frames that are not next to each other, if faults are wanted."""
+        if not options.live_faults:
+            return cls()
+        rng = np.random.default_rng([options.seed, 26])
+        odd = rng.permutation(np.arange(1, options.frames - 1, 2))
+        return cls(*odd[:4].tolist())
+
+    def put_into(self, scan: "simulation.Scan") -> "simulation.Scan":
+        """Blacken a frame of a scan, and record what is wrong."""
+        if self.black < 0:
+            return scan
+        frames, options = scan.frames.copy(), scan.options
+        rng = np.random.default_rng([options.seed, 27])
+        dark = rng.normal(options.offset, options.read_noise, frames[0].shape)
+        frames[self.black] = np.clip(np.rint(dark), 0, np.iinfo(frames.dtype).max)
+        bad = {**scan.bad, self.black: "blank", self.lost: "lost"}
+        return replace(scan, frames=frames, bad=bad)
+
+
+def _write_live(
+    target: Path, options: SimulateOptions, writer: "_ScanWriter", faults: _LiveFaults
+) -> Job[tuple[str, ...]]:
+    """Write a scan frame by frame; give what was written with it.
+
+    It is whole in the hidden folder of the writer before the first frame comes.
+    """
+    yield from writer.frames()
+    writer.tables()
+    writer.truth()
+    _clear(target)
+    for name in ("truth", "scan.json"):
+        move(writer.place / name, target / name)
+    table, rows = target / "positions.csv", list[str]()
+    if (writer.place / table.name).is_file():
+        text = (writer.place / table.name).read_text(encoding="utf-8")
+        rows = text.splitlines(keepends=True)
+        _append(table, rows.pop(0))
+    names = [f"{name}.tif" for name in writer.scan.names]
+    order, seconds, again = list(range(len(names))), options.live or 0.0, -1
+    if faults.late >= 0:
+        order[faults.late] += 1
+        order[faults.late + 1] -= 1
+    for done, number in enumerate(order):
+        words = f"the microscope takes {names[number]}"
+        step = partial(Progress, done, len(order), words)
+        # first what was in the buffer of the instrument
+        shown = names[number - 1 if number == faults.twice else number]
+        if number == faults.lost:
+            yield from _wait(seconds * _PAUSE, step)
+        else:
+            data = (writer.place / shown).read_bytes()
+            yield from _write_in_parts(target / names[number], data, seconds, step)
+        if rows:
+            half = len(rows[number]) // 2
+            _append(table, rows[number][:half])
+            yield from _wait(seconds * _PAUSE, step)
+            _append(table, rows[number][half:])
+        yield from _wait(seconds * (1 - 2 * _PAUSE), step)
+        again = done + _AGAIN_AFTER if number == faults.twice else again
+        if done == again:
+            path = target / names[faults.twice]
+            data = (writer.place / path.name).read_bytes()
+            yield from _write_in_parts(path, data, seconds, step)
+    extra = yield from writer.more()
+    for name in (*extra, *(["heights.csv"] if options.has_heights else [])):
+        move(writer.place / name, target / name)
+    return extra
+
+
+def _write_in_parts(
+    path: Path, data: bytes, seconds: float, step: Callable[[], Progress]
+) -> Job[None]:
+    first = int(_FIRST_PART * len(data))
+    path.write_bytes(data[:first])
+    yield from _wait(seconds * _PAUSE, step)
+    with path.open("ab") as stream:
+        stream.write(data[first:])
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+
+
+def _wait(seconds: float, step: Callable[[], Progress]) -> Job[None]:
+    end = time.monotonic() + seconds
+    while True:
+        yield step()
+        left = end - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(left, _STEP_S))
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:

@@ -344,6 +344,18 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         0.0, "brightest minus darkest frame's light, over the mean", ge=0, lt=1
     )
     bad_frames: int = setting(0, "frames that are blank or show another place", ge=0)
+    focus_drift_nm: float = setting(
+        0.0, "way of the focal plane over the scan, upwards, in nm"
+    )
+    contact_lost_from: int | None = setting(
+        None,
+        "number of the frame from which the microsphere has lost contact: points are "
+        "three times as wide, and half of the contrast is left",
+        ge=0,
+    )
+    light_fall: float = setting(
+        0.0, "share of the light that is lost by the last frame, steadily", ge=0, lt=1
+    )
     oversampling: int | None = setting(
         None,
         "fine pixels of the scene per frame pixel; 2, or 1 for scans that would need "
@@ -501,10 +513,11 @@ def _gains(options: ScanOptions, count: int) -> FloatArray:
     course = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * time + rng.uniform()))
     course = course + 0.1 * rng.standard_normal(count)
     span = float(np.ptp(course))
+    fall = 1 - options.light_fall * time
     if span == 0:
-        return np.ones(count)
+        return np.asarray(fall)
     course = (course - course.min()) / span - 0.5
-    return np.asarray(1 + options.illumination_drift * course)
+    return np.asarray((1 + options.illumination_drift * course) * fall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -664,6 +677,32 @@ def clean_frame(
     return scene.sample(coefficients, y + corner[0], x + corner[1])
 
 
+_FREE_WIDTH, _FREE_CONTRAST = 3.0, 0.5  # of a sphere without contact; chosen
+
+
+def _through(
+    scene: Scene,
+    coefficients: Float32Array,
+    corner: FloatArray,
+    index: int,
+    options: ScanOptions,
+) -> FloatArray:
+    """See a frame's own place, with focus and contact as they are by then."""
+    if options.focus_drift_nm:
+        way = options.focus_drift_nm * index / max(options.frames - 1, 1)
+        moved = options.replace(focus_nm=options.focus_nm + way)
+        scene = replace(scene, options=moved).around(corner, options.frame_px)
+        coefficients = scene.coefficients()
+    seen = clean_frame(scene, coefficients, corner, options)
+    if options.contact_lost_from is None or index < options.contact_lost_from:
+        return seen
+    # to a Gaussian of that width at half maximum
+    sigma = scene.fwhm_px / 2.355 * np.sqrt(_FREE_WIDTH**2 - 1)
+    mean = seen.mean()
+    wide = ndimage.gaussian_filter(seen, sigma, mode="nearest")
+    return np.asarray(mean + _FREE_CONTRAST * (wide - mean))
+
+
 def _light_of(
     scene: Scene,
     coefficients: Float32Array,
@@ -677,7 +716,7 @@ def _light_of(
         return np.zeros((options.frame_px, options.frame_px))
     corner = plan.true_px[index]
     if kind is None:
-        return clean_frame(scene, coefficients, corner, options)
+        return _through(scene, coefficients, corner, index, options)
     rng = options.rng(Stream.FOREIGN, index)
     low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
     elsewhere = clean_frame(scene, coefficients, rng.uniform(low, high), options)
