@@ -31,7 +31,8 @@ _CORRECTED_BYTES = 480 << 20
 _BANDED_BYTES = 256 << 20
 # Widths of the band-pass in px, as in the trials of the record: correlation of
 # what it leaves errs by 0.04 to 0.10 px, sharpened by a Laplacian by 0.24 to 1.0 px.
-_FINE, _COARSE = 0.5, 5.0
+FRAME_BAND = _FINE, _COARSE = 0.5, 5.0
+"""Widths of both Gaussians of the band-pass, in px."""
 _ROUNDING = 1e-6  # of a grey value, by float32 in both filters
 # Deviation that Gaussian 0.5 px leaves of white noise: along one axis the sum of the
 # squared weights is 0.641, and the deviation is the root of it for each axis.

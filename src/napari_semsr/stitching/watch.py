@@ -12,21 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Float32Array, IntPair
-from napari_semsr.stitching.frames import noise_level
+from napari_semsr.core import IntPair
+from napari_semsr.stitching.frames import FRAME_BAND, noise_level
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.pairwise import overlap_boxes, whole_shift
 
-_FIRST = 8  # frames that state what the scan had; chosen: a row of a small scan
+_FIRST = 4  # frames that state what the scan had; chosen: as of the first solution
 # Of the light of the first frames, 30 % less or as much more; chosen a little inside,
-# as each ratio errs by about 1 %.
+# as gains err by a few per cent.
 _LIGHT = 0.72
 _DETAIL = 0.25  # of the power of the detail; chosen: half of its contrast
 _STEP = 4  # px between pixels that are looked at; chosen: enough for a mean
 _DEAD_LEVEL, _DEAD_SPREAD = 0.5, 0.3  # of the frames before; chosen: noise alone
-_FINE = (0.7, 2.0)  # px; the band of the detail: its noise is a few pixels wide
+_SIGMA = 1.5  # px; chosen: takes most of the noise off band-passed frames
 _LEAST_SIDE = 16  # px of an overlap; chosen: a narrower one has too few details
 _EVIDENT = 4.0  # times the noise; chosen: less detail is not compared
+_LESS_LIGHT = "Frame {}: its light is {:.0f} % of that of the first frames."
+_LESS_DETAIL = (
+    "Frame {}: it shows {:.0f} % of the contrast that the first frames show of the "
+    "same places: contact or focus may be lost."
+)
 
 
 @dataclass(slots=True)
@@ -79,29 +84,33 @@ class ScanWatch:
 
     def compare(self, index: int) -> list[str]:
         """Compare a frame that was placed with those that it overlaps."""
-        placement = self._placement
+        placement, found = self._placement, list[str]()
         if (
             index in placement.blank
             or not np.isfinite(placement.positions[index]).all()
         ):
-            return []
-        name, found = placement.names[index], list[str]()
-        near = self._near(index)
-        ratios = [self._ratios((other, index)) for other in near]
-        for course, which, say in (
-            (self._light, 0, _say_light),
-            (self._detail, 1, _say_detail),
-        ):
-            known = [
-                course.values[other] + ratio[which]
-                for other, ratio in zip(near, ratios, strict=True)
-                if other in course.values and np.isfinite(ratio[which])
-            ]
-            if not (known or not course.values):
-                continue
-            value = course.add(index, float(np.median(known)) if known else 0.0)
-            if value is not None:
-                found.append(f"Frame {name}: {say(value)}.")
+            return found
+        if placement.solution is not None and placement.placed[index]:
+            # gains follow from overlaps, of the first frames by their whole solution
+            self._light.values = dict(
+                enumerate(np.log(placement.prepared.gains).tolist())
+            )
+            for number in np.flatnonzero(~placement.placed).tolist():
+                del self._light.values[number]
+            ratio = self._light.add(index, self._light.values[index])
+            if ratio is not None:
+                found.append(_LESS_LIGHT.format(placement.names[index], 100 * ratio))
+        known = [
+            self._detail.values[other] + more
+            for other in self._near(index)
+            if other in self._detail.values
+            and np.isfinite(more := self._more_detail((other, index)))
+        ]
+        if known or not self._detail.values:
+            ratio = self._detail.add(index, float(np.median(known)) if known else 0.0)
+            if ratio is not None:
+                share = 100 * np.sqrt(ratio)
+                found.append(_LESS_DETAIL.format(placement.names[index], share))
         return found
 
     def _near(self, index: int) -> list[int]:
@@ -114,36 +123,33 @@ class ScanWatch:
         near[index] = False
         return np.flatnonzero(near).tolist()
 
-    def _ratios(self, pair: IntPair) -> tuple[float, float]:
-        """Logarithms of the second frame's light and detail over the first's."""
+    def _more_detail(self, pair: IntPair) -> float:
+        """Logarithm of the second frame's power of detail over the first's.
+
+        NaN where the first one shows hardly any.
+        """
         prepared = self._placement.prepared
-        shift = whole_shift(self._placement.positions, pair)
-        boxes = overlap_boxes(prepared.frame_shape, shift)
+        boxes = overlap_boxes(
+            prepared.frame_shape, whole_shift(self._placement.positions, pair)
+        )
         if boxes is None:
-            return np.nan, np.nan
-        images, weights, details = [], [], []
-        for number, box in zip(pair, boxes, strict=True):
-            image, _ = prepared.corrected(number)
-            gain = float(prepared.gains[number])
-            images.append(image[box.slices] * gain)
-            weights.append(prepared.weight[box.slices])
-            details.append(_detail(image)[box.slices] * gain)
+            return np.nan
+        weights = [prepared.weight[box.slices] for box in boxes]
         inside = (weights[0] > 0) & (weights[1] > 0)
         if np.count_nonzero(inside) < _LEAST_SIDE**2:
-            return np.nan, np.nan
-        one, two = (float(image[inside].mean()) for image in images)
-        light = float(np.log(two / one)) if min(one, two) > 0 else np.nan
-        noise = self._noise_power() / np.maximum(weights, 1e-3)
-        power = [
-            float((d[inside] ** 2 - n[inside]).mean())
-            for d, n in zip(details, noise, strict=True)
-        ]
-        floor = _EVIDENT * float(noise[:, inside].mean())
-        if power[0] < floor:
-            return light, np.nan
-        rest = max(power[1], 1e-3 * power[0]) / power[0]
-        # less light makes less of all detail, which is no loss of contrast
-        return light, float(np.log(rest)) - 2 * (light if np.isfinite(light) else 0.0)
+            return np.nan
+        powers, noise = [], self._noise_power()
+        for number, box, other in zip(pair, boxes, weights[::-1], strict=True):
+            # in units of equal noise; times the weight of both, whose place it is
+            detail = ndimage.gaussian_filter(prepared.banded(number), _SIGMA)
+            excess = (detail[box.slices] ** 2 - noise) * other
+            light = float((prepared.corrected(number)[0][box.slices] * other).sum())
+            powers.append(float(excess[inside].sum()) / max(light, 1e-9) ** 2)
+            if number == pair[0] and excess[inside].sum() < (
+                _EVIDENT * noise * other[inside].sum()
+            ):
+                return np.nan
+        return float(np.log(max(powers[1] / powers[0], 1e-3)))
 
     def _noise_power(self) -> float:
         """Noise power of the detail where the field is brightest."""
@@ -153,27 +159,12 @@ class ScanWatch:
         return self._noise[1] * _NOISE_SHARE
 
 
-def _detail(image: Float32Array) -> Float32Array:
-    low, high = (ndimage.gaussian_filter(image, sigma, truncate=3) for sigma in _FINE)
-    return np.asarray(low - high)
-
-
 def _share_of_noise() -> float:
-    """Power that the band of the detail leaves of white noise of unit power."""
-    point = np.zeros((33, 33), np.float32)
-    point[16, 16] = 1
-    return float((_detail(point) ** 2).sum())
+    """Power that white noise of unit power leaves in a smoothed, band-passed frame."""
+    point = np.zeros((65, 65))
+    point[32, 32] = 1
+    fine, coarse = (ndimage.gaussian_filter(point, sigma) for sigma in FRAME_BAND)
+    return float((ndimage.gaussian_filter(fine - coarse, _SIGMA) ** 2).sum())
 
 
 _NOISE_SHARE = _share_of_noise()
-
-
-def _say_light(ratio: float) -> str:
-    return f"its light is {100 * ratio:.0f} % of that of the first frames"
-
-
-def _say_detail(ratio: float) -> str:
-    return (
-        f"it shows {100 * np.sqrt(ratio):.0f} % of the contrast that the first frames "
-        "show of the same places, so that contact may be lost, or focus"
-    )

@@ -1,0 +1,92 @@
+"""Troubles of a scan are named as they arise, and none where there is none."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core.progress import run
+from napari_semsr.stitching.live import LivePlacement
+from napari_semsr.stitching.watch import ScanWatch
+from tests.stitching import scans
+
+FROM = 8  # frame from which something is wrong
+
+
+@pytest.fixture(scope="module")
+def scan():
+    flat = scans.square_flat(112)
+    scene = scans.texture((460, 460), seed=4)
+    return scans.cut_scan(scene, grid=(3, 4), side=112, flat=flat, seed=11)
+
+
+def named(scan, change=lambda number, frame: frame):
+    """Follow a scan whose frames are changed; give what is named, by frame."""
+    acquisition, found = scan.acquisition, {}
+    frames = [change(k, acquisition.read(k).astype(float)) for k in range(12)]
+    frames = [np.clip(np.rint(frame), 0, 65535).astype(np.uint16) for frame in frames]
+    live = LivePlacement(frames.__getitem__, acquisition.frame_shape, frames[0].dtype)
+    watch = ScanWatch(live)
+    for number, frame in enumerate(frames):
+        live.add(acquisition.names[number], acquisition.nominal_px[number])
+        said = watch.look_at(number, frame)
+        live.place(number)
+        said += watch.compare(number)
+        if said:
+            found[number] = said
+        if number == 5:
+            run(live.settle())
+    return found
+
+
+def lost(number, frame):
+    """Blur a frame to about three times the width, with half of the contrast."""
+    wide = ndimage.gaussian_filter(frame, 5.0, mode="nearest")
+    noise = np.random.default_rng(number).normal(0, 800, frame.shape)
+    return (wide + wide.mean()) / 2 + noise if number >= FROM else frame
+
+
+def dimmer(share):
+    return lambda number, frame: (
+        2000 + (frame - 2000) * share if number >= FROM else frame
+    )
+
+
+def test_a_clean_scan_raises_nothing(scan):
+    assert named(scan) == {}
+
+
+def test_lost_contact_is_named_once_and_at_once(scan):
+    found = named(scan, lost)
+    assert list(found) in ([FROM], [FROM + 1])
+    (said,) = next(iter(found.values()))
+    assert "contrast" in said
+
+
+@pytest.mark.parametrize("share", [0.62, 1.6])
+def test_other_light_is_named_once_and_at_once(scan, share):
+    found = named(scan, dimmer(share))
+    assert list(found) in ([FROM], [FROM + 1])
+    (said,) = next(iter(found.values()))
+    assert "light" in said
+
+
+def test_a_little_less_light_is_not_named(scan):
+    assert named(scan, dimmer(0.85)) == {}
+
+
+@pytest.mark.parametrize("level", [0, 2000])
+def test_dead_frames_are_named_once_and_take_no_part(scan, level):
+    def dead(number, frame):
+        return np.full(frame.shape, level) if number in (8, 9) else frame
+
+    found = named(scan, dead)
+    assert list(found) == [8]
+    assert scan.acquisition.names[8] in found[8][0]
+
+
+def test_a_frame_without_light_is_named(scan):
+    def dark(number, frame):
+        noise = np.random.default_rng(number).normal(2000, 60, frame.shape)
+        return noise if number == 7 else frame
+
+    assert list(named(scan, dark)) == [7]
