@@ -54,8 +54,8 @@ from napari_semsr.stitching.solve import solve_mosaic
 # however long the scan is.
 _CORRECTED_BYTES, _BANDED_BYTES, _RESAMPLED_BYTES = 128 << 20, 64 << 20, 192 << 20
 # Frames after which the whole is solved; chosen: each solution takes as long as the
-# frames since the last one, and after 64 frames flat field and axes are settled.
-_SOLVED_AT = (4, 8, 16, 32, 64)
+# frames since the last one, and after 32 frames flat field and axes are settled.
+_SOLVED_AT = (4, 8, 16, 32)
 _MORE = 1.5  # times the frames of a solution that failed, before the next; chosen
 _REACHES = (0.1, 0.2, 0.4)  # of a frame, as the whole solution searches
 _LEAST_REACH = 16

@@ -1,0 +1,152 @@
+"""A scan that is stitched while it is written: how late, how exact, how much memory.
+
+Frames of 256 px are cut from a band-limited texture at known places (35 % overlap,
+jitter of 4 px, noise of 2 % of the range) and written one by one; the next frame comes
+when the one before is in the store. The time runs from the last byte of a frame to its
+pixels in the store, two looks into the folder (0.25 s apart) included, and
+processor time of the whole process next to it, which other programs hardly change.
+Positions are compared with the truth after 10, 50 and 100 % of the scan, of frames with
+two neighbours or more. The final positions are those of the offline command by
+construction (`tests/jobs/test_follow.py`).
+
+    python benchmarks/live_stitching.py --grid 10x10 --rows benchmarks/rows/live.jsonl
+
+Goals: median 1 s, 95 % within 2 s with 100 frames there; with 900 at most twice that of
+100; 0.2, 0.1, 0.05 px r.m.s. after 10, 50, 100 %; no doubt; 1 GB of memory. Exit code 1
+means that a goal was missed. The whole is solved while frames come: `longest_s` is the
+longest wait of all, `load` how many processes wanted a core in the mean.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+import napari_semsr as semsr
+from napari_semsr.jobs import follow
+from napari_semsr.stitching import StitchOptions
+
+SIDE, OVERLAP, JITTER = 256, 0.35, 4.0
+MEDIAN_S, MOST_S = 1.0, 2.0
+ERRORS_PX = {0.1: 0.2, 0.5: 0.1, 1.0: 0.05}
+MEMORY_GB = 1.0
+
+
+def cut_frames(grid: tuple[int, int], seed: int) -> tuple[Any, Any, Any]:
+    """Cut the frames (N, Y, X) of a scan; with nominal and true corners (N, 2)."""
+    rng = np.random.default_rng(seed)
+    step = SIDE * (1 - OVERLAP)
+    cells = np.stack(np.indices(grid), axis=-1).reshape(-1, 2)
+    nominal = cells * step
+    true = nominal + rng.uniform(-JITTER, JITTER, nominal.shape) + 8
+    shape = (np.ceil(nominal.max(axis=0)) + SIDE + 24).astype(int)
+    scene = rng.standard_normal(shape).astype(np.float32)
+    scene = ndimage.gaussian_filter(scene, 1.5)
+    scene = 0.5 + 0.15 * scene / scene.std()
+    y, x = (np.arange(SIDE) - (SIDE - 1) / 2,) * 2
+    flat = 1 - 0.4 * (y[:, None] ** 2 + x**2) / (SIDE**2 / 2)
+    frames = np.empty((len(true), SIDE, SIDE), np.uint16)
+    for number, corner in enumerate(true):
+        whole = np.floor(corner).astype(int)
+        part = scene[whole[0] - 4 : whole[0] + SIDE + 5, whole[1] - 4 :][:, : SIDE + 9]
+        moved = ndimage.shift(part, -(corner - whole), order=3, mode="nearest")
+        light = moved[4 : 4 + SIDE, 4 : 4 + SIDE] * flat
+        noisy = 2000 + 40000 * (light + rng.normal(0, 0.02, light.shape))
+        frames[number] = np.clip(noisy, 0, 65535)
+    return frames, nominal, true
+
+
+def error_px(placement: Any, true: Any) -> float | None:
+    """R.m.s. error of the frames that two others or more hold; None without any."""
+    held = [i for i in range(len(placement)) if len(placement.neighbours(i)) > 1]
+    if not held:
+        return None
+    error = placement.positions[held] - true[held]
+    error = error - error.mean(axis=0)
+    return float(np.sqrt((error**2).sum(axis=1).mean()))
+
+
+def follow_scan(folder: Path, grid: tuple[int, int], seed: int) -> dict[str, Any]:
+    """Follow one scan frame by frame."""
+    frames, nominal, true = cut_frames(grid, seed)
+    scan, store = folder / "scan", folder / "m.ome.zarr"
+    scan.mkdir()
+    table = (scan / "positions.csv").open("w", encoding="utf-8")
+    table.write("frame,y_px,x_px\n")
+    files = follow.FrameFolder(scan)
+    live = follow.LiveScan(store, files.read, StitchOptions())
+    follower = follow._Follower(files, live, len(frames), None, lambda: False)
+    steps = follower.run()
+    waits, loads, errors = [], [], {}
+    for number, frame in enumerate(frames):
+        name = f"frame_{number:05d}.tif"
+        y, x = nominal[number]
+        table.write(f"{name},{y},{x}\n")
+        table.flush()
+        semsr.write(semsr.Micrograph(frame, (20, 20), name), scan / name)
+        begun, load = time.perf_counter(), time.process_time()
+        while len(live) <= number:
+            if next(steps, None) is None:
+                break
+        waits.append(time.perf_counter() - begun)
+        loads.append(time.process_time() - load)
+        for share in ERRORS_PX:
+            if number + 1 == round(share * len(frames)):
+                errors[share] = error_px(live.placement, true[: number + 1])
+    last = slice(-min(40, len(waits) // 2), None)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    doubts = list(live.doubts)
+    steps.close()
+    live.close()
+    return {
+        "frames": len(frames),
+        "seed": seed,
+        "median_s": float(np.median(waits[last])),
+        "most_s": float(np.quantile(waits[last], 0.95)),
+        "longest_s": float(np.max(waits)),
+        "load": os.getloadavg()[1],
+        "median_processor_s": float(np.median(loads[last])),
+        "error_px": {f"{share:.0%}": errors[share] for share in ERRORS_PX},
+        "placed": int(live.placement.placed.sum()),
+        "memory_gb": memory,
+        "doubts": doubts,
+    }
+
+
+def main() -> int:
+    """Follow scans, print a row each, and compare with the goals."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--grid", default="10x10")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path)
+    given = parser.parse_args()
+    rows, columns = (int(part) for part in given.grid.split("x"))
+    with tempfile.TemporaryDirectory() as place:
+        row = follow_scan(Path(place), (rows, columns), given.seed)
+    print(json.dumps(row))
+    if given.rows is not None:
+        with given.rows.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+    reached = [
+        row["median_s"] <= MEDIAN_S,
+        row["most_s"] <= MOST_S,
+        row["memory_gb"] <= MEMORY_GB,
+        not row["doubts"],
+        *(
+            (row["error_px"][f"{share:.0%}"] or 0) <= most
+            for share, most in ERRORS_PX.items()
+        ),
+    ]
+    return 0 if all(reached) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
