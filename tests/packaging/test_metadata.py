@@ -58,7 +58,7 @@ def test_base_dependencies_bring_no_window():
 
 
 def test_extras_are_those_promised():
-    assert {"all", "czi", "onnx", "table", "dev", "bench", "docs"} <= set(EXTRAS)
+    assert {"all", "czi", "em", "onnx", "table", "dev", "bench", "docs"} <= set(EXTRAS)
 
 
 def test_constraints_pin_exact_public_versions():

@@ -5,8 +5,9 @@ unpacked by ``imagecodecs``: not every release of the first knows each compressi
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from napari_semsr.core import (
     open_file,
     warn,
 )
-from napari_semsr.io.files import check_claim, choose, decoding
+from napari_semsr.io.files import check_claim, choose, decoding, library
 from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
@@ -75,12 +76,12 @@ class CziTiles:
         return np.asarray(to_grey(self.path, pixels, colour=self.colour))
 
 
-def _library(path: Path) -> Any:
-    try:
-        return import_module("czifile")
-    except ImportError as error:
-        msg = f"{path} needs czifile to be read: pip install 'napari-semsr[czi]'."
-        raise ReadError(msg, code="extra-missing") from error
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file, or report how to get czifile; faults become sentences."""
+    czifile = library(path, "czifile", "czifile", "czi")
+    with decoding(path, "CZI"), czifile.CziFile(path) as czi:
+        yield czi
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -176,8 +177,7 @@ def _contents(
 
     And why these are not known, if its metadata are damaged.
     """
-    library = _library(path)
-    with decoding(path, "CZI"), library.CziFile(path) as czi:
+    with _opened(path) as czi:
         entries = enumerate(czi.subblock_directory)
         tiles = [
             _tile(number, entry)
@@ -233,7 +233,10 @@ def _stated(czi: Any) -> tuple[PixelSize | None, int | None]:
 
 def _pixels(path: Path, number: int) -> NDArray[Any]:
     """Read a tile by its place in the directory, (Y, X) or (Y, X, S)."""
-    with decoding(path, "CZI"), _library(path).CziFile(path) as czi:
+    with (
+        decoding(path, "CZI"),
+        library(path, "czifile", "czifile", "czi").CziFile(path) as czi,
+    ):
         entry = czi.subblock_directory[number]
         tile = _tile(number, entry)
         read = getattr(entry, "read_segment_data", None)

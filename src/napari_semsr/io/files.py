@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -49,6 +50,15 @@ _NOT_WRITTEN = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "disk-full"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "no-permission"),
 }
+
+
+def library(path: Path, module: str, name: str, extra: str) -> Any:
+    """Import a library that reads a file, or refuse with the extra that installs it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        msg = f"{path} needs {name} to be read: pip install 'napari-semsr[{extra}]'."
+        raise ReadError(msg) from error
 
 
 def check_claim(path: Path, claimed: int, held: int) -> None:

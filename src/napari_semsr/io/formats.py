@@ -54,6 +54,7 @@ from napari_semsr.io.files import (
 )
 from napari_semsr.io.read_image import (
     AXIS_OPTIONS,
+    MRC_SUFFIXES,
     FileInfo,
     RawImage,
     ReadOptions,
@@ -64,8 +65,9 @@ from napari_semsr.io.zarr import OmeZarrStore, coverage_of, peek
 
 _HEAD = 16
 _LARGEST_FILE = 1 << 31  # bytes; chosen: a picture of 46k x 46k px, unpacked
+_MICROSCOPES = "napari_semsr.io.em"
 _OF_DATASETS = "HDF5"  # format whose files may hold several images by name
-_READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI or OME-Zarr"
+_READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI, DM3, DM4, SER, EMD, MRC or OME-Zarr"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ FORMATS = (
     ),
     Format(_OF_DATASETS, (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
     Format("CZI", (".czi",), "napari_semsr.io.czi"),
+    Format("DM3, DM4", (".dm3", ".dm4"), _MICROSCOPES),
+    Format("SER", (".ser",), _MICROSCOPES),
+    Format("EMD", (".emd",), _MICROSCOPES),
+    Format("MRC", MRC_SUFFIXES, _MICROSCOPES),
 )
 FILE_SUFFIXES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
 _WRITERS = {

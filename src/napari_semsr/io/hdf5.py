@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,68 @@ import numpy as np
 
 from napari_semsr.core import Message, ReadError
 from napari_semsr.io import read_image as images
-from napari_semsr.io.files import choose, decoding
+from napari_semsr.io.files import choose, decoding, library
 
 _BLOCK = 2048  # px; chosen: 16 MB of float32
 _LARGEST_CHUNK = 1 << 29  # bytes, which are unpacked as a whole; as of a zarr store
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Tell HDF5 by its first bytes."""
+    """Recognise HDF5 by its first bytes, unless it is EMD."""
+    return is_hdf5(path, head) and not emd_kind(path)
+
+
+def is_hdf5(path: Path, head: bytes) -> bool:
+    """Recognise HDF5 by its first bytes."""
     return path.is_file() and head.startswith(b"\x89HDF\r\n\x1a\n")
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a file, or say how to get h5py; faults become sentences."""
+def emd_kind(path: Path) -> str:
+    """Name the kind of EMD that an HDF5 file is, or "" if it is none.
+
+    The arrays of NCEM's kind are read as those of any HDF5 file, too, so that the name
+    of the file decides.
+    """
+    is_named = path.suffix.lower() == ".emd"
     try:
-        library = import_module("h5py")
-    except ImportError as error:
-        msg = f"{path} needs h5py to be read: pip install 'napari-semsr[hdf5]'."
-        raise ReadError(msg, code="extra-missing") from error
-    with decoding(path, "HDF5"), library.File(path, "r") as file:
+        with opened(path) as file:
+            if _is_velox(file):
+                return "EMD (Velox)"
+            found: list[bool] = []
+            if is_named:
+                file.visititems(lambda _, item: found.append(is_emd_group(item)))
+            return "EMD (NCEM)" if any(found) else ""
+    except ReadError:
+        return "EMD (NCEM)" if is_named else ""  # which reports what is wrong
+
+
+def _is_velox(file: Any) -> bool:
+    data, version = file.get("Data"), file.get("Version")
+    return (
+        hasattr(version, "shape")
+        and hasattr(data, "keys")
+        and not hasattr(data, "shape")
+    )
+
+
+def is_emd_group(item: Any) -> bool:
+    """Whether an item is a group that holds an array as NCEM defines it."""
+    return hasattr(item, "keys") and bool(item.attrs.get("emd_group_type", False))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file, or report how to get h5py; faults become sentences."""
+    extra = "em" if path.suffix.lower() == ".emd" else "hdf5"
+    h5py = library(path, "h5py", "h5py", extra)
+    with decoding(path, "HDF5"), h5py.File(path, "r") as file:
         yield file
+
+
+def check_chunks(path: Path, array: Any) -> None:
+    """Refuse a dataset whose chunks cannot be unpacked in memory."""
+    if math.prod(array.chunks or ()) * array.dtype.itemsize > _LARGEST_CHUNK:
+        raise ReadError(f"{path} must have chunks of at most 512 MiB in {array.name}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +89,7 @@ class _Source:
 
     def window(self, rows: slice, columns: slice) -> Any:
         """Read a part, (Y, X) or (Y, X, S)."""
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             return np.asarray(file[self.dataset][(*self.place, rows, columns)])
 
 
@@ -59,17 +99,13 @@ def raw_image(
     """Find a plane and its pixel size; the `first` dataset where none is named."""
     for what in ("series", "level"):
         choose(path, what, getattr(options, what), 1)
-    with _opened(path) as file:
+    with opened(path) as file:
         items: dict[str, Any] = {}
         file.visititems(lambda name, item: items.update({f"/{name}": item}))
         found = {name: item for name, item in items.items() if _is_image(item)}
         name = _chosen(path, [*found], options.dataset, first=first)
         image, dtype = found[name], found[name].dtype
-        if math.prod(image.chunks or ()) * dtype.itemsize > _LARGEST_CHUNK:
-            raise ReadError(
-                f"{path} must have chunks of at most 512 MiB in {name}.",
-                code="blocks-too-large",
-            )
+        check_chunks(path, image)
         sides = image.shape[: len(image.shape) - 2 - _is_colour(image)]
         shape, said = image.shape[len(sides) :], image.attrs.get("element_size_um")
         sizes = {n: " x ".join(map(str, item.shape)) for n, item in found.items()}
@@ -124,11 +160,16 @@ def _chosen(path: Path, found: list[str], wanted: str | None, *, first: bool) ->
 def _is_image(item: Any) -> bool:
     """Whether an item is a dataset of real grey values that lie in its own file."""
     shape = getattr(item, "shape", None) or ()
-    if len(shape) not in (2, 3) or item.dtype.kind not in "buif" or item.external:
+    if len(shape) not in (2, 3) or item.dtype.kind not in "buif":
         return False
+    sides = shape[:2] if _is_colour(item) else shape[-2:]
+    return is_inside(item) and min(sides) > 1
+
+
+def is_inside(item: Any) -> bool:
+    """Whether the values of a dataset are all in its own file."""
     sources = item.virtual_sources() if item.is_virtual else ()
-    inside = all(source.file_name == "." for source in sources)
-    return inside and min(shape[:2] if _is_colour(item) else shape[-2:]) > 1
+    return not item.external and all(source.file_name == "." for source in sources)
 
 
 def _is_colour(image: Any) -> bool:

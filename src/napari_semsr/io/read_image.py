@@ -973,9 +973,11 @@ def _read_block(source: Windows, block_info: Any = None) -> NDArray[Any]:
     return source.window(slice(top, bottom), slice(left, right))
 
 
+MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec")
+"""Usual endings of names of MRC files, without ``.map``, which others use, too."""
 _SUFFIXES = (
     *(".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"),
-    *(".h5", ".hdf5", ".nxs", ".czi"),
+    *(".h5", ".hdf5", ".nxs", ".czi", ".dm3", ".dm4", ".ser", ".emd", *MRC_SUFFIXES),
 )
 
 

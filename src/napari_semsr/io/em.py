@@ -1,0 +1,599 @@
+"""Files of electron microscopes: Gatan DM3 and DM4, TIA SER, EMD, and MRC.
+
+Each kind lists the images of a file and where the pixels of each plane are; pixels are
+then read by NumPy or h5py, a plane at a time. What is not an image of the sample, as a
+spectrum or a diffraction pattern, is listed with its name and refused.
+
+DM and SER are taken apart by ``rosettasciio`` (GPL-3.0-or-later, the extra ``[em]``).
+Its pixels are not used: it reads those of a big-endian DM file in the wrong order.
+EMD, of Velox or of NCEM, is HDF5. An MRC header is read here: ``rosettasciio`` asks for
+its byte order and reads its bytes unsigned, and ``ncempy`` takes the symmetry records
+of every extended header for a pixel size. Formats: EMdatasets.com/format, MRC2014
+(Cheng et al., J. Struct. Biol. 192, 146, 2015), IMOD's ``mrc_format.txt``.
+"""
+
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import PixelSize, ReadError, open_file
+from napari_semsr.io import hdf5, read_image as images
+from napari_semsr.io.files import choose, decoding, library
+
+_MRC_HEADER = 1024
+# by MRC2014; 16, of three bytes for a colour, by IMOD
+_MODES = {0: "i1", 1: "i2", 2: "f4", 3: "V4", 4: "c8", 6: "u2", 12: "f2", 16: "V3"}
+_LONGEST = 1 << 20  # px on a side; chosen: text and other formats state more there
+_IMOD = 1146047817  # its stamp, after which a flag says whether bytes are signed
+_FEI_RECORDS = 1 << 17  # bytes of FEI's first extended header, 32 floats a record
+_DM_TYPES = {
+    1: "i2",
+    2: "f4",
+    6: "u1",
+    7: "i4",
+    8: "u1",
+    9: "i1",
+    10: "u2",
+    11: "u4",
+    12: "f8",
+    14: "u1",
+    23: "u1",
+}
+_DM_COLOUR, _DM_COMPLEX = (8, 23), (3, 5, 13, 27, 28)
+_RECIPROCAL = re.compile(r"^1\s*/|\^\s*-|\u207b|\w-1$|^m?rad|^deg")
+_ENERGY = ("ev", "kev")
+_DIFFRACTION, _SPECTRUM = "a diffraction pattern", "a spectrum"
+_COMPLEX = "an array of complex numbers, as a Fourier transform"
+_FEI = "FEI/Thermo"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """Pixels of a plane that are stored uncompressed, row by row."""
+
+    path: Path
+    offset: int  # Bytes before them
+    shape: tuple[int, ...]  # Rows, columns and, in colour, samples
+    dtype: str  # With its byte order
+    is_flipped: bool = False  # The lowest row is stored first
+    samples: tuple[int, ...] = ()  # Places of red, green and blue
+
+    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read a part, (Y, X) or (Y, X, S)."""
+        with decoding(self.path, "an image"):
+            whole = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+        part = np.array((whole[::-1] if self.is_flipped else whole)[rows, columns])
+        return part[..., list(self.samples)] if self.samples else part
+
+
+@dataclass(frozen=True, slots=True)
+class _Dataset:
+    """Pixels of a plane inside an HDF5 dataset, whose axes are in any order."""
+
+    path: Path
+    name: str
+    place: tuple[int, ...]  # On each axis; those of rows and columns are not used
+    sides: tuple[int, int]  # Axes of rows and columns
+
+    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read a part, (Y, X)."""
+        where: list[Any] = list(self.place)
+        where[self.sides[0]], where[self.sides[1]] = rows, columns
+        with hdf5.opened(self.path) as file:
+            part = np.asarray(file[self.name][tuple(where)])
+        return part if self.sides[0] < self.sides[1] else part.T
+
+
+def _no_plane(place: tuple[int, ...]) -> images.Windows:
+    """Refuse the pixels of what is not an image, which nothing asks for."""
+    raise LookupError(place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image of a file, or what the file holds instead of one."""
+
+    name: str
+    shape: tuple[int, ...] = ()  # Rows, columns and, in colour, samples
+    dtype: str = ""
+    size: PixelSize | None = None
+    # Names and sizes of the axes before rows and columns
+    axes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    # Where the pixels of a plane are, by its place on these axes
+    plane: Callable[[tuple[int, ...]], images.Windows] = _no_plane
+    refusal: str = ""  # What it is, if it is not an image of the sample
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """What a file states about an axis of an array."""
+
+    size: int
+    step: float | None = None  # Distance of its pixels in its unit
+    unit: str = ""
+
+    @property
+    def nm(self) -> float | None:
+        unit = "angstrom" if self.unit == "A" else self.unit
+        return None if self.step is None else images.to_nm(self.step, unit)
+
+    @property
+    def letter(self) -> str:
+        """Name it as `choose_plane` does."""
+        if self.unit in ("s", "ms", "min"):
+            return "t"
+        return "p" if images.unit_nm(self.unit) is None else "z"
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """Recognise these formats by their first bytes, MRC by more of them."""
+    return path.is_file() and bool(_kind(path, head))
+
+
+def _kind(path: Path, head: bytes) -> str:
+    """Name the format of a file, or "" if it is none of these."""
+    start = head.ljust(16, b"\0")
+    version = int.from_bytes(start[:4], "big")
+    order = start[8:12] if version == 3 else start[12:16]
+    if version in (3, 4) and int.from_bytes(order, "big") in (0, 1):
+        return f"DM{version}"
+    if start[:4] == b"II\x97\x01":
+        return "SER"
+    if hdf5.is_hdf5(path, head):
+        return hdf5.emd_kind(path)
+    with open_file(path) as stream:
+        header = stream.read(_MRC_HEADER)
+    is_named = path.suffix.lower() in images.MRC_SUFFIXES
+    if header[208:211] == b"MAP" or (is_named and any(_plausible(header, "<>"))):
+        return "MRC"
+    return ""
+
+
+def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
+    """Find an image of the file, a plane of it, and its pixel size."""
+    choose(path, "level", options.level, 1)
+    with open_file(path) as stream:
+        kind = _kind(path, stream.read(16))
+    with decoding(path, kind):
+        found, vendor = _LISTS[kind](path)
+    number = _chosen(path, options, found)
+    image = found[number]
+    several = {n: size for n, size in enumerate(image.counts) if size > 1}
+    axes, counts = [image.axes[n] for n in several], [*several.values()]
+    channels, planes, chosen = images.choose_plane(path, options, axes, counts)
+    place = dict(zip(several, chosen, strict=True))
+    data: Any = image.plane(tuple(place.get(n, 0) for n in range(len(image.counts))))
+    whole = slice(None)
+    dtype = np.dtype(image.dtype)
+    if math.prod(image.shape) * dtype.itemsize <= images.LAZY_BYTES:
+        data = data.window(whole, whole)
+    else:
+        data = images.plan_blocks(data, image.shape, dtype, (2048, 2048))
+    listed = {str(n): _listed(one) for n, one in enumerate(found)}
+    which = {images.SERIES_KEY: number, "images": listed} if len(found) > 1 else {}
+    return images.RawImage(
+        format=kind,
+        data=data,
+        pixel_size_nm=image.size,
+        vendor=vendor,
+        series=len(found),
+        channels=channels,
+        planes=planes,
+        axes=images.named_axes(axes, counts),
+        name=f"{path.stem} {image.name}".strip() if len(found) > 1 else None,
+        metadata=which,
+    )
+
+
+def _listed(image: _Image) -> str:
+    sizes = " x ".join(str(n) for n in (*image.counts, *image.shape) if n > 1)
+    what = image.refusal or f"{sizes} {np.dtype(image.dtype).name}"
+    return f"{image.name}: {what}" if image.name else what
+
+
+def _chosen(path: Path, options: images.ReadOptions, found: Sequence[_Image]) -> int:
+    """Choose one of several, by default the first image of the sample."""
+    if not found:
+        raise ReadError(f"{path} must hold an image, but holds none: export one.")
+    usable = [n for n, image in enumerate(found) if not image.refusal]
+    number = usable[0] if usable else 0
+    if options.series is not None:
+        number = choose(path, "series", options.series, len(found))
+    image = found[number]
+    if image.refusal:
+        named = f" ({image.name})" if image.name else ""
+        others = ", ".join(map(str, usable))
+        what = f"series {number} of it" if len(found) > 1 else "it"
+        remedy = f"choose series {others}" if usable else "open another file"
+        msg = (
+            f"{path} must hold an image of the sample, but {what} is {image.refusal}"
+            f"{named}: {remedy}."
+        )
+        raise ReadError(msg)
+    return number
+
+
+def _shortest(value: float, within: float = 0.0) -> float:
+    """Write a number with the fewest digits that are `within` of it.
+
+    By default those of a float32, if it is one: 0.1 is stored as 0.10000000149.
+    """
+    if not within and float(np.float32(value)) == value:
+        return float(str(np.float32(value)))
+    digits = (float(f"{value:.{n}g}") for n in range(1, 17))
+    return next((one for one in digits if abs(one - value) <= within), value)
+
+
+def _size(rows: _Axis, columns: _Axis) -> PixelSize | None:
+    return images.pixel_size((rows.nm, columns.nm))
+
+
+def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
+    """Name an array that is not an image by the units of its axes, the last two sides.
+
+    Spectra have an axis of energy or a single row.
+    """
+    if any(axis.unit.lower() in _ENERGY for axis in axes):
+        return _SPECTRUM
+    if np.dtype(dtype).kind in "cV":
+        return _COMPLEX
+    if any(_RECIPROCAL.search(axis.unit) for axis in axes[-2:]):
+        return _DIFFRACTION
+    if len(axes) < 2 or min(axis.size for axis in axes[-2:]) < 2:
+        return "a spectrum or a line profile"
+    return ""
+
+
+# Gatan DM3 and DM4
+
+
+def _dm_images(path: Path) -> tuple[list[_Image], str | None]:
+    """List the images of a DM file without its thumbnail."""
+    module = library(path, "rsciio.digitalmicrograph._api", "rosettasciio", "em")
+    with path.open("rb") as stream:
+        reader = module.DigitalMicrographReader(stream)
+        reader.parse_file()
+        found = reader.get_image_dictionaries() or []
+    return [_dm_image(path, tags) for tags in found], "Gatan"
+
+
+def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
+    data, more = tags["ImageData"], tags.get("ImageTags") or {}
+    name = tags.get("Name") or ""
+    sizes = [int(n) for n in data["Dimensions"].values()]
+    stated = list(data.get("Calibrations", {}).get("Dimension", {}).values())
+    stated += [{}] * (len(sizes) - len(stated))
+    axes = [
+        _Axis(n, _shortest(one.get("Scale", 0.0)), _text(one.get("Units")))
+        for n, one in zip(sizes, stated, strict=False)
+    ][::-1]  # columns are stated first
+    about, kind = more.get("Meta Data") or {}, int(data["DataType"])
+    form = _text(about.get("Format")) if isinstance(about, dict) else ""
+    microscope = more.get("Microscope Info") or {}
+    is_calibrated = images.unit_nm(axes[-1].unit) is not None
+    refusal = _refusal(axes, "c8" if kind in _DM_COMPLEX else "u1")
+    if form.startswith("Spectrum") or "spim" in more:
+        refusal = _SPECTRUM
+    elif form.startswith("Diffraction") or (
+        microscope.get("Operation Mode") == "DIFFRACTION" and not is_calibrated
+    ):
+        refusal = refusal or _DIFFRACTION
+    elif kind not in _DM_TYPES:
+        refusal = refusal or f"an array of a type that is not read (number {kind})"
+    if refusal:
+        return _Image(name, refusal=refusal)
+    is_little = data["Data"]["endian"] == "little"
+    dtype = f"{'<' if is_little else '>'}{_DM_TYPES[kind]}"
+    colour = kind in _DM_COLOUR
+    shape = (axes[-2].size, axes[-1].size, *((4,) if colour else ()))
+    samples = ((2, 1, 0) if is_little else (1, 2, 3)) if colour else ()
+    counts = tuple(axis.size for axis in axes[:-2])
+    bytes_of_plane = math.prod(shape) * np.dtype(dtype).itemsize
+    start = int(data["Data"]["offset"])
+
+    def plane(place: tuple[int, ...]) -> images.Windows:
+        number = int(np.ravel_multi_index(place, counts)) if counts else 0
+        where = start + number * bytes_of_plane
+        return _Mapped(path, where, shape, dtype, samples=samples)
+
+    return _Image(
+        name,
+        (*shape[:2], *((3,) if colour else ())),
+        dtype,
+        _size(axes[-2], axes[-1]),
+        tuple(axis.letter for axis in axes[:-2]),
+        counts,
+        plane,
+    )
+
+
+def _text(value: Any) -> str:
+    """Read text as a file states it, which may be bytes, empty or no text at all."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return value.strip() if isinstance(value, str) else ""
+
+
+# TIA's series
+
+
+def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
+    """List the image of a SER file, whose planes are as many as were taken."""
+    module = library(path, "rsciio.tia._api", "rosettasciio", "em")
+    with path.open("rb") as stream:
+        fields = np.dtype(module.get_header_dtype_list(stream))
+        header = np.fromfile(stream, fields, 1)[0]
+        if module.guess_record_by(header["DataTypeID"]) == "spectrum":
+            return [_Image("", refusal=_SPECTRUM)], _FEI
+        stream.seek(int(header["OffsetArrayOffset"]))
+        width = "<u4" if header["SeriesVersion"] <= 528 else "<u8"
+        most = path.stat().st_size // np.dtype(width).itemsize  # of a damaged number
+        offsets = np.fromfile(
+            stream, width, min(most, int(header["ValidNumberElements"]))
+        )
+        if not offsets.size:
+            return [], _FEI
+        start = int(offsets[0])
+        fields, _ = module.get_data_dtype_list(stream, start, "image")
+        stream.seek(start)
+        first = np.fromfile(stream, np.dtype(fields[:-1]), 1)[0]
+    steps = [float(first[f"CalibrationDelta{side}"]) for side in "YX"]
+    shape = (int(first["ArraySizeY"]), int(first["ArraySizeX"]))
+    # of a diffraction pattern the unit is 1/m, which the file itself does not state
+    unit = "1/m" if max(map(abs, steps)) >= 1 else "m"
+    axes = [_Axis(n, step, unit) for n, step in zip(shape, steps, strict=True)]
+    dtype = np.dtype(fields[-1][1][0]).newbyteorder("<")
+    if refusal := _refusal(axes, dtype):
+        return [_Image("", refusal=refusal)], _FEI
+    before = np.dtype(fields[:-1]).itemsize
+    places = tuple(int(one) + before for one in offsets)
+
+    def plane(place: tuple[int, ...]) -> images.Windows:
+        return _Mapped(path, places[place[0]], shape, dtype.str, is_flipped=True)
+
+    size = _size(axes[0], axes[1])
+    image = _Image("", shape, dtype.str, size, ("p",), (len(places),), plane)
+    return [image], _FEI
+
+
+# EMD, as Velox and as NCEM's programs write it
+
+
+def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
+    """List the images of Velox, then what else the file holds."""
+    found: list[_Image] = []
+    with hdf5.opened(path) as file:
+        data = file["Data"]
+        for key, group in data.get("Image", {}).items():
+            about = _velox_metadata(group)
+            result = about.get("BinaryResult") or {}
+            array, stated = group["Data"], result.get("PixelSize") or {}
+            rows, columns = (
+                _Axis(int(n), stated.get(side), _text(result.get(f"PixelUnit{axis}")))
+                for n, side, axis in zip(
+                    array.shape, ("height", "width"), "YX", strict=False
+                )
+            )
+            name = _text(result.get("Detector")) or key
+            depth = int(array.shape[2]) if array.ndim > 2 else 1
+            refusal = _refusal((rows, columns), array.dtype)
+            found.append(
+                _Image(name, refusal=refusal)
+                if refusal or not hdf5.is_inside(array)
+                else _array(path, array, (0, 1), ("p",), (depth,), name, rows, columns)
+            )
+        for kind in ("Spectrum", "SpectrumStream", "SpectrumImage"):
+            what = _SPECTRUM if kind == "Spectrum" else "a spectrum image"
+            found += [_Image(kind, refusal=what)] * min(len(data.get(kind, ())), 1)
+    return found, _FEI
+
+
+def _velox_metadata(group: Any) -> dict[str, Any]:
+    """Read the JSON text of the first plane; nothing of one that is damaged."""
+    try:
+        text = np.asarray(group["Metadata"][:, 0]).tobytes().split(b"\0")[0]
+        found = json.loads(text.decode("utf-8", "replace"))
+    except (KeyError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _array(
+    path: Path,
+    array: Any,
+    sides: tuple[int, int],
+    letters: tuple[str, ...],
+    counts: tuple[int, ...],
+    name: str,
+    rows: _Axis,
+    columns: _Axis,
+) -> _Image:
+    """Describe an HDF5 dataset whose `sides` are the axes of rows and columns."""
+    hdf5.check_chunks(path, array)
+    dataset, ndim = array.name, array.ndim
+    outer = [axis for axis in range(ndim) if axis not in sides]
+
+    def plane(place: tuple[int, ...]) -> images.Windows:
+        where = [0] * ndim
+        for axis, at in zip(outer, place, strict=False):
+            where[axis] = at
+        return _Dataset(path, dataset, tuple(where), sides)
+
+    shape, size = (rows.size, columns.size), _size(rows, columns)
+    return _Image(name, shape, array.dtype.str, size, letters, counts, plane)
+
+
+def _ncem_images(path: Path) -> tuple[list[_Image], str | None]:
+    """List the arrays of an EMD file as NCEM defines it."""
+    groups: list[Any] = []
+    with hdf5.opened(path) as file:
+        file.visititems(
+            lambda _, item: groups.append(item) if hdf5.is_emd_group(item) else None
+        )
+        found = [one for group in groups if (one := _ncem_image(path, group))]
+    return found, None
+
+
+def _ncem_image(path: Path, group: Any) -> _Image | None:
+    """Describe an array and its axes ``dim1``, ``dim2``, …; None without one."""
+    arrays = {
+        name: item
+        for name, item in group.items()
+        if hasattr(item, "shape") and not re.fullmatch(r"dim\d+", name)
+    }
+    array = arrays.get("data", max(arrays.values(), key=lambda a: a.ndim, default=None))
+    name = group.name.rpartition("/")[2]
+    if array is None or array.dtype.kind not in "buifcV" or not array.ndim:
+        return None
+    first = 0 if "dim0" in group else 1
+    named = [group.get(f"dim{n + first}") for n in range(array.ndim)]
+    axes = [_ncem_axis(dim, n) for dim, n in zip(named, array.shape, strict=True)]
+    called = [_text(_attribute(dim, "name")).lower()[-1:] for dim in named]
+    sides = (array.ndim - 2, array.ndim - 1)
+    if called.count("y") == called.count("x") == 1:
+        sides = (called.index("y"), called.index("x"))
+    outer = [n for n in range(array.ndim) if n not in sides]
+    ordered = [axes[n] for n in (*outer, *sides) if n >= 0]
+    refusal = _refusal(ordered, array.dtype)
+    if any(_RECIPROCAL.search(axes[n].unit) for n in outer):
+        refusal = refusal or _DIFFRACTION
+    if refusal or not hdf5.is_inside(array):
+        return _Image(name, refusal=refusal or "an array in another file")
+    letters = tuple(axes[n].letter for n in outer)
+    counts = tuple(axes[n].size for n in outer)
+    rows, columns = ordered[-2:]
+    return _array(path, array, sides, letters, counts, name, rows, columns)
+
+
+def _attribute(item: Any, name: str) -> Any:
+    value = None if item is None else item.attrs.get(name)
+    return value.flat[0] if isinstance(value, np.ndarray) and value.size else value
+
+
+def _ncem_axis(dim: Any, size: int) -> _Axis:
+    """Read the distance of an axis from its coordinates, which must be even."""
+    # as in "[n_m]"
+    unit = _text(_attribute(dim, "units")).strip("[]").replace("_", "")
+    places = np.asarray(() if dim is None else dim[()])
+    if places.ndim != 1 or places.size < 2 or places.dtype.kind not in "iuf":
+        return _Axis(size, None, unit)
+    exact = places.astype(np.float64)
+    step = float(exact[-1] - exact[0]) / (exact.size - 1)
+    digits = np.finfo(places.dtype).eps if places.dtype.kind == "f" else 0.0
+    within = float(digits * np.abs(exact).max())
+    even = exact[0] + step * np.arange(exact.size)
+    if np.abs(even - exact).max() > 1e-3 * abs(step) + within:  # chosen: a thousandth
+        return _Axis(size, None, unit)
+    return _Axis(size, _shortest(step, within / (exact.size - 1)), unit)
+
+
+# MRC
+
+
+def _plausible(header: bytes, orders: str) -> list[str]:
+    """Byte orders in which the first numbers are sides and a mode that exists."""
+    found = []
+    for order in orders:
+        if len(header) < 16:
+            break
+        *sides, mode = struct.unpack(f"{order}4i", header[:16])
+        if all(0 < n <= _LONGEST for n in sides) and mode in _MODES:
+            found.append(order)
+    return found
+
+
+def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
+    """Describe an MRC file; its rows stay in the order in which they are stored."""
+    held = path.stat().st_size
+    with open_file(path) as stream:
+        header = stream.read(_MRC_HEADER)
+        if len(header) < _MRC_HEADER:
+            msg = f"its header must have {_MRC_HEADER} bytes, got {len(header)}"
+            raise ValueError(msg)
+        # the stamp is often wrong, so that the size of the file is asked first
+        stated = "><" if header[212] == 0x11 else "<>"
+        orders = _plausible(header, stated)
+        if not orders:
+            mode = struct.unpack_from(f"{stated[0]}i", header, 12)[0]
+            msg = f"mode {mode} is not supported"
+            raise NotImplementedError(msg)
+        read = {order: _mrc_layout(header, order) for order in orders}
+        order = next((one for one in orders if read[one][-1] <= held), orders[0])
+        dtype, shape, depth, start, _ = read[order]
+        more = stream.read(min(_FEI_RECORDS, start - _MRC_HEADER))
+    if dtype.kind == "c" or dtype.str == "|V4":
+        return [_Image("", refusal=_COMPLEX)], None
+    colour = dtype.kind == "V"
+    bytes_of_plane = math.prod(shape) * dtype.itemsize
+    if colour:
+        dtype, shape = np.dtype("u1"), (*shape, 3)
+    is_volume = struct.unpack_from(f"{order}i", header, 88)[0] == 1
+
+    def plane(place: tuple[int, ...]) -> images.Windows:
+        return _Mapped(path, start + place[0] * bytes_of_plane, shape, dtype.str)
+
+    axes, size = ("z" if is_volume else "p",), _mrc_size(header, more, order)
+    return [_Image("", shape, dtype.str, size, axes, (depth,), plane)], None
+
+
+def _mrc_layout(
+    header: bytes, order: str
+) -> tuple[np.dtype[Any], tuple[int, ...], int, int, int]:
+    """Read type, rows and columns, planes, and the bytes before and to the end."""
+    columns, rows, depth, mode = struct.unpack_from(f"{order}4i", header)
+    dtype = np.dtype(order + _MODES[mode])
+    if mode == 0 and not _has_signed_bytes(header, order):
+        dtype = np.dtype("u1")
+    start = _MRC_HEADER + max(0, struct.unpack_from(f"{order}i", header, 92)[0])
+    end = start + columns * rows * depth * dtype.itemsize
+    return dtype, (rows, columns), depth, start, end
+
+
+def _has_signed_bytes(header: bytes, order: str) -> bool:
+    """Whether bytes are signed, as they are by MRC2014 and were not in older files."""
+    stamp, flags = struct.unpack_from(f"{order}2i", header, 152)
+    if stamp == _IMOD:
+        return bool(flags & 1)
+    lowest, highest = struct.unpack_from(f"{order}2f", header, 76)
+    return not (0 <= lowest <= highest and highest > np.iinfo(np.int8).max)
+
+
+def _mrc_size(header: bytes, more: bytes, order: str) -> PixelSize | None:
+    """Read the pixel size, of FEI's files from their extended header, in metres."""
+    if header[104:108] in (b"FEI1", b"FEI2") and len(more) >= 172:
+        x, y = struct.unpack_from("<2d", more, 156)
+        return images.pixel_size([images.to_nm(one, "m") for one in (y, x)])
+    numbers = struct.unpack_from(f"{order}2h", header, 128)
+    if numbers == (0, 32) and len(more) == _FEI_RECORDS:
+        nm = images.to_nm(_shortest(struct.unpack_from(f"{order}f", more, 44)[0]), "m")
+        return images.pixel_size((nm, nm))
+    counts = struct.unpack_from(f"{order}3i", header, 28)
+    lengths = struct.unpack_from(f"{order}3f", header, 40)
+    mapped = struct.unpack_from(f"{order}2i", header, 64)
+    found = []
+    for axis in mapped if set(mapped) < {1, 2, 3} else (1, 2):  # columns, then rows
+        count, length = counts[axis - 1], lengths[axis - 1]
+        step = length / count if count > 0 else 0.0
+        within = abs(step) * float(np.finfo(np.float32).eps) / 2
+        found.append(images.to_nm(_shortest(step, within or 1e-9), "angstrom"))
+    return images.pixel_size(found[::-1])
+
+
+_LISTS = {
+    "DM3": _dm_images,
+    "DM4": _dm_images,
+    "SER": _ser_images,
+    "EMD (Velox)": _velox_images,
+    "EMD (NCEM)": _ncem_images,
+    "MRC": _mrc_images,
+}
+"""What lists the images of a file, and the maker of its microscope if it is known."""

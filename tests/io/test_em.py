@@ -1,0 +1,480 @@
+"""DM3, DM4, SER, EMD and MRC: which image, which plane, and how large a pixel is."""
+
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.io import em, formats as registry
+from napari_semsr.io.layers import read_layers
+
+h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [em]")
+
+DM_CODES = {"i2": 1, "f4": 2, "u1": 6, "i4": 7, "i1": 9, "u2": 10, "u4": 11, "f8": 12}
+TAG_TYPES = {"i2": 2, "i4": 3, "u2": 4, "u4": 5, "f4": 6, "f8": 7, "i1": 9, "u1": 10}
+STRUCTS = {2: "h", 3: "i", 4: "H", 5: "I", 6: "f", 7: "d", 10: "B"}
+
+
+class Dm:
+    """Writer of DM files, as Gatan's programs write them."""
+
+    def __init__(self, version=3, order="<"):
+        self.version, self.order = version, order
+        self.word = ">I" if version == 3 else ">Q"
+
+    def words(self, *values):
+        return b"".join(struct.pack(self.word, one) for one in values)
+
+    def tag(self, name, value):
+        is_group = isinstance(value, (dict, list))
+        body = self.group(value) if is_group else self.value(value)
+        head = struct.pack(">BH", 20 if is_group else 21, len(name)) + name.encode()
+        return head + (self.words(len(body)) if self.version == 4 else b"") + body
+
+    def group(self, tags):
+        pairs = tags.items() if isinstance(tags, dict) else [("", one) for one in tags]
+        body = b"".join(self.tag(name, value) for name, value in pairs)
+        return b"\1\0" + self.words(len(tags)) + body
+
+    def value(self, value):
+        if isinstance(value, str):
+            value = np.frombuffer(value.encode("utf-16-le"), "<u2")
+        if isinstance(value, np.ndarray):
+            kind = TAG_TYPES[value.dtype.str[1:]]
+            data = value.astype(value.dtype.newbyteorder(self.order)).tobytes()
+            return b"%%%%" + self.words(3, 20, kind, value.size) + data
+        kind, number = value
+        data = struct.pack(self.order + STRUCTS[kind], number)
+        return b"%%%%" + self.words(1, kind) + data
+
+    def image(self, data, step=(1.5, 1.5), unit="nm", name="a", tags=None, code=None):
+        sizes = data.shape[::-1]
+        units = [unit] * len(sizes) if isinstance(unit, str) else unit
+        steps = [*step[::-1], *[1.0] * (len(sizes) - len(step))]
+        dimension = [
+            {"Origin": (6, 0.0), "Scale": (6, one), "Units": of}
+            for one, of in zip(steps, units, strict=True)
+        ]
+        bright = {"Origin": (6, 0.0), "Scale": (6, 1.0), "Units": ""}
+        kind = DM_CODES[data.dtype.str[1:]] if code is None else code
+        return {
+            "ImageData": {
+                "Calibrations": {"Brightness": bright, "Dimension": dimension},
+                "Data": data.ravel(),
+                "DataType": (5, kind),
+                "Dimensions": [(5, n) for n in sizes],
+            },
+            "ImageTags": tags or {},
+            "Name": name,
+        }
+
+    def file(self, path, images, thumbnails=()):
+        tags = {"ImageList": images}
+        if thumbnails:
+            tags["Thumbnails"] = [{"ImageIndex": (5, n)} for n in thumbnails]
+        body = self.group(tags)
+        little = int(self.order == "<")
+        head = struct.pack(">I", self.version) + self.words(len(body))
+        path.write_bytes(head + struct.pack(">I", little) + body + bytes(8))
+        return path
+
+
+@pytest.fixture
+def needs_rsciio():
+    pytest.importorskip("rsciio", reason="needs rosettasciio, the extra [em]")
+
+
+pytestmark = pytest.mark.usefixtures("needs_rsciio")
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["i2", "u2", "i4", "f4", "f8", "u1", "i1", "u4"])
+def test_dm_is_read_in_either_byte_order(tmp_path, grey, version, order, dtype):
+    wanted = grey.astype(dtype)
+    dm = Dm(version, order)
+    path = dm.file(tmp_path / f"a.dm{version}", [dm.image(wanted, (0.1, 0.3))])
+    found = registry.read(path)
+    assert np.array_equal(found.array(), wanted)
+    assert found.dtype == np.dtype(dtype)
+    assert found.pixel_size_nm == (0.1, 0.3)
+    info = registry.describe(path)
+    assert (info.format, info.shape) == (f"DM{version}", (37, 53))
+
+
+@pytest.mark.parametrize(
+    ("unit", "nm"),
+    [
+        *(("nm", 1.2), ("\u00b5m", 1200.0), ("um", 1200.0), ("pm", 0.0012)),
+        *(("\u00c5", 0.12), ("A", 0.12), ("", None), ("px", None)),
+    ],
+)
+def test_the_pixel_size_of_dm_has_its_last_digit_or_is_unknown(
+    tmp_path, grey, unit, nm
+):
+    dm = Dm()
+    path = dm.file(tmp_path / "a.dm3", [dm.image(grey, (1.2, 1.2), unit)])
+    assert registry.read(path).pixel_size_nm == (None if nm is None else (nm, nm))
+
+
+def test_the_thumbnail_of_dm_is_left_out_and_images_are_chosen(tmp_path, grey):
+    dm = Dm(4)
+    small = np.zeros((4, 5), "i4")
+    path = dm.file(
+        tmp_path / "a.dm4",
+        [
+            dm.image(small, name="", code=23),
+            dm.image(grey[:1], unit=["eV", ""], name="zero loss"),
+            dm.image(grey, name="HAADF"),
+            dm.image(grey[::-1].copy(), name="BF"),
+        ],
+        thumbnails=[0],
+    )
+    found = registry.read(path)
+    assert np.array_equal(found.array(), grey)
+    assert found.name == "a HAADF"
+    other = registry.read(path, series=2)
+    assert np.array_equal(other.array(), grey[::-1])
+    info = registry.describe(path)
+    assert info.series == 3
+    assert info.metadata["series_read"] == 1
+    assert info.metadata["images"]["0"] == "zero loss: a spectrum"
+    with pytest.raises(ReadError, match=r"series 0 of it is a spectrum \(zero loss\)"):
+        registry.read(path, series=0)
+    with pytest.raises(ReadError, match="no series 3"):
+        registry.read(path, series=3)
+    with pytest.warns(UserWarning, match="holds 3 images, of which series 1 is shown"):
+        layers = read_layers(str(path))
+    assert layers[0][1]["scale"] == (1.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "tags", "what"),
+    [
+        ("1/nm", {}, "a diffraction pattern"),
+        ("1/\u00c5", {}, "a diffraction pattern"),
+        ("mrad", {}, "a diffraction pattern"),
+        ("", {"Microscope Info": {"Operation Mode": "DIFFRACTION"}}, "a diffraction"),
+        ("nm", {"Meta Data": {"Format": "Spectrum image"}}, "a spectrum"),
+        ("eV", {}, "a spectrum"),
+    ],
+)
+def test_what_is_not_an_image_is_refused_by_name(tmp_path, grey, unit, tags, what):
+    dm = Dm()
+    path = dm.file(tmp_path / "a.dm3", [dm.image(grey, unit=unit, tags=tags)])
+    for call in (registry.read, registry.describe):
+        with pytest.raises(ReadError, match=f"but it is {what}"):
+            call(path)
+
+
+def test_planes_of_dm_are_read_one_at_a_time(tmp_path, grey, monkeypatch):
+    dm = Dm()
+    stack = np.stack([grey, grey // 2, grey // 3]).astype("u2")
+    tagged = dm.image(stack, unit=["nm", "nm", "s"])
+    path = dm.file(tmp_path / "a.dm3", [tagged])
+    with pytest.raises(ReadError, match="one must be chosen"):
+        registry.read(path)
+    assert registry.describe(path).axes == {"t": 3}
+    assert np.array_equal(registry.read(path, time=2).array(), stack[2])
+    monkeypatch.setattr(em.images, "LAZY_BYTES", 0)
+    found = registry.read(path, plane=1)
+    assert found.is_lazy
+    assert np.array_equal(found.array(), stack[1])
+
+
+def test_colours_of_dm(tmp_path):
+    rgb = np.arange(4 * 6 * 4, dtype="u1").reshape(4, 6, 4)
+    dm = Dm()
+    packed = rgb.view("<i4")[..., 0]
+    path = dm.file(tmp_path / "a.dm3", [dm.image(packed, code=23)])
+    assert registry.describe(path).stored_shape == (4, 6, 3)
+    read = em.raw_image(path, registry.ReadOptions())
+    assert np.array_equal(read.data, rgb[..., [2, 1, 0]])
+
+
+def write_ser(path, planes, step=2.5e-9, kind=0x4122, version=0x220, total=None):
+    """Write a series as TIA does, whose lowest row comes first."""
+    wide = version > 0x210
+    code = {"u1": 1, "u2": 2, "u4": 3, "i2": 5, "i4": 6, "f4": 7}[planes.dtype.str[1:]]
+    count = len(planes)
+    dimension = struct.pack("<IddII", count, 0, 1, 0, 6) + b"Number" + bytes(4)
+    start = 22 + (8 if wide else 4) + 4 + len(dimension)
+    elements, offsets = b"", []
+    data_at = start + 2 * count * (8 if wide else 4)
+    for plane in planes:
+        offsets.append(data_at + len(elements))
+        sides = plane.shape[::-1]
+        axes = b"".join(struct.pack("<ddI", 0, step, 0) for _ in sides)
+        elements += axes + struct.pack(f"<H{len(sides)}I", code, *sides)
+        elements += plane[::-1].tobytes() + struct.pack("<HHI", 0x4152, 0, 0)
+    pairs = struct.pack(f"<{2 * count}{'Q' if wide else 'I'}", *offsets, *offsets)
+    head = struct.pack("<HHH", 0x4949, 0x0197, version)
+    head += struct.pack("<IIII", kind, 0x4152, total or count, count)
+    head += struct.pack("<QI" if wide else "<II", start, 1)
+    path.write_bytes(head + dimension + pairs + elements)
+    return path
+
+
+@pytest.mark.parametrize("version", [0x210, 0x220])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4", "f4"])
+def test_ser_is_upright_and_calibrated(tmp_path, grey, version, dtype):
+    planes = grey[None].astype(dtype)
+    path = write_ser(tmp_path / "a_1.ser", planes, 2.1510044e-9, version=version)
+    found = registry.read(path)
+    assert np.array_equal(found.array(), planes[0])
+    assert found.pixel_size_nm == (2.1510044, 2.1510044)
+
+
+def test_a_series_that_was_stopped_has_the_planes_that_were_taken(tmp_path, grey):
+    planes = np.stack([grey, grey // 2])
+    path = write_ser(tmp_path / "a_1.ser", planes, total=9)
+    assert registry.describe(path).planes == 2
+    assert np.array_equal(registry.read(path, plane=1).array(), planes[1])
+
+
+def test_ser_of_diffraction_and_spectra_is_refused(tmp_path, grey):
+    path = write_ser(tmp_path / "a_1.ser", grey[None], step=4.2e7)
+    with pytest.raises(ReadError, match="diffraction pattern"):
+        registry.read(path)
+    path = write_ser(tmp_path / "b_1.ser", grey[:1], kind=0x4120)
+    with pytest.raises(ReadError, match="a spectrum"):
+        registry.read(path)
+
+
+def velox(path, images, unit="m", step="3.1388370544495519e-09", spectra=0):
+    """Write an EMD file as Velox does: planes last, metadata as JSON text."""
+    with h5py.File(path, "w") as file:
+        text = json.dumps({"format": "Velox", "version": "1.10"}).encode()
+        file.create_dataset("Version", data=[text], dtype=h5py.string_dtype())
+        for number, (name, data) in enumerate(images):
+            group = file.create_group(f"Data/Image/{number:032x}")
+            group["Data"] = np.moveaxis(data, 0, -1)
+            about = {
+                "BinaryResult": {
+                    "Detector": name,
+                    "PixelSize": {"width": step, "height": step},
+                    "PixelUnitX": unit,
+                    "PixelUnitY": unit,
+                }
+            }
+            text = np.frombuffer(json.dumps(about).encode().ljust(999, b"\0"), "u1")
+            group["Metadata"] = np.repeat(text[:, None], len(data), 1)
+        for number in range(spectra):
+            file[f"Data/Spectrum/{number}/Data"] = np.zeros((4096, 1), "u4")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.emd", "a.h5"])
+def test_velox_names_its_detectors(tmp_path, grey, name):
+    images = [("HAADF", grey[None]), ("BF", np.stack([grey // 2, grey // 3]))]
+    path = velox(tmp_path / name, images, spectra=1)
+    found = registry.read(path)
+    assert np.array_equal(found.array(), grey)
+    assert found.name == "a HAADF"
+    assert found.pixel_size_nm == (3.1388370544495519, 3.1388370544495519)
+    assert np.array_equal(registry.read(path, series=1, plane=1).array(), grey // 3)
+    info = registry.describe(path)
+    assert (info.format, info.series) == ("EMD (Velox)", 3)
+    assert info.metadata["images"]["2"] == "Spectrum: a spectrum"
+
+
+def test_velox_of_diffraction_is_refused(tmp_path, grey):
+    path = velox(tmp_path / "a.emd", [("Ceta", grey[None])], "1/m", "1e8")
+    with pytest.raises(ReadError, match=r"a diffraction pattern \(Ceta\)"):
+        registry.read(path)
+
+
+def ncem(path, data, axes, dtype="f8", base=1):
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"version_major": 0, "version_minor": 2})
+        group = file.create_group("data/scan")
+        group.attrs["emd_group_type"] = 1
+        group["data"] = data
+        for number, (name, start, step, unit) in enumerate(axes):
+            places = start + step * np.arange(data.shape[number])
+            dim = group.create_dataset(f"dim{number + base}", data=places.astype(dtype))
+            dim.attrs.update({"name": name, "units": unit})
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("start", [0.0, 12.5])
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_ncem_axes_are_found_by_their_names(tmp_path, grey, dtype, start, is_swapped):
+    axes = [("Y", start, 0.3, "[n_m]"), ("X", start, 0.7, "n_m")]
+    data = grey
+    if is_swapped:
+        axes, data = axes[::-1], grey.T
+    found = registry.read(ncem(tmp_path / "a.emd", data, axes, dtype))
+    assert np.array_equal(found.array(), grey)
+    assert found.pixel_size_nm == pytest.approx((0.3, 0.7), rel=1e-6)
+    if dtype == "f8" or not start:
+        assert found.pixel_size_nm == (0.3, 0.7)
+
+
+def test_ncem_stacks_diffraction_and_uncalibrated(tmp_path, grey):
+    stack = np.stack([grey, grey // 2])
+    axes = [("z", 0, 5, "nm"), ("", 0, 1, ""), ("", 0, 1, "")]
+    path = ncem(tmp_path / "a.emd", stack, axes, base=0)
+    found = registry.read(path, z=1)
+    assert np.array_equal(found.array(), grey // 2)
+    assert found.pixel_size_nm is None
+    four = np.zeros((3, 4, 5, 6))
+    axes = [("y", 0, 1, "nm"), ("x", 0, 1, "nm"), ("Qy", 0, 1, "1/nm")]
+    path = ncem(tmp_path / "b.emd", four, [*axes, ("Qx", 0, 1, "1/nm")])
+    with pytest.raises(ReadError, match=r"a diffraction pattern \(scan\)"):
+        registry.read(path)
+    (layer, *_) = read_layers(str(tmp_path / "a.emd"))
+    assert layer[0].shape == (2, 37, 53)
+
+
+def test_an_hdf5_file_that_is_called_emd_is_read_as_hdf5(tmp_path, grey):
+    path = tmp_path / "a.emd"
+    with h5py.File(path, "w") as file:
+        file["image"] = grey
+    assert registry.describe(path).format == "HDF5"
+
+
+def write_mrc(path, data, nm=0.25, order="<", mode=None, **fields):
+    """Write MRC2014, or what is `fields` of it: (offset, format, value)."""
+    modes = {"i1": 0, "i2": 1, "f4": 2, "u2": 6, "u1": 0, "f2": 12}
+    data = data if data.ndim > 2 else data[None]
+    depth, rows, columns = data.shape
+    head = bytearray(1024)
+    mode = modes[data.dtype.str[1:]] if mode is None else mode
+    struct.pack_into(f"{order}4i", head, 0, columns, rows, depth, mode)
+    struct.pack_into(f"{order}3i", head, 28, columns, rows, depth)
+    cell = [n * 10 * nm for n in (columns, rows, depth)]
+    struct.pack_into(f"{order}3f", head, 40, *cell)
+    struct.pack_into(f"{order}3i", head, 64, 1, 2, 3)
+    head[208:216] = b"MAP DD\0\0" if order == "<" else b"MAP \x11\x11\0\0"
+    more = fields.pop("extended", b"")
+    struct.pack_into(f"{order}i", head, 92, len(more))
+    for offset, layout, value in fields.values():
+        struct.pack_into(f"{order}{layout}", head, offset, value)
+    stored = data.astype(data.dtype.newbyteorder(order)).tobytes()
+    path.write_bytes(bytes(head) + more + stored)
+    return path
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["i1", "i2", "f4", "u2"])
+@pytest.mark.parametrize("extended", [b"", b"x" * 80, bytes(1 << 17)])
+def test_mrc_is_read_in_each_mode_and_order(tmp_path, grey, order, dtype, extended):
+    wanted = (grey.astype(int) - 100).astype(dtype)
+    path = write_mrc(tmp_path / "a.mrc", wanted, 0.1234, order, extended=extended)
+    found = registry.read(path)
+    assert np.array_equal(found.array(), wanted)
+    assert found.dtype == np.dtype(dtype)
+    assert found.pixel_size_nm == (0.1234, 0.1234)
+
+
+@pytest.mark.parametrize("name", ["a.mrc", "a.st", "a.tif"])
+def test_mrc_is_recognised_by_its_header_or_by_its_name(tmp_path, grey, name):
+    wanted = grey.astype("i2")
+    assert registry.describe(write_mrc(tmp_path / name, wanted)).format == "MRC"
+    if name != "a.tif":  # as IMOD wrote before there was a stamp
+        older = {"map": (208, "8s", bytes(8))}
+        path = write_mrc(tmp_path / name, wanted, order=">", **older)
+        assert np.array_equal(registry.read(path).array(), wanted)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_signed"),
+    [
+        ({}, True),
+        ({"stamp": (152, "i", 1146047817)}, False),
+        ({"stamp": (152, "i", 1146047817), "flags": (156, "i", 1)}, True),
+        ({"most": (80, "f", 255.0)}, False),
+    ],
+)
+def test_bytes_of_mrc_are_signed_unless_the_file_is_older(tmp_path, fields, is_signed):
+    data = np.arange(-128, 128, dtype="i1").reshape(16, 16)
+    found = registry.read(write_mrc(tmp_path / "a.mrc", data, **fields))
+    wanted = data if is_signed else data.view("u1")
+    assert found.dtype == wanted.dtype
+    assert np.array_equal(found.array(), wanted)
+
+
+def test_mrc_without_a_cell_has_no_pixel_size(tmp_path, grey):
+    wanted = grey.astype("u2")
+    found = registry.read(write_mrc(tmp_path / "a.mrc", wanted, 0.0))
+    assert found.pixel_size_nm is None
+    found = registry.read(write_mrc(tmp_path / "b.mrc", wanted, n=(28, "i", 0)))
+    assert found.pixel_size_nm is None
+
+
+def test_fei_states_the_pixel_size_of_mrc_in_its_extended_header(tmp_path, grey):
+    wanted = grey.astype("i2")
+    more = bytearray(768)
+    struct.pack_into("<2d", more, 156, 1.25e-9, 1.5e-9)
+    kind = {"kind": (104, "4s", b"FEI1")}
+    path = write_mrc(tmp_path / "a.mrc", wanted, 1, extended=bytes(more), **kind)
+    assert registry.read(path).pixel_size_nm == (1.5, 1.25)
+    more = bytearray(1 << 17)
+    struct.pack_into("<f", more, 44, 1.25e-9)
+    numbers = {"numbers": (130, "h", 32)}
+    path = write_mrc(tmp_path / "b.mrc", wanted, 1, extended=bytes(more), **numbers)
+    assert registry.read(path).pixel_size_nm == (1.25, 1.25)
+
+
+def test_planes_of_mrc(tmp_path, grey):
+    stack = np.stack([grey, grey // 2]).astype("i2")
+    path = write_mrc(tmp_path / "a.mrc", stack)
+    assert np.array_equal(registry.read(path, plane=1).array(), stack[1])
+    path = write_mrc(tmp_path / "v.mrc", stack, volume=(88, "i", 1))
+    assert registry.describe(path).axes == {"z": 2}
+
+
+@pytest.mark.parametrize("mode", [3, 4, 101, 7])
+def test_modes_of_mrc_that_are_no_images_are_refused(tmp_path, mode):
+    path = write_mrc(tmp_path / "a.mrc", np.zeros((8, 8), "f4"), mode=mode)
+    with pytest.raises(ReadError, match=r"Fourier transform|mode (101|7) is not"):
+        registry.read(path)
+
+
+def test_damage_is_one_sentence(tmp_path, grey):
+    dm = Dm(4)
+    paths = [
+        dm.file(tmp_path / "a.dm4", [dm.image(grey)]),
+        write_ser(tmp_path / "a_1.ser", grey[None]),
+        write_mrc(tmp_path / "a.mrc", grey.astype("i2")),
+        velox(tmp_path / "a.emd", [("HAADF", grey[None])]),
+    ]
+    for path in paths:
+        whole = path.read_bytes()
+        for end in (20, 90, 300, 1000, len(whole) // 2, len(whole) - 60):
+            path.write_bytes(whole[:end])
+            with pytest.raises(ReadError) as error:
+                registry.read(path)
+            assert "\n" not in str(error.value)
+        path.write_bytes(b"")
+        with pytest.raises(ReadError, match="the file is empty"):
+            registry.read(path)
+
+
+def test_the_extra_is_named_where_it_is_missing(tmp_path, grey, monkeypatch):
+    dm = Dm()
+    path = dm.file(tmp_path / "a.dm3", [dm.image(grey)])
+    module = "rsciio.digitalmicrograph"
+    for missing in ("rsciio", module, f"{module}._api"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ReadError, match=r"pip install 'napari-semsr\[em\]'"):
+        registry.read(path)
+    emd = velox(tmp_path / "a.emd", [("HAADF", grey[None])])
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ReadError, match=r"pip install 'napari-semsr\[em\]'"):
+        registry.read(emd)
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path, grey):
+    path = write_mrc(tmp_path / "a.mrc", grey.astype("i2"))
+    with pytest.raises(ReadError, match="no level 1"):
+        registry.read(path, level=1)
+    with pytest.raises(ReadError, match="no HDF5 file"):
+        registry.read(path, dataset="/a")
+    with pytest.raises(OptionError):
+        registry.read(path, series=-1)
