@@ -105,6 +105,40 @@ def test_tiles_of_scenes_are_told_apart(tmp_path, pixels):
     assert np.array_equal(registry.read(path, plane=3).array(), tiles[3])
 
 
+def test_a_scene_is_chosen_as_a_series(tmp_path, pixels):
+    tiles = [pixels + step for step in range(5)]
+    starts = [
+        {"X": 100 * scene, "Y": 20 * tile, "S": 2 * scene, "M": tile}
+        for scene, tile in [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    ]
+    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
+    assert registry.describe(path).series == 2
+    found = registry.read(path, series=1, plane=2)
+    assert np.array_equal(found.array(), tiles[4])
+    assert found.metadata["series_read"] == 1
+    with pytest.raises(ReadError, match="no series 2"):
+        registry.read(path, series=2, plane=0)
+    scan = run(open_frames(path, series=0))
+    assert scan.nominal_px.tolist() == [[0, 0], [20, 0]]
+    scan = run(open_frames(path, series=1))
+    assert scan.nominal_px.tolist() == [[0, 100], [20, 100], [40, 100]]
+    assert np.array_equal(scan.read(2), tiles[4])
+    with pytest.raises(ReadError, match="no series 2"):
+        run(open_frames(path, series=2))
+
+
+def test_a_channel_of_a_mosaic_is_chosen(tmp_path, pixels):
+    starts = [{"X": 16 * m, "Y": 0, "C": c, "M": m} for c in (0, 1) for m in (0, 1)]
+    tiles = [pixels + step for step in range(4)]
+    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
+    scan = run(open_frames(path, channel=1))
+    assert [int(scan.read(n)[0, 0]) for n in range(2)] == [
+        int(tiles[n][0, 0]) for n in (2, 3)
+    ]
+    with pytest.raises(ReadError, match="no channel 2"):
+        run(open_frames(path, channel=2))
+
+
 def test_channels_and_planes_are_chosen(tmp_path, pixels):
     starts = [{"X": 0, "Y": 0, "C": c, "Z": z} for c in (0, 1) for z in (3, 4, 5)]
     tiles = [pixels + step for step in range(6)]
@@ -116,7 +150,9 @@ def test_channels_and_planes_are_chosen(tmp_path, pixels):
     with pytest.raises(ReadError, match="2 channels"):
         registry.read(path)
     assert np.array_equal(registry.read(path, channel=1, plane=2).array(), tiles[5])
-    with pytest.raises(ReadError, match="has 2 channels: export the one"):
+    with pytest.raises(
+        ReadError, match=r"has 2 channels: choose one \(--channel 0 to 1\)"
+    ):
         run(open_frames(path))
     layers = hooks.get_reader(str(path))(str(path))
     assert [layer[0].shape for layer in layers] == [(3, 24, 20)] * 2

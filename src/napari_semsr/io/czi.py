@@ -25,6 +25,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.files import check_claim, choose, decoding, library
 from napari_semsr.io.read_image import (
+    OWN_SERIES_KEY,
+    SERIES_KEY,
     RawImage,
     ReadOptions,
     choose_plane,
@@ -107,10 +109,15 @@ def is_mosaic(path: Path) -> bool:
 
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
-    """Read one tile of one channel and plane."""
-    for what in ("series", "level"):
-        choose(path, what, getattr(options, what), 1)
+    """Read one tile of one channel and plane; its scenes are counted as series."""
+    choose(path, "level", options.level, 1)
     tiles, size, bits, doubts = _contents(path)
+    scenes = len({tile.frame[0] for tile in tiles})
+    # without a series planes count the tiles of all scenes, so that none is left out
+    chosen_scene: dict[str, Any] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
+    if options.series is not None:
+        tiles = _of_scene(path, tiles, options.series)
+        chosen_scene = {SERIES_KEY: options.series} if scenes > 1 else {}
     names = {name for tile in tiles for name in tile.starts} - {"Y", "X"}
     places = {
         name: sorted({tile.place(name) for tile in tiles})
@@ -130,25 +137,47 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         data=_pixels(path, chosen[0].number),
         pixel_size_nm=size,
         vendor="Zeiss",
+        series=scenes,
         channels=channels,
         planes=planes,
         axes=named_axes(axes, counts),
-        metadata={} if bits is None else {BITS_KEY: bits},
+        metadata={**({} if bits is None else {BITS_KEY: bits}), **chosen_scene},
         doubts=doubts,
     )
 
 
-def open_tiles(path: Path, colour: str = "refuse") -> CziTiles:
-    """Find the tiles of a CZI mosaic."""
+def _of_scene(path: Path, tiles: list[_Tile], series: int) -> list[_Tile]:
+    """Choose the tiles of a scene, counted from 0 as they are numbered."""
+    scenes = sorted({tile.frame[0] for tile in tiles})
+    wanted = scenes[choose(path, "series", series, len(scenes))]
+    return [tile for tile in tiles if tile.frame[0] == wanted]
+
+
+def open_tiles(
+    path: Path,
+    colour: str = "refuse",
+    series: int | None = None,
+    channel: int | None = None,
+) -> CziTiles:
+    """Find the tiles of a CZI mosaic: of one scene or of all, of one channel."""
     tiles, size, _, doubts = _contents(path)
     for doubt in doubts:
         warn(doubt)
+    if series is not None:
+        tiles = _of_scene(path, tiles, series)
+    channels = sorted({tile.place("C") for tile in tiles})
+    if channel is not None:
+        wanted = channels[choose(path, "channel", channel, len(channels))]
+        tiles = [tile for tile in tiles if tile.place("C") == wanted]
     for axis, what in _PLANES.items():
         several = {tile.place(axis) for tile in tiles}
         if len(several) > 1:
+            remedy = "export the one to be stitched"
+            if axis == "C":
+                remedy = f"choose one (--channel 0 to {len(several) - 1})"
             msg = (
                 f"{path} must hold one plane of tiles, but has {len(several)} {what}: "
-                "export the one to be stitched."
+                f"{remedy}."
             )
             raise ReadError(msg, code="several-images")
     tiles = sorted(tiles, key=lambda tile: (tile.frame, tile.number))

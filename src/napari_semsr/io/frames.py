@@ -390,9 +390,10 @@ def _described(
         yield Progress(done, len(names), f"Opening the frames of {folder.name}")
         try:
             source = Source.of(folder / name)
-            info = source.info()
-            if info.planes * info.channels > 1:
-                why = f"holds {info.planes * info.channels} images instead of one"
+            info = source.info(series=how["series"])
+            count = info.planes * (info.channels if how["channel"] is None else 1)
+            if count > 1:
+                why = f"holds {count} images instead of one"
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
@@ -588,12 +589,12 @@ def _from_file(
         if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: leave --databar-rows out."
             raise OptionError(msg, code="option-without-effect")
-        tiles = open_tiles(path, how["colour"])
+        tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
         made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
         return made if positions else made.replace(nominal_px=tiles.corners)
     source = Source.of(path)
-    info = source.info()
+    info = source.info(series=how["series"])
     if info.planes < 2:
         msg = (
             f"{path} must hold at least two frames to be joined, but is a single "
@@ -706,7 +707,7 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
 
 FRAMES_OPTIONS = (
     *("grid", "order", "first", "overlap", "pixel_size_nm"),
-    *("databar_rows", "colour"),
+    *("databar_rows", "colour", "series", "channel"),
 )
 """Options of `open_frames` that a panel and a project may give."""
 
@@ -723,6 +724,8 @@ def open_frames(
     databar_rows: int | None = None,
     colour: str = "refuse",
     other_frames: str = "refuse",
+    series: int | None = None,
+    channel: int | None = None,
 ) -> Job[Acquisition]:
     """Open the frames of a scan, one after another.
 
@@ -749,6 +752,11 @@ def open_frames(
     other_frames : {"refuse", "leave-out"}
         What to do if frames of a folder differ in shape or type: refuse them all, or
         leave out those that are not of the commonest.
+    series : int, optional
+        Which image of each file that holds several, or scene of a CZI; without it all
+        scenes.
+    channel : int, optional
+        Which channel of frames that have several.
 
     Returns
     -------
@@ -772,6 +780,7 @@ def open_frames(
         raise ReadError(msg, code="file-missing")
     typed = ReadOptions.parse({"pixel_size_nm": pixel_size_nm}).pixel_size_nm
     how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed}
+    how |= {"series": series, "channel": channel}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     table = None if positions is None else Path(positions)
     leave_out = other_frames == "leave-out"

@@ -350,6 +350,14 @@ class StitchFolderOptions(StitchOptions):
         ge=0,
     )
     colour: Literal["refuse", "luminance"] = ReadOptions.model_fields["colour"]  # type: ignore[assignment]
+    series: int | None = option(
+        None,
+        "Series",
+        "image of frames whose files hold several, or scene of a CZI; the first is 0, "
+        "and without it all scenes are joined",
+        ge=0,
+    )
+    channel: int | None = ReadOptions.model_fields["channel"]  # type: ignore[assignment]
     dtype: Literal["float32", "float64", "uint8", "uint16"] = Field(
         default="float32",
         description="type of the grey values; integers are rounded and clipped, and "
