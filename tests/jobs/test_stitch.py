@@ -12,6 +12,7 @@ import napari_semsr
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
+from napari_semsr.io.frames import open_frames
 from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
 from napari_semsr.stitching.fuse import FusionPlan
 from tests.stopping import stop_at
@@ -53,6 +54,20 @@ def test_positions_are_those_of_the_truth(made, scan):
     error -= error.mean(axis=0)
     assert np.sqrt((error**2).sum(axis=1).mean()) < 0.15
     assert found.min() == 0
+
+
+def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):
+    folder = tmp_path / "scan"
+    shutil.copytree(scan, folder, ignore=shutil.ignore_patterns("positions.csv"))
+    table = folder / "TileConfiguration.registered.txt"
+    done = napari_semsr.stitch(
+        scan, tmp_path / "mosaic.tif", positions_out=table, pixel_size_nm=20
+    )
+    found = run(open_frames(folder)).nominal_px
+    solved = [(item["y_px"], item["x_px"]) for item in done.positions]
+    assert np.allclose(found, solved, atol=1e-6)
+    y, x = solved[1]
+    assert f"frame_001.tif; ; ({x:.6f}, {y:.6f})" in table.read_text()
 
 
 def test_the_first_frame_is_stated_of_a_grid_with_a_missing_frame(scan, tmp_path):

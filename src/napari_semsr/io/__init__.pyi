@@ -81,6 +81,7 @@ from .layers import (
 from .log import note_error as note_error
 from .napari_hooks import get_reader as get_reader
 from .png import write_picture as write_picture
+from .positions import write_fiji as write_fiji
 from .project import (
     PROJECT_SUFFIX as PROJECT_SUFFIX,
     OpenedProject as OpenedProject,

@@ -45,6 +45,7 @@ from napari_semsr.core import (
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import as_on_disk, is_there, read_object
 from napari_semsr.io.formats import FORMATS, Source, count_planes
+from napari_semsr.io.positions import Positions, find_positions, read_others
 from napari_semsr.io.read_image import FileInfo, ReadOptions, companions
 from napari_semsr.io.sheets import read_sheet
 
@@ -139,16 +140,6 @@ _HEADERS: dict[tuple[str, ...], str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StatedPositions:
-    """Nominal corners as a file states them."""
-
-    path: Path
-    unit: str  # ``"px"`` or ``"nm"``
-    corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
-    unplaced: tuple[str, ...] = ()  # Frames that are named, but whose cells are empty
-
-
 def _inside(folder: Path, name: str, path: Path) -> str:
     """Name of a frame, which must lie in its folder."""
     target = Path(name)
@@ -170,8 +161,13 @@ def _is_below(target: Path, folder: Path) -> bool:
         return False
 
 
-def read_positions(path: Path, folder: Path) -> StatedPositions:
-    """Read a table of nominal corners; a `ReadError` if it is not one."""
+def read_positions(path: Path, folder: Path) -> Positions:
+    """Read nominal corners, from our table or another program's file."""
+    others = read_others(path, folder)
+    if others is not None:
+        named = others.corners.items()
+        inside = {_inside(folder, name, path): corner for name, corner in named}
+        return replace(others, corners=inside)
     sheet = read_sheet(path, "positions")
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
@@ -191,7 +187,13 @@ def read_positions(path: Path, folder: Path) -> StatedPositions:
             continue
         where, two = f"{path} line {line}", "two finite numbers, got {}"
         corners[name] = sheet.number(y, where, two), sheet.number(x, where, two)
-    return StatedPositions(path, unit, corners, tuple(unplaced))
+    return Positions(path, unit, corners, tuple(unplaced), files=(path,))
+
+
+def own_positions(folder: Path) -> Path | None:
+    """Find what states the positions of a folder's frames, if anything does."""
+    own = folder / _POSITIONS
+    return own if own.is_file() else find_positions(folder)
 
 
 def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
@@ -265,6 +267,9 @@ def scan_files(folder: Path) -> list[Path]:
     """
     images = [one for one in image_paths(folder) if one.is_file()]
     tables = [folder / _POSITIONS, folder / HEIGHTS]
+    own = own_positions(folder)
+    if own is not None and own.name != _POSITIONS:
+        tables += read_positions(own, folder).files
     return _with_texts(folder, images, tables)
 
 
@@ -282,9 +287,7 @@ def _may_be_frame(path: Path) -> bool:
     return path.is_file() or (path.suffix.lower() == ".zarr" and path.is_dir())
 
 
-def _chosen(
-    folder: Path, positions: StatedPositions | None
-) -> tuple[list[str], list[Fault]]:
+def _chosen(folder: Path, positions: Positions | None) -> tuple[list[str], list[Fault]]:
     """Frames of a folder, and those that cannot be used."""
     paths = image_paths(folder)
     # a store beside frames that are files is what was made of them
@@ -500,8 +503,8 @@ def _from_folder(
     leave_out: bool = False,
 ) -> Job[tuple[Acquisition, list[str]]]:
     """Frames in files of their own, and the names of all that should be there."""
-    own = folder / _POSITIONS
-    table = own if table is None and own.is_file() else table
+    own = own_positions(folder)
+    table = own if table is None else table
     positions = None if table is None else read_positions(table, folder)
     names, faults = _chosen(folder, positions)
     if positions is None and len(names) < 2:
@@ -524,8 +527,10 @@ def _from_folder(
     shape = (len(kept), *infos[0].shape)
     frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
     size = _common_size(folder, kept, infos)
+    if size is None and positions is not None:
+        size = positions.pixel_size_nm
     made = _acquisition(frames, kept, size, folder.name, positions)
-    tables = [own] if table == own else []
+    tables = positions.files if positions is not None and table == own else ()
     files = _with_texts(folder, [folder / name for name in names], tables)
     return made.replace(faults=tuple(faults), files=tuple(files)), names
 
@@ -556,7 +561,7 @@ def _acquisition(
     names: Sequence[str],
     size: PixelSize | None,
     title: str,
-    positions: StatedPositions | None,
+    positions: Positions | None,
 ) -> Acquisition:
     made = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:

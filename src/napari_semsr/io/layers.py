@@ -87,7 +87,9 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _has_table(path: Path) -> bool:
     """Whether a folder says where its frames lie, as none but a scan does."""
-    return any((path / name).is_file() for name in ("positions.csv", "scan.json"))
+    from napari_semsr.io.frames import own_positions
+
+    return (path / "scan.json").is_file() or own_positions(path) is not None
 
 
 def _is_image(path: Path) -> bool:

@@ -61,6 +61,7 @@ from napari_semsr.io import (
     which_series,
     write,
     write_blocks,
+    write_fiji,
     write_rows,
 )
 
@@ -639,7 +640,13 @@ def rewrite(image: Micrograph, path: Path, **how: Any) -> None:
 def write_positions(
     path: Path, places: Mapping[str, Iterable[float] | None], unit: str = "px"
 ) -> None:
-    """Write top-left corners ``(y, x)``, a row for each frame; empty for None."""
+    """Write top-left corners ``(y, x)``, a row for each frame; empty for None.
+
+    In pixels, a file that ends in ``.txt`` is one of Fiji's stitching.
+    """
+    if path.suffix.lower() == ".txt":
+        write_fiji(path, places)
+        return
     rows = (
         [name, *(("", "") if corner is None else (f"{v:.6f}" for v in corner))]
         for name, corner in places.items()

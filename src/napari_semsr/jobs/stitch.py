@@ -1134,8 +1134,9 @@ STITCH = Verb(
         ),
         FileIn(
             "positions",
-            "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm "
-            "(default: positions.csv in the folder)",
+            "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm, or "
+            "those of Fiji (TileConfiguration.txt) or Micro-Manager (metadata.txt, "
+            ".pos) (default: what is in the folder, positions.csv first)",
             flag="--positions",
             metavar="CSV",
         ),
@@ -1148,13 +1149,14 @@ STITCH = Verb(
     ),
     outputs=(
         Output(
-            "write the solved positions as a table",
+            "write the solved positions as a table; .txt for Fiji's stitching",
             name="positions_out",
             required=False,
             remade=True,
             flag="--positions-out",
             metavar="CSV",
             ending=".csv",
+            also=(".txt",),
         ),
     ),
     exclude=("known_distortion",),

@@ -1,0 +1,333 @@
+"""Positions of frames as Fiji and Micro-Manager write them.
+
+Fiji's stitching: ``TileConfiguration.txt``, a line ``NAME; ; (x, y)`` for each frame,
+in pixels; ``TileConfiguration.registered.txt`` has solved ones. Micro-Manager: places
+of the stage in micrometres, in ``metadata.txt`` of each folder, ``NAME_metadata.txt``
+next to ``NAME.ome.tif``, tag 51123 of these, or a list of positions (``.pos``, JSON).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from napari_semsr.core import (
+    PixelSize,
+    ReadError,
+    list_folder,
+    one_line,
+    open_file,
+    shown,
+)
+from napari_semsr.io.files import read_object, read_text, replacing
+from napari_semsr.io.read_image import to_nm
+
+REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
+_LISTS = (".pos", ".json")
+_TILE = re.compile(r"\s*(.+?)\s*;\s*([^;]*?)\s*;\s*\(([^()]*)\)\s*")
+_SETTING = re.compile(r"\s*(dim|multiseries)\s*=\s*(\S+)\s*", re.IGNORECASE)
+_STACK = re.compile(r"_MMStack_.*\.tiff?$", re.IGNORECASE)
+_MICRO_MANAGER = 51123  # TIFF tag
+_NM = 1000.0  # in a micrometre
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Nominal corners as a file states them."""
+
+    path: Path
+    unit: str  # ``"px"`` or ``"nm"``
+    corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
+    unplaced: tuple[str, ...] = ()  # Frames that are named, but whose cells are empty
+    pixel_size_nm: PixelSize | None = None  # Where the file states it, too
+    files: tuple[Path, ...] = ()  # All that state a part of them
+
+
+def find_positions(folder: Path) -> Path | None:
+    """Find what states the positions of a folder's frames, other than our own table.
+
+    The folder itself if they are in several files, or in the frames.
+    """
+    for name in (REGISTERED, FIJI):
+        if (folder / name).is_file():
+            return folder / name
+    lists = [path for path in list_folder(folder) if path.suffix.lower() == ".pos"]
+    with suppress(ReadError):
+        if _metadata_files(folder) or _stacks(folder):
+            found = _of_micro_manager(folder)
+            if len(set(found.corners.values())) > 1:
+                return folder
+    return lists[0] if len(lists) == 1 else None
+
+
+def read_others(path: Path, folder: Path) -> Positions | None:
+    """Read positions of Fiji or Micro-Manager; None of a table of our own."""
+    if path.is_dir():
+        return _of_micro_manager(path)
+    if path.suffix.lower() in _LISTS:
+        return _of_list(path, folder)
+    if path.suffix.lower() != ".txt":
+        return None
+    try:
+        text = read_text(path, "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read as text in UTF-8 ({error})."
+        raise ReadError(msg) from error
+    if text.lstrip().startswith("{"):
+        return _of_metadata(path.parent, [path], folder)
+    return _of_fiji(path, text)
+
+
+# Fiji
+
+
+def _of_fiji(path: Path, text: str) -> Positions:
+    corners: dict[str, tuple[float, float]] = {}
+    dim, heights = None, set[float]()
+    for number, line in enumerate(text.split("\n"), 1):
+        where = f"{path} line {number}"
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if setting := _SETTING.fullmatch(line):
+            if setting[1].lower() == "dim" and setting[2] not in ("2", "3"):
+                raise ReadError(f"{where} must be dim = 2 or 3, got {shown(line)}.")
+            dim = int(setting[2]) if setting[1].lower() == "dim" else dim
+            continue
+        tile = _TILE.fullmatch(line)
+        numbers = _numbers(tile[3]) if tile else None
+        if tile is None or numbers is None or len(numbers) != (dim or len(numbers)):
+            wanted = "(x, y, z)" if dim == 3 else "(x, y)"
+            got = shown(one_line(line))
+            raise ReadError(f"{where} must be NAME; ; {wanted}, got {got}.")
+        if tile[2]:
+            msg = (
+                f"{where} names image {tile[2]} of {tile[1]}, which holds all frames: "
+                "save each in a file, or open that file alone."
+            )
+            raise ReadError(msg)
+        name = _portable(tile[1])
+        if name in corners:
+            raise ReadError(f"{where} names frame {name} again: keep one.")
+        corners[name] = numbers[1], numbers[0]
+        heights |= set(numbers[2:])
+        dim = len(numbers)
+    if len(heights) > 1:
+        msg = (
+            f"{path} must hold frames of one height, but has {len(heights)}: stitch "
+            "those of each height alone."
+        )
+        raise ReadError(msg)
+    if not corners:
+        msg = f"{path} must hold lines NAME; ; (x, y), one for each frame, got none."
+        raise ReadError(msg)
+    return Positions(path, "px", corners, files=(path,))
+
+
+def _numbers(text: str) -> list[float] | None:
+    """Read two or three finite numbers."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        return None
+    finite = all(abs(value) < float("inf") for value in found)
+    return found if finite and len(found) in (2, 3) else None
+
+
+def _portable(name: str) -> str:
+    """Write a name as paths of this folder are, of an absolute path its last part."""
+    windows = PureWindowsPath(name)
+    is_absolute = windows.anchor or PurePosixPath(name).is_absolute()
+    return windows.name if is_absolute else windows.as_posix()
+
+
+def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None:
+    """Write top-left corners ``(y, x)`` in px for Fiji's stitching, ``(x, y)`` there.
+
+    A frame without a place, None, is named in a comment.
+    """
+    lines = ["# Define the number of dimensions we are working on", "dim = 2", ""]
+    lines.append("# Define the image coordinates")
+    for name, corner in places.items():
+        if corner is None:
+            lines.append(f"# {name} has no place")
+        else:
+            y, x = corner
+            lines.append(f"{name}; ; ({x:.6f}, {y:.6f})")
+    with replacing(path) as place:
+        text = "\n".join(lines) + "\n"
+        place.write_text(text, "utf-8", errors="backslashreplace", newline="")
+
+
+# Micro-Manager
+
+
+def _metadata_files(folder: Path) -> list[Path]:
+    """List ``metadata.txt`` of a folder and of those in it, and ``*_metadata.txt``."""
+    there = list_folder(folder)
+    places = [folder, *(item for item in there if item.is_dir())]
+    found = [place / "metadata.txt" for place in places]
+    found += [item for item in there if item.name.endswith("_metadata.txt")]
+    return sorted(item for item in found if item.is_file() and _is_metadata(item))
+
+
+def _is_metadata(path: Path) -> bool:
+    """Whether a text is Micro-Manager's by its beginning."""
+    with open_file(path) as stream:
+        return bool(re.search(rb'"(?:Summary|FrameKey|XPositionUm)', stream.read(4096)))
+
+
+def _stacks(folder: Path) -> list[Path]:
+    found = [item for item in list_folder(folder) if _STACK.search(item.name)]
+    return found if len(found) > 1 else []
+
+
+def _of_micro_manager(folder: Path) -> Positions:
+    files = _metadata_files(folder)
+    if files:
+        return _of_metadata(folder, files, folder)
+    import tifffile
+
+    entries = []
+    for path in _stacks(folder):
+        with suppress(OSError, tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
+            tag = tif.pages.first.tags.get(_MICRO_MANAGER)
+            value = tag.value if tag is not None else None
+            value = _parsed(value) if isinstance(value, str | bytes) else value
+            if isinstance(value, dict):
+                entries.append((path, value))
+    return _placed(folder, folder, entries, [])
+
+
+def _parsed(text: str | bytes) -> Any:
+    with suppress(ValueError):
+        return json.loads(text)
+    return None
+
+
+def _of_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:
+    entries = []
+    for file in files:
+        for key, value in read_object(file).items():
+            if isinstance(value, dict) and "XPositionUm" in value:
+                entries.append((_frame_of(file, key, value), value))
+    return _placed(files[0] if len(files) == 1 else path, folder, entries, files)
+
+
+def _frame_of(file: Path, key: str, value: Mapping[str, Any]) -> Path:
+    """Find the image that an entry of a metadata file is about."""
+    named = value.get("FileName")
+    if not isinstance(named, str):
+        named = key.partition("-")[2] if key.startswith("Metadata-") else ""
+    own = file.name.removesuffix("_metadata.txt")
+    if not named or (own != file.name and not (file.parent / named).exists()):
+        named = f"{own}.ome.tif"
+    inner = PureWindowsPath(named)
+    tried = [file.parent / named, file.parent.parent / named, file.parent / inner.name]
+    return next((path for path in tried if path.is_file()), tried[0])
+
+
+def _placed(
+    path: Path,
+    folder: Path,
+    entries: Sequence[tuple[Path, Mapping[str, Any]]],
+    files: Sequence[Path],
+) -> Positions:
+    """Take the place of the stage that each frame's entry states."""
+    corners: dict[str, tuple[float, float]] = {}
+    sizes = set[float | None]()
+    for frame, value in entries:
+        numbers = _numbers(f"{value.get('XPositionUm')},{value.get('YPositionUm')}")
+        if numbers is None:
+            continue
+        try:
+            name = frame.relative_to(folder).as_posix()
+        except ValueError:
+            name = frame.name
+        corners.setdefault(name, (numbers[1] * _NM, numbers[0] * _NM))
+        sizes.add(to_nm(value.get("PixelSizeUm", value.get("PixelSize_um")), "um"))
+    if not corners:
+        msg = f"{path} must state XPositionUm and YPositionUm of its frames, got none."
+        raise ReadError(msg)
+    distinct = len(set(corners.values()))
+    if 1 < distinct < len(corners) and len(corners) % distinct == 0:
+        msg = (
+            f"{path} must name one image at each position, but names {len(corners)} at "
+            f"{distinct}: keep those of one channel, time and height."
+        )
+        raise ReadError(msg)
+    size = sizes.pop() if len(sizes) == 1 else None
+    pitch = None if size is None else PixelSize((size, size))
+    return Positions(path, "nm", corners, pixel_size_nm=pitch, files=tuple(files))
+
+
+def _of_list(path: Path, folder: Path) -> Positions:
+    """Read a list of positions, whose labels the names of files or folders hold."""
+    stated = dict(_listed(path, read_object(path)))
+    if not stated:
+        msg = f"{path} must be a list of positions of Micro-Manager, but lists none."
+        raise ReadError(msg)
+    suffixes = (".tif", ".tiff", ".png")
+    places = [folder, *(item for item in list_folder(folder) if item.is_dir())]
+    images = [
+        item.relative_to(folder).as_posix()
+        for place in places
+        for item in sorted(list_folder(place))
+        if item.suffix.lower() in suffixes
+    ]
+    corners: dict[str, tuple[float, float]] = {}
+    for label, corner in stated.items():
+        alone = re.compile(rf"(?:^|[_/ -]){re.escape(label)}(?:[_/ .]|$)")
+        found = [name for name in images if alone.search(name)]
+        if len(found) > 1:
+            msg = (
+                f"{path} has position {label}, of which {folder} must hold one image, "
+                f"got {len(found)} ({found[0]}, …): keep one channel, time and height."
+            )
+            raise ReadError(msg)
+        corners |= dict.fromkeys(found, corner)
+    if not corners:
+        labels = shown(next(iter(stated)))
+        msg = (
+            f"{path} must name the frames of {folder} by their labels, but no image "
+            f"is called so, as {labels}: rename them, or give a table of positions."
+        )
+        raise ReadError(msg)
+    return Positions(path, "nm", corners, files=(path,))
+
+
+def _listed(
+    path: Path, found: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Give label and stage place ``(y, x)`` in nm, of Micro-Manager 1.4 and 2."""
+    plain = _plain(found.get("map", found))
+    rows = plain.get("POSITIONS") or plain.get("StagePositions") or []
+    for row in rows if isinstance(rows, list) else []:
+        try:
+            label = row.get("LABEL") or row["Label"]
+            stage = row.get("DEFAULT_XY_STAGE") or row.get("DefaultXYStage")
+            devices = row.get("DEVICES") or row["DevicePositions"]
+            device = next(
+                one
+                for one in devices
+                if (one.get("DEVICE") or one.get("Device")) == stage
+            )
+            at = device.get("Position_um") or (device["X"], device["Y"])
+            x, y = float(at[0]), float(at[1])
+        except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
+            got = shown(row)
+            msg = f"{path} must give a label, x and y of each position, got {got}."
+            raise ReadError(msg) from None
+        yield str(label), (y * _NM, x * _NM)
+
+
+def _plain(value: Any) -> Any:
+    """Take values out of a property map, where each states its type."""
+    if isinstance(value, dict):
+        for key in ("scalar", "array"):
+            if key in value and "type" in value:
+                return _plain(value[key])
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

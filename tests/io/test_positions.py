@@ -1,0 +1,221 @@
+"""Positions of frames as Fiji and Micro-Manager write them."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.core import ReadError, run
+from napari_semsr.io import napari_hooks as hooks
+from napari_semsr.io.frames import open_frames, scan_files
+from napari_semsr.io.positions import write_fiji
+
+FIJI = """# Define the number of dimensions we are working on
+dim = 2
+
+# Define the image coordinates
+a.tif; ; (0.0, 0.0)
+b.tif; ; (30.5, -1.25)
+"""
+
+
+@pytest.fixture
+def scan(tmp_path, rng):
+    """Make a folder of two frames, a.tif and b.tif."""
+    for name in "ab":
+        frame(tmp_path / f"{name}.tif", rng)
+    return tmp_path
+
+
+def frame(path, rng, **tags):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, rng.integers(0, 255, (24, 40), np.uint8), **tags)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "name", ["TileConfiguration.txt", "TileConfiguration.registered.txt", "my.txt"]
+)
+def test_fiji_states_x_before_y_in_pixels(scan, name, end):
+    table = scan / name
+    table.write_text(FIJI, "utf-8", newline=end)
+    found = run(open_frames(scan, positions=table if name == "my.txt" else None))
+    assert found.names == ("a.tif", "b.tif")
+    assert found.nominal_px.tolist() == [[0.0, 0.0], [-1.25, 30.5]]
+    assert found.nominal_nm is None
+    assert (table in scan_files(scan)) == (name != "my.txt")
+
+
+def test_solved_positions_are_preferred_and_our_table_to_all(scan):
+    (scan / "TileConfiguration.txt").write_text(FIJI)
+    solved = FIJI.replace("30.5", "31")
+    (scan / "TileConfiguration.registered.txt").write_text(solved)
+    assert run(open_frames(scan)).nominal_px[1].tolist() == [-1.25, 31.0]
+    (scan / "positions.csv").write_text("frame,y_px,x_px\na.tif,0,0\nb.tif,2,3\n")
+    assert run(open_frames(scan)).nominal_px[1].tolist() == [2.0, 3.0]
+
+
+def test_lines_of_three_numbers_and_paths_of_another_machine(scan):
+    text = FIJI.replace("dim = 2", "dim=3").replace("0.0)", "0.0, 5)")
+    text = text.replace("-1.25)", "-1.25,5)").replace("b.tif", "C:\\\\scan\\\\b.tif")
+    (scan / "TileConfiguration.txt").write_text(text.replace("\\\\", "\\"))
+    assert run(open_frames(scan)).nominal_px[1].tolist() == [-1.25, 30.5]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("dim = 2", "dim = 4", "line 2 must be dim = 2 or 3"),
+        ("dim = 2", "dim = 3", r"line 5 must be NAME; ; \(x, y, z\)"),
+        ("(0.0, 0.0)", "(0.0; 0.0)", r"line 5 must be NAME; ; \(x, y\)"),
+        ("(0.0, 0.0)", "(0.0)", "line 5 must be NAME"),
+        ("(0.0, 0.0)", "(nan, 0)", "line 5 must be NAME"),
+        ("30.5", "x", "line 6 must be NAME"),
+        ("b.tif; ;", "a.tif; ;", "names frame a.tif again"),
+        ("b.tif; ;", "a.tif; 1;", "image 1 of a.tif, which holds all"),
+        ("b.tif", "../b.tif", "no path may leave the folder"),
+        (FIJI, "", "got none"),
+    ],
+)
+def test_a_malformed_table_of_fiji_is_one_sentence(scan, old, new, message):
+    (scan / "TileConfiguration.txt").write_text(FIJI.replace(old, new))
+    with pytest.raises(ReadError, match=message):
+        run(open_frames(scan))
+
+
+def test_frames_of_several_heights_are_refused(scan):
+    text = FIJI.replace("dim = 2", "dim = 3").replace("0.0)", "0.0, 5)")
+    (scan / "TileConfiguration.txt").write_text(text.replace("-1.25)", "-1.25, 6)"))
+    with pytest.raises(ReadError, match="must hold frames of one height"):
+        run(open_frames(scan))
+
+
+def test_what_is_written_for_fiji_is_read_again(scan):
+    table = scan / "TileConfiguration.txt"
+    write_fiji(table, {"a.tif": (1.5, 2.0), "b.tif": (3.25, 30.0), "c.tif": None})
+    assert "b.tif; ; (30.000000, 3.250000)\n" in table.read_text()
+    found = run(open_frames(scan))
+    assert found.nominal_px.tolist() == [[1.5, 2.0], [3.25, 30.0]]
+
+
+def entry(x, y, name=None, pixel=0.0125):
+    stated = {"XPositionUm": x, "YPositionUm": y, "PixelSizeUm": pixel}
+    return stated if name is None else {**stated, "FileName": name}
+
+
+def test_folders_of_micro_manager_state_the_stage_in_micrometres(tmp_path, rng):
+    for number in range(2):
+        name = "img_000000000_Default_000.tif"
+        place = tmp_path / f"Pos{number}"
+        frame(place / name, rng)
+        text = {"Summary": {}, "FrameKey-0-0-0": entry(0.3 * number, 7.5, name)}
+        (place / "metadata.txt").write_text(json.dumps(text))
+    found = run(open_frames(tmp_path))
+    assert found.names == tuple(
+        f"Pos{n}/img_000000000_Default_000.tif" for n in range(2)
+    )
+    assert found.nominal_nm.tolist() == [[7500.0, 0.0], [7500.0, 300.0]]
+    assert found.pixel_size_nm == (12.5, 12.5)
+    assert hooks.get_reader(str(tmp_path)) is not None
+    layers = hooks.get_reader(str(tmp_path))(str(tmp_path))
+    assert layers[0][0].shape == (24, 64)
+
+
+# of the tag alone, without the blocks that Micro-Manager writes before the first page
+@pytest.mark.filterwarnings("ignore:scan_MMStack_Pos0")
+@pytest.mark.parametrize("where", ["metadata", "tag", "Metadata-"])
+def test_stacks_of_micro_manager(tmp_path, rng, where):
+    for number in range(2):
+        name = f"scan_MMStack_Pos{number}"
+        stated = entry(1.0 * number, -0.5, None, 0)
+        tag = [(51123, "s", 0, json.dumps(stated), True)]
+        frame(tmp_path / f"{name}.ome.tif", rng, extratags=tag * (where == "tag"))
+        if where != "tag":
+            key = "FrameKey-0-0-0"
+            if where == "Metadata-":
+                key = f"Metadata-{name}.ome.tif"
+            text = {"Summary": {}, key: stated}
+            (tmp_path / f"{name}_metadata.txt").write_text(json.dumps(text))
+    found = run(open_frames(tmp_path))
+    assert found.nominal_nm.tolist() == [[-500.0, 0.0], [-500.0, 1000.0]]
+    assert found.pixel_size_nm is None
+
+
+def position_list(version):
+    places = {"Pos1": (0.0, 1.0), "Pos10": (30.0, 2.0)}
+    if version == 1:
+        rows = [
+            {
+                "LABEL": label,
+                "DEFAULT_XY_STAGE": "XY",
+                "DEVICES": [
+                    {"DEVICE": "Z", "AXES": 1, "X": 5, "Y": 0},
+                    {"DEVICE": "XY", "AXES": 2, "X": x, "Y": y},
+                ],
+            }
+            for label, (x, y) in places.items()
+        ]
+        return {"ID": "Micro-Manager XY-position list", "POSITIONS": rows}
+    rows = [
+        {
+            "Label": {"type": "STRING", "scalar": label},
+            "DefaultXYStage": {"type": "STRING", "scalar": "XY"},
+            "DevicePositions": {
+                "type": "PROPERTY_MAP",
+                "array": [
+                    {
+                        "Device": {"type": "STRING", "scalar": "XY"},
+                        "Position_um": {"type": "DOUBLE", "array": [x, y]},
+                    }
+                ],
+            },
+        }
+        for label, (x, y) in places.items()
+    ]
+    stated = {"StagePositions": {"type": "PROPERTY_MAP", "array": rows}}
+    return {"format": "Micro-Manager Property Map", "map": stated}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("name", ["a.pos", "positions.json"])
+def test_a_list_of_positions_names_frames_by_their_labels(tmp_path, rng, version, name):
+    for label in ("Pos1", "Pos10"):
+        frame(tmp_path / f"scan_{label}.tif", rng)
+    table = tmp_path / name
+    table.write_text(json.dumps(position_list(version)))
+    found = run(open_frames(tmp_path, positions=table))
+    assert found.names == ("scan_Pos1.tif", "scan_Pos10.tif")
+    assert found.nominal_nm.tolist() == [[1000.0, 0.0], [2000.0, 30000.0]]
+    if name == "a.pos":
+        assert run(open_frames(tmp_path)).nominal_nm is not None
+
+
+def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
+    table = scan / "a.pos"
+    for text, message in [
+        ("{", "cannot be read as JSON"),
+        ("[]", "must be a JSON object"),
+        ("{}", "lists none"),
+        (json.dumps({"POSITIONS": [{"LABEL": "a"}]}), "a label, x and y of each"),
+        (json.dumps(position_list(1)), "no image is called so"),
+    ]:
+        table.write_text(text)
+        with pytest.raises(ReadError, match=message):
+            run(open_frames(scan))
+    table.unlink()
+    metadata = scan / "metadata.txt"
+    stated = {"Summary": {}, "FrameKey-0-0-0": {"FileName": "a.tif"}}
+    metadata.write_text(json.dumps(stated))
+    with pytest.raises(ReadError, match="must state XPositionUm"):
+        run(open_frames(scan, positions=metadata))
+    assert run(open_frames(scan)).nominal_nm is None
+    frame(scan / "c.tif", rng)
+    frame(scan / "d.tif", rng)
+    keys = {
+        f"FrameKey-{n}-0-0": entry(float(n // 2), 0, f"{name}.tif")
+        for n, name in enumerate("abcd")
+    }
+    metadata.write_text(json.dumps({"Summary": {}, **keys}))
+    with pytest.raises(ReadError, match="one image at each position, but names 4 at 2"):
+        run(open_frames(scan, positions=metadata))
