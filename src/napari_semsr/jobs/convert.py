@@ -9,6 +9,7 @@ from typing import Any, Literal
 from napari_semsr.core import (
     Job,
     Micrograph,
+    OptionError,
     Options,
     Progress,
     WriteError,
@@ -35,6 +36,13 @@ class ConvertOptions(Options):
 
     dtype: Literal["uint8", "uint16", "float32"] | None = option(
         None, "Type", "type of the output, rounded and clipped"
+    )
+    zarr_version: Literal["0.5", "0.4"] = option(
+        "0.5",
+        "OME-Zarr",
+        "version of OME-Zarr of an output .ome.zarr; 0.4 for programs that do not read "
+        "0.5",
+        choices={"0.5": "0.5", "0.4": "0.4"},
     )
 
 
@@ -67,10 +75,16 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
         )
     lies = given.path if isinstance(given, Micrograph) else path_of(given)
     image = image.replace(provenance=history, path=lies)
-    path = run.targets["output"]
+    path, version = run.targets["output"], run.options.zarr_version
+    if version != "0.5" and output_kind(path) != "ome-zarr":
+        msg = (
+            f"A version of OME-Zarr needs an output .ome.zarr, got {path.name}: leave "
+            "--zarr-version out, or change the suffix."
+        )
+        raise OptionError(msg)
     for place in beside_of(image, path):
         _OUTPUT.check(place, (), run.existing)
-    made = yield from save_job(image, path, dtype=dtype)
+    made = yield from save_job(image, path, dtype=dtype, zarr_version=version)
     return replace(made, clipped=clipped)
 
 
@@ -79,6 +93,7 @@ def save_job(
     output: str | os.PathLike[str],
     *,
     dtype: str | None = None,
+    zarr_version: str = "0.5",
 ) -> Job[Converted]:
     """Write an image as it is, with its history; what is there is replaced."""
     path = _OUTPUT.check(output, (), REPLACING)
@@ -88,7 +103,7 @@ def save_job(
         more = beside_of(image, path)
         yield from write_blocks(
             path,
-            lambda place: store_of(image, place, dtype=dtype),
+            lambda place: store_of(image, place, dtype=dtype, version=zarr_version),
             lambda store: fill_from(store, image, f"writing {path.name}"),
         )
         for place, item in more.items():

@@ -115,6 +115,7 @@ class GrowingMosaic:
         record = self.store.record
         pitch = record.pixel_size_nm or record.spacing_px
         y, x = (at * step for at, step in zip(self.origin, pitch, strict=True))
-        attributes = image_attributes(replace(record, origin=(y, x)), 1, "f4")
+        moved = replace(record, origin=(y, x))
+        attributes = image_attributes(moved, 1, "f4", self.store.version)
         self.store.group.attrs["ome"] = attributes
         self.store.note(_LIVE, {"origin_px": list(self.origin)})

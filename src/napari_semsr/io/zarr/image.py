@@ -1,4 +1,4 @@
-"""OME-Zarr 0.1 to 0.5, read lazily; whole images written to 0.5."""
+"""OME-Zarr 0.1 to 0.5, read lazily; whole images written to 0.5 or 0.4."""
 
 import math
 from collections import deque
@@ -81,7 +81,8 @@ def store_of(
     """Make the empty store of an image, in chunks of 512 px, sharded when it is large.
 
     Name, calibration and history are those of `about`, and so are shape and type by
-    default. `how` gives other chunks, overwrite or resume, as for `create_store`.
+    default. `how` gives other chunks, version, overwrite or resume, as for
+    `create_store`.
     """
     record = record_of(about)
     rows, columns = shape or about.shape

@@ -1,4 +1,4 @@
-"""The output store: OME-Zarr 0.5, written tile by tile, resumable.
+"""The output store: OME-Zarr 0.5 or 0.4, written tile by tile, resumable.
 
 The group is an OME-Zarr image from the first moment, marked incomplete. Each write
 unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
@@ -19,8 +19,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -58,7 +59,6 @@ from napari_semsr.io.files import (
 
 if TYPE_CHECKING:
     import zarr
-    from yaozarrs import v05
 
 # Whether a store is of the same making as one that would be begun now.
 
@@ -135,6 +135,11 @@ class OmeZarrStore:
     def shape(self) -> IntPair:
         """Rows and columns of the image."""
         return _extent(self.level0.shape)
+
+    @property
+    def version(self) -> str:
+        """Version of OME-Zarr, by the version of zarr."""
+        return _version_of(self.group)
 
     @property
     def complete(self) -> bool:
@@ -268,10 +273,12 @@ class OmeZarrStore:
             )
             raise WriteError(msg, code="output-incomplete")
         yield from _build_levels(self.group, self.level0, self.unit, halve)
-        self.group.attrs["ome"] = image_attributes(
-            self.record, len(_shapes_of(self.level0)), self.level0.dtype
+        levels_made = len(_shapes_of(self.level0))
+        _describe(
+            self.group,
+            image_attributes(self.record, levels_made, self.level0.dtype, self.version),
         )
-        names = map(str, range(len(_shapes_of(self.level0))))
+        names = map(str, range(levels_made))
         try:
             levels: list[Any] = [self.group[name] for name in names]
         except KeyError as error:
@@ -292,12 +299,10 @@ class OmeZarrStore:
         run has written.
         """
         import zarr
-        from yaozarrs import v05
 
         labels = self.group.require_group(LABELS)
-        labels.attrs["ome"] = v05.LabelsGroup(labels=[name]).model_dump(
-            exclude_none=True
-        )
+        ome = _models(self.version)
+        _describe(labels, ome.LabelsGroup(labels=[name]).model_dump(exclude_none=True))
         group = labels.require_group(name)
         begun = group.get("0")
         if isinstance(begun, zarr.Array) and begun.shape == self.level0.shape:
@@ -309,17 +314,18 @@ class OmeZarrStore:
 
         They are every second pixel of the finer one: counts and classes have no mean.
         """
-        from yaozarrs import v05
-
+        ome = _models(self.version)
         group = self.group.require_group(f"{LABELS}/{name}")
         levels = _build_levels(group, finest, self.unit, lambda block: block[::2, ::2])
         deque(levels, maxlen=0)
         said = {
-            "multiscales": [_multiscale(self.record, name, len(_shapes_of(finest)))],
-            "image-label": v05.ImageLabel(source=v05.LabelSource(image="../../")),
+            "multiscales": [
+                _multiscale(self.record, name, len(_shapes_of(finest)), self.version)
+            ],
+            "image-label": ome.ImageLabel(source=ome.LabelSource(image="../../")),
         }
-        label = v05.LabelImage.model_validate(said)
-        group.attrs["ome"] = label.model_dump(exclude_none=True)
+        label = ome.LabelImage.model_validate(said)
+        _describe(group, label.model_dump(exclude_none=True, by_alias=True))
 
 
 def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
@@ -473,9 +479,35 @@ def _make_level(
         chunks=like.chunks,
         shards=like.shards,
         fill_value=0,
-        dimension_names=("y", "x"),
         overwrite=True,
+        **_LAYOUTS[_version_of(group)],
     )
+
+
+# How arrays name axes and files: zarr 2 has no names of axes, and joins by points
+# unless it is asked for folders, which OME-Zarr 0.4 recommends.
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    "0.5": {"dimension_names": ("y", "x")},
+    "0.4": {"chunk_key_encoding": {"name": "v2", "separator": "/"}},
+}
+
+
+def _version_of(group: "zarr.Group") -> str:
+    return "0.4" if group.metadata.zarr_format == 2 else "0.5"
+
+
+def _models(version: str) -> Any:
+    """Import what composes and validates the metadata of a version."""
+    return import_module(f"yaozarrs.v{version.replace('.', '')}")
+
+
+def _described(said: dict[str, Any], version: str) -> dict[str, Any]:
+    """Arrange OME metadata as attributes of a group: 0.4 has no ``ome`` around them."""
+    return {"ome": said} if version == "0.5" else said
+
+
+def _describe(group: "zarr.Group", said: dict[str, Any]) -> None:
+    group.attrs.update(_described(said, _version_of(group)))
 
 
 def create_store(
@@ -494,15 +526,16 @@ def create_store(
     overwrite: bool = False,
     resume: bool = False,
     chunks_per_shard: int = 1,
+    version: str = "0.5",
 ) -> OmeZarrStore:
     """Make a store to be filled tile by tile, or open one that was interrupted.
 
     It is incomplete until its `finish` has run. `chunk` has rows and columns; larger
     ones than the image are cut. With `resume` a store of the same making is gone on
     with, and made if there is none. One writer must own a whole shard of
-    `chunks_per_shard` along each axis. A `WriteError` if the path cannot be written, or
-    an existing store is of another making; an `OptionError` if pixel size or chunk is
-    not usable.
+    `chunks_per_shard` along each axis; OME-Zarr of `version` 0.4 has no shards. A
+    `WriteError` if the path cannot be written, or an existing store is of another
+    making; an `OptionError` if pixel size or chunk is not usable.
     """
     path = Path(path)
     rows, columns = (chunk, chunk) if isinstance(chunk, int) else chunk
@@ -518,7 +551,8 @@ def create_store(
         shape=_extent(shape),
         dtype=np.dtype(dtype),
         chunk=(min(rows, shape[0]), min(columns, shape[1])),
-        per_shard=chunks_per_shard,
+        per_shard=chunks_per_shard if version == "0.5" else 1,
+        version=version,
     )
     if resume and path.exists():
         return _reopen(path, plan, record)
@@ -535,6 +569,7 @@ class _Plan:
     dtype: np.dtype[Any]
     chunk: IntPair
     per_shard: int
+    version: str  # Of OME-Zarr
 
     @property
     def unit(self) -> IntPair:
@@ -563,11 +598,14 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     with writing(path), ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
+        said = image_attributes(record, 1, plan.dtype, plan.version)
         notes = {
             ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
-            "ome": image_attributes(record, 1, plan.dtype),
+            **_described(said, plan.version),
         }
-        group = zarr.create_group(FolderStore(path), zarr_format=3, attributes=notes)
+        layout: Literal[2, 3] = 3 if plan.version == "0.5" else 2
+        here = FolderStore(path)
+        group = zarr.create_group(here, zarr_format=layout, attributes=notes)
         level0 = group.create_array(
             "0",
             shape=plan.shape,
@@ -575,7 +613,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             chunks=plan.chunk,
             shards=plan.unit if plan.per_shard > 1 else None,
             fill_value=0,
-            dimension_names=("y", "x"),
+            **_LAYOUTS[plan.version],
         )
         done = _make_map(group, plan.grid, "uint64")
         failed.pop_all()
@@ -644,10 +682,11 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         and level0.dtype == plan.dtype
         and (level0.shards or level0.chunks) == plan.unit
         and done.shape == plan.grid
+        and _version_of(group) == plan.version
     )
     changed = _changed_parts(found, record)
     if not (changed or same):
-        changed = ["shape, type or chunk"]
+        changed = ["shape, type, chunk or version"]
     if changed or found is None:
         msg = (
             f"{path} can only be resumed as it was begun, and the "
@@ -687,24 +726,23 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
 # Composed and validated by yaozarrs: what it refuses is never written.
 
 
-def image_attributes(record: Record, levels: int, dtype: DTypeLike) -> dict[str, Any]:
-    """Compose the OME-Zarr 0.5 metadata, the value of the group's ``ome`` attribute.
+def image_attributes(
+    record: Record, levels: int, dtype: DTypeLike, version: str
+) -> dict[str, Any]:
+    """Compose the metadata of an image of a version of OME-Zarr.
 
     Units stand in the axes when the image is calibrated; without a calibration there
     is no unit, and the scale counts pixels of the parent image.
     """
-    from yaozarrs import v05
+    ome = _models(version)
+    image = _multiscale(record, record.name, levels, version, "mean")
+    shown = None if record.look is None else _omero(record.look, np.dtype(dtype), ome)
+    said: Any = ome.Image(multiscales=[image], omero=shown)
+    return dict(said.model_dump(exclude_none=True))
 
-    image = _multiscale(record, record.name, levels, "mean")
-    shown = None if record.look is None else _omero(record.look, np.dtype(dtype))
-    said = v05.Image(multiscales=[image], omero=shown)
-    return said.model_dump(exclude_none=True)
 
-
-def _omero(look: DisplaySettings, dtype: np.dtype[Any]) -> "v05.Omero":
+def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: Any) -> Any:
     """Say in other viewers' words how an image is shown: window and one colour."""
-    from yaozarrs import v05
-
     start, end = look.limits
     least, most = look.limits
     if dtype.kind in "ui":
@@ -712,29 +750,28 @@ def _omero(look: DisplaySettings, dtype: np.dtype[Any]) -> "v05.Omero":
         least, most = min(start, info.min), max(end, info.max)
     hue = look.colormap.removeprefix("#")[:6].upper()
     plain = look.colormap.startswith("#") and len(hue) == 6
-    channel = v05.OmeroChannel(
-        window=v05.OmeroWindow(start=start, end=end, min=least, max=most),
+    channel = ome.OmeroChannel(
+        window=ome.OmeroWindow(start=start, end=end, min=least, max=most),
         color=hue if plain else "FFFFFF",
         active=True,
     )
-    return v05.Omero(channels=[channel])
+    return ome.Omero(channels=[channel])
 
 
 def _multiscale(
-    record: Record, name: str, levels: int, method: str | None = None
-) -> "v05.Multiscale":
+    record: Record, name: str, levels: int, version: str, method: str | None = None
+) -> Any:
     """Say where each level lies, and by which method it was made."""
-    from yaozarrs import v05
-
+    ome = _models(version)
     unit = None if record.pixel_size_nm is None else "nanometer"
     pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
     datasets = [
-        v05.Dataset(
+        ome.Dataset(
             path=str(level),
             coordinateTransformations=[
-                v05.ScaleTransformation(scale=[side * 2**level for side in pitch]),
+                ome.ScaleTransformation(scale=[side * 2**level for side in pitch]),
                 # the first pixel lies at the centre of those that it averages
-                v05.TranslationTransformation(
+                ome.TranslationTransformation(
                     translation=[
                         start + (2**level - 1) / 2 * side
                         for start, side in zip(record.origin, pitch, strict=True)
@@ -744,5 +781,5 @@ def _multiscale(
         )
         for level in range(levels)
     ]
-    axes: list[Any] = [v05.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
-    return v05.Multiscale(name=legible(name), axes=axes, datasets=datasets, type=method)
+    axes: list[Any] = [ome.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
+    return ome.Multiscale(name=legible(name), axes=axes, datasets=datasets, type=method)
