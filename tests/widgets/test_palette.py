@@ -2,9 +2,12 @@
 
 import os
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
+from napari.components import ViewerModel
 from qtpy.QtWidgets import QDockWidget, QPushButton
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
@@ -38,6 +41,21 @@ def titles() -> list[str]:
 def test_every_verb_is_in_the_palette(verb):
     word = _BEGIN.get(verb, verb)
     assert any(word in title for title in titles())
+
+
+def test_denoise_opens_the_training_on_the_active_layer(monkeypatch):
+    taken = []
+    viewer = ViewerModel()
+    layer = viewer.add_image(np.zeros((4, 4)))
+    panel = SimpleNamespace(viewer=viewer, take_noisy=taken.append)
+    monkeypatch.setattr(commands, "current_viewer", lambda: viewer)
+    opened = []
+    monkeypatch.setattr(
+        commands, "open_panel", lambda _, name: opened.append(name) or panel
+    )
+    commands.denoise()
+    assert (opened, taken) == (["Train"], [layer])
+    assert any("denoise" in title for title in titles())
 
 
 @pytest.mark.broad

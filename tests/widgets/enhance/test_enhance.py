@@ -17,7 +17,10 @@ from napari_semsr.jobs import LINEAR, MODEL, RemovalCount, Removals, digest_valu
 from napari_semsr.jobs.models import find_model
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
-from napari_semsr.widgets.enhance import panel as enhance_module
+from napari_semsr.widgets.enhance import (
+    models as models_module,
+    panel as enhance_module,
+)
 from napari_semsr.widgets.enhance.models import card_details, card_text, listed_models
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
@@ -333,6 +336,23 @@ def test_a_layer_at_another_pixel_size_is_resampled(
     ]
     np.testing.assert_allclose(*borders)
     assert "is resampled to 16 nm" in panel.figures.text()
+
+
+def test_training_on_this_image_alone_is_offered_where_the_model_does_not_fit(
+    panel, tmp_path, monkeypatch
+):
+    offer = panel.model.own_button
+    assert offer.isHidden()
+    panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(300, 300)))
+    assert not offer.isHidden()
+    assert models_module.OWN_IMAGE_TIME in panel.model.text.text()
+    taken = []
+    train = SimpleNamespace(take_noisy=taken.append)
+    monkeypatch.setattr(models_module, "open_panel", lambda *_: train)
+    offer.click()
+    assert taken == [panel.layer.value]
+    panel.model.add_file(write_tiny_model(tmp_path, name="b"))
+    assert offer.isHidden()
 
 
 @pytest.mark.broad

@@ -487,6 +487,14 @@ def children() -> list[psutil.Process]:
     return [item for item in found if any("train_process" in w for w in item.cmdline())]
 
 
+def test_a_noisy_layer_is_taken_alone(panel, model):
+    panel.take_noisy(model.layers["soft"])
+    assert (panel.pairs.source.value, panel.recipe.box.value) == ("alone", "own-image")
+    assert panel.pairs.low.value is model.layers["soft"]
+    panel.take_noisy(None)
+    assert panel.pairs.source.value == "alone"
+
+
 @pytest.mark.broad
 def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, model):
     panel.show()

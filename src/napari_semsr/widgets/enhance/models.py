@@ -66,6 +66,12 @@ changed, `arrived` with its name when the user has imported one."""
 MODEL_FILES = "Models (*.safetensors *.onnx *.zip)"
 """What a dialog looks for."""
 
+OWN_IMAGE_TIME = (
+    "A denoiser trained on this image alone takes about three minutes on a computer "
+    "without a graphics card."
+)
+"""What *Train on this image alone* costs; see `docs/training.md`."""
+
 _TOLERANCE = 0.001
 _CHECKED = "models.md#does-it-show-what-is-there"
 _CHOICE = '<a href="which-model.md">Which model for which image</a>'
@@ -198,6 +204,7 @@ class ModelChooser(Form):
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
         self._field: tuple[Any, ...] = (None,)  # what the card is compared with
+        self._layer: Any = None  # that which is to be enhanced
         self.box = ComboBox(
             name="model",
             label="Model",
@@ -216,7 +223,14 @@ class ModelChooser(Form):
         said = "Ask it for discs that are put into images and taken out of them."
         buttons = [] if check is None else [push_button(text, check, said)]
         self.more = Folded("More", told, self.details, *buttons)
-        for row in (self.box, self.file_button, self.text, self.more):
+        self.own_button = push_button(
+            "Train on this image alone…",
+            self._train_alone,
+            "Denoise by a network that sees no other image: Train opens with this one "
+            f"chosen. {OWN_IMAGE_TIME}",
+        )
+        self.own_button.setVisible(False)
+        for row in (self.box, self.file_button, self.text, self.own_button, self.more):
             self.add(row)
         self.box.reset_choices()
         self._proposed = self.box.value
@@ -290,10 +304,27 @@ class ModelChooser(Form):
         pixel_size_nm: PixelSize | None,
         resample: Literal["auto", "keep", "never"],
         advice: str,
+        layer: Any = None,
     ) -> None:
-        """Compare the card with a layer's pixel size; say what else may be done."""
-        self._field = pixel_size_nm, resample, advice
+        """Compare the card with a layer's pixel size; say what else may be done.
+
+        If the model does not fit, training on the layer alone is offered.
+        """
+        self._field, self._layer = (pixel_size_nm, resample, advice), layer
         self._write()
+
+    def _train_alone(self) -> None:
+        panel: Any = open_panel(self.viewer, "Train")
+        panel.take_noisy(self._layer)
+
+    def _is_unfit(self) -> bool:
+        """Whether the chosen model was trained for other pixels, or there is none."""
+        from napari_semsr.inference import TrainedPixelSizes, fit_pixels
+
+        if "name" not in self.card:
+            return True
+        trained = TrainedPixelSizes.from_card(self.card)
+        return fit_pixels(self._field[0], trained).beyond
 
     def refresh(self) -> None:
         """Read the card of the chosen model."""
@@ -309,7 +340,12 @@ class ModelChooser(Form):
     def _write(self) -> None:
         card = self.card
         known = card_text(card, *self._field)
-        self.text.setText(known if card else "No model is installed; add a model file.")
+        text = known if card else "No model is installed; add a model file."
+        offers_own = self._layer is not None and self._is_unfit()
+        if offers_own:
+            text += f"<p>If no other model fits: {OWN_IMAGE_TIME}</p>"
+        self.own_button.setVisible(offers_own)
+        self.text.setText(text)
         self.details.setText(card_details(card) if "name" in card else "")
         self.more.setVisible("name" in card)
 

@@ -697,7 +697,7 @@ class EnhancePanel(Panel):
             size = None
         moved = layer is not None and step_before(layer) == "register"
         advice = _BEFORE_REGISTERED if moved else ""
-        self.model.show_for(size, self.form.values()["resample"], advice)
+        self.model.show_for(size, self.form.values()["resample"], advice, layer)
 
     def _show_rows(self) -> None:
         self.form.show_row("norm", bool(self.model.card.get("norms")))

@@ -780,6 +780,15 @@ class TrainPanel(Panel):
             raise OptionError(msg, code="same-image")
         return OwnImage(low, high) if own else CutRequest(low, high, pairs.lies.map())
 
+    def take_noisy(self, layer: Layer | None) -> None:
+        """Get ready to train a denoiser on one noisy layer alone."""
+        self.pairs.source.value = _ALONE
+        if layer is None or layer not in self.pairs.low.choices:
+            self.show_status("Choose the noisy image, then press Train.")
+            return
+        self.pairs.low.value = layer
+        self.show_status(f"Ready to train on {layer.name} alone: press Train.")
+
     def take_registered(self, low: Layer, high: Layer, found: StoredTransform) -> None:
         """Get ready to fine-tune on two layers that were registered."""
         self.pairs.take(low, high, found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from napari import current_viewer
 
@@ -27,7 +28,13 @@ def __getattr__(name: str) -> Callable[[], None]:
     return partial(_open, title)
 
 
-def _open(panel: str) -> None:
+def _open(panel: str) -> Any:
     viewer = current_viewer()
-    if viewer is not None:
-        open_panel(viewer, panel)
+    return None if viewer is None else open_panel(viewer, panel)
+
+
+def denoise() -> None:
+    """Open the training of a denoiser on the active layer alone."""
+    panel = _open("Train")
+    if panel is not None:
+        panel.take_noisy(panel.viewer.layers.selection.active)
