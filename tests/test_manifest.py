@@ -30,8 +30,8 @@ def test_manifest_is_valid_and_named_as_the_distribution(manifest):
 
 # Panels that menus of layers and the palette open, and the plugin menu has not.
 ASIDE = {
-    "batch", "check_model", "degrade", "demo", "denoise", "error_map", "import_model", "spectrum",
-    "train",
+    "batch", "check_model", "degrade", "demo", "denoise", "error_map",
+    "import_model", "spectrum", "train",
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import PixelSize, ReadError, open_file
+from napari_semsr.core import ReadError, open_file
 from napari_semsr.io import hdf5, read_image as images
 from napari_semsr.io.files import choose, decoding, library
 
@@ -34,19 +34,13 @@ _MODES = {0: "i1", 1: "i2", 2: "f4", 3: "V4", 4: "c8", 6: "u2", 12: "f2", 16: "V
 _LONGEST = 1 << 20  # px on a side; chosen: text and other formats state more there
 _IMOD = 1146047817  # its stamp, after which a flag says whether bytes are signed
 _FEI_RECORDS = 1 << 17  # bytes of FEI's first extended header, 32 floats a record
-_DM_TYPES = {
-    1: "i2",
-    2: "f4",
-    6: "u1",
-    7: "i4",
-    8: "u1",
-    9: "i1",
-    10: "u2",
-    11: "u4",
-    12: "f8",
-    14: "u1",
-    23: "u1",
-}
+_DM_TYPES = dict(
+    zip(
+        (1, 2, 6, 7, 8, 9, 10, 11, 12, 14, 23),
+        ("i2", "f4", "u1", "i4", "u1", "i1", "u2", "u4", "f8", "u1", "u1"),
+        strict=True,
+    )
+)
 _DM_COLOUR, _DM_COMPLEX = (8, 23), (3, 5, 13, 27, 28)
 _RECIPROCAL = re.compile(r"^1\s*/|\^\s*-|\u207b|\w-1$|^m?rad|^deg")
 _ENERGY = ("ev", "kev")
@@ -92,27 +86,6 @@ class _Dataset:
         return part if self.sides[0] < self.sides[1] else part.T
 
 
-def _no_plane(place: tuple[int, ...]) -> images.Windows:
-    """Refuse the pixels of what is not an image, which nothing asks for."""
-    raise LookupError(place)
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """An image of a file, or what the file holds instead of one."""
-
-    name: str
-    shape: tuple[int, ...] = ()  # Rows, columns and, in colour, samples
-    dtype: str = ""
-    size: PixelSize | None = None
-    # Names and sizes of the axes before rows and columns
-    axes: tuple[str, ...] = ()
-    counts: tuple[int, ...] = ()
-    # Where the pixels of a plane are, by its place on these axes
-    plane: Callable[[tuple[int, ...]], images.Windows] = _no_plane
-    refusal: str = ""  # What it is, if it is not an image of the sample
-
-
 @dataclass(frozen=True, slots=True)
 class _Axis:
     """What a file states about an axis of an array."""
@@ -132,6 +105,24 @@ class _Axis:
         if self.unit in ("s", "ms", "min"):
             return "t"
         return "p" if images.unit_nm(self.unit) is None else "z"
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image of a file, or what the file holds instead of one."""
+
+    name: str
+    axes: tuple[_Axis, ...] = ()  # Those of planes, then rows and columns
+    dtype: str = ""
+    # Where the pixels of a plane are, by its number, the last axis fastest
+    plane: Callable[[int], images.Windows] | None = None
+    is_colour: bool = False
+    refusal: str = ""  # What it is, if it is not an image of the sample
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        sides = (self.axes[-2].size, self.axes[-1].size)
+        return (*sides, 3) if self.is_colour else sides
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -167,23 +158,23 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
         found, vendor = _LISTS[kind](path)
     number = _chosen(path, options, found)
     image = found[number]
-    several = {n: size for n, size in enumerate(image.counts) if size > 1}
-    axes, counts = [image.axes[n] for n in several], [*several.values()]
-    channels, planes, chosen = images.choose_plane(path, options, axes, counts)
-    place = dict(zip(several, chosen, strict=True))
-    data: Any = image.plane(tuple(place.get(n, 0) for n in range(len(image.counts))))
-    whole = slice(None)
-    dtype = np.dtype(image.dtype)
-    if math.prod(image.shape) * dtype.itemsize <= images.LAZY_BYTES:
-        data = data.window(whole, whole)
+    assert image.plane is not None  # noqa: S101 - what has none is refused
+    outer = image.axes[:-2]
+    several = [axis for axis in outer if axis.size > 1]
+    axes, counts = [one.letter for one in several], [one.size for one in several]
+    channels, planes, place = images.choose_plane(path, options, axes, counts)
+    data: Any = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
+    shape, dtype = image.shape, np.dtype(image.dtype)
+    if math.prod(shape) * dtype.itemsize <= images.LAZY_BYTES:
+        data = data.window(slice(None), slice(None))
     else:
-        data = images.plan_blocks(data, image.shape, dtype, (2048, 2048))
+        data = images.plan_blocks(data, shape, dtype, (2048, 2048))
     listed = {str(n): _listed(one) for n, one in enumerate(found)}
     which = {images.SERIES_KEY: number, "images": listed} if len(found) > 1 else {}
     return images.RawImage(
         format=kind,
         data=data,
-        pixel_size_nm=image.size,
+        pixel_size_nm=images.pixel_size([axis.nm for axis in image.axes[-2:]]),
         vendor=vendor,
         series=len(found),
         channels=channels,
@@ -195,7 +186,7 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
 
 
 def _listed(image: _Image) -> str:
-    sizes = " x ".join(str(n) for n in (*image.counts, *image.shape) if n > 1)
+    sizes = " x ".join(str(axis.size) for axis in image.axes if axis.size > 1)
     what = image.refusal or f"{sizes} {np.dtype(image.dtype).name}"
     return f"{image.name}: {what}" if image.name else what
 
@@ -233,20 +224,13 @@ def _shortest(value: float, within: float = 0.0) -> float:
     return next((one for one in digits if abs(one - value) <= within), value)
 
 
-def _size(rows: _Axis, columns: _Axis) -> PixelSize | None:
-    return images.pixel_size((rows.nm, columns.nm))
-
-
 def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
-    """Name an array that is not an image by the units of its axes, the last two sides.
-
-    Spectra have an axis of energy or a single row.
-    """
+    """Name an array that is not an image of the sample by the units of its axes."""
     if any(axis.unit.lower() in _ENERGY for axis in axes):
         return _SPECTRUM
     if np.dtype(dtype).kind in "cV":
         return _COMPLEX
-    if any(_RECIPROCAL.search(axis.unit) for axis in axes[-2:]):
+    if any(_RECIPROCAL.search(axis.unit) for axis in axes):
         return _DIFFRACTION
     if len(axes) < 2 or min(axis.size for axis in axes[-2:]) < 2:
         return "a spectrum or a line profile"
@@ -291,29 +275,20 @@ def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
         refusal = refusal or f"an array of a type that is not read (number {kind})"
     if refusal:
         return _Image(name, refusal=refusal)
-    is_little = data["Data"]["endian"] == "little"
-    dtype = f"{'<' if is_little else '>'}{_DM_TYPES[kind]}"
-    colour = kind in _DM_COLOUR
-    shape = (axes[-2].size, axes[-1].size, *((4,) if colour else ()))
-    samples = ((2, 1, 0) if is_little else (1, 2, 3)) if colour else ()
-    counts = tuple(axis.size for axis in axes[:-2])
-    bytes_of_plane = math.prod(shape) * np.dtype(dtype).itemsize
-    start = int(data["Data"]["offset"])
-
-    def plane(place: tuple[int, ...]) -> images.Windows:
-        number = int(np.ravel_multi_index(place, counts)) if counts else 0
-        where = start + number * bytes_of_plane
-        return _Mapped(path, where, shape, dtype, samples=samples)
-
-    return _Image(
-        name,
-        (*shape[:2], *((3,) if colour else ())),
-        dtype,
-        _size(axes[-2], axes[-1]),
-        tuple(axis.letter for axis in axes[:-2]),
-        counts,
-        plane,
+    order, colour = (
+        "<" if data["Data"]["endian"] == "little" else ">",
+        kind in _DM_COLOUR,
     )
+    dtype = np.dtype(order + _DM_TYPES[kind])
+    shape = (axes[-2].size, axes[-1].size, *((4,) if colour else ()))
+    samples = ((2, 1, 0) if order == "<" else (1, 2, 3)) if colour else ()
+    start, step = int(data["Data"]["offset"]), math.prod(shape) * dtype.itemsize
+
+    def plane(number: int) -> images.Windows:
+        where = start + number * step
+        return _Mapped(path, where, shape, dtype.str, samples=samples)
+
+    return _Image(name, tuple(axes), dtype.str, plane, colour)
 
 
 def _text(value: Any) -> str:
@@ -351,18 +326,16 @@ def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
     # of a diffraction pattern the unit is 1/m, which the file itself does not state
     unit = "1/m" if max(map(abs, steps)) >= 1 else "m"
     axes = [_Axis(n, step, unit) for n, step in zip(shape, steps, strict=True)]
-    dtype = np.dtype(fields[-1][1][0]).newbyteorder("<")
+    dtype = np.dtype(fields[-1][1][0]).newbyteorder("<").str
     if refusal := _refusal(axes, dtype):
         return [_Image("", refusal=refusal)], _FEI
     before = np.dtype(fields[:-1]).itemsize
-    places = tuple(int(one) + before for one in offsets)
 
-    def plane(place: tuple[int, ...]) -> images.Windows:
-        return _Mapped(path, places[place[0]], shape, dtype.str, is_flipped=True)
+    def plane(number: int) -> images.Windows:
+        where = int(offsets[number]) + before
+        return _Mapped(path, where, shape, dtype, is_flipped=True)
 
-    size = _size(axes[0], axes[1])
-    image = _Image("", shape, dtype.str, size, ("p",), (len(places),), plane)
-    return [image], _FEI
+    return [_Image("", (_Axis(offsets.size), *axes), dtype, plane)], _FEI
 
 
 # EMD, as Velox and as NCEM's programs write it
@@ -374,23 +347,14 @@ def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
     with hdf5.opened(path) as file:
         data = file["Data"]
         for key, group in data.get("Image", {}).items():
-            about = _velox_metadata(group)
-            result = about.get("BinaryResult") or {}
+            result = _velox_metadata(group).get("BinaryResult") or {}
             array, stated = group["Data"], result.get("PixelSize") or {}
-            rows, columns = (
-                _Axis(int(n), stated.get(side), _text(result.get(f"PixelUnit{axis}")))
-                for n, side, axis in zip(
-                    array.shape, ("height", "width"), "YX", strict=False
-                )
-            )
+            axes = [_Axis(int(n)) for n in array.shape]
+            for n, (side, letter) in enumerate((("height", "Y"), ("width", "X"))):
+                unit = _text(result.get(f"PixelUnit{letter}"))
+                axes[n] = _Axis(axes[n].size, stated.get(side), unit)
             name = _text(result.get("Detector")) or key
-            depth = int(array.shape[2]) if array.ndim > 2 else 1
-            refusal = _refusal((rows, columns), array.dtype)
-            found.append(
-                _Image(name, refusal=refusal)
-                if refusal or not hdf5.is_inside(array)
-                else _array(path, array, (0, 1), ("p",), (depth,), name, rows, columns)
-            )
+            found.append(_array(path, array, axes, (0, 1), name))
         for kind in ("Spectrum", "SpectrumStream", "SpectrumImage"):
             what = _SPECTRUM if kind == "Spectrum" else "a spectrum image"
             found += [_Image(kind, refusal=what)] * min(len(data.get(kind, ())), 1)
@@ -408,28 +372,24 @@ def _velox_metadata(group: Any) -> dict[str, Any]:
 
 
 def _array(
-    path: Path,
-    array: Any,
-    sides: tuple[int, int],
-    letters: tuple[str, ...],
-    counts: tuple[int, ...],
-    name: str,
-    rows: _Axis,
-    columns: _Axis,
+    path: Path, array: Any, axes: Sequence[_Axis], sides: tuple[int, int], name: str
 ) -> _Image:
     """Describe an HDF5 dataset whose `sides` are the axes of rows and columns."""
+    outer = [n for n in range(array.ndim) if n not in sides]
+    ordered = [axes[n] for n in (*outer, *sides)] if array.ndim > 1 else axes
+    refusal = _refusal(ordered, array.dtype)
+    if refusal or not hdf5.is_inside(array):
+        return _Image(name, refusal=refusal or "an array in another file")
     hdf5.check_chunks(path, array)
-    dataset, ndim = array.name, array.ndim
-    outer = [axis for axis in range(ndim) if axis not in sides]
+    dataset, counts = array.name, [axes[n].size for n in outer]
 
-    def plane(place: tuple[int, ...]) -> images.Windows:
-        where = [0] * ndim
-        for axis, at in zip(outer, place, strict=False):
-            where[axis] = at
+    def plane(number: int) -> images.Windows:
+        where = [0] * len(axes)
+        for n, at in zip(outer, np.unravel_index(number, counts or 1), strict=False):
+            where[n] = int(at)
         return _Dataset(path, dataset, tuple(where), sides)
 
-    shape, size = (rows.size, columns.size), _size(rows, columns)
-    return _Image(name, shape, array.dtype.str, size, letters, counts, plane)
+    return _Image(name, tuple(ordered), array.dtype.str, plane)
 
 
 def _ncem_images(path: Path) -> tuple[list[_Image], str | None]:
@@ -461,17 +421,7 @@ def _ncem_image(path: Path, group: Any) -> _Image | None:
     sides = (array.ndim - 2, array.ndim - 1)
     if called.count("y") == called.count("x") == 1:
         sides = (called.index("y"), called.index("x"))
-    outer = [n for n in range(array.ndim) if n not in sides]
-    ordered = [axes[n] for n in (*outer, *sides) if n >= 0]
-    refusal = _refusal(ordered, array.dtype)
-    if any(_RECIPROCAL.search(axes[n].unit) for n in outer):
-        refusal = refusal or _DIFFRACTION
-    if refusal or not hdf5.is_inside(array):
-        return _Image(name, refusal=refusal or "an array in another file")
-    letters = tuple(axes[n].letter for n in outer)
-    counts = tuple(axes[n].size for n in outer)
-    rows, columns = ordered[-2:]
-    return _array(path, array, sides, letters, counts, name, rows, columns)
+    return _array(path, array, axes, sides, name)
 
 
 def _attribute(item: Any, name: str) -> Any:
@@ -532,17 +482,18 @@ def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
         more = stream.read(min(_FEI_RECORDS, start - _MRC_HEADER))
     if dtype.kind == "c" or dtype.str == "|V4":
         return [_Image("", refusal=_COMPLEX)], None
-    colour = dtype.kind == "V"
-    bytes_of_plane = math.prod(shape) * dtype.itemsize
+    colour, step = dtype.kind == "V", math.prod(shape) * dtype.itemsize
     if colour:
         dtype, shape = np.dtype("u1"), (*shape, 3)
     is_volume = struct.unpack_from(f"{order}i", header, 88)[0] == 1
 
-    def plane(place: tuple[int, ...]) -> images.Windows:
-        return _Mapped(path, start + place[0] * bytes_of_plane, shape, dtype.str)
+    def plane(number: int) -> images.Windows:
+        return _Mapped(path, start + number * step, shape, dtype.str)
 
-    axes, size = ("z" if is_volume else "p",), _mrc_size(header, more, order)
-    return [_Image("", shape, dtype.str, size, axes, (depth,), plane)], None
+    heights = _Axis(depth, unit="nm" if is_volume else "")
+    steps = _mrc_steps(header, more, order)
+    axes = [_Axis(n, *one) for n, one in zip(shape, steps, strict=False)]
+    return [_Image("", (heights, *axes), dtype.str, plane, colour)], None
 
 
 def _mrc_layout(
@@ -567,15 +518,16 @@ def _has_signed_bytes(header: bytes, order: str) -> bool:
     return not (0 <= lowest <= highest and highest > np.iinfo(np.int8).max)
 
 
-def _mrc_size(header: bytes, more: bytes, order: str) -> PixelSize | None:
-    """Read the pixel size, of FEI's files from their extended header, in metres."""
+def _mrc_steps(header: bytes, more: bytes, order: str) -> list[tuple[float, str]]:
+    """Read pixel sizes of rows and columns, each with its unit.
+
+    FEI's files state them in metres in their extended header.
+    """
     if header[104:108] in (b"FEI1", b"FEI2") and len(more) >= 172:
-        x, y = struct.unpack_from("<2d", more, 156)
-        return images.pixel_size([images.to_nm(one, "m") for one in (y, x)])
+        return [(one, "m") for one in struct.unpack_from("<2d", more, 156)[::-1]]
     numbers = struct.unpack_from(f"{order}2h", header, 128)
     if numbers == (0, 32) and len(more) == _FEI_RECORDS:
-        nm = images.to_nm(_shortest(struct.unpack_from(f"{order}f", more, 44)[0]), "m")
-        return images.pixel_size((nm, nm))
+        return [(_shortest(struct.unpack_from(f"{order}f", more, 44)[0]), "m")] * 2
     counts = struct.unpack_from(f"{order}3i", header, 28)
     lengths = struct.unpack_from(f"{order}3f", header, 40)
     mapped = struct.unpack_from(f"{order}2i", header, 64)
@@ -584,8 +536,8 @@ def _mrc_size(header: bytes, more: bytes, order: str) -> PixelSize | None:
         count, length = counts[axis - 1], lengths[axis - 1]
         step = length / count if count > 0 else 0.0
         within = abs(step) * float(np.finfo(np.float32).eps) / 2
-        found.append(images.to_nm(_shortest(step, within or 1e-9), "angstrom"))
-    return images.pixel_size(found[::-1])
+        found.append((_shortest(step, within or 1e-9), "angstrom"))
+    return found[::-1]
 
 
 _LISTS = {
