@@ -121,9 +121,6 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     panel.helpers.value = True
     assert opened.layers["light · residuals"].visible
     assert panel.findings().curves["residuals"]
-    assert panel.history.undo() == "registration of light"
-    assert [item.name for item in opened.layers] == ["light", "electrons"]
-    assert opened.layers["light"].visible
 
 
 @pytest.mark.broad

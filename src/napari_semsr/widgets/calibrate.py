@@ -6,7 +6,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import product
 from typing import Any
-from weakref import ref
 
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
@@ -38,7 +37,6 @@ from napari_semsr.widgets.base import (
     Form,
     Panel,
     RichLabel,
-    Step,
     check_unread,
     explaining,
     history_of,
@@ -161,7 +159,10 @@ class PixelSizeEdit(QWidget):
 
 _LINE_LAYER = "Scale line"
 _GRID = ("units", "scale", "translate", "affine")
-_OWNER = "Calibrate"
+_Facts = dict[Layer, dict[str, Any]]
+_FormerSize = tuple[Image, _Facts, _Facts, Sequence[Layer]]
+"""A layer that was sized, grids and origins of sizes before, and what was hidden."""
+_MOST_SIZES = 10  # chosen: more former sizes are forgotten, as each keeps its layers
 _TYPED = "typed by the user in napari"
 
 
@@ -328,6 +329,7 @@ class CalibrateGroup(Form):
         viewer = self._viewer = panel.viewer
         self._found: Calibration | None = None
         self._history = history_of(viewer)
+        self._sizes: list[_FormerSize] = []
         self.pixel_size = PixelSizeEdit(
             "Pitch of the layer's pixels, kept in nm; every length follows from it."
         )
@@ -474,18 +476,8 @@ class CalibrateGroup(Form):
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
         errors = {item: size_facts_of(item) for item in ratios}
         hidden = [item for item in outdated if item.visible]
-        group, history = ref(self), self._history
-
-        def undo() -> None:
-            alive = group()
-            if alive is not None:
-                alive.give_back(old, errors, hidden)
-
-        def possible() -> bool:
-            return is_alive(group()) and layer in history.layers
-
-        text = f"pixel size of {layer.name}"
-        history.add(Step(text, undo, possible, owner=_OWNER))
+        self._sizes.append((layer, old, errors, hidden))
+        self._show_undo()
         with _view_kept(self._viewer, layer):
             for item, ratio in ratios.items():
                 share = None if error is None else np.array(error) * ratio
@@ -515,19 +507,24 @@ class CalibrateGroup(Form):
     def undo(self) -> None:
         """Take the last change back."""
         with self._panel.told():
-            self._history.undo(_OWNER)
+            there = self._viewer.layers
+            at = [n for n, size in enumerate(self._sizes) if size[0] in there]
+            if at:
+                self._give_back(*self._sizes[at[-1]])
+                del self._sizes[at[-1]]
+                self._show_undo()
 
-    def give_back(
+    def _give_back(
         self,
-        grids: dict[Layer, dict[str, Any]],
-        errors: dict[Layer, dict[str, Any]],
+        layer: Any,
+        grids: _Facts,
+        errors: _Facts,
         hidden: Sequence[Layer],
     ) -> None:
-        """Give layers the grids that they had; the first is the one that was sized.
+        """Give layers the grids that they had when the pixels of `layer` were sized.
 
         What was made of it since goes along, or is outdated; what was `hidden` is not.
         """
-        layer: Any = next(iter(grids))
         before = micrograph_from_layer(layer)
         ratios, outdated = self._along(layer)
         check_unread([*grids, *ratios])
@@ -571,7 +568,13 @@ class CalibrateGroup(Form):
     def _show_undo(self, event: object = None) -> None:
         """Offer the undo while the layer is there."""
         if is_alive(self):
-            self.undo_button.setEnabled(self._history.last(_OWNER) is not None)
+            there, history = self._viewer.layers, self._history
+            self._sizes = [
+                size
+                for size in self._sizes[-_MOST_SIZES:]
+                if size[0] in there or history.holds(size[0])
+            ]
+            self.undo_button.setEnabled(any(size[0] in there for size in self._sizes))
 
     def draw(self) -> None:
         """Add the layer to draw on, and pick its line tool."""

@@ -164,9 +164,8 @@ class CropPanel(Panel):
         if like is not None and cut.beside is not None:
             pairs.append((cut.beside, like))
         sources = [source for _, source in pairs]
-        added = []
         for opened, source in reversed(pairs):
-            part = add_opened(
+            add_opened(
                 self.viewer,
                 opened,
                 name=result_name(self.viewer, source.name, "crop"),
@@ -174,14 +173,9 @@ class CropPanel(Panel):
                 contrast_limits=source.contrast_limits,
                 gamma=source.gamma,
             )
-            added.append(part)
             yield
-        shown = (
-            [source for source in sources if source.visible] if self.keep.value else []
-        )
-        for source in shown:
+        for source in sources if self.keep.value else ():
             source.visible = False
-        self.history.note_added(f"crop of {layer.name}", added, shown)
         said = f"Cut {layer.name} to {spell_shape(made.shape)}."
         if like is None and made.area == (0, 0, *layer.data.shape[-2:]):
             said = f"Copied {layer.name}: it has no empty places."

@@ -121,7 +121,9 @@ class SavePanel(Panel):
             "Measure all images that are visible, and write a page to print: pictures, "
             "numbers with their methods, text for a Methods section.",
         )
-        self.undo_button = push_button("Undo", self.undo, "Take the last step back.")
+        self.undo_button = push_button(
+            "Undo", self.undo, "Bring back the layers that were removed last."
+        )
         self._build_groups()
         self._connect()
         self._show_project()
@@ -140,7 +142,7 @@ class SavePanel(Panel):
         )
         self.add_group("Figure", Form(self.extent), self.paper, self.figure_button)
         self.add_group("Report", self.page_button)
-        self.add_group("Step back", self.undo_button)
+        self.add_group("Removed layers", self.undo_button)
 
     def _connect(self) -> None:
         self.recent.changed.connect(self._open_recent)
@@ -386,19 +388,19 @@ class SavePanel(Panel):
     def _show_paper(self, _: object = None) -> None:
         self.paper.setVisible(self.extent.value == _PAPER)
 
-    # -- steps back ------------------------------------------------------------
+    # -- removed layers --------------------------------------------------------
 
     def undo(self) -> None:
-        """Take the last step back."""
+        """Bring back the layers that were removed last."""
         with self.told():
             self.show_status(f"Took back: {self.history.undo()}.")
 
     def _show_undo(self) -> None:
         if not is_alive(self):
             return
-        step = self.history.last()
-        self.undo_button.setEnabled(step is not None)
-        self.undo_button.setText("Undo" if step is None else f"Undo {step.text}")
+        text = self.history.text
+        self.undo_button.setEnabled(bool(text))
+        self.undo_button.setText(f"Undo {text}".strip())
 
 
 def _recent_choices(_: object) -> list[tuple[str, Path | None]]:

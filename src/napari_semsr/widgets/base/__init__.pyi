@@ -34,7 +34,6 @@ from .form import (
     push_button as push_button,
 )
 from .history import (
-    Step as Step,
     history_of as history_of,
 )
 from .manual import (

@@ -389,11 +389,11 @@ class Session(QObject):
     def _offer_undo(self) -> None:
         names, self._removed = self._removed, []
         self._history.end_removal()
-        step = self._history.last()
+        text = self._history.text
         if self._is_open():
 
             def undo() -> None:
-                if self._history.last() is step:  # unless something was done since
+                if self._history.text == text:  # unless something was done since
                     self._history.undo()
 
             offer(f"Removed {', '.join(names)}.", "Undo", undo)

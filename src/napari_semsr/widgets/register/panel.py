@@ -855,15 +855,11 @@ class RegisterPanel(Panel):
             for made in self._add_helpers(about, layer, outcome.opened, moving.name):
                 helpers.append(made)
                 yield
-        hidden = [moving] if moving.visible else []
         moving.visible = False
         aside = self.marks.left_aside()
         self.marks.put_away()
         if field_in_view(self.viewer, fixed) is None:
             fill_view(self.viewer, fixed)
-        self.history.note_added(
-            f"registration of {moving.name}", [layer, *helpers], hidden
-        )
         self.registered = found, moving, fixed
         self.viewer.layers.selection.active = layer
         self.look.compare(fixed, layer)
