@@ -44,7 +44,7 @@ def written(image, target, *, stop=None, error=None, resume=False, resumable=Tru
 def test_the_output_is_whole_and_alone(tmp_path, image, suffix, resumable):
     target = tmp_path / f"a{suffix}"
     made = written(image, target, resumable=resumable)
-    assert (made.told, made.shape, made.dtype) == (0, (70, 50), "uint8")
+    assert (made.result, made.shape, made.dtype) == (0, (70, 50), "uint8")
     found = read(target)
     assert np.array_equal(found.array(), image.data)
     assert (found.pixel_size_nm, found.origin) == (image.pixel_size_nm, image.origin)
@@ -74,7 +74,7 @@ def test_a_resumable_run_goes_on_unless_nothing_was_done(tmp_path, image, suffix
         written(image, target, stop=3, error=full)
     with pytest.raises(KeyError):
         written(image, target, stop=2, error=KeyError(), resume=True)
-    assert written(image, target, resume=True).told == 0
+    assert written(image, target, resume=True).result == 0
     assert list(tmp_path.iterdir()) == [target]
     assert np.array_equal(read(target).array(), image.data)
 

@@ -63,7 +63,7 @@ def test_pixels_without_a_place_in_the_type_are_counted(image, tmp_path):
     seen = Warped(image, Grid((300, 300), PITCH, (-201.0, -1.0)), Affine())
     target = tmp_path / "seen.ome.zarr"
     written = run(write_area(seen, _about(seen), target, np.dtype("uint8")))
-    assert written.told == 100 * 300
+    assert written.result == 100 * 300
 
 
 def test_a_part_that_fails_leaves_nothing(image, tmp_path):

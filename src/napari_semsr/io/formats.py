@@ -452,7 +452,7 @@ T = TypeVar("T")
 class Written(Generic[T]):
     """An output that is whole."""
 
-    told: T  # what the filling returned
+    result: T  # what the filling returned
     shape: IntPair
     dtype: str  # of the grey values in the output
     pixel_size_nm: PixelSize | None
@@ -476,7 +476,7 @@ def write_blocks(
         store = make(place)
         kept_parts = nullcontext() if kept is None else _resuming(target, store)
         with store.ours(), kept_parts:
-            told = yield from fill(store)
+            result = yield from fill(store)
             if not store.complete:
                 yield from store.finish()
         if output_kind(target) != "ome-zarr":
@@ -484,7 +484,7 @@ def write_blocks(
             write(read(place), target, overwrite=True)
             _write_labels(store, target)
     return Written(
-        told=told,
+        result=result,
         shape=store.shape,
         dtype=stored_type(target, store.level0.dtype),
         pixel_size_nm=store.record.pixel_size_nm,

@@ -207,7 +207,7 @@ def _crop(
     else:
         cut = write_area(plan.area, about, run.target, dtype, existing=existing)
         written = yield from cut
-        made, kind, clipped = None, written.dtype, written.told
+        made, kind, clipped = None, written.dtype, written.result
     kept = plan.reference
     if beside is not None and like is not None and kept is not None:
         # its history tells that it is cut by its box

@@ -264,7 +264,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
 
     written = yield from write_blocks(target, make, fill, kept=place)
     _follow(live, place, target, moved=True)
-    report, (change, misfit, drawn) = written.told
+    report, (change, misfit, drawn) = written.result
     # which a run that is gone on with has from its beginning
     provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None:

@@ -703,7 +703,7 @@ def write_area(
     message: str = "cutting",
     existing: OverwritePolicy | None = None,
 ) -> Job[Written[int]]:
-    """Compute an area block by block and write it; `told` counts clipped pixels.
+    """Compute an area block by block and write it; `result` counts clipped pixels.
 
     `about` brings name, calibration and history; its data are not looked at.
     """

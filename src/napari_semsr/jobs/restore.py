@@ -215,7 +215,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
 
     kept = filling_store(target, resume=run.existing.resume)
     written = yield from write_blocks(target, make, fill, kept=kept)
-    clipped, change = written.told
+    clipped, change = written.result
     return RestoredFile(
         output=str(target),
         shape=written.shape,

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -171,12 +171,12 @@ def _write_mosaic(
 ) -> Job[Written[int]]:
     """Compute a mosaic block by block and write it; heights or halves go beside it.
 
-    Its grey values were multiplied by 2 to this `power`, which is taken back. What was
-    written tells how many covered pixels had no place in its type. Blocks of a mosaic
-    that is corrected are copied where nothing moved.
+    Its grey values were multiplied by 2 to this `power`, which is taken back. The
+    result counts the covered pixels that had no place in the type of the output.
+    Blocks of a mosaic that is corrected are copied where nothing moved.
     """
     kept_blocks = _kept_blocks(plan, run)
-    empty, dtype, existing = 0, run.options.dtype, run.existing
+    dtype, existing = run.options.dtype, run.existing
     beside = list(_beside(plan, halves, about, run))
 
     def make(place: Path) -> OmeZarrStore:
@@ -186,42 +186,37 @@ def _write_mosaic(
         parts = [stack.enter_context(_store_beside(*one, run)) for one in beside]
         for part in parts:
             store.repeat(part.pending())  # such as those that were damaged
-        filled = blocks(store, parts)
-        clipped = yield from store.fill(filled, "Fusing the mosaic")
+        uncovered: list[int] = []  # pixels, by block
+
+        def fuse() -> Iterator[NDArray[Any]]:
+            coverage = store.add_label(COVERAGE)
+            for unit in store.pending():
+                box = store.box(*unit)
+                copied = None if parts else kept_blocks(box)
+                if copied is not None:
+                    image, coverage[box.slices] = copied
+                    yield image
+                    continue
+                image, count, *more = plan.block(box)
+                more += [np.ldexp(h.plan.block(box)[0], -power) for h in halves]
+                for part, values in zip(parts, more, strict=True):
+                    part.level0[box.slices] = values
+                    part.mark_done(*unit)
+                coverage[box.slices] = count
+                uncovered.append(int(np.count_nonzero(count == 0)))
+                yield np.ldexp(image, -power)
+            store.finish_label(COVERAGE, coverage)
+
+        clipped = yield from store.fill(fuse(), "Fusing the mosaic")
         for part in parts:
             if not part.complete:
                 yield from part.finish()
-        return clipped
-
-    def blocks(
-        store: OmeZarrStore, parts: list[OmeZarrStore]
-    ) -> Iterator[NDArray[Any]]:
-        nonlocal empty
-        coverage = store.add_label(COVERAGE)
-        for unit in store.pending():
-            box = store.box(*unit)
-            copied = kept_blocks(box)
-            if copied is not None and not parts:
-                image, count = copied
-                coverage[box.slices] = count
-                yield image
-                continue
-            image, count, *more = plan.block(box)
-            more += [np.ldexp(h.plan.block(box)[0], -power) for h in halves]
-            for part, values in zip(parts, more, strict=True):
-                part.level0[box.slices] = values
-                part.mark_done(*unit)
-            coverage[box.slices] = count
-            empty += int(np.count_nonzero(count == 0))
-            yield np.ldexp(image, -power)
-        store.finish_label(COVERAGE, coverage)
+        # what no frame covers is NaN, which an integer type has no place for
+        return clipped - sum(uncovered) if np.dtype(dtype).kind in "ui" else clipped
 
     kept = existing.kept(run.place)
     with ExitStack() as stack:  # all get their names when all are whole
-        written = yield from write_blocks(run.place, make, fill, kept=kept)
-    # what no frame covers is NaN, which an integer type has no place for
-    lost = empty if np.dtype(dtype).kind in "ui" else 0
-    return replace(written, told=written.told - lost)
+        return (yield from write_blocks(run.place, make, fill, kept=kept))
 
 
 def _kept_blocks(
@@ -1108,9 +1103,9 @@ def _warnings(
         size = float(np.mean(solution.pixel_size_nm))
         stage = f"No pixel size is stated: {size:.4g} nm follows from the stage alone."
         said.append(Message(stage, "pixel-size-from-stage"))
-    if written.told:
+    if written.result:
         clipped = (
-            f"{written.told} pixels had no place in {written.dtype} and were clipped."
+            f"{written.result} pixels had no place in {written.dtype} and were clipped."
         )
         said.append(Message(clipped, "clipped"))
     return tuple(said)

@@ -91,8 +91,8 @@ def image_of(
     bands = [np.fft.fftfreq(g) * g / n / rim for g, n in zip(small, shape, strict=True)]
     levels, step = _levels(off, options)
     errors, waves = [], []
-    for share, *error in _zones(options, place):
-        errors.append(error)
+    for share, spherical, coma in _zones(options, place):
+        errors.append((spherical, coma))
         field, spectra = wave if share is None else wave * share, []
         for level in levels:  # which share the light out among them
             part = np.clip(1 - np.abs(off - level) / step, 0, 1) if step else 1
@@ -197,7 +197,7 @@ def _fitted(spectrum: Complex, count: int, axis: int) -> Complex:
     return np.concatenate([low, np.zeros(gap, spectrum.dtype), high], axis)
 
 
-def _defocus(square: NDArray[Any], options: MicroscopeOptions) -> NDArray[Any]:
+def _defocus(square: FloatArray, options: MicroscopeOptions) -> FloatArray:
     """Phase in the pupil for each nm above the focus; `square`: of rho."""
     n, na = options.refractive_index, options.numerical_aperture
     upright = np.sqrt(np.maximum(n * n - na * na * square, 0))
@@ -205,8 +205,8 @@ def _defocus(square: NDArray[Any], options: MicroscopeOptions) -> NDArray[Any]:
 
 
 def _aberration(
-    y: NDArray[Any], x: NDArray[Any], spherical: float, coma: FloatPair
-) -> NDArray[Any]:
+    y: FloatArray, x: FloatArray, spherical: float, coma: FloatPair
+) -> FloatArray:
     """Phase in the pupil by aberrations."""
     square = y * y + x * x
     waves = spherical * (square - 1) * square
@@ -219,7 +219,7 @@ def _interfering(
     waves: Complex,
     bands: list[FloatArray],
     depth: FloatPair,
-    errors: list[Any],
+    errors: list[tuple[float, FloatPair]],
     options: MicroscopeOptions,
 ) -> Complex:
     """Sum the images that the points of the source make; spectrum of the intensity."""
@@ -297,7 +297,7 @@ def transfer(
     return np.asarray(found)
 
 
-def _transferred(fine: Complex, y: NDArray[Any], x: NDArray[Any]) -> Complex:
+def _transferred(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
     """Read a transfer at frequencies over the rim's, a column and a row."""
     middle = fine.shape[0] // 2
     line = (np.arange(fine.shape[0]) - middle) / _FINE
@@ -314,7 +314,7 @@ def _transferred(fine: Complex, y: NDArray[Any], x: NDArray[Any]) -> Complex:
     return np.asarray(found, np.complex64)
 
 
-def _ideal(y: NDArray[Any], x: NDArray[Any]) -> FloatArray:
+def _ideal(y: FloatArray, x: FloatArray) -> FloatArray:
     """Transfer of incoherent light by a pupil without errors."""
     return ideal_transfer(np.hypot(y, x) / 2)
 
@@ -323,7 +323,7 @@ def _filtered(
     waves: Complex,
     bands: list[FloatArray],
     levels: FloatArray,
-    errors: list[Any],
+    errors: list[tuple[float, FloatPair]],
     options: MicroscopeOptions,
 ) -> Complex:
     """Filter incoherent light of each depth and zone; spectrum of the intensity."""
@@ -433,7 +433,7 @@ def focus_depth_nm(options: MicroscopeOptions) -> float:
     return float(np.interp(np.sqrt(2) * radii[0], radii, table))
 
 
-def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> NDArray[Any]:
+def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> FloatArray:
     """Half-light radii at distances from the focus, by rings of pupil and image."""
     rho, weights, radius, waves = _rings()
     phase = off_nm[:, None] * _defocus(rho**2, options)
@@ -448,7 +448,7 @@ def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=1)
-def _rings() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _rings() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Rings of a pupil with weights, radii of its image, and waves between them."""
     nodes, weights = np.polynomial.legendre.leggauss(160)
     rho = (nodes + 1) / 2
