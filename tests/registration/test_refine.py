@@ -1,0 +1,118 @@
+"""Patches find how far images lie off, and the map is that of most patches."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import Affine, Micrograph
+from napari_semsr.registration import refine
+from napari_semsr.registration.refine import Level, PatchShifts, Plan, fit, measure
+from tests.two_views import PIXEL_NM, draw_views
+
+PITCH_NM = 1.2 * PIXEL_NM
+PLAN = Plan(size=48, reach=5)
+
+
+@pytest.fixture(scope="module")
+def views():
+    return draw_views(160, degrees=4.0, shift_nm=(60.0, -40.0), seed=3)
+
+
+@pytest.fixture(scope="module")
+def level(views):
+    return Level(views[0], views[1], PITCH_NM)
+
+
+def patches_of(affine, rng, edge_nm=0.0, count=40):
+    """Patches of a map that is known: each is sure in another direction."""
+    seen = rng.uniform(-4000, 9000, (count, 2))
+    edges = rng.uniform(-1, 1, (count, 2))
+    roots = rng.normal(0, 1, (count, 2, 2)) + 2 * np.eye(2)
+    return PatchShifts(
+        seen=seen, places=affine(seen) + edges * edge_nm, edges=edges, edge_nm=0.0,
+        surety=roots @ roots.transpose(0, 2, 1), strength=np.ones(count), side_nm=900.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("model", ["similarity", "affine"])
+def test_fit_finds_map_and_edges_and_leaves_wrong_patches_out(rng, model, mirrored):
+    flip = Affine(((1.0, 0.0), (0.0, -1.0 if mirrored else 1.0)))
+    true = flip.then(Affine.turned(20.0, scale=1.1, shift=(300.0, -500.0)))
+    if model == "affine":
+        true = Affine(((1.0, 0.08), (0.0, 0.9))).then(true)
+    patches = patches_of(true, rng)
+    patches.places[:8] += rng.normal(0, 2000, (8, 2))
+    found = fit(patches, model, mirrored=mirrored)
+    assert np.allclose(found.affine.linear, true.linear, atol=1e-4)
+    assert np.abs(found.residuals()[8:]).max() < 1
+    assert found.weights[:8].max() < 0.02
+    assert np.median(found.weights[8:]) > 0.8
+    # weights that are given stay as they are, and those of 0 count for nothing
+    weights = np.repeat([0.0, 1.0], [8, 32])
+    again = fit(patches, model, mirrored=mirrored, weights=weights)
+    assert np.allclose(again.affine.matrix, true.matrix, atol=1e-6)
+    moved = fit(patches_of(true, rng, edge_nm=50.0), model, mirrored=mirrored)
+    assert moved.edge_nm == pytest.approx(50, rel=0.05)
+    assert np.abs(moved.residuals()).max() < 5
+
+
+@pytest.mark.parametrize("off", [(0.0, 0.0), (1.3, -0.6), (-2.4, 3.1)])
+def test_patches_find_a_shift_to_a_fifth_of_a_pixel(level, views, off):
+    shift = np.array(off) * PITCH_NM
+    begun = views[2].then(Affine(shift=tuple(shift)))
+    found = measure(level, begun, PLAN)
+    left = (found.places - views[2](found.seen)) / PITCH_NM
+    assert len(found) == 36
+    assert np.abs(np.median(left, axis=0)).max() < 0.15
+    assert np.median(found.strength) == pytest.approx(19, abs=2)  # 18.4 to 19.6
+    off = fit(found, "affine").affine(found.places) - views[2](found.places)
+    assert np.sqrt(np.mean(off**2)) < 0.2 * PITCH_NM
+    middle = found.places.mean(axis=0) / np.array(views[1].shape) / PIXEL_NM
+    assert middle == pytest.approx((0.5, 0.5), abs=0.05)
+
+
+def test_patches_of_a_large_field_are_those_of_a_small_one(level, views, monkeypatch):
+    whole = measure(level, views[2], PLAN, edge_nm=10.0)
+    monkeypatch.setattr(refine, "_WHOLE_PX", 1)
+    parts = measure(level, views[2], PLAN, edge_nm=10.0)
+    assert len(whole) == len(parts)
+    for name in ("seen", "places"):
+        off = getattr(whole, name) - getattr(parts, name)
+        assert np.abs(off).max() < 0.1 * PITCH_NM
+    assert np.abs(whole.edges - parts.edges).max() < 0.05
+    assert np.allclose(whole.strength, parts.strength, rtol=0.05)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_lines_are_sure_across_themselves_alone(axis, rng):
+    place = np.arange(128)
+    row = 100 + 80 * np.sign(np.sin(place / 3) + np.sin(place / 7.7))
+    data = np.expand_dims(row, 1 - axis) + rng.normal(0, 3, (128, 128))
+    image = Micrograph(data.astype(np.float32), (PIXEL_NM, PIXEL_NM))
+    found = measure(Level(image, image, PIXEL_NM), Affine(), PLAN)
+    assert len(found) > 8
+    across, along = found.surety[:, axis, axis], found.surety[:, 1 - axis, 1 - axis]
+    assert np.median(along / across) < 0.05
+    assert np.abs(found.surety[:, 0, 1]).max() < 0.1 * across.max()
+    assert np.abs((found.seen - found.places)[:, axis]).max() < 0.1 * PIXEL_NM
+
+
+def test_edges_that_lie_off_are_put_back():
+    moving, fixed, truth = draw_views(160, seed=4, eroded_px=2)
+    pair = Level(moving, fixed, PITCH_NM)
+    off = fit(measure(pair, truth, PLAN), "affine").edge_nm
+    assert 0.5 * PITCH_NM < abs(off) < 3 * PITCH_NM
+    far = refine.edges_off(pair, truth, PLAN, off)
+    assert far == pytest.approx(off, rel=0.6)
+    before, after = (measure(pair, truth, PLAN, edge) for edge in (0.0, far))
+    assert after.strength.sum() > 1.03 * before.strength.sum()
+    assert measure(pair, truth, PLAN, -far).strength.sum() < before.strength.sum()
+    assert refine.edges_off(pair, truth, PLAN, np.copysign(0.2 * PITCH_NM, off)) == 0
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_a_map_needs_six_patches(level, rng, monkeypatch, count):
+    patches = patches_of(Affine(), rng, count=count)
+    monkeypatch.setattr(refine, "measure", lambda *_: patches)
+    found = refine.refine(level, Affine(), [PLAN], "affine")
+    assert (found is None) == (count == 5)
