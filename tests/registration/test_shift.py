@@ -35,6 +35,14 @@ def test_shift_recovers_the_applied_one(field, rng, shift, gain):
     assert not found.is_ambiguous
 
 
+@pytest.mark.parametrize("second", [(-9, -4), (2, 11)])
+def test_the_next_best_place_is_as_good_as_its_share(field, second):
+    moving = _moved(field, (5, -6)) + 0.5 * _moved(field, second)
+    found = find_shift(field[30:-30, 30:-30], moving, reach=16)
+    assert found.shift_px == pytest.approx((-5, 6), abs=0.1)
+    assert found.runner_up == pytest.approx(0.5, abs=0.2)
+
+
 def test_gaps_do_not_hold_the_shift_back(field):
     fixed, moving = field[30:-30, 30:-30], _moved(field, (4, -5)).copy()
     moving[:20], moving[:, 170:] = np.nan, np.nan

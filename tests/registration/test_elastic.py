@@ -1,0 +1,53 @@
+"""A bending is followed where patches show it, and is zero where they show none."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import Affine, Bending, Elastic, Grid, Micrograph, Warped, run
+from napari_semsr.registration.elastic import bend
+from napari_semsr.registration.refine import Level
+from tests.two_views import PIXEL_NM, draw_views
+
+
+@pytest.fixture(scope="module")
+def image():
+    _, fixed, _ = draw_views(136, seed=6)
+    return fixed
+
+
+def bent_pair(image, size_px):
+    """An image and what it shows through a bending of so many pixels."""
+    spacing, first = 80 * PIXEL_NM, -100 * PIXEL_NM
+    moves = np.random.default_rng(2).normal(0, size_px * PIXEL_NM, (2, 6, 6))
+    bending = Bending((first, first), (spacing, spacing), moves)
+    seen = Warped(image, Grid.of(image), Elastic(Affine(), bending)).read()
+    rng = np.random.default_rng(3)
+    noisy = np.asarray(seen) + rng.normal(0, 5, seen.shape)
+    return Micrograph(noisy.astype(np.float32), image.pixel_size_nm), bending
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("size_px", [4.0, 0.0])
+def test_a_bending_is_followed_to_a_sixth_of_a_pixel(image, size_px):
+    other, true = bent_pair(image, size_px)
+    found = run(bend(Level(image, other, PIXEL_NM), Affine()))
+    along = np.linspace(0.15, 0.85, 12) * image.shape[0] * PIXEL_NM
+    places = np.stack(np.meshgrid(along, along, indexing="ij"), -1).reshape(-1, 2)
+    made = found.transform.bending.displacement(places)
+    off = (made - true.displacement(places)) / PIXEL_NM
+    assert np.median(np.hypot(*off.T)) < 0.15
+    assert np.hypot(*off.T).max() < 0.5
+    stated = np.sqrt(found.variance(places).mean()) / PIXEL_NM
+    assert 0.2 < np.sqrt((off**2).sum(axis=1).mean()) / stated < 5
+    assert abs(found.edge_nm) < 0.1 * PIXEL_NM
+    assert np.sqrt(np.mean(found.off_nm**2)) < 0.3 * PIXEL_NM
+    again = found.again(found.patches).bending.displacement(places)
+    assert np.abs(again - made).max() < 0.01 * PIXEL_NM
+    moved = found.patches.only(found.patches.places[:, 0] < np.median(along))
+    half = found.again(moved).bending.displacement(places)
+    assert np.abs(half - made).max() > np.abs(again - made).max()
+
+
+def test_too_few_patches_bend_nothing(image):
+    empty = image.replace(data=np.full(image.shape, np.nan, np.float32))
+    assert run(bend(Level(empty, image, PIXEL_NM), Affine())) is None
