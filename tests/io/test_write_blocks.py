@@ -51,6 +51,16 @@ def test_the_output_is_whole_and_alone(tmp_path, image, suffix, resumable):
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("resumable", [False, True])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_whole_output_replaces_a_former_one(tmp_path, image, suffix, resumable):
+    target = tmp_path / f"a{suffix}"
+    written(image, target, resumable=resumable)
+    written(image.replace(data=255 - image.data), target, resumable=resumable)
+    assert np.array_equal(read(target).array(), 255 - image.data)
+    assert list(tmp_path.iterdir()) == [target]
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_run_that_fails_leaves_what_was_there(tmp_path, image, suffix):
     target = tmp_path / f"a{suffix}"

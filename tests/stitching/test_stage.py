@@ -139,6 +139,17 @@ def test_fit_axes_ignores_wrong_positions_and_does_not_take_jitter_for_a_turn(rn
     assert fit_axes(GRID, rng.uniform(0, 400, GRID.shape), 100) is None
 
 
+@pytest.mark.parametrize("flip", [(1, 1), (1, -1), (-1, 1)])
+@pytest.mark.parametrize("angle", [3, 100])
+def test_fit_axes_holds_with_two_positions_in_five_wrong(rng, angle, flip):
+    matrix = axes_matrix(angle) @ np.diag(flip)
+    wrong = GRID.copy()
+    some = rng.choice(len(GRID), 8, replace=False)
+    wrong[some] += rng.uniform(-3000, 3000, (8, 2))
+    found = fit_axes(wrong, GRID @ matrix.T + (40, 7), 100)
+    assert np.allclose(found.matrix, matrix, atol=0.01)
+
+
 @pytest.mark.parametrize("frames", [[0, 1], [0, 1, 5], range(5), range(0, 20, 5)])
 def test_fit_axes_of_a_line_or_few_frames_leaves_the_shear_open(frames):
     some = GRID[list(frames)]
