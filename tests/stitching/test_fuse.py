@@ -1,5 +1,6 @@
 """Fusion: independent of how the mosaic is cut, honest where no frame reaches."""
 
+import itertools
 import pickle
 from dataclasses import replace
 
@@ -101,16 +102,18 @@ SIDE, BEGIN, WIDTH = 96, 64, 8  # frame, column where the second begins, feather
 LEVELS = np.array([1000.0, 2000.0])
 
 
-def plan_of(frames, positions, *, flat=None, gains=(1, 1), blend="feather"):
-    """Plan frames, (2, Y, X), at the places that are given, as of a solved scan."""
-    scan = Acquisition(frames.astype(np.float32), ("a", "b"))
+def plan_of(frames, positions, *, flat=None, gains=None, blend="feather", pedestal=0.0):
+    """Plan frames, (N, Y, X), at the places that are given, as of a solved scan."""
+    count = len(frames)
+    scan = Acquisition(frames.astype(np.float32), tuple("abc"[:count]))
     solved = StitchSolution(
         positions_px=np.array(positions, float), nominal_px=None, names=scan.names,
         left_out=(), pairs=(), residual_px=None, residual_median_px=None,
         residual_worst_px=None, sigma_px=np.zeros(2),
         flat=no_flat(frames.shape[1:], 0.0, "none") if flat is None else flat,
-        gains=np.array(gains, float), offsets=np.zeros(2), turns=np.zeros((2, 2)),
-        noise=1.0, threshold=0.0,
+        gains=np.ones(count) if gains is None else np.array(gains, float),
+        offsets=np.zeros(count), turns=np.zeros((count, 2)),
+        noise=1.0, threshold=0.0, pedestal=pedestal,
     )  # fmt: skip
     return plan_fusion(scan, solved, StitchOptions(blend=blend))
 
@@ -175,6 +178,43 @@ def test_better_lit_pixels_count_for_more(blend):
     share = second / (first + second) if blend == "feather" else np.ones(len(inner))
     row = whole(plan)[0][SIDE // 2, inner]
     assert np.allclose(row, LEVELS @ [1 - share, share], rtol=1e-5)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+def test_seam_shows_the_heaviest_of_three_frames_in_any_order(order):
+    # at column 50: within the first frame, 3 px from the edge of the second, 6 of the
+    # third
+    places, levels = np.array([(0, 0), (0, 48), (0, 45)]), np.array([1.0, 2, 3]) * 1e3
+    frames = np.ones((3, SIDE, SIDE)) * levels[:, None, None]
+    image, coverage = whole(plan_of(frames[[*order]], places[[*order]], blend="seam"))
+    assert image[SIDE // 2, 50] == 1000
+    assert coverage[SIDE // 2, 50] == 3
+
+
+def test_pedestal_is_added_where_frames_are():
+    frames = np.ones((2, SIDE, SIDE)) * LEVELS[:, None, None]
+    places = [(0, 0), (10, BEGIN)]
+    plain, high = (whole(plan_of(frames, places, pedestal=p))[0] for p in (0.0, 70.0))
+    assert np.allclose(high, plain + 70, equal_nan=True)
+    assert np.isnan(high[0, -1])
+
+
+@pytest.mark.parametrize(("side", "width"), [(60, 8), (96, 8), (200, 16)])
+def test_feather_is_a_share_of_the_frame_and_at_least_eight_pixels(side, width):
+    frames = np.random.default_rng(0).normal(100, 5, (2, side, side))
+    row = plan_of(frames, [(0, 0), (0, side // 2)]).feather[side // 2]
+    unit = np.clip(
+        np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)) / width, 0, 1
+    )
+    assert np.allclose(row, 3 * unit**2 - 2 * unit**3, atol=1e-5)
+
+
+@pytest.mark.parametrize("blend", ["feather", "seam"])
+def test_pixels_that_have_lost_their_grey_value_give_way(blend):
+    grey = np.random.default_rng(1).normal(1000, 5, (2, SIDE, SIDE))
+    grey[0, 30:60, 70:] = 4095  # saturated, in the middle of the overlap
+    image, _ = whole(plan_of(grey, [(0, 0), (0, BEGIN)], blend=blend))
+    assert np.abs(image[34:56, 76:86] - 1000).max() < 40
 
 
 @pytest.mark.parametrize("part", [(0.5, 0.5), (0.25, 0.0), (0.0, -0.4), (-0.3, 0.2)])
