@@ -233,7 +233,8 @@ def missing(call: Call, role: str, file: File) -> ReadError:
     return ReadError(
         f"The {_role_of(call, role)} {file.name!r} ({digest}), of which {call.verb} "
         f"made this, is {where}, nor beside the output: give --inputs FOLDER, in which "
-        "it is found by its digest."
+        "it is found by its digest.",
+        code="file-missing",
     )
 
 
@@ -272,7 +273,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
         msg = f"The folder of inputs must be a folder, got {folder}."
-        raise ReadError(msg)
+        raise ReadError(msg, code="folder-missing")
     # outputs are grey; of a picture in colour it is told that it is none
     plane = 0 if _planes(path) > 1 else None
     stored = open_image(path, ReadOptions(plane=plane, colour="luminance"), blank=True)
@@ -282,7 +283,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
             f"{path.name} does not tell what made it, so that it cannot be made again: "
             "outputs of this package do, but figures, tables and reports."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="history-missing")
     search, history = InputSearch(path, folder), read_history(made, path)
     size = stored.shape[0] * stored.shape[1]
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
@@ -507,7 +508,7 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
                 f"The history of {name} asks for {drawn} drawn "
                 f"pixels, more than {why}, {min(most, free)}."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="image-too-large")
 
 
 def _on_same_machine(history: History, path: Path) -> Plan:
@@ -539,7 +540,7 @@ def _threads(made: Provenance, path: Path) -> Iterator[None]:
             f"The history of {path.name} must tell 1 to {_MOST_THREADS} "
             f"threads, got {shown(count)}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="out-of-range")
     usual = torch.get_num_threads()
     try:
         if count is not None and count != usual:
@@ -591,7 +592,7 @@ def _run_again(
             f"{path.name} says that it is {one_line(repr(part))} of what {last.verb} "
             "makes, which makes no such image: its history is damaged or forged."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="history-damaged")
     return made
 
 

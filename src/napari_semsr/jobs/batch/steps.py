@@ -482,7 +482,9 @@ class _Maker:
             if isinstance(item, Output):
                 outputs[name] = value
             elif several and not (option or many):
-                raise step.wrong(f"must have one file as {name}, got {len(value)}.")
+                raise step.wrong(
+                    f"must have one file as {name}, got {len(value)}.", "wrong-type"
+                )
             elif _is_input(value) and (many or not several):
                 given = value if several else [value]
                 inputs[name] = tuple(given) if many else value
@@ -493,7 +495,7 @@ class _Maker:
         needed += [o for o in step.verb.written if o.required or o.one_needs_it]
         for one in needed:
             if one.name not in inputs | options | outputs:
-                raise step.wrong(f"must name {one.name}, {one.help}.")
+                raise step.wrong(f"must name {one.name}, {one.help}.", "missing-value")
         step.checked(options | read, self.image.name)
         output = step.verb.output
         if output is not None and output.name in outputs:
@@ -594,7 +596,7 @@ class _Maker:
         if file:
             told = f"{name} {one_line(text)}"
             msg = f"{step.said} needs {told}, but there is no file {_told(path)}."
-            raise ReadError(msg)
+            raise ReadError(msg, code="file-missing")
         return text
 
     def _output(self, step: _Step, name: str, text: str) -> str:
@@ -613,7 +615,7 @@ class _Maker:
         own = told.casefold() == TABLE or re.fullmatch(pages, told, re.IGNORECASE)
         if own or parts[0].casefold() == STATE:
             fault = f"must not write {one_line(text)}, which the batch itself writes."
-            raise step.wrong(fault)
+            raise step.wrong(fault, "name-taken")
         return told
 
 

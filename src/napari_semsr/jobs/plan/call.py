@@ -151,7 +151,7 @@ class Plan(Options):
         left = [name for name in self.holes if name not in files]
         if left:
             msg = f"The plan needs a file for {', '.join(left)}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
 
         def filled(_: str, one: Input) -> Input:
             return files[one.name] if isinstance(one, Hole) else one

@@ -44,7 +44,7 @@ def known_verb(name: str) -> Verb[Any, Any]:
     verb = verb_of(name)
     if verb is None:
         msg = f"A plan calls {name!r:.60}, which is no verb."
-        raise OptionError(msg)
+        raise OptionError(msg, code="verb-unknown")
     return verb
 
 
@@ -91,7 +91,7 @@ def _path_of(one: Input, calls: Mapping[str, Call], folder: Path) -> Path:
         path = output_path(calls[one.call], folder, one.part)
     if path is None:
         msg = f"An input must be a file or the output of a call, got {one!r:.200}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="unknown-value")
     return path
 
 
@@ -116,7 +116,7 @@ def digest_of_file(path: Path) -> Job[str]:
     """Digest a table, a blur, a model."""
     if path.is_dir():
         msg = f"{path} must be a file, got a folder."
-        raise ReadError(msg)
+        raise ReadError(msg, code="not-a-file")
     return (yield from digest_job(path))
 
 
@@ -170,7 +170,7 @@ def _check_content(call: Call, role: str, file: File) -> Job[None]:
         f"The {role} {file.name or Path(file.path).name} of {call.name} has changed "
         f"since it was recorded with {file.digest}: give the file that has this digest."
     )
-    raise ReadError(msg)
+    raise ReadError(msg, code="content-changed")
 
 
 # Which calls have a result.

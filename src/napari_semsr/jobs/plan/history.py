@@ -135,14 +135,14 @@ class _Reader:
                 f"so that it cannot be made again; commit {_LEFT[made.job]} is the "
                 "last that can."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="other-version")
         verb = _verb_of_job(made.job)
         if verb is None:
             msg = (
                 f"{self.file.name} was made by {made.job!r}, which cannot be run "
                 f"again; these can: {', '.join(repeatable_jobs())}."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="history-unknown")
         return verb
 
     def _options(self, verb: Verb[Any, Any], made: Provenance) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class _Reader:
             recalled = verb.options.recall(own)
         except OptionError as error:
             msg = f"{self.file} cannot be read as a history: {error}"
-            raise ReadError(msg) from error
+            raise ReadError(msg, code="history-unknown") from error
         given: dict[str, Any] = recalled.model_dump(mode="json", exclude_unset=True)
         reading = dict(told.get("reading") or {})
         for side in verb.sides or ("",):
@@ -197,7 +197,7 @@ class _Reader:
                 found.setdefault(name, self._image(record, depth))
         if any(not item.optional and item.name not in found for item in verb.inputs):
             msg = f"The history of {self.file.name} names no input to read."
-            raise ReadError(msg)
+            raise ReadError(msg, code="history-incomplete")
         # those last whose digest depends on other files
         return dict(sorted(found.items(), key=lambda one: one[0] in roles.values()))
 
@@ -256,7 +256,7 @@ def _convert(made: Provenance, file: Path) -> Provenance:
             f"{file.name} was averaged by the demonstration, which makes "
             "all of its images again: run semsr demo."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="history-unknown")
     return _changed(made, {"dtype": made.options["dtype"], "reading": made.options})
 
 
@@ -278,14 +278,14 @@ def _register(made: Provenance, file: Path) -> Provenance:
             f"{file.name} was brought there by a transform that lay in no file, or of "
             "which nothing is recorded, so that it cannot be made again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="history-incomplete")
     landmarks = told.get("landmarks")
     if searched == "landmarks" and landmarks is None and "landmarks" not in guides:
         msg = (
             f"The landmarks by which {file.name} was registered are not recorded, so "
             "that it cannot be made again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="history-incomplete")
     told |= told.get("asked", {})
     told.pop("transform", None)  # the map that was found
     if "transform" in guides:
@@ -302,7 +302,7 @@ def _frc_map(made: Provenance, file: Path) -> Provenance:
             f"{file.name} is the difference of two maps of a window: "
             "make the maps again, and take it there."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="history-unknown")
     images = [record for record in made.inputs if record.role == "image"]
     return made.model_copy(update={"inputs": images[:1] if images[2:] else images})
 
@@ -324,7 +324,7 @@ def _simulate(made: Provenance, file: Path) -> Provenance:
             f"{file.name} does not tell which picture of its simulation "
             "it is, so that it cannot be made again."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="history-incomplete")
     drawn = {"phantom"} if made.inputs else set()
     out = {*ViewOptions.model_fields, "sem_view"} | drawn
     return _changed(made, {k: v for k, v in made.options.items() if k not in out})
