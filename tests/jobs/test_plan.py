@@ -140,6 +140,13 @@ def test_history_is_the_call_that_ran(image, tmp_path):
     )
 
 
+def test_history_that_names_several_images_for_one_is_refused(image, tmp_path):
+    run(execute(steps(File(path=str(image))), tmp_path))
+    made = read(tmp_path / "cut" / "a.ome.tif").provenance
+    with pytest.raises(ReadError, match="several images for one"):
+        plan_of(made.model_copy(update={"inputs": made.inputs * 2}), image)
+
+
 @pytest.mark.skipif(not ALL.exists(), reason="not in the source archive")
 @pytest.mark.parametrize("name", OF_EACH_JOB)
 def test_history_of_a_former_commit_is_a_plan(name):

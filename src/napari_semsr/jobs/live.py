@@ -16,6 +16,7 @@ from napari_semsr.core import (
     ShapeError,
     WriteError,
     list_folder,
+    parse_pixel_size,
     run,
 )
 from napari_semsr.io import FrameFolder, filling_store, remove_target, write
@@ -80,8 +81,7 @@ class LiveMosaic:
         resume: bool = False,
         **options: Any,
     ) -> None:
-        given = {"overwrite": overwrite, "resume": resume}
-        self.output = check_image_target(output, **given)
+        self.output = check_image_target(output, overwrite=overwrite, resume=resume)
         stem = self.output.name.partition(".")[0]
         usual = self.output.with_name(f"{stem}.frames")
         self.folder = usual if frames is None else Path(frames)
@@ -192,7 +192,7 @@ class LiveMosaic:
         if Path(named).name != named:
             msg = f"The name of a frame must be that of a file, got {name}."
             raise OptionError(msg)
-        size = self.options.pixel_size_nm
+        size = parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / named
         write(Micrograph(pixels, size, path.stem), path, overwrite=True)
         self._files.kind = kind

@@ -268,8 +268,8 @@ def sweep_shifts(
         near[second].add(first)
     shifts = []
     for first, second in pairs:
-        around = sorted(near[first] & near[second])
-        item = linearise_pair(sweep, first, second, around, stretch)
+        shared = sorted(near[first] & near[second])
+        item = linearise_pair(sweep, first, second, shared, stretch)
         if item is not None:
             shifts.append(item)
     return shifts

@@ -471,32 +471,24 @@ class _Maker:
 
     def call(self, step: _Step) -> Call:
         """Make the call of a step."""
-        inputs, options, outputs, read = {}, {}, dict[str, str](), {}
+        inputs, options, outputs = dict[str, Any](), dict[str, Any](), dict[str, str]()
         for name, given in sorted(step.values.items()):
-            value = self._filled(step, name, given)
+            value = self._value(step, name, given)
             if value is None:
                 continue  # nothing is said, or by an empty cell of a table
-            item = step.arguments[name]
-            option, many = isinstance(item, FieldInfo), getattr(item, "many", False)
-            several = isinstance(value, list)
-            if isinstance(item, Output):
+            if isinstance(step.arguments[name], Output):
                 outputs[name] = value
-            elif several and not (option or many):
-                raise step.wrong(
-                    f"must have one file as {name}, got {len(value)}.", "wrong-type"
-                )
-            elif _is_input(value) and (many or not several):
-                given = value if several else [value]
-                inputs[name] = tuple(given) if many else value
-                read[name] = "".join(map(self._text, given))
+            elif _is_input(value):
+                inputs[name] = value
             else:
-                options[name] = as_text(item, value) if option else value
-        needed = [item for item in step.verb.inputs if not item.optional]
-        needed += [o for o in step.verb.written if o.required or o.one_needs_it]
-        for one in needed:
+                options[name] = value
+        read = (item for item in step.verb.inputs if not item.optional)
+        written = (o for o in step.verb.written if o.required or o.one_needs_it)
+        for one in (*read, *written):
             if one.name not in inputs | options | outputs:
                 raise step.wrong(f"must name {one.name}, {one.help}.", "missing-value")
-        step.checked(options | read, self.image.name)
+        files = {k: self._text(v) for k, v in inputs.items() if not _is_list(v)}
+        step.checked(options | files, self.image.name)
         output = step.verb.output
         if output is not None and output.name in outputs:
             self.made[step.name] = outputs[output.name]
@@ -504,6 +496,20 @@ class _Maker:
                 self.previous = CallOutput(call=step.name)
         how = {"verb": step.verb.name, "options": options, "outputs": outputs}
         return Call.parse({"name": step.name, "inputs": inputs, **how})
+
+    def _value(self, step: _Step, name: str, given: Any) -> Any:
+        """Give a value as the verb takes it: several, one, or a number as text."""
+        value, item = self._filled(step, name, given), step.arguments[name]
+        if isinstance(item, FieldInfo):
+            if _is_list(value):
+                value = [self._text(v) if _is_input(v) else v for v in value]
+            return value if _is_input(value) else as_text(item, value)
+        many = getattr(item, "many", False)
+        if _is_list(value) and not many:
+            raise step.wrong(f"must have one file as {name}, got {len(value)}.")
+        if value is None or not many:
+            return value
+        return tuple(value if _is_list(value) else [value])
 
     def _text(self, one: Any) -> str:
         """Write a part of a value as text: of a file its path."""
@@ -513,7 +519,7 @@ class _Maker:
 
     def _filled(self, step: _Step, name: str, value: Any) -> Any:
         """Fill the places of a value; None if nothing is in them."""
-        if isinstance(value, (list, tuple)):
+        if _is_list(value):
             each = [self._filled(step, name, one) for one in value]
             return [one for one in each if one is not None] or None
         item = step.arguments[name]
@@ -626,9 +632,13 @@ def _names_kernel(text: str) -> bool:
     return False
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
 def _is_input(value: Any) -> bool:
     """Tell whether a value names files or outputs of steps."""
-    each = value if isinstance(value, list) else [value]
+    each = value if _is_list(value) else [value]
     return any(isinstance(one, (File, CallOutput)) for one in each)
 
 
