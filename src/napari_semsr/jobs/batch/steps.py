@@ -506,7 +506,9 @@ class _Maker:
             return value if _is_input(value) else as_text(item, value)
         many = getattr(item, "many", False)
         if _is_list(value) and not many:
-            raise step.wrong(f"must have one file as {name}, got {len(value)}.")
+            raise step.wrong(
+                f"must have one file as {name}, got {len(value)}.", "wrong-type"
+            )
         if value is None or not many:
             return value
         return tuple(value if _is_list(value) else [value])
