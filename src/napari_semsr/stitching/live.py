@@ -355,7 +355,7 @@ class LivePlacement:
         around = np.where(self.placed[:, None], self.positions, np.nan)
         side = np.array(self._stack.frame_shape) + reach
         with np.errstate(invalid="ignore"):
-            near: BoolArray = (np.abs(around - expected) < side).all(axis=1)
+            near = np.asarray((np.abs(around - expected) < side).all(axis=1))
         numbers = [*np.flatnonzero(near).tolist(), index]
         if len(numbers) == 1:
             return None
