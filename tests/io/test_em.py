@@ -456,6 +456,12 @@ def test_damage_is_one_sentence(tmp_path, grey):
             registry.read(path)
 
 
+def test_an_image_larger_than_its_file_is_refused_at_once(tmp_path, grey):
+    path = write_mrc(tmp_path / "a.mrc", grey, rows=(4, "i", 1 << 20))
+    with pytest.raises(ReadError, match=r"is damaged or cut short: its image needs"):
+        registry.describe(path)
+
+
 def test_the_extra_is_named_where_it_is_missing(tmp_path, grey, monkeypatch):
     dm = Dm()
     path = dm.file(tmp_path / "a.dm3", [dm.image(grey)])
