@@ -6,10 +6,10 @@ spectrum or a diffraction pattern, is listed with its name and refused.
 
 DM and SER are taken apart by ``rosettasciio`` (GPL-3.0-or-later, the extra ``[em]``).
 Its pixels are not used: it reads those of a big-endian DM file in the wrong order.
-EMD, of Velox or of NCEM, is HDF5. An MRC header is read here: ``rosettasciio`` asks for
-its byte order and reads its bytes unsigned, and ``ncempy`` takes the symmetry records
-of every extended header for a pixel size. Formats: EMdatasets.com/format, MRC2014
-(Cheng et al., J. Struct. Biol. 192, 146, 2015), IMOD's ``mrc_format.txt``.
+EMD, of Velox or of NCEM, is HDF5. An MRC header is read here: ``rosettasciio`` must
+be given its byte order and reads its bytes unsigned, and ``ncempy`` takes the symmetry
+records of every extended header for a pixel size. Formats: emdatasets.com/format,
+MRC2014 (Cheng et al., J. Struct. Biol. 192, 146, 2015), IMOD's ``mrc_format.txt``.
 """
 
 import json

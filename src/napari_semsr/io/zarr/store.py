@@ -501,13 +501,13 @@ def _models(version: str) -> Any:
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
 
-def _described(said: dict[str, Any], version: str) -> dict[str, Any]:
+def _described(metadata: dict[str, Any], version: str) -> dict[str, Any]:
     """Arrange OME metadata as attributes of a group: 0.4 has no ``ome`` around them."""
-    return {"ome": said} if version == "0.5" else said
+    return {"ome": metadata} if version == "0.5" else metadata
 
 
-def _describe(group: "zarr.Group", said: dict[str, Any]) -> None:
-    group.attrs.update(_described(said, _version_of(group)))
+def _describe(group: "zarr.Group", metadata: dict[str, Any]) -> None:
+    group.attrs.update(_described(metadata, _version_of(group)))
 
 
 def create_store(
@@ -598,10 +598,10 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     with writing(path), ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
-        said = image_attributes(record, 1, plan.dtype, plan.version)
+        metadata = image_attributes(record, 1, plan.dtype, plan.version)
         notes = {
             ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
-            **_described(said, plan.version),
+            **_described(metadata, plan.version),
         }
         layout: Literal[2, 3] = 3 if plan.version == "0.5" else 2
         here = FolderStore(path)
@@ -737,8 +737,8 @@ def image_attributes(
     ome = _models(version)
     image = _multiscale(record, record.name, levels, version, "mean")
     shown = None if record.look is None else _omero(record.look, np.dtype(dtype), ome)
-    said: Any = ome.Image(multiscales=[image], omero=shown)
-    return dict(said.model_dump(exclude_none=True))
+    metadata: Any = ome.Image(multiscales=[image], omero=shown)
+    return dict(metadata.model_dump(exclude_none=True))
 
 
 def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: Any) -> Any:
