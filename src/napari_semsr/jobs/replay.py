@@ -44,9 +44,9 @@ from napari_semsr.jobs.plan import (
     CallOutput,
     Digest,
     File,
-    History,
     Input,
     Plan,
+    RecordedPlan,
     digest_of_file,
     digest_of_values,
     digests_of_input,
@@ -511,7 +511,7 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
             raise ReadError(msg, code="image-too-large")
 
 
-def _on_same_machine(history: History, path: Path) -> Plan:
+def _on_same_machine(history: RecordedPlan, path: Path) -> Plan:
     """Ask for the device and the arithmetic of before, where they are here."""
     calls = []
     for call in history.plan.calls:
@@ -564,7 +564,7 @@ def _named_as(plan: Plan, stored: Path) -> Plan:
 
 
 def _run_again(
-    history: History, search: InputSearch, folder: Path, size: int
+    history: RecordedPlan, search: InputSearch, folder: Path, size: int
 ) -> Job[Path]:
     """Carry out the plan that made an output in another folder; give the new output."""
     path = search.output

@@ -41,7 +41,7 @@ class ExposureOptions(Options):
     noise_seed: NonNegativeInt = 0
 
 
-class GoldOptions(Options):
+class GoldPairOptions(Options):
     """Which sample of gold is drawn, and which of its two images."""
 
     part: Literal["coarse", "fine"] = "coarse"
@@ -106,5 +106,5 @@ EXPOSURE = verb_that_saves(
     "exposure", ExposureOptions, lambda o, truth: expose(truth, **dict(o)), "truth"
 )
 GOLD = verb_that_saves(
-    "gold", GoldOptions, lambda o: gold_pair(seed=o.seed)[o.part == "fine"]
+    "gold", GoldPairOptions, lambda o: gold_pair(seed=o.seed)[o.part == "fine"]
 )

@@ -50,7 +50,7 @@ from napari_semsr.registration.refine import (
     Level,
     MapFit,
     Model,
-    Plan,
+    RefinementPlan,
     edges_off,
     measure,
     refine,
@@ -550,9 +550,13 @@ def _refined(
         if size < _SMALLEST:
             continue
         first = found is None
-        plans = [Plan(size, 8)] * 2 if first else [Plan(size, 8), Plan(size, 5)]
+        plans = (
+            [RefinementPlan(size, 8)] * 2
+            if first
+            else [RefinementPlan(size, 8), RefinementPlan(size, 5)]
+        )
         if level == fine:
-            plans.append(Plan(size, 5 if first else 4))
+            plans.append(RefinementPlan(size, 5 if first else 4))
         coarse, plans = (plans[:2], plans[2:]) if first else ([], plans)
         pair = Level(moving, fixed, level)
         if coarse:
@@ -620,7 +624,9 @@ def _rivals(
         if apart(affine, best) < same:
             continue
         for level in levels:
-            moved = refine(level, affine, [Plan(32, 4, SEARCH_WIDTH_PX)], model)
+            moved = refine(
+                level, affine, [RefinementPlan(32, 4, SEARCH_WIDTH_PX)], model
+            )
             if moved is not None and apart(moved.affine, affine) < same:
                 affine = moved.affine
         if apart(affine, best) < same:
@@ -691,7 +697,7 @@ def _error_of_affine(
     moved = 0.0
     # of both images, and of either alone: one is blurred more than the other
     for width, fixed in ((OTHER_PX, None), (WIDTH_PX, OTHER_PX), (OTHER_PX, WIDTH_PX)):
-        plans = [Plan(size, 5, width, fixed)]
+        plans = [RefinementPlan(size, 5, width, fixed)]
         other = refine(level, fit.affine, plans, model, fit.patches.edge_nm)
         if other is not None:
             change = other.affine(places) - fit.affine(places)
@@ -706,7 +712,7 @@ def _error_of_affine(
 def _error_of_bending(level: Level, bent: Bent) -> _Squared:
     """Add up scatter and what another filter changes, of an elastic map."""
     size = round(bent.patches.side_nm / level.pitch)
-    plan = Plan(size, 5, OTHER_PX, most=900)
+    plan = RefinementPlan(size, 5, OTHER_PX, most=900)
     other = measure(level, bent.transform, plan, bent.patches.edge_nm)
     anew = None if other is None else bent.again(other)
 

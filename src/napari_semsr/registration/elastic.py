@@ -29,7 +29,7 @@ from napari_semsr.registration.refine import (
     EDGE_RIDGE,
     Level,
     PatchShifts,
-    Plan,
+    RefinementPlan,
     edges_off,
     measure,
 )
@@ -139,7 +139,7 @@ def bend(level: Level, affine: Affine) -> Job[Bent | None]:
         yield Progress(number, len(_PLANS), "bending")
         if 2 * size > min(level.grid.shape):
             continue
-        plan = Plan(size, reach, most=900)
+        plan = RefinementPlan(size, reach, most=900)
         if number == _EDGES_FROM and found is not None:
             edge = edges_off(level, transform, plan, found.edge_nm)
         patches = measure(level, transform, plan, edge)

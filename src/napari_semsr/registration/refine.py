@@ -55,7 +55,7 @@ _BELONG, _THERE = 0.75, 2.773  # and that quantile of chi-square with two freedo
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RefinementPlan:
     """Patches of one round, in pixels of its level."""
 
     size: int
@@ -161,7 +161,7 @@ def _held(image: Micrograph, pitch_nm: float) -> Micrograph:
 
 
 def measure(
-    level: Level, transform: Transform, plan: Plan, edge_nm: float = 0.0
+    level: Level, transform: Transform, plan: RefinementPlan, edge_nm: float = 0.0
 ) -> PatchShifts | None:
     """Find by how much patches lie off; None where there is none to look at.
 
@@ -222,7 +222,11 @@ def _edges(weight: FloatArray, rise: Field) -> FloatArray:
 
 
 def _cut(
-    level: Level, transform: Transform, corners: list[IntPair], plan: Plan, edge: float
+    level: Level,
+    transform: Transform,
+    corners: list[IntPair],
+    plan: RefinementPlan,
+    edge: float,
 ) -> tuple[Field, Field, Field]:
     """Cut patches out of the fields of both images; the moving ones with their reach.
 
@@ -267,7 +271,11 @@ def _along(field: Field, rise: Field, edge: float) -> Field:
 
 
 def _each(
-    level: Level, transform: Transform, corners: list[IntPair], plan: Plan, edge: float
+    level: Level,
+    transform: Transform,
+    corners: list[IntPair],
+    plan: RefinementPlan,
+    edge: float,
 ) -> tuple[Field, Field, Field]:
     """Make the fields of patches one by one, on an image too large for all of it."""
     size, rim = plan.size, plan.rim
@@ -288,7 +296,7 @@ def _each(
     return ours[inner], theirs[:, rim:-rim, rim:-rim], rise[inner]
 
 
-def _corners(level: Level, transform: Transform, plan: Plan) -> list[IntPair]:
+def _corners(level: Level, transform: Transform, plan: RefinementPlan) -> list[IntPair]:
     """First pixels of the patches that the moving image may show."""
     if min(level.grid.shape) < plan.size:
         return []
@@ -445,7 +453,7 @@ def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
 def refine(
     level: Level,
     affine: Affine,
-    plans: Sequence[Plan],
+    plans: Sequence[RefinementPlan],
     model: Model,
     edge_nm: float = 0.0,
 ) -> MapFit | None:
@@ -460,7 +468,9 @@ def refine(
     return found
 
 
-def edges_off(level: Level, transform: Transform, plan: Plan, edge_nm: float) -> float:
+def edges_off(
+    level: Level, transform: Transform, plan: RefinementPlan, edge_nm: float
+) -> float:
     """Find by how much to move edges of the moving image, so that most agrees.
 
     Up to what a fit says, which holds for small distances: a dot is lost that is moved

@@ -7,7 +7,7 @@ from .call import (
     Plan as Plan,
 )
 from .execution import (
-    CallResult as CallResult,
+    CallRecord as CallRecord,
     Digest as Digest,
     Results as Results,
     as_part_of as as_part_of,
@@ -21,7 +21,7 @@ from .execution import (
     values_of_call as values_of_call,
 )
 from .history import (
-    History as History,
+    RecordedPlan as RecordedPlan,
     plan_of as plan_of,
     read_history as read_history,
     repeatable_jobs as repeatable_jobs,

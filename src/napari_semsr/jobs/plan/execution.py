@@ -195,7 +195,7 @@ def file_state(path: Path) -> list[Cell]:
     return [path.name, sum(size for _, size, _ in facts), digest]
 
 
-class CallResult(Options):
+class CallRecord(Options):
     """What a call found and warned of, as it is recorded.
 
     Attributes
@@ -220,7 +220,7 @@ class _ResultsFile(Options):
     """Results of a plan by the names of calls, and digests of files as last seen."""
 
     format: Literal[2] = 2
-    calls: dict[str, CallResult] = Field(default_factory=dict)
+    calls: dict[str, CallRecord] = Field(default_factory=dict)
     files: dict[str, tuple[list[Cell], str]] = Field(default_factory=dict)
 
 
@@ -238,14 +238,14 @@ class Results:
     def __init__(self, place: Path, folder: Path) -> None:
         self.place, self.folder = place, folder
         self.keys: dict[str, str] = {}
-        self.found: dict[str, CallResult] = {}  # by this execution, kept or run
+        self.found: dict[str, CallRecord] = {}  # by this execution, kept or run
         self.ran = 0
         self._file = _ResultsFile()
         with suppress(ReadError, OSError, ValueError, RecursionError):
             text = read_bytes(place, _LARGEST)
             self._file = _ResultsFile.model_validate(json.loads(text))
 
-    def kept(self, call: Call) -> Job[CallResult | None]:
+    def kept(self, call: Call) -> Job[CallRecord | None]:
         """Give the result of a call that need not run, and forget any other one."""
         self.keys[call.name] = key = yield from self._key(call)
         record = self._file.calls.get(call.name)
@@ -257,7 +257,7 @@ class Results:
             self._write()  # before the call touches its outputs
         return None
 
-    def add(self, call: Call, result: CallResult) -> CallResult:
+    def add(self, call: Call, result: CallRecord) -> CallRecord:
         """Record the result of a call that ran."""
         states = {"key": self.keys[call.name], "outputs": self._states(call)}
         self._file.calls[call.name] = record = result.model_copy(update=states)
@@ -337,7 +337,7 @@ def execute(
     results: Results | None = None,
     *,
     within: Callable[[Call], AbstractContextManager[object]] = lambda _: nullcontext(),
-) -> Job[dict[str, CallResult]]:
+) -> Job[dict[str, CallRecord]]:
     """Run the calls of a plan in order, but for those that have a result.
 
     Parameters
@@ -354,7 +354,7 @@ def execute(
 
     Returns
     -------
-    dict of str to CallResult
+    dict of str to CallRecord
         Results by the names of calls.
 
     Raises
@@ -365,7 +365,7 @@ def execute(
     plan.fill()
     calls = {call.name: call for call in plan.calls}
     total = _PARTS * len(plan.calls)
-    found: dict[str, CallResult] = {} if results is None else results.found
+    found: dict[str, CallRecord] = {} if results is None else results.found
     for number, call in enumerate(plan.calls):
         step = Progress(_PARTS * number, total, call.name)
         yield step
@@ -386,7 +386,7 @@ def execute(
 
 def _run(
     call: Call, calls: Mapping[str, Call], folder: Path, step: Progress
-) -> Job[CallResult]:
+) -> Job[CallRecord]:
     """Run a call as its command would."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -395,7 +395,7 @@ def _run(
     result = yield from as_part_of(step, job, heard.append, share=_PARTS)
     own = result.to_json().get("warnings")  # a job may return what it has to say
     warned = [*(map(str, own) if isinstance(own, list) else ()), *heard]
-    return CallResult(
+    return CallRecord(
         figures=jsonable(figures_of_result(verb, result)),
         warnings=list(dict.fromkeys(" ".join(one.split()) for one in warned)),
     )

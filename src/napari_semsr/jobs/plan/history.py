@@ -35,7 +35,7 @@ _DEEPEST = 8  # calls before the last one that are read; chosen: circles end
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class RecordedPlan:
     """The plan that made a file, and the record of each of its calls.
 
     Attributes
@@ -55,7 +55,7 @@ def plan_of(made: Provenance, file: Path) -> Plan:
     return read_history(made, file).plan
 
 
-def read_history(made: Provenance, file: Path) -> History:
+def read_history(made: Provenance, file: Path) -> RecordedPlan:
     """Read the history of a file.
 
     Parameters
@@ -67,7 +67,7 @@ def read_history(made: Provenance, file: Path) -> History:
 
     Returns
     -------
-    History
+    RecordedPlan
         An input is a `CallOutput` if its own history can be read, else a `File`.
 
     Raises
@@ -79,7 +79,7 @@ def read_history(made: Provenance, file: Path) -> History:
     """
     reader = _Reader(file)
     result = reader.add(made)
-    return History(Plan(calls=tuple(reader.calls), result=result), reader.records)
+    return RecordedPlan(Plan(calls=tuple(reader.calls), result=result), reader.records)
 
 
 def repeatable_jobs() -> list[str]:
