@@ -81,6 +81,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "batch": ("steps.yaml", "--output", "out"),
     "models": ("info", "tiny.safetensors"),
     "demo": ("out",),
+    "doctor": (),
 }
 """A line of each verb that does a little."""
 

@@ -19,7 +19,7 @@ _Removed = list[tuple[int, Layer]]
 """Layers, first removed first, and where they were in the list at that time."""
 
 
-class Removals:
+class RemovedLayers:
     """The layers that were removed last from a viewer, until others are removed."""
 
     changed = Signal()
@@ -134,12 +134,12 @@ def bare(viewer: ViewerModel) -> ViewerModel:
     return getattr(viewer, "__wrapped__", viewer)
 
 
-_histories: WeakKeyDictionary[Any, Removals] = WeakKeyDictionary()
+_histories: WeakKeyDictionary[Any, RemovedLayers] = WeakKeyDictionary()
 
 
-def history_of(viewer: ViewerModel) -> Removals:
+def history_of(viewer: ViewerModel) -> RemovedLayers:
     """Give what was removed last from a viewer."""
     viewer = bare(viewer)
     if viewer not in _histories:
-        _histories[viewer] = Removals(viewer)
+        _histories[viewer] = RemovedLayers(viewer)
     return _histories[viewer]

@@ -8,7 +8,7 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY
-from napari_semsr.widgets.base.history import Removals
+from napari_semsr.widgets.base.history import RemovedLayers
 from napari_semsr.widgets.base.runner import is_alive, new_timer
 
 RUN_KEY = "semsr run"
@@ -48,7 +48,7 @@ def explaining(viewer: ViewerModel, layer: Layer) -> list[Layer]:
 class Together(QObject):
     """Lets layers follow the result that they explain; of several the last one."""
 
-    def __init__(self, parent: QObject, viewer: ViewerModel, history: Removals) -> None:
+    def __init__(self, parent: QObject, viewer: ViewerModel, history: RemovedLayers) -> None:
         super().__init__(parent)
         self._history = history
         self._gone: list[tuple[Layer, tuple[str, str]]] = []
