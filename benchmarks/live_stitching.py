@@ -83,7 +83,7 @@ def follow_scan(folder: Path, grid: tuple[int, int], seed: int) -> dict[str, Any
     table.write("frame,y_px,x_px\n")
     files = follow.FrameFolder(scan)
     live = follow.LiveScan(store, files.read, StitchOptions())
-    follower = follow._Follower(files, live, len(frames), None, lambda: False)
+    follower = follow.Follower(files, live, len(frames), None, lambda: False)
     steps = follower.run()
     waits, loads, errors = [], [], {}
     for number, frame in enumerate(frames):

@@ -103,6 +103,23 @@ def test_the_history_is_that_of_an_ordinary_stitch(scan, offline, tmp_path):
     assert napari_semsr.replay(made.output, inputs=scan.parent).identical
 
 
+def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
+    folder = tmp_path / "scan"
+    copy_frames(scan, folder, 0, 1)
+    text = (folder / "positions.csv").read_text()
+    (folder / "positions.csv").unlink()
+    files = follow.FrameFolder(folder)
+    live = follow.LiveScan(tmp_path / "m.ome.zarr", files.read, StitchFolderOptions())
+    steps = follow.Follower(files, live, 3, None, lambda: False).run()
+    until_taken(steps, 2)
+    assert live.placement.provisional == set()
+    (folder / "positions.csv").write_text(text)
+    for _ in range(4):
+        next(steps)
+    assert live.placement.provisional == {0, 1}
+    assert np.isfinite(live.placement.stated).all()
+
+
 def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):
     folder = tmp_path / "scan"
     copy_frames(scan, folder, 0, 1, 2, 3, 4)

@@ -127,13 +127,21 @@ class LiveScan:
             self._names.append(name)
             index = placement.add(name, stated)
         if stated is not None:
-            placement.state(index, stated)
+            placement.state(index, stated, unit)
         assert self.watch is not None  # noqa: S101 - made with the placement
         found = self.watch.look_at(index, pixels)
         placement.place(index)
         found += self.watch.compare(index)
         self.doubts += found
         return found
+
+    def state(self, name: str, stated: FloatPair, unit: str) -> None:
+        """Take the stated corner of a frame that came before it."""
+        if self.placement is not None:
+            index = self._numbers[name]
+            self.placement.state(index, stated, unit)
+            if not self.placement.placed[index]:
+                self.placement.place(index)
 
     def fuse(self) -> int:
         """Fuse the blocks around frames that came or moved; count these frames.
@@ -187,7 +195,7 @@ class LiveScan:
             return True
         if len(self) >= self._tried + _RETRIED:
             self._tried = len(self)
-            for index in placement.waiting():
+            for index in placement.waiting()[-_RETRIED:]:
                 placement.place(index)
             return True
         return False
@@ -266,8 +274,8 @@ def moved_frames(
 
 
 @dataclass(slots=True)
-class _Follower:
-    """One run of `follow_scan`."""
+class Follower:
+    """One run of `follow_scan`: looks into the folder, and hands frames over."""
 
     folder: FrameFolder
     scan: LiveScan
@@ -276,6 +284,7 @@ class _Follower:
     is_stopped: Callable[[], bool]
     _since: float = field(default_factory=time.monotonic)
     _doubts: list[str] = field(default_factory=list)
+    _unstated: set[str] = field(default_factory=set)  # frames whose row is not there
 
     def run(self) -> Job[None]:
         """Take frames until one of the ends is reached."""
@@ -286,6 +295,7 @@ class _Follower:
                 yield from self._take(frame)
                 if self.is_ended():
                     return
+            self._state_late_ones()
             if self.folder.is_busy:
                 self._since = time.monotonic()
             if self._is_idle():
@@ -295,6 +305,14 @@ class _Follower:
                 if time.monotonic() - last >= _POLL_S:
                     break  # frames that came meanwhile go first
             time.sleep(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
+
+    def _state_late_ones(self) -> None:
+        """Take the positions of frames whose row of the table came after them."""
+        for name in sorted(self._unstated):
+            corner = self.folder.corner(name)
+            if corner is not None:
+                self._unstated.remove(name)
+                self.scan.state(name, corner, self.folder.unit)
 
     def is_ended(self) -> bool:
         """Whether the scan is over: stopped, or all of its frames are there."""
@@ -326,6 +344,8 @@ class _Follower:
         size = folder.stated.get("pixel_size_nm") or frame.pixel_size_nm
         how: dict[str, Any] = {"unit": folder.unit, "pixel_size_nm": size}
         corner = folder.corner(frame.name)
+        if corner is None:
+            self._unstated.add(frame.name)
         for doubt in self.scan.take(frame.name, frame.pixels, corner, **how):
             yield Waiting(0, 0, doubt)
         yield from self._when_there_is_room(self.scan.fuse)
@@ -412,7 +432,7 @@ def follow_scan(
     try:
         with _interruptible() as interrupted:
             ended = partial(_any, (interrupted, stopped))
-            follower = _Follower(folder, scan, until, idle_s, ended)
+            follower = Follower(folder, scan, until, idle_s, ended)
             yield from follower.run()
         _check_enough(folder.folder, len(scan))
     except BaseException:

@@ -9,7 +9,7 @@ is known: each pair keeps what it stated about its shift when it was measured, s
 only pairs of the new frame are measured, and all positions are solved for at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -224,9 +224,9 @@ class LivePlacement:
         self._references.put(index, np.zeros(2))
         return index
 
-    def state(self, index: int, stated: FloatPair) -> None:
-        """Take the stated corner of a frame that came before it."""
-        self.stated[index] = stated
+    def state(self, index: int, stated: FloatPair, unit: str) -> None:
+        """Take the stated corner of a frame that came before it, in px or nm."""
+        self.stated[index], self.unit = stated, unit
 
     def replace(self, index: int) -> None:
         """Read a frame again, which was written once more; it has no place then."""
@@ -524,8 +524,8 @@ class LivePlacement:
         chosen = np.flatnonzero(known).tolist()
         has_stated = 2 * len(chosen) > len(lit)
         chosen = chosen if has_stated else lit
-        count = len(chosen)
-        self._solve_at = next((n for n in _SOLVED_AT if n > count), np.inf)
+        seen = len(lit)
+        self._solve_at = next((n for n in _SOLVED_AT if n > seen), np.inf)
         where = {f"nominal_{self.unit}": self.stated[chosen]} if has_stated else {}
         part = self._part(chosen, pixel_size_nm=self.pixel_size_nm, **where)
         names = list(self.names)
@@ -534,7 +534,7 @@ class LivePlacement:
         except RegistrationError:
             solution = None
         if solution is None or not solution.most_placed:
-            self._solve_at = min(self._solve_at, max(_MORE * count, count + 2))
+            self._solve_at = min(self._solve_at, max(_MORE * seen, seen + 2))
             return
         yield Progress(0, 0, "Measuring what frames match by chance")
         whole = part, solution.flat, solution.gains, solution.turns
@@ -601,8 +601,7 @@ class LivePlacement:
             yield Progress(done, len(again) + len(lost), "Placing the other frames")
             self.place(index)
 
-    def waiting(self) -> Iterator[int]:
+    def waiting(self) -> list[int]:
         """List the frames without a place by their images, which may find one now."""
-        for index in np.flatnonzero(~self.placed).tolist():
-            if index not in self.blank:
-                yield index
+        lost = np.flatnonzero(~self.placed).tolist()
+        return [index for index in lost if index not in self.blank]
