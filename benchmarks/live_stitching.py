@@ -31,6 +31,7 @@ import numpy as np
 from scipy import ndimage
 
 import napari_semsr as semsr
+from napari_semsr.io import FrameFolder
 from napari_semsr.jobs import follow
 from napari_semsr.stitching import StitchOptions
 
@@ -44,7 +45,7 @@ def cut_frames(grid: tuple[int, int], seed: int) -> tuple[Any, Any, Any]:
     """Cut the frames (N, Y, X) of a scan; with nominal and true corners (N, 2)."""
     rng = np.random.default_rng(seed)
     step = SIDE * (1 - OVERLAP)
-    cells = np.stack(np.indices(grid), axis=-1).reshape(-1, 2)
+    cells = np.argwhere(np.ones(grid, bool))
     nominal = cells * step
     true = nominal + rng.uniform(-JITTER, JITTER, nominal.shape) + 8
     shape = (np.ceil(nominal.max(axis=0)) + SIDE + 24).astype(int)
@@ -81,7 +82,7 @@ def follow_scan(folder: Path, grid: tuple[int, int], seed: int) -> dict[str, Any
     scan.mkdir()
     table = (scan / "positions.csv").open("w", encoding="utf-8")
     table.write("frame,y_px,x_px\n")
-    files = follow.FrameFolder(scan)
+    files = FrameFolder(scan)
     live = follow.LiveScan(store, files.read, StitchOptions())
     follower = follow.Follower(files, live, len(frames), None, lambda: False)
     steps = follower.run()
@@ -91,7 +92,7 @@ def follow_scan(folder: Path, grid: tuple[int, int], seed: int) -> dict[str, Any
         y, x = nominal[number]
         table.write(f"{name},{y},{x}\n")
         table.flush()
-        semsr.write(semsr.Micrograph(frame, (20, 20), name), scan / name)
+        semsr.write(semsr.Micrograph(frame, None, name), scan / name)
         begun, load = time.perf_counter(), time.process_time()
         while len(live) <= number:
             if next(steps, None) is None:
@@ -103,7 +104,7 @@ def follow_scan(folder: Path, grid: tuple[int, int], seed: int) -> dict[str, Any
                 errors[share] = error_px(live.placement, true[: number + 1])
     last = slice(-min(40, len(waits) // 2), None)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    doubts = list(live.doubts)
+    doubts, placement = list(live.doubts), live.placement
     steps.close()
     live.close()
     return {
@@ -115,7 +116,7 @@ def follow_scan(folder: Path, grid: tuple[int, int], seed: int) -> dict[str, Any
         "load": os.getloadavg()[1],
         "median_processor_s": float(np.median(loads[last])),
         "error_px": {f"{share:.0%}": errors[share] for share in ERRORS_PX},
-        "placed": int(live.placement.placed.sum()),
+        "placed": 0 if placement is None else int(placement.placed.sum()),
         "memory_gb": memory,
         "doubts": doubts,
     }

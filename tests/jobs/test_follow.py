@@ -11,6 +11,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import Waiting, run
+from napari_semsr.io.arrivals import FrameFolder
 from napari_semsr.io.formats import read
 from napari_semsr.io.zarr.growing import GrowingMosaic, is_live
 from napari_semsr.jobs import follow
@@ -108,7 +109,7 @@ def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
     copy_frames(scan, folder, 0, 1)
     text = (folder / "positions.csv").read_text()
     (folder / "positions.csv").unlink()
-    files = follow.FrameFolder(folder)
+    files = FrameFolder(folder)
     live = follow.LiveScan(tmp_path / "m.ome.zarr", files.read, StitchFolderOptions())
     steps = follow.Follower(files, live, 3, None, lambda: False).run()
     until_taken(steps, 2)

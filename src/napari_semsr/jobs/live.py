@@ -194,7 +194,9 @@ class LiveMosaic:
             raise OptionError(msg)
         size = parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / named
-        write(Micrograph(pixels, size, path.stem), path, overwrite=True)
+        write(
+            Micrograph(pixels, parse_pixel_size(size), path.stem), path, overwrite=True
+        )
         self._files.kind = kind
         self._stated[named] = corner
         self._write_table()
