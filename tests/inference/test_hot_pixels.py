@@ -72,3 +72,16 @@ def test_blocks_keep_their_statistics_where_few_pixels_lack(place):
     # those of the next block, which stood in their place, are off by 0.5 and more
     assert np.sqrt(np.mean(off**2)) < 0.3
     assert abs(off.mean()) < 0.1
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+@pytest.mark.parametrize("corner", [(0, 0), (64, 0), (0, 96), (64, 32)])
+def test_statistics_of_a_part_are_of_that_part(rng, corner, shrink):
+    data = rng.normal(100, 20, (192, 224)).astype(np.float32)
+    part, scaling = Box.of((96, 128), corner), Scaling(0.0, 200.0, 100.0)
+    count = SurveyNet().statistics
+    found = block_statistics(data, part, scaling, shrink, count)
+    cut = np.ascontiguousarray(data[part.slices])
+    alone = block_statistics(cut, Box.of(cut.shape), scaling, shrink, count)
+    assert found.shape[1:] == (96 // 16 // shrink, 128 // 16 // shrink)
+    np.testing.assert_array_equal(found, alone)

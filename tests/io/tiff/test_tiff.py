@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,13 +12,29 @@ from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import hear_warnings
 from napari_semsr.io import formats as registry, read, write, write_pages
+from napari_semsr.io.files import RECORD_KEY, Record
 from napari_semsr.io.tiff import read as tiff
+from napari_semsr.io.tiff.read import _ome_record
 
 
 @pytest.fixture
 def small_limit(monkeypatch):
     """Make everything large enough to be read lazily."""
     monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+
+
+def test_our_record_is_found_among_annotations_of_others():
+    ours = Record("field", (5.0, 4.0), (3.0, 2.0), (1.0, 1.0), None)
+    root = ElementTree.Element("OME")
+    ElementTree.SubElement(root, "Description").text = "taken by somebody"
+    for key, text in (
+        ("Objective", "100x"),
+        (RECORD_KEY, json.dumps(ours.to_dict())),
+        ("Note", "{}"),
+    ):
+        ElementTree.SubElement(root, "M", K=key).text = text
+    assert _ome_record(root) == ours
+    assert _ome_record(root[1]) is None
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float16", "float64"])
