@@ -7,10 +7,11 @@ from PIL import Image as Picture
 from tifffile import TiffWriter, imwrite
 
 from napari_semsr.core import Micrograph, contrast_limits
-from napari_semsr.io import write
+from napari_semsr.io import get_reader, write
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import crop_databar, databar_of
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.samples import watch_viewer
 from napari_semsr.widgets.window.dock import StepsWindow
 
 SIDE = 64
@@ -47,6 +48,13 @@ def said():
     notification_manager.notification_ready.disconnect(hear)
 
 
+def open_in(viewer, path):
+    """Open a picture that napari does not leave to us, as *Open mosaic* does."""
+    for data, attributes, kind in get_reader(str(path))(str(path)):
+        getattr(viewer, f"add_{kind}")(data, **attributes)
+    watch_viewer()
+
+
 def opened(viewer, folder, one, name):
     """Write an image, and open it as napari does."""
     write(one, folder / name)
@@ -64,7 +72,7 @@ def test_a_calibrated_file_switches_the_scale_bar_on(viewer, tmp_path):
 
 
 def test_a_file_without_pixel_size_has_no_bar(viewer, tmp_path):
-    opened(viewer, tmp_path, image("a"), "a.png")
+    opened(viewer, tmp_path, image("a"), "a.tif")
     assert not bar(viewer).visible
 
 
@@ -76,7 +84,7 @@ def test_a_sample_switches_the_scale_bar_on(viewer):
 def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     opened(viewer, tmp_path, image("large", 500.0), "large.ome.tif")
     zoom = host.camera(viewer).zoom
-    opened(viewer, tmp_path, image("bare"), "bare.png")
+    opened(viewer, tmp_path, image("bare"), "bare.tif")
     middle = np.asarray(host.camera(viewer).center[-2:])
     np.testing.assert_allclose(middle, (SIDE - 1) / 2)
     assert host.camera(viewer).zoom == pytest.approx(500 * zoom, rel=0.05)
@@ -125,7 +133,7 @@ def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, sa
     path, grey = with_bar(tmp_path, colour)
     panel = OpenMosaicPanel(viewer)
     viewer.window.add_dock_widget(panel)
-    viewer.open(path, plugin="napari-semsr")
+    open_in(viewer, path)
     assert not viewer.layers[0].rgb
     assert [item.message for item in said] == ["Data bar below row 108, in exported."]
     said.clear()
@@ -157,7 +165,7 @@ def crop(viewer):
 
 def test_a_crop_keeps_calibration_and_look(viewer, tmp_path, crop):
     path, grey = with_bar(tmp_path, (255, 255, 255))
-    viewer.open(path, plugin="napari-semsr")
+    open_in(viewer, path)
     (layer,) = viewer.layers
     layer.scale, layer.translate, layer.units = (7, 5), (30, 40), ("nm", "nm")
     layer.contrast_limits, layer.colormap = (3, 99), "magma"
@@ -243,7 +251,7 @@ def test_a_bar_of_what_a_panel_opened_is_offered_in_the_next_step(
 
 def test_the_notice_itself_crops(viewer, tmp_path, said):
     path, grey = with_bar(tmp_path, (0, 255, 0))
-    viewer.open(path, plugin="napari-semsr")
+    open_in(viewer, path)
     ((text, crop),) = said[0].actions
     assert text == "Crop it"
     crop(None)

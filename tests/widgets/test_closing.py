@@ -246,7 +246,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     other = make_napari_viewer(show=True)
     again = SavePanel(other)
     other.window.add_dock_widget(again, name="Save")
-    other.open(path / "project.json", plugin="napari-semsr")
+    other.open(path, plugin="napari-semsr")
     qtbot.waitUntil(lambda: again.session.folder == path, timeout=LIMIT_MS)
     assert [item.name for item in other.layers] == [item.name for item in viewer.layers]
     assert host.camera(other).zoom == 7.5

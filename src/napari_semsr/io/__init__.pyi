@@ -79,7 +79,7 @@ from .layers import (
     without_rows as without_rows,
 )
 from .log import note_error as note_error
-from .napari_hooks import get_reader as get_reader
+from .napari_hooks import get_reader as get_reader, is_ours as is_ours
 from .png import write_picture as write_picture
 from .positions import write_fiji as write_fiji
 from .project import (

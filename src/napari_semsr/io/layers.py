@@ -25,7 +25,7 @@ from napari_semsr.core import (
     warn,
     warn_once,
 )
-from napari_semsr.io.files import own_name
+from napari_semsr.io.files import own_name, read_object, read_text
 from napari_semsr.io.read_image import (
     CUT_KEY,
     LEVEL_KEY,
@@ -72,6 +72,46 @@ def is_readable(path: Path) -> bool:
 
         return path.suffix.lower() in FILE_SUFFIXES and _is_image(path)
     return _has_table(path) or _is_image(path) or bool(_images_in(path))
+
+
+_STORE_MARKS = "zarr.json", ".zattrs", ".zgroup"
+
+
+def is_for_napari(path: Path) -> bool:
+    """Whether napari may leave a path to us: what its own reader takes less of.
+
+    A scan with its table, or grey values in up to three axes. It looks at names and
+    first bytes only, since napari asks for each folder and file that it opens.
+    """
+    if path.is_dir():
+        marks = [path / name for name in _STORE_MARKS if (path / name).is_file()]
+        if not marks:
+            return _has_table(path)
+        said = "".join(map(read_text, marks))
+        is_ome = any(word in said for word in ("multiscales", "bioformats2raw"))
+        return is_ome and _is_image(path) and _is_real(path)
+    if not is_readable(path):
+        return False
+    if path.suffix.lower() in (".tif", ".tiff"):
+        from napari_semsr.io.tiff.read import is_grey
+
+        return is_grey(path)
+    return True
+
+
+def _is_real(store: Path) -> bool:
+    """Whether the finest level of a store is real, in up to three axes."""
+    for level in ("0", "s0", "scale0/image"):
+        for name in ("zarr.json", ".zarray"):
+            if (file := store / level / name).is_file():
+                told = read_object(file)
+                kind = str(told.get("data_type", told.get("dtype", "")))
+                shape = told.get("shape")
+                if not isinstance(shape, list):
+                    return True
+                axes = sum(side != 1 for side in shape[:-2])
+                return "complex" not in kind and "c" not in kind[1:2] and axes <= 1
+    return True
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -6,8 +6,26 @@ Discovery imports nothing; the first call imports this module, which stays light
 from collections.abc import Callable
 from pathlib import Path
 
-from napari_semsr.io.layers import LayerTuple, Paths, is_readable, read_layers
+from napari_semsr.core import ReadError
+from napari_semsr.io.layers import (
+    LayerTuple,
+    Paths,
+    is_for_napari,
+    is_readable,
+    read_layers,
+)
 from napari_semsr.io.project import is_project, read_project_layers
+
+
+def is_ours(path: Paths) -> bool:
+    """Tell whether napari may leave paths to us that it asks all its readers for."""
+    paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
+    if len(paths) == 1 and is_project(paths[0]):
+        return True
+    try:
+        return bool(paths) and all(map(is_for_napari, paths))
+    except (ReadError, OSError, ValueError, TypeError):  # of damaged headers, too
+        return False
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:

@@ -5,14 +5,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from napari_semsr.io import get_reader as read_files
+from napari_semsr.io import get_reader as read_files, is_ours
 
 Reader = Callable[[Any], list[Any]]  # of paths, into layers
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
-    """Offer to read what is ours; what must be shown with it is shown when added."""
-    read = read_files(path)
+    """Offer to read what is ours; what must be shown with it is shown when added.
+
+    Of other folders, colour images, more than three axes and complex values, which
+    napari reads itself, it is None.
+    """
+    read = read_files(path) if is_ours(path) else None
     # The engine reads for programs that have no napari, too; nothing is shown there.
     return partial(_read, read) if read and sys.modules.get("napari") else read
 

@@ -1067,6 +1067,31 @@ def matches(path: Path, head: bytes) -> bool:
     return path.is_file() and head.startswith(_MAGIC)
 
 
+_COLOURS = (2, 5, 6, 8)  # photometric interpretations: RGB, CMYK, YCbCr, CIE L*a*b*
+
+
+def is_grey(path: Path) -> bool:
+    """Tell whether a file holds grey values in up to three axes, by its first page."""
+    with _opened(path, []) as tif:
+        page = tif.pages.first
+        if page.photometric in _COLOURS or page.dtype is None or page.dtype.kind == "c":
+            return False
+        sizes: list[int] = []
+        if tif.is_ome:
+            root = _parse_ome(tif.ome_metadata or "")
+            pixels = () if root is None else root.iter()
+            first = next((e for e in pixels if _local(e) == "Pixels"), None)
+            if first is not None:
+                sizes = [int(first.get(f"Size{axis}", 1)) for axis in "ZCT"]
+        elif tif.is_imagej:
+            told = tif.imagej_metadata or {}
+            names = ("channels", "slices", "frames")
+            sizes = [int(told.get(name, 1)) for name in names]
+        elif tif.is_shaped:
+            sizes = [side for side in tif.series[0].shape[:-2] if side > 1]
+        return sum(size > 1 for size in sizes) <= 1
+
+
 def read_calibration(path: Path) -> RawImage:
     """Read what a file says of its first image, without its pixels."""
     with _opened(path, []) as tif:

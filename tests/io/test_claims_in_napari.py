@@ -1,0 +1,123 @@
+"""What napari leaves to us, and what it keeps."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+pytest.importorskip("npe2")
+
+from npe2 import PluginManifest
+
+from napari_semsr.core import Micrograph
+from napari_semsr.io import write
+from napari_semsr.widgets.reader import get_reader
+
+MANIFEST = Path(__file__).resolve().parents[2] / "src" / "napari_semsr" / "napari.yaml"
+
+
+@pytest.fixture(scope="module")
+def patterns():
+    (reader,) = PluginManifest.from_file(MANIFEST).contributions.readers
+    return reader.filename_patterns
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.png", "a.jpg", "a.jpeg", "a.bmp", "a.json", "project.json", "a.h5", "a.hdf5",
+     "a.nxs", "a.zarr", "a.npy"],
+)  # fmt: skip
+def test_what_napari_reads_as_well_brings_up_no_choice_of_readers(patterns, name):
+    assert not any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def test_what_bears_a_pixel_size_is_offered(patterns):
+    assert len(patterns) <= 7
+    for name in ("a.tif", "a.ome.tiff", "a.ome.zarr", "a.czi", "a.semsr"):
+        assert any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def colour(folder):
+    tifffile.imwrite(folder / "a.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
+
+
+def imagej(folder):
+    data = np.zeros((2, 3, 8, 9), np.uint16)
+    tifffile.imwrite(folder / "a.tif", data, imagej=True, metadata={"axes": "ZCYX"})
+
+
+def ome(folder):
+    data = np.zeros((2, 3, 8, 9), np.uint16)
+    tifffile.imwrite(folder / "a.ome.tif", data, metadata={"axes": "TZYX"})
+
+
+def shaped(folder):
+    data = np.zeros((2, 3, 8, 9), np.float32)
+    tifffile.imwrite(folder / "a.tif", data, photometric="minisblack")
+
+
+def complex_values(folder):
+    tifffile.imwrite(folder / "a.tif", np.zeros((8, 9), np.complex64))
+
+
+def complex_store(folder):
+    group = zarr.open_group(folder / "a.ome.zarr", mode="w")
+    array = group.create_array("0", shape=(8, 9), dtype="complex64")
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": [], "datasets": [
+        {"path": "0"}]}]}  # fmt: skip
+    array[:] = 1j
+
+
+def foreign_store(folder):
+    zarr.open_group(folder / "a.zarr", mode="w").create_array(
+        "0", shape=(8, 9), dtype="float32"
+    )
+
+
+def pictures(folder):
+    place = folder / "holiday"
+    place.mkdir()
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(place / name, np.zeros((8, 9), np.uint8))
+
+
+def texts(folder):
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("b", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [colour, imagej, ome, shaped, complex_values, complex_store, foreign_store,
+     pictures, texts],
+)  # fmt: skip
+def test_what_napari_reads_better_is_left_to_it(tmp_path, make):
+    make(tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert get_reader(str(path)) is None
+    assert get_reader([str(path)]) is None
+
+
+def test_what_is_ours_is_taken(tmp_path):
+    grey = Micrograph(np.zeros((8, 9), np.float32), (5.0, 5.0))
+    for name in ("a.tif", "a.ome.tif", "a.ome.zarr"):
+        write(grey, tmp_path / name)
+        assert get_reader(str(tmp_path / name)) is not None, name
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 8, 9), np.uint16))
+    assert get_reader(str(tmp_path / "stack.tif")) is not None
+    scan = tmp_path / "scan"
+    scan.mkdir()
+    tifffile.imwrite(scan / "a.tif", np.zeros((8, 9), np.uint8))
+    (scan / "positions.csv").write_text("frame,y_px,x_px\na.tif,0,0\n", "utf-8")
+    assert get_reader(str(scan)) is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0", b"MM\0*\0\0\0\x08\0\0"], ids=repr)
+def test_damaged_files_are_left_alone(tmp_path, content):
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    get_reader(str(path))  # whatever it says, it ends
+    assert get_reader(str(tmp_path / "gone.tif")) is None
