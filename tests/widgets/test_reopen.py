@@ -10,7 +10,7 @@ from napari.layers import Image, Labels
 import napari_semsr
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
-from napari_semsr.io import write
+from napari_semsr.io import get_reader, write
 from napari_semsr.jobs import FRC_MAP
 from napari_semsr.widgets.layers import layer_keywords, nm_per_unit
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
@@ -92,8 +92,13 @@ class Maker:
         for number in range(3):
             image = self.small.replace(data=self.small.data + number, name=str(number))
             write(image, folder / f"{number}.tif")
-        [layer] = self.model.open(str(folder), plugin=PLUGIN)
-        return None, layer.name
+        return None, read_into(self.model, folder).name
+
+
+def read_into(viewer, path):
+    """Read one layer of what napari does not leave to us."""
+    [(data, attributes, kind)] = get_reader(str(path))(str(path))
+    return getattr(viewer, f"add_{kind}")(data, **attributes)
 
 
 @pytest.fixture
@@ -114,8 +119,10 @@ def save(panel, layer, path, choose, finish):
 
 
 def reopen(path):
-    """Open a file alone, as *File > Open* does."""
+    """Open a file alone, as *File > Open* does, or where napari keeps it by us."""
     viewer = ViewerModel()
+    if path.suffix == ".png":
+        return read_into(viewer, path)
     [layer] = viewer.open(str(path), plugin=PLUGIN)
     return layer
 
