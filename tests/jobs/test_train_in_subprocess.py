@@ -117,7 +117,7 @@ def test_steps_and_result_are_told(played):
     played(
         "for n in (1, 2, 3):\n"
         "    print(json.dumps({'step': [n, 3, 'loss', n / 2]}), flush=True)\n"
-        "print(json.dumps({'warned': 'odd'}))\n"
+        "print(json.dumps({'warned': ['odd', 'odd-rate']}))\n"
         "record = dict(steps=3, validation={}, model=asked['name'], run_dir='r')\n"
         "print(json.dumps({'result': record}))"
     )
@@ -131,7 +131,9 @@ def test_steps_and_result_are_told(played):
 
 
 def test_error_keeps_its_kind_and_its_sentence(played):
-    played("print(json.dumps({'failed': ['CheckpointError', 'No such weights.']}))")
+    played(
+        "print(json.dumps({'failed': ['CheckpointError', 'No such weights.', 'weights-missing']}))"
+    )
     with pytest.raises(CheckpointError, match=r"^No such weights\.$"):
         run(train_in_subprocess(TrainRequest("a.yaml", "r")))
 
@@ -157,7 +159,9 @@ def test_deaf_process_is_killed(played, children):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps"])
 def test_the_device_that_was_chosen_is_handed_on(played, device):
-    played("print(json.dumps({'failed': ['ReadError', f'<{asked[\"device\"]}>']}))")
+    played(
+        "print(json.dumps({'failed': ['ReadError', f'<{asked[\"device\"]}>', 'unreadable']}))"
+    )
     with pytest.raises(SemsrError, match=f"<{device}>"):
         run(train_in_subprocess(TrainRequest("a.yaml", "r"), device=device))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Affine
-from napari_semsr.registration._register import Candidate, Ranges
+from napari_semsr.registration.register_images import Candidate, Ranges
 
 SIDE = 120
 STEP = 2 / (0.35 * SIDE)  # radians: corners move by two pixels at most

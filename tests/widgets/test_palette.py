@@ -37,7 +37,8 @@ def titles() -> list[str]:
     return [title.lower() for title in listed]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+# which examines napari's window from outside
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "doctor"])
 def test_every_verb_is_in_the_palette(verb):
     word = _BEGIN.get(verb, verb)
     assert any(word in title for title in titles())

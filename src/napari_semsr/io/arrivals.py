@@ -24,6 +24,7 @@ from napari_semsr.core import (
     SemsrError,
     grid_cells,
     hear_warnings,
+    open_file,
     without_marks,
 )
 from napari_semsr.io.files import read_object
@@ -209,7 +210,7 @@ class FrameFolder:
                     return
             else:
                 look = self._table = _Look(state)
-            with path.open("rb") as stream:
+            with open_file(path) as stream:
                 stream.seek(max(0, state[0] - 1))
                 is_ended = stream.read(1) in (b"\n", b"\r")
             found = read_positions(path, self.folder)

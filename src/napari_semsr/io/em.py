@@ -253,7 +253,7 @@ def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
 def _dm_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the images of a DM file without its thumbnail."""
     module = library(path, "rsciio.digitalmicrograph._api", "rosettasciio", "em")
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         reader = module.DigitalMicrographReader(stream)
         reader.parse_file()
         found = reader.get_image_dictionaries() or []
@@ -314,7 +314,7 @@ def _text(value: Any) -> str:
 def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the image of a SER file, whose planes are as many as were taken."""
     module = library(path, "rsciio.tia._api", "rosettasciio", "em")
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         # its own reader of the header takes minutes for a damaged number of axes
         head = stream.read(30)
         version, kind, _, _, count = struct.unpack_from("<H4I", head, 4)

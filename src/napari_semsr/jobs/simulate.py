@@ -123,8 +123,8 @@ class SimulateOptions(ScanOptions, ViewOptions):
     live: float | None = Field(
         default=None,
         gt=0,
-        description="write the scan as an instrument does, a frame each so many "
-        "seconds: in parts, with a table that grows",
+        description="seconds for each frame, which is written as an instrument does: "
+        "in parts, with a table that grows",
     )
     live_faults: bool = Field(
         default=False,

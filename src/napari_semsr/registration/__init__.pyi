@@ -1,4 +1,9 @@
-from ._register import (
+from .landmarks import (
+    Landmarks as Landmarks,
+    fit_landmarks as fit_landmarks,
+)
+from .quality import AlternativeTransform as AlternativeTransform
+from .register_images import (
     Registration as Registration,
     RegistrationOptions as RegistrationOptions,
     RegistrationRefused as RegistrationRefused,
@@ -7,9 +12,4 @@ from ._register import (
     register_landmarks as register_landmarks,
     take_map as take_map,
 )
-from .landmarks import (
-    Landmarks as Landmarks,
-    fit_landmarks as fit_landmarks,
-)
-from .quality import AlternativeTransform as AlternativeTransform
 from .shift import Shift as Shift, find_shift as find_shift

@@ -129,6 +129,6 @@ def test_a_clipped_line_ends_in_one_sentence(semsr, tmp_path):
     path = _saved(tmp_path / "white.tif", np.clip(bell, 0, 255).astype(np.uint8))
     said = semsr("profile", path, "--line", "20,10,20,110", "--json")
     assert said.code == 2
-    assert not said.out
+    assert said.record["code"] == "clipped"
     assert "must not be clipped" in said.err
     assert "Traceback" not in said.err

@@ -48,7 +48,9 @@ def explaining(viewer: ViewerModel, layer: Layer) -> list[Layer]:
 class Together(QObject):
     """Lets layers follow the result that they explain; of several the last one."""
 
-    def __init__(self, parent: QObject, viewer: ViewerModel, history: RemovedLayers) -> None:
+    def __init__(
+        self, parent: QObject, viewer: ViewerModel, history: RemovedLayers
+    ) -> None:
         super().__init__(parent)
         self._history = history
         self._gone: list[tuple[Layer, tuple[str, str]]] = []
