@@ -131,11 +131,11 @@ def test_steps_and_result_are_told(played):
 
 
 def test_error_keeps_its_kind_and_its_sentence(played):
-    played(
-        "print(json.dumps({'failed': ['CheckpointError', 'No such weights.', 'weights-missing']}))"
-    )
-    with pytest.raises(CheckpointError, match=r"^No such weights\.$"):
+    failed = ["CheckpointError", "No such weights.", "weights-missing"]
+    played(f"print(json.dumps({{'failed': {failed}}}))")
+    with pytest.raises(CheckpointError, match=r"^No such weights\.$") as error:
         run(train_in_subprocess(TrainRequest("a.yaml", "r")))
+    assert error.value.code == "weights-missing"
 
 
 def test_death_is_told_with_its_last_words(played):
@@ -160,7 +160,8 @@ def test_deaf_process_is_killed(played, children):
 @pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps"])
 def test_the_device_that_was_chosen_is_handed_on(played, device):
     played(
-        "print(json.dumps({'failed': ['ReadError', f'<{asked[\"device\"]}>', 'unreadable']}))"
+        "failed = ['ReadError', f'<{asked[\"device\"]}>', 'unreadable']\n"
+        "print(json.dumps({'failed': failed}))"
     )
     with pytest.raises(SemsrError, match=f"<{device}>"):
         run(train_in_subprocess(TrainRequest("a.yaml", "r"), device=device))

@@ -5,11 +5,17 @@ import pytest
 
 from napari_semsr.core import Affine, Micrograph
 from napari_semsr.registration import refine
-from napari_semsr.registration.refine import Level, PatchShifts, Plan, fit, measure
+from napari_semsr.registration.refine import (
+    Level,
+    PatchShifts,
+    RefinementPlan,
+    fit,
+    measure,
+)
 from tests.two_views import PIXEL_NM, draw_views
 
 PITCH_NM = 1.2 * PIXEL_NM
-PLAN = Plan(size=48, reach=5)
+PLAN = RefinementPlan(size=48, reach=5)
 
 
 @pytest.fixture(scope="module")

@@ -149,10 +149,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 # What a command says: results on stdout, everything else on stderr.
 
-_BAR_WIDTH = 24
-_TTY_INTERVAL_S = 0.1
-_FIRST_LINE_S = 3.0
-_LINE_INTERVAL_S = 10.0
+_BAR_WIDTH = 24  # characters of the progress bar; chosen
+_TTY_INTERVAL_S = 0.1  # between two drawings of the bar; chosen
+_FIRST_LINE_S = 3.0  # before the first line where there is no terminal; chosen
+_LINE_INTERVAL_S = 10.0  # between such lines; chosen
 
 
 @dataclass

@@ -298,7 +298,7 @@ _RADIUS = 8  # of the filter, in pixels of the grid: what folds back is below 1 
 _KAISER = 5.0  # of its window; chosen: side lobes of 1 %
 _COARSER = 2.0  # chosen: from here on the image is resampled first, which is cheaper,
 _KEPT = 1.5  # and keeps so many pixels for one of the grid, for the filter; chosen
-_STEP_PARTS = 1000
+_STEP_PARTS = 1000  # fineness of the steps of that filter; chosen
 _GAP = 1e-3  # weight of gaps in a pixel that is a gap itself; chosen, as in grids
 _PART = 1024  # pixels along each side of what is made at once; chosen: 0.1 GB
 

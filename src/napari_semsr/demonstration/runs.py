@@ -65,8 +65,8 @@ WIENER = "Wiener filter"
 
 _MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # chosen: more on a slow or busy processor
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, and a few seconds
-_TILE_PX = 256
-_LEAST_PX = 64
+_TILE_PX = 256  # its tiles; chosen
+_LEAST_PX = 64  # smallest part of a mosaic that is measured; chosen
 
 
 @dataclass(frozen=True, slots=True)

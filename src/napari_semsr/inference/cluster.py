@@ -26,7 +26,7 @@ from napari_semsr.inference.executors import STOPPED, Executor, TileWorker
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun, TileResult
 
-_WAITING_PER_THREAD = 2
+_WAITING_PER_THREAD = 2  # tiles sent ahead to each thread of a cluster; chosen
 PATIENCE_S = 10.0
 _ADDRESS = re.compile(r"(?:[a-z+]+://)?(?:\[[^\]\s]+\]|[^:/\s\[\]]+):(?P<port>\d{1,9})")
 _LAST_PORT = 65535

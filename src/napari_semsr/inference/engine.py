@@ -72,7 +72,7 @@ from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
 
 STRATEGY_KEY = "way"
-_PERIOD_S = 0.05
+_PERIOD_S = 0.05  # between two looks at the memory; chosen
 _ROUNDED = 0.999  # of a width: by logarithms and back
 _logger = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ from napari_semsr.models import release_memory
 
 # What a task does: read a window, enhance it, write its core.
 
-_SMALLEST_PIECE = 32
+_SMALLEST_PIECE = 32  # to which a tile is cut when memory is short; chosen
 _T = TypeVar("_T")
 STOPPED = "The run was stopped; finished tiles are kept."
 

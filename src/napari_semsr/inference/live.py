@@ -26,9 +26,9 @@ from napari_semsr.io import OmeZarrStore, halve, level_shapes
 # The levels that are drawn. Each looks like an array: where tiles have landed it shows
 # them, elsewhere the input resampled, so that reading never waits for the network.
 
-_LEVEL_BYTES = 16 << 20
-_STRIP = 256
-_BLOCK = 256
+_LEVEL_BYTES = 16 << 20  # of a level that is kept in memory, else in a file; chosen
+_STRIP = 256  # side to which the backdrop is reduced, and rows at once; chosen
+_BLOCK = 256  # side of the blocks in which drawn tiles are kept; chosen
 
 
 @dataclass(slots=True)
@@ -298,9 +298,9 @@ class TileQueue:
         return outside, np.hypot(down, across)
 
 
-_COARSEST = 256
-_READING_S = 0.015
-_PATIENCE_S = 0.05
+_COARSEST = 256  # side at which the live pyramid ends; chosen
+_READING_S = 0.015  # that one drawing may spend on reading tiles; chosen
+_PATIENCE_S = 0.05  # that a run waits for a tile to be looked at; chosen
 
 
 class LiveField:

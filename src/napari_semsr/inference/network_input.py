@@ -51,9 +51,11 @@ from napari_semsr.models import (
 
 # Grey values: scaled by percentiles of the whole field, and back.
 
+# pixels over which a gap goes on with what lies beside it; a filter against a blur of 8
+# px differs by no more with 32; chosen
 _REACH = 24
-_RING = 4
-_EXACT_IN_FLOAT32 = 2
+_RING = 4  # pixels that are filled at a time; chosen
+_EXACT_IN_FLOAT32 = 2  # bytes of the integers that float32 holds exactly; chosen
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -184,10 +186,10 @@ def set_missing(result: Float32Array, missing: BoolArray | None, scale: int) -> 
 # grey level. Each window is then lifted by the part of the map that lies under it, so
 # that tiles agree.
 
-_WINDOW = 1024
+_WINDOW = 1024  # side of what is read at once in the look for haze; chosen
 _WINDOWS = 4  # along each axis
 _SPECTRUM_PX = 256  # side of those that a spectrum is measured in
-LARGEST_MAP = 256
+LARGEST_MAP = 256  # blocks along an axis of a map of haze; chosen
 _KNOWN, _NEARLY = 0.5, 0.8  # share of a block; chosen: three of its rows may lack
 _GRAIN = 2  # px around a missing pixel of which it takes mean and grain
 
@@ -476,7 +478,7 @@ def _completed(statistics: Float32Array, known: Float32Array) -> Float32Array:
 # Both steps are local and find their places in integers (`core.grids`), so that a
 # tile's result is that of the whole field.
 
-_STRIP = 512
+_STRIP = 512  # rows resampled at once; chosen
 
 
 @dataclass(frozen=True, slots=True)

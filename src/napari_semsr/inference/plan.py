@@ -52,7 +52,7 @@ from napari_semsr.models import (
     widest_blur,
 )
 
-_DEEP_HALO = 192
+_DEEP_HALO = 192  # pixels of halo from which the narrower one is tried; chosen
 _SAMPLED = "frozen"  # its name in stores
 _LARGEST_SIDE = 2048  # px that share a window: the margin is a ninth of the work then
 # for a window, where nobody says: with what is loaded, a run stays below 1.5 GB

@@ -262,7 +262,7 @@ def measure_peak(module: nn.Module, shape: IntPair) -> int:
 # taken in place of a measurement, since anybody may have written them.
 
 _METHOD = 2  # raise it when a measurement changes
-_LARGEST = 2**20
+_LARGEST = 2**20  # bytes of a kept measurement that is read; chosen
 _SAMPLE = 128  # px
 _T = TypeVar("_T")
 _PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
@@ -404,9 +404,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 # A network on a device.
 
-_SHARE = 0.9
-_LARGEST_BATCH = 8
-_KERNEL_SHARE = 1.25
+_SHARE = 0.9  # of the memory that a run may take; chosen
+_LARGEST_BATCH = 8  # tiles in one pass; chosen
+_KERNEL_SHARE = 1.25  # memory of a pass over that of its layers; chosen
 _FILTERED_STEP = 4  # pixels for one of a packed Wiener filter's taps
 
 

@@ -46,7 +46,7 @@ from napari_semsr.models import LiveNorm, NormInterceptor
 
 # Parts of a field that stand for all of it, drawn evenly over mean and spread.
 
-_SIDE = 256
+_SIDE = 256  # of a window from which statistics are sampled; chosen
 
 
 def stratified(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
@@ -72,10 +72,10 @@ def draw_evenly(
     return [int(rng.choice(stretch)) for stretch in stretches]
 
 
-_SHARE = 0.1
-_FEWEST = 8
-_HELD = 8
-_PARTS = 4
+_SHARE = 0.1  # of the tiles that is sampled; chosen
+_FEWEST = 8  # tiles sampled at least; chosen
+_HELD = 8  # tiles held apart to judge the sample; chosen
+_PARTS = 4  # parts of the sample from which its error is estimated; chosen
 _OF_MEMORY = 0.5  # for a batch; the rest is for what else the run holds
 
 

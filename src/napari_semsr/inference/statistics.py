@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_semsr.core import SemsrError, WriteError
 from napari_semsr.models import LiveNorm, NormInterceptor, has_float64
 
-_BLOCK_VALUES = 2**17
+_BLOCK_VALUES = 2**17  # that are summed at once, so that rounding stays small; chosen
 _CARDS_BLOCK_VALUES = 2**24  # 128 MB; a card computes for less time than a call takes
 
 

@@ -325,9 +325,9 @@ def _check_shape(found: tuple[int, ...], output: OutputPlan) -> None:
 
 # Figures on tile borders: how much neighbours disagree, whether a step is seen.
 
-_SAMPLES = 256
-_GRID = 16
-_TILES = 1024
+_SAMPLES = 256  # pixels of an edge that are compared; chosen
+_GRID = 16  # pixels of a tile along each axis that stand for its range; chosen
+_TILES = 1024  # tiles whose pixels are kept before they are thinned; chosen
 _ABOVE, _BELOW, _LEFT, _RIGHT = "above", "below", "left", "right"
 _FACING = {
     _ABOVE: (-1, 0, _BELOW),

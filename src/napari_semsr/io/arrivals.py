@@ -156,13 +156,18 @@ class FrameFolder:
             info = source.info()
             if info.planes * info.channels > 1:
                 count = info.planes * info.channels
-                raise ReadError(f"{path} holds {count} images instead of one.")
+                raise ReadError(
+                    f"{path} holds {count} images instead of one.",
+                    code="several-images",
+                )
             return source.read(ReadOptions(**self.how))
 
     def read(self, name: str) -> NDArray[Any]:
         """Read a frame that was taken: (Y, X) grey values."""
         if self.kind is None:
-            raise ReadError(f"No frame of {self.folder} was taken yet.")
+            raise ReadError(
+                f"No frame of {self.folder} was taken yet.", code="frames-missing"
+            )
         return stored_frame(self.folder / name, *self.kind, self.how)
 
     # Where frames are stated to be.
@@ -253,6 +258,8 @@ class FrameFolder:
     def frame_shape(self) -> IntPair:
         """Rows and columns of a frame; a `ReadError` before there is one."""
         if self.kind is None:
-            raise ReadError(f"No frame of {self.folder} was taken yet.")
+            raise ReadError(
+                f"No frame of {self.folder} was taken yet.", code="frames-missing"
+            )
         rows, columns = self.kind[0]
         return rows, columns

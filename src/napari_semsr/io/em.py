@@ -68,7 +68,7 @@ class _Mapped:
                 f"{self.path} is damaged or cut short: its image needs {end} bytes, "
                 f"but the file has {held}; copy or export it again."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="file-truncated")
 
     def window(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Read a part, (Y, X) or (Y, X, S)."""
@@ -204,7 +204,9 @@ def _listed(image: _Image) -> str:
 def _chosen(path: Path, options: images.ReadOptions, found: Sequence[_Image]) -> int:
     """Choose one of several, by default the first image of the sample."""
     if not found:
-        raise ReadError(f"{path} must hold an image, but holds none: export one.")
+        raise ReadError(
+            f"{path} must hold an image, but holds none: export one.", code="no-image"
+        )
     usable = [n for n, image in enumerate(found) if not image.refusal]
     number = usable[0] if usable else 0
     if options.series is not None:
@@ -219,7 +221,7 @@ def _chosen(path: Path, options: images.ReadOptions, found: Sequence[_Image]) ->
             f"{path} must hold an image of the sample, but {what} is {image.refusal}"
             f"{named}: {remedy}."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="format-unsupported")
     return number
 
 

@@ -58,7 +58,7 @@ def library(path: Path, module: str, name: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         msg = f"{path} needs {name} to be read: pip install 'napari-semsr[{extra}]'."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="extra-missing") from error
 
 
 def check_claim(path: Path, claimed: int, held: int) -> None:

@@ -76,7 +76,10 @@ def opened(path: Path) -> Iterator[Any]:
 def check_chunks(path: Path, array: Any) -> None:
     """Refuse a dataset whose chunks cannot be unpacked in memory."""
     if math.prod(array.chunks or ()) * array.dtype.itemsize > _LARGEST_CHUNK:
-        raise ReadError(f"{path} must have chunks of at most 512 MiB in {array.name}.")
+        raise ReadError(
+            f"{path} must have chunks of at most 512 MiB in {array.name}.",
+            code="blocks-too-large",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -474,8 +474,8 @@ def stacked(planes: list[Any]) -> Any:
 
 # A frames folder as napari layers: every frame at its nominal place.
 
-_LARGEST = 1 << 31
-_EDGE = 0.008
+_LARGEST = 1 << 31  # bytes of one layer of frames; chosen
+_EDGE = 0.008  # width of a frame's outline over the scan; chosen
 _COLOUR = "#7fb2e5"
 
 

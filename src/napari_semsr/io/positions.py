@@ -75,7 +75,7 @@ def read_others(path: Path, folder: Path) -> Positions | None:
         text = read_text(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path} cannot be read as text in UTF-8 ({error})."
-        raise ReadError(msg) from error
+        raise ReadError(msg, code="encoding-unknown") from error
     if text.lstrip().startswith("{"):
         return _of_metadata(path.parent, [path], folder)
     return _of_fiji(path, text)
@@ -93,7 +93,10 @@ def _of_fiji(path: Path, text: str) -> Positions:
             continue
         if setting := _SETTING.fullmatch(line):
             if setting[1].lower() == "dim" and setting[2] not in ("2", "3"):
-                raise ReadError(f"{where} must be dim = 2 or 3, got {shown(line)}.")
+                raise ReadError(
+                    f"{where} must be dim = 2 or 3, got {shown(line)}.",
+                    code="positions-invalid",
+                )
             dim = int(setting[2]) if setting[1].lower() == "dim" else dim
             continue
         tile = _TILE.fullmatch(line)
@@ -101,16 +104,21 @@ def _of_fiji(path: Path, text: str) -> Positions:
         if tile is None or numbers is None or len(numbers) != (dim or len(numbers)):
             wanted = "(x, y, z)" if dim == 3 else "(x, y)"
             got = shown(one_line(line))
-            raise ReadError(f"{where} must be NAME; ; {wanted}, got {got}.")
+            raise ReadError(
+                f"{where} must be NAME; ; {wanted}, got {got}.",
+                code="positions-invalid",
+            )
         if tile[2]:
             msg = (
                 f"{where} names image {tile[2]} of {tile[1]}, which holds all frames: "
                 "save each in a file, or open that file alone."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="several-images")
         name = _portable(tile[1])
         if name in corners:
-            raise ReadError(f"{where} names frame {name} again: keep one.")
+            raise ReadError(
+                f"{where} names frame {name} again: keep one.", code="names-alike"
+            )
         corners[name] = numbers[1], numbers[0]
         heights |= set(numbers[2:])
         dim = len(numbers)
@@ -119,10 +127,10 @@ def _of_fiji(path: Path, text: str) -> Positions:
             f"{path} must hold frames of one height, but has {len(heights)}: stitch "
             "those of each height alone."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="heights-differ")
     if not corners:
         msg = f"{path} must hold lines NAME; ; (x, y), one for each frame, got none."
-        raise ReadError(msg)
+        raise ReadError(msg, code="positions-invalid")
     return Positions(path, "px", corners, files=(path,))
 
 
@@ -250,14 +258,14 @@ def _placed(
         sizes.add(to_nm(value.get("PixelSizeUm", value.get("PixelSize_um")), "um"))
     if not corners:
         msg = f"{path} must state XPositionUm and YPositionUm of its frames, got none."
-        raise ReadError(msg)
+        raise ReadError(msg, code="positions-invalid")
     distinct = len(set(corners.values()))
     if 1 < distinct < len(corners) and len(corners) % distinct == 0:
         msg = (
             f"{path} must name one image at each position, but names {len(corners)} at "
             f"{distinct}: keep those of one channel, time and height."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="several-images")
     size = sizes.pop() if len(sizes) == 1 else None
     pitch = None if size is None else PixelSize((size, size))
     return Positions(path, "nm", corners, pixel_size_nm=pitch, files=tuple(files))
@@ -268,7 +276,7 @@ def _of_list(path: Path, folder: Path) -> Positions:
     stated = dict(_listed(path, read_object(path)))
     if not stated:
         msg = f"{path} must be a list of positions of Micro-Manager, but lists none."
-        raise ReadError(msg)
+        raise ReadError(msg, code="positions-invalid")
     suffixes = (".tif", ".tiff", ".png")
     places = [folder, *(item for item in list_folder(folder) if item.is_dir())]
     images = [
@@ -286,7 +294,7 @@ def _of_list(path: Path, folder: Path) -> Positions:
                 f"{path} has position {label}, of which {folder} must hold one image, "
                 f"got {len(found)} ({found[0]}, …): keep one channel, time and height."
             )
-            raise ReadError(msg)
+            raise ReadError(msg, code="several-images")
         corners |= dict.fromkeys(found, corner)
     if not corners:
         labels = shown(next(iter(stated)))
@@ -294,7 +302,7 @@ def _of_list(path: Path, folder: Path) -> Positions:
             f"{path} must name the frames of {folder} by their labels, but no image "
             f"is called so, as {labels}: rename them, or give a table of positions."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="frames-missing")
     return Positions(path, "nm", corners, files=(path,))
 
 
@@ -319,7 +327,7 @@ def _listed(
         except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
             got = shown(row)
             msg = f"{path} must give a label, x and y of each position, got {got}."
-            raise ReadError(msg) from None
+            raise ReadError(msg, code="positions-invalid") from None
         yield str(label), (y * _NM, x * _NM)
 
 

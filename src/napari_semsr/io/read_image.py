@@ -83,6 +83,8 @@ CUT_KEY = "databar_rows_cropped"
 LEVEL_KEY = "rows_of_level_0"  # that one row of a coarser level takes
 SERIES_KEY = "series_read"  # of several, counted from 0
 OWN_SERIES_KEY = "series_of_file"  # how many of them are in this file, full size
+# SMALLEST_NM: least pixel size that is believed; chosen. LARGEST_NM: largest pixel size
+# that is believed; chosen
 SMALLEST_NM, LARGEST_NM = 1e-5, 1e9
 LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
@@ -394,7 +396,7 @@ def choose_plane(
 # TIFF, ``NAME-png.hdr`` beside a PNG, an INI text that is in TIFF's tag 50431, too;
 # lengths in metres, the data bar ``ImageStripSize`` rows high.
 
-_LARGEST_SIDECAR = 1 << 20
+_LARGEST_SIDECAR = 1 << 20  # bytes of a text file beside an image; chosen
 _BEGINNING = 512  # bytes that show an encoding; chosen: several lines
 _PITCH, _BAR, _MARKER = "CM_PIXEL_SIZE", "SM_MICRON_BAR", "SM_MICRON_MARKER"
 _FRAMES = ("CM_IMAGE_SIZE", "CM_FULL_SIZE")
@@ -926,7 +928,7 @@ def native(path: Path, data: Any) -> Any:
     return data if dtype.isnative else data.astype(dtype.newbyteorder("="))
 
 
-LAZY_BYTES = 64 * 2**20
+LAZY_BYTES = 64 * 2**20  # from which an image stays lazy; chosen
 _MOST_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a second
 
 

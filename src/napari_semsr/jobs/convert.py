@@ -81,7 +81,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
             f"A version of OME-Zarr needs an output .ome.zarr, got {path.name}: leave "
             "--zarr-version out, or change the suffix."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="option-without-effect")
     for place in beside_of(image, path):
         _OUTPUT.check(place, (), run.existing)
     made = yield from save_job(image, path, dtype=dtype, zarr_version=version)

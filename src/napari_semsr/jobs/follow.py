@@ -20,6 +20,7 @@ from napari_semsr.core import (
     Box,
     FloatPair,
     Job,
+    Message,
     Micrograph,
     OptionError,
     PixelSize,
@@ -267,9 +268,10 @@ def moved_frames(
     ]
     if moved:
         more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
-        yield (
+        yield Message(
             "The final solution moved frames from where they were shown: "
-            f"{', '.join(moved[:_NAMED])}{more}."
+            f"{', '.join(moved[:_NAMED])}{more}.",
+            "frames-moved",
         )
 
 
@@ -337,7 +339,7 @@ class Follower:
     def _take(self, frame: Any) -> Job[None]:
         if frame.pixels is None:
             sentence = f"Frame {frame.name} is left out: {frame.reason}."
-            self._doubts.append(sentence)
+            self._doubts.append(Message(sentence, "frames-left-out"))
             yield Waiting(0, 0, sentence)
             return
         folder = self.folder
@@ -421,7 +423,7 @@ def follow_scan(
     """
     if folder.folder.is_file():
         msg = f"A scan that is followed is a folder of frames, got {folder.folder}."
-        raise OptionError(msg)
+        raise OptionError(msg, code="folder-missing")
     place = filling_store(target, resume=False)
     with writing(place):
         lock = StoreLock(place)  # from before the first frame
@@ -453,4 +455,4 @@ def _check_enough(folder: Path, count: int) -> None:
             f"{folder} must hold at least two frames to be joined, but {count} came "
             "before the following ended."
         )
-        raise ReadError(msg)
+        raise ReadError(msg, code="too-few-frames")

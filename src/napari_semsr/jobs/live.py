@@ -89,11 +89,11 @@ class LiveMosaic:
         unknown = options.keys() - STITCH.arguments.keys()
         if unknown:
             msg = f"Options are those of stitch, got {', '.join(sorted(unknown))}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="unknown-option")
         self.options: StitchFolderOptions = sets["options"]
         if self.options.flat_field not in ("auto", "none"):
             msg = "A flat field of a file is for stitch: use auto or none."
-            raise OptionError(msg)
+            raise OptionError(msg, code="options-contradict")
         self.folder.mkdir(exist_ok=True)
         old = [path for path in list_folder(self.folder) if path.suffix == ".tif"]
         if old and not resume:
@@ -101,7 +101,7 @@ class LiveMosaic:
                 f"The folder {self.folder} holds frames already: choose another with "
                 "frames=, or take them with resume=True."
             )
-            raise WriteError(msg)
+            raise WriteError(msg, code="foreign-files")
         self._place = filling_store(self.output, resume=False)
         if resume and self._place.exists():
             remove_target(self._place)
@@ -178,20 +178,20 @@ class LiveMosaic:
         kind = pixels.shape, pixels.dtype
         if pixels.ndim != 2 or pixels.dtype.kind not in "uif":
             msg = f"A frame must be (Y, X) grey values, got {kind[0]} of {kind[1]}."
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="wrong-type")
         if self._files.kind not in (None, kind):
             msg = f"Frames must be {self._files.kind}, as the first, got {kind}."
-            raise ShapeError(msg)
+            raise ShapeError(msg, code="frames-differ")
         corner = None
         if position_nm is not None:
             corner = float(position_nm[0]), float(position_nm[1])
         if corner is not None and not np.isfinite(corner).all():
             msg = f"A position must be two finite numbers (y, x), got {position_nm}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="positions-invalid")
         named = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif") + ".tif"
         if Path(named).name != named:
             msg = f"The name of a frame must be that of a file, got {name}."
-            raise OptionError(msg)
+            raise OptionError(msg, code="name-invalid")
         size = parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / named
         write(

@@ -12,9 +12,9 @@ from napari_semsr.jobs.images import derived_from, made_by
 
 # All chosen: large enough to show what is meant, small enough to be drawn at once.
 _PIXEL_NM = 10.0
-_SHAPE = (640, 896)
-_PITCH_PX = 13.0
-_GOLD_PX = 320
+_SHAPE = (640, 896)  # of the degraded sample; chosen
+_PITCH_PX = 13.0  # of its grating; chosen
+_GOLD_PX = 320  # side of the gold sample; chosen
 _SHOWN_GOLD = 100_000  # far from the fields that compare models
 
 

@@ -646,7 +646,7 @@ def _follow(run: _Stitching) -> Job[Followed]:
         return Followed()
     if _is_focused(run):
         msg = "Heights are joined when all are there: leave --follow or --focus out."
-        raise OptionError(msg)
+        raise OptionError(msg, code="options-contradict")
     folder = frame_folder(_folder(run), _table(run), options)
     flat = _flat_path(run)
     followed = yield from follow_scan(

@@ -50,9 +50,9 @@ from napari_semsr.jobs.train import (
 
 _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
-_LISTEN_S = 0.25
-_LAST_WORDS = 2000
-_KILL_S = 5.0
+_LISTEN_S = 0.25  # between two looks for a message of the child; chosen
+_LAST_WORDS = 2000  # characters of its last output that are told; chosen
+_KILL_S = 5.0  # longest wait for a child that was told to end; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ class Child:
 # the first.
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_REPORT_EVERY_S = 0.05
+_REPORT_EVERY_S = 0.05  # between two of its reports; chosen
 _PARENT = "napari_semsr"
 _REQUEST = "SEMSR_TRAIN_REQUEST"
 _RANK = "LOCAL_RANK"

@@ -34,7 +34,7 @@ from napari_semsr.core import (
 from napari_semsr.io import renaming
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
-_HEADER_LIMIT = 16 * 2**20
+_HEADER_LIMIT = 16 * 2**20  # bytes of a model file's header; chosen
 
 _Percentile = Annotated[float, Field(ge=0, le=100)]
 _Reach = Annotated[int, Field(ge=0, le=65536)]

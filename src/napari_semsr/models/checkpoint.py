@@ -34,7 +34,7 @@ from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 from napari_semsr.models.onnx_network import OnnxNetwork
 
-_SIZE_LIMIT = 2 * 2**30
+_SIZE_LIMIT = 2 * 2**30  # bytes of a model file; chosen
 _REFUSALS = (  # what constructors and readers raise at values that they cannot take
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
     RuntimeError, TypeError, ValueError,

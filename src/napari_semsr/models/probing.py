@@ -103,7 +103,7 @@ class NormInterceptor(TorchCalls):
 # swallow NaN (``torch.where``, ``nan_to_num``) hide what passes through them.
 
 _FIRST_SIDE = 512  # px; in less, the taps of a dilated layer may miss the field
-_LAST_SIDE = 4096
+_LAST_SIDE = 4096  # up to which it is probed; chosen
 _MAGNITUDES = (0.1, 1.0, 10.0)  # of fields in which a change is followed
 _LARGEST_MINIMUM = 64  # strides, and at most
 _LAST_MINIMUM = 1024  # px; chosen: what takes no such field takes none
@@ -236,9 +236,9 @@ def probe(module: nn.Module, *, stride: int) -> Probe:
 # falls below the tolerance. Gradients say the same to first order, but their mass falls
 # off faster than the change by real contents does, and gives halos that are too narrow.
 
-_TRIALS = 2
-_TOLERANCES = (0.01, 0.001)
-_WIDEST = 256
+_TRIALS = 2  # noise fields that are probed with; chosen
+_TOLERANCES = (0.01, 0.001)  # for which the effective reach is measured; chosen
+_WIDEST = 256  # probe of the effective reach; chosen
 
 
 def effective_halo(

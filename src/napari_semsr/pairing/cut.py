@@ -227,8 +227,10 @@ def _dealt(
 # large field are scattered over regions as large as lose 5 % of the patches where a
 # fifth is held out.
 _MISSED = 2.0
-_DRAWS = 6
-_LINES = 24
+_DRAWS = 6  # ways of holding out that are compared; chosen
+_LINES = 24  # lines each way between which rectangles are tried; chosen
+# steps along a region with one held-out block, for each step between sets; 5 % are lost
+# at its border where a fifth is held out
 _REGION = 54
 _NONE, _LOST = -1, 3  # no patch; a patch that overlaps two sets
 
@@ -355,7 +357,7 @@ _CORRELATED = 0.3  # least correlation of a pair, of either sign; chosen
 _DOUBTED = 0.5  # share of the areas in a patch where its map holds; chosen: most
 _SAME = 1e-3  # relative difference of two pixel sizes that are called equal
 _BORDER = 17  # places along each side of an image that a map may bend; chosen
-_PERCENTILES = (0.1, 99.9)
+_PERCENTILES = (0.1, 99.9)  # that stand for black and white; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -749,8 +751,8 @@ def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 # Chosen: an edge is wider than noise; a million pixels settle Otsu's threshold; with
 # more classes of density fewer patches find a partner.
 _SIGMA_PX = 1.5
-_SAMPLE = 1024
-_BINS = 5
+_SAMPLE = 1024  # side of the middle of an image that is measured; chosen
+_BINS = 5  # levels of density that are balanced; chosen
 
 
 class DensityMeter:

@@ -314,8 +314,9 @@ def open_pairs(path: Path) -> PairStore:
 # The contact sheet: pixels and counts are chosen so that one, some 1200 px wide, is
 # seen at a glance.
 _THUMB = 96
-_ACROSS = 6
+_ACROSS = 6  # pairs in its row; chosen
 _MOST = {"train": 24, "validation": 12, "test": 12}
+# _GAP: within a pair on it; chosen. _BETWEEN: pairs on it; chosen
 _GAP, _BETWEEN = 2, 8
 _WHITE = 255
 

@@ -45,6 +45,7 @@ _UPSAMPLING = 50  # to 0.02 px; chosen: finer than the standard error of most sh
 _NEAR_PX = 2.0  # quarters, and the finer search, that find the same place
 _APART_PX = 12  # peaks of one structure are not two places
 _ENOUGH = 3  # of 4 quarters: one may be empty or damaged
+# height of a second peak over the first that makes a shift ambiguous; chosen
 _ALIKE = 0.8
 
 

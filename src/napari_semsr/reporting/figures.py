@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from napari_semsr.stitching import PairReport
 
-_DPI = 100
+_DPI = 100  # of figures; chosen
 _WIDE_PX = 720
-_BAR_SHARE = 0.28
+_BAR_SHARE = 0.28  # of the width that a scale bar may take; chosen
 _NM_IN_UM = 1000.0
 _PERIODS = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 _COARSEST = 8  # times the finest that an upper axis tells; chosen: others lie together

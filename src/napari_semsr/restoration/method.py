@@ -64,15 +64,15 @@ from napari_semsr.restoration.structure import has_structure
 
 # What is read; chosen: at most 16 blocks, a million pixels, settle a radial mean.
 _BLOCK = 256
-_SMALLEST = 32
+_SMALLEST = 32  # side of a block; chosen
 _ACROSS = 4  # at most so many blocks along each axis
 _SKIPPED = 3  # rings that the window smears
 
 # Where the fit looks; chosen: exponents around 2.4, where it starts, since exponent and
 # blur can stand for each other; blurs of up to 8 px, from starts of every width.
 _EXPONENTS = (1.8, 3.2)
-_WIDEST_PX = 8.0
-_STARTS = (0.5, 1.0, 2.0, 4.0)
+_WIDEST_PX = 8.0  # blur that is looked for; chosen
+_STARTS = (0.5, 1.0, 2.0, 4.0)  # sigmas from which the fit begins; chosen
 
 
 @dataclass(frozen=True, slots=True)

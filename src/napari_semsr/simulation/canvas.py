@@ -123,7 +123,7 @@ FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 # Of the widths of neighbouring depths, and how many there are at most; chosen: each
 # depth costs two blurs.
 _DEPTH_RATIO = 1.3
-_MOST_DEPTHS = 7
+_MOST_DEPTHS = 7  # blurs that a drawing is split into; chosen
 
 
 def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32Array:

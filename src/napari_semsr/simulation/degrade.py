@@ -37,7 +37,7 @@ KINDS: tuple[Kind, ...] = ("blur", "fog", "hybrid")
 
 BETA_RANGE = (1.5, 2.5)  # Gao et al., Methods
 BLUR_SIGMA_PX = 1.0  # in a 7 x 7 kernel, Gao et al., Methods
-BLUR_SIZE_PX = 7
+BLUR_SIZE_PX = 7  # side of the blur's kernel; Gao et al. (Simulated scans)
 MOTION_LENGTH_PX = 10.0  # at 0 degrees, Gao et al., Methods
 DEFOCUS_RADIUS_PX = 5.0  # Gao et al., Methods
 FOG_SCALE = 1 / 8  # correlation length over the shorter side; chosen

@@ -47,7 +47,13 @@ from napari_semsr.simulation.specimen import setting
 # Side of a block in pixels, sites that it looks at, and those of them that may own one
 # of its pixels; chosen: time against an island cut off where cells are hardly wider.
 _BLOCK = 8
+# side of a block in pixels, sites that it looks at, and those of them that may own one
+# of its pixels; chosen: time against an island cut off where cells are hardly wider;
+# chosen
 _NEAR = 8
+# side of a block in pixels, sites that it looks at, and those of them that may own one
+# of its pixels; chosen: time against an island cut off where cells are hardly wider;
+# chosen
 _OWN = 5
 _PATCH = 1.5  # size of bare patches, in pitches; chosen
 _FAR = np.float32(1e4)

@@ -248,7 +248,7 @@ def _record(
 # percentiles 0.1 and 99.9 are 0 and 1, values beyond them kept. Levels of an electron
 # image cannot be known from light, so results are to be judged after an affine match.
 
-_FINE = 2
+_FINE = 2  # pixels of the drawn sample per pixel of the mosaic, along an axis; chosen
 """Pixels of the drawn sample per pixel of the mosaic, along an axis."""
 _VALIDATION_STREAM = 9_600_017
 """First number of the seeds of the fixed fields; training must not use it."""

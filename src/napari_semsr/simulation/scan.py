@@ -57,6 +57,7 @@ from napari_semsr.simulation.specimen import (
 # Coordinates are those of the frames: pixel centres at whole numbers, (0, 0) at the
 # nominal top-left pixel of the first frame.
 
+# width of a point, in frame pixels, where an image tells no pixel size; chosen
 _IMAGE_FWHM_PX = 3.0
 """Width of a point, in frame pixels, where an image tells no pixel size."""
 _OBLONG = 0.01  # of a pixel; chosen: a cut-off is then stated right to half a percent

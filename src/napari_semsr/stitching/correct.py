@@ -117,7 +117,7 @@ def _numbered(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
             f"{', '.join(unknown[:_NAMED])}{more}: its {len(known)} frames are "
             f"{acquisition.names[0]} to {acquisition.names[-1]}."
         )
-        raise OptionError(msg)
+        raise OptionError(msg, code="frames-unknown")
 
     def numbers(*names: str) -> list[int]:
         found = [known.get(normalize("NFC", name)) for name in names]
@@ -131,7 +131,7 @@ def _numbered(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
     dropped = frozenset(numbers(*corrections.drop))
     if len(known) - len(dropped) < 2:
         msg = f"Corrections must leave two frames at least, got {len(dropped)} to drop."
-        raise OptionError(msg)
+        raise OptionError(msg, code="too-few-frames")
     joins, movable = {}, {}
     for item in corrections.join:
         for pair in pair_of(item.first, item.second):
@@ -567,7 +567,7 @@ def correct_mosaic(
             "Corrections must leave overlaps that hold two frames together, but none "
             "is left: strike or drop fewer."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="nothing-placed")
     for index in np.flatnonzero(state.placed).tolist():
         state.reasons.pop(index, None)
     state.prepared = _match_moved(state, solver)

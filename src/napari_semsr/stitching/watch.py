@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import IntPair
+from napari_semsr.core import IntPair, Message
 from napari_semsr.stitching.frames import FRAME_BAND, noise_level
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.pairwise import overlap_boxes, whole_shift
@@ -80,7 +80,10 @@ class ScanWatch:
         self._placement.blank.add(index)
         was, self._is_dead = self._is_dead, True
         what = "shows one grey value everywhere" if is_flat else "shows no light"
-        return [] if was else [f"Frame {name} {what}: a dead frame, or no light."]
+        if was:
+            return []
+        sentence = f"Frame {name} {what}: a dead frame, or no light."
+        return [Message(sentence, "frame-without-light")]
 
     def compare(self, index: int) -> list[str]:
         """Compare a frame that was placed with those that it overlaps."""
@@ -99,7 +102,8 @@ class ScanWatch:
                 del self._light.values[number]
             ratio = self._light.add(index, self._light.values[index])
             if ratio is not None:
-                found.append(_LESS_LIGHT.format(placement.names[index], 100 * ratio))
+                sentence = _LESS_LIGHT.format(placement.names[index], 100 * ratio)
+                found.append(Message(sentence, "light-changed"))
         known = [
             self._detail.values[other] + more
             for other in self._near(index)
@@ -110,7 +114,8 @@ class ScanWatch:
             ratio = self._detail.add(index, float(np.median(known)) if known else 0.0)
             if ratio is not None:
                 share = 100 * np.sqrt(ratio)
-                found.append(_LESS_DETAIL.format(placement.names[index], share))
+                sentence = _LESS_DETAIL.format(placement.names[index], share)
+                found.append(Message(sentence, "detail-lost"))
         return found
 
     def _near(self, index: int) -> list[int]:

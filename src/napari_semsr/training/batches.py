@@ -181,7 +181,7 @@ def _stacked(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
 
 _STREAM = 77  # of chance, beside those of scenes and patches
 _SHARE = 0.25  # of a GPU's free memory that a cache may take
-_PERCENTILES = (0.1, 99.9)
+_PERCENTILES = (0.1, 99.9)  # that stand for black and white; chosen
 
 
 class _Batches(Generic[Batch]):

@@ -49,7 +49,7 @@ from napari_semsr.training.validation import ValidationPair
 # mean power spectrum of the blurred set is that of the other times the modulus squared,
 # and the noise. What that leaves open, a discriminator may tell.
 
-_LARGEST = 301
+_LARGEST = 301  # side of a kernel; chosen
 _LARGEST_FILE = 1 << 24  # bytes; chosen: twenty such kernels in the widest type
 _HASTE = 10.0  # of a kernel's weights beside those of networks
 _FLOOR = 5e-5  # of the kernel that a learnt one begins with, over its peak

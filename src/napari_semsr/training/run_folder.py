@@ -103,8 +103,8 @@ _WHOLE = {
 }
 _MODEL = ".safetensors"
 _WORKERS_END_S = 15.0  # chosen: torch's look each 5 s whether their process lives
-_MOST_TOLD = 3
-_LONGEST = 30
+_MOST_TOLD = 3  # differences that a refused resume names; chosen
+_LONGEST = 30  # characters beyond which values are not repeated; chosen
 _KINDS = {
     "pairs": "pairs",
     "train": "training image",

@@ -66,7 +66,7 @@ class Superlens(_Simulated):
     """Superlens mosaic and electron image; a run of places shares one drawn sample."""
 
     pixel_nm = SsumPairOptions().pixel_nm
-    _LOOKS = 4
+    _LOOKS = 4  # pairs made of one sample; chosen
 
     _sample = -1
     _pairs: Sequence[SsumPair] = ()
@@ -119,7 +119,7 @@ class Gold(_Simulated):
     """Gold on carbon at two magnifications; half of it as tuned, half varied."""
 
     pixel_nm = COARSE_NM
-    _SCALE = 2
+    _SCALE = 2  # ratio of the magnifications; chosen
 
     def pair(self, place: int) -> Pair:
         """Make a pair; both images are on the scale of the degraded one."""
@@ -146,10 +146,10 @@ INSTRUMENTS: dict[str, type[Superlens] | type[Gold]] = {
 }
 
 
-_CORRELATION_PX = (15.0, 120.0)
-_SOFTNESS = (0.005, 0.15)
-_CONTRAST = (0.25, 1.0)
-_LEVEL = (0.1, 0.9)
+_CORRELATION_PX = (15.0, 120.0)  # of drawn textures; chosen
+_SOFTNESS = (0.005, 0.15)  # of drawn edges; chosen
+_CONTRAST = (0.25, 1.0)  # of drawn scenes; chosen
+_LEVEL = (0.1, 0.9)  # mean grey of drawn scenes; chosen
 
 
 def patchwork(
@@ -168,8 +168,8 @@ def patchwork(
     return np.asarray(np.clip(first * (1 - share) + other * share, 0, 1))
 
 
-_ZOOMS = (1.0, 1.0, 0.75, 0.5)
-_MOST_NAMED = 5
+_ZOOMS = (1.0, 1.0, 0.75, 0.5)  # of clear images; chosen
+_MOST_NAMED = 5  # missing files that a refusal names; chosen
 _LEAST_SHARE = 0.55  # of a scene that an image must cover on each axis
 PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
 

@@ -19,7 +19,7 @@ from napari_semsr.pairing import PairStore, augment_pair, open_pairs
 from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipe import Recipe
 
-_IN_MEMORY = 1 << 30
+_IN_MEMORY = 1 << 30  # bytes of a store that is held whole; chosen
 _MOST_RANGES = 100.0  # of a field; chosen: a hot pixel in 12 bits is 16 away
 _LOW, _HIGH, _CUT = 1, 2, 3  # streams of chance
 

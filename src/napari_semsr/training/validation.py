@@ -36,8 +36,8 @@ from napari_semsr.training.stored_pairs import fitting_store, to_unit
 _HARDLY_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
 _MOST_STORED = 64  # patches of a store
-_PREVIEW_PX = 256
-_GAP_SHARE = 64
+_PREVIEW_PX = 256  # side of a preview's picture; chosen
+_GAP_SHARE = 64  # part of its side between pictures; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
 
 # Figures of a network on fields whose truth is known.
 
-PERCENTILES = (0.1, 99.9)
+PERCENTILES = (0.1, 99.9)  # that stand for black and white; chosen
 WHITE = 255.0
 _MARGIN_PX = 16  # that docs/validation/results.md leaves out too
 _NYQUIST = 0.5

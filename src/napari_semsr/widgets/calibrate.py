@@ -69,7 +69,7 @@ from napari_semsr.widgets.layers import (
 
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
 """Nanometres in each unit that is offered."""
-_DECIMALS = 6
+_DECIMALS = 6  # of a pixel size; chosen
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _CALIBRATIONS = {"Calibration (*.json)": ".json"}
 

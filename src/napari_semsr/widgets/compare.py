@@ -61,7 +61,7 @@ from napari_semsr.widgets.layers import (
     without_cache,
 )
 
-_LATER_MS = 60
+_LATER_MS = 60  # from the last move of the view to a new cover of its left part; chosen
 _BEFORE_NAME = "before"
 _AMBER = "#e3b617"
 _DIVERGING = "PiYG"  # less is magenta, more is green, nothing is white

@@ -50,7 +50,7 @@ _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
 NO_IMAGE = "An image layer must be chosen; open one with Open mosaic or a sample."
 """What a panel says where none is."""
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-6  # by which scales are equal; chosen
 _FILLED = 0.95  # of the canvas, as napari's own button fills it
 _MOST_CLASSES = 256  # chosen: a record of some kilobytes
 

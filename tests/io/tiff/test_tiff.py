@@ -14,7 +14,7 @@ from napari_semsr.core.progress import hear_warnings
 from napari_semsr.io import formats as registry, read, write, write_pages
 from napari_semsr.io.files import RECORD_KEY, Record
 from napari_semsr.io.tiff import read as tiff
-from napari_semsr.io.tiff.read import _ome_record
+from napari_semsr.io.tiff.read import ome_record
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def test_our_record_is_found_among_annotations_of_others():
         ("Note", "{}"),
     ):
         ElementTree.SubElement(root, "M", K=key).text = text
-    assert _ome_record(root) == ours
-    assert _ome_record(root[1]) is None
+    assert ome_record(root) == ours
+    assert ome_record(root[1]) is None
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float16", "float64"])

@@ -199,7 +199,7 @@ def _ome_image(
     return size, image.get("Name"), pixels.get("SignificantBits")
 
 
-def _ome_record(root: "Element") -> Record | None:
+def ome_record(root: "Element") -> Record | None:
     """Find our record among the annotations of a document."""
     for element in root.iter():
         if element.get("K") == RECORD_KEY and element.text:
@@ -388,7 +388,7 @@ def _as_shown(
 _FEI_TAGS = (34680, 34682)
 _ZEISS_TAG = 34118
 _TESCAN_TAG = 50431
-_LARGEST = 4 << 20
+_LARGEST = 4 << 20  # bytes of a vendor's header; chosen
 _SCANS = ("Scan", "EScan", "IScan", "CScan")
 _FIELD_TOLERANCE = 0.01  # the field width has four digits
 
@@ -679,8 +679,8 @@ def _imagej_pixel_size(
 
 # Pixels: one plane, in memory or lazily, never through an open handle.
 
-_BLOCK = 2048
-_STRIP_BYTES = 32 * 2**20
+_BLOCK = 2048  # side of the blocks of a lazy plane; chosen
+_STRIP_BYTES = 32 * 2**20  # of a strip that is read at once; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -874,7 +874,7 @@ _GREY = (_WHITE_IS_ZERO, 1, _PALETTE, 4, 32803)
 _logger = logging.getLogger("tifffile")
 # without any handler Python would print what tifffile logs
 _logger.addHandler(logging.NullHandler())
-_LONGEST = 200
+_LONGEST = 200  # characters of a header's text that are shown; chosen
 _OF_SETS = "OME series failed to read"
 _ORIENTATION = 274
 _COMPLEX_INTEGERS = 5  # sample format
@@ -1240,7 +1240,7 @@ def _calibrate(
     root = _parse_ome(tif.ome_metadata or (first.description if first.is_ome else ""))
     if root is not None:
         size, name, depth = _of_series(root, series, tif, warnings)
-        record = _ome_record(root)
+        record = ome_record(root)
     elif tif.is_ome:
         said = "The OME-XML is damaged: the pixel size is left unknown."
         warnings = [Message(said, "metadata-damaged")]

@@ -34,10 +34,10 @@ _MOST_EXACT = 2**53  # of whole numbers in float64
 _UNITS = {"nm": 1, "um": 10**3, "mm": 10**6}
 _MOST_OF = 100
 _MOST_RATIONAL = 2**31 - 1  # older ImageJ reads the two numbers with a sign
-_TILE = 256
-_BAND = 2048
+_TILE = 256  # side of a TIFF tile; chosen
+_BAND = 2048  # rows written at once; chosen
 _LARGEST_IMAGEJ = 2**31
-_PYRAMID_FROM = 4096
+_PYRAMID_FROM = 4096  # side from which an OME-TIFF has levels; chosen
 _FEI_TAG = 34682
 
 

@@ -58,8 +58,8 @@ from napari_semsr.io.zarr.store import (
 if TYPE_CHECKING:
     import zarr
 
-_CHUNK = 512
-_CHUNKS_PER_SHARD = 4
+_CHUNK = 512  # side of a chunk; chosen
+_CHUNKS_PER_SHARD = 4  # chunks in a shard, along an axis; chosen
 _SHARDED_FROM = 8 * _CHUNK
 _MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
 _MOST_INNER = 1 << 16  # chunks of a shard; chosen: 4096 x 4096 px in chunks of 16

@@ -18,7 +18,7 @@ Edges = Literal["zeros", "reflect", "replicate"]
 MOST_LEVELS = 10
 """Times that a network may halve the resolution: its stride is 1024 at most."""
 
-_SLOPE = 0.2
+_SLOPE = 0.2  # of leaky ReLU; as in most of the papers
 _STD = 0.02  # of first weights, in both papers
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,

@@ -121,7 +121,7 @@ class PatchGAN(nn.Module):
 # belongs to the loss. *Chosen*: patches of another size are averaged to the 6 x 6
 # places that 96 px leave.
 
-_GRID = 6
+_GRID = 6  # places along an axis after pooling; chosen
 
 
 def _dense(side: int, inputs: int, width: int) -> nn.Sequential:

@@ -28,8 +28,8 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import LeakyReLU, check_scale, draw_he
 
-_RESIDUAL = 0.2
-_FIRST = 0.1
+_RESIDUAL = 0.2  # factor of the residuals; stated (arXiv:1809.00219)
+_FIRST = 0.1  # factor of the first weights; stated (arXiv:1809.00219)
 
 
 class _DenseBlock(nn.Module):

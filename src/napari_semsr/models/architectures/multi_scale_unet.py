@@ -41,8 +41,8 @@ from napari_semsr.models.architectures.blocks import (
 )
 from napari_semsr.models.architectures.discriminators import PatchGAN
 
-_LEVELS = 7
-_WIDEST = 8
+_LEVELS = 7  # of the U-Net; its paper
+_WIDEST = 8  # widest layer, in widths; chosen
 
 
 class MultiScaleBlock(nn.Module):

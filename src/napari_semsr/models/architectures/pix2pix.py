@@ -37,9 +37,9 @@ from napari_semsr.models.architectures.blocks import (
     stage,
 )
 
-_WIDEST = 8
-_WITH_DROPOUT = 3
-_SLOPE = 0.2
+_WIDEST = 8  # widest layer, in widths; stated (arXiv:1611.07004)
+_WITH_DROPOUT = 3  # layers with dropout; stated (arXiv:1611.07004)
+_SLOPE = 0.2  # of leaky ReLU; stated (arXiv:1611.07004)
 
 
 class Pix2PixUNet(nn.Module):

@@ -30,7 +30,7 @@ from napari_semsr.models.architectures.blocks import (
     start_at_zero,
 )
 
-_FIRST_STD = 0.001
+_FIRST_STD = 0.001  # of the first weights; stated (arXiv:1501.00092)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:

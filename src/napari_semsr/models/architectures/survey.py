@@ -36,7 +36,7 @@ from napari_semsr.core import FAULTS
 from napari_semsr.models.architectures.blocks import start_at_zero
 from napari_semsr.models.architectures.two_scale import DilatedBlock
 
-BLOCK = 16
+BLOCK = 16  # pixels of a block whose statistics are looked at; chosen
 _LEVELS, _COARSE = 4, 4
 _LEAST_PASSED = 0.1  # deviation of what passes, below which it tells no airlight
 _LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range is 1

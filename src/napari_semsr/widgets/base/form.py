@@ -47,7 +47,7 @@ _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChang
 # napari's own are hardly told from the others, in either theme; text is read on this
 _CHOSEN = "QListView::item:selected { background-color: rgba(80, 110, 230, 150); }"
 _GAP_PX = 6  # of a label from its control
-_LARGEST_INT = 1_000_000
+_LARGEST_INT = 1_000_000  # in a box without a bound; chosen
 _LARGEST_FLOAT = 1e9
 
 

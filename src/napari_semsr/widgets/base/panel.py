@@ -178,7 +178,7 @@ class ResultSwitch:
             item.visible = False
 
 
-_MINIMUM_WIDTH = 320
+_MINIMUM_WIDTH = 320  # of a panel; chosen
 _PLOTS = "napari_semsr.widgets.base.plots"
 _MOST_LINES = 12  # of what is said below the buttons: more scrolls, and pushes nothing
 _WHAT_TO_DO = "What to do"

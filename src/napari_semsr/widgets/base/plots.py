@@ -23,7 +23,7 @@ from napari_semsr.reporting import Pen, draw_curves
 from napari_semsr.widgets.base.folding import COLOURS, lay_below
 from napari_semsr.widgets.base.runner import is_alive
 
-_DPI = 90
+_DPI = 90  # of plots; chosen
 _PRINT_DPI = 300
 _INK = "#222222"
 _NO_ROOM = 1e-3  # of a row: the layout wants some

@@ -69,7 +69,7 @@ from napari_semsr.widgets.layers import (
 )
 
 _GIB = 2**30
-_PYRAMID = 4 / 3
+_PYRAMID = 4 / 3  # of a store over its finest level; 1/(1 - 1/4)
 _FLOAT = 4
 _folder: list[Path] = []
 _project: list[Path] = []
@@ -288,7 +288,7 @@ def store_target(
 
 
 _FACTOR = 4  # of a coarse level over the one before
-STRIP_PX = 1 << 24
+STRIP_PX = 1 << 24  # pixels that are averaged at once; chosen
 
 
 @dataclass(frozen=True, slots=True)

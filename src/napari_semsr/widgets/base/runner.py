@@ -50,8 +50,8 @@ from napari_semsr.core import (
 from napari_semsr.io import note_error
 
 _log = logging.getLogger(__name__)
-_REPORT_EVERY_S = 0.05
-_RETURN_EVERY_S = 1.0
+_REPORT_EVERY_S = 0.05  # between two signals of progress; chosen
+_RETURN_EVERY_S = 1.0  # between two returns of freed memory; chosen
 _LAST_STEP_S = 60.0  # chosen: no step between two looks at a cancel takes longer
 _THREAD_END_MS = 1000  # chosen: a thread needs microseconds after its job has returned
 # napari's sign of work draws the whole window 27 times a second, which without a GPU

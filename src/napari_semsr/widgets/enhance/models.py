@@ -72,7 +72,7 @@ OWN_IMAGE_TIME = (
 )
 """What *Train on this image alone* costs; see `docs/training.md`."""
 
-_TOLERANCE = 0.001
+_TOLERANCE = 0.001  # by which pixel sizes are equal; chosen
 _CHECKED = "models.md#does-it-show-what-is-there"
 _CHOICE = '<a href="which-model.md">Which model for which image</a>'
 _PREVIEW = (

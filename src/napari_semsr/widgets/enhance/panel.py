@@ -145,8 +145,8 @@ def _import_ahead() -> None:
     Thread(target=load, name="semsr-torch").start()
 
 
-_DRAW_MS = 50
-_SMALL_PX = 1 << 20
+_DRAW_MS = 50  # between two looks at the live field; chosen
+_SMALL_PX = 1 << 20  # pixels of a level that is read at once; chosen
 _BEGUN = "semsr_begun"
 _INCOMPLETE = " (incomplete)"
 # with the number that napari adds where there is such a layer
@@ -315,8 +315,8 @@ class LiveLayer(QObject):
             self._removed()
 
 
-_TICK_MS = 100
-_SIDE_PX = 192
+_TICK_MS = 100  # between two looks for a preview; chosen
+_SIDE_PX = 192  # of the preview; chosen
 _NAME = "preview"
 Subject = tuple[Image, Micrograph, str, Any]
 """Layer, its image, model and options."""

@@ -65,7 +65,7 @@ from napari_semsr.widgets.layers import (
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
-_LIST_HEIGHT = 90
+_LIST_HEIGHT = 90  # of the list of layers; chosen
 _LINE_LAYER = "profile line"
 _MOST_POINTS = 4000  # of a curve in the plot, which is some hundred pixels wide
 _ROOM = 0.15  # of their range, above and below curves that move; chosen

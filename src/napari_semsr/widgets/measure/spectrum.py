@@ -45,11 +45,11 @@ from napari_semsr.widgets.measure.regions import (
 # beside its image, as large as the image itself and in the image's unit, and its own
 # scale is drawn onto it: rings labelled with the period that they stand for.
 
-_GAP = 1.06
-_RADII = (0.85, 0.5, 0.25)
-_NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+_GAP = 1.06  # place of a ring's label beyond it; chosen
+_RADII = (0.85, 0.5, 0.25)  # of the rings that are drawn; chosen
+_NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # numbers that a ring may have; chosen
 _STEPS = np.outer(10.0 ** np.arange(-3, 8), _NICE).ravel()
-_LEAST_RADIUS_PX = 6
+_LEAST_RADIUS_PX = 6  # of a ring; chosen
 _COLOUR = "#ffd400"
 
 
@@ -133,7 +133,7 @@ def _add_rings(viewer: Viewer, image: Micrograph, layer: Any) -> None:
     )
 
 
-_LIST_HEIGHT = 110
+_LIST_HEIGHT = 110  # of the list of layers; chosen
 _NOTE = (
     "The 2-D spectrum is laid to the right of its image and is as large as the "
     "image, so that the viewer keeps its nm scale bar. The bar does not hold for the "

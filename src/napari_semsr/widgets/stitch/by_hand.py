@@ -372,7 +372,7 @@ class CorrectionList(QWidget):
         """Names of the frames that are shown."""
         if self._shown is None:
             msg = "An overlap must be chosen in the list first."
-            raise OptionError(msg)
+            raise OptionError(msg, code="missing-value")
         return [self._name(frame) for frame in self._frames]
 
     def _next(self) -> None:

@@ -107,7 +107,7 @@ _REJECTED = _LOST = "#c00000"
 _AMBIGUOUS = "#ff8fd8"
 _NOMINAL = "#5a9bd8"
 _SOLVED = "#ffffff"
-_THIN = 0.006
+_THIN = 0.006  # width of lines over the scan; chosen
 # of the plots: how joints disagree, and how the stage missed
 _JOINT, _LINE, _STAGE, _NONE = COLOURS[:4]
 

@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LOSS, _BEST, _GAIN = COLOURS[:3]
-_SMOOTH_SHARE = 25
+_SMOOTH_SHARE = 25  # part of the curve over which it is smoothed; chosen
 
 
 def _draw_loss(
@@ -137,8 +137,8 @@ def _draw_gain(
 
 
 _CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
-_GAP_SHARE = 0.04
-_MOST_POINTS = 4000
+_GAP_SHARE = 0.04  # between pictures; chosen
+_MOST_POINTS = 4000  # of a drawn curve; chosen
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
@@ -345,8 +345,8 @@ class TrainView(QWidget):
             fill_view(self.viewer, self.layer)
 
 
-_POLL_MS = 700
-_LONGEST = 10_000_000
+_POLL_MS = 700  # between two looks at a run's folder; chosen
+_LONGEST = 10_000_000  # steps that can be typed; chosen
 _STATE = "last.ckpt"
 _RECIPE = "recipe.yaml"
 _STORE, _LAYERS, _OWN = "store", "layers", "recipe"
@@ -379,7 +379,7 @@ _NAMED = {  # what the two lists of layers are for, by where pairs come from
         ),
     ),
 }
-_LARGEST_PATCH = 2048
+_LARGEST_PATCH = 2048  # that can be typed; chosen
 
 
 def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
