@@ -93,7 +93,7 @@ def is_for_napari(path: Path) -> bool:
     if not is_readable(path):
         return False
     if path.suffix.lower() in (".tif", ".tiff"):
-        from napari_semsr.io.tiff.read import is_grey
+        from napari_semsr.io.tiff import is_grey
 
         return is_grey(path)
     return True

@@ -1,0 +1,1 @@
+from .read import is_grey as is_grey
