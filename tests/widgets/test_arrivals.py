@@ -50,9 +50,9 @@ def said():
 
 def open_in(viewer, path):
     """Open a picture that napari does not leave to us, as *Open mosaic* does."""
+    watch_viewer()
     for data, attributes, kind in get_reader(str(path))(str(path)):
         getattr(viewer, f"add_{kind}")(data, **attributes)
-    watch_viewer()
 
 
 def opened(viewer, folder, one, name):
