@@ -213,8 +213,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path} must be a JSON object, but cannot be read as JSON ({error})."
-        raise ReadError(msg, code=fault_code(path, error, "content-invalid")) from error
+        fault = f"{path} must be a JSON object, but cannot be read as JSON ({error})."
+        message = access_refusal(path, error) or Message(fault, "content-invalid")
+        raise ReadError(message, code=message.code) from error
     if not isinstance(found, dict):
         msg = f"{path} must be a JSON object, got {type(found).__name__}."
         raise ReadError(msg, code="content-invalid")
