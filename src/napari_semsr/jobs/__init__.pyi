@@ -108,6 +108,7 @@ from .leakage import (
     LEARNT as LEARNT,
     learnt_from_light as learnt_from_light,
 )
+from .live import LiveMosaic as LiveMosaic
 from .measure.error_map import (
     ERROR_MAP as ERROR_MAP,
     ErrorMapReport as ErrorMapReport,
