@@ -281,6 +281,41 @@ def test_velox_names_its_detectors(tmp_path, grey, name):
     assert info.metadata["images"]["2"] == "Spectrum: a spectrum"
 
 
+@pytest.mark.parametrize("version", [10, 11])
+def test_velox_names_images_as_it_shows_them(tmp_path, grey, version):
+    images = [("DF4", grey[None]), ("DF4", grey[None] // 2), ("DF4", grey[None] // 3)]
+    path = velox(tmp_path / "a.emd", images)
+    with h5py.File(path, "a") as file:
+        for number, label in enumerate(["DPC", "iDPC"]):
+            about = {"dataPath": f"/Data/Image/{number:032x}"}
+            where = f"Presentation/Displays/ImageDisplay/{number}"
+            if version == 11:
+                where = f"SharedProperties/ImageSeriesDataReference/{number}"
+                shown = json.dumps({"data": f"/{where}", "title": label}).encode()
+                file[f"Displays/ImageDisplay/{number}"] = [shown]
+            else:
+                about["display"] = {"label": label}
+            file[where] = [json.dumps(about).encode()]
+        file.require_group("Presentation/Displays/ImageDisplay")["damaged"] = [b"{"]
+    listed = registry.describe(path).metadata["images"]
+    names = [text.partition(":")[0] for text in listed.values()]
+    assert names == ["DPC", "iDPC", "DF4"]
+    assert registry.read(path, series=1).name == "a iDPC"
+
+
+@pytest.mark.parametrize("unit", ["deg", "mrad", "[mrad]"])
+def test_planes_may_be_angles_of_the_sample_or_of_a_detector(tmp_path, grey, unit):
+    axes = [("angle", -10, 5, unit), ("y", 0, 0.25, "nm"), ("x", 0, 0.25, "nm")]
+    path = ncem(tmp_path / "a.emd", np.stack([grey, grey // 2]), axes)
+    found = registry.read(path, plane=1)
+    assert np.array_equal(found.array(), grey // 2)
+    assert found.pixel_size_nm == (0.25, 0.25)
+    both = [("qy", 0, 1, unit), ("qx", 0, 1, unit), *axes[1:]]
+    path = ncem(tmp_path / "b.emd", np.zeros((3, 4, 5, 6)), both)
+    with pytest.raises(ReadError, match="a diffraction pattern"):
+        registry.read(path)
+
+
 def test_velox_of_diffraction_is_refused(tmp_path, grey):
     path = velox(tmp_path / "a.emd", [("Ceta", grey[None])], "1/m", "1e8")
     with pytest.raises(ReadError, match=r"a diffraction pattern \(Ceta\)"):

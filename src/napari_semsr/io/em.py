@@ -242,7 +242,9 @@ def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
         return _SPECTRUM
     if np.dtype(dtype).kind in "cV":
         return _COMPLEX
-    if any(_RECIPROCAL.search(axis.unit) for axis in axes):
+    # planes may be angles, of a tilted sample or of a detector: one axis of those
+    angular = [bool(_RECIPROCAL.search(axis.unit)) for axis in axes]
+    if any(angular[-2:]) or sum(angular) > 1:
         return _DIFFRACTION
     if len(axes) < 2 or min(axis.size for axis in axes[-2:]) < 2:
         return "a spectrum or a line profile"
@@ -356,15 +358,16 @@ def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the images of Velox, then what else the file holds."""
     found: list[_Image] = []
     with hdf5.opened(path) as file:
-        data = file["Data"]
+        data, labels = file["Data"], _velox_labels(file)
         for key, group in data.get("Image", {}).items():
-            result = _velox_metadata(group).get("BinaryResult") or {}
+            about = _velox_object(lambda of=group: of["Metadata"][:, 0].tobytes())
+            result = about.get("BinaryResult") or {}
             array, stated = group["Data"], result.get("PixelSize") or {}
             axes = [_Axis(int(n)) for n in array.shape]
             for n, (side, letter) in enumerate((("height", "Y"), ("width", "X"))):
                 unit = _text(result.get(f"PixelUnit{letter}"))
                 axes[n] = _Axis(axes[n].size, stated.get(side), unit)
-            name = _text(result.get("Detector")) or key
+            name = labels.get(key) or _text(result.get("Detector")) or key
             found.append(_array(path, array, axes, (0, 1), name))
         for kind in ("Spectrum", "SpectrumStream", "SpectrumImage"):
             what = _SPECTRUM if kind == "Spectrum" else "a spectrum image"
@@ -372,12 +375,31 @@ def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
     return found, _FEI
 
 
-def _velox_metadata(group: Any) -> dict[str, Any]:
-    """Read the JSON text of the first plane; nothing of one that is damaged."""
+def _velox_labels(file: Any) -> dict[str, str]:
+    """Read the titles under which images are shown, by their names in the file.
+
+    Sums and elements have the detector of the images that they were made from. From
+    version 11 a display names another object, which says what image it shows.
+    """
+    found = {}
+    place = "Displays/ImageDisplay"
+    for item in file.get(place, file.get(f"Presentation/{place}", {})).values():
+        about = _velox_object(lambda of=item: of[0])
+        if "data" in about:
+            about |= _velox_object(lambda at=about["data"]: file[at][0])
+        display = about.get("display")
+        title = (
+            display.get("label") if isinstance(display, dict) else about.get("title")
+        )
+        found[_text(about.get("dataPath")).rpartition("/")[2]] = _text(title)
+    return found
+
+
+def _velox_object(read: Callable[[], bytes]) -> dict[str, Any]:
+    """Read a JSON object of which zeros may follow; nothing of one that is damaged."""
     try:
-        text = np.asarray(group["Metadata"][:, 0]).tobytes().split(b"\0")[0]
-        found = json.loads(text.decode("utf-8", "replace"))
-    except (KeyError, ValueError):
+        found = json.loads(read().split(b"\0")[0].decode("utf-8", "replace"))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
