@@ -9,7 +9,7 @@ import tifffile
 from napari_semsr.core import ReadError, run
 from napari_semsr.io import napari_hooks as hooks
 from napari_semsr.io.frames import open_frames, scan_files
-from napari_semsr.io.positions import write_fiji
+from napari_semsr.io.positions import read_others, write_fiji
 
 FIJI = """# Define the number of dimensions we are working on
 dim = 2
@@ -102,6 +102,20 @@ def test_what_is_written_for_fiji_is_read_again(scan):
 def entry(x, y, name=None, pixel=0.0125):
     stated = {"XPositionUm": x, "YPositionUm": y, "PixelSizeUm": pixel}
     return stated if name is None else {**stated, "FileName": name}
+
+
+def test_names_that_begin_as_comments_do_are_read_again(tmp_path):
+    table = tmp_path / "out.txt"
+    places = {"#a.tif": (1.0, 2.0), " b.tif": (3.0, 4.0), "c;(1).tif": (5.0, 6.0)}
+    write_fiji(table, places)
+    assert read_others(table, tmp_path).corners == places
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_table_of_fiji_has_the_encoding_of_its_machine(tmp_path, encoding):
+    table = tmp_path / "TileConfiguration.txt"
+    table.write_bytes(FIJI.replace("a.tif", "Fläche_µm.tif").encode(encoding))
+    assert "Fläche_µm.tif" in read_others(table, tmp_path).corners
 
 
 def test_folders_of_micro_manager_state_the_stage_in_micrometres(tmp_path, rng):

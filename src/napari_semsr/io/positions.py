@@ -23,7 +23,7 @@ from napari_semsr.core import (
     shown,
 )
 from napari_semsr.io.files import read_object, read_text, replacing
-from napari_semsr.io.read_image import to_nm
+from napari_semsr.io.read_image import decode_text, to_nm
 
 REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
 _LISTS = (".pos", ".json")
@@ -72,10 +72,11 @@ def read_others(path: Path, folder: Path) -> Positions | None:
     if path.suffix.lower() != ".txt":
         return None
     try:
-        text = read_text(path, "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as text in UTF-8 ({error})."
-        raise ReadError(msg, code="encoding-unknown") from error
+        # Java wrote it in the encoding of the machine, on Windows until 2022
+        text = decode_text(read_text(path, "latin-1").encode("latin-1"))
+    except OSError as error:
+        msg = f"{path} cannot be read as text ({error})."
+        raise ReadError(msg, code="file-damaged") from error
     if text.lstrip().startswith("{"):
         return _of_metadata(path.parent, [path], folder)
     return _of_fiji(path, text)
@@ -154,7 +155,8 @@ def _portable(name: str) -> str:
 def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None:
     """Write top-left corners ``(y, x)`` in px for Fiji's stitching, ``(x, y)`` there.
 
-    A frame without a place, None, is named in a comment.
+    A frame without a place, None, is named in a comment. A name that begins as a
+    comment does, or with a space, which Fiji cuts off, has the folder before it.
     """
     lines = ["# Define the number of dimensions we are working on", "dim = 2", ""]
     lines.append("# Define the image coordinates")
@@ -163,7 +165,8 @@ def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None
             lines.append(f"# {name} has no place")
         else:
             y, x = corner
-            lines.append(f"{name}; ; ({x:.6f}, {y:.6f})")
+            before = "./" if re.match(r"[#\s]", name) else ""
+            lines.append(f"{before}{name}; ; ({x:.6f}, {y:.6f})")
     with replacing(path) as place:
         text = "\n".join(lines) + "\n"
         place.write_text(text, "utf-8", errors="backslashreplace", newline="")
