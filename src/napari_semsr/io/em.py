@@ -360,7 +360,7 @@ def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
     with hdf5.opened(path) as file:
         data, labels = file["Data"], _velox_labels(file)
         for key, group in data.get("Image", {}).items():
-            about = _velox_object(lambda of=group: of["Metadata"][:, 0].tobytes())
+            about = _velox_object(group.get("Metadata"), np.s_[:, 0])
             result = about.get("BinaryResult") or {}
             array, stated = group["Data"], result.get("PixelSize") or {}
             axes = [_Axis(int(n)) for n in array.shape]
@@ -384,9 +384,9 @@ def _velox_labels(file: Any) -> dict[str, str]:
     found = {}
     place = "Displays/ImageDisplay"
     for item in file.get(place, file.get(f"Presentation/{place}", {})).values():
-        about = _velox_object(lambda of=item: of[0])
-        if "data" in about:
-            about |= _velox_object(lambda at=about["data"]: file[at][0])
+        about = _velox_object(item)
+        if at := _text(about.get("data")):
+            about |= _velox_object(file.get(at))
         display = about.get("display")
         title = (
             display.get("label") if isinstance(display, dict) else about.get("title")
@@ -395,11 +395,13 @@ def _velox_labels(file: Any) -> dict[str, str]:
     return found
 
 
-def _velox_object(read: Callable[[], bytes]) -> dict[str, Any]:
+def _velox_object(item: Any, where: Any = 0) -> dict[str, Any]:
     """Read a JSON object of which zeros may follow; nothing of one that is damaged."""
     try:
-        found = json.loads(read().split(b"\0")[0].decode("utf-8", "replace"))
-    except (AttributeError, KeyError, TypeError, ValueError):
+        stored = item[where]
+        text = stored if isinstance(stored, bytes) else np.asarray(stored).tobytes()
+        found = json.loads(text.split(b"\0")[0].decode("utf-8", "replace"))
+    except (TypeError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
