@@ -294,7 +294,7 @@ def photograph_spectrum() -> None:
 def photograph_metrics() -> None:
     """Compare the degraded image with the truth."""
     viewer = new_viewer("degraded")
-    ran(viewer, "Metrics and histogram", image="degraded", reference="truth")
+    ran(viewer, "Metrics", image="degraded", reference="truth")
     keep(viewer, "metrics")
 
 
@@ -354,7 +354,7 @@ def photograph_project() -> None:
     viewer = new_viewer("degraded")
     ran(viewer, "Restore", layer="degraded")
     viewer.window.remove_dock_widget("all")
-    dock(viewer, "Save and project")
+    dock(viewer, "Save")
     keep(viewer, "project")
 
 

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base import RichLabel, open_panel
+from napari_semsr.widgets.base import ASIDE, RichLabel, open_panel
 from napari_semsr.widgets.compare import BeforeAfter
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import Endless, exposures_of
@@ -58,7 +58,7 @@ def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
         "Enhance",
         "FRC map",
         "Spectrum",
-        "Metrics and histogram",
+        "Metrics",
         "Crop",
         "Train",
     )
@@ -106,7 +106,7 @@ def colourfulness(picture: np.ndarray) -> float:
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("how", ["panel", "viewer"])
 def test_closing_stops_the_job(viewer, qtbot, how):
-    panel = dock(viewer, "Metrics and histogram")
+    panel = dock(viewer, "Metrics")
     endless = Endless()
     panel.start(endless, lambda _: None)
     assert endless.begun.wait(LIMIT_S)
@@ -119,7 +119,7 @@ def test_closing_stops_the_job(viewer, qtbot, how):
 
 @pytest.mark.broad
 def test_closing_the_window_while_napari_moves_its_bar(viewer, qtbot, monkeypatch):
-    panel = dock(viewer, "Metrics and histogram")
+    panel = dock(viewer, "Metrics")
     closed, handle = threading.Event(), QApplication.processEvents
     armed = []
 
@@ -238,3 +238,45 @@ def test_window_of_steps_is_a_dock_with_panels_beside_it(viewer, qtbot):
     qtbot.waitUntil(lambda: tabs_of(place) == ["Crop"], timeout=LIMIT_MS)
     assert place.windowTitle() == "Superlens SEM"
     viewer.window.remove_dock_widget(window)
+
+
+def leaves(menu):
+    """Texts of a menu's entries, and of those in menus below it."""
+    for action in menu.actions():
+        if action.menu():
+            yield from leaves(action.menu())
+        elif not action.isSeparator():
+            yield action.text()
+
+
+@pytest.mark.broad
+def test_the_menu_lists_each_panel_once_by_its_own_title(viewer, qtbot):
+    (group,) = (
+        action.menu()
+        for action in viewer.window.plugins_menu.actions()
+        if action.text() == "Superlens SEM"
+    )
+    listed = list(leaves(group))
+    assert listed[0] == "Superlens SEM"
+    assert len(listed) <= 12
+    below = "".join(leaves(viewer.window.layers_menu))
+    assert "Superlens" not in below
+    for text in listed[1:]:
+        assert open_panel(viewer, text).title == text
+
+
+@pytest.mark.broad
+def test_other_panels_open_from_a_list_in_the_window(viewer, qtbot, keep_picture):
+    window = open_panel(viewer, "Superlens SEM")
+    entries = {action.text(): action for action in window.others.menu().actions()}
+    assert set(entries) == set(ASIDE)
+    entries["Gaps"].trigger()
+    assert window.page.panel.title == "Gaps"
+    entries["Degrade"].trigger()
+    docked = open_panel(viewer, "Degrade")
+    qtbot.waitUntil(docked.isVisible, timeout=LIMIT_MS)
+    assert docked.title == "Degrade"
+    assert type(docked.parentWidget()) is not type(window.page)
+    open_panel(viewer, "Superlens SEM")
+    qtbot.waitUntil(window.others.isVisible, timeout=LIMIT_MS)
+    keep_picture(viewer, "other-panels")

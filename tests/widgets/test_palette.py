@@ -66,7 +66,7 @@ def test_a_verb_opens_its_panel_once(make_napari_viewer_proxy, registered, qtbot
         command()
     docks = viewer.window.dock_widgets
     names = [name.partition(" (")[0] for name in docks]
-    assert sorted(names) == ["Enhance", "Save and project"]
+    assert sorted(names) == ["Enhance", "Save"]
     enhance = docks[next(name for name in docks if name.startswith("Enhance"))]
     assert isinstance(enhance.parentWidget(), QDockWidget)
     enhance.model.show_model("ssum-sem")

@@ -19,12 +19,14 @@ ASIDE = {
     "Degrade": "degrade:DegradePanel",
     "Demonstration": "demo:DemoPanel",
     "Error map": "measure.verb_panel:ErrorMapPanel",
+    "Gaps": "measure.gaps:GapsPanel",
     "Import model": "enhance.models:ImportPanel",
+    "Judge by SEM": "register.judge:JudgePanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
     "Train": "train.panel:TrainPanel",
     **VERB_PANELS,
 }
-"""Panels that the plugin menu has not: the window, other panels, layer menus and the
+"""Panels that the plugin menu has not: a list in the window, other panels and the
 palette open them. Modules behind ``napari_semsr.widgets``, and classes."""
 
 

@@ -1,4 +1,4 @@
-"""Commands of palette and menus: each opens a panel that the plugin menu has not."""
+"""Commands of the palette: each opens a panel that the plugin menu has not."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ _PANELS = {
     "enhance": "Enhance",
     "frc_map": "FRC map",
     "mosaic": "Open mosaic",
-    "save": "Save and project",
+    "save": "Save",
     "train": "Train",
 }
 

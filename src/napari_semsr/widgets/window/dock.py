@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from napari.layers import Image
@@ -10,6 +11,7 @@ from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-d
 from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
+    QMenu,
     QPushButton,
     QSizePolicy,
     QStackedLayout,
@@ -115,7 +117,7 @@ STEPS = (
         {
             "Network": "enhance.panel:EnhancePanel",
             "Classical": "restore:RestorePanel",
-            "Train": "train.panel:TrainPanel",
+            "Train": ASIDE["Train"],
         },
     ),
     WorkStep(
@@ -128,9 +130,9 @@ STEPS = (
             "Metrics": "measure.metrics:MetricsPanel",
             "Line profile": "measure.profile:ProfilePanel",
             "Error map": ASIDE["Error map"],
-            "Gaps": "measure.gaps:GapsPanel",
+            "Gaps": ASIDE["Gaps"],
             **VERB_PANELS,
-            "Judge by SEM": "register.judge:JudgePanel",
+            "Judge by SEM": ASIDE["Judge by SEM"],
         },
     ),
     WorkStep(
@@ -314,6 +316,12 @@ class StepsWindow(QWidget):
         self.next_button = push_button(
             "Next", self.show_next, "Go on with what this step has made."
         )
+        self.others = QPushButton("Other panels")
+        self.others.setToolTip("Panels that napari's menu does not list.")
+        menu = QMenu(self.others)
+        for title in sorted(ASIDE):
+            menu.addAction(title).triggered.connect(partial(self.show_other, title))
+        self.others.setMenu(menu)
         self.pages = [StepPage(viewer, step) for step in STEPS]
         shown = QWidget()  # napari looks for widgets in what it docks
         self.stack = QStackedLayout(shown)
@@ -323,7 +331,7 @@ class StepsWindow(QWidget):
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
         column.addLayout(_with_margins(self.steps, self.hint, self.beginning))
         column.addWidget(shown, stretch=1)
-        column.addLayout(_with_margins(self.next_button))
+        column.addLayout(_with_margins(FoldingRow(self.next_button, self.others)))
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._mark)
         self.show_step(0)
@@ -359,6 +367,10 @@ class StepsWindow(QWidget):
                 self.show_step(number)
                 return page.panel
         return None
+
+    def show_other(self, title: str, _: bool = False) -> QWidget:
+        """Show a panel of `ASIDE`: in its step, or in a dock where no step has it."""
+        return self.show_panel(title) or open_panel(self.viewer, title)
 
     def state(self) -> dict[str, Any]:
         """Say which step is shown, in each that was shown which panel, what is done."""
