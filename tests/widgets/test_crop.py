@@ -125,3 +125,31 @@ def test_what_cannot_be_cut_is_told_in_panel_words(panel, model, add, run_panel)
     panel.like.value = model.layers[0]
     said = run_panel(panel)
     assert said.endswith("but bare has none: give it one (Open mosaic in napari).")
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("size", [parse_pixel_size(10), None])
+def test_a_rectangle_is_drawn_at_the_press_of_a_button(
+    model, hold, add, run_panel, size
+):
+    image = add(model, Micrograph(WIDE, size, "wide"))
+    panel = hold(CropPanel(model))
+    panel.draw_button.click()
+    drawn = panel.like.value
+    assert drawn is model.layers.selection.active
+    assert drawn.mode == "add_rectangle"
+    assert panel.layer.value is image
+    panel.draw_button.click()  # takes the same layer
+    assert len(model.layers) == 2
+    corners = [[10.4, 20.4], [10.4, 40.4], [30.4, 40.4], [30.4, 20.4]]
+    drawn.add_rectangles(np.array(corners))  # in pixels of the image
+    run_panel(panel)
+    found = _shown(model, "wide · crop")
+    np.testing.assert_array_equal(found.array(), WIDE[11:31, 21:41])
+
+
+def test_without_an_image_no_rectangle_is_drawn(model, hold):
+    panel = hold(CropPanel(model))
+    panel.draw_button.click()
+    assert "An image layer must be chosen" in panel.status.text()
+    assert not model.layers

@@ -18,10 +18,12 @@ from napari_semsr.widgets.base import (
     Panel,
     Work,
     add_opened,
+    push_button,
     store_target,
     written,
 )
 from napari_semsr.widgets.layers import (
+    draw_over,
     drawn_layers,
     grey_layers,
     is_calibrated,
@@ -30,6 +32,8 @@ from napari_semsr.widgets.layers import (
     result_name,
     shapes_in_view,
 )
+
+_DRAWN_LAYER = "rectangle to crop"
 
 
 def _drawn_box(
@@ -81,13 +85,19 @@ class CropPanel(Panel):
             layers=lambda: [*drawn_layers(viewer, Shapes), *grey_layers(viewer)],
             none="none: leave empty places out",
         )
+        self.draw_button = push_button(
+            "Draw rectangle",
+            self.draw,
+            "Adds a Shapes layer, or takes the chosen one, and its rectangle tool: "
+            "drag over what is to be kept.",
+        )
         self.form = OptionsForm(CropOptions)
         self.keep = CheckBox(
             name="keep",
             text="Hide the layers that were cut",
             tooltip="Only the parts stay in view.",
         )
-        which = Form(self.layer, self.like)
+        which = Form(self.layer, self.like, self.draw_button)
         self.add_group("Area", which, self.form, Form(self.keep))
         self.add_results("Result")
         # not magicgui's signal, which keeps None to itself
@@ -98,6 +108,18 @@ class CropPanel(Panel):
         self.take_input(self.layer)
         self._propose()
         self._show_rows()
+
+    def draw(self) -> None:
+        """Take the rectangle tool, on a layer of shapes over the image to cut."""
+        with self.told():
+            self.micrograph(self.layer.value)  # refused where it could not be cut
+            shapes = self.like.value
+            if not isinstance(shapes, Shapes):
+                shapes = draw_over(self.viewer, self.layer.value, _DRAWN_LAYER)
+                self.like.value = shapes
+            self.viewer.layers.selection.active = shapes
+            shapes.mode = "add_rectangle"
+            self.show_status("Drag over what is to be kept, then press Crop.")
 
     def _propose(self, _: object = None) -> None:
         """Offer another image that was opened, unless the user has chosen one."""

@@ -692,6 +692,15 @@ def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: Any) -> Sha
     return lines
 
 
+def draw_over(viewer: ViewerModel, image: Layer, name: str) -> Shapes:
+    """Add a layer to draw on, in the viewer's plane and the unit of an image."""
+    linear, _ = shown_by(image)
+    pitch = float(np.sqrt(abs(np.linalg.det(linear))))
+    width = (float(np.max(image.extent.data[1][-2:])) + 1) / 400
+    grid = {"scale": (pitch, pitch), "units": image.units[-2:]}
+    return draw_lines(viewer, free_name(viewer, name), width, **grid)
+
+
 def nm_of_drawn(drawn: Layer, image: Layer) -> NDArray[np.float64]:
     """Factors that turn places of a drawn layer into nm, or px of the viewer.
 

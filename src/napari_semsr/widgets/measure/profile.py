@@ -49,9 +49,8 @@ from napari_semsr.widgets.base import (
     push_button,
 )
 from napari_semsr.widgets.layers import (
-    draw_lines,
+    draw_over,
     drawn_layers,
-    free_name,
     grey_layers,
     is_calibrated,
     nm_of,
@@ -222,13 +221,8 @@ class ProfilePanel(Panel):
         with self.told():
             images = self._images()
             line = self.line.value
-            if line is None:  # in the viewer's plane and the image's unit
-                linear, _ = shown_by(images[0])
-                pitch = float(np.sqrt(abs(np.linalg.det(linear))))
-                width = (float(np.max(images[0].extent.data[1][-2:])) + 1) / 400
-                name = free_name(self.viewer, _LINE_LAYER)
-                grid = {"scale": (pitch, pitch), "units": images[0].units[-2:]}
-                line = draw_lines(self.viewer, name, width, **grid)
+            if line is None:
+                line = draw_over(self.viewer, images[0], _LINE_LAYER)
                 self.line.value = line
             self.viewer.layers.selection.active = line
             line.mode = "add_line"
