@@ -52,6 +52,10 @@ class _Canvas(FigureCanvasQTAgg):
         self._moving: Sequence[Line2D] = ()
         self._behind: Any = None  # all but the moving lines, as it was drawn last
 
+    def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Leave the wheel to the panel, which scrolls; matplotlib would take it."""
+        event.ignore()
+
     def draw_idle(self) -> None:
         """Draw when the window is painted next."""
         self._stale = True
@@ -97,10 +101,6 @@ class PlotCanvas(QWidget):
         self._theme = str(viewer.theme)
         viewer.events.theme.connect(self.follow_theme)
         self.refresh()
-
-    def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Leave the wheel to the panel, which scrolls."""
-        event.ignore()
 
     def follow_theme(self, event: Any = None) -> None:
         """Take the colours of the theme that was chosen."""
