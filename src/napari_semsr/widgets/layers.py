@@ -329,6 +329,17 @@ def record_of(layer: Layer) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def vendor_of(layer: Layer) -> str | None:
+    """Name the maker of the electron microscope, where a layer's file did."""
+    return record_of(layer).get("vendor")
+
+
+def inputs_of(layer: Layer) -> set[str]:
+    """Names of the images that a layer was made of."""
+    made = provenance_of(layer)
+    return set() if made is None else {item.name for item in made.essence().inputs}
+
+
 def provenance_of(layer: Layer) -> Provenance | None:
     """Read the history that a layer carries."""
     record = record_of(layer).get("provenance")

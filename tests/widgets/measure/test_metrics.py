@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core import InputRecord, Provenance
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from tests.widgets.scenes import outlined, with_gaps
 
@@ -62,3 +63,28 @@ def test_mosaic_is_measured_where_both_are_whole(panel, model, exposures, run_pa
 
 def psnr(text: str) -> float:
     return float(text.split("PSNR")[1].split("<b>")[1].split(" dB")[0])
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("last", ["light", "electrons"])
+def test_an_electron_image_is_the_reference_of_one_by_light(model, hold, last):
+    for name in sorted(["light", "electrons"], key=last.__eq__):
+        about = {"micrograph": {"vendor": "FEI"}} if name == "electrons" else {}
+        model.add_image(np.zeros((8, 8), np.float32), name=name, metadata=about)
+    panel = hold(MetricsPanel(model))
+    panel.image.value = model.layers["electrons"]
+    assert panel.reference.value is not model.layers["electrons"]
+    panel.image.value = model.layers["light"]
+    assert panel.reference.value is model.layers["electrons"]
+
+
+def test_what_an_image_was_made_of_is_its_reference(model, hold, add, exposures):
+    taken = exposures[0]
+    step = Provenance(
+        job="enhance", inputs=(InputRecord(role="image", name=taken.name),)
+    )
+    for image in (taken, exposures[1], taken.replace(name="made", provenance=step)):
+        add(model, image)
+    panel = hold(MetricsPanel(model))
+    assert panel.image.value.name == "made"
+    assert panel.reference.value is model.layers[taken.name]

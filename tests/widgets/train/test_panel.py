@@ -593,3 +593,15 @@ def test_the_best_is_the_model_that_is_kept(
     assert (step and step.value) == (best["step"] if told else None)
     lines = {line.get_label(): line.get_xydata() for line in view.plot.axes[1].lines}
     assert [tuple(lines["best"][0])] == [marked] if marked else "best" not in lines
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("last", ["light", "electrons"])
+def test_an_electron_image_is_the_better_one_next_to_light(model, hold, last):
+    for name in sorted(["light", "other light", "electrons"], key=last.__eq__):
+        about = {"micrograph": {"vendor": "FEI"}} if name == "electrons" else {}
+        model.add_image(np.zeros((8, 8), np.float32), name=name, metadata=about)
+    panel = hold(TrainPanel(model))
+    model.layers.selection.active = model.layers["electrons"]
+    assert panel.pairs.low.value is not model.layers["electrons"]
+    assert panel.pairs.high.value is model.layers["electrons"]

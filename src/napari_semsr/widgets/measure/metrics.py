@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from napari.layers import Layer
 
 from napari_semsr.analysis import Histogram, measure_histogram
 from napari_semsr.core import figures_of, quantities_of, run, spell_shape
 from napari_semsr.jobs import METRICS
+from napari_semsr.widgets.layers import inputs_of, is_truth
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
@@ -32,6 +34,12 @@ class MetricsPanel(TruthPanel):
         "each of its regions gets a row. Grey levels are those of the whole region, "
         "all else is measured in the largest rectangle within."
     )
+
+    @staticmethod
+    def rank(image: Layer, other: Layer) -> int:
+        """Take what an image was made of where nothing better is open."""
+        made_of = not is_truth(image) and other.name in inputs_of(image)
+        return TruthPanel.rank(image, other) or int(made_of)
 
     def in_region(
         self, found: VerbOutcome, options: Any, region: Region

@@ -216,11 +216,13 @@ def propose_partner(
     panel: Panel,
     image: ComboBox,
     partner: ComboBox,
-    fits: Callable[[Image, Image], bool],
+    fits: Callable[[Image, Image], int],
     keeps: Callable[[Image, Image], bool] = lambda *_: True,
 ) -> None:
-    """Propose another layer of the chosen image's field that fits, from now on.
+    """Propose the layer of the chosen image's field that fits best, from now on.
 
+    `fits`: 0 for one that does not, more for one that fits better; of those that fit
+    alike the last is proposed.
     One that is chosen stays if it lies on the image and `keeps` agrees.
     """
 
@@ -234,7 +236,9 @@ def propose_partner(
             return
         others = reversed(grey_layers(panel.viewer))
         near = (one for one in others if one is not layer and on_one_grid(layer, one))
-        partner.value = next((one for one in near if fits(layer, one)), None)
+        fit = {one: int(fits(layer, one)) for one in near}
+        best = max(fit, key=fit.__getitem__, default=None)
+        partner.value = best if best is not None and fit[best] else None
 
     image.changed.connect(propose)
     propose()

@@ -50,12 +50,13 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     grey_layers,
     hide_other_maps,
+    inputs_of,
     is_truth,
     network_of,
     on_one_place,
     planes_of,
-    provenance_of,
     result_name,
+    vendor_of,
 )
 from napari_semsr.widgets.measure.regions import (
     Cell,
@@ -342,12 +343,15 @@ class TruthPanel(VerbPanel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.image, self.reference = self.boxes.values()
-        propose_partner(
-            self,
-            self.image,
-            self.reference,
-            lambda image, other: is_truth(other) and not is_truth(image),
-        )
+        propose_partner(self, self.image, self.reference, self.rank)
+
+    @staticmethod
+    def rank(image: Layer, other: Layer) -> int:
+        """Rank a layer as the reference of an image: its truth, SEM; 0 for no other."""
+        if is_truth(image):
+            return 0
+        sem = bool(vendor_of(other)) and not vendor_of(image)
+        return 3 if is_truth(other) else 2 * sem
 
 
 _NEAR = 0.02  # of a side: what two edges that lie on each other differ by; chosen
@@ -403,10 +407,7 @@ class ErrorMapPanel(VerbPanel):
             if layer is not made and on_one_place(made, layer, _NEAR)
         ]
         plain = [layer for layer in found if network_of(layer) is None]
-        history = provenance_of(made)
-        inputs = [] if history is None else history.essence().inputs
-        names = {item.name for item in inputs}
-        named = [layer for layer in plain if layer.name in names]
+        named = [layer for layer in plain if layer.name in inputs_of(made)]
         best = next(iter([*named, *plain, *found]), None)
         if best is not None:
             before.value = best

@@ -35,11 +35,11 @@ from napari_semsr.widgets.base import (
     show_file,
 )
 from napari_semsr.widgets.enhance import listed_models
+from napari_semsr.widgets.layers import vendor_of
 from napari_semsr.widgets.placement import PlacementRows
 from napari_semsr.widgets.register.panel import (
     find_pair,
     refusal_numbers,
-    vendor_of,
 )
 
 _PAGES = {"Report (*.html)": ".html"}

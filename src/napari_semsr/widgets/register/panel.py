@@ -92,10 +92,10 @@ from napari_semsr.widgets.layers import (
     is_turned,
     lying_over,
     nm_of,
-    record_of,
     result_name,
     shown_by,
     step_before,
+    vendor_of,
 )
 
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
@@ -1013,11 +1013,6 @@ def find_pair(viewer: Viewer, made: Sequence[Image]) -> tuple[Image, Image] | No
     fixed = max(reversed(taken), key=_electrons)
     rest = [item for item in reversed(taken) if item is not fixed]
     return min(rest, key=_electrons), fixed
-
-
-def vendor_of(layer: Image) -> str | None:
-    """Name the maker of the electron microscope, where a layer's file did."""
-    return record_of(layer).get("vendor")
 
 
 def _electrons(layer: Image) -> tuple[int, float]:

@@ -74,10 +74,12 @@ from napari_semsr.widgets.enhance import NEWS, listed_models
 from napari_semsr.widgets.layers import (
     fill_view,
     grey_layers,
+    is_exposure,
     is_superlens,
     is_truth,
     layer_keywords,
     show_scale_bar,
+    vendor_of,
 )
 from napari_semsr.widgets.placement import PlacementRows
 
@@ -657,10 +659,14 @@ class TrainPanel(Panel):
 
     def takes(self, layer: Layer) -> bool:
         """Leave it to High to show what images should look like."""
-        return super().takes(layer) and not is_truth(layer)
+        is_better = is_truth(layer)
+        if vendor_of(layer) and not self.pairs.own:  # electrons next to light
+            images = filter(is_exposure, grey_layers(self.viewer))
+            is_better = is_better or not all(map(vendor_of, images))
+        return super().takes(layer) and not is_better
 
     def _choose_high(self, _: object = None) -> None:
-        """Propose another layer than the low one: the truth, if there is one."""
+        """Propose another layer than the low one: the truth or SEM, if there is one."""
         low, high = self.pairs.low.value, self.pairs.high.value
         others = [item for item in grey_layers(self.viewer) if item is not low]
         unfit = high is low
@@ -668,7 +674,9 @@ class TrainPanel(Panel):
             others = [item for item in others if not is_truth(item)]
             unfit = unfit or (bool(others) and is_truth(high))
         if unfit and others:
-            self.pairs.high.value = next(filter(is_truth, others), others[-1])
+            self.pairs.high.value = max(
+                reversed(others), key=lambda one: (is_truth(one), bool(vendor_of(one)))
+            )
 
     def _build_foot(self) -> QVBoxLayout:
         foot = super()._build_foot()
