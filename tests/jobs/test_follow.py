@@ -3,6 +3,7 @@
 import errno
 import shutil
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -207,6 +208,27 @@ def test_a_killed_run_is_resumed_without_following(scan, offline, tmp_path):
     made = run(STITCH.job(scan, output, resume=True))
     assert np.array_equal(
         read(made.output).array(), read(offline.output).array(), equal_nan=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("follow_again", [True, False])
+def test_a_process_that_is_killed_is_resumed(scan, offline, tmp_path, follow_again):
+    folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
+    copy_frames(scan, folder, 0, 1, 2)
+    words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
+    how = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    with children.started([*words, "--follow", "--until", "6"], **how) as process:
+        assert any("3 frames taken" in line for line in process.stderr)
+        process.kill()
+        process.wait(children.LIMIT_S)
+    assert is_live(output)
+    copy_frames(scan, folder, *range(6))
+    again = ["--follow", "--until", "6"] if follow_again else []
+    done = children.run([*words, "--resume", *again])
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(
+        read(output).array(), read(offline.output).array(), equal_nan=True
     )
 
 
