@@ -19,7 +19,7 @@ def scan():
     return scans.cut_scan(scene, grid=(3, 4), side=112, flat=flat, seed=11)
 
 
-def named(scan, change=lambda number, frame: frame):
+def named(scan, change=lambda number, frame: frame, *, unplaced=False):
     """Follow a scan whose frames are changed; give what is named, by frame."""
     acquisition, found = scan.acquisition, {}
     frames = [change(k, acquisition.read(k).astype(float)) for k in range(12)]
@@ -30,7 +30,7 @@ def named(scan, change=lambda number, frame: frame):
         live.add(acquisition.names[number], acquisition.nominal_px[number])
         said = watch.look_at(number, frame)
         live.place(number)
-        said += watch.compare(number)
+        said += watch.compare(number) + (watch.find_unplaced() if unplaced else [])
         if said:
             found[number] = said
         if number == 5:
@@ -52,7 +52,18 @@ def dimmer(share):
 
 
 def test_a_clean_scan_raises_nothing(scan):
-    assert named(scan) == {}
+    assert named(scan, unplaced=True) == {}
+
+
+def test_a_frame_of_another_place_is_named_once(scan):
+    other = scans.texture((112, 112), seed=5)
+
+    def change(number, frame):
+        return 2000 + 30000 * other if number == FROM else frame
+
+    found = named(scan, change, unplaced=True)
+    assert list(found) == [FROM]
+    assert any("is not placed" in sentence for sentence in found[FROM])
 
 
 def test_lost_contact_is_named_once_and_at_once(scan):

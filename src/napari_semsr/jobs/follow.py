@@ -132,7 +132,7 @@ class LiveScan:
         assert self.watch is not None  # noqa: S101 - made with the placement
         found = self.watch.look_at(index, pixels)
         placement.place(index)
-        found += self.watch.compare(index)
+        found += self.watch.compare(index) + self.watch.find_unplaced()
         self.doubts += found
         return found
 

@@ -22,6 +22,11 @@ _FIRST = 4  # frames that state what the scan had; chosen: as of the first solut
 # as gains err by a few per cent.
 _LIGHT = 0.72
 _DETAIL = 0.25  # of the power of the detail; chosen: half of its contrast
+_HELD_BY = 2  # neighbours; as of the positions that are believed
+_UNPLACED = (
+    "Frame {} is not placed: no place among its neighbours, or more than one, fits its "
+    "image, so that it is shown where the stage states."
+)
 _STEP = 4  # px between pixels that are looked at; chosen: enough for a mean
 _DEAD_LEVEL, _DEAD_SPREAD = 0.5, 0.3  # of the frames before; chosen: noise alone
 _SIGMA = 1.5  # px; chosen: takes most of the noise off band-passed frames
@@ -62,6 +67,7 @@ class ScanWatch:
         self._light = _Course(_LIGHT, both_ways=True)
         self._detail = _Course(_DETAIL, both_ways=False)
         self._is_dead = False
+        self._unplaced: set[int] = set()  # that were named
         self._noise: tuple[int, float] = (0, 0.0)
 
     def look_at(self, index: int, pixels: NDArray[Any]) -> list[str]:
@@ -116,6 +122,22 @@ class ScanWatch:
                 share = 100 * np.sqrt(ratio)
                 sentence = _LESS_DETAIL.format(placement.names[index], share)
                 found.append(Message(sentence, "detail-lost"))
+        return found
+
+    def find_unplaced(self) -> list[str]:
+        """Name frames that two placed ones should overlap, and that fit nowhere.
+
+        Each once. With one neighbour alone, or none, a frame may find its place later.
+        """
+        placement, found = self._placement, list[str]()
+        if placement.solution is None:
+            return found
+        for index in placement.waiting():
+            near = [i for i in self._near(index) if placement.placed[i]]
+            if index not in self._unplaced and len(near) >= _HELD_BY:
+                self._unplaced.add(index)
+                sentence = _UNPLACED.format(placement.names[index])
+                found.append(Message(sentence, "frame-not-placed"))
         return found
 
     def _near(self, index: int) -> list[int]:
