@@ -9,9 +9,12 @@ is known: each pair keeps what it stated about its shift when it was measured, s
 only pairs of the new frame are measured, and all positions are solved for at once.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,7 @@ from napari_semsr.core import (
     Acquisition,
     BoolArray,
     BoundedCache,
+    Cancelled,
     FloatArray,
     FloatPair,
     IntPair,
@@ -66,7 +70,11 @@ _FAR = 0.5  # px that a frame may be off its place of resampling; chosen: one pi
 _FUSED_AGAIN = 0.1  # px; chosen: below what is seen, five times the final error
 _RECENT = 24  # frames that one without a position is compared with at first; chosen
 _SURE = 6.0  # score of such a match, as of `discovery`
+_LOOK_S = 0.02  # between two looks at a solution; chosen: a frame is not kept waiting
 _BATCH = 16  # pairs that are measured between two steps of a job; chosen
+
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,33 @@ class _References(Resampled):
 def _known(places: FloatArray) -> BoolArray:
     """Which of some places, (N, 2), are known, (N,)."""
     return np.asarray(np.isfinite(places).all(axis=1))
+
+
+def _aside(job: Job[_Made]) -> Job[_Made]:
+    """Do a job in a thread; a step ends when it has, or soon."""
+    stopped = threading.Event()
+
+    def drive() -> _Made:
+        try:
+            while True:
+                next(job)
+                if stopped.is_set():
+                    raise Cancelled("The solution is not needed any longer.")
+        except StopIteration as end:
+            made: _Made = end.value
+            return made
+        finally:
+            job.close()
+
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(copy_context().run, drive)
+    try:
+        while not wait([future], _LOOK_S).done:
+            yield Progress(0, 0, "Solving what is there as a whole")
+        return future.result()
+    finally:
+        stopped.set()
+        pool.shutdown(wait=False)
 
 
 class LivePlacement:
@@ -516,7 +551,8 @@ class LivePlacement:
     def settle(self) -> Job[None]:
         """Solve what is there as a whole; positions, light and axes change at its end.
 
-        Frames may be added between its steps.
+        It is solved in a thread, as single steps take seconds: frames may be added
+        between the steps of this job, which are short.
         """
         known = _known(self.stated)
         known[sorted(self.blank)] = False
@@ -529,14 +565,22 @@ class LivePlacement:
         where = {f"nominal_{self.unit}": self.stated[chosen]} if has_stated else {}
         part = self._part(chosen, pixel_size_nm=self.pixel_size_nm, **where)
         names = list(self.names)
+        found = yield from _aside(self._solve(part))
+        if found is None:
+            self._solve_at = min(self._solve_at, max(_MORE * seen, seen + 2))
+        elif names == self.names[: len(names)]:
+            yield from self._install(chosen, *found)
+
+    def _solve(
+        self, part: Acquisition
+    ) -> Job[tuple[StitchSolution, ChanceLevel] | None]:
+        """Solve some frames, and measure what they match by chance; changes nothing."""
         try:
             solution = yield from solve_mosaic(part, self._settled, flat=self.flat)
         except RegistrationError:
-            solution = None
-        if solution is None or not solution.most_placed:
-            self._solve_at = min(self._solve_at, max(_MORE * seen, seen + 2))
-            return
-        yield Progress(0, 0, "Measuring what frames match by chance")
+            return None
+        if not solution.most_placed:
+            return None
         whole = part, solution.flat, solution.gains, solution.turns
         prepared = CorrectedFrames(
             *whole, solution.distortion, solution.distortion_centre_px,
@@ -544,9 +588,7 @@ class LivePlacement:
         )  # fmt: skip
         pairs = overlapping_pairs(solution.positions_px, self._stack.frame_shape)
         shifts = [whole_shift(solution.positions_px, pair) for pair in pairs]
-        chance = measure_chance(prepared, shifts)
-        if names == self.names[: len(names)]:
-            yield from self._install(chosen, solution, chance)
+        return solution, measure_chance(prepared, shifts)
 
     @property
     def _settled(self) -> StitchOptions:
