@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,22 @@ from napari_semsr.io import (
 from napari_semsr.stitching import StitchOptions
 
 _CHUNK = 256  # px; chosen: a frame of 256 px touches four
+_CHUNK_STEP = 16  # px; levels of up to a sixteenth share their borders
 _POLL_S = 0.25  # chosen: a frame that stays as it is for so long is whole
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _MOVED_PX = 1.0  # chosen: what the final solution moves by more is reported
 _RETRIED = 8  # frames; chosen: those without a place are tried again after so many
 _NAMED = 5  # frames in a sentence; chosen: it stays one
+
+
+class LiveDisplay(Protocol):
+    """What shows a mosaic while it grows; called in the thread that follows."""
+
+    def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
+        """Take a rectangle that was written, in the mosaic's pixels."""
+
+    def show_doubt(self, sentence: str) -> None:
+        """Take what is wrong with a frame, one sentence."""
 
 
 class LiveScan:
@@ -60,6 +71,8 @@ class LiveScan:
         How frames are placed and blended.
     flat : (Y, X) array, optional
         Flat field image, where the options name one.
+    display : LiveDisplay, optional
+        What shows the mosaic.
     """
 
     def __init__(
@@ -68,8 +81,10 @@ class LiveScan:
         read: Callable[[str], NDArray[Any]],
         options: StitchOptions,
         flat: NDArray[Any] | None = None,
+        display: LiveDisplay | None = None,
     ) -> None:
         self._place, self._read, self._flat = place, read, flat
+        self._display = display
         self._options = options
         self.placement: stitching.LivePlacement | None = None
         self.watch: stitching.ScanWatch | None = None
@@ -119,6 +134,7 @@ class LiveScan:
                 np.zeros((1, 1), np.float32), pixel_size_nm, "scan being taken"
             )
             chunk = max(_CHUNK, min(2 * _CHUNK, max(shape)))
+            chunk += -chunk % _CHUNK_STEP
             self._mosaic = GrowingMosaic.create(self._place, about, chunk)
         if name in self._numbers:
             index = self._numbers[name]
@@ -133,8 +149,15 @@ class LiveScan:
         found = self.watch.look_at(index, pixels)
         placement.place(index)
         found += self.watch.compare(index) + self.watch.find_unplaced()
-        self.doubts += found
+        self.note(found)
         return found
+
+    def note(self, doubts: Sequence[str]) -> None:
+        """Take doubts of frames, one sentence each."""
+        self.doubts += doubts
+        if self._display is not None:
+            for sentence in doubts:
+                self._display.show_doubt(sentence)
 
     def state(self, name: str, stated: FloatPair, unit: str) -> None:
         """Take the stated corner of a frame that came before it."""
@@ -168,13 +191,12 @@ class LiveScan:
             if np.isfinite((y, x)).all()
         ]
         if len(boxes) == 2 and boxes[0].overlap(boxes[1]):
-            one, two = boxes
-            corner = min(one.y0, two.y0), min(one.x0, two.x0)
-            end = max(one.y1, two.y1), max(one.x1, two.x1)
-            boxes = [Box.of((end[0] - corner[0], end[1] - corner[1]), corner)]
+            boxes = [boxes[0].union(boxes[1])]
         plan = placement.plan((0, 0), shape)
         for box in boxes:
             mosaic.write(box, plan.block(box)[0])
+            if self._display is not None:
+                self._display.show_block(mosaic, box)
         placement.mark_fused(index)
 
     def work(self) -> bool:
@@ -285,7 +307,6 @@ class Follower:
     idle_s: float | None
     is_stopped: Callable[[], bool]
     _since: float = field(default_factory=time.monotonic)
-    _doubts: list[str] = field(default_factory=list)
     _unstated: set[str] = field(default_factory=set)  # frames whose row is not there
 
     def run(self) -> Job[None]:
@@ -339,7 +360,7 @@ class Follower:
     def _take(self, frame: Any) -> Job[None]:
         if frame.pixels is None:
             sentence = f"Frame {frame.name} is left out: {frame.reason}."
-            self._doubts.append(Message(sentence, "frames-left-out"))
+            self.scan.note([Message(sentence, "frames-left-out")])
             yield Waiting(0, 0, sentence)
             return
         folder = self.folder
@@ -373,7 +394,7 @@ class Follower:
 
     def followed(self, lock: StoreLock) -> Followed:
         """Give what the final solution is compared with."""
-        doubts = (*self._doubts, *self.scan.doubts)
+        doubts = tuple(self.scan.doubts)
         return Followed(len(self.scan), self.scan.positions(), doubts, lock)
 
 
@@ -407,6 +428,7 @@ def follow_scan(
     until: int | None = None,
     idle_s: float | None = None,
     is_stopped: Callable[[], bool] | None = None,
+    display: LiveDisplay | None = None,
 ) -> Job[Followed]:
     """Place and fuse the frames that come into a folder, until the scan is over.
 
@@ -429,7 +451,7 @@ def follow_scan(
         lock = StoreLock(place)  # from before the first frame
         if is_live(place):
             remove_target(place)
-    scan = LiveScan(place, folder.read, options, flat)
+    scan = LiveScan(place, folder.read, options, flat, display)
     stopped = is_stopped or (lambda: False)
     try:
         with _interruptible() as interrupted:

@@ -240,11 +240,5 @@ class LiveMosaic:
         self._scan.close()
         job = STITCH.job(self.folder, self.output, options=self.options, overwrite=True)
         made = run(job)
-        solved: dict[str, FloatPair | None] = {
-            item["frame"]: None
-            if item["y_px"] is None
-            else (item["y_px"], item["x_px"])
-            for item in made.positions
-        }
-        moved = moved_frames(self._scan.positions(), solved)
+        moved = moved_frames(self._scan.positions(), made.corners)
         return replace(made, warnings=(*made.warnings, *self.doubts, *moved))

@@ -490,6 +490,16 @@ class StitchedFile(Result):
     )
     provenance: Provenance = field(metadata={"json": False})
 
+    @property
+    def corners(self) -> dict[str, FloatPair | None]:
+        """Corner ``(y, x)`` in px of each frame by its name; None without a place."""
+        return {
+            item["frame"]: None
+            if item["y_px"] is None
+            else (item["y_px"], item["x_px"])
+            for item in self.positions
+        }
+
     pixel_size = size_figure()
     by_stage = figure(
         lambda made: (

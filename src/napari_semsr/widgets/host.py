@@ -115,6 +115,15 @@ def viewbox_size(viewer: Any) -> NDArray[np.float64]:
     return np.array(size, dtype=float)
 
 
+def is_seen(viewer: Any) -> bool:
+    """Whether some of the canvas is on a screen; so, too, without a window."""
+    model = getattr(viewer, "__wrapped__", viewer)
+    if not hasattr(model, "window"):
+        return True
+    drawn = model.window._qt_viewer.canvas.native  # noqa: SLF001 - no other way
+    return not (drawn.visibleRegion().isEmpty() or drawn.window().isMinimized())
+
+
 def on_resize(viewer: Any, call: Callable[[Any], None]) -> None:
     """Call a method when the canvas gets another size; it is not kept alive."""
     canvas = getattr(viewer, "canvas", None)

@@ -5,7 +5,8 @@ Rows and columns that come before the first ones move the files of the chunks, w
 costs a renaming for each row, and copies no pixels.
 """
 
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +32,15 @@ def is_live(place: Path) -> bool:
 class GrowingMosaic:
     """Grey values (Y, X) in float32, NaN where nothing was written.
 
-    Pixels count from the mosaic's own zero, and may be negative.
+    Pixels count from the mosaic's own zero, and may be negative. Other threads may read
+    while one writes.
     """
 
     store: OmeZarrStore
     level0: "zarr.Array[Any]"
     chunk: int
     origin: IntPair = (0, 0)  # pixel at the first row and column of the store
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
     def create(cls, place: Path, about: Micrograph, chunk: int) -> "GrowingMosaic":
@@ -71,10 +74,22 @@ class GrowingMosaic:
 
         An `OSError` where the disk is full.
         """
-        self._cover(box)
-        y, x = self.origin
-        rows = slice(box.y0 - y, box.y1 - y)
-        self.level0[rows, box.x0 - x : box.x1 - x] = values
+        with self._lock:
+            self._cover(box)
+            y, x = self.origin
+            rows = slice(box.y0 - y, box.y1 - y)
+            self.level0[rows, box.x0 - x : box.x1 - x] = values
+
+    def read(self, box: Box) -> Float32Array:
+        """Read a rectangle (Y, X) in the mosaic's pixels; NaN beyond the store."""
+        with self._lock:
+            store = Box.of(self.shape, self.origin)
+            found = np.full(box.shape, np.nan, np.float32)
+            if box.overlap(store):
+                part = box.intersection(store)
+                values = np.asarray(self.level0[part.within(store).slices])
+                found[part.within(box).slices] = values
+            return found
 
     def _cover(self, box: Box) -> None:
         """Add whole chunks on each side that a rectangle exceeds."""

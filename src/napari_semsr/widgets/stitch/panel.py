@@ -96,6 +96,7 @@ from napari_semsr.widgets.stitch.by_hand import (
     write_corrections,
 )
 from napari_semsr.widgets.stitch.coverage import Coverage
+from napari_semsr.widgets.stitch.follow import FolderFollower
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -211,7 +212,9 @@ class StitchMosaicPanel(Panel):
             "Add the raw frames where they should lie.",
         )
         self.about = RichLabel(_NOTHING)
-        self.add_group("Frames", Form(self.folder, self.show_button), self.about)
+        self.follower = FolderFollower(self, self._typed, self._show_stitched)
+        form = Form(self.folder, self.show_button)
+        self.add_group("Frames", form, self.about, self.follower)
         self._build_how()
         self._build_results()
         for control in (self.focus, self.flat, self.distortion):
@@ -480,20 +483,11 @@ class StitchMosaicPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        folder, options = self.typed_folder(), self.options()
-        target = typed_store(self.output) or new_store_path(f"{folder.name}-mosaic")
-        positions = typed_path(self.positions)
-        overwrite = bool(self.existing.value)
+        folder = self.typed_folder()
+        options, target, how = self._typed(folder)
 
         def make() -> Job[Outcome | UnplacedError]:
-            job = STITCH.job(
-                folder,
-                target,
-                positions=positions,
-                options=options,
-                overwrite=overwrite,
-                keep=False,
-            )
+            job = STITCH.job(folder, target, options=options, keep=False, **how)
             try:
                 outcome = yield from written(job, Target(target))
             except UnplacedError as error:
@@ -503,14 +497,33 @@ class StitchMosaicPanel(Panel):
             return replace(outcome, beside=beside)
 
         def show(outcome: Outcome | UnplacedError) -> Iterator[None]:
-            if isinstance(outcome, UnplacedError):
-                self._ask_grid(outcome.grids)
-                raise outcome
-            self._ask_grid(outcome.made.solution.grids)
-            self._corrected = outcome.made, folder, positions, options
-            yield from self.show_outcome(outcome, folder)
+            yield from self._show_stitched(outcome, folder, how["positions"], options)
 
         return Work(make, show)
+
+    def _typed(self, folder: Path) -> tuple[StitchFolderOptions, Path, dict[str, Any]]:
+        """Read the form: options, the mosaic's path, positions and overwrite."""
+        target = typed_store(self.output) or new_store_path(f"{folder.name}-mosaic")
+        how = {
+            "positions": typed_path(self.positions),
+            "overwrite": bool(self.existing.value),
+        }
+        return self.options(), target, how
+
+    def _show_stitched(
+        self,
+        outcome: Outcome | UnplacedError,
+        folder: Path,
+        positions: Path | None,
+        options: StitchFolderOptions,
+    ) -> Iterator[None]:
+        """Show a mosaic that can be corrected, or ask how its frames were taken."""
+        if isinstance(outcome, UnplacedError):
+            self._ask_grid(outcome.grids)
+            raise outcome
+        self._ask_grid(outcome.made.solution.grids)
+        self._corrected = outcome.made, folder, positions, options
+        yield from self.show_outcome(outcome, folder)
 
     def solve_again(self) -> None:
         """Place the frames by the corrections, and show the mosaic that follows."""

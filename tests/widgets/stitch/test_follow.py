@@ -1,0 +1,152 @@
+"""A folder that grows is followed in a real window: one layer, view and contrast."""
+
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+import napari_semsr
+from napari_semsr.core import Box, Micrograph
+from napari_semsr.io import GrowingMosaic
+from napari_semsr.widgets import host
+from napari_semsr.widgets.stitch.follow import GrowingLevels
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from tests.children import LIMIT_MS
+
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+
+LEFT = Qt.MouseButton.LeftButton
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans") / "scan"
+    napari_semsr.simulate(
+        folder, phantom="particles", frames_grid=(2, 3), frame_px=SIDE, overlap=0.4,
+        jitter_px=3, seed=1,
+    )  # fmt: skip
+    return folder
+
+
+def test_levels_show_what_the_store_holds(tmp_path):
+    about = Micrograph(np.zeros((1, 1), np.float32), None, "m")
+    mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", about, 32)
+    levels = GrowingLevels()
+    scene = np.random.default_rng(0).random((1000, 1000), np.float32)
+    for y, x in ((0, 0), (5, 40), (-70, -3), (60, -90)):
+        box = Box.of((48, 56), (y, x))
+        mosaic.write(box, scene[box.moved((500, 500)).slices])
+        levels.show_block(mosaic, box)
+    data, box = levels.levels()
+    whole = np.asarray(data[0])
+    assert whole.shape == box.shape == mosaic.shape
+    np.testing.assert_array_equal(whole, np.asarray(mosaic.level0))
+    known = np.isfinite(whole)
+    assert known.any()
+    assert np.array_equal(whole[known], scene[box.moved((500, 500)).slices][known])
+    for level in data[1:]:
+        rows, columns = whole.shape
+        whole = whole.reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3))
+        np.testing.assert_allclose(level, whole, rtol=1e-5)
+
+
+def test_frames_appear_in_one_layer_as_they_come(
+    make_napari_viewer_proxy, qtbot, finish, scan, tmp_path, keep_picture
+):
+    folder, blank = tmp_path / "scan", np.full((SIDE, SIDE), 9, np.uint16)
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.window.resize(1300, 900)
+    panel = StitchMosaicPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Stitch mosaic")
+    panel.halves.value = False
+    panel.output.value = tmp_path / "mosaic.ome.zarr"
+    panel.folder.value = folder  # which is not there yet
+    follower = panel.follower
+    qtbot.mouseClick(follower.button, LEFT)
+    assert follower.is_following
+    folder.mkdir()
+    shutil.copy(scan / "positions.csv", folder)
+    kind = napari_semsr.read(scan / "frame_000.tif").array().dtype
+
+    def bring(*numbers):
+        for number in numbers:
+            shutil.copy(scan / f"frame_{number:03d}.tif", folder)
+
+    bring(0, 1)
+    qtbot.waitUntil(lambda: follower.layer is not None, timeout=LIMIT_MS)
+    layer = follower.layer
+    layer.contrast_limits = limits = (layer.contrast_limits[0], 0.5)
+    camera = host.camera(viewer)
+    camera.zoom *= 0.7
+    view = camera.zoom, camera.center
+    rows = layer.data[0].shape[0]
+    bring(3, 4)
+    napari_semsr.write(
+        napari_semsr.Micrograph(blank.astype(kind), None, "dead"),
+        folder / "frame_002.tif",
+    )
+    qtbot.waitUntil(lambda: "frame_002" in follower.doubts.text(), timeout=LIMIT_MS)
+    keep_picture(viewer, "stitch-follow")
+    assert [item for item in viewer.layers if item is layer] == list(viewer.layers)
+    assert (camera.zoom, camera.center) == view
+    assert tuple(layer.contrast_limits) == limits
+    assert layer.data[0].shape[0] >= rows
+    bring(2, 5)
+    frames = panel.status
+    qtbot.waitUntil(lambda: "6 frames taken" in frames.text(), timeout=LIMIT_MS)
+    qtbot.mouseClick(follower.button, LEFT)
+    finish(panel)
+    assert "6 of 6 frames joined" in panel.status.text()
+    assert layer not in viewer.layers
+    final = viewer.layers["scan mosaic"]
+    assert tuple(final.contrast_limits) == limits
+    assert not follower.is_following
+    keep_picture(viewer, "stitch-followed")
+    offline = napari_semsr.stitch(folder, tmp_path / "offline.ome.zarr")
+    made = panel._corrected[0]  # noqa: SLF001
+    assert made.positions == offline.positions
+    assert not list(tmp_path.glob("*growing*"))
+
+
+def test_cancelling_takes_the_layer_away(
+    make_napari_viewer_proxy, qtbot, finish, scan, tmp_path
+):
+    viewer = make_napari_viewer_proxy(show=True)
+    panel = StitchMosaicPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Stitch mosaic")
+    panel.folder.value = scan
+    panel.output.value = tmp_path / "mosaic.ome.zarr"
+    follower = panel.follower
+    qtbot.mouseClick(follower.button, LEFT)
+    qtbot.waitUntil(lambda: follower.layer is not None, timeout=LIMIT_MS)
+    panel.cancel_button.click()
+    finish(panel)
+    qtbot.waitUntil(lambda: not follower.is_following, timeout=LIMIT_MS)
+    assert follower.layer is None
+    assert not (tmp_path / "mosaic.ome.zarr").exists()
+
+
+def test_nothing_is_shown_while_the_canvas_is_hidden(
+    make_napari_viewer_proxy, qtbot, finish, scan, monkeypatch
+):
+    viewer = make_napari_viewer_proxy(show=True)
+    panel = StitchMosaicPanel(viewer)
+    seen = []
+    monkeypatch.setattr(host, "is_seen", lambda _: bool(seen))
+    panel.folder.value = scan
+    finish(panel)
+    follower = panel.follower
+    follower.press()
+    status = panel.status
+    qtbot.waitUntil(lambda: "6 frames taken" in status.text(), timeout=LIMIT_MS)
+    assert follower.layer is None
+    seen.append(True)
+    qtbot.waitUntil(lambda: follower.layer is not None, timeout=LIMIT_MS)
+    panel.cancel()
+    finish(panel)
+    qtbot.waitUntil(lambda: not follower.is_following, timeout=LIMIT_MS)
