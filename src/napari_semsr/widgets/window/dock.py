@@ -8,7 +8,7 @@ from typing import Any
 from napari.layers import Image
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QResizeEvent, QShowEvent
+from qtpy.QtGui import QAction, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QMenu,
@@ -320,7 +320,9 @@ class StepsWindow(QWidget):
         self.others.setToolTip("Panels that napari's menu does not list.")
         menu = QMenu(self.others)
         for title in sorted(ASIDE):
-            menu.addAction(title).triggered.connect(partial(self.show_other, title))
+            action = QAction(title, menu)
+            action.triggered.connect(partial(self.show_other, title))
+            menu.addAction(action)
         self.others.setMenu(menu)
         self.pages = [StepPage(viewer, step) for step in STEPS]
         shown = QWidget()  # napari looks for widgets in what it docks
