@@ -8,7 +8,7 @@ from typing import Any
 from napari.layers import Image
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QAction, QResizeEvent, QShowEvent
+from qtpy.QtGui import QAction, QResizeEvent, QShowEvent  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QButtonGroup,
     QMenu,
