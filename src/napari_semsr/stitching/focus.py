@@ -59,6 +59,9 @@ _FINE, _COARSE = 1.0, 3.0  # px; between them lies the detail that focus decides
 # place of 5, heights err by 10 % more.
 _AROUND = 5.0  # px; deviation of the window over which detail is averaged
 _SHARPEST = 3.0  # power of the energies by which heights are weighted
+_STEADY = (
+    0.02  # of the light; measured: in steady light fits of few overlaps err by .01
+)
 _RIM = 9  # px; chosen: three times the width of the coarser Gaussian
 _LEAST_INSIDE = 0.05  # of the window; chosen: of less, a few pixels would decide
 _BEYOND_NOISE = 2.0  # energy over that of noise from which a place has a height; chosen
@@ -374,24 +377,31 @@ def _brightness(
 ) -> tuple[FloatArray, FloatArray]:
     """Fit gain and offset of the frames of a height.
 
-    Overlaps of the height decide between its frames, since they show the same out of
-    focus, and one ratio to the solved height is common to all. `places` (N, 2).
-    Returns (N,) gains and (N,) offsets in grey values.
+    Offsets follow from the overlaps of the height, since its frames show the same out
+    of focus there, unless the light is as steady as at the solved height; the gain of
+    each frame from its mean over that of the solved one. `places` (N, 2). Returns (N,)
+    gains and (N,) offsets in grey values.
     """
-    frames = frames.changed(
+    placed = np.flatnonzero(np.isfinite(places[:, 0])).tolist()
+    usual = {index: _mean_level(solved, index) for index in placed}
+    even = frames.changed(
         gains=np.ones_like(solved.gains), offsets=np.zeros_like(solved.offsets)
     )
     pairs = overlapping_pairs(places, frames.frame_shape)
-    fitted = refine_shading(frames, places, pairs, fixed=True)
-    gains, offsets = np.exp(fitted.log_gains), fitted.offsets
-    frames = frames.changed(gains=gains, offsets=offsets)
-    ratios = []
-    for index in np.flatnonzero(np.isfinite(places[:, 0])).tolist():
-        (here, known), (image, solid) = (
-            one.corrected(index) for one in (frames, solved)
-        )
-        weight = np.minimum(known, solid)
-        levels = float((here * weight).sum()), float((image * weight).sum())
-        if min(levels) > 0:
-            ratios.append(levels[0] / levels[1])
-    return gains * np.median(ratios or [1.0]), offsets
+    offsets = refine_shading(even, places, pairs, fixed=True).offsets
+    change = np.abs(offsets - solved.offsets)[placed]
+    if not (change > _STEADY * np.median([*usual.values()])).any():
+        offsets = solved.offsets
+    even = even.changed(offsets=offsets)
+    gains = solved.gains.copy()
+    for index, level in usual.items():
+        own = _mean_level(even, index)
+        if min(level, own) > 0:
+            gains[index] = own / level
+    return gains, offsets
+
+
+def _mean_level(frames: CorrectedFrames, index: int) -> float:
+    """Mean grey value of a corrected frame, by its weights."""
+    image, weight = frames.corrected(index)
+    return float((image * weight).sum() / max(float(weight.sum()), 1e-12))
