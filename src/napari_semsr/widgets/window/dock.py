@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from napari.layers import Image
@@ -320,9 +319,8 @@ class StepsWindow(QWidget):
         self.others.setToolTip("Panels that napari's menu does not list.")
         menu = QMenu(self.others)
         for title in sorted(ASIDE):
-            action = QAction(title, menu)
-            action.triggered.connect(partial(self.show_other, title))
-            menu.addAction(action)
+            menu.addAction(title)
+        menu.triggered.connect(self._show_chosen)
         self.others.setMenu(menu)
         self.pages = [StepPage(viewer, step) for step in STEPS]
         shown = QWidget()  # napari looks for widgets in what it docks
@@ -370,7 +368,10 @@ class StepsWindow(QWidget):
                 return page.panel
         return None
 
-    def show_other(self, title: str, _: bool = False) -> QWidget:
+    def _show_chosen(self, action: QAction) -> None:
+        self.show_other(action.text())
+
+    def show_other(self, title: str) -> QWidget:
         """Show a panel of `ASIDE`: in its step, or in a dock where no step has it."""
         return self.show_panel(title) or open_panel(self.viewer, title)
 
