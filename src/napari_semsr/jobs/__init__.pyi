@@ -76,6 +76,11 @@ from .figure import (
     FIGURE as FIGURE,
     FigureOptions as FigureOptions,
 )
+from .follow import (
+    Followed as Followed,
+    follow_scan as follow_scan,
+    frame_folder as frame_folder,
+)
 from .images import (
     REPLACING as REPLACING,
     OverwritePolicy as OverwritePolicy,

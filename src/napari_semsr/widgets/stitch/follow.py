@@ -25,8 +25,13 @@ from napari_semsr.core import (
     OptionError,
 )
 from napari_semsr.io import GrowingMosaic
-from napari_semsr.jobs import STITCH, StitchFolderOptions
-from napari_semsr.jobs.follow import Followed, follow_scan, frame_folder
+from napari_semsr.jobs import (
+    STITCH,
+    Followed,
+    StitchFolderOptions,
+    follow_scan,
+    frame_folder,
+)
 from napari_semsr.stitching import UnplacedError
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
