@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import Annotated, Any
 
 from napari_semsr import __version__, models
@@ -23,7 +23,7 @@ from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.verb import Run, Verb
 
 _PATIENCE_S = 60.0  # for napari to describe its window; chosen: a cold start takes 20 s
-_USERS_EXTRAS = ("all", "czi", "hdf5", "onnx", "table")
+_NOT_FOR_USERS = {"bench", "dev", "docs"}  # extras that work on the package needs
 _REQUIREMENT = re.compile(r"([\w.-]+).*?(?:extra == ['\"](\w+)['\"])?$")
 _FACT = re.compile(r"[\s-]*(Qt|PyQt6|PySide6|GL version|OpenGL|screen \d+): (.+)$")
 _GB = 2**30
@@ -69,7 +69,10 @@ def _examine(_: Run[Options]) -> Job[DoctorReport]:
     """Look at packages, devices and the window, each on its own."""
     yield Progress(0, 3, "packages")
     packages: dict[str, str | None] = {}
-    extras: dict[str, list[str]] = {name: [] for name in _USERS_EXTRAS}
+    known = metadata("napari-semsr").get_all("Provides-Extra") or ()
+    extras: dict[str, list[str]] = {
+        name: [] for name in known if name not in _NOT_FOR_USERS
+    }
     for requirement in requires("napari-semsr") or ():
         name, extra = _REQUIREMENT.match(requirement).groups()  # type: ignore[union-attr]
         if extra is not None and extra not in extras:
