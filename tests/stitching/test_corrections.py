@@ -174,6 +174,11 @@ def test_a_frame_that_found_no_place_is_joined(plain):
         ({"drop": names_of(*range(11))}, "leave two frames at least, got 11 to drop"),
         ({"strike": [("f000", "f000")]}, "needs two frames, got frame f000 twice"),
         (
+            {"join": [{"first": "f000", "second": "f001", "shift_px": (0, 1e9)}]},
+            r"within 1152 x 1152 px.* got 0 and 1e\+09 for f000 and f001",
+        ),
+        ({"place": {"f003": {"y_px": -2000, "x_px": 1}}}, "-2000 and 1 for f003"),
+        (
             {"drop": ["f001"], "place": {"f001": {"y_px": 1, "x_px": 2}}},
             "f001 is both dropped and placed",
         ),

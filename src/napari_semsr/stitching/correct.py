@@ -96,9 +96,32 @@ def check_corrections(corrections: Corrections, acquisition: Acquisition) -> Non
     Raises
     ------
     OptionError
-        If a name is none of the frames', or fewer than two frames are left.
+        If a name is none of the frames', fewer than two frames are left, or a shift
+        or place is farther than all frames in a line reach.
     """
     _numbered(corrections, acquisition)
+
+
+def _check_reach(corrections: Corrections, acquisition: Acquisition) -> None:
+    # a slip of the decimal point would ask for a mosaic that no disk holds
+    reach = np.array(acquisition.frame_shape) * len(acquisition.names)
+    stated = acquisition.nominal_corners()
+    if stated is not None:
+        reach = np.maximum(reach, 2 * np.ptp(stated, axis=0))
+    for what, (y, x) in (
+        *(
+            (f"{item.first} and {item.second}", item.shift_px)
+            for item in corrections.join
+        ),
+        *((name, (at.y_px, at.x_px)) for name, at in corrections.place.items()),
+    ):
+        if (np.abs((y, x)) > reach).any():
+            msg = (
+                f"Corrections must keep frames within {reach[0]:.0f} x {reach[1]:.0f} "
+                f"px, as far as all of them reach in a line, got {y:g} and {x:g} for "
+                f"{what}."
+            )
+            raise OptionError(msg, code="out-of-range")
 
 
 def _numbered(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
@@ -132,6 +155,7 @@ def _numbered(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
     if len(known) - len(dropped) < 2:
         msg = f"Corrections must leave two frames at least, got {len(dropped)} to drop."
         raise OptionError(msg, code="too-few-frames")
+    _check_reach(corrections, acquisition)
     joins, movable = {}, {}
     for item in corrections.join:
         for pair in pair_of(item.first, item.second):
