@@ -31,6 +31,7 @@ from napari_semsr.core import (
     parse_pixel_size,
     run,
 )
+from napari_semsr.simulation.canvas import FWHM
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
     expose,
@@ -57,7 +58,7 @@ from napari_semsr.simulation.specimen import (
 # Coordinates are those of the frames: pixel centres at whole numbers, (0, 0) at the
 # nominal top-left pixel of the first frame.
 
-# width of a point, in frame pixels, where an image tells no pixel size; chosen
+# width of a point, in frame pixels, if an image has no pixel size; chosen
 _IMAGE_FWHM_PX = 3.0
 """Width of a point, in frame pixels, where an image tells no pixel size."""
 _OBLONG = 0.01  # of a pixel; chosen: a cut-off is then stated right to half a percent
@@ -346,7 +347,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
     )
     bad_frames: int = setting(0, "frames that are blank or show another place", ge=0)
     focus_drift_nm: float = setting(
-        0.0, "way of the focal plane over the scan, upwards, in nm"
+        0.0, "drift of the focal plane over the scan, upwards, in nm"
     )
     contact_lost_from: int | None = setting(
         None,
@@ -681,14 +682,14 @@ def clean_frame(
 _FREE_WIDTH, _FREE_CONTRAST = 3.0, 0.5  # of a sphere without contact; chosen
 
 
-def _through(
+def _image_frame(
     scene: Scene,
     coefficients: Float32Array,
     corner: FloatArray,
     index: int,
     options: ScanOptions,
 ) -> FloatArray:
-    """See a frame's own place, with focus and contact as they are by then."""
+    """Image one frame, with the focus and the contact of its time."""
     if options.focus_drift_nm:
         way = options.focus_drift_nm * index / max(options.frames - 1, 1)
         moved = options.replace(focus_nm=options.focus_nm + way)
@@ -698,7 +699,7 @@ def _through(
     if options.contact_lost_from is None or index < options.contact_lost_from:
         return seen
     # to a Gaussian of that width at half maximum
-    sigma = scene.fwhm_px / 2.355 * np.sqrt(_FREE_WIDTH**2 - 1)
+    sigma = scene.fwhm_px / FWHM * np.sqrt(_FREE_WIDTH**2 - 1)
     mean = seen.mean()
     wide = ndimage.gaussian_filter(seen, sigma, mode="nearest")
     return np.asarray(mean + _FREE_CONTRAST * (wide - mean))
@@ -717,7 +718,7 @@ def _light_of(
         return np.zeros((options.frame_px, options.frame_px))
     corner = plan.true_px[index]
     if kind is None:
-        return _through(scene, coefficients, corner, index, options)
+        return _image_frame(scene, coefficients, corner, index, options)
     rng = options.rng(Stream.FOREIGN, index)
     low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
     elsewhere = clean_frame(scene, coefficients, rng.uniform(low, high), options)

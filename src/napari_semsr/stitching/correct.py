@@ -1,8 +1,8 @@
 """Correct a solved scan by hand, and solve it again.
 
 The shifts of all pairs are kept from the solution that is corrected, and only pairs
-that now lie otherwise are compared again. Frames that no correction concerns keep their
-places, so that no more than what moved has to be fused again.
+whose frames have moved are compared again. Frames that no correction concerns keep
+their places, so that no more than what moved has to be fused again.
 
 What a correction moves is decided by the images. After a struck overlap a frame moves
 to where its other overlaps fit clearly better, if there is such a place. A join that
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from unicodedata import normalize
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
@@ -46,6 +47,7 @@ from napari_semsr.stitching.refine import (
     LinearisedShift,
     Refined,
     assemble,
+    joint_steps,
     spread_of,
     sweep_shifts,
 )
@@ -70,10 +72,10 @@ from napari_semsr.stitching.verify import (
 _NAMED = 3  # frames in a sentence; chosen: it stays one
 _UNHELD = "no overlap that is left holds it"
 _ELSEWHERE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
-_STILL = 0.02  # px; chosen: a tenth of what a usual mosaic errs by, nobody sees it
+_STILL = 0.02  # px; chosen: a tenth of the usual error of a mosaic
 _SWEEPS = 4  # chosen: pairs settle in two or three from a pixel
 _SETTLED = 1e-3  # px; as where all positions are refined
-_SURE = 1e3  # of the median information; chosen: a hand's join outvotes all overlaps
+_SURE = 1e3  # of the median information; chosen: a join outweighs all overlaps
 _FIXED = 1e6  # likewise of a placed frame, which no join moves
 _SAMPLE = 100  # pairs; chosen: the shading that remains is an average over them
 _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame moves
@@ -88,6 +90,11 @@ class _ByHand:
     places: dict[int, FloatArray]  # (2,) As in `positions` of the solution
     joins: dict[IntPair, FloatArray]  # (2,) Second less first
     movable: dict[IntPair, int]  # Which frame of a join was named second
+
+    @property
+    def pairs(self) -> frozenset[IntPair]:
+        """Pairs that are struck or joined, whose images decide nothing."""
+        return self.struck | self.joins.keys()
 
 
 def check_corrections(corrections: Corrections, acquisition: Acquisition) -> None:
@@ -183,13 +190,14 @@ class _Solver:
     state: State  # A copy of the solved one
     hand: _ByHand
     before: FloatArray  # (N, 2) Solved corners, NaN without a place
-    # What joints said: of those in use, the second frame's position less the first's
+    # Shifts of the joints in use: the second frame's position less the first's
     used: dict[IntPair, FloatArray]
     pedestal: float  # Of the mosaic
     positions: FloatArray = field(init=False)  # (N, 2)
     # (N, 2) After whole groups were moved; frames that are not placed by hand keep to
     # these on the mean
     laid: FloatArray = field(init=False)
+    fixed: dict[int, FloatArray] = field(init=False)  # (2,) As in `positions`
     # Pairs that overlap, and the positions at which they do
     _overlapping: tuple[bytes, list[IntPair]] = (b"", [])
 
@@ -197,9 +205,11 @@ class _Solver:
         self.positions = self.before.copy()
         self.positions[list(self.hand.dropped)] = np.nan
         self.laid = self.positions
+        origin = np.nanmin(self.before, axis=0)
+        self.fixed = {index: at + origin for index, at in self.hand.places.items()}
 
     def apart(self, pair: IntPair) -> FloatArray:
-        """Give the second frame's position less the first's, as they now are."""
+        """Find the second frame's present position less the first's, (2,)."""
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
     @property
@@ -208,28 +218,37 @@ class _Solver:
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
     def moved(self, pair: IntPair) -> float:
-        """Tell how far a pair was moved; infinite where a frame had no place."""
-        change = self.apart(pair) - (self.before[pair[1]] - self.before[pair[0]])
+        """Distance that a pair was moved by; infinite if a frame had no place."""
+        change = self._change(pair)
         return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
+
+    def _change(self, pair: IntPair) -> FloatArray:
+        """By how much the shift of a pair differs from the solved one, (2,)."""
+        before = self.before[pair[1]] - self.before[pair[0]]
+        return np.asarray(self.apart(pair) - before)
+
+    def _groups(self, ties: Sequence[Joint]) -> NDArray[np.int64]:
+        """Label the groups of frames that ties hold together, (N,), the largest 0."""
+        return components(len(self.positions), ties)
 
     @property
     def free(self) -> list[IntPair]:
-        """Overlapping pairs of which nothing was said by hand."""
+        """Overlapping pairs that are neither struck nor joined."""
         key = self.positions.tobytes()
         if self._overlapping[0] != key:
             shape = self.state.acquisition.frame_shape
             self._overlapping = key, overlapping_pairs(self.positions, shape)
-        said = self.hand.struck | self.hand.joins.keys()
-        return [pair for pair in self._overlapping[1] if pair not in said]
+        by_hand = self.hand.pairs
+        return [pair for pair in self._overlapping[1] if pair not in by_hand]
 
     def ties(self) -> list[Joint]:
         """Joints that hold where the frames now are, and those given by hand."""
         state, ties = self.state, []
         for pair in self.free:
-            shift, held = self.used.get(pair), self.moved(pair) < TOLERANCE_PX
-            # frames without a joint of their own rest on all of their pairs together
+            # frames without a joint rest on all of their pairs together
             together = state.is_nominal or state.rescued & set(pair)
-            if held and (shift is not None or together):
+            is_known = pair in self.used or together
+            if is_known and self.moved(pair) < TOLERANCE_PX:
                 ties.append(Joint(*pair, (0.0, 0.0), 1.0))
         placed = self.placed
         for pair in self.hand.joins:
@@ -240,29 +259,29 @@ class _Solver:
 
     def fit(self, group: Sequence[int], move: FloatArray | None = None) -> JointPlace:
         """Compare a group, moved, with all other placed frames."""
-        kept = self.positions
+        before = self.positions
         if move is not None:
-            self.positions = kept.copy()
+            self.positions = before.copy()
             self.positions[list(group)] += move
         members = np.array(group)
         apart = self.positions[members, None] - self.positions
         common = np.array(self.state.acquisition.frame_shape) - np.abs(apart)
         common[:, members] = np.nan
         overlapping = np.nan_to_num(common, nan=0.0).min(axis=2) > 0
-        said = self.hand.struck | self.hand.joins.keys()
+        by_hand = self.hand.pairs
         pairs = [
             (other, int(members[row]))
             for row, other in zip(
                 *(part.tolist() for part in overlapping.nonzero()), strict=True
             )
-            if (min(other, members[row]), max(other, members[row])) not in said
+            if (min(other, members[row]), max(other, members[row])) not in by_hand
         ]
         place = joint_place(self.state, pairs, self.positions)
-        self.positions = kept
+        self.positions = before
         return place
 
     def _gain(self, group: Sequence[int], move: FloatArray) -> float:
-        """Tell how much better a group fits if it moves, in standard deviations."""
+        """How much better a group fits if it moves, in standard deviations."""
         if self.state.is_nominal:
             return 0.0  # the images do not decide
         before, after = self.fit(group), self.fit(group, move)
@@ -284,9 +303,8 @@ class _Solver:
             waiting.remove(group)
 
     def _loosened(self) -> list[tuple[int, ...]]:
-        """List frames, and groups of them, that struck overlaps have held."""
-        ties, count = self.ties(), len(self.positions)
-        labels = components(count, ties) if ties else np.arange(count)
+        """List frames, and groups of them, that struck overlaps have joined."""
+        labels = self._groups(self.ties())
         groups: set[tuple[int, ...]] = set()
         ends = {index for pair in self.hand.struck for index in pair}
         # those without a place may have lost it by what was struck
@@ -311,7 +329,7 @@ class _Solver:
         """Find where a group fits clearly better: by how much, and its corners."""
         members, now = list(group), self.positions[list(group)]
         here = self.fit(group) if np.isfinite(now).all() else None
-        held = here is not None and here.score > self.state.threshold
+        fits = here is not None and here.score > self.state.threshold
         best, gain, corners = here, 0.0, now
         for proposal in self._proposals(group):
             self.positions[members] = proposal
@@ -319,7 +337,7 @@ class _Solver:
             self.positions[members] = now
             if found.score <= self.state.threshold:
                 continue
-            if held and here is not None:
+            if fits and here is not None:
                 doubt = CERTAIN * np.hypot(found.doubt, here.doubt)
                 if found.fit - here.fit <= doubt:
                     continue
@@ -330,11 +348,11 @@ class _Solver:
 
     def _proposals(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
         """Give corners, (M, 2), at which the shifts of single pairs put a group."""
-        inside, said = {*group}, self.hand.struck | self.hand.joins.keys()
+        inside, by_hand = {*group}, self.hand.pairs
         for item in self.state.found:
             pair = (item.first, item.second)
             ends = [index for index in pair if index in inside]
-            if len(ends) != 1 or pair in said:
+            if len(ends) != 1 or pair in by_hand:
                 continue
             (member,) = ends
             other = pair[0] if member == pair[1] else pair[1]
@@ -354,31 +372,25 @@ class _Solver:
         """Fix frames, and take along what hangs on them alone."""
         if not self.hand.places:
             return
-        origin = np.nanmin(self.before, axis=0)  # of the coordinates of `positions`
-        ties, count = self.ties(), len(self.positions)
-        fixed = {*self.hand.places}
-        others = [t for t in ties if not {t.first, t.second} & fixed]
-        labels = components(count, others) if others else np.arange(count)
-        moves = {i: at + origin - self.positions[i] for i, at in self._places()}
+        ties, fixed = self.ties(), self.fixed.keys()
+        labels = self._groups([t for t in ties if not {t.first, t.second} & fixed])
+        moves = {i: at - self.positions[i] for i, at in self.fixed.items()}
         hanging: dict[int, list[FloatArray]] = {}
         for tie in ties:
             for frame, other in ((tie.first, tie.second), (tie.second, tie.first)):
                 if frame in fixed and other not in fixed and labels[other] != 0:
                     hanging.setdefault(int(labels[other]), []).append(moves[frame])
-        for index, at in self._places():
-            self.positions[index] = at + origin
+        for index, at in self.fixed.items():
+            self.positions[index] = at
         for label, far in hanging.items():
             hung: list[int] = np.flatnonzero(labels == label).tolist()
             move = np.median(far, axis=0)
             if self._gain(hung, move) > -_AS_WELL:
                 self.positions[hung] += move
 
-    def _places(self) -> list[tuple[int, FloatArray]]:
-        return list(self.hand.places.items())
-
     def join(self) -> None:
         """Move frames, or groups of them, to where joins have them."""
-        held: list[Joint] = []  # joins that are met
+        met: list[Joint] = []
         for pair, shift in self.hand.joins.items():
             ends = [np.isfinite(self.positions[index]).all() for index in pair]
             if ends == [True, False]:
@@ -386,21 +398,20 @@ class _Solver:
             elif ends == [False, True]:
                 self.positions[pair[0]] = self.positions[pair[1]] - shift
             elif all(ends):
-                self._meet(pair, shift - self.apart(pair), held)
-            held.append(Joint(*pair, (0.0, 0.0), 1.0))
+                self._meet(pair, shift - self.apart(pair), met)
+            met.append(Joint(*pair, (0.0, 0.0), 1.0))
 
-    def _meet(self, pair: IntPair, move: FloatArray, held: Sequence[Joint]) -> None:
-        """Move one side of a pair by as much as its join wants."""
+    def _meet(self, pair: IntPair, move: FloatArray, met: Sequence[Joint]) -> None:
+        """Move one side of a pair to meet its join; `met`: the joins before it."""
         if np.hypot(*move) <= TOLERANCE_PX:
             return
-        count = len(self.positions)
-        labels = components(count, held) if held else np.arange(count)
+        labels = self._groups(met)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
         ties = [t for t in self.ties() if (t.first, t.second) != pair]
-        cut = minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
+        cut = minimum_cut(len(self.positions), ties, ({*sides[0]}, {*sides[1]}))
         placed = self.placed
-        main = components(count, ties) == 0 if ties else placed
+        main = self._groups(ties) == 0 if ties else placed
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & placed & main).tolist())
             moves.append(far)
@@ -433,8 +444,8 @@ class _Solver:
             free = self.free
             changed = {p for p in free if every or self.moved(p) > _ELSEWHERE}
             fresh = self._compare(sorted(changed))
-            kept = [self._now(item) for p, item in base.items() if p not in changed]
-            shifts = [*kept, *fresh.values()]
+            same = [self._now(item) for p, item in base.items() if p not in changed]
+            shifts = [*same, *fresh.values()]
             steps, matrix = self._steps(shifts)
             self.positions = self.positions + steps
             if np.nanmax(np.abs(steps)) < _SETTLED:
@@ -451,7 +462,7 @@ class _Solver:
         }
 
     def _kept_shifts(self) -> dict[IntPair, LinearisedShift]:
-        """Give what pairs said where they were, as far as it still stands."""
+        """Shifts of the overlapping pairs, as linearised at the solved positions."""
         shifts = () if self.state.refined is None else self.state.refined.shifts
         found = {(item.first, item.second): item for item in shifts}
         return {pair: found[pair] for pair in self.free if pair in found}
@@ -459,8 +470,7 @@ class _Solver:
     def _now(self, item: LinearisedShift) -> LinearisedShift:
         """Give the step of a pair from where it now is."""
         pair = (item.first, item.second)
-        change = self.apart(pair) - (self.before[pair[1]] - self.before[pair[0]])
-        return replace(item, step=item.step[:2] - change)
+        return replace(item, step=item.step[:2] - self._change(pair))
 
     def _compare(self, pairs: Sequence[IntPair]) -> dict[IntPair, LinearisedShift]:
         """Compare pairs where they now are; those that do not fit there are none."""
@@ -490,20 +500,18 @@ class _Solver:
             for pair, shift in hand.joins.items()
             if placed[list(pair)].all()
         ]
-        if not shifts and not joins:
+        items = [*shifts, *joins]
+        if not items:
             return np.zeros((count, 2)), sparse.eye_array(2 * count).tocsc()
-        matrix, right, _, _ = assemble(count, [*shifts, *joins], noise)
+        if not self.fixed:
+            return joint_steps(count, items)
+        matrix, right, _, _ = assemble(count, items, noise)
         pulls = right[0].ravel()
-        if not hand.places:
-            steps = splu(matrix).solve(pulls)
-            return steps.reshape(count, 2), matrix
-        origin = np.nanmin(self.before, axis=0)
         stiff = np.zeros((count, 2))
-        fixed = list(hand.places)
+        fixed = list(self.fixed)
         stiff[fixed] = _FIXED * float(np.median(np.abs(matrix.diagonal())))
         away = np.zeros((count, 2))
-        away[fixed] = [at + origin for _, at in self._places()]
-        away[fixed] -= self.positions[fixed]
+        away[fixed] = np.array([*self.fixed.values()]) - self.positions[fixed]
         matrix = (matrix + sparse.diags_array(stiff.ravel())).tocsc()
         pulls = pulls + (stiff * away).ravel()
         # placed frames move against all others, which stay in place on the mean
@@ -533,16 +541,15 @@ class _Solver:
             for pair in self.free
             if pair in self.used and self.moved(pair) >= TOLERANCE_PX
         ]
-        ties, count = [*self.ties(), *fresh], len(self.positions)
-        fixed = list(self.hand.places)
-        # placed frames are in one frame of reference, whatever lies between them
+        ties, fixed = [*self.ties(), *fresh], list(self.fixed)
+        # placed frames are in one frame of reference, whatever is between them
         ties += [Joint(fixed[0], index, (0.0, 0.0), 1.0) for index in fixed[1:]]
-        labels = components(count, ties) if ties else np.ones(count, int)
-        kept = labels == 0
-        kept[fixed] = True
+        labels = self._groups(ties)
+        stays = labels == 0 if ties else np.zeros(len(labels), bool)
+        stays[fixed] = True
         placed = self.placed
-        for label in np.unique(labels[~kept & placed]):
-            group = np.flatnonzero(~kept & placed & (labels == label)).tolist()
+        for label in np.unique(labels[~stays & placed]):
+            group = np.flatnonzero(~stays & placed & (labels == label)).tolist()
             if self.fit(group).score > self.state.threshold:
                 continue  # all of their overlaps together hold them
             self.positions[group] = np.nan
@@ -576,7 +583,7 @@ def correct_mosaic(
         solved,
         struck=hand.struck,
         joined=frozenset(hand.joins),
-        ambiguous=solved.ambiguous - hand.struck - hand.joins.keys(),
+        ambiguous=solved.ambiguous - hand.pairs,
         reasons={**solved.reasons, **dict.fromkeys(hand.dropped, DROPPED)},
         warnings=[],
     )
@@ -630,15 +637,15 @@ def _list_joints(state: State, solver: _Solver) -> None:
         if state.placed[list(pair)].all()
     ]
     for pair, (y, x) in solver.used.items():
-        if pair not in hand.struck | hand.joins.keys():
+        if pair not in hand.pairs:
             joints.append(Joint(*pair, (float(y), float(x)), 1.0))
-    kept = {(joint.first, joint.second) for joint in joints}
+    in_use = {(joint.first, joint.second) for joint in joints}
     dropped = () if state.layout is None else state.layout.dropped
     former = () if state.layout is None else state.layout.joints
-    contradicted = (j for j in former if (j.first, j.second) not in kept)
+    contradicted = (j for j in former if (j.first, j.second) not in in_use)
     state.layout = Layout(state.positions, tuple(joints), (*dropped, *contradicted))
     tried = {(item.first, item.second) for item in state.found}
-    state.found = [*state.found, *(_tried(state, p) for p in sorted(kept - tried))]
+    state.found = [*state.found, *(_tried(state, p) for p in sorted(in_use - tried))]
 
 
 def _tried(state: State, pair: IntPair) -> Candidates:

@@ -59,9 +59,8 @@ _FINE, _COARSE = 1.0, 3.0  # px; between them lies the detail that focus decides
 # place of 5, heights err by 10 % more.
 _AROUND = 5.0  # px; deviation of the window over which detail is averaged
 _SHARPEST = 3.0  # power of the energies by which heights are weighted
-_STEADY = (
-    0.02  # of the light; measured: in steady light fits of few overlaps err by .01
-)
+# Of the light; measured: in steady light fits of few overlaps err by 0.01.
+_STEADY = 0.02
 _RIM = 9  # px; chosen: three times the width of the coarser Gaussian
 _LEAST_INSIDE = 0.05  # of the window; chosen: of less, a few pixels would decide
 _BEYOND_NOISE = 2.0  # energy over that of noise from which a place has a height; chosen

@@ -65,7 +65,7 @@ class FusionPlan:
     pedestal: float = 0.0  # Added to all grey values
 
     def alike(self, other: "FusionPlan", box: Box) -> bool:
-        """Tell whether another plan gives the same pixels in one rectangle."""
+        """Whether another plan gives the same pixels in one rectangle."""
         one, two = self.prepared, other.prepared
         same = (
             (self.shape, self.blend, self.pedestal)

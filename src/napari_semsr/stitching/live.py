@@ -70,11 +70,11 @@ _FAR = 0.5  # px that a frame may be off its place of resampling; chosen: one pi
 _FUSED_AGAIN = 0.1  # px; chosen: below what is seen, five times the final error
 _RECENT = 24  # frames that one without a position is compared with at first; chosen
 _SURE = 6.0  # score of such a match, as of `discovery`
-_LOOK_S = 0.02  # between two looks at a solution; chosen: a frame is not kept waiting
+_LOOK_S = 0.02  # between two looks at a solution; chosen: a frame hardly waits
 _BATCH = 16  # pairs that are measured between two steps of a job; chosen
 
 
-_Made = TypeVar("_Made")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +151,19 @@ def _known(places: FloatArray) -> BoolArray:
     return np.asarray(np.isfinite(places).all(axis=1))
 
 
-def _aside(job: Job[_Made]) -> Job[_Made]:
-    """Do a job in a thread; a step ends when it has, or soon."""
+def _in_thread(job: Job[_T]) -> Job[_T]:
+    """Run a job in a thread; each step waits a short time for its end."""
     stopped = threading.Event()
 
-    def drive() -> _Made:
+    def drive() -> _T:
         try:
             while True:
                 next(job)
                 if stopped.is_set():
                     raise Cancelled("The solution is not needed any longer.")
         except StopIteration as end:
-            made: _Made = end.value
-            return made
+            result: _T = end.value
+            return result
         finally:
             job.close()
 
@@ -216,7 +216,7 @@ class LivePlacement:
         self.stated = np.zeros((0, 2))  # NaN where no position is stated
         # (N, 2) Top-left corners in px; NaN without a place
         self.positions = np.zeros((0, 2))
-        self.provisional: set[int] = set()  # where the stage states, for want of better
+        self.provisional: set[int] = set()  # at their stated positions, not measured
         self.blank: set[int] = set()  # frames that show nothing, which have no place
         self.solution: StitchSolution | None = None
         self._stack = _Stack(read, frame_shape, np.dtype(dtype))
@@ -274,7 +274,7 @@ class LivePlacement:
         self.blank.discard(index)
 
     def place(self, index: int) -> bool:
-        """Place a frame among those that overlap it; say whether it has a place."""
+        """Place a frame among those that overlap it; whether it has a place."""
         if index in self.blank:
             return False
         if self._chance is None:
@@ -391,8 +391,7 @@ class LivePlacement:
         side = np.array(self._stack.frame_shape) + reach
         with np.errstate(invalid="ignore"):
             near = np.asarray((np.abs(around - expected) < side).all(axis=1))
-        numbers = [*np.flatnonzero(near).tolist(), index]
-        if len(numbers) == 1:
+        if not near.any():
             return None
         found = place_among(
             self.prepared, index, expected, np.where(near[:, None], around, np.nan),
@@ -474,10 +473,8 @@ class LivePlacement:
                 self._match_light(index, found)
             normal, right = 1e-12 * np.eye(2), np.zeros(2)
             for item in found:
-                pair = (item.first, item.second)
                 sign = 1.0 if item.second == index else -1.0
-                apart = self.positions[pair[1]] - self.positions[pair[0]]
-                left = self._references.apart(pair) + item.step - apart
+                left = self._misfit(item)
                 weight = item.information / max(item.variance, 1e-30)
                 normal += weight
                 right += sign * weight @ np.clip(left, -TOLERANCE_PX, TOLERANCE_PX)
@@ -488,6 +485,12 @@ class LivePlacement:
         for item in found:
             self._links[item.first, item.second] = item
 
+    def _misfit(self, item: LinearisedShift) -> FloatArray:
+        """By how much the measured shift of a pair exceeds that of its places, (2,)."""
+        first, second = pair = item.first, item.second
+        apart = self.positions[second] - self.positions[first]
+        return np.asarray(self._references.apart(pair) + item.step - apart)
+
     def _unlink(self, index: int) -> None:
         for pair in [pair for pair in self._links if index in pair]:
             del self._links[pair]
@@ -497,9 +500,8 @@ class LivePlacement:
         if not self._links:
             return
         items = []
-        for pair, item in self._links.items():
-            apart = self.positions[pair[1]] - self.positions[pair[0]]
-            left = self._references.apart(pair) + item.step - apart
+        for item in self._links.values():
+            left = self._misfit(item)
             if np.abs(left).max() <= TOLERANCE_PX:  # else another place was taken
                 items.append(replace(item, step=left))
         if not items:
@@ -565,7 +567,7 @@ class LivePlacement:
         where = {f"nominal_{self.unit}": self.stated[chosen]} if has_stated else {}
         part = self._part(chosen, pixel_size_nm=self.pixel_size_nm, **where)
         names = list(self.names)
-        found = yield from _aside(self._solve(part))
+        found = yield from _in_thread(self._solve(part))
         if found is None:
             self._solve_at = min(self._solve_at, max(_MORE * seen, seen + 2))
         elif names == self.names[: len(names)]:
@@ -576,7 +578,11 @@ class LivePlacement:
     ) -> Job[tuple[StitchSolution, ChanceLevel] | None]:
         """Solve some frames, and measure what they match by chance; changes nothing."""
         try:
-            solution = yield from solve_mosaic(part, self._settled, flat=self.flat)
+            # without a grid, whose frames are not all there
+            options = self.options.replace(
+                grid=None, order=None, first=None, overlap=None
+            )
+            solution = yield from solve_mosaic(part, options, flat=self.flat)
         except RegistrationError:
             return None
         if not solution.most_placed:
@@ -590,11 +596,6 @@ class LivePlacement:
         shifts = [whole_shift(solution.positions_px, pair) for pair in pairs]
         return solution, measure_chance(prepared, shifts)
 
-    @property
-    def _settled(self) -> StitchOptions:
-        """The options, without a grid, whose frames are not all there."""
-        return self.options.replace(grid=None, order=None, first=None, overlap=None)
-
     def _install(
         self, chosen: Sequence[int], solution: StitchSolution, chance: ChanceLevel
     ) -> Job[None]:
@@ -602,7 +603,7 @@ class LivePlacement:
         numbers, solved = np.array(chosen), solution.positions_px
         fits = solution.placed
         before = self.positions[numbers]
-        known = fits & np.isfinite(before).all(axis=1)
+        known = fits & _known(before)
         start = known if known.any() else fits
         offset = np.median(before[start] - solved[start], axis=0)
         if not np.isfinite(offset).all():
@@ -628,11 +629,8 @@ class LivePlacement:
         for index, position in enumerate(self.positions):
             self._references.put(index, np.nan_to_num(position))
         self._stale = {*range(len(self.names))}  # the light of all may have changed
-        pairs = overlapping_pairs(
-            np.where(np.isin(np.arange(len(self.names)), numbers)[:, None],
-                     self.positions, np.nan),
-            self._stack.frame_shape,
-        )  # fmt: skip
+        local = overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
+        pairs = [(chosen[first], chosen[second]) for first, second in local]
         for done in range(0, len(pairs), _BATCH):
             yield Progress(done, len(pairs), "Measuring pairs of frames")
             for item in self._measure(pairs[done : done + _BATCH]):
@@ -644,6 +642,6 @@ class LivePlacement:
             self.place(index)
 
     def waiting(self) -> list[int]:
-        """List the frames without a place by their images, which may find one now."""
+        """List the frames that the images do not place yet."""
         lost = np.flatnonzero(~self.placed).tolist()
         return [index for index in lost if index not in self.blank]

@@ -378,7 +378,7 @@ def _verify(state: State) -> None:
 
 
 def warn_of_lost(state: State) -> list[int]:
-    """Say which frames have no place or another one; give those left out in doubt."""
+    """Warn of frames without a place, or with another one; list those in doubt."""
     lost = np.flatnonzero(~state.placed).tolist()
     for index in lost:
         state.reasons.setdefault(index, _reason(state, index))
@@ -414,7 +414,7 @@ def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
 
 
 def settle_periods(state: State, *, refuses: bool = True) -> None:
-    """Say that the stage decides between periods; refuse if it cannot, and may."""
+    """Warn that the stage decides between periods; refuse if it cannot, and may."""
     if state.is_stated and refuses:
         _refuse_open_periods(state)
     if not state.ambiguous:

@@ -6,6 +6,7 @@ overlaps, and so, through these, with the first frames of the scan.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,8 @@ _LESS_DETAIL = (
 class _Course:
     """One value of each frame over the scan, as a logarithm."""
 
-    least: float  # ratio to the first frames, or its inverse, that is named
-    both_ways: bool
+    least: float  # ratio to the first frames below which a frame is named
+    both_ways: bool  # whether above the inverse, too
     values: dict[int, float] = field(default_factory=dict)
     is_named: bool = False
 
@@ -84,10 +85,10 @@ class ScanWatch:
             self._is_dead = False
             return []
         self._placement.blank.add(index)
-        was, self._is_dead = self._is_dead, True
-        what = "shows one grey value everywhere" if is_flat else "shows no light"
-        if was:
+        if self._is_dead:
             return []
+        self._is_dead = True
+        what = "shows one grey value everywhere" if is_flat else "shows no light"
         sentence = f"Frame {name} {what}: a dead frame, or no light."
         return [Message(sentence, "frame-without-light")]
 
@@ -183,15 +184,13 @@ class ScanWatch:
         count = len(self._placement)
         if count >= 2 * self._noise[0]:
             self._noise = count, noise_level(self._placement.prepared) ** 2
-        return self._noise[1] * _NOISE_SHARE
+        return self._noise[1] * _noise_share()
 
 
-def _share_of_noise() -> float:
+@cache
+def _noise_share() -> float:
     """Power that white noise of unit power leaves in a smoothed, band-passed frame."""
     point = np.zeros((65, 65))
     point[32, 32] = 1
     fine, coarse = (ndimage.gaussian_filter(point, sigma) for sigma in FRAME_BAND)
     return float((ndimage.gaussian_filter(fine - coarse, _SIGMA) ** 2).sum())
-
-
-_NOISE_SHARE = _share_of_noise()
