@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     FloatPair,
-    IntPair,
     Micrograph,
     OptionError,
     PixelSize,
@@ -43,6 +42,11 @@ _State = tuple[int, int, int]  # size, time stamp and number of a file
 # it is tried again; chosen: a copy over a network pauses for a second or two.
 _NAMED_AFTER = 12
 _TABLE, _SCAN = "positions.csv", "scan.json"
+
+
+def _state_of(path: Path) -> _State:
+    file = path.stat()
+    return file.st_size, file.st_mtime_ns, file.st_ino
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +106,9 @@ class FrameFolder:
         self.is_busy, changed = False, []
         for path in self._files():
             try:
-                file = path.stat()
+                state = _state_of(path)
             except OSError:
                 continue  # it went away, or may not be looked at now
-            state = file.st_size, file.st_mtime_ns, file.st_ino
             look = self._looks.get(path.name)
             if look is None or look.state != state:
                 was = look is not None and (look.is_taken or look.was_taken)
@@ -179,19 +182,15 @@ class FrameFolder:
         return self._by_number(name)
 
     @property
-    def has_table(self) -> bool:
-        """Whether a table states positions."""
-        return bool(self._corners)
-
-    @property
     def stated(self) -> Mapping[str, Any]:
         """Grid, overlap and pixel size, as given or as ``scan.json`` states them."""
         if self._values is None:
             place, found = self.folder / _SCAN, dict[str, Any]()
             try:
-                record = read_object(place) if place.is_file() else {}
+                is_there = place.is_file()
+                record = read_object(place) if is_there else {}
                 found = scan_values(record, self.folder, self.layout)
-                if place.is_file():
+                if is_there:
                     self._values = found
             except (OSError, SemsrError):
                 pass  # it is being written
@@ -206,8 +205,7 @@ class FrameFolder:
         if self.layout.get("grid") is not None:
             return
         try:
-            file = path.stat()
-            state = file.st_size, file.st_mtime_ns, file.st_ino
+            state = _state_of(path)
             look = self._table
             if look is not None and look.state == state:
                 look.times += 1
@@ -250,16 +248,6 @@ class FrameFolder:
         )
 
     def _first_number(self) -> int:
-        """Tell whether numbers in names begin at 0 or at 1."""
+        """Find whether numbers in names begin at 0 or at 1."""
         found = (re.findall(r"\d+", Path(name).stem) for name in self._looks)
         return 0 if any(one and int(one[-1]) == 0 for one in found) else 1
-
-    @property
-    def frame_shape(self) -> IntPair:
-        """Rows and columns of a frame; a `ReadError` before there is one."""
-        if self.kind is None:
-            raise ReadError(
-                f"No frame of {self.folder} was taken yet.", code="frames-missing"
-            )
-        rows, columns = self.kind[0]
-        return rows, columns

@@ -15,7 +15,7 @@ import numpy as np
 from napari_semsr.core import Box, Float32Array, IntPair, Micrograph
 from napari_semsr.io.files import writing
 from napari_semsr.io.zarr.image import store_of
-from napari_semsr.io.zarr.store import OmeZarrStore, image_attributes, peek
+from napari_semsr.io.zarr.store import OmeZarrStore, peek
 
 if TYPE_CHECKING:
     import zarr
@@ -44,7 +44,7 @@ class GrowingMosaic:
 
     @classmethod
     def create(cls, place: Path, about: Micrograph, chunk: int) -> "GrowingMosaic":
-        """Make an empty store, over what is there; other processes are kept away.
+        """Make an empty store, over what is there, which other processes do not write.
 
         A `WriteError` if the system refuses, or another process has locked it.
         """
@@ -130,7 +130,5 @@ class GrowingMosaic:
         record = self.store.record
         pitch = record.pixel_size_nm or record.spacing_px
         y, x = (at * step for at, step in zip(self.origin, pitch, strict=True))
-        moved = replace(record, origin=(y, x))
-        attributes = image_attributes(moved, 1, "f4", self.store.version)
-        self.store.group.attrs["ome"] = attributes
+        self.store.describe(replace(record, origin=(y, x)), 1)
         self.store.note(_LIVE, {"origin_px": list(self.origin)})

@@ -250,6 +250,11 @@ class OmeZarrStore:
             if self.lock is not None:
                 self.lock.release()
 
+    def describe(self, record: Record, levels: int) -> None:
+        """Write the OME metadata of the image, as a record and its levels have it."""
+        attributes = _image_attributes(record, levels, self.level0.dtype, self.version)
+        _describe(self.group, attributes)
+
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value in the store's attributes, in place of an earlier one."""
         try:
@@ -274,10 +279,7 @@ class OmeZarrStore:
             raise WriteError(msg, code="output-incomplete")
         yield from _build_levels(self.group, self.level0, self.unit, halve)
         levels_made = len(_shapes_of(self.level0))
-        _describe(
-            self.group,
-            image_attributes(self.record, levels_made, self.level0.dtype, self.version),
-        )
+        self.describe(self.record, levels_made)
         names = map(str, range(levels_made))
         try:
             levels: list[Any] = [self.group[name] for name in names]
@@ -318,13 +320,13 @@ class OmeZarrStore:
         group = self.group.require_group(f"{LABELS}/{name}")
         levels = _build_levels(group, finest, self.unit, lambda block: block[::2, ::2])
         deque(levels, maxlen=0)
-        said = {
+        metadata = {
             "multiscales": [
                 _multiscale(self.record, name, len(_shapes_of(finest)), self.version)
             ],
             "image-label": ome.ImageLabel(source=ome.LabelSource(image="../../")),
         }
-        label = ome.LabelImage.model_validate(said)
+        label = ome.LabelImage.model_validate(metadata)
         _describe(group, label.model_dump(exclude_none=True, by_alias=True))
 
 
@@ -485,7 +487,7 @@ def _make_level(
 
 
 # How arrays name axes and files: zarr 2 has no names of axes, and joins by points
-# unless it is asked for folders, which OME-Zarr 0.4 recommends.
+# unless folders are chosen, which OME-Zarr 0.4 recommends.
 _LAYOUTS: dict[str, dict[str, Any]] = {
     "0.5": {"dimension_names": ("y", "x")},
     "0.4": {"chunk_key_encoding": {"name": "v2", "separator": "/"}},
@@ -598,7 +600,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     with writing(path), ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
-        metadata = image_attributes(record, 1, plan.dtype, plan.version)
+        metadata = _image_attributes(record, 1, plan.dtype, plan.version)
         notes = {
             ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
             **_described(metadata, plan.version),
@@ -726,8 +728,8 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
 # Composed and validated by yaozarrs: what it refuses is never written.
 
 
-def image_attributes(
-    record: Record, levels: int, dtype: DTypeLike, version: str
+def _image_attributes(
+    record: Record, levels: int, dtype: np.dtype[Any], version: str
 ) -> dict[str, Any]:
     """Compose the metadata of an image of a version of OME-Zarr.
 
@@ -736,7 +738,7 @@ def image_attributes(
     """
     ome = _models(version)
     image = _multiscale(record, record.name, levels, version, "mean")
-    shown = None if record.look is None else _omero(record.look, np.dtype(dtype), ome)
+    shown = None if record.look is None else _omero(record.look, dtype, ome)
     metadata: Any = ome.Image(multiscales=[image], omero=shown)
     return dict(metadata.model_dump(exclude_none=True))
 
