@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_semsr import inference, jobs, models
-from napari_semsr.calls import PathLike, Report, Source, parse_options, source_of
+from napari_semsr.calls import PathLike, Report, Source, source_of
 from napari_semsr.core import run
 from napari_semsr.jobs import DEFAULT_MODEL
 
@@ -51,7 +51,7 @@ def lazy_enhance(
     >>> array.shape, array.numblocks
     ((96, 64), (3, 2))
     """
-    chosen = parse_options(options, replace(jobs.ENHANCE, groups=()))
+    chosen = replace(jobs.ENHANCE, groups=()).parse_options(options)
     path = jobs.find_model(model)
     source = jobs.open_image(source_of(image), chosen["opening"])
     loaded = models.load_model(path)
@@ -120,6 +120,6 @@ def measure_table(
         second,
         table=table,
         existing=jobs.OverwritePolicy(overwrite, resume),
-        **parse_options(options, jobs.measure_of(measure).verb),
+        **jobs.measure_of(measure).verb.parse_options(options),
     )
     return run(job, progress)

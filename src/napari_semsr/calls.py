@@ -7,7 +7,7 @@ keywords with the names of the command's flags.
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, get_args
 
@@ -42,19 +42,6 @@ _HANDED = {
     "overwrite": "Replace an existing output",
     "resume": "Go on with an interrupted output",
 }
-
-
-def parse_options(options: Mapping[str, Any], verb: Verb[Any, Any]) -> dict[str, Any]:
-    """Give a verb its own options, those of its groups, and those of reading."""
-    known = {name: one.before for one in verb.sets for name in one.arguments()}
-    unknown = sorted(set(options) - {*known})
-    if unknown:
-        also = f", those of reading also with {'_ or '.join(verb.sides)}_ before them"
-        named = ", ".join(sorted(name for name, before in known.items() if not before))
-        more = also if verb.sides else ""
-        msg = f"Options are {named}{more}, got {', '.join(unknown)}."
-        raise OptionError(msg, code="unknown-option")
-    return verb.parse(options)
 
 
 def source_of(image: Any, item: ImageIn | None = None) -> Any:
@@ -104,7 +91,7 @@ def function_of(name: str) -> Callable[..., Any]:
                 source_of(one, item) if isinstance(item, ImageIn) else one
                 for one, item in zip(handed, first, strict=True)
             ]
-            chosen = parse_options({**given, **options}, verb)
+            chosen = verb.parse_options({**given, **options})
             if verb.in_memory is not None and how.get("output") is None:
                 how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
                 return run(verb.in_memory(*images, **how, **chosen), report)

@@ -84,17 +84,22 @@ def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
         assert len(list(csv.reader(stream))) == 2
 
 
-def test_unknown_options_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [{"colour_of_stage": 3}, {"positions": "p.csv"}, {"follow": True}],
+    ids=str,
+)
+def test_other_options_are_refused(tmp_path, options):
     with pytest.raises(OptionError):
-        napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", colour_of_stage=3)
+        napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", **options)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_with_nothing_on_them_are_named(scan, tmp_path):
     mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
     added(mosaic, scan, [0, 1])
-    said = mosaic.add(np.full((128, 128), 2000, np.uint16), (0.0, 0.0), name="dead")
-    assert len(said) == 1
-    assert "dead.tif" in said[0]
-    assert mosaic.doubts == said
+    doubts = mosaic.add(np.full((128, 128), 2000, np.uint16), (0.0, 0.0), name="dead")
+    assert len(doubts) == 1
+    assert "dead.tif" in doubts[0]
+    assert mosaic.doubts == doubts
     assert mosaic.positions["dead.tif"] is None

@@ -85,12 +85,11 @@ class LiveMosaic:
         stem = self.output.name.partition(".")[0]
         usual = self.output.with_name(f"{stem}.frames")
         self.folder = usual if frames is None else Path(frames)
-        sets = STITCH.parse(options)
-        unknown = options.keys() - STITCH.arguments.keys()
-        if unknown:
-            msg = f"Options are those of stitch, got {', '.join(sorted(unknown))}."
-            raise OptionError(msg, code="unknown-option")
-        self.options: StitchFolderOptions = sets["options"]
+        parsed = STITCH.parse_options(options)
+        self.options: StitchFolderOptions = parsed["options"]
+        if self.options.follow:
+            msg = "A mosaic of frames in memory follows no folder: leave follow out."
+            raise OptionError(msg, code="options-contradict")
         if self.options.flat_field not in ("auto", "none"):
             msg = "A flat field of a file is for stitch: use auto or none."
             raise OptionError(msg, code="options-contradict")
@@ -115,6 +114,7 @@ class LiveMosaic:
 
     def _left(self) -> Iterator[Any]:
         """List the frames of an interrupted scan, in the order of their names."""
+        # the second look finds the files as the first one did, and gives them
         found = [frame for _ in range(2) for frame in self._files.poll()]
         whole = (frame for frame in found if frame.pixels is not None)
         yield from sorted(whole, key=lambda frame: str(frame.name))
@@ -194,9 +194,7 @@ class LiveMosaic:
             raise OptionError(msg, code="name-invalid")
         size = parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / named
-        write(
-            Micrograph(pixels, parse_pixel_size(size), path.stem), path, overwrite=True
-        )
+        write(Micrograph(pixels, size, path.stem), path, overwrite=True)
         self._files.kind = kind
         self._stated[named] = corner
         self._write_table()
@@ -217,7 +215,7 @@ class LiveMosaic:
     def _write_table(self) -> None:
         """Write the stated positions, if every frame has one."""
         path = self.folder / _TABLE
-        if all(corner is not None for corner in self._stated.values()):
+        if None not in self._stated.values():
             write_positions(path, self._stated, "nm")
         else:
             path.unlink(missing_ok=True)

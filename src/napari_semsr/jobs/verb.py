@@ -564,6 +564,26 @@ class Verb(Generic[O, R]):
             found |= zip(both, self._openings(values), strict=True)
         return found
 
+    def parse_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Make its option sets of options by their names, and of nothing else.
+
+        Raises
+        ------
+        OptionError
+            If a name is none of its own options', of its groups', or of reading.
+        """
+        known = {name: one.before for one in self.sets for name in one.arguments()}
+        unknown = sorted(set(options) - {*known})
+        if unknown:
+            also = (
+                f", those of reading also with {'_ or '.join(self.sides)}_ before them"
+            )
+            names = ", ".join(sorted(name for name, side in known.items() if not side))
+            more = also if self.sides else ""
+            msg = f"Options are {names}{more}, got {', '.join(unknown)}."
+            raise OptionError(msg, code="unknown-option")
+        return self.parse(options)
+
     def _openings(self, values: Mapping[str, Any]) -> Iterator[ReadOptions]:
         """Say how each of two images is read, by options for both and for one."""
         names = (*ReadOptions.model_fields, CALIBRATION.name)
