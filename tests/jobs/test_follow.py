@@ -60,13 +60,13 @@ def copy_frames(scan, folder, *numbers):
 
 
 def until_taken(steps, count):
-    """Go on with a job until it says that it has taken so many frames."""
-    said = []
+    """Run a job until it reports that it has taken so many frames."""
+    messages = []
     for step in steps:
-        said.append(step.message)
+        messages.append(step.message)
         if f"{count} frames taken" in step.message:
-            return said
-    raise AssertionError(said)
+            return messages
+    raise AssertionError(messages)
 
 
 def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_path):
@@ -241,10 +241,10 @@ def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
         write(self, box, values)
 
     monkeypatch.setattr(GrowingMosaic, "write", full)
-    said = []
-    made = run(job(scan, tmp_path / "m.ome.zarr"), lambda step: said.append(step))
+    steps = []
+    made = run(job(scan, tmp_path / "m.ome.zarr"), steps.append)
     assert made.frames == 6
-    full = [step for step in said if "disk is full" in step.message]
+    full = [step for step in steps if "disk is full" in step.message]
     assert full
     assert all(isinstance(step, Waiting) for step in full)
 

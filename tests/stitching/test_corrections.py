@@ -1,4 +1,4 @@
-"""Corrections by hand: what they say is done, and nothing else moves."""
+"""Corrections by hand: they are applied, and nothing else moves."""
 
 import numpy as np
 import pytest

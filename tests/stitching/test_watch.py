@@ -28,11 +28,11 @@ def named(scan, change=lambda number, frame: frame, *, unplaced=False):
     watch = ScanWatch(live)
     for number, frame in enumerate(frames):
         live.add(acquisition.names[number], acquisition.nominal_px[number])
-        said = watch.look_at(number, frame)
+        doubts = watch.look_at(number, frame)
         live.place(number)
-        said += watch.compare(number) + (watch.find_unplaced() if unplaced else [])
-        if said:
-            found[number] = said
+        doubts += watch.compare(number) + (watch.find_unplaced() if unplaced else [])
+        if doubts:
+            found[number] = doubts
         if number == 5:
             run(live.settle())
     return found
@@ -69,16 +69,16 @@ def test_a_frame_of_another_place_is_named_once(scan):
 def test_lost_contact_is_named_once_and_at_once(scan):
     found = named(scan, lost)
     assert list(found) in ([FROM], [FROM + 1])
-    (said,) = next(iter(found.values()))
-    assert "contrast" in said
+    (doubt,) = next(iter(found.values()))
+    assert "contrast" in doubt
 
 
 @pytest.mark.parametrize("share", [0.62, 1.6])
 def test_other_light_is_named_once_and_at_once(scan, share):
     found = named(scan, dimmer(share))
     assert list(found) in ([FROM], [FROM + 1])
-    (said,) = next(iter(found.values()))
-    assert "light" in said
+    (doubt,) = next(iter(found.values()))
+    assert "light" in doubt
 
 
 def test_a_little_less_light_is_not_named(scan):

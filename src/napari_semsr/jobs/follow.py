@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -174,7 +173,7 @@ class LiveScan:
         """
         done = 0
         if self.placement is not None:
-            # the newest first: it is what is looked at
+            # the newest first: it is the one that is watched
             for index in self.placement.changed()[::-1]:
                 self._fuse(index)
                 done += 1
@@ -200,7 +199,7 @@ class LiveScan:
         placement.mark_fused(index)
 
     def work(self) -> bool:
-        """Do one step of what can wait; say whether there was anything to do."""
+        """Do one step of what can wait; whether there was anything to do."""
         placement = self.placement
         if placement is None:
             return False
@@ -244,10 +243,11 @@ def seconds_of(text: str) -> float:
 
 def frame_folder(folder: Path, table: Path | None, options: Any) -> FrameFolder:
     """Look into a folder by the options of a scan, as `io.open_frames` takes them."""
-    read = {name: getattr(options, name) for name in ("databar_rows", "colour")}
-    read["pixel_size_nm"] = options.pixel_size_nm
-    names = ("grid", "order", "first", "overlap", "pixel_size_nm")
-    layout = {name: getattr(options, name) for name in names}
+    names = (
+        ("databar_rows", "colour", "pixel_size_nm"),
+        ("grid", "order", "first", "overlap", "pixel_size_nm"),
+    )
+    read, layout = ({name: getattr(options, name) for name in some} for some in names)
     return FrameFolder(folder, table, read, layout)
 
 
@@ -379,42 +379,36 @@ class Follower:
         return bool((yield from self._when_there_is_room(self.scan.work)))
 
     def _when_there_is_room(self, work: Callable[[], Any]) -> Job[Any]:
-        """Do what writes; wait, and say so, while the disk is full."""
+        """Do what writes; wait, with a message, while the disk is full."""
         while True:
             try:
                 return work()
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                said = "the disk is full: waiting until there is room on it"
-                yield Waiting(0, 0, said)
+                message = "the disk is full: waiting until there is room on it"
+                yield Waiting(0, 0, message)
                 if self.is_stopped():
                     return False
                 time.sleep(_POLL_S)
-
-    def followed(self, lock: StoreLock) -> Followed:
-        """Give what the final solution is compared with."""
-        doubts = tuple(self.scan.doubts)
-        return Followed(len(self.scan), self.scan.positions(), doubts, lock)
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Let the first Ctrl-C end the following, and the next one the whole run."""
-    asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.getsignal(signal.SIGINT)
+    before, interrupted = signal.getsignal(signal.SIGINT), threading.Event()
 
-    def ask(number: int, frame: Any) -> None:
-        if asked and callable(before):
+    def interrupt(number: int, frame: Any) -> None:
+        if interrupted.is_set() and callable(before):
             before(number, frame)
-        asked.append(number)
+        interrupted.set()
 
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        yield lambda: bool(asked)
+        yield interrupted.is_set
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -455,8 +449,9 @@ def follow_scan(
     stopped = is_stopped or (lambda: False)
     try:
         with _interruptible() as interrupted:
-            ended = partial(_any, (interrupted, stopped))
-            follower = Follower(folder, scan, until, idle_s, ended)
+            follower = Follower(
+                folder, scan, until, idle_s, lambda: interrupted() or stopped()
+            )
             yield from follower.run()
         _check_enough(folder.folder, len(scan))
     except BaseException:
@@ -464,11 +459,7 @@ def follow_scan(
         raise
     finally:
         scan.close()
-    return follower.followed(lock)
-
-
-def _any(asked: Sequence[Callable[[], bool]]) -> bool:
-    return any(one() for one in asked)
+    return Followed(len(scan), scan.positions(), tuple(scan.doubts), lock)
 
 
 def _check_enough(folder: Path, count: int) -> None:

@@ -227,7 +227,7 @@ def _simulated(
     scan: "simulation.Scan",
     extra: tuple[str, ...],
 ) -> SimulatedScan:
-    """Say what was simulated."""
+    """Report what was simulated."""
     return SimulatedScan(
         frames=len(scan.frames),
         truth=str(target / "truth"),

@@ -101,8 +101,8 @@ def open_scan(
     """Open the frames of a scan with what the user says of it."""
     yield Progress(0, 0, f"opening the frames of {folder.name}")
     names = (*FRAMES_OPTIONS, "other_frames")
-    said = {} if options is None else {n: getattr(options, n) for n in names}
-    return (yield from open_frames(folder, positions=positions, **said))
+    values = {} if options is None else {n: getattr(options, n) for n in names}
+    return (yield from open_frames(folder, positions=positions, **values))
 
 
 def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
@@ -145,7 +145,7 @@ def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
 
 
 def _parts(mosaic: Path) -> dict[str, Path]:
-    """Say where the images are that are written next to a mosaic, by their parts."""
+    """List the paths of the images next to a mosaic, by their parts."""
     halves = dict(zip(("half-a", "half-b"), half_paths(mosaic), strict=True))
     height, coverage = beside_path(mosaic, "height"), label_path(mosaic, COVERAGE)
     return {**halves, HEIGHT: height, COVERAGE: coverage}
@@ -175,7 +175,7 @@ def _write_mosaic(
     result counts the covered pixels that had no place in the type of the output.
     Blocks of a mosaic that is corrected are copied where nothing moved.
     """
-    kept_blocks = _kept_blocks(plan, run)
+    copy_block = _block_copier(plan, run)
     dtype, existing = run.options.dtype, run.existing
     beside = list(_beside(plan, halves, about, run))
 
@@ -192,7 +192,7 @@ def _write_mosaic(
             coverage = store.add_label(COVERAGE)
             for unit in store.pending():
                 box = store.box(*unit)
-                copied = None if parts else kept_blocks(box)
+                copied = None if parts else copy_block(box)
                 if copied is not None:
                     image, coverage[box.slices] = copied
                     yield image
@@ -219,10 +219,13 @@ def _write_mosaic(
         return (yield from write_blocks(run.place, make, fill, kept=kept))
 
 
-def _kept_blocks(
+def _block_copier(
     plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
 ) -> Callable[[Box], tuple[NDArray[Any], NDArray[Any]] | None]:
-    """Give blocks of the mosaic that is corrected, and their coverage, as they were."""
+    """Make what copies blocks, and their coverage, of the mosaic that is corrected.
+
+    It returns None for a block in which something moved.
+    """
     former = _corrected(run)
     if former is None or np.dtype(former.dtype).kind != "f":
         return lambda _: None  # of integers it is not known what was clipped
@@ -230,19 +233,17 @@ def _kept_blocks(
     stored = open_image(place) if place.exists() and label.exists() else None
     if stored is None or stored.provenance != former.provenance:
         return lambda _: None
-    if not isinstance(before, stitching.FusionPlan):
-        return lambda _: None
-    if not isinstance(plan, stitching.FusionPlan):
+    if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
         return lambda _: None
     counts = open_image(label)
 
-    def kept(box: Box) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    def copy(box: Box) -> tuple[NDArray[Any], NDArray[Any]] | None:
         if not plan.alike(before, box):
             return None
         image, count = (np.asarray(one.data[box.slices]) for one in (stored, counts))
         return image, count
 
-    return kept
+    return copy
 
 
 def _corrected(run: "_Stitching") -> "StitchedFile | None":
@@ -676,7 +677,7 @@ def _solve_and_write(
     run: _Stitching,
     followed: Followed,
     positions_out: Path | None,
-    begun: float,
+    started: float,
 ) -> Job[StitchedFile]:
     """Solve the frames that are there, and write their mosaic."""
     former = _corrected(run)
@@ -746,7 +747,7 @@ def _solve_and_write(
             for name, at in placed.items()
         ),
         **_solved_values(solution),
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
         frame_shape=acquisition.frame_shape,
         solution=solution,
         scans=scans,
@@ -1011,7 +1012,7 @@ def _choose_distortion(
         shapeless = known and Message(
             f"The calibration tells a distortion of {known.amount:.4g}, but not the "
             "shape of the picture that it was found in, so that it is not used: "
-            "calibrate anew.",
+            "calibrate again.",
             "calibration-incomplete",
         )
         chosen = options.replace(distortion="auto" if asked is None else asked)
@@ -1020,12 +1021,12 @@ def _choose_distortion(
     about = f"{told.amount:.4f} +- {told.sd:.1g} at the rim of these frames"
     if isinstance(asked, float):
         off = abs(asked - told.amount) > _BEYOND_DOUBT * told.sd
-        said = Message(
+        warning = Message(
             f"The distortion is {asked:g} as given, though the calibration has "
             f"{about}.",
             "distortion-contradicts",
         )
-        return _DistortionCorrection(options, told, (said,) if off else ())
+        return _DistortionCorrection(options, told, (warning,) if off else ())
     if asked is not None:
         return _DistortionCorrection(options, told)
     picture, frame = (f"{y} x {x} px" for y, x in (known.shape, shape))
@@ -1060,13 +1061,13 @@ def _disagreement(
     if abs(solution.distortion - told.amount) <= doubt:
         return ()
     found = f"{solution.distortion:.4f}" if solution.distortion else "none"
-    said = Message(
+    warning = Message(
         f"The overlaps tell a distortion of {found} +- {error:.1g} at the rim, the "
         f"calibration {told.amount:.4f} +- {told.sd:.1g}: see that its picture was "
         "taken through the same sphere, with the same part of the camera.",
         "distortion-contradicts",
     )
-    return (said,)
+    return (warning,)
 
 
 def _placed(
@@ -1089,12 +1090,12 @@ def _warnings(
 ) -> tuple[str, ...]:
     """Collect what the user must know."""
     acquisition = scans.solved
-    said: list[str] = [
+    warnings: list[str] = [
         Message(f"Frame {f.frame} is left out: {f.reason}.", "frames-left-out")
         for f in acquisition.faults
     ]
-    said += solution.warnings
-    said += [
+    warnings += solution.warnings
+    warnings += [
         Message(
             f"Height {folder.name} is left out: it shows nothing of what the sharpest "
             "one shows.",
@@ -1108,17 +1109,17 @@ def _warnings(
             "The pixel size is unknown, so the mosaic is not calibrated: give "
             "--pixel-size-nm."
         )
-        said.append(Message(unknown, "pixel-size-missing"))
+        warnings.append(Message(unknown, "pixel-size-missing"))
     elif acquisition.pixel_size_nm is None:
         size = float(np.mean(solution.pixel_size_nm))
         stage = f"No pixel size is stated: {size:.4g} nm follows from the stage alone."
-        said.append(Message(stage, "pixel-size-from-stage"))
+        warnings.append(Message(stage, "pixel-size-from-stage"))
     if written.result:
         clipped = (
             f"{written.result} pixels had no place in {written.dtype} and were clipped."
         )
-        said.append(Message(clipped, "clipped"))
-    return tuple(said)
+        warnings.append(Message(clipped, "clipped"))
+    return tuple(warnings)
 
 
 STITCH = Verb(
