@@ -52,7 +52,10 @@ def test_words_of_a_file_and_what_was_given_are_shortened():
 def test_code_names_the_cause():
     assert code_of(ReadError("a.tif cannot be read.")) == "unreadable"
     assert code_of(OptionError("Too many.", code="too-many")) == "too-many"
-    assert code_of(Message("The images are small.", "small-images")) == "small-images"
+    small = Message("The images are small.", "small-images")
+    assert code_of(small) == "small-images"
+    assert code_of(ReadError(small)) == "small-images"
+    assert code_of(ReadError(small, code="too-small")) == "too-small"
     assert code_of(PermissionError(13, "no")) == "system"
     assert code_of(MemoryError()) == "memory"
     assert code_of(ValueError("x")) == "unexpected"

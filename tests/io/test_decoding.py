@@ -42,7 +42,7 @@ def _raised(number, windows=None):
         (_raised(errno.ETIMEDOUT), "its disk or network connection"),
         (_raised(errno.EINVAL, _NETWORK), "its disk or network connection"),
         (_raised(errno.EMFILE), "close other files"),
-        (_raised(errno.ENOENT), "no longer exists"),
+        (_raised(errno.ENOENT), "does not exist"),
         (_raised(errno.EISDIR), "is a folder"),
         (ImportError("no zstd"), r"library that is not installed .*no zstd"),
         (ModuleNotFoundError("No module named 'imagecodecs'"), "'imagecodecs'"),

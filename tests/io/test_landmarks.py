@@ -80,9 +80,13 @@ def test_what_is_no_table_is_refused(tmp_path, text, match):
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "none.csv"):
-        with pytest.raises(ReadError, match="cannot be read as a table"):
+    for path, code in (
+        (tmp_path, "not-a-file"),
+        (tmp_path / "none.csv", "file-missing"),
+    ):
+        with pytest.raises(ReadError, match=str(tmp_path)) as refused:
             read_landmarks(path, MOVING, FIXED)
+        assert refused.value.code == code
 
 
 def test_nanometres_need_a_pixel_size(tmp_path):

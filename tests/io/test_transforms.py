@@ -149,10 +149,12 @@ def test_other_files_are_no_transforms(tmp_path, data, match):
         read_transform(path)
 
 
-def test_folders_and_missing_files_are_told(tmp_path):
-    for path in (tmp_path, tmp_path / "none.json"):
-        with pytest.raises(ReadError, match="cannot be read"):
+def test_a_folder_and_a_missing_file_are_refused(tmp_path):
+    missing = tmp_path / "none.json"
+    for path, code in ((tmp_path, "not-a-file"), (missing, "file-missing")):
+        with pytest.raises(ReadError, match=str(tmp_path)) as refused:
             read_transform(path)
+        assert refused.value.code == code
 
 
 def _image(shape=(300, 400), size=(40.0, 41.5), origin=(120.5, -3.0)):

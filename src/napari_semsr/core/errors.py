@@ -19,14 +19,17 @@ class SemsrError(Exception):
     *args : object
         The sentence.
     code : str, optional
-        Stable name of the cause, such as ``"pairs-uncorrelated"``; that of the class
-        by default. Programs and tests use it, and the sentence is free to improve.
+        Stable name of the cause, such as ``"pairs-uncorrelated"``; by default that of
+        the sentence if it is a `Message`, else that of the class. Programs and tests
+        use it, and the sentence is free to improve.
     """
 
     code = "refused"
 
     def __init__(self, *args: object, code: str | None = None) -> None:
         super().__init__(*args)
+        if code is None and args and isinstance(args[0], Message):
+            code = args[0].code
         if code is not None:
             self.code = code
 

@@ -73,7 +73,7 @@ _REFUSALS = {
         ),
     ),
     errno.ENOENT: Message(
-        "no longer exists: put it back, or choose another.", "file-missing"
+        "does not exist: check the path, or choose another.", "file-missing"
     ),
     errno.EISDIR: Message("is a folder: choose a file in it.", "not-a-file"),
 }

@@ -16,11 +16,13 @@ from napari_semsr.core import (
     Calibration,
     FieldDistortion,
     FloatPair,
+    Message,
     OptionError,
     Options,
     ReadError,
+    access_refusal,
 )
-from napari_semsr.io.files import fault_code, read_text, replacing
+from napari_semsr.io.files import read_text, replacing
 from napari_semsr.io.read_image import ReadOptions
 
 _KEY = "calibration"
@@ -44,8 +46,10 @@ def read_calibration(
         values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is no JSON"
-        msg = f"{path} cannot be read as a calibration: {reason}."
-        raise ReadError(msg, code=fault_code(path, error, "content-invalid")) from error
+        fault = f"{path} cannot be read as a calibration: {reason}."
+        raise ReadError(
+            access_refusal(path, error) or Message(fault, "content-invalid")
+        ) from error
     names = ("pixel_size_nm", "pixel_size_sd_nm")
     try:
         size, spread = (

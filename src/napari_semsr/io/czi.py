@@ -262,10 +262,7 @@ def _stated(czi: Any) -> tuple[PixelSize | None, int | None]:
 
 def _pixels(path: Path, number: int) -> NDArray[Any]:
     """Read a tile by its place in the directory, (Y, X) or (Y, X, S)."""
-    with (
-        decoding(path, "CZI"),
-        library(path, "czifile", "czifile", "czi").CziFile(path) as czi,
-    ):
+    with _opened(path) as czi:
         entry = czi.subblock_directory[number]
         tile = _tile(number, entry)
         read = getattr(entry, "read_segment_data", None)

@@ -93,14 +93,8 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
         )
         raise ReadError(msg, code="memory") from error
     except Exception as error:
-        said = access_refusal(path, error) or _fault(path, kind, error)
-        raise ReadError(said, code=said.code) from error
-
-
-def fault_code(path: Path, error: Exception, otherwise: str) -> str:
-    """Name the cause of a fault: what the system refuses, or else this."""
-    refusal = access_refusal(path, error)
-    return otherwise if refusal is None else refusal.code
+        fault = access_refusal(path, error) or _fault(path, kind, error)
+        raise ReadError(fault) from error
 
 
 _MISSING = re.compile(
@@ -214,8 +208,9 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         fault = f"{path} must be a JSON object, but cannot be read as JSON ({error})."
-        message = access_refusal(path, error) or Message(fault, "content-invalid")
-        raise ReadError(message, code=message.code) from error
+        raise ReadError(
+            access_refusal(path, error) or Message(fault, "content-invalid")
+        ) from error
     if not isinstance(found, dict):
         msg = f"{path} must be a JSON object, got {type(found).__name__}."
         raise ReadError(msg, code="content-invalid")

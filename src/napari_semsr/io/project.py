@@ -170,7 +170,7 @@ def read_project(path: Path) -> Project:
         refusal = access_refusal(file, error)
         if refusal is None:
             raise _damaged(file, error) from error
-        raise ReadError(refusal, code=refusal.code) from error
+        raise ReadError(refusal) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damaged(file, error) from error
     if newer:

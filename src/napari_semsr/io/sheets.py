@@ -16,8 +16,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.core import ReadError, WriteError, open_file, shown
-from napari_semsr.io.files import decoding, fault_code, read_text, replacing
+from napari_semsr.core import (
+    Message,
+    ReadError,
+    WriteError,
+    access_refusal,
+    open_file,
+    shown,
+)
+from napari_semsr.io.files import decoding, read_text, replacing
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Endings of the tables that can be read."""
@@ -84,8 +91,10 @@ def read_sheet(path: Path, what: str) -> Sheet:
         raise ReadError(msg, code="encoding-unknown") from error
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        msg = f"{path} cannot be read as a table of {what}: {reason}."
-        raise ReadError(msg, code=fault_code(path, error, "table-invalid")) from error
+        fault = f"{path} cannot be read as a table of {what}: {reason}."
+        raise ReadError(
+            access_refusal(path, error) or Message(fault, "table-invalid")
+        ) from error
     filled = [(line, row) for line, row in rows[1:] if any(row)]
     return Sheet(rows[0][1] if rows else (), tuple(filled), mark)
 

@@ -30,10 +30,11 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     ReadError,
+    access_refusal,
     one_line,
     shown,
 )
-from napari_semsr.io.files import fault_code, read_text, replacing
+from napari_semsr.io.files import read_text, replacing
 from napari_semsr.io.sheets import read_sheet, write_rows
 
 _VERSION = 1
@@ -206,10 +207,8 @@ def read_transform(path: Path) -> StoredTransform:
     try:
         values = json.loads(read_text(path))
     except OSError as error:
-        raise ReadError(
-            f"{path} cannot be read: {error.strerror or error}.",
-            code=fault_code(path, error, "unreadable"),
-        ) from error
+        fault = f"{path} cannot be read: {error.strerror or error}."
+        raise ReadError(access_refusal(path, error) or fault) from error
     except (ValueError, RecursionError) as error:
         msg = (
             f"{path} is no transform, since it is not JSON ({error}): choose one that "

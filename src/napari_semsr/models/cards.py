@@ -27,7 +27,6 @@ from napari_semsr.core import (
     Message,
     WriteError,
     access_refusal,
-    code_of,
     one_line,
     open_file,
 )
@@ -150,8 +149,9 @@ def _header(path: Path) -> dict[str, Any]:
             header = json.loads(stream.read(length))
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{path.name} cannot be read as safetensors: {error}."
-        said = access_refusal(path, error) or Message(msg, "model-damaged")
-        raise CheckpointError(said, code=code_of(said)) from error
+        raise CheckpointError(
+            access_refusal(path, error) or Message(msg, "model-damaged")
+        ) from error
     if not isinstance(header, dict):
         msg = f"{path.name} has a safetensors header that is not a table."
         raise CheckpointError(msg, code="model-damaged")

@@ -24,7 +24,6 @@ from napari_semsr.core import (
     Message,
     SemsrError,
     access_refusal,
-    code_of,
     one_line,
     read_bytes,
     shown,
@@ -280,5 +279,6 @@ def _weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, *_REFUSALS, OSError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         msg = f"The model file {path.name} is damaged: {reason}; copy it again."
-        said = access_refusal(path, error) or Message(msg, "model-damaged")
-        raise CheckpointError(said, code=code_of(said)) from error
+        raise CheckpointError(
+            access_refusal(path, error) or Message(msg, "model-damaged")
+        ) from error

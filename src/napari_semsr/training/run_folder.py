@@ -36,7 +36,6 @@ from napari_semsr.core import (
     Message,
     WriteError,
     access_refusal,
-    code_of,
     digest_path,
     list_folder,
     persons_options,
@@ -319,8 +318,9 @@ class RunFolder:
             msg = (
                 f"The saved state {self.state} is damaged; start anew with --overwrite."
             )
-            said = access_refusal(self.state, error) or Message(msg, "file-damaged")
-            raise CheckpointError(said, code=code_of(said)) from error
+            raise CheckpointError(
+                access_refusal(self.state, error) or Message(msg, "file-damaged")
+            ) from error
 
 
 def _put(path: Path, plain: Any) -> None:

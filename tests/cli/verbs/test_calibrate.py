@@ -123,8 +123,9 @@ def test_bad_requests_are_refused_in_one_line(refused, semsr, grating, tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ReadError, match=r"none\.json cannot be read as a calibration"):
+    with pytest.raises(ReadError, match=r"none\.json does not exist") as refused:
         napari_semsr.spectrum(np.eye(64), calibration=tmp_path / "none.json")
+    assert refused.value.code == "file-missing"
 
 
 @pytest.fixture

@@ -220,8 +220,7 @@ def _plan(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
         if side < _SMALLEST_BLOCK:
-            said = _too_many(shape, options.blocks_per_axis)
-            raise OptionError(said, code=said.code)
+            raise OptionError(_too_many(shape, options.blocks_per_axis))
         return plan_blocks(shape, block=side, step=max(side, 1))
     block = options.block or (_SINGLE_BLOCK if single else _PAIR_BLOCK)
     return plan_blocks(shape, block=block, step=options.step)

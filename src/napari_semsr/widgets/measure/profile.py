@@ -139,7 +139,7 @@ def _measure(
             problem = Message(str(error), code_of(error))
         found.append(LayerProfile(one.image.name, profile, curve, problem))
     if not found:
-        raise ShapeError(problems[0], code=code_of(problems[0]))
+        raise ShapeError(problems[0])
     yield Progress(len(asked), len(asked), "done")
     unit = "nm" if found[0].profile.calibrated else "px"
     return Profiles(tuple(found), tuple(problems), unit, fits)

@@ -561,7 +561,7 @@ class RecipeForm(Form):
     def required(self) -> RecipeFacts:
         """Give the facts of the chosen recipe."""
         if self.facts is None:
-            raise OptionError(self.fault, code=code_of(self.fault))
+            raise OptionError(self.fault)
         return self.facts
 
     def begins(self) -> dict[str, Any]:
