@@ -287,7 +287,7 @@ UNFOLLOWED = {
     "left": ({"job": "trust"}, "'trust', which left this package.* b537c11d is the"),
     "unknown": ({"job": "knit"}, "'knit', which cannot be run again; these can: conv"),
     "window": ({"job": "frc-map", "options": {"difference": ["a", "b"]}}, "two maps"),
-    "part": ({"job": "simulate"}, "which picture of its simulation"),
+    "part": ({"job": "simulate"}, "which image of its simulation"),
     "inputs": ({"inputs": ()}, "names no input"),
     "demonstration": ({"job": "convert", "options": {}}, "run demo"),
     "reading": ({"job": "degrade", "options": {"reading": [1]}}, "as a history"),
@@ -318,7 +318,7 @@ def test_history_that_cannot_be_followed_is_one_sentence(part, name):
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_no_more_is_drawn_than_belongs_to_the_output(part, name):
     retell(part, **TOO_LARGE[name])
-    with pytest.raises(ReadError, match="drawn pixels"):
+    with pytest.raises(ReadError, match="simulated pixels"):
         semsr.replay(part)
 
 
@@ -367,7 +367,7 @@ def test_image_without_a_history_and_inputs_in_no_folder_are_refused(cut, a, rng
     rgb = a.with_name("rgb.tif")  # which no option of replay could convert
     tifffile.imwrite(rgb, colours, photometric="rgb")
     for path in (a, rgb):
-        with pytest.raises(ReadError, match="does not tell what made it"):
+        with pytest.raises(ReadError, match="does not state what made it"):
             semsr.replay(path)
     with pytest.raises(ReadError, match="must be a folder"):
         semsr.replay(cut, inputs=a)

@@ -1,4 +1,4 @@
-"""Make an output again from its history, and say whether it is the same."""
+"""Make an output again from its history, and compare the two."""
 
 import os
 import tempfile
@@ -61,7 +61,7 @@ _BLOCK = 1024  # pixels along each side of what is compared at once; chosen: 8 M
 _ROUNDING = 1e-9  # of a pixel size or origin; chosen: what a text of 10 digits loses
 
 
-# Find again what an output was made of: where it lay, or by its digest.
+# Find again what an output was made of: where it was, or by its digest.
 
 _ABOVE = 4  # folders above an output below which inputs are sought; chosen
 _LONGEST = 1000  # letters of a path that a sentence shows; chosen: any true one
@@ -87,7 +87,7 @@ class Difference:
 class InputSearch:
     """Finds inputs, and remembers what differed."""
 
-    output: Path  # Beside it inputs are sought
+    output: Path  # Next to it inputs are sought
     inputs: Path | None = None  # A folder in which they are sought by digest
     found: list[Difference] = field(default_factory=list)
     _digests: dict[tuple[Path, Digest], str | None] = field(default_factory=dict)
@@ -114,12 +114,12 @@ class InputSearch:
         then, there = short(file.digest), f"{short(now)} is there"
         if role == "model":
             name = PurePosixPath(file.name).stem
-            said = f"The model {name} is another: {then} made the output, {there}."
-            difference = Difference("model", name, file.digest, now, said)
+            sentence = f"The model {name} is another: {then} made the output, {there}."
+            difference = Difference("model", name, file.digest, now, sentence)
         else:
             what = f"{_role_of(call, role)} {file.name}"
-            said = f"The {what} is another: {then} was read, {there}."
-            difference = Difference("input", file.name, file.digest, now, said)
+            sentence = f"The {what} is another: {then} was read, {there}."
+            difference = Difference("input", file.name, file.digest, now, sentence)
         if difference not in self.found:
             self.found.append(difference)
 
@@ -149,17 +149,17 @@ class InputSearch:
         self, call: Call, role: str, file: File
     ) -> Job[tuple[Path | None, str | None]]:
         """Find a model by its digest, else by its name."""
-        shelf, now = None, None
+        named, now = None, None
         with suppress(CheckpointError):
-            shelf = find_model(PurePosixPath(file.name).stem)
-            now = yield from digest_of_file(shelf)
-        if shelf is not None and now == file.digest:
-            return shelf, now
+            named = find_model(PurePosixPath(file.name).stem)
+            now = yield from digest_of_file(named)
+        if named is not None and now == file.digest:
+            return named, now
         path, other = yield from self._locate(call, role, file)
-        return (shelf, now) if path is None else (path, other)
+        return (named, now) if path is None else (path, other)
 
     def _near(self, file: File) -> Iterator[Path]:
-        """Give existing places: as it lay off the output, then where it lay itself."""
+        """List existing places: relative to the output, then the recorded one."""
         parts = PurePosixPath(file.path).parts[1:]
         folder = self.output.absolute().parent
         bases = [folder, *folder.parents][: _ABOVE + 1]
@@ -173,7 +173,7 @@ class InputSearch:
                 yield place
 
     def _given(self, file: File, *, folders: bool) -> Iterator[Path]:
-        """Give what lies in the folder of inputs, what has the name before others."""
+        """List what is in the folder of inputs, what has the name before others."""
         if self.inputs is None:
             return
         name = PurePosixPath(file.name)
@@ -197,7 +197,7 @@ class InputSearch:
 
 
 def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
-    """Give files and stores below a folder, and on request folders, it among them."""
+    """List files and stores below a folder, and on request folders with itself."""
     for place, names, files in os.walk(folder):
         here = Path(place)
         if folders:
@@ -225,15 +225,15 @@ def _role_of(call: Call, name: str) -> str:
 
 
 def missing(call: Call, role: str, file: File) -> ReadError:
-    """Say that an input is nowhere, and what to do."""
+    """Report that an input is nowhere, and what to do."""
     where = "at no place that is recorded"
     if file.path:
         where = f"not at {one_line(file.path, _LONGEST)}"
     digest = file.digest or "without a digest"
     return ReadError(
         f"The {_role_of(call, role)} {file.name!r} ({digest}), of which {call.verb} "
-        f"made this, is {where}, nor beside the output: give --inputs FOLDER, in which "
-        "it is found by its digest.",
+        f"made this, is {where}, nor next to the output: give --inputs FOLDER, in "
+        "which it is found by its digest.",
         code="file-missing",
     )
 
@@ -259,9 +259,9 @@ class ReplayReport(Result):
     shape: tuple[int, ...]
 
     def figures(self) -> dict[str, Figure]:
-        """Say below what was compared what differs."""
-        said = {item.what.capitalize(): Figure(item.said) for item in self.differs}
-        return {**declared_figures(self), **said}
+        """List below what was compared what differs."""
+        differs = {item.what.capitalize(): Figure(item.said) for item in self.differs}
+        return {**declared_figures(self), **differs}
 
 
 def _replay(run: Run[Options]) -> Job[ReplayReport]:
@@ -274,20 +274,20 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
     if folder is not None and not folder.is_dir():
         msg = f"The folder of inputs must be a folder, got {folder}."
         raise ReadError(msg, code="folder-missing")
-    # outputs are grey; of a picture in colour it is told that it is none
+    # outputs are grey: an image in colour is refused below, since it has no history
     plane = 0 if _planes(path) > 1 else None
     stored = open_image(path, ReadOptions(plane=plane, colour="luminance"), blank=True)
     made = stored.provenance
     if made is None:
         msg = (
-            f"{path.name} does not tell what made it, so that it cannot be made again: "
-            "outputs of this package do, but figures, tables and reports."
+            f"{path.name} does not state what made it, so that it cannot be made "
+            "again: outputs of this package do, except figures, tables and reports."
         )
         raise ReadError(msg, code="history-missing")
     search, history = InputSearch(path, folder), read_history(made, path)
     size = stored.shape[0] * stored.shape[1]
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
-        # what it warns of was told when the step was run first
+        # the first run has warned of the same
         job = _run_again(history, search, Path(scratch), size)
         again = yield from retell(job, within=_SILENCE)
         found = yield from _compare(path, again)
@@ -311,7 +311,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
 
 
 def _planes(path: Path) -> int:
-    """Count planes; what is no file is told of by who reads it."""
+    """Count planes; 1 of what is not a file, which its reader refuses."""
     return count_planes(path) if path.is_file() else 1
 
 
@@ -361,11 +361,11 @@ class _Pixels:
             self.place = corner if self.planes == 1 else (plane, *corner)
 
     def difference(self, name: str) -> Difference:
-        """Say what differs."""
+        """Describe what differs."""
         if self.shape != self.other:
             old, new = (" x ".join(map(str, item)) for item in (self.shape, self.other))
-            said = f"{name} has {old} px, made again {new}."
-            return Difference("pixels", name, old, new, said)
+            sentence = f"{name} has {old} px, made again {new}."
+            return Difference("pixels", name, old, new, sentence)
         names = ("plane", "row", "column")[-len(self.place or ()) :]
         pairs = zip(names, self.place or (), strict=False)
         where = ", ".join(f"{name} {number}" for name, number in pairs)
@@ -373,8 +373,8 @@ class _Pixels:
         share = f"{self.different} of {self.pixels} pixels differ"
         gaps = f", {self.empty} of them empty in one alone" if self.empty else ""
         most = f"by up to {self.largest:.6g}, " if self.largest else ""
-        said = f"{share}{gaps}, {most}at {where}: {then} stored, {now} again."
-        return Difference("pixels", name, then, now, said)
+        sentence = f"{share}{gaps}, {most}at {where}: {then} stored, {now} again."
+        return Difference("pixels", name, then, now, sentence)
 
 
 def _compare(stored: Path, again: Path) -> Job[_Pixels]:
@@ -433,8 +433,8 @@ def _calibration(stored: Micrograph, again: Micrograph) -> Iterator[Difference]:
             "none" if v is None else f"{v[0]:.9g}, {v[1]:.9g} {unit}"
             for v in (one, two)
         )
-        said = f"The {name} is {then} as stored, {now} made again."
-        yield Difference("calibration", name, then, now, said)
+        sentence = f"The {name} is {then} as stored, {now} made again."
+        yield Difference("calibration", name, then, now, sentence)
 
 
 def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
@@ -453,14 +453,14 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
     for name, before, after in pairs:
         if before is None or before == after:
             continue
-        said = f"The output was made with {name} {before}, and again with {after}."
-        yield Difference("version", name, str(before), str(after), said)
+        sentence = f"The output was made with {name} {before}, and again with {after}."
+        yield Difference("version", name, str(before), str(after), sentence)
 
 
 # Bring a plan to where its files are now, and bound what it draws.
 #
-# A history may come from anyone. What it names is read, but what is made lies in a
-# folder of its own, is compared from there alone, and is no larger than an output of
+# A history may come from anyone. What it names is read, but what is made is written to
+# a separate folder, is compared from there alone, and is no larger than an output of
 # that size can ask for.
 
 _MOST_THREADS = 1024  # chosen: no machine of a user has more
@@ -505,27 +505,27 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
         if drawn > min(most, free):
             why = "memory holds" if drawn > free else "its size can ask for"
             msg = (
-                f"The history of {name} asks for {drawn} drawn "
-                f"pixels, more than {why}, {min(most, free)}."
+                f"The history of {name} needs {drawn} simulated pixels, more than "
+                f"{why}, {min(most, free)}."
             )
             raise ReadError(msg, code="image-too-large")
 
 
 def _on_same_machine(history: RecordedPlan, path: Path) -> Plan:
-    """Ask for the device and the arithmetic of before, where they are here."""
+    """Set the device and the precision of before, where they are available."""
     calls = []
     for call in history.plan.calls:
         made, known = history.records[call.name], known_verb(call.verb).arguments
-        asked: dict[str, Any] = {}
+        same: dict[str, Any] = {}
         if made.device is not None and "model" in known:
             name, _, _ = made.device.partition(": ")
             with decoding(path, "a history"):
                 kind, _, number = name.partition(":")
                 here = kind == "cpu" or int(number or 0) < models.device_count(kind)
-            asked |= {"device": name} if here else {}
-            asked |= {"precision": made.precision} if made.precision else {}
-        asked = {key: value for key, value in asked.items() if key in known}
-        calls.append(call.replace(options=call.options | asked))
+            same |= {"device": name} if here else {}
+            same |= {"precision": made.precision} if made.precision else {}
+        same = {key: value for key, value in same.items() if key in known}
+        calls.append(call.replace(options=call.options | same))
     return history.plan.replace(calls=calls)
 
 
@@ -537,8 +537,8 @@ def _threads(made: Provenance, path: Path) -> Iterator[None]:
     count = made.threads
     if count is not None and not 1 <= count <= _MOST_THREADS:
         msg = (
-            f"The history of {path.name} must tell 1 to {_MOST_THREADS} "
-            f"threads, got {shown(count)}."
+            f"The history of {path.name} must state 1 to {_MOST_THREADS} threads, got "
+            f"{shown(count)}."
         )
         raise ReadError(msg, code="out-of-range")
     usual = torch.get_num_threads()
@@ -573,8 +573,9 @@ def _run_again(
     _check_drawn(plan, size, path.name)
 
     def within(call: Call) -> AbstractContextManager[None]:
-        learnt = "model" in call.inputs
-        return _threads(history.records[call.name], path) if learnt else nullcontext()
+        if "model" not in call.inputs:
+            return nullcontext()
+        return _threads(history.records[call.name], path)
 
     yield from execute(plan, folder, within=within)
     calls = {call.name: call for call in plan.calls}
@@ -589,8 +590,8 @@ def _run_again(
     made = output_path(last, folder, part)
     if made is None:
         msg = (
-            f"{path.name} says that it is {one_line(repr(part))} of what {last.verb} "
-            "makes, which makes no such image: its history is damaged or forged."
+            f"By its history {path.name} is {one_line(repr(part))} of {last.verb}, "
+            "which makes no such image: the history is damaged or forged."
         )
         raise ReadError(msg, code="history-damaged")
     return made
@@ -612,7 +613,7 @@ REPLAY = Verb(
         FileIn(
             "inputs",
             "folder in which inputs are sought by their digests, when they are not "
-            "where they lay",
+            "where they were",
             flag="--inputs",
             metavar="DIR",
         ),

@@ -107,12 +107,12 @@ class _Reader:
         """Add the call that a history records, after those that made its inputs."""
         verb = self._verb(made)
         with decoding(self.file, "a history"):
-            told = _with_guides(verb, made)
+            current = _with_guides(verb, made)
             if made.job in _CURRENT:
-                told = _CURRENT[made.job](told, self.file)
-            options = self._options(verb, told)
-        inputs = self._inputs(verb, told, depth)
-        part = told.part
+                current = _CURRENT[made.job](current, self.file)
+            options = self._options(verb, current)
+        inputs = self._inputs(verb, current, depth)
+        part = current.part
         if depth == 0 and made.job == "stitch" and _is_coverage(self.file):
             part = COVERAGE
         count = sum(call.verb == verb.name for call in self.calls)
@@ -122,8 +122,15 @@ class _Reader:
             if item is verb.output or item.name == part:
                 ending = ".ome.zarr" if item.is_image else item.ending or ""
                 outputs[item.name] = f"{name}/{item.name}{ending}"
-        call = Call(name=name, verb=verb.name, options=options, outputs=outputs)
-        self.calls.append(call.model_copy(update={"inputs": inputs}))
+        self.calls.append(
+            Call(
+                name=name,
+                verb=verb.name,
+                inputs=inputs,
+                options=options,
+                outputs=outputs,
+            )
+        )
         self.records[name] = made
         return CallOutput(call=name, part=part)
 
@@ -147,8 +154,8 @@ class _Reader:
 
     def _options(self, verb: Verb[Any, Any], made: Provenance) -> dict[str, Any]:
         """Give options of the verb and of reading, as its call takes them."""
-        told, fields = made.options, verb.options.model_fields
-        own = {name: told[name] for name in fields if name in told}
+        stored, fields = made.options, verb.options.model_fields
+        own = {name: stored[name] for name in fields if name in stored}
         refuse_persons(own, persons_options(verb.options), "A history")
         try:
             recalled = verb.options.recall(own)
@@ -156,7 +163,7 @@ class _Reader:
             msg = f"{self.file} cannot be read as a history: {error}"
             raise ReadError(msg, code="history-unknown") from error
         given: dict[str, Any] = recalled.model_dump(mode="json", exclude_unset=True)
-        reading = dict(told.get("reading") or {})
+        reading = dict(stored.get("reading") or {})
         for side in verb.sides or ("",):
             values = dict(reading.get(side) or {}) if side else reading
             before = f"{side}_" if side else ""
@@ -166,8 +173,8 @@ class _Reader:
                 if name in values and (side or name not in fields)
             }
         for item in verb.files:  # such as landmarks that were in no file
-            if isinstance(told.get(item.name), dict):
-                given[item.name] = told[item.name]
+            if isinstance(stored.get(item.name), dict):
+                given[item.name] = stored[item.name]
         return given
 
     def _inputs(
@@ -223,7 +230,7 @@ def _file_of(record: InputRecord) -> File:
 
 
 def _is_coverage(file: Path) -> bool:
-    """Tell a map of coverage, which has the history of its mosaic, by its name."""
+    """Whether a file is a map of coverage, which has the history of its mosaic."""
     return file.name.endswith(f".{COVERAGE}.tif")
 
 
@@ -236,12 +243,12 @@ def _changed(made: Provenance, options: Mapping[str, Any], **more: Any) -> Prove
 
 
 def _with_guides(verb: Verb[Any, Any], made: Provenance) -> Provenance:
-    """Record as guides what stood with the options before there were guides."""
-    told, known = made.options, {record.role for record in made.guides}
+    """Record as guides the files that earlier versions recorded as options."""
+    options, known = made.options, {record.role for record in made.guides}
     guides = [
-        InputRecord(role=k, name=Path(told[k]).name, digest=told[f"{k}_digest"])
+        InputRecord(role=k, name=Path(options[k]).name, digest=options[f"{k}_digest"])
         for k in verb.arguments
-        if f"{k}_digest" in told and k not in known
+        if f"{k}_digest" in options and k not in known
     ]
     if any(item.name == "model" for item in verb.files):
         usual = InputRecord(role="model", name=f"{made.model_name or ''}.safetensors")
@@ -268,34 +275,34 @@ def _crop(made: Provenance, _: Path) -> Provenance:
     if any(record.role == "like" for record in made.guides):
         return made
     of_like = ("like_pixel_size_nm", "search")
-    told = {k: v for k, v in made.options.items() if k not in of_like}
-    return _changed(made, told)
+    left = {k: v for k, v in made.options.items() if k not in of_like}
+    return _changed(made, left)
 
 
 def _register(made: Provenance, file: Path) -> Provenance:
-    """Take the options that were asked for, and landmarks that were in no file."""
-    told, guides = dict(made.options), {record.role for record in made.guides}
-    searched = told.get("searched")
+    """Take the options of the call, and landmarks that were in no file."""
+    options, guides = dict(made.options), {record.role for record in made.guides}
+    searched = options.get("searched")
     if searched == "stored" and "transform" not in guides:
         msg = (
-            f"{file.name} was brought there by a transform that lay in no file, or of "
+            f"{file.name} was registered by a transform that was in no file, or of "
             "which nothing is recorded, so that it cannot be made again."
         )
         raise ReadError(msg, code="history-incomplete")
-    landmarks = told.get("landmarks")
+    landmarks = options.get("landmarks")
     if searched == "landmarks" and landmarks is None and "landmarks" not in guides:
         msg = (
             f"The landmarks by which {file.name} was registered are not recorded, so "
             "that it cannot be made again."
         )
         raise ReadError(msg, code="history-incomplete")
-    told |= told.get("asked", {})
-    told.pop("transform", None)  # the map that was found
+    options |= options.get("asked", {})
+    options.pop("transform", None)  # the map that was found
     if "transform" in guides:
-        told = {"reading": told.get("reading")}
+        options = {"reading": options.get("reading")}
     if landmarks is not None:
         np.array([landmarks["moving"], landmarks["fixed"]], float)
-    return _changed(made, told)
+    return _changed(made, options)
 
 
 def _frc_map(made: Provenance, file: Path) -> Provenance:
@@ -324,8 +331,8 @@ def _simulate(made: Provenance, file: Path) -> Provenance:
     """Leave out the view, which has no history, and of a scanned image the phantom."""
     if made.part is None:
         msg = (
-            f"{file.name} does not tell which picture of its simulation "
-            "it is, so that it cannot be made again."
+            f"{file.name} does not state which image of its simulation it is, so that "
+            "it cannot be made again."
         )
         raise ReadError(msg, code="history-incomplete")
     drawn = {"phantom"} if made.inputs else set()
