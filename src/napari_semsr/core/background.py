@@ -28,7 +28,7 @@ from napari_semsr.core.errors import DeviceMemoryError
 # nice of 5 leaves a thread a third of a core that another wants wholly; and memory is
 # given back once a second of work, since the pages cost time to fetch anew.
 _INTERVAL_S = 5e-4
-_NICE = 5  # how far threads in the background stand back; chosen
+_NICE = 5  # niceness of threads in the background; chosen
 _Part = TypeVar("_Part")
 _Made = TypeVar("_Made")
 
@@ -124,9 +124,8 @@ def return_free_memory() -> None:
 # page faults, were it not for huge pages, which torch asks for when it is told to.
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names in malloc.h
-# _LARGE: blocks from here on come from the system and go back to it. _KEPT: free memory
-# at the top of the heap that is kept; chosen
-_LARGE, _KEPT = 4 << 20, 96 << 20
+_LARGE = 4 << 20  # bytes of a block from which it comes from the system and returns
+_KEPT = 96 << 20  # bytes of free memory at the top of the heap that are kept; chosen
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"
 

@@ -169,11 +169,8 @@ def _taps(
 # Chosen. In a field of 100 000 px a step that is off by 1e-7 drifts by a hundredth of a
 # pixel, the slack; an offset is off at its one place, where a thousandth is enough.
 _SLACK_PX = 0.01  # less than this is no shift, and no reach over a border
-# in a field of 100 000 px a step that is off by 1e-7 drifts by a hundredth of a pixel,
-# the slack; an offset is off at its one place, where a thousandth is enough; chosen
-_STEP_PARTS = 10_000_000
-# fineness of offsets when grids are compared, parts of a pixel; chosen
-_OFFSET_PARTS = 1000
+# Fineness with which steps and offsets are compared, in parts of a pixel.
+_STEP_PARTS, _OFFSET_PARTS = 10_000_000, 1000
 _GAP = 1e-3  # weight of gaps in a pixel that is a gap itself; chosen
 
 

@@ -103,8 +103,7 @@ def access_refusal(path: Path, error: BaseException) -> Message | None:
             text = _WINDOWS.get(getattr(one, "winerror", 0)) or _REFUSALS.get(one.errno)
             if text is not None:
                 name = one.filename if isinstance(one.filename, str) else path
-                said = f"{name} {text.format(one.strerror or one)}"
-                return Message(said, text.code)
+                return Message(f"{name} {text.format(one.strerror or one)}", text.code)
     return None
 
 

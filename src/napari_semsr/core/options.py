@@ -66,10 +66,10 @@ _MOST_NAMED = 8  # chosen: a longer list of names is not read
 
 def _code(first: ErrorDetails) -> str | None:
     """Name the cause of a fault; None where only its class is known."""
-    kind, told = first["type"], first.get("ctx", {})
+    kind, context = first["type"], first.get("ctx", {})
     if kind == "value_error":
-        said = next(iter(told["error"].args), None)
-        return said.code if isinstance(said, Message) else None
+        message = next(iter(context["error"].args), None)
+        return message.code if isinstance(message, Message) else None
     return _CODES.get(kind) or ("out-of-range" if kind in _WORDS else "wrong-type")
 
 
@@ -221,8 +221,8 @@ class Options(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            said = _first_fault(first, cls)
-            raise OptionError(said, code=_code(first)) from None
+            sentence = _first_fault(first, cls)
+            raise OptionError(sentence, code=_code(first)) from None
 
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with some values changed."""

@@ -341,8 +341,8 @@ def _of_pair(found: FrcResult) -> dict[str, Any]:
 # The pictures. What the page says of them stands in its template.
 
 _FRAMES_SHOWN = 4  # frames on the page; chosen
-_WEAKEST = 5  # joints on the page; chosen
-_JOINT_PX = 120  # side of a joint's picture; chosen
+_WEAKEST = 5  # overlaps on the page; chosen
+_JOINT_PX = 120  # side of an overlap's image; chosen
 _CROP_PX = 160  # side of a detail; chosen
 
 

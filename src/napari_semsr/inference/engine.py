@@ -184,12 +184,12 @@ def plan_run(
             plan = replace(plan, notes=(predictor.note, *plan.notes))
         begun = made and made.device and made.device.split(":")[0]
         if begun and begun != predictor.device.type:
-            said = (
+            sentence = (
                 f"This was begun on {begun} and is gone on with on "
                 f"{predictor.device.type}: tiles of the two may differ by rounding; "
                 "start anew (--overwrite) for one arithmetic."
             )
-            note = Message(said, "device-changed")
+            note = Message(sentence, "device-changed")
             plan = replace(plan, notes=(*plan.notes, note))
         if plan.loaded is not loaded:
             predictor = predictor.told(plan.loaded)

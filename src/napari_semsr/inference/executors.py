@@ -113,16 +113,16 @@ class TileWorker:
         except DeviceMemoryError:
             if self._joined(tiles):
                 self.joins = False
-                said = "Memory was short: tiles are computed one by one."
-                note = Message(said, "device-memory")
+                sentence = "Memory was short: tiles are computed one by one."
+                note = Message(sentence, "device-memory")
             else:
                 self._cut_smaller(pieces)
         else:
             after = self.predictor.batch
             if after != before:
                 cut = f"from {before} to {after} tiles"
-                said = "Memory was short: batches were cut " + cut + "."
-                note = Message(said, "device-memory")
+                sentence = "Memory was short: batches were cut " + cut + "."
+                note = Message(sentence, "device-memory")
             return [piece.with_note(note) for piece in found]
         # not where the error is handled, whose frames hold tensors of the failed pass
         return [piece.with_note(note) for piece in self._together(tiles)]
@@ -172,8 +172,10 @@ class TileWorker:
             else:
                 piece = self.run.deliver(tile.index, joined, tile.core)
                 side = self._side(pieces)
-                said = f"Memory was short: tiles are computed in pieces of {side} px."
-                note = Message(said, "device-memory")
+                sentence = (
+                    f"Memory was short: tiles are computed in pieces of {side} px."
+                )
+                note = Message(sentence, "device-memory")
                 return replace(piece, edges={}).with_note(note)
 
     def _side(self, pieces: int) -> int:

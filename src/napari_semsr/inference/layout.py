@@ -96,13 +96,13 @@ def fit_pixels(
     result is then left on that grid.
     """
     if pixel_size_nm is None or trained.pixel_size_nm is None:
-        said = ""
+        note = ""
         if trained.pixel_size_nm is not None:
-            said = f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} "
-            said += "per pixel and the field's pixel size is unknown: it is taken as "
-            said += "it is; give its pixel size."
-            said = Message(said, "pixel-size-missing")
-        return PixelFit(None, pixel_size_nm, said)
+            note = f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} "
+            note += "per pixel and the field's pixel size is unknown: it is taken as "
+            note += "it is; give its pixel size."
+            note = Message(note, "pixel-size-missing")
+        return PixelFit(None, pixel_size_nm, note)
     low, high = trained.pixel_size_nm
     wanted = [
         size
@@ -117,32 +117,32 @@ def fit_pixels(
     beyond = min(ratios) < least * (1 - _ROUNDING) or max(ratios) > most * (
         1 + _ROUNDING
     )
-    said = f"The field has {_size(*pixel_size_nm)} per pixel and {trained.name} was "
-    said += f"trained for {_range(*trained.pixel_size_nm)}"
+    note = f"The field has {_size(*pixel_size_nm)} per pixel and {trained.name} was "
+    note += f"trained for {_range(*trained.pixel_size_nm)}"
     if beyond:
-        said += (
+        note += (
             f". That is beyond the {least:g} to {most:g} times for which it is "
             "resampled: the network runs on the field as it is, and its result should "
             "not be trusted."
         )
-        said = Message(said, "pixel-size-unsuitable")
-        return PixelFit(None, pixel_size_nm, said, beyond=True)
+        note = Message(note, "pixel-size-unsuitable")
+        return PixelFit(None, pixel_size_nm, note, beyond=True)
     if resample == "never":
-        said += ": it is not resampled, as was asked."
-        return PixelFit(None, pixel_size_nm, Message(said, "not-resampled"))
+        note += ": it is not resampled, as was asked."
+        return PixelFit(None, pixel_size_nm, Message(note, "not-resampled"))
     steps = _step(ratios[0]), _step(ratios[1])
     seen = parse_pixel_size(
         tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
     )
-    said += f": it is resampled to {_size(*wanted)}, and the result "
+    note += f": it is resampled to {_size(*wanted)}, and the result "
     if resample == "keep":
-        said += "is left on that grid."
-        return PixelFit(steps, seen, Message(said, "resampled"), keep=True)
-    said += "to its own grid"
+        note += "is left on that grid."
+        return PixelFit(steps, seen, Message(note, "resampled"), keep=True)
+    note += "to its own grid"
     if max(steps) > 1:
         finest = 2 * max(wanted) / trained.scale
-        said += f", where it holds no detail finer than {finest:.3g} nm"
-    return PixelFit(steps, seen, Message(f"{said}.", "resampled"))
+        note += f", where it holds no detail finer than {finest:.3g} nm"
+    return PixelFit(steps, seen, Message(f"{note}.", "resampled"))
 
 
 def _step(ratio: float) -> Fraction:

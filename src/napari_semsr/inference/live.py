@@ -28,7 +28,7 @@ from napari_semsr.io import OmeZarrStore, halve, level_shapes
 
 _LEVEL_BYTES = 16 << 20  # of a level that is kept in memory, else in a file; chosen
 _STRIP = 256  # side to which the backdrop is reduced, and rows at once; chosen
-_BLOCK = 256  # side of the blocks in which drawn tiles are kept; chosen
+_BLOCK = 256  # side of the blocks in which shown tiles are kept; chosen
 
 
 @dataclass(slots=True)
@@ -300,7 +300,7 @@ class TileQueue:
 
 _COARSEST = 256  # side at which the live pyramid ends; chosen
 _READING_S = 0.015  # that one drawing may spend on reading tiles; chosen
-_PATIENCE_S = 0.05  # that a run waits for a tile to be looked at; chosen
+_PATIENCE_S = 0.05  # longest wait of a run for a tile to be shown; chosen
 
 
 class LiveField:

@@ -51,8 +51,8 @@ from napari_semsr.models import (
 
 # Grey values: scaled by percentiles of the whole field, and back.
 
-# pixels over which a gap goes on with what lies beside it; a filter against a blur of 8
-# px differs by no more with 32; chosen
+# pixels over which a gap is filled from its surroundings; chosen: a filter against a
+# blur of 8 px differs by no more with 32
 _REACH = 24
 _RING = 4  # pixels that are filled at a time; chosen
 _EXACT_IN_FLOAT32 = 2  # bytes of the integers that float32 holds exactly; chosen
@@ -590,12 +590,12 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
     filled, note = strays.filled(data), None
     if count := int(np.isfinite(strays.values).sum()):
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
-        said = (
+        sentence = (
             f"{pixels} of {micrograph.name} far outside the range of grey values, or "
             "in lines of a single value, are replaced by the mean of the pixels around "
             "them, or in wide areas by the end of the range (hot or dead pixels)."
         )
-        note = Message(said, "stray-pixels")
+        note = Message(sentence, "stray-pixels")
     shown, measured = (
         _on_grid(part, micrograph.shape, fit) for part in (filled, strays.masked(data))
     )

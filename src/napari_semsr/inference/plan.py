@@ -249,8 +249,8 @@ def choose_strategy(
     if fits is None:
         fits = predictor.fits(plan.padded_shape, options.memory_gb)
     if fits:
-        said = f"The field is run whole, with {need} of layers."
-        notes = (Message(said, "run-whole"),)
+        sentence = f"The field is run whole, with {need} of layers."
+        notes = (Message(sentence, "run-whole"),)
         return ExecutionStrategy("none" if bounded else "whole", "whole", notes)
     if bounded:
         return ExecutionStrategy("none", "tiles")
@@ -294,8 +294,8 @@ def _without_memory(
         refused = " any more: free some, or use --overwrite to start anew."
     if refused:
         raise DeviceMemoryError(f"{short}{lacks}{refused}")
-    said = f"{short}{lacks}: those of a sample are used."
-    notes = (Message(said, "statistics-sampled"),)
+    sentence = f"{short}{lacks}: those of a sample are used."
+    notes = (Message(sentence, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)
 
 
@@ -305,11 +305,11 @@ def _narrower(
     """Say so when the halo is not the exact one."""
     if options.halo_tolerance is None or exact is None or plan.halo >= exact:
         return ()
-    said = (
+    sentence = (
         f"A halo of {plan.halo} px instead of the exact {exact}: tiles may differ from "
         f"the whole by {options.halo_tolerance:g} of the output's range."
     )
-    return (Message(said, "halo-cut"),)
+    return (Message(sentence, "halo-cut"),)
 
 
 def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:

@@ -74,7 +74,7 @@ def draw_evenly(
 
 _SHARE = 0.1  # of the tiles that is sampled; chosen
 _FEWEST = 8  # tiles sampled at least; chosen
-_HELD = 8  # tiles held apart to judge the sample; chosen
+_HELD = 8  # tiles held out to evaluate the sample; chosen
 _PARTS = 4  # parts of the sample from which its error is estimated; chosen
 _OF_MEMORY = 0.5  # for a batch; the rest is for what else the run holds
 

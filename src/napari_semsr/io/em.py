@@ -379,7 +379,7 @@ def _velox_labels(file: Any) -> dict[str, str]:
     """Read the titles under which images are shown, by their names in the file.
 
     Sums and elements have the detector of the images that they were made from. From
-    version 11 a display names another object, which says what image it shows.
+    version 11 a display names another object, which names the image that it shows.
     """
     found = {}
     place = "Displays/ImageDisplay"
@@ -504,7 +504,7 @@ def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
         if len(header) < _MRC_HEADER:
             msg = f"its header must have {_MRC_HEADER} bytes, got {len(header)}"
             raise ValueError(msg)
-        # the stamp is often wrong, so that the size of the file is asked first
+        # the stamp is often wrong, so that the size of the file is checked first
         stated = "><" if header[212] == 0x11 else "<>"
         orders = _plausible(header, stated)
         if not orders:

@@ -63,7 +63,7 @@ from napari_semsr.io.read_image import (
 )
 from napari_semsr.io.zarr import OmeZarrStore, coverage_of, peek
 
-_HEAD = 16  # bytes by which a format is told; chosen
+_HEAD = 16  # bytes by which a format is recognised; chosen
 _LARGEST_FILE = 1 << 31  # bytes; chosen: a picture of 46k x 46k px, unpacked
 _MICROSCOPES = "napari_semsr.io.em"
 _OF_DATASETS = "HDF5"  # format whose files may hold several images by name

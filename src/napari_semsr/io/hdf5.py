@@ -84,7 +84,7 @@ def check_chunks(path: Path, array: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the pixels of a plane lie; small, and can be sent to a worker."""
+    """Where the pixels of a plane are; small, and can be sent to a worker."""
 
     path: Path
     dataset: str
@@ -110,13 +110,13 @@ def raw_image(
         image, dtype = found[name], found[name].dtype
         check_chunks(path, image)
         sides = image.shape[: len(image.shape) - 2 - _is_colour(image)]
-        shape, said = image.shape[len(sides) :], image.attrs.get("element_size_um")
+        shape, stated = image.shape[len(sides) :], image.attrs.get("element_size_um")
         sizes = {n: " x ".join(map(str, item.shape)) for n, item in found.items()}
-        told = {n: f"{size} {found[n].dtype}" for n, size in sizes.items()}
-    lengths = [images.to_nm(value, "um") for value in np.ravel(said)[-2:]]
+        listed = {n: f"{size} {found[n].dtype}" for n, size in sizes.items()}
+    lengths = [images.to_nm(value, "um") for value in np.ravel(stated)[-2:]]
     pitch = images.pixel_size(lengths) if len(lengths) == 2 else None
     doubt = Message(
-        f"element_size_um of {name} must be positive lengths (z, y, x), got {said}: "
+        f"element_size_um of {name} must be positive lengths (z, y, x), got {stated}: "
         "the pixel size is left unknown.",
         "pixel-size-invalid",
     )
@@ -127,7 +127,7 @@ def raw_image(
         data = data.window(slice(None), slice(None))
     else:
         data = images.plan_blocks(data, shape, dtype, (_BLOCK, _BLOCK))
-    unknown = said is not None and pitch is None
+    unknown = stated is not None and pitch is None
     return images.RawImage(
         format="HDF5",
         data=data,
@@ -136,7 +136,7 @@ def raw_image(
         planes=planes,
         axes=images.named_axes(axes, sides),
         name=None if len(found) == 1 else f"{path.stem} {name.strip('/')}",
-        metadata={"dataset": name, **({"datasets": told} if len(told) > 1 else {})},
+        metadata={"dataset": name, **({"datasets": listed} if len(listed) > 1 else {})},
         doubts=(doubt,) if unknown else (),
     )
 

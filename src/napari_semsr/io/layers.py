@@ -87,8 +87,8 @@ def is_for_napari(path: Path) -> bool:
         marks = [path / name for name in _STORE_MARKS if (path / name).is_file()]
         if not marks:
             return _has_table(path)
-        said = "".join(map(read_text, marks))
-        is_ome = any(word in said for word in ("multiscales", "bioformats2raw"))
+        text = "".join(map(read_text, marks))
+        is_ome = any(word in text for word in ("multiscales", "bioformats2raw"))
         return is_ome and _is_image(path) and _is_real(path)
     if not is_readable(path):
         return False
@@ -104,9 +104,9 @@ def _is_real(store: Path) -> bool:
     for level in ("0", "s0", "scale0/image"):
         for name in ("zarr.json", ".zarray"):
             if (file := store / level / name).is_file():
-                told = read_object(file)
-                kind = str(told.get("data_type", told.get("dtype", "")))
-                shape = told.get("shape")
+                array = read_object(file)
+                kind = str(array.get("data_type", array.get("dtype", "")))
+                shape = array.get("shape")
                 if not isinstance(shape, list):
                     return True
                 axes = sum(side != 1 for side in shape[:-2])

@@ -18,7 +18,7 @@ from napari_semsr.io.project import is_project, read_project_layers
 
 
 def is_ours(path: Paths) -> bool:
-    """Tell whether napari may leave paths to us that it asks all its readers for."""
+    """Whether napari may leave paths to us, for which it has several readers."""
     paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
     if len(paths) == 1 and is_project(paths[0]):
         return True

@@ -448,7 +448,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
     project = read_project(folder)
     frames = {layer.input for layer in project.layers if layer.is_frames}
     found: dict[str, Path | None] = {}
-    said: list[str] = []
+    messages: list[str] = []
     for digest, one in project.inputs.items():
         name = PurePosixPath(one.path).name
         yield Progress(len(found), len(project.inputs), f"looking for {name}")
@@ -456,25 +456,28 @@ def open_project(path: Path) -> Job[OpenedProject]:
         found[digest] = place
         if place is None:
             lost_at = one_line(one.absolute, _LONGEST)
-            sentence = f"{lost_at} is missing: put it back beside {folder.name}."
-            said.append(Message(sentence, "file-missing"))
+            sentence = f"{lost_at} is missing: put it back next to {folder.name}."
+            messages.append(Message(sentence, "file-missing"))
         elif not same:
             sentence = f"{place} has changed since the project was saved."
-            said.append(Message(sentence, "content-changed"))
+            messages.append(Message(sentence, "content-changed"))
     layers: list[tuple[ProjectLayer, LayerTuple]] = []
     lost: list[ProjectLayer] = []
     for layer in project.layers:
         yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
         try:
-            with hear_warnings(said.append), decoding(folder, f"layer {layer.name!r}"):
+            with (
+                hear_warnings(messages.append),
+                decoding(folder, f"layer {layer.name!r}"),
+            ):
                 layers.append((layer, _read_layer(folder, layer, found)))
         except SemsrError as error:
             lost.append(layer)
             if layer.input is None or found.get(layer.input):
                 sentence = f"Layer {layer.name!r} was left out: {error}"
-                said.append(Message(sentence, code_of(error)))
-    said = list(dict.fromkeys(said))  # levels of one image say the same
-    return OpenedProject(folder, project, tuple(layers), tuple(lost), tuple(said))
+                messages.append(Message(sentence, code_of(error)))
+    messages = list(dict.fromkeys(messages))  # levels of one image have the same
+    return OpenedProject(folder, project, tuple(layers), tuple(lost), tuple(messages))
 
 
 def _read_layer(

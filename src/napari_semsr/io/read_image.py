@@ -83,9 +83,7 @@ CUT_KEY = "databar_rows_cropped"
 LEVEL_KEY = "rows_of_level_0"  # that one row of a coarser level takes
 SERIES_KEY = "series_read"  # of several, counted from 0
 OWN_SERIES_KEY = "series_of_file"  # how many of them are in this file, full size
-# SMALLEST_NM: least pixel size that is believed; chosen. LARGEST_NM: largest pixel size
-# that is believed; chosen
-SMALLEST_NM, LARGEST_NM = 1e-5, 1e9
+SMALLEST_NM, LARGEST_NM = 1e-5, 1e9  # pixel sizes that are believed; chosen
 LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
 _LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
@@ -396,7 +394,7 @@ def choose_plane(
 # TIFF, ``NAME-png.hdr`` beside a PNG, an INI text that is in TIFF's tag 50431, too;
 # lengths in metres, the data bar ``ImageStripSize`` rows high.
 
-_LARGEST_SIDECAR = 1 << 20  # bytes of a text file beside an image; chosen
+_LARGEST_SIDECAR = 1 << 20  # bytes of a text file next to an image; chosen
 _BEGINNING = 512  # bytes that show an encoding; chosen: several lines
 _PITCH, _BAR, _MARKER = "CM_PIXEL_SIZE", "SM_MICRON_BAR", "SM_MICRON_MARKER"
 _FRAMES = ("CM_IMAGE_SIZE", "CM_FULL_SIZE")
@@ -616,9 +614,9 @@ def _jeol_size(
     pairs = zip((_PITCH, _BAR, _MARKER), (pitches, bars, markers), strict=True)
     given = ", ".join(f"{key} {one!r}" for key, values in pairs for one in values)
     what = "pixel sizes that differ" if known else "no pixel size with its unit"
-    said = f"{name} states {what}, {given}: the pixel size is left unknown."
+    sentence = f"{name} states {what}, {given}: the pixel size is left unknown."
     code = "pixel-size-contradicts" if known else "pixel-size-invalid"
-    return None, (Message(said, code),)
+    return None, (Message(sentence, code),)
 
 
 def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
@@ -661,12 +659,12 @@ def _parse_hitachi(text: str, name: str) -> _Told:
     warnings: tuple[str, ...] = ()
     if length is None:
         what = f"got {stated!r}" if stated else "and there is none"
-        said = Message(
+        warning = Message(
             f"PixelSize in {name} must be a positive length in nm, {what}: the pixel "
             "size is left unknown.",
             "pixel-size-invalid" if stated else "pixel-size-missing",
         )
-        warnings = (said,)
+        warnings = (warning,)
     size = pixel_size((length, length))
     found = RawImage("TIFF", None, size, "Hitachi", metadata=keys, warnings=warnings)
     return found, frame
@@ -681,12 +679,12 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
     size = pixel_size([stated_length_nm(value or "", "m") for value in stated])
     warnings: tuple[str, ...] = ()
     if size is None:
-        said = Message(
+        warning = Message(
             f"PixelSizeY and PixelSizeX in {name} must be positive metres, got "
             f"{stated}: the pixel size is left unknown.",
             "pixel-size-invalid",
         )
-        warnings = (said,)
+        warnings = (warning,)
     strip = keys.get("ImageStripSize", "")
     rows = int(strip[:8]) if strip.isdecimal() else 0
     rows = rows if rows < shape[0] else 0

@@ -159,8 +159,8 @@ def _blend(options: BlendOptions, image: Micrograph, result: Micrograph) -> Micr
     """Mix a result with its input, as `blend_levels` does for all levels."""
     levels = run(input_levels(image, (), result, [result.data]))
     mixed = blend_levels(levels, [result.data], options.strength)[0]
-    told = derived_from("blend", options.model_dump(), input=image, result=result)
-    return result.replace(data=mixed, provenance=told)
+    history = derived_from("blend", options.model_dump(), input=image, result=result)
+    return result.replace(data=mixed, provenance=history)
 
 
 BLEND = verb_that_saves("blend", BlendOptions, _blend, "input", "result")

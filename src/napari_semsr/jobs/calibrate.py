@@ -131,7 +131,7 @@ def _calibrate(
     uneven = found.uneven_px is not None and Message(
         "The scale changes from one side of the field to the other, by up to "
         f"{found.uneven_px:.2g} px at the rim, as on a tilted grating: level it, or "
-        "take the picture anew; pixel size and distortion are those of the middle.",
+        "take the image again; pixel size and distortion are those of the middle.",
         "scale-uneven",
     )
     warned = (uneven,) if uneven else ()

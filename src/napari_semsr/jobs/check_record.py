@@ -142,8 +142,7 @@ def _cell(shares: Mapping[str, Any]) -> str:
 
 MODEL, LIGHT, LINEAR = "model", "light", "linear filter"
 """Rows of the paired test: the checked model, its input, and the best linear filter."""
-# change of the light over its noise, from which it can tell; chosen; the linear
-# filter's J is 69 points from there on and 9 below
+# chosen: the linear filter's J is 69 points from there on and 9 below
 TELLS_SD = 9.0
 """Change of the light, in standard deviations of its noise, from which it can tell."""
 _LEAST_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide

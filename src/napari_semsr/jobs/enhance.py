@@ -461,12 +461,12 @@ def _told_of_memory(
     taken = report.peak_memory_mb / 1e3 - held / 1e9
     if taken <= options.memory_gb:
         return report
-    said = Message(
+    note = Message(
         f"The run took {taken:.2g} GB, libraries included, and could not keep within "
         f"the {options.memory_gb:g} GB of memory_gb: it needs about {taken:.2g} GB.",
         "memory",
     )
-    return replace(report, notes=(*report.notes, said))
+    return replace(report, notes=(*report.notes, note))
 
 
 def _provenance_of(

@@ -657,21 +657,21 @@ def _weights_of(
         )
         raise CheckpointError(msg, code="format-unsupported")
     source = str(entry.get("source"))
-    told = one_line(source)
+    shown = one_line(source)
     place = PurePosixPath(source.replace("\\", "/"))
     if "://" in source or place.is_absolute() or ".." in place.parts:
-        msg = f"The weights of {name} lie at {told}, not in it: get the whole package."
+        msg = f"The weights of {name} lie at {shown}, not in it: get the whole package."
         raise CheckpointError(msg, code="weights-elsewhere")
     if source not in package.namelist():
         raise CheckpointError(
-            f"{name} lacks its weights {told}; copy it again.", code="model-damaged"
+            f"{name} lacks its weights {shown}; copy it again.", code="model-damaged"
         )
     data = _member(package, source, _ONNX_LIMIT)
     stated = entry.get("sha256")
     if stated is not None and hashlib.sha256(data).hexdigest() != stated:
-        msg = f"{told} in {name} is not what its description says; copy it again."
+        msg = f"{shown} in {name} is not what its description says; copy it again."
         raise CheckpointError(msg, code="content-changed")
-    return told, data
+    return shown, data
 
 
 def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:

@@ -355,8 +355,7 @@ def _map_error_nm(
 # Chosen: with three patches along the shorter side, half a patch apart, there are 25
 # places, enough for three sets; smaller patches are mostly border.
 _ACROSS = 3
-# side down to which they are halved for that; smaller ones are mostly border; chosen
-_LEAST_PATCH = 32
+_LEAST_PATCH = 32  # side down to which patches are halved for that
 LEAST_SIDE = _ACROSS * _LEAST_PATCH
 """Pixels along the shorter side of the smallest image that three sets are cut from."""
 

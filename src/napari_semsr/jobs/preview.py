@@ -12,7 +12,7 @@ from napari_semsr.core import Box, Job, Progress
 from napari_semsr.jobs.images import Image, open_image
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 
-_PATIENCE_S = 0.1  # between two looks for a wish; chosen
+_PATIENCE_S = 0.1  # between two looks for a request; chosen
 Answer = tuple[Box, NDArray[Any]]
 
 

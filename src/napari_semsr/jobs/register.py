@@ -552,7 +552,7 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
             "Nothing tells how far off the map is: mark another place, or let the "
             "images refine it."
             if found.searched == "landmarks"
-            else "The transform does not say how far off it is.",
+            else "The transform does not state how far off it is.",
             "map-error-unknown",
         )
     share = _unreliable(found)

@@ -178,7 +178,7 @@ def _start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
     return None if start is None else models.read_card(models.resolve(start))
 
 
-_LEAST_PAIRS = 2  # that a store must hold to be learnt from; chosen
+_LEAST_PAIRS = 2  # that a store must hold to train on; chosen
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,8 @@ from napari_semsr.jobs.train import (
 _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
 _LISTEN_S = 0.25  # between two looks for a message of the child; chosen
-_LAST_WORDS = 2000  # characters of its last output that are told; chosen
-_KILL_S = 5.0  # longest wait for a child that was told to end; chosen
+_LAST_WORDS = 2000  # characters of its last output that are reported; chosen
+_KILL_S = 5.0  # longest wait for a child to end; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +213,15 @@ class Child:
         code = self._process.wait()
         self._errors.seek(0)
         words = self._errors.read()[-_LAST_WORDS:].decode(errors="replace").split("\n")
-        told = [line.strip() for line in words if line.strip()]
-        if code == -9 or not told:
+        lines = [line.strip() for line in words if line.strip()]
+        if code == -9 or not lines:
             return DeviceMemoryError(
                 f"The training process died (exit code {code}), most likely because "
                 "memory ran out: lower batch or patch size, then resume.",
                 code="memory",
             )
         return SemsrError(
-            f"The training process died (exit code {code}): {told[-1]}.",
+            f"The training process died (exit code {code}): {lines[-1]}.",
             code="process-died",
         )
 

@@ -237,8 +237,8 @@ def probe(module: nn.Module, *, stride: int) -> Probe:
 # off faster than the change by real contents does, and gives halos that are too narrow.
 
 _TRIALS = 2  # noise fields that are probed with; chosen
-_TOLERANCES = (0.01, 0.001)  # for which the effective reach is measured; chosen
-_WIDEST = 256  # probe of the effective reach; chosen
+_TOLERANCES = (0.01, 0.001)  # of the effective receptive field; chosen
+_WIDEST = 256  # probe of the effective receptive field; chosen
 
 
 def effective_halo(

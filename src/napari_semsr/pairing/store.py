@@ -316,8 +316,7 @@ def open_pairs(path: Path) -> PairStore:
 _THUMB = 96
 _ACROSS = 6  # pairs in its row; chosen
 _MOST = {"train": 24, "validation": 12, "test": 12}
-# _GAP: within a pair on it; chosen. _BETWEEN: pairs on it; chosen
-_GAP, _BETWEEN = 2, 8
+_GAP, _BETWEEN = 2, 8  # pixels within a pair and between pairs; chosen
 _WHITE = 255
 
 

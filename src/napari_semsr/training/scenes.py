@@ -146,10 +146,10 @@ INSTRUMENTS: dict[str, type[Superlens] | type[Gold]] = {
 }
 
 
-_CORRELATION_PX = (15.0, 120.0)  # of drawn textures; chosen
-_SOFTNESS = (0.005, 0.15)  # of drawn edges; chosen
-_CONTRAST = (0.25, 1.0)  # of drawn scenes; chosen
-_LEVEL = (0.1, 0.9)  # mean grey of drawn scenes; chosen
+_CORRELATION_PX = (15.0, 120.0)  # of simulated textures; chosen
+_SOFTNESS = (0.005, 0.15)  # of simulated edges; chosen
+_CONTRAST = (0.25, 1.0)  # of simulated scenes; chosen
+_LEVEL = (0.1, 0.9)  # mean grey of simulated scenes; chosen
 
 
 def patchwork(

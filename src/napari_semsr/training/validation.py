@@ -36,8 +36,8 @@ from napari_semsr.training.stored_pairs import fitting_store, to_unit
 _HARDLY_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
 _MOST_STORED = 64  # patches of a store
-_PREVIEW_PX = 256  # side of a preview's picture; chosen
-_GAP_SHARE = 64  # part of its side between pictures; chosen
+_PREVIEW_PX = 256  # side of a preview's image; chosen
+_GAP_SHARE = 64  # part of its side between images; chosen
 
 
 @dataclass(frozen=True, slots=True)

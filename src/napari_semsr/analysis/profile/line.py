@@ -296,12 +296,12 @@ def read_profile(
     if not np.isfinite(curve).any() and not value.size:
         ends = np.stack([course.start, course.end])
         off = (ends < -_INSIDE) | (ends > np.array(image.shape) - _INSIDE)
-        beside = bool(off.all(axis=0).any())
-        where = "beside it" if beside else "without a finite grey value"
+        is_outside = bool(off.all(axis=0).any())
+        where = "outside it" if is_outside else "without a finite grey value"
         msg = f"A line must lie over pixels of {image.name}, got one {where}"
         raise ShapeError(
             f"{msg}; lay it over the structure.",
-            code="outside-image" if beside else "no-finite-values",
+            code="outside-image" if is_outside else "no-finite-values",
         )
     per_px = course.length / course.length_px
     calibrated = image.pixel_size_nm is not None

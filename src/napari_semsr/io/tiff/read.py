@@ -961,7 +961,7 @@ def _fault_of_set(path: Path, tif: "tifffile.TiffFile") -> str:
     if any(page is None for one in own for page in one):
         return Message(
             "Files of its set are missing or damaged, so that the planes of this one "
-            "are read alone: copy the others beside it.",
+            "are read alone: copy the others next to it.",
             "set-incomplete",
         )
     return ""
@@ -992,7 +992,7 @@ def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str
     if root is None:
         sentence = Message(
             f"Its OME-XML is in {one_line(f'{name:.80}')!r}, which is not a readable "
-            "file beside it: copy that file here, or give the pixel size.",
+            "file next to it: copy that file here, or give the pixel size.",
             "file-missing",
         )
         warnings.append(sentence)
@@ -1071,7 +1071,7 @@ _COLOURS = (2, 5, 6, 8)  # photometric interpretations: RGB, CMYK, YCbCr, CIE L*
 
 
 def is_grey(path: Path) -> bool:
-    """Tell whether a file holds grey values in up to three axes, by its first page."""
+    """Whether a file has grey values in up to three axes, by its first page."""
     with _opened(path, []) as tif:
         page = tif.pages.first
         if page.photometric in _COLOURS or page.dtype is None or page.dtype.kind == "c":
@@ -1084,9 +1084,9 @@ def is_grey(path: Path) -> bool:
             if first is not None:
                 sizes = [int(first.get(f"Size{axis}", 1)) for axis in "ZCT"]
         elif tif.is_imagej:
-            told = tif.imagej_metadata or {}
+            stated = tif.imagej_metadata or {}
             names = ("channels", "slices", "frames")
-            sizes = [int(told.get(name, 1)) for name in names]
+            sizes = [int(stated.get(name, 1)) for name in names]
         elif tif.is_shaped:
             sizes = [side for side in tif.series[0].shape[:-2] if side > 1]
         return sum(size > 1 for size in sizes) <= 1
@@ -1242,8 +1242,8 @@ def _calibrate(
         size, name, depth = _of_series(root, series, tif, warnings)
         record = ome_record(root)
     elif tif.is_ome:
-        said = "The OME-XML is damaged: the pixel size is left unknown."
-        warnings = [Message(said, "metadata-damaged")]
+        damage = "The OME-XML is damaged: the pixel size is left unknown."
+        warnings = [Message(damage, "metadata-damaged")]
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
         size = _imagej_pixel_size(page, details, warnings)

@@ -280,11 +280,11 @@ def _tell(table: _Table) -> None:
             raise SemsrError(msg, code="all-images-failed")
         message = f"{len(failed)} of {count} images failed (column error), {first}"
         warn(message, "images-failed")
-    told = [one.warnings for one in table.found.values() if one.warnings]
-    if told:
+    warned = [one.warnings for one in table.found.values() if one.warnings]
+    if warned:
         warn(
-            f"{len(told)} of {count} images have warnings (column warnings), the "
-            f"first: {told[0][0]}",
+            f"{len(warned)} of {count} images have warnings (column warnings), the "
+            f"first: {warned[0][0]}",
             "images-with-warnings",
         )
 

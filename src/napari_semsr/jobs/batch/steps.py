@@ -602,8 +602,8 @@ class _Maker:
         if there:
             return File(path=str(path))
         if file:
-            told = f"{name} {one_line(text)}"
-            msg = f"{step.said} needs {told}, but there is no file {_told(path)}."
+            wanted = f"{name} {one_line(text)}"
+            msg = f"{step.said} needs {wanted}, but there is no file {_told(path)}."
             raise ReadError(msg, code="file-missing")
         return text
 
@@ -618,13 +618,13 @@ class _Maker:
             usual = f"{step.name}/{{name}}.ome.tif"
             fault = f"inside the output folder, as {usual} does, got {text!r:.80}."
             raise step.wrong(f"must write its {name} {fault}", "outside-folder")
-        told = "/".join(parts)
+        below = "/".join(parts)
         pages = rf"{REPORT}(-\d+)?\.(html|json)"
-        own = told.casefold() == TABLE or re.fullmatch(pages, told, re.IGNORECASE)
+        own = below.casefold() == TABLE or re.fullmatch(pages, below, re.IGNORECASE)
         if own or parts[0].casefold() == STATE:
             fault = f"must not write {one_line(text)}, which the batch itself writes."
             raise step.wrong(fault, "name-taken")
-        return told
+        return below
 
 
 def _names_kernel(text: str) -> bool:

@@ -247,7 +247,7 @@ def _clear_image(image: Micrograph, cropped: int, side: int, name: str) -> Float
 
 _STREAM = 0xD15C  # of chance; nothing is trained or chosen by it
 _PHANTOM_SEED = 1 << 33  # beyond those of training and validation
-_ELECTRONS = 1000.0  # dose per pixel of the drawn images; chosen
+_ELECTRONS = 1000.0  # dose per pixel of the simulated images; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +369,7 @@ class DrawnGold(TruthSource):
 Task = Literal["images", "superlens", "gold"]
 _TASKS: tuple[Task, ...] = ("images", "superlens", "gold")
 _AT_ONCE = 28  # discs of each change in one drawn truth
-_MOST_TRUTHS = 80  # truths that are drawn until there are discs enough; chosen
+_MOST_TRUTHS = 80  # simulated samples until there are enough discs; chosen
 
 
 class CheckOptions(Options):

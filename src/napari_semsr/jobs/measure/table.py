@@ -601,10 +601,10 @@ def _tell(asked: Sequence[Cells], failed: Sequence[Cells], table: Path | None) -
             f"{column}), {first}",
             "images-failed",
         )
-    told = [row for row in asked if row["warnings"]]
-    if told:
+    warned = [row for row in asked if row["warnings"]]
+    if warned:
         warn(
-            f"{len(told)} of {len(asked)} images were measured with warnings (column "
-            f"warnings{column}), the first: {told[0]['warnings']}",
+            f"{len(warned)} of {len(asked)} images were measured with warnings (column "
+            f"warnings{column}), the first: {warned[0]['warnings']}",
             "images-with-warnings",
         )

@@ -189,7 +189,7 @@ def file_state(path: Path) -> list[Cell]:
         files = [(str(one.relative_to(path)), one.stat()) for one in files_below(path)]
     except (OSError, ValueError):  # there is none, or cannot be
         return [path.name, 0, 0]
-    facts = sorted((name, told.st_size, told.st_mtime_ns) for name, told in files)
+    facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
     text = json.dumps(facts, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return [path.name, sum(size for _, size, _ in facts), digest]
@@ -390,11 +390,11 @@ def _run(
     """Run a call as its command would."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    verb, heard = known_verb(call.verb), list[str]()
+    verb, raised = known_verb(call.verb), list[str]()
     job = verb.start(values_of_call(call, calls, folder), overwrite=True)
-    result = yield from as_part_of(step, job, heard.append, share=_PARTS)
-    own = result.to_json().get("warnings")  # a job may return what it has to say
-    warned = [*(map(str, own) if isinstance(own, list) else ()), *heard]
+    result = yield from as_part_of(step, job, raised.append, share=_PARTS)
+    own = result.to_json().get("warnings")  # a job may return warnings
+    warned = [*(map(str, own) if isinstance(own, list) else ()), *raised]
     return CallRecord(
         figures=jsonable(figures_of_result(verb, result)),
         warnings=list(dict.fromkeys(" ".join(one.split()) for one in warned)),

@@ -306,7 +306,7 @@ class ModelChooser(Form):
         advice: str,
         layer: Any = None,
     ) -> None:
-        """Compare the card with a layer's pixel size; say what else may be done.
+        """Compare the card with a layer's pixel size, and advise.
 
         If the model does not fit, training on the layer alone is offered.
         """

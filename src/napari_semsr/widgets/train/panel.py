@@ -139,7 +139,7 @@ def _draw_gain(
 
 
 _CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
-_GAP_SHARE = 0.04  # between pictures; chosen
+_GAP_SHARE = 0.04  # between images; chosen
 _MOST_POINTS = 4000  # of a drawn curve; chosen
 
 
@@ -543,8 +543,8 @@ class RecipeForm(Form):
             except SemsrError as error:
                 self.fault = Message(str(error), code_of(error))
         else:
-            said = "A recipe must be chosen, a YAML file."
-            self.fault = Message(said, "missing-value")
+            fault = "A recipe must be chosen, a YAML file."
+            self.fault = Message(fault, "missing-value")
         said = self.fault
         if self.facts is not None:
             own = self.facts.architecture == "same"
