@@ -79,24 +79,6 @@ class _Mapped:
 
 
 @dataclass(frozen=True, slots=True)
-class _Dataset:
-    """Pixels of a plane inside an HDF5 dataset, whose axes are in any order."""
-
-    path: Path
-    name: str
-    place: tuple[int, ...]  # On each axis; those of rows and columns are not used
-    sides: tuple[int, int]  # Axes of rows and columns
-
-    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Read a part, (Y, X)."""
-        where: list[Any] = list(self.place)
-        where[self.sides[0]], where[self.sides[1]] = rows, columns
-        with hdf5.opened(self.path) as file:
-            part = np.asarray(file[self.name][tuple(where)])
-        return part if self.sides[0] < self.sides[1] else part.T
-
-
-@dataclass(frozen=True, slots=True)
 class _Axis:
     """What a file states about an axis of an array."""
 
@@ -173,17 +155,12 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     several = [axis for axis in outer if axis.size > 1]
     axes, counts = [one.letter for one in several], [one.size for one in several]
     channels, planes, place = images.choose_plane(path, options, axes, counts)
-    data: Any = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
-    shape, dtype = image.shape, np.dtype(image.dtype)
-    if math.prod(shape) * dtype.itemsize <= images.LAZY_BYTES:
-        data = data.window(slice(None), slice(None))
-    else:
-        data = images.plan_blocks(data, shape, dtype, (2048, 2048))
+    plane = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
     listed = {str(n): _listed(one) for n, one in enumerate(found)}
     which = {images.SERIES_KEY: number, "images": listed} if len(found) > 1 else {}
     return images.RawImage(
         format=kind,
-        data=data,
+        data=images.read_or_plan(plane, image.shape, image.dtype),
         pixel_size_nm=images.pixel_size([axis.nm for axis in image.axes[-2:]]),
         vendor=vendor,
         series=len(found),
@@ -422,7 +399,7 @@ def _array(
         where = [0] * len(axes)
         for n, at in zip(outer, np.unravel_index(number, counts or 1), strict=False):
             where[n] = int(at)
-        return _Dataset(path, dataset, tuple(where), sides)
+        return hdf5.DatasetPlane(path, dataset, tuple(where), sides)
 
     return _Image(name, tuple(ordered), array.dtype.str, plane)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_semsr.core import Message, ReadError
 from napari_semsr.io import read_image as images
 from napari_semsr.io.files import choose, decoding, library
 
-_BLOCK = 2048  # px; chosen: 16 MB of float32
 _LARGEST_CHUNK = 1 << 29  # bytes, which are unpacked as a whole; as of a zarr store
 
 
@@ -83,17 +83,21 @@ def check_chunks(path: Path, array: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """Where the pixels of a plane are; small, and can be sent to a worker."""
+class DatasetPlane:
+    """Pixels of a plane inside a dataset, whose axes are in any order."""
 
     path: Path
     dataset: str
-    place: tuple[int, ...]  # of the plane in a stack
+    place: tuple[int, ...]  # On each axis; those of rows and columns are not used
+    sides: tuple[int, int]  # Axes of rows and columns
 
-    def window(self, rows: slice, columns: slice) -> Any:
+    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Read a part, (Y, X) or (Y, X, S)."""
+        where: list[Any] = list(self.place)
+        where[self.sides[0]], where[self.sides[1]] = rows, columns
         with opened(self.path) as file:
-            return np.asarray(file[self.dataset][(*self.place, rows, columns)])
+            part = np.asarray(file[self.dataset][tuple(where)])
+        return part if self.sides[0] < self.sides[1] else part.T
 
 
 def raw_image(
@@ -122,15 +126,11 @@ def raw_image(
     )
     axes = ["p"] * len(sides)
     channels, planes, place = images.choose_plane(path, options, axes, sides)
-    data: Any = _Source(path, name, place)
-    if math.prod(shape) * dtype.itemsize <= images.LAZY_BYTES:
-        data = data.window(slice(None), slice(None))
-    else:
-        data = images.plan_blocks(data, shape, dtype, (_BLOCK, _BLOCK))
+    plane = DatasetPlane(path, name, (*place, 0, 0), (len(place), len(place) + 1))
     unknown = stated is not None and pitch is None
     return images.RawImage(
         format="HDF5",
-        data=data,
+        data=images.read_or_plan(plane, shape, dtype),
         pixel_size_nm=pitch,
         channels=channels,
         planes=planes,

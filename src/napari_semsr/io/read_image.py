@@ -927,11 +927,12 @@ def native(path: Path, data: Any) -> Any:
 
 
 LAZY_BYTES = 64 * 2**20  # from which an image stays lazy; chosen
+_BLOCK = 2048  # px; chosen: 16 MB of float32
 _MOST_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a second
 
 
 class Windows(Protocol):
-    """Where the pixels of a plane lie; small, and can be sent to a worker."""
+    """Where the pixels of a plane are; small, and can be sent to a worker."""
 
     @property
     def path(self) -> Path:
@@ -939,6 +940,13 @@ class Windows(Protocol):
 
     def window(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Read a part, (Y, X) or (Y, X, S)."""
+
+
+def read_or_plan(source: Windows, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+    """Read a plane, or plan its reading by blocks if it is large."""
+    if math.prod(shape) * np.dtype(dtype).itemsize <= LAZY_BYTES:
+        return source.window(slice(None), slice(None))
+    return plan_blocks(source, shape, dtype, (_BLOCK, _BLOCK))
 
 
 def plan_blocks(
