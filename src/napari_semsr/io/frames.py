@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -484,7 +485,8 @@ def _of_one_kind(
 ) -> tuple[list[str], list[FileInfo], list[Fault]]:
     """Keep the frames of the commonest shape and type, and list the others."""
     kinds = [f"{info.shape[0]}x{info.shape[1]} px of {info.dtype}" for info in infos]
-    usual = max(kinds, key=kinds.count, default="")
+    counts = Counter(kinds)
+    usual = max(counts, key=counts.__getitem__, default="")
     faults = [
         Fault(name, f"has {kind}, and most frames {usual}")
         for name, kind in zip(names, kinds, strict=True)

@@ -7,6 +7,7 @@ next to ``NAME.ome.tif``, tag 51123 of these, or a list of positions (``.pos``, 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -141,7 +142,7 @@ def _numbers(text: str) -> list[float] | None:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         return None
-    finite = all(abs(value) < float("inf") for value in found)
+    finite = all(map(math.isfinite, found))
     return found if finite and len(found) in (2, 3) else None
 
 
@@ -326,7 +327,7 @@ def _listed(
                 if (one.get("DEVICE") or one.get("Device")) == stage
             )
             at = device.get("Position_um") or (device["X"], device["Y"])
-            x, y = float(at[0]), float(at[1])
+            x, y = _numbers(f"{at[0]},{at[1]}") or ()
         except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
             got = shown(row)
             msg = f"{path} must give a label, x and y of each position, got {got}."
