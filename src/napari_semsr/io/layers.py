@@ -78,10 +78,11 @@ _STORE_MARKS = "zarr.json", ".zattrs", ".zgroup"
 
 
 def is_for_napari(path: Path) -> bool:
-    """Whether napari may leave a path to us: what its own reader takes less of.
+    """Whether we read more of a path than napari's own reader does.
 
-    A scan with its table, or grey values in up to three axes. It looks at names and
-    first bytes only, since napari asks for each folder and file that it opens.
+    A scan with its table, or grey values in up to three axes. It looks at names, first
+    bytes and metadata only, since napari calls it for each folder and file that it
+    opens.
     """
     if path.is_dir():
         marks = [path / name for name in _STORE_MARKS if (path / name).is_file()]

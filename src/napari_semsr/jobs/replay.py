@@ -102,7 +102,7 @@ class InputSearch:
         if path is None and isinstance(one, CallOutput):
             return one
         if path is None:
-            raise missing(call, role, file)
+            raise _missing(call, role, file)
         self.compare(call, role, file, now)
         return File(path=str(path))
 
@@ -111,7 +111,7 @@ class InputSearch:
         unknown = file.digest is None and role != "model"
         if unknown or now == file.digest:
             return
-        then, there = short(file.digest), f"{short(now)} is there"
+        then, there = _short(file.digest), f"{_short(now)} is there"
         if role == "model":
             name = PurePosixPath(file.name).stem
             sentence = f"The model {name} is another: {then} made the output, {there}."
@@ -209,7 +209,7 @@ def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
                 yield here / name
 
 
-def short(digest: str | None) -> str:
+def _short(digest: str | None) -> str:
     """Give a digest as a sentence shows it."""
     if digest is None:
         return "none"
@@ -224,7 +224,7 @@ def _role_of(call: Call, name: str) -> str:
     return getattr(item, "role", "") or name.replace("_", " ")
 
 
-def missing(call: Call, role: str, file: File) -> ReadError:
+def _missing(call: Call, role: str, file: File) -> ReadError:
     """Report that an input is nowhere, and what to do."""
     where = "at no place that is recorded"
     if file.path:

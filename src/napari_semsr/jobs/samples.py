@@ -19,7 +19,7 @@ _SHOWN_GOLD = 100_000  # far from the fields that compare models
 
 
 class SpecimenOptions(Options):
-    """Which specimen is drawn."""
+    """Which specimen is simulated."""
 
     shape: tuple[PositiveInt, PositiveInt] = _SHAPE
     seed: NonNegativeInt = 0
@@ -42,7 +42,7 @@ class ExposureOptions(Options):
 
 
 class GoldPairOptions(Options):
-    """Which sample of gold is drawn, and which of its two images."""
+    """Which sample of gold is simulated, and which of its two images."""
 
     part: Literal["coarse", "fine"] = "coarse"
     seed: NonNegativeInt = 0

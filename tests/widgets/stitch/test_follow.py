@@ -69,6 +69,7 @@ def test_frames_appear_in_one_layer_as_they_come(
     follower = panel.follower
     qtbot.mouseClick(follower.button, LEFT)
     assert follower.is_following
+    assert "There is no" in panel.about.text()
     folder.mkdir()
     shutil.copy(scan / "positions.csv", folder)
     kind = napari_semsr.read(scan / "frame_000.tif").array().dtype
@@ -79,6 +80,8 @@ def test_frames_appear_in_one_layer_as_they_come(
 
     bring(0, 1)
     qtbot.waitUntil(lambda: follower.layer is not None, timeout=LIMIT_MS)
+    about = panel.about
+    qtbot.waitUntil(lambda: "There is no" not in about.text(), timeout=LIMIT_MS)
     layer = follower.layer
     low, high = layer.contrast_limits
     layer.contrast_limits = limits = (low, (low + high) / 2)
@@ -112,6 +115,20 @@ def test_frames_appear_in_one_layer_as_they_come(
     made = panel._corrected[0]  # noqa: SLF001
     assert made.positions == offline.positions
     assert not list(tmp_path.glob("*growing*"))
+
+
+def test_a_folder_that_was_missing_is_looked_into_once_it_is_there(
+    make_napari_viewer_proxy, qtbot, scan, tmp_path
+):
+    panel = StitchMosaicPanel(make_napari_viewer_proxy())
+    qtbot.addWidget(panel)
+    panel.folder.value = tmp_path / "scan"
+    assert "There is no" in panel.about.text()
+    (tmp_path / "frames").mkdir()
+    for path in [*scan.glob("*.tif"), scan / "positions.csv"]:
+        shutil.copy(path, tmp_path / "frames")
+    (tmp_path / "frames").rename(tmp_path / "scan")
+    qtbot.waitUntil(lambda: "6 frames" in panel.about.text(), timeout=LIMIT_MS)
 
 
 def test_cancelling_takes_the_layer_away(

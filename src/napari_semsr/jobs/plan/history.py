@@ -335,8 +335,8 @@ def _simulate(made: Provenance, file: Path) -> Provenance:
             "it cannot be made again."
         )
         raise ReadError(msg, code="history-incomplete")
-    drawn = {"phantom"} if made.inputs else set()
-    out = {*ViewOptions.model_fields, "sem_view"} | drawn
+    phantom = {"phantom"} if made.inputs else set()
+    out = {*ViewOptions.model_fields, "sem_view"} | phantom
     return _changed(made, {k: v for k, v in made.options.items() if k not in out})
 
 
@@ -380,7 +380,7 @@ def _blend(made: Provenance, _: Path) -> Provenance:
 
 
 def _gold(made: Provenance, _: Path) -> Provenance:
-    """Ask for the image by an option, since the verb makes one of two."""
+    """Choose the image by an option, since the verb makes one of two."""
     return _changed(made, {**made.options, "part": made.part})
 
 

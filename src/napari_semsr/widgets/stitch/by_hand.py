@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ _HELP = (
 
 
 def misfit_of(pair: PairReport, positions: FloatArray) -> float:
-    """How far the shift of an overlap is from the positions (N, 2), in px; or NaN."""
+    """Distance of an overlap's shift from the positions (N, 2), in px; or NaN."""
     if np.isfinite(pair.residual_px):
         return pair.residual_px
     apart = positions[pair.second] - positions[pair.first]
@@ -49,7 +48,7 @@ def misfit_of(pair: PairReport, positions: FloatArray) -> float:
 
 
 def corrections_path(mosaic: Path) -> Path:
-    """Name the file of the corrections that go with a mosaic."""
+    """Name the file of the corrections of a mosaic."""
     stem = mosaic.name.removesuffix(".zarr").removesuffix(".ome")
     return mosaic.with_name(f"{stem}.corrections.json")
 
@@ -148,10 +147,10 @@ class CorrectionList(QWidget):
         return "" if self._made is None else self._made.solution.names[frame]
 
     def _show_states(self) -> None:
-        """Say of each overlap what is corrected, else whether it is used."""
-        said = self.corrections
-        struck = {frozenset(pair) for pair in said.strike}
-        joined = {frozenset((item.first, item.second)) for item in said.join}
+        """Write for each overlap what is corrected, else whether it is used."""
+        made = self.corrections
+        struck = {frozenset(pair) for pair in made.strike}
+        joined = {frozenset((item.first, item.second)) for item in made.join}
         for row, pair in enumerate(self._rows):
             names = [self._name(pair.first), self._name(pair.second)]
             state = "used" if pair.used else pair.reason or "not used"
@@ -159,9 +158,9 @@ class CorrectionList(QWidget):
                 state = "struck"
             elif frozenset(names) in joined:
                 state = "joined by hand"
-            elif dropped := [name for name in names if name in said.drop]:
+            elif dropped := [name for name in names if name in made.drop]:
                 state = f"{dropped[0]} dropped"
-            elif fixed := [name for name in names if name in said.place]:
+            elif fixed := [name for name in names if name in made.place]:
                 state = f"{', '.join(fixed)} fixed"
             item = self.table.item(row, 2)
             if item is not None:
@@ -170,15 +169,8 @@ class CorrectionList(QWidget):
 
     def _show_about(self) -> None:
         if self._shown is None:
-            count = sum(
-                len(some)
-                for some in (
-                    self.corrections.strike,
-                    self.corrections.drop,
-                    self.corrections.place,
-                    self.corrections.join,
-                )
-            )
+            made = self.corrections
+            count = sum(map(len, (made.strike, made.drop, made.place, made.join)))
             self.about.setText(f"{_HELP} Corrections: {count}." if count else _HELP)
             return
         y, x = self._nudge
@@ -213,10 +205,10 @@ class CorrectionList(QWidget):
             return
         self.leave()
         self._frames = (first, second)
-        positions = self._corners(made, self._frames)
+        positions = self._corners(made)
         prepared = made.solution.state.prepared
         planes = []
-        for index in (first, second):
+        for index in self._frames:
             image, weight = prepared.corrected(index)
             planes.append(np.where(weight > 0, image, np.float32(0)))
         limits = np.quantile(np.stack(planes), (0.01, 0.995)).tolist()
@@ -227,7 +219,7 @@ class CorrectionList(QWidget):
         shown = []
         with self._panel.history.quiet():
             for index, plane, corner, colour in zip(
-                (first, second), planes, positions, ("green", "magenta"), strict=True
+                self._frames, planes, positions, ("green", "magenta"), strict=True
             ):
                 layer = viewer.add_image(
                     plane,
@@ -261,21 +253,22 @@ class CorrectionList(QWidget):
 
                 layer.bind_key(f"{modifier}{key}", move, overwrite=True)
 
-    def _corners(self, made: StitchedFile, pair: tuple[int, int]) -> FloatArray:
-        """Corners of two frames, (2, 2), as solved, or as they were moved by hand.
+    def _corners(self, made: StitchedFile) -> FloatArray:
+        """Corners of the two frames, (2, 2), as solved, or as they were moved by hand.
 
-        By their own shift where one has no place.
+        By their own shift if one has no place.
         """
+        pair = self._frames
         corners = made.solution.positions_px[list(pair)].copy()
         shift = corners[1] - corners[0]
         for one in self._rows:
             if not np.isfinite(shift).all() and {one.first, one.second} == {*pair}:
                 sign = 1 if one.first == pair[0] else -1
                 shift = sign * np.nan_to_num(one.shift_px)
-        ends = [self._name(frame) for frame in pair]
+        names = [self._name(frame) for frame in pair]
         for item in self.corrections.join:
-            if {item.first, item.second} == {*ends}:
-                sign = 1 if item.first == ends[0] else -1
+            if {item.first, item.second} == {*names}:
+                sign = 1 if item.first == names[0] else -1
                 shift = sign * np.array(item.shift_px)
         if not np.isfinite(corners[0]).all():
             corners[0] = np.nan_to_num(corners[1]) - shift
@@ -334,34 +327,34 @@ class CorrectionList(QWidget):
         self._show_about()
 
     def _change(self, pair: list[str], **entry: Any) -> bool:
-        """Put one entry in place of those of an overlap or a frame; tell if it fits."""
-        said = self.corrections.model_dump(mode="json")
-        ends = {*pair}
-        if "place" not in entry and "drop" not in entry:
-            said["strike"] = [one for one in said["strike"] if {*one} != ends]
-            said["join"] = [
-                one for one in said["join"] if {one["first"], one["second"]} != ends
-            ]
-            if "join" in entry:
-                said["drop"] = [name for name in said["drop"] if name not in ends]
-                said["join"].append(entry["join"])
-            if "strike" in entry:
-                said["strike"].append(entry["strike"])
-        elif "drop" in entry:
-            name = entry["drop"]
-            said["place"].pop(name, None)
-            said["join"] = [
-                one for one in said["join"] if name not in (one["first"], one["second"])
-            ]
-            said["drop"] = sorted({*said["drop"], name})
+        """Replace what is corrected of an overlap or a frame; whether it fits.
+
+        `entry`: one ``strike``, ``join``, ``drop`` or ``place`` of `Corrections`, or
+        none to take back those of the overlap.
+        """
+        record = self.corrections.model_dump(mode="json")
+        replaced, dropped = {*pair}, entry.get("drop")
+
+        def concerns(join: dict[str, Any]) -> bool:
+            ends = {join["first"], join["second"]}
+            return ends == replaced or dropped in ends
+
+        record["join"] = [join for join in record["join"] if not concerns(join)]
+        if "drop" in entry:
+            record["place"].pop(dropped, None)
+            record["drop"] = sorted({*record["drop"], dropped})
+        elif "place" in entry:
+            record["drop"] = [n for n in record["drop"] if n not in entry["place"]]
+            record["place"] |= entry["place"]
         else:
-            said["drop"] = [name for name in said["drop"] if name not in entry["place"]]
-            said["join"] = [
-                one for one in said["join"] if {one["first"], one["second"]} != ends
-            ]
-            said["place"] |= entry["place"]
+            record["strike"] = [one for one in record["strike"] if {*one} != replaced]
+            if "join" in entry:
+                record["drop"] = [n for n in record["drop"] if n not in replaced]
+                record["join"].append(entry["join"])
+            if "strike" in entry:
+                record["strike"].append(entry["strike"])
         try:
-            self.corrections = Corrections.parse(said)
+            self.corrections = Corrections.parse(record)
         except OptionError as error:
             self._panel.show_problem(str(error))
             return False
@@ -426,7 +419,6 @@ class CorrectionList(QWidget):
     def clear(self) -> None:
         """Take back all corrections."""
         self.corrections = Corrections()
-        with suppress(RuntimeError):
-            self.leave()
+        self.leave()
         self._show_states()
         self._show_about()

@@ -56,7 +56,7 @@ _HALVINGS = 4  # levels in memory; chosen: 16 384 px are shown as 1 024
 _GRID = 2**_HALVINGS
 _LINES = 8  # of doubts that are in view; chosen: more would push the buttons away
 _FOLLOW, _STOP = "Follow this folder", "Stop, and solve the whole"
-_TOLD = (
+_TIP = (
     "Place and fuse the frames that a microscope writes into the folder as they come. "
     "Stop ends this, and solves all frames once more."
 )
@@ -197,7 +197,7 @@ class FolderFollower(QWidget):
     ) -> None:
         super().__init__()
         self._panel, self._read, self._show = panel, read, show
-        self.button = push_button(_FOLLOW, self.press, _TOLD)
+        self.button = push_button(_FOLLOW, self.press, _TIP)
         self.doubts = RichLabel()
         lay_below(self, self.button, self.doubts)
         self.layer: Image | None = None
@@ -215,15 +215,15 @@ class FolderFollower(QWidget):
         return self._timer.isActive()
 
     def press(self) -> None:
-        """Begin to follow; or end it, and solve the whole."""
+        """Start to follow; or end it, and solve the whole."""
         if self.is_following:
             self._stopped.set()
             self.button.setEnabled(False)
             return
         with self._panel.told():
-            self._begin()
+            self._start()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         folder = typed_path(self._panel.folder)  # type: ignore[attr-defined]
         if folder is None:
             msg = "A folder of frames must be chosen first."
@@ -280,11 +280,11 @@ class FolderFollower(QWidget):
     def _show_doubts(self) -> None:
         lines = self._levels.doubts
         earlier = len(lines) - _LINES
-        told = [f"{earlier} earlier ones."] if earlier > 0 else []
-        self.doubts.setText("".join(f"<p>{t}</p>" for t in [*told, *lines[-_LINES:]]))
+        more = [f"{earlier} earlier ones."] if earlier > 0 else []
+        self.doubts.setText("".join(f"<p>{t}</p>" for t in [*more, *lines[-_LINES:]]))
 
     def _add_layer(self, data: list[Any], box: Box) -> None:
-        """Add the layer once its first pixels show something; its contrast is kept."""
+        """Add the layer once its first pixels show something; its contrast stays."""
         mosaic = self._levels.mosaic
         some = data[1][np.isfinite(data[1])]
         if mosaic is None or not some.size or some.min() == some.max():

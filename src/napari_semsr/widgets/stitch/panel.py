@@ -72,6 +72,7 @@ from napari_semsr.widgets.base import (
     lay_below,
     legend,
     new_store_path,
+    new_timer,
     open_levels,
     open_store,
     option_widget,
@@ -121,6 +122,7 @@ _DISTORTIONS = (
     ("a number", _DISTORTION_NUMBER),
 )
 _NOTHING = "Choose a folder of frames to see what it holds."
+_LOOK_MS = 500  # between two looks for a folder that is missing; chosen
 _TITLE = "Stitch mosaic"
 _OF_A_JOINT = [
     "used",
@@ -212,6 +214,7 @@ class StitchMosaicPanel(Panel):
             "Add the raw frames where they should lie.",
         )
         self.about = RichLabel(_NOTHING)
+        self._missing_timer = new_timer(self, self._look_for_missing, _LOOK_MS)
         self.follower = FolderFollower(self, self._typed, self._show_stitched)
         form = Form(self.folder, self.show_button)
         self.add_group("Frames", form, self.about, self.follower)
@@ -333,8 +336,8 @@ class StitchMosaicPanel(Panel):
             "and bring the mosaic onto it.",
         )
         self.by_hand = CorrectionList(self, self.solve_again)
-        told = "Look at overlaps one by one, and correct those that are wrong."
-        self.correcting = Folded("Correct by hand", told, self.by_hand)
+        tip = "Look at overlaps one by one, and correct those that are wrong."
+        self.correcting = Folded("Correct by hand", tip, self.by_hand)
         self.add_results(
             "Result",
             self.trouble,
@@ -408,17 +411,30 @@ class StitchMosaicPanel(Panel):
     def look(self, folder: Path | None = None) -> None:
         """Say what a folder holds."""
         chosen = folder or self.folder.value
+        self._missing_timer.stop()
         self._state_size(None)
         self._ask_grid(())
         if not isinstance(chosen, Path) or chosen == Path():
             self.about.setText(_NOTHING)
         elif not chosen.exists():
             self.about.setText(f"There is no {chosen}.")
+            self._missing_timer.start()
         else:
             self.about.setText("")
             how = StitchFolderOptions(colour=self.form.values()["colour"])
             look = partial(look_into, chosen, how)
             self.look_up("Look into folder", look, self._show_facts)
+
+    def _look_for_missing(self) -> None:
+        """Look into a folder that was missing once it is there."""
+        folder = typed_path(self.folder)
+        if folder is None or not folder.exists():
+            return
+        if self.follower.is_following:  # its frames are still being written
+            self._missing_timer.stop()
+            self.about.setText("")
+        else:
+            self.look()
 
     def _show_facts(self, found: tuple[Acquisition, int]) -> None:
         acquisition, heights = found
@@ -517,7 +533,7 @@ class StitchMosaicPanel(Panel):
         positions: Path | None,
         options: StitchFolderOptions,
     ) -> Iterator[None]:
-        """Show a mosaic that can be corrected, or ask how its frames were taken."""
+        """Show a mosaic that can be corrected, or offer grids of its frames."""
         if isinstance(outcome, UnplacedError):
             self._ask_grid(outcome.grids)
             raise outcome
