@@ -327,11 +327,13 @@ def _listed(
                 if (one.get("DEVICE") or one.get("Device")) == stage
             )
             at = device.get("Position_um") or (device["X"], device["Y"])
-            x, y = _numbers(f"{at[0]},{at[1]}") or ()
+            x, y = float(at[0]), float(at[1])
         except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
+            label, x, y = "", math.nan, math.nan
+        if not (math.isfinite(x) and math.isfinite(y)):
             got = shown(row)
             msg = f"{path} must give a label, x and y of each position, got {got}."
-            raise ReadError(msg, code="positions-invalid") from None
+            raise ReadError(msg, code="positions-invalid")
         yield str(label), (y * _NM, x * _NM)
 
 
