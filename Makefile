@@ -95,7 +95,7 @@ bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
 	BIN="$(BIN)" scripts/bench.sh
 
 # A final judgement trains nothing: another time would be another run.
-tables: $(STAMP)  ## train and judge the papers' models: docs/validation/results.md (HOURS=4, FINAL=1)
+tables: $(STAMP)  ## train and judge the papers' models: benchmarks/paper_tables/tables.md (HOURS=4, FINAL=1)
 	$(if $(FINAL)$(PUBLISHED),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
 	  $(if $(HOURS),--hours $(HOURS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(JOBS),--jobs $(JOBS)) $(if $(GO_ON),--go-on))

@@ -1,7 +1,7 @@
 """What no system can know, and what a paired one loses: the experiments of a page.
 
 Run: ``PYTHONPATH=benchmarks python benchmarks/knowable.py`` (about four minutes of
-one core, ``--steps 0`` leaves the networks out; docs/validation/knowable.md). No part
+one core, ``--steps 0`` leaves the networks out; docs/knowable.md). No part
 of it is random but for the seeds below.
 
 - *hollow*: a sample whose features stand out, and the same turned inside out. How far

@@ -3,9 +3,8 @@
 ``python docs/show_models.py FOLDER``; the folder holds the real images. Each is
 enhanced as a whole with default settings; the picture shows a detail of it before and
 after, both on the grey scale of the whole image before, from its 0.2th to its 99.8th
-percentile. The pictures of `which-model.md` and `models.md` and the table of
-`validation/which-model.md` are written anew; nothing on them is chosen by hand but the
-images.
+percentile. The pictures of `which-model.md` and `models.md` are written again, and what
+the models measured is printed; nothing is chosen by hand but the images.
 """
 
 import argparse
@@ -20,9 +19,7 @@ from PIL import Image, ImageDraw
 import napari_semsr as semsr
 from napari_semsr.io import read
 
-PAGE = Path(__file__).parent / "validation" / "which-model.md"
 PICTURE = Path(__file__).parent / "images" / "which-model.jpg"
-START, END = "<!-- rows -->", "<!-- end of rows -->"
 DETAIL = 200  # px of the image before
 ACROSS = 2  # images beside each other
 FOR_MODELS = {"model-sem-restore.jpg": (0, 5), "model-sem-2x.jpg": (9,)}  # of IMAGES
@@ -105,7 +102,7 @@ def save_sheet(pairs: Sequence[Image.Image], target: Path) -> None:
 
 
 def main() -> None:
-    """Write the picture, and the table of the page."""
+    """Write the pictures, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
@@ -113,11 +110,7 @@ def main() -> None:
     save_sheet(pairs, PICTURE)
     for name, numbers in FOR_MODELS.items():
         save_sheet([pairs[n] for n in numbers], PICTURE.with_name(name))
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, after = text.partition(START)[0], "", text.partition(END)[2]
-    table = "\n".join((START, HEAD, *rows, END))
-    PAGE.write_text(before + table + after, encoding="utf-8")
-    print(table)
+    print("\n".join((HEAD, *rows)))
 
 
 HEAD = """| image | model | what it went by | noise between neighbours, of 255 |

@@ -1,4 +1,4 @@
-"""Train what the papers' tables need, judge it, and write docs/validation/results.md.
+"""Train what the papers' tables need, judge it, and write tables.md.
 
 Run: ``make tables``, or in two steps, with ``PYTHONPATH=benchmarks``:
 ``python -m paper_tables train --hours 4`` and ``python -m paper_tables evaluate``.
@@ -29,7 +29,7 @@ from paper_tables.evaluate import (
 from paper_tables.gold_pairs import make_gold_pairs
 from paper_tables.page import page
 from paper_tables.pictures import draw_pictures
-from paper_tables.plan import GOLD_PAIRS, ROOT, RUNS, plan
+from paper_tables.plan import GOLD_PAIRS, RUNS, plan
 from paper_tables.published import MODELS, absent, publish
 from paper_tables.runs import train_all, train_one
 
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_false", dest="narrow")
     parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--none", action="store_true", help="only write the page anew")
-    record = ROOT / "docs" / "validation" / "results.md"
+    record = Path(__file__).parent / "tables.md"
     parser.add_argument("--page", type=Path, default=record)
     parser.add_argument(
         "--final", action="store_true", help="judge on the data kept for it, once"

@@ -36,8 +36,9 @@ say less than they seem:
 """
 _LONGER = """
 `gao-a` and `sun` had minutes here. After hours
-[Gao's](training.md#the-system-of-gao-et-al) and
-[Sun's](training.md#the-system-of-sun-et-al) system are judged apart.
+[Gao's](../../docs/validation/results.md#gao-et-al-2024-degraded-sem-images) and
+[Sun's](../../docs/validation/results.md#sun-et-al-2025-superlens-to-sem) system are
+judged apart.
 """
 _ORACLE = "oracle linear filter"
 _MISSING = "not measured"

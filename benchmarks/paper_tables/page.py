@@ -1,4 +1,4 @@
-"""Put docs/validation/results.md together from what was measured."""
+"""Put benchmarks/paper_tables/tables.md together from what was measured."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,7 +19,7 @@ _HEAD = """
 one set of images. Written by `{command}`: edit nothing here, run that again.* Superlens
 images on this page are blurred by the simulator's Gaussian of 70 to 95 nm, for which no
 lens is fine enough; gains through lenses that could exist are in
-[the record](superlens.md#through-a-lens-that-could-exist).
+[the record](../../docs/validation/model-ssum-sem.md).
 
 None of the papers' data is public. What follows was measured on real SEM images, which
 the simulator degraded, and on simulated instruments. No image that is judged here shows
@@ -34,19 +34,21 @@ their own data: they stand beside ours and are not to be compared digit by digit
 
 Trained models lie in `runs/tables/NAME/NAME.safetensors` and are not bundled; the
 command makes them anew. A row without a run's name is a classical method or a bundled
-model ([models](../models.md)).
+model ([models](../../docs/models.md)).
 """
 
 _DEVELOP = """
 **On development data.** The images are those that `recipes/data/sem-images.yaml` holds
 out, the numbers of drawn samples lie below 10 000. Both may be looked at while a recipe
-is being written; `make tables FINAL=1` judges on others ([training](../training.md)).
+is being written; `make tables FINAL=1` judges on others
+([training](../../docs/training.md)).
 """
 _FINAL = """
 **On final data**, by `make tables FINAL=1`: images that `benchmarks/restorer.py` judges
 on, and drawn samples from number 10 000 on. The images are judged on once
-([training](../training.md)); superlens samples were a second time, when the simulated
-optics had changed, and *any focus* a third time, when it was drawn as elsewhere.
+([training](../../docs/training.md)); superlens samples were a second time, when the
+simulated optics had changed, and *any focus* a third time, when it was drawn as
+elsewhere.
 `sem-restore` has no row on the images: it was judged on them before, and is not again.
 Of real gold and of line profiles there are no final data; what stands here of them is
 of development.
@@ -59,8 +61,8 @@ _NARROW = """
 out. {count} trainings{jobs}, on {devices}, whose hours are in the table of runs. {note}
 """
 _BLURS = """
-{names}: unpaired, a learnt blur ([Training](../training.md)) in place of the second
-generator; not Gao's system, which `gao-a`, `gao-b` and `gao-c` are.
+{names}: unpaired, a learnt blur ([Training](../../docs/training.md)) in place of the
+second generator; not Gao's system, which `gao-a`, `gao-b` and `gao-c` are.
 """
 
 _TRAINED = """
@@ -130,7 +132,7 @@ an affine match to the electron image, cross-FRC to it without noise. The map is
 blocks of 64 optical pixels; one that follows the electron image up to Nyquist's
 frequency, or nowhere, has no answer. The distance of grey levels is the earth mover's,
 of 255. *In focus* and *any focus* are those of the Gaussian microscope
-([what the words mean](superlens.md#what-the-words-mean)).
+([the record](../../docs/validation/model-ssum-sem.md)).
 
 Sun et al. report +0.74 dB in their preprint and +1.64 dB as published (Microsyst.
 Nanoeng. 2025, doi:10.1038/s41378-025-01060-9).

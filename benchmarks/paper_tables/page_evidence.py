@@ -39,7 +39,7 @@ pairs, and the worst stands in brackets; narrow gaps are of all pairs together.
 
 These pairs are no unseen data: `sem-restore` has learnt from fast and slow scans of
 like samples in this very microscope, among others ([Models and their
-limits](../models.md)), and was developed with these pairs in sight. On another
+limits](../../docs/models.md)), and was developed with these pairs in sight. On another
 microscope it may do less. Two of the 15 pairs are
 left out: 001 shows the place of `time/002`, which trained, and 007 two thirds of 009.
 

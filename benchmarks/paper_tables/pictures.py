@@ -1,4 +1,4 @@
-"""Pictures of docs/validation/results.md, drawn from what was measured."""
+"""Pictures of benchmarks/paper_tables/tables.md, drawn from what was measured."""
 
 from pathlib import Path
 from typing import Any

@@ -1,23 +1,19 @@
 """The pages' figures are those of the rows that are kept beside the benchmarks."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import _gao_tables
-import adapt
-import finetuning
 import frc_accuracy
-import gold
 import magnify
 import pytest
-import yaml
+import record
 from _shared import mean_and_error
-from _superlens_tables import by_distance
 from own_image import table
 from paper_tables.goals import goals
 from paper_tables.reached import judged_apart, reached
 from paper_tables.real_gold import real_gold_table, reference_words, summarise
-from restorer import told_table
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "benchmarks" / "rows"
@@ -42,143 +38,79 @@ def joined(name: str) -> str:
     return " ".join(page(name).split())
 
 
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [(name, write) for name, tables in record.TABLES.items() for write in tables],
+)
+def test_tables_of_the_record(name: str, write: Callable[[], str]) -> None:
+    assert write() in page(f"validation/{name}")
+
+
 def test_what_adapt_gains() -> None:
-    record = page("validation/adapt.md")
-    for section in adapt.table(rows_of("adapt.jsonl")).split("\n\n"):
-        assert section in record
+    found = joined("validation/model-own-place.md")
+    [removals] = [row for row in rows_of("adapt.jsonl") if row["part"] == "removals"]
+    for name in ("adapted", "linear filter"):
+        counts = removals["rows"][name]["light_tells"]
+        assert f"{counts['shown_percent']:.0f} %" in found
+        assert f"{counts['drawn_percent']:.0f} %" in found
+        assert f"{counts['j_points']:.0f}" in found
+    refused = [row for row in rows_of("adapt.jsonl") if row["part"] == "useless"]
+    assert f"all of {len(refused)} unusable" in found
 
 
 def test_frc_intervals() -> None:
     rows = rows_of("frc_intervals.jsonl")
-    tables = frc_accuracy.interval_table(rows)
-    for each in tables.split("\n\n"):
-        assert each in page("validation/frc.md")
+    blocks, _ = frc_accuracy.interval_table(rows).split("\n\n")
+    assert blocks in page("validation/frc.md")
     known = [row for row in rows if row["object"].endswith(frc_accuracy.KNOWN)]
     assert {row["block"] for row in known} == {64, 128, 512}
     assert not frc_accuracy.misses_goal(known)
 
 
-def test_real_pairs() -> None:
-    rows = rows_of("real_pairs.json")
-    gains = [row["gain"] for row in rows]
-    mean = mean_and_error(gains)
-    assert f"{mean} dB, on {len(rows)} pairs" in joined("models.md")
-    record = joined("validation/models.md")
-    before, gaussian, oracle = (
-        sum(row[name] for row in rows) / len(rows)
-        for name in ("before", "gaussian", "oracle")
-    )
-    after = before + sum(gains) / len(rows)
-    assert (
-        f"{before:.2f} → {after:.2f} dB, **{mean}**, worst {min(gains):+.2f}" in record
-    )
-    assert f"Gaussian gains {gaussian:.2f} and the oracle {oracle:.2f}" in record
-    soft = [row["soft"] for row in rows]
-    told = f"at {sum(soft) / len(soft):.1f} dB in the mean and {min(soft):.1f} at worst"
-    assert told in joined("validation/models.md")
-
-
-def test_what_the_default_gains_on_final_images() -> None:
-    rows, record = rows_of("restorer.jsonl"), page("validation/models.md")
-    goals = yaml.safe_load((ROOT / "benchmarks" / "restorer_goals.yaml").read_text())
-    quiet = {}
-    for case in dict.fromkeys(row["case"] for row in rows):
-        own = [row for row in rows if row["case"] == case]
-        still = [row for row in own if row["image"] in goals["quiet"]]
-        quiet[case] = [row.get("gain", row["after"]) for row in still]
-        if case in goals["cases"] and case != "sharp":
-            gains = [row["gain"] for row in own]
-            before, oracle = (
-                sum(row[name] for row in own) / len(own)
-                for name in ("before", "oracle")
-            )
-            cells = f"| {before:.2f} | {mean_and_error(gains)} | {min(gains):+.2f} | "
-            assert f"{cells}{oracle:+.2f} |".replace("-", MINUS) in record
-    mean = {
-        case: f"{sum(gains) / len(gains):+.2f}".replace("-", MINUS)
-        for case, gains in quiet.items()
-    }
-    told = " ".join(record.split())
-    assert f"noise 15 {mean['noise 15']} (" in told
-    assert f"noise 40 {mean['noise 40']} (" in told
-    assert f"set A {mean['set A']} (" in told
-    assert f"B {mean['set B']} and C {mean['set C']} (" in told
-    assert f"blur 0.4 px {mean['blur 0.4']} (" in told
-
-
-def test_blur_that_is_told() -> None:
-    rows = rows_of("told_blur.json")
-    for case in ("told", "too much"):
-        assert told_table(rows, case) in page("validation/models.md")
-    gains = [row["gain"] for row in rows if row["case"] == "told 1.0"]
+def test_what_the_default_gains() -> None:
+    pairs = rows_of("real_pairs.json")
+    mean = mean_and_error([row["gain"] for row in pairs])
+    assert f"{mean} dB, on {len(pairs)} pairs" in joined("models.md")
+    gaussian = sum(row["gaussian"] for row in pairs) / len(pairs)
+    index = page("validation/index.md")
+    assert f"{mean}" in index
+    assert f"best Gaussian {gaussian:+.2f}" in index
+    gains = [r["gain"] for r in rows_of("told_blur.json") if r["case"] == "told 1.0"]
     assert f"| {mean_and_error(gains)} | {min(gains):+.2f} |" in page("models.md")
-
-
-@pytest.mark.parametrize(
-    ("optics", "band"),
-    [
-        ("lens", "whole"),
-        ("lens", "below the cut-off"),
-        ("lens", "above it"),
-        ("lens, first", "whole"),
-        ("Gaussian", "whole"),
-    ],
-)
-def test_gains_by_distance_from_the_focus(optics: str, band: str) -> None:
-    table = by_distance(rows_of("by_focus.jsonl"), optics, band)
-    assert table in page("validation/superlens.md")
+    still = [
+        row["after"] for row in rows_of("restorer.jsonl") if row["case"] == "sharp"
+    ]
+    mean = mean_and_error(still, ".1f")
+    assert f"{mean} dB" in joined("validation/model-sem-restore.md")
 
 
 def test_denoisers_side_by_side() -> None:
-    rows, record = rows_of("own_image.jsonl"), page("validation/training.md")
-    assert table(rows) in record
-    assert table(rows, ahead=True) in record
+    assert table(rows_of("own_image.jsonl")) in page("validation/training.md")
 
 
 def test_gaps_of_real_gold() -> None:
     found = summarise(rows_of("real_gold.jsonl"))
-    record = page("validation/results.md")
-    assert real_gold_table(found) in record
-    assert f"({reference_words(found)})" in record
-
-
-def test_gaps_of_drawn_gold() -> None:
-    rows = rows_of("gold.jsonl")
-    record = page("validation/gold.md")
-    assert gold.table(rows) in record
-    found = {name: gold.pooled(each) for name, each in gold.by_method(rows).items()}
-    for name in ("cubic splines (input)", "best linear filter", "sem-2x"):
-        one = found[name]
-        told = [
-            f"{one['undetected_percent']:.1f} ± {one['undetected_spread_percent']:.1f}",
-            f"{one['width_error_nm']:.2f}",
-            f"{one['invented_percent']:.1f}",
-        ]
-        row = f"| {name} | {' | '.join(told)} |"
-        assert row in page("gold.md").replace("**", "").replace("`", "")
+    results = page("validation/results.md")
+    assert real_gold_table(found) in results
+    assert reference_words(found) in results
 
 
 def test_pictures_scanned_twice() -> None:
-    table = magnify.pictures_table(rows_of("pictures.jsonl"))
-    assert table.split("\n\n")[1] in page("validation/gold.md")
+    rows = magnify.pictures_table(rows_of("pictures.jsonl")).splitlines()
+    [ours] = [row for row in rows if row.startswith("| sem-2x |")]
+    over = ours.split(" | ")[3]
+    assert f"Gaussian {over} over images" in joined("validation/model-sem-2x.md")
 
 
 def test_suns_own_system() -> None:
     rows = rows_of("sun.jsonl")
-    record = joined("validation/training.md")
     *_, model = rows[0]
     gains = [row[model]["whole"] for row in rows]
     focused = [row[model]["whole"] for row in rows if abs(row["defocus"]) <= 1]
-    told = f"{mean_and_error(gains)} dB against its input at any focus, worst"
-    assert f"{told} {min(gains):+.2f} (in focus {mean_and_error(focused)})" in record
     linear = mean_and_error([row["linear"]["whole"] for row in rows])
-    assert f"filter of each field gains {linear} (`" in record
-
-
-def test_fine_tuning() -> None:
-    rows, record = rows_of("finetuning.jsonl"), page("validation/training.md")
-    assert finetuning.table(rows) in record
-    assert finetuning.shifted(rows) in record
+    stated = f"{mean_and_error(gains)} dB, worst {min(gains):+.2f}, in focus "
+    stated += f"{mean_and_error(focused)}; best linear filter {linear}"
+    assert stated.replace("-", MINUS) in joined("validation/results.md")
 
 
 def test_self_ensemble_of_superlens_fields() -> None:
@@ -187,28 +119,29 @@ def test_self_ensemble_of_superlens_fields() -> None:
         for row in rows_of("by_focus.jsonl")
         if row["optics"] == "lens"
     }
-    rows, record = rows_of("self_ensemble.jsonl"), page("validation/tiling.md")
+    rows, engine = rows_of("self_ensemble.jsonl"), page("validation/engine.md")
     for within, words in ((1, "43 fields in focus"), (3, "128 at any focus")):
         own = [row for row in rows if abs(row["defocus"]) <= within]
         before = sum(alone[row["number"]] for row in own) / len(own)
         after = sum(row["ssum-sem"]["whole"] for row in own) / len(own)
-        assert f"{words} | {before:+.2f} | {after:+.2f} |" in record
+        assert f"{words} | {before:+.2f} | {after:+.2f} |" in engine
     more = [row["ssum-sem"]["whole"] - alone[row["number"]] for row in rows]
-    assert f"gain {mean_and_error(more)} dB by it" in record
+    assert f"gain {mean_and_error(more)} dB by it" in engine
 
 
 def test_gaos_own_system() -> None:
-    rows, record = rows_of("gao.jsonl"), page("validation/training.md")
-    assert _gao_tables.states(rows) in record
-    assert _gao_tables.spectra(rows) in record
-    assert _gao_tables.curve(ROWS / "gao_curve.csv") in record
-    assert mean_and_error([r["gain"] for r in rows if r["state"] == "last"]) in joined(
-        "validation/index.md"
-    )
+    last = [row["gain"] for row in rows_of("gao.jsonl") if row["state"] == "last"]
+    results = page("validation/results.md")
+    assert _gao_tables.curve(ROWS / "gao_curve.csv") in results
+    stated = f"{mean_and_error(last)}, worst {min(last):+.2f}".replace("-", MINUS)
+    assert stated in results
+    assert mean_and_error(last) in page("validation/index.md")
 
 
 def test_what_was_judged_apart_is_on_the_page_with_its_steps() -> None:
-    found, results = reached(ROWS), page("validation/results.md")
+    found = reached(ROWS)
+    tables = ROOT / "benchmarks" / "paper_tables" / "tables.md"
+    results = tables.read_text("utf-8")
     assert judged_apart(found) in results
     names = {(one.model, one.data) for one in found}
     sets = {("sem-restore", f"set {letter}") for letter in "ABC"}

@@ -33,7 +33,7 @@ from napari_semsr.stitching.pairwise import (
 # beyond its noise that none of its neighbours knows.
 
 # `benchmarks/stitching.py --bad 0.05`: frames in their places share 0.86 and more,
-# foreign ones at most 0.06 (docs/validation/stitching.md); chosen between.
+# foreign ones at most 0.06; chosen between.
 _LEAST_SHARE = 0.4
 _EVIDENT = 6.0  # standard deviations of noise; chosen: a blank frame is not judged
 _TINY = 1e-12  # chosen: against division by zero alone

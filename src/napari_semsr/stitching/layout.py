@@ -44,7 +44,7 @@ from napari_semsr.stitching.pairwise import (
     whole_shift,
 )
 
-TOLERANCE_PX = 3.0  # as in the trials of docs/validation/stitching.md
+TOLERANCE_PX = 3.0  # chosen in trials on eight simulated scans
 # The scale of doubt falls from 20 px by 0.6 each time: 1 px is reached in the sixth
 # round; as many again, chosen, let the weights settle.
 _REWEIGHINGS = 12

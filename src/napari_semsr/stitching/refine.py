@@ -161,7 +161,7 @@ def _eliminated(
 
 
 _MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
-_SETTLED = 1e-3  # px; a tenth of noise's bound (docs/validation/stitching.md)
+_SETTLED = 1e-3  # px; a tenth of noise's bound, 0.009 to 0.019 px
 _ROUNDING = 1e-14  # of the information; that of float32, squared
 _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
 _DENSE_LIMIT = 1500  # frames; chosen: their matrix, 3000^2 doubles, takes 72 MB

@@ -183,7 +183,7 @@ def _correlated(
 
 # Reach of the search as a share of a frame, doubled up to 0.4 while too few of the
 # frames find a place, and at least 16 px. Chosen: time and chance grow with it; the
-# trials of docs/validation/stitching.md searched four times the error of the stage.
+# trials on eight simulated scans searched four times the error of the stage.
 _FIRST_REACH = 0.1
 _LEAST_REACH = 16
 _LAST_REACH = 0.4

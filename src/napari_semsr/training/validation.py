@@ -148,7 +148,7 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
 
 PERCENTILES = (0.1, 99.9)  # that stand for black and white; chosen
 WHITE = 255.0
-_MARGIN_PX = 16  # that docs/validation/results.md leaves out too
+_MARGIN_PX = 16  # that the tables of the papers leave out too
 _NYQUIST = 0.5
 _ONE_GREY_DB = 20 * math.log10(WHITE)  # nobody sees what errs by less than one grey
 
@@ -201,7 +201,7 @@ class Validator:
 
     `margin` pixels of the truth are left out along each border: networks that pad with
     zeros lose 2 to 5 decibels by it, of which the inside of a mosaic shows nothing. By
-    default as many as docs/validation/results.md leaves out, or an eighth of a side
+    default as many as the tables of the papers leave out, or an eighth of a side
     if that is less. The truth is moved onto each image first, by at most `shift_px`.
     """
 

@@ -331,9 +331,8 @@ _MISFIT_OF_FALL = 0.012
 _MISFIT_OF_LEVEL = 0.5
 
 # Rings that count: as far as a dozen reach beyond the pilot crossing, but at least 0.15
-# and at most 0.55 of it, and below it 5/6 of that (docs/validation/frc.md, "A local
-# model"). In blocks of 64 px the fit was measured with rings out to 1.6; the rest is
-# chosen.
+# and at most 0.55 of it, and below it 5/6 of that (docs/validation/frc.md). In
+# blocks of 64 px the fit was measured with rings out to 1.6; the rest is chosen.
 _WIDEST, _NARROWEST = 0.55, 0.15
 _RINGS_WANTED = 12.0
 _LOWER_SHARE = 5 / 6

@@ -39,7 +39,8 @@ from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
 
 Change = Literal["inserted", "erased"]
 
-# The trial is described in docs/validation/models.md; its numbers are chosen.
+# The trial is described in docs/models.md; its numbers are chosen. Discs of less than a
+# third of the local contrast are left out, as those whose place has half of it without.
 RADII_PX = (3, 4, 5, 6)  # about the blurs that models undo
 MARGIN_PX = 24  # a centre's distance from the border: half the square of local contrast
 _SHARE = 0.5  # of the local contrast: plain to see, and no more than is there already
