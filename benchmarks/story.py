@@ -5,11 +5,13 @@ buttons and menus that a user presses are pressed by a mouse, each press counted
 
     python benchmarks/story.py [IMAGE.tif …]
 
-Stories: the sample scan, to a figure; the demonstration's second scan, then two
-exposures; six PNG frames of a camera that says nothing of them, with a black and a
-doubled one, where the pixel size alone is asked for; and, for each image that is given,
-its way through the model that restores it. Mosaics and images are mapped themselves.
-All but the first end with a project that holds every layer, and a figure.
+Stories: the sample scan, and the same frames as a folder, to a figure; the sample of a
+mosaic and its SEM image, to the enhanced mosaic with its figures; the demonstration's
+second scan, then two exposures; six PNG frames of a camera that says nothing of them,
+with a black and a doubled one, where the pixel size alone is asked for; and, for each
+image that is given, its way through the model that restores it. Mosaics and images are
+mapped themselves. All from the second scan on end with a project that holds every
+layer, and a figure.
 
 Entries of a submenu that opens below the mouse are no click, and neither is the Enter
 that ends the typing of a path in a dialog of files. Wall-clock times need a quiet
@@ -33,7 +35,8 @@ from typing import Any
 from _shared import read_options
 from live import settle
 
-CLICKS, TO_FIGURE, SECONDS = 15, 10, 180.0
+CLICKS, TO_FIGURE, TO_ENHANCED, SECONDS = 15, 9, 6, 180.0
+TRAINING_S = 120.0  # of Train on SEM, as it is set
 PATIENCE_S = 900.0
 WINDOW = 1360, 860
 PLUGIN = "Superlens SEM"
@@ -47,6 +50,7 @@ class Told:
     clicks: int = 0
     seconds: float = 0.0
     most: int = CLICKS
+    longest: float = SECONDS
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # in the console
     said: list[str] = field(default_factory=list)
@@ -55,7 +59,7 @@ class Told:
     @property
     def passed(self) -> bool:
         """Whether nothing went wrong, in few clicks and soon enough."""
-        soon = self.clicks <= self.most and self.seconds <= SECONDS
+        soon = self.clicks <= self.most and self.seconds <= self.longest
         return soon and not (self.errors or self.warnings or self.faults)
 
 
@@ -212,9 +216,17 @@ class Hand:
             self.told.faults.append(f"{proposed} was proposed, not {model}")
         self.run()
 
-    def save_figure(self, folder: Path) -> None:
-        """Save a figure of what is seen."""
-        self.type_path(self.panel.figure_button, folder / "story.png")
+    def begin_with(self, sample: str) -> None:
+        """Open a sample that is offered while nothing is open."""
+        (button,) = (
+            item for item in self.steps.beginning.buttons if item.text() == sample
+        )
+        self.click(button)
+
+    def save_figure(self, folder: Path, button: Any = None) -> None:
+        """Save a figure of what is seen, by the results if no button is given."""
+        button = self.panel.sharing.figure_button if button is None else button
+        self.type_path(button, folder / "story.png")
         self.wait()
         if not (folder / "story.png").is_file():
             self.told.faults.append("there is no figure")
@@ -225,7 +237,7 @@ class Hand:
         self.type_path(panel.run_button, folder / "story.semsr")
         self.wait()
         self.told.said.append(f"{panel.title}: {panel.status.text()}")
-        self.save_figure(folder)
+        self.save_figure(folder, panel.figure_button)
         if not (folder / "story.semsr" / "project.json").is_file():
             self.told.faults.append("there is no project")
         if not any((folder / "story.semsr").rglob("*.ome.zarr")):
@@ -236,12 +248,30 @@ def sample_scan(hand: Hand, folder: Path, *, model: str = "ssum-sem") -> None:
     """Go from the sample scan to a mosaic, to its map, and to a figure."""
     hand.told.most = TO_FIGURE
     hand.open_steps()
-    (sample,) = (
-        item for item in hand.steps.beginning.buttons if item.text() == "Superlens scan"
-    )
-    hand.click(sample)
+    hand.begin_with("Superlens scan")
     _to_map(hand, model)
+    hand.save_figure(folder)
+
+
+def scan_folder(
+    hand: Hand, folder: Path, *, scan: Path, model: str = "ssum-sem"
+) -> None:
+    """Go from a folder of frames to a mosaic, to its map, and to a figure."""
+    hand.told.most = TO_FIGURE
+    hand.open_steps()
+    hand.type_path(hand.steps.beginning.frames_button, scan)
+    hand.wait()
+    _to_map(hand, model)
+    hand.save_figure(folder)
+
+
+def own_place(hand: Hand, folder: Path) -> None:
+    """Go from a mosaic and an SEM image to the enhanced mosaic with its figures."""
+    hand.told.most, hand.told.longest = TO_ENHANCED, SECONDS + TRAINING_S
+    hand.open_steps()
+    hand.begin_with("Optical and SEM")
     hand.go_on()
+    hand.run()
     hand.save_figure(folder)
 
 
@@ -301,16 +331,16 @@ def _map_exposures(hand: Hand) -> None:
 # -- what the stories begin with
 
 
-def second_scan(folder: Path) -> Path:
-    """Simulate the demonstration's second scan."""
+def simulated_scan(folder: Path, *, noise_seed: int) -> Path:
+    """Simulate the demonstration's scan: its second one with a noise seed of 1."""
     from napari_semsr.core import run
     from napari_semsr.demonstration import DemoOptions
     from napari_semsr.demonstration.runs import scan_options
     from napari_semsr.jobs import SIMULATE
 
-    made, usual = folder / "scan-again", DemoOptions()
+    made, usual = folder / f"scan-{noise_seed}", DemoOptions()
     options = scan_options(frame_px=usual.frame_px, seed=usual.seed)
-    other = options.replace(noise_seed=1, sem_view=False)
+    other = options.replace(noise_seed=noise_seed, sem_view=False)
     run(SIMULATE.job(out_dir=made, options=other))
     return made
 
@@ -442,8 +472,12 @@ def main() -> int:
         os.environ["XDG_STATE_HOME"] = str(place / "state")
         stories: dict[str, Callable[[], Callable[[Hand, Path], None]]] = {
             "sample scan, to a figure": lambda: sample_scan,
+            "folder of frames, to a figure": lambda: partial(
+                scan_folder, scan=simulated_scan(place, noise_seed=2)
+            ),
+            "mosaic and SEM image, to the enhanced mosaic": lambda: own_place,
             "the demonstration's second scan": lambda: partial(
-                frames, scan=second_scan(place)
+                frames, scan=simulated_scan(place, noise_seed=1)
             ),
             "six PNG frames": lambda: partial(
                 frames, scan=six_frames(place), pixel="20", exposures=False

@@ -86,14 +86,16 @@ def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     zoom = host.camera(viewer).zoom
     opened(viewer, tmp_path, image("bare"), "bare.tif")
     middle = np.asarray(host.camera(viewer).center[-2:])
-    np.testing.assert_allclose(middle, (SIDE - 1) / 2)
-    assert host.camera(viewer).zoom == pytest.approx(500 * zoom, rel=0.05)
+    np.testing.assert_allclose(middle, 500 * (SIDE - 1) / 2)  # the view is kept
+    assert host.camera(viewer).zoom == zoom
+    large, bare = (layer.extent.world for layer in viewer.layers)
+    np.testing.assert_allclose(bare, large, atol=500)  # and filled by both
     (notice,) = said
     assert bar(viewer).opacity == 0  # there is no unit that both have
-    assert [layer.visible for layer in viewer.layers] == [False, True]
+    assert [layer.visible for layer in viewer.layers] == [True, True]
     opened(viewer, tmp_path, image("other", 50.0), "other.ome.tif")
     assert len(said) == 1  # it is asked for once
-    assert notice.message.startswith("How large is a pixel of bare?")
+    assert notice.message.startswith("bare has no pixel size")
     ((text, give),) = notice.actions
     assert text == "Give its pixel size"
     window = StepsWindow(viewer)

@@ -2,6 +2,8 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
+from qtpy.QtCore import QPoint, Qt
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
@@ -10,7 +12,12 @@ from napari_semsr.io.layers import READ_KEY, without_rows
 from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import databar_of
-from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.layers import (
+    draw_over,
+    fit_of,
+    micrograph_from_layer,
+    pitch_of,
+)
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.children import LIMIT_MS
 
@@ -91,20 +98,62 @@ def test_mixed_units_are_told(panel, model, sized, finish, run_panel):
     assert panel.calibrate.pixel_size.value == (12.5, 12.5)
 
 
-def test_what_is_opened_beside_another_unit_is_shown_alone(
+def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
     panel, model, sized, tmp_path, finish, run_panel
 ):
     choose(panel, sized, finish)
     run_panel(panel)
-    model.layers[0].scale = (5000, 5000)
+    first = model.layers[0]
+    first.scale = (5000, 5000)
+    model.reset_view()
+    camera = host.camera(model)
+    camera.zoom *= 2  # of 90 rows, 45 are in view or fewer
+    before = camera.center, camera.zoom
     write(Micrograph(GRAIN, None, "bare"), tmp_path / "bare.png")
     choose(panel, tmp_path / "bare.png", finish)
-    assert "since bare" in run_panel(panel)
-    assert [layer.visible for layer in model.layers] == [False, True]
-    middle = (np.array(GRAIN.shape) - 1) / 2
-    np.testing.assert_allclose(host.camera(model).center[-2:], middle)
-    panel.ask_size(model.layers[1])
-    assert panel.calibrate.layer.value is model.layers[1]
+    said = run_panel(panel)
+    assert "since bare has no pixel size" in said
+    assert "shown at the size of the field in view" in said
+    bare = model.layers[1]
+    assert [layer.visible for layer in model.layers] == [True, True]
+    assert (camera.center, camera.zoom) == before
+    high, wide = host.viewbox_size(model) / camera.zoom
+    shown = np.ptp(bare.extent.world[:, -2:], axis=0)
+    assert shown[0] <= high * 1.01
+    assert shown[1] <= wide * 1.01
+    assert max(shown[0] / high, shown[1] / wide) > 0.9
+    # nothing that is measured or saved has changed
+    image = micrograph_from_layer(bare)
+    assert (image.pixel_size_nm, image.spacing_px, image.origin) == (
+        None,
+        (1.0, 1.0),
+        (0.0, 0.0),
+    )
+    np.testing.assert_array_equal(pitch_of(bare), (1, 1))
+    panel.ask_size(bare)
+    assert panel.calibrate.layer.value is bare
+    panel.calibrate.pixel_size.value = (7.0, 7.0)
+    panel.calibrate.apply()
+    assert micrograph_from_layer(bare).pixel_size_nm == (7.0, 7.0)
+    np.testing.assert_array_equal(bare.affine.affine_matrix, np.eye(3))
+    panel.calibrate.undo()
+    assert micrograph_from_layer(bare).spacing_px == (1.0, 1.0)
+
+
+def test_what_is_made_of_a_fitted_image_is_shown_where_that_is(model, panel, add):
+    model.add_image(GRAIN, name="sized", scale=(9, 9), units=("nm", "nm"))
+    bare = model.add_image(GRAIN, name="bare")
+    assert fit_of(bare)[0] > 1
+    half = model.add_image(
+        GRAIN[::2, ::2], name="live", scale=(2, 2), translate=(0.5, 0.5)
+    )
+    np.testing.assert_allclose(half.extent.world, bare.extent.world, atol=10)
+    line = draw_over(model, bare, "line")
+    line.add_lines(np.array([[0, 0], [0, 30.0]]))
+    assert micrograph_from_layer(half).spacing_px == (2.0, 2.0)
+    model.layers.remove("sized")  # then all are in pixels
+    np.testing.assert_array_equal(bare.affine.affine_matrix, np.eye(3))
+    np.testing.assert_array_equal(half.affine.affine_matrix, np.eye(3))
 
 
 def large_store(tmp_path):
@@ -205,6 +254,37 @@ def test_what_cannot_be_opened_is_told_in_one_sentence(
         assert needs in panel.status.text()
         assert "Traceback" not in panel.status.text()
         assert "\n" not in panel.status.text()
+
+
+def test_an_image_in_colour_opens_by_one_tick(
+    panel, model, tmp_path, finish, run_panel, qtbot
+):
+    colour = np.zeros((96, 128, 3), np.uint8)
+    colour[..., 0] = np.arange(128)
+    Image.fromarray(colour).save(tmp_path / "photo.png")
+    choose(panel, tmp_path / "photo.png", finish)
+    panel.show()
+    assert "is in colour: tick 'Take its luminance'" in panel.status.text()
+    assert "tick 'Take its luminance'" in run_panel(panel)
+    assert not model.layers
+    tick = panel.luminance.native
+    place = QPoint(8, tick.height() // 2)
+    qtbot.mouseClick(tick, Qt.MouseButton.LeftButton, pos=place)
+    assert "can be opened" in panel.status.text()
+    run_panel(panel)
+    assert (model.layers[0].rgb, model.layers[0].ndim) == (False, 2)
+    Image.fromarray(colour[..., 0]).save(tmp_path / "grey.png")
+    choose(panel, tmp_path / "grey.png", finish)
+    assert tick.isHidden()
+    assert "grey.png can be opened" in panel.status.text()
+
+
+def test_a_path_is_as_wide_as_the_panel(panel, qtbot):
+    panel.resize(330, 900)
+    panel.show()
+    qtbot.waitUntil(lambda: panel.path.native.width() > 0)
+    room = panel.path.native.parentWidget().width()
+    assert panel.path.native.width() == room
 
 
 @pytest.mark.broad

@@ -11,14 +11,12 @@ import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
 from napari.layers import Image, Layer, Shapes
 from napari.viewer import Viewer
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.analysis import CalibrateOptions
 from napari_semsr.core import (
-    ORIGIN_KEY,
-    SIZE_ERROR_KEY,
     Calibration,
     OptionError,
     PixelSize,
@@ -49,18 +47,23 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     MARK_KEY,
     SOURCES_KEY,
+    TYPED_SIZE,
+    apply_pixel_size,
     draw_lines,
     file_of,
+    fitted_as,
     gain_of,
     grey_layers,
     identity_of,
     image_layers,
     is_calibrated,
     micrograph_from_layer,
+    note_size_facts,
     pitch_of,
     pixels_at,
+    placed_by,
     provenance_of,
-    record_of,
+    resize_pixels,
     show_scale_bar,
     shown_by,
     size_facts_of,
@@ -163,45 +166,6 @@ _Facts = dict[Layer, dict[str, Any]]
 _FormerSize = tuple[Image, _Facts, _Facts, Sequence[Layer]]
 """A layer that was sized, grids and origins of sizes before, and what was hidden."""
 _MOST_SIZES = 10  # chosen: more former sizes are forgotten, as each keeps its layers
-_TYPED = "typed by the user in napari"
-
-
-def apply_pixel_size(
-    layer: Layer,
-    size_nm: ArrayLike,
-    error_nm: ArrayLike | None = None,
-    *,
-    origin: dict[str, Any] | None = None,
-) -> None:
-    """Calibrate a layer in place; layers over it must be calibrated alike.
-
-    `origin`: what stated the size, as of `size_origin`; typed here if not given.
-    """
-    share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
-    size = np.asarray(size_nm, dtype=float)
-    known = origin or size_origin(_TYPED, (float(size[0]), float(size[1])))
-    _note_size_facts(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: known})
-    _resize(layer, size_nm, ("nm", "nm"))
-
-
-def _resize(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
-    """Give a layer pixels of a size in some units, its first one where it lies."""
-    old = np.asarray(layer.scale, dtype=float)
-    scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
-    scale[-2:] = size / gain_of(layer)
-    ratio = scale[-2:] / old[-2:]
-    translate[-2:] *= ratio
-    affine = np.array(layer.affine.affine_matrix)
-    affine[-3:-1, -1] *= ratio
-    layer.scale, layer.translate, layer.affine = scale, translate, affine
-    layer.units = (*layer.units[:-2], *units)
-
-
-def _note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
-    """Note how sure a layer's pixel size is and what stated it, or nothing of both."""
-    keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
-    known = {k: v for k, v in record_of(layer).items() if k not in keys}
-    layer.metadata["micrograph"] = known | facts
 
 
 def _grid_seen(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
@@ -229,8 +193,9 @@ def mixed_text(viewer: Viewer) -> str:
     bare = [item.name for item in grey_layers(viewer) if not is_calibrated(item)]
     whose = bare[-1] if bare else "another layer"
     return (
-        f" There is no scale bar, since {whose} has no pixel size and others have; "
-        "give it one under Calibrate a layer, or remove it."
+        f" There is no scale bar, since {whose} has no pixel size and others have: it "
+        "is shown at the size of the field in view. Give it one under Calibrate a "
+        "layer, or remove it."
     )
 
 
@@ -467,7 +432,7 @@ class CalibrateGroup(Form):
         self,
         size: tuple[float, float],
         error: tuple[float, float] | None = None,
-        how: str = _TYPED,
+        how: str = TYPED_SIZE,
     ) -> None:
         layer, origin = self.layer.value, size_origin(how, size)
         before = micrograph_from_layer(layer)
@@ -535,9 +500,9 @@ class CalibrateGroup(Form):
                 setattr(item, name, grids[item][name])
             size = layer.scale[-2:] * gain_of(layer)
             for item in since:
-                _resize(item, size * ratios[item], layer.units[-2:])
+                resize_pixels(item, size * ratios[item], layer.units[-2:])
         for item, facts in (errors | dict.fromkeys(since, errors[layer])).items():
-            _note_size_facts(item, facts)
+            note_size_facts(item, facts)
         for item in (*hidden, *outdated):
             item.visible = item in hidden
         self._show_changed([*grids, *since], before.pixel_size_nm, outdated)
@@ -585,9 +550,11 @@ class CalibrateGroup(Form):
         layer: Any = self.layer.value
         micrograph = micrograph_from_layer(layer)
         line = self._line_layer()
-        linear, shift = shown_by(layer)
+        linear, shift = placed_by(layer)
         units = layer.units[-2:]
         grid = {"units": units, "scale": np.diag(linear), "translate": shift}
+        fit = fitted_as(layer)
+        grid["affine"] = fit.get("affine", np.eye(3))
         if line is None:
             width = max(micrograph.shape) / 300
             line = draw_lines(self._viewer, _LINE_LAYER, width, **grid)
@@ -595,7 +562,8 @@ class CalibrateGroup(Form):
             line.data = []
             for name, value in grid.items():
                 setattr(line, name, value)
-        line.metadata[MARK_KEY] = identity_of(layer)
+        marks = {MARK_KEY: identity_of(layer), **fit.get("metadata", {})}
+        line.metadata.update(marks)
         line.events.data.connect(self._show_length)
         self._show_length()
         self._viewer.layers.selection.active = line

@@ -29,6 +29,7 @@ from napari_semsr.widgets.layers import (
     is_calibrated,
     nm_of_drawn,
     nm_per_unit,
+    own_places,
     result_name,
     shapes_in_view,
 )
@@ -48,7 +49,8 @@ def _drawn_box(
         )
         raise ShapeError(msg, code="rectangle-missing")
     points = np.asarray(shapes.data[shown[-1]])
-    world = np.array([shapes.data_to_world(point)[-2:] for point in points])
+    shown_at = [shapes.data_to_world(point)[-2:] for point in points]
+    world = own_places(layer, shown_at)
     low, high = world.min(axis=0), world.max(axis=0)
     if image.pixel_size_nm is not None:
         factors = nm_of_drawn(shapes, layer)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from napari.components import Dims, ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from napari_semsr.core import (
     BITS_KEY,
@@ -102,7 +102,81 @@ def nm_of(layer: Layer) -> NDArray[np.float64]:
 def gain_of(layer: Layer) -> NDArray[Any]:
     """How many times as large as its scale says pixels are, by napari's transform."""
     gain: NDArray[Any] = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
-    return gain
+    return gain / fit_of(layer)[0]
+
+
+_FIT_KEY = "semsr fit to the field"
+"""Entry of a layer's metadata: factor and shift (y, x) of `fit_to_field`."""
+
+
+def fit_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
+    """Enlarge and move a layer without a pixel size for the eye alone.
+
+    Its place is ``factor * place + shift`` in the units of the world. No size, place or
+    measure of the layer changes: they are read by `placed_by` and `gain_of`.
+    """
+    release_fit(layer)
+    layer.affine = _enlarging(layer, factor, shift) @ layer.affine.affine_matrix
+    layer.metadata[_FIT_KEY] = [float(factor), *map(float, np.asarray(shift))]
+
+
+def release_fit(layer: Layer) -> None:
+    """Show a layer by its own pixels again."""
+    factor, shift = fit_of(layer)
+    if layer.metadata.pop(_FIT_KEY, None) is not None:
+        fit = _enlarging(layer, factor, shift)
+        layer.affine = np.linalg.inv(fit) @ layer.affine.affine_matrix
+
+
+def fit_of(layer: Layer) -> tuple[float, NDArray[np.float64]]:
+    """Factor and shift (y, x) by which `fit_to_field` shows a layer; 1 and 0 if none.
+
+    What napari's button *Reset transform* resets is not fitted any more.
+    """
+    found = layer.metadata.get(_FIT_KEY)
+    plain = np.array_equal(layer.affine.affine_matrix, np.eye(layer.ndim + 1))
+    if found is None or plain or is_calibrated(layer):
+        return 1.0, np.zeros(2)
+    factor, *shift = found
+    return float(factor), np.array(shift, dtype=float)
+
+
+def _enlarging(layer: Layer, factor: float, shift: ArrayLike) -> NDArray[np.float64]:
+    matrix = np.eye(layer.ndim + 1)
+    matrix[[-3, -2], [-3, -2]] = factor
+    matrix[-3:-1, -1] = shift
+    return matrix
+
+
+def fitted_as(layer: Layer) -> dict[str, Any]:
+    """Keywords of a plane that is shown where a layer is, fitted or not."""
+    if fit_of(layer)[0] == 1:
+        return {}
+    fit = layer.metadata[_FIT_KEY]
+    plane = np.eye(3)
+    plane[[0, 1], [0, 1]], plane[:2, 2] = fit[0], fit[1:]
+    return {"affine": plane, "metadata": {_FIT_KEY: list(fit)}}
+
+
+def own_places(layer: Layer, world: ArrayLike) -> NDArray[np.float64]:
+    """Turn places (N, 2) of the world into those of a layer as if it was not fitted."""
+    factor, shift = fit_of(layer)
+    return (np.asarray(world, dtype=float) - shift) / factor
+
+
+def world_places(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
+    """Turn places (N, 2) of a layer back into those of the world it is shown in."""
+    factor, shift = fit_of(layer)
+    return np.asarray(own, dtype=float) * factor + shift
+
+
+def placed_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Map from the pixels of a plane to its own places: (2, 2) and (2,).
+
+    It is `shown_by` but for what `fit_to_field` did.
+    """
+    linear, shift = shown_by(layer)
+    return linear / fit_of(layer)[0], own_places(layer, shift)
 
 
 def pitch_of(layer: Layer) -> NDArray[Any]:
@@ -222,10 +296,12 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
             "or reset its transform."
         )
         raise ShapeError(msg, code="layer-turned")
-    linear, shift = shown_by(layer)
+    linear, shift = placed_by(layer)
     scale = np.diag(linear)
     if np.allclose(scale, layer.scale[-2:], rtol=1e-9, atol=0):
         scale = np.asarray(layer.scale[-2:], dtype=float)  # which has all digits
+    if fit_of(layer)[0] != 1 and np.allclose(shift, layer.translate[-2:]):
+        shift = np.asarray(layer.translate[-2:], dtype=float)
     return scale, shift
 
 
@@ -351,16 +427,18 @@ def provenance_of(layer: Layer) -> Provenance | None:
         return None
 
 
-def note_edit(layer: Layer) -> None:
+def note_edit(layer: Layer, *, of: Layer | None = None) -> None:
     """Say in the history of an image that its pixels were replaced by another.
 
-    Our own results write theirs afterwards.
+    Our own results write theirs afterwards. `of`: the layer that they were made of, if
+    it is another one.
     """
-    made = provenance_of(layer)
+    source = layer if of is None else of
+    made = provenance_of(source)
     helper = not isinstance(layer, Image) or layer.metadata.get(HELPER_KEY)
     if helper or (made and made.job == _EDIT):
         return
-    before = {"name": layer.name, "provenance": made, "path": file_of(layer)}
+    before = {"name": source.name, "provenance": made, "path": file_of(source)}
     edited = Provenance(
         job=_EDIT,
         inputs=(InputRecord(role="image", **before),),
@@ -457,6 +535,51 @@ def file_of(layer: Layer) -> str | None:
     if named is None and step_before(layer) != _EDIT:
         named = layer.source.path
     return None if named is None else Path(named).absolute().as_posix()
+
+
+TYPED_SIZE = "typed by the user in napari"
+
+
+def apply_pixel_size(
+    layer: Layer,
+    size_nm: ArrayLike,
+    error_nm: ArrayLike | None = None,
+    *,
+    origin: dict[str, Any] | None = None,
+) -> None:
+    """Calibrate a layer in place; layers over it must be calibrated alike.
+
+    `origin`: what stated the size, as of `size_origin`; typed here if not given.
+    """
+    share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
+    size = np.asarray(size_nm, dtype=float)
+    known = origin or size_origin(TYPED_SIZE, (float(size[0]), float(size[1])))
+    note_size_facts(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: known})
+    resize_pixels(layer, size_nm, ("nm", "nm"))
+
+
+def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
+    """Give a layer pixels of a size in some units; its first one keeps its place."""
+    fit = layer.metadata.get(_FIT_KEY)
+    release_fit(layer)
+    if fit is not None:  # has no effect with a pixel size; undoing the size needs it
+        layer.metadata[_FIT_KEY] = fit
+    old = np.asarray(layer.scale, dtype=float)
+    scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
+    scale[-2:] = size / gain_of(layer)
+    ratio = scale[-2:] / old[-2:]
+    translate[-2:] *= ratio
+    affine = np.array(layer.affine.affine_matrix)
+    affine[-3:-1, -1] *= ratio
+    layer.scale, layer.translate, layer.affine = scale, translate, affine
+    layer.units = (*layer.units[:-2], *units)
+
+
+def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
+    """Note how sure a layer's pixel size is and what stated it, or nothing of both."""
+    keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
+    known = {k: v for k, v in record_of(layer).items() if k not in keys}
+    layer.metadata["micrograph"] = known | facts
 
 
 def layer_keywords(
@@ -670,8 +793,14 @@ def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
 
     `of`: the layer that shows the image, or that it is a part of.
     """
+    fit = fitted_as(of)
     return {
-        "metadata": {HELPER_KEY: panel, MARK_KEY: identity_of(of)},
+        **fit,
+        "metadata": {
+            **fit.get("metadata", {}),
+            HELPER_KEY: panel,
+            MARK_KEY: identity_of(of),
+        },
         "scale": image.scale,
         "translate": image.origin,
         "units": (image.unit, image.unit),

@@ -7,20 +7,31 @@ from typing import Any
 
 import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, FileEdit, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
 from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import (
     Acquisition,
+    Job,
     OptionError,
     PixelSize,
+    ReadError,
+    code_of,
+    hear_warnings,
     parse_pixel_size,
     spell_pixel_size,
     spell_shape,
 )
-from napari_semsr.io import ROWS_KEY, SERIES_KEY, ReadOptions, holds_frames, own_name
+from napari_semsr.io import (
+    ROWS_KEY,
+    SERIES_KEY,
+    ReadOptions,
+    holds_frames,
+    own_name,
+    read,
+)
 from napari_semsr.jobs import INFO, StitchFolderOptions
 from napari_semsr.widgets.base import (
     Form,
@@ -55,6 +66,20 @@ _COUNTS = {"series": "series", "level": "levels"}
 _AXES = {"channel": "c", "time": "t", "z": "z"}
 
 
+def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
+    """Describe a file, and tell whether it can only be opened by its luminance."""
+    found = yield from INFO.job(path, opening=opening)
+    shape, stored = found.facts.get("shape"), found.facts.get("stored_shape")
+    if not shape or len(stored or ()) <= len(shape):
+        return found, False
+    try:
+        with hear_warnings(lambda _: None):  # reading it for good repeats them
+            read(path, dataset=opening.dataset)
+    except ReadError as error:
+        return found, code_of(error) == "colour-image"  # not a data bar's: crop that
+    return found, False
+
+
 class OpenMosaicPanel(Panel):
     """Opens an image with its calibration, and corrects that of open layers."""
 
@@ -65,6 +90,7 @@ class OpenMosaicPanel(Panel):
         super().__init__(viewer, "Open mosaic", "Open")
         self.facts: dict[str, Any] = {}
         self._described: Path | None = None
+        self._in_colour = False
         self.path = FileEdit(
             name="path",
             label="File",
@@ -83,7 +109,13 @@ class OpenMosaicPanel(Panel):
             tooltip="Image of an HDF5 file that holds several.",
             choices=[],
         )
+        self.luminance = CheckBox(
+            name="luminance",
+            text="Take its luminance",
+            tooltip="Open an image in colour as grey, by its luminance.",
+        )
         self.form = OptionsForm(ReadOptions)
+        self.form.show_row("colour", False)  # the tick stands for it
         self.pixel_size = PixelSizeEdit("As the file says; correct it here.")
         self.bar = SpinBox(
             name="bar",
@@ -108,8 +140,9 @@ class OpenMosaicPanel(Panel):
         self._coverage = Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
         where, how = Form(self.path, choose), Form(self.pixel_size, self.bar)
-        self._which = Form(self.dataset)
-        self._which.show_row("dataset", False)
+        self._which = Form(self.dataset, self.luminance)
+        for name in ("dataset", "luminance"):
+            self._which.show_row(name, False)
         chosen, bar = (self._which, self.form), (self.bar_note, self.bar_button)
         self.add_group("Image", where, self.about, *chosen, how, *bar)
         self.add_group("Calibrate a layer", self.calibrate)
@@ -121,6 +154,7 @@ class OpenMosaicPanel(Panel):
         self.path.changed.connect(self.look)
         self.dataset.changed.connect(self._look_again)
         self.bar.changed.connect(self._show_bar)
+        self.luminance.changed.connect(self._show_colour)
         self.take_input(layer)
         self._show_coverage()
 
@@ -161,10 +195,35 @@ class OpenMosaicPanel(Panel):
             show = partial(self._show_scan, path)
             self.look_up("Look into folder", lambda: look_into(path), show)
             return
-        self.look_up("Look into file", lambda: INFO.job(path), self._show_facts)
+        work = partial(_look_into_file, path, ReadOptions())
+        self.look_up("Look into file", work, self._show_facts)
+
+    def _show_colour(self, on: bool) -> None:
+        """Read the tick, and state what it changes."""
+        self.form.set_values(colour="luminance" if on else "refuse")
+        if self._described is not None:
+            self._show_ready()
+
+    def _show_ready(self) -> None:
+        """State whether the file can be opened as it is."""
+        name = "" if self._described is None else self._described.name
+        if self._in_colour and not self.luminance.value:
+            said = f"{name} is in colour: tick 'Take its luminance' to open it as grey."
+            self.show_status(said)
+        else:
+            self.show_status(f"{name} can be opened.")
+
+    def translate(self, text: str) -> str:
+        """Name the tick that stands for an option."""
+        return super().translate(
+            text.replace("(--colour luminance)", "(tick 'Take its luminance')")
+        )
 
     def _clear(self) -> None:
         """Take away what is said of one image of a file."""
+        self._in_colour = False
+        self._which.show_row("luminance", False)
+        self.luminance.value = False
         self.about.setText("")
         self.pixel_size.value = None
         self._show_counts({})
@@ -178,7 +237,7 @@ class OpenMosaicPanel(Panel):
         if path is None or name is None:
             return
         self._clear()
-        work = partial(INFO.job, path, opening=options)
+        work = partial(_look_into_file, path, options)
         self.look_up("Look into file", work, self._show_facts)
 
     def _show_datasets(self, facts: dict[str, Any]) -> None:
@@ -190,7 +249,9 @@ class OpenMosaicPanel(Panel):
                 self.dataset.value = told["dataset"]
         self._which.show_row("dataset", bool(names))
 
-    def _show_facts(self, description: Any) -> None:
+    def _show_facts(self, found: tuple[Any, bool]) -> None:
+        description, self._in_colour = found
+        self._which.show_row("luminance", self._in_colour)
         facts = self.facts = dict(description.facts)
         self._described = Path(description.path)
         self._show_datasets(facts)
@@ -210,7 +271,7 @@ class OpenMosaicPanel(Panel):
         self._show_counts(facts)
         self.bar.value = int(facts.get("databar_rows") or 0)
         self._show_bar()
-        self.show_status(f"{self._described.name} can be opened.")
+        self._show_ready()
 
     def _show_scan(self, path: Path, found: tuple[Acquisition, int]) -> None:
         acquisition, _ = found

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindo
 
 from napari_semsr.core import Labels, OptionError
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
-from napari_semsr.jobs import FIGURE, REPLAY, FigureOptions, ReplayReport
+from napari_semsr.jobs import REPLAY, FigureOptions, ReplayReport
 from napari_semsr.widgets.base import (
     Form,
     OptionsForm,
@@ -43,11 +43,6 @@ _NEW = "Save all into a project…"
 
 
 _PAPER = "paper"
-_PAPER_KINDS = {
-    "PDF (*.pdf)": ".pdf",
-    "PNG (*.png)": ".png",
-    "TIFF (*.tif)": ".tif",
-}
 
 
 class SavePanel(Panel):
@@ -335,35 +330,28 @@ class SavePanel(Panel):
 
     def save_figure(self) -> None:
         """Save what is shown as a picture, with what must be said of it."""
+        if self.extent.value == _PAPER:
+            super().save_figure()
+            return
         with self.told():
             shown = [item for item in self.viewer.layers if item.visible]
             if not shown:
                 msg = "A layer must be visible to be a figure; show one first."
                 raise OptionError(msg, code="nothing-visible")
-            paper = self.extent.value == _PAPER
-            images = [item for item in shown if item in image_layers(self.viewer)]
-            if paper and not images:
-                msg = "An image layer must be visible to be a figure; show one first."
-                raise OptionError(msg, code="nothing-visible")
-            kinds = _PAPER_KINDS if paper else {"PNG (*.png)": ".png"}
-            name = f"{(images if paper else shown)[-1].name} figure"
-            path = ask_file(self, "Save figure", name, kinds)
+            name = f"{shown[-1].name} figure"
+            path = ask_file(self, "Save figure", name, {"PNG (*.png)": ".png"})
             if path is None:
-                return
-            if paper:
-                parts = [self.as_shown(layer) for layer in images]
-                options = self.paper.options()
-                self.start(
-                    lambda: FIGURE.anew(parts, path, options=options),
-                    lambda made: self.notify(f"The figure is saved as {made.path}."),
-                    "Save figure",
-                )
                 return
             full = self.extent.value == "full"
             if not full:
                 self._require_canvas()
             write_picture(_picture(self.viewer, full=full), path, network_lines(shown))
             self.notify(f"The figure is saved as {path}.")
+
+    def figure_options(self) -> FigureOptions:
+        """Read how the figure is drawn."""
+        options: FigureOptions = self.paper.options()
+        return options
 
     def save_report(self) -> None:
         """Ask for a name, and write a report on all images that are visible."""

@@ -137,9 +137,9 @@ class Form(QWidget):
         text = QLabel(label) if label else None
         if text is None:
             self._layout.addRow(native)
-        elif native.findChild(FoldingRow) is None:
+        elif not isinstance(control, FileEdit) and native.findChild(FoldingRow) is None:
             self._layout.addRow(text, native)
-        else:  # which would break its lines beside a label
+        else:  # a path needs the whole width, and so does what breaks its lines
             self._layout.addRow(text)
             self._layout.addRow(native)
         if text is not None:

@@ -47,15 +47,19 @@ from napari_semsr.core import (
     Job,
     Labels,
     Micrograph,
+    OptionError,
     Progress,
     Provenance,
     SemsrError,
     in_panel_words,
+    spell_pixel_size,
 )
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, NETWORK_KEY, STORE_KEY
 from napari_semsr.jobs import (
+    FIGURE,
     REPORT,
     Converted,
+    FigureOptions,
     PanelFindings,
     ReportMade,
     Verb,
@@ -83,11 +87,15 @@ from napari_semsr.widgets.base.form import Form, push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
 from napari_semsr.widgets.base.manual import advice_on, open_manual, show_file
 from napari_semsr.widgets.base.results import (
+    add_luminance,
     crop_databar,
     databar_of,
+    is_coloured,
     is_kept,
     is_unsaved,
     say_databar,
+    stated_size,
+    take_stated_size,
 )
 from napari_semsr.widgets.base.runner import (
     JobRequest,
@@ -187,6 +195,11 @@ _RUNNING = "A job is running; cancel it first."
 _PAGES = {"Page for a browser (*.html)": ".html"}
 _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
 _PICTURES = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
+_PAPERS = {
+    "PDF (*.pdf)": ".pdf",
+    "PNG (*.png)": ".png",
+    "TIFF (*.tif)": ".tif",
+}
 _Part = TypeVar("_Part", bound=QWidget)
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], Parts]
@@ -245,6 +258,12 @@ class FindingsBar(FoldingRow):
             self.save_plot,
             "Save the plot on white, as PNG with 300 dpi or as SVG.",
         )
+        self.figure_button = push_button(
+            "Save figure…",
+            panel.save_figure,
+            "Save all images that are visible as one picture for a paper, with scale "
+            "bar, colour bar and caption.",
+        )
         self.page_button = push_button(
             "Report…",
             panel.report_found,
@@ -252,7 +271,8 @@ class FindingsBar(FoldingRow):
             "print: pictures, numbers with their methods, text for a Methods section.",
         )
         sharing = self.copy_button, self.save_button, self.plot_button
-        for place, button in enumerate((*sharing, self.page_button)):
+        pages = self.figure_button, self.page_button
+        for place, button in enumerate((*sharing, *pages)):
             self.insert(place, button)
 
     def refresh(self) -> None:
@@ -397,6 +417,7 @@ class Panel(QWidget):
         lay_as_tab(self, self.title)
         self.session.watch(self)
         self._show_databar()  # what it works on may be known by now to have one
+        self._show_offers()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
         """Let go of a panel that stands in no dock."""
@@ -414,8 +435,20 @@ class Panel(QWidget):
             self.crop_databar,
             "Cut off the rows that look like a data bar.",
         )
-        self.databar_button.setVisible(False)
-        self.body.addWidget(self.databar_button)
+        self.size_button = push_button(
+            "Take the stated pixel size",
+            self.take_sizes,
+            "Give the layers that are chosen the pixel sizes that their files state.",
+        )
+        self.grey_button = push_button(
+            "Take the luminance",
+            self.take_luminance,
+            "Add the layer that is chosen as a grey one, by its luminance.",
+        )
+        self.offers = self.databar_button, self.size_button, self.grey_button
+        for button in self.offers:
+            button.setVisible(False)
+            self.body.addWidget(button)
         self.body.addStretch(1)
         self.scroll_area = QScrollArea()
         fit_scroll_area(self.scroll_area, self.content)
@@ -706,6 +739,7 @@ class Panel(QWidget):
         box.reset_choices()
         self._boxes.append(box)
         box.changed.connect(self._show_plane)
+        box.changed.connect(self._show_offers)
         self._show_plane()
 
     def _on_layers(self, event: Any = None) -> None:
@@ -719,6 +753,7 @@ class Panel(QWidget):
             for box in self._boxes:
                 _list_again(box)
             self._show_plane()
+            self._show_offers()
             self._show_unsaved()
             self._take_active()
             if self.status.text().startswith(NO_IMAGE) and grey_layers(self.viewer):
@@ -805,6 +840,57 @@ class Panel(QWidget):
         if layer is not None:
             with self.told():
                 crop_databar(self.viewer, layer)
+
+    # -- layers of other readers ----------------------------------------------
+
+    def _chosen_layers(self) -> list[Layer]:
+        """List the layers that are chosen and open."""
+        values = [box.value for box in self._boxes]
+        chosen = [
+            item
+            for value in values
+            for item in (value if isinstance(value, list | tuple) else [value])
+        ]
+        return [item for item in dict.fromkeys(chosen) if item in self.viewer.layers]
+
+    def _show_offers(self, _: object = None) -> None:
+        """Offer what the chosen layers lack: a stated pixel size, their luminance."""
+        if not is_alive(self):
+            return
+        chosen = self._chosen_layers()
+        sizes = {item: stated_size(item) for item in chosen}
+        lacking = {item: size for item, size in sizes.items() if size}
+        self.size_button.setVisible(bool(lacking))
+        for item, size in lacking.items():
+            said = f"The file of {item.name} states {spell_pixel_size(size)} per pixel"
+            if len(lacking) > 1:
+                said = f"The files of {len(lacking)} layers state pixel sizes"
+            many = "them" if len(lacking) > 1 else "it"
+            self.size_button.setText(f"{said}: take {many}")
+        coloured = next(filter(is_coloured, chosen), None)
+        self.grey_button.setVisible(coloured is not None)
+        if coloured is not None:
+            self.grey_button.setText(
+                f"{coloured.name} is in colour: take its luminance"
+            )
+
+    def take_sizes(self) -> None:
+        """Calibrate the chosen layers by what their files state."""
+        for layer in self._chosen_layers():
+            take_stated_size(self.viewer, layer)
+        for box in self._boxes:  # what is proposed may depend on it
+            box.changed.emit(box.value)
+        self.session.changed.emit()  # what was saved before is not any longer
+
+    def take_luminance(self) -> None:
+        """Choose the luminance of the first chosen layer that is in colour."""
+        coloured = next(filter(is_coloured, self._chosen_layers()), None)
+        if not isinstance(coloured, Image):
+            return
+        boxes = [box for box in self._boxes if box.value is coloured]
+        made = add_luminance(self.viewer, coloured)
+        for box in boxes:
+            box.value = made
 
     def takes(self, layer: Layer) -> bool:
         """Whether a layer of the list is chosen when it becomes active."""
@@ -927,6 +1013,28 @@ class Panel(QWidget):
 
     def _show_not_saved(self) -> None:
         self.show_status("Nothing was saved.")
+
+    # -- figures -------------------------------------------------------------
+
+    def save_figure(self) -> None:
+        """Ask for a name, and draw the visible images as a figure for a paper."""
+        with self.told():
+            images = [item for item in image_layers(self.viewer) if item.visible]
+            if not images:
+                msg = "An image layer must be visible to be a figure; show one first."
+                raise OptionError(msg, code="nothing-visible")
+            path = ask_file(self, "Save figure", f"{images[-1].name} figure", _PAPERS)
+            if path is not None:
+                parts = [self.as_shown(layer) for layer in images]
+                self.start(
+                    partial(FIGURE.anew, parts, path, options=self.figure_options()),
+                    lambda made: self.notify(f"The figure is saved as {made.path}."),
+                    "Save figure",
+                )
+
+    def figure_options(self) -> FigureOptions:
+        """Give how a figure is drawn."""
+        return FigureOptions()
 
     # -- reports -------------------------------------------------------------
 

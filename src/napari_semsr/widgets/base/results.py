@@ -2,7 +2,7 @@
 
 import atexit
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,13 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
+    PixelSize,
     Progress,
     ReadError,
+    SemsrError,
     WriteError,
     contrast_limits,
+    size_origin,
 )
 from napari_semsr.io import (
     DRAWN_KEY,
@@ -38,8 +41,11 @@ from napari_semsr.io import (
     STORE_KEY,
     STRENGTH_KEY,
     ReadOptions,
+    as_grey,
+    describe,
     file_stem,
     layer_attributes,
+    luminance,
     no_file,
     read,
     read_project,
@@ -48,20 +54,29 @@ from napari_semsr.io import (
     without_rows,
 )
 from napari_semsr.jobs import INFO
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base.docking import find_panel
 from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
 from napari_semsr.widgets.base.temporary import is_temporary, make_temporary
 from napari_semsr.widgets.layers import (
     IDENTITY_KEY,
+    MARK_KEY,
+    apply_pixel_size,
     fill_view,
     finest,
+    fit_of,
+    fit_to_field,
     grey_layers,
+    identity_of,
+    inputs_of,
     is_calibrated,
     layer_keywords,
     note_edit,
     pitch_of,
     record_of,
+    release_fit,
+    result_name,
     settle_colour_bars,
     settle_scale_bar,
     show_colour_bar,
@@ -451,14 +466,21 @@ def add_opened(viewer: Viewer, opened: Opened, **keywords: Any) -> Image:
 
 _watched: WeakSet[Any] = WeakSet()
 _asked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+_stated: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = WeakKeyDictionary()
+_coloured: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
+_OURS = "napari-semsr"
+_LOOK_PX = 1000  # along a side of what is looked at for colour; chosen
+_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+_SAME_SIDE = 0.02  # of a side; chosen: rounding of a scaled image's size
 
 
 def watch_images(viewer: ViewerModel) -> None:
     """Show with each image that comes in what belongs to it: bars, and a place.
 
     The first that is calibrated switches the scale bar on. What was read from a file
-    fills the view; beside images in another unit, where one would be a speck, it is
-    shown alone, and its pixel size is asked for. Where its lowest rows look like a
+    fills the view. One without a pixel size would be a speck next to others that have
+    one, or hide them: it is shown at the size of the field in view, which changes
+    nothing of it, and its pixel size is asked for. Where its lowest rows look like a
     data bar, they are offered to be cropped. Where pixels are replaced, and of the
     parts that napari takes of it, its files are forgotten.
     """
@@ -475,6 +497,8 @@ def watch_images(viewer: ViewerModel) -> None:
             _show_inserted(model, event.value)
             event.value.events.visible.connect(show)
         elif model is not None:
+            if event.type == "removed":
+                _release_guests(model)
             settle_scale_bar(model)
             settle_colour_bars(model)
 
@@ -531,6 +555,7 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
     if known.count(layer.metadata.get(IDENTITY_KEY)) > 1:  # a copy is another layer
         layer.metadata.pop(IDENTITY_KEY, None)
     settle_colour_bars(viewer)
+    _fit_guest(viewer, layer)
     images = grey_layers(viewer)
     if layer not in images:
         return
@@ -550,13 +575,88 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
-    """Fill the view with an image that was opened, alone where no unit is shared."""
+    """Fill the view with an image that was opened, unless it is fitted to the view."""
     others = [item for item in grey_layers(viewer) if item is not layer]
-    for item in others:
-        if is_calibrated(item) != is_calibrated(layer):
-            item.visible = False
-    if others:
+    if others and fit_of(layer)[0] == 1:
         fill_view(viewer, layer)
+    if is_calibrated(layer):
+        _fit_bare(viewer, [item for item in others if not is_calibrated(item)])
+
+
+def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
+    """Show what has no pixel size at the size of the field in view, if others have one.
+
+    What was made of an image that is fitted, or explains it, is shown where that is.
+    """
+    if layer.ndim < 2 or is_calibrated(layer) or fit_of(layer)[0] != 1:
+        return
+    for item in grey_layers(viewer):
+        if item is not layer and fit_of(item)[0] != 1 and _is_laid_on(layer, item):
+            factor, shift = fit_of(item)
+            fit_to_field(layer, factor, shift)
+            return
+    if layer in grey_layers(viewer):
+        _fit_bare(viewer, [layer])
+
+
+def _is_laid_on(layer: Layer, image: Layer) -> bool:
+    """Whether a layer has the places of an image: by its history or mark, or its size.
+
+    A layer that is being enhanced has no history yet.
+    """
+    if layer.metadata.get(MARK_KEY) == identity_of(image):
+        return True
+    if not isinstance(layer, Image | Labels):
+        return False
+    if image.name in inputs_of(layer):
+        return True
+    own, its = (np.ptp(item.extent.world[:, -2:], axis=0) for item in (layer, image))
+    return bool(np.allclose(own * fit_of(image)[0], its, rtol=_SAME_SIDE))
+
+
+def _fit_bare(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
+    """Fit images without a pixel size to the field of those that have one, together."""
+    sized = [item for item in grey_layers(viewer) if is_calibrated(item)]
+    plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
+    if not (sized and layers and tuple(viewer.dims.displayed) == plane):
+        return
+    for item in layers:
+        release_fit(item)
+    low, high = _field_of(viewer, [item for item in sized if item.visible])
+    ends = np.array([item.extent.world[:, -2:] for item in layers])
+    first, last = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
+    step = np.max([item.extent.step[-2:] for item in layers], axis=0)
+    factor = float(np.min((high - low) / (last - first + step)))
+    if factor > 0 and np.isfinite(factor):
+        shift = (low + high) / 2 - factor * (first + last) / 2
+        for item in layers:
+            fit_to_field(item, factor, shift)
+
+
+def _field_of(viewer: ViewerModel, layers: Sequence[Layer]) -> NDArray[np.float64]:
+    """Find the part of layers that is in view, or the view if none of them is."""
+    camera = host.camera(viewer)
+    half = host.viewbox_size(viewer) / camera.zoom / 2
+    middle = np.array(camera.center[-2:])
+    view = np.array([middle - half, middle + half])
+    if not layers:
+        return view
+    ends = np.array([item.extent.world[:, -2:] for item in layers])
+    low = np.maximum(ends[:, 0].min(axis=0), view[0])
+    high = np.minimum(ends[:, 1].max(axis=0), view[1])
+    return np.array([low, high]) if np.all(high > low) else view
+
+
+def _release_guests(viewer: ViewerModel) -> None:
+    """Show images by their own pixels again where none has a pixel size any more."""
+    images = grey_layers(viewer)
+    if any(is_calibrated(item) for item in images):
+        return
+    fitted = [item for item in viewer.layers if fit_of(item)[0] != 1]
+    for item in fitted:
+        release_fit(item)
+    if fitted:
+        viewer.reset_view()
 
 
 def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
@@ -573,8 +673,8 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
             find_panel(model, "Open mosaic", "Image").ask_size(layer)
 
     said = (
-        f"How large is a pixel of {layer.name}? Other images have a pixel size, this "
-        "one has none: they do not lie to scale."
+        f"{layer.name} has no pixel size, which other images have: it is shown at the "
+        "size of the field in view, not to scale."
     )
     offer(said, "Give its pixel size", give)
 
@@ -592,6 +692,75 @@ class _Offer(Notification):
     def source(self) -> str:
         """Name of the plugin; napari's own is that of a Python object."""
         return "Superlens SEM"
+
+
+def stated_size(layer: Layer | None) -> PixelSize | None:
+    """Read the pixel size that the file of a layer states, and that the layer lacks.
+
+    Of layers that napari's own readers opened: in nm, (y, x); None for others.
+    """
+    if not isinstance(layer, Image | Labels) or is_calibrated(layer):
+        return None
+    path, own = layer.source.path, {READ_KEY, STORE_KEY} & {*layer.metadata}
+    if path is None or own or layer.source.reader_plugin == _OURS:
+        return None
+    known = _stated.get(layer)
+    if known is None or known[0] != path:
+        colour = isinstance(layer, Image) and layer.rgb
+        columns = finest(layer).shape[-2 if colour else -1]
+        _stated[layer] = known = path, _size_in(Path(path), columns)
+    return known[1]
+
+
+def _size_in(path: Path, columns: int) -> PixelSize | None:
+    """Read the pixel size of a file whose one image has so many columns."""
+    try:
+        found = describe(path)
+    except (SemsrError, OSError, ValueError):
+        return None  # napari could read it all the same
+    one = found.series == 1 and found.shape[-1] == columns
+    return found.pixel_size_nm if one else None
+
+
+def take_stated_size(viewer: ViewerModel, layer: Layer) -> None:
+    """Calibrate a layer by what its file states."""
+    size = stated_size(layer)
+    if size is not None:
+        origin = size_origin(f"by the file {Path(layer.source.path or '').name}", size)
+        fitted = fit_of(layer)[0] != 1
+        apply_pixel_size(layer, size, origin=origin)
+        show_scale_bar(viewer)
+        if fitted or len(grey_layers(viewer)) == 1:
+            fill_view(viewer, layer)
+
+
+def is_coloured(layer: Layer | None) -> bool:
+    """Whether an image layer is in colour, and not grey that is stored as colour."""
+    if not (isinstance(layer, Image) and layer.rgb):
+        return False
+    if layer not in _coloured:
+        shown = layer.data[-1] if layer.multiscale else layer.data
+        plane = shown[(0,) * (shown.ndim - 3)]
+        step = max(1, max(plane.shape[:2]) // _LOOK_PX)
+        _coloured[layer] = as_grey(np.asarray(plane[::step, ::step])) is None
+    return _coloured[layer]
+
+
+def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
+    """Add the luminance of a layer in colour as a grey one, which becomes active."""
+    colours = layer.data if layer.multiscale else [layer.data]
+    levels = [luminance(one[..., :3]) for one in colours]
+    made: Image = viewer.add_image(
+        levels if layer.multiscale else levels[0],
+        multiscale=layer.multiscale,
+        rgb=False,
+        name=result_name(viewer, layer.name, "luminance"),
+        **{name: getattr(layer, name) for name in _PLACE},
+    )
+    note_edit(made, of=layer)
+    layer.visible = False
+    viewer.layers.selection.active = made
+    return made
 
 
 def databar_of(layer: Layer | None) -> int:

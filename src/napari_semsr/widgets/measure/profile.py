@@ -51,10 +51,12 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     draw_over,
     drawn_layers,
+    fit_of,
     grey_layers,
     is_calibrated,
     nm_of,
     nm_of_drawn,
+    own_places,
     plane_at,
     same_unit,
     shapes_in_view,
@@ -285,7 +287,8 @@ class ProfilePanel(Panel):
                 "and drag across a structure."
             )
             raise OptionError(msg, code="line-missing")
-        (y0, x0), (y1, x1) = (ends * nm_of_drawn(lines, images[0])).tolist()
+        ends = own_places(images[0], ends) * nm_of_drawn(lines, images[0])
+        (y0, x0), (y1, x1) = ends.tolist()
         return y0, x0, y1, x1
 
     # -- measuring ---------------------------------------------------------------
@@ -296,8 +299,11 @@ class ProfilePanel(Panel):
             self.micrograph(None)  # says what to do
         return chosen
 
-    def _read(self, layer: Image) -> _ProfileRequest:
-        """Read a layer with its place in the plane; its chunks are kept for later."""
+    def _read(self, layer: Image, first: Image) -> _ProfileRequest:
+        """Read a layer with its place in the plane; its chunks are kept for later.
+
+        `first`: the layer whose own places the plane has, if it is fitted to the view.
+        """
         image = self.micrograph(layer, unturned=True, colour=True)
         place = plane_at(layer, self.viewer.dims)
         kept = self._known.get(id(layer))
@@ -305,6 +311,7 @@ class ProfilePanel(Panel):
             kept = (layer.data, place, LineReader(image.data))
             self._known[id(layer)] = kept
         linear, shift = shown_by(layer)
+        linear, shift = linear / fit_of(first)[0], own_places(first, shift)
         calibrated = is_calibrated(layer)
         k = nm_of(layer) if calibrated else np.ones(2)
         size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
@@ -317,7 +324,7 @@ class ProfilePanel(Panel):
     def _asked(self) -> tuple[Any, ...]:
         """All that is measured: layers, line, width, options."""
         images = self._images()
-        asked = [self._read(layer) for layer in images]
+        asked = [self._read(layer, images[0]) for layer in images]
         same_unit([one.image for one in asked])
         line = self._line_in(images)
         values = self.form.options(line=line).model_dump(exclude={"line"})

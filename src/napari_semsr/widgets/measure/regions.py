@@ -31,10 +31,12 @@ from napari_semsr.widgets.base import Columns, Panel
 from napari_semsr.widgets.layers import (
     drawn_layers,
     finest,
+    fit_of,
     grey_layers,
     lying_over,
     nm_of_drawn,
     on_one_grid,
+    own_places,
     plane_at,
     shapes_in_view,
     shown_by,
@@ -100,9 +102,9 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
         return []
     scale = nm_of_drawn(layer, image)
     found = list(
-        _labelled(panel, layer, scale)
+        _labelled(panel, layer, image, scale)
         if isinstance(layer, Labels)
-        else _drawn(panel, layer, scale)
+        else _drawn(panel, layer, image, scale)
     )
     if not 0 < len(found) <= _MOST:
         msg = (
@@ -114,19 +116,25 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
     return found
 
 
-def _drawn(panel: Panel, layer: Any, scale: FloatArray) -> Iterator[Region]:
+def _drawn(
+    panel: Panel, layer: Any, image: Image, scale: FloatArray
+) -> Iterator[Region]:
     """Give the areas of a layer of shapes; lines and paths have none."""
     for index in shapes_in_view(layer, panel.viewer.dims):
         kind, shape = layer.shape_type[index], layer.data[index]
-        vertices = np.array([layer.data_to_world(vertex)[-2:] for vertex in shape])
+        world = [layer.data_to_world(vertex)[-2:] for vertex in shape]
+        vertices = own_places(image, world)
         area = "ellipse" if kind == "ellipse" else "polygon"
         if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
             yield Region(f"{kind} {index + 1}", area, vertices * scale)
 
 
-def _labelled(panel: Panel, layer: Labels, scale: FloatArray) -> Sequence[Region]:
+def _labelled(
+    panel: Panel, layer: Labels, image: Image, scale: FloatArray
+) -> Sequence[Region]:
     plane = np.asarray(finest(layer)[plane_at(layer, panel.viewer.dims)])
     linear, shift = shown_by(layer)
+    linear, shift = linear / fit_of(image)[0], own_places(image, shift)
     to_pixels = np.linalg.inv(scale[:, None] * linear)
     place = np.vstack([to_pixels, shift * scale])
     names = np.unique(plane)

@@ -83,6 +83,7 @@ from napari_semsr.widgets.layers import (
     drawn_layers,
     field_in_view,
     fill_view,
+    fitted_as,
     free_name,
     grey_layers,
     identity_of,
@@ -92,10 +93,13 @@ from napari_semsr.widgets.layers import (
     is_turned,
     lying_over,
     nm_of,
+    own_places,
+    placed_by,
     result_name,
     shown_by,
     step_before,
     vendor_of,
+    world_places,
 )
 
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
@@ -311,6 +315,8 @@ class LandmarkControls(Form):
     def _new_points(self, image: Image, other: Image, colour: str) -> Points:
         """Add an empty layer of points over an image."""
         side = max(image.level_shapes[0][-2:])
+        fit = fitted_as(image)
+        marks = {MARK_KEY: identity_of(image), _PARTNER_KEY: identity_of(other)}
         return self._viewer.add_points(
             np.empty((0, 2)),
             ndim=2,
@@ -332,7 +338,7 @@ class LandmarkControls(Form):
                 "size": 12,
                 "anchor": "upper_left",
             },
-            metadata={MARK_KEY: identity_of(image), _PARTNER_KEY: identity_of(other)},
+            **{**fit, "metadata": {**fit.get("metadata", {}), **marks}},
         )
 
     def _on_grid(self, _: object = None) -> None:
@@ -419,7 +425,8 @@ class LandmarkControls(Form):
             places = read_landmarks(path, *images)
             self._make_layers(*pair)
             for layer, found in zip(self.points, places, strict=True):
-                there = [layer.world_to_data(place) for place in found / nm_of(layer)]
+                world = world_places(layer, found / nm_of(layer))
+                there = [layer.world_to_data(place) for place in world]
                 self._replace(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
             self._panel.show_status(f"Read {len(places[0])} pairs of {path}.")
@@ -456,13 +463,14 @@ def _in_view(layer: Points) -> Iterator[None]:
 def _places_nm(layer: Points) -> FloatArray:
     """Places of points in nm; in the unit of the world where that is no length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
-    places: FloatArray = np.array(world, dtype=float).reshape(-1, 2) * nm_of(layer)
+    own = own_places(layer, np.array(world, dtype=float).reshape(-1, 2))
+    places: FloatArray = own * nm_of(layer)
     return places
 
 
 def _places_px(layer: Points, image: Image) -> FloatArray:
     """Places of points in pixels of their image, from the centre of the first."""
-    linear, shift = shown_by(image)
+    linear, shift = placed_by(image)
     places: FloatArray = np.linalg.solve(linear, (_places_nm(layer) - shift).T).T
     return places
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from napari.layers import Image
@@ -10,6 +11,7 @@ from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-d
 from qtpy.QtGui import QAction, QResizeEvent, QShowEvent  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QButtonGroup,
+    QFileDialog,
     QMenu,
     QPushButton,
     QSizePolicy,
@@ -25,6 +27,7 @@ from napari_semsr.widgets.base import (
     FoldingRow,
     Panel,
     RichLabel,
+    begin_at,
     destroy_after_jobs,
     is_alive,
     lay_as_tab,
@@ -208,12 +211,17 @@ def _with_margins(*widgets: QWidget) -> QVBoxLayout:
 class Beginning(QWidget):
     """What is offered while nothing is open: samples, and the manual's first steps."""
 
+    frames_chosen = QtSignal(object)
+    """Emits a folder of frames that was chosen."""
+
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
         note = RichLabel(
-            "Nothing is open: choose a file below, or begin with a sample."
+            "Nothing is open: choose a file below, a folder of frames, or a sample."
         )
+        said = "Choose a folder of frames, to be joined to a mosaic."
+        self.frames_button = push_button("Folder of frames…", self._ask_frames, said)
         self.buttons = [
             push_button(item.title, self._open, item.tooltip) for item in SAMPLES
         ]
@@ -222,7 +230,14 @@ class Beginning(QWidget):
         said = "Go the whole way on drawn samples, to layers and a report."
         self.demo_button = push_button("Demonstration", self._show_demo, said)
         buttons = (*self.buttons, self.help_button, self.demo_button)
-        lay_below(self, note, FoldingRow(*buttons))
+        lay_below(self, note, FoldingRow(self.frames_button, *buttons))
+
+    def _ask_frames(self) -> None:
+        folder = QFileDialog.getExistingDirectory(
+            self, "Folder of frames", str(begin_at())
+        )
+        if folder:
+            self.frames_chosen.emit(Path(folder))
 
     def _open(self) -> None:
         pressed = self.sender()
@@ -312,6 +327,7 @@ class StepsWindow(QWidget):
         self.steps.chosen.connect(self.show_step)
         self.hint = RichLabel()
         self.beginning = Beginning(viewer)
+        self.beginning.frames_chosen.connect(self._show_frames)
         self.next_button = push_button(
             "Next", self.show_next, "Go on with what this step has made."
         )
@@ -374,6 +390,11 @@ class StepsWindow(QWidget):
     def show_other(self, title: str) -> QWidget:
         """Show a panel of `ASIDE`: in its step, or in a dock where no step has it."""
         return self.show_panel(title) or open_panel(self.viewer, title)
+
+    def _show_frames(self, folder: Path) -> None:
+        """Show a folder of frames where it is stitched."""
+        panel: Any = self.show_panel(FRAMES)
+        panel.folder.value = folder
 
     def state(self) -> dict[str, Any]:
         """Say which step is shown, in each that was shown which panel, what is done."""
