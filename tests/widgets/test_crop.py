@@ -4,7 +4,7 @@ import pytest
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.crop import CropPanel
-from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.layers import micrograph_from_layer, world_places
 from tests.widgets.scenes import grain
 
 WIDE = grain((320, 300), seed=3)
@@ -66,7 +66,8 @@ def test_layer_is_cut_to_a_drawn_rectangle(panel, model, run_panel, unit):
 @pytest.mark.broad
 def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
     bare = add(model, Micrograph(WIDE, name="bare"))
-    shapes = model.add_shapes(np.array([[1.6, 2.4], [9.7, 8.2]]), shape_type="line")
+    drawn = world_places(bare, [[1.6, 2.4], [9.7, 8.2]])  # on what is shown
+    shapes = model.add_shapes(drawn, shape_type="line")
     panel.layer.value, panel.like.value = bare, shapes
     run_panel(panel)
     found = _shown(model, "bare · crop")

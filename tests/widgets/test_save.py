@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from napari.layers import Layer
 from napari.layers._source import layer_source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
@@ -16,6 +17,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import FOLDER_KEY, LIVE_KEY, read_layers
 from napari_semsr.io.zarr.store import create_store
+from napari_semsr.jobs import FRC_MAP, FrcMapJobOptions
 from napari_semsr.widgets.base import begin_at
 from napari_semsr.widgets.base.results import (
     add_opened,
@@ -357,3 +359,24 @@ def test_a_dialog_begins_beside_the_data(
     panel.extent.value = "canvas"
     panel.figure_button.click()
     assert begin_at() == tmp_path
+
+
+@pytest.mark.broad
+def test_napari_saves_several_layers_as_a_figure(
+    model, tmp_path, add, exposures, registered
+):
+    del registered
+    first, _ = (add(model, image) for image in exposures)
+    model.layers.save(str(tmp_path / "both.pdf"))
+    options = FrcMapJobOptions(block=64, step=32)
+    output = tmp_path / "map.ome.tif"
+    run(FRC_MAP.job(*exposures, output=output, options=options))
+    [layer] = read_layers(str(output))
+    model.add_layer(Layer.create(*layer))
+    model.add_shapes(np.array([[0, 0], [9.0, 9.0]]), shape_type="line")
+    model.layers.save(str(tmp_path / "map.pdf"))
+    for name in ("both.pdf", "map.pdf"):
+        assert (tmp_path / name).read_bytes().startswith(b"%PDF")
+    first.visible = False
+    written = model.layers.save(str(tmp_path / "rest.pdf"))
+    assert written == [str(tmp_path / "rest.pdf")]

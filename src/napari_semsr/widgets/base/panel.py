@@ -56,7 +56,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, NETWORK_KEY, STORE_KEY
 from napari_semsr.jobs import (
-    FIGURE,
     REPORT,
     Converted,
     FigureOptions,
@@ -110,6 +109,7 @@ from napari_semsr.widgets.base.saving import (
     ask_path,
     check_place,
     check_stack,
+    draw_figure,
     note_saved,
 )
 from napari_semsr.widgets.base.session import describe_unsaved, session_of
@@ -1027,14 +1027,14 @@ class Panel(QWidget):
             if path is not None:
                 parts = [self.as_shown(layer) for layer in images]
                 self.start(
-                    partial(FIGURE.anew, parts, path, options=self.figure_options()),
+                    partial(draw_figure, parts, path, self.figure_options()),
                     lambda made: self.notify(f"The figure is saved as {made.path}."),
                     "Save figure",
                 )
 
-    def figure_options(self) -> FigureOptions:
-        """Give how a figure is drawn."""
-        return FigureOptions()
+    def figure_options(self) -> FigureOptions | None:
+        """Give how a figure is drawn; None to lay maps over what they measured."""
+        return None
 
     # -- reports -------------------------------------------------------------
 

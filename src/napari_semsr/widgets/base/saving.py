@@ -1,6 +1,6 @@
 """How a layer is saved: by a panel, or by napari, which calls the writers below."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -9,9 +9,11 @@ from napari.layers import Image, Labels, Layer
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_semsr.core import (
+    Job,
     Micrograph,
     OptionError,
     WriteError,
+    code_of,
     run,
     told_in_panel_words,
 )
@@ -23,10 +25,16 @@ from napari_semsr.io import (
     output_kind,
     project_folder,
 )
-from napari_semsr.jobs import Converted, save_job
+from napari_semsr.jobs import (
+    FIGURE,
+    Converted,
+    FigureOptions,
+    save_job,
+)
 from napari_semsr.widgets.base.places import begin_at, note_chosen
 from napari_semsr.widgets.layers import (
     look_of,
+    micrograph_from_layer,
     planes_of,
     show_colour_bar,
 )
@@ -157,6 +165,43 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
     saved = run(save_job((image, *more) if more else image, settled))
     note_saved(attributes.get("metadata", {}), saved)
     return [str(settled)]
+
+
+@told_in_panel_words()
+def write_figure(
+    path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]
+) -> list[str]:
+    """Draw the visible images of several layers as one figure.
+
+    A map is laid over the image that it measured, if that is among them.
+    """
+    found = [
+        micrograph_from_layer(layer, colour=True).replace(look=look_of(layer))
+        for layer in (Layer.create(*item) for item in layers)
+        if isinstance(layer, Image) and layer.visible
+    ]
+    settled = _settle(Path(path), ".pdf", filters={"PDF (*.pdf)": ".pdf"})
+    if settled is None:
+        msg = f"Nothing was saved, since {path} was kept; choose another name."
+        raise WriteError(msg, code="output-exists")
+    return [run(draw_figure(found, settled)).path]
+
+
+def draw_figure(
+    images: Sequence[Micrograph], path: Path, options: FigureOptions | None = None
+) -> Job[Any]:
+    """Draw a figure, in place of a former one.
+
+    Without options, maps are laid over what they measured, if that is among the images.
+    """
+    if options is None:
+        try:
+            laid = FigureOptions(overlay=True)
+            return (yield from FIGURE.anew(images, path, options=laid))
+        except OptionError as error:
+            if code_of(error) not in {"map-missing", "image-missing"}:
+                raise
+    return (yield from FIGURE.anew(images, path, options=options or FigureOptions()))
 
 
 def check_stack(layer: Layer, path: Path) -> None:
