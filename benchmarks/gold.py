@@ -406,8 +406,8 @@ def main() -> None:
     print(table(rows))
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        draw_fields(arguments.output / "gold.png", pairs[0], first)
-        draw_spectra(arguments.output / "gold-spectra.png", records, BANDS)
+        draw_fields(arguments.output / "gold.webp", pairs[0], first)
+        draw_spectra(arguments.output / "gold-spectra.webp", records, BANDS)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw
 import napari_semsr as semsr
 from napari_semsr.io import read
 
-PICTURE = Path(__file__).parent / "images" / "which-model.jpg"
+PICTURE = Path(__file__).parent / "images" / "which-model.webp"
 DETAIL = 200  # px of the image before
 ACROSS = 2  # images beside each other
-FOR_MODELS = {"model-sem-restore.jpg": (0, 5), "model-sem-2x.jpg": (9,)}  # of IMAGES
+FOR_MODELS = {"model-sem-restore.webp": (0, 5), "model-sem-2x.webp": (9,)}  # of IMAGES
 SHARES = (0.2, 99.8)
 
 

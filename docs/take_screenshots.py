@@ -2,7 +2,7 @@
 
 Needs a display (``xvfb-run`` will do). Everything shown is drawn here; the pictures
 are written to ``docs/images``. Names choose some of them, such as ``story``, the moving
-picture of the way from a scan to a map.
+picture of the way from a mosaic and an SEM image to a model of the place.
 
 ``--every FOLDER`` photographs instead every panel of the manifest in both themes, in a
 dock of 320 px and in the width that it opens with: as it opens, after a run, and after
@@ -54,9 +54,10 @@ PLUGIN = "napari-semsr"
 SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 600
-FILM_PX, FILM_MS = 960, 1500
+FILM_SIZE, FILM_EVERY_S, FILM_ZOOM = (1240, 760), 20.0, 2.5
 OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
 LINE_PX = ((256, 100), (256, 320))  # from here to there, of the sample
+QUALITY = 60  # of 100: text stays sharp at half the size of a picture with a palette
 VIVID = 40  # of 255, between the parts of a colour: more is not napari's own grey
 
 
@@ -116,25 +117,14 @@ def ran(viewer: napari.Viewer, title: str, **chosen: Any) -> Panel:
     return panel
 
 
-def _shrink(path: Path) -> None:
-    """Store a picture with a palette of 256 colours: a third of the size.
-
-    A share of them is for what is in colour, which is little beside grey images.
-    """
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    small = picture.quantize(palette=_palette(picture), dither=Image.Dither.NONE)
-    small.save(path, optimize=True)
-
-
 def _palette(picture: Image.Image) -> Image.Image:
-    """Choose 256 colours of a picture, a share of them for what is not grey."""
+    """Choose 128 colours of a picture, a share of them for what is not grey."""
     pixels = np.asarray(picture).reshape(1, -1, 3)
     vivid = np.ptp(pixels, axis=2) > VIVID
     colours: list[int] = []
     parts = (
-        (pixels[~vivid], 160, Image.Quantize.MEDIANCUT),
-        (pixels[vivid], 96, Image.Quantize.MAXCOVERAGE),  # a thin line is as good
+        (pixels[~vivid], 80, Image.Quantize.MEDIANCUT),
+        (pixels[vivid], 48, Image.Quantize.MAXCOVERAGE),  # a thin line is as good
     )
     for part, count, method in parts:
         if len(part):
@@ -160,9 +150,9 @@ def photograph(viewer: napari.Viewer, name: str, *, fit: bool = True) -> None:
         viewer.reset_view()
     settle(0.6)
     IMAGES.mkdir(exist_ok=True)
-    path = IMAGES / f"{name}.png"
-    viewer.window.screenshot(str(path), canvas_only=False, flash=False)
-    _shrink(path)
+    path = IMAGES / f"{name}.webp"
+    taken = viewer.window.screenshot(canvas_only=False, flash=False)
+    Image.fromarray(taken).convert("RGB").save(path, quality=QUALITY, method=6)
     print(path)
 
 
@@ -200,47 +190,71 @@ def photograph_window() -> None:
 
 
 def photograph_story() -> None:
-    """Film the way from the sample scan to a map of its resolution."""
-    viewer = new_viewer("scan")
-    window: Any = dock(viewer, "Superlens SEM")
-    finish(window.page.panel)  # it looks into the folder of the sample
+    """Film the way from a mosaic and its SEM image to a model of the place."""
+    viewer = napari.Viewer(show=True, show_welcome_screen=False)
+    viewer.window.resize(*FILM_SIZE)
+    viewer.open_sample(PLUGIN, "place")
     viewer.reset_view()
-    frames = [_frame(viewer)]
-    for _ in range(3):  # Stitch, Enhance, Map resolution
-        window.page.panel.run_button.click()
-        finish(window.page.panel)
-        frames.append(_frame(viewer))
-        window.next_button.click()
-        settle()
-        frames.append(_frame(viewer))
+    frames = [(_frame(viewer), 2.0)]
+    panel: Any = dock(viewer, "Train on SEM")
+    viewer.reset_view()
+    frames.append((_frame(viewer), 3.0))
+    panel.run_button.click()
+    settle(2)
+    frames.append((_frame(viewer), 2.0))
+    begun = due = None  # seconds of a clock: the first evaluation, the next picture
+    while panel.busy:
+        settle(0.2)
+        now = time.monotonic()
+        if panel.layer is None or (due is not None and now < due):
+            continue
+        begun = begun or now
+        if now - begun > PATIENCE_S:
+            msg = f"{panel.title} did not end within {PATIENCE_S} s."
+            raise TimeoutError(msg)
+        due = now + FILM_EVERY_S
+        panel.reveal()
+        frames.append((_frame(viewer), 2.0))
+    finish(panel)
+    frames.append((_frame(viewer), 4.0))
+    enhanced = viewer.layers[-1]
+    light = panel.mosaic.value
+    for layer in viewer.layers:
+        layer.visible = layer in (light, enhanced)
+    viewer.reset_view()
+    viewer.camera.zoom *= FILM_ZOOM
+    for shown, seconds in ((False, 3.0), (True, 5.0)):
+        enhanced.visible = shown
+        viewer.layers.selection.active = enhanced if shown else light
+        frames.append((_frame(viewer), seconds))
     viewer.close()
     settle()
     _write_film(frames, IMAGES / "story.gif")
 
 
 def _frame(viewer: napari.Viewer) -> Image.Image:
-    """Take one picture of a film."""
+    """Take one picture of a film, a pixel of the window for a pixel."""
+    viewer.canvas.overlays.scale_bar.visible = True
     viewer.canvas.overlays.scale_bar.font_size = 14
     settle(0.6)
     taken = viewer.window.screenshot(canvas_only=False, flash=False)
-    picture = Image.fromarray(taken).convert("RGB")
-    size = (FILM_PX, round(FILM_PX * picture.height / picture.width))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    return Image.fromarray(taken).convert("RGB")
 
 
-def _write_film(frames: list[Image.Image], path: Path) -> None:
-    """Write frames with one palette, those that show a result for longer."""
-    sheet = Image.new("RGB", (FILM_PX, frames[0].height * len(frames)))
-    for number, frame in enumerate(frames):
-        sheet.paste(frame, (0, number * frame.height))
+def _write_film(frames: list[tuple[Image.Image, float]], path: Path) -> None:
+    """Write pictures and how many seconds each is shown, with one palette."""
+    width, height = frames[0][0].size
+    sheet = Image.new("RGB", (width, height * len(frames)))
+    for number, (picture, _) in enumerate(frames):
+        sheet.paste(picture, (0, number * height))
     palette = _palette(sheet)
-    small = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
-    times = [FILM_MS * (2 if number % 2 else 1) for number in range(len(frames))]
+    small = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f, _ in frames]
+    times = [round(1000 * seconds) for _, seconds in frames]
     small[0].save(
         path, save_all=True, append_images=small[1:], duration=times, loop=0,
         optimize=True,
     )  # fmt: skip
-    print(path)
+    print(path, f"{sum(times) / 1000:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
 
 
 def photograph_enhance() -> None:

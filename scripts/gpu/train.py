@@ -3,9 +3,10 @@
 The networks are small, so that launching kernels and loading patches would take most of
 a step. Here scenes, the choice of patches, remembered images, rates and running means
 lie on the card, and the package's own ``training_step`` is captured once as a CUDA
-graph and replayed. It begins with what ``benchmarks/campaign`` keeps, and writes
-``NAME.tar`` of the same files every minute: ``scripts/gpu_kit.sh keep FOLDER`` puts
-them back, and this or ``scripts/campaign.py`` continues from there.
+graph and replayed. It begins with the networks in ``benchmarks/campaign``, with new
+ones where there are none, and writes ``NAME.tar`` of the same files every minute:
+``scripts/gpu_kit.sh keep FOLDER`` puts them back, and this or ``scripts/campaign.py``
+continues from there.
 """
 
 import argparse
@@ -313,12 +314,13 @@ class System:
         self.folder = given.folder / name
         training = campaign.Training(f"campaign/{name}.yaml", 1.0)
         training.run = runs / name
-        if given.fresh:
+        self.fresh = given.fresh or not (training.kept / "last.safetensors").exists()
+        if self.fresh:
             training.record["steps"] = 0
         self.kept, self.record = training.kept, training.record
         self.recipe = _on_this(Recipe.parse(yaml.safe_load(training.settled())), given)
         self.done, self.best = 0, dict(training.record.get("best") or {})
-        if given.fresh:
+        if self.fresh:
             self.best = {}
         self.told: dict[str, Any] = {
             "steps_before": self.record["steps"],
@@ -478,7 +480,7 @@ class System:
     def _kept_best(self) -> bool:
         """Say whether a best network is known already."""
         return hasattr(self, "best_network") or (
-            not self.given.fresh and (self.kept / "best.safetensors").exists()
+            not self.fresh and (self.kept / "best.safetensors").exists()
         )
 
     def _card(self) -> Any:
