@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.core import ReadError, run
+from napari_semsr.core import ReadError, code_of, run
 from napari_semsr.io import napari_hooks as hooks
 from napari_semsr.io.frames import open_frames, scan_files
 from napari_semsr.io.positions import read_others, write_fiji
@@ -154,6 +154,91 @@ def test_stacks_of_micro_manager(tmp_path, rng, where):
     found = run(open_frames(tmp_path))
     assert found.nominal_nm.tolist() == [[-500.0, 0.0], [-500.0, 1000.0]]
     assert found.pixel_size_nm is None
+
+
+def turned(degrees, *, mirrored=False, size_um=(0.5, 0.5)):
+    """Map ``(x, y)`` in px to the stage in um, of a camera that is turned."""
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return turn @ np.diag([-1.0 if mirrored else 1.0, 1.0]) @ np.diag(size_um[::-1])
+
+
+def camera_scan(folder, rng, matrix, size_um, key="PixelSizeAffine"):
+    """Write three frames, 30 px apart in x and 18 px in y, as that camera sees them."""
+    wanted = {"a.tif": (0.0, 0.0), "b.tif": (2.0, 30.0), "c.tif": (18.0, -1.0)}
+    numbers = [*matrix[0], 0.0, *matrix[1], 0.0]
+    summary = {}
+    if key == "AffineTransform":
+        summary = {key: "_".join(map(str, matrix.T.ravel()))}
+    keys = {}
+    for number, (name, (y, x)) in enumerate(wanted.items()):
+        frame(folder / name, rng)
+        stated = entry(*(matrix @ (x, y)), name, size_um)
+        if key == "PixelSizeAffine":
+            stated[key] = ";".join(map(str, numbers))
+        keys[f"FrameKey-{number}-0-0"] = stated
+    (folder / "metadata.txt").write_text(json.dumps({"Summary": summary, **keys}))
+    return np.array(list(wanted.values()))
+
+
+@pytest.mark.parametrize("key", ["PixelSizeAffine", "AffineTransform"])
+@pytest.mark.parametrize("degrees", [0.4, 90, -137])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turned_camera_of_micro_manager(tmp_path, rng, key, degrees, mirrored):
+    matrix = turned(degrees, mirrored=mirrored)
+    wanted = camera_scan(tmp_path, rng, matrix, 0.5, key)
+    found = run(open_frames(tmp_path))
+    assert found.pixel_size_nm == (500.0, 500.0)
+    np.testing.assert_allclose(found.nominal_nm / 500.0, wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("size_um", [None, 0.5])
+def test_pixels_of_two_sides_are_those_of_the_map(tmp_path, rng, size_um):
+    wanted = camera_scan(tmp_path, rng, turned(30, size_um=(0.6, 0.4)), size_um)
+    found = run(open_frames(tmp_path))
+    np.testing.assert_allclose(found.pixel_size_nm, (600.0, 400.0))
+    np.testing.assert_allclose(found.nominal_nm / (600.0, 400.0), wanted, atol=1e-9)
+
+
+def test_a_map_that_was_never_measured_is_no_map(tmp_path, rng):
+    wanted = camera_scan(tmp_path, rng, np.eye(2), 0.25)
+    found = run(open_frames(tmp_path))
+    assert found.pixel_size_nm == (250.0, 250.0)
+    assert found.nominal_nm.tolist() == (1000 * wanted).tolist()
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ("1;2;3", "positions-invalid"),
+        ("a;0;0;0;1;0", "positions-invalid"),
+        ("nan;0;0;0;1;0", "positions-invalid"),
+        ("1;1;0;1;1;0", "positions-invalid"),
+        ([1, 0, 0, 0, 1], "positions-invalid"),
+        ("0;-1;0;1;0;0", "pixel-size-contradicts"),
+    ],
+)
+def test_a_map_that_cannot_be_is_refused(tmp_path, rng, changed, code):
+    camera_scan(tmp_path, rng, turned(90), 0.5)
+    table = tmp_path / "metadata.txt"
+    stated = json.loads(table.read_text())
+    for key in stated.keys() - {"Summary"}:
+        stated[key]["PixelSizeAffine"] = changed
+    table.write_text(json.dumps(stated))
+    with pytest.raises(ReadError) as caught:
+        run(open_frames(tmp_path, positions=table))
+    assert code_of(caught.value) == code
+
+
+def test_frames_of_two_cameras_are_refused(tmp_path, rng):
+    camera_scan(tmp_path, rng, turned(90), 0.5)
+    table = tmp_path / "metadata.txt"
+    stated = json.loads(table.read_text())
+    stated["FrameKey-1-0-0"]["PixelSizeAffine"] = "0.5;0;0;0;-0.5;0"
+    table.write_text(json.dumps(stated))
+    with pytest.raises(ReadError) as caught:
+        run(open_frames(tmp_path, positions=table))
+    assert code_of(caught.value) == "frames-differ"
 
 
 def position_list(version):
