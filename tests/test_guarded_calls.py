@@ -255,10 +255,12 @@ def test_tables_and_terminals_have_one_writer():
     assert spoke <= TERMINAL
 
 
-READS_FILES_OF_OTHERS = ("io/", "models/", "pairing/", "jobs/batch/", "training/")
+READS_FILES_OF_OTHERS = (
+    *("io/", "models/", "pairing/", "jobs/batch/", "jobs/plan/", "training/"),
+)
 STORES = {"here", "place", "store"}  # names of what is no path any more
-# Of the user's settings, of a batch's run, of the system
-OWN = {"io/project.py", "jobs/batch/job.py", "models/devices.py"}
+# Of the user's settings, of an execution's workers, of the system
+OWN = {"io/project.py", "jobs/plan/execution.py", "models/devices.py"}
 
 
 def opens_without_a_look(called: str, call: ast.Call) -> bool:

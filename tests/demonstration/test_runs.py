@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core import cut_box
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.tiling import Box
 from napari_semsr.demonstration.runs import (
-    crop,
     gap_free_box,
     place_truth,
     sample_truth,
@@ -63,9 +63,9 @@ def test_gap_free_box_refuses_a_sieve():
         gap_free_box(holes)
 
 
-def test_crop_stays_where_it_lies(rng):
+def test_part_stays_where_it_is(rng):
     image = Micrograph(rng.random((40, 50)), parse_pixel_size((10, 20)), origin=(5, 7))
     box = Box(4, 20, 6, 30)
-    part = crop(image, box)
+    part = cut_box(image, box)
     np.testing.assert_array_equal(part.array(), image.array()[box.slices])
     assert part.origin == (5 + 4 * 10, 7 + 6 * 20)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.core import Cancelled, OptionError, ReadError, run
+from napari_semsr.core import Cancelled, OptionError, ReadError, code_of, run
 from napari_semsr.io import count_planes, read, write
 from napari_semsr.jobs import verb_of
 from napari_semsr.jobs.plan import (
@@ -15,8 +15,10 @@ from napari_semsr.jobs.plan import (
     File,
     Hole,
     Plan,
+    PlanTask,
     Results,
     execute,
+    execute_each,
     output_path,
     plan_of,
     read_history,
@@ -120,6 +122,33 @@ def test_progress_is_one_and_a_cancel_keeps_what_is_finished(image, tmp_path):
     assert 100 in {step.done for step in seen}
     assert not (tmp_path / "sharper" / "a.ome.tif").exists()
     assert execute_in(tmp_path, plan).ran == 1
+
+
+def test_a_fault_of_one_plan_is_its_outcome_and_what_is_found_is_kept(image, tmp_path):
+    gone = File(path=str(tmp_path / "gone.tif"))
+    plans = {"gone": steps(gone), "there": steps(File(path=str(image)))}
+    tasks = [PlanTask(name, one, str(tmp_path / name)) for name, one in plans.items()]
+    found, kept, seen = {}, [], []
+
+    def add(task, outcome):
+        found[task.name] = outcome
+
+    job = execute_each(tasks, add, lambda: kept.append(sorted(found)))
+    run(job, lambda step: seen.append((step.done, len(found))))
+    assert (found["gone"].ran, list(found["gone"].records)) == (0, [])
+    assert code_of(found["gone"].error) == "file-missing"
+    assert (found["there"].ran, found["there"].error) == (2, None)
+    assert kept[-1] == ["gone", "there"]
+    assert all(done < 2 * (count + 1) for done, count in seen)  # a result comes first
+
+    def cancel(step):
+        if found:
+            raise Cancelled
+
+    found.clear()
+    with pytest.raises(Cancelled):
+        run(execute_each(tasks, add, lambda: kept.append(sorted(found))), cancel)
+    assert kept[-1] == ["gone"]
 
 
 def test_history_is_the_call_that_ran(image, tmp_path):

@@ -72,6 +72,7 @@ from .grids import (
     Area as Area,
     Grid as Grid,
     Resampling as Resampling,
+    cut_box as cut_box,
     gap_free_box as gap_free_box,
     working_type as working_type,
 )

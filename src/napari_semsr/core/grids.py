@@ -338,6 +338,12 @@ class Area:
         return made
 
 
+def cut_box(image: Micrograph, box: Box) -> Micrograph:
+    """Read a part of an image, which stays where it is, with its contrast."""
+    data, origin = read_box(image.data, box), Grid.of(image).centre(box)
+    return image.replace(data=data, origin=origin, look=image.look)
+
+
 def gap_free_box(covered: BoolArray, *, least: int = 1) -> Box | None:
     """Find the largest rectangle without a gap, of sides of `least` or more.
 

@@ -26,7 +26,6 @@ from napari_semsr.core import (
     Acquisition,
     Box,
     FloatArray,
-    Grid,
     Job,
     Micrograph,
     Progress,
@@ -34,6 +33,7 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     code_of,
+    cut_box,
     gap_free_box as largest_gap_free_box,
     run,
 )
@@ -209,7 +209,7 @@ def run_elsewhere(
     rewrite(truth, truth_out)
     images = {"mosaic": part}
     for name, path in ((MOSAIC_MODEL, untouched), (ADAPTED, Path(applied.output))):
-        images[name] = crop(open_image(path), box)
+        images[name] = cut_box(open_image(path), box)
     cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
     versions = {
         name: Compared.of(image, truth, data_range=range_, cut_off_nm=cut_off)
@@ -316,18 +316,12 @@ def gap_free_box(covered: NDArray[np.bool_]) -> Box:
     raise ShapeError(msg, code="gaps-everywhere")
 
 
-def crop(image: Micrograph, box: Box) -> Micrograph:
-    """Cut a box out of an image; it stays where it is."""
-    data = image.array()[box.slices]
-    return image.replace(data=data, origin=Grid.of(image).centre(box))
-
-
 def _gap_free(scan: ScanRun) -> Box:
     return gap_free_box(np.isfinite(scan.mosaic.array()))
 
 
 def _truth_below(scan: ScanRun, name: str, box: Box) -> tuple[Micrograph, Micrograph]:
     """Give a part of a mosaic, and what was drawn there, by a file of the scan."""
-    part = crop(scan.mosaic, box)
+    part = cut_box(scan.mosaic, box)
     corner = scan.placement.origin_px + np.array([box.y0, box.x0])
     return part, sample_truth(open_image(scan.folder / name), part, corner)

@@ -53,6 +53,7 @@ from napari_semsr.core import (
     against_truth,
     code_of,
     continued,
+    cut_box,
     figures_of,
     in_digits,
     option,
@@ -70,7 +71,6 @@ from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    collect_warnings,
     input_record,
     jsonable,
     made_by,
@@ -260,16 +260,10 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
     reads it. Where no map can be believed, nothing is written.
     """
     started, page = time.monotonic(), run.place
-    heard: list[str] = []
     yield Progress(0, 0, "checking")
-    result, pictures = yield from collect_warnings(_measured(run), heard)
-    translate = run.named.get("translate", str)
-    translated = (Message(translate(text), code_of(text)) for text in heard)
-    result = replace(
-        result,
-        warnings=tuple(dict.fromkeys(translated)),
-        seconds=round(time.monotonic() - started, 2),
-    )
+    (result, pictures), warnings = yield from run.collect(_measured(run))
+    seconds = round(time.monotonic() - started, 2)
+    result = replace(result, warnings=warnings, seconds=seconds)
     write_report(page, result, pictures)
     write_numbers(Path(result.numbers), {"kind": "judge", **result.to_json()})
     return result
@@ -300,11 +294,7 @@ def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     _tell_inputs(source, fixed)
     box = yield from _common(placed, fixed, source)
     record = input_record(sem, fixed, fixed_opening)
-    part = fixed.replace(
-        data=np.asarray(read_box(fixed.data, box)),
-        origin=Grid.of(fixed).centre(box),
-        provenance=made_by("crop", {}, record),
-    )
+    part = cut_box(fixed, box).replace(provenance=made_by("crop", {}, record))
     table = _Table(part, run, Pictures(part))
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
     if named is None:  # electron microscopes sign their images
@@ -699,18 +689,13 @@ _DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is picked
 _SEM = "SEM image"
 
 
-@dataclass(slots=True)
 class Pictures:
     """PNGs of an area and of details in it, all in the SEM image's grey levels."""
 
-    sem: Micrograph
-    wholes: dict[str, bytes] = field(default_factory=dict)
-    details: list[dict[str, bytes]] = field(default_factory=list)
-    limits: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        self.limits = grey_limits(self.sem.array())
-        self.details = [{} for _ in _DETAILS]
+    def __init__(self, sem: Micrograph) -> None:
+        self.sem, self.limits = sem, grey_limits(sem.array())
+        self.wholes: dict[str, bytes] = {}
+        self.details: list[dict[str, bytes]] = [{} for _ in _DETAILS]
 
     def add(self, name: str, grey: NDArray[Any]) -> None:
         """Draw a picture whose grey levels were matched to those of the SEM image."""

@@ -28,6 +28,7 @@ from napari_semsr.core import (
     InputRecord,
     IntPair,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Options,
@@ -35,6 +36,7 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     WriteError,
+    code_of,
     describe_pixel_size,
     figure,
     recorded,
@@ -62,6 +64,7 @@ from napari_semsr.jobs.images import (
     check_not_input,
     check_target_file,
     check_target_folder,
+    collect_warnings,
     databar_note,
     keep_map,
     levels_note,
@@ -81,6 +84,7 @@ _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # endings; pages, stores of pairs 
 _PAIRS = ".zarr"
 O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
+T = TypeVar("T")
 
 
 def size_figure(**more: Any) -> property:
@@ -428,6 +432,14 @@ class Run(Generic[O]):
         history = (yield from self.history()).model_copy(update={"part": part})
         about = about.replace(provenance=history, look=about.look)
         return (yield from keep_map(blocks, about, self.target))
+
+    def collect(self, job: Job[T]) -> Job[tuple[T, tuple[str, ...]]]:
+        """Run a job; give its result, and what it warned of in the user's words."""
+        heard: list[str] = []
+        result = yield from collect_warnings(job, heard)
+        said = self.named.get("translate", str)
+        warnings = (Message(said(text), code_of(text)) for text in heard)
+        return result, tuple(dict.fromkeys(warnings))
 
     def facts(self, image: Micrograph) -> dict[str, Any]:
         """Give what `ImageMeasure` holds: names, and the pixel size of an image."""

@@ -17,6 +17,7 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     Warped,
+    cut_box,
     gap_free_box,
     read_box,
 )
@@ -59,11 +60,7 @@ class SharedArea:
 
     def part(self, box: Box) -> tuple[Micrograph, Micrograph]:
         """Cut both images."""
-        found = [
-            one.replace(data=one.array()[box.slices], origin=Grid.of(one).centre(box))
-            for one in (self.light, self.sem)
-        ]
-        return found[0], found[1]
+        return cut_box(self.light, box), cut_box(self.sem, box)
 
 
 def share_area(

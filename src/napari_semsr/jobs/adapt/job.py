@@ -38,7 +38,6 @@ from napari_semsr.core import (
     Grid,
     InputRecord,
     Job,
-    Message,
     Micrograph,
     OptionError,
     Progress,
@@ -47,7 +46,6 @@ from napari_semsr.core import (
     ShapeError,
     Warped,
     available_cores,
-    code_of,
     declared_figures,
     device_option,
     field_range,
@@ -83,7 +81,6 @@ from napari_semsr.jobs.enhance import ENHANCE
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    collect_warnings,
     jsonable,
     made_by,
     name_of,
@@ -246,11 +243,8 @@ _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd
 
 def _adapt(run: Run[AdaptOptions]) -> Job[Adapted]:
     """Register, train, evaluate, enhance, and write the page."""
-    heard: list[str] = []
-    result = yield from collect_warnings(_adapted(run, time.monotonic()), heard)
-    translate = run.named.get("translate", str)
-    translated = (Message(translate(text), code_of(text)) for text in heard)
-    result = replace(result, warnings=tuple(dict.fromkeys(translated)))
+    result, warnings = yield from run.collect(_adapted(run, time.monotonic()))
+    result = replace(result, warnings=warnings)
     yield Progress(0, 0, "writing the report")
     write_report(Path(result.report), result)
     write_numbers(

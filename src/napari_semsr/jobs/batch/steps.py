@@ -51,6 +51,7 @@ from napari_semsr.jobs.plan import (
     File,
     Input,
     Plan,
+    PlanTask,
     known_verb,
     plan_of,
 )
@@ -80,20 +81,11 @@ _BY_ITSELF = frozenset({"overwrite", "resume", "table"})  # options of commands 
 
 
 @dataclass(frozen=True, slots=True)
-class ImageTask:
-    """All that is done to one image; a worker needs nothing else."""
+class ImageTask(PlanTask):
+    """All that is done to one image."""
 
-    name: str
-    image: str
-    folder: str
-    plan: Plan
-    last: str | None  # what the image became, in the output folder
-    given: dict[str, Cell] = field(default_factory=dict)  # further cells of a table
-
-    @property
-    def state(self) -> Path:
-        """The file that says which steps are finished."""
-        return Path(self.folder, STATE, f"{self.name}.json")
+    image: str = ""
+    last: str | None = None  # what the image became, in the output folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +459,9 @@ class _Maker:
         given: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
         last = getattr(self.previous, "call", None)
         last = None if last is None else self.made[last]
-        return ImageTask(image.name, str(image.path), folder, plan, last, given)
+        state = self.folder / STATE / f"{image.name}.json"
+        known = image.name, plan, folder, state, given
+        return ImageTask(*known, image=str(image.path), last=last)
 
     def call(self, step: _Step) -> Call:
         """Make the call of a step."""

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,6 @@ from unicodedata import normalize
 import numpy as np
 
 from napari_semsr.core import (
-    Cancelled,
     Job,
     Message,
     OptionError,
@@ -26,12 +24,10 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     WriteError,
-    cells_of,
     code_of,
     columns_of,
     is_system_file,
     one_line,
-    sentence_of,
     software_versions,
     warn,
 )
@@ -54,7 +50,15 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.images import REPLACING, OverwritePolicy, Result
 from napari_semsr.jobs.index import MEASURES, verb_of
-from napari_semsr.jobs.plan import as_part_of, file_state
+from napari_semsr.jobs.plan import (
+    Call,
+    File,
+    Outcome,
+    Plan,
+    PlanTask,
+    execute_each,
+    file_state,
+)
 from napari_semsr.jobs.verb import Output, Verb, check_devices
 
 T = TypeVar("T")
@@ -285,7 +289,6 @@ def rows_of_images(
 
 _LAST = ("warnings", "error", "fingerprint")
 _PENDING = "Not measured yet; give --resume to go on."
-_PAUSE_S = 2.0  # between two writings of a table that grows; chosen: not to be felt
 
 
 def _own_columns(measure: Measure) -> tuple[str, ...]:
@@ -373,22 +376,21 @@ class MeasuredTable(Result):
     rows: list[Cells]
 
 
-@dataclass
-class _Run:
-    """Rows of a table while it is filled."""
+class _Rows:
+    """Rows of a table, of which those are measured that have none."""
 
-    measure: Measure
-    items: Sequence[_Item]
-    target: Path | None
-    way: str  # digest of what is done to each image
-    rows: list[Cells | None]  # one for each item
-    others: list[Cells] = field(default_factory=list)  # of images not asked for
-    dropped: int = 0  # rows of images that are not there any more
-    written: float | None = None  # when the table was written last
+    def __init__(
+        self, measure: Measure, items: Sequence[_Item], place: Path | None, way: str
+    ) -> None:
+        self.measure, self.items, self.place, self.way = measure, items, place, way
+        self.found: list[Cells | None] = [None] * len(items)
+        self.others: list[Cells] = []  # of images not asked for
+        self.dropped = 0  # rows of images that are not there any more
+        self.added = False  # whether a row was measured
 
     def begin(self, item: _Item) -> Cells:
         """Give the cells of a row that need no look at its files."""
-        paths = [path_in_table(path, self.target) for path in item.paths]
+        paths = [path_in_table(path, self.place) for path in item.paths]
         return {**dict(zip(self.measure.names, paths, strict=True)), **item.given}
 
     def take_up(self, earlier: Sequence[Cells]) -> None:
@@ -401,75 +403,73 @@ class _Run:
             if row is None or row.get("error"):
                 continue
             if row["fingerprint"] == _fingerprint(self.way, item):
-                self.rows[number] = {**row, **begun}
+                self.found[number] = {**row, **begun}
         self.others = [row for row in known.values() if self._is_there(row)]
         self.dropped = len(known) - len(self.others)
         ways = [str(row["fingerprint"] or self.way) for row in self.others]
         foreign = sum(way.partition("-")[0] != self.way for way in ways)
         if foreign:
             msg = (
-                f"{self.target} must hold rows of the same options to be resumed, but "
+                f"{self.place} must hold rows of the same options to be resumed, but "
                 f"{foreign} of other images were measured with others; choose another "
                 "name, or give --overwrite."
             )
             raise WriteError(msg, code="other-run")
         if self.dropped:
             warn(
-                f"{self.dropped} of the rows of {self.target} were dropped, as their "
+                f"{self.dropped} of the rows of {self.place} were dropped, as their "
                 "images are not there any more.",
                 "rows-dropped",
             )
 
     def _is_there(self, row: Cells) -> bool:
         """Whether all images of a row that is in the table are still there."""
-        folder = Path() if self.target is None else self.target.parent
+        folder = Path() if self.place is None else self.place.parent
         named = [row.get(name) for name in self.measure.names]
         return all(is_there(folder / str(path)) for path in named if path)
 
-    def measure_all(self, **how: Any) -> Job[int]:
+    def measure_all(self, options: Mapping[str, Any]) -> Job[int]:
         """Measure what has no row yet; what is measured when it is stopped is kept."""
-        todo = [number for number, row in enumerate(self.rows) if row is None]
-        done = 0
-        try:
-            for done, number in enumerate(todo):
-                item = self.items[number]
-                # the one that others of a table differ by
-                path = item.paths[self.measure.needed - 1]
-                named = "" if path is None else path.name
-                step = Progress(done, len(todo), f"measuring {named}")
-                yield step
-                self.rows[number] = yield from self._measured(item, step, how)
-                self._write(pause=_PAUSE_S)
-        finally:
-            if self.dropped or any(self.rows[number] for number in todo):
-                self._write()
-        yield Progress(len(todo), len(todo), "done")
+        todo = [number for number, row in enumerate(self.found) if row is None]
+        tasks = [self._task(number, options) for number in todo]
+        yield from execute_each(tasks, self._add, self._write)
         return len(todo)
 
-    def _measured(
-        self, item: _Item, step: Progress, how: Mapping[str, Any]
-    ) -> Job[Cells]:
-        """Measure a row; a fault is one of its cells."""
-        row, fault = self.begin(item), item.fault
-        row["fingerprint"] = _fingerprint(self.way, item)  # before it is read
-        told: list[str] = []
-        if not fault:
-            try:
-                job = self.measure.verb.job(*(p for p in item.paths if p), **how)
-                row |= cells_of((yield from as_part_of(step, job, told.append)))
-            except Cancelled:
-                raise
-            except Exception as error:  # noqa: BLE001 - the other images go on
-                fault = Message(sentence_of(error), code_of(error))
-        said = " ".join(dict.fromkeys(" ".join(one.split()) for one in told))
-        return {**row, "warnings": said or None, "error": fault or None}
+    def _write(self) -> None:
+        """Write the table, if a row is new or gone."""
+        if self.place is not None and (self.dropped or self.added):
+            rows = self.table()
+            write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
 
-    @property
+    def _task(self, number: int, options: Mapping[str, Any]) -> PlanTask:
+        """Plan a row; one that cannot be measured has no call."""
+        item, verb = self.items[number], self.measure.verb
+        begun = {**self.begin(item), "fingerprint": _fingerprint(self.way, item)}
+        files = zip(verb.images, item.paths, strict=True)
+        inputs = {one.name: File(path=str(path)) for one, path in files if path}
+        call = Call(name=verb.name, verb=verb.name, inputs=inputs, options=options)
+        # the one that others of a table differ by
+        path = item.paths[self.measure.needed - 1]
+        name = "" if path is None else path.name
+        plan = Plan(calls=() if item.fault else (call,))
+        return PlanTask(name, plan, given=begun, number=number)
+
+    def _add(self, task: PlanTask, outcome: Outcome) -> None:
+        """Take in what was measured; a fault is one of its cells."""
+        row = dict(task.given)
+        for record in outcome.records.values():
+            row |= record.figures
+        heard = dict.fromkeys(" ".join(one.split()) for one in outcome.warnings)
+        error = outcome.error or self.items[task.number].fault or None
+        row |= {"warnings": " ".join(heard) or None, "error": error}
+        self.found[task.number] = row
+        self.added = True
+
     def table(self) -> list[Cells]:
-        """All rows, also of what is not measured yet, their columns in order."""
+        """Give all rows, also of what is not measured yet, their columns in order."""
         rows = [
             row or {**self.begin(item), "error": _PENDING}
-            for item, row in zip(self.items, self.rows, strict=True)
+            for item, row in zip(self.items, self.found, strict=True)
         ]
         rows += self.others
         own = _own_columns(self.measure)
@@ -477,19 +477,6 @@ class _Run:
         first = len(self.measure.names)
         columns = [*own[:first], *dict.fromkeys(given), *own[first:]]
         return [{name: row.get(name) for name in columns} for row in rows]
-
-    def _write(self, *, pause: float = 0.0) -> None:
-        """Write the table, unless that was done a short time ago."""
-        now = time.monotonic()
-        soon = self.written is not None and now - self.written < pause
-        if self.target is None or soon:
-            return
-        rows = self.table
-        if not rows:
-            return
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        write_sheet(self.target, columns)
-        self.written = time.monotonic()
 
 
 def _summary(
@@ -521,7 +508,6 @@ def measure_table_job(
     options: Options | None = None,
     opening: ReadOptions | None = None,
     existing: OverwritePolicy | None = None,
-    **switches: Any,
 ) -> Job[MeasuredTable]:
     """Measure many images, and write a row for each."""
     existing = existing or OverwritePolicy()
@@ -535,31 +521,31 @@ def measure_table_job(
     if target is not None:  # which a glob may match
         items = [item for item in items if target not in item.paths]
     how = {
-        "measure": name,
         "options": chosen.model_dump(mode="json"),
         "opening": (opening or ReadOptions()).model_dump(mode="json"),
-        "switches": switches,
-        "version": software_versions().get("napari-semsr"),
     }
-    run = _Run(measure, items, target, _digest(how), [None] * len(items))
+    way = {**how, "measure": name, "switches": {}}
+    way["version"] = software_versions().get("napari-semsr")
+    rows = _Rows(measure, items, target, _digest(way))
     if target is not None and target.exists() and not existing.overwrite:
-        run.take_up(_read_rows(target, measure))
-    measured = yield from run.measure_all(options=chosen, opening=opening, **switches)
-    asked, rows = run.table[: len(items)], run.table
+        rows.take_up(_read_rows(target, measure))
+    measured = yield from rows.measure_all(how["opening"] | how["options"])
+    every = rows.table()
+    asked = every[: len(items)]
     failed = [row for row in asked if row["error"]]
     _tell(asked, failed, target)
     known = "reason" in _own_columns(measure)
-    reasons = [str(row["reason"]) for row in rows if known and row["reason"]]
+    reasons = [str(row["reason"]) for row in every if known and row["reason"]]
     return MeasuredTable(
         measure=name,
         table=None if target is None else str(target),
-        images=len(rows),
+        images=len(every),
         measured=measured - len(failed),
         kept=len(items) - measured,
         failed=len(failed),
-        summary=_summary(rows, measure.columns),
+        summary=_summary(every, measure.columns),
         reasons=dict(Counter(reasons)),
-        rows=rows,
+        rows=every,
     )
 
 
@@ -587,7 +573,7 @@ def _check_table(
 
 
 def _tell(asked: Sequence[Cells], failed: Sequence[Cells], table: Path | None) -> None:
-    """Say what could not be measured, and what must be taken with care."""
+    """Warn of what could not be measured, and of what must be taken with care."""
     column = "" if table is None else f" of {table.name}"
     if failed and len(asked) == 1:
         raise ReadError(str(failed[0]["error"]), code=code_of(failed[0]["error"]))

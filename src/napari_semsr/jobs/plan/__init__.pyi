@@ -9,15 +9,18 @@ from .call import (
 from .execution import (
     CallRecord as CallRecord,
     Digest as Digest,
+    Outcome as Outcome,
+    PlanTask as PlanTask,
     Results as Results,
-    as_part_of as as_part_of,
     digest_of_file as digest_of_file,
     digest_of_values as digest_of_values,
     digests_of_input as digests_of_input,
     execute as execute,
+    execute_each as execute_each,
     file_state as file_state,
     known_verb as known_verb,
     output_path as output_path,
+    plan_job as plan_job,
     values_of_call as values_of_call,
 )
 from .history import (
@@ -25,4 +28,9 @@ from .history import (
     plan_of as plan_of,
     read_history as read_history,
     repeatable_jobs as repeatable_jobs,
+)
+from .table import (
+    Cells as Cells,
+    GrowingTable as GrowingTable,
+    tell_faults as tell_faults,
 )

@@ -1,10 +1,14 @@
-"""Carry out a plan: run each call that has no result yet, in order."""
+"""Carry out plans: run each call that has no result yet, here or on workers."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+import queue
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,18 +16,23 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from napari_semsr.core import (
+    Cancelled,
     Job,
+    Message,
     OptionError,
     Options,
     Progress,
     ReadError,
     SemsrError,
     cells_of,
+    code_of,
     digest_job,
     files_below,
     hear_warnings,
     read_bytes,
     retell,
+    run,
+    sentence_of,
     software_versions,
 )
 from napari_semsr.io import Cell, ReadOptions, companions, is_there, replacing
@@ -33,9 +42,13 @@ from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
 from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
 
 T = TypeVar("T")
+Task = TypeVar("Task", bound="PlanTask")
 Digest = Callable[[Path], Job[str]]
 
 _LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls have a tenth
+_PAUSE_S = 2.0  # between writings of what is found; chosen: nobody looks more often
+_LISTEN_S = 0.25  # chosen: a cancel is heard at once
+_WAITING = 2  # plans for each worker next to the one that it runs; chosen
 _PARTS = 100  # of one call in the progress of all; chosen: percent
 
 
@@ -229,24 +242,28 @@ class Results:
 
     Parameters
     ----------
-    place : Path
-        The JSON file that holds them; one that cannot be read holds none.
+    place : Path or None
+        The JSON file that holds them; one that cannot be read holds none. None to keep
+        nothing, so that every call runs.
     folder : Path
         The folder of the plan.
     """
 
-    def __init__(self, place: Path, folder: Path) -> None:
+    def __init__(self, place: Path | None, folder: Path) -> None:
         self.place, self.folder = place, folder
         self.keys: dict[str, str] = {}
         self.found: dict[str, CallRecord] = {}  # by this execution, kept or run
+        self.heard: list[str] = []  # warnings of the call that ran last
         self.ran = 0
         self._file = _ResultsFile()
         with suppress(ReadError, OSError, ValueError, RecursionError):
-            text = read_bytes(place, _LARGEST)
+            text = b"{}" if place is None else read_bytes(place, _LARGEST)
             self._file = _ResultsFile.model_validate(json.loads(text))
 
     def kept(self, call: Call) -> Job[CallRecord | None]:
         """Give the result of a call that need not run, and forget any other one."""
+        if self.place is None:
+            return None
         self.keys[call.name] = key = yield from self._key(call)
         record = self._file.calls.get(call.name)
         there = all((self.folder / path).exists() for path in call.outputs.values())
@@ -259,9 +276,11 @@ class Results:
 
     def add(self, call: Call, result: CallRecord) -> CallRecord:
         """Record the result of a call that ran."""
+        self.ran += 1
+        if self.place is None:
+            return result
         states = {"key": self.keys[call.name], "outputs": self._states(call)}
         self._file.calls[call.name] = record = result.model_copy(update=states)
-        self.ran += 1
         self._write()
         return record
 
@@ -297,6 +316,7 @@ class Results:
         return known[1]
 
     def _write(self) -> None:
+        assert self.place is not None  # noqa: S101 - nothing else calls it
         self.place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.place) as place:
             text = json.dumps(self._file.model_dump(), allow_nan=False)
@@ -311,17 +331,10 @@ def figures_of_result(verb: Verb[Any, Any], result: Any) -> dict[str, Cell]:
     return {name: record.get(name) for name in verb.numbers}
 
 
-def as_part_of(
-    step: Progress,
-    job: Job[T],
-    hear: Callable[[str], object] = lambda _: None,
-    *,
-    share: int = 0,
+def _as_part_of(
+    step: Progress, job: Job[T], hear: Callable[[str], object] = id, share: int = 0
 ) -> Job[T]:
-    """Run the job of one call, and report its progress as part of that of all.
-
-    `share` is the part of the total that is the job's; `hear` receives its warnings.
-    """
+    """Report progress as part of that of all, of which a share is this job's."""
 
     def report(inner: Progress) -> Progress:
         done = step.done + int(share * inner.fraction)
@@ -365,37 +378,266 @@ def execute(
     plan.fill()
     calls = {call.name: call for call in plan.calls}
     total = _PARTS * len(plan.calls)
-    found: dict[str, CallRecord] = {} if results is None else results.found
+    results = results or Results(None, folder)
     for number, call in enumerate(plan.calls):
         step = Progress(_PARTS * number, total, call.name)
         yield step
         for role, one in call.each_input():
             if isinstance(one, File):
-                yield from as_part_of(step, _check_content(call, role, one))
-        kept = None
-        if results is not None:
-            kept = yield from as_part_of(step, results.kept(call))
+                yield from _as_part_of(step, _check_content(call, role, one))
+        kept = yield from _as_part_of(step, results.kept(call))
         if kept is None:
+            results.heard = []
             with within(call):
-                kept = yield from _run(call, calls, folder, step)
-            kept = kept if results is None else results.add(call, kept)
-        found[call.name] = kept
+                kept = yield from _run(call, calls, folder, step, results.heard)
+            kept = results.add(call, kept)
+        results.found[call.name] = kept
     yield Progress(total, total, "done")
-    return found
+    return results.found
 
 
 def _run(
-    call: Call, calls: Mapping[str, Call], folder: Path, step: Progress
+    call: Call,
+    calls: Mapping[str, Call],
+    folder: Path,
+    step: Progress,
+    raised: list[str],
 ) -> Job[CallRecord]:
-    """Run a call as its command would."""
+    """Run a call as its command would; `raised` gets what it warns of."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    verb, raised = known_verb(call.verb), list[str]()
+    verb = known_verb(call.verb)
     job = verb.start(values_of_call(call, calls, folder), overwrite=True)
-    result = yield from as_part_of(step, job, raised.append, share=_PARTS)
+    result = yield from _as_part_of(step, job, raised.append, share=_PARTS)
     own = result.to_json().get("warnings")  # a job may return warnings
     warned = [*(map(str, own) if isinstance(own, list) else ()), *raised]
     return CallRecord(
         figures=jsonable(figures_of_result(verb, result)),
         warnings=list(dict.fromkeys(" ".join(one.split()) for one in warned)),
     )
+
+
+# Many plans: in this process, in processes of this machine, or on a cluster.
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTask:
+    """A plan to carry out; a worker needs nothing else."""
+
+    name: str  # in progress
+    plan: Plan  # without holes
+    folder: str = ""  # of its outputs
+    state: Path | None = None  # file of results that are kept, else every call runs
+    given: dict[str, Cell] = field(default_factory=dict)  # of its row in a table
+    number: int = 0  # of that row
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a plan came to: records of the calls that have a result, by their names."""
+
+    records: dict[str, CallRecord]
+    error: str | None = None  # a `Message`, why the call after these failed
+    warnings: tuple[str, ...] = ()  # of the last call that ran
+    ran: int = 0  # calls; the others had a result
+
+
+def execute_each(
+    tasks: Sequence[Task],
+    found: Callable[[Task, Outcome], object],
+    keep: Callable[[], object],
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    mark: Path | None = None,
+) -> Job[None]:
+    """Carry out plans that do not read each other's outputs.
+
+    Parameters
+    ----------
+    tasks : sequence of PlanTask
+        Their names differ if workers carry them out.
+    found : callable
+        Receives each task with its `Outcome`, as soon as it is known.
+    keep : callable
+        Writes what is found: from time to time, and at the end in any case.
+    workers : int
+        Processes of this machine; 1 for this one.
+    scheduler : str, optional
+        Address of a Dask cluster in place of them, whose workers see the same files.
+    mark : Path, optional
+        File that names this execution, so that workers of another one in the same
+        folder end; workers need it.
+
+    Raises
+    ------
+    SemsrError
+        If the workers are lost; the fault of a call is in its `Outcome`.
+    """
+    kept = float("-inf")
+
+    def add(task: Task, outcome: Outcome) -> None:
+        nonlocal kept
+        found(task, outcome)
+        if time.monotonic() - kept >= _PAUSE_S:
+            keep()
+            kept = time.monotonic()
+
+    count = min(workers, len(tasks))
+    try:
+        if mark is not None and scheduler is not None:
+            yield from _on_workers(tasks, add, scheduler, mark)
+        elif mark is not None and count > 1:
+            with _local_cluster(count) as address:
+                yield from _on_workers(tasks, add, address, mark)
+        else:
+            with nullcontext() if mark is None else _marked(mark):
+                yield from _here(tasks, add)
+    finally:
+        keep()
+
+
+def plan_job(task: PlanTask) -> Job[Outcome]:
+    """Carry out a plan; a fault ends it, and is in what it returns."""
+    results, error = Results(task.state, Path(task.folder)), None
+    try:
+        yield from execute(task.plan, Path(task.folder), results)
+    except Cancelled:
+        raise
+    except Exception as fault:  # noqa: BLE001 - the other plans go on
+        error = Message(sentence_of(fault), code_of(fault))
+    return Outcome(results.found, error, tuple(results.heard), results.ran)
+
+
+@contextmanager
+def _marked(mark: Path) -> Iterator[str]:
+    """Name this execution, which ends the workers of any other one."""
+    token = uuid.uuid4().hex
+    with replacing(mark) as place:
+        place.write_text(token, encoding="utf-8")
+    try:
+        yield token
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _here(tasks: Sequence[Task], found: Callable[[Task, Outcome], object]) -> Job[None]:
+    """Carry out one plan after the other."""
+    total, before = sum(len(task.plan.calls) for task in tasks), 0
+    for task in tasks:
+        job = plan_job(task)
+        found(task, (yield from retell(job, partial(_among, task, before, total))))
+        before += len(task.plan.calls)
+    yield Progress(total, total, "done")
+
+
+def _among(task: PlanTask, before: int, total: int, step: Progress) -> Progress:
+    """Report a plan's step among all; its last call ends when its result is found."""
+    count = len(task.plan.calls)
+    done = before + min(int(count * step.fraction), max(0, count - 1))
+    return Progress(done, total, f"{task.name}: {step.message}")
+
+
+# On workers. A task is the values of a plan; files are not sent.
+
+
+@contextmanager
+def _local_cluster(workers: int) -> Iterator[str]:
+    """Start processes of this machine, which end with the execution."""
+    import logging
+
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        yield str(cluster.scheduler_address)
+
+
+def run_plan(task: PlanTask, mark: Path, token: str) -> Outcome:
+    """Carry out a plan as a worker does, until another execution begins or all end."""
+    looked = float("-inf")
+
+    def look(_: Progress) -> None:
+        nonlocal looked
+        if time.monotonic() - looked < 1:
+            return
+        looked = time.monotonic()
+        if not mark.parent.is_dir():
+            folder = mark.parent.parent
+            msg = f"A worker does not see {folder}: it needs the same files."
+            raise SemsrError(msg, code="folder-missing")
+        with suppress(OSError):
+            if mark.read_text(encoding="utf-8") == token:
+                return
+        raise Cancelled
+
+    return run(plan_job(task), look)
+
+
+def _on_workers(
+    tasks: Sequence[Task],
+    found: Callable[[Task, Outcome], object],
+    address: str,
+    mark: Path,
+) -> Job[None]:
+    """Let workers carry out plans, a few of which wait at a time."""
+    from napari_semsr.inference import remote_client, without_workers
+
+    total, done = sum(len(task.plan.calls) for task in tasks), 0
+    yield Progress(0, total, "joining the workers")
+    waiting = list(reversed(tasks))
+    running: dict[Any, Task] = {}
+    finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with remote_client(address) as client:
+        try:
+            with _marked(mark) as token:  # gone first: nothing then runs for long
+                while waiting or running:
+                    threads = sum(client.nthreads().values())
+                    while waiting and len(running) < (1 + _WAITING) * max(1, threads):
+                        task = waiting.pop()
+                        key = f"plan-{task.name}-{token[:8]}"
+                        how: Any = {"pure": False, "key": key}
+                        future = client.submit(run_plan, task, mark, token, **how)
+                        running[future] = task
+                        future.add_done_callback(finished.put)
+                    with suppress(queue.Empty):
+                        future = finished.get(timeout=_LISTEN_S)
+                        task = running.pop(future)
+                        found(task, _outcome_of(future))
+                        done += len(task.plan.calls)
+                        future.release()
+                    left = len(waiting) + len(running)
+                    step: Progress = without_workers(address)
+                    if threads:
+                        step = Progress(0, 0, f"{left} of {len(tasks)} images left")
+                    yield replace(step, done=done, total=total)
+        finally:
+            client.cancel(list(running))
+    yield Progress(total, total, "done")
+
+
+def _outcome_of(future: Any) -> Outcome:
+    """Fetch what a plan came to; a worker that died is an error of the plan."""
+    from distributed.comm.core import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        outcome: Outcome = future.result()
+    except KilledWorker:
+        fault = (
+            "the workers that took the image were killed or ran out of memory; give "
+            "them more, then run again."
+        )
+        return Outcome({}, Message(fault, "process-died"))
+    except (CancelledError, CommClosedError) as error:
+        msg = (
+            "The workers were lost: start them again, then run the batch again; "
+            "finished steps are kept."
+        )
+        raise SemsrError(msg, code="cluster-lost") from error
+    return outcome

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from napari_semsr.analysis import (
+    Decorrelation,
     Metrics,
     measure_decorrelation,
     measure_histogram,
@@ -19,7 +20,6 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     Box,
     Figure,
-    Grid,
     InputRecord,
     Job,
     Message,
@@ -31,9 +31,9 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     code_of,
+    cut_box,
     middle_of,
     option,
-    read_box,
     software_versions,
     spell_pixel_size,
     spell_shape,
@@ -420,15 +420,6 @@ def _paired(reference: Picture, compared: Picture) -> Pair:
 # What is measured.
 
 
-def _part(image: Micrograph, box: Box) -> Micrograph:
-    """Read a part into memory."""
-    return image.replace(
-        data=read_box(image.data, box),
-        origin=Grid.of(image).centre(box),
-        look=image.look,
-    )
-
-
 def _tried(
     measured: Measured,
     names: Sequence[str],
@@ -495,7 +486,7 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
         )
         measured.notes.append(Message(sentence, "measured-in-part"))
     yield _step(done, "grey levels")
-    part = _part(image, box)
+    part = cut_box(image, box)
     if item.is_map:
         measured.numbers += map_numbers(part)
         return
@@ -516,23 +507,19 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
         measured.notes.append(Message(sentence, "measured-in-part"))
     yield _step(done, "Fourier ring correlation")
     yield from _measure_frc(item, part, full, box, options)
-    yield _step(done, "decorrelation")
-    yield from _tried(
-        measured,
-        (DECORRELATION,),
-        measure_decorrelation(full),
-        "decorrelation",
-        lambda found: [decorrelation_number(found, image)],
+
+    def cut_off(found: Decorrelation) -> Sequence[Number]:
+        return [decorrelation_number(found, image)]
+
+    each: tuple[tuple[Any, ...], ...] = (  # names, job, key, numbers
+        ((DECORRELATION,), measure_decorrelation(full), "decorrelation", cut_off),
+        (SHARPNESS, _now(measure_metrics, full), "metrics", sharpness_numbers),
+        (("Histogram",), _now(measure_histogram, part), "histogram"),
+        (("Spectrum",), _now(radial_spectrum, full), "spectrum"),
     )
-    yield _step(done, "sharpness")
-    sharp = _now(measure_metrics, full)
-    yield from _tried(measured, SHARPNESS, sharp, "metrics", sharpness_numbers)
-    yield _step(done, "histogram")
-    counted = _now(measure_histogram, part)
-    yield from _tried(measured, ("Histogram",), counted, "histogram")
-    yield _step(done, "spectrum")
-    power = _now(radial_spectrum, full)
-    yield from _tried(measured, ("Spectrum",), power, "spectrum")
+    for names, job, key, *say in each:
+        yield _step(done, "sharpness" if key == "metrics" else key)
+        yield from _tried(measured, names, job, key, *say)
 
 
 def _measure_frc(
@@ -546,7 +533,7 @@ def _measure_frc(
     halves, note, place = None, None, item.path or item.image.path
     if place is not None:
         halves, note = find_halves(Path(place), item.image)
-    parts = halves and (_part(halves[0], box), _part(halves[1], box))
+    parts = halves and (cut_box(halves[0], box), cut_box(halves[1], box))
     measured, source = item.measured, full if parts is None else part
     how: Any = (measured, item.image, options, source)
     found = yield from _tried_frc(*how, halves=parts)
@@ -577,18 +564,17 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
         if box.shape != first.shape:
             sentence = f"Compared in the middle {box.shape[0]} x {box.shape[1]} px."
             measured.notes.append(Message(sentence, "measured-in-part"))
-        first, second = _part(first, box), _part(second, box)
+        first, second = cut_box(first, box), cut_box(second, box)
     parts = first, second
     if first.shape == second.shape:
         every = (*AS_THEY_ARE, FRC)
         cut = yield from _tried(measured, every, cut_gaps(first, second))
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
+    yield _step(done, "PSNR and SSIM")
     for names, match in ((AS_THEY_ARE, None), (MATCHED, "affine")):
-        yield _step(done, "PSNR and SSIM")
         near = _now(measure_metrics, parts[1], parts[0], match=match)
         key = f"metrics {match or 'as they are'}"
         yield from _tried(measured, names, near, key, metric_numbers)
-    yield _step(done, "greys")
     counted = _now(measure_histogram, second, first)
     yield from _tried(measured, (EMD,), counted, "histogram", emd_number)
     yield _step(done, "Fourier ring correlation")

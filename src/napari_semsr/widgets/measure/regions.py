@@ -21,8 +21,8 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     ShapeError,
+    cut_box,
     in_figures,
-    read_box,
     run,
     spell_shape,
 )
@@ -163,12 +163,6 @@ def box_of(region: Region, image: Micrograph) -> Box:
         msg = f"The region {region.name} must lie on {image.name}, but lies beside it."
         raise ShapeError(msg, code="outside-image")
     return Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
-
-
-def cut_box(image: Micrograph, box: Box) -> Micrograph:
-    """Read a part of an image, which stays where it lies."""
-    origin = Grid.of(image).centre(box)
-    return image.replace(data=read_box(image.data, box), origin=origin)
 
 
 def cut_out(region: Region, image: Micrograph, box: Box) -> Micrograph:
