@@ -81,7 +81,7 @@ def of_verb(verb: str, line: tuple[str, ...]) -> dict[str, list[str]]:
     for flag, values in options.items():
         steps = [f"{words} {flag} {value}".rstrip() + again for value in values]
         found[f"{verb} {flag}"] = steps
-    if line[0].endswith(".tif"):
+    if line and line[0].endswith(".tif"):
         rest = shlex.join(line[1:])
         found[f"{verb} of odd inputs"] = [f"{verb} {odd} {rest}{again}" for odd in ODD]
     return found
