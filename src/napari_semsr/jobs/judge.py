@@ -85,11 +85,11 @@ from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     COSTLY_PX,
     LANDMARKS_IN,
-    REGISTER,
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
     map_facts,
+    register_as,
 )
 from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.registration import Registration
@@ -271,22 +271,12 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
 
 def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     """Measure and draw all that is judged."""
-    chosen, page = run.options, run.place
+    page = run.place
     optical, sem, models = run.given["optical"], run.given["sem"], run.named["models"]
     opening, fixed_opening = run.opening, run.reading("fixed")
     _check_two(optical, sem)
     named = None if models is None else _named([m for m in models if m != _NONE])
-    registered = yield from REGISTER.job(
-        optical,
-        sem,
-        options=RegisterOptions(
-            **chosen.model_dump(include={*RegisterOptions.model_fields})
-        ),
-        landmarks=run.named["landmarks"],
-        transform=run.named["transform"],
-        opening=opening,
-        fixed_opening=fixed_opening,
-    )
+    registered = yield from register_as(run, optical, sem, fixed_opening)
     placed = registered.image
     assert placed is not None  # noqa: S101 - it was not written
     source = open_image(optical, opening).replace(name=name_of(optical))

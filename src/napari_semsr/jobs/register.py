@@ -35,6 +35,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     TRANSFORM_SUFFIXES,
+    ReadOptions,
     Side,
     StoredTransform,
     read_landmarks,
@@ -42,6 +43,7 @@ from napari_semsr.io import (
     write_transform,
 )
 from napari_semsr.jobs.images import (
+    Image,
     Result,
     digests_of,
     jsonable,
@@ -259,6 +261,33 @@ def _register(
         registration=found,
         stored=stored,
         **map_facts(found),
+    )
+
+
+def register_as(
+    run: Run[Any],
+    moving: Image,
+    fixed: Image,
+    reading: ReadOptions,
+    *,
+    transform: StoredTransform | str | None = None,
+    **changes: Any,
+) -> Job[Registered]:
+    """Register two images by the options and files of a run of another verb.
+
+    `reading` is of the fixed image; `changes` are of the options.
+    """
+    chosen = run.options.model_dump(include={*RegisterOptions.model_fields})
+    return (
+        yield from REGISTER.job(
+            moving,
+            fixed,
+            options=RegisterOptions(**(chosen | changes)),
+            landmarks=run.named["landmarks"],
+            transform=transform or run.named["transform"],
+            opening=run.opening,
+            fixed_opening=reading,
+        )
     )
 
 

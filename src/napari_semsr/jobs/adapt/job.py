@@ -94,11 +94,11 @@ from napari_semsr.jobs.models import MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     COSTLY_PX,
     LANDMARKS_IN,
-    REGISTER,
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
     map_facts,
+    register_as,
 )
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.registration import RegistrationRefused
@@ -382,23 +382,13 @@ def register_sem(
 ) -> Job[Registered]:
     """Register a mosaic to an SEM image, bent where a rigid map is half a pixel off."""
     chosen = run.options
-    options = RegisterOptions(
-        **chosen.model_dump(include={*RegisterOptions.model_fields})
-    )
     # as they were given, so that a transform knows them by their files
-    mosaic = run.given["mosaic"]
-    how: dict[str, Any] = {
-        "landmarks": run.named["landmarks"],
-        "transform": transform,
-        "opening": run.opening,
-        "fixed_opening": run.reading("sem"),
-    }
+    images = run.given["mosaic"], sem, run.reading("sem")
     try:
-        found = yield from REGISTER.job(mosaic, sem, options=options, **how)
-        bent = transform is None and options.model == "affine"
-        if bent and not _fits(found, COSTLY_PX) and not options.landmarks_only:
-            elastic = options.replace(model="elastic")
-            other = yield from REGISTER.job(mosaic, sem, options=elastic, **how)
+        found = yield from register_as(run, *images, transform=transform)
+        bent = transform is None and chosen.model == "affine"
+        if bent and not _fits(found, COSTLY_PX) and not chosen.landmarks_only:
+            other = yield from register_as(run, *images, model="elastic")
             found = min(found, other, key=_error_px)
     except RegistrationRefused as refused:
         msg = f"{name} cannot be registered: {refused}"

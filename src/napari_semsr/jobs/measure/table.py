@@ -447,7 +447,8 @@ class _Rows:
         begun = {**self.begin(item), "fingerprint": _fingerprint(self.way, item)}
         files = zip(verb.images, item.paths, strict=True)
         inputs = {one.name: File(path=str(path)) for one, path in files if path}
-        call = Call(name=verb.name, verb=verb.name, inputs=inputs, options=options)
+        how = {"verb": verb.name, "inputs": inputs, "options": options}
+        call = Call.parse({"name": verb.name, **how})
         # the one that others of a table differ by
         path = item.paths[self.measure.needed - 1]
         name = "" if path is None else path.name
