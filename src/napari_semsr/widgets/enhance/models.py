@@ -70,7 +70,7 @@ OWN_IMAGE_TIME = (
     "A denoiser trained on this image alone takes about three minutes on a computer "
     "without a graphics card."
 )
-"""What *Train on this image alone* costs; see `docs/training.md`."""
+"""What *Train on this image alone* costs; see `docs/own-image.md`."""
 
 _TOLERANCE = 0.001  # by which pixel sizes are equal; chosen
 _CHECKED = "models.md#does-it-show-what-is-there"

@@ -1,0 +1,56 @@
+"""Pages of the manual: links lead somewhere, how-to pages stay short."""
+
+import re
+from pathlib import Path
+
+from napari_semsr.widgets.base.manual import slug
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = [*DOCS.glob("*.md"), *(DOCS / "validation").glob("*.md")]
+TEXTS = {page: page.read_text("utf-8") for page in PAGES}
+ANCHORS = {
+    page: set(map(slug, re.findall(r"^#+ +(.+)$", text, re.MULTILINE)))
+    for page, text in TEXTS.items()
+}
+MOST_WORDS, MOST_OF_A_TASK = 40_000, 450  # aims: 40 000 and 400
+
+
+def test_links_between_pages_lead_to_headings() -> None:
+    broken = []
+    for page, text in TEXTS.items():
+        for name, heading in re.findall(r"\]\(([\w./-]+\.md)(?:#([\w-]+))?\)", text):
+            if "reference/" in name:  # written while the manual is built
+                continue
+            found = (page.parent / name).resolve()
+            if heading not in {"", *ANCHORS.get(found, ())} or not found.is_file():
+                broken.append(f"{page.name}: {name}#{heading}")
+    assert not broken
+
+
+def test_images_of_pages_exist() -> None:
+    named = re.compile(r"(?:\{image\} |!\[[^]]*\]\()([\w./-]+\.(?:png|jpg|webp|gif))")
+    gone = [
+        f"{page.name}: {image}"
+        for page, text in TEXTS.items()
+        for image in named.findall(text)
+        if not (page.parent / image).is_file()
+    ]
+    assert not gone
+
+
+def test_every_page_is_in_the_contents() -> None:
+    contents = (DOCS / "index.md", DOCS / "validation" / "index.md")
+    listed = "\n".join(TEXTS[page] for page in contents)
+    entries = set(re.findall(r"^([\w-]+|validation/index)$", listed, re.MULTILINE))
+    names = {page.stem for page in PAGES} - {"index"}
+    assert names <= entries
+
+
+def test_the_manual_stays_short() -> None:
+    words = {page: len(text.split()) for page, text in TEXTS.items()}
+    assert sum(words.values()) <= MOST_WORDS
+    contents = TEXTS[DOCS / "index.md"].partition("caption: How-to")[2]
+    tasks = re.findall(r"^([\w-]+)$", contents.partition("```")[0], re.MULTILINE)
+    assert len(tasks) > 20
+    long = [name for name in tasks if words[DOCS / f"{name}.md"] > MOST_OF_A_TASK]
+    assert long == []
