@@ -12,7 +12,7 @@ pytest.importorskip("npe2")
 
 from npe2 import PluginManifest
 
-from napari_semsr.core import Micrograph
+from napari_semsr.core import Micrograph, ReadError
 from napari_semsr.io import write
 from napari_semsr.widgets.reader import get_reader
 
@@ -123,3 +123,14 @@ def test_damaged_files_are_left_alone(tmp_path, content):
     path.write_bytes(content)
     get_reader(str(path))  # whatever it says, it ends
     assert get_reader(str(tmp_path / "gone.tif")) is None
+
+
+@pytest.mark.parametrize("name", ["a.dm4", "a.czi", "a.mrc"])
+@pytest.mark.parametrize("content", [b"", b"abc"])
+def test_a_file_too_short_for_an_image_is_refused_in_our_words(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    read = get_reader(str(path))
+    assert read is not None
+    with pytest.raises(ReadError, match="empty" if not content else "but begins with"):
+        read(str(path))

@@ -197,7 +197,7 @@ def test_newer_jeol_states_pixel_size_and_image(write, grey, lines, size):
         (f"$CM_PIXEL_SIZE 20.0nm\r\n{_BAR}", 7, "sizes that differ.*'20.0nm'.*'1um'"),
         ("$CM_PIXEL_SIZE 20nm\r\n$CM_PIXEL_SIZE 10nm", 7, "differ"),
         (f"{_BAR}\r\n$$SM_MICRON_BAR 50", 7, "differ, SM_MICRON_BAR '100'.*'50'"),
-        ("$CM_FULL_SIZE 53 25", 0, "53 x 30 px and a full size of 53 x 25 px"),
+        ("$CM_FULL_SIZE 53 25", 0, "30 x 53 px and a full size of 25 x 53 px"),
         ("$CM_FULL_SIZE 80 30", 0, "no data bar is cropped"),
     ],
 )
@@ -232,13 +232,13 @@ def test_sidecar_follows_a_resampled_image(write, vendor, how, pitch):
     assert found.shape == (35, 53)
 
 
-_CUT = "of which an image of 53 x 37 px is no smaller copy"
+_CUT = "of which an image of 37 x 53 px is no smaller copy"
 
 
 @pytest.mark.parametrize(
     ("vendor", "how", "pitch", "rows", "said"),
     [
-        ("JEOL", {"frame": "106 60"}, 50, 37, f"a.txt is of 106 x 60 px, {_CUT}"),
+        ("JEOL", {"frame": "106 60"}, 50, 37, f"a.txt is of 60 x 106 px, {_CUT}"),
         ("JEOL", {"frame": "106 90"}, 50, 37, _CUT),
         ("Hitachi", {"frame": "106x60", "pixel": "2 nm"}, 2, 37, _CUT),
         ("JEOL", {"frame": "106 60", "own": 50}, 50, 37, "pixel size of 50 nm; give"),

@@ -515,3 +515,13 @@ def test_what_stated_a_pixel_size_is_noted(panel, model):
     field.scale = (3.0, 3.0)
     found = micrograph_from_layer(field)
     assert found.pixel_size_from == "by the scale of its layer in napari"
+
+
+def test_the_scale_line_stays_above_later_images(panel, model, qtbot):
+    _two_images(panel, model)
+    (line,) = (item for item in model.layers if item.name == "Scale line")
+    model.layers.selection.active = line
+    model.add_image(np.zeros((8, 8)), name="later")
+    qtbot.waitUntil(lambda: model.layers[-1] is line)
+    model.add_points(np.zeros((1, 2)))  # no image: what is drawn last is on top
+    assert model.layers[-1] is not line

@@ -34,6 +34,8 @@ from napari_semsr.io.read_image import (
     which_series,
 )
 
+_MICROSCOPES = {".czi", ".dm3", ".dm4", ".ser", ".emd", ".mrc", ".mrcs"}
+_SHORTEST = 16  # bytes; no image file is shorter
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
 # Entries of a layer's metadata
@@ -77,12 +79,21 @@ def is_readable(path: Path) -> bool:
 _STORE_MARKS = "zarr.json", ".zattrs", ".zgroup"
 
 
+def is_too_short(path: Path) -> bool:
+    """Whether a microscope's file has fewer bytes than any image has.
+
+    Of names that napari's own reader takes, none is.
+    """
+    named = path.suffix.lower() in _MICROSCOPES
+    return named and path.is_file() and path.stat().st_size < _SHORTEST
+
+
 def is_for_napari(path: Path) -> bool:
     """Whether we read more of a path than napari's own reader does.
 
-    A scan with its table, or grey values in up to three axes. It looks at names, first
-    bytes and metadata only, since napari calls it for each folder and file that it
-    opens.
+    A scan with its table, or grey values in up to three axes, or a file that is too
+    short for an image. It looks at names, first bytes and metadata only, since napari
+    calls it for each folder and file that it opens.
     """
     if path.is_dir():
         marks = [path / name for name in _STORE_MARKS if (path / name).is_file()]
@@ -91,6 +102,8 @@ def is_for_napari(path: Path) -> bool:
         text = "".join(map(read_text, marks))
         is_ome = any(word in text for word in ("multiscales", "bioformats2raw"))
         return is_ome and _is_image(path) and _is_real(path)
+    if is_too_short(path):
+        return True  # nobody can read it, and our reader states why
     if not is_readable(path):
         return False
     if path.suffix.lower() in (".tif", ".tiff"):

@@ -12,6 +12,7 @@ from napari_semsr.io.layers import (
     Paths,
     is_for_napari,
     is_readable,
+    is_too_short,
     read_layers,
 )
 from napari_semsr.io.project import is_project, read_project_layers
@@ -33,4 +34,5 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
     paths = [path] if isinstance(path, str) else path
     if len(paths) == 1 and is_project(Path(paths[0])):
         return read_project_layers
-    return read_layers if paths and all(is_readable(Path(p)) for p in paths) else None
+    known = (is_readable(Path(p)) or is_too_short(Path(p)) for p in paths)
+    return read_layers if paths and all(known) else None

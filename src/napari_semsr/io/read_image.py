@@ -546,8 +546,8 @@ def _cut_out(
     kept = spell_pixel_size(size)
     kept += f" (its own; {told} tells {spell_pixel_size(stated)})" if differ else ""
     doubt = Message(
-        f"{told} is of {frame[1]} x {frame[0]} px, of which an image of {shape[1]} x "
-        f"{shape[0]} px is no smaller copy: it is taken as cut out, without data bar "
+        f"{told} is of {frame[0]} x {frame[1]} px, of which an image of {shape[0]} x "
+        f"{shape[1]} px is no smaller copy: it is taken as cut out, without data bar "
         f"and with a pixel size of {kept}; give the pixel size if that is wrong.",
         "header-of-other-size",
     )
@@ -587,8 +587,8 @@ def _parse_jeol(text: str, name: str) -> _Told:
     # the full size may be that of the image and its data bar
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
         warning = Message(
-            f"{name} states an image of {image[1]} x {image[0]} px and a full size of "
-            f"{full[1]} x {full[0]} px: no data bar is cropped; give its rows "
+            f"{name} states an image of {image[0]} x {image[1]} px and a full size of "
+            f"{full[0]} x {full[1]} px: no data bar is cropped; give its rows "
             "(--databar-rows) if there is one.",
             "header-contradicts",
         )

@@ -817,6 +817,10 @@ def drawn_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
     ]
 
 
+DRAWING_KEY = "semsr drawing"
+"""Entry of a layer's metadata: it is drawn on, and stays above images that come."""
+
+
 def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: Any) -> Shapes:
     """Add a layer that lines are drawn on."""
     lines: Shapes = viewer.add_shapes(
@@ -827,6 +831,7 @@ def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: Any) -> Sha
         edge_color="#ffd400",
         edge_width=max(1.0, width),
         face_color="transparent",
+        metadata={DRAWING_KEY: True},
         **grid,
     )
     return lines

@@ -580,8 +580,8 @@ def _from_field(
         said = f"and AP_WIDTH is no length, got {across!r}"
         code = "pixel-size-missing"
     elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
-        pixels = f"{shape[1]} x {shape[0]} px"
-        said = f"and the field of {across} x {down} does not fit {pixels}"
+        pixels = f"{shape[0]} x {shape[1]} px"
+        said = f"and the field of {down} x {across} does not fit {pixels}"
         code = "pixel-size-contradicts"
     else:
         basis = {"pixel_size_from": f"AP_WIDTH, {across}, over {shape[1]} px"}

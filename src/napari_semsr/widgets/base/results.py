@@ -4,6 +4,7 @@ import atexit
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -16,6 +17,7 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import Notification, notification_manager
 from napari.viewer import Viewer
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 
 from napari_semsr.core import (
     SIZE_ERROR_KEY,
@@ -60,6 +62,7 @@ from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
 from napari_semsr.widgets.base.temporary import is_temporary, make_temporary
 from napari_semsr.widgets.layers import (
+    DRAWING_KEY,
     IDENTITY_KEY,
     MARK_KEY,
     apply_pixel_size,
@@ -496,6 +499,9 @@ def watch_images(viewer: ViewerModel) -> None:
             _follow_pixels(event.value)
             _show_inserted(model, event.value)
             event.value.events.visible.connect(show)
+            if isinstance(event.value, Image):
+                # once all others know of it
+                QTimer.singleShot(0, partial(_raise_drawings, of_viewer))
         elif model is not None:
             if event.type == "removed":
                 _release_guests(model)
@@ -507,6 +513,18 @@ def watch_images(viewer: ViewerModel) -> None:
     events = viewer.layers.events
     for changed in (events.inserted, events.removed, events.reordered):
         changed.connect(show)
+
+
+def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
+    """Bring what is drawn on, such as the scale line, above images that came later."""
+    viewer = of_viewer()
+    if viewer is None:
+        return
+    drawings = [item for item in viewer.layers if DRAWING_KEY in item.metadata]
+    images = [n for n, item in enumerate(viewer.layers) if isinstance(item, Image)]
+    for item in drawings:
+        if images and viewer.layers.index(item) < images[-1]:
+            viewer.layers.move(viewer.layers.index(item), len(viewer.layers))
 
 
 PIXEL_EVENTS = ("data", "paint", "labels_update")
