@@ -364,6 +364,16 @@ def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
     assert measured(pairs) == (2, 1)
 
 
+def test_table_of_which_no_image_is_there_any_more_stays_as_it_is(pairs):
+    resumed(pairs)
+    before = (pairs / "out.csv").read_bytes()
+    (pairs / "low").rename(pairs / "elsewhere")
+    how = {"table": pairs / "out.csv", "existing": RESUMED}
+    with pytest.warns(UserWarning, match="3 of the rows of .*out.csv were dropped"):
+        found = run(measure_table_job("metrics", [], **how))
+    assert (found.images, (pairs / "out.csv").read_bytes()) == (0, before)
+
+
 def test_run_that_is_stopped_at_once_leaves_nothing(pairs):
     job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
     next(job)

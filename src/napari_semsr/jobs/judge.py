@@ -239,18 +239,14 @@ class Judged(Result):
             rows["Data range"] = figures_of(item.metrics)["Data range"]
         for item in self.pictures:
             rows |= {f"{name}, {item.name}": one for name, one in item.figures()}
-        best = max(self.models.values(), key=_gain_of, default=None)
-        if best is not None and best.psnr_gain_db is not None:
-            label = f"Over the input, {best.name}"
-            nearer = "nearer" if best.psnr_gain_db > 0 else "no nearer"
+        gains = {k: row.psnr_gain_db for k, row in self.models.items()}
+        known = {k: gain for k, gain in gains.items() if gain is not None}
+        if known:
+            label = f"Over the input, {max(known, key=lambda name: known[name])}"
+            nearer = "nearer" if max(known.values()) > 0 else "no nearer"
             verdict = f"{nearer} to the SEM image than the input is"
             rows[label] = replace(rows[label], verdict=verdict, large=True)
         return rows
-
-
-def _gain_of(item: JudgedPicture) -> float:
-    """Tell what a picture gained over the input; one that tells nothing comes last."""
-    return -math.inf if item.psnr_gain_db is None else item.psnr_gain_db
 
 
 def _judge(run: Run[JudgeOptions]) -> Job[Judged]:

@@ -437,8 +437,8 @@ class _Rows:
 
     def _write(self) -> None:
         """Write the table, if a row is new or gone."""
-        if self.place is not None and (self.dropped or self.added):
-            rows = self.table()
+        rows = self.table()
+        if self.place is not None and rows and (self.dropped or self.added):
             write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
 
     def _task(self, number: int, options: Mapping[str, Any]) -> PlanTask:

@@ -574,7 +574,8 @@ def run_plan(task: PlanTask, mark: Path, token: str) -> Outcome:
         with suppress(OSError):
             if mark.read_text(encoding="utf-8") == token:
                 return
-        raise Cancelled
+        msg = "Another execution has begun, or this one has ended."
+        raise Cancelled(msg)
 
     return run(plan_job(task), look)
 
@@ -611,10 +612,10 @@ def _on_workers(
                         found(task, _outcome_of(future))
                         done += len(task.plan.calls)
                         future.release()
-                    left = len(waiting) + len(running)
+                    ended = len(tasks) - len(waiting) - len(running)
                     step: Progress = without_workers(address)
                     if threads:
-                        step = Progress(0, 0, f"{left} of {len(tasks)} images left")
+                        step = Progress(0, 0, f"{ended} of {len(tasks)} images")
                     yield replace(step, done=done, total=total)
         finally:
             client.cancel(list(running))
