@@ -124,6 +124,38 @@ def test_progress_is_one_and_a_cancel_keeps_what_is_finished(image, tmp_path):
     assert execute_in(tmp_path, plan).ran == 1
 
 
+@pytest.mark.parametrize("psf", ["1px", "2px"], ids=["same", "another"])
+def test_a_call_that_was_begun_resumes_unless_it_is_another(rng, tmp_path, psf):
+    image = tmp_path / "field.tif"
+    write(semsr.Micrograph(rng.random((96, 128), np.float32), (5, 5), "a"), image)
+    how = {"verb": "restore", "inputs": {"image": File(path=str(image))}}
+
+    def plan(psf):
+        options = {"psf": psf, "tile": 32}
+        outputs = {"output": "sharper/a.ome.zarr"}
+        return Plan(calls=(Call(name="s", options=options, outputs=outputs, **how),))
+
+    def tiles(folder, psf, most=None):
+        seen = set()
+
+        def report(step):
+            if "tiles" in step.message:
+                seen.add(step.done)
+            if len(seen) == most:
+                raise Cancelled
+
+        run(execute(plan(psf), tmp_path / folder), report)
+        return seen
+
+    whole = tiles("whole", psf)
+    with pytest.raises(Cancelled):
+        tiles("part", "1px", 4)
+    again = tiles("part", psf)
+    assert (len(again) < len(whole)) == (psf == "1px")
+    made = [read(tmp_path / one / "sharper/a.ome.zarr") for one in ("whole", "part")]
+    np.testing.assert_array_equal(*(np.asarray(one.data) for one in made))
+
+
 def test_a_fault_of_one_plan_is_its_outcome_and_what_is_found_is_kept(image, tmp_path):
     gone = File(path=str(tmp_path / "gone.tif"))
     plans = {"gone": steps(gone), "there": steps(File(path=str(image)))}

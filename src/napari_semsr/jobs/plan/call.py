@@ -1,6 +1,6 @@
 """A call of a verb and a plan of several, as values that JSON can hold."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -87,16 +87,6 @@ class Call(Options):
             for one in given if isinstance(given, tuple) else (given,):
                 yield role, one
 
-    def with_inputs(self, change: Callable[[str, Input], Input]) -> Self:
-        """Copy it with each input changed by a function of its name and the input."""
-        inputs = {
-            role: tuple(change(role, one) for one in given)
-            if isinstance(given, tuple)
-            else change(role, given)
-            for role, given in self.inputs.items()
-        }
-        return self.model_copy(update={"inputs": inputs})
-
 
 class Plan(Options):
     """Calls in an order in which each finds what it reads.
@@ -153,11 +143,17 @@ class Plan(Options):
             msg = f"The plan needs a file for {', '.join(left)}."
             raise OptionError(msg, code="missing-value")
 
-        def filled(_: str, one: Input) -> Input:
+        def filled(one: Input) -> Input:
             return files[one.name] if isinstance(one, Hole) else one
 
-        calls = tuple(call.with_inputs(filled) for call in self.calls)
-        return self.model_copy(update={"calls": calls})
+        calls = []
+        for call in self.calls:
+            inputs = {
+                role: tuple(map(filled, one)) if isinstance(one, tuple) else filled(one)
+                for role, one in call.inputs.items()
+            }
+            calls.append(call.model_copy(update={"inputs": inputs}))
+        return self.model_copy(update={"calls": tuple(calls)})
 
     def to_json(self) -> dict[str, Any]:
         """Write it as values that JSON can hold."""

@@ -24,6 +24,7 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     SemsrError,
+    WriteError,
     cells_of,
     code_of,
     digest_job,
@@ -35,7 +36,15 @@ from napari_semsr.core import (
     sentence_of,
     software_versions,
 )
-from napari_semsr.io import Cell, ReadOptions, companions, is_there, replacing
+from napari_semsr.io import (
+    Cell,
+    ReadOptions,
+    companions,
+    filling_store,
+    is_there,
+    peek,
+    replacing,
+)
 from napari_semsr.jobs.images import digest_values, jsonable, open_image
 from napari_semsr.jobs.index import verb_of
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
@@ -157,18 +166,13 @@ def digests_of_input(call: Call, role: str, file: File) -> tuple[Digest, ...]:
         digest = yield from digest_job(path)
         return f"{digest}#{selection}" if selection else digest
 
-    reading = _reading_of(verb, call, role) if isinstance(item, ImageIn) else None
+    reading: ReadOptions | None = None
+    if isinstance(item, ImageIn):
+        sets = verb.parse(call.options)
+        reading = sets.get(f"{role}_opening") or sets.get("opening") or ReadOptions()
+        if item.reading is not None:
+            reading = item.reading(sets["options"], reading)
     return of_bytes, partial(digest_of_values, reading=reading)
-
-
-def _reading_of(verb: Verb[Any, Any], call: Call, role: str) -> ReadOptions:
-    """Give how a call reads an image."""
-    item = next(one for one in verb.images if one.name == role)
-    sets = verb.parse(call.options)
-    opening: ReadOptions | None = sets.get(f"{role}_opening") or sets.get("opening")
-    if item.reading is None:
-        return opening or ReadOptions()
-    return item.reading(sets["options"], opening or ReadOptions())
 
 
 def _check_content(call: Call, role: str, file: File) -> Job[None]:
@@ -323,14 +327,6 @@ class Results:
             place.write_text(text, encoding="utf-8")  # names that are no UTF-8 escaped
 
 
-def figures_of_result(verb: Verb[Any, Any], result: Any) -> dict[str, Cell]:
-    """Give the numbers of a result that a table holds, by the names of columns."""
-    if verb.tabled:
-        return dict(cells_of(result))
-    record = result.to_json()
-    return {name: record.get(name) for name in verb.numbers}
-
-
 def _as_part_of(
     step: Progress, job: Job[T], hear: Callable[[str], object] = id, share: int = 0
 ) -> Job[T]:
@@ -358,7 +354,7 @@ def execute(
     plan : Plan
         Without holes.
     folder : Path
-        Where its outputs go. What is there in their place is replaced.
+        Where its outputs go, in place of what is there; a store of this call resumes.
     results : Results, optional
         What earlier executions found in this folder, which is kept and added to.
         Without them every call runs.
@@ -406,13 +402,28 @@ def _run(
     """Run a call as its command would; `raised` gets what it warns of."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    verb = known_verb(call.verb)
-    job = verb.start(values_of_call(call, calls, folder), overwrite=True)
-    result = yield from _as_part_of(step, job, raised.append, share=_PARTS)
-    own = result.to_json().get("warnings")  # a job may return warnings
+    verb, values = known_verb(call.verb), values_of_call(call, calls, folder)
+    places = [
+        filling_store(folder / path, resume=True) for path in call.outputs.values()
+    ]
+    begun = verb.resumes and any(
+        peek(one)[1].get("complete") is False for one in places
+    )
+    how: dict[str, Any] = {"hear": raised.append, "share": _PARTS}
+    job = verb.start(values, overwrite=True, resume=begun)
+    try:
+        result = yield from _as_part_of(step, job, **how)
+    except WriteError as error:
+        if not begun or error.code not in ("other-run", "not-resumable"):
+            raise
+        job = verb.start(values, overwrite=True)
+        result = yield from _as_part_of(step, job, **how)
+    record = result.to_json()
+    own = record.get("warnings")  # a job may return warnings
     warned = [*(map(str, own) if isinstance(own, list) else ()), *raised]
+    numbers = {name: record.get(name) for name in verb.numbers}
     return CallRecord(
-        figures=jsonable(figures_of_result(verb, result)),
+        figures=jsonable(cells_of(result) if verb.tabled else numbers),
         warnings=list(dict.fromkeys(" ".join(one.split()) for one in warned)),
     )
 

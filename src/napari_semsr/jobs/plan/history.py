@@ -113,7 +113,8 @@ class _Reader:
             options = self._options(verb, current)
         inputs = self._inputs(verb, current, depth)
         part = current.part
-        if depth == 0 and made.job == "stitch" and _is_coverage(self.file):
+        is_coverage = self.file.name.endswith(f".{COVERAGE}.tif")  # has its mosaic's
+        if depth == 0 and made.job == "stitch" and is_coverage:
             part = COVERAGE
         count = sum(call.verb == verb.name for call in self.calls)
         name = f"{verb.name}-{count + 1}" if count else verb.name
@@ -227,11 +228,6 @@ class _Reader:
 
 def _file_of(record: InputRecord) -> File:
     return File(path=record.path or "", digest=record.digest, name=record.name)
-
-
-def _is_coverage(file: Path) -> bool:
-    """Whether a file is a map of coverage, which has the history of its mosaic."""
-    return file.name.endswith(f".{COVERAGE}.tif")
 
 
 # Older forms, and what jobs record in their own way, brought into one form: options and

@@ -380,8 +380,10 @@ def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pic
         path = None if isinstance(image, Micrograph) else os.fspath(image)
         found[_key(image)] = Picture(opened.name, opened, record, "", path)
     alike = size_alike([item.image for item in found.values()], reading)
+    when = "" if reading.pixel_size_nm is None else " when the report was made"
     for item, sized in zip(found.values(), alike, strict=True):
-        item.image, item.size_from = sized, _size_from(sized, reading)
+        known = sized.pixel_size_nm and f"{sized.pixel_size_from}{when}"
+        item.image, item.size_from = sized, known or "not known"
     for parts in (1, 2, 0):  # one name may be told by its suffix, folder, number
         labels = [item.label for item in found.values()]
         for number, item in enumerate(found.values(), 1):
@@ -390,12 +392,6 @@ def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pic
             elif labels.count(item.label) > 1 and item.path:
                 item.label = "/".join(Path(item.path).parts[-parts:])
     return found
-
-
-def _size_from(image: Micrograph, reading: ReadOptions) -> str:
-    """Say where a pixel size comes from."""
-    when = "" if reading.pixel_size_nm is None else " when the report was made"
-    return f"{image.pixel_size_from}{when}" if image.pixel_size_nm else "not known"
 
 
 def _paired(reference: Picture, compared: Picture) -> Pair:
