@@ -57,6 +57,12 @@ def test_base_dependencies_bring_no_window():
     assert "napari" in names(EXTRAS["all"])
 
 
+def test_all_has_every_extra_for_users():
+    for_users = set(EXTRAS) - {"all", "bench", "dev", "docs"}
+    wanted = {text for extra in for_users for text in EXTRAS[extra]}
+    assert set(EXTRAS["all"]) == wanted | {"napari[pyqt6]>=0.7"}
+
+
 def test_extras_are_those_promised():
     assert {"all", "czi", "em", "onnx", "table", "dev", "bench", "docs"} <= set(EXTRAS)
 

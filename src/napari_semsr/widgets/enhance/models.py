@@ -67,7 +67,7 @@ MODEL_FILES = "Models (*.safetensors *.onnx *.zip)"
 """What a dialog looks for."""
 
 OWN_IMAGE_TIME = (
-    "A denoiser trained on this image alone takes about three minutes on a computer "
+    "A denoiser trained on this image alone takes about four minutes on a computer "
     "without a graphics card."
 )
 """What *Train on this image alone* costs; see `docs/own-image.md`."""
