@@ -63,6 +63,17 @@ def test_all_has_every_extra_for_users():
     assert set(EXTRAS["all"]) == wanted | {"napari[pyqt6]>=0.7"}
 
 
+def test_the_recipe_for_conda_requires_what_the_package_does():
+    named = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    text = (ROOT / "conda" / "meta.yaml").read_text("utf-8")
+    run = text.partition("  run:\n")[2].partition("  run_constrained:")[0]
+    stated = {line.strip(" -") for line in run.splitlines()} - {"python >=3.11"}
+    wanted = map(Requirement, PROJECT["dependencies"])
+    assert stated == {
+        f"{named.get(one.name, one.name)} {one.specifier}" for one in wanted
+    }
+
+
 def test_extras_are_those_promised():
     assert {"all", "czi", "em", "onnx", "table", "dev", "bench", "docs"} <= set(EXTRAS)
 
