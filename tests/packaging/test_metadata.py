@@ -64,7 +64,7 @@ def test_all_has_every_extra_for_users():
 
 
 def test_the_recipe_for_conda_requires_what_the_package_does():
-    named = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    named = {"torch": "pytorch", "matplotlib": "matplotlib-base", "dask": "dask-core"}
     text = (ROOT / "conda" / "meta.yaml").read_text("utf-8")
     run = text.partition("  run:\n")[2].partition("  run_constrained:")[0]
     stated = {line.strip(" -") for line in run.splitlines()} - {"python >=3.11"}
