@@ -35,6 +35,7 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QSizePolicy,
     QStyle,
+    QStyleOptionButton,
     QStyleOptionComboBox,
     QStylePainter,
     QTextBrowser,
@@ -52,7 +53,12 @@ _RESIZED = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
 _PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # of a spin box in napari's style
 _LEAST_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
+TEXTS = "other_texts"
+"""Property of a button: all that it may say, for which it keeps room."""
 _LEAST_LETTERS = 7  # of a name in a list or a field: the rest is elided or scrolled
+
+_RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+_DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
 
 # of plots; every eye tells them apart
 COLOURS = ("#4ca3dd", "#e69f00", "#786900", "#c34b78", "#a5d296", "#1e5af0")
@@ -160,14 +166,27 @@ def link_to(label: str, target: str) -> str:
 
 
 class ScrollBox(QScrollArea):
-    """Shows widgets below each other, with a bar where they are higher than allowed."""
+    """Shows widgets below each other at a height of its own, whatever they hold.
 
-    def __init__(self, *widgets: QWidget, most_lines: int) -> None:
+    Where they are higher, a button in the corner folds the box open, up to
+    `most_lines`; more scrolls. Nothing else moves when a text comes or goes.
+    """
+
+    def __init__(self, *widgets: QWidget, lines: int, most_lines: int) -> None:
         super().__init__()
-        self._most_lines = most_lines
+        self._lines = lines, most_lines
         content = QWidget()
-        lay_below(content, *widgets)
+        column = lay_below(content, *widgets)
+        column.addStretch(1)
         fit_scroll_area(self, content)
+        self.unfolding = QPushButton(_RIGHT, self)
+        self.unfolding.setCheckable(True)
+        self.unfolding.setToolTip("Show all that is written here, or a few lines.")
+        self.unfolding.setStyleSheet(
+            "QPushButton, QPushButton:checked "
+            "{ background: transparent; padding: 0px; }"
+        )
+        self.unfolding.toggled.connect(self._fit)
         content.installEventFilter(self)
         self._fit()
 
@@ -177,19 +196,30 @@ class ScrollBox(QScrollArea):
             self._fit()
         return super().eventFilter(watched, event)
 
-    def _fit(self) -> None:
-        content = self.widget()
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
+        """Keep the button in the corner."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self, _: object = None) -> None:
+        content, line = self.widget(), self.fontMetrics().lineSpacing()
         if content is None:
             return
-        most = self._most_lines * self.fontMetrics().lineSpacing()
+        least, most = (number * line for number in self._lines)
         whole = max(0, content.minimumSizeHint().height())
+        is_open = self.unfolding.isChecked()
+        height = min(max(whole, least), most) if is_open else least
         # as needed, Qt leaves a bar that was needed before the height followed
         kinds = Qt.ScrollBarPolicy
-        bar = kinds.ScrollBarAsNeeded if whole > most else kinds.ScrollBarAlwaysOff
-        self.setVerticalScrollBarPolicy(bar)
-        height = min(whole, most) + (2 * self.frameWidth() if whole else 0)
+        needed = kinds.ScrollBarAsNeeded if whole > height else kinds.ScrollBarAlwaysOff
+        self.setVerticalScrollBarPolicy(needed)
         if height != self.maximumHeight():
             self.setFixedHeight(height)
+        self.setViewportMargins(0, 0, line, 0)  # always: else lines would break anew
+        self.unfolding.setVisible(whole > least)
+        self.unfolding.setText(_DOWN if is_open else _RIGHT)
+        left = self.viewport().geometry().right() + 1  # type: ignore[union-attr]
+        self.unfolding.setGeometry(left, self.height() - line, line, line)
 
 
 def lay_below(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
@@ -395,12 +425,25 @@ def least_width(widget: QWidget) -> int:
         widest = max(map(metrics.horizontalAdvance, texts))
         return widest + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
     if isinstance(widget, QPushButton | QCheckBox):  # whose text may be broken now
-        text = " ".join(widget.text().split())
+        text, others = " ".join(widget.text().split()), widget.property(TEXTS)
+        if others:
+            return max(_button_width(widget, each) for each in (text, *others))
         return _chrome(widget) + metrics.horizontalAdvance(text)
     letters = _LEAST_LETTERS * metrics.averageCharWidth()
     own = Qt.FindChildOption.FindDirectChildrenOnly
     field = isinstance(widget, QLineEdit) or widget.findChild(QLineEdit, options=own)
     return widget.minimumSizeHint().width() + (letters if field else 0)
+
+
+def _button_width(button: QWidget, text: str) -> int:
+    """Width that a button asks for when it says something else."""
+    option, style, metrics = QStyleOptionButton(), button.style(), button.fontMetrics()
+    assert style is not None  # noqa: S101 - every widget has one
+    option.initFrom(button)
+    option.text = text
+    size = QSize(metrics.horizontalAdvance(text), metrics.height())
+    kind = QStyle.ContentsType.CT_PushButton
+    return style.sizeFromContents(kind, option, size, button).width()
 
 
 class _Lines(QFlowLayout):
@@ -481,10 +524,6 @@ class FoldingRow(QWidget):
         self._lines.addWidget(widget)
         for item in items:
             self._lines.addItem(item)
-
-
-_RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
-_DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
 
 
 class Folded(QWidget):

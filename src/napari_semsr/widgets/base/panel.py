@@ -2,6 +2,7 @@
 
 import html
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ from napari_semsr.widgets.base.findings import (
     copy_text,
 )
 from napari_semsr.widgets.base.folding import (
+    TEXTS,
     Folded,
     FoldingRow,
     RichLabel,
@@ -103,6 +105,7 @@ from napari_semsr.widgets.base.runner import (
     check_free,
     destroy_after_jobs,
     is_alive,
+    new_timer,
 )
 from napari_semsr.widgets.base.saving import (
     ask_file,
@@ -116,7 +119,6 @@ from napari_semsr.widgets.base.session import describe_unsaved, session_of
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import RUN_KEY
 from napari_semsr.widgets.layers import (
-    NO_IMAGE,
     SOURCES_KEY,
     grey_layers,
     identity_of,
@@ -188,7 +190,14 @@ class ResultSwitch:
 
 _MINIMUM_WIDTH = 320  # of a panel; chosen
 _PLOTS = "napari_semsr.widgets.base.plots"
-_MOST_LINES = 12  # of what is said below the buttons: more scrolls, and pushes nothing
+_LINES = 4  # of messages that are in view; chosen: most are shorter
+_MOST_LINES = 12  # of messages that are folded open; more scrolls
+_LOOK_MS = 500  # between two looks whether the cause of an error has gone; chosen
+# Between two drawings of progress. Each draws the whole window, which takes 14 ms of a
+# core where there is no GPU. napari's own bar is not used: its sign of work moves 27
+# times a second, and cost eight times as much as the stitching that it reported on.
+_STEP_MS = 250
+_QUEUE, _CANCEL_QUEUED = "Queue", "Cancel queued"
 _WHAT_TO_DO = "What to do"
 _ESTIMATE = "What it shows is an estimate, not a measurement."
 _RUNNING = "A job is running; cancel it first."
@@ -235,6 +244,14 @@ def _with_plots(make: _Make) -> Job[Any]:
         importlib.import_module(_PLOTS).draw_for_nobody()
         LabelLayer(np.zeros((1, 1), np.uint8))
     return (yield from make())
+
+
+def _when_changed(path: str) -> int | None:
+    """When a file or folder was last changed, in ns; None where there is none."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except (OSError, ValueError):
+        return None
 
 
 class FindingsBar(FoldingRow):
@@ -474,17 +491,27 @@ class Panel(QWidget):
         self.help_button = push_button("?", self.show_help, said)
         fixed = QSizePolicy.Policy.Fixed
         self.help_button.setSizePolicy(fixed, fixed)
+        self.run_button.setProperty(TEXTS, [self._run_label, _QUEUE])
+        self.cancel_button.setProperty(TEXTS, [self._cancel_label, _CANCEL_QUEUED])
         self.buttons = FoldingRow(
-            self.run_button, self.save_button, self.cancel_button, self.help_button
+            self.run_button, self.cancel_button, self.save_button, self.help_button
         )
         self.progress_bar = QProgressBar()
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
+        for part in (self.progress_bar, self.save_button):  # nothing moves for them
+            policy = part.sizePolicy()
+            policy.setRetainSizeWhenHidden(True)
+            part.setSizePolicy(policy)
         self.unsaved = RichLabel()
         self.status, self.plane, self.warned = RichLabel(), RichLabel(), RichLabel()
-        told = (self.plane, self.unsaved, self.warned, self.status)
-        notes = ScrollBox(*told, most_lines=_MOST_LINES)
-        for part in (self.buttons, self.progress_bar, notes):
+        texts = (self.status, self.warned, self.unsaved, self.plane)
+        self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MOST_LINES)
+        self._mending = new_timer(self, self.leave_mended, _LOOK_MS)
+        self._stepping = new_timer(self, self._draw_next_step, _STEP_MS, once=True)
+        self._next_step: Progress | None = None
+        # above the buttons, which stay where they are when it is folded open
+        for part in (self.notes, self.progress_bar, self.buttons):
             foot.addWidget(part)
         return foot
 
@@ -756,8 +783,7 @@ class Panel(QWidget):
             self._show_offers()
             self._show_unsaved()
             self._take_active()
-            if self.status.text().startswith(NO_IMAGE) and grey_layers(self.viewer):
-                self.status.setText("")  # so it is there now
+            self.leave_mended()
 
     # -- stacks --------------------------------------------------------------
 
@@ -1125,7 +1151,7 @@ class Panel(QWidget):
             with self.told():
                 self._run(asked)
 
-    def _typed_in(self) -> tuple[object, ...]:
+    def _typed_in(self) -> tuple[Any, ...]:
         """Read all that is typed and chosen for a run, at the place that is shown."""
 
         def parts(kind: type[_Part]) -> list[_Part]:
@@ -1137,7 +1163,11 @@ class Panel(QWidget):
 
         found = [item.text() for item in parts(QLineEdit)]
         found += [item.currentText() for item in parts(QComboBox)]
-        ticks = [item.isChecked() for item in parts(QAbstractButton)]
+        ticks = [
+            item.isChecked()
+            for item in parts(QAbstractButton)
+            if not isinstance(item.parent(), Folded)
+        ]
         lists = parts(QListWidget)
         rows = [[row.text() for row in item.selectedItems()] for item in lists]
         return found, ticks, rows, self.viewer.dims.point[:-2]
@@ -1226,6 +1256,18 @@ class Panel(QWidget):
                 self.ran.emit()
 
     def _show_step(self, step: Progress) -> None:
+        """Show a step now, or later if it is the last one that has come by then."""
+        if self._stepping.isActive():
+            self._next_step = step
+        else:
+            self._draw_step(step)
+
+    def _draw_next_step(self) -> None:
+        if self._next_step is not None:
+            self._draw_step(self._next_step)
+
+    def _draw_step(self, step: Progress) -> None:
+        self._stepping.start()
         self.progress_bar.setVisible(self.runner.running or not self.runner.busy)
         self._fill_bar(step.done, step.total)
         queued = self.runner.waiting if self.runner.running else 0
@@ -1243,11 +1285,11 @@ class Panel(QWidget):
         """Enable what can be pressed now, and say what it would do."""
         runner = self.runner
         queues = runner.busy and self.queue is not None
-        self.run_button.setText("Queue" if queues else self._run_label)
+        self.run_button.setText(_QUEUE if queues else self._run_label)
         self.run_button.setEnabled(queues or not runner.busy)
         self.save_button.setEnabled(not self.saver.busy)
         many = runner.running and runner.waiting
-        self.cancel_button.setText("Cancel queued" if many else self._cancel_label)
+        self.cancel_button.setText(_CANCEL_QUEUED if many else self._cancel_label)
         self.cancel_button.setEnabled(self.busy and bool(many or not runner.cancelling))
         self._escape.setEnabled(self.cancel_button.isEnabled())
         if self.progress_bar.isHidden() == self.busy:
@@ -1259,9 +1301,12 @@ class Panel(QWidget):
 
         Qt's bar for that moves all the time, and draws the whole window with it.
         """
-        self.progress_bar.setTextVisible(total > 0)
-        self.progress_bar.setRange(0, total or 1)
-        self.progress_bar.setValue(done if total else 0)
+        bar = self.progress_bar
+        bar.setUpdatesEnabled(False)  # drawn once, and not at each of these
+        bar.setTextVisible(total > 0)
+        bar.setRange(0, total or 1)
+        bar.setValue(done if total else 0)
+        bar.setUpdatesEnabled(True)
 
     def _show_cancelled(self) -> None:
         self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")
@@ -1273,16 +1318,41 @@ class Panel(QWidget):
         open_manual(self.help_place)
 
     def show_status(self, text: str) -> None:
-        """Say something in the panel's last line."""
+        """Say how it goes, in the place of what was said before."""
+        self._mending.stop()
+        self._next_step = None
         self.status.setText(self.translate(text))
 
     def show_problem(self, text: str) -> None:
-        """Say in the panel and as a notification what went wrong."""
+        """Say in the panel and as a notification what went wrong.
+
+        It leaves the panel when something is typed or chosen, a layer comes, goes or
+        gets another size, or a file that is named in the form comes or goes.
+        """
         said, place = self.translate(text), advice_on(text)
+        self._causes = self._find_causes()
+        self._mending.start()
+        self._next_step = None
         self.status.setText(said, "problem")
         label = _WHAT_TO_DO if place else "Troubleshooting"
         self.status.add_link(label, place or "troubleshooting.md")
         show_error(said)
+
+    def _find_causes(self) -> tuple[object, ...]:
+        """Read what an error may be due to: the form, its files, layers of others."""
+        *typed, _ = self._typed_in()
+        files = [_when_changed(text) for text in typed[0] if os.sep in text]
+        layers = [
+            (id(item), item.name, tuple(item.scale), len(item.data))
+            for item in self.viewer.layers
+            if self.title not in map(item.metadata.get, (MADE_KEY, HELPER_KEY))
+        ]
+        return typed, files, layers
+
+    def leave_mended(self) -> None:
+        """Take an error away whose cause may have gone."""
+        if self._mending.isActive() and self._causes != self._find_causes():
+            self.show_status("")
 
     def _show_logged(self, path: str) -> None:
         """Offer the log of jobs that failed."""

@@ -12,11 +12,9 @@ the same cores would both take longer, and need the memory of both.
 import atexit
 import gc
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -25,7 +23,6 @@ from typing import Any
 from weakref import WeakSet, ref
 
 from napari.qt.threading import FunctionWorker, create_worker
-from napari.utils import progress
 from qtpy.compat import isalive
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QObject,
@@ -54,9 +51,6 @@ _REPORT_EVERY_S = 0.05  # between two signals of progress; chosen
 _RETURN_EVERY_S = 1.0  # between two returns of freed memory; chosen
 _LAST_STEP_S = 60.0  # chosen: no step between two looks at a cancel takes longer
 _THREAD_END_MS = 1000  # chosen: a thread needs microseconds after its job has returned
-# napari's sign of work draws the whole window 27 times a second, which without a GPU
-# takes both cores of a small machine: not for what is done soon.
-_QUIET_S = 2.0
 _BREATH_MS = 10  # from one part to the next: Qt asks a window to draw within 5 ms
 
 Parts = Iterator[None] | None
@@ -128,7 +122,6 @@ class _Run:
         self.title, self.request = title, request
         self.begun = self.idle = False
         self.told = ""
-        self.bar: _Bar | None = None
         self.cancel = Event()
         self.returned = Event()
         self.returned.set()  # until a thread works on it
@@ -176,7 +169,7 @@ class _Run:
             while not self.cancel.is_set() and self.owner is not None:
                 step = pace.timed(next(job))
                 now = time.monotonic()
-                # napari's bar handles events while it moves: steps must not pile up
+                # steps must not pile up where the main thread is busy
                 if self.shown and now - reported >= _REPORT_EVERY_S:
                     reported, self.shown = now, False
                     _queue().stepped.emit(self, step)
@@ -211,39 +204,6 @@ class _Worker(FunctionWorker[None]):
         """Ask the job to stop at its next step."""
         self._func.cancel.set()
         super().quit()
-
-
-class _Bar:
-    """napari's own bar of a job, of one that takes a while.
-
-    It handles events while it moves, so that its window may be closed meanwhile, and
-    what is left of it raises `RuntimeError`.
-    """
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._bar: Any = None
-        self._due = time.monotonic() + _QUIET_S
-
-    def show(self, step: Progress) -> None:
-        """Move it."""
-        with suppress(RuntimeError):
-            if self._bar is None:
-                if time.monotonic() < self._due:
-                    return
-                self._bar = progress(total=0, desc=self._title)
-            bar = self._bar
-            bar.total = step.total
-            bar.set_description(f"{self._title}: {step}")
-            if self._bar is not None:
-                bar.update(step.done - bar.n)
-
-    def close(self) -> None:
-        """Take it away."""
-        bar, self._bar, self._due = self._bar, None, math.inf
-        if bar is not None:
-            with suppress(RuntimeError):
-                bar.close()
 
 
 class _Queue(QObject):
@@ -370,12 +330,8 @@ class _Queue(QObject):
 
     def _on_step(self, run: _Run, step: Progress) -> None:
         if run in self.runs and not run.cancel.is_set():
-            run.bar = run.bar or _Bar(run.title)
-            run.bar.show(step)  # handles events: the job may end meanwhile
-            if run not in self.runs:
-                run.bar.close()
             owner = run.owner
-            if owner is not None and run in self.runs and not run.cancel.is_set():
+            if owner is not None:
                 owner.stepped.emit(step)
         run.shown = True
         idle = isinstance(step, Waiting)
@@ -391,8 +347,6 @@ class _Queue(QObject):
     def _on_end(self, run: _Run) -> None:
         _threads().reserveThread()
         self.runs.remove(run)
-        if run.bar is not None:
-            run.bar.close()
         if run.error is not None:
             self._leave(run, run.error)
             return

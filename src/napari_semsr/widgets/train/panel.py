@@ -681,7 +681,7 @@ class TrainPanel(Panel):
     def _build_foot(self) -> QVBoxLayout:
         foot = super()._build_foot()
         self._cancel_label = "Stop and keep"
-        self.cancel_button.setText(self._cancel_label)
+        self.cancel_button.setText(self._cancel_label)  # which is longer than Cancel
         self.cancel_button.setToolTip(
             "Stop after this step. State and best model are kept, and Resume goes on."
         )

@@ -1,0 +1,155 @@
+"""Messages have a place whose height is fixed; an error leaves with its cause."""
+
+import numpy as np
+import pytest
+from napari.layers import Image
+from qtpy.QtCore import QPoint
+from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit
+
+from napari_semsr.core.progress import Progress
+from napari_semsr.widgets.base import make_panel
+from tests.children import LIMIT_MS
+from tests.widgets.test_panels import PANELS
+
+LONG = (
+    "The folder is missing, or it cannot be read by who runs napari; look at it. " * 9
+)
+
+
+def shown_buttons(panel):
+    """Where every button is that can be seen, by its text; in the panel's pixels."""
+    for _ in range(3):
+        QApplication.processEvents()
+    return {
+        item: (item.mapTo(panel, QPoint()), item.size())
+        for item in panel.findChildren(QAbstractButton)
+        if item.isVisible() and item is not panel.notes.unfolding
+    }
+
+
+@pytest.fixture
+def panel(request, model, qtbot):
+    name = request.param
+    model.add_image(np.zeros((8, 8), np.float32), name="field")
+    made = make_panel(model, f"{PANELS[name]}:{name}")
+    qtbot.addWidget(made)
+    made.resize(360, 700)
+    made.show()
+    qtbot.waitUntil(lambda: not made.busy, timeout=LIMIT_MS)
+    for _ in range(20):  # texts take their height after they are laid out
+        QApplication.processEvents()
+    return made
+
+
+@pytest.mark.parametrize(
+    "panel",
+    [
+        pytest.param(name, marks=[] if name == "RestorePanel" else pytest.mark.broad)
+        for name in PANELS
+    ],
+    indirect=True,
+)
+def test_no_button_moves_when_a_message_comes_or_goes(panel):
+    before = shown_buttons(panel)
+    assert panel.run_button in before
+    for show in (panel.show_status, panel.notify, panel.show_problem):
+        for text in ("short", LONG):
+            show(text)
+            assert shown_buttons(panel) == before, (show, text)
+    panel.show_warning(LONG)
+    assert shown_buttons(panel) == before
+    assert panel.notes.unfolding.isVisible()
+    panel.unsaved.setText(LONG)
+    panel.plane.setText(LONG)
+    panel.runner.stepped.emit(Progress(1, 3, LONG))
+    panel.progress_bar.setVisible(True)
+    assert shown_buttons(panel) == before
+    panel.notes.unfolding.click()
+    assert panel.notes.height() > 8 * panel.fontMetrics().lineSpacing()
+    foot = panel.run_button, panel.cancel_button, panel.help_button
+    assert all(shown_buttons(panel)[item] == before[item] for item in foot)
+    panel.notes.unfolding.click()
+    for label in (panel.status, panel.warned, panel.unsaved, panel.plane):
+        label.setText("")
+    panel.progress_bar.setVisible(False)
+    assert all(shown_buttons(panel)[item] == before[item] for item in foot)
+    assert not panel.notes.unfolding.isVisible()
+
+
+@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
+def test_no_button_moves_while_a_job_runs_and_when_it_has_ended(panel, qtbot):
+    before = shown_buttons(panel)
+    seen = []
+    panel.runner.stepped.connect(lambda _: seen.append(shown_buttons(panel)))
+    panel.runner.busy_changed.connect(lambda _: seen.append(shown_buttons(panel)))
+    with qtbot.waitSignal(panel.ran, timeout=LIMIT_MS):
+        panel.run_button.click()
+    assert panel.made
+    seen.append(shown_buttons(panel))
+    foot = panel.run_button, panel.cancel_button, panel.help_button
+    assert all(found[item] == before[item] for found in seen for item in foot)
+
+
+def colours(panel):
+    """Whether red, and whether any colour, is in what is written."""
+    text = panel.status.toHtml() + panel.warned.toHtml()
+    return any(red in text for red in ("#ff8370", "#b3261e")), "color:" in text
+
+
+@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
+def test_only_errors_are_red(panel):
+    panel.show_problem("This failed.")
+    assert colours(panel)[0]
+    for show in (panel.show_status, panel.notify):
+        show("This went well.")
+        assert not any(colours(panel))
+    panel.runner.stepped.emit(Progress(1, 2, "part"))
+    assert not any(colours(panel))
+    panel.show_warning("Mind this.")
+    assert colours(panel) == (False, True)
+
+
+@pytest.mark.parametrize("panel", ["StitchMosaicPanel"], indirect=True)
+def test_an_error_leaves_when_its_folder_has_come(panel, qtbot, tmp_path):
+    panel.folder.value = tmp_path / "missing"
+    panel.run_button.click()
+    assert "A folder of frames must be chosen first" in panel.status.text()
+    panel.leave_mended()
+    assert panel.status.text()
+    (tmp_path / "missing").mkdir()
+    qtbot.waitUntil(lambda: "must be chosen" not in panel.status.text())
+
+
+def sized_anew(panel):
+    panel.layer.value.scale = (2, 2)
+
+
+def with_layer(panel):
+    panel.viewer.layers.append(Image(np.ones((4, 4)), name="other"))
+
+
+@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
+@pytest.mark.parametrize(
+    "mend",
+    [
+        lambda panel: panel.findChild(QLineEdit).setText("other"),
+        sized_anew,
+        with_layer,
+    ],
+    ids=["option", "size of a layer", "layer"],
+)
+def test_an_error_leaves_when_something_is_mended(panel, qtbot, mend):
+    panel.show_problem("This cannot be done.")
+    panel.leave_mended()
+    assert panel.status.text() == "This cannot be done."
+    mend(panel)
+    qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)
+
+
+@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
+def test_good_news_stays_when_something_is_typed(panel):
+    panel.show_problem("This cannot be done.")
+    panel.show_status("This is done.")
+    with_layer(panel)
+    panel.leave_mended()
+    assert panel.status.text() == "This is done."
