@@ -1,10 +1,16 @@
 """Troubles of a scan are named as they arise, and none where there is none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from napari_semsr.core.acquisition import Acquisition
+from napari_semsr.core.errors import code_of
 from napari_semsr.core.progress import run
+from napari_semsr.stitching.flat_field import no_flat
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.watch import ScanWatch
 from tests.stitching import scans
@@ -101,3 +107,72 @@ def test_a_frame_without_light_is_named(scan):
         return noise if number == 7 else frame
 
     assert list(named(scan, dark)) == [7]
+
+
+class Known:
+    """A placement whose positions and flat field are known."""
+
+    def __init__(self, frames, positions, flat, dark):
+        names = tuple(str(number) for number in range(len(frames)))
+        field = replace(no_flat(flat.shape, dark, "none"), flat=flat)
+        self.prepared = CorrectedFrames(Acquisition(frames, names), field)
+        self.names, self.blank, self.solution = names, set(), None
+        self.positions = positions
+
+    def __len__(self):
+        return len(self.names)
+
+
+def details_named(scan, change):
+    """Compare the details of a scan whose frames are changed; codes by frame."""
+    acquisition, found = scan.acquisition, {}
+    frames = [change(k, acquisition.read(k).astype(float)) for k in range(12)]
+    frames = np.clip(np.rint(frames), 0, 65535).astype(np.uint16)
+    known = Known(frames, np.full(scan.truth.shape, np.nan), scan.flat, 2000)
+    watch = ScanWatch(known)
+    for number, corner in enumerate(scan.truth):
+        known.positions[number] = corner
+        if doubts := watch.compare(number):
+            found[number] = [code_of(doubt) for doubt in doubts]
+    return found
+
+
+@pytest.mark.parametrize("share", [0.8, 1.25])
+def test_contrast_that_changes_either_way_is_named_in_the_second_frame(scan, share):
+    def changed(number, frame):
+        level = ndimage.gaussian_filter(frame, 8, mode="nearest")
+        return level + share * (frame - level) if number >= FROM else frame
+
+    assert details_named(scan, changed) == {FROM + 1: ["detail-changed"]}
+
+
+def test_contrast_that_stays_or_changes_in_one_frame_is_not_named(scan):
+    def changed(number, frame):
+        level = ndimage.gaussian_filter(frame, 8, mode="nearest")
+        return level + 0.75 * (frame - level) if number == FROM else frame
+
+    assert details_named(scan, lambda number, frame: frame) == {}
+    assert details_named(scan, changed) == {}
+
+
+def test_lost_contrast_is_named_in_its_first_frame_and_once(scan):
+    assert details_named(scan, lost) == {FROM: ["detail-lost"]}
+
+
+def test_frames_between_two_solutions_are_not_named_before_they_are_tried(scan):
+    acquisition = scan.acquisition
+    live = LivePlacement(acquisition.read, acquisition.frame_shape, acquisition.dtype)
+    watch = ScanWatch(live)
+    for number in range(8):
+        live.add(acquisition.names[number], acquisition.nominal_px[number])
+        live.place(number)
+        if number == 5:
+            settling = live.settle()
+            next(settling)
+    while live.solution is None:
+        next(settling)
+    # the solution of six frames is there, and the other two are not tried yet
+    assert len(live.waiting()) == 2
+    assert watch.find_unplaced() == []
+    run(settling)
+    assert watch.find_unplaced() == []

@@ -218,6 +218,8 @@ class LivePlacement:
         self.positions = np.zeros((0, 2))
         self.provisional: set[int] = set()  # at their stated positions, not measured
         self.blank: set[int] = set()  # frames that show nothing, which have no place
+        # that fit nowhere among the frames there, when they were last tried
+        self.misfits: set[int] = set()
         self.solution: StitchSolution | None = None
         self._stack = _Stack(read, frame_shape, np.dtype(dtype))
         empty = Acquisition(self._stack, ())
@@ -272,6 +274,7 @@ class LivePlacement:
         self._stale.add(index)
         self.provisional.discard(index)
         self.blank.discard(index)
+        self.misfits.discard(index)
 
     def place(self, index: int) -> bool:
         """Place a frame among those that overlap it; whether it has a place."""
@@ -285,8 +288,10 @@ class LivePlacement:
         self.positions[index] = np.nan
         corner = self._search(index)
         if corner is None:
+            self.misfits.add(index)
             self._place_as_stated(index)
             return False
+        self.misfits.discard(index)
         self.positions[index] = corner
         self._refine(index)
         self._optimise()
@@ -620,6 +625,7 @@ class LivePlacement:
             solution.distortion_centre_px, offsets,
         )  # fmt: skip
         self.solution, self._chance = solution, chance
+        self.misfits.clear()  # the others are tried below, one after another
         self._feather = feather_of(self.prepared)
         self._references, self._links = _References(self.prepared), {}
         others = sorted({*range(len(self.names))} - {*chosen})

@@ -1,8 +1,13 @@
-"""What goes wrong while a scan is taken: no light, less light, detail that is lost.
+"""What goes wrong while a scan is taken: no light, less light, detail that changes.
 
 Where two frames overlap they show one place, so that the sample cancels in the ratio
-of their light and of their detail. Each new frame is compared with all that it
-overlaps, and so, through these, with the first frames of the scan.
+of their light and of their detail. Each pair gives the difference of two frames with
+an error; all pairs together, by least squares, give that of each frame from the first
+ones, and its error, which grows over a row of frames that hang on each other.
+
+Detail is contrast: the root of the power of periods of about 5 to 16 px, over the
+light. A focus that moves changes it in either direction: a relief may have more of it
+out of focus.
 """
 
 from dataclasses import dataclass, field
@@ -11,9 +16,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import splu
 
-from napari_semsr.core import IntPair, Message
+from napari_semsr.core import BoolArray, BoundedCache, Float32Array, IntPair, Message
 from napari_semsr.stitching.frames import FRAME_BAND, noise_level
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.pairwise import overlap_boxes, whole_shift
@@ -22,7 +29,9 @@ _FIRST = 4  # frames that state what the scan had; chosen: as of the first solut
 # Of the light of the first frames, 30 % less or as much more; chosen a little inside,
 # as gains err by a few per cent.
 _LIGHT = 0.72
-_DETAIL = 0.25  # of the power of the detail; chosen: half of its contrast
+_LOST = 0.5  # of the contrast of the first frames; chosen: half is lost
+_CHANGED = 0.12  # logarithm of the contrast; chosen: half of what 150 nm do, or less
+_SURE = 4.5  # times the error; chosen: of 1000 clean frames none exceeds it by chance
 _HELD_BY = 2  # neighbours; as of the positions that are believed
 _UNPLACED = (
     "Frame {} is not placed: no place among its neighbours, or more than one, fits its "
@@ -30,13 +39,27 @@ _UNPLACED = (
 )
 _STEP = 4  # px between pixels that are looked at; chosen: enough for a mean
 _DEAD_LEVEL, _DEAD_SPREAD = 0.5, 0.3  # of the frames before; chosen: noise alone
-_SIGMA = 1.5  # px; chosen: takes most of the noise off band-passed frames
+# px of the Gaussians between whose widths detail is compared; measured on six samples:
+# focus changes it more than coarser detail, and noise leaves more of it than of finer
+_BAND = 1.0, 2.5
+_CLIP = 4.0  # times the usual misfit; chosen: a frame that is lost counts as no error
 _LEAST_SIDE = 16  # px of an overlap; chosen: a narrower one has too few details
-_EVIDENT = 4.0  # times the noise; chosen: less detail is not compared
+_RIM = 5  # px; the wider Gaussian of the band, which reads beyond a frame's rim
+_EVIDENT = 0.3  # times the noise; chosen: less detail is not compared
+# Error of the logarithm of a pair's contrast, before there are pairs to tell: 0.04 for
+# 2000 px, as of the clean scans of the record, and the number of pairs that it is worth
+_PRIOR, _WORTH = 0.04**2 * 2000, 8
+_FLOOR = 1e-3  # of the contrast; below it is noise
+_BEHIND = 8  # frames compared again after a solution, for each new one; chosen
+_DETAIL_BYTES = 32 << 20  # chosen: 128 frames of 256 px
 _LESS_LIGHT = "Frame {}: its light is {:.0f} % of that of the first frames."
 _LESS_DETAIL = (
     "Frame {}: it shows {:.0f} % of the contrast that the first frames show of the "
     "same places: contact or focus may be lost."
+)
+_OTHER_DETAIL = (
+    "Frame {}: it shows {:.0f} % of the contrast that the first frames show of the "
+    "same places, and so did the frame before: the focus may drift."
 )
 
 
@@ -66,10 +89,9 @@ class ScanWatch:
         self._placement = placement
         self._levels: list[tuple[float, float]] = []
         self._light = _Course(_LIGHT, both_ways=True)
-        self._detail = _Course(_DETAIL, both_ways=False)
+        self._detail = _Details(placement)
         self._is_dead = False
         self._unplaced: set[int] = set()  # that were named
-        self._noise: tuple[int, float] = (0, 0.0)
 
     def look_at(self, index: int, pixels: NDArray[Any]) -> list[str]:
         """Name a frame (Y, X) that shows nothing, which then takes no part."""
@@ -111,18 +133,7 @@ class ScanWatch:
             if ratio is not None:
                 sentence = _LESS_LIGHT.format(placement.names[index], 100 * ratio)
                 found.append(Message(sentence, "light-changed"))
-        known = [
-            self._detail.values[other] + more
-            for other in self._near(index)
-            if other in self._detail.values
-            and np.isfinite(more := self._more_detail((other, index)))
-        ]
-        if known or not self._detail.values:
-            ratio = self._detail.add(index, float(np.median(known)) if known else 0.0)
-            if ratio is not None:
-                share = 100 * np.sqrt(ratio)
-                sentence = _LESS_DETAIL.format(placement.names[index], share)
-                found.append(Message(sentence, "detail-lost"))
+        found += self._detail.compare(index)
         return found
 
     def find_unplaced(self) -> list[str]:
@@ -133,7 +144,7 @@ class ScanWatch:
         placement, found = self._placement, list[str]()
         if placement.solution is None:
             return found
-        for index in placement.waiting():
+        for index in sorted(placement.misfits):
             near = [i for i in self._near(index) if placement.placed[i]]
             if index not in self._unplaced and len(near) >= _HELD_BY:
                 self._unplaced.add(index)
@@ -143,47 +154,164 @@ class ScanWatch:
 
     def _near(self, index: int) -> list[int]:
         """List the frames whose overlap with one is large enough, stated ones too."""
+        return _near(self._placement, index)
+
+
+def _near(placement: LivePlacement, index: int) -> list[int]:
+    """List the frames whose overlap with one is large enough, stated ones too."""
+    side = np.array(placement.prepared.frame_shape)
+    with np.errstate(invalid="ignore"):
+        away = np.abs(placement.positions - placement.positions[index])
+        near = (away < side - _LEAST_SIDE).all(axis=1)
+    near[index] = False
+    return np.flatnonzero(near).tolist()
+
+
+class _Details:
+    """Contrast of each frame, over that which the first frames show of its place."""
+
+    def __init__(self, placement: LivePlacement) -> None:
+        self._placement = placement
+        self._prepared = placement.prepared
+        # logarithm of the second frame's contrast over the first's, and its weight
+        self._changes: dict[IntPair, tuple[float, float]] = {}
+        self._banded = BoundedCache(_DETAIL_BYTES)
+        self._inside: BoolArray | None = None
+        self._behind: list[int] = []
+        self._noise: tuple[int, float] = (0, 0.0)
+        self._was: dict[int, int] = {}  # sign of what exceeds its error, 0 of what not
+        self._named = False, False  # whether lost contrast was, and a changed one
+
+    def compare(self, index: int) -> list[str]:
+        """Compare a frame with those that it overlaps; name what has changed."""
         placement = self._placement
-        side = np.array(placement.prepared.frame_shape)
-        with np.errstate(invalid="ignore"):
-            away = np.abs(placement.positions - placement.positions[index])
-            near = (away < side - _LEAST_SIDE).all(axis=1)
-        near[index] = False
-        return np.flatnonzero(near).tolist()
+        if placement.prepared is not self._prepared:  # another flat field
+            self._prepared, self._inside = placement.prepared, None
+            self._changes, self._banded = {}, BoundedCache(_DETAIL_BYTES)
+            lit = set(range(index)) - placement.blank
+            self._behind = [
+                i for i in sorted(lit) if np.isfinite(placement.positions[i]).all()
+            ]
+        behind, self._behind = self._behind[:_BEHIND], self._behind[_BEHIND:]
+        for number in (*behind, index):
+            self._measure(number)
+        found = self._since_first(index)
+        if found is None:
+            return []
+        change, error = found
+        sign = int(np.sign(change)) if abs(change) > max(_CHANGED, _SURE * error) else 0
+        before = self._was.get(index - 1, 0)
+        self._was[index] = sign
+        if sign == 0:
+            if before == 0 and abs(change) + error < _CHANGED:  # it is as it was
+                self._named = False, False
+            return []
+        was_lost, had_changed = self._named
+        name, percent = placement.names[index], 100 * np.exp(change)
+        if np.exp(change) < _LOST and not was_lost:
+            self._named = True, True
+            return [Message(_LESS_DETAIL.format(name, percent), "detail-lost")]
+        # one frame may be off for itself, which a drift is not
+        if sign == before and not had_changed:
+            self._named = False, True
+            return [Message(_OTHER_DETAIL.format(name, percent), "detail-changed")]
+        return []
 
-    def _more_detail(self, pair: IntPair) -> float:
-        """Logarithm of the second frame's power of detail over the first's.
+    def _measure(self, index: int) -> None:
+        for other in _near(self._placement, index):
+            pair = min(index, other), max(index, other)
+            if other not in self._placement.blank and pair not in self._changes:
+                change = self._change(pair)
+                if change is not None:
+                    self._changes[pair] = change
 
-        NaN where the first one shows hardly any.
+    def _change(self, pair: IntPair) -> tuple[float, float] | None:
+        """Logarithm of the second frame's contrast over the first's, and its weight.
+
+        None where the first one shows hardly any.
         """
-        prepared = self._placement.prepared
-        boxes = overlap_boxes(
-            prepared.frame_shape, whole_shift(self._placement.positions, pair)
-        )
+        prepared = self._prepared
+        shape = prepared.frame_shape
+        boxes = overlap_boxes(shape, whole_shift(self._placement.positions, pair))
         if boxes is None:
-            return np.nan
-        weights = [prepared.weight[box.slices] for box in boxes]
-        inside = (weights[0] > 0) & (weights[1] > 0)
-        if np.count_nonzero(inside) < _LEAST_SIDE**2:
-            return np.nan
-        powers, noise = [], self._noise_power()
+            return None
+        if self._inside is None:
+            self._inside = ndimage.binary_erosion(
+                prepared.weight > 0, iterations=_RIM, border_value=0
+            )
+        both = [self._inside[box.slices] for box in boxes]
+        inside = both[0] & both[1]
+        count = int(np.count_nonzero(inside))
+        if count < _LEAST_SIDE**2:
+            return None
+        weights = [prepared.weight[box.slices][inside] for box in boxes]
+        common, noise = weights[0] * weights[1], self._noise_power()
+        contrasts, evident = [], []
         for number, box, other in zip(pair, boxes, weights[::-1], strict=True):
             # in units of equal noise; times the weight of both, whose place it is
-            detail = ndimage.gaussian_filter(prepared.banded(number), _SIGMA)
-            excess = (detail[box.slices] ** 2 - noise) * other
-            light = float((prepared.corrected(number)[0][box.slices] * other).sum())
-            powers.append(float(excess[inside].sum()) / max(light, 1e-9) ** 2)
-            if number == pair[0] and excess[inside].sum() < (
-                _EVIDENT * noise * other[inside].sum()
-            ):
-                return np.nan
-        return float(np.log(max(powers[1] / powers[0], 1e-3)))
+            detail = self._detail(number)[box.slices][inside]
+            noisy = noise * float(other.sum())
+            excess = float((detail**2 * other).sum()) - noisy
+            image = prepared.corrected(number)[0][box.slices][inside]
+            light = float((image * common).sum()) / float(common.sum())
+            if light <= 0:
+                return None
+            evident.append(excess / noisy)
+            contrasts.append(np.sqrt(max(excess, 0)) / light)
+        if evident[0] < _EVIDENT:
+            return None
+        share = evident[0] / (1 + evident[0])
+        ratio = max(contrasts[1] / contrasts[0], _FLOOR)
+        return float(np.log(ratio)), count * share**2
+
+    def _detail(self, index: int) -> Float32Array:
+        """Band-passed frame with most of its noise taken off, (Y, X)."""
+        return np.asarray(
+            self._banded.get(
+                index,
+                lambda: _between(self._prepared.banded(index)),
+            )
+        )
+
+    def _since_first(self, index: int) -> tuple[float, float] | None:
+        """Logarithm of the contrast since the first frames, and its error."""
+        pairs = np.array(list(self._changes), dtype=int).reshape(-1, 2)
+        if not (pairs == index).any():
+            return None
+        numbers, ends = np.unique(pairs, return_inverse=True)
+        first, second = ends.reshape(pairs.shape).T
+        logs, weights = np.array(list(self._changes.values())).T
+        count = len(numbers)
+        links = sparse.coo_array((weights, (first, second)), (count, count))
+        _, labels = csgraph.connected_components(links, directed=False)
+        place = int(np.searchsorted(numbers, index))
+        start = np.flatnonzero(labels == labels[place])[:_FIRST]
+        if place in start:
+            return None
+        every = np.concatenate([first, second]), np.concatenate([second, first])
+        total = sparse.coo_array((np.tile(weights, 2), every), (count, count)).tocsc()
+        # of each group the common level is open: a tiny hold closes it
+        hold = 1e-6 * float(np.median(weights))
+        normal = sparse.diags_array(total.sum(axis=1) + hold) - total
+        right, contrast = np.zeros(count), np.zeros(count)
+        np.add.at(right, first, -weights * logs)
+        np.add.at(right, second, weights * logs)
+        contrast[place], contrast[start] = 1, -1 / len(start)
+        solve = splu(normal.tocsc()).solve
+        values, spread = solve(right), solve(contrast)
+        left = np.sqrt(weights) * (logs - values[second] + values[first])
+        free = len(logs) - count + int(labels.max()) + 1
+        most = _CLIP * 1.4826 * float(np.median(np.abs(left)))
+        scatter = float((np.minimum(np.abs(left), most) ** 2).sum()) / max(free, 1)
+        variance = (_WORTH * _PRIOR + free * scatter) / (_WORTH + free)
+        error = np.sqrt(variance * float(contrast @ spread))
+        return float(contrast @ values), float(error)
 
     def _noise_power(self) -> float:
         """Noise power of the detail where the field is brightest."""
         count = len(self._placement)
         if count >= 2 * self._noise[0]:
-            self._noise = count, noise_level(self._placement.prepared) ** 2
+            self._noise = count, noise_level(self._prepared) ** 2
         return self._noise[1] * _noise_share()
 
 
@@ -193,4 +321,10 @@ def _noise_share() -> float:
     point = np.zeros((65, 65))
     point[32, 32] = 1
     fine, coarse = (ndimage.gaussian_filter(point, sigma) for sigma in FRAME_BAND)
-    return float((ndimage.gaussian_filter(fine - coarse, _SIGMA) ** 2).sum())
+    return float((_between(fine - coarse) ** 2).sum())
+
+
+def _between(image: NDArray[Any]) -> NDArray[Any]:
+    """Leave the detail that is compared of an image (Y, X)."""
+    fine, coarse = (ndimage.gaussian_filter(image, sigma) for sigma in _BAND)
+    return np.asarray(fine - coarse)
