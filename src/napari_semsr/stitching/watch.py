@@ -144,9 +144,15 @@ class ScanWatch:
         placement, found = self._placement, list[str]()
         if placement.solution is None:
             return found
-        for index in sorted(placement.misfits):
+        side = np.array(placement.prepared.frame_shape)
+        for index in sorted(placement.misfits - self._unplaced):
             near = [i for i in self._near(index) if placement.placed[i]]
-            if index not in self._unplaced and len(near) >= _HELD_BY:
+            away = placement.positions[near] - placement.positions[index]
+            areas = np.prod(side - np.abs(away), axis=1)
+            # corners alone hold no frame, and the last neighbour may hold it
+            if np.sum(2 * areas >= areas.max(initial=0)) < _HELD_BY:
+                continue
+            if not placement.place(index):
                 self._unplaced.add(index)
                 sentence = _UNPLACED.format(placement.names[index])
                 found.append(Message(sentence, "frame-not-placed"))
