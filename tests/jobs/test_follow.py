@@ -1,6 +1,7 @@
 """A scan is stitched while its frames are written; in the end as a whole."""
 
 import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -247,6 +248,35 @@ def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
     full = [step for step in steps if "disk is full" in step.message]
     assert full
     assert all(isinstance(step, Waiting) for step in full)
+
+
+def test_frames_that_cannot_be_read_for_a_while_are_waited_for(
+    scan, offline, tmp_path, monkeypatch
+):
+    read_frame, refusals = FrameFolder.read, [f"{scan} may not be read."] * 4
+
+    def refused(self, name):
+        if refusals:
+            raise ReadError(refusals.pop())
+        return read_frame(self, name)
+
+    monkeypatch.setattr(FrameFolder, "read", refused)
+    steps = []
+    made = run(job(scan, tmp_path / "m.ome.zarr"), steps.append)
+    assert made.frames == 6
+    away = [step for step in steps if "waiting until this frame" in step.message]
+    assert len(away) == 4
+    assert all(isinstance(step, Waiting) for step in away)
+    assert made.corners == offline.corners
+
+
+def test_a_clock_that_jumps_back_changes_nothing(scan, offline, tmp_path):
+    folder = tmp_path / "scan"
+    copy_frames(scan, folder, *range(6))
+    for number, seconds in enumerate([2e9, 1e9, 0, 1.5e9, 3e9, 1e6]):
+        os.utime(folder / f"frame_{number:03d}.tif", (seconds, seconds))
+    made = run(job(folder, tmp_path / "m.ome.zarr"))
+    assert made.corners == offline.corners
 
 
 def test_the_first_interrupt_ends_the_following(scan, tmp_path):

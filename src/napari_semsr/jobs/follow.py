@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -369,28 +370,32 @@ class Follower:
         corner = folder.corner(frame.name)
         if corner is None:
             self._unstated.add(frame.name)
-        for doubt in self.scan.take(frame.name, frame.pixels, corner, **how):
+        take = partial(self.scan.take, frame.name, frame.pixels, corner, **how)
+        for doubt in (yield from self._when_possible(take)) or ():
             yield Waiting(0, 0, doubt)
-        yield from self._when_there_is_room(self.scan.fuse)
+        yield from self._when_possible(self.scan.fuse)
         self._since = time.monotonic()
         yield self._step()
 
     def _rest(self) -> Job[bool]:
-        return bool((yield from self._when_there_is_room(self.scan.work)))
+        return bool((yield from self._when_possible(self.scan.work)))
 
-    def _when_there_is_room(self, work: Callable[[], Any]) -> Job[Any]:
-        """Do what writes; wait, with a message, while the disk is full."""
+    def _when_possible(self, work: Callable[[], Any]) -> Job[Any]:
+        """Do what reads and writes; wait while the disk is full, or frames are away."""
         while True:
             try:
                 return work()
+            except ReadError as error:
+                sentence = str(error).rstrip(".")
+                message = f"{sentence}: waiting until this frame can be read again"
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
                 message = "the disk is full: waiting until there is room on it"
-                yield Waiting(0, 0, message)
-                if self.is_stopped():
-                    return False
-                time.sleep(_POLL_S)
+            yield Waiting(0, 0, message)
+            if self.is_stopped() or self._is_idle():
+                return None
+            time.sleep(_POLL_S)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     Job,
     PixelSize,
     Progress,
+    ReadError,
     RegistrationError,
 )
 from napari_semsr.stitching.discovery import match_frames
@@ -572,7 +573,11 @@ class LivePlacement:
         where = {f"nominal_{self.unit}": self.stated[chosen]} if has_stated else {}
         part = self._part(chosen, pixel_size_nm=self.pixel_size_nm, **where)
         names = list(self.names)
-        found = yield from _in_thread(self._solve(part))
+        try:
+            found = yield from _in_thread(self._solve(part))
+        except ReadError:
+            self._solve_at = seen  # again, once the frames can be read
+            raise
         if found is None:
             self._solve_at = min(self._solve_at, max(_MORE * seen, seen + 2))
         elif names == self.names[: len(names)]:
