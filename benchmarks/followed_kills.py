@@ -11,6 +11,7 @@ without `--follow`. Exit code 1 means that one differs.
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import numpy as np
 
 import napari_semsr as semsr
 
-KILLS, SEED, FRAMES, EACH_S = 10, 5, 16, 0.3
+KILLS, SEED, FRAMES, WAIT_S = 10, 5, 16, 0.3
 
 
 def command(folder: Path, output: Path, *more: str) -> list[str]:
@@ -37,14 +38,15 @@ def kill_after(scan: Path, place: Path, frames: int, wait_s: float) -> int:
     folder.mkdir()
     shutil.copy(scan / "positions.csv", folder)
     words = command(folder, output, "--follow", "--until", str(FRAMES))
-    names, taken = sorted(scan.glob("frame_*.tif")), 0
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None  # noqa: S101 - it is a pipe
-        for name in names:
+    how = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    taken = 0
+    with subprocess.Popen(words, **how) as process:
+        for name in sorted(scan.glob("frame_*.tif")):
             shutil.copy(name, folder)
         for line in process.stderr:
-            if f"{frames} frames taken" in line:
-                taken = frames
+            seen = re.search(r"(\d+) frames taken", line)
+            if seen and int(seen[1]) >= frames:
+                taken = int(seen[1])
                 break
         time.sleep(wait_s)
         process.kill()
@@ -67,11 +69,12 @@ def main() -> int:
             jitter_px=3, seed=SEED,
         )  # fmt: skip
         wanted = semsr.read(semsr.stitch(scan, top / "m.ome.zarr").output).array()
-        equal = []
+        equal, killed = [], []
         for number, frames in enumerate(moments):
             place = top / f"{number}"
             place.mkdir()
-            kill_after(scan, place, frames, float(rng.uniform(0, EACH_S)))
+            wait_s = float(rng.uniform(0, WAIT_S))
+            killed.append(kill_after(scan, place, frames, wait_s))
             output = place / "m.ome.zarr"
             more = "--resume", "--follow", "--until", str(FRAMES)
             again = command(place / "scan", output, *more)
@@ -80,8 +83,8 @@ def main() -> int:
                 semsr.read(output).array(), wanted, equal_nan=True
             )
             equal.append(bool(same))
-            print(frames, same, done.stderr[-300:] if not same else "", flush=True)
-    row = {"part": "kills", "killed_after": moments, "equal": equal}
+            print(killed[-1], same, flush=True)
+    row = {"part": "kills", "killed_after": killed, "equal": equal}
     print(json.dumps(row))
     if given.rows is not None:
         with given.rows.open("a", encoding="utf-8") as stream:

@@ -146,7 +146,7 @@ class ScanWatch:
             return found
         side = np.array(placement.prepared.frame_shape)
         for index in sorted(placement.misfits - self._unplaced):
-            near = [i for i in self._near(index) if placement.placed[i]]
+            near = [i for i in _near(placement, index) if placement.placed[i]]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
             # corners alone hold no frame, and the last neighbour may hold it
@@ -157,10 +157,6 @@ class ScanWatch:
                 sentence = _UNPLACED.format(placement.names[index])
                 found.append(Message(sentence, "frame-not-placed"))
         return found
-
-    def _near(self, index: int) -> list[int]:
-        """List the frames whose overlap with one is large enough, stated ones too."""
-        return _near(self._placement, index)
 
 
 def _near(placement: LivePlacement, index: int) -> list[int]:
