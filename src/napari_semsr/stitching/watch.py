@@ -142,7 +142,9 @@ class ScanWatch:
         Each once. With one neighbour alone, or none, a frame may find its place later.
         """
         placement, found = self._placement, list[str]()
-        if placement.solution is None:
+        solution = placement.solution
+        # four frames state too little of what fits by chance
+        if solution is None or len(solution.positions_px) <= _FIRST:
             return found
         side = np.array(placement.prepared.frame_shape)
         for index in sorted(placement.misfits - self._unplaced):
