@@ -10,6 +10,7 @@ one differs.
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -30,10 +31,8 @@ def follow(scan: Path, output: Path, limit_s: float | None, *more: str) -> float
     words = [sys.executable, "-m", "napari_semsr", "stitch", str(scan), "--follow"]
     words += ["--until", str(FRAMES), "-o", str(output), *more]
     begun = time.perf_counter()
-    try:  # which kills by SIGKILL
+    with contextlib.suppress(subprocess.TimeoutExpired):  # which kills by SIGKILL
         subprocess.run(words, capture_output=True, timeout=limit_s, check=True)
-    except subprocess.TimeoutExpired:
-        pass
     return time.perf_counter() - begun
 
 
