@@ -17,6 +17,7 @@ from napari_semsr.core import (
     Micrograph,
     Provenance,
     Warped,
+    code_of,
     digest_path,
     hear_warnings,
     run,
@@ -391,3 +392,48 @@ def test_stored_map_is_plain_json(found):
     assert told["from"]["digest"] == digest_path(folder / "moving.tif")
     assert told["quality"]["error_nm"] == made.error_nm
     assert len(told["quality"]["residuals"]["reliable"]) == made.patches
+
+
+# Images without a pixel size: the ratio is found.
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize("role", ["moving", "fixed"])
+def test_the_pixel_size_that_an_image_lacks_is_found(views, role):
+    moving, fixed, truth = views
+    images = {"moving": moving, "fixed": fixed}
+    size = images[role].pixel_size_nm[0]
+    # the map of the views is larger by 3 %, which is the pixel size then
+    wanted = size * truth.scale if role == "moving" else size / truth.scale
+    images[role] = images[role].replace(pixel_size_nm=None, origin=(0, 0))
+    said = []
+    with hear_warnings(said.append):
+        made = run(REGISTER.job(images["moving"], images["fixed"]))
+    assert made.found_size_of == role
+    assert made.found_pixel_size_nm == pytest.approx(wanted, rel=0.005)
+    assert made.transform["scale"] == pytest.approx(1, abs=0.005)
+    assert made.error_px < 0.5
+    assert [code_of(one) for one in said] == ["pixel-size-found"]
+    assert made.to_json()["found_pixel_size_nm"] == made.found_pixel_size_nm
+    assert made.image.pixel_size_nm == made.stored.fixed.pixel_size_nm
+
+
+def test_landmarks_find_the_pixel_size_too(views):
+    moving, fixed, truth = views
+    places = np.array([[500.0, 500], [500, 9000], [9000, 500], [9000, 9000]])
+    bare = moving.replace(pixel_size_nm=None)
+    marks = Landmarks(places / moving.scale[0], truth(places))
+    with hear_warnings(lambda _: None):
+        made = run(REGISTER.job(bare, fixed, options=ALONE, landmarks=marks))
+    wanted = moving.scale[0] * truth.scale
+    assert made.found_pixel_size_nm == pytest.approx(wanted, rel=1e-6)
+    np.testing.assert_allclose(
+        made.registration.transform(places * truth.scale), truth(places), atol=1e-6
+    )
+
+
+def test_two_images_without_a_pixel_size_are_refused(views):
+    bare = [image.replace(pixel_size_nm=None) for image in views[:2]]
+    with pytest.raises(RegistrationError, match="Neither moving nor fixed") as refused:
+        run(REGISTER.job(*bare))
+    assert code_of(refused.value) == "pixel-size-missing"

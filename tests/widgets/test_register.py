@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
 
 from napari_semsr.core import Affine, Grid, Micrograph, Warped, parse_pixel_size
 from napari_semsr.io import (
@@ -15,7 +16,11 @@ from napari_semsr.io import (
 )
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
-from napari_semsr.widgets.layers import micrograph_from_layer, provenance_of
+from napari_semsr.widgets.layers import (
+    fit_of,
+    micrograph_from_layer,
+    provenance_of,
+)
 from napari_semsr.widgets.register.panel import RegisterPanel
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
@@ -203,9 +208,32 @@ def test_what_cannot_be_registered_is_told(model, hold, add, run_panel):
     add(model, Micrograph(FIXED.array(), name="bare"))
     panel = hold(RegisterPanel(model))
     assert "cannot be registered to itself" in run_panel(panel)
-    panel.fixed.value = add(model, FIXED)
+    panel.fixed.value = add(model, Micrograph(FIXED.array(), name="bare too"))
     said = run_panel(panel)
-    assert said.endswith("is unknown: give it one (Open mosaic in napari).")
+    assert "Neither bare nor bare too has a pixel size" in said
+
+
+@pytest.mark.broad
+def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
+    model, hold, add, run_panel, qtbot
+):
+    add(model, FIXED).metadata["micrograph"]["vendor"] = "FEI"
+    light = add(model, moving_image().replace(pixel_size_nm=None))
+    assert fit_of(light)[0] > 1  # it is shown at the size of the field in view
+    panel = hold(RegisterPanel(model))
+    panel.show()
+    assert (panel.moving.value, panel.fixed.value.name) == (light, "electrons")
+    said = run_panel(panel)
+    assert "Registered light to electrons" in said
+    assert "was found by registering it with electrons" in panel.warned.text()
+    assert panel.registered[0].found_pixel_size_nm == pytest.approx(10, rel=0.01)
+    assert missed_nm(panel.registered[0].registration.transform) < 20
+    assert "Give light the pixel size found" in panel.take_size_button.text()
+    qtbot.mouseClick(panel.take_size_button, Qt.MouseButton.LeftButton)
+    found = micrograph_from_layer(light)
+    np.testing.assert_allclose(found.pixel_size_nm, 10, rtol=0.01)
+    assert found.pixel_size_from == "found by registration in napari"
+    assert panel.take_size_button.isHidden()
 
 
 def test_marks_are_paired_numbered_and_judged(panel, opened, qtbot):

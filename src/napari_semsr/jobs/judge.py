@@ -90,6 +90,7 @@ from napari_semsr.jobs.register import (
     RegisterOptions,
     map_facts,
     register_as,
+    require_stated_sizes,
 )
 from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.registration import Registration
@@ -273,6 +274,7 @@ def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     _check_two(optical, sem)
     named = None if models is None else _named([m for m in models if m != _NONE])
     registered = yield from register_as(run, optical, sem, fixed_opening)
+    require_stated_sizes(registered)
     placed = registered.image
     assert placed is not None  # noqa: S101 - it was not written
     source = open_image(optical, opening).replace(name=name_of(optical))

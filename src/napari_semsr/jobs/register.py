@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -69,10 +69,13 @@ from napari_semsr.registration import (
     fit_landmarks,
     register,
     register_landmarks,
+    register_unsized,
+    resized,
     take_map,
 )
 
 Where = str | os.PathLike[str]
+Role = Literal["moving", "fixed"]
 
 _CHUNK = 1024  # pixels along each side of what is computed at once; chosen
 _SPARE_PAIRS = 4  # landmarks from which on an affine start leaves a number to judge it
@@ -109,6 +112,9 @@ _ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 class Registered(Result):
     """An image on the grid of another, written or not, and what the map is worth.
 
+    `found_pixel_size_nm` is that of the image `found_size_of`, which had none; both are
+    None where both images had one.
+
     What is not written is `image`, a dask array that is computed where it is looked at;
     NaN is where the moving image shows nothing. `registration` is the map, `stored` the
     same as `write_transform` takes it. `transform` has the affine ``matrix`` ``[[yy,
@@ -122,6 +128,10 @@ class Registered(Result):
     of the patches where the map cannot be believed.
     """
 
+    found_size_of: Annotated[str | None, Quantity("Pixel size found of")]
+    found_pixel_size_nm: Annotated[
+        float | None, Quantity("Pixel size found", "nm", ".4g")
+    ]
     output: str | None
     transform_output: Annotated[str | None, Quantity("Transform")]
     shape: IntPair
@@ -203,6 +213,17 @@ class Registered(Result):
         return rival_in_words(found[0]) if found else None
 
 
+def require_stated_sizes(found: Registered) -> None:
+    """Refuse to measure by a pixel size that registering alone found."""
+    if found.found_pixel_size_nm is not None:
+        size = in_digits(found.found_pixel_size_nm)
+        msg = (
+            f"{found.found_size_of} has no pixel size; registering found {size} nm: "
+            "check it, and give it (--pixel-size-nm, or Open mosaic in napari)."
+        )
+        raise RegistrationError(msg, code="pixel-size-missing")
+
+
 def rival_in_words(rival: AlternativeTransform) -> str:
     """Say where another place lies, and how well it fits beside what was tried."""
     share = rival.score
@@ -225,19 +246,12 @@ def _register(
         msg = "A map is written beside an image: give an output as well."
         raise OptionError(msg, code="missing-value")
     for role in ("moving", "fixed"):  # as the user calls them
-        one = run.images[role].replace(name=name_of(run.given[role]))
-        if one.pixel_size_nm is None:
-            msg = (
-                f"The {role} image {one.name} has no pixel size, without which its "
-                f"size on the other is unknown: give it one "
-                f"(--{role}-pixel-size-nm, or Open mosaic in napari)."
-            )
-            raise RegistrationError(msg, code="pixel-size-missing")
-        run.images[role] = one
+        run.images[role] = run.images[role].replace(name=name_of(run.given[role]))
+    unsized = _unsized(run)
     for role in run.images:  # once none is refused: large images are read for it
         yield from run.record(role)
+    found, stored = yield from _mapped(run, unsized)
     moving, fixed = run.images["moving"], run.images["fixed"]
-    found, stored = yield from _mapped(run, moving, fixed)
     if beside is not None:  # before the image: what took long is kept in any case
         write_transform(beside, stored)
     about = yield from _about(run, moving, fixed, found)
@@ -249,7 +263,10 @@ def _register(
     else:
         how: dict[str, Any] = {"message": "writing", "existing": run.existing}
         dtype = (yield from write_area(seen, about, run.target, **how)).dtype
+    sized = None if unsized is None else run.images[unsized]
     return Registered(
+        found_size_of=None if sized is None else sized.name,
+        found_pixel_size_nm=None if sized is None else float(sized.scale[0]),
         output=run.output,
         transform_output=None if beside is None else str(beside),
         shape=fixed.shape,
@@ -288,6 +305,44 @@ def register_as(
             opening=run.opening,
             fixed_opening=reading,
         )
+    )
+
+
+def _unsized(run: Run[RegisterOptions]) -> Role | None:
+    """Name the image without a pixel size, of which one is assumed for now.
+
+    A stored transform states it, and landmarks or the images let it be found.
+    """
+    roles: tuple[Role, Role] = ("moving", "fixed")
+    lacking = [role for role in roles if run.images[role].pixel_size_nm is None]
+    if len(lacking) == 2:
+        one = run.images["moving"]
+        msg = (
+            f"Neither {one.name} nor {run.images['fixed'].name} has a pixel size: give "
+            "one of them its own (--moving-pixel-size-nm, --fixed-pixel-size-nm, or "
+            "Open mosaic in napari), and that of the other is found."
+        )
+        raise RegistrationError(msg, code="pixel-size-missing")
+    for role in lacking:
+        image = run.images[role]
+        origin = tuple(np.divide(image.origin, image.spacing_px).tolist())
+        run.images[role] = image.replace(
+            pixel_size_nm=(1.0, 1.0), origin=origin, spacing_px=(1.0, 1.0)
+        )
+    return lacking[0] if lacking else None
+
+
+def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
+    """Give an image the pixel size that was found, and report it."""
+    other = run.images["fixed" if role == "moving" else "moving"]
+    image = resized(run.images[role], factor)
+    how = f"found by registration: {other.pixel_size_from or f'that of {other.name}'}"
+    origin = size_origin(how, image.scale)
+    run.images[role] = image.replace(metadata={**image.metadata, ORIGIN_KEY: origin})
+    warn(
+        f"{image.name} has no pixel size; one of {in_digits(factor)} nm was found by "
+        f"registering it with {other.name}.",
+        "pixel-size-found",
     )
 
 
@@ -334,15 +389,22 @@ def _about(
 
 
 def _mapped(
-    run: Run[RegisterOptions], moving: Micrograph, fixed: Micrograph
+    run: Run[RegisterOptions], unsized: Role | None
 ) -> Job[tuple[Registration, StoredTransform]]:
-    """Find the map, or take one that is given; both as it is stored, too."""
+    """Find the map, or take one that is given; both as it is stored, too.
+
+    The image without a pixel size has the one that was found afterwards.
+    """
     options, landmarks = run.options, run.named.get("landmarks")
     transform, records = run.named.get("transform"), run.records
     if transform is not None:
         _check_stored(options, landmarks)
         if not isinstance(transform, StoredTransform):
             transform = read_transform(Path(transform))
+        if unsized is not None:
+            side = transform.moving if unsized == "moving" else transform.fixed
+            _note_size(run, unsized, float(side.pixel_size_nm[0]))
+        moving, fixed = run.images["moving"], run.images["fixed"]
         sides = (moving, records["moving"]), (fixed, records["fixed"])
         check_sides(transform, *sides)
         yield Progress(0, 0, "applying the transform")
@@ -357,7 +419,8 @@ def _mapped(
             residuals=residuals_of(transform),
         )
     else:
-        found = yield from _found(moving, fixed, options, landmarks)
+        found = yield from _found(run, options, landmarks, unsized)
+        moving, fixed = run.images["moving"], run.images["fixed"]
     _tell(found, options)
     facts = {k: v for k, v in map_facts(found).items() if k != "transform"}
     if len(found.residuals.places_nm):  # so that others can use them
@@ -372,12 +435,18 @@ def _mapped(
 
 
 def _found(
-    moving: Micrograph,
-    fixed: Micrograph,
+    run: Run[RegisterOptions],
     options: RegisterOptions,
     landmarks: Landmarks | Where | None,
+    unsized: Role | None,
 ) -> Job[Registration]:
     """Find the map by structure, from landmarks or not."""
+    moving, fixed = run.images["moving"], run.images["fixed"]
+    if landmarks is None and unsized is not None and not options.landmarks_only:
+        job = register_unsized(moving, fixed, options, unsized=unsized)
+        factor, found = yield from job
+        _note_size(run, unsized, factor)
+        return found
     if landmarks is None:
         if options.landmarks_only:
             msg = "A map of landmarks alone needs landmarks: give --landmarks as well."
@@ -385,6 +454,14 @@ def _found(
         return (yield from register(moving, fixed, options))
     if not isinstance(landmarks, Landmarks):
         landmarks = Landmarks(*read_landmarks(Path(landmarks), moving, fixed))
+    if unsized is not None:
+        scale = fit_landmarks(landmarks, "similarity").transform.scale
+        factor = scale if unsized == "moving" else 1 / scale
+        _note_size(run, unsized, factor)
+        moving, fixed = run.images["moving"], run.images["fixed"]
+        places = {"moving": landmarks.moving, "fixed": landmarks.fixed}
+        places[unsized] = places[unsized] * factor
+        landmarks = Landmarks(places["moving"], places["fixed"])
     landmarks.check(Grid.of(moving), Grid.of(fixed))
     if options.landmarks_only:
         if options.model == "elastic":

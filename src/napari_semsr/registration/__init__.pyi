@@ -10,6 +10,8 @@ from .register_images import (
     Residuals as Residuals,
     register as register,
     register_landmarks as register_landmarks,
+    register_unsized as register_unsized,
+    resized as resized,
     take_map as take_map,
 )
 from .shift import Shift as Shift, find_shift as find_shift

@@ -272,6 +272,10 @@ _NEAR_PX = 1.5  # from the map, for a patch that agrees; of 17 x 17 places 7 do
 # Patches that say something and must agree: of 16 that scatter at random, a map through
 # three finds three more in one case of two, six more in one of 5000.
 _FEWEST, _AGREE = 6, 0.2  # at least, and a share of all besides
+_MOST_RATIO = 8.0  # of two fields' lengths; chosen: of 128 px the shorter has 16
+# Pixels along the longer side of the larger image, and how many of the ratios that fit
+# best there are looked at closer; chosen: all of 128 px would take seven times as long.
+_RATIO_SIDES = ((64, 6), (128, 3))
 _RIVALS = 8  # other shifts that are looked at
 _COMPARABLE = 0.5  # of the best score; a period of a fifth of the field leaves 0.8
 _ALIKE = 0.85  # of the best correlation; a lattice's period reaches 0.95 and more
@@ -402,6 +406,98 @@ def register(
         fit, score, searched, rivals = near_start, 0.0, "landmarks", ()
     made = yield from _valued(moving, fixed, fit, searched, chosen)
     return replace(made, score=score, rivals=rivals)
+
+
+Role = Literal["moving", "fixed"]
+
+
+def resized(image: Micrograph, factor: float) -> Micrograph:
+    """Multiply the pixel size and the origin of an image by a factor."""
+    size, origin = (
+        tuple(float(one) * factor for one in pair)
+        for pair in (image.scale, image.origin)
+    )
+    return image.replace(pixel_size_nm=size, origin=origin)
+
+
+def register_unsized(
+    moving: Micrograph,
+    fixed: Micrograph,
+    options: RegistrationOptions | None = None,
+    *,
+    unsized: Role,
+) -> Job[tuple[float, Registration]]:
+    """Register two images of which one has any pixel size, since it has none.
+
+    Square pixels are taken for granted. Sizes are tried at which one field is up to
+    `_MOST_RATIO` times as long as the other; the places where these fit best are
+    registered as usual. Gives the factor of the pixel size of the `unsized` image, and
+    the map with that size.
+
+    Raises
+    ------
+    RegistrationError
+        If an image is too small.
+    RegistrationRefused
+        If no map can be believed at any size.
+    """
+    chosen = options or RegistrationOptions()
+    images: dict[Role, Micrograph] = {"moving": moving, "fixed": fixed}
+    for role, image in images.items():
+        _check(image, role)
+    stiff = chosen.replace(model=_linear(chosen))
+    lengths = {role: max(np.multiply(i.shape, i.scale)) for role, i in images.items()}
+    alike = float(lengths["fixed" if unsized == "moving" else "moving"])
+    alike /= float(lengths[unsized])
+
+    def sized(factor: float) -> tuple[Micrograph, Micrograph]:
+        both = images | {unsized: resized(images[unsized], factor)}
+        return both["moving"], both["fixed"]
+
+    steps: tuple[Step, ...] = ("near", "full") if chosen.search == "near" else ("full",)
+    for step in steps:
+        wide = _RANGES[step].stretch
+        spread = _spread(np.log(_MOST_RATIO), 2 * np.log1p(wide))
+        best = [(0.0, alike * float(np.exp(exponent))) for exponent in spread]
+        for side, kept in _RATIO_SIDES:
+            found: list[tuple[float, float]] = []
+            for _, factor in best:
+                place = yield from _glance(*sized(factor), step, side)
+                if place is not None:
+                    scale = place.affine.scale
+                    scaled = factor * scale if unsized == "moving" else factor / scale
+                    found.append((place.score, scaled))
+            best = sorted(found, reverse=True)[:kept]
+        for factor in (factor for score, factor in best if score > _CLEAR):
+            try:
+                first = yield from register(*sized(factor), stiff.replace(search=step))
+            except RegistrationRefused as refused:
+                if refused.reason == "no-overlap":
+                    continue
+                raise
+            linear = first.transform
+            scale = (linear.affine if isinstance(linear, Elastic) else linear).scale
+            factor *= scale if unsized == "moving" else 1 / scale
+            again = chosen.replace(search=step)
+            return factor, (yield from register(*sized(factor), again))
+    msg = (
+        f"No place of {moving.name!r} was found on {fixed.name!r} at any pixel size "
+        f"with which one field is up to {_MOST_RATIO:g} times as long as the other: "
+        f"give {images[unsized].name!r} its pixel size, check that both show one place "
+        "over 30 % or more, or mark places as landmarks."
+    )
+    raise RegistrationRefused(msg, "no-overlap")
+
+
+def _glance(
+    moving: Micrograph, fixed: Micrograph, step: Step, side: int
+) -> Job[Candidate | None]:
+    """Find the best place in images of `side` pixels, if there is any."""
+    span = _span(moving, fixed)
+    pitch = max(span / side, *moving.scale, *fixed.scale)
+    tried = _RANGES[step].steps(round(span / pitch))
+    places = yield from Search(moving, fixed, pitch).run(tried, 1)
+    return places[0] if places else None
 
 
 def _linear(options: RegistrationOptions) -> Model:

@@ -99,6 +99,7 @@ from napari_semsr.jobs.register import (
     RegisterOptions,
     map_facts,
     register_as,
+    require_stated_sizes,
 )
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.registration import RegistrationRefused
@@ -386,6 +387,7 @@ def register_sem(
     images = run.given["mosaic"], sem, run.reading("sem")
     try:
         found = yield from register_as(run, *images, transform=transform)
+        require_stated_sizes(found)
         bent = transform is None and chosen.model == "affine"
         if bent and not _fits(found, COSTLY_PX) and not chosen.landmarks_only:
             other = yield from register_as(run, *images, model="elastic")

@@ -24,6 +24,8 @@ from napari_semsr.core import (
     ShapeError,
     figures_of,
     in_digits,
+    size_origin,
+    spell_pixel_size,
 )
 from napari_semsr.inference import TrainedPixelSizes
 from napari_semsr.io import (
@@ -80,6 +82,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.compare import Alone, CompareControls
 from napari_semsr.widgets.layers import (
     MARK_KEY,
+    apply_pixel_size,
     drawn_layers,
     field_in_view,
     fill_view,
@@ -94,6 +97,7 @@ from napari_semsr.widgets.layers import (
     lying_over,
     nm_of,
     own_places,
+    pitch_of,
     placed_by,
     result_name,
     shown_by,
@@ -698,7 +702,13 @@ class RegisterPanel(Panel):
             "Go on to Judge by SEM with both layers and this map: how near the moving "
             "image, and what networks make of it, come to the fixed one.",
         )
+        self.take_size_button = push_button(
+            "Give it this pixel size",
+            self.take_size,
+            "Give the layer that had no pixel size the one that was found.",
+        )
         self.further = (
+            self.take_size_button,
             self.adapt_button,
             self.judge_button,
             self.transform_button,
@@ -746,7 +756,7 @@ class RegisterPanel(Panel):
             for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.made)
+        pair = find_pair(self.viewer, self.made, unsized=True)
         if pair is not None:
             with self._proposing():
                 self.moving.value, self.fixed.value = pair
@@ -840,8 +850,14 @@ class RegisterPanel(Panel):
     ) -> Iterator[None]:
         """Add the image on the other's grid, and say what its map is worth."""
         self.note_origin([moving, fixed])
+        refused = isinstance(result, RegistrationRefused)
         for button in self.further:
-            button.setEnabled(not isinstance(result, RegistrationRefused))
+            button.setEnabled(not refused)
+        size = None if refused else result[0].found_pixel_size_nm
+        self.take_size_button.setVisible(size is not None)
+        if size is not None:
+            of, said = result[0].found_size_of, spell_pixel_size((size, size))
+            self.take_size_button.setText(f"Give {of} the pixel size found, {said}")
         if isinstance(result, RegistrationRefused):
             self.show_result(refusal_numbers(result), str(result))
             raise result
@@ -934,6 +950,21 @@ class RegisterPanel(Panel):
 
     # -- what is done with a result -------------------------------------------------
 
+    def take_size(self) -> None:
+        """Calibrate the layer without a pixel size by the one that was found."""
+        if self.registered is None:
+            return
+        found, *layers = self.registered
+        lacking = [item for item in layers if not is_calibrated(item)]
+        size = found.found_pixel_size_nm
+        for layer in lacking if size is not None else ():
+            side = found.stored.moving if layer is layers[0] else found.stored.fixed
+            origin = size_origin("found by registration in napari", side.pixel_size_nm)
+            apply_pixel_size(layer, side.pixel_size_nm, origin=origin)
+            self.take_size_button.setVisible(False)
+            self.show_status(f"{layer.name} has {spell_pixel_size((size, size))} now.")
+            self.session.changed.emit()  # what was saved before is not any longer
+
     def save_transform(self) -> None:
         """Ask for a name, and write the map."""
         if self.registered is not None:
@@ -1009,10 +1040,17 @@ def _shown(layer: Image) -> Affine:
     return Affine.of(linear, nm * shift - linear @ (nm * layer.translate[-2:]))
 
 
-def find_pair(viewer: Viewer, made: Sequence[Image]) -> tuple[Image, Image] | None:
-    """Guess which layers are an optical image and the electron image of its place."""
+def find_pair(
+    viewer: Viewer, made: Sequence[Image], *, unsized: bool = False
+) -> tuple[Image, Image] | None:
+    """Guess which layers are an optical image and the electron image of its place.
+
+    `unsized`: where fewer than two have a pixel size, one may have none.
+    """
     opened = [item for item in grey_layers(viewer) if item not in made]
     sized = [item for item in opened if is_calibrated(item)]
+    if unsized and len(sized) == 1:
+        sized = opened
     taken = [
         item for item in sized if is_exposure(item) and step_before(item) != "register"
     ] or sized
@@ -1026,7 +1064,7 @@ def find_pair(viewer: Viewer, made: Sequence[Image]) -> tuple[Image, Image] | No
 def _electrons(layer: Image) -> tuple[int, float]:
     """Rank a layer by what tells an electron image: its maker's tags, small pixels."""
     tagged = bool(vendor_of(layer))
-    size = float(layer.scale[-1] * nm_of(layer)[1])
+    size = float(pitch_of(layer)[1]) if is_calibrated(layer) else np.inf
     return int(tagged) - int(is_stitched(layer)), -size
 
 
