@@ -224,8 +224,8 @@ class Hand:
         self.click(button)
 
     def save_figure(self, folder: Path, button: Any = None) -> None:
-        """Save a figure of what is seen, by the results if no button is given."""
-        button = self.panel.sharing.figure_button if button is None else button
+        """Save a figure of what is seen, by the window if no button is given."""
+        button = self.steps.figure_button if button is None else button
         self.type_path(button, folder / "story.png")
         self.wait()
         if not (folder / "story.png").is_file():

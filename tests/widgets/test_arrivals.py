@@ -95,7 +95,7 @@ def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     assert [layer.visible for layer in viewer.layers] == [True, True]
     opened(viewer, tmp_path, image("other", 50.0), "other.ome.tif")
     assert len(said) == 1  # it is asked for once
-    assert notice.message.startswith("bare has no pixel size")
+    assert notice.message.startswith("Not to scale: bare has no pixel size")
     ((text, give),) = notice.actions
     assert text == "Give its pixel size"
     window = StepsWindow(viewer)

@@ -36,6 +36,8 @@ def test_a_stated_pixel_size_is_taken_by_one_click(model, tmp_path, hold, qtbot)
     panel.show()
     panel.moving.value, panel.fixed.value = first, second
     assert "The files of 2 layers state" in panel.size_button.text()
+    panel.resize(320, 800)
+    assert panel.content.width() <= 320  # a long text breaks
     press(qtbot, panel.size_button)
     sizes = [micrograph_from_layer(one).pixel_size_nm for one in (first, second)]
     assert sizes == [(12.5, 12.5), (5.0, 5.0)]

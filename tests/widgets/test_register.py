@@ -214,6 +214,20 @@ def test_what_cannot_be_registered_is_told(model, hold, add, run_panel):
 
 
 @pytest.mark.broad
+def test_an_sem_image_on_the_mosaic_leads_on_with_the_map_turned_round(
+    panel, opened, run_panel
+):
+    light, electrons = opened.layers["light"], opened.layers["electrons"]
+    panel.fixed.value = light
+    assert panel.moving.value is electrons  # the other list takes what this one had
+    assert "Registered electrons to light" in run_panel(panel)
+    stored, low, high = panel._both()  # noqa: SLF001 - what all buttons go on with
+    assert (low, high) == (light, electrons)
+    assert (stored.moving.name, stored.fixed.name) == ("light", "electrons")
+    assert missed_nm(stored.transform) < 10
+
+
+@pytest.mark.broad
 def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     model, hold, add, run_panel, qtbot
 ):

@@ -193,6 +193,30 @@ def test_next_passes_over_what_needs_another_image(window, model):
     assert window.page.step.key == "enhance"
 
 
+def test_a_figure_is_saved_from_any_step(
+    window, model, choose, tmp_path, finish, qtbot
+):
+    window.show()
+    assert window.figure_button.isHidden()  # nothing is open
+    model.add_image(np.random.default_rng(0).random((32, 32)), name="field")
+    choose(tmp_path / "field.png", ".png")
+    qtbot.mouseClick(window.figure_button, Qt.MouseButton.LeftButton)
+    finish(window.page.panel)
+    assert (tmp_path / "field.png").is_file()
+    assert "The figure is saved as" in window.page.panel.status.text()
+
+
+def test_a_folder_of_frames_is_chosen_while_nothing_is_open(
+    window, scan, choose, finish, qtbot
+):
+    window.show()
+    choose(scan[1])
+    qtbot.mouseClick(window.beginning.frames_button, Qt.MouseButton.LeftButton)
+    finish(window.page.panel)
+    assert window.page.kind == "Frames"
+    assert window.page.panel.folder.value == scan[1]
+
+
 @pytest.mark.broad
 def test_frames_that_were_stitched_before_change_no_step(window, model):
     window.next_button.click()

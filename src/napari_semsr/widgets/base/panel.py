@@ -465,6 +465,9 @@ class Panel(QWidget):
         self.offers = self.databar_button, self.size_button, self.grey_button
         for button in self.offers:
             button.setVisible(False)
+            # its text breaks where it must, and never widens the panel
+            vertical = button.sizePolicy().verticalPolicy()
+            button.setSizePolicy(QSizePolicy.Policy.Ignored, vertical)
             self.body.addWidget(button)
         self.body.addStretch(1)
         self.scroll_area = QScrollArea()

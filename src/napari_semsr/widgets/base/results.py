@@ -691,8 +691,8 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
             find_panel(model, "Open mosaic", "Image").ask_size(layer)
 
     said = (
-        f"{layer.name} has no pixel size, which other images have: it is shown at the "
-        "size of the field in view, not to scale."
+        f"Not to scale: {layer.name} has no pixel size, and is shown at the size of "
+        "the field in view."
     )
     offer(said, "Give its pixel size", give)
 

@@ -975,11 +975,26 @@ class RegisterPanel(Panel):
             self.save_file("Save transform", name, _TRANSFORMS, write, said)
 
     def _both(self) -> tuple[StoredTransform, Image, Image] | None:
-        """Give the map and the layers that it was found for, if they are there."""
+        """Give the map from the mosaic to the SEM image, and both layers, if there.
+
+        Where the SEM image was moved onto the mosaic, the map is turned round.
+        """
         if self.registered is not None:
-            found, low, high = self.registered
-            if low in self.viewer.layers and high in self.viewer.layers:
-                return found.stored, low, high
+            found, moving, fixed = self.registered
+            stored, there = found.stored, self.viewer.layers
+            if moving in there and fixed in there:
+                if _electrons(moving) <= _electrons(fixed):
+                    return stored, moving, fixed
+                if isinstance(stored.transform, Affine):
+                    known = {k: stored.quality.get(k) for k in ("model", "error_nm")}
+                    back = stored.transform.inverse()
+                    sides = stored.fixed, stored.moving
+                    return StoredTransform(back, *sides, known), fixed, moving
+                self.show_status(
+                    "A map that bends is used from the mosaic to the SEM image: choose "
+                    f"{fixed.name} as Moving, and press Register again."
+                )
+                return None
         self.show_status("Register two layers first; pairs are cut from these.")
         return None
 

@@ -331,6 +331,8 @@ class StepsWindow(QWidget):
         self.next_button = push_button(
             "Next", self.show_next, "Go on with what this step has made."
         )
+        said = "Save all images that are visible as one picture for a paper."
+        self.figure_button = push_button("Save figure…", self._save_figure, said)
         self.others = QPushButton("Other panels")
         self.others.setToolTip("Panels that napari's menu does not list.")
         menu = QMenu(self.others)
@@ -347,7 +349,8 @@ class StepsWindow(QWidget):
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
         column.addLayout(_with_margins(self.steps, self.hint, self.beginning))
         column.addWidget(shown, stretch=1)
-        column.addLayout(_with_margins(FoldingRow(self.next_button, self.others)))
+        foot = self.next_button, self.figure_button, self.others
+        column.addLayout(_with_margins(FoldingRow(*foot)))
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._mark)
         self.show_step(0)
@@ -390,6 +393,10 @@ class StepsWindow(QWidget):
     def show_other(self, title: str) -> QWidget:
         """Show a panel of `ASIDE`: in its step, or in a dock where no step has it."""
         return self.show_panel(title) or open_panel(self.viewer, title)
+
+    def _save_figure(self) -> None:
+        if self.page.panel is not None:
+            self.page.panel.save_figure()
 
     def _show_frames(self, folder: Path) -> None:
         """Show a folder of frames where it is stitched."""
@@ -461,6 +468,7 @@ class StepsWindow(QWidget):
         first = self.stack.currentIndex() == 0
         self.beginning.setVisible(first and not self.viewer.layers)
         self.next_button.setVisible(bool(later) and (opened or not first))
+        self.figure_button.setVisible(opened)
         if later:
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
