@@ -231,11 +231,11 @@ def test_an_sem_image_on_the_mosaic_leads_on_with_the_map_turned_round(
 def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     model, hold, add, run_panel, qtbot
 ):
+    panel = hold(RegisterPanel(model))
+    panel.show()
     add(model, FIXED).metadata["micrograph"]["vendor"] = "FEI"
     light = add(model, moving_image().replace(pixel_size_nm=None))
     assert fit_of(light)[0] > 1  # it is shown at the size of the field in view
-    panel = hold(RegisterPanel(model))
-    panel.show()
     assert (panel.moving.value, panel.fixed.value.name) == (light, "electrons")
     said = run_panel(panel)
     assert "Registered light to electrons" in said

@@ -850,18 +850,19 @@ class RegisterPanel(Panel):
     ) -> Iterator[None]:
         """Add the image on the other's grid, and say what its map is worth."""
         self.note_origin([moving, fixed])
-        refused = isinstance(result, RegistrationRefused)
         for button in self.further:
-            button.setEnabled(not refused)
-        size = None if refused else result[0].found_pixel_size_nm
-        self.take_size_button.setVisible(size is not None)
-        if size is not None:
-            of, said = result[0].found_size_of, spell_pixel_size((size, size))
-            self.take_size_button.setText(f"Give {of} the pixel size found, {said}")
+            button.setEnabled(not isinstance(result, RegistrationRefused))
+        self.take_size_button.setVisible(False)
         if isinstance(result, RegistrationRefused):
             self.show_result(refusal_numbers(result), str(result))
             raise result
         found, outcome = result
+        size = found.found_pixel_size_nm
+        if size is not None:
+            said = f"{found.found_size_of} the pixel size found"
+            spelt = spell_pixel_size((size, size))
+            self.take_size_button.setText(f"Give {said}, {spelt}")
+            self.take_size_button.setVisible(True)
         self.look.end()
         helpers: list[Layer] = []
         layer = add_opened(
@@ -955,14 +956,13 @@ class RegisterPanel(Panel):
         if self.registered is None:
             return
         found, *layers = self.registered
-        lacking = [item for item in layers if not is_calibrated(item)]
-        size = found.found_pixel_size_nm
-        for layer in lacking if size is not None else ():
+        for layer in (item for item in layers if not is_calibrated(item)):
             side = found.stored.moving if layer is layers[0] else found.stored.fixed
-            origin = size_origin("found by registration in napari", side.pixel_size_nm)
-            apply_pixel_size(layer, side.pixel_size_nm, origin=origin)
+            size = side.pixel_size_nm
+            origin = size_origin("found by registration in napari", size)
+            apply_pixel_size(layer, size, origin=origin)
             self.take_size_button.setVisible(False)
-            self.show_status(f"{layer.name} has {spell_pixel_size((size, size))} now.")
+            self.show_status(f"{layer.name} has {spell_pixel_size(size)} now.")
             self.session.changed.emit()  # what was saved before is not any longer
 
     def save_transform(self) -> None:
