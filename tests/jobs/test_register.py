@@ -421,7 +421,7 @@ def test_the_pixel_size_that_an_image_lacks_is_found(views, role):
 
 def test_landmarks_find_the_pixel_size_too(views):
     moving, fixed, truth = views
-    places = np.array([[500.0, 500], [500, 4500], [4500, 500], [4500, 4500]])
+    places = np.array([[1000.0, 1000], [1000, 4000], [4000, 1000], [4000, 4000]])
     bare = moving.replace(pixel_size_nm=None)
     marks = Landmarks(places / moving.scale[0], truth(places))
     with hear_warnings(lambda _: None):

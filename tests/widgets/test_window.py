@@ -210,11 +210,11 @@ def test_a_folder_of_frames_is_chosen_while_nothing_is_open(
     window, scan, choose, finish, qtbot
 ):
     window.show()
-    choose(scan[1])
+    choose(scan[0])
     qtbot.mouseClick(window.beginning.frames_button, Qt.MouseButton.LeftButton)
     finish(window.page.panel)
     assert window.page.kind == "Frames"
-    assert window.page.panel.folder.value == scan[1]
+    assert window.page.panel.folder.value == scan[0]
 
 
 @pytest.mark.broad
