@@ -29,8 +29,3 @@ from .history import (
     read_history as read_history,
     repeatable_jobs as repeatable_jobs,
 )
-from .table import (
-    Cells as Cells,
-    GrowingTable as GrowingTable,
-    tell_faults as tell_faults,
-)

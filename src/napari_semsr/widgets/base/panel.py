@@ -514,8 +514,8 @@ class Panel(QWidget):
         self._stepping = new_timer(self, self._draw_next_step, _STEP_MS, once=True)
         self._next_step: Progress | None = None
         # above the buttons, which stay where they are when it is folded open
-        for part in (self.notes, self.progress_bar, self.buttons):
-            foot.addWidget(part)
+        for row in (self.notes, self.progress_bar, self.buttons):
+            foot.addWidget(row)
         return foot
 
     def _bind_keys(self) -> None:

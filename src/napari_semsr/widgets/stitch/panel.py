@@ -82,8 +82,9 @@ from napari_semsr.widgets.base import (
     typed_store,
     written,
 )
-from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit, apply_pixel_size
+from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
 from napari_semsr.widgets.layers import (
+    apply_pixel_size,
     fill_view,
     free_name,
     is_calibrated,
