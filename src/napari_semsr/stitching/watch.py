@@ -31,7 +31,7 @@ _FIRST = 4  # frames that state what the scan had; chosen: as of the first solut
 _LIGHT = 0.72
 _LOST = 0.5  # of the contrast of the first frames; chosen: half is lost
 _CHANGED = 0.12  # logarithm of the contrast; chosen: half of what 150 nm do, or less
-_SURE = 4.5  # times the error; chosen: of 1000 clean frames none exceeds it by chance
+_SURE = 4.5  # times the error; chosen, its rate of false alarms was not measured apart
 _HELD_BY = 2  # neighbours; as of the positions that are believed
 _UNPLACED = (
     "Frame {} is not placed: no place among its neighbours, or more than one, fits its "
