@@ -1,5 +1,6 @@
 """Periodic samples: solved, or reported; never silently wrong."""
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -93,22 +94,114 @@ def grating(pitch, degrees):
     return 0.5 + 0.3 * np.cos(2 * np.pi * along / pitch)
 
 
-@pytest.mark.broad
-@pytest.mark.parametrize(("pitch", "degrees"), [(PITCH, 0), (30, 10), (17, 55)])
-def test_a_perfect_grating_is_not_placed_worse_than_nominal(pitch, degrees):
+def across_and_along(solution, scan, degrees):
+    """Errors of placed frames across lines, and how far they are off along, px."""
+    normal = np.array([np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))])
+    error, _ = scans.errors(solution.positions_px, scan.truth)
+    moved, _ = scans.errors(solution.positions_px, scan.acquisition.nominal_px)
+    return np.abs(error @ normal).max(), np.abs(moved @ (normal[1], -normal[0])).max()
+
+
+@pytest.mark.parametrize(
+    ("pitch", "degrees"),
+    [
+        (PITCH, 0),
+        pytest.param(30, 10, marks=pytest.mark.broad),
+        pytest.param(17, 55, marks=pytest.mark.broad),
+        pytest.param(22, 90, marks=pytest.mark.broad),
+    ],
+)
+def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, degrees):
     scene = grating(pitch, degrees)
     flat = scans.square_flat(112)
     scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=3, flat=flat, seed=1)
-    with pytest.raises(RegistrationError, match=r"lines of one direction.*max-shift"):
-        run(solve_mosaic(scan.acquisition))
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=3)))
-    placed = solution.placed
-    given = solution.positions_px[placed] - scan.acquisition.nominal_px[placed]
-    assert placed.sum() > 4
-    assert np.allclose(given, given[0])
-    assert any("nominal positions are given" in told for told in solution.warnings)
+    assert solution.placed.all()
+    across, along = across_and_along(solution, scan, degrees)
+    assert across < 0.3
+    assert along < 0.05
+    warned = [sentence for sentence in solution.warnings if "lines" in sentence]
+    assert "along them the nominal positions are given" in warned[0]
     assert solution.stage is None  # of what it was not compared with
-    assert solution.residual_px > 0.5  # as neighbours differ there, by their own shift
+    assert solution.residual_px < 0.1
+    assert 0.3 < np.nanmax(solution.sigma_px) < 3  # along, by the error across
+
+
+@pytest.mark.parametrize(
+    ("pitch", "most", "reason"),
+    [
+        (7, 3, r"period of 7 px away.*max-shift-px.*below 1\.8 px"),
+        (20, None, r"lines of one direction.*max-shift-px"),
+    ],
+)
+def test_a_grating_is_refused_if_the_stage_may_err_by_half_a_period(
+    pitch, most, reason
+):
+    how = {"grid": (2, 2), "side": 96, "overlap": 0.34, "jitter": 3, "seed": 4}
+    scan = scans.cut_scan(grating(pitch, 20), **how)
+    with pytest.raises(RegistrationError, match=reason):
+        run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=most)))
+
+
+def halves(left, right):
+    """Draw one scene in the first columns of a scan, and another beyond."""
+    _, x = np.indices((420, 420))
+    return np.where(x < 160, left, right)
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        pytest.param(lambda: halves(grating(22, 60), grating(22, 130)), id="turned"),
+        pytest.param(
+            lambda: halves(grating(22, 30), scans.lattice((420, 420), 22)),
+            id="lattice",
+            marks=pytest.mark.broad,
+        ),
+    ],
+)
+def test_where_part_of_a_scan_holds_lines_all_that_images_decide_is_right(scene):
+    drawn = scene()
+    how = {
+        "grid": (3, 3),
+        "side": 112,
+        "overlap": 0.34,
+        "jitter": 3,
+        "seed": 101,
+        "sigma": 3,
+    }
+    scan = scans.cut_scan(drawn, **how)
+    solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=3)))
+    assert solution.placed.all()
+    slopes = np.gradient(drawn)
+    error = solution.positions_px - scan.truth
+    for first, second in itertools.combinations(range(9), 2):
+        low = np.maximum(*scan.truth[[first, second]]).astype(int)
+        high = np.minimum(*scan.truth[[first, second]]).astype(int) + 112
+        if (high - low < 12).any():
+            continue
+        here = slice(low[0], high[0]), slice(low[1], high[1])
+        slope = np.stack([part[here].ravel() for part in slopes])
+        moved = (error[second] - error[first]) @ slope
+        power = np.linalg.eigvalsh(slope @ slope.T)[1]
+        assert np.sqrt(moved @ moved / power) < 0.3, (first, second)
+
+
+@pytest.mark.parametrize("known", ["positions", "grid"])
+def test_rows_that_lines_alone_join_are_placed_as_stated_or_not_at_all(known):
+    y, _ = np.indices((420, 420))
+    between = (y > 84) & (y < 150)
+    scene = np.where(between, grating(28, 95), scans.texture((420, 420), 5))
+    how = {"grid": (3, 3), "side": 112, "overlap": 0.34, "jitter": 2, "seed": 5}
+    scan = scans.cut_scan(scene, known=known, **how)
+    if known == "grid":
+        with pytest.raises(RegistrationError, match="lines of one direction"):
+            run(solve_mosaic(scan.acquisition))
+        return
+    solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=2)))
+    assert solution.placed.all()
+    assert farthest(solution, scan) < 2
+    assert [warning.code for warning in solution.warnings] == ["lines-only"]
 
 
 def test_lines_of_one_direction_ask_for_positions_where_there_are_none():

@@ -164,7 +164,8 @@ _MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaus
 _SETTLED = 1e-3  # px; a tenth of noise's bound (docs/validation/stitching.md)
 _ROUNDING = 1e-14  # of the information; that of float32, squared
 _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
-_DENSE_LIMIT = 1500  # frames; chosen: their matrix, 3000^2 doubles, takes 72 MB
+DENSE_LIMIT = 1500  # chosen: their matrix, 3000^2 doubles, takes 72 MB
+"""Frames from which on errors are not stated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +314,7 @@ def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     count = matrix.shape[0] // 2
     groups, labels = csgraph.connected_components(matrix[::2, ::2], directed=False)
     adrift = (labels != np.bincount(labels).argmax())[:, None]
-    if count > _DENSE_LIMIT:
+    if count > DENSE_LIMIT:
         return np.where(adrift, np.inf, np.full((count, 2), np.nan))
     values, vectors = np.linalg.eigh(matrix.toarray())
     # nothing tells the common shift of a group: its two modes are the softest

@@ -34,6 +34,7 @@ from napari_semsr.stitching.layout import (
     components,
     repeats_itself,
 )
+from napari_semsr.stitching.lines import place_across, settle_along
 from napari_semsr.stitching.nominal import overlapping_pairs, share_of_period
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift, refine
@@ -61,6 +62,7 @@ _LOW = 1e-3  # share of a frame's pixels; chosen: what is below may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times what is usual (docs/validation/stitching.md)
 _MANY = 0.2  # share of frames without a place from which none is to be trusted; chosen
+_ROUNDING = 1e-9  # of the information; chosen: what rounding leaves of none
 _SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
 _SIZE_DIFFERS = 0.02  # of the pixel size; chosen: distances would be as wrong
 # Of a pixel; chosen: an atom is larger, and micrometres taken for nanometres tell less
@@ -353,6 +355,7 @@ def _verify(state: State) -> None:
         state.positions[index] = np.nan
     if not slides:
         settle_periods(state)
+        _warn_of_lines(state)
     lost = np.flatnonzero(~state.placed).tolist()
     if len(lost) == len(state.positions):
         is_given = state.prepared.flat.method in GIVEN
@@ -372,8 +375,10 @@ def _verify(state: State) -> None:
             "placement-doubtful",
         )
         state.warnings.append(sentence)
+    if slides:
+        return  # how far the stage errs along the lines is in its warning
     warn_of_spread(state)
-    if state.is_stated and not slides:
+    if state.is_stated:
         _against_nominal(state)
 
 
@@ -450,54 +455,33 @@ def _slides(state: State) -> bool:
     return sum(map(bool, open_still)) > LINES * len(joints)
 
 
-def _luck_across(state: State) -> float:
-    """Probability that positions at random fit as well across lines as stated ones.
-
-    A turn and scale of the stage, fitted to the shifts across, moves steps of different
-    directions differently; 1 where there are not two.
-    """
-    rows, away, periods = [], [], []
-    for item in state.found:
-        if not item.along:
-            continue
-        y, x = state.nominal[item.second] - state.nominal[item.first]
-        near, end = (np.array(place, dtype=float) for place in item.along)
-        down, right = (near - end)[::-1] * (1, -1) / np.hypot(*(near - end))
-        rows.append((down * y + right * x, down * x - right * y))
-        away.append((near - (y, x)) @ (down, right))
-        others = np.abs((item.shifts - near) @ (down, right))
-        most = 2.0 * min(state.reach)
-        periods.append(others[others > TOLERANCE_PX].min(initial=most))
-    steps = np.array(rows).reshape(-1, 2)
-    turn, _, rank, _ = np.linalg.lstsq(steps, np.array(away), rcond=0.1)
-    if rank < 2:
-        return 1.0
-    shift = np.hypot(*turn) * np.median(np.hypot(*steps.T))
-    return share_of_period(float(shift), float(np.median(periods)))
-
-
 def _lay_along(state: State) -> None:
-    """Put all frames that hold detail where the scan says, or ask for positions."""
+    """Put frames where the images say across the lines, and the scan along them."""
     if not state.is_stated:
         raise RegistrationError(
             f"{ALONG_LINES}give the positions of the frames.", code="lines-only"
         )
-    if state.options.max_shift_px is None and _luck_across(state) > _BY_CHANCE:
-        msg = (
-            f"{ALONG_LINES}across the lines they do not confirm the stated positions, "
-            "so give the largest error of a position (max-shift-px), and the positions "
-            "are taken as they are."
-        )
-        raise RegistrationError(msg, code="lines-only")
-    count = len(state.positions)
-    reasons = {index: _reason(state, index) for index in range(count)}
-    plain = [i for i, why in reasons.items() if why == _PLAIN]
-    state.positions, state.reasons = state.nominal.copy(), {}
-    state.positions[plain] = np.nan
-    _give_nominal(state)
-    state.warnings.append(
-        Message(f"{ALONG_LINES}the nominal positions are given.", "lines-only")
+    found = place_across(state)
+    state.positions, state.refined = found.positions, found.refined
+    state.is_nominal, state.reasons = True, {}
+    sentence = (
+        f"{ALONG_LINES}along them the nominal positions are given, which err by "
+        f"{found.error_px:.2g} px across the lines, where the images decide."
     )
+    state.warnings.append(Message(sentence, "lines-only"))
+
+
+def _warn_of_lines(state: State) -> None:
+    """Put frames that hang on lines as stated along them, and say so."""
+    hanging = settle_along(state)
+    if not (state.is_stated and hanging):
+        return
+    sentence = (
+        f"{len(hanging)} of {len(state.positions)} frames are joined to most others by "
+        "lines of one direction alone, along which they fit anywhere: along them the "
+        f"nominal positions are given: {_named(state, hanging)}."
+    )
+    state.warnings.append(Message(sentence, "lines-only"))
 
 
 def _ask_for_grid(state: State) -> bool:
@@ -675,7 +659,9 @@ def _pair(
     residual = sigma = float("nan")
     if linearised is not None and placed:
         residual = float(np.hypot(*linearised.step))
-        least = np.linalg.eigvalsh(linearised.information)[0]
+        axes = np.linalg.eigvalsh(linearised.information)
+        # of lines, across them
+        least = axes[0] if axes[0] > _ROUNDING * axes[-1] else axes[-1]
         noise = linearised.variance
         sigma = 0.0  # of frames without noise
         if noise > 0:

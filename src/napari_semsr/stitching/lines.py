@@ -1,0 +1,494 @@
+"""Frames whose overlaps hold lines: placed by the images across them, as stated along.
+
+An overlap of parallel lines fits at any shift along them. Across them it fits at one
+shift, or at one in each period, of which the stated positions take one if they err by
+clearly less than half a period. Each pair is refined across its lines alone. All frames
+are then solved for together: pairs of lines hold them across, other pairs in both
+directions, and what no pair decides stays as stated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import splu
+
+from napari_semsr.core import BoolArray, FloatArray, IntPair, RegistrationError
+from napari_semsr.stitching.flat_field import evenly
+from napari_semsr.stitching.layout import (
+    ALONG_LINES,
+    TOLERANCE_PX,
+    Joint,
+    components,
+    weigh_shifts,
+)
+from napari_semsr.stitching.nominal import share_of_period
+from napari_semsr.stitching.pairwise import Candidates, surface
+from napari_semsr.stitching.refine import (
+    DENSE_LIMIT,
+    LinearisedShift,
+    Refined,
+    sweep_shifts,
+)
+from napari_semsr.stitching.state import State
+
+# Of the information across the lines that a pair holds along them; chosen: noise alone
+# gives some thousandths, a sample with detail in both directions some tenths.
+_FLAT = 0.01
+_SAME_DEG = 5.0  # chosen: noise turns the direction of a pair by less than a degree
+_ROUNDS = 4  # steps of a pair; chosen: a ridge of 0.9 of its best is left in two
+_MOST_STEP = 2.0  # px; chosen as in `refine`
+_STILL = 0.05  # px; chosen: the sweeps find the rest
+_SWEEPS = 3  # chosen: pairs are settled one by one before
+_SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
+_PRIOR = 1e-6  # of a pair's say; chosen: holds what no pair decides, moves nothing else
+# Of a frame, and frames, that lines are compared with themselves; chosen: longer
+# periods are no question to a stage, and a few frames outvote one with a defect.
+_FAR, _FRAMES = 0.4, 8
+_PERIODIC = 0.7  # of the usual correlation; chosen as for other rivals
+_BY_CHANCE = 1e-3  # that positions at random agree as well; chosen as for lattices
+_HANGING = "joined by lines of one direction alone, along which they fit anywhere"
+_LEAST_ERROR_PX = 0.5  # of a stage; chosen: a smaller one shows in no figure
+
+
+@dataclass(frozen=True, slots=True)
+class _LinePair:
+    """What a pair of frames with lines says of its shift."""
+
+    pair: IntPair
+    normal: FloatArray  # (2,) Unit vector across the lines, ``(y, x)``
+    away: float  # By how much the shift across them differs from the stated one, px
+    score: float
+    group: int  # Which of the directions
+
+
+@dataclass(frozen=True, slots=True)
+class Across:
+    """Frames that were placed across the lines of their overlaps."""
+
+    positions: FloatArray  # (N, 2) Top-left corners; NaN for frames that nothing holds
+    refined: Refined
+    error_px: float  # Of the stated positions across the lines, RMS
+
+
+@dataclass(frozen=True, slots=True)
+class _Tie:
+    """What one pair says of how far two frames are from their stated places."""
+
+    pair: IntPair
+    weight: FloatArray  # (2, 2)
+    away: FloatArray  # (2,) Of the second less that of the first, px
+
+
+def is_flat(information: FloatArray) -> bool:
+    """Whether a pair, (2, 2), says next to nothing of its shift in one direction."""
+    least, most = np.linalg.eigvalsh(information[:2, :2])
+    return bool(least < _FLAT * most)
+
+
+def _directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, list[int]]:
+    """Find common unit normals of lines, (K, 2), and which of them each pair has."""
+    blocks = np.stack([s.information / max(s.variance, 1e-30) for s in shifts])
+    normals = np.linalg.eigh(blocks)[1][:, :, 1]
+    limit = np.cos(np.deg2rad(_SAME_DEG))
+    groups = np.full(len(shifts), -1)
+    found: list[FloatArray] = []
+    while (groups < 0).any():
+        free = groups < 0
+        first = int(np.argmax(np.where(free, np.trace(blocks, axis1=1, axis2=2), -1)))
+        axis = normals[first]
+        for _ in range(2):
+            near = free & (np.abs(normals @ axis) >= limit)
+            near[first] = True
+            axis = np.linalg.eigh(blocks[near].sum(axis=0))[1][:, 1]
+        groups[near] = len(found)
+        found.append(axis)
+    return np.stack(found), groups.tolist()
+
+
+def _linearised(
+    state: State, pair: IntPair, shift: FloatArray
+) -> LinearisedShift | None:
+    """Linearise one pair at a shift of its own, (2,)."""
+    places = np.full(state.nominal.shape, np.nan)
+    places[pair[0]], places[pair[1]] = 0.0, shift
+    found = sweep_shifts(state.prepared, places, [pair], 1.0)
+    return found[0] if found else None
+
+
+def _settled(
+    state: State, pair: IntPair, near: FloatArray, part: FloatArray
+) -> FloatArray | None:
+    """Move a pair to where it fits best; None if it fits nowhere.
+
+    `part` (2, 2) takes the part of a step, ``(y, x)``, by which it may move.
+    """
+    shift = near.copy()
+    for _ in range(_ROUNDS):
+        found = _linearised(state, pair, shift)
+        if found is None:
+            return None
+        move = np.clip(part @ found.step, -_MOST_STEP, _MOST_STEP)
+        shift = shift + move
+        if np.abs(move).max() < _STILL:
+            break
+    return shift if np.abs(move).max() < _MOST_STEP else None
+
+
+def _period(
+    state: State, frames: Sequence[int], normal: FloatArray, usual: float
+) -> float:
+    """Find after how many px across them the lines repeat themselves; infinite if not.
+
+    By the correlation of some frames with themselves, to `_FAR` of a frame; `usual`: of
+    two frames that show the same.
+    """
+    side = min(state.acquisition.frame_shape)
+    far = int(_FAR * side)
+    steps = np.arange(0, far - 1, 0.25)
+    heights = []
+    for place in evenly(len(frames), _FRAMES):
+        index = frames[place]
+        found = surface(state.prepared, (index, index), (0, 0), (far, far))
+        if found is not None:
+            height = found.height(state.acquisition.frame_shape)
+            where = far + np.outer(normal, steps)
+            along = ndimage.map_coordinates(height, where, order=3)
+            heights.append(along / height[far, far])
+    if not heights:
+        return float("inf")
+    mean = np.mean(heights, axis=0)
+    is_peak = (mean[1:-1] >= mean[:-2]) & (mean[1:-1] > mean[2:])
+    peaks = np.flatnonzero(is_peak) + 1
+    peaks = peaks[(steps[peaks] > TOLERANCE_PX) & (mean[peaks] > _PERIODIC * usual)]
+    return float(steps[peaks[0]]) if len(peaks) else float("inf")
+
+
+def _line_pairs(
+    state: State, lines: Sequence[Candidates], shifts: Sequence[LinearisedShift]
+) -> list[_LinePair]:
+    """Refine pairs of frames with lines one by one."""
+    normals, groups = _directions(shifts)
+    pairs = []
+    for item, group in zip(lines, groups, strict=True):
+        pair, normal = (item.first, item.second), normals[group]
+        stated = state.nominal[item.second] - state.nominal[item.first]
+        near = np.array(item.along[0] if item.along else item.shifts[0], dtype=float)
+        # as far along the lines as stated
+        near = stated + normal * (normal @ (near - stated))
+        shift = _settled(state, pair, near, np.outer(normal, normal))
+        if shift is not None:
+            away = float(normal @ (shift - stated))
+            pairs.append(_LinePair(pair, normal, away, item.best, group))
+    return pairs
+
+
+def _errors(
+    count: int, pairs: Sequence[_LinePair], sure: Sequence[_Tie]
+) -> tuple[FloatArray, FloatArray]:
+    """Errors of stated positions across lines of one direction, (N,), up to a period.
+
+    Along the surest pairs from frame to frame, and which frames hang together, (N,).
+    """
+    normal = pairs[0].normal
+    ties = [(tie.pair, float(normal @ tie.away), 2.0) for tie in sure]
+    most = max(pair.score for pair in pairs)
+    ties += [(item.pair, item.away, item.score / most) for item in pairs]
+    away = {pair: value for pair, value, _ in reversed(ties)}
+    first, second = np.array([pair for pair, _, _ in ties]).T
+    costs = 3.0 - np.array([say for _, _, say in ties])
+    graph = sparse.coo_array((costs, (first, second)), (count, count))
+    tree = csgraph.minimum_spanning_tree(graph.tocsr())
+    labels = csgraph.connected_components(tree, directed=False)[1]
+    errors = np.zeros(count)
+    for label in np.unique(labels):
+        root = int(np.flatnonzero(labels == label)[0])
+        order, above = csgraph.breadth_first_order(tree, root, directed=False)
+        for frame in order[1:].tolist():
+            other = int(above[frame])
+            step = away.get((other, frame))
+            step = -away[frame, other] if step is None else step
+            errors[frame] = errors[other] + step
+    return errors, labels
+
+
+def _wrapped(errors: FloatArray, units: NDArray[np.intp], period: float) -> FloatArray:
+    """Move units of frames by whole periods until their errors agree best."""
+    if not np.isfinite(period):
+        return np.asarray(errors - errors.mean())
+    centre = np.angle(np.exp(2j * np.pi * errors / period).mean()) * period / 2 / np.pi
+    size = np.bincount(units)
+    for _ in range(_ROUNDS):
+        mean = np.bincount(units, errors) / np.maximum(size, 1)
+        errors = errors - period * np.rint((mean - centre) / period)[units]
+        centre = float(errors.mean())
+    return np.asarray(errors - centre)
+
+
+def _refuse_open(
+    errors: FloatArray, units: NDArray[np.intp], period: float, most: float | None
+) -> None:
+    """Refuse stated positions that may as well err by another number of periods.
+
+    `errors` across the lines, (N,), of frames in rigid `units`; `most`: the largest
+    possible error, if it is known. Without it all must agree to half a period, and more
+    closely than chance: of n errors at random, all are within a share s of a period
+    with a probability of n s^(n - 1).
+    """
+    if not np.isfinite(period):
+        return
+    spread, count = float(np.ptp(errors)), len(errors)
+    if most is not None:
+        means = np.bincount(units, errors) / np.bincount(units)
+        moved, other = errors.copy(), np.inf
+        for unit in np.argsort(means)[:-1].tolist():
+            moved[units == unit] += period
+            other = min(other, float(np.ptp(moved)))
+        is_open = other <= 2 * most or spread > 2 * most + TOLERANCE_PX
+    else:
+        share = spread / period
+        is_open = share > 0.5 or count * share ** (count - 1) > _BY_CHANCE
+    if is_open:
+        msg = (
+            f"{ALONG_LINES}across the lines they fit as well a period of "
+            f"{period:.3g} px away, and the stated positions are not exact enough to "
+            f"decide: give the largest error of a position (max-shift-px), if it is "
+            f"below {period / 4:.2g} px."
+        )
+        raise RegistrationError(msg, code="periodic")
+
+
+def _luck(
+    pairs: Sequence[_LinePair], nominal: FloatArray, periods: Sequence[float]
+) -> float:
+    """Probability that positions at random fit as well across lines as stated ones.
+
+    A turn and scale of the stage, fitted to the shifts across, moves steps of different
+    directions differently; 1 where there are not two.
+    """
+    rows, away = [], []
+    for item in pairs:
+        y, x = nominal[item.pair[1]] - nominal[item.pair[0]]
+        down, right = item.normal
+        rows.append((down * y + right * x, down * x - right * y))
+        away.append(item.away)
+    steps = np.array(rows).reshape(-1, 2)
+    turn, _, rank, _ = np.linalg.lstsq(steps, np.array(away), rcond=0.1)
+    if rank < 2:
+        return 1.0
+    shift = np.hypot(*turn) * np.median(np.hypot(*steps.T))
+    return share_of_period(float(shift), float(np.median(periods)))
+
+
+def _solve(
+    count: int, ties: Sequence[_Tie], hold: float
+) -> tuple[FloatArray, sparse.csc_array]:
+    """Find how far frames are from their stated places, (N, 2), by all ties at once.
+
+    `hold` draws each frame to its stated place. Returns the matrix, (2 N, 2 N), too.
+    """
+    first, second = np.array([tie.pair for tie in ties]).T
+    blocks = np.stack([tie.weight for tie in ties])
+    pull = np.einsum("kab,kb->ka", blocks, np.stack([tie.away for tie in ties]))
+    right = np.zeros((count, 2))
+    np.add.at(right, second, pull)
+    np.add.at(right, first, -pull)
+    signed = ((first, first, 1), (second, second, 1), (first, second, -1))
+    parts = [
+        (2 * one + a, 2 * two + b, sign * blocks[:, a, b])
+        for one, two, sign in (*signed, (second, first, -1))
+        for a in range(2)
+        for b in range(2)
+    ]
+    rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    matrix = sparse.coo_array((values, (rows, columns)), (2 * count, 2 * count))
+    held = (matrix + hold * sparse.eye_array(2 * count)).tocsc()
+    return splu(held).solve(right.ravel()).reshape(count, 2), held
+
+
+def _first_ties(
+    state: State, pairs: Sequence[_LinePair], sure: Sequence[_Tie]
+) -> tuple[list[_Tie], float, float]:
+    """Find what pairs with lines say; by how much positions err across; the period.
+
+    The error is an RMS, the period the shortest, both in px.
+    """
+    count, most = len(state.nominal), state.options.max_shift_px
+    known = {(item.first, item.second): item for item in state.found}
+    usual = float(np.median([known[item.pair].ncc[0] for item in pairs]))
+    units = components(count, [Joint(*tie.pair, (0.0, 0.0), 1.0) for tie in sure])
+    units = units if sure else np.arange(count)
+    far = _FAR * min(state.acquisition.frame_shape)
+    ties, squares, periods = [], [], []
+    for group in sorted({item.group for item in pairs}):
+        own = [item for item in pairs if item.group == group]
+        normal, touched = own[0].normal, sorted({i for item in own for i in item.pair})
+        period = _period(state, touched, normal, usual)
+        periods += [min(period, far)] * len(own)
+        errors, labels = _errors(count, own, sure)
+        for label in np.unique(labels[touched]):
+            frames = np.flatnonzero(labels == label)
+            unit = np.unique(units[frames], return_inverse=True)[1]
+            errors[frames] = _wrapped(errors[frames], unit, period)
+            limit = None if most is None else most * float(np.abs(normal).sum())
+            _refuse_open(errors[frames], unit, period, limit)
+            squares += (errors[frames] ** 2).tolist()
+        for item in own:
+            away = float(errors[item.pair[1]] - errors[item.pair[0]])
+            off = away - item.away
+            left = off - period * np.rint(off / period) if period < np.inf else off
+            if abs(left) < TOLERANCE_PX:
+                weight = np.outer(normal, normal)
+                ties.append(_Tie(item.pair, weight, (away - left) * normal))
+    if most is None and _luck(pairs, state.nominal, periods) > _BY_CHANCE:
+        msg = (
+            f"{ALONG_LINES}across the lines they do not confirm the stated positions, "
+            "so give the largest error of a position (max-shift-px), and along the "
+            "lines the positions are taken as they are."
+        )
+        raise RegistrationError(msg, code="lines-only")
+    return ties, float(np.sqrt(np.mean(squares))), min(periods)
+
+
+def _across(item: LinearisedShift, normal: FloatArray | None) -> LinearisedShift:
+    """Keep what a pair says of its shift across its lines."""
+    if normal is None:
+        return item
+    part = np.outer(normal, normal)
+    step = normal * np.clip(normal @ item.step, -_MOST_STEP, _MOST_STEP)
+    return replace(item, information=part @ item.information @ part, step=step)
+
+
+def _spread(matrix: sparse.csc_array, is_held: BoolArray) -> FloatArray:
+    """Find standard deviations, (N, 2), in px, the mean position of all taken off."""
+    count = matrix.shape[0] // 2
+    if count > DENSE_LIMIT:
+        return np.full((count, 2), np.nan)
+    mean = np.ones((count, 1)) * is_held.T / is_held.sum()
+    less_mean = np.kron(np.eye(count) - mean, np.eye(2))
+    variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
+    return np.sqrt(_SMOOTHED * np.diag(variance)).reshape(count, 2)
+
+
+def _sweep(
+    state: State, places: FloatArray, pairs: Sequence[IntPair], lines: set[IntPair]
+) -> Across:
+    """Refine all places together, those with `lines` across them alone.
+
+    `places` (N, 2): by how much frames are off their stated places, NaN for those
+    without a place, which pairs do not have.
+    """
+    nominal, count = state.nominal, len(state.nominal)
+    places = np.nan_to_num(places)
+    used = np.unique(np.array(pairs))
+    for _ in range(_SWEEPS):
+        error = float(np.std(places[used], axis=0).mean())
+        hold = _SMOOTHED / max(error, _LEAST_ERROR_PX) ** 2
+        found = sweep_shifts(state.prepared, nominal + places, sorted(pairs), 1.0)
+        flat = [s for s in found if (s.first, s.second) in lines]
+        normals, groups = _directions(flat)
+        axes = dict(zip(map(id, flat), normals[groups], strict=True))
+        shifts = [_across(item, axes.get(id(item))) for item in found]
+        noise = float(np.median([item.variance for item in shifts]))
+        ties = [
+            _Tie(
+                (item.first, item.second),
+                item.information / max(item.variance, 0.5 * noise, 1e-30),
+                places[item.second] - places[item.first] + item.step,
+            )
+            for item in shifts
+        ]
+        places, matrix = _solve(count, ties, hold)
+    joined = [Joint(*tie.pair, (0.0, 0.0), 1.0) for tie in ties]
+    is_held = (components(count, joined) == 0)[:, None]
+    positions = np.where(is_held, nominal + places, np.nan)
+    spread = np.where(is_held, _spread(matrix, is_held), np.nan)
+    return Across(positions, Refined(positions, tuple(shifts), spread), error)
+
+
+def place_across(state: State) -> Across:
+    """Place frames by the images across lines, and as stated where no image decides.
+
+    Raises
+    ------
+    RegistrationError
+        If the overlaps do not confirm the stated positions across the lines, or leave
+        open by how many periods these err.
+    """
+    nominal = state.nominal
+    known = {
+        (item.first, item.second): item
+        for item in state.found
+        if item.best > state.threshold
+    }
+    begun = {
+        pair: _linearised(state, pair, np.array((item.along or item.shifts)[0], float))
+        for pair, item in known.items()
+    }
+    flat = [item for item in begun.values() if item and is_flat(item.information)]
+    pairs = _line_pairs(state, [known[s.first, s.second] for s in flat], flat)
+    is_flat_or_open = {(s.first, s.second) for s in flat} | state.ambiguous
+    joints = () if state.layout is None else state.layout.joints
+    sure = [
+        _Tie(pair, np.eye(2), joint.shift - (nominal[pair[1]] - nominal[pair[0]]))
+        for joint in joints
+        if (pair := (joint.first, joint.second)) not in is_flat_or_open
+    ]
+    ties, error, period = _first_ties(state, pairs, sure)
+    ties += sure
+    places, _ = _solve(len(nominal), ties, _PRIOR)
+    # overlaps of both directions, or of a lattice, fit at the nearest of many places
+    for pair in state.ambiguous & begun.keys() - {(s.first, s.second) for s in flat}:
+        stated = nominal[pair[1]] - nominal[pair[0]]
+        near = stated + places[pair[1]] - places[pair[0]]
+        shift = _settled(state, pair, near, np.eye(2))
+        if shift is not None and np.hypot(*(shift - near)) < period / 4:
+            ties.append(_Tie(pair, np.eye(2), shift - stated))
+    lines = {item.pair for item in pairs}
+    found = _sweep(state, places, [tie.pair for tie in ties], lines)
+    return replace(found, error_px=error)
+
+
+_ALONG_PX = 8  # chosen: as far as no error of a sweep, and within any overlap
+
+
+def _is_line(state: State, item: LinearisedShift) -> bool:
+    """Whether a pair of placed frames fits as well farther along a direction."""
+    if not is_flat(item.information):
+        return False
+    along = np.linalg.eigh(item.information[:2, :2])[1][:, 0]
+    here = state.positions[item.second] - state.positions[item.first]
+    shifts = np.rint([here, here + _ALONG_PX * along, here - _ALONG_PX * along])
+    pair = (item.first, item.second)
+    choice = weigh_shifts(state.prepared, pair, shifts.astype(np.int64), 1.0)
+    return not choice.is_certain
+
+
+def settle_along(state: State) -> list[int]:
+    """Put frames as stated along lines that alone hold them, and tell which.
+
+    Where nothing is stated they have no place. Others stay, as do places across lines.
+    """
+    refined = () if state.refined is None else state.refined.shifts
+    shifts = [s for s in refined if state.placed[[s.first, s.second]].all()]
+    lines = {(s.first, s.second) for s in shifts if _is_line(state, s)}
+    if not lines:
+        return []
+    pairs = [(s.first, s.second) for s in shifts]
+    joined = [Joint(*pair, (0.0, 0.0), 1.0) for pair in pairs if pair not in lines]
+    labels = components(len(state.positions), joined)
+    hanging = np.flatnonzero(state.placed & (labels != 0)).tolist()
+    if hanging and not state.is_stated:
+        state.positions[hanging] = np.nan
+        state.reasons.update(dict.fromkeys(hanging, _HANGING))
+    elif hanging:
+        off = state.positions - state.nominal
+        known = np.asarray(np.isfinite(off).all(axis=1))
+        kept = [pair for pair in pairs if known[[*pair]].all()]
+        places = off - np.median(off[known], axis=0)
+        found = _sweep(state, places, kept, lines)
+        state.positions, state.refined = found.positions, found.refined
+    return hanging
