@@ -60,7 +60,7 @@ def test_refine_leaves_out_what_has_no_place_and_ends_when_nothing_moves(square_
 def test_a_group_that_no_pair_ties_to_the_others_has_no_finite_error(
     square_scan, monkeypatch, limit
 ):
-    monkeypatch.setattr("napari_semsr.stitching.refine._DENSE_LIMIT", limit)
+    monkeypatch.setattr("napari_semsr.stitching.refine.DENSE_LIMIT", limit)
     start = square_scan.truth.copy()
     start[2] = np.nan
     pairs = overlapping_pairs(start, (128, 128))
