@@ -2,8 +2,20 @@
 
 import numpy as np
 
-from napari_semsr.stitching.layout import Joint, components, least_squares, solve_layout
-from napari_semsr.stitching.pairwise import Candidates
+from napari_semsr.stitching.flat_field import no_flat
+from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.layout import (
+    Joint,
+    ShiftChoice,
+    components,
+    correlate_group,
+    least_squares,
+    resolve,
+    solve_layout,
+)
+from napari_semsr.stitching.pairwise import Candidates, Resampled
+from napari_semsr.stitching.refine import linearise_pair
+from tests.stitching import scans
 
 PLACES = np.array([[r * 50.0, c * 50.0] for r in range(3) for c in range(3)])
 
@@ -64,3 +76,44 @@ def test_least_squares_averages_by_weight():
     joints = [Joint(0, 1, (0.0, 10.0), 1.0), Joint(0, 1, (0.0, 14.0), 3.0)]
     positions = least_squares(2, joints, np.array([1.0, 3.0]))
     assert np.allclose(positions[1] - positions[0], [0, 13], atol=1e-3)
+
+
+def test_the_stage_decides_between_periods_wherever_its_origin_is():
+    choice = ShiftChoice(0, 1, np.array([(0.0, 60), (0, 49)]), np.array([0, 1.0]), 20.0)
+    for origin in (0.0, 5.0, -400.0):
+        nominal = np.array([[0.0, 0.0], [0.0, 50.0]]) + origin
+        layout, ambiguous = resolve(2, [choice], nominal, lambda *_: 6.0)
+        assert ambiguous == {(0, 1)}
+        assert np.allclose(layout.positions[1] - layout.positions[0], (0, 49))
+
+
+def prepared_scan(scene, **how):
+    scan = scans.cut_scan(scene, grid=(1, 2), side=64, overlap=0.5, **how)
+    return scan, CorrectedFrames(scan.acquisition, no_flat((64, 64), 0.0, "none"))
+
+
+def test_a_group_correlates_best_where_it_is():
+    scan, frames = prepared_scan(scans.texture((160, 160), 3), jitter=0)
+    found = correlate_group(
+        frames, [1], scan.truth + np.array([(0, 0), (2, -3)]), (6, 6)
+    )
+    assert found.pairs == [(0, 1)]
+    y, x = np.unravel_index(np.argmax(found.score), found.score.shape)
+    assert (y - 6, x - 6) == (-2, 3)
+    assert found.score.max() > 20
+
+
+def test_the_step_of_frames_that_share_nothing_is_bounded_and_weighs_little():
+    rng = np.random.default_rng(2)
+    scan, frames = prepared_scan(scans.texture((160, 160), 3), jitter=0)
+    other = scan.acquisition.replace(
+        frames=rng.integers(9000, 11000, (2, 64, 64)).astype(np.uint16)
+    )
+    shared = linearise_pair(Resampled(frames, scan.truth, 1.0), 0, 1, [0, 1])
+    frames = CorrectedFrames(other, no_flat((64, 64), 0.0, "none"))
+    apart = linearise_pair(Resampled(frames, scan.truth, 1.0), 0, 1, [0, 1])
+    assert np.hypot(*shared.step) < 0.05
+    said = [np.trace(item.information) / item.variance for item in (shared, apart)]
+    assert said[1] < said[0] / 300
+    assert (np.linalg.eigvalsh(apart.information) > 0).all()
+    assert np.hypot(*apart.step) < 20
