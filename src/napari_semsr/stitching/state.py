@@ -48,7 +48,7 @@ class State:
     layout: Layout | None = None  # Whole-pixel layout
     # (N, 2) Best corners so far; NaN for frames without a place
     positions: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
-    is_nominal: bool = False  # Whether these are the scan's own, for want of better
+    is_nominal: bool = False  # Whether the scan decides, at least in one direction
     # Frames placed by all their neighbours together
     rescued: set[int] = field(default_factory=set)
     strays: list[int] = field(default_factory=list)  # Of them, far from where stated
