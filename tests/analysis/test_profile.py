@@ -298,7 +298,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
         read_profile(image, (5, 5, 5, 5))
     with pytest.raises(OptionError, match="must lie in field"):
         require_inside(image, (5, 5, 5, 500))
-    with pytest.raises(ShapeError, match="beside it"):
+    with pytest.raises(ShapeError, match="outside it"):
         read_profile(image, (500, 500, 600, 600))
     empty = image.replace(data=np.full((20, 20), np.nan))
     with pytest.raises(ShapeError, match="without a finite"):
