@@ -8,6 +8,7 @@ import pytest
 
 from napari_semsr.core import RegistrationError
 from napari_semsr.core.progress import run
+from napari_semsr.stitching import lines
 from napari_semsr.stitching.layout import ShiftChoice, resolve
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solve import solve_mosaic
@@ -120,8 +121,8 @@ def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, deg
     across, along = across_and_along(solution, scan, degrees)
     assert across < 0.3
     assert along < 0.05
-    warned = [sentence for sentence in solution.warnings if "lines" in sentence]
-    assert "along them the nominal positions are given" in warned[0]
+    warning = next(one for one in solution.warnings if one.code == "lines-only")
+    assert "along them the nominal positions are given" in warning
     assert solution.stage is None  # of what it was not compared with
     assert solution.residual_px < 0.1
     assert 0.3 < np.nanmax(solution.sigma_px) < 3  # along, by the error across
@@ -141,6 +142,15 @@ def test_a_grating_is_refused_if_the_stage_may_err_by_half_a_period(
     scan = scans.cut_scan(grating(pitch, 20), **how)
     with pytest.raises(RegistrationError, match=reason):
         run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=most)))
+
+
+def test_lines_that_fit_nowhere_near_their_positions_are_refused(monkeypatch):
+    monkeypatch.setattr(lines, "sweep_shifts", lambda *_: [])  # no pair can be refined
+    how = {"grid": (2, 2), "side": 96, "overlap": 0.34, "jitter": 1, "seed": 4}
+    scan = scans.cut_scan(grating(PITCH, 0), **how)
+    with pytest.raises(RegistrationError, match="check these") as refusal:
+        run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=2)))
+    assert refusal.value.code == "lines-only"
 
 
 def halves(left, right):

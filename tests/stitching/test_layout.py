@@ -113,7 +113,7 @@ def test_the_step_of_frames_that_share_nothing_is_bounded_and_weighs_little():
     frames = CorrectedFrames(other, no_flat((64, 64), 0.0, "none"))
     apart = linearise_pair(Resampled(frames, scan.truth, 1.0), 0, 1, [0, 1])
     assert np.hypot(*shared.step) < 0.05
-    said = [np.trace(item.information) / item.variance for item in (shared, apart)]
-    assert said[1] < said[0] / 300
+    precision = [np.trace(item.information) / item.variance for item in (shared, apart)]
+    assert precision[1] < precision[0] / 300
     assert (np.linalg.eigvalsh(apart.information) > 0).all()
     assert np.hypot(*apart.step) < 6  # 12 px without the bound

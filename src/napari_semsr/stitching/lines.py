@@ -29,34 +29,36 @@ from napari_semsr.stitching.nominal import share_of_period
 from napari_semsr.stitching.pairwise import Candidates, surface
 from napari_semsr.stitching.refine import (
     DENSE_LIMIT,
+    MAX_STEP,
+    SMOOTHED,
     LinearisedShift,
     Refined,
+    join_blocks,
     sweep_shifts,
 )
 from napari_semsr.stitching.state import State
 
-# Of the information across the lines that a pair holds along them; chosen: noise alone
+# Information along the lines over that across them; chosen: noise alone
 # gives some thousandths, a sample with detail in both directions some tenths.
 _FLAT = 0.01
 _SAME_DEG = 5.0  # chosen: noise turns the direction of a pair by less than a degree
 _ROUNDS = 4  # steps of a pair; chosen: a ridge of 0.9 of its best is left in two
-_MOST_STEP = 2.0  # px; chosen as in `refine`
 _STILL = 0.05  # px; chosen: the sweeps find the rest
 _SWEEPS = 3  # chosen: pairs are settled one by one before
-_SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
-_PRIOR = 1e-6  # of a pair's say; chosen: holds what no pair decides, moves nothing else
+_PRIOR = 1e-6  # of a pair's information; chosen: holds what no pair does, moves no more
 # Of a frame, and frames, that lines are compared with themselves; chosen: longer
 # periods are no question to a stage, and a few frames outvote one with a defect.
 _FAR, _FRAMES = 0.4, 8
 _PERIODIC = 0.7  # of the usual correlation; chosen as for other rivals
 _BY_CHANCE = 1e-3  # that positions at random agree as well; chosen as for lattices
 _HANGING = "joined by lines of one direction alone, along which they fit anywhere"
+_ALONG_PX = 8  # chosen: beyond any error of a sweep, and within any overlap
 _LEAST_ERROR_PX = 0.5  # of a stage; chosen: a smaller one shows in no figure
 
 
 @dataclass(frozen=True, slots=True)
 class _LinePair:
-    """What a pair of frames with lines says of its shift."""
+    """Shift of a pair of frames with lines, across these."""
 
     pair: IntPair
     normal: FloatArray  # (2,) Unit vector across the lines, ``(y, x)``
@@ -76,7 +78,7 @@ class Across:
 
 @dataclass(frozen=True, slots=True)
 class _Tie:
-    """What one pair says of how far two frames are from their stated places."""
+    """How far one pair puts two frames from their stated places."""
 
     pair: IntPair
     weight: FloatArray  # (2, 2)
@@ -84,18 +86,20 @@ class _Tie:
 
 
 def is_flat(information: FloatArray) -> bool:
-    """Whether a pair, (2, 2), says next to nothing of its shift in one direction."""
+    """Whether a pair, (2, 2), leaves its shift open in one direction."""
     least, most = np.linalg.eigvalsh(information[:2, :2])
     return bool(least < _FLAT * most)
 
 
 def _directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, list[int]]:
     """Find common unit normals of lines, (K, 2), and which of them each pair has."""
+    if not shifts:
+        return np.zeros((0, 2)), []
     blocks = np.stack([s.information / max(s.variance, 1e-30) for s in shifts])
     normals = np.linalg.eigh(blocks)[1][:, :, 1]
     limit = np.cos(np.deg2rad(_SAME_DEG))
     groups = np.full(len(shifts), -1)
-    found: list[FloatArray] = []
+    axes: list[FloatArray] = []
     while (groups < 0).any():
         free = groups < 0
         first = int(np.argmax(np.where(free, np.trace(blocks, axis1=1, axis2=2), -1)))
@@ -104,22 +108,22 @@ def _directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, list[int
             near = free & (np.abs(normals @ axis) >= limit)
             near[first] = True
             axis = np.linalg.eigh(blocks[near].sum(axis=0))[1][:, 1]
-        groups[near] = len(found)
-        found.append(axis)
-    return np.stack(found), groups.tolist()
+        groups[near] = len(axes)
+        axes.append(axis)
+    return np.stack(axes), groups.tolist()
 
 
-def _linearised(
+def _linearise_pair(
     state: State, pair: IntPair, shift: FloatArray
 ) -> LinearisedShift | None:
-    """Linearise one pair at a shift of its own, (2,)."""
+    """Linearise one pair at a shift, (2,)."""
     places = np.full(state.nominal.shape, np.nan)
     places[pair[0]], places[pair[1]] = 0.0, shift
-    found = sweep_shifts(state.prepared, places, [pair], 1.0)
-    return found[0] if found else None
+    shifts = sweep_shifts(state.prepared, places, [pair], 1.0)
+    return shifts[0] if shifts else None
 
 
-def _settled(
+def _refine_pair(
     state: State, pair: IntPair, near: FloatArray, part: FloatArray
 ) -> FloatArray | None:
     """Move a pair to where it fits best; None if it fits nowhere.
@@ -128,14 +132,14 @@ def _settled(
     """
     shift = near.copy()
     for _ in range(_ROUNDS):
-        found = _linearised(state, pair, shift)
-        if found is None:
+        linearised = _linearise_pair(state, pair, shift)
+        if linearised is None:
             return None
-        move = np.clip(part @ found.step, -_MOST_STEP, _MOST_STEP)
+        move = np.clip(part @ linearised.step, -MAX_STEP, MAX_STEP)
         shift = shift + move
         if np.abs(move).max() < _STILL:
             break
-    return shift if np.abs(move).max() < _MOST_STEP else None
+    return shift if np.abs(move).max() < MAX_STEP else None
 
 
 def _period(
@@ -152,9 +156,9 @@ def _period(
     heights = []
     for place in evenly(len(frames), _FRAMES):
         index = frames[place]
-        found = surface(state.prepared, (index, index), (0, 0), (far, far))
-        if found is not None:
-            height = found.height(state.acquisition.frame_shape)
+        scores = surface(state.prepared, (index, index), (0, 0), (far, far))
+        if scores is not None:
+            height = scores.height(state.acquisition.frame_shape)
             where = far + np.outer(normal, steps)
             along = ndimage.map_coordinates(height, where, order=3)
             heights.append(along / height[far, far])
@@ -179,7 +183,7 @@ def _line_pairs(
         near = np.array(item.along[0] if item.along else item.shifts[0], dtype=float)
         # as far along the lines as stated
         near = stated + normal * (normal @ (near - stated))
-        shift = _settled(state, pair, near, np.outer(normal, normal))
+        shift = _refine_pair(state, pair, near, np.outer(normal, normal))
         if shift is not None:
             away = float(normal @ (shift - stated))
             pairs.append(_LinePair(pair, normal, away, item.best, group))
@@ -199,7 +203,7 @@ def _errors(
     ties += [(item.pair, item.away, item.score / most) for item in pairs]
     away = {pair: value for pair, value, _ in reversed(ties)}
     first, second = np.array([pair for pair, _, _ in ties]).T
-    costs = 3.0 - np.array([say for _, _, say in ties])
+    costs = 3.0 - np.array([weight for _, _, weight in ties])
     graph = sparse.coo_array((costs, (first, second)), (count, count))
     tree = csgraph.minimum_spanning_tree(graph.tocsr())
     labels = csgraph.connected_components(tree, directed=False)[1]
@@ -215,7 +219,9 @@ def _errors(
     return errors, labels
 
 
-def _wrapped(errors: FloatArray, units: NDArray[np.intp], period: float) -> FloatArray:
+def _wrap_errors(
+    errors: FloatArray, units: NDArray[np.intp], period: float
+) -> FloatArray:
     """Move units of frames by whole periods until their errors agree best."""
     if not np.isfinite(period):
         return np.asarray(errors - errors.mean())
@@ -261,7 +267,7 @@ def _refuse_open(
         raise RegistrationError(msg, code="periodic")
 
 
-def _luck(
+def _agree_by_chance(
     pairs: Sequence[_LinePair], nominal: FloatArray, periods: Sequence[float]
 ) -> float:
     """Probability that positions at random fit as well across lines as stated ones.
@@ -296,23 +302,15 @@ def _solve(
     right = np.zeros((count, 2))
     np.add.at(right, second, pull)
     np.add.at(right, first, -pull)
-    signed = ((first, first, 1), (second, second, 1), (first, second, -1))
-    parts = [
-        (2 * one + a, 2 * two + b, sign * blocks[:, a, b])
-        for one, two, sign in (*signed, (second, first, -1))
-        for a in range(2)
-        for b in range(2)
-    ]
-    rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
-    matrix = sparse.coo_array((values, (rows, columns)), (2 * count, 2 * count))
-    held = (matrix + hold * sparse.eye_array(2 * count)).tocsc()
-    return splu(held).solve(right.ravel()).reshape(count, 2), held
+    matrix = join_blocks(count, first, second, blocks)
+    matrix = (matrix + hold * sparse.eye_array(2 * count)).tocsc()
+    return splu(matrix).solve(right.ravel()).reshape(count, 2), matrix
 
 
 def _first_ties(
     state: State, pairs: Sequence[_LinePair], sure: Sequence[_Tie]
 ) -> tuple[list[_Tie], float, float]:
-    """Find what pairs with lines say; by how much positions err across; the period.
+    """Find the ties of pairs with lines; the error of positions across; the period.
 
     The error is an RMS, the period the shortest, both in px.
     """
@@ -332,7 +330,7 @@ def _first_ties(
         for label in np.unique(labels[touched]):
             frames = np.flatnonzero(labels == label)
             unit = np.unique(units[frames], return_inverse=True)[1]
-            errors[frames] = _wrapped(errors[frames], unit, period)
+            errors[frames] = _wrap_errors(errors[frames], unit, period)
             limit = None if most is None else most * float(np.abs(normal).sum())
             _refuse_open(errors[frames], unit, period, limit)
             squares += (errors[frames] ** 2).tolist()
@@ -343,7 +341,7 @@ def _first_ties(
             if abs(left) < TOLERANCE_PX:
                 weight = np.outer(normal, normal)
                 ties.append(_Tie(item.pair, weight, (away - left) * normal))
-    if most is None and _luck(pairs, state.nominal, periods) > _BY_CHANCE:
+    if most is None and _agree_by_chance(pairs, state.nominal, periods) > _BY_CHANCE:
         msg = (
             f"{ALONG_LINES}across the lines they do not confirm the stated positions, "
             "so give the largest error of a position (max-shift-px), and along the "
@@ -353,12 +351,14 @@ def _first_ties(
     return ties, float(np.sqrt(np.mean(squares))), min(periods)
 
 
-def _across(item: LinearisedShift, normal: FloatArray | None) -> LinearisedShift:
-    """Keep what a pair says of its shift across its lines."""
+def _project_across(
+    item: LinearisedShift, normal: FloatArray | None
+) -> LinearisedShift:
+    """Keep the part of a measured shift that is across the lines."""
     if normal is None:
         return item
     part = np.outer(normal, normal)
-    step = normal * np.clip(normal @ item.step, -_MOST_STEP, _MOST_STEP)
+    step = normal * np.clip(normal @ item.step, -MAX_STEP, MAX_STEP)
     return replace(item, information=part @ item.information @ part, step=step)
 
 
@@ -370,7 +370,7 @@ def _spread(matrix: sparse.csc_array, is_held: BoolArray) -> FloatArray:
     mean = np.ones((count, 1)) * is_held.T / is_held.sum()
     less_mean = np.kron(np.eye(count) - mean, np.eye(2))
     variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
-    return np.sqrt(_SMOOTHED * np.diag(variance)).reshape(count, 2)
+    return np.sqrt(SMOOTHED * np.diag(variance)).reshape(count, 2)
 
 
 def _sweep(
@@ -386,12 +386,12 @@ def _sweep(
     used = np.unique(np.array(pairs))
     for _ in range(_SWEEPS):
         error = float(np.std(places[used], axis=0).mean())
-        hold = _SMOOTHED / max(error, _LEAST_ERROR_PX) ** 2
-        found = sweep_shifts(state.prepared, nominal + places, sorted(pairs), 1.0)
-        flat = [s for s in found if (s.first, s.second) in lines]
+        hold = SMOOTHED / max(error, _LEAST_ERROR_PX) ** 2
+        measured = sweep_shifts(state.prepared, nominal + places, sorted(pairs), 1.0)
+        flat = [s for s in measured if (s.first, s.second) in lines]
         normals, groups = _directions(flat)
         axes = dict(zip(map(id, flat), normals[groups], strict=True))
-        shifts = [_across(item, axes.get(id(item))) for item in found]
+        shifts = [_project_across(item, axes.get(id(item))) for item in measured]
         noise = float(np.median([item.variance for item in shifts]))
         ties = [
             _Tie(
@@ -424,35 +424,42 @@ def place_across(state: State) -> Across:
         for item in state.found
         if item.best > state.threshold
     }
-    begun = {
-        pair: _linearised(state, pair, np.array((item.along or item.shifts)[0], float))
+    first_shifts = {
+        pair: _linearise_pair(
+            state, pair, np.array((item.along or item.shifts)[0], float)
+        )
         for pair, item in known.items()
     }
-    flat = [item for item in begun.values() if item and is_flat(item.information)]
+    flat = [s for s in first_shifts.values() if s and is_flat(s.information)]
     pairs = _line_pairs(state, [known[s.first, s.second] for s in flat], flat)
-    is_flat_or_open = {(s.first, s.second) for s in flat} | state.ambiguous
+    flat_pairs = {(s.first, s.second) for s in flat}
     joints = () if state.layout is None else state.layout.joints
     sure = [
         _Tie(pair, np.eye(2), joint.shift - (nominal[pair[1]] - nominal[pair[0]]))
         for joint in joints
-        if (pair := (joint.first, joint.second)) not in is_flat_or_open
+        if (pair := (joint.first, joint.second)) not in flat_pairs | state.ambiguous
     ]
-    ties, error, period = _first_ties(state, pairs, sure)
+    ties, error, period = (
+        _first_ties(state, pairs, sure) if pairs else ([], 0.0, np.inf)
+    )
+    if not ties:
+        msg = (
+            f"{ALONG_LINES}across the lines they fit nowhere near the stated "
+            "positions: check these, and their unit."
+        )
+        raise RegistrationError(msg, code="lines-only")
     ties += sure
     places, _ = _solve(len(nominal), ties, _PRIOR)
     # overlaps of both directions, or of a lattice, fit at the nearest of many places
-    for pair in state.ambiguous & begun.keys() - {(s.first, s.second) for s in flat}:
+    for pair in sorted(state.ambiguous & first_shifts.keys() - flat_pairs):
         stated = nominal[pair[1]] - nominal[pair[0]]
         near = stated + places[pair[1]] - places[pair[0]]
-        shift = _settled(state, pair, near, np.eye(2))
+        shift = _refine_pair(state, pair, near, np.eye(2))
         if shift is not None and np.hypot(*(shift - near)) < period / 4:
             ties.append(_Tie(pair, np.eye(2), shift - stated))
     lines = {item.pair for item in pairs}
-    found = _sweep(state, places, [tie.pair for tie in ties], lines)
-    return replace(found, error_px=error)
-
-
-_ALONG_PX = 8  # chosen: as far as no error of a sweep, and within any overlap
+    across = _sweep(state, places, [tie.pair for tie in ties], lines)
+    return replace(across, error_px=error)
 
 
 def _is_line(state: State, item: LinearisedShift) -> bool:
@@ -468,7 +475,7 @@ def _is_line(state: State, item: LinearisedShift) -> bool:
 
 
 def settle_along(state: State) -> list[int]:
-    """Put frames as stated along lines that alone hold them, and tell which.
+    """Place frames as stated along lines that alone hold them, and list them.
 
     Where nothing is stated they have no place. Others stay, as do places across lines.
     """
@@ -486,9 +493,9 @@ def settle_along(state: State) -> list[int]:
         state.reasons.update(dict.fromkeys(hanging, _HANGING))
     elif hanging:
         off = state.positions - state.nominal
-        known = np.asarray(np.isfinite(off).all(axis=1))
-        kept = [pair for pair in pairs if known[[*pair]].all()]
-        places = off - np.median(off[known], axis=0)
-        found = _sweep(state, places, kept, lines)
-        state.positions, state.refined = found.positions, found.refined
+        is_known = np.asarray(np.isfinite(off).all(axis=1))
+        both_known = [pair for pair in pairs if is_known[[*pair]].all()]
+        places = off - np.median(off[is_known], axis=0)
+        across = _sweep(state, places, both_known, lines)
+        state.positions, state.refined = across.positions, across.refined
     return hanging

@@ -160,12 +160,14 @@ def _eliminated(
     return LinearisedShift(*pair, information, step, variance)
 
 
-_MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
+MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
 _SETTLED = 1e-3  # px; a tenth of noise's bound, 0.009 to 0.019 px
 _ROUNDING = 1e-14  # of the information; that of float32, squared
 _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
 DENSE_LIMIT = 1500  # chosen: their matrix, 3000^2 doubles, takes 72 MB
 """Frames from which on errors are not stated."""
+SMOOTHED = 4 * np.pi
+"""Noise variance before over that after smoothing by a Gaussian of 1 px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +185,36 @@ class Refined:
 def _bounded(item: LinearisedShift) -> FloatArray:
     """Step of a pair, no farther than it is linear."""
     if len(item.step) == 2:
-        return np.clip(item.step, -_MAX_STEP, _MAX_STEP)
+        return np.clip(item.step, -MAX_STEP, MAX_STEP)
     # shift and rim of a small overlap are nearly the same thing: bounding each by
     # itself would pull along directions in which the pair is sure
     _, axes = np.linalg.eigh(item.information)
-    return np.asarray(axes @ np.clip(axes.T @ item.step, -_MAX_STEP, _MAX_STEP))
+    return np.asarray(axes @ np.clip(axes.T @ item.step, -MAX_STEP, MAX_STEP))
+
+
+def join_blocks(
+    count: int, first: NDArray[np.intp], second: NDArray[np.intp], blocks: FloatArray
+) -> sparse.csc_array:
+    """Make the matrix of positions, (2 N, 2 N), of what pairs hold.
+
+    `first` and `second`, (P,), are the frames of each pair, `blocks` (P, >= 2, >= 2)
+    the inverse covariance of its shift.
+    """
+    rows, columns, values = [], [], []
+    for one, two, sign in (
+        (first, first, 1),
+        (second, second, 1),
+        (first, second, -1),
+        (second, first, -1),
+    ):
+        for a in range(2):
+            for b in range(2):
+                rows.append(2 * one + a)
+                columns.append(2 * two + b)
+                values.append(sign * blocks[:, a, b])
+    places = np.concatenate(rows), np.concatenate(columns)
+    size = 2 * count
+    return sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
 
 
 def assemble(
@@ -210,23 +237,9 @@ def assemble(
     for own, each in zip(right, pulls, strict=True):
         np.add.at(own, second, each)
         np.add.at(own, first, -each)
-    rows, columns, values = [], [], []
-    for one, two, sign in (
-        (first, first, 1),
-        (second, second, 1),
-        (first, second, -1),
-        (second, first, -1),
-    ):
-        for a in range(2):
-            for b in range(2):
-                rows.append(2 * one + a)
-                columns.append(2 * two + b)
-                values.append(sign * blocks[:, a, b])
-    size = 2 * count
-    places = np.concatenate(rows), np.concatenate(columns)
-    matrix = sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
+    matrix = join_blocks(count, first, second, blocks)
     tiny = _HOLD * float(np.median(np.abs(blocks[:, [0, 1], [0, 1]])))
-    held = (matrix + tiny * sparse.eye_array(size)).tocsc()
+    held = (matrix + tiny * sparse.eye_array(2 * count)).tocsc()
     rim = pull[:, 2:].sum(axis=0), np.einsum("kaa->a", blocks[:, 2:, 2:])
     return held, right, *rim
 
@@ -320,7 +333,7 @@ def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     # nothing tells the common shift of a group: its two modes are the softest
     values = np.maximum(values, np.finfo(float).eps * values[-1])[2 * groups :]
     scaled = vectors[:, 2 * groups :] / np.sqrt(values)
-    variance = (scaled**2).sum(axis=1) * 4 * np.pi * sigma**2
+    variance = (scaled**2).sum(axis=1) * SMOOTHED * sigma**2
     return np.where(adrift, np.inf, np.sqrt(variance).reshape(count, 2))
 
 
@@ -368,7 +381,7 @@ def measure_rim(
         return None
     step = float(pull[0] - right[1].ravel() @ moves) / stiffness
     moves = (moves - step * coupled).reshape(count, 2)
-    smoothed = 4 * np.pi * sigma**2
+    smoothed = SMOOTHED * sigma**2
     excess = _excess(shifts, moves, step, noise * smoothed)
     spread = float(np.sqrt(smoothed / stiffness))
     known = np.isfinite(positions).all(axis=1)
@@ -484,7 +497,7 @@ def _solved(
 ) -> FloatArray:
     """Solve for shift (px), turn and scale (times half a frame) of every frame."""
     noise = float(np.median([block[2] for _, block in found]))
-    true = noise * 4 * np.pi * _SIGMA**2
+    true = noise * SMOOTHED * _SIGMA**2
     rows, columns, values = [], [], []
     right = np.zeros(count * _FREE)
     for (first, second), (normal, gradient, variance) in found:

@@ -37,7 +37,7 @@ from napari_semsr.stitching.layout import (
 from napari_semsr.stitching.lines import place_across, settle_along
 from napari_semsr.stitching.nominal import overlapping_pairs, share_of_period
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
-from napari_semsr.stitching.refine import LinearisedShift, refine
+from napari_semsr.stitching.refine import SMOOTHED, LinearisedShift, refine
 from napari_semsr.stitching.shading import remaining_shading
 from napari_semsr.stitching.solution import (
     ENOUGH,
@@ -63,7 +63,6 @@ _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times the usual 0.01 to 0.05
 _MANY = 0.2  # share of frames without a place from which none is to be trusted; chosen
 _ROUNDING = 1e-9  # of the information; chosen: what rounding leaves of none
-_SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
 _SIZE_DIFFERS = 0.02  # of the pixel size; chosen: distances would be as wrong
 # Of a pixel; chosen: an atom is larger, and micrometres taken for nanometres tell less
 _LEAST_NM = 0.1
@@ -355,7 +354,7 @@ def _verify(state: State) -> None:
         state.positions[index] = np.nan
     if not slides:
         settle_periods(state)
-        _warn_of_lines(state)
+        _settle_lines(state)
     lost = np.flatnonzero(~state.placed).tolist()
     if len(lost) == len(state.positions):
         is_given = state.prepared.flat.method in GIVEN
@@ -456,7 +455,7 @@ def _slides(state: State) -> bool:
 
 
 def _lay_along(state: State) -> None:
-    """Put frames where the images say across the lines, and the scan along them."""
+    """Place frames by the images across the lines, and as stated along them."""
     if not state.is_stated:
         raise RegistrationError(
             f"{ALONG_LINES}give the positions of the frames.", code="lines-only"
@@ -471,8 +470,8 @@ def _lay_along(state: State) -> None:
     state.warnings.append(Message(sentence, "lines-only"))
 
 
-def _warn_of_lines(state: State) -> None:
-    """Put frames that hang on lines as stated along them, and say so."""
+def _settle_lines(state: State) -> None:
+    """Place frames that hang on lines as stated along them, with a warning."""
     hanging = settle_along(state)
     if not (state.is_stated and hanging):
         return
@@ -665,7 +664,7 @@ def _pair(
         noise = linearised.variance
         sigma = 0.0  # of frames without noise
         if noise > 0:
-            sigma = float(1 / np.sqrt(max(least / (_SMOOTHED * noise), 1e-12)))
+            sigma = float(1 / np.sqrt(max(least / (SMOOTHED * noise), 1e-12)))
         if not reason:
             apart = state.positions[item.second] - state.positions[item.first]
             y, x = (apart + linearised.step).tolist()
