@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from napari.layers import Image
-from qtpy.QtCore import QPoint
+from qtpy.QtCore import QEvent, QObject, QPoint
 from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit
 
+from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base import make_panel
 from tests.children import LIMIT_MS
@@ -153,3 +154,53 @@ def test_good_news_stays_when_something_is_typed(panel):
     with_layer(panel)
     panel.leave_mended()
     assert panel.status.text() == "This is done."
+
+
+@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
+def test_why_a_job_failed_stays_though_the_panel_clears_away(panel, qtbot):
+    def job():
+        yield Progress(0, 1, "part")
+        msg = "The disk is full."
+        raise WriteError(msg, code="disk-full")
+
+    panel.runner.busy_changed.connect(lambda busy: busy or with_layer(panel))
+    panel.runner.failed.connect(lambda _: with_layer(panel))
+    panel.start(job, lambda _: None)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    assert panel.status.text() == "The disk is full."
+    qtbot.waitUntil(lambda: panel._causes is not None, timeout=LIMIT_MS)  # noqa: SLF001
+    panel.leave_mended()
+    assert panel.status.text() == "The disk is full."
+    sized_anew(panel)
+    qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)
+
+
+class Painted(QObject):
+    """Counts how often parts are drawn."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.count = 0
+        for part in parts:
+            part.installEventFilter(self)
+
+    def eventFilter(self, watched, event):  # noqa: N802 - Qt's name
+        self.count += event.type() == QEvent.Type.Paint
+        return False
+
+
+@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
+def test_steps_that_follow_soon_are_drawn_together(panel):
+    panel.runner.stepped.emit(Progress(0, 900, "part"))
+    panel._stepping.setInterval(10**6)  # noqa: SLF001 - no clock decides
+    panel._stepping.start()  # noqa: SLF001
+    shown_buttons(panel)
+    painted = Painted(panel.status.viewport(), panel.progress_bar)
+    for done in range(100):
+        panel.runner.stepped.emit(Progress(done, 900, "part"))
+        QApplication.processEvents()
+    assert panel.progress_bar.value() == 99
+    assert painted.count == 0
+    panel.show_status("Done.")
+    shown_buttons(panel)
+    assert 0 < painted.count < 10

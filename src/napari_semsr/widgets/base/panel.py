@@ -400,7 +400,7 @@ class Panel(QWidget):
     def _follow_jobs(self) -> None:
         for runner in self._runners:
             runner.stepped.connect(self._show_step)
-            runner.failed.connect(self.show_problem)
+            runner.failed.connect(self._show_job_problem)
             runner.logged.connect(self._show_logged)
             runner.warned.connect(self.show_warning)
             runner.busy_changed.connect(self._show_buttons)
@@ -510,9 +510,9 @@ class Panel(QWidget):
         self.status, self.plane, self.warned = RichLabel(), RichLabel(), RichLabel()
         texts = (self.status, self.warned, self.unsaved, self.plane)
         self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MOST_LINES)
-        self._mending = new_timer(self, self.leave_mended, _LOOK_MS)
-        self._stepping = new_timer(self, self._draw_next_step, _STEP_MS, once=True)
-        self._next_step: Progress | None = None
+        self._mending = new_timer(self, self._look_for_mended, _LOOK_MS)
+        self._causes: tuple[object, ...] | None = None  # of the error that is shown
+        self._stepping = new_timer(self, self._draw_messages, _STEP_MS, once=True)
         # above the buttons, which stay where they are when it is folded open
         for row in (self.notes, self.progress_bar, self.buttons):
             foot.addWidget(row)
@@ -1259,22 +1259,19 @@ class Panel(QWidget):
                 self.ran.emit()
 
     def _show_step(self, step: Progress) -> None:
-        """Show a step now, or later if it is the last one that has come by then."""
-        if self._stepping.isActive():
-            self._next_step = step
-        else:
-            self._draw_step(step)
-
-    def _draw_next_step(self) -> None:
-        if self._next_step is not None:
-            self._draw_step(self._next_step)
-
-    def _draw_step(self, step: Progress) -> None:
-        self._stepping.start()
+        """Say what is being done; it is drawn now, or with those that follow soon."""
+        soon = self._stepping.isActive()
+        self._draw_messages(on=not soon)
         self.progress_bar.setVisible(self.runner.running or not self.runner.busy)
         self._fill_bar(step.done, step.total)
         queued = self.runner.waiting if self.runner.running else 0
-        self.show_status(f"{step} · {queued} queued" if queued else str(step))
+        self._say(f"{step} · {queued} queued" if queued else str(step))
+        if not soon:
+            self._stepping.start()
+
+    def _draw_messages(self, *, on: bool = True) -> None:
+        for part in (self.notes, self.progress_bar):
+            part.setUpdatesEnabled(on)
 
     def _show_busy(self, busy: bool) -> None:
         if busy:
@@ -1304,12 +1301,12 @@ class Panel(QWidget):
 
         Qt's bar for that moves all the time, and draws the whole window with it.
         """
-        bar = self.progress_bar
+        bar, is_drawn = self.progress_bar, self.progress_bar.updatesEnabled()
         bar.setUpdatesEnabled(False)  # drawn once, and not at each of these
         bar.setTextVisible(total > 0)
         bar.setRange(0, total or 1)
         bar.setValue(done if total else 0)
-        bar.setUpdatesEnabled(True)
+        bar.setUpdatesEnabled(is_drawn)
 
     def _show_cancelled(self) -> None:
         self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")
@@ -1322,8 +1319,11 @@ class Panel(QWidget):
 
     def show_status(self, text: str) -> None:
         """Say how it goes, in the place of what was said before."""
+        self._draw_messages()
+        self._say(text)
+
+    def _say(self, text: str) -> None:
         self._mending.stop()
-        self._next_step = None
         self.status.setText(self.translate(text))
 
     def show_problem(self, text: str) -> None:
@@ -1335,11 +1335,16 @@ class Panel(QWidget):
         said, place = self.translate(text), advice_on(text)
         self._causes = self._find_causes()
         self._mending.start()
-        self._next_step = None
+        self._draw_messages()
         self.status.setText(said, "problem")
         label = _WHAT_TO_DO if place else "Troubleshooting"
         self.status.add_link(label, place or "troubleshooting.md")
         show_error(said)
+
+    def _show_job_problem(self, text: str) -> None:
+        """Show why a job failed; what the panel clears away by then is no mending."""
+        self.show_problem(text)
+        self._causes = None
 
     def _find_causes(self) -> tuple[object, ...]:
         """Read what an error may be due to: the form, its files, layers of others."""
@@ -1354,8 +1359,14 @@ class Panel(QWidget):
 
     def leave_mended(self) -> None:
         """Take an error away whose cause may have gone."""
-        if self._mending.isActive() and self._causes != self._find_causes():
+        known = self._mending.isActive() and self._causes is not None
+        if known and self._causes != self._find_causes():
             self.show_status("")
+
+    def _look_for_mended(self) -> None:
+        if self._causes is None:
+            self._causes = self._find_causes()
+        self.leave_mended()
 
     def _show_logged(self, path: str) -> None:
         """Offer the log of jobs that failed."""
