@@ -126,7 +126,7 @@ def test_what_is_no_grating_is_refused(image):
 def test_gratings_that_cannot_be_read_are_refused():
     with pytest.raises(RegistrationError, match="at least 8 periods"):
         measured(picture(pitch=40.0), pitch=40.0)
-    with pytest.raises(RegistrationError, match="--lattice lines"):
+    with pytest.raises(RegistrationError, match="`lattice=lines`"):
         measured(picture(), lattice="square")
     y, x = np.indices((SIDE, SIDE), float)
     image = np.cos(2 * np.pi * x / PITCH) + np.cos(2 * np.pi * y / (1.5 * PITCH))

@@ -279,7 +279,7 @@ def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path)
     else:
         options = FP32.replace(**change)
     again = _store(tmp_path, image, loaded, options, resume=True)
-    with pytest.raises(WriteError, match=f"the {named}.* changed: use --overwrite"):
+    with pytest.raises(WriteError, match=f"the {named}.* changed: use `overwrite`"):
         run(fill(image, loaded, again, options))
 
 

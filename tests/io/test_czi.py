@@ -151,7 +151,7 @@ def test_channels_and_planes_are_chosen(tmp_path, pixels):
         registry.read(path)
     assert np.array_equal(registry.read(path, channel=1, plane=2).array(), tiles[5])
     with pytest.raises(
-        ReadError, match=r"has 2 channels: choose one \(--channel 0 to 1\)"
+        ReadError, match=r"has 2 channels: choose one \(`channel`, 0 to 1\)"
     ):
         run(open_frames(path))
     layers = hooks.get_reader(str(path))(str(path))

@@ -122,7 +122,7 @@ def test_write_png_stretches_other_types_over_8_bits(tmp_path):
 def test_write_never_replaces_unasked(tmp_path, suffix, grey):
     path = tmp_path / f"a{suffix}"
     registry.write(Micrograph(grey), path)
-    with pytest.raises(WriteError, match="--overwrite"):
+    with pytest.raises(WriteError, match="`overwrite`"):
         registry.write(Micrograph(grey + 1), path)
     assert np.array_equal(registry.read(path).array(), grey)
     registry.write(Micrograph(255 - grey), path, overwrite=True)

@@ -334,7 +334,7 @@ def test_frames_in_colour_are_taken_by_their_luminance(tmp_path, rng, pages):
     else:
         for index, frame in enumerate(data):
             Image.fromarray(frame).save(tmp_path / f"f{index}.png")
-    with pytest.raises(ReadError, match="--colour luminance"):
+    with pytest.raises(ReadError, match="`colour=luminance`"):
         run(open_frames(tmp_path))
     scan = run(open_frames(tmp_path, colour="luminance"))
     assert scan.shape == (4, 40, 48)

@@ -45,7 +45,7 @@ def test_check_target_refuses_missing_folder(tmp_path):
 def test_check_target_keeps_what_exists(tmp_path):
     path = tmp_path / "a.tif"
     path.write_text("precious")
-    with pytest.raises(WriteError, match="--overwrite"):
+    with pytest.raises(WriteError, match="`overwrite`"):
         check_target(path, overwrite=False)
     check_target(path, overwrite=True)
 

@@ -94,7 +94,7 @@ def test_like_an_image_on_the_same_grid_copies_pixels(tmp_path):
 def test_like_another_grid_shows_the_same_place(size):
     source = _waves((240, 220), 10.0, (30.0, -70.0))
     reference = _waves((500, 40), size, (403.0, 111.0), "reference")
-    with pytest.warns(UserWarning, match="--like-out"):
+    with pytest.warns(UserWarning, match="`like_output`"):
         part = crop(source, like=reference)
     y0, x0, y1, x1 = part.metadata["crop"]["area"]
     assert part.metadata["crop"]["resampled"]
@@ -109,9 +109,9 @@ def test_like_another_grid_shows_the_same_place(size):
 def test_blocks_equal_the_whole(tmp_path):
     source = _image((700, 640), origin=(3.0, 4.0), seed=3)
     reference = _image((1100, 1000), size=6.0, name="reference")
-    with pytest.warns(UserWarning, match="--like-out"):
+    with pytest.warns(UserWarning, match="`like_output`"):
         made = run(CROP.job(source, output=tmp_path / "a.ome.zarr", like=reference))
-    with pytest.warns(UserWarning, match="--like-out"):
+    with pytest.warns(UserWarning, match="`like_output`"):
         whole = crop(source, like=reference)
     np.testing.assert_array_equal(read(made.output).array(), whole.array())
     assert made.dtype == "float32"

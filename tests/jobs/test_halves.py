@@ -118,7 +118,7 @@ def test_frc_of_a_mosaic_alone_tells_of_halves_and_of_gaps(own):
     found = run(FRC.job(read(own).replace(data=data)))
     assert found.note.startswith("Measured in the largest rectangle without gaps")
     assert found.result.shape[0] <= len(data) - 5
-    with pytest.warns(UserWarning, match="stitch with --halves"):
+    with pytest.warns(UserWarning, match="stitch with `halves`"):
         run(FRC.job(own))
 
 
@@ -264,7 +264,7 @@ def test_existing_halves_are_kept(scan, tmp_path):
     beside = tmp_path / "m.half-b.ome.zarr"
     beside.mkdir()
     (beside / "zarr.json").write_text("precious")
-    with pytest.raises(WriteError, match="--overwrite"):
+    with pytest.raises(WriteError, match="`overwrite`"):
         run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES))
     assert (beside / "zarr.json").read_text() == "precious"
 

@@ -305,7 +305,7 @@ def test_cancelled_run_leaves_nothing(job_of, tmp_path):
 def test_what_is_there_is_not_replaced_unasked(job_of, tmp_path, name):
     views = draw_views(96)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(SemsrError, match="--overwrite"):
+    with pytest.raises(SemsrError, match="`overwrite`"):
         run(job_of(*views))
     assert (tmp_path / name).read_text() == "mine"
     run(job_of(*views, overwrite=True))

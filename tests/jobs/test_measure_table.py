@@ -360,7 +360,7 @@ def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
         run(job, stop)
     rows = rows_of(pairs / "out.csv")
     assert [bool(row["contrast"]) for row in rows] == [True, False, False]
-    assert ["--resume" in row["error"] for row in rows] == [False, True, True]
+    assert ["`resume`" in row["error"] for row in rows] == [False, True, True]
     assert measured(pairs) == (2, 1)
 
 
@@ -424,7 +424,7 @@ def test_unknown_measure_and_images_that_do_not_go_together_are_refused(pairs, s
 def test_table_that_is_there_is_not_replaced(pairs):
     table = pairs / "out.csv"
     table.write_text("image,mine\na,1\n")
-    with pytest.raises(WriteError, match="--resume"):
+    with pytest.raises(WriteError, match="`resume`"):
         run(measure_table_job("metrics", pairs / "low", table=table))
     with pytest.raises(WriteError, match="has no column"):
         run(measure_table_job("metrics", pairs / "low", table=table, existing=RESUMED))

@@ -155,7 +155,7 @@ def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, barred, recwarn
     semsr.noise(path)
     told = bars_told(recwarn)
     assert len(told) == 1
-    assert "(--databar-rows 30)" in told[0]
+    assert "(`databar_rows=30`)" in told[0]
     recwarn.clear()
     semsr.noise(path, databar_rows=30)
     semsr.crop(path, tmp_path / "b.ome.tif", box=(0, 0, 90, 90))
@@ -168,7 +168,7 @@ def test_a_data_bar_of_what_stays_lazy_is_told(tmp_path, barred, recwarn):
     assert open_image(path).is_lazy
     semsr.profile(path, line=(10, 10, 10, 90))
     assert len(bars_told(recwarn)) == 1
-    assert "(--databar-rows 1230)" in bars_told(recwarn)[0]
+    assert "(`databar_rows=1230`)" in bars_told(recwarn)[0]
 
 
 def test_rows_of_a_data_bar_are_told_as_they_are_typed(tmp_path, barred, recwarn):
@@ -178,7 +178,7 @@ def test_rows_of_a_data_bar_are_told_as_they_are_typed(tmp_path, barred, recwarn
         file.write(np.kron(barred, np.ones((2, 2), np.uint8)), subifds=1, **how)
         file.write(barred, subfiletype=1, **how)
     semsr.noise(path, level=1)
-    assert "(--databar-rows 60)" in bars_told(recwarn)[0]
+    assert "(`databar_rows=60`)" in bars_told(recwarn)[0]
     recwarn.clear()
     assert open_image(path, ReadOptions(level=1, databar_rows=60)).shape == (170, 200)
     semsr.noise(path, level=1, databar_rows=60)

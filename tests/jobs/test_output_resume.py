@@ -47,7 +47,7 @@ def test_an_interrupted_mosaic_is_completed(scan, tmp_path, name, focus):
     stop_after_one(STITCH.job(scan, target, options=options, keep=True))
     if name.endswith("zarr"):
         assert np.count_nonzero(marks(target)) == 1
-        with pytest.raises(IncompleteError, match="--resume"):
+        with pytest.raises(IncompleteError, match="`resume`"):
             read(target)
     other = options.replace(blend="seam")
     with pytest.raises(SemsrError, match="option blend changed"):

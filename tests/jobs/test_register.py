@@ -274,11 +274,11 @@ def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
         },
     }
     stored = StoredTransform(truth, Side.of(moving), Side.of(fixed), kept)
-    with pytest.warns(UserWarning, match=r"Over 50% of what .*--model elastic"):
+    with pytest.warns(UserWarning, match=r"Over 50% of what .*`model=elastic`"):
         register(moving, fixed, transform=stored)
     flat = Bending((-1000.0, -1000.0), (1000.0, 1000.0), np.zeros((2, 8, 8)))
     bent = StoredTransform(Elastic(truth, flat), stored.moving, stored.fixed, kept)
-    with pytest.warns(UserWarning, match=r"too little there to tell .*--model affine"):
+    with pytest.warns(UserWarning, match=r"too little there to tell .*`model=affine`"):
         register(moving, fixed, transform=bent)
     del kept["residuals"]["side_nm"]
     with pytest.raises(SemsrError, match="residuals of the transform are damaged"):

@@ -40,9 +40,9 @@ def test_interrupted_store_is_refused_then_resumed(scene, tmp_path):
     path = tmp_path / "a.ome.zarr"
     options = RestoreOptions(psf="1px", tile=32)
     stop_at(RESTORE.job(scene.first, path, options=options), "Restoring tiles", 5)
-    with pytest.raises(IncompleteError, match="--resume"):
+    with pytest.raises(IncompleteError, match="`resume`"):
         napari_semsr.read(path)
-    with pytest.raises(WriteError, match="use --overwrite"):
+    with pytest.raises(WriteError, match="use `overwrite`"):
         run(
             RESTORE.job(
                 scene.first, path, options=options.replace(psf="2px"), resume=True

@@ -47,7 +47,7 @@ def test_export_then_import_then_find(other, own_shelf, tmp_path):
 
 def test_import_never_replaces_unasked(other):
     run(shelf.MODELS_IMPORT.job(other))
-    with pytest.raises(WriteError, match="--overwrite"):
+    with pytest.raises(WriteError, match="`overwrite`"):
         run(shelf.MODELS_IMPORT.job(other))
     run(shelf.MODELS_IMPORT.job(other, overwrite=True))
 

@@ -241,7 +241,7 @@ def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, said):
 
 def test_scan_beyond_memory_is_refused_by_the_options_that_make_it_large(tmp_path):
     options = SimulateOptions(frames_grid=(300, 300))
-    with pytest.raises(DeviceMemoryError, match=r"300 x 300.*--frames-grid, --f"):
+    with pytest.raises(DeviceMemoryError, match=r"300 x 300.*`frames_grid`, `f"):
         run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
     assert not list(tmp_path.iterdir())
 

@@ -292,7 +292,7 @@ def test_existing_outputs_are_kept(scan, tmp_path):
     beside = tmp_path / "mosaic.coverage.tif"
     for path in (output, beside):
         path.write_text("precious")
-        with pytest.raises(WriteError, match="--overwrite"):
+        with pytest.raises(WriteError, match="`overwrite`"):
             run(STITCH.job(scan, output))
         assert path.read_text() == "precious"
         path.unlink()

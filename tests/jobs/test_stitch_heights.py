@@ -143,7 +143,7 @@ def test_existing_heights_are_kept(scan, tmp_path):
     beside = tmp_path / "mosaic.height.ome.zarr"
     beside.mkdir()
     (beside / "zarr.json").write_text("precious")
-    with pytest.raises(WriteError, match="--overwrite"):
+    with pytest.raises(WriteError, match="`overwrite`"):
         run(STITCH.job(scan, tmp_path / "mosaic.ome.tif", options=FOCUS))
     assert (beside / "zarr.json").read_text() == "precious"
 

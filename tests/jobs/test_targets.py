@@ -38,7 +38,7 @@ def test_check_target_file_laws(tmp_path):
     path = tmp_path / "a.CSV"
     assert check_target_file(path, suffixes=(".csv",)) == path
     path.touch()
-    with pytest.raises(WriteError, match="--overwrite"):
+    with pytest.raises(WriteError, match="`overwrite`"):
         check_target_file(path, suffixes=(".csv",))
     assert check_target_file(path, suffixes=(".csv",), overwrite=True) == path
     with pytest.raises(WriteError, match=r"end in \.html or \.htm"):

@@ -216,7 +216,7 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(begun))
     small = CutRequest(mosaic, sem, stored, PairOptions(patch=96))
     into, one_step = tmp_path / "runs" / "b", TrainOptions(steps=1)
-    with pytest.raises(SemsrError, match="lower --patch"):
+    with pytest.raises(SemsrError, match="lower `patch`"):
         run(TRAIN.job(tuned, into, cut=small, options=one_step))
     assert not (tmp_path / "runs").exists()
     with pytest.warns(UserWarning, match=r"expected to be 0.6 px \(12 nm\) off.*loss"):

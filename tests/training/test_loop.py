@@ -160,7 +160,7 @@ def test_overwrite_starts_anew_and_keeps_strangers(tmp_path: Path) -> None:
     short = RECIPE.replace(stop_after=3)
     run(loop.train(short, folder))
     (folder / "notes.txt").touch()
-    with pytest.raises(WriteError, match="--resume, --overwrite"):
+    with pytest.raises(WriteError, match="`resume`, `overwrite`"):
         run(loop.train(short, folder))
     run(loop.train(short, folder, overwrite=True))
     assert len((folder / "curve.csv").read_text().splitlines()) == 2
@@ -205,7 +205,7 @@ def test_refusals_leave_the_run_as_it_is(tmp_path: Path) -> None:
     odd = RECIPE.replace(data=RECIPE.data.replace(patch_px=30))
     with pytest.raises(OptionError, match=r"multiple of the network's 4 px.*28 would"):
         run(loop.train(odd, tmp_path, overwrite=True))
-    with pytest.raises(CheckpointError, match=r"makes the model tiny.*--name tiny"):
+    with pytest.raises(CheckpointError, match=r"makes the model tiny.*`name=tiny`"):
         run(loop.train(RECIPE.replace(name="other"), tmp_path, resume=True))
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == held
     (tmp_path / "last.ckpt").write_bytes(b"nothing of use")

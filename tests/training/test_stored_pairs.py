@@ -160,7 +160,7 @@ def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
 
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     store = make_store()
-    with pytest.raises(ShapeError, match="make one for that scale \\(--scale 2"):
+    with pytest.raises(ShapeError, match="make one for that scale \\(`scale=2`"):
         StoredPatches(recipe(store), 2)
     large = recipe(store, data={"pairs": str(store), "patch_px": 64})
     with pytest.raises(ShapeError, match="patch_px = 64 px, got 48"):

@@ -192,7 +192,7 @@ def test_a_folder_is_proposed_for_whatever_is_typed(shown, typed, proposed):
 def test_warnings_of_steps_are_in_the_words_of_their_panels(
     model, hold, scans, run_panel, tmp_path
 ):
-    with pytest.warns(UserWarning, match="give --psf when it is known"):
+    with pytest.warns(UserWarning, match="give `psf` when it is known"):
         semsr.restore(scans / "s1.tif", tmp_path / "sharp.ome.tif")
     made = semsr.read(tmp_path / "sharp.ome.tif")
     model.add_image(made.array(), **layer_keywords(made))

@@ -205,7 +205,7 @@ def test_what_cannot_be_registered_is_told(model, hold, add, run_panel):
     assert "cannot be registered to itself" in run_panel(panel)
     panel.fixed.value = add(model, FIXED)
     said = run_panel(panel)
-    assert said.endswith("is unknown: give it one (Open mosaic in napari).")
+    assert said.endswith("is unknown: give it one ('Pixel size' in Open mosaic).")
 
 
 def test_marks_are_paired_numbered_and_judged(panel, opened, qtbot):

@@ -228,7 +228,7 @@ def _register(
             msg = (
                 f"The {role} image {one.name} has no pixel size, without which its "
                 f"size on the other is unknown: give it one "
-                f"(--{role}-pixel-size-nm, or Open mosaic in napari)."
+                f"(`{role}_pixel_size_nm`)."
             )
             raise RegistrationError(msg, code="pixel-size-missing")
         run.images[role] = one
@@ -351,7 +351,7 @@ def _found(
     """Find the map by structure, from landmarks or not."""
     if landmarks is None:
         if options.landmarks_only:
-            msg = "A map of landmarks alone needs landmarks: give --landmarks as well."
+            msg = "A map of landmarks alone needs landmarks: give `landmarks` as well."
             raise OptionError(msg, code="missing-value")
         return (yield from register(moving, fixed, options))
     if not isinstance(landmarks, Landmarks):
@@ -361,7 +361,7 @@ def _found(
         if options.model == "elastic":
             msg = (
                 "Landmarks alone give a similarity or an affine map: choose one of "
-                "them (--model), or let the images refine it."
+                "them (`model`), or let the images refine it."
             )
             raise OptionError(msg, code="options-contradict")
         yield Progress(0, 0, "fitting the landmarks")
@@ -557,9 +557,9 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
         )
     share = _unreliable(found)
     if share is not None and share > _UNRELIABLE:
-        or_else = "are bent (--model elastic)"
+        or_else = "are bent (`model=elastic`)"
         if isinstance(found.transform, Elastic):
-            or_else = "too little there to tell a bending (--model affine)"
+            or_else = "too little there to tell a bending (`model=affine`)"
         warn(
             f"Over {share:.0%} of what both images show the map is not confirmed: they "
             f"show other things there, or {or_else}.",

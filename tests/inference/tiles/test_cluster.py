@@ -208,7 +208,7 @@ def test_a_cluster_that_vanishes_is_a_sentence(make_loaded, rng, tmp_path):
         pass
     cluster.close(timeout=1)
     # as a job does: what the lost cluster still refers to may hold the store open
-    with store.ours(), pytest.raises(SemsrError, match=r"was lost.*--resume") as caught:
+    with store.ours(), pytest.raises(SemsrError, match=r"was lost.*`resume`") as caught:
         run(job)
     assert "\n" not in str(caught.value)
     assert len(store.pending()) < 35

@@ -117,7 +117,7 @@ def test_read_takes_planar_rgb_lazily(forge, grey, small_limit):
 def test_read_refuses_colour_and_converts_on_request(forge, grey):
     colour = np.stack([grey, grey, 255 - grey], axis=-1)
     path = forge(colour, photometric="rgb")
-    with pytest.raises(ReadError, match="--colour luminance"):
+    with pytest.raises(ReadError, match="`colour=luminance`"):
         registry.read(path)
     assert registry.read(path, colour="luminance").dtype == np.uint8
 

@@ -84,7 +84,7 @@ def test_unfinished_store_is_refused_by_name(tmp_path, options, image):
     store = create_store(path, **options)
     _fill(store, image, [(0, 0)])
     for verb in (registry.read, registry.describe):
-        with pytest.raises(IncompleteError, match="--resume") as caught:
+        with pytest.raises(IncompleteError, match="`resume`") as caught:
             verb(path)
         assert str(path) in str(caught.value)
     with pytest.raises(WriteError, match="8 are missing"):

@@ -187,7 +187,7 @@ def _claim(plan: BatchPlan, existing: OverwritePolicy) -> str:
     if foreign and not existing.overwrite:
         msg = (
             f"{folder} holds files that no batch wrote; name a new folder, or give "
-            "--overwrite to write between them."
+            "`overwrite` to write between them."
         )
         raise WriteError(msg, code="foreign-files")
     if state.is_symlink():
