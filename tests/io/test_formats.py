@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io import formats as registry
+from tests.refusals import refused
 from tests.strategies import images, pixel_sizes
 
 _EXACT = (".ome.zarr", ".ome.tif", ".tif")
@@ -243,7 +244,7 @@ def test_write_tiff_refuses_whole_numbers_that_no_type_holds(tmp_path, suffix, v
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_read_refuses_a_pipe_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
-    with pytest.raises(ReadError, match="not a pipe"):
+    with refused(ReadError, "not-a-file"):
         registry.read(tmp_path / "a.tif")
 
 
