@@ -15,6 +15,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.registration import RegistrationOptions, RegistrationRefused, register
+from tests.refusals import refused
 from tests.two_views import PIXEL_NM, draw_views
 
 
