@@ -20,6 +20,7 @@ from napari_semsr.jobs import (
     StitchFolderOptions,
     save_job,
 )
+from tests.refusals import refused
 from tests.stopping import stop_at
 
 HALVES = StitchFolderOptions(halves=True)
@@ -156,7 +157,7 @@ def test_halves_that_cannot_be_read_or_are_missing_are_told(own):
     shutil.rmtree(second)
     alone(own, "but not the other half")
     shutil.rmtree(first)
-    alone(own, "stitch with --halves")
+    alone(own, "stitch with `halves`")
 
 
 @pytest.mark.broad
@@ -256,7 +257,7 @@ def test_a_picture_for_looking_is_not_in_the_units_of_halves(scan, tmp_path):
 
 def test_several_heights_have_no_halves(scan, tmp_path):
     options = StitchFolderOptions(halves=True, focus="max")
-    with pytest.raises(OptionError, match="do not go together"):
+    with refused(OptionError, "options-contradict"):
         run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=options))
 
 

@@ -94,7 +94,7 @@ def test_a_kind_that_is_not_here_is_refused_with_the_reason(
     said = str(caught.value)
     assert said.startswith(f"Device {name} needs {card}, and PyTorch sees none (")
     assert reason in said
-    assert said.endswith(": use --device cpu.")
+    assert said.endswith(": use `device=cpu`.")
     assert find_device("auto") == (CPU, None)
 
 

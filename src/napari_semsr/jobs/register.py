@@ -390,9 +390,9 @@ def _check_stored(
     """Refuse to find a map that is given."""
     usual = RegisterOptions().model_dump()
     given = (name for name, v in options.model_dump().items() if v != usual[name])
-    asked = [f"--{name.replace('_', '-')}" for name in given]
+    asked = [f"`{name}`" for name in given]
     if landmarks is not None:
-        asked.append("--landmarks")
+        asked.append("`landmarks`")
     if asked:
         msg = (
             f"A stored transform is applied as it is: leave out {', '.join(asked)}, or "
