@@ -18,9 +18,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Progress,
-    SemsrError,
     ShapeError,
-    in_argument_words,
     run,
 )
 from napari_semsr.io import ReadOptions, image_of_array, is_array
@@ -76,7 +74,6 @@ def function_of(name: str) -> Callable[..., Any]:
     known = set(signature.parameters)
     led = {item.name: item for item in verb.images if item.flag}
     named_files = {item.name for item in (*verb.inputs, *verb.written)}
-    flags = {item.flag: item.name for item in (*verb.inputs, *verb.written)}
 
     def call(*positional: Any, **options: Any) -> Any:
         named = {key: options.pop(key) for key in [*options] if key in known}
@@ -85,20 +82,16 @@ def function_of(name: str) -> Callable[..., Any]:
         first = [i for i in verb.inputs if not i.flag]
         handed = [given.pop(i.name, getattr(i, "default", None)) for i in first]
         how = {k: given.pop(k) for k in [*given] if k in named_files | {*_HANDED}}
-        try:
-            how |= {k: source_of(how[k], led[k]) for k in how.keys() & led.keys()}
-            images = [
-                source_of(one, item) if isinstance(item, ImageIn) else one
-                for one, item in zip(handed, first, strict=True)
-            ]
-            chosen = verb.parse_options({**given, **options})
-            if verb.in_memory is not None and how.get("output") is None:
-                how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
-                return run(verb.in_memory(*images, **how, **chosen), report)
-            return verb.given(run(verb.job(*images, **how, **chosen), report))
-        except SemsrError as error:
-            error.args = (in_argument_words(str(error), flags), *error.args[1:])
-            raise
+        how |= {k: source_of(how[k], led[k]) for k in how.keys() & led.keys()}
+        images = [
+            source_of(one, item) if isinstance(item, ImageIn) else one
+            for one, item in zip(handed, first, strict=True)
+        ]
+        chosen = verb.parse_options({**given, **options})
+        if verb.in_memory is not None and how.get("output") is None:
+            how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
+            return run(verb.in_memory(*images, **how, **chosen), report)
+        return verb.given(run(verb.job(*images, **how, **chosen), report))
 
     call.__name__ = call.__qualname__ = verb.function
     call.__doc__ = _docstring(verb)

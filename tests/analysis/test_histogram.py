@@ -6,6 +6,7 @@ from scipy.stats import wasserstein_distance
 
 from napari_semsr.analysis.metrics import earth_movers_distance, measure_histogram
 from napari_semsr.core import Micrograph, ReadError
+from tests.refusals import refused
 
 levels = st.integers(0, 255)
 
@@ -57,5 +58,5 @@ def test_bins_hold_what_is_finite():
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ReadError, match="got none"):
+    with refused(ReadError, "no-finite-values"):
         measure_histogram(Micrograph(np.full((2, 2), np.nan)))

@@ -11,6 +11,7 @@ from napari_semsr.analysis import light_gain, measure_agreement, measure_metrics
 from napari_semsr.analysis.light import beyond_cut_off, split_light
 from napari_semsr.core import InputRecord, Micrograph, OptionError, Provenance
 from napari_semsr.core.fourier import window_plane
+from tests.refusals import refused
 
 SIZE = (10.0, 10.0)
 END = 80.0  # nm: a period of 8 px
@@ -160,7 +161,7 @@ def test_a_length_that_no_light_has_is_refused(parts, wrong, verb):
     how = {"reference": True} if verb == "frc" else {}
     with pytest.raises(OptionError, match="cut_off_nm must be"):
         getattr(semsr, verb)(*parts[:2], cut_off_nm=wrong, pixel_size_nm=10, **how)
-    with pytest.raises(OptionError, match="give pixel_size_nm"):
+    with refused(OptionError, "pixel-size-missing", match="give `pixel_size_nm`"):
         semsr.metrics(*parts[:2], cut_off_nm=END)
 
 

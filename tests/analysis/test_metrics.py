@@ -15,6 +15,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.analysis.metrics import average_gradient, contrast, spatial_frequency
 from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError
+from tests.refusals import refused, warned
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_match_of_a_constant_is_blank_and_to_a_constant_refused(images, level):
     blank = measure_metrics(flat, image, data_range=255, match="affine")
     assert (blank.gain, blank.offset) == (0, pytest.approx(images[0].mean()))
     assert blank.psnr_db == pytest.approx(20 * np.log10(255 / images[0].std()))
-    with pytest.raises(OptionError, match="reference with contrast"):
+    with refused(OptionError, "image-blank"):
         measure_metrics(image, flat, data_range=255, match="affine")
     plain = measure_metrics(image, flat, data_range=255)
     assert plain.ssim < 0.5
@@ -125,7 +126,7 @@ def test_one_range_serves_images_of_two_types():
         assert (found.data_range, found.data_range_from) == (4095, "file")
         assert found.psnr_db == pytest.approx(20 * np.log10(4095 / 2))
     for pair in ((deep, Micrograph(byte)), (Micrograph(byte), deep)):
-        with pytest.raises(OptionError, match="Grey scales differ"):
+        with refused(OptionError, "grey-scales-differ"):
             measure_metrics(*pair)
         own = 255 if pair[1].dtype == np.uint8 else 4095
         assert measure_metrics(*pair, match="affine").data_range == own
@@ -137,25 +138,25 @@ def test_one_range_serves_images_of_two_types():
 
 def test_bad_input_is_refused(images):
     a, b = images
-    with pytest.raises(ShapeError, match="same shape"):
+    with refused(ShapeError, "sizes-differ"):
         measure_metrics(Micrograph(a), Micrograph(b[1:]))
-    with pytest.raises(OptionError, match="data_range"):
+    with refused(OptionError, "out-of-range"):
         measure_metrics(Micrograph(a), data_range=-1)
     with pytest.raises(OptionError, match="needs a reference"):
         measure_metrics(Micrograph(a), match="affine")
-    with pytest.raises(OptionError, match="constant"):
+    with refused(OptionError, "image-blank"):
         measure_metrics(Micrograph(np.ones((3, 3))))
-    with pytest.raises(ReadError, match="a pixel that is not missing, got none"):
+    with refused(ReadError, "no-finite-values"):
         measure_metrics(Micrograph(np.full((3, 3), np.nan)), data_range=1)
     left = np.arange(57) < 20
     halves = np.where(left, np.nan, b), np.where(left, b, np.nan)
-    with pytest.raises(ReadError, match="got none"):
+    with refused(ReadError, "no-finite-values"):
         measure_metrics(*map(Micrograph, halves), data_range=1)
     gap = np.where(left, np.nan, a)
     pair = (Micrograph(gap, (5.0, 5.0)), Micrograph(b, (5.0, 5.0)))
-    with pytest.raises(ReadError, match="A split at the cut-off needs finite pixels"):
+    with refused(ReadError, "pixels-missing"):
         measure_metrics(*pair, data_range=1, cut_off_nm=50)
-    with pytest.raises(OptionError, match="of the order of the grey values"):
+    with refused(OptionError, "out-of-range"):
         measure_metrics(Micrograph(images[0]), data_range=1e300)
 
 
@@ -210,9 +211,9 @@ def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
 @pytest.mark.parametrize("measure", [measure_metrics, measure_gaps])
 def test_pixels_and_places_of_both_are_compared(images, measure):
     image, reference = (Micrograph(one, (4.0, 4.0)) for one in images[:2])
-    with pytest.raises(OptionError, match="must have the same pixel size"):
+    with refused(OptionError, "pixel-sizes-differ"):
         measure(image, reference.replace(pixel_size_nm=(8.0, 8.0)))
-    with pytest.warns(UserWarning, match="lie 0 and 400 nm apart"):
+    with warned("origins-differ", match="lie 0 and 400 nm apart"):
         measure(image, reference.replace(origin=(0.0, 400.0)))
     unsized = reference.replace(pixel_size_nm=None)
     measure(image, unsized)

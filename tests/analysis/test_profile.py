@@ -16,6 +16,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import Affine, OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from tests.refusals import refused
 
 ROWS, COLUMNS = np.indices((96, 128), dtype=float)
 ACROSS = (48.0, 10.0, 48.0, 110.0)
@@ -294,11 +295,11 @@ def test_plain_dip_is_a_share_where_the_ground_is_uneven():
 
 def test_what_cannot_be_measured_is_said_in_a_sentence():
     image = Micrograph(bell(COLUMNS - 60, 8.0), name="field")
-    with pytest.raises(OptionError, match="two different ends"):
+    with refused(OptionError, "line-without-length"):
         read_profile(image, (5, 5, 5, 5))
     with pytest.raises(OptionError, match="must lie in field"):
         require_inside(image, (5, 5, 5, 500))
-    with pytest.raises(ShapeError, match="outside it"):
+    with refused(ShapeError, "outside-image"):
         read_profile(image, (500, 500, 600, 600))
     empty = image.replace(data=np.full((20, 20), np.nan))
     with pytest.raises(ShapeError, match="without a finite"):
@@ -306,7 +307,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     flat = read_profile(image.replace(data=np.full((20, 20), 7)), (5, 5, 15, 15))
     with pytest.raises(ReadError, match="7 all along"):
         measure_profile(flat)
-    with pytest.raises(OptionError, match=r"must be at most .* px wide"):
+    with refused(OptionError, "out-of-range"):
         read_profile(image, (5, 5, 20, 30), width_px=1e300)
 
 

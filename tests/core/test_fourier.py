@@ -5,6 +5,7 @@ from hypothesis import given, settings, strategies as st
 from napari_semsr.core import mean_pitch, plan_rings, tukey, window_plane
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.fourier import radial_frequency
+from tests.refusals import refused
 
 sides = st.integers(2, 33)
 alphas = st.floats(0, 1)
@@ -28,7 +29,7 @@ def test_tukey_spans_rectangle_to_hann_and_planes_are_separable():
 
 
 def test_tapers_out_of_range_and_lines_are_refused():
-    with pytest.raises(OptionError, match="between 0 and 1, got 2"):
+    with refused(OptionError, "out-of-range", match="between 0 and 1, got 2"):
         tukey(8, 2)
     with pytest.raises(ShapeError, match="1x8"):
         plan_rings((1, 8))

@@ -15,6 +15,7 @@ from napari_semsr.core.intensity import (
     to_dtype,
     without_clipped,
 )
+from tests.refusals import refused
 
 TYPES = ["bool", "uint8", "int8", ">u2", "int16", "int32", "float32", ">f4", "float64"]
 
@@ -56,7 +57,7 @@ def test_field_range_is_not_misled_by_one_hot_pixel_and_refuses_bad_input():
     np.testing.assert_allclose(
         field_range(image, 1, 99), np.percentile(image, [1, 99]), rtol=1e-6
     )
-    with pytest.raises(OptionError, match="0 <= low <= high <= 100"):
+    with refused(OptionError, "out-of-range"):
         field_range(np.zeros((2, 2)), 60, 40)
     with pytest.raises(ShapeError, match="complex64"):
         field_range(np.zeros((2, 2), np.complex64))

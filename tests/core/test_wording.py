@@ -1,35 +1,31 @@
-"""What jobs say, in the words of panels."""
+"""How sentences name options, in the words of a command, a panel or Python."""
 
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import napari_semsr
-from napari_semsr.cli.command import arguments_of
+from napari_semsr.cli.command import arguments_of, in_flags
 from napari_semsr.core import (
-    OptionError,
-    in_argument_words,
     in_digits,
     in_figures,
-    in_panel_words,
+    rename_options,
     shift_in_words,
-    told_in_panel_words,
 )
-from napari_semsr.jobs import ACTIONS, VERBS
+from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
 
 SOURCE = Path(napari_semsr.__file__).parent
+BELOW = ["analysis", "core", "inference", "io", "models", "pairing", "registration"]
+BELOW += ["restoration", "simulation", "stitching", "training"]
 COMMAND = re.compile(r"(?<![\w-])--[a-z]|(?<![\w.-])semsr [a-z]")
-LABELS = {
-    "norm": ("Normalisation", {"whole": "whole", "sampled": "sampled", "tile": "tile"}),
-    "device": ("Device", {"auto": "automatic", "cpu": "CPU"}),
-    "existing": ("If it exists", {"resume": "resume it", "replace": "replace it"}),
-    "patch": ("Patch (px)", {}),
-    "like": ("To the area of", {}),
-    "model": ("Map", {"elastic": "elastic (bent)"}),
-}
+PANEL = re.compile(r"Open mosaic|Stitch mosaic|in napari|[Pp]anel\b")
+PYTHON = {"flat", "image_of_array"}  # of sentences to who writes programs
+# what metadata of layers are called
+KEYS = re.compile(r"semsr [a-z]+(?: [a-z]+)?")
 
 
 def _text(node: ast.AST) -> str | None:
@@ -46,103 +42,86 @@ def _undocumented(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             skipped |= {id(part) for part in node.values}
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            skipped.add(id(body[0].value))
+        if isinstance(node, ast.Expr):
+            skipped.add(id(node.value))
         if id(node) not in skipped:
             yield node
 
 
-def sentences() -> list[str]:
-    """Everything with words of the command line that a panel may come to say."""
+def sentences(*rooms: str) -> list[str]:
+    """List what a user may read, but for docstrings."""
+    return [text for room, text in _sentences() if not rooms or room in rooms]
+
+
+@cache
+def _sentences() -> list[tuple[str, str]]:
+    """List room and text of each."""
     found = set()
     for path in SOURCE.rglob("*.py"):
-        if "cli" in path.relative_to(SOURCE).parts or path.stem == "wording":
-            continue
-        for node in _undocumented(ast.parse(path.read_text(encoding="utf-8"))):
-            text = _text(node) or ""
-            if COMMAND.search(text) and " " in text.strip():
-                found.add(text)
+        room = path.relative_to(SOURCE).parts[0]
+        if room not in ("cli", "widgets", "demonstration"):
+            for node in _undocumented(ast.parse(path.read_text(encoding="utf-8"))):
+                text = _text(node) or ""
+                if " " in text.strip():
+                    found.add((room, text))
     return sorted(found)
 
 
-FLAGS = {
-    flag
-    for verb in ({*VERBS} - {"models"}) | {*ACTIONS}
-    for action in arguments_of(verb)
-    for flag in action.option_strings
-} | {"--debug", "--json", "--plugin", "--view"}  # of every command; --view-…
-SENTENCES = [text for text in sentences() if not re.fullmatch(r"semsr [a-z ]+", text)]
+def test_rooms_below_the_verbs_name_no_flag_and_no_panel():
+    said = [text for text in sentences(*BELOW) if not KEYS.fullmatch(text)]
+    assert len(said) > 1000
+    assert [text for text in said if COMMAND.search(text) or PANEL.search(text)] == []
 
 
-def test_many_sentences_are_found():
-    assert len(SENTENCES) > 40
+def test_verbs_name_no_flag():
+    said = [text for text in sentences("jobs", "reporting") if not KEYS.match(text)]
+    assert [text for text in said if re.search(r"(?<![\w-])--[a-z]", text)] == []
 
 
-@pytest.mark.parametrize("text", SENTENCES)
-@pytest.mark.parametrize("labels", [{}, LABELS], ids=["none", "some"])
-def test_no_sentence_speaks_of_the_command(text, labels):
-    said = in_panel_words(text, lambda: labels)
-    assert not COMMAND.search(said)
-    assert "`" not in said
-    assert "  " not in said
+def test_each_option_and_verb_that_is_named_is_one():
+    names = [*VERBS, *ACTIONS]
+    options = {one.dest for verb in {*names} - {"models"} for one in arguments_of(verb)}
+    options |= {"debug", "json", "view_…", ""}
+    strange = set()
 
+    def look(verb: str, option: str, value: str) -> str:
+        if option not in {*options, *PYTHON} or verb not in {*FUNCTIONS, ""}:
+            strange.add((verb, option, value))
+        return ""
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("use --norm whole, which runs", "use 'Normalisation: whole', which runs"),
-        ("use --device cpu.", "use 'Device: CPU'."),
-        ("or use --overwrite.", "or use 'If it exists: replace it'."),
-        ("again with --resume; kept", "again with 'If it exists: resume it'; kept"),
-        ("give --like REFERENCE as well", "give 'To the area of' as well"),
-        ("or lower --patch.", "or lower 'Patch (px)'."),
-        ("or are bent (--model elastic).", "or are bent ('Map: elastic (bent)')."),
-        (
-            "is unknown: give it one (--pixel-size-nm, or Open mosaic in napari).",
-            "is unknown: give it one (Open mosaic in napari).",
-        ),
-        ("Option patch must be 4.", "'Patch (px)' must be 4."),
-        ("Option other must be 4.", "Option other must be 4."),
-        ("onto one grid (semsr crop).", "onto one grid (Crop)."),
-        ("cut them off (semsr crop --gap-free).", "cut them off (Crop)."),
-        (
-            "; stitch with --halves",
-            "; stitch with 'Two halves for FRC' (in Stitch mosaic)",
-        ),
-        ("of napari-semsr 1.0 -- no", "of napari-semsr 1.0 -- no"),
-    ],
-)
-def test_flags_become_rows_of_the_panel(text, said):
-    assert in_panel_words(text, lambda: LABELS) == said
-
-
-@pytest.mark.parametrize("text", SENTENCES)
-def test_each_option_that_is_named_is_one(text):
-    assert {*re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", text)} <= FLAGS
+    named = [
+        text for text in sentences(*BELOW, "jobs") if re.search(r"(?<!`)`[a-z]", text)
+    ]
+    assert len(named) > 150
+    for text in named:
+        rename_options(text, look)
+    assert strange == set()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("use --norm whole, which runs", "use norm=whole, which runs"),
-        ("give --like REFERENCE as well", "give like as well"),
-        ("scan it (--from), or semsr crop --gap-free.", "scan it (image), or crop."),
-        ("or lower --frame-px.", "or lower frame_px."),
+        ("use `norm=whole`, which runs", "use --norm whole, which runs"),
+        ("use `resample=never`.", "use --no-resample."),
+        ("or use `overwrite`.", "or use --overwrite."),
+        ("or lower `tile`.", "or lower --tile."),
+        (
+            "cut them off (`crop(gap_free=True)`)",
+            "cut them off (semsr crop --gap-free)",
+        ),
+        ("leave out `databar_rows=12`", "leave out --databar-rows 12"),
+        ("take `error_map()` or `like=…`", "take semsr error-map or --like"),
+        ("(`import_model()`)", "(semsr models import)"),
+        ("a file `a b`, or ``", "a file `a b`, or ``"),
     ],
 )
-def test_flags_become_arguments_of_functions(text, said):
-    assert in_argument_words(text, {"--from": "image"}) == said
+def test_options_become_flags(text, said):
+    assert in_flags(text, arguments_of("enhance")) == said
 
 
-def test_errors_for_napari_keep_their_class():
-    @told_in_panel_words()
-    def refuse() -> None:
-        msg = "It exists: choose another name, or use --overwrite."
-        raise OptionError(msg)
-
-    with pytest.raises(OptionError, match="choose another name, or use 'Replace'"):
-        refuse()
+def test_an_option_with_a_flag_of_another_name_is_said_as_that():
+    known = arguments_of("simulate")
+    assert in_flags("Give `phantom` or `image`.", known) == "Give --phantom or --from."
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from napari_semsr.io.formats import describe, read
 from napari_semsr.jobs import ADAPTED, AdaptRefused
 from napari_semsr.jobs.adapt import job as adapting
 from tests import children
+from tests.refusals import refused
 
 PARTS = """\
 In short|From frames to a mosaic|Raw frames
@@ -172,7 +173,7 @@ def test_demo_refuses_a_sample_that_cannot_be_registered(monkeypatch):
 
 def test_demo_refuses_before_any_work(tmp_path):
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(WriteError, match="not empty"):
+    with refused(WriteError, "output-exists"):
         run(DEMO.job(folder=tmp_path))
 
 

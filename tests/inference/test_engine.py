@@ -19,6 +19,7 @@ from napari_semsr.inference import EnhanceOptions, engine, enhance_array
 from napari_semsr.io import create_store, read
 from tests import children
 from tests.enhancing import fill, store_for
+from tests.refusals import refused
 from tests.stopping import stop_at
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
@@ -141,7 +142,7 @@ def test_statistics_of_each_tile_leave_seams_and_say_so(make_loaded, rng):
 def test_what_is_not_there_is_refused_in_a_sentence(make_loaded, monkeypatch):
     image = np.zeros((40, 40), np.uint8)
     for norm in ("tile", "sampled"):
-        with pytest.raises(OptionError, match="bounded receptive field"):
+        with refused(OptionError, "receptive-field-unbounded"):
             _enhanced(image, make_loaded("global"), norm=norm)
     monkeypatch.setattr(engine.Predictor, "fits", lambda *_: False)
     with pytest.raises(DeviceMemoryError, match="looks at the field as a whole"):
@@ -279,7 +280,7 @@ def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path)
     else:
         options = FP32.replace(**change)
     again = _store(tmp_path, image, loaded, options, resume=True)
-    with pytest.raises(WriteError, match=f"the {named}.* changed: use --overwrite"):
+    with pytest.raises(WriteError, match=f"the {named}.* changed: use `overwrite`"):
         run(fill(image, loaded, again, options))
 
 

@@ -10,6 +10,7 @@ from napari_semsr.inference.network_input import (
     set_missing,
     source_box,
 )
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
@@ -32,7 +33,7 @@ def test_constant_fields_rare_values_and_large_offsets_are_scaled():
     image[3, 3] = 200
     scaling = measure_scaling(image, (1, 99))
     assert (scaling.low, scaling.high) == (0, 200)
-    with pytest.raises(ReadError, match="single precision"):
+    with refused(ReadError, "values-too-large"):
         measure_scaling(np.linspace(0, 1e300, 12).reshape(3, 4), (0.1, 99.9))
 
 

@@ -26,6 +26,7 @@ from napari_semsr.inference.statistics import (
 )
 from napari_semsr.io.formats import read
 from tests.enhancing import fill, store_for, tiles_of
+from tests.refusals import refused
 
 SMALL = EnhanceOptions(tile=32, precision="fp32", device="cpu", memory_gb=1e-6)
 
@@ -58,7 +59,7 @@ def test_a_field_that_does_not_fit_takes_statistics_of_a_sample(
 
 def test_whole_is_refused_where_the_field_does_not_fit(make_loaded, rng):
     image, options = Micrograph(_uneven(rng, (101, 75))), SMALL.replace(norm="whole")
-    with pytest.raises(DeviceMemoryError, match=r"does not suffice.*--norm sampled"):
+    with pytest.raises(DeviceMemoryError, match=r"does not suffice.*`norm=sampled`"):
         run(enhance_array(image, make_loaded("norm"), options))
     with pytest.raises(DeviceMemoryError, match=r"as a whole.*crop the field"):
         run(enhance_array(image, make_loaded("global"), SMALL))
@@ -80,7 +81,7 @@ def test_a_pass_that_runs_out_of_memory_is_done_in_tiles(
     monkeypatch.setattr(Predictor, "predict", limited)
     options = SMALL.replace(memory_gb=8.0, norm=norm)
     if norm == "whole":
-        with pytest.raises(DeviceMemoryError, match="--norm sampled"):
+        with pytest.raises(DeviceMemoryError, match="`norm=sampled`"):
             run(enhance_array(image, loaded, options))
         return
     made = run(enhance_array(image, loaded, options))
@@ -167,7 +168,7 @@ def test_damaged_statistics_are_a_sentence():
         (SampledStatistics, {"statistics": 3}),
     )
     for kind, notes in damaged:
-        with pytest.raises(WriteError, match="--overwrite"):
+        with pytest.raises(WriteError, match="`overwrite`"):
             kind.from_json(notes)
 
 
@@ -206,7 +207,7 @@ def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded
     assert _way(norm, shape, norm="tile").norm == "tile"
     assert _way(make_loaded("plain"), shape, norm="sampled").norm == "none"
     assert _way(norm, shape, once.record(), memory_gb=8) == once
-    with pytest.raises(DeviceMemoryError, match=r"any more.*--overwrite"):
+    with pytest.raises(DeviceMemoryError, match=r"any more.*`overwrite`"):
         _way(norm, shape, once.record())
     for stored in ("sampled", "frozen"):  # its former name
         record = {"norm": stored, "kind": "tiles", "core": None}
@@ -223,7 +224,7 @@ def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded
 )
 def test_what_was_begun_layer_by_layer_is_begun_anew(record, make_loaded):
     for memory in (1e-6, 8):
-        with pytest.raises(WriteError, match=r"layer by layer.*--overwrite"):
+        with refused(WriteError, "other-version"):
             _way(make_loaded("norm"), (400, 400), record, memory_gb=memory)
 
 

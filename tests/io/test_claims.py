@@ -13,6 +13,7 @@ from napari_semsr.core.errors import ReadError
 from napari_semsr.io.formats import describe, read
 from tests.hostile.czi import write_czi
 from tests.hostile.images import packers, write_packed
+from tests.refusals import refused
 
 
 def png(columns: int, rows: int) -> bytes:
@@ -41,7 +42,7 @@ def test_pixels_that_a_file_cannot_hold_are_not_asked_for(tmp_path, name):
         )
         path.write_bytes(data)
     for door in (read, describe):
-        with pytest.raises(ReadError, match=r"MiB of pixels.* can hold no part"):
+        with refused(ReadError, "file-damaged"):
             door(path)
 
 
@@ -67,7 +68,7 @@ def test_palette_shorter_than_its_indices_is_refused(tmp_path, lazily, monkeypat
     with tifffile.TiffFile(path, mode="r+b") as tif:
         tag = tif.pages[0].tags["ColorMap"]
         tag.overwrite(colours[:, :16].ravel().tolist(), dtype=3)
-    with pytest.raises(ReadError, match="palette must have a row for every pixel"):
+    with refused(ReadError, "file-damaged"):
         np.asarray(read(path, colour="luminance").data[:40, :40])
 
 

@@ -11,6 +11,7 @@ from napari_semsr.core import ReadError, run
 from napari_semsr.io import formats as registry, napari_hooks as hooks
 from napari_semsr.io.frames import open_frames
 from tests.hostile.czi import write_czi
+from tests.refusals import refused, warned
 
 pytest.importorskip("czifile", reason="needs czifile, the extra [czi]")
 
@@ -58,8 +59,8 @@ def test_tiles_of_jpeg_are_unpacked(tmp_path):
 
 def test_an_unknown_compression_is_named_and_no_damage(tmp_path, pixels):
     path = write_czi(tmp_path / "a.czi", [pixels], how=104, pack=lambda _: b"packed")
-    with pytest.raises(
-        ReadError, match=r"not read here \(number 104\): save"
+    with refused(
+        ReadError, "format-unsupported", match=r"not read here \(number 104\): save"
     ) as caught:
         registry.read(path)
     assert "damaged" not in str(caught.value)
@@ -76,7 +77,7 @@ def test_one_tile_opens_by_every_way(tmp_path, pixels):
     assert kind == "image"
     assert np.array_equal(data, pixels)
     assert tuple(attributes["scale"]) == (5.0, 5.0)
-    with pytest.raises(ReadError, match="at least two frames"):
+    with refused(ReadError, "too-few-frames"):
         run(open_frames(path))
 
 
@@ -151,13 +152,13 @@ def test_channels_and_planes_are_chosen(tmp_path, pixels):
         registry.read(path)
     assert np.array_equal(registry.read(path, channel=1, plane=2).array(), tiles[5])
     with pytest.raises(
-        ReadError, match=r"has 2 channels: choose one \(--channel 0 to 1\)"
+        ReadError, match=r"has 2 channels: choose one \(`channel`, 0 to 1\)"
     ):
         run(open_frames(path))
     layers = hooks.get_reader(str(path))(str(path))
     assert [layer[0].shape for layer in layers] == [(3, 24, 20)] * 2
     path = write_czi(tmp_path / "b.czi", tiles[:5], starts=starts[:5])
-    with pytest.raises(ReadError, match="has no tile there"):
+    with refused(ReadError, "plane-missing"):
         registry.read(path, channel=1, plane=2)
 
 
@@ -175,7 +176,7 @@ def test_colour_is_refused_or_its_luminance_taken(tmp_path, rng):
     scan = run(open_frames(other, colour="luminance"))
     assert scan.read(0).shape == (24, 20)
     one = write_czi(tmp_path / "one.czi", [colours[..., ::-1]])
-    with pytest.warns(UserWarning, match="opened in colour"):
+    with warned("colour-image"):
         [(data, attributes, _)] = hooks.get_reader(str(one))(str(one))
     assert attributes["rgb"]
     assert np.array_equal(data, colours)

@@ -16,6 +16,7 @@ import zarr
 
 from napari_semsr.core import ReadError
 from napari_semsr.io import describe, files, formats as registry, read
+from tests.refusals import refused
 
 GREY = np.indices((40, 50)).sum(axis=0).astype(np.uint8)
 _SHARING, _LOCK, _NETWORK = 32, 33, 59  # numbers of Windows
@@ -129,7 +130,7 @@ def test_compression_that_is_not_supported_is_named(tmp_path, number, said):
 
 
 def test_damage_inside_a_known_compression_is_damage(tmp_path):
-    with pytest.raises(ReadError, match="damaged or cut short"):
+    with refused(ReadError, "file-damaged"):
         read(_compressed(tmp_path / "a.tif", 50000))
 
 

@@ -10,6 +10,7 @@ import pytest
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.io import em, formats as registry
 from napari_semsr.io.layers import read_layers
+from tests.refusals import refused
 
 h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [em]")
 
@@ -175,7 +176,7 @@ def test_planes_of_dm_are_read_one_at_a_time(tmp_path, grey, monkeypatch):
     stack = np.stack([grey, grey // 2, grey // 3]).astype("u2")
     tagged = dm.image(stack, unit=["nm", "nm", "s"])
     path = dm.file(tmp_path / "a.dm3", [tagged])
-    with pytest.raises(ReadError, match="one must be chosen"):
+    with refused(ReadError, "several-images"):
         registry.read(path)
     assert registry.describe(path).axes == {"t": 3}
     assert np.array_equal(registry.read(path, time=2).array(), stack[2])
@@ -487,13 +488,13 @@ def test_damage_is_one_sentence(tmp_path, grey):
                 registry.read(path)
             assert "\n" not in str(error.value)
         path.write_bytes(b"")
-        with pytest.raises(ReadError, match="the file is empty"):
+        with refused(ReadError, "file-empty"):
             registry.read(path)
 
 
 def test_an_image_larger_than_its_file_is_refused_at_once(tmp_path, grey):
     path = write_mrc(tmp_path / "a.mrc", grey, rows=(4, "i", 1 << 20))
-    with pytest.raises(ReadError, match=r"is damaged or cut short: its image needs"):
+    with refused(ReadError, "file-truncated"):
         registry.describe(path)
 
 
@@ -503,11 +504,11 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, grey, monkeypatch):
     module = "rsciio.digitalmicrograph"
     for missing in ("rsciio", module, f"{module}._api"):
         monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ReadError, match=r"pip install 'napari-semsr\[em\]'"):
+    with refused(ReadError, "extra-missing", match=r"pip install 'napari-semsr\[em\]'"):
         registry.read(path)
     emd = velox(tmp_path / "a.emd", [("HAADF", grey[None])])
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ReadError, match=r"pip install 'napari-semsr\[em\]'"):
+    with refused(ReadError, "extra-missing", match=r"pip install 'napari-semsr\[em\]'"):
         registry.read(emd)
 
 
@@ -515,7 +516,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, grey):
     path = write_mrc(tmp_path / "a.mrc", grey.astype("i2"))
     with pytest.raises(ReadError, match="no level 1"):
         registry.read(path, level=1)
-    with pytest.raises(ReadError, match="no HDF5 file"):
+    with refused(ReadError, "option-without-effect"):
         registry.read(path, dataset="/a")
     with pytest.raises(OptionError):
         registry.read(path, series=-1)

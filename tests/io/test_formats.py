@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io import formats as registry
+from tests.refusals import refused
 from tests.strategies import images, pixel_sizes
 
 _EXACT = (".ome.zarr", ".ome.tif", ".tif")
@@ -122,7 +123,7 @@ def test_write_png_stretches_other_types_over_8_bits(tmp_path):
 def test_write_never_replaces_unasked(tmp_path, suffix, grey):
     path = tmp_path / f"a{suffix}"
     registry.write(Micrograph(grey), path)
-    with pytest.raises(WriteError, match="--overwrite"):
+    with pytest.raises(WriteError, match="`overwrite`"):
         registry.write(Micrograph(grey + 1), path)
     assert np.array_equal(registry.read(path).array(), grey)
     registry.write(Micrograph(255 - grey), path, overwrite=True)
@@ -192,7 +193,7 @@ def test_read_refuses_folders_that_are_no_store(tmp_path):
     with pytest.raises(ReadError, match="a folder without zarr data"):
         registry.read(folder)
     (folder / "frame.TIF").write_text("x")
-    with pytest.raises(ReadError, match=r"a folder of images: join .*semsr stitch"):
+    with pytest.raises(ReadError, match=r"a folder of images: join .*`stitch\(\)`"):
         registry.read(folder)
 
 
@@ -243,7 +244,7 @@ def test_write_tiff_refuses_whole_numbers_that_no_type_holds(tmp_path, suffix, v
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_read_refuses_a_pipe_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
-    with pytest.raises(ReadError, match="not a pipe"):
+    with refused(ReadError, "not-a-file"):
         registry.read(tmp_path / "a.tif")
 
 

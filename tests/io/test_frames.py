@@ -13,6 +13,7 @@ from PIL import Image
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, OptionError, ReadError, hear_warnings, run
 from napari_semsr.io.frames import natural_key, open_frames
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -334,7 +335,7 @@ def test_frames_in_colour_are_taken_by_their_luminance(tmp_path, rng, pages):
     else:
         for index, frame in enumerate(data):
             Image.fromarray(frame).save(tmp_path / f"f{index}.png")
-    with pytest.raises(ReadError, match="--colour luminance"):
+    with pytest.raises(ReadError, match="`colour=luminance`"):
         run(open_frames(tmp_path))
     scan = run(open_frames(tmp_path, colour="luminance"))
     assert scan.shape == (4, 40, 48)
@@ -377,14 +378,14 @@ def test_a_scan_that_contradicts_its_frames_is_told(folder, told, given, says):
 
 
 def test_open_frames_refuses_a_wrong_grid(folder):
-    with pytest.raises(OptionError, match="needs 9 frames, got 4"):
+    with refused(OptionError, "grid-mismatch", match="needs 9 frames, got 4"):
         run(open_frames(folder, grid=(3, 3)))
 
 
 def test_frames_notice_that_a_file_changed(folder):
     scan = run(open_frames(folder))
     write(folder, "frame2.tif", 2, shape=(5, 5))
-    with pytest.raises(ReadError, match="open it again"):
+    with refused(ReadError, "content-changed"):
         scan.read(1)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.io.read_image import native, to_grey
+from tests.refusals import warned
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def exported(rng, bar=0, frame=0, side=100):
 @pytest.mark.parametrize("frame", [1, 3])
 def test_line_in_colour_along_the_border_is_told_and_read_as_grey(tmp_path, rng, frame):
     stored = exported(rng, frame=frame)
-    with pytest.warns(UserWarning, match="has a line in colour along its border"):
+    with warned("border-coloured"):
         found = to_grey(tmp_path / "a.png", stored, colour="refuse")
     inner = np.s_[frame:, frame:-frame]
     np.testing.assert_array_equal(found[inner], stored[..., 0][inner])
@@ -66,7 +67,7 @@ def test_line_in_colour_along_the_border_is_told_and_read_as_grey(tmp_path, rng,
 def test_bar_in_colour_below_a_grey_image_is_named(tmp_path, rng):
     stored = exported(rng, bar=18)
     with pytest.raises(
-        ReadError, match=r"but for its lowest 18 rows.*--databar-rows 18"
+        ReadError, match=r"but for its lowest 18 rows.*`databar_rows=18`"
     ):
         to_grey(tmp_path, stored, colour="refuse")
     found = to_grey(tmp_path, stored[:-18], colour="refuse")

@@ -6,6 +6,7 @@ import pytest
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.io import formats as registry
 from napari_semsr.io.layers import read_layers
+from tests.refusals import refused
 
 h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [hdf5]")
 
@@ -56,7 +57,7 @@ def test_one_of_several_datasets_is_chosen(make, grey):
 def test_a_dataset_of_another_format_is_refused(forge, grey):
     path = forge(grey)
     for call in (registry.read, registry.describe):
-        with pytest.raises(ReadError, match="no HDF5 file"):
+        with refused(ReadError, "option-without-effect"):
             call(path, dataset="/a")
     with pytest.raises(OptionError):
         registry.read(path, dataset="")
@@ -129,7 +130,7 @@ def test_links_out_of_the_file_are_not_followed(make, tmp_path, grey):
     "arrays", [{"a": np.arange(5)}, {"a": np.zeros((1, 9)), "b": 1j * np.eye(4)}]
 )
 def test_a_file_without_an_image_is_refused(make, arrays):
-    with pytest.raises(ReadError, match="must hold a dataset of two or three axes"):
+    with refused(ReadError, "no-image"):
         registry.read(make(arrays))
 
 

@@ -13,6 +13,7 @@ from napari_semsr.core.errors import ReadError
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import RECORD_KEY
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -64,7 +65,7 @@ def test_read_takes_jpeg_grey_stored_as_colour(tmp_path):
 
 def test_read_refuses_cmyk(tmp_path, grey):
     Image.fromarray(grey).convert("CMYK").save(tmp_path / "a.jpg")
-    with pytest.raises(ReadError, match="CMYK"):
+    with refused(ReadError, "format-unsupported"):
         registry.read(tmp_path / "a.jpg")
 
 
@@ -72,7 +73,7 @@ def test_read_refuses_a_jpeg_that_is_cut_short(tmp_path, grey):
     data = imagecodecs.jpeg_encode(grey)
     path = tmp_path / "a.jpg"
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ReadError, match="cut short"):
+    with refused(ReadError, "file-damaged"):
         registry.read(path)
 
 
@@ -130,7 +131,7 @@ def test_data_after_the_end_is_left_out_and_a_cut_is_refused(tmp_path, grey, suf
         assert np.array_equal(registry.read(tmp_path / f"b{suffix}").array(), grey)
     for lost in (13, len(data) // 2):
         (tmp_path / f"b{suffix}").write_bytes(data[:-lost])
-        with pytest.raises(ReadError, match="cut short"):
+        with refused(ReadError, "file-damaged"):
             registry.read(tmp_path / f"b{suffix}")
 
 

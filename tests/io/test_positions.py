@@ -10,6 +10,7 @@ from napari_semsr.core import ReadError, code_of, run
 from napari_semsr.io import napari_hooks as hooks
 from napari_semsr.io.frames import open_frames, scan_files
 from napari_semsr.io.positions import read_others, write_fiji
+from tests.refusals import refused
 
 FIJI = """# Define the number of dimensions we are working on
 dim = 2
@@ -87,7 +88,7 @@ def test_a_malformed_table_of_fiji_is_one_sentence(scan, old, new, message):
 def test_frames_of_several_heights_are_refused(scan):
     text = FIJI.replace("dim = 2", "dim = 3").replace("0.0)", "0.0, 5)")
     (scan / "TileConfiguration.txt").write_text(text.replace("-1.25)", "-1.25, 6)"))
-    with pytest.raises(ReadError, match="must hold frames of one height"):
+    with refused(ReadError, "heights-differ"):
         run(open_frames(scan))
 
 
@@ -307,7 +308,7 @@ def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
     metadata = scan / "metadata.txt"
     stated = {"Summary": {}, "FrameKey-0-0-0": {"FileName": "a.tif"}}
     metadata.write_text(json.dumps(stated))
-    with pytest.raises(ReadError, match="must state XPositionUm"):
+    with refused(ReadError, "positions-invalid"):
         run(open_frames(scan, positions=metadata))
     assert run(open_frames(scan)).nominal_nm is None
     frame(scan / "c.tif", rng)
@@ -317,5 +318,9 @@ def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
         for n, name in enumerate("abcd")
     }
     metadata.write_text(json.dumps({"Summary": {}, **keys}))
-    with pytest.raises(ReadError, match="one image at each position, but names 4 at 2"):
+    with refused(
+        ReadError,
+        "several-images",
+        match="one image at each position, but names 4 at 2",
+    ):
         run(open_frames(scan, positions=metadata))

@@ -1,7 +1,6 @@
 """Frames where the scan says that they lie."""
 
 import numpy as np
-import pytest
 import tifffile
 
 from napari_semsr.core.acquisition import Acquisition
@@ -9,6 +8,7 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import parse_pixel_size
 from napari_semsr.io.layers import FOLDER_KEY, scan_layers
 from napari_semsr.io.napari_hooks import get_reader
+from tests.refusals import refused
 
 FRAMES = np.stack([np.full((10, 12), 10 * n + 10, np.uint8) for n in range(4)])
 
@@ -53,7 +53,7 @@ def test_unknown_places_give_a_stack(tmp_path):
 
 def test_places_far_apart_are_refused(tmp_path):
     px = np.array([[0.0, 0], [0, 1e6], [1e6, 0], [1e6, 1e6]])
-    with pytest.raises(OptionError, match="check the unit"):
+    with refused(OptionError, "positions-invalid"):
         scan_layers(scan_of(nominal_px=px), tmp_path)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.io.layers import list_images
 from napari_semsr.io.sheets import check_sheet, read_sheet, write_sheet
+from tests.refusals import refused
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
 
@@ -91,5 +92,5 @@ def test_list_images_takes_images_and_stores_in_natural_order(tmp_path):
 def test_list_images_refuses_a_scan(tmp_path, name):
     for one in ("a.tif", name):
         Path(tmp_path, one).write_bytes(b"?")
-    with pytest.raises(ReadError, match="stitch it"):
+    with refused(ReadError, "folder-is-scan"):
         list_images(tmp_path)

@@ -21,6 +21,7 @@ from napari_semsr.io import (
     read_transform,
     write_transform,
 )
+from tests.refusals import refused
 
 RNG = np.random.default_rng(0)
 SIMILAR = Affine.turned(12.3456789, scale=1 / 3, shift=(1e5, -7.1), about=(3, 4))
@@ -152,9 +153,9 @@ def test_other_files_are_no_transforms(tmp_path, data, match):
 def test_a_folder_and_a_missing_file_are_refused(tmp_path):
     missing = tmp_path / "none.json"
     for path, code in ((tmp_path, "not-a-file"), (missing, "file-missing")):
-        with pytest.raises(ReadError, match=str(tmp_path)) as refused:
+        with pytest.raises(ReadError, match=str(tmp_path)) as caught:
             read_transform(path)
-        assert refused.value.code == code
+        assert caught.value.code == code
 
 
 def _image(shape=(300, 400), size=(40.0, 41.5), origin=(120.5, -3.0)):
@@ -254,6 +255,6 @@ def test_a_layer_of_napari_lies_where_the_map_says(tmp_path):
 
 @pytest.mark.parametrize("ending", [".tfm", ".ngff.json", ".csv"])
 def test_a_bent_map_is_no_matrix(tmp_path, ending):
-    with pytest.raises(OptionError, match="elastic map cannot be written"):
+    with refused(OptionError, "transform-unsupported"):
         write_transform(tmp_path / f"map{ending}", _stored(BENT))
     assert not list(tmp_path.iterdir())

@@ -80,7 +80,7 @@ def test_a_resumable_run_goes_on_unless_nothing_was_done(tmp_path, image, suffix
         written(image, target, stop=0, error=KeyError())
     assert list(tmp_path.iterdir()) == []
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(WriteError, match=r"No space left.*--resume"):
+    with pytest.raises(WriteError, match=r"No space left.*`resume`"):
         written(image, target, stop=3, error=full)
     with pytest.raises(KeyError):
         written(image, target, stop=2, error=KeyError(), resume=True)

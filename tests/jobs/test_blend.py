@@ -7,6 +7,7 @@ import pytest
 from napari_semsr.core import Micrograph, ShapeError, parse_pixel_size, run
 from napari_semsr.io import halve
 from napari_semsr.jobs import blend_levels, difference_of, input_levels
+from tests.refusals import refused
 
 TEN, FIVE = (parse_pixel_size(size) for size in (10.0, 5.0))
 
@@ -117,7 +118,7 @@ def test_a_difference_lies_on_the_coarser_pixels():
 
 
 def test_images_of_two_places_or_of_no_size_have_no_difference(before):
-    with pytest.raises(ShapeError, match="do not overlap"):
+    with refused(ShapeError, "no-overlap"):
         difference_of(before, before.replace(origin=(5000.0, 0.0)))
     bare = before.replace(pixel_size_nm=None, name="bare")
     with pytest.raises(ShapeError, match="'bare' has none"):

@@ -5,6 +5,7 @@ import napari_semsr
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.degrade import DEGRADE, DegradeOptions
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_parameters_are_told_and_the_file_is_repeatable(grey, tmp_path):
 
 def test_missing_pixels_are_refused(grey):
     hole = grey.replace(data=np.diag([np.nan] * 9).astype(np.float32))
-    with pytest.raises(OptionError, match="must be finite"):
+    with refused(OptionError, "pixels-missing"):
         napari_semsr.degrade(hole, kind="none", photons=5)
 
 

@@ -21,6 +21,7 @@ from napari_semsr.jobs import (
     FrcMapJobOptions,
     GapReport,
 )
+from tests.refusals import warned
 
 NM = 5.0
 FAR = 4.0  # standard errors that a share of hits may lie off
@@ -154,7 +155,7 @@ def test_a_size_that_the_reference_lends_has_its_error():
     dots = sum(np.hypot(y - 30, x - at) < 12 for at in (30, 62, 95, 130)) * 100.0
     known = sized(dots, NM, 0.5)
     own = semsr.gaps(known, known)
-    with pytest.warns(UserWarning, match="has no pixel size"):
+    with warned("pixel-size-missing"):
         lent = semsr.gaps(Micrograph(dots), known)
     assert lent.size_error == own.size_error == pytest.approx(0.5 / NM)
     assert lent.mean_width_nm == own.mean_width_nm

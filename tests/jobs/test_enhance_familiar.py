@@ -19,6 +19,7 @@ from napari_semsr.core import (
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.enhance import ENHANCE
+from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
 TINY = EnhanceOptions(tile=128, precision="fp32", device="cpu")
@@ -122,7 +123,7 @@ def test_other_models_state_no_place(tmp_path):
     made, heard = enhanced(field(8), tmp_path, model)
     assert made.unfamiliar_percent is None
     assert not heard
-    with pytest.raises(OptionError, match="needs a model that states it"):
+    with refused(OptionError, "model-unsuitable"):
         enhanced(
             field(8), tmp_path, model, unfamiliar_map=tmp_path / "m.tif", overwrite=True
         )

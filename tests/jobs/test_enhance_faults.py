@@ -123,7 +123,7 @@ def test_killed_workers_of_a_cluster_lose_nothing(image, expected, rng):
                             killed += 1
                 finished = True
             except SemsrError as error:  # Dask gives up what four were killed with
-                assert "run again with --resume" in str(error)  # noqa: PT017
+                assert "run again with `resume`" in str(error)  # noqa: PT017
                 how["resume"] = True
         assert killed
     np.testing.assert_array_equal(read(store).array(), expected)
@@ -146,7 +146,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(TiledRun, "write", full)
-        with pytest.raises(WriteError, match=r"No space left.*--resume") as caught:
+        with pytest.raises(WriteError, match=r"No space left.*`resume`") as caught:
             run(ENHANCE.job(image, output, options=TINY))
     assert "\n" not in str(caught.value)
     made = run(ENHANCE.job(image, output, options=TINY, resume=True))

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, Provenance
+from tests.refusals import warned
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_twice_as_fine_without_pixel_sizes_is_one_field(images):
 
 def test_what_does_not_belong_together_is_said(images, rng):
     seen, sharp = images
-    with pytest.warns(UserWarning, match="run against"):
+    with warned("contrast-inverted"):
         semsr.error_map(seen, sharp.replace(data=-sharp.data))
     other = sharp.replace(data=rng.normal(size=sharp.shape))
     with pytest.warns(UserWarning) as heard:  # noqa: PT030 - of several

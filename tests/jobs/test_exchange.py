@@ -16,6 +16,7 @@ import napari_semsr as semsr
 from napari_semsr.cli import main
 from napari_semsr.core import CheckpointError, Micrograph, OptionError, WriteError
 from napari_semsr.models import CARD_KEY, bundled, load_model, read_card, resolve
+from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
@@ -95,7 +96,7 @@ def test_onnx_of_another_program_is_told_what_it_needs(tmp_path, own_shelf, fiel
         expected = layer(torch.from_numpy(scaled[None, None]))[0, 0].numpy()
     found = (_enhanced(field, "other", tile=32) - mean) / spread
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(CheckpointError, match=r"\(name,"):
+    with pytest.raises(CheckpointError, match=r"\(`name`,"):
         semsr.import_model(out, name="sem-restore")
 
 
@@ -115,18 +116,18 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     expected = _enhanced(fine, "sem-restore", haze=False, **told)
     found = _enhanced(fine, "sem-restore-told", **told)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(expected))
-    with pytest.raises(CheckpointError, match="is told nothing"):
+    with refused(CheckpointError, "option-without-effect"):
         semsr.export_model("ssum-sem", tmp_path / "b.onnx", field=fine)
 
 
 def test_kinds_and_their_suffixes_agree(tmp_path, tiny):
     with pytest.raises(WriteError, match=r"\.zip"):
         semsr.export_model(tiny, tmp_path / "a.onnx", to="bioimageio")
-    with pytest.raises(OptionError, match="authors belong"):
+    with refused(OptionError, "option-without-effect"):
         semsr.export_model(tiny, tmp_path / "a.safetensors", authors=["A"])
-    with pytest.raises(CheckpointError, match="give authors"):
+    with refused(CheckpointError, "missing-value", match="give `authors`"):
         semsr.export_model(tiny, tmp_path / "a.zip")
-    with pytest.raises(OptionError, match="ONNX files"):
+    with refused(OptionError, "option-without-effect"):
         semsr.import_model(tiny, name="b")
 
 
@@ -178,7 +179,7 @@ def test_every_bundled_model_goes_out_for_bioimageio(tmp_path, field, name):
     out = tmp_path / "package.zip"
     told = {}
     if read_card(resolve(name)).architecture == "informed":
-        with pytest.raises(CheckpointError, match="looks at the whole field"):
+        with refused(CheckpointError, "export-unsupported"):
             semsr.export_model(name, out)
         assert not out.exists()
         told = {"field": field.replace(pixel_size_nm=(20.0, 20.0))}
@@ -343,7 +344,7 @@ def test_a_zip_that_is_no_package_is_refused(tmp_path, files, reason):
     with pytest.raises(CheckpointError, match=reason):
         semsr.import_model(out)
     out.write_bytes(b"PK nothing")
-    with pytest.raises(CheckpointError, match="cannot be read as a package"):
+    with refused(CheckpointError, "model-damaged"):
         semsr.import_model(out)
 
 
@@ -353,7 +354,7 @@ def test_a_package_whose_bytes_are_damaged_is_refused(tmp_path, package, place):
     data = bytearray(package.read_bytes())
     data[place : place + 40] = bytes(40)
     package.write_bytes(data)
-    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+    with refused(CheckpointError, "model-damaged") as caught:
         semsr.import_model(package)
     assert "\n" not in str(caught.value)
 
@@ -365,7 +366,7 @@ def test_what_aliases_of_a_package_repeat_is_bounded(tmp_path, package):
         lines.append(f"a{level}: &a{level} [{inner}]")
     lines += ["type: model", "format_version: *a29"]
     out = zipped(tmp_path / "p.zip", **{"rdf.yaml": "\n".join(lines)})
-    with pytest.raises(CheckpointError, match="aliases repeat"):
+    with refused(CheckpointError, "unsafe-content"):
         semsr.import_model(out)
 
 
@@ -393,7 +394,7 @@ def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
     )
     save_model(tmp_path / "n.safetensors", build("resnet", options), card)
     semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.onnx")
-    with pytest.raises(CheckpointError, match="export it as ONNX"):
+    with refused(CheckpointError, "model-unsuitable"):
         semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.zip", authors="A")
 
 
@@ -403,7 +404,7 @@ def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
 @pytest.mark.parametrize("name", ["a.pkl", "a.ckpt", "a.h5", "a.pb", "a.pth", "a.pt"])
 def test_files_that_run_code_are_refused(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(CheckpointError, match="can run code of others"):
+    with refused(CheckpointError, "unsafe-content"):
         semsr.import_model(tmp_path / name)
 
 

@@ -19,6 +19,7 @@ from napari_semsr.io.zarr.growing import GrowingMosaic, is_live
 from napari_semsr.jobs import follow
 from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
 from tests import children
+from tests.refusals import refused
 
 SIDE = 96
 FOLLOW = {"follow": True, "until": 6}
@@ -134,7 +135,7 @@ def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):
     made = run(job(folder, tmp_path / "m.ome.zarr", until=5))
     assert [fault.frame for fault in made.left_out] == ["frame_005.tif"]
     assert any("frame_005.tif" in one and "64x64" in one for one in made.warnings)
-    with pytest.raises(ReadError, match="one shape and type"):
+    with refused(ReadError, "frames-differ"):
         napari_semsr.stitch(folder, tmp_path / "n.ome.zarr")
 
 
@@ -159,13 +160,13 @@ def test_other_times_are_refused(text):
 def test_too_few_frames_are_refused_and_nothing_is_left(scan, tmp_path):
     folder = tmp_path / "scan"
     copy_frames(scan, folder, 0)
-    with pytest.raises(ReadError, match="at least two frames"):
+    with refused(ReadError, "too-few-frames"):
         run(job(folder, tmp_path / "m.ome.zarr", idle="0.05s"))
     assert not (tmp_path / ".held.m.ome.zarr").exists()
 
 
 def test_a_file_is_not_followed(scan, tmp_path):
-    with pytest.raises(OptionError, match="folder of frames"):
+    with refused(OptionError, "folder-missing"):
         run(job(scan / "frame_000.tif", tmp_path / "m.ome.zarr"))
 
 
@@ -193,7 +194,7 @@ def test_a_killed_run_is_resumed_with_the_frames_that_are_there(
     steps.close()
     assert is_live(output)
     copy_frames(scan, folder, *range(6))
-    with pytest.raises(WriteError, match="exists already"):
+    with refused(WriteError, "output-exists"):
         run(job(folder, output))
     made = run(job(folder, output, resume=True))
     assert np.array_equal(

@@ -22,6 +22,7 @@ from napari_semsr.io import Side, StoredTransform, write
 from napari_semsr.jobs import JUDGE, JudgeOptions
 from napari_semsr.jobs.report.records import read_record
 from napari_semsr.registration import Landmarks
+from tests.refusals import warned
 from tests.tiny_models import write_tiny_model
 from tests.two_views import draw_views
 
@@ -225,8 +226,8 @@ def test_model_that_learnt_here_is_told(tmp_path):
 def test_doubts_of_the_map_stand_on_the_page(job_of, tmp_path):
     job = job_of(*draw_views(128), quality={"error_nm": 60.0})
     with (
-        pytest.warns(UserWarning, match="do not compare details"),
-        pytest.warns(UserWarning, match="by the same map may be too good"),
+        warned("map-imprecise"),
+        warned("map-imprecise"),
     ):
         made = run(job)
     assert any("px (60 nm) off" in text for text in made.warnings)
@@ -259,7 +260,7 @@ def test_places_where_the_map_is_not_confirmed_are_told(job_of):
         "side_nm": 400.0,
     }
     job = job_of(*draw_views(96), quality={"residuals": residuals})
-    with pytest.warns(UserWarning, match="not confirmed"):
+    with warned("map-unconfirmed"):
         made = run(job)
     assert any("at 1 of 3 places" in text for text in made.warnings)
     assert (made.area["patches"], made.area["unreliable_patches"]) == (3, 1)
@@ -270,7 +271,7 @@ def test_page_says_nothing_of_landmarks_that_nobody_checked(tmp_path):
     places = np.array([[200.0, 200.0], [200.0, 1500.0], [1500.0, 400.0]])
     marks = Landmarks(places, truth(places) + np.array([[0, 0], [0, 90], [60, 0]]))
     how = {"landmarks": marks, "options": JudgeOptions(landmarks_only=True)}
-    with pytest.warns(UserWarning, match="Nothing tells how far off"):
+    with warned("map-error-unknown"):
         made = run(JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], **how))
     facts = made.registration
     assert (facts["residual_median_nm"], facts["unreliable"]) == (None, None)
@@ -284,7 +285,7 @@ def test_page_says_nothing_of_landmarks_that_nobody_checked(tmp_path):
 def test_exchanged_images_are_told(job_of):
     moving, fixed, truth = draw_views(96)
     electrons = moving.replace(metadata={"vendor": "FEI"})
-    with pytest.warns(UserWarning, match="not exchanged"):
+    with warned("images-exchanged"):
         made = run(job_of(electrons, fixed, truth))
     assert "not exchanged" in made.warnings[0]
 
@@ -305,7 +306,7 @@ def test_cancelled_run_leaves_nothing(job_of, tmp_path):
 def test_what_is_there_is_not_replaced_unasked(job_of, tmp_path, name):
     views = draw_views(96)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(SemsrError, match="--overwrite"):
+    with pytest.raises(SemsrError, match="`overwrite`"):
         run(job_of(*views))
     assert (tmp_path / name).read_text() == "mine"
     run(job_of(*views, overwrite=True))
@@ -341,7 +342,7 @@ def test_images_that_share_too_little_are_refused(job_of, tmp_path):
     moving, fixed, _ = draw_views(96)
     job = job_of(moving, fixed, Affine(STILL.matrix, (0.0, 1700.0)))
     with (
-        pytest.warns(UserWarning, match="share"),
+        warned("overlap-small"),
         pytest.raises(SemsrError, match="64 px or more"),
     ):
         run(job)

@@ -10,6 +10,7 @@ from scipy import ndimage
 import napari_semsr
 from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.models.cards import read_card
+from tests.refusals import warned
 from tests.tiny_models import write_tiny_recipe
 
 
@@ -133,5 +134,5 @@ def test_images_of_a_recipe_are_told_as_a_whole(folder, tmp_path):
     made = napari_semsr.train(tmp_path / "own.yaml", tmp_path / "run").model
     enhanced = tmp_path / "made.ome.tif"
     napari_semsr.enhance(tmp_path / "learnt.tif", enhanced, model=made, device="cpu")
-    with pytest.warns(UserWarning, match="learnt from 100% of the area"):
+    with warned("not-independent", match="learnt from 100% of the area"):
         napari_semsr.metrics(enhanced, tmp_path / "learnt.tif")

@@ -12,6 +12,7 @@ from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance, digest_path
 from napari_semsr.io.read_image import ReadOptions
 from napari_semsr.jobs.images import input_record, open_image
+from tests.refusals import refused
 
 
 def test_open_image_pixel_size_is_overridden(folder, scene):
@@ -27,7 +28,7 @@ def test_a_map_that_goes_by_a_pixel_size_takes_no_other(tmp_path, job, known):
     found = Micrograph(np.full((8, 8), 4, np.float32), known, "map", made)
     semsr.write(found, path)
     for image in (found, path):
-        with pytest.raises(OptionError, match=r"goes by the pixel size of its image"):
+        with refused(OptionError, "pixel-size-contradicts"):
             open_image(image, ReadOptions(pixel_size_nm=(10, 10)))
         if known is not None:
             assert open_image(image, ReadOptions(pixel_size_nm=known)).scale == known
@@ -120,7 +121,7 @@ def test_a_pixel_size_may_be_typed_with_its_unit(value):
     ["", "x", "1,2,3", "7,5 nm", "-1", (0, 1), "1e999", "1e308", "1e-320", (5, 1e10)],
 )
 def test_open_options_refuse_what_is_no_pixel_size(value):
-    with pytest.raises(OptionError, match="positive numbers in nm"):
+    with refused(OptionError, "pixel-size-invalid"):
         ReadOptions.parse({"pixel_size_nm": value})
 
 
@@ -155,7 +156,7 @@ def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, barred, recwarn
     semsr.noise(path)
     told = bars_told(recwarn)
     assert len(told) == 1
-    assert "(--databar-rows 30)" in told[0]
+    assert "(`databar_rows=30`)" in told[0]
     recwarn.clear()
     semsr.noise(path, databar_rows=30)
     semsr.crop(path, tmp_path / "b.ome.tif", box=(0, 0, 90, 90))
@@ -168,7 +169,7 @@ def test_a_data_bar_of_what_stays_lazy_is_told(tmp_path, barred, recwarn):
     assert open_image(path).is_lazy
     semsr.profile(path, line=(10, 10, 10, 90))
     assert len(bars_told(recwarn)) == 1
-    assert "(--databar-rows 1230)" in bars_told(recwarn)[0]
+    assert "(`databar_rows=1230`)" in bars_told(recwarn)[0]
 
 
 def test_rows_of_a_data_bar_are_told_as_they_are_typed(tmp_path, barred, recwarn):
@@ -178,7 +179,7 @@ def test_rows_of_a_data_bar_are_told_as_they_are_typed(tmp_path, barred, recwarn
         file.write(np.kron(barred, np.ones((2, 2), np.uint8)), subifds=1, **how)
         file.write(barred, subfiletype=1, **how)
     semsr.noise(path, level=1)
-    assert "(--databar-rows 60)" in bars_told(recwarn)[0]
+    assert "(`databar_rows=60`)" in bars_told(recwarn)[0]
     recwarn.clear()
     assert open_image(path, ReadOptions(level=1, databar_rows=60)).shape == (170, 200)
     semsr.noise(path, level=1, databar_rows=60)

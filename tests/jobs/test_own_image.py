@@ -27,6 +27,7 @@ from napari_semsr.jobs.train import (
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.simulation.drawings import draw
+from tests.refusals import refused
 from tests.tiny_models import write_tiny_recipe
 
 BLIND = {"kind": "blind-spot", "measure": "hidden_db"}
@@ -165,11 +166,11 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
     recipe: Path, tmp_path: Path
 ) -> None:
     image = _noisy(1)
-    with pytest.raises(OptionError, match=r"cannot learn from one image.*own-image"):
+    with refused(OptionError, "recipe-unsuitable"):
         run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
-    with pytest.raises(OptionError, match=r"never looks at a clear image.*fine-tune"):
+    with refused(OptionError, "recipe-unsuitable"):
         run(TRAIN.job(recipe, tmp_path / "a", cut=CutRequest(image, image)))
-    with pytest.raises(OptionError, match=r"learns from one image; give it by image"):
+    with refused(OptionError, "missing-value", match=r"one image; give it by `image`"):
         train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
@@ -179,7 +180,7 @@ def test_images_are_asked_for_in_one_way() -> None:
     assert images_to_cut("a", "b") == CutRequest("a", "b")
     assert images_to_cut(None, None, image="a", second="b") == OwnImage("a", "b")
     for given, said in (
-        ({"low": "a", "high": None}, "needs --low and --high"),
+        ({"low": "a", "high": None}, "needs `low` and `high`"),
         ({"low": None, "high": None, "second": "a"}, "needs the first one"),
         ({"low": "a", "high": "b", "image": "c"}, "not both"),
     ):

@@ -10,6 +10,7 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
+from tests.refusals import refused
 
 SCAN = {"phantom": "particles", "frames_grid": (2, 5), "frame_px": 48, "seed": 3}
 
@@ -75,9 +76,9 @@ def test_faults_are_those_that_are_told(tmp_path):
 
 
 def test_faults_need_a_scan_that_runs(tmp_path):
-    with pytest.raises(OptionError, match="need live"):
+    with refused(OptionError, "option-without-effect", match="need `live`"):
         napari_semsr.simulate(tmp_path / "a", **SCAN, live_faults=True)
-    with pytest.raises(OptionError, match="10 frames or more"):
+    with refused(OptionError, "too-few-frames", match="10 frames or more"):
         run(live(tmp_path / "b", live_faults=True, frames_grid=(1, 4)))
 
 

@@ -10,6 +10,7 @@ from napari_semsr.jobs.images import (
     check_target_file,
     check_target_folder,
 )
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -18,19 +19,19 @@ def test_check_image_target_refuses_the_input_under_any_name(tmp_path, overwrite
     image.touch()
     link = tmp_path / "b.tif"
     link.symlink_to(image)
-    with pytest.raises(WriteError, match="input itself"):
+    with refused(WriteError, "output-is-input"):
         check_image_target(link, inputs=[image], overwrite=overwrite)
 
 
 def test_check_image_target_refuses_a_place_below_a_file(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="is a file"):
+    with refused(WriteError, "output-is-file"):
         check_image_target(tmp_path / "file" / "a.tif")
 
 
 def test_check_image_target_refuses_a_folder_that_is_read_only(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(WriteError, match="cannot be written to"):
+    with refused(WriteError, "no-permission"):
         check_image_target(tmp_path / "a.tif")
 
 
@@ -38,7 +39,7 @@ def test_check_target_file_laws(tmp_path):
     path = tmp_path / "a.CSV"
     assert check_target_file(path, suffixes=(".csv",)) == path
     path.touch()
-    with pytest.raises(WriteError, match="--overwrite"):
+    with pytest.raises(WriteError, match="`overwrite`"):
         check_target_file(path, suffixes=(".csv",))
     assert check_target_file(path, suffixes=(".csv",), overwrite=True) == path
     with pytest.raises(WriteError, match=r"end in \.html or \.htm"):
@@ -56,23 +57,23 @@ def test_check_target_folder_laws(tmp_path):
     new.mkdir()
     assert check_target_folder(new) == new
     (new / "a").touch()
-    with pytest.raises(WriteError, match="not empty"):
+    with refused(WriteError, "output-exists"):
         check_target_folder(new)
     assert check_target_folder(new, empty=False) == new
-    with pytest.raises(WriteError, match="is a file"):
+    with refused(WriteError, "output-is-file"):
         check_target_folder(new / "a", empty=False)
-    with pytest.raises(WriteError, match="does not exist"):
+    with refused(WriteError, "folder-missing"):
         check_target_folder(tmp_path / "x" / "y")
     deep = tmp_path / "x" / "y" / "z"
     assert check_target_folder(deep, parents=True) == deep
-    with pytest.raises(WriteError, match="is a file, so nothing"):
+    with refused(WriteError, "output-is-file"):
         check_target_folder(new / "a" / "b" / "c", parents=True)
 
 
 def test_check_image_target_refuses_a_place_inside_a_store_that_is_read(tmp_path):
     store = tmp_path / "a.ome.zarr"
     store.mkdir()
-    with pytest.raises(WriteError, match="inside the input"):
+    with refused(WriteError, "output-is-input"):
         check_image_target(store / "b.tif", inputs=[store])
     folder = tmp_path / "frames"
     folder.mkdir()

@@ -21,6 +21,7 @@ from napari_semsr.jobs.measure.resolution import FRC_MAP
 from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.jobs.stitch import STITCH
 from napari_semsr.restoration.method import RestoreOptions
+from tests.refusals import refused
 
 JOBS = {
     "convert": lambda image, out: CONVERT.job(image, output=out),
@@ -79,7 +80,7 @@ def test_a_store_of_ome_zarr_0_4_is_valid_and_read_again(size, tmp_path, rng):
 
 def test_another_version_needs_a_store(tmp_path):
     image = Micrograph(np.eye(64), (5.0, 5.0), "a")
-    with pytest.raises(OptionError, match=r"needs an output \.ome\.zarr"):
+    with refused(OptionError, "option-without-effect"):
         napari_semsr.convert(image, tmp_path / "a.tif", zarr_version="0.4")
     assert not list(tmp_path.iterdir())
 

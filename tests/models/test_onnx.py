@@ -22,6 +22,7 @@ from napari_semsr.models import (
 )
 from napari_semsr.models.onnx_network import OnnxNetwork
 from tests.children import run_python
+from tests.refusals import refused
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
@@ -277,7 +278,7 @@ def test_weights_beside_a_file_are_read(tmp_path):
     assert torch.allclose(found, 3 * field)
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "link").symlink_to(tmp_path / "w.bin")
-    with pytest.raises(CheckpointError, match="not in its own folder"):
+    with refused(CheckpointError, "outside-folder"):
         _read(_outside("link"), tmp_path / "inner")
 
 
@@ -333,7 +334,7 @@ def test_sides_below_zero_are_refused():
         helper.make_node("Slice", ["a", "i", "j", "k", "l"], ["y"]),
     ]
     model = _model(nodes, weights=[weight, *numbers])
-    with pytest.raises(CheckpointError, match="for none of them"):
+    with refused(CheckpointError, "model-unsuitable"):
         measure_onnx(_read(model).serialised())
 
 
@@ -379,7 +380,7 @@ def test_a_graph_that_takes_no_field_is_refused_on_small_ones(monkeypatch):
     monkeypatch.setattr(OnnxNetwork, "forward", watched)
     scale = _numbers("w", np.ones((1, 1, 3, 3), np.float32))
     model = _model([_node("LayerNormalization", "x", "w")], weights=[scale])
-    with pytest.raises(CheckpointError, match="for none of them"):
+    with refused(CheckpointError, "model-unsuitable"):
         measure_onnx(model.SerializeToString())
     assert max(seen) <= 1024
 

@@ -5,6 +5,7 @@ import pytest
 
 from napari_semsr.core import Affine, Grid, RegistrationError
 from napari_semsr.registration import Landmarks, fit_landmarks
+from tests.refusals import refused
 
 SIMILAR = Affine.turned(25, scale=1.3, shift=(400, -90), about=(5e5, 5e5))
 SHEARED = Affine(((1.1, 0.2), (-0.1, 0.9)), (3e5, -40.0))
@@ -95,12 +96,16 @@ def test_the_expected_error_is_that_of_many_trials(model):
 
 
 def test_too_few_and_collinear_landmarks_are_refused():
-    with pytest.raises(RegistrationError, match=r"needs 3 pairs .* got 2"):
+    with refused(
+        RegistrationError, "too-few-landmarks", match=r"needs 3 pairs .* got 2"
+    ):
         fit_landmarks(_pairs(SIMILAR, 2), "similarity")
     along = np.linspace(0, 1e5, 5)
     moving = np.stack([2 * along, along + 7], axis=1)
     moving[1] += (200, -400)
-    with pytest.raises(RegistrationError, match="5 landmarks lie on a line"):
+    with refused(
+        RegistrationError, "landmarks-on-line", match="5 landmarks lie on a line"
+    ):
         fit_landmarks(Landmarks(moving, SIMILAR(moving)), "affine")
 
 

@@ -7,6 +7,7 @@ from scipy import ndimage
 from napari_semsr.core.errors import OptionError
 from napari_semsr.simulation.optics import focus_depth_nm
 from napari_semsr.simulation.scan import ScanOptions, cut_scan
+from tests.refusals import refused
 
 OPTIONS = ScanOptions(frames_grid=(1, 3), frame_px=64, field="square", vignetting=1)
 
@@ -45,7 +46,7 @@ def test_each_height_is_sharpest_when_in_focus(scan):
     frames = [step.frame.astype(float) for step in steps]
     sharpness = {round(ndimage.laplace(v).std() / v.std(), 6) for v in frames}
     assert len(sharpness) == 3
-    with pytest.raises(OptionError, match="at least 2 steps, got 1"):
+    with refused(OptionError, "out-of-range"):
         scan.focal_series(1)
 
 
@@ -64,5 +65,5 @@ def test_heights_show_every_field_blurred_alike_wherever_it_lies(rng):
 def test_electron_image_covers_the_scene(scan):
     assert scan.electron_image().shape == scan.scene.seen.shape
     image = cut_scan(np.random.default_rng(0).random((120, 220)), OPTIONS)
-    with pytest.raises(OptionError, match="no height map"):
+    with refused(OptionError, "heights-missing"):
         image.electron_image()

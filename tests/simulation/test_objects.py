@@ -5,6 +5,7 @@ import pytest
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.simulation.specimen import KINDS, ObjectOptions, draw_object
+from tests.refusals import refused
 
 
 def drawn(kind, shape=(96, 120), pixel_nm=20.0, seed=0, **options):
@@ -76,5 +77,5 @@ def test_gratings_turn_lattices_repeat_and_packed_particles_fill():
 def test_bad_requests_are_refused_in_one_sentence():
     with pytest.raises(OptionError, match=r"grating.*got 'cat'"):
         drawn("cat")
-    with pytest.raises(OptionError, match="two pixels of 20 nm, got 30"):
+    with refused(OptionError, "out-of-range", match="two pixels of 20 nm, got 30"):
         drawn("grating", pitch_nm=30.0)

@@ -5,6 +5,7 @@ import pytest
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.simulation.drawings import PHANTOMS, draw
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("kind", PHANTOMS)
@@ -37,7 +38,7 @@ def test_extreme_pitches_draw_something_finite(kind: str, pitch: float) -> None:
 def test_bad_requests_are_refused_in_one_sentence() -> None:
     with pytest.raises(OptionError, match=r"grating.*got 'cat'"):
         draw("cat", (64, 64))
-    with pytest.raises(OptionError, match="at least 2 px, got 1"):
+    with refused(OptionError, "out-of-range", match="at least 2 px, got 1"):
         draw("pits", (64, 64), pitch_px=1)
-    with pytest.raises(OptionError, match="at least 8 px"):
+    with refused(OptionError, "out-of-range"):
         draw("pits", (7, 64))

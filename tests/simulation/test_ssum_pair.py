@@ -17,6 +17,7 @@ from napari_semsr.simulation.pairs import (
 )
 from napari_semsr.simulation.samples import SAMPLE_KINDS, SampleRanges, random_surface
 from napari_semsr.simulation.specimen import ObjectOptions, Specimen, draw_object
+from tests.refusals import refused
 
 SIDE = 96
 LENS = MicroscopeOptions(photons=0)
@@ -135,9 +136,9 @@ def test_held_out_samples_differ_from_those_of_training() -> None:
 
 
 def test_wrong_scales_sizes_and_apertures_are_refused():
-    with pytest.raises(OptionError, match="scale must be 1 or 2, got 3"):
+    with refused(OptionError, "unknown-value", match="scale must be 1 or 2, got 3"):
         next(random_ssum_pairs(64, np.random.default_rng(0), scale=3))
-    with pytest.raises(ShapeError, match="needs a sample of"):
+    with refused(ShapeError, "image-too-small"):
         pair_of_surface(drawn(), SIDE + 32, STILL, np.random.default_rng(0))
     with pytest.raises(OptionError, match=r"numerical_aperture must be at most 2.09"):
         SsumPairOptions.parse({"numerical_aperture": (1.3, 2.2)})

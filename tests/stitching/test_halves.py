@@ -8,6 +8,7 @@ import pytest
 from napari_semsr.core import Box, RegistrationError, run
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
 from napari_semsr.stitching.halves import plan_halves, split_frames
+from tests.refusals import refused
 from tests.stitching import scans
 
 
@@ -96,5 +97,7 @@ def test_one_frame_has_no_halves(scan, solution, whole):
     positions = np.full_like(solution.positions_px, np.nan)
     positions[0] = 0
     alone = replace(solution, positions_px=positions)
-    with pytest.raises(RegistrationError, match="at least two placed frames, got 1"):
+    with refused(
+        RegistrationError, "too-few-frames", match="at least two placed frames, got 1"
+    ):
         run(plan_halves(scan.acquisition, alone, whole))

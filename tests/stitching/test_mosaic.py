@@ -17,6 +17,7 @@ from napari_semsr.stitching.pairwise import Candidates
 from napari_semsr.stitching.refine import LinearisedShift, Refined
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import finish
+from tests.refusals import refused
 from tests.stitching import scans
 
 
@@ -128,7 +129,7 @@ def test_solve_takes_a_flat_field(square_scan):
     options = StitchOptions(flat_field="flat.tif")
     with pytest.raises(OptionError, match=r"flat\.tif"):
         run(solve_mosaic(square_scan.acquisition, options))
-    with pytest.raises(ShapeError, match="frames' shape"):
+    with refused(ShapeError, "sizes-differ"):
         run(solve_mosaic(square_scan.acquisition, options, flat=np.ones((4, 4))))
     job = solve_mosaic(square_scan.acquisition, options, flat=square_scan.flat)
     solution = run(job)
@@ -140,9 +141,11 @@ def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rn
     scan = square_scan.acquisition
     frame = scan.frames[:1]
     one = scan.replace(frames=frame, names=("f",), nominal_px=None, grid=None)
-    with pytest.raises(RegistrationError, match="at least two frames, got 1"):
+    with refused(
+        RegistrationError, "too-few-frames", match="at least two frames, got 1"
+    ):
         run(solve_mosaic(one))
-    with pytest.raises(RegistrationError, match="must overlap"):
+    with refused(RegistrationError, "no-overlap"):
         run(solve_mosaic(scan.replace(nominal_px=scan.nominal_px * 2)))
     # of which rounding leaves the same in every frame
     blank = np.full(scan.shape, 7, np.uint8)

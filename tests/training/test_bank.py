@@ -13,6 +13,7 @@ from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingDat
 from napari_semsr.training.patches import Patches, ScenePairs
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import BlockScenes, Scenes
+from tests.refusals import refused
 
 COUNT = 20
 TINY = {"width": 4, "fine_blocks": 1, "dilations": [1]}
@@ -54,7 +55,7 @@ def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(folder, tmp_path):
     path = tmp_path / "run" / "recipe.yaml"
     outside = asked | {"data": data | {"bank_folder": folder}}
     path.write_text(yaml.safe_dump(outside))
-    with pytest.raises(OptionError, match=r"data\.bank_folder must lie in the folder"):
+    with refused(OptionError, "outside-folder"):
         semsr.train(path, tmp_path / "run")
     assert not any((tmp_path / "away").iterdir())
     where = {"bank_folder": tmp_path / "shared"}

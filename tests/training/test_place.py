@@ -12,6 +12,7 @@ from napari_semsr.training import (
     load_place_state,
     save_place_state,
 )
+from tests.refusals import refused
 
 QUICK = PlaceOptions(patch_px=32, batch=2, copies=1, learning_rate=2e-3)
 
@@ -78,16 +79,16 @@ def test_a_resumed_training_equals_an_uninterrupted_one(images, tmp_path):
 
 def test_a_state_of_other_options_is_refused(images):
     state = fit(images, 1).state
-    with pytest.raises(CheckpointError, match="options"):
+    with refused(CheckpointError, "other-run"):
         fit(images, 2, QUICK.replace(batch=3), state=state)
-    with pytest.raises(CheckpointError, match="other images"):
+    with refused(CheckpointError, "other-run"):
         fit([place(seed=5)], 2, state=state)
 
 
 def test_a_damaged_state_is_refused(tmp_path):
     path = tmp_path / "state.pt"
     path.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with refused(CheckpointError, "file-damaged"):
         load_place_state(path)
 
 
@@ -178,13 +179,13 @@ def test_a_card_states_grey_values_and_halo(images):
 
 
 def test_images_of_two_grids_are_refused():
-    with pytest.raises(ShapeError, match="one grid"):
+    with refused(ShapeError, "sizes-differ"):
         PlaceImages(np.zeros((8, 8)), np.zeros((8, 9)))
 
 
 def test_a_place_without_sem_is_refused(images):
     (one,) = images
-    with pytest.raises(ShapeError, match="nothing to train on"):
+    with refused(ShapeError, "nothing-to-train"):
         fit([PlaceImages(one.low, np.full_like(one.high, np.nan))], 1)
 
 

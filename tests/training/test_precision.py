@@ -6,6 +6,7 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.models.checkpoint import build
 from napari_semsr.training import Recipe, fit as precision
 from napari_semsr.training.fit import takes_bf16
+from tests.refusals import refused
 
 ODD, EVEN, PLAIN = (
     build("two-scale", {"width": width, "fine_blocks": 1, "dilations": dilations})
@@ -31,7 +32,11 @@ def test_auto_leaves_bf16_where_gradients_would_be_wrong(network, taken) -> None
 
 
 def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
-    with pytest.raises(OptionError, match="has 24 channels, not a multiple of 16"):
+    with refused(
+        OptionError,
+        "precision-unsupported",
+        match="has 24 channels, not a multiple of 16",
+    ):
         takes_bf16(_recipe("bf16"), ODD)
     assert takes_bf16(_recipe("bf16"), EVEN)
     assert not takes_bf16(_recipe("fp32"), EVEN)

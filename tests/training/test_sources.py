@@ -11,6 +11,7 @@ from napari_semsr.training.fit import make_learner
 from napari_semsr.training.patches import ScenePairs, ScenePatches
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS
+from tests.refusals import refused
 
 
 def recipe(kind: str = "supervised", **sources: float) -> Recipe:
@@ -78,5 +79,5 @@ def test_card_states_the_pixel_of_the_instrument() -> None:
     assert pixel_nm(superlens=1.0) == (20, 20)
     assert pixel_nm(superlens=1.0, images=1.0) is None
     assert pixel_nm(gold=1.0) == (14.2, 14.2)
-    with pytest.raises(OptionError, match="scale 2"):  # gold's two magnifications
+    with refused(OptionError, "model-unsuitable"):  # gold's two magnifications
         INSTRUMENTS["gold"](recipe(gold=1.0), 1).pair(0)

@@ -21,6 +21,7 @@ from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.recipe import DataOptions
 from napari_semsr.training.stored_pairs import StoredPatches, to_unit
 from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
+from tests.refusals import refused
 
 SIDE = 48
 COUNTS = {"train": 6, "validation": 3, "test": 1}
@@ -160,12 +161,14 @@ def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
 
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     store = make_store()
-    with pytest.raises(ShapeError, match="make one for that scale \\(--scale 2"):
+    with refused(
+        ShapeError, "scale-mismatch", match="make one for that scale \\(`scale=2`"
+    ):
         StoredPatches(recipe(store), 2)
     large = recipe(store, data={"pairs": str(store), "patch_px": 64})
-    with pytest.raises(ShapeError, match="patch_px = 64 px, got 48"):
+    with refused(ShapeError, "patch-size-unsuitable", match="patch_px = 64 px, got 48"):
         StoredPatches(large, 1)
-    with pytest.raises(ReadError, match="only kind cycle-gan"):
+    with refused(ReadError, "pairs-not-matched"):
         StoredPatches(recipe(make_store(kind="unpaired")), 1)
     with pytest.raises(ReadError, match="has NaN or infinite pixels"):
         StoredPatches(recipe(make_store(spoil=np.nan)), 1)[0]
@@ -177,7 +180,7 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
     with pytest.raises(ReadError, match=r"of spoilt\.tif"):
         items[0]
-    with pytest.raises(ReadError, match="semsr pairs"):
+    with pytest.raises(ReadError, match=r"`pairs\(\)`"):
         run(loop.train(recipe(tmp_path / "none.zarr"), tmp_path / "run"))
 
 

@@ -12,6 +12,7 @@ from napari_semsr.io import write
 from napari_semsr.widgets.batch import BatchPanel
 from napari_semsr.widgets.layers import layer_keywords
 from napari_semsr.widgets.window.dock import StepsWindow
+from tests.refusals import warned
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_a_folder_is_proposed_for_whatever_is_typed(shown, typed, proposed):
 def test_warnings_of_steps_are_in_the_words_of_their_panels(
     model, hold, scans, run_panel, tmp_path
 ):
-    with pytest.warns(UserWarning, match="give --psf when it is known"):
+    with warned("blur-estimated"):
         semsr.restore(scans / "s1.tif", tmp_path / "sharp.ome.tif")
     made = semsr.read(tmp_path / "sharp.ome.tif")
     model.add_image(made.array(), **layer_keywords(made))

@@ -1,103 +1,66 @@
-"""Panels say errors in their own words."""
+"""How panels name options in sentences of jobs."""
 
-import numpy as np
 import pytest
-from napari.utils.notifications import notification_manager
 
-from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.restore import RestorePanel
-from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
-from napari_semsr.widgets.train.panel import TrainPanel
-from tests.widgets.scenes import edges
+from napari_semsr.core import OptionError
+from napari_semsr.widgets.base import errors_in_panel_words, in_panel_words
 
-
-@pytest.fixture
-def restore(model, hold):
-    """A panel over a layer without a pixel size."""
-    model.add_image(edges((64, 64)), name="bare")
-    return hold(RestorePanel(model))
+LABELS = {
+    "norm": ("Normalisation", {"whole": "whole", "sampled": "sampled", "tile": "tile"}),
+    "device": ("Device", {"auto": "automatic", "cpu": "CPU"}),
+    "existing": ("If it exists", {"resume": "resume it", "replace": "replace it"}),
+    "patch": ("Patch (px)", {}),
+    "like": ("To the area of", {}),
+    "model": ("Map", {"elastic": "elastic (bent)"}),
+}
 
 
-def test_existing_store_names_the_row_that_replaces_it(restore, run_panel, tmp_path):
-    store = tmp_path / "made.ome.zarr"
-    store.mkdir()
-    (store / "other").write_text("kept")
-    restore.output.value = store
-    restore.form.set_values(psf="1px")
-    assert "'Replace an existing store'" in run_panel(restore)
-    assert (store / "other").read_text() == "kept"
-
-
-@pytest.mark.broad
-def test_blur_in_nm_asks_for_a_pixel_size_where_it_is_given(restore, run_panel):
-    restore.form.set_values(psf="12nm")
-    assert "give a pixel size (in Open mosaic), or the blur in px" in run_panel(restore)
-
-
-@pytest.mark.broad
 @pytest.mark.parametrize(
-    ("kind", "flag", "said"),
+    ("text", "said"),
     [
-        (EnhancePanel, "--overwrite", "'If it exists: replace it'"),
-        (StitchMosaicPanel, "--overwrite", "'If it exists: replace it'"),
-        (TrainPanel, "--overwrite", "'Replace an earlier one'"),
-        (StitchMosaicPanel, "--pixel-size-nm", "'Pixel size'"),
+        ("use `norm=whole`, which runs", "use 'Normalisation: whole', which runs"),
+        ("use `device=cpu`.", "use 'Device: CPU'."),
+        ("or use `overwrite`.", "or use 'If it exists: replace it'."),
+        ("again with `resume`; kept", "again with 'If it exists: resume it'; kept"),
+        ("give `like` as well", "give 'To the area of' as well"),
+        ("or are bent (`model=elastic`).", "or are bent ('Map: elastic (bent)')."),
+        (
+            "is unknown: give it one (`pixel_size_nm`).",
+            "is unknown: give it one ('Pixel size' in Open mosaic).",
+        ),
+        ("lower it (`step`, or `patch`).", "lower it ('Patch (px)')."),
+        ("lower it (`step`).", "lower it."),
+        ("lower `step`.", "lower 'step'."),
+        ("Option patch must be 4.", "'Patch (px)' must be 4."),
+        ("Option other must be 4.", "Option other must be 4."),
+        ("onto one grid (`crop()`).", "onto one grid (Crop)."),
+        (
+            "cut them off (`crop(gap_free=True)`).",
+            "cut them off ('Leave empty places out' in Crop).",
+        ),
+        (
+            "; stitch with `halves`",
+            "; stitch with 'Two halves for FRC' in Stitch mosaic",
+        ),
+        (
+            "take its luminance (`colour=luminance`).",
+            "take its luminance ('Colour image: take its luminance' in Open mosaic).",
+        ),
+        ("of napari-semsr 1.0 -- no", "of napari-semsr 1.0 -- no"),
     ],
 )
-def test_every_panel_has_its_own_words_for_flags(kind, flag, said, model, hold):
-    panel = hold(kind(model))
-    panel.show_problem(f"It is damaged; start anew with {flag}.")
-    assert panel.status.text() == f"It is damaged; start anew with {said}."
+def test_options_become_rows_of_the_panel(text, said):
+    assert in_panel_words(text, lambda: LABELS) == said
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("name", ["mine.tif", "mine.PNG", "mine.ome.tiff"])
-def test_a_result_is_not_written_under_the_name_of_another_format(
-    restore, run_panel, tmp_path, name
-):
-    restore.output.value = tmp_path / name
-    restore.form.set_values(psf="1px")
-    said = run_panel(restore)
-    assert f"leave the suffix of {name} out under Save as" in said
-    assert not list(tmp_path.iterdir())
+def test_errors_for_napari_keep_their_class_and_their_code():
+    @errors_in_panel_words()
+    def refuse() -> None:
+        msg = "It exists: choose another name, or use `overwrite`."
+        raise OptionError(msg, code="output-exists")
 
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("name", ["mine", "mine.zarr", "mine.ome.zarr"])
-def test_a_result_takes_the_suffix_of_a_store(restore, run_panel, tmp_path, name):
-    restore.output.value = tmp_path / name
-    restore.form.set_values(psf="1px")
-    assert "Restored" in run_panel(restore)
-    assert [item.name for item in tmp_path.iterdir()] == ["mine.ome.zarr"]
-
-
-@pytest.mark.broad
-def test_warning_of_a_run_is_said_once_in_the_panels_words(model, hold, run_panel):
-    planes = np.stack([edges((64, 64), seed=seed) for seed in range(3)])
-    model.add_image(planes, name="stack")
-    panel = hold(RestorePanel(model))
-    panel.all_planes.value = True
-    assert run_panel(panel).startswith("Restored 3 planes")
-    said = panel.warned.text()
-    assert said.count("The blur was estimated") == 1
-    assert "give 'Blur' when it is known" in said
-    panel.form.set_values(psf="1px")
-    run_panel(panel)
-    assert panel.warned.text() == ""
-
-
-@pytest.mark.broad
-def test_warning_of_a_hidden_panel_is_a_notification(restore, run_panel, monkeypatch):
-    told = []
-    monkeypatch.setattr(notification_manager, "dispatch", told.append)
-    run_panel(restore)
-    assert [n.severity.value for n in told].count("warning") == 1
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("kind", [EnhancePanel, RestorePanel])
-def test_layer_without_a_pixel_is_refused(kind, model, hold, run_panel):
-    model.add_image(np.full((64, 64), np.nan, np.float32), name="hole")
-    panel = hold(kind(model))
-    assert "needs finite pixels, and hole has none" in run_panel(panel)
-    assert len(model.layers) == 1
+    with pytest.raises(
+        OptionError, match="choose another name, or use 'Replace'"
+    ) as no:
+        refuse()
+    assert no.value.code == "output-exists"

@@ -227,7 +227,7 @@ def measure_decorrelation(
     if not kept:
         msg = (
             f"None of the {len(curves)} blocks of {side} px in {image.name} is free of "
-            "gaps; choose smaller blocks (--block), or crop a part without gaps."
+            "gaps; choose smaller blocks (`block`), or crop a part without gaps."
         )
         raise ShapeError(msg, code="gaps-everywhere")
     return _told(image, curves, grid, side, len(curves) - len(kept))

@@ -199,7 +199,7 @@ class ErrorPair:
         if box is None:
             msg = (
                 f"{enhanced.name} and {reference.name} do not overlap; check their "
-                "origins and pixel sizes, or register them (semsr register)."
+                "origins and pixel sizes, or register them (`register()`)."
             )
             raise ShapeError(msg, code="no-overlap")
         factor = max(1, round(math.sqrt(ratio[0] * ratio[1])))
@@ -251,7 +251,7 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
         msg = (
             "Images without pixel sizes must have one shape, or the enhanced one a "
             f"whole multiple of it, got {' and '.join(said)}; give pixel sizes, or "
-            "bring them onto one grid (semsr crop, semsr register)."
+            "bring them onto one grid (`crop()`, `register()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     return lies if placed else Grid(lies.shape, lies.pitch, grid.corner)

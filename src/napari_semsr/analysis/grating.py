@@ -105,7 +105,7 @@ class CalibrateOptions(Options):
         of_grating = [name for name in self.model_fields_set if name != "bar"]
         if self.bar is not False and of_grating:
             told = ", ".join(sorted(of_grating))
-            msg = f"A printed bar is no grating: leave {told} out, or --bar"
+            msg = f"A printed bar is no grating: leave {told} out, or `bar`"
             raise ValueError(msg)
         if self.bar is False and self.pitch_nm is None:
             msg = "pitch_nm must be given"
@@ -254,7 +254,7 @@ def _shortest(
     if not across:
         msg = (
             "The grating shows lines in one direction alone, but a lattice of dots is "
-            "asked for: give --lattice lines."
+            "asked for: give `lattice=lines`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")
     # the sum of two orders may stand out where one of them does not
@@ -542,7 +542,7 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
         msg = (
             f"The picture shows no {lattice} lattice: its directions are {off:.0f} "
             f"degrees off, with periods of 1 to {lengths.max() / lengths.min():.2f}; "
-            "take it with less noise, or give --lattice."
+            "take it with less noise, or give `lattice`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")
 

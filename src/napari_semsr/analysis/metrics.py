@@ -471,8 +471,8 @@ def _choose_range(
             if scale is not None and peak > _APART * scale:
                 msg = (
                     f"Grey scales differ: {m.name} ends at {scale:g} and {other.name} "
-                    f"has values up to {peak:g}; fit gain and offset first (--match "
-                    "affine), or state the range (--data-range)."
+                    f"has values up to {peak:g}; fit gain and offset first "
+                    "(`match=affine`), or state the range (`data_range`)."
                 )
                 raise OptionError(msg, code="grey-scales-differ")
     if dtype.kind == "b":
@@ -501,7 +501,7 @@ def finite_values(m: Micrograph, measure: str) -> FloatArray:
         missing = data.size - int(np.count_nonzero(np.isfinite(data)))
         msg = (
             f"{measure} need finite pixels, got {missing} NaN or infinite in {m.name}; "
-            "cut them off (semsr crop --gap-free)."
+            "cut them off (`crop(gap_free=True)`)."
         )
         raise ReadError(msg, code="pixels-missing")
     return data.astype(np.float64)
@@ -525,7 +525,7 @@ def _planes(
         if missing.any() and cut_off_nm is not None:
             msg = (
                 f"A split at the cut-off needs finite pixels, got {int(missing.sum())} "
-                "that are missing; cut them off (semsr crop --gap-free)."
+                "that are missing; cut them off (`crop(gap_free=True)`)."
             )
             raise ReadError(msg, code="pixels-missing")
         target[missing] = np.nan
@@ -576,7 +576,7 @@ def measure_metrics(
     if cut_off_nm is not None and not any(sizes):
         msg = (
             f"The cut-off of {cut_off_nm:g} nm needs images with a pixel size, got "
-            "none: give --pixel-size-nm."
+            "none: give `pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
     count = 1 if reference is None else 2

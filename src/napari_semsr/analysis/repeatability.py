@@ -95,7 +95,7 @@ class ScanPair:
         if not box:
             msg = (
                 f"{first.name} and {second.name} do not overlap; check their origins "
-                "and pixel sizes, or register them (semsr register)."
+                "and pixel sizes, or register them (`register()`)."
             )
             raise ShapeError(msg, code="no-overlap")
         areas = Area.of(first, middle).part(box), Area.of(second, middle, lies)
@@ -123,15 +123,14 @@ def _require_alike(first: Micrograph, second: Micrograph) -> None:
         said = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
         msg = (
             f"Scans without pixel sizes must have one shape, got {said}; give pixel "
-            "sizes (--pixel-size-nm, or Open mosaic in napari), or crop one "
-            "(semsr crop)."
+            "sizes (`pixel_size_nm`), or crop one (`crop()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     if one and other and not np.allclose(one, other, rtol=_ALIKE):
         said = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
         msg = (
             f"Two scans of one place must have one pixel size, got {said}; an image "
-            "that was made finer belongs to semsr error-map."
+            "that was made finer belongs to `error_map()`."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -28,10 +29,11 @@ from napari_semsr.core import (
     Waiting,
     code_of,
     legible,
+    rename_options,
     run,
     sentence_of,
 )
-from napari_semsr.jobs import ACTIONS, VERBS, actions_of, verb_of
+from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS, actions_of, verb_of
 
 if TYPE_CHECKING:
     from napari_semsr.cli.verb import Command
@@ -129,7 +131,44 @@ def _fill(parser: argparse.ArgumentParser, name: str) -> None:
             _fill(_added(place, action, ACTIONS[full]), full)
     else:
         load_verb(name).configure(parser)
+        for one in parser._actions:  # noqa: SLF001 - argparse gives them nowhere else
+            one.help = one.help and in_flags(one.help, parser._actions)  # noqa: SLF001
     _add_common(parser)
+
+
+def in_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
+    """Name options and verbs in a sentence as the command line has them."""
+
+    def say(verb: str, option: str, value: str) -> str:
+        name = FUNCTIONS.get(verb, verb)
+        known = arguments_of(name) if name in (*VERBS, *ACTIONS) else arguments
+        words = [f"semsr {name}"] if verb else []
+        return " ".join([*words, *_typed(option, value, known)])
+
+    return rename_options(text, say)
+
+
+def _in_words_of(words: Sequence[str], text: str) -> str:
+    """Name options in a sentence as the verb that was typed has them."""
+    if "`" not in text:
+        return text
+    verb = next((word for word in words if word in VERBS), "")
+    action = next((word for word in words if word in actions_of(verb)), "")
+    name = f"{verb} {action}".strip()
+    whole = name and (action or not actions_of(verb))
+    return in_flags(text, arguments_of(name) if whole else ())
+
+
+def _typed(option: str, value: str, arguments: Sequence[argparse.Action]) -> list[str]:
+    """Give the words that set an option, as they are typed."""
+    flag = f"--{option.replace('_', '-')}"
+    for one in (one for one in arguments if one.dest == option):
+        if isinstance(one, argparse._StoreConstAction) and one.const is not True:  # noqa: SLF001
+            if str(one.const) == value:
+                return [one.option_strings[0]]
+            continue
+        flag = next((word for word in one.option_strings if word[:2] == "--"), option)
+    return [word for word in (flag, value) if word not in ("", "--", "True", "…")]
 
 
 def _named(arguments: argparse.Namespace) -> str:
@@ -153,6 +192,7 @@ _BAR_WIDTH = 24  # characters of the progress bar; chosen
 _TTY_INTERVAL_S = 0.1  # between two drawings of the bar; chosen
 _FIRST_LINE_S = 3.0  # before the first line where there is no terminal; chosen
 _LINE_INTERVAL_S = 10.0  # between such lines; chosen
+_SENTENCES = {"warnings", "message", "error", "notes", "reason", "refused"}
 
 
 @dataclass
@@ -161,6 +201,7 @@ class Console:
 
     as_json: bool = False  # Print one JSON object instead of a summary
     quiet: bool = False  # Say nothing on stderr but errors
+    words: Callable[[str], str] = str  # How a sentence names options
     # Looked up when the console is made, so that redirection works
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
@@ -212,11 +253,12 @@ class Console:
         """Print the result."""
         self.clear()
         if self.as_json:
+            record = {name: self._said(name, value) for name, value in record.items()}
             text = json.dumps(record, allow_nan=False, ensure_ascii=False)
             if _printable(text, self.out) != text:  # JSON escapes in its own way
                 text = json.dumps(record, allow_nan=False).replace("\x7f", r"\u007f")
         else:
-            text = _printable(summary, self.out)
+            text = _printable(self.words(summary), self.out)
         self.out.write(text + "\n")
         self.out.flush()
 
@@ -233,8 +275,19 @@ class Console:
     def _say(self, line: str) -> None:
         """Print one line on stderr, whatever line breaks the message holds."""
         self.clear()
-        self.err.write(_printable(" ".join(line.split()), self.err) + "\n")
+        line = self.words(" ".join(line.split()))
+        self.err.write(_printable(line, self.err) + "\n")
         self.err.flush()
+
+    def _said(self, name: str, value: Any) -> Any:
+        """Write the sentences of a record, which these names have, as on stderr."""
+        if isinstance(value, str):
+            return self.words(value) if name in _SENTENCES else value
+        if isinstance(value, dict):
+            return {key: self._said(str(key), one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._said(name, one) for one in value]
+        return value
 
     def _draw(self, step: Progress) -> None:
         filled = round(step.fraction * _BAR_WIDTH)
@@ -284,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     verb = next((word for word in words if word in VERBS), None)
     quiet = "--quiet" in words or _helps(verb)
-    console = Console(as_json="--json" in words, quiet=quiet)
+    console = Console("--json" in words, quiet, partial(_in_words_of, words))
     heard: list[int] = []
     try:
         with _terminable(heard), _quiet_logging(debug=debug):

@@ -50,7 +50,7 @@ def _add_field(
     for other, value in (words_of(info).flags or {}).items():
         same = f"the same as {flag} {value}"
         how = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
-        group.add_argument(other, dest=dest, help=same, **how)
+        group.add_argument(_flag(other), dest=dest, help=same, **how)
     if kind is bool:
         action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
         group.add_argument(

@@ -57,6 +57,7 @@ from .errors import (
     code_of as code_of,
     legible as legible,
     one_line as one_line,
+    rename_options as rename_options,
     sentence_of as sentence_of,
     shown as shown,
 )
@@ -207,11 +208,5 @@ from .types import (
     FloatArray as FloatArray,
     FloatPair as FloatPair,
     IntPair as IntPair,
-)
-from .wording import (
-    Labels as Labels,
-    in_argument_words as in_argument_words,
-    in_panel_words as in_panel_words,
-    told_in_panel_words as told_in_panel_words,
 )
 from .zarr_folder import FolderStore as FolderStore

@@ -6,6 +6,7 @@ when it is known. None derives from `RuntimeError`: Qt generator workers swallow
 
 import re
 import reprlib
+from collections.abc import Callable
 from typing import Any
 
 _HALF = 1000  # letters; chosen: what was given, and the remedy, stand at either end
@@ -142,6 +143,19 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
+_NAMED = re.compile(r"`(?=[a-z])(?:(\w+)\()?(\w*…?)(?:=([^`)]*))?\)?`")
+
+
+def rename_options(text: str, say: Callable[[str, str, str], str]) -> str:
+    """Write the options and verbs that a sentence names as a command or a panel does.
+
+    A sentence names them as Python does, in backticks: ```tile```, ```tile=256```,
+    ```crop()```, ```crop(gap_free=True)```. `say` gives the words for the verb, the
+    option and its value, of which each but one may be empty.
+    """
+    return _NAMED.sub(lambda named: say(*(part or "" for part in named.groups())), text)
+
+
 # Controls, marks that turn the direction of writing, what has no width, halves of
 # letters as of file names that are no UTF-8, and what XML may not hold. Joiners stay:
 # some scripts need them.
@@ -178,12 +192,12 @@ def sentence_of(error: Exception) -> str:
     if isinstance(error, SemsrError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "Not enough memory for this image; try --level, --plane or .ome.zarr."
+        return "Not enough memory for this image; try `level`, `plane` or .ome.zarr."
     if isinstance(error, OSError):
         what = error.strerror or str(error)
         where = f" ({error.filename})" if error.filename else ""
         return f"The system refused to read or write: {what}{where}."
     return (
         f"Unexpected {type(error).__name__}: {str(error) or 'no message'}; "
-        "run again with --debug to see where, and report it."
+        "run again with `debug` to see where, and report it."
     )

@@ -493,7 +493,7 @@ class Micrograph:
         if made is not None and made.goes_by_lengths and not alike:
             msg = (
                 f"{self.name} shows {self.quantity} and goes by the pixel size of its "
-                "image: give that to the image, in a file of its own by semsr convert, "
+                "image: give that to the image, in a file of its own by `convert()`, "
                 "and measure it again."
             )
             raise OptionError(msg, code="pixel-size-contradicts")

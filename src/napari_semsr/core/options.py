@@ -243,7 +243,7 @@ class OptionWords:
     # what the command's help calls its value; several for a list of so many words
     metavar: str | tuple[str, ...] = ""
     group: str = ""  # frame of a panel that it stands in
-    # further flags of the command, each for one value
+    # further names of it, each for one value
     flags: Mapping[str, Any] | None = None
     # values of other options with which alone it has a part, by their names
     when: Mapping[str, Sequence[Any]] | None = None

@@ -103,7 +103,7 @@ def remote_client(address: str) -> Iterator[Client]:
     place = _ADDRESS.fullmatch(address)
     if not inside and (place is None or not 0 < int(place["port"]) <= _LAST_PORT):
         msg = (
-            "--scheduler must be an address like tcp://host:8786, got "
+            "`scheduler` must be an address like tcp://host:8786, got "
             f"{one_line(address)!r:.80}."
         )
         raise OptionError(msg, code="address-invalid")
@@ -112,7 +112,7 @@ def remote_client(address: str) -> Iterator[Client]:
             _greet(address)
         client = Client(address, set_as_default=False, timeout=PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
-        msg = f"No dask scheduler answers at {address}: check --scheduler."
+        msg = f"No dask scheduler answers at {address}: check `scheduler`."
         raise OptionError(msg, code="cluster-unreachable") from error
     try:
         yield client
@@ -211,13 +211,13 @@ class ClusterExecutor(Executor):
             msg = (
                 f"A task was lost with each of {error.allowed_failures + 1} workers, "
                 "which were killed or ran out of memory: give them more memory or a "
-                "smaller --tile, then run again with --resume; finished tiles are kept."
+                "smaller `tile`, then run again with `resume`; finished tiles are kept."
             )
             raise SemsrError(msg, code="process-died") from error
         except (CancelledError, CommClosedError) as error:
             msg = (
                 f"The dask cluster at {self._address} was lost: start it again, then "
-                "run again with --resume; finished tiles are kept."
+                "run again with `resume`; finished tiles are kept."
             )
             raise SemsrError(msg, code="cluster-lost") from error
         future.release()

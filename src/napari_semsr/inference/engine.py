@@ -187,7 +187,7 @@ def plan_run(
             sentence = (
                 f"This was begun on {begun} and is gone on with on "
                 f"{predictor.device.type}: tiles of the two may differ by rounding; "
-                "start anew (--overwrite) for one arithmetic."
+                "start anew (`overwrite`) for one arithmetic."
             )
             note = Message(sentence, "device-changed")
             plan = replace(plan, notes=(*plan.notes, note))

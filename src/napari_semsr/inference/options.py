@@ -70,7 +70,7 @@ class EnhanceOptions(Options):
             "to the model's pixels": "keep",
             "never": "never",
         },
-        flags={"--no-resample": "never"},
+        flags={"no_resample": "never"},
     )
     denoise: float = _weight(
         "Noise removed",

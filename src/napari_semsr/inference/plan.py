@@ -234,7 +234,7 @@ def choose_strategy(
     ):
         msg = (
             "This run was begun layer by layer, which is not done any more: use "
-            "--overwrite to start anew."
+            "`overwrite` to start anew."
         )
         raise WriteError(msg, code="other-version")
     bounded = not probe.norms and probe.halo is not None
@@ -262,7 +262,7 @@ def _as_asked(predictor: Predictor, options: EnhanceOptions) -> ExecutionStrateg
     if predictor.probe.halo is None:
         msg = (
             f"Tiles need a bounded receptive field, and {predictor.card.name} has "
-            "none: use --norm whole, which runs the field at once."
+            "none: use `norm=whole`, which runs the field at once."
         )
         raise OptionError(msg, code="receptive-field-unbounded")
     if options.norm == "tile":
@@ -270,7 +270,7 @@ def _as_asked(predictor: Predictor, options: EnhanceOptions) -> ExecutionStrateg
     if options.self_ensemble:
         msg = (
             "Statistics of a sample are not those of the field turned about, got "
-            "--norm sampled with self-ensemble: use whole, or leave the other off."
+            "`norm=sampled` with self-ensemble: use whole, or leave the other off."
         )
         raise OptionError(msg, code="options-contradict")
     return ExecutionStrategy("sampled", "tiles")
@@ -289,9 +289,9 @@ def _without_memory(
     elif options.self_ensemble:
         refused = ": leave self-ensemble off, or crop the field."
     elif options.norm == "whole":
-        refused = ": crop the field, or use --norm sampled, which states its error."
+        refused = ": crop the field, or use `norm=sampled`, which states its error."
     elif previous == "whole":
-        refused = " any more: free some, or use --overwrite to start anew."
+        refused = " any more: free some, or use `overwrite` to start anew."
     if refused:
         raise DeviceMemoryError(f"{short}{lacks}{refused}")
     sentence = f"{short}{lacks}: those of a sample are used."

@@ -148,7 +148,7 @@ def choose_device(loaded: LoadedModel, name: str = "auto") -> Device:
         fault = "has no memory for a tile"
     if fault is None:
         return found
-    note = f"{label} {fault}: the CPU is used; --device {kind} insists."
+    note = f"{label} {fault}: the CPU is used; `device={kind}` insists."
     return Device(torch.device("cpu"), Message(note, "device-unusable"))
 
 

@@ -88,7 +88,7 @@ def reading() -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError) as error:
         msg = (
-            "The statistics kept in the output cannot be read: use --overwrite to "
+            "The statistics kept in the output cannot be read: use `overwrite` to "
             "start anew."
         )
         raise WriteError(msg, code="file-damaged") from error

@@ -287,7 +287,7 @@ class StoreSink:
         if changed:
             msg = (
                 f"{self.store.path.name} can only be resumed as it was begun, and the "
-                f"{' and the '.join(changed)} changed: use --overwrite to start anew."
+                f"{' and the '.join(changed)} changed: use `overwrite` to start anew."
             )
             raise WriteError(msg, code="other-run")
         if self.live is not None:

@@ -61,7 +61,7 @@ def read_calibration(
     if size is None or spread is None:
         msg = (
             f"{path} must hold {' and '.join(names)} as numbers above 0: take a file "
-            "that `semsr calibrate` wrote."
+            "that `calibrate()` wrote."
         )
         raise ReadError(msg, code="content-invalid")
     return size, spread, _distortion(path, values)
@@ -79,7 +79,7 @@ def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
         msg = (
             f"{path} tells a distortion that cannot be read: distortion and "
             "distortion_sd must be numbers, and shape rows and columns; take a file "
-            "that `semsr calibrate` wrote."
+            "that `calibrate()` wrote."
         )
         raise ReadError(msg, code="content-invalid") from error
 

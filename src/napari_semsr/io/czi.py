@@ -174,7 +174,7 @@ def open_tiles(
         if len(several) > 1:
             remedy = "export the one to be stitched"
             if axis == "C":
-                remedy = f"choose one (--channel 0 to {len(several) - 1})"
+                remedy = f"choose one (`channel`, 0 to {len(several) - 1})"
             msg = (
                 f"{path} must hold one plane of tiles, but has {len(several)} {what}: "
                 f"{remedy}."

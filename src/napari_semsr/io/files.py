@@ -287,7 +287,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        msg = f"{path} exists already: choose another name, or use --overwrite."
+        msg = f"{path} exists already: choose another name, or use `overwrite`."
         raise WriteError(msg, code="output-exists")
     if path.is_dir() and (kind != "ome-zarr" or not _is_store(path)):
         msg = f"{path} is a folder but no image store, so it is not replaced: move it."

@@ -216,7 +216,7 @@ def _format_of(path: Path, head: bytes) -> Format:
             code = "folder-of-images"
             msg = (
                 f"{path} must be an image, but is a folder of images: join frames to a "
-                "mosaic (semsr stitch), or name one image of it."
+                "mosaic (`stitch()`), or name one image of it."
             )
     else:
         msg = (
@@ -552,7 +552,7 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _FULL:
             msg = (
                 f"{target} could not be written to its end ({error.strerror}): free "
-                "some space, then run again with --resume; what is finished is kept."
+                "some space, then run again with `resume`; what is finished is kept."
             )
             raise WriteError(msg, code="disk-full") from error
         if gone and not isinstance(error, SemsrError):

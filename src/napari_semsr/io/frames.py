@@ -459,8 +459,8 @@ def _common_size(
             msg = (
                 f"Frames of {folder} must have one pixel size, but {first} states "
                 f"{spell_pixel_size(common)} and {name} {spell_pixel_size(size)}: "
-                "stitch those of each size apart, or correct a wrong one (semsr "
-                "convert --pixel-size-nm)."
+                "stitch those of each size apart, or correct a wrong one "
+                "(`convert(pixel_size_nm=…)`)."
             )
             raise ReadError(msg, code="pixel-size-contradicts")
     return stated[0][1] if stated else None
@@ -477,7 +477,7 @@ def _or_heights(folder: Path) -> str:
     """Say what to do where the frames of a folder are those of its heights."""
     if not (folder / HEIGHTS).is_file():
         return ""
-    return f": {HEIGHTS} names those of several heights, so give --focus max"
+    return f": {HEIGHTS} names those of several heights, so give `focus=max`"
 
 
 def _of_one_kind(
@@ -545,7 +545,7 @@ def _warn_of_databar(path: Path, suggested: Sequence[int]) -> None:
         rows = max(alike)
         warn(
             f"The lowest {rows} rows of the frames of {path} look like a data bar and "
-            f"are stitched with them: leave them away (--databar-rows {rows}).",
+            f"are stitched with them: leave them away (`databar_rows={rows}`).",
             "databar-suspected",
         )
 
@@ -594,7 +594,7 @@ def _from_file(
     positions = None if table is None else read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
-            msg = f"Tiles of {path} have no data bar: leave --databar-rows out."
+            msg = f"Tiles of {path} have no data bar: leave `databar_rows` out."
             raise OptionError(msg, code="option-without-effect")
         tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
@@ -845,7 +845,7 @@ def _with_layout(
         warn(
             f"The frames of {path} state a pixel size of {spell_pixel_size(size)}, but "
             f"scan.json states {spell_pixel_size(other)}, which is used: correct the "
-            "wrong one, or give --pixel-size-nm.",
+            "wrong one, or give `pixel_size_nm`.",
             "pixel-size-contradicts",
         )
     values |= {name: value for name, value in given.items() if value is not None}

@@ -21,7 +21,6 @@ from napari_semsr.core import (
     hear_warnings,
     list_folder,
     run,
-    told_in_panel_words,
     warn,
     warn_once,
 )
@@ -190,7 +189,6 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
-@told_in_panel_words()
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
     sentences: list[str] = []
@@ -202,8 +200,8 @@ def read_layers(path: Paths) -> list[LayerTuple]:
         more = f" and {len(told) - 1} more" if len(told) > 1 else ""
         msg = (
             f"{told[0]}{more} opened in colour, which cannot be measured or enhanced: "
-            "right-click the layer and take Split RGB, or open the file with Open "
-            "mosaic, where its coloured rows can be cropped or its luminance taken."
+            "right-click the layer and take Split RGB, or read its luminance "
+            "(`colour=luminance`), or without coloured rows (`databar_rows`)."
         )
         warn(msg, "colour-image")
     return layers
@@ -253,8 +251,8 @@ def _grey_scan(path: Path) -> list[LayerTuple]:
     except ReadError:
         return []
     warn(
-        f"The frames of {path.name} are in colour, and their luminance is shown. To "
-        "join them, choose luminance for Colour image in Stitch mosaic.",
+        f"The frames of {path.name} are in colour, and their luminance is shown; "
+        "join them by that, too (`stitch(colour=luminance)`).",
         "colour-image",
     )
     return layers
@@ -272,9 +270,10 @@ def _file(path: Path) -> list[LayerTuple]:
     if max(len(datasets) - _MOST_DATASETS, images - 1) > 0:
         what = "datasets" if datasets else "images"
         shown = f"the first {_MOST_DATASETS} are" if datasets else f"{which} is"
+        option = "dataset" if datasets else "series"
         warn(
             f"{path.name} holds {len(datasets) or images} {what}, of which {shown} "
-            "shown: open another with Open mosaic.",
+            f"shown: open another (`{option}`).",
             "several-images",
         )
     if not datasets:
@@ -295,7 +294,7 @@ def _channels(
     if count > _MOST_READ:
         msg = (
             f"{path} holds {count} planes, of which at most {_MOST_READ} can be shown: "
-            "open one with Open mosaic."
+            "open one (`plane`)."
         )
         raise ReadError(msg, code="too-many-planes")
     for channel in range(info.channels):
@@ -309,7 +308,7 @@ def _channels(
         if len({image.shape for image, _ in levels[0]}) > 1:  # each turned otherwise
             msg = (
                 f"{path} has upright and lying planes, which are no stack: open one "
-                "with Open mosaic."
+                "(`plane`)."
             )
             raise ReadError(msg, code="sizes-differ")
         if small and info.planes == 1:

@@ -589,7 +589,7 @@ def _parse_jeol(text: str, name: str) -> _Told:
         warning = Message(
             f"{name} states an image of {image[0]} x {image[1]} px and a full size of "
             f"{full[0]} x {full[1]} px: no data bar is cropped; give its rows "
-            "(--databar-rows) if there is one.",
+            "(`databar_rows`) if there is one.",
             "header-contradicts",
         )
         frame, warnings = None, (*warnings, warning)
@@ -906,12 +906,12 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
         msg = (
             f"{path} must be a grey image, but its colour channels differ by up to "
             f"{spreads.max():g} of {_full_scale(np.dtype(data.dtype)):g}: take its "
-            "luminance (--colour luminance)."
+            "luminance (`colour=luminance`)."
         )
         if bar:
             msg = (
                 f"{path} is grey but for its lowest {bar} rows, which look like a data "
-                f"bar in colour: crop them (--databar-rows {int(bar * down)})."
+                f"bar in colour: crop them (`databar_rows={int(bar * down)}`)."
             )
         raise ColourError(msg, data[..., :3], bar)
     return grey

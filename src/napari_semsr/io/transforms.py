@@ -127,7 +127,7 @@ def write_transform(path: Path, stored: StoredTransform) -> None:
     elif isinstance(found, Elastic):
         msg = (
             f"An elastic map cannot be written as {path.name}, which holds a matrix: "
-            "keep it as JSON of this program, or register with --model affine."
+            "keep it as JSON of this program, or register with `model=affine`."
         )
         raise OptionError(msg, code="transform-unsupported")
     else:
@@ -212,12 +212,12 @@ def read_transform(path: Path) -> StoredTransform:
     except (ValueError, RecursionError) as error:
         msg = (
             f"{path} is no transform, since it is not JSON ({error}): choose one that "
-            "was kept after registering (--transform-out)."
+            "was kept after registering (`transform_out`)."
         )
         raise ReadError(msg, code="not-a-transform") from error
     if not isinstance(values, dict) or "semsr_transform" not in values:
         msg = f"{path} is no transform: register two images and keep the transform"
-        raise ReadError(f"{msg} (--transform-out).", code="not-a-transform")
+        raise ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
         msg = f"{path} is a transform of version {shown(values['semsr_transform'])}"
         raise ReadError(

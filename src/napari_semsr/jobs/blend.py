@@ -120,7 +120,7 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
         bare = first if first.unit == "pixel" else second
         msg = (
             f"Both images must have a pixel size or none, but {bare.name!r} has none; "
-            "give it one in Open mosaic, under Calibrate a layer."
+            "give it one (`pixel_size_nm`)."
         )
         raise ShapeError(msg, code="pixel-size-missing")
     grids = Grid.of(first), Grid.of(second)

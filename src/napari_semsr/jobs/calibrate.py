@@ -109,7 +109,7 @@ class ScaleBarReport(Result):
         """The pixel size, or what is wanting for it."""
         found = self.calibration
         if found is None:
-            return "unknown: read the bar's label, and run with --bar '50 um'"
+            return "unknown: read the bar's label, and run with `bar='50 um'`"
         return spell_pixel_size(found.pixel_size_nm, found.pixel_size_sd_nm)
 
     @property
@@ -159,7 +159,7 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
     if run.target is not None and length_nm is None:
         msg = (
             f"{run.target} needs the bar's printed length to be written: read it off "
-            "the image and give it, as in --bar '50 um'."
+            "the image and give it, as in `bar='50 um'`."
         )
         raise OptionError(msg, code="missing-value")
     yield Progress(1, 2, "looking for the bar")

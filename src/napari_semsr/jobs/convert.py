@@ -79,7 +79,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     if version != "0.5" and output_kind(path) != "ome-zarr":
         msg = (
             f"A version of OME-Zarr needs an output .ome.zarr, got {path.name}: leave "
-            "--zarr-version out, or change the suffix."
+            "`zarr_version` out, or change the suffix."
         )
         raise OptionError(msg, code="option-without-effect")
     for place in beside_of(image, path):

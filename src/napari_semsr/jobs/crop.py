@@ -188,7 +188,7 @@ def _crop(
         msg = "A part of the reference is written beside an output: give one."
         raise OptionError(msg, code="missing-value")
     if beside is not None and like is None:
-        msg = "An area of a reference needs a reference: give --like as well."
+        msg = "An area of a reference needs a reference: give `like` as well."
         raise OptionError(msg, code="missing-value")
     plan, record = yield from _planned(run, image, like)
     given, laid = run.given["image"], plan.area.laid
@@ -262,7 +262,8 @@ def _planned(
         box = plan.box
         warn(
             f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} of "
-            f"{reference.name}: write that part, too, to compare the two (--like-out).",
+            f"{reference.name}: write that part, too, to compare the two "
+            "(`like_output`).",
             "part-of-reference",
         )
     kept = yield from run.record("like")
@@ -317,7 +318,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
         if image.pixel_size_nm is None:
             msg = (
                 f"A box in nm needs a pixel size, but {image.name} has none: give "
-                "--pixel-size-nm, or the box in pixels."
+                "`pixel_size_nm`, or the box in pixels."
             )
             raise ShapeError(msg, code="pixel-size-missing")
         y, x, below, beyond = options.box_nm
@@ -349,7 +350,7 @@ def _plan_common(
 ) -> Job[_CropPlan]:
     """Find what two images show in common, on the reference's grid."""
     if options.box or options.box_nm:
-        msg = "An area is a box or that of a reference (--like), not both."
+        msg = "An area is a box or that of a reference (`like`), not both."
         raise OptionError(msg, code="options-contradict")
     _check_search(options)
     target, source = _grids(image, reference)
@@ -371,15 +372,15 @@ def _check_alone(options: CropOptions) -> None:
     """Refuse to cut without an area, and what only a reference gives a sense."""
     if options.like_pixel_size_nm is not None:
         msg = (
-            "The pixel size of a reference needs a reference: give --like REFERENCE "
-            "as well, or --pixel-size-nm for the image."
+            "The pixel size of a reference needs a reference: give `like` "
+            "as well, or `pixel_size_nm` for the image."
         )
         raise OptionError(msg, code="missing-value")
     if not (options.box or options.box_nm or options.gap_free):
-        msg = "An area is needed: --like REFERENCE, --box, --box-nm or --gap-free."
+        msg = "An area is needed: `like`, `box`, `box_nm` or `gap_free`."
         raise OptionError(msg, code="missing-value")
     if options.align:
-        msg = "A shift is found against a reference: give --like REFERENCE as well."
+        msg = "A shift is found against a reference: give `like` as well."
         raise OptionError(msg, code="missing-value")
     _check_search(options)
 
@@ -388,17 +389,17 @@ def _check_search(options: CropOptions) -> None:
     """Refuse to be told how far to search where no shift is looked for."""
     usual = CropOptions.model_fields["search"].default
     if options.search != usual and not options.align:
-        msg = "A search for the shift is only made with --align: give it as well."
+        msg = "A search for the shift is only made with `align`: give it as well."
         raise OptionError(msg, code="option-without-effect")
 
 
 def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
     """Grids of the reference and of the image in one plane, in nm."""
-    for one, flag in ((image, "--pixel-size-nm"), (reference, "--like-pixel-size-nm")):
+    for one, name in ((image, "pixel_size_nm"), (reference, "like_pixel_size_nm")):
         if one.pixel_size_nm is None:
             msg = (
                 "Two images are brought together by their pixel sizes, but "
-                f"{one.name} has none: give it one ({flag}, or Open mosaic in napari)."
+                f"{one.name} has none: give it one (`{name}`)."
             )
             raise ShapeError(msg, code="pixel-size-missing")
     target, source = Grid.of(reference), Grid.of(image)
@@ -454,7 +455,7 @@ def _find(
     if found.is_ambiguous:
         warn(
             f"Another shift fits nearly as well ({found.runner_up:.2f} of the best), "
-            "as on a lattice: compare the images, or search less far (--search).",
+            "as on a lattice: compare the images, or search less far (`search`).",
             "ambiguous",
         )
     return found

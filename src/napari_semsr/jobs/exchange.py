@@ -175,7 +175,7 @@ def export_foreign(
         bundled = model.parent.resolve() == models.WEIGHTS.resolve()
         people = tuple(authors or known) or (_OURS if bundled else ())
         if not people:
-            msg = "A package of bioimage.io names its authors: give --author NAME."
+            msg = "A package of bioimage.io names its authors: give `authors`."
             raise CheckpointError(msg, code="missing-value")
     data = models.export_onnx(loaded.module, card)
     if kind == "bioimageio":
@@ -198,7 +198,7 @@ def _told_of(
     made, condition = inference.told_of_field(image, loaded, usual)
     if condition is None:
         msg = (
-            f"{loaded.card.name} is told nothing of {name_of(field)}: --field is for "
+            f"{loaded.card.name} is told nothing of {name_of(field)}: `field` is for "
             "networks that look at a whole field, and for fields that are not of one "
             "grey."
         )

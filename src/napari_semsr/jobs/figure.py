@@ -206,8 +206,8 @@ def _cells(
             cells.insert(place + 1, _Cell(under, image))
     if all(cell.above is None for cell in cells):
         msg = (
-            "A map must be among the images to be laid over one (--overlay), got none; "
-            "semsr frc-map makes one."
+            "A map must be among the images to be laid over one (`overlay`), got none; "
+            "`frc_map()` makes one."
         )
         raise OptionError(msg, code="map-missing")
     return cells
@@ -225,7 +225,7 @@ def _measured(
                 return image
     if inputs:
         msg = (
-            f"The map {above.name} is laid over what it measured (--overlay), and "
+            f"The map {above.name} is laid over what it measured (`overlay`), and "
             f"{inputs[0].name} is not among the images: give it, too."
         )
         raise OptionError(msg, code="image-missing")
@@ -246,7 +246,7 @@ def _before(images: Sequence[Micrograph], number: int) -> Micrograph:
     if number and not _is_map(images[number - 1]):
         return images[number - 1]
     msg = (
-        "A map can be laid over the image before it (--overlay), but before "
+        "A map can be laid over the image before it (`overlay`), but before "
         f"{images[number].name} comes {'another map' if number else 'none'}: give an "
         "image first, and then its map."
     )

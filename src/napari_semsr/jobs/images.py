@@ -170,7 +170,7 @@ def databar_note(
         return None
     return Message(
         f"The lowest {rows} rows of {name} look like a data bar and count as sample: "
-        f"leave them away (--databar-rows {rows}).",
+        f"leave them away (`databar_rows={rows}`).",
         "databar-suspected",
     )
 
@@ -416,8 +416,7 @@ def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
             what = (
                 f"that of {known[0].name} is taken; check that it fits"
                 if known
-                else "there are no results in nm; give one (--pixel-size-nm, or Open "
-                "mosaic in napari)"
+                else "there are no results in nm; give one (`pixel_size_nm`)"
             )
             warn(f"{image.name} has no pixel size, so {what}.", "pixel-size-missing")
             break
@@ -562,7 +561,7 @@ def check_target_file(
         msg = f"{path} is a folder; name a file."
         raise WriteError(msg, code="output-is-folder")
     if path.exists() and not overwrite:
-        msg = f"{path} exists; choose another name or give --overwrite."
+        msg = f"{path} exists; choose another name or give `overwrite`."
         raise WriteError(msg, code="output-exists")
     return path
 
@@ -582,7 +581,7 @@ def check_target_folder(
         msg = f"{path} is a file; name a folder."
         raise WriteError(msg, code="output-is-file")
     if path.is_dir() and list_folder(path) and empty:
-        msg = f"The folder {path} is not empty; choose another or give --overwrite."
+        msg = f"The folder {path} is not empty; choose another or give `overwrite`."
         raise WriteError(msg, code="output-exists")
     return path
 

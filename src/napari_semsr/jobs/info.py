@@ -49,7 +49,7 @@ class Description(Result):
         shown = list(metadata.items())[:_MOST_METADATA]
         rows |= {f"  {name}": str(value) for name, value in shown}
         if len(metadata) > len(shown):
-            more = f"{len(metadata) - len(shown)} more; --json shows all"
+            more = f"{len(metadata) - len(shown)} more; `json` shows all"
             rows["  and"] = more
         return {name: Figure(value) for name, value in rows.items()}
 

@@ -202,7 +202,7 @@ def model_that_made(made: Provenance) -> str:
                 return place
     msg = (
         f"The model {one_line(name)} that made this ({digest}) is neither on the shelf "
-        "nor where its file lay: import that file again (semsr models import), or name "
+        "nor where its file lay: import that file again (`import_model()`), or name "
         "the model in a steps file."
     )
     raise CheckpointError(msg, code="model-unknown")
@@ -291,13 +291,13 @@ def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
     if name in models.bundled():
         msg = (
             f"{path.name} has the name of the bundled model {name}; give it another "
-            "(--name, for an ONNX file)."
+            "(`name`, for an ONNX file)."
         )
         raise CheckpointError(msg, code="name-taken")
     folder = shelf_folder()
     target = folder / f"{name}{_SUFFIX}"
     if target.exists() and not run.existing.overwrite:
-        msg = f"The shelf holds a model {name} already; give --overwrite to replace it."
+        msg = f"The shelf holds a model {name} already; give `overwrite` to replace it."
         raise WriteError(msg, code="name-taken")
     folder.mkdir(parents=True, exist_ok=True)
     return target

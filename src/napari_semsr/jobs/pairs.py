@@ -224,7 +224,7 @@ def _nothing_left(candidates: int, rejected: dict[str, int], *, paired: bool) ->
     show = "images show one field" if paired else "sets show equally much pattern"
     return (
         f"None of {candidates} patches can be learnt from ({why or 'no fit'}): "
-        f"check that both {show}, or lower --patch."
+        f"check that both {show}, or lower `patch`."
     )
 
 
@@ -270,7 +270,7 @@ def _brought_onto(
         shapes = " and ".join(" x ".join(map(str, one.shape)) for one in (low, high))
         msg = (
             f"{low.name} and {high.name} must show one field at scale {scale}, got "
-            f"{shapes} px: crop them to one field, or give --scale or pixel sizes."
+            f"{shapes} px: crop them to one field, or give `scale` or pixel sizes."
         )
         raise ShapeError(msg, code="sizes-differ")
     fixed, moving = (
@@ -415,8 +415,8 @@ def _scaled(
         return chosen, None
     said = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
     if chosen.factor == 1:
-        return chosen, f"{said}; both are brought to one pixel (--scale N keeps N to 1)"
-    return chosen, f"{said} (--scale 1 brings both to one pixel)"
+        return chosen, f"{said}; both are brought to one pixel (`scale` keeps N to 1)"
+    return chosen, f"{said} (`scale=1` brings both to one pixel)"
 
 
 def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
@@ -485,12 +485,12 @@ def _by_name(
     left_out = {key if key in known else normalize("NFC", key) for key in left_out}
     if lacking := sorted(left_out - known):
         msg = (
-            f"--leave-out must name images that are there, got {lacking[0]}; there are "
+            f"`leave_out` must name images that are there, got {lacking[0]}; there are "
             f"{', '.join(sorted(known))}."
         )
         raise OptionError(msg, code="unknown-value")
     if left_out == known:
-        msg = f"--leave-out must leave some images, got all {len(known)} names."
+        msg = f"`leave_out` must leave some images, got all {len(known)} names."
         raise OptionError(msg, code="nothing-to-train")
     names = [_distinct(side, left_out) for side in keyed]
     alone = sorted(set(names[0]) ^ set(names[1]))
@@ -499,7 +499,7 @@ def _by_name(
         msg = (
             "Images that are matched by name need a partner of the same name, but "
             f"{alone[0]} has none in {lacks} ({len(alone)} in all): add it, or leave "
-            f"it out with --leave-out {alone[0]}."
+            f"it out with `leave_out={alone[0]}`."
         )
         raise ReadError(msg, code="second-image-missing")
     both = sorted(names[0])
@@ -531,7 +531,7 @@ def _distinct(keyed: list[tuple[str, Image]], left_out: set[str]) -> dict[str, I
             msg = (
                 "Images that are matched by name need a name of their own, got "
                 f"{name_of(found[key])} and {name_of(image)} for {key}: rename one, or "
-                f"leave both out with --leave-out {key}."
+                f"leave both out with `leave_out={key}`."
             )
             raise ReadError(msg, code="names-alike")
         found[key] = image
@@ -589,7 +589,7 @@ PAIRS = Verb(
     files=(
         FileIn(
             "transform",
-            "map from LOW (moving) to HIGH (fixed), kept by semsr register",
+            "map from LOW (moving) to HIGH (fixed), kept by `register()`",
             flag="--transform",
             metavar="JSON",
             takes=StoredTransform,

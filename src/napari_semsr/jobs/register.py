@@ -219,7 +219,7 @@ def require_stated_sizes(found: Registered) -> None:
         size = in_digits(found.found_pixel_size_nm)
         msg = (
             f"{found.found_size_of} has no pixel size; registering found {size} nm: "
-            "check it, and give it (--pixel-size-nm, or Open mosaic in napari)."
+            "check it, and give it (`pixel_size_nm`)."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
 
@@ -319,8 +319,8 @@ def _unsized(run: Run[RegisterOptions]) -> Role | None:
         one = run.images["moving"]
         msg = (
             f"Neither {one.name} nor {run.images['fixed'].name} has a pixel size: give "
-            "one of them its own (--moving-pixel-size-nm, --fixed-pixel-size-nm, or "
-            "Open mosaic in napari), and that of the other is found."
+            "one of them its own (`moving_pixel_size_nm`, `fixed_pixel_size_nm`), and "
+            "that of the other is found."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
     for role in lacking:
@@ -449,7 +449,7 @@ def _found(
         return found
     if landmarks is None:
         if options.landmarks_only:
-            msg = "A map of landmarks alone needs landmarks: give --landmarks as well."
+            msg = "A map of landmarks alone needs landmarks: give `landmarks` as well."
             raise OptionError(msg, code="missing-value")
         return (yield from register(moving, fixed, options))
     if not isinstance(landmarks, Landmarks):
@@ -467,7 +467,7 @@ def _found(
         if options.model == "elastic":
             msg = (
                 "Landmarks alone give a similarity or an affine map: choose one of "
-                "them (--model), or let the images refine it."
+                "them (`model`), or let the images refine it."
             )
             raise OptionError(msg, code="options-contradict")
         yield Progress(0, 0, "fitting the landmarks")
@@ -496,9 +496,9 @@ def _check_stored(
     """Refuse to find a map that is given."""
     usual = RegisterOptions().model_dump()
     given = (name for name, v in options.model_dump().items() if v != usual[name])
-    asked = [f"--{name.replace('_', '-')}" for name in given]
+    asked = [f"`{name}`" for name in given]
     if landmarks is not None:
-        asked.append("--landmarks")
+        asked.append("`landmarks`")
     if asked:
         msg = (
             f"A stored transform is applied as it is: leave out {', '.join(asked)}, or "
@@ -663,9 +663,9 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
         )
     share = _unreliable(found)
     if share is not None and share > _UNRELIABLE:
-        or_else = "are bent (--model elastic)"
+        or_else = "are bent (`model=elastic`)"
         if isinstance(found.transform, Elastic):
-            or_else = "too little there to tell a bending (--model affine)"
+            or_else = "too little there to tell a bending (`model=affine`)"
         warn(
             f"Over {share:.0%} of what both images show the map is not confirmed: they "
             f"show other things there, or {or_else}.",

@@ -232,7 +232,7 @@ def _missing(call: Call, role: str, file: File) -> ReadError:
     digest = file.digest or "without a digest"
     return ReadError(
         f"The {_role_of(call, role)} {file.name!r} ({digest}), of which {call.verb} "
-        f"made this, is {where}, nor next to the output: give --inputs FOLDER, in "
+        f"made this, is {where}, nor next to the output: give `inputs`, in "
         "which it is found by its digest.",
         code="file-missing",
     )

@@ -72,7 +72,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
             "The file of a microscope must hold psf_fwhm_px, a pixel_size_nm that is "
             "known, and optics of pupil or gaussian, as truth/microscope.json of a "
             f"calibrated simulation does; {choice.path} does not: give the width of "
-            "the blur, such as --psf 1.3px."
+            "the blur, such as `psf=1.3px`."
         )
         raise OptionError(msg, code="missing-value")
     if told.get("optics") != "pupil":
@@ -103,7 +103,7 @@ def _of_pupil(
 
 _TILES = "Restoring tiles"
 _ESTIMATED = (  # without its width, which differs between planes: it is said once
-    "The blur was estimated, which cannot tell blur from a soft sample; give --psf "
+    "The blur was estimated, which cannot tell blur from a soft sample; give `psf` "
     "when it is known, or use Richardson-Lucy, which errs less."
 )
 

@@ -128,7 +128,7 @@ class SimulateOptions(ScanOptions, ViewOptions):
     )
     live_faults: bool = Field(
         default=False,
-        description="with --live: write one frame twice, exchange two, blacken one and "
+        description="with `live`: write one frame twice, exchange two, blacken one and "
         "lose one",
     )
 
@@ -248,7 +248,7 @@ def _check_scan(
 ) -> None:
     """Refuse a folder of other things, and what cannot be had."""
     if image is not None and "phantom" in options.model_fields_set:
-        msg = "Give --phantom or --from, not both."
+        msg = "Give `phantom` or `image`, not both."
         raise OptionError(msg, code="options-contradict")
     stranger = target.is_dir() and list_folder(target)
     if stranger and not (target / _MARK).is_file():
@@ -258,18 +258,18 @@ def _check_scan(
         )
         raise WriteError(msg, code="foreign-files")
     if (options.sem or options.sem_view) and image is not None:
-        msg = "An electron image needs a drawn sample (--phantom), got an image."
+        msg = "An electron image needs a drawn sample (`phantom`), got an image."
         raise OptionError(msg, code="options-contradict")
     usual = ViewOptions().model_dump()
     views = options.model_dump(include={*usual})
     if views != usual and not options.sem_view:
-        msg = "Options --view-… shape what --sem-view takes: give it as well."
+        msg = "Options `view_…` shape what `sem_view` takes: give it as well."
         raise OptionError(msg, code="option-without-effect")
     if options.live_faults and options.live is None:
-        msg = "Faults of a scan that runs (--live-faults) need --live."
+        msg = "Faults of a scan that runs (`live_faults`) need `live`."
         raise OptionError(msg, code="option-without-effect")
     if options.live_faults and options.frames < _LIVE_FAULTS:
-        msg = f"--live-faults need {_LIVE_FAULTS} frames or more, got {options.frames}."
+        msg = f"`live_faults` need {_LIVE_FAULTS} frames or more, got {options.frames}."
         raise OptionError(msg, code="too-few-frames")
     if options.focal_series == 1:
         msg = "A focal series needs at least 2 steps, got 1."
@@ -286,7 +286,7 @@ def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
     }
     for name in idle:
         warn(
-            f"{name} changes nothing where an image is scanned, only with --phantom.",
+            f"{name} changes nothing where an image is scanned, only with `phantom`.",
             "option-without-effect",
         )
     binning = options.fit_binning(opened.shape)
@@ -303,7 +303,7 @@ def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
     if options.positions == "nm" and options.pixel_size_nm is None:
         msg = (
             "Positions in nm need an image whose pixel size is known; give "
-            "--pixel-size-nm."
+            "`pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
     return options
@@ -314,7 +314,7 @@ def _too_large(options: SimulateOptions, need: str) -> DeviceMemoryError:
     rows, columns = options.frames_grid
     msg = (
         f"A scan of {rows} x {columns} frames of {options.frame_px} px takes {need}: "
-        "take fewer or smaller ones (--frames-grid, --frame-px, --oversampling)."
+        "take fewer or smaller ones (`frames_grid`, `frame_px`, `oversampling`)."
     )
     return DeviceMemoryError(msg, code="memory")
 

@@ -362,25 +362,25 @@ class StitchFolderOptions(StitchOptions):
     other_frames: Literal["refuse", "leave-out"] = Field(
         default="refuse",
         description="frames whose shape or type is not that of most: refuse the scan, "
-        "or leave them out, as --follow does",
+        "or leave them out, as `follow` does",
     )
     follow: bool = option(
         False,
         description="take frames that are still being written, and place and fuse each "
-        "one as it comes; Ctrl-C, --until or --idle end this, and all frames are then "
+        "one as it comes; Ctrl-C, `until` or `idle` end this, and all frames are then "
         "solved once more",
         by_person=True,
     )
     until: int | None = option(
         None,
-        description="end --follow after so many frames",
+        description="end `follow` after so many frames",
         by_person=True,
         when={"follow": [True]},
         ge=2,
     )
     idle: float | None = option(
         None,
-        description="end --follow after this time without a new frame, such as 8s or "
+        description="end `follow` after this time without a new frame, such as 8s or "
         "10min",
         by_person=True,
         metavar="TIME",
@@ -656,7 +656,7 @@ def _follow(run: _Stitching) -> Job[Followed]:
             remove_target(run.place)  # a followed scan was killed; its frames are there
         return Followed()
     if _is_focused(run):
-        msg = "Heights are joined when all are there: leave --follow or --focus out."
+        msg = "Heights are joined when all are there: leave `follow` or `focus` out."
         raise OptionError(msg, code="options-contradict")
     folder = frame_folder(_folder(run), _table(run), options)
     flat = _flat_path(run)
@@ -903,12 +903,12 @@ def _plan(
 def _check(run: _Stitching, positions_out: Path | None) -> None:
     """Refuse outputs that cannot be made, or that would be taken for frames."""
     if _table(run) is not None and run.options.grid is not None:
-        msg = "Give --grid or --positions, not both."
+        msg = "Give `grid` or `positions`, not both."
         raise OptionError(msg, code="options-contradict")
     if _is_focused(run) and run.options.halves:
         msg = (
-            "Halves are of one height, so --halves and --focus max do not go together: "
-            "stitch the folder of one height with --halves."
+            "Halves are of one height, so `halves` and `focus=max` do not go together: "
+            "stitch the folder of one height with `halves`."
         )
         raise OptionError(msg, code="options-contradict")
     for what, path in (("mosaic", run.place), ("flat field", _flat_path(run))):
@@ -1034,7 +1034,7 @@ def _choose_distortion(
         msg = (
             f"The calibration's distortion, of a picture of {picture}, would be "
             f"{told.amount:.2g} at the rim of frames of {frame}: calibrate by a "
-            "picture of that size, or give --distortion auto."
+            "picture of that size, or give `distortion=auto`."
         )
         raise OptionError(msg, code="distortion-too-large")
     beyond = Message(
@@ -1107,7 +1107,7 @@ def _warnings(
     if solution.pixel_size_nm is None:
         unknown = (
             "The pixel size is unknown, so the mosaic is not calibrated: give "
-            "--pixel-size-nm."
+            "`pixel_size_nm`."
         )
         warnings.append(Message(unknown, "pixel-size-missing"))
     elif acquisition.pixel_size_nm is None:

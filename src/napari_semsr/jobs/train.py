@@ -214,13 +214,13 @@ def images_to_cut(
 ) -> CutRequest | OwnImage | None:
     """Take the images that a user gave to train on, in either of the two ways."""
     if (low is None) != (high is None) or (low is None and transform is not None):
-        msg = "Training on a pair of images needs --low and --high; give both."
+        msg = "Training on a pair of images needs `low` and `high`; give both."
         raise OptionError(msg, code="missing-value")
     if second is not None and image is None:
-        msg = "A second scan needs the first one: give --image, too."
+        msg = "A second scan needs the first one: give `image`, too."
         raise OptionError(msg, code="missing-value")
     if image is not None and low is not None:
-        msg = "Give --low and --high, or --image to learn from it alone, not both."
+        msg = "Give `low` and `high`, or `image` to learn from it alone, not both."
         raise OptionError(msg, code="options-contradict")
     if image is not None:
         return OwnImage(image, second)
@@ -328,10 +328,10 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     plan = training.load_recipe(path)
     place = _choose_place(plan, named.get("place") or TrainingPlace())
     if resume and existing.overwrite:
-        msg = "Give --resume to go on or --overwrite to start anew, not both."
+        msg = "Give `resume` to go on or `overwrite` to start anew, not both."
         raise OptionError(msg, code="options-contradict")
     if chosen.from_scratch and start_from is not None:
-        msg = "Give --start-from (a model) or --from-scratch (none), not both."
+        msg = "Give `start_from` (a model) or `from_scratch` (none), not both."
         raise OptionError(msg, code="options-contradict")
     beside, packaged = _pairs_beside(folder), path.parent == RECIPES
     if resume and pairs is None and (cut is not None or packaged) and beside.is_dir():
@@ -339,7 +339,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         pairs, cut = beside, None  # which were cut for this run
     if cut is not None:
         if pairs is not None:
-            msg = "Give --pairs for a store, or --low and --high for images, not both."
+            msg = "Give `pairs` for a store, or `low` and `high` for images, not both."
             raise OptionError(msg, code="options-contradict")
         without = {k: v for k, v in named.items() if k not in ("cut", "transform")}
 
@@ -362,10 +362,10 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         )
     if pairs is None and packaged:
         learns = (
-            "learns from one image; give it by --image."
+            "learns from one image; give it by `image`."
             if plan.blind
-            else "of the package learns from pairs; give --pairs, or two images by "
-            "--low and --high."
+            else "of the package learns from pairs; give `pairs`, or two images by "
+            "`low` and `high`."
         )
         raise OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
     given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump()}
@@ -461,14 +461,14 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
     if counts["train"] < _LEAST_PAIRS:
         msg = (
             f"Training needs at least {_LEAST_PAIRS} pairs to learn from, got "
-            f"{counts['train']} in {path.name}; cut smaller patches (--patch), or let "
-            "them overlap (--step)."
+            f"{counts['train']} in {path.name}; cut smaller patches (`patch`), or let "
+            "them overlap (`step`)."
         )
         raise OptionError(msg, code="too-few-pairs")
     if store.paired and not counts["validation"]:
         msg = (
             "Training needs pairs for validation, which choose the model, got none in "
-            f"{path.name}; leave some for it (--validation)."
+            f"{path.name}; leave some for it (`validation`)."
         )
         raise OptionError(msg, code="too-few-pairs")
     _tell_pixel(plan, store.record)
@@ -498,7 +498,7 @@ def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
         warn(
             f"The pairs have no pixel size, or several, and {card.name} was trained "
             f"for {trained.sentence()}, which they are taken to have: give their sizes "
-            "(--low-pixel-nm, --high-pixel-nm), and train on those of one size.",
+            "(`low_pixel_nm`, `high_pixel_nm`), and train on those of one size.",
             "pixel-size-missing",
         )
         return
@@ -598,7 +598,7 @@ def _check_images(
             msg = (
                 f"The run in {folder} was begun with the image {first}, got "
                 f"{name_of(image)}, of other contents. Give what it was begun with, or "
-                "start anew with --overwrite."
+                "start anew with `overwrite`."
             )
             raise CheckpointError(msg, code="other-run")
 
@@ -700,14 +700,14 @@ TRAIN = Verb(
     (
         ImageIn(
             "low",
-            "cut pairs from this image, the one to be improved, and from --high; they "
+            "cut pairs from this image, the one to be improved, and from `high`; they "
             "are cut as model and recipe want them, and lie beside the run",
             optional=True,
             flag="--low",
         ),
         ImageIn(
             "high",
-            "what --low should look like: the same place",
+            "what `low` should look like: the same place",
             optional=True,
             flag="--high",
         ),
@@ -719,7 +719,7 @@ TRAIN = Verb(
         ),
         ImageIn(
             "second",
-            "another scan of the place that --image shows, by the same instrument; it "
+            "another scan of the place that `image` shows, by the same instrument; it "
             "is registered, and each is learnt from the other",
             optional=True,
             flag="--second",
@@ -739,13 +739,13 @@ TRAIN = Verb(
         ),
         FileIn(
             "pairs",
-            "learn from these pairs, made by semsr pairs, instead of the images",
+            "learn from these pairs, made by `pairs()`, instead of the images",
             flag="--pairs",
             metavar="PAIRS.zarr",
         ),
         FileIn(
             "transform",
-            "map from --low to --high that semsr register has kept, if they lie on two "
+            "map from `low` to `high` that `register()` has kept, if they lie on two "
             "grids",
             flag="--transform",
             metavar="JSON",

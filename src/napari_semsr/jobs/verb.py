@@ -260,7 +260,7 @@ class Output:
 
 CALIBRATION = FileIn(
     "calibration",
-    "pixel size and its standard deviation, as `semsr calibrate` wrote them",
+    "pixel size and its standard deviation, as `calibrate()` wrote them",
     metavar="JSON",
 )
 """Stands beside every option set that holds both."""
@@ -744,13 +744,13 @@ def _plane_by_plane(
         if run.targets[name] != target:
             msg = (
                 f"A {name.replace('_', ' ')} is made of one plane, got a stack of "
-                f"{planes}: choose one (--plane)."
+                f"{planes}: choose one (`plane`)."
             )
             raise OptionError(msg, code="several-planes")
     if output_kind(target) not in ("ome-tiff", "tiff"):
         msg = (
             f"A stack of {planes} planes is written as .ome.tif or .tif, got "
-            f"{target.name}: change the suffix, or choose one plane (--plane)."
+            f"{target.name}: change the suffix, or choose one plane (`plane`)."
         )
         raise WriteError(msg, code="format-unsupported")
     check_pages(axes, target)

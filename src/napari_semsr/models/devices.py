@@ -80,7 +80,7 @@ def find_device(name: str = "auto") -> Device:
     if count == 0:
         msg = (
             f"Device {name} needs {_CARDS[kind]}, and PyTorch sees none "
-            f"({_reason_of_none(kind)}): use --device cpu."
+            f"({_reason_of_none(kind)}): use `device=cpu`."
         )
         raise OptionError(msg, code="device-missing")
     if index >= count:
@@ -90,7 +90,7 @@ def find_device(name: str = "auto") -> Device:
     device = torch.device(name)
     failure = _failure(device)
     if failure is not None:
-        msg = f"{failure}: use --device cpu."
+        msg = f"{failure}: use `device=cpu`."
         raise OptionError(msg, code="device-unusable")
     return Device(device)
 
@@ -257,7 +257,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 def check_bf16(device: torch.device) -> None:
     """Refuse bf16 where PyTorch would leave it: on MPS before macOS 14."""
     if device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
-        msg = "bf16 on Apple's GPU needs macOS 14 or newer: use --precision fp32."
+        msg = "bf16 on Apple's GPU needs macOS 14 or newer: use `precision=fp32`."
         raise OptionError(msg, code="precision-unsupported")
 
 

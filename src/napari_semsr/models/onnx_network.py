@@ -287,7 +287,7 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
         msg = (
             f"{card.name} looks at the whole field for haze, noise and blur before it "
             "restores it, which ONNX cannot say: export what it is told of one field "
-            "(--field IMAGE), without the haze."
+            "(`field`), without the haze."
         )
         raise CheckpointError(msg, code="export-unsupported")
     onnx = onnx_library()

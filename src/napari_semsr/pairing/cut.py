@@ -151,7 +151,7 @@ def _split_groups(
             f"{len(wanted)} sets that show different places need at least "
             f"{len(wanted)} places, and the images show {len(by_group)}: give images "
             "of other places, one image of each place, or fewer sets "
-            "(--validation 0, --test 0)."
+            "(`validation=0`, `test=0`)."
         )
         raise OptionError(msg, code="too-few-places")
     stand_ins = [Place(number, (0, 0), own[0].box) for number, own in by_group.items()]
@@ -194,14 +194,14 @@ def _split(
             msg = (
                 f"{len(wanted)} sets of whole images need at least {len(wanted)} "
                 f"images with patches, got {len(sources)}: give more images, or drop "
-                "--whole-images."
+                "`whole_images`."
             )
             raise OptionError(msg, code="too-few-images")
         msg = (
             f"{len(wanted)} disjoint sets need at least {len(wanted)} separate patches "
-            f"of {options.patch} px, got too few of {len(places)}: lower --patch, "
-            "take larger images, or cut pairs for fewer sets (--validation 0, "
-            "--test 0)."
+            f"of {options.patch} px, got too few of {len(places)}: lower `patch`, "
+            "take larger images, or cut pairs for fewer sets (`validation=0`, "
+            "`test=0`)."
         )
         raise OptionError(msg, code="too-few-patches")
     return found
@@ -613,7 +613,7 @@ def _places(
     rows, columns = (n // scale for n in largest.shape)
     msg = (
         f"A patch of {options.patch} px needs an image of at least that size, got "
-        f"{rows} x {columns} px in {largest.name}: lower --patch."
+        f"{rows} x {columns} px in {largest.name}: lower `patch`."
     )
     raise ShapeError(msg, code="image-too-small")
 
@@ -921,7 +921,7 @@ def _to_one_pixel(
         msg = (
             f"Two images of {sizes[0]} and {sizes[1]} px can be paired at scale "
             f"{options.factor} by their pixel sizes, but {bare} has none: give "
-            "both theirs (--low-pixel-nm, --high-pixel-nm, or Open mosaic in napari), "
+            "both theirs (`low_pixel_nm`, `high_pixel_nm`), "
             "or crop them to one grid."
         )
         raise ShapeError(msg, code="pixel-size-missing")

@@ -93,7 +93,7 @@ class PairOptions(Options):
     match: Literal["none", "name"] = Field(
         default="none",
         description="two folders: unpaired sets, or pairs of files of one name; with "
-        "--align always pairs",
+        "`align=always` pairs",
     )
     whole_images: bool = Field(
         default=False, description="no image gives patches to more than one set"

@@ -303,10 +303,10 @@ def open_pairs(path: Path) -> PairStore:
     except (OSError, ValueError, KeyError):
         record = None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        msg = f"{path} is no store of pairs; make one (semsr pairs)."
+        msg = f"{path} is no store of pairs; make one (`pairs()`)."
         raise ReadError(msg, code="not-a-pair-store")
     if not record.get("complete"):
-        msg = f"{path} was left unfinished; make it again (--overwrite)."
+        msg = f"{path} was left unfinished; make it again (`overwrite`)."
         raise IncompleteError(msg)
     return PairStore(Path(path), dict(record), group)
 

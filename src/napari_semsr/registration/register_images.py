@@ -513,7 +513,7 @@ def _check(image: Micrograph, which: str) -> None:
     if image.pixel_size_nm is None:
         msg = (
             f"The {which} image {image.name!r} has no pixel size, without which its "
-            "size on the other is unknown: give it (--pixel-size-nm)."
+            "size on the other is unknown: give it (`pixel_size_nm`)."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
     if min(image.shape) < _LEAST_PX:

@@ -89,7 +89,7 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
     if np.abs(coarse).max() >= reach:
         msg = (
             f"The best shift lies beyond the search of {reach} px; search further "
-            "(--search), or check origins and pixel sizes."
+            "(`search`), or check origins and pixel sizes."
         )
         raise RegistrationError(msg, code="beyond-search")
     places = []
@@ -128,7 +128,7 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     need = max(_LEAST_PX, 4 * (reach + 1))
     if min(fixed) < need:
         smaller = min(fixed) >= _LEAST_PX
-        remedy = "search less far (--search)"
+        remedy = "search less far (`search`)"
         if not smaller:
             remedy = f"no search does with less than {_LEAST_PX} px"
         msg = (

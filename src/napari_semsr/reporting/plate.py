@@ -122,7 +122,7 @@ def draw_plate(
     if whole > _TALLEST_MM:
         msg = (
             f"A figure must be at most {_TALLEST_MM:g} mm tall, got {whole:.0f} mm at "
-            f"{width_mm:g} mm width; crop what is long and narrow (semsr crop)."
+            f"{width_mm:g} mm width; crop what is long and narrow (`crop()`)."
         )
         raise ShapeError(msg, code="image-too-large")
     size = width_mm / _MM, whole / _MM

@@ -530,7 +530,7 @@ class DetailError(ReadError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"The blur cannot be estimated from {name}, which shows only noise or a "
-            "gradient: choose an area with edges, or give the blur (--psf)."
+            "gradient: choose an area with edges, or give the blur (`psf`)."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class PsfChoice:
         if pixel_size is None:
             msg = (
                 f"A blur of {self.sigma:g} nm needs an image with a pixel size, and "
-                "this one has none: give --pixel-size-nm, or the blur in px."
+                "this one has none: give `pixel_size_nm`, or the blur in px."
             )
             raise OptionError(msg, code="pixel-size-missing")
         return self.sigma / pixel_size[0], self.sigma / pixel_size[1]

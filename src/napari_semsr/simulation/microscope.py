@@ -157,7 +157,7 @@ class MicroscopeOptions(Options):
                 if getattr(self, name) is not None:
                     msg = (
                         f"{name} is of a Gaussian, and the optics are a pupil: give "
-                        "--numerical-aperture, or --optics gaussian"
+                        "`numerical_aperture`, or `optics=gaussian`"
                     )
                     raise ValueError(msg)
         for name in sorted(set(OPTICS) - {"optics", "wavelength_nm"}):
@@ -165,7 +165,7 @@ class MicroscopeOptions(Options):
             if self.optics == "gaussian" and getattr(self, name) != usual:
                 msg = (
                     f"{name} is of a lens, and the optics are a Gaussian: leave it "
-                    "out, or give --optics pupil"
+                    "out, or give `optics=pupil`"
                 )
                 raise ValueError(msg)
         check_aperture(self.numerical_aperture, self.refractive_index)

@@ -147,7 +147,7 @@ class Scene:
         if options.resolution_nm is not None and frame_nm is None:
             msg = (
                 "A resolution in nm needs an image whose pixel size is known; give "
-                "--pixel-size-nm."
+                "`pixel_size_nm`."
             )
             raise OptionError(msg, code="pixel-size-missing")
         stated = options.optics == "pupil" or options.resolution_nm is not None
@@ -157,7 +157,7 @@ class Scene:
             y, x = frame_nm
             msg = (
                 f"Optics in nm need an image of square pixels, got {y:g} x {x:g} nm in "
-                "a frame; resample it, or give --optics gaussian alone, which counts "
+                "a frame; resample it, or give `optics=gaussian` alone, which counts "
                 "in pixels."
             )
             raise OptionError(msg, code="pixels-not-square")
@@ -612,7 +612,7 @@ class Scan(ScanPlan):
         """Take an electron image of the whole scanned area, on the scene's grid."""
         if self.scene.surface is None:
             msg = (
-                "An electron image needs a drawn sample (--phantom), got a scan of an "
+                "An electron image needs a drawn sample (`phantom`), got a scan of an "
                 "image, which has no height map."
             )
             raise OptionError(msg, code="heights-missing")

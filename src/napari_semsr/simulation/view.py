@@ -98,7 +98,7 @@ def take_view(scan: Scan, options: ViewOptions) -> View:
     """
     surface = scan.scene.surface
     if surface is None:
-        msg = "An electron image needs a drawn sample (--phantom), got an image."
+        msg = "An electron image needs a drawn sample (`phantom`), got an image."
         raise OptionError(msg, code="heights-missing")
     pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
     shape, transform = _fit(scan, options, pixel)
@@ -132,7 +132,7 @@ def _fit(
         if options.view_field is not None or share < _LEAST_FIELD:
             msg = (
                 f"The view reaches {beyond:.3g} nm beyond the sample: lower "
-                "--view-field, --view-shift or --view-bending-nm."
+                "`view_field`, `view_shift` or `view_bending_nm`."
             )
             raise OptionError(msg, code="out-of-range")
 
@@ -186,7 +186,7 @@ def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bendi
         msg = (
             f"A bending by {largest:g} nm nearly folds a view of "
             f"{high[0] - low[0]:.4g} x {high[1] - low[1]:.4g} nm: lower "
-            "--view-bending-nm."
+            "`view_bending_nm`."
         )
         raise OptionError(msg, code="out-of-range")
     return bending

@@ -168,7 +168,7 @@ def _with_bank(recipe: Recipe, run_dir: Path, given: str | None) -> Recipe:
     if given is None and not place.is_relative_to(inside):
         msg = (
             f"data.bank_folder must lie in the folder of the run, {inside}, got "
-            f"{place}; take it out of the recipe, or give --bank-folder."
+            f"{place}; take it out of the recipe, or give `bank_folder`."
         )
         raise OptionError(msg, code="outside-folder")
     return recipe.replace(data=recipe.data.replace(bank_folder=str(place)))
@@ -472,7 +472,7 @@ def _translated(error: Exception) -> Exception:
     if "loading state_dict" in str(error) or "optimizer state" in str(error):
         msg = (
             "The saved state is of another network or recipe; resume with the recipe "
-            "of the run, or start anew with --overwrite."
+            "of the run, or start anew with `overwrite`."
         )
         return CheckpointError(msg, code="other-run")
     return error

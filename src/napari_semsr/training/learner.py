@@ -67,7 +67,7 @@ def _not_finite(what: str, step: int, furthest: Tensor) -> SemsrError:
         why = (
             f"its patches hold a grey value {far:.3g} times the range of their image, "
             "as hot pixels and fill values are: take these out of the images, and cut "
-            "the pairs again (semsr pairs)"
+            "the pairs again (`pairs()`)"
         )
     return SemsrError(
         f"The {what} not finite at step {step}: {why}.", code="training-diverged"

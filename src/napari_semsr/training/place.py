@@ -242,7 +242,7 @@ def load_place_state(path: Path) -> dict[str, Any]:
         if state.pop("format") == _FORMAT:
             return dict(state)
     except Exception as error:
-        msg = f"The training state {path} cannot be read; train again (--overwrite)."
+        msg = f"The training state {path} cannot be read; train again (`overwrite`)."
         raise CheckpointError(msg, code="file-damaged") from error
     msg = f"The training state {path} is of another version; train again."
     raise CheckpointError(msg, code="other-version")
@@ -594,7 +594,7 @@ class _Trainer:
         if not same or not np.allclose(state["levels"], self.levels):
             msg = (
                 "The saved training is of other images or options; resume with those "
-                "of the run, or train again (--overwrite)."
+                "of the run, or train again (`overwrite`)."
             )
             raise CheckpointError(msg, code="other-run")
         self.network.load_state_dict(state["network"])

@@ -111,7 +111,7 @@ _KINDS = {
     "kernel": "kernel",
 }
 _LISTS = ("train", "validation")
-_REMEDY = "Give what it was begun with, or start anew with --overwrite"
+_REMEDY = "Give what it was begun with, or start anew with `overwrite`"
 
 
 class RunFolder:
@@ -136,7 +136,7 @@ class RunFolder:
         self._check_files()
         if resume and not state.exists():
             msg = (
-                f"There is no run to resume in {run_dir}; leave out --resume to start "
+                f"There is no run to resume in {run_dir}; leave out `resume` to start "
                 "one."
             )
             raise CheckpointError(msg, code="run-missing")
@@ -145,7 +145,7 @@ class RunFolder:
         there = list_folder(run_dir) if run_dir.is_dir() else []
         held = {item.name for item in there}
         if not (resume or overwrite) and held - {_RECIPE, INPUTS, BANKS}:
-            remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
+            remedy = "`resume`, `overwrite`" if state.exists() else "`overwrite`"
             msg = (
                 f"The run directory {run_dir} is not empty; give {remedy} or another "
                 "one."
@@ -187,7 +187,7 @@ class RunFolder:
         if name != recipe.name:
             msg = (
                 f"The run in {run_dir} makes the model {name}, got the name "
-                f"{recipe.name}: resume with --name {name}."
+                f"{recipe.name}: resume with `name={name}`."
             )
             raise CheckpointError(msg, code="other-run")
         check_recipe(recipe, before, run_dir)
@@ -285,7 +285,7 @@ class RunFolder:
             first = str(error).splitlines()[0]
             msg = (
                 f"The run cannot be saved in {self.path}: {first}; the last state is "
-                "kept, so make room and give --resume."
+                "kept, so make room and give `resume`."
             )
             raise WriteError(msg) from error
 
@@ -316,7 +316,7 @@ class RunFolder:
             return int(held["global_step"])
         except damage as error:
             msg = (
-                f"The saved state {self.state} is damaged; start anew with --overwrite."
+                f"The saved state {self.state} is damaged; start anew with `overwrite`."
             )
             raise CheckpointError(
                 access_refusal(self.state, error) or Message(msg, "file-damaged")

@@ -105,7 +105,7 @@ class StoredPatches(Dataset[Patches]):
         made_of = f" (of {image})" if image else ""
         msg = (
             f"Pair {number} of {self.store.path.name}{made_of} {fault}: mend the image "
-            "and cut the pairs again (semsr pairs), which leaves fill values out."
+            "and cut the pairs again (`pairs()`), which leaves fill values out."
         )
         raise ReadError(msg, code=code)
 
@@ -117,7 +117,7 @@ def fitting_store(recipe: Recipe, scale: int) -> PairStore:
     if given != scale:
         msg = (
             f"A network of scale {scale} needs pairs of that scale, got {given} in "
-            f"{store.path.name}; make one for that scale (--scale {scale})."
+            f"{store.path.name}; make one for that scale (`scale={scale}`)."
         )
         raise ShapeError(msg, code="scale-mismatch")
     if side < recipe.data.patch_px:

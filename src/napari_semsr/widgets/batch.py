@@ -10,7 +10,6 @@ from napari.viewer import Viewer
 
 from napari_semsr.core import (
     Job,
-    Labels,
     OptionError,
     SemsrError,
     available_cores,
@@ -29,6 +28,7 @@ from napari_semsr.widgets.base import (
     Columns,
     FoldingRow,
     Form,
+    Labels,
     Panel,
     RichLabel,
     RowTable,
@@ -78,7 +78,7 @@ class BatchPanel(Panel):
         self.steps_button = push_button(
             "Save the steps…",
             self.save_steps,
-            "Write the steps, images and output folder into a file for semsr batch.",
+            "Write the steps, images and output folder into a file for `batch()`.",
         )
         self.steps = FileEdit(
             name="steps",

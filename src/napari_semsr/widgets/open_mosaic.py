@@ -216,7 +216,7 @@ class OpenMosaicPanel(Panel):
     def translate(self, text: str) -> str:
         """Name the tick that stands for an option."""
         return super().translate(
-            text.replace("(--colour luminance)", "(tick 'Take its luminance')")
+            text.replace("(`colour=luminance`)", "(tick 'Take its luminance')")
         )
 
     def _clear(self) -> None:

@@ -12,11 +12,12 @@ from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
-from napari_semsr.core import Labels, OptionError
+from napari_semsr.core import OptionError
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
 from napari_semsr.jobs import REPLAY, FigureOptions, ReplayReport
 from napari_semsr.widgets.base import (
     Form,
+    Labels,
     OptionsForm,
     Panel,
     RichLabel,

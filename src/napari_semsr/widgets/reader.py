@@ -23,8 +23,14 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 def _read(read: Reader, path: Any) -> list[Any]:
     """Read layers; no keyword of theirs asks for a colour bar or a scale bar."""
+    from napari_semsr.core import code_of, hear_warnings, warn
+    from napari_semsr.widgets.base import errors_in_panel_words, in_panel_words
     from napari_semsr.widgets.samples import watch_viewer
 
-    layers = read(path)
+    heard: list[str] = []
+    with errors_in_panel_words(), hear_warnings(heard.append):
+        layers = read(path)
+    for sentence in heard:
+        warn(in_panel_words(sentence), code_of(sentence))
     watch_viewer()
     return layers

@@ -7,6 +7,7 @@ from napari_semsr.analysis import FrcMapOptions, FrcOptions, measure_frc_map
 from napari_semsr.analysis.frc.correlation import measure_frc, thin
 from napari_semsr.core import Micrograph, OptionError, run
 from tests.analysis.conftest import draw_field
+from tests.refusals import refused
 
 
 def scene(mean: float, resolution: float = 8.0, seed: int = 0) -> np.ndarray:
@@ -81,10 +82,10 @@ def test_a_map_splits_counts_in_blocks_of_a_pair():
 def test_what_is_not_counted_is_refused_in_a_sentence():
     image = Micrograph(scene(50.0))
     options = FrcOptions(split="binomial")
-    with pytest.raises(OptionError, match="needs one image of counts, got two"):
+    with refused(OptionError, "options-contradict"):
         measure_frc(image, image, options)
     wrong = options.replace(offset=100.0)
-    with pytest.raises(OptionError, match="Counts must not be negative, got a mean"):
+    with refused(OptionError, "counts-negative"):
         measure_frc(image, options=wrong)
     with pytest.raises(OptionError, match="binomial split alone uses"):
         FrcOptions.parse({"gain": 2})

@@ -7,6 +7,7 @@ from napari_semsr.analysis.frc.blocks import measure
 from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core import Micrograph, OptionError, ShapeError, run
+from tests.refusals import refused
 
 
 def make_halves(draw, resolution, noise=(2.0, 2.0), *, shape=(64, 64), count=64):
@@ -90,7 +91,7 @@ def test_whole_image_has_an_interval_around_the_truth(images) -> None:
 def test_what_does_not_fit_or_is_identical_is_refused(images):
     first, second, whole = images
     assert measure_frc(first, first, whole=whole).reason == "identical"
-    with pytest.raises(ShapeError, match="same shape"):
+    with refused(ShapeError, "sizes-differ"):
         measure_frc(first, second, whole=whole.replace(data=whole.data[:-1]))
-    with pytest.raises(OptionError, match="got two halves"):
+    with refused(OptionError, "options-contradict"):
         measure_frc(first, second, FrcOptions(reference=True), whole=whole)

@@ -9,6 +9,7 @@ from napari_semsr.analysis import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.blocks import measure
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core import Micrograph, OptionError, Provenance, ideal_transfer, run
+from tests.refusals import refused
 
 END = 6.0  # px, the shortest period that the lens passes
 NM = 25.0
@@ -143,7 +144,11 @@ def test_cut_off_must_be_that_of_both_and_needs_a_pixel_size(rng) -> None:
         assert "lens" not in found.method
     bare = [Micrograph(image.array()) for image in (one, two)]
     for verb in (semsr.frc, semsr.frc_map):
-        with pytest.raises(OptionError, match="150 nm needs images with a pixel size"):
+        with refused(
+            OptionError,
+            "pixel-size-missing",
+            match="150 nm needs images with a pixel size",
+        ):
             verb(*bare, cut_off_nm=150)
 
 

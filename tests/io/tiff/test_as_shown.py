@@ -10,6 +10,7 @@ from napari_semsr.io import formats as registry
 from napari_semsr.io.files import Record
 from napari_semsr.io.layers import read_layers
 from napari_semsr.io.tiff import read as tiff
+from tests.refusals import refused
 
 TURNS = {
     1: lambda a: a,
@@ -89,7 +90,7 @@ def test_levels_and_planes_are_turned(tmp_path, rng):
         file.write(big, metadata=None, contiguous=False, extratags=turned)
     assert np.array_equal(registry.read(path, plane=0).array(), big)
     assert np.array_equal(registry.read(path, plane=1).array(), np.rot90(big, -1))
-    with pytest.raises(ReadError, match="upright and lying planes"):
+    with refused(ReadError, "sizes-differ"):
         read_layers(str(path))
 
 

@@ -11,6 +11,7 @@ from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.io import formats as registry
 from napari_semsr.io.zarr.image import tell_missing
 from napari_semsr.io.zarr.store import create_store, peek
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -306,7 +307,7 @@ def test_read_refuses_stores_with_damaged_metadata(tmp_path, attributes, message
 
 def test_read_refuses_a_bare_array(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=(4, 4), dtype="u1", chunks=(4, 4))
-    with pytest.raises(ReadError, match="bare zarr array"):
+    with refused(ReadError, "no-image"):
         registry.read(tmp_path / "a.zarr")
 
 
@@ -376,7 +377,7 @@ def test_spoilt_metadata_of_an_array_are_a_sentence(foreign, name):
             verb(path)
     tell_missing(path)
     how = {"shape": (40, 50), "dtype": "uint16", "chunk": 16, "resume": True}
-    with pytest.raises(WriteError, match="no store that can be resumed"):
+    with refused(WriteError, "not-resumable"):
         create_store(path, **how)
     peek(path)
 

@@ -141,7 +141,7 @@ class FrcOptions(Options):
         if self.split != "binomial" and given != (1.0, 0.0, 0.0):
             msg = (
                 "the binomial split alone uses gain, offset and read noise; choose it "
-                "too (--split binomial)"
+                "too (`split=binomial`)"
             )
             raise ValueError(msg)
         return self
@@ -300,7 +300,7 @@ def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph
         msg = (
             f"Counts must not be negative, got a mean of {total / number:.4g} "
             f"electrons in {image.name}, of which {below / number:.4g} below the "
-            "offset; check --offset, --gain and --read-noise."
+            "offset; check `offset`, `gain` and `read_noise`."
         )
         raise OptionError(msg, code="counts-negative")
     first, second = halves
@@ -331,7 +331,7 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
     if a.shape != b.shape:
         msg = (
             f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
-            f"and {b.shape[0]}x{b.shape[1]} px; bring them onto one grid (semsr crop)."
+            f"and {b.shape[0]}x{b.shape[1]} px; bring them onto one grid (`crop()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     if a.unit != b.unit:
@@ -383,7 +383,7 @@ def common_cut_off(
     if given is not None and not sized:
         msg = (
             f"The cut-off of {given:g} nm needs images with a pixel size, got none: "
-            "give --pixel-size-nm."
+            "give `pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
     cut_offs = {find_cut_off(image, given) for image in lit}

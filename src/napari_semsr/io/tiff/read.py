@@ -1259,7 +1259,7 @@ def _calibrate(
         cut = Message(
             f"{tif.filename}, now of {rows} x {columns} px, was "
             f"{turned or 'cut or resampled'} by another program: where it lies in the "
-            "image is not known any more. semsr crop keeps the place of what it cuts.",
+            "image is not known any more. `crop()` keeps the place of what it cuts.",
             "place-unknown",
         )
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}

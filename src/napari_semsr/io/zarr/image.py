@@ -181,7 +181,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         if own.get("complete") is False:
             msg = (
                 f"{path} is incomplete, since the run that wrote it was interrupted: "
-                "make it again, or go on with it (--resume)."
+                "make it again, or go on with it (`resume`)."
             )
             raise IncompleteError(msg)
         return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)

@@ -274,7 +274,7 @@ class OmeZarrStore:
         if missing:
             msg = (
                 f"{self.path} needs all {self.done.size} tiles before it is complete, "
-                f"{missing} are missing: run again with --resume."
+                f"{missing} are missing: run again with `resume`."
             )
             raise WriteError(msg, code="output-incomplete")
         yield from _build_levels(self.group, self.level0, self.unit, halve)
@@ -677,7 +677,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
             raise TypeError(_DONE)
     except _UNREADABLE as error:
-        msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
+        msg = f"{path} is no store that can be resumed: use `overwrite` to start anew."
         raise WriteError(msg, code="not-resumable") from error
     same = (
         level0.shape == plan.shape
@@ -692,7 +692,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     if changed or found is None:
         msg = (
             f"{path} can only be resumed as it was begun, and the "
-            f"{' and the '.join(changed)} changed: use --overwrite to start anew."
+            f"{' and the '.join(changed)} changed: use `overwrite` to start anew."
         )
         raise WriteError(msg, code="other-run")
     if own.get("complete"):

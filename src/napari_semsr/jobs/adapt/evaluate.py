@@ -174,7 +174,7 @@ def require_gain(found: Mapping[str, Evaluated], name: str) -> None:
         msg = (
             f"The trained model is not ahead of {_NAMES.get(rival, rival)} on the "
             f"held-out part ({has}, standard error), and is not kept: train longer "
-            "(--minutes), check the registration, or take an SEM image of a larger "
+            "(`minutes`), check the registration, or take an SEM image of a larger "
             "area."
         )
         figures = {key: each.to_json() for key, each in found.items()}

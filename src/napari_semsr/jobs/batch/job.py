@@ -35,8 +35,8 @@ from napari_semsr.jobs.measure import path_in_table
 from napari_semsr.jobs.plan import (
     Call,
     File,
-    Outcome,
     Plan,
+    PlanOutcome,
     PlanTask,
     execute_each,
     known_verb,
@@ -137,7 +137,7 @@ def _claim(plan: BatchPlan, existing: OverwritePolicy) -> None:
     if foreign and not existing.overwrite:
         msg = (
             f"{folder} holds files that no batch wrote; name a new folder, or give "
-            "--overwrite to write between them."
+            "`overwrite` to write between them."
         )
         raise WriteError(msg, code="foreign-files")
     if state.is_symlink():
@@ -160,16 +160,16 @@ class _Table:
 
     def __init__(self, plan: BatchPlan) -> None:
         self.plan = plan
-        self.found: dict[str, Outcome] = {}
+        self.found: dict[str, PlanOutcome] = {}
 
     def rows(self) -> list[Cells]:
         """Give all rows; those of images that wait state it."""
-        found, pending = self.found, Outcome({}, _PENDING)
+        found, pending = self.found, PlanOutcome({}, _PENDING)
         return [
             self._row(one, found.get(one.name, pending)) for one in self.plan.images
         ]
 
-    def _row(self, task: ImageTask, done: Outcome) -> Cells:
+    def _row(self, task: ImageTask, done: PlanOutcome) -> Cells:
         cells: Cells = {}
         for call in task.plan.calls[: len(done.records)]:
             record, prefix = done.records[call.name], call.name.replace("-", "_")
@@ -186,7 +186,7 @@ class _Table:
             "error": done.error,
         }
 
-    def add(self, task: ImageTask, done: Outcome) -> None:
+    def add(self, task: ImageTask, done: PlanOutcome) -> None:
         """Take in what an image came to, of a fault the step and why."""
         if done.error is not None:
             failed = task.plan.calls[len(done.records)].name
@@ -225,7 +225,7 @@ class _Table:
             )
 
 
-def _warnings_of(done: Outcome) -> list[str]:
+def _warnings_of(done: PlanOutcome) -> list[str]:
     """Name the step before each warning."""
     each = done.records.items()
     return [f"{name}: {one}" for name, record in each for one in record.warnings]

@@ -250,7 +250,7 @@ def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
         if isinstance(info, FieldInfo):
             flags = dict(words_of(info).flags or {})
             if info.annotation is bool and info.default:
-                flags[f"--no-{name}"] = False
+                flags[f"no_{name}"] = False
             found |= {_spelt(flag): (name, value) for flag, value in flags.items()}
     return found
 

@@ -159,7 +159,7 @@ def paired_removals(
     if fields == 0:
         msg = (
             "No simulated sample has a place for an object; give larger fields "
-            f"(--size-px), or more than {_FITTED} of them."
+            f"(`size_px`), or more than {_FITTED} of them."
         )
         raise ReadError(msg, code="nothing-to-measure")
     return Removals(fields, tells, cannot)

@@ -136,7 +136,7 @@ def tell_offset(image: Micrograph, reference: Micrograph) -> None:
     if np.hypot(y, x) >= _TOLD_PX:
         warn(
             f"The image lies off its reference by ({-y:.1f}, {-x:.1f}) px, which "
-            "counts as an error here: bring them together first (semsr register).",
+            "counts as an error here: bring them together first (`register()`).",
             "images-shifted",
             stacklevel=3,
         )

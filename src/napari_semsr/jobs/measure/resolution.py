@@ -97,7 +97,7 @@ def find_halves(
     if not there and (made is None or made.essence().job != "stitch"):
         return None, None
     fault = (
-        "has no halves beside it; stitch with --halves for its resolution"
+        "has no halves beside it; stitch with `halves` for its resolution"
         if not there
         else f"has {there[0].name} beside it, but not the other half"
     )
@@ -129,7 +129,7 @@ def _foreign(mosaic: Path, opened: Micrograph, halves: Halves) -> str:
     if any(wanted is None or _recipe(half.provenance) != wanted for half in halves):
         return (
             "has halves beside it that were made of other frames or in another way; "
-            "stitch it again with --halves"
+            "stitch it again with `halves`"
         )
     return ""
 
@@ -306,8 +306,8 @@ def _correlate(
 def _pair(alone: str) -> tuple[ImageIn, ImageIn]:
     """Give the images of both verbs; `alone` is what becomes of one."""
     first = (
-        "an image; alone, a mosaic is measured by the halves that stitch --halves "
-        f"wrote beside it, and any other {alone}"
+        "an image; alone, a mosaic is measured by the halves that "
+        f"`stitch(halves=True)` wrote beside it, and any other {alone}"
     )
     second = "a second, independent image of the same field"
     return (
@@ -541,7 +541,7 @@ def _decorrelate(
         warn(
             f"{source.name} was made by the network {network[0]}, so decorrelation "
             "tells how fine the network draws, not what was resolved; measure the "
-            "image before it, or hold it against another (semsr frc, error-map).",
+            "image before it, or hold it against another (`frc()`, `error_map()`).",
             "made-by-network",
         )
     return DecorrelationReport(**sized, image=run.names[0], result=result)

@@ -53,8 +53,8 @@ from napari_semsr.jobs.index import MEASURES, verb_of
 from napari_semsr.jobs.plan import (
     Call,
     File,
-    Outcome,
     Plan,
+    PlanOutcome,
     PlanTask,
     execute_each,
     file_state,
@@ -288,7 +288,7 @@ def rows_of_images(
 # What a row was measured from, and how, so that it need not be measured again.
 
 _LAST = ("warnings", "error", "fingerprint")
-_PENDING = "Not measured yet; give --resume to go on."
+_PENDING = "Not measured yet; give `resume` to go on."
 
 
 def _own_columns(measure: Measure) -> tuple[str, ...]:
@@ -335,7 +335,7 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
     if missing:
         msg = (
             f"{path} must be a table of this measure to be resumed, but has no column "
-            f"{missing[0]}; choose another name, or give --overwrite."
+            f"{missing[0]}; choose another name, or give `overwrite`."
         )
         raise WriteError(msg, code="other-run")
     rows = []
@@ -343,7 +343,7 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
         if len(cells) != len(sheet.names):
             msg = (
                 f"{path} line {line} must hold {len(sheet.names)} cells to be resumed, "
-                f"got {len(cells)}; mend the line, or give --overwrite."
+                f"got {len(cells)}; mend the line, or give `overwrite`."
             )
             raise WriteError(msg, code="table-invalid")
         row: Cells = {}
@@ -412,7 +412,7 @@ class _Rows:
             msg = (
                 f"{self.place} must hold rows of the same options to be resumed, but "
                 f"{foreign} of other images were measured with others; choose another "
-                "name, or give --overwrite."
+                "name, or give `overwrite`."
             )
             raise WriteError(msg, code="other-run")
         if self.dropped:
@@ -455,7 +455,7 @@ class _Rows:
         plan = Plan(calls=() if item.fault else (call,))
         return PlanTask(name, plan, given=begun, number=number)
 
-    def _add(self, task: PlanTask, outcome: Outcome) -> None:
+    def _add(self, task: PlanTask, outcome: PlanOutcome) -> None:
         """Take in what was measured; a fault is one of its cells."""
         row = dict(task.given)
         for record in outcome.records.values():
@@ -558,15 +558,15 @@ def _check_table(
     """Refuse a table that cannot or must not be written."""
     if table is None:
         if existing.resume:
-            msg = "There is nothing to resume without a table; give --table as well."
+            msg = "There is nothing to resume without a table; give `table` as well."
             raise OptionError(msg, code="missing-value")
         return None
     named = [Path(one) for one in images if isinstance(one, (str, os.PathLike))]
     target = _TABLE.check(table, named, REPLACING)
     if target.exists() and not (existing.resume or existing.overwrite):
         msg = (
-            f"{table} exists; give --resume to keep its rows and measure what is "
-            "missing, --overwrite to begin anew, or another name."
+            f"{table} exists; give `resume` to keep its rows and measure what is "
+            "missing, `overwrite` to begin anew, or another name."
         )
         raise WriteError(msg, code="output-exists")
     check_sheet(target)

@@ -9,7 +9,7 @@ from .call import (
 from .execution import (
     CallRecord as CallRecord,
     Digest as Digest,
-    Outcome as Outcome,
+    PlanOutcome as PlanOutcome,
     PlanTask as PlanTask,
     Results as Results,
     digest_of_file as digest_of_file,

@@ -444,7 +444,7 @@ class PlanTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PlanOutcome:
     """What a plan came to: records of the calls that have a result, by their names."""
 
     records: dict[str, CallRecord]
@@ -455,7 +455,7 @@ class Outcome:
 
 def execute_each(
     tasks: Sequence[Task],
-    found: Callable[[Task, Outcome], object],
+    found: Callable[[Task, PlanOutcome], object],
     keep: Callable[[], object],
     *,
     workers: int = 1,
@@ -469,7 +469,7 @@ def execute_each(
     tasks : sequence of PlanTask
         Their names differ if workers carry them out.
     found : callable
-        Receives each task with its `Outcome`, as soon as it is known.
+        Receives each task with its `PlanOutcome`, as soon as it is known.
     keep : callable
         Writes what is found: from time to time, and at the end in any case.
     workers : int
@@ -483,11 +483,11 @@ def execute_each(
     Raises
     ------
     SemsrError
-        If the workers are lost; the fault of a call is in its `Outcome`.
+        If the workers are lost; the fault of a call is in its `PlanOutcome`.
     """
     kept = float("-inf")
 
-    def add(task: Task, outcome: Outcome) -> None:
+    def add(task: Task, outcome: PlanOutcome) -> None:
         nonlocal kept
         found(task, outcome)
         if time.monotonic() - kept >= _PAUSE_S:
@@ -508,7 +508,7 @@ def execute_each(
         keep()
 
 
-def plan_job(task: PlanTask) -> Job[Outcome]:
+def plan_job(task: PlanTask) -> Job[PlanOutcome]:
     """Carry out a plan; a fault ends it, and is in what it returns."""
     results, error = Results(task.state, Path(task.folder)), None
     try:
@@ -517,7 +517,7 @@ def plan_job(task: PlanTask) -> Job[Outcome]:
         raise
     except Exception as fault:  # noqa: BLE001 - the other plans go on
         error = Message(sentence_of(fault), code_of(fault))
-    return Outcome(results.found, error, tuple(results.heard), results.ran)
+    return PlanOutcome(results.found, error, tuple(results.heard), results.ran)
 
 
 @contextmanager
@@ -532,7 +532,9 @@ def _marked(mark: Path) -> Iterator[str]:
         mark.unlink(missing_ok=True)
 
 
-def _here(tasks: Sequence[Task], found: Callable[[Task, Outcome], object]) -> Job[None]:
+def _here(
+    tasks: Sequence[Task], found: Callable[[Task, PlanOutcome], object]
+) -> Job[None]:
     """Carry out one plan after the other."""
     total, before = sum(len(task.plan.calls) for task in tasks), 0
     for task in tasks:
@@ -569,7 +571,7 @@ def _local_cluster(workers: int) -> Iterator[str]:
         yield str(cluster.scheduler_address)
 
 
-def run_plan(task: PlanTask, mark: Path, token: str) -> Outcome:
+def run_plan(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
     """Carry out a plan as a worker does, until another execution begins or all end."""
     looked = float("-inf")
 
@@ -593,7 +595,7 @@ def run_plan(task: PlanTask, mark: Path, token: str) -> Outcome:
 
 def _on_workers(
     tasks: Sequence[Task],
-    found: Callable[[Task, Outcome], object],
+    found: Callable[[Task, PlanOutcome], object],
     address: str,
     mark: Path,
 ) -> Job[None]:
@@ -633,19 +635,19 @@ def _on_workers(
     yield Progress(total, total, "done")
 
 
-def _outcome_of(future: Any) -> Outcome:
+def _outcome_of(future: Any) -> PlanOutcome:
     """Fetch what a plan came to; a worker that died is an error of the plan."""
     from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
 
     try:
-        outcome: Outcome = future.result()
+        outcome: PlanOutcome = future.result()
     except KilledWorker:
         fault = (
             "the workers that took the image were killed or ran out of memory; give "
             "them more, then run again."
         )
-        return Outcome({}, Message(fault, "process-died"))
+        return PlanOutcome({}, Message(fault, "process-died"))
     except (CancelledError, CommClosedError) as error:
         msg = (
             "The workers were lost: start them again, then run the batch again; "

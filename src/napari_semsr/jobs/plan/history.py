@@ -260,7 +260,7 @@ def _convert(made: Provenance, file: Path) -> Provenance:
     if "dtype" not in made.options:
         msg = (
             f"{file.name} was averaged by the demonstration, which makes "
-            "all of its images again: run semsr demo."
+            "all of its images again: run `demo()`."
         )
         raise ReadError(msg, code="history-unknown")
     return _changed(made, {"dtype": made.options["dtype"], "reading": made.options})

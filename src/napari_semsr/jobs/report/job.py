@@ -407,7 +407,7 @@ def _paired(reference: Picture, compared: Picture) -> Pair:
             f"Both images of a pair must have the same size, or one so many "
             f"times the pixels, got {reference.label} with {high} x {wide} px and "
             f"{compared.label} with {rows} x {columns} px; bring them onto one grid "
-            "with semsr crop --like or semsr register."
+            "with `crop(like=…)` or `register()`."
         )
         raise ShapeError(msg, code="sizes-differ")
     return Pair(reference, compared)

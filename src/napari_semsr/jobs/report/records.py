@@ -130,7 +130,7 @@ def read_record(path: Path) -> StoredNumbers:
     if verb is None:
         msg = (
             f"{path.name} must be JSON of a measuring verb, got another: take what "
-            f"semsr {', '.join(_KNOWN)} wrote with --json."
+            f"semsr {', '.join(_KNOWN)} wrote with `json`."
         )
         raise ReadError(msg, code="format-unknown")
     with decoding(path, "numbers of a measurement"):

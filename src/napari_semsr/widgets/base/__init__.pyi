@@ -26,8 +26,11 @@ from .folding import (
 )
 from .form import (
     Form as Form,
+    Labels as Labels,
     OptionsForm as OptionsForm,
+    errors_in_panel_words as errors_in_panel_words,
     frames_of as frames_of,
+    in_panel_words as in_panel_words,
     labels_of_verbs as labels_of_verbs,
     option_widget as option_widget,
     preference as preference,

@@ -4,8 +4,10 @@ A label stands above its control where the dock is too narrow for both, every co
 has a tooltip, and an optional number shows *automatic* at the low end of its range.
 """
 
+import re
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -28,8 +30,16 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_semsr.core import MORE, Labels, Options, persons_options, words_of
-from napari_semsr.jobs import verb_of
+from napari_semsr.core import (
+    MORE,
+    Options,
+    SemsrError,
+    persons_options,
+    rename_options,
+    words_of,
+)
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import FUNCTIONS, verb_of
 from napari_semsr.widgets.base.folding import (
     Folded,
     FoldingRow,
@@ -40,6 +50,9 @@ from napari_semsr.widgets.base.folding import (
     take_either_mark,
 )
 from napari_semsr.widgets.base.places import begin_at
+
+Labels = Mapping[str, tuple[str, Mapping[str, str]]]
+"""What a panel calls an option, and each of the option's values, by their names."""
 
 _AUTOMATIC = "automatic"
 _MORE_TOLD = "Settings that few need."
@@ -273,17 +286,120 @@ class _Control:
         self.widget.value = value
 
 
+_OTHER_NAMES = {
+    "overwrite": ("existing", "replace"),
+    "resume": ("existing",),
+    "pairs": ("store",),
+    "start_from": ("start",),
+    "from_scratch": ("start",),
+}
+_ENTRIES = {"overwrite": ("replace", "True"), "resume": ("resume",)}
+_ELSEWHERE = {
+    "overwrite": "'Replace'",
+    "resume": "'Resume'",
+    "transform_out": "'Save transform'",
+    "dataset": "'Dataset' in Open mosaic",
+    "halves": "'Two halves for FRC' in Stitch mosaic",
+}
+_PANELS = {
+    "calibrate": "Calibrate from a grating",
+    "crop": "Crop",
+    "frc-map": "FRC map",
+    "stitch": "Stitch mosaic",
+    "pairs": "Train",
+    "register": "Register to SEM",
+    "judge": "Judge by SEM",
+    "models import": "Import model",
+}
+_OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
+_INNER = r"(?:[^()]|\([^()]*\))*"
+_BRACKETS = re.compile(rf" \(({_INNER}`{_INNER})\)")
+_BETWEEN = re.compile(r", or | or | and |, |; ")
+_UNKNOWN = "\0"
+
+
+def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
+    """Name options and verbs in a sentence as panels do.
+
+    `read` gives what the panel that shows it calls its options, when that is needed.
+    Advice in brackets on what no panel has a row for is left out.
+    """
+    if "`" not in text and not _OPTION.match(text):
+        return text
+    labels = read()
+    name = partial(_name_in_panel, labels)
+
+    def kept(found: re.Match[str]) -> str:
+        known = partial(name, unknown=_UNKNOWN)
+        parts = [rename_options(part, known) for part in _BETWEEN.split(found[1])]
+        told = ", ".join(part for part in parts if _UNKNOWN not in part)
+        return f" ({told})" if told else ""
+
+    text = rename_options(_BRACKETS.sub(kept, text), name)
+    return _OPTION.sub(lambda found: _row(found[1], "", labels) or found[0], text)
+
+
+def _name_in_panel(
+    labels: Labels, verb: str, option: str, value: str, unknown: str = ""
+) -> str:
+    """Name a verb's panel, or the row of an option and the entry to be chosen."""
+    value = "" if value == "…" else value
+    if verb:
+        verb = FUNCTIONS.get(verb, verb)
+        panel = _PANELS.get(verb, f"'{verb}'")
+        row = _row(option, value, labels_of_verbs([verb]))
+        return f"{row} in {panel}" if row else panel
+    if row := _row(option, value, labels):
+        return row
+    if option.endswith(("pixel_size_nm", "pixel_nm")):
+        return "'Pixel size' in Open mosaic"
+    if row := _row(option, value, _labels_of(ReadOptions)):
+        return f"{row} in Open mosaic"
+    plain = f"'{option.replace('_', ' ')}{f': {value}' if value else ''}'"
+    return _ELSEWHERE.get(option, unknown or plain)
+
+
+def _row(option: str, value: str, labels: Labels) -> str:
+    """Name the row of a panel and the entry to be chosen; of no row, nothing."""
+    names = (option, *_OTHER_NAMES.get(option, ()))
+    label, choices = next((labels[name] for name in names if name in labels), ("", {}))
+    entries = (value, *_ENTRIES.get(option, ()))
+    entry = next((choices[one] for one in entries if one in choices), value)
+    entry = "" if entry == "True" else entry
+    return label and (f"'{label}: {entry}'" if entry else f"'{label}'")
+
+
+@contextmanager
+def errors_in_panel_words() -> Iterator[None]:
+    """Let errors that napari itself shows name options as panels do."""
+    try:
+        yield
+    except SemsrError as error:
+        error.args = (in_panel_words(str(error)),)
+        raise
+
+
 def option_widget(model: type[Options], name: str) -> Any:
     """Make the control of one option, for a place of its own."""
     return _Control(name, model.model_fields[name]).widget
 
 
 def labels_of_verbs(names: Iterable[str]) -> Labels:
-    """Tell what panels call the options of verbs, by the options' names."""
-    verbs = filter(None, map(verb_of, names))
-    fields = [item for verb in verbs for item in verb.options.model_fields.items()]
+    """Give what panels call the options of verbs, by the options' names."""
+    found: Labels = {}
+    for verb in filter(None, map(verb_of, names)):
+        found = {**found, **_labels_of(*(one.options for one in verb.sets))}
+    return found
+
+
+def _labels_of(*models: type[Options]) -> Labels:
+    """Give rows and entries of options by their names."""
+    fields = [item for model in models for item in model.model_fields.items()]
+    words = {name: words_of(info) for name, info in fields}
     return {
-        name: (words_of(info).row, {}) for name, info in fields if words_of(info).label
+        name: (own.row, {str(v): k for k, v in (own.choices or {}).items()})
+        for name, own in words.items()
+        if own.label
     }
 
 

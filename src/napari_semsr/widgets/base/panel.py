@@ -46,13 +46,11 @@ from qtpy.QtWidgets import (
 from napari_semsr.core import (
     Figure,
     Job,
-    Labels,
     Micrograph,
     OptionError,
     Progress,
     Provenance,
     SemsrError,
-    in_panel_words,
     spell_pixel_size,
 )
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, NETWORK_KEY, STORE_KEY
@@ -84,7 +82,12 @@ from napari_semsr.widgets.base.folding import (
     lay_below,
     link_to,
 )
-from napari_semsr.widgets.base.form import Form, push_button
+from napari_semsr.widgets.base.form import (
+    Form,
+    Labels,
+    in_panel_words,
+    push_button,
+)
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
 from napari_semsr.widgets.base.manual import advice_on, open_manual, show_file
 from napari_semsr.widgets.base.results import (

@@ -15,7 +15,6 @@ from napari_semsr.core import (
     WriteError,
     code_of,
     run,
-    told_in_panel_words,
 )
 from napari_semsr.io import (
     PROJECT_SUFFIX,
@@ -31,6 +30,7 @@ from napari_semsr.jobs import (
     FigureOptions,
     save_job,
 )
+from napari_semsr.widgets.base.form import errors_in_panel_words
 from napari_semsr.widgets.base.places import begin_at, note_chosen
 from napari_semsr.widgets.layers import (
     look_of,
@@ -148,7 +148,7 @@ def note_saved(metadata: dict[str, Any], saved: Converted) -> None:
             metadata["micrograph"] = {**about, "pixel_size_nm": saved.pixel_size_nm}
 
 
-@told_in_panel_words()
+@errors_in_panel_words()
 def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Save a layer under a name whose suffix, or this one, names the format."""
     kind = "image" if "contrast_limits" in attributes else "labels"
@@ -167,7 +167,7 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
     return [str(settled)]
 
 
-@told_in_panel_words()
+@errors_in_panel_words()
 def write_figure(
     path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]
 ) -> list[str]:

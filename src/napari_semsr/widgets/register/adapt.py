@@ -18,7 +18,6 @@ from napari_semsr.core import (
     Progress,
     ShapeError,
     figures_of,
-    in_panel_words,
 )
 from napari_semsr.io import HELPER_KEY, StoredTransform, replacing
 from napari_semsr.jobs import (
@@ -39,6 +38,7 @@ from napari_semsr.widgets.base import (
     Panel,
     Work,
     add_opened,
+    in_panel_words,
     new_store_path,
     open_store,
     plots_ready,

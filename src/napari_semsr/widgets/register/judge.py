@@ -13,7 +13,6 @@ from napari_semsr.core import (
     Job,
     ShapeError,
     figures_of,
-    in_panel_words,
 )
 from napari_semsr.io import StoredTransform, replacing
 from napari_semsr.jobs import (
@@ -30,6 +29,7 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Panel,
     Work,
+    in_panel_words,
     new_store_path,
     push_button,
     show_file,

@@ -766,7 +766,7 @@ class TrainPanel(Panel):
         taken = on_shelf(name)
         if taken == "bundled" or (taken and not replace):
             msg = f"There is a model {name} already; choose another name" + (
-                "." if taken == "bundled" else ", or give --overwrite."
+                "." if taken == "bundled" else ", or give `overwrite`."
             )
             raise OptionError(msg, code="name-taken")
 
@@ -941,7 +941,7 @@ def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
         held = "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
         msg = (
             f"The folder {run_dir} holds {held}, choose another name, or give "
-            "--overwrite."
+            "`overwrite`."
         )
         raise WriteError(msg, code="output-exists")
     try:

@@ -1,0 +1,32 @@
+"""What a test expects to be refused or warned of, by the stable code of its cause."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from napari_semsr.core import SemsrError, code_of
+
+Refusal = TypeVar("Refusal", bound=SemsrError)
+
+
+@contextmanager
+def refused(
+    kind: type[Refusal], code: str, match: str | None = None
+) -> Iterator[pytest.ExceptionInfo[Refusal]]:
+    """Expect an error of this class and code; `match` is of values in its sentence."""
+    with pytest.raises(kind, match=match) as caught:
+        yield caught
+    found = code_of(caught.value)
+    assert found == code, f"{found!r} is no {code!r}"
+
+
+@contextmanager
+def warned(code: str, match: str | None = None) -> Iterator[pytest.WarningsRecorder]:
+    """Expect a warning of this code; `match` is of values in its sentence."""
+    with pytest.warns(UserWarning, match=match) as caught:
+        yield caught
+    told = [one.message for one in caught if isinstance(one.message, Warning)]
+    codes = [code_of(one.args[0]) for one in told]
+    assert code in codes, f"{code!r} is not in {codes}"
