@@ -227,7 +227,6 @@ def test_doubts_of_the_map_stand_on_the_page(job_of, tmp_path):
     job = job_of(*draw_views(128), quality={"error_nm": 60.0})
     with (
         warned("map-imprecise"),
-        warned("map-imprecise"),
     ):
         made = run(job)
     assert any("px (60 nm) off" in text for text in made.warnings)

@@ -90,7 +90,7 @@ from napari_semsr.jobs.register import (
     RegisterOptions,
     map_facts,
     register_as,
-    require_stated_sizes,
+    require_pixel_sizes,
 )
 from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.registration import Registration
@@ -273,12 +273,12 @@ def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     opening, fixed_opening = run.opening, run.reading("fixed")
     _check_two(optical, sem)
     named = None if models is None else _named([m for m in models if m != _NONE])
-    registered = yield from register_as(run, optical, sem, fixed_opening)
-    require_stated_sizes(registered)
-    placed = registered.image
-    assert placed is not None  # noqa: S101 - it was not written
     source = open_image(optical, opening).replace(name=name_of(optical))
     fixed = open_image(sem, fixed_opening).replace(name=name_of(sem))
+    require_pixel_sizes(moving=source, fixed=fixed)
+    registered = yield from register_as(run, optical, sem, fixed_opening)
+    placed = registered.image
+    assert placed is not None  # noqa: S101 - it was not written
     _tell_inputs(source, fixed)
     box = yield from _common(placed, fixed, source)
     record = input_record(sem, fixed, fixed_opening)

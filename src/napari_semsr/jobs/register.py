@@ -213,15 +213,16 @@ class Registered(Result):
         return rival_in_words(found[0]) if found else None
 
 
-def require_stated_sizes(found: Registered) -> None:
-    """Refuse to measure by a pixel size that registering alone found."""
-    if found.found_pixel_size_nm is not None:
-        size = in_digits(found.found_pixel_size_nm)
-        msg = (
-            f"{found.found_size_of} has no pixel size; registering found {size} nm: "
-            "check it, and give it (`pixel_size_nm`)."
-        )
-        raise RegistrationError(msg, code="pixel-size-missing")
+def require_pixel_sizes(**images: Micrograph) -> None:
+    """Refuse to measure by a pixel size that registering alone would find."""
+    for role, image in images.items():
+        if image.pixel_size_nm is None:
+            msg = (
+                f"The {role} image {image.name} has no pixel size, by which the result "
+                f"is measured: give it (`{role}_pixel_size_nm`); registering the two "
+                "images finds it."
+            )
+            raise RegistrationError(msg, code="pixel-size-missing")
 
 
 def rival_in_words(rival: AlternativeTransform) -> str:

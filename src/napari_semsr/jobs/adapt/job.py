@@ -99,7 +99,7 @@ from napari_semsr.jobs.register import (
     RegisterOptions,
     map_facts,
     register_as,
-    require_stated_sizes,
+    require_pixel_sizes,
 )
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.registration import RegistrationRefused
@@ -350,6 +350,7 @@ def _share(
     areas = []
     for number, image in enumerate(sems, 1):
         opened = open_image(image, run.reading("sem")).replace(name=name_of(image))
+        require_pixel_sizes(mosaic=mosaic, sem=opened)
         yield from _record(run, f"sem {number}", image, opened, run.reading("sem"))
         kept = run.place / _TRANSFORM.format(number)
         if run.existing.resume and transform is None and kept.is_file():
@@ -387,7 +388,6 @@ def register_sem(
     images = run.given["mosaic"], sem, run.reading("sem")
     try:
         found = yield from register_as(run, *images, transform=transform)
-        require_stated_sizes(found)
         bent = transform is None and chosen.model == "affine"
         if bent and not _fits(found, COSTLY_PX) and not chosen.landmarks_only:
             other = yield from register_as(run, *images, model="elastic")
