@@ -137,7 +137,7 @@ def _placed(size, search, bend_px, rng):
         degrees, spread, mirrored = rng.uniform(-180, 180), 0.15, rng.random() < 0.5
     scale = 1 + rng.uniform(-spread, spread)
     off = rng.uniform(-0.3, 0.3, 2) * size * PIXEL_NM
-    base = Affine.turned(degrees, scale=scale, mirrored=mirrored, about=about)
+    base = Affine.similarity(degrees, scale=scale, is_mirrored=mirrored, about=about)
     skew = np.eye(2) + rng.uniform(-0.01, 0.01, (2, 2))
     linear = skew @ base.linear
     shift = np.array([middle, middle]) + off - linear @ np.array(about)

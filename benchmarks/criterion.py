@@ -24,7 +24,7 @@ from napari_semsr.core import run
 from napari_semsr.models import build
 from napari_semsr.training import Recipe, load_recipe, train
 from napari_semsr.training.run_folder import STATE
-from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator, halved
+from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator, halve_pairs
 from napari_semsr.training.validation import Validator, held_out_fields
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def main() -> int:
         recipe = recipe_of(weight)
         pairs = held_out_fields(recipe, 1)
         truth = Validator(pairs)
-        blind = [UnpairedValidator(*each) for each in halved(pairs)]
+        blind = [UnpairedValidator(*each) for each in halve_pairs(pairs)]
         for path in checkpoints(recipe, asked.runs / recipe.name):
             network = build(recipe.architecture, recipe.architecture_options).eval()
             network.load_state_dict(torch.load(path, weights_only=True))

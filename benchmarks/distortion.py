@@ -109,8 +109,8 @@ def rows_of(
             "found": found,
             "sd": told,
             "sd_bound": sigma,
-            "placed": int(solution.placed.sum()),
-            "placed_before": int(before.placed.sum()),
+            "placed": int(solution.has_place.sum()),
+            "placed_before": int(before.has_place.sum()),
             "seconds": seconds,
             "seconds_before": seconds_before,
         }

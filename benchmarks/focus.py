@@ -43,7 +43,7 @@ def measure(options: SimulateOptions) -> None:
     off = np.hypot(*(found - lean + lean[number]).T)
     scene = scan.scene
     width = scene.fwhm_px * scene.oversampling / 2.355
-    corner = scan.true_px[solution.placed].min(axis=0) + lean[number]
+    corner = scan.true_px[solution.has_place].min(axis=0) + lean[number]
     y, x = (
         at + first
         for at, first in zip(np.indices(plan.shape, dtype=float), corner, strict=True)

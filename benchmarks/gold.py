@@ -47,7 +47,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.models import bundled, load_model
+from napari_semsr.models import list_bundled, load_model
 from napari_semsr.restoration import RestoreOptions, choose
 from napari_semsr.simulation.gold import (
     COARSE_NM,
@@ -373,7 +373,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Print the table; with ``-o`` draw pictures."""
-    own = [name for name in bundled() if name == "sem-2x"]
+    own = [name for name in list_bundled() if name == "sem-2x"]
     arguments = read_options(
         __doc__,
         "--fields=8 --no-peers --output=FILE --rows=FILE",

@@ -129,7 +129,7 @@ def follow_scan(
         "load": os.getloadavg()[1],
         "median_processor_s": float(np.median(loads[last])),
         "error_px": {f"{share:.0%}": errors[share] for share in ERRORS_PX},
-        "placed": 0 if placement is None else int(placement.placed.sum()),
+        "placed": 0 if placement is None else int(placement.has_place.sum()),
         "memory_gb": max(memory),
         "memory_at_gb": {n: memory[n - 1] for n in MEMORY_AT if n <= len(memory)},
         "doubts": doubts,

@@ -103,7 +103,7 @@ def ratios_of(
     for scale, turn in itertools.product(SCALES, TURNS):
         if turn == TURNS[0]:  # a coarse grid cannot hold all of it
             held = limited(0.5 * scale) if scale < 1 else truth
-        to = Affine.turned(turn, scale=scale, about=CENTRE, shift=SHIFT)
+        to = Affine.similarity(turn, scale=scale, about=CENTRE, shift=SHIFT)
         seen = sampled(held, to.inverse()(centres(grid)))
         for level in NOISE:
             noisy = clean + level * noise

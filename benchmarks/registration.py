@@ -247,7 +247,7 @@ def measure(task: Task, data: Path, peers: tuple[str, ...]) -> dict:
     """Register a case and say what came of it."""
     drawn = draw(task, data)
     known = isinstance(drawn, cases.Case)
-    moving, fixed = (drawn.moving, drawn.fixed) if known else drawn
+    moving, fixed = (drawn.moving, drawn.read_fixed) if known else drawn
     row = {"name": task.name, **vars(task), "shapes": [moving.shape, fixed.shape]}
     if known:
         row["photons"] = drawn.photons

@@ -73,7 +73,7 @@ def followed(
             found[number] = [str(doubt) for doubt in doubts]
         if live.is_due:
             run(live.settle())
-    return found, int(live.placed.sum())
+    return found, int(live.has_place.sum())
 
 
 def known(scan: Any) -> dict[int, list[str]]:

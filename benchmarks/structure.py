@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import _shared as shared
+import _share_out as shared
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image

@@ -13,7 +13,7 @@ from pathlib import Path
 import napari_semsr
 from napari_semsr.cli.command import build_parser
 from napari_semsr.jobs import DiscRecord, Removals
-from napari_semsr.models.cards import bundled, read_card, resolve
+from napari_semsr.models.cards import list_bundled, read_card, resolve
 
 PACKAGE = Path(napari_semsr.__file__).parent
 API, MADE = "napari_semsr.api", "napari_semsr.functions"
@@ -133,7 +133,7 @@ def checks_page() -> str:
         "standard deviations of its noise.",
         "",
     ]
-    for name in bundled():
+    for name in list_bundled():
         card = read_card(resolve(name)).model_dump()
         for kind, record in DiscRecord.of_card(card).items():
             lines += [f"## {name}, {kind.replace('_', ' ')} images", ""]

@@ -135,7 +135,7 @@ def test_warnings_have_the_codes_of_their_causes(tmp_path):
     heard = []
     with hear_warnings(heard.append):
         without_marks(np.array([[-9999.0, 1.0], [2.0, 3.0]]), "a.tif")
-        RestoreOptions(iterations=7, method="wiener").settled()
+        RestoreOptions(iterations=7, method="wiener").settle()
     assert [*map(code_of, heard)] == ["pixels-marked-missing", "option-without-effect"]
     raw = RawImage("TIFF", None, doubts=(Message("It is so.", "other-version"),))
     (sentence,) = raw.sentences(tmp_path / "a.tif")

@@ -44,7 +44,9 @@ def draw_views(
     at = -low * PIXEL_NM
     canvas = Micrograph(light, (PIXEL_NM, PIXEL_NM), origin=(at, at))
     middle = side * PIXEL_NM / 2
-    truth = Affine.turned(degrees, scale=1.03, about=(middle, middle), shift=shift_nm)
+    truth = Affine.similarity(
+        degrees, scale=1.03, about=(middle, middle), shift=shift_nm
+    )
     pitch, count = 1.2 * PIXEL_NM, round(side / 1.2)
     grid = Grid((count, count), (pitch, pitch), (-pitch / 2, -pitch / 2))
     view = Warped(canvas, grid, truth.inverse()).read()

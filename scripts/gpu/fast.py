@@ -26,7 +26,7 @@ from napari_semsr.inference import EnhanceOptions, enhance_array, plan_run
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import write
-from napari_semsr.models import bundled, load_model
+from napari_semsr.models import list_bundled, load_model
 
 HAAN_PX, HAAN_THEIRS, HAAN_GOAL = 780, 3.66, 100.0  # on a GTX 1080 Ti
 HAAN = {"width": 32, "levels": 4, "scale": 2}  # as recipes/de-haan.yaml
@@ -203,7 +203,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "field.ome.zarr"
         write(Micrograph(image), store)
-        for name in sorted(bundled()):
+        for name in sorted(list_bundled()):
             with report.trying(name):
                 large_field(name, device, store, image, report)
     return report.close()

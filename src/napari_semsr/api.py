@@ -51,11 +51,11 @@ def lazy_enhance(
     >>> array.shape, array.numblocks
     ((96, 64), (3, 2))
     """
-    chosen = replace(jobs.ENHANCE, groups=()).parse_options(options)
+    settings = replace(jobs.ENHANCE, groups=()).parse_options(options)
     path = jobs.find_model(model)
-    source = jobs.open_image(source_of(image), chosen["opening"])
-    loaded = models.load_model(path)
-    return inference.enhance_lazy(source, loaded, chosen["options"])
+    source = jobs.open_image(source_of(image), settings["opening"])
+    loaded_model = models.load_model(path)
+    return inference.enhance_lazy(source, loaded_model, settings["options"])
 
 
 def measure_table(

@@ -71,27 +71,34 @@ def function_of(name: str) -> Callable[..., Any]:
         msg = f"{name} is no verb that functions are made of."
         raise OptionError(msg, code="verb-unknown")
     signature = signature_of(verb)
-    known = set(signature.parameters)
-    led = {item.name: item for item in verb.images if item.flag}
+    parameters = set(signature.parameters)
+    lead_images = {item.name: item for item in verb.images if item.flag}
     named_files = {item.name for item in (*verb.inputs, *verb.written)}
 
     def call(*positional: Any, **options: Any) -> Any:
-        named = {key: options.pop(key) for key in [*options] if key in known}
-        given = signature.bind(*positional, **named).arguments
-        report = given.pop("progress", None)
+        own_arguments = {
+            key: options.pop(key) for key in [*options] if key in parameters
+        }
+        arguments = signature.bind(*positional, **own_arguments).arguments
+        report = arguments.pop("progress", None)
         first = [i for i in verb.inputs if not i.flag]
-        handed = [given.pop(i.name, getattr(i, "default", None)) for i in first]
-        how = {k: given.pop(k) for k in [*given] if k in named_files | {*_HANDED}}
-        how |= {k: source_of(how[k], led[k]) for k in how.keys() & led.keys()}
+        inputs = [arguments.pop(i.name, getattr(i, "default", None)) for i in first]
+        how = {
+            k: arguments.pop(k) for k in [*arguments] if k in named_files | {*_HANDED}
+        }
+        how |= {
+            k: source_of(how[k], lead_images[k])
+            for k in how.keys() & lead_images.keys()
+        }
         images = [
             source_of(one, item) if isinstance(item, ImageIn) else one
-            for one, item in zip(handed, first, strict=True)
+            for one, item in zip(inputs, first, strict=True)
         ]
-        chosen = verb.parse_options({**given, **options})
+        settings = verb.parse_options({**arguments, **options})
         if verb.in_memory is not None and how.get("output") is None:
             how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
-            return run(verb.in_memory(*images, **how, **chosen), report)
-        return verb.given(run(verb.job(*images, **how, **chosen), report))
+            return run(verb.in_memory(*images, **how, **settings), report)
+        return verb.value_of(run(verb.job(*images, **how, **settings), report))
 
     call.__name__ = call.__qualname__ = verb.function
     call.__doc__ = _docstring(verb)
@@ -104,12 +111,14 @@ def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
     """Give the arguments of a verb's function with types and defaults."""
     rows = [*_files(verb), *_settings(verb)]
     positional = [item.name for item in verb.inputs if not item.flag]
-    needed = [name for name, _, default in _settings(verb) if default is _NEEDED]
-    positional += needed  # options without a default
+    required_names = [
+        name for name, _, default in _settings(verb) if default is _NEEDED
+    ]
+    positional += required_names  # options without a default
     positional += [] if verb.output is None else [verb.output.name]
     positional += [item.name for item in verb.images if item.flag]
     rows.sort(key=lambda row: [*positional, row[0]].index(row[0]))  # in that order
-    found = [
+    parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -122,12 +131,12 @@ def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
     ]
     if verb.sides:  # options of reading for one image alone, with its name before
         kind = inspect.Parameter.VAR_KEYWORD
-        found.append(inspect.Parameter("sides", kind, annotation=Any))
-    found.sort(key=lambda item: item.kind)
-    last = max((n for n, item in enumerate(found) if _is_needed(item)), default=0)
+        parameters.append(inspect.Parameter("sides", kind, annotation=Any))
+    parameters.sort(key=lambda item: item.kind)
+    last = max((n for n, item in enumerate(parameters) if _is_needed(item)), default=0)
     for place in range(last):  # what follows has no default
-        found[place] = found[place].replace(default=_NEEDED)
-    return inspect.Signature(found, return_annotation=verb.returns)
+        parameters[place] = parameters[place].replace(default=_NEEDED)
+    return inspect.Signature(parameters, return_annotation=verb.returns)
 
 
 def _is_needed(item: inspect.Parameter) -> bool:
@@ -147,17 +156,17 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
         if item.optional and default is None:
             kind |= None
         yield item.name, kind, default if item.optional or default else _NEEDED
-    for written in verb.written:
-        optional = not written.required or written.kept or verb.in_memory is not None
+    for output in verb.written:
+        optional = not output.required or output.kept or verb.in_memory is not None
         kind = PathLike | None if optional else PathLike
-        yield written.name, kind, None if optional else _NEEDED
+        yield output.name, kind, None if optional else _NEEDED
 
 
 def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Give names, types and defaults of a verb's options, and of those of all."""
     for model in (one.options for one in verb.sets if not one.before):
         for name, info in model.model_fields.items():
-            if model is ReadOptions and name in verb.hidden:
+            if model is ReadOptions and name in verb.hidden_options:
                 continue
             kind: Any = info.annotation
             default: Any = _NEEDED
@@ -180,26 +189,26 @@ def _docstring(verb: Verb[Any, Any]) -> str:
         kind = _IMAGE if isinstance(item, ImageIn) else "path"
         kind = f"sequence of {kind}" if getattr(item, "many", False) else kind
         more = "" if kinds[item.name] is _NEEDED else ", optional"
-        lines += [f"{item.name} : {kind}{more}", *_wrapped(item.help)]
+        lines += [f"{item.name} : {kind}{more}", *_wrap(item.help)]
     for one in verb.sets:
         own = {} if one.options is ReadOptions else one.options.model_fields
         for name, info in own.items():
-            lines += [f"{name} : optional", *_wrapped(info.description or name)]
+            lines += [f"{name} : optional", *_wrap(info.description or name)]
     if verb.reads:
         reading = f"{', '.join(ReadOptions.model_fields)} : optional"
-        lines += [reading, *_wrapped("How files are read, as `read` takes them")]
+        lines += [reading, *_wrap("How files are read, as `read` takes them")]
     if verb.sides:
         before = "_ or ".join(verb.sides)
         more = f"The same for one image alone, with {before}_ before the name"
-        lines += ["**sides : object", *_wrapped(more)]
+        lines += ["**sides : object", *_wrap(more)]
     for name in _HANDED:
         if name in {setting for setting, _, _ in _settings(verb)}:
-            lines += [f"{name} : bool, optional", *_wrapped(_HANDED[name])]
-    lines += ["progress : callable, optional", *_wrapped("Receives every `Progress`")]
-    given = get_args(verb.returns) or (verb.returns,)
-    about = inspect.cleandoc(given[-1].__doc__ or "").partition("\n\n")[0]
-    names = " or ".join(kind.__name__ for kind in given)
-    lines += ["", "Returns", "-" * 7, names, *_wrapped(about)]
+            lines += [f"{name} : bool, optional", *_wrap(_HANDED[name])]
+    lines += ["progress : callable, optional", *_wrap("Receives every `Progress`")]
+    return_types = get_args(verb.returns) or (verb.returns,)
+    about = inspect.cleandoc(return_types[-1].__doc__ or "").partition("\n\n")[0]
+    names = " or ".join(kind.__name__ for kind in return_types)
+    lines += ["", "Returns", "-" * 7, names, *_wrap(about)]
     if verb.example:
         lines += ["", "Examples", "-" * 8, *_with_imports(verb.example)]
     return "\n".join(lines)
@@ -208,11 +217,11 @@ def _docstring(verb: Verb[Any, Any]) -> str:
 def _with_imports(example: str) -> list[str]:
     """Put before an example the imports of what most of them take."""
     code = inspect.cleandoc(example).splitlines()
-    needed = (f">>> import {module}" for module, name in _USUAL if name in example)
-    return [*(line for line in needed if line not in code), *code]
+    imports = (f">>> import {module}" for module, name in _USUAL if name in example)
+    return [*(line for line in imports if line not in code), *code]
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrap(text: str) -> list[str]:
     """Indent a sentence below its name."""
     indent = " " * 4
     return textwrap.wrap(

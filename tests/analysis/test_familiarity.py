@@ -96,4 +96,4 @@ def test_an_image_is_compared_block_by_block_on_the_scale_of_the_model(place):
 def test_of_many_blocks_some_are_compared_unless_they_are_mapped(place):
     image = np.tile(texture(8, 1, side=96), (21, 30))
     assert 100 < run(place.compare(image, (0, 1))).size <= 400
-    assert run(place.compare(image, (0, 1), mapped=True)).shape == (21, 30)
+    assert run(place.compare(image, (0, 1), as_map=True)).shape == (21, 30)

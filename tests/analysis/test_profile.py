@@ -262,7 +262,7 @@ def test_oblong_and_turned_pixels_measure_the_same_length():
     curve = read_profile(oblong, (40, 20, 40, 100), width_px=3)
     found = measure_profile(curve, pixel="point")
     assert curve.per_px * found.main.fwhm.value == pytest.approx(40, rel=1e-3)
-    turned = Affine.turned(30, scale=5.0)
+    turned = Affine.similarity(30, scale=5.0)
     places = turned(np.stack([ROWS, COLUMNS], axis=-1))
     middle = turned(np.array([48.0, 64.0]))
     image = bell(places[..., 1] - middle[1], 40.0)

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.condition import FAULTS, blur_of, mirrored, noise_of, overruled
+from napari_semsr.core.condition import (
+    FAULTS,
+    blur_of,
+    mirror_condition,
+    noise_of,
+    override_condition,
+)
 
 PLAIN = tuple(0.1 * place for place in range(len(FAULTS)))
 
@@ -11,29 +17,31 @@ PLAIN = tuple(0.1 * place for place in range(len(FAULTS)))
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.3])
 @pytest.mark.parametrize("blur", [0.0, 0.7, 3.0])
 def test_what_is_told_is_read(noise, blur):
-    told = overruled(PLAIN, noise, blur)
+    told = override_condition(PLAIN, noise, blur)
     assert noise_of(told) == pytest.approx(noise, abs=1e-12)
     assert blur_of(told) == pytest.approx(blur, abs=1e-12)
     assert len(told) == len(PLAIN)
 
 
 def test_what_is_not_told_is_kept():
-    assert overruled(PLAIN, None, None) == PLAIN
-    assert blur_of(overruled(PLAIN, 0.1, None)) == blur_of(PLAIN)
-    assert noise_of(overruled(PLAIN, None, 1.0)) == noise_of(PLAIN)
-    changed = [a != b for a, b in zip(overruled(PLAIN, 0.1, 1.0), PLAIN, strict=True)]
+    assert override_condition(PLAIN, None, None) == PLAIN
+    assert blur_of(override_condition(PLAIN, 0.1, None)) == blur_of(PLAIN)
+    assert noise_of(override_condition(PLAIN, None, 1.0)) == noise_of(PLAIN)
+    changed = [
+        a != b for a, b in zip(override_condition(PLAIN, 0.1, 1.0), PLAIN, strict=True)
+    ]
     assert np.flatnonzero(changed).tolist() == [0, 5, 6, 7]
 
 
 def test_an_oblong_blur_counts_by_its_mean_square():
-    wide, narrow = (overruled(PLAIN, None, blur) for blur in (3.0, 1.0))
+    wide, narrow = (override_condition(PLAIN, None, blur) for blur in (3.0, 1.0))
     both = (*wide[:6], narrow[6], *wide[7:])
     assert blur_of(both) == pytest.approx(5**0.5)
 
 
 def test_a_mirrored_field_slants_the_other_way():
-    there = mirrored(PLAIN)
-    assert mirrored(there) == PLAIN
+    there = mirror_condition(PLAIN)
+    assert mirror_condition(there) == PLAIN
     changed = [a != b for a, b in zip(there, PLAIN, strict=True)]
     assert sum(changed) == 1
     assert blur_of(there) == blur_of(PLAIN)

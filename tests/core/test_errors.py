@@ -44,9 +44,9 @@ def test_words_of_a_file_and_what_was_given_are_shortened():
     long = errors.one_line("a" * 10_000)
     assert len(long) == len(errors.one_line("b" * 5_000)) < 1000
     assert long.endswith("a…")
-    assert errors.shown("a" * 100) == "'" + "a" * 58 + "…"
-    assert errors.shown("a" * 40) == repr("a" * 40)
-    assert errors.shown([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"
+    assert errors.shorten("a" * 100) == "'" + "a" * 58 + "…"
+    assert errors.shorten("a" * 40) == repr("a" * 40)
+    assert errors.shorten([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"
 
 
 def test_code_names_the_cause():

@@ -53,8 +53,8 @@ def test_a_hundredth_of_a_pixel_is_no_shift():
     source = Grid((50, 50), (10.0, 10.0), (0.0, 0.0))
     inside = Grid((8, 9), (10.0, 10.0), (20.0, 30.0))
     assert inside.among(source) == Box(2, 10, 3, 12)
-    assert inside.moved((0.05, -0.05)).among(source) == Box(2, 10, 3, 12)
-    assert inside.moved((0.5, 0)).among(source) is None
+    assert inside.move((0.05, -0.05)).among(source) == Box(2, 10, 3, 12)
+    assert inside.move((0.5, 0)).among(source) is None
     assert Grid((8, 9), (10.1, 10.0), (20.0, 30.0)).among(source) is None
 
 

@@ -32,7 +32,7 @@ class Turn(Options):
 
 def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
     with pytest.warns(UserWarning, match="where way is keep, only with turn or flip"):
-        assert Turn.parse({"degrees": 3.0}).settled() == Turn()
+        assert Turn.parse({"degrees": 3.0}).settle() == Turn()
     assert Turn.recall({"degrees": 3.0, "former": 1}) == Turn()
     turned = Turn.parse({"way": "turn", "degrees": 3.0})
     assert turned == Turn.recall(turned.model_dump())

@@ -61,10 +61,14 @@ def test_time_is_said_in_the_unit_that_suits_it(seconds, said):
 
 def test_time_left_is_told_once_there_is_a_pace():
     pace = Pace()
-    told = [pace.timed(Progress(n, 10, ""), now).seconds_left for n, now in STEPS]
+    told = [
+        pace.add_time_left(Progress(n, 10, ""), now).seconds_left for n, now in STEPS
+    ]
     assert told == [None, None, None, 12.0, 10.0]
-    assert pace.timed(Progress(3, 7, "the next phase"), 20.0).seconds_left is None
-    assert pace.timed(Progress(1, 0, "who knows"), 30.0).seconds_left is None
+    assert (
+        pace.add_time_left(Progress(3, 7, "the next phase"), 20.0).seconds_left is None
+    )
+    assert pace.add_time_left(Progress(1, 0, "who knows"), 30.0).seconds_left is None
 
 
 STEPS = [(0, 0.0), (2, 5.0), (3, 5.5), (4, 9.0), (5, 11.0)]

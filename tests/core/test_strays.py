@@ -38,7 +38,7 @@ def test_stray_pixels_are_found_and_nothing_else(place, level, rng):
     is_filled = place != "block" or level == 65535
     np.testing.assert_array_equal(wanted, mask & is_filled)
     strays = find_strays(image)
-    masked, filled = strays.masked(image), strays.filled(image)
+    masked, filled = strays.mask(image), strays.fill(image)
     np.testing.assert_array_equal(np.isnan(masked[:, :]), mask)
     np.testing.assert_array_equal(filled[:, :][~mask], proper)
     made = filled[:, :][mask]

@@ -9,7 +9,7 @@ from napari_semsr.core import Affine, Bending, Elastic, OptionError
 from tests.refusals import refused
 
 ALL = [
-    Affine.turned(33, scale=1.7, mirrored=True, shift=(5, -8), about=(40, 90)),
+    Affine.similarity(33, scale=1.7, is_mirrored=True, shift=(5, -8), about=(40, 90)),
     Affine(((1.1, 0.3), (-0.1, 0.8)), (-3.0, 70.0)),
 ]
 
@@ -25,7 +25,7 @@ def _bending(strength=4.0, shape=(7, 9), spacing=(50.0, 40.0), seed=3):
 
 def affines():
     return st.builds(
-        Affine.turned,
+        Affine.similarity,
         st.floats(-179, 179),
         scale=st.floats(0.2, 5),
         mirrored=st.booleans(),
@@ -48,7 +48,7 @@ def test_affine_maps_are_a_group(one, two, three):
 
 @given(degrees=st.floats(-179, 179), scale=st.floats(0.1, 10), mirrored=st.booleans())
 def test_turn_scale_and_mirror_are_read_as_they_were_set(degrees, scale, mirrored):
-    made = Affine.turned(degrees, scale=scale, mirrored=mirrored, about=(7, 3))
+    made = Affine.similarity(degrees, scale=scale, is_mirrored=mirrored, about=(7, 3))
     assert made.degrees == pytest.approx(degrees, abs=1e-9)
     assert made.scale == pytest.approx(scale)
     assert made.is_mirrored is mirrored
@@ -58,13 +58,13 @@ def test_turn_scale_and_mirror_are_read_as_they_were_set(degrees, scale, mirrore
 
 def test_turns_mirrors_and_shears_are_told():
     right = np.array([0.0, 1.0])
-    np.testing.assert_allclose(Affine.turned(90)(right), [1, 0], atol=1e-12)
-    np.testing.assert_allclose(Affine.turned(mirrored=True)(right), [0, -1])
+    np.testing.assert_allclose(Affine.similarity(90)(right), [1, 0], atol=1e-12)
+    np.testing.assert_allclose(Affine.similarity(is_mirrored=True)(right), [0, -1])
     sheared = Affine(((1.0, 0.02), (0.0, 1.0)))
     assert not sheared.is_similarity
     assert sheared.degrees == pytest.approx(np.degrees(0.01), rel=1e-3)
     assert sheared.scale == pytest.approx(1)
-    small = Affine.turned(20, scale=1e-9)
+    small = Affine.similarity(20, scale=1e-9)
     assert small.inverse().scale == pytest.approx(1e9)
 
 

@@ -8,7 +8,7 @@ from napari_semsr.core import (
     length_error,
     parse_pixel_size,
     size_basis,
-    widened,
+    widen_interval,
 )
 
 
@@ -31,12 +31,12 @@ def test_basis_and_errors_of_lengths():
 
 
 def test_sides_are_widened_in_quadrature():
-    assert widened(10.0, (9.0, 12.0), 0.0) == (9.0, 12.0)
-    low, high = widened(10.0, (9.0, 12.0), 0.1)
+    assert widen_interval(10.0, (9.0, 12.0), 0.0) == (9.0, 12.0)
+    low, high = widen_interval(10.0, (9.0, 12.0), 0.1)
     assert 10 - low == pytest.approx(np.hypot(1, 1.959964))
     assert high - 10 == pytest.approx(np.hypot(2, 1.959964))
     # a difference of lengths that is near none gains little
-    assert widened(0.0, (-1.0, 1.0), 0.1) == (-1.0, 1.0)
+    assert widen_interval(0.0, (-1.0, 1.0), 0.1) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize("share", [0.002, 0.01, 0.05])
@@ -49,7 +49,7 @@ def test_interval_holds_a_length_95_times_of_100(share, reading):
     for px, nm in zip(pixels.tolist(), sizes.tolist(), strict=True):
         reach = 1.959964 * reading * truth / size
         read = (px - reach) * nm, (px + reach) * nm
-        low, high = widened(px * nm, read, share * size / nm)
+        low, high = widen_interval(px * nm, read, share * size / nm)
         held += low <= truth <= high
     # four standard errors of a share of 95 %
     assert held / draws == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / draws))

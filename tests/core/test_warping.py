@@ -21,7 +21,7 @@ SHAPE = (150, 130)
 GRID = Grid((120, 140), (4.5, 4.5), (60.0, -10.0))
 CENTRE = (320.0, 300.0)
 
-TURNED = Affine.turned(12, scale=1.05, shift=(9, -4), about=CENTRE)
+TURNED = Affine.similarity(12, scale=1.05, shift=(9, -4), about=CENTRE)
 BENT = Elastic(
     TURNED,
     Bending(
@@ -31,7 +31,7 @@ BENT = Elastic(
 TRANSFORMS = {
     "identity": Affine(),
     "similarity": TURNED,
-    "mirror": Affine.turned(100, mirrored=True, about=CENTRE),
+    "mirror": Affine.similarity(100, is_mirrored=True, about=CENTRE),
     "affine": Affine(((1.1, 0.2), (-0.1, 0.95)), (-20.0, 30.0)),
     "elastic": BENT,
     "inverted": BENT.inverse(),
@@ -137,7 +137,7 @@ def test_a_pixel_is_the_same_in_whatever_part_it_is_asked_for(transform, coarser
 def test_large_parts_are_made_in_pieces_that_fit_together():
     data = np.random.default_rng(3).random((60, 1600))
     image = Micrograph(data, parse_pixel_size(1.0))
-    transform = Affine.turned(1, about=(30, 800))
+    transform = Affine.similarity(1, about=(30, 800))
     whole = Warped(image, Grid((60, 1500), (1.0, 1.0), (0.0, 40.0)), transform)
     part = whole.read(Box(0, 60, 1000, 1060))
     np.testing.assert_allclose(part, whole.read()[:, 1000:1060], atol=1e-8)
@@ -185,7 +185,7 @@ def test_on_a_coarser_grid_nothing_aliases(degrees, coarser):
     shape = (256, 256)
     y, x = np.indices(shape)
     grid = Grid((40, 40), (coarser, coarser), (128 - 20 * coarser,) * 2)
-    transform = Affine.turned(degrees, about=(128, 128))
+    transform = Affine.similarity(degrees, about=(128, 128))
 
     def seen(direction, frequency):
         along = y * np.sin(direction) + x * np.cos(direction)

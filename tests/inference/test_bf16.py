@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from napari_semsr.core import Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.models import build, bundled, load_model
+from napari_semsr.models import build, list_bundled, load_model
 
 SIDE = 96
 MOST_RMS, MOST = 1.0, 8.0  # grey levels, of 255 over the range of the result
@@ -65,7 +65,7 @@ def _apart(name, draw, seed, **options):
 
 
 @pytest.mark.parametrize("draw", FIELDS)
-@pytest.mark.parametrize("name", sorted(bundled()))
+@pytest.mark.parametrize("name", sorted(list_bundled()))
 def test_bf16_is_within_a_grey_level_of_fp32(name, draw) -> None:
     rms, worst = _apart(name, draw, 0)
     assert rms <= MOST_RMS

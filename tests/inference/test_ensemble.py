@@ -12,7 +12,7 @@ from napari_semsr.core import (
     DeviceMemoryError,
     Micrograph,
     OptionError,
-    mirrored,
+    mirror_condition,
     run,
 )
 from napari_semsr.inference import EnhanceOptions, enhance_array
@@ -84,7 +84,7 @@ def test_a_told_network_is_flipped_with_what_it_is_told(make_loaded, field):
     again = enhanced(field, loaded, self_ensemble=True, haze=False)
     np.testing.assert_array_equal(again, found)
     (one, other) = told
-    assert other == mirrored(one)
+    assert other == mirror_condition(one)
     changed = [n for n, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
     assert [FAULTS[n] for n in changed] == ["slant"]
 

@@ -15,7 +15,7 @@ from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models import Haze, InformedRestorer, LoadedModel, power_spectrum
 from napari_semsr.models.architectures.informed import filters_for, sharpening_filters
-from napari_semsr.models.architectures.wiener import filtered, white_floor
+from napari_semsr.models.architectures.wiener import filter_images, white_floor
 from napari_semsr.simulation import draw
 from tests.refusals import refused, warned
 
@@ -40,7 +40,7 @@ def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
     x, condition = torch.rand(1, 1, 64, 48), torch.randn(9)
     rings = torch.rand(12)
     with torch.no_grad():
-        through = filtered(x, filters_for(condition[None], rings[None]))
+        through = filter_images(x, filters_for(condition[None], rings[None]))
         planes = torch.cat([x, through], dim=1)
         both = module.local.correct(planes, module.told(condition[None]))
         made = module.mender(condition, rings, denoise=0.25, deblur=0.5)(x)
@@ -52,7 +52,7 @@ def test_an_untrained_sharpener_is_a_wiener_filter() -> None:
     module = InformedRestorer((8, 8, 8), survey_width=8, sharpener=(8, 8, 8))
     x, condition = torch.rand(1, 1, 64, 64), torch.zeros(9)
     spectrum = power_spectrum(x)
-    taps = filtered(x, sharpening_filters(condition[None], spectrum))
+    taps = filter_images(x, sharpening_filters(condition[None], spectrum))
     for denoise, deblur in ((1.0, 1.0), (1.0, 0.0), (0.5, 0.25)):
         how = {"denoise": denoise, "deblur": deblur, "spectrum": spectrum[0]}
         made = module.mender(condition, torch.rand(12), **how)
@@ -109,7 +109,7 @@ def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None
     for noise in (0.0, 0.1):
         seen = x + noise * torch.randn_like(x)
         spectrum = power_spectrum(seen)
-        taps = filtered(seen, sharpening_filters(condition[None], spectrum))
+        taps = filter_images(seen, sharpening_filters(condition[None], spectrum))
         with torch.no_grad():
             made = module.mender(condition, torch.rand(12), spectrum=spectrum[0])(seen)
         away.append((made - taps[:, :1]).abs().mean())
@@ -164,7 +164,7 @@ def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noi
     x = 0.45 + 0.1 * torch.rand(1, 1, 64, 64)
     spectrum = power_spectrum(x)
     known = None if noise is None else torch.tensor([noise])
-    taps = filtered(x, sharpening_filters(condition[None], spectrum, known))
+    taps = filter_images(x, sharpening_filters(condition[None], spectrum, known))
     deviation = white_floor(spectrum).sqrt() if noise is None else known
     for denoise, deblur in ((1.0, 1.0), (0.5, 0.25)):
         how = {"denoise": denoise, "deblur": deblur, "noise": noise}

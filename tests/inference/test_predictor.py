@@ -120,6 +120,6 @@ def test_what_a_network_of_one_field_takes_is_not_kept(
     loaded = make_loaded("plain")
     predictor = Predictor(loaded, device="cpu")
     other = replace(loaded, module=make_loaded("strided").module)
-    assert predictor.told(other).peak_bytes((64, 64)) > 0
+    assert predictor.for_field(other).peak_bytes((64, 64)) > 0
     assert predictor.peak_bytes((64, 64)) > 0
     assert len(list((tmp_path / "networks").iterdir())) == 1  # of the first alone

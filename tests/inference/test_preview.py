@@ -27,7 +27,7 @@ def test_boxes_equal_the_run(kind, size_nm, make_loaded, rng):
     assert boxes.exact
     for wish in BOXES:
         place, pixels = boxes.enhance(wish)
-        expected = whole[place.scaled(loaded.card.scale).slices]
+        expected = whole[place.scale(loaded.card.scale).slices]
         assert pixels.shape == expected.shape
         assert min(place.shape) > 0
         np.testing.assert_allclose(pixels, expected, atol=1e-5 * np.ptp(whole))

@@ -18,7 +18,7 @@ from napari_semsr.inference import enhance_array, enhance_lazy
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import SampledStatistics, draw_evenly, stratified
+from napari_semsr.inference.sampled import SampledStatistics, draw_evenly, stratify
 from napari_semsr.inference.statistics import (
     FixedMoments,
     MeasuredMoments,
@@ -230,7 +230,7 @@ def test_what_was_begun_layer_by_layer_is_begun_anew(record, make_loaded):
 
 def test_strata_draw_evenly(rng):
     mean = rng.random(100)
-    order = stratified(mean, rng.random(100), 10)
+    order = stratify(mean, rng.random(100), 10)
     assert sorted(order) == list(range(100))
     drawn = draw_evenly(order, 10, rng)
     assert len(set(drawn)) == 10

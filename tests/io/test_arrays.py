@@ -188,7 +188,7 @@ def test_a_truth_in_a_file_is_no_pixel_size(tmp_path):
         assert read(tmp_path / "a.ome.zarr").pixel_size_nm is None
     path = tmp_path / "a.json"
     side = Side.of(image)
-    write_transform(path, StoredTransform(Affine.turned(), side, side))
+    write_transform(path, StoredTransform(Affine.similarity(), side, side))
     told = json.loads(path.read_text())
     told["from"]["pixel_size_nm"] = [5.0, True]
     path.write_text(json.dumps(told))

@@ -41,10 +41,10 @@ def test_what_was_typed_is_known_in_copies_of_copies(path, tmp_path, name):
 
 
 def test_steps_that_change_a_pixel_size_are_named():
-    source = Micrograph(DATA, (5, 5)).calibrated((6, 6))
+    source = Micrograph(DATA, (5, 5)).calibrate((6, 6))
     made = Provenance(job="enhance", options=dict(source.metadata))
     finer = source.replace(provenance=made).with_pixel_size((3, 3))
     told = "typed by the user as 6 nm, divided by 2 by its step enhance"
     assert finer.pixel_size_from == told
     assert finer.replace(metadata={}).pixel_size_from == told
-    assert finer.calibrated((3, 3)).pixel_size_from == "typed by the user"
+    assert finer.calibrate((3, 3)).pixel_size_from == "typed by the user"

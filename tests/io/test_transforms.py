@@ -24,7 +24,7 @@ from napari_semsr.io import (
 from tests.refusals import refused
 
 RNG = np.random.default_rng(0)
-SIMILAR = Affine.turned(12.3456789, scale=1 / 3, shift=(1e5, -7.1), about=(3, 4))
+SIMILAR = Affine.similarity(12.3456789, scale=1 / 3, shift=(1e5, -7.1), about=(3, 4))
 SHEARED = Affine(((1.1, 0.2), (-0.1, -0.9)), (1 / 7, 3e6))
 BENT = Elastic(
     SHEARED, Bending((-5.0, 1 / 3), (50.0, 40.0), RNG.normal(0, 5, (2, 4, 6)))

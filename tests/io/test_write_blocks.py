@@ -34,7 +34,7 @@ def written(image, target, *, stop=None, error=None, resume=False, resumable=Tru
             target,
             lambda place: store_of(image, place, chunk=32, resume=resume),
             lambda store: store.fill(blocks(store), "filling"),
-            kept=filling_store(target, resume=resume) if resumable else None,
+            kept_store=filling_store(target, resume=resume) if resumable else None,
         )
     )
 

@@ -29,7 +29,7 @@ def test_packages_devices_and_window_are_listed(answer):
     assert report.window["GL version"] == "4.5 Mesa"
     assert report.warnings == ()
     lines = report.figures()
-    assert lines["numpy"].shown == report.packages["numpy"]
+    assert lines["numpy"].text == report.packages["numpy"]
 
 
 def test_what_is_missing_is_named(answer, monkeypatch):

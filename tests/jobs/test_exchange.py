@@ -15,7 +15,7 @@ import yaml
 import napari_semsr as semsr
 from napari_semsr.cli import main
 from napari_semsr.core import CheckpointError, Micrograph, OptionError, WriteError
-from napari_semsr.models import CARD_KEY, bundled, load_model, read_card, resolve
+from napari_semsr.models import CARD_KEY, list_bundled, load_model, read_card, resolve
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
@@ -174,7 +174,7 @@ def _run_as_described(package):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", bundled())
+@pytest.mark.parametrize("name", list_bundled())
 def test_every_bundled_model_goes_out_for_bioimageio(tmp_path, field, name):
     out = tmp_path / "package.zip"
     told = {}
@@ -225,7 +225,7 @@ def test_a_package_passes_the_checker_and_says_what_the_network_takes(package):
     assert json.loads(kept[CARD_KEY])["name"] == "tiny-one"
 
 
-def _changed(package, tmp_path, **changes):
+def _change_surface(package, tmp_path, **changes):
     """Write a package again, with other entries in its description."""
     out = tmp_path / "changed.zip"
     with zipfile.ZipFile(package) as held, zipfile.ZipFile(out, "w") as made:
@@ -276,7 +276,7 @@ def test_scaling_of_a_package_becomes_ours(tmp_path, own_shelf, package, steps, 
         "weights__onnx__sha256": None,
         "name": "Foreign net",
     }
-    made = semsr.import_model(_changed(package, tmp_path, **changes))
+    made = semsr.import_model(_change_surface(package, tmp_path, **changes))
     assert made.card["name"] == "Foreign-net"
     assert made.card["grey"] == "unit"
     assert made.card["pixel_size_nm"] == [10, 10]
@@ -289,7 +289,7 @@ def test_sides_without_a_scale_have_one_of_their_unit(tmp_path, own_shelf, packa
     sides = ({"type": "space", "id": one, "unit": "nanometer"} for one in "yx")
     axes = [{"type": "batch"}, {"type": "channel"}, *sides]
     changes = {"inputs__0__axes": axes, "weights__onnx__sha256": None}
-    changed = _changed(package, tmp_path, **changes)
+    changed = _change_surface(package, tmp_path, **changes)
     assert semsr.import_model(changed).card["pixel_size_nm"] == [1, 1]
 
 
@@ -315,7 +315,9 @@ def test_a_package_is_refused_in_one_sentence(tmp_path, own_shelf, package, name
     changes, reason = REFUSED[name]
     with pytest.raises(CheckpointError, match=reason) as caught:
         semsr.import_model(
-            _changed(package, tmp_path, **{"weights__onnx__sha256": None, **changes})
+            _change_surface(
+                package, tmp_path, **{"weights__onnx__sha256": None, **changes}
+            )
         )
     assert "\n" not in str(caught.value)
     assert not own_shelf.exists()
@@ -373,7 +375,9 @@ def test_what_aliases_of_a_package_repeat_is_bounded(tmp_path, package):
 @pytest.mark.broad
 def test_halves_of_letters_in_a_package_are_joined(tmp_path, own_shelf, package):
     changes = {"weights__onnx__sha256": None, "name": "halves"}
-    out = _changed(package, tmp_path, **changes, description="\ud83d\udd2c \ud800")
+    out = _change_surface(
+        package, tmp_path, **changes, description="\ud83d\udd2c \ud800"
+    )
     made = semsr.import_model(out)
     assert made.card["description"] == "\U0001f52c \ufffd"
 

@@ -360,11 +360,11 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
 
 
 def test_bars_are_told_in_the_unit_that_reads_best() -> None:
-    assert bar_words(500, calibrated=True) == "500 nm"
-    assert bar_words(2000, calibrated=True) == "2 µm"
-    assert bar_words(20_000, calibrated=True) == "20 µm"
-    assert bar_words(1e6, calibrated=True) == "1 mm"
-    assert bar_words(50, calibrated=False) == "50 px"
+    assert bar_words(500, has_size=True) == "500 nm"
+    assert bar_words(2000, has_size=True) == "2 µm"
+    assert bar_words(20_000, has_size=True) == "20 µm"
+    assert bar_words(1e6, has_size=True) == "1 mm"
+    assert bar_words(50, has_size=False) == "50 px"
 
 
 def bars_in(path: Path, columns: int) -> list[int]:

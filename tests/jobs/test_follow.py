@@ -121,7 +121,7 @@ def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
     for _ in range(4):
         next(steps)
     assert live.placement.provisional == {0, 1}
-    assert np.isfinite(live.placement.stated).all()
+    assert np.isfinite(live.placement.layout_values).all()
 
 
 def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):

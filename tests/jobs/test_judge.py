@@ -92,7 +92,7 @@ def test_a_page_tells_the_file_by_what_is_declared(judged):
     psnr = made.models["tiny"].metrics.psnr_db
     assert models.rows[0][:2] == ("tiny", f"{psnr:.2f}")
     told = {number.name: number for number in found.numbers}
-    assert told["Registration, expected error"].said.startswith("3 nm (")
+    assert told["Registration, expected error"].text.startswith("3 nm (")
     assert told["Area, patches"].value == made.area["patches"]
 
 

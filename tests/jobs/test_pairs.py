@@ -428,7 +428,7 @@ def test_what_is_no_store_of_pairs_is_refused(scene, made, tmp_path):
 @pytest.fixture
 def turned(scene) -> tuple[Micrograph, StoredTransform]:
     """The truth as another instrument would see it, and the map back."""
-    back = Affine.turned(8.0, shift=(40.0, -25.0))
+    back = Affine.similarity(8.0, shift=(40.0, -25.0))
     grid = Grid((96, 128), (10.0, 10.0), (-5.0, -5.0))
     seen = Warped(scene.truth, grid, back.inverse()).read()
     low = Micrograph(seen, parse_pixel_size(10.0), "optical")
@@ -446,7 +446,7 @@ def turned(scene) -> tuple[Micrograph, StoredTransform]:
 def test_patch_is_doubtful_where_half_of_its_map_is():
     places = np.array([[0.0, 0.0], [0.0, 90.0], [90.0, 0.0], [900.0, 0.0]])
     reliable = np.array([False, True, True, False])
-    found = PairMap(Affine.turned(0.0), places, reliable, 40.0)
+    found = PairMap(Affine.similarity(0.0), places, reliable, 40.0)
 
     def doubtful(low: float, high: float) -> bool:
         corners = np.array([low, low]), np.array([high, high])

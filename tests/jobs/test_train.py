@@ -242,7 +242,7 @@ def test_patches_are_as_large_as_three_fit(
 ) -> None:
     image = Micrograph(np.zeros((side, side)), parse_pixel_size(pixel_nm), "field")
     trained = TrainedPixelSizes("model", (20.0, 30.0))
-    chosen = fitting_options(image, image, patch_px=128, trained=trained)
+    chosen = fitting_options(image, image, patch_px=128, trained_sizes=trained)
     assert (chosen.patch, chosen.step, chosen.pixel_nm) == (patch, patch // 2, pixel_nm)
     said = fitting_options(image, image, PairOptions(patch=48, step=48), patch_px=128)
     assert (said.patch, said.step) == (48, 48)
@@ -256,7 +256,7 @@ def test_fields_are_resampled_for_training_as_they_are_for_a_model(
 ) -> None:
     image = Micrograph(np.zeros((96, 96)), parse_pixel_size(pixel_nm), "field")
     trained = TrainedPixelSizes("model", (20.0, 20.0))
-    chosen = fitting_options(image, image, patch_px=32, trained=trained)
+    chosen = fitting_options(image, image, patch_px=32, trained_sizes=trained)
     assert chosen.pixel_nm == pytest.approx(cut_nm)
 
 

@@ -20,7 +20,7 @@ from napari_semsr.jobs.images import write_area
 
 PITCH = (2.0, 2.0)
 BENT = Elastic(
-    Affine.turned(5, about=(900, 900)),
+    Affine.similarity(5, about=(900, 900)),
     Bending(
         (0.0, 0.0), (600.0, 600.0), np.random.default_rng(2).normal(0, 9, (2, 4, 4))
     ),

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.cards import (
     ModelCard,
-    bundled,
     file_digest,
+    list_bundled,
     read_card,
     resolve,
     write_card,
@@ -72,7 +72,7 @@ def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_bundled_models_load_and_fit_the_limits() -> None:
-    names = bundled()
+    names = list_bundled()
     assert "sem-restore" in names
     assert sum(resolve(name).stat().st_size for name in names) <= 40e6
     for name in names:

@@ -36,11 +36,11 @@ def test_only_larger_shifts_are_found(patch, shift, reason):
 def test_what_a_map_brought_together_need_not_look_alike(patch, rng):
     other = rng.random((64, 64))
     assert judge(other, patch, RANGES, OPTIONS) == "uncorrelated"
-    assert judge(other, patch, RANGES, OPTIONS, mapped=True) is None
+    assert judge(other, patch, RANGES, OPTIONS, is_mapped=True) is None
     asked = OPTIONS.replace(min_correlation=0.3)
-    assert judge(other, patch, RANGES, asked, mapped=True) == "uncorrelated"
+    assert judge(other, patch, RANGES, asked, is_mapped=True) == "uncorrelated"
     blank = np.full_like(patch, 0.5)
-    assert judge(blank, patch, RANGES, OPTIONS, mapped=True) == "empty"
+    assert judge(blank, patch, RANGES, OPTIONS, is_mapped=True) == "empty"
 
 
 @pytest.mark.parametrize("side", [0, 1])

@@ -7,9 +7,9 @@ from napari_semsr.core import Affine, Grid, RegistrationError
 from napari_semsr.registration import Landmarks, fit_landmarks
 from tests.refusals import refused
 
-SIMILAR = Affine.turned(25, scale=1.3, shift=(400, -90), about=(5e5, 5e5))
+SIMILAR = Affine.similarity(25, scale=1.3, shift=(400, -90), about=(5e5, 5e5))
 SHEARED = Affine(((1.1, 0.2), (-0.1, 0.9)), (3e5, -40.0))
-MIRRORED = Affine.turned(140, scale=0.8, mirrored=True, shift=(1e4, 0))
+MIRRORED = Affine.similarity(140, scale=0.8, is_mirrored=True, shift=(1e4, 0))
 
 
 def _places(count=8, seed=0):
@@ -47,8 +47,8 @@ def test_the_fit_is_the_best_of_its_kind(model):
     fit = fit_landmarks(landmarks, model)
     best = (fit.distances**2).sum()
     middle = tuple(landmarks.fixed.mean(axis=0))
-    turned = Affine.turned(1e-3, about=middle)
-    stretched = Affine.turned(scale=1.00001, about=middle)
+    turned = Affine.similarity(1e-3, about=middle)
+    stretched = Affine.similarity(scale=1.00001, about=middle)
     for change in (turned, stretched, Affine(shift=(0.5, -0.5))):
         for step in (change, change.inverse()):
             other = fit.transform.then(step)(landmarks.moving) - landmarks.fixed

@@ -77,7 +77,7 @@ STRAIGHT = Bending((-3000.0, -3000.0), (1000.0, 1000.0), np.zeros((2, 9, 9)))
         (Affine(shift=(-500, 500)), 0.5 * 0.75),
         (Affine(((0.5, 0), (0, 0.5))), 1),
         (Affine(shift=(2000, 0)), 0),
-        (Affine.turned(40, scale=4, about=(495, 995)), 1),
+        (Affine.similarity(40, scale=4, about=(495, 995)), 1),
     ],
     ids=["itself", "a pixel off", "moved", "smaller", "elsewhere", "turned"],
 )

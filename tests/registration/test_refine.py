@@ -43,21 +43,21 @@ def patches_of(affine, rng, edge_nm=0.0, count=40):
 @pytest.mark.parametrize("model", ["similarity", "affine"])
 def test_fit_finds_map_and_edges_and_leaves_wrong_patches_out(rng, model, mirrored):
     flip = Affine(((1.0, 0.0), (0.0, -1.0 if mirrored else 1.0)))
-    true = flip.then(Affine.turned(20.0, scale=1.1, shift=(300.0, -500.0)))
+    true = flip.then(Affine.similarity(20.0, scale=1.1, shift=(300.0, -500.0)))
     if model == "affine":
         true = Affine(((1.0, 0.08), (0.0, 0.9))).then(true)
     patches = patches_of(true, rng)
     patches.places[:8] += rng.normal(0, 2000, (8, 2))
-    found = fit(patches, model, mirrored=mirrored)
+    found = fit(patches, model, is_mirrored=mirrored)
     assert np.allclose(found.affine.linear, true.linear, atol=1e-4)
     assert np.abs(found.residuals()[8:]).max() < 1
     assert found.weights[:8].max() < 0.02
     assert np.median(found.weights[8:]) > 0.8
     # weights that are given stay as they are, and those of 0 count for nothing
     weights = np.repeat([0.0, 1.0], [8, 32])
-    again = fit(patches, model, mirrored=mirrored, weights=weights)
+    again = fit(patches, model, is_mirrored=mirrored, weights=weights)
     assert np.allclose(again.affine.matrix, true.matrix, atol=1e-6)
-    moved = fit(patches_of(true, rng, edge_nm=50.0), model, mirrored=mirrored)
+    moved = fit(patches_of(true, rng, edge_nm=50.0), model, is_mirrored=mirrored)
     assert moved.edge_nm == pytest.approx(50, rel=0.05)
     assert np.abs(moved.residuals()).max() < 5
 

@@ -30,7 +30,7 @@ def test_steps_reach_the_limits_and_are_no_larger_than_a_line(turn, stretch, mir
 
 
 def test_steps_around_a_place_are_its_neighbours_to_all_sides():
-    place = Affine.turned(33.0, scale=1.08)
+    place = Affine.similarity(33.0, scale=1.08)
     steps = Ranges(180, 0.1).around([Candidate(9.0, place)], SIDE)
     turns, scales, mirrors = (
         np.array(sorted(set(v))) for v in zip(*steps, strict=True)

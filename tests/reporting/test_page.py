@@ -11,8 +11,8 @@ from napari_semsr.reporting.page import (
     length,
     making,
     render,
+    write_number,
     write_page,
-    written,
 )
 
 MINUS = "\N{MINUS SIGN}"
@@ -135,11 +135,11 @@ def test_write_page_replaces_whole_files_only(tmp_path):
 
 
 def test_numbers_of_a_report():
-    dashes = [written(None), written(float("nan"), ".1f"), length(None)]
+    dashes = [write_number(None), write_number(float("nan"), ".1f"), length(None)]
     assert dashes == [NO_VALUE] * 3
-    assert [written(v, "+.1f") for v in (-0.5, 0.5)] == [f"{MINUS}0.5", "+0.5"]
-    assert [written(v) for v in (2e4, 3e8)] == ["20000", "3e+08"]
-    assert [written(v, "d") for v in (12345, 1.5)] == ["12345", "1.5"]
+    assert [write_number(v, "+.1f") for v in (-0.5, 0.5)] == [f"{MINUS}0.5", "+0.5"]
+    assert [write_number(v) for v in (2e4, 3e8)] == ["20000", "3e+08"]
+    assert [write_number(v, "d") for v in (12345, 1.5)] == ["12345", "1.5"]
     assert (length(12.34), length(1234.5)) == ("12.3 nm", "1234 nm")
 
 

@@ -36,13 +36,13 @@ def test_what_is_no_blur_is_refused_in_one_sentence():
 def test_gaussian_sums_to_one_and_has_its_width(sigma):
     made = PointSpread.gaussian(sigma)
     assert made.kernel.sum() == pytest.approx(1)
-    again = PointSpread.recorded(made.kernel, "again")
+    again = PointSpread.from_image(made.kernel, "again")
     if min(sigma) > 0.5:
         assert again.sigma_px == pytest.approx(sigma, rel=5e-3)
 
 
 def test_recorded_kernel_is_normalised_and_odd_or_refused():
-    made = PointSpread.recorded(np.ones((4, 5), np.uint8) * 9, "point.tif")
+    made = PointSpread.from_image(np.ones((4, 5), np.uint8) * 9, "point.tif")
     assert made.kernel.shape == (5, 5)
     assert made.kernel.sum() == pytest.approx(1)
     for values, needs in (
@@ -52,7 +52,7 @@ def test_recorded_kernel_is_normalised_and_odd_or_refused():
         (np.ones((200, 3)), "at most 129"),
     ):
         with pytest.raises(OptionError, match=f"{needs}.*in point.tif"):
-            PointSpread.recorded(values, "point.tif")
+            PointSpread.from_image(values, "point.tif")
 
 
 def _point(sigma, *, side=41, at=(0.0, 0.0)):
@@ -63,7 +63,7 @@ def _point(sigma, *, side=41, at=(0.0, 0.0)):
 @pytest.mark.parametrize("step", [0.5, 1.0, 5 / 3, 2.0])
 @pytest.mark.parametrize("at", [(0.0, 0.0), (6.0, -4.0), (0.3, -0.5)], ids=str)
 def test_kernel_is_laid_on_larger_or_smaller_pixels_and_into_their_middle(step, at):
-    made = PointSpread.recorded(_point(3.0, at=at), "point.tif").centred((step, step))
+    made = PointSpread.from_image(_point(3.0, at=at), "point.tif").centre((step, step))
     sigma = 3.0 / step
     assert made.sigma_px == pytest.approx((sigma, sigma), rel=2e-3)
     known = _point(sigma, side=129)
@@ -74,8 +74,8 @@ def test_kernel_is_laid_on_larger_or_smaller_pixels_and_into_their_middle(step, 
 
 
 def test_kernel_in_its_place_stays_and_one_too_wide_is_refused():
-    made = PointSpread.recorded(_point(2.0), "point.tif")
-    assert made.centred() is made
+    made = PointSpread.from_image(_point(2.0), "point.tif")
+    assert made.centre() is made
     with refused(OptionError, "blur-invalid", match="129 px wide in pixels of"):
         made.centred((0.1, 0.1))
     assert made.centred((1e9, 1e9)).kernel.max() == pytest.approx(1)

@@ -154,7 +154,7 @@ def test_shading_that_bends_across_overlaps_is_measured(scene, corner):
     prepared = CorrectedFrames(scan.acquisition, no_flat((128, 128), 2000.0, "none"))
     pairs = overlapping_pairs(scan.truth, (128, 128))
     clean = (scan.clean * flat + 2000).astype(np.float32)
-    noiseless = prepared.changed(scan.acquisition.replace(frames=clean))
+    noiseless = prepared.change(scan.acquisition.replace(frames=clean))
     blocks = overlap_blocks(noiseless, scan.truth, pairs)
     true = np.sqrt(np.mean(np.diff(blocks.values) ** 2)) / blocks.values.mean()
     assert remaining_shading(prepared, scan.truth, pairs) == pytest.approx(

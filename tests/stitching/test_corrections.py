@@ -162,7 +162,7 @@ def test_a_frame_that_found_no_place_is_joined(plain):
     rng = np.random.default_rng(0)
     frames[3] = rng.normal(20000, 2000, frames[3].shape)  # a corner, of noise alone
     before = run(solve_mosaic(scan.acquisition.replace(frames=frames)))
-    assert not before.placed[3]
+    assert not before.has_place[3]
     after = corrected(before, join=[join(scan, 2, 3)])
     assert after.placed.all()
     assert away(after, scan).max() < 0.1

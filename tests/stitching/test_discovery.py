@@ -44,7 +44,7 @@ def test_small_round_frames_are_placed_by_their_images_alone():
     how = {"side": 96, "overlap": 0.22, "jitter": 3, "flat": scans.round_flat(96)}
     scan = scans.cut_scan(scans.texture((480, 480), 2), known="nothing", **how)
     solution = run(solve_mosaic(scan.acquisition))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.15
 
 

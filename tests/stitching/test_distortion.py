@@ -42,7 +42,7 @@ def calibrated(acquisition, amount, *, centre=(0.0, 0.0)):
     shape = (SIDE, SIDE)
     known = FieldDistortion(amount=amount, sd=0.0003, shape=shape, centre_px=centre)
     options = StitchOptions(distortion=known.amount)
-    return run(solve_mosaic(acquisition, options, known=known))
+    return run(solve_mosaic(acquisition, options, field_distortion=known))
 
 
 def rms(solution, scan):

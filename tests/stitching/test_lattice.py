@@ -118,7 +118,7 @@ def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, deg
     flat = scans.square_flat(112)
     scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=3, flat=flat, seed=1)
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=3)))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     across, along = across_and_along(solution, scan, degrees)
     assert across < 0.3
     assert along < 0.05
@@ -183,7 +183,7 @@ def test_where_part_of_a_scan_holds_lines_all_that_images_decide_is_right(scene)
     }
     scan = scans.cut_scan(drawn, **how)
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=3)))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     slopes = np.gradient(drawn)
     error = solution.positions_px - scan.truth
     for first, second in itertools.combinations(range(9), 2):
@@ -210,7 +210,7 @@ def test_rows_that_lines_alone_join_are_placed_as_stated_or_not_at_all(known):
             run(solve_mosaic(scan.acquisition))
         return
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=2)))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert farthest(solution, scan) < 2
     assert [warning.code for warning in solution.warnings] == ["lines-only"]
 
@@ -289,7 +289,7 @@ def test_a_periodic_sample_is_placed_right_or_refused(draw, grid, stage, known):
         solution = run(solve_mosaic(scan.acquisition))
     except RegistrationError:
         return
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert farthest(solution, scan) < 1
 
 

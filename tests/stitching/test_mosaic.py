@@ -46,7 +46,7 @@ def test_solve_finds_neighbours_itself(scene, known):
     how = {"flat": flat, "overlap": 0.36, "order": "serpentine", "seed": 6}
     scan = scans.cut_scan(scene, known=known, **how)
     solution = run(solve_mosaic(scan.acquisition))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.06
 
 
@@ -87,7 +87,7 @@ def test_a_frame_stated_far_away_is_placed_by_the_images(square_scan):
     stated[4] += 900
     wrong = square_scan.acquisition.replace(nominal_px=stated)
     solution = run(solve_mosaic(wrong))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
     (said,) = solution.warnings
     assert said.startswith("1 of 9 frames placed by the images alone")
@@ -121,7 +121,7 @@ def test_solve_is_the_same_twice_and_survives_nan(square_scan, square_solution):
     data[5, 100, :] = np.inf
     acquisition = square_scan.acquisition.replace(frames=data)
     solution = run(solve_mosaic(acquisition))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
 
 
@@ -256,7 +256,7 @@ def test_frames_stay_where_they_fit_though_a_joint_was_wrong_at_first(
     )
     state = placed(square_scan, layout=Layout(truth, joints, ()), threshold=9.0)
     state.positions[6:] += (0.0, moved)
-    assert finish(state).placed[6:].all() == (moved == 0)
+    assert finish(state).has_place[6:].all() == (moved == 0)
 
 
 def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):

@@ -205,7 +205,7 @@ def test_dust_that_all_frames_show_is_divided_out(scene, known):
     flat = scans.square_flat(128) * dust(128)
     scan = scans.cut_scan(scene, grid=(4, 4), flat=flat, seed=5, known=known)
     solution = run(solve_mosaic(scan.acquisition))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.05
     specks = flat / scans.square_flat(128)
     assert shading_left(solution, scan) < 0.6 * specks.std()

@@ -86,7 +86,7 @@ def test_axes_of_frames_in_a_row_are_found(scene):
         nominal_px=scan.acquisition.nominal_px * (1, -1)
     )
     solution = run(solve_mosaic(mirrored))
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
     assert "with x mirrored 4" in solution.warnings[0]
 

@@ -33,7 +33,7 @@ def test_item_depends_on_its_place_in_the_whole_run() -> None:
 def test_batches_go_on_where_a_run_was_stopped() -> None:
     asked = recipe().replace(batch=2, steps=4, workers=0)
     whole = list(TrainingData(asked, 1).train_dataloader())
-    rest = TrainingData(asked, 1, done=3).train_dataloader()
+    rest = TrainingData(asked, 1, first_step=3).train_dataloader()
     assert len(rest) == len(whole) == 4
     for a, b in zip(whole[3], next(iter(rest)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)

@@ -217,7 +217,7 @@ class Dock:
         if hasattr(panel, "results"):
             panel.clear_plot()
             figures = {"Store": LONG_TEXT, "Frames": "25 of 25"}
-            panel.show_result(figures, "Done.")
+            panel.finish(figures, "Done.")
             self.check(panel)
         panel.show_problem(LONG_TEXT)
         self.check(panel)

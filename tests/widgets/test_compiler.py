@@ -5,7 +5,7 @@ Their LLVM clashes with Mesa's: a process with an OpenGL window ends.
 
 import pytest
 
-from napari_semsr.models import bundled
+from napari_semsr.models import list_bundled
 from tests.children import run_python
 
 PANELS = """
@@ -55,4 +55,4 @@ check("training")
 
 @pytest.mark.broad
 def test_no_panel_imports_a_compiler(tmp_path):
-    run_python(PANELS, *bundled(), cwd=tmp_path)
+    run_python(PANELS, *list_bundled(), cwd=tmp_path)

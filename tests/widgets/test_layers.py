@@ -28,7 +28,9 @@ from napari_semsr.widgets.layers import (
     show_scale_bar,
 )
 
-TURNED = Affine.turned(30, scale=1.2, mirrored=True, shift=(40, -9), about=(50, 20))
+TURNED = Affine.similarity(
+    30, scale=1.2, is_mirrored=True, shift=(40, -9), about=(50, 20)
+)
 IMAGE = np.arange(35, dtype=np.uint8).reshape(5, 7)
 COLOUR = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
 sizes = st.floats(1e-3, 1e5)

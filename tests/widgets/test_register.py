@@ -26,7 +26,7 @@ from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
 SIZE = parse_pixel_size(10)
-TRUE = Affine.turned(4, shift=(60, -40), about=(1000, 1000))
+TRUE = Affine.similarity(4, shift=(60, -40), about=(1000, 1000))
 """From the moving image to the fixed one, in nm."""
 FIXED = Micrograph(grain((200, 200), seed=3), SIZE, "electrons")
 OTHER = Micrograph(grain((200, 200), seed=8), SIZE, "elsewhere")

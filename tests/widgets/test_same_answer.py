@@ -191,5 +191,5 @@ def test_saved_layer_gives_the_same_answers(
     assert before == after
     session = session_of(viewer)
     if session.folder is not None:  # it saves what was made meanwhile
-        qtbot.waitUntil(lambda: not session.unsaved(), timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not session.unsaved_names(), timeout=LIMIT_MS)
         qtbot.waitUntil(lambda: not session.runner.busy, timeout=LIMIT_MS)

@@ -104,8 +104,8 @@ class Change:
     @property
     def verdict(self) -> Annotated[str | None, Quantity("Change", shown=False)]:
         """What there is to say where nothing was changed."""
-        said = "Hardly changed: it finds nothing to do here."
-        return said if self.hardly else None
+        sentence = "Hardly changed: it finds nothing to do here."
+        return sentence if self.hardly else None
 
 
 def measure_change(
@@ -188,15 +188,15 @@ def _grain(
         block = read_on(image, lies, grid, box)
         return noise_level(without_clipped(block)), block[::_SAMPLE, ::_SAMPLE].ravel()
 
-    seen = [*compute_ahead(look, boxes[::step])]
-    noise = [level for level, _ in seen]
-    known = np.concatenate([np.zeros(0), *(values for _, values in seen)])
-    known = known[np.isfinite(known)]
-    low, high = np.percentile(known, (0.1, 99.9)) if known.size else (0.0, 0.0)
+    samples = [*compute_ahead(look, boxes[::step])]
+    noise = [level for level, _ in samples]
+    finite = np.concatenate([np.zeros(0), *(values for _, values in samples)])
+    finite = finite[np.isfinite(finite)]
+    low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
     step_of_type = 1.0 if image.dtype.kind in "iu" else 0.0
-    found = [value for value in noise if np.isfinite(value)]
+    finite_noise = [value for value in noise if np.isfinite(value)]
     return (
-        float(np.median(found)) if found else 0.0,
+        float(np.median(finite_noise)) if finite_noise else 0.0,
         max(step_of_type, float(high - low) / _LEVELS),
     )
 
@@ -208,7 +208,7 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
     """
     inner = grid.among(lies)
     if inner is not None:
-        return read_box(image.data, box.moved(inner.corner)).astype(np.float64)
+        return read_box(image.data, box.move(inner.corner)).astype(np.float64)
     spans, edges = [], []
     for axis, (start, stop) in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
         corner = (grid.corner[axis] - lies.corner[axis]) / lies.pitch[axis]
@@ -220,12 +220,12 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
         spans.append((first, last))
         edges.append(np.clip(places - first, 0, last - first))
     values = read_box(image.data, Box(*spans[0], *spans[1])).astype(np.float64)
-    known = np.isfinite(values)
-    if known.all():
+    finite = np.isfinite(values)
+    if finite.all():
         return _area_means(values, edges)
-    made = _area_means(np.where(known, values, 0.0), edges)
-    made[_area_means(known.astype(np.float64), edges) < 1 - _GAP] = np.nan
-    return made
+    means = _area_means(np.where(finite, values, 0.0), edges)
+    means[_area_means(finite.astype(np.float64), edges) < 1 - _GAP] = np.nan
+    return means
 
 
 def block_means(image: NDArray[Any], side: int) -> NDArray[Any]:

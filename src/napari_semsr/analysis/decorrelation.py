@@ -45,9 +45,9 @@ from napari_semsr.core import (
     plan_blocks,
     plan_rings,
     read_box,
-    recorded,
+    record_quantity,
     require_memory,
-    widened,
+    widen_interval,
     window_plane,
 )
 
@@ -115,9 +115,9 @@ class Decorrelation:
         float | None, replace(_SHORTEST, unit="px", also="", interval="interval_px")
     ]
     resolution_nm: Annotated[float | None, _SHORTEST]
-    step_px: Annotated[float | None, recorded("Step of the rings", "px")]
-    interval_px: Annotated[FloatPair | None, recorded("From ring to ring")]
-    interval_nm: Annotated[FloatPair | None, recorded("From ring to ring")]
+    step_px: Annotated[float | None, record_quantity("Step of the rings", "px")]
+    interval_px: Annotated[FloatPair | None, record_quantity("From ring to ring")]
+    interval_nm: Annotated[FloatPair | None, record_quantity("From ring to ring")]
     p10_px: Annotated[float | None, Quantity("10 % below", "px", shown=False)]
     p90_px: Annotated[float | None, Quantity("90 % below", "px", shown=False)]
     p10_nm: Annotated[float | None, Quantity("10 % below", "nm", shown=False)]
@@ -129,14 +129,14 @@ class Decorrelation:
         int,
         Quantity("Without a cut-off", column="blocks_without_cut_off", shown=False),
     ]
-    gaps: Annotated[int, recorded("With gaps")]
-    block: Annotated[int | None, recorded("Side of a block", "px")]
+    gaps: Annotated[int, record_quantity("With gaps")]
+    block: Annotated[int | None, record_quantity("Side of a block", "px")]
     values_px: FloatArray
-    peak: Annotated[float | None, recorded("Peak")]
+    peak: Annotated[float | None, record_quantity("Peak")]
     frequency_per_px: FloatArray
     correlation: FloatArray
     filtered: FloatArray
-    sigma_px: Annotated[float | None, recorded("Width of the filter", "px")]
+    sigma_px: Annotated[float | None, record_quantity("Width of the filter", "px")]
 
     @property
     def verdict(self) -> str:
@@ -149,7 +149,7 @@ class Decorrelation:
         return words
 
     @property
-    def why(self) -> Annotated[str | None, recorded("Why")]:
+    def why(self) -> Annotated[str | None, record_quantity("Why")]:
         """Why there is no cut-off, in words."""
         return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
 
@@ -209,7 +209,9 @@ def measure_decorrelation(
     if side is None:
         yield Progress(0, 1, "transforming")
         require_memory(image.name, image.shape, _BYTES_PER_PX)
-        return _told(image, [_analysed(finite_array(image), pitch)], (1, 1), None, 0)
+        return _summarise(
+            image, [_find_peak(finite_array(image), pitch)], (1, 1), None, 0
+        )
     plan_blocks(image.shape, block=side, step=side)  # refuses what holds none
     # evenly over the whole image, a little over each other
     corners = [
@@ -221,19 +223,19 @@ def measure_decorrelation(
     for number, (y, x) in enumerate(itertools.product(*corners)):
         yield Progress(number, math.prod(grid), "transforming blocks")
         values = read_box(image.data, Box.of((side, side), (y, x))).astype(np.float64)
-        known = bool(np.isfinite(values).all())
-        curves.append(_analysed(values, pitch) if known else None)
-    kept = [curve for curve in curves if curve is not None]
-    if not kept:
+        is_finite = bool(np.isfinite(values).all())
+        curves.append(_find_peak(values, pitch) if is_finite else None)
+    usable = [curve for curve in curves if curve is not None]
+    if not usable:
         msg = (
             f"None of the {len(curves)} blocks of {side} px in {image.name} is free of "
             "gaps; choose smaller blocks (`block`), or crop a part without gaps."
         )
         raise ShapeError(msg, code="gaps-everywhere")
-    return _told(image, curves, grid, side, len(curves) - len(kept))
+    return _summarise(image, curves, grid, side, len(curves) - len(usable))
 
 
-def _told(
+def _summarise(
     image: Micrograph,
     curves: "list[_Curve | None] | list[_Curve]",
     grid: IntPair,
@@ -241,20 +243,23 @@ def _told(
     gaps: int,
 ) -> Decorrelation:
     values = np.array([math.nan if c is None else c.period for c in curves])
-    kept = [curve for curve in curves if curve is not None]
-    found = sorted((c for c in kept if c.at >= 0), key=lambda curve: curve.period)
-    reasons = {curve.reason for curve in kept}
-    shown = found[len(found) // 2] if found else kept[0]
+    usable = [curve for curve in curves if curve is not None]
+    peaks = sorted((c for c in usable if c.at >= 0), key=lambda curve: curve.period)
+    reasons = {curve.reason for curve in usable}
+    median_curve = peaks[len(peaks) // 2] if peaks else usable[0]
     nm = image.mean_pixel_size_nm
     middle = p10 = p90 = step = interval = interval_nm = None
-    if found:
+    if peaks:
         middle, p10, p90 = np.nanpercentile(values, (50, 10, 90)).tolist()
-        ring, width = float(shown.frequency[shown.at]), float(shown.frequency[0])
+        ring, width = (
+            float(median_curve.frequency[median_curve.at]),
+            float(median_curve.frequency[0]),
+        )
         step = 1 / ring - 1 / (ring + width)  # to the next ring outwards
         low, high = interval = middle - step, middle + 1 / (ring - width) - 1 / ring
         if nm is not None:
             error = length_error(image)
-            interval_nm = widened(middle * nm, (low * nm, high * nm), error)
+            interval_nm = widen_interval(middle * nm, (low * nm, high * nm), error)
     if side is None:
         p10 = p90 = None
     in_nm = [None if v is None or nm is None else v * nm for v in (middle, p10, p90)]
@@ -269,22 +274,22 @@ def _told(
         p90_px=p90,
         p10_nm=in_nm[1],
         p90_nm=in_nm[2],
-        reason=None if found else next(r for r in _REASONS if r in reasons),
+        reason=None if peaks else next(r for r in _REASONS if r in reasons),
         method=f"{_METHOD}, {where}, Tukey window {_TUKEY:g}",
-        blocks=len(kept),
-        failed=len(kept) - len(found),
+        blocks=len(usable),
+        failed=len(usable) - len(peaks),
         gaps=gaps,
         block=side,
         values_px=values.reshape(grid),
-        peak=float(shown.filtered[shown.at]) if found else None,
-        frequency_per_px=shown.frequency,
-        correlation=shown.plain,
-        filtered=shown.filtered,
-        sigma_px=shown.sigma,
+        peak=float(median_curve.filtered[median_curve.at]) if peaks else None,
+        frequency_per_px=median_curve.frequency,
+        correlation=median_curve.plain,
+        filtered=median_curve.filtered,
+        sigma_px=median_curve.sigma,
     )
 
 
-def _analysed(values: FloatArray, pitch: FloatPair) -> _Curve:
+def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
     """Look for the outermost peak of a block without gaps."""
     rings = plan_rings((values.shape[0], values.shape[1]), pitch)
     window = window_plane((values.shape[0], values.shape[1]), _TUKEY)
@@ -293,18 +298,18 @@ def _analysed(values: FloatArray, pitch: FloatPair) -> _Curve:
     half = fft.rfft2((values - mean) * window, workers=available_cores())
     plane: FloatArray = np.square(half.real)
     plane += np.square(half.imag)
-    kept = slice(1, rings.complete)
-    amplitude = rings.sums(np.sqrt(plane))[kept]
-    power = rings.sums(plane)[kept]
-    samples, frequency = rings.samples[kept], rings.frequency[kept]
+    complete = slice(1, rings.complete)
+    amplitude = rings.sums(np.sqrt(plane))[complete]
+    power = rings.sums(plane)[complete]
+    samples, frequency = rings.samples[complete], rings.frequency[complete]
     inside = np.sqrt(np.cumsum(samples))
 
     def curves(sigmas: FloatArray) -> FloatArray:
-        passed = -np.expm1(-2 * (np.pi * sigmas[:, None] * frequency) ** 2)
-        whole = np.sqrt((power * passed**2).sum(axis=1, keepdims=True))
-        within = np.cumsum(amplitude * passed, axis=1)
-        made: FloatArray = within / (np.maximum(whole, _TINY) * inside)
-        return made
+        gain = -np.expm1(-2 * (np.pi * sigmas[:, None] * frequency) ** 2)
+        whole = np.sqrt((power * gain**2).sum(axis=1, keepdims=True))
+        within = np.cumsum(amplitude * gain, axis=1)
+        correlations: FloatArray = within / (np.maximum(whole, _TINY) * inside)
+        return correlations
 
     plain = curves(np.array([np.inf]))[0]
     if most <= _FLAT * abs(mean):
@@ -324,15 +329,15 @@ def _analysed(values: FloatArray, pitch: FloatPair) -> _Curve:
     peaks += [_outermost(row) for row in curves(finer)]
     at = max(peaks)
     if at < 0:
-        lit = _has_signal(power, samples, frequency, window)
-        reason: Reason = "beyond-nyquist" if lit else "no-signal"
+        has_signal = _has_signal(power, samples, frequency, window)
+        reason: Reason = "beyond-nyquist" if has_signal else "no-signal"
         return _Curve(frequency, plain, plain, -1, None, reason)
     if at + 1 < _LEAST_PERIODS:
         return _Curve(frequency, plain, plain, -1, None, "too-small")
     sigma = float(sigmas[peaks.index(at)])
-    filtered = curves(np.array([sigma]))[0]
+    best_curve = curves(np.array([sigma]))[0]
     width = sigma if math.isfinite(sigma) else None
-    return _Curve(frequency, plain, filtered, at, width, None)
+    return _Curve(frequency, plain, best_curve, at, width, None)
 
 
 def _outermost(curve: FloatArray) -> int:

@@ -194,7 +194,7 @@ class ErrorPair:
             )
             raise ShapeError(msg, code="reference-finer")
         down, right = (s * p for s, p in zip(shift_px, grid.pitch, strict=True))
-        lies = lies.moved((down, right))
+        lies = lies.move((down, right))
         box = grid.covered_by(lies)
         if box is None:
             msg = (
@@ -205,7 +205,7 @@ class ErrorPair:
         factor = max(1, round(math.sqrt(ratio[0] * ratio[1])))
         area = Area.of(reference, grid).part(box)
         y, x = (pitch / factor for pitch in grid.pitch)
-        fine = Grid(box.scaled(factor).shape, (y, x), area.grid.corner)
+        fine = Grid(box.scale(factor).shape, (y, x), area.grid.corner)
         return cls(area, Area.of(enhanced, fine, lies), factor)
 
     @property
@@ -223,9 +223,9 @@ class ErrorPair:
 
         Each comes on its own pixels: the enhanced image is `factor` times finer.
         """
-        fixed = self.reference.read(box).astype(np.float64)
-        fine = self.enhanced.read(box.scaled(self.factor))
-        return fixed, fine.astype(np.float64)
+        fixed_block = self.reference.read(box).astype(np.float64)
+        fine = self.enhanced.read(box.scale(self.factor))
+        return fixed_block, fine.astype(np.float64)
 
 
 def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
@@ -233,11 +233,11 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
     grid, lies = Grid.of(reference), Grid.of(enhanced)
     ratio = [a / b for a, b in zip(lies.shape, grid.shape, strict=True)]
     whole = ratio[0] if ratio[0] == ratio[1] and ratio[0] == int(ratio[0]) else None
-    known = reference.unit == enhanced.unit
-    alike = known and np.allclose(lies.pitch, grid.pitch, rtol=1e-3)
-    placed = reference.origin != (0.0, 0.0) or enhanced.origin != (0.0, 0.0)
-    if whole and (not known or (alike and whole > 1 and not placed)):
-        if reference.unit != "pixel" and known:
+    same_unit = reference.unit == enhanced.unit
+    alike = same_unit and np.allclose(lies.pitch, grid.pitch, rtol=1e-3)
+    has_origin = reference.origin != (0.0, 0.0) or enhanced.origin != (0.0, 0.0)
+    if whole and (not same_unit or (alike and whole > 1 and not has_origin)):
+        if reference.unit != "pixel" and same_unit:
             warn(
                 f"{enhanced.name} is taken as {whole:g} times finer than "
                 f"{reference.name}, by its shape, though both state one pixel size: if "
@@ -246,15 +246,15 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
             )
         y, x = (pitch / whole for pitch in grid.pitch)
         return Grid(lies.shape, (y, x), grid.corner)
-    if not known or (alike and reference.unit == "pixel" and whole is None):
-        said = (f"{shape[0]}x{shape[1]} px" for shape in (grid.shape, lies.shape))
+    if not same_unit or (alike and reference.unit == "pixel" and whole is None):
+        sizes = (f"{shape[0]}x{shape[1]} px" for shape in (grid.shape, lies.shape))
         msg = (
             "Images without pixel sizes must have one shape, or the enhanced one a "
-            f"whole multiple of it, got {' and '.join(said)}; give pixel sizes, or "
+            f"whole multiple of it, got {' and '.join(sizes)}; give pixel sizes, or "
             "bring them onto one grid (`crop()`, `register()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
-    return lies if placed else Grid(lies.shape, lies.pitch, grid.corner)
+    return lies if has_origin else Grid(lies.shape, lies.pitch, grid.corner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,56 +297,59 @@ class _Block:
             power = float(rows**2 @ (self.enhanced @ columns**2))
             product = float(rows @ (self.coefficients @ columns))
         else:
-            made = self.enhanced * rows[:, None]
-            made *= columns
-            made = _folded(_folded(made, factor).T, factor).T
-            mean, power = made[0, 0], float(np.vdot(made, made))
-            product = float(np.vdot(self.coefficients, made))
+            weighted_values = self.enhanced * rows[:, None]
+            weighted_values *= columns
+            weighted_values = _fold(_fold(weighted_values, factor).T, factor).T
+            mean, power = (
+                weighted_values[0, 0],
+                float(np.vdot(weighted_values, weighted_values)),
+            )
+            product = float(np.vdot(self.coefficients, weighted_values))
         sums = self.means[0] * math.sqrt(count), mean * math.sqrt(count)
         return np.array([count, *sums, self.square, power, product])
 
 
-def _folded(coefficients: FloatArray, factor: int) -> FloatArray:
+def _fold(coefficients: FloatArray, factor: int) -> FloatArray:
     """Keep every so many samples: fold cosine coefficients along the first axis."""
     size = coefficients.shape[0] // factor
-    made = coefficients[:size].copy()
+    folded_sum = coefficients[:size].copy()
     for number in range(1, factor):
         part = coefficients[number * size : (number + 1) * size]
         turn = -1.0 if (number + 1) // 2 % 2 else 1.0
         if number % 2:
-            made[1:] += turn * part[:0:-1]
+            folded_sum[1:] += turn * part[:0:-1]
         else:
-            made[1:] += turn * part[1:]
-            made[0] += turn * math.sqrt(2) * part[0]
-    return made
+            folded_sum[1:] += turn * part[1:]
+            folded_sum[0] += turn * math.sqrt(2) * part[0]
+    return folded_sum
 
 
 def _gain(size: int, sigma: float, factor: int) -> FloatArray:
     """Give what a Gaussian, and the mean of `factor` samples, leave of each cosine."""
     wave = np.pi * np.arange(size) / size
     reach = int(_REACH * sigma + 0.5)
-    made = np.ones(size)
+    gains = np.ones(size)
     if reach:
         places = np.arange(1, reach + 1)
         weights = np.exp(-0.5 * (places / sigma) ** 2)
         waves: FloatArray = np.cos(wave[:, None] * places) @ weights
-        made = (1 + 2 * waves) / (1 + 2 * weights.sum())
+        gains = (1 + 2 * waves) / (1 + 2 * weights.sum())
     if factor > 1:
         offsets = np.arange(factor) - (factor - 1) / 2
-        made *= np.cos(wave[:, None] * offsets).mean(axis=1) / math.sqrt(factor)
-    return made
+        gains *= np.cos(wave[:, None] * offsets).mean(axis=1) / math.sqrt(factor)
+    return gains
 
 
 def _line(moments: FloatArray) -> tuple[float, float, float]:
     """Best gain and offset, and the mean square that they leave."""
     count, first, second, squares, powers, product = moments
     spread = powers / count - (second / count) ** 2
-    shared = product / count - first * second / count**2
+    covariance = product / count - first * second / count**2
     whole = squares / count - (first / count) ** 2
     if spread <= _FLAT * max(powers / count, np.finfo(np.float64).tiny):
         return 0.0, first / count, whole
-    gain = shared / spread
-    return gain, (first - gain * second) / count, max(0.0, whole - gain * shared)
+    gain = covariance / spread
+    return gain, (first - gain * second) / count, max(0.0, whole - gain * covariance)
 
 
 def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
@@ -376,26 +379,26 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
     def moments(sigma: float) -> FloatArray:
         gains = cache(partial(_gain, factor=pair.factor))
         sigmas = pair.along_axes(sigma)
-        made = [block.moments(gains, sigmas, pair.factor) for block in blocks]
-        return np.asarray(np.sum(made, axis=0))
+        sums = [block.moments(gains, sigmas, pair.factor) for block in blocks]
+        return np.asarray(np.sum(sums, axis=0))
 
-    unblurred = moments(0.0)
-    _refuse_constant(pair, unblurred)
+    plain_moments = moments(0.0)
+    _refuse_constant(pair, plain_moments)
     widest = _WIDEST_PX * pair.factor
     steps = np.geomspace(_FINEST_PX, widest, _STEPS - 1)
     places = np.concatenate([[0.0], steps])
     left = [_line(moments(float(sigma)))[2] for sigma in places]
     best = int(np.argmin(left))
-    found = optimize.minimize_scalar(
+    minimum = optimize.minimize_scalar(
         lambda sigma: _line(moments(sigma))[2],
         bounds=(places[max(0, best - 1)], places[min(best + 1, len(places) - 1)]),
         method="bounded",
         options={"xatol": _CLOSE_PX},
     )
-    sigma = float(found.x if found.fun < left[best] else places[best])
+    sigma = float(minimum.x if minimum.fun < left[best] else places[best])
     # differences that are rounding alone depend on the processor and show no blur
-    rounding = _FLAT * unblurred[3] / unblurred[0]
-    if left[0] <= min(found.fun, left[best]) + rounding:
+    rounding = _FLAT * plain_moments[3] / plain_moments[0]
+    if left[0] <= min(minimum.fun, left[best]) + rounding:
         sigma = 0.0
     total = moments(sigma)
     gain, offset, rest = _line(total)
@@ -413,13 +416,13 @@ def _gap_free(
     reference: FloatArray, enhanced: FloatArray, factor: int
 ) -> tuple[FloatArray, FloatArray] | None:
     """Cut a block to its largest part in which both images have grey values."""
-    known = np.isfinite(reference) & (block_means(np.isfinite(enhanced), factor) == 1)
-    box: Box | None = Box.of(known.shape)
-    if not known.all():
-        box = gap_free_box(known, least=_LEAST)
+    usable = np.isfinite(reference) & (block_means(np.isfinite(enhanced), factor) == 1)
+    box: Box | None = Box.of(usable.shape)
+    if not usable.all():
+        box = gap_free_box(usable, least=_LEAST)
     if box is None or min(box.shape) < _LEAST:
         return None
-    return reference[box.slices], enhanced[box.scaled(factor).slices]
+    return reference[box.slices], enhanced[box.scale(factor).slices]
 
 
 def _refuse_constant(pair: ErrorPair, moments: FloatArray) -> None:
@@ -444,14 +447,14 @@ class ErrorTally:
     level: float  # near the mean, so that squares lose no digits
     _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
 
-    def add(self, fixed: Float32Array, made: Float32Array) -> None:
+    def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
         """Count the pixels that are known in both: reference, and what should be it."""
         step = max(1, _COUNTED // fixed.shape[1])
         for row in range(0, fixed.shape[0], step):  # little is held in double precision
-            both = fixed[row : row + step], made[row : row + step]
-            known = np.isfinite(both[0]) & np.isfinite(both[1])
+            both = fixed[row : row + step], prediction[row : row + step]
+            finite = np.isfinite(both[0]) & np.isfinite(both[1])
             first, second = (
-                part[known].astype(np.float64) - self.level for part in both
+                part[finite].astype(np.float64) - self.level for part in both
             )
             sums = first.size, first.sum(), second.sum()
             rest = first - second
@@ -471,9 +474,9 @@ class ErrorTally:
     def rsp(self) -> float:
         """Pearson's r."""
         count, first, second, squares, powers, rest = self._sums
-        shared = (squares + powers - rest) / 2 - first * second / count
+        covariance = (squares + powers - rest) / 2 - first * second / count
         spread = (squares - first**2 / count) * (powers - second**2 / count)
-        return float(shared / math.sqrt(spread)) if spread > 0 else 0.0
+        return float(covariance / math.sqrt(spread)) if spread > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,31 +491,31 @@ class ErrorField:
 
         The second is the enhanced image, blurred and scaled; NaN where unknown.
         """
-        fixed = self.pair.reference.read(box).astype(np.float32)
-        made = np.empty(box.shape, np.float32)
+        reference_block = self.pair.reference.read(box).astype(np.float32)
+        result = np.empty(box.shape, np.float32)
         for part in spread_boxes(box, None, _PART):
-            made[part.within(box).slices] = self._made(part)
-        return fixed, made
+            result[part.within(box).slices] = self._degrade(part)
+        return reference_block, result
 
-    def _made(self, box: Box) -> Float32Array:
+    def _degrade(self, box: Box) -> Float32Array:
         """Blur and scale a part, which borders of the field reflect."""
         factor, sigmas = self.pair.factor, self.pair.along_axes(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
         window = box.grow(reach).intersection(Box.of(self.pair.shape))
-        fine = self.pair.enhanced.read(window.scaled(factor)).astype(np.float32)
-        inner = box.within(window).scaled(factor).slices
-        known = np.isfinite(fine)
-        if known.all():
-            blurred = _blurred(fine, sigmas)
+        fine = self.pair.enhanced.read(window.scale(factor)).astype(np.float32)
+        inner = box.within(window).scale(factor).slices
+        finite = np.isfinite(fine)
+        if finite.all():
+            smooth = _blur(fine, sigmas)
         else:  # what is known, by its share of the weights; gaps stay gaps
-            blurred = _blurred(np.where(known, fine, 0.0), sigmas)
-            weight = _blurred(known.astype(np.float32), sigmas)
-            blurred /= np.maximum(weight, _LEAST_KNOWN)
-            blurred[~known | (weight < _LEAST_KNOWN)] = np.nan
-        made = block_means(blurred[inner], factor)
-        return np.asarray(self.fit.alpha * made + self.fit.beta, np.float32)
+            smooth = _blur(np.where(finite, fine, 0.0), sigmas)
+            weight = _blur(finite.astype(np.float32), sigmas)
+            smooth /= np.maximum(weight, _LEAST_KNOWN)
+            smooth[~finite | (weight < _LEAST_KNOWN)] = np.nan
+        means = block_means(smooth[inner], factor)
+        return np.asarray(self.fit.alpha * means + self.fit.beta, np.float32)
 
 
-def _blurred(image: Float32Array, sigmas: FloatPair) -> Float32Array:
+def _blur(image: Float32Array, sigmas: FloatPair) -> Float32Array:
     """Blur by a Gaussian, reflected at the border."""
     return np.asarray(ndimage.gaussian_filter(image, sigmas, truncate=_REACH))

@@ -79,8 +79,8 @@ class Familiarity:
         if not boxes:
             return [], np.empty(0)
         looks = np.array([_look(plane[box.slices]) for box in boxes])
-        used = np.arange(_NUMBERS) != _BANDS - 1 if not finest else slice(None)
-        parts = looks[:, used], self.looks[:, used], self.spread[used]
+        bands = np.arange(_NUMBERS) != _BANDS - 1 if not finest else slice(None)
+        parts = looks[:, bands], self.looks[:, bands], self.spread[bands]
         return boxes, _distances(*parts) / self.limit
 
     def to_json(self) -> dict[str, Any]:
@@ -104,48 +104,48 @@ class Familiarity:
             looks, spread = (
                 np.array(record[name], float) for name in ("looks", "spread")
             )
-            found = cls(looks, spread, float(record["limit"]))
+            familiarity = cls(looks, spread, float(record["limit"]))
         except (TypeError, ValueError, KeyError, IndexError) as error:
             raise damaged_card("its training place") from error
-        sized = looks.ndim == 2 and looks.shape[1:] == spread.shape == (_NUMBERS,)
-        positive = bool((spread > 0).all()) and found.limit > 0
-        finite = all(np.isfinite(v).all() for v in (looks, spread, found.limit))
-        if not (sized and len(looks) >= _NEAREST and positive and finite):
+        has_shapes = looks.ndim == 2 and looks.shape[1:] == spread.shape == (_NUMBERS,)
+        positive = bool((spread > 0).all()) and familiarity.limit > 0
+        finite = all(np.isfinite(v).all() for v in (looks, spread, familiarity.limit))
+        if not (has_shapes and len(looks) >= _NEAREST and positive and finite):
             raise damaged_card("its training place")
-        return found
+        return familiarity
 
     def compare(
         self,
         data: Any,
         levels: FloatPair,
         *,
-        mapped: bool = False,
-        resampled: bool = False,
+        as_map: bool = False,
+        is_resampled: bool = False,
     ) -> Job[FloatArray]:
         """Measure how far the blocks of an image (Y, X) are, over the limit: (M, N).
 
         Blocks lie side by side from the first pixel on; NaN where one has gaps. Of an
-        image of many blocks some are left out, evenly, unless they are `mapped`.
-        `levels`: grey levels that are 0 and 1 to the model; `resampled`: whether the
+        image of many blocks some are left out, evenly, unless they are `as_map`.
+        `levels`: grey levels that are 0 and 1 to the model; `is_resampled`: whether the
         image was brought onto these pixels, so that its finest band, in which the
         kernel falls off, shows the kernel and is left out.
         """
         low, high = levels
         rows, columns = (n // BLOCK_PX for n in data.shape)
-        step = 1 if mapped else math.ceil(math.sqrt(rows * columns / _BLOCKS)) or 1
+        step = 1 if as_map else math.ceil(math.sqrt(rows * columns / _BLOCKS)) or 1
         places = [range(min(step // 2, n - 1), n, step) for n in (rows, columns) if n]
         if len(places) < 2:  # it is smaller than a block
             return np.empty((0, 0))
-        found = np.full([len(part) for part in places], np.nan)
+        distances_over_limit = np.full([len(part) for part in places], np.nan)
         for i, row in enumerate(places[0]):
             yield Progress(i, len(places[0]), "comparing with the training place")
             for j, column in enumerate(places[1]):
                 corner = (row * BLOCK_PX, column * BLOCK_PX)
                 block = read_box(data, Box.of((BLOCK_PX, BLOCK_PX), corner))
                 plane = (np.asarray(block, float) - low) / ((high - low) or 1.0)
-                far = self.distances(plane, finest=not resampled)[1]
-                found[i, j] = far[0] if far.size else np.nan
-        return found
+                far = self.distances(plane, finest=not is_resampled)[1]
+                distances_over_limit[i, j] = far[0] if far.size else np.nan
+        return distances_over_limit
 
 
 def unfamiliar_percent(distances: FloatArray) -> float | None:
@@ -153,8 +153,8 @@ def unfamiliar_percent(distances: FloatArray) -> float | None:
 
     In per cent, of what `Familiarity.compare` gives; None if none is known.
     """
-    known = distances[np.isfinite(distances)]
-    return 100 * float((known > 1).mean()) if known.size else None
+    finite = distances[np.isfinite(distances)]
+    return 100 * float((finite > 1).mean()) if finite.size else None
 
 
 def damaged_card(what: str) -> CheckpointError:

@@ -116,10 +116,10 @@ class Falloff:
         if record is None:
             return None
         try:
-            found = cls(float(record["falloff_db"]), float(record["error_db"]))
+            falloff = cls(float(record["falloff_db"]), float(record["error_db"]))
         except (TypeError, ValueError, KeyError) as error:
             raise damaged_card("the focus of its training place") from error
-        return found
+        return falloff
 
 
 def _blocks(shape: tuple[int, ...], side: int) -> list[Box]:

@@ -50,8 +50,8 @@ from napari_semsr.core import (
     mean_pitch,
     noise_level,
     option,
-    recorded,
-    widened,
+    record_quantity,
+    widen_interval,
 )
 
 # The two shares are de Haan's (2019, cited below); how particles are found is not told
@@ -148,17 +148,17 @@ def width_edges(widths: Iterable[float], bin_width: float | None = None) -> Floa
     .. [1] D. Freedman and P. Diaconis, Z. Wahrscheinlichkeitstheorie 57, 453 (1981),
        doi:10.1007/BF01025868.
     """
-    known = np.array(list(widths), dtype=float)
-    if not known.size:
+    values = np.array(list(widths), dtype=float)
+    if not values.size:
         return np.array([0.0, bin_width or 1.0])
-    low, high = np.quantile(known, [0.25, 0.75])
-    last = min(float(known.max()), float(high + _FAR * (high - low)))
+    low, high = np.quantile(values, [0.25, 0.75])
+    last = min(float(values.max()), float(high + _FAR * (high - low)))
     step = bin_width
     if step is None:
-        step = 2 * float(high - low) / known.size ** (1 / 3)
-        wanted = step if step > last / _MOST_BINS else last / 10
-        power = 10.0 ** math.floor(math.log10(wanted))
-        step = power * min(_ROUND, key=lambda n: abs(math.log(wanted / power / n)))
+        step = 2 * float(high - low) / values.size ** (1 / 3)
+        wanted_step = step if step > last / _MOST_BINS else last / 10
+        power = 10.0 ** math.floor(math.log10(wanted_step))
+        step = power * min(_ROUND, key=lambda n: abs(math.log(wanted_step / power / n)))
     count = math.floor(last / step) + 1
     if count > _MOST_BINS:
         msg = (
@@ -174,29 +174,29 @@ def count_widths(widths: Iterable[float], edges: ArrayLike) -> WidthHistogram:
 
     Widths have a long tail, which no Gaussian has: the fit's mean is that of the hump.
     """
-    known, at = np.array(list(widths), dtype=float), np.asarray(edges, dtype=float)
-    counts, _ = np.histogram(known, at)
+    values, at = np.array(list(widths), dtype=float), np.asarray(edges, dtype=float)
+    counts, _ = np.histogram(values, at)
     return WidthHistogram(
         tuple(at.tolist()),
         tuple(counts.tolist()),
-        int(np.count_nonzero(known > at[-1])),
-        _fit(known[known <= at[-1]], counts, at),
+        int(np.count_nonzero(values > at[-1])),
+        _fit(values[values <= at[-1]], counts, at),
     )
 
 
 def _fit(
-    known: FloatArray, counts: NDArray[np.integer], edges: FloatArray
+    places: FloatArray, counts: NDArray[np.integer], edges: FloatArray
 ) -> WidthFit | None:
     if counts.sum() < _LEAST_GAPS or counts.size <= 3:
         return None
     middle, step = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
-    start = (float(counts.max()), float(np.median(known)), float(known.std()))
-    best = _fitted(middle, counts, (*start[:2], max(start[2], step)))
+    start = (float(counts.max()), float(np.median(places)), float(places.std()))
+    best = _fit_bell(middle, counts, (*start[:2], max(start[2], step)))
     if best is None or not 0 <= best[1] <= edges[-1]:
         return None
     rng, means = np.random.default_rng(_SEED), []
-    for drawn in rng.multinomial(counts.sum(), counts / counts.sum(), _REFITS):
-        again = _fitted(middle, drawn, best)
+    for counts_drawn in rng.multinomial(counts.sum(), counts / counts.sum(), _REFITS):
+        again = _fit_bell(middle, counts_drawn, best)
         if again is not None:
             means.append(again[1])
     if len(means) < _REFITS / 2:  # a hump that comes and goes is none
@@ -207,7 +207,7 @@ def _fit(
     return WidthFit(mean, float(high - low) / 2, abs(sigma), height)
 
 
-def _fitted(
+def _fit_bell(
     middle: FloatArray, counts: NDArray[np.integer], start: tuple[float, float, float]
 ) -> tuple[float, float, float] | None:
     """Fit height, mean and sigma; None without convergence."""
@@ -255,11 +255,14 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
     .. [1] B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993),
        section 12.5.
     """
-    known = np.asarray(values, dtype=float)
-    count = known.size
+    finite_values = np.asarray(values, dtype=float)
+    count = finite_values.size
     if count < _LEAST_VALUES:
         return None
-    mean, error = float(known.mean()), float(known.std(ddof=1)) / math.sqrt(count)
+    mean, error = (
+        float(finite_values.mean()),
+        float(finite_values.std(ddof=1)) / math.sqrt(count),
+    )
     if error <= 1e-9 * abs(mean):  # all are one value
         return mean, mean
     rng = np.random.default_rng(seed)
@@ -267,10 +270,10 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
     ratios = []
     for first in range(0, _RESAMPLES, step):
         rows = min(step, _RESAMPLES - first)
-        drawn = known[rng.integers(0, count, (rows, count))]
-        errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
+        resamples = finite_values[rng.integers(0, count, (rows, count))]
+        errors = resamples.std(axis=1, ddof=1) / math.sqrt(count)
         spread = errors > 1e-9 * error  # else one value was drawn each time
-        ratios.append((drawn[spread].mean(axis=1) - mean) / errors[spread])
+        ratios.append((resamples[spread].mean(axis=1) - mean) / errors[spread])
     low, high = np.quantile(
         np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     ).tolist()
@@ -361,36 +364,36 @@ def _mean(stem: str, unit: str) -> tuple[property, property]:
     label, values = _MEANS[stem]
 
     def mean(self: "Gaps") -> float | None:
-        found = values(self, unit)
-        return float(found.mean()) if found.size else None
+        value = values(self, unit)
+        return float(value.mean()) if value.size else None
 
     def interval(
         self: "Gaps",
-    ) -> Annotated[FloatPair | None, recorded(label, unit)]:
+    ) -> Annotated[FloatPair | None, record_quantity(label, unit)]:
         return self.interval_of(values(self, unit), unit)
 
-    told = _length(stem, unit, label, interval=f"{stem}_interval_{unit}")
-    mean.__annotations__["return"] = Annotated[float | None, told]
+    length = _length(stem, unit, label, interval=f"{stem}_interval_{unit}")
+    mean.__annotations__["return"] = Annotated[float | None, length]
     return property(mean), property(interval)
 
 
 def _median(unit: str) -> property:
     """Make the property of the particles' median diameter."""
-    told = _length("median_diameter", unit, "Median diameter")
+    length = _length("median_diameter", unit, "Median diameter")
 
     def median(self: "Gaps") -> float | None:
-        found = self.diameters(unit)
-        return float(np.median(found)) if found.size else None
+        diameters = self.diameters(unit)
+        return float(np.median(diameters)) if diameters.size else None
 
-    median.__annotations__["return"] = Annotated[float | None, told]
+    median.__annotations__["return"] = Annotated[float | None, length]
     return property(median)
 
 
 def _length(stem: str, unit: str, label: str, interval: str = "") -> Quantity:
     """Declare a length in nm, beside which the same stands in px, or one in px."""
     also = f"{stem}_px" if unit == "nm" else ""
-    tabled = stem != "mean_reference_width"
-    return Quantity(label, unit, ".3g", also=also, interval=interval, tabled=tabled)
+    in_table = stem != "mean_reference_width"
+    return Quantity(label, unit, ".3g", also=also, interval=interval, tabled=in_table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,14 +407,14 @@ class Gaps:
     SEED: ClassVar[int] = _SEED
 
     particles: Annotated[int, Quantity("Particles")]
-    pairs: Annotated[int, recorded("Pairs")]
+    pairs: Annotated[int, record_quantity("Pairs")]
     # Pairs of neighbours that were left out for their unequal peaks
-    excluded: Annotated[int, recorded("Left out")]
+    excluded: Annotated[int, record_quantity("Left out")]
     found: tuple[Gap, ...]  # Of the reference or, without one, of the image
     # Grey level that was taken off
-    background: Annotated[float, recorded("Background", LEVELS)]
+    background: Annotated[float, record_quantity("Background", LEVELS)]
     reference_background: Annotated[
-        float | None, recorded("Background, reference", LEVELS)
+        float | None, record_quantity("Background, reference", LEVELS)
     ]
     sizes: tuple[Particle, ...] = ()
     invented: tuple[Gap, ...] = ()  # Of the image, which the reference does not show
@@ -420,12 +423,12 @@ class Gaps:
     # Relative standard deviation of the pixel size, which is in all intervals in nm
     size_error: float = 0.0
     # Pairs that were left out because their gaps would lie across an object
-    across: Annotated[int, recorded("Across an object")] = 0
+    across: Annotated[int, record_quantity("Across an object")] = 0
     # All that is bright: particles, and what is too small for one
-    bright: Annotated[int, recorded("Bright regions")] = 0
+    bright: Annotated[int, record_quantity("Bright regions")] = 0
     # Share of the field that particles cover, and of its 64 parts that have one
-    covered: Annotated[float, recorded("Covered by particles")] = 0.0
-    populated: Annotated[float, recorded("Parts with particles")] = 0.0
+    covered: Annotated[float, record_quantity("Covered by particles")] = 0.0
+    populated: Annotated[float, record_quantity("Parts with particles")] = 0.0
 
     mean_diameter_nm, mean_diameter_interval_nm = _mean("mean_diameter", "nm")
     mean_diameter_px, mean_diameter_interval_px = _mean("mean_diameter", "px")
@@ -509,7 +512,7 @@ class Gaps:
     @property
     def invented_interval(
         self,
-    ) -> Annotated[FloatPair | None, recorded("Its interval")]:
+    ) -> Annotated[FloatPair | None, record_quantity("Its interval")]:
         """Wilson's 95 % interval of that share."""
         return share_interval(len(self.invented), self.own or 0)
 
@@ -536,7 +539,7 @@ class Gaps:
         One for each gap that both show; empty where none, or no unit, is known.
         """
         errors = (_width_error(gap, unit) for gap in self.found)
-        return np.array(_known(errors), dtype=float)
+        return np.array(_finite(errors), dtype=float)
 
     def interval_of(self, values: FloatArray, unit: str) -> FloatPair | None:
         """Give the 95 % interval of the mean of lengths (N,), or of their differences.
@@ -547,13 +550,13 @@ class Gaps:
         read = mean_interval(values)
         if read is None or unit != "nm":
             return read
-        return widened(float(np.mean(values)), read, self.size_error)
+        return widen_interval(float(np.mean(values)), read, self.size_error)
 
     def widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
         """Give the known widths (N,) in the image, and those in the reference."""
         names = f"width_{unit}", f"reference_{unit}"
         image, reference = (
-            np.array(_known(getattr(gap, name) for gap in self.found), dtype=float)
+            np.array(_finite(getattr(gap, name) for gap in self.found), dtype=float)
             for name in names
         )
         return image, reference
@@ -571,14 +574,16 @@ class Gaps:
         widths = [image] if self.reference_background is None else [image, reference]
         edges = width_edges(np.concatenate(widths), bin_width)
         share = self.size_error if unit == "nm" else 0.0
-        counted: list[WidthHistogram] = []
+        histograms_made: list[WidthHistogram] = []
         for each in widths:
             one = count_widths(each, edges)
             fit = one.fit
             if fit is not None:
                 fit = replace(fit, error=math.hypot(fit.error, share * fit.mean))
-            counted.append(replace(one, fit=fit))
-        return counted[0], counted[1] if len(counted) > 1 else None
+            histograms_made.append(replace(one, fit=fit))
+        return histograms_made[0], histograms_made[1] if len(
+            histograms_made
+        ) > 1 else None
 
     def diameters(self, unit: str) -> FloatArray:
         """Give the diameters (N,) of particles that the border does not cut.
@@ -586,7 +591,7 @@ class Gaps:
         Empty where none, or no unit, is known.
         """
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
-        return np.array(_known(whole), dtype=float)
+        return np.array(_finite(whole), dtype=float)
 
     def table(self) -> dict[str, list[Any]]:
         """Give one row for each gap, as columns; those that are invented come last.
@@ -611,11 +616,18 @@ class Gaps:
 
 def _width_error(gap: Gap, unit: str) -> float | None:
     """Width in the image less that in the reference, where both are known."""
-    width, known = getattr(gap, f"width_{unit}"), getattr(gap, f"reference_{unit}")
-    return None if width is None or known is None else float(width - known)
+    width, reference_width = (
+        getattr(gap, f"width_{unit}"),
+        getattr(gap, f"reference_{unit}"),
+    )
+    return (
+        None
+        if width is None or reference_width is None
+        else float(width - reference_width)
+    )
 
 
-def _known(values: Iterable[float | None]) -> list[float]:
+def _finite(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
@@ -655,26 +667,26 @@ def measure_gaps(
 
     .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
     """
-    chosen = options or GapOptions()
+    settings = options or GapOptions()
     if reference is not None:
         check_grids(image, reference)
-    values, background = _above_background(image, dark=chosen.dark)
+    values, background = _above_background(image, dark=settings.dark)
     guide, guide_background = values, None
     if reference is not None:
-        guide, guide_background = _above_background(reference, dark=chosen.dark)
-    regions, count, bright = _particles(guide, chosen)
+        guide, guide_background = _above_background(reference, dark=settings.dark)
+    regions, count, bright = _particles(guide, settings)
     pitch = np.array(mean_pitch(image.scale))
-    lines = _lines(regions, count, chosen, pitch)
+    lines = _lines(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
-    found, excluded, across = _gaps(
+    gaps, left_out, across = _gaps(
         guide, None if reference is None else values, lines, image
     )
-    invented, own = [], None
+    invented_gaps, own = [], None
     if reference is not None:
-        other, number, _ = _particles(values, chosen)
-        back, _, _ = _gaps(values, guide, _lines(other, number, chosen, pitch), image)
+        other, number, _ = _particles(values, settings)
+        back, _, _ = _gaps(values, guide, _lines(other, number, settings, pitch), image)
         own = len(back)
-        invented = [  # the right way round: what was looked at first is the image
+        invented_gaps = [  # the right way round: what was looked at first is the image
             replace(
                 gap,
                 width_px=gap.reference_px,
@@ -689,16 +701,16 @@ def measure_gaps(
     return Gaps(
         particles=count,
         pairs=len(lines),
-        excluded=excluded,
+        excluded=left_out,
         across=across,
         bright=bright,
         covered=float(np.mean(labels > 0)),
-        populated=_populated(labels),
-        found=tuple(found),
+        populated=_populated_share(labels),
+        found=tuple(gaps),
         background=background,
         reference_background=guide_background,
         sizes=_sizes(labels, count, image),
-        invented=tuple(invented),
+        invented=tuple(invented_gaps),
         own=own,
         size_error=length_error(image),
     )
@@ -715,22 +727,22 @@ def _gaps(
     The numbers are those of lines that were left out for their unequal peaks, and
     because their gaps would lie across an object.
     """
-    found, excluded, across = [], 0, 0
+    gaps, left_out, across = [], 0, 0
     noise = noise_level(guide) / math.sqrt(len(_LINES))
     for line in lines:
-        seen = _dip(guide, line, noise)
-        excluded += not seen.equal
-        if not (seen.equal and seen.deep and seen.ends):
+        dip = _dip(guide, line, noise)
+        left_out += not dip.equal
+        if not (dip.equal and dip.deep and dip.ends):
             continue
-        if seen.across or line.crosses:
+        if dip.across or line.crosses:
             across += 1
             continue
-        shown = seen if other is None else _dip(other, line, noise)
-        found.append(_gap(line, shown, None if other is None else seen, image))
-    return found, excluded, across
+        shown_dip = dip if other is None else _dip(other, line, noise)
+        gaps.append(_gap(line, shown_dip, None if other is None else dip, image))
+    return gaps, left_out, across
 
 
-def _populated(labels: NDArray[np.int32]) -> float:
+def _populated_share(labels: NDArray[np.int32]) -> float:
     """Share of equal parts of a field with a particle in them."""
     rows, columns = (
         np.arange(size) * min(size, _PARTS) // size for size in labels.shape
@@ -768,12 +780,12 @@ def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatAr
 def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, float]:
     """Grey levels above the background, and the background."""
     values = finite_values(image, "Gaps")
-    turned = _without_slope(-values if dark else values)
-    low, high = float(turned.min()), float(turned.max())
+    upright = _without_slope(-values if dark else values)
+    low, high = float(upright.min()), float(upright.max())
     level = low
     if high > low:
-        level = float(np.median(turned[turned <= filters.threshold_otsu(turned)]))
-    return turned - level, -level if dark else level
+        level = float(np.median(upright[upright <= filters.threshold_otsu(upright)]))
+    return upright - level, -level if dark else level
 
 
 def _without_slope(values: FloatArray) -> FloatArray:
@@ -828,16 +840,18 @@ def _particles(
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES_PX]
     while scales:
-        scale, taken = scales[0], labels > 0
+        scale, covered_labels = scales[0], labels > 0
         plain = smooth = ndimage.gaussian_filter(values, scale)
         if total:
-            taken = ndimage.binary_dilation(taken, iterations=_RIM_PX)
-            smooth = ndimage.gaussian_filter(np.where(taken, level, values), scale)
-        if taken.all():
+            covered_labels = ndimage.binary_dilation(covered_labels, iterations=_RIM_PX)
+            smooth = ndimage.gaussian_filter(
+                np.where(covered_labels, level, values), scale
+            )
+        if covered_labels.all():
             break
         quiet = noise / (2 * np.sqrt(np.pi) * scale)
-        level, spread = _ground(smooth[~taken], quiet)
-        height = np.where(taken, 0.0, smooth - level)
+        level, spread = _ground(smooth[~covered_labels], quiet)
+        height = np.where(covered_labels, 0.0, smooth - level)
         contrast = contrast or _contrast(height)
         texture = min(_LEAST_APART * spread, _MOST_LEAST * contrast)
         least = max(_LEAST_APART * quiet, _FAINTEST * contrast, texture)
@@ -848,7 +862,7 @@ def _particles(
         own[own < max(least, clear)] = np.inf  # the ground's, too
         share = height / own[basins]
         mask = _plateaus(share > _OUTLINE, basins, share)
-        mask = _filled(share, mask) & ~taken
+        mask = _fill_holes(share, mask) & ~covered_labels
         parts, count = _parts(mask, np.where(mask, basins, 0), scale)
         if total:
             parts, count = _standing_out(plain, parts, count, least / 2)
@@ -879,8 +893,8 @@ def _plateaus(
     if not count:
         return mask
     middle = ndimage.median(share, regions, np.arange(1, count + 1))
-    kept = np.concatenate([[False], np.asarray(middle) > _PLATEAU])
-    return np.asarray(kept[regions])
+    is_kept = np.concatenate([[False], np.asarray(middle) > _PLATEAU])
+    return np.asarray(is_kept[regions])
 
 
 def _standing_out(
@@ -896,8 +910,8 @@ def _standing_out(
         smooth, beside, numbers, _level_around, float, -np.inf
     )
     inner = np.asarray(ndimage.median(smooth, parts, numbers))
-    kept = np.concatenate([[False], inner - around > least])
-    return np.where(kept, np.cumsum(kept), 0)[parts], int(kept.sum())
+    is_kept = np.concatenate([[False], inner - around > least])
+    return np.where(is_kept, np.cumsum(is_kept), 0)[parts], int(is_kept.sum())
 
 
 def _level_around(values: FloatArray) -> float:
@@ -913,12 +927,12 @@ def _ground(values: FloatArray, noise: float) -> FloatPair:
     below = np.sort(values, axis=None)
     if below.size and below[-1] > below[0]:
         below = below[below <= filters.threshold_otsu(below)]
-    known = below
-    for _ in range(_HALVES if known.size > 1 else 0):
-        half = max(known.size // 2, 1)
-        start = int(np.argmin(known[half:] - known[: known.size - half]))
-        known = known[start : start + half + 1]
-    level = min(float(np.median(known)), float(np.median(below)))
+    ground = below
+    for _ in range(_HALVES if ground.size > 1 else 0):
+        half = max(ground.size // 2, 1)
+        start = int(np.argmin(ground[half:] - ground[: ground.size - half]))
+        ground = ground[start : start + half + 1]
+    level = min(float(np.median(ground)), float(np.median(below)))
     darker = level - below[below < level]
     spread = _MAD * float(np.median(darker)) if darker.size else 0.0
     return level, max(noise, spread)
@@ -938,7 +952,7 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
     what is above half of its peak.
     """
     tops = morphology.local_maxima(height) & (height >= least)
-    basins, count = _flooded(height, tops, height > 0)
+    basins, count = _flood(height, tops, height > 0)
     if not count:
         return basins, np.zeros(1)
     while True:
@@ -949,13 +963,13 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
             own = np.asarray(ndimage.median(height, core, numbers))
             peak[1:] = own
         size = np.bincount(core.ravel(), minlength=count + 1)[1:].astype(float)
-        joined, left = _joined(height, basins, own, size, _EDGE, least)
+        joined_basins, left = _join_basins(height, basins, own, size, _EDGE, least)
         if left == count:
             return basins, np.concatenate([[0.0], own])
-        basins, count = joined[basins], left
+        basins, count = joined_basins[basins], left
 
 
-def _flooded(
+def _flood(
     values: FloatArray, tops: BoolArray, mask: BoolArray
 ) -> tuple[NDArray[np.int32], int]:
     """Label what is downhill from each top."""
@@ -963,7 +977,7 @@ def _flooded(
     return segmentation.watershed(-values, seeds, mask=mask), int(count)
 
 
-def _joined(
+def _join_basins(
     values: FloatArray,
     basins: NDArray[np.int32],
     own: FloatArray,
@@ -1003,8 +1017,8 @@ def _joined(
             smaller, larger = sorted((first, second), key=size.__getitem__)
             root[smaller] = larger
     ends = np.array([find(number) for number in range(own.size + 1)])
-    left, joined = np.unique(ends, return_inverse=True)
-    return joined.astype(np.int32), left.size - 1
+    left, new_labels = np.unique(ends, return_inverse=True)
+    return new_labels.astype(np.int32), left.size - 1
 
 
 def _parts(
@@ -1015,15 +1029,17 @@ def _parts(
         basins, mode="inner"
     ) & ndimage.binary_erosion(basins > 0, np.ones((3, 3)))
     distance = ndimage.distance_transform_edt(mask & ~border)
-    parts, count = _flooded(distance, morphology.local_maxima(distance) & mask, mask)
+    parts, count = _flood(distance, morphology.local_maxima(distance) & mask, mask)
     if not count:
         return parts, 0
     peak = np.asarray(ndimage.maximum(distance, parts, np.arange(1, count + 1)))
-    joined, count = _joined(distance, parts, peak, peak, _WAIST, _ROUGH_PX * scale)
-    return joined[parts], count
+    joined_parts, count = _join_basins(
+        distance, parts, peak, peak, _WAIST, _ROUGH_PX * scale
+    )
+    return joined_parts[parts], count
 
 
-def _filled(height: FloatArray, mask: BoolArray) -> BoolArray:
+def _fill_holes(height: FloatArray, mask: BoolArray) -> BoolArray:
     """Fill holes that texture makes: they do not reach down to the ground.
 
     Heights are shares of those of the particles.
@@ -1059,7 +1075,7 @@ def _lines(
         return []
     centres, area = _centres(labels, count)
     diameter = 2 * np.sqrt(area / np.pi)
-    found = []
+    lines = []
     furthest = float((1 + options.reach) * diameter.max())
     reach = options.reach * diameter / 2
     for a, b in _near(labels, centres, reach, furthest, pitch):
@@ -1070,8 +1086,8 @@ def _lines(
         step = _STEP_PX * np.hypot(*((line.stop - line.start) * pitch)) / line.length
         between = step * np.count_nonzero(~(line.inside[0] | line.inside[1]))
         if between <= options.reach * (diameter[a] + diameter[b]) / 2:
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
 def _near(
@@ -1117,11 +1133,11 @@ def _line(
 
     Labels above `count` are bright regions that are too small for a particle.
     """
-    passed = ndimage.map_coordinates(
+    labels_passed = ndimage.map_coordinates(
         labels, _points(start, stop), order=0, mode="nearest"
     )
-    others = set(np.unique(passed)) - {0, *ends}
-    inside = passed == ends[0], passed == ends[1]
+    others = set(np.unique(labels_passed)) - {0, *ends}
+    inside = labels_passed == ends[0], labels_passed == ends[1]
     if min(others, default=count + 1) <= count or not all(map(np.any, inside)):
         return None
     return _Line(start, stop, inside, bool(others))
@@ -1203,7 +1219,9 @@ def _crossing(rising: FloatArray, level: float) -> float | None:
     return float(high - 1 + (level - low) / (rising[high] - low))
 
 
-def _gap(line: _Line, shown: _Dip, known: _Dip | None, image: Micrograph) -> Gap:
+def _gap(
+    line: _Line, image_dip: _Dip, reference_dip: _Dip | None, image: Micrograph
+) -> Gap:
     count = line.inside[0].size
     step = line.length / max(count - 1, 1)
     along = (line.stop - line.start) / max(line.length, 1e-9)
@@ -1212,13 +1230,13 @@ def _gap(line: _Line, shown: _Dip, known: _Dip | None, image: Micrograph) -> Gap
         nm_per_px = float(np.hypot(*(along * np.array(image.pixel_size_nm))))
     widths = [
         None if dip is None or dip.ends is None else (dip.ends[1] - dip.ends[0]) * step
-        for dip in (shown, known)
+        for dip in (image_dip, reference_dip)
     ]
     in_nm = [
         None if width is None or nm_per_px is None else width * nm_per_px
         for width in widths
     ]
-    ends = (known or shown).ends or (0.0, float(count - 1))
+    ends = (reference_dip or image_dip).ends or (0.0, float(count - 1))
     edges = [line.start + along * step * end for end in ends]
     place = (edges[0] + edges[1]) / 2
     in_plane = None
@@ -1232,7 +1250,7 @@ def _gap(line: _Line, shown: _Dip, known: _Dip | None, image: Micrograph) -> Gap
         width_nm=in_nm[0],
         reference_px=widths[1],
         reference_nm=in_nm[1],
-        kind="found" if shown.deep else "missed",
+        kind="found" if image_dip.deep else "missed",
     )
 
 

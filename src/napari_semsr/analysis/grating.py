@@ -104,8 +104,8 @@ class CalibrateOptions(Options):
         """Refuse a grating without its period, and a bar with it."""
         of_grating = [name for name in self.model_fields_set if name != "bar"]
         if self.bar is not False and of_grating:
-            told = ", ".join(sorted(of_grating))
-            msg = f"A printed bar is no grating: leave {told} out, or `bar`"
+            option_names = ", ".join(sorted(of_grating))
+            msg = f"A printed bar is no grating: leave {option_names} out, or `bar`"
             raise ValueError(msg)
         if self.bar is False and self.pitch_nm is None:
             msg = "pitch_nm must be given"
@@ -120,7 +120,7 @@ class CalibrateOptions(Options):
 
 def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibration:
     """Measure a microscope by the picture (Y, X) of a grating, NaN where none is."""
-    plane, lit = _prepared(image)
+    plane, in_light = _prepare(image)
     waves = _waves(plane, options.lattice)
     periods = float(np.hypot(*waves[0]) * min(plane.shape))
     if periods < _LEAST_PERIODS:
@@ -133,13 +133,13 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
     free: _Freedom
     for widening in _WIDENING:
         free = "lean" if widening >= _LEANING else "none"
-        fit = _refined(plane, lit, fit, widening, free)
-    fit, free = _settled(fit, plane.shape)
+        fit = _refine(plane, in_light, fit, widening, free)
+    fit, free = _choose_freedom(fit, plane.shape)
     for _ in range(_LAST):
-        fit = _refined(plane, lit, fit, _WIDENING[-1], free)
+        fit = _refine(plane, in_light, fit, _WIDENING[-1], free)
     if not fit.agreement > _AGREE:
         raise RegistrationError(_NONE, code="no-structure")
-    return _described(fit, free, plane.shape, options, periods)
+    return _describe(fit, free, plane.shape, options, periods)
 
 
 _NONE = (
@@ -171,23 +171,23 @@ class _Fit:
         return np.asarray(self.waves / np.hypot(*self.waves[0]))
 
 
-def _prepared(image: NDArray[Any]) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _prepare(image: NDArray[Any]) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Picture with its level taken off, and where it is lit."""
-    known = np.isfinite(image)
-    if not known.any():
+    finite = np.isfinite(image)
+    if not finite.any():
         raise RegistrationError(_NONE, code="no-finite-values")
-    plane = np.where(known, image, 0).astype(np.float64)
-    low = float(np.quantile(plane[known], 0.005))
-    plane = np.where(known, plane - low, 0)
-    level = _level(plane, known)
-    lit = known & (level > _LIT * level[known].max())
-    return np.where(lit, plane - _level(plane, lit), 0), lit
+    plane = np.where(finite, image, 0).astype(np.float64)
+    low = float(np.quantile(plane[finite], 0.005))
+    plane = np.where(finite, plane - low, 0)
+    level = _level(plane, finite)
+    in_light = finite & (level > _LIT * level[finite].max())
+    return np.where(in_light, plane - _level(plane, in_light), 0), in_light
 
 
-def _level(plane: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+def _level(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
     """Mean brightness around each place, of what is known."""
     wide = max(3, min(plane.shape) // 6)
-    both = [plane * known, known.astype(np.float64)]
+    both = [plane * finite, finite.astype(np.float64)]
     for _ in range(2):
         both = [ndimage.uniform_filter(part, wide, mode="constant") for part in both]
     return np.asarray(both[0] / np.maximum(both[1], 1e-6))
@@ -215,22 +215,22 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     rows, columns = np.nonzero(peaks)
     heights = amplitude[rows, columns]
     order = np.argsort(-heights)[:_ORDERS]
-    found = []
+    waves_found = []
     for row, column in zip(rows[order], columns[order], strict=True):
         around = np.abs(radius / radius[row, column] - 1) < 0.2
         bare = max(1 - _FILLED / radius[row, column] ** 2, _BARE)
         if amplitude[row, column] > _PEAK * np.quantile(amplitude[around], bare / 2):
-            found.append((amplitude[row, column], y[row, column], x[row, column]))
-    if not found:
+            waves_found.append((amplitude[row, column], y[row, column], x[row, column]))
+    if not waves_found:
         raise RegistrationError(_NONE, code="no-structure")
-    table = np.array(found)
+    table = np.array(waves_found)
     table = table[table[:, 0] > _SECOND * table[:, 0].max()]
-    highest = _located(plane, table[0, 1:])
+    highest = _refine_peak(plane, table[0, 1:])
     vectors = table[np.argsort(np.hypot(table[:, 1], table[:, 2])), 1:]
     # of an alias or of hum, longer than the grating, the highest peak is no order
     for left in range(len(vectors)):
         waves = _shortest(plane, vectors[left:], lattice, spectrum)
-        base = np.array([_located(plane, wave) for wave in waves])
+        base = np.array([_refine_peak(plane, wave) for wave in waves])
         orders = np.round(np.linalg.lstsq(base.T, highest, rcond=None)[0])
         off = (highest - orders @ base) * plane.shape
         if np.hypot(*off) < _MEET * max(1.0, np.abs(orders).sum()):
@@ -250,7 +250,7 @@ def _shortest(
         > _PARALLEL * np.hypot(*first) * np.hypot(*wave)
     ]
     if lattice == "lines" or (lattice == "auto" and not across):
-        return _centred(plane, first[None])
+        return _waves_at_centre(plane, first[None])
     if not across:
         msg = (
             "The grating shows lines in one direction alone, but a lattice of dots is "
@@ -259,7 +259,7 @@ def _shortest(
         raise RegistrationError(msg, code="lattice-mismatch")
     # the sum of two orders may stand out where one of them does not
     second = across[0] - np.round(across[0] @ first / (first @ first)) * first
-    return _centred(plane, np.stack([first, second]))
+    return _waves_at_centre(plane, np.stack([first, second]))
 
 
 def _fundamental(
@@ -281,23 +281,23 @@ def _fundamental(
         top = amplitude[away < 2].max(initial=0.0)
         if not top > least or top < amplitude[away < 4].max(initial=0.0):
             continue
-        off = _located(plane, whole) - _located(plane, wave) / order
+        off = _refine_peak(plane, whole) - _refine_peak(plane, wave) / order
         few = np.hypot(*whole) * min(shape) < _LEAST_PERIODS  # is refused in any case
         if few or np.hypot(*off * shape) < _MEET:
             return np.asarray(whole)
     return wave
 
 
-def _centred(plane: FloatArray, waves: FloatArray) -> FloatArray:
+def _waves_at_centre(plane: FloatArray, waves: FloatArray) -> FloatArray:
     """Wave vectors at the middle of the field, where distortion changes them least."""
     rows, columns = plane.shape
     middle = plane[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
     least = 1.5 / min(plane.shape)
     each = [(wave, max(0.1 * float(np.hypot(*wave)), least)) for wave in waves]
-    return np.array([_located(middle, wave, reach) for wave, reach in each])
+    return np.array([_refine_peak(middle, wave, reach) for wave, reach in each])
 
 
-def _located(
+def _refine_peak(
     plane: FloatArray, wave: FloatArray, reach: float | None = None
 ) -> FloatArray:
     """Highest place of a spectrum within reach of a wave, between its values."""
@@ -312,7 +312,7 @@ def _located(
     return np.array([wave[0] + steps[row], wave[1] + steps[column]])
 
 
-def _settled(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
+def _choose_freedom(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
     """Decide what explains the terms of second order: nothing, a centre, or neither."""
     lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
@@ -321,15 +321,15 @@ def _settled(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
     # (terms, 2) What the centre's moves along y and x do
     by_centre = np.stack([(fit.ways @ part).ravel() for part in _OFF_CENTRE], axis=1)
     pull = by_centre.T @ certain
-    moved = np.linalg.solve(pull @ by_centre, pull @ lean)
-    left = lean - by_centre @ moved
-    explained = left @ certain @ left < chi2.isf(_CHANCE, len(left) - 2)
+    shift = np.linalg.solve(pull @ by_centre, pull @ lean)
+    left = lean - by_centre @ shift
+    is_explained = left @ certain @ left < chi2.isf(_CHANCE, len(left) - 2)
     error = np.sqrt(fit.covariance[3 * len(fit.waves), 3 * len(fit.waves)])
     rim = min(shape) / 2
-    near = np.hypot(*moved) < abs(fit.distortion) * _FARTHEST * rim
-    if not explained or not near or abs(fit.distortion) < _BEYOND_DOUBT * error:
+    near = np.hypot(*shift) < abs(fit.distortion) * _FARTHEST * rim
+    if not is_explained or not near or abs(fit.distortion) < _BEYOND_DOUBT * error:
         return fit, "lean"
-    centre = moved / fit.distortion
+    centre = shift / fit.distortion
     # waves are those of the centre from now on, where the scale is another
     scale = np.eye(2) * (1 + fit.distortion * centre @ centre / rim**2)
     scale += 2 * fit.distortion * np.outer(centre, centre) / rim**2
@@ -378,9 +378,9 @@ def _moves(places: FloatArray, fit: _Fit, free: _Freedom, shape: IntPair) -> Flo
     return np.concatenate([rim[None], more])
 
 
-def _refined(
+def _refine(
     plane: FloatArray,
-    lit: NDArray[np.bool_],
+    in_light: NDArray[np.bool_],
     fit: _Fit,
     widening: float,
     free: _Freedom,
@@ -397,31 +397,33 @@ def _refined(
         np.exp(-0.5 * ((np.arange(side) - places[:, None]) / width) ** 2) / scale
         for side, places in zip(shape, at, strict=True)
     ]
-    cover = smooth[0] @ lit @ smooth[1].T
+    cover = smooth[0] @ in_light @ smooth[1].T
     down, along = at[0][:, None], at[1]
     away = grid - _middle(grid, shape)
     radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
-    chosen = (cover > _COVERED) & lit[down, along] & (radius < widening)
-    moves = _moves(grid[:, down, along][:, chosen], fit, free, shape)
+    in_fit = (cover > _COVERED) & in_light[down, along] & (radius < widening)
+    moves = _moves(grid[:, down, along][:, in_fit], fit, free, shape)
     count = len(fit.waves)
     rows, left, weight = [], [], []
     for which, (wave, phase) in enumerate(zip(fit.waves, fit.phases, strict=True)):
         angle = 2 * np.pi * np.tensordot(wave, even, 1) + phase
         away = smooth[0] @ (plane * np.exp(-1j * angle)) @ smooth[1].T
-        seen = (away / np.maximum(cover, 1e-6))[chosen]
-        own = np.zeros((3 * count + len(moves), len(seen)))
+        residuals = (away / np.maximum(cover, 1e-6))[in_fit]
+        own = np.zeros((3 * count + len(moves), len(residuals)))
         own[3 * which] = 1
-        own[3 * which + 1 : 3 * which + 3] = 2 * np.pi * even[:, down, along][:, chosen]
+        own[3 * which + 1 : 3 * which + 3] = 2 * np.pi * even[:, down, along][:, in_fit]
         own[3 * count :] = 2 * np.pi * np.einsum("a,jap->jp", wave, moves)
         rows.append(own)
-        start = np.angle(seen.sum())  # so that none lies at the end of a turn
-        left.append(np.angle(seen * np.exp(-1j * start)) + start)
-        weight.append(np.abs(seen) ** 2 / max(np.median(np.abs(seen)) ** 2, 1e-30))
-    seen = np.concatenate(left), np.concatenate(weight)
-    return _solved(fit, free, np.hstack(rows), *seen, (width, step))
+        start = np.angle(residuals.sum())  # so that none lies at the end of a turn
+        left.append(np.angle(residuals * np.exp(-1j * start)) + start)
+        weight.append(
+            np.abs(residuals) ** 2 / max(np.median(np.abs(residuals)) ** 2, 1e-30)
+        )
+    residuals = np.concatenate(left), np.concatenate(weight)
+    return _take_step(fit, free, np.hstack(rows), *residuals, (width, step))
 
 
-def _solved(
+def _take_step(
     fit: _Fit,
     free: _Freedom,
     design: FloatArray,
@@ -432,7 +434,7 @@ def _solved(
     """Take the step that leaves the phases least, robustly."""
     unknowns = len(design)
     # so many phases share the noise of one: a Gaussian covers 4 pi times its square
-    shared = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
+    variance_ratio = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
     if len(left) < unknowns + 2:
         raise RegistrationError(_NONE, code="no-structure")
     weight = np.minimum(weight, 2.0)
@@ -445,10 +447,16 @@ def _solved(
         step = np.linalg.solve(normal, (design * robust) @ left)
         rest = left - step @ design
     variance = float(np.average(rest**2, weights=robust))
-    lost = min(unknowns * shared / len(left), 0.8)
-    variance /= 1 - lost
+    lost_share = min(unknowns * variance_ratio / len(left), 0.8)
+    variance /= 1 - lost_share
     inverse = np.linalg.inv(normal)
-    spread = inverse @ ((design * robust**2) @ design.T) @ inverse * variance * shared
+    spread = (
+        inverse
+        @ ((design * robust**2) @ design.T)
+        @ inverse
+        * variance
+        * variance_ratio
+    )
     shared_from = 3 * len(fit.waves)
     parts, more = step[:shared_from].reshape(-1, 3), step[shared_from:]
     return replace(
@@ -466,7 +474,7 @@ def _solved(
     )
 
 
-def _described(
+def _describe(
     fit: _Fit,
     free: _Freedom,
     shape: tuple[int, ...],
@@ -482,18 +490,18 @@ def _described(
     values = _sizes(fit.waves, lattice, options.period_nm)
     changes = []
     for index in range(2 * count):
-        moved = fit.waves.copy().ravel()
-        small = 1e-6 * float(np.abs(moved).max())
-        moved[index] += small
-        changed = _sizes(moved.reshape(-1, 2), lattice, options.period_nm)
-        changes.append((changed - values) / small)
+        trial_waves = fit.waves.copy().ravel()
+        small = 1e-6 * float(np.abs(trial_waves).max())
+        trial_waves[index] += small
+        sizes_after = _sizes(trial_waves.reshape(-1, 2), lattice, options.period_nm)
+        changes.append((sizes_after - values) / small)
     change = np.array(changes)
     variance = np.einsum("ia,ij,ja->a", change, covariance, change)
     share = options.pitch_sd_nm / options.period_nm
     variance[:2] += (values[:2] * share) ** 2
     spread = np.sqrt(np.maximum(variance, 0))
     centre, error = fit.centre, np.sqrt(np.diag(fit.covariance)[-2:])
-    centred = free != "centre"
+    free_of_centre = free != "centre"
     around = np.linspace(0, np.pi, 90)
     rim = np.stack([np.sin(around), np.cos(around)]) * (min(shape) / 2)
     uneven = fit.lean @ _second_order(rim, (shape[0], shape[1]))
@@ -512,18 +520,20 @@ def _described(
         periods=periods,
         residual_nm=fit.residual / (2 * np.pi) * options.period_nm,
         shape=(int(shape[0]), int(shape[1])),
-        centre_px=None if centred else (float(centre[0]), float(centre[1])),
-        centre_sd_px=None if centred else (float(error[0]), float(error[1])),
+        centre_px=None if free_of_centre else (float(centre[0]), float(centre[1])),
+        centre_sd_px=None if free_of_centre else (float(error[0]), float(error[1])),
         uneven_px=float(np.hypot.reduce(uneven).max()) or None,
     )
 
 
-def _lattice(waves: FloatArray, asked: str) -> Literal["lines", "square", "hexagonal"]:
+def _lattice(
+    waves: FloatArray, lattice_option: str
+) -> Literal["lines", "square", "hexagonal"]:
     """Tell what repeats by the angle between its wave vectors."""
     if len(waves) == 1:
         return "lines"
-    if asked == "square" or asked == "hexagonal":
-        return asked  # type: ignore[return-value]
+    if lattice_option == "square" or lattice_option == "hexagonal":
+        return lattice_option  # type: ignore[return-value]
     one, two = waves
     sine = abs(one[0] * two[1] - one[1] * two[0]) / np.hypot(*one) / np.hypot(*two)
     return "square" if sine > _OBLIQUE else "hexagonal"

@@ -41,13 +41,13 @@ CutOff = Annotated[
 """Option: where what light carried ends."""
 
 
-def find_cut_off(image: Micrograph, given: float | None = None) -> float | None:
+def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | None:
     """Give what a person says, else what the history of what light made tells, in nm.
 
     The shortest period that the light carried; None if nobody knows.
     """
-    made = image.provenance
-    return given or (None if made is None else made.optical_cut_off_nm())
+    history = image.provenance
+    return cut_off_nm or (None if history is None else history.optical_cut_off_nm())
 
 
 GUESSED = "what agrees there was guessed"
@@ -108,7 +108,7 @@ def split_light(
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
     finer = (rings.frequency > end)[rings.index]
     below, above = (
-        fft.irfft2(np.where(finer == kept, spectrum, 0), s=shape, workers=cores)
-        for kept in (False, True)
+        fft.irfft2(np.where(finer == keeps_light, spectrum, 0), s=shape, workers=cores)
+        for keeps_light in (False, True)
     )
     return below, above

@@ -28,7 +28,7 @@ from napari_semsr.core import (
     ReadError,
     in_figures,
     option,
-    recorded,
+    record_quantity,
     require_memory,
 )
 
@@ -195,7 +195,9 @@ class Metrics:
     ssim: Annotated[float | None, Quantity("SSIM", "", ".4f", reason="why_no_ssim")] = (
         None
     )
-    ssim_gao: Annotated[float | None, recorded("SSIM, K₂ = 0.02", "", ".4f")] = None
+    ssim_gao: Annotated[float | None, record_quantity("SSIM, K₂ = 0.02", "", ".4f")] = (
+        None
+    )
     nrmse: Annotated[float | None, Quantity("NRMSE", "", ".4f")] = None
     cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
     psnr_below_db: Annotated[
@@ -261,13 +263,13 @@ class Metrics:
     @property
     def why_no_ssim(self) -> str | None:
         """Why there is none, where there is a reference."""
-        compared = self.psnr_db is not None or self.identical
-        small = compared and self.ssim is None
+        was_compared = self.psnr_db is not None or self.identical
+        small = was_compared and self.ssim is None
         why = "the images are smaller than 11 px, or have gaps in each window of 11 px"
         return why if small else None
 
 
-def _known(values: FloatArray) -> FloatArray:
+def _finite_values(values: FloatArray) -> FloatArray:
     """Values of pixels that are not missing, (N,); all as they are if none is."""
     finite = np.isfinite(values)
     return values if finite.all() else values[finite]
@@ -281,7 +283,7 @@ def average_gradient(image: FloatArray) -> float:
     """
     dx = np.diff(image, axis=1)[:-1]
     dy = np.diff(image, axis=0)[:, :-1]
-    slopes = _known(np.sqrt((dx**2 + dy**2) / 2))
+    slopes = _finite_values(np.sqrt((dx**2 + dy**2) / 2))
     return float(slopes.mean()) if slopes.size else 0.0
 
 
@@ -290,14 +292,14 @@ def contrast(image: FloatArray) -> float:
 
     `image` (Y, X); gives over all horizontal and vertical pairs; 0 for a single pixel.
     """
-    dx, dy = (_known(np.diff(image, axis=axis)) for axis in (1, 0))
+    dx, dy = (_finite_values(np.diff(image, axis=axis)) for axis in (1, 0))
     pairs = dx.size + dy.size
     return float(((dx**2).sum() + (dy**2).sum()) / pairs) if pairs else 0.0
 
 
 def spatial_frequency(image: FloatArray) -> float:
     """Root of the summed mean square row and column differences; `image` (Y, X)."""
-    rows, columns = (_known(np.diff(image, axis=axis)) for axis in (1, 0))
+    rows, columns = (_finite_values(np.diff(image, axis=axis)) for axis in (1, 0))
     total = sum(float((d**2).mean()) for d in (rows, columns) if d.size)
     return math.sqrt(total)
 
@@ -342,10 +344,10 @@ def psnr_gain(
     if not (0 < errors.sum() < math.inf and 0 < before.sum() < math.inf):
         return None, None
     gain = 10 * math.log10(before.sum() / errors.sum())
-    left, kept = before.sum() - before, errors.sum() - errors
-    if not (left > 0).all() or not (kept > 0).all():
+    left, other_sum = before.sum() - before, errors.sum() - errors
+    if not (left > 0).all() or not (other_sum > 0).all():
         return gain, None
-    each = 10 * np.log10(left / kept)
+    each = 10 * np.log10(left / other_sum)
     return gain, float(np.sqrt((len(errors) - 1) * each.var()))
 
 
@@ -408,14 +410,14 @@ def structural_similarity(
     if min(image.shape) <= 2 * _BORDER:
         return None
     inner = np.s_[_BORDER:-_BORDER, _BORDER:-_BORDER]
-    known = np.isfinite(image) & np.isfinite(reference)
+    finite = np.isfinite(image) & np.isfinite(reference)
     whole = None  # windows without a gap
-    if not known.all():
+    if not finite.all():
         side = 2 * _BORDER + 1
-        whole = minimum_filter(known.astype(np.uint8), side)[inner] > 0
+        whole = minimum_filter(finite.astype(np.uint8), side)[inner] > 0
         if not whole.any():
             return None
-        image, reference = (np.where(known, one, 0.0) for one in (image, reference))
+        image, reference = (np.where(finite, one, 0.0) for one in (image, reference))
     # scikit-image gives the same to the last bit, but holds 14 planes, this 8
 
     def smooth(plane: FloatArray) -> FloatArray:
@@ -442,8 +444,8 @@ def _full_scale(m: Micrograph, peak: float) -> float | None:
     None of floats, and of integers of which nothing is stated.
     """
     bits = m.significant_bits
-    stated = None if bits is None else float((1 << bits) - 1)
-    return None if stated is None or peak > stated else stated
+    stated_peak = None if bits is None else float((1 << bits) - 1)
+    return None if stated_peak is None or peak > stated_peak else stated_peak
 
 
 def _choose_range(
@@ -455,18 +457,18 @@ def _choose_range(
     states the bit depth of the reference, that of the image if all values fit into it,
     and an `OptionError` if they cannot be alike.
     """
-    given = (image,) if reference is None else (reference, image)
-    arrays = [m.array() for m in given]
+    images = (image,) if reference is None else (reference, image)
+    arrays = [m.array() for m in images]
     peaks = [_peak(array) for array in arrays]
-    stated = [_full_scale(*pair) for pair in zip(given, peaks, strict=True)]
-    known = [
+    stated_peaks = [_full_scale(*pair) for pair in zip(images, peaks, strict=True)]
+    peaks_in_use = [
         255.0 if one is None and array.dtype == np.uint8 else one
-        for one, array in zip(stated, arrays, strict=True)
+        for one, array in zip(stated_peaks, arrays, strict=True)
     ]
     dtype = arrays[0].dtype
     if alike and all(array.dtype.kind in "ui" for array in arrays):
         for m, scale, other, peak in zip(
-            given, known, given[::-1], peaks[::-1], strict=True
+            images, peaks_in_use, images[::-1], peaks[::-1], strict=True
         ):
             if scale is not None and peak > _APART * scale:
                 msg = (
@@ -478,7 +480,9 @@ def _choose_range(
     if dtype.kind == "b":
         return 1.0, "type"
     if dtype.kind in "ui":
-        for scale, by_file in list(zip(known, stated, strict=True))[: 1 + alike]:
+        for scale, by_file in list(zip(peaks_in_use, stated_peaks, strict=True))[
+            : 1 + alike
+        ]:
             if scale is not None and peaks[0] <= scale:
                 return scale, "type" if by_file is None else "file"
         if dtype.itemsize <= _SHORT:
@@ -568,9 +572,9 @@ def measure_metrics(
     options = MetricsOptions.parse(
         {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
     )
-    for name, asked in (("match", match), ("cut-off", cut_off_nm)):
-        if asked is not None and reference is None:
-            msg = f"The {name} {asked} needs a reference, got one image."
+    for name, name_of_option in (("match", match), ("cut-off", cut_off_nm)):
+        if name_of_option is not None and reference is None:
+            msg = f"The {name} {name_of_option} needs a reference, got one image."
             raise OptionError(msg, code="second-image-missing")
     sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
     if cut_off_nm is not None and not any(sizes):
@@ -588,25 +592,25 @@ def measure_metrics(
     if not span > 0:
         msg = "A data range above 0 is needed, got 0 from a constant image; state one."
         raise OptionError(msg, code="image-blank")
-    peak = float(np.abs(_known(values)).max())
+    peak = float(np.abs(_finite_values(values)).max())
     if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
         msg = (
             f"A data range must be of the order of the grey values, got {span:g} for "
             f"values up to {peak:g}."
         )
         raise OptionError(msg, code="out-of-range")
-    scaled = values / span * _FULL_SCALE
+    scaled_values = values / span * _FULL_SCALE
     own = Metrics(
-        average_gradient=average_gradient(scaled),
-        contrast=contrast(scaled),
-        spatial_frequency=spatial_frequency(scaled),
+        average_gradient=average_gradient(scaled_values),
+        contrast=contrast(scaled_values),
+        spatial_frequency=spatial_frequency(scaled_values),
         data_range=float(span),
         data_range_from=source,
     )
     if reference is None or target is None:
         return own
     if match is not None and not np.ptp(
-        _known(target)
+        _finite_values(target)
     ):  # any image becomes that constant
         msg = (
             f"A match needs a reference with contrast, but {reference.name} is "
@@ -640,11 +644,11 @@ def _against(
         values[np.isnan(target)] = np.nan
     gain, offset = 1.0, 0.0
     if match == "affine":
-        gain, offset = match_affine(_known(values), _known(target))
+        gain, offset = match_affine(_finite_values(values), _finite_values(target))
         values = gain * values + offset
-    error = float(np.mean(_known((values - target) ** 2)))
-    energy = float(np.mean(_known(target**2)))
-    found = replace(
+    error = float(np.mean(_finite_values((values - target) ** 2)))
+    energy = float(np.mean(_finite_values(target**2)))
+    metrics = replace(
         own,
         psnr_db=_psnr(error),
         ssim=structural_similarity(values, target, 1.0),
@@ -657,8 +661,8 @@ def _against(
     )
     rings = whole and min(values.shape) > 1  # which need two rows
     if cut_off_nm and pixel_size_nm and rings:
-        return _split(values, target, found, cut_off_nm, pixel_size_nm)
-    return found
+        return _split(values, target, metrics, cut_off_nm, pixel_size_nm)
+    return metrics
 
 
 def _psnr(error: float) -> float | None:
@@ -678,12 +682,13 @@ def _split(
     A gain is fitted anew, below alone: else what is drawn above would change it, and
     with it the error below.
     """
-    shown, truth = (
+    image_bands, truth = (
         split_light(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)
     )
-    gain = 1.0 if own.match is None else match_affine(shown[0], truth[0])[0]
+    gain = 1.0 if own.match is None else match_affine(image_bands[0], truth[0])[0]
     below, above = (
-        part_errors(gain * one, other) for one, other in zip(shown, truth, strict=True)
+        part_errors(gain * one, other)
+        for one, other in zip(image_bands, truth, strict=True)
     )
     return replace(
         own,

@@ -98,30 +98,32 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
             read_on(image, of, grid, box)
             for image, of in zip((before, after), lies, strict=True)
         ]
-        known = np.isfinite(both[0]) & np.isfinite(both[1])
-        whole = gap_free_box(known, least=2 * _BORDER + 1)
+        finite = np.isfinite(both[0]) & np.isfinite(both[1])
+        whole = gap_free_box(finite, least=2 * _BORDER + 1)
         if whole is not None:
             blocks.append((both[0][whole.slices], both[1][whole.slices]))
     if not blocks:
         return None
-    values: FloatArray = np.concatenate([made[::4, ::4].ravel() for _, made in blocks])
+    values: FloatArray = np.concatenate(
+        [output[::4, ::4].ravel() for _, output in blocks]
+    )
     low, high = (float(v) for v in np.percentile(values, _PERCENTILES))
     if high <= low:
         return None
     many = _RAMPS * len(_SIGMAS_PX)
     power, cross, total, count = np.zeros((many, many)), np.zeros(many), 0.0, 0
-    for number, (seen, made) in enumerate(blocks, start=len(boxes)):
+    for number, (original, output) in enumerate(blocks, start=len(boxes)):
         yield Progress(number, 2 * len(boxes), "blurring the result again")
-        wanted = _inner(_quick(seen))
-        ramps = np.stack([_inner(ramp) for ramp in _ramps(made, (low, high))])
+        target_part = _inner(_quick(original))
+        ramps = np.stack([_inner(ramp) for ramp in _ramps(output, (low, high))])
         power += ramps @ ramps.T
-        cross += ramps @ wanted
-        total += float(wanted @ wanted)
-        count += wanted.size
+        cross += ramps @ target_part
+        total += float(target_part @ target_part)
+        count += target_part.size
     ridge = _RIDGE * np.trace(power) / many * np.eye(many)
     weights = np.linalg.solve(power + ridge, cross)
     left = (total - 2 * weights @ cross + weights @ power @ weights) / count
-    noise = float(np.median([noise_level(seen) for seen, _ in blocks]))
+    noise = float(np.median([noise_level(original) for original, _ in blocks]))
     contrast = total / count
     if contrast < _LEAST * noise**2 or contrast == 0:
         return None
@@ -145,45 +147,49 @@ def map_misfit(
     boxes = spread_boxes(field, None, _SIDE)
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "mapping the misfit")
-        grown = box.grow(_BORDER).intersection(field)
-        seen, made = (
-            read_on(image, of, grid, grown)
+        wide_box = box.grow(_BORDER).intersection(field)
+        original, output = (
+            read_on(image, of, grid, wide_box)
             for image, of in zip((before, after), lies, strict=True)
         )
-        known = np.isfinite(seen) & np.isfinite(made)
-        if not known.any():
+        finite = np.isfinite(original) & np.isfinite(output)
+        if not finite.any():
             continue
-        seen, made = (np.where(known, p, p[known].mean()) for p in (seen, made))
-        left = _quick(seen)
+        original, output = (
+            np.where(finite, p, p[finite].mean()) for p in (original, output)
+        )
+        left = _quick(original)
         for weight, ramp in zip(
-            misfit.weights, _ramps(made, misfit.bounds), strict=True
+            misfit.weights, _ramps(output, misfit.bounds), strict=True
         ):
             left = left - weight * ramp  # not to be trusted near the border
-        square = np.where(known, left**2, np.nan)
-        means = block_means(square[box.within(grown).slices], _BINNED)
+        square = np.where(finite, left**2, np.nan)
+        means = block_means(square[box.within(wide_box).slices], _BINNED)
         y, x = (v // _BINNED for v in (box.y0 - field.y0, box.x0 - field.x0))
         squares[y : y + means.shape[0], x : x + means.shape[1]] = means
-    known = np.isfinite(squares)
-    filled = ndimage.uniform_filter(np.where(known, squares, 0.0), _AROUND)
-    share = ndimage.uniform_filter(known.astype(float), _AROUND)
-    smooth = np.where(known, filled / np.maximum(share, 1e-9), np.nan)
+    finite = np.isfinite(squares)
+    local_mean = ndimage.uniform_filter(np.where(finite, squares, 0.0), _AROUND)
+    share = ndimage.uniform_filter(finite.astype(float), _AROUND)
+    smooth = np.where(finite, local_mean / np.maximum(share, 1e-9), np.nan)
     rest = np.maximum(smooth - misfit.noise**2, 0)
     percent = 100 * np.sqrt(rest) / (misfit.contrast**2 - misfit.noise**2) ** 0.5
-    return _placed(percent, grid, field, before)
+    return _as_map(percent, grid, field, before)
 
 
-def _placed(
+def _as_map(
     percent: FloatArray, grid: Grid, field: Box, before: Micrograph
 ) -> Micrograph:
-    known = before.pixel_size_nm is not None
+    has_size = before.pixel_size_nm is not None
     # the first pixel's centre is that of 4 x 4 of the grid
     away = [(_BINNED - 1) / 2 * pitch for pitch in grid.pitch]
     y, x = (o + a for o, a in zip(grid.centre(field), away, strict=True))
     return Micrograph(
         percent.astype(np.float32),
-        parse_pixel_size([_BINNED * pitch for pitch in grid.pitch]) if known else None,
+        parse_pixel_size([_BINNED * pitch for pitch in grid.pitch])
+        if has_size
+        else None,
         f"misfit of {before.name} (%)",
-        origin=(y, x) if known else (0.0, 0.0),
+        origin=(y, x) if has_size else (0.0, 0.0),
         look=DisplaySettings(
             limits=(0.0, 100.0),
             colormap="magma",

@@ -108,10 +108,10 @@ def object_diameter(reference: FloatArray) -> float:
 
     def contrast(diameter: float) -> float:
         sigma = diameter / math.sqrt(8)
-        found = sigma**2 * ndimage.gaussian_laplace(plane, sigma)
+        responses = sigma**2 * ndimage.gaussian_laplace(plane, sigma)
         # of a Laplacian of white noise: twice a second derivative, and the cross term
         chance = noise**2 * _noise_response(diameter) ** 2 * 8 / 3
-        return float(np.var(found)) - chance
+        return float(np.var(responses)) - chance
 
     return float(max(_DIAMETERS_PX, key=contrast))
 
@@ -147,37 +147,39 @@ def count_objects(
             f"{min(reference.shape)}."
         )
         raise ShapeError(msg, code="image-too-small")
-    seen, true = (_displayed(one, diameter) for one in (image, reference))
-    responses = [_response(one, diameter) for one in (seen, true)]
+    image_displayed, true = (_as_displayed(one, diameter) for one in (image, reference))
+    responses = [_response(one, diameter) for one in (image_displayed, true)]
     noise = noise_level(true) * _noise_response(diameter)
     extrema = [_extrema(response, diameter) for response in responses]
     heights = np.abs(extrema[1].heights)
     strong = float(np.percentile(heights, _STRONGEST)) if heights.size else 0.0
     threshold = max(_SIGMAS * noise, _SHARE * strong, _NOTHING)
     there, here = extrema[1].above(threshold), extrema[0].above(threshold)
-    weak = [found.above(_VISIBLE * threshold) for found in extrema]
-    shown = _matched(there, weak[0], diameter)
+    weak = [extrema_found.above(_VISIBLE * threshold) for extrema_found in extrema]
+    is_shown = _match(there, weak[0], diameter)
     opposite = _Extrema(weak[0].places, -weak[0].heights)
-    inverted = ~shown & _matched(there, opposite, diameter)
-    known = _matched(here, weak[1], diameter)
+    is_inverted = ~is_shown & _match(there, opposite, diameter)
+    is_true = _match(here, weak[1], diameter)
     return ObjectCount(
         diameter_px=diameter,
-        objects=shown.size,
-        shown=int(shown.sum()),
-        missed=int((~shown).sum()),
-        inverted=int(inverted.sum()),
-        drawn=known.size,
-        invented=int((~known).sum()),
+        objects=is_shown.size,
+        shown=int(is_shown.sum()),
+        missed=int((~is_shown).sum()),
+        inverted=int(is_inverted.sum()),
+        drawn=is_true.size,
+        invented=int((~is_true).sum()),
     )
 
 
-def _displayed(image: FloatArray, diameter: float) -> FloatArray:
+def _as_displayed(image: FloatArray, diameter: float) -> FloatArray:
     """Scale an image so that the range at which a viewer displays it is 0 to 1."""
     plane = np.asarray(image, dtype=np.float64)
     soft = ndimage.gaussian_filter(plane, _SMOOTH * diameter)
     low, high = np.percentile(soft, _DISPLAY)
-    scaled: FloatArray = (plane - low) / max(high - low, np.finfo(np.float32).tiny)
-    return scaled
+    scaled_plane: FloatArray = (plane - low) / max(
+        high - low, np.finfo(np.float32).tiny
+    )
+    return scaled_plane
 
 
 def _response(image: FloatArray, diameter: float) -> FloatArray:
@@ -188,8 +190,8 @@ def _response(image: FloatArray, diameter: float) -> FloatArray:
         for order in ((2, 0), (0, 2), (1, 1))
     )
     mean, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-    found: FloatArray = -np.sign(mean) * np.maximum(np.abs(mean) - apart, 0)
-    return found
+    responses: FloatArray = -np.sign(mean) * np.maximum(np.abs(mean) - apart, 0)
+    return responses
 
 
 def _noise_response(diameter: float) -> float:
@@ -211,8 +213,8 @@ class _Extrema:
 
     def above(self, threshold: float) -> "_Extrema":
         """Leave out those that are lower."""
-        kept = np.abs(self.heights) >= threshold
-        return _Extrema(self.places[kept], self.heights[kept])
+        high_enough = np.abs(self.heights) >= threshold
+        return _Extrema(self.places[high_enough], self.heights[high_enough])
 
 
 def _extrema(response: FloatArray, diameter: float) -> _Extrema:
@@ -230,15 +232,21 @@ def _extrema(response: FloatArray, diameter: float) -> _Extrema:
     return _Extrema(both, np.asarray(response[tuple(both.T)]))
 
 
-def _matched(wanted: _Extrema, given: _Extrema, diameter: float) -> NDArray[np.bool_]:
+def _match(
+    targets: _Extrema, candidates: _Extrema, diameter: float
+) -> NDArray[np.bool_]:
     """Tell which extrema have a partner of their sign within a radius, each its own."""
-    found = np.zeros(len(wanted.places), dtype=bool)
+    has_partner = np.zeros(len(targets.places), dtype=bool)
     for sign in (1, -1):
-        one, other = (np.flatnonzero(sign * e.heights > 0) for e in (wanted, given))
+        one, other = (
+            np.flatnonzero(sign * e.heights > 0) for e in (targets, candidates)
+        )
         if not one.size or not other.size:
             continue
-        apart = cdist(wanted.places[one], given.places[other])
+        apart = cdist(targets.places[one], candidates.places[other])
         near = np.minimum(apart, diameter)  # so that no far pair decides
         rows, columns = linear_sum_assignment(near)
-        found[one[rows]] = apart[rows, columns] <= max(_LEAST_PX, _RADIUS * diameter)
-    return found
+        has_partner[one[rows]] = apart[rows, columns] <= max(
+            _LEAST_PX, _RADIUS * diameter
+        )
+    return has_partner

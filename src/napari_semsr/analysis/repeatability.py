@@ -85,11 +85,11 @@ class ScanPair:
         grid = Grid.of(first)
         lies = Grid.of(second) if first.unit == second.unit else grid
         down, right = (v * p for v, p in zip(shift_px, grid.pitch, strict=True))
-        lies = lies.moved((down, right))
+        lies = lies.move((down, right))
         # by half of what is left after whole pixels
         apart = (np.subtract(lies.corner, grid.corner) / grid.pitch).tolist()
         rest = [(v - round(v)) * p / 2 for v, p in zip(apart, grid.pitch, strict=True)]
-        middle = grid.moved((rest[0], rest[1]))
+        middle = grid.move((rest[0], rest[1]))
         boxes = middle.covered_by(grid), middle.covered_by(lies)
         box = boxes[0] and boxes[1] and boxes[0].intersection(boxes[1])
         if not box:
@@ -99,7 +99,7 @@ class ScanPair:
             )
             raise ShapeError(msg, code="no-overlap")
         areas = Area.of(first, middle).part(box), Area.of(second, middle, lies)
-        return cls(areas[0], areas[1].part(box), *_kept(areas[0]))
+        return cls(areas[0], areas[1].part(box), *_kept_noise(areas[0]))
 
     @property
     def shape(self) -> IntPair:
@@ -120,22 +120,22 @@ def _require_alike(first: Micrograph, second: Micrograph) -> None:
     """Refuse scans whose pixels are not those of one scan taken again."""
     one, other = first.pixel_size_nm, second.pixel_size_nm
     if (one is None or other is None) and first.shape != second.shape:
-        said = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
+        sizes = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
         msg = (
-            f"Scans without pixel sizes must have one shape, got {said}; give pixel "
+            f"Scans without pixel sizes must have one shape, got {sizes}; give pixel "
             "sizes (`pixel_size_nm`), or crop one (`crop()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     if one and other and not np.allclose(one, other, rtol=_ALIKE):
-        said = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
+        sizes = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
         msg = (
-            f"Two scans of one place must have one pixel size, got {said}; an image "
+            f"Two scans of one place must have one pixel size, got {sizes}; an image "
             "that was made finer belongs to `error_map()`."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
 
 
-def _kept(area: Area) -> tuple[FloatPair, FloatPair]:
+def _kept_noise(area: Area) -> tuple[FloatPair, FloatPair]:
     """Share of white noise that interpolation leaves, and of its differences."""
     if not area.is_resampled:
         return (1.0, 1.0), (1.0, 1.0)
@@ -143,7 +143,7 @@ def _kept(area: Area) -> tuple[FloatPair, FloatPair]:
     point[_PROBE // 2, _PROBE // 2] = 1.0
     y, x = (float(offset) % 1 for offset in area.laid.offsets)
     lies = Grid.of(Micrograph(point))
-    kernel = Area.of(Micrograph(point), lies.moved((y, x)), lies).read()
+    kernel = Area.of(Micrograph(point), lies.move((y, x)), lies).read()
     down, across = kernel.sum(axis=1), kernel.sum(axis=0)
     rough = [np.convolve(one, _ROUGH) for one in (down, across)]
     power = [float(one @ one) for one in (down, across, *rough)]
@@ -152,9 +152,11 @@ def _kept(area: Area) -> tuple[FloatPair, FloatPair]:
 
 def _rough(values: FloatArray, axis: int) -> FloatArray:
     """Fourth differences along an axis; NaN at the border."""
-    made = np.full(values.shape, np.nan)
-    np.moveaxis(made, axis, 0)[2:-2] = np.diff(np.moveaxis(values, axis, 0), 4, axis=0)
-    return made
+    differences = np.full(values.shape, np.nan)
+    np.moveaxis(differences, axis, 0)[2:-2] = np.diff(
+        np.moveaxis(values, axis, 0), 4, axis=0
+    )
+    return differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +188,16 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
         squares.add(*(block_means(part, _SQUARE) for part in both))
         for axis in (0, 1):
             first, second = (_rough(part, axis) for part in both)
-            known = np.isfinite(first) & np.isfinite(second)
-            first, second = first[known], second[known]
+            finite = np.isfinite(first) & np.isfinite(second)
+            first, second = first[finite], second[finite]
             roughs[axis] += [first.size, first @ first, first @ second, second @ second]
-    means, power, shared = squares.moments(pair)
+    means, power, cross_moments = squares.moments(pair)
     gain = math.sqrt(power[0] / power[1])
     weights = np.array([0.0, 1.0, -2 * gain, gain**2])
     # what noise each axis tells, as if white along the other one
     noise = [
-        max(0.0, float(rough @ weights)) / max(rough[0], 1.0) / kept
-        for rough, kept in zip(roughs, pair.kept_rough, strict=True)
+        max(0.0, float(rough @ weights)) / max(rough[0], 1.0) / is_kept
+        for rough, is_kept in zip(roughs, pair.kept_rough, strict=True)
     ]
     axis = int(noise[1] > noise[0])
     # smooth noise loses less by interpolation, as it has less that is fine
@@ -204,7 +206,7 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     return GreyMatch(
         gain,
         means[0] - gain * means[1],
-        shared / math.sqrt(power[0] * power[1]),
+        cross_moments / math.sqrt(power[0] * power[1]),
         math.sqrt(power[0]),
         axis,
         pair.kept[axis] * across,
@@ -220,8 +222,8 @@ class _Sums:
     level: FloatPair | None = None
 
     def add(self, first: FloatArray, second: FloatArray) -> None:
-        known = np.isfinite(first) & np.isfinite(second)
-        first, second = first[known], second[known]
+        finite = np.isfinite(first) & np.isfinite(second)
+        first, second = first[finite], second[finite]
         if not first.size:
             return
         if self.level is None:
@@ -240,7 +242,7 @@ class _Sums:
                 f"{pair.second.image.name}."
             )
             raise ShapeError(msg, code="nothing-to-measure")
-        one, other, power, powers, shared = (value / count for value in rest)
+        one, other, power, powers, cross_moments = (value / count for value in rest)
         means = self.level[0] + one, self.level[1] + other
         variances = power - one**2, powers - other**2
         for area, mean, variance in zip(
@@ -252,7 +254,7 @@ class _Sums:
                     "where both lie; choose another."
                 )
                 raise ShapeError(msg, code="image-blank")
-        return means, variances, shared - one * other
+        return means, variances, cross_moments - one * other
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,36 +284,36 @@ class RepeatField:
         scale = 2 * _ROUGH_POWER * self.match.kept_rough
         power, noise = apart**2 / 2, _rough(apart, self.match.axis) ** 2 / scale
         inner = box.within(around).slices
-        known = np.isfinite(power)
-        kept = self.match.kept
+        finite = np.isfinite(power)
+        kept_share = self.match.kept
         if self.window == 1:
             square = power
         else:
             grain = self._mean(noise)
             square = self._mean(power) + grain * (
-                -kept if self.part == "rest" else 1 - kept
+                -kept_share if self.part == "rest" else 1 - kept_share
             )
-        made = np.where(known, np.sqrt(np.maximum(square, 0.0)), np.nan)[inner]
+        deviations = np.where(finite, np.sqrt(np.maximum(square, 0.0)), np.nan)[inner]
         own, rough = power[inner], noise[inner]
         sums = [np.isfinite(own).sum(), np.nansum(own)]
         sums += [np.isfinite(rough).sum(), np.nansum(rough)]
-        return RepeatPart(made.astype(np.float32), np.array(sums, dtype=float))
+        return RepeatPart(deviations.astype(np.float32), np.array(sums, dtype=float))
 
     def _mean(self, values: FloatArray) -> FloatArray:
         """Mean of what is known in the window about each pixel; 0 where nothing is."""
-        known = np.isfinite(values)
-        if not known.any():
+        finite = np.isfinite(values)
+        if not finite.any():
             return np.zeros(values.shape)
 
         def total(of: FloatArray) -> FloatArray:
-            made = ndimage.uniform_filter(of, self.window, mode="constant")
+            sums = ndimage.uniform_filter(of, self.window, mode="constant")
             if self.window % 2 == 0:  # else it lies half a pixel off: ends count half
-                made = ndimage.uniform_filter(made, 2, mode="constant", origin=-1)
-            return np.asarray(made)
+                sums = ndimage.uniform_filter(sums, 2, mode="constant", origin=-1)
+            return np.asarray(sums)
 
-        weight = total(known.astype(np.float64))
+        weight = total(finite.astype(np.float64))
         least = 0.125 / self.window**2  # half of what a pixel in a corner weighs
-        sums = total(np.where(known, values, 0.0))
+        sums = total(np.where(finite, values, 0.0))
         return np.where(weight > least, sums / np.maximum(weight, least), 0.0)
 
 
@@ -327,9 +329,9 @@ class RepeatTally:
     def add(self, part: RepeatPart) -> None:
         """Count the pixels of a part of the map."""
         self._sums += part.sums
-        known = part.values[np.isfinite(part.values)].astype(np.float64)
-        self._mapped += [known.size, known.sum()]
-        places = np.searchsorted(_BINS, known / self.compared.match.contrast)
+        finite = part.values[np.isfinite(part.values)].astype(np.float64)
+        self._mapped += [finite.size, finite.sum()]
+        places = np.searchsorted(_BINS, finite / self.compared.match.contrast)
         self._counts += np.bincount(places, minlength=self._counts.size)
 
     @property
@@ -340,8 +342,8 @@ class RepeatTally:
     @property
     def sd(self) -> float:
         """Standard deviation of one scan, grey levels of the first."""
-        lost = (1 - self.compared.match.kept) * self._variance
-        return math.sqrt(self._sums[1] / max(self._sums[0], 1.0) + lost)
+        lost_variance = (1 - self.compared.match.kept) * self._variance
+        return math.sqrt(self._sums[1] / max(self._sums[0], 1.0) + lost_variance)
 
     @property
     def noise(self) -> float:

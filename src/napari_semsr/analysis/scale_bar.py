@@ -73,14 +73,14 @@ def find_scale_bar(image: Any) -> ScaleBar | None:
     """
     height, width = image.shape
     depth = max(1, round(height * _SHARE))
-    found: set[ScaleBar] = set()
+    bars: set[ScaleBar] = set()
     for top in sorted({0, max(0, height - depth)}, reverse=True):
         box = Box(top, min(top + depth, height), 0, width)
         part = np.asarray(read_box(image, box), dtype=np.float64)
-        found |= _bars(part, top)
-        if found:
+        bars |= _bars(part, top)
+        if bars:
             break
-    return found.pop() if len(found) == 1 else None
+    return bars.pop() if len(bars) == 1 else None
 
 
 def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
@@ -89,15 +89,15 @@ def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
     if not finite.size or finite.min() == finite.max():
         return set()
     low, high = float(finite.min()), float(finite.max())
-    scaled = np.nan_to_num((part - low) / (high - low), nan=0.5, posinf=1, neginf=0)
-    counts, edges = np.histogram(scaled, bins=_BINS, range=(0.0, 1.0))
-    found: dict[tuple[int, int], ScaleBar] = {}
+    unit_range = np.nan_to_num((part - low) / (high - low), nan=0.5, posinf=1, neginf=0)
+    counts, edges = np.histogram(unit_range, bins=_BINS, range=(0.0, 1.0))
+    bars_by_place: dict[tuple[int, int], ScaleBar] = {}
     for which in np.argsort(counts)[::-1][:_GROUNDS]:
         ground = float(edges[which] + edges[which + 1]) / 2
-        even = np.abs(scaled - ground) <= _EVEN
+        even = np.abs(unit_range - ground) <= _EVEN
         quiet = even.mean(axis=1) >= _ROW
         for light in (True, False):
-            stands = scaled - ground if light else ground - scaled
+            stands = unit_range - ground if light else ground - unit_range
             # without specimen, which ticks may touch, nor rules from side to side
             for bar in _on_ground((stands > _MARK) & quiet[:, None], even):
                 if bar.bottom - bar.top > _TALL * _band(quiet, bar.y0):
@@ -106,9 +106,9 @@ def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
                 length = bar.width - sum(bar.ends) / 2
                 # either end is placed to half a pixel, or to half of a tick
                 sd = math.hypot(*(max(1, end) / 2 for end in bar.ends))
-                made = ScaleBar(length, sd, box, light)
-                found.setdefault((bar.y0 // 4, bar.x0 // 4), made)
-    return set(found.values())
+                bar_found = ScaleBar(length, sd, box, light)
+                bars_by_place.setdefault((bar.y0 // 4, bar.x0 // 4), bar_found)
+    return set(bars_by_place.values())
 
 
 def _band(quiet: BoolArray, row: int) -> int:
@@ -137,19 +137,21 @@ def _on_ground(mark: BoolArray, even: BoolArray) -> list[_Line]:
         line = _line(labels[place] == number, rows.start, columns.start)
         if line is not None and _is_clear(line, even):
             lines.append(line)
-    broken = [
-        joined
+    joined_lines = [
+        joined_line
         for left, right in combinations(sorted(lines, key=lambda one: one.x0), 2)
-        if (joined := _joined(left, right)) is not None
+        if (joined_line := _join_halves(left, right)) is not None
     ]
-    ends = {(line.y0, x) for line in broken for x in (line.x0, line.x1)}
+    ends = {(line.y0, x) for line in joined_lines for x in (line.x0, line.x1)}
     whole = [
         line
         for line in lines
         if ends.isdisjoint({(line.y0, line.x0), (line.y0, line.x1)})
     ]
     longest = _LONGEST * width
-    return [line for line in (*broken, *whole) if _is_bar(line, shortest, longest)]
+    return [
+        line for line in (*joined_lines, *whole) if _is_bar(line, shortest, longest)
+    ]
 
 
 def _is_bar(line: _Line, shortest: float, longest: float) -> bool:
@@ -190,7 +192,7 @@ def _is_clear(line: _Line, even: BoolArray) -> bool:
     return True
 
 
-def _joined(left: _Line, right: _Line) -> _Line | None:
+def _join_halves(left: _Line, right: _Line) -> _Line | None:
     """Join two halves of a bar that its label stands between."""
     if abs(left.y0 - right.y0) > 1 or abs(left.y1 - right.y1) > 1:
         return None

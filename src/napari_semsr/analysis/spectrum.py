@@ -81,26 +81,26 @@ def _power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
 def _radial(m: Micrograph, power: FloatArray) -> RadialSpectrum:
     """Average a half-plane over its rings."""
     rings = plan_rings(m.shape, mean_pitch(m.scale))
-    kept = slice(1, rings.complete)
-    mean = rings.sums(power)[kept] / np.maximum(rings.samples[kept], 1)
-    frequency = rings.frequency[kept]
+    complete = slice(1, rings.complete)
+    mean = rings.sums(power)[complete] / np.maximum(rings.samples[complete], 1)
+    frequency = rings.frequency[complete]
     nm = m.mean_pixel_size_nm
     return RadialSpectrum(
         frequency,
         mean,
         None if nm is None else frequency * (1000 / nm),
-        rings.samples[kept],
+        rings.samples[complete],
     )
 
 
-def _centred(m: Micrograph, power: FloatArray) -> Micrograph:
+def _centre_power(m: Micrograph, power: FloatArray) -> Micrograph:
     """Unfold a half-plane into a centred picture of log power."""
     rows, columns = m.shape
     full = np.empty((rows, columns))
     half = power.shape[1]
     full[:, :half] = power
-    mirrored = -np.arange(rows) % rows
-    full[:, half:] = power[mirrored][:, columns - np.arange(half, columns)]
+    mirrored_rows = -np.arange(rows) % rows
+    full[:, half:] = power[mirrored_rows][:, columns - np.arange(half, columns)]
     full = np.fft.fftshift(full)
     floor = max(float(full.max()) * _FLOOR, np.finfo(np.float64).tiny)
     scale = m.scale
@@ -134,4 +134,4 @@ def radial_spectrum(
 def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:
     """Take the power spectrum once and give both views of it."""
     power = _power(m, options or SpectrumOptions())
-    return Spectrum(_radial(m, power), _centred(m, power))
+    return Spectrum(_radial(m, power), _centre_power(m, power))

@@ -62,18 +62,18 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith(_NEEDED):
             code = "missing-value"
             names = message.removeprefix(_NEEDED).split(", ")
-            message = _NEEDED + ", ".join(map(self._described, names))
+            message = _NEEDED + ", ".join(map(self._describe, names))
         sentence = message[:1].upper() + message[1:].rstrip(".")
         msg = f"{sentence}; see `{self.prog} --help`."
         raise OptionError(msg, code=code)
 
-    def _described(self, name: str) -> str:
+    def _describe(self, name: str) -> str:
         """Name an argument with the beginning of its help."""
         for action in self._actions:
             if name in ("/".join(action.option_strings), action.metavar, action.dest):
                 choices = ", ".join(str(item) for item in action.choices or ())
-                said = choices or re.split(r";| \(", str(action.help or ""))[0]
-                return f"{name} ({said})" if said else name
+                description = choices or re.split(r";| \(", str(action.help or ""))[0]
+                return f"{name} ({description})" if description else name
         return name
 
 
@@ -106,19 +106,19 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name, text in VERBS.items():
-        one = _added(verbs, name, text)
+        one = _add_parser(verbs, name, text)
         if only is None or only == name:
             _fill(one, name)
     return parser
 
 
-def _added(place: Any, name: str, text: str) -> argparse.ArgumentParser:
+def _add_parser(place: Any, name: str, text: str) -> argparse.ArgumentParser:
     """Add the parser of a verb, or of one of its actions."""
     about = f"{text[0].upper()}{text[1:]}."
-    made: argparse.ArgumentParser = place.add_parser(
+    parser: argparse.ArgumentParser = place.add_parser(
         name, help=text, description=about, allow_abbrev=False
     )
-    return made
+    return parser
 
 
 def _fill(parser: argparse.ArgumentParser, name: str) -> None:
@@ -128,7 +128,7 @@ def _fill(parser: argparse.ArgumentParser, name: str) -> None:
         place = parser.add_subparsers(dest="action", metavar="action", required=True)
         for action in actions:
             full = f"{name} {action}"
-            _fill(_added(place, action, ACTIONS[full]), full)
+            _fill(_add_parser(place, action, ACTIONS[full]), full)
     else:
         load_verb(name).configure(parser)
         for one in parser._actions:  # noqa: SLF001 - argparse gives them nowhere else
@@ -141,9 +141,9 @@ def in_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
 
     def say(verb: str, option: str, value: str) -> str:
         name = FUNCTIONS.get(verb, verb)
-        known = arguments_of(name) if name in (*VERBS, *ACTIONS) else arguments
+        known_names = arguments_of(name) if name in (*VERBS, *ACTIONS) else arguments
         words = [f"semsr {name}"] if verb else []
-        return " ".join([*words, *_typed(option, value, known)])
+        return " ".join([*words, *_option_words(option, value, known_names)])
 
     return rename_options(text, say)
 
@@ -159,7 +159,9 @@ def _in_words_of(words: Sequence[str], text: str) -> str:
     return in_flags(text, arguments_of(name) if whole else ())
 
 
-def _typed(option: str, value: str, arguments: Sequence[argparse.Action]) -> list[str]:
+def _option_words(
+    option: str, value: str, arguments: Sequence[argparse.Action]
+) -> list[str]:
     """Give the words that set an option, as they are typed."""
     flag = f"--{option.replace('_', '-')}"
     for one in (one for one in arguments if one.dest == option):
@@ -171,7 +173,7 @@ def _typed(option: str, value: str, arguments: Sequence[argparse.Action]) -> lis
     return [word for word in (flag, value) if word not in ("", "--", "True", "…")]
 
 
-def _named(arguments: argparse.Namespace) -> str:
+def _name_verb(arguments: argparse.Namespace) -> str:
     """Name the verb of a command with its action, if it has some."""
     verb = str(arguments.verb)
     return f"{verb} {arguments.action}" if actions_of(verb) else verb
@@ -207,14 +209,14 @@ class Console:
     err: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic  # Tells seconds
     warned: list[str] = field(default_factory=list, init=False)  # Quiet ones as well
-    _started: float = field(default=0.0, init=False)
+    _start_time: float = field(default=0.0, init=False)
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
-    _awaited: str = field(default="", init=False)
+    _awaited_name: str = field(default="", init=False)
     _pace: Pace = field(default_factory=Pace, init=False)
 
     def __post_init__(self) -> None:
-        self._started = self.clock()
+        self._start_time = self.clock()
 
     def report(self, step: Progress) -> None:
         """Show how far a job has come: a bar on a terminal, else a line now and then.
@@ -226,15 +228,15 @@ class Console:
             return
         now = self.clock()
         since = now - self._last
-        due = now - self._started >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
-        step = self._pace.timed(step, now)
+        due = now - self._start_time >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
+        step = self._pace.add_time_left(step, now)
         if isinstance(step, Waiting):
-            if step.message != self._awaited:  # said once, and in full
-                self._awaited = step.message
+            if step.message != self._awaited_name:  # said once, and in full
+                self._awaited_name = step.message
                 self._say(f"semsr: {step.message}")
         elif self.err.isatty():
-            finished = bool(step.total) and step.done >= step.total
-            if finished or since >= _TTY_INTERVAL_S:
+            is_finished = bool(step.total) and step.done >= step.total
+            if is_finished or since >= _TTY_INTERVAL_S:
                 self._last = now
                 self._draw(step)
         elif step.done and step.total and due:
@@ -253,7 +255,10 @@ class Console:
         """Print the result."""
         self.clear()
         if self.as_json:
-            record = {name: self._said(name, value) for name, value in record.items()}
+            record = {
+                name: self._write_sentences(name, value)
+                for name, value in record.items()
+            }
             text = json.dumps(record, allow_nan=False, ensure_ascii=False)
             if _printable(text, self.out) != text:  # JSON escapes in its own way
                 text = json.dumps(record, allow_nan=False).replace("\x7f", r"\u007f")
@@ -279,19 +284,21 @@ class Console:
         self.err.write(_printable(line, self.err) + "\n")
         self.err.flush()
 
-    def _said(self, name: str, value: Any) -> Any:
+    def _write_sentences(self, name: str, value: Any) -> Any:
         """Write the sentences of a record, which these names have, as on stderr."""
         if isinstance(value, str):
             return self.words(value) if name in _SENTENCES else value
         if isinstance(value, dict):
-            return {key: self._said(str(key), one) for key, one in value.items()}
+            return {
+                key: self._write_sentences(str(key), one) for key, one in value.items()
+            }
         if isinstance(value, list | tuple):
-            return [self._said(name, one) for one in value]
+            return [self._write_sentences(name, one) for one in value]
         return value
 
     def _draw(self, step: Progress) -> None:
-        filled = round(step.fraction * _BAR_WIDTH)
-        bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+        filled_width = round(step.fraction * _BAR_WIDTH)
+        bar = "#" * filled_width + "." * (_BAR_WIDTH - filled_width)
         text = _printable(f"[{bar}] {_line(step)}", self.err)[:78]
         pad = " " * max(0, self._open_line - len(text))
         self.err.write(f"\r{text}{pad}")
@@ -338,20 +345,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = next((word for word in words if word in VERBS), None)
     quiet = "--quiet" in words or _helps(verb)
     console = Console("--json" in words, quiet, partial(_in_words_of, words))
-    heard: list[int] = []
+    signals: list[int] = []
     try:
-        with _terminable(heard), _quiet_logging(debug=debug):
+        with _terminable(signals), _quiet_logging(debug=debug):
             return _run(words, verb, console, debug=debug)
     except KeyboardInterrupt:
-        return _interrupted(verb, console, debug=debug)
+        return _report_interrupt(verb, console, debug=debug)
     except BrokenPipeError:
         # a closed stdout goes elsewhere, so that the interpreter ends in silence
         with suppress(OSError, ValueError):  # not a real stream, or closed already
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _DONE
     except Exception as error:  # noqa: BLE001 - the last door before the user
-        if heard and not debug:  # C code may have made an error of its own of it
-            return _interrupted(verb, console, debug=debug)
+        if signals and not debug:  # C code may have made an error of its own of it
+            return _report_interrupt(verb, console, debug=debug)
         message = sentence_of(error)
         if debug:
             console.clear()
@@ -371,7 +378,7 @@ def coded_warnings(messages: Sequence[str]) -> dict[str, list[str]]:
     return {"warnings": [*messages], "warning_codes": [*map(code_of, messages)]}
 
 
-def _interrupted(verb: str | None, console: Console, *, debug: bool) -> int:
+def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int:
     if not _helps(verb):
         console.error("Interrupted; what was finished is kept.", verb)
     if not debug:
@@ -395,14 +402,14 @@ def _helps(verb: str | None) -> bool:
 
 def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -> int:
     """Parse and run; every failure is an exception."""
-    typed = next((word for word in words if not word.startswith("-")), None)
-    if verb is None and typed is not None:
-        _refuse_verb(typed)
+    verb_word = next((word for word in words if not word.startswith("-")), None)
+    if verb is None and verb_word is not None:
+        _refuse_verb(verb_word)
     parser = build_parser(verb or "")
     try:
         arguments, strange = parser.parse_known_args(words)
         if strange:
-            _refuse(strange, _named(arguments))
+            _refuse(strange, _name_verb(arguments))
     except SystemExit as stop:  # --help has printed what was asked for
         sys.stdout.flush()
         return int(stop.code or 0)
@@ -412,17 +419,17 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         return _DONE
     if arguments.verb is None:
         parser.error(f"a verb is required, one of {', '.join(VERBS)}")
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         try:
             record, summary = _result(arguments, console)
         except Exception:  # what was warned of may be why
-            for message in dict.fromkeys(_ours(caught, debug=debug)):
+            for message in dict.fromkeys(_ours(records, debug=debug)):
                 console.warn(message)
             raise
     own = record.get("warnings")  # a job may return what it has to say
     messages = [*own] if isinstance(own, list) else []
-    messages = list(dict.fromkeys([*messages, *_ours(caught, debug=debug)]))
+    messages = list(dict.fromkeys([*messages, *_ours(records, debug=debug)]))
     if not _helps(verb):
         console.emit(record | coded_warnings(messages), summary)
     for message in messages:
@@ -433,8 +440,10 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
 def _refuse_verb(word: str) -> NoReturn:
     """Refuse what is no verb, with one that is much like it."""
     near = get_close_matches(word, VERBS, 1)
-    meant = f"did you mean `semsr {near[0]}`?" if near else f"it has {', '.join(VERBS)}"
-    msg = f"There is no verb {word!r} ({meant}); see `semsr --help`."
+    suggestion = (
+        f"did you mean `semsr {near[0]}`?" if near else f"it has {', '.join(VERBS)}"
+    )
+    msg = f"There is no verb {word!r} ({suggestion}); see `semsr --help`."
     raise OptionError(msg, code="verb-unknown")
 
 
@@ -447,9 +456,9 @@ def _refuse(strange: list[str], verb: str) -> NoReturn:
             msg = f"{flag} belongs to `{other}`, got `{verb}`."
             raise OptionError(msg, code="unknown-option")
     near = get_close_matches(flag, [*_flags(verb), *_COMMON], 1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
+    suggestion = f" (did you mean {near[0]}?)" if near else ""
     msg = (
-        f"Unrecognized arguments: {' '.join(strange)}{meant}; see `semsr {verb} "
+        f"Unrecognized arguments: {' '.join(strange)}{suggestion}; see `semsr {verb} "
         "--help`."
     )
     raise OptionError(msg, code="unknown-option")
@@ -463,15 +472,15 @@ def _result(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
     """Run the job of a verb and give its record and its summary."""
-    verb = load_verb(_named(arguments))
+    verb = load_verb(_name_verb(arguments))
     verb.prepare()
     result = run(verb.start(arguments), console.report)
     return {**result.to_json(), "kind": arguments.verb}, verb.summarise(result)
 
 
-def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:
+def _ours(records: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:
     """Pick the warnings that are meant for the user."""
-    for item in caught:
+    for item in records:
         own = item.category is UserWarning and item.filename.startswith(_PACKAGE)
         if debug or own:
             message = next(iter(getattr(item.message, "args", ())), "")
@@ -479,14 +488,14 @@ def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str
 
 
 @contextmanager
-def _terminable(heard: list[int]) -> Iterator[None]:
+def _terminable(signals: list[int]) -> Iterator[None]:
     """Treat a polite kill as Ctrl-C, so that clean-up runs; note what came.
 
     An interrupt that the process was told not to hear is not heard.
     """
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        heard.append(number)
+        signals.append(number)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

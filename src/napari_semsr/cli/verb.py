@@ -57,10 +57,10 @@ def _add_field(
             flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
         )
         return
-    told = words_of(info).metavar
-    extra: dict[str, Any] = {"metavar": told or _metavar(name, kind)}
-    if isinstance(told, tuple):
-        extra["nargs"] = len(told)
+    metavar = words_of(info).metavar
+    extra: dict[str, Any] = {"metavar": metavar or _metavar(name, kind)}
+    if isinstance(metavar, tuple):
+        extra["nargs"] = len(metavar)
     if bool in get_args(info.annotation):  # it may stand without a value
         extra |= {"nargs": "?", "const": True}
     if get_origin(kind) is Literal:
@@ -90,12 +90,12 @@ def _help(info: FieldInfo) -> str:
     text = (info.description or "").rstrip(".")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
     default = info.get_default(call_default_factory=False)
-    shown = (
+    has_shown_default = (
         not info.is_required() and default not in (None, "") and default is not False
     )
     if isinstance(default, tuple):  # of rows and columns, as they are typed
         default = "x".join(map(str, default))
-    text = f"{text} (default: {default})" if shown else text
+    text = f"{text} (default: {default})" if has_shown_default else text
     return text.replace("%", "%%")
 
 
@@ -120,9 +120,9 @@ def _add_file(place: Any, item: Any, *, optional: bool) -> None:
     many = getattr(item, "many", False)
     how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
     default = getattr(item, "default", None)
-    told = f"{item.help} (default: {default})" if default else item.help
+    help_text = f"{item.help} (default: {default})" if default else item.help
     if item.flag:
-        how |= {"dest": item.name, "default": default, "help": told}
+        how |= {"dest": item.name, "default": default, "help": help_text}
         how |= {"nargs": "+", "action": "extend"} if many else {}
         flags = (item.flag, f"--{item.name}") if len(item.flag) == 2 else (item.flag,)
         place.add_argument(*flags, required=not optional, **how)
@@ -130,7 +130,7 @@ def _add_file(place: Any, item: Any, *, optional: bool) -> None:
     if isinstance(item, jobs.ImageIn) and not many:
         how["metavar"] = item.name.upper()
     how |= {"nargs": "+" if many else "?"} if many or optional else {}
-    how |= {"default": default, "help": told} if default else {}
+    how |= {"default": default, "help": help_text} if default else {}
     place.add_argument(item.name, type=path_word, **how)
 
 
@@ -160,8 +160,8 @@ def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
     if not item.flag:
         how["metavar"] = item.name.upper() if item.metavar == "OUT" else item.metavar
         if item.default:
-            told = f"{item.help} (default: {item.default})"
-            how |= {"nargs": "?", "default": item.default, "help": told}
+            help_text = f"{item.help} (default: {item.default})"
+            how |= {"nargs": "?", "default": item.default, "help": help_text}
         elif item.name == "output":
             how["action"] = _OutputAction
         place = parser.add_argument(item.name, **how)
@@ -195,24 +195,24 @@ class Command:
             # of a verb that measures, a table names both images
             optional = item.optional or (verb.tabled and place > 0)
             _add_file(group if item.flag else parser, item, optional=optional)
-        for written in verb.written:
-            _add_written(parser, group, written)
+        for output in verb.written:
+            _add_written(parser, group, output)
         if verb.written or verb.replaces:
             _add_overwrite(parser)
         if verb.resumes:
-            said = "go on with an interrupted output"
-            parser.add_argument("--resume", action="store_true", help=said)
+            help_text = "go on with an interrupted output"
+            parser.add_argument("--resume", action="store_true", help=help_text)
         for one in verb.sets:
             add_options(parser, one)
         if verb.tabled:
             self._configure_table(parser)
 
     def _configure_table(self, parser: argparse.ArgumentParser) -> None:
-        named = " and ".join(jobs.measure_of(self.verb.name).names)
+        names = " and ".join(jobs.measure_of(self.verb.name).names)
         group = parser.add_argument_group(
             "many images",
             "In place of an image: a folder, a glob in quotes, or a table (CSV) whose "
-            f"header has {named}, with paths counted from its folder.",
+            f"header has {names}, with paths counted from its folder.",
         )
         if not self._own_table:
             group.add_argument(
@@ -235,15 +235,19 @@ class Command:
 
     def start(self, arguments: argparse.Namespace) -> Job[Any]:
         """Make the job of parsed arguments, without running it."""
-        verb, given = self.verb, vars(arguments)
-        first = [given[item.name] for item in verb.inputs if not item.flag]
+        verb, arguments_by_name = self.verb, vars(arguments)
+        first = [arguments_by_name[item.name] for item in verb.inputs if not item.flag]
         if verb.tabled:
             many = any(image is not None and jobs.is_many(image) for image in first)
-            if many or (given["table"] is not None and not self._own_table):
+            if many or (arguments_by_name["table"] is not None and not self._own_table):
                 return self._start_table(arguments, first)
             self._require_one(arguments, first)
-        how = {name: given[name] for name in ("overwrite", "resume") if name in given}
-        return verb.start(given, **how)
+        how = {
+            name: arguments_by_name[name]
+            for name in ("overwrite", "resume")
+            if name in arguments_by_name
+        }
+        return verb.start(arguments_by_name, **how)
 
     def _start_table(
         self, arguments: argparse.Namespace, images: Sequence[Any]
@@ -266,15 +270,15 @@ class Command:
         )
 
     def _require_one(
-        self, arguments: argparse.Namespace, given: Sequence[str | None]
+        self, arguments: argparse.Namespace, images: Sequence[str | None]
     ) -> None:
         """Refuse what one image lacks, or has no use for."""
         if arguments.resume:
             msg = "Only a table of images can be resumed; leave --resume out."
             raise OptionError(msg, code="option-without-effect")
         names = [item.name for item in self.verb.images]
-        missing = names[sum(one is not None for one in given) :]
-        if len(given) - len(missing) < jobs.measure_of(self.verb.name).needed:
+        missing = names[sum(one is not None for one in images) :]
+        if len(images) - len(missing) < jobs.measure_of(self.verb.name).images_needed:
             msg = (
                 f"The arguments {' and '.join(names)} must be given, got no "
                 f"{missing[0]}; a table of both images comes alone."
@@ -305,10 +309,10 @@ def _sheets(result: Any) -> Iterator[str]:
         rows = [
             [_cell(one) for one in row] for row in zip(*table.values(), strict=True)
         ]
-        shown = [list(table), *rows[:_SHOWN]]
-        widths = [max(map(len, cells)) for cells in zip(*shown, strict=True)]
+        table_shown = [list(table), *rows[:_SHOWN]]
+        widths = [max(map(len, cells)) for cells in zip(*table_shown, strict=True)]
         yield f"\n{title}"
-        for row in shown:
+        for row in table_shown:
             cells = zip(row, widths, strict=True)
             yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
         if len(rows) > _SHOWN:
@@ -323,20 +327,22 @@ def _summarise(result: "jobs.MeasuredTable") -> str:
     """Say mean and standard deviation over images, and what could not be measured."""
     counts = f"{result.measured} measured"
     counts += f", {result.kept} kept" if result.kept else ""
-    failed = [row for row in result.rows if row["error"]]
-    counts += f", {len(failed)} failed" if failed else ""
+    failures = [row for row in result.rows if row["error"]]
+    counts += f", {len(failures)} failed" if failures else ""
     rows = [("images", f"{result.images}: {counts}")]
-    for name, found in result.summary.items():
-        mean, sd = Figure(found["mean"]), Figure(found["sd"], form=".2g")
-        few = found["images"] != result.images
-        over = f"  (of {found['images']})" if few else ""
-        rows.append((name, f"{mean} +- {sd}{over}" if found["sd"] else f"{mean}{over}"))
+    for name, numbers in result.summary.items():
+        mean, sd = Figure(numbers["mean"]), Figure(numbers["sd"], form=".2g")
+        few = numbers["images"] != result.images
+        over = f"  (of {numbers['images']})" if few else ""
+        rows.append(
+            (name, f"{mean} +- {sd}{over}" if numbers["sd"] else f"{mean}{over}")
+        )
     reasons = [f"{count} {reason}" for reason, count in result.reasons.items()]
     rows += [("no result", ", ".join(reasons))] if reasons else []
     first = next(iter(result.rows[0])) if result.rows else ""
-    rows += [("failed", f"{row[first]}: {row['error']}") for row in failed[:_SHOWN]]
-    if len(failed) > _SHOWN:
-        rows.append(("", f"and {len(failed) - _SHOWN} more; the table has all"))
+    rows += [("failed", f"{row[first]}: {row['error']}") for row in failures[:_SHOWN]]
+    if len(failures) > _SHOWN:
+        rows.append(("", f"and {len(failures) - _SHOWN} more; the table has all"))
     if result.table is not None:
         rows.append(("table", result.table))
     return columns(rows)

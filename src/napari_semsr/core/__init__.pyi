@@ -30,7 +30,7 @@ from .calibration import (
     size_basis as size_basis,
     spell_pixel_size as spell_pixel_size,
     undistort as undistort,
-    widened as widened,
+    widen_interval as widen_interval,
 )
 from .condition import (
     FAULTS as FAULTS,
@@ -38,9 +38,9 @@ from .condition import (
     NO_NOISE as NO_NOISE,
     WIDEST_BLUR as WIDEST_BLUR,
     blur_of as blur_of,
-    mirrored as mirrored,
+    mirror_condition as mirror_condition,
     noise_of as noise_of,
-    overruled as overruled,
+    override_condition as override_condition,
 )
 from .errors import (
     Cancelled as Cancelled,
@@ -59,7 +59,7 @@ from .errors import (
     one_line as one_line,
     rename_options as rename_options,
     sentence_of as sentence_of,
-    shown as shown,
+    shorten as shorten,
 )
 from .fourier import (
     Rings as Rings,
@@ -171,7 +171,7 @@ from .quantities import (
     lengths as lengths,
     plots_of as plots_of,
     quantities_of as quantities_of,
-    recorded as recorded,
+    record_quantity as record_quantity,
     shift_in_words as shift_in_words,
     spell_shape as spell_shape,
     spell_shift as spell_shift,
@@ -200,7 +200,7 @@ from .transforms import (
     Elastic as Elastic,
     Transform as Transform,
     Warped as Warped,
-    continued as continued,
+    fill_gaps as fill_gaps,
 )
 from .types import (
     BoolArray as BoolArray,

@@ -37,7 +37,7 @@ class BoundedCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self._held: OrderedDict[Hashable, Any] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Any] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -48,24 +48,24 @@ class BoundedCache:
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Look up an entry, or make it."""
         with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key]
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key]
         value = make()
         with self._lock:
-            if key not in self._held:
-                self._held[key] = value
+            if key not in self._entries:
+                self._entries[key] = value
                 self._bytes += _size(value)
-            while self._bytes > self.limit_bytes and len(self._held) > 1:
-                _, old = self._held.popitem(last=False)
+            while self._bytes > self.limit_bytes and len(self._entries) > 1:
+                _, old = self._entries.popitem(last=False)
                 self._bytes -= _size(old)
         return value
 
     def drop(self, key: Hashable) -> None:
         """Remove an entry, if there is one, so that it is made again."""
         with self._lock:
-            if key in self._held:
-                self._bytes -= _size(self._held.pop(key))
+            if key in self._entries:
+                self._bytes -= _size(self._entries.pop(key))
 
 
 def _size(value: Any) -> int:
@@ -75,17 +75,17 @@ def _size(value: Any) -> int:
 
 
 def refuse_without_grid(
-    grid: IntPair | None, given: Mapping[str, Any], *, has_positions: bool
+    grid: IntPair | None, options: Mapping[str, Any], *, has_positions: bool
 ) -> None:
-    """Refuse what describes a grid if none is used; of `given`, None is not given.
+    """Refuse what describes a grid if none is used; of `options`, None is not given.
 
     Raises
     ------
     OptionError
         If order, first frame or overlap are given without a grid.
     """
-    named = ("order", "first", "overlap")
-    names = [name for name in named if given.get(name) is not None]
+    grid_options = ("order", "first", "overlap")
+    names = [name for name in grid_options if options.get(name) is not None]
     if grid is not None or not names:
         return
     *others, last = names
@@ -172,8 +172,8 @@ class Acquisition:
     def __post_init__(self) -> None:
         count = len(self)
         if len(self.names) != count or len(set(self.names)) != count:
-            got = len(set(self.names))
-            msg = f"{count} frames need as many different names, got {got}."
+            name_count = len(set(self.names))
+            msg = f"{count} frames need as many different names, got {name_count}."
             raise ShapeError(msg, code="names-alike")
         for what, places in (
             ("Nominal positions in px", self.nominal_px),
@@ -222,8 +222,8 @@ class Acquisition:
         if self.grid is None or self.overlap is None:
             return None
         step = np.array(self.frame_shape) * (1 - self.overlap)
-        placed: FloatArray = self.grid_cells() * step
-        return placed
+        corners: FloatArray = self.grid_cells() * step
+        return corners
 
     def nominal_corners(self) -> FloatArray | None:
         """Top-left corners in px (N, 2), where frames should lie; None if unknown.

@@ -136,9 +136,9 @@ def compact_memory() -> bool:
     Nothing is done where the user has set the allocator by ``MALLOC_...`` or
     ``GLIBC_TUNABLES``, or where the C library is not glibc. Tells whether anything was.
     """
-    chosen = any(name.startswith("MALLOC_") for name in os.environ)
-    chosen |= "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if chosen or not sys.platform.startswith("linux"):
+    is_set = any(name.startswith("MALLOC_") for name in os.environ)
+    is_set |= "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if is_set or not sys.platform.startswith("linux"):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
@@ -185,10 +185,10 @@ def load_torch_libraries() -> None:
     for torch 0.2 s from memory, seconds from a cold disk, and the window stands still.
     A foreign function does not. Does nothing where torch lies in other files.
     """
-    found = find_spec("torch")
-    if not sys.platform.startswith("linux") or found is None or found.origin is None:
+    spec = find_spec("torch")
+    if not sys.platform.startswith("linux") or spec is None or spec.origin is None:
         return
-    folder = Path(found.origin).parent / "lib"
+    folder = Path(spec.origin).parent / "lib"
     # in the order of torch's own import, and as visible to each other
     modes = {"libtorch_global_deps.so": os.RTLD_GLOBAL, "libtorch.so": 0}
     if all((folder / name).is_file() for name in modes):

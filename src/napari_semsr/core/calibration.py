@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.options import Options
-from napari_semsr.core.quantities import Figure, Quantity, recorded
+from napari_semsr.core.quantities import Figure, Quantity, record_quantity
 from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
@@ -21,20 +21,22 @@ class Calibration:
 
     # ``(y, x)`` and standard deviation, at the middle of the field. Lines tell it
     # across themselves alone: pixels are then taken to be square.
-    pixel_size_nm: Annotated[FloatPair, recorded("Pixel size", "nm", ".6g")]
+    pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # departure of the axes from a right angle in degrees; None of lines
     skew: Annotated[float | None, Quantity("Skew", "degrees", ".3g", sd="skew_sd")]
     skew_sd: float | None
     # displacement at the rim over its radius, as `simulate` and `stitch` have it
-    distortion: Annotated[float, recorded("Distortion", sd="distortion_sd")]
+    distortion: Annotated[float, record_quantity("Distortion", sd="distortion_sd")]
     distortion_sd: float
     # direction of the first wave vector, from x towards y
-    rotation_deg: Annotated[float, recorded("Turned by", "°")]
+    rotation_deg: Annotated[float, record_quantity("Turned by", "°")]
     # what repeats
-    lattice: Annotated[Literal["lines", "square", "hexagonal"], recorded("Lattice")]
-    pitch_nm: Annotated[float, recorded("Pitch", "nm")]  # as stated
-    periods: Annotated[float, recorded("Periods")]  # across the shorter side
+    lattice: Annotated[
+        Literal["lines", "square", "hexagonal"], record_quantity("Lattice")
+    ]
+    pitch_nm: Annotated[float, record_quantity("Pitch", "nm")]  # as stated
+    periods: Annotated[float, record_quantity("Periods")]  # across the shorter side
     # RMS distance of the grating's phases from the fit
     residual_nm: Annotated[float, Quantity("Residual", "nm RMS", ".3g")]
     shape: IntPair  # rows and columns of the picture, whose rim `distortion` refers to
@@ -82,12 +84,12 @@ class BarCalibration:
     """What a printed scale bar says of an image, its printed length being known."""
 
     # ``(y, x)`` and standard deviation; of the shape that the file states, else square
-    pixel_size_nm: Annotated[FloatPair, recorded("Pixel size", "nm", ".6g")]
+    pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # length of the bar, and how well its ends can be placed
     bar_px: float
     bar_sd_px: float
-    bar_nm: Annotated[float, recorded("Bar as printed", "nm")]
+    bar_nm: Annotated[float, record_quantity("Bar as printed", "nm")]
 
 
 class FieldDistortion(Options):
@@ -136,7 +138,7 @@ def _from_centre(
     return dy, dx, np.asarray((dy**2 + dx**2) / (min(shape) / 2) ** 2)
 
 
-def _scaled(
+def _scale_places(
     y: ArrayLike, x: ArrayLike, shape: IntPair, factor: FloatArray, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray]:
     dy, dx, _ = _from_centre(y, x, shape, centre)
@@ -160,7 +162,7 @@ def distort(
     centre lies off the middle of the frame, ``(y, x)`` in px.
     """
     radius2 = _from_centre(y, x, shape, centre)[2]
-    return _scaled(y, x, shape, 1 + amount * radius2, centre)
+    return _scale_places(y, x, shape, 1 + amount * radius2, centre)
 
 
 def undistort(
@@ -175,14 +177,14 @@ def undistort(
 
     NaN where none shows it, beyond the place from which a field folds back.
     """
-    wanted = amount * _from_centre(y, x, shape, centre)[2]
-    shown = wanted > _FOLD
-    bent = np.where(shown, wanted, 0.0)
-    factor = np.ones_like(bent)
+    shift_share = amount * _from_centre(y, x, shape, centre)[2]
+    is_shown = shift_share > _FOLD
+    bent_share = np.where(is_shown, shift_share, 0.0)
+    factor = np.ones_like(bent_share)
     for _ in range(_ROUNDS):
-        cubic = bent * factor**2
+        cubic = bent_share * factor**2
         factor -= (factor * (1 + cubic) - 1) / (1 + 3 * cubic)
-    return _scaled(y, x, shape, np.where(shown, factor, np.nan), centre)
+    return _scale_places(y, x, shape, np.where(is_shown, factor, np.nan), centre)
 
 
 def rim_displacement(
@@ -251,7 +253,7 @@ def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
     return float(squares / squares.sum() @ np.divide(sd, size))
 
 
-def widened(value: float, interval: FloatPair, share: float) -> FloatPair:
+def widen_interval(value: float, interval: FloatPair, share: float) -> FloatPair:
     """Widen the 95 % interval of a length by a `length_error`, in quadrature."""
     reach = Z95 * share * abs(value)
     down, up = (math.hypot(end - value, reach) for end in interval)

@@ -37,7 +37,7 @@ def blur_of(condition: Sequence[float]) -> float:
     return math.sqrt(sum(part**2 for part in parts) / len(parts))
 
 
-def overruled(
+def override_condition(
     condition: Sequence[float], noise: float | None, blur: float | None
 ) -> tuple[float, ...]:
     """Put other deviations in place of what was found; a blur is then a round one.
@@ -45,17 +45,17 @@ def overruled(
     The noise as a share of the range of grey values, the blur in pixels; None keeps
     what was found.
     """
-    told = list(condition)
+    values = list(condition)
     if noise is not None:
-        told[_NOISE] = math.log(noise + NO_NOISE)
+        values[_NOISE] = math.log(noise + NO_NOISE)
     if blur is not None:
-        told[_BLUR] = [math.log(blur + NO_BLUR)] * 2
-        told[_SLANT] = 0.0
-    return tuple(told)
+        values[_BLUR] = [math.log(blur + NO_BLUR)] * 2
+        values[_SLANT] = 0.0
+    return tuple(values)
 
 
-def mirrored(condition: Sequence[float]) -> tuple[float, ...]:
+def mirror_condition(condition: Sequence[float]) -> tuple[float, ...]:
     """Tell the condition of a field whose rows, or whose columns, are turned about."""
-    told = list(condition)
-    told[_SLANT] *= -1
-    return tuple(told)
+    values = list(condition)
+    values[_SLANT] *= -1
+    return tuple(values)

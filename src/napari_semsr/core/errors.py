@@ -133,7 +133,7 @@ def code_of(problem: object) -> str:
 _LONGEST = 60  # chosen: what was given fits into one line of the message
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """Write what was given, however long or deep, for one line of a message."""
     brief = reprlib.Repr()
     brief.maxlevel = 4
@@ -171,9 +171,11 @@ def legible(text: str, *, lines: bool = False) -> str:
     What comes back any terminal, UTF-8 and XML can hold. With `lines`, line feeds and
     tabs stay.
     """
-    kept = "\n\t" if lines else ""
+    whitespace = "\n\t" if lines else ""
     return _UNSEEN.sub(
-        lambda at: at[0] if at[0] in kept else at[0].encode("unicode_escape").decode(),
+        lambda at: (
+            at[0] if at[0] in whitespace else at[0].encode("unicode_escape").decode()
+        ),
         text,
     )
 

@@ -68,8 +68,8 @@ class Resampling:
         for axis, span in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
             first, _ = _taps(span, self.steps[axis], self.offsets[axis])
             last = int(first[-1]) + _width(self.steps[axis])
-            folded = reflect_indices(int(first[0]), last, self.size[axis])
-            spans.append((int(folded.min()), int(folded.max()) + 1))
+            indices = reflect_indices(int(first[0]), last, self.size[axis])
+            spans.append((int(indices.min()), int(indices.max()) + 1))
         return Box(*spans[0], *spans[1])
 
     def under(self, place: Box, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -78,15 +78,15 @@ class Resampling:
         An open index of shape ``box.shape`` into an array of the region `place` of the
         field, which holds ``source(box)``.
         """
-        found = []
+        slices = []
         spans = (box.y0, box.y1, place.y0), (box.x0, box.x1, place.x0)
         for axis, (start, stop, corner) in enumerate(spans):
             numerator, denominator = _centres(
                 (start, stop), self.steps[axis], self.offsets[axis]
             )
             at = (2 * numerator + denominator) // (2 * denominator)
-            found.append(np.clip(at, 0, self.size[axis] - 1) - corner)
-        rows, columns = np.ix_(*found)
+            slices.append(np.clip(at, 0, self.size[axis] - 1) - corner)
+        rows, columns = np.ix_(*slices)
         return rows, columns
 
     def make(self, block: NDArray[Any], place: Box, box: Box) -> NDArray[Any]:
@@ -121,8 +121,8 @@ class Resampling:
         first, weights = _taps(span, step, offset)
         width = _width(step)
         low = int(first[0])
-        folded = reflect_indices(low, int(first[-1]) + width, size) - place[0]
-        columns = folded[(first - low)[:, None] + np.arange(width)]
+        indices = reflect_indices(low, int(first[-1]) + width, size) - place[0]
+        columns = indices[(first - low)[:, None] + np.arange(width)]
         starts = np.arange(0, columns.size + 1, width)
         shape = len(first), place[1] - place[0]
         return sparse.csr_matrix((weights.ravel(), columns.ravel(), starts), shape)
@@ -146,8 +146,8 @@ def _centres(
     parts = math.lcm(step.denominator, offset.denominator)
     twice = 2 * np.arange(*span, dtype=np.int64) + 1
     above = twice * (step.numerator * (parts // step.denominator))
-    moved = 2 * offset.numerator * (parts // offset.denominator) - parts
-    return above + moved, 2 * parts
+    numerators = 2 * offset.numerator * (parts // offset.denominator) - parts
+    return above + numerators, 2 * parts
 
 
 def _taps(
@@ -197,7 +197,7 @@ class Grid:
         )
         return y, x
 
-    def moved(self, by: FloatPair) -> Self:
+    def move(self, by: FloatPair) -> Self:
         """Give the same pixels elsewhere, ``(y, x)`` added to their place."""
         corner = self.corner[0] + by[0], self.corner[1] + by[1]
         return type(self)(self.shape, self.pitch, corner)
@@ -312,11 +312,11 @@ class Area:
         grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
         inner = self.inner
         if inner is not None:
-            inner = box.moved(inner.corner)
+            inner = box.move(inner.corner)
         steps, offsets = self.laid.steps, self.laid.offsets
-        moved = offsets[0] + box.y0 * steps[0], offsets[1] + box.x0 * steps[1]
-        laid = Resampling(self.laid.size, steps, moved)
-        return type(self)(self.image, grid, inner, laid)
+        offset = offsets[0] + box.y0 * steps[0], offsets[1] + box.x0 * steps[1]
+        placement = Resampling(self.laid.size, steps, offset)
+        return type(self)(self.image, grid, inner, placement)
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
         """Compute some of the pixels, all by default.
@@ -325,17 +325,17 @@ class Area:
         """
         box = box or Box.of(self.grid.shape)
         if self.inner is not None:
-            return read_box(self.image.data, box.moved(self.inner.corner))
+            return read_box(self.image.data, box.move(self.inner.corner))
         place = self.laid.source(box)
         block = read_box(self.image.data, place)
-        known = np.isfinite(block)
-        if known.all():
+        finite = np.isfinite(block)
+        if finite.all():
             return self.laid.make(block, place, box)
-        level = block[known].mean(dtype=np.float64) if known.any() else 0.0
-        made = self.laid.make(np.where(known, block, level), place, box)
-        gaps = self.laid.make((~known).astype(np.float32), place, box)
-        made[np.abs(gaps) > _GAP] = np.nan
-        return made
+        level = block[finite].mean(dtype=np.float64) if finite.any() else 0.0
+        block_values = self.laid.make(np.where(finite, block, level), place, box)
+        gaps = self.laid.make((~finite).astype(np.float32), place, box)
+        block_values[np.abs(gaps) > _GAP] = np.nan
+        return block_values
 
 
 def cut_box(image: Micrograph, box: Box) -> Micrograph:
@@ -344,7 +344,7 @@ def cut_box(image: Micrograph, box: Box) -> Micrograph:
     return image.replace(data=data, origin=origin, look=image.look)
 
 
-def gap_free_box(covered: BoolArray, *, least: int = 1) -> Box | None:
+def gap_free_box(is_covered: BoolArray, *, least: int = 1) -> Box | None:
     """Find the largest rectangle without a gap, of sides of `least` or more.
 
     Row by row, each column keeps how far up it is free of gaps and the widest stretch
@@ -352,12 +352,12 @@ def gap_free_box(covered: BoolArray, *, least: int = 1) -> Box | None:
     ones in a matrix; its time grows with the number of pixels. The first of equals from
     the top; None where none of that size is left.
     """
-    columns = covered.shape[1]
+    columns = is_covered.shape[1]
     index = np.arange(columns)
     height = np.zeros(columns, int)
     left, right = np.zeros(columns, int), np.full(columns, columns)
     best, most = None, 0
-    for y, row in enumerate(covered):
+    for y, row in enumerate(is_covered):
         first = np.maximum.accumulate(np.where(row, 0, index + 1))
         beyond = np.minimum.accumulate(np.where(row, columns, index)[::-1])[::-1]
         height = np.where(row, height + 1, 0)

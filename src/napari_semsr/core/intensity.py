@@ -44,11 +44,11 @@ def _edges(chunk: int | tuple[int, ...], data: Any, axis: int) -> list[int]:
         borders = [0, *(int(v) for v in np.cumsum(chunk))]
     else:
         borders = [*range(0, size, chunk), size]
-    kept = [0]
+    edges = [0]
     for border, following in zip(borders[1:], [*borders[2:], math.inf], strict=True):
-        if following - kept[-1] > _BLOCK:
-            kept.append(border)
-    return kept
+        if following - edges[-1] > _BLOCK:
+            edges.append(border)
+    return edges
 
 
 def _counts_from_zero(dtype: np.dtype[Any]) -> bool:
@@ -106,12 +106,12 @@ def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
         for bucket, table in fine.items():
             lower = keys[upper == bucket] & np.uint32(_BINS - 1)
             table += np.bincount(lower, minlength=_BINS)
-    found = {}
+    statistics = {}
     for rank, bucket in buckets.items():
         below = int(total[bucket] - counts[bucket])
         low = int(np.searchsorted(np.cumsum(fine[bucket]), rank - below, side="right"))
-        found[rank] = _value((bucket << 16) | low, dtype)
-    return found
+        statistics[rank] = _value((bucket << 16) | low, dtype)
+    return statistics
 
 
 def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
@@ -223,8 +223,8 @@ def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any
     if array.dtype.kind in "uib":
         own = np.iinfo("u1" if array.dtype.kind == "b" else array.dtype)
         least, most = max(info.min, own.min), min(info.max, own.max)
-        kept = np.clip(array, least, most).astype(target)
-        return kept, _outside(array, least, most)
+        clipped = np.clip(array, least, most).astype(target)
+        return clipped, _outside(array, least, most)
     wide = np.rint(array.astype(np.float64))
     high = float(info.max)
     if high > info.max:
@@ -287,10 +287,10 @@ def noise_level(values: NDArray[Any]) -> float:
     rough = np.pad(np.asarray(values, dtype=np.float64), 1, mode="reflect")
     for _ in range(2):
         rough = (rough[:-2] - 2 * rough[1:-1] + rough[2:]).T
-    known = np.abs(rough[np.isfinite(rough)])
-    if not known.size:
+    differences = np.abs(rough[np.isfinite(rough)])
+    if not differences.size:
         return math.nan
-    return float(np.median(known)) / _MEDIAN / _SECOND
+    return float(np.median(differences)) / _MEDIAN / _SECOND
 
 
 # Clipped grey values.
@@ -320,17 +320,17 @@ def clipped_level(
     It is the greatest, or the least where `white` is false, has more than a `share` of
     all finite values and twice those of the next grey value.
     """
-    known = np.asarray(values)
-    if known.dtype.kind == "f":
-        known = known[np.isfinite(known)]
-    if not known.size:
+    finite = np.asarray(values)
+    if finite.dtype.kind == "f":
+        finite = finite[np.isfinite(finite)]
+    if not finite.size:
         return None
-    last = known.max() if white else known.min()
-    ends = are_level(known, last)
+    last = finite.max() if white else finite.min()
+    ends = are_level(finite, last)
     count = np.count_nonzero(ends)
-    if count <= share * known.size:
+    if count <= share * finite.size:
         return None
-    within = known[~ends]
+    within = finite[~ends]
     if not within.size:
         return None
     next_count = np.count_nonzero(
@@ -341,12 +341,12 @@ def clipped_level(
 
 def clipped_pixels(values: NDArray[Any], share: float = _CLIPPED) -> BoolArray:
     """Mark where values end at white or at black, as `clipped_level` finds it."""
-    clipped = np.zeros(values.shape, bool)
+    is_clipped = np.zeros(values.shape, bool)
     for white in (False, True):
         level = clipped_level(values, white=white, share=share)
         if level is not None:
-            clipped |= are_level(values, level)
-    return clipped
+            is_clipped |= are_level(values, level)
+    return is_clipped
 
 
 def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
@@ -368,7 +368,7 @@ def without_clipped(values: NDArray[Any]) -> FloatArray:
 
     There noise does not show; `clipped_level` defines these ends.
     """
-    kept = np.array(values, dtype=np.float64)
-    kept[~np.isfinite(kept)] = np.nan
-    kept[clipped_pixels(kept)] = np.nan
-    return kept
+    result = np.array(values, dtype=np.float64)
+    result[~np.isfinite(result)] = np.nan
+    result[clipped_pixels(result)] = np.nan
+    return result

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shown
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shorten
 from napari_semsr.core.opening import files_below, open_file
 from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
@@ -33,9 +33,9 @@ def parse_pixel_size(value: object) -> PixelSize | None:
     if value is None:
         return None
     try:
-        given = np.atleast_1d(np.asarray(value, dtype=object))
-        is_truth = any(isinstance(one, (bool, np.bool_)) for one in given.flat)
-        numbers = np.full(1, np.nan) if is_truth else given.astype(float)
+        sizes = np.atleast_1d(np.asarray(value, dtype=object))
+        is_truth = any(isinstance(one, (bool, np.bool_)) for one in sizes.flat)
+        numbers = np.full(1, np.nan) if is_truth else sizes.astype(float)
     except (TypeError, ValueError, OverflowError):
         numbers = np.array([np.nan])
     if numbers.shape == (1,):
@@ -47,7 +47,7 @@ def parse_pixel_size(value: object) -> PixelSize | None:
     ):
         msg = (
             "A pixel size must be one or two positive numbers in nm, got "
-            f"{shown(value)}."
+            f"{shorten(value)}."
         )
         raise OptionError(msg, code="pixel-size-invalid")
     return PixelSize((float(numbers[0]), float(numbers[1])))
@@ -97,13 +97,13 @@ class Provenance(BaseModel):
 
     def named_networks(self) -> dict[str, str]:
         """Names, by digest, of networks that had a hand in this image, last first."""
-        found = {}
+        networks = {}
         if self.model_digest:
-            found[self.model_digest] = self.model_name or "unnamed model"
+            networks[self.model_digest] = self.model_name or "unnamed model"
         for item in self.inputs:
             if item.provenance is not None:
-                found = found | item.provenance.named_networks()
-        return found
+                networks = networks | item.provenance.named_networks()
+        return networks
 
     def networks(self) -> frozenset[str]:
         """Digests of every network that had a hand in this image, in whatever step."""
@@ -120,17 +120,23 @@ class Provenance(BaseModel):
         the same scan, and its truth, no light made. That of the step, or of its inputs
         the shortest; None where nothing tells it, and for a Gaussian, which has no end.
         """
-        said = self.options
-        lit = said.get("optics") == "pupil" and not (self.part or "").startswith(_UNLIT)
-        if self.inputs and said.get("pixel_size_nm") is None:
-            lit = False  # of an image of unknown scale, whose blur is in pixels
-        match lit, said.get("wavelength_nm"), said.get("numerical_aperture"):
+        options = self.options
+        is_optical = options.get("optics") == "pupil" and not (
+            self.part or ""
+        ).startswith(_UNLIT)
+        if self.inputs and options.get("pixel_size_nm") is None:
+            is_optical = False  # of an image of unknown scale, whose blur is in pixels
+        match (
+            is_optical,
+            options.get("wavelength_nm"),
+            options.get("numerical_aperture"),
+        ):
             case True, float() | int() as wavelength, float() | int() as aperture:
                 if wavelength > 0 and aperture > 0:
                     return optical_cut_off_nm(wavelength, aperture)
         before = (item.provenance for item in self.inputs if item.provenance)
-        told = (step.optical_cut_off_nm() for step in before)
-        return min(filter(None, told), default=None)
+        cut_offs = (step.optical_cut_off_nm() for step in before)
+        return min(filter(None, cut_offs), default=None)
 
     def steps(self) -> Iterator["Provenance"]:
         """Go back through this image's history, step by step by the first input."""
@@ -150,21 +156,21 @@ class Provenance(BaseModel):
         Such as ``"resolution (nm)"`` of a map, by the `unit` of the image, ``"nm"`` or
         ``"pixel"``; None of an image, and of a map whose values were stretched.
         """
-        stretched = False
-        for made in self.steps():
-            stretched |= PICTURE_KEY in made.options
-            if made.job not in _VALUES_KEPT:
+        is_stretched = False
+        for step in self.steps():
+            is_stretched |= PICTURE_KEY in step.options
+            if step.job not in _VALUES_KEPT:
                 break
         else:
-            made = self
-        what = _MAPS.get(made.job if made.part is None else f"{made.job} {made.part}")
-        if what is None or stretched:
+            step = self
+        what = _MAPS.get(step.job if step.part is None else f"{step.job} {step.part}")
+        if what is None or is_stretched:
             return None
-        if made.options.get("show") == "spread":
+        if step.options.get("show") == "spread":
             what = what.replace("likely error", "spread")
-        if "difference" in made.options:
+        if "difference" in step.options:
             what = f"difference of {what}"
-        grey = "%" if made.options.get("unit") == "percent" else "grey levels"
+        grey = "%" if step.options.get("unit") == "percent" else "grey levels"
         return what.format(length="px" if unit == "pixel" else unit, grey=grey)
 
     @property
@@ -182,13 +188,13 @@ class Provenance(BaseModel):
 
     def sources(self) -> frozenset[str]:
         """Digests of the files at the start of this image's history."""
-        found: set[str] = set()
+        names: set[str] = set()
         for item in self.inputs:
             if item.provenance is not None and item.provenance.inputs:
-                found |= item.provenance.sources()
+                names |= item.provenance.sources()
             elif item.digest is not None:
-                found.add(item.digest)
-        return frozenset(found)
+                names.add(item.digest)
+        return frozenset(names)
 
 
 _UNLIT = ("sem/", "truth/object", "truth/height", "truth/flat")  # parts of a scan
@@ -214,15 +220,17 @@ _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path
 
 def _without(record: dict[str, Any]) -> dict[str, Any]:
     """Leave circumstances out of a record, and out of those of its inputs."""
-    kept = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
-    if ORIGIN_KEY in kept.get("options", {}):
-        kept["options"] = {k: v for k, v in kept["options"].items() if k != ORIGIN_KEY}
+    contents = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
+    if ORIGIN_KEY in contents.get("options", {}):
+        contents["options"] = {
+            k: v for k, v in contents["options"].items() if k != ORIGIN_KEY
+        }
     for key in ("inputs", "guides"):
-        if key in kept:
-            kept[key] = [_without(item) for item in kept[key]]
-    if kept.get("provenance"):
-        kept["provenance"] = _without(kept["provenance"])
-    return kept
+        if key in contents:
+            contents[key] = [_without(item) for item in contents[key]]
+    if contents.get("provenance"):
+        contents["provenance"] = _without(contents["provenance"])
+    return contents
 
 
 class DisplaySettings(BaseModel):
@@ -277,16 +285,16 @@ def size_origin(how: str, size: FloatPair, *, in_file: bool = False) -> dict[str
 
 def _stated_by(step: Provenance) -> dict[str, Any] | None:
     """Find what stated the pixel size of a step's input, if the step records it."""
-    known = step.options.get(ORIGIN_KEY)
-    if isinstance(known, dict) and {"how", "pixel_size_nm"} <= set(known):
-        return known  # of another's file, it may be anything else
+    origin = step.options.get(ORIGIN_KEY)
+    if isinstance(origin, dict) and {"how", "pixel_size_nm"} <= set(origin):
+        return origin  # of another's file, it may be anything else
     reading = step.options.get("reading")
     options = {**step.options, **(reading if isinstance(reading, dict) else {})}
     size = options.get("pixel_size_nm")
     if size is None:
         return None
-    typed = options.get("pixel_size_sd_nm") is None
-    how = f"{'typed by the user' if typed else 'from a calibration'} in its step "
+    is_typed = options.get("pixel_size_sd_nm") is None
+    how = f"{'typed by the user' if is_typed else 'from a calibration'} in its step "
     how += step.job
     if step.job == "register":  # of its output, not of its input
         how = f"that of {step.options.get('fixed')}, to which it was registered"
@@ -297,31 +305,34 @@ def _stated_by(step: Provenance) -> dict[str, Any] | None:
 
 
 def describe_origin(
-    size: FloatPair, stated: Mapping[str, Any] | None, made: Provenance | None
+    size: FloatPair, origin: Mapping[str, Any] | None, history: Provenance | None
 ) -> str:
     """Say where a pixel size ``(y, x)`` in nm comes from, and what changed it since.
 
-    `stated` is what an image itself records, as of `size_origin`; if None, its
+    `origin` is what an image itself records, as of `size_origin`; if None, its
     history is read.
     """
     jobs: list[str] = []
-    found: Mapping[str, Any] | None = stated
-    for step in made.steps() if made else ():
-        if found is not None and np.allclose(found["pixel_size_nm"], size):
+    origin_found: Mapping[str, Any] | None = origin
+    for step in history.steps() if history else ():
+        if origin_found is not None and np.allclose(
+            origin_found["pixel_size_nm"], size
+        ):
             break  # nothing changed it since
         jobs.append(step.job)
         before = _stated_by(step)
         if before is not None:
-            found = found or before
+            origin_found = origin_found or before
             break
-    if found is None:
-        if made is None:
+    if origin_found is None:
+        if history is None:
             return "given with its array"
         return (
-            f"handed on by its step {made.job}, whose history does not say from where"
+            f"handed on by its step {history.job}, whose history does not say from "
+            "where"
         )
-    how = str(found["how"])
-    first = np.asarray(found.get("pixel_size_nm", size), dtype=float)
+    how = str(origin_found["how"])
+    first = np.asarray(origin_found.get("pixel_size_nm", size), dtype=float)
     if np.allclose(first, size):
         return how
     ratios = first / size
@@ -350,14 +361,14 @@ def _told_error(step: Provenance | None) -> FloatPair | None:
     """Relative error of the pixel size by the last step that stated the size."""
     while step is not None:
         if SIZE_ERROR_KEY in step.options:
-            known: FloatPair | None = step.options[SIZE_ERROR_KEY]
-            return known
+            size_error: FloatPair | None = step.options[SIZE_ERROR_KEY]
+            return size_error
         reading = step.options.get("reading")
         options = {**step.options, **(reading if isinstance(reading, dict) else {})}
-        stated = options.get("pixel_size_nm")
-        if stated is not None:
+        size_nm = options.get("pixel_size_nm")
+        if size_nm is not None:
             error = options.get("pixel_size_sd_nm")
-            return None if error is None else tuple(np.divide(error, stated).tolist())
+            return None if error is None else tuple(np.divide(error, size_nm).tolist())
         before = (item.provenance for item in step.inputs if item.provenance)
         step = next(before, None)
     return None
@@ -375,11 +386,11 @@ def _grey_values(data: Any, name: str) -> Any:
     if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
         return data.data
     if isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
-        known = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
-        filled = data.astype(known)
+        float_type = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
+        floats = data.astype(float_type)
         if hasattr(data, "dask"):
-            return filled.map_blocks(np.ma.filled, np.nan, dtype=known)
-        return filled.filled(np.nan)
+            return floats.map_blocks(np.ma.filled, np.nan, dtype=float_type)
+        return floats.filled(np.nan)
     return data
 
 
@@ -426,7 +437,7 @@ class Micrograph:
             try:
                 object.__setattr__(self, "data", np.asarray(self.data))
             except (TypeError, ValueError):
-                msg = f"A micrograph must be a (Y, X) image, got {shown(self.data)}."
+                msg = f"A micrograph must be a (Y, X) image, got {shorten(self.data)}."
                 raise ShapeError(msg, code="wrong-type") from None
         if hasattr(self.data, "coords"):
             msg = (
@@ -436,9 +447,11 @@ class Micrograph:
             raise ShapeError(msg, code="wrong-type")
         size = parse_pixel_size(self.pixel_size_nm)
         object.__setattr__(self, "pixel_size_nm", size)
-        got = tuple(self.data.shape)
-        if len(got) != 2 or not all(side >= 1 for side in got):  # dask's may be unknown
-            msg = f"A micrograph must be a non-empty (Y, X) image, got shape {got}."
+        shape = tuple(self.data.shape)
+        if len(shape) != 2 or not all(
+            side >= 1 for side in shape
+        ):  # dask's may be unknown
+            msg = f"A micrograph must be a non-empty (Y, X) image, got shape {shape}."
             raise ShapeError(msg)
         object.__setattr__(self, "data", _grey_values(self.data, self.name))
 
@@ -475,22 +488,25 @@ class Micrograph:
 
         The image itself where none is given.
         """
-        known = parse_pixel_size(size)
-        if known is None:
+        parsed_size = parse_pixel_size(size)
+        if parsed_size is None:
             return self
         y, x = (
-            o * (n / p) for o, n, p in zip(self.origin, known, self.scale, strict=True)
+            o * (n / p)
+            for o, n, p in zip(self.origin, parsed_size, self.scale, strict=True)
         )
-        return self.replace(pixel_size_nm=known, origin=(y, x))
+        return self.replace(pixel_size_nm=parsed_size, origin=(y, x))
 
-    def calibrated(self, size: object, error: FloatPair | None = None) -> "Micrograph":
+    def calibrate(self, size: object, error: FloatPair | None = None) -> "Micrograph":
         """Copy with a pixel size in nm that a user gives, and its standard deviation.
 
         An `OptionError` if it is a map that was computed with another, or with none.
         """
-        made, known = self.provenance, parse_pixel_size(size)
-        alike = known is None or (self.unit == "nm" and np.allclose(known, self.scale))
-        if made is not None and made.goes_by_lengths and not alike:
+        history, size_given = self.provenance, parse_pixel_size(size)
+        alike = size_given is None or (
+            self.unit == "nm" and np.allclose(size_given, self.scale)
+        )
+        if history is not None and history.goes_by_lengths and not alike:
             msg = (
                 f"{self.name} shows {self.quantity} and goes by the pixel size of its "
                 "image: give that to the image, in a file of its own by `convert()`, "
@@ -499,9 +515,9 @@ class Micrograph:
             raise OptionError(msg, code="pixel-size-contradicts")
         # the pitch in its parent's pixels has told it to whom it was all that was known
         spacing = self.spacing_px if self.unit == "pixel" else (1.0, 1.0)
-        sized = self.with_pixel_size(known).with_size_error(error)
+        image_resized = self.with_pixel_size(size_given).with_size_error(error)
         how = "typed by the user" if error is None else "from a calibration"
-        return sized.with_size_origin(how).replace(spacing_px=spacing)
+        return image_resized.with_size_origin(how).replace(spacing_px=spacing)
 
     def with_size_origin(self, how: str, *, in_file: bool = False) -> "Micrograph":
         """Copy that knows what stated its pixel size; itself where that is unknown."""
@@ -515,8 +531,8 @@ class Micrograph:
         """Where its pixel size comes from, in words; None if that is unknown."""
         if self.pixel_size_nm is None:
             return None
-        stated = self.metadata.get(ORIGIN_KEY)
-        return describe_origin(self.pixel_size_nm, stated, self.provenance)
+        origin = self.metadata.get(ORIGIN_KEY)
+        return describe_origin(self.pixel_size_nm, origin, self.provenance)
 
     @property
     def shape(self) -> IntPair:
@@ -537,12 +553,12 @@ class Micrograph:
         They do not for floats, for what a network made, whose grey scale is its own,
         and for what was stretched to 8 bits.
         """
-        bits, made = self.metadata.get(BITS_KEY), self.provenance
+        bits, history = self.metadata.get(BITS_KEY), self.provenance
         if self.dtype.kind not in "ui" or not isinstance(bits, int):
             return None
-        if made is not None:
-            stretched = any(PICTURE_KEY in step.options for step in made.steps())
-            if stretched or made.networks():
+        if history is not None:
+            is_stretched = any(PICTURE_KEY in step.options for step in history.steps())
+            if is_stretched or history.networks():
                 return None
         return bits if 1 <= bits <= 8 * self.dtype.itemsize else None
 
@@ -564,8 +580,8 @@ class Micrograph:
     @property
     def quantity(self) -> str | None:
         """What a map shows, such as ``"resolution (nm)"``; None for grey values."""
-        made = self.provenance
-        return None if made is None else made.quantity(self.unit)
+        history = self.provenance
+        return None if history is None else history.quantity(self.unit)
 
     @property
     def mean_pixel_size_nm(self) -> float | None:
@@ -601,13 +617,15 @@ _TOLD = 32 << 20  # from one step to the next; chosen: hashed in 0.1 s or less
 @cache
 def processor_name() -> str:
     """Name the processor of this machine, as its maker does where that is known."""
-    told = Path("/proc/cpuinfo")
+    cpu_info = Path("/proc/cpuinfo")
     try:
-        lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2] for line in lines if line.startswith("model name"))
-    name = next(named, "") or platform.processor() or platform.machine()
+    model_names = (
+        line.partition(":")[2] for line in lines if line.startswith("model name")
+    )
+    name = next(model_names, "") or platform.processor() or platform.machine()
     return " ".join(name.split())
 
 
@@ -617,13 +635,13 @@ def software_versions() -> dict[str, str]:
 
     Those with which this process began: reading them takes some 10 ms.
     """
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def name_bytes(path: Path) -> bytes:
@@ -647,7 +665,7 @@ def digest_job(path: Path) -> Job[str]:
     digest = hashlib.sha256()
     files = sorted(files_below(path)) if path.is_dir() else [path]
     total, read = sum(file.stat().st_size for file in files) // _BLOCK, 0
-    told = 0
+    reported_bytes = 0
     for file in files:
         if path.is_dir():
             digest.update(name_bytes(file.relative_to(path)))
@@ -655,8 +673,10 @@ def digest_job(path: Path) -> Job[str]:
             while block := stream.read(_BLOCK):
                 digest.update(block)
                 read += len(block)
-                if read - told >= _TOLD:
-                    told = read
-                    done = min(read // _BLOCK, total)
-                    yield Progress(done, total, f"recording the input {path.name}")
+                if read - reported_bytes >= _TOLD:
+                    reported_bytes = read
+                    read_share = min(read // _BLOCK, total)
+                    yield Progress(
+                        read_share, total, f"recording the input {path.name}"
+                    )
     return f"sha256:{digest.hexdigest()}"

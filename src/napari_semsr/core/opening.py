@@ -38,8 +38,8 @@ def files_below(folder: Path) -> Iterator[Path]:
     """List the files of a folder and its folders, without those of the system."""
     for place, names, files in os.walk(folder):
         names[:] = [name for name in names if not is_system_file(name)]
-        found = (Path(place, name) for name in files if not is_system_file(name))
-        yield from (one for one in found if one.is_file())
+        paths = (Path(place, name) for name in files if not is_system_file(name))
+        yield from (one for one in paths if one.is_file())
 
 
 def _numbers(*names: str) -> list[int]:
@@ -87,10 +87,10 @@ _WINDOWS = {
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """List an error, and those that it was raised from."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def access_refusal(path: Path, error: BaseException) -> Message | None:
@@ -114,7 +114,7 @@ def open_file(path: Path) -> BufferedReader:
     are refused, also where a link leads to them; a folder is an `OSError`, as of
     `open`.
     """
-    return open(path, "rb", opener=_checked)
+    return open(path, "rb", opener=_open_file)
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -135,13 +135,13 @@ def read_rest(stream: BufferedReader, path: Path, most: int) -> bytes:
     return stream.read(size)
 
 
-def _checked(path: str, flags: int) -> int:
+def _open_file(path: str, flags: int) -> int:
     """Open without waiting, and refuse what is no file."""
-    opened = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    mode = os.fstat(opened).st_mode
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
-        return opened
-    os.close(opened)
+        return descriptor
+    os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     msg = f"{path} must be a file, not a pipe or device: copy it first."

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from napari_semsr.core.errors import Message, OptionError, one_line, shown
+from napari_semsr.core.errors import Message, OptionError, one_line, shorten
 from napari_semsr.core.progress import warn
 
 _WORDS = {
@@ -82,7 +82,7 @@ def _first_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
     if first["type"] == "value_error" and (table or not where):
         return _rule(message, where, model)
     if first["type"] != "missing" and " got " not in message:
-        message = f"{message}, got {shown(first['input'])}"
+        message = f"{message}, got {shorten(first['input'])}"
     if first["loc"][-1:] == (_KEY,):
         return f"A key of option {_spelt(first['loc'][:-2])} {message}."
     joint = " " if message.startswith("must ") else ": "
@@ -90,18 +90,20 @@ def _first_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _message(first: ErrorDetails) -> str:
-    kind, told = first["type"], first.get("ctx", {})
+    kind, context = first["type"], first.get("ctx", {})
     if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(told["pattern"], "must be of another form")
+        return _PATTERNS.get(context["pattern"], "must be of another form")
     group = re.split(r"_(?:type|parsing|from|attributes|instance)", kind)[0]
     words = _WORDS.get(kind) or (_KINDS.get(group) if group != kind else None)
-    told = {k: f"{v:g}" if isinstance(v, float) else v for k, v in told.items()}
+    context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
     if words is not None:
-        said = words.format(**told).replace("at least 1 items", "at least 1 item")
-        return said.replace("at least 1 characters", "a character")
-    said = first["msg"].removeprefix("Value error, ").rstrip(".")
-    plain = said[:1].isupper() and not said[1:2].isupper()
-    return said[:1].lower() + said[1:] if plain else said
+        sentence = words.format(**context).replace(
+            "at least 1 items", "at least 1 item"
+        )
+        return sentence.replace("at least 1 characters", "a character")
+    sentence = first["msg"].removeprefix("Value error, ").rstrip(".")
+    plain = sentence[:1].isupper() and not sentence[1:2].isupper()
+    return sentence[:1].lower() + sentence[1:] if plain else sentence
 
 
 def _rule(message: str, where: str, model: type[BaseModel]) -> str:
@@ -122,22 +124,22 @@ def _unknown(first: ErrorDetails, model: type[BaseModel]) -> str:
         if table is not None and isinstance(part, str):
             info = table.model_fields.get(part)
             table = None if info is None else _model_in(info.annotation)
-    known = [] if table is None else list(table.model_fields)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    said = f"Unknown option '{_spelt(first['loc'])}'"
+    known_names = [] if table is None else list(table.model_fields)
+    near = difflib.get_close_matches(str(name), known_names, n=1)
+    sentence = f"Unknown option '{_spelt(first['loc'])}'"
     if near:
-        return f"{said}; did you mean {_spelt((*above, near[0]))}?"
-    if 0 < len(known) <= _MOST_NAMED:
-        return f"{said}; there are {', '.join(known)}."
-    return f"{said}."
+        return f"{sentence}; did you mean {_spelt((*above, near[0]))}?"
+    if 0 < len(known_names) <= _MOST_NAMED:
+        return f"{sentence}; there are {', '.join(known_names)}."
+    return f"{sentence}."
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     """Give the option set that a field holds, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_model_in(part) for part in get_args(annotation))
-    return next((part for part in found if part is not None), None)
+    models = (_model_in(part) for part in get_args(annotation))
+    return next((part for part in models if part is not None), None)
 
 
 def _spelt(place: tuple[Any, ...]) -> str:
@@ -181,16 +183,17 @@ class Options(BaseModel):
             raise ValueError(Message(msg, "wrong-type"))
         return value
 
-    def settled(self) -> Self:
+    def settle(self) -> Self:
         """Copy in which what has no part is as usual; a warning names it."""
         usual = {}
-        for name, other, allowed in self._idle(self.__dict__):
-            needed, now = (
+        for name, other, choices in self._idle(self.__dict__):
+            needed_values, now = (
                 " or ".join(map(str, some)).lower()
-                for some in (allowed, [getattr(self, other)])
+                for some in (choices, [getattr(self, other)])
             )
             warn(
-                f"{name} changes nothing where {other} is {now}, only with {needed}.",
+                f"{name} changes nothing where {other} is {now}, only with "
+                f"{needed_values}.",
                 "option-without-effect",
             )
             usual[name] = type(self).model_fields[name].default
@@ -203,9 +206,9 @@ class Options(BaseModel):
         for name, info in fields.items():
             if values.get(name, info.default) == info.default:
                 continue
-            for other, allowed in (words_of(info).when or {}).items():
-                if values.get(other, fields[other].default) not in allowed:
-                    yield name, other, allowed
+            for other, choices in (words_of(info).when or {}).items():
+                if values.get(other, fields[other].default) not in choices:
+                    yield name, other, choices
 
     @classmethod
     def recall(cls, values: Mapping[str, Any]) -> Self:
@@ -315,13 +318,13 @@ def _known_type(value: str | None) -> str | None:
     if value is None:
         return None
     try:
-        found = np.dtype(value)
+        dtype = np.dtype(value)
     except TypeError:
-        found = np.dtype(object)
-    if found.kind not in "uif":
+        dtype = np.dtype(object)
+    if dtype.kind not in "uif":
         msg = "must name an integer or floating type such as uint8 or float32"
         raise ValueError(Message(msg, "unknown-value"))
-    return found.name
+    return dtype.name
 
 
 GreyType = Annotated[str | None, AfterValidator(_known_type)]
@@ -331,8 +334,8 @@ GreyType = Annotated[str | None, AfterValidator(_known_type)]
 def words_of(info: FieldInfo) -> OptionWords:
     """Look up how an option is shown; empty for a field not declared by `option`."""
     extra: Any = info.json_schema_extra
-    found = extra.get("words") if isinstance(extra, dict) else None
-    return found if isinstance(found, OptionWords) else OptionWords()
+    words = extra.get("words") if isinstance(extra, dict) else None
+    return words if isinstance(words, OptionWords) else OptionWords()
 
 
 def as_text(info: FieldInfo, value: Any) -> Any:
@@ -354,12 +357,14 @@ def persons_options(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(name for name, info in fields if words_of(info).by_person)
 
 
-def refuse_persons(given: Iterable[str], persons: Collection[str], place: str) -> None:
+def refuse_persons(
+    options: Iterable[str], persons: Collection[str], place: str
+) -> None:
     """Refuse, by an `OptionError`, options of a file that a person alone gives.
 
     `place` is what gives them, as the sentence calls it.
     """
-    for name in given:
+    for name in options:
         if name in persons:
             msg = (
                 f"{place} must leave {name} to a person, since it connects to another "
@@ -374,15 +379,15 @@ def count_values(value: Any) -> float:
     Tables and lists within each other, as YAML gives them; infinity for what holds
     itself.
     """
-    known: dict[int, float] = {}
+    counts: dict[int, float] = {}
 
-    def counted(value: Any) -> float:
+    def count_value(value: Any) -> float:
         if not isinstance(value, dict | list):
             return 1
-        if id(value) not in known:
-            known[id(value)] = math.inf  # of what holds itself
+        if id(value) not in counts:
+            counts[id(value)] = math.inf  # of what holds itself
             inside = value.values() if isinstance(value, dict) else value
-            known[id(value)] = 1 + sum(map(counted, inside))
-        return known[id(value)]
+            counts[id(value)] = 1 + sum(map(count_value, inside))
+        return counts[id(value)]
 
-    return counted(value)
+    return count_value(value)

@@ -64,20 +64,20 @@ class Pace:
     """Tells the time left from the steps so far."""
 
     def __init__(self) -> None:
-        self._begun: tuple[int, int, float] | None = None
+        self._start: tuple[int, int, float] | None = None
 
-    def timed(self, step: P, now: float | None = None) -> P:
+    def add_time_left(self, step: P, now: float | None = None) -> P:
         """Add the time left to a step, once there is a pace; a new total begins anew.
 
         `now` is in seconds on a clock that only goes on, by default the system's.
         """
         if not step.done or not step.total:
             return step
-        now, begun = time.monotonic() if now is None else now, self._begun
-        if begun is None or begun[1] != step.total or step.done < begun[0]:
-            self._begun = step.done, step.total, now
+        now, start = time.monotonic() if now is None else now, self._start
+        if start is None or start[1] != step.total or step.done < start[0]:
+            self._start = step.done, step.total, now
             return step
-        first, _, since = begun
+        first, _, since = start
         if step.done == first or now - since < _FIRST_S:
             return step
         left = (step.total - step.done) * (now - since) / (step.done - first)

@@ -59,20 +59,22 @@ class Quantity:
     keys: Any = None
 
 
-def recorded(label: str, unit: str = "", form: str = ".4g", **more: Any) -> Quantity:
+def record_quantity(
+    label: str, unit: str = "", form: str = ".4g", **more: Any
+) -> Quantity:
     """Declare what a record tells, and no figure of a panel or column of a table."""
     return Quantity(label, unit, form, shown=False, tabled=False, **more)
 
 
-def figure(get: Callable[[Any], Any], *told: Any, **more: Any) -> property:
+def figure(get: Callable[[Any], Any], *settings: Any, **more: Any) -> property:
     """Make the property of a result that is a figure: as `Quantity` is told."""
 
-    def found(self: Any) -> Any:
+    def find_figure(self: Any) -> Any:
         return get(self)
 
-    quantity = Quantity(*told, **more)
-    found.__annotations__["return"] = Annotated[float | None, quantity]
-    return property(found)
+    quantity = Quantity(*settings, **more)
+    find_figure.__annotations__["return"] = Annotated[float | None, quantity]
+    return property(find_figure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Figure:
         return "" if self.sd is None else f"{_PLUS_MINUS} {in_figures(self.sd, '.2g')}"
 
     @property
-    def shown(self) -> str:
+    def text(self) -> str:
         """The number alone."""
         if isinstance(self.value, str):
             return self.value
@@ -103,10 +105,10 @@ class Figure:
         return in_figures(self.value, self.form)
 
     def __str__(self) -> str:
-        shown = self.shown
-        if shown == _NONE:
+        number_text = self.text
+        if number_text == _NONE:
             return f"{_NONE} {self.note}".rstrip()
-        text = " ".join(filter(None, (shown, self.spread, self.unit, self.note)))
+        text = " ".join(filter(None, (number_text, self.spread, self.unit, self.note)))
         return f"{text} {_NONE} {self.verdict}" if self.verdict else text
 
 
@@ -114,7 +116,7 @@ def declared_by(keys: Any) -> Mapping[str, Quantity]:
     """List quantities by the keys of a record: those of a result, or as they are."""
     if isinstance(keys, Mapping):
         return keys
-    return {name: told for name, (told, _) in quantities_of(keys).items()}
+    return {name: words for name, (words, _) in quantities_of(keys).items()}
 
 
 def lengths(key: str, label: str) -> dict[str, Quantity]:
@@ -145,24 +147,24 @@ def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
 
 @cache
 def _quantities(kind: Any) -> dict[str, tuple[Quantity, Any]]:
-    found: dict[str, tuple[Quantity, Any]] = {}
-    known = fields(kind) if is_dataclass(kind) else ()
-    flat = {item.name for item in known if item.metadata.get("flat")}
+    quantities: dict[str, tuple[Quantity, Any]] = {}
+    own_fields = fields(kind) if is_dataclass(kind) else ()
+    flat = {item.name for item in own_fields if item.metadata.get("flat")}
     for cls in kind.__mro__:
-        told = dict(vars(cls).get("__annotations__", {}))
+        annotations = dict(vars(cls).get("__annotations__", {}))
         for name, item in vars(cls).items():
             if isinstance(item, property) and item.fget is not None:
-                told[name] = item.fget.__annotations__.get("return")
-        for name, annotation in told.items():
+                annotations[name] = item.fget.__annotations__.get("return")
+        for name, annotation in annotations.items():
             if name in flat:
-                held = _kinds(annotation)[0]
-                found |= quantities_of(held) if is_dataclass(held) else {}
+                inner = _kinds(annotation)[0]
+                quantities |= quantities_of(inner) if is_dataclass(inner) else {}
             elif hasattr(annotation, "__metadata__"):
                 bare, *notes = get_args(annotation)
                 for note in notes:
                     if isinstance(note, Quantity):
-                        found.setdefault(name, (note, bare))
-    return found
+                        quantities.setdefault(name, (note, bare))
+    return quantities
 
 
 def _kinds(annotation: Any) -> list[Any]:
@@ -175,10 +177,10 @@ def value_of(result: Any, name: str) -> Any:
     """Look up a field or property of a result, or of what it holds flat."""
     if hasattr(result, name):
         return getattr(result, name)
-    held = (item.name for item in fields(result) if item.metadata.get("flat"))
-    parts = (getattr(result, one) for one in held)
-    found = (value_of(part, name) for part in parts if is_dataclass(part))
-    return next((value for value in found if value is not None), None)
+    flat_names = (item.name for item in fields(result) if item.metadata.get("flat"))
+    parts = (getattr(result, one) for one in flat_names)
+    values = (value_of(part, name) for part in parts if is_dataclass(part))
+    return next((value for value in values if value is not None), None)
 
 
 def figures_of(result: Any) -> dict[str, Figure]:
@@ -187,59 +189,70 @@ def figures_of(result: Any) -> dict[str, Figure]:
     What its own `figures` gives, where it has such a method.
     """
     own = getattr(result, "figures", None)
-    found: dict[str, Figure] = own() if callable(own) else declared_figures(result)
-    return found
+    figures: dict[str, Figure] = own() if callable(own) else declared_figures(result)
+    return figures
 
 
 def declared_figures(result: Any) -> dict[str, Figure]:
     """Write annotated fields and properties of a result as figures, by their labels."""
-    declared = quantities_of(type(result))
-    beside = {n for q, _ in declared.values() for n in (q.also, q.sd, q.interval) if n}
+    quantities = quantities_of(type(result))
+    beside = {
+        n for q, _ in quantities.values() for n in (q.also, q.sd, q.interval) if n
+    }
     return {
         label: figure
-        for name, (quantity, _) in declared.items()
+        for name, (quantity, _) in quantities.items()
         if quantity.shown and name not in beside
         for label, figure in _figure(result, name, quantity)
     }
 
 
-def _figure(result: Any, name: str, told: Quantity) -> Iterator[tuple[str, Figure]]:
+def _figure(result: Any, name: str, quantity: Quantity) -> Iterator[tuple[str, Figure]]:
     """Write a field, unless there is nothing to tell of it."""
-    value, also = value_of(result, name), told.also
+    value, also = value_of(result, name), quantity.also
     if value is None and also:
         other = quantities_of(type(result))[also][0]
         if value_of(result, also) is not None:
             yield from _figure(result, also, other)
             return
     if value is None:
-        reason = value_of(result, told.reason) if told.reason else None
+        reason = value_of(result, quantity.reason) if quantity.reason else None
         if reason is not None:
             note = f"({reason})"
-            yield told.label, Figure(None, told.unit, told.form, note, large=told.large)
+            yield (
+                quantity.label,
+                Figure(None, quantity.unit, quantity.form, note, large=quantity.large),
+            )
         return
     if isinstance(value, bool):
         value = "yes" if value else "no"
-    verdict = (value_of(result, told.verdict) if told.verdict else None) or ""
+    verdict = (value_of(result, quantity.verdict) if quantity.verdict else None) or ""
     if isinstance(value, str):
-        yield told.label, Figure(value or _NONE, verdict=verdict, large=told.large)
+        yield (
+            quantity.label,
+            Figure(value or _NONE, verdict=verdict, large=quantity.large),
+        )
         return
-    sd, note = value_of(result, told.sd) if told.sd else None, _note(result, told)
-    form, large = told.form, told.large
-    yield told.label, Figure(value, told.unit, form, note, sd, verdict, large)
+    sd, note = (
+        value_of(result, quantity.sd) if quantity.sd else None,
+        _note(result, quantity),
+    )
+    form, large = quantity.form, quantity.large
+    yield quantity.label, Figure(value, quantity.unit, form, note, sd, verdict, large)
 
 
-def _note(result: Any, told: Quantity) -> str:
+def _note(result: Any, quantity: Quantity) -> str:
     parts = []
-    if told.also and value_of(result, told.also) is not None:
-        other = quantities_of(type(result))[told.also][0]
-        shown = Figure(value_of(result, told.also), other.unit, other.form)
-        parts.append(f"({shown})")
-    ends = value_of(result, told.interval) if told.interval else None
+    if quantity.also and value_of(result, quantity.also) is not None:
+        other = quantities_of(type(result))[quantity.also][0]
+        other_figure = Figure(value_of(result, quantity.also), other.unit, other.form)
+        parts.append(f"({other_figure})")
+    ends = value_of(result, quantity.interval) if quantity.interval else None
     if ends is not None:
-        low, high = (in_figures(end, told.form) for end in ends)
-        holds = f"{told.within}: " if told.within else ""
-        parts.append(f"({holds}{low} to {high} {told.unit}".rstrip() + ")")
-    parts += [told.note] if told.note else []
+        low, high = (in_figures(end, quantity.form) for end in ends)
+        holds = f"{quantity.within}: " if quantity.within else ""
+        parts.append(f"({holds}{low} to {high} {quantity.unit}".rstrip() + ")")
+    parts += [quantity.note] if quantity.note else []
     return " ".join(parts)
 
 
@@ -261,30 +274,30 @@ def cells_of(result: Any) -> dict[str, Any]:
     for column, name, place in _columns(type(result)):
         value = value_of(result, name)
         value = value if place is None or value is None else value[place]
-        known = not isinstance(value, float) or math.isfinite(value)
-        row[column] = value if known else None
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        row[column] = value if is_finite else None
     return row
 
 
 def _columns(kind: Any) -> tuple[tuple[str, str, int | None], ...]:
     """List columns, with the field of each and its place in a pair."""
-    declared = quantities_of(kind)
-    intervals = {told.interval for told, _ in declared.values()}
-    found: list[tuple[str, str, int | None]] = []
-    for name, (told, bare) in declared.items():
-        if not told.tabled:
+    quantities = quantities_of(kind)
+    intervals = {quantity.interval for quantity, _ in quantities.values()}
+    columns: list[tuple[str, str, int | None]] = []
+    for name, (quantity, bare) in quantities.items():
+        if not quantity.tabled:
             continue
-        column = told.column or name
-        if told.unit == LEVELS and not told.column:
+        column = quantity.column or name
+        if quantity.unit == LEVELS and not quantity.column:
             column = f"{column}_grey"
         if any(one == FloatPair for one in _kinds(bare)):
             marks = _ENDS if name in intervals else _AXES
             unit = column[-3:] if column.endswith(_UNITS) else ""
             stem = column.removesuffix(unit)
-            found += [(f"{stem}_{m}{unit}", name, n) for n, m in enumerate(marks)]
+            columns += [(f"{stem}_{m}{unit}", name, n) for n, m in enumerate(marks)]
         else:
-            found.append((column, name, None))
-    return tuple(found)
+            columns.append((column, name, None))
+    return tuple(columns)
 
 
 # Numbers in sentences.
@@ -436,8 +449,8 @@ class Curve:
         """Take the lines of a result, of images of some names; None without any."""
         unit = "px" if read(self.x.format(unit="nm")) is None else "nm"
         x = _numbers(read(self.x.format(unit=unit)))
-        named = names if len(self.ordinates) > 1 else ()
-        labels = self.labels or named or (self.title,)
+        line_names = names if len(self.ordinates) > 1 else ()
+        labels = self.labels or line_names or (self.title,)
         lines = []
         for name, label in zip(self.ordinates, labels, strict=False):
             y = _numbers(read(name.format(unit=unit)))
@@ -454,33 +467,33 @@ class Curve:
         if self.x == _FREQUENCY:
             size = parse_pixel_size(read("pixel_size_nm"))
             pixel = None if size is None else math.sqrt(size[0] * size[1])
-            lines[-1:] = self._marked(lines[-1], read)
-            moved = [line.over_um(pixel) for line in lines]
-            return self.together(moved, calibrated=pixel is not None)
+            lines[-1:] = self._mark_line(lines[-1], read)
+            in_um = [line.over_um(pixel) for line in lines]
+            return self.together(in_um, has_size=pixel is not None)
         return Plot(self.title, *self.axes(unit), tuple(lines), self.log, self.ylim)
 
-    def together(self, lines: Sequence[Line], *, calibrated: bool) -> Plot:
+    def together(self, lines: Sequence[Line], *, has_size: bool) -> Plot:
         """Lay lines over frequency together: over µm⁻¹, or over cycles per pixel."""
         return Plot(
             self.title,
-            "spatial frequency (µm⁻¹)" if calibrated else "frequency (cycles/px)",
+            "spatial frequency (µm⁻¹)" if has_size else "frequency (cycles/px)",
             self.ylabel,
             tuple(lines),
             self.log,
             self.ylim,
-            "nm" if calibrated else "px",
+            "nm" if has_size else "px",
         )
 
-    def _marked(self, line: Line, read: Read) -> Sequence[Line]:
+    def _mark_line(self, line: Line, read: Read) -> Sequence[Line]:
         """Mark a line at its period; give with it what it is held against."""
         lines = [line]
         if self.threshold:
-            chosen = str(read("criterion"))
-            all_of = read(f"{self.threshold}s") or {chosen: read(self.threshold)}
+            criterion = str(read("criterion"))
+            all_of = read(f"{self.threshold}s") or {criterion: read(self.threshold)}
             for name, values in all_of.items():
                 level = _numbers(values)
                 if level is not None and level.size == line.x.size:
-                    is_it = len(all_of) == 1 or name == chosen
+                    is_it = len(all_of) == 1 or name == criterion
                     label = _WRITTEN.get(name, name)
                     label = _AGAINST_TRUTH if read("reference") else label
                     label += " (chosen)" if is_it and len(all_of) > 1 else ""
@@ -490,10 +503,10 @@ class Curve:
             read(f"{self.mark}_{unit}") if self.mark else None for unit in _LENGTHS
         )
         if isinstance(px, (int, float)) and px >= 1:  # as any true period
-            told = f"{in_figures(px)} px"
+            period_text = f"{in_figures(px)} px"
             if isinstance(nm, (int, float)):
-                told = f"{in_figures(nm)} nm"
-            lines[0] = replace(line, mark=1 / px, marked=told)
+                period_text = f"{in_figures(nm)} nm"
+            lines[0] = replace(line, mark=1 / px, marked=period_text)
         elif self.mark and read("reason"):
             none = np.zeros(0)
             lines.append(Line(f"no {self.mark}: {read('reason')}", none, none))
@@ -529,8 +542,8 @@ def plots_of(result: Any, curves: Sequence[Curve]) -> list[Plot]:
     """Draw a result: what its own `plots` gives, else the curves that are declared."""
     own = getattr(result, "plots", None)
     if callable(own):
-        found: list[Plot] = own()
-        return found
+        plots: list[Plot] = own()
+        return plots
     names = getattr(result, "images", ())
-    made = (curve.plot(partial(value_of, result), names) for curve in curves)
-    return [plot for plot in made if plot is not None]
+    curve_plots = (curve.plot(partial(value_of, result), names) for curve in curves)
+    return [plot for plot in curve_plots if plot is not None]

@@ -57,22 +57,22 @@ class Strays:
     # end of the range of all others; NaN of the rest
     values: Float32Array
 
-    def masked(self, data: Any) -> Any:
+    def mask(self, data: Any) -> Any:
         """Give a field (Y, X) of floats in which stray pixels are NaN."""
-        gone = np.full(len(self.places), np.nan)
+        missing_values = np.full(len(self.places), np.nan)
         return PatchedField(
-            data, self.places, gone, np.result_type(data.dtype, np.float32)
+            data, self.places, missing_values, np.result_type(data.dtype, np.float32)
         )
 
-    def filled(self, data: Any) -> Any:
+    def fill(self, data: Any) -> Any:
         """Give a field (Y, X) in which those that are to be filled are."""
-        known = np.isfinite(self.values)
-        if not known.any():
+        finite = np.isfinite(self.values)
+        if not finite.any():
             return data
-        values, dtype = self.values[known], np.dtype(data.dtype)
+        values, dtype = self.values[finite], np.dtype(data.dtype)
         if dtype.kind in "ui":
             values = np.rint(values)
-        return PatchedField(data, self.places[known], values, dtype)
+        return PatchedField(data, self.places[finite], values, dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +98,12 @@ class PatchedField:
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
         y0, y1, _ = rows.indices(self.shape[0])
         x0, x1, _ = columns.indices(self.shape[1])
-        made = read_box(self.source, Box(y0, y1, x0, x1)).astype(self.dtype)
+        block = read_box(self.source, Box(y0, y1, x0, x1)).astype(self.dtype)
         first, last = np.searchsorted(self.places[:, 0], (y0, y1))
         y, x = (self.places[first:last] - (y0, x0)).T
         inside = (x >= 0) & (x < x1 - x0)
-        made[y[inside], x[inside]] = self.values[first:last][inside]
-        return made
+        block[y[inside], x[inside]] = self.values[first:last][inside]
+        return block
 
 
 def find_strays(data: Any) -> Strays | None:
@@ -115,44 +115,46 @@ def find_strays(data: Any) -> Strays | None:
     def search(tile: Tile) -> tuple[NDArray[np.intp], Float32Array]:
         box = tile.core.grow(_MARGIN).intersection(Box.of(shape))
         window = read_box(data, box)
-        stray, filled = stray_masks(window)
+        stray, to_fill = stray_masks(window)
         own = tile.core.within(box).slices
-        found = np.argwhere(stray[own])
-        values = _fill_values(window, stray, filled) if len(found) else window
+        stray_places = np.argwhere(stray[own])
+        values = _fill_values(window, stray, to_fill) if len(stray_places) else window
         corner = np.array([tile.core.y0, tile.core.x0])
-        return found + corner, values[own][tuple(found.T)].astype(np.float32)
+        return stray_places + corner, values[own][tuple(stray_places.T)].astype(
+            np.float32
+        )
 
     tiles = plan_tiles(shape, core=_BLOCK, halo=_MARGIN, constant=False)
     places, values = zip(*compute_ahead(search, tiles, most=_WINDOWS), strict=True)
-    joined = np.concatenate(places)
-    if not len(joined):
+    all_places = np.concatenate(places)
+    if not len(all_places):
         return None
-    order = np.lexsort((joined[:, 1], joined[:, 0]))
-    return Strays(joined[order], np.concatenate(values)[order])
+    order = np.lexsort((all_places[:, 1], all_places[:, 0]))
+    return Strays(all_places[order], np.concatenate(values)[order])
 
 
 def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
     """Mark the stray pixels of an image (Y, X), and those of them to be filled."""
     with np.errstate(over="ignore"):
         values = np.asarray(field, np.float32)
-    none, known = np.zeros(values.shape, bool), np.isfinite(values)
+    none, finite = np.zeros(values.shape, bool), np.isfinite(values)
     steps = [max(1, n // _SAMPLE) for n in values.shape]
     sample = values[:: steps[0], :: steps[1]]
     sample = sample[np.isfinite(sample)]
     if min(values.shape) < _LEAST_SIDE or not sample.size:
         return none, none
     lowest, middle, highest = np.percentile(sample, _NEARLY_ALL)
-    if not known.all():
-        values = np.where(known, values, middle)
+    if not finite.all():
+        values = np.where(finite, values, middle)
     reach = _FAR * (highest - lowest)
     far = (values > middle + reach) | (values < middle - reach)
     if not reach or far.mean() > _MOST_PLATEAUS:
         far = none
-    found = (_peaks(values) | _plateaus(values) | far) & known
-    if not found.any():
+    is_stray = (_peaks(values) | _plateaus(values) | far) & finite
+    if not is_stray.any():
         return none, none
-    stray, narrow, dead = _without_wings(values, found, known, far)
-    others = values[known & ~stray]
+    stray, narrow, dead = _without_wings(values, is_stray, finite, far)
+    others = values[finite & ~stray]
     beyond = np.maximum(values - others.max(), others.min() - values)
     beyond /= max(others.max() - others.min(), np.finfo(np.float32).tiny)
     return stray, stray & (
@@ -197,8 +199,8 @@ def _peaks(values: Float32Array) -> BoolArray:
                     if whole.any():
                         lines[rows] |= stands & np.repeat(whole, sizes, along)
         lines |= _short_lines(wide, values, apart)
-    for found, most in ((peaks, _MOST), (lines, _MOST_LINES)):
-        found &= found.mean() <= most
+    for candidates, most in ((peaks, _MOST), (lines, _MOST_LINES)):
+        candidates &= candidates.mean() <= most
     if lines.any():  # what is left of them beyond whole segments
         for axis in (0, 1):
             line, value = np.moveaxis(lines, axis, 0), np.moveaxis(values, axis, 0)
@@ -219,9 +221,9 @@ def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolAr
 
     Segments of other values are real detail as often.
     """
-    found = np.zeros(values.shape, bool)
+    is_line = np.zeros(values.shape, bool)
     if max(values.shape) > _SMALL:
-        return found
+        return is_line
     for axis, away in enumerate(_excess(wide, (0, len(values)), apart)):
         along = 1 - axis
         size = min(_SEGMENT, values.shape[along])
@@ -230,12 +232,12 @@ def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolAr
         for stands in (away > 0, away < 0) if constant.any() else ():
             share = sliding_window_view(stands, size, along).mean(axis=-1)
             whole = np.moveaxis(constant & (share > _STANDING), along, 0)
-            marked = np.zeros_like(stands)
-            lines = np.moveaxis(marked, along, 0)
+            in_line = np.zeros_like(stands)
+            lines = np.moveaxis(in_line, along, 0)
             for start in range(size):
                 lines[start : start + len(whole)] |= whole
-            found |= marked & stands
-    return found
+            is_line |= in_line & stands
+    return is_line
 
 
 def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array]:
@@ -243,7 +245,7 @@ def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array
 
     Above and below, left and right, in an image padded by the most of it; 0 between.
     """
-    margin, found = max(_APART), []
+    margin, excesses = max(_APART), []
     part = wide[strip[0] : strip[1] + 2 * margin]
     own = part[margin:-margin, margin:-margin]
     for axis in (0, 1):
@@ -252,8 +254,8 @@ def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array
             place = [slice(margin, -margin)] * 2
             place[axis] = slice(margin + away, part.shape[axis] - margin + away)
             sides.append(part[tuple(place)])
-        found.append(own - np.clip(own, np.minimum(*sides), np.maximum(*sides)))
-    return found
+        excesses.append(own - np.clip(own, np.minimum(*sides), np.maximum(*sides)))
+    return excesses
 
 
 def _heights(one: Float32Array, other: Float32Array) -> Float32Array:
@@ -265,7 +267,7 @@ def _heights(one: Float32Array, other: Float32Array) -> Float32Array:
 
 def _plateaus(values: Float32Array) -> BoolArray:
     """Find small areas of the least or the greatest value of all."""
-    found = np.zeros(values.shape, bool)
+    is_plateau = np.zeros(values.shape, bool)
     for end in (values.min(), values.max()):
         at_end = solid = values == end
         if at_end.mean() > _MOST_PLATEAUS:
@@ -282,12 +284,12 @@ def _plateaus(values: Float32Array) -> BoolArray:
         for number in np.unique(labels[: len(solid), : solid.shape[1]][solid]):
             place = parts[number - 1]
             if max(p.stop - p.start for p in place) <= _LARGEST_PLATEAU:
-                found[place] |= labels[place] == number
-    return found
+                is_plateau[place] |= labels[place] == number
+    return is_plateau
 
 
 def _without_wings(
-    values: Float32Array, spots: BoolArray, known: BoolArray, far: BoolArray
+    values: Float32Array, spots: BoolArray, finite: BoolArray, far: BoolArray
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Keep of `spots` those that end at once, in lively surroundings, and alone.
 
@@ -299,10 +301,10 @@ def _without_wings(
 
     ones = np.ones((3, 3), bool)
     labels, _ = ndimage.label(spots, ones)
-    kept, narrow, dead = (np.zeros(spots.shape, bool) for _ in range(3))
-    others = known & ~spots
-    for number, found in enumerate(ndimage.find_objects(labels), 1):
-        place = _grown(found, _AROUND)
+    kept_spots, narrow, dead = (np.zeros(spots.shape, bool) for _ in range(3))
+    others = finite & ~spots
+    for number, spot in enumerate(ndimage.find_objects(labels), 1):
+        place = _grow(spot, _AROUND)
         own, usable, part = labels[place] == number, others[place], values[place]
         around = ndimage.binary_dilation(own, ones)
         further = ndimage.binary_dilation(around, ones) & ~around & usable
@@ -310,7 +312,7 @@ def _without_wings(
         if not around.any() or not further.any():
             continue
         level = float(part[further].mean())
-        shortest, longest = sorted(part.stop - part.start for part in found)
+        shortest, longest = sorted(part.stop - part.start for part in spot)
         is_line = shortest <= _WIDEST and longest >= _SEGMENT
         heights = part[own] - level
         share, least = _LINE_HEIGHT if is_line else _HEIGHT
@@ -318,7 +320,7 @@ def _without_wings(
         wings = (float(part[around].mean()) - level) * np.sign(heights.sum())
         most = _WINGS * height
         if not far[place][own].all():  # which is beyond all that noise and detail do
-            near = _grown(found, _DENSE_REACH)
+            near = _grow(spot, _DENSE_REACH)
             crowd = (spots[near] & (labels[near] != number)).mean()
             rough = np.concatenate(
                 [np.diff(part, axis=n)[np.diff(~usable, axis=n) == 0] for n in (0, 1)]
@@ -331,21 +333,21 @@ def _without_wings(
             bends = ndimage.correlate(smooth, _BEND, mode="nearest")[usable & ~around]
             most = max(most, _ERRORS * float(np.sqrt(np.mean(np.square(bends)))))
         if wings <= most:
-            kept[place] |= own
+            kept_spots[place] |= own
             constant = is_line and np.ptp(part[own]) == 0  # as no wire is
             narrow[place] |= own & (longest <= _WIDEST or constant)
             # borders of frames and rules in data bars are lines, too
             across = any(
                 line == slice(0, n) and 0 < side.start < side.stop < m
                 for line, side, n, m in zip(
-                    found, found[::-1], spots.shape, spots.shape[::-1], strict=True
+                    spot, spot[::-1], spots.shape, spots.shape[::-1], strict=True
                 )
             )
             dead[place] |= own & (constant and across)
-    return kept, narrow, dead
+    return kept_spots, narrow, dead
 
 
-def _grown(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
+def _grow(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
     rows, columns = (
         slice(max(0, part.start - margin), part.stop + margin) for part in place
     )
@@ -353,26 +355,26 @@ def _grown(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
 
 
 def _fill_values(
-    field: NDArray[Any], stray: BoolArray, wanted: BoolArray
+    field: NDArray[Any], stray: BoolArray, to_fill: BoolArray
 ) -> Float32Array:
     """Give values to stray pixels that are to be filled; NaN to all others.
 
     The mean of the pixels around, or in wide areas the end of the range of all others.
     """
-    filled = np.full(field.shape, np.nan, np.float32)
-    if not wanted.any():
-        return filled
+    fill_values = np.full(field.shape, np.nan, np.float32)
+    if not to_fill.any():
+        return fill_values
     usable = ~stray & np.isfinite(field)
-    places = np.argwhere(wanted)
+    places = np.argwhere(to_fill)
     margin, size = _FILLED_FROM // 2, (_FILLED_FROM, _FILLED_FROM)
-    known, inside, values = (
+    finite, inside, values = (
         sliding_window_view(np.pad(part, margin), size)[tuple(places.T)]
         for part in (usable, np.ones_like(usable), np.where(usable, field, 0))
     )
-    count = known.sum((1, 2))
+    count = finite.sum((1, 2))
     means = values.sum((1, 2), dtype=float) / np.maximum(count, 1)
-    ends = np.clip(field[wanted], field[usable].min(), field[usable].max())
+    ends = np.clip(field[to_fill], field[usable].min(), field[usable].max())
     # of what is wide too much would be made up
     narrow = count >= _LEAST_KNOWN * inside.sum((1, 2))
-    filled[wanted] = np.where(narrow, means, ends)
-    return filled
+    fill_values[to_fill] = np.where(narrow, means, ends)
+    return fill_values

@@ -61,15 +61,15 @@ class Box:
         """Index of this box into a ``(Y, X)`` array."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
-    def scaled(self, factor: int) -> Self:
+    def scale(self, factor: int) -> Self:
         """Return the same region on a grid `factor` times finer."""
         return type(self)(*(factor * v for v in (self.y0, self.y1, self.x0, self.x1)))
 
     def within(self, outer: "Box") -> Self:
         """Return this region in coordinates that start at another box's corner."""
-        return self.moved((-outer.y0, -outer.x0))
+        return self.move((-outer.y0, -outer.x0))
 
-    def moved(self, by: IntPair) -> Self:
+    def move(self, by: IntPair) -> Self:
         """Return a box of the same shape so many rows and columns on.
 
         ``box.within(outer).moved(outer.corner) == box``.
@@ -177,9 +177,9 @@ class TilePlan:
         """Window of a part of one axis."""
         if not self.constant or stop - start > self.core:
             return self._context(start, stop, axis)
-        padded = self.padded_shape[axis]
-        width = min(self.core + 2 * self.halo, padded)
-        first = min(max(start - self.halo, 0), padded - width)
+        padded_length = self.padded_shape[axis]
+        width = min(self.core + 2 * self.halo, padded_length)
+        first = min(max(start - self.halo, 0), padded_length - width)
         return first, first + width
 
     def pieces(self, tile: Tile, side: int) -> Iterator[Tile]:
@@ -290,8 +290,10 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     """
     if size == 1:
         return np.zeros(stop - start, dtype=np.intp)
-    folded = np.mod(np.arange(start, stop), 2 * (size - 1))
-    indices: NDArray[np.intp] = np.minimum(folded, 2 * (size - 1) - folded)
+    folded_indices = np.mod(np.arange(start, stop), 2 * (size - 1))
+    indices: NDArray[np.intp] = np.minimum(
+        folded_indices, 2 * (size - 1) - folded_indices
+    )
     return indices
 
 

@@ -70,23 +70,23 @@ class Affine:
         return cls(((a, b), (c, d)), (y, x))
 
     @classmethod
-    def turned(
+    def similarity(
         cls,
         degrees: float = 0.0,
         *,
         scale: float = 1.0,
-        mirrored: bool = False,
+        is_mirrored: bool = False,
         shift: FloatPair = (0.0, 0.0),
         about: FloatPair = (0.0, 0.0),
     ) -> Self:
         """Make a similarity: mirror, turn and scale about a place, then shift.
 
         Degrees run from the x axis towards the y axis, clockwise as images are shown;
-        `mirrored` swaps left and right first; places are ``(y, x)``.
+        `is_mirrored` swaps left and right first; places are ``(y, x)``.
         """
         sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
         linear = scale * np.array([[cosine, sine], [-sine, cosine]])
-        if mirrored:
+        if is_mirrored:
             linear = linear @ np.diag([1.0, -1.0])
         at = np.asarray(about, dtype=float)
         return cls.of(linear, at + shift - linear @ at)
@@ -128,8 +128,8 @@ class Affine:
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map places (..., 2)."""
-        mapped: FloatArray = np.asarray(places) @ self.linear.T + self.shift
-        return mapped
+        mapped_places: FloatArray = np.asarray(places) @ self.linear.T + self.shift
+        return mapped_places
 
     def inverse(self) -> Self:
         """Map back."""
@@ -155,8 +155,8 @@ class Bending:
     coefficients: FloatArray
 
     def __post_init__(self) -> None:
-        shape, known = self.coefficients.shape, np.isfinite(self.coefficients).all()
-        if len(shape) != 3 or shape[0] != 2 or min(shape) < 2 or not known:
+        shape, is_finite = self.coefficients.shape, np.isfinite(self.coefficients).all()
+        if len(shape) != 3 or shape[0] != 2 or min(shape) < 2 or not is_finite:
             msg = "A bending needs finite coefficients (2, Y, X) of two knots or more"
             raise OptionError(
                 f"{msg} on each axis, got shape {shape}.", code="transform-invalid"
@@ -188,35 +188,35 @@ class Bending:
             for n in self.coefficients.shape[1:]
         )
         places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-        moved = places * self.spacing + self.displacement(
+        displaced_places = places * self.spacing + self.displacement(
             places * self.spacing + self.origin
         )
-        down = np.diff(moved, axis=0)[:, :-1] * _PER_KNOT / self.spacing[0]
-        across = np.diff(moved, axis=1)[:-1] * _PER_KNOT / self.spacing[1]
+        down = np.diff(displaced_places, axis=0)[:, :-1] * _PER_KNOT / self.spacing[0]
+        across = np.diff(displaced_places, axis=1)[:-1] * _PER_KNOT / self.spacing[1]
         areas = down[..., 0] * across[..., 1] - down[..., 1] * across[..., 0]
         return float(areas.min())
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map places (..., 2)."""
-        bent: FloatArray = np.asarray(places) + self.displacement(places)
-        return bent
+        displaced_places: FloatArray = np.asarray(places) + self.displacement(places)
+        return displaced_places
 
     def back(self, places: FloatArray) -> FloatArray:
         """Find the places (..., 2) that are mapped to these.
 
         An `OptionError` if the bending folds.
         """
-        wanted = np.asarray(places, dtype=float).reshape(-1, 2)
-        found, left = wanted.copy(), np.arange(len(wanted))
+        targets = np.asarray(places, dtype=float).reshape(-1, 2)
+        sources, left = targets.copy(), np.arange(len(targets))
         if self.folds:
             raise OptionError(_FOLDED, code="transform-folds")
         for _ in range(_ROUNDS):
-            miss = wanted[left] - self(found[left])
+            miss = targets[left] - self(sources[left])
             far = (np.abs(miss) > _CLOSE * np.array(self.spacing)).any(axis=-1)
             left, miss = left[far], miss[far]
             if not left.size:
-                return found.reshape(np.shape(places))
-            found[left] = self._nearer(wanted[left], found[left], miss)
+                return sources.reshape(np.shape(places))
+            sources[left] = self._nearer(targets[left], sources[left], miss)
         raise OptionError(_FOLDED, code="transform-folds")
 
     @cached_property
@@ -225,23 +225,23 @@ class Bending:
         return self.least_area() <= 0
 
     def _nearer(
-        self, wanted: FloatArray, found: FloatArray, miss: FloatArray
+        self, targets: FloatArray, sources: FloatArray, miss: FloatArray
     ) -> FloatArray:
         """Take a step of Newton's method (N, 2), shortened where it does not help."""
-        slopes = np.empty((len(found), 2, 2))
+        slopes = np.empty((len(sources), 2, 2))
         for axis, step in enumerate(_NUDGE * np.diag(self.spacing)):
-            ahead, behind = self(found + step), self(found - step)
+            ahead, behind = self(sources + step), self(sources - step)
             slopes[:, :, axis] = (ahead - behind) / (2 * step[axis])
         steps = np.linalg.solve(slopes, miss[..., None])[..., 0]
-        reached, share = found + steps, np.ones(len(found))
+        nearer, share = sources + steps, np.ones(len(sources))
         before = np.hypot(*(miss / self.spacing).T)
         while True:
-            after = np.hypot(*((wanted - self(reached)) / self.spacing).T)
+            after = np.hypot(*((targets - self(nearer)) / self.spacing).T)
             worse = (after > before) & (share > _SHORTEST)
             if not worse.any():
-                return reached
+                return nearer
             share[worse] /= 2
-            reached = found + share[:, None] * steps
+            nearer = sources + share[:, None] * steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,13 +322,13 @@ class Warped:
         """Pixels of the image for a row of the grid, and for a column: (2, 2)."""
         rows, columns = self.grid.shape
         border = np.array([-0.5, rows - 0.5]), np.array([-0.5, columns - 0.5])
-        corners = self._mapped(*border)
+        corners = self._map_back(*border)
         down = (corners[:, 1] - corners[:, 0]).mean(axis=1) / rows
         across = (corners[:, :, 1] - corners[:, :, 0]).mean(axis=1) / columns
         return np.stack([down, across], axis=1)
 
     @cached_property
-    def _laid(self) -> Resampling:
+    def _resampling(self) -> Resampling:
         """The image at a pixel size that suits the grid."""
         steps = []
         for step in np.hypot(*self._step.T).tolist():
@@ -341,8 +341,8 @@ class Warped:
         """Filter for the laid image, of odd sides; None where it is not needed."""
         from scipy import special  # most images are neither turned nor made smaller
 
-        laid = np.array([float(step) for step in self._laid.steps])
-        step = self._step / laid[:, None]
+        resampling_steps = np.array([float(step) for step in self._resampling.steps])
+        step = self._step / resampling_steps[:, None]
         corners = step.T @ np.array([[0.5, 0.5], [0.5, -0.5]])
         if np.abs(corners).max() <= _REACH:
             return None
@@ -359,41 +359,41 @@ class Warped:
     def read(self, box: Box | None = None) -> NDArray[Any]:
         """Compute some of the pixels of the grid, all by default."""
         box = box or Box.of(self.grid.shape)
-        made = np.empty(box.shape, dtype=self.dtype)
+        result = np.empty(box.shape, dtype=self.dtype)
         # of a coarse grid few pixels at a time show as much of the image
         side = max(_LATTICE, int(_PART / max(1.0, *np.hypot(*self._step.T))))
         for y in range(box.y0, box.y1, side):
             for x in range(box.x0, box.x1, side):
                 part = Box(y, min(y + side, box.y1), x, min(x + side, box.x1))
-                made[part.within(box).slices] = self._made(part)
-        return made
+                result[part.within(box).slices] = self._compute(part)
+        return result
 
-    def _made(self, box: Box) -> NDArray[Any]:
+    def _compute(self, box: Box) -> NDArray[Any]:
         """Compute pixels of a part that is small enough for memory."""
         places = self._places(box)  # (2, Y, X) in pixels of the image
         size = np.array(self.image.shape)[:, None, None]
         inside = np.logical_and(*((places >= -0.5) & (places <= size - 0.5)))
-        made = np.full(box.shape, np.nan, dtype=self.dtype)
+        result = np.full(box.shape, np.nan, dtype=self.dtype)
         if not inside.any():
-            return made
-        steps = np.array([float(step) for step in self._laid.steps])[:, None]
+            return result
+        steps = np.array([float(step) for step in self._resampling.steps])[:, None]
         at = (places[:, inside] + 0.5) / steps - 0.5
         part = self._around(at)
         at -= np.array(part.corner, dtype=float)[:, None]
         block = self._block(part)
-        known = np.isfinite(block)
-        if known.all():
-            made[inside] = self._follow(block, at)
-        elif known.any():
-            values = self._follow(continued(block, known), at)
-            gaps = ndimage.map_coordinates((~known).astype(float), at, order=1)
-            made[inside] = np.where(gaps > _GAP, np.nan, values)
-        return made
+        finite = np.isfinite(block)
+        if finite.all():
+            result[inside] = self._follow(block, at)
+        elif finite.any():
+            values = self._follow(fill_gaps(block, finite), at)
+            gaps = ndimage.map_coordinates((~finite).astype(float), at, order=1)
+            result[inside] = np.where(gaps > _GAP, np.nan, values)
+        return result
 
     def _follow(self, block: FloatArray, at: FloatArray) -> FloatArray:
         """Values (N,) of the spline through pixels at places (2, N)."""
         if self._kernel is not None:
-            block = _filtered(block, self._kernel)
+            block = _filter_plane(block, self._kernel)
         values: FloatArray = ndimage.map_coordinates(block, at, order=3, mode="mirror")
         return values
 
@@ -403,51 +403,53 @@ class Warped:
         low = np.floor(at.min(axis=1)).astype(int) - margin
         high = np.ceil(at.max(axis=1)).astype(int) + margin + 1
         around = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
-        return around.intersection(Box.of(self._laid.shape))
+        return around.intersection(Box.of(self._resampling.shape))
 
     def _block(self, part: Box) -> FloatArray:
         """Grey values of a part of the laid image; NaN where one is made of a gap."""
-        laid = self._laid
-        if max(laid.steps) == 1:
+        resampling = self._resampling
+        if max(resampling.steps) == 1:
             return np.asarray(read_box(self.image.data, part), dtype=np.float64)
-        place = laid.source(part)
+        place = resampling.source(part)
         block = np.asarray(read_box(self.image.data, place), dtype=np.float64)
-        known = np.isfinite(block)
-        if known.all():
-            return laid.make(block, place, part)
-        if not known.any():
+        finite = np.isfinite(block)
+        if finite.all():
+            return resampling.make(block, place, part)
+        if not finite.any():
             return np.full(part.shape, np.nan)
-        made = laid.make(continued(block, known), place, part)
-        gaps = laid.make((~known).astype(np.float64), place, part)
-        made[np.abs(gaps) > _GAP] = np.nan
-        return made
+        block_values = resampling.make(fill_gaps(block, finite), place, part)
+        gaps = resampling.make((~finite).astype(np.float64), place, part)
+        block_values[np.abs(gaps) > _GAP] = np.nan
+        return block_values
 
     def _places(self, box: Box) -> FloatArray:
         """Centres of pixels of the grid (2, Y, X) in pixels of the image."""
         if isinstance(self.transform, Affine):
-            return self._mapped(np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
+            return self._map_back(np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
         spans = (box.y0, box.y1), (box.x0, box.x1)
         rows, columns = (
             np.arange(start // _LATTICE - 2, -(-stop // _LATTICE) + 3)
             for start, stop in spans
         )
-        known = self._mapped(rows * _LATTICE, columns * _LATTICE)
+        lattice_places = self._map_back(rows * _LATTICE, columns * _LATTICE)
         down, across = (
             _weights(np.arange(*span) / _LATTICE - nodes[0], nodes.size)
             for span, nodes in zip(spans, (rows, columns), strict=True)
         )
-        return np.stack([down @ _prefiltered(plane) @ across.T for plane in known])
+        return np.stack(
+            [down @ _prefilter(plane) @ across.T for plane in lattice_places]
+        )
 
-    def _mapped(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
+    def _map_back(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
         """Map rows and columns of the grid back to pixels of the image."""
         corner, pitch = np.array(self.grid.corner), np.array(self.grid.pitch)
         grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-        found = self.transform.inverse()(corner + (grid + 0.5) * pitch)
-        pixels = (found - self.image.origin) / np.array(self.image.scale)
+        image_places = self.transform.inverse()(corner + (grid + 0.5) * pitch)
+        pixels = (image_places - self.image.origin) / np.array(self.image.scale)
         return np.moveaxis(pixels, -1, 0)
 
 
-def _filtered(plane: FloatArray, kernel: FloatArray) -> FloatArray:
+def _filter_plane(plane: FloatArray, kernel: FloatArray) -> FloatArray:
     """Filter a plane, mirrored at its borders as the spline is."""
     from scipy import fft  # few images are filtered
 
@@ -456,23 +458,23 @@ def _filtered(plane: FloatArray, kernel: FloatArray) -> FloatArray:
     sides = [fft.next_fast_len(n, real=True) for n in wide.shape]
     spectrum = fft.rfft2(wide, sides) * fft.rfft2(kernel, sides)
     rows, columns = wide.shape
-    made: FloatArray = fft.irfft2(spectrum, sides)[width:rows, width:columns]
-    return made
+    filtered_plane: FloatArray = fft.irfft2(spectrum, sides)[width:rows, width:columns]
+    return filtered_plane
 
 
-def continued(plane: NDArray[_F], known: BoolArray) -> NDArray[_F]:
+def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
     """Fill gaps with what is nearest, so that next to one nothing rings.
 
-    Something must be `known`, (Y, X).
+    Something must be `finite`, (Y, X).
     """
     nearest = ndimage.distance_transform_edt(
-        ~known, return_distances=False, return_indices=True
+        ~finite, return_distances=False, return_indices=True
     )
-    filled: NDArray[_F] = plane[tuple(nearest)]
-    return filled
+    nearest_values: NDArray[_F] = plane[tuple(nearest)]
+    return nearest_values
 
 
-def _prefiltered(plane: FloatArray) -> FloatArray:
+def _prefilter(plane: FloatArray) -> FloatArray:
     """Coefficients of a spline through the places of a lattice, made of neighbours."""
     for axis in (0, 1):
         # the first two terms of the spline's prefilter: exact for cubic polynomials

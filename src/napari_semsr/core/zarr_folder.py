@@ -54,13 +54,13 @@ class FolderStore(LocalStore):
         self, key: str, prototype: BufferPrototype | None, part: ByteRequest | None
     ) -> Buffer | None:
         path = self.root / key
-        made = (prototype or default_buffer_prototype()).buffer
+        buffer_type = (prototype or default_buffer_prototype()).buffer
         most = _LARGEST_MARK if path.name in _MARKS else _LARGEST_FILE
         try:
-            found = read_bytes(path, most) if part is None else _cut(path, part, most)
+            data = read_bytes(path, most) if part is None else _cut(path, part, most)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-        return made.from_bytes(found)
+        return buffer_type.from_bytes(data)
 
 
 def _cut(path: Path, part: Any, most: int) -> bytes:

@@ -59,9 +59,9 @@ from napari_semsr.reporting import (
     making,
     overlay_png,
     plot_png,
+    write_number,
     write_numbers,
     write_page,
-    written,
 )
 
 _FILES = {
@@ -162,16 +162,16 @@ class DemoResult(Result):
     @property
     def opened(self) -> Annotated[str, Quantity("In napari")]:
         """The command that shows the place."""
-        shown = self.mosaic, self.place_sem, self.enhanced
-        return " ".join(["napari --plugin napari-semsr", *(f'"{p}"' for p in shown)])
+        paths = self.mosaic, self.place_sem, self.enhanced
+        return " ".join(["napari --plugin napari-semsr", *(f'"{p}"' for p in paths)])
 
 
 def _gains(versions: Mapping[str, Any]) -> str:
     """Say what each version but the first gains over it."""
     _, *others = versions.items()
     return "; ".join(
-        f"{name} {written(found['gain_below_cutoff_db'], '+.2f')} {DB}"
-        for name, found in others
+        f"{name} {write_number(gain['gain_below_cutoff_db'], '+.2f')} {DB}"
+        for name, gain in others
     )
 
 
@@ -179,19 +179,19 @@ def _objects(versions: Mapping[str, Any]) -> str:
     """Say how many objects of the SEM image each version shows, and how many others."""
     return "; ".join(
         "{} {shown} of {objects} shown, {invented} of {drawn} invented".format(
-            name, **found["objects"]
+            name, **objects["objects"]
         )
-        for name, found in versions.items()
+        for name, objects in versions.items()
     )
 
 
 def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
     """Go the whole way, from frames to an adapted model, and restore an SEM image."""
-    started = time.monotonic()
-    chosen = run.options
+    start = time.monotonic()
+    settings = run.options
     yield Progress(0, 0, "checking")
     paths = _prepare_folder(run.place)
-    options = scan_options(frame_px=chosen.frame_px, seed=chosen.seed)
+    options = scan_options(frame_px=settings.frame_px, seed=settings.seed)
     scan = yield from run_scan(
         paths["scan"],
         paths["mosaic"],
@@ -199,7 +199,7 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         options=_STITCHING.replace(halves=True),
         positions_out=paths["positions"],
     )
-    resolved = yield from measure_mosaic(scan, paths["mosaic_truth"])
+    resolutions = yield from measure_mosaic(scan, paths["mosaic_truth"])
     other = yield from run_scan(
         paths["elsewhere_scan"],
         paths["elsewhere"],
@@ -210,7 +210,7 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         scan,
         [paths["elsewhere"]],
         paths["adapted"],
-        seed=chosen.seed,
+        seed=settings.seed,
         # always apart from a window, in whose process torch's compiler must not be
         fit=run.named.get("fit", fit_in_process),
     )
@@ -218,14 +218,14 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
     elsewhere = yield from run_elsewhere(
         other, place.applied[1], paths["elsewhere_untouched"], paths["elsewhere_sem"]
     )
-    sem = yield from run_sem(paths, seed=chosen.seed)
+    sem = yield from run_sem(paths, seed=settings.seed)
     yield Progress(0, 0, "writing the report")
     figures = jsonable(
         {
             "scan": _scan_figures(scan),
             "mosaic": {
-                "halves": _of_pair(resolved[0]),
-                "truth": _of_pair(resolved[1]),
+                "halves": _of_pair(resolutions[0]),
+                "truth": _of_pair(resolutions[1]),
             },
             "adapt": place.to_json(),
             "elsewhere": _elsewhere_figures(elsewhere),
@@ -234,7 +234,7 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
                 "two_exposures": _of_pair(sem.exposures),
                 "enhance": sem.made.to_json(),
             },
-            "options": chosen.model_dump(mode="json"),
+            "options": settings.model_dump(mode="json"),
             "versions": software_versions(),
         }
     )
@@ -245,10 +245,10 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         **_stitching(scan),
         **held_out_pictures(place),
         scan=scan,
-        resolved=resolved,
-        correlations=_correlations(resolved, scan.mosaic.mean_pixel_size_nm),
+        resolved=resolutions,
+        correlations=_correlations(resolutions, scan.mosaic.mean_pixel_size_nm),
         place=place,
-        aligned=_aligned(place),
+        aligned=_show_alignment(place),
         elsewhere=elsewhere,
         others=_crops(elsewhere.versions, elsewhere.truth),
         sem=sem,
@@ -259,7 +259,7 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
     )
     return DemoResult(
         report=str(paths["report"]),
-        seconds=round(time.monotonic() - started, 2),
+        seconds=round(time.monotonic() - start, 2),
         frames=str(paths["scan"]),
         mosaic=str(paths["mosaic"]),
         place_sem=str(paths["place_sem"]),
@@ -309,17 +309,17 @@ def _scan_figures(scan: ScanRun) -> dict[str, Any]:
     }
 
 
-def _elsewhere_figures(found: ElsewhereRun) -> dict[str, Any]:
+def _elsewhere_figures(run: ElsewhereRun) -> dict[str, Any]:
     """Numbers of the sample that is unlike the training place."""
-    versions = _versions(found.versions)
-    for name, (gain, error) in found.gains().items():
+    versions = _versions(run.versions)
+    for name, (gain, error) in run.gains().items():
         versions[name] |= {
             "gain_below_cutoff_db": gain,
             "gain_below_cutoff_sd_db": error,
         }
     return {
-        "relief_nm": found.scan.options.relief_nm,
-        "unfamiliar_percent": found.unfamiliar_percent,
+        "relief_nm": run.scan.options.relief_nm,
+        "unfamiliar_percent": run.unfamiliar_percent,
         "versions": versions,
     }
 
@@ -332,10 +332,10 @@ def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _of_pair(found: FrcResult) -> dict[str, Any]:
+def _of_pair(result: FrcResult) -> dict[str, Any]:
     """Give what was found of two images."""
     names = ("resolution_nm", "interval_nm", "reason")
-    return {name: getattr(found, name) for name in names}
+    return {name: getattr(result, name) for name in names}
 
 
 # The pictures. What the page says of them stands in its template.
@@ -350,36 +350,42 @@ def _stitching(scan: ScanRun) -> dict[str, Any]:
     """Show frames, where they lie, and how far to trust that."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
     solution, placement = scan.stitched.solution, scan.placement
-    chosen = np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).round().astype(int)
-    raw = {frames.names[i]: frames.read(int(i)) for i in chosen}
+    sample = np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).round().astype(int)
+    raw = {frames.names[i]: frames.read(int(i)) for i in sample}
     look: Any = {"limits": grey_limits(np.stack([*raw.values()])), "width_px": 320}
 
     nominal = np.where(placement.placed[:, None], placement.nominal_px, np.nan)
-    lit, shape = solution.flat.valid, mosaic.shape
-    laid = {
-        "Raw, nominal positions": lay_frames(frames, nominal, lit, shape),
-        "Raw, solved positions": lay_frames(frames, solution.positions_px, lit, shape),
+    in_light, shape = solution.flat.valid, mosaic.shape
+    images = {
+        "Raw, nominal positions": lay_frames(frames, nominal, in_light, shape),
+        "Raw, solved positions": lay_frames(
+            frames, solution.positions_px, in_light, shape
+        ),
         "Mosaic": mosaic,
     }
     centres = solution.positions_px + (np.array(scan.stitched.frame_shape) - 1) / 2
     worst = _worst_joint(scan, centres)
-    joints = [p for p in solution.pairs if solution.placed[[p.first, p.second]].all()]
-    used = sorted((p for p in solution.pairs if p.used), key=lambda p: p.quality)
+    joints = [
+        p for p in solution.pairs if solution.has_place[[p.first, p.second]].all()
+    ]
+    pairs_in_use = sorted(
+        (p for p in solution.pairs if p.used), key=lambda p: p.quality
+    )
     before, after = placement.nominal_error_px, placement.solved_error_px
 
-    def drawn(box: Any) -> list[tuple[str, bytes]]:
+    def draw_part(box: Any) -> list[tuple[str, bytes]]:
         return [
             (name, image_png(image[box], pixel, limits=grey_limits(image)))
-            for name, image in laid.items()
+            for name, image in images.items()
         ]
 
     return {
         "frames": [(n, image_png(i, pixel, **look)) for n, i in raw.items()],
-        "laid": drawn(...),
-        "enlarged": drawn(worst),
+        "laid": draw_part(...),
+        "enlarged": draw_part(worst),
         "joined": joints_png(mosaic, centres, joints, pixel),
         "placed": int(placement.placed.sum()),
-        "quality": np.median([p.quality for p in used] or [np.nan]),
+        "quality": np.median([p.quality for p in pairs_in_use] or [np.nan]),
         "errors": [
             ("Nominal positions", rms(before), np.nanmax(np.hypot(*before.T))),
             ("Solved positions", rms(after), np.nanmax(np.hypot(*after.T))),
@@ -387,7 +393,7 @@ def _stitching(scan: ScanRun) -> dict[str, Any]:
         ],
         "pixel_nm": scan.mosaic.mean_pixel_size_nm or np.nan,
         "cloud": errors_png(before, after),
-        "weakest": used[:_WEAKEST],
+        "weakest": pairs_in_use[:_WEAKEST],
         "stems": [name.rpartition(".")[0] or name for name in frames.names],
     }
 
@@ -396,8 +402,8 @@ def _worst_joint(scan: ScanRun, centres: NDArray[Any]) -> tuple[slice, slice]:
     """Rows and columns around the joint whose nominal shift was most in error."""
     solution = scan.stitched.solution
     error = scan.placement.nominal_px - solution.positions_px
-    used = [(p.first, p.second) for p in solution.pairs if p.used] or [(0, 0)]
-    first, second = np.array(used).T
+    pairs_in_use = [(p.first, p.second) for p in solution.pairs if p.used] or [(0, 0)]
+    first, second = np.array(pairs_in_use).T
     worst = int(np.nanargmax(np.hypot(*(error[second] - error[first]).T)))
     middle = (centres[first[worst]] + centres[second[worst]]) / 2
     return _window(middle, scan.mosaic.shape, _JOINT_PX)
@@ -418,19 +424,21 @@ def _crops(
 
 
 def _correlations(
-    resolved: tuple[FrcResult, FrcResult], pixel_nm: float | None
+    resolutions: tuple[FrcResult, FrcResult], pixel_nm: float | None
 ) -> bytes:
     """Plot what the mosaic resolves, by its halves and by the truth."""
     names = "two halves of the frames", "mosaic and truth"
     lines = [
-        found.line(name, colour)
-        for colour, (name, found) in enumerate(zip(names, resolved, strict=True), 1)
+        resolution.line(name, colour)
+        for colour, (name, resolution) in enumerate(
+            zip(names, resolutions, strict=True), 1
+        )
     ]
     over = [line.over_um(pixel_nm) for line in against_truth(lines)]
-    return plot_png(FRC.curves[0].together(over, calibrated=pixel_nm is not None))
+    return plot_png(FRC.curves[0].together(over, has_size=pixel_nm is not None))
 
 
-def _aligned(place: Adapted) -> bytes:
+def _show_alignment(place: Adapted) -> bytes:
     """Show light and SEM over each other, and both parts."""
     area = place.areas[0]
     return overlay_png(
@@ -443,9 +451,9 @@ def _aligned(place: Adapted) -> bytes:
 
 def _digests(place: Adapted, sem: SemRun) -> list[tuple[str, str | None]]:
     """Name all images and models by their digests."""
-    made = sem.made.provenance
-    items = (*place.provenance.inputs, *made.inputs)
-    model = f"the model {made.model_name}", made.model_digest
+    history = sem.made.provenance
+    items = (*place.provenance.inputs, *history.inputs)
+    model = f"the model {history.model_name}", history.model_digest
     return [model, *((item.name, item.digest) for item in items)]
 
 

@@ -102,9 +102,9 @@ class Compared:
     @classmethod
     def of(cls, image: Micrograph, truth: Micrograph, **how: Any) -> "Compared":
         """Compare an image with the truth on its grid."""
-        found = measure_metrics(image, truth, match="affine", **how)
-        data = (image.array() * found.gain + found.offset).astype(np.float32)
-        return cls(image.replace(data=data), found)
+        metrics = measure_metrics(image, truth, match="affine", **how)
+        data = (image.array() * metrics.gain + metrics.offset).astype(np.float32)
+        return cls(image.replace(data=data), metrics)
 
     def gain_over(self, other: "Compared") -> tuple[float | None, float | None]:
         """Tell the gain in PSNR below the cut-off, in dB, and its standard error."""
@@ -156,27 +156,29 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
 
 
 def run_scan(
-    folder: Path, target: Path, taken: SimulateOptions, **how: Any
+    folder: Path, target: Path, scan_options: SimulateOptions, **how: Any
 ) -> Job[ScanRun]:
     """Simulate a scan, stitch it as `how` says, and compare it with the truth."""
-    yield from SIMULATE.anew(out_dir=folder, options=taken)
-    stitched = yield from STITCH.anew(folder, target, **how)
+    yield from SIMULATE.anew(out_dir=folder, options=scan_options)
+    mosaic_file = yield from STITCH.anew(folder, target, **how)
     frames = run(open_frames(folder, positions=folder / "truth" / "positions.csv"))
-    solution, true = stitched.solution, frames.nominal_px
+    solution, true = mosaic_file.solution, frames.nominal_px
     if true is None or solution.nominal_px is None or solution.names != frames.names:
         msg = f"The true positions of {frames.name} do not belong to its frames."
         raise ReadError(msg, code="positions-invalid")
     placement = place_truth(solution.positions_px, solution.nominal_px, true)
-    return ScanRun(folder, taken, frames, stitched, open_image(target), placement)
+    return ScanRun(
+        folder, scan_options, frames, mosaic_file, open_image(target), placement
+    )
 
 
 def measure_mosaic(scan: ScanRun, truth_out: Path) -> Job[tuple[FrcResult, FrcResult]]:
     """Correlate the halves of a mosaic, and the mosaic with the sample as drawn."""
-    found = yield from FRC.job(Path(scan.stitched.output))
+    resolution = yield from FRC.job(Path(scan.stitched.output))
     part, truth = _truth_below(scan, "truth/object.ome.tif", _gap_free(scan))
     truth = truth.replace(data=truth.array() * np.float32(scan.options.full_scale))
     rewrite(truth, truth_out)
-    return found.result, measure_agreement(part, truth)
+    return resolution.result, measure_agreement(part, truth)
 
 
 def run_place(
@@ -199,39 +201,44 @@ def run_place(
 
 
 def run_elsewhere(
-    scan: ScanRun, applied: AppliedImage, untouched: Path, truth_out: Path
+    scan: ScanRun, adapted_image: AppliedImage, general_model: Path, truth_out: Path
 ) -> Job[ElsewhereRun]:
     """Compare what two models make of a mosaic with the SEM image of its sample."""
     mosaic = Path(scan.stitched.output)
-    yield from ENHANCE.anew(mosaic, untouched, model=MOSAIC_MODEL)
+    yield from ENHANCE.anew(mosaic, general_model, model=MOSAIC_MODEL)
     box = _gap_free(scan)
     part, truth = _truth_below(scan, "sem/sem.ome.tif", box)
     rewrite(truth, truth_out)
     images = {"mosaic": part}
-    for name, path in ((MOSAIC_MODEL, untouched), (ADAPTED, Path(applied.output))):
+    for name, path in (
+        (MOSAIC_MODEL, general_model),
+        (ADAPTED, Path(adapted_image.output)),
+    ):
         images[name] = cut_box(open_image(path), box)
     cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
     versions = {
         name: Compared.of(image, truth, data_range=range_, cut_off_nm=cut_off)
         for name, image in images.items()
     }
-    return ElsewhereRun(scan, versions, truth, applied.unfamiliar_percent)
+    return ElsewhereRun(scan, versions, truth, adapted_image.unfamiliar_percent)
 
 
 def run_sem(paths: dict[str, Path], *, seed: int) -> Job[SemRun]:
     """Draw a specimen, take it twice, enhance it by tiles, and measure."""
     yield Progress(0, 0, "drawing a specimen and taking it twice")
-    drawn = draw_specimen(_SEM_SHAPE, seed=seed)
-    rewrite(drawn, paths["sem_truth"])
+    specimen = draw_specimen(_SEM_SHAPE, seed=seed)
+    rewrite(specimen, paths["sem_truth"])
     first, second = (
-        expose(drawn, seed=seed, noise_seed=number, name=f"exposure {number}")
+        expose(specimen, seed=seed, noise_seed=number, name=f"exposure {number}")
         for number in (1, 2)
     )
     rewrite(first, paths["sem_first"])
     rewrite(second, paths["sem_second"])
     tiles = inference.EnhanceOptions(tile=_TILE_PX)
-    given = paths["sem_first"], paths["sem_enhanced"]
-    made = yield from ENHANCE.anew(*given, model=DEFAULT_MODEL, options=tiles)
+    outputs = paths["sem_first"], paths["sem_enhanced"]
+    enhanced_file = yield from ENHANCE.anew(
+        *outputs, model=DEFAULT_MODEL, options=tiles
+    )
     yield Progress(0, 0, "restoring by a Wiener filter, to compare")
     images = {
         "as taken": first,
@@ -239,10 +246,10 @@ def run_sem(paths: dict[str, Path], *, seed: int) -> Job[SemRun]:
         DEFAULT_MODEL: open_image(paths["sem_enhanced"]),
     }
     versions = {
-        name: Compared.of(image, drawn, data_range=255.0)
+        name: Compared.of(image, specimen, data_range=255.0)
         for name, image in images.items()
     }
-    return SemRun(versions, drawn, measure_frc(first, second), made)
+    return SemRun(versions, specimen, measure_frc(first, second), enhanced_file)
 
 
 def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
@@ -256,8 +263,10 @@ def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
     low = float(data.min())
     span = max(float(data.max()) - low, 1e-12)
     kernel = gaussian_kernel(sigma_px, 2 * max(1, round(3 * sigma_px)) + 1)
-    restored, _ = unsupervised_wiener((data - low) / span, kernel, clip=False, rng=0)
-    grey = (restored * span + low).astype(np.float32)
+    restored_image, _ = unsupervised_wiener(
+        (data - low) / span, kernel, clip=False, rng=0
+    )
+    grey = (restored_image * span + low).astype(np.float32)
     return image.replace(data=grey, name="wiener", provenance=None)
 
 
@@ -265,12 +274,20 @@ def place_truth(
     solved_px: FloatArray, nominal_px: FloatArray, true_px: FloatArray
 ) -> Placement:
     """Compare solved and nominal (N, 2) corners with the true ones."""
-    placed: NDArray[np.bool_] = ~np.isnan(solved_px[:, 0])
-    origin = (true_px - solved_px)[placed].mean(axis=0)
-    moved = nominal_px + (solved_px - nominal_px)[placed].mean(axis=0)
-    solved = np.where(placed[:, None], solved_px + origin - true_px, np.nan)
-    stage = np.where(placed[:, None], nominal_px - true_px, np.nan)
-    return Placement(placed, origin, moved, solved, stage - np.nanmean(stage, axis=0))
+    has_place: NDArray[np.bool_] = ~np.isnan(solved_px[:, 0])
+    origin = (true_px - solved_px)[has_place].mean(axis=0)
+    aligned_px = nominal_px + (solved_px - nominal_px)[has_place].mean(axis=0)
+    solved_positions = np.where(
+        has_place[:, None], solved_px + origin - true_px, np.nan
+    )
+    stage = np.where(has_place[:, None], nominal_px - true_px, np.nan)
+    return Placement(
+        has_place,
+        origin,
+        aligned_px,
+        solved_positions,
+        stage - np.nanmean(stage, axis=0),
+    )
 
 
 def rms(steps_px: FloatArray) -> float:
@@ -304,9 +321,9 @@ def sample_truth(
     return mosaic.replace(data=data, name="truth", provenance=truth.provenance)
 
 
-def gap_free_box(covered: NDArray[np.bool_]) -> Box:
+def gap_free_box(is_covered: NDArray[np.bool_]) -> Box:
     """Find a large rectangle without gaps, by taking off the worst side each time."""
-    box = largest_gap_free_box(covered, least=_LEAST_PX)
+    box = largest_gap_free_box(is_covered, least=_LEAST_PX)
     if box is not None:
         return box
     msg = (

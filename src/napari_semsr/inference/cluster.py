@@ -190,10 +190,10 @@ class ClusterExecutor(Executor):
 
     def result(self) -> Any:
         """Give what a task has returned; say so where no worker can take any."""
-        found, now = super().result(), time.monotonic()
-        if found is not None:
+        tile_results, now = super().result(), time.monotonic()
+        if tile_results is not None:
             self._looked_s, self._lonely = now, None
-            return found
+            return tile_results
         if now - self._looked_s >= _LOOK_S:
             self._lonely = None
             with suppress(OSError, TimeoutError):  # it was lost, as its tasks will say
@@ -206,7 +206,7 @@ class ClusterExecutor(Executor):
         """Fetch a result; say in a sentence what stands in its way."""
         self._futures.discard(future)
         try:
-            found: list[TileResult] = future.result()
+            results: list[TileResult] = future.result()
         except KilledWorker as error:
             msg = (
                 f"A task was lost with each of {error.allowed_failures + 1} workers, "
@@ -221,7 +221,7 @@ class ClusterExecutor(Executor):
             )
             raise SemsrError(msg, code="cluster-lost") from error
         future.release()
-        return found
+        return results
 
     def __exit__(self, *_: object) -> None:
         with self._end:

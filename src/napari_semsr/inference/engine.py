@@ -103,13 +103,13 @@ class MemoryWatch:
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._first = int(self._process.memory_info().rss)
-        self._begun = time.perf_counter()
+        self._start = time.perf_counter()
         self.peak_mb = 0.0
 
     @property
     def seconds(self) -> float:
         """Time since this was made."""
-        return time.perf_counter() - self._begun
+        return time.perf_counter() - self._start
 
     @property
     def grown_bytes(self) -> int:
@@ -149,7 +149,7 @@ class PlannedRun:
 def plan_run(
     micrograph: Micrograph,
     output: OutputPlan,
-    loaded: LoadedModel,
+    model: LoadedModel,
     options: EnhanceOptions | None = None,
     *,
     store: OmeZarrStore | None = None,
@@ -162,56 +162,56 @@ def plan_run(
     keeps, in the arithmetic that its history tells. `scheduler` is the address of a
     dask cluster that sees the same files; without one all runs in this process.
     """
-    chosen = options or EnhanceOptions()
-    made = None if store is None else store.record.provenance
-    precision: str = chosen.precision
-    if precision == "auto" and made is not None:
-        precision = made.precision or precision
+    settings = options or EnhanceOptions()
+    history = None if store is None else store.record.provenance
+    precision: str = settings.precision
+    if precision == "auto" and history is not None:
+        precision = history.precision or precision
     with MemoryWatch() as watch:
-        predictor = Predictor(loaded, device=chosen.device, precision=precision)
+        predictor = Predictor(model, device=settings.device, precision=precision)
         planning = plan_enhance(
             micrograph,
             output,
-            loaded,
-            chosen,
+            model,
+            settings,
             predictor,
             before=None if store is None else store.notes().get(STRATEGY_KEY),
-            scattered=scheduler is not None,
+            is_scattered=scheduler is not None,
         )
         plan = yield from in_thread(planning, predictor)
         _tell_of_width(plan)
         if predictor.note is not None:
             plan = replace(plan, notes=(predictor.note, *plan.notes))
-        begun = made and made.device and made.device.split(":")[0]
-        if begun and begun != predictor.device.type:
+        first_device = history and history.device and history.device.split(":")[0]
+        if first_device and first_device != predictor.device.type:
             sentence = (
-                f"This was begun on {begun} and is gone on with on "
+                f"This was begun on {first_device} and is gone on with on "
                 f"{predictor.device.type}: tiles of the two may differ by rounding; "
                 "start anew (`overwrite`) for one arithmetic."
             )
             note = Message(sentence, "device-changed")
             plan = replace(plan, notes=(*plan.notes, note))
-        if plan.loaded is not loaded:
-            predictor = predictor.told(plan.loaded)
+        if plan.loaded is not model:
+            predictor = predictor.for_field(plan.loaded)
     return PlannedRun(plan, predictor, watch, scheduler)
 
 
 def _tell_of_width(plan: EnhancePlan) -> None:
     """Warn where less of a blur is undone than the user told."""
-    options, told = plan.options, plan.options.blur_px
-    if not told or plan.condition is None or not options.strength * options.deblur:
+    options, blur_px = plan.options, plan.options.blur_px
+    if not blur_px or plan.condition is None or not options.strength * options.deblur:
         return
     undone = blur_of(plan.condition)
-    if undone < _ROUNDED * told:
+    if undone < _ROUNDED * blur_px:
         warn(
-            f"A blur of {told:g} px would have left less fine detail than this image "
-            f"has: {undone:.2g} px is undone, the most that it may have had.",
+            f"A blur of {blur_px:g} px would have left less fine detail than this "
+            f"image has: {undone:.2g} px is undone, the most that it may have had.",
             "blur-overstated",
         )
 
 
 def enhance_to_store(
-    planned: PlannedRun,
+    run: PlannedRun,
     store: OmeZarrStore,
     *,
     live: LiveField | None = None,
@@ -222,7 +222,7 @@ def enhance_to_store(
     meanwhile; it chooses the order. Progress comes ten times a second at least; closing
     the job keeps what is done and stops within a layer of the network.
     """
-    report = yield from _carry_out(planned, StoreSink(store, live))
+    report = yield from _carry_out(run, StoreSink(store, live))
     if not store.complete:
         plain = {  # JSON has neither NaN nor infinity
             name: None if isinstance(one, float) and not math.isfinite(one) else one
@@ -235,7 +235,7 @@ def enhance_to_store(
 
 def enhance_array(
     micrograph: Micrograph,
-    loaded: LoadedModel,
+    model: LoadedModel,
     options: EnhanceOptions | None = None,
     *,
     provenance: Provenance | None = None,
@@ -245,12 +245,12 @@ def enhance_array(
     The result is float32 unless `options` ask for another type, calibrated, with its
     `provenance`; ``metadata["enhance"]`` holds the figures of `EnhanceReport`.
     """
-    chosen = options or EnhanceOptions()
-    output = plan_output(micrograph, loaded.card.model_dump(), chosen)
+    settings = options or EnhanceOptions()
+    output = plan_output(micrograph, model.card.model_dump(), settings)
     frame = output.frame
     result = np.empty(frame.shape, dtype=output.dtype)
-    planned = yield from plan_run(micrograph, output, loaded, chosen)
-    report = yield from _carry_out(planned, ArraySink(result))
+    run = yield from plan_run(micrograph, output, model, settings)
+    report = yield from _carry_out(run, ArraySink(result))
     return Micrograph(
         data=result,
         pixel_size_nm=frame.pixel_size_nm,
@@ -262,15 +262,15 @@ def enhance_array(
     )
 
 
-def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
+def _carry_out(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
     """Run what is planned, and sum up."""
-    plan, predictor, watch = planned.plan, planned.predictor, planned.watch
+    plan, predictor, watch = run.plan, run.predictor, run.watch
     with watch:
         target.prepare(plan)
-        if target.kept(STRATEGY_KEY) is None:
+        if target.read_value(STRATEGY_KEY) is None:
             target.keep(STRATEGY_KEY, plan.strategy.record())
         places = target.pending(plan.outputs)
-        tally, short, sampled = _Tally(notes=list(plan.notes)), None, None
+        tally, short, statistics = _Tally(notes=list(plan.notes)), None, None
         if plan.strategy.kind == "whole":
             work = _run_whole(TiledRun(plan, target.array), predictor, places)
             try:
@@ -278,63 +278,69 @@ def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
             except DeviceMemoryError as error:
                 short = error.with_traceback(None)  # its frames hold tensors
         if short is not None:
-            planned = _instead_of_whole(planned, target, places, short)
+            run = _instead_of_whole(run, target, places, short)
             note = Message(f"Memory was short: {short}", code_of(short))
-            tally.notes += [note, *planned.plan.strategy.notes]
+            tally.notes += [note, *run.plan.strategy.notes]
             yield Progress(0, 0, tally.notes[-1])
-        if planned.plan.strategy.kind == "tiles":
-            sampled = yield from _run_tiles(planned, target, places, tally)
-    return _report(planned, (len(places), tally, sampled), watch.seconds)
+        if run.plan.strategy.kind == "tiles":
+            statistics = yield from _run_tiles(run, target, places, tally)
+    return _report(run, (len(places), tally, statistics), watch.seconds)
 
 
 def _instead_of_whole(
-    planned: PlannedRun, target: Sink, places: Places, short: DeviceMemoryError
+    run: PlannedRun, target: Sink, places: Places, short: DeviceMemoryError
 ) -> PlannedRun:
     """Plan tiles where the pass over the field ran out of memory, or say so."""
-    plan = planned.plan
-    begun = None if len(places) == len(plan.outputs) else target.kept(STRATEGY_KEY)
+    plan = run.plan
+    strategy_before = (
+        None if len(places) == len(plan.outputs) else target.read_value(STRATEGY_KEY)
+    )
     try:
         strategy = choose_strategy(
-            planned.predictor, plan.options, plan.tiles, begun, fits=False
+            run.predictor, plan.options, plan.tiles, strategy_before, fits=False
         )
     except DeviceMemoryError as refused:
         raise refused from short
     target.keep(STRATEGY_KEY, strategy.record())
-    return replace(planned, plan=replace(plan, strategy=strategy))
+    return replace(run, plan=replace(plan, strategy=strategy))
 
 
 def _run_tiles(
-    planned: PlannedRun, target: Sink, places: Places, tally: _Tally
+    enhance_run: PlannedRun, target: Sink, places: Places, tally: _Tally
 ) -> Job[SampledStatistics | None]:
     """Run tiles on their own; gives the statistics that a sample was taken for."""
-    plan, predictor, scheduler = planned.plan, planned.predictor, planned.scheduler
-    run = TiledRun(plan, target.array if scheduler is None else target.shared)
-    asked = plan.options.memory_gb is not None  # counts from the start of the run
-    held = planned.watch.grown_bytes if asked else 0
-    sampled = None
+    plan, predictor, scheduler = (
+        enhance_run.plan,
+        enhance_run.predictor,
+        enhance_run.scheduler,
+    )
+    run = TiledRun(plan, target.array if scheduler is None else target.shared_array)
+    has_limit = plan.options.memory_gb is not None  # counts from the start of the run
+    grown_before = enhance_run.watch.grown_bytes if has_limit else 0
+    statistics = None
     if plan.strategy.norm == "sampled" and places:
         sampling = sampled_statistics(run, predictor, target)
-        sampled = yield from in_thread(sampling, predictor)
-        tally.notes.append(Message(sampled.sentence(), "statistics-sampled"))
-        run = replace(run, statistics=sampled.statistics)
+        statistics = yield from in_thread(sampling, predictor)
+        tally.notes.append(Message(statistics.sentence(), "statistics-sampled"))
+        run = replace(run, statistics=statistics.statistics)
     predictor.statistics = run.statistics
     take = in_order(places)
     if target.live is not None:
         take = target.live.take
     elif scheduler is None and predictor.device.type == "cpu":
-        take = in_blocks(places, choose_block(plan, predictor, held))
+        take = in_blocks(places, choose_block(plan, predictor, grown_before))
     work = _independent(run, predictor, take, scheduler)
     yield from _land(work, target, plan.outputs, tally, len(places))
-    return sampled
+    return statistics
 
 
 def _report(
-    planned: PlannedRun,
-    done: tuple[int, _Tally, SampledStatistics | None],
+    run: PlannedRun,
+    result: tuple[int, _Tally, SampledStatistics | None],
     seconds: float,
 ) -> EnhanceReport:
-    plan, predictor = planned.plan, planned.predictor
-    places, tally, sampled = done
+    plan, predictor = run.plan, run.predictor
+    places, tally, statistics = result
     outputs, condition = plan.outputs, plan.condition
     return EnhanceReport(
         tiles=len(outputs),
@@ -343,12 +349,12 @@ def _report(
         halo_px=math.ceil(plan.tiles.halo / plan.output.fit.factor),
         seconds=seconds,
         megapixels_per_second=tally.pixels / 1e6 / seconds,
-        peak_memory_mb=planned.watch.peak_mb,
+        peak_memory_mb=run.watch.peak_mb,
         device=str(predictor.device),
         precision=predictor.precision,
         model=plan.loaded.card.name,
         norm=plan.strategy.norm,
-        norm_error=None if sampled is None else sampled.error,
+        norm_error=None if statistics is None else statistics.error,
         tile_mismatch=tally.meter.mismatch if len(outputs) > 1 else 0.0,
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,
@@ -369,14 +375,14 @@ def _run_whole(run: TiledRun, predictor: Predictor, places: Places) -> Work:
     def work() -> Float32Array:
         window, missing = plan.read(Box.of(plan.tiles.padded_shape))
         with MeasuredMoments():
-            made = predictor.predict(window, plan.scaling)
-        set_missing(made, missing, plan.loaded.card.scale)
-        return made
+            output = predictor.predict(window, plan.scaling)
+        set_missing(output, missing, plan.loaded.card.scale)
+        return output
 
     with LocalExecutor(run, predictor) as executor:
         result = yield from executor.call(work)
     field = Box.of(plan.tiles.shape)
-    inner = result[field.scaled(plan.loaded.card.scale).slices]
+    inner = result[field.scale(plan.loaded.card.scale).slices]
     for place in places:
         yield [run.deliver(place, inner, field)]
 
@@ -407,15 +413,15 @@ def _land(
     total: int,
 ) -> Iterator[Progress]:
     """Mark tiles as they come, and say so."""
-    skipped = len(plan) - total
-    done = skipped
-    said = f", {skipped} of them before" if skipped else ""
-    step = Progress(done, len(plan), "Enhancing tiles")
+    skipped_count = len(plan) - total
+    done_count = skipped_count
+    note = f", {skipped_count} of them before" if skipped_count else ""
+    step = Progress(done_count, len(plan), "Enhancing tiles")
     yield step
     with closing(work) as pieces:
         for group in pieces:
             if isinstance(group, Waiting):
-                yield replace(group, done=done, total=len(plan))
+                yield replace(group, done=done_count, total=len(plan))
                 continue
             if group is None or isinstance(group, Progress):
                 step = group or step
@@ -424,11 +430,11 @@ def _land(
             for piece in group:
                 sink.finish_tile(piece.index)
                 tally.take(piece, plan)
-                done += 1
+                done_count += 1
             if not group:
-                yield Waiting(done, len(plan), "Waiting for the view to move")
+                yield Waiting(done_count, len(plan), "Waiting for the view to move")
                 continue
             notes = group[-1].notes
-            message = notes[0] if notes else f"Enhancing tiles{said}"
-            step = Progress(done, len(plan), message)
+            message = notes[0] if notes else f"Enhancing tiles{note}"
+            step = Progress(done_count, len(plan), message)
             yield step

@@ -27,13 +27,13 @@ class Pose(NamedTuple):
 
     def apply(self, image: Tensor) -> Tensor:
         """Lay an image down."""
-        turned = image.transpose(2, 3) if self.swapped else image
-        return turned.flip(self._axes)
+        pose_image = image.transpose(2, 3) if self.swapped else image
+        return pose_image.flip(self._axes)
 
     def undo(self, image: Tensor) -> Tensor:
         """Bring it back."""
-        turned = image.flip(self._axes)
-        return turned.transpose(2, 3) if self.swapped else turned
+        original_pose = image.flip(self._axes)
+        return original_pose.transpose(2, 3) if self.swapped else original_pose
 
     def place(self, box: Box, shape: IntPair) -> Box:
         """Find where a part of an image of some shape lies then."""
@@ -61,12 +61,12 @@ def pass_of(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
     Where the network can, it leaves out what that part does not need.
     """
     if getattr(network, "leaves_out", False):
-        made: Tensor = network(image, keep)
-        return made
-    made = network(image)
+        output: Tensor = network(image, keep)
+        return output
+    output = network(image)
     if keep is None:
-        return made
-    return made[..., *keep.scaled(made.shape[-1] // image.shape[-1]).slices]
+        return output
+    return output[..., *keep.scale(output.shape[-1] // image.shape[-1]).slices]
 
 
 Around = Callable[[], AbstractContextManager[Any]]
@@ -90,14 +90,14 @@ class SelfEnsemble(nn.Module):
         `around` surrounds each pass.
         """
         shape = image.shape[2], image.shape[3]
-        made = []
+        outputs = []
         for turn, network in zip(self.turns, self.networks, strict=True):
             there = None if keep is None else turn.place(keep, shape)
             with around():
-                made.append(
+                outputs.append(
                     turn.undo(pass_of(network, turn.apply(image), there)).float()
                 )
-        return torch.stack(made).mean(0)
+        return torch.stack(outputs).mean(0)
 
 
 def ensemble_of(module: nn.Module) -> SelfEnsemble:

@@ -55,7 +55,7 @@ class TileWorker:
     # Into how many parts on each axis a tile is cut, to fit into memory
     pieces: int = 1
     joins: bool = True  # Whether tiles that make a rectangle share a window
-    _cancelled: threading.Event = field(default_factory=threading.Event)
+    _cancel: threading.Event = field(default_factory=threading.Event)
     # Files are read by one thread at a time, whatever their reader is
     _reading: threading.Lock = field(default_factory=threading.Lock)
     _cutting: threading.Lock = field(default_factory=threading.Lock)
@@ -68,7 +68,7 @@ class TileWorker:
 
     def _check(self) -> None:
         """Refuse to go on once the run was stopped."""
-        if self._cancelled.is_set():
+        if self._cancel.is_set():
             raise Cancelled(STOPPED)
 
     def enhance(self, places: Sequence[IntPair]) -> list[TileResult]:
@@ -83,7 +83,7 @@ class TileWorker:
 
     def stop(self) -> None:
         """Refuse new work, stop what is running at its next layer, and wait for it."""
-        self._cancelled.set()
+        self._cancel.set()
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0)
         self._release()
@@ -109,9 +109,9 @@ class TileWorker:
             return [self._in_pieces(tile) for tile in tiles]
         before = self.predictor.batch
         try:
-            found = self._whole(tiles)
+            results = self._whole(tiles)
         except DeviceMemoryError:
-            if self._joined(tiles):
+            if self._join(tiles):
                 self.joins = False
                 sentence = "Memory was short: tiles are computed one by one."
                 note = Message(sentence, "device-memory")
@@ -123,11 +123,11 @@ class TileWorker:
                 cut = f"from {before} to {after} tiles"
                 sentence = "Memory was short: batches were cut " + cut + "."
                 note = Message(sentence, "device-memory")
-            return [piece.with_note(note) for piece in found]
+            return [piece.with_note(note) for piece in results]
         # not where the error is handled, whose frames hold tensors of the failed pass
         return [piece.with_note(note) for piece in self._together(tiles)]
 
-    def _joined(self, tiles: list[Tile]) -> Box | None:
+    def _join(self, tiles: list[Tile]) -> Box | None:
         """Give the rectangle that tiles are computed in as one."""
         if not self.joins or self.predictor.device.type != "cpu":
             return None
@@ -137,12 +137,12 @@ class TileWorker:
         return around if full and len(tiles) > 1 else None
 
     def _whole(self, tiles: list[Tile]) -> list[TileResult]:
-        plan, joined = self.run.plan, self._joined(tiles)
+        plan, rectangle = self.run.plan, self._join(tiles)
         if self.predictor.device.type == "cpu":
-            if joined is None and len(tiles) > 1:
+            if rectangle is None and len(tiles) > 1:
                 return [piece for tile in tiles for piece in self._whole([tile])]
-            shared = tiles[0] if joined is None else plan.around(joined)
-            values, box, missing = plan.compute(self.predictor, shared)
+            shared_tile = tiles[0] if rectangle is None else plan.around(rectangle)
+            values, box, missing = plan.compute(self.predictor, shared_tile)
             return [
                 self.run.deliver(tile.index, values, box, missing) for tile in tiles
             ]
@@ -166,11 +166,11 @@ class TileWorker:
         while True:
             pieces = self.pieces
             try:
-                joined = self._assemble(tile, pieces)
+                rectangle = self._assemble(tile, pieces)
             except DeviceMemoryError:
                 self._cut_smaller(pieces)
             else:
-                piece = self.run.deliver(tile.index, joined, tile.core)
+                piece = self.run.deliver(tile.index, rectangle, tile.core)
                 side = self._side(pieces)
                 sentence = (
                     f"Memory was short: tiles are computed in pieces of {side} px."
@@ -183,11 +183,11 @@ class TileWorker:
         plan = self.run.plan.tiles
         return round_up(max(1, plan.core // pieces), plan.stride)
 
-    def _cut_smaller(self, tried: int) -> None:
+    def _cut_smaller(self, piece_count: int) -> None:
         """Halve the pieces that were tried, or give up."""
         plan = self.run.plan.tiles
         smallest = round_up(_SMALLEST_PIECE, plan.stride)
-        side = self._side(tried)
+        side = self._side(piece_count)
         if side <= smallest:
             window = side + 2 * plan.halo
             msg = (
@@ -196,11 +196,11 @@ class TileWorker:
             )
             raise DeviceMemoryError(msg)
         with self._cutting:  # another thread may have cut them already
-            self.pieces = max(self.pieces, 2 * tried)
+            self.pieces = max(self.pieces, 2 * piece_count)
 
     def _assemble(self, tile: Tile, pieces: int) -> Float32Array:
         plan, scale = self.run.plan.tiles, self.run.plan.loaded.card.scale
-        rows, columns = tile.core.scaled(scale).shape
+        rows, columns = tile.core.scale(scale).shape
         core = np.empty((rows, columns), dtype=np.float32)
         for part in plan.pieces(tile, self._side(pieces)):
             window, missing = self._read(part.window)
@@ -208,7 +208,7 @@ class TileWorker:
             result = self.predictor.predict(window, scaling, inner)
             missing = None if missing is None else missing[inner.slices]
             set_missing(result, missing, scale)
-            place = part.core.within(tile.core).scaled(scale)
+            place = part.core.within(tile.core).scale(scale)
             core[place.slices] = result
         return core
 
@@ -232,7 +232,7 @@ class Executor(ABC):
 
     def __init__(self) -> None:
         self.waiting = 0  # Tasks that are submitted now
-        self._finished: SimpleQueue[Any] = SimpleQueue()
+        self._results: SimpleQueue[Any] = SimpleQueue()
 
     @abstractmethod
     def submit(self, places: Sequence[IntPair]) -> None:
@@ -241,7 +241,7 @@ class Executor(ABC):
     def result(self) -> Any:
         """Give what a task has returned; None when all go on after a heartbeat."""
         try:
-            future = self._finished.get(timeout=_HEARTBEAT_S)
+            future = self._results.get(timeout=_HEARTBEAT_S)
         except Empty:
             return None
         self.waiting -= 1
@@ -252,7 +252,7 @@ class Executor(ABC):
 
     def _watch(self, future: Any) -> None:
         self.waiting += 1
-        future.add_done_callback(self._finished.put)
+        future.add_done_callback(self._results.put)
 
     def __enter__(self) -> Self:
         return self
@@ -338,29 +338,29 @@ class LocalExecutor(Executor):
         on_card = predictor.device.type != "cpu"
         threads = max(2, min(available_cores() // 2, _MOST_THREADS_OF_CARD))
         self.slots = threads if on_card else 1
-        self._thread = Background("semsr-tiles", self._finished, threads=self.slots)
+        self._thread = Background("semsr-tiles", self._results, threads=self.slots)
 
     def submit(self, places: Sequence[IntPair]) -> None:
         """Hand over a group of tiles."""
         self._call(self._worker.enhance, places)
 
     def call(
-        self, function: Callable[..., Any], *given: Any
+        self, function: Callable[..., Any], *argument: Any
     ) -> Generator[None, None, Any]:
         """Run a function as a task, and return what it returns."""
 
         def work() -> Any:
             with self._worker.working():
-                return function(*given)
+                return function(*argument)
 
         self._call(work)
-        while (found := self.result()) is None:
+        while (result := self.result()) is None:
             yield None
-        return found
+        return result
 
-    def _call(self, function: Callable[..., Any], *given: Any) -> None:
+    def _call(self, function: Callable[..., Any], *argument: Any) -> None:
         self.waiting += 1
-        self._thread.submit(partial(function, *given))
+        self._thread.submit(partial(function, *argument))
 
     def __exit__(self, *_: object) -> None:
         self._worker.stop()
@@ -372,13 +372,13 @@ def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
 
     So whoever waits can stop it: closing this ends it within a layer of the network.
     """
-    stopped, answers = threading.Event(), SimpleQueue[CallResult]()
-    told = Progress(0, 0, "Looking at the network")
+    stop, answers = threading.Event(), SimpleQueue[CallResult]()
+    progress = Progress(0, 0, "Looking at the network")
 
     thread = Background("semsr-plan", answers)
 
     def check() -> None:
-        if stopped.is_set() and thread.is_current():
+        if stop.is_set() and thread.is_current():
             raise Cancelled(STOPPED)
 
     release = predictor.look_between_layers(check, probing=True)
@@ -390,14 +390,14 @@ def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
                     answer = answers.get(timeout=_HEARTBEAT_S)
                     break
                 except Empty:
-                    yield told
+                    yield progress
             if isinstance(answer.error, StopIteration):
                 result: _T = answer.error.value
                 return result
-            told = answer.result()
-            yield told
+            progress = answer.result()
+            yield progress
     finally:
-        stopped.set()
+        stop.set()
         thread.submit(job.close)
         thread.close()
         release()

@@ -85,7 +85,7 @@ class PixelFit:
 
 def fit_pixels(
     pixel_size_nm: PixelSize | None,
-    trained: TrainedPixelSizes,
+    trained_sizes: TrainedPixelSizes,
     resample: Literal["auto", "keep", "never"] = "auto",
 ) -> PixelFit:
     """Compare a field's pixel size with the one that a model was trained for.
@@ -95,30 +95,35 @@ def fit_pixels(
     the card's range on both axes; `resample` says whether it may be, and whether the
     result is then left on that grid.
     """
-    if pixel_size_nm is None or trained.pixel_size_nm is None:
+    if pixel_size_nm is None or trained_sizes.pixel_size_nm is None:
         note = ""
-        if trained.pixel_size_nm is not None:
-            note = f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} "
+        if trained_sizes.pixel_size_nm is not None:
+            note = (
+                f"{trained_sizes.name} was trained for "
+                f"{_range(*trained_sizes.pixel_size_nm)} "
+            )
             note += "per pixel and the field's pixel size is unknown: it is taken as "
             note += "it is; give its pixel size."
             note = Message(note, "pixel-size-missing")
         return PixelFit(None, pixel_size_nm, note)
-    low, high = trained.pixel_size_nm
-    wanted = [
+    low, high = trained_sizes.pixel_size_nm
+    target_sizes = [
         size
         if low / _TOLERANCE <= size <= high * _TOLERANCE
         else min(max(size, low), high)
         for size in pixel_size_nm
     ]
-    ratios = [size / aim for size, aim in zip(pixel_size_nm, wanted, strict=True)]
+    ratios = [size / aim for size, aim in zip(pixel_size_nm, target_sizes, strict=True)]
     if all(ratio == 1 for ratio in ratios):
         return PixelFit(None, pixel_size_nm)
-    least, most = trained.resample_factors
+    least, most = trained_sizes.resample_factors
     beyond = min(ratios) < least * (1 - _ROUNDING) or max(ratios) > most * (
         1 + _ROUNDING
     )
-    note = f"The field has {_size(*pixel_size_nm)} per pixel and {trained.name} was "
-    note += f"trained for {_range(*trained.pixel_size_nm)}"
+    note = (
+        f"The field has {_size(*pixel_size_nm)} per pixel and {trained_sizes.name} was "
+    )
+    note += f"trained for {_range(*trained_sizes.pixel_size_nm)}"
     if beyond:
         note += (
             f". That is beyond the {least:g} to {most:g} times for which it is "
@@ -131,18 +136,18 @@ def fit_pixels(
         note += ": it is not resampled, as was asked."
         return PixelFit(None, pixel_size_nm, Message(note, "not-resampled"))
     steps = _step(ratios[0]), _step(ratios[1])
-    seen = parse_pixel_size(
+    network_size = parse_pixel_size(
         tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
     )
-    note += f": it is resampled to {_size(*wanted)}, and the result "
+    note += f": it is resampled to {_size(*target_sizes)}, and the result "
     if resample == "keep":
         note += "is left on that grid."
-        return PixelFit(steps, seen, Message(note, "resampled"), keep=True)
+        return PixelFit(steps, network_size, Message(note, "resampled"), keep=True)
     note += "to its own grid"
     if max(steps) > 1:
-        finest = 2 * max(wanted) / trained.scale
+        finest = 2 * max(target_sizes) / trained_sizes.scale
         note += f", where it holds no detail finer than {finest:.3g} nm"
-    return PixelFit(steps, seen, Message(f"{note}.", "resampled"))
+    return PixelFit(steps, network_size, Message(f"{note}.", "resampled"))
 
 
 def _step(ratio: float) -> Fraction:
@@ -216,8 +221,8 @@ def plan_output(
             "which is stretched."
         )
         raise OptionError(msg, code="type-too-coarse")
-    trained = TrainedPixelSizes.from_card(card)
-    fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
+    trained_sizes = TrainedPixelSizes.from_card(card)
+    fit = fit_pixels(micrograph.pixel_size_nm, trained_sizes, options.resample)
     frame = _frame(micrograph, scale, fit)
     core = options.tile
     if core is None:
@@ -247,13 +252,13 @@ def _frame(micrograph: Micrograph, scale: int, fit: PixelFit) -> Frame:
             micrograph.origin, micrograph.scale, fine, strict=True
         )
     )
-    calibrated = micrograph.pixel_size_nm is not None
+    has_size = micrograph.pixel_size_nm is not None
     same = scale == 1 and steps is None
     return Frame(
         shape=(rows * scale, columns * scale),
-        pixel_size_nm=parse_pixel_size(fine) if calibrated else None,
+        pixel_size_nm=parse_pixel_size(fine) if has_size else None,
         origin=micrograph.origin if same else (first, second),
-        spacing_px=micrograph.spacing_px if calibrated else fine,
+        spacing_px=micrograph.spacing_px if has_size else fine,
     )
 
 

@@ -98,41 +98,43 @@ def _within(windows: Sequence[slice], index: slice) -> slice:
     return slice(index.start + back, index.stop + back)
 
 
-def _predictor(loaded: LoadedModel, device: str, precision: str) -> Predictor:
+def _predictor(model: LoadedModel, device: str, precision: str) -> Predictor:
     """Make a predictor once for each network of this process."""
-    made = _ready.setdefault(loaded.module, {})
-    if (device, precision) not in made:
-        made[device, precision] = Predictor(loaded, device=device, precision=precision)
-    return made[device, precision]
+    predictors = _ready.setdefault(model.module, {})
+    if (device, precision) not in predictors:
+        predictors[device, precision] = Predictor(
+            model, device=device, precision=precision
+        )
+    return predictors[device, precision]
 
 
 def _enhance_part(
     block: NDArray[Any],
     *,
-    loaded: LoadedModel,
+    model: LoadedModel,
     plan: EnhancePlan,
     shape: IntPair,
     statistics: Statistics | None,
     block_id: IntPair,
 ) -> NDArray[Any]:
     """Enhance one tile from the pixels that it needs; `shape`: of the field."""
-    tile, seen = plan.tile(block_id), plan.data
+    tile, field = plan.tile(block_id), plan.data
     source = _source(plan, block_id, shape)
     part = _Part(block, (source.y0, source.x0), shape)
-    data = replace(seen, source=part) if isinstance(seen, ResampledField) else part
-    plan = replace(plan, data=data, loaded=loaded)
+    data = replace(field, source=part) if isinstance(field, ResampledField) else part
+    plan = replace(plan, data=data, loaded=model)
     with _one_at_a_time:
-        predictor = _predictor(loaded, plan.options.device, plan.options.precision)
+        predictor = _predictor(model, plan.options.device, plan.options.precision)
         predictor.statistics = statistics
-        computed = plan.compute(predictor, tile)
+        core_values = plan.compute(predictor, tile)
         predictor.statistics = None
     core = plan.outputs.tile(*tile.index).core
-    made, inner = plan.deliver(core, *computed)
-    return to_dtype(made[inner.slices], plan.output.dtype)[0]
+    part_values, inner = plan.deliver(core, *core_values)
+    return to_dtype(part_values[inner.slices], plan.output.dtype)[0]
 
 
 def enhance_lazy(
-    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None = None
+    micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions | None = None
 ) -> da.Array:
     """Enhance a field when, and where, it is looked at.
 
@@ -141,11 +143,11 @@ def enhance_lazy(
     its statistics are measured on a sample, at once too. The chunks of the
     result, (Y * scale, X * scale), are the tiles' cores.
     """
-    chosen = options or EnhanceOptions()
+    settings = options or EnhanceOptions()
     with _one_at_a_time:
-        predictor = _predictor(loaded, chosen.device, chosen.precision)
-    output = plan_output(micrograph, loaded.card.model_dump(), chosen)
-    job = plan_enhance(micrograph, output, loaded, chosen, predictor, apart=True)
+        predictor = _predictor(model, settings.device, settings.precision)
+    output = plan_output(micrograph, model.card.model_dump(), settings)
+    job = plan_enhance(micrograph, output, model, settings, predictor, apart=True)
     plan, statistics = finish(job), None
     if plan.strategy.norm == "sampled":
         nowhere = ArraySink(np.empty(0))
@@ -158,21 +160,29 @@ def _assemble(
     micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
-    loaded, outputs = plan.loaded, plan.outputs
-    seen = plan.data if isinstance(plan.data, ResampledField) else None
-    data = plan.data if seen is None else seen.source  # stray pixels are filled in it
+    loaded_model, outputs = plan.loaded, plan.outputs
+    resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
+    data = (
+        plan.data if resampled_field is None else resampled_field.source
+    )  # stray pixels are filled in it
     field = data.name if micrograph.is_lazy else _name(micrograph.data)
-    chosen = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
-    steps = None if seen is None else [str(step) for step in seen.there.steps]
-    token = tokenize(field, loaded.digest, chosen, outputs.core, plan.scaling, steps)
-    model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
-    sent = replace(  # a task gets its part of the field, and the network, by name
+    option_values = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+    steps = (
+        None
+        if resampled_field is None
+        else [str(step) for step in resampled_field.there.steps]
+    )
+    token = tokenize(
+        field, loaded_model.digest, option_values, outputs.core, plan.scaling, steps
+    )
+    model = delayed(loaded_model, name=f"semsr-model-{token}", traverse=False)
+    task_plan = replace(  # a task gets its part of the field, and the network, by name
         plan,
-        data=None if seen is None else replace(seen, source=None),
-        loaded=replace(loaded, module=nn.Identity()),
+        data=None if resampled_field is None else replace(resampled_field, source=None),
+        loaded=replace(loaded_model, module=nn.Identity()),
     )
     # windows of a row share their lines, those of a column their columns
-    count, scale = outputs.grid, loaded.card.scale
+    count, scale = outputs.grid, loaded_model.card.scale
     rows = [_source(plan, (i, 0), micrograph.shape).slices[0] for i in range(count[0])]
     columns = [
         _source(plan, (0, i), micrograph.shape).slices[1] for i in range(count[1])
@@ -185,14 +195,14 @@ def _assemble(
         windows = da.concatenate([lines[:, part] for part in columns], axis=1)
         windows = windows.rechunk(sides)
     else:  # dask would copy an array itself, a mapped file whole
-        held, name = _Windows(data, rows, columns), f"semsr-field-{token}"
-        windows = da.from_array(held, chunks=sides, name=name, asarray=False)
-    cores = [outputs.tile(i, 0).core.scaled(scale).shape[0] for i in range(count[0])]
-    breadths = [outputs.tile(0, i).core.scaled(scale).shape[1] for i in range(count[1])]
+        window_source, name = _Windows(data, rows, columns), f"semsr-field-{token}"
+        windows = da.from_array(window_source, chunks=sides, name=name, asarray=False)
+    cores = [outputs.tile(i, 0).core.scale(scale).shape[0] for i in range(count[0])]
+    breadths = [outputs.tile(0, i).core.scale(scale).shape[1] for i in range(count[1])]
     enhance = partial(  # dask would walk through what is given by keyword
-        _enhance_part, plan=sent, shape=micrograph.shape, statistics=statistics
+        _enhance_part, plan=task_plan, shape=micrograph.shape, statistics=statistics
     )
-    joined: da.Array = da.map_blocks(
+    tiled_array: da.Array = da.map_blocks(
         enhance,
         windows,
         loaded=model,
@@ -201,7 +211,7 @@ def _assemble(
         chunks=(tuple(cores), tuple(breadths)),
         meta=np.empty((0, 0), plan.output.dtype),
     )
-    return joined
+    return tiled_array
 
 
 def _name(field: NDArray[Any]) -> str:
@@ -219,15 +229,15 @@ def _name(field: NDArray[Any]) -> str:
         return str(tokenize(field))
     place = field.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     part = place + whole.offset, field.shape, field.strides, field.dtype.str
-    told = str(whole.filename), file.st_mtime_ns, file.st_size, file.st_ino
-    return str(tokenize(*told, *part))
+    key = str(whole.filename), file.st_mtime_ns, file.st_size, file.st_ino
+    return str(tokenize(*key, *part))
 
 
 def _source(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
     """Give the part of a field that a tile needs."""
     window = plan.tile(index).window
     if isinstance(plan.data, ResampledField):
-        return plan.data.needed(window)
+        return plan.data.source_box(window)
     return source_box(window, shape)
 
 
@@ -259,9 +269,9 @@ class BoxPreview:
         """
         place = self._settle(box)
         tile = self.plan.around(place)
-        computed = self.plan.compute(self.predictor, tile)
-        made, inner = self.plan.deliver(place, *computed)
-        return place, to_dtype(made[inner.slices], self.plan.output.dtype)[0]
+        core_values = self.plan.compute(self.predictor, tile)
+        part, inner = self.plan.deliver(place, *core_values)
+        return place, to_dtype(part[inner.slices], self.plan.output.dtype)[0]
 
     def _settle(self, box: Box) -> Box:
         """Move a box onto the stride and into the field, cutting what is too large."""
@@ -277,26 +287,26 @@ class BoxPreview:
 
 
 def preview_boxes(
-    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None = None
+    micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions | None = None
 ) -> BoxPreview:
     """Measure what boxes of a field need, which are then enhanced one by one."""
-    chosen = options or EnhanceOptions()
-    predictor = Predictor(loaded, device=chosen.device, precision=chosen.precision)
+    settings = options or EnhanceOptions()
+    predictor = Predictor(model, device=settings.device, precision=settings.precision)
     probe = predictor.probe
-    changed: dict[str, Any] = {"halo_tolerance": None}
-    if chosen.resample == "keep":  # a box lies on the field's own grid all the same
-        changed["resample"] = "auto"
-    chosen = chosen.replace(**changed)
+    changes: dict[str, Any] = {"halo_tolerance": None}
+    if settings.resample == "keep":  # a box lies on the field's own grid all the same
+        changes["resample"] = "auto"
+    settings = settings.replace(**changes)
     job = plan_enhance(
         micrograph,
-        plan_output(micrograph, loaded.card.model_dump(), chosen),
-        loaded,
-        chosen,
+        plan_output(micrograph, model.card.model_dump(), settings),
+        model,
+        settings,
         predictor,
         strategy=ExecutionStrategy("tile" if probe.norms else "none", "tiles"),
         apart=probe.halo is not None,
     )
     plan = finish(job)
-    if plan.loaded is not loaded:
-        predictor = predictor.told(plan.loaded)
+    if plan.loaded is not model:
+        predictor = predictor.for_field(plan.loaded)
     return BoxPreview(plan, predictor, not probe.norms and probe.halo is not None)

@@ -72,9 +72,9 @@ class Backdrop:
         self.sources = sources
 
 
-def _places(span: IntPair, step: int, size: int, wanted: int) -> NDArray[np.intp]:
+def _places(span: IntPair, step: int, size: int, level_count: int) -> NDArray[np.intp]:
     """Find where the pixels of a level lie on an axis of a source."""
-    centres = (np.arange(*span) + 0.5) * (step * size / wanted)
+    centres = (np.arange(*span) + 0.5) * (step * size / level_count)
     return np.minimum(centres.astype(np.intp), size - 1)
 
 
@@ -113,16 +113,16 @@ class LevelStore:
         if self._array is not None:
             self._array[box.slices] = block
             return
-        for part, stored in self._parts(box, "r+"):
-            stored[...] = block[part]
+        for part, stored_block in self._parts(box, "r+"):
+            stored_block[...] = block[part]
 
     def read(self, box: Box) -> NDArray[Any]:
         """Copy a block out; gives (Y, X)."""
         if self._array is not None:
             return self._array[box.slices].copy()
         values = np.empty(box.shape, self._dtype)
-        for part, stored in self._parts(box, "r"):
-            values[part] = stored
+        for part, stored_block in self._parts(box, "r"):
+            values[part] = stored_block
         return values
 
     def _parts(
@@ -136,8 +136,8 @@ class LevelStore:
             for column in range(box.x0 // _BLOCK, -(-box.x1 // _BLOCK)):
                 whole = Box.of((_BLOCK, _BLOCK), (row * _BLOCK, column * _BLOCK))
                 part = whole.intersection(box)
-                stored = blocks[row, column][part.within(whole).slices]
-                yield part.within(box).slices, stored
+                stored_block = blocks[row, column][part.within(whole).slices]
+                yield part.within(box).slices, stored_block
 
 
 class TileCache:
@@ -156,8 +156,8 @@ class TileCache:
             self._size += tile.nbytes - (0 if old is None else old.nbytes)
             self._tiles[place] = tile
             while self._size > self.limit and len(self._tiles) > 1:
-                _, gone = self._tiles.popitem(last=False)
-                self._size -= gone.nbytes
+                _, oldest = self._tiles.popitem(last=False)
+                self._size -= oldest.nbytes
 
     def get(self, place: IntPair) -> NDArray[Any] | None:
         """Find a tile (Y, X), if it is kept."""
@@ -188,14 +188,16 @@ class LiveLevel:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> Any:
-        given = index if isinstance(index, tuple) else (index,)
-        if any(item is Ellipsis for item in given):
-            place = next(i for i, item in enumerate(given) if item is Ellipsis)
-            missing = self.ndim - len(given) + 1
-            given = given[:place] + (slice(None),) * missing + given[place + 1 :]
-        given += (slice(None),) * (self.ndim - len(given))
+        full_index = index if isinstance(index, tuple) else (index,)
+        if any(item is Ellipsis for item in full_index):
+            place = next(i for i, item in enumerate(full_index) if item is Ellipsis)
+            missing = self.ndim - len(full_index) + 1
+            full_index = (
+                full_index[:place] + (slice(None),) * missing + full_index[place + 1 :]
+            )
+        full_index += (slice(None),) * (self.ndim - len(full_index))
         spans, rest = [], []
-        for item, size in zip(given, self.shape, strict=True):
+        for item, size in zip(full_index, self.shape, strict=True):
             span, left = _span(item, size)
             spans.append(span)
             rest.append(left)
@@ -236,38 +238,38 @@ class TileQueue:
         self._pending = np.zeros(grid, dtype=bool)
         self.whole = whole  # tiles out of view are handed out too
         self._view: Box | None = None
-        self._changed = threading.Condition()
+        self._change = threading.Condition()
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._pending))
 
     def fill(self, places: Iterable[IntPair]) -> None:
         """Replace what waits."""
-        with self._changed:
+        with self._change:
             self._pending[:] = False
             for place in places:
                 self._pending[place] = True
-            self._changed.notify_all()
+            self._change.notify_all()
 
     def look_at(self, view: Box | None) -> None:
         """Say what is looked at from now on, in pixels of the result; None for all."""
-        with self._changed:
+        with self._change:
             if view != self._view:
                 self._view = view
-                self._changed.notify_all()
+                self._change.notify_all()
 
     def take(self, count: int = 1, timeout: float = 0.0) -> list[IntPair]:
         """Take the most urgent tiles out of the queue."""
-        with self._changed:
-            places = self._wanted(count)
+        with self._change:
+            places = self._next_tiles(count)
             if not places and timeout:
-                self._changed.wait(timeout)
-                places = self._wanted(count)
+                self._change.wait(timeout)
+                places = self._next_tiles(count)
             for place in places:
                 self._pending[place] = False
             return places
 
-    def _wanted(self, count: int) -> list[IntPair]:
+    def _next_tiles(self, count: int) -> list[IntPair]:
         """Find the most urgent tiles; called with the lock held."""
         rows, columns = np.nonzero(self._pending)
         if not rows.size:
@@ -337,8 +339,8 @@ class LiveField:
         self._backdrop = Backdrop(sources, shape, self.dtype, grey)
         self._level0: Any = None  # (Y, X) what was written, when it may be read
         self._turn = 0
-        self._stored = np.zeros(grid, dtype=bool)
-        self._drawn = np.zeros(grid, dtype=bool)
+        self._is_stored = np.zeros(grid, dtype=bool)
+        self._is_drawn = np.zeros(grid, dtype=bool)
         self._cache = TileCache()
         self._lock = threading.Lock()
         self._news: Box | None = None
@@ -350,9 +352,9 @@ class LiveField:
             self.levels.append(LiveLevel(each, self.dtype, unit, read))
 
     @property
-    def done(self) -> int:
+    def tiles_done(self) -> int:
         """Number of tiles that are drawn."""
-        return int(np.count_nonzero(self._stored))
+        return int(np.count_nonzero(self._is_stored))
 
     def look_at(self, view: Box | None) -> None:
         """Say what is looked at, in pixels of the result; None stands for all."""
@@ -382,12 +384,12 @@ class LiveField:
     def attach(self, store: OmeZarrStore) -> None:
         """Draw a store, whose write units are the tiles, with what it holds already."""
         self._level0, self._turn = store.level0, 0
-        done = np.asarray(store.done[:]) != 0
+        is_done = np.asarray(store.done_marks[:]) != 0
         with self._lock:
-            self._stored = done
-            self._drawn = self._drawn & done
+            self._is_stored = is_done
+            self._is_drawn = self._is_drawn & is_done
             self._tell(Box.of(self.shape))
-        self.queue.fill(zip(*np.nonzero(~self._drawn), strict=True))
+        self.queue.fill(zip(*np.nonzero(~self._is_drawn), strict=True))
 
     def average(self) -> None:
         """Draw coarse levels of the input as means instead of single pixels."""
@@ -401,7 +403,7 @@ class LiveField:
 
     def restore(self, place: IntPair) -> bool:
         """Draw a tile that was in the store when the run began; False if it was not."""
-        if self._level0 is None or not self._stored[place]:
+        if self._level0 is None or not self._is_stored[place]:
             return False
         box = self._box(place)
         self.land(box, np.asarray(self._level0[box.slices]))
@@ -409,7 +411,7 @@ class LiveField:
 
     def fetch(self, place: IntPair) -> None:
         """Draw a tile that another process wrote into the store, if it is not drawn."""
-        if self._level0 is not None and not self._drawn[place]:
+        if self._level0 is not None and not self._is_drawn[place]:
             box = self._box(place)
             self.land(box, np.asarray(self._level0[box.slices]))
 
@@ -423,7 +425,7 @@ class LiveField:
             at = Box.of(part.shape, (at.y0 // 2, at.x0 // 2))
             level.write(at, part)
         with self._lock:
-            self._stored[place] = self._drawn[place] = True
+            self._is_stored[place] = self._is_drawn[place] = True
             self._tell(box)
 
     # -- what the viewer calls ------------------------------------------------
@@ -435,12 +437,14 @@ class LiveField:
         rows = range(box.y0 // high, -(-box.y1 // high))
         columns = range(box.x0 // wide, -(-box.x1 // wide))
         places = [(row, column) for row in rows for column in columns]
-        stored = self._stored[rows.start : rows.stop, columns.start : columns.stop]
-        out = None if stored.all() else self._backdrop.read(box, 1)
+        is_stored = self._is_stored[
+            rows.start : rows.stop, columns.start : columns.stop
+        ]
+        out = None if is_stored.all() else self._backdrop.read(box, 1)
         if out is None:
             out = np.empty(box.shape, self.dtype)
         for place in places:
-            if not self._stored[place]:
+            if not self._is_stored[place]:
                 continue
             outer = self._box(place)
             inner = outer.intersection(box)
@@ -461,12 +465,12 @@ class LiveField:
         step = 2**level
         rows = np.arange(box.y0, box.y1) * step // self.unit[0]
         columns = np.arange(box.x0, box.x1) * step // self.unit[1]
-        known = self._drawn[np.ix_(rows, columns)]
-        if not known.any():
+        is_drawn = self._is_drawn[np.ix_(rows, columns)]
+        if not is_drawn.any():
             return self._backdrop.read(box, step)
         values = self._stores[level - 1].read(box)
-        if not known.all():
-            np.copyto(values, self._backdrop.read(box, step), where=~known)
+        if not is_drawn.all():
+            np.copyto(values, self._backdrop.read(box, step), where=~is_drawn)
         return values
 
     # -- both -------------------------------------------------------------------

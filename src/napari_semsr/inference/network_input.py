@@ -126,9 +126,9 @@ def scaling_of(data: Any, card: ModelCard) -> Scaling:
 
 def source_box(box: Box, shape: IntPair) -> Box:
     """Give the part of a field that `read_window` may look at."""
-    grown = box.grow(_REACH)
-    rows = reflect_indices(grown.y0, grown.y1, shape[0])
-    columns = reflect_indices(grown.x0, grown.x1, shape[1])
+    wide_box = box.grow(_REACH)
+    rows = reflect_indices(wide_box.y0, wide_box.y1, shape[0])
+    columns = reflect_indices(wide_box.x0, wide_box.x1, shape[1])
     return Box(
         int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
     )
@@ -153,22 +153,22 @@ def read_window(
     from scipy import ndimage  # 15 MB, and most images are complete
 
     wide = read_box(data, box.grow(_REACH))
-    known = np.isfinite(wide)
-    filled = np.where(known, wide, 0)
+    finite = np.isfinite(wide)
+    without_gaps = np.where(finite, wide, 0)
     ones = np.ones(2 * _RING + 1)
     for _ in range(_REACH // _RING):
-        sums = [filled.astype(np.float64), known.astype(np.float64)]
+        sums = [without_gaps.astype(np.float64), finite.astype(np.float64)]
         for axis in (0, 1):
             sums = [
                 ndimage.correlate1d(s, ones, axis=axis, mode="constant") for s in sums
             ]
-        ring = ~known & (sums[1] > 0.5)
-        filled[ring] = sums[0][ring] / sums[1][ring]
-        known |= ring
-        if known.all():
+        ring = ~finite & (sums[1] > 0.5)
+        without_gaps[ring] = sums[0][ring] / sums[1][ring]
+        finite |= ring
+        if finite.all():
             break
-    filled[~known] = mean
-    return filled[_REACH:-_REACH, _REACH:-_REACH], missing
+    without_gaps[~finite] = mean
+    return without_gaps[_REACH:-_REACH, _REACH:-_REACH], missing
 
 
 def set_missing(result: Float32Array, missing: BoolArray | None, scale: int) -> None:
@@ -207,7 +207,7 @@ class HazeMap:
         """Least and largest gain."""
         return float(self.gain.min()), float(self.gain.max())
 
-    def weighted(self, share: float) -> Self:
+    def weigh(self, share: float) -> Self:
         """Take a share of the haze, on the scale of its logarithm."""
         return replace(self, gain=self.gain ** np.float32(share))
 
@@ -229,10 +229,10 @@ class HazeMap:
     def lift(self, window: NDArray[Any], box: Box) -> NDArray[Any]:
         """Take the haze off a window; `window` (Y, X); gives (Y, X)."""
         working = _working(window.dtype)
-        lifted = np.subtract(window, working(self.airlight), dtype=working)
-        lifted *= self.at(box)
-        lifted += working(self.airlight)
-        return np.asarray(lifted)
+        without_haze = np.subtract(window, working(self.airlight), dtype=working)
+        without_haze *= self.at(box)
+        without_haze += working(self.airlight)
+        return np.asarray(without_haze)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,17 +273,17 @@ def survey_field(
         data, whole, scaling, shrink, module.survey.statistics
     )
     with torch.inference_mode():
-        found = module.survey(torch.from_numpy(statistics)[None])
-        seen = found.haze.certain() if certain else found.haze
+        survey = module.survey(torch.from_numpy(statistics)[None])
+        haze_map = survey.haze.certain() if certain else survey.haze
         veil = None
         if haze:  # in the units of the field
-            gain = np.ascontiguousarray(seen.log_gain[0, 0].exp().numpy())
+            gain = np.ascontiguousarray(haze_map.log_gain[0, 0].exp().numpy())
             span = scaling.high - scaling.low
-            airlight = float(seen.airlight) * span + scaling.low
+            airlight = float(haze_map.airlight) * span + scaling.low
             veil = HazeMap(gain, BLOCK * shrink, airlight)
         if shrink > 1:
-            found = _in_windows(data, module, scaling)
-    condition, rings = (part[0].tolist() for part in (found.condition, found.rings))
+            survey = _in_windows(data, module, scaling)
+    condition, rings = (part[0].tolist() for part in (survey.condition, survey.rings))
     return FieldSurvey(veil, tuple(condition), tuple(rings))
 
 
@@ -298,20 +298,22 @@ def _corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
 
 def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Surveyed:
     """Survey windows on a grid over a field at full size; medians of what they hold."""
-    found: list[Surveyed] = []
+    surveys: list[Surveyed] = []
     empty: list[Surveyed] = []
     for y, x in _corners(data.shape, _WINDOW, BLOCK):
         box = Box(y, y + _WINDOW, x, x + _WINDOW)
         statistics = block_statistics(data, box, scaling, 1, module.survey.statistics)
-        made = module.survey(torch.from_numpy(statistics)[None])
+        survey = module.survey(torch.from_numpy(statistics)[None])
         # what a mosaic does not cover has no contrast at all
-        (found if statistics[1:].any() else empty).append(made)
-    seen = found or empty
+        (surveys if statistics[1:].any() else empty).append(survey)
+    all_surveys = surveys or empty
     condition, rings = (
         torch.cat(parts).median(0, keepdim=True).values
-        for parts in zip(*((one.condition, one.rings) for one in seen), strict=True)
+        for parts in zip(
+            *((one.condition, one.rings) for one in all_surveys), strict=True
+        )
     )
-    return seen[0]._replace(condition=condition, rings=rings)
+    return all_surveys[0]._replace(condition=condition, rings=rings)
 
 
 def field_spectrum(
@@ -323,21 +325,25 @@ def field_spectrum(
     sample is no part of the image; over those without gaps, which have less noise where
     they are filled, if there is one. `data` (Y, X); `haze` is lifted first.
     """
-    found: list[torch.Tensor] = []
-    holed: list[torch.Tensor] = []
+    spectra: list[torch.Tensor] = []
+    spectra_with_gaps: list[torch.Tensor] = []
     for y, x in _corners(data.shape, _SPECTRUM_PX):
         box = Box.of((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
         box = box.intersection(Box.of(tuple(data.shape)))
         window, missing = read_window(data, box, scaling.mean)
-        lifted = window if haze is None else haze.lift(window, box)
-        field = torch.from_numpy(scaling.normalise(lifted))[None, None]
-        filled = None if missing is None else torch.from_numpy(missing)
-        power = power_spectrum(field, filled)[0]
-        (found if filled is None else holed).append(power)
-    seen = torch.stack(found or holed)
+        without_haze = window if haze is None else haze.lift(window, box)
+        field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
+        missing_tensor = None if missing is None else torch.from_numpy(missing)
+        power = power_spectrum(field, missing_tensor)[0]
+        (spectra if missing_tensor is None else spectra_with_gaps).append(power)
+    all_spectra = torch.stack(spectra or spectra_with_gaps)
     # what a mosaic does not cover has no power at all
-    covered = seen[:, 1:].flatten(1).amax(1) > 0
-    return (seen[covered] if covered.any() else seen).median(0).values
+    has_spectrum = all_spectra[:, 1:].flatten(1).amax(1) > 0
+    return (
+        (all_spectra[has_spectrum] if has_spectrum.any() else all_spectra)
+        .median(0)
+        .values
+    )
 
 
 def block_statistics(
@@ -347,32 +353,38 @@ def block_statistics(
     pitch = BLOCK * shrink
     rows, columns = (round_up(n, pitch) for n in whole.shape)
     parts: list[list[Float32Array]] = []
-    known = np.ones((rows // pitch, columns // pitch), dtype=np.float32)
+    usable_blocks = np.ones((rows // pitch, columns // pitch), dtype=np.float32)
     side = _WINDOW * min(shrink, 2)  # fewer reads where little is kept of each
     for y in range(0, rows, side):
         parts.append([])
         for x in range(0, columns, side):
             box = Box(y, min(y + side, rows), x, min(x + side, columns))
-            placed = Box(
+            placed_box = Box(
                 *(v + whole.y0 for v in (box.y0, box.y1)),
                 *(v + whole.x0 for v in (box.x0, box.x1)),
             )
-            window, missing = read_window(data, placed, scaling.mean)
+            window, missing = read_window(data, placed_box, scaling.mean)
             if missing is not None:
                 place = np.s_[
                     y // pitch : box.y1 // pitch, x // pitch : box.x1 // pitch
                 ]
                 share = 1 - _means(missing, pitch)
                 nearly = share >= _NEARLY
-                known[place] = np.where(nearly, 1, share)
+                usable_blocks[place] = np.where(nearly, 1, share)
                 few = missing & nearly.repeat(pitch, 0).repeat(pitch, 1)
                 window = _with_grain(window, missing, few)
             if shrink > 1:
                 window = _means(window, shrink)
             field = torch.from_numpy(scaling.normalise(window))[None, None]
             parts[-1].append(count(field)[0].numpy())
-    found = np.concatenate([np.concatenate(row, axis=2) for row in parts], axis=1)
-    return found if known.min() == 1 else _completed(found, known)
+    all_statistics = np.concatenate(
+        [np.concatenate(row, axis=2) for row in parts], axis=1
+    )
+    return (
+        all_statistics
+        if usable_blocks.min() == 1
+        else _complete_statistics(all_statistics, usable_blocks)
+    )
 
 
 _EXACT_SUM = 256  # rows of 8 bits whose sum 16 bits hold; of 2**16 px, 24 bits do
@@ -387,32 +399,32 @@ def _means(values: NDArray[Any], pitch: int) -> Float32Array:
         for row in range(1, pitch):
             total += bands[:, row]
         cells = total.reshape(rows, columns, pitch)
-        found = cells[..., 0].astype(np.float32)
+        mean_values = cells[..., 0].astype(np.float32)
         for column in range(1, pitch):
-            found += cells[..., column]
-        return found / np.float32(pitch**2)
+            mean_values += cells[..., column]
+        return mean_values / np.float32(pitch**2)
     lines = values.reshape(rows, pitch, -1).mean(1, dtype=np.float32)
     means: Float32Array = lines.reshape(rows, columns, pitch).mean(-1)
     return means
 
 
 def _with_grain(
-    window: NDArray[Any], missing: BoolArray, wanted: BoolArray
+    window: NDArray[Any], missing: BoolArray, to_fill: BoolArray
 ) -> NDArray[Any]:
-    """Fill the `wanted` of the missing pixels of a window as if they had been seen.
+    """Fill the `to_fill` of the missing pixels of a window as if they had been seen.
 
     Each is the mean of those around it, and by so much more or less as one of them,
     taken at random, is off the mean around that one: so noise and detail keep their
     power, while a mean alone has hardly any. All (Y, X).
     """
-    places = np.argwhere(wanted)
+    places = np.argwhere(to_fill)
     if not len(places):
         return window
     size = 2 * _GRAIN + 1
-    padded = np.pad(window, 2 * _GRAIN, mode="reflect")
+    padded_window = np.pad(window, 2 * _GRAIN, mode="reflect")
     usable = np.pad(~missing, 2 * _GRAIN, mode="reflect")
-    values, known = (
-        sliding_window_view(part, (size, size)) for part in (padded, usable)
+    values, usable_patches = (
+        sliding_window_view(part, (size, size)) for part in (padded_window, usable)
     )
     line = np.exp(-((np.arange(size) - _GRAIN) ** 2) / 2)
     kernel = np.outer(line, line)
@@ -423,39 +435,43 @@ def _with_grain(
 
     def mean(corners: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
         at = tuple(corners.T)
-        weight = kernel * known[at]
+        weight = kernel * usable_patches[at]
         total = weight.sum((1, 2))
-        found = (weight * values[at]).sum((1, 2)) / np.where(total > 0, total, 1)
-        return found, total
+        weighted_mean = (weight * values[at]).sum((1, 2)) / np.where(
+            total > 0, total, 1
+        )
+        return weighted_mean, total
 
     # by the place alone: what lacks elsewhere changes nothing here
     chance = sliding_window_view(
-        np.random.default_rng(0).random(padded.shape), (size, size)
+        np.random.default_rng(0).random(padded_window.shape), (size, size)
     )
     at = tuple(corners.T)
-    chosen = (chance[at] * known[at]).reshape(len(places), -1).argmax(1)
-    other = corners + np.stack(np.divmod(chosen, size), 1) - _GRAIN
-    (here, found), (there, about) = mean(corners), mean(other)
+    choices = (chance[at] * usable_patches[at]).reshape(len(places), -1).argmax(1)
+    other = corners + np.stack(np.divmod(choices, size), 1) - _GRAIN
+    (here, mean_here), (there, about) = mean(corners), mean(other)
     # of white noise, so much makes a pixel's variance up
     grain = np.sqrt((1 - noise) / (1 + noise)) * (
-        padded[tuple((other + _GRAIN).T)] - there
+        padded_window[tuple((other + _GRAIN).T)] - there
     )
-    seen = (found > 0) & (about > 0)
-    filled = np.array(window)
-    filled[tuple(places[seen].T)] = (here + grain)[seen]
-    return filled
+    is_usable = (mean_here > 0) & (about > 0)
+    without_gaps = np.array(window)
+    without_gaps[tuple(places[is_usable].T)] = (here + grain)[is_usable]
+    return without_gaps
 
 
-def _completed(statistics: Float32Array, known: Float32Array) -> Float32Array:
+def _complete_statistics(
+    statistics: Float32Array, known_share: Float32Array
+) -> Float32Array:
     """Make up for missing pixels, which were filled and so hold no contrast.
 
     Energies are divided by the share of pixels that is known. A block of which too few
     are takes the statistics of the nearest one of which all are, or nearly so; if most
     blocks lack too many, those that lack half of their pixels do.
     """
-    whole = known == 1
-    lacking = ~whole if whole.mean() >= _KNOWN else known < _KNOWN
-    statistics[1:] /= np.maximum(known, _KNOWN)
+    whole = known_share == 1
+    lacking = ~whole if whole.mean() >= _KNOWN else known_share < _KNOWN
+    statistics[1:] /= np.maximum(known_share, _KNOWN)
     if not lacking.any() or lacking.all():
         return statistics
     from scipy import ndimage  # 15 MB, and most images are complete
@@ -506,7 +522,7 @@ class ResampledField:
             slice(*item.indices(size)[:2])
             for item, size in zip(index, self.shape, strict=True)
         )
-        made = np.empty(
+        block_values = np.empty(
             (rows.stop - rows.start, columns.stop - columns.start), self.dtype
         )
         for top in range(rows.start, rows.stop, _STRIP):
@@ -517,10 +533,10 @@ class ResampledField:
             strip = self.there.make(block, place, box)
             if self.gaps and missing is not None:
                 strip[missing[self.there.under(place, box)]] = np.nan
-            made[top - rows.start : below - rows.start] = strip
-        return made
+            block_values[top - rows.start : below - rows.start] = strip
+        return block_values
 
-    def needed(self, window: Box) -> Box:
+    def source_box(self, window: Box) -> Box:
         """Find what of the field a window of this array is made of."""
         inside = self.there.source(source_box(window, self.shape))
         return source_box(inside, self.there.size)
@@ -538,15 +554,15 @@ class Regrid:
 
     def core(self, core: Box) -> Box:
         """Find what of the network's grid a part of the output is made of."""
-        fine = self.back.source(self._grown(core).scaled(self.scale))
+        fine = self.back.source(self._grow(core).scale(self.scale))
         k = self.scale
         return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
 
     def around(self, plan: TilePlan, core: Box, index: IntPair) -> Tile:
         """Find what the network is shown for a part of the output."""
-        found, stride = self.core(core), plan.stride
-        top, left = (v // stride * stride for v in (found.y0, found.x0))
-        return plan.around(Box(top, found.y1, left, found.x1), index)
+        outputs, stride = self.core(core), plan.stride
+        top, left = (v // stride * stride for v in (outputs.y0, outputs.x0))
+        return plan.around(Box(top, outputs.y1, left, outputs.x1), index)
 
     def deliver(
         self, source: Any, core: Box, values: Float32Array, box: Box
@@ -556,17 +572,17 @@ class Regrid:
         That is the part and a pixel of the field around it; `source` is the field, for
         the pixels that are missing in it.
         """
-        grown = self._grown(core)
-        wanted = grown.scaled(self.scale)
-        needed = self.back.source(wanted)
-        part = values[needed.within(box.scaled(self.scale)).slices]
-        made = self.back.make(part, needed, wanted)
+        wide_box = self._grow(core)
+        target_box = wide_box.scale(self.scale)
+        source_part = self.back.source(target_box)
+        part = values[source_part.within(box.scale(self.scale)).slices]
+        block = self.back.make(part, source_part, target_box)
         if np.dtype(source.dtype).kind == "f":
-            missing = ~np.isfinite(read_box(source, grown))
-            set_missing(made, missing, self.scale)
-        return made, core.within(grown).scaled(self.scale)
+            missing = ~np.isfinite(read_box(source, wide_box))
+            set_missing(block, missing, self.scale)
+        return block, core.within(wide_box).scale(self.scale)
 
-    def _grown(self, core: Box) -> Box:
+    def _grow(self, core: Box) -> Box:
         """Add a pixel around, inside the field."""
         return core.grow(1).intersection(Box.of(self.there.size))
 
@@ -585,9 +601,9 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
     data = micrograph.data
     strays = find_strays(data)
     if strays is None:
-        shown = _on_grid(data, micrograph.shape, fit)
-        return SeenField(shown, shown)
-    filled, note = strays.filled(data), None
+        shown_part = _on_grid(data, micrograph.shape, fit)
+        return SeenField(shown_part, shown_part)
+    without_strays, note = strays.fill(data), None
     if count := int(np.isfinite(strays.values).sum()):
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
         sentence = (
@@ -596,10 +612,11 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
             "them, or in wide areas by the end of the range (hot or dead pixels)."
         )
         note = Message(sentence, "stray-pixels")
-    shown, measured = (
-        _on_grid(part, micrograph.shape, fit) for part in (filled, strays.masked(data))
+    shown_part, measured_part = (
+        _on_grid(part, micrograph.shape, fit)
+        for part in (without_strays, strays.mask(data))
     )
-    return SeenField(shown, measured, note)
+    return SeenField(shown_part, measured_part, note)
 
 
 def _on_grid(data: Any, shape: IntPair, fit: PixelFit) -> Any:
@@ -611,7 +628,7 @@ def _on_grid(data: Any, shape: IntPair, fit: PixelFit) -> Any:
 
 
 def cut_field(
-    seen: Any,
+    seen_field: Any,
     output: OutputPlan,
     card: ModelCard,
     probe: Probe,
@@ -623,8 +640,8 @@ def cut_field(
     Also tells how the output's tiles are made of these; None where both grids are one.
     """
     regrid, tile = None, output.core
-    if isinstance(seen, ResampledField) and not output.fit.keep:
-        there, (rows, columns) = seen.there, seen.shape
+    if isinstance(seen_field, ResampledField) and not output.fit.keep:
+        there, (rows, columns) = seen_field.there, seen_field.shape
         back = Resampling(
             (rows * card.scale, columns * card.scale),
             (1 / there.steps[0], 1 / there.steps[1]),
@@ -633,8 +650,8 @@ def cut_field(
         regrid = Regrid(there, back, outputs, card.scale)
         tile = _widest(regrid, card.stride)
     tiles = plan_tiles(
-        seen.shape,
-        core=round_up(min(tile, max(seen.shape)), card.stride),
+        seen_field.shape,
+        core=round_up(min(tile, max(seen_field.shape)), card.stride),
         halo=probe.halo or 0,
         stride=card.stride,
         minimum=probe.smallest,

@@ -229,8 +229,8 @@ class EnhanceReport:
         self,
     ) -> Annotated[float | str, Quantity("Tile mismatch", "of the range", ".2e")]:
         """By how much neighbouring tiles disagree, or why that is not known."""
-        measured = self.tiles > 1 and not math.isnan(self.tile_mismatch)
-        return self.tile_mismatch if measured else self.seam
+        has_seams = self.tiles > 1 and not math.isnan(self.tile_mismatch)
+        return self.tile_mismatch if has_seams else self.seam
 
     @property
     def seam(self) -> Annotated[str, Quantity("Seam index")]:

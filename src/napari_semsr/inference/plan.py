@@ -25,8 +25,8 @@ from napari_semsr.core import (
     WriteError,
     current_value,
     is_empty,
-    mirrored,
-    overruled,
+    mirror_condition,
+    override_condition,
     round_up,
 )
 from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, ensemble_of
@@ -62,64 +62,64 @@ _SHARE_OF_FREE, _MOST_BYTES = 0.25, 1.1e9
 def plan_enhance(
     micrograph: Micrograph,
     output: OutputPlan,
-    loaded: LoadedModel,
+    model: LoadedModel,
     options: EnhanceOptions,
     predictor: Predictor,
     *,
     before: Mapping[str, Any] | None = None,
-    scattered: bool = False,
+    is_scattered: bool = False,
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
 ) -> Job[EnhancePlan]:
     """Measure what holds for the whole field, and decide how it is run.
 
-    `before`: what an interrupted run kept of its strategy; `scattered`: whether tiles
-    go to other processes; `apart`: whether each is asked for on its own, at any time,
-    so that what cannot be run in tiles is made one.
+    `before`: what an interrupted run kept of its strategy; `is_scattered`: whether
+    tiles go to other processes; `apart`: whether each is asked for on its own, at any
+    time, so that what cannot be run in tiles is made one.
     """
     yield Progress(0, 0, "Measuring the grey values")
-    card, probe = loaded.card, predictor.probe_within(options.halo_tolerance)
+    card, probe = model.card, predictor.probe_within(options.halo_tolerance)
     field = see_field(micrograph, output.fit)
-    seen = field.shown
+    shown_field = field.shown
     constant = predictor.device.type != "cpu" and not apart
-    tiles, regrid = cut_field(seen, output, card, probe, constant=constant)
+    tiles, regrid = cut_field(shown_field, output, card, probe, constant=constant)
     predictor.choose_batch(tiles.tile(0, 0).window.shape, options.batch)
     if strategy is None:
         strategy = choose_strategy(
-            predictor, options, tiles, before, scattered=scattered
+            predictor, options, tiles, before, is_scattered=is_scattered
         )
     if apart and (strategy.kind == "whole" or predictor.probe.halo is None):
         side = max(output.frame.shape) // output.scale
         output = replace(output, core=round_up(side, card.stride))
-        tiles, regrid = cut_field(seen, output, card, predictor.probe)
+        tiles, regrid = cut_field(shown_field, output, card, predictor.probe)
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
     scaling = scaling_of(field.measured, card)
-    given = card.input_scaling == "levels"  # and measured nothing
-    if (given or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
+    is_fixed = card.input_scaling == "levels"  # and measured nothing
+    if (is_fixed or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
         msg = (
             f"An image to enhance needs finite pixels, and {micrograph.name} has none: "
             "see whether it was written, or copied, whole."
         )
         raise ReadError(msg, code="no-finite-values")
     survey = FieldSurvey()
-    _check_weights(loaded, options)
-    if isinstance(loaded.module, InformedRestorer):
+    _check_weights(model, options)
+    if isinstance(model.module, InformedRestorer):
         yield Progress(0, 0, "Looking at the whole field")
         # a lift that errs costs a filter for a known blur more than it gains
-        certain = loaded.module.sharpener is not None and bool(options.blur_px)
+        certain = model.module.sharpener is not None and bool(options.blur_px)
         survey = survey_field(
-            field.measured, loaded.module, scaling, haze=options.haze, certain=certain
+            field.measured, model.module, scaling, haze=options.haze, certain=certain
         )
-        loaded, survey = _told(loaded, survey, options, (field.measured, scaling))
-    if options.self_ensemble and not isinstance(loaded.module, SelfEnsemble):
-        loaded = replace(loaded, module=ensemble_of(loaded.module))
+        model, survey = _tell_network(model, survey, options, (field.measured, scaling))
+    if options.self_ensemble and not isinstance(model.module, SelfEnsemble):
+        model = replace(model, module=ensemble_of(model.module))
     return EnhancePlan(
-        loaded=loaded,
+        loaded=model,
         options=options,
         source=(micrograph.shape, micrograph.dtype.str),
         output=output,
-        data=seen,
+        data=shown_field,
         tiles=tiles,
         regrid=regrid,
         strategy=strategy,
@@ -133,20 +133,20 @@ def plan_enhance(
 _WEIGHTS = ("strength", "denoise", "deblur", "dehaze", "noise_percent", "blur_px")
 
 
-def _check_weights(loaded: LoadedModel, options: EnhanceOptions) -> None:
+def _check_weights(model: LoadedModel, options: EnhanceOptions) -> None:
     usual = EnhanceOptions()
-    asked = [n for n in _WEIGHTS if getattr(options, n) != getattr(usual, n)]
-    if asked and not isinstance(loaded.module, InformedRestorer):
-        names = ", ".join(name.replace("_", " ") for name in asked)
+    option_names = [n for n in _WEIGHTS if getattr(options, n) != getattr(usual, n)]
+    if option_names and not isinstance(model.module, InformedRestorer):
+        names = ", ".join(name.replace("_", " ") for name in option_names)
         msg = (
-            f"Model {loaded.card.name} does not tell noise, blur and haze apart: leave "
+            f"Model {model.card.name} does not tell noise, blur and haze apart: leave "
             f"{names} as it is, or take one of architecture informed."
         )
         raise OptionError(msg, code="option-without-effect")
 
 
-def _told(
-    loaded: LoadedModel,
+def _tell_network(
+    model: LoadedModel,
     survey: FieldSurvey,
     options: EnhanceOptions,
     field: tuple[Any, Scaling],
@@ -156,8 +156,8 @@ def _told(
     `field`: the field and its scaling, of which a sharpener needs the spectrum.
     """
     share = options.strength * options.dehaze
-    haze = None if survey.haze is None else survey.haze.weighted(share)
-    module, condition = loaded.module, survey.condition
+    haze = None if survey.haze is None else survey.haze.weigh(share)
+    module, condition = model.module, survey.condition
     if isinstance(module, InformedRestorer) and condition is not None:
         percent, blur = options.noise_percent, options.blur_px
         noise = None if percent is None else percent / 100
@@ -166,7 +166,7 @@ def _told(
         if module.sharpener is not None and blur:
             spectrum = field_spectrum(*field, haze)
             blur = widest_blur(spectrum, blur, noise)
-        condition = overruled(condition, noise, blur)
+        condition = override_condition(condition, noise, blur)
         mender = partial(
             module.mender,
             rings=torch.tensor(survey.rings),
@@ -174,19 +174,19 @@ def _told(
             deblur=0.0 if blur == 0 else options.strength * options.deblur,
             noise=noise,
         )
-        made: nn.Module = mender(torch.tensor(condition), spectrum=spectrum)
+        network: nn.Module = mender(torch.tensor(condition), spectrum=spectrum)
         if options.self_ensemble:
             if spectrum is not None:
                 spectrum = spectrum.flip(0).roll(1, 0)
-            about = mender(torch.tensor(mirrored(condition)), spectrum=spectrum)
-            networks = [made if t.rows == t.columns else about for t in FLIPS]
-            made = SelfEnsemble(networks, FLIPS)
-        loaded = replace(loaded, module=made)
-    return loaded, FieldSurvey(haze, condition)
+            about = mender(torch.tensor(mirror_condition(condition)), spectrum=spectrum)
+            networks = [network if t.rows == t.columns else about for t in FLIPS]
+            network = SelfEnsemble(networks, FLIPS)
+        model = replace(model, module=network)
+    return model, FieldSurvey(haze, condition)
 
 
 def told_of_field(
-    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions
+    micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[LoadedModel, tuple[float, ...] | None]:
     """Make the network that runs on one field's tiles, and say what it was told.
 
@@ -194,21 +194,21 @@ def told_of_field(
     looked for; any other comes back as it is. Beside it stands what ails the field, in
     the order of `core.FAULTS`; None where nothing was looked for.
     """
-    field, scaling = field_for_model(micrograph, loaded, options)
-    seen = field.measured
-    survey = survey_field(seen, loaded.module, scaling, haze=False)
-    loaded, survey = _told(loaded, survey, options, (seen, scaling))
-    return loaded, survey.condition
+    field, scaling = field_for_model(micrograph, model, options)
+    measured_field = field.measured
+    survey = survey_field(measured_field, model.module, scaling, haze=False)
+    model, survey = _tell_network(model, survey, options, (measured_field, scaling))
+    return model, survey.condition
 
 
 def field_for_model(
-    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions
+    micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[SeenField, Scaling]:
     """Give a field on a network's grid, and the scaling of its grey values."""
-    known = TrainedPixelSizes.from_card(loaded.card.model_dump())
-    fit = fit_pixels(micrograph.pixel_size_nm, known, options.resample)
+    trained_sizes = TrainedPixelSizes.from_card(model.card.model_dump())
+    fit = fit_pixels(micrograph.pixel_size_nm, trained_sizes, options.resample)
     field = see_field(micrograph, fit)
-    return field, scaling_of(field.measured, loaded.card)
+    return field, scaling_of(field.measured, model.card)
 
 
 def choose_strategy(
@@ -217,42 +217,42 @@ def choose_strategy(
     plan: TilePlan,
     before: Mapping[str, Any] | None = None,
     *,
-    scattered: bool = False,
+    is_scattered: bool = False,
     fits: bool | None = None,
 ) -> ExecutionStrategy:
     """Choose whether a field is run whole or in tiles, and whose statistics they take.
 
-    `before`: what an interrupted run kept of its choice; `scattered`: whether tiles go
-    to other processes; `fits`: whether memory suffices for the field as one, where a
+    `before`: what an interrupted run kept of its choice; `is_scattered`: whether tiles
+    go to other processes; `fits`: whether memory suffices for the field as one, where a
     pass has shown that it does not. Raises DeviceMemoryError where only one pass gives
     what was asked for, and memory does not suffice.
     """
-    probe, begun = predictor.probe, before or {}
-    previous = current_value("norm", begun.get("norm"))
-    if begun.get("kind") == "lockstep" or (
-        begun.get("kind") == "tiles" and previous == "whole"
+    probe, record = predictor.probe, before or {}
+    previous = current_value("norm", record.get("norm"))
+    if record.get("kind") == "lockstep" or (
+        record.get("kind") == "tiles" and previous == "whole"
     ):
         msg = (
             "This run was begun layer by layer, which is not done any more: use "
             "`overwrite` to start anew."
         )
         raise WriteError(msg, code="other-version")
-    bounded = not probe.norms and probe.halo is not None
-    if bounded and (options.halo_tolerance or (probe.halo or 0) <= _DEEP_HALO):
+    is_bounded = not probe.norms and probe.halo is not None
+    if is_bounded and (options.halo_tolerance or (probe.halo or 0) <= _DEEP_HALO):
         notes = _narrower(probe.halo, options, plan)
         return ExecutionStrategy("none", "tiles", notes)
-    if not bounded and options.norm in ("tile", "sampled"):
+    if not is_bounded and options.norm in ("tile", "sampled"):
         return _as_asked(predictor, options)
-    if begun.get("kind") == "tiles" or (bounded and scattered):
-        return ExecutionStrategy("none" if bounded else "sampled", "tiles")
+    if record.get("kind") == "tiles" or (is_bounded and is_scattered):
+        return ExecutionStrategy("none" if is_bounded else "sampled", "tiles")
     need = f"{predictor.peak_bytes(plan.padded_shape) / 1e9:.2g} GB"
     if fits is None:
         fits = predictor.fits(plan.padded_shape, options.memory_gb)
     if fits:
         sentence = f"The field is run whole, with {need} of layers."
         notes = (Message(sentence, "run-whole"),)
-        return ExecutionStrategy("none" if bounded else "whole", "whole", notes)
-    if bounded:
+        return ExecutionStrategy("none" if is_bounded else "whole", "whole", notes)
+    if is_bounded:
         return ExecutionStrategy("none", "tiles")
     return _without_memory(predictor, options, f"({need})", previous)
 
@@ -282,18 +282,18 @@ def _without_memory(
     """Take statistics of a sample where a field does not fit, if they may be taken."""
     lacks = f"memory on {predictor.device} does not suffice {need}"
     short = f"{predictor.card.name} takes statistics of the whole field, for which "
-    refused = ""
+    advice = ""
     if predictor.probe.halo is None:
         short = f"{predictor.card.name} looks at the field as a whole, and "
-        refused = ": crop the field."
+        advice = ": crop the field."
     elif options.self_ensemble:
-        refused = ": leave self-ensemble off, or crop the field."
+        advice = ": leave self-ensemble off, or crop the field."
     elif options.norm == "whole":
-        refused = ": crop the field, or use `norm=sampled`, which states its error."
+        advice = ": crop the field, or use `norm=sampled`, which states its error."
     elif previous == "whole":
-        refused = " any more: free some, or use `overwrite` to start anew."
-    if refused:
-        raise DeviceMemoryError(f"{short}{lacks}{refused}")
+        advice = " any more: free some, or use `overwrite` to start anew."
+    if advice:
+        raise DeviceMemoryError(f"{short}{lacks}{advice}")
     sentence = f"{short}{lacks}: those of a sample are used."
     notes = (Message(sentence, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)
@@ -312,12 +312,12 @@ def _narrower(
     return (Message(sentence, "halo-cut"),)
 
 
-def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:
+def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> IntPair:
     """Choose how many rows and columns of tiles share a window on a CPU.
 
     What lies around a window costs work, and a window costs memory: the least work that
-    memory allows, of that which was asked for beyond the bytes that are `held`. A tile
-    whose side the user chose stays alone.
+    memory allows, of that which was asked for beyond the bytes that are `held_bytes`. A
+    tile whose side the user chose stays alone.
     """
     outputs, options = plan.outputs, plan.options
     if options.tile is not None or len(outputs) == 1:
@@ -326,7 +326,7 @@ def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:
         free = free_memory(predictor.device)
         budget = min(_SHARE_OF_FREE * free, _MOST_BYTES)
     else:
-        budget = options.memory_gb * 1e9 - held
+        budget = options.memory_gb * 1e9 - held_bytes
     density = plan.output.fit.factor
     margin = plan.tiles.halo / density
     per_pixel = density**2 * predictor.bytes_per_pixel
@@ -353,9 +353,9 @@ def sampled_statistics(
     run: TiledRun, predictor: Predictor, target: Sink
 ) -> Job[SampledStatistics]:
     """Take the statistics that a target keeps, or measure them on a sample."""
-    before = target.kept(_SAMPLED)
+    before = target.read_value(_SAMPLED)
     if before is not None:
         return SampledStatistics.from_json(before)
-    found = yield from measure_sample(run, predictor)
-    target.keep(_SAMPLED, found.to_json())
-    return found
+    statistics = yield from measure_sample(run, predictor)
+    target.keep(_SAMPLED, statistics.to_json())
+    return statistics

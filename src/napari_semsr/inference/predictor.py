@@ -84,31 +84,31 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def _precision_of(loaded: LoadedModel, name: str, device: torch.device) -> str:
+def _precision_of(model: LoadedModel, name: str, device: torch.device) -> str:
     """Choose the arithmetic of a network, which may know one alone."""
-    chosen = resolve_precision(name, device)
-    alone = getattr(_plain(loaded.module), "single_precision", False)
-    return "fp32" if alone else chosen
+    precision = resolve_precision(name, device)
+    alone = getattr(_plain(model.module), "single_precision", False)
+    return "fp32" if alone else precision
 
 
-def made_by_model(options: EnhanceOptions, loaded: LoadedModel) -> dict[str, Any]:
+def made_by_model(options: EnhanceOptions, model: LoadedModel) -> dict[str, Any]:
     """Say for the history of what a network makes which it is, and on what it will run.
 
     Gives ``model_name`` and ``model_digest``, ``device`` with the name of the processor
     or card, ``precision`` of the arithmetic, and ``threads`` of a processor.
     """
-    device = choose_device(loaded, options.device).device
+    device = choose_device(model, options.device).device
     return {
-        "model_name": loaded.card.name,
-        "model_digest": loaded.digest,
+        "model_name": model.card.name,
+        "model_digest": model.digest,
         "device": f"{device}: {device_name(device)}",
-        "precision": _precision_of(loaded, options.precision, device),
+        "precision": _precision_of(model, options.precision, device),
         "threads": torch.get_num_threads(),
     }
 
 
 @contextmanager
-def _translated(device: torch.device, what: str) -> Iterator[None]:
+def _translate_errors(device: torch.device, what: str) -> Iterator[None]:
     """Turn torch's errors into ours, since a `RuntimeError` is lost in Qt threads."""
     try:
         with translated_memory(device, what):
@@ -127,53 +127,53 @@ _COMPARED = ("mps", "xpu")
 _AGREE = 1e-3  # of the output's range, a quarter of a grey level of 255
 
 
-def choose_device(loaded: LoadedModel, name: str = "auto") -> Device:
+def choose_device(model: LoadedModel, name: str = "auto") -> Device:
     """Choose the device of a network by the name that a user gave.
 
     As `find_device`; besides, ``auto`` leaves a card to others whose values for one
     tile are not those of the CPU, or which raises an error there, and says so.
     """
-    found = find_device(name)
-    source = _source_of(loaded)
-    if getattr(source, "opaque", False) and found.device.type != "cpu":
-        note = f"{loaded.card.name} is an ONNX graph, which runs on the CPU."
+    device = find_device(name)
+    source = _source_of(model)
+    if getattr(source, "opaque", False) and device.device.type != "cpu":
+        note = f"{model.card.name} is an ONNX graph, which runs on the CPU."
         return Device(torch.device("cpu"), Message(note, "device-unsuitable"))
-    if name != "auto" or found.device.type not in _COMPARED:
-        return found
-    kind = found.device.type
-    label = f"{kind} ({device_name(found.device)})"
+    if name != "auto" or device.device.type not in _COMPARED:
+        return device
+    kind = device.device.type
+    label = f"{kind} ({device_name(device.device)})"
     try:
-        fault = probed_network(source).fault_on(label, lambda: _fault(loaded, found))
+        fault = probed_network(source).fault_on(label, lambda: _fault(model, device))
     except DeviceMemoryError:  # which may be there next time
         fault = "has no memory for a tile"
     if fault is None:
-        return found
+        return device
     note = f"{label} {fault}: the CPU is used; `device={kind}` insists."
     return Device(torch.device("cpu"), Message(note, "device-unusable"))
 
 
-def _fault(loaded: LoadedModel, found: Device) -> str | None:
+def _fault(model: LoadedModel, device_found: Device) -> str | None:
     """Compare a tile on a device with the same tile on the CPU; None if they agree."""
-    module, stride = _plain(loaded.module), loaded.card.stride
+    module, stride = _plain(model.module), model.card.stride
     side = round_up(
-        max(_SAMPLE, smallest_side(_source_of(loaded), stride=stride)), stride
+        max(_SAMPLE, smallest_side(_source_of(model), stride=stride)), stride
     )
     tile = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         if isinstance(module, InformedRestorer):  # with filters, as for a field
-            seen = module.look(tile)
-            module = module.mender(seen.condition[0], seen.rings[0])
-        expected = compute_on(module, tile, torch.device("cpu"))
+            look_result = module.look(tile)
+            module = module.mender(look_result.condition[0], look_result.rings[0])
+        expected_output = compute_on(module, tile, torch.device("cpu"))
         try:
-            made = compute_on(module, tile, found.device)
+            output = compute_on(module, tile, device_found.device)
         except DeviceMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - of whatever kind, it is of no use
             return f"fails for a test tile ({first_line(error).rstrip('.')})"
-    if made.shape != expected.shape:
+    if output.shape != expected_output.shape:
         return "gives a test tile another shape than the CPU"
-    span = float(expected.max() - expected.min()) or 1.0
-    apart = float((made - expected).abs().max()) / span
+    span = float(expected_output.max() - expected_output.min()) or 1.0
+    apart = float((output - expected_output).abs().max()) / span
     if apart <= _AGREE:  # and not NaN
         return None
     return f"gives other values than the CPU ({apart:.2g} of the range of a test tile)"
@@ -182,20 +182,20 @@ def _fault(loaded: LoadedModel, found: Device) -> str | None:
 def compute_on(module: nn.Module, tile: Tensor, device: torch.device) -> Tensor:
     """Run a network on a tile (1, 1, Y, X), on some device, in fp32."""
     with translated_memory(device, "a test tile"):
-        made: Tensor = place_on(module, device)(tile.to(device))
-        return made.to("cpu", torch.float32)
+        output: Tensor = place_on(module, device)(tile.to(device))
+        return output.to("cpu", torch.float32)
 
 
 def place_on(module: nn.Module, device: torch.device) -> nn.Module:
     """Copy a network to a device, as it is run there."""
-    copied = copy.deepcopy(module).eval().requires_grad_(False).to(device)
-    ordered: nn.Module = copied.to(memory_format=memory_layout(device))  # type: ignore[call-overload]
-    return ordered
+    module_copy = copy.deepcopy(module).eval().requires_grad_(False).to(device)
+    module_in_layout: nn.Module = module_copy.to(memory_format=memory_layout(device))  # type: ignore[call-overload]
+    return module_in_layout
 
 
-def _source_of(loaded: LoadedModel) -> nn.Module:
+def _source_of(model: LoadedModel) -> nn.Module:
     """Give the network that runs over tiles: what looks at a field does so before."""
-    module = loaded.module
+    module = model.module
     return _plain(module.local if isinstance(module, InformedRestorer) else module)
 
 
@@ -218,7 +218,7 @@ class _LiveBytes(TorchCalls):
         super().__init__()
         self.live: int = 0
         self.peak: int = 0
-        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._storages: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def _release(self, size: int) -> None:
         self.live -= size
@@ -232,8 +232,8 @@ class _LiveBytes(TorchCalls):
 
     def add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage not in self._seen:
-            self._seen.add(storage)
+        if storage not in self._storages:
+            self._storages.add(storage)
             size = storage.nbytes()
             self.live += size
             weakref.finalize(storage, self._release, size)
@@ -242,10 +242,10 @@ class _LiveBytes(TorchCalls):
 
 def measure_peak(module: nn.Module, shape: IntPair) -> int:
     """Count the bytes of activations that a pass in fp32 holds at its peak."""
-    known = getattr(module, "activation_bytes", None)
-    if known is not None:  # of a network whose layers are not torch's
-        found: int = known(shape)
-        return found
+    activation_bytes = getattr(module, "activation_bytes", None)
+    if activation_bytes is not None:  # of a network whose layers are not torch's
+        peak_bytes: int = activation_bytes(shape)
+        return peak_bytes
     window = torch.zeros(1, 1, *shape)
     with torch.no_grad(), _LiveBytes() as mode:
         mode.add(window)
@@ -275,23 +275,23 @@ probed_networks = weakref.WeakKeyDictionary()
 
 def cache_folder() -> Path:
     """Give the folder where measurements are kept."""
-    chosen = os.environ.get("SEMSR_CACHE")
+    folder_name = os.environ.get("SEMSR_CACHE")
     return (
-        Path(chosen)
-        if chosen
+        Path(folder_name)
+        if folder_name
         else platformdirs.user_cache_path("napari-semsr", appauthor=False)
     )
 
 
 def network_digest(module: nn.Module) -> str:
     """Make a digest of all that a network's reach may depend on."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     versions = torch.__version__, importlib.metadata.version("napari-semsr"), _METHOD
-    found.update(repr((versions, module)).encode())
+    digest.update(repr((versions, module)).encode())
     for name, tensor in module.state_dict().items():
         plain = tensor.detach().cpu().contiguous()
-        found.update(repr((name, plain.dtype, tuple(plain.shape))).encode())
-        found.update(memoryview(plain.view(-1).view(torch.uint8).numpy()))
+        digest.update(repr((name, plain.dtype, tuple(plain.shape))).encode())
+        digest.update(memoryview(plain.view(-1).view(torch.uint8).numpy()))
     names = {type(part).__module__ for part in module.modules()}
     files = (
         getattr(sys.modules.get(name), "__file__", None)
@@ -301,8 +301,8 @@ def network_digest(module: nn.Module) -> str:
     # the files that its classes come from
     paths = {Path(name) for name in files if name and Path(name).is_file()}
     for path in sorted(paths):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(slots=True)
@@ -348,11 +348,11 @@ class ProbedNetwork:
 
     @property
     def _network(self) -> nn.Module:
-        found = self.module()
-        if found is None:
+        module = self.module()
+        if module is None:
             msg = "A network was measured after it had been forgotten."
             raise ValueError(msg)
-        return found
+        return module
 
     def _recall(self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]) -> _T:
         """Take a figure from the cache, or measure and keep it."""
@@ -366,10 +366,10 @@ class ProbedNetwork:
                 return form.validate_python(entries[key])
             except ValidationError:
                 _logger.info("A kept figure is not usable and is measured anew.")
-        found = measure()
-        entries[key] = form.dump_python(found, mode="json")
+        result = measure()
+        entries[key] = form.dump_python(result, mode="json")
         self._save()
-        return found
+        return result
 
     def _save(self) -> None:
         """Write what is known; a cache that cannot be written is done without."""
@@ -377,9 +377,9 @@ class ProbedNetwork:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            merged = {**_read(self._path), **self._entries}
+            entries = {**_read(self._path), **self._entries}
             with renaming(self._path) as partial:
-                partial.write_text(json.dumps(merged), encoding="utf-8")
+                partial.write_text(json.dumps(entries), encoding="utf-8")
         except OSError as error:
             _logger.info("Measurements are not kept: %s", error)
 
@@ -396,10 +396,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST:
             return {}
-        found = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return entries if isinstance(entries, dict) else {}
 
 
 # A network on a device.
@@ -417,49 +417,49 @@ class Predictor:
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, device: str = "auto", precision: str = "auto"
+        self, model: LoadedModel, *, device: str = "auto", precision: str = "auto"
     ) -> None:
-        self.card = loaded.card
-        self.digest = loaded.digest
-        self.device, self.note = choose_device(loaded, device)
-        self.precision = _precision_of(loaded, precision, self.device)
+        self.card = model.card
+        self.digest = model.digest
+        self.device, self.note = choose_device(model, device)
+        self.precision = _precision_of(model, precision, self.device)
         self.batch: int | None = None
         self.statistics: Statistics | None = None
         self._moments: tuple[Statistics | None, list[Moments]] = (None, [])
-        module = loaded.module
+        module = model.module
         if isinstance(module, InformedRestorer):
             module = module.local
-        self.source = _source_of(loaded)  # as it was given, on the CPU
-        with _translated(self.device, "the weights"):
+        self.source = _source_of(model)  # as it was given, on the CPU
+        with _translate_errors(self.device, "the weights"):
             self._module = place_on(module, self.device)
 
-    def told(self, loaded: LoadedModel) -> "Predictor":
+    def for_field(self, model: LoadedModel) -> "Predictor":
         """Give a predictor of the network that a survey made for one field.
 
         It has the layers of this one's, and so its reach.
         """
-        made = Predictor(loaded, device=str(self.device), precision=self.precision)
+        predictor = Predictor(model, device=str(self.device), precision=self.precision)
         # in memory alone: the cache would grow by a file with every field
-        in_memory = ProbedNetwork(weakref.ref(made.source), _entries={})
-        probed_networks.setdefault(made.source, in_memory)
-        made.__dict__["probe"] = self.probe
-        made.batch = self.batch
-        return made
+        in_memory = ProbedNetwork(weakref.ref(predictor.source), _entries={})
+        probed_networks.setdefault(predictor.source, in_memory)
+        predictor.__dict__["probe"] = self.probe
+        predictor.batch = self.batch
+        return predictor
 
     @cached_property
     def probe(self) -> Probe:
         """Measured halo, live norms and smallest side; kept for the next start."""
-        found = probed_network(self.source).probe(self.card.stride)
-        claimed = self.card.receptive_field
-        if claimed and claimed != (found.halo or 0):
+        probe_result = probed_network(self.source).probe(self.card.stride)
+        stated_field = self.card.receptive_field
+        if stated_field and stated_field != (probe_result.halo or 0):
             _logger.warning(
                 "The card of %s claims a receptive field of %d px; %s were measured, "
                 "and are used.",
                 self.card.name,
-                claimed,
-                "no bounds" if found.halo is None else f"{found.halo} px",
+                stated_field,
+                "no bounds" if probe_result.halo is None else f"{probe_result.halo} px",
             )
-        return found
+        return probe_result
 
     def probe_within(self, tolerance: float | None) -> Probe:
         """Give the probe with the halo that suffices for a tolerance."""
@@ -485,12 +485,12 @@ class Predictor:
     @contextmanager
     def computing(self, what: str) -> Iterator[None]:
         """Surround a computation: no gradients, the precision, errors as ours."""
-        mixed = self.precision == "bf16"
+        is_mixed = self.precision == "bf16"
         with (
-            _translated(self.device, what),
+            _translate_errors(self.device, what),
             _launching_on(self.device),
             torch.no_grad(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=mixed),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed),
         ):
             yield
 
@@ -503,7 +503,7 @@ class Predictor:
         which other runs may use at the same time. Gives what ends it.
         """
 
-        def look(_module: nn.Module, _given: Any) -> None:
+        def look(_module: nn.Module, context: Any) -> None:
             check()
 
         handles = [
@@ -541,18 +541,18 @@ class Predictor:
             return self.peak_bytes(shape) < _SHARE * free_memory(self.device)
         return self.peak_bytes(shape) <= memory_gb * 1e9
 
-    def choose_batch(self, shape: IntPair, wanted: int | None = None) -> int:
+    def choose_batch(self, shape: IntPair, wanted_count: int | None = None) -> int:
         """Choose how many windows go through in one pass."""
         if self.device.type == "cpu":
             self.batch = 1
-        elif wanted is not None:
-            self.batch = wanted
+        elif wanted_count is not None:
+            self.batch = wanted_count
         else:
             room = free_memory(self.device) // (2 * max(1, self.peak_bytes(shape)))
             self.batch = max(1, min(_LARGEST_BATCH, int(room)))
         return self.batch
 
-    def given(self, window: NDArray[Any], scaling: Scaling) -> Tensor:
+    def network_input(self, window: NDArray[Any], scaling: Scaling) -> Tensor:
         """Make what the network is given of a window (Y, X): (1, 1, Y, X)."""
         return torch.from_numpy(scaling.normalise(window))[None, None].to(self.device)
 
@@ -566,17 +566,19 @@ class Predictor:
         self, windows: Sequence[NDArray[Any]], scaling: Scaling
     ) -> list[Float32Array]:
         """Enhance several windows (Y, X) of one shape, in batches that fit."""
-        done: list[Float32Array] = []
-        while len(done) < len(windows):
+        outputs: list[Float32Array] = []
+        while len(outputs) < len(windows):
             size = self.batch or 1
             try:
-                done += self._run(windows[len(done) : len(done) + size], scaling)
+                outputs += self._run(
+                    windows[len(outputs) : len(outputs) + size], scaling
+                )
             except DeviceMemoryError:
                 if size == 1:
                     raise
                 # another thread may have halved it, too
                 self.batch = min(self.batch or 1, size // 2)
-        return done
+        return outputs
 
     def _run(
         self, windows: Sequence[NDArray[Any]], scaling: Scaling, keep: Box | None = None
@@ -587,16 +589,16 @@ class Predictor:
         with self.computing(what):
             batch = to_device(stack, self.device)
             if isinstance(self._module, SelfEnsemble):
-                made = self._module(batch, keep, self._answering)
+                output = self._module(batch, keep, self._answering)
             else:
                 with self._answering():
-                    made = pass_of(self._module, batch, keep)
-            arrive = _to_host(made[:, 0])
-            del batch, made
-        with _translated(self.device, what):
+                    output = pass_of(self._module, batch, keep)
+            arrive = _to_host(output[:, 0])
+            del batch, output
+        with _translate_errors(self.device, what):
             result = arrive()  # the next pass may be launched meanwhile
-        given = (rows, columns) if keep is None else keep.shape
-        check_scale(self.card, given, result.shape[1:])
+        output_shape = (rows, columns) if keep is None else keep.shape
+        check_scale(self.card, output_shape, result.shape[1:])
         return [scaling.restore(plane) for plane in result]
 
     def _answering(self) -> AbstractContextManager[Any]:
@@ -642,42 +644,44 @@ def plain_convolutions() -> Iterator[None]:
     except RuntimeError:  # set by the interface that PyTorch 2.9 has as well
         holder, name, value = cudnn.conv, "fp32_precision", "ieee"
         before = holder.fp32_precision
-    tried = cudnn.benchmark
+    benchmark_before = cudnn.benchmark
     try:
         setattr(holder, name, value)
         cudnn.benchmark = False
         yield
     finally:
         setattr(holder, name, before)
-        cudnn.benchmark = tried
+        cudnn.benchmark = benchmark_before
 
 
 def _to_host(values: Tensor) -> Callable[[], Float32Array]:
     """Begin to copy values to an array of float32; gives what waits for it."""
     if values.device.type != "cuda":
-        held: Float32Array = values.to("cpu", torch.float32).numpy()
-        return lambda: held
+        host_array: Float32Array = values.to("cpu", torch.float32).numpy()
+        return lambda: host_array
     exact = values.float()
-    pinned = torch.empty(exact.shape, pin_memory=True)
-    pinned.copy_(exact, non_blocking=True)
-    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-    copied.record(torch.cuda.current_stream(values.device))
+    host_buffer = torch.empty(exact.shape, pin_memory=True)
+    host_buffer.copy_(exact, non_blocking=True)
+    copy_event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copy_event.record(torch.cuda.current_stream(values.device))
 
     def arrive() -> Float32Array:
-        copied.synchronize()
-        found: Float32Array = pinned.numpy()
-        return found
+        copy_event.synchronize()
+        host_values: Float32Array = host_buffer.numpy()
+        return host_values
 
     return arrive
 
 
-def check_scale(card: ModelCard, given: IntPair, made: tuple[int, ...]) -> None:
+def check_scale(
+    card: ModelCard, input_size: IntPair, output_size: tuple[int, ...]
+) -> None:
     """Refuse what a network made where its size is not that of the card's scale."""
-    expected = (given[0] * card.scale, given[1] * card.scale)
-    if made != expected:
+    expected_size = (input_size[0] * card.scale, input_size[1] * card.scale)
+    if output_size != expected_size:
         msg = (
-            f"By its card the model {card.name} makes {expected} of {given} px, got "
-            f"{made}; correct its scale."
+            f"By its card the model {card.name} makes {expected_size} of {input_size} "
+            f"px, got {output_size}; correct its scale."
         )
         raise CheckpointError(msg, code="card-contradicts-network")
 

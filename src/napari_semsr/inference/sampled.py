@@ -37,7 +37,7 @@ from napari_semsr.inference.statistics import (
     Moments,
     Statistics,
     on_device,
-    pooled,
+    pool_sums,
     reading,
     sums_of,
 )
@@ -49,7 +49,7 @@ from napari_semsr.models import LiveNorm, NormInterceptor
 _SIDE = 256  # of a window from which statistics are sampled; chosen
 
 
-def stratified(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
+def stratify(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
     """Order tiles by bands of equal mean, and within a band by spread.
 
     Every second band runs backwards: neighbours in this order are alike.
@@ -57,8 +57,8 @@ def stratified(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
     bands = np.array_split(np.argsort(mean, kind="stable"), round(math.sqrt(draws)))
     order: list[int] = []
     for number, band in enumerate(bands):
-        ranked = band[np.argsort(spread[band], kind="stable")]
-        order += (ranked[::-1] if number % 2 else ranked).tolist()
+        by_spread = band[np.argsort(spread[band], kind="stable")]
+        order += (by_spread[::-1] if number % 2 else by_spread).tolist()
     return order
 
 
@@ -139,28 +139,32 @@ def measure_sample(
     for number, tile in enumerate(tiles):  # each is looked at once
         core = run.plan.read(tile.core)[0]
         mean[number], spread[number] = core.mean(), core.std()
-    order = stratified(mean, spread, count)
+    order = stratify(mean, spread, count)
     rng = np.random.default_rng(seed)
-    drawn = draw_evenly(order, count, rng)
-    taken = set(drawn)
-    rest = [number for number in order if number not in taken] or order
-    held = [tiles[i] for i in draw_evenly(rest, _HELD, rng)]
-    sample = [tiles[i] for i in drawn]
+    sample_indices = draw_evenly(order, count, rng)
+    sample_set = set(sample_indices)
+    rest = [number for number in order if number not in sample_set] or order
+    held_out = [tiles[i] for i in draw_evenly(rest, _HELD, rng)]
+    sample = [tiles[i] for i in sample_indices]
     yield Progress(0, 0, "Statistics of a sample")
     whole = sampler.moments(sample)
-    if len(drawn) == len(tiles):
+    if len(sample_indices) == len(tiles):
         return SampledStatistics(Statistics(tuple(whole)), 0.0, len(tiles), len(tiles))
-    expected = sampler.results(whole, held)
+    expected_results = sampler.results(whole, held_out)
     squares = []
     for part in range(_PARTS):
         yield Progress(part, _PARTS, "Estimating the error of the statistics")
         some = sampler.moments(sample[part::_PARTS])
-        squares.append(float(np.mean((sampler.results(some, held) - expected) ** 2)))
-    left = 1 - len(drawn) / len(tiles)
+        squares.append(
+            float(np.mean((sampler.results(some, held_out) - expected_results) ** 2))
+        )
+    left = 1 - len(sample_indices) / len(tiles)
     rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
-    overall = float(expected.std())
+    overall = float(expected_results.std())
     error = rms / overall if overall > 0 else 0.0
-    return SampledStatistics(Statistics(tuple(whole)), error, len(drawn), len(tiles))
+    return SampledStatistics(
+        Statistics(tuple(whole)), error, len(sample_indices), len(tiles)
+    )
 
 
 class _BatchMoments(NormInterceptor):
@@ -177,8 +181,8 @@ class _BatchMoments(NormInterceptor):
     def _answer(self, norm: LiveNorm) -> torch.Tensor:
         images = norm.input
         finer = [
-            Fraction(found, size)
-            for found, size in zip(images.shape[2:], self._side, strict=True)
+            Fraction(side, size)
+            for side, size in zip(images.shape[2:], self._side, strict=True)
         ]
         sums = []
         for number, core in enumerate(self._cores):
@@ -187,9 +191,9 @@ class _BatchMoments(NormInterceptor):
                 for part, ratio in zip(core.slices, finer, strict=True)
             )
             sums.append(sums_of(images[number : number + 1, :, rows, columns]))
-        found = pooled(sums, images.device)
-        self.measured.append(found)
-        return found.normalise(images, norm)
+        side = pool_sums(sums, images.device)
+        self.measured.append(side)
+        return side.normalise(images, norm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +222,14 @@ class _Sampler:
         ]
         return Box.of(self.side, (corner[0], corner[1]))
 
-    def given(self, box: Box) -> torch.Tensor:
+    def network_input(self, box: Box) -> torch.Tensor:
         plan = self.run.plan
-        return self.predictor.given(plan.read(box)[0], plan.scaling)
+        return self.predictor.network_input(plan.read(box)[0], plan.scaling)
 
     def moments(self, sample: Sequence[Tile]) -> list[Moments]:
         boxes = [self.window(tile) for tile in sample]
         cores = [t.core.within(box) for t, box in zip(sample, boxes, strict=True)]
-        batch = torch.cat([self.given(box) for box in boxes])
+        batch = torch.cat([self.network_input(box) for box in boxes])
         pooling = _BatchMoments(cores, self.side)
         with self.predictor.computing("a sample of tiles"), pooling:
             self.predictor.network(batch)
@@ -234,13 +238,16 @@ class _Sampler:
     def results(
         self, moments: Sequence[Moments], tiles: Sequence[Tile]
     ) -> NDArray[Any]:
-        fixed = on_device(moments, self.predictor.device)
+        fixed_moments = on_device(moments, self.predictor.device)
         scale = self.run.plan.loaded.card.scale
         parts = []
         for tile in tiles:
-            window = self.given(tile.window)
-            with self.predictor.computing("a held-out tile"), FixedMoments(fixed):
+            window = self.network_input(tile.window)
+            with (
+                self.predictor.computing("a held-out tile"),
+                FixedMoments(fixed_moments),
+            ):
                 output = self.predictor.network(window)[0, 0]
-            inner = tile.inner.scaled(scale).slices
+            inner = tile.inner.scale(scale).slices
             parts.append(output[inner].to("cpu", torch.float64).numpy().ravel())
         return np.concatenate(parts)

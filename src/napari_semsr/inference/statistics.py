@@ -62,23 +62,23 @@ def sums_of(values: Tensor) -> Sums:
     block = first.new_empty(min(step, height), width, channels)
     for top in range(0, height, step):
         part = rows[top : top + step]
-        held = block[: len(part)]
-        held.copy_(part)
-        flat = held.view(-1, channels)
+        part_values = block[: len(part)]
+        part_values.copy_(part)
+        flat = part_values.view(-1, channels)
         first += flat.sum(0)
         second += flat.square_().sum(0)
     return Sums(float(height * width), first.cpu(), second.cpu())
 
 
-def pooled(tiles: Iterable[Sums], device: torch.device) -> Moments:
+def pool_sums(tiles: Iterable[Sums], device: torch.device) -> Moments:
     """Pool what tiles have summed up, in their order."""
-    listed = list(tiles)
-    count = sum(t.count for t in listed)
-    mean = torch.stack([t.first for t in listed]).sum(0) / count
-    second = torch.stack([t.second for t in listed]).sum(0) / count
+    sums = list(tiles)
+    count = sum(t.count for t in sums)
+    mean = torch.stack([t.first for t in sums]).sum(0) / count
+    second = torch.stack([t.second for t in sums]).sum(0) / count
     variance = (second - mean**2).clamp_min_(0)
-    (found,) = on_device([Moments(count, mean, variance)], device)
-    return found
+    (moments,) = on_device([Moments(count, mean, variance)], device)
+    return moments
 
 
 @contextmanager
@@ -105,8 +105,8 @@ class Statistics:
         layers = [
             {
                 "count": layer.count,
-                "mean": _encoded(layer.mean),
-                "variance": _encoded(layer.variance),
+                "mean": _encode(layer.mean),
+                "variance": _encode(layer.variance),
             }
             for layer in self.moments
         ]
@@ -119,20 +119,20 @@ class Statistics:
             moments = tuple(
                 Moments(
                     float(layer["count"]),
-                    _decoded(layer["mean"]),
-                    _decoded(layer["variance"]),
+                    _decode(layer["mean"]),
+                    _decode(layer["variance"]),
                 )
                 for layer in value["layers"]
             )
             return cls(moments)
 
 
-def _encoded(values: Tensor) -> str:
+def _encode(values: Tensor) -> str:
     raw = values.cpu().numpy().astype("<f8").tobytes()
     return base64.b64encode(raw).decode("ascii")
 
 
-def _decoded(text: str) -> Tensor:
+def _decode(text: str) -> Tensor:
     raw = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f8")
     return torch.from_numpy(raw.astype(np.float64))
 
@@ -149,11 +149,11 @@ class MeasuredMoments(NormInterceptor):
     def _answer(self, norm: LiveNorm) -> Tensor:
         """Measure the input's moments, image by image."""
         here = norm.input.device
-        made = [
-            pooled([sums_of(image)], here).normalise(image, norm)
+        answers = [
+            pool_sums([sums_of(image)], here).normalise(image, norm)
             for image in torch.split(norm.input, 1)
         ]
-        return torch.cat(made) if len(made) > 1 else made[0]
+        return torch.cat(answers) if len(answers) > 1 else answers[0]
 
 
 class FixedMoments(NormInterceptor):
@@ -167,9 +167,9 @@ class FixedMoments(NormInterceptor):
         self._moments = moments
 
     def _answer(self, norm: LiveNorm) -> Tensor:
-        known = self.count < len(self._moments)
+        has_answer = self.count < len(self._moments)
         channels = int(norm.input.shape[1])
-        if not known or len(self._moments[self.count].mean) != channels:
+        if not has_answer or len(self._moments[self.count].mean) != channels:
             msg = (
                 f"Statistics for {len(self._moments)} layers do not fit this network, "
                 f"whose layer {self.count + 1} has {channels} channels: measure anew."

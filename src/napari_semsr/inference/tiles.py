@@ -82,14 +82,16 @@ class EnhancePlan:
         The scaling stands for the grey values of the input. Names are those that a
         sentence calls the values by.
         """
-        chosen = self.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
-        measured = self.scaling.low, self.scaling.high, self.scaling.mean
+        option_values = self.options.model_dump(
+            mode="json", exclude={"batch", "memory_gb"}
+        )
+        level_values = self.scaling.low, self.scaling.high, self.scaling.mean
         steps = self.output.fit.steps
         return {
-            "input": [*self.source[0], self.source[1], *measured],
+            "input": [*self.source[0], self.source[1], *level_values],
             "model": self.loaded.digest,
             "resampling": None if steps is None else [str(step) for step in steps],
-            **{f"option {name}": value for name, value in chosen.items()},
+            **{f"option {name}": value for name, value in option_values.items()},
         }
 
     def tile(self, place: IntPair) -> Tile:
@@ -124,7 +126,7 @@ class EnhancePlan:
         if self.regrid is not None:
             return self.regrid.deliver(self.data.source, core, values, box)
         set_missing(values, missing, scale)
-        return values, core.within(box).scaled(scale)
+        return values, core.within(box).scale(scale)
 
     def read(self, box: Box) -> tuple[NDArray[Any], BoolArray | None]:
         """Read a window, filled and without haze; and where it was missing, if so."""
@@ -164,8 +166,8 @@ class TiledRun:
     ) -> "TileResult":
         """Write a tile of the output, made of what the network gave for a box."""
         core = self.plan.outputs.tile(*place).core
-        made, inner = self.plan.deliver(core, values, box, missing)
-        return self.write(place, made[inner.slices], edges_of(made, inner))
+        part, inner = self.plan.deliver(core, values, box, missing)
+        return self.write(place, part[inner.slices], edges_of(part, inner))
 
     def write(
         self,
@@ -175,9 +177,9 @@ class TiledRun:
     ) -> "TileResult":
         """Put a tile of the output into the target; `values` (Y * scale, X * scale)."""
         core = self.plan.outputs.tile(*place).core
-        converted, clipped = to_dtype(values, self.target.dtype)
-        self.target[core.scaled(self.plan.loaded.card.scale).slices] = converted
-        return TileResult(place, clipped, edges, sample_of(values))
+        typed_values, clipped_count = to_dtype(values, self.target.dtype)
+        self.target[core.scale(self.plan.loaded.card.scale).slices] = typed_values
+        return TileResult(place, clipped_count, edges, sample_of(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class ArraySink:
     live: None = None  # What a viewer draws meanwhile; it chooses the order
 
     @property
-    def shared(self) -> Any:
+    def shared_array(self) -> Any:
         """What other processes write cores into; none can here."""
         return self.array
 
@@ -225,7 +227,7 @@ class ArraySink:
     def keep(self, key: str, value: Any) -> None:
         """Do nothing: nothing outlives this process."""
 
-    def kept(self, key: str) -> None:
+    def read_value(self, key: str) -> None:
         """Return nothing."""
 
     def finish_tile(self, index: IntPair) -> None:
@@ -261,11 +263,11 @@ class StoreSink:
     @property
     def array(self) -> Any:
         """The finest level; a viewer is told of what is written into it."""
-        found = self.store.level0
-        return found if self.live is None else _LiveTarget(found, self.live)
+        level = self.store.level0
+        return level if self.live is None else _LiveTarget(level, self.live)
 
     @property
-    def shared(self) -> Any:
+    def shared_array(self) -> Any:
         """The finest level, without the viewer: what other processes write into."""
         return self.store.level0
 
@@ -283,11 +285,11 @@ class StoreSink:
         before = self.store.notes().get(_IDENTITY)
         if before is None:
             self.store.note(_IDENTITY, before := identity)
-        changed = [k for k in identity if before.get(k) != identity[k]]
-        if changed:
+        changes = [k for k in identity if before.get(k) != identity[k]]
+        if changes:
             msg = (
                 f"{self.store.path.name} can only be resumed as it was begun, and the "
-                f"{' and the '.join(changed)} changed: use `overwrite` to start anew."
+                f"{' and the '.join(changes)} changed: use `overwrite` to start anew."
             )
             raise WriteError(msg, code="other-run")
         if self.live is not None:
@@ -301,7 +303,7 @@ class StoreSink:
         """Keep a value in the store's own attributes."""
         self.store.note(key, value)
 
-    def kept(self, key: str) -> Any:
+    def read_value(self, key: str) -> Any:
         """Read a value from the store's own attributes."""
         return self.store.notes().get(key)
 
@@ -316,10 +318,10 @@ Sink = ArraySink | StoreSink
 """Where tiles go, and what is remembered of them."""
 
 
-def _check_shape(found: tuple[int, ...], output: OutputPlan) -> None:
-    wanted = output.frame.shape
-    if tuple(found) != wanted:
-        msg = f"The output must have shape {wanted}, got {tuple(found)}."
+def _check_shape(stored_shape: tuple[int, ...], output: OutputPlan) -> None:
+    shape = output.frame.shape
+    if tuple(stored_shape) != shape:
+        msg = f"The output must have shape {shape}, got {tuple(stored_shape)}."
         raise ShapeError(msg, code="sizes-differ")
 
 
@@ -377,8 +379,8 @@ def _edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
 def sample_of(core: Float32Array) -> Float32Array:
     """Take at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
     rows, columns = (-(-side // _GRID) for side in core.shape)
-    picked = core[::rows, ::columns].ravel()
-    return picked[np.isfinite(picked)].astype(np.float32)
+    sample = core[::rows, ::columns].ravel()
+    return sample[np.isfinite(sample)].astype(np.float32)
 
 
 @dataclass(slots=True)
@@ -388,7 +390,7 @@ class SeamMeter:
     compared: int = 0  # Borders that were seen from both sides
     _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)
     _samples: list[Float32Array] = field(default_factory=list)
-    _added: int = 0
+    _border_count: int = 0
     _pitch: int = 1
     _squares: float = 0.0
     _pixels: int = 0
@@ -397,9 +399,9 @@ class SeamMeter:
 
     def add(self, index: IntPair, edges: dict[str, Edge], sample: Float32Array) -> None:
         """Take in one tile."""
-        if self._added % self._pitch == 0:
+        if self._border_count % self._pitch == 0:
             self._samples.append(sample)
-        self._added += 1
+        self._border_count += 1
         if len(self._samples) > _TILES:
             self._samples = self._samples[::2]
             self._pitch *= 2
@@ -415,9 +417,9 @@ class SeamMeter:
     def _compare(self, one: Edge, other: Edge) -> None:
         """Sum up one border."""
         self.compared += 1
-        for seen, own in ((one.outer, other.first), (other.outer, one.first)):
-            if seen is not None:
-                difference = _finite([seen.astype(np.float64) - own])
+        for outer_values, own in ((one.outer, other.first), (other.outer, one.first)):
+            if outer_values is not None:
+                difference = _finite([outer_values.astype(np.float64) - own])
                 self._squares += float(np.sum(difference**2))
                 self._pixels += difference.size
         step = np.abs(one.first.astype(np.float64) - other.first)
@@ -445,6 +447,6 @@ class SeamMeter:
 
 def _finite(arrays: Iterable[NDArray[np.floating]]) -> NDArray[np.floating]:
     """Join arrays and drop what is not finite."""
-    joined = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
-    kept: NDArray[np.floating] = joined[np.isfinite(joined)]
-    return kept
+    all_values = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
+    finite_values: NDArray[np.floating] = all_values[np.isfinite(all_values)]
+    return finite_values

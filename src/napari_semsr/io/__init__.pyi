@@ -75,7 +75,7 @@ from .layers import (
     layer_attributes as layer_attributes,
     list_images as list_images,
     scan_layers as scan_layers,
-    stacked as stacked,
+    stack_planes as stack_planes,
     without_rows as without_rows,
 )
 from .log import note_error as note_error

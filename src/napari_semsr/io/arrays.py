@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import Micrograph, PixelSize, ShapeError, shown, warn
+from napari_semsr.core import Micrograph, PixelSize, ShapeError, shorten, warn
 from napari_semsr.io.read_image import pixel_size, to_nm, unit_nm
 
 _TAKEN = "An image must be a path, a Micrograph or an array (Y, X)"
@@ -27,7 +27,7 @@ def image_of_array(value: Any) -> Micrograph:
     if isinstance(value, Micrograph):
         return value
     if hasattr(value, "dims") and hasattr(value, "coords"):
-        return _labelled(value)
+        return _from_labels(value)
     return Micrograph(value if hasattr(value, "dask") else _plain(value))
 
 
@@ -57,14 +57,14 @@ def _plain(value: Any) -> Any:
         raise ShapeError(msg, code="wrong-type") from error
 
 
-def _labelled(value: Any) -> Micrograph:
+def _from_labels(value: Any) -> Micrograph:
     if not hasattr(value, "data"):  # several arrays under one roof, as xarray has them
         msg = f"{_TAKEN}, got {type(value).__name__}: choose one array of it."
         raise ShapeError(msg, code="several-images")
     names = [str(name).lower() for name in value.dims]
     data = value.data if hasattr(value.data, "dask") else _plain(value.data)
-    known = names.count("y") == names.count("x") == 1
-    if known:
+    has_axes = names.count("y") == names.count("x") == 1
+    if has_axes:
         data = _two_axes(data, names)
     elif len(names) != 2 or {"y", "x"} & set(names):
         msg = (
@@ -72,7 +72,7 @@ def _labelled(value: Any) -> Micrograph:
             "them y and x."
         )
         raise ShapeError(msg, code="axis-missing")
-    size, origin = _coordinates(value) if known else (None, _NOWHERE)
+    size, origin = _coordinates(value) if has_axes else (None, _NOWHERE)
     name = getattr(value, "name", None)
     name = "image" if name is None else str(name)
     return Micrograph(data, size, name, origin=origin)
@@ -86,7 +86,7 @@ def _two_axes(data: Any, names: list[str]) -> Any:
         if name not in "yx" and size != 1
     ]
     if long:
-        msg = f"{_TAKEN}, got {shown(long[0])} besides: choose one place of it."
+        msg = f"{_TAKEN}, got {shorten(long[0])} besides: choose one place of it."
         raise ShapeError(msg, code="too-many-axes")
     order = [i for i, name in enumerate(names) if name not in "yx"]
     order += [names.index("y"), names.index("x")]
@@ -103,8 +103,8 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
             return None, _NOWHERE
         along = value.coords[axis]
         places = np.asarray(along)
-        told = getattr(along, "attrs", {})
-        unit = str(told.get("units", told.get("unit", "")))
+        attributes = getattr(along, "attrs", {})
+        unit = str(attributes.get("units", attributes.get("unit", "")))
         is_even = places.ndim == 1 and places.size > 1 and places.dtype.kind in "uif"
         step = _even_step(places) if is_even else None
         lengths.append(None if step is None else to_nm(abs(step), unit))

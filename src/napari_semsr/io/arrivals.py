@@ -103,7 +103,7 @@ class FrameFolder:
     def poll(self) -> Iterator[ArrivedFrame]:
         """Look into the folder; give the frames that became whole, the oldest first."""
         self._read_table()
-        self.is_busy, changed = False, []
+        self.is_busy, changed_names = False, []
         for path in self._files():
             try:
                 state = _state_of(path)
@@ -116,8 +116,8 @@ class FrameFolder:
                 self.is_busy = True
             elif not look.is_taken:
                 look.times += 1
-                changed.append((state[1], natural_key(path.name), path, look))
-        for *_, path, look in sorted(changed, key=lambda item: item[:2]):
+                changed_names.append((state[1], natural_key(path.name), path, look))
+        for *_, path, look in sorted(changed_names, key=lambda item: item[:2]):
             if (look.times - 1) % _NAMED_AFTER == 0:
                 yield from self._open(path, look)
 
@@ -182,21 +182,21 @@ class FrameFolder:
         return self._by_number(name)
 
     @property
-    def stated(self) -> Mapping[str, Any]:
+    def layout_values(self) -> Mapping[str, Any]:
         """Grid, overlap and pixel size, as given or as ``scan.json`` states them."""
         if self._values is None:
-            place, found = self.folder / _SCAN, dict[str, Any]()
+            place, values = self.folder / _SCAN, dict[str, Any]()
             try:
                 is_there = place.is_file()
                 record = read_object(place) if is_there else {}
-                found = scan_values(record, self.folder, self.layout)
+                values = scan_values(record, self.folder, self.layout)
                 if is_there:
-                    self._values = found
+                    self._values = values
             except (OSError, SemsrError):
                 pass  # it is being written
-            given = {k: v for k, v in self.layout.items() if v is not None}
-            found.update(given)
-            return found
+            stated_layout = {k: v for k, v in self.layout.items() if v is not None}
+            values.update(stated_layout)
+            return values
         return self._values
 
     def _read_table(self) -> None:
@@ -216,20 +216,20 @@ class FrameFolder:
             with open_file(path) as stream:
                 stream.seek(max(0, state[0] - 1))
                 is_ended = stream.read(1) in (b"\n", b"\r")
-            found = read_positions(path, self.folder)
+            positions = read_positions(path, self.folder)
         except (OSError, SemsrError):
             return
-        corners = dict(found.corners)
+        corners = dict(positions.corners)
         # the last row may be torn, unless nothing was written for a while
         look.is_taken = is_ended or look.times >= _NAMED_AFTER
         if corners and not look.is_taken:
             corners.pop(next(reversed(corners)))
-        self.unit, self._corners = found.unit, corners
+        self.unit, self._corners = positions.unit, corners
 
     def _by_number(self, name: str) -> FloatPair | None:
         """Place a frame in a grid of a known overlap by the number in its name."""
-        stated, numbers = self.stated, re.findall(r"\d+", Path(name).stem)
-        grid, overlap = stated.get("grid"), stated.get("overlap")
+        layout, numbers = self.layout_values, re.findall(r"\d+", Path(name).stem)
+        grid, overlap = layout.get("grid"), layout.get("overlap")
         if grid is None or overlap is None or not numbers or self.kind is None:
             return None
         count = grid[0] * grid[1]
@@ -237,8 +237,8 @@ class FrameFolder:
         if not 0 <= number < count:
             return None
         try:
-            order: Any = stated.get("order") or "row"
-            first: Any = stated.get("first") or "top-left"
+            order: Any = layout.get("order") or "row"
+            first: Any = layout.get("first") or "top-left"
             row, column = grid_cells(count, grid, order, first)[number]
         except OptionError:
             return None
@@ -249,5 +249,5 @@ class FrameFolder:
 
     def _first_number(self) -> int:
         """Find whether numbers in names begin at 0 or at 1."""
-        found = (re.findall(r"\d+", Path(name).stem) for name in self._looks)
-        return 0 if any(one and int(one[-1]) == 0 for one in found) else 1
+        numbers = (re.findall(r"\d+", Path(name).stem) for name in self._looks)
+        return 0 if any(one and int(one[-1]) == 0 for one in numbers) else 1

@@ -68,13 +68,13 @@ def read_calibration(
 
 
 def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
-    told = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
-    if told["amount"] is None:
+    texts = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
+    if texts["amount"] is None:
         return None
     more = {"shape": values.get("shape"), "centre_px": values.get("centre_px")}
-    told |= {name: value for name, value in more.items() if value is not None}
+    texts |= {name: value for name, value in more.items() if value is not None}
     try:
-        return FieldDistortion.parse(told)
+        return FieldDistortion.parse(texts)
     except OptionError as error:
         msg = (
             f"{path} tells a distortion that cannot be read: distortion and "
@@ -93,16 +93,16 @@ def with_calibration(
     ``known_distortion`` where one of the models has that. Without the error of a pixel
     size among the option sets, a calibration stays an option that none of them knows.
     """
-    given = dict(values)
+    all_values = dict(values)
     takes = any("pixel_size_sd_nm" in model.model_fields for model in models)
-    path = given.pop(_KEY, None) if takes else None
+    path = all_values.pop(_KEY, None) if takes else None
     if path is None:
-        return given
-    if given.get("pixel_size_nm") is not None:
+        return all_values
+    if all_values.get("pixel_size_nm") is not None:
         msg = "Give a calibration or a pixel size, not both."
         raise OptionError(msg, code="options-contradict")
     size, spread, distortion = read_calibration(Path(path))
-    given |= {"pixel_size_nm": size, "pixel_size_sd_nm": spread}
+    all_values |= {"pixel_size_nm": size, "pixel_size_sd_nm": spread}
     if any("known_distortion" in model.model_fields for model in models):
-        given["known_distortion"] = distortion
-    return given
+        all_values["known_distortion"] = distortion
+    return all_values

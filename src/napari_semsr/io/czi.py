@@ -79,7 +79,7 @@ class CziTiles:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_czi(path: Path) -> Iterator[Any]:
     """Open a file, or report how to get czifile; faults become sentences."""
     czifile = library(path, "czifile", "czifile", "czi")
     with decoding(path, "CZI"), czifile.CziFile(path) as czi:
@@ -123,18 +123,26 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         name: sorted({tile.place(name) for tile in tiles})
         for name in (*sorted(names), _FRAME)
     }
-    outer = {name: found for name, found in places.items() if len(found) > 1}
+    outer = {
+        name: places_found
+        for name, places_found in places.items()
+        if len(places_found) > 1
+    }
     axes = [name.lower() for name in outer]
-    counts = [len(found) for found in outer.values()]
+    counts = [len(places_found) for places_found in outer.values()]
     channels, planes, index = choose_plane(path, options, axes, counts)
-    wanted = {name: outer[name][i] for name, i in zip(outer, index, strict=True)}
-    chosen = [t for t in tiles if all(t.place(n) == at for n, at in wanted.items())]
-    if not chosen:
-        msg = f"{path} has no tile there, at {wanted}: choose another plane."
+    outer_position = {
+        name: outer[name][i] for name, i in zip(outer, index, strict=True)
+    }
+    tiles_in_plane = [
+        t for t in tiles if all(t.place(n) == at for n, at in outer_position.items())
+    ]
+    if not tiles_in_plane:
+        msg = f"{path} has no tile there, at {outer_position}: choose another plane."
         raise ReadError(msg, code="plane-missing")
     return RawImage(
         format="CZI",
-        data=_pixels(path, chosen[0].number),
+        data=_pixels(path, tiles_in_plane[0].number),
         pixel_size_nm=size,
         vendor="Zeiss",
         series=scenes,
@@ -149,8 +157,8 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 def _of_scene(path: Path, tiles: list[_Tile], series: int) -> list[_Tile]:
     """Choose the tiles of a scene, counted from 0 as they are numbered."""
     scenes = sorted({tile.frame[0] for tile in tiles})
-    wanted = scenes[choose(path, "series", series, len(scenes))]
-    return [tile for tile in tiles if tile.frame[0] == wanted]
+    scene_number = scenes[choose(path, "series", series, len(scenes))]
+    return [tile for tile in tiles if tile.frame[0] == scene_number]
 
 
 def open_tiles(
@@ -167,8 +175,8 @@ def open_tiles(
         tiles = _of_scene(path, tiles, series)
     channels = sorted({tile.place("C") for tile in tiles})
     if channel is not None:
-        wanted = channels[choose(path, "channel", channel, len(channels))]
-        tiles = [tile for tile in tiles if tile.place("C") == wanted]
+        channel_number = channels[choose(path, "channel", channel, len(channels))]
+        tiles = [tile for tile in tiles if tile.place("C") == channel_number]
     for axis, what in _PLANES.items():
         several = {tile.place(axis) for tile in tiles}
         if len(several) > 1:
@@ -184,8 +192,8 @@ def open_tiles(
     rows, columns = tiles[0].shape[:2]
     kinds = {f"{t.shape[0]}x{t.shape[1]} {t.dtype}" for t in tiles}
     if len(kinds) > 1:
-        found = ", ".join(sorted(kinds))
-        msg = f"{path} must hold tiles of one shape and type, but has {found}."
+        kinds_found = ", ".join(sorted(kinds))
+        msg = f"{path} must hold tiles of one shape and type, but has {kinds_found}."
         raise ReadError(msg, code="frames-differ")
     corners = [(float(tile.starts["Y"]), float(tile.starts["X"])) for tile in tiles]
     return CziTiles(
@@ -206,7 +214,7 @@ def _contents(
 
     And why these are not known, if its metadata are damaged.
     """
-    with _opened(path) as czi:
+    with _open_czi(path) as czi:
         entries = enumerate(czi.subblock_directory)
         tiles = [
             _tile(number, entry)
@@ -219,7 +227,7 @@ def _contents(
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
         check_claim(path, most, path.stat().st_size)
         try:
-            return tiles, *_stated(czi), ()
+            return tiles, *_stated_values(czi), ()
         except SyntaxError:  # of XML, as its parser calls it
             doubt = Message(
                 f"The metadata of {path.name} are damaged: its pixel size is unknown.",
@@ -247,7 +255,7 @@ def _tile(number: int, entry: Any) -> _Tile:
     )
 
 
-def _stated(czi: Any) -> tuple[PixelSize | None, int | None]:
+def _stated_values(czi: Any) -> tuple[PixelSize | None, int | None]:
     """Read pixel size and bit depth of the metadata; None of what they do not state."""
     from xml.etree import ElementTree as ET
 
@@ -256,52 +264,52 @@ def _stated(czi: Any) -> tuple[PixelSize | None, int | None]:
     for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
         lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")
     bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
-    known = int(bits) if bits.strip().isdecimal() else None
-    return pixel_size((lengths.get("Y"), lengths.get("X"))), known
+    bit_depth = int(bits) if bits.strip().isdecimal() else None
+    return pixel_size((lengths.get("Y"), lengths.get("X"))), bit_depth
 
 
 def _pixels(path: Path, number: int) -> NDArray[Any]:
     """Read a tile by its place in the directory, (Y, X) or (Y, X, S)."""
-    with _opened(path) as czi:
+    with _open_czi(path) as czi:
         entry = czi.subblock_directory[number]
         tile = _tile(number, entry)
         read = getattr(entry, "read_segment_data", None)
         block = entry.data_segment() if read is None else read(czi)
         check_claim(path, block.data_size, path.stat().st_size)
-        packed = bytes(block.data(raw=True))
-        if len(packed) != block.data_size:
+        data = bytes(block.data(raw=True))
+        if len(data) != block.data_size:
             msg = f"the file ends within tile {number}"
             raise ValueError(msg)
         how = getattr(entry.compression, "value", entry.compression)
-        return _unpack(path, packed, int(how), tile)
+        return _unpack(path, data, int(how), tile)
 
 
-def _unpack(path: Path, packed: bytes, how: int, tile: _Tile) -> NDArray[Any]:
+def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> NDArray[Any]:
     """Unpack the pixels of a tile, whose colours lie in the order blue, green, red."""
     import imagecodecs
 
     size = math.prod(tile.shape) * tile.dtype.itemsize
-    if how in (_JPEG, _JPEG_XR) and len(packed) != size:
+    if how in (_JPEG, _JPEG_XR) and len(data) != size:
         decode = imagecodecs.jpeg_decode if how == _JPEG else imagecodecs.jpegxr_decode
-        return np.asarray(decode(packed)).reshape(tile.shape)
-    if len(packed) != size:  # else not packed, whatever is said
+        return np.asarray(decode(data)).reshape(tile.shape)
+    if len(data) != size:  # else not packed, whatever is said
         if how == _LZW:
-            packed = bytes(imagecodecs.lzw_decode(packed, out=size))
+            data = bytes(imagecodecs.lzw_decode(data, out=size))
         elif how == _ZSTD:
-            packed = bytes(imagecodecs.zstd_decode(packed, out=size))
+            data = bytes(imagecodecs.zstd_decode(data, out=size))
         elif how == _ZSTD_HEAD:
-            packed = _with_head(packed, size)
+            data = _with_head(data, size)
         elif how:
             msg = (
                 f"{path} is compressed in a way that is not read here (number {how}): "
                 "save it uncompressed, as JPEG XR or with zstd in ZEN."
             )
             raise ReadError(msg, code="format-unsupported")
-    pixels = np.frombuffer(packed, tile.dtype).reshape(tile.shape)
+    pixels = np.frombuffer(data, tile.dtype).reshape(tile.shape)
     return pixels[..., [2, 1, 0]] if pixels.ndim > 2 else pixels
 
 
-def _with_head(packed: bytes, size: int) -> bytes:
+def _with_head(packed_data: bytes, size: int) -> bytes:
     """Unpack zstd behind the head that libCZI calls ``ZSTD1``.
 
     Its first byte is its length; in a part of kind 1 a bit says that the low bytes of
@@ -309,8 +317,8 @@ def _with_head(packed: bytes, size: int) -> bytes:
     """
     import imagecodecs
 
-    length = packed[0]
-    data = bytes(imagecodecs.zstd_decode(packed[length:], out=size))
-    if length == 3 and packed[1] == 1 and packed[2] & 1:
+    length = packed_data[0]
+    data = bytes(imagecodecs.zstd_decode(packed_data[length:], out=size))
+    if length == 3 and packed_data[1] == 1 and packed_data[2] & 1:
         return np.frombuffer(data, np.uint8).reshape(2, -1).T.tobytes()
     return data

@@ -62,11 +62,11 @@ class _Mapped:
 
     def __post_init__(self) -> None:
         end = self.offset + math.prod(self.shape) * np.dtype(self.dtype).itemsize
-        held = self.path.stat().st_size
-        if self.offset < 0 or end > held:
+        file_bytes = self.path.stat().st_size
+        if self.offset < 0 or end > file_bytes:
             msg = (
                 f"{self.path} is damaged or cut short: its image needs {end} bytes, "
-                f"but the file has {held}; copy or export it again."
+                f"but the file has {file_bytes}; copy or export it again."
             )
             raise ReadError(msg, code="file-truncated")
 
@@ -147,56 +147,62 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     with open_file(path) as stream:
         kind = _kind(path, stream.read(16))
     with decoding(path, kind):
-        found, vendor = _LISTS[kind](path)
-    number = _chosen(path, options, found)
-    image = found[number]
+        images_found, vendor = _LISTS[kind](path)
+    number = _choose_image(path, options, images_found)
+    image = images_found[number]
     assert image.plane is not None  # noqa: S101 - what has none is refused
     outer = image.axes[:-2]
     several = [axis for axis in outer if axis.size > 1]
     axes, counts = [one.letter for one in several], [one.size for one in several]
     channels, planes, place = images.choose_plane(path, options, axes, counts)
     plane = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
-    listed = {str(n): _listed(one) for n, one in enumerate(found)}
-    which = {images.SERIES_KEY: number, "images": listed} if len(found) > 1 else {}
+    descriptions = {str(n): _describe_image(one) for n, one in enumerate(images_found)}
+    which = (
+        {images.SERIES_KEY: number, "images": descriptions}
+        if len(images_found) > 1
+        else {}
+    )
     return images.RawImage(
         format=kind,
         data=images.read_or_plan(plane, image.shape, image.dtype),
         pixel_size_nm=images.pixel_size([axis.nm for axis in image.axes[-2:]]),
         vendor=vendor,
-        series=len(found),
+        series=len(images_found),
         channels=channels,
         planes=planes,
         axes=images.named_axes(axes, counts),
-        name=f"{path.stem} {image.name}".strip() if len(found) > 1 else None,
+        name=f"{path.stem} {image.name}".strip() if len(images_found) > 1 else None,
         metadata=which,
     )
 
 
-def _listed(image: _Image) -> str:
+def _describe_image(image: _Image) -> str:
     sizes = " x ".join(str(axis.size) for axis in image.axes if axis.size > 1)
     what = image.refusal or f"{sizes} {np.dtype(image.dtype).name}"
     return f"{image.name}: {what}" if image.name else what
 
 
-def _chosen(path: Path, options: images.ReadOptions, found: Sequence[_Image]) -> int:
+def _choose_image(
+    path: Path, options: images.ReadOptions, images_found: Sequence[_Image]
+) -> int:
     """Choose one of several, by default the first image of the sample."""
-    if not found:
+    if not images_found:
         raise ReadError(
             f"{path} must hold an image, but holds none: export one.", code="no-image"
         )
-    usable = [n for n, image in enumerate(found) if not image.refusal]
+    usable = [n for n, image in enumerate(images_found) if not image.refusal]
     number = usable[0] if usable else 0
     if options.series is not None:
-        number = choose(path, "series", options.series, len(found))
-    image = found[number]
+        number = choose(path, "series", options.series, len(images_found))
+    image = images_found[number]
     if image.refusal:
-        named = f" ({image.name})" if image.name else ""
+        name_text = f" ({image.name})" if image.name else ""
         others = ", ".join(map(str, usable))
-        what = f"series {number} of it" if len(found) > 1 else "it"
+        what = f"series {number} of it" if len(images_found) > 1 else "it"
         remedy = f"choose series {others}" if usable else "open another file"
         msg = (
             f"{path} must hold an image of the sample, but {what} is {image.refusal}"
-            f"{named}: {remedy}."
+            f"{name_text}: {remedy}."
         )
         raise ReadError(msg, code="format-unsupported")
     return number
@@ -237,19 +243,19 @@ def _dm_images(path: Path) -> tuple[list[_Image], str | None]:
     with open_file(path) as stream:
         reader = module.DigitalMicrographReader(stream)
         reader.parse_file()
-        found = reader.get_image_dictionaries() or []
-    return [_dm_image(path, tags) for tags in found], "Gatan"
+        dictionaries = reader.get_image_dictionaries() or []
+    return [_dm_image(path, tags) for tags in dictionaries], "Gatan"
 
 
 def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     data, more = tags["ImageData"], tags.get("ImageTags") or {}
     name = tags.get("Name") or ""
     sizes = [int(n) for n in data["Dimensions"].values()]
-    stated = list(data.get("Calibrations", {}).get("Dimension", {}).values())
-    stated += [{}] * (len(sizes) - len(stated))
+    calibrations = list(data.get("Calibrations", {}).get("Dimension", {}).values())
+    calibrations += [{}] * (len(sizes) - len(calibrations))
     axes = [
         _Axis(n, _shortest(one.get("Scale", 0.0)), _text(one.get("Units")))
-        for n, one in zip(sizes, stated, strict=False)
+        for n, one in zip(sizes, calibrations, strict=False)
     ][::-1]  # columns are stated first
     about, kind = more.get("Meta Data") or {}, int(data["DataType"])
     form = _text(about.get("Format")) if isinstance(about, dict) else ""
@@ -333,23 +339,23 @@ def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
 
 def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the images of Velox, then what else the file holds."""
-    found: list[_Image] = []
-    with hdf5.opened(path) as file:
+    images: list[_Image] = []
+    with hdf5.open_hdf5(path) as file:
         data, labels = file["Data"], _velox_labels(file)
         for key, group in data.get("Image", {}).items():
             about = _velox_object(group.get("Metadata"), np.s_[:, 0])
             result = about.get("BinaryResult") or {}
-            array, stated = group["Data"], result.get("PixelSize") or {}
+            array, sizes = group["Data"], result.get("PixelSize") or {}
             axes = [_Axis(int(n)) for n in array.shape]
             for n, (side, letter) in enumerate((("height", "Y"), ("width", "X"))):
                 unit = _text(result.get(f"PixelUnit{letter}"))
-                axes[n] = _Axis(axes[n].size, stated.get(side), unit)
+                axes[n] = _Axis(axes[n].size, sizes.get(side), unit)
             name = labels.get(key) or _text(result.get("Detector")) or key
-            found.append(_array(path, array, axes, (0, 1), name))
+            images.append(_array(path, array, axes, (0, 1), name))
         for kind in ("Spectrum", "SpectrumStream", "SpectrumImage"):
             what = _SPECTRUM if kind == "Spectrum" else "a spectrum image"
-            found += [_Image(kind, refusal=what)] * min(len(data.get(kind, ())), 1)
-    return found, _FEI
+            images += [_Image(kind, refusal=what)] * min(len(data.get(kind, ())), 1)
+    return images, _FEI
 
 
 def _velox_labels(file: Any) -> dict[str, str]:
@@ -358,7 +364,7 @@ def _velox_labels(file: Any) -> dict[str, str]:
     Sums and elements have the detector of the images that they were made from. From
     version 11 a display names another object, which names the image that it shows.
     """
-    found = {}
+    labels = {}
     place = "Displays/ImageDisplay"
     for item in file.get(place, file.get(f"Presentation/{place}", {})).values():
         about = _velox_object(item)
@@ -368,19 +374,23 @@ def _velox_labels(file: Any) -> dict[str, str]:
         title = (
             display.get("label") if isinstance(display, dict) else about.get("title")
         )
-        found[_text(about.get("dataPath")).rpartition("/")[2]] = _text(title)
-    return found
+        labels[_text(about.get("dataPath")).rpartition("/")[2]] = _text(title)
+    return labels
 
 
 def _velox_object(item: Any, where: Any = 0) -> dict[str, Any]:
     """Read a JSON object of which zeros may follow; nothing of one that is damaged."""
     try:
-        stored = item[where]
-        text = stored if isinstance(stored, bytes) else np.asarray(stored).tobytes()
-        found = json.loads(text.split(b"\0")[0].decode("utf-8", "replace"))
+        text_array = item[where]
+        text = (
+            text_array
+            if isinstance(text_array, bytes)
+            else np.asarray(text_array).tobytes()
+        )
+        values = json.loads(text.split(b"\0")[0].decode("utf-8", "replace"))
     except (TypeError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def _array(
@@ -388,8 +398,8 @@ def _array(
 ) -> _Image:
     """Describe an HDF5 dataset whose `sides` are the axes of rows and columns."""
     outer = [n for n in range(array.ndim) if n not in sides]
-    ordered = [axes[n] for n in (*outer, *sides)] if array.ndim > 1 else axes
-    refusal = _refusal(ordered, array.dtype)
+    axes_in_order = [axes[n] for n in (*outer, *sides)] if array.ndim > 1 else axes
+    refusal = _refusal(axes_in_order, array.dtype)
     if refusal or not hdf5.is_inside(array):
         return _Image(name, refusal=refusal or "an array in another file")
     hdf5.check_chunks(path, array)
@@ -401,18 +411,18 @@ def _array(
             where[n] = int(at)
         return hdf5.DatasetPlane(path, dataset, tuple(where), sides)
 
-    return _Image(name, tuple(ordered), array.dtype.str, plane)
+    return _Image(name, tuple(axes_in_order), array.dtype.str, plane)
 
 
 def _ncem_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the arrays of an EMD file as NCEM defines it."""
     groups: list[Any] = []
-    with hdf5.opened(path) as file:
+    with hdf5.open_hdf5(path) as file:
         file.visititems(
             lambda _, item: groups.append(item) if hdf5.is_emd_group(item) else None
         )
-        found = [one for group in groups if (one := _ncem_image(path, group))]
-    return found, None
+        images = [one for group in groups if (one := _ncem_image(path, group))]
+    return images, None
 
 
 def _ncem_image(path: Path, group: Any) -> _Image | None:
@@ -427,12 +437,12 @@ def _ncem_image(path: Path, group: Any) -> _Image | None:
     if array is None or array.dtype.kind not in "buifcV" or not array.ndim:
         return None
     first = 0 if "dim0" in group else 1
-    named = [group.get(f"dim{n + first}") for n in range(array.ndim)]
-    axes = [_ncem_axis(dim, n) for dim, n in zip(named, array.shape, strict=True)]
-    called = [_text(_attribute(dim, "name")).lower()[-1:] for dim in named]
+    dimensions = [group.get(f"dim{n + first}") for n in range(array.ndim)]
+    axes = [_ncem_axis(dim, n) for dim, n in zip(dimensions, array.shape, strict=True)]
+    axis_names = [_text(_attribute(dim, "name")).lower()[-1:] for dim in dimensions]
     sides = (array.ndim - 2, array.ndim - 1)
-    if called.count("y") == called.count("x") == 1:
-        sides = (called.index("y"), called.index("x"))
+    if axis_names.count("y") == axis_names.count("x") == 1:
+        sides = (axis_names.index("y"), axis_names.index("x"))
     return _array(path, array, axes, sides, name)
 
 
@@ -463,33 +473,33 @@ def _ncem_axis(dim: Any, size: int) -> _Axis:
 
 def _plausible(header: bytes, orders: str) -> list[str]:
     """Byte orders in which the first numbers are sides and a mode that exists."""
-    found = []
+    candidates = []
     for order in orders:
         if len(header) < 16:
             break
         *sides, mode = struct.unpack(f"{order}4i", header[:16])
         if all(0 < n <= _LONGEST for n in sides) and mode in _MODES:
-            found.append(order)
-    return found
+            candidates.append(order)
+    return candidates
 
 
 def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
     """Describe an MRC file; its rows stay in the order in which they are stored."""
-    held = path.stat().st_size
+    file_bytes = path.stat().st_size
     with open_file(path) as stream:
         header = stream.read(_MRC_HEADER)
         if len(header) < _MRC_HEADER:
             msg = f"its header must have {_MRC_HEADER} bytes, got {len(header)}"
             raise ValueError(msg)
         # the stamp is often wrong, so that the size of the file is checked first
-        stated = "><" if header[212] == 0x11 else "<>"
-        orders = _plausible(header, stated)
+        byte_orders = "><" if header[212] == 0x11 else "<>"
+        orders = _plausible(header, byte_orders)
         if not orders:
-            mode = struct.unpack_from(f"{stated[0]}i", header, 12)[0]
+            mode = struct.unpack_from(f"{byte_orders[0]}i", header, 12)[0]
             msg = f"mode {mode} is not supported"
             raise NotImplementedError(msg)
         read = {order: _mrc_layout(header, order) for order in orders}
-        order = next((one for one in orders if read[one][-1] <= held), orders[0])
+        order = next((one for one in orders if read[one][-1] <= file_bytes), orders[0])
         dtype, shape, depth, start, _ = read[order]
         more = stream.read(min(_FEI_RECORDS, start - _MRC_HEADER))
     if dtype.kind == "c" or dtype.str == "|V4":
@@ -542,14 +552,14 @@ def _mrc_steps(header: bytes, more: bytes, order: str) -> list[tuple[float, str]
         return [(_shortest(struct.unpack_from(f"{order}f", more, 44)[0]), "m")] * 2
     counts = struct.unpack_from(f"{order}3i", header, 28)
     lengths = struct.unpack_from(f"{order}3f", header, 40)
-    mapped = struct.unpack_from(f"{order}2i", header, 64)
-    found = []
-    for axis in mapped if set(mapped) < {1, 2, 3} else (1, 2):  # columns, then rows
+    starts = struct.unpack_from(f"{order}2i", header, 64)
+    steps = []
+    for axis in starts if set(starts) < {1, 2, 3} else (1, 2):  # columns, then rows
         count, length = counts[axis - 1], lengths[axis - 1]
         step = length / count if count > 0 else 0.0
         within = abs(step) * float(np.finfo(np.float32).eps) / 2
-        found.append((_shortest(step, within or 1e-9), "angstrom"))
-    return found[::-1]
+        steps.append((_shortest(step, within or 1e-9), "angstrom"))
+    return steps[::-1]
 
 
 _LISTS = {

@@ -61,12 +61,13 @@ def library(path: Path, module: str, name: str, extra: str) -> Any:
         raise ReadError(msg, code="extra-missing") from error
 
 
-def check_claim(path: Path, claimed: int, held: int) -> None:
-    """Refuse to ask for `claimed` bytes of pixels, packed into too few of a file."""
-    if claimed > max(_SMALL, _MOST_PACKED * held):
+def check_claim(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
+    """Refuse to ask for `claimed_bytes` of pixels, packed into too few of a file."""
+    if claimed_bytes > max(_SMALL, _MOST_PACKED * stored_bytes):
         msg = (
-            f"{path} is damaged: it says that it has {claimed / 2**20:.0f} MiB of "
-            f"pixels, of which its {held} bytes can hold no part; copy it again."
+            f"{path} is damaged: it says that it has {claimed_bytes / 2**20:.0f} MiB "
+            f"of pixels, of which its {stored_bytes} bytes can hold no part; copy it "
+            "again."
         )
         raise ReadError(msg, code="file-damaged")
 
@@ -160,19 +161,21 @@ def as_on_disk(path: Path) -> Path:
     bytes of a name that is no text are numbers. A path that leads to something stays as
     it is, and so does one that leads to nothing either way.
     """
-    found = Path()
+    real_path = Path()
     for part in path.parts:
         plain = part.isascii() and "\\" not in part
-        found /= part if plain or is_there(found / part) else _alike(found, part)
-    return found
+        real_path /= (
+            part if plain or is_there(real_path / part) else _alike(real_path, part)
+        )
+    return real_path
 
 
 def _alike(folder: Path, name: str) -> str:
     """Find the name in a folder that is another spelling of one; else that one."""
-    composed = normalize("NFC", name)
+    composed_name = normalize("NFC", name)
     with suppress(OSError, ValueError):  # no folder, or none that may be read
         for other in sorted(item.name for item in folder.iterdir()):
-            if composed in (normalize("NFC", other), legible(other)):
+            if composed_name in (normalize("NFC", other), legible(other)):
                 return other
     return name
 
@@ -205,22 +208,22 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     try:
-        found = json.loads(read_text(path))
+        values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         fault = f"{path} must be a JSON object, but cannot be read as JSON ({error})."
         raise ReadError(
             access_refusal(path, error) or Message(fault, "content-invalid")
         ) from error
-    if not isinstance(found, dict):
-        msg = f"{path} must be a JSON object, got {type(found).__name__}."
+    if not isinstance(values, dict):
+        msg = f"{path} must be a JSON object, got {type(values).__name__}."
         raise ReadError(msg, code="content-invalid")
-    return found
+    return values
 
 
 def choose(
     path: Path,
     what: str,
-    wanted: int | None,
+    number: int | None,
     count: int,
     sizes: str = "",
     either: str = "",
@@ -229,19 +232,19 @@ def choose(
 
     A refusal tells the `sizes` of its axes, and by what `either` it can be chosen.
     """
-    if wanted is None and count == 1:
+    if number is None and count == 1:
         return 0
-    if wanted is None:
+    if number is None:
         msg = (
             f"{path} holds {count} {what}s{sizes} and one must be chosen: give {either}"
             f"{what} 0 to {count - 1}."
         )
         raise ReadError(msg, code="several-images")
-    if wanted >= count:
+    if number >= count:
         plural = what if what in ("series", "z") else f"{what}s"
-        msg = f"{path} has no {what} {wanted}, its {plural} count 0 to {count - 1}."
+        msg = f"{path} has no {what} {number}, its {plural} count 0 to {count - 1}."
         raise ReadError(msg, code="plane-missing")
-    return wanted
+    return number
 
 
 # Outputs: checked before the work, written beside, renamed when whole.
@@ -269,8 +272,8 @@ def output_kind(path: Path) -> str:
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix) and name not in _SUFFIXES:
             return kind
-    known = ".ome.zarr, .ome.tif, .tif or .png"
-    msg = f"An image is written as {known}, got {path.name!r}: change the suffix."
+    suffixes = ".ome.zarr, .ome.tif, .tif or .png"
+    msg = f"An image is written as {suffixes}, got {path.name!r}: change the suffix."
     raise WriteError(msg, code="suffix-unknown")
 
 
@@ -303,20 +306,20 @@ def _is_store(path: Path) -> bool:
 
 def remove_target(path: Path) -> None:
     """Remove an output, if there is one, that `check_target` allowed to be replaced."""
-    if (gone := _set_aside(path)) is not None:
-        shutil.rmtree(gone)
+    if (aside := _set_aside(path)) is not None:
+        shutil.rmtree(aside)
 
 
-def put_in_place(made: Path, path: Path) -> None:
+def put_in_place(new_path: Path, path: Path) -> None:
     """Give what is whole its final name, then remove what had that name."""
-    to_disk(made)
-    gone = _set_aside(path) if made.is_dir() else None
-    if gone == path:
+    to_disk(new_path)
+    aside = _set_aside(path) if new_path.is_dir() else None
+    if aside == path:
         shutil.rmtree(path)
-    made.replace(path)
+    new_path.replace(path)
     to_disk(path.parent, inside=False)
-    if gone not in (None, path):
-        shutil.rmtree(gone)
+    if aside not in (None, path):
+        shutil.rmtree(aside)
 
 
 def _set_aside(path: Path) -> Path | None:
@@ -328,9 +331,9 @@ def _set_aside(path: Path) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     StoreLock.check(path)
-    gone = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    hidden_path = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
-        return path.rename(gone)
+        return path.rename(hidden_path)
     except OSError:
         return path
 
@@ -485,8 +488,8 @@ def scratch(
     processes must agree on a `place`.
     """
     stem, dot, own = path.name.partition(".")
-    hidden = f".{stem}-{uuid.uuid4().hex[:8]}{suffix or dot + own}"
-    place = path.with_name(hidden) if place is None else place
+    hidden_name = f".{stem}-{uuid.uuid4().hex[:8]}{suffix or dot + own}"
+    place = path.with_name(hidden_name) if place is None else place
     try:
         yield place
     finally:
@@ -516,14 +519,14 @@ def to_disk(path: Path, *, inside: bool = True) -> None:
         return
     for each in (path, *(path.rglob("*") if inside else ())):
         if each.is_file() or (_SYNCS_FOLDERS and each.is_dir()):
-            opened = os.open(each, os.O_RDONLY if _SYNCS_FOLDERS else os.O_RDWR)
+            descriptor = os.open(each, os.O_RDONLY if _SYNCS_FOLDERS else os.O_RDWR)
             try:
-                os.fsync(opened)
+                os.fsync(descriptor)
             except OSError as error:  # a file system that knows no such wait
                 if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                     raise
             finally:
-                os.close(opened)
+                os.close(descriptor)
 
 
 @contextmanager
@@ -533,9 +536,9 @@ def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
     That name lies in the same folder, with the same suffixes, or is a `place` on which
     several processes agree; what has the final name is replaced.
     """
-    with scratch(path, place=place) as hidden:
-        yield hidden
-        put_in_place(hidden, path)
+    with scratch(path, place=place) as hidden_path:
+        yield hidden_path
+        put_in_place(hidden_path, path)
 
 
 @contextmanager
@@ -572,7 +575,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Make the JSON object."""
-        made = self.provenance and self.provenance.model_dump(mode="json")
+        record = self.provenance and self.provenance.model_dump(mode="json")
         size = self.pixel_size_nm and list(self.pixel_size_nm)
         look = {} if self.look is None else {"look": self.look.model_dump(mode="json")}
         shape = {} if self.shape is None else {"shape": list(self.shape)}
@@ -583,7 +586,7 @@ class Record:
             "pixel_size_nm": size,
             "origin": list(self.origin),
             "spacing_px": list(self.spacing_px),
-            "provenance": made,
+            "provenance": record,
             **look,
             **shape,
             **({} if bits is None else {BITS_KEY: bits}),
@@ -607,7 +610,7 @@ class Record:
         if not isinstance(values, dict) or values.get("record") != _FORMAT:
             return None
         try:
-            made, look = values.get("provenance"), None
+            history, look = values.get("provenance"), None
             if values.get("look") is not None:
                 with suppress(ValueError):  # what cannot be understood is left out
                     look = DisplaySettings.model_validate(values["look"])
@@ -618,7 +621,9 @@ class Record:
                 pixel_size_nm=parse_pixel_size(values["pixel_size_nm"]),
                 origin=(float(origin[0]), float(origin[1])),
                 spacing_px=(float(spacing[0]), float(spacing[1])),
-                provenance=None if made is None else Provenance.model_validate(made),
+                provenance=None
+                if history is None
+                else Provenance.model_validate(history),
                 look=look,
                 shape=shape and (int(shape[0]), int(shape[1])),
                 significant_bits=bits and int(bits),
@@ -629,21 +634,21 @@ class Record:
 
 def record_of(image: Micrograph) -> Record:
     """Collect what must be written beside the pixels of an image."""
-    made = image.provenance
+    history = image.provenance
     # the history may have others
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     own = {key: image.metadata[key] for key in keys if key in image.metadata}
-    if made is None and (own.get(ORIGIN_KEY) or {}).get("in_file"):
+    if history is None and (own.get(ORIGIN_KEY) or {}).get("in_file"):
         del own[ORIGIN_KEY]  # as the new file will say itself
     if own:
-        made = made or Provenance(job="convert")
-        made = made.model_copy(update={"options": {**made.options, **own}})
+        history = history or Provenance(job="convert")
+        history = history.model_copy(update={"options": {**history.options, **own}})
     return Record(
         name=image.name,
         pixel_size_nm=image.pixel_size_nm,
         origin=image.origin,
         spacing_px=image.spacing_px,
-        provenance=made,
+        provenance=history,
         look=image.look,
         shape=image.shape,
         significant_bits=image.significant_bits,

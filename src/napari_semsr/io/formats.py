@@ -159,7 +159,7 @@ class Source:
         with decoding(self.path, self.format.name):
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
             first = {"first": True} if self.format.name == _OF_DATASETS else {}
-            raw = self._decoded(options, **first)
+            raw = self._decode(options, **first)
             # reading refuses, or chooses of, several
             if not first and raw.planes * raw.channels == 1:
                 self._raw = (series, dataset), raw
@@ -173,24 +173,28 @@ class Source:
         if self.format.one_plane:
             return {}
         axes = self.info(options.dataset, options.series).axes
-        chosen = {a for a, n in AXIS_OPTIONS.items() if getattr(options, n) is not None}
-        return {axis: size for axis, size in axes.items() if axis not in {"c", *chosen}}
+        axes_given = {
+            a for a, n in AXIS_OPTIONS.items() if getattr(options, n) is not None
+        }
+        return {
+            axis: size for axis, size in axes.items() if axis not in {"c", *axes_given}
+        }
 
     def read(self, options: ReadOptions) -> Micrograph:
         """Read the image."""
         _check_dataset(self.path, self.format, options.dataset)
         with decoding(self.path, self.format.name):
-            held, self._raw = self._raw, None
+            raw_image, self._raw = self._raw, None
             place = options.level, options.channel, options.time, options.z
             if (
-                held is None
-                or held[0] != (options.series, options.dataset)
+                raw_image is None
+                or raw_image[0] != (options.series, options.dataset)
                 or (*place, options.plane) != (0, None, None, None, None)
             ):
-                return to_micrograph(self.path, self._decoded(options), options)
-            return to_micrograph(self.path, held[1], options)
+                return to_micrograph(self.path, self._decode(options), options)
+            return to_micrograph(self.path, raw_image[1], options)
 
-    def _decoded(self, options: ReadOptions, **how: Any) -> RawImage:
+    def _decode(self, options: ReadOptions, **how: Any) -> RawImage:
         if self.format.one_plane:
             data = self.data
             how = {
@@ -208,9 +212,9 @@ def _format_of(path: Path, head: bytes) -> Format:
             return row
     code = "format-unknown"
     if path.is_dir():
-        filled = bool(list_folder(path))
+        has_files = bool(list_folder(path))
         code = "no-image"
-        what = "a folder without zarr data" if filled else "an empty folder"
+        what = "a folder without zarr data" if has_files else "an empty folder"
         msg = f"{path} must be an image or an OME-Zarr store, but is {what}."
         if any(item.suffix.lower() in FILE_SUFFIXES for item in list_folder(path)):
             code = "folder-of-images"
@@ -379,13 +383,13 @@ def write(
     more = beside_of(image, path)
     for place in (path, *more):
         check_target(place, overwrite=overwrite)
-    wanted = image.dtype if dtype is None else np.dtype(dtype)
-    if wanted != image.dtype:
+    target_type = image.dtype if dtype is None else np.dtype(dtype)
+    if target_type != image.dtype:
         data = image.data
         if image.is_lazy:
-            data = data.map_blocks(_converted, wanted, dtype=wanted)
+            data = data.map_blocks(_convert, target_type, dtype=target_type)
         else:
-            data = _converted(data, wanted)
+            data = _convert(data, target_type)
         image = image.replace(data=data, look=image.look)
     module, function = _WRITERS[output_kind(path)]
     getattr(import_module(f"napari_semsr.io.{module}"), function)(image, path)
@@ -417,15 +421,17 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     kind, source = output_kind(path), Path(image.path or "")
     if image.path is None or kind == "png" or source.absolute() == path.absolute():
         return {}
-    found: dict[Path, Micrograph] = {}
+    images: dict[Path, Micrograph] = {}
     for half, place in zip(half_paths(source), half_paths(path), strict=True):
-        stored = read(half) if is_there(half) else None
-        if stored is None or stored.shape != image.shape:
+        stored_half = read(half) if is_there(half) else None
+        if stored_half is None or stored_half.shape != image.shape:
             continue
         if place.resolve() != half.resolve():
-            own = {"provenance": stored.provenance, "look": stored.look}
-            found[place] = image.replace(data=stored.data, name=stored.name, **own)
-        elif Grid.of(stored) != Grid.of(image):
+            own = {"provenance": stored_half.provenance, "look": stored_half.look}
+            images[place] = image.replace(
+                data=stored_half.data, name=stored_half.name, **own
+            )
+        elif Grid.of(stored_half) != Grid.of(image):
             msg = (
                 f"{path.name} would share {half.name} with {source.name} and must have "
                 "its pixel size and origin, got others: choose another name."
@@ -434,11 +440,11 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     place = label_path(path, COVERAGE)
     counts = None if kind == "ome-zarr" else coverage_of(image)
     if counts is not None and place.resolve() != label_path(source, COVERAGE).resolve():
-        found[place] = counts
-    return found
+        images[place] = counts
+    return images
 
 
-def _converted(block: Any, dtype: np.dtype[Any]) -> Any:
+def _convert(block: Any, dtype: np.dtype[Any]) -> Any:
     return to_dtype(block, dtype)[0]
 
 
@@ -463,18 +469,22 @@ def write_blocks(
     make: Callable[[Path], OmeZarrStore],
     fill: Callable[[OmeZarrStore], Job[T]],
     *,
-    kept: Path | None = None,
+    kept_store: Path | None = None,
 ) -> Job[Written[T]]:
     """Write an image that is computed block by block, over what is at the target.
 
     `make` makes, or reopens, the store at the path that it is given; `fill` fills it,
-    as `OmeZarrStore.fill` does. In `kept`, a `filling_store`, what is finished stays
-    when the filling fails or is stopped, for a run that goes on with it. Otherwise a
-    run that fails leaves nothing. A `WriteError` if the system refuses.
+    as `OmeZarrStore.fill` does. In `kept_store`, a `filling_store`, what is finished
+    stays when the filling fails or is stopped, for a run that goes on with it.
+    Otherwise a run that fails leaves nothing. A `WriteError` if the system refuses.
     """
-    with _hidden(target) if kept is None else filled_in(kept, target) as place:
+    with (
+        _hidden_store(target)
+        if kept_store is None
+        else filled_in(kept_store, target) as place
+    ):
         store = make(place)
-        kept_parts = nullcontext() if kept is None else _resuming(target, store)
+        kept_parts = nullcontext() if kept_store is None else _resuming(target, store)
         with store.ours(), kept_parts:
             result = yield from fill(store)
             if not store.complete:
@@ -505,11 +515,11 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
 
 
 @contextmanager
-def _hidden(target: Path) -> Iterator[Path]:
+def _hidden_store(target: Path) -> Iterator[Path]:
     """Give a hidden store, which becomes the target if that is a store, else goes."""
     is_store = output_kind(target) == "ome-zarr"
-    hidden = renaming(target) if is_store else scratch(target, ".ome.zarr")
-    with writing(target), hidden as place:
+    store_context = renaming(target) if is_store else scratch(target, ".ome.zarr")
+    with writing(target), store_context as place:
         yield place
 
 
@@ -519,12 +529,12 @@ def filling_store(target: Path, *, resume: bool) -> Path:
     The output itself if it is a store, else a hidden store beside it: so, too, where a
     whole store is to be replaced, which stays until the new one is whole.
     """
-    hidden = part_of(target)
+    hidden_path = part_of(target)
     if not target.name.lower().endswith(".zarr"):
-        return hidden
+        return hidden_path
     if peek(target)[1].get("complete") is False:
         return target
-    return hidden if (hidden if resume else target).exists() else target
+    return hidden_path if (hidden_path if resume else target).exists() else target
 
 
 @contextmanager
@@ -546,8 +556,8 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        gone = not store.path.is_dir()
-        if len(store.pending()) == store.done.size:
+        is_gone = not store.path.is_dir()
+        if len(store.pending()) == store.done_marks.size:
             shutil.rmtree(store.path, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             msg = (
@@ -555,7 +565,7 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
                 "some space, then run again with `resume`; what is finished is kept."
             )
             raise WriteError(msg, code="disk-full") from error
-        if gone and not isinstance(error, SemsrError):
+        if is_gone and not isinstance(error, SemsrError):
             msg = f"{target} could not be written to its end: {store.path} went away."
             raise WriteError(msg, code="output-removed") from error
         raise

@@ -37,7 +37,7 @@ from napari_semsr.core import (
     one_line,
     parse_pixel_size,
     refuse_without_grid,
-    shown,
+    shorten,
     spell_pixel_size,
     warn,
     warn_once,
@@ -70,8 +70,8 @@ def _recent(
     if path.is_dir():  # whose chunks may change without it
         return make()
     state = file.st_ino, file.st_size, file.st_mtime_ns
-    held = _RECENT.get((path, plane, *sorted(how.items()), state), make)
-    return np.array(held)  # the caller may write into it
+    recent = _RECENT.get((path, plane, *sorted(how.items()), state), make)
+    return np.array(recent)  # the caller may write into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,29 +166,31 @@ def read_positions(path: Path, folder: Path) -> Positions:
     """Read nominal corners, from our table or another program's file."""
     others = read_others(path, folder)
     if others is not None:
-        named = others.corners.items()
-        inside = {_inside(folder, name, path): corner for name, corner in named}
+        rows = others.corners.items()
+        inside = {_inside(folder, name, path): corner for name, corner in rows}
         return replace(others, corners=inside)
     sheet = read_sheet(path, "positions")
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
-        given = one_line(",".join(sheet.names)) or "nothing"
-        msg = f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {given}."
+        columns = one_line(",".join(sheet.names)) or "nothing"
+        msg = (
+            f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {columns}."
+        )
         raise ReadError(msg, code="table-invalid")
     corners: dict[str, tuple[float, float]] = {}
-    unplaced: list[str] = []
+    without_place: list[str] = []
     for line, row in sheet.rows:
         frame, y, x = (*row, "", "", "")[:3]
         name = _inside(folder, frame, path)
-        if name in corners or name in unplaced:
+        if name in corners or name in without_place:
             msg = f"{path} names frame {name} twice (again in line {line}): keep one."
             raise ReadError(msg, code="table-invalid")
         if not y and not x:
-            unplaced.append(name)
+            without_place.append(name)
             continue
         where, two = f"{path} line {line}", "two finite numbers, got {}"
         corners[name] = sheet.number(y, where, two), sheet.number(x, where, two)
-    return Positions(path, unit, corners, tuple(unplaced), files=(path,))
+    return Positions(path, unit, corners, tuple(without_place), files=(path,))
 
 
 def own_positions(folder: Path) -> Path | None:
@@ -212,27 +214,27 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
         raise ReadError(msg, code="file-missing")
     sheet = read_sheet(path, "heights")
     if sheet.names[:2] != ("folder", "z_nm"):
-        given = one_line(",".join(sheet.names)) or "nothing"
+        columns = one_line(",".join(sheet.names)) or "nothing"
         raise ReadError(
-            f"{path} must begin with folder,z_nm, got {given}.", code="table-invalid"
+            f"{path} must begin with folder,z_nm, got {columns}.", code="table-invalid"
         )
-    found: dict[Path, float] = {}
+    heights: dict[Path, float] = {}
     for line, row in sheet.rows:
-        named, z_nm = (*row, "", "")[:2]
-        name = _inside(folder, named, path)
+        frame_name, z_nm = (*row, "", "")[:2]
+        name = _inside(folder, frame_name, path)
         where = f"{path} line {line}"
         height = sheet.number(z_nm, where, "a finite number, got {}")
         if not (folder / name).is_dir():
             msg = f"{where} must name a folder beside it, got {name!r}."
             raise ReadError(msg, code="folder-missing")
-        if folder / name in found or height in found.values():
+        if folder / name in heights or height in heights.values():
             msg = f"{where} must name another folder and another height."
             raise ReadError(msg, code="table-invalid")
-        found[folder / name] = height
-    if len(found) < 2:
-        msg = f"{path} must name at least two heights, got {len(found)}."
+        heights[folder / name] = height
+    if len(heights) < 2:
+        msg = f"{path} must name at least two heights, got {len(heights)}."
         raise ReadError(msg, code="too-few-heights")
-    return tuple(sorted(found.items(), key=lambda item: item[1]))
+    return tuple(sorted(heights.items(), key=lambda item: item[1]))
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -250,15 +252,15 @@ def image_paths(folder: Path) -> list[Path]:
 
     They are not looked into.
     """
-    known = {suffix for row in FORMATS for suffix in row.suffixes}
-    found = [
+    suffixes = {suffix for row in FORMATS for suffix in row.suffixes}
+    paths = [
         item
         for item in list_folder(folder)
-        if item.suffix.lower() in known
+        if item.suffix.lower() in suffixes
         and not item.name.startswith(".")
         and item.is_dir() == (item.suffix.lower() == ".zarr")
     ]
-    return sorted(found, key=lambda item: natural_key(item.name))
+    return sorted(paths, key=lambda item: natural_key(item.name))
 
 
 def scan_files(folder: Path) -> list[Path]:
@@ -288,16 +290,20 @@ def _may_be_frame(path: Path) -> bool:
     return path.is_file() or (path.suffix.lower() == ".zarr" and path.is_dir())
 
 
-def _chosen(folder: Path, positions: Positions | None) -> tuple[list[str], list[Fault]]:
+def _choose_files(
+    folder: Path, positions: Positions | None
+) -> tuple[list[str], list[Fault]]:
     """Frames of a folder, and those that cannot be used."""
     paths = image_paths(folder)
     # a store beside frames that are files is what was made of them
     files = [item for item in paths if item.is_file()]
-    listed = [item.name for item in files or paths]
+    names_listed = [item.name for item in files or paths]
     if positions is None:
-        return listed, []
+        return names_listed, []
     present = [name for name in positions.corners if _may_be_frame(folder / name)]
-    unplaced = [name for name in positions.unplaced if _may_be_frame(folder / name)]
+    without_place = [
+        name for name in positions.unplaced if _may_be_frame(folder / name)
+    ]
     if not present:
         msg = (
             f"{positions.path.name} must name the frames of {folder}, but none of its "
@@ -305,11 +311,11 @@ def _chosen(folder: Path, positions: Positions | None) -> tuple[list[str], list[
         )
         raise ReadError(f"{msg}{_or_heights(folder)}.", code="frames-missing")
     missing = [name for name in positions.corners if name not in set(present)]
-    named = {*positions.corners, *unplaced}
-    unnamed = [name for name in listed if name not in named]
+    names_in_table = {*positions.corners, *without_place}
+    unnamed = [name for name in names_listed if name not in names_in_table]
     why = f"no position in {positions.path.name}"
     faults = [
-        *(Fault(name, f"{why}: its cells are empty") for name in unplaced),
+        *(Fault(name, f"{why}: its cells are empty") for name in without_place),
         *(Fault(name, "has a position, but there is no such file") for name in missing),
         *(Fault(name, why) for name in unnamed),
     ]
@@ -318,16 +324,17 @@ def _chosen(folder: Path, positions: Positions | None) -> tuple[list[str], list[
 
 def _unique(names: Sequence[str], folder: Path) -> None:
     """Refuse names that would be confused."""
-    seen: dict[str, str] = {}
+    names_before: dict[str, str] = {}
     for name in names:
         stem = Path(name).with_suffix("").as_posix().casefold()
-        if stem in seen:
+        if stem in names_before:
             msg = (
-                f"Frames of {folder} must have different names, but {seen[stem]} and "
+                f"Frames of {folder} must have different names, but "
+                f"{names_before[stem]} and "
                 f"{name} differ only in case or suffix: keep one."
             )
             raise ReadError(msg, code="names-alike")
-        seen[stem] = name
+        names_before[stem] = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,26 +379,33 @@ class _Seen:
     def slots(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Give the names that a grid may have places for: all, then without these."""
         unlike = [name for name in names if name not in self.copies]
-        lit = [name for name in unlike if name not in self.blank]
-        return tuple(dict.fromkeys((tuple(names), tuple(unlike), tuple(lit))))
+        names_in_light = [name for name in unlike if name not in self.blank]
+        return tuple(
+            dict.fromkeys((tuple(names), tuple(unlike), tuple(names_in_light)))
+        )
 
 
-def _without(made: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
+def _without(acquisition: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
     """Leave frames out, and say why."""
-    lost = {name: why for name, why in reasons.items() if name in made.names}
-    faults = (*made.faults, *(Fault(name, why) for name, why in lost.items()))
-    kept = [name for name in made.names if name not in lost]
-    return choose_frames(made, kept).replace(faults=faults)
+    lost_frames = {
+        name: why for name, why in reasons.items() if name in acquisition.names
+    }
+    faults = (
+        *acquisition.faults,
+        *(Fault(name, why) for name, why in lost_frames.items()),
+    )
+    names_left = [name for name in acquisition.names if name not in lost_frames]
+    return choose_frames(acquisition, names_left).replace(faults=faults)
 
 
-def _described(
-    folder: Path, names: Sequence[str], seen: _Seen, how: Mapping[str, Any]
+def _describe_frames(
+    folder: Path, names: Sequence[str], results: _Seen, how: Mapping[str, Any]
 ) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
     """Look at every frame; list those that cannot be read."""
-    kept, infos, faults = [], [], []
+    names_left, infos, faults = [], [], []
     sentences: list[str] = []
-    for done, name in enumerate(names):
-        yield Progress(done, len(names), f"Opening the frames of {folder.name}")
+    for done_count, name in enumerate(names):
+        yield Progress(done_count, len(names), f"Opening the frames of {folder.name}")
         try:
             source = Source.of(folder / name)
             info = source.info(series=how["series"])
@@ -404,17 +418,17 @@ def _described(
             with hear_warnings(sentences.append):
                 image = source.read(ReadOptions(**how))
                 grey = without_marks(image.array(), name)
-            seen.look_at(name, grey)
-            seen.histories[name] = image.provenance
+            results.look_at(name, grey)
+            results.histories[name] = image.provenance
             _recent(folder / name, None, how, partial(np.asarray, grey))
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(Fault(name, why))
             continue
-        kept.append(name)
+        names_left.append(name)
         infos.append(replace(info, shape=image.shape, dtype=str(image.dtype)))
     warn_once(sentences, f"frames of {folder.name}")
-    return kept, infos, faults
+    return names_left, infos, faults
 
 
 def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None:
@@ -424,13 +438,13 @@ def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None
         kind = f"{info.shape[0]}x{info.shape[1]} {info.dtype}"
         kinds.setdefault(kind, []).append(name)
     if len(kinds) > 1:
-        ordered = sorted(kinds.items(), key=lambda item: -len(item[1]))
-        told = "; ".join(
+        by_count = sorted(kinds.items(), key=lambda item: -len(item[1]))
+        descriptions = "; ".join(
             f"{len(members)} of {kind} (as {members[0]})"
-            for kind, members in ordered[:3]
+            for kind, members in by_count[:3]
         )
         msg = (
-            f"Frames of {folder} must have one shape and type, got {told}: "
+            f"Frames of {folder} must have one shape and type, got {descriptions}: "
             "move others out of the folder, or save all frames alike."
         )
         raise ReadError(msg, code="frames-differ")
@@ -452,9 +466,9 @@ def _common_size(
     sizes = [
         (name, info.pixel_size_nm) for name, info in zip(names, infos, strict=True)
     ]
-    stated = [(name, size) for name, size in sizes if size is not None]
-    for name, size in stated:
-        first, common = stated[0]
+    stated_sizes = [(name, size) for name, size in sizes if size is not None]
+    for name, size in stated_sizes:
+        first, common = stated_sizes[0]
         if not is_one_size(size, common):
             msg = (
                 f"Frames of {folder} must have one pixel size, but {first} states "
@@ -463,13 +477,20 @@ def _common_size(
                 "(`convert(pixel_size_nm=…)`)."
             )
             raise ReadError(msg, code="pixel-size-contradicts")
-    return stated[0][1] if stated else None
+    return stated_sizes[0][1] if stated_sizes else None
 
 
-def _too_few(folder: Path, kept: Sequence[str], faults: Sequence[Fault]) -> None:
-    given = f"{len(kept)} that can be used" if kept or faults else "no image at all"
+def _too_few(folder: Path, names_left: Sequence[str], faults: Sequence[Fault]) -> None:
+    what_is_there = (
+        f"{len(names_left)} that can be used"
+        if names_left or faults
+        else "no image at all"
+    )
     why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
-    msg = f"{folder} must hold at least two frames to be joined, but has {given}{why}"
+    msg = (
+        f"{folder} must hold at least two frames to be joined, but has "
+        f"{what_is_there}{why}"
+    )
     raise ReadError(f"{msg}{_or_heights(folder)}.", code="too-few-frames")
 
 
@@ -492,14 +513,14 @@ def _of_one_kind(
         for name, kind in zip(names, kinds, strict=True)
         if kind != usual
     ]
-    kept = [n for n, kind in enumerate(kinds) if kind == usual]
-    return [names[n] for n in kept], [infos[n] for n in kept], faults
+    indices = [n for n, kind in enumerate(kinds) if kind == usual]
+    return [names[n] for n in indices], [infos[n] for n in indices], faults
 
 
 def _from_folder(
     folder: Path,
     table: Path | None,
-    seen: _Seen,
+    results: _Seen,
     how: Mapping[str, Any],
     *,
     leave_out: bool = False,
@@ -508,40 +529,42 @@ def _from_folder(
     own = own_positions(folder)
     table = own if table is None else table
     positions = None if table is None else read_positions(table, folder)
-    names, faults = _chosen(folder, positions)
+    names, faults = _choose_files(folder, positions)
     if positions is None and len(names) < 2:
         single = [folder / name for name in names]
         if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
-            made = yield from _from_file(single[0], None, seen, how)
-            return made.replace(files=tuple(_with_texts(folder, single))), []
+            acquisition = yield from _from_file(single[0], None, results, how)
+            return acquisition.replace(files=tuple(_with_texts(folder, single))), []
     _unique(names, folder)
-    kept, infos, broken = yield from _described(folder, names, seen, how)
-    faults += broken
+    names_left, infos, unreadable = yield from _describe_frames(
+        folder, names, results, how
+    )
+    faults += unreadable
     if leave_out:
-        kept, infos, others = _of_one_kind(kept, infos)
+        names_left, infos, others = _of_one_kind(names_left, infos)
         faults += others
-    if len(kept) < 2:
-        _too_few(folder, kept, faults)
-    _same(folder, kept, infos)
+    if len(names_left) < 2:
+        _too_few(folder, names_left, faults)
+    _same(folder, names_left, infos)
     if how["databar_rows"] is None:
         _warn_of_databar(folder, [info.suggested_databar_rows for info in infos])
-    places = tuple((folder / name, None) for name in kept)
-    shape = (len(kept), *infos[0].shape)
+    places = tuple((folder / name, None) for name in names_left)
+    shape = (len(names_left), *infos[0].shape)
     frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
-    size = _common_size(folder, kept, infos)
+    size = _common_size(folder, names_left, infos)
     if size is None and positions is not None:
         size = positions.pixel_size_nm
-    made = _acquisition(frames, kept, size, folder.name, positions)
+    acquisition = _acquisition(frames, names_left, size, folder.name, positions)
     tables = positions.files if positions is not None and table == own else ()
     files = _with_texts(folder, [folder / name for name in names], tables)
-    return made.replace(faults=tuple(faults), files=tuple(files)), names
+    return acquisition.replace(faults=tuple(faults), files=tuple(files)), names
 
 
-def _warn_of_databar(path: Path, suggested: Sequence[int]) -> None:
+def _warn_of_databar(path: Path, suggestions: Sequence[int]) -> None:
     """Warn where most frames end in what looks like a data bar of one height."""
-    middle = sorted(suggested)[len(suggested) // 2]
-    alike = [rows for rows in suggested if abs(rows - middle) <= 1]  # letters differ
-    if middle and 2 * len(alike) > len(suggested):
+    middle = sorted(suggestions)[len(suggestions) // 2]
+    alike = [rows for rows in suggestions if abs(rows - middle) <= 1]  # letters differ
+    if middle and 2 * len(alike) > len(suggestions):
         rows = max(alike)
         warn(
             f"The lowest {rows} rows of the frames of {path} look like a data bar and "
@@ -565,30 +588,32 @@ def _acquisition(
     title: str,
     positions: Positions | None,
 ) -> Acquisition:
-    made = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
+    acquisition = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:
-        return made
-    unplaced = set(positions.unplaced)
-    empty = [name for name in names if name in unplaced]
+        return acquisition
+    without_place = set(positions.unplaced)
+    empty = [name for name in names if name in without_place]
     if empty and len(names) - len(empty) < 2:
         count = len(names) - len(empty)
         msg = f"{positions.path} must give at least two positions, got {count}."
         raise ReadError(msg, code="positions-invalid")
     why = f"no position in {positions.path.name}: its cells are empty"
-    made = _without(made, dict.fromkeys(empty, why))
-    lacking = [name for name in made.names if name not in positions.corners]
+    acquisition = _without(acquisition, dict.fromkeys(empty, why))
+    lacking = [name for name in acquisition.names if name not in positions.corners]
     if lacking:
         msg = (
             f"{positions.path} must give a position for every frame, but has none for "
             f"{lacking[0]} ({len(lacking)} lack one)."
         )
         raise ReadError(msg, code="positions-invalid")
-    corners = np.array([positions.corners[name] for name in made.names], dtype=float)
-    return made.replace(**{f"nominal_{positions.unit}": corners})
+    corners = np.array(
+        [positions.corners[name] for name in acquisition.names], dtype=float
+    )
+    return acquisition.replace(**{f"nominal_{positions.unit}": corners})
 
 
 def _from_file(
-    path: Path, table: Path | None, seen: _Seen, how: Mapping[str, Any]
+    path: Path, table: Path | None, results: _Seen, how: Mapping[str, Any]
 ) -> Job[Acquisition]:
     """Frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None if table is None else read_positions(table, path.parent)
@@ -598,8 +623,12 @@ def _from_file(
             raise OptionError(msg, code="option-without-effect")
         tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
-        made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
-        return made if positions else made.replace(nominal_px=tiles.corners)
+        acquisition = _acquisition(
+            tiles, names, tiles.pixel_size_nm, path.stem, positions
+        )
+        return (
+            acquisition if positions else acquisition.replace(nominal_px=tiles.corners)
+        )
     source = Source.of(path)
     info = source.info(series=how["series"])
     if info.planes < 2:
@@ -616,53 +645,58 @@ def _from_file(
     sentences: list[str] = []
     with hear_warnings(sentences.append):
         first = source.read(ReadOptions(plane=0, **how))
-    seen.histories[names[0]] = first.provenance
+    results.histories[names[0]] = first.provenance
     frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
         with hear_warnings(sentences.append):
             pixels = frames.read(number)
-        seen.look_at(name, pixels)
+        results.look_at(name, pixels)
         _recent(*places[number], how, partial(np.asarray, pixels))
     warn_once(sentences, f"frames of {path.stem}")
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 
 def scan_values(
-    found: dict[str, Any], folder: Path, given: Mapping[str, Any]
+    values_found: dict[str, Any], folder: Path, layout_given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Take from ``scan.json`` what an acquisition has a place for.
 
-    The order and the first frame are those `given`, if they are.
+    The order and the first frame are those `layout_given`, if they are.
     """
     values: dict[str, Any] = {}
-    grid = found.get("grid")
+    grid = values_found.get("grid")
     if isinstance(grid, str):
         grid = re.findall(r"\d+", grid)
     try:
         if grid is not None:
             rows, columns = (int(part) for part in grid)
             values["grid"] = (rows, columns)
-        if found.get("overlap") is not None:
-            values["overlap"] = float(found["overlap"])
-        if found.get("pixel_size_nm") is not None:
-            values["pixel_size_nm"] = parse_pixel_size(found["pixel_size_nm"])
+        if values_found.get("overlap") is not None:
+            values["overlap"] = float(values_found["overlap"])
+        if values_found.get("pixel_size_nm") is not None:
+            values["pixel_size_nm"] = parse_pixel_size(values_found["pixel_size_nm"])
     except (SemsrError, TypeError, ValueError, OverflowError) as error:
         msg = (
             f"{folder / 'scan.json'} must give grid as two whole numbers, overlap as a "
-            f"share and pixel_size_nm in nm, got {shown(found.get('grid'))}, "
-            f"{shown(found.get('overlap'))} and {shown(found.get('pixel_size_nm'))}."
+            f"share and pixel_size_nm in nm, got {shorten(values_found.get('grid'))}, "
+            f"{shorten(values_found.get('overlap'))} and "
+            f"{shorten(values_found.get('pixel_size_nm'))}."
         )
         raise ReadError(msg, code="content-invalid") from error
-    for name, known in (("order", FrameOrder), ("first", FirstFrame)):
-        value = found.get(name) if given.get(name) is None else given[name]
+    for name, kind in (("order", FrameOrder), ("first", FirstFrame)):
+        value = (
+            values_found.get(name)
+            if layout_given.get(name) is None
+            else layout_given[name]
+        )
         if value is None:
             continue
-        if value not in get_args(known):
-            *others, last = get_args(known)
+        if value not in get_args(kind):
+            *others, last = get_args(kind)
             msg = (
                 f"{folder / 'scan.json'} must give {name} as {', '.join(others)} or "
-                f"{last}, got {shown(value)}: correct it, or give --{name}."
+                f"{last}, got {shorten(value)}: correct it, or give --{name}."
             )
             raise ReadError(msg, code="unknown-value")
         values[name] = value
@@ -670,23 +704,23 @@ def scan_values(
 
 
 def _on_grid(
-    made: Acquisition, grid: IntPair, order: FrameOrder, first: FirstFrame
+    acquisition: Acquisition, grid: IntPair, order: FrameOrder, first: FirstFrame
 ) -> Acquisition:
     """Give frames their cells; those that are not used leave gaps, or need none.
 
     What shows one grey value is left out where the grid has no place for it.
     """
-    slots = made.slots or (made.names,)
+    slots = acquisition.slots or (acquisition.names,)
     fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
-    blank = {name: _BLANK for name in made.names if name not in fit}
+    blank = {name: _BLANK for name in acquisition.names if name not in fit}
     cells = dict(zip(fit, grid_cells(len(fit), grid, order, first), strict=True))
-    made = _without(made, blank)
-    gaps = len(made) < len(fit)
-    return made.replace(
+    acquisition = _without(acquisition, blank)
+    gaps = len(acquisition) < len(fit)
+    return acquisition.replace(
         grid=grid,
         order=order,
         first=first,
-        cells=np.stack([cells[name] for name in made.names]) if gaps else None,
+        cells=np.stack([cells[name] for name in acquisition.names]) if gaps else None,
     )
 
 
@@ -695,18 +729,18 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
 
     Without a grid where frames are left out: their places are kept.
     """
-    kept = [i for i, name in enumerate(acquisition.names) if name in names]
-    if len(kept) == len(acquisition):
+    indices = [i for i, name in enumerate(acquisition.names) if name in names]
+    if len(indices) == len(acquisition):
         return acquisition
     places = acquisition.nominal_px
     if places is None:
         places = acquisition.grid_corners()
-    stated = acquisition.nominal_nm
+    corners = acquisition.nominal_nm
     return acquisition.replace(
-        frames=_ChosenFrames(acquisition.frames, tuple(kept)),
-        names=tuple(acquisition.names[i] for i in kept),
-        nominal_px=None if places is None else places[kept],
-        nominal_nm=None if stated is None else stated[kept],
+        frames=_ChosenFrames(acquisition.frames, tuple(indices)),
+        names=tuple(acquisition.names[i] for i in indices),
+        nominal_px=None if places is None else places[indices],
+        nominal_nm=None if corners is None else corners[indices],
         grid=None,
         cells=None,
     )
@@ -785,24 +819,24 @@ def open_frames(
     if not path.exists():
         msg = f"{path} does not exist: check the path."
         raise ReadError(msg, code="file-missing")
-    typed = ReadOptions.parse({"pixel_size_nm": pixel_size_nm}).pixel_size_nm
-    how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed}
+    typed_size = ReadOptions.parse({"pixel_size_nm": pixel_size_nm}).pixel_size_nm
+    how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed_size}
     how |= {"series": series, "channel": channel}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     table = None if positions is None else Path(positions)
     leave_out = other_frames == "leave-out"
     job = _usable_frames(path, table, how, is_folder=is_folder, leave_out=leave_out)
-    made = yield from job
+    acquisition = yield from job
     scan = path / _SCAN
-    stated = read_object(scan) if is_folder and scan.is_file() else {}
-    given = {
+    scan_record = read_object(scan) if is_folder and scan.is_file() else {}
+    layout_given = {
         "grid": grid,
         "order": order,
         "first": first,
         "overlap": overlap,
         "pixel_size_nm": pixel_size_nm,
     }
-    return _with_layout(made, path, stated, given)
+    return _with_layout(acquisition, path, scan_record, layout_given)
 
 
 def _usable_frames(
@@ -814,33 +848,36 @@ def _usable_frames(
     leave_out: bool,
 ) -> Job[Acquisition]:
     """Open the frames, without copies of others; refuse fewer than two."""
-    seen, names = _Seen(), list[str]()
+    results, names = _Seen(), list[str]()
     if is_folder:
-        job = _from_folder(path, table, seen, how, leave_out=leave_out)
-        made, names = yield from job
+        job = _from_folder(path, table, results, how, leave_out=leave_out)
+        acquisition, names = yield from job
     else:
-        made = yield from _from_file(path, table, seen, how)
+        acquisition = yield from _from_file(path, table, results, how)
     if not names:
-        names = [*made.names, *(fault.frame for fault in made.faults)]
+        names = [*acquisition.names, *(fault.frame for fault in acquisition.faults)]
         names.sort(key=natural_key)
-    seen.warn_if_overexposed(path)
-    copies = {name: f"{_COPY} {first}" for name, first in seen.copies.items()}
-    made = _without(made, copies).replace(slots=seen.slots(names))
-    if len(made) < 2:
-        _too_few(path, made.names, made.faults)
-    return made.replace(provenance=seen.histories.get(made.names[0]))
+    results.warn_if_overexposed(path)
+    copies = {name: f"{_COPY} {first}" for name, first in results.copies.items()}
+    acquisition = _without(acquisition, copies).replace(slots=results.slots(names))
+    if len(acquisition) < 2:
+        _too_few(path, acquisition.names, acquisition.faults)
+    return acquisition.replace(provenance=results.histories.get(acquisition.names[0]))
 
 
 def _with_layout(
-    made: Acquisition, path: Path, stated: dict[str, Any], given: dict[str, Any]
+    acquisition: Acquisition,
+    path: Path,
+    scan_record: dict[str, Any],
+    layout_given: dict[str, Any],
 ) -> Acquisition:
-    """Add grid, overlap and pixel size: those `given`, else those of ``scan.json``.
+    """Add grid, overlap and pixel size: `layout_given`, else those of ``scan.json``.
 
     Positions are used instead of a grid unless the grid is given.
     """
-    values = scan_values(stated, path, given)
-    size, other = made.pixel_size_nm, values.get("pixel_size_nm")
-    is_typed = given["pixel_size_nm"] is not None
+    values = scan_values(scan_record, path, layout_given)
+    size, other = acquisition.pixel_size_nm, values.get("pixel_size_nm")
+    is_typed = layout_given["pixel_size_nm"] is not None
     if not is_typed and size and other and not is_one_size(size, other):
         warn(
             f"The frames of {path} state a pixel size of {spell_pixel_size(size)}, but "
@@ -848,15 +885,17 @@ def _with_layout(
             "wrong one, or give `pixel_size_nm`.",
             "pixel-size-contradicts",
         )
-    values |= {name: value for name, value in given.items() if value is not None}
-    if made.nominal_px is not None or made.nominal_nm is not None:
-        if given["grid"] is None:
+    values |= {name: value for name, value in layout_given.items() if value is not None}
+    if acquisition.nominal_px is not None or acquisition.nominal_nm is not None:
+        if layout_given["grid"] is None:
             values.pop("grid", None)  # positions say more, and may have gaps
         else:
-            made = made.replace(nominal_px=None, nominal_nm=None)
-    has_positions = made.nominal_px is not None or made.nominal_nm is not None
-    refuse_without_grid(values.get("grid"), given, has_positions=has_positions)
+            acquisition = acquisition.replace(nominal_px=None, nominal_nm=None)
+    has_positions = (
+        acquisition.nominal_px is not None or acquisition.nominal_nm is not None
+    )
+    refuse_without_grid(values.get("grid"), layout_given, has_positions=has_positions)
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
-        made = _on_grid(made, values.pop("grid"), order, first)
-    return made.replace(metadata=stated, **values)
+        acquisition = _on_grid(acquisition, values.pop("grid"), order, first)
+    return acquisition.replace(metadata=scan_record, **values)

@@ -39,13 +39,13 @@ def emd_kind(path: Path) -> str:
     """
     is_named = path.suffix.lower() == ".emd"
     try:
-        with opened(path) as file:
+        with open_hdf5(path) as file:
             if _is_velox(file):
                 return "EMD (Velox)"
-            found: list[bool] = []
+            marks: list[bool] = []
             if is_named:
-                file.visititems(lambda _, item: found.append(is_emd_group(item)))
-            return "EMD (NCEM)" if any(found) else ""
+                file.visititems(lambda _, item: marks.append(is_emd_group(item)))
+            return "EMD (NCEM)" if any(marks) else ""
     except ReadError:
         return "EMD (NCEM)" if is_named else ""  # which reports what is wrong
 
@@ -65,7 +65,7 @@ def is_emd_group(item: Any) -> bool:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_hdf5(path: Path) -> Iterator[Any]:
     """Open a file, or report how to get h5py; faults become sentences."""
     extra = "em" if path.suffix.lower() == ".emd" else "hdf5"
     h5py = library(path, "h5py", "h5py", extra)
@@ -95,7 +95,7 @@ class DatasetPlane:
         """Read a part, (Y, X) or (Y, X, S)."""
         where: list[Any] = list(self.place)
         where[self.sides[0]], where[self.sides[1]] = rows, columns
-        with opened(self.path) as file:
+        with open_hdf5(self.path) as file:
             part = np.asarray(file[self.dataset][tuple(where)])
         return part if self.sides[0] < self.sides[1] else part.T
 
@@ -106,28 +106,31 @@ def raw_image(
     """Find a plane and its pixel size; the `first` dataset where none is named."""
     for what in ("series", "level"):
         choose(path, what, getattr(options, what), 1)
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         items: dict[str, Any] = {}
         file.visititems(lambda name, item: items.update({f"/{name}": item}))
-        found = {name: item for name, item in items.items() if _is_image(item)}
-        name = _chosen(path, [*found], options.dataset, first=first)
-        image, dtype = found[name], found[name].dtype
+        datasets = {name: item for name, item in items.items() if _is_image(item)}
+        name = _choose_dataset(path, [*datasets], options.dataset, first=first)
+        image, dtype = datasets[name], datasets[name].dtype
         check_chunks(path, image)
         sides = image.shape[: len(image.shape) - 2 - _is_colour(image)]
-        shape, stated = image.shape[len(sides) :], image.attrs.get("element_size_um")
-        sizes = {n: " x ".join(map(str, item.shape)) for n, item in found.items()}
-        listed = {n: f"{size} {found[n].dtype}" for n, size in sizes.items()}
-    lengths = [images.to_nm(value, "um") for value in np.ravel(stated)[-2:]]
+        shape, element_size = (
+            image.shape[len(sides) :],
+            image.attrs.get("element_size_um"),
+        )
+        sizes = {n: " x ".join(map(str, item.shape)) for n, item in datasets.items()}
+        descriptions = {n: f"{size} {datasets[n].dtype}" for n, size in sizes.items()}
+    lengths = [images.to_nm(value, "um") for value in np.ravel(element_size)[-2:]]
     pitch = images.pixel_size(lengths) if len(lengths) == 2 else None
     doubt = Message(
-        f"element_size_um of {name} must be positive lengths (z, y, x), got {stated}: "
-        "the pixel size is left unknown.",
+        f"element_size_um of {name} must be positive lengths (z, y, x), got "
+        f"{element_size}: the pixel size is left unknown.",
         "pixel-size-invalid",
     )
     axes = ["p"] * len(sides)
     channels, planes, place = images.choose_plane(path, options, axes, sides)
     plane = DatasetPlane(path, name, (*place, 0, 0), (len(place), len(place) + 1))
-    unknown = stated is not None and pitch is None
+    unknown = element_size is not None and pitch is None
     return images.RawImage(
         format="HDF5",
         data=images.read_or_plan(plane, shape, dtype),
@@ -135,29 +138,36 @@ def raw_image(
         channels=channels,
         planes=planes,
         axes=images.named_axes(axes, sides),
-        name=None if len(found) == 1 else f"{path.stem} {name.strip('/')}",
-        metadata={"dataset": name, **({"datasets": listed} if len(listed) > 1 else {})},
+        name=None if len(datasets) == 1 else f"{path.stem} {name.strip('/')}",
+        metadata={
+            "dataset": name,
+            **({"datasets": descriptions} if len(descriptions) > 1 else {}),
+        },
         doubts=(doubt,) if unknown else (),
     )
 
 
-def _chosen(path: Path, found: list[str], wanted: str | None, *, first: bool) -> str:
-    named = ", ".join(found[:8]) + ", \u2026" * (len(found) > 8)  # two lines of text
-    if not found:
+def _choose_dataset(
+    path: Path, names: list[str], name: str | None, *, first: bool
+) -> str:
+    names_text = ", ".join(names[:8]) + ", \u2026" * (
+        len(names) > 8
+    )  # two lines of text
+    if not names:
         raise ReadError(
             f"{path} must hold a dataset of two or three axes.", code="no-image"
         )
-    if wanted and f"/{wanted.strip('/')}" not in found:
+    if name and f"/{name.strip('/')}" not in names:
         raise ReadError(
-            f"{path} has no image in dataset {wanted!r}: give {named}.",
+            f"{path} has no image in dataset {name!r}: give {names_text}.",
             code="dataset-missing",
         )
-    if not (wanted or first or len(found) == 1):
+    if not (name or first or len(names) == 1):
         raise ReadError(
-            f"{path} holds datasets and one must be chosen: give {named}.",
+            f"{path} holds datasets and one must be chosen: give {names_text}.",
             code="several-images",
         )
-    return f"/{wanted.strip('/')}" if wanted else found[0]
+    return f"/{name.strip('/')}" if name else names[0]
 
 
 def _is_image(item: Any) -> bool:

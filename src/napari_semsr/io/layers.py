@@ -83,8 +83,8 @@ def is_too_short(path: Path) -> bool:
 
     Of names that napari's own reader takes, none is.
     """
-    named = path.suffix.lower() in _MICROSCOPES
-    return named and path.is_file() and path.stat().st_size < _SHORTEST
+    has_vendor_name = path.suffix.lower() in _MICROSCOPES
+    return has_vendor_name and path.is_file() and path.stat().st_size < _SHORTEST
 
 
 def is_for_napari(path: Path) -> bool:
@@ -175,8 +175,8 @@ def list_images(folder: Path) -> list[Path]:
             "together: stitch it, and measure the mosaic."
         )
         raise ReadError(msg, code="folder-is-scan")
-    found = image_paths(folder)
-    if not found:
+    paths = image_paths(folder)
+    if not paths:
         there = list_folder(folder)
         inner = [item for item in there if item.is_dir()]
         holds = "holds none" if there else "is an empty folder"
@@ -186,7 +186,7 @@ def list_images(folder: Path) -> list[Path]:
             f"{holds}{below if inner else ''}."
         )
         raise ReadError(msg, code="no-image")
-    return found
+    return paths
 
 
 def read_layers(path: Paths) -> list[LayerTuple]:
@@ -195,11 +195,11 @@ def read_layers(path: Paths) -> list[LayerTuple]:
     with hear_warnings(sentences.append):
         layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
     warn_once(sentences, "warnings")  # of files, or of the levels of one
-    told = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
-    if told:
-        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
+    names = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         msg = (
-            f"{told[0]}{more} opened in colour, which cannot be measured or enhanced: "
+            f"{names[0]}{more} opened in colour, which cannot be measured or enhanced: "
             "right-click the layer and take Split RGB, or read its luminance "
             "(`colour=luminance`), or without coloured rows (`databar_rows`)."
         )
@@ -222,7 +222,7 @@ def _layers(paths: list[Path]) -> list[LayerTuple]:
             "one."
         )
         raise ReadError(msg, code="sizes-differ")
-    return [_stacked([planes], f"{paths[0].parent.name} stack")]
+    return [_stack_levels([planes], f"{paths[0].parent.name} stack")]
 
 
 def _folder(path: Path) -> list[LayerTuple]:
@@ -269,19 +269,21 @@ def _file(path: Path) -> list[LayerTuple]:
     images, which = which_series(info.metadata, info.series)
     if max(len(datasets) - _MOST_DATASETS, images - 1) > 0:
         what = "datasets" if datasets else "images"
-        shown = f"the first {_MOST_DATASETS} are" if datasets else f"{which} is"
+        what_opens = f"the first {_MOST_DATASETS} are" if datasets else f"{which} is"
         option = "dataset" if datasets else "series"
         warn(
-            f"{path.name} holds {len(datasets) or images} {what}, of which {shown} "
-            f"shown: open another (`{option}`).",
+            f"{path.name} holds {len(datasets) or images} {what}, of which "
+            f"{what_opens} shown: open another (`{option}`).",
             "several-images",
         )
     if not datasets:
         return _channels(path, info)
-    found: list[LayerTuple] = []
+    layers: list[LayerTuple] = []
     for name in datasets[:_MOST_DATASETS]:
-        found += _channels(path, describe(path, dataset=name), len(found), dataset=name)
-    return found
+        layers += _channels(
+            path, describe(path, dataset=name), len(layers), dataset=name
+        )
+    return layers
 
 
 def _channels(
@@ -312,14 +314,14 @@ def _channels(
             )
             raise ReadError(msg, code="sizes-differ")
         if small and info.planes == 1:
-            image, shown = levels[0][0]
+            image, values = levels[0][0]
             whole = image.replace(data=image.array(), look=image.look)
-            levels = [[(whole, np.asarray(shown))]]
+            levels = [[(whole, np.asarray(values))]]
         name = levels[0][0][0].name
         name = name if which else own_name(path, name)
         if info.channels > 1:
             name = f"{name} channel {channel}"
-        layers.append(_with_axes(_stacked(levels, name), info.axes))
+        layers.append(_with_axes(_stack_levels(levels, name), info.axes))
         how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
         layers[-1][1]["metadata"] |= how | {SHAPE_KEY: _shape(layers[-1][0])}
         if info.suggested_databar_rows:
@@ -330,15 +332,15 @@ def _channels(
 def _with_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
     """Lay the planes of a layer out over the axes that its file names."""
     data, about, kind = layer
-    named = {axis: size for axis, size in axes.items() if axis != "c" and size > 1}
-    if named:
+    sizes = {axis: size for axis, size in axes.items() if axis != "c" and size > 1}
+    if sizes:
         levels = data if about["multiscale"] else [data]
-        laid = [one.reshape(*named.values(), *one.shape[1:]) for one in levels]
-        data, more = laid if about["multiscale"] else laid[0], len(named) - 1
+        planes = [one.reshape(*sizes.values(), *one.shape[1:]) for one in levels]
+        data, more = planes if about["multiscale"] else planes[0], len(sizes) - 1
         about["scale"] = (*(1.0,) * more, *about["scale"])
         about["translate"] = (*(0.0,) * more, *about["translate"])
         about["units"] = (*("pixel",) * more, *about["units"])
-        about["axis_labels"] = (*named, "y", "x")
+        about["axis_labels"] = (*sizes, "y", "x")
     return data, about, kind
 
 
@@ -363,17 +365,17 @@ def layer_of(
     image: Micrograph, *, data: Any = None, coarsest: Any = None, rgb: bool = False
 ) -> LayerTuple:
     """Make a calibrated napari layer of an image; its `data` may be in colour."""
-    shown = image.data if data is None else data
-    first = shown[0] if isinstance(shown, list) else shown
+    values = image.data if data is None else data
+    first = values[0] if isinstance(values, list) else values
     attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2))
-    attributes |= {"multiscale": isinstance(shown, list), "rgb": rgb}
+    attributes |= {"multiscale": isinstance(values, list), "rgb": rgb}
     if image.look is not None and image.look.classes:
         del attributes["rgb"]
-        return shown, attributes, "labels"
+        return values, attributes, "labels"
     if "contrast_limits" not in attributes:
         limits = contrast_limits(first if coarsest is None else coarsest)
         attributes["contrast_limits"] = limits
-    return shown, attributes, "image"
+    return values, attributes, "image"
 
 
 def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
@@ -381,8 +383,8 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
 
     `extra` axes stand before y and x.
     """
-    made = image.provenance
-    network = None if made is None else made.network()
+    history = image.provenance
+    network = None if history is None else history.network()
     marks: dict[str, Any] = {}
     if network is not None:
         marks[NETWORK_KEY] = {"model": network[0], "digest": network[1]}
@@ -391,7 +393,7 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
         marks[BAR_KEY] = True
     about = {
         "pixel_size_nm": image.pixel_size_nm,
-        "provenance": None if made is None else made.model_dump(mode="json"),
+        "provenance": None if history is None else history.model_dump(mode="json"),
         **dict(image.metadata),
     }
     return {
@@ -402,18 +404,21 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
         "axis_labels": (*("plane",) * extra, "y", "x"),
         "rgb": False,
         "metadata": {"micrograph": about, **marks},
-        **({} if look is None else _shown(look)),
+        **({} if look is None else _display_keywords(look)),
     }
 
 
-def _shown(look: DisplaySettings) -> dict[str, Any]:
+def _display_keywords(look: DisplaySettings) -> dict[str, Any]:
     """Say in keywords of a layer how it is shown."""
     if look.classes:
         values, colours, meanings = zip(*look.classes, strict=True)
-        drawn = {None: "transparent", **dict(zip(values, colours, strict=True))}
-        named = {"index": list(values), "meaning": list(meanings)}
-        shared = {"opacity": look.opacity, "blending": look.blending}
-        return {"colormap": drawn, "features": named, **shared}
+        colours_by_value = {
+            None: "transparent",
+            **dict(zip(values, colours, strict=True)),
+        }
+        legend = {"index": list(values), "meaning": list(meanings)}
+        keywords = {"opacity": look.opacity, "blending": look.blending}
+        return {"colormap": colours_by_value, "features": legend, **keywords}
     colormap: Any = look.colormap
     if look.colours:
         colormap = {"name": look.colormap, "colors": look.colours}
@@ -429,20 +434,22 @@ def _shown(look: DisplaySettings) -> dict[str, Any]:
     }
 
 
-def _stacked(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
+def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
     """Put planes and levels into one layer, in colour where one of them is.
 
     Its history is that of the first plane that a network made, else of the first.
     """
     finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
-    made = [image.provenance for image, _ in levels[0] if image.provenance]
+    histories = [image.provenance for image, _ in levels[0] if image.provenance]
     finest = finest.replace(
-        provenance=next((m for m in made if m.network()), finest.provenance)
+        provenance=next((m for m in histories if m.network()), finest.provenance)
     )
-    rgb = any(shown.ndim > 2 for planes in levels for _, shown in planes)
-    data = [stacked([_as(shown, rgb) for _, shown in planes]) for planes in levels]
-    shown = data if len(data) > 1 else data[0]
-    return layer_of(finest, data=shown, coarsest=coarsest, rgb=rgb)
+    rgb = any(values.ndim > 2 for planes in levels for _, values in planes)
+    data = [
+        stack_planes([_as(values, rgb) for _, values in planes]) for planes in levels
+    ]
+    values = data if len(data) > 1 else data[0]
+    return layer_of(finest, data=values, coarsest=coarsest, rgb=rgb)
 
 
 def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
@@ -455,23 +462,23 @@ def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     levels = data if about["multiscale"] else [data]
     height, cut = levels[0].shape[axis], []
     for level in levels:
-        kept = max(1, (height - rows) * level.shape[axis] // height)
-        cut.append(level[(..., slice(kept), *(slice(None),) * (-1 - axis))])
+        rows_left = max(1, (height - rows) * level.shape[axis] // height)
+        cut.append(level[(..., slice(rows_left), *(slice(None),) * (-1 - axis))])
     left = (ROWS_KEY, SHAPE_KEY, SAVED_KEY)  # where there are more rows
-    found = {key: it for key, it in about["metadata"].items() if key not in left}
-    image = found.get("micrograph", {})
+    metadata = {key: it for key, it in about["metadata"].items() if key not in left}
+    image = metadata.get("micrograph", {})
     rows_read = int(rows * image.get(LEVEL_KEY, 1))
-    found[READ_KEY] = {**found.get(READ_KEY, {}), "databar_rows": rows_read}
-    found["micrograph"] = {**image, CUT_KEY: rows}
-    return cut if about["multiscale"] else cut[0], {**about, "metadata": found}, kind
+    metadata[READ_KEY] = {**metadata.get(READ_KEY, {}), "databar_rows": rows_read}
+    metadata["micrograph"] = {**image, CUT_KEY: rows}
+    return cut if about["multiscale"] else cut[0], {**about, "metadata": metadata}, kind
 
 
-def _as(shown: Any, rgb: bool) -> Any:
+def _as(values: Any, rgb: bool) -> Any:
     """Give grey (Y, X) three equal channels, as its neighbours in colour have."""
-    return np.stack([shown] * 3, axis=-1) if rgb and shown.ndim == 2 else shown
+    return np.stack([values] * 3, axis=-1) if rgb and values.ndim == 2 else values
 
 
-def stacked(planes: list[Any]) -> Any:
+def stack_planes(planes: list[Any]) -> Any:
     """Stack planes (Y, X) or (Y, X, 3) along a first axis, unless there is only one.
 
     Lazy ones stay lazy.
@@ -541,9 +548,9 @@ def scan_layers(
     else:
         canvas = _paste(acquisition, corners)
         image = Micrograph(canvas, size, f"{name} frames, nominal")
-        placed = corners - corners.min(axis=0)
+        from_corner = corners - corners.min(axis=0)
         image = image.with_size_origin(how, in_file=not is_typed)
-        layers = [layer_of(image), _outline_layer(acquisition, placed, image)]
+        layers = [layer_of(image), _outline_layer(acquisition, from_corner, image)]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
     read = {READ_KEY: {"frames": True, **options}, SHAPE_KEY: _shape(layers[0][0])}

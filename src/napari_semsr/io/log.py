@@ -32,7 +32,7 @@ def note_error(
     """
     path = error_log() if path is None else path
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    said = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     versions = [f"Python {platform.python_version()}", platform.platform()]
     for name in _TOLD:
         with suppress(PackageNotFoundError):
@@ -42,7 +42,7 @@ def note_error(
         if path.is_file() and path.stat().st_size > _MOST_BYTES:
             path.replace(path.with_name(f"{path.name}.1"))
         with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(f"{now} {title}\n{', '.join(versions)}\n{said}\n")
+            stream.write(f"{now} {title}\n{', '.join(versions)}\n{text}\n")
     except OSError:
         return None
     return path

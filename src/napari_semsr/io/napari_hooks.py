@@ -34,5 +34,5 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
     paths = [path] if isinstance(path, str) else path
     if len(paths) == 1 and is_project(Path(paths[0])):
         return read_project_layers
-    known = (is_readable(Path(p)) or is_too_short(Path(p)) for p in paths)
-    return read_layers if paths and all(known) else None
+    can_read = (is_readable(Path(p)) or is_too_short(Path(p)) for p in paths)
+    return read_layers if paths and all(can_read) else None

@@ -74,8 +74,8 @@ def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
         raise ReadError(msg, code="format-unsupported")
-    turned = _orientation(_exif(data)) if kind == "JPEG" else 1
-    return RawImage(format=kind, data=pixels, orientation=turned)
+    orientation = _orientation(_exif(data)) if kind == "JPEG" else 1
+    return RawImage(format=kind, data=pixels, orientation=orientation)
 
 
 def _exif(data: bytes) -> bytes:
@@ -90,34 +90,34 @@ def _orientation(exif: bytes) -> int:
     """Read how an image is to be turned; 1 where EXIF does not say, or is damaged."""
     from PIL.Image import Exif
 
-    found = Exif()
+    exif_record = Exif()
     with suppress(Exception):
-        found.load(exif)
-    turned = found.get(_ORIENTATION)
-    return turned if isinstance(turned, int) else 1
+        exif_record.load(exif)
+    orientation = exif_record.get(_ORIENTATION)
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _png(path: Path, data: bytes) -> RawImage:
     import imagecodecs
 
     size: PixelSize | None = None
-    turned = 1
+    orientation = 1
     record: Record | None = None
     metadata: dict[str, Any] = {}
     with decoding(path, "PNG"):
-        said, needed = _split(data)
-        for name, content in said:
+        texts, pixel_chunks = _split(data)
+        for name, content in texts:
             if name == "pHYs":
                 size = _physical(content)
             elif name == "eXIf":
-                turned = _orientation(content)
+                orientation = _orientation(content)
             text = _text(name, content)
             if text is not None and text[0] == RECORD_KEY:
                 record = Record.from_json(text[1])
             elif text is not None:
                 metadata[text[0]] = text[1][:_LARGEST_TEXT]
-        check_claim(path, _png_bytes(needed), len(needed))
-        pixels = np.asarray(imagecodecs.png_decode(needed))
+        check_claim(path, _png_bytes(pixel_chunks), len(pixel_chunks))
+        pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
     own = None if record is None else record.pixel_size_nm
     if size is not None and own is not None and _is_rounded(own, size):
         size = own
@@ -129,7 +129,7 @@ def _png(path: Path, data: bytes) -> RawImage:
         format="PNG",
         data=pixels,
         pixel_size_nm=size,
-        orientation=turned,
+        orientation=orientation,
         record=record,
         metadata=metadata,
         doubts=doubts,
@@ -140,19 +140,19 @@ def _as_picture(
     path: Path, record: Record | None
 ) -> tuple[Record | None, tuple[str, ...]]:
     """Note in the record of a map that its values were stretched, and say so."""
-    made = record and record.provenance
+    history = record and record.provenance
     unit = "nm" if record and record.pixel_size_nm else "pixel"
-    shows = made and made.quantity(unit)
-    chosen = {step.options.get("dtype") for step in made.steps()} if made else ()
-    if not (record and made and shows) or "uint8" in chosen:
+    shows = history and history.quantity(unit)
+    types = {step.options.get("dtype") for step in history.steps()} if history else ()
+    if not (record and history and shows) or "uint8" in types:
         return record, ()
-    about = {"options": {**made.options, PICTURE_KEY: True}}
+    about = {"options": {**history.options, PICTURE_KEY: True}}
     doubt = Message(
         f"{path.name} is a picture of a map, {shows}, and has other values, 0 to 255: "
         "write the map as .ome.tif to measure or plot it.",
         "values-stretched",
     )
-    return replace(record, provenance=made.model_copy(update=about)), (doubt,)
+    return replace(record, provenance=history.model_copy(update=about)), (doubt,)
 
 
 def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
@@ -160,8 +160,8 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
 
     Damage in a text cannot disturb the decoder then, nor make it grumble.
     """
-    said: list[tuple[str, bytes]] = []
-    needed = [_SIGNATURE]
+    texts: list[tuple[str, bytes]] = []
+    pixel_chunks = [_SIGNATURE]
     at = len(_SIGNATURE)
     name = ""
     while name != "IEND":
@@ -172,20 +172,20 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
         name = kind.decode("latin-1")
         end = at + _FRAME + length
         if name in _NEEDED:
-            needed.append(data[at:end])
+            pixel_chunks.append(data[at:end])
         else:
-            said.append((name, data[at + 8 : end - 4]))
+            texts.append((name, data[at + 8 : end - 4]))
         at = end
-    return said, b"".join(needed)
+    return texts, b"".join(pixel_chunks)
 
 
-def _png_bytes(needed: bytes) -> int:
+def _png_bytes(pixel_bytes: bytes) -> int:
     """Bytes of the pixels that a header tells of."""
-    length, name = struct.unpack_from(">I4s", needed, len(_SIGNATURE))
+    length, name = struct.unpack_from(">I4s", pixel_bytes, len(_SIGNATURE))
     if name != b"IHDR" or length != _IHDR:
         msg = "it does not begin with its header"
         raise ValueError(msg)
-    columns, rows, bits, kind = struct.unpack_from(">IIBB", needed, 8 + _FRAME - 4)
+    columns, rows, bits, kind = struct.unpack_from(">IIBB", pixel_bytes, 8 + _FRAME - 4)
     samples = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(kind, 4)
     return int(columns * rows * samples * max(1, bits // 8))
 
@@ -200,9 +200,9 @@ def _text(name: str, content: bytes) -> tuple[str, str] | None:
         if name == "zTXt":
             return keyword, _inflate(rest[1:]).decode("latin-1")
         if name == "iTXt":
-            packed = rest[:1] == b"\1"
+            is_compressed = rest[:1] == b"\1"
             text = rest[2:].split(b"\0", 2)[2]
-            return keyword, (_inflate(text) if packed else text).decode("utf-8")
+            return keyword, (_inflate(text) if is_compressed else text).decode("utf-8")
     except (ValueError, IndexError, zlib.error):
         return None
     return None
@@ -223,9 +223,9 @@ def _physical(content: bytes) -> PixelSize | None:
     return PixelSize((_NM_PER_METRE / y, _NM_PER_METRE / x))
 
 
-def _is_rounded(own: PixelSize, stated: PixelSize) -> bool:
+def _is_rounded(own: PixelSize, size: PixelSize) -> bool:
     """Whether a pixel size is stated as well as whole pixels per metre can hold it."""
-    pairs = zip(own, stated, strict=True)
+    pairs = zip(own, size, strict=True)
     return all(abs(_NM_PER_METRE / a - _NM_PER_METRE / b) <= 1 for a, b in pairs)
 
 
@@ -255,11 +255,11 @@ def _jpeg_end(data: bytes) -> int:
     segments, which are stepped over. A decoder fills what is missing with grey.
     """
     at = len(_BEGIN)
-    while (found := _MARKER.search(data, at)) is not None:
-        at = found.end()
-        if found.group() == _END:
+    while (match := _MARKER.search(data, at)) is not None:
+        at = match.end()
+        if match.group() == _END:
             return at
-        if found.group() != _BEGIN:
+        if match.group() != _BEGIN:
             at += int.from_bytes(data[at : at + 2])  # bytes of a segment
     msg = "its end is missing"
     raise ValueError(msg)
@@ -286,8 +286,8 @@ def write(image: Micrograph, path: Path) -> None:
     if look is not None and data.dtype != np.uint8:
         limits = [255 * (value - low) / (high - low) for value in look.limits]
         look = look.model_copy(update={"limits": tuple(limits)})
-    said = PngInfo()
-    said.add_itxt(RECORD_KEY, replace(record_of(image), look=look).to_json(), zip=True)
+    info = PngInfo()
+    info.add_itxt(RECORD_KEY, replace(record_of(image), look=look).to_json(), zip=True)
     if data.dtype != np.uint8:
         values = (data.astype(np.float64) - low) / (high - low)
         values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
@@ -295,7 +295,7 @@ def write(image: Micrograph, path: Path) -> None:
     pixels = np.ascontiguousarray(data)
     with replacing(path) as temporary:
         Image.fromarray(pixels).save(
-            temporary, format="PNG", pnginfo=said, dpi=_dpi(image.pixel_size_nm)
+            temporary, format="PNG", pnginfo=info, dpi=_dpi(image.pixel_size_nm)
         )
 
 
@@ -308,7 +308,7 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -
     from PIL import Image, ImageDraw, ImageFont
     from PIL.PngImagePlugin import PngInfo
 
-    said = PngInfo()
+    info = PngInfo()
     size = max(_SMALLEST_TEXT, pixels.shape[1] // 50)
     font, high = ImageFont.load_default(size), round(1.4 * size)
     rows, columns = pixels.shape[:2]
@@ -318,9 +318,9 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -
         place = (size // 2, rows + number * high)
         ImageDraw.Draw(image).text(place, line, font=font, fill="white")
     if lines:
-        said.add_itxt("Description", "\n".join(lines))
+        info.add_itxt("Description", "\n".join(lines))
     with replacing(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=said)
+        image.save(temporary, format="PNG", pnginfo=info)
 
 
 def _dpi(size: PixelSize | None) -> tuple[float, float] | None:

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     list_folder,
     one_line,
     open_file,
-    shown,
+    shorten,
 )
 from napari_semsr.io.files import read_object, read_text, replacing
 from napari_semsr.io.read_image import decode_text, to_nm
@@ -64,8 +64,8 @@ def find_positions(folder: Path) -> Path | None:
     lists = [path for path in list_folder(folder) if path.suffix.lower() == ".pos"]
     with suppress(ReadError):
         if _metadata_files(folder) or _stacks(folder):
-            found = _of_micro_manager(folder)
-            if len(set(found.corners.values())) > 1:
+            positions = _of_micro_manager(folder)
+            if len(set(positions.corners.values())) > 1:
                 return folder
     return lists[0] if len(lists) == 1 else None
 
@@ -102,7 +102,7 @@ def _of_fiji(path: Path, text: str) -> Positions:
         if setting := _SETTING.fullmatch(line):
             if setting[1].lower() == "dim" and setting[2] not in ("2", "3"):
                 raise ReadError(
-                    f"{where} must be dim = 2 or 3, got {shown(line)}.",
+                    f"{where} must be dim = 2 or 3, got {shorten(line)}.",
                     code="positions-invalid",
                 )
             dim = int(setting[2]) if setting[1].lower() == "dim" else dim
@@ -110,10 +110,10 @@ def _of_fiji(path: Path, text: str) -> Positions:
         tile = _TILE.fullmatch(line)
         numbers = _numbers(tile[3]) if tile else None
         if tile is None or numbers is None or len(numbers) != (dim or len(numbers)):
-            wanted = "(x, y, z)" if dim == 3 else "(x, y)"
-            got = shown(one_line(line))
+            form = "(x, y, z)" if dim == 3 else "(x, y)"
+            line_text = shorten(one_line(line))
             raise ReadError(
-                f"{where} must be NAME; ; {wanted}, got {got}.",
+                f"{where} must be NAME; ; {form}, got {line_text}.",
                 code="positions-invalid",
             )
         if tile[2]:
@@ -145,11 +145,11 @@ def _of_fiji(path: Path, text: str) -> Positions:
 def _numbers(text: str) -> list[float] | None:
     """Read two or three finite numbers."""
     try:
-        found = [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
         return None
-    finite = all(map(math.isfinite, found))
-    return found if finite and len(found) in (2, 3) else None
+    finite = all(map(math.isfinite, numbers))
+    return numbers if finite and len(numbers) in (2, 3) else None
 
 
 def _portable(name: str) -> str:
@@ -186,9 +186,9 @@ def _metadata_files(folder: Path) -> list[Path]:
     """List ``metadata.txt`` of a folder and of those in it, and ``*_metadata.txt``."""
     there = list_folder(folder)
     places = [folder, *(item for item in there if item.is_dir())]
-    found = [place / "metadata.txt" for place in places]
-    found += [item for item in there if item.name.endswith("_metadata.txt")]
-    return sorted(item for item in found if item.is_file() and _is_metadata(item))
+    files = [place / "metadata.txt" for place in places]
+    files += [item for item in there if item.name.endswith("_metadata.txt")]
+    return sorted(item for item in files if item.is_file() and _is_metadata(item))
 
 
 def _is_metadata(path: Path) -> bool:
@@ -198,8 +198,8 @@ def _is_metadata(path: Path) -> bool:
 
 
 def _stacks(folder: Path) -> list[Path]:
-    found = [item for item in list_folder(folder) if _STACK.search(item.name)]
-    return found if len(found) > 1 else []
+    stacks = [item for item in list_folder(folder) if _STACK.search(item.name)]
+    return stacks if len(stacks) > 1 else []
 
 
 def _of_micro_manager(folder: Path) -> Positions:
@@ -213,13 +213,13 @@ def _of_micro_manager(folder: Path) -> Positions:
         with suppress(OSError, tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
             tag = tif.pages.first.tags.get(_MICRO_MANAGER)
             value = tag.value if tag is not None else None
-            value = _parsed(value) if isinstance(value, str | bytes) else value
+            value = _parse(value) if isinstance(value, str | bytes) else value
             if isinstance(value, dict):
                 entries.append((path, value))
-    return _placed(folder, folder, entries, [])
+    return _place_entries(folder, folder, entries, [])
 
 
-def _parsed(text: str | bytes) -> Any:
+def _parse(text: str | bytes) -> Any:
     with suppress(ValueError):
         return json.loads(text)
     return None
@@ -228,30 +228,34 @@ def _parsed(text: str | bytes) -> Any:
 def _of_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:
     entries = []
     for file in files:
-        found = read_object(file)
-        summary = found.get("Summary")
+        record = read_object(file)
+        summary = record.get("Summary")
         turn = summary.get(_SUMMARY_MAP) if isinstance(summary, dict) else None
-        for key, value in found.items():
+        for key, value in record.items():
             if isinstance(value, dict) and "XPositionUm" in value:
                 frame = _frame_of(file, key, value)
                 entries.append((frame, {_SUMMARY_MAP: turn, **value}))
-    return _placed(files[0] if len(files) == 1 else path, folder, entries, files)
+    return _place_entries(files[0] if len(files) == 1 else path, folder, entries, files)
 
 
 def _frame_of(file: Path, key: str, value: Mapping[str, Any]) -> Path:
     """Find the image that an entry of a metadata file is about."""
-    named = value.get("FileName")
-    if not isinstance(named, str):
-        named = key.partition("-")[2] if key.startswith("Metadata-") else ""
+    file_name = value.get("FileName")
+    if not isinstance(file_name, str):
+        file_name = key.partition("-")[2] if key.startswith("Metadata-") else ""
     own = file.name.removesuffix("_metadata.txt")
-    if not named or (own != file.name and not (file.parent / named).exists()):
-        named = f"{own}.ome.tif"
-    inner = PureWindowsPath(named)
-    tried = [file.parent / named, file.parent.parent / named, file.parent / inner.name]
-    return next((path for path in tried if path.is_file()), tried[0])
+    if not file_name or (own != file.name and not (file.parent / file_name).exists()):
+        file_name = f"{own}.ome.tif"
+    inner = PureWindowsPath(file_name)
+    candidates = [
+        file.parent / file_name,
+        file.parent.parent / file_name,
+        file.parent / inner.name,
+    ]
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _placed(
+def _place_entries(
     path: Path,
     folder: Path,
     entries: Sequence[tuple[Path, Mapping[str, Any]]],
@@ -289,8 +293,8 @@ def _placed(
         raise ReadError(msg, code="frames-differ")
     size = sizes.pop() if len(sizes) == 1 else None
     pitch = None if size is None else PixelSize((size, size))
-    if (stated := maps.pop()) is not None:
-        pitch, corners = _along_frames(path, stated, size, corners)
+    if (stage_map := maps.pop()) is not None:
+        pitch, corners = _along_frames(path, stage_map, size, corners)
     return Positions(path, "nm", corners, pixel_size_nm=pitch, files=tuple(files))
 
 
@@ -299,12 +303,12 @@ def _map_to_stage(path: Path, value: Mapping[str, Any]) -> tuple[float, ...] | N
 
     None where none was measured: Micro-Manager states the identity then, or a multiple.
     """
-    stated, name = value.get(_FRAME_MAP), _FRAME_MAP
-    if stated is None:
-        stated, name = value.get(_SUMMARY_MAP), _SUMMARY_MAP
-    if stated in (None, "", "Undefined"):
+    stage_map, name = value.get(_FRAME_MAP), _FRAME_MAP
+    if stage_map is None:
+        stage_map, name = value.get(_SUMMARY_MAP), _SUMMARY_MAP
+    if stage_map in (None, "", "Undefined"):
         return None
-    texts = str(stated).split(";" if name == _FRAME_MAP else "_")
+    texts = str(stage_map).split(";" if name == _FRAME_MAP else "_")
     try:
         numbers = [float(text) for text in texts]
         if name == _FRAME_MAP:
@@ -316,8 +320,8 @@ def _map_to_stage(path: Path, value: Mapping[str, Any]) -> tuple[float, ...] | N
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
         msg = (
             f"{path} must state in {name} how pixels lie on the stage, got "
-            f"{shown(stated)}: measure it again in Micro-Manager, or give a table of "
-            "positions."
+            f"{shorten(stage_map)}: measure it again in Micro-Manager, or give a table "
+            "of positions."
         )
         raise ReadError(msg, code="positions-invalid")
     return None if (xy, yx) == (0, 0) and xx == yy > 0 else (xx, xy, yx, yy)
@@ -325,7 +329,7 @@ def _map_to_stage(path: Path, value: Mapping[str, Any]) -> tuple[float, ...] | N
 
 def _along_frames(
     path: Path,
-    stated: tuple[float, ...],
+    stage_places: tuple[float, ...],
     size: float | None,
     corners: Mapping[str, tuple[float, float]],
 ) -> tuple[PixelSize, dict[str, tuple[float, float]]]:
@@ -334,7 +338,7 @@ def _along_frames(
     The size of a pixel is the one number that the file states for it, where both sides
     of the map agree with that, else the lengths of these sides.
     """
-    xx, xy, yx, yy = stated
+    xx, xy, yx, yy = stage_places
     area = xx * yy - xy * yx
     sides = math.hypot(xy, yy) * _NM, math.hypot(xx, yx) * _NM
     of_map = math.sqrt(abs(area)) * _NM
@@ -347,17 +351,17 @@ def _along_frames(
     if size is not None:
         both = all(math.isclose(side, size, rel_tol=_MEASURED) for side in sides)
         sides = (size, size) if both else sides
-    placed = {
+    frame_places = {
         name: (sides[0] * (xx * y - yx * x) / area, sides[1] * (yy * x - xy * y) / area)
         for name, (y, x) in ((n, (c[0] / _NM, c[1] / _NM)) for n, c in corners.items())
     }
-    return PixelSize(sides), placed
+    return PixelSize(sides), frame_places
 
 
 def _of_list(path: Path, folder: Path) -> Positions:
     """Read a list of positions, whose labels the names of files or folders hold."""
-    stated = dict(_listed(path, read_object(path)))
-    if not stated:
+    stage_places = dict(_list_places(path, read_object(path)))
+    if not stage_places:
         msg = f"{path} must be a list of positions of Micro-Manager, but lists none."
         raise ReadError(msg, code="positions-invalid")
     suffixes = (".tif", ".tiff", ".png")
@@ -369,18 +373,19 @@ def _of_list(path: Path, folder: Path) -> Positions:
         if item.suffix.lower() in suffixes
     ]
     corners: dict[str, tuple[float, float]] = {}
-    for label, corner in stated.items():
+    for label, corner in stage_places.items():
         alone = re.compile(rf"(?:^|[_/ -]){re.escape(label)}(?:[_/ .]|$)")
-        found = [name for name in images if alone.search(name)]
-        if len(found) > 1:
+        matching = [name for name in images if alone.search(name)]
+        if len(matching) > 1:
             msg = (
                 f"{path} has position {label}, of which {folder} must hold one image, "
-                f"got {len(found)} ({found[0]}, …): keep one channel, time and height."
+                f"got {len(matching)} ({matching[0]}, …): keep one channel, time and "
+                "height."
             )
             raise ReadError(msg, code="several-images")
-        corners |= dict.fromkeys(found, corner)
+        corners |= dict.fromkeys(matching, corner)
     if not corners:
-        labels = shown(next(iter(stated)))
+        labels = shorten(next(iter(stage_places)))
         msg = (
             f"{path} must name the frames of {folder} by their labels, but no image "
             f"is called so, as {labels}: rename them, or give a table of positions."
@@ -389,11 +394,11 @@ def _of_list(path: Path, folder: Path) -> Positions:
     return Positions(path, "nm", corners, files=(path,))
 
 
-def _listed(
-    path: Path, found: Mapping[str, Any]
+def _list_places(
+    path: Path, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[float, float]]]:
     """Give label and stage place ``(y, x)`` in nm, of Micro-Manager 1.4 and 2."""
-    plain = _plain(found.get("map", found))
+    plain = _plain(values.get("map", values))
     rows = plain.get("POSITIONS") or plain.get("StagePositions") or []
     for row in rows if isinstance(rows, list) else []:
         try:
@@ -410,8 +415,8 @@ def _listed(
         except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
             label, x, y = "", math.nan, math.nan
         if not (math.isfinite(x) and math.isfinite(y)):
-            got = shown(row)
-            msg = f"{path} must give a label, x and y of each position, got {got}."
+            row_text = shorten(row)
+            msg = f"{path} must give a label, x and y of each position, got {row_text}."
             raise ReadError(msg, code="positions-invalid")
         yield str(label), (y * _NM, x * _NM)
 

@@ -35,7 +35,7 @@ from napari_semsr.core import (
     name_bytes,
     one_line,
     run,
-    shown,
+    shorten,
     software_versions,
     warn,
 )
@@ -118,7 +118,7 @@ class ProjectLayer(_Part):
 
     @field_validator("read", mode="before")
     @classmethod
-    def _told(cls, read: Any) -> Any:
+    def _read_former_words(cls, read: Any) -> Any:
         """Take the words that were in use before there was a release."""
         if isinstance(read, int):
             return {"layer": read}
@@ -169,23 +169,24 @@ def read_project(path: Path) -> Project:
     except OSError as error:
         refusal = access_refusal(file, error)
         if refusal is None:
-            raise _damaged(file, error) from error
+            raise _damage_error(file, error) from error
         raise ReadError(refusal) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise _damaged(file, error) from error
+        raise _damage_error(file, error) from error
     if newer:
         msg = (
             f"{file} was saved by a newer napari-semsr (project version "
-            f"{shown(values['version'])}, known here: {_VERSION}): update napari-semsr."
+            f"{shorten(values['version'])}, known here: {_VERSION}): update "
+            "napari-semsr."
         )
         raise ReadError(msg, code="other-version")
     try:
         return Project.model_validate(values)
     except ValidationError as error:
-        raise _damaged(file, error) from error
+        raise _damage_error(file, error) from error
 
 
-def _damaged(file: Path, error: Exception) -> ReadError:
+def _damage_error(file: Path, error: Exception) -> ReadError:
     """Say that a file is no project, and what is not lost."""
     reason = str(error).splitlines()[0]
     return ReadError(
@@ -197,13 +198,15 @@ def _damaged(file: Path, error: Exception) -> ReadError:
 
 def write_project(folder: Path, project: Project) -> None:
     """Write ``project.json``, as a whole or not at all."""
-    made = project.model_copy(
+    written_project = project.model_copy(
         update={
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": software_versions(),
         }
     )
-    text = json.dumps(made.model_dump(mode="json"), indent=1, allow_nan=False)
+    text = json.dumps(
+        written_project.model_dump(mode="json"), indent=1, allow_nan=False
+    )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / _FILE) as place:
@@ -220,10 +223,10 @@ def adopt(source: Path, target: Path) -> None:
     lie beside its second place too.
     """
     beside = zip(half_paths(source), half_paths(target), strict=True)
-    for found, wanted in ((source, target), *beside):
-        if found == source or found.is_dir():
-            with writing(wanted), renaming(wanted) as place:
-                shutil.copytree(found, place, copy_function=_link)
+    for source_file, target_file in ((source, target), *beside):
+        if source_file == source or source_file.is_dir():
+            with writing(target_file), renaming(target_file) as place:
+                shutil.copytree(source_file, place, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:
@@ -293,24 +296,24 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
     Without the places in its metadata that hold on this machine only.
     """
-    kept = dict(attributes)
-    features = kept.pop("features", None)
-    metadata = dict(kept.pop("metadata", {}))
-    made = {name: plain(value) for name, value in kept.items()}
-    made["metadata"] = {
+    plain_names = dict(attributes)
+    features = plain_names.pop("features", None)
+    metadata = dict(plain_names.pop("metadata", {}))
+    plain_values = {name: plain(value) for name, value in plain_names.items()}
+    plain_values["metadata"] = {
         str(key): plain(value)
         for key, value in metadata.items()
         if key not in _PLACES and _is_plain(value)
     }
     if features is not None and len(features):
-        made["features"] = {
+        plain_values["features"] = {
             str(name): {
                 "dtype": str(np.asarray(features[name]).dtype),
                 "values": plain(np.asarray(features[name])),
             }
             for name in features
         }
-    return made
+    return plain_values
 
 
 def _is_plain(value: Any) -> bool:
@@ -319,29 +322,31 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(item) for item in value.values())
     if isinstance(value, list | tuple):
         return all(_is_plain(item) for item in value)
-    known = bool | int | float | str | BaseModel | Path | np.generic
-    return value is None or isinstance(value, known)
+    plain_types = bool | int | float | str | BaseModel | Path | np.generic
+    return value is None or isinstance(value, plain_types)
 
 
 def _keywords(layer: ProjectLayer) -> dict[str, Any]:
     """Turn the attributes of a layer back into keywords."""
-    made = dict(layer.attributes, name=layer.name)
-    told = dict(made.get("metadata") or {})
-    made["metadata"] = {key: told[key] for key in told if key not in _PLACES}
-    features = made.get("features")
+    keywords = dict(layer.attributes, name=layer.name)
+    metadata = dict(keywords.get("metadata") or {})
+    keywords["metadata"] = {
+        key: metadata[key] for key in metadata if key not in _PLACES
+    }
+    features = keywords.get("features")
     if features:
-        made["features"] = {
+        keywords["features"] = {
             name: _column(item["values"], item["dtype"])
             for name, item in features.items()
         }
-    if layer.kind == "labels" and isinstance(made.get("colormap"), dict):
-        colours = made["colormap"].items()
-        made["colormap"] = {
+    if layer.kind == "labels" and isinstance(keywords.get("colormap"), dict):
+        colours = keywords["colormap"].items()
+        keywords["colormap"] = {
             None if key == "None" else int(key): colour for key, colour in colours
         }
-    if "graph" in made:  # of tracks, by their numbers
-        made["graph"] = {int(key): item for key, item in made["graph"].items()}
-    return made
+    if "graph" in keywords:  # of tracks, by their numbers
+        keywords["graph"] = {int(key): item for key, item in keywords["graph"].items()}
+    return keywords
 
 
 def _column(values: list[Any], dtype: str) -> Any:
@@ -384,31 +389,31 @@ def _digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
 
 
 def note_input(
-    folder: Path, path: Path, known: Mapping[str, ProjectInput], *, frames: bool
+    folder: Path, path: Path, inputs: Mapping[str, ProjectInput], *, frames: bool
 ) -> tuple[str, ProjectInput]:
     """Give the digest of an input of a project, and what is noted of it.
 
-    It is digested unless that was done for one of the `known`, by digest.
+    It is digested unless that was done for one of the `inputs`, by digest.
     """
     files = _files_of(path, frames)
     stamp, absolute = _stamp(files), str(path.resolve())
     place = absolute
     with suppress(ValueError):  # another drive
         place = Path(os.path.relpath(absolute, folder.resolve())).as_posix()
-    noted = ProjectInput(path=place, absolute=absolute, stamp=stamp)
-    for digest, one in known.items():
+    new_input = ProjectInput(path=place, absolute=absolute, stamp=stamp)
+    for digest, one in inputs.items():
         if (one.absolute, one.stamp) == (absolute, stamp):
-            return digest, noted
-    return _digest(path, frames, files), noted
+            return digest, new_input
+    return _digest(path, frames, files), new_input
 
 
 def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
     """Whether an input is what it was; where its stamp tells that, it is not read."""
     files = _files_of(path, frames)
-    size, changed = _stamp(files)
+    size, modified_at = _stamp(files)
     if size != one.stamp[0]:
         return False
-    return changed == one.stamp[1] or _digest(path, frames, files) == digest
+    return modified_at == one.stamp[1] or _digest(path, frames, files) == digest
 
 
 def _find(
@@ -416,8 +421,8 @@ def _find(
 ) -> tuple[Path | None, bool]:
     """Find an input that has the digest, else one that has its name; tell which."""
     name = PurePosixPath(one.path).name
-    named = [folder / one.path, Path(one.absolute), folder.parent / name]
-    places = map(as_on_disk, named)
+    candidates = [folder / one.path, Path(one.absolute), folder.parent / name]
+    places = map(as_on_disk, candidates)
     # a device is neither, and has no end
     there = [p for p in places if is_there(p) and (p.is_file() or p.is_dir())]
     for place in there:
@@ -447,13 +452,13 @@ def open_project(path: Path) -> Job[OpenedProject]:
     folder = project_folder(path).resolve()
     project = read_project(folder)
     frames = {layer.input for layer in project.layers if layer.is_frames}
-    found: dict[str, Path | None] = {}
+    paths: dict[str, Path | None] = {}
     messages: list[str] = []
     for digest, one in project.inputs.items():
         name = PurePosixPath(one.path).name
-        yield Progress(len(found), len(project.inputs), f"looking for {name}")
+        yield Progress(len(paths), len(project.inputs), f"looking for {name}")
         place, same = _find(folder, digest, one, digest in frames)
-        found[digest] = place
+        paths[digest] = place
         if place is None:
             lost_at = one_line(one.absolute, _LONGEST)
             sentence = f"{lost_at} is missing: put it back next to {folder.name}."
@@ -462,7 +467,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
             sentence = f"{place} has changed since the project was saved."
             messages.append(Message(sentence, "content-changed"))
     layers: list[tuple[ProjectLayer, LayerTuple]] = []
-    lost: list[ProjectLayer] = []
+    lost_layers: list[ProjectLayer] = []
     for layer in project.layers:
         yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
         try:
@@ -470,14 +475,16 @@ def open_project(path: Path) -> Job[OpenedProject]:
                 hear_warnings(messages.append),
                 decoding(folder, f"layer {layer.name!r}"),
             ):
-                layers.append((layer, _read_layer(folder, layer, found)))
+                layers.append((layer, _read_layer(folder, layer, paths)))
         except SemsrError as error:
-            lost.append(layer)
-            if layer.input is None or found.get(layer.input):
+            lost_layers.append(layer)
+            if layer.input is None or paths.get(layer.input):
                 sentence = f"Layer {layer.name!r} was left out: {error}"
                 messages.append(Message(sentence, code_of(error)))
     messages = list(dict.fromkeys(messages))  # levels of one image have the same
-    return OpenedProject(folder, project, tuple(layers), tuple(lost), tuple(messages))
+    return OpenedProject(
+        folder, project, tuple(layers), tuple(lost_layers), tuple(messages)
+    )
 
 
 def _read_layer(
@@ -525,18 +532,18 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     if layer.is_frames:
         from napari_semsr.io.frames import FRAMES_OPTIONS, open_frames
 
-        known = (layer.read or {}).items()
-        how: Any = {key: it for key, it in known if key in FRAMES_OPTIONS}
+        options = (layer.read or {}).items()
+        how: Any = {key: it for key, it in options if key in FRAMES_OPTIONS}
         return scan_layers(run(open_frames(source, **how)), source, **how)[0]
     if layer.read and "layer" not in layer.read:
         return _read_as(source, layer.read)
-    found = read_layers(str(source))
+    layers = read_layers(str(source))
     which = int((layer.read or {}).get("layer", 0))
-    if which >= len(found):
+    if which >= len(layers):
         msg = f"{source} has no channel {which} any more."
         raise ReadError(msg, code="plane-missing")
     rows = (layer.read or {}).get("databar_rows")
-    return without_rows(found[which], int(rows)) if rows else found[which]
+    return without_rows(layers[which], int(rows)) if rows else layers[which]
 
 
 def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
@@ -550,21 +557,21 @@ def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
     data = [image.data, *(read(source, level=n, **rest).data for n in coarse)]
     if max(image.shape) <= SINGLE_PX:
         data = [image.array()]
-    shown, own, kind = layer_of(
+    values, own, kind = layer_of(
         image, data=data if len(data) > 1 else data[0], coarsest=data[-1]
     )
     own["metadata"] |= {STORE_KEY: str(source), READ_KEY: options}
-    return shown, own, kind
+    return values, own, kind
 
 
 def read_project_layers(path: Paths) -> list[LayerTuple]:
     """Read the layers of a project for napari; what is missing is a warning."""
-    opened = run(open_project(Path(path if isinstance(path, str) else path[0])))
-    for sentence in opened.said:
+    project = run(open_project(Path(path if isinstance(path, str) else path[0])))
+    for sentence in project.said:
         warn(sentence)
-    for _, (_, keywords, _) in opened.layers:
-        keywords["metadata"][PROJECT_KEY] = str(opened.folder)
-    return [layer for _, layer in opened.layers]
+    for _, (_, keywords, _) in project.layers:
+        keywords["metadata"][PROJECT_KEY] = str(project.folder)
+    return [layer for _, layer in project.layers]
 
 
 # -- recent projects ----------------------------------------------------------------
@@ -577,18 +584,18 @@ def _recent_file() -> Path:
 def recent_projects() -> list[Path]:
     """List projects that were open lately and are still there, the last one first."""
     try:
-        found = json.loads(_recent_file().read_text("utf-8"))
-        return [Path(item) for item in found if (Path(item) / _FILE).is_file()]
+        paths = json.loads(_recent_file().read_text("utf-8"))
+        return [Path(item) for item in paths if (Path(item) / _FILE).is_file()]
     except (OSError, ValueError, TypeError):
         return []
 
 
 def note_recent(folder: Path) -> None:
     """Put a project first in the list of recent ones; without one it does as well."""
-    listed: Sequence[Path] = [folder, *(p for p in recent_projects() if p != folder)]
+    paths: Sequence[Path] = [folder, *(p for p in recent_projects() if p != folder)]
     file = _recent_file()
     with suppress(OSError, WriteError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as place:
-            text = json.dumps([str(item) for item in listed[:_MOST_RECENT]])
+            text = json.dumps([str(item) for item in paths[:_MOST_RECENT]])
             place.write_text(text, "utf-8")

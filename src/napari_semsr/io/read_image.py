@@ -148,10 +148,10 @@ def stated_length_nm(text: str, unit: str = "") -> float | None:
     A comma is that of a fraction: programs print numbers without one for thousands.
     """
     alone = to_nm(text, unit)
-    found = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
-    if alone is not None or found is None:
+    match = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
+    if alone is not None or match is None:
         return alone
-    return to_nm(found.group(1).replace(",", "."), found.group(2))
+    return to_nm(match.group(1).replace(",", "."), match.group(2))
 
 
 def pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
@@ -318,13 +318,13 @@ class RawImage:
     doubts: tuple[str, ...] = ()
     place_doubts: tuple[str, ...] = ()
 
-    def sentences(self, path: Path, *, sized: bool = False) -> list[str]:
-        """List all that a user should know of a file; `sized` if a size is typed."""
-        doubts = () if sized else self.doubts
-        found = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
+    def sentences(self, path: Path, *, has_typed_size: bool = False) -> list[str]:
+        """List what a user should know; `has_typed_size` if a size is typed."""
+        doubts = () if has_typed_size else self.doubts
+        all_sentences = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
         return [
             one if path.name in one else Message(f"{path.name}: {one}", code_of(one))
-            for one in found
+            for one in all_sentences
         ]
 
 
@@ -344,13 +344,13 @@ def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     Those that no format names are ``plane``, neighbours of them as one; others of them,
     behind an axis with a name, are numbered.
     """
-    found: dict[str, int] = {}
+    sizes_by_axis: dict[str, int] = {}
     for axis, size in zip(axes, sizes, strict=True):
         name = axis if axis in ("c", *AXIS_OPTIONS) else "plane"
-        if name in found and next(reversed(found)) != name:
-            name = f"{name}-{len(found)}"
-        found[name] = found.get(name, 1) * int(size)
-    return found
+        if name in sizes_by_axis and next(reversed(sizes_by_axis)) != name:
+            name = f"{name}-{len(sizes_by_axis)}"
+        sizes_by_axis[name] = sizes_by_axis.get(name, 1) * int(size)
+    return sizes_by_axis
 
 
 def choose_plane(
@@ -363,24 +363,30 @@ def choose_plane(
     there are, and the place on each axis.
     """
     pairs = list(zip(axes, sizes, strict=True))
-    known = named_axes(axes, sizes)
-    listed = ", ".join(f"{axis} {size}" for axis, size in known.items() if size > 1)
-    listed = f" ({listed})" if "," in listed or "plane" not in listed else ""
-    channels = known.get("c", 1)
-    given = {"c": choose(path, "channel", options.channel, channels, listed)}
+    sizes_by_axis = named_axes(axes, sizes)
+    axes_text = ", ".join(
+        f"{axis} {size}" for axis, size in sizes_by_axis.items() if size > 1
+    )
+    axes_text = (
+        f" ({axes_text})" if "," in axes_text or "plane" not in axes_text else ""
+    )
+    channels = sizes_by_axis.get("c", 1)
+    position = {"c": choose(path, "channel", options.channel, channels, axes_text)}
     either = ""
     for axis, name in AXIS_OPTIONS.items():
-        wanted, size = getattr(options, name), known.get(axis, 1)
-        if wanted is not None:
-            given[axis] = choose(path, name, wanted, size)
+        number, size = getattr(options, name), sizes_by_axis.get(axis, 1)
+        if number is not None:
+            position[axis] = choose(path, name, number, size)
         elif size > 1:
             either += f"{' and ' if either else ''}{name} 0 to {size - 1}"
-    others = [size for axis, size in pairs if axis not in given]
+    others = [size for axis, size in pairs if axis not in position]
     planes = math.prod(others)
     either = f"{either}, or " if either else ""
-    plane = choose(path, "plane", options.plane, planes, listed, either)
+    plane = choose(path, "plane", options.plane, planes, axes_text, either)
     where = iter(np.unravel_index(plane, others) if others else ())
-    places = tuple(given[axis] if axis in given else int(next(where)) for axis in axes)
+    places = tuple(
+        position[axis] if axis in position else int(next(where)) for axis in axes
+    )
     return channels, planes, places
 
 
@@ -426,8 +432,10 @@ def _beside(path: Path) -> list[Path]:
     names = [f"{path.stem}.{end}" for end in ("txt", "TXT", "Txt")]
     names += [f"{path.stem}-{kind}.hdr", f"{path.stem}-{kind.lower()}.hdr"]
     names += [f"{path.stem}.hdr", f"{path.stem}-{kind}.HDR", f"{path.stem}.HDR"]
-    found = [path.with_name(name) for name in names]
-    return [one for one in found if one != path and is_there(one) and one.is_file()]
+    candidates = [path.with_name(name) for name in names]
+    return [
+        one for one in candidates if one != path and is_there(one) and one.is_file()
+    ]
 
 
 def companions(path: Path) -> list[Path]:
@@ -476,25 +484,25 @@ def _read_sidecar(
     for beside in _beside(path):
         text, name = _text_of(beside), beside.name
         if beside.suffix.lower() == ".hdr":
-            found, frame = parse_tescan(text, shape, name), None
+            frame_image, frame = parse_tescan(text, shape, name), None
         else:
-            found, frame = _parse_jeol(text, name)
-            if found is None:
-                found, frame = _parse_hitachi(text, name)
-        if found is None:
+            frame_image, frame = _parse_jeol(text, name)
+            if frame_image is None:
+                frame_image, frame = _parse_hitachi(text, name)
+        if frame_image is None:
             continue
         if frame is not None:
-            found = of_frame(found, name, frame, shape, own)
-        size = found.pixel_size_nm
+            frame_image = of_frame(frame_image, name, frame, shape, own)
+        size = frame_image.pixel_size_nm
         if own is None or size is None or _is_close(own, size, _SAME_PITCH):
-            return found
+            return frame_image
         doubt = Message(
             f"{path.name} states a pixel size of {spell_pixel_size(own)}, but {name} "
             f"tells {spell_pixel_size(size)}, which is taken: give the pixel size if "
             "that is wrong.",
             "pixel-size-contradicts",
         )
-        return replace(found, doubts=(doubt,))
+        return replace(frame_image, doubts=(doubt,))
     return None
 
 
@@ -504,8 +512,8 @@ _SAME_PITCH = 0.01  # chosen: a micron bar of 100 px is right to half a percent
 
 
 def of_frame(
-    found: RawImage,
-    told: str,
+    frame_image: RawImage,
+    source: str,
     frame: tuple[int, int],
     shape: tuple[int, int],
     own: PixelSize | None = None,
@@ -516,42 +524,44 @@ def of_frame(
     that and a data bar, unless the pixel size that it states itself is the frame's.
     Else it was cut out, and keeps its pixels and all its rows.
     """
-    (rows, columns), size = frame, found.pixel_size_nm
+    (rows, columns), size = frame, frame_image.pixel_size_nm
     stretch = columns / shape[1]
     below = shape[0] - round(rows / stretch)
     if columns != shape[1]:
         whole = -_ROUNDED <= below <= _TALLEST * shape[0]
         if not whole or (own and size and _is_close(own, size, _SAME_PITCH)):
-            return _cut_out(found, told, frame, shape, own)
+            return _cut_out(frame_image, source, frame, shape, own)
     return replace(
-        found,
+        frame_image,
         pixel_size_nm=size and PixelSize((size[0] * stretch, size[1] * stretch)),
         databar_rows=below if 0 <= below < shape[0] else 0,
     )
 
 
 def _cut_out(
-    found: RawImage,
-    told: str,
+    image: RawImage,
+    source: str,
     frame: tuple[int, int],
     shape: tuple[int, int],
     own: PixelSize | None,
 ) -> RawImage:
     """Keep the pixel size of what was cut out of a frame, and say so."""
-    stated = found.pixel_size_nm
-    size = own or stated
+    stated_size = image.pixel_size_nm
+    size = own or stated_size
     if size is None:
-        return found
-    differ = own and stated and not _is_close(own, stated, _SAME_PITCH)
-    kept = spell_pixel_size(size)
-    kept += f" (its own; {told} tells {spell_pixel_size(stated)})" if differ else ""
+        return image
+    differ = own and stated_size and not _is_close(own, stated_size, _SAME_PITCH)
+    size_text = spell_pixel_size(size)
+    size_text += (
+        f" (its own; {source} tells {spell_pixel_size(stated_size)})" if differ else ""
+    )
     doubt = Message(
-        f"{told} is of {frame[0]} x {frame[1]} px, of which an image of {shape[0]} x "
+        f"{source} is of {frame[0]} x {frame[1]} px, of which an image of {shape[0]} x "
         f"{shape[1]} px is no smaller copy: it is taken as cut out, without data bar "
-        f"and with a pixel size of {kept}; give the pixel size if that is wrong.",
+        f"and with a pixel size of {size_text}; give the pixel size if that is wrong.",
         "header-of-other-size",
     )
-    return replace(found, pixel_size_nm=size, doubts=(doubt,))
+    return replace(image, pixel_size_nm=size, doubts=(doubt,))
 
 
 def rows_and_columns(text: str, separator: str | None = None) -> tuple[int, int] | None:
@@ -570,17 +580,17 @@ _Told = tuple[RawImage | None, tuple[int, int] | None]
 def _parse_jeol(text: str, name: str) -> _Told:
     """Read the lines of a JEOL: what they say, and of what frame."""
     keys: dict[str, str] = {}
-    stated: dict[str, list[str]] = {}
+    statements: dict[str, list[str]] = {}
     for line in text.splitlines():
         if line.startswith("$"):
             key, _, value = line.replace("\t", " ").partition(" ")
             keys[key] = value.strip()
-            stated.setdefault(key.lstrip("$"), []).append(keys[key])
-    if not any(key.startswith(("CM_", "SM_")) for key in stated):
+            statements.setdefault(key.lstrip("$"), []).append(keys[key])
+    if not any(key.startswith(("CM_", "SM_")) for key in statements):
         return None, None
-    size, warnings = _jeol_size(stated, name)
+    size, warnings = _jeol_size(statements, name)
     image, full = (
-        next(filter(None, map(rows_and_columns, stated.get(key, ()))), None)
+        next(filter(None, map(rows_and_columns, statements.get(key, ()))), None)
         for key in _FRAMES
     )
     frame = image or full
@@ -593,29 +603,33 @@ def _parse_jeol(text: str, name: str) -> _Told:
             "header-contradicts",
         )
         frame, warnings = None, (*warnings, warning)
-    found = RawImage("TIFF", None, size, "JEOL", metadata=keys, warnings=warnings)
-    return found, frame
+    frame_image = RawImage("TIFF", None, size, "JEOL", metadata=keys, warnings=warnings)
+    return frame_image, frame
 
 
 def _jeol_size(
-    stated: Mapping[str, Sequence[str]], name: str
+    statements: Mapping[str, Sequence[str]], name: str
 ) -> tuple[PixelSize | None, tuple[str, ...]]:
     """Take the finest statement of a pixel size if all agree, or say why none."""
-    pitches, bars, markers = (stated.get(key, ()) for key in (_PITCH, _BAR, _MARKER))
-    found = [_stated_pitch(text) for text in pitches]
-    found += [_over_bar(marker, bar) for bar in bars for marker in markers]
-    if not found:
+    pitches, bars, markers = (
+        statements.get(key, ()) for key in (_PITCH, _BAR, _MARKER)
+    )
+    pitches_found = [_stated_pitch(text) for text in pitches]
+    pitches_found += [_over_bar(marker, bar) for bar in bars for marker in markers]
+    if not pitches_found:
         return None, ()
-    known = sorted((one for one in found if one is not None), key=lambda one: one[1])
-    if known:
-        size, rounded = known[0]
-        if all(_is_close(size, a, rounded + b + _SAME_PITCH) for a, b in known):
+    by_error = sorted(
+        (one for one in pitches_found if one is not None), key=lambda one: one[1]
+    )
+    if by_error:
+        size, rounding = by_error[0]
+        if all(_is_close(size, a, rounding + b + _SAME_PITCH) for a, b in by_error):
             return size, ()
     pairs = zip((_PITCH, _BAR, _MARKER), (pitches, bars, markers), strict=True)
-    given = ", ".join(f"{key} {one!r}" for key, values in pairs for one in values)
-    what = "pixel sizes that differ" if known else "no pixel size with its unit"
-    sentence = f"{name} states {what}, {given}: the pixel size is left unknown."
-    code = "pixel-size-contradicts" if known else "pixel-size-invalid"
+    texts = ", ".join(f"{key} {one!r}" for key, values in pairs for one in values)
+    what = "pixel sizes that differ" if by_error else "no pixel size with its unit"
+    sentence = f"{name} states {what}, {texts}: the pixel size is left unknown."
+    code = "pixel-size-contradicts" if by_error else "pixel-size-invalid"
     return None, (Message(sentence, code),)
 
 
@@ -653,21 +667,21 @@ def _parse_hitachi(text: str, name: str) -> _Told:
         return None, None
     section = text[start + len(_HITACHI) :].partition("\n[")[0]
     keys = {key: value.strip() for key, value in _SETTING.findall(section)}
-    stated = keys.get("PixelSize", "")
-    length = stated_length_nm(stated, "nm")
+    size_text = keys.get("PixelSize", "")
+    length = stated_length_nm(size_text, "nm")
     frame = rows_and_columns(keys.get("DataSize", "").lower().replace("*", "x"), "x")
     warnings: tuple[str, ...] = ()
     if length is None:
-        what = f"got {stated!r}" if stated else "and there is none"
+        what = f"got {size_text!r}" if size_text else "and there is none"
         warning = Message(
             f"PixelSize in {name} must be a positive length in nm, {what}: the pixel "
             "size is left unknown.",
-            "pixel-size-invalid" if stated else "pixel-size-missing",
+            "pixel-size-invalid" if size_text else "pixel-size-missing",
         )
         warnings = (warning,)
     size = pixel_size((length, length))
-    found = RawImage("TIFF", None, size, "Hitachi", metadata=keys, warnings=warnings)
-    return found, frame
+    image = RawImage("TIFF", None, size, "Hitachi", metadata=keys, warnings=warnings)
+    return image, frame
 
 
 def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
@@ -675,22 +689,22 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
     keys = {key: value.strip() for key, value in _SETTING.findall(text)}
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
         return None
-    stated = [keys.get("PixelSizeY"), keys.get("PixelSizeX")]
-    size = pixel_size([stated_length_nm(value or "", "m") for value in stated])
+    size_texts = [keys.get("PixelSizeY"), keys.get("PixelSizeX")]
+    size = pixel_size([stated_length_nm(value or "", "m") for value in size_texts])
     warnings: tuple[str, ...] = ()
     if size is None:
         warning = Message(
             f"PixelSizeY and PixelSizeX in {name} must be positive metres, got "
-            f"{stated}: the pixel size is left unknown.",
+            f"{size_texts}: the pixel size is left unknown.",
             "pixel-size-invalid",
         )
         warnings = (warning,)
     strip = keys.get("ImageStripSize", "")
     rows = int(strip[:8]) if strip.isdecimal() else 0
     rows = rows if rows < shape[0] else 0
-    kept = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
+    values_shown = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
     return RawImage(
-        "TIFF", None, size, "TESCAN", rows, metadata=kept, warnings=warnings
+        "TIFF", None, size, "TESCAN", rows, metadata=values_shown, warnings=warnings
     )
 
 
@@ -718,13 +732,13 @@ def _grounds(bottom: NDArray[np.float64]) -> list[float]:
     """Most frequent grey values, at most three."""
     counts, edges = np.histogram(bottom, bins=64, range=(0.0, 1.0))
     best = np.argsort(counts)[::-1][:3]
-    found = []
+    levels = []
     for i in best:
         upper = bottom <= edges[i + 1] if i == 63 else bottom < edges[i + 1]
         inside = bottom[(bottom >= edges[i]) & upper]
         if inside.size:
-            found.append(float(np.median(inside)))
-    return found
+            levels.append(float(np.median(inside)))
+    return levels
 
 
 def _first_row(part: NDArray[np.float64]) -> int | None:
@@ -778,14 +792,14 @@ def suggest_databar(image: Any, reach: float | None = None) -> int:
         return 0
     bottom = (bottom - low) / (high - low)
     bottom = np.nan_to_num(bottom, nan=0.0, posinf=1.0, neginf=0.0)
-    found = 0
+    rows = 0
     for ground in _grounds(bottom):
         part = np.mean(np.abs(bottom - ground) <= _LEVELS, axis=1)
         first = _first_row(part)
         if first is not None and _is_bar(bottom[first:], ground, part[first:]):
-            found = max(found, depth - _above_frame(bottom, first))
+            rows = max(rows, depth - _above_frame(bottom, first))
     # by half a pixel, where the rows that count are those of another grid
-    return found if reach is None or reach > height - found + 0.5 else 0
+    return rows if reach is None or reach > height - rows + 0.5 else 0
 
 
 # Colour samples to grey values: grey stored as colour is grey, colour is refused.
@@ -821,14 +835,14 @@ def _spreads(samples: Any) -> NDArray[np.float64]:
     frame = _BORDER if min(samples.shape[:2]) >= _LEAST_FRAMED else 0
     columns = slice(frame, samples.shape[1] - frame)
     height = max(1, (1 << 24) // max(1, samples.shape[1]))
-    found = [np.zeros(frame)]
+    all_spreads = [np.zeros(frame)]
     for top in range(frame, samples.shape[0], height):
         part = np.asarray(samples[top : top + height, columns, :3])
         red, *others = np.moveaxis(part, 2, 0)
         low, high = reduce(np.minimum, others, red), reduce(np.maximum, others, red)
         gap = np.nan_to_num(np.subtract(high, low, dtype=np.float64))
-        found.append(gap.max(axis=1, initial=0.0))
-    spreads = np.concatenate(found)
+        all_spreads.append(gap.max(axis=1, initial=0.0))
+    spreads = np.concatenate(all_spreads)
     if frame and not _is_coloured(samples, spreads[:-frame]).any():
         spreads[-frame:] = 0.0  # else they may end a bar
     return spreads
@@ -850,11 +864,11 @@ def _is_coloured(samples: Any, spreads: NDArray[np.float64]) -> NDArray[np.bool_
 
 def _coloured_bar(samples: Any, spreads: NDArray[np.float64]) -> int:
     """Count the rows of a data bar in colour below a grey image; 0 for none."""
-    coloured = _is_coloured(samples, spreads)
-    height = coloured.size
-    if not coloured.any() or not isinstance(samples, np.ndarray):
+    is_coloured = _is_coloured(samples, spreads)
+    height = is_coloured.size
+    if not is_coloured.any() or not isinstance(samples, np.ndarray):
         return 0
-    first = int(np.argmax(coloured))
+    first = int(np.argmax(is_coloured))
     if first < height * (1 - _SHARE) or height - first < _SMALLEST:
         return 0
     return max(height - first, suggest_databar(luminance(samples[..., :3])))
@@ -965,13 +979,13 @@ def plan_blocks(
         )
         raise ReadError(msg, code="image-too-large")
     chunks: Any = (*block, *shape[2:])
-    made = np.dtype(dtype)
+    target_type = np.dtype(dtype)
     return da.map_blocks(
         _read_block,
         source,
-        chunks=da.core.normalize_chunks(chunks, shape, dtype=made),
-        dtype=made,
-        meta=np.empty((0,) * len(shape), made),
+        chunks=da.core.normalize_chunks(chunks, shape, dtype=target_type),
+        dtype=target_type,
+        meta=np.empty((0,) * len(shape), target_type),
         name=f"plane-{tokenize(source, source.path.stat().st_mtime_ns)}",
     )
 
@@ -1004,19 +1018,22 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
     if source.vendor is not None or source.record is not None:
         return source
     rows, columns = source.data.shape[:2]
-    found = _read_sidecar(path, (rows, columns), source.pixel_size_nm)
-    if found is None:
+    frame_image = _read_sidecar(path, (rows, columns), source.pixel_size_nm)
+    if frame_image is None:
         return source
     return replace(
         source,
-        vendor=found.vendor,
-        pixel_size_nm=found.pixel_size_nm or source.pixel_size_nm,
-        databar_rows=found.databar_rows,
-        metadata={**source.metadata, str(found.vendor).lower(): found.metadata},
+        vendor=frame_image.vendor,
+        pixel_size_nm=frame_image.pixel_size_nm or source.pixel_size_nm,
+        databar_rows=frame_image.databar_rows,
+        metadata={
+            **source.metadata,
+            str(frame_image.vendor).lower(): frame_image.metadata,
+        },
         doubts=(
-            *(source.doubts if found.pixel_size_nm is None else ()),
-            *found.warnings,
-            *found.doubts,
+            *(source.doubts if frame_image.pixel_size_nm is None else ()),
+            *frame_image.warnings,
+            *frame_image.doubts,
         ),
     )
 
@@ -1058,12 +1075,12 @@ def _upright(source: RawImage) -> RawImage:
     """Turn an image as its file says that it is shown."""
     if source.orientation not in _TURNS:
         return source
-    swapped, down, across = _TURNS[source.orientation]
+    swap, down, across = _TURNS[source.orientation]
 
     def turn(pair: Any) -> Any:
-        return pair[::-1] if swapped and pair is not None else pair
+        return pair[::-1] if swap and pair is not None else pair
 
-    data = source.data.swapaxes(0, 1) if swapped else source.data
+    data = source.data.swapaxes(0, 1) if swap else source.data
     data = data[:: -1 if down else 1, :: -1 if across else 1]
     # torch takes no array that runs backwards
     if isinstance(data, np.ndarray):
@@ -1090,18 +1107,25 @@ def _is_close(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
 def _calibration(source: RawImage) -> PixelSize | None:
     """Prefer the record's digits, unless someone recalibrated the file since."""
     own = None if source.record is None else source.record.pixel_size_nm
-    stated = source.pixel_size_nm
-    if own is not None and (stated is None or _is_close(own, stated)):
+    stated_size = source.pixel_size_nm
+    if own is not None and (stated_size is None or _is_close(own, stated_size)):
         return own
-    return stated
+    return stated_size
 
 
 def _look(source: RawImage) -> DisplaySettings | None:
     """Prefer the record's look, but for limits that someone changed since."""
-    own, stated = None if source.record is None else source.record.look, source.look
-    if own is None or stated is None or np.allclose(own.limits, stated.limits):
-        return own or stated
-    return own.model_copy(update={"limits": stated.limits})
+    own, stated_look = (
+        None if source.record is None else source.record.look,
+        source.look,
+    )
+    if (
+        own is None
+        or stated_look is None
+        or np.allclose(own.limits, stated_look.limits)
+    ):
+        return own or stated_look
+    return own.model_copy(update={"limits": stated_look.limits})
 
 
 def _facts(source: RawImage) -> dict[str, Any]:
@@ -1114,20 +1138,20 @@ def _metadata(
     source: RawImage, data: Any, bar: int, sentences: list[str]
 ) -> dict[str, Any]:
     """Collect what the file said, and what was done to it."""
-    found = {**_facts(source), "format": source.format, CUT_KEY: bar}
+    facts = {**_facts(source), "format": source.format, CUT_KEY: bar}
     if source.vendor is not None:
-        found["vendor"] = source.vendor
+        facts["vendor"] = source.vendor
     if sentences:
-        found["warnings"] = sentences
+        facts["warnings"] = sentences
     if source.series > 1:
-        found["series"] = source.series
+        facts["series"] = source.series
     if source.coarser[0] != 1:
-        found[LEVEL_KEY] = source.coarser[0]
+        facts[LEVEL_KEY] = source.coarser[0]
     if isinstance(data, np.ndarray) and data.dtype.kind == "f":
         finite = int(np.count_nonzero(np.isfinite(data)))
         if finite != data.size:
-            found["nonfinite_pixels"] = data.size - finite
-    return found
+            facts["nonfinite_pixels"] = data.size - finite
+    return facts
 
 
 def _size_origin(bare: RawImage, source: RawImage) -> dict[str, Any] | None:
@@ -1153,7 +1177,9 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     """Make the micrograph that a user asked for."""
     bare, source = source, _with_sidecar(path, source)
     origin_of_size = _size_origin(bare, source)
-    for sentence in source.sentences(path, sized=options.pixel_size_nm is not None):
+    for sentence in source.sentences(
+        path, has_typed_size=options.pixel_size_nm is not None
+    ):
         warn(sentence)
     sentences = source.sentences(path)
     source = replace(source, data=native(path, source.data))
@@ -1168,7 +1194,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
     spacing = source.spacing_px or (record.spacing_px if record is not None else (1, 1))
     placed_by = size if source.origin or record is None else record.pixel_size_nm
-    found = Micrograph(
+    micrograph = Micrograph(
         data=data,
         pixel_size_nm=placed_by,
         name=legible(name),
@@ -1182,36 +1208,40 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         look=_look(source),
     )
     down, across = source.coarser
-    typed, error = (
-        told and (told[0] * down, told[1] * across)
-        for told in (options.pixel_size_nm, options.pixel_size_sd_nm)
+    typed_size, error = (
+        size_text and (size_text[0] * down, size_text[1] * across)
+        for size_text in (options.pixel_size_nm, options.pixel_size_sd_nm)
     )
-    return found.calibrated(typed, error) if typed else found.with_pixel_size(size)
+    return (
+        micrograph.calibrate(typed_size, error)
+        if typed_size
+        else micrograph.with_pixel_size(size)
+    )
 
 
 def to_info(path: Path, source: RawImage) -> FileInfo:
     """Describe a file."""
     bare, source = source, _with_sidecar(path, source)
-    stored = tuple(int(n) for n in source.data.shape)
+    stored_shape = tuple(int(n) for n in source.data.shape)
     metadata = _facts(source)
     if sentences := source.sentences(path):
         metadata["warnings"] = sentences
-    above = source.data[: stored[0] - source.databar_rows]
+    above = source.data[: stored_shape[0] - source.databar_rows]
     source = _upright(replace(source, data=above))
-    suggested = 0
+    databar_rows = 0
     if not source.databar_rows and source.record is None:
-        suggested = _suggested(source.data)
+        databar_rows = _suggest_databar(source.data)
     rows, columns = source.data.shape[:2]
-    made = None if source.record is None else source.record.provenance
-    size, stated = _calibration(source), _size_origin(bare, source)
-    network = None if made is None else made.network()
+    history = None if source.record is None else source.record.provenance
+    size, origin = _calibration(source), _size_origin(bare, source)
+    network = None if history is None else history.network()
     return FileInfo(
         format=source.format,
         shape=(int(rows), int(columns)),
-        stored_shape=stored,
+        stored_shape=stored_shape,
         dtype=np.dtype(source.data.dtype).name,
         pixel_size_nm=size,
-        pixel_size_from=size and describe_origin(size, stated, made),
+        pixel_size_from=size and describe_origin(size, origin, history),
         vendor=source.vendor,
         levels=source.levels,
         series=source.series,
@@ -1219,13 +1249,13 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         planes=source.planes,
         axes=dict(source.axes),
         databar_rows=source.databar_rows,
-        suggested_databar_rows=suggested,
+        suggested_databar_rows=databar_rows,
         network=None if network is None else network[0],
         metadata=metadata,
     )
 
 
-def _suggested(data: Any) -> int:
+def _suggest_databar(data: Any) -> int:
     """Look for a data bar, but only where the pixels are at hand."""
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
         return 0

@@ -22,7 +22,7 @@ from napari_semsr.core import (
     WriteError,
     access_refusal,
     open_file,
-    shown,
+    shorten,
 )
 from napari_semsr.io.files import decoding, read_text, replacing
 
@@ -62,7 +62,7 @@ class Sheet:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            msg = f"{where} must hold {what.format(shown(cell))}."
+            msg = f"{where} must hold {what.format(shorten(cell))}."
             raise ReadError(msg, code="table-invalid")
         return value
 
@@ -95,8 +95,8 @@ def read_sheet(path: Path, what: str) -> Sheet:
         raise ReadError(
             access_refusal(path, error) or Message(fault, "table-invalid")
         ) from error
-    filled = [(line, row) for line, row in rows[1:] if any(row)]
-    return Sheet(rows[0][1] if rows else (), tuple(filled), mark)
+    non_empty = [(line, row) for line, row in rows[1:] if any(row)]
+    return Sheet(rows[0][1] if rows else (), tuple(non_empty), mark)
 
 
 def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
@@ -117,7 +117,7 @@ def write_rows(path: Path, rows: Iterable[Iterable[Cell]]) -> None:
 def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
     """Write rows as the text of a CSV file, in which no cell is a formula."""
     out = io.StringIO(newline="")
-    csv.writer(out, lineterminator=end).writerows(map(_said, row) for row in rows)
+    csv.writer(out, lineterminator=end).writerows(map(_cell_text, row) for row in rows)
     return out.getvalue()
 
 
@@ -146,7 +146,7 @@ def check_sheet(path: Path) -> None:
         _library(path, "written", WriteError)
 
 
-def _said(cell: Cell) -> Cell:
+def _cell_text(cell: Cell) -> Cell:
     """Write a cell; nine digits of a number are more than any measure has."""
     if isinstance(cell, bool):
         return str(cell).lower()
@@ -155,13 +155,13 @@ def _said(cell: Cell) -> Cell:
     return f"{cell:.9g}" if isinstance(cell, float) else cell
 
 
-def _library(path: Path, done: str, kind: type[ReadError | WriteError]) -> Any:
+def _library(path: Path, action: str, kind: type[ReadError | WriteError]) -> Any:
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         msg = (
-            f"{path} needs pyarrow to be {done}: pip install 'napari-semsr[table]', or "
-            "take a .csv file."
+            f"{path} needs pyarrow to be {action}: pip install 'napari-semsr[table]', "
+            "or take a .csv file."
         )
         raise kind(msg, code="extra-missing") from error
 
@@ -174,28 +174,32 @@ def _read_parquet(path: Path) -> Sheet:
     cells = zip(*columns.values(), strict=True)
     rows = (
         tuple(
-            cell if isinstance(cell, str) else "" if cell is None else str(_said(cell))
+            cell
+            if isinstance(cell, str)
+            else ""
+            if cell is None
+            else str(_cell_text(cell))
             for cell in row
         )
         for row in cells
     )
-    filled = tuple(item for item in enumerate(rows, start=2) if any(item[1]))
-    return Sheet(tuple(columns), filled)
+    non_empty = tuple(item for item in enumerate(rows, start=2) if any(item[1]))
+    return Sheet(tuple(columns), non_empty)
 
 
 def _write_parquet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
     """Write columns of truths, of numbers or of texts, the same whatever is unknown."""
     arrow, parquet = _library(path, "written", WriteError)
-    typed = {}
-    made: type[float | str]
+    columns_by_name = {}
+    converter: type[float | str]
     for name, cells in columns.items():
         kinds = {type(cell) for cell in cells if cell is not None}
         if kinds == {bool}:
-            typed[name] = arrow.array(cells)
+            columns_by_name[name] = arrow.array(cells)
             continue
         are_numbers = bool(kinds) and kinds <= {int, float}
-        kind, made = (arrow.float64, float) if are_numbers else (arrow.string, str)
-        filled = [None if cell is None else made(cell) for cell in cells]
-        typed[name] = arrow.array(filled, type=kind())
+        kind, converter = (arrow.float64, float) if are_numbers else (arrow.string, str)
+        values = [None if cell is None else converter(cell) for cell in cells]
+        columns_by_name[name] = arrow.array(values, type=kind())
     with replacing(path) as place:
-        parquet.write_table(arrow.table(typed), place)
+        parquet.write_table(arrow.table(columns_by_name), place)

@@ -32,7 +32,7 @@ from napari_semsr.core import (
     ReadError,
     access_refusal,
     one_line,
-    shown,
+    shorten,
 )
 from napari_semsr.io.files import read_text, replacing
 from napari_semsr.io.sheets import read_sheet, write_rows
@@ -109,7 +109,7 @@ TRANSFORM_SUFFIXES = (".json", ".ngff.json", ".tfm", ".csv")
 """How files end that `write_transform` writes: ours, of NGFF, of ITK, for napari."""
 
 
-def write_transform(path: Path, stored: StoredTransform) -> None:
+def write_transform(path: Path, transform_file: StoredTransform) -> None:
     """Write a transform, whole or not at all; the suffix says for which program.
 
     ``.ngff.json`` is a coordinate transformation of NGFF (RFC 5) from the moving image
@@ -121,52 +121,52 @@ def write_transform(path: Path, stored: StoredTransform) -> None:
     """
     writers = {".ngff.json": _as_ngff, ".tfm": _as_itk, ".csv": _as_napari}
     ending = next((end for end in writers if path.name.lower().endswith(end)), None)
-    found = stored.transform
+    transform = transform_file.transform
     if ending is None:
-        text = _as_own(stored)
-    elif isinstance(found, Elastic):
+        text = _as_own(transform_file)
+    elif isinstance(transform, Elastic):
         msg = (
             f"An elastic map cannot be written as {path.name}, which holds a matrix: "
             "keep it as JSON of this program, or register with `model=affine`."
         )
         raise OptionError(msg, code="transform-unsupported")
     else:
-        text = writers[ending](found, stored)
+        text = writers[ending](transform, transform_file)
     with replacing(path) as place:
         place.write_text(text, encoding="utf-8")
 
 
-def _as_own(stored: StoredTransform) -> str:
-    found = stored.transform
-    affine = found.affine if isinstance(found, Elastic) else found
+def _as_own(transform_file: StoredTransform) -> str:
+    transform = transform_file.transform
+    affine = transform.affine if isinstance(transform, Elastic) else transform
     values: dict[str, Any] = {
         "semsr_transform": _VERSION,
-        "kind": stored.kind,
+        "kind": transform_file.kind,
         **_CONVENTIONS,
-        "from": asdict(stored.moving),
-        "to": asdict(stored.fixed),
+        "from": asdict(transform_file.moving),
+        "to": asdict(transform_file.fixed),
         "matrix": _rows(affine),
     }
-    if isinstance(found, Elastic):
-        bending = found.bending
+    if isinstance(transform, Elastic):
+        bending = transform.bending
         values["bspline"] = {
             "order": _ORDER,
             "origin": list(bending.origin),
             "spacing": list(bending.spacing),
             "coefficients": bending.coefficients.tolist(),
         }
-    if stored.quality:
-        values["quality"] = dict(stored.quality)
+    if transform_file.quality:
+        values["quality"] = dict(transform_file.quality)
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
-def _rows(found: Affine) -> list[list[float]]:
+def _rows(affine: Affine) -> list[list[float]]:
     """Give the two rows of a map, (y, x), each with what is added."""
-    pairs = zip(found.matrix, found.shift, strict=True)
+    pairs = zip(affine.matrix, affine.shift, strict=True)
     return [[*row, move] for row, move in pairs]
 
 
-def _as_ngff(found: Affine, stored: StoredTransform) -> str:
+def _as_ngff(affine: Affine, transform_file: StoredTransform) -> str:
     axes = [{"name": n, "type": "space", "unit": "nanometer"} for n in _AXES]
     names = ("moving", "fixed")
     values = {
@@ -174,31 +174,31 @@ def _as_ngff(found: Affine, stored: StoredTransform) -> str:
         "coordinateTransformations": [
             {
                 "type": "affine",
-                "name": f"{stored.moving.name} to {stored.fixed.name}",
+                "name": f"{transform_file.moving.name} to {transform_file.fixed.name}",
                 "input": "moving",
                 "output": "fixed",
-                "affine": _rows(found),
+                "affine": _rows(affine),
             }
         ],
     }
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
-def _as_itk(found: Affine, _: StoredTransform) -> str:
-    (yy, yx, y), (xy, xx, x) = _rows(found.inverse())
-    told = " ".join(repr(float(v)) for v in (xx, xy, yx, yy, x, y))
+def _as_itk(affine: Affine, _: StoredTransform) -> str:
+    (yy, yx, y), (xy, xx, x) = _rows(affine.inverse())
+    numbers = " ".join(repr(float(v)) for v in (xx, xy, yx, yy, x, y))
     lines = [
         "#Insight Transform File V1.0",
         "#Transform 0",
         "Transform: AffineTransform_double_2_2",
-        f"Parameters: {told}",
+        f"Parameters: {numbers}",
         "FixedParameters: 0 0",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _as_napari(found: Affine, _: StoredTransform) -> str:
-    rows = [*_rows(found), [0.0, 0.0, 1.0]]
+def _as_napari(affine: Affine, _: StoredTransform) -> str:
+    rows = [*_rows(affine), [0.0, 0.0, 1.0]]
     return "".join(",".join(repr(float(v)) for v in row) + "\n" for row in rows)
 
 
@@ -219,13 +219,13 @@ def read_transform(path: Path) -> StoredTransform:
         msg = f"{path} is no transform: register two images and keep the transform"
         raise ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
-        msg = f"{path} is a transform of version {shown(values['semsr_transform'])}"
+        msg = f"{path} is a transform of version {shorten(values['semsr_transform'])}"
         raise ReadError(
             f"{msg}, only {_VERSION} can be read: update napari-semsr.",
             code="other-version",
         )
     try:
-        return _parsed(values)
+        return _parse(values)
     except KeyError as error:
         msg = f"{path} is not a whole transform: it lacks {error}; copy it again, or"
         raise ReadError(f"{msg} register again.", code="file-damaged") from error
@@ -235,10 +235,10 @@ def read_transform(path: Path) -> StoredTransform:
         raise ReadError(msg, code="file-damaged") from error
 
 
-def _parsed(values: dict[str, Any]) -> StoredTransform:
-    for key, known in _CONVENTIONS.items():
-        if values.get(key, known) != known:
-            msg = f"its {key} must be {known}, got {shown(values[key])}"
+def _parse(values: dict[str, Any]) -> StoredTransform:
+    for key, convention in _CONVENTIONS.items():
+        if values.get(key, convention) != convention:
+            msg = f"its {key} must be {convention}, got {shorten(values[key])}"
             raise ValueError(msg)
     rows = np.array(values["matrix"], dtype=float)
     if rows.shape != (2, 3):
@@ -247,12 +247,14 @@ def _parsed(values: dict[str, Any]) -> StoredTransform:
     affine = Affine.of(rows[:, :2], rows[:, 2])
     transform: Affine | Elastic = affine
     if values["kind"] not in _KINDS:
-        msg = f"its kind must be {', '.join(_KINDS)}, got {shown(values['kind'])}"
+        msg = f"its kind must be {', '.join(_KINDS)}, got {shorten(values['kind'])}"
         raise ValueError(msg)
     if values["kind"] == "elastic":
         spline = values["bspline"]
         if spline.get("order", _ORDER) != _ORDER:
-            msg = f"its spline must be of order {_ORDER}, got {shown(spline['order'])}"
+            msg = (
+                f"its spline must be of order {_ORDER}, got {shorten(spline['order'])}"
+            )
             raise ValueError(msg)
         bending = Bending(
             _pair(spline["origin"]),
@@ -313,19 +315,19 @@ def read_landmarks(
     size.
     """
     sheet = read_sheet(path, "landmarks")
-    found = {}
+    places_read = {}
     for side, image in (("moving", moving), ("fixed", fixed)):
-        found[side] = _unit(path, sheet.names, side, image)
-    places: dict[str, list[list[float]]] = {side: [] for side in found}
+        places_read[side] = _unit(path, sheet.names, side, image)
+    places: dict[str, list[list[float]]] = {side: [] for side in places_read}
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
-        for side, unit in found.items():
+        for side, unit in places_read.items():
             here = [cells.get(f"{side}_{axis}_{unit}", "") for axis in "yx"]
             where = f"{path} line {line}"
             places[side].append([sheet.number(cell, where, _FOUR) for cell in here])
     return (
-        _in_nm(places["moving"], found["moving"], moving),
-        _in_nm(places["fixed"], found["fixed"], fixed),
+        _in_nm(places["moving"], places_read["moving"], moving),
+        _in_nm(places["fixed"], places_read["fixed"], fixed),
     )
 
 
@@ -341,23 +343,23 @@ def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str
                 )
                 raise ReadError(msg, code="pixel-size-missing")
             return unit
-    given = one_line(", ".join(names)) or "nothing"
+    columns = one_line(", ".join(names)) or "nothing"
     msg = (
         f"{path} must begin with {','.join(_COLUMNS)} (or _px in place of _nm), got "
-        f"{given}."
+        f"{columns}."
     )
     raise ReadError(msg, code="table-invalid")
 
 
 def _in_nm(places: list[list[float]], unit: str, image: Micrograph) -> FloatArray:
-    found = np.array(places, dtype=float).reshape(-1, 2)
-    return found if unit == "nm" else found * image.scale + image.origin
+    places_nm = np.array(places, dtype=float).reshape(-1, 2)
+    return places_nm if unit == "nm" else places_nm * image.scale + image.origin
 
 
 def write_landmarks(
     path: Path,
     moving: FloatArray,
-    fixed: FloatArray,
+    fixed_places: FloatArray,
     *,
     units: Sequence[str] = ("nm", "nm"),
 ) -> None:
@@ -365,7 +367,7 @@ def write_landmarks(
 
     `units` of those of the moving image and of the fixed one: ``"nm"`` or ``"px"``.
     """
-    named = [f"{name[:-2]}{units[n // 2]}" for n, name in enumerate(_COLUMNS)]
-    rows = np.hstack([moving, fixed]).tolist()
+    columns = [f"{name[:-2]}{units[n // 2]}" for n, name in enumerate(_COLUMNS)]
+    rows = np.hstack([moving, fixed_places]).tolist()
     cells = ([f"{value:.6f}" for value in row] for row in rows)
-    write_rows(path, [named, *cells])
+    write_rows(path, [columns, *cells])

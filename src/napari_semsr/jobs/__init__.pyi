@@ -67,9 +67,9 @@ from .enhance import (
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
     EnhancedFile as EnhancedFile,
+    find_unfinished as find_unfinished,
     learnt_from_instrument as learnt_from_instrument,
     map_unfamiliar as map_unfamiliar,
-    unfinished as unfinished,
 )
 from .exchange import ImportOptions as ImportOptions
 from .figure import (

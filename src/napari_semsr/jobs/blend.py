@@ -46,22 +46,25 @@ def _on_grid(image: Micrograph, grid: Grid) -> Any:
 
 
 def input_levels(
-    image: Micrograph, known: Sequence[Any], result: Micrograph, levels: Sequence[Any]
+    image: Micrograph,
+    result_levels: Sequence[Any],
+    result: Micrograph,
+    levels: Sequence[Any],
 ) -> Job[list[Any]]:
     """Draw an image in the pixels of what was made of it, at every level of that."""
-    found = [_on_grid(image, Grid.of(result))]
-    own = known if found[0] is image.data else ()
+    image_levels = [_on_grid(image, Grid.of(result))]
+    own = result_levels if image_levels[0] is image.data else ()
     for level in levels[1:]:
         shape = tuple(level.shape)
         fits = [item for item in own if tuple(item.shape) == shape]
         if fits:
-            found.append(fits[0])
+            image_levels.append(fits[0])
         else:
-            found.append((yield from _halved(found[-1], image.name)))
-    return found
+            image_levels.append((yield from _halve(image_levels[-1], image.name)))
+    return image_levels
 
 
-def _halved(fine: Any, name: str) -> Job[Any]:
+def _halve(fine: Any, name: str) -> Job[Any]:
     """Make the next level: in memory, unless it is very large."""
     rows, columns = fine.shape
     if rows * columns > 4 * _HELD_PX:
@@ -85,12 +88,12 @@ def blend_levels(
     if strength >= 1:
         return list(after)
     return [
-        _mixed(first, second, strength)
+        _blend_arrays(first, second, strength)
         for first, second in zip(before, after, strict=True)
     ]
 
 
-def _mixed(before: Any, after: Any, strength: float) -> Any:
+def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
     """Mix two arrays, lazily if one of them is lazy."""
     if not hasattr(before, "dask") and not hasattr(after, "dask"):
         return _mix(before, after, strength)
@@ -109,9 +112,9 @@ def _mixed(before: Any, after: Any, strength: float) -> Any:
 def _mix(before: Any, after: Any, strength: float) -> NDArray[Any]:
     """Mix grey values, in the type of what was made."""
     share = np.float32(strength)
-    mixed = np.asarray(before, np.float32) * (1 - share) + after * share
-    made: NDArray[Any] = to_dtype(mixed, after.dtype)[0]
-    return made
+    mixture = np.asarray(before, np.float32) * (1 - share) + after * share
+    result: NDArray[Any] = to_dtype(mixture, after.dtype)[0]
+    return result
 
 
 def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
@@ -136,15 +139,15 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
     grid = Area.of(like, coarse).part(box).grid
     old, new = (_on_grid(image, grid).astype(np.float32) for image in (first, second))
     roles = {"minuend": second, "subtrahend": first}
-    made = derived_from("difference", {}, **roles)
+    history = derived_from("difference", {}, **roles)
     if not first.is_lazy and not second.is_lazy:  # what is in memory is digested, too
         records = (input_record(item, item, role=role) for role, item in roles.items())
-        made = made_by("difference", {}, *records)
+        history = made_by("difference", {}, *records)
     return like.replace(
         data=new - old,
         name=f"{second.name} \N{MINUS SIGN} {first.name}",
         origin=coarse.centre(box),
-        provenance=made,
+        provenance=history,
         metadata={},
     )
 
@@ -158,9 +161,9 @@ class BlendOptions(Options):
 def _blend(options: BlendOptions, image: Micrograph, result: Micrograph) -> Micrograph:
     """Mix a result with its input, as `blend_levels` does for all levels."""
     levels = run(input_levels(image, (), result, [result.data]))
-    mixed = blend_levels(levels, [result.data], options.strength)[0]
+    blended_image = blend_levels(levels, [result.data], options.strength)[0]
     history = derived_from("blend", options.model_dump(), input=image, result=result)
-    return result.replace(data=mixed, provenance=history)
+    return result.replace(data=blended_image, provenance=history)
 
 
 BLEND = verb_that_saves("blend", BlendOptions, _blend, "input", "result")

@@ -24,7 +24,7 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     declared_figures,
-    recorded,
+    record_quantity,
     spell_pixel_size,
     warn,
 )
@@ -51,8 +51,8 @@ class CalibrationReport(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Write the pixel size first."""
-        found = self.calibration
-        size = spell_pixel_size(found.pixel_size_nm, found.pixel_size_sd_nm)
+        calibration = self.calibration
+        size = spell_pixel_size(calibration.pixel_size_nm, calibration.pixel_size_sd_nm)
         return {"Pixel size": Figure(size), **declared_figures(self)}
 
 
@@ -79,7 +79,7 @@ class ScaleBarReport(Result):
         read: the keys of what it suggests stay, and are null.
         """
         sizes = ("pixel_size_nm", "pixel_size_sd_nm", "bar_nm")
-        found = jsonable(self.calibration) or dict.fromkeys(sizes)
+        values = jsonable(self.calibration) or dict.fromkeys(sizes)
         return {
             "image": self.image,
             "output": self.output,
@@ -87,14 +87,14 @@ class ScaleBarReport(Result):
             "bar_sd_px": self.bar_sd_px,
             "box": list(self.box),
             **dict.fromkeys(("label", "label_nm", "suggested_pixel_size_nm")),
-            **found,
+            **values,
             "stated_pixel_size_nm": jsonable(self.stated_pixel_size_nm),
         }
 
     @property
     def stated_pixel_size_nm(
         self,
-    ) -> Annotated[FloatPair | None, recorded("Stated pixel size", "nm")]:
+    ) -> Annotated[FloatPair | None, record_quantity("Stated pixel size", "nm")]:
         """The pixel size that the file states, by the key of the record."""
         return self.stated_nm
 
@@ -107,10 +107,10 @@ class ScaleBarReport(Result):
     @property
     def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
         """The pixel size, or what is wanting for it."""
-        found = self.calibration
-        if found is None:
+        calibration = self.calibration
+        if calibration is None:
             return "unknown: read the bar's label, and run with `bar='50 um'`"
-        return spell_pixel_size(found.pixel_size_nm, found.pixel_size_sd_nm)
+        return spell_pixel_size(calibration.pixel_size_nm, calibration.pixel_size_sd_nm)
 
     @property
     def stated(self) -> Annotated[str | None, Quantity("The file says")]:
@@ -125,25 +125,25 @@ def _calibrate(
     if run.options.bar is not False:
         return (yield from _measure_bar(run, image))
     yield Progress(1, 2, "measuring the grating")
-    found = measure_grating(image.array(), run.options)
+    calibration = measure_grating(image.array(), run.options)
     if run.target is not None:
-        write_calibration(run.target, found)
-    uneven = found.uneven_px is not None and Message(
+        write_calibration(run.target, calibration)
+    uneven = calibration.uneven_px is not None and Message(
         "The scale changes from one side of the field to the other, by up to "
-        f"{found.uneven_px:.2g} px at the rim, as on a tilted grating: level it, or "
-        "take the image again; pixel size and distortion are those of the middle.",
+        f"{calibration.uneven_px:.2g} px at the rim, as on a tilted grating: level it, "
+        "or take the image again; pixel size and distortion are those of the middle.",
         "scale-uneven",
     )
-    warned = (uneven,) if uneven else ()
-    stated = image.pixel_size_nm
-    if stated and not np.allclose(found.pixel_size_nm, stated, rtol=_OFF):
+    warnings = (uneven,) if uneven else ()
+    size = image.pixel_size_nm
+    if size and not np.allclose(calibration.pixel_size_nm, size, rtol=_OFF):
         warn(
-            f"The grating tells {spell_pixel_size(found.pixel_size_nm)} a pixel, but "
-            f"the image states {spell_pixel_size(stated)}: check the pitch; lines "
+            f"The grating tells {spell_pixel_size(calibration.pixel_size_nm)} a pixel, "
+            f"but the image states {spell_pixel_size(size)}: check the pitch; lines "
             "whose two edges look alike may be read at half of it.",
             "pixel-size-contradicts",
         )
-    return CalibrationReport(run.names[0], run.output, found, warned)
+    return CalibrationReport(run.names[0], run.output, calibration, warnings)
 
 
 def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarReport]:
@@ -171,34 +171,34 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
             "pixel size."
         )
         raise ReadError(msg, code="scale-bar-missing")
-    found = None
+    calibration = None
     if length_nm is not None:
         pitch = length_nm / bar.length_px
         error = pitch * bar.sd_px / bar.length_px
         oblong = image.scale[0] / image.scale[1]  # of which the bar tells nothing
-        found = BarCalibration(
+        calibration = BarCalibration(
             (pitch * oblong, pitch),
             (error * oblong, error),
             bar.length_px,
             bar.sd_px,
             length_nm,
         )
-        stated = image.pixel_size_nm
-        if stated and not math.isclose(pitch, stated[1], abs_tol=_APART * error):
+        size = image.pixel_size_nm
+        if size and not math.isclose(pitch, size[1], abs_tol=_APART * error):
             warn(
                 f"The bar tells {pitch:.4g} nm a pixel, but the file states "
-                f"{stated[1]:.4g} nm: check the length that was typed.",
+                f"{size[1]:.4g} nm: check the length that was typed.",
                 "pixel-size-contradicts",
             )
         if run.target is not None:
-            write_calibration(run.target, found)
+            write_calibration(run.target, calibration)
     return ScaleBarReport(
         run.names[0],
         run.output,
         bar.length_px,
         bar.sd_px,
         bar.box,
-        found,
+        calibration,
         image.pixel_size_nm,
     )
 

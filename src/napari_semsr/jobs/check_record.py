@@ -24,31 +24,31 @@ class DiscRecord:
     def of_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
         """Give the records of a card that can be told."""
         records: Any = (card.get("checks") or {}).get("discs")
-        found = {}
+        card_record = {}
         for kind in _KINDS if isinstance(records, dict) else ():
             record = cls(records.get(kind))
             try:
                 if all((list(record.rows()), list(record.lines()), record.worst())):
-                    found[kind] = record
+                    card_record[kind] = record
             except (KeyError, TypeError, ValueError, AttributeError):
                 continue
-        return found
+        return card_record
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Give a table: a head, then a row for each condition and radius."""
         yield ("condition", "radius", "inserted", "erased", "together")
-        for name, found in self.found["conditions"].items():
-            for row in found["radii"]:
+        for name, shares in self.found["conditions"].items():
+            for row in shares["radii"]:
                 radius = f"{row['radius_px']} px"
                 cells = (_cell(row[change]) for change in (*CHANGES, "together"))
                 yield (name, radius if row["resolved"] else f"({radius})", *cells)
-            cells = (_cell(found["resolved"][c]) for c in (*CHANGES, "together"))
+            cells = (_cell(shares["resolved"][c]) for c in (*CHANGES, "together"))
             yield (name, "resolved", *cells)
 
     def lines(self) -> Iterator[str]:
         """Say it in one line for each condition."""
-        for name, found in self.found["conditions"].items():
-            wide = found["resolved"]
+        for name, shares in self.found["conditions"].items():
+            wide = shares["resolved"]
             parts = (f"{change} {_cell(wide[change])}" for change in CHANGES)
             yield f"{name}: {', '.join(parts)}"
 
@@ -63,8 +63,8 @@ class DiscRecord:
 
     def _together(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Give the shares over all resolved discs, of conditions that have some."""
-        for name, found in self.found["conditions"].items():
-            both = found["resolved"]["together"]
+        for name, shares in self.found["conditions"].items():
+            both = shares["resolved"]["together"]
             if both["discs"]:
                 yield name, both
 
@@ -73,12 +73,15 @@ class DiscRecord:
 
         They differ where the shares are two standard errors apart.
         """
-        name, enhanced, degraded = self.worst()
+        name, enhanced_share, degraded_share = self.worst()
         discs = self.found["conditions"][name]["resolved"]["together"]["discs"]
-        error = sqrt(sum(share * (1 - share) for share in (enhanced, degraded)) / discs)
-        if enhanced - degraded > _APART * error:
+        error = sqrt(
+            sum(share * (1 - share) for share in (enhanced_share, degraded_share))
+            / discs
+        )
+        if enhanced_share - degraded_share > _APART * error:
             return "It shows small things better than its input does."
-        if degraded - enhanced > _APART * error:
+        if degraded_share - enhanced_share > _APART * error:
             return (
                 "It shows small things worse than its input does: it drops some, or "
                 "draws some that are not there. Look for them in the input."
@@ -89,22 +92,22 @@ class DiscRecord:
         """Write the share of the worst condition, if known, and what it means."""
         if not self.summary():
             return {}
-        name, enhanced, degraded = self.worst()
-        told = Figure(
-            100 * enhanced,
+        name, enhanced_share, degraded_share = self.worst()
+        figure = Figure(
+            100 * enhanced_share,
             "% of the discs",
             ".0f",
-            f"(its input {100 * degraded:.0f} %; at worst: {name})",
+            f"(its input {100 * degraded_share:.0f} %; at worst: {name})",
             verdict=self.verdict().rstrip("."),
             large=True,
         )
-        return {"Shown rightly": told}
+        return {"Shown rightly": figure}
 
-    def resolved(self) -> dict[str, Figure]:
+    def resolved_figures(self) -> dict[str, Figure]:
         """Write the shares over the radii that the blur resolves."""
         shares = {
-            f"{name}, {change}": found["resolved"][change]
-            for name, found in self.found["conditions"].items()
+            f"{name}, {change}": figures["resolved"][change]
+            for name, figures in self.found["conditions"].items()
             for change in CHANGES
         }
         return {
@@ -134,8 +137,11 @@ def _cell(shares: Mapping[str, Any]) -> str:
     """Say a share, that of the degraded image, and how many discs there were."""
     if not shares["discs"]:
         return "\N{EN DASH}"
-    enhanced, degraded = 100 * shares["enhanced"], 100 * shares["degraded"]
-    return f"{enhanced:.1f} % ({degraded:.1f} %) of {shares['discs']}"
+    enhanced_percent, degraded_percent = (
+        100 * shares["enhanced"],
+        100 * shares["degraded"],
+    )
+    return f"{enhanced_percent:.1f} % ({degraded_percent:.1f} %) of {shares['discs']}"
 
 
 # The paired test of removed objects.
@@ -182,8 +188,8 @@ class RemovalCount:
     @property
     def difference(self) -> float | None:
         """Youden's J in percentage points: shown less drawn though removed."""
-        made = 100 * (self.shown - self.drawn) / max(self.objects, 1)
-        return made if self.enough else None
+        percent = 100 * (self.shown - self.drawn) / max(self.objects, 1)
+        return percent if self.enough else None
 
     @property
     def drawn_interval(self) -> FloatPair | None:
@@ -201,16 +207,16 @@ class RemovalCount:
         ----------
         .. [1] R. G. Newcombe, Stat. Med. 17, 873 (1998), method 10.
         """
-        middle, shown, drawn = (
+        middle, shown_interval, drawn_interval = (
             self.difference,
             self._interval(self.shown),
             self.drawn_interval,
         )
-        if middle is None or shown is None or drawn is None:
+        if middle is None or shown_interval is None or drawn_interval is None:
             return None
         one, other = (100 * n / self.objects for n in (self.shown, self.drawn))
-        down = hypot(one - shown[0], drawn[1] - other)
-        up = hypot(shown[1] - one, other - drawn[0])
+        down = hypot(one - shown_interval[0], drawn_interval[1] - other)
+        up = hypot(shown_interval[1] - one, other - drawn_interval[0])
         return middle - down, middle + up
 
     def _interval(self, count: int) -> FloatPair | None:
@@ -221,12 +227,12 @@ class RemovalCount:
     def to_json(self) -> dict[str, Any]:
         """Write counts, shares and intervals."""
         return asdict(self) | {
-            "shown_percent": _rounded(self.shown_percent),
-            "shown_interval": _rounded(self._interval(self.shown)),
-            "drawn_percent": _rounded(self.drawn_percent),
-            "drawn_interval": _rounded(self.drawn_interval),
-            "j_points": _rounded(self.difference),
-            "j_interval": _rounded(self.difference_interval),
+            "shown_percent": _round_values(self.shown_percent),
+            "shown_interval": _round_values(self._interval(self.shown)),
+            "drawn_percent": _round_values(self.drawn_percent),
+            "drawn_interval": _round_values(self.drawn_interval),
+            "j_points": _round_values(self.difference),
+            "j_interval": _round_values(self.difference_interval),
         }
 
     @classmethod
@@ -249,9 +255,9 @@ class RemovalCount:
         )
 
 
-def _rounded(value: Any) -> Any:
+def _round_values(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(_rounded(one) for one in value)
+        return tuple(_round_values(one) for one in value)
     return None if value is None else round(value, 2)
 
 
@@ -331,20 +337,20 @@ class Removals:
             )
         low, high = tells.drawn_interval or (0.0, 0.0)
         linear = self.light_tells[LINEAR].drawn_percent
-        said = (
+        text = (
             "In simulated samples, of removed objects that light can tell, it drew "
             f"{tells.drawn_percent:.0f} % all the same (95 % interval {low:.0f} to "
             f"{high:.0f} %; a linear filter {linear:.0f} %)"
         )
         if cannot.enough:
-            said += f"; of those that light cannot tell, {cannot.drawn_percent:.0f} %"
-        return f"{said}."
+            text += f"; of those that light cannot tell, {cannot.drawn_percent:.0f} %"
+        return f"{text}."
 
     def figures(self, name: str) -> dict[str, Figure]:
         """Write the shares of one image."""
         tells, cannot, whole = self.of(name).values()
         linear = self.light_tells[LINEAR].drawn_percent
-        known = "" if linear is None else f"(linear filter {linear:.0f} %)"
+        linear_text = "" if linear is None else f"(linear filter {linear:.0f} %)"
 
         def of(value: float | None, count: RemovalCount, **more: Any) -> Figure:
             note = f"of {count.objects} {more.pop('note', '')}".rstrip()
@@ -352,7 +358,7 @@ class Removals:
 
         return {
             "Drawn though removed, where light can tell": of(
-                tells.drawn_percent, tells, note=known, large=True
+                tells.drawn_percent, tells, note=linear_text, large=True
             ),
             "Shown, where light can tell": of(tells.shown_percent, tells),
             "Drawn though removed, where light cannot tell": of(

@@ -60,20 +60,26 @@ _OUTPUT = Output(
 
 def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     """Write an image in the format that the output's suffix names."""
-    given, dtype = run.given["image"], run.options.dtype
+    image_given, dtype = run.given["image"], run.options.dtype
     # how it was read stands beside the type in records of this job
     about = {"dtype": dtype, **run.opening.model_dump(mode="json"), **run.size_error}
     history = made_by("convert", about, (yield from run.record("image")))
-    clipped = 0
+    clipped_count = 0
     if dtype is not None:
-        clipped = sum(to_dtype(part, dtype)[1] for part in read_chunks(image.data))
-    if clipped:
+        clipped_count = sum(
+            to_dtype(part, dtype)[1] for part in read_chunks(image.data)
+        )
+    if clipped_count:
         warn(
-            f"{clipped} of {image.data.size} pixels do not fit {dtype} and were "
+            f"{clipped_count} of {image.data.size} pixels do not fit {dtype} and were "
             "clipped; grey values are not rescaled.",
             "clipped",
         )
-    lies = given.path if isinstance(given, Micrograph) else path_of(given)
+    lies = (
+        image_given.path
+        if isinstance(image_given, Micrograph)
+        else path_of(image_given)
+    )
     image = image.replace(provenance=history, path=lies)
     path, version = run.targets["output"], run.options.zarr_version
     if version != "0.5" and output_kind(path) != "ome-zarr":
@@ -84,8 +90,8 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
         raise OptionError(msg, code="option-without-effect")
     for place in beside_of(image, path):
         _OUTPUT.check(place, (), run.existing)
-    made = yield from save_job(image, path, dtype=dtype, zarr_version=version)
-    return replace(made, clipped=clipped)
+    output = yield from save_job(image, path, dtype=dtype, zarr_version=version)
+    return replace(output, clipped=clipped_count)
 
 
 def save_job(
@@ -130,8 +136,8 @@ def verb_that_saves(
     `make` gives the image of the options and of the opened `images`.
     """
 
-    def run(run: Run[Options], *opened: Micrograph) -> Job[Converted]:
-        return (yield from save_job(make(run.options, *opened), run.place))
+    def run(run: Run[Options], *image: Micrograph) -> Job[Converted]:
+        return (yield from save_job(make(run.options, *image), run.place))
 
     inputs = tuple(ImageIn(image, "an image") for image in images)
     output = Output("the image")

@@ -164,9 +164,11 @@ class Cropped(ImageMade):
 
     def figures(self) -> dict[str, Figure]:
         """Write where it lies before how that was found."""
-        found = declared_figures(self)
+        all_figures = declared_figures(self)
         first = ("Area", "Grey values", "Moved by")
-        return {name: found[name] for name in first if name in found} | found
+        return {
+            name: all_figures[name] for name in first if name in all_figures
+        } | all_figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,40 +185,49 @@ class _CropPlan:
 def _crop(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[Cropped]:
-    chosen, beside = run.options, run.targets.get("like_output")
+    settings, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
         msg = "A part of the reference is written beside an output: give one."
         raise OptionError(msg, code="missing-value")
     if beside is not None and like is None:
         msg = "An area of a reference needs a reference: give `like` as well."
         raise OptionError(msg, code="missing-value")
-    plan, record = yield from _planned(run, image, like)
-    given, laid = run.given["image"], plan.area.laid
-    reach = float(laid.offsets[0] + plan.area.grid.shape[0] * laid.steps[0])
-    note = databar_note(name_of(given), image, reach)
-    if note and not isinstance(given, Micrograph):
+    plan, record = yield from _plan_crop(run, image, like)
+    image_given, resampling = run.given["image"], plan.area.laid
+    reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
+    note = databar_note(name_of(image_given), image, reach)
+    if note and not isinstance(image_given, Micrograph):
         warn(note)
     about = _about(image, plan.area, record)
-    dtype = np.dtype(chosen.dtype or plan.area.dtype)
+    dtype = np.dtype(settings.dtype or plan.area.dtype)
     existing = run.existing
     if run.target is None:
         yield Progress(0, 0, "cutting")
-        data, clipped = to_dtype(plan.area.read(), dtype)
+        data, clipped_count = to_dtype(plan.area.read(), dtype)
         more = {**about.metadata, "crop": jsonable(_facts(plan))}
-        made, kind = about.replace(data=np.array(data), metadata=more), str(data.dtype)
+        cropped_image, kind = (
+            about.replace(data=np.array(data), metadata=more),
+            str(data.dtype),
+        )
     else:
         cut = write_area(plan.area, about, run.target, dtype, existing=existing)
-        written = yield from cut
-        made, kind, clipped = None, written.dtype, written.result
-    kept = plan.reference
-    if beside is not None and like is not None and kept is not None:
+        written_file = yield from cut
+        cropped_image, kind, clipped_count = (
+            None,
+            written_file.dtype,
+            written_file.result,
+        )
+    reference = plan.reference
+    if beside is not None and like is not None and reference is not None:
         # its history tells that it is cut by its box
         box = run.options.replace(box=_corners(plan.box), align=False, gap_free=False)
         source = (yield from run.record("like")).model_copy(update={"role": "image"})
         options = box.model_dump(mode="json")
         options["reading"] = run.reading("like").model_dump(mode="json")
-        other = _about(like, kept, made_by("crop", options, source))
-        yield from write_area(kept, other, beside, kept.dtype, existing=existing)
+        other = _about(like, reference, made_by("crop", options, source))
+        yield from write_area(
+            reference, other, beside, reference.dtype, existing=existing
+        )
     return Cropped(
         output=run.output,
         like_output=None if beside is None else str(beside),
@@ -226,8 +237,8 @@ def _crop(
         pixel_size_sd_nm=about.pixel_size_sd_nm,
         origin=about.origin,
         area_of=run.names[-1],
-        clipped=clipped,
-        image=made,
+        clipped=clipped_count,
+        image=cropped_image,
         **_facts(plan),
     )
 
@@ -248,7 +259,7 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
     return tuple(cut), box
 
 
-def _planned(
+def _plan_crop(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[tuple[_CropPlan, Provenance]]:
     # as the user calls them: parts of one image share the name inside
@@ -266,10 +277,17 @@ def _planned(
             "(`like_output`).",
             "part-of-reference",
         )
-    kept = yield from run.record("like")
-    more = {"like": kept.name, "like_digest": kept.digest, **_facts(plan)}
+    reference_record = yield from run.record("like")
+    more = {
+        "like": reference_record.name,
+        "like_digest": reference_record.digest,
+        **_facts(plan),
+    }
     if plan.area.is_resampled and like.pixel_size_from:
-        how = f"that of {kept.name}, on whose grid it was cut: {like.pixel_size_from}"
+        how = (
+            f"that of {reference_record.name}, on whose grid it was cut: "
+            f"{like.pixel_size_from}"
+        )
         more[ORIGIN_KEY] = size_origin(how, like.scale)
     return plan, (yield from run.history(**jsonable(more)))
 
@@ -313,7 +331,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
     grid = Grid.of(image)
     if options.box_nm is None:
         y0, x0, y1, x1 = options.box or (0, 0, *image.shape)
-        asked = Box(y0, y1, x0, x1)
+        box_wanted = Box(y0, y1, x0, x1)
     else:
         if image.pixel_size_nm is None:
             msg = (
@@ -322,20 +340,20 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
             )
             raise ShapeError(msg, code="pixel-size-missing")
         y, x, below, beyond = options.box_nm
-        asked = grid.nearest((y, x), (below, beyond))
-        if 0 in asked.shape:
+        box_wanted = grid.nearest((y, x), (below, beyond))
+        if 0 in box_wanted.shape:
             msg = (
                 f"The box holds no pixel of {image.name}, whose pixels are "
                 f"{_sides(grid.pitch)} nm: make it larger."
             )
             raise ShapeError(msg, code="box-empty")
     rows, columns = image.shape
-    inside = asked.intersection(Box.of(image.shape))
+    inside = box_wanted.intersection(Box.of(image.shape))
     if min(inside.shape) < 1:
         where = f"{rows} x {columns} px" if options.box else _extent(grid)
         msg = f"The box does not overlap {image.name}, which covers {where}."
         raise ShapeError(msg, code="outside-image")
-    if inside != asked:
+    if inside != box_wanted:
         warn(
             f"The box reaches over the border of {image.name}, and was cut to rows "
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
@@ -360,7 +378,7 @@ def _plan_common(
         yield Progress(0, 0, "finding the shift")
         shift = _find(image, reference, box, source, options.search)
         y, x = shift.shift_px
-        source = source.moved((y * target.pitch[0], x * target.pitch[1]))
+        source = source.move((y * target.pitch[0], x * target.pitch[1]))
         box = _common(image, reference, target, source)
     whole = Area.of(reference, target)
     part = whole.part(box)
@@ -410,8 +428,8 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
             f"{_sides(source.pitch)} and {_sides(target.pitch)} nm: check both."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
-    placed = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
-    if not placed and source.pitch != target.pitch:
+    has_origin = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
+    if not has_origin and source.pitch != target.pitch:
         warn(
             f"Neither {image.name} nor {reference.name} says where it lies, so their "
             "outer corners are taken to coincide.",
@@ -439,26 +457,27 @@ def _find(
     image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
 ) -> Shift:
     """Search for the shift in the middle of what is in common."""
-    window = middle_of(box.shape, _WINDOW).moved(box.corner)
-    fixed = Area.of(reference, Grid.of(reference)).part(window)
-    moving = Area.of(image, fixed.grid, source)
+    window = middle_of(box.shape, _WINDOW).move(box.corner)
+    fixed_area = Area.of(reference, Grid.of(reference)).part(window)
+    moving = Area.of(image, fixed_area.grid, source)
     both = (image, reference)
-    made = [one.name for one in both if one.provenance and one.provenance.networks()]
-    if made:
+    names = [one.name for one in both if one.provenance and one.provenance.networks()]
+    if names:
         warn(
-            f"The shift is found with {' and '.join(made)}, made by a network that can "
+            f"The shift is found with {' and '.join(names)}, made by a network that "
+            "can "
             "move all details alike, so it can be off by more than its standard error: "
             "find it with the image before the network.",
             "made-by-network",
         )
-    found = find_shift(fixed.read(), moving.read(), reach=search)
-    if found.is_ambiguous:
+    shift = find_shift(fixed_area.read(), moving.read(), reach=search)
+    if shift.is_ambiguous:
         warn(
-            f"Another shift fits nearly as well ({found.runner_up:.2f} of the best), "
+            f"Another shift fits nearly as well ({shift.runner_up:.2f} of the best), "
             "as on a lattice: compare the images, or search less far (`search`).",
             "ambiguous",
         )
-    return found
+    return shift
 
 
 def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
@@ -471,7 +490,7 @@ def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
             "gaps: take another area, or one with gaps."
         )
         raise ShapeError(msg, code="gaps-everywhere")
-    box = inner.moved(plan.box.corner)
+    box = inner.move(plan.box.corner)
     reference = plan.reference.part(inner) if plan.reference else None
     return _CropPlan(plan.area.part(inner), box, reference, plan.shift)
 
@@ -492,12 +511,12 @@ def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)
     rows, columns = (-(-n // side) for n in shape)
-    covered = np.ones((rows, columns), bool)
+    is_covered = np.ones((rows, columns), bool)
     floats = [area for area in areas if area.dtype.kind == "f"]
     field, block = Box.of(shape), side * max(1, _BLOCK // side)
     boxes = spread_boxes(field, None, block) if floats else []
-    for done, box in enumerate(boxes):
-        yield Progress(done, len(boxes), "looking for gaps")
+    for done_count, box in enumerate(boxes):
+        yield Progress(done_count, len(boxes), "looking for gaps")
         for area in floats:
             full = np.isfinite(area.read(box))
             if full.all():
@@ -508,11 +527,11 @@ def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
                 axis=1,
             )
             y, x = box.y0 // side, box.x0 // side
-            covered[y : y + cells.shape[0], x : x + cells.shape[1]] &= cells
-    found = gap_free_box(covered)
-    if found is None:
+            is_covered[y : y + cells.shape[0], x : x + cells.shape[1]] &= cells
+    largest_box = gap_free_box(is_covered)
+    if largest_box is None:
         return None
-    return found.scaled(side).intersection(field)
+    return largest_box.scale(side).intersection(field)
 
 
 CROP = Verb(

@@ -100,42 +100,44 @@ class DegradedFile(Result):
 def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
     """Blur and haze an image, let it drift, charge and be noisy, in its own type."""
     yield Progress(1, 3, f"degrading {image.name}")
-    data, parameters = _degraded(image.array(), run.options)
-    made = image.replace(data=data, provenance=(yield from run.history()))
+    data, parameters = _degrade_greys(image.array(), run.options)
+    result = image.replace(data=data, provenance=(yield from run.history()))
     yield Progress(2, 3, "writing")
-    run.write(made)
+    run.write(result)
     return DegradedFile(
         output=run.output,
         degradation=run.options.kind,
         parameters=jsonable(parameters),
-        shape=made.shape,
-        pixel_size_nm=made.pixel_size_nm,
-        image=made,
+        shape=result.shape,
+        pixel_size_nm=result.pixel_size_nm,
+        image=result,
     )
 
 
-def _degraded(
+def _degrade_greys(
     image: NDArray[Any], options: DegradeOptions
 ) -> tuple[NDArray[Any], dict[str, Any]]:
     """Degrade grey values; those of integers are rounded once, at the end."""
     from napari_semsr.simulation import black_and_white, degrade_plane
 
     kind = options.kind
-    said: dict[str, Any] = {
+    option_values: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("seed", "uniform_fog", "airlight", "stretch")
     }
     if not options.any and kind != "none":
-        made = degrade_plane(image, kind, **said)
-        return made.image, made.parameters
+        result = degrade_plane(image, kind, **option_values)
+        return result.image, result.parameters
     low, high = black_and_white(image)
     grey, parameters = image.astype(np.float64), {}
     if kind != "none":
-        blurred = degrade_plane(grey, kind, levels=(low, high), **said)
-        grey, parameters = blurred.image, blurred.parameters
-    values, found = add_effects((grey - low) / (high - low), options, seed=options.seed)
+        blurred_grey = degrade_plane(grey, kind, levels=(low, high), **option_values)
+        grey, parameters = blurred_grey.image, blurred_grey.parameters
+    values, effects = add_effects(
+        (grey - low) / (high - low), options, seed=options.seed
+    )
     made_grey = to_dtype(values * (high - low) + low, image.dtype)[0]
-    return made_grey, {**parameters, **found, "black": low, "white": high}
+    return made_grey, {**parameters, **effects, "black": low, "white": high}
 
 
 DEGRADE = Verb(

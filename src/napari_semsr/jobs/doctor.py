@@ -69,16 +69,16 @@ def _examine(_: Run[Options]) -> Job[DoctorReport]:
     """Look at packages, devices and the window, each on its own."""
     yield Progress(0, 3, "packages")
     packages: dict[str, str | None] = {}
-    known = metadata("napari-semsr").get_all("Provides-Extra") or ()
+    extras_known = metadata("napari-semsr").get_all("Provides-Extra") or ()
     extras: dict[str, list[str]] = {
-        name: [] for name in known if name not in _NOT_FOR_USERS
+        name: [] for name in extras_known if name not in _NOT_FOR_USERS
     }
     for requirement in requires("napari-semsr") or ():
         name, extra = _REQUIREMENT.match(requirement).groups()  # type: ignore[union-attr]
         if extra is not None and extra not in extras:
             continue
-        packages[name] = found = _version(name)
-        if found is None and extra is not None:
+        packages[name] = version = _version(name)
+        if version is None and extra is not None:
             extras[extra].append(name)
     yield Progress(1, 3, "devices")
     devices = {}
@@ -86,12 +86,12 @@ def _examine(_: Run[Options]) -> Job[DoctorReport]:
         for number in range(models.device_count(kind)):
             name = f"{kind}:{number}"
             devices[name] = _try_device(name)
-    chosen = models.find_device()
-    devices["auto"] = f"{chosen.device}" + (f" ({chosen.note})" if chosen.note else "")
+    device = models.find_device()
+    devices["auto"] = f"{device.device}" + (f" ({device.note})" if device.note else "")
     yield Progress(2, 3, "window")
     window = _describe_window() if packages.get("napari") else {}
     optional = {name for lacking in extras.values() for name in lacking}
-    missing = [name for name, found in packages.items() if found is None]
+    missing = [name for name, version in packages.items() if version is None]
     warnings = [
         Message(f"{name} is required and not installed.", "package-missing")
         for name in missing
@@ -134,17 +134,17 @@ def _describe_window() -> dict[str, str]:
     """Let napari describe Qt and OpenGL, in a process, since a bad driver ends it."""
     words: list[Any] = [sys.executable, "-m", "napari", "--info"]
     try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter
+        process = subprocess.run(  # noqa: S603 - our own interpreter
             words, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
         )
     except subprocess.TimeoutExpired:
         return {"problem": f"no answer within {_PATIENCE_S:.0f} s"}
-    found = [_FACT.match(line) for line in done.stdout.splitlines()]
-    facts = {one[1].strip(): one[2].strip() for one in found if one}
-    if done.returncode == 0 and facts:
+    matches = [_FACT.match(line) for line in process.stdout.splitlines()]
+    facts = {one[1].strip(): one[2].strip() for one in matches if one}
+    if process.returncode == 0 and facts:
         return facts
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    ending = f"napari ended with exit status {done.returncode}"
+    lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
+    ending = f"napari ended with exit status {process.returncode}"
     problem = next((line for line in lines if "not " in line), ending)
     return facts | {"problem": problem.removeprefix("WARNING: ")}
 

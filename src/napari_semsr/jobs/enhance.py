@@ -119,42 +119,46 @@ class Unfinished:
     tiles: int  # and all
 
 
-def unfinished(path: Path) -> Unfinished | None:
+def find_unfinished(path: Path) -> Unfinished | None:
     """Read how an output was begun that is not finished."""
-    found, notes, counts = peek(filling_store(path, resume=True))
-    if found is None or notes.get("complete"):
+    record, notes, counts = peek(filling_store(path, resume=True))
+    if record is None or notes.get("complete"):
         return None
-    made = found.provenance
-    if made is None or made.job != "enhance" or counts is None:
+    history = record.provenance
+    if history is None or history.job != "enhance" or counts is None:
         return None
     no_options = "reading", LEARNT, SIZE_ERROR_KEY, ORIGIN_KEY
-    options = {k: v for k, v in made.options.items() if k not in no_options}
-    image = made.inputs[0].name if made.inputs else ""
-    return Unfinished(image, made.model_name or "", options, *counts)
+    options = {k: v for k, v in history.options.items() if k not in no_options}
+    image = history.inputs[0].name if history.inputs else ""
+    return Unfinished(image, history.model_name or "", options, *counts)
 
 
 def _as_begun(
     place: Path, image: Image, source: Micrograph, provenance: Provenance
 ) -> Job[tuple[Micrograph, Provenance]]:
     """Name an input as the store that is to be resumed names it."""
-    found, notes, _ = peek(place)
-    if found is None or found.provenance is None or len(found.provenance.inputs) != 1:
+    record, notes, _ = peek(place)
+    if (
+        record is None
+        or record.provenance is None
+        or len(record.provenance.inputs) != 1
+    ):
         return source, provenance
-    before = found.provenance.inputs[0]
+    before = record.provenance.inputs[0]
     of_file = not isinstance(image, Micrograph)
     if of_file and before.digest == provenance.inputs[0].digest:
         return source, provenance
     values = yield from digest_values(source)
     if values not in (before.digest, notes.get(_VALUES)):
         return source, provenance
-    reading = found.provenance.options.get("reading")
+    reading = record.provenance.options.get("reading")
     same = provenance.model_copy(
         update={
             "inputs": (before,),
             "options": {**provenance.options, "reading": reading},
         }
     )
-    return source.replace(name=found.name), same
+    return source.replace(name=record.name), same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +199,11 @@ class EnhancedFile(ImageMade):
     def figures(self) -> dict[str, Figure]:
         """Write the change, and what it cost."""
         change = {} if self.change is None else figures_of(self.change)
-        found = declared_figures(self)
-        misfit = {name: found[name] for name in ("Misfit",) if name in found}
-        return misfit | change | found
+        all_figures = declared_figures(self)
+        misfit = {
+            name: all_figures[name] for name in ("Misfit",) if name in all_figures
+        }
+        return misfit | change | all_figures
 
     def to_json(self) -> dict[str, Any]:
         """Give the report as one flat record."""
@@ -210,24 +216,24 @@ class EnhancedFile(ImageMade):
 
 def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
-    held = psutil.Process().memory_info().rss
-    image, target, chosen = run.given["image"], run.place, run.options
+    memory_before = psutil.Process().memory_info().rss
+    image, target, settings = run.given["image"], run.place, run.options
     map_path, live = run.targets.get(_MAP), run.named.get("live")
     path = find_model(run.named["model"])
     run.open()
     source, existing = run.images["image"], run.existing
     yield Progress(0, 0, f"loading the model {path.stem}")
-    loaded = models.load_model(path)
+    model = models.load_model(path)
     unlike, distances = yield from compare_with_place(
-        source, loaded, chosen, mapped=run.targets.get(UNFAMILIAR) is not None
+        source, model, settings, wants_map=run.targets.get(UNFAMILIAR) is not None
     )
     yield Progress(0, 0, f"recording the input {name_of(image)}")
-    provenance = yield from _provenance_of(run, loaded, path)
+    provenance = yield from _provenance_of(run, model, path)
     place = filling_store(target, resume=existing.resume)
     if existing.resume:
         source, provenance = yield from _as_begun(place, image, source, provenance)
     output_plan = (
-        inference.plan_output(source, loaded.card.model_dump(), chosen)
+        inference.plan_output(source, model.card.model_dump(), settings)
         if live is None
         else live.output
     )
@@ -248,57 +254,59 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         scheduler = None if cluster is None else cluster.scheduler
         if scheduler is not None:
             yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
-        planned = yield from inference.plan_run(
-            source, output_plan, loaded, chosen, store=store, scheduler=scheduler
+        enhance_run = yield from inference.plan_run(
+            source, output_plan, model, settings, store=store, scheduler=scheduler
         )
-        report = yield from inference.enhance_to_store(planned, store, live=live)
+        report = yield from inference.enhance_to_store(enhance_run, store, live=live)
         if not scheduler:
-            report = _told_of_memory(report, chosen, held)
-        mapped, noise_sd = map_path is not None, None
+            report = _told_of_memory(report, settings, memory_before)
+        wants_map, noise_sd = map_path is not None, None
         if report.noise_percent is not None:
-            scaling = planned.plan.scaling
+            scaling = enhance_run.plan.scaling
             noise_sd = report.noise_percent / 100 * (scaling.high - scaling.low)
-        judged = yield from _judge(source, image_in(store), loaded, noise_sd, mapped)
-        _follow(live, place, target, moved=False)
-        return report, judged
+        evaluation = yield from _judge(
+            source, image_in(store), model, noise_sd, wants_map
+        )
+        _follow(live, place, target, is_renamed=False)
+        return report, evaluation
 
-    written = yield from write_blocks(target, make, fill, kept=place)
-    _follow(live, place, target, moved=True)
-    report, (change, misfit, drawn) = written.result
+    written_file = yield from write_blocks(target, make, fill, kept_store=place)
+    _follow(live, place, target, is_renamed=True)
+    report, (change, misfit, misfit_map) = written_file.result
     # which a run that is gone on with has from its beginning
     provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None:
-        _write_misfit(drawn, source.name, provenance, map_path)
+        _write_misfit(misfit_map, source.name, provenance, map_path)
     return EnhancedFile(
         output=str(target),
-        shape=written.shape,
-        dtype=written.dtype,
-        pixel_size_nm=written.pixel_size_nm,
+        shape=written_file.shape,
+        dtype=written_file.dtype,
+        pixel_size_nm=written_file.pixel_size_nm,
         clipped=report.clipped,
         report=report,
         provenance=provenance,
         change=change,
         misfit=misfit,
-        misfit_map=None if drawn is None else str(map_path),
+        misfit_map=None if misfit_map is None else str(map_path),
         unfamiliar_percent=unlike,
         unfamiliar_map=_write_distances(distances, provenance, run),
     )
 
 
 def _follow(
-    live: "inference.LiveField | None", place: Path, target: Path, *, moved: bool
+    live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
 ) -> None:
     """Let a layer that is drawn meanwhile know that the store gets its final name."""
     if live is not None and place != target:
-        live.read_from(read(target).data if moved else None)
+        live.read_from(read(target).data if is_renamed else None)
 
 
 def _write_misfit(
-    drawn: Micrograph | None, name: str, provenance: Provenance, path: Path
+    misfit_map: Micrograph | None, name: str, provenance: Provenance, path: Path
 ) -> None:
-    if drawn is not None:
-        told = provenance.model_copy(update={"part": MISFIT})
-        rewrite(drawn.replace(provenance=told), path)
+    if misfit_map is not None:
+        map_history = provenance.model_copy(update={"part": MISFIT})
+        rewrite(misfit_map.replace(provenance=map_history), path)
     else:
         warn(
             f"No map of the misfit was written: {name} shows hardly more than noise, "
@@ -309,10 +317,10 @@ def _write_misfit(
 
 def compare_with_place(
     source: Micrograph,
-    loaded: "models.LoadedModel",
+    model: "models.LoadedModel",
     options: EnhanceOptions,
     *,
-    mapped: bool = False,
+    wants_map: bool = False,
 ) -> Job[tuple[float | None, Micrograph | None]]:
     """Compare an image with the training place of a model; warn if it is unlike.
 
@@ -321,15 +329,17 @@ def compare_with_place(
     as `map_unfamiliar` draws it. None and none of models that do not state their
     place; then a map is refused.
     """
-    card = loaded.card
+    card = model.card
     focus, place = Falloff.of_card(card.training), Familiarity.of_card(card.training)
     if focus is not None or learnt_from_instrument(card.model_dump()):
         sentence = focus_warning(source, focus, card.name)
         if sentence is not None:
             warn(sentence)
-    if place is None and not mapped:
+    if place is None and not wants_map:
         return None, None
-    far, shape = yield from _distances(place, source, loaded, options, mapped=mapped)
+    far, shape = yield from _distances(
+        place, source, model, options, wants_map=wants_map
+    )
     percent = unfamiliar_percent(far)
     if percent is not None and percent > UNLIKE_PERCENT:
         warn(
@@ -338,7 +348,7 @@ def compare_with_place(
             "it.",
             "image-unfamiliar",
         )
-    return percent, _draw_distances(far, source, shape) if mapped else None
+    return percent, _draw_distances(far, source, shape) if wants_map else None
 
 
 def map_unfamiliar(
@@ -353,33 +363,35 @@ def map_unfamiliar(
     ShapeError
         If the image is smaller than a block.
     """
-    loaded = models.load_model(find_model(model))
-    place = Familiarity.of_card(loaded.card.training)
-    far, shape = yield from _distances(place, source, loaded, options, mapped=True)
+    model_file = models.load_model(find_model(model))
+    place = Familiarity.of_card(model_file.card.training)
+    far, shape = yield from _distances(
+        place, source, model_file, options, wants_map=True
+    )
     return _draw_distances(far, source, shape)
 
 
 def _distances(
     place: Familiarity | None,
     source: Micrograph,
-    loaded: "models.LoadedModel",
+    model: "models.LoadedModel",
     options: EnhanceOptions,
     *,
-    mapped: bool,
+    wants_map: bool,
 ) -> Job[tuple[FloatArray, IntPair]]:
     """Compare the blocks of an image, and give its size on the model's pixels too."""
     if place is None:
         msg = (
             "A map of what is unlike the training place needs a model that states "
-            f"it, as those of adapt do, got {loaded.card.name}."
+            f"it, as those of adapt do, got {model.card.name}."
         )
         raise OptionError(msg, code="model-unsuitable")
-    field, scaling = inference.field_for_model(source, loaded, options)
+    field, scaling = inference.field_for_model(source, model, options)
     far = yield from place.compare(
         field.shown,
         (scaling.low, scaling.high),
-        mapped=mapped,
-        resampled=field.shown.shape != source.shape,
+        as_map=wants_map,
+        is_resampled=field.shown.shape != source.shape,
     )
     return far, field.shown.shape
 
@@ -412,13 +424,13 @@ def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micr
 
 
 def _write_distances(
-    drawn: Micrograph | None, provenance: Provenance, run: Run[EnhanceOptions]
+    distance_map: Micrograph | None, provenance: Provenance, run: Run[EnhanceOptions]
 ) -> str | None:
     """Write the map of what is unlike the training place, if it was asked for."""
-    if drawn is None:
+    if distance_map is None:
         return None
-    told = provenance.model_copy(update={"part": UNFAMILIAR})
-    rewrite(drawn.replace(provenance=told), run.targets[UNFAMILIAR])
+    map_history = provenance.model_copy(update={"part": UNFAMILIAR})
+    rewrite(distance_map.replace(provenance=map_history), run.targets[UNFAMILIAR])
     return str(run.targets[UNFAMILIAR])
 
 
@@ -428,20 +440,20 @@ _Compared = tuple[Change | None, Misfit | None, Micrograph | None]
 
 def _judge(
     source: Micrograph,
-    made: Micrograph,
-    loaded: "models.LoadedModel",
+    output: Micrograph,
+    model: "models.LoadedModel",
     noise_sd: float | None,
-    mapped: bool,
+    wants_map: bool,
 ) -> Job[_Compared]:
     """Compare a result with what it was made of."""
-    change, misfit, drawn = None, None, None
-    if loaded.card.grey == "input":
-        change = yield from measure_change(source, made, noise_sd)
-    if mapped or learnt_from_instrument(loaded.card.model_dump()):
-        misfit = yield from measure_misfit(source, made)
-    if mapped and misfit is not None:
-        drawn = yield from map_misfit(source, made, misfit)
-    return change, misfit, drawn
+    change, misfit, misfit_map = None, None, None
+    if model.card.grey == "input":
+        change = yield from measure_change(source, output, noise_sd)
+    if wants_map or learnt_from_instrument(model.card.model_dump()):
+        misfit = yield from measure_misfit(source, output)
+    if wants_map and misfit is not None:
+        misfit_map = yield from map_misfit(source, output, misfit)
+    return change, misfit, misfit_map
 
 
 def learnt_from_instrument(card: dict[str, Any]) -> bool:
@@ -453,43 +465,46 @@ def learnt_from_instrument(card: dict[str, Any]) -> bool:
 
 
 def _told_of_memory(
-    report: EnhanceReport, options: EnhanceOptions, held: int
+    report: EnhanceReport, options: EnhanceOptions, memory_before: int
 ) -> EnhanceReport:
     """Add a note where a run took more than it was to take."""
     if options.memory_gb is None or report.device != "cpu":
         return report
-    taken = report.peak_memory_mb / 1e3 - held / 1e9
-    if taken <= options.memory_gb:
+    memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
+    if memory_taken <= options.memory_gb:
         return report
     note = Message(
-        f"The run took {taken:.2g} GB, libraries included, and could not keep within "
-        f"the {options.memory_gb:g} GB of memory_gb: it needs about {taken:.2g} GB.",
+        f"The run took {memory_taken:.2g} GB, libraries included, and could not keep "
+        f"within the {options.memory_gb:g} GB of memory_gb: it needs about "
+        f"{memory_taken:.2g} GB.",
         "memory",
     )
     return replace(report, notes=(*report.notes, note))
 
 
 def _provenance_of(
-    run: Run[EnhanceOptions], loaded: "models.LoadedModel", path: Path
+    run: Run[EnhanceOptions], model: "models.LoadedModel", path: Path
 ) -> Job[Provenance]:
     """Record what makes an enhanced image."""
-    learnt = loaded.card.training.get("learnt_from")
-    found = InputRecord(
-        role="model", name=path.name, digest=loaded.digest, path=path_of(path)
+    training_images = model.card.training.get("learnt_from")
+    model_record = InputRecord(
+        role="model", name=path.name, digest=model.digest, path=path_of(path)
     )
-    made = yield from run.history(found, **({LEARNT: learnt} if learnt else {}))
-    return made.model_copy(update=inference.made_by_model(run.options, loaded))
+    history = yield from run.history(
+        model_record, **({LEARNT: training_images} if training_images else {})
+    )
+    return history.model_copy(update=inference.made_by_model(run.options, model))
 
 
-def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
+def _sum_up(results: Sequence[EnhancedFile]) -> dict[str, Any]:
     """Sum up what the planes cost, and keep the worst of what tells of quality."""
-    reports = [item.report for item in made]
+    reports = [item.report for item in results]
     seconds = sum(item.seconds for item in reports)
     pixels = sum(item.megapixels_per_second * item.seconds for item in reports)
     notes = dict.fromkeys(note for item in reports for note in item.notes)
-    clipped = sum(item.clipped for item in reports)
+    clipped_count = sum(item.clipped for item in reports)
     mismatches = [i.tile_mismatch for i in reports if not math.isnan(i.tile_mismatch)]
-    misfits = [item.misfit for item in made if item.misfit is not None]
+    misfits = [item.misfit for item in results if item.misfit is not None]
     gains = [gain for item in reports for gain in item.haze_gain or ()]
     report = replace(
         reports[0],
@@ -500,7 +515,7 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
         peak_memory_mb=max(item.peak_memory_mb for item in reports),
         tile_mismatch=max(mismatches, default=math.nan),
         seam_index=max(item.seam_index for item in reports),
-        clipped=clipped,
+        clipped=clipped_count,
         haze_gain=(min(gains), max(gains)) if gains else None,
         noise_percent=_largest(item.noise_percent for item in reports),
         blur_px=_largest(item.blur_px for item in reports),
@@ -509,10 +524,10 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
     )
     return {
         "report": report,
-        "clipped": clipped,
-        "change": overall_change([item.change for item in made]),
+        "clipped": clipped_count,
+        "change": overall_change([item.change for item in results]),
         "misfit": max(misfits, key=lambda misfit: misfit.share, default=None),
-        "unfamiliar_percent": _largest(item.unfamiliar_percent for item in made),
+        "unfamiliar_percent": _largest(item.unfamiliar_percent for item in results),
     }
 
 
@@ -523,17 +538,17 @@ def _largest(values: Iterable[float | None]) -> float | None:
 
 def overall_change(changes: Sequence[Change | None]) -> Change | None:
     """Sum up what was done to planes of one size."""
-    known = [item for item in changes if item is not None]
-    if not known:
+    known_changes = [item for item in changes if item is not None]
+    if not known_changes:
         return None
     means = {
-        name: fmean(getattr(item, name) for item in known)
+        name: fmean(getattr(item, name) for item in known_changes)
         for name in ("mean", "share", "noise", "level", "looked_at")
     }
     return Change(
         **means,
-        largest=max(item.largest for item in known),
-        hardly=all(item.hardly for item in known),
+        largest=max(item.largest for item in known_changes),
+        hardly=all(item.hardly for item in known_changes),
     )
 
 
@@ -547,14 +562,14 @@ def _enhance_in_memory(
 ) -> Job[Micrograph]:
     """Enhance an image in memory; neither a map nor a cluster goes with it."""
     yield Progress(0, 0, "reading")
-    path, chosen = find_model(model), options or EnhanceOptions()
-    run = Run("enhance", {"image": image}, chosen, opening or ReadOptions())
+    path, settings = find_model(model), options or EnhanceOptions()
+    run = Run("enhance", {"image": image}, settings, opening or ReadOptions())
     run.open()
-    loaded = models.load_model(path)
-    yield from compare_with_place(run.images["image"], loaded, chosen)
-    provenance = yield from _provenance_of(run, loaded, path)
+    loaded_model = models.load_model(path)
+    yield from compare_with_place(run.images["image"], loaded_model, settings)
+    provenance = yield from _provenance_of(run, loaded_model, path)
     job = inference.enhance_array(
-        run.images["image"], loaded, chosen, provenance=provenance
+        run.images["image"], loaded_model, settings, provenance=provenance
     )
     return (yield from job)
 
@@ -593,7 +608,7 @@ ENHANCE = Verb(
     groups=(Group("cluster", "cluster", ClusterOptions),),
     opens=False,
     resumes=True,
-    by_plane=_summed,
+    by_plane=_sum_up,
     prepare=compact_memory,
     in_memory=_enhance_in_memory,
     example="""

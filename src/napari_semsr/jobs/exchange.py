@@ -138,7 +138,7 @@ class ImportOptions(Options):
     def changes(self) -> dict[str, Any]:
         """Give what is asked for, by the names of a card."""
         size = self.pixel_size_nm
-        asked = {
+        card_values = {
             "name": self.name,
             "pixel_size_nm": None if size is None else (size, size),
             "input_scaling": self.scaling or ("levels" if self.levels else None),
@@ -146,7 +146,7 @@ class ImportOptions(Options):
             "input_levels": self.levels,
             "grey": self.grey,
         }
-        return {key: value for key, value in asked.items() if value is not None}
+        return {key: value for key, value in card_values.items() if value is not None}
 
 
 # Out.
@@ -165,60 +165,62 @@ def export_foreign(
 
     `field`: what a network is told of that looks at whole fields.
     """
-    loaded, note = models.load_model(model), ""
+    loaded_model, note = models.load_model(model), ""
     if field is not None:
-        loaded, note = _told_of(loaded, field, opening)
-    card, people = loaded.card, tuple[str, ...]()
+        loaded_model, note = _told_of(loaded_model, field, opening)
+    card, people = loaded_model.card, tuple[str, ...]()
     if kind == "bioimageio":
-        named = card.training.get("authors")
-        known = map(str, named) if isinstance(named, list | tuple) else ()
-        bundled = model.parent.resolve() == models.WEIGHTS.resolve()
-        people = tuple(authors or known) or (_OURS if bundled else ())
+        author_values = card.training.get("authors")
+        author_names = (
+            map(str, author_values) if isinstance(author_values, list | tuple) else ()
+        )
+        is_bundled = model.parent.resolve() == models.WEIGHTS.resolve()
+        people = tuple(authors or author_names) or (_OURS if is_bundled else ())
         if not people:
             msg = "A package of bioimage.io names its authors: give `authors`."
             raise CheckpointError(msg, code="missing-value")
-    data = models.export_onnx(loaded.module, card)
+    data = models.export_onnx(loaded_model.module, card)
     if kind == "bioimageio":
         ours = field is None and model.suffix == SUFFIXES["semsr"]
         own = model.read_bytes() if ours else None
-        data = _package(loaded, note, data, people, own)
+        data = _package(loaded_model, note, data, people, own)
     with replacing(target) as place:
         place.write_bytes(data)
     return card
 
 
 def _told_of(
-    loaded: "models.LoadedModel", field: Image, opening: ReadOptions
+    model: "models.LoadedModel", field: Image, opening: ReadOptions
 ) -> tuple["models.LoadedModel", str]:
     """Make the plain network of one field, whose findings its weights then hold.
 
     Gives also what its file leaves out.
     """
     image, usual = open_image(field, opening), inference.EnhanceOptions()
-    made, condition = inference.told_of_field(image, loaded, usual)
+    module, condition = inference.told_of_field(image, model, usual)
     if condition is None:
         msg = (
-            f"{loaded.card.name} is told nothing of {name_of(field)}: `field` is for "
+            f"{model.card.name} is told nothing of {name_of(field)}: `field` is for "
             "networks that look at a whole field, and for fields that are not of one "
             "grey."
         )
         raise CheckpointError(msg, code="option-without-effect")
-    said = (
+    sentence = (
         f"It is told what ails one field, {image.name}, and is for fields like that "
         "one: noise and blur are not looked for anew, and haze is not lifted, which "
-        f"{loaded.card.name} itself does."
+        f"{model.card.name} itself does."
     )
     facts = {
         name: round(value, 6) for name, value in zip(FAULTS, condition, strict=True)
     }
-    card = loaded.card.model_copy(
+    card = model.card.model_copy(
         update={
-            "name": f"{loaded.card.name}-told"[:100],
-            "description": f"{loaded.card.description} {said}",
-            "training": {**loaded.card.training, "told": facts},
+            "name": f"{model.card.name}-told"[:100],
+            "description": f"{model.card.description} {sentence}",
+            "training": {**model.card.training, "told": facts},
         }
     )
-    return replace(made, card=card), said
+    return replace(module, card=card), sentence
 
 
 _SPDX = frozenset({  # licences that models and their training data mostly have
@@ -260,81 +262,87 @@ _SPARE = 64  # px of the test field beyond what its borders reach; chosen
 
 
 def _package(
-    loaded: "models.LoadedModel",
+    model: "models.LoadedModel",
     note: str,
     weights: bytes,
     authors: Sequence[str],
     ours: bytes | None,
 ) -> bytes:
     """Put a network, its description and a test into a zip; `ours`: its own file."""
-    card = loaded.card
-    probed = models.probe(loaded.module, stride=card.stride)
-    if probed.norms or probed.halo is None:
+    card = model.card
+    probe_result = models.probe(model.module, stride=card.stride)
+    if probe_result.norms or probe_result.halo is None:
         msg = (
             f"{card.name} takes statistics or context from the whole field, and a "
             "package of bioimage.io cannot say that it must not be run in tiles: "
             "export it as ONNX."
         )
         raise CheckpointError(msg, code="model-unsuitable")
-    least = round_up(2 * probed.halo + card.stride, card.stride)
-    given, seen, made = _test_of(loaded, round_up(least + _SPARE, card.stride))
+    least = round_up(2 * probe_result.halo + card.stride, card.stride)
+    test_input, network_input, test_output = _test_of(
+        model, round_up(least + _SPARE, card.stride)
+    )
     files = {
         "weights.onnx": weights,
-        "cover.png": _cover(seen, made),
-        "README.md": _page(card, note, probed.halo).encode(),
+        "cover.png": _cover(network_input, test_output),
+        "README.md": _page(card, note, probe_result.halo).encode(),
     }
-    for name, array in (("test_input", given), ("test_output", made)):
-        stored = io.BytesIO()
-        np.save(stored, array, allow_pickle=False)
-        files[f"{name}.npy"] = stored.getvalue()
+    for name, array in (("test_input", test_input), ("test_output", test_output)):
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        files[f"{name}.npy"] = buffer.getvalue()
     if ours is not None and card.architecture != "onnx":  # which holds them itself
         files[card.name + SUFFIXES["semsr"]] = ours
-    said = _description(card, files, authors, least=least, halo=probed.halo)
-    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as package:
+    description = _description(
+        card, files, authors, least=least, halo=probe_result.halo
+    )
+    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+    package_bytes = io.BytesIO()
+    with zipfile.ZipFile(package_bytes, "w", zipfile.ZIP_DEFLATED) as package:
         package.writestr("rdf.yaml", text)
         for name, data in files.items():
             package.writestr(name, data)
-    return written.getvalue()
+    return package_bytes.getvalue()
 
 
 def _test_of(
-    loaded: "models.LoadedModel", side: int
+    model: "models.LoadedModel", side: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Draw a field and run it: grey values, what the network sees, its answer."""
     import torch
 
-    drawn = expose(draw_specimen((side, side))).data
-    given = np.asarray(drawn, dtype=np.float32)[None, None]
-    card = loaded.card
+    sample = expose(draw_specimen((side, side))).data
+    test_input = np.asarray(sample, dtype=np.float32)[None, None]
+    card = model.card
     if card.input_scaling == "percentiles":
-        low, high = field_range(drawn, *card.input_percentiles)
+        low, high = field_range(sample, *card.input_percentiles)
     elif card.input_scaling == "levels":
         low, high = card.input_levels
     else:
-        low = float(given.mean())
-        high = low + float(given.std())
-    seen = ((given - np.float32(low)) / np.float32(high - low)).astype(np.float32)
+        low = float(test_input.mean())
+        high = low + float(test_input.std())
+    network_input = ((test_input - np.float32(low)) / np.float32(high - low)).astype(
+        np.float32
+    )
     with torch.no_grad():
-        made = loaded.module(torch.from_numpy(seen)).numpy()
-    return given, seen, made
+        test_output = model.module(torch.from_numpy(network_input)).numpy()
+    return test_input, network_input, test_output
 
 
-def _cover(seen: NDArray[Any], made: NDArray[Any]) -> bytes:
+def _cover(network_input: NDArray[Any], test_output: NDArray[Any]) -> bytes:
     """Draw what goes in beside what comes out, twice as wide as high."""
     from PIL import Image as Pictures
 
     side = 256
     halves = []
-    for plane in (seen[0, 0], made[0, 0]):
+    for plane in (network_input[0, 0], test_output[0, 0]):
         low, high = np.percentile(plane, (0.1, 99.9))
         grey = np.clip((plane - low) / ((high - low) or 1), 0, 1)
         picture = Pictures.fromarray(np.rint(255 * grey).astype(np.uint8))
         halves.append(np.asarray(picture.resize((side, side))))
-    written = io.BytesIO()
-    Pictures.fromarray(np.concatenate(halves, axis=1)).save(written, "png")
-    return written.getvalue()
+    cover = io.BytesIO()
+    Pictures.fromarray(np.concatenate(halves, axis=1)).save(cover, "png")
+    return cover.getvalue()
 
 
 def _page(card: "models.ModelCard", note: str, halo: int) -> str:
@@ -384,18 +392,18 @@ def _description(
             f"BSD-3-Clause, and the card of {card.name} says {card.licence!r}."
         )
         raise CheckpointError(msg, code="licence-unknown")
-    cited = [{"text": "napari-semsr", "url": _HOME}]
+    citations = [{"text": "napari-semsr", "url": _HOME}]
     inner = str(card.options.get("network", card.architecture))
     if inner in _PAPERS:  # that of the architecture
         text, kind, where = _PAPERS[inner]
-        cited.append({"text": text, kind: where})
+        citations.append({"text": text, kind: where})
     return {
         "format_version": "0.5.3",
         "type": "model",
         "name": card.name,
         "description": card.description[:1024] or card.name,
         "authors": [{"name": name} for name in authors],
-        "cite": cited,
+        "cite": citations,
         "license": card.licence,
         "covers": ["cover.png"],
         "documentation": "README.md",
@@ -483,8 +491,8 @@ def import_foreign(
     if path.suffix.lower() == ".zip":
         return _from_package(path, options)
     data = read_bytes(path, _ONNX_LIMIT)
-    said = _text(f"ONNX network {path.name}", 2000)
-    start = {"name": _plain_name(path.stem), "description": said}
+    description = _text(f"ONNX network {path.name}", 2000)
+    start = {"name": _plain_name(path.stem), "description": description}
     return _network_of(data, path.name, path.parent, start, {}, options)
 
 
@@ -498,51 +506,54 @@ def _network_of(
     name: str,
     folder: Path | None,
     start: dict[str, Any],
-    stated: dict[str, Any],
+    statements: dict[str, Any],
     options: ImportOptions,
 ) -> tuple["nn.Module", "models.ModelCard"]:
-    """Check and measure a graph; `start` where no card is in it, `stated` over it."""
+    """Check and measure a graph; `start` without a card, `statements` over it."""
     from pydantic import ValidationError
 
     graph = models.read_graph(data, name, folder)
-    kept = {"licence": "as its author says", **start}
-    known: dict[str, Any] = {}
+    card_base = {"licence": "as its author says", **start}
+    card_values: dict[str, Any] = {}
     try:
         if models.CARD_KEY in graph.metadata:
             own = models.ModelCard.model_validate_json(graph.metadata[models.CARD_KEY])
-            known = own.model_dump()
-            trained = {"architecture": own.architecture, **own.training}
-            kept = {**known, "training": trained}
+            card_values = own.model_dump()
+            training_record = {"architecture": own.architecture, **own.training}
+            card_base = {**card_values, "training": training_record}
             size = own.pixel_size_nm
-            if size is not None and stated.get("pixel_size_nm") == (size[0],) * 2:
-                stated = {**stated, "pixel_size_nm": size}  # axes say one end alone
-        network, probed = models.measure_onnx(
-            graph.serialised(), stride=known.get("stride")
+            if size is not None and statements.get("pixel_size_nm") == (size[0],) * 2:
+                statements = {
+                    **statements,
+                    "pixel_size_nm": size,
+                }  # axes say one end alone
+        network, probe_result = models.measure_onnx(
+            graph.serialise(), stride=card_values.get("stride")
         )
-        made = {
-            **kept,
-            **stated,
+        new_card = {
+            **card_base,
+            **statements,
             **options.changes(),
             "architecture": "onnx",
             "options": {"scale": network.scale, "stride": network.stride},
             "scale": network.scale,
             "stride": network.stride,
             "norms": False,
-            "receptive_field": probed.halo or 0,
+            "receptive_field": probe_result.halo or 0,
         }
-        card = models.ModelCard.model_validate(made)
+        card = models.ModelCard.model_validate(new_card)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
+        sentence = first["msg"].removeprefix("Value error, ")
         msg = (
             f"What {name} says of itself is not valid at {one_line(where) or 'its top'}"
-            f": {one_line(said, _SAID)}."
+            f": {one_line(sentence, _SAID)}."
         )
         raise CheckpointError(msg, code="model-damaged") from None
-    if known.get("receptive_field") != card.receptive_field:  # measured on others
+    if card_values.get("receptive_field") != card.receptive_field:  # measured on others
         fields = models.effective_fields(
-            network, stride=network.stride, halo=probed.halo
+            network, stride=network.stride, halo=probe_result.halo
         )
         card = card.model_copy(update={"effective_field": fields})
     return network, card
@@ -563,23 +574,23 @@ def _from_package(
     """Read a package of bioimage.io: its description, then its ONNX weights."""
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as package:
-            said = _described(package, path.name)
-            source, weights = _weights_of(package, said, path.name)
+            description = _read_description(package, path.name)
+            source, weights = _weights_of(package, description, path.name)
     except _BAD_ZIP as error:
         reason = one_line(str(error) or type(error).__name__, _SAID).rstrip(".")
         msg = f"{path.name} cannot be read as a package: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     try:
-        stated = _stated(said, path.name)
+        statements = _card_values(description, path.name)
     except (ArithmeticError, AttributeError, LookupError, *_WRONG) as error:
         reason = one_line(repr(error), _SAID)
         msg = f"The description in {path.name} is damaged: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
-    authors = said.get("authors")
+    authors = description.get("authors")
     start = {
-        "name": _plain_name(str(said.get("name") or path.stem)),
-        "description": _text(said.get("description") or "", 2000),
-        "licence": _text(said.get("license") or "as its author says", 200),
+        "name": _plain_name(str(description.get("name") or path.stem)),
+        "description": _text(description.get("description") or "", 2000),
+        "licence": _text(description.get("license") or "as its author says", 200),
         "grey": "unit",
         "training": {
             "authors": [
@@ -591,7 +602,7 @@ def _from_package(
         },
     }
     name = f"{source} in {path.name}"
-    return _network_of(weights, name, None, start, stated, options)
+    return _network_of(weights, name, None, start, statements, options)
 
 
 def _text(value: Any, longest: int) -> str:
@@ -610,43 +621,45 @@ def _member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
     return data
 
 
-def _described(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
+def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
     """Read the description of a package."""
-    held = set(package.namelist())
-    found = [n for n in ("bioimageio.yaml", "rdf.yaml", "model.yaml") if n in held]
-    if not found:
+    names = set(package.namelist())
+    description_files = [
+        n for n in ("bioimageio.yaml", "rdf.yaml", "model.yaml") if n in names
+    ]
+    if not description_files:
         msg = f"{name} is no package of bioimage.io: it holds no rdf.yaml."
         raise CheckpointError(msg, code="format-unknown")
-    text = _member(package, found[0], _TEXT_LIMIT)
+    text = _member(package, description_files[0], _TEXT_LIMIT)
     try:
-        said = yaml.safe_load(text.decode())
+        description = yaml.safe_load(text.decode())
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0]
-        msg = f"{found[0]} in {name} cannot be read: {first.rstrip('.')}."
+        msg = f"{description_files[0]} in {name} cannot be read: {first.rstrip('.')}."
         raise CheckpointError(msg, code="model-damaged") from error
-    if count_values(said) > _MOST_VALUES:
+    if count_values(description) > _MOST_VALUES:
         msg = (
-            f"{found[0]} in {name} must hold at most {_MOST_VALUES} values, with what "
-            "aliases repeat."
+            f"{description_files[0]} in {name} must hold at most {_MOST_VALUES} "
+            "values, with what aliases repeat."
         )
         raise CheckpointError(msg, code="unsafe-content")
-    if not isinstance(said, dict) or said.get("type") != "model":
+    if not isinstance(description, dict) or description.get("type") != "model":
         raise CheckpointError(f"{name} describes no model.", code="format-unknown")
-    version = str(said.get("format_version"))
+    version = str(description.get("format_version"))
     if not version.startswith("0.5."):
         msg = (
             f"{name} is described by format {one_line(version)}, and 0.5 is read: "
             "update it with `bioimageio update-format`."
         )
         raise CheckpointError(msg, code="other-version")
-    return said
+    return description
 
 
 def _weights_of(
-    package: zipfile.ZipFile, said: dict[str, Any], name: str
+    package: zipfile.ZipFile, description: dict[str, Any], name: str
 ) -> tuple[str, bytes]:
     """Read the ONNX weights of a package; others can run code."""
-    weights: Any = said.get("weights")
+    weights: Any = description.get("weights")
     weights = weights if isinstance(weights, dict) else {}
     entry = weights.get("onnx")
     if not isinstance(entry, dict):
@@ -657,26 +670,32 @@ def _weights_of(
         )
         raise CheckpointError(msg, code="format-unsupported")
     source = str(entry.get("source"))
-    shown = one_line(source)
+    source_text = one_line(source)
     place = PurePosixPath(source.replace("\\", "/"))
     if "://" in source or place.is_absolute() or ".." in place.parts:
-        msg = f"The weights of {name} lie at {shown}, not in it: get the whole package."
+        msg = (
+            f"The weights of {name} lie at {source_text}, not in it: get the whole "
+            "package."
+        )
         raise CheckpointError(msg, code="weights-elsewhere")
     if source not in package.namelist():
         raise CheckpointError(
-            f"{name} lacks its weights {shown}; copy it again.", code="model-damaged"
+            f"{name} lacks its weights {source_text}; copy it again.",
+            code="model-damaged",
         )
     data = _member(package, source, _ONNX_LIMIT)
-    stated = entry.get("sha256")
-    if stated is not None and hashlib.sha256(data).hexdigest() != stated:
-        msg = f"{shown} in {name} is not what its description says; copy it again."
+    digest = entry.get("sha256")
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+        msg = (
+            f"{source_text} in {name} is not what its description says; copy it again."
+        )
         raise CheckpointError(msg, code="content-changed")
-    return shown, data
+    return source_text, data
 
 
-def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
+def _card_values(description: dict[str, Any], name: str) -> dict[str, Any]:
     """Say what a description tells, by the names of a card."""
-    inputs, outputs = said["inputs"], said["outputs"]
+    inputs, outputs = description["inputs"], description["outputs"]
     if len(inputs) != 1 or len(outputs) != 1:
         msg = (
             f"A network must take one image and give one: {name} takes {len(inputs)} "
@@ -697,8 +716,8 @@ def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
         for axis in inputs[0]["axes"]
         if axis.get("type") == "space" and axis.get("unit") in _METRES
     ]
-    stated = _scaling(inputs[0].get("preprocessing") or (), name)
-    return stated | ({"pixel_size_nm": (min(sizes), max(sizes))} if sizes else {})
+    scaling = _scaling(inputs[0].get("preprocessing") or (), name)
+    return scaling | ({"pixel_size_nm": (min(sizes), max(sizes))} if sizes else {})
 
 
 def _check_axes(tensor: dict[str, Any], name: str) -> None:
@@ -707,8 +726,8 @@ def _check_axes(tensor: dict[str, Any], name: str) -> None:
     kinds = [axis.get("type") for axis in axes]
     sides = [axis.get("id") for axis in axes if axis.get("type") == "space"]
     if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
-        told = one_line(", ".join(str(a.get("id") or a.get("type")) for a in axes))
-        msg = f"A network must have axes batch, channel, y, x: {name} has {told}."
+        axes_text = one_line(", ".join(str(a.get("id") or a.get("type")) for a in axes))
+        msg = f"A network must have axes batch, channel, y, x: {name} has {axes_text}."
         raise CheckpointError(msg, code="model-unsuitable")
     many = len(axes[1].get("channel_names") or (0,))
     if many != 1:
@@ -739,8 +758,11 @@ def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
             gain = _single(kwargs.get("gain", 1.0))
             zero = -_single(kwargs.get("offset", 0.0)) / gain
             return _levels(zero, zero + 1 / gain)
-    told = ", ".join(str(s["id"]) for s in real)
-    msg = f"{name} prepares images by {one_line(told)} in a way that is not known here."
+    step_names = ", ".join(str(s["id"]) for s in real)
+    msg = (
+        f"{name} prepares images by {one_line(step_names)} in a way that is not known "
+        "here."
+    )
     raise CheckpointError(msg, code="model-unsuitable")
 
 

@@ -123,52 +123,58 @@ class FigureMade(Result):
 
 
 def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
-    chosen, path = run.options, run.place
+    settings, path = run.options, run.place
     images: Sequence[Image] = run.given["images"]
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
         raise OptionError(msg, code="out-of-range")
-    text = path.with_suffix(_TEXT) if chosen.caption_file else None
+    text = path.with_suffix(_TEXT) if settings.caption_file else None
     if text is not None:
         Output("", ending=_TEXT).check(text, run.inputs, run.existing)
-    found = [open_image(image, run.opening) for image in images]
-    opened = size_alike(found, run.opening)
-    cells = yield from _cells(images, opened, chosen)
-    shown = []
+    images_found = [open_image(image, run.opening) for image in images]
+    images_opened = size_alike(images_found, run.opening)
+    cells = yield from _cells(images, images_opened, settings)
+    images_shown = []
     for number, cell in enumerate(cells):
         yield Progress(number, len(cells) + 1, f"reading {number + 1}")
-        part = yield from plate_image(cell.image, opened[0], chosen, len(cells))
+        part = yield from plate_image(
+            cell.image, images_opened[0], settings, len(cells)
+        )
         if cell.above is not None:
-            laid = yield from _overlay(cell.above, cell.image, chosen, len(cells))
-            part = replace(part, overlay=laid)
-        shown.append(part)
-    greys = [image for image in shown if image.unit is None]
-    if chosen.greys == "common" and greys:  # one scale for all that are no maps
+            overlay = yield from _overlay(cell.above, cell.image, settings, len(cells))
+            part = replace(part, overlay=overlay)
+        images_shown.append(part)
+    greys = [image for image in images_shown if image.unit is None]
+    if settings.greys == "common" and greys:  # one scale for all that are no maps
         alike = iter(in_one_scale(greys))
-        shown = [next(alike) if image.unit is None else image for image in shown]
+        images_shown = [
+            next(alike) if image.unit is None else image for image in images_shown
+        ]
     yield Progress(len(cells), len(cells) + 1, "drawing")
-    caption = caption_of(cells, shown, chosen)
+    caption = caption_of(cells, images_shown, settings)
     plate = draw_plate(
-        shown,
+        images_shown,
         kind="tif" if path.suffix == ".tiff" else path.suffix.removeprefix("."),
-        width_mm=chosen.width_mm,
-        dpi=chosen.dpi,
-        columns=chosen.columns,
+        width_mm=settings.width_mm,
+        dpi=settings.dpi,
+        columns=settings.columns,
         caption=caption,
-        title=", ".join(image.name for image in opened),
+        title=", ".join(image.name for image in images_opened),
     )
     with replacing(path) as beside:
         beside.write_bytes(plate.data)
-    whole = caption_of(cells, shown, chosen.replace(no_caption=False))
+    whole = caption_of(cells, images_shown, settings.replace(no_caption=False))
     if text is not None:
         with replacing(text) as beside:
             beside.write_text(whole + "\n", encoding="utf-8", errors="backslashreplace")
     return FigureMade(
         path=str(path),
-        pixel_size_nm=opened[0].pixel_size_nm,
+        pixel_size_nm=images_opened[0].pixel_size_nm,
         shape=plate.shape,
         caption=caption,
-        networks=tuple(dict.fromkeys(n for one in opened for n in _networks(one))),
+        networks=tuple(
+            dict.fromkeys(n for one in images_opened for n in _networks(one))
+        ),
         caption_file=None if text is None else str(text),
     )
 
@@ -182,7 +188,7 @@ class _Cell:
 
 
 def _cells(
-    given: Sequence[Image], images: Sequence[Micrograph], options: FigureOptions
+    images_given: Sequence[Image], images: Sequence[Micrograph], options: FigureOptions
 ) -> Job[list[_Cell]]:
     """Give each image a letter, but for maps that are to lie over what they measured.
 
@@ -191,14 +197,14 @@ def _cells(
     if not options.overlay:
         return [_Cell(image) for image in images]
     plain: list[tuple[Micrograph, InputRecord]] = []
-    for source, image in zip(given, images, strict=True):
+    for source, image in zip(images_given, images, strict=True):
         if not _is_map(image):
             plain.append((image, (yield from record_input(source, image))))
     cells: list[_Cell] = [_Cell(image) for image, _ in plain]
     for number, image in enumerate(images):
         if not _is_map(image):
             continue
-        under = _measured(image, plain) or _before(images, number)
+        under = _find_measured(image, plain) or _before(images, number)
         place = next(n for n, cell in enumerate(cells) if cell.image is under)
         if cells[place].above is None:
             cells[place] = replace(cells[place], above=image)
@@ -213,15 +219,15 @@ def _cells(
     return cells
 
 
-def _measured(
+def _find_measured(
     above: Micrograph, images: Sequence[tuple[Micrograph, InputRecord]]
 ) -> Micrograph | None:
     """Find the image that a map measured, as its history has it; None without one."""
-    made = above.provenance
-    inputs = () if made is None else made.essence().inputs
-    for wanted in sorted(inputs, key=lambda item: item.role != "enhanced"):
+    history = above.provenance
+    inputs = () if history is None else history.essence().inputs
+    for record in sorted(inputs, key=lambda item: item.role != "enhanced"):
         for image, own in images:
-            if _is_same(wanted, own):
+            if _is_same(record, own):
                 return image
     if inputs:
         msg = (
@@ -271,9 +277,9 @@ def _overlay(
         )
         raise OptionError(msg, code="pixel-size-missing")
     plain = options.replace(inset=None)
-    drawn = yield from plate_image(above, image, plain, count)
+    overlay = yield from plate_image(above, image, plain, count)
     factor = _factor(above, options, count)
-    size = np.multiply(drawn.values.shape, np.multiply(above.scale, factor))
+    size = np.multiply(overlay.values.shape, np.multiply(above.scale, factor))
     start = np.array(Grid.of(above).corner) - Grid.of(image).corner
     pixel = np.multiply(image.scale, _factor(image, options, count))
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
@@ -281,52 +287,56 @@ def _overlay(
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
         msg = f"The map {above.name} must lie on {image.name}, and lies elsewhere."
         raise ShapeError(msg, code="no-overlap")
-    seen = above.look.opacity if above.look is not None else 1.0
+    opacity = above.look.opacity if above.look is not None else 1.0
     return PlateOverlay(
-        values=drawn.values,
+        values=overlay.values,
         corners=(float(top), float(left), float(bottom), float(right)),
-        limits=drawn.limits,
-        colours=drawn.colours,
-        unit=str(drawn.unit),
-        opacity=seen if seen < 1 else _OPACITY,
+        limits=overlay.limits,
+        colours=overlay.colours,
+        unit=str(overlay.unit),
+        opacity=opacity if opacity < 1 else _OPACITY,
     )
 
 
 def caption_of(
-    cells: Sequence[_Cell], shown: Sequence[PlateImage], options: FigureOptions
+    cells: Sequence[_Cell], plates: Sequence[PlateImage], options: FigureOptions
 ) -> str:
     """Say what every image is; one that a network made is always named as such."""
-    said = [options.caption.strip()] if options.caption.strip() else []
-    bars = words_of_bars(shown)
+    sentences = [options.caption.strip()] if options.caption.strip() else []
+    bars = words_of_bars(plates)
     for number, (cell, bar) in enumerate(zip(cells, bars, strict=True)):
         letter = f"({chr(ord('a') + number)}) " if len(cells) > 1 else ""
         parts = [cell.image] if cell.above is None else [cell.image, cell.above]
         if options.no_caption:
-            known = dict.fromkeys(n for part in parts for n in _networks(part))
-            said += [f"{letter}Made by the network {name}." for name in known]
+            network_names = dict.fromkeys(n for part in parts for n in _networks(part))
+            sentences += [
+                f"{letter}Made by the network {name}." for name in network_names
+            ]
             continue
-        named = ", under ".join(_named(part) for part in parts)
-        said.append(f"{letter}{named}{bar and f'; {bar}'}.")
-    return " ".join(said)
+        part_names = ", under ".join(_describe_image(part) for part in parts)
+        sentences.append(f"{letter}{part_names}{bar and f'; {bar}'}.")
+    return " ".join(sentences)
 
 
-def _named(image: Micrograph) -> str:
+def _describe_image(image: Micrograph) -> str:
     """Name an image, the network that made it, and how it was restored."""
-    said, networks = [image.name], _networks(image)
+    words, networks = [image.name], _networks(image)
     if networks:
         which = "network" if len(networks) == 1 else "networks"
-        said.append(f"made by the {which} {' and '.join(networks)}")
+        words.append(f"made by the {which} {' and '.join(networks)}")
     steps = () if image.provenance is None else image.provenance.steps()
     for step in (one for one in steps if one.job == "restore"):
-        called = METHOD_CALLED.get(step.options.get("method", ""), "unknown method")
-        said.append(f"restored ({called})")
-    return ", ".join(said)
+        method_name = METHOD_CALLED.get(
+            step.options.get("method", ""), "unknown method"
+        )
+        words.append(f"restored ({method_name})")
+    return ", ".join(words)
 
 
 def _networks(image: Micrograph) -> list[str]:
     """Name the networks that made an image, with the beginnings of their digests."""
-    made = {} if image.provenance is None else image.provenance.named_networks()
-    return [f"{n} ({d.removeprefix('sha256:')[:16]})" for d, n in made.items()]
+    networks = {} if image.provenance is None else image.provenance.named_networks()
+    return [f"{n} ({d.removeprefix('sha256:')[:16]})" for d, n in networks.items()]
 
 
 def plate_image(
@@ -335,7 +345,7 @@ def plate_image(
     """Reduce an image to what the figure shows of it, and choose its colours."""
     factor = _factor(image, options, count)
     box = None if options.inset is None else _box(options.inset, image, first)
-    values = yield from _reduced(image, factor)
+    values = yield from _reduce_squares(image, factor)
     if not np.isfinite(values).any():
         msg = f"An image of a figure must have finite pixels, got none in {image.name}."
         raise ShapeError(msg, code="no-finite-values")
@@ -348,13 +358,13 @@ def plate_image(
         colours = _colours_of(image.name, look) or colours
         if unit is None and look.colour_bar:
             unit = "value"
-    (y, x), made = image.scale, image.provenance
+    (y, x), history = image.scale, image.provenance
     return PlateImage(
         values=values,
         pixel=(y * factor, x * factor),
         limits=limits,
         calibrated=image.pixel_size_nm is not None,
-        is_spectrum=made is not None and made.essence().job == "spectrum",
+        is_spectrum=history is not None and history.essence().job == "spectrum",
         colours=colours,
         unit=unit,
         # its edges in pixels of the reduced image, which they may cut
@@ -380,16 +390,16 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, is_color_like, to_rgba_array
 
-    called = look.colormap
+    colormap = look.colormap
     if look.colours:
         colours = np.clip(look.colours, 0, 1)
-    elif called in colormaps:
-        return called
-    elif is_color_like(called):  # from black; napari's green is the full one
-        colours = to_rgba_array(["black", "lime" if called == "green" else called])
+    elif colormap in colormaps:
+        return colormap
+    elif is_color_like(colormap):  # from black; napari's green is the full one
+        colours = to_rgba_array(["black", "lime" if colormap == "green" else colormap])
     else:
         warn(
-            f"A figure knows no colours called {called}, so {name} has others there: "
+            f"A figure knows no colours called {colormap}, so {name} has others there: "
             "give it another colour map.",
             "unknown-value",
         )
@@ -398,7 +408,7 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
     places = look.places if len(look.places) == len(colours) else even
     fine = np.linspace(0, 1, _SHADES)
     shades = [np.interp(fine, places, channel) for channel in colours.T]
-    return ListedColormap(np.stack(shades, axis=1), called)
+    return ListedColormap(np.stack(shades, axis=1), colormap)
 
 
 def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
@@ -408,11 +418,11 @@ def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
     they are, and drawing filters the rest.
     """
     columns = columns_of(count, options.columns, options.width_mm)
-    wanted = 2 * round(options.width_mm / _MM * options.dpi / columns)
-    return max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
+    columns_wanted = 2 * round(options.width_mm / _MM * options.dpi / columns)
+    return max(1, min(image.shape[1] // max(columns_wanted, 1), min(image.shape)))
 
 
-def _reduced(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
+def _reduce_squares(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
     """Average squares of pixels; NaN is left away. Rests at the border are cut off."""
     rows, columns = (n // factor for n in image.shape)
     means = np.full((rows, columns), np.nan)
@@ -422,9 +432,9 @@ def _reduced(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
         end = min(rows, top + step)
         band = image.data[top * factor : end * factor, : columns * factor]
         blocks = np.asarray(band, float).reshape(end - top, factor, columns, factor)
-        known = np.isfinite(blocks)
-        count = known.sum((1, 3))
-        total = np.where(known, blocks, 0).sum((1, 3))
+        finite = np.isfinite(blocks)
+        count = finite.sum((1, 3))
+        total = np.where(finite, blocks, 0).sum((1, 3))
         np.divide(total, count, out=means[top:end], where=count > 0)
     return means
 
@@ -435,8 +445,10 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
     if image is not first and image.unit == first.unit:
         away = np.subtract(first.origin, image.origin)
         corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # of pixels, not their centres
-        moved = np.rint((corners * first.scale + away) / image.scale + 0.5).astype(int)
-        (y0, x0), (y1, x1) = moved.tolist()
+        corners_px = np.rint((corners * first.scale + away) / image.scale + 0.5).astype(
+            int
+        )
+        (y0, x0), (y1, x1) = corners_px.tolist()
     rows, columns = image.shape
     if not (0 <= y0 < y1 <= rows and 0 <= x0 < x1 <= columns):
         msg = (

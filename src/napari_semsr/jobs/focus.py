@@ -14,8 +14,8 @@ def focus_warning(
 
     `place`: how fine detail falls off where the `model` was trained, if that is known.
     """
-    found = Falloff.of(image)
-    if found is None or not found.is_out_of_focus(place):
+    falloff = Falloff.of(image)
+    if falloff is None or not falloff.is_out_of_focus(place):
         return None
     less = (
         "than light shows of sharp edges"

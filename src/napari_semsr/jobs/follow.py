@@ -93,7 +93,7 @@ class LiveScan:
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._settling: Job[None] | None = None
-        self._tried = 0  # frames when those without a place were last tried
+        self._tried_at = 0  # frames when those without a place were last tried
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -109,14 +109,14 @@ class LiveScan:
         if self.placement is None:
             return {}
         live = self.placement
-        rows = zip(self._names, live.placed, live.positions, strict=True)
+        rows = zip(self._names, live.has_place, live.positions, strict=True)
         return {name: (float(y), float(x)) if at else None for name, at, (y, x) in rows}
 
     def take(
         self,
         name: str,
         pixels: NDArray[Any],
-        stated: FloatPair | None = None,
+        stated_corner: FloatPair | None = None,
         *,
         unit: str = "px",
         pixel_size_nm: PixelSize | None = None,
@@ -142,15 +142,15 @@ class LiveScan:
         else:
             self._numbers[name] = len(self._names)
             self._names.append(name)
-            index = placement.add(name, stated)
-        if stated is not None:
-            placement.state(index, stated, unit)
+            index = placement.add(name, stated_corner)
+        if stated_corner is not None:
+            placement.state(index, stated_corner, unit)
         assert self.watch is not None  # noqa: S101 - made with the placement
-        found = self.watch.look_at(index, pixels)
+        doubts = self.watch.look_at(index, pixels)
         placement.place(index)
-        found += self.watch.compare(index) + self.watch.find_unplaced()
-        self.note(found)
-        return found
+        doubts += self.watch.compare(index) + self.watch.find_unplaced()
+        self.note(doubts)
+        return doubts
 
     def note(self, doubts: Sequence[str]) -> None:
         """Take doubts of frames, one sentence each."""
@@ -159,12 +159,12 @@ class LiveScan:
             for sentence in doubts:
                 self._display.show_doubt(sentence)
 
-    def state(self, name: str, stated: FloatPair, unit: str) -> None:
+    def state(self, name: str, stated_corner: FloatPair, unit: str) -> None:
         """Take the stated corner of a frame that came before it."""
         if self.placement is not None:
             index = self._numbers[name]
-            self.placement.state(index, stated, unit)
-            if not self.placement.placed[index]:
+            self.placement.state(index, stated_corner, unit)
+            if not self.placement.has_place[index]:
                 self.placement.place(index)
 
     def fuse(self) -> int:
@@ -172,13 +172,13 @@ class LiveScan:
 
         An `OSError` where the disk is full: what is left is fused by the next call.
         """
-        done = 0
+        done_count = 0
         if self.placement is not None:
             # the newest first: it is the one that is watched
-            for index in self.placement.changed()[::-1]:
+            for index in self.placement.changed_frames()[::-1]:
                 self._fuse(index)
-                done += 1
-        return done
+                done_count += 1
+        return done_count
 
     def _fuse(self, index: int) -> None:
         placement, mosaic = self.placement, self._mosaic
@@ -204,9 +204,9 @@ class LiveScan:
         placement = self.placement
         if placement is None:
             return False
-        changed = placement.changed()
-        if changed:
-            self._fuse(changed[-1])
+        frames_changed = placement.changed_frames()
+        if frames_changed:
+            self._fuse(frames_changed[-1])
             return True
         if self._settling is None and placement.is_due:
             self._settling = placement.settle()
@@ -216,8 +216,8 @@ class LiveScan:
             except StopIteration:
                 self._settling = None
             return True
-        if len(self) >= self._tried + _RETRIED:
-            self._tried = len(self)
+        if len(self) >= self._tried_at + _RETRIED:
+            self._tried_at = len(self)
             for index in placement.waiting()[-_RETRIED:]:
                 placement.place(index)
             return True
@@ -235,11 +235,11 @@ _TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
 
 def seconds_of(text: str) -> float:
     """Read a time such as ``8s``, ``10min`` or ``1h``; a `ValueError` if it is none."""
-    found = _TIME.fullmatch(text.lower())
-    if found is None or found[2] not in _TIMES:
+    match = _TIME.fullmatch(text.lower())
+    if match is None or match[2] not in _TIMES:
         msg = "must be a time such as 8s, 10min or 1h"
         raise ValueError(msg)
-    return float(found[1]) * _TIMES[found[2]]
+    return float(match[1]) * _TIMES[match[2]]
 
 
 def frame_folder(folder: Path, table: Path | None, options: Any) -> FrameFolder:
@@ -266,34 +266,42 @@ class Followed:
         if self.lock is not None:
             self.lock.release()
 
-    def warnings(self, solved: dict[str, FloatPair | None]) -> tuple[str, ...]:
+    def warnings(self, final_corners: dict[str, FloatPair | None]) -> tuple[str, ...]:
         """List the doubts, and the frames that the final solution moved.
 
-        `solved`: corners ``(y, x)`` in px by the names of the frames.
+        `final_corners`: corners ``(y, x)`` in px by the names of the frames.
         """
-        return (*self.doubts, *moved_frames(self.positions, solved))
+        return (*self.doubts, *moved_frames(self.positions, final_corners))
 
 
 def moved_frames(
-    live: dict[str, FloatPair | None], solved: dict[str, FloatPair | None]
+    live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
 ) -> Iterator[str]:
     """Name the frames that the final solution put more than a pixel elsewhere."""
-    known = {n: at for n, at in live.items() if at is not None}
-    pairs = {n: (known[n], at) for n, at in solved.items() if n in known and at}
+    known_corners = {n: at for n, at in live.items() if at is not None}
+    pairs = {
+        n: (known_corners[n], at)
+        for n, at in final_corners.items()
+        if n in known_corners and at
+    }
     if not pairs:
         return
     apart = np.array([np.subtract(new, old) for old, new in pairs.values()])
     away = np.hypot(*(apart - np.median(apart, axis=0)).T)
-    moved = [
+    descriptions = [
         f"{name} by {far:.1f} px"
         for name, far in zip(pairs, away, strict=True)
         if far > _MOVED_PX
     ]
-    if moved:
-        more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
+    if descriptions:
+        more = (
+            f" and {len(descriptions) - _NAMED} more"
+            if len(descriptions) > _NAMED
+            else ""
+        )
         yield Message(
             "The final solution moved frames from where they were shown: "
-            f"{', '.join(moved[:_NAMED])}{more}.",
+            f"{', '.join(descriptions[:_NAMED])}{more}.",
             "frames-moved",
         )
 
@@ -353,10 +361,12 @@ class Follower:
             time.sleep(_POLL_S)
 
     def _step(self) -> Progress:
-        taken = len(self.scan)
-        if not taken:
+        frame_count = len(self.scan)
+        if not frame_count:
             return Waiting(0, 0, f"waiting for frames in {self.folder.folder}")
-        return Progress(taken, self.until or 0, f"following: {taken} frames taken")
+        return Progress(
+            frame_count, self.until or 0, f"following: {frame_count} frames taken"
+        )
 
     def _take(self, frame: Any) -> Job[None]:
         if frame.pixels is None:
@@ -365,7 +375,7 @@ class Follower:
             yield Waiting(0, 0, sentence)
             return
         folder = self.folder
-        size = folder.stated.get("pixel_size_nm") or frame.pixel_size_nm
+        size = folder.layout_values.get("pixel_size_nm") or frame.pixel_size_nm
         how: dict[str, Any] = {"unit": folder.unit, "pixel_size_nm": size}
         corner = folder.corner(frame.name)
         if corner is None:
@@ -404,16 +414,16 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before, interrupted = signal.getsignal(signal.SIGINT), threading.Event()
+    before, interrupt_event = signal.getsignal(signal.SIGINT), threading.Event()
 
     def interrupt(number: int, frame: Any) -> None:
-        if interrupted.is_set() and callable(before):
+        if interrupt_event.is_set() and callable(before):
             before(number, frame)
-        interrupted.set()
+        interrupt_event.set()
 
     signal.signal(signal.SIGINT, interrupt)
     try:
-        yield interrupted.is_set
+        yield interrupt_event.is_set
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -451,11 +461,11 @@ def follow_scan(
         if is_live(place):
             remove_target(place)
     scan = LiveScan(place, folder.read, options, flat, display)
-    stopped = is_stopped or (lambda: False)
+    should_stop = is_stopped or (lambda: False)
     try:
-        with _interruptible() as interrupted:
+        with _interruptible() as interrupt:
             follower = Follower(
-                folder, scan, until, idle_s, lambda: interrupted() or stopped()
+                folder, scan, until, idle_s, lambda: interrupt() or should_stop()
             )
             yield from follower.run()
         _check_enough(folder.folder, len(scan))

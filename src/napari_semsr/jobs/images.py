@@ -75,33 +75,33 @@ def open_image(
     image: Image | Source, options: ReadOptions | None = None, *, blank: bool = False
 ) -> Micrograph:
     """Open what a job was given, or read a file that was opened before."""
-    opened = _opened(image, options or ReadOptions())
-    if not blank and opened.dtype.kind == "f" and is_empty(opened.data):
+    image_opened = _open(image, options or ReadOptions())
+    if not blank and image_opened.dtype.kind == "f" and is_empty(image_opened.data):
         name = name_of(image.path if isinstance(image, Source) else image)
         msg = (
             f"An image needs finite pixels, and {name} has none: see whether it was "
             "written, or copied, whole."
         )
         raise ReadError(msg, code="no-finite-values")
-    return opened
+    return image_opened
 
 
-def _opened(image: Image | Source, chosen: ReadOptions) -> Micrograph:
+def _open(image: Image | Source, options: ReadOptions) -> Micrograph:
     """Open an image in memory or a file, whatever its grey values."""
     if isinstance(image, Micrograph):
-        return _computable(_as_read(image, chosen))
+        return _computable(_as_read(image, options))
     source = image if isinstance(image, Source) else open_source(image)
-    path, opened = source.path, source.read(chosen)
-    tell_missing(path, chosen.series or 0, chosen.level)
-    count = opened.metadata.get("series", 1)
-    own, which = which_series(opened.metadata, count)
-    if own > 1 and chosen.series is None:
+    path, image_opened = source.path, source.read(options)
+    tell_missing(path, options.series or 0, options.level)
+    count = image_opened.metadata.get("series", 1)
+    own, which = which_series(image_opened.metadata, count)
+    if own > 1 and options.series is None:
         warn(
             f"{path.name} holds {own} images, of which {which} is taken: choose one "
             f"with series 0 to {count - 1}.",
             "several-images",
         )
-    return _computable(opened)
+    return _computable(image_opened)
 
 
 def open_source(image: str | os.PathLike[str]) -> Source:
@@ -115,19 +115,19 @@ def open_source(image: str | os.PathLike[str]) -> Source:
 _IN_FILES = ("series", "level", "channel", "time", "z", "plane", "dataset")
 
 
-def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
+def _as_read(image: Micrograph, options: ReadOptions) -> Micrograph:
     """Take an image in memory by the options of reading that have a sense for it."""
     for name in _IN_FILES:
-        if getattr(chosen, name):
+        if getattr(options, name):
             msg = (
                 f"{image.name} is one image in memory, so that no {name} can be chosen "
                 f"in it: leave {name} out, or give the path of its file."
             )
             raise OptionError(msg, code="option-without-effect")
-    rows, before = chosen.databar_rows, image.metadata.get(CUT_KEY, 0)
+    rows, before = options.databar_rows, image.metadata.get(CUT_KEY, 0)
     if rows is not None and rows != before:
-        kept, has = image.shape[0] - rows, f"{image.shape[0]} rows"
-        if before or kept < 1:
+        rows_left, has = image.shape[0] - rows, f"{image.shape[0]} rows"
+        if before or rows_left < 1:
             has += f", and {before} rows of data bar were cut off it" if before else ""
             msg = (
                 f"{image.name} has {has}, so that its data bar cannot be {rows} rows: "
@@ -135,24 +135,24 @@ def _as_read(image: Micrograph, chosen: ReadOptions) -> Micrograph:
             )
             raise OptionError(msg, code="out-of-range")
         facts = {**image.metadata, CUT_KEY: rows}
-        data, look, path = image.data[:kept], image.look, image.path
+        data, look, path = image.data[:rows_left], image.look, image.path
         image = image.replace(data=data, look=look, path=path, metadata=facts)
-    if chosen.pixel_size_nm is None:
+    if options.pixel_size_nm is None:
         return image
-    return image.calibrated(chosen.pixel_size_nm, chosen.pixel_size_sd_nm)
+    return image.calibrate(options.pixel_size_nm, options.pixel_size_sd_nm)
 
 
-def size_alike(opened: Sequence[Micrograph], chosen: ReadOptions) -> list[Micrograph]:
+def size_alike(images: Sequence[Micrograph], options: ReadOptions) -> list[Micrograph]:
     """Give images that were opened with one typed pixel size each its own.
 
     It is that of the pixels in which each tells its spacing, if they differ in it: what
     was made of an image with half its pixels has half the size.
     """
-    size, spacings = chosen.pixel_size_nm, {image.spacing_px for image in opened}
+    size, spacings = options.pixel_size_nm, {image.spacing_px for image in images}
     if size is None or len(spacings) < 2:
-        return list(opened)
+        return list(images)
     return [
-        image.with_pixel_size(np.multiply(size, image.spacing_px)) for image in opened
+        image.with_pixel_size(np.multiply(size, image.spacing_px)) for image in images
     ]
 
 
@@ -163,8 +163,8 @@ def databar_note(
 
     Of its rows the first `reach` count, or all.
     """
-    known = image.provenance is not None or image.metadata.get(CUT_KEY)
-    rows = 0 if known else suggest_databar(image.data, reach)
+    has_answer = image.provenance is not None or image.metadata.get(CUT_KEY)
+    rows = 0 if has_answer else suggest_databar(image.data, reach)
     rows = int(rows * image.metadata.get(LEVEL_KEY, 1))
     if not rows:
         return None
@@ -235,25 +235,25 @@ def paths_of(*images: Image | None) -> list[Path]:
 
 def input_record(
     image: Image | Source,
-    opened: Micrograph,
+    image_opened: Micrograph,
     options: ReadOptions | None = None,
     *,
     role: str = "image",
 ) -> InputRecord:
     """Record an input for the provenance of an output, at once."""
-    return run(record_input(image, opened, options, role=role))
+    return run(record_input(image, image_opened, options, role=role))
 
 
 def record_input(
     image: Image | Source,
-    opened: Micrograph,
+    image_opened: Micrograph,
     options: ReadOptions | None = None,
     *,
     role: str = "image",
 ) -> Job[InputRecord]:
     """Record an input for the provenance of an output, in steps where it is large."""
     if isinstance(image, Micrograph):
-        digest = yield from digest_values(opened)
+        digest = yield from digest_values(image_opened)
     elif isinstance(image, Source):
         digest = (yield from image.digest()) + _selection(options or ReadOptions())
         image = image.path
@@ -263,7 +263,7 @@ def record_input(
         role=role,
         name=name_of(image),
         digest=digest,
-        provenance=opened.provenance,
+        provenance=image_opened.provenance,
         path=image.path if isinstance(image, Micrograph) else path_of(image),
     )
 
@@ -276,11 +276,11 @@ def add_own_records(
     So `measure_frc` finds an image among those that the other was made of. A file may
     stand in a history by its own digest or by that of its grey values.
     """
-    made = [image.provenance and image.provenance.making() for image in images]
-    if made[0] == made[1]:
+    histories = [image.provenance and image.provenance.making() for image in images]
+    if histories[0] == histories[1]:
         return images
     apart = records[0].path != records[1].path  # else planes of one stack, maybe
-    known = []
+    records_in_order = []
     for image, record in zip(images, records, strict=True):
         values = yield from digest_values(image)
         digests = {values} - {record.digest}
@@ -291,8 +291,10 @@ def add_own_records(
             InputRecord(role="image", name=record.name, digest=digest)
             for digest in sorted(digests)
         ]
-        known.append(image.replace(provenance=made_by("crop", {}, record, *more)))
-    return known[0], known[1]
+        records_in_order.append(
+            image.replace(provenance=made_by("crop", {}, record, *more))
+        )
+    return records_in_order[0], records_in_order[1]
 
 
 def digest_image(path: Path, options: ReadOptions | None = None) -> Job[str]:
@@ -321,12 +323,14 @@ def digests_of(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
 
     `in_place`: only of what shows the same at the same place, in nm.
     """
-    made = record.provenance
+    history = record.provenance
     if record.digest is not None:
         yield record.digest
-    moved = made is not None and (made.job in _MOVING or made.options.get("shift_px"))
-    if made is not None and not (in_place and moved):
-        for item in made.inputs:
+    is_moved = history is not None and (
+        history.job in _MOVING or history.options.get("shift_px")
+    )
+    if history is not None and not (in_place and is_moved):
+        for item in history.inputs:
             yield from digests_of(item, in_place=in_place)
 
 
@@ -377,7 +381,7 @@ def _selection(options: ReadOptions) -> str:
 
     The first is not named, as in records of when it was taken without being chosen.
     """
-    chosen = {
+    option_values = {
         "series": options.series or None,
         "channel": options.channel,
         "time": options.time,
@@ -385,8 +389,10 @@ def _selection(options: ReadOptions) -> str:
         "plane": options.plane,
         "dataset": options.dataset,
     }
-    said = [f"{name}={value}" for name, value in chosen.items() if value is not None]
-    return "#" + ",".join(said) if said else ""
+    texts = [
+        f"{name}={value}" for name, value in option_values.items() if value is not None
+    ]
+    return "#" + ",".join(texts) if texts else ""
 
 
 def digest_values(micrograph: Micrograph) -> Job[str]:
@@ -410,34 +416,34 @@ def digest_values(micrograph: Micrograph) -> Job[str]:
 def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
     """Choose the first image that has a pixel size, and warn where one has none."""
     images = [first] if second is None else [first, second]
-    known = [image for image in images if image.pixel_size_nm is not None]
+    sized_images = [image for image in images if image.pixel_size_nm is not None]
     for image in images:
         if image.pixel_size_nm is None:
             what = (
-                f"that of {known[0].name} is taken; check that it fits"
-                if known
+                f"that of {sized_images[0].name} is taken; check that it fits"
+                if sized_images
                 else "there are no results in nm; give one (`pixel_size_nm`)"
             )
             warn(f"{image.name} has no pixel size, so {what}.", "pixel-size-missing")
             break
-    return known[0] if known else first
+    return sized_images[0] if sized_images else first
 
 
-def collect_warnings(job: Job[T], said: list[str]) -> Job[T]:
+def collect_warnings(job: Job[T], sentences: list[str]) -> Job[T]:
     """Run a job, and keep what it warns of; it is told on all the same."""
     with closing(job):
         while True:
-            heard: list[str] = []
+            sentences_heard: list[str] = []
             try:
-                with hear_warnings(heard.append):
+                with hear_warnings(sentences_heard.append):
                     step = next(job)
             except StopIteration as end:
-                made: T = end.value
-                return made
+                result: T = end.value
+                return result
             finally:
-                for text in heard:
+                for text in sentences_heard:
                     warn(text)
-                    said.append(text)
+                    sentences.append(text)
             yield step
 
 
@@ -522,10 +528,10 @@ class OverwritePolicy:
     resume: bool = False  # go on with what an interrupted run has left
     keep: bool = False  # what is finished when this run fails or is stopped
 
-    def kept(self, target: Path) -> Path | None:
+    def store_to_resume(self, target: Path) -> Path | None:
         """Give the store that a later run can go on with; None where none is kept."""
-        kept = self.keep or self.resume
-        return filling_store(target, resume=self.resume) if kept else None
+        keeps = self.keep or self.resume
+        return filling_store(target, resume=self.resume) if keeps else None
 
     def at(self, place: Path, target: Path) -> dict[str, Any]:
         """Say it to what makes an output; a hidden place of one is always free."""
@@ -552,8 +558,8 @@ def check_target_file(
     """Refuse a place where a table, page or model cannot or must not be written."""
     path = Path(output)
     if not path.name.lower().endswith(tuple(suffixes)):
-        wanted = " or ".join(suffixes)
-        msg = f"The output must end in {wanted}, got {path.name}."
+        suffixes_text = " or ".join(suffixes)
+        msg = f"The output must end in {suffixes_text}, got {path.name}."
         raise WriteError(msg, code="suffix-unknown")
     check_not_input(path, inputs)
     _check_parent(path)
@@ -707,16 +713,20 @@ def write_area(
     `about` brings name, calibration and history; its data are not looked at.
     """
     kind = area.dtype if dtype is None else dtype
-    held = existing or OverwritePolicy()
+    policy = existing or OverwritePolicy()
 
     def make(place: Path) -> OmeZarrStore:
-        return held.store_of(about, place, target, shape=area.grid.shape, dtype=kind)
+        return policy.store_of(about, place, target, shape=area.grid.shape, dtype=kind)
 
     def fill(store: OmeZarrStore) -> Job[int]:
         blocks = compute_ahead(area.read, store.boxes())
         return store.fill(blocks, f"{message} {target.name}")
 
-    return (yield from write_blocks(target, make, fill, kept=held.kept(target)))
+    return (
+        yield from write_blocks(
+            target, make, fill, kept_store=policy.store_to_resume(target)
+        )
+    )
 
 
 # Maps that are computed block by block: written so, or kept in memory.
@@ -738,9 +748,11 @@ def keep_map(
     if target is None:
         values = np.empty(about.shape, np.float32)
         boxes = spread_boxes(Box.of(about.shape), None, block)
-        for done, (box, part) in enumerate(zip(boxes, blocks(boxes), strict=True), 1):
+        for done_count, (box, part) in enumerate(
+            zip(boxes, blocks(boxes), strict=True), 1
+        ):
             values[box.slices] = part
-            yield Progress(done, len(boxes), "mapping")
+            yield Progress(done_count, len(boxes), "mapping")
         return about.replace(data=values, look=about.look)
 
     def make(place: Path) -> OmeZarrStore:

@@ -46,10 +46,10 @@ class Description(Result):
                 rows[name] = spell_pixel_size(value and (value[0], value[1]))
             elif name == "shape" and isinstance(value, list):
                 rows[name] = spell_shape(value)
-        shown = list(metadata.items())[:_MOST_METADATA]
-        rows |= {f"  {name}": str(value) for name, value in shown}
-        if len(metadata) > len(shown):
-            more = f"{len(metadata) - len(shown)} more; `json` shows all"
+        metadata_shown = list(metadata.items())[:_MOST_METADATA]
+        rows |= {f"  {name}": str(value) for name, value in metadata_shown}
+        if len(metadata) > len(metadata_shown):
+            more = f"{len(metadata) - len(metadata_shown)} more; `json` shows all"
             rows["  and"] = more
         return {name: Figure(value) for name, value in rows.items()}
 
@@ -82,8 +82,8 @@ def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
     nothing: dict[str, float | None] = dict.fromkeys(
         ("suggested_bar_px", "suggested_label", "suggested_pixel_size_nm")
     )
-    known = facts.get("pixel_size_nm") is not None
-    if known or facts["format"] not in _DECODED:
+    has_size = facts.get("pixel_size_nm") is not None
+    if has_size or facts["format"] not in _DECODED:
         return nothing
     if math.prod(facts["stored_shape"]) > _LARGEST_LOOK:
         return nothing

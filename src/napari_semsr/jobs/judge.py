@@ -52,14 +52,14 @@ from napari_semsr.core import (
     Warped,
     against_truth,
     code_of,
-    continued,
     cut_box,
     figures_of,
+    fill_gaps,
     in_digits,
     option,
     quantities_of,
     read_box,
-    recorded,
+    record_quantity,
     spell_shape,
     value_of,
     warn,
@@ -183,15 +183,15 @@ class JudgedPicture(Result):
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """Give what is shown of it, by names."""
-        declared = quantities_of(type(self))
+        quantities = quantities_of(type(self))
         for name in self.ROWS[:-1]:
-            told, value, error = declared[name][0], value_of(self, name), ""
-            if value is None and told.sd:
+            quantity, value, error = quantities[name][0], value_of(self, name), ""
+            if value is None and quantity.sd:
                 continue
-            if told.unit == DB:
+            if quantity.unit == DB:
                 sd = value_of(self, name.replace("_db", "_sd_db"))
                 error = f"± {'not known' if sd is None else f'{sd:.2f}'}"
-            yield told.label, Figure(value, told.unit, told.form, error)
+            yield quantity.label, Figure(value, quantity.unit, quantity.form, error)
         ends = self.frc.interval_nm
         between = "" if ends is None else f"({' to '.join(map(in_digits, ends))})"
         length = Figure(self.frc.resolution_nm, "nm", ".3g", between)
@@ -211,13 +211,17 @@ class Judged(Result):
     numbers: str
     optical: str
     sem: str
-    registration: Annotated[dict[str, Any], recorded("Registration", keys=Registered)]
-    area: Annotated[JudgedArea, recorded("Area", keys=JudgedArea)]
-    sem_alone: Annotated[FrcResult, recorded("SEM alone", keys=FrcResult)]
-    baselines: Annotated[
-        dict[str, JudgedPicture], recorded("Baselines", keys=JudgedPicture)
+    registration: Annotated[
+        dict[str, Any], record_quantity("Registration", keys=Registered)
     ]
-    models: Annotated[dict[str, JudgedPicture], recorded("Models", keys=JudgedPicture)]
+    area: Annotated[JudgedArea, record_quantity("Area", keys=JudgedArea)]
+    sem_alone: Annotated[FrcResult, record_quantity("SEM alone", keys=FrcResult)]
+    baselines: Annotated[
+        dict[str, JudgedPicture], record_quantity("Baselines", keys=JudgedPicture)
+    ]
+    models: Annotated[
+        dict[str, JudgedPicture], record_quantity("Models", keys=JudgedPicture)
+    ]
     warnings: tuple[str, ...]
     seconds: float
     provenance: Provenance
@@ -230,21 +234,24 @@ class Judged(Result):
     def figures(self) -> dict[str, Figure]:
         """Give the figures of every picture."""
         off, shape = self.registration, spell_shape(self.area["shape"])
-        told = Figure("not known")
+        error_figure = Figure("not known")
         if off["error_nm"] is not None:
             px = f"= {off['error_px']:.2g} px"
-            told = Figure(off["error_nm"], "nm", ".3g", px)
-        rows = {"Map expected to be off": told}
+            error_figure = Figure(off["error_nm"], "nm", ".3g", px)
+        rows = {"Map expected to be off": error_figure}
         rows["Judged"] = Figure(f"{shape} of {self.sem}")
         for item in self.pictures[:1]:  # one range for all
             rows["Data range"] = figures_of(item.metrics)["Data range"]
         for item in self.pictures:
             rows |= {f"{name}, {item.name}": one for name, one in item.figures()}
         gains = {k: row.psnr_gain_db for k, row in self.models.items()}
-        known = {k: gain for k, gain in gains.items() if gain is not None}
-        if known:
-            label = f"Over the input, {max(known, key=lambda name: known[name])}"
-            nearer = "nearer" if max(known.values()) > 0 else "no nearer"
+        known_gains = {k: gain for k, gain in gains.items() if gain is not None}
+        if known_gains:
+            label = (
+                "Over the input, "
+                f"{max(known_gains, key=lambda name: known_gains[name])}"
+            )
+            nearer = "nearer" if max(known_gains.values()) > 0 else "no nearer"
             verdict = f"{nearer} to the SEM image than the input is"
             rows[label] = replace(rows[label], verdict=verdict, large=True)
         return rows
@@ -256,61 +263,65 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
     `translate` says a sentence of the page that tells what to do in the words of who
     reads it. Where no map can be believed, nothing is written.
     """
-    started, page = time.monotonic(), run.place
+    start, page = time.monotonic(), run.place
     yield Progress(0, 0, "checking")
-    (result, pictures), warnings = yield from run.collect(_measured(run))
-    seconds = round(time.monotonic() - started, 2)
+    (result, pictures), warnings = yield from run.collect(_measure_models(run))
+    seconds = round(time.monotonic() - start, 2)
     result = replace(result, warnings=warnings, seconds=seconds)
     write_report(page, result, pictures)
     write_numbers(Path(result.numbers), {"kind": "judge", **result.to_json()})
     return result
 
 
-def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
+def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     """Measure and draw all that is judged."""
     page = run.place
     optical, sem, models = run.given["optical"], run.given["sem"], run.named["models"]
     opening, fixed_opening = run.opening, run.reading("fixed")
     _check_two(optical, sem)
-    named = None if models is None else _named([m for m in models if m != _NONE])
+    models_by_name = (
+        None if models is None else _models_by_name([m for m in models if m != _NONE])
+    )
     source = open_image(optical, opening).replace(name=name_of(optical))
-    fixed = open_image(sem, fixed_opening).replace(name=name_of(sem))
-    require_pixel_sizes(moving=source, fixed=fixed)
-    registered = yield from register_as(run, optical, sem, fixed_opening)
-    placed = registered.image
-    assert placed is not None  # noqa: S101 - it was not written
-    _tell_inputs(source, fixed)
-    box = yield from _common(placed, fixed, source)
-    record = input_record(sem, fixed, fixed_opening)
-    part = cut_box(fixed, box).replace(provenance=made_by("crop", {}, record))
+    fixed_image = open_image(sem, fixed_opening).replace(name=name_of(sem))
+    require_pixel_sizes(moving=source, fixed=fixed_image)
+    registration = yield from register_as(run, optical, sem, fixed_opening)
+    placed_image = registration.image
+    assert placed_image is not None  # noqa: S101 - it was not written
+    _tell_inputs(source, fixed_image)
+    box = yield from _common(placed_image, fixed_image, source)
+    record = input_record(sem, fixed_image, fixed_opening)
+    part = cut_box(fixed_image, box).replace(provenance=made_by("crop", {}, record))
     table = _Table(part, run, Pictures(part))
-    lens = _Lens(registered.registration.transform, Grid.of(table.sem))
-    if named is None:  # electron microscopes sign their images
-        signed = source.metadata.get("vendor")
-        named = _named([DEFAULT_MODEL if signed else MOSAIC_MODEL])
-    needed = lens.looks_at(source, _reach_nm(named.values(), source))
+    lens = _Lens(registration.registration.transform, Grid.of(table.sem))
+    if models_by_name is None:  # electron microscopes sign their images
+        vendor = source.metadata.get("vendor")
+        models_by_name = _models_by_name([DEFAULT_MODEL if vendor else MOSAIC_MODEL])
+    reasons = lens.looks_at(source, _reach_nm(models_by_name.values(), source))
     with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
         before = Path(folder) / "input.ome.zarr"
-        cutting = CropOptions(box=needed)
+        cutting = CropOptions(box=reasons)
         yield from CROP.job(optical, output=before, options=cutting, opening=opening)
-        yield from _fill(table, lens, before, source.name, named)
+        yield from _fill(table, lens, before, source.name, models_by_name)
     yield Progress(0, 0, "writing the report")
-    area = _told_area(registered, table.sem, box, fixed)
-    _tell_map(area, registered.registration)
-    made = placed.provenance
+    area = _told_area(registration, table.sem, box, fixed_image)
+    _tell_map(area, registration.registration)
+    history = placed_image.provenance
     result = Judged(
         output=str(page),
         numbers=str(page.with_suffix(_NUMBERS)),
         optical=source.name,
-        sem=fixed.name,
-        registration=map_facts(registered.registration),
+        sem=fixed_image.name,
+        registration=map_facts(registration.registration),
         area=area,
         sem_alone=measure_frc(table.sem),
         baselines={k: row for k, row in table.rows.items() if row.model is None},
         models={k: row for k, row in table.rows.items() if row.model is not None},
         warnings=(),
         seconds=0.0,
-        provenance=made_by("judge", _told(run), *(made.inputs if made else ()), record),
+        provenance=made_by(
+            "judge", _options_told(run), *(history.inputs if history else ()), record
+        ),
     )
     return result, table.pictures
 
@@ -320,9 +331,9 @@ def _fill(
 ) -> Job[None]:
     """Measure the input, which is kept in a folder, and what is made of it there."""
     yield Progress(0, 0, "measuring the input")
-    taken = open_image(before).replace(name=name)
-    table.add(INPUT, lens.see(taken))
-    halves = yield from _fit_halves(taken, table.sem, lens.transform)
+    input_image = open_image(before).replace(name=name)
+    table.add(INPUT, lens.see(input_image))
+    halves = yield from _fit_halves(input_image, table.sem, lens.transform)
     if halves is None:
         warn(
             f"The area is too small to fit the {LINEAR} on half of it.",
@@ -330,17 +341,23 @@ def _fill(
         )
     else:
         after = before.with_name("linear.ome.zarr")
-        yield from write_area(halves, taken, after, message="filtering into")
+        yield from write_area(halves, input_image, after, message="filtering into")
         yield Progress(0, 0, f"measuring the {LINEAR}")
         table.add(LINEAR, lens.see(open_image(after)))
-    named = table.run.named
+    options_of_run = table.run.named
     for number, (model, path) in enumerate(models.items()):
         after = before.with_name(f"{number}.ome.zarr")
-        options = named.get("enhancing")
-        made = yield from ENHANCE.job(before, after, model=path, options=options)
+        options = options_of_run.get("enhancing")
+        enhanced_file = yield from ENHANCE.job(
+            before, after, model=path, options=options
+        )
         yield Progress(0, 0, f"measuring what {model} made")
-        seen = lens.see(open_image(after)).replace(name=f"{name} by {model}")
-        table.add(model, seen, _about(path, made, named.get("translate", str)))
+        seen_image = lens.see(open_image(after)).replace(name=f"{name} by {model}")
+        table.add(
+            model,
+            seen_image,
+            _about(path, enhanced_file, options_of_run.get("translate", str)),
+        )
 
 
 # What is judged, and by what.
@@ -358,7 +375,7 @@ def _check_two(optical: Image, sem: Image) -> None:
         raise OptionError(msg, code="second-image-missing")
 
 
-def _named(models: Sequence[Where]) -> dict[str, Path]:
+def _models_by_name(models: Sequence[Where]) -> dict[str, Path]:
     """Find models, each once, by names that tell them apart."""
     paths = list(dict.fromkeys(find_model(model) for model in models))
     stems = [path.stem for path in paths]
@@ -379,10 +396,10 @@ def _reach_nm(models: Iterable[Path], source: Micrograph) -> float:
     )
 
 
-def _common(seen: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
+def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
     """Find a rectangle on the SEM image in which both have grey values."""
     grid = Grid.of(sem)
-    box = yield from find_gap_free([Area.of(seen, grid), Area.of(sem, grid)])
+    box = yield from find_gap_free([Area.of(seen_image, grid), Area.of(sem, grid)])
     if box is not None:
         # beside gaps, another pixel size leaves out one more or less
         inset = math.ceil(2 * max(source.scale) / min(sem.scale))
@@ -405,10 +422,10 @@ def _common(seen: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
 
 
 def _told_area(
-    registered: Registered, part: Micrograph, box: Box, sem: Micrograph
+    registration: Registered, part: Micrograph, box: Box, sem: Micrograph
 ) -> JudgedArea:
     """Say what is judged, and how much of it is confirmed."""
-    residuals, grid = registered.registration.residuals, Grid.of(part)
+    residuals, grid = registration.registration.residuals, Grid.of(part)
     at = residuals.places_nm
     here = ((at >= grid.corner) & (at <= grid.end)).all(axis=1)
     return {
@@ -423,7 +440,7 @@ def _told_area(
     }
 
 
-def _tell_map(area: JudgedArea, found: Registration) -> None:
+def _tell_map(area: JudgedArea, registration: Registration) -> None:
     """Say what of the area a map does not confirm, and what its error does."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED * all_of_them:
@@ -431,13 +448,16 @@ def _tell_map(area: JudgedArea, found: Registration) -> None:
             f"The map is not confirmed at {some} of {all_of_them} places of the judged "
             "area: what lies there is judged too badly."
         )
-        bent = (
-            "" if found.model == "elastic" else " An elastic map follows what is bent."
+        bending_note = (
+            ""
+            if registration.model == "elastic"
+            else " An elastic map follows what is bent."
         )
-        warn(text + bent, "map-unconfirmed")
-    if found.error_px >= COSTLY_PX:
+        warn(text + bending_note, "map-unconfirmed")
+    if registration.error_px >= COSTLY_PX:
         warn(
-            f"The map is expected to be {found.error_px:.2g} px off: all figures are "
+            f"The map is expected to be {registration.error_px:.2g} px off: all "
+            "figures are "
             "too bad for it, but those of a network that learnt from pairs which were "
             "cut by the same map may be too good.",
             "map-imprecise",
@@ -452,16 +472,16 @@ def _tell_inputs(source: Micrograph, sem: Micrograph) -> None:
             "not: check that the two are not exchanged.",
             "images-exchanged",
         )
-    made = source.provenance and source.provenance.network()
-    if made:
+    network = source.provenance and source.provenance.network()
+    if network:
         warn(
-            f"{source.name} was itself made by the network {made[0]}: what is called "
-            "input here is no measurement.",
+            f"{source.name} was itself made by the network {network[0]}: what is "
+            "called input here is no measurement.",
             "made-by-network",
         )
 
 
-def _told(run: Run[JudgeOptions]) -> dict[str, Any]:
+def _options_told(run: Run[JudgeOptions]) -> dict[str, Any]:
     enhancing = run.named.get("enhancing")
     reading = (run.opening, run.reading("fixed"))
     return {
@@ -471,20 +491,23 @@ def _told(run: Run[JudgeOptions]) -> dict[str, Any]:
     }
 
 
-def _about(path: Path, made: EnhancedFile, translate: Translate) -> dict[str, Any]:
+def _about(
+    path: Path, enhanced_file: EnhancedFile, translate: Translate
+) -> dict[str, Any]:
     from napari_semsr.models import read_card
 
     card = read_card(path)
     return {
         "name": card.name,
-        "digest": made.provenance.model_digest,
+        "digest": enhanced_file.provenance.model_digest,
         "description": card.description,
         "limits": card.limits,
-        "device": made.report.device,
-        "precision": made.report.precision,
-        "seconds": made.report.seconds,
+        "device": enhanced_file.report.device,
+        "precision": enhanced_file.report.precision,
+        "seconds": enhanced_file.report.seconds,
         "notes": [
-            Message(translate(note), code_of(note)) for note in made.report.notes
+            Message(translate(note), code_of(note))
+            for note in enhanced_file.report.notes
         ],
     }
 
@@ -549,7 +572,7 @@ class _Table:
             cut_off_nm=options.cut_off_nm,
         )
         grey = picture.array() * np.float32(metrics.gain) + np.float32(metrics.offset)
-        matched = picture.replace(data=grey).with_size_error(sem.pixel_size_sd_nm)
+        matched_image = picture.replace(data=grey).with_size_error(sem.pixel_size_sd_nm)
         errors = part_errors(grey, sem.array())
         first = self._input
         self._input = errors if first is None else first
@@ -559,7 +582,7 @@ class _Table:
         self.rows[name] = JudgedPicture(
             name,
             metrics,
-            measure_agreement(matched, sem, cut_off_nm=options.cut_off_nm),
+            measure_agreement(matched_image, sem, cut_off_nm=options.cut_off_nm),
             psnr_gain(errors, np.ones_like(errors))[1],  # of the PSNR itself
             *gain,
             model,
@@ -605,19 +628,19 @@ class _Halves:
         reach = math.ceil((1 + math.sqrt(2)) * (_TAPS // 2))
         wide = box.grow(reach).intersection(Box.of(self.image.shape))
         block = np.asarray(read_box(self.image.data, wide), dtype=np.float32)
-        known = np.isfinite(block)
-        filled = block if known.all() else np.zeros_like(block)
-        if known.any() and not known.all():
-            filled = continued(block, known)
+        finite = np.isfinite(block)
+        without_gaps = block if finite.all() else np.zeros_like(block)
+        if finite.any() and not finite.all():
+            without_gaps = fill_gaps(block, finite)
         inner = box.within(wide).slices
         first, second = (
-            (ndimage.correlate(filled, kernel, mode="reflect") + offset)[inner]
+            (ndimage.correlate(without_gaps, kernel, mode="reflect") + offset)[inner]
             for kernel, offset in self.filters
         )
         at = np.arange(*((box.y0, box.y1) if self.axis == 0 else (box.x0, box.x1)))
         late = at >= self.middle
-        made = np.where(late[:, None] if self.axis == 0 else late, second, first)
-        return np.where(known[inner], made, np.nan).astype(np.float32)
+        halves = np.where(late[:, None] if self.axis == 0 else late, second, first)
+        return np.where(finite[inner], halves, np.nan).astype(np.float32)
 
 
 def _fit_halves(
@@ -634,8 +657,8 @@ def _fit_halves(
         rows, columns = image.shape
         half = Box(start, stop, 0, columns) if axis == 0 else Box(0, rows, start, stop)
         pairs = list(_patches(image, target, half))
-        known = [np.isfinite(seen) & np.isfinite(truth) for seen, truth in pairs]
-        places = int(sum(both.sum() for both in known))
+        finite = [np.isfinite(seen) & np.isfinite(truth) for seen, truth in pairs]
+        places = int(sum(both.sum() for both in finite))
         taps = min(_TAPS, math.isqrt(places // _PER_TAP), min(half.shape) // 3)
         taps = (taps - 1) // 2 * 2 + 1
         if taps < _LEAST_TAPS:
@@ -643,7 +666,8 @@ def _fit_halves(
         kernel = fit_linear_filter(pairs, taps)[0]
         sums = [
             sum(
-                float(p[side][both].sum()) for p, both in zip(pairs, known, strict=True)
+                float(p[side][both].sum())
+                for p, both in zip(pairs, finite, strict=True)
             )
             for side in (0, 1)
         ]
@@ -663,11 +687,11 @@ def _patches(
     )
     corners = [(int(y), int(x)) for y in rows for x in columns]
     most = max(1, _PLACES // step**2)
-    wanted = np.linspace(0, len(corners) - 1, min(most, len(corners)))
-    for index in wanted.round().astype(int).tolist():
+    indices = np.linspace(0, len(corners) - 1, min(most, len(corners)))
+    for index in indices.round().astype(int).tolist():
         box = Box.of((side, side), corners[index])
-        seen = np.asarray(read_box(image.data, box), dtype=np.float64)
-        yield seen, np.asarray(target.read(box), dtype=np.float64)
+        patch = np.asarray(read_box(image.data, box), dtype=np.float64)
+        yield patch, np.asarray(target.read(box), dtype=np.float64)
 
 
 # Pictures and sentences of the page. What it says of them stands in its template.
@@ -691,10 +715,10 @@ class Pictures:
         pixel, shape = self.sem.pixel_size_nm, grey.shape
         self.wholes[name] = image_png(grey, pixel, width_px=640, **look)
         side = min(_DETAIL_PX, *shape)
-        for drawn, (y, x) in zip(self.details, _DETAILS, strict=True):
+        for detail, (y, x) in zip(self.details, _DETAILS, strict=True):
             corner = round(y * (shape[0] - side)), round(x * (shape[1] - side))
             part = grey[Box.of((side, side), corner).slices]
-            drawn[name] = image_png(part, pixel, width_px=400, **look)
+            detail[name] = image_png(part, pixel, width_px=400, **look)
 
 
 def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
@@ -717,21 +741,23 @@ def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
 def _verdict(result: "Judged") -> list[str]:
     """Say in sentences what was gained."""
     linear = next(iter(list(result.baselines.values())[1:]), None)
-    said = []
+    sentences = []
     for name, row in result.models.items():
-        gained = f"{name} brings the input {_gain(row)} nearer to the SEM image"
+        gain_text = f"{name} brings the input {_gain(row)} nearer to the SEM image"
         if (row.psnr_gain_db or 0.0) <= 0:
-            gained = f"{name} brings no gain: it is {_gain(row)} off the input's PSNR"
+            gain_text = (
+                f"{name} brings no gain: it is {_gain(row)} off the input's PSNR"
+            )
         if linear is not None and linear.psnr_gain_db is not None:
-            gained += f"; the best linear filter gains {_gain(linear)}"
-        said.append(f"{gained}.")
+            gain_text += f"; the best linear filter gains {_gain(linear)}"
+        sentences.append(f"{gain_text}.")
     off = result.registration
-    if said and off["error_nm"] is not None:
-        said.append(
+    if sentences and off["error_nm"] is not None:
+        sentences.append(
             f"The map between both is expected to be {in_digits(off['error_nm'])} nm "
             f"({off['error_px']:.2g} px) off."
         )
-    return said
+    return sentences
 
 
 def _gain(row: "JudgedPicture") -> str:
@@ -743,19 +769,19 @@ def _curves(result: "Judged") -> bytes:
     """Plot the correlation of every picture with the SEM image."""
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
     lines = [row.frc.line(row.name) for row in result.pictures]
-    drawn = [line.over_um(pixel) for line in against_truth(lines)]
-    return plot_png(FRC.curves[0].together(drawn, calibrated=True))
+    lines_drawn = [line.over_um(pixel) for line in against_truth(lines)]
+    return plot_png(FRC.curves[0].together(lines_drawn, has_size=True))
 
 
 def _provenance(result: "Judged") -> list[tuple[str, object]]:
     """Tell what made the page: options, digests, versions."""
-    made = result.provenance
+    history = result.provenance
     models = result.models.items()
     digests = [
-        *((item.name, item.digest) for item in made.inputs),
+        *((item.name, item.digest) for item in history.inputs),
         *((f"the model {k}", (row.model or {}).get("digest")) for k, row in models),
     ]
-    return making(made.options, digests)
+    return making(history.options, digests)
 
 
 JUDGE = Verb(

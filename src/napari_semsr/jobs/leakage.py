@@ -26,18 +26,25 @@ def tell_learnt(
     images: list[tuple[Image | Source, Micrograph]], opening: ReadOptions | None = None
 ) -> None:
     """Warn where a model that made one of some images learnt from what they show."""
-    for _, opened in images:
-        for name, entries in _models(opened.provenance):
+    for _, opened_image in images:
+        for name, entries in _models(opened_image.provenance):
             shares = [
                 share
-                for given, judged in images
-                for share in _shares(given, judged, entries, opening)
+                for sources_of_image, judged_name in images
+                for share in _shares(sources_of_image, judged_name, entries, opening)
             ]
-            told = [share for share in shares if share is not None]
-            share = max(told, default=0.0) if told else 1.0 if shares else 0.0
+            known_shares = [share for share in shares if share is not None]
+            share = (
+                max(known_shares, default=0.0)
+                if known_shares
+                else 1.0
+                if shares
+                else 0.0
+            )
             if share > 0:
                 warn(
-                    f"{opened.name} was made by the model {name}, which learnt from "
+                    f"{opened_image.name} was made by the model {name}, which learnt "
+                    "from "
                     f"{share:.0%} of the area that is judged here: the figures are too "
                     "good. Judge it on another place, or on a part that was held out.",
                     "not-independent",
@@ -46,45 +53,47 @@ def tell_learnt(
                 return
 
 
-def _models(made: Provenance | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _models(history: Provenance | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Give the models in a history that say what they learnt from."""
-    if made is None:
+    if history is None:
         return
-    if made.options.get(LEARNT):
-        yield made.model_name or "of its history", made.options[LEARNT]
-    for item in made.inputs:
+    if history.options.get(LEARNT):
+        yield history.model_name or "of its history", history.options[LEARNT]
+    for item in history.inputs:
         yield from _models(item.provenance)
 
 
 def _shares(
-    given: Image | Source,
-    judged: Micrograph,
+    image_given: Image | Source,
+    evaluated_image: Micrograph,
     entries: list[dict[str, Any]],
     opening: ReadOptions | None,
 ) -> Iterator[float | None]:
     """Give shares of an image that was learnt from; None where areas are unknown."""
-    digests = {*digests_of(input_record(given, judged, opening))}
+    digests = {*digests_of(input_record(image_given, evaluated_image, opening))}
     for entry in entries:
         if entry["digest"] not in digests:
             continue
-        known = (entry["unit"] == "nm") == (judged.pixel_size_nm is not None)
-        areas = entry["areas"] if known else None
-        yield None if areas is None else _covered(judged, areas)
+        same_unit = (entry["unit"] == "nm") == (
+            evaluated_image.pixel_size_nm is not None
+        )
+        areas = entry["areas"] if same_unit else None
+        yield None if areas is None else _covered_share(evaluated_image, areas)
 
 
 def learnt_from_light(card: dict[str, Any]) -> set[str]:
     """List the digests of the optical images that an adapted model was trained on."""
     entries = card.get("training", {}).get(LEARNT) or ()
-    known = [one for one in entries if isinstance(one, dict)]
-    return {str(one.get("digest")) for one in known if one.get("role") == LIGHT}
+    records = [one for one in entries if isinstance(one, dict)]
+    return {str(one.get("digest")) for one in records if one.get("role") == LIGHT}
 
 
-def _covered(image: Micrograph, areas: list[list[float]]) -> float:
+def _covered_share(image: Micrograph, areas: list[list[float]]) -> float:
     """Share of an image that lies in areas of its plane."""
     grid = Grid.of(image)
     at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
     y, x = (c + at * (e - c) for c, e in zip(grid.corner, grid.end, strict=True))
-    seen = np.zeros((_SAMPLES, _SAMPLES), bool)
+    is_covered = np.zeros((_SAMPLES, _SAMPLES), bool)
     for y0, x0, y1, x1 in areas:
-        seen |= np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
-    return float(seen.mean())
+        is_covered |= np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
+    return float(is_covered.mean())

@@ -85,8 +85,8 @@ class LiveMosaic:
         stem = self.output.name.partition(".")[0]
         usual = self.output.with_name(f"{stem}.frames")
         self.folder = usual if frames is None else Path(frames)
-        parsed = STITCH.parse_options(options)
-        self.options: StitchFolderOptions = parsed["options"]
+        live_options = STITCH.parse_options(options)
+        self.options: StitchFolderOptions = live_options["options"]
         if self.options.follow:
             msg = "A mosaic of frames in memory follows no folder: leave follow out."
             raise OptionError(msg, code="options-contradict")
@@ -115,8 +115,8 @@ class LiveMosaic:
     def _left(self) -> Iterator[Any]:
         """List the frames of an interrupted scan, in the order of their names."""
         # the second look finds the files as the first one did, and gives them
-        found = [frame for _ in range(2) for frame in self._files.poll()]
-        whole = (frame for frame in found if frame.pixels is not None)
+        frames = [frame for _ in range(2) for frame in self._files.poll()]
+        whole = (frame for frame in frames if frame.pixels is not None)
         yield from sorted(whole, key=lambda frame: str(frame.name))
 
     def __enter__(self) -> Self:
@@ -188,17 +188,17 @@ class LiveMosaic:
         if corner is not None and not np.isfinite(corner).all():
             msg = f"A position must be two finite numbers (y, x), got {position_nm}."
             raise OptionError(msg, code="positions-invalid")
-        named = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif") + ".tif"
-        if Path(named).name != named:
+        file_name = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif") + ".tif"
+        if Path(file_name).name != file_name:
             msg = f"The name of a frame must be that of a file, got {name}."
             raise OptionError(msg, code="name-invalid")
         size = parse_pixel_size(self.options.pixel_size_nm)
-        path = self.folder / named
+        path = self.folder / file_name
         write(Micrograph(pixels, size, path.stem), path, overwrite=True)
         self._files.kind = kind
-        self._stated[named] = corner
+        self._stated[file_name] = corner
         self._write_table()
-        return self._take(named, pixels, corner)
+        return self._take(file_name, pixels, corner)
 
     def _take(
         self, name: str, pixels: Any, corner: FloatPair | None
@@ -237,6 +237,9 @@ class LiveMosaic:
         """
         self._scan.close()
         job = STITCH.job(self.folder, self.output, options=self.options, overwrite=True)
-        made = run(job)
-        moved = moved_frames(self._scan.positions(), made.corners)
-        return replace(made, warnings=(*made.warnings, *self.doubts, *moved))
+        stitched_file = run(job)
+        frames_moved = moved_frames(self._scan.positions(), stitched_file.corners)
+        return replace(
+            stitched_file,
+            warnings=(*stitched_file.warnings, *self.doubts, *frames_moved),
+        )

@@ -56,14 +56,14 @@ class ArchitectureList(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Write each in a line."""
-        found = {}
+        architectures = {}
         for row in (*self.architectures, *self.discriminators):
             facts = [f"{row['weights'] / 1e6:.2f} M weights"]
             facts += [f"{n} {row[n]}" for n in ("stride", "scale") if n in row]
             judges = "" if "scale" in row else " (discriminator)"
-            said = f"{', '.join(facts)}: {row['summary']}"
-            found[f"{row['name']}{judges}"] = Figure(said)
-        return found
+            facts_text = f"{', '.join(facts)}: {row['summary']}"
+            architectures[f"{row['name']}{judges}"] = Figure(facts_text)
+        return architectures
 
 
 def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
@@ -121,26 +121,30 @@ class ModelFile(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Write the file, then what its card tells of use and checks."""
-        hidden = {"training", "checks"}
+        left_out = {"training", "checks"}
         if self.card.get("pixel_size_nm") is None:
-            hidden.add("resample_factors")
+            left_out.add("resample_factors")
         by_share = self.card["input_scaling"] == "percentiles"
-        hidden.add("input_levels" if by_share else "input_percentiles")
-        shown = {
+        left_out.add("input_levels" if by_share else "input_percentiles")
+        figures_shown = {
             name: Figure(str(value))
             for name, value in self.card.items()
-            if value not in (None, "", {}, []) and name not in hidden
+            if value not in (None, "", {}, []) and name not in left_out
         }
         for kind, record in DiscRecord.of_card(self.card).items():
             lines = (line.partition(": ") for line in record.lines())
             about = f"discs, {kind.replace('_', ' ')}"
             headline = record.headline().items()
-            shown |= {f"{about}, {name.lower()}": told for name, told in headline}
-            shown |= {f"{about}, {name}": Figure(said) for name, _, said in lines}
+            figures_shown |= {
+                f"{about}, {name.lower()}": figure for name, figure in headline
+            }
+            figures_shown |= {
+                f"{about}, {name}": Figure(sentence) for name, _, sentence in lines
+            }
         removals = Removals.of_card(self.card)
         if removals is not None:
-            shown |= removals.figures(MODEL)
-        return declared_figures(self) | shown
+            figures_shown |= removals.figures(MODEL)
+        return declared_figures(self) | figures_shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,35 +170,37 @@ class ModelList(Result):
 
 def shelf_folder() -> Path:
     """Give the folder where imported models are kept."""
-    chosen = os.environ.get("SEMSR_MODELS")
-    if chosen:
-        return Path(chosen)
+    folder_name = os.environ.get("SEMSR_MODELS")
+    if folder_name:
+        return Path(folder_name)
     return platformdirs.user_data_path("napari-semsr", appauthor=False) / "models"
 
 
 def runs_folder() -> Path:
     """Give the folder where runs are kept that were given no other."""
-    chosen = os.environ.get("SEMSR_RUNS")
-    return Path(chosen) if chosen else shelf_folder().parent / "runs"
+    folder_name = os.environ.get("SEMSR_RUNS")
+    return Path(folder_name) if folder_name else shelf_folder().parent / "runs"
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     """Find a model: bundled, imported, or a file."""
     name = str(name_or_path)
-    imported = shelf_folder() / f"{name}{_SUFFIX}"
-    is_name = not any(mark in name for mark in "/\\") and name not in models.bundled()
-    if is_name and imported.is_file():
-        return imported
+    imported_file = shelf_folder() / f"{name}{_SUFFIX}"
+    is_name = (
+        not any(mark in name for mark in "/\\") and name not in models.list_bundled()
+    )
+    if is_name and imported_file.is_file():
+        return imported_file
     return models.resolve(name)
 
 
-def model_that_made(made: Provenance) -> str:
+def model_that_made(history: Provenance) -> str:
     """Name the very model that made an image, found by its digest, or give its file.
 
     A `CheckpointError` if neither the shelf nor the place of its file has it.
     """
-    name, digest = made.model_name or "", made.model_digest
-    files = (one.path for one in made.guides if one.role == "model")
+    name, digest = history.model_name or "", history.model_digest
+    files = (one.path for one in history.guides if one.role == "model")
     for place in filter(None, (name, *files)):
         with suppress(SemsrError, OSError, ValueError):
             path = find_model(place)
@@ -210,20 +216,22 @@ def model_that_made(made: Provenance) -> str:
 
 def on_shelf(name: str) -> str | None:
     """Tell whether a name is taken."""
-    if name in models.bundled():
+    if name in models.list_bundled():
         return "bundled"
     return "imported" if (shelf_folder() / f"{name}{_SUFFIX}").is_file() else None
 
 
 def _list(_: Run[Options]) -> Job[ModelList]:
     yield Progress(0, 1, "reading cards")
-    names = sorted(models.bundled(), key=lambda name: (name != DEFAULT_MODEL, name))
+    names = sorted(
+        models.list_bundled(), key=lambda name: (name != DEFAULT_MODEL, name)
+    )
     paths = [models.resolve(name) for name in names]
     folder = shelf_folder()
     there = list_folder(folder) if folder.is_dir() else []
     own = sorted(path for path in there if path.suffix == _SUFFIX)
-    rows = [_row(path, bundled=True) for path in paths]
-    rows += [_row(path, bundled=False) for path in own]
+    rows = [_row(path, is_bundled=True) for path in paths]
+    rows += [_row(path, is_bundled=False) for path in own]
     return ModelList(tuple(rows), str(folder))
 
 
@@ -288,7 +296,7 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
 
 def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
     """Find the place of an imported model on the shelf, and make its folder."""
-    if name in models.bundled():
+    if name in models.list_bundled():
         msg = (
             f"{path.name} has the name of the bundled model {name}; give it another "
             "(`name`, for an ONNX file)."
@@ -320,9 +328,9 @@ def _describe(path: Path, card: "models.ModelCard | None" = None) -> ModelFile:
     )
 
 
-def _row(path: Path, *, bundled: bool) -> dict[str, Any]:
+def _row(path: Path, *, is_bundled: bool) -> dict[str, Any]:
     """Say one model in the list."""
-    row: dict[str, Any] = {"name": path.stem, "bundled": bundled, "fault": None}
+    row: dict[str, Any] = {"name": path.stem, "bundled": is_bundled, "fault": None}
     try:
         card = models.read_card(path)
     except (CheckpointError, ReadError) as error:
@@ -338,8 +346,12 @@ def _row(path: Path, *, bundled: bool) -> dict[str, Any]:
 
 def own_gain_db(card: dict[str, Any]) -> float | None:
     """Tell what a model gained over its input in the validation of its training."""
-    found = (card.get("training") or {}).get("validation")
-    gains = [found.get(name) for name in _GAINS] if isinstance(found, dict) else []
+    validation = (card.get("training") or {}).get("validation")
+    gains = (
+        [validation.get(name) for name in _GAINS]
+        if isinstance(validation, dict)
+        else []
+    )
     return next((float(g) for g in gains if isinstance(g, int | float)), None)
 
 

@@ -54,8 +54,8 @@ from napari_semsr.jobs.register import (
     REGISTER,
     RegisterOptions,
     check_sides,
+    map_record,
     residuals_of,
-    told,
 )
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 from napari_semsr.pairing import (
@@ -122,11 +122,11 @@ class PairsMade(Result):
         for reason, count in self.rejected.items():
             rows[f"Left out: {reason}"] = Figure(count, "patches", "d")
         for row in self.images if len(self.images) > 1 else ():
-            told = [f"{name} {row[name]}" for name in SPLITS if row.get(name)]
+            counts_text = [f"{name} {row[name]}" for name in SPLITS if row.get(name)]
             why = row.get("rejected", {}).items()
-            told += [f"left out: {reason} {count}" for reason, count in why]
-            told += [f"left out: {row['refused']}"] if "refused" in row else []
-            rows[f"Of {row['name']}"] = Figure(", ".join(told))
+            counts_text += [f"left out: {reason} {count}" for reason, count in why]
+            counts_text += [f"left out: {row['refused']}"] if "refused" in row else []
+            rows[f"Of {row['name']}"] = Figure(", ".join(counts_text))
         for number, names in enumerate(self.same_place, 1):
             rows[f"Images of one place, {number}"] = Figure(", ".join(names))
         return rows
@@ -135,69 +135,77 @@ class PairsMade(Result):
 def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     """Cut patches that belong together, and deal them out to three disjoint sets."""
     target, transform = run.place, run.named["transform"]
-    low, high, chosen = run.given["low"], run.given["high"], run.options
+    low, high, settings = run.given["low"], run.given["high"], run.options
     lows, highs, folders = _images(low, high)
-    paired = not folders or chosen.match == "name" or chosen.align
-    if folders and paired:
-        lows, highs = _by_name((low, lows), (high, highs), chosen)
+    is_paired = not folders or settings.match == "name" or settings.align
+    if folders and is_paired:
+        lows, highs = _by_name((low, lows), (high, highs), settings)
     if transform is not None and not isinstance(transform, StoredTransform):
         transform = read_transform(Path(transform))
     if transform is not None and folders:
         msg = "A transform is for one pair of images, got folders: give it two images."
         raise OptionError(msg, code="options-contradict")
     yield Progress(0, 0, "reading")
-    opened = (
-        list(_open_each(lows, chosen, run.opening, "low")),
-        list(_open_each(highs, chosen, run.opening, "high")),
+    images_opened = (
+        list(_open_each(lows, settings, run.opening, "low")),
+        list(_open_each(highs, settings, run.opening, "high")),
     )
-    records = [[record for record, *_ in side] for side in opened]
-    images = [[image for _, image, _ in side] for side in opened]
-    placed = None
+    records = [[record for record, *_ in side] for side in images_opened]
+    images = [[image for _, image, _ in side] for side in images_opened]
+    pair_map = None
     if transform is not None:  # where it is one of these images
-        check_sides(transform, *((image, record) for ((record, image, _),) in opened))
+        check_sides(
+            transform, *((image, record) for ((record, image, _),) in images_opened)
+        )
         off = residuals_of(transform)
-        placed = PairMap(transform.transform, off.places_nm, off.reliable, off.side_nm)
-    chosen, scale_note = _scaled(chosen, images, paired=paired)
-    refused: list[dict[str, Any]] = []
-    if chosen.align:
-        kept, images, refused = yield from _aligned(images, chosen.factor)
-        records = [[side[number] for number in kept] for side in records]
+        pair_map = PairMap(
+            transform.transform, off.places_nm, off.reliable, off.side_nm
+        )
+    settings, scale_note = _with_scale(settings, images, is_paired=is_paired)
+    refusals: list[dict[str, Any]] = []
+    if settings.align:
+        kept_images, images, refusals = yield from _align_pairs(images, settings.factor)
+        records = [[side[number] for number in kept_images] for side in records]
     choice = yield from choose_pairs(
-        images[0], images[1], chosen, paired=paired, placed=placed
+        images[0], images[1], settings, is_paired=is_paired, pair_map=pair_map
     )
     if not choice.sets["train"]:
         raise OptionError(
-            _nothing_left(choice.candidates, choice.rejected, paired=paired),
+            _nothing_left(choice.candidates, choice.rejected, is_paired=is_paired),
             code="nothing-to-train",
         )
-    if paired and chosen.min_correlation != 0:  # at 0 an image teaches by itself
+    if is_paired and settings.min_correlation != 0:  # at 0 an image teaches by itself
         _refuse_copies(*images)
-    run.options = chosen
+    run.options = settings
     provenance = yield from run.history(
         inputs=list(chain(*records)),
-        preparation=NUMBERS if chosen.prepares else None,
-        overridden=[side[0][0].role for side in opened if any(one[2] for one in side)],
+        preparation=NUMBERS if settings.prepares else None,
+        overridden=[
+            side[0][0].role for side in images_opened if any(one[2] for one in side)
+        ],
         transform=transform
-        and told(transform.transform, residuals_of(transform).places_nm),
+        and map_record(transform.transform, residuals_of(transform).places_nm),
     )
     off_nm = _map_error_nm(transform, () if folders else chain(*records))
-    by_image = [*choice.by_image, *refused]
-    with replacing(target) as hidden:
-        yield from write_pairs(hidden, choice, chosen, provenance, off_nm, by_image)
+    by_image = [*choice.by_image, *refusals]
+    with replacing(target) as hidden_path:
+        yield from write_pairs(
+            hidden_path, choice, settings, provenance, off_nm, by_image
+        )
     yield Progress(0, 0, "drawing the contact sheet")
     sheet = target.with_suffix(_SHEET)
     rewrite(Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem), sheet)
     return PairsMade(
         output=str(target),
         sheet=str(sheet),
-        pairing="paired" if paired else "unpaired",
+        pairing="paired" if is_paired else "unpaired",
         **{name: len(choice.sets[name]) for name in SPLITS},
         candidates=choice.candidates,
         rejected=dict(choice.rejected),
-        patch=chosen.patch,
-        scale=chosen.factor,
+        patch=settings.patch,
+        scale=settings.factor,
         pixel_size_nm=choice.pixel_nm,
-        resampled=choice.resampled or chosen.align,
+        resampled=choice.resampled or settings.align,
         scale_note=scale_note,
         map_error_nm=off_nm,
         images=by_image,
@@ -218,10 +226,12 @@ def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> N
         raise OptionError(msg, code="same-image")
 
 
-def _nothing_left(candidates: int, rejected: dict[str, int], *, paired: bool) -> str:
+def _nothing_left(
+    candidates: int, rejections: dict[str, int], *, is_paired: bool
+) -> str:
     """Say why no patch can be learnt from."""
-    why = ", ".join(f"{reason} {n}" for reason, n in rejected.items())
-    show = "images show one field" if paired else "sets show equally much pattern"
+    why = ", ".join(f"{reason} {n}" for reason, n in rejections.items())
+    show = "images show one field" if is_paired else "sets show equally much pattern"
     return (
         f"None of {candidates} patches can be learnt from ({why or 'no fit'}): "
         f"check that both {show}, or lower `patch`."
@@ -234,22 +244,22 @@ _GREY_SIGMA_PX = 4.0  # chosen: the noise that is left is small beside the struc
 _STRETCHED = 0.1  # of the numbers of pixels; chosen: what registration searches
 
 
-def _aligned(
+def _align_pairs(
     images: list[list[Micrograph]], scale: int
 ) -> Job[tuple[list[int], list[list[Micrograph]], list[dict[str, Any]]]]:
     """Bring each HIGH onto its LOW; say which pairs could be, and which not and why."""
-    kept, found, refused = [], [], []
+    indices, images_found, refusals = [], [], []
     error: RegistrationError | None = None
     for number, (low, high) in enumerate(zip(*images, strict=True)):
         try:
-            found.append((yield from _brought_onto(low, high, scale)))
-            kept.append(number)
+            images_found.append((yield from _brought_onto(low, high, scale)))
+            indices.append(number)
         except RegistrationError as why:
             error = why
-            refused.append({"name": low.name, "refused": str(why)})
-    if error is not None and not found:
+            refusals.append({"name": low.name, "refused": str(why)})
+    if error is not None and not images_found:
         raise error
-    return kept, [list(side) for side in zip(*found, strict=True)], refused
+    return indices, [list(side) for side in zip(*images_found, strict=True)], refusals
 
 
 def _brought_onto(
@@ -265,59 +275,63 @@ def _brought_onto(
         coarse = PixelSize((y * scale, x * scale))
     fine = fine or PixelSize((coarse[0] / scale, coarse[1] / scale))
     stretch = np.array(high.shape) * fine / (np.array(low.shape) * coarse)
-    unplaced = low.origin == high.origin == (0.0, 0.0)
-    if unplaced and np.any(np.abs(stretch - 1) > _STRETCHED):
+    without_origin = low.origin == high.origin == (0.0, 0.0)
+    if without_origin and np.any(np.abs(stretch - 1) > _STRETCHED):
         shapes = " and ".join(" x ".join(map(str, one.shape)) for one in (low, high))
         msg = (
             f"{low.name} and {high.name} must show one field at scale {scale}, got "
             f"{shapes} px: crop them to one field, or give `scale` or pixel sizes."
         )
         raise ShapeError(msg, code="sizes-differ")
-    fixed, moving = (
+    fixed_image, moving = (
         one.replace(
             pixel_size_nm=size,
             # where neither says where it lies, their outer corners coincide
-            origin=(size[0] / 2, size[1] / 2) if unplaced else one.origin,
+            origin=(size[0] / 2, size[1] / 2) if without_origin else one.origin,
         )
         for one, size in ((low, coarse), (high, fine))
     )
-    found = yield from REGISTER.job(
-        moving, fixed, options=RegisterOptions(model="elastic")
+    registration = yield from REGISTER.job(
+        moving, fixed_image, options=RegisterOptions(model="elastic")
     )
     yield Progress(0, 0, f"bringing {high.name} onto {low.name}")
-    grid = Grid.of(fixed)
+    grid = Grid.of(fixed_image)
     rows, columns = (n * scale for n in low.shape)
-    wanted = Grid((rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner)
-    seen = Warped(moving, wanted, found.registration.transform).read()
-    means = block_means(seen, scale)
+    target_grid = Grid(
+        (rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner
+    )
+    image = Warped(moving, target_grid, registration.registration.transform).read()
+    means = block_means(image, scale)
     box = _known_box(np.isfinite(means))
-    part, shown = low.array()[box.slices], seen[box.scaled(scale).slices]
+    part, part_moved = low.array()[box.slices], image[box.scale(scale).slices]
     gain, offset = _grey_match(means[box.slices], part)
-    known = (low.pixel_size_nm or high.pixel_size_nm) is not None
+    has_size = (low.pixel_size_nm or high.pixel_size_nm) is not None
     corners = [
         Grid.of(one).centre(each)
-        for one, each in ((low, box), (high, box.scaled(scale)))
+        for one, each in ((low, box), (high, box.scale(scale)))
     ]
-    data = (gain * shown + offset).astype(np.float32)
+    data = (gain * part_moved + offset).astype(np.float32)
     return (
         low.replace(
-            data=part, pixel_size_nm=coarse if known else None, origin=corners[0]
+            data=part, pixel_size_nm=coarse if has_size else None, origin=corners[0]
         ),
         high.replace(
-            data=data, pixel_size_nm=wanted.pitch if known else None, origin=corners[1]
+            data=data,
+            pixel_size_nm=target_grid.pitch if has_size else None,
+            origin=corners[1],
         ),
     )
 
 
-def _known_box(known: BoolArray) -> Box:
+def _known_box(is_known: BoolArray) -> Box:
     """Leave lines out at the borders, those that lack most first, until none lacks.
 
     Gaps inside are left to the patches.
     """
     y0, x0 = 0, 0
-    y1, x1 = known.shape
+    y1, x1 = is_known.shape
     while min(y1 - y0, x1 - x0) > 1:
-        part = known[y0:y1, x0:x1]
+        part = is_known[y0:y1, x0:x1]
         shares = [line.mean() for line in (part[0], part[-1], part[:, 0], part[:, -1])]
         worst = int(np.argmin(shares))
         if shares[worst] == 1:
@@ -329,26 +343,28 @@ def _known_box(known: BoolArray) -> Box:
 
 def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
     """Gain and offset that give an image the contrast and the mean of another."""
-    known = np.isfinite(image) & np.isfinite(other)
+    finite = np.isfinite(image) & np.isfinite(other)
     soft = [
-        ndimage.gaussian_filter(np.where(known, one, one[known].mean()), _GREY_SIGMA_PX)
+        ndimage.gaussian_filter(
+            np.where(finite, one, one[finite].mean()), _GREY_SIGMA_PX
+        )
         for one in (np.asarray(image, float), np.asarray(other, float))
     ]
-    here, there = (one[known] for one in soft)
+    here, there = (one[finite] for one in soft)
     gain = float(there.std() / max(here.std(), 1e-12))
     return gain, float(there.mean() - gain * here.mean())
 
 
 def _map_error_nm(
-    stored: StoredTransform | None, records: Iterable[InputRecord]
+    transform_file: StoredTransform | None, records: Iterable[InputRecord]
 ) -> float | None:
     """Find how far off the map from LOW to HIGH is expected to be, if that is told."""
-    if stored is not None:
-        error = stored.quality.get("error_nm")
+    if transform_file is not None:
+        error = transform_file.quality.get("error_nm")
     else:  # one that was registered before
         steps = (record.provenance for record in records if record.provenance)
-        found = (step.options for step in steps if step.job == "register")
-        error = next(found, {}).get("error_nm")
+        option_sets = (step.options for step in steps if step.job == "register")
+        error = next(option_sets, {}).get("error_nm")
     return float(error) if isinstance(error, (int, float)) else None
 
 
@@ -367,56 +383,69 @@ def fitting_options(
     *,
     patch_px: int,
     scale: int | None = None,
-    trained: "inference.TrainedPixelSizes | None" = None,
+    trained_sizes: "inference.TrainedPixelSizes | None" = None,
 ) -> PairOptions:
     """Choose how to cut pairs for a model, where it is not said.
 
-    Fields are brought to the pixel that a model was `trained` for where they are when
-    it is applied.
+    Fields are brought to the pixel that a model was `trained_sizes` for where they are
+    when it is applied.
     """
-    given = options or PairOptions()
-    said, factor = given.model_fields_set, given.scale or scale or 1
-    chosen: dict[str, Any] = {} if scale is None else {"scale": factor}
-    low = low.with_pixel_size(given.low_pixel_nm)
+    options_given = options or PairOptions()
+    names_given, factor = (
+        options_given.model_fields_set,
+        options_given.scale or scale or 1,
+    )
+    values: dict[str, Any] = {} if scale is None else {"scale": factor}
+    low = low.with_pixel_size(options_given.low_pixel_nm)
     pixel: float | None = None
-    if trained is not None and trained.pixel_size_nm is not None:
+    if trained_sizes is not None and trained_sizes.pixel_size_nm is not None:
         pixel = low.mean_pixel_size_nm
-        fit = inference.fit_pixels(low.pixel_size_nm, trained)
+        fit = inference.fit_pixels(low.pixel_size_nm, trained_sizes)
         if pixel is not None and fit.steps is not None:
-            pixel = float(np.clip(pixel, *trained.pixel_size_nm))
-    sized = given.high_pixel_nm or high.mean_pixel_size_nm
+            pixel = float(np.clip(pixel, *trained_sizes.pixel_size_nm))
+    high_size = options_given.high_pixel_nm or high.mean_pixel_size_nm
     field = min(low.shape)
-    if pixel is not None and sized is not None:
-        chosen["pixel_nm"] = pixel / factor
-        field = min(field, int(min(high.shape) * sized / pixel))
-    patch = given.patch if "patch" in said else patch_px
+    if pixel is not None and high_size is not None:
+        values["pixel_nm"] = pixel / factor
+        field = min(field, int(min(high.shape) * high_size / pixel))
+    patch = options_given.patch if "patch" in names_given else patch_px
     while (
-        "patch" not in said and patch * _ACROSS > field and patch // 2 >= _LEAST_PATCH
+        "patch" not in names_given
+        and patch * _ACROSS > field
+        and patch // 2 >= _LEAST_PATCH
     ):
         patch //= 2
-    chosen |= {"patch": patch, "step": max(4, patch // 2)}
-    return given.replace(**{k: v for k, v in chosen.items() if k not in said})
+    values |= {"patch": patch, "step": max(4, patch // 2)}
+    return options_given.replace(
+        **{k: v for k, v in values.items() if k not in names_given}
+    )
 
 
-def _scaled(
-    options: PairOptions, images: list[list[Micrograph]], *, paired: bool
+def _with_scale(
+    options: PairOptions, images: list[list[Micrograph]], *, is_paired: bool
 ) -> tuple[PairOptions, str | None]:
     """Choose the scale that the images state, where none was asked for."""
     if options.scale is not None:
         return options, None
-    both = list(zip(*images, strict=True)) if paired else []
-    stated = {_stated_scale(low, high) for low, high in both}
-    scale = stated.pop() if len(stated) == 1 else None
-    chosen = options.replace(scale=scale or 1)
+    both = list(zip(*images, strict=True)) if is_paired else []
+    scales = {_stated_scale(low, high) for low, high in both}
+    scale = scales.pop() if len(scales) == 1 else None
+    options_scaled = options.replace(scale=scale or 1)
     sizes = [image.mean_pixel_size_nm for image in (both[0] if both else ())]
     if not both or sizes[0] is None or sizes[1] is None:
-        return chosen, None if chosen.factor == 1 else "by the numbers of pixels"
+        return (
+            options_scaled,
+            None if options_scaled.factor == 1 else "by the numbers of pixels",
+        )
     if sizes[0] == sizes[1]:
-        return chosen, None
-    said = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
-    if chosen.factor == 1:
-        return chosen, f"{said}; both are brought to one pixel (`scale` keeps N to 1)"
-    return chosen, f"{said} (`scale=1` brings both to one pixel)"
+        return options_scaled, None
+    reason = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
+    if options_scaled.factor == 1:
+        return (
+            options_scaled,
+            f"{reason}; both are brought to one pixel (`scale` keeps N to 1)",
+        )
+    return options_scaled, f"{reason} (`scale=1` brings both to one pixel)"
 
 
 def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
@@ -439,7 +468,7 @@ def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
 
 def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
     """List the images of both sides, and tell whether they come from folders."""
-    first, second = _listed(low), _listed(high)
+    first, second = _list_side(low), _list_side(high)
     many = isinstance(first, list)
     if many != isinstance(second, list):
         msg = (
@@ -450,7 +479,7 @@ def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
     return (first, second, True) if many else ([first], [second], False)
 
 
-def _listed(side: Any) -> Any:
+def _list_side(side: Any) -> Any:
     """Turn a folder into its files, in name order."""
     if isinstance(side, (list, tuple)):
         return list(side)
@@ -460,7 +489,7 @@ def _listed(side: Any) -> Any:
     folder = Path(side) if pattern == _ANY else Path(side).parent
     if not folder.is_dir() or folder.name.lower().endswith(".zarr"):
         return side
-    found = sorted(
+    paths = sorted(
         item
         for item in list_folder(folder)
         if not item.name.startswith(".")
@@ -468,11 +497,11 @@ def _listed(side: Any) -> Any:
         and item.suffix.lower() not in _SKIPPED
         and (item.is_file() or item.name.lower().endswith(".zarr"))
     )
-    if not found:
-        named = "" if pattern == _ANY else f" named {pattern}"
-        msg = f"The folder {folder} must hold images{named}, got none."
+    if not paths:
+        pattern_text = "" if pattern == _ANY else f" named {pattern}"
+        msg = f"The folder {folder} must hold images{pattern_text}, got none."
         raise ReadError(msg, code="no-image")
-    return found
+    return paths
 
 
 def _by_name(
@@ -480,19 +509,19 @@ def _by_name(
 ) -> tuple[list[Image], list[Image]]:
     """Bring images of one name together, of folders, patterns or lists."""
     left_out = {name.strip() for name in options.leave_out.split(",")} - {""}
-    keyed = [list(zip(_keys(*side), side[1], strict=True)) for side in (low, high)]
-    known = {key for side in keyed for key, _ in side}
-    left_out = {key if key in known else normalize("NFC", key) for key in left_out}
-    if lacking := sorted(left_out - known):
+    sides = [list(zip(_keys(*side), side[1], strict=True)) for side in (low, high)]
+    keys = {key for side in sides for key, _ in side}
+    left_out = {key if key in keys else normalize("NFC", key) for key in left_out}
+    if lacking := sorted(left_out - keys):
         msg = (
             f"`leave_out` must name images that are there, got {lacking[0]}; there are "
-            f"{', '.join(sorted(known))}."
+            f"{', '.join(sorted(keys))}."
         )
         raise OptionError(msg, code="unknown-value")
-    if left_out == known:
-        msg = f"`leave_out` must leave some images, got all {len(known)} names."
+    if left_out == keys:
+        msg = f"`leave_out` must leave some images, got all {len(keys)} names."
         raise OptionError(msg, code="nothing-to-train")
-    names = [_distinct(side, left_out) for side in keyed]
+    names = [_distinct(side, left_out) for side in sides]
     alone = sorted(set(names[0]) ^ set(names[1]))
     if alone:
         lacks = "LOW" if alone[0] in names[1] else "HIGH"
@@ -509,9 +538,9 @@ def _by_name(
 def _keys(side: Any, images: list[Image]) -> list[str]:
     """Names without suffixes, what a pattern's * stands for, or numbers."""
     names = [name_of(image) for image in images]
-    composed = [normalize("NFC", name) for name in names]
-    if len(set(composed)) == len(set(names)):  # unless both forms are there
-        names = composed
+    composed_names = [normalize("NFC", name) for name in names]
+    if len(set(composed_names)) == len(set(names)):  # unless both forms are there
+        names = composed_names
     if _is_pattern(side):
         before, after = normalize("NFC", Path(side).name).split(_ANY)
         return [name.removeprefix(before).removesuffix(after) for name in names]
@@ -521,21 +550,23 @@ def _keys(side: Any, images: list[Image]) -> list[str]:
     return [display_name(name) for name in names]
 
 
-def _distinct(keyed: list[tuple[str, Image]], left_out: set[str]) -> dict[str, Image]:
+def _distinct(
+    images_by_key: list[tuple[str, Image]], left_out: set[str]
+) -> dict[str, Image]:
     """Give the images that are not left out by their names; refuse two of one."""
-    found: dict[str, Image] = {}
-    for key, image in keyed:
+    images: dict[str, Image] = {}
+    for key, image in images_by_key:
         if key in left_out:
             continue
-        if key in found:
+        if key in images:
             msg = (
                 "Images that are matched by name need a name of their own, got "
-                f"{name_of(found[key])} and {name_of(image)} for {key}: rename one, or "
-                f"leave both out with `leave_out={key}`."
+                f"{name_of(images[key])} and {name_of(image)} for {key}: rename one, "
+                f"or leave both out with `leave_out={key}`."
             )
             raise ReadError(msg, code="names-alike")
-        found[key] = image
-    return found
+        images[key] = image
+    return images
 
 
 _ANY = "*"
@@ -560,12 +591,15 @@ def _open_each(
     """
     size = options.low_pixel_nm if role == "low" else options.high_pixel_nm
     for image in images:
-        made = open_image(image, opening)
-        record = input_record(image, made, opening, role=role)
-        own, made = made.pixel_size_nm, made.with_pixel_size(size)
+        image_opened = open_image(image, opening)
+        record = input_record(image, image_opened, opening, role=role)
+        own, image_opened = (
+            image_opened.pixel_size_nm,
+            image_opened.with_pixel_size(size),
+        )
         if options.prepares and options.prepare in ("both", role):
-            made = prepare_image(made, options)
-        yield record, made, own not in (None, made.pixel_size_nm)
+            image_opened = prepare_image(image_opened, options)
+        yield record, image_opened, own not in (None, image_opened.pixel_size_nm)
 
 
 PAIRS = Verb(

@@ -22,13 +22,13 @@ class PreviewDesk:
     def __init__(self) -> None:
         self._wishes: deque[Box] = deque(maxlen=1)
         self._answers: deque[Answer] = deque(maxlen=1)
-        self._asked = threading.Event()
+        self._request = threading.Event()
         self.blur_px: float | None = None  # What the model goes by, once it has looked
 
     def ask(self, box: Box) -> None:
         """Ask for a box; an older wish is forgotten."""
         self._wishes.append(box)
-        self._asked.set()
+        self._request.set()
 
     def take(self) -> Answer | None:
         """Fetch what was enhanced last."""
@@ -36,8 +36,8 @@ class PreviewDesk:
 
     def next_wish(self) -> Box | None:
         """Wait a moment for a wish."""
-        self._asked.wait(_PATIENCE_S)
-        self._asked.clear()
+        self._request.wait(_PATIENCE_S)
+        self._request.clear()
         return self._wishes.pop() if self._wishes else None
 
     def put(self, answer: Answer) -> None:
@@ -58,9 +58,9 @@ def preview_job(
     source = open_image(image)
     boxes = inference.preview_boxes(source, models.load_model(path), options)
     desk.blur_px = boxes.blur_px
-    said = "preview" if boxes.exact else "preview (with the statistics of the box)"
+    title = "preview" if boxes.exact else "preview (with the statistics of the box)"
     while True:
         wish = desk.next_wish()
         if wish is not None:
             desk.put(boxes.enhance(wish))
-        yield Progress(0, 0, said)
+        yield Progress(0, 0, title)

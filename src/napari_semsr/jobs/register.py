@@ -28,7 +28,7 @@ from napari_semsr.core import (
     figure,
     in_digits,
     option,
-    recorded,
+    record_quantity,
     shift_in_words,
     size_origin,
     warn,
@@ -70,7 +70,7 @@ from napari_semsr.registration import (
     register,
     register_landmarks,
     register_unsized,
-    resized,
+    resize_image,
     take_map,
 )
 
@@ -136,11 +136,11 @@ class Registered(Result):
     transform_output: Annotated[str | None, Quantity("Transform")]
     shape: IntPair
     dtype: Annotated[str, Quantity("Type")]
-    pixel_size_nm: Annotated[FloatPair, recorded("Pixel size", "nm", ".6g")]
+    pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair | None
-    origin: Annotated[FloatPair, recorded("Origin", "nm")]
-    model: Annotated[str, recorded("Model")]
-    transform: Annotated[dict[str, Any], recorded("Transform")]
+    origin: Annotated[FloatPair, record_quantity("Origin", "nm")]
+    model: Annotated[str, record_quantity("Model")]
+    transform: Annotated[dict[str, Any], record_quantity("Transform")]
     error_px: Annotated[float | None, _ERROR]
     error_nm: Annotated[
         float | None,
@@ -153,14 +153,14 @@ class Registered(Result):
     mutual_information_after: Annotated[
         float, Quantity("Mutual information", "bit", ".2f")
     ]
-    searched: Annotated[str, recorded("Searched")]
-    score: Annotated[float | None, recorded("Score")]
+    searched: Annotated[str, record_quantity("Searched")]
+    score: Annotated[float | None, record_quantity("Score")]
     rivals: Annotated[
-        list[dict[str, Any]], recorded("Rivals", keys=AlternativeTransform)
+        list[dict[str, Any]], record_quantity("Rivals", keys=AlternativeTransform)
     ]
     residual_median_nm: Annotated[float | None, Quantity("Residual", "nm", ".3g")]
     residual_p95_nm: Annotated[float | None, Quantity("95 % under", "nm", ".3g")]
-    patches: Annotated[int, recorded("Patches", form="d")]
+    patches: Annotated[int, record_quantity("Patches", form="d")]
     unreliable: Annotated[float | None, Quantity("Unreliable", "of the patches", ".0%")]
     image: Micrograph | None = field(metadata={"json": False})
     registration: Registration = field(metadata={"json": False})
@@ -191,8 +191,11 @@ class Registered(Result):
     @property
     def turn(self) -> Annotated[str, Quantity("Turn")]:
         """By how much it is turned, without a sign."""
-        turned = round(self.transform["degrees"], 2)
-        return f"{abs(turned):.2f}° {'anticlockwise' if turned < 0 else 'clockwise'}"
+        turn_degrees = round(self.transform["degrees"], 2)
+        return (
+            f"{abs(turn_degrees):.2f}° "
+            f"{'anticlockwise' if turn_degrees < 0 else 'clockwise'}"
+        )
 
     scale = figure(lambda made: made.transform["scale"], "Scale", form=".4f")
     mirrored = figure(lambda made: bool(made.transform["mirrored"]), "Mirrored")
@@ -209,8 +212,8 @@ class Registered(Result):
     @property
     def next_best(self) -> Annotated[str | None, Quantity("Next best place")]:
         """Where else the image would lie."""
-        found = self.registration.rivals
-        return rival_in_words(found[0]) if found else None
+        rivals = self.registration.rivals
+        return rival_in_words(rivals[0]) if rivals else None
 
 
 def require_pixel_sizes(**images: Micrograph) -> None:
@@ -236,49 +239,53 @@ def rival_in_words(rival: AlternativeTransform) -> str:
 
 
 def _register(
-    run: Run[RegisterOptions], moving: Micrograph, fixed: Micrograph
+    run: Run[RegisterOptions], moving: Micrograph, fixed_image: Micrograph
 ) -> Job[Registered]:
     """Bring an image onto another: write it on the grid of that one, or give it."""
-    given = run.named.get("landmarks")
-    if isinstance(given, Mapping):  # as a history holds them
-        run.named["landmarks"] = Landmarks(*map(np.array, given.values()))
+    landmarks = run.named.get("landmarks")
+    if isinstance(landmarks, Mapping):  # as a history holds them
+        run.named["landmarks"] = Landmarks(*map(np.array, landmarks.values()))
     beside = run.targets.get("transform_out")
     if beside is not None and run.target is None:
         msg = "A map is written beside an image: give an output as well."
         raise OptionError(msg, code="missing-value")
     for role in ("moving", "fixed"):  # as the user calls them
         run.images[role] = run.images[role].replace(name=name_of(run.given[role]))
-    unsized = _unsized(run)
+    unsized_role = _find_unsized(run)
     for role in run.images:  # once none is refused: large images are read for it
         yield from run.record(role)
-    found, stored = yield from _mapped(run, unsized)
-    moving, fixed = run.images["moving"], run.images["fixed"]
+    registration, transform_file = yield from _find_or_take_map(run, unsized_role)
+    moving, fixed_image = run.images["moving"], run.images["fixed"]
     if beside is not None:  # before the image: what took long is kept in any case
-        write_transform(beside, stored)
-    about = yield from _about(run, moving, fixed, found)
-    seen = Warped(moving, Grid.of(fixed), found.transform)
-    made, dtype = None, str(seen.dtype)
+        write_transform(beside, transform_file)
+    about = yield from _about(run, moving, fixed_image, registration)
+    warped_image = Warped(moving, Grid.of(fixed_image), registration.transform)
+    image_made, dtype = None, str(warped_image.dtype)
     if run.target is None:
-        facts = {**about.metadata, "register": jsonable(map_facts(found))}
-        made = about.replace(data=lazy_pixels(seen, _CHUNK), metadata=facts)
+        facts = {**about.metadata, "register": jsonable(map_facts(registration))}
+        image_made = about.replace(
+            data=lazy_pixels(warped_image, _CHUNK), metadata=facts
+        )
     else:
         how: dict[str, Any] = {"message": "writing", "existing": run.existing}
-        dtype = (yield from write_area(seen, about, run.target, **how)).dtype
-    sized = None if unsized is None else run.images[unsized]
+        dtype = (yield from write_area(warped_image, about, run.target, **how)).dtype
+    sized_image = None if unsized_role is None else run.images[unsized_role]
     return Registered(
-        found_size_of=None if sized is None else sized.name,
-        found_pixel_size_nm=None if sized is None else float(sized.scale[0]),
+        found_size_of=None if sized_image is None else sized_image.name,
+        found_pixel_size_nm=None
+        if sized_image is None
+        else float(sized_image.scale[0]),
         output=run.output,
         transform_output=None if beside is None else str(beside),
-        shape=fixed.shape,
+        shape=fixed_image.shape,
         dtype=dtype,
-        pixel_size_nm=fixed.scale,
-        pixel_size_sd_nm=fixed.pixel_size_sd_nm,
-        origin=fixed.origin,
-        image=made,
-        registration=found,
-        stored=stored,
-        **map_facts(found),
+        pixel_size_nm=fixed_image.scale,
+        pixel_size_sd_nm=fixed_image.pixel_size_sd_nm,
+        origin=fixed_image.origin,
+        image=image_made,
+        registration=registration,
+        stored=transform_file,
+        **map_facts(registration),
     )
 
 
@@ -295,12 +302,12 @@ def register_as(
 
     `reading` is of the fixed image; `changes` are of the options.
     """
-    chosen = run.options.model_dump(include={*RegisterOptions.model_fields})
+    chosen_options = run.options.model_dump(include={*RegisterOptions.model_fields})
     return (
         yield from REGISTER.job(
             moving,
             fixed,
-            options=RegisterOptions(**(chosen | changes)),
+            options=RegisterOptions(**(chosen_options | changes)),
             landmarks=run.named["landmarks"],
             transform=transform or run.named["transform"],
             opening=run.opening,
@@ -309,7 +316,7 @@ def register_as(
     )
 
 
-def _unsized(run: Run[RegisterOptions]) -> Role | None:
+def _find_unsized(run: Run[RegisterOptions]) -> Role | None:
     """Name the image without a pixel size, of which one is assumed for now.
 
     A stored transform states it, and landmarks or the images let it be found.
@@ -336,7 +343,7 @@ def _unsized(run: Run[RegisterOptions]) -> Role | None:
 def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
     """Give an image the pixel size that was found, and report it."""
     other = run.images["fixed" if role == "moving" else "moving"]
-    image = resized(run.images[role], factor)
+    image = resize_image(run.images[role], factor)
     how = f"found by registration: {other.pixel_size_from or f'that of {other.name}'}"
     origin = size_origin(how, image.scale)
     run.images[role] = image.replace(metadata={**image.metadata, ORIGIN_KEY: origin})
@@ -353,19 +360,21 @@ def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
 def _about(
     run: Run[RegisterOptions],
     moving: Micrograph,
-    fixed: Micrograph,
-    found: Registration,
+    fixed_image: Micrograph,
+    registration: Registration,
 ) -> Job[Micrograph]:
     """Name, calibration and history of the result; the data are not looked at."""
     guides, places = [], {}
     for name in ("landmarks", "transform"):
-        given = run.named.get(name)
-        if isinstance(given, Landmarks):
-            places = {name: {"moving": given.moving, "fixed": given.fixed}}
-        elif isinstance(given, (str, os.PathLike)) and Path(given).is_file():
-            guides.append(record_file(given, name))
-    called = f"that of {run.records['fixed'].name}, to which it was registered"
-    origin = size_origin(f"{called}: {fixed.pixel_size_from}", fixed.scale)
+        file_given = run.named.get(name)
+        if isinstance(file_given, Landmarks):
+            places = {name: {"moving": file_given.moving, "fixed": file_given.fixed}}
+        elif isinstance(file_given, (str, os.PathLike)) and Path(file_given).is_file():
+            guides.append(record_file(file_given, name))
+    name_text = f"that of {run.records['fixed'].name}, to which it was registered"
+    origin = size_origin(
+        f"{name_text}: {fixed_image.pixel_size_from}", fixed_image.scale
+    )
     more = {
         # the model that was found stands in place of the one asked for
         "asked": run.options.model_dump(mode="json"),
@@ -373,24 +382,24 @@ def _about(
         "fixed": run.records["fixed"].name,
         "fixed_digest": run.records["fixed"].digest,
         # lengths in the result are as sure as those in the fixed image
-        "pixel_size_nm": fixed.pixel_size_nm,
-        "pixel_size_sd_nm": fixed.pixel_size_sd_nm,
+        "pixel_size_nm": fixed_image.pixel_size_nm,
+        "pixel_size_sd_nm": fixed_image.pixel_size_sd_nm,
         ORIGIN_KEY: origin,
         "reading": {side: run.reading(side) for side in run.given},
         **places,
-        **map_facts(found),
+        **map_facts(registration),
     }
-    made = moving.replace(
-        pixel_size_nm=fixed.pixel_size_nm,
-        origin=fixed.origin,
+    result_image = moving.replace(
+        pixel_size_nm=fixed_image.pixel_size_nm,
+        origin=fixed_image.origin,
         metadata={**moving.metadata, ORIGIN_KEY: origin},
         provenance=(yield from run.history(*guides, **jsonable(more))),
     )
-    return made.with_size_error(fixed.pixel_size_sd_nm)
+    return result_image.with_size_error(fixed_image.pixel_size_sd_nm)
 
 
-def _mapped(
-    run: Run[RegisterOptions], unsized: Role | None
+def _find_or_take_map(
+    run: Run[RegisterOptions], unsized_role: Role | None
 ) -> Job[tuple[Registration, StoredTransform]]:
     """Find the map, or take one that is given; both as it is stored, too.
 
@@ -402,68 +411,68 @@ def _mapped(
         _check_stored(options, landmarks)
         if not isinstance(transform, StoredTransform):
             transform = read_transform(Path(transform))
-        if unsized is not None:
-            side = transform.moving if unsized == "moving" else transform.fixed
-            _note_size(run, unsized, float(side.pixel_size_nm[0]))
-        moving, fixed = run.images["moving"], run.images["fixed"]
-        sides = (moving, records["moving"]), (fixed, records["fixed"])
+        if unsized_role is not None:
+            side = transform.moving if unsized_role == "moving" else transform.fixed
+            _note_size(run, unsized_role, float(side.pixel_size_nm[0]))
+        moving, fixed_image = run.images["moving"], run.images["fixed"]
+        sides = (moving, records["moving"]), (fixed_image, records["fixed"])
         check_sides(transform, *sides)
         yield Progress(0, 0, "applying the transform")
         error = transform.quality.get("error_nm")
-        found = take_map(
+        registration = take_map(
             transform.transform,
             moving,
-            fixed,
+            fixed_image,
             model=transform.kind,
-            searched="stored",
+            search_name="stored",
             error_nm=float(error) if isinstance(error, (int, float)) else np.nan,
             residuals=residuals_of(transform),
         )
     else:
-        found = yield from _found(run, options, landmarks, unsized)
-        moving, fixed = run.images["moving"], run.images["fixed"]
-    _tell(found, options)
-    facts = {k: v for k, v in map_facts(found).items() if k != "transform"}
-    if len(found.residuals.places_nm):  # so that others can use them
-        facts["residuals"] = found.residuals
-    stored = StoredTransform(
-        found.transform,
+        registration = yield from _find_map(run, options, landmarks, unsized_role)
+        moving, fixed_image = run.images["moving"], run.images["fixed"]
+    _tell(registration, options)
+    facts = {k: v for k, v in map_facts(registration).items() if k != "transform"}
+    if len(registration.residuals.places_nm):  # so that others can use them
+        facts["residuals"] = registration.residuals
+    transform_file = StoredTransform(
+        registration.transform,
         Side.of(moving, records["moving"].digest),
-        Side.of(fixed, records["fixed"].digest),
+        Side.of(fixed_image, records["fixed"].digest),
         jsonable(facts),
     )
-    return found, stored
+    return registration, transform_file
 
 
-def _found(
+def _find_map(
     run: Run[RegisterOptions],
     options: RegisterOptions,
     landmarks: Landmarks | Where | None,
-    unsized: Role | None,
+    unsized_role: Role | None,
 ) -> Job[Registration]:
     """Find the map by structure, from landmarks or not."""
-    moving, fixed = run.images["moving"], run.images["fixed"]
-    if landmarks is None and unsized is not None and not options.landmarks_only:
-        job = register_unsized(moving, fixed, options, unsized=unsized)
-        factor, found = yield from job
-        _note_size(run, unsized, factor)
-        return found
+    moving, fixed_image = run.images["moving"], run.images["fixed"]
+    if landmarks is None and unsized_role is not None and not options.landmarks_only:
+        job = register_unsized(moving, fixed_image, options, unsized_role=unsized_role)
+        factor, registration = yield from job
+        _note_size(run, unsized_role, factor)
+        return registration
     if landmarks is None:
         if options.landmarks_only:
             msg = "A map of landmarks alone needs landmarks: give `landmarks` as well."
             raise OptionError(msg, code="missing-value")
-        return (yield from register(moving, fixed, options))
+        return (yield from register(moving, fixed_image, options))
     if not isinstance(landmarks, Landmarks):
-        landmarks = Landmarks(*read_landmarks(Path(landmarks), moving, fixed))
-    if unsized is not None:
+        landmarks = Landmarks(*read_landmarks(Path(landmarks), moving, fixed_image))
+    if unsized_role is not None:
         scale = fit_landmarks(landmarks, "similarity").transform.scale
-        factor = scale if unsized == "moving" else 1 / scale
-        _note_size(run, unsized, factor)
-        moving, fixed = run.images["moving"], run.images["fixed"]
+        factor = scale if unsized_role == "moving" else 1 / scale
+        _note_size(run, unsized_role, factor)
+        moving, fixed_image = run.images["moving"], run.images["fixed"]
         places = {"moving": landmarks.moving, "fixed": landmarks.fixed}
-        places[unsized] = places[unsized] * factor
+        places[unsized_role] = places[unsized_role] * factor
         landmarks = Landmarks(places["moving"], places["fixed"])
-    landmarks.check(Grid.of(moving), Grid.of(fixed))
+    landmarks.check(Grid.of(moving), Grid.of(fixed_image))
     if options.landmarks_only:
         if options.model == "elastic":
             msg = (
@@ -472,13 +481,13 @@ def _found(
             )
             raise OptionError(msg, code="options-contradict")
         yield Progress(0, 0, "fitting the landmarks")
-        return register_landmarks(moving, fixed, landmarks, options.model)
+        return register_landmarks(moving, fixed_image, landmarks, options.model)
     stiff = options.model == "similarity" or len(landmarks) < _SPARE_PAIRS
     start = fit_landmarks(landmarks, "similarity" if stiff else "affine").transform
-    found = yield from register(moving, fixed, options, start=start)
+    registration = yield from register(moving, fixed_image, options, start=start)
     # say which landmarks the images contradict
-    off = np.hypot(*(found.transform(landmarks.moving) - landmarks.fixed).T)
-    limit = _ASTRAY_PX * max(*moving.scale, *fixed.scale)
+    off = np.hypot(*(registration.transform(landmarks.moving) - landmarks.fixed).T)
+    limit = _ASTRAY_PX * max(*moving.scale, *fixed_image.scale)
     astray = np.flatnonzero(off > limit)
     if astray.size:
         worst = int(off.argmax())
@@ -488,7 +497,7 @@ def _found(
             "that each pair marks one place.",
             "landmarks-contradict",
         )
-    return found
+    return registration
 
 
 def _check_stored(
@@ -496,36 +505,39 @@ def _check_stored(
 ) -> None:
     """Refuse to find a map that is given."""
     usual = RegisterOptions().model_dump()
-    given = (name for name, v in options.model_dump().items() if v != usual[name])
-    asked = [f"`{name}`" for name in given]
+    names = (name for name, v in options.model_dump().items() if v != usual[name])
+    flags = [f"`{name}`" for name in names]
     if landmarks is not None:
-        asked.append("`landmarks`")
-    if asked:
+        flags.append("`landmarks`")
+    if flags:
         msg = (
-            f"A stored transform is applied as it is: leave out {', '.join(asked)}, or "
+            f"A stored transform is applied as it is: leave out {', '.join(flags)}, or "
             "the transform."
         )
         raise OptionError(msg, code="options-contradict")
 
 
 def check_sides(
-    stored: StoredTransform,
+    transform_file: StoredTransform,
     moving: tuple[Micrograph, InputRecord],
-    fixed: tuple[Micrograph, InputRecord],
+    fixed_side: tuple[Micrograph, InputRecord],
 ) -> None:
     """Refuse a map of other images, and say where another image shows the same area."""
-    theirs = stored.fixed.digest, stored.moving.digest
-    pairs = zip(theirs, (moving[1], fixed[1]), strict=True)
-    exchanged = all(one is not None and one in digests_of(seen) for one, seen in pairs)
-    if exchanged and theirs[0] != theirs[1]:
+    theirs = transform_file.fixed.digest, transform_file.moving.digest
+    pairs = zip(theirs, (moving[1], fixed_side[1]), strict=True)
+    is_exchanged = all(
+        one is not None and one in digests_of(image_seen) for one, image_seen in pairs
+    )
+    if is_exchanged and theirs[0] != theirs[1]:
         msg = (
-            f"The transform brings {stored.moving.name} onto {stored.fixed.name}, not "
+            f"The transform brings {transform_file.moving.name} onto "
+            f"{transform_file.fixed.name}, not "
             "the other way round: exchange the images, or register them so."
         )
         raise RegistrationError(msg, code="images-exchanged")
     for (image, record), side, which in (
-        (moving, stored.moving, "moving"),
-        (fixed, stored.fixed, "fixed"),
+        (moving, transform_file.moving, "moving"),
+        (fixed_side, transform_file.fixed, "fixed"),
     ):
         fault = side.differs(image)
         if fault is not None:
@@ -557,17 +569,17 @@ def check_sides(
 # What is known of a map, for the record and for its file.
 
 
-def residuals_of(stored: StoredTransform) -> Residuals:
+def residuals_of(transform_file: StoredTransform) -> Residuals:
     """Read residuals of a stored map; none where there are none."""
-    kept = stored.quality.get("residuals")
-    if not isinstance(kept, Mapping):
+    residuals = transform_file.quality.get("residuals")
+    if not isinstance(residuals, Mapping):
         return Residuals()
     try:
         read = Residuals(
-            np.array(kept["places_nm"], dtype=float).reshape(-1, 2),
-            np.array(kept["off_nm"], dtype=float).reshape(-1, 2),
-            np.array(kept["reliable"], dtype=bool).reshape(-1),
-            float(kept["side_nm"]),
+            np.array(residuals["places_nm"], dtype=float).reshape(-1, 2),
+            np.array(residuals["off_nm"], dtype=float).reshape(-1, 2),
+            np.array(residuals["reliable"], dtype=bool).reshape(-1),
+            float(residuals["side_nm"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         msg = f"The residuals of the transform are damaged ({error}): register again."
@@ -578,26 +590,30 @@ def residuals_of(stored: StoredTransform) -> Residuals:
     return read
 
 
-def map_facts(found: Registration) -> dict[str, Any]:
+def map_facts(registration: Registration) -> dict[str, Any]:
     """Say what a map is and what it is worth."""
-    off = np.hypot(*found.residuals.off_nm.T)
+    off = np.hypot(*registration.residuals.off_nm.T)
     off = off[np.isfinite(off)]
     none = off.size == 0
     return {
-        "model": found.model,
-        "transform": told(found.transform, found.residuals.places_nm),
-        "error_px": _finite(found.error_px),
-        "error_nm": _finite(found.error_nm),
-        "overlap": found.overlap,
-        "mutual_information_before": found.mutual_information_before,
-        "mutual_information_after": found.mutual_information_after,
-        "searched": found.searched,
-        "score": found.score if found.searched in ("near", "full") else None,
-        "rivals": jsonable(found.rivals),
+        "model": registration.model,
+        "transform": map_record(
+            registration.transform, registration.residuals.places_nm
+        ),
+        "error_px": _finite(registration.error_px),
+        "error_nm": _finite(registration.error_nm),
+        "overlap": registration.overlap,
+        "mutual_information_before": registration.mutual_information_before,
+        "mutual_information_after": registration.mutual_information_after,
+        "searched": registration.searched,
+        "score": registration.score
+        if registration.searched in ("near", "full")
+        else None,
+        "rivals": jsonable(registration.rivals),
         "residual_median_nm": None if none else float(np.median(off)),
         "residual_p95_nm": None if none else float(np.percentile(off, 95)),
-        "patches": len(found.residuals.places_nm),
-        "unreliable": _unreliable(found),
+        "patches": len(registration.residuals.places_nm),
+        "unreliable": _unreliable(registration),
     }
 
 
@@ -605,13 +621,16 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _unreliable(found: Registration) -> float | None:
+def _unreliable(registration: Registration) -> float | None:
     """Share of the patches where a map cannot be believed."""
-    reliable, is_patches = found.residuals.reliable, found.residuals.side_nm > 0
+    reliable, is_patches = (
+        registration.residuals.reliable,
+        registration.residuals.side_nm > 0,
+    )
     return 1 - float(reliable.mean()) if reliable.size and is_patches else None
 
 
-def told(transform: Affine | Elastic, tested: FloatArray) -> dict[str, Any]:
+def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, Any]:
     """Say a map in numbers; all of an elastic one's are in its file.
 
     Its knots reach beyond what both images show, where nothing holds them: how far it
@@ -619,7 +638,7 @@ def told(transform: Affine | Elastic, tested: FloatArray) -> dict[str, Any]:
     """
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
-    said: dict[str, Any] = {
+    record: dict[str, Any] = {
         "matrix": [[*row, move] for row, move in pairs],
         "degrees": affine.degrees,
         "scale": affine.scale,
@@ -627,45 +646,47 @@ def told(transform: Affine | Elastic, tested: FloatArray) -> dict[str, Any]:
     }
     if isinstance(transform, Elastic):
         bending = transform.bending
-        said["spacing_nm"] = list(bending.spacing)
-        moves = bending.displacement(tested) if len(tested) else None
-        said["largest_nm"] = None if moves is None else float(np.hypot(*moves.T).max())
-    return said
+        record["spacing_nm"] = list(bending.spacing)
+        moves = bending.displacement(residuals) if len(residuals) else None
+        record["largest_nm"] = (
+            None if moves is None else float(np.hypot(*moves.T).max())
+        )
+    return record
 
 
-def _tell(found: Registration, options: RegisterOptions) -> None:
+def _tell(registration: Registration, options: RegisterOptions) -> None:
     """Say what makes a map doubtful."""
-    if found.searched == "full" and options.search == "near":
+    if registration.searched == "full" and options.search == "near":
         warn(
             "Nothing was found near what pixel sizes say, so every turn was searched: "
-            f"{_pose(found.transform)}. Compare the images.",
+            f"{_pose(registration.transform)}. Compare the images.",
             "found-elsewhere",
         )
-    if found.overlap < _LITTLE:
+    if registration.overlap < _LITTLE:
         warn(
-            f"The images share {found.overlap:.0%} of the smaller one, less than "
-            f"{_LITTLE:.0%}: the map holds there, and is a guess elsewhere.",
+            f"The images share {registration.overlap:.0%} of the smaller one, less "
+            f"than {_LITTLE:.0%}: the map holds there, and is a guess elsewhere.",
             "overlap-small",
         )
-    if found.error_px > _DOUBTFUL_PX:
+    if registration.error_px > _DOUBTFUL_PX:
         warn(
-            f"The map is expected to be {found.error_px:.2g} px "
-            f"({in_digits(found.error_nm)} nm) off: do not compare details of that "
-            "size.",
+            f"The map is expected to be {registration.error_px:.2g} px "
+            f"({in_digits(registration.error_nm)} nm) off: do not compare details of "
+            "that size.",
             "map-imprecise",
         )
-    elif not np.isfinite(found.error_px):
+    elif not np.isfinite(registration.error_px):
         warn(
             "Nothing tells how far off the map is: mark another place, or let the "
             "images refine it."
-            if found.searched == "landmarks"
+            if registration.searched == "landmarks"
             else "The transform does not state how far off it is.",
             "map-error-unknown",
         )
-    share = _unreliable(found)
+    share = _unreliable(registration)
     if share is not None and share > _UNRELIABLE:
         or_else = "are bent (`model=elastic`)"
-        if isinstance(found.transform, Elastic):
+        if isinstance(registration.transform, Elastic):
             or_else = "too little there to tell a bending (`model=affine`)"
         warn(
             f"Over {share:.0%} of what both images show the map is not confirmed: they "
@@ -677,8 +698,8 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
 def _pose(transform: Affine | Elastic) -> str:
     """Say how an image lies."""
     affine = transform.affine if isinstance(transform, Elastic) else transform
-    turned = f"turned by {affine.degrees:.1f} degrees, scaled by {affine.scale:.3f}"
-    return f"mirrored, {turned}" if affine.is_mirrored else turned
+    pose_text = f"turned by {affine.degrees:.1f} degrees, scaled by {affine.scale:.3f}"
+    return f"mirrored, {pose_text}" if affine.is_mirrored else pose_text
 
 
 LANDMARKS_IN = FileIn(

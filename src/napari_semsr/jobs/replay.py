@@ -33,7 +33,7 @@ from napari_semsr.core import (
     read_box,
     retell,
     return_free_memory,
-    shown,
+    shorten,
     to_dtype,
 )
 from napari_semsr.io import ReadOptions, count_planes, decoding, is_there
@@ -137,7 +137,7 @@ class InputSearch:
         if file.digest is None:
             return (near[0], None) if near else (None, None)
         trials = digests_of_input(call, role, file)
-        for place in chain(near, self._given(file, folders=folders)):
+        for place in chain(near, self._files_in_inputs(file, folders=folders)):
             for trial in trials:
                 if (yield from self._digest(place, trial)) == file.digest:
                     return place, file.digest
@@ -149,14 +149,14 @@ class InputSearch:
         self, call: Call, role: str, file: File
     ) -> Job[tuple[Path | None, str | None]]:
         """Find a model by its digest, else by its name."""
-        named, now = None, None
+        model_path, now = None, None
         with suppress(CheckpointError):
-            named = find_model(PurePosixPath(file.name).stem)
-            now = yield from digest_of_file(named)
-        if named is not None and now == file.digest:
-            return named, now
+            model_path = find_model(PurePosixPath(file.name).stem)
+            now = yield from digest_of_file(model_path)
+        if model_path is not None and now == file.digest:
+            return model_path, now
         path, other = yield from self._locate(call, role, file)
-        return (named, now) if path is None else (path, other)
+        return (model_path, now) if path is None else (path, other)
 
     def _near(self, file: File) -> Iterator[Path]:
         """List existing places: relative to the output, then the recorded one."""
@@ -166,13 +166,13 @@ class InputSearch:
         tails = [Path(*parts[-n:]) for n in range(1, len(parts) + 1)][: _ABOVE + 1]
         places = [base / tail for base in bases for tail in tails]
         places += [Path(file.path) if file.path else folder / file.name]
-        seen = {self.output.resolve()}
+        paths_seen = {self.output.resolve()}
         for place in places:
-            if is_there(place) and place.resolve() not in seen:
-                seen.add(place.resolve())
+            if is_there(place) and place.resolve() not in paths_seen:
+                paths_seen.add(place.resolve())
                 yield place
 
-    def _given(self, file: File, *, folders: bool) -> Iterator[Path]:
+    def _files_in_inputs(self, file: File, *, folders: bool) -> Iterator[Path]:
         """List what is in the folder of inputs, what has the name before others."""
         if self.inputs is None:
             return
@@ -214,8 +214,8 @@ def _short(digest: str | None) -> str:
     if digest is None:
         return "none"
     kind, _, value = digest.rpartition(":")
-    value, _, chosen = value.partition("#")
-    return f"{kind}:{value[:_SHOWN]}{'#' + chosen if chosen else ''}"
+    value, _, part = value.partition("#")
+    return f"{kind}:{value[:_SHOWN]}{'#' + part if part else ''}"
 
 
 def _role_of(call: Call, name: str) -> str:
@@ -276,37 +276,41 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
         raise ReadError(msg, code="folder-missing")
     # outputs are grey: an image in colour is refused below, since it has no history
     plane = 0 if _planes(path) > 1 else None
-    stored = open_image(path, ReadOptions(plane=plane, colour="luminance"), blank=True)
-    made = stored.provenance
-    if made is None:
+    stored_image = open_image(
+        path, ReadOptions(plane=plane, colour="luminance"), blank=True
+    )
+    stored_history = stored_image.provenance
+    if stored_history is None:
         msg = (
             f"{path.name} does not state what made it, so that it cannot be made "
             "again: outputs of this package do, except figures, tables and reports."
         )
         raise ReadError(msg, code="history-missing")
-    search, history = InputSearch(path, folder), read_history(made, path)
-    size = stored.shape[0] * stored.shape[1]
+    search, history = InputSearch(path, folder), read_history(stored_history, path)
+    size = stored_image.shape[0] * stored_image.shape[1]
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
         # the first run has warned of the same
         job = _run_again(history, search, Path(scratch), size)
         again = yield from retell(job, within=_SILENCE)
-        found = yield from _compare(path, again)
+        differences = yield from _compare(path, again)
         now = open_image(
-            again, ReadOptions(plane=0) if found.planes > 1 else None, blank=True
+            again, ReadOptions(plane=0) if differences.planes > 1 else None, blank=True
         )
-        pixels = [found.difference(path.name)] if not found.identical else []
-        differs = (*pixels, *_calibration(stored, now), *search.found)
-        differs = (*differs, *_versions(made, now.provenance))
+        pixels = (
+            [differences.difference(path.name)] if not differences.identical else []
+        )
+        differs = (*pixels, *_calibration(stored_image, now), *search.found)
+        differs = (*differs, *_versions(stored_history, now.provenance))
     return ReplayReport(
         output=str(path),
-        job=made.job,
-        identical=found.identical,
-        max_abs_difference=found.largest,
+        job=stored_history.job,
+        identical=differences.identical,
+        max_abs_difference=differences.largest,
         differs=differs,
-        pixels=found.pixels,
-        different=found.different,
-        where=found.place,
-        shape=found.shape,
+        pixels=differences.pixels,
+        different=differences.different,
+        where=differences.place,
+        shape=differences.shape,
     )
 
 
@@ -377,34 +381,34 @@ class _Pixels:
         return Difference("pixels", name, then, now, sentence)
 
 
-def _compare(stored: Path, again: Path) -> Job[_Pixels]:
+def _compare(stored_path: Path, again: Path) -> Job[_Pixels]:
     """Compare two images, or stacks plane by plane."""
-    planes, others = _planes(stored), _planes(again)
-    found = _Pixels(planes)
+    planes, others = _planes(stored_path), _planes(again)
+    pixels = _Pixels(planes)
     for plane in range(planes):
         reading = ReadOptions(plane=plane) if planes > 1 else None
-        first = open_image(stored, reading, blank=True)
-        found.shape = found.other = first.shape
+        first = open_image(stored_path, reading, blank=True)
+        pixels.shape = pixels.other = first.shape
         if planes != others:
             other = open_image(
                 again, ReadOptions(plane=0) if others > 1 else None, blank=True
             )
-            found.shape = (planes, *first.shape)
-            found.other = (others, *other.shape)
-            found.largest = None
-            return found
+            pixels.shape = (planes, *first.shape)
+            pixels.other = (others, *other.shape)
+            pixels.largest = None
+            return pixels
         second = open_image(again, reading, blank=True)
         if first.shape != second.shape:
-            found.other, found.largest = second.shape, None
-            return found
-        yield from _compare_planes(found, plane, first, second)
+            pixels.other, pixels.largest = second.shape, None
+            return pixels
+        yield from _compare_planes(pixels, plane, first, second)
     if planes > 1:
-        found.shape = found.other = (planes, *found.shape)
-    return found
+        pixels.shape = pixels.other = (planes, *pixels.shape)
+    return pixels
 
 
 def _compare_planes(
-    found: _Pixels, plane: int, first: Micrograph, second: Micrograph
+    pixels: _Pixels, plane: int, first: Micrograph, second: Micrograph
 ) -> Job[None]:
     boxes = spread_boxes(Box.of(first.shape), None, _BLOCK)
     for number, box in enumerate(boxes):
@@ -412,7 +416,7 @@ def _compare_planes(
         one, two = (read_box(image.data, box) for image in (first, second))
         if two.dtype != one.dtype:  # it was saved in another type than it was made in
             two = to_dtype(two, one.dtype)[0]
-        found.add(plane, box, one, two)
+        pixels.add(plane, box, one, two)
         return_free_memory()  # of chunks that were decoded
     yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
 
@@ -420,11 +424,16 @@ def _compare_planes(
 # What else is not as it was.
 
 
-def _calibration(stored: Micrograph, again: Micrograph) -> Iterator[Difference]:
+def _calibration(stored_image: Micrograph, again: Micrograph) -> Iterator[Difference]:
     """Compare pixel sizes and origins."""
     for name, unit, one, two in (
-        ("pixel size", stored.unit, stored.pixel_size_nm, again.pixel_size_nm),
-        ("origin", stored.unit, stored.origin, again.origin),
+        (
+            "pixel size",
+            stored_image.unit,
+            stored_image.pixel_size_nm,
+            again.pixel_size_nm,
+        ),
+        ("origin", stored_image.unit, stored_image.origin, again.origin),
     ):
         near = one and two and np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
         if one == two or near:
@@ -472,21 +481,25 @@ _BYTES = 110  # for each drawn pixel; measured: 108 for a specimen, 55 for a sca
 
 def _bind(plan: Plan, search: InputSearch) -> Job[Plan]:
     """Find the files that a plan reads; calls stay whose outputs are not found."""
-    needed = {plan.result.call} if plan.result else set()
+    names_needed = {plan.result.call} if plan.result else set()
     calls: list[Call] = []
     for call in reversed(plan.calls):
-        if call.name not in needed:
+        if call.name not in names_needed:
             continue
-        bound = call
-        for role, given in call.inputs.items():
-            found: list[Input] = []
-            for one in given if isinstance(given, tuple) else (given,):
-                found.append((yield from search.find(bound, role, one)))  # noqa: PERF401 - yields
-            inputs = {role: tuple(found) if found[1:] else found[0]}
-            bound = bound.model_copy(update={"inputs": bound.inputs | inputs})
-        each = (one for _, one in bound.each_input())
-        needed |= {one.call for one in each if isinstance(one, CallOutput)}
-        calls.insert(0, bound)
+        bound_call = call
+        for role, value in call.inputs.items():
+            inputs_found: list[Input] = []
+            for one in value if isinstance(value, tuple) else (value,):
+                inputs_found.append((yield from search.find(bound_call, role, one)))  # noqa: PERF401 - yields
+            inputs = {
+                role: tuple(inputs_found) if inputs_found[1:] else inputs_found[0]
+            }
+            bound_call = bound_call.model_copy(
+                update={"inputs": bound_call.inputs | inputs}
+            )
+        each = (one for _, one in bound_call.each_input())
+        names_needed |= {one.call for one in each if isinstance(one, CallOutput)}
+        calls.insert(0, bound_call)
     return plan.replace(calls=calls)
 
 
@@ -496,17 +509,17 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
         options = known_verb(call.verb).parse(call.options)["options"]
         if not hasattr(options, "drawn_pixels"):
             continue
-        drawn, most = options.drawn_pixels(), pixels
+        pixels_to_draw, most = options.drawn_pixels(), pixels
         if call.verb == "simulate":
             most = max(4 * pixels, min(_SCENE * pixels, _LARGE), 4 * _DRAWN)
         elif plan.result is None or call.name != plan.result.call:
             most = max(pixels, _DRAWN)
         free = psutil.virtual_memory().available // _BYTES
-        if drawn > min(most, free):
-            why = "memory holds" if drawn > free else "its size can ask for"
+        if pixels_to_draw > min(most, free):
+            why = "memory holds" if pixels_to_draw > free else "its size can ask for"
             msg = (
-                f"The history of {name} needs {drawn} simulated pixels, more than "
-                f"{why}, {min(most, free)}."
+                f"The history of {name} needs {pixels_to_draw} simulated pixels, more "
+                f"than {why}, {min(most, free)}."
             )
             raise ReadError(msg, code="image-too-large")
 
@@ -515,30 +528,30 @@ def _on_same_machine(history: RecordedPlan, path: Path) -> Plan:
     """Set the device and the precision of before, where they are available."""
     calls = []
     for call in history.plan.calls:
-        made, known = history.records[call.name], known_verb(call.verb).arguments
+        record, arguments = history.records[call.name], known_verb(call.verb).arguments
         same: dict[str, Any] = {}
-        if made.device is not None and "model" in known:
-            name, _, _ = made.device.partition(": ")
+        if record.device is not None and "model" in arguments:
+            name, _, _ = record.device.partition(": ")
             with decoding(path, "a history"):
                 kind, _, number = name.partition(":")
                 here = kind == "cpu" or int(number or 0) < models.device_count(kind)
             same |= {"device": name} if here else {}
-            same |= {"precision": made.precision} if made.precision else {}
-        same = {key: value for key, value in same.items() if key in known}
+            same |= {"precision": record.precision} if record.precision else {}
+        same = {key: value for key, value in same.items() if key in arguments}
         calls.append(call.replace(options=call.options | same))
     return history.plan.replace(calls=calls)
 
 
 @contextmanager
-def _threads(made: Provenance, path: Path) -> Iterator[None]:
+def _threads(record: Provenance, path: Path) -> Iterator[None]:
     """Let torch compute on as many threads as before."""
     import torch
 
-    count = made.threads
+    count = record.threads
     if count is not None and not 1 <= count <= _MOST_THREADS:
         msg = (
             f"The history of {path.name} must state 1 to {_MOST_THREADS} threads, got "
-            f"{shown(count)}."
+            f"{shorten(count)}."
         )
         raise ReadError(msg, code="out-of-range")
     usual = torch.get_num_threads()
@@ -551,14 +564,14 @@ def _threads(made: Provenance, path: Path) -> Iterator[None]:
             torch.set_num_threads(usual)
 
 
-def _named_as(plan: Plan, stored: Path) -> Plan:
+def _named_as(plan: Plan, stored_path: Path) -> Plan:
     """Write the output of the last call in the format of the stored one."""
     call = plan.calls[-1]
     output = known_verb(call.verb).output
     if output is None or not output.is_image:
         return plan
-    middle = ".ome" if stored.stem.lower().endswith(".ome") else ""
-    place = {output.name: f"{call.name}/again{middle}{stored.suffix}"}
+    middle = ".ome" if stored_path.stem.lower().endswith(".ome") else ""
+    place = {output.name: f"{call.name}/again{middle}{stored_path.suffix}"}
     last = call.replace(outputs=call.outputs | place)
     return plan.replace(calls=(*plan.calls[:-1], last))
 
@@ -582,19 +595,23 @@ def _run_again(
     for call in plan.calls:
         for role, one in call.each_input():
             if isinstance(one, CallOutput) and one.file is not None:
-                made = output_path(calls[one.call], folder, one.part)
-                now = None if made is None else (yield from digest_of_values(made))
+                output_made = output_path(calls[one.call], folder, one.part)
+                now = (
+                    None
+                    if output_made is None
+                    else (yield from digest_of_values(output_made))
+                )
                 search.compare(call, role, one.file, now)
     last = plan.calls[-1]
     part = None if plan.result is None else plan.result.part
-    made = output_path(last, folder, part)
-    if made is None:
+    output_made = output_path(last, folder, part)
+    if output_made is None:
         msg = (
             f"By its history {path.name} is {one_line(repr(part))} of {last.verb}, "
             "which makes no such image: the history is damaged or forged."
         )
         raise ReadError(msg, code="history-damaged")
-    return made
+    return output_made
 
 
 REPLAY = Verb(

@@ -61,13 +61,19 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
         return text, None
     if Path(choice.path).suffix.lower() != ".json":
         return text, open_image(choice.path)
-    told = read_object(Path(choice.path))
+    kernel_record = read_object(Path(choice.path))
     try:
-        width_px, pixel_nm = float(told["psf_fwhm_px"]), float(told["pixel_size_nm"][0])
-        known = 0 < width_px < np.inf and 0 < pixel_nm < np.inf
+        width_px, pixel_nm = (
+            float(kernel_record["psf_fwhm_px"]),
+            float(kernel_record["pixel_size_nm"][0]),
+        )
+        is_valid = 0 < width_px < np.inf and 0 < pixel_nm < np.inf
     except (KeyError, TypeError, ValueError, IndexError):
-        known = False
-    if not known or told.get("optics", "gaussian") not in ("gaussian", "pupil"):
+        is_valid = False
+    if not is_valid or kernel_record.get("optics", "gaussian") not in (
+        "gaussian",
+        "pupil",
+    ):
         msg = (
             "The file of a microscope must hold psf_fwhm_px, a pixel_size_nm that is "
             "known, and optics of pupil or gaussian, as truth/microscope.json of a "
@@ -75,14 +81,14 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
             "the blur, such as `psf=1.3px`."
         )
         raise OptionError(msg, code="missing-value")
-    if told.get("optics") != "pupil":
+    if kernel_record.get("optics") != "pupil":
         return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
     size = image.pixel_size_nm or (pixel_nm, pixel_nm)
-    return text, _of_pupil(told, size, pixel_nm, choice.path)
+    return text, _of_pupil(kernel_record, size, pixel_nm, choice.path)
 
 
 def _of_pupil(
-    told: dict[str, Any], size: FloatPair, pixel_nm: float, name: str
+    record: dict[str, Any], size: FloatPair, pixel_nm: float, name: str
 ) -> Micrograph:
     """Give what the lens of a simulation makes of a point, in focus and in its middle.
 
@@ -90,7 +96,7 @@ def _of_pupil(
     """
     from napari_semsr.simulation import OPTICS, MicroscopeOptions, point_spread
 
-    optics = MicroscopeOptions.parse({k: told[k] for k in OPTICS if k in told})
+    optics = MicroscopeOptions.parse({k: record[k] for k in OPTICS if k in record})
     if not np.isclose(*size):
         msg = f"The microscope's pixels are square, got {size[0]:g} x {size[1]:g} nm."
         raise OptionError(msg, code="pixels-not-square")
@@ -161,8 +167,12 @@ class RestoredFile(ImageMade):
     @property
     def against_whole(self) -> Annotated[str, Quantity("Tiles against whole")]:
         """By how much tiles may differ from the whole."""
-        told = self.parameters
-        return "equal" if told["exact"] else f"{told['tolerance']:.1e} of the range"
+        parameters = self.parameters
+        return (
+            "equal"
+            if parameters["exact"]
+            else f"{parameters['tolerance']:.1e} of the range"
+        )
 
     def figures(self) -> dict[str, Figure]:
         """Write the change, and how it was made."""
@@ -175,7 +185,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     restorer, parameters, provenance = yield from _prepare(run)
     source, target = run.images["image"], run.target
     plan, dtype = restorer.plan(source.shape), np.dtype(run.options.dtype or np.float32)
-    told: dict[str, Any] = {
+    values_told: dict[str, Any] = {
         "method": run.options.method,
         "parameters": parameters,
         "tiles": len(plan),
@@ -184,20 +194,20 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     }
     about = source.replace(provenance=provenance)
     if target is None:
-        data, clipped = np.empty(about.shape, dtype), 0
+        data, clipped_total = np.empty(about.shape, dtype), 0
         pieces = restorer.tiles(source.data, plan)
-        for done, (tile, values) in enumerate(pieces, start=1):
-            data[tile.core.slices], lost = to_dtype(values, dtype)
-            clipped += lost
-            yield Progress(done, len(plan), _TILES)
+        for done_count, (tile, values) in enumerate(pieces, start=1):
+            data[tile.core.slices], clipped_part = to_dtype(values, dtype)
+            clipped_total += clipped_part
+            yield Progress(done_count, len(plan), _TILES)
         more = {**about.metadata, "restore": parameters}
         return RestoredFile(
             output=None,
             shape=about.shape,
             dtype=str(data.dtype),
-            clipped=clipped,
+            clipped=clipped_total,
             image=about.replace(data=data, metadata=more),
-            **told,
+            **values_told,
         )
 
     def make(place: Path) -> OmeZarrStore:
@@ -206,23 +216,23 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
 
     def fill(store: OmeZarrStore) -> Job[tuple[int, Change | None]]:
         pieces = restorer.tiles(source.data, plan, store.pending())
-        clipped = yield from store.fill((values for _, values in pieces), _TILES)
+        clipped_count = yield from store.fill((values for _, values in pieces), _TILES)
         if not store.complete:
             store.note("restore", parameters)
         noise = parameters.get("noise_std")
         change = yield from measure_change(source, image_in(store), noise)
-        return clipped, change
+        return clipped_count, change
 
-    kept = filling_store(target, resume=run.existing.resume)
-    written = yield from write_blocks(target, make, fill, kept=kept)
-    clipped, change = written.result
+    kept_store = filling_store(target, resume=run.existing.resume)
+    written_file = yield from write_blocks(target, make, fill, kept_store=kept_store)
+    clipped_total, change = written_file.result
     return RestoredFile(
         output=str(target),
-        shape=written.shape,
-        dtype=written.dtype,
-        clipped=clipped,
+        shape=written_file.shape,
+        dtype=written_file.dtype,
+        clipped=clipped_total,
         change=change,
-        **told,
+        **values_told,
     )
 
 
@@ -234,9 +244,9 @@ def _prepare(
     yield Progress(0, 0, f"reading {name_of(run.given['image'])}")
     run.open()
     source = run.images["image"]
-    asked, kernel = _read_psf(options.psf, source)
+    psf_given, kernel = _read_psf(options.psf, source)
     yield Progress(0, 0, "measuring blur and noise")
-    restorer = choose(source, options.replace(psf=asked), kernel)
+    restorer = choose(source, options.replace(psf=psf_given), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
         warn(_ESTIMATED, "blur-estimated")
     tolerance = restorer.tolerance(source.data, restorer.plan(source.shape))
@@ -251,12 +261,12 @@ def _prepare(
     return restorer, parameters, provenance
 
 
-def _summed(made: Sequence[RestoredFile]) -> dict[str, Any]:
+def _sum_up(results: Sequence[RestoredFile]) -> dict[str, Any]:
     """Sum up what was made of the planes of a stack."""
     return {
-        "tiles": sum(item.tiles for item in made),
-        "clipped": sum(item.clipped for item in made),
-        "change": overall_change([item.change for item in made]),
+        "tiles": sum(item.tiles for item in results),
+        "clipped": sum(item.clipped for item in results),
+        "change": overall_change([item.change for item in results]),
     }
 
 
@@ -272,7 +282,7 @@ RESTORE = Verb(
     ),
     opens=False,
     resumes=True,
-    by_plane=_summed,
+    by_plane=_sum_up,
     example="""
     >>> y, x = np.mgrid[:64, :64]
     >>> soft = 1 / (1 + np.exp((np.hypot(y - 32, x - 32) - 16) / 2))

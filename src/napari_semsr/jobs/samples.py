@@ -66,29 +66,31 @@ def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Microgra
 
 def expose(truth: Micrograph, *, name: str = "exposure", **options: Any) -> Micrograph:
     """Take a blurred, hazy, noisy image of a specimen, by `ExposureOptions`."""
-    chosen = ExposureOptions.parse(options)
-    blurred = simulation.degrade_plane(truth.array(), chosen.kind, seed=chosen.seed)
-    rng = np.random.default_rng([chosen.seed, chosen.noise_seed])
-    counts = rng.poisson(blurred.image / 255.0 * chosen.electrons)
-    grey = counts / chosen.electrons * 255.0
-    grey = grey + rng.normal(0.0, chosen.read_noise, grey.shape)
+    settings = ExposureOptions.parse(options)
+    blurred_truth = simulation.degrade_plane(
+        truth.array(), settings.kind, seed=settings.seed
+    )
+    rng = np.random.default_rng([settings.seed, settings.noise_seed])
+    counts = rng.poisson(blurred_truth.image / 255.0 * settings.electrons)
+    grey = counts / settings.electrons * 255.0
+    grey = grey + rng.normal(0.0, settings.read_noise, grey.shape)
     noisy = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-    made = derived_from("exposure", chosen.model_dump(), truth=truth)
-    return truth.replace(data=noisy, name=name, provenance=made)
+    history = derived_from("exposure", settings.model_dump(), truth=truth)
+    return truth.replace(data=noisy, name=name, provenance=history)
 
 
 def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     """Make the sample "gold on carbon at two magnifications"."""
     rng = simulation.gold_rng("judging", _SHOWN_GOLD + seed)
     pair = simulation.random_gold_pair(_GOLD_PX, rng)
-    made = made_by("gold", {"side": _GOLD_PX, "seed": seed})
+    history = made_by("gold", {"side": _GOLD_PX, "seed": seed})
     off = (simulation.FINE_NM - simulation.COARSE_NM) / 2
     coarse, fine = (
         Micrograph(
             np.clip(np.rint(25 + 205 * image), 0, 255).astype(np.uint8),
             parse_pixel_size(pixel_nm),
             name,
-            provenance=made.model_copy(update={"part": part}),
+            provenance=history.model_copy(update={"part": part}),
             origin=origin,
         )
         for image, pixel_nm, name, origin, part in (

@@ -141,8 +141,8 @@ class SimulateOptions(ScanOptions, ViewOptions):
         """Count the pixels of the scene and of all frames."""
         rows, columns = self.extent().fine_grid(self.fine)[0]
         series = self.focal_series * (self.frames if self.has_heights else 1)
-        taken = self.frames + self.exposures + series
-        return rows * columns + taken * self.frame_px**2
+        images_taken = self.frames + self.exposures + series
+        return rows * columns + images_taken * self.frame_px**2
 
     @property
     def has_heights(self) -> bool:
@@ -186,44 +186,44 @@ class SimulatedScan(Result):
 def _simulate(
     run: Run[SimulateOptions], image: Micrograph | None
 ) -> Job[SimulatedScan]:
-    chosen, target = run.options, run.targets["out_dir"]
-    _check_scan(target, image, chosen)
+    settings, target = run.options, run.targets["out_dir"]
+    _check_scan(target, image, settings)
     source, inputs = None, list[InputRecord]()
     if image is not None:
-        chosen = _fitted(image, chosen)
+        settings = _fit_options(image, settings)
         source = image.array()
         inputs.append((yield from run.record("image")))
-    shape, _ = chosen.extent().fine_grid(chosen.fine)
-    frames = chosen.frames * chosen.frame_px**2 * _FRAME_BYTES
+    shape, _ = settings.extent().fine_grid(settings.fine)
+    frames = settings.frames * settings.frame_px**2 * _FRAME_BYTES
     least = shape[0] * shape[1] * _SCENE_BYTES + frames
     if least > psutil.virtual_memory().available:
         need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
-        raise _too_large(chosen, need)
+        raise _too_large(settings, need)
     try:
-        scan = yield from simulation.simulate_scan(chosen, source)
+        scan = yield from simulation.simulate_scan(settings, source)
     except MemoryError as error:
-        raise _too_large(chosen, "more memory than is free") from error
-    if chosen.live is not None:
-        faults = _LiveFaults.draw(chosen)
+        raise _too_large(settings, "more memory than is free") from error
+    if settings.live is not None:
+        faults = _LiveFaults.draw(settings)
         scan = faults.put_into(scan)
         with writing(target), scratch(target) as place:
             place.mkdir()
-            writer = _ScanWriter(place, scan, chosen, tuple(inputs), run.opening)
-            extra = yield from _write_live(target, chosen, writer, faults)
-        return _simulated(target, chosen, scan, extra)
+            writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
+            extra = yield from _write_live(target, settings, writer, faults)
+        return _report_simulation(target, settings, scan, extra)
     with _whole_folder(target) as place:
-        writer = _ScanWriter(place, scan, chosen, tuple(inputs), run.opening)
+        writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
         yield from writer.frames()
         yield Progress(0, 0, "writing the truth")
         writer.tables()
         writer.truth()
         extra = yield from writer.more()
-    return _simulated(target, chosen, scan, extra)
+    return _report_simulation(target, settings, scan, extra)
 
 
-def _simulated(
+def _report_simulation(
     target: Path,
-    chosen: SimulateOptions,
+    settings: SimulateOptions,
     scan: "simulation.Scan",
     extra: tuple[str, ...],
 ) -> SimulatedScan:
@@ -232,8 +232,8 @@ def _simulated(
         frames=len(scan.frames),
         truth=str(target / "truth"),
         output=str(target),
-        grid=chosen.frames_grid,
-        frame_shape=(chosen.frame_px, chosen.frame_px),
+        grid=settings.frames_grid,
+        frame_shape=(settings.frame_px, settings.frame_px),
         pixel_size_nm=scan.pixel_size_nm,
         bad_frames={scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
         extra=tuple(str(target / name) for name in extra),
@@ -276,7 +276,7 @@ def _check_scan(
         raise OptionError(msg, code="out-of-range")
 
 
-def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
+def _fit_options(image: Micrograph, options: SimulateOptions) -> SimulateOptions:
     """Give frames the binning and the pixel size that follow from their image's."""
     usual = SimulateOptions()
     idle = {
@@ -289,16 +289,16 @@ def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
             f"{name} changes nothing where an image is scanned, only with `phantom`.",
             "option-without-effect",
         )
-    binning = options.fit_binning(opened.shape)
+    binning = options.fit_binning(image.shape)
     if options.image_binning is None and binning < 1:
         msg = (
-            f"The image of {opened.shape[0]} x {opened.shape[1]} px is small for this "
+            f"The image of {image.shape[0]} x {image.shape[1]} px is small for this "
             f"scan and is enlarged {1 / binning:.3g} times."
         )
         warn(msg, "resampled")
     options = options.replace(image_binning=binning, **idle)
-    if options.pixel_size_nm is None and opened.pixel_size_nm is not None:
-        y, x = (v * binning for v in opened.pixel_size_nm)
+    if options.pixel_size_nm is None and image.pixel_size_nm is not None:
+        y, x = (v * binning for v in image.pixel_size_nm)
         options = options.replace(pixel_size_nm=(y, x))
     if options.positions == "nm" and options.pixel_size_nm is None:
         msg = (
@@ -337,8 +337,8 @@ def _clear(target: Path) -> None:
     """Make the folder of a scan, without what an earlier one left in it."""
     target.mkdir(exist_ok=True)
     ours = (target / name for name in _OURS)
-    numbered = (*target.glob("frame_*.tif"), *target.glob(_OUR_FOLDERS))
-    for old in (*numbered, *ours):
+    files = (*target.glob("frame_*.tif"), *target.glob(_OUR_FOLDERS))
+    for old in (*files, *ours):
         remove_target(old)
 
 
@@ -353,7 +353,7 @@ class _ScanWriter:
     opening: ReadOptions  # How it was read
 
     def _image(
-        self, data: Any, path: Path, *, said: bool = True, fine: bool = False
+        self, data: Any, path: Path, *, on_frames: bool = True, fine: bool = False
     ) -> None:
         """Write one image on the grid of the frames, or of the scene.
 
@@ -361,7 +361,7 @@ class _ScanWriter:
         """
         scene, size = self.scan.scene, self.scan.pixel_size_nm
         finer, share = scene.oversampling if fine else 1, 1.0
-        if said:
+        if on_frames:
             share += self.options.pixel_size_error
         (down, right), origin = size or (1.0, 1.0), (0.0, 0.0)
         if fine:
@@ -407,9 +407,11 @@ class _ScanWriter:
                 path, dict(zip(files, nominal, strict=True)), options.positions
             )
         share = 1 + options.pixel_size_error
-        said = None if size is None else [v * share for v in size]
+        size_of_frame = None if size is None else [v * share for v in size]
         record = {
-            "pixel_size_nm": said[0] if said and said[0] == said[1] else said,
+            "pixel_size_nm": size_of_frame[0]
+            if size_of_frame and size_of_frame[0] == size_of_frame[1]
+            else size_of_frame,
             "grid": list(options.frames_grid),
             "overlap": options.overlap or None,
             "order": options.frame_order,
@@ -427,12 +429,12 @@ class _ScanWriter:
         places = dict(zip(self._files, scan.true_px, strict=True))
         write_positions(folder / "positions.csv", places)
         scene = scan.scene
-        self._image(scene.sharp, folder / "object.ome.tif", said=False, fine=True)
-        self._image(scene.seen, folder / "seen.ome.tif", said=False, fine=True)
-        self._image(scan.flat, folder / "flat.ome.tif", said=False)
+        self._image(scene.sharp, folder / "object.ome.tif", on_frames=False, fine=True)
+        self._image(scene.seen, folder / "seen.ome.tif", on_frames=False, fine=True)
+        self._image(scan.flat, folder / "flat.ome.tif", on_frames=False)
         if scene.surface is not None:
             height = scene.surface.height_nm
-            self._image(height, folder / "height.ome.tif", said=False, fine=True)
+            self._image(height, folder / "height.ome.tif", on_frames=False, fine=True)
         options = self.options
         per_photon = options.full_scale / options.photons if options.photons else None
         good = [i for i in range(len(scan.names)) if i not in scan.bad]
@@ -460,35 +462,35 @@ class _ScanWriter:
 
     def more(self) -> Job[tuple[str, ...]]:
         """Take and write what was asked for beside the scan."""
-        made = []
+        parts = []
         if self.options.exposures:
             yield Progress(0, 0, "repeating exposures")
-            taken = self.scan.exposures(self.options.exposures)
-            for index, frame in enumerate(taken):
+            exposures = self.scan.exposures(self.options.exposures)
+            for index, frame in enumerate(exposures):
                 self._image(
                     frame, self.place / "exposures" / f"exposure_{index:02d}.tif"
                 )
-            made.append("exposures")
+            parts.append("exposures")
         if self.options.has_heights:
-            made += yield from self._heights(self.options.focal_series)
+            parts += yield from self._heights(self.options.focal_series)
         elif self.options.focal_series:
             yield Progress(0, 0, "focusing")
             steps = self.scan.focal_series(self.options.focal_series)
             for index, step in enumerate(steps):
                 name = f"focus_{index:02d}_{step.focus_nm:+.0f}nm.tif"
                 self._image(step.frame, self.place / "focal" / name)
-            made.append("focal")
+            parts.append("focal")
         if self.options.sem:
             yield Progress(0, 0, "taking an electron image")
             picture = self.scan.electron_image()
             path = self.place / "sem" / "sem.ome.tif"
-            self._image(picture, path, said=False, fine=True)
-            made.append("sem")
+            self._image(picture, path, on_frames=False, fine=True)
+            parts.append("sem")
         if self.options.sem_view:
             yield Progress(0, 0, "taking a view with an electron microscope")
             self._view()
-            made += [] if self.options.sem else ["sem"]
-        return tuple(made)
+            parts += [] if self.options.sem else ["sem"]
+        return tuple(parts)
 
     def _heights(self, count: int) -> Job[list[str]]:
         """Write a scan for each height of the focal plane, and their table."""
@@ -504,8 +506,8 @@ class _ScanWriter:
             names.append(name)
         header = ["folder", "z_nm", "y_px", "x_px"]
         write_rows(self.place / "truth" / "heights.csv", [header, *rows])
-        said = [row[:2] for row in (header, *rows)]
-        write_rows(self.place / "heights.csv", said)
+        rows_shown = [row[:2] for row in (header, *rows)]
+        write_rows(self.place / "heights.csv", rows_shown)
         return names
 
     def _view(self) -> None:
@@ -517,12 +519,12 @@ class _ScanWriter:
         moving = Micrograph(view.image, size, path.stem)
         write_fei(moving, path)
         other = self.place / "truth" / "object.ome.tif"
-        stored = StoredTransform(
+        transform_file = StoredTransform(
             view.transform,
             Side.of(moving, digest_path(path)),
             Side.of(read(other), digest_path(other)),
         )
-        write_transform(self.place / "truth" / "view.json", stored)
+        write_transform(self.place / "truth" / "view.json", transform_file)
 
 
 # A scan as an instrument writes it: frame by frame, each in parts, in its own time.
@@ -586,15 +588,15 @@ def _write_live(
     if faults.late >= 0:
         order[faults.late] += 1
         order[faults.late + 1] -= 1
-    for done, number in enumerate(order):
+    for done_count, number in enumerate(order):
         words = f"the microscope takes {names[number]}"
-        step = partial(Progress, done, len(order), words)
+        step = partial(Progress, done_count, len(order), words)
         # first what was in the buffer of the instrument
-        shown = names[number - 1 if number == faults.twice else number]
+        name_written = names[number - 1 if number == faults.twice else number]
         if number == faults.lost:
             yield from _wait(seconds * _PAUSE, step)
         else:
-            data = (writer.place / shown).read_bytes()
+            data = (writer.place / name_written).read_bytes()
             yield from _write_in_parts(target / names[number], data, seconds, step)
         if rows:
             half = len(rows[number]) // 2
@@ -602,8 +604,8 @@ def _write_live(
             yield from _wait(seconds * _PAUSE, step)
             _append(table, rows[number][half:])
         yield from _wait(seconds * (1 - 2 * _PAUSE), step)
-        again = done + _AGAIN_AFTER if number == faults.twice else again
-        if done == again:
+        again = done_count + _AGAIN_AFTER if number == faults.twice else again
+        if done_count == again:
             path = target / names[faults.twice]
             data = (writer.place / path.name).read_bytes()
             yield from _write_in_parts(path, data, seconds, step)

@@ -111,13 +111,13 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
         return (yield from digest_job(folder))
     whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
     # in one order, in whichever form a disk stores names
-    named = [
+    named_files = [
         (Path(normalize("NFC", str(item.relative_to(folder)))), item)
         for item in acquisition.files
     ]
-    for number, (name, item) in enumerate(sorted(named)):
+    for number, (name, item) in enumerate(sorted(named_files)):
         whole.update(name_bytes(name) + digest_path(item).encode())
-        yield Progress(number + 1, len(named), doing)
+        yield Progress(number + 1, len(named_files), doing)
     return f"sha256:{whole.hexdigest()}"
 
 
@@ -131,16 +131,16 @@ def digest_of_digests(digests: Sequence[str]) -> str:
 def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
     """Digest what a call reads of a folder: a scan, or those of its heights."""
     options = StitchFolderOptions.recall(values)
-    given = values.get("positions")
-    positions, digests = None if given is None else Path(given), []
+    table_given = values.get("positions")
+    positions, digests = None if table_given is None else Path(table_given), []
     scans = {folder: positions}
     if options.focus == "max":
         digests.append(digest_path(folder / HEIGHTS))
         places = [place for place, _ in read_heights(folder)]
         scans = {place: table_of_height(place, folder, positions) for place in places}
     for place, table in scans.items():
-        opened = yield from open_scan(place, positions=table, options=options)
-        digests.append((yield from digest_scan(place, opened)))
+        scan = yield from open_scan(place, positions=table, options=options)
+        digests.append((yield from digest_scan(place, scan)))
     return digest_of_digests(digests)
 
 
@@ -186,15 +186,15 @@ def _write_mosaic(
         parts = [stack.enter_context(_store_beside(*one, run)) for one in beside]
         for part in parts:
             store.repeat(part.pending())  # such as those that were damaged
-        uncovered: list[int] = []  # pixels, by block
+        uncovered_counts: list[int] = []  # pixels, by block
 
         def fuse() -> Iterator[NDArray[Any]]:
             coverage = store.add_label(COVERAGE)
             for unit in store.pending():
                 box = store.box(*unit)
-                copied = None if parts else copy_block(box)
-                if copied is not None:
-                    image, coverage[box.slices] = copied
+                block_copied = None if parts else copy_block(box)
+                if block_copied is not None:
+                    image, coverage[box.slices] = block_copied
                     yield image
                     continue
                 image, count, *more = plan.block(box)
@@ -203,20 +203,24 @@ def _write_mosaic(
                     part.level0[box.slices] = values
                     part.mark_done(*unit)
                 coverage[box.slices] = count
-                uncovered.append(int(np.count_nonzero(count == 0)))
+                uncovered_counts.append(int(np.count_nonzero(count == 0)))
                 yield np.ldexp(image, -power)
             store.finish_label(COVERAGE, coverage)
 
-        clipped = yield from store.fill(fuse(), "Fusing the mosaic")
+        clipped_count = yield from store.fill(fuse(), "Fusing the mosaic")
         for part in parts:
             if not part.complete:
                 yield from part.finish()
         # what no frame covers is NaN, which an integer type has no place for
-        return clipped - sum(uncovered) if np.dtype(dtype).kind in "ui" else clipped
+        return (
+            clipped_count - sum(uncovered_counts)
+            if np.dtype(dtype).kind in "ui"
+            else clipped_count
+        )
 
-    kept = existing.kept(run.place)
+    kept_store = existing.store_to_resume(run.place)
     with ExitStack() as stack:  # all get their names when all are whole
-        return (yield from write_blocks(run.place, make, fill, kept=kept))
+        return (yield from write_blocks(run.place, make, fill, kept_store=kept_store))
 
 
 def _block_copier(
@@ -226,12 +230,12 @@ def _block_copier(
 
     It returns None for a block in which something moved.
     """
-    former = _corrected(run)
+    former = _mosaic_to_correct(run)
     if former is None or np.dtype(former.dtype).kind != "f":
         return lambda _: None  # of integers it is not known what was clipped
     before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
-    stored = open_image(place) if place.exists() and label.exists() else None
-    if stored is None or stored.provenance != former.provenance:
+    old_mosaic = open_image(place) if place.exists() and label.exists() else None
+    if old_mosaic is None or old_mosaic.provenance != former.provenance:
         return lambda _: None
     if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
         return lambda _: None
@@ -240,16 +244,18 @@ def _block_copier(
     def copy(box: Box) -> tuple[NDArray[Any], NDArray[Any]] | None:
         if not plan.alike(before, box):
             return None
-        image, count = (np.asarray(one.data[box.slices]) for one in (stored, counts))
+        image, count = (
+            np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)
+        )
         return image, count
 
     return copy
 
 
-def _corrected(run: "_Stitching") -> "StitchedFile | None":
+def _mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
     """Give the mosaic of which a run only changes the corrections."""
-    found: StitchedFile | None = run.named.get("again")
-    return found
+    mosaic_file: StitchedFile | None = run.named.get("again")
+    return mosaic_file
 
 
 def _beside(
@@ -259,44 +265,46 @@ def _beside(
     run: "_Stitching",
 ) -> Iterator[tuple[Micrograph, Path, IntPair]]:
     """Say what is written beside the mosaic: heights or halves, where, how large."""
-    made = about.provenance
+    history = about.provenance
     height_path = _height_path(run)
     if height_path is not None and isinstance(plan, stitching.FocusPlan):
         look = DisplaySettings(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         )
-        shown = about.replace(
+        height_map = about.replace(
             name=f"{about.name} height",
-            provenance=made and made.model_copy(update={"part": HEIGHT}),
+            provenance=history and history.model_copy(update={"part": HEIGHT}),
             look=look,
         )
-        yield shown, height_path, plan.shape
+        yield height_map, height_path, plan.shape
     for half, path in zip(halves, _half_paths(run), strict=True):
-        told = {"name": half.name, "frames": list(half.frames)}
-        options = {**(made.options if made else {}), HALF: told}
-        shown = about.replace(
+        half_record = {"name": half.name, "frames": list(half.frames)}
+        options = {**(history.options if history else {}), HALF: half_record}
+        height_map = about.replace(
             name=f"{about.name} half {half.name}",
-            provenance=made and made.model_copy(update={"options": options}),
+            provenance=history and history.model_copy(update={"options": options}),
         )
-        yield shown, path, half.plan.shape
+        yield height_map, path, half.plan.shape
 
 
 @contextmanager
 def _store_beside(
-    shown: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
+    values: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
 ) -> Iterator[OmeZarrStore]:
     """Give a store that is kept or goes as that of the mosaic; NaN where nothing is."""
     existing = run.existing
     # integers have no NaN
     dtype = np.result_type(run.options.dtype, np.float32)
-    kept = existing.kept(target)
-    hidden = renaming(target) if kept is None else filled_in(kept, target)
-    with writing(target), hidden as place:
-        store = existing.store_of(shown, place, target, shape=shape, dtype=dtype)
+    kept_store = existing.store_to_resume(target)
+    store_context = (
+        renaming(target) if kept_store is None else filled_in(kept_store, target)
+    )
+    with writing(target), store_context as place:
+        store = existing.store_of(values, place, target, shape=shape, dtype=dtype)
         try:
             yield store
         except BaseException:
-            if len(store.pending()) == store.done.size:
+            if len(store.pending()) == store.done_marks.size:
                 remove_target(place)
             raise
 
@@ -547,8 +555,8 @@ class StitchedFile(Result):
     ]:
         """How far frames lie from their nominal places, if there are such."""
         stage = self.solution.stage
-        known = stage is not None and self.solution.nominal_px is not None
-        return float(stage.scatter_px) if stage is not None and known else None
+        has_both = stage is not None and self.solution.nominal_px is not None
+        return float(stage.scatter_px) if stage is not None and has_both else None
 
     stage_error_nm = figure(
         lambda made: _in_nm(made.stage_error_px, made.pixel_size_nm),
@@ -614,8 +622,8 @@ def _folder(run: _Stitching) -> Path:
 
 def _table(run: _Stitching) -> Path | None:
     """Give the table of positions, where there is one."""
-    given = run.named["positions"]
-    return None if given is None else Path(given)
+    table = run.named["positions"]
+    return None if table is None else Path(table)
 
 
 def _is_focused(run: _Stitching) -> bool:
@@ -632,20 +640,20 @@ def _half_paths(run: _Stitching) -> tuple[Path, ...]:
 
 
 def _flat_path(run: _Stitching) -> Path | None:
-    named = run.options.flat_field
-    return None if named in ("auto", "none") else Path(named)
+    flat_field = run.options.flat_field
+    return None if flat_field in ("auto", "none") else Path(flat_field)
 
 
 def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
-    begun = time.monotonic()
+    start = time.monotonic()
     yield Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
     _check(run, positions_out)
-    followed = yield from _follow(run)
+    outcome = yield from _follow(run)
     try:
-        return (yield from _solve_and_write(run, followed, positions_out, begun))
+        return (yield from _solve_and_write(run, outcome, positions_out, start))
     finally:
-        followed.release()
+        outcome.release()
 
 
 def _follow(run: _Stitching) -> Job[Followed]:
@@ -660,7 +668,7 @@ def _follow(run: _Stitching) -> Job[Followed]:
         raise OptionError(msg, code="options-contradict")
     folder = frame_folder(_folder(run), _table(run), options)
     flat = _flat_path(run)
-    followed = yield from follow_scan(
+    outcome = yield from follow_scan(
         folder,
         run.place,
         options,
@@ -670,56 +678,61 @@ def _follow(run: _Stitching) -> Job[Followed]:
     )
     run.options = options.replace(other_frames="leave-out")
     run.existing = OverwritePolicy(overwrite=True, keep=True)
-    return followed
+    return outcome
 
 
 def _solve_and_write(
     run: _Stitching,
-    followed: Followed,
+    outcome: Followed,
     positions_out: Path | None,
-    started: float,
+    start: float,
 ) -> Job[StitchedFile]:
     """Solve the frames that are there, and write their mosaic."""
-    former = _corrected(run)
+    former = _mosaic_to_correct(run)
     scans = former.scans if former else (yield from _open_scans(run))
-    acquisition, corrections = scans.solved, run.options.corrections
+    acquisition, corrections = scans.solved_scan, run.options.corrections
     if corrections is not None:
         stitching.check_corrections(corrections, acquisition)
     flat, records = None, list[InputRecord]()
     path = _flat_path(run)
     if path is not None:
-        opened = open_image(path)
-        flat = opened.array()
-        records.append(input_record(path, opened, role="flat field"))
+        flat_image = open_image(path)
+        flat = flat_image.array()
+        records.append(input_record(path, flat_image, role="flat field"))
     yield Progress(0, 0, "recording the frames")
     provenance = yield from _provenance(run, scans, records)
-    bent = _choose_distortion(run.options, acquisition.frame_shape)
+    correction = _choose_distortion(run.options, acquisition.frame_shape)
     # the layout has been settled when the scan was opened
-    settled = bent.options.replace(grid=None, order=None, first=None, overlap=None)
+    options_used = correction.options.replace(
+        grid=None, order=None, first=None, overlap=None
+    )
     solution = former.solution if former else None
     if solution is None:
         solution = yield from stitching.solve_mosaic(
-            acquisition, settled, flat=flat, known=bent.known
+            acquisition,
+            options_used,
+            flat=flat,
+            field_distortion=correction.field_distortion,
         )
     solution = solution.base or solution
     if corrections is not None:
         solution = yield from stitching.correct_mosaic(solution, corrections)
-    found = _found_values(run.options, acquisition, solution, bent)
-    provenance = provenance.model_copy(update={"options": provenance.options | found})
-    plan, shifts, halves = yield from _plan(scans, solution, bent.options)
+    values = _found_values(run.options, acquisition, solution, correction)
+    provenance = provenance.model_copy(update={"options": provenance.options | values})
+    plan, shifts, halves = yield from _plan(scans, solution, correction.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
         solution.pixel_size_nm,
         f"{acquisition.name} mosaic",
         provenance=provenance,
     )
-    written = yield from _write_mosaic(plan, halves, about, run, scans.power)
+    written_file = yield from _write_mosaic(plan, halves, about, run, scans.power)
     focus = None
     if not scans.folders and find_cut_off(about) is not None:
         focus = focus_warning(open_image(run.place))
-    placed = _placed(acquisition, solution)
+    corners = _corners_by_name(acquisition, solution)
     if positions_out is not None:
-        write_positions(positions_out, placed)
+        write_positions(positions_out, corners)
     height = _height_path(run)
     return StitchedFile(
         output=str(run.place),
@@ -731,23 +744,23 @@ def _solve_and_write(
         ),
         heights=_height_rows(scans, shifts),
         shape=plan.shape,
-        dtype=written.dtype,
+        dtype=written_file.dtype,
         pixel_size_sd_nm=about.pixel_size_sd_nm,
-        frames=len(placed),
-        distortion_from=bent.source,
+        frames=len(corners),
+        distortion_from=correction.source,
         warnings=(
-            *bent.warnings,
-            *_disagreement(solution, bent),
-            *_warnings(scans, solution, written, shifts),
-            *followed.warnings(placed),
+            *correction.warnings,
+            *_disagreement(solution, correction),
+            *_warnings(scans, solution, written_file, shifts),
+            *outcome.warnings(corners),
             *([focus] if focus else []),
         ),
         positions=tuple(
             {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}
-            for name, at in placed.items()
+            for name, at in corners.items()
         ),
         **_solved_values(solution),
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - start,
         frame_shape=acquisition.frame_shape,
         solution=solution,
         scans=scans,
@@ -760,25 +773,25 @@ def _found_values(
     options: StitchFolderOptions,
     acquisition: Acquisition,
     solution: "stitching.StitchSolution",
-    bent: "_DistortionCorrection",
+    correction: "_DistortionCorrection",
 ) -> dict[str, Any]:
     """List what the history records of the solution: distortion, pixel size's origin.
 
     Each only if it was found and not typed.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if solution.distortion_sd is not None and solution.distortion:
         names = ("distortion", "distortion_sd", "distortion_centre_px")
-        taken = {name: getattr(solution, name) for name in names}
-        found["found"] = taken | {"distortion_from": bent.source}
+        attributes = {name: getattr(solution, name) for name in names}
+        values["found"] = attributes | {"distortion_from": correction.source}
     if solution.pixel_size_nm is not None and options.pixel_size_nm is None:
         how = "from the metadata of the frames"
         if acquisition.pixel_size_nm is None:
             how = "from the positions of the stage"
         elif acquisition.metadata.get("pixel_size_nm") is not None:
             how = "from scan.json"
-        found[ORIGIN_KEY] = size_origin(how, solution.pixel_size_nm)
-    return found
+        values[ORIGIN_KEY] = size_origin(how, solution.pixel_size_nm)
+    return values
 
 
 def _height_rows(
@@ -830,7 +843,7 @@ class _Scans:
     power: int = 0  # Of 2, by which the grey values are multiplied
 
     @property
-    def solved(self) -> Acquisition:
+    def solved_scan(self) -> Acquisition:
         """The frames that are placed by themselves."""
         return self.opened[self.number]
 
@@ -838,11 +851,11 @@ class _Scans:
 def _open_scans(run: _Stitching) -> Job[_Scans]:
     """Open the frames of a scan, or those of each of its heights."""
     if not _is_focused(run):
-        opened = yield from open_scan(
+        scan = yield from open_scan(
             _folder(run), positions=_table(run), options=run.options
         )
-        [scaled], power = stitching.within_float32([opened])
-        return _Scans((), (), (scaled,), power=power)
+        [in_float32], power = stitching.within_float32([scan])
+        return _Scans((), (), (in_float32,), power=power)
     heights = read_heights(_folder(run))
     scans = []
     sentences: list[str] = []
@@ -853,17 +866,21 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         scans.append((yield from opening))
     warn_once(sentences, "heights")
     yield Progress(0, 0, "looking for the sharpest height")
-    kept, power = stitching.within_float32(_same_frames(scans))
-    number = stitching.sharpest(kept)
-    kept[number] = kept[number].replace(name=_folder(run).resolve().name)
+    kept_scans, power = stitching.within_float32(_same_frames(scans))
+    number = stitching.sharpest(kept_scans)
+    kept_scans[number] = kept_scans[number].replace(name=_folder(run).resolve().name)
     folders, z_nm = zip(*heights, strict=True)
-    return _Scans(folders, z_nm, tuple(kept), number, power)
+    return _Scans(folders, z_nm, tuple(kept_scans), number, power)
 
 
-def table_of_height(folder: Path, top: Path, given: Path | None) -> Path | None:
+def table_of_height(folder: Path, top: Path, table: Path | None) -> Path | None:
     """Choose the positions of a height: those given, its own, or those of all."""
-    own, shared = folder / "positions.csv", top / "positions.csv"
-    return shared if given is None and not own.is_file() and shared.is_file() else given
+    own, shared_table = folder / "positions.csv", top / "positions.csv"
+    return (
+        shared_table
+        if table is None and not own.is_file() and shared_table.is_file()
+        else table
+    )
 
 
 def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
@@ -891,12 +908,16 @@ def _plan(
     """Plan the mosaic of one height and its halves, or of several heights."""
     if scans.folders:
         heights = scans.opened, scans.z_nm, scans.number
-        focused, shifts = yield from stitching.plan_focus(*heights, solution, options)
-        return focused, shifts, ()
-    plan = stitching.plan_fusion(scans.solved, solution, options)
+        focus_plan, shifts = yield from stitching.plan_focus(
+            *heights, solution, options
+        )
+        return focus_plan, shifts, ()
+    plan = stitching.plan_fusion(scans.solved_scan, solution, options)
     if not options.halves:
         return plan, (), ()
-    halves = yield from stitching.plan_halves(scans.solved, solution, plan, options)
+    halves = yield from stitching.plan_halves(
+        scans.solved_scan, solution, plan, options
+    )
     return plan, (), halves
 
 
@@ -919,8 +940,8 @@ def _check(run: _Stitching, positions_out: Path | None) -> None:
                 "it would be taken for one: choose a place outside that folder."
             )
             raise WriteError(msg, code="output-is-input")
-    given = (_folder(run), _table(run), _flat_path(run))
-    inputs = [path for path in given if path is not None]
+    paths = (_folder(run), _table(run), _flat_path(run))
+    inputs = [path for path in paths if path is not None]
     target = run.place
     check_not_input(target, inputs)
     coverage = label_path(target, COVERAGE)
@@ -936,19 +957,19 @@ def _provenance(
     run: _Stitching, scans: _Scans, more: Sequence[InputRecord]
 ) -> Job[Provenance]:
     """Record what makes the mosaic."""
-    former = _corrected(run)
+    former = _mosaic_to_correct(run)
     if former is not None:  # the frames are those that were solved
-        update = {"options": _recorded(run)}
+        update = {"options": _record_options(run)}
         return former.provenance.model_copy(update=update)
     folders = scans.folders or (_folder(run),)
     inputs = []
-    for folder, opened in zip(folders, scans.opened, strict=True):
-        digest = yield from digest_scan(folder, opened)
+    for folder, scan in zip(folders, scans.opened, strict=True):
+        digest = yield from digest_scan(folder, scan)
         record = InputRecord(
             role="frames",
             name=folder.resolve().name,
             digest=digest,
-            provenance=opened.provenance,
+            provenance=scan.provenance,
             path=path_of(folder.resolve()),
         )
         inputs.append(record)
@@ -959,10 +980,10 @@ def _provenance(
     guides = []
     if _is_focused(run):
         guides.append(record_file(_folder(run).resolve() / HEIGHTS, "heights"))
-    return made_by("stitch", _recorded(run), *inputs, guides=guides)
+    return made_by("stitch", _record_options(run), *inputs, guides=guides)
 
 
-def _recorded(run: _Stitching) -> dict[str, Any]:
+def _record_options(run: _Stitching) -> dict[str, Any]:
     """Give the options as a history has them."""
     options = {k: v for k, v in jsonable(run.options).items() if k not in _FOLLOWING}
     if options["other_frames"] == "refuse":
@@ -990,50 +1011,53 @@ class _DistortionCorrection:
     warnings: tuple[str, ...] = ()
 
     @property
-    def known(self) -> FieldDistortion | None:
+    def field_distortion(self) -> FieldDistortion | None:
         """The calibration's, where it is that which is taken back."""
         return self.told if self.source == "calibration" else None
 
     @property
     def source(self) -> Literal["overlaps", "calibration", "option"] | None:
         """What tells it."""
-        asked = self.options.distortion
-        if isinstance(asked, str):
-            return "overlaps" if asked == "auto" else None
-        return "option" if asked is not None else "calibration"
+        distortion = self.options.distortion
+        if isinstance(distortion, str):
+            return "overlaps" if distortion == "auto" else None
+        return "option" if distortion is not None else "calibration"
 
 
 def _choose_distortion(
     options: StitchFolderOptions, shape: IntPair
 ) -> _DistortionCorrection:
     """Choose what is taken back of frames of some shape."""
-    asked, known = options.distortion, options.known_distortion
-    if known is None or known.shape is None:
-        shapeless = known and Message(
-            f"The calibration tells a distortion of {known.amount:.4g}, but not the "
+    distortion, field_distortion = options.distortion, options.known_distortion
+    if field_distortion is None or field_distortion.shape is None:
+        shapeless = field_distortion and Message(
+            f"The calibration tells a distortion of {field_distortion.amount:.4g}, but "
+            "not the "
             "shape of the picture that it was found in, so that it is not used: "
             "calibrate again.",
             "calibration-incomplete",
         )
-        chosen = options.replace(distortion="auto" if asked is None else asked)
-        return _DistortionCorrection(chosen, None, (shapeless,) if shapeless else ())
-    told = known.on(shape)
-    about = f"{told.amount:.4f} +- {told.sd:.1g} at the rim of these frames"
-    if isinstance(asked, float):
-        off = abs(asked - told.amount) > _BEYOND_DOUBT * told.sd
+        settings = options.replace(
+            distortion="auto" if distortion is None else distortion
+        )
+        return _DistortionCorrection(settings, None, (shapeless,) if shapeless else ())
+    at_rim = field_distortion.on(shape)
+    about = f"{at_rim.amount:.4f} +- {at_rim.sd:.1g} at the rim of these frames"
+    if isinstance(distortion, float):
+        off = abs(distortion - at_rim.amount) > _BEYOND_DOUBT * at_rim.sd
         warning = Message(
-            f"The distortion is {asked:g} as given, though the calibration has "
+            f"The distortion is {distortion:g} as given, though the calibration has "
             f"{about}.",
             "distortion-contradicts",
         )
-        return _DistortionCorrection(options, told, (warning,) if off else ())
-    if asked is not None:
-        return _DistortionCorrection(options, told)
-    picture, frame = (f"{y} x {x} px" for y, x in (known.shape, shape))
-    if abs(told.amount) > MOST_DISTORTION:
+        return _DistortionCorrection(options, at_rim, (warning,) if off else ())
+    if distortion is not None:
+        return _DistortionCorrection(options, at_rim)
+    picture, frame = (f"{y} x {x} px" for y, x in (field_distortion.shape, shape))
+    if abs(at_rim.amount) > MOST_DISTORTION:
         msg = (
             f"The calibration's distortion, of a picture of {picture}, would be "
-            f"{told.amount:.2g} at the rim of frames of {frame}: calibrate by a "
+            f"{at_rim.amount:.2g} at the rim of frames of {frame}: calibrate by a "
             "picture of that size, or give `distortion=auto`."
         )
         raise OptionError(msg, code="distortion-too-large")
@@ -1044,52 +1068,53 @@ def _choose_distortion(
         "distortion-extrapolated",
     )
     return _DistortionCorrection(
-        options, told, (beyond,) if min(shape) > min(known.shape) else ()
+        options, at_rim, (beyond,) if min(shape) > min(field_distortion.shape) else ()
     )
 
 
 def _disagreement(
-    solution: "stitching.StitchSolution", bent: _DistortionCorrection
+    solution: "stitching.StitchSolution", correction: _DistortionCorrection
 ) -> tuple[str, ...]:
     """Say where the overlaps contradict a calibration that was not asked."""
-    told, error = bent.told, solution.distortion_sd
-    if told is None or bent.source != "overlaps" or error is None:
+    at_rim, error = correction.told, solution.distortion_sd
+    if at_rim is None or correction.source != "overlaps" or error is None:
         return ()
-    doubt = _BEYOND_DOUBT * float(np.hypot(error, told.sd))
+    doubt = _BEYOND_DOUBT * float(np.hypot(error, at_rim.sd))
     # what counts as none may be as much as that
     doubt += 0 if solution.distortion else _BEYOND_DOUBT * error
-    if abs(solution.distortion - told.amount) <= doubt:
+    if abs(solution.distortion - at_rim.amount) <= doubt:
         return ()
-    found = f"{solution.distortion:.4f}" if solution.distortion else "none"
+    overlaps_show = f"{solution.distortion:.4f}" if solution.distortion else "none"
     warning = Message(
-        f"The overlaps tell a distortion of {found} +- {error:.1g} at the rim, the "
-        f"calibration {told.amount:.4f} +- {told.sd:.1g}: see that its picture was "
+        f"The overlaps tell a distortion of {overlaps_show} +- {error:.1g} at the rim, "
+        "the "
+        f"calibration {at_rim.amount:.4f} +- {at_rim.sd:.1g}: see that its picture was "
         "taken through the same sphere, with the same part of the camera.",
         "distortion-contradicts",
     )
     return (warning,)
 
 
-def _placed(
+def _corners_by_name(
     acquisition: Acquisition, solution: "stitching.StitchSolution"
 ) -> dict[str, tuple[float, float] | None]:
     """Solved corner of every frame by name, in the order of the folder."""
-    found: dict[str, tuple[float, float] | None] = {
+    corners: dict[str, tuple[float, float] | None] = {
         name: (float(y), float(x)) if np.isfinite((y, x)).all() else None
         for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
     }
-    found |= {f.frame: None for f in acquisition.faults if f.frame not in found}
-    return {name: found[name] for name in sorted(found, key=natural_key)}
+    corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
+    return {name: corners[name] for name in sorted(corners, key=natural_key)}
 
 
 def _warnings(
     scans: _Scans,
     solution: "stitching.StitchSolution",
-    written: Written[int],
+    written_file: Written[int],
     shifts: Sequence["stitching.HeightShift"],
 ) -> tuple[str, ...]:
     """Collect what the user must know."""
-    acquisition = scans.solved
+    acquisition = scans.solved_scan
     warnings: list[str] = [
         Message(f"Frame {f.frame} is left out: {f.reason}.", "frames-left-out")
         for f in acquisition.faults
@@ -1114,11 +1139,12 @@ def _warnings(
         size = float(np.mean(solution.pixel_size_nm))
         stage = f"No pixel size is stated: {size:.4g} nm follows from the stage alone."
         warnings.append(Message(stage, "pixel-size-from-stage"))
-    if written.result:
-        clipped = (
-            f"{written.result} pixels had no place in {written.dtype} and were clipped."
+    if written_file.result:
+        clipped_note = (
+            f"{written_file.result} pixels had no place in {written_file.dtype} and "
+            "were clipped."
         )
-        warnings.append(Message(clipped, "clipped"))
+        warnings.append(Message(clipped_note, "clipped"))
     return tuple(warnings)
 
 

@@ -251,31 +251,34 @@ _ROW["frc_per_px"] = "FRC to {:.3f} per px"
 
 def held_out_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
     """Write what a validation measured."""
-    known = {key: HELD_OUT.get(key, Quantity(key)) for key in validation}
+    quantities = {key: HELD_OUT.get(key, Quantity(key)) for key in validation}
     return {
-        q.label: Figure(validation[key], q.unit, q.form) for key, q in known.items()
+        q.label: Figure(validation[key], q.unit, q.form)
+        for key, q in quantities.items()
     }
 
 
-def compared_figures(compared: Mapping[str, Any] | None) -> dict[str, Figure]:
+def compared_figures(comparison: Mapping[str, Any] | None) -> dict[str, Figure]:
     """Write what models came to on held-out pairs, as `Trained` has it."""
-    if compared is None:
+    if comparison is None:
         return {}
-    rows, off_nm = compared["rows"], compared.get("map_error_nm")
-    where = f"{compared['pairs']} pairs of the {compared['set']} set, data range 255"
-    found = {"Judged on": Figure(where)}
+    rows, off_nm = comparison["rows"], comparison.get("map_error_nm")
+    where = (
+        f"{comparison['pairs']} pairs of the {comparison['set']} set, data range 255"
+    )
+    figures = {"Judged on": Figure(where)}
     for name, row in rows.items():
-        told = [words.format(row[key]) for key, words in _ROW.items() if key in row]
-        found[_JUDGED[name]] = Figure(", ".join(told))
+        texts = [words.format(row[key]) for key, words in _ROW.items() if key in row]
+        figures[_JUDGED[name]] = Figure(", ".join(texts))
     if "untouched" in rows:
         gain = rows["trained"]["psnr_db"] - rows["untouched"]["psnr_db"]
-        kept = "" if compared["kept"] else "not kept"
-        found["Gain of training"] = Figure(gain, DB, "+.2f", kept)
+        note = "" if comparison["kept"] else "not kept"
+        figures["Gain of training"] = Figure(gain, DB, "+.2f", note)
     if off_nm is not None:
-        px = compared.get("map_error_px")
+        px = comparison.get("map_error_px")
         beside = "" if px is None else f"({px:.2g} px)"
-        found["Expected error of the map"] = Figure(off_nm, "nm", ".3g", beside)
-    return found
+        figures["Expected error of the map"] = Figure(off_nm, "nm", ".3g", beside)
+    return figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +303,8 @@ class Trained(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Write what was held out, and what the comparison tells."""
-        held = held_out_figures(self.validation or {})
-        return declared_figures(self) | held | compared_figures(self.comparison)
+        held_out = held_out_figures(self.validation or {})
+        return declared_figures(self) | held_out | compared_figures(self.comparison)
 
     def gain_over(self, which: str) -> float | None:
         """Tell by how much the trained model is better on held-out pairs."""
@@ -317,35 +320,46 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     `cut`: what pairs are cut from, in place of images; they lie beside the folder of
     the run, and a run that is resumed takes those.
     """
-    chosen, named, folder = run.options, run.named, run.place
+    settings, files_named, folder = run.options, run.named, run.place
     existing, resume = run.existing, run.existing.resume
-    pairs, start_from, recipe = named["pairs"], named["start_from"], named["recipe"]
-    sides = (run.given.get("low"), run.given.get("high"), named["transform"])
+    pairs, start_from, recipe = (
+        files_named["pairs"],
+        files_named["start_from"],
+        files_named["recipe"],
+    )
+    sides = (run.given.get("low"), run.given.get("high"), files_named["transform"])
     alone = {role: run.given.get(role) for role in ("image", "second")}
-    cut = named.get("cut") or images_to_cut(*sides, **alone)
+    cut = files_named.get("cut") or images_to_cut(*sides, **alone)
     path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
-    place = _choose_place(plan, named.get("place") or TrainingPlace())
+    place = _choose_place(plan, files_named.get("place") or TrainingPlace())
     if resume and existing.overwrite:
         msg = "Give `resume` to go on or `overwrite` to start anew, not both."
         raise OptionError(msg, code="options-contradict")
-    if chosen.from_scratch and start_from is not None:
+    if settings.from_scratch and start_from is not None:
         msg = "Give `start_from` (a model) or `from_scratch` (none), not both."
         raise OptionError(msg, code="options-contradict")
-    beside, packaged = _pairs_beside(folder), path.parent == RECIPES
-    if resume and pairs is None and (cut is not None or packaged) and beside.is_dir():
+    beside, is_packaged = _pairs_beside(folder), path.parent == RECIPES
+    if (
+        resume
+        and pairs is None
+        and (cut is not None or is_packaged)
+        and beside.is_dir()
+    ):
         yield from _check_images(folder, beside, cut)
         pairs, cut = beside, None  # which were cut for this run
     if cut is not None:
         if pairs is not None:
             msg = "Give `pairs` for a store, or `low` and `high` for images, not both."
             raise OptionError(msg, code="options-contradict")
-        without = {k: v for k, v in named.items() if k not in ("cut", "transform")}
+        without = {
+            k: v for k, v in files_named.items() if k not in ("cut", "transform")
+        }
 
         def on(store: Path) -> Job[Trained]:
-            stored = {"pairs": store, "transform": None, "place": place}
-            more = {"named": {**without, **stored}}
+            files = {"pairs": store, "transform": None, "place": place}
+            more = {"named": {**without, **files}}
             fresh = replace(existing, resume=False)
             return _train(run.on(None, folder, existing=fresh, **more))
 
@@ -356,11 +370,11 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
                 folder,
                 recipe=recipe,
                 start_from=start_from,
-                patch=chosen.patch,
+                patch=settings.patch,
                 existing=existing,
             )
         )
-    if pairs is None and packaged:
+    if pairs is None and is_packaged:
         learns = (
             "learns from one image; give it by `image`."
             if plan.blind
@@ -368,31 +382,31 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
             "`low` and `high`."
         )
         raise OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
-    given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump()}
-    plan = _changed(plan, given | place.several())
+    values = {"pairs": pairs, "start_from": start_from, **settings.model_dump()}
+    plan = _change_plan(plan, values | place.several())
     _check_data(plan, folder)
-    found = yield from training.train(
+    fit_result = yield from training.train(
         plan,
         folder,
         device=place.device,
         bank_folder=place.bank_folder,
         **existing.at(folder, folder),
     )
-    compared = found.comparison
-    if compared is not None and not compared.kept:
+    comparison = fit_result.comparison
+    if comparison is not None and not comparison.kept:
         warn(
-            f"Training made nothing better than {compared.begun_with} on "
-            f"{compared.pairs} held-out pairs, which is kept as it is: cut more pairs, "
-            "or see that they fit.",
+            f"Training made nothing better than {comparison.begun_with} on "
+            f"{comparison.pairs} held-out pairs, which is kept as it is: cut more "
+            "pairs, or see that they fit.",
             "no-gain",
         )
     return Trained(
-        steps=found.steps,
-        validation=jsonable(found.validation),
-        model=str(found.model),
+        steps=fit_result.steps,
+        validation=jsonable(fit_result.validation),
+        model=str(fit_result.model),
         run_dir=str(folder),
-        comparison=jsonable(compared),
-        kept=compared is None or compared.kept,
+        comparison=jsonable(comparison),
+        kept=comparison is None or comparison.kept,
     )
 
 
@@ -403,28 +417,30 @@ def _choose_place(plan: "training.Recipe", place: TrainingPlace) -> TrainingPlac
     return place.replace(device=str(device))
 
 
-def _changed(plan: "training.Recipe", changes: dict[str, Any]) -> "training.Recipe":
+def _change_plan(plan: "training.Recipe", changes: dict[str, Any]) -> "training.Recipe":
     """Put what the user gave in place of what the recipe says."""
-    given = {key: value for key, value in changes.items() if value is not None}
-    from_scratch = given.pop("from_scratch")
-    if "steps" in given:
-        plan = plan.with_steps(given.pop("steps"))
+    changes_given = {key: value for key, value in changes.items() if value is not None}
+    from_scratch = changes_given.pop("from_scratch")
+    if "steps" in changes_given:
+        plan = plan.with_steps(changes_given.pop("steps"))
     data: dict[str, Any] = {}
-    if "pairs" in given:
-        path = Path(given.pop("pairs")).resolve()
+    if "pairs" in changes_given:
+        path = Path(changes_given.pop("pairs")).resolve()
         most = int(open_pairs(path).record["patch"])
         data = {"pairs": str(path), "patch_px": min(plan.data.patch_px, most)}
-    if "patch" in given:
-        data["patch_px"] = given.pop("patch")
+    if "patch" in changes_given:
+        data["patch_px"] = changes_given.pop("patch")
     if data:
-        given["data"] = plan.data.replace(**data)
-    if "start_from" in given:
-        given["start_from"] = str(find_model(given["start_from"]).resolve())
-    plan = plan.replace(**given) if given else plan
+        changes_given["data"] = plan.data.replace(**data)
+    if "start_from" in changes_given:
+        changes_given["start_from"] = str(
+            find_model(changes_given["start_from"]).resolve()
+        )
+    plan = plan.replace(**changes_given) if changes_given else plan
     if plan.blind and plan.data.pairs is not None:
         plan = _of_own_image(plan, Path(plan.data.pairs))
     if from_scratch:  # the network is kept, the weights it would begin with are not
-        plan = plan.settled().replace(start_from=None, local_from=None)
+        plan = plan.settle().replace(start_from=None, local_from=None)
     return plan
 
 
@@ -433,21 +449,23 @@ def _of_own_image(plan: "training.Recipe", path: Path) -> "training.Recipe":
     record = open_pairs(path).record
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
     both = bool(record["options"].get("second_scan"))
-    told = f" Learnt from {' and '.join(names if both else names[:1])}."
-    said = plan.description.removesuffix(told) + told  # of a run that goes on
+    sentence = f" Learnt from {' and '.join(names if both else names[:1])}."
+    description = (
+        plan.description.removesuffix(sentence) + sentence
+    )  # of a run that goes on
     if not both:
-        return plan.replace(description=said)
+        return plan.replace(description=description)
     # what one scan shows is the best that can be said of the other but for its noise
     return plan.replace(
-        kind="supervised", loss="mse", measure="gain_db", description=said
+        kind="supervised", loss="mse", measure="gain_db", description=description
     )
 
 
 def _check_data(plan: "training.Recipe", folder: Path) -> None:
     """Tell of a judge that flatters; refuse a store that teaches nothing."""
-    if shared := plan.data.learnt_and_judged():
+    if common := plan.data.learnt_and_judged():
         warn(
-            f"{', '.join(shared)} stands in more than one of train, scans, validation "
+            f"{', '.join(common)} stands in more than one of train, scans, validation "
             "and held_out, so that the model is judged by what it learnt from: its "
             "gain may be none elsewhere.",
             "not-independent",
@@ -493,17 +511,17 @@ def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
     card, fine = _start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None:
         return
-    trained = _trained_for(card)
+    pixel_size = _trained_for(card)
     if fine is None:
         warn(
             f"The pairs have no pixel size, or several, and {card.name} was trained "
-            f"for {trained.sentence()}, which they are taken to have: give their sizes "
-            "(`low_pixel_nm`, `high_pixel_nm`), and train on those of one size.",
+            f"for {pixel_size.sentence()}, which they are taken to have: give their "
+            "sizes (`low_pixel_nm`, `high_pixel_nm`), and train on those of one size.",
             "pixel-size-missing",
         )
         return
     size = float(fine) * int(record["scale"])
-    fit = inference.fit_pixels(parse_pixel_size(size), trained)
+    fit = inference.fit_pixels(parse_pixel_size(size), pixel_size)
     if fit.steps is None and not fit.beyond:
         return
     remedy = (
@@ -514,7 +532,7 @@ def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
     )
     warn(
         f"The pairs have pixels of {size:.4g} nm and {card.name} was trained for "
-        f"{trained.sentence()}, so that it begins with the wrong sizes: {remedy}",
+        f"{pixel_size.sentence()}, so that it begins with the wrong sizes: {remedy}",
         "pixel-size-unsuitable",
     )
 
@@ -550,7 +568,7 @@ def with_pairs(
         raise OptionError(msg, code="recipe-unsuitable")
     if start_from is not None:
         plan = plan.replace(start_from=str(find_model(start_from)))
-    options = _fitted(cut, plan, patch)
+    options = _fit_options(cut, plan, patch)
     above = [one for one in folder.absolute().parents if not one.exists()]
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     aside = _set_aside(store) if existing.overwrite else None
@@ -559,7 +577,7 @@ def with_pairs(
         yield from PAIRS.job(
             cut.low, cut.high, store, options=options, transform=cut.transform
         )
-        trained = yield from train(store)
+        training_result = yield from train(store)
     except BaseException:
         if ours and _stamp(folder) == before:
             shutil.rmtree(store, ignore_errors=True)
@@ -575,7 +593,7 @@ def with_pairs(
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
-    return trained
+    return training_result
 
 
 def _check_images(
@@ -584,17 +602,19 @@ def _check_images(
     """Refuse to go on with other images than those that pairs were cut from."""
     if isinstance(cut, OwnImage):
         cut = CutRequest(cut.image, cut.image if cut.second is None else cut.second)
-    made = open_pairs(store).record.get("provenance")
-    if cut is None or made is None:
+    history = open_pairs(store).record.get("provenance")
+    if cut is None or history is None:
         return
     for role, image in (("low", cut.low), ("high", cut.high)):
-        begun = {r["digest"]: r["name"] for r in made["inputs"] if r["role"] == role}
-        opened = open_image(image)
-        for one in (image, opened):  # what is a file now may have been in memory
-            if (yield from record_input(one, opened)).digest in begun:
+        names_by_digest = {
+            r["digest"]: r["name"] for r in history["inputs"] if r["role"] == role
+        }
+        image_opened = open_image(image)
+        for one in (image, image_opened):  # what is a file now may have been in memory
+            if (yield from record_input(one, image_opened)).digest in names_by_digest:
                 break
         else:
-            first = next(iter(begun.values()))
+            first = next(iter(names_by_digest.values()))
             msg = (
                 f"The run in {folder} was begun with the image {first}, got "
                 f"{name_of(image)}, of other contents. Give what it was begun with, or "
@@ -647,28 +667,32 @@ def _own_pairs(
     return CutRequest(own.image, own.second, options=options)
 
 
-def _fitted(cut: CutRequest, plan: "training.Recipe", patch: int | None) -> PairOptions:
+def _fit_options(
+    cut: CutRequest, plan: "training.Recipe", patch: int | None
+) -> PairOptions:
     """Choose how to cut, where it is not said, by recipe, model and images."""
-    card, given = _start_card(plan), cut.options
+    card, options = _start_card(plan), cut.options
     if patch is not None:
-        said = given.model_dump(exclude_unset=True)
-        given = PairOptions.parse({"patch": patch, **said})
+        option_values = options.model_dump(exclude_unset=True)
+        options = PairOptions.parse({"patch": patch, **option_values})
     low, high = (open_image(image) for image in (cut.low, cut.high))
     return fitting_options(
         low,
         high,
-        given,
+        options,
         patch_px=plan.data.patch_px,
         scale=_scale(plan),
-        trained=None if card is None else _trained_for(card),
+        trained_sizes=None if card is None else _trained_for(card),
     )
 
 
 def _pairs_beside(run_dir: str | os.PathLike[str]) -> Path:
     """Where the pairs that were cut for a run lie."""
     folder = Path(run_dir)
-    named = folder if folder.name else folder.absolute()  # "." has no name of its own
-    return named.with_name(f"{named.name}-pairs.zarr")
+    named_folder = (
+        folder if folder.name else folder.absolute()
+    )  # "." has no name of its own
+    return named_folder.with_name(f"{named_folder.name}-pairs.zarr")
 
 
 def _stamp(folder: Path) -> int | None:

@@ -104,9 +104,9 @@ def train_to_shelf(
         return train_in_subprocess(replace(request, pairs=pairs), device=device)
 
     if cut is None:
-        trained = yield from train()
+        training_result = yield from train()
     else:
-        trained = yield from with_pairs(
+        training_result = yield from with_pairs(
             train,
             cut,
             request.run_dir,
@@ -115,10 +115,10 @@ def train_to_shelf(
             patch=request.patch,
             existing=OverwritePolicy(request.overwrite),
         )
-    if not trained.kept:
-        return trained
-    model = yield from MODELS_IMPORT.anew(trained.model)
-    return replace(trained, model=model.path)
+    if not training_result.kept:
+        return training_result
+    model = yield from MODELS_IMPORT.anew(training_result.model)
+    return replace(training_result, model=model.path)
 
 
 def train_in_subprocess(
@@ -128,17 +128,17 @@ def train_in_subprocess(
 
     An `OptionError` if no model can be trained on such a device.
     """
-    chosen = TrainingPlace.parse({"device": device}).device
-    child = Child(_MODULE, {**asdict(request), "device": chosen})
+    device_name = TrainingPlace.parse({"device": device}).device
+    child = Child(_MODULE, {**asdict(request), "device": device_name})
     last = TrainStep(0, 0, "starting a process for the training")
     try:
         yield last
         while True:
-            for key, value in child.heard():
+            for key, value in child.hear():
                 if key == "result":
                     return Trained(**value)
-                done, total, message, loss = value
-                last = TrainStep(done, total, message, loss=loss)
+                done_count, total, message, loss = value
+                last = TrainStep(done_count, total, message, loss=loss)
             yield last
     finally:
         child.stop(patience_s)
@@ -152,7 +152,7 @@ class Child:
 
     def __init__(self, module: str, request: dict[str, Any]) -> None:
         windows = getattr(subprocess, "CREATE_NO_WINDOW", 0)
-        self._said: queue.Queue[bytes | None] = queue.Queue()
+        self._messages: queue.Queue[bytes | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
             # it imports nothing from where it is
@@ -177,16 +177,16 @@ class Child:
 
     def _listen(self) -> None:
         for line in self._process.stdout or ():
-            self._said.put(line)
-        self._said.put(None)
+            self._messages.put(line)
+        self._messages.put(None)
 
-    def heard(self) -> Iterator[tuple[str, Any]]:
+    def hear(self) -> Iterator[tuple[str, Any]]:
         """Give steps and the result since the last time, waiting a little for one.
 
         Its warnings are issued here, and its errors raised.
         """
         try:
-            line = self._said.get(timeout=_LISTEN_S)
+            line = self._messages.get(timeout=_LISTEN_S)
             while True:
                 if line is None:
                     raise self._death()
@@ -204,7 +204,7 @@ class Child:
                         raise SemsrError(msg, code="interrupted")
                     else:
                         yield key, value
-                line = self._said.get_nowait()
+                line = self._messages.get_nowait()
         except queue.Empty:
             return
 
@@ -302,27 +302,30 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
         say("ended", True)
     except Exception as error:  # noqa: BLE001 - told to the other process
         traceback.print_exc(file=sys.stderr)
-        kind, said = type(error).__name__, str(error)
+        kind, sentence = type(error).__name__, str(error)
         if not isinstance(error, SemsrError):  # ours are sentences already
-            what = " ".join(said.split()) or "no message"
-            kind, said = "SemsrError", f"Training stopped because of {kind}: {what}."
-        say("failed", (kind, said, code_of(error)))
+            what = " ".join(sentence.split()) or "no message"
+            kind, sentence = (
+                "SemsrError",
+                f"Training stopped because of {kind}: {what}.",
+            )
+        say("failed", (kind, sentence, code_of(error)))
         return 2
     return 0
 
 
-def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
+def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Run the service, and tell its steps, not too many of them."""
     options = TrainOptions.parse({k: request.pop(k) for k in TrainOptions.model_fields})
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
     place = TrainingPlace(device=request.pop("device"))
-    told = float("-inf")
+    last_report = float("-inf")
 
     def report(step: Progress) -> None:
-        nonlocal told
+        nonlocal last_report
         now = time.monotonic()
-        if now - told >= _REPORT_EVERY_S or step.done == step.total:
-            told, loss = now, jsonable(getattr(step, "loss", None))
+        if now - last_report >= _REPORT_EVERY_S or step.done == step.total:
+            last_report, loss = now, jsonable(getattr(step, "loss", None))
             say("step", [step.done, step.total, step.message, loss])
 
     job = TRAIN.job(recipe, folder, options=options, place=place, **request)
@@ -356,13 +359,13 @@ def _take_over_streams() -> tuple[int, Say]:
 
 def _first_line(source: int) -> tuple[bytes, bytes]:
     """Read the request; also give what was read beyond it."""
-    held = b""
-    while b"\n" not in held:
+    line_read = b""
+    while b"\n" not in line_read:
         part = os.read(source, 1 << 16)
         if not part:
             break
-        held += part
-    line, _, rest = held.partition(b"\n")
+        line_read += part
+    line, _, rest = line_read.partition(b"\n")
     return line, rest
 
 
@@ -374,4 +377,4 @@ def _await_stop(source: int, rest: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(_trained))
+    sys.exit(serve(_run_training))

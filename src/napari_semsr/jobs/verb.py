@@ -39,7 +39,7 @@ from napari_semsr.core import (
     code_of,
     describe_pixel_size,
     figure,
-    recorded,
+    record_quantity,
     retell,
     size_basis,
     warn,
@@ -90,9 +90,9 @@ T = TypeVar("T")
 def size_figure(**more: Any) -> property:
     """Make the property of a result that tells its pixel size, and how sure it is."""
 
-    def get(made: Any) -> str:
-        error = getattr(made, "pixel_size_sd_nm", None)
-        return describe_pixel_size(made.pixel_size_nm, error)
+    def get(result: Any) -> str:
+        error = getattr(result, "pixel_size_sd_nm", None)
+        return describe_pixel_size(result.pixel_size_nm, error)
 
     return figure(get, "Pixel size", **more)
 
@@ -107,7 +107,9 @@ class Sized(Result):
     pixel_size = size_figure(tabled=False)
 
     @property
-    def pixel_size_basis(self) -> Annotated[str, recorded("Basis of the pixel size")]:
+    def pixel_size_basis(
+        self,
+    ) -> Annotated[str, record_quantity("Basis of the pixel size")]:
         """Whether it is stated, or was calibrated, if it is known."""
         return size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
 
@@ -249,13 +251,15 @@ class Output:
                     f"Pairs are stored in a folder that ends in {_PAIRS}, got {place}."
                 )
                 raise WriteError(msg, code="suffix-unknown")
-            checked = check_image_target(place, **how)
+            place_checked = check_image_target(place, **how)
         else:
-            allowed = self.also if self.is_image else (self.ending or "", *self.also)
-            checked = check_target_file(place, suffixes=allowed, **how)
+            endings = self.also if self.is_image else (self.ending or "", *self.also)
+            place_checked = check_target_file(place, suffixes=endings, **how)
         for ending in self.beside:
-            check_target_file(checked.with_suffix(ending), suffixes=(ending,), **how)
-        return checked
+            check_target_file(
+                place_checked.with_suffix(ending), suffixes=(ending,), **how
+            )
+        return place_checked
 
 
 CALIBRATION = FileIn(
@@ -286,11 +290,13 @@ class Group:
 
     def arguments(self, exclude: Iterable[str] = ()) -> dict[str, FieldInfo | FileIn]:
         """Give what sets them, by its name."""
-        found: dict[str, FieldInfo | FileIn] = {**self.options.model_fields}
-        found = {name: info for name, info in found.items() if name not in exclude}
-        if "pixel_size_sd_nm" in found:
-            found[CALIBRATION.name] = CALIBRATION
-        return {f"{self.before}{name}": item for name, item in found.items()}
+        all_arguments: dict[str, FieldInfo | FileIn] = {**self.options.model_fields}
+        all_arguments = {
+            name: info for name, info in all_arguments.items() if name not in exclude
+        }
+        if "pixel_size_sd_nm" in all_arguments:
+            all_arguments[CALIBRATION.name] = CALIBRATION
+        return {f"{self.before}{name}": item for name, item in all_arguments.items()}
 
 
 _WITH_BARS = "crop", "calibrate"  # verbs that may leave the bar out, or be after it
@@ -336,24 +342,30 @@ class Run(Generic[O]):
 
     def on(self, image: Image | None, target: Path | None, **how: Any) -> "Run[O]":
         """Give the same run on one image, such as a plane, and for another place."""
-        given = {} if image is None else {next(iter(self.given)): image}
+        images = {} if image is None else {next(iter(self.given)): image}
         fresh: dict[str, Any] = {"images": {}, "records": {}}
-        if given and image is not next(iter(self.given.values())):
+        if images and image is not next(iter(self.given.values())):
             fresh["sources"] = {}
-        return replace(self, given=given, target=target, **fresh, **how)
+        return replace(self, given=images, target=target, **fresh, **how)
 
     def open(self, *roles: str) -> None:
         """Open the images, or some of them."""
         for role in roles or self.given:
-            given = self.given[role]
-            image = given if isinstance(given, Micrograph) else self.source(role)
-            opened = self.images[role] = open_image(image, self.reading(role))
+            image_given = self.given[role]
+            image = (
+                image_given
+                if isinstance(image_given, Micrograph)
+                else self.source(role)
+            )
+            image_opened = self.images[role] = open_image(image, self.reading(role))
             dtype = getattr(self.options, "dtype", None)
-            if role == next(iter(self.given)) and (note := levels_note(opened, dtype)):
+            if role == next(iter(self.given)) and (
+                note := levels_note(image_opened, dtype)
+            ):
                 warn(note)
-            if isinstance(given, Micrograph) or self.verb in _WITH_BARS:
+            if isinstance(image_given, Micrograph) or self.verb in _WITH_BARS:
                 continue
-            if note := databar_note(name_of(given), opened):
+            if note := databar_note(name_of(image_given), image_opened):
                 warn(note)
         alike = [role for role in self.images if role not in self.readings]
         opened_so = size_alike([self.images[role] for role in alike], self.opening)
@@ -372,10 +384,12 @@ class Run(Generic[O]):
     def record(self, role: str) -> Job[InputRecord]:
         """Record an image for the history of what is made, once."""
         if role not in self.records:
-            image, opened = self.given[role], self.images[role]
-            called = self.roles.get(role) or role
-            given = self.sources.get(role, image)
-            job = record_input(given, opened, self.reading(role), role=called)
+            image, image_opened = self.given[role], self.images[role]
+            role_name = self.roles.get(role) or role
+            image_given = self.sources.get(role, image)
+            job = record_input(
+                image_given, image_opened, self.reading(role), role=role_name
+            )
             self.records[role] = yield from job
         return self.records[role]
 
@@ -402,20 +416,22 @@ class Run(Generic[O]):
         It tells of the images that were opened; `more` are facts of the run.
         """
         records: list[InputRecord] = []
-        led: list[InputRecord] = []
+        lead_records: list[InputRecord] = []
         for role in (role for role in self.given if role in self.images):
             record = yield from self.record(role)
             if role in self.guides:  # images do not share a source by what led them
-                led.append(as_guide(record, role))
+                lead_records.append(as_guide(record, role))
             else:
                 records.append(record)
-        told = {
+        options_told = {
             **self.options.model_dump(mode="json"),
             "reading": self.opening.model_dump(mode="json"),
             **({} if "pixel_size_nm" in more else self.size_error),
             **more,
         }
-        return made_by(self.verb, told, *records, *inputs, guides=[*led, *guides])
+        return made_by(
+            self.verb, options_told, *records, *inputs, guides=[*lead_records, *guides]
+        )
 
     def write(self, image: Micrograph) -> None:
         """Write an image, if there is a place for it."""
@@ -435,10 +451,10 @@ class Run(Generic[O]):
 
     def collect(self, job: Job[T]) -> Job[tuple[T, tuple[str, ...]]]:
         """Run a job; give its result, and what it warned of in the user's words."""
-        heard: list[str] = []
-        result = yield from collect_warnings(job, heard)
-        said = self.named.get("translate", str)
-        warnings = (Message(said(text), code_of(text)) for text in heard)
+        sentences: list[str] = []
+        result = yield from collect_warnings(job, sentences)
+        translate = self.named.get("translate", str)
+        warnings = (Message(translate(text), code_of(text)) for text in sentences)
         return result, tuple(dict.fromkeys(warnings))
 
     def facts(self, image: Micrograph) -> dict[str, Any]:
@@ -502,8 +518,8 @@ class Verb(Generic[O, R]):
     @property
     def inputs(self) -> tuple[ImageIn | FileIn, ...]:
         """What it reads, those without a flag first, in their order."""
-        found: tuple[ImageIn | FileIn, ...] = (*self.images, *self.files)
-        return tuple(sorted(found, key=lambda item: bool(item.flag)))
+        all_inputs: tuple[ImageIn | FileIn, ...] = (*self.images, *self.files)
+        return tuple(sorted(all_inputs, key=lambda item: bool(item.flag)))
 
     @property
     def written(self) -> tuple[Output, ...]:
@@ -513,23 +529,28 @@ class Verb(Generic[O, R]):
     @property
     def sets(self) -> tuple[Group, ...]:
         """Its option sets, as its job names them; of one image alone last."""
-        found = [Group("options", self.title, self.options, self.exclude), *self.groups]
+        groups = [
+            Group("options", self.title, self.options, self.exclude),
+            *self.groups,
+        ]
         if self.reads:
-            hidden = () if self.sides else self.not_read
-            found.append(Group("opening", "reading", ReadOptions, hidden))
+            not_read = () if self.sides else self.not_read
+            groups.append(Group("opening", "reading", ReadOptions, not_read))
         for side, image in zip(self.sides, self.images, strict=False):
             name = image.name.upper()
             title = f"reading {name} alone, over what is given for both"
-            found.append(Group("", title, ReadOptions, before=f"{side}_"))
-        return tuple(found)
+            groups.append(Group("", title, ReadOptions, before=f"{side}_"))
+        return tuple(groups)
 
     @property
     def arguments(self) -> "dict[str, ImageIn | FileIn | Output | FieldInfo]":
         """All that its command and a step of a batch take, by its name."""
-        found: dict[str, Any] = {}
+        all_arguments: dict[str, Any] = {}
         for group in reversed(self.sets):  # the verb's own before those of reading
-            found |= group.arguments(group.exclude)
-        return found | {item.name: item for item in (*self.inputs, *self.written)}
+            all_arguments |= group.arguments(group.exclude)
+        return all_arguments | {
+            item.name: item for item in (*self.inputs, *self.written)
+        }
 
     @property
     def makes_image(self) -> bool:
@@ -540,41 +561,47 @@ class Verb(Generic[O, R]):
     @property
     def returns(self) -> Any:
         """What its function gives: one type, or a union."""
-        kept = self.output is not None and self.output.kept
+        keeps_image = self.output is not None and self.output.kept
         kinds = self.result, *self.results.values()
-        return self.gives or Union[(*([Micrograph] if kept else []), *kinds)]
+        return self.gives or Union[(*([Micrograph] if keeps_image else []), *kinds)]
 
     def result_of(self, values: Mapping[str, Any]) -> type[Result]:
         """Give the type of its result with some values of options, by their names."""
-        asked = (kind for name, kind in self.results.items() if values.get(name))
-        return next(asked, self.result)
+        kinds = (kind for name, kind in self.results.items() if values.get(name))
+        return next(kinds, self.result)
 
     @property
-    def hidden(self) -> dict[str, None]:
+    def hidden_options(self) -> dict[str, None]:
         """Options of reading whose names are those of the verb's own, left at none."""
         own = self.options.model_fields
         return {name: None for name in ReadOptions.model_fields if name in own}
 
-    def given(self, result: R) -> Any:
+    def value_of(self, result: R) -> Any:
         """Take from a result what the function gives: the image, if it has it."""
         if self.value:
             return getattr(result, self.value)
         image = getattr(result, "image", None)
-        kept = isinstance(image, Micrograph) and self.returns is not self.result
-        return image if kept else result
+        gives_image = isinstance(image, Micrograph) and self.returns is not self.result
+        return image if gives_image else result
 
     def parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Make its option sets of values by their names, other values among them."""
         sets = {one.name: one.options for one in self.sets if not one.before}
-        given = with_calibration(values, sets.values())
-        found = {}
+        values_given = with_calibration(values, sets.values())
+        parts = {}
         for name, model in sets.items():
-            own = {key: given[key] for key in model.model_fields if key in given}
-            found[name] = model.parse(own | (self.hidden if name == "opening" else {}))
+            own = {
+                key: values_given[key]
+                for key in model.model_fields
+                if key in values_given
+            }
+            parts[name] = model.parse(
+                own | (self.hidden_options if name == "opening" else {})
+            )
         if self.sides:
             both = ("opening", f"{self.sides[1]}_opening")
-            found |= zip(both, self._openings(values), strict=True)
-        return found
+            parts |= zip(both, self._openings(values), strict=True)
+        return parts
 
     def parse_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Make its option sets of options by their names, and of nothing else.
@@ -584,13 +611,15 @@ class Verb(Generic[O, R]):
         OptionError
             If a name is none of its own options', of its groups', or of reading.
         """
-        known = {name: one.before for one in self.sets for name in one.arguments()}
-        unknown = sorted(set(options) - {*known})
+        defaults = {name: one.before for one in self.sets for name in one.arguments()}
+        unknown = sorted(set(options) - {*defaults})
         if unknown:
             also = (
                 f", those of reading also with {'_ or '.join(self.sides)}_ before them"
             )
-            names = ", ".join(sorted(name for name, side in known.items() if not side))
+            names = ", ".join(
+                sorted(name for name, side in defaults.items() if not side)
+            )
             more = also if self.sides else ""
             msg = f"Options are {names}{more}, got {', '.join(unknown)}."
             raise OptionError(msg, code="unknown-option")
@@ -614,8 +643,8 @@ class Verb(Generic[O, R]):
     def start(self, values: Mapping[str, Any], **how: Any) -> Job[R]:
         """Make its job of values by their names, those of options among them."""
         items = (*self.inputs, *self.written)
-        named = {one.name: values[one.name] for one in items if one.name in values}
-        return self.job(**named, **self.parse(values), **how)
+        files = {one.name: values[one.name] for one in items if one.name in values}
+        return self.job(**files, **self.parse(values), **how)
 
     def job(
         self,
@@ -624,7 +653,7 @@ class Verb(Generic[O, R]):
         opening: ReadOptions | Any = None,
         overwrite: bool | Any = False,
         resume: bool | Any = False,
-        **named: Any,
+        **values: Any,
     ) -> Job[R]:
         """Check the outputs, open the images, run.
 
@@ -637,53 +666,57 @@ class Verb(Generic[O, R]):
         if len(inputs) > len(first):
             msg = f"{self.name} takes {', '.join(first)} by their place, others by name"
             raise TypeError(msg)
-        named |= dict(zip(first, inputs, strict=False))
+        values |= dict(zip(first, inputs, strict=False))
         usual = {item.name: item.default for item in self.files}
-        named = usual | {k: v for k, v in named.items() if v is not None}
-        run = self._run(named, options or self.options.parse({}), opening)
-        kept = self.resumes and named.pop("keep", True)
-        run.existing = OverwritePolicy(overwrite, resume, kept)
-        check_devices((run.options, *named.values()))
-        self._check_outputs(run, named)
+        values = usual | {k: v for k, v in values.items() if v is not None}
+        run = self._run(values, options or self.options.parse({}), opening)
+        keeps = self.resumes and values.pop("keep", True)
+        run.existing = OverwritePolicy(overwrite, resume, keeps)
+        check_devices((run.options, *values.values()))
+        self._check_outputs(run, values)
         if self.opens:
             run.open()
         if self.by_plane is not None and run.target is not None:
-            made: R = yield from _plane_by_plane(self.run, run, self.by_plane)
-            return made
-        opened = (run.images.get(item.name) for item in self.images if self.opens)
-        return (yield from self.run(run, *opened))
+            result: R = yield from _plane_by_plane(self.run, run, self.by_plane)
+            return result
+        images_open = (run.images.get(item.name) for item in self.images if self.opens)
+        return (yield from self.run(run, *images_open))
 
     def anew(self, *inputs: Any, **how: Any) -> Job[R]:
         """Run in place of what is there."""
         return self.job(*inputs, overwrite=True, **how)
 
     def _run(
-        self, named: dict[str, Any], options: O, opening: ReadOptions | None
+        self, values: dict[str, Any], options: O, opening: ReadOptions | None
     ) -> Run[O]:
         """Take the images out of what was given, and tell how each is read."""
-        images = {item.name: named.pop(item.name, None) for item in self.images}
-        given = {name: image for name, image in images.items() if image is not None}
-        options = options.settled()
-        run = Run(self.name, given, options, opening or ReadOptions(), named=named)
+        images = {item.name: values.pop(item.name, None) for item in self.images}
+        images_given = {
+            name: image for name, image in images.items() if image is not None
+        }
+        options = options.settle()
+        run = Run(
+            self.name, images_given, options, opening or ReadOptions(), named=values
+        )
         for item in self.images:
             if item.reading is not None:
                 run.readings[item.name] = item.reading(options, run.opening)
         for side in self.sides[1:]:
-            run.readings[side] = named.pop(f"{side}_opening", None) or ReadOptions()
+            run.readings[side] = values.pop(f"{side}_opening", None) or ReadOptions()
         run.roles = {item.name: item.role for item in self.images}
         run.guides = tuple(item.name for item in self.images if item.guide)
         return run
 
-    def _check_outputs(self, run: Run[O], named: dict[str, Any]) -> None:
+    def _check_outputs(self, run: Run[O], values: dict[str, Any]) -> None:
         """Refuse outputs that cannot or must not be written, before any work."""
-        files = [named.get(item.name) for item in self.files]
+        files = [values.get(item.name) for item in self.files]
         by = [one for one in files if isinstance(one, (str, os.PathLike))]
         run.inputs = paths_of(*_each(run.given.values()), *by)
-        for written in self.written:
-            place = named.pop(written.name, None)
+        for output in self.written:
+            place = values.pop(output.name, None)
             if place is not None:
-                checked = written.check(place, run.inputs, run.existing)
-                run.targets[written.name] = checked
+                place_checked = output.check(place, run.inputs, run.existing)
+                run.targets[output.name] = place_checked
         if self.output is not None:
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):
@@ -718,8 +751,8 @@ def _axes_of(run: Run[Any]) -> dict[str, int]:
     image = run.given["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
         return {"plane": len(image)}
-    chosen = run.opening.plane is not None
-    if isinstance(image, Micrograph) or chosen or not Path(image).exists():
+    has_plane = run.opening.plane is not None
+    if isinstance(image, Micrograph) or has_plane or not Path(image).exists():
         return {}
     return run.source("image").axes(run.opening)
 
@@ -754,7 +787,7 @@ def _plane_by_plane(
         )
         raise WriteError(msg, code="format-unsupported")
     check_pages(axes, target)
-    made: list[Any] = []
+    results: list[Any] = []
     for plane in range(planes):
         reading = run.opening if stack else run.opening.replace(plane=plane)
         one = run.on(
@@ -768,24 +801,27 @@ def _plane_by_plane(
         def tell(step: Progress, prefix: str = prefix) -> Progress:
             return replace(step, message=f"{prefix}: {step.message}")
 
-        made.append((yield from retell(job(one), tell)))
+        results.append((yield from retell(job(one), tell)))
     yield Progress(0, 0, f"writing {target.name}")
-    chosen = run.opening.model_dump(mode="json")
-    history = made[0].provenance
-    inputs = tuple(record for item in made for record in item.provenance.inputs)
+    reading_options = run.opening.model_dump(mode="json")
+    history = results[0].provenance
+    inputs = tuple(record for item in results for record in item.provenance.inputs)
     if not stack:  # the records of planes tell which one each is of
         inputs = (of_all_planes(inputs[0], run.opening),)
-    told = {"options": {**history.options, "reading": chosen}, "inputs": inputs}
-    history = history.model_copy(update=told)
-    first: Micrograph = open_image(made[0].output).replace(provenance=history)
-    pages = (open_image(item.output).array() for item in made)
+    plane_record = {
+        "options": {**history.options, "reading": reading_options},
+        "inputs": inputs,
+    }
+    history = history.model_copy(update=plane_record)
+    first: Micrograph = open_image(results[0].output).replace(provenance=history)
+    pages = (open_image(item.output).array() for item in results)
     write_pages(first, axes, pages, target)
-    for item in made:
+    for item in results:
         shutil.rmtree(item.output)
     return replace(
-        made[0],
+        results[0],
         output=str(target),
         shape=(*page_axes(axes).values(), *first.shape),
         provenance=history,
-        **sum_up(made),
+        **sum_up(results),
     )

@@ -23,8 +23,8 @@ from .architectures.wiener import (
 from .cards import (
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,
-    bundled as bundled,
     file_digest as file_digest,
+    list_bundled as list_bundled,
     read_card as read_card,
     resolve as resolve,
     write_card as write_card,

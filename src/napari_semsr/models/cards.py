@@ -91,7 +91,7 @@ class ModelCard(BaseModel):
 
     @field_validator("input_percentiles", "input_levels")
     @classmethod
-    def _ordered(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
+    def _order_pair(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
         kind = "percentile" if info.field_name == "input_percentiles" else "grey value"
         if value[0] >= value[1]:
             msg = f"the low {kind} must be below the high one, got {value}"
@@ -115,14 +115,14 @@ class ModelCard(BaseModel):
         return value
 
 
-def bundled() -> list[str]:
+def list_bundled() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
 def resolve(name_or_path: str | Path) -> Path:
     """Find a model by bundled name or by the path of a ``.safetensors`` file."""
-    if str(name_or_path) in bundled():
+    if str(name_or_path) in list_bundled():
         return WEIGHTS / f"{name_or_path}.safetensors"
     path = Path(name_or_path)
     if path.is_file():
@@ -132,7 +132,7 @@ def resolve(name_or_path: str | Path) -> Path:
             f"{path} does not exist: check the path.", code="file-missing"
         )
     msg = (
-        f"A model must be one of {', '.join(bundled()) or '(none bundled)'} or a "
+        f"A model must be one of {', '.join(list_bundled()) or '(none bundled)'} or a "
         f".safetensors file, got {str(name_or_path)!r}."
     )
     raise CheckpointError(msg, code="model-unknown")
@@ -155,10 +155,11 @@ def _header(path: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         msg = f"{path.name} has a safetensors header that is not a table."
         raise CheckpointError(msg, code="model-damaged")
-    wanted, size = 8 + length + _bytes_of(header), path.stat().st_size
-    if size < wanted:
+    expected_bytes, size = 8 + length + _bytes_of(header), path.stat().st_size
+    if size < expected_bytes:
         msg = (
-            f"{path.name} is cut short: it has {size} of {wanted} bytes; copy it again."
+            f"{path.name} is cut short: it has {size} of {expected_bytes} bytes; copy "
+            "it again."
         )
         raise CheckpointError(msg, code="file-truncated")
     return header
@@ -167,8 +168,10 @@ def _header(path: Path) -> dict[str, Any]:
 def _bytes_of(header: dict[str, Any]) -> int:
     """Bytes of weights that a header announces."""
     rows = [row for row in header.values() if isinstance(row, dict)]
-    told = [row.get("data_offsets") for row in rows]
-    ends = [offsets[-1] for offsets in told if isinstance(offsets, list) and offsets]
+    offset_pairs = [row.get("data_offsets") for row in rows]
+    ends = [
+        offsets[-1] for offsets in offset_pairs if isinstance(offsets, list) and offsets
+    ]
     return max((end for end in ends if isinstance(end, int)), default=0)
 
 

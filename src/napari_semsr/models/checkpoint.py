@@ -26,7 +26,7 @@ from napari_semsr.core import (
     access_refusal,
     one_line,
     read_bytes,
-    shown,
+    shorten,
 )
 from napari_semsr.io import renaming
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
@@ -62,26 +62,28 @@ def _make(
 ) -> nn.Module:
     """Build what a shelf holds under a name."""
     if name not in shelf:
-        known = ", ".join(sorted(shelf))
-        msg = f"The {kind} must be one of {known}, got {name!r}."
+        names = ", ".join(sorted(shelf))
+        msg = f"The {kind} must be one of {names}, got {name!r}."
         raise CheckpointError(msg, code="architecture-unknown")
-    allowed = inspect.signature(shelf[name]).parameters
-    unknown = sorted(set(options) - set(allowed))
+    parameters = inspect.signature(shelf[name]).parameters
+    unknown = sorted(set(options) - set(parameters))
     if unknown:
         msg = (
-            f"{kind.capitalize()} {name} takes the options {', '.join(allowed)}, "
+            f"{kind.capitalize()} {name} takes the options {', '.join(parameters)}, "
             f"got {one_line(', '.join(unknown))}."
         )
         raise CheckpointError(msg, code="unknown-option")
     try:
-        made = shelf[name](**options)
-        _check_parts(made)
+        module = shelf[name](**options)
+        _check_parts(module)
     except _REFUSALS as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        given = shown(options)
-        msg = f"{kind.capitalize()} {name} cannot be built from {given}: {reason}."
+        options_text = shorten(options)
+        msg = (
+            f"{kind.capitalize()} {name} cannot be built from {options_text}: {reason}."
+        )
         raise CheckpointError(msg, code="architecture-invalid") from error
-    return made
+    return module
 
 
 def _check_parts(network: nn.Module) -> None:
@@ -122,14 +124,14 @@ def _build_within(
     """
     if card.architecture not in ARCHITECTURES:  # a graph, which brings its own bounds
         return _make(_LOADED, "architecture", card.architecture, card.options)
-    held = sum(weights.numel() for weights in state.values())
-    most = _SPARE + 2 * held  # for what is made and then replaced
+    weight_count = sum(weights.numel() for weights in state.values())
+    most = _SPARE + 2 * weight_count  # for what is made and then replaced
     try:
         _check_size(card, parts=_SPARE + _PARTS * len(state), numbers=most)
     except _TooManyWeights as error:
         msg = (
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
-            f"its options ask for more than the {held} numbers that are there."
+            f"its options ask for more than the {weight_count} numbers that are there."
         )
         raise CheckpointError(msg, code="weights-mismatch") from error
     return build(card.architecture, card.options)
@@ -250,10 +252,10 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
             f"{first}"
         )
         raise CheckpointError(msg, code="weights-mismatch") from error
-    broken = [k for k, v in module.state_dict().items() if not v.isfinite().all()]
-    if broken:
+    not_finite = [k for k, v in module.state_dict().items() if not v.isfinite().all()]
+    if not_finite:
         msg = (
-            f"Weights must be finite, got NaN or infinite values at {broken[0]} in "
+            f"Weights must be finite, got NaN or infinite values at {not_finite[0]} in "
             f"{path.name}; train or export the model again."
         )
         raise CheckpointError(msg, code="weights-not-finite")
@@ -274,8 +276,8 @@ def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
 def _weights(path: Path) -> dict[str, Tensor]:
     """Read the weights of a file, numbers in float32."""
     try:
-        held = load(read_bytes(path, _SIZE_LIMIT))
-        return {k: v.float() if v.is_floating_point() else v for k, v in held.items()}
+        state = load(read_bytes(path, _SIZE_LIMIT))
+        return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     except (SafetensorError, *_REFUSALS, OSError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         msg = f"The model file {path.name} is damaged: {reason}; copy it again."

@@ -105,17 +105,19 @@ def find_training_device(name: str = "auto") -> Device:
     if name.partition(":")[0] == "xpu":
         msg = f"Training runs on cpu, cuda or mps, got {name}: Lightning has no xpu."
         raise OptionError(msg, code="device-unsuitable")
-    found = find_device(name)
-    untried = name == "auto" and found.device.type != "cuda"
-    return Device(torch.device("cpu"), found.note) if untried else found
+    device = find_device(name)
+    is_untried = name == "auto" and device.device.type != "cuda"
+    return Device(torch.device("cpu"), device.note) if is_untried else device
 
 
 def _first_that_computes() -> Device:
     """Take the first card that computes, or the CPU."""
     failures: list[str] = []
     # without a card, PyTorch 2.6 raises an error for the second question
-    built = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
-    first = [built.type] if built and built.type in _CARDS else []
+    accelerator = (
+        torch.accelerator.is_available() and torch.accelerator.current_accelerator()
+    )
+    first = [accelerator.type] if accelerator and accelerator.type in _CARDS else []
     for kind in dict.fromkeys([*first, *_CARDS]):
         for index in range(device_count(kind)):
             device = torch.device(kind if index == 0 else f"{kind}:{index}")
@@ -133,10 +135,10 @@ def _first_that_computes() -> Device:
     return Device(torch.device("cpu"), _note(failures, "the CPU"))
 
 
-def _note(failures: list[str], taken: str) -> str | None:
+def _note(failures: list[str], device_name: str) -> str | None:
     if not failures:
         return None
-    return Message(f"{failures[0]}: {taken} is used.", "device-unusable")
+    return Message(f"{failures[0]}: {device_name} is used.", "device-unusable")
 
 
 def _reason_of_none(kind: str) -> str:
@@ -145,14 +147,14 @@ def _reason_of_none(kind: str) -> str:
         if torch.backends.mps.is_built():
             return "it needs macOS 14 on Apple silicon"
         return f"PyTorch {torch.__version__} is built without MPS"
-    hidden = {n: os.environ.get(n) for n in _HIDES[kind]}
+    hidden_by = {n: os.environ.get(n) for n in _HIDES[kind]}
     module: Any = getattr(torch, kind)
     try:
         module.init()
     except AssertionError:
         return f"PyTorch {torch.__version__} is built without {kind.upper()}"
     except Exception as error:  # noqa: BLE001 - drivers fail in many ways
-        for name, value in hidden.items():
+        for name, value in hidden_by.items():
             if value is not None:
                 return f"{name} is {value!r}"
         return first_line(error).partition(". ")[0].rstrip(".")
@@ -187,7 +189,7 @@ def _failure(device: torch.device) -> str | None:
     except DeviceMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - drivers fail in many ways
-        return f"{label} cannot compute: {_explained(device, error)}"
+        return f"{label} cannot compute: {_explain(device, error)}"
     if not right:
         return f"{label} cannot compute: a convolution of ones has wrong values"
     working_devices.add((os.getpid(), device))
@@ -201,23 +203,24 @@ def try_device(device: torch.device) -> bool:
     return bool((sums == 9).all())
 
 
-def _explained(device: torch.device, error: Exception) -> str:
+def _explain(device: torch.device, error: Exception) -> str:
     """Say in words why a device failed."""
     if device.type == "cuda" and not torch.version.hip:
         with suppress(Exception):  # a card that fails may not answer either
             capability = torch.cuda.get_device_capability(device)
-            built = torch.cuda.get_arch_list()
-            if built and not _is_built_for(capability, built):
+            architectures = torch.cuda.get_arch_list()
+            if architectures and not _is_built_for(capability, architectures):
                 return (
                     f"its compute capability is {capability[0]}.{capability[1]}, and "
-                    f"PyTorch {torch.__version__} is built for {', '.join(built)}"
+                    f"PyTorch {torch.__version__} is built for "
+                    f"{', '.join(architectures)}"
                 )
     return first_line(error).rstrip(".")
 
 
-def _is_built_for(capability: tuple[int, int], built: list[str]) -> bool:
+def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
     """Whether there is code for a card: binary of its generation, or portable."""
-    for name in built:
+    for name in architectures:
         form, _, digits = name.partition("_")
         if not digits.isdecimal():  # as sm_90a, for that very card
             continue
@@ -269,10 +272,10 @@ def memory_layout(device: torch.device) -> torch.memory_format:
 
 def to_device(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
     """Copy values to a device; on CUDA without waiting for what computes there."""
-    given = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
-    if device.type != "cuda" or given.is_cuda:
-        return given.to(device)  # MPS would read memory that is freed (pytorch#189690)
-    return given.pin_memory().to(device, non_blocking=True)
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)  # MPS would read memory that is freed (pytorch#189690)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 # Where a container finds how much memory it may use
@@ -296,18 +299,29 @@ def free_memory(device: torch.device) -> int:
         left = limit - int(psutil.Process().memory_info().rss)
         return max(0, min(int(psutil.virtual_memory().available), left))
     module: Any = getattr(torch, device.type)
-    held: int
-    used: int
+    reserved_bytes: int
+    in_use: int
     if device.type == "mps":  # memory of the machine, of which Metal advises a share
-        held, used = module.driver_allocated_memory(), module.current_allocated_memory()
-        advised: int = module.recommended_max_memory()
-        return max(0, min(advised - used, host_memory() + max(0, held - used)))
-    held, used = module.memory_reserved(device), module.memory_allocated(device)
+        reserved_bytes, in_use = (
+            module.driver_allocated_memory(),
+            module.current_allocated_memory(),
+        )
+        advised_bytes: int = module.recommended_max_memory()
+        return max(
+            0,
+            min(
+                advised_bytes - in_use, host_memory() + max(0, reserved_bytes - in_use)
+            ),
+        )
+    reserved_bytes, in_use = (
+        module.memory_reserved(device),
+        module.memory_allocated(device),
+    )
     try:
-        return int(module.mem_get_info(device)[0]) + held - used
+        return int(module.mem_get_info(device)[0]) + reserved_bytes - in_use
     except RuntimeError:  # Intel's integrated GPUs share the machine's
         total = module.get_device_properties(device).total_memory
-        return max(0, min(int(total) - used, host_memory() + held - used))
+        return max(0, min(int(total) - in_use, host_memory() + reserved_bytes - in_use))
 
 
 def host_memory() -> int:

@@ -56,7 +56,7 @@ class OnnxGraph:
         """What the file says of itself."""
         return {entry.key: entry.value for entry in self.model.metadata_props}
 
-    def serialised(self) -> bytes:
+    def serialise(self) -> bytes:
         """Give the whole graph as bytes."""
         data: bytes = self.model.SerializeToString()
         return data
@@ -80,8 +80,8 @@ class OnnxGraph:
             live += sum(sizes.get(name, 0) for name in node.output)
             peak = max(peak, live)
             here = {*node.input, *node.output}
-            ended = (name for name in here if last.get(name, place) <= place)
-            live -= sum(sizes.get(name, 0) for name in ended)
+            ending = (name for name in here if last.get(name, place) <= place)
+            live -= sum(sizes.get(name, 0) for name in ending)
         return peak
 
 
@@ -107,12 +107,12 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
             f"{name} is no ONNX model: it has no nodes.", code="format-unknown"
         )
     _check_tensors(model, name, folder)
-    model = _inlined(model, name)
+    model = _inline(model, name)
     _check_nodes(model, name)
     source = _input_of(model, name)
     if len(model.graph.output) != 1:
-        found = len(model.graph.output)
-        raise _unfit(name, f"give one image, and it gives {found} outputs")
+        output_count = len(model.graph.output)
+        raise _unfit(name, f"give one image, and it gives {output_count} outputs")
     shapes = [value.type.tensor_type for value in model.graph.output]
     bare = [tensor for tensor in shapes if not tensor.HasField("shape")]
     for tensor in bare:  # which a file may leave out, and the checker misses
@@ -148,9 +148,9 @@ def _is_float(node: Any) -> bool:
     return node.op_type == "Cast" and all(kind in real for kind in to)
 
 
-def _named(told: str | bytes) -> str:
+def _as_text(name: str | bytes) -> str:
     """Write a name of a file into a sentence; bytes where it is no text."""
-    return one_line(told if isinstance(told, str) else repr(told))
+    return one_line(name if isinstance(name, str) else repr(name))
 
 
 def _unfit(name: str, what: str) -> CheckpointError:
@@ -190,11 +190,11 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
                 raise CheckpointError(msg, code="model-damaged") from error
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
-        claimed = math.prod(tensor.dims)
-        if min(tensor.dims, default=1) < 0 or claimed > 2 * tensor.ByteSize():
+        element_count = math.prod(tensor.dims)
+        if min(tensor.dims, default=1) < 0 or element_count > 2 * tensor.ByteSize():
             msg = (
-                f"{name} is damaged: its tensor {_named(tensor.name) or '(unnamed)'} "
-                f"claims {claimed} numbers in {tensor.ByteSize()} bytes."
+                f"{name} is damaged: its tensor {_as_text(tensor.name) or '(unnamed)'} "
+                f"claims {element_count} numbers in {tensor.ByteSize()} bytes."
             )
             raise CheckpointError(msg, code="model-damaged")
 
@@ -202,33 +202,35 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
 def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
     """Give the folder of a tensor's own file, which must not be left."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    told = entries.get("location", "")
-    where = PurePosixPath(told.replace("\\", "/"))
+    location = entries.get("location", "")
+    where = PurePosixPath(location.replace("\\", "/"))
     if folder is None:
         msg = (
-            f"{name} keeps weights in another file, {_named(told)}: only weights in "
-            "the same file are read here; save it with them."
+            f"{name} keeps weights in another file, {_as_text(location)}: only weights "
+            "in the same file are read here; save it with them."
         )
         raise CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
     leaves = (
-        not told
+        not location
         or where.is_absolute()
-        or not {":", "\0"}.isdisjoint(told)
+        or not {":", "\0"}.isdisjoint(location)
         or ".." in where.parts
         or not (inside / where).resolve().is_relative_to(inside)
     )
     if leaves:
-        msg = f"{name} asks for weights at {told!r}, which is not in its own folder."
+        msg = (
+            f"{name} asks for weights at {location!r}, which is not in its own folder."
+        )
         raise CheckpointError(msg, code="outside-folder")
     if not is_there(inside / where) or not (inside / where).is_file():
-        told = _named(told)
-        msg = f"{name} keeps weights in {told}, which is not beside it; copy both."
+        location = _as_text(location)
+        msg = f"{name} keeps weights in {location}, which is not beside it; copy both."
         raise CheckpointError(msg, code="file-missing")
     return inside
 
 
-def _inlined(model: Any, name: str) -> Any:
+def _inline(model: Any, name: str) -> Any:
     """Put functions that a file defines itself in the place of their calls."""
     if not model.functions:
         return model
@@ -243,7 +245,7 @@ def _inlined(model: Any, name: str) -> Any:
 def _check_nodes(model: Any, name: str) -> None:
     """Refuse operators that are not standard, have graphs inside, or draw numbers."""
     for node in model.graph.node:
-        told = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         inner = any(a.HasField("g") or len(a.graphs) for a in node.attribute)
         if node.domain not in _STANDARD:
             why = "is not of the ONNX standard and needs code of others"
@@ -253,14 +255,14 @@ def _check_nodes(model: Any, name: str) -> None:
             why = "draws random numbers, so that tiles would not agree"
         else:
             continue
-        msg = f"{name} uses the operator {_named(told)}, which {why}."
+        msg = f"{name} uses the operator {_as_text(operator)}, which {why}."
         raise CheckpointError(msg, code="model-unsuitable")
 
 
 def _input_of(model: Any, name: str) -> str:
     """Find the one input, a grey image of any size."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1:
         raise _unfit(name, f"take one image, and it has {len(inputs)} inputs")
     tensor = inputs[0].type.tensor_type
@@ -275,6 +277,6 @@ def _input_of(model: Any, name: str) -> str:
     if channels not in (None, 1):
         raise _unfit(name, f"take one channel, and it takes {channels}")
     if rows or columns or batch not in (None, 0, 1):
-        said = " x ".join("?" if size is None else str(size) for size in sizes)
-        raise _unfit(name, f"take fields of any size, and it takes {said} alone")
+        sizes_text = " x ".join("?" if size is None else str(size) for size in sizes)
+        raise _unfit(name, f"take fields of any size, and it takes {sizes_text} alone")
     return str(inputs[0].name)

@@ -49,35 +49,39 @@ class _Runner:
     def __init__(self, data: bytes) -> None:
         self.graph: OnnxGraph = read_graph(data, _NAME)
         self._session = _session(data)
-        (made,) = self._session.get_outputs()  # whose shape ONNX Runtime infers
+        (output,) = self._session.get_outputs()  # whose shape ONNX Runtime infers
         for axis, what in ((None, "(B, 1, H, W)"), (1, "one channel")):
-            found = len(made.shape) if axis is None else made.shape[axis]
-            if isinstance(found, int) and found != (4 if axis is None else 1):
+            output_count = len(output.shape) if axis is None else output.shape[axis]
+            if isinstance(output_count, int) and output_count != (
+                4 if axis is None else 1
+            ):
                 kind = "rank" if axis is None else "channels"
-                msg = f"A network in ONNX must give {what}, got {kind} {found}."
+                msg = f"A network in ONNX must give {what}, got {kind} {output_count}."
                 raise CheckpointError(msg, code="model-unsuitable")
 
     def run(self, image: Float32Array) -> NDArray[Any]:
         """Run one image (1, 1, H, W); errors are those of torch."""
-        made: NDArray[Any] = self._of(self._session, image)[0]
-        return made
+        output: NDArray[Any] = self._of(self._session, image)[0]
+        return output
 
     def peak_bytes(self, image: Float32Array) -> int:
         """Run one image, and count the bytes of layers that are held at the peak."""
         session = _session(self.graph.layers())
-        names = [made.name for made in session.get_outputs()]
-        made = self._of(session, image)
-        sizes = {n: getattr(m, "nbytes", 0) for n, m in zip(names, made, strict=True)}
+        names = [output_array.name for output_array in session.get_outputs()]
+        output_array = self._of(session, image)
+        sizes = {
+            n: getattr(m, "nbytes", 0) for n, m in zip(names, output_array, strict=True)
+        }
         return image.nbytes + self.graph.peak(sizes)
 
     def _of(self, session: Any, image: Float32Array) -> list[Any]:
         try:
-            found: list[Any] = session.run(None, {self.graph.input: image})
+            arrays: list[Any] = session.run(None, {self.graph.input: image})
         except Exception as error:  # ONNX Runtime has a dozen, without a common base
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            kind = MemoryError if _NO_MEMORY in said[0].lower() else RuntimeError
-            raise kind(f"ONNX Runtime: {said[0]}") from error
-        return found
+            error_lines = str(error).strip().splitlines() or [type(error).__name__]
+            kind = MemoryError if _NO_MEMORY in error_lines[0].lower() else RuntimeError
+            raise kind(f"ONNX Runtime: {error_lines[0]}") from error
+        return arrays
 
 
 _running: weakref.WeakValueDictionary[str, _Runner] = weakref.WeakValueDictionary()
@@ -117,20 +121,24 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, scale: int = 1, stride: int = 1, *, data: bytes = b"") -> None:
         super().__init__()
-        stated: tuple[object, object] = (scale, stride)  # a file may say anything
-        if not all(isinstance(n, int) and 1 <= n <= 1024 for n in stated):
+        scale_stated: tuple[object, object] = (scale, stride)  # a file may say anything
+        if not all(isinstance(n, int) and 1 <= n <= 1024 for n in scale_stated):
             msg = f"scale and stride must be whole numbers, got {scale!r}, {stride!r}"
             raise ValueError(msg)
         self.scale, self.stride = scale, stride
-        stored = np.frombuffer(data, dtype=np.uint8).copy()
-        self.register_buffer("graph", torch.from_numpy(stored))
+        graph_bytes = np.frombuffer(data, dtype=np.uint8).copy()
+        self.register_buffer("graph", torch.from_numpy(graph_bytes))
         self._runner: _Runner | None = None
 
     def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
         """Take a graph of any length."""
-        given = state.get(f"{prefix}graph")
-        if given is not None and given.dtype == torch.uint8 and given.dim() == 1:
-            self.graph = torch.empty_like(given)
+        graph_given = state.get(f"{prefix}graph")
+        if (
+            graph_given is not None
+            and graph_given.dtype == torch.uint8
+            and graph_given.dim() == 1
+        ):
+            self.graph = torch.empty_like(graph_given)
         super()._load_from_state_dict(state, prefix, *rest)
         self._runner = None
 
@@ -143,8 +151,8 @@ class OnnxNetwork(nn.Module):
         if self._runner is None:
             data = self.graph.cpu().numpy().tobytes()
             key = hashlib.sha256(data).hexdigest()
-            found = _running.get(key) or _Runner(data)
-            _running[key] = self._runner = found
+            runner_found = _running.get(key) or _Runner(data)
+            _running[key] = self._runner = runner_found
         return self._runner
 
     @property
@@ -160,8 +168,8 @@ class OnnxNetwork(nn.Module):
         """Run images (B, 1, H, W) one by one, since a graph may know no batches."""
         planes = x.detach().to("cpu", torch.float32).contiguous().numpy()
         run = self.runner().run
-        made = [run(plane[None]) for plane in planes]
-        result = np.concatenate(made)
+        outputs = [run(plane[None]) for plane in planes]
+        result = np.concatenate(outputs)
         if result.ndim != 4 or result.shape[1] != 1 or result.dtype != np.float32:
             msg = f"it gave {result.dtype} of shape {result.shape}, not (B, 1, H, W)"
             raise RuntimeError(msg)
@@ -192,9 +200,9 @@ def measure_onnx(
                 reason = f"twice the side takes {second / first:.3g} times the memory"
                 break
             _check_sizes(network, smallest)
-            found = probe(network, stride=step)
-            if found.halo is None or _moves_along(network, found):
-                return network, found
+            probe_result = probe(network, stride=step)
+            if probe_result.halo is None or _moves_along(network, probe_result):
+                return network, probe_result
             reason = "a field that is cut further on gives other values"
         except (RuntimeError, MemoryError, SemsrError) as error:
             reason = one_line(str(error), _SAID).rstrip(".")
@@ -209,39 +217,43 @@ def measure_onnx(
 def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
     """Take the scale from a small field; raise unless others go through alike."""
     stride = network.stride
-    made = network(torch.zeros(1, 1, smallest, smallest))
-    scale, left = divmod(int(made.shape[2]), smallest)
+    output = network(torch.zeros(1, 1, smallest, smallest))
+    scale, left = divmod(int(output.shape[2]), smallest)
     if left or not 1 <= scale <= _LARGEST_SCALE:
         msg = f"of {smallest} x {smallest} px it makes "
-        msg += f"{made.shape[2]} x {made.shape[3]}, not 1 to {_LARGEST_SCALE} for each"
+        msg += (
+            f"{output.shape[2]} x {output.shape[3]}, not 1 to {_LARGEST_SCALE} for each"
+        )
         raise RuntimeError(msg)
     network.scale = scale
     for rows, columns in ((1, 1), (1, 2), (3, 1)):
         shape = (smallest + stride * rows, smallest + stride * columns)
-        made = network(torch.zeros(1, 1, *shape))
-        if made.shape[2:] != tuple(n * scale for n in shape):
-            msg = f"of {shape} px it makes {tuple(made.shape[2:])}"
+        output = network(torch.zeros(1, 1, *shape))
+        if output.shape[2:] != tuple(n * scale for n in shape):
+            msg = f"of {shape} px it makes {tuple(output.shape[2:])}"
             raise RuntimeError(msg)
 
 
-def _moves_along(network: OnnxNetwork, probed: Probe) -> bool:
+def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
     """Tell whether a field that is cut one stride further on gives the same inside.
 
     Strips do, as for the reach: their long borders are the same for both.
     """
-    halo, stride, scale = probed.halo or 0, network.stride, network.scale
-    side = 2 * halo + probed.smallest + round_up(_COMPARED, stride)
-    across = round_up(max(probed.smallest, _COMPARED), stride)
+    halo, stride, scale = probe_result.halo or 0, network.stride, network.scale
+    side = 2 * halo + probe_result.smallest + round_up(_COMPARED, stride)
+    across = round_up(max(probe_result.smallest, _COMPARED), stride)
     strip = torch.rand(
         1, 1, side + stride, across, generator=torch.Generator().manual_seed(0)
     )
     inner = slice((halo + stride) * scale, (side - halo) * scale)
-    moved = slice(halo * scale, (side - halo - stride) * scale)
+    shifted_part = slice(halo * scale, (side - halo - stride) * scale)
     for field in (strip, strip.transpose(2, 3).contiguous()):
         axis = 2 if field is strip else 3
         with torch.no_grad():
             first = network(field.narrow(axis, 0, side)).movedim(axis, 0)[inner]
-            second = network(field.narrow(axis, stride, side)).movedim(axis, 0)[moved]
+            second = network(field.narrow(axis, stride, side)).movedim(axis, 0)[
+                shifted_part
+            ]
         spread = float(first.max() - first.min()) or 1.0
         if float((first - second).abs().max()) > _EQUAL * spread:
             return False
@@ -273,8 +285,8 @@ class _AnySize(nn.Module):
         if self.stride > 1:
             beyond = (0, -columns % self.stride, 0, -rows % self.stride)
             field = functional.pad(field, beyond, mode="reflect")
-        made: Tensor = self.network(field)
-        return made[..., : rows * self.scale, : columns * self.scale]
+        output: Tensor = self.network(field)
+        return output[..., : rows * self.scale, : columns * self.scale]
 
 
 def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
@@ -295,7 +307,7 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
         model = onnx.load_model_from_string(module.graph.numpy().tobytes())
     else:
         whole = _AnySize(copy.deepcopy(module), card.stride, card.scale).eval()
-        model = onnx.load_model_from_string(_traced(whole, card))
+        model = onnx.load_model_from_string(_trace(whole, card))
     _write_card(model, card)
     data: bytes = model.SerializeToString()
     if not isinstance(module, OnnxNetwork):
@@ -308,11 +320,11 @@ def _side(stride: int) -> int:
     return max(64, 2 * stride)
 
 
-def _traced(whole: nn.Module, card: ModelCard) -> bytes:
+def _trace(whole: nn.Module, card: ModelCard) -> bytes:
     """Follow a network over a field, and write what it does."""
     side = _side(card.stride)
     field = torch.rand(1, 1, side + 1, side + 3)
-    written = io.BytesIO()
+    buffer = io.BytesIO()
     axes = {
         "input": {0: "batch", 2: "height", 3: "width"},
         "output": {0: "batch", 2: "output_height", 3: "output_width"},
@@ -324,7 +336,7 @@ def _traced(whole: nn.Module, card: ModelCard) -> bytes:
             torch.onnx.export(
                 whole,
                 (field,),
-                written,  # type: ignore[arg-type]
+                buffer,  # type: ignore[arg-type]
                 dynamo=False,  # the other needs onnxscript, and splits off weights
                 opset_version=OPSET,
                 input_names=["input"],
@@ -335,11 +347,11 @@ def _traced(whole: nn.Module, card: ModelCard) -> bytes:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         msg = f"{card.name} cannot be written as ONNX: {first.rstrip('.')}."
         raise CheckpointError(msg, code="export-unsupported") from error
-    return written.getvalue()
+    return buffer.getvalue()
 
 
 def _write_card(model: Any, card: ModelCard) -> None:
-    said = {
+    metadata = {
         CARD_KEY: card.model_dump_json(),
         "name": card.name,
         "description": card.description,
@@ -348,9 +360,9 @@ def _write_card(model: Any, card: ModelCard) -> None:
         "licence": card.licence,
     }
     if card.pixel_size_nm is not None:
-        said["pixel_size_nm"] = " to ".join(f"{v:g}" for v in card.pixel_size_nm)
+        metadata["pixel_size_nm"] = " to ".join(f"{v:g}" for v in card.pixel_size_nm)
     del model.metadata_props[:]
-    onnx_library("onnx.helper").set_model_props(model, said)
+    onnx_library("onnx.helper").set_model_props(model, metadata)
     model.doc_string = card.description
 
 

@@ -46,13 +46,15 @@ def live_norm(
     """Read a torch call that normalises a plane by its own statistics, if it is one."""
     if func is not functional.instance_norm:
         return None
-    bound = _SIGNATURE.bind(*args, **kwargs)
-    bound.apply_defaults()
-    told = bound.arguments
-    live = told["use_input_stats"] or told["running_mean"] is None
-    if not live or told["input"].dim() != 4:
+    arguments_bound = _SIGNATURE.bind(*args, **kwargs)
+    arguments_bound.apply_defaults()
+    arguments = arguments_bound.arguments
+    live = arguments["use_input_stats"] or arguments["running_mean"] is None
+    if not live or arguments["input"].dim() != 4:
         return None
-    return LiveNorm(told["input"], told["weight"], told["bias"], told["eps"])
+    return LiveNorm(
+        arguments["input"], arguments["weight"], arguments["bias"], arguments["eps"]
+    )
 
 
 class TorchCalls(TorchFunctionMode):
@@ -127,13 +129,13 @@ def _cpu_copy(module: nn.Module) -> nn.Module:
 
 def smallest_side(module: nn.Module, *, stride: int) -> int:
     """Find the smallest side, a multiple of the stride, that a network accepts."""
-    probed = module.eval()
+    network = module.eval()
     multiples = (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM)
     sides = [n * stride for n in multiples if n == 1 or n * stride <= _LAST_MINIMUM]
     for side in sides:
         try:
             with torch.no_grad():
-                probed(torch.zeros(1, 1, side, side))
+                network(torch.zeros(1, 1, side, side))
         except (RuntimeError, ValueError):
             continue
         return side
@@ -147,7 +149,7 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
 def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
     """Greatest distance over which NaN, or a change, spreads, in four directions."""
     middle = round_up(side // 2, stride)
-    spread_of = _changed if getattr(module, "opaque", False) else _unknown
+    spread_of = _find_changes if getattr(module, "opaque", False) else _unknown
     reach = 0
     for axis in (2, 3):
         shape = (1, 1, side, across) if axis == 2 else (1, 1, across, side)
@@ -172,7 +174,7 @@ def _unknown(
     return output.isnan()
 
 
-def _changed(
+def _find_changes(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
     """Find which outputs change at all with a part of a field.
@@ -181,7 +183,10 @@ def _changed(
     magnitudes are tried, and the other ones have another mean and spread, so that
     neither a rectifier nor a maximum over the field hides them.
     """
-    found, rng = torch.zeros(1, dtype=torch.bool), torch.Generator().manual_seed(0)
+    has_changed, rng = (
+        torch.zeros(1, dtype=torch.bool),
+        torch.Generator().manual_seed(0),
+    )
     for size in _MAGNITUDES:
         one = size * torch.randn(shape, generator=rng)
         other = one.clone()
@@ -190,8 +195,8 @@ def _changed(
         with torch.no_grad():
             before, after = module(one), module(other)
         same = (before == after) | (before.isnan() & after.isnan())
-        found = found | ~same
-    return found
+        has_changed = has_changed | ~same
+    return has_changed
 
 
 def receptive_field(module: nn.Module, *, stride: int) -> int:
@@ -199,11 +204,11 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
     if getattr(module, "deciding", False):
         msg = "What a network makes of a field where values decide cannot be bounded."
         raise ShapeError(msg, code="receptive-field-unbounded")
-    probed = _cpu_copy(module)
-    across = smallest_side(probed, stride=stride)
+    module_copy = _cpu_copy(module)
+    across = smallest_side(module_copy, stride=stride)
     side = round_up(max(_FIRST_SIDE, 4 * across), stride)
     while side <= _LAST_SIDE:
-        reach = _reach(probed, side, across, stride)
+        reach = _reach(module_copy, side, across, stride)
         if reach < side // 2 - stride:
             return reach
         side *= 2
@@ -216,10 +221,10 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
 
 def probe(module: nn.Module, *, stride: int) -> Probe:
     """Measure all that tiling needs to know of a network of one grey channel."""
-    probed = _cpu_copy(module)
-    smallest = smallest_side(probed, stride=stride)
+    module_copy = _cpu_copy(module)
+    smallest = smallest_side(module_copy, stride=stride)
     with torch.no_grad(), NormInterceptor() as mode:
-        probed(torch.zeros(1, 1, smallest, smallest))
+        module_copy(torch.zeros(1, 1, smallest, smallest))
     try:
         reach = receptive_field(module, stride=stride)
         halo: int | None = round_up(reach + 1, stride)
@@ -254,8 +259,8 @@ def effective_halo(
     if not 0 < tolerance < 1:
         msg = f"A tolerance must lie between 0 and 1, got {tolerance}."
         raise OptionError(msg, code="out-of-range")
-    probed = _cpu_copy(module)
-    across = smallest_side(probed, stride=stride)
+    module_copy = _cpu_copy(module)
+    across = smallest_side(module_copy, stride=stride)
     side = 2 * round_up(halo + across, stride)
     rng = torch.Generator().manual_seed(seed)
     reach = 0
@@ -264,7 +269,7 @@ def effective_halo(
             shape = (side, across) if axis == 2 else (across, side)
             one, other = (_noise(shape, rng) for _ in range(2))
             for low in (True, False):
-                change = _change(probed, one, other, axis=axis, low=low)
+                change = _change(module_copy, one, other, axis=axis, low=low)
                 far = (change > tolerance).nonzero()
                 scale = 2 * len(change) // side
                 reach = max(reach, -(-(int(far.max()) + 1) // scale) if len(far) else 0)
@@ -304,11 +309,11 @@ def _change(
 ) -> Tensor:
     """Change of the output by distance from a line, over the output's range."""
     half = one.shape[axis] // 2
-    mixed = one.clone()
+    mixture = one.clone()
     start = 0 if low else half
-    mixed.narrow(axis, start, half).copy_(other.narrow(axis, start, half))
+    mixture.narrow(axis, start, half).copy_(other.narrow(axis, start, half))
     with torch.no_grad(), NormInterceptor():
-        before, after = module(one), module(mixed)
+        before, after = module(one), module(mixture)
     spread = (before.max() - before.min()).clamp_min(torch.finfo(before.dtype).tiny)
     largest: Tensor = ((after - before).abs() / spread).amax(dim=(0, 1, 5 - axis))
     middle = len(largest) // 2

@@ -65,25 +65,31 @@ def vary(
     patch: NDArray[Any], variation: Variation, value_range: FloatPair = (0.0, 1.0)
 ) -> NDArray[Any]:
     """Vary one patch (N, N)."""
-    made = patch.astype(working_type(patch.dtype))
-    made = made[::-1] if variation.up_down else made
-    made = made[:, ::-1] if variation.left_right else made
+    patch_values = patch.astype(working_type(patch.dtype))
+    patch_values = patch_values[::-1] if variation.up_down else patch_values
+    patch_values = patch_values[:, ::-1] if variation.left_right else patch_values
     quarter, rest = divmod(variation.angle_deg, 90)
     if rest == 0 and variation.zoom == 1:
-        made = np.rot90(made, int(quarter))
+        patch_values = np.rot90(patch_values, int(quarter))
     else:
         angle = np.deg2rad(variation.angle_deg)
         cos, sin = np.cos(angle), np.sin(angle)
         matrix = np.array([[cos, sin], [-sin, cos]]) / variation.zoom
         centre = (np.array(patch.shape) - 1) / 2
-        made = ndimage.affine_transform(
-            made, matrix, offset=centre - matrix @ centre, order=3, mode="mirror"
+        patch_values = ndimage.affine_transform(
+            patch_values,
+            matrix,
+            offset=centre - matrix @ centre,
+            order=3,
+            mode="mirror",
         )
     if variation.gain == 1 and variation.offset == 0:
-        return np.ascontiguousarray(made)
+        return np.ascontiguousarray(patch_values)
     low, high = value_range
-    changed = variation.gain * (made - low) + low + variation.offset * (high - low)
-    return np.ascontiguousarray(changed)
+    varied_values = (
+        variation.gain * (patch_values - low) + low + variation.offset * (high - low)
+    )
+    return np.ascontiguousarray(varied_values)
 
 
 def augment_pair(

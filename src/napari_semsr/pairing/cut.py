@@ -118,8 +118,8 @@ def split(
         train = sets[SPLITS[0]] + whole
         sets[SPLITS[0]] = [train[i] for i in rng.permutation(len(train))]
     return {
-        name: [place for one in found for place in members[one]]
-        for name, found in sets.items()
+        name: [place for one in pairs_found for place in members[one]]
+        for name, pairs_found in sets.items()
     }
 
 
@@ -129,8 +129,8 @@ _MOST_HELD = 0.8  # share of them that may be held out
 
 def _with_shares(options: PairOptions, times: float) -> PairOptions:
     """Hold more out of a part of the patches, so that it is the share of all."""
-    held = options.validation + options.test
-    times = min(times, _MOST_HELD / held) if held else 1.0
+    share_out = options.validation + options.test
+    times = min(times, _MOST_HELD / share_out) if share_out else 1.0
     if times <= 1:
         return options
     return options.replace(
@@ -145,11 +145,11 @@ def _split_groups(
     by_group: dict[int, list[Place]] = {}
     for one in members:
         by_group.setdefault(groups.numbers[one.source], []).append(one)
-    wanted = [name for name in SPLITS if options.shares[name] > 0]
-    if len(by_group) < len(wanted):
+    names = [name for name in SPLITS if options.shares[name] > 0]
+    if len(by_group) < len(names):
         msg = (
-            f"{len(wanted)} sets that show different places need at least "
-            f"{len(wanted)} places, and the images show {len(by_group)}: give images "
+            f"{len(names)} sets that show different places need at least "
+            f"{len(names)} places, and the images show {len(by_group)}: give images "
             "of other places, one image of each place, or fewer sets "
             "(`validation=0`, `test=0`)."
         )
@@ -157,8 +157,8 @@ def _split_groups(
     stand_ins = [Place(number, (0, 0), own[0].box) for number, own in by_group.items()]
     sets = _split(stand_ins, options.replace(whole_images=True), salt=salt)
     return {
-        name: [one for stand_in in found for one in by_group[stand_in.source]]
-        for name, found in sets.items()
+        name: [one for stand_in in pairs_found for one in by_group[stand_in.source]]
+        for name, pairs_found in sets.items()
     }
 
 
@@ -173,41 +173,43 @@ def _split(
     """
     if not places:
         return {name: [] for name in SPLITS}
-    ordered = sorted(places, key=lambda place: (place.source, place.index))
+    in_order = sorted(places, key=lambda place: (place.source, place.index))
     rng = np.random.default_rng([options.seed, salt])
     apart = -(-options.patch // (options.step or options.patch))
     sources = sorted({place.source for place in places})
-    wanted = [name for name in SPLITS if options.shares[name] > 0]
+    names = [name for name in SPLITS if options.shares[name] > 0]
     if options.whole_images:
-        dealt = dict(zip(sources, _dealt(len(sources), options, rng), strict=True))
-        sets = np.array([dealt[place.source] for place in ordered])
+        sets_of_sources = dict(
+            zip(sources, _deal(len(sources), options, rng), strict=True)
+        )
+        sets = np.array([sets_of_sources[place.source] for place in in_order])
     elif apart == 1:
-        sets = _dealt(len(ordered), options, rng)
+        sets = _deal(len(in_order), options, rng)
     else:
-        sets = _held_out(ordered, options, apart, rng)
-    found = {
-        name: [ordered[i] for i in rng.permutation(np.flatnonzero(sets == number))]
+        sets = _held_out(in_order, options, apart, rng)
+    places_by_set = {
+        name: [in_order[i] for i in rng.permutation(np.flatnonzero(sets == number))]
         for number, name in enumerate(SPLITS)
     }
-    if not all(found[name] for name in wanted):
+    if not all(places_by_set[name] for name in names):
         if options.whole_images:
             msg = (
-                f"{len(wanted)} sets of whole images need at least {len(wanted)} "
+                f"{len(names)} sets of whole images need at least {len(names)} "
                 f"images with patches, got {len(sources)}: give more images, or drop "
                 "`whole_images`."
             )
             raise OptionError(msg, code="too-few-images")
         msg = (
-            f"{len(wanted)} disjoint sets need at least {len(wanted)} separate patches "
+            f"{len(names)} disjoint sets need at least {len(names)} separate patches "
             f"of {options.patch} px, got too few of {len(places)}: lower `patch`, "
             "take larger images, or cut pairs for fewer sets (`validation=0`, "
             "`test=0`)."
         )
         raise OptionError(msg, code="too-few-patches")
-    return found
+    return places_by_set
 
 
-def _dealt(
+def _deal(
     count: int, options: PairOptions, rng: np.random.Generator
 ) -> NDArray[np.intp]:
     """Deal patches that share no pixel: numbers of their sets."""
@@ -215,9 +217,9 @@ def _dealt(
     left = rng.permutation(count)
     for number in (2, 1):
         share = options.shares[SPLITS[number]]
-        taken = min(max(round(share * count), int(share > 0)), len(left) - 1)
-        sets[left[:taken]] = number
-        left = left[taken:]
+        count_taken = min(max(round(share * count), int(share > 0)), len(left) - 1)
+        sets[left[:count_taken]] = number
+        left = left[count_taken:]
     return sets
 
 
@@ -248,18 +250,18 @@ def _held_out(
     for place in places:
         blank[place.source][place.index] = 0
     shares = np.array([options.shares[name] for name in SPLITS])
-    best, least, kept = np.zeros(len(places), int), np.inf, len(places)
+    best, least, count_left = np.zeros(len(places), int), np.inf, len(places)
     for draw in range(_DRAWS):
         dealing = _Dealing({k: v.copy() for k, v in blank.items()}, apart, rng)
         numbers = [n for n in (1, 2) if shares[n]]
         for number in numbers if draw % 2 else reversed(numbers):
-            dealing.hold(number, float(shares[number] * kept))
+            dealing.hold(number, float(shares[number] * count_left))
         sets = np.array([dealing.sets[p.source][p.index] for p in places])
         counts = np.bincount(sets, minlength=_LOST + 1)
-        kept = len(places) - int(counts[_LOST])
-        missed = np.abs(counts[:_LOST] - shares * kept)[1:].sum()
+        count_left = len(places) - int(counts[_LOST])
+        error = np.abs(counts[:_LOST] - shares * count_left)[1:].sum()
         short = np.count_nonzero((counts[:_LOST] == 0) & (shares > 0))
-        score = counts[_LOST] + _MISSED * missed + short * len(places)
+        score = counts[_LOST] + _MISSED * error + short * len(places)
         if score < least:
             best, least = sets, score
     return best
@@ -311,14 +313,14 @@ class _Dealing:
             np.clip(span + np.array([-reach, reach])[:, None], 0, n)
             for span, n in zip(spans, sets.shape, strict=True)
         ]
-        reached = _within(sums, wide[0], wide[1])
-        score = reached - count + _MISSED * np.abs(count - target)
-        possible = (count > 0) & (reached < sums[-1, -1])
+        reachable = _within(sums, wide[0], wide[1])
+        score = reachable - count + _MISSED * np.abs(count - target)
+        possible = (count > 0) & (reachable < sums[-1, -1])
         if not possible.any():
             return 0
         score[~possible] = np.inf
-        found = self.rng.choice(np.flatnonzero(score == score.min()))
-        row, column = np.unravel_index(found, score.shape)
+        choice = self.rng.choice(np.flatnonzero(score == score.min()))
+        row, column = np.unravel_index(choice, score.shape)
         inner = _area(sets, spans[0][:, row], spans[1][:, column])
         inner[inner == 0] = number
         outer = _area(sets, wide[0][:, row], wide[1][:, column])
@@ -338,8 +340,8 @@ def _within(
 ) -> NDArray[Any]:
     """Sum over the rectangles of all rows and columns, from running sums."""
     down = sums[rows[1]] - sums[rows[0]]
-    found: NDArray[Any] = down[:, columns[1]] - down[:, columns[0]]
-    return found
+    sums_within: NDArray[Any] = down[:, columns[1]] - down[:, columns[0]]
+    return sums_within
 
 
 def _area(
@@ -369,12 +371,12 @@ class OnGrid:
     resampled: bool  # Whether it was brought to another grid
 
     @classmethod
-    def of(cls, image: Micrograph, *, resampled: bool) -> Self:
+    def of(cls, image: Micrograph, *, is_resampled: bool) -> Self:
         """Measure the range of an image; all of it where hardly a pixel differs."""
-        found = field_range(image.data, *_PERCENTILES)
-        if found[0] == found[1]:
-            found = field_range(image.data, 0, 100)
-        return cls(image, found, resampled)
+        limits = field_range(image.data, *_PERCENTILES)
+        if limits[0] == limits[1]:
+            limits = field_range(image.data, 0, 100)
+        return cls(image, limits, is_resampled)
 
     def to_json(self) -> dict[str, Any]:
         """Say what a store keeps of it."""
@@ -425,9 +427,9 @@ class PairChoice:
 
         In the type that all images of the side have in common.
         """
-        wanted = box if side == "low" else box.scaled(self.scale)
+        side_box = box if side == "low" else box.scale(self.scale)
         common = np.result_type(*(image.dtype for image in self.images[side]))
-        return read_box(self.images[side][source].data, wanted).astype(common)
+        return read_box(self.images[side][source].data, side_box).astype(common)
 
 
 def choose_pairs(
@@ -435,23 +437,23 @@ def choose_pairs(
     highs: Sequence[Micrograph],
     options: PairOptions,
     *,
-    paired: bool,
-    placed: PairMap | None = None,
+    is_paired: bool,
+    pair_map: PairMap | None = None,
 ) -> Job[PairChoice]:
     """Choose the patches to learn from, and deal them out to the three sets.
 
-    `paired` images show the same fields, in the same order. Each pair is then one place
-    twice, else two patches of the same class of density. LOW lies on HIGH where
-    `placed` has it, by their origins if not given.
+    `is_paired` images show the same fields, in the same order. Each pair is then one
+    place twice, else two patches of the same class of density. LOW lies on HIGH where
+    `pair_map` has it, by their origins if not given.
     """
-    rejected: Counter[str] = Counter()
+    rejections: Counter[str] = Counter()
     by_image: list[dict[str, Any]] = []
     same_place: list[list[str]] = []
-    if paired:
+    if is_paired:
         sides: _Sides = {"low": [], "high": []}
         for low, high in zip(lows, highs, strict=True):
             yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
-            pair = align(low, high, options, placed)
+            pair = align(low, high, options, pair_map)
             sides["low"].append(pair[0])
             sides["high"].append(pair[1])
         matches = []
@@ -461,10 +463,10 @@ def choose_pairs(
         groups = Groups.of(len(sides["low"]), matches)
         same_place = groups.names([one.image.name for one in sides["low"]])
         sets, candidates, by_image = yield from _same_places(
-            sides, options, placed, groups
+            sides, options, pair_map, groups
         )
         for row in by_image:
-            rejected.update(row["rejected"])
+            rejections.update(row["rejected"])
     else:
         sides = _to_one_pitch(lows, highs, options)
         groups_of = {}
@@ -474,61 +476,68 @@ def choose_pairs(
             groups_of[side] = Groups.of(len(images_of), matches)
             same_place += groups_of[side].names([one.name for one in images_of])
         sets, candidates = yield from _equal_patterns(
-            sides, options, rejected, groups_of
+            sides, options, rejections, groups_of
         )
-    images = {side: [one.image for one in found] for side, found in sides.items()}
-    beside = images["low"] if paired and placed is None else []
+    images = {
+        side: [one.image for one in pairs_found] for side, pairs_found in sides.items()
+    }
+    beside = images["low"] if is_paired and pair_map is None else []
     return PairChoice(
-        kind="paired" if paired else "unpaired",
+        kind="paired" if is_paired else "unpaired",
         sets=sets,
         images=images,
         scale=options.factor,
         sources={
-            side: [one.to_json() for one in found] for side, found in sides.items()
+            side: [one.to_json() for one in pairs_found]
+            for side, pairs_found in sides.items()
         },
         candidates=candidates,
-        rejected=dict(rejected),
+        rejected=dict(rejections),
         pixel_nm=_common_pixel(images["high"], beside, options.factor),
-        resampled=any(one.resampled for found in sides.values() for one in found),
+        resampled=any(
+            one.resampled for pairs_found in sides.values() for one in pairs_found
+        ),
         by_image=by_image,
         same_place=same_place,
     )
 
 
 def _same_places(
-    sides: _Sides, options: PairOptions, placed: PairMap | None, groups: Groups
+    sides: _Sides, options: PairOptions, pair_map: PairMap | None, groups: Groups
 ) -> Job[tuple[_Sets, int, list[dict[str, Any]]]]:
     """Keep places that both images show alike; count all, and those of each image."""
     places = _places(sides["low"], options)
-    passed: list[Place] = []
-    rejected: list[Counter[str]] = [Counter() for _ in sides["low"]]
+    usable_places: list[Place] = []
+    rejections: list[Counter[str]] = [Counter() for _ in sides["low"]]
     for number, place in enumerate(places):
         low, high = (sides[side][place.source] for side in ("low", "high"))
         reason = judge(
             read_box(low.image.data, place.box),
-            read_box(high.image.data, place.box.scaled(options.factor)),
+            read_box(high.image.data, place.box.scale(options.factor)),
             (low.value_range, high.value_range),
             options,
-            mapped=placed is not None,
+            is_mapped=pair_map is not None,
         )
-        if reason is None and placed is not None:
+        if reason is None and pair_map is not None:
             centre = np.array(Grid.of(low.image).centre(place.box))
             pitch = np.array(low.image.scale)
             corner = centre - pitch / 2
-            if is_doubtful(placed, corner, corner + pitch * options.patch):
+            if is_doubtful(pair_map, corner, corner + pitch * options.patch):
                 reason = "unreliable"
         if reason is None:
-            passed.append(place)
+            usable_places.append(place)
         else:
-            rejected[place.source][reason] += 1
+            rejections[place.source][reason] += 1
         yield Progress(number + 1, len(places), "judging patches")
-    sets = split(passed, options, groups=groups)
+    sets = split(usable_places, options, groups=groups)
     rows = []
     for source, one in enumerate(sides["low"]):
         own = {k: [p for p in v if p.source == source] for k, v in sets.items()}
-        _count_border(rejected[source], [p for p in passed if p.source == source], own)
-        counts = {name: len(found) for name, found in own.items()}
-        row = {"name": one.image.name, **counts, "rejected": dict(rejected[source])}
+        _count_border(
+            rejections[source], [p for p in usable_places if p.source == source], own
+        )
+        counts = {name: len(pairs_found) for name, pairs_found in own.items()}
+        row = {"name": one.image.name, **counts, "rejected": dict(rejections[source])}
         rows.append(row)
     pairs = {name: [(one, one) for one in sets[name]] for name in SPLITS}
     return pairs, len(places), rows
@@ -537,64 +546,69 @@ def _same_places(
 def _equal_patterns(
     sides: _Sides,
     options: PairOptions,
-    rejected: Counter[str],
+    rejections: Counter[str],
     groups: dict[str, Groups],
 ) -> Job[tuple[_Sets, int]]:
     """Keep patches of two sets that show equally much pattern; count all."""
-    found: dict[str, dict[str, list[Place]]] = {}
+    places_by_set: dict[str, dict[str, list[Place]]] = {}
     densities: dict[tuple[str, Place], float] = {}
     candidates = 0
     for salt, (side, scale) in enumerate((("low", 1), ("high", options.factor))):
         places = _places(sides[side], options, scale)
         candidates += len(places)
         meters = [DensityMeter(one.image) for one in sides[side]]
-        passed = []
+        usable_places = []
         for number, place in enumerate(places):
             source = sides[side][place.source]
-            patch = read_box(source.image.data, place.box.scaled(scale))
+            patch = read_box(source.image.data, place.box.scale(scale))
             reason = judge_one(patch, source.value_range, options)
             if reason is None:
-                passed.append(place)
+                usable_places.append(place)
                 densities[side, place] = meters[place.source].measure(patch)
             else:
-                rejected[reason] += 1
+                rejections[reason] += 1
             yield Progress(number + 1, len(places), f"judging patches of {side}")
-        found[side] = split(passed, options, salt=salt, groups=groups[side])
-        _count_border(rejected, passed, found[side])
-    return _balanced(found, densities, options, rejected), candidates
+        places_by_set[side] = split(
+            usable_places, options, salt=salt, groups=groups[side]
+        )
+        _count_border(rejections, usable_places, places_by_set[side])
+    return _balance_sets(places_by_set, densities, options, rejections), candidates
 
 
 def _count_border(
-    rejected: Counter[str], passed: list[Place], sets: dict[str, list[Place]]
+    rejections: Counter[str], usable_places: list[Place], sets: dict[str, list[Place]]
 ) -> None:
     """Count the patches that no set could take."""
-    lost = len(passed) - sum(len(found) for found in sets.values())
-    if lost:
-        rejected["border"] += lost
+    lost_count = len(usable_places) - sum(
+        len(pairs_found) for pairs_found in sets.values()
+    )
+    if lost_count:
+        rejections["border"] += lost_count
 
 
-def _balanced(
-    found: dict[str, dict[str, list[Place]]],
+def _balance_sets(
+    places_by_set: dict[str, dict[str, list[Place]]],
     densities: dict[tuple[str, Place], float],
     options: PairOptions,
-    rejected: Counter[str],
+    rejections: Counter[str],
 ) -> _Sets:
     """Leave patches out until both sides of each set are equally dense."""
     sets: _Sets = {}
     for number, name in enumerate(SPLITS):
         rng = np.random.default_rng([options.seed, 2, number])
-        first, second = found["low"][name], found["high"][name]
-        chosen = balance(
+        first, second = places_by_set["low"][name], places_by_set["high"][name]
+        selection = balance(
             [densities["low", place] for place in first],
             [densities["high", place] for place in second],
             rng,
         )
         pairs = [
-            (first[i], second[j]) for i, j in zip(chosen[0], chosen[1], strict=True)
+            (first[i], second[j])
+            for i, j in zip(selection[0], selection[1], strict=True)
         ]
         left = len(first) + len(second) - 2 * len(pairs)
         if left:
-            rejected["density"] += left
+            rejections["density"] += left
         sets[name] = [pairs[i] for i in rng.permutation(len(pairs))]
     return sets
 
@@ -627,25 +641,27 @@ def _common_pixel(
         coarse = low.mean_pixel_size_nm
         if sizes[number] is None and coarse is not None:
             sizes[number] = coarse / scale
-    known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes) or not np.allclose(known, known[0], rtol=_SAME):
+    known_sizes = [size for size in sizes if size is not None]
+    if len(known_sizes) < len(sizes) or not np.allclose(
+        known_sizes, known_sizes[0], rtol=_SAME
+    ):
         return None
-    return known[0]
+    return known_sizes[0]
 
 
 # Whether patches are of use.
 
 
-def is_doubtful(placed: PairMap, start: FloatArray, stop: FloatArray) -> bool:
+def is_doubtful(pair_map: PairMap, start: FloatArray, stop: FloatArray) -> bool:
     """Whether a map cannot be believed in most of what a patch reaches.
 
     `start`, `stop`: corners of the patch in the plane of HIGH. Half of the areas or
     more, whose centres lie in the patch, or which the patch's centre lies in, must be
     unreliable: one among several that hold says more of its own noise than of the map.
     """
-    reach = np.maximum(stop - start, placed.side_nm) / 2
-    apart = np.abs(placed.places_nm - (start + stop) / 2)
-    near = placed.reliable[np.all(apart <= reach, axis=1)]
+    reach = np.maximum(stop - start, pair_map.side_nm) / 2
+    apart = np.abs(pair_map.places_nm - (start + stop) / 2)
+    near = pair_map.reliable[np.all(apart <= reach, axis=1)]
     return bool(near.size and near.mean() <= _DOUBTED)
 
 
@@ -671,7 +687,7 @@ def judge(
     ranges: tuple[FloatPair, FloatPair],
     options: PairOptions,
     *,
-    mapped: bool = False,
+    is_mapped: bool = False,
 ) -> str | None:
     """Tell in a word why a pair of patches is of no use; None if it is.
 
@@ -683,7 +699,7 @@ def judge(
         wrong = judge_one(patch, value_range, options)
         if wrong is not None:
             return wrong
-    if mapped and options.min_correlation is None:
+    if is_mapped and options.min_correlation is None:
         return None
     rows, columns = low.shape
     scale = high.shape[0] // rows
@@ -693,8 +709,8 @@ def judge(
     least = options.min_correlation
     if here < (_CORRELATED if least is None else least):
         return "uncorrelated"
-    moved, best = _best_shift(a, b)
-    further = float(np.hypot(*moved)) > options.max_shift_px
+    correlation_moved, best = _best_shift(a, b)
+    further = float(np.hypot(*correlation_moved)) > options.max_shift_px
     return "shifted" if further and best > here + _BETTER else None
 
 
@@ -719,9 +735,9 @@ def _best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
     top, left = (n - 1 for n in inner.shape)
     sums = full[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
     spread = _window_deviation(a, inner.shape)
-    found = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
-    y, x = np.unravel_index(int(np.argmax(found)), found.shape)
-    return (int(y) - reach, int(x) - reach), float(found[y, x])
+    correlations = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
+    y, x = np.unravel_index(int(np.argmax(correlations)), correlations.shape)
+    return (int(y) - reach, int(x) - reach), float(correlations[y, x])
 
 
 def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
@@ -795,13 +811,13 @@ def balance(
         return [], []
     edges = np.quantile(both, np.linspace(0, 1, _BINS + 1)[1:-1])
     first, second = (np.searchsorted(edges, np.array(side)) for side in (low, high))
-    chosen: tuple[list[int], list[int]] = ([], [])
+    selections: tuple[list[int], list[int]] = ([], [])
     for number in range(_BINS):
         members = [np.flatnonzero(side == number) for side in (first, second)]
         count = min(len(members[0]), len(members[1]))
-        for kept, found in zip(chosen, members, strict=True):
-            kept += [int(i) for i in rng.permutation(found)[:count]]
-    return chosen
+        for selection, indices in zip(selections, members, strict=True):
+            selection += [int(i) for i in rng.permutation(indices)[:count]]
+    return selections
 
 
 # Two images on one grid: as they are, or resampled to one physical pixel.
@@ -811,7 +827,7 @@ def align(
     low: Micrograph,
     high: Micrograph,
     options: PairOptions,
-    placed: PairMap | None = None,
+    pair_map: PairMap | None = None,
 ) -> tuple[OnGrid, OnGrid]:
     """Bring two images of one field onto one grid.
 
@@ -821,8 +837,8 @@ def align(
     count pixels of whatever each was cut from, and are not compared. With a map LOW
     alone is resampled, once, to the pixels of HIGH, unless another pixel is asked for.
     """
-    if placed is not None:
-        return _through(low, high, options, placed.transform)
+    if pair_map is not None:
+        return _through(low, high, options, pair_map.transform)
     if _fit(low, high, options):
         pair = _rescale(low, options.shrink), _rescale(high, options.shrink)
     else:
@@ -836,7 +852,7 @@ def align(
         pair[1].replace(data=pair[1].data[: rows * scale, : columns * scale]),
     )
     first, second = (
-        OnGrid.of(part, resampled=Grid.of(part).among(Grid.of(whole)) is None)
+        OnGrid.of(part, is_resampled=Grid.of(part).among(Grid.of(whole)) is None)
         for part, whole in zip(parts, (low, high), strict=True)
     )
     if options.second_scan or options.align:
@@ -850,11 +866,14 @@ def _through(
 ) -> tuple[OnGrid, OnGrid]:
     """See LOW through a map, on the part of HIGH that it shows."""
     scale, grid = options.factor, Grid.of(high)
-    seen = transform(_outline(Grid.of(low)))
+    outline_places = transform(_outline(Grid.of(low)))
     pitch = np.array(grid.pitch)
-    found = [(border - grid.corner) / pitch for border in (seen.min(0), seen.max(0))]
-    start = np.clip(np.floor(found[0]), 0, high.shape).astype(int)
-    stop = np.clip(np.ceil(found[1]), 0, high.shape).astype(int)
+    corners = [
+        (border - grid.corner) / pitch
+        for border in (outline_places.min(0), outline_places.max(0))
+    ]
+    start = np.clip(np.floor(corners[0]), 0, high.shape).astype(int)
+    stop = np.clip(np.ceil(corners[1]), 0, high.shape).astype(int)
     box = Box(int(start[0]), int(stop[0]), int(start[1]), int(stop[1]))
     fine = (options.pixel_nm or pitch) * np.full(2, options.shrink)
     rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
@@ -864,19 +883,19 @@ def _through(
         )
         raise ShapeError(msg, code="no-overlap")
     high = high.replace(data=high.data[box.slices], origin=grid.centre(box))
-    resampled = not np.allclose(fine, pitch, rtol=_SAME)
-    if resampled:
+    is_resampled = not np.allclose(fine, pitch, rtol=_SAME)
+    if is_resampled:
         high = _resample(high, np.zeros(2), fine, (rows * scale, columns * scale))
     else:
         fine = pitch
         high = high.replace(data=high.data[: rows * scale, : columns * scale])
-    wanted = Grid((rows, columns), _pair(fine * scale), Grid.of(high).corner)
+    high_grid = Grid((rows, columns), _pair(fine * scale), Grid.of(high).corner)
     low = low.replace(
-        data=Warped(low, wanted, transform).read(),
-        pixel_size_nm=wanted.pitch,
-        origin=wanted.centre(Box.of(wanted.shape)),
+        data=Warped(low, high_grid, transform).read(),
+        pixel_size_nm=high_grid.pitch,
+        origin=high_grid.centre(Box.of(high_grid.shape)),
     )
-    return OnGrid.of(low, resampled=True), OnGrid.of(high, resampled=resampled)
+    return OnGrid.of(low, is_resampled=True), OnGrid.of(high, is_resampled=is_resampled)
 
 
 def _outline(grid: Grid) -> FloatArray:
@@ -895,8 +914,8 @@ def _pair(values: NDArray[Any]) -> FloatPair:
 
 def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
     """Whether two images fit pixel by pixel."""
-    wanted = tuple(n * options.factor for n in low.shape)
-    if wanted != high.shape:
+    high_shape = tuple(n * options.factor for n in low.shape)
+    if high_shape != high.shape:
         return False
     a, b = low.pixel_size_nm, high.pixel_size_nm
     if a is None or b is None:
@@ -906,8 +925,8 @@ def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
     target = options.pixel_nm
     same &= target is None or bool(np.allclose(b, target, rtol=_SAME))
     first, second = _grids(low, high, options)
-    laid = replace(second, corner=first.corner).among(second)
-    return same and laid == Box.of(high.shape)
+    second_grid = replace(second, corner=first.corner).among(second)
+    return same and second_grid == Box.of(high.shape)
 
 
 def _to_one_pixel(
@@ -984,13 +1003,17 @@ def _to_one_pitch(
     """Bring the images of two sets to the common pixel, where that is known."""
     pitch = options.pixel_nm or _common_pixel(highs)
     sides: _Sides = {"low": [], "high": []}
-    for side, given, scale in (("low", lows, 1), ("high", highs, options.factor)):
-        for image in given:
+    for side, images, scale in (("low", lows, 1), ("high", highs, options.factor)):
+        for image in images:
             shrink, own = options.shrink, image.mean_pixel_size_nm
             if pitch is not None and own is not None:
-                wanted = pitch * options.factor / scale  # before the crop is resized
-                shrink *= 1.0 if abs(wanted / own - 1) <= _SAME else wanted / own
-            one = OnGrid.of(_rescale(image, shrink), resampled=shrink != 1)
+                side_pitch = (
+                    pitch * options.factor / scale
+                )  # before the crop is resized
+                shrink *= (
+                    1.0 if abs(side_pitch / own - 1) <= _SAME else side_pitch / own
+                )
+            one = OnGrid.of(_rescale(image, shrink), is_resampled=shrink != 1)
             sides[side].append(one)
     return sides
 

@@ -69,25 +69,25 @@ def add_defects(
         Both images, and where they were changed.
     """
     rng = np.random.default_rng(seed)
-    known = np.isfinite(high)
-    made = high.astype(np.float32)
-    changed = np.zeros(high.shape, bool)
-    wanted = int(share * known.sum())
-    if not wanted or not known.any():
-        return DefectCopy(low.astype(np.float32), made, changed)
-    soft = _softened(made, known)
-    contrast = float(np.diff(np.percentile(soft[known], _CONTRAST))[0])
-    places = np.flatnonzero(known)
-    count, left = 0, int(_TRIES * max(1, wanted // 50))
-    while count < wanted and left and contrast > 0:
+    finite = np.isfinite(high)
+    values = high.astype(np.float32)
+    is_changed = np.zeros(high.shape, bool)
+    pixels_wanted = int(share * finite.sum())
+    if not pixels_wanted or not finite.any():
+        return DefectCopy(low.astype(np.float32), values, is_changed)
+    soft = _soften(values, finite)
+    contrast = float(np.diff(np.percentile(soft[finite], _CONTRAST))[0])
+    places = np.flatnonzero(finite)
+    count, left = 0, int(_TRIES * max(1, pixels_wanted // 50))
+    while count < pixels_wanted and left and contrast > 0:
         left -= 1
         centre = np.unravel_index(rng.choice(places), high.shape)
-        drawn = _Shape.random(rng)
-        box = drawn.box(centre, high.shape)
-        if box is None or not known[box].all():
+        shape = _Shape.random(rng)
+        box = shape.box(centre, high.shape)
+        if box is None or not finite[box].all():
             continue
         other = float(soft.ravel()[rng.choice(places)])
-        cover, rim = drawn.cover(), drawn.rim()
+        cover, rim = shape.cover(), shape.rim()
         level = float(np.median(soft[box][rim]))
         inside = cover > 0.5
         put_in = rng.random() < 0.5
@@ -95,21 +95,21 @@ def add_defects(
         apart = np.abs(new - soft[box][inside]).mean()
         if apart < _PLAIN * contrast:
             continue
-        for image in (made, soft):
+        for image in (values, soft):
             part = image[box]
             part += cover * (new - part)
-        before = int(changed[box].sum())
-        changed[box] |= inside
-        count += int(changed[box].sum()) - before
-    return DefectCopy(_changed_light(low, made - high, kernel), made, changed)
+        before = int(is_changed[box].sum())
+        is_changed[box] |= inside
+        count += int(is_changed[box].sum()) - before
+    return DefectCopy(_changed_light(low, values - high, kernel), values, is_changed)
 
 
-def _softened(image: Float32Array, known: BoolArray) -> Float32Array:
+def _soften(image: Float32Array, finite: BoolArray) -> Float32Array:
     """Smooth an image over its finite pixels."""
-    filled = np.where(known, image, 0)
-    total = ndimage.gaussian_filter(filled, _SOFT_PX)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), _SOFT_PX)
-    return np.where(known, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
+    without_gaps = np.where(finite, image, 0)
+    total = ndimage.gaussian_filter(without_gaps, _SOFT_PX)
+    weight = ndimage.gaussian_filter(finite.astype(np.float32), _SOFT_PX)
+    return np.where(finite, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
 
 
 def _changed_light(
@@ -121,9 +121,11 @@ def _changed_light(
     from scipy import signal  # the window begins sooner without it
 
     change = np.where(np.isfinite(change), change, 0)
-    added = signal.oaconvolve(change, np.asarray(kernel)[::-1, ::-1], mode="same")
-    reached = ndimage.maximum_filter(change != 0, size=kernel.shape)
-    return np.where(reached, low + added, low).astype(np.float32)
+    light_change = signal.oaconvolve(
+        change, np.asarray(kernel)[::-1, ::-1], mode="same"
+    )
+    is_reached = ndimage.maximum_filter(change != 0, size=kernel.shape)
+    return np.where(is_reached, low + light_change, low).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

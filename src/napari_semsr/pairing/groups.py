@@ -56,24 +56,24 @@ def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[Match]]:
     small: list[FloatArray] = []
     for number, image in enumerate(images):
         yield Progress(number, len(images), f"comparing {what} images with each other")
-        small.append(_plain(_reduced(image.array(), shrink)))
+        small.append(_plain(_reduce(image.array(), shrink)))
     side = fft.next_fast_len(2 * max(max(one.shape) for one in small), real=True)
     spectra = [_spectrum(one, side) for one in small]
-    found = []
+    matches = []
     for second in range(1, len(images)):
         yield Progress(second, len(images), f"comparing {what} images with each other")
         for turn in range(8):
-            turned = _turned(small[second], turn)
-            spectrum = np.conj(_spectrum(turned, side))
+            turned_image = _turn(small[second], turn)
+            spectrum = np.conj(_spectrum(turned_image, side))
             for first in range(second):
                 shift = _shared_place(
-                    (small[first], spectra[first]), (turned, spectrum), side
+                    (small[first], spectra[first]), (turned_image, spectrum), side
                 )
                 if shift is not None:
                     same = shift == (0, 0) and turn == 0
                     same = same and _fit(images[first], images[second])
-                    found.append(Match(first, second, same))
-    return found
+                    matches.append(Match(first, second, same))
+    return matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +88,31 @@ class Groups:
         """Join images that match, also by way of others."""
         numbers = list(range(count))
         for match in matches:
-            joined = {numbers[match.first], numbers[match.second]}
-            numbers = [min(joined) if n in joined else n for n in numbers]
+            group_pair = {numbers[match.first], numbers[match.second]}
+            numbers = [min(group_pair) if n in group_pair else n for n in numbers]
         # that all fit follows from a chain that reaches each of them
         chain = list(range(count))
         for match in matches:
             if match.congruent:
-                joined = {chain[match.first], chain[match.second]}
-                chain = [min(joined) if n in joined else n for n in chain]
+                group_pair = {chain[match.first], chain[match.second]}
+                chain = [min(group_pair) if n in group_pair else n for n in chain]
         apart = {n for n, link in zip(numbers, chain, strict=True) if link != n}
         return cls(tuple(numbers), frozenset(set(numbers) - apart))
 
     def names(self, images: Sequence[str]) -> list[list[str]]:
         """List the images of each group of several."""
-        listed: dict[int, list[str]] = {}
+        names_by_group: dict[int, list[str]] = {}
         for number, name in zip(self.numbers, images, strict=True):
-            listed.setdefault(number, []).append(name)
-        return [group for group in listed.values() if len(group) > 1]
+            names_by_group.setdefault(number, []).append(name)
+        return [group for group in names_by_group.values() if len(group) > 1]
 
 
-def _reduced(values: NDArray[Any], shrink: int) -> FloatArray:
+def _reduce(values: NDArray[Any], shrink: int) -> FloatArray:
     """Means of blocks; missing pixels become the mean of the others."""
     field = np.asarray(values, float)
-    known = np.isfinite(field)
-    if not known.all():
-        field = np.where(known, field, field[known].mean() if known.any() else 0.0)
+    finite = np.isfinite(field)
+    if not finite.all():
+        field = np.where(finite, field, field[finite].mean() if finite.any() else 0.0)
     rows, columns = (max(1, n // shrink) for n in field.shape)
     field = field[: rows * shrink, : columns * shrink]
     if not (rows > 1 and columns > 1) or shrink == 1:
@@ -124,12 +124,12 @@ def _fit(first: Micrograph, second: Micrograph) -> bool:
     """Whether two images correlate best pixel by pixel, and not moved by one."""
     if first.shape != second.shape:
         return False
-    a, b = (_reduced(one.array(), 1) for one in (first, second))
-    here, *moved = (
+    a, b = (_reduce(one.array(), 1) for one in (first, second))
+    here, *correlations_moved = (
         abs(_correlation(a, b, shift))
         for shift in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
     )
-    return here >= max(moved)
+    return here >= max(correlations_moved)
 
 
 def _plain(values: FloatArray) -> FloatArray:
@@ -141,17 +141,17 @@ def _plain(values: FloatArray) -> FloatArray:
     return np.asarray(smooth / max(float(smooth.std()), 1e-300))
 
 
-def _turned(values: FloatArray, turn: int) -> FloatArray:
+def _turn(values: FloatArray, turn: int) -> FloatArray:
     """Give one of the eight orientations."""
     return np.rot90(values if turn < 4 else values[::-1], turn % 4)
 
 
 def _spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:
     window = np.outer(*(np.hanning(n + 2)[1:-1] ** 0.5 for n in values.shape))
-    found: NDArray[np.complex64] = fft.rfft2(
+    spectrum: NDArray[np.complex64] = fft.rfft2(
         (values * window).astype(np.float32), (side, side)
     )
-    return found
+    return spectrum
 
 
 def _shared_place(
@@ -175,23 +175,23 @@ def _shared_place(
     )
     # px that vary alike by chance: the variance of a correlation times those it is of
     cell = side**2 * joint / 2
-    tried: list[tuple[float, IntPair]] = []
+    trials: list[tuple[float, IntPair]] = []
     for _ in range(_TRIED):
         y, x = (int(n) for n in np.unravel_index(int(peaks.argmax()), peaks.shape))
         shift = y - side * (y > side // 2), x - side * (x > side // 2)
-        tried.append((abs(_correlation(a, b, shift)), shift))
+        trials.append((abs(_correlation(a, b, shift)), shift))
         rows, columns = (np.arange(n - _NEAR, n + _NEAR + 1) % side for n in (y, x))
         peaks[np.ix_(rows, columns)] = 0
-    (best, shift), (rival, _) = sorted(tried, reverse=True)[:2]
-    shared = math.prod(
+    (best, shift), (rival, _) = sorted(trials, reverse=True)[:2]
+    common_area = math.prod(
         min(m, n + step) - max(0, step)
         for m, n, step in zip(a.shape, b.shape, shift, strict=True)
     )
     if not cell:  # one is even
         return None
-    certain = math.atanh(min(best, 1 - 1e-9)) * math.sqrt(max(shared, 0) / cell)
-    found = best > _ALIKE and rival < _RIVAL * best and certain > _CERTAIN
-    return shift if found else None
+    certain = math.atanh(min(best, 1 - 1e-9)) * math.sqrt(max(common_area, 0) / cell)
+    is_match = best > _ALIKE and rival < _RIVAL * best and certain > _CERTAIN
+    return shift if is_match else None
 
 
 def _correlation(a: FloatArray, b: FloatArray, shift: IntPair) -> float:

@@ -50,7 +50,7 @@ class SetWriter:
     group: "zarr.Group"  # Of the set; its arrays are made with the first patch
     count: int  # How many pairs there will be
     _waiting: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
-    _written: int = 0
+    _written_count: int = 0
 
     def add(self, **patches: NDArray[Any]) -> None:
         """Add one patch to every array: ``low``, ``high`` and their ``_places``."""
@@ -68,7 +68,7 @@ class SetWriter:
         """Write what is waiting."""
         if not self._waiting:
             return
-        stop = self._written
+        stop = self._written_count
         for name, part in self._waiting.items():
             block = np.stack(part)
             if name not in self.group:
@@ -78,10 +78,10 @@ class SetWriter:
                     chunks=(self._batch(), *block.shape[1:]),
                     dtype=block.dtype,
                 )
-            stop = self._written + len(block)
+            stop = self._written_count + len(block)
             array: Any = self.group[name]
-            array[self._written : stop] = block
-        self._written = stop
+            array[self._written_count : stop] = block
+        self._written_count = stop
         self._waiting.clear()
 
 
@@ -120,7 +120,7 @@ def write_pairs(
     }
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs[ATTRIBUTE] = record
-    done = 0
+    done_count = 0
     for name, pairs in choice.sets.items():
         writer = SetWriter(group.create_group(name), len(pairs))
         for first, second in pairs:
@@ -134,8 +134,8 @@ def write_pairs(
                 low_places=_place(first.source, first.box, 1),
                 high_places=_place(second.source, second.box, options.factor),
             )
-            done += 1
-            yield Progress(done, sum(counts.values()), "writing pairs")
+            done_count += 1
+            yield Progress(done_count, sum(counts.values()), "writing pairs")
         writer.flush()
     group.attrs[ATTRIBUTE] = {**record, "complete": True}
 
@@ -178,8 +178,11 @@ class PairStore:
         A `ReadError` if the set is empty or not one of the three.
         """
         if name not in SPLITS or not self.counts[name]:
-            held = ", ".join(f"{k} {n}" for k, n in self.counts.items())
-            msg = f"{self.path.name} has no set {name!r} with pairs in it, got {held}."
+            counts_text = ", ".join(f"{k} {n}" for k, n in self.counts.items())
+            msg = (
+                f"{self.path.name} has no set {name!r} with pairs in it, got "
+                f"{counts_text}."
+            )
             raise ReadError(msg, code="set-empty")
         return self.group[f"{name}/low"], self.group[f"{name}/high"]
 
@@ -214,37 +217,37 @@ class PairStore:
         What an image was cut from has a row as well, since areas are places in one
         plane. Nothing where the store does not say what it was made of.
         """
-        made = self.record.get("provenance")
-        if made is None:
+        history = self.record.get("provenance")
+        if history is None:
             return []
-        inputs = made["inputs"]
-        options = made["options"]
-        moved = {
+        inputs = history["inputs"]
+        options = history["options"]
+        is_moved = {
             "low": options.get("transform") is not None,
             "high": options.get("align", False),
         } | dict.fromkeys(options.get("overridden") or (), True)
-        found = []
+        sources_found = []
         for side in ("low", "high"):
             images = [item for item in inputs if item["role"] == side]
             areas = self._areas(side)
             for number, (image, source) in enumerate(
                 zip(images, self.record["sources"][side], strict=True)
             ):
-                calibrated = source["pixel_size_nm"] is not None
-                here = None if moved[side] else areas.get(number, [])
-                unit = "nm" if calibrated else "px"
-                found += [
+                has_size = source["pixel_size_nm"] is not None
+                here = None if is_moved[side] else areas.get(number, [])
+                unit = "nm" if has_size else "px"
+                sources_found += [
                     {"name": one["name"], "digest": digest, "unit": unit, "areas": here}
                     for one in _cut_from(image)
                     if (digest := one["digest"]) is not None
                 ]
-        return found
+        return sources_found
 
     def _areas(self, side: str) -> dict[int, list[list[float]]]:
         """Give areas that were learnt from, by the number of an image."""
         scale = int(self.record["scale"]) if side == "high" else 1
         extent = int(self.record["patch"]) * scale
-        found: dict[int, list[list[float]]] = {}
+        areas_found: dict[int, list[list[float]]] = {}
         for name in SPLITS[:2]:
             if not self.counts[name]:
                 continue
@@ -254,8 +257,10 @@ class PairStore:
                 pitch = np.array(source["pixel_size_nm"] or source["spacing_px"])
                 start = np.array(source["origin"]) + (np.array(corner) - 0.5) * pitch
                 area = [*start, *(start + extent * pitch)]
-                found.setdefault(number, []).append([round(float(v), 3) for v in area])
-        return {number: _joined(areas) for number, areas in found.items()}
+                areas_found.setdefault(number, []).append(
+                    [round(float(v), 3) for v in area]
+                )
+        return {number: _join_areas(areas) for number, areas in areas_found.items()}
 
     def contact_sheet(self) -> NDArray[np.uint8]:
         """Draw some pairs of each set, LOW left of HIGH, training above the others."""
@@ -268,22 +273,22 @@ class PairStore:
 def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Give the record of an image, and those of what it is a part of."""
     yield image
-    made = image.get("provenance")
-    if made is not None and made["job"] == "crop":
-        for item in made["inputs"]:
+    history = image.get("provenance")
+    if history is not None and history["job"] == "crop":
+        for item in history["inputs"]:
             yield from _cut_from(item)
 
 
-def _joined(areas: list[list[float]]) -> list[list[float]]:
+def _join_areas(areas: list[list[float]]) -> list[list[float]]:
     """Join areas that touch to rows, and rows of one width: there may be thousands."""
     for order in ([0, 2, 1, 3], [1, 3, 0, 2]):  # along x, then along y
-        made: list[list[float]] = []
+        rows: list[list[float]] = []
         for area in sorted([a[i] for i in order] for a in areas):
-            if made and made[-1][:2] == area[:2] and area[2] <= made[-1][3]:
-                made[-1][3] = max(made[-1][3], area[3])
+            if rows and rows[-1][:2] == area[:2] and area[2] <= rows[-1][3]:
+                rows[-1][3] = max(rows[-1][3], area[3])
             else:
-                made.append(area)
-        areas = [[a[order.index(i)] for i in range(4)] for a in made]
+                rows.append(area)
+        areas = [[a[order.index(i)] for i in range(4)] for a in rows]
     return areas
 
 
@@ -323,11 +328,11 @@ _WHITE = 255
 def _band(store: PairStore, name: str) -> NDArray[np.uint8]:
     """Draw the pairs of one set."""
     count = store.counts[name]
-    shown = min(_MOST[name], count)
-    picked = np.unique(np.linspace(0, count - 1, shown).astype(int))
+    shown_count = min(_MOST[name], count)
+    indices = np.unique(np.linspace(0, count - 1, shown_count).astype(int))
     arrays = store.arrays(name)
     cells = []
-    for index in picked:
+    for index in indices:
         ranges = store.ranges(name, int(index))
         pair = [
             _thumbnail(np.asarray(array[int(index)]), value_range)
@@ -357,5 +362,5 @@ def _thumbnail(patch: NDArray[np.generic], value_range: FloatPair) -> NDArray[np
         order=1,
         mode="nearest",
     )
-    shown = np.rint(np.clip(small, 0, 1) * _WHITE)
-    return np.asarray(shown, dtype=np.uint8)
+    grey_levels = np.rint(np.clip(small, 0, 1) * _WHITE)
+    return np.asarray(grey_levels, dtype=np.uint8)

@@ -11,7 +11,7 @@ from .register_images import (
     register as register,
     register_landmarks as register_landmarks,
     register_unsized as register_unsized,
-    resized as resized,
+    resize_image as resize_image,
     take_map as take_map,
 )
 from .shift import Shift as Shift, find_shift as find_shift

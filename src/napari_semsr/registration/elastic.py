@@ -134,20 +134,20 @@ def bend(level: Level, affine: Affine) -> Job[Bent | None]:
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
     transform: Affine | Elastic = affine
     edge = 0.0
-    found = None
+    bending = None
     for number, (size, reach) in enumerate(_PLANS):
         yield Progress(number, len(_PLANS), "bending")
         if 2 * size > min(level.grid.shape):
             continue
         plan = RefinementPlan(size, reach, most=900)
-        if number == _EDGES_FROM and found is not None:
-            edge = edges_off(level, transform, plan, found.edge_nm)
+        if number == _EDGES_FROM and bending is not None:
+            edge = edges_off(level, transform, plan, bending.edge_nm)
         patches = measure(level, transform, plan, edge)
         if patches is None or len(patches) < _FEWEST:
             continue
-        found = _fitted(patches, affine, low, high, level.pitch)
-        transform = found.transform
-    return found
+        bending = _fit_bending(patches, affine, low, high, level.pitch)
+        transform = bending.transform
+    return bending
 
 
 @dataclass(slots=True, eq=False)
@@ -176,7 +176,7 @@ class _Data:
         return np.asarray(np.einsum("ni,nij,nj->n", off, self.surety, off))
 
 
-def _fitted(
+def _fit_bending(
     patches: PatchShifts,
     affine: Affine,
     low: FloatArray,
@@ -193,41 +193,41 @@ def _fitted(
     fewest = _Knots.over(low, high, _SPACINGS[-1] * pitch)
     while np.prod(fewest.shape) > _KNOTS:
         fewest = _Knots.over(low, high, fewest.spacing * 1.25)
-    tried = (_Knots.over(low, high, spacing * pitch) for spacing in _SPACINGS[:-1])
-    grids = [fewest, *(grid for grid in tried if np.prod(grid.shape) <= _KNOTS)]
+    knot_grids = (_Knots.over(low, high, spacing * pitch) for spacing in _SPACINGS[:-1])
+    grids = [fewest, *(grid for grid in knot_grids if np.prod(grid.shape) <= _KNOTS)]
     choices = (
         (miss, number, stiff, off)
         for number, grid in enumerate(grids)
-        for stiff, miss, off in _tried(data, grid, parts)
+        for stiff, miss, off in _try_stiffness(data, grid, parts)
     )
     _, number, stiff, off = min(choices, key=lambda choice: choice[0])
     knots = grids[number]
     plain = Bending(knots.origin, (knots.spacing,) * 2, np.zeros((2, *knots.shape)))
     nothing = np.empty((0, 0))
-    begun = Bent(Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing)
-    return _bending(data, begun)
+    start = Bent(Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing)
+    return _bending(data, start)
 
 
-def _bending(data: _Data, kept: Bent) -> Bent:
+def _bending(data: _Data, bending_before: Bent) -> Bent:
     """Fit a bending that does not fold."""
-    knots, stiff = kept.knots, kept.stiff
+    knots, stiff = bending_before.knots, bending_before.stiff
     system = _System(data, knots)
     while True:
-        values, edge = system.solved(stiff, _ROUNDS)
-        shaped = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
-        bending = Bending(knots.origin, (knots.spacing,) * 2, shaped)
+        values, edge = system.solve(stiff, _ROUNDS)
+        shape = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
+        bending = Bending(knots.origin, (knots.spacing,) * 2, shape)
         if bending.least_area() >= _LEAST_AREA:
             return replace(
-                kept,
-                transform=Elastic(kept.transform.affine, bending),
-                edge_nm=kept.patches.edge_nm + edge,
+                bending_before,
+                transform=Elastic(bending_before.transform.affine, bending),
+                edge_nm=bending_before.patches.edge_nm + edge,
                 stiff=stiff,
                 covariance=system.covariance(),
             )
         stiff *= 10
 
 
-def _tried(
+def _try_stiffness(
     data: _Data, knots: _Knots, parts: list[BoolArray]
 ) -> Iterator[tuple[float, float, FloatArray]]:
     """Try stiffnesses: how badly each foretells held-out patches, and by how much."""
@@ -239,7 +239,7 @@ def _tried(
     off = data.wanted.copy()
     for number, stiff in enumerate(_STIFFNESS):
         for out, system in systems:
-            values, edge = system.solved(stiff, rounds=1 if number else 3)
+            values, edge = system.solve(stiff, rounds=1 if number else 3)
             foretold = knots.basis(data.at[out]) @ values + edge * data.edges[out]
             off[out] = data.wanted[out] - foretold
         misfit = data.misfit(off)
@@ -259,15 +259,15 @@ class _System:
         self._wide = sparse.kron(self._basis, sparse.eye_array(2), format="csr")
         self._penalty = sparse.kron(knots.stiffness(), sparse.eye_array(2))
 
-    def solved(self, stiff: float, rounds: int) -> tuple[FloatArray, float]:
+    def solve(self, stiff: float, rounds: int) -> tuple[FloatArray, float]:
         """Solve for knots (K, 2), and for how far edges lie off."""
         data = self._data
         count = np.arange(len(data.at) + 1)
         edges = data.edges.ravel()
         for _ in range(rounds):
             sure = data.surety * self._weights[:, None, None]
-            pulled = self._wide.T @ sparse.bsr_array((sure, count[:-1], count))
-            left = pulled @ self._wide
+            pull = self._wide.T @ sparse.bsr_array((sure, count[:-1], count))
+            left = pull @ self._wide
             size = float(left.trace()) / left.shape[0]
             left = left + stiff * size * self._penalty
             left = left + _RIDGE * size * sparse.eye_array(left.shape[0])
@@ -279,15 +279,15 @@ class _System:
                 options={"SymmetricMode": True},
             )
             # the edges are one more column, of all knots: it is eliminated
-            by_shift, by_edges = pulled @ data.wanted.ravel(), pulled @ edges
+            by_shift, by_edges = pull @ data.wanted.ravel(), pull @ edges
             right = np.stack([by_shift, by_edges], axis=1)
-            plain, moved = self._factors.solve(right).T
+            plain, shifted_solution = self._factors.solve(right).T
             own = np.einsum("ni,nij,nj->", data.edges, sure, data.edges)
-            told = np.einsum("ni,nij,nj->", data.edges, sure, data.wanted)
-            rest = max((1 + EDGE_RIDGE) * own - by_edges @ moved, 1e-300)
-            edge = float((told - by_edges @ plain) / rest)
-            values = (plain - edge * moved).reshape(-1, 2)
-            self._by_edge = moved, rest
+            explained_power = np.einsum("ni,nij,nj->", data.edges, sure, data.wanted)
+            rest = max((1 + EDGE_RIDGE) * own - by_edges @ shifted_solution, 1e-300)
+            edge = float((explained_power - by_edges @ plain) / rest)
+            values = (plain - edge * shifted_solution).reshape(-1, 2)
+            self._by_edge = shifted_solution, rest
             off = data.wanted - self._basis @ values - edge * data.edges
             misfit = data.misfit(off)
             self._spread = max(float(np.median(misfit)) / _HALF, 1e-12)
@@ -297,6 +297,9 @@ class _System:
 
     def covariance(self) -> FloatArray:
         """Of the knots (2K, 2K) that were found last."""
-        moved, rest = self._by_edge
-        whole = self._factors.solve(np.eye(len(moved))) + np.outer(moved, moved) / rest
+        moved_part, rest = self._by_edge
+        whole = (
+            self._factors.solve(np.eye(len(moved_part)))
+            + np.outer(moved_part, moved_part) / rest
+        )
         return np.asarray(self._spread * whole)

@@ -49,8 +49,8 @@ class Landmarks:
 
     def without(self, number: int) -> "Landmarks":
         """Leave one pair out, counted from 0."""
-        known = self.moving, self.fixed
-        return Landmarks(*(np.delete(each, number, axis=0) for each in known))
+        both_places = self.moving, self.fixed
+        return Landmarks(*(np.delete(each, number, axis=0) for each in both_places))
 
     def check(self, moving: Grid, fixed: Grid) -> None:
         """Refuse, by a `RegistrationError`, those outside their image.
@@ -102,15 +102,15 @@ class LandmarkFit:
     @cached_property
     def misses(self) -> FloatArray:
         """By how much (N, 2) the fit of all others misses each; NaN if that is open."""
-        found = np.full((len(self.landmarks), 2), np.nan)
+        all_misses = np.full((len(self.landmarks), 2), np.nan)
         for number in range(len(self.landmarks)):
             rest = self.landmarks.without(number)
             if len(rest) * 2 < _PARAMETERS[self.model] or _flatness(rest) < _FLATTEST:
                 continue
-            other = _fitted(rest, self.model, mirrored=self.transform.is_mirrored)
+            other = _fit(rest, self.model, is_mirrored=self.transform.is_mirrored)
             place = other(self.landmarks.moving[number])
-            found[number] = place - self.landmarks.fixed[number]
-        return found
+            all_misses[number] = place - self.landmarks.fixed[number]
+        return all_misses
 
     @property
     def left_out(self) -> FloatArray:
@@ -124,12 +124,16 @@ class LandmarkFit:
         """
         if self.scatter is None:
             return None
-        mirrored = self.transform.is_mirrored
+        is_mirrored = self.transform.is_mirrored
         middle = self.landmarks.moving.mean(axis=0)
-        known = _rows(self.landmarks.moving - middle, self.model, mirrored=mirrored)
-        wanted = _rows(np.asarray(places) - middle, self.model, mirrored=mirrored)
-        spread = np.linalg.pinv(known.T @ known)
-        variance = np.einsum("ij,jk,ik->i", wanted, spread, wanted)
+        design = _rows(
+            self.landmarks.moving - middle, self.model, is_mirrored=is_mirrored
+        )
+        target_rows = _rows(
+            np.asarray(places) - middle, self.model, is_mirrored=is_mirrored
+        )
+        spread = np.linalg.pinv(design.T @ design)
+        variance = np.einsum("ij,jk,ik->i", target_rows, spread, target_rows)
         return np.asarray(self.scatter * np.sqrt(variance.reshape(-1, 2).sum(axis=1)))
 
 
@@ -160,9 +164,11 @@ def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
     array([ 0., 90.])
     """
     _check(landmarks)
-    linear = _fitted(landmarks, "affine", mirrored=False).linear
-    mirrored = bool(np.linalg.det(linear) < 0)
-    return LandmarkFit(landmarks, model, _fitted(landmarks, model, mirrored=mirrored))
+    linear = _fit(landmarks, "affine", is_mirrored=False).linear
+    is_mirrored = bool(np.linalg.det(linear) < 0)
+    return LandmarkFit(
+        landmarks, model, _fit(landmarks, model, is_mirrored=is_mirrored)
+    )
 
 
 def _check(landmarks: Landmarks) -> None:
@@ -193,24 +199,26 @@ def _check(landmarks: Landmarks) -> None:
 
 def _flatness(landmarks: Landmarks) -> float:
     """Width over length of the landmarks, in the image where they are flatter."""
-    found = []
+    flatness = []
     for places in (landmarks.moving, landmarks.fixed):
         length, width = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
-        found.append(width / length if length else 0.0)
-    return float(min(found))
+        flatness.append(width / length if length else 0.0)
+    return float(min(flatness))
 
 
-def _rows(places: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
+def _rows(places: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
     """Rows (2 N, parameters) of the linear model: the mapped y, x of each place."""
-    return design_of(places, model, mirrored=mirrored).reshape(2 * len(places), -1)
+    return design_of(places, model, is_mirrored=is_mirrored).reshape(
+        2 * len(places), -1
+    )
 
 
-def _fitted(landmarks: Landmarks, model: Model, *, mirrored: bool) -> Affine:
+def _fit(landmarks: Landmarks, model: Model, *, is_mirrored: bool) -> Affine:
     """Fit by least squares, about the means, so that places far away lose nothing."""
     first, second = landmarks.moving.mean(axis=0), landmarks.fixed.mean(axis=0)
-    rows = _rows(landmarks.moving - first, model, mirrored=mirrored)
-    found = np.linalg.lstsq(rows, (landmarks.fixed - second).ravel(), rcond=None)[0]
+    rows = _rows(landmarks.moving - first, model, is_mirrored=is_mirrored)
+    solution = np.linalg.lstsq(rows, (landmarks.fixed - second).ravel(), rcond=None)[0]
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    at_zero, down, right = design_of(corners, model, mirrored=mirrored) @ found
+    at_zero, down, right = design_of(corners, model, is_mirrored=is_mirrored) @ solution
     linear = np.stack([down - at_zero, right - at_zero], axis=1)
     return Affine.of(linear, second + at_zero - linear @ first)

@@ -57,8 +57,8 @@ def orientations(images: NDArray[Any], width_px: float) -> Field:
 
     `width_px` is the standard deviation of the Gaussian whose derivatives are taken.
     """
-    rise, known, floor = _rise(images, width_px)
-    return _over(rise**2, np.abs(rise) ** 2 + floor, known)
+    rise, finite, floor = _rise(images, width_px)
+    return _over(rise**2, np.abs(rise) ** 2 + floor, finite)
 
 
 def outlines(
@@ -71,22 +71,22 @@ def outlines(
     gradient over its length. What lies beyond the border counts as NaN, unless `keep`
     (Y, X) says which pixels to trust.
     """
-    rise, known, floor = _rise(images, width_px, keep)
-    power = np.where(known, np.abs(rise) ** 2, 0)
+    rise, finite, floor = _rise(images, width_px, keep)
+    power = np.where(finite, np.abs(rise) ** 2, 0)
     near = _AROUND * width_px
     around, share = (
         ndimage.gaussian_filter(plane, near, axes=(-2, -1), truncate=_REACH)
-        for plane in (power, known.astype(np.float32))
+        for plane in (power, finite.astype(np.float32))
     )
     around /= np.maximum(share, _SHARE)
-    found = _over(rise**2, around + floor, known)
-    return found, _over(rise, np.maximum(np.abs(rise), 1e-12), known)
+    outline = _over(rise**2, around + floor, finite)
+    return outline, _over(rise, np.maximum(np.abs(rise), 1e-12), finite)
 
 
-def _over(above: Field, below: NDArray[Any], known: NDArray[np.bool_]) -> Field:
+def _over(above: Field, below: NDArray[Any], finite: NDArray[np.bool_]) -> Field:
     """Divide where something is known; 0 elsewhere."""
-    found = above / np.where(known, below, 1)
-    return np.asarray(np.where(known, found, 0), np.complex64)
+    quotient = above / np.where(finite, below, 1)
+    return np.asarray(np.where(finite, quotient, 0), np.complex64)
 
 
 def _rise(
@@ -94,36 +94,36 @@ def _rise(
 ) -> tuple[Field, NDArray[np.bool_], float]:
     """Gradients as complex numbers, where they are known, and the floor of all."""
     values = np.asarray(images, dtype=np.float32)
-    known = np.isfinite(values)
-    if not known.any():
-        return np.zeros(values.shape, np.complex64), known, 1.0
-    level = values[known].mean(dtype=np.float64)
-    filled = np.where(known, values, np.float32(level))
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, np.complex64), finite, 1.0
+    level = values[finite].mean(dtype=np.float64)
+    without_gaps = np.where(finite, values, np.float32(level))
     down, across = (
         ndimage.gaussian_filter(
-            filled, width_px, order=order, axes=(-2, -1), truncate=_REACH
+            without_gaps, width_px, order=order, axes=(-2, -1), truncate=_REACH
         )
         for order in ((1, 0), (0, 1))
     )
     near = int(np.ceil(_EDGE * width_px))
     if keep is None:
         wide = [(0, 0)] * (values.ndim - 2) + [(near, near)] * 2
-        known = _within(np.pad(known, wide), near)
-        known = known[..., near:-near, near:-near]
+        finite = _within(np.pad(finite, wide), near)
+        finite = finite[..., near:-near, near:-near]
     else:
-        known = _within(known, near) & keep
+        finite = _within(finite, near) & keep
     rise = np.asarray(across + 1j * down, np.complex64)
-    power = np.abs(rise[known]) ** 2
-    rounding = (_ROUNDING * float(np.abs(filled).max())) ** 2
+    power = np.abs(rise[finite]) ** 2
+    rounding = (_ROUNDING * float(np.abs(without_gaps).max())) ** 2
     if not power.size or float(power.max()) <= rounding:
-        return np.zeros_like(rise), np.zeros_like(known), 1.0
-    return rise, known, max(_FLOOR * float(np.median(power)), rounding)
+        return np.zeros_like(rise), np.zeros_like(finite), 1.0
+    return rise, finite, max(_FLOOR * float(np.median(power)), rounding)
 
 
-def _within(known: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:
+def _within(finite: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:
     """Pixels that have no gap nearer than so many pixels."""
     size = 2 * near + 1
-    inner = ndimage.minimum_filter(known, size, axes=(-2, -1), mode="nearest")
+    inner = ndimage.minimum_filter(finite, size, axes=(-2, -1), mode="nearest")
     return np.asarray(inner, dtype=bool)
 
 
@@ -134,13 +134,13 @@ def has_structure(image: NDArray[Any]) -> bool:
     the noise is that of neighbouring pixels.
     """
     values = np.asarray(image, dtype=np.float64)
-    known = np.isfinite(values)
-    if not known.any():
+    finite = np.isfinite(values)
+    if not finite.any():
         return False
-    filled = np.where(known, values, values[known].mean())
-    fine, coarse = (ndimage.gaussian_filter(filled, width) for width in _BAND_PX)
+    without_gaps = np.where(finite, values, values[finite].mean())
+    fine, coarse = (ndimage.gaussian_filter(without_gaps, width) for width in _BAND_PX)
     one, two = (width**2 for width in _BAND_PX)
-    kept = (1 / one + 1 / two - 4 / (one + two)) / (4 * np.pi)
-    rounding = (_ROUNDING * float(np.abs(filled).max())) ** 2
-    by_noise = kept * noise_level(filled) ** 2
-    return float(np.var((fine - coarse)[known])) > max(_MORE * by_noise, rounding)
+    kept_noise = (1 / one + 1 / two - 4 / (one + two)) / (4 * np.pi)
+    rounding = (_ROUNDING * float(np.abs(without_gaps).max())) ** 2
+    by_noise = kept_noise * noise_level(without_gaps) ** 2
+    return float(np.var((fine - coarse)[finite])) > max(_MORE * by_noise, rounding)

@@ -24,7 +24,7 @@ from napari_semsr.core import (
     Micrograph,
     Transform,
     Warped,
-    recorded,
+    record_quantity,
 )
 from napari_semsr.registration.orientation import Field, orientations
 from napari_semsr.registration.refine import MapFit, Model, design_of, fit
@@ -36,49 +36,52 @@ _COUNTED = 200  # along each side, of which an overlap is counted: to half a per
 _PLACES = 21  # along each side, where the error of a map is looked at
 
 
-def doubt(found: MapFit, model: Model) -> Callable[[FloatArray], FloatArray]:
+def doubt(fit: MapFit, model: Model) -> Callable[[FloatArray], FloatArray]:
     """Find how sure an affine fit is, from the scatter of patches.
 
     Gives the covariances (N, 2, 2) in nm² of mapped places (N, 2) of the moving image.
     """
-    patches, mirrored = found.patches, found.affine.is_mirrored
-    design, middle, size = patches.design(model, mirrored=mirrored)
+    patches, is_mirrored = fit.patches, fit.affine.is_mirrored
+    design, middle, size = patches.design(model, is_mirrored=is_mirrored)
     values, axes = np.linalg.eigh(patches.surety)
     root = np.einsum("nij,nj,nkj->nik", axes, np.sqrt(np.maximum(values, 0)), axes)
     design = np.einsum("nij,nja->nia", root, design)
     inverse = np.linalg.pinv(np.einsum("nia,nib->ab", design, design))
-    pulls = np.einsum("nij,nj->ni", root, found.residuals()) * found.weights[:, None]
+    pulls = np.einsum("nij,nj->ni", root, fit.residuals()) * fit.weights[:, None]
     # the mean derivative of a weighted distance by the distance, with these weights
-    pulls /= (found.weights**2).mean()
+    pulls /= (fit.weights**2).mean()
     scatter = np.einsum(
-        "nia,nm,mib->ab", design, patches.shared(), design, optimize=True
+        "nia,nm,mib->ab", design, patches.shared_noise(), design, optimize=True
     )
     left = 2 * len(patches) - np.trace(inverse @ scatter)  # that the fit did not take
     variance = (pulls**2).sum() / max(left, 1)
     covariance = (variance * inverse @ scatter @ inverse)[:-1, :-1]
 
     def at(places: FloatArray) -> FloatArray:
-        seen = design_of((places - middle) / size, model, mirrored=mirrored)
-        return np.asarray(np.einsum("nia,ab,njb->nij", seen, covariance, seen))
+        design = design_of((places - middle) / size, model, is_mirrored=is_mirrored)
+        return np.asarray(np.einsum("nia,ab,njb->nij", design, covariance, design))
 
     return at
 
 
-def held_out(found: MapFit, model: Model) -> FloatArray:
+def held_out(map_fit: MapFit, model: Model) -> FloatArray:
     """Distances (N, 2) of each patch from the map that others give, nm."""
-    patches = found.patches
+    patches = map_fit.patches
     low, high = patches.places.min(axis=0), patches.places.max(axis=0)
     span = np.maximum(high - low, 1e-9)
     cell = np.minimum((_CELLS * (patches.places - low) / span).astype(int), _CELLS - 1)
     fold = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
-    off = found.residuals()
+    off = map_fit.residuals()
     for part in range(_FOLDS):
         out = fold == part
         rest = patches.only(~out)
         if not out.any() or len(rest) < 2 * _FOLDS:
             continue
         other = fit(
-            rest, model, mirrored=found.affine.is_mirrored, weights=found.weights[~out]
+            rest,
+            model,
+            is_mirrored=map_fit.affine.is_mirrored,
+            weights=map_fit.weights[~out],
         )
         off[out] = other.misses(patches.only(out))
     return off
@@ -101,8 +104,8 @@ def _mapped_inside(
 ) -> tuple[FloatArray, BoolArray]:
     """Places (N, 2) of a grid of lines, and which (N,) are mapped into an image."""
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    mapped = transform(places)
-    inside = ((mapped >= on.corner) & (mapped <= on.end)).all(axis=1)
+    mapped_places = transform(places)
+    inside = ((mapped_places >= on.corner) & (mapped_places <= on.end)).all(axis=1)
     return places, np.asarray(inside)
 
 
@@ -115,10 +118,12 @@ def overlap_of(
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
     middles = (np.arange(_COUNTED) + 0.5) / _COUNTED  # those at a border are in too
     axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
-    shown = float(_mapped_inside(axes, transform, on)[1].mean()) * area
-    grown = abs(affine.determinant)  # a bending hardly changes the area as a whole
-    smaller = min(area * grown, float(np.prod(np.subtract(on.end, on.corner))))
-    return min(1.0, shown * grown / smaller)
+    shown_area = float(_mapped_inside(axes, transform, on)[1].mean()) * area
+    area_factor = abs(
+        affine.determinant
+    )  # a bending hardly changes the area as a whole
+    smaller = min(area * area_factor, float(np.prod(np.subtract(on.end, on.corner))))
+    return min(1.0, shown_area * area_factor / smaller)
 
 
 def mutual_information(one: FloatArray, two: FloatArray) -> float:
@@ -126,19 +131,21 @@ def mutual_information(one: FloatArray, two: FloatArray) -> float:
 
     Grey values are ranked into 32 levels of equal share, so that no range is chosen.
     """
-    known = np.isfinite(one) & np.isfinite(two)
-    if known.sum() < _LEVELS**2:
+    finite = np.isfinite(one) & np.isfinite(two)
+    if finite.sum() < _LEVELS**2:
         return 0.0
-    ranked = []
-    for image in (one[known], two[known]):
+    ranks = []
+    for image in (one[finite], two[finite]):
         edges = np.unique(np.quantile(image, np.linspace(0, 1, _LEVELS + 1)[1:-1]))
-        ranked.append(np.searchsorted(edges, image, side="right"))
+        ranks.append(np.searchsorted(edges, image, side="right"))
     joint = np.zeros((_LEVELS, _LEVELS))
-    np.add.at(joint, tuple(ranked), 1)
+    np.add.at(joint, tuple(ranks), 1)
     joint /= joint.sum()
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    filled = joint > 0
-    return float((joint[filled] * np.log2(joint[filled] / apart[filled])).sum())
+    is_filled = joint > 0
+    return float(
+        (joint[is_filled] * np.log2(joint[is_filled] / apart[is_filled])).sum()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +153,10 @@ class AlternativeTransform:
     """Another place at which the moving image fits."""
 
     # By which it lies off the best place, at the image's centre, and is turned
-    shift_nm: Annotated[FloatPair, recorded("Off by", "nm", ".3g")]
-    degrees: Annotated[float, recorded("Turned by", "°", ".1f")]
+    shift_nm: Annotated[FloatPair, record_quantity("Off by", "nm", ".3g")]
+    degrees: Annotated[float, record_quantity("Turned by", "°", ".1f")]
     # Correlation there over that at the best place, where both can be compared
-    score: Annotated[float, recorded("Score", form=".2f")]
+    score: Annotated[float, record_quantity("Score", form=".2f")]
 
 
 def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, float]:
@@ -158,19 +165,19 @@ def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, 
     Of orientation fields (Y, X) on one grid, where all three are known: the ratio of
     the correlations, and the mean difference of cells over its standard error.
     """
-    known = (fixed != 0) & (best != 0) & (other != 0)
-    if known.sum() < cell**2:
+    usable = (fixed != 0) & (best != 0) & (other != 0)
+    if usable.sum() < cell**2:
         return 0.0, np.inf
-    ours = np.where(known, (fixed * np.conj(best)).real, 0)
-    theirs = np.where(known, (fixed * np.conj(other)).real, 0)
+    ours = np.where(usable, (fixed * np.conj(best)).real, 0)
+    theirs = np.where(usable, (fixed * np.conj(other)).real, 0)
     if ours.sum() <= 0:
         return 1.0, 0.0
     rows, columns = (n // cell for n in fixed.shape)
     apart = (ours - theirs)[: rows * cell, : columns * cell]
     sums = apart.reshape(rows, cell, columns, cell).sum(axis=(1, 3))
-    covered = known[: rows * cell, : columns * cell]
-    filled = covered.reshape(rows, cell, columns, cell).mean(axis=(1, 3)) > 0.25
-    each = sums[filled]
+    usable_part = usable[: rows * cell, : columns * cell]
+    is_filled = usable_part.reshape(rows, cell, columns, cell).mean(axis=(1, 3)) > 0.25
+    each = sums[is_filled]
     if each.size < 4:
         return float(theirs.sum() / ours.sum()), 0.0
     error = each.std(ddof=1) / np.sqrt(each.size)

@@ -98,7 +98,7 @@ class PatchShifts:
         )
 
     def design(
-        self, model: Model, *, mirrored: bool
+        self, model: Model, *, is_mirrored: bool
     ) -> tuple[FloatArray, FloatArray, float]:
         """Give derivatives (N, 2, K) of places by the values of a map and by edges.
 
@@ -106,10 +106,10 @@ class PatchShifts:
         """
         middle = self.seen.mean(axis=0)
         size = float(np.abs(self.seen - middle).max()) or 1.0
-        design = design_of((self.seen - middle) / size, model, mirrored=mirrored)
+        design = design_of((self.seen - middle) / size, model, is_mirrored=is_mirrored)
         return np.concatenate([design, self.edges[:, :, None]], axis=2), middle, size
 
-    def shared(self) -> FloatArray:
+    def shared_noise(self) -> FloatArray:
         """How much of each other they (N, N) see: how their Hann windows correlate."""
         far = np.abs(self.places[:, None] - self.places) / self.side_nm
         far = np.minimum(far, 1)
@@ -125,34 +125,34 @@ class Level:
         self.pitch = pitch_nm
         self.grid = grid_at(fixed, pitch_nm)
         large = max(self.grid.shape) > _IN_MEMORY
-        self._fixed = fixed if large else _held(fixed, pitch_nm)
+        self._fixed = fixed if large else _load_image(fixed, pitch_nm)
         large = max(moving.shape) * max(moving.scale) / pitch_nm > _IN_MEMORY
-        self.moving = moving if large else _held(moving, pitch_nm)
+        self.moving = moving if large else _load_image(moving, pitch_nm)
         self._fields: dict[float, Field] = {}
 
-    def moved(self, transform: Transform, box: Box) -> Float32Array:
+    def read_moving(self, transform: Transform, box: Box) -> Float32Array:
         """See the moving image in a part of the grid; NaN where it shows nothing."""
-        seen = Warped(self.moving, self.grid, transform).read(box)
-        return np.asarray(seen, np.float32)
+        moving_part = Warped(self.moving, self.grid, transform).read(box)
+        return np.asarray(moving_part, np.float32)
 
-    def fixed(self, box: Box) -> Float32Array:
+    def read_fixed(self, box: Box) -> Float32Array:
         """See the fixed image in a part of the grid; beyond it there is NaN."""
         inner = box.intersection(Box.of(self.grid.shape))
-        seen = np.full(box.shape, np.nan, np.float32)
-        seen[inner.within(box).slices] = (
+        fixed_part = np.full(box.shape, np.nan, np.float32)
+        fixed_part[inner.within(box).slices] = (
             Area.of(self._fixed, self.grid).part(inner).read()
         )
-        return seen
+        return fixed_part
 
     def field(self, width: float) -> Field:
         """Give orientations of the fixed image; they are kept."""
         if width not in self._fields:
-            whole = self.fixed(Box.of(self.grid.shape))
+            whole = self.read_fixed(Box.of(self.grid.shape))
             self._fields[width], _ = outlines(whole, width)
         return self._fields[width]
 
 
-def _held(image: Micrograph, pitch_nm: float) -> Micrograph:
+def _load_image(image: Micrograph, pitch_nm: float) -> Micrograph:
     """Keep an image in memory, at coarser pixels where these are much finer."""
     if max(image.scale) * 1.25 < pitch_nm:
         return at_pitch(image, pitch_nm)
@@ -177,11 +177,11 @@ def measure(
     ours, theirs, rise = cut
     inner = theirs[:, reach : reach + size, reach : reach + size]
     taper = _taper(size) ** 2
-    known = np.where((ours != 0) & (inner != 0), taper, 0).sum(axis=(1, 2))
-    enough = known >= _KNOWN * taper.sum()
+    usable_share = np.where((ours != 0) & (inner != 0), taper, 0).sum(axis=(1, 2))
+    enough = usable_share >= _KNOWN * taper.sum()
     if not enough.any():
         return None
-    sums, chance = _correlated(ours[enough], theirs[enough], reach)
+    sums, chance = _correlate(ours[enough], theirs[enough], reach)
     off, surety, strength = _peaks(sums, chance)
     sure = surety[:, 0, 0] > 0
     first = np.array(corners, dtype=float)[enough][sure]
@@ -238,7 +238,7 @@ def _cut(
     far = beyond + reach + rim
     box = Box(-far, rows + far, -far, columns + far)
     ours = np.pad(level.field(plan.fixed_width or plan.width), beyond)
-    theirs, rise = outlines(level.moved(transform, box), plan.width)
+    theirs, rise = outlines(level.read_moving(transform, box), plan.width)
     theirs = _along(theirs, rise, edge)
     y, x = np.array(corners).T + beyond
 
@@ -263,11 +263,11 @@ def _along(field: Field, rise: Field, edge: float) -> Field:
         return field
     y, x = np.indices(field.shape, dtype=np.float32)
     at = np.stack([y - edge * rise.imag, x - edge * rise.real])
-    moved = [
+    sampled_parts = [
         ndimage.map_coordinates(part, at, order=1, mode="nearest")
         for part in (field.real, field.imag)
     ]
-    return np.asarray(moved[0] + 1j * moved[1], np.complex64)
+    return np.asarray(sampled_parts[0] + 1j * sampled_parts[1], np.complex64)
 
 
 def _each(
@@ -281,15 +281,18 @@ def _each(
     size, rim = plan.size, plan.rim
     outer = rim + plan.reach
     wide = size + 2 * outer
-    fixed = np.empty((len(corners), wide, wide), np.float32)
-    moving = np.empty_like(fixed)
+    patches = np.empty((len(corners), wide, wide), np.float32)
+    moving = np.empty_like(patches)
     for number, (y, x) in enumerate(corners):
         box = Box(y - outer, y + size + outer, x - outer, x + size + outer)
-        fixed[number], moving[number] = level.fixed(box), level.moved(transform, box)
-    trusted = np.zeros((wide, wide), bool)
-    trusted[rim:-rim, rim:-rim] = True
-    ours, _ = outlines(fixed, plan.fixed_width or plan.width, keep=trusted)
-    theirs, rise = outlines(moving, plan.width, keep=trusted)
+        patches[number], moving[number] = (
+            level.read_fixed(box),
+            level.read_moving(transform, box),
+        )
+    is_trusted = np.zeros((wide, wide), bool)
+    is_trusted[rim:-rim, rim:-rim] = True
+    ours, _ = outlines(patches, plan.fixed_width or plan.width, keep=is_trusted)
+    theirs, rise = outlines(moving, plan.width, keep=is_trusted)
     pairs = zip(theirs, rise, strict=True)
     theirs = np.stack([_along(one, its, edge) for one, its in pairs])
     inner = np.s_[:, outer:-outer, outer:-outer]
@@ -311,8 +314,8 @@ def _corners(level: Level, transform: Transform, plan: RefinementPlan) -> list[I
     places = np.array(level.grid.corner) + (middles + plan.size / 2) * level.pitch
     lies = Grid.of(level.moving)
     at = transform.inverse()(places)
-    shown = ((at > lies.corner) & (at < lies.end)).all(axis=1)
-    return [(int(y), int(x)) for y, x in middles[shown]]
+    is_shown = ((at > lies.corner) & (at < lies.end)).all(axis=1)
+    return [(int(y), int(x)) for y, x in middles[is_shown]]
 
 
 def _taper(size: int) -> Float32Array:
@@ -321,7 +324,7 @@ def _taper(size: int) -> Float32Array:
     return np.outer(along, along)
 
 
-def _correlated(
+def _correlate(
     ours: FloatArray, theirs: FloatArray, reach: int
 ) -> tuple[FloatArray, FloatArray]:
     """Correlations (N, 2r + 1, 2r + 1) over shifts, and their variance by chance."""
@@ -397,7 +400,7 @@ def fit(
     patches: PatchShifts,
     model: Model,
     *,
-    mirrored: bool = False,
+    is_mirrored: bool = False,
     weights: FloatArray | None = None,
 ) -> MapFit:
     """Fit a map to patches; `weights` (N,) keeps those of an earlier fit.
@@ -406,26 +409,26 @@ def fit(
     bright side. Edges that face each other cancel, those of a patch may not: by how far
     they are off is fitted as well.
     """
-    design, middle, size = patches.design(model, mirrored=mirrored)
-    given = weights
-    weights = np.ones(len(patches)) if given is None else given
+    design, middle, size = patches.design(model, is_mirrored=is_mirrored)
+    start_weights = weights
+    weights = np.ones(len(patches)) if start_weights is None else start_weights
     values = np.zeros(design.shape[-1])
     for _ in range(_FITS):
-        weighted = patches.surety * weights[:, None, None]
-        left = np.einsum("nia,nij,njb->ab", design, weighted, design)
+        weighted_surety = patches.surety * weights[:, None, None]
+        left = np.einsum("nia,nij,njb->ab", design, weighted_surety, design)
         left[-1, -1] *= 1 + EDGE_RIDGE
-        right = np.einsum("nia,nij,nj->a", design, weighted, patches.places)
-        found = np.linalg.lstsq(left, right, rcond=1e-12)[0]
-        off = patches.places - design @ found
+        right = np.einsum("nia,nij,nj->a", design, weighted_surety, patches.places)
+        solution = np.linalg.lstsq(left, right, rcond=1e-12)[0]
+        off = patches.places - design @ solution
         misfit = np.einsum("ni,nij,nj->n", off, patches.surety, off)
         spread = max(float(np.quantile(misfit, _BELONG)) / _THERE, 1e-12)
-        settled = np.abs(found - values).max() <= _SETTLED * size
-        values = found
-        if given is not None or settled:
+        is_settled = np.abs(solution - values).max() <= _SETTLED * size
+        values = solution
+        if start_weights is not None or is_settled:
             break
         weights = 1 / (1 + misfit / spread / _FREEDOM)
     if model == "similarity":
-        (a, b), flip = values[:2], -1 if mirrored else 1
+        (a, b), flip = values[:2], -1 if is_mirrored else 1
         linear, shift = np.array([[a, b * flip], [-b, a * flip]]), values[2:-1]
     else:
         linear, shift = values[:4].reshape(2, 2), values[4:-1]
@@ -433,12 +436,12 @@ def fit(
     return MapFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
 
 
-def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
+def design_of(at: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
     """Give derivatives (N, 2, K) of mapped places by the values that are fitted."""
     count = len(at)
     if model == "similarity":
         # x' = a x - b y, y' = b x + a y; a mirrored x has the other sign
-        y, x = at[:, 0], at[:, 1] * (-1 if mirrored else 1)
+        y, x = at[:, 0], at[:, 1] * (-1 if is_mirrored else 1)
         design = np.zeros((count, 2, 4))
         design[:, 0, :2] = np.stack([y, x], axis=-1)
         design[:, 1, :2] = np.stack([x, -y], axis=-1)
@@ -458,14 +461,14 @@ def refine(
     edge_nm: float = 0.0,
 ) -> MapFit | None:
     """Measure and fit in rounds; None where fewer than six patches are left."""
-    found = None
+    fit_result = None
     for plan in plans:
         patches = measure(level, affine, plan, edge_nm)
         if patches is None or len(patches) < _FEWEST:
             return None
-        found = fit(patches, model, mirrored=affine.is_mirrored)
-        affine = found.affine
-    return found
+        fit_result = fit(patches, model, is_mirrored=affine.is_mirrored)
+        affine = fit_result.affine
+    return fit_result
 
 
 def edges_off(

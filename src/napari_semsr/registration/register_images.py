@@ -100,7 +100,7 @@ class Ranges:
     ) -> list[tuple[float, float, bool]]:
         """List turns and scales near those of places, for images of so many pixels."""
         step = _LOST_PX / (_RADIUS * side)
-        tried = {
+        steps_tried = {
             (
                 round(place.affine.degrees / np.degrees(step)) + turn,
                 round(np.log(place.affine.scale) / step) + stretch,
@@ -111,8 +111,8 @@ class Ranges:
             for stretch in (-1, 0, 1)
         }
         return [
-            (turn * float(np.degrees(step)), float(np.exp(stretch * step)), mirrored)
-            for turn, stretch, mirrored in sorted(tried)
+            (turn * float(np.degrees(step)), float(np.exp(stretch * step)), is_mirrored)
+            for turn, stretch, is_mirrored in sorted(steps_tried)
         ]
 
 
@@ -137,55 +137,59 @@ class Search:
         self.pitch = pitch_nm
         self._fixed = at_pitch(fixed, pitch_nm)
         self._moving = at_pitch(moving, pitch_nm)
-        self._field = _balanced(orientations(self._fixed.data, SEARCH_WIDTH_PX))
+        self._field = _balance(orientations(self._fixed.data, SEARCH_WIDTH_PX))
         sides = (np.array(self._moving.shape) - 1) / 2 * pitch_nm
         self._centre = np.array(self._moving.origin) + sides
 
     def run(
-        self, tried: Sequence[tuple[float, float, bool]], keep: int
+        self, steps_tried: Sequence[tuple[float, float, bool]], keep: int
     ) -> Job[list[Candidate]]:
         """Try turns, scales and mirrors; give the best places, the best first."""
-        if not (tried and self._field.any()):
+        if not (steps_tried and self._field.any()):
             return []
-        largest = max(scale for _, scale, _ in tried)
+        largest = max(scale for _, scale, _ in steps_tried)
         side = int(np.ceil(np.hypot(*self._moving.shape) * largest)) + 2
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]
-        spectra = _transformed(self._field, shape)
-        found, chance = [], []
-        for number, (degrees, scale, mirrored) in enumerate(tried):
-            yield Progress(number, len(tried), "searching")
-            affine = Affine.turned(
+        spectra = _transform(self._field, shape)
+        places_found, chance = [], []
+        for number, (degrees, scale, mirror) in enumerate(steps_tried):
+            yield Progress(number, len(steps_tried), "searching")
+            affine = Affine.similarity(
                 degrees,
                 scale=scale,
-                mirrored=mirrored,
+                is_mirrored=mirror,
                 about=(self._centre[0], self._centre[1]),
                 shift=(-self._centre[0], -self._centre[1]),
             )
-            scored = self._scored(affine, side, shape, spectra)
-            if scored is None:
+            score_map = self._score(affine, side, shape, spectra)
+            if score_map is None:
                 continue
-            scores, enough = scored
+            scores, enough = score_map
             chance.append(float(np.median(np.abs(scores[enough]))))
             at = np.array(np.unravel_index(int(scores.argmax()), scores.shape))
-            found.append((float(scores.max()), affine, _signed(at, shape, side)))
+            places_found.append(
+                (float(scores.max()), affine, _sign_shifts(at, shape, side))
+            )
         sigma = _TO_SIGMA * float(np.median(chance)) if chance else 1.0
-        found.sort(key=lambda item: -item[0])
+        places_found.sort(key=lambda item: -item[0])
         return [
-            Candidate(score / max(sigma, 1e-12), self._laid(affine, at, side))
-            for score, affine, at in found[:keep]
+            Candidate(
+                score / max(sigma, 1e-12), self._to_fixed_pixels(affine, at, side)
+            )
+            for score, affine, at in places_found[:keep]
         ]
 
     def rivals(self, affine: Affine, keep: int) -> list[Candidate]:
         """Other shifts at which an image that is turned like this may lie."""
         at_centre = affine(self._centre)
-        centred = Affine.of(affine.linear, np.array(affine.shift) - at_centre)
+        centred_map = Affine.of(affine.linear, np.array(affine.shift) - at_centre)
         side = int(np.ceil(np.hypot(*self._moving.shape) * affine.scale)) + 4
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]
-        spectra = _transformed(self._field, shape)
-        scored = self._scored(centred, side, shape, spectra)
-        if scored is None:
+        spectra = _transform(self._field, shape)
+        score_map = self._score(centred_map, side, shape, spectra)
+        if score_map is None:
             return []
-        scores, _ = scored
+        scores, _ = score_map
         size = 2 * _APART_PX + 1
         peaks = scores == ndimage.maximum_filter(scores, size, mode="wrap")
         places = np.argwhere(peaks & (scores > 0))
@@ -193,12 +197,14 @@ class Search:
         return [
             Candidate(
                 float(heights[k]),
-                self._laid(centred, _signed(places[k], shape, side), side),
+                self._to_fixed_pixels(
+                    centred_map, _sign_shifts(places[k], shape, side), side
+                ),
             )
             for k in np.argsort(-heights)[:keep]
         ]
 
-    def _scored(
+    def _score(
         self, affine: Affine, side: int, shape: list[int], spectra: tuple[Field, Field]
     ) -> tuple[FloatArray, BoolArray] | None:
         """Score every shift of the moving image, turned about its centre.
@@ -208,9 +214,11 @@ class Search:
         """
         corner = -side / 2 * self.pitch
         grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
-        seen = orientations(Warped(self._moving, grid, affine).read(), SEARCH_WIDTH_PX)
-        turned, power = _transformed(_balanced(seen), shape)
-        sums = fft.ifft2(spectra[0] * np.conj(turned), workers=-1).real
+        orientation_field = orientations(
+            Warped(self._moving, grid, affine).read(), SEARCH_WIDTH_PX
+        )
+        transforms, power = _transform(_balance(orientation_field), shape)
+        sums = fft.ifft2(spectra[0] * np.conj(transforms), workers=-1).real
         by_chance = fft.irfft2(spectra[1] * np.conj(power), shape, workers=-1) / 2
         if by_chance.max() <= 0:
             return None
@@ -219,7 +227,7 @@ class Search:
             enough, sums / np.sqrt(np.where(enough, by_chance, 1)), 0
         ), enough
 
-    def _laid(self, affine: Affine, at: FloatArray, side: int) -> Affine:
+    def _to_fixed_pixels(self, affine: Affine, at: FloatArray, side: int) -> Affine:
         """Move a turned image to pixels of the fixed one."""
         middle = at * self.pitch + (side - 1) / 2 * self.pitch
         return Affine.of(
@@ -227,20 +235,20 @@ class Search:
         )
 
 
-def _balanced(field: Field) -> Field:
+def _balance(field: Field) -> Field:
     """Take off the mean: where all lines run one way, every place is alike so far."""
-    known = field != 0
-    mean = field.sum() / max(int(known.sum()), 1)
-    return np.where(known, field - mean, 0)
+    usable = field != 0
+    mean = field.sum() / max(int(usable.sum()), 1)
+    return np.where(usable, field - mean, 0)
 
 
-def _transformed(field: Field, shape: Sequence[int]) -> tuple[Field, Field]:
+def _transform(field: Field, shape: Sequence[int]) -> tuple[Field, Field]:
     """Fourier transforms of a field and of its power, padded with nothing."""
     power = np.square(np.abs(field))
     return fft.fft2(field, shape, workers=-1), fft.rfft2(power, shape, workers=-1)
 
 
-def _signed(at: NDArray[Any], shape: Sequence[int], side: int) -> FloatArray:
+def _sign_shifts(at: NDArray[Any], shape: Sequence[int], side: int) -> FloatArray:
     """Shifts that were counted from the far end, as negative ones."""
     return np.where(at > np.array(shape) - side, at - np.array(shape), at).astype(float)
 
@@ -383,35 +391,35 @@ def register(
     RegistrationRefused
         If no map can be believed.
     """
-    chosen = options or RegistrationOptions()
+    settings = options or RegistrationOptions()
     for image, which in ((moving, "moving"), (fixed, "fixed")):
         _check(image, which)
     fine = max(*moving.scale, *fixed.scale)
-    model = _linear(chosen)
+    model = _linear(settings)
     if start is None:
-        found = yield from _find(moving, fixed, chosen, fine, model)
-        fit, score, searched, rivals = found
+        search_result = yield from _find(moving, fixed, settings, fine, model)
+        fit, score, search_name, rivals = search_result
     else:
         yield Progress(0, 0, "refining")
         # the pixel size at which a start may be a few pixels off
         near = _span(moving, fixed) / _SIDES["near"][0][0]
         pitch = max(near, *moving.scale, *fixed.scale)
-        near_start = _refined(moving, fixed, Candidate(0.0, start), pitch, model)
+        near_start = _refine_place(moving, fixed, Candidate(0.0, start), pitch, model)
         if near_start is None:
             msg = (
                 "The images do not agree near the landmarks: check that each pair "
                 "marks one place in both images."
             )
             raise RegistrationRefused(msg, "no-overlap")
-        fit, score, searched, rivals = near_start, 0.0, "landmarks", ()
-    made = yield from _valued(moving, fixed, fit, searched, chosen)
-    return replace(made, score=score, rivals=rivals)
+        fit, score, search_name, rivals = near_start, 0.0, "landmarks", ()
+    registration = yield from _evaluate(moving, fixed, fit, search_name, settings)
+    return replace(registration, score=score, rivals=rivals)
 
 
 Role = Literal["moving", "fixed"]
 
 
-def resized(image: Micrograph, factor: float) -> Micrograph:
+def resize_image(image: Micrograph, factor: float) -> Micrograph:
     """Multiply the pixel size and the origin of an image by a factor."""
     size, origin = (
         tuple(float(one) * factor for one in pair)
@@ -425,14 +433,14 @@ def register_unsized(
     fixed: Micrograph,
     options: RegistrationOptions | None = None,
     *,
-    unsized: Role,
+    unsized_role: Role,
 ) -> Job[tuple[float, Registration]]:
     """Register two images of which one has any pixel size, since it has none.
 
     Square pixels are taken for granted. Sizes are tried at which one field is up to
     `_MOST_RATIO` times as long as the other; the places where these fit best are
-    registered as usual. Gives the factor of the pixel size of the `unsized` image, and
-    the map with that size.
+    registered as usual. Gives the factor of the pixel size of the `unsized_role` image,
+    and the map with that size.
 
     Raises
     ------
@@ -441,50 +449,56 @@ def register_unsized(
     RegistrationRefused
         If no map can be believed at any size.
     """
-    chosen = options or RegistrationOptions()
+    search_options = options or RegistrationOptions()
     images: dict[Role, Micrograph] = {"moving": moving, "fixed": fixed}
     for role, image in images.items():
         _check(image, role)
-    stiff = chosen.replace(model=_linear(chosen))
+    stiff = search_options.replace(model=_linear(search_options))
     lengths = {role: max(np.multiply(i.shape, i.scale)) for role, i in images.items()}
-    alike = float(lengths["fixed" if unsized == "moving" else "moving"])
-    alike /= float(lengths[unsized])
+    alike = float(lengths["fixed" if unsized_role == "moving" else "moving"])
+    alike /= float(lengths[unsized_role])
 
-    def sized(factor: float) -> tuple[Micrograph, Micrograph]:
-        both = images | {unsized: resized(images[unsized], factor)}
+    def with_size(factor: float) -> tuple[Micrograph, Micrograph]:
+        both = images | {unsized_role: resize_image(images[unsized_role], factor)}
         return both["moving"], both["fixed"]
 
-    steps: tuple[Step, ...] = ("near", "full") if chosen.search == "near" else ("full",)
+    steps: tuple[Step, ...] = (
+        ("near", "full") if search_options.search == "near" else ("full",)
+    )
     for step in steps:
         wide = _RANGES[step].stretch
         spread = _spread(np.log(_MOST_RATIO), 2 * np.log1p(wide))
         best = [(0.0, alike * float(np.exp(exponent))) for exponent in spread]
-        for side, kept in _RATIO_SIDES:
-            found: list[tuple[float, float]] = []
+        for side, kept_count in _RATIO_SIDES:
+            ratios: list[tuple[float, float]] = []
             for _, factor in best:
-                place = yield from _glance(*sized(factor), step, side)
+                place = yield from _glance(*with_size(factor), step, side)
                 if place is not None:
                     scale = place.affine.scale
-                    scaled = factor * scale if unsized == "moving" else factor / scale
-                    found.append((place.score, scaled))
-            best = sorted(found, reverse=True)[:kept]
+                    trial_factor = (
+                        factor * scale if unsized_role == "moving" else factor / scale
+                    )
+                    ratios.append((place.score, trial_factor))
+            best = sorted(ratios, reverse=True)[:kept_count]
         for factor in (factor for score, factor in best if score > _CLEAR):
             try:
-                first = yield from register(*sized(factor), stiff.replace(search=step))
+                first = yield from register(
+                    *with_size(factor), stiff.replace(search=step)
+                )
             except RegistrationRefused as refused:
                 if refused.reason == "no-overlap":
                     continue
                 raise
             linear = first.transform
             scale = (linear.affine if isinstance(linear, Elastic) else linear).scale
-            factor *= scale if unsized == "moving" else 1 / scale
-            again = chosen.replace(search=step)
-            return factor, (yield from register(*sized(factor), again))
+            factor *= scale if unsized_role == "moving" else 1 / scale
+            again = search_options.replace(search=step)
+            return factor, (yield from register(*with_size(factor), again))
     msg = (
         f"No place of {moving.name!r} was found on {fixed.name!r} at any pixel size "
         f"with which one field is up to {_MOST_RATIO:g} times as long as the other: "
-        f"give {images[unsized].name!r} its pixel size, check that both show one place "
-        "over 30 % or more, or mark places as landmarks."
+        f"give {images[unsized_role].name!r} its pixel size, check that both show one "
+        "place over 30 % or more, or mark places as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 
@@ -495,8 +509,8 @@ def _glance(
     """Find the best place in images of `side` pixels, if there is any."""
     span = _span(moving, fixed)
     pitch = max(span / side, *moving.scale, *fixed.scale)
-    tried = _RANGES[step].steps(round(span / pitch))
-    places = yield from Search(moving, fixed, pitch).run(tried, 1)
+    steps_tried = _RANGES[step].steps(round(span / pitch))
+    places = yield from Search(moving, fixed, pitch).run(steps_tried, 1)
     return places[0] if places else None
 
 
@@ -555,19 +569,19 @@ def _find(
             raise RegistrationRefused(msg, "no-structure")
     for step in steps:
         places: list[Candidate] = []
-        finished = np.inf
-        for asked, near in _SIDES[step]:
-            pitch = max(span / asked, fine)
-            if pitch > _FINER * finished:
+        finished_pitch = np.inf
+        for side_wanted, near in _SIDES[step]:
+            pitch = max(span / side_wanted, fine)
+            if pitch > _FINER * finished_pitch:
                 continue
             search = Search(moving, fixed, pitch)
             side = round(span / pitch)
             if near is None:
-                finished = pitch
-                tried = _RANGES[step].steps(side)
+                finished_pitch = pitch
+                steps_tried = _RANGES[step].steps(side)
             else:
-                tried = _RANGES[step].around(places[:near], side)
-            places = yield from search.run(tried, _KEPT)
+                steps_tried = _RANGES[step].around(places[:near], side)
+            places = yield from search.run(steps_tried, _KEPT)
             if not places or places[0].score < _CLEAR:
                 continue
             yield Progress(0, 0, "refining")
@@ -607,18 +621,19 @@ def _best(
 ) -> tuple[MapFit, float] | None:
     """Refine the first few different places, and keep the one that patches support."""
     middle = places_seen(places[0].affine, moving, fixed)
-    kept: list[Candidate] = []
+    candidates: list[Candidate] = []
     for place in places:
         apart = (
-            np.abs(place.affine(middle) - other.affine(middle)).max() for other in kept
+            np.abs(place.affine(middle) - other.affine(middle)).max()
+            for other in candidates
         )
         if all(far > _SAME_PX * pitch for far in apart):
-            kept.append(place)
+            candidates.append(place)
     best = None
-    for place in kept[:_TRIED]:
+    for place in candidates[:_TRIED]:
         if best is not None and place.score < _ALIKE * places[0].score:
             break
-        fit = _refined(moving, fixed, place, pitch, model)
+        fit = _refine_place(moving, fixed, place, pitch, model)
         if fit is None:
             continue
         support = float((fit.weights * fit.patches.strength).sum())
@@ -627,7 +642,7 @@ def _best(
     return best and best[:2]
 
 
-def _refined(
+def _refine_place(
     moving: Micrograph, fixed: Micrograph, place: Candidate, pitch: float, model: Model
 ) -> MapFit | None:
     """Refine from the search's pixels to the finest."""
@@ -635,7 +650,7 @@ def _refined(
     affine, levels = place.affine, [fine]
     while 2 * levels[-1] < pitch * 0.9:
         levels.append(2 * levels[-1])
-    found = None
+    fit = None
     for level in reversed(levels):
         sides = (
             n * p / level
@@ -645,7 +660,7 @@ def _refined(
         size = int(min(96 if level == fine else 64, 0.5 * min(sides)))
         if size < _SMALLEST:
             continue
-        first = found is None
+        first = fit is None
         plans = (
             [RefinementPlan(size, 8)] * 2
             if first
@@ -656,28 +671,28 @@ def _refined(
         coarse, plans = (plans[:2], plans[2:]) if first else ([], plans)
         pair = Level(moving, fixed, level)
         if coarse:
-            found = refine(pair, affine, coarse, model)
-            if found is None or not _agrees(found, level):
+            fit = refine(pair, affine, coarse, model)
+            if fit is None or not _agrees(fit, level):
                 return None
-            affine = found.affine
+            affine = fit.affine
         edge = 0.0
-        if level == fine and found is not None:
-            edge = edges_off(pair, affine, plans[0], found.edge_nm)
+        if level == fine and fit is not None:
+            edge = edges_off(pair, affine, plans[0], fit.edge_nm)
         if plans:
-            found = refine(pair, affine, plans, model, edge)
-            if found is None:
+            fit = refine(pair, affine, plans, model, edge)
+            if fit is None:
                 return None
-            affine = found.affine
-    return found
+            affine = fit.affine
+    return fit
 
 
 _SMALLEST = 24  # pixels along a patch
 
 
-def _agrees(found: MapFit, pitch: float) -> bool:
+def _agrees(fit: MapFit, pitch: float) -> bool:
     """Whether enough of the patches that say something lie where the map says."""
-    telling = found.patches.strength > _BELIEVED
-    off = np.hypot(*found.residuals()[telling].T) / pitch
+    telling = fit.patches.strength > _BELIEVED
+    off = np.hypot(*fit.residuals()[telling].T) / pitch
     agree = int((off < _NEAR_PX).sum())
     return agree >= _FEWEST + _AGREE * int(telling.sum())
 
@@ -687,11 +702,11 @@ def _rivals(
     fixed: Micrograph,
     search: Search,
     places: Sequence[Candidate],
-    found: MapFit,
+    fit: MapFit,
     model: Model,
 ) -> list[AlternativeTransform]:
     """Find other places that fit, the best first."""
-    best, same = found.affine, _SAME_PX * search.pitch
+    best, same = fit.affine, _SAME_PX * search.pitch
     middle = places_seen(best, moving, fixed)
 
     def apart(one: Affine, other: Affine) -> float:
@@ -711,20 +726,20 @@ def _rivals(
     # says nothing
     comparable = [
         place
-        for found in (search.rivals(best, _RIVALS), places[:_RIVALS])
-        for place in found
-        if place.score > _COMPARABLE * found[0].score
+        for fit in (search.rivals(best, _RIVALS), places[:_RIVALS])
+        for place in fit
+        if place.score > _COMPARABLE * fit[0].score
     ]
     for place in comparable:
         affine = place.affine
         if apart(affine, best) < same:
             continue
         for level in levels:
-            moved = refine(
+            refined_place = refine(
                 level, affine, [RefinementPlan(32, 4, SEARCH_WIDTH_PX)], model
             )
-            if moved is not None and apart(moved.affine, affine) < same:
-                affine = moved.affine
+            if refined_place is not None and apart(refined_place.affine, affine) < same:
+                affine = refined_place.affine
         if apart(affine, best) < same:
             continue
         other = field_at(moving, grid, affine, SEARCH_WIDTH_PX)
@@ -733,50 +748,50 @@ def _rivals(
             score = max(score, 1.0)  # chance may have made the better of the two
         centre = middle.mean(axis=0)
         y, x = (affine(centre) - best(centre)).tolist()
-        turned = (affine.degrees - best.degrees + 180) % 360 - 180
-        rivals.append(AlternativeTransform((y, x), turned, score))
+        turn = (affine.degrees - best.degrees + 180) % 360 - 180
+        rivals.append(AlternativeTransform((y, x), turn, score))
     return sorted(rivals, key=lambda rival: -rival.score)
 
 
-def _valued(
+def _evaluate(
     moving: Micrograph,
     fixed: Micrograph,
     fit: MapFit,
-    searched: str,
+    search_name: str,
     options: RegistrationOptions,
 ) -> Job[Registration]:
     """Bend where that is asked for, and say what the map is worth."""
     fine = max(*moving.scale, *fixed.scale)
     level = Level(moving, fixed, fine)
-    bent = None
+    bending = None
     if options.model == "elastic":
-        bent = yield from bend(level, fit.affine)
-        if bent is None:
+        bending = yield from bend(level, fit.affine)
+        if bending is None:
             warn(
                 "The images share too few patches to tell a bending: the affine map is "
                 "given.",
                 "bending-undecided",
             )
     yield Progress(0, 0, "estimating the error")
-    transform: Affine | Elastic = fit.affine if bent is None else bent.transform
+    transform: Affine | Elastic = fit.affine if bending is None else bending.transform
     places = places_seen(transform, moving, fixed)
-    if bent is None:
+    if bending is None:
         patches, off = fit.patches, held_out(fit, _linear(options))
-        squared = _error_of_affine(level, fit, _linear(options), places)
+        square_error = _error_of_affine(level, fit, _linear(options), places)
     else:
-        patches, off = bent.patches, bent.off_nm
-        squared = _error_of_bending(level, bent)
-    errors = np.sqrt(squared(patches.seen))
-    doubted = np.hypot(*off.T) >= _OUTLIER_PX * fine
-    doubted |= errors >= _DOUBTED_PX * fine
+        patches, off = bending.patches, bending.off_nm
+        square_error = _error_of_bending(level, bending)
+    errors = np.sqrt(square_error(patches.seen))
+    is_doubtful = np.hypot(*off.T) >= _OUTLIER_PX * fine
+    is_doubtful |= errors >= _DOUBTED_PX * fine
     return take_map(
         transform,
         moving,
         fixed,
-        model=options.model if bent is not None else _linear(options),
-        searched=searched,
-        error_nm=float(np.sqrt(squared(places).mean())),
-        residuals=Residuals(patches.places, off, ~doubted, patches.side_nm, errors),
+        model=options.model if bending is not None else _linear(options),
+        search_name=search_name,
+        error_nm=float(np.sqrt(square_error(places).mean())),
+        residuals=Residuals(patches.places, off, ~is_doubtful, patches.side_nm, errors),
     )
 
 
@@ -790,37 +805,41 @@ def _error_of_affine(
     """Add up scatter and what other filters change, of an affine map."""
     size = round(fit.patches.side_nm / level.pitch)
     sure = doubt(fit, model)
-    moved = 0.0
+    variance = 0.0
     # of both images, and of either alone: one is blurred more than the other
-    for width, fixed in ((OTHER_PX, None), (WIDTH_PX, OTHER_PX), (OTHER_PX, WIDTH_PX)):
-        plans = [RefinementPlan(size, 5, width, fixed)]
+    for width, fixed_px in (
+        (OTHER_PX, None),
+        (WIDTH_PX, OTHER_PX),
+        (OTHER_PX, WIDTH_PX),
+    ):
+        plans = [RefinementPlan(size, 5, width, fixed_px)]
         other = refine(level, fit.affine, plans, model, fit.patches.edge_nm)
         if other is not None:
             change = other.affine(places) - fit.affine(places)
-            moved += BY_WIDTH * float((change**2).sum(axis=1).mean())
+            variance += BY_WIDTH * float((change**2).sum(axis=1).mean())
 
-    def squared(at: FloatArray) -> FloatArray:
-        return np.asarray(np.trace(sure(at), axis1=1, axis2=2) + moved)
+    def squared_error(at: FloatArray) -> FloatArray:
+        return np.asarray(np.trace(sure(at), axis1=1, axis2=2) + variance)
 
-    return squared
+    return squared_error
 
 
-def _error_of_bending(level: Level, bent: Bent) -> _Squared:
+def _error_of_bending(level: Level, bending: Bent) -> _Squared:
     """Add up scatter and what another filter changes, of an elastic map."""
-    size = round(bent.patches.side_nm / level.pitch)
+    size = round(bending.patches.side_nm / level.pitch)
     plan = RefinementPlan(size, 5, OTHER_PX, most=900)
-    other = measure(level, bent.transform, plan, bent.patches.edge_nm)
-    anew = None if other is None else bent.again(other)
+    other = measure(level, bending.transform, plan, bending.patches.edge_nm)
+    anew = None if other is None else bending.again(other)
 
-    def squared(seen: FloatArray) -> FloatArray:
-        mapped = bent.transform(seen)
-        found = bent.variance(mapped)
+    def squared_error(places: FloatArray) -> FloatArray:
+        mapped_places = bending.transform(places)
+        variance = bending.variance(mapped_places)
         if anew is None:
-            return found
+            return variance
         # all of it: a bending also follows how patches scatter under the other filter
-        return np.asarray(found + ((anew(seen) - mapped) ** 2).sum(axis=1))
+        return np.asarray(variance + ((anew(places) - mapped_places) ** 2).sum(axis=1))
 
-    return squared
+    return squared_error
 
 
 # What a map is worth that was not found by structure: from landmarks, or stored.
@@ -832,7 +851,7 @@ def take_map(
     fixed: Micrograph,
     *,
     model: str,
-    searched: str,
+    search_name: str,
     error_nm: float,
     residuals: Residuals,
 ) -> Registration:
@@ -857,8 +876,8 @@ def take_map(
     finest = max(*moving.scale, *fixed.scale)
     onto = at_pitch(fixed, max(finest, _span(moving, fixed) / 512))
     grid = Grid.of(onto)
-    seen = (Warped(moving, grid, kind).read() for kind in (Affine(), transform))
-    before, after = (mutual_information(onto.data, one) for one in seen)
+    seen_images = (Warped(moving, grid, kind).read() for kind in (Affine(), transform))
+    before, after = (mutual_information(onto.data, one) for one in seen_images)
     return Registration(
         transform=transform,
         model=model,
@@ -869,7 +888,7 @@ def take_map(
         mutual_information_after=after,
         residuals=residuals,
         score=0.0,
-        searched=searched,
+        searched=search_name,
     )
 
 
@@ -890,16 +909,16 @@ def register_landmarks(
         If the landmarks do not determine a map.
     """
     fit = fit_landmarks(landmarks, model)
-    expected = fit.expected_error(places_seen(fit.transform, moving, fixed))
+    expected_error = fit.expected_error(places_seen(fit.transform, moving, fixed))
     error = np.nan
-    if expected is not None and expected.size:
-        error = float(np.sqrt(np.mean(expected**2)))
+    if expected_error is not None and expected_error.size:
+        error = float(np.sqrt(np.mean(expected_error**2)))
     return take_map(
         fit.transform,
         moving,
         fixed,
         model=model,
-        searched="landmarks",
+        search_name="landmarks",
         error_nm=error,
         residuals=Residuals(
             places_nm=landmarks.fixed,

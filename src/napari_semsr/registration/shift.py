@@ -79,13 +79,13 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
         If there is no structure, or no shift can be believed.
     """
     _check(fixed.shape, moving.shape, reach)
-    first, second = _banded(fixed), _banded(moving)
+    first, second = _band_pass(fixed), _band_pass(moving)
     if not (first.any() and second.any()):
         msg = "A shift is found by structure, but one of both images shows none there."
         raise RegistrationError(msg, code="no-structure")
     coarse, other = _peaks(first, second, reach)
-    rest = _rest(*_laid(first, second, coarse))
-    found = np.array(coarse) + rest
+    rest = _rest(*_overlap_parts(first, second, coarse))
+    shift = np.array(coarse) + rest
     if np.abs(coarse).max() >= reach:
         msg = (
             f"The best shift lies beyond the search of {reach} px; search further "
@@ -100,8 +100,8 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
         part = slice(y, y + rows), slice(x, x + columns)
         one, two = first[part], second[part]
         own, _ = _peaks(one, two, reach)
-        place = np.array(own) + _rest(*_laid(one, two, own))
-        if np.hypot(*(place - found)) < _NEAR_PX:
+        place = np.array(own) + _rest(*_overlap_parts(one, two, own))
+        if np.hypot(*(place - shift)) < _NEAR_PX:
             places.append(place)
     if len(places) < _ENOUGH:
         msg = (
@@ -113,7 +113,7 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
     error = np.std(places, axis=0, ddof=1).max() / np.sqrt(len(places))
     fit, next_fit = (_coefficient(first, second, at) for at in (coarse, other))
     return Shift(
-        shift_px=(float(found[0]), float(found[1])),
+        shift_px=(float(shift[0]), float(shift[1])),
         error_px=float(error),
         quarters=len(places),
         runner_up=abs(next_fit / fit) if fit else 1.0,
@@ -138,20 +138,20 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
         raise ShapeError(msg, code="image-too-small")
 
 
-def _banded(image: NDArray[Any]) -> FloatArray:
+def _band_pass(image: NDArray[Any]) -> FloatArray:
     """Band-pass an image; 0 where nothing is known."""
     values = np.asarray(image, dtype=np.float64)
-    known = np.isfinite(values)
-    mean = float(values[known].mean()) if known.any() else 0.0
-    filled = np.where(known, values, mean)
-    fine = ndimage.gaussian_filter(filled, _FINE_PX, mode="nearest")
-    coarse = ndimage.gaussian_filter(filled, _COARSE_PX, mode="nearest")
-    banded = np.where(known, fine - coarse, 0.0)
-    flat = np.abs(banded).max() <= _FLAT * np.abs(filled).max()
-    return np.zeros_like(banded) if flat else banded
+    finite = np.isfinite(values)
+    mean = float(values[finite].mean()) if finite.any() else 0.0
+    without_gaps = np.where(finite, values, mean)
+    fine = ndimage.gaussian_filter(without_gaps, _FINE_PX, mode="nearest")
+    coarse = ndimage.gaussian_filter(without_gaps, _COARSE_PX, mode="nearest")
+    band = np.where(finite, fine - coarse, 0.0)
+    flat = np.abs(band).max() <= _FLAT * np.abs(without_gaps).max()
+    return np.zeros_like(band) if flat else band
 
 
-def _windowed(part: FloatArray) -> FloatArray:
+def _window(part: FloatArray) -> FloatArray:
     """Take off the mean and let the borders fade."""
     window = window_plane((part.shape[0], part.shape[1]), _TAPER)
     return np.asarray((part - part.mean()) * window)
@@ -161,7 +161,7 @@ def _peaks(
     fixed: FloatArray, moving: FloatArray, reach: int
 ) -> tuple[IntPair, IntPair]:
     """Best whole shift within reach by phase, and the next best by plain product."""
-    cross = fft.rfft2(_windowed(fixed)) * np.conj(fft.rfft2(_windowed(moving)))
+    cross = fft.rfft2(_window(fixed)) * np.conj(fft.rfft2(_window(moving)))
     power = np.abs(cross)
     floor = max(_FLOOR * float(power.max()), np.finfo(np.float64).tiny)
     lags = np.arange(-reach, reach + 1)
@@ -186,20 +186,20 @@ def _highest(surface: FloatArray) -> IntPair:
 
 def _coefficient(fixed: FloatArray, moving: FloatArray, shift: IntPair) -> float:
     """Pearson's r of two images after a whole shift; 0 where one is flat."""
-    one, two = _laid(fixed, moving, shift)
+    one, two = _overlap_parts(fixed, moving, shift)
     one, two = one - one.mean(), two - two.mean()
     power = float(np.vdot(one, one)) * float(np.vdot(two, two))
     return float(np.vdot(one, two)) / np.sqrt(power) if power > 0 else 0.0
 
 
-def _laid(
+def _overlap_parts(
     fixed: FloatArray, moving: FloatArray, shift: IntPair
 ) -> tuple[FloatArray, FloatArray]:
     """Parts of two images that lie on each other after a whole shift."""
     rows, columns = fixed.shape
-    moved = Box.of((rows, columns), shift)
-    common = moved.intersection(Box.of((rows, columns)))
-    return fixed[common.slices], moving[common.within(moved).slices]
+    moved_box = Box.of((rows, columns), shift)
+    common = moved_box.intersection(Box.of((rows, columns)))
+    return fixed[common.slices], moving[common.within(moved_box).slices]
 
 
 def _rest(fixed: FloatArray, moving: FloatArray) -> FloatArray:
@@ -209,8 +209,8 @@ def _rest(fixed: FloatArray, moving: FloatArray) -> FloatArray:
     if not (fixed.any() and moving.any()):
         return np.full(2, np.inf)
     shift, _, _ = phase_cross_correlation(
-        _windowed(fixed),
-        _windowed(moving),
+        _window(fixed),
+        _window(moving),
         upsample_factor=_UPSAMPLING,
         normalization=None,
     )

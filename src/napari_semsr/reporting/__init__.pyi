@@ -17,9 +17,9 @@ from .page import (
     making as making,
     resolution as resolution,
     spread as spread,
+    write_number as write_number,
     write_numbers as write_numbers,
     write_page as write_page,
-    written as written,
 )
 from .plate import (
     PlateImage as PlateImage,

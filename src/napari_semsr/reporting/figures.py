@@ -123,8 +123,8 @@ def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
         index = place if line.colour is None else line.colour
         below = (other for other in plot.lines[place:] if other.kind == "threshold")
         _draw_line(axes, line, pen, index, next(below, line))
-    named = [text for text in axes.get_legend_handles_labels()[1] if text]
-    if named == [plot.title]:  # alone, it needs no name
+    labels = [text for text in axes.get_legend_handles_labels()[1] if text]
+    if labels == [plot.title]:  # alone, it needs no name
         for item in axes.get_lines():
             item.set_label("")
     if plot.log and any((line.y > 0).any() for line in plot.lines):
@@ -144,7 +144,9 @@ def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
         axes.set_ylim(bottom=0)
 
 
-def _draw_line(axes: "Axes", line: Line, pen: Pen, index: int, held: Line) -> None:
+def _draw_line(
+    axes: "Axes", line: Line, pen: Pen, index: int, other_line: Line
+) -> None:
     """Draw a line; what is marked on it lies where it meets what it is held against.
 
     That is the threshold after it, or the line itself.
@@ -158,10 +160,10 @@ def _draw_line(axes: "Axes", line: Line, pen: Pen, index: int, held: Line) -> No
         look |= {"linewidth": 1, "drawstyle": "steps-post"}
     elif "threshold" in line.kind:
         colour = pen.threshold or colour
-        chosen = line.kind == "threshold"
+        is_threshold = line.kind == "threshold"
         look = {
-            "linewidth": 1.4 if chosen else 0.9,
-            "linestyle": "--" if chosen else ":",
+            "linewidth": 1.4 if is_threshold else 0.9,
+            "linestyle": "--" if is_threshold else ":",
         }
     elif not x.size:  # words that stand in the legend alone
         look = {"linestyle": "none"}
@@ -170,7 +172,7 @@ def _draw_line(axes: "Axes", line: Line, pen: Pen, index: int, held: Line) -> No
     label = ", ".join(filter(None, (line.label, line.marked)))
     axes.plot(x, y, color=colour, label=label, **look)
     if line.mark is not None:
-        level = np.interp(line.mark, held.middle, held.y)
+        level = np.interp(line.mark, other_line.middle, other_line.y)
         axes.plot([line.mark], [level], "o", color=colour, markersize=6, alpha=0.85)
         if line.marked:
             axes.axvline(line.mark, color=colour, linewidth=1, alpha=0.7)
@@ -200,22 +202,22 @@ def _period_axis(axes: "Axes", unit: str) -> None:
 def lay_frames(
     frames: Acquisition,
     corners: FloatArray,
-    lit: NDArray[np.bool_],
+    in_light: NDArray[np.bool_],
     shape: tuple[int, int],
 ) -> NDArray[np.float32]:
     """Lay raw frames on one another at whole pixels, the last one on top.
 
-    `corners` are the top-left ones in px, (N, 2); NaN leaves a frame away. `lit` is the
-    part of a frame that shows the sample.
+    `corners` are the top-left ones in px, (N, 2); NaN leaves a frame away. `in_light`
+    is the part of a frame that shows the sample.
     """
-    laid = np.full(shape, np.nan, np.float32)
-    seen = np.argwhere(lit)
+    image = np.full(shape, np.nan, np.float32)
+    places_in_light = np.argwhere(in_light)
     for index in np.flatnonzero(np.isfinite(corners).all(axis=1)):
-        places = seen + np.rint(corners[index]).astype(int)
+        places = places_in_light + np.rint(corners[index]).astype(int)
         inside = ((places >= 0) & (places < shape)).all(axis=1)
-        grey = frames.read(int(index))[tuple(seen[inside].T)]
-        laid[tuple(places[inside].T)] = grey
-    return laid
+        grey = frames.read(int(index))[tuple(places_in_light[inside].T)]
+        image[tuple(places[inside].T)] = grey
+    return image
 
 
 def joints_png(
@@ -233,8 +235,8 @@ def joints_png(
     axes = figure.add_axes((0.0, 0.0, 0.86, 1.0))
     axes.set_axis_off()
     _show(axes, mosaic, pixel_nm, grey_limits(mosaic), cmap="gray", alpha=0.45)
-    kept = [joint.quality for joint in joints if joint.used] or [0.0, 1.0]
-    norm = Normalize(min(kept), max(*kept, min(kept) + 1e-3))
+    qualities = [joint.quality for joint in joints if joint.used] or [0.0, 1.0]
+    norm = Normalize(min(qualities), max(*qualities, min(qualities) + 1e-3))
     colours = ScalarMappable(norm, "viridis")
     for joint in sorted(joints, key=lambda item: item.used):
         colour: Any = colours.to_rgba(joint.quality)  # type: ignore[arg-type]
@@ -269,11 +271,11 @@ def errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
 
 def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
     """Draw how far places (N, 2) lie off, downwards and to the right as in an image."""
-    known = offsets[np.isfinite(offsets).all(axis=1)]
-    reach = 1.15 * float(np.abs(known).max(initial=1e-6))
+    finite = offsets[np.isfinite(offsets).all(axis=1)]
+    reach = 1.15 * float(np.abs(finite).max(initial=1e-6))
     axes.axhline(0, color="#9aa2ad", linewidth=0.8)
     axes.axvline(0, color="#9aa2ad", linewidth=0.8)
-    axes.plot(known[:, 1], known[:, 0], "o", color=colour, markersize=5, alpha=0.8)
+    axes.plot(finite[:, 1], finite[:, 0], "o", color=colour, markersize=5, alpha=0.8)
     axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
 
 
@@ -291,9 +293,9 @@ def bar_length(extent: float) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
-def bar_words(length: float, *, calibrated: bool) -> str:
+def bar_words(length: float, *, has_size: bool) -> str:
     """Say the length of a bar, which is in nm where it is calibrated, else in px."""
-    if not calibrated:
+    if not has_size:
         return f"{length:g} px"
     for unit, nm in (("mm", 1e6), ("µm", 1e3)):
         if length >= nm:
@@ -338,12 +340,12 @@ def _show(
     from matplotlib.patches import Rectangle
 
     height, width = _extent(image, pixel_nm)
-    drawn = axes.imshow(
+    artist = axes.imshow(
         np.ma.masked_invalid(image), vmin=limits[0], vmax=limits[1],
         extent=(0, width, height, 0), aspect="auto", **look,
     )  # fmt: skip
     long = bar_length(width)
-    words = bar_words(long, calibrated=pixel_nm is not None)
+    words = bar_words(long, has_size=pixel_nm is not None)
     left, thick = width * 0.035, min(height * 0.02, width * 0.015)
     low = height * 0.95
     axes.add_patch(
@@ -353,7 +355,7 @@ def _show(
         )
     )  # fmt: skip
     write_over(axes, left + long / 2, low - 1.6 * thick, words, **_BOLD)
-    return drawn
+    return artist
 
 
 def write_over(
@@ -375,13 +377,13 @@ def _png(figure: "Figure") -> bytes:
     return draw_file(figure, "png", _DPI, {})
 
 
-def draw_file(figure: "Figure", kind: str, dpi: int, told: Mapping[str, Any]) -> bytes:
+def draw_file(figure: "Figure", kind: str, dpi: int, texts: Mapping[str, Any]) -> bytes:
     """Draw a figure as one of the formats, without the time: equal ones are equal."""
     stream = io.BytesIO()
     if kind == "pdf":
         from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
-        metadata = {**told, "CreationDate": None}
+        metadata = {**texts, "CreationDate": None}
         FigureCanvasPdf(figure).print_pdf(stream, metadata=metadata)
         return stream.getvalue()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -389,9 +391,9 @@ def draw_file(figure: "Figure", kind: str, dpi: int, told: Mapping[str, Any]) ->
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
-    picture = Image.fromarray(drawn)
-    if kind == "png" and (drawn == drawn[..., :1]).all():
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    picture = Image.fromarray(pixels)
+    if kind == "png" and (pixels == pixels[..., :1]).all():
         picture = picture.getchannel(0)  # a third of the size
     settings: dict[str, Any] = {"dpi": (dpi, dpi)}
     if kind == "tif":

@@ -40,13 +40,13 @@ def render(template: str, **values: Any) -> str:
         # width and height of a PNG, so that the page does not jump while it loads
         "width": lambda png: int.from_bytes(png[16:20], "big"),
         "height": lambda png: int.from_bytes(png[20:24], "big"),
-        "fixed": lambda value, decimals: written(value, f".{decimals}f"),
-        "signed": lambda value, decimals: written(value, f"+.{decimals}f"),
+        "fixed": lambda value, decimals: write_number(value, f".{decimals}f"),
+        "signed": lambda value, decimals: write_number(value, f"+.{decimals}f"),
         "spread": spread,
         "length": length,
         "resolution": resolution,
         "interval": interval,
-        "percent": lambda share: f"{written(100 * share, '.0f')} %",
+        "percent": lambda share: f"{write_number(100 * share, '.0f')} %",
     }
     return environment.from_string(template).render(values).lstrip()
 
@@ -71,24 +71,24 @@ def making(
 ) -> list[tuple[str, Any]]:
     """Tell what made a page: options, digests of what it shows, versions."""
     return [
-        *((f"Option {name}", value) for name, value in _chosen(options)),
+        *((f"Option {name}", value) for name, value in _list_options(options)),
         *((f"Digest of {name}", digest) for name, digest in digests),
         *((f"Version of {name}", v) for name, v in software_versions().items()),
     ]
 
 
-def _chosen(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _list_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Lay nested options side by side, those that nobody chose left out."""
     for name, value in options.items():
         if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
-            yield from _chosen({f"{name} {n}": v for n, v in enumerate(value, 1)})
+            yield from _list_options({f"{name} {n}": v for n, v in enumerate(value, 1)})
         elif isinstance(value, Mapping):
-            yield from ((f"{name} {key}", item) for key, item in _chosen(value))
+            yield from ((f"{name} {key}", item) for key, item in _list_options(value))
         elif value not in (None, ""):
             yield name, value
 
 
-def written(value: float | None, form: str = ".4g") -> str:
+def write_number(value: float | None, form: str = ".4g") -> str:
     """Write a number with a true minus, or a dash for none; ``d`` for whole ones."""
     if value is None or not math.isfinite(value):
         return NO_VALUE
@@ -97,13 +97,13 @@ def written(value: float | None, form: str = ".4g") -> str:
     return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else text
 
 
-def spread(found: tuple[float | None, float | None]) -> str:
+def spread(difference: tuple[float | None, float | None]) -> str:
     """Say a difference with its standard error, where that is known."""
-    value, error = found
-    said = written(value, "+.2f")
+    value, error = difference
+    text = write_number(value, "+.2f")
     if value is None or error is None or not math.isfinite(error):
-        return said
-    return f"{said} ± {error:.2f}"
+        return text
+    return f"{text} ± {error:.2f}"
 
 
 def length(nm: float | None) -> str:
@@ -113,16 +113,16 @@ def length(nm: float | None) -> str:
     return f"{nm:.1f} nm" if nm < 1000 else f"{nm:.0f} nm"
 
 
-def resolution(found: "FrcResult | None") -> str:
+def resolution(result: "FrcResult | None") -> str:
     """Say a resolution in nm, or that there is none."""
-    if found is None or found.resolution_nm is None:
+    if result is None or result.resolution_nm is None:
         return "none"
-    return length(found.resolution_nm)
+    return length(result.resolution_nm)
 
 
-def interval(found: "FrcResult") -> str:
+def interval(result: "FrcResult") -> str:
     """Say the interval of a resolution in nm, where it is known."""
-    ends = found.interval_nm
+    ends = result.interval_nm
     if ends is None:
         return NO_VALUE
-    return "\N{EN DASH}".join(written(end, ".1f") for end in ends) + " nm"
+    return "\N{EN DASH}".join(write_number(end, ".1f") for end in ends) + " nm"

@@ -117,7 +117,7 @@ def draw_plate(
         tall = max(_height(images[i], widths[i]) for i in row)
         cells += [(i, (i - first) * (width + _GAP_MM), top, tall) for i in row]
         top += tall + _GAP_MM
-    lines = _wrapped(caption, width_mm, dpi)
+    lines = _wrap(caption, width_mm, dpi)
     whole = top + _LINE_MM * len(lines) + (_GAP_MM if lines else -_GAP_MM)
     if whole > _TALLEST_MM:
         msg = (
@@ -142,7 +142,7 @@ def draw_plate(
     return Plate(data, (down_px, across_px))
 
 
-def _wrapped(text: str, width_mm: float, dpi: int) -> list[str]:
+def _wrap(text: str, width_mm: float, dpi: int) -> list[str]:
     """Break text where its letters reach the width; a longer word stays whole."""
     lines: list[str] = []
     for word in text.split():
@@ -187,7 +187,7 @@ def words_of_bars(images: Sequence[PlateImage]) -> list[str]:
     """Say for a caption how long each image's bar is; nothing where it has none."""
     each = zip(images, _bar_lengths(images), strict=True)
     return [
-        "" if i.is_spectrum else f"bar {bar_words(long, calibrated=i.calibrated)}"
+        "" if i.is_spectrum else f"bar {bar_words(long, has_size=i.calibrated)}"
         for i, long in each
     ]
 
@@ -205,11 +205,11 @@ def _shown_widths(images: Sequence[PlateImage], width: float) -> list[float]:
     return [scale * own for own in wide]
 
 
-def _height(image: PlateImage, shown: float) -> float:
+def _height(image: PlateImage, shown_share: float) -> float:
     """Tell how tall an image is that is drawn so wide, its enlarged part included."""
-    tall = shown * image.size[0] / image.size[1]
+    tall = shown_share * image.size[0] / image.size[1]
     if image.box is not None and image.inset is not None:
-        tall += _GAP_MM + shown * _box_ratio(image)
+        tall += _GAP_MM + shown_share * _box_ratio(image)
     return tall
 
 
@@ -228,24 +228,24 @@ def _draw_cell(
     long: float,
 ) -> None:
     """Draw one image, its part below, and its colour bar; lengths are in mm."""
-    left, down, shown = place
-    tall = shown * image.size[0] / image.size[1]
+    left, down, shown_share = place
+    tall = shown_share * image.size[0] / image.size[1]
 
     def axes_at(x: float, y: float, w: float, h: float) -> "Axes":
         share = (x / whole[0], 1 - (y + h) / whole[1], w / whole[0], h / whole[1])
         return figure.add_axes(share, xticks=[], yticks=[])
 
-    axes = axes_at(left, down, shown, tall)
-    drawn = _show(axes, image, image.values, image.pixel, long)
+    axes = axes_at(left, down, shown_share, tall)
+    artist = _show(axes, image, image.values, image.pixel, long)
     if image.overlay is not None:
-        drawn = _lay_over(axes, image.overlay, image.pixel)
+        artist = _lay_over(axes, image.overlay, image.pixel)
     if letter:
         look = {**_WORDS, "transform": axes.transAxes, "weight": "bold"}
         write_over(axes, 0.03, 0.97, letter, ha="left", va="top", **look)
     if image.bar:
-        thick = 0.14 * shown * _COLOUR_BAR / (1 - _COLOUR_BAR)
+        thick = 0.14 * shown_share * _COLOUR_BAR / (1 - _COLOUR_BAR)
         bar = figure.colorbar(
-            drawn, cax=axes_at(left + shown + 0.8, down, max(thick, 1.2), tall)
+            artist, cax=axes_at(left + shown_share + 0.8, down, max(thick, 1.2), tall)
         )
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
         _keep_within(bar, tall)
@@ -268,13 +268,15 @@ def _draw_cell(
             fill=False, edgecolor="white", linewidth=0.8,
         )
     )  # fmt: skip
-    below = axes_at(left, down + tall + _GAP_MM, shown, shown * _box_ratio(image))
+    below = axes_at(
+        left, down + tall + _GAP_MM, shown_share, shown_share * _box_ratio(image)
+    )
     pixel = (rows * py / image.inset.shape[0], columns * px / image.inset.shape[1])
     _show(below, image, image.inset, pixel, bar_length(columns * px))
     if image.overlay is not None:
         top, left, bottom, right = image.overlay.corners
-        moved = top - y0, left - x0, bottom - y0, right - x0
-        _lay_over(below, replace(image.overlay, corners=moved), image.pixel)
+        moved_limits = top - y0, left - x0, bottom - y0, right - x0
+        _lay_over(below, replace(image.overlay, corners=moved_limits), image.pixel)
 
 
 def _keep_within(bar: Any, tall_mm: float) -> None:
@@ -307,7 +309,7 @@ def _show(
     height, width = values.shape[0] * y, values.shape[1] * x
     # what has more pixels than are drawn is averaged, so that nothing fine is folded
     more = values.shape[0] > axes.bbox.height or values.shape[1] > axes.bbox.width
-    drawn = axes.imshow(
+    artist = axes.imshow(
         np.ma.masked_invalid(values), norm=PowerNorm(image.gamma, *image.limits),
         extent=(0, width, height, 0), aspect="auto",
         interpolation="hanning" if more else "nearest",
@@ -316,7 +318,7 @@ def _show(
     for spine in axes.spines.values():
         spine.set_linewidth(0.4)
     if image.is_spectrum:
-        return drawn
+        return artist
     from_left, thick, low = width * 0.04, height * 0.015, height * 0.96
     axes.add_patch(
         Rectangle(
@@ -324,7 +326,7 @@ def _show(
             edgecolor="black", linewidth=0.3,
         )
     )  # fmt: skip
-    words = bar_words(long, calibrated=image.calibrated)
+    words = bar_words(long, has_size=image.calibrated)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM
     size = _fitting(words, _POINTS, 0.92 * across, dpi)  # as far from both sides
@@ -333,7 +335,7 @@ def _show(
     above = 1 - (low - 2 * thick) / height
     look = {**_WORDS, "transform": axes.transAxes, "fontsize": size}
     write_over(axes, middle, above, words, ha="center", va="bottom", **look)
-    return drawn
+    return artist
 
 
 def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
@@ -343,7 +345,7 @@ def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
     y, x = pixel
     top, left, bottom, right = overlay.corners
     whole = axes.get_xlim(), axes.get_ylim()
-    drawn = axes.imshow(
+    artist = axes.imshow(
         np.ma.masked_invalid(overlay.values), vmin=overlay.limits[0],
         vmax=overlay.limits[1], extent=(left * x, right * x, bottom * y, top * y),
         aspect="auto", interpolation="nearest", alpha=overlay.opacity,
@@ -351,4 +353,4 @@ def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
     )  # fmt: skip
     axes.set_xlim(whole[0])
     axes.set_ylim(whole[1])
-    return drawn
+    return artist

@@ -48,13 +48,19 @@ class LinearFit:
         wide = np.pad(np.asarray(image, np.float64), half, mode="reflect")
         level = float(np.nanmean(image))  # which the transform's rounding is about
         missing = ~np.isfinite(wide)
-        flipped = self.kernel[::-1, ::-1].astype(np.float64)
-        made = signal.oaconvolve(np.where(missing, 0, wide - level), flipped, "valid")
-        made += level * float(flipped.sum()) + self.offset
+        flipped_kernel = self.kernel[::-1, ::-1].astype(np.float64)
+        output = signal.oaconvolve(
+            np.where(missing, 0, wide - level), flipped_kernel, "valid"
+        )
+        output += level * float(flipped_kernel.sum()) + self.offset
         if missing.any():
-            reached = signal.oaconvolve(missing.astype(float), np.ones_like(flipped))
-            made[reached[2 * half : -2 * half, 2 * half : -2 * half] > 0.5] = np.nan
-        return np.asarray(made, dtype=np.float32)
+            missing_share = signal.oaconvolve(
+                missing.astype(float), np.ones_like(flipped_kernel)
+            )
+            output[missing_share[2 * half : -2 * half, 2 * half : -2 * half] > 0.5] = (
+                np.nan
+            )
+        return np.asarray(output, dtype=np.float32)
 
 
 def fit_place_filter(
@@ -85,14 +91,14 @@ def fit_place_filter(
         If the images have no contrast, or nothing that both show.
     """
     pairs = [(np.asarray(a), np.asarray(b)) for a, b in images]
-    places = sum(int(np.isfinite(wanted).sum()) for _, wanted in pairs)
+    places = sum(int(np.isfinite(target).sum()) for _, target in pairs)
     step = max(1, round((places / _PLACES) ** 0.5))
     side = min(_BLOCK_PX, int((places / _LEAST_BLOCKS) ** 0.5) + 1)
     sums = [_Sums.none(taps**2) for _ in range(_FOLDS)]
     for number, (rows, aims) in enumerate(_blocks(pairs, taps, side, step)):
         sums[number % _FOLDS].add(rows, aims)
     whole = _Sums.total(sums)
-    normal, _ = whole.centred()
+    normal, _ = whole.normal_equations()
     if min(part.count for part in sums) == 0 or not np.trace(normal) > 0:
         msg = (
             "A linear filter is fitted to images with contrast, which show the same "
@@ -101,9 +107,9 @@ def fit_place_filter(
         raise ReadError(msg, code="no-structure")
     errors = np.zeros(len(_RIDGES))
     for left_out in sums:
-        fitted = _Sums.total([part for part in sums if part is not left_out])
-        solved = fitted.solve(_RIDGES)
-        errors += [left_out.error(kernel, fitted) for kernel in solved]
+        other_sums = _Sums.total([part for part in sums if part is not left_out])
+        solutions = other_sums.solve(_RIDGES)
+        errors += [left_out.error(kernel, other_sums) for kernel in solutions]
     best = int(np.argmin(errors))
     (kernel,) = whole.solve([_RIDGES[best]])
     variance = whole.squares - whole.aim**2 / whole.count
@@ -123,20 +129,20 @@ def _blocks(
     Rows (N, taps²) and aims (N,), where all is finite.
     """
     half = taps // 2
-    for image, wanted in pairs:
+    for image, target in pairs:
         if min(image.shape) < taps:
             continue
-        seen = sliding_window_view(image, (taps, taps))
-        inner = wanted[half : half + seen.shape[0], half : half + seen.shape[1]]
-        for y in range(0, seen.shape[0], side):
-            for x in range(0, seen.shape[1], side):
+        windows = sliding_window_view(image, (taps, taps))
+        inner = target[half : half + windows.shape[0], half : half + windows.shape[1]]
+        for y in range(0, windows.shape[0], side):
+            for x in range(0, windows.shape[1], side):
                 part = np.s_[y : y + side : step, x : x + side : step]
                 aims = inner[part].ravel()
-                known = np.isfinite(aims)
-                if not known.any():
+                finite = np.isfinite(aims)
+                if not finite.any():
                     continue
-                rows = seen[part].reshape(-1, taps**2)[known]
-                aims, whole = aims[known], np.isfinite(rows).all(axis=1)
+                rows = windows[part].reshape(-1, taps**2)[finite]
+                aims, whole = aims[finite], np.isfinite(rows).all(axis=1)
                 if whole.any():
                     yield rows[whole].astype(np.float64), aims[whole].astype(np.float64)
 
@@ -158,15 +164,15 @@ class _Sums:
 
     @classmethod
     def total(cls, parts: Sequence["_Sums"]) -> "_Sums":
-        made = cls.none(len(parts[0].row))
+        sums = cls.none(len(parts[0].row))
         for part in parts:
-            made.count += part.count
-            made.row = made.row + part.row
-            made.aim += part.aim
-            made.normal = made.normal + part.normal
-            made.right = made.right + part.right
-            made.squares += part.squares
-        return made
+            sums.count += part.count
+            sums.row = sums.row + part.row
+            sums.aim += part.aim
+            sums.normal = sums.normal + part.normal
+            sums.right = sums.right + part.right
+            sums.squares += part.squares
+        return sums
 
     def add(self, rows: FloatArray, aims: FloatArray) -> None:
         self.count += len(aims)
@@ -176,7 +182,7 @@ class _Sums:
         self.right += rows.T @ aims
         self.squares += float(aims @ aims)
 
-    def centred(self) -> tuple[FloatArray, FloatArray]:
+    def normal_equations(self) -> tuple[FloatArray, FloatArray]:
         """Give the normal equations of a filter with an offset."""
         count = max(self.count, 1)
         return (
@@ -186,19 +192,19 @@ class _Sums:
 
     def solve(self, ridges: Sequence[float]) -> list[FloatArray]:
         """Give the kernel (T,) of each ridge."""
-        normal, right = self.centred()
+        normal, right = self.normal_equations()
         size = len(right)
         power = np.trace(normal) / size
         if len(ridges) == 1:
-            damped = normal + ridges[0] * power * np.eye(size)
-            return [np.linalg.solve(damped, right)]
+            with_ridge = normal + ridges[0] * power * np.eye(size)
+            return [np.linalg.solve(with_ridge, right)]
         values, vectors = np.linalg.eigh(normal)
-        turned = vectors.T @ right
-        return [vectors @ (turned / (values + r * power)) for r in ridges]
+        right_in_basis = vectors.T @ right
+        return [vectors @ (right_in_basis / (values + r * power)) for r in ridges]
 
-    def error(self, kernel: FloatArray, fitted: "_Sums") -> float:
+    def error(self, kernel: FloatArray, other_sums: "_Sums") -> float:
         """Sum the squared errors of a filter that was fitted to other pixels."""
-        offset = (fitted.aim - kernel @ fitted.row) / max(fitted.count, 1)
+        offset = (other_sums.aim - kernel @ other_sums.row) / max(other_sums.count, 1)
         linear = 2 * kernel @ (self.right - offset * self.row) + 2 * offset * self.aim
         square = kernel @ self.normal @ kernel + self.count * offset**2
         return float(self.squares - linear + square)
@@ -236,17 +242,17 @@ def fit_linear_filter(
     half = taps // 2
     normal: NDArray[Any] = np.zeros((taps**2, taps**2))
     right: NDArray[Any] = np.zeros((taps**2, scale**2))
-    for seen, wanted in pairs:
-        rows = sliding_window_view(seen, (taps, taps)).reshape(-1, taps**2)
-        down, across = (n - 2 * half for n in seen.shape)
-        inner = wanted[half * scale :, half * scale :]
+    for image, target in pairs:
+        rows = sliding_window_view(image, (taps, taps)).reshape(-1, taps**2)
+        down, across = (n - 2 * half for n in image.shape)
+        inner = target[half * scale :, half * scale :]
         inner = inner[: down * scale, : across * scale]
         blocks = inner.reshape(down, scale, across, scale)
         aims = blocks.transpose(0, 2, 1, 3).reshape(-1, scale**2)
-        known = np.isfinite(rows).all(axis=1) & np.isfinite(aims).all(axis=1)
-        if not known.any():
+        finite = np.isfinite(rows).all(axis=1) & np.isfinite(aims).all(axis=1)
+        if not finite.any():
             continue
-        rows, aims = rows[known], aims[known]
+        rows, aims = rows[finite], aims[finite]
         rows = rows - rows.mean(axis=0)
         normal += rows.T @ rows
         right += rows.T @ (aims - aims.mean(axis=0))

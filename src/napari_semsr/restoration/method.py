@@ -41,8 +41,8 @@ from napari_semsr.core import (
     Tile,
     TilePlan,
     code_of,
-    continued,
     field_range,
+    fill_gaps,
     is_empty,
     option,
     plan_tiles,
@@ -114,8 +114,8 @@ class RadialPower:
         window = np.outer(line, line)
         power = np.zeros((side, side))
         for block in blocks:
-            centred = block - float((block * window).sum() / window.sum())
-            power += np.abs(np.fft.fft2(centred * window)) ** 2
+            centred_block = block - float((block * window).sum() / window.sum())
+            power += np.abs(np.fft.fft2(centred_block * window)) ** 2
         power /= len(blocks) * float((window**2).sum())
         ring, count = _ring_index(side, steps)
         sums = np.bincount(ring, power.ravel())[: count.size] / np.maximum(count, 1)
@@ -144,34 +144,36 @@ class RadialPower:
         ratio = grain.noise_to_signal(np.hypot(y * self.steps[0], x * self.steps[1]))
         rows, columns = (np.rint(f * self.side).astype(int) for f in (y, x))
         at = rows, columns % self.side
-        seen = self.plane[at] / grain.noise
+        power = self.plane[at] / grain.noise
         beside = ndimage.median_filter(self.plane, _BESIDE, mode="wrap")[at]
-        passed = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
+        transmission = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
         with np.errstate(divide="ignore"):
-            line = seen > _LINE * (1 + passed / ratio)
+            line = power > _LINE * (1 + transmission / ratio)
         line &= self.plane[at] > _LINE * beside  # else it is broad, as by a shake
-        np.divide(np.maximum(passed, _LEAST_PASSED), seen - 1, out=ratio, where=line)
+        np.divide(
+            np.maximum(transmission, _LEAST_PASSED), power - 1, out=ratio, where=line
+        )
         return ratio, bool(line.any())
 
     def fit(self, kernel: FloatArray | None = None) -> Grain:
         """Fit the model; `kernel` (N, M)."""
         keep = np.arange(self.frequency.size) >= _SKIPPED
         f, power = self.frequency[keep], np.maximum(self.power[keep], 1e-300)
-        said, share = np.log(power), np.sqrt(f)
-        known = np.zeros_like(f)
+        log_power, share = np.log(power), np.sqrt(f)
+        log_transfer = np.zeros_like(f)
         if kernel is not None:
-            known = np.log(np.maximum(self.transfer(kernel)[keep], 1e-30))
+            log_transfer = np.log(np.maximum(self.transfer(kernel)[keep], 1e-30))
         floor = np.log(max(self.least, float(power.max()) * 1e-14))
 
         def residual(p: FloatArray) -> FloatArray:
-            gauss = known if p.size == 3 else -4 * np.pi**2 * p[3] ** 2 * f**2
+            gauss = log_transfer if p.size == 3 else -4 * np.pi**2 * p[3] ** 2 * f**2
             model = np.logaddexp(p[0] - p[1] * np.log(f) + gauss, p[2])
-            return np.asarray((model - said) * share)
+            return np.asarray((model - log_power) * share)
 
         low = [-300.0, _EXPONENTS[0], floor - 1e-9, 0.0]
-        high = [300.0, _EXPONENTS[1], max(said.max(), floor) + 1, _WIDEST_PX]
-        first = said[0] + 2.4 * np.log(f[0])
-        quiet = float(np.clip(said.min(), low[2] + 1e-9, high[2] - 1e-9))
+        high = [300.0, _EXPONENTS[1], max(log_power.max(), floor) + 1, _WIDEST_PX]
+        first = log_power[0] + 2.4 * np.log(f[0])
+        quiet = float(np.clip(log_power.min(), low[2] + 1e-9, high[2] - 1e-9))
         start = [first, 2.4, quiet]
         # a width that nothing depends on would lead the fit astray
         starts = [[*start, s] for s in _STARTS] if kernel is None else [start]
@@ -182,10 +184,10 @@ class RadialPower:
         best = min(fits, key=lambda found: float(found.cost)).x
         width = float(best[3]) if kernel is None else None
         amplitude, exponent = float(np.exp(best[0])), float(best[1])
-        found = Grain(amplitude, exponent, float(np.exp(best[2])), width)
-        if kernel is None and (found.noise_to_signal(f) >= 1).all():
-            return replace(found, sigma_px=0.0)  # nothing tells it
-        return found
+        grain = Grain(amplitude, exponent, float(np.exp(best[2])), width)
+        if kernel is None and (grain.noise_to_signal(f) >= 1).all():
+            return replace(grain, sigma_px=0.0)  # nothing tells it
+        return grain
 
 
 def sample_blocks(data: Any) -> list[FloatArray]:
@@ -198,16 +200,16 @@ def sample_blocks(data: Any) -> list[FloatArray]:
     rows, columns = (int(n) for n in data.shape)
     side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
     whole: list[FloatArray] = []
-    holed: list[FloatArray] = []
+    blocks_with_gaps: list[FloatArray] = []
     for y in _corners(rows, side):
         for x in _corners(columns, side):
             block = read_box(data, Box.of((side, side), (y, x))).astype(float)
-            known = np.isfinite(block)
-            if known.all():
+            finite = np.isfinite(block)
+            if finite.all():
                 whole.append(block)
-            elif known.any():
-                holed.append(continued(block, known))
-    return whole or holed or [np.zeros((side, side))]
+            elif finite.any():
+                blocks_with_gaps.append(fill_gaps(block, finite))
+    return whole or blocks_with_gaps or [np.zeros((side, side))]
 
 
 def _corners(size: int, side: int) -> list[int]:
@@ -319,16 +321,16 @@ def _richardson_lucy(
        doi:10.1002/jemt.20294.
     """
     if not tv:
-        made = restoration.richardson_lucy(image, kernel, iterations, clip=False)
-        return np.asarray(made)
-    mirrored = kernel[::-1, ::-1]
-    found = np.full(image.shape, 0.5)
+        output = restoration.richardson_lucy(image, kernel, iterations, clip=False)
+        return np.asarray(output)
+    mirrored_kernel = kernel[::-1, ::-1]
+    estimate = np.full(image.shape, 0.5)
     for _ in range(iterations):
-        blurred = signal.convolve(found, kernel, mode="same") + _TINY
-        factor = signal.convolve(image / blurred, mirrored, mode="same")
-        damping = np.clip(1 - tv * _curvature(found), 1 / _STEEPEST, _STEEPEST)
-        found = np.maximum(found * factor / damping, 0)
-    return found
+        blurred_estimate = signal.convolve(estimate, kernel, mode="same") + _TINY
+        factor = signal.convolve(image / blurred_estimate, mirrored_kernel, mode="same")
+        damping = np.clip(1 - tv * _curvature(estimate), 1 / _STEEPEST, _STEEPEST)
+        estimate = np.maximum(estimate * factor / damping, 0)
+    return estimate
 
 
 def _curvature(image: FloatArray) -> FloatArray:
@@ -424,11 +426,11 @@ def _cut(response: FloatArray, *, even: bool = False) -> Taps:
     radius = int(np.argmax(beyond <= _TOLERANCE))
     radius = min(max(radius, 1), half - 1)
     part = slice(half - radius, half + radius + 1)
-    kept = response[part, part]
+    kept_part = response[part, part]
     if even:
-        kept = kept / response.sum()
-        kept = kept + (1 - kept.sum()) / kept.size
-    return Taps(kept / kept.sum(), float(beyond[radius]))
+        kept_part = kept_part / response.sum()
+        kept_part = kept_part + (1 - kept_part.sum()) / kept_part.size
+    return Taps(kept_part / kept_part.sum(), float(beyond[radius]))
 
 
 def _response(
@@ -453,8 +455,8 @@ def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
     side = _side_for(kernel)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
     frequency = np.hypot(y * rings.steps[0], x * rings.steps[1])
-    passed = ndimage.gaussian_filter1d(rings.transfer(kernel), _NEIGHBOURS)
-    wrong = _MISMATCH * np.interp(frequency, rings.frequency, passed)
+    transmission = ndimage.gaussian_filter1d(rings.transfer(kernel), _NEIGHBOURS)
+    wrong = _MISMATCH * np.interp(frequency, rings.frequency, transmission)
     ratio, repeats = rings.noise_to_signal(grain, kernel, side)
     return _cut(_response(kernel, 1.0, np.sqrt(ratio + wrong)), even=repeats)
 
@@ -472,12 +474,14 @@ def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
     blur = rings.transfer(kernel)
     rough = rings.transfer(_LAPLACIAN)
     total = rings.weight.sum()
-    allowed = noise + _UNSURE * float((rings.power * rings.weight).sum() / total)
+    allowed_error = noise + _UNSURE * float((rings.power * rings.weight).sum() / total)
 
     def excess(exponent: float) -> float:
-        damped = 10**exponent * rough
-        missing = (damped / np.maximum(blur + damped, 1e-300)) ** 2
-        return float((missing * rings.power * rings.weight).sum() / total) - allowed
+        roughness = 10**exponent * rough
+        missing = (roughness / np.maximum(blur + roughness, 1e-300)) ** 2
+        return (
+            float((missing * rings.power * rings.weight).sum() / total) - allowed_error
+        )
 
     low, high = _BALANCES
     if excess(low) >= 0 or excess(high) <= 0:
@@ -500,11 +504,11 @@ def _unsupervised_balance(
     """
     line = signal.windows.tukey(block.shape[0], 0.5)
     scale = max(float(np.sqrt(noise)), 1e-12)
-    tapered = (block - block.mean()) * np.outer(line, line) / scale
+    tapered_block = (block - block.mean()) * np.outer(line, line) / scale
     beyond = np.maximum(np.subtract(kernel.shape, block.shape), 0)  # it ends at 0
-    tapered = np.pad(tapered, [(0, side) for side in beyond])
+    tapered_block = np.pad(tapered_block, [(0, side) for side in beyond])
     _, chains = restoration.unsupervised_wiener(
-        tapered, kernel, clip=False, rng=np.random.default_rng(seed)
+        tapered_block, kernel, clip=False, rng=np.random.default_rng(seed)
     )
     prior, quiet = (np.mean(chains[k][_BURNIN:]) for k in ("prior", "noise"))
     return float(prior / quiet)
@@ -558,12 +562,12 @@ class Restorer:
 
     def parameters(self) -> dict[str, Any]:
         """Give every number that shapes the result, as JSON can hold it."""
-        found: dict[str, Any] = {"psf": self.psf.to_json(), **self.chosen}
+        values: dict[str, Any] = {"psf": self.psf.to_json(), **self.chosen}
         if self.taps is None:
-            found |= {"iterations": self.options.iterations, "tv": self.options.tv}
+            values |= {"iterations": self.options.iterations, "tv": self.options.tv}
         else:
-            found["left_out"] = self.taps.left_out
-        return {**found, "halo_px": self.halo, "exact": self.exact}
+            values["left_out"] = self.taps.left_out
+        return {**values, "halo_px": self.halo, "exact": self.exact}
 
     def _apply(self, window: NDArray[Any], halo: int) -> FloatArray:
         """Restore finite grey values (Y, X) but for a halo, that may be wider."""
@@ -574,15 +578,15 @@ class Restorer:
         values = (values - self.low) / span
         if self.taps is not None:
             spare = halo - self.taps.radius
-            made = self.taps.apply(values[_inner(values.shape, spare)])
+            output = self.taps.apply(values[_inner(values.shape, spare)])
         else:
-            made = _richardson_lucy(
+            output = _richardson_lucy(
                 np.maximum(values, 0),
                 self.psf.kernel,
                 iterations=self.options.iterations,
                 tv=self.options.tv,
             )[_inner(values.shape, halo)]
-        return np.asarray(made * span + self.low)
+        return np.asarray(output * span + self.low)
 
     def plan(self, shape: IntPair) -> TilePlan:
         """Cut a field into tiles whose windows have the halo."""
@@ -598,7 +602,7 @@ class Restorer:
         """
         for index in [tile.index for tile in plan] if places is None else places:
             tile = plan.tile(*index)
-            yield tile, self._restored(data, tile.core, self.halo)
+            yield tile, self._restore_box(data, tile.core, self.halo)
 
     def tolerance(self, data: Any, plan: TilePlan) -> float:
         """Measure what a cut-off halo costs, in the middle of the field (Y, X).
@@ -614,12 +618,12 @@ class Restorer:
         core = plan.tile(row, column).core
         side = min(_PROBE, *core.shape)
         box = Box.of((side, side), core.corner)
-        near = self._restored(data, box, self.halo)
-        far = self._restored(data, box, min(self.reach, 3 * self.halo))
+        near = self._restore_box(data, box, self.halo)
+        far = self._restore_box(data, box, min(self.reach, 3 * self.halo))
         gap = np.abs(near.astype(float) - far)
         return float(np.nanmax(gap, initial=0.0)) / span
 
-    def _restored(self, data: Any, box: Box, halo: int) -> Float32Array:
+    def _restore_box(self, data: Any, box: Box, halo: int) -> Float32Array:
         """Restore a box of a field; beyond its border the field is reflected.
 
         Missing pixels are filled with the nearest known one. Those that a known pixel
@@ -629,17 +633,17 @@ class Restorer:
         if window.dtype.kind != "f":
             return self._apply(window, halo).astype(np.float32)
         missing = ~np.isfinite(window)
-        gone = missing[_inner(window.shape, halo)]
-        if gone.all():
+        missing_part = missing[_inner(window.shape, halo)]
+        if missing_part.all():
             return np.full(box.shape, np.nan, np.float32)
         if missing.any():
             more = math.ceil(math.sqrt(2) * halo)
             wide = read_box(data, box.grow(halo + more))
-            filled = continued(wide, np.isfinite(wide))
-            window = filled[_inner(wide.shape, more)]
-        made = self._apply(window, halo).astype(np.float32)
-        made[gone] = np.nan
-        return made
+            without_gaps = fill_gaps(wide, np.isfinite(wide))
+            window = without_gaps[_inner(wide.shape, more)]
+        output = self._apply(window, halo).astype(np.float32)
+        output[missing_part] = np.nan
+        return output
 
 
 def _inner(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
@@ -690,7 +694,7 @@ def choose(
         kernel_found = _estimate_kernel(
             np.maximum(block, 0), psf.kernel, iterations=options.iterations
         )
-        psf = PointSpread.recorded(kernel_found, "the estimate", kind="blind")
+        psf = PointSpread.from_image(kernel_found, "the estimate", kind="blind")
     if options.method in ("blind", "richardson-lucy"):
         reach = options.iterations * (2 * psf.radius + (_TV_REACH if options.tv else 0))
         halo = min(reach, LARGEST_HALO)
@@ -698,9 +702,9 @@ def choose(
     grain = Grain(1.0, 2.0, 1.0) if flat else rings.fit(psf.kernel)
     noise = max(grain.noise, (_QUIETEST * (high - low)) ** 2)
     grain = Grain(grain.amplitude, grain.exponent, noise)
-    taps, chosen = _filter(psf, grain, rings, blocks, options)
-    chosen["noise_std"] = float(np.sqrt(noise))
-    return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, chosen)
+    taps, numbers = _filter(psf, grain, rings, blocks, options)
+    numbers["noise_std"] = float(np.sqrt(noise))
+    return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, numbers)
 
 
 def _known_psf(
@@ -712,13 +716,13 @@ def _known_psf(
         return PointSpread.gaussian(choice.sigma_px(micrograph.pixel_size_nm))
     if choice.kind == "flat":
         ones = np.ones((choice.side, choice.side))
-        return PointSpread.recorded(ones, "the flat kernel", kind="flat")
+        return PointSpread.from_image(ones, "the flat kernel", kind="flat")
     if choice.kind == "file" and kernel is not None:
-        made = PointSpread.recorded(kernel.array(), kernel.name)
+        point_spread = PointSpread.from_image(kernel.array(), kernel.name)
         own, its = micrograph.pixel_size_nm, kernel.pixel_size_nm
         if own is None or its is None:
-            return made.centred()
-        return made.centred((own[0] / its[0], own[1] / its[1]))
+            return point_spread.centre()
+        return point_spread.centre((own[0] / its[0], own[1] / its[1]))
     return None
 
 

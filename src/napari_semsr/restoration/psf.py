@@ -76,7 +76,7 @@ class PointSpread:
         return cls(kernel / kernel.sum(), kind, (sigma_px[0], sigma_px[1]))
 
     @classmethod
-    def recorded(cls, values: NDArray[Any], name: str, *, kind: str = "file") -> Self:
+    def from_image(cls, values: NDArray[Any], name: str, *, kind: str = "file") -> Self:
         """Make a kernel of an image of a point; `values` (N, M)."""
         kernel = np.asarray(values, dtype=float)
         wrong = None
@@ -95,7 +95,7 @@ class PointSpread:
         kernel = kernel / kernel.sum()
         return cls(kernel, kind, _widths(kernel))
 
-    def centred(self, steps: FloatPair = (1.0, 1.0)) -> Self:
+    def centre(self, steps: FloatPair = (1.0, 1.0)) -> Self:
         """Lay its centroid on the middle of pixels that are `steps` times as large.
 
         By Lanczos weights of three lobes, stretched where the new pixels are larger. An
@@ -145,10 +145,10 @@ def parse_psf(text: str) -> PsfChoice:
     OptionError
         If it is a number without unit, with another, or not positive.
     """
-    found = _WIDTH.match(text)
-    if found is not None and float(found[1]) > 0:
-        return PsfChoice("gaussian", float(found[1]), found[2])
-    if found is not None or _NUMBER.match(text) or not text.strip():
+    match = _WIDTH.match(text)
+    if match is not None and float(match[1]) > 0:
+        return PsfChoice("gaussian", float(match[1]), match[2])
+    if match is not None or _NUMBER.match(text) or not text.strip():
         msg = (
             "A blur is a positive width with its unit, such as 1.5px or 12nm, a file, "
             f"or estimate; got {text!r}"
@@ -171,11 +171,11 @@ def parse_psf(text: str) -> PsfChoice:
 
 def _widths(kernel: FloatArray) -> FloatPair:
     """Root mean square widths of a kernel."""
-    found: list[float] = []
+    widths: list[float] = []
     for axis in (1, 0):
         line = kernel.sum(axis)
-        found.append(math.sqrt(float((_places(line) ** 2 * line).sum())))
-    return found[0], found[1]
+        widths.append(math.sqrt(float((_places(line) ** 2 * line).sum())))
+    return widths[0], widths[1]
 
 
 def _places(line: FloatArray) -> FloatArray:

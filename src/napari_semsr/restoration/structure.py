@@ -65,11 +65,13 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     plain = [_without_dust(_without_gradient(block)) for block in blocks]
     if _is_steep_or_periodic(plain):
         return True
-    kept = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
-    kept = kept[:_MOST_BLOCKS]
+    blocks_by_contrast = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
+    blocks_by_contrast = blocks_by_contrast[:_MOST_BLOCKS]
     rounding = max(_grey_step(block) for block in blocks) ** 2 / 12
     return _differs_from_surrogates(
-        [plain[n] for n in kept], [blocks[n] for n in kept], rounding
+        [plain[n] for n in blocks_by_contrast],
+        [blocks[n] for n in blocks_by_contrast],
+        rounding,
     )
 
 
@@ -145,15 +147,15 @@ def _differs_from_surrogates(
     side = blocks[0].shape[0]
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     square = -2 * np.pi**2 * (y**2 + x**2)
-    shown = ((y != 0) & (x != 0)) * 1.0  # noise of lines has the rest
+    mask = ((y != 0) & (x != 0)) * 1.0  # noise of lines has the rest
     slopes = [_slopes(level) for level in levels]
     spectra = [_periodic_spectrum(block) for block in blocks]
     power = np.mean([np.abs(s) ** 2 for s in spectra], axis=0)
-    above = shown * _share_above_noise(power * shown, rounding * side**2)
+    above = mask * _share_above_noise(power * mask, rounding * side**2)
     if not above.any():  # white noise, or no contrast
         return False
     bands = [np.exp(square * s**2) - np.exp(square * (2 * s) ** 2) for s in _SCALES]
-    bands = [shown, *(above * band for band in bands), above]
+    bands = [mask, *(above * band for band in bands), above]
 
     own = _moments(spectra, slopes, bands[1:])
     skewness = abs(_moments(spectra, slopes, bands[:1])[0, 1])
@@ -168,14 +170,14 @@ def _differs_from_surrogates(
     counts = _LEFT * min(skewness / left[0, 0], _FEWEST) * left[1:]
     counts[0, 1] = max(counts[0, 1], _PEAKED)
     rng = np.random.default_rng(0)
-    drawn: list[FloatArray] = []
+    surrogates: list[FloatArray] = []
     for draws in _SURROGATES:
-        while len(drawn) < draws:
+        while len(surrogates) < draws:
             phases = [fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
             each = zip(spectra, phases, strict=True)
             random = [np.abs(s) * p / np.abs(p) for s, p in each]
-            drawn.append(_moments(random, slopes, bands[1:]))
-        mean, error = np.mean(drawn, axis=0), np.std(drawn, axis=0, ddof=1)
+            surrogates.append(_moments(random, slopes, bands[1:]))
+        mean, error = np.mean(surrogates, axis=0), np.std(surrogates, axis=0, ddof=1)
         error[0, 3] = 1.0  # nothing is finer
         away = own - mean
         z = max(
@@ -185,7 +187,7 @@ def _differs_from_surrogates(
             float(((-away[:, 2] - _FLAT) / error[:, 2]).max()),
             float(((np.abs(away[:, 3]) - _TOGETHER) / error[:, 3]).max()),
         )
-        scatter = (np.array(drawn) - mean) / error
+        scatter = (np.array(surrogates) - mean) / error
         scatter[..., 1:] = np.abs(scatter[..., 1:])
         largest = scatter.max((1, 2))
         usual, width = float(largest.mean()), float(largest.std(ddof=1))
@@ -208,7 +210,7 @@ def _moments(
     """
     side = spectra[0].shape[0]
     cell = side // _CELLS
-    found = []
+    moments = []
     finer: FloatArray | None = None
     for band in bands:
         rest, even = [], []
@@ -230,9 +232,9 @@ def _moments(
         spread = float(np.vdot(square, square)) / z.size - 1
         together = 0.0
         if finer is not None:
-            covered = float(np.vdot(square, finer)) / z.size - float(finer.mean())
-            together = covered / np.sqrt(max(spread * float(finer.var()), 1e-300))
-        found.append(
+            covariance = float(np.vdot(square, finer)) / z.size - float(finer.mean())
+            together = covariance / np.sqrt(max(spread * float(finer.var()), 1e-300))
+        moments.append(
             (
                 order[-quarter] - order[quarter],
                 float(np.vdot(square, z)) / z.size,
@@ -242,7 +244,7 @@ def _moments(
         )
         plane = square.reshape(-1, _CELLS * cell, _CELLS * cell)
         finer = ndimage.uniform_filter(plane, (1, 3, 3)).ravel()
-    return np.array(found)
+    return np.array(moments)
 
 
 def _gumbel_tail(draws: int) -> float:

@@ -158,5 +158,5 @@ def blur_shares(
 
 def gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
     """Blur an image (Y, X) by a Gaussian cut at four and a half standard deviations."""
-    blurred = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=4.5)
-    return np.asarray(blurred, dtype=np.float32)
+    blurred_image = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=4.5)
+    return np.asarray(blurred_image, dtype=np.float32)

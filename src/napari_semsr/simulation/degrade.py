@@ -110,24 +110,27 @@ def smooth_field(
     if step == 1:
         return np.asarray(field[box])
     rows, columns = (np.arange(s.start, s.stop) / step for s in box)
-    return _interpolated(field, rows, columns)
+    return _interpolate(field, rows, columns)
 
 
 def part_of_field(
-    shape: IntPair, grown: IntPair, correlation_px: float, rng: np.random.Generator
+    shape: IntPair,
+    field_shape: IntPair,
+    correlation_px: float,
+    rng: np.random.Generator,
 ) -> FloatArray:
     """See a part, (Y, X) of a `shape`, of a larger smooth field, somewhere in it."""
     corner = [
-        int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)
+        int(rng.integers(0, g - n + 1)) for g, n in zip(field_shape, shape, strict=True)
     ]
     window = (
         slice(corner[0], corner[0] + shape[0]),
         slice(corner[1], corner[1] + shape[1]),
     )
-    return smooth_field(grown, correlation_px, rng, window=window)
+    return smooth_field(field_shape, correlation_px, rng, window=window)
 
 
-def _interpolated(
+def _interpolate(
     field: FloatArray, rows: FloatArray, columns: FloatArray
 ) -> FloatArray:
     """Bilinear values on a grid: smooth where knots are a quarter sigma apart."""
@@ -182,9 +185,13 @@ def blur_width_px(kind: Kind) -> float:
     for line in (kernel[half[0]], kernel[:, half[1]]):  # interpolated
         level = line.max() / 2
         first, last = np.flatnonzero(line >= level)[[0, -1]]
-        padded = np.pad(line, 1)
-        rise = (padded[first + 1] - level) / (padded[first + 1] - padded[first])
-        fall = (padded[last + 1] - level) / (padded[last + 1] - padded[last + 2])
+        padded_line = np.pad(line, 1)
+        rise = (padded_line[first + 1] - level) / (
+            padded_line[first + 1] - padded_line[first]
+        )
+        fall = (padded_line[last + 1] - level) / (
+            padded_line[last + 1] - padded_line[last + 2]
+        )
         widths.append(float(last - first + rise + fall))
     return max(widths)
 
@@ -235,10 +242,10 @@ def degrade_plane(
             "defocus_radius_px": DEFOCUS_RADIUS_PX,
         }
     if kind != "blur":
-        result, found = _fogged(
+        result, haze = _add_fog(
             result, seed, uniform_fog=uniform_fog, airlight=airlight, stretch=stretch
         )
-        parameters |= found
+        parameters |= haze
     grey = result * ((high - low) / 255) + low
     kind_of = image.dtype.kind
     if kind_of == "b":
@@ -249,7 +256,7 @@ def degrade_plane(
     return Degraded(grey.astype(image.dtype), parameters)
 
 
-def _fogged(
+def _add_fog(
     image: FloatArray,
     seed: int,
     *,
@@ -265,8 +272,8 @@ def _fogged(
     if not uniform_fog:
         rng = np.random.default_rng(seed)
         beta = low + (high - low) * smooth_field(image.shape, correlation, rng)
-    veiled = fog(image, beta, level)
-    spread = veiled.std()
+    hazy_image = fog(image, beta, level)
+    spread = hazy_image.std()
     gain = image.std() / spread if spread > 0 else 1.0
     parameters = {
         "beta": [low, high] if not uniform_fog else [beta, beta],
@@ -280,8 +287,8 @@ def _fogged(
         "seed": seed,
     }
     if not stretch:
-        return veiled, parameters
-    return (veiled - veiled.mean()) * gain + image.mean(), parameters
+        return hazy_image, parameters
+    return (hazy_image - hazy_image.mean()) * gain + image.mean(), parameters
 
 
 # Random degradations for training: the same kinds, over ranges wider than the paper's.
@@ -357,11 +364,11 @@ def _blur_kernel(
     return kernel
 
 
-def convolved(image: FloatArray, kernel: FloatArray) -> FloatArray:
+def convolve(image: FloatArray, kernel: FloatArray) -> FloatArray:
     """Blur an image, continued by reflection; `image` (Y, X), `kernel` (K, L)."""
     pad = kernel.shape[0] // 2, kernel.shape[1] // 2
-    padded = np.pad(image, [(pad[0], pad[0]), (pad[1], pad[1])], mode="reflect")
-    return np.asarray(signal.fftconvolve(padded, kernel, mode="valid"))
+    padded_image = np.pad(image, [(pad[0], pad[0]), (pad[1], pad[1])], mode="reflect")
+    return np.asarray(signal.fftconvolve(padded_image, kernel, mode="valid"))
 
 
 def _transmission(
@@ -373,18 +380,18 @@ def _transmission(
         low, high = np.sort(rng.uniform(*ranges.beta, size=2))
         high = min(high, low + 1.2)
     if rng.random() < ranges.near_paper:
-        correlation, grown = FOG_SCALE * min(shape), shape
+        correlation, field_shape = FOG_SCALE * min(shape), shape
     else:
         correlation = float(np.exp(rng.uniform(*np.log(ranges.fog_scale_px))))
         y, x = (max(n, int(correlation * rng.uniform(4, 10))) for n in shape)
-        grown = y, x
-    field = part_of_field(shape, grown, correlation, rng)
+        field_shape = y, x
+    field = part_of_field(shape, field_shape, correlation, rng)
     return np.exp(-(low + (high - low) * field))
 
 
-def _dimmed(clear: FloatArray, passed: FloatArray, airlight: float) -> FloatArray:
+def _dim(clear: FloatArray, transmission: FloatArray, airlight: float) -> FloatArray:
     """Dim the clear image by the mean haze: what lifting its variation leaves."""
-    return airlight + (clear - airlight) * float(passed.mean())
+    return airlight + (clear - airlight) * float(transmission.mean())
 
 
 def _noise(
@@ -409,17 +416,17 @@ def random_scene(
         return _as_paper(clear, ranges, rng)
     kind = _kind_of(ranges, rng)
     truth = clear.astype(float)
-    low = convolved(truth, _blur_kernel(kind, ranges, rng))
+    low = convolve(truth, _blur_kernel(kind, ranges, rng))
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind == "fog" or (kind == "hybrid" and rng.random() < 0.8):
-        passed = _transmission((low.shape[0], low.shape[1]), ranges, rng)
+        transmission = _transmission((low.shape[0], low.shape[1]), ranges, rng)
         near_mean = rng.random() < ranges.near_paper
         level = low.mean() + rng.normal(0, 0.02) if near_mean else rng.uniform(0, 1)
         airlight = float(level)
-        log_gain = np.log(passed.mean() / passed)
+        log_gain = np.log(transmission.mean() / transmission)
         low, truth = (
-            fog(low, -np.log(passed), airlight),
-            _dimmed(truth, passed, airlight),
+            fog(low, -np.log(transmission), airlight),
+            _dim(truth, transmission, airlight),
         )
     low = _noise(low, ranges, rng)
     bottom, span = range_of(low)
@@ -438,20 +445,20 @@ def _as_paper(
     kind = _kind_of(ranges, rng)
     low = truth = clear.astype(float)
     for kernel in kernels_of(kind):
-        low = convolved(low, kernel)
+        low = convolve(low, kernel)
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind != "blur":
         first, last = BETA_RANGE
         correlation = FOG_SCALE * min(low.shape)
         field = smooth_field((low.shape[0], low.shape[1]), correlation, rng)
-        passed = np.exp(-(first + (last - first) * field))
-        log_gain = np.log(passed.mean() / passed)
-        veiled = fog(low, -np.log(passed), airlight)
-        truth = _dimmed(truth, passed, airlight)
-        gain = low.std() / max(float(veiled.std()), 1e-9)
-        offset = low.mean() - gain * veiled.mean()
+        transmission = np.exp(-(first + (last - first) * field))
+        log_gain = np.log(transmission.mean() / transmission)
+        hazy_image = fog(low, -np.log(transmission), airlight)
+        truth = _dim(truth, transmission, airlight)
+        gain = low.std() / max(float(hazy_image.std()), 1e-9)
+        offset = low.mean() - gain * hazy_image.mean()
         low, truth, airlight = (
-            gain * part + offset for part in (veiled, truth, airlight)
+            gain * part + offset for part in (hazy_image, truth, airlight)
         )
     low = np.clip(np.rint(low * _WHITE), 0, _WHITE) / _WHITE
     return _scene(low, truth, log_gain, airlight, range_of(low))

@@ -139,13 +139,13 @@ PHANTOMS: tuple[Phantom, ...] = tuple(_DRAWERS)
 def _shade(distance: FloatArray, rng: np.random.Generator) -> FloatArray:
     """SEM contrast: material, bright edges that decay inwards, grain, slow shading."""
     inside = np.clip(0.5 - distance, 0, 1)
-    ground, raised = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)
+    ground, object_grey = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)
     decay = rng.uniform(1.0, 6.0)
     edge = inside * np.exp(-np.maximum(-distance, 0) / decay) * rng.uniform(0, 0.6)
     slope = np.gradient(np.clip(distance, -8, 8), axis=1) * rng.uniform(0, 0.12)
     grain = smooth_field(distance.shape, rng.uniform(0.6, 3.0), rng) - 0.5
     coarse = smooth_field(distance.shape, rng.uniform(8, 40), rng) - 0.5
-    image = ground + (raised - ground) * inside + edge + slope * (distance < 8)
+    image = ground + (object_grey - ground) * inside + edge + slope * (distance < 8)
     image += grain * rng.uniform(0.0, 0.25) + coarse * rng.uniform(0.0, 0.2)
     return np.asarray(ndimage.gaussian_filter(image, rng.uniform(0.0, 0.6)))
 
@@ -174,5 +174,5 @@ def draw(
     )
     image = _shade(_DRAWERS[kind](shape, rng, pitch), rng)
     low, high = float(image.min()), float(image.max())
-    scaled = (image - low) / (high - low) if high > low else np.zeros(shape)
-    return scaled.astype(np.float32)
+    unit_range = (image - low) / (high - low) if high > low else np.zeros(shape)
+    return unit_range.astype(np.float32)

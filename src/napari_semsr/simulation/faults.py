@@ -35,7 +35,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.simulation.degrade import (
     FaultyScene,
-    convolved,
+    convolve,
     disk_kernel,
     fog,
     motion_kernel,
@@ -116,8 +116,8 @@ def _told_of_blur(kernel: FloatArray) -> _Told:
     # a Gaussian's fourth moment over its squared second one is 2, a disc's 4 / 3
     flat = 2 - (kernel * square**2).sum() / max((yy + xx) ** 2, 1e-6)
     wide = [math.log(math.sqrt(max(part, 0)) + NO_BLUR) for part in (yy, xx)]
-    blurred = yy + xx > 0.02  # below, the shape of a kernel is that of its pixels
-    shape = (slant, float(np.clip(flat, -1, 1))) if blurred else (0.0, 0.0)
+    is_blurred = yy + xx > 0.02  # below, the shape of a kernel is that of its pixels
+    shape = (slant, float(np.clip(flat, -1, 1))) if is_blurred else (0.0, 0.0)
     return wide[0], wide[1], *shape
 
 
@@ -128,8 +128,8 @@ def _drawn_noise(
     deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
     shot = rng.random() if rng.random() < 0.6 else 0.0
     noise = rng.standard_normal(image.shape)
-    smeared = smear(noise)
-    noise = noise / max(float(smeared.std()), 1e-9)
+    smooth_noise = smear(noise)
+    noise = noise / max(float(smooth_noise.std()), 1e-9)
     streaks = rng.uniform(0.02, 0.6) ** 2 if rng.random() < 0.2 else 0.0
     if streaks:
         lines = rng.standard_normal((image.shape[0], 1))
@@ -137,8 +137,8 @@ def _drawn_noise(
             lines = ndimage.gaussian_filter1d(lines, rng.uniform(0.5, 3), axis=0)
             lines = lines / max(float(lines.std()), 1e-6)
         noise = math.sqrt(1 - streaks) * noise + math.sqrt(streaks) * lines
-        smeared = smear(noise)
-    along, across = _likeness(smeared, 1), _likeness(smeared, 0)
+        smooth_noise = smear(noise)
+    along, across = _likeness(smooth_noise, 1), _likeness(smooth_noise, 0)
     level = np.clip(image, 0, 1)
     growing = np.sqrt(np.maximum(1 - shot + 2 * shot * level, 0.02))
     return smear(deviation * growing * noise), (shot, along, across, streaks)
@@ -152,12 +152,14 @@ def _drawn_detector(rng: np.random.Generator) -> _Detector:
     if kind < 0.25:  # as along a line of a slow scan
         return partial(ndimage.gaussian_filter1d, sigma=rng.uniform(0.3, 1.6), axis=1)
     if kind < 0.4:  # a detector that forgets exponentially
-        kept = math.exp(-1 / rng.uniform(0.2, 1.5))
+        kept_share = math.exp(-1 / rng.uniform(0.2, 1.5))
 
         def forgetting(image: FloatArray) -> FloatArray:
-            state = kept * image[:, :1]  # as if the first pixel had been there for long
+            state = (
+                kept_share * image[:, :1]
+            )  # as if the first pixel had been there for long
             return np.asarray(
-                signal.lfilter([1 - kept], [1, -kept], image, zi=state)[0]
+                signal.lfilter([1 - kept_share], [1, -kept_share], image, zi=state)[0]
             )
 
         return forgetting
@@ -177,8 +179,8 @@ def _drawn_veil(
     low, high = np.sort(rng.uniform(*ranges.beta, size=2))
     high = min(high, low + 1.3)
     correlation = float(np.exp(rng.uniform(*np.log(ranges.veil_px))))
-    grown = [max(n, int(correlation * rng.uniform(2, 9))) for n in shape]
-    field = part_of_field(shape, (grown[0], grown[1]), correlation, rng)
+    field_shape = [max(n, int(correlation * rng.uniform(2, 9))) for n in shape]
+    field = part_of_field(shape, (field_shape[0], field_shape[1]), correlation, rng)
     kind = rng.random()
     if kind < 0.35:
         airlight = mean + rng.normal(0, 0.03)
@@ -189,27 +191,27 @@ def _drawn_veil(
     return np.exp(-(low + (high - low) * field)), float(airlight)
 
 
-def _recorded(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, float]:
+def _record(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, float]:
     """Record an image: clipped, rounded, as JPEG or not; and the deviation of JPEG."""
     bottom, span = range_of(low)
     # what the operator sets: contrast that fills the range, wastes some or exceeds it
-    used = rng.uniform(0.3, 1.08) if rng.random() < 0.5 else 1.0
-    gain, offset = used / span, rng.uniform(0, max(1 - used, 0.0))
-    shown = (low - bottom) * gain + offset
+    range_used = rng.uniform(0.3, 1.08) if rng.random() < 0.5 else 1.0
+    gain, offset = range_used / span, rng.uniform(0, max(1 - range_used, 0.0))
+    image = (low - bottom) * gain + offset
     if rng.random() < 0.85:
-        shown = np.clip(shown, 0, 1)
-    lost = 0.0
+        image = np.clip(image, 0, 1)
+    lost_sd = 0.0
     if rng.random() < 0.08:
         from PIL import Image  # 10 MB, and few scenes are stored so
 
-        before, kept = np.clip(shown, 0, 1), io.BytesIO()
+        before, buffer = np.clip(image, 0, 1), io.BytesIO()
         eight = Image.fromarray(np.rint(before * 255).astype(np.uint8))
-        eight.save(kept, "JPEG", quality=int(rng.integers(60, 98)))
-        shown = np.asarray(Image.open(kept), dtype=float) / 255
-        lost = float((shown - before).std())
+        eight.save(buffer, "JPEG", quality=int(rng.integers(60, 98)))
+        image = np.asarray(Image.open(buffer), dtype=float) / 255
+        lost_sd = float((image - before).std())
     elif rng.random() < 0.8:
-        shown = np.rint(shown * 255) / 255
-    return np.asarray((shown - offset) / gain + bottom), lost / gain
+        image = np.rint(image * 255) / 255
+    return np.asarray((image - offset) / gain + bottom), lost_sd / gain
 
 
 def random_faults(
@@ -220,20 +222,20 @@ def random_faults(
     Degraded and clear images come on one grey scale, with what was done.
     """
     truth = clear.astype(float)
-    blurred, blur = truth, _SHARP
+    blurred_image, blur = truth, _SHARP
     if rng.random() < ranges.blurred:
         kernel, blur = _drawn_blur(ranges, rng)
-        blurred = convolved(truth, kernel)
-    low, noiseless = blurred, blurred
+        blurred_image = convolve(truth, kernel)
+    low, noiseless = blurred_image, blurred_image
     log_gain, airlight = np.zeros(truth.shape), float(low.mean())
     if rng.random() < ranges.veiled:
         shape = (truth.shape[0], truth.shape[1])
-        passed, airlight = _drawn_veil(shape, airlight, ranges, rng)
-        share = float(passed.mean())
-        log_gain = np.log(share / passed)
-        low = fog(low, -np.log(passed), airlight)
+        transmission, airlight = _drawn_veil(shape, airlight, ranges, rng)
+        share = float(transmission.mean())
+        log_gain = np.log(share / transmission)
+        low = fog(low, -np.log(transmission), airlight)
         noiseless, truth = (
-            airlight + (part - airlight) * share for part in (blurred, truth)
+            airlight + (part - airlight) * share for part in (blurred_image, truth)
         )
     deviation, noise = 0.0, _UNTOLD
     if rng.random() < ranges.noisy:
@@ -243,19 +245,19 @@ def random_faults(
         low, noiseless, truth = (smear(part) for part in (low, noiseless, truth))
         low = low + span * field
         deviation = span * float(field.std())
-    low, lost = _recorded(low, rng)
-    deviation = math.hypot(deviation, lost)
+    low, lost_sd = _record(low, rng)
+    deviation = math.hypot(deviation, lost_sd)
     bottom, span = range_of(low)
     span *= rng.uniform(0.88, 1.1)
     bottom += span * rng.normal(0, 0.03)
 
-    def placed(image: FloatArray) -> Float32Array:
+    def place_fault(image: FloatArray) -> Float32Array:
         return np.asarray((image - bottom) / span, dtype=np.float32)
 
     return FaultyScene(
-        placed(low),
-        placed(noiseless),
-        placed(truth),
+        place_fault(low),
+        place_fault(noiseless),
+        place_fault(truth),
         log_gain.astype(np.float32),
         float((airlight - bottom) / span),
         np.array(

@@ -111,7 +111,7 @@ def draw_islands(
         _as_blocks((plane + line).astype(np.float32), blocks)
         for plane, line in zip(warp, (y, x), strict=True)
     ]
-    depth, grain = _owned(at[0], at[1], near, np.float32(packing.corner_nm))
+    depth, grain = _depth_and_owner(at[0], at[1], near, np.float32(packing.corner_nm))
     return Islands(
         *(_as_plane(plane, blocks)[:side, :side] for plane in (depth, grain))
     )
@@ -133,16 +133,16 @@ def _near_sites(
     bare = Canvas((count, count), 1.0, 0.0).rough(_PATCH, rng).ravel()
     bare += 0.3 * rng.standard_normal(number)
     empty = bare < np.quantile(bare, packing.missing)
-    lifted = np.column_stack([site, np.sqrt(weight.max() - weight)])
+    paraboloid = np.column_stack([site, np.sqrt(weight.max() - weight)])
     middle = (np.arange(blocks) + 0.5) * _BLOCK * pixel_nm
     y, x = (axis.ravel() for axis in np.meshgrid(middle, middle, indexing="ij"))
     centres = np.column_stack([y, x, np.zeros_like(x)])
-    _, index = spatial.cKDTree(lifted).query(centres, k=_NEAR)
-    chosen = np.asarray(index).T
-    place = np.moveaxis(site[chosen], -1, 0).astype(np.float32)
+    _, index = spatial.cKDTree(paraboloid).query(centres, k=_NEAR)
+    neighbours = np.asarray(index).T
+    place = np.moveaxis(site[neighbours], -1, 0).astype(np.float32)
     apart = np.hypot(*(place[:, :, None] - place[:, None]))
     np.maximum(apart, 1e-3, out=apart)
-    share = share[chosen]
+    share = share[neighbours]
     share = np.mod(share[:, None] + share[None], 1)
     free = (share - packing.touching) / max(1 - packing.touching, 1e-6)
     free = np.clip(free, 1e-3, 1 - 1e-3)
@@ -151,15 +151,15 @@ def _near_sites(
     half_gap = np.where(share < packing.touching, -packing.corner_nm, gaps) / 2
     return _Near(
         place[..., None],
-        weight[chosen].astype(np.float32)[..., None],
-        grain[chosen][..., None],
+        weight[neighbours].astype(np.float32)[..., None],
+        grain[neighbours][..., None],
         (0.5 / apart)[..., None],
         half_gap.astype(np.float32)[..., None],
-        empty[chosen][..., None],
+        empty[neighbours][..., None],
     )
 
 
-def _owned(
+def _depth_and_owner(
     y: Float32Array, x: Float32Array, near: _Near, corner: np.float32
 ) -> tuple[Float32Array, Float32Array]:
     """Depth in the island that owns each pixel, and its grain."""
@@ -177,7 +177,7 @@ def _owned(
             off = power[other] - power[own]
             off *= near.scale[own, other]
             off -= near.half_gap[own, other]
-            within = off if within is None else _rounded(within, off, corner)
+            within = off if within is None else _round_minimum(within, off, corner)
         if within is None:
             continue
         within = np.where(near.empty[own], -_FAR, within)
@@ -186,7 +186,7 @@ def _owned(
     return depth, grain
 
 
-def _rounded(
+def _round_minimum(
     first: Float32Array, second: Float32Array, length: np.float32
 ) -> Float32Array:
     """Take the lesser of two distances, with a round corner where they are near."""
@@ -282,7 +282,7 @@ class GoldOptions(Options):
 
     @field_validator("pitch_nm", "size_spread", "edges", "coarse_probe_nm", "electrons")
     @classmethod
-    def _ordered(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
+    def _order_pair(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
         least = _LEAST[info.field_name or ""]
         if not least <= value[0] <= value[1]:
             msg = f"needs two numbers in order, {least:g} or more, got {value}"
@@ -309,23 +309,23 @@ class GoldOptions(Options):
         ground = rng.uniform(0.06, 0.16) * (1 + 0.15 * canvas.rough(30.0, rng))
         return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
 
-    def truth(self, emitted: Float32Array) -> Float32Array:
+    def truth(self, emission: Float32Array) -> Float32Array:
         """See an emission (Y, X) through the fine probe, on its scale, noise-free."""
-        return _probed(emitted, self.fine_probe_nm)
+        return _probe(emission, self.fine_probe_nm)
 
-    def pair_of(self, emitted: Float32Array, rng: np.random.Generator) -> GoldPair:
+    def pair_of(self, emission: Float32Array, rng: np.random.Generator) -> GoldPair:
         """Look twice, coarsely and finely, at an emission (2 S, 2 S)."""
-        side = emitted.shape[0] // 2
-        high = self.truth(emitted)
-        wide = _probed(emitted, rng.uniform(*self.coarse_probe_nm))
+        side = emission.shape[0] // 2
+        high = self.truth(emission)
+        wide = _probe(emission, rng.uniform(*self.coarse_probe_nm))
         low = wide.reshape(side, 2, side, 2).mean((1, 3)).astype(np.float64)
         if self.drift_px > 0 or self.line_jitter_px > 0:
             low, _ = drift(low, self.drift_px, self.line_jitter_px, rng)
         dose = np.exp(rng.uniform(*np.log(self.electrons)))
         low = expose(low, dose, 0.0, rng)
         if self.fine_electrons > 0:
-            exposed = expose(high.astype(np.float64), self.fine_electrons, 0.0, rng)
-            high = exposed.astype(np.float32)
+            exposure = expose(high.astype(np.float64), self.fine_electrons, 0.0, rng)
+            high = exposure.astype(np.float32)
         bottom, top = np.percentile(low, _PERCENTILES)
         span = max(top - bottom, 1e-6)
         return GoldPair(
@@ -353,10 +353,10 @@ def random_gold_options(rng: np.random.Generator) -> GoldOptions:
     """
     if rng.random() < _TUNED:
         return GoldOptions()
-    drawn = {k: float(np.exp(rng.uniform(*np.log(v)))) for k, v in _VARIED.items()}
-    probe, dose = drawn.pop("coarse_probe_nm"), drawn.pop("electrons")
+    sizes = {k: float(np.exp(rng.uniform(*np.log(v)))) for k, v in _VARIED.items()}
+    probe, dose = sizes.pop("coarse_probe_nm"), sizes.pop("electrons")
     return GoldOptions.parse(
-        drawn
+        sizes
         | {
             "pitch_nm": (80.0, 350.0),
             "edges": (0.0, 0.7),
@@ -370,15 +370,15 @@ def random_gold_pair(
     side: int, rng: np.random.Generator, options: GoldOptions | None = None
 ) -> GoldPair:
     """Draw a random field of `side` coarse pixels and look at it twice."""
-    chosen = options or GoldOptions()
-    return chosen.pair_of(chosen.emission(side, rng), rng)
+    settings = options or GoldOptions()
+    return settings.pair_of(settings.emission(side, rng), rng)
 
 
-def _probed(emitted: Float32Array, fwhm_nm: float) -> Float32Array:
+def _probe(emission: Float32Array, fwhm_nm: float) -> Float32Array:
     """See an emission on the fine grid through a Gaussian probe."""
     sigma = fwhm_nm / FWHM / FINE_NM
-    seen = ndimage.gaussian_filter(emitted, sigma, mode="mirror", truncate=3.0)
-    return np.asarray(seen, dtype=np.float32)
+    image = ndimage.gaussian_filter(emission, sigma, mode="mirror", truncate=3.0)
+    return np.asarray(image, dtype=np.float32)
 
 
 def _packing(options: GoldOptions, rng: np.random.Generator) -> Packing:

@@ -151,9 +151,9 @@ class MicroscopeOptions(Options):
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
         """Refuse what no lens does, and the width of a Gaussian for a lens."""
-        given = {"resolution_nm", "depth_of_field_nm"}
+        names = {"resolution_nm", "depth_of_field_nm"}
         if self.optics == "pupil":
-            for name in sorted(given):
+            for name in sorted(names):
                 if getattr(self, name) is not None:
                     msg = (
                         f"{name} is of a Gaussian, and the optics are a pupil: give "
@@ -246,8 +246,8 @@ def reflectance(
     near = _EDGE_NM / pixel_nm
     slope = ndimage.gaussian_gradient_magnitude(height_nm, near, mode="nearest")
     steep = (slope / pixel_nm) ** 2
-    lost = 0.35 * steep / (1 + steep)
-    return np.asarray(own * interference * (1 - lost), dtype=np.float32)
+    loss = 0.35 * steep / (1 + steep)
+    return np.asarray(own * interference * (1 - loss), dtype=np.float32)
 
 
 def illumination_field(

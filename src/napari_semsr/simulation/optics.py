@@ -62,7 +62,7 @@ def image_of(
     wave: Complex | None = None,
     place: Place | None = None,
     box_px: float = 0.0,
-    binned: int = 1,
+    bin_factor: int = 1,
 ) -> Float32Array:
     """Look at a surface (Y, X) through the microscope; it is mirrored at its borders.
 
@@ -70,14 +70,14 @@ def image_of(
     `wave`: field of light, where pixels are means of finer ones; else that of `light`
     and `height_nm`. `place`: ``(y, x)`` in the field over its radius, of the whole or
     as a column and a row; the middle when None. `box_px`: side of the camera's pixel,
-    which a Gaussian has in its width. `binned`: finer pixels of which `light` is the
-    mean along an axis: a Gaussian is narrowed by what that has done.
+    which a Gaussian has in its width. `bin_factor`: finer pixels of which `light` is
+    the mean along an axis: a Gaussian is narrowed by what that has done.
     """
     off = np.asarray(0.0 if height_nm is None else height_nm) - options.focus_nm
     off = np.broadcast_to(off.astype(np.float32), light.shape)
     if options.optics == "gaussian":
         sigma = gaussian_fwhm_nm(options, off) / FWHM / pixel_nm
-        return _blurred(light, sigma.astype(np.float32), (1 - binned**-2) / 12)
+        return _blur(light, sigma.astype(np.float32), (1 - bin_factor**-2) / 12)
     rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
     reach = _REACH * options.wavelength_nm / options.numerical_aperture
     border = int(np.ceil((reach + float(np.abs(off).max())) / pixel_nm))
@@ -96,20 +96,20 @@ def image_of(
         field, spectra = wave if share is None else wave * share, []
         for level in levels:  # which share the light out among them
             part = np.clip(1 - np.abs(off - level) / step, 0, 1) if step else 1
-            lit = field * np.asarray(part, np.float32)
-            spectra.append(_spectrum(lit, border, shape, small))
+            light_part = field * np.asarray(part, np.float32)
+            spectra.append(_spectrum(light_part, border, shape, small))
         waves.append(spectra)
     if coherence is None:
-        seen = _filtered(np.array(waves), bands, levels, errors, options)
+        image = _filter_waves(np.array(waves), bands, levels, errors, options)
     else:
-        seen = _interfering(np.array(waves), bands, (levels[0], step), errors, options)
+        image = _interfering(np.array(waves), bands, (levels[0], step), errors, options)
     for axis, band in enumerate(bands):
         box = np.sinc(box_px * rim * band)
-        seen = seen * box[:, None] if axis == 0 else seen * box
+        image = image * box[:, None] if axis == 0 else image * box
     for axis, count in enumerate(shape):
-        seen = fft.ifft(_fitted(seen, count, axis), axis=axis, norm="forward")
-        seen = np.take(seen, range(border, border + light.shape[axis]), axis)
-    return np.asarray(seen.real, np.float32)
+        image = fft.ifft(_fit_count(image, count, axis), axis=axis, norm="forward")
+        image = np.take(image, range(border, border + light.shape[axis]), axis)
+    return np.asarray(image.real, np.float32)
 
 
 def field_of_light(
@@ -179,14 +179,14 @@ def _spectrum(
     ends = [
         (border, n - have - border) for n, have in zip(shape, wave.shape, strict=True)
     ]
-    found = np.pad(wave, ends, mode="symmetric")
+    spectrum = np.pad(wave, ends, mode="symmetric")
     for axis in (1, 0):
-        found = fft.fft(found, axis=axis, norm="forward")
-        found = _fitted(found, small[axis], axis)
-    return found
+        spectrum = fft.fft(spectrum, axis=axis, norm="forward")
+        spectrum = _fit_count(spectrum, small[axis], axis)
+    return spectrum
 
 
-def _fitted(spectrum: Complex, count: int, axis: int) -> Complex:
+def _fit_count(spectrum: Complex, count: int, axis: int) -> Complex:
     """Leave out the highest frequencies along an axis, or add empty ones."""
     keep = min(count, spectrum.shape[axis])
     low, high = np.split(spectrum, [(spectrum.shape[axis] + 1) // 2], axis)
@@ -239,19 +239,19 @@ def _interfering(
         axial = _defocus(np.array([down**2 + across**2]), options)
         away = _defocus(np.minimum(y * y + x * x, 1), options) - axial
         rise = np.exp(1j * depth[1] * away).astype(np.complex64)
-        passed = np.zeros(inside.size, np.complex64)
+        amplitude = np.zeros(inside.size, np.complex64)
         for parts, (spherical, coma) in zip(flat, errors, strict=True):
             part = parts[-1, inside]
             for other in parts[-2::-1]:
                 part = part * rise + other[inside]
             phase = _aberration(y, x, spherical, coma)
             phase = phase - _aberration(down, across, spherical, coma)
-            passed += part * np.exp(1j * phase)
-        passed *= cover.ravel()[inside] * np.exp(1j * depth[0] * away)
+            amplitude += part * np.exp(1j * phase)
+        amplitude *= cover.ravel()[inside] * np.exp(1j * depth[0] * away)
         image = np.zeros(flat.shape[-1], np.complex64)
-        image[inside] = passed
-        found = fft.ifft2(image.reshape(small), norm="forward")
-        total += found.real**2 + found.imag**2
+        image[inside] = amplitude
+        field = fft.ifft2(image.reshape(small), norm="forward")
+        total += field.real**2 + field.imag**2
     return np.asarray(fft.fft2(total / len(points), norm="forward"))
 
 
@@ -259,13 +259,13 @@ def source_points(coherence_factor: float) -> FloatArray:
     """Points (y, x) of a source over the pupil's rim, of equal light."""
     rings = int(np.ceil(_RINGS * coherence_factor))
     count = 1 + 3 * rings * (rings + 1)
-    found = [(0.0, 0.0)]
+    points = [(0.0, 0.0)]
     for ring in range(1, rings + 1):
         before, after = 1 + 3 * ring * (ring - 1), 1 + 3 * ring * (ring + 1)
         radius = coherence_factor * np.sqrt((before + after) / 2 / count)
         turns = 2 * np.pi * (np.arange(6 * ring) + 0.5 * (ring % 2)) / (6 * ring)
-        found += [(radius * np.sin(t), radius * np.cos(t)) for t in turns]
-    return np.array(found)
+        points += [(radius * np.sin(t), radius * np.cos(t)) for t in turns]
+    return np.array(points)
 
 
 # Incoherent light: the transfer of intensity is the pupil's autocorrelation, which is
@@ -285,19 +285,21 @@ def transfer(
     square = y * y + x * x
     cover = np.clip((1 - np.sqrt(square)) * _FINE + 0.5, 0, 1)
     inside = np.minimum(square, 1)
-    fixed = cover * np.exp(1j * _aberration(y, x, spherical, coma))
+    pupil_part = cover * np.exp(1j * _aberration(y, x, spherical, coma))
     away = _defocus(inside, options)
     power = np.zeros((size, size))
     for off_nm, share in depths:
-        pupil = (fixed * np.exp(1j * off_nm * away)).astype(np.complex64)
+        pupil = (pupil_part * np.exp(1j * off_nm * away)).astype(np.complex64)
         power += share * np.abs(fft.fft2(pupil, (size, size))) ** 2
-    found = fft.fftshift(fft.ifft2(power))
-    found /= np.sum(cover)
-    found[size // 2, size // 2] = sum(share for _, share in depths)  # rims are soft
-    return np.asarray(found)
+    transfer_function = fft.fftshift(fft.ifft2(power))
+    transfer_function /= np.sum(cover)
+    transfer_function[size // 2, size // 2] = sum(
+        share for _, share in depths
+    )  # rims are soft
+    return np.asarray(transfer_function)
 
 
-def _transferred(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
+def _read_transfer(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
     """Read a transfer at frequencies over the rim's, a column and a row."""
     middle = fine.shape[0] // 2
     line = (np.arange(fine.shape[0]) - middle) / _FINE
@@ -310,8 +312,8 @@ def _transferred(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
         ndimage.map_coordinates(part, places, order=1)
         for part in (more.real, more.imag)
     ]
-    found = whole * _ideal(y, x) + parts[0] + 1j * parts[1]
-    return np.asarray(found, np.complex64)
+    transfer_values = whole * _ideal(y, x) + parts[0] + 1j * parts[1]
+    return np.asarray(transfer_values, np.complex64)
 
 
 def _ideal(y: FloatArray, x: FloatArray) -> FloatArray:
@@ -319,7 +321,7 @@ def _ideal(y: FloatArray, x: FloatArray) -> FloatArray:
     return ideal_transfer(np.hypot(y, x) / 2)
 
 
-def _filtered(
+def _filter_waves(
     waves: Complex,
     bands: list[FloatArray],
     levels: FloatArray,
@@ -332,7 +334,7 @@ def _filtered(
         for part, level in zip(parts, levels, strict=True):
             if part.any():
                 fine = transfer(options, [(level, 1.0)], spherical, coma)
-                total += part * _transferred(fine, bands[0][:, None], bands[1][None])
+                total += part * _read_transfer(fine, bands[0][:, None], bands[1][None])
     return total
 
 
@@ -356,7 +358,7 @@ def point_spread(
     y, x = fft.fftfreq(whole)[:, None], fft.rfftfreq(whole)[None]
     if options.optics == "gaussian":
         squares = -2 * np.pi**2 * (y * y + x * x)
-        found: Any = sum(
+        spectrum: Any = sum(
             share
             * np.exp(squares * (gaussian_fwhm_nm(options, off) / FWHM / pixel_nm) ** 2)
             for off, share in depths
@@ -365,10 +367,10 @@ def point_spread(
         rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
         ((_, spherical, coma),) = _zones(options, place)
         fine = transfer(options, depths, spherical, coma)
-        found = _transferred(fine, y / rim, x / rim)
-        found = found * np.sinc(box_px * y) * np.sinc(box_px * x)
-    made = fft.irfft2(found, (whole, whole))
-    part = np.roll(made, (side // 2, side // 2), (0, 1))[:side, :side]
+        spectrum = _read_transfer(fine, y / rim, x / rim)
+        spectrum = spectrum * np.sinc(box_px * y) * np.sinc(box_px * x)
+    spread = fft.irfft2(spectrum, (whole, whole))
+    part = np.roll(spread, (side // 2, side // 2), (0, 1))[:side, :side]
     return np.asarray(part / part.sum(), np.float32)
 
 
@@ -383,7 +385,7 @@ def gaussian_fwhm_nm(
     return options.fwhm_nm * np.sqrt(1 + off**2)
 
 
-def _blurred(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array:
+def _blur(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array:
     """Blur each place (Y, X) by its own width; `less`: variance that was laid on it."""
     border = int(np.ceil(4.5 * float(sigma.max())))
     shape = [int(fft.next_fast_len(n + 2 * border, real=True)) for n in light.shape]
@@ -395,14 +397,14 @@ def _blurred(light: Float32Array, sigma: Float32Array, less: float) -> Float32Ar
     total = np.zeros(squares.shape, np.complex64)
     cover = np.zeros_like(total)
     for level, share in blur_shares(sigma):
-        passed = np.exp(np.float32(max(level**2 - less, 0.0)) * squares)
+        transmission = np.exp(np.float32(max(level**2 - less, 0.0)) * squares)
         part = np.ones(light.shape, np.float32) if share is None else share
-        total += passed * fft.rfft2(np.pad(light * part, ends, mode="symmetric"))
-        cover += passed * fft.rfft2(np.pad(part, ends, mode="symmetric"))
-    seen = fft.irfft2(total, shape) / fft.irfft2(cover, shape)
+        total += transmission * fft.rfft2(np.pad(light * part, ends, mode="symmetric"))
+        cover += transmission * fft.rfft2(np.pad(part, ends, mode="symmetric"))
+    blurred_light = fft.irfft2(total, shape) / fft.irfft2(cover, shape)
     rows, columns = light.shape
     return np.asarray(
-        seen[border : border + rows, border : border + columns], np.float32
+        blurred_light[border : border + rows, border : border + columns], np.float32
     )
 
 
@@ -442,9 +444,9 @@ def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> FloatArray:
     light = np.cumsum((light[:, 1:] + light[:, :-1]) / 2 * np.diff(radius), axis=1)
     # by Parseval, all the light of a pupil whose amplitude is 1
     share = light * (2 * np.pi) ** 2 / 0.5
-    found = [np.interp(0.5, row, radius[1:]) for row in share]
+    radii = [np.interp(0.5, row, radius[1:]) for row in share]
     unit = options.wavelength_nm / options.numerical_aperture
-    return unit * np.asarray(found)
+    return unit * np.asarray(radii)
 
 
 @lru_cache(maxsize=1)

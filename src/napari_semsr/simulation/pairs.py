@@ -101,8 +101,14 @@ class SsumPairOptions(SampleRanges):
         """Read a former card: Gaussians stand for the pupils that were as wide."""
         if not isinstance(values, dict) or not values.keys() >= _FORMER:
             return values
-        kept = {k: v for k, v in values.items() if k not in _FORMER | _FORMER_PUPILS}
-        return {"gaussian": 1.0, "any_focus": 1 - float(values["focused"]), **kept}
+        options_left = {
+            k: v for k, v in values.items() if k not in _FORMER | _FORMER_PUPILS
+        }
+        return {
+            "gaussian": 1.0,
+            "any_focus": 1 - float(values["focused"]),
+            **options_left,
+        }
 
     @model_validator(mode="after")
     def _seen_by_lenses(self) -> Self:
@@ -189,7 +195,9 @@ def _random_optics(
     )
 
 
-def _bent(image: NDArray[Any], bending_px: tuple[float, float, float]) -> NDArray[Any]:
+def _displace(
+    image: NDArray[Any], bending_px: tuple[float, float, float]
+) -> NDArray[Any]:
     """Displace an image along the radius, by as little as keeps its middle in place."""
     most, *middle = bending_px
     if most == 0:
@@ -198,13 +206,13 @@ def _bent(image: NDArray[Any], bending_px: tuple[float, float, float]) -> NDArra
     lines = [np.linspace(-0.5, 0.5, count) - at for count, at in sides]
     y, x = np.meshgrid(*lines, indexing="ij")
     square = y * y + x * x
-    moved = np.stack([y * square, x * square])
+    displacement = np.stack([y * square, x * square])
     # registration takes out what an affine map can do; the shift is most of it
-    moved -= moved.mean((1, 2), keepdims=True)
-    moved *= most / max(float(np.hypot(*moved).max()), 1e-9)
-    places = np.indices(image.shape) + moved
-    found = ndimage.map_coordinates(image, places, order=3, mode="grid-wrap")
-    return np.asarray(found)
+    displacement -= displacement.mean((1, 2), keepdims=True)
+    displacement *= most / max(float(np.hypot(*displacement).max()), 1e-9)
+    places = np.indices(image.shape) + displacement
+    displaced_image = ndimage.map_coordinates(image, places, order=3, mode="grid-wrap")
+    return np.asarray(displaced_image)
 
 
 def _record(
@@ -310,7 +318,7 @@ def pair_of_surface(
     pixels of the mosaic, and `scale`, 1 or 2, pixels of the electron image for each of
     them. Chance gives noise and shading.
     """
-    field = _prepared(surface, side, scale, look.microscope.wavelength_nm)
+    field = _prepare(surface, side, scale, look.microscope.wavelength_nm)
     return _pair(field, look, rng)
 
 
@@ -330,18 +338,18 @@ def random_ssum_pairs(
     pixels of the mosaic, and `scale`, 1 or 2, pixels of the electron image for each of
     them; `held_out` takes samples that training never draws.
     """
-    chosen = options or SsumPairOptions()
+    settings = options or SsumPairOptions()
     surface = random_surface(
         surface_shape(side),
-        pixel_nm=chosen.pixel_nm / _FINE,
+        pixel_nm=settings.pixel_nm / _FINE,
         rng=rng,
-        ranges=chosen,
+        ranges=settings,
         held_out=held_out,
     )
-    wavelength = float(rng.uniform(*chosen.wavelength_nm))
-    field = _prepared(surface, side, scale, wavelength)
+    wavelength = float(rng.uniform(*settings.wavelength_nm))
+    field = _prepare(surface, side, scale, wavelength)
     for _ in range(count):
-        yield _pair(field, _random_look(surface, rng, chosen, wavelength), rng)
+        yield _pair(field, _random_look(surface, rng, settings, wavelength), rng)
 
 
 def ssum_validation(
@@ -360,10 +368,10 @@ def ssum_validation(
     1000 on are kept for what judges a finished model. For `side` and `scale` see
     `pair_of_surface`.
     """
-    chosen = options or SsumPairOptions()
+    settings = options or SsumPairOptions()
     pairs: list[SsumPair] = []
     for index in range(first, first + count):
-        one = chosen.replace(kinds=(chosen.kinds[index % len(chosen.kinds)],))
+        one = settings.replace(kinds=(settings.kinds[index % len(settings.kinds)],))
         rng = np.random.default_rng([_VALIDATION_STREAM, index])
         pairs += random_ssum_pairs(side, rng, one, scale=scale, held_out=True)
     return pairs
@@ -382,7 +390,7 @@ class _Field:
     kind: str
 
 
-def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) -> _Field:
+def _prepare(surface: Specimen, side: int, scale: int, wavelength_nm: float) -> _Field:
     """Do once what all pictures of a sample share."""
     if scale not in (1, _FINE):
         msg = f"scale must be 1 or {_FINE}, got {scale}."
@@ -403,10 +411,10 @@ def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) ->
     )
     fine = sem_contrast(surface)
     return _Field(
-        light=_binned(light),
-        wave=_binned(field_of_light(light, surface.height_nm, wavelength_nm)),
-        height_nm=_binned(surface.height_nm),
-        electrons=_middle(fine if scale == _FINE else _binned(fine), scale * side),
+        light=_bin(light),
+        wave=_bin(field_of_light(light, surface.height_nm, wavelength_nm)),
+        height_nm=_bin(surface.height_nm),
+        electrons=_middle(fine if scale == _FINE else _bin(fine), scale * side),
         side=side,
         pixel_nm=_FINE * surface.pixel_nm,
         kind=surface.kind,
@@ -420,7 +428,7 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
     drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
     drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
     level, pixel = np.asarray(field.height_nm - drift, np.float32), field.pixel_nm
-    seen = image_of(
+    image = image_of(
         field.light,
         level,
         pixel,
@@ -428,10 +436,10 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
         wave=field.wave,
         place=look.place,
         box_px=1.0,
-        binned=_FINE,
+        bin_factor=_FINE,
     )
-    bent = np.asarray(_bent(seen, look.bending_px), np.float32)
-    light = _middle(bent, field.side)
+    displaced_image = np.asarray(_displace(image, look.bending_px), np.float32)
+    light = _middle(displaced_image, field.side)
     low, low_range = _unit(_record(light, field.pixel_nm, look, rng))
     if look.bits == 8:
         low = np.asarray(np.rint(low * 255) / 255, np.float32)
@@ -467,7 +475,7 @@ def _depths(off: NDArray[np.floating]) -> list[FloatPair]:
     ]
 
 
-def _binned(image: NDArray[Any]) -> NDArray[Any]:
+def _bin(image: NDArray[Any]) -> NDArray[Any]:
     rows = image[::_FINE] + image[1::_FINE]
     return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, image.dtype)
 

@@ -86,20 +86,20 @@ def random_surface(
 
     `held_out` takes samples whose seeds training never draws.
     """
-    chosen = ranges or SampleRanges()
+    settings = ranges or SampleRanges()
     first_seed = HELD_OUT_SEED if held_out else 0
-    canvas = Canvas(shape, pixel_nm, float(rng.uniform(*chosen.sidewall_nm)))
-    height, material, kind = _one(canvas, chosen, rng, first_seed)
-    if rng.random() < chosen.joined:
-        other, stuff, name = _one(canvas, chosen, rng, first_seed)
+    canvas = Canvas(shape, pixel_nm, float(rng.uniform(*settings.sidewall_nm)))
+    height, material, kind = _one(canvas, settings, rng, first_seed)
+    if rng.random() < settings.joined:
+        other, stuff, name = _one(canvas, settings, rng, first_seed)
         side = _side(canvas, rng)
         height = height * side + other * (1 - side)
         material = material * side + stuff * (1 - side)
         kind = f"{kind}+{name}"
-    if chosen.changed > 0 and rng.random() < chosen.changed:
-        _change(canvas, height, material, chosen, rng)
-    if rng.random() < chosen.bent:
-        height = height + chosen.bend_nm * float(rng.random()) * _slope(canvas, rng)
+    if settings.changed > 0 and rng.random() < settings.changed:
+        _change(canvas, height, material, settings, rng)
+    if rng.random() < settings.bent:
+        height = height + settings.bend_nm * float(rng.random()) * _slope(canvas, rng)
     height -= height.min()
     return Specimen(
         height.astype(np.float32), material.astype(np.float32), pixel_nm, kind
@@ -116,7 +116,7 @@ def _one(
         height = relief * 0.15 * canvas.rough(float(rng.uniform(60, 600)), rng)
         material = np.zeros(canvas.shape, np.float32)
     else:
-        surface = _drawn(kind, canvas, ranges, rng, first_seed)
+        surface = _draw_kind(kind, canvas, ranges, rng, first_seed)
         height, material = surface.height_nm, surface.material
     if kind == "dots":
         _array(canvas, height, material, relief, ranges, rng)
@@ -129,22 +129,22 @@ def _one(
     return height, material * np.float32(rng.uniform(*_COVER)), kind
 
 
-def _drawn(
+def _draw_kind(
     kind: str,
     canvas: Canvas,
     ranges: SampleRanges,
     rng: np.random.Generator,
     first_seed: int,
 ) -> Specimen:
-    known: Kind = next(name for name in KINDS if name == kind)
-    low, high = _PITCHES[known]
+    kind_name: Kind = next(name for name in KINDS if name == kind)
+    low, high = _PITCHES[kind_name]
     low, high = (float(np.clip(v, low, high)) for v in ranges.pitch_nm)
     pitch = max(_log_uniform((low, high), rng), 2 * canvas.pixel_nm)
     relief = min(_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch)
     if kind == "particles":
         relief = pitch * float(rng.uniform(0.4, 1))
     options = ObjectOptions(
-        phantom=known,
+        phantom=kind_name,
         pitch_nm=pitch,
         relief_nm=relief,
         angle_deg=float(rng.uniform(*ranges.angle_deg)),
@@ -153,7 +153,7 @@ def _drawn(
         sidewall_nm=canvas.sidewall_nm,
     )
     return draw_object(
-        known,
+        kind_name,
         canvas.shape,
         pixel_nm=canvas.pixel_nm,
         options=options,
@@ -225,8 +225,8 @@ def _raise(
     for box, dy, dx in canvas.around(centre_nm, reach):
         inside = canvas.cover(distance(dy, dx))
         ground = float(np.median(height[box]))
-        raised = (ground + top_nm) * inside + height[box] * (1 - inside)
-        np.maximum(height[box], raised, out=height[box])
+        raised_surface = (ground + top_nm) * inside + height[box] * (1 - inside)
+        np.maximum(height[box], raised_surface, out=height[box])
         np.maximum(material[box], inside, out=material[box])
 
 
@@ -262,7 +262,7 @@ def _take_out(
 ) -> None:
     """Level a disc with its rim, where it differs most among some places, in place."""
     radius = width_nm / 2
-    best, found = 0.0, None
+    best, largest = 0.0, None
     places = rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2))
     near = (one for place in places for one in canvas.around(place, 1.5 * radius))
     for box, dy, dx in near:
@@ -274,10 +274,10 @@ def _take_out(
         # in units of what each usually is: some 100 nm, and one material or the other
         size = steps[0] / 100 + steps[1]
         if size > best:
-            best, found = size, (box, away, rim)
-    if found is None:
+            best, largest = size, (box, away, rim)
+    if largest is None:
         return
-    box, away, rim = found
+    box, away, rim = largest
     inside = canvas.cover(away - radius)
     for plane in planes:
         level = float(plane[box][rim].mean())

@@ -125,10 +125,10 @@ class Scene:
         )
         fine_nm = surface.pixel_nm
         fwhm_px = options.fwhm_nm / (fine_nm * oversampling)
-        made = cls(
+        scene = cls(
             sharp, sharp, surface, oversampling, origin_px, fine_nm, fwhm_px, options
         )
-        return made.seen_with(options)
+        return scene.seen_with(options)
 
     @classmethod
     def from_image(
@@ -150,8 +150,8 @@ class Scene:
                 "`pixel_size_nm`."
             )
             raise OptionError(msg, code="pixel-size-missing")
-        stated = options.optics == "pupil" or options.resolution_nm is not None
-        if frame_nm is None or not stated:
+        has_blur = options.optics == "pupil" or options.resolution_nm is not None
+        if frame_nm is None or not has_blur:
             frame_nm = 2 * (options.fwhm_nm / _IMAGE_FWHM_PX,)
         elif max(frame_nm) > (1 + _OBLONG) * min(frame_nm):
             y, x = frame_nm
@@ -163,22 +163,25 @@ class Scene:
             raise OptionError(msg, code="pixels-not-square")
         pixel_nm = float(np.sqrt(frame_nm[0] * frame_nm[1]))
         shape, origin = extent.fine_grid(oversampling)
-        needed = extent.image_size(oversampling, binning)
-        if needed[0] > image.shape[0] or needed[1] > image.shape[1]:
+        size_needed = extent.image_size(oversampling, binning)
+        if size_needed[0] > image.shape[0] or size_needed[1] > image.shape[1]:
             msg = (
-                f"This scan needs an image of {needed[0]} x {needed[1]} px, got "
+                f"This scan needs an image of {size_needed[0]} x {size_needed[1]} px, "
+                "got "
                 f"{image.shape[0]} x {image.shape[1]}; take fewer or smaller frames."
             )
             raise ShapeError(msg, code="image-too-small")
-        start = [(n - m) // 2 for n, m in zip(image.shape, needed, strict=True)]
-        part = image[start[0] : start[0] + needed[0], start[1] : start[1] + needed[1]]
-        sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
+        start = [(n - m) // 2 for n, m in zip(image.shape, size_needed, strict=True)]
+        part = image[
+            start[0] : start[0] + size_needed[0], start[1] : start[1] + size_needed[1]
+        ]
+        sharp = _resample(_as_reflectance(part), shape, oversampling / binning)
         per_fine = binning / oversampling
         offset = [
             s - 0.5 + per_fine * (0.5 - o * oversampling)
             for s, o in zip(start, origin, strict=True)
         ]
-        made = cls(
+        scene = cls(
             sharp,
             sharp,
             None,
@@ -189,14 +192,14 @@ class Scene:
             options,
             (float(offset[0]), float(offset[1])),
         )
-        return made.seen_with(options)
+        return scene.seen_with(options)
 
     def seen_with(
         self, options: MicroscopeOptions, place: Place | None = None
     ) -> "Scene":
         """Look at the same sample, with another focus or at a place in the field."""
         height = None if self.surface is None else self.surface.height_nm
-        seen = image_of(
+        image = image_of(
             self.sharp,
             height,
             self.fine_nm,
@@ -204,7 +207,7 @@ class Scene:
             place=place,
             box_px=self.oversampling,
         )
-        return replace(self, seen=seen, options=options)
+        return replace(self, seen=image, options=options)
 
     def around(self, corner: FloatArray, side: int) -> "Scene":
         """Look at a frame's part through the whole of the lens's field."""
@@ -238,8 +241,8 @@ class Scene:
 
     def coefficients(self) -> Float32Array:
         """Spline coefficients of `seen`, from which `sample` reads, (Y, X)."""
-        filtered = ndimage.spline_filter(self.seen, order=3, output=np.float32)
-        return np.asarray(filtered)
+        spline = ndimage.spline_filter(self.seen, order=3, output=np.float32)
+        return np.asarray(spline)
 
     def sample(
         self, coefficients: Float32Array, y: FloatArray, x: FloatArray
@@ -249,7 +252,7 @@ class Scene:
             (at - first) * self.oversampling
             for at, first in zip((y, x), self.origin_px, strict=True)
         ]
-        found = ndimage.map_coordinates(
+        samples = ndimage.map_coordinates(
             coefficients,
             where,
             output=np.float64,
@@ -257,7 +260,7 @@ class Scene:
             mode="mirror",
             prefilter=False,
         )
-        return np.asarray(found)
+        return np.asarray(samples)
 
 
 def _as_reflectance(image: NDArray[Any]) -> Float32Array:
@@ -271,7 +274,7 @@ def _as_reflectance(image: NDArray[Any]) -> Float32Array:
     return np.asarray(bottom + (top - bottom) * unit, dtype=np.float32)
 
 
-def _resampled(image: Float32Array, shape: IntPair, factor: float) -> Float32Array:
+def _resample(image: Float32Array, shape: IntPair, factor: float) -> Float32Array:
     """Put an image on the fine grid; pixel areas stay where they are."""
     if factor == 1:
         return image[: shape[0], : shape[1]]
@@ -279,14 +282,14 @@ def _resampled(image: Float32Array, shape: IntPair, factor: float) -> Float32Arr
         image = ndimage.gaussian_filter(image, 0.4 / factor, mode="reflect")
     smooth = ndimage.spline_filter(image, order=3, output=np.float32)
     y, x = ((np.arange(n) + 0.5) / factor - 0.5 for n in shape)
-    found = np.empty(shape, np.float32)
+    values = np.empty(shape, np.float32)
     for top in range(0, shape[0], _BAND):
         rows = slice(top, top + _BAND)
         grid = np.meshgrid(y[rows], x, indexing="ij")
         ndimage.map_coordinates(
-            smooth, grid, output=found[rows], order=3, mode="mirror", prefilter=False
+            smooth, grid, output=values[rows], order=3, mode="mirror", prefilter=False
         )
-    return found
+    return values
 
 
 # Pixels; each takes about 60 bytes while a scan is made, 3.6 GB in all; chosen.
@@ -496,16 +499,16 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     angle = start + turn * along
     way = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     true += options.drift_px * along[:, None] * way
-    chosen = options.rng(Stream.BAD).permutation(count)[: options.bad_frames]
+    bad_indices = options.rng(Stream.BAD).permutation(count)[: options.bad_frames]
     kinds = ("blank", "foreign")
-    bad = {int(frame): kinds[i % 2] for i, frame in enumerate(chosen)}
+    bad = {int(frame): kinds[i % 2] for i, frame in enumerate(bad_indices)}
     return ScanPlan(nominal, true, _gains(options, count), bad)
 
 
 def _on_stage(nominal: FloatArray, options: ScanOptions) -> FloatArray:
     """Where a stage of wrong scale and skew goes, errors and drift left out."""
-    skewed = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
-    return np.asarray(options.stage_scale * skewed)
+    skewed_corners = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
+    return np.asarray(options.stage_scale * skewed_corners)
 
 
 def _gains(options: ScanOptions, count: int) -> FloatArray:
@@ -571,7 +574,7 @@ class Scan(ScanPlan):
         """
         steps = []
         for index, height in enumerate(self._heights(count)):
-            light = self._light(self._refocused(height))
+            light = self._light(self._refocus(height))
             noise = self.options.rng(Stream.FOCUS, index)
             steps.append(FocalStep(height, expose(light, self.options, noise)))
         return tuple(steps)
@@ -585,15 +588,15 @@ class Scan(ScanPlan):
         options, total = self.options, len(self.frames)
         for level, height in enumerate(self._heights(count)):
             lean = options.rng(Stream.LEAN, level).uniform(-1, 1, 2) * options.lean_px
-            scene = self._refocused(height)
+            scene = self._refocus(height)
             coefficients = scene.coefficients()
             plan = replace(self, true_px=self.true_px + lean)
             frames = np.empty_like(self.frames)
             for index in range(total):
                 light = _light_of(scene, coefficients, plan, index, options)
                 noise = options.rng(Stream.HEIGHT, level * total + index)
-                lit = light * self.flat * self.gains[index]
-                frames[index] = expose(lit, options, noise)
+                light_reaching = light * self.flat * self.gains[index]
+                frames[index] = expose(light_reaching, options, noise)
             yield HeightScan(height, frames, (float(lean[0]), float(lean[1])))
 
     def _heights(self, count: int) -> list[float]:
@@ -618,7 +621,7 @@ class Scan(ScanPlan):
             raise OptionError(msg, code="heights-missing")
         return acquire_sem(self.scene.surface, rng=self.options.rng(Stream.SEM))
 
-    def _refocused(self, height_nm: float) -> Scene:
+    def _refocus(self, height_nm: float) -> Scene:
         return self.scene.seen_with(self.options.replace(focus_nm=height_nm))
 
     def _light(self, scene: Scene) -> FloatArray:
@@ -692,16 +695,16 @@ def _image_frame(
     """Image one frame, with the focus and the contact of its time."""
     if options.focus_drift_nm:
         way = options.focus_drift_nm * index / max(options.frames - 1, 1)
-        moved = options.replace(focus_nm=options.focus_nm + way)
-        scene = replace(scene, options=moved).around(corner, options.frame_px)
+        focus_options = options.replace(focus_nm=options.focus_nm + way)
+        scene = replace(scene, options=focus_options).around(corner, options.frame_px)
         coefficients = scene.coefficients()
-    seen = clean_frame(scene, coefficients, corner, options)
+    image = clean_frame(scene, coefficients, corner, options)
     if options.contact_lost_from is None or index < options.contact_lost_from:
-        return seen
+        return image
     # to a Gaussian of that width at half maximum
     sigma = scene.fwhm_px / FWHM * np.sqrt(_FREE_WIDTH**2 - 1)
-    mean = seen.mean()
-    wide = ndimage.gaussian_filter(seen, sigma, mode="nearest")
+    mean = image.mean()
+    wide = ndimage.gaussian_filter(image, sigma, mode="nearest")
     return np.asarray(mean + _FREE_CONTRAST * (wide - mean))
 
 

@@ -103,18 +103,20 @@ def drift(
     shifts[:, 1] += line_jitter_px * rng.standard_normal(rows)
     y = (np.arange(rows) + shifts[:, 0])[:, None] + np.zeros((1, columns))
     x = np.arange(columns)[None, :] + shifts[:, 1][:, None]
-    moved: FloatArray = ndimage.map_coordinates(image, [y, x], order=3, mode="mirror")
-    return moved, shifts
+    drifted_image: FloatArray = ndimage.map_coordinates(
+        image, [y, x], order=3, mode="mirror"
+    )
+    return drifted_image, shifts
 
 
 def charge(image: FloatArray, strength: float) -> FloatArray:
     """Draw tails along the scan behind what is brighter or darker than the mean."""
     from scipy import signal  # takes long to import
 
-    kept = float(np.exp(-1 / _DECAY_PX))
+    decay = float(np.exp(-1 / _DECAY_PX))
     current = (image - image.mean()).ravel()
-    stored = signal.lfilter([0.0, 1 - kept], [1.0, -kept], current)
-    return np.asarray(image - strength * stored.reshape(image.shape))
+    stored_charge = signal.lfilter([0.0, 1 - decay], [1.0, -decay], current)
+    return np.asarray(image - strength * stored_charge.reshape(image.shape))
 
 
 def expose(
@@ -179,9 +181,9 @@ def sem_contrast(
     around = ndimage.gaussian_filter(height, _SHADOW_NM / pixel, mode="nearest")
     sunk = np.clip((around - height) / _SHADOW_NM, 0, 1)
     own = 0.30 + 0.22 * surface.material
-    emitted = (own + edges * wall) * (1 - shadows * sunk)
+    emission = (own + edges * wall) * (1 - shadows * sunk)
     width = np.hypot(_BEAM_NM, 2 * _CONVERGENCE * height) / pixel
-    return np.clip(blur_by_width(emitted.astype(np.float32), width), 0, 1)
+    return np.clip(blur_by_width(emission.astype(np.float32), width), 0, 1)
 
 
 def acquire_sem(

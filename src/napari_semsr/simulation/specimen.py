@@ -113,7 +113,7 @@ def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     centre = np.array(canvas.extent_nm) / 2
     reach = float(np.hypot(*centre)) + 2 * pitch
     tracks = int(np.ceil(reach / pitch))
-    pressed = np.zeros(canvas.shape, np.float32)
+    depth = np.zeros(canvas.shape, np.float32)
     along = np.array([np.sin(sizes.angle), np.cos(sizes.angle)])
     aside = np.array([along[1], -along[0]])
     for track in range(-tracks, tracks + 1):
@@ -123,13 +123,13 @@ def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
         for first, last in zip(ends[:-1:2], ends[1::2], strict=False):
             middle = centre + along * (first + last) / 2 + aside * track * pitch
             half = max((last - first) / 2 - half_width, 0.0)
-            _press(canvas, pressed, middle, along, half, half_width)
-    return sizes.relief_nm * (1 - pressed), np.ones(canvas.shape, np.float32)
+            _press(canvas, depth, middle, along, half, half_width)
+    return sizes.relief_nm * (1 - depth), np.ones(canvas.shape, np.float32)
 
 
 def _press(
     canvas: Canvas,
-    pressed: Float32Array,
+    depth: Float32Array,
     middle: FloatArray,
     along: FloatArray,
     half: float,
@@ -141,7 +141,7 @@ def _press(
         forth = np.abs(dy * along[0] + dx * along[1])
         sideways = dx * along[0] - dy * along[1]
         distance = np.hypot(np.maximum(forth - half, 0), sideways) - radius
-        np.maximum(pressed[box], canvas.cover(distance), out=pressed[box])
+        np.maximum(depth[box], canvas.cover(distance), out=depth[box])
 
 
 def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
@@ -180,9 +180,11 @@ def _sites(
     flat = np.stack([j * row, (i + shift) * pitch], axis=-1).reshape(-1, 2)
     flat += sizes.disorder_nm * rng.standard_normal(flat.shape)
     cos, sin = np.cos(sizes.angle), np.sin(sizes.angle)
-    turned = flat @ np.array([[cos, -sin], [sin, cos]]) + centre
+    turned_sites = flat @ np.array([[cos, -sin], [sin, cos]]) + centre
     far = np.array(canvas.extent_nm) + pitch
-    return np.asarray(turned[np.all((turned > -pitch) & (turned < far), axis=1)])
+    return np.asarray(
+        turned_sites[np.all((turned_sites > -pitch) & (turned_sites < far), axis=1)]
+    )
 
 
 def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
@@ -213,24 +215,24 @@ def _strewn(
     centres = rng.uniform(-pitch, [height + pitch, width + pitch], (count, 2))
     radii = 0.42 * pitch * np.clip(rng.lognormal(0, 0.22, count), 0.55, 1.6)
     cell = 2 * float(radii.max())
-    taken: dict[IntPair, list[int]] = {}
-    kept: list[int] = []
+    by_cell: dict[IntPair, list[int]] = {}
+    sites: list[int] = []
     for index, (cy, cx) in enumerate(centres):
         row, column = int(cy // cell), int(cx // cell)
         near = [
             other
             for j in (row - 1, row, row + 1)
             for i in (column - 1, column, column + 1)
-            for other in taken.get((j, i), ())
+            for other in by_cell.get((j, i), ())
         ]
         free = all(
             np.hypot(*(centres[other] - (cy, cx))) >= radii[other] + radii[index]
             for other in near
         )
         if free:
-            taken.setdefault((row, column), []).append(index)
-            kept.append(index)
-    return centres[kept], radii[kept]
+            by_cell.setdefault((row, column), []).append(index)
+            sites.append(index)
+    return centres[sites], radii[sites]
 
 
 def _ball(
@@ -268,8 +270,8 @@ def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
             for first, last in _segments(length, rng):
                 centre = np.array([track + 0.5, (first + last + 1) / 2]) * pitch
                 half = np.array([0.25, (last - first) / 2 + 0.3]) * pitch
-                turned = slice(None, None, -1 if across else 1)
-                _plate(canvas, height, metal, centre[turned], half[turned], top)
+                order = slice(None, None, -1 if across else 1)
+                _plate(canvas, height, metal, centre[order], half[order], top)
     for _ in range(rows * columns // 7):
         cell = (rng.integers(0, (rows, columns)) + 0.5) * pitch
         radius = 0.24 * pitch
@@ -284,13 +286,13 @@ def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
 
 def _segments(length: int, rng: np.random.Generator) -> list[IntPair]:
     """Wires along one track: runs of metal between runs of nothing."""
-    found, at = [], int(rng.integers(0, 6))
+    segments, at = [], int(rng.integers(0, 6))
     while at < length:
         end = at + int(rng.integers(0, 9))
         if rng.random() < 0.45:
-            found.append((at, end))
+            segments.append((at, end))
         at = end + int(rng.integers(2, 6))
-    return found
+    return segments
 
 
 def _plate(
@@ -394,26 +396,26 @@ def draw_object(
     if kind not in _DEFAULTS:
         msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
         raise OptionError(msg, code="unknown-value")
-    chosen = options or ObjectOptions()
+    settings = options or ObjectOptions()
     default = _DEFAULTS[kind]
-    pitch = chosen.pitch_nm or default.pitch_nm
+    pitch = settings.pitch_nm or default.pitch_nm
     if pitch < 2 * pixel_nm:
         msg = (
             f"pitch_nm must be at least two pixels of {pixel_nm:g} nm, got {pitch:g}; "
             "take a smaller pixel or a larger pitch."
         )
         raise OptionError(msg, code="out-of-range")
-    relief = default.relief_nm if chosen.relief_nm is None else chosen.relief_nm
-    if kind == "particles" and chosen.relief_nm is None:
+    relief = default.relief_nm if settings.relief_nm is None else settings.relief_nm
+    if kind == "particles" and settings.relief_nm is None:
         relief = pitch
     sizes = _Sizes(
         pitch_nm=pitch,
         relief_nm=relief,
-        angle=float(np.deg2rad(chosen.angle_deg)),
-        disorder_nm=chosen.disorder * pitch / 4,
-        hexagonal=chosen.packing == "hexagonal",
+        angle=float(np.deg2rad(settings.angle_deg)),
+        disorder_nm=settings.disorder * pitch / 4,
+        hexagonal=settings.packing == "hexagonal",
     )
-    sidewall = min(chosen.sidewall_nm, pitch / 4)
+    sidewall = min(settings.sidewall_nm, pitch / 4)
     canvas = Canvas(shape, pixel_nm, sidewall)
     rng = np.random.default_rng([seed, 7, KINDS.index(kind)])
     height, material = default.draw(canvas, sizes, rng)

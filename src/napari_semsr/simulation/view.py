@@ -103,11 +103,11 @@ def take_view(scan: Scan, options: ViewOptions) -> View:
     pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
     shape, transform = _fit(scan, options, pixel)
     contrast = sem_contrast(surface)
-    drawn = _draw(scan, contrast, shape, pixel, transform)
+    image = _draw(scan, contrast, shape, pixel, transform)
     effects = EffectOptions(
         charging=options.view_charging, photons=options.view_electrons
     )
-    light, _ = add_effects(drawn, effects, seed=scan.options.seed)
+    light, _ = add_effects(image, effects, seed=scan.options.seed)
     grey = np.clip(np.rint(255 * light), 0, 255).astype(np.uint8)
     return View(grey, pixel, transform)
 
@@ -120,14 +120,14 @@ def _fit(
     share = options.view_field or _FIELD
     while True:
         rows, columns = (max(1, round(n)) for n in share * (high - low) / pixel)
-        found = _place(scan, options, (rows, columns), pixel)
+        placement = _place(scan, options, (rows, columns), pixel)
         y, x = (np.arange(n) * pixel for n in (rows, columns))
         sides = [(y, x[0]), (y, x[-1]), (y[0], x), (y[-1], x)]
         ends = [np.stack(np.broadcast_arrays(*s), axis=-1) for s in sides]
-        edge = found(np.concatenate(ends))
+        edge = placement(np.concatenate(ends))
         beyond = float(max((low - edge).max(), (edge - high).max()))
         if beyond <= 0:
-            return (rows, columns), found
+            return (rows, columns), placement
         share *= 0.95  # chosen: nobody sees a step so small
         if options.view_field is not None or share < _LEAST_FIELD:
             msg = (
@@ -160,7 +160,9 @@ def _place(
     goal = (low + high) / 2
     goal = goal + options.view_shift * (high - low) * off.uniform(-1, 1, 2)
     angle = way.uniform(0, 2 * np.pi)
-    linear = Affine.turned(options.view_turn_deg, mirrored=options.view_mirror).linear
+    linear = Affine.similarity(
+        options.view_turn_deg, is_mirrored=options.view_mirror
+    ).linear
     # what lies a row further down has moved on by the drift of a row
     linear[:, 0] += options.view_shear * np.array([np.sin(angle), np.cos(angle)])
     centre = (np.array(shape) - 1) / 2 * pixel
@@ -178,10 +180,10 @@ def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bendi
     low, high = places.min(axis=(0, 1)), places.max(axis=(0, 1))
     spacing = (high - low) / _KNOTS
     (y, x), (down, across) = (low - spacing).tolist(), spacing.tolist()
-    drawn = rng.standard_normal((2, _KNOTS + 3, _KNOTS + 3))
-    moved = Bending((y, x), (down, across), drawn).displacement(places)
-    share = largest / np.hypot(moved[..., 0], moved[..., 1]).max()
-    bending = Bending((y, x), (down, across), share * drawn)
+    random_values = rng.standard_normal((2, _KNOTS + 3, _KNOTS + 3))
+    displacement = Bending((y, x), (down, across), random_values).displacement(places)
+    share = largest / np.hypot(displacement[..., 0], displacement[..., 1]).max()
+    bending = Bending((y, x), (down, across), share * random_values)
     if bending.least_area() < _LEAST_AREA:
         msg = (
             f"A bending by {largest:g} nm nearly folds a view of "
@@ -201,11 +203,11 @@ def _draw(
 ) -> FloatArray:
     """Sample the emission where the map says that each pixel of a view lies."""
     smooth = ndimage.spline_filter(contrast, order=3, output=np.float32)
-    drawn = np.empty(shape)
+    image = np.empty(shape)
     columns = np.arange(shape[1]) * pixel
     for top in range(0, shape[0], _BAND):
         rows = np.arange(top, min(top + _BAND, shape[0])) * pixel
         places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
         y, x = np.moveaxis(transform(places), -1, 0) / _frame_nm(scan)
-        drawn[top : top + rows.size] = scan.scene.sample(smooth, y, x)
-    return drawn
+        image[top : top + rows.size] = scan.scene.sample(smooth, y, x)
+    return image

@@ -86,13 +86,15 @@ def possible_places(
     `proposals`: moves to try besides those that all overlaps together propose.
     """
     centre = np.round(middle).astype(int)
-    moved = positions.copy()
-    moved[list(group)] += centre
-    found = correlate_group(state.prepared, group, moved, state.reach)
-    if state.chance is None or found is None:
+    moved_positions = positions.copy()
+    moved_positions[list(group)] += centre
+    correlation = correlate_group(state.prepared, group, moved_positions, state.reach)
+    if state.chance is None or correlation is None:
         return []
     moves = {(0, 0), *proposals} if is_placed else {*proposals}
-    peaks = (highest_peaks(plane, None) for plane in (found.score, found.height))
+    peaks = (
+        highest_peaks(plane, None) for plane in (correlation.score, correlation.height)
+    )
     for y, x in chain.from_iterable(peaks):
         move = (
             int(y + centre[0]) - state.reach[0],
@@ -101,8 +103,10 @@ def possible_places(
         if max(map(abs, move)) > PEAK_PX or not is_placed:
             moves.add(move)
     places: list[JointPlace] = []
-    tried = [joint_place(state, found.pairs, positions, move) for move in sorted(moves)]
-    for place in sorted(tried, key=lambda place: -place.fit):
+    places_tried = [
+        joint_place(state, correlation.pairs, positions, move) for move in sorted(moves)
+    ]
+    for place in sorted(places_tried, key=lambda place: -place.fit):
         # both planes have peaks, which may be a few pixels apart and are one place then
         if all(np.abs(np.subtract(place.move, p.move)).max() > PEAK_PX for p in places):
             places.append(place)
@@ -110,7 +114,7 @@ def possible_places(
     near = state.threshold
     if np.isfinite(around):
         shifts = shifts_within((round(around), round(around)))
-        near = min(near, state.chance.exceeded(shifts, _BY_CHANCE))
+        near = min(near, state.chance.chance_score(shifts, _BY_CHANCE))
     above = [
         place
         for place in places
@@ -142,19 +146,19 @@ def place_near(state: State, index: int) -> bool:
 
     Returns whether it fits anywhere there, even if at several places alike.
     """
-    rest = np.flatnonzero(state.placed).tolist()
+    rest = np.flatnonzero(state.has_place).tolist()
     places, spread = expected_places(state, [index], rest)
     if not np.isfinite(places).all():
         return False
     positions = state.positions.copy()
     positions[index] = places[0]
-    found = possible_places(
+    places_found = possible_places(
         state, [index], positions, np.zeros(2), spread, is_placed=False
     )
-    if len(found) == 1:
-        state.positions[index] = np.round(places[0]) + found[0].move
+    if len(places_found) == 1:
+        state.positions[index] = np.round(places[0]) + places_found[0].move
         state.rescued.add(index)
-    return bool(found)
+    return bool(places_found)
 
 
 def expected_places(
@@ -199,29 +203,35 @@ def check_bridges(state: State) -> Job[bool]:
     """
     if state.layout is None:
         return False
-    changed = False
+    has_changed = False
     # on a sample that repeats itself all pairs across a bridge have decided already
     joints = [] if state.is_periodic else holding_joints(state)
-    looped = {(joint.first, joint.second) for joint in in_loops(joints)}
-    bridges = [j for j in joints if (j.first, j.second) not in looped]
-    for done, bridge in enumerate(bridges):
-        yield Progress(done, len(bridges), "Checking frames that one overlap holds")
+    pairs_in_loops = {(joint.first, joint.second) for joint in in_loops(joints)}
+    bridges = [j for j in joints if (j.first, j.second) not in pairs_in_loops]
+    for checked_count, bridge in enumerate(bridges):
+        yield Progress(
+            checked_count, len(bridges), "Checking frames that one overlap holds"
+        )
         pair = (bridge.first, bridge.second)
-        if pair in state.ambiguous or not state.placed[list(pair)].all():
+        if pair in state.ambiguous or not state.has_place[list(pair)].all():
             continue
         others = [joint for joint in joints if joint is not bridge]
         labels = components(len(state.positions), others)
         sides = [
-            np.flatnonzero((labels == labels[end]) & state.placed).tolist()
+            np.flatnonzero((labels == labels[end]) & state.has_place).tolist()
             for end in pair
         ]
-        changed |= _check_cut(state, sides, ())
+        has_changed |= _check_cut(state, sides, ())
     cuts = _contradicted_cuts(state)
-    for done, (sides, moves) in enumerate(cuts):
-        yield Progress(done, len(cuts), "Checking overlaps that contradict others")
-        if state.placed[[*sides[0], *sides[1]]].all():  # still, after the former ones
-            changed |= _check_cut(state, sides, moves)
-    return changed
+    for checked_count, (sides, moves) in enumerate(cuts):
+        yield Progress(
+            checked_count, len(cuts), "Checking overlaps that contradict others"
+        )
+        if state.has_place[
+            [*sides[0], *sides[1]]
+        ].all():  # still, after the former ones
+            has_changed |= _check_cut(state, sides, moves)
+    return has_changed
 
 
 _Cut = tuple[list[list[int]], list[IntPair]]
@@ -235,26 +245,29 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
     (a minimum cut). Gives frames on both sides, the smaller one first, and its moves.
     """
     joints = holding_joints(state)
-    held = components(len(state.positions), joints) if joints else None
-    doubted = []
+    components_left = components(len(state.positions), joints) if joints else None
+    doubtful = []
     for item in state.found:
         pair = (item.first, item.second)
         above = item.shifts[item.score > state.threshold]
-        if held is None or not len(above) or pair in state.ambiguous:
+        if components_left is None or not len(above) or pair in state.ambiguous:
             continue
         step = above - (state.positions[pair[1]] - state.positions[pair[0]])
         # a frame that only stated positions would move is left to the stage
-        if np.isfinite(step).all() and held[pair[0]] == held[pair[1]] == 0:
+        if (
+            np.isfinite(step).all()
+            and components_left[pair[0]] == components_left[pair[1]] == 0
+        ):
             away = np.abs(step).max(axis=1)
             if away.min() > TOLERANCE_PX:
-                doubted.append((item.best, pair, step[0]))
-    doubted.sort(key=lambda one: -one[0])
+                doubtful.append((item.best, pair, step[0]))
+    doubtful.sort(key=lambda one: -one[0])
     cuts: list[_Cut] = []
-    while doubted:
-        _, _, move = doubted[0]
+    while doubtful:
+        _, _, move = doubtful[0]
         ends: tuple[set[int], set[int]] = (set(), set())
         rest = []
-        for one in doubted:
+        for one in doubtful:
             _, (first, second), step = one
             same = np.abs(step - move).max() <= TOLERANCE_PX
             if not same and np.abs(step + move).max() <= TOLERANCE_PX:
@@ -264,10 +277,10 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
                 ends[1].add(second)
             else:
                 rest.append(one)
-        doubted = rest
+        doubtful = rest
         apart = minimum_cut(len(state.positions), joints, ends)
         sides = [
-            np.flatnonzero(part & state.placed & (held == 0)).tolist()
+            np.flatnonzero(part & state.has_place & (components_left == 0)).tolist()
             for part in (apart, ~apart)
         ]
         y, x = np.round(move).astype(int)
@@ -292,9 +305,9 @@ def minimum_cut(
     left = graph - csgraph.maximum_flow(graph, count, count + 1).flow
     left.data[left.data < 0] = 0
     left.eliminate_zeros()
-    reached = csgraph.breadth_first_order(left, count, return_predecessors=False)
+    reachable = csgraph.breadth_first_order(left, count, return_predecessors=False)
     second_side = np.ones(count, bool)
-    second_side[reached[reached < count]] = False
+    second_side[reachable[reachable < count]] = False
     return second_side
 
 
@@ -311,7 +324,7 @@ def _check_cut(
     middle = away.mean(axis=0) if len(away) else np.zeros(2)
     positions = np.full_like(state.positions, np.nan)
     positions[rest + group] = state.positions[rest + group]
-    found = possible_places(
+    places_found = possible_places(
         state,
         group,
         positions,
@@ -320,15 +333,15 @@ def _check_cut(
         is_placed=True,
         proposals=proposals,
     )
-    if proposals and any(place.move == (0, 0) for place in found):
+    if proposals and any(place.move == (0, 0) for place in places_found):
         return False  # what the joints that hold them leave is the finer measure
-    chosen = nearest_place(found, middle, spread)
+    best = nearest_place(places_found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
     across = [j for j in joints if (j.first in group) != (j.second in group)]
-    if len(found) > 1:
-        if (chosen is not None) == state.is_stated:  # the stage decides, or is asked
+    if len(places_found) > 1:
+        if (best is not None) == state.is_stated:  # the stage decides, or is asked
             state.ambiguous |= {(j.first, j.second) for j in across}
-        if chosen is None:
+        if best is None:
             state.positions[group] = np.nan
             for index in group:
                 state.rescued.discard(index)
@@ -336,13 +349,13 @@ def _check_cut(
                     "its overlaps with the others fit as well elsewhere"
                 )
             return True
-    if chosen is None or chosen.move == (0, 0):
+    if best is None or best.move == (0, 0):
         return False
-    state.positions[group] += chosen.move
+    state.positions[group] += best.move
     if state.layout is not None:
-        kept = [j for j in joints if j not in across]
+        other_joints = [j for j in joints if j not in across]
         for joint in across:
             y, x = whole_shift(state.positions, (joint.first, joint.second))
-            kept.append(replace(joint, shift=(float(y), float(x))))
-        state.layout = replace(state.layout, joints=tuple(kept))
+            other_joints.append(replace(joint, shift=(float(y), float(x))))
+        state.layout = replace(state.layout, joints=tuple(other_joints))
     return True

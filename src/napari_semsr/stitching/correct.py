@@ -106,15 +106,15 @@ def check_corrections(corrections: Corrections, acquisition: Acquisition) -> Non
         If a name is none of the frames', fewer than two frames are left, or a shift
         or place is farther than all frames in a line reach.
     """
-    _numbered(corrections, acquisition)
+    _number_frames(corrections, acquisition)
 
 
 def _check_reach(corrections: Corrections, acquisition: Acquisition) -> None:
     # a slip of the decimal point would ask for a mosaic that no disk holds
     reach = np.array(acquisition.frame_shape) * len(acquisition.names)
-    stated = acquisition.nominal_corners()
-    if stated is not None:
-        reach = np.maximum(reach, 2 * np.ptp(stated, axis=0))
+    corners = acquisition.nominal_corners()
+    if corners is not None:
+        reach = np.maximum(reach, 2 * np.ptp(corners, axis=0))
     for what, (y, x) in (
         *(
             (f"{item.first} and {item.second}", item.shift_px)
@@ -131,36 +131,39 @@ def _check_reach(corrections: Corrections, acquisition: Acquisition) -> None:
             raise OptionError(msg, code="out-of-range")
 
 
-def _numbered(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
+def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
     # in whichever form a disk stores names
-    known = {normalize("NFC", name): i for i, name in enumerate(acquisition.names)}
+    index_of = {normalize("NFC", name): i for i, name in enumerate(acquisition.names)}
     faulty = {normalize("NFC", fault.frame) for fault in acquisition.faults}
     unknown = sorted(
         name
         for name in corrections.names
-        if normalize("NFC", name) not in known.keys() | faulty
+        if normalize("NFC", name) not in index_of.keys() | faulty
     )
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         msg = (
             f"Corrections must name frames of the scan, which has no "
-            f"{', '.join(unknown[:_NAMED])}{more}: its {len(known)} frames are "
+            f"{', '.join(unknown[:_NAMED])}{more}: its {len(index_of)} frames are "
             f"{acquisition.names[0]} to {acquisition.names[-1]}."
         )
         raise OptionError(msg, code="frames-unknown")
 
     def numbers(*names: str) -> list[int]:
-        found = [known.get(normalize("NFC", name)) for name in names]
-        return [index for index in found if index is not None]
+        indices = [index_of.get(normalize("NFC", name)) for name in names]
+        return [index for index in indices if index is not None]
 
     def pair_of(*names: str) -> Iterator[IntPair]:
-        found = sorted(numbers(*names))
-        if len(found) == 2:  # else one could not be read, and is left out already
-            yield found[0], found[1]
+        frame_pair = sorted(numbers(*names))
+        if len(frame_pair) == 2:  # else one could not be read, and is left out already
+            yield frame_pair[0], frame_pair[1]
 
-    dropped = frozenset(numbers(*corrections.drop))
-    if len(known) - len(dropped) < 2:
-        msg = f"Corrections must leave two frames at least, got {len(dropped)} to drop."
+    dropped_frames = frozenset(numbers(*corrections.drop))
+    if len(index_of) - len(dropped_frames) < 2:
+        msg = (
+            f"Corrections must leave two frames at least, got {len(dropped_frames)} to "
+            "drop."
+        )
         raise OptionError(msg, code="too-few-frames")
     _check_reach(corrections, acquisition)
     joins, movable = {}, {}
@@ -172,7 +175,7 @@ def _numbered(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
             movable[pair] = second
     return _ByHand(
         frozenset(pair for names in corrections.strike for pair in pair_of(*names)),
-        dropped,
+        dropped_frames,
         {
             index: np.array((place.y_px, place.x_px))
             for name, place in corrections.place.items()
@@ -213,11 +216,11 @@ class _Solver:
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
     @property
-    def placed(self) -> BoolArray:
+    def has_place(self) -> BoolArray:
         """Which frames have a place, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
-    def moved(self, pair: IntPair) -> float:
+    def distance_moved(self, pair: IntPair) -> float:
         """Distance that a pair was moved by; infinite if a frame had no place."""
         change = self._change(pair)
         return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
@@ -248,12 +251,12 @@ class _Solver:
             # frames without a joint rest on all of their pairs together
             together = state.is_nominal or state.rescued & set(pair)
             is_known = pair in self.used or together
-            if is_known and self.moved(pair) < TOLERANCE_PX:
+            if is_known and self.distance_moved(pair) < TOLERANCE_PX:
                 ties.append(Joint(*pair, (0.0, 0.0), 1.0))
-        placed = self.placed
+        has_place = self.has_place
         for pair in self.hand.joins:
             away = np.hypot(*(self.apart(pair) - self.hand.joins[pair]))
-            if placed[list(pair)].all() and away <= TOLERANCE_PX:
+            if has_place[list(pair)].all() and away <= TOLERANCE_PX:
                 ties.append(Joint(*pair, (0.0, 0.0), _SURE))
         return ties
 
@@ -292,17 +295,17 @@ class _Solver:
 
     def strike(self) -> None:
         """Move frames of struck overlaps to where their others fit clearly better."""
-        waiting = self._loosened()
+        waiting = self._loose_groups()
         while waiting:
             gains = {group: self._better_place(group) for group in waiting}
-            gains = {group: found for group, found in gains.items() if found[0] > 0}
+            gains = {group: gain for group, gain in gains.items() if gain[0] > 0}
             if not gains:
                 return
             group = max(gains, key=lambda one: gains[one][0])
             self.positions[list(group)] = gains[group][1]
             waiting.remove(group)
 
-    def _loosened(self) -> list[tuple[int, ...]]:
+    def _loose_groups(self) -> list[tuple[int, ...]]:
         """List frames, and groups of them, that struck overlaps have joined."""
         labels = self._groups(self.ties())
         groups: set[tuple[int, ...]] = set()
@@ -313,12 +316,12 @@ class _Solver:
             for item in self.state.found
             if item.best > self.state.threshold and {item.first, item.second} & ends
         }
-        lost = {i for i in near if not np.isfinite(self.positions[i]).all()}
+        without_place = {i for i in near if not np.isfinite(self.positions[i]).all()}
         for first, second in self.hand.struck:
             if labels[first] != labels[second]:
                 apart = max(labels[first], labels[second])  # the largest group has 0
                 groups.add(tuple(np.flatnonzero(labels == apart).tolist()))
-        groups |= {(index,) for index in ends | lost}
+        groups |= {(index,) for index in ends | without_place}
         return sorted(
             group
             for group in groups
@@ -333,17 +336,17 @@ class _Solver:
         best, gain, corners = here, 0.0, now
         for proposal in self._proposals(group):
             self.positions[members] = proposal
-            found = self.fit(group)
+            place_found = self.fit(group)
             self.positions[members] = now
-            if found.score <= self.state.threshold:
+            if place_found.score <= self.state.threshold:
                 continue
             if fits and here is not None:
-                doubt = CERTAIN * np.hypot(found.doubt, here.doubt)
-                if found.fit - here.fit <= doubt:
+                doubt = CERTAIN * np.hypot(place_found.doubt, here.doubt)
+                if place_found.fit - here.fit <= doubt:
                     continue
-            if best is None or found.fit > best.fit:
-                best, corners = found, proposal
-                gain = found.fit - (0.0 if here is None else here.fit)
+            if best is None or place_found.fit > best.fit:
+                best, corners = place_found, proposal
+                gain = place_found.fit - (0.0 if here is None else here.fit)
         return gain, corners
 
     def _proposals(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
@@ -372,13 +375,19 @@ class _Solver:
         """Fix frames, and take along what hangs on them alone."""
         if not self.hand.places:
             return
-        ties, fixed = self.ties(), self.fixed.keys()
-        labels = self._groups([t for t in ties if not {t.first, t.second} & fixed])
+        ties, fixed_frames = self.ties(), self.fixed.keys()
+        labels = self._groups(
+            [t for t in ties if not {t.first, t.second} & fixed_frames]
+        )
         moves = {i: at - self.positions[i] for i, at in self.fixed.items()}
         hanging: dict[int, list[FloatArray]] = {}
         for tie in ties:
             for frame, other in ((tie.first, tie.second), (tie.second, tie.first)):
-                if frame in fixed and other not in fixed and labels[other] != 0:
+                if (
+                    frame in fixed_frames
+                    and other not in fixed_frames
+                    and labels[other] != 0
+                ):
                     hanging.setdefault(int(labels[other]), []).append(moves[frame])
         for index, at in self.fixed.items():
             self.positions[index] = at
@@ -390,7 +399,7 @@ class _Solver:
 
     def join(self) -> None:
         """Move frames, or groups of them, to where joins have them."""
-        met: list[Joint] = []
+        earlier_joints: list[Joint] = []
         for pair, shift in self.hand.joins.items():
             ends = [np.isfinite(self.positions[index]).all() for index in pair]
             if ends == [True, False]:
@@ -398,35 +407,37 @@ class _Solver:
             elif ends == [False, True]:
                 self.positions[pair[0]] = self.positions[pair[1]] - shift
             elif all(ends):
-                self._meet(pair, shift - self.apart(pair), met)
-            met.append(Joint(*pair, (0.0, 0.0), 1.0))
+                self._meet(pair, shift - self.apart(pair), earlier_joints)
+            earlier_joints.append(Joint(*pair, (0.0, 0.0), 1.0))
 
-    def _meet(self, pair: IntPair, move: FloatArray, met: Sequence[Joint]) -> None:
-        """Move one side of a pair to meet its join; `met`: the joins before it."""
+    def _meet(
+        self, pair: IntPair, move: FloatArray, earlier_joints: Sequence[Joint]
+    ) -> None:
+        """Move one side of a pair to its join; `earlier_joints`: those before it."""
         if np.hypot(*move) <= TOLERANCE_PX:
             return
-        labels = self._groups(met)
+        labels = self._groups(earlier_joints)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
         ties = [t for t in self.ties() if (t.first, t.second) != pair]
         cut = minimum_cut(len(self.positions), ties, ({*sides[0]}, {*sides[1]}))
-        placed = self.placed
-        main = self._groups(ties) == 0 if ties else placed
+        has_place = self.has_place
+        main = self._groups(ties) == 0 if ties else has_place
         for side, far in ((~cut, -move), (cut, move)):
-            sides.append(np.flatnonzero(side & placed & main).tolist())
+            sides.append(np.flatnonzero(side & has_place & main).tolist())
             moves.append(far)
         # what was named second moves if nothing decides
         is_second = self.hand.movable[pair] == pair[1]
         best, gain = None, -np.inf
         for number in (1, 0, 3, 2) if is_second else (0, 1, 2, 3):
             group = sides[number]
-            if not group or len(group) == placed.sum() or {*group} >= {*pair}:
+            if not group or len(group) == has_place.sum() or {*group} >= {*pair}:
                 continue
             if {*group} & self.hand.places.keys():
                 continue
-            found = self._gain(group, moves[number])
-            if best is None or found > gain + _AS_WELL:
-                best, gain = number, found
+            best_gain = self._gain(group, moves[number])
+            if best is None or best_gain > gain + _AS_WELL:
+                best, gain = number, best_gain
         if best is not None:
             self.positions[sides[best]] += moves[best]
 
@@ -442,9 +453,13 @@ class _Solver:
             return
         for _ in range(_SWEEPS):
             free = self.free
-            changed = {p for p in free if every or self.moved(p) > _ELSEWHERE}
-            fresh = self._compare(sorted(changed))
-            same = [self._now(item) for p, item in base.items() if p not in changed]
+            changed_pairs = {
+                p for p in free if every or self.distance_moved(p) > _ELSEWHERE
+            }
+            fresh = self._compare(sorted(changed_pairs))
+            same = [
+                self._now(item) for p, item in base.items() if p not in changed_pairs
+            ]
             shifts = [*same, *fresh.values()]
             steps, matrix = self._steps(shifts)
             self.positions = self.positions + steps
@@ -457,15 +472,17 @@ class _Solver:
         spread = np.where(np.isfinite(fine), spread_of(matrix, 1.0), np.nan)
         state.refined = Refined(self.positions, tuple(shifts), spread)
         self.used = {
-            **{p: at for p, at in self.used.items() if p not in changed},
+            **{p: at for p, at in self.used.items() if p not in changed_pairs},
             **{p: self.apart(p) for p in fresh},
         }
 
     def _kept_shifts(self) -> dict[IntPair, LinearisedShift]:
         """Shifts of the overlapping pairs, as linearised at the solved positions."""
         shifts = () if self.state.refined is None else self.state.refined.shifts
-        found = {(item.first, item.second): item for item in shifts}
-        return {pair: found[pair] for pair in self.free if pair in found}
+        shifts_of_pairs = {(item.first, item.second): item for item in shifts}
+        return {
+            pair: shifts_of_pairs[pair] for pair in self.free if pair in shifts_of_pairs
+        }
 
     def _now(self, item: LinearisedShift) -> LinearisedShift:
         """Give the step of a pair from where it now is."""
@@ -474,15 +491,17 @@ class _Solver:
 
     def _compare(self, pairs: Sequence[IntPair]) -> dict[IntPair, LinearisedShift]:
         """Compare pairs where they now are; those that do not fit there are none."""
-        prepared, fitting = self.state.prepared, []
+        frames, fitting = self.state.prepared, []
         for pair in pairs:
             shift = whole_shift(self.positions, pair)
-            if coefficient(prepared, pair, shift)[1] > self.state.threshold:
+            if coefficient(frames, pair, shift)[1] > self.state.threshold:
                 fitting.append(pair)
-        found = sweep_shifts(prepared, self.positions, fitting, 1.0, around=self.free)
+        linearised_shifts = sweep_shifts(
+            frames, self.positions, fitting, 1.0, around=self.free
+        )
         return {
             (item.first, item.second): item
-            for item in found
+            for item in linearised_shifts
             if np.hypot(*item.step) <= TOLERANCE_PX
         }
 
@@ -491,14 +510,14 @@ class _Solver:
     ) -> tuple[FloatArray, sparse.csc_array]:
         """Solve for the next steps of all frames, (N, 2); give the matrix, too."""
         count, hand = len(self.positions), self.hand
-        placed = self.placed
+        has_place = self.has_place
         traces = [np.trace(item.information) / 2 for item in shifts] or [1.0]
         much = np.eye(2) * float(np.median(traces)) * _SURE
         noise = float(np.median([item.variance for item in shifts] or [1.0]))
         joins = [
             LinearisedShift(*pair, much, shift - self.apart(pair), noise)
             for pair, shift in hand.joins.items()
-            if placed[list(pair)].all()
+            if has_place[list(pair)].all()
         ]
         items = [*shifts, *joins]
         if not items:
@@ -508,22 +527,24 @@ class _Solver:
         matrix, right, _, _ = assemble(count, items, noise)
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
-        fixed = list(self.fixed)
-        stiff[fixed] = _FIXED * float(np.median(np.abs(matrix.diagonal())))
+        fixed_frames = list(self.fixed)
+        stiff[fixed_frames] = _FIXED * float(np.median(np.abs(matrix.diagonal())))
         away = np.zeros((count, 2))
-        away[fixed] = np.array([*self.fixed.values()]) - self.positions[fixed]
+        away[fixed_frames] = (
+            np.array([*self.fixed.values()]) - self.positions[fixed_frames]
+        )
         matrix = (matrix + sparse.diags_array(stiff.ravel())).tocsc()
         pulls = pulls + (stiff * away).ravel()
         # placed frames move against all others, which stay in place on the mean
-        others = placed.copy()
-        others[fixed] = False
+        others = has_place.copy()
+        others[fixed_frames] = False
         if not others.any():
             return splu(matrix).solve(pulls).reshape(count, 2), matrix
         mean = sparse.csc_array(np.kron(others / others.sum(), np.eye(2)))
-        bordered = sparse.block_array([[matrix, mean.T], [mean, None]]).tocsc()
+        with_means = sparse.block_array([[matrix, mean.T], [mean, None]]).tocsc()
         drift = np.nanmean((self.laid - self.positions)[others], axis=0)
-        solved = splu(bordered).solve(np.concatenate([pulls, drift]))
-        return solved[:-2].reshape(count, 2), matrix
+        solution = splu(with_means).solve(np.concatenate([pulls, drift]))
+        return solution[:-2].reshape(count, 2), matrix
 
     def lay(self) -> None:
         """Apply all corrections to within some pixels."""
@@ -539,17 +560,19 @@ class _Solver:
         fresh = [
             Joint(*pair, (0.0, 0.0), 1.0)
             for pair in self.free
-            if pair in self.used and self.moved(pair) >= TOLERANCE_PX
+            if pair in self.used and self.distance_moved(pair) >= TOLERANCE_PX
         ]
-        ties, fixed = [*self.ties(), *fresh], list(self.fixed)
+        ties, fixed_frames = [*self.ties(), *fresh], list(self.fixed)
         # placed frames are in one frame of reference, whatever is between them
-        ties += [Joint(fixed[0], index, (0.0, 0.0), 1.0) for index in fixed[1:]]
+        ties += [
+            Joint(fixed_frames[0], index, (0.0, 0.0), 1.0) for index in fixed_frames[1:]
+        ]
         labels = self._groups(ties)
         stays = labels == 0 if ties else np.zeros(len(labels), bool)
-        stays[fixed] = True
-        placed = self.placed
-        for label in np.unique(labels[~stays & placed]):
-            group = np.flatnonzero(~stays & placed & (labels == label)).tolist()
+        stays[fixed_frames] = True
+        has_place = self.has_place
+        for label in np.unique(labels[~stays & has_place]):
+            group = np.flatnonzero(~stays & has_place & (labels == label)).tolist()
             if self.fit(group).score > self.state.threshold:
                 continue  # all of their overlaps together hold them
             self.positions[group] = np.nan
@@ -571,35 +594,35 @@ def correct_mosaic(
         If nothing holds two frames together any more.
     """
     solution = solution.base or solution
-    solved: State = solution.state
-    hand = _numbered(corrections, solved.acquisition)
+    solved_state: State = solution.state
+    hand = _number_frames(corrections, solved_state.acquisition)
     yield Progress(0, 0, "Applying corrections")
-    used = {
+    shifts = {
         (pair.first, pair.second): np.array(pair.shift_px)
         for pair in solution.pairs
         if pair.used
     }
     state = replace(
-        solved,
+        solved_state,
         struck=hand.struck,
         joined=frozenset(hand.joins),
-        ambiguous=solved.ambiguous - hand.pairs,
-        reasons={**solved.reasons, **dict.fromkeys(hand.dropped, DROPPED)},
+        ambiguous=solved_state.ambiguous - hand.pairs,
+        reasons={**solved_state.reasons, **dict.fromkeys(hand.dropped, DROPPED)},
         warnings=[],
     )
-    solver = _Solver(state, hand, solved.positions, used, solution.pedestal)
+    solver = _Solver(state, hand, solved_state.positions, shifts, solution.pedestal)
     solver.lay()
     yield Progress(0, 0, "Solving positions with corrections")
     solver.refine()
     solver.release()
     state.positions = solver.positions
-    if int(state.placed.sum()) < 2:
+    if int(state.has_place.sum()) < 2:
         msg = (
             "Corrections must leave overlaps that hold two frames together, but none "
             "is left: strike or drop fewer."
         )
         raise RegistrationError(msg, code="nothing-placed")
-    for index in np.flatnonzero(state.placed).tolist():
+    for index in np.flatnonzero(state.has_place).tolist():
         state.reasons.pop(index, None)
     state.prepared = _match_moved(state, solver)
     remaining = _remaining(state, solver)
@@ -615,16 +638,18 @@ def correct_mosaic(
     settle_periods(state, refuses=False)
     warn_of_lost(state)
     warn_of_spread(state)
-    corrected = hand_out(state, solution.pedestal, remaining)
-    return replace(corrected, state=solved, base=solution)
+    outcome = hand_out(state, solution.pedestal, remaining)
+    return replace(outcome, state=solved_state, base=solution)
 
 
 def _remaining(state: State, solver: _Solver) -> float:
     """Measure the shading that remains on some of the pairs, and on all that moved."""
     pairs = state.overlapping()
     some = {pairs[k] for k in evenly(len(pairs), _SAMPLE)}
-    chosen = [p for p in pairs if p in some or solver.moved(p) > _ELSEWHERE]
-    where = state.prepared, state.positions, chosen
+    pairs_to_measure = [
+        p for p in pairs if p in some or solver.distance_moved(p) > _ELSEWHERE
+    ]
+    where = state.prepared, state.positions, pairs_to_measure
     return remaining_shading(*where, solver.pedestal)
 
 
@@ -634,21 +659,26 @@ def _list_joints(state: State, solver: _Solver) -> None:
     joints = [
         Joint(*pair, (float(y), float(x)), _SURE)
         for pair, (y, x) in hand.joins.items()
-        if state.placed[list(pair)].all()
+        if state.has_place[list(pair)].all()
     ]
     for pair, (y, x) in solver.used.items():
         if pair not in hand.pairs:
             joints.append(Joint(*pair, (float(y), float(x)), 1.0))
     in_use = {(joint.first, joint.second) for joint in joints}
-    dropped = () if state.layout is None else state.layout.dropped
+    contradicting = () if state.layout is None else state.layout.dropped
     former = () if state.layout is None else state.layout.joints
-    contradicted = (j for j in former if (j.first, j.second) not in in_use)
-    state.layout = Layout(state.positions, tuple(joints), (*dropped, *contradicted))
-    tried = {(item.first, item.second) for item in state.found}
-    state.found = [*state.found, *(_tried(state, p) for p in sorted(in_use - tried))]
+    contradicted_joints = (j for j in former if (j.first, j.second) not in in_use)
+    state.layout = Layout(
+        state.positions, tuple(joints), (*contradicting, *contradicted_joints)
+    )
+    searched_pairs = {(item.first, item.second) for item in state.found}
+    state.found = [
+        *state.found,
+        *(_report_place(state, p) for p in sorted(in_use - searched_pairs)),
+    ]
 
 
-def _tried(state: State, pair: IntPair) -> Candidates:
+def _report_place(state: State, pair: IntPair) -> Candidates:
     """Report a pair that was not searched, where it now is."""
     shift = whole_shift(state.positions, pair)
     ncc, score, weight = (
@@ -660,17 +690,17 @@ def _tried(state: State, pair: IntPair) -> Candidates:
 def _match_moved(state: State, solver: _Solver) -> CorrectedFrames:
     """Match the brightness of frames that moved to that of those that did not."""
     far = np.abs(state.positions - solver.before).max(axis=1)
-    moved = state.placed & ~(far <= TOLERANCE_PX)
-    pairs = [p for p in state.overlapping() if moved[p[0]] != moved[p[1]]]
+    is_moved = state.has_place & ~(far <= TOLERANCE_PX)
+    pairs = [p for p in state.overlapping() if is_moved[p[0]] != is_moved[p[1]]]
     if not (state.options.match_gain and pairs):
         return state.prepared
     blocks = overlap_blocks(state.prepared, state.positions, pairs)
     gains = state.prepared.gains.copy()
     ends = np.array(pairs)[blocks.pair]
-    for index in np.flatnonzero(moved).tolist():
+    for index in np.flatnonzero(is_moved).tolist():
         own = ends == index
         rows = own.any(axis=1)
         here, there = blocks.values[rows][own[rows]], blocks.values[rows][~own[rows]]
         if there.size and there.sum() > 0 and here.sum() > 0:
             gains[index] *= float(here.sum() / there.sum())
-    return state.prepared.changed(gains=gains)
+    return state.prepared.change(gains=gains)

@@ -47,21 +47,21 @@ class Corrections(Options):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Refuse entries that contradict each other."""
-        struck = {frozenset(pair) for pair in self.strike}
-        joined = [frozenset((item.first, item.second)) for item in self.join]
-        for pair in (*struck, *joined):
+        struck_pairs = {frozenset(pair) for pair in self.strike}
+        joined_pairs = [frozenset((item.first, item.second)) for item in self.join]
+        for pair in (*struck_pairs, *joined_pairs):
             if len(pair) == 1:
                 msg = f"an overlap needs two frames, got frame {min(pair)} twice"
                 raise ValueError(msg)
-            if pair in struck and pair in joined:
+            if pair in struck_pairs and pair in joined_pairs:
                 first, second = sorted(pair)
                 msg = f"the overlap of {first} and {second} is both struck and joined"
                 raise ValueError(msg)
-        for what, named in (
+        for what, names in (
             ("placed", {*self.place}),
-            ("joined", {name for pair in joined for name in pair}),
+            ("joined", {name for pair in joined_pairs for name in pair}),
         ):
-            if both := sorted(named & {*self.drop}):
+            if both := sorted(names & {*self.drop}):
                 msg = f"frame {both[0]} is both dropped and {what}"
                 raise ValueError(msg)
         misfit = self._misfit()
@@ -88,6 +88,6 @@ class Corrections(Options):
             values.append((place.y_px, place.x_px))
         if not rows:
             return 0.0
-        matrix, wanted = np.array(rows), np.array(values)
-        solved = np.linalg.lstsq(matrix, wanted)[0]
-        return float(np.hypot(*(matrix @ solved - wanted).T).max())
+        matrix, targets = np.array(rows), np.array(values)
+        solution = np.linalg.lstsq(matrix, targets)[0]
+        return float(np.hypot(*(matrix @ solution - targets).T).max())

@@ -52,20 +52,22 @@ class Agreement:
     @classmethod
     def measure(
         cls,
-        prepared: CorrectedFrames,
+        corrected_frames: CorrectedFrames,
         positions: FloatArray,
         pairs: Sequence[IntPair],
         most_noise: float = float("inf"),
     ) -> "Agreement":
         """Compare overlapping frames at their present places, `positions` (N, 2)."""
-        kept, sums = [], []
+        pairs_in_use, sums = [], []
         for pair in pairs:
-            found = _overlap_sums(prepared, pair, whole_shift(positions, pair))
-            if found is not None:
-                kept.append(pair)
-                sums.append(found)
+            sums_of_pair = _overlap_sums(
+                corrected_frames, pair, whole_shift(positions, pair)
+            )
+            if sums_of_pair is not None:
+                pairs_in_use.append(pair)
+                sums.append(sums_of_pair)
         common, power, pixels = np.array(sums, dtype=float).reshape(-1, 3).T
-        frames = np.array(kept, dtype=np.int64).reshape(-1, 2)
+        frames = np.array(pairs_in_use, dtype=np.int64).reshape(-1, 2)
         return cls(frames, common, power, pixels, most_noise)
 
     @property
@@ -76,27 +78,27 @@ class Agreement:
 
     def share(self, count: int, without: Sequence[int] = ()) -> FloatArray:
         """Part of each frame's detail that its neighbours show as well, (N,)."""
-        asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
+        is_asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
         common, power, pixels = np.zeros((3, count))
         for column in range(2):
-            frame = self.pairs[asked, column]
-            np.add.at(common, frame, self.common[asked])
-            np.add.at(power, frame, self.power[asked])
-            np.add.at(pixels, frame, self.pixels[asked])
+            frame = self.pairs[is_asked, column]
+            np.add.at(common, frame, self.common[is_asked])
+            np.add.at(power, frame, self.power[is_asked])
+            np.add.at(pixels, frame, self.pixels[is_asked])
         return _shared_part(common, power, pixels, self.noise)
 
     def misfits(self, count: int) -> list[int]:
         """Frames that show detail which their neighbours do not."""
-        taken: list[int] = []
+        misfit_frames: list[int] = []
         while True:
-            share = self.share(count, taken)
-            share[taken] = np.nan
+            share = self.share(count, misfit_frames)
+            share[misfit_frames] = np.nan
             if not np.isfinite(share).any():
-                return taken
+                return misfit_frames
             worst = int(np.nanargmin(share))
             if share[worst] >= _LEAST_SHARE:
-                return taken
-            taken.append(worst)
+                return misfit_frames
+            misfit_frames.append(worst)
 
 
 def _shared_part(
@@ -110,20 +112,20 @@ def _shared_part(
 
 
 def _overlap_sums(
-    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
+    frames: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames, and count its pixels.
 
     Of the sums of squares it is the mean of both; None without overlap.
     """
-    boxes = overlap_boxes(prepared.frame_shape, shift)
+    boxes = overlap_boxes(frames.frame_shape, shift)
     if boxes is None:
         return None
     one, two = boxes[0].slices, boxes[1].slices
-    first, second = prepared.banded(pair[0])[one], prepared.banded(pair[1])[two]
+    first, second = frames.band_pass(pair[0])[one], frames.band_pass(pair[1])[two]
     count = first.size
-    if not prepared.root.all():
-        mask = (prepared.root[one] > 0) & (prepared.root[two] > 0)
+    if not frames.root.all():
+        mask = (frames.root[one] > 0) & (frames.root[two] > 0)
         count = int(np.count_nonzero(mask))
         first, second = first * mask, second * mask
     if not count:
@@ -155,7 +157,7 @@ _LEAST_PIXELS = 300  # of an overlap; chosen: in smaller ones noise rules
 
 
 def discover(
-    prepared: CorrectedFrames, joints: Sequence[Joint], noise: float
+    frames: CorrectedFrames, joints: Sequence[Joint], noise: float
 ) -> FloatArray:
     """Find rough positions when neither positions nor a grid are known.
 
@@ -163,15 +165,15 @@ def discover(
     are top-left corners in px, (N, 2), NaN for frames that fit none of the largest
     group.
     """
-    count = len(prepared.acquisition)
-    places = grow(count, joints, partial(_shared, prepared, noise))
+    count = len(frames.acquisition)
+    places = grow(count, joints, partial(_shared_detail, frames, noise))
     if not np.isfinite(places).any():
         msg = (
             f"{count} frames without positions must overlap to be placed, but no two "
             "of them fit: give positions or a grid."
         )
         raise UnplacedError(
-            msg, likely_grids(prepared.acquisition, joints), code="no-overlap"
+            msg, likely_grids(frames.acquisition, joints), code="no-overlap"
         )
     agreeing = []
     for joint in joints:
@@ -199,15 +201,15 @@ def discover(
             "positions or a grid."
         )
         raise UnplacedError(
-            msg, likely_grids(prepared.acquisition, joints), code="ambiguous"
+            msg, likely_grids(frames.acquisition, joints), code="ambiguous"
         )
     weights = np.array([joint.weight for joint in agreeing])
-    solved = least_squares(count, agreeing, weights, places)
-    return np.where(np.isfinite(places), solved, np.nan)
+    solution = least_squares(count, agreeing, weights, places)
+    return np.where(np.isfinite(places), solution, np.nan)
 
 
-def _shared(
-    prepared: CorrectedFrames,
+def _shared_detail(
+    frames: CorrectedFrames,
     noise: float,
     index: int,
     place: FloatArray,
@@ -217,11 +219,11 @@ def _shared(
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
         shift = np.round(place - positions[other])
-        found = _overlap_sums(
-            prepared, (int(other), index), (int(shift[0]), int(shift[1]))
+        overlap = _overlap_sums(
+            frames, (int(other), index), (int(shift[0]), int(shift[1]))
         )
-        if found is not None and found[2] >= _LEAST_PIXELS:
-            total += found
+        if overlap is not None and overlap[2] >= _LEAST_PIXELS:
+            total += overlap
     common, power, pixels = total[:, None]
     return float(np.nan_to_num(_shared_part(common, power, pixels, noise))[0])
 
@@ -229,22 +231,22 @@ def _shared(
 def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
     """Place frames, (N, 2), one by one, each where it agrees with all before it."""
     best = np.full((count, 2), np.nan)
-    tried = 0
+    trial_count = 0
     for seed in sorted(joints, key=lambda joint: -joint.weight):
-        if tried == _SEEDS or seed.weight < _SURE:
+        if trial_count == _SEEDS or seed.weight < _SURE:
             break
         if np.isfinite(best[[seed.first, seed.second]]).all():
             continue
-        tried += 1
-        found = _grown(count, seed, joints, judge)
-        if np.isfinite(found).sum() > np.isfinite(best).sum():
-            best = found
+        trial_count += 1
+        positions = _grow_from(count, seed, joints, judge)
+        if np.isfinite(positions).sum() > np.isfinite(best).sum():
+            best = positions
         if np.isfinite(best).all():
             break
     return best
 
 
-def _grown(
+def _grow_from(
     count: int, seed: Joint, joints: Sequence[Joint], judge: Judge
 ) -> FloatArray:
     positions = np.full((count, 2), np.nan)
@@ -265,17 +267,17 @@ def _more_placed(
 
     `least`: part of its detail that a frame must share where a strong match wants it.
     """
-    refused: set[tuple[int, int, int]] = set()
+    refusals: set[tuple[int, int, int]] = set()
     while True:
         for support, index, place in _proposals(joints, positions):
             key = (index, round(place[0]), round(place[1]))
-            if key in refused:
+            if key in refusals:
                 continue
-            needed = least if support >= _SURE else _ALL_SHARED
-            if judge(index, place, positions) >= needed:
+            least_share = least if support >= _SURE else _ALL_SHARED
+            if judge(index, place, positions) >= least_share:
                 positions[index] = place
                 break
-            refused.add(key)
+            refusals.add(key)
         else:
             return positions
 
@@ -284,18 +286,18 @@ def _proposals(
     joints: Sequence[Joint], positions: FloatArray
 ) -> list[tuple[float, int, FloatArray]]:
     """Places that joints propose for frames without one, best supported first."""
-    placed = np.isfinite(positions[:, 0])
-    wanted: dict[int, list[tuple[FloatArray, float]]] = {}
+    has_place = np.isfinite(positions[:, 0])
+    wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
     for joint in joints:
         shift = np.array(joint.shift)
-        if placed[joint.first] and not placed[joint.second]:
+        if has_place[joint.first] and not has_place[joint.second]:
             where = (positions[joint.first] + shift, joint.weight)
-            wanted.setdefault(joint.second, []).append(where)
-        elif placed[joint.second] and not placed[joint.first]:
+            wanted_places.setdefault(joint.second, []).append(where)
+        elif has_place[joint.second] and not has_place[joint.first]:
             where = (positions[joint.second] - shift, joint.weight)
-            wanted.setdefault(joint.first, []).append(where)
+            wanted_places.setdefault(joint.first, []).append(where)
     proposals = []
-    for index, votes in wanted.items():
+    for index, votes in wanted_places.items():
         places = np.stack([place for place, _ in votes])
         weights = np.array([weight for _, weight in votes])
         for place in places:
@@ -307,7 +309,7 @@ def _proposals(
 
 
 def find_strays(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     positions: FloatArray,
     strays: Sequence[int],
     noise: float,
@@ -317,28 +319,30 @@ def find_strays(
     `positions` (N, 2): NaN for what is not placed, such as `strays`; `noise`: noise
     power of a band-passed pixel. Gives positions (N, 2) with those that were found.
     """
-    sure = [j for j in match_frames(prepared, strays) if j.weight >= _SURE]
+    sure = [j for j in match_frames(frames, strays) if j.weight >= _SURE]
     # a period away from its place a frame shares most of its detail, too
-    judge = partial(_shared, prepared, noise)
+    judge = partial(_shared_detail, frames, noise)
     return _more_placed(sure, judge, positions.copy(), _ALL_SHARED)
 
 
 def match_frames(
-    prepared: CorrectedFrames, frames: Sequence[int] | None = None
+    corrected_frames: CorrectedFrames, frames: Sequence[int] | None = None
 ) -> list[Joint]:
     """Possible shifts of all pairs, or of those of some frames, in full resolution.
 
     Scores are in deviations of unrelated noise of a fine grain; that of the sample may
     be coarser.
     """
-    factor = max(1, min(prepared.frame_shape) // _SMALL_SIDE)
+    factor = max(1, min(corrected_frames.frame_shape) // _SMALL_SIDE)
     around = (factor + 2, factor + 2)
-    scale = np.sqrt(NOISE_AREA / max(prepared.grain, NOISE_AREA))
+    scale = np.sqrt(NOISE_AREA / max(corrected_frames.grain, NOISE_AREA))
     joints: dict[tuple[int, int, int, int], Joint] = {}
     few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
-    for first, second, shift in _trials(*_small_spectra(prepared, factor), few, frames):
+    for first, second, shift in _trials(
+        *_small_spectra(corrected_frames, factor), few, frames
+    ):
         nominal = (shift[0] * factor, shift[1] * factor)
-        item = search(prepared, (first, second), nominal, around)
+        item = search(corrected_frames, (first, second), nominal, around)
         score = min(item.weight.max(initial=0.0) * scale, _STRONG)
         if score > _CANDIDATE:
             y, x = (int(value) for value in item.shifts[np.argmax(item.weight)])
@@ -348,15 +352,15 @@ def match_frames(
 
 
 def _small_spectra(
-    prepared: CorrectedFrames, factor: int
+    frames: CorrectedFrames, factor: int
 ) -> tuple[Spectra, Spectra, IntPair]:
     """Spectra of all frames reduced by `factor`, and of their squares."""
-    rows, columns = (side // factor for side in prepared.frame_shape)
+    rows, columns = (side // factor for side in frames.frame_shape)
     height, width = (fft.next_fast_len(2 * n, real=True) for n in (rows, columns))
     size = height, width
     spectra, powers = [], []
-    for index in range(len(prepared.acquisition)):
-        band = prepared.reduced(index, factor)
+    for index in range(len(frames.acquisition)):
+        band = frames.reduce(index, factor)
         spectra.append(fft.rfft2(band, s=size))
         powers.append(fft.rfft2(band**2, s=size))
     return spectra, powers, size
@@ -370,11 +374,11 @@ def _trials(
     frames: Sequence[int] | None,
 ) -> list[tuple[int, int, IntPair]]:
     """Shifts of pairs at which their correlation peaks; if not `few`, the best."""
-    found: list[tuple[float, int, int, IntPair]] = []
-    wanted = {*(range(len(spectra)) if frames is None else frames)}
+    trials: list[tuple[float, int, int, IntPair]] = []
+    frames_wanted = {*(range(len(spectra)) if frames is None else frames)}
     for first in range(len(spectra)):
         for second in range(first + 1, len(spectra)):
-            if wanted.isdisjoint((first, second)):
+            if frames_wanted.isdisjoint((first, second)):
                 continue
             cross = fft.irfft2(spectra[first] * spectra[second].conj(), s=size)
             spread = fft.irfft2(powers[first] * powers[second].conj(), s=size)
@@ -382,13 +386,13 @@ def _trials(
             floor = max(0.03 * float(spread.max()), _TINY)
             score = cross / np.sqrt(np.maximum(spread, floor))
             score[spread <= floor] = 0
-            found += [(h, first, second, s) for h, s in _highest(score)]
-    if len(found) <= few:
-        return [item[1:] for item in found]
-    heights = np.array([item[0] for item in found])
+            trials += [(h, first, second, s) for h, s in _highest(score)]
+    if len(trials) <= few:
+        return [item[1:] for item in trials]
+    heights = np.array([item[0] for item in trials])
     middle = float(np.median(heights))
     spread_of = 1.4826 * float(np.median(np.abs(heights - middle)))
-    return [item[1:] for item in found if item[0] > middle + 3 * spread_of]
+    return [item[1:] for item in trials if item[0] > middle + 3 * spread_of]
 
 
 def _highest(score: NDArray[np.float32]) -> list[tuple[float, IntPair]]:

@@ -68,8 +68,8 @@ def no_flat(shape: tuple[int, ...], dark: float, method: str) -> FlatField:
 
 def evenly(count: int, most: int) -> list[int]:
     """Choose some of so many frames, evenly spread over the scan."""
-    chosen = np.unique(np.linspace(0, count - 1, min(count, most)).round())
-    return [int(index) for index in chosen]
+    chosen_frames = np.unique(np.linspace(0, count - 1, min(count, most)).round())
+    return [int(index) for index in chosen_frames]
 
 
 def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
@@ -151,8 +151,8 @@ def _typical(frames: NDArray[Any], dark: FloatArray) -> FloatArray:
     usable = level > 0.05 * max(float(np.nanmedian(level)), 1e-12)
     if not usable.any():
         return np.ones((rows, columns))
-    scaled = (frames - dark[:, None, None])[usable] / level[usable, None, None]
-    typical = np.nan_to_num(np.nanmedian(scaled, axis=0), nan=0.0)
+    scaled_frames = (frames - dark[:, None, None])[usable] / level[usable, None, None]
+    typical = np.nan_to_num(np.nanmedian(scaled_frames, axis=0), nan=0.0)
     return np.asarray(typical, dtype=np.float64)
 
 
@@ -178,8 +178,8 @@ def radial_flat(
     counts = np.bincount(ring)
     pieces = np.split(typical.ravel()[order], np.cumsum(counts)[:-1])
     medians = np.array([np.median(p) if len(p) else np.nan for p in pieces])
-    known = np.flatnonzero(counts)
-    profile = np.interp(np.arange(len(medians)), known, medians[known])
+    with_counts = np.flatnonzero(counts)
+    profile = np.interp(np.arange(len(medians)), with_counts, medians[with_counts])
     smooth = _smooth_profile(profile, counts.astype(float))
     flat = np.interp(distance, np.arange(len(smooth)), smooth)
     top = float(np.quantile(flat, 0.99))
@@ -196,17 +196,17 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
     """
     close: FloatArray = ndimage.gaussian_filter1d(profile, 1.5, mode="nearest")
     top = float(np.quantile(profile, 0.9))
-    lit = profile > MIN_FLAT * top
-    end = int(np.argmin(lit)) if not lit.all() else len(profile)
-    sound = end if lit.all() else end - _RIM
+    in_light = profile > MIN_FLAT * top
+    end = int(np.argmin(in_light)) if not in_light.all() else len(profile)
+    sound = end if in_light.all() else end - _RIM
     if sound < 8:  # chosen: two rings for each of the cubic's four coefficients
         return close
     log, trust = np.log(profile[:sound]), np.maximum(counts[:sound], 1e-3)
-    fitted, wrong = _even_polynomial(log, trust, end)
+    profile_fit, wrong = _even_polynomial(log, trust, end)
     if wrong > _SHARP / 2:
-        fitted = _parabolas(log, trust, end)
+        profile_fit = _parabolas(log, trust, end)
     smooth = close.copy()
-    smooth[:end] = np.exp(fitted)
+    smooth[:end] = np.exp(profile_fit)
     check = slice(3 * sound // 4, sound)
     if np.abs(smooth[check] / close[check] - 1).max() > 2 * _SHARP:
         smooth[check.start : end] = close[check.start : end]
@@ -221,26 +221,26 @@ def _even_polynomial(
     design = np.stack([unit**power for power in range(4)], axis=1)
     root = np.sqrt(counts)
     inside = design[: len(log)]
-    fitted = design @ np.linalg.lstsq(inside * root[:, None], log * root)[0]
-    left = np.abs(fitted[: len(log)] - log)
+    profile_fit = design @ np.linalg.lstsq(inside * root[:, None], log * root)[0]
+    left = np.abs(profile_fit[: len(log)] - log)
     order = np.argsort(left)
     share = np.cumsum(counts[order]) / counts.sum()
-    return fitted, float(left[order][np.searchsorted(share, 0.5)])
+    return profile_fit, float(left[order][np.searchsorted(share, 0.5)])
 
 
 def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
     """Local parabolas through ring values, continued to `end`."""
     inside = np.arange(len(log), dtype=float)
     width = max(4.0, len(log) / 8)
-    fitted = np.empty(end)
+    profile_fit = np.empty(end)
     for place in range(end):
         offset = inside - min(place, len(log) - 1)
         root = np.sqrt(counts * np.exp(-0.5 * (offset / width) ** 2))
         design = np.stack([np.ones_like(offset), offset, offset**2], axis=1)
         level, slope, bend = np.linalg.lstsq(design * root[:, None], log * root)[0]
         beyond = max(0, place - len(log) + 1)
-        fitted[place] = level + slope * beyond + bend * beyond**2
-    return fitted
+        profile_fit[place] = level + slope * beyond + bend * beyond**2
+    return profile_fit
 
 
 def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
@@ -261,17 +261,17 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
         weight = np.bincount(index, share)
         total = np.bincount(index, share * np.tile(small.ravel(), 2))
         mean = total / np.maximum(weight, 1e-9)
-        fitted = (1 - part) * mean[ring] + part * mean[ring + 1]
-        return float(np.mean((small.ravel() - fitted) ** 2))
+        profile_values = (1 - part) * mean[ring] + part * mean[ring + 1]
+        return float(np.mean((small.ravel() - profile_values) ** 2))
 
-    found = optimize.minimize(
+    minimum = optimize.minimize(
         scatter,
         middle,
         method="Nelder-Mead",
         options={"xatol": 0.05, "maxfev": 150, "initial_simplex": middle + _SIMPLEX},
     )
     limit = 0.35 * np.array(small.shape)
-    offset = np.clip(found.x - middle, -limit, limit)
+    offset = np.clip(minimum.x - middle, -limit, limit)
     gain = scatter(middle + offset) / max(scatter(middle), 1e-15)
     centre = (middle + offset) * 4 + 1.5
     return (float(centre[0]), float(centre[1])), gain
@@ -296,13 +296,13 @@ _MOST_FIXED = 0.2
 
 
 def _common_detail(
-    frames: Float32Array, lit: Float32Array, width: int
+    frames: Float32Array, in_light: Float32Array, width: int
 ) -> tuple[Float32Array, Float32Array]:
     """Median of frames (N, Y, X) over their surroundings, less 1; and its error."""
     detail = np.empty_like(frames)
-    within = np.maximum(ndimage.uniform_filter(lit, width), np.float32(1e-3))
+    within = np.maximum(ndimage.uniform_filter(in_light, width), np.float32(1e-3))
     for frame, own in zip(frames, detail, strict=True):
-        level = ndimage.uniform_filter(np.nan_to_num(frame) * lit, width) / within
+        level = ndimage.uniform_filter(np.nan_to_num(frame) * in_light, width) / within
         np.divide(frame, np.where(level > 0, level, np.float32(np.inf)), out=own)
     middle = _median(detail)
     detail -= middle
@@ -316,8 +316,8 @@ def _median(stack: Float32Array) -> Float32Array:
     """Median along the first axis; by a sort, which is faster, where nothing lacks."""
     if np.isnan(stack).any():
         return np.asarray(np.nanmedian(stack, axis=0))
-    ranked = np.sort(np.ascontiguousarray(np.moveaxis(stack, 0, -1)), axis=-1)
-    middle = ranked[..., (len(stack) - 1) // 2] + ranked[..., len(stack) // 2]
+    in_order = np.sort(np.ascontiguousarray(np.moveaxis(stack, 0, -1)), axis=-1)
+    middle = in_order[..., (len(stack) - 1) // 2] + in_order[..., len(stack) // 2]
     return np.asarray(middle / 2)
 
 
@@ -330,15 +330,15 @@ def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Arr
     if len(frames) < _LEAST_FRAMES:
         return ones
     frames = frames[evenly(len(frames), _MOST_FRAMES)]
-    lit = valid.astype(np.float32)
-    fine, error = _common_detail(frames, lit, _NARROW_PX)
-    seen = (np.abs(fine) > _SEEN * error) & valid
-    if not 0 < seen.sum() <= _MOST_FIXED * valid.sum():
+    in_light = valid.astype(np.float32)
+    fine, error = _common_detail(frames, in_light, _NARROW_PX)
+    is_seen = (np.abs(fine) > _SEEN * error) & valid
+    if not 0 < is_seen.sum() <= _MOST_FIXED * valid.sum():
         return ones
-    whole, error = _common_detail(frames, lit, round(_WIDE * min(valid.shape)))
+    whole, error = _common_detail(frames, in_light, round(_WIDE * min(valid.shape)))
     beside = (np.abs(whole) > _JOINED * error) & valid
-    fixed = ndimage.binary_propagation(seen, mask=seen | beside)
-    return np.where(fixed, np.maximum(1 + whole, 0), ones).astype(np.float32)
+    is_pattern = ndimage.binary_propagation(is_seen, mask=is_seen | beside)
+    return np.where(is_pattern, np.maximum(1 + whole, 0), ones).astype(np.float32)
 
 
 # First steps of the search, in blocks of 4 px; chosen: grain is smaller.
@@ -349,11 +349,11 @@ def first_flat(
     acquisition: Acquisition,
     among: NDArray[np.intp] | None = None,
     *,
-    centred: bool = False,
+    is_centred: bool = False,
 ) -> FlatField:
     """Estimate flat field and dark level of some frames, before any has a place.
 
-    `centred`: about the middle of the frame, wherever the frames are brightest.
+    `is_centred`: about the middle of the frame, wherever the frames are brightest.
     """
     some = np.arange(len(acquisition)) if among is None else among
     read = (acquisition.read(int(some[i])) for i in evenly(len(some), _SAMPLE))
@@ -364,7 +364,7 @@ def first_flat(
         typical = _typical(frames, dark)
     centre, gain = field_centre(typical)
     off_centre = (
-        gain < 0.5 and not centred
+        gain < 0.5 and not is_centred
     )  # chosen: a centre of its own must halve the misfit
     method = "radial, off centre" if off_centre else "radial"
     own = centre if off_centre else None
@@ -467,8 +467,8 @@ class SurfaceBasis:
     def shape_reader(self, place: FloatArray) -> FloatArray:
         """Matrix (4, F) that reads broad shapes off coefficients; `place` (M, 2)."""
         shapes = self.shapes(place.astype(float))
-        centred = shapes - shapes.mean(axis=0)
-        return np.linalg.pinv(centred) @ self.at(place.astype(float))
+        centred_shapes = shapes - shapes.mean(axis=0)
+        return np.linalg.pinv(centred_shapes) @ self.at(place.astype(float))
 
     def surface(self, coefficients: FloatArray) -> FloatArray:
         """Evaluate a surface at every pixel of a frame, (Y, X); `coefficients` (F,)."""

@@ -108,21 +108,21 @@ class HeightShift:
 
 def sharpest(heights: Sequence[Acquisition]) -> int:
     """Find the height whose frames have most detail beyond their noise."""
-    found = []
+    places = []
     for height in heights:
         frames = (whole_frame(height.read(i)) for i in evenly(len(height), 9))
         sharpness = []  # detail over brightness, as power, the noise taken off
-        for frame, known in frames:
-            if not known.any():
+        for frame, usable in frames:
+            if not usable.any():
                 continue
             fine, coarse = (ndimage.gaussian_filter(frame, s) for s in (_FINE, _COARSE))
             rough = np.abs(ndimage.convolve(frame, _CROSS))
-            noise = 1.4826 * np.median(rough[known])
-            power = float(np.mean((fine - coarse)[known] ** 2))
+            noise = 1.4826 * np.median(rough[usable])
+            power = float(np.mean((fine - coarse)[usable] ** 2))
             power -= _BAND_SHARE * float(noise) ** 2
-            sharpness.append(power / max(float(frame[known].mean()) ** 2, 1e-12))
-        found.append(float(np.mean(sharpness)) if sharpness else -np.inf)
-    return int(np.argmax(found))
+            sharpness.append(power / max(float(frame[usable].mean()) ** 2, 1e-12))
+        places.append(float(np.mean(sharpness)) if sharpness else -np.inf)
+    return int(np.argmax(places))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,29 +157,31 @@ class FocusPlan:
             counts.append(count[inner])
             energies.append(energy[inner])
             noises.append(noise[inner])
-        reached = np.stack(counts) > 0
-        energy = np.where(reached, np.stack(energies), 0)
+        is_reached = np.stack(counts) > 0
+        energy = np.where(is_reached, np.stack(energies), 0)
         best = np.maximum(energy.max(axis=0), 1e-30)
-        share = np.where(reached, np.maximum(energy / best, 1e-3), 0) ** _SHARPEST
-        total = np.where(reached, share * np.stack(images), 0).sum(axis=0)
-        made = total / np.maximum(share.sum(axis=0), 1e-30)
-        made[~reached[self.solved]] = np.nan
+        share = np.where(is_reached, np.maximum(energy / best, 1e-3), 0) ** _SHARPEST
+        total = np.where(is_reached, share * np.stack(images), 0).sum(axis=0)
+        mean = total / np.maximum(share.sum(axis=0), 1e-30)
+        mean[~is_reached[self.solved]] = np.nan
         floor = np.stack(noises).min(axis=0)
         height = _peak(np.maximum(energy - floor, 0), np.array(self.z_nm))
         unsure = best <= np.maximum(_BEYOND_NOISE * floor, 1e-30)
-        height[unsure | ~reached.all(axis=0)] = np.nan
+        height[unsure | ~is_reached.all(axis=0)] = np.nan
         coverage = np.where(
-            reached[self.solved], np.sum(counts, axis=0, dtype=np.uint16), np.uint16(0)
+            is_reached[self.solved],
+            np.sum(counts, axis=0, dtype=np.uint16),
+            np.uint16(0),
         )
-        return made.astype(np.float32), coverage, height
+        return mean.astype(np.float32), coverage, height
 
 
 def _detail(
-    image: Float32Array, known: NDArray[np.bool_]
+    image: Float32Array, usable: NDArray[np.bool_]
 ) -> tuple[Float32Array, Float32Array]:
     """Energy of the detail around each pixel, and what noise has of it."""
-    cover = known.astype(np.float32)
-    filled = np.where(known, image, np.float32(0))
+    cover = usable.astype(np.float32)
+    without_gaps = np.where(usable, image, np.float32(0))
 
     def mean(plane: Float32Array, sigma: float) -> Float32Array:
         smooth, around = (
@@ -187,21 +189,21 @@ def _detail(
             for part in (plane * cover, cover)
         )
         spread: Float32Array = smooth / np.maximum(around, np.float32(1e-6))
-        return np.where(known, spread, np.float32(0))
+        return np.where(usable, spread, np.float32(0))
 
-    band = mean(filled, _FINE) - mean(filled, _COARSE)
-    level = np.where(known, filled, mean(filled, _COARSE))
+    band = mean(without_gaps, _FINE) - mean(without_gaps, _COARSE)
+    level = np.where(usable, without_gaps, mean(without_gaps, _COARSE))
     rough = ndimage.convolve(level, _CROSS.astype(np.float32), mode="nearest")
     # beside the rim, what is missing looks like detail
-    inside = ndimage.minimum_filter(known, _RIM, mode="nearest").astype(np.float32)
+    inside = ndimage.minimum_filter(usable, _RIM, mode="nearest").astype(np.float32)
     around = ndimage.gaussian_filter(inside, _AROUND, mode="constant")
     energy, noise = (
         ndimage.gaussian_filter(plane**2 * inside, _AROUND, mode="constant")
         / np.maximum(around, np.float32(1e-6))
         for plane in (band, rough)
     )
-    lost = around < _LEAST_INSIDE
-    energy[lost] = noise[lost] = 0
+    is_lost = around < _LEAST_INSIDE
+    energy[is_lost] = noise[is_lost] = 0
     return energy, np.float32(_BAND_SHARE) * noise
 
 
@@ -222,22 +224,22 @@ def _peak(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
     b = (above - here) / high - a * high
     falling = a < 0
     top = np.where(falling, -b / (2 * np.where(falling, a, -1)), 0)
-    found = z_nm[middle] + np.clip(top, low, high)
-    found = np.where(falling, found, z_nm[best])
-    return np.asarray(found, dtype=np.float32)
+    height = z_nm[middle] + np.clip(top, low, high)
+    height = np.where(falling, height, z_nm[best])
+    return np.asarray(height, dtype=np.float32)
 
 
 def plan_focus(
     heights: Sequence[Acquisition],
     z_nm: Sequence[float],
-    solved: int,
+    solved_height: int,
     solution: StitchSolution,
     options: StitchOptions | None = None,
 ) -> Job[tuple[FocusPlan, tuple[HeightShift, ...]]]:
     """Lay the heights of a scan, rising, on the one that was solved.
 
-    `solved` is the number of that one, of which `solution` says where its frames lie,
-    with shading, gains and offsets; `options` say how frames are blended. The plan
+    `solved_height` is the number of that one, of which `solution` says where its frames
+    lie, with shading, gains and offsets; `options` say how frames are blended. The plan
     computes nothing until a block is asked for; beside it stands how each height lies
     on the solved one.
 
@@ -247,104 +249,112 @@ def plan_focus(
         If no other height can be laid on the solved one.
     """
     options = StitchOptions() if options is None else options
-    base = plan_fusion(heights[solved], solution, options)
-    joined = Acquisition(
+    base = plan_fusion(heights[solved_height], solution, options)
+    all_heights = Acquisition(
         _JoinedFrames(tuple(heights)),
         tuple(f"{k}/{name}" for k, h in enumerate(heights) for name in h.names),
     )
-    count, levels = len(heights[solved]), len(heights)
+    count, levels = len(heights[solved_height]), len(heights)
     turns = np.tile(solution.turns, (levels, 1))
     gains = np.tile(solution.gains, (levels, 1))
     offsets = np.tile(solution.offsets, (levels, 1))
-    prepared = base.prepared.changed(
-        joined,
+    joined_frames = base.prepared.change(
+        all_heights,
         gains=gains.ravel(),
         offsets=offsets.ravel(),
         rotations=turns,
     )
     places = np.full((levels, count, 2), np.nan)
-    places[solved] = base.positions
-    placed = np.flatnonzero(solution.placed).tolist()
+    places[solved_height] = base.positions
+    placed_frames = np.flatnonzero(solution.has_place).tolist()
     shifts = [HeightShift(z, None, float("nan")) for z in z_nm]
-    shifts[solved] = HeightShift(z_nm[solved], (0.0, 0.0), 0.0)
+    shifts[solved_height] = HeightShift(z_nm[solved_height], (0.0, 0.0), 0.0)
     # outwards: a height that is blurred too much for the solved one is laid on the next
-    outwards = sorted(range(levels), key=lambda level: abs(level - solved))
-    for done, level in enumerate(outwards[1:]):
-        yield Progress(done, levels - 1, "Laying the heights on each other")
-        near = level + (1 if level < solved else -1)
-        for anchor in dict.fromkeys((solved, near)):
-            pairs = [(anchor * count + i, level * count + i) for i in placed]
-            moved = _shifts(prepared, pairs, places[anchor], solution.threshold)
-            if np.isfinite(moved).any():
+    outwards = sorted(range(levels), key=lambda level: abs(level - solved_height))
+    for level_count, level in enumerate(outwards[1:]):
+        yield Progress(level_count, levels - 1, "Laying the heights on each other")
+        near = level + (1 if level < solved_height else -1)
+        for anchor in dict.fromkeys((solved_height, near)):
+            pairs = [(anchor * count + i, level * count + i) for i in placed_frames]
+            height_shifts = _shifts(
+                joined_frames, pairs, places[anchor], solution.threshold
+            )
+            if np.isfinite(height_shifts).any():
                 break
         else:
             continue
-        places[level], shifts[level] = _pooled(
-            z_nm[level], places[anchor] + moved, base.positions
+        places[level], shifts[level] = _pool(
+            z_nm[level], places[anchor] + height_shifts, base.positions
         )
         if options.match_gain:
-            frames = base.prepared.changed(heights[level])
-            found = _brightness(frames, places[level], base.prepared)
-            gains[level], offsets[level] = found
-    if all(shift.shift_px is None for k, shift in enumerate(shifts) if k != solved):
+            frames = base.prepared.change(heights[level])
+            brightness = _brightness(frames, places[level], base.prepared)
+            gains[level], offsets[level] = brightness
+    if all(
+        shift.shift_px is None for k, shift in enumerate(shifts) if k != solved_height
+    ):
         msg = (
             "None of the heights shows what the sharpest one shows: check that they "
             "are of one place, or stitch one folder alone."
         )
         raise RegistrationError(msg, code="heights-unrelated")
-    matched = prepared.changed(gains=gains.ravel(), offsets=offsets.ravel())
-    plans, kept = [], []
+    matched_frames = joined_frames.change(gains=gains.ravel(), offsets=offsets.ravel())
+    plans, plans_in_use = [], []
     for level, z in enumerate(z_nm):
         if shifts[level].shift_px is not None:
             positions = np.full((levels * count, 2), np.nan)
             positions[level * count : (level + 1) * count] = places[level]
-            plans.append(replace(base, prepared=matched, positions=positions))
-            kept.append(z)
-    plan = FocusPlan(tuple(plans), tuple(kept), kept.index(z_nm[solved]))
+            plans.append(replace(base, prepared=matched_frames, positions=positions))
+            plans_in_use.append(z)
+    plan = FocusPlan(
+        tuple(plans), tuple(plans_in_use), plans_in_use.index(z_nm[solved_height])
+    )
     return plan, tuple(shifts)
 
 
 def _shifts(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     pairs: Sequence[IntPair],
-    laid: FloatArray,
+    first_places: FloatArray,
     threshold: float,
 ) -> FloatArray:
     """Shift of each frame of a height off that of another; NaN if not believed.
 
-    `laid` (N, 2), corners of the other's frames; `threshold`: score that chance does
-    not reach.
+    `first_places` (N, 2), corners of the other's frames; `threshold`: score that chance
+    does not reach.
     """
-    count = len(laid)
-    moved = np.full((count, 2), np.nan)
-    reach = [max(_LEAST_REACH, round(_REACH * side)) for side in prepared.frame_shape]
-    positions = np.full((len(prepared.acquisition), 2), np.nan)
-    believed, shifts, likeness = [], [], []
+    count = len(first_places)
+    frame_shifts = np.full((count, 2), np.nan)
+    reach = [max(_LEAST_REACH, round(_REACH * side)) for side in frames.frame_shape]
+    positions = np.full((len(frames.acquisition), 2), np.nan)
+    sure_pairs, shifts, likeness = [], [], []
     for pair in pairs:
-        found = search(prepared, pair, (0, 0), (reach[0], reach[1]))
-        here = laid[pair[0] % count]
-        if _is_sure(found, threshold) and np.isfinite(here).all():
-            good = found.shifts[found.score >= _NEARLY * found.best]
+        candidates = search(frames, pair, (0, 0), (reach[0], reach[1]))
+        here = first_places[pair[0] % count]
+        if _is_sure(candidates, threshold) and np.isfinite(here).all():
+            good = candidates.shifts[candidates.score >= _NEARLY * candidates.best]
             shift = good[np.argmin(np.hypot(good[:, 0], good[:, 1]))]
             positions[pair[0]], positions[pair[1]] = here, here + shift
-            believed.append(pair)
+            sure_pairs.append(pair)
             shifts.append(shift)
-            likeness.append(float(found.ncc[0]))
-    if len(believed) <= len(pairs) / 2 or not _agree(np.array(shifts), likeness):
-        return moved
-    for refined in refine(prepared, positions, believed, (2.0, 1.0, 1.0)):
-        positions = refined.positions
-    for first, second in believed:
-        moved[first % count] = positions[second] - positions[first]
-    return moved
+            likeness.append(float(candidates.ncc[0]))
+    if len(sure_pairs) <= len(pairs) / 2 or not _agree(np.array(shifts), likeness):
+        return frame_shifts
+    for sweep in refine(frames, positions, sure_pairs, (2.0, 1.0, 1.0)):
+        positions = sweep.positions
+    for first, second in sure_pairs:
+        frame_shifts[first % count] = positions[second] - positions[first]
+    return frame_shifts
 
 
-def _is_sure(found: Candidates, threshold: float) -> bool:
+def _is_sure(candidates: Candidates, threshold: float) -> bool:
     """Whether two frames show one place: one shift stands out, or periods match."""
-    if found.best <= threshold:
+    if candidates.best <= threshold:
         return False
-    alone = len(found.score) < 2 or found.score[1] < _RUNNER_UP * found.best
-    return alone or float(found.ncc[0]) >= _ALIKE
+    alone = (
+        len(candidates.score) < 2 or candidates.score[1] < _RUNNER_UP * candidates.best
+    )
+    return alone or float(candidates.ncc[0]) >= _ALIKE
 
 
 def _agree(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
@@ -353,26 +363,26 @@ def _agree(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
     return float(np.median(off)) <= _TOGETHER_PX or float(np.median(likeness)) >= _LIKE
 
 
-def _pooled(
-    z_nm: float, places: FloatArray, solved: FloatArray
+def _pool(
+    z_nm: float, places: FloatArray, solved_places: FloatArray
 ) -> tuple[FloatArray, HeightShift]:
     """Take the shifts of a height for one where they are, and say how it lies.
 
-    `places`, `solved` (N, 2), corners of its frames and of the solved ones.
+    `places`, `solved_places` (N, 2), corners of its frames and of the solved ones.
     """
-    moved = places - solved
-    off = np.hypot(*(moved - np.nanmedian(moved, axis=0)).T)
+    shifts = places - solved_places
+    off = np.hypot(*(shifts - np.nanmedian(shifts, axis=0)).T)
     is_one = float(np.nanmedian(off)) <= _SAME_PX
-    known = moved[off <= 3 * _SAME_PX] if is_one else moved[np.isfinite(off)]
-    mean = known.mean(axis=0)
-    scatter = float(np.sqrt(np.mean(np.sum((known - mean) ** 2, axis=1))))
+    shifts_in_use = shifts[off <= 3 * _SAME_PX] if is_one else shifts[np.isfinite(off)]
+    mean = shifts_in_use.mean(axis=0)
+    scatter = float(np.sqrt(np.mean(np.sum((shifts_in_use - mean) ** 2, axis=1))))
     # the mean of one shift is better known than any, and holds for all frames
-    laid = solved + mean if is_one else places
-    return laid, HeightShift(z_nm, (float(mean[0]), float(mean[1])), scatter)
+    height_places = solved_places + mean if is_one else places
+    return height_places, HeightShift(z_nm, (float(mean[0]), float(mean[1])), scatter)
 
 
 def _brightness(
-    frames: CorrectedFrames, places: FloatArray, solved: CorrectedFrames
+    frames: CorrectedFrames, places: FloatArray, solved_frames: CorrectedFrames
 ) -> tuple[FloatArray, FloatArray]:
     """Fit gain and offset of the frames of a height.
 
@@ -381,18 +391,19 @@ def _brightness(
     each frame from its mean over that of the solved one. `places` (N, 2). Returns (N,)
     gains and (N,) offsets in grey values.
     """
-    placed = np.flatnonzero(np.isfinite(places[:, 0])).tolist()
-    usual = {index: _mean_level(solved, index) for index in placed}
-    even = frames.changed(
-        gains=np.ones_like(solved.gains), offsets=np.zeros_like(solved.offsets)
+    placed_frames = np.flatnonzero(np.isfinite(places[:, 0])).tolist()
+    usual = {index: _mean_level(solved_frames, index) for index in placed_frames}
+    even = frames.change(
+        gains=np.ones_like(solved_frames.gains),
+        offsets=np.zeros_like(solved_frames.offsets),
     )
     pairs = overlapping_pairs(places, frames.frame_shape)
-    offsets = refine_shading(even, places, pairs, fixed=True).offsets
-    change = np.abs(offsets - solved.offsets)[placed]
+    offsets = refine_shading(even, places, pairs, is_fixed=True).offsets
+    change = np.abs(offsets - solved_frames.offsets)[placed_frames]
     if not (change > _STEADY * np.median([*usual.values()])).any():
-        offsets = solved.offsets
-    even = even.changed(offsets=offsets)
-    gains = solved.gains.copy()
+        offsets = solved_frames.offsets
+    even = even.change(offsets=offsets)
+    gains = solved_frames.gains.copy()
     for index, level in usual.items():
         own = _mean_level(even, index)
         if min(level, own) > 0:
@@ -402,5 +413,5 @@ def _brightness(
 
 def _mean_level(frames: CorrectedFrames, index: int) -> float:
     """Mean grey value of a corrected frame, by its weights."""
-    image, weight = frames.corrected(index)
+    image, weight = frames.correct(index)
     return float((image * weight).sum() / max(float(weight.sum()), 1e-12))

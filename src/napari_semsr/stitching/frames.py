@@ -19,7 +19,7 @@ from napari_semsr.core import (
     FloatPair,
     Frames,
     clipped_pixels,
-    continued,
+    fill_gaps,
     rim_displacement,
     undistort,
 )
@@ -54,10 +54,10 @@ and ringing less far than four.
 def whole_frame(raw: NDArray[Any]) -> tuple[Float32Array, BoolArray]:
     """Frame with its holes filled by what is nearest, and what is known of it."""
     single = raw.astype(np.float32)
-    known = np.isfinite(single)
-    if not known.all():
-        single = continued(single, known) if known.any() else np.zeros_like(single)
-    return single, known
+    finite = np.isfinite(single)
+    if not finite.all():
+        single = fill_gaps(single, finite) if finite.any() else np.zeros_like(single)
+    return single, finite
 
 
 # Grey values whose fourth powers float32 holds, sums of them too, and those of their
@@ -97,9 +97,13 @@ def within_float32(scans: Sequence[Acquisition]) -> tuple[list[Acquisition], int
         if scan.dtype.itemsize <= 2:
             continue
         for index in evenly(len(scan), _LOOKED_AT):
-            seen = np.abs(scan.read(index)[::_STRIDE, ::_STRIDE].astype(np.float32))
-            seen = seen[np.isfinite(seen)]
-            levels.append(float(np.quantile(seen, 0.99)) if seen.size else 0.0)
+            magnitudes = np.abs(
+                scan.read(index)[::_STRIDE, ::_STRIDE].astype(np.float32)
+            )
+            magnitudes = magnitudes[np.isfinite(magnitudes)]
+            levels.append(
+                float(np.quantile(magnitudes, 0.99)) if magnitudes.size else 0.0
+            )
     level = max(levels)
     if level == 0 or _LOWEST <= level <= _HIGHEST:
         return list(scans), 0
@@ -121,9 +125,9 @@ def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
     """Read a weight at other places, (2, Y, X)."""
     # a place is valid only where all that it is made of was
     around = ndimage.minimum_filter(weight, 3, mode="constant")
-    kept = ndimage.map_coordinates(around, places, order=1)
+    weights = ndimage.map_coordinates(around, places, order=1)
     # chosen: less is what interpolation leaves of a place outside
-    return np.where(kept > 0.02, kept, np.float32(0)).astype(np.float32)
+    return np.where(weights > 0.02, weights, np.float32(0)).astype(np.float32)
 
 
 def _mask_at(mask: BoolArray, places: FloatArray) -> BoolArray:
@@ -170,33 +174,33 @@ class CorrectedFrames:
         # inverse variance of a pixel of a frame of gain 1 that is not turned
         self.weight = flat.weight
         if distortion:
-            self._places = self._undistorted(np.indices(flat.flat.shape, np.float64))
+            self._places = self._undistort(np.indices(flat.flat.shape, np.float64))
             self.weight = _weight_at(flat.weight, self._places)
         self.root = np.sqrt(self.weight)
-        self._blurred = tuple(
+        self._low_passes = tuple(
             np.maximum(_low_pass(self.weight, sigma), 1e-6)
             for sigma in (_FINE, _COARSE)
         )
-        self._corrected = BoundedCache(_CORRECTED_BYTES)
-        self._banded = BoundedCache(_BANDED_BYTES)
+        self._corrected_cache = BoundedCache(_CORRECTED_BYTES)
+        self._banded_cache = BoundedCache(_BANDED_BYTES)
 
     @property
     def frame_shape(self) -> tuple[int, int]:
         """Rows and columns of one frame."""
         return self.acquisition.frame_shape
 
-    def corrected(self, index: int) -> tuple[Float32Array, Float32Array]:
+    def correct(self, index: int) -> tuple[Float32Array, Float32Array]:
         """Corrected frame and its weight, (Y, X) each."""
         planes = self._planes(index)
         return planes[0], planes[1]
 
-    def clipped(self, index: int) -> BoolArray:
+    def find_clipped(self, index: int) -> BoolArray:
         """Where a corrected frame shows pixels that have lost their grey value."""
         return self._planes(index)[2]
 
     def _planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
-        planes: tuple[Float32Array, Float32Array, BoolArray] = self._corrected.get(
-            index, lambda: self._correct(index)
+        planes: tuple[Float32Array, Float32Array, BoolArray] = (
+            self._corrected_cache.get(index, lambda: self._correct(index))
         )
         return planes
 
@@ -206,27 +210,31 @@ class CorrectedFrames:
         weight = (
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
-        single, known = whole_frame(raw)
-        whole, clipped = bool(known.all()), clipped_pixels(single, _CLIPPED)
+        single, usable = whole_frame(raw)
+        whole, is_clipped = bool(usable.all()), clipped_pixels(single, _CLIPPED)
         if not whole:  # of what lies beside a hole, the mosaic would read into it
-            known = ndimage.minimum_filter(known, 2 * LOBES + 1, mode="nearest")
-            weight = np.where(known, weight, 0).astype(np.float32)
+            usable = ndimage.minimum_filter(usable, 2 * LOBES + 1, mode="nearest")
+            weight = np.where(usable, weight, 0).astype(np.float32)
         single -= np.float32(self.flat.dark + self.offsets[index])
         single *= self._inverse
         if gain != 1:
             single /= np.float32(gain)
         if self.rotations[index].any():
-            places = self._undistorted(self._turned(index))
-            moved = _image_at(single, places), _weight_at(weight, places)
-            return *moved, _mask_at(clipped, places)
+            places = self._undistort(self._turn_places(index))
+            shifted_frame = _image_at(single, places), _weight_at(weight, places)
+            return *shifted_frame, _mask_at(is_clipped, places)
         if not self.distortion:
-            return single, weight, clipped
-        kept = _weight_at(weight, self._places)
+            return single, weight, is_clipped
+        new_weight = _weight_at(weight, self._places)
         if whole:
-            kept = self.weight if gain == 1 else self.weight * np.float32(gain**2)
-        return _image_at(single, self._places), kept, _mask_at(clipped, self._places)
+            new_weight = self.weight if gain == 1 else self.weight * np.float32(gain**2)
+        return (
+            _image_at(single, self._places),
+            new_weight,
+            _mask_at(is_clipped, self._places),
+        )
 
-    def _turned(self, index: int) -> FloatArray:
+    def _turn_places(self, index: int) -> FloatArray:
         """Places, (2, Y, X), turned and scaled about the centre of a frame."""
         turn, scale = self.rotations[index]
         matrix = (1 + scale) * np.array(
@@ -235,10 +243,10 @@ class CorrectedFrames:
         centre = (np.array(self.frame_shape) - 1) / 2
         offset = centre - matrix @ centre
         grid = np.indices(self.frame_shape, np.float64)
-        turned = np.einsum("ab,byx->ayx", matrix, grid) + offset[:, None, None]
-        return np.asarray(turned)
+        turned_places = np.einsum("ab,byx->ayx", matrix, grid) + offset[:, None, None]
+        return np.asarray(turned_places)
 
-    def _undistorted(self, places: FloatArray) -> FloatArray:
+    def _undistort(self, places: FloatArray) -> FloatArray:
         """Pixels that show these places, (2, …), of undistorted frames."""
         if not self.distortion:
             return places
@@ -254,7 +262,7 @@ class CorrectedFrames:
 
     def raw_places(self, places: FloatArray) -> FloatArray:
         """Pixels of the frames as they were taken that show these places, (M, 2)."""
-        return self._undistorted(places.T).T
+        return self._undistort(places.T).T
 
     def stretch(self) -> tuple[Float32Array, Float32Array]:
         """How far each pixel moves, along y and x, for one more pixel at the rim."""
@@ -266,7 +274,7 @@ class CorrectedFrames:
         )
         return y.astype(np.float32), x.astype(np.float32)
 
-    def changed(
+    def change(
         self,
         acquisition: Acquisition | None = None,
         *,
@@ -298,7 +306,7 @@ class CorrectedFrames:
         power = np.zeros(self.frame_shape)
         total = max(float(self.weight.sum()), 1e-30)
         for index in evenly(len(self.acquisition), _SAMPLE):
-            square = self.banded(index) ** 2
+            square = self.band_pass(index) ** 2
             square = square - self.weight * (float(square.sum()) / total)
             power += np.abs(fft.fft2(square)) ** 2
         likeness = fft.ifft2(power).real
@@ -312,31 +320,33 @@ class CorrectedFrames:
         lobe = float(likeness[radius <= reach].sum())
         return max(lobe / max(float(likeness[0, 0]), 1e-30), 1.0)
 
-    def banded(self, index: int) -> Float32Array:
+    def band_pass(self, index: int) -> Float32Array:
         """Band-passed frame, (Y, X), in units of equal noise.
 
         Gaussian 0.5 px less Gaussian 5 px, by normalised convolution, times the root of
         the weight; 0 outside the field. ``~index`` is that frame turned by half a turn.
         """
         if index < 0:
-            return self.banded(~index)[::-1, ::-1]
-        return np.asarray(self._banded.get(index, lambda: self._band(index)))
+            return self.band_pass(~index)[::-1, ::-1]
+        return np.asarray(self._banded_cache.get(index, lambda: self._band(index)))
 
     def _band(self, index: int) -> Float32Array:
-        image, weight = self.corrected(index)
+        image, weight = self.correct(index)
         product = image * self.weight
         fine, coarse = (
-            _low_pass(product, sigma) / blurred
-            for sigma, blurred in zip((_FINE, _COARSE), self._blurred, strict=True)
+            _low_pass(product, sigma) / blurred_image
+            for sigma, blurred_image in zip(
+                (_FINE, _COARSE), self._low_passes, strict=True
+            )
         )
         band = ((fine - coarse) * self.root).astype(np.float32)
         # of one grey value, rounding leaves the same pattern in every frame
         band[(weight == 0) | (np.abs(fine - coarse) <= _ROUNDING * np.abs(coarse))] = 0
         return band
 
-    def reduced(self, index: int, factor: int) -> Float32Array:
+    def reduce(self, index: int, factor: int) -> Float32Array:
         """Band-passed frame, smaller for a first look: (Y // factor, X // factor)."""
-        image, weight = self.corrected(index)
+        image, weight = self.correct(index)
         rows, columns = (side // factor for side in image.shape)
         cut = (slice(rows * factor), slice(columns * factor))
 
@@ -355,19 +365,19 @@ class CorrectedFrames:
         )
 
 
-def noise_level(prepared: CorrectedFrames) -> float:
+def noise_level(frames: CorrectedFrames) -> float:
     """Pixel noise of the raw frames.
 
     The median over some frames of the robust scatter of mixed second differences, which
     a smooth picture hardly has (Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
     doi:10.1006/cviu.1996.0060).
     """
-    inside = ndimage.binary_erosion(prepared.flat.valid, np.ones((3, 3)))
+    inside = ndimage.binary_erosion(frames.flat.valid, np.ones((3, 3)))
     levels = []
-    for index in evenly(len(prepared.acquisition), _SAMPLE):
-        frame = prepared.acquisition.read(index).astype(np.float32)
-        mixed = ndimage.convolve(frame, _CROSS, mode="nearest")[inside]
-        levels.append(1.4826 * np.nanmedian(np.abs(mixed)) / 6)
+    for index in evenly(len(frames.acquisition), _SAMPLE):
+        frame = frames.acquisition.read(index).astype(np.float32)
+        smooth = ndimage.convolve(frame, _CROSS, mode="nearest")[inside]
+        levels.append(1.4826 * np.nanmedian(np.abs(smooth)) / 6)
     return max(float(np.median(levels)), 1e-9)
 
 

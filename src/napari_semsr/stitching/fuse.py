@@ -41,12 +41,12 @@ def _lanczos(part: float) -> FloatArray:
     return np.asarray(weights / weights.sum())
 
 
-def feather_of(prepared: CorrectedFrames) -> Float32Array:
+def feather_of(frames: CorrectedFrames) -> Float32Array:
     """Share of a frame's weight that is left near the edge of its field."""
-    valid = prepared.weight > 0
-    padded = np.pad(valid, 1)
-    distance = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
-    width = max(_LEAST_FEATHER, _FEATHER * min(prepared.frame_shape))
+    valid = frames.weight > 0
+    padded_mask = np.pad(valid, 1)
+    distance = ndimage.distance_transform_edt(padded_mask)[1:-1, 1:-1]
+    width = max(_LEAST_FEATHER, _FEATHER * min(frames.frame_shape))
     unit = np.clip(distance / width, 0, 1)
     smooth: Float32Array = (unit**2 * (3 - 2 * unit)).astype(np.float32)
     return np.where(valid, np.maximum(smooth, _FAINT), 0).astype(np.float32)
@@ -109,8 +109,8 @@ class FusionPlan:
             if part is None:
                 continue
             where, image, weight = part
-            covered = weight > 0
-            coverage[where] += covered
+            is_covered = weight > 0
+            coverage[where] += is_covered
             if self.blend == "feather":
                 total[where] += weight * image
                 weights[where] += weight
@@ -135,23 +135,27 @@ class FusionPlan:
         frame = Box.of(self.prepared.frame_shape, (int(corner[0]), int(corner[1])))
         if not box.overlap(frame):
             return None
-        shown = box.intersection(frame)
-        image, weight = self.prepared.corrected(index)
-        inner = shown.within(frame)
+        shown_box = box.intersection(frame)
+        image, weight = self.prepared.correct(index)
+        inner = shown_box.within(frame)
         # kernels read a few pixels beyond the rectangle, whatever its cut
         read = inner.grow(LOBES).intersection(Box.of(frame.shape))
-        moved = image[read.slices]
+        part_values = image[read.slices]
         for axis in range(2):
             kernel = _lanczos(float(shift[axis]))
-            moved = ndimage.correlate1d(moved, kernel, axis=axis, mode="nearest")
-        values = moved[inner.within(read).slices]
+            part_values = ndimage.correlate1d(
+                part_values, kernel, axis=axis, mode="nearest"
+            )
+        values = part_values[inner.within(read).slices]
         weight = (weight * self.feather)[inner.slices]
-        clipped = self.prepared.clipped(index)[read.slices]
-        if clipped.any():  # what has lost its grey value counts where nothing else is
-            share = ndimage.uniform_filter(clipped.astype(np.float32), 2 * LOBES + 1)
-            kept = 1 - share[inner.within(read).slices]
-            weight = weight * np.maximum(kept, _FAINT)
-        return shown.within(box).slices, values, weight
+        is_clipped = self.prepared.find_clipped(index)[read.slices]
+        if (
+            is_clipped.any()
+        ):  # what has lost its grey value counts where nothing else is
+            share = ndimage.uniform_filter(is_clipped.astype(np.float32), 2 * LOBES + 1)
+            kept_share = 1 - share[inner.within(read).slices]
+            weight = weight * np.maximum(kept_share, _FAINT)
+        return shown_box.within(box).slices, values, weight
 
 
 def plan_fusion(
@@ -173,10 +177,10 @@ def plan_fusion(
             f"{len(solution.positions_px)} positions."
         )
         raise RegistrationError(msg, code="solution-of-other-scan")
-    if not solution.placed.any():
+    if not solution.has_place.any():
         msg = "A mosaic needs at least one placed frame, got none."
         raise RegistrationError(msg, code="nothing-placed")
-    prepared = CorrectedFrames(
+    frames = CorrectedFrames(
         acquisition,
         solution.flat,
         solution.gains,
@@ -191,5 +195,5 @@ def plan_fusion(
         int(last[0]) + acquisition.frame_shape[0],
         int(last[1]) + acquisition.frame_shape[1],
     )
-    feather, pedestal = feather_of(prepared), solution.pedestal
-    return FusionPlan(prepared, positions, feather, options.blend, shape, pedestal)
+    feather, pedestal = feather_of(frames), solution.pedestal
+    return FusionPlan(frames, positions, feather, options.blend, shape, pedestal)

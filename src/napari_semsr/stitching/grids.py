@@ -81,7 +81,7 @@ def likely_grids(
     acquisition: Acquisition, joints: "Sequence[Joint]"
 ) -> tuple[LikelyGrid, ...]:
     """Find the grids, beside a scan's own, that most matches of frames agree with."""
-    found: list[tuple[float, LikelyGrid]] = []
+    grids: list[tuple[float, LikelyGrid]] = []
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
         for grid, order, first in _grids(len(slots)):
@@ -90,17 +90,17 @@ def likely_grids(
             fits, pairs = sum(a[1] for a in axes), sum(a[2] for a in axes)
             if fits >= _FEWEST:
                 weight = sum(a[0] for a in axes)
-                found.append((weight, LikelyGrid(grid, order, first, fits, pairs)))
-    found.sort(key=lambda item: -item[0])
-    least = _AS_LIKELY * found[0][0] if found else 0.0
-    likely = dict.fromkeys(item for weight, item in found if weight >= least)
+                grids.append((weight, LikelyGrid(grid, order, first, fits, pairs)))
+    grids.sort(key=lambda item: -item[0])
+    least = _AS_LIKELY * grids[0][0] if grids else 0.0
+    likely = dict.fromkeys(item for weight, item in grids if weight >= least)
     own = acquisition.grid, acquisition.order, acquisition.first
     likeliest = [*likely][:_MOST]
-    named = [(item.grid, item.order, item.first) for item in likeliest]
-    if own in named[:1]:
+    descriptions = [(item.grid, item.order, item.first) for item in likeliest]
+    if own in descriptions[:1]:
         return ()  # the overlaps speak for the scan's own
     return tuple(
-        item for item, name in zip(likeliest, named, strict=True) if name != own
+        item for item, name in zip(likeliest, descriptions, strict=True) if name != own
     )
 
 

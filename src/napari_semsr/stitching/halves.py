@@ -66,21 +66,21 @@ def plan_halves(
         If fewer than two frames have a place.
     """
     options = StitchOptions() if options is None else options
-    placed = int(solution.placed.sum())
-    if placed < 2:
+    placed_count = int(solution.has_place.sum())
+    if placed_count < 2:
         msg = (
-            f"Halves need at least two placed frames, got {placed}: stitch without "
-            "halves."
+            f"Halves need at least two placed frames, got {placed_count}: stitch "
+            "without halves."
         )
         raise RegistrationError(msg, code="too-few-frames")
     first = split_frames(whole)
     sides: tuple[tuple[Literal["a", "b"], BoolArray], ...]
-    sides = ("a", first), ("b", solution.placed & ~first)
+    sides = ("a", first), ("b", solution.has_place & ~first)
     halves: list[HalfPlan] = []
-    for name, chosen in sides:
+    for name, half in sides:
         yield Progress(len(halves), 2, f"Finding the flat field of half {name}")
-        frames = tuple(solution.names[i] for i in np.flatnonzero(chosen))
-        plan = _half(acquisition, solution, whole, options, chosen)
+        frames = tuple(solution.names[i] for i in np.flatnonzero(half))
+        plan = _half(acquisition, solution, whole, options, half)
         halves.append(HalfPlan(name, frames, plan))
     return halves[0], halves[1]
 
@@ -88,31 +88,31 @@ def plan_halves(
 def split_frames(whole: FusionPlan) -> BoolArray:
     """Choose the frames of the first half, (N,)."""
     positions = whole.positions
-    placed = np.asarray(np.isfinite(positions).all(axis=1))
-    chosen: BoolArray = _coloured(positions, whole.prepared.frame_shape)
-    chosen &= placed
+    has_place = np.asarray(np.isfinite(positions).all(axis=1))
+    in_first: BoolArray = _colour_frames(positions, whole.prepared.frame_shape)
+    in_first &= has_place
     step = max(1, min(whole.prepared.frame_shape) // _CELLS)
     valid = (whole.feather > 0)[step // 2 :: step, step // 2 :: step]
     rows, columns = np.nonzero(valid)
     width = whole.shape[1] // step + valid.shape[1] + 2
     corners = np.zeros(positions.shape, np.intp)
-    corners[placed] = np.rint(positions[placed] / step).astype(np.intp)
+    corners[has_place] = np.rint(positions[has_place] / step).astype(np.intp)
     cells = [(y + rows) * width + x + columns for y, x in corners]
     counts = np.zeros((2, (whole.shape[0] // step + valid.shape[0] + 2) * width), int)
-    for index in np.flatnonzero(placed):
-        counts[int(chosen[index]), cells[index]] += 1
+    for index in np.flatnonzero(has_place):
+        counts[int(in_first[index]), cells[index]] += 1
     for _ in range(_SWEEPS):
-        moved = [
+        to_move = [
             index
-            for index in np.flatnonzero(placed)
-            if _change_side(counts, cells[index], chosen, int(index))
+            for index in np.flatnonzero(has_place)
+            if _change_side(counts, cells[index], in_first, int(index))
         ]
-        if not moved:
+        if not to_move:
             break
-    return chosen
+    return in_first
 
 
-def _coloured(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
+def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
     """Colour the tree of the widest overlaps in turn."""
     count = len(positions)
     pairs = touching_pairs(positions, shape)
@@ -127,23 +127,23 @@ def _coloured(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
     tree = csgraph.minimum_spanning_tree(graph)
     tree = tree + tree.T
     even = np.zeros(count, bool)
-    seen = np.zeros(count, bool)
+    is_visited = np.zeros(count, bool)
     for start in range(count):
-        if seen[start]:
+        if is_visited[start]:
             continue
         order, before = csgraph.breadth_first_order(tree, start, directed=False)
         even[start] = True
         for index in order[1:]:
             even[index] = not even[before[index]]
-        seen[order] = True
+        is_visited[order] = True
     return even
 
 
 def _change_side(
-    counts: NDArray[np.int_], cells: NDArray[np.intp], chosen: BoolArray, index: int
+    counts: NDArray[np.int_], cells: NDArray[np.intp], in_first: BoolArray, index: int
 ) -> bool:
     """Move a frame to the other half where both cover more then; `counts` (2, C)."""
-    here = int(chosen[index])
+    here = int(in_first[index])
     own, other = counts[here, cells], counts[1 - here, cells]
     now = np.count_nonzero(other > 0)  # the frame itself covers its cells
     then = np.count_nonzero(own > 1)
@@ -151,7 +151,7 @@ def _change_side(
         return False
     counts[here, cells] -= 1
     counts[1 - here, cells] += 1
-    chosen[index] = not chosen[index]
+    in_first[index] = not in_first[index]
     return True
 
 
@@ -160,28 +160,30 @@ def _half(
     solution: StitchSolution,
     whole: FusionPlan,
     options: StitchOptions,
-    chosen: BoolArray,
+    in_half: BoolArray,
 ) -> FusionPlan:
     """Plan the mosaic of some frames, with a flat field of their own."""
     flat = solution.flat
     if flat.method not in GIVEN:
-        flat = first_flat(acquisition, np.flatnonzero(chosen))
+        flat = first_flat(acquisition, np.flatnonzero(in_half))
         if solution.flat.method.startswith("none"):
             # what all overlaps decided, those within a half may be too few to decide
             flat = no_flat(flat.flat.shape, flat.dark, "none is better")
-    prepared = whole.prepared.changed(flat=flat)
-    positions = np.where(chosen[:, None], whole.positions, np.nan)
-    state = State(acquisition, options, prepared, whole.positions, True)
+    frames = whole.prepared.change(flat=flat)
+    positions = np.where(in_half[:, None], whole.positions, np.nan)
+    state = State(acquisition, options, frames, whole.positions, True)
     state.positions, state.noise = positions, solution.noise
     for knots in (COARSE_KNOTS, FINE_KNOTS):
         # what overlaps within a half do not tell of a frame, those of the whole do
-        reshade(state, knots, expected=whole.prepared)
+        reshade(state, knots, expected_frames=whole.prepared)
     # as bright as the whole mosaic: shading and gains are known but for a factor
     before, after = whole.prepared, state.prepared
-    seen = before.flat.valid & after.flat.valid
-    factor = np.mean(np.log(before.gains[chosen] / after.gains[chosen]))
-    factor += np.mean(np.log(before.flat.flat[seen] / after.flat.flat[seen]))
-    prepared = after.changed(gains=after.gains * float(np.exp(factor)))
+    valid_in_both = before.flat.valid & after.flat.valid
+    factor = np.mean(np.log(before.gains[in_half] / after.gains[in_half]))
+    factor += np.mean(
+        np.log(before.flat.flat[valid_in_both] / after.flat.flat[valid_in_both])
+    )
+    frames = after.change(gains=after.gains * float(np.exp(factor)))
     return replace(
-        whole, prepared=prepared, positions=positions, feather=feather_of(prepared)
+        whole, prepared=frames, positions=positions, feather=feather_of(frames)
     )

@@ -94,7 +94,7 @@ def least_squares(
     first = np.array([joint.first for joint in joints], dtype=np.intp)
     second = np.array([joint.second for joint in joints], dtype=np.intp)
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
-    held = np.zeros((count, 2)) if prior is None else np.nan_to_num(prior)
+    prior_positions = np.zeros((count, 2)) if prior is None else np.nan_to_num(prior)
     scale = float(weights.max(initial=0.0)) or 1.0
     diagonal = np.full(count, _WEAK * scale)
     np.add.at(diagonal, first, weights)
@@ -104,7 +104,7 @@ def least_squares(
     columns = np.concatenate([indices, second, first])
     values = np.concatenate([diagonal, -weights, -weights])
     matrix = sparse.coo_array((values, (rows, columns)), (count, count))
-    right = _WEAK * scale * held
+    right = _WEAK * scale * prior_positions
     np.add.at(right, second, weights[:, None] * shift)
     np.add.at(right, first, -weights[:, None] * shift)
     return np.asarray(splu(matrix.tocsc()).solve(right))
@@ -152,58 +152,60 @@ class ChanceLevel:
     repeats: bool  # Whether most windows match at many shifts
     grain: float  # Pixels that one detail covers
 
-    def threshold(self, tried: float, significance: float) -> tuple[float, bool]:
+    def threshold(self, shift_count: float, significance: float) -> tuple[float, bool]:
         """Find the score above which a shift is believed, and whether frames repeat.
 
         Of unrelated pairs `_BY_CHANCE` exceed it somewhere among the shifts that are
-        `tried`. As the slope is itself estimated, from n peaks, a
+        `shift_count`. As the slope is itself estimated, from n peaks, a
         further peak exceeds ``least + x / slope`` with a probability of
         ``(1 + x / n) ** -n`` (a Lomax distribution) instead of ``exp(-x)``.
         """
-        normal = _normal_height(tried, self.grain, _BY_CHANCE)
+        normal = _normal_height(shift_count, self.grain, _BY_CHANCE)
         repeats = self.repeats or self.usual > normal
         if repeats or not self.slope:
             return max(significance, normal), repeats
         usual = self.usual + significance * self.spread
-        return max(usual, self.exceeded(tried, _BY_CHANCE)), False
+        return max(usual, self.chance_score(shift_count, _BY_CHANCE)), False
 
-    def exceeded(self, tried: float, rate: float) -> float:
+    def chance_score(self, shift_count: float, rate: float) -> float:
         """Find the score that unrelated frames exceed at a rate among some shifts."""
         if not self.slope:
-            return _normal_height(tried, self.grain, rate)
+            return _normal_height(shift_count, self.grain, rate)
         # so many times more peaks above the least one are expected than may be
-        excess = max(_WINDOWS * tried / self.shifts / rate, 1.0)
+        excess = max(_WINDOWS * shift_count / self.shifts / rate, 1.0)
         peaks = _WINDOWS + _PRIOR
-        needed = self.least + peaks * (excess ** (1 / peaks) - 1) / self.slope
-        return float(np.sqrt(2 * needed))
+        score = self.least + peaks * (excess ** (1 / peaks) - 1) / self.slope
+        return float(np.sqrt(2 * score))
 
 
 def measure_chance(
-    prepared: CorrectedFrames, expected: Sequence[IntPair]
+    frames: CorrectedFrames, typical_shifts: Sequence[IntPair]
 ) -> ChanceLevel:
     """Measure what unrelated frames of this scan reach, at most, by chance.
 
     Frames are compared with others turned by half a turn, over as much overlap as at
-    the `expected` shifts: these have the same detail and nothing in common.
+    the `typical_shifts` shifts: these have the same detail and nothing in common.
     """
     rng = np.random.default_rng(0)
-    count, side = len(prepared.acquisition), np.array(prepared.frame_shape)
+    count, side = len(frames.acquisition), np.array(frames.frame_shape)
     near = np.maximum(_LEAST_NEAR, np.rint(_NEAR * side)).astype(int)
-    found = []
+    scores_found = []
     for _ in range(_WINDOWS):
         first, second = rng.choice(count, 2, replace=False)
-        share = 1 - np.abs(expected[int(rng.integers(len(expected)))]) / side
+        share = (
+            1 - np.abs(typical_shifts[int(rng.integers(len(typical_shifts)))]) / side
+        )
         area = max(float(np.prod(share.clip(0))), _LEAST_AREA)
         rows = area ** rng.random()
         apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
         y, x = np.rint(apart).astype(int)
         pair = int(first), ~int(second)
-        found.append(
-            search(prepared, pair, (int(y), int(x)), (int(near[0]), int(near[1])))
+        scores_found.append(
+            search(frames, pair, (int(y), int(x)), (int(near[0]), int(near[1])))
         )
-    best = np.array([item.best for item in found])
+    best = np.array([item.best for item in scores_found])
     usual = float(np.median(best))
-    scores = np.concatenate([item.score for item in found])
+    scores = np.concatenate([item.score for item in scores_found])
     evidence = np.sort(scores.clip(0) ** 2 / 2)[::-1]
     high, least = evidence[:_WINDOWS], evidence[_WINDOWS : _WINDOWS + 1]
     slope = 0.0
@@ -213,27 +215,27 @@ def measure_chance(
         prior = _WINDOWS if total < len(high) else _PRIOR
         slope = (len(high) + prior) / (total + prior)
     return ChanceLevel(
-        expected=tuple(expected),
+        expected=tuple(typical_shifts),
         least=float(least.sum()),
         slope=slope,
         shifts=float(_WINDOWS * np.prod(2 * near + 1)),
         usual=usual,
         spread=1.4826 * float(np.median(np.abs(best - usual))),
         repeats=bool(
-            np.mean([repeats_itself(i) or bool(i.along) for i in found]) > 0.5
+            np.mean([repeats_itself(i) or bool(i.along) for i in scores_found]) > 0.5
         ),
-        grain=prepared.grain,
+        grain=frames.grain,
     )
 
 
 def chance_threshold(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     shifts: Sequence[IntPair],
     reach: IntPair,
     significance: float,
 ) -> tuple[float, bool]:
     """Measure the level of chance for one search: `ChanceLevel.threshold`."""
-    chance = measure_chance(prepared, shifts)
+    chance = measure_chance(frames, shifts)
     return chance.threshold(shifts_within(reach), significance)
 
 
@@ -313,23 +315,23 @@ class ShiftChoice:
 
 
 def _left(
-    prepared: CorrectedFrames, pair: IntPair, shift: FloatArray
+    frames: CorrectedFrames, pair: IntPair, shift: FloatArray
 ) -> tuple[FloatArray, float, float] | None:
     """Refine one shift by its pair alone: shift, variance left, its deviation."""
     shift = shift.astype(float)
     result = None
     for _ in range(_ROUNDS):
         whole = np.round(shift).astype(int)
-        boxes = overlap_boxes(prepared.frame_shape, (int(whole[0]), int(whole[1])))
+        boxes = overlap_boxes(frames.frame_shape, (int(whole[0]), int(whole[1])))
         if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
             return result
         crops = [
             plane[box.slices]
             for index, box in zip(pair, boxes, strict=True)
-            for plane in prepared.corrected(index)
+            for plane in frames.correct(index)
         ]
         part = shift - whole
-        step, variance, deviation = _fitted(crops, (float(part[0]), float(part[1])))
+        step, variance, deviation = _fit_shift(crops, (float(part[0]), float(part[1])))
         result = (shift, variance, deviation)
         if np.abs(step).max() > 3:  # px; chosen: farther is another peak
             return result
@@ -337,7 +339,7 @@ def _left(
     return result
 
 
-def _fitted(
+def _fit_shift(
     crops: Sequence[Float32Array], part: tuple[float, float]
 ) -> tuple[FloatArray, float, float]:
     """Fit shift, offset, gain and tilt; return the step and what is left."""
@@ -354,19 +356,19 @@ def _fitted(
     mean = mean - np.average(mean, weights=weight + 1e-12)
     parts = ((a_y + b_y) / 2, (a_x + b_x) / 2, ones, mean, ones * y[:, None], ones * x)
     design = np.stack([part.ravel() for part in parts]).astype(float)
-    weighted = design * weight.ravel()
-    normal = weighted @ design.T
+    weighted_design = design * weight.ravel()
+    normal = weighted_design @ design.T
     normal += 1e-9 * np.diag(np.diag(normal)) + 1e-12 * np.eye(len(normal))
     difference = (b - a).astype(float)
-    solved = np.linalg.solve(normal, weighted @ difference.ravel())
-    left = difference - (solved @ design).reshape(a.shape)
+    solution = np.linalg.solve(normal, weighted_design @ difference.ravel())
+    left = difference - (solution @ design).reshape(a.shape)
     power = _blocks(weight * left**2)
     count = _blocks((weight > 0).astype(float))
     variance = float(power.sum() / max(count.sum(), 1))
     pixels = max(float(count.sum()), 1.0)
     scatter = float(np.sqrt(((power - variance * count) ** 2).sum())) / pixels
     # few blocks may agree by chance: noise alone scatters so much
-    return solved[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
+    return solution[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
 
 
 def _blocks(plane: NDArray[np.float64]) -> FloatArray:
@@ -381,26 +383,26 @@ def are_rivals(item: Candidates, threshold: float) -> BoolArray:
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
 
 
-def _weighed(
-    prepared: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
+def _weigh(
+    frames: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
     """Weigh the candidates of a pair by what each of them leaves."""
     shifts = item.shifts[are_rivals(item, threshold)][:_COMPARED]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
     return weigh_shifts(
-        prepared, (item.first, item.second), shifts, float(item.weight[0])
+        frames, (item.first, item.second), shifts, float(item.weight[0])
     )
 
 
 def weigh_shifts(
-    prepared: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
+    frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
     """Weigh shifts of a pair, (K, 2), the likeliest first, by what each leaves.
 
     Those whose overlap is too small to be weighed are possible, whatever others leave.
     """
-    rows = [_left(prepared, pair, shift) for shift in shifts] if len(shifts) > 1 else []
+    rows = [_left(frames, pair, shift) for shift in shifts] if len(shifts) > 1 else []
     is_sound = [row is not None and np.isfinite(row[1]) for row in rows]
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
@@ -421,23 +423,21 @@ def weigh_shifts(
     return ShiftChoice(*pair, places, doubt, weight, least)
 
 
-def _doubt_at(
-    prepared: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
-) -> float:
+def _doubt_at(frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray) -> float:
     """Weigh one more shift of a pair."""
-    found = _left(prepared, (choice.first, choice.second), shift)
-    if found is None or not np.isfinite(found[1]) or choice.least[1] <= 0:
+    fit = _left(frames, (choice.first, choice.second), shift)
+    if fit is None or not np.isfinite(fit[1]) or choice.least[1] <= 0:
         return 0.0
     variance, deviation = choice.least
-    return float((found[1] - variance) / np.hypot(found[2], deviation))
+    return float((fit[1] - variance) / np.hypot(fit[2], deviation))
 
 
 # All frames at once.
 
 
 def lay_out(
-    prepared: CorrectedFrames,
-    found: Sequence[Candidates],
+    frames: CorrectedFrames,
+    candidates: Sequence[Candidates],
     threshold: float,
     nominal: FloatArray,
     *,
@@ -449,31 +449,31 @@ def lay_out(
     `nominal` (N, 2), `is_stated`: whether by the scan, which then decides where the
     images do not; `is_periodic`: whether unrelated frames match too.
     """
-    weighed = []
-    good = [item for item in found if item.best > threshold]
+    choices = []
+    good = [item for item in candidates if item.best > threshold]
     lines = sum(bool(item.along) for item in good) > LINES * len(good)
-    for done, item in enumerate(good):
+    for pair_count, item in enumerate(good):
         # elsewhere than on a lattice, what is below the threshold is chance
         least = threshold if is_periodic else threshold / _RIVAL_SCORE
-        weighed.append(_weighed(prepared, item, least, lines=lines))
-        yield Progress(done + 1, len(found), "Weighing possible shifts")
-    open_still = sum(not choice.is_certain for choice in weighed)
-    if is_periodic or open_still > (0 if is_stated else MOSTLY * len(weighed)):
+        choices.append(_weigh(frames, item, least, lines=lines))
+        yield Progress(pair_count + 1, len(candidates), "Weighing possible shifts")
+    open_still = sum(not choice.is_certain for choice in choices)
+    if is_periodic or open_still > (0 if is_stated else MOSTLY * len(choices)):
         usual = float(np.median([item.ncc[0] for item in good])) if good else 0.0
         # where other pairs fit much better, a lattice alone is no joint
-        believed = [
+        sure_choices = [
             choice
-            for item, choice in zip(good, weighed, strict=True)
+            for item, choice in zip(good, choices, strict=True)
             if choice.is_certain or item.ncc[0] > _RIVAL_NCC * usual
         ]
-        look = partial(_doubt_at, prepared)
-        return resolve(len(nominal), believed, nominal, look, is_stated=is_stated)
-    chosen = [
+        look = partial(_doubt_at, frames)
+        return resolve(len(nominal), sure_choices, nominal, look, is_stated=is_stated)
+    candidates_in_use = [
         _only(item, choice) if len(choice.shifts) > 1 else item
-        for item, choice in zip(good, weighed, strict=True)
+        for item, choice in zip(good, choices, strict=True)
         if choice.is_certain
     ]
-    return solve_layout(len(nominal), chosen, threshold, nominal), set()
+    return solve_layout(len(nominal), candidates_in_use, threshold, nominal), set()
 
 
 def _only(item: Candidates, choice: ShiftChoice) -> Candidates:
@@ -506,36 +506,36 @@ def _robust(count: int, joints: Sequence[Joint], prior: FloatArray) -> FloatArra
 
 
 def solve_layout(
-    count: int, found: Sequence[Candidates], threshold: float, prior: FloatArray
+    count: int, candidates: Sequence[Candidates], threshold: float, prior: FloatArray
 ) -> Layout:
     """Join frames by the shifts that agree; `prior` (N, 2)."""
-    good = [item for item in found if item.best > threshold]
+    good = [item for item in candidates if item.best > threshold]
     joints = [_joint(item, item.shifts[0], item.weight[0]) for item in good]
-    dropped: list[Joint] = []
+    contradicting: list[Joint] = []
     if not joints:
         return Layout(np.full((count, 2), np.nan), (), ())
     positions = _robust(count, joints, prior)
     for _ in range(5):
-        joints, dropped, changed = _choose(good, threshold, positions)
+        joints, contradicting, has_changed = _choose(good, threshold, positions)
         positions = _robust(count, joints, prior) if joints else positions
-        if not changed:
+        if not has_changed:
             break
     away = _residuals(joints, positions) if joints else np.zeros(0)
-    dropped += [j for j, a in zip(joints, away, strict=True) if a > TOLERANCE_PX]
+    contradicting += [j for j, a in zip(joints, away, strict=True) if a > TOLERANCE_PX]
     joints = [j for j, a in zip(joints, away, strict=True) if a <= TOLERANCE_PX]
     labels = components(count, joints)
     positions[labels != 0] = np.nan
     if not joints:
         positions[:] = np.nan
-    kept = tuple(j for j in joints if labels[j.first] == 0)
-    return Layout(positions, kept, tuple(dropped))
+    main_joints = tuple(j for j in joints if labels[j.first] == 0)
+    return Layout(positions, main_joints, tuple(contradicting))
 
 
 def _choose(
     good: Sequence[Candidates], threshold: float, positions: FloatArray
 ) -> tuple[list[Joint], list[Joint], bool]:
     """Take of each pair the believed candidate that agrees with the layout."""
-    joints, dropped, changed = [], [], False
+    joints, contradicting, has_changed = [], [], False
     for item in good:
         apart = positions[item.second] - positions[item.first]
         away = np.hypot(*(item.shifts - apart).T)
@@ -544,16 +544,16 @@ def _choose(
         if away[0] <= TOLERANCE_PX:
             which = 0
         if away[which] > TOLERANCE_PX:
-            dropped.append(_joint(item, item.shifts[0], item.weight[0]))
+            contradicting.append(_joint(item, item.shifts[0], item.weight[0]))
             continue
-        changed |= which != 0
+        has_changed |= which != 0
         joints.append(_joint(item, item.shifts[which], item.weight[which]))
-    return joints, dropped, changed
+    return joints, contradicting, has_changed
 
 
 def resolve(
     count: int,
-    weighed: Sequence[ShiftChoice],
+    choices: Sequence[ShiftChoice],
     nominal: FloatArray,
     look: Callable[[ShiftChoice, FloatArray], float],
     *,
@@ -564,7 +564,7 @@ def resolve(
     Frames of which the images are not sure lie as `nominal` if it `is_stated`, and have
     no place otherwise.
     """
-    certain = [_joint(c, c.shifts[0], c.weight) for c in weighed if c.is_certain]
+    certain = [_joint(c, c.shifts[0], c.weight) for c in choices if c.is_certain]
     positions = np.zeros((count, 2))
     if certain:
         weights = np.array([joint.weight for joint in certain])
@@ -579,7 +579,7 @@ def resolve(
         bridges = [  # pairs that join a group to the main one
             [
                 c
-                for c in weighed
+                for c in choices
                 if main & {c.first, c.second} and group & {c.first, c.second}
             ]
             for group in waiting
@@ -592,8 +592,8 @@ def resolve(
         shift = np.nanmedian(positions[here] - nominal[here], axis=0)
         # the move to its nominal place beside the main group
         away = nominal[members] + shift - positions[members]
-        expected = np.nanmedian(away, axis=0)
-        move, is_sure = _move(main, bridge, positions, expected, look)
+        expected_move = np.nanmedian(away, axis=0)
+        move, is_sure = _move(main, bridge, positions, expected_move, look)
         if not is_sure:
             ambiguous |= {(c.first, c.second) for c in bridge}
         if not (is_sure or is_stated):
@@ -603,26 +603,26 @@ def resolve(
         main |= group
         waiting, unsure = waiting + unsure, []  # more frames may be sure of them
     positions[[index for index in range(count) if index not in main]] = np.nan
-    joints, dropped = _agreeing(weighed, positions, main)
-    return Layout(positions, tuple(joints), tuple(dropped)), ambiguous
+    joints, contradicting = _agreeing(choices, positions, main)
+    return Layout(positions, tuple(joints), tuple(contradicting)), ambiguous
 
 
 def _move(
     main: set[int],
     bridge: Sequence[ShiftChoice],
     positions: FloatArray,
-    expected: FloatArray,
+    expected_move: FloatArray,
     look: Callable[[ShiftChoice, FloatArray], float],
 ) -> tuple[FloatArray, bool]:
     """How to move a group onto the main one, and whether the images are sure of it."""
-    offered, signs = [], []
+    moves_offered, signs = [], []
     for c in bridge:
         signs.append(1.0 if c.first in main else -1.0)
         apart = positions[c.second] - positions[c.first]
-        offered.append(signs[-1] * (c.shifts - apart))
-    proposals = distinct(np.concatenate(offered), _SAME)
+        moves_offered.append(signs[-1] * (c.shifts - apart))
+    proposals = distinct(np.concatenate(moves_offered), _SAME)
     doubt = np.zeros(len(proposals))
-    for c, sign, moves in zip(bridge, signs, offered, strict=True):
+    for c, sign, moves in zip(bridge, signs, moves_offered, strict=True):
         apart = positions[c.second] - positions[c.first]
         for place, proposal in enumerate(proposals):
             away = np.abs(moves - proposal).max(axis=1)
@@ -635,7 +635,7 @@ def _move(
     open_still = excess < CERTAIN
     if open_still.sum() == 1:
         return proposals[int(np.argmin(doubt))], True
-    away = np.hypot(*(proposals - expected).T)
+    away = np.hypot(*(proposals - expected_move).T)
     away[~open_still] = np.inf
     return proposals[int(np.argmin(away))], False
 
@@ -643,32 +643,32 @@ def _move(
 def distinct(proposals: FloatArray, same: float) -> FloatArray:
     """Proposals (K, 2) that differ by `same` px, each the mean of those that do not."""
     left = list(range(len(proposals)))
-    kept = []
+    distinct_items = []
     while left:
         near = [
             k for k in left if np.abs(proposals[k] - proposals[left[0]]).max() < same
         ]
-        kept.append(proposals[near].mean(axis=0))
+        distinct_items.append(proposals[near].mean(axis=0))
         left = [k for k in left if k not in near]
-    return np.stack(kept)
+    return np.stack(distinct_items)
 
 
 def _agreeing(
-    weighed: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
+    choices: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
 ) -> tuple[list[Joint], list[Joint]]:
     """Joints that the layout keeps, and those that contradict it."""
-    kept, dropped = [], []
-    for c in weighed:
+    agreeing, contradicting = [], []
+    for c in choices:
         if c.first not in main or c.second not in main:
             continue
         apart = positions[c.second] - positions[c.first]
         away = np.abs(c.shifts - apart).max(axis=1)
         which = int(np.argmin(away))
         if away[which] < _SAME and c.doubt[which] < CERTAIN:
-            kept.append(_joint(c, c.shifts[which], c.weight))
+            agreeing.append(_joint(c, c.shifts[which], c.weight))
         else:
-            dropped.append(_joint(c, c.shifts[0], c.weight))
-    return kept, dropped
+            contradicting.append(_joint(c, c.shifts[0], c.weight))
+    return agreeing, contradicting
 
 
 # Pairs below the level of chance, confirmed by the places of their frames.
@@ -681,8 +681,8 @@ _AGREES = 2  # px along each axis; chosen: whole-pixel places err by one or two
 
 
 def confirm_weak(
-    prepared: CorrectedFrames,
-    found: Sequence[Candidates],
+    frames: CorrectedFrames,
+    candidates: Sequence[Candidates],
     layout: Layout,
     chance: ChanceLevel,
     threshold: float,
@@ -692,16 +692,16 @@ def confirm_weak(
     Returns the candidates, those of confirmed pairs replaced by the peak that agrees,
     and the layout with their joints; its positions do not change.
     """
-    least = chance.exceeded((2 * _AGREES + 1) ** 2, _CONFIRMED)
-    result, joints = list(found), list(layout.joints)
+    least = chance.chance_score((2 * _AGREES + 1) ** 2, _CONFIRMED)
+    result, joints = list(candidates), list(layout.joints)
     around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder beyond is no peak
-    for place, item in enumerate(found):
+    for place, item in enumerate(candidates):
         pair = item.first, item.second
-        placed = np.isfinite(layout.positions[list(pair)]).all()
-        if item.best > threshold or not placed:
+        has_places = np.isfinite(layout.positions[list(pair)]).all()
+        if item.best > threshold or not has_places:
             continue
         shift = whole_shift(layout.positions, pair)
-        near = search(prepared, pair, shift, around)
+        near = search(frames, pair, shift, around)
         agrees = np.abs(near.shifts - shift).max(axis=1) <= _AGREES
         which = np.flatnonzero(agrees & (near.score > least))[:1]
         if len(which):
@@ -739,7 +739,7 @@ class GroupCorrelation:
 
 
 def correlate_group(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     group: Sequence[int],
     positions: FloatArray,
     reach: IntPair,
@@ -759,20 +759,18 @@ def correlate_group(
         for index in group:
             pair = (other, index)
             shift = whole_shift(positions, pair)
-            if overlap_boxes(prepared.frame_shape, shift) is None:
+            if overlap_boxes(frames.frame_shape, shift) is None:
                 continue
-            found = surface(prepared, pair, shift, reach)
-            if found is None:
+            scores = surface(frames, pair, shift, reach)
+            if scores is None:
                 continue
             pairs.append(pair)
-            possible = found.cross != 0
-            cross += found.cross
-            variance += np.where(possible, found.variance, 0)
+            possible = scores.cross != 0
+            cross += scores.cross
+            variance += np.where(possible, scores.variance, 0)
             common = [
                 np.maximum(side - np.abs(at + move), 0)
-                for side, at, move in zip(
-                    prepared.frame_shape, shift, moves, strict=True
-                )
+                for side, at, move in zip(frames.frame_shape, shift, moves, strict=True)
             ]
             pixels += np.where(possible, np.outer(*common), 0)
     floor = 0.05 * float(variance.max(initial=0.0))
@@ -784,25 +782,26 @@ def correlate_group(
 
 
 def place_among(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     index: int,
-    expected: FloatArray,
+    expected_place: FloatArray,
     positions: FloatArray,
     reach: IntPair,
     threshold: float,
 ) -> Evidence | None:
     """Place one frame among those that have a place; None if chance does as well.
 
-    `expected` (2,), `positions` (N, 2): top-left corners in px, NaN without a place;
-    `threshold`: score that a pair of unrelated frames does not reach within `reach`.
+    `expected_place` (2,), `positions` (N, 2): top-left corners in px, NaN without a
+    place; `threshold`: score that a pair of unrelated frames does not reach within
+    `reach`.
     """
-    corner = np.round(expected).astype(int)
+    corner = np.round(expected_place).astype(int)
     around = positions.copy()
     around[index] = corner
-    found = correlate_group(prepared, [index], around, reach)
-    if found is None:
+    correlation = correlate_group(frames, [index], around, reach)
+    if correlation is None:
         return None
-    score = found.score
+    score = correlation.score
     y, x = np.unravel_index(int(np.argmax(score)), score.shape)
     rest = score.copy()
     rest[max(0, y - _APART) : y + _APART + 1, max(0, x - _APART) : x + _APART + 1] = 0
@@ -810,7 +809,7 @@ def place_among(
         return None
     move = (int(y) - reach[0], int(x) - reach[1])
     around[index] += move
-    overlaps = [(pair, whole_shift(around, pair)) for pair in found.pairs]
-    height = common_coefficient(prepared, overlaps)[1]
+    overlaps = [(pair, whole_shift(around, pair)) for pair in correlation.pairs]
+    height = common_coefficient(frames, overlaps)[1]
     place = (corner + np.array(move)).astype(float)
     return Evidence(place, height) if height > threshold else None

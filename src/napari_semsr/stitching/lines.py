@@ -132,10 +132,10 @@ def _refine_pair(
     """
     shift = near.copy()
     for _ in range(_ROUNDS):
-        linearised = _linearise_pair(state, pair, shift)
-        if linearised is None:
+        system = _linearise_pair(state, pair, shift)
+        if system is None:
             return None
-        move = np.clip(part @ linearised.step, -MAX_STEP, MAX_STEP)
+        move = np.clip(part @ system.step, -MAX_STEP, MAX_STEP)
         shift = shift + move
         if np.abs(move).max() < _STILL:
             break
@@ -179,13 +179,13 @@ def _line_pairs(
     pairs = []
     for item, group in zip(lines, groups, strict=True):
         pair, normal = (item.first, item.second), normals[group]
-        stated = state.nominal[item.second] - state.nominal[item.first]
+        stated_shift = state.nominal[item.second] - state.nominal[item.first]
         near = np.array(item.along[0] if item.along else item.shifts[0], dtype=float)
         # as far along the lines as stated
-        near = stated + normal * (normal @ (near - stated))
+        near = stated_shift + normal * (normal @ (near - stated_shift))
         shift = _refine_pair(state, pair, near, np.outer(normal, normal))
         if shift is not None:
-            away = float(normal @ (shift - stated))
+            away = float(normal @ (shift - stated_shift))
             pairs.append(_LinePair(pair, normal, away, item.best, group))
     return pairs
 
@@ -249,10 +249,10 @@ def _refuse_open(
     spread, count = float(np.ptp(errors)), len(errors)
     if most is not None:
         means = np.bincount(units, errors) / np.bincount(units)
-        moved, other = errors.copy(), np.inf
+        trial_errors, other = errors.copy(), np.inf
         for unit in np.argsort(means)[:-1].tolist():
-            moved[units == unit] += period
-            other = min(other, float(np.ptp(moved)))
+            trial_errors[units == unit] += period
+            other = min(other, float(np.ptp(trial_errors)))
         is_open = other <= 2 * most or spread > 2 * most + TOLERANCE_PX
     else:
         share = spread / period
@@ -315,19 +315,22 @@ def _first_ties(
     The error is an RMS, the period the shortest, both in px.
     """
     count, most = len(state.nominal), state.options.max_shift_px
-    known = {(item.first, item.second): item for item in state.found}
-    usual = float(np.median([known[item.pair].ncc[0] for item in pairs]))
+    shifts_found = {(item.first, item.second): item for item in state.found}
+    usual = float(np.median([shifts_found[item.pair].ncc[0] for item in pairs]))
     units = components(count, [Joint(*tie.pair, (0.0, 0.0), 1.0) for tie in sure])
     units = units if sure else np.arange(count)
     far = _FAR * min(state.acquisition.frame_shape)
     ties, squares, periods = [], [], []
     for group in sorted({item.group for item in pairs}):
         own = [item for item in pairs if item.group == group]
-        normal, touched = own[0].normal, sorted({i for item in own for i in item.pair})
-        period = _period(state, touched, normal, usual)
+        normal, frames_met = (
+            own[0].normal,
+            sorted({i for item in own for i in item.pair}),
+        )
+        period = _period(state, frames_met, normal, usual)
         periods += [min(period, far)] * len(own)
         errors, labels = _errors(count, own, sure)
-        for label in np.unique(labels[touched]):
+        for label in np.unique(labels[frames_met]):
             frames = np.flatnonzero(labels == label)
             unit = np.unique(units[frames], return_inverse=True)[1]
             errors[frames] = _wrap_errors(errors[frames], unit, period)
@@ -383,15 +386,17 @@ def _sweep(
     """
     nominal, count = state.nominal, len(state.nominal)
     places = np.nan_to_num(places)
-    used = np.unique(np.array(pairs))
+    frames_used = np.unique(np.array(pairs))
     for _ in range(_SWEEPS):
-        error = float(np.std(places[used], axis=0).mean())
+        error = float(np.std(places[frames_used], axis=0).mean())
         hold = SMOOTHED / max(error, _LEAST_ERROR_PX) ** 2
-        measured = sweep_shifts(state.prepared, nominal + places, sorted(pairs), 1.0)
-        flat = [s for s in measured if (s.first, s.second) in lines]
+        measured_shifts = sweep_shifts(
+            state.prepared, nominal + places, sorted(pairs), 1.0
+        )
+        flat = [s for s in measured_shifts if (s.first, s.second) in lines]
         normals, groups = _directions(flat)
         axes = dict(zip(map(id, flat), normals[groups], strict=True))
-        shifts = [_project_across(item, axes.get(id(item))) for item in measured]
+        shifts = [_project_across(item, axes.get(id(item))) for item in measured_shifts]
         noise = float(np.median([item.variance for item in shifts]))
         ties = [
             _Tie(
@@ -402,8 +407,8 @@ def _sweep(
             for item in shifts
         ]
         places, matrix = _solve(count, ties, hold)
-    joined = [Joint(*tie.pair, (0.0, 0.0), 1.0) for tie in ties]
-    is_held = (components(count, joined) == 0)[:, None]
+    tie_joints = [Joint(*tie.pair, (0.0, 0.0), 1.0) for tie in ties]
+    is_held = (components(count, tie_joints) == 0)[:, None]
     positions = np.where(is_held, nominal + places, np.nan)
     spread = np.where(is_held, _spread(matrix, is_held), np.nan)
     return Across(positions, Refined(positions, tuple(shifts), spread), error)
@@ -419,7 +424,7 @@ def place_across(state: State) -> Across:
         open by how many periods these err.
     """
     nominal = state.nominal
-    known = {
+    known_shifts = {
         (item.first, item.second): item
         for item in state.found
         if item.best > state.threshold
@@ -428,10 +433,10 @@ def place_across(state: State) -> Across:
         pair: _linearise_pair(
             state, pair, np.array((item.along or item.shifts)[0], float)
         )
-        for pair, item in known.items()
+        for pair, item in known_shifts.items()
     }
     flat = [s for s in first_shifts.values() if s and is_flat(s.information)]
-    pairs = _line_pairs(state, [known[s.first, s.second] for s in flat], flat)
+    pairs = _line_pairs(state, [known_shifts[s.first, s.second] for s in flat], flat)
     flat_pairs = {(s.first, s.second) for s in flat}
     joints = () if state.layout is None else state.layout.joints
     sure = [
@@ -452,11 +457,11 @@ def place_across(state: State) -> Across:
     places, _ = _solve(len(nominal), ties, _PRIOR)
     # overlaps of both directions, or of a lattice, fit at the nearest of many places
     for pair in sorted(state.ambiguous & first_shifts.keys() - flat_pairs):
-        stated = nominal[pair[1]] - nominal[pair[0]]
-        near = stated + places[pair[1]] - places[pair[0]]
+        stated_shift = nominal[pair[1]] - nominal[pair[0]]
+        near = stated_shift + places[pair[1]] - places[pair[0]]
         shift = _refine_pair(state, pair, near, np.eye(2))
         if shift is not None and np.hypot(*(shift - near)) < period / 4:
-            ties.append(_Tie(pair, np.eye(2), shift - stated))
+            ties.append(_Tie(pair, np.eye(2), shift - stated_shift))
     lines = {item.pair for item in pairs}
     across = _sweep(state, places, [tie.pair for tie in ties], lines)
     return replace(across, error_px=error)
@@ -479,15 +484,15 @@ def settle_along(state: State) -> list[int]:
 
     Where nothing is stated they have no place. Others stay, as do places across lines.
     """
-    refined = () if state.refined is None else state.refined.shifts
-    shifts = [s for s in refined if state.placed[[s.first, s.second]].all()]
+    refined_shifts = () if state.refined is None else state.refined.shifts
+    shifts = [s for s in refined_shifts if state.has_place[[s.first, s.second]].all()]
     lines = {(s.first, s.second) for s in shifts if _is_line(state, s)}
     if not lines:
         return []
     pairs = [(s.first, s.second) for s in shifts]
-    joined = [Joint(*pair, (0.0, 0.0), 1.0) for pair in pairs if pair not in lines]
-    labels = components(len(state.positions), joined)
-    hanging = np.flatnonzero(state.placed & (labels != 0)).tolist()
+    joint_pairs = [Joint(*pair, (0.0, 0.0), 1.0) for pair in pairs if pair not in lines]
+    labels = components(len(state.positions), joint_pairs)
+    hanging = np.flatnonzero(state.has_place & (labels != 0)).tolist()
     if hanging and not state.is_stated:
         state.positions[hanging] = np.nan
         state.reasons.update(dict.fromkeys(hanging, _HANGING))

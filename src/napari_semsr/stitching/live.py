@@ -100,8 +100,8 @@ class _GrowingFrames(CorrectedFrames):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._corrected = BoundedCache(_CORRECTED_BYTES)
-        self._banded = BoundedCache(_BANDED_BYTES)
+        self._corrected_cache = BoundedCache(_CORRECTED_BYTES)
+        self._banded_cache = BoundedCache(_BANDED_BYTES)
 
     def grow(self, acquisition: Acquisition) -> None:
         """Take more frames, of gain 1."""
@@ -113,8 +113,8 @@ class _GrowingFrames(CorrectedFrames):
 
     def forget(self, index: int) -> None:
         """Read and correct a frame again when it is next needed."""
-        self._corrected.drop(index)
-        self._banded.drop(index)
+        self._corrected_cache.drop(index)
+        self._banded_cache.drop(index)
 
 
 class _References(Resampled):
@@ -123,8 +123,8 @@ class _References(Resampled):
     What a pair states about its shift refers to the positions of resampling.
     """
 
-    def __init__(self, prepared: CorrectedFrames) -> None:
-        super().__init__(prepared, np.zeros((0, 2)), _SIGMA)
+    def __init__(self, frames: CorrectedFrames) -> None:
+        super().__init__(frames, np.zeros((0, 2)), _SIGMA)
         self._cache = BoundedCache(_RESAMPLED_BYTES)
 
     def put(self, index: int, position: FloatArray) -> None:
@@ -147,20 +147,20 @@ class _References(Resampled):
         return np.abs(positions - self.corners - self.parts)
 
 
-def _known(places: FloatArray) -> BoolArray:
+def _are_known(places: FloatArray) -> BoolArray:
     """Which of some places, (N, 2), are known, (N,)."""
     return np.asarray(np.isfinite(places).all(axis=1))
 
 
 def _in_thread(job: Job[_T]) -> Job[_T]:
     """Run a job in a thread; each step waits a short time for its end."""
-    stopped = threading.Event()
+    stop = threading.Event()
 
     def drive() -> _T:
         try:
             while True:
                 next(job)
-                if stopped.is_set():
+                if stop.is_set():
                     raise Cancelled("The solution is not needed any longer.")
         except StopIteration as end:
             result: _T = end.value
@@ -175,7 +175,7 @@ def _in_thread(job: Job[_T]) -> Job[_T]:
             yield Progress(0, 0, "Solving what is there as a whole")
         return future.result()
     finally:
-        stopped.set()
+        stop.set()
         pool.shutdown(wait=False)
 
 
@@ -231,7 +231,7 @@ class LivePlacement:
         self._chance: ChanceLevel | None = None
         # what each pair stated: step and information at its positions of resampling
         self._links: dict[IntPair, LinearisedShift] = {}
-        self._fused = np.zeros((0, 2))
+        self._fused_positions = np.zeros((0, 2))
         self._stale: set[int] = set()  # fused with another flat field or gain
         self._matrix: FloatArray | None = None  # camera px for each stated unit
         self._solve_at = float(_SOLVED_AT[0])
@@ -240,31 +240,33 @@ class LivePlacement:
         return len(self.names)
 
     @property
-    def placed(self) -> BoolArray:
+    def has_place(self) -> BoolArray:
         """Which frames have a place by their images, (N,)."""
-        found = _known(self.positions)
-        found[sorted(self.provisional)] = False
-        return found
+        has_position = _are_known(self.positions)
+        has_position[sorted(self.provisional)] = False
+        return has_position
 
     # Frames that come.
 
-    def add(self, name: str, stated: FloatPair | None = None) -> int:
+    def add(self, name: str, stated_corner: FloatPair | None = None) -> int:
         """Take one more frame, whose stated corner is ``(y, x)``; give its number."""
         index = len(self.names)
         self.names.append(name)
         nowhere = np.full((1, 2), np.nan)
-        here = nowhere if stated is None else np.array([stated], dtype=float)
+        here = (
+            nowhere if stated_corner is None else np.array([stated_corner], dtype=float)
+        )
         self.stated = np.append(self.stated, here, axis=0)
         self.positions = np.append(self.positions, nowhere, axis=0)
-        self._fused = np.append(self._fused, nowhere, axis=0)
+        self._fused_positions = np.append(self._fused_positions, nowhere, axis=0)
         self._stack = replace(self._stack, count=index + 1)
         self.prepared.grow(Acquisition(self._stack, tuple(self.names)))
         self._references.put(index, np.zeros(2))
         return index
 
-    def state(self, index: int, stated: FloatPair, unit: str) -> None:
+    def state(self, index: int, stated_corner: FloatPair, unit: str) -> None:
         """Take the stated corner of a frame that came before it, in px or nm."""
-        self.stated[index], self.unit = stated, unit
+        self.stated[index], self.unit = stated_corner, unit
 
     def replace(self, index: int) -> None:
         """Read a frame again, which was written once more; it has no place then."""
@@ -302,22 +304,25 @@ class LivePlacement:
         """List the frames that a frame was measured against."""
         return [a + b - index for a, b in self._links if index in (a, b)]
 
-    def changed(self) -> list[int]:
+    def changed_frames(self) -> list[int]:
         """List the frames that moved, or came, since they were last fused."""
-        here = _known(self.positions)
-        was = _known(self._fused)
+        here = _are_known(self.positions)
+        was = _are_known(self._fused_positions)
         with np.errstate(invalid="ignore"):
-            moved = np.abs(self.positions - self._fused).max(axis=1) > _FUSED_AGAIN
-        moved[sorted(self._stale)] = True
-        return np.flatnonzero((here != was) | (here & moved)).tolist()
+            distances = (
+                np.abs(self.positions - self._fused_positions).max(axis=1)
+                > _FUSED_AGAIN
+            )
+        distances[sorted(self._stale)] = True
+        return np.flatnonzero((here != was) | (here & distances)).tolist()
 
     def fused_at(self, index: int) -> FloatArray:
         """Give the corner at which a frame was last fused, (2,); NaN if it was not."""
-        return np.asarray(self._fused[index])
+        return np.asarray(self._fused_positions[index])
 
     def mark_fused(self, index: int) -> None:
         """Take a frame as fused where it is now."""
-        self._fused[index] = self.positions[index]
+        self._fused_positions[index] = self.positions[index]
         self._stale.discard(index)
 
     def plan(self, origin: IntPair, shape: IntPair) -> FusionPlan:
@@ -331,15 +336,15 @@ class LivePlacement:
 
     def _place_as_stated(self, index: int) -> None:
         """Put a frame where its stated position is, if there is one."""
-        expected = self._expected(index)
-        if expected is not None:
-            self.positions[index] = expected
+        place = self._expect_place(index)
+        if place is not None:
+            self.positions[index] = place
             self.provisional.add(index)
 
-    def _expected(self, index: int) -> FloatArray | None:
+    def _expect_place(self, index: int) -> FloatArray | None:
         """Predict the corner of a frame, (2,), by its stated position."""
-        stated = self.stated[index]
-        if not np.isfinite(stated).all():
+        stated_corner = self.stated[index]
+        if not np.isfinite(stated_corner).all():
             return None
         matrix = self._matrix
         if matrix is None:
@@ -347,23 +352,25 @@ class LivePlacement:
             if self.unit == "nm" and size is None:
                 return None
             matrix = np.eye(2) if self.unit == "px" else np.diag(1 / np.array(size))
-        known = _known(self.positions) if self._chance is None else self.placed
-        known &= _known(self.stated)
-        known[index] = False
-        others = np.flatnonzero(known)
+        has_place = (
+            _are_known(self.positions) if self._chance is None else self.has_place
+        )
+        has_place &= _are_known(self.stated)
+        has_place[index] = False
+        others = np.flatnonzero(has_place)
         if not len(others):
-            return np.asarray(matrix @ stated)
+            return np.asarray(matrix @ stated_corner)
         # the nearest frames know how the stage errs there
-        away = np.hypot(*((self.stated[others] - stated) @ matrix.T).T)
+        away = np.hypot(*((self.stated[others] - stated_corner) @ matrix.T).T)
         near = others[np.argsort(away, kind="stable")[:3]]
-        steps = (stated - self.stated[near]) @ matrix.T
+        steps = (stated_corner - self.stated[near]) @ matrix.T
         return np.asarray(np.median(self.positions[near] + steps, axis=0))
 
     def _fit_stage(self) -> None:
         """Fit camera pixels to stated positions, by all frames that are placed."""
-        solved = np.where(self.placed[:, None], self.positions, np.nan)
-        axes = fit_axes(self.stated, solved, min(self._stack.frame_shape))
-        stage = fit_stage(self.stated, solved)
+        solved_positions = np.where(self.has_place[:, None], self.positions, np.nan)
+        axes = fit_axes(self.stated, solved_positions, min(self._stack.frame_shape))
+        stage = fit_stage(self.stated, solved_positions)
         if axes is not None:
             self._matrix = axes.matrix
         elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
@@ -371,8 +378,8 @@ class LivePlacement:
 
     def _search(self, index: int) -> FloatArray | None:
         """Find the corner of a frame in whole pixels, (2,), by its images."""
-        expected = self._expected(index)
-        if expected is None:
+        place = self._expect_place(index)
+        if place is None:
             return self._search_everywhere(index)
         rows, columns = self._stack.frame_shape
         for share in _REACHES:
@@ -380,38 +387,38 @@ class LivePlacement:
                 max(_LEAST_REACH, round(share * rows)),
                 max(_LEAST_REACH, round(share * columns)),
             )
-            if (corner := self._among(index, expected, reach)) is not None:
+            if (corner := self._among(index, place, reach)) is not None:
                 return corner
         return None
 
     def _among(
-        self, index: int, expected: FloatArray, reach: IntPair
+        self, index: int, expected_place: FloatArray, reach: IntPair
     ) -> FloatArray | None:
         """Place a frame among those near a place; None where chance does as well."""
         if self._chance is None:
             return None
-        tried, significance = shifts_within(reach), self.options.significance
-        threshold, _ = self._chance.threshold(tried, significance)
+        shift_count, significance = shifts_within(reach), self.options.significance
+        threshold, _ = self._chance.threshold(shift_count, significance)
         # frames elsewhere take no part, however many there are
-        around = np.where(self.placed[:, None], self.positions, np.nan)
+        around = np.where(self.has_place[:, None], self.positions, np.nan)
         side = np.array(self._stack.frame_shape) + reach
         with np.errstate(invalid="ignore"):
-            near = np.asarray((np.abs(around - expected) < side).all(axis=1))
+            near = np.asarray((np.abs(around - expected_place) < side).all(axis=1))
         if not near.any():
             return None
-        found = place_among(
-            self.prepared, index, expected, np.where(near[:, None], around, np.nan),
-            reach, threshold,
+        place_found = place_among(
+            self.prepared, index, expected_place, np.where(near[:, None], around,
+            np.nan), reach, threshold,
         )  # fmt: skip
-        return None if found is None else found.position
+        return None if place_found is None else place_found.position
 
     def _search_everywhere(self, index: int) -> FloatArray | None:
         """Place a frame of which no position is stated: recent frames come first."""
-        placed = np.flatnonzero(self.placed).tolist()[::-1]
+        placed_frames = np.flatnonzero(self.has_place).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
         reach = (max(_LEAST_REACH, 4 * factor),) * 2
-        for first in range(0, len(placed), _RECENT):
-            some = [*placed[first : first + _RECENT], index]
+        for first in range(0, len(placed_frames), _RECENT):
+            some = [*placed_frames[first : first + _RECENT], index]
             whole = self.prepared
             part = CorrectedFrames(
                 self._part(some), whole.flat, whole.gains[some],
@@ -422,15 +429,15 @@ class LivePlacement:
             for joint in sorted(joints, key=lambda item: -item.weight):
                 if joint.weight < _SURE:
                     break
-                expected = self.positions[some[joint.first]] + joint.shift
-                corner = self._among(index, expected, reach)
+                place = self.positions[some[joint.first]] + joint.shift
+                corner = self._among(index, place, reach)
                 if corner is not None:
                     return corner
         return None
 
-    def _part(self, chosen: Sequence[int], **more: Any) -> Acquisition:
+    def _part(self, frame_numbers: Sequence[int], **more: Any) -> Acquisition:
         """Take some of the frames."""
-        numbers = list(chosen)
+        numbers = list(frame_numbers)
 
         def read(index: int) -> NDArray[Any]:
             return self._stack[numbers[index]]
@@ -445,12 +452,12 @@ class LivePlacement:
         side = np.array(self._stack.frame_shape)
         with np.errstate(invalid="ignore"):
             near = (np.abs(self.positions - self.positions[index]) < side).all(axis=1)
-        near &= self.placed
+        near &= self.has_place
         near[index] = True
         numbers = np.flatnonzero(near)
         pairs = overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
-        found = [(int(numbers[a]), int(numbers[b])) for a, b in pairs]
-        return [pair for pair in found if index in pair]
+        pairs_found = [(int(numbers[a]), int(numbers[b])) for a, b in pairs]
+        return [pair for pair in pairs_found if index in pair]
 
     def _measure(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
         """Measure pairs at their positions of resampling."""
@@ -458,27 +465,27 @@ class LivePlacement:
         for first, second in [*self._links, *pairs]:
             near.setdefault(first, {first}).add(second)
             near.setdefault(second, {second}).add(first)
-        found = []
+        shifts = []
         for first, second in pairs:
             around = sorted(near[first] & near[second])
             item = linearise_pair(self._references, first, second, around)
             if item is not None:
-                found.append(item)
-        return found
+                shifts.append(item)
+        return shifts
 
     def _refine(self, index: int) -> None:
         """Refine a new frame against its neighbours, and keep what its pairs state."""
         pairs = self._pairs_of(index)
-        found: list[LinearisedShift] = []
+        shifts: list[LinearisedShift] = []
         for sweep in range(_SWEEPS):
             self._references.put(index, self.positions[index])
-            found = self._measure(pairs)
-            if not found:
+            shifts = self._measure(pairs)
+            if not shifts:
                 return
             if sweep == 0:
-                self._match_light(index, found)
+                self._match_light(index, shifts)
             normal, right = 1e-12 * np.eye(2), np.zeros(2)
-            for item in found:
+            for item in shifts:
                 sign = 1.0 if item.second == index else -1.0
                 left = self._misfit(item)
                 weight = item.information / max(item.variance, 1e-30)
@@ -488,7 +495,7 @@ class LivePlacement:
             self.positions[index] += step
             if np.abs(step).max() < _SETTLED:
                 break
-        for item in found:
+        for item in shifts:
             self._links[item.first, item.second] = item
 
     def _misfit(self, item: LinearisedShift) -> FloatArray:
@@ -513,9 +520,9 @@ class LivePlacement:
         if not items:
             return
         steps, _ = joint_steps(len(self.positions), items)
-        moves = np.where(self.placed[:, None], steps, 0)
+        moves = np.where(self.has_place[:, None], steps, 0)
         self.positions += moves
-        far = (self._references.off(self.positions) > _FAR).any(axis=1) & self.placed
+        far = (self._references.off(self.positions) > _FAR).any(axis=1) & self.has_place
         for index in np.flatnonzero(far).tolist():
             # linear about where it was; what its pairs state is measured again
             self._references.put(index, self.positions[index])
@@ -523,10 +530,10 @@ class LivePlacement:
             for item in self._measure(pairs):
                 self._links[item.first, item.second] = item
 
-    def _match_light(self, index: int, found: Sequence[LinearisedShift]) -> None:
+    def _match_light(self, index: int, shifts: Sequence[LinearisedShift]) -> None:
         """Find the gain of a frame by its overlaps with others."""
         logs, counts = [], []
-        for item in found:
+        for item in shifts:
             pair = (item.first, item.second)
             boxes = self._references.boxes(*pair)
             if boxes is None:
@@ -562,26 +569,30 @@ class LivePlacement:
         It is solved in a thread, as single steps take seconds: frames may be added
         between the steps of this job, which are short.
         """
-        known = _known(self.stated)
-        known[sorted(self.blank)] = False
-        lit = [i for i in range(len(self.names)) if i not in self.blank]
-        chosen = np.flatnonzero(known).tolist()
-        has_stated = 2 * len(chosen) > len(lit)
-        chosen = chosen if has_stated else lit
-        seen = len(lit)
-        self._solve_at = next((n for n in _SOLVED_AT if n > seen), np.inf)
-        where = {f"nominal_{self.unit}": self.stated[chosen]} if has_stated else {}
-        part = self._part(chosen, pixel_size_nm=self.pixel_size_nm, **where)
+        has_position = _are_known(self.stated)
+        has_position[sorted(self.blank)] = False
+        in_light = [i for i in range(len(self.names)) if i not in self.blank]
+        frames_to_solve = np.flatnonzero(has_position).tolist()
+        has_stated = 2 * len(frames_to_solve) > len(in_light)
+        frames_to_solve = frames_to_solve if has_stated else in_light
+        frame_count = len(in_light)
+        self._solve_at = next((n for n in _SOLVED_AT if n > frame_count), np.inf)
+        where = (
+            {f"nominal_{self.unit}": self.stated[frames_to_solve]} if has_stated else {}
+        )
+        part = self._part(frames_to_solve, pixel_size_nm=self.pixel_size_nm, **where)
         names = list(self.names)
         try:
-            found = yield from _in_thread(self._solve(part))
+            solution = yield from _in_thread(self._solve(part))
         except ReadError:
-            self._solve_at = seen  # again, once the frames can be read
+            self._solve_at = frame_count  # again, once the frames can be read
             raise
-        if found is None:
-            self._solve_at = min(self._solve_at, max(_MORE * seen, seen + 2))
+        if solution is None:
+            self._solve_at = min(
+                self._solve_at, max(_MORE * frame_count, frame_count + 2)
+            )
         elif names == self.names[: len(names)]:
-            yield from self._install(chosen, *found)
+            yield from self._install(frames_to_solve, *solution)
 
     def _solve(
         self, part: Acquisition
@@ -598,24 +609,27 @@ class LivePlacement:
         if not solution.most_placed:
             return None
         whole = part, solution.flat, solution.gains, solution.turns
-        prepared = CorrectedFrames(
+        frames = CorrectedFrames(
             *whole, solution.distortion, solution.distortion_centre_px,
             solution.offsets,
         )  # fmt: skip
         pairs = overlapping_pairs(solution.positions_px, self._stack.frame_shape)
         shifts = [whole_shift(solution.positions_px, pair) for pair in pairs]
-        return solution, measure_chance(prepared, shifts)
+        return solution, measure_chance(frames, shifts)
 
     def _install(
-        self, chosen: Sequence[int], solution: StitchSolution, chance: ChanceLevel
+        self,
+        numbers_solved: Sequence[int],
+        solution: StitchSolution,
+        chance: ChanceLevel,
     ) -> Job[None]:
         """Take a solution of some frames, and place the others again by it."""
-        numbers, solved = np.array(chosen), solution.positions_px
-        fits = solution.placed
+        numbers, new_positions = np.array(numbers_solved), solution.positions_px
+        fits = solution.has_place
         before = self.positions[numbers]
-        known = fits & _known(before)
-        start = known if known.any() else fits
-        offset = np.median(before[start] - solved[start], axis=0)
+        can_compare = fits & _are_known(before)
+        start = can_compare if can_compare.any() else fits
+        offset = np.median(before[start] - new_positions[start], axis=0)
         if not np.isfinite(offset).all():
             offset = np.zeros(2)
         old = self.prepared
@@ -633,26 +647,32 @@ class LivePlacement:
         self.misfits.clear()  # the others are tried below, one after another
         self._feather = feather_of(self.prepared)
         self._references, self._links = _References(self.prepared), {}
-        others = sorted({*range(len(self.names))} - {*chosen})
+        others = sorted({*range(len(self.names))} - {*numbers_solved})
         again = [i for i in others if i not in self.blank]
-        self.positions[numbers] = np.where(fits[:, None], solved + offset, np.nan)
+        self.positions[numbers] = np.where(
+            fits[:, None], new_positions + offset, np.nan
+        )
         self.provisional = {*again} & self.provisional
         for index, position in enumerate(self.positions):
             self._references.put(index, np.nan_to_num(position))
         self._stale = {*range(len(self.names))}  # the light of all may have changed
         local = overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
-        pairs = [(chosen[first], chosen[second]) for first, second in local]
-        for done in range(0, len(pairs), _BATCH):
-            yield Progress(done, len(pairs), "Measuring pairs of frames")
-            for item in self._measure(pairs[done : done + _BATCH]):
+        pairs = [
+            (numbers_solved[first], numbers_solved[second]) for first, second in local
+        ]
+        for done_count in range(0, len(pairs), _BATCH):
+            yield Progress(done_count, len(pairs), "Measuring pairs of frames")
+            for item in self._measure(pairs[done_count : done_count + _BATCH]):
                 self._links[item.first, item.second] = item
         self._fit_stage()
-        lost = [i for i in numbers[~fits].tolist() if i not in self.blank]
-        for done, index in enumerate([*again, *lost]):
-            yield Progress(done, len(again) + len(lost), "Placing the other frames")
+        without_place = [i for i in numbers[~fits].tolist() if i not in self.blank]
+        for done_count, index in enumerate([*again, *without_place]):
+            yield Progress(
+                done_count, len(again) + len(without_place), "Placing the other frames"
+            )
             self.place(index)
 
     def waiting(self) -> list[int]:
         """List the frames that the images do not place yet."""
-        lost = np.flatnonzero(~self.placed).tolist()
-        return [index for index in lost if index not in self.blank]
+        without_place = np.flatnonzero(~self.has_place).tolist()
+        return [index for index in without_place if index not in self.blank]

@@ -65,12 +65,12 @@ def touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
 
 def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
     """Pairs of placed frames with at least 600 px in common; `positions` (N, 2)."""
-    kept = []
+    pairs = []
     for first, second in touching_pairs(positions, shape):
         rows, columns = np.array(shape) - np.abs(positions[second] - positions[first])
         if rows * columns >= _LEAST_PIXELS:
-            kept.append((first, second))
-    return kept
+            pairs.append((first, second))
+    return pairs
 
 
 _SURE = 8.0  # twice the usual four deviations; chosen: all pairs are searched
@@ -80,19 +80,19 @@ _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 
 
 def nominal_positions(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
 ) -> tuple[FloatArray, bool, Sequence[Joint]]:
     """Where frames are expected, (N, 2), whether the scan says so, and all matches."""
-    acquisition = prepared.acquisition
+    acquisition = frames.acquisition
     positions = acquisition.nominal_corners()
     if positions is not None:
         return positions, True, ()
     if acquisition.grid is not None:
-        steps = _measured_steps(prepared)
+        steps = _measured_steps(frames)
         return acquisition.grid_cells() @ steps, False, ()
-    joints = match_frames(prepared)
-    noise = band_noise(noise_level(prepared))
-    return discover(prepared, joints, noise), False, joints
+    joints = match_frames(frames)
+    noise = band_noise(noise_level(frames))
+    return discover(frames, joints, noise), False, joints
 
 
 # Of the matches that other axes explain; chosen: of two rows, whose frames fit along
@@ -106,19 +106,19 @@ _EQUAL = 0.9
 _REFITS = 4  # chosen: which matches fit has settled before
 
 
-def other_axes(prepared: CorrectedFrames, nominal: FloatArray) -> FloatArray | None:
+def other_axes(frames: CorrectedFrames, nominal: FloatArray) -> FloatArray | None:
     """Find a linear map by which the images match stated positions clearly better.
 
     `nominal` (N, 2). Gives the map, (2, 2), from stated to camera px, ``(y, x)``; None
     where there is none.
     """
-    joints = [joint for joint in match_frames(prepared) if joint.weight > _SURE]
+    joints = [joint for joint in match_frames(frames) if joint.weight > _SURE]
     if not joints:
         return None
     shift = np.array([joint.shift for joint in joints]).reshape(-1, 2)
     first, second = ([getattr(j, end) for j in joints] for end in ("first", "second"))
     apart = nominal[second] - nominal[first]
-    shape = np.array(prepared.frame_shape)
+    shape = np.array(frames.frame_shape)
 
     def fitting(matrix: FloatArray) -> BoolArray:
         away = apart @ matrix.T
@@ -133,16 +133,16 @@ def other_axes(prepared: CorrectedFrames, nominal: FloatArray) -> FloatArray | N
     rank = [names.index(nearest_axes(matrix)) for matrix in seeds]
     equal = np.flatnonzero(fits >= _EQUAL * fits.max()).tolist()
     best = seeds[min(equal, key=lambda k: (rank[k], -fits[k]))]
-    named = np.array(AXES[nearest_axes(best)], dtype=float)
+    named_axes = np.array(AXES[nearest_axes(best)], dtype=float)
     for _ in range(_REFITS):
         inside = fitting(best)
-        have, want = apart[inside] @ named.T, shift[inside]
+        have, want = apart[inside] @ named_axes.T, shift[inside]
         # both ways, so that steps are about nothing
         both = [np.concatenate([steps, -steps]) for steps in (have, want)]
-        fitted = fit_axes(both[0], both[1], int(shape.min()))
-        if fitted is None:
+        axes_fit = fit_axes(both[0], both[1], int(shape.min()))
+        if axes_fit is None:
             break
-        best = fitted.after(named).matrix if fitted.differ else named
+        best = axes_fit.after(named_axes).matrix if axes_fit.differ else named_axes
     return best
 
 
@@ -184,7 +184,7 @@ def share_of_period(away: float, period: float) -> float:
 
 
 def possible_turns(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     nominal: FloatArray,
     pairs: Sequence[IntPair],
     most_px: float | None = None,
@@ -194,7 +194,7 @@ def possible_turns(
     Those of the `pairs` that are nearest decide together. `most_px`: by how much two
     stated positions may err together, if known.
     """
-    rows, columns = prepared.frame_shape
+    rows, columns = frames.frame_shape
     around = (round(_WIDE * rows), round(_WIDE * columns))
     pairs = [pair for pair in pairs if (nominal[pair[0]] != nominal[pair[1]]).any()]
     if not pairs:
@@ -205,33 +205,35 @@ def possible_turns(
     nearest = np.flatnonzero(far < _ALIKE * usual)
     length = float(np.median(far[nearest]))
     choices, lines = [], 0
-    chosen = nearest[evenly(len(nearest), _NEIGHBOURS)].tolist()
-    expected = [whole_shift(nominal, pairs[place]) for place in chosen]
-    threshold, _ = chance_threshold(prepared, expected, around, _LEAST_SCORE)
-    for place, shift in zip(chosen, expected, strict=True):
+    sample = nearest[evenly(len(nearest), _NEIGHBOURS)].tolist()
+    whole_shifts = [whole_shift(nominal, pairs[place]) for place in sample]
+    threshold, _ = chance_threshold(frames, whole_shifts, around, _LEAST_SCORE)
+    for place, shift in zip(sample, whole_shifts, strict=True):
         pair = pairs[place]
-        item = search(prepared, pair, shift, around, threshold / 2)
+        item = search(frames, pair, shift, around, threshold / 2)
         if item.best <= threshold:
             continue
         lines += bool(item.along)
         order = np.argsort(-item.ncc, kind="stable")
         order = order[are_rivals(item, threshold)[order]][:_RIVALS]
-        choice = weigh_shifts(prepared, pair, item.shifts[order], item.weight[0])
-        seen = length * as_complex(choice.shifts) / as_complex(steps[place])
-        choices.append(replace(choice, shifts=np.stack([seen.imag, seen.real], 1)))
-    if lines > LINES * len(chosen):
+        choice = weigh_shifts(frames, pair, item.shifts[order], item.weight[0])
+        turns_seen = length * as_complex(choice.shifts) / as_complex(steps[place])
+        choices.append(
+            replace(choice, shifts=np.stack([turns_seen.imag, turns_seen.real], 1))
+        )
+    if lines > LINES * len(sample):
         return PossibleTurns()  # along lines any shift fits
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
     period = float(np.median([*map(_nearest_rival, choices)])) if choices else np.inf
     if choices and not certain:
-        found, doubt = _likely_steps(choices), 0.0
+        steps_found, doubt = _likely_steps(choices), 0.0
     else:
-        agreed = _agreed(certain, length) if certain else None
-        found, doubt = [] if agreed is None else [agreed], np.inf
+        common_step = _agree_on_step(certain, length) if certain else None
+        steps_found, doubt = [] if common_step is None else [common_step], np.inf
         if len(certain) > 1:
             scatter = np.hypot(*np.std(certain, axis=0, ddof=1)) / np.sqrt(len(certain))
             doubt = float(scatter * stdtrit(len(certain) - 1, 1 - _BY_CHANCE / 2))
-    turns = [complex(as_complex(turn)) / length for turn in found]
+    turns = [complex(as_complex(turn)) / length for turn in steps_found]
     turns.sort(key=lambda turn: abs(turn - 1))
     if most_px is not None:
         turns = [turn for turn in turns if abs(turn - 1) * length <= most_px]
@@ -244,7 +246,7 @@ def _nearest_rival(choice: ShiftChoice) -> float:
     return float(np.hypot(*rivals.T).min(initial=np.inf))
 
 
-def _agreed(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
+def _agree_on_step(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
     """Mean of what most pairs say, (2,), to within a tenth of a side; None if none."""
     every = np.stack(certain)
     close = np.abs(every - np.median(every, axis=0)).max(axis=1) <= 0.1 * side
@@ -257,33 +259,33 @@ def _seeds(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
     """Map one stated step of `apart`, (J, 2), each into its `shift`, (J, 2)."""
     for place in evenly(len(apart), _SEEDS):
         step = complex(as_complex(apart[place]))
-        seen = complex(as_complex(shift[place]))
-        if 1 / _MOST_SCALE < abs(seen) / max(abs(step), 1e-9) < _MOST_SCALE:
-            yield as_matrix(seen / step)
+        step_seen = complex(as_complex(shift[place]))
+        if 1 / _MOST_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MOST_SCALE:
+            yield as_matrix(step_seen / step)
             # the same with y mirrored before
-            yield as_matrix(seen / step.conjugate()) @ np.diag([-1.0, 1.0])
+            yield as_matrix(step_seen / step.conjugate()) @ np.diag([-1.0, 1.0])
 
 
-def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
+def _measured_steps(frames: CorrectedFrames) -> FloatArray:
     """Find the steps of a grid, from row to row and column to column, by neighbours."""
-    cells = prepared.acquisition.grid_cells()
-    grid = prepared.acquisition.grid or (1, len(cells))
-    found: list[FloatArray | None] = []
+    cells = frames.acquisition.grid_cells()
+    grid = frames.acquisition.grid or (1, len(cells))
+    steps: list[FloatArray | None] = []
     for axis in range(2):
         pairs = _adjacent(cells, axis)
-        found.append(_common_step(prepared, pairs, axis) if pairs else None)
-    rows, columns = prepared.frame_shape
-    lacking = [step is None and grid[axis] > 1 for axis, step in enumerate(found)]
+        steps.append(_common_step(frames, pairs, axis) if pairs else None)
+    rows, columns = frames.frame_shape
+    lacking = [step is None and grid[axis] > 1 for axis, step in enumerate(steps)]
     if any(lacking):
         what = "rows" if lacking[0] else "columns"
         msg = (
             f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid must show common "
             "detail, but no shift fits them: check grid and order, or give the overlap."
         )
-        others = likely_grids(prepared.acquisition, match_frames(prepared))
+        others = likely_grids(frames.acquisition, match_frames(frames))
         raise UnplacedError(msg, others, code="no-overlap")
-    down = np.array([rows, 0.0]) if found[0] is None else found[0]
-    along = np.array([0.0, columns]) if found[1] is None else found[1]
+    down = np.array([rows, 0.0]) if steps[0] is None else steps[0]
+    along = np.array([0.0, columns]) if steps[1] is None else steps[1]
     return np.stack([down, along])
 
 
@@ -300,7 +302,7 @@ def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
 
 
 def _common_step(
-    prepared: CorrectedFrames, pairs: Sequence[IntPair], axis: int
+    frames: CorrectedFrames, pairs: Sequence[IntPair], axis: int
 ) -> FloatArray | None:
     """Find the step that most pairs of neighbours agree on.
 
@@ -309,23 +311,23 @@ def _common_step(
     UnplacedError
         If the pairs fit equally well at several steps.
     """
-    side = np.array(prepared.frame_shape)
+    side = np.array(frames.frame_shape)
     middle, reach = np.zeros(2), ASIDE * side
     middle[axis] = (LEAST_STEP + MOST_STEP) / 2 * side[axis]
     reach[axis] = (MOST_STEP - LEAST_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
-    threshold, _ = chance_threshold(prepared, [nominal], around, _LEAST_SCORE)
+    threshold, _ = chance_threshold(frames, [nominal], around, _LEAST_SCORE)
     choices, lines = [], 0
     for pair in pairs:
-        item = search(prepared, pair, nominal, around, threshold / 2)
+        item = search(frames, pair, nominal, around, threshold / 2)
         if item.best > threshold:
             order = np.argsort(-item.ncc, kind="stable")
             order = order[are_rivals(item, threshold)[order]]
             shifts = item.shifts[order[:_RIVALS]]
-            choices.append(weigh_shifts(prepared, pair, shifts, item.weight[0]))
+            choices.append(weigh_shifts(frames, pair, shifts, item.weight[0]))
         else:  # lines that cross an overlap are too few to stand out from chance
-            item = search(prepared, pair, nominal, around)
+            item = search(frames, pair, nominal, around)
         lines += bool(item.along)
     if lines > LINES * len(pairs):
         raise UnplacedError(
@@ -342,7 +344,7 @@ def _common_step(
         )
         raise UnplacedError(msg, (), code="periodic")
     certain = [c.shifts[0] for c in choices if c.is_certain] or steps
-    return _agreed(certain, side.max())
+    return _agree_on_step(certain, side.max())
 
 
 def _likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:

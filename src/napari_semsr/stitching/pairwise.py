@@ -71,11 +71,13 @@ def overlap_boxes(
     shape: IntPair, shift: IntPair, grow: IntPair = (0, 0)
 ) -> tuple[Box, Box] | None:
     """Parts of two frames that show the same place, each grown within its frame."""
-    frame, moved = Box.of(shape), Box.of(shape, shift)
-    common = frame.intersection(moved).grow(grow)
-    if not (common.overlap(frame) and common.overlap(moved)):
+    frame, other_frame = Box.of(shape), Box.of(shape, shift)
+    common = frame.intersection(other_frame).grow(grow)
+    if not (common.overlap(frame) and common.overlap(other_frame)):
         return None
-    return common.intersection(frame), common.intersection(moved).within(moved)
+    return common.intersection(frame), common.intersection(other_frame).within(
+        other_frame
+    )
 
 
 def whole_shift(positions: FloatArray, pair: IntPair) -> IntPair:
@@ -139,15 +141,15 @@ class CorrelationSurface:
 
 
 def surface(
-    prepared: CorrectedFrames, pair: IntPair, nominal: IntPair, reach: IntPair
+    frames: CorrectedFrames, pair: IntPair, nominal: IntPair, reach: IntPair
 ) -> CorrelationSurface | None:
     """Correlate two frames over all shifts within reach."""
-    boxes = overlap_boxes(prepared.frame_shape, nominal, reach)
+    boxes = overlap_boxes(frames.frame_shape, nominal, reach)
     if boxes is None:
         return None
     one, two = boxes
-    first = prepared.banded(pair[0])[one.slices]
-    second = prepared.banded(pair[1])[two.slices]
+    first = frames.band_pass(pair[0])[one.slices]
+    second = frames.band_pass(pair[1])[two.slices]
     # lag l pairs first[x + l] with second[x]; the boxes start at different places
     start = (
         nominal[0] - reach[0] - one.y0 + two.y0,
@@ -164,7 +166,7 @@ def surface(
     columns = (start[1] + np.arange(2 * reach[1] + 1)) % size[1]
     cross, variance = lags[:, rows[:, None], columns[None]]
     origin = (nominal[0] - reach[0], nominal[1] - reach[1])
-    cross = np.where(_possible(prepared.frame_shape, origin, cross.shape), cross, 0)
+    cross = np.where(_possible(frames.frame_shape, origin, cross.shape), cross, 0)
     return CorrelationSurface(cross, np.maximum(variance, 0), origin)
 
 
@@ -208,19 +210,19 @@ def highest_peaks(
         return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
     order = order[:_MANY_PEAKS]
     high = int((heights[order] >= _LATTICE_SHARE * heights[order[0]]).sum())
-    kept = order[: max(_PEAKS, high)]
-    return [(int(rows[k]), int(columns[k])) for k in kept]
+    peaks = order[: max(_PEAKS, high)]
+    return [(int(rows[k]), int(columns[k])) for k in peaks]
 
 
 def coefficient(
-    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
+    frames: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, float]:
     """Compare two frames at one shift: `common_coefficient` of their overlap."""
-    return common_coefficient(prepared, [(pair, shift)])
+    return common_coefficient(frames, [(pair, shift)])
 
 
 def common_coefficient(
-    prepared: CorrectedFrames, overlaps: Sequence[tuple[IntPair, IntPair]]
+    frames: CorrectedFrames, overlaps: Sequence[tuple[IntPair, IntPair]]
 ) -> tuple[float, float, float]:
     """Compare pairs of frames, each at one shift, as if their overlaps were one.
 
@@ -233,9 +235,9 @@ def common_coefficient(
     count, cross = 0, 0.0
     # of the weights, and of the frames: sums of squares and of fourth powers
     weights, powers, peaks = np.zeros(2), np.zeros(2), np.zeros(2)
-    root = prepared.root
+    root = frames.root
     for pair, shift in overlaps:
-        boxes = overlap_boxes(prepared.frame_shape, shift)
+        boxes = overlap_boxes(frames.frame_shape, shift)
         if boxes is None:
             continue
         one, two = boxes
@@ -243,7 +245,7 @@ def common_coefficient(
         mask = common > 0
         count += int(np.count_nonzero(mask))
         first, second = (
-            prepared.banded(index)[box.slices] * mask
+            frames.band_pass(index)[box.slices] * mask
             for index, box in zip(pair, boxes, strict=True)
         )
         cross += float(np.vdot(first, second))
@@ -257,7 +259,7 @@ def common_coefficient(
     ncc = cross / np.sqrt(power)
     every = float(weights[0] ** 2 / weights[1])
     pixels = min(every, _NORMAL * power / np.sqrt(float(np.prod(peaks))))
-    details = max(pixels / prepared.grain - _NORMAL, 0.0)
+    details = max(pixels / frames.grain - _NORMAL, 0.0)
     bounded = float(np.clip(ncc, -_MOST_NCC, _MOST_NCC))
     score = np.sqrt(details * -np.log1p(-(bounded**2)))
     weight_all = np.arctanh(bounded) * np.sqrt(every / NOISE_AREA)
@@ -265,7 +267,7 @@ def common_coefficient(
 
 
 def search(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     pair: IntPair,
     nominal: IntPair,
     reach: IntPair,
@@ -275,16 +277,16 @@ def search(
 
     Without it the best, and those that are nearly as good.
     """
-    found = surface(prepared, pair, nominal, reach)
+    scores = surface(frames, pair, nominal, reach)
     shifts: list[IntPair] = []
     along: tuple[IntPair, ...] = ()
-    floor = None if least is None else least * np.sqrt(prepared.grain)
-    if found is not None:
-        y0, x0 = found.origin
-        peaks = highest_peaks(found.score, floor)
+    floor = None if least is None else least * np.sqrt(frames.grain)
+    if scores is not None:
+        y0, x0 = scores.origin
+        peaks = highest_peaks(scores.score, floor)
         if peaks and least is None:
             # the next period of a large overlap hides that of a small one
-            height = found.height(prepared.frame_shape)
+            height = scores.height(frames.frame_shape)
             alike = _ALIKE * height[peaks[0]]
             peaks += [
                 peak
@@ -294,13 +296,13 @@ def search(
             ]
         shifts = [(y + y0, x + x0) for y, x in peaks]
         if np.abs(nominal).max() >= _MOVED:
-            still = 2 * np.sqrt(prepared.grain / np.pi)  # as wide as the peak of dust
+            still = 2 * np.sqrt(frames.grain / np.pi)  # as wide as the peak of dust
             shifts = [s for s in shifts if np.hypot(*s) > still]
-        along = found.along(shifts[0], nominal, prepared.frame_shape) if shifts else ()
-    measured = [coefficient(prepared, pair, shift) for shift in shifts]
-    ncc, score, weight = np.array(measured).reshape(-1, 3).T
+        along = scores.along(shifts[0], nominal, frames.frame_shape) if shifts else ()
+    coefficients = [coefficient(frames, pair, shift) for shift in shifts]
+    ncc, score, weight = np.array(coefficients).reshape(-1, 3).T
     lowest = _HOLLOW * ncc.max(initial=0.0)
-    if any(coefficient(prepared, pair, shift)[0] < lowest for shift in along):
+    if any(coefficient(frames, pair, shift)[0] < lowest for shift in along):
         along = ()  # a hollow of the variance was taken for a ridge
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
@@ -345,13 +347,13 @@ class Resampled:
 
     def __init__(
         self,
-        prepared: CorrectedFrames,
+        frames: CorrectedFrames,
         positions: FloatArray,
         sigma: float,
         *,
         slopes: bool = True,
     ) -> None:
-        self.prepared = prepared
+        self.prepared = frames
         self.sigma = sigma
         self.slopes = slopes
         self.corners = np.where(np.isfinite(positions), np.round(positions), 0)
@@ -369,7 +371,7 @@ class Resampled:
         return planes
 
     def _make(self, index: int) -> tuple[Float32Array, ...]:
-        image, weight = self.prepared.corrected(index)
+        image, weight = self.prepared.correct(index)
         outside = weight <= 0
         if outside.any():  # the level of what lies inside stands for what lies outside
             total = float(weight.sum())
@@ -385,19 +387,21 @@ class Resampled:
 
     def _inner(self, weight: Float32Array) -> Float32Array:
         """Weight without the rim that smoothing has mixed with what lies beyond."""
-        lit = int(np.count_nonzero(weight))
-        if lit not in self._inside:  # frames without missing pixels share one mask
-            self._inside[lit] = (weight > 0, self._eroded(weight > 0))
-        mask, inside = self._inside[lit]
+        pixels_in_light = int(np.count_nonzero(weight))
+        if (
+            pixels_in_light not in self._inside
+        ):  # frames without missing pixels share one mask
+            self._inside[pixels_in_light] = (weight > 0, self._erode(weight > 0))
+        mask, inside = self._inside[pixels_in_light]
         if not np.array_equal(mask, weight > 0):
-            inside = self._eroded(weight > 0)
+            inside = self._erode(weight > 0)
         return np.where(inside, weight, np.float32(0))
 
-    def _eroded(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _erode(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Take as much off a mask as smoothing reaches."""
         side = 2 * self.margin + 1
-        kept = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
-        return np.asarray(kept > 0)
+        is_inside = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
+        return np.asarray(is_inside > 0)
 
     def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
         """Parts of two frames that show the same place."""

@@ -95,16 +95,16 @@ def linearise_pair(
             slope.append(slope[0] * apart[0] + slope[1] * apart[1])
     slopes = [(p + q)[inside] for p, q in zip(a_slopes, b_slopes, strict=True)]
     design = np.concatenate([np.stack(slopes) / 2, columns])
-    weighted = design * weight
-    normal = (weighted @ design.T).astype(float)
+    weighted_design = design * weight
+    normal = (weighted_design @ design.T).astype(float)
     difference = (b - a)[inside]
-    right = (weighted @ difference).astype(float)
+    right = (weighted_design @ difference).astype(float)
     # products of one frame's gradient with the other's: free of noise on the mean
     one_slope, other = (np.stack([p[inside] for p in s]) for s in (a_slopes, b_slopes))
     cross = ((one_slope * weight) @ other.T).astype(float)
     cross = (cross + cross.T) / 2
     power = float(np.vdot(weight, difference**2))
-    return _eliminated((first, second), normal, right, cross, (power, freedom))
+    return _eliminate((first, second), normal, right, cross, (power, freedom))
 
 
 def _columns(
@@ -119,7 +119,7 @@ def _columns(
     return np.stack([np.ones(len(mean), np.float32), mean - mean.mean(), *ramps])
 
 
-def _eliminated(
+def _eliminate(
     pair: IntPair,
     normal: FloatArray,
     right: FloatArray,
@@ -136,24 +136,24 @@ def _eliminated(
     size = len(cross)
     nuisance = normal[size:, size:]
     nuisance = nuisance + 1e-9 * np.trace(nuisance) * np.eye(_NUISANCE)
-    mixed = normal[:size, size:]
-    solved = np.linalg.solve(nuisance, np.column_stack([mixed.T, right[size:]]))
-    taken = mixed @ solved[:, :size]
-    gradient = right[:size] - mixed @ solved[:, size]
-    noisy = normal[:size, :size] - taken
+    mixed_terms = normal[:size, size:]
+    solution = np.linalg.solve(nuisance, np.column_stack([mixed_terms.T, right[size:]]))
+    nuisance_terms = mixed_terms @ solution[:, :size]
+    gradient = right[:size] - mixed_terms @ solution[:, size]
+    noisy = normal[:size, :size] - nuisance_terms
     values, vectors = np.linalg.eigh((noisy + noisy.T) / 2)
     values = np.maximum(values, max(1e-6 * float(values[-1]), 1e-12))
     root = vectors * np.sqrt(values)
     # share of the slopes that both frames have in common, along each direction
     inverse = vectors / np.sqrt(values)
-    shared = inverse.T @ (cross - taken) @ inverse
-    share, turn = np.linalg.eigh((shared + shared.T) / 2)
+    gain_terms = inverse.T @ (cross - nuisance_terms) @ inverse
+    share, turn = np.linalg.eigh((gain_terms + gain_terms.T) / 2)
     share = np.clip(share, _LEAST_SHARE, 1.0)
     basis = root @ turn
     information = (basis * share**2) @ basis.T
     unroot = inverse @ turn
     step = (unroot / share) @ unroot.T @ gradient
-    left = max(power - float(right[size:] @ solved[:, size]), 0.0)
+    left = max(power - float(right[size:] @ solution[:, size]), 0.0)
     # frames of one grey value, or without noise, differ by what rounding does at least
     least = _ROUNDING * float(np.trace(information))
     variance = max(left / max(freedom, 1e-12), least)
@@ -182,7 +182,7 @@ class Refined:
     sigma_px: FloatArray
 
 
-def _bounded(item: LinearisedShift) -> FloatArray:
+def _bound_step(item: LinearisedShift) -> FloatArray:
     """Step of a pair, no farther than it is linear."""
     if len(item.step) == 2:
         return np.clip(item.step, -MAX_STEP, MAX_STEP)
@@ -230,7 +230,7 @@ def assemble(
     second = np.array([item.second for item in shifts], dtype=np.intp)
     doubt = np.array([max(item.variance, 0.5 * noise) for item in shifts])
     blocks = np.stack([item.information for item in shifts]) / doubt[:, None, None]
-    steps = np.stack([_bounded(item) for item in shifts])
+    steps = np.stack([_bound_step(item) for item in shifts])
     pull = np.einsum("kab,kb->ka", blocks, steps)
     pulls = [pull[:, :2], *np.moveaxis(blocks[:, :2, 2:], 2, 0)]
     right = np.zeros((len(pulls), count, 2))
@@ -239,9 +239,9 @@ def assemble(
         np.add.at(own, first, -each)
     matrix = join_blocks(count, first, second, blocks)
     tiny = _HOLD * float(np.median(np.abs(blocks[:, [0, 1], [0, 1]])))
-    held = (matrix + tiny * sparse.eye_array(2 * count)).tocsc()
+    held_matrix = (matrix + tiny * sparse.eye_array(2 * count)).tocsc()
     rim = pull[:, 2:].sum(axis=0), np.einsum("kaa->a", blocks[:, 2:, 2:])
-    return held, right, *rim
+    return held_matrix, right, *rim
 
 
 def joint_steps(
@@ -265,32 +265,32 @@ def _in_order(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
 
 
 def sweep_shifts(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     sigma: float,
     *,
-    stretched: bool = False,
+    with_stretch: bool = False,
     around: Sequence[IntPair] = (),
 ) -> list[LinearisedShift]:
     """Linearise all pairs, in the order given; `around`: pairs that share the light."""
-    sweep = Resampled(prepared, positions, sigma)
-    stretch = prepared.stretch() if stretched else None
+    sweep = Resampled(frames, positions, sigma)
+    stretch = frames.stretch() if with_stretch else None
     near = [{index} for index in range(len(positions))]  # what each frame touches
     for first, second in (*pairs, *around):
         near[first].add(second)
         near[second].add(first)
     shifts = []
     for first, second in pairs:
-        shared = sorted(near[first] & near[second])
-        item = linearise_pair(sweep, first, second, shared, stretch)
+        common = sorted(near[first] & near[second])
+        item = linearise_pair(sweep, first, second, common, stretch)
         if item is not None:
             shifts.append(item)
     return shifts
 
 
 def refine(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     sweeps: Sequence[float],
@@ -302,18 +302,18 @@ def refine(
     """
     positions = positions.copy()
     pairs = _in_order(pairs, positions)
-    settled = 0.0
+    last_sigma = 0.0
     for sigma in sweeps:
-        if sigma == settled:
+        if sigma == last_sigma:
             continue
-        shifts = sweep_shifts(prepared, positions, pairs, sigma)
+        shifts = sweep_shifts(frames, positions, pairs, sigma)
         if not shifts:
             yield Refined(positions, (), np.full(positions.shape, np.inf))
             return
         steps, matrix = joint_steps(len(positions), shifts)
         positions = positions + steps
         if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _SETTLED:
-            settled = sigma
+            last_sigma = sigma
         spread = np.where(np.isfinite(positions), spread_of(matrix, sigma), np.nan)
         yield Refined(positions.copy(), tuple(shifts), spread)
 
@@ -332,8 +332,8 @@ def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     values, vectors = np.linalg.eigh(matrix.toarray())
     # nothing tells the common shift of a group: its two modes are the softest
     values = np.maximum(values, np.finfo(float).eps * values[-1])[2 * groups :]
-    scaled = vectors[:, 2 * groups :] / np.sqrt(values)
-    variance = (scaled**2).sum(axis=1) * SMOOTHED * sigma**2
+    scaled_vectors = vectors[:, 2 * groups :] / np.sqrt(values)
+    variance = (scaled_vectors**2).sum(axis=1) * SMOOTHED * sigma**2
     return np.where(adrift, np.inf, np.sqrt(variance).reshape(count, 2))
 
 
@@ -358,7 +358,7 @@ class RimStep:
 
 
 def measure_rim(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     sigma: float,
@@ -369,25 +369,29 @@ def measure_rim(
     of the Gaussian in px. None where no pair has enough in common.
     """
     pairs = _in_order(pairs, positions)
-    shifts = sweep_shifts(prepared, positions, pairs, sigma, stretched=True)
+    shifts = sweep_shifts(frames, positions, pairs, sigma, with_stretch=True)
     if not shifts:
         return None
     noise = float(np.median([item.variance for item in shifts]))
     count = len(positions)
-    held, right, pull, stiff = assemble(count, shifts, noise)
-    moves, coupled = splu(held).solve(right.reshape(2, -1).T).T
-    stiffness = float(stiff[0] - right[1].ravel() @ coupled)
+    held_matrix, right, pull, stiff = assemble(count, shifts, noise)
+    moves, coupling = splu(held_matrix).solve(right.reshape(2, -1).T).T
+    stiffness = float(stiff[0] - right[1].ravel() @ coupling)
     if stiffness <= 0:
         return None
     step = float(pull[0] - right[1].ravel() @ moves) / stiffness
-    moves = (moves - step * coupled).reshape(count, 2)
-    smoothed = SMOOTHED * sigma**2
-    excess = _excess(shifts, moves, step, noise * smoothed)
-    spread = float(np.sqrt(smoothed / stiffness))
-    known = np.isfinite(positions).all(axis=1)
-    pulled = coupled.reshape(count, 2)
-    pulled = np.abs(pulled - pulled[known].mean(axis=0)) * spread * excess
-    return RimStep(step, spread, excess, moves, pulled)
+    moves = (moves - step * coupling).reshape(count, 2)
+    smoothing_area = SMOOTHED * sigma**2
+    excess = _excess(shifts, moves, step, noise * smoothing_area)
+    spread = float(np.sqrt(smoothing_area / stiffness))
+    has_place = np.isfinite(positions).all(axis=1)
+    pull_of_frames = coupling.reshape(count, 2)
+    pull_of_frames = (
+        np.abs(pull_of_frames - pull_of_frames[has_place].mean(axis=0))
+        * spread
+        * excess
+    )
+    return RimStep(step, spread, excess, moves, pull_of_frames)
 
 
 def _excess(
@@ -402,8 +406,8 @@ def _excess(
     free = 3 * len(shifts) - 2 * len(moves) - 1
     if free <= 0:
         return 1.0
-    expected = chi2.median(3) * free / (3 * len(shifts))
-    return max(1.0, float(np.sqrt(np.median(sums) / expected)))
+    expected_chi2 = chi2.median(3) * free / (3 * len(shifts))
+    return max(1.0, float(np.sqrt(np.median(sums) / expected_chi2)))
 
 
 # Small turn and scale of every frame, found together with its position.
@@ -421,7 +425,7 @@ _FREE = 4  # shift along y and x, turn, scale
 
 
 def refine_rotations(
-    prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+    corrected_frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> tuple[CorrectedFrames, FloatArray]:
     """Find rotations and scales, and positions with them.
 
@@ -429,16 +433,18 @@ def refine_rotations(
     """
     positions = positions.copy()
     for _ in range(_ROUNDS):
-        frames = Resampled(prepared, positions, _SIGMA)
+        frames = Resampled(corrected_frames, positions, _SIGMA)
         blocks = ((pair, _normal(frames, pair)) for pair in pairs)
-        found = [(pair, block) for pair, block in blocks if block is not None]
-        if not found:
-            return prepared, positions
-        steps = _solved(len(positions), found)
-        half = max(prepared.frame_shape) / 2
+        blocks_found = [(pair, block) for pair, block in blocks if block is not None]
+        if not blocks_found:
+            return corrected_frames, positions
+        steps = _solve(len(positions), blocks_found)
+        half = max(corrected_frames.frame_shape) / 2
         positions = positions + np.clip(steps[:, :2], -2, 2)
-        prepared = prepared.changed(rotations=prepared.rotations + steps[:, 2:] / half)
-    return prepared, positions
+        corrected_frames = corrected_frames.change(
+            rotations=corrected_frames.rotations + steps[:, 2:] / half
+        )
+    return corrected_frames, positions
 
 
 def _slopes(
@@ -478,29 +484,31 @@ def _normal(
     nuisance = [np.ones(len(mean)), mean - mean.mean(), tilt[0], tilt[1]]
     design = np.stack([*(-part for part in here), *there, *nuisance]).astype(float)
     difference = (b - a)[inside].astype(float)
-    weighted = design * weight
-    normal = weighted @ design.T
-    right = weighted @ difference
+    weighted_design = design * weight
+    normal = weighted_design @ design.T
+    right = weighted_design @ difference
     free = 2 * _FREE
-    held = normal[free:, free:] + 1e-9 * np.trace(normal) * np.eye(len(nuisance))
-    taken = np.linalg.solve(held, np.column_stack([normal[free:, :free], right[free:]]))
-    left = float(weight @ difference**2 - right[free:] @ taken[:, -1])
+    held_matrix = normal[free:, free:] + 1e-9 * np.trace(normal) * np.eye(len(nuisance))
+    nuisance_terms = np.linalg.solve(
+        held_matrix, np.column_stack([normal[free:, :free], right[free:]])
+    )
+    left = float(weight @ difference**2 - right[free:] @ nuisance_terms[:, -1])
     return (
-        normal[:free, :free] - normal[:free, free:] @ taken[:, :-1],
-        right[:free] - normal[:free, free:] @ taken[:, -1],
+        normal[:free, :free] - normal[:free, free:] @ nuisance_terms[:, :-1],
+        right[:free] - normal[:free, free:] @ nuisance_terms[:, -1],
         max(left, 1e-12) / len(mean),
     )
 
 
-def _solved(
-    count: int, found: list[tuple[IntPair, tuple[FloatArray, FloatArray, float]]]
+def _solve(
+    count: int, blocks: list[tuple[IntPair, tuple[FloatArray, FloatArray, float]]]
 ) -> FloatArray:
     """Solve for shift (px), turn and scale (times half a frame) of every frame."""
-    noise = float(np.median([block[2] for _, block in found]))
+    noise = float(np.median([block[2] for _, block in blocks]))
     true = noise * SMOOTHED * _SIGMA**2
     rows, columns, values = [], [], []
     right = np.zeros(count * _FREE)
-    for (first, second), (normal, gradient, variance) in found:
+    for (first, second), (normal, gradient, variance) in blocks:
         share = 1 / (true * max(variance / noise, 0.5))
         index = np.concatenate(
             [first * _FREE + np.arange(_FREE), second * _FREE + np.arange(_FREE)]
@@ -515,5 +523,5 @@ def _solved(
     scale = float(np.median(matrix.diagonal())) or 1.0
     prior = np.full((count, _FREE), _HOLD * scale)
     prior[:, 2:] += 1 / (_EXPECTED * 100) ** 2
-    held = (matrix + sparse.diags_array(prior.ravel())).tocsc()
-    return np.asarray(splu(held).solve(right).reshape(count, _FREE))
+    held_matrix = (matrix + sparse.diags_array(prior.ravel())).tocsc()
+    return np.asarray(splu(held_matrix).solve(right).reshape(count, _FREE))

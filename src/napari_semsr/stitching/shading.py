@@ -67,11 +67,11 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
 
 
 def _shared_blocks(
-    frames: Resampled, pair: IntPair, *, clipped: bool
+    frames: Resampled, pair: IntPair, *, with_clipped: bool
 ) -> tuple[NDArray[Any], ...] | None:
     """Block means of both frames over their overlap, with places and variances.
 
-    Where either frame has lost its grey values it is left out, unless `clipped`.
+    Where either frame has lost its grey values it is left out, unless `with_clipped`.
     """
     boxes = frames.boxes(*pair)
     if boxes is None:
@@ -82,10 +82,10 @@ def _shared_blocks(
     ]
     inside = (parts[0][0] > 0) & (parts[1][0] > 0)
     full = block_sums(inside.astype(np.float32)) == _BLOCK**2
-    for index, box in () if clipped else sides:
-        lost = frames.prepared.clipped(index)[box.slices]
-        if lost.any():  # smoothing has mixed it with what lies beside
-            inside &= ~ndimage.binary_dilation(lost, np.ones((3, 3)))
+    for index, box in () if with_clipped else sides:
+        is_lost = frames.prepared.find_clipped(index)[box.slices]
+        if is_lost.any():  # smoothing has mixed it with what lies beside
+            inside &= ~ndimage.binary_dilation(is_lost, np.ones((3, 3)))
     sound = inside.astype(np.float32)
     count = block_sums(sound)
     usable = full & (count >= _SOUND)
@@ -120,30 +120,31 @@ def _unit(weight: NDArray[np.float32]) -> FloatArray:
 
 
 def overlap_blocks(
-    prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+    frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> OverlapBlocks:
     """Compare overlapping frames block by block; `positions` (N, 2).
 
     What has lost its grey values is left out, unless hardly anything else overlaps.
     """
-    resampled = Resampled(prepared, positions, _SIGMA, slopes=False)
-    shared: list[tuple[IntPair, tuple[NDArray[Any], ...]]] = []
-    for clipped in (False, True):
-        found = (
-            (pair, _shared_blocks(resampled, pair, clipped=clipped)) for pair in pairs
+    overlaps = Resampled(frames, positions, _SIGMA, slopes=False)
+    common: list[tuple[IntPair, tuple[NDArray[Any], ...]]] = []
+    for with_clipped in (False, True):
+        blocks = (
+            (pair, _shared_blocks(overlaps, pair, with_clipped=with_clipped))
+            for pair in pairs
         )
-        shared = [(pair, part) for pair, part in found if part is not None]
-        if sum(len(part[0]) for _, part in shared) >= _ENOUGH_BLOCKS:
+        common = [(pair, part) for pair, part in blocks if part is not None]
+        if sum(len(part[0]) for _, part in common) >= _ENOUGH_BLOCKS:
             break
-    if not shared:
+    if not common:
         none, whole = np.zeros((0, 2)), np.zeros((0, 2), dtype=np.int64)
         return OverlapBlocks(whole[:, 0], whole, whole, *(none,) * 5)
-    sizes = [len(part[0]) for _, part in shared]
-    stacked = [np.concatenate([part[k] for _, part in shared]) for k in range(6)]
+    sizes = [len(part[0]) for _, part in common]
+    columns = [np.concatenate([part[k] for _, part in common]) for k in range(6)]
     return OverlapBlocks(
-        np.repeat(np.arange(len(shared)), sizes),
-        np.repeat([pair for pair, _ in shared], sizes, axis=0),
-        *stacked,
+        np.repeat(np.arange(len(common)), sizes),
+        np.repeat([pair for pair, _ in common], sizes, axis=0),
+        *columns,
     )
 
 
@@ -158,7 +159,7 @@ _DOUBT = 2.5
 
 
 def remaining_shading(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     pedestal: float = 0.0,
@@ -170,7 +171,7 @@ def remaining_shading(
     than the standard error that noise leaves.
     `positions` (N, 2); `pedestal` is added to grey values. NaN if no blocks overlap.
     """
-    blocks = overlap_blocks(prepared, positions, pairs)
+    blocks = overlap_blocks(frames, positions, pairs)
     level = float(blocks.values.mean() + pedestal) if len(blocks.pair) else 0.0
     if level <= 0:
         return float("nan")
@@ -183,8 +184,8 @@ def remaining_shading(
         complete &= key[place] == key + lag
         corners.append(difference[place])
     # of overlaps so small that they hold no such four, noise is not told
-    mixed = (corners[0] - corners[1] - corners[2] + corners[3])[complete]
-    noise = float(np.mean(mixed**2)) / 4 if complete.any() else 0.0
+    twists = (corners[0] - corners[1] - corners[2] + corners[3])[complete]
+    noise = float(np.mean(twists**2)) / 4 if complete.any() else 0.0
     doubt = noise * float(np.sqrt(_DOUBT / len(key)))
     return float(np.sqrt(max(float(np.mean(difference**2)) - noise, doubt))) / level
 
@@ -250,42 +251,49 @@ class Shading:
     open_slope: FloatPair = (0.0, 0.0)
 
 
-def _whole_blocks(prepared: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
+def _whole_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
     """Blocks of a frame that hold grey values, as a mask, and their centres in px."""
-    inside = block_sums((prepared.root > 0).astype(np.float32)) == _BLOCK**2
+    inside = block_sums((frames.root > 0).astype(np.float32)) == _BLOCK**2
     corners = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
     return inside, corners + (_BLOCK - 1) / 2
 
 
-def _some(placed: BoolArray) -> list[int]:
+def _some(has_place: BoolArray) -> list[int]:
     """Choose frames for a mean, of the placed ones."""
-    chosen = np.flatnonzero(placed)
-    return [int(index) for index in chosen[:: max(1, len(chosen) // _MOST_READ)]]
+    placed_frames = np.flatnonzero(has_place)
+    return [
+        int(index)
+        for index in placed_frames[:: max(1, len(placed_frames) // _MOST_READ)]
+    ]
 
 
 def _mean_shape(
-    prepared: CorrectedFrames, placed: NDArray[np.bool_], basis: SurfaceBasis
+    frames: CorrectedFrames, has_place: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Tilt and roundness of the mean frame, their covariance, and where they count."""
-    inside, centres = _whole_blocks(prepared)
-    place = prepared.raw_places(centres)
+    inside, centres = _whole_blocks(frames)
+    place = frames.raw_places(centres)
     shapes = basis.shapes(place)
     moments = []
-    for index in _some(placed):
-        sums = block_sums(prepared.corrected(int(index))[0])[inside]
-        lit = sums > 0
-        if lit.sum() * 2 < len(lit):
+    for index in _some(has_place):
+        sums = block_sums(frames.correct(int(index))[0])[inside]
+        in_light = sums > 0
+        if in_light.sum() * 2 < len(in_light):
             continue
-        log = np.log(sums[lit])
-        around = shapes[lit] - shapes[lit].mean(axis=0)
+        log = np.log(sums[in_light])
+        around = shapes[in_light] - shapes[in_light].mean(axis=0)
         moments.append(np.linalg.lstsq(around, log - log.mean())[0])
     if len(moments) < 3:  # chosen: fewer frames have no covariance to speak of
         return np.zeros(shapes.shape[1]), np.eye(shapes.shape[1]), place
-    found = np.array(moments)
+    moments_array = np.array(moments)
     # frames see different parts of the sample: their scatter tells what it adds
-    spread = np.cov(found.T)
+    spread = np.cov(moments_array.T)
     spread = _HALF * spread + (1 - _HALF) * np.diag(np.diag(spread))
-    return found.mean(axis=0), spread / len(found) + 1e-10 * np.eye(len(spread)), place
+    return (
+        moments_array.mean(axis=0),
+        spread / len(moments_array) + 1e-10 * np.eye(len(spread)),
+        place,
+    )
 
 
 def _scatter(values: FloatArray) -> float:
@@ -303,20 +311,20 @@ def light_prior(count: int, flicker: float) -> FloatArray:
     return np.asarray(np.linalg.inv(covariance), dtype=float)
 
 
-def _beside_a_trend(positions: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+def _beside_a_trend(positions: FloatArray, is_known: NDArray[np.bool_]) -> FloatArray:
     """Projector, (N, N), onto what changes otherwise than a tilted field would look.
 
-    `known` (N,) are frames that overlaps hold; of few frames only the mean is taken.
+    `is_known` (N,) are frames that overlaps hold; of few frames only the mean is taken.
     """
-    count = int(known.sum())
+    count = int(is_known.sum())
     trend = np.ones((count, 1))
     if count >= _FRAMES_OF_A_TREND:
-        trend = np.column_stack([trend, positions[known]])
+        trend = np.column_stack([trend, positions[is_known]])
         trend[:, 1:] -= trend[:, 1:].mean(axis=0)
     basis, sizes, _ = np.linalg.svd(trend, full_matrices=False)
     basis = basis[:, sizes > 1e-6 * sizes[0]]
-    projector = np.zeros((len(known), len(known)))
-    projector[np.ix_(known, known)] = np.eye(count) - basis @ basis.T
+    projector = np.zeros((len(is_known), len(is_known)))
+    projector[np.ix_(is_known, is_known)] = np.eye(count) - basis @ basis.T
     return projector
 
 
@@ -336,30 +344,30 @@ class _ShadingProblem:
     def __init__(
         self,
         blocks: OverlapBlocks,
-        prepared: CorrectedFrames,
+        frames: CorrectedFrames,
         positions: FloatArray,
         basis: SurfaceBasis,
-        expected: CorrectedFrames | None = None,
+        expected_frames: CorrectedFrames | None = None,
     ) -> None:
-        self.blocks, self.count = blocks, len(prepared.gains)
+        self.blocks, self.count = blocks, len(frames.gains)
         self.surfaces = [basis.at(blocks.place_first), basis.at(blocks.place_second)]
         self.surface_apart = self.surfaces[0] - self.surfaces[1]
         self.level = max(float(np.median(np.abs(blocks.values))), 1e-12)
         # what is thought of light is said of all of a gain, not of its change
-        self.known_gains = np.log(prepared.gains)
-        self.known_offsets = prepared.offsets / self.level
-        if expected is not None:
-            self.known_gains -= np.log(expected.gains)
-            self.known_offsets -= expected.offsets / self.level
+        self.known_gains = np.log(frames.gains)
+        self.known_offsets = frames.offsets / self.level
+        if expected_frames is not None:
+            self.known_gains -= np.log(expected_frames.gains)
+            self.known_offsets -= expected_frames.offsets / self.level
         self.hold, self.offset_sd = light_prior(self.count, _STEADY), _OFFSETS
         self.flicker = self.scatter = _STEADY
-        self.is_known = expected is not None
+        self.is_known = expected_frames is not None
         if self.is_known:
             self.hold = np.eye(self.count) / _KNOWN**2
             self.offset_sd = _KNOWN
-        held = np.zeros(self.count, bool)
-        held[blocks.frames.ravel()] = True
-        self.beside_a_trend = _beside_a_trend(positions, held)
+        is_held = np.zeros(self.count, bool)
+        is_held[blocks.frames.ravel()] = True
+        self.beside_a_trend = _beside_a_trend(positions, is_held)
         # the last coefficient is the dark level that is still to be taken off
         apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
         self.unit = min(
@@ -405,109 +413,115 @@ class _ShadingProblem:
         """Hold some shapes of the surface, (F, 2), by gains and offsets alone."""
         problem = copy(self)
         prior = self.prior[:-1, :-1]
-        held = prior @ tilts
+        tilt_terms = prior @ tilts
         problem.prior = self.prior.copy()
-        problem.prior[:-1, :-1] -= held @ np.linalg.solve(tilts.T @ held, held.T)
+        problem.prior[:-1, :-1] -= tilt_terms @ np.linalg.solve(
+            tilts.T @ tilt_terms, tilt_terms.T
+        )
         problem.hold = light_prior(self.count, max(self.scatter, _LEAST_FLICKER))
         return problem
 
     def fit(
         self,
-        chosen: BoolArray,
+        in_fit: BoolArray,
         start: _Correction,
         *,
-        shaded: bool,
+        with_field: bool,
         learns: bool = False,
         rounds: int = _ROUNDS,
     ) -> _Correction:
-        """Fit gains and offsets, and the field with them if `shaded`.
+        """Fit gains and offsets, and the field with them if `with_field`.
 
         `learns`: also noise, and by how much frames differ, which then holds.
         """
-        found = start
+        correction = start
         for _ in range(rounds):
-            left, level, units = self._evaluate(found)
-            scaled = left * np.sqrt(self.relative)
-            scatter = max(_scatter(scaled[chosen]), _LEAST_NOISE * self.level)
+            left, level, units = self._evaluate(correction)
+            weighted_residual = left * np.sqrt(self.relative)
+            scatter = max(
+                _scatter(weighted_residual[in_fit]), _LEAST_NOISE * self.level
+            )
             if learns:
                 self.noise = scatter
-            weight = np.where(chosen, self.relative / self.noise**2, 0)
-            weight = weight / (1 + (scaled / (3 * scatter)) ** 2)
+            weight = np.where(in_fit, self.relative / self.noise**2, 0)
+            weight = weight / (1 + (weighted_residual / (3 * scatter)) ** 2)
             bright = self._bright(level, units)
-            target = left + bright @ np.concatenate([found.log_gains, found.offsets])
+            target = left + bright @ np.concatenate(
+                [correction.log_gains, correction.offsets]
+            )
             normal, right = self._frames_normal(bright, weight, target)
-            if shaded:
+            if with_field:
                 field = self._field(level, units)
-                more = field @ found.surface
+                more = field @ correction.surface
                 heavy = field * weight[:, None]
-                mixed = bright.T @ heavy
+                mixed_terms = bright.T @ heavy
                 own = heavy.T @ field + self.prior
-                normal = np.block([[own, mixed.T], [mixed, normal]])
+                normal = np.block([[own, mixed_terms.T], [mixed_terms, normal]])
                 right = np.concatenate(
                     [
                         heavy.T @ (target + more) + self.pull,
-                        right + mixed @ found.surface,
+                        right + mixed_terms @ correction.surface,
                     ]
                 )
             numbers = np.asarray(np.linalg.solve(normal, right))
-            before = found
+            before = correction
             surface, numbers = np.split(numbers, [len(numbers) - 2 * self.count])
-            surface = surface if shaded else before.surface
-            found = _Correction(surface, *np.split(numbers, 2))
+            surface = surface if with_field else before.surface
+            correction = _Correction(surface, *np.split(numbers, 2))
             if learns:
-                self._learn(found, np.asarray(np.linalg.inv(normal)))
-            if _change(before, found) < _SETTLED:
+                self._learn(correction, np.asarray(np.linalg.inv(normal)))
+            if _change(before, correction) < _SETTLED:
                 break
-        if shaded and rounds > _FEW_ROUNDS:
+        if with_field and rounds > _FEW_ROUNDS:
             size = len(self.pull)
             self.covariance = np.asarray(np.linalg.inv(normal)[:size, :size], float)
-        return found
+        return correction
 
     def shading(
-        self, flat: FlatField, found: _Correction, *, refined: bool = False
+        self, flat: FlatField, correction: _Correction, *, is_refined: bool = False
     ) -> Shading:
         """Make the result of a fit, by which gains are 1 on average, as before.
 
         A dark level below 0 is left to the offsets.
         """
-        gains = found.log_gains - found.log_gains.mean()
-        offsets = found.offsets * self.level
+        gains = correction.log_gains - correction.log_gains.mean()
+        offsets = correction.offsets * self.level
         if not self.is_steady:
             offsets = offsets + min(flat.dark, 0.0)
         flat = replace(flat, dark=max(flat.dark, 0.0))
-        return Shading(flat, gains, offsets, refined)
+        return Shading(flat, gains, offsets, is_refined)
 
     def field(
-        self, prepared: CorrectedFrames, basis: SurfaceBasis, found: _Correction
+        self, frames: CorrectedFrames, basis: SurfaceBasis, correction: _Correction
     ) -> FlatField:
         """Give the flat field and the dark level what they still lack."""
-        missing = np.exp(np.clip(basis.surface(found.surface[:-1]), -1.5, 1.5))
-        changed = prepared.flat.flat * missing
-        top = float(np.quantile(changed, 0.99))
-        single = np.maximum(changed / top, 0).astype(np.float32)
-        dark = prepared.flat.dark + float(found.surface[-1]) * self.unit
-        return replace(prepared.flat, flat=single, dark=dark, valid=valid_mask(single))
+        missing = np.exp(np.clip(basis.surface(correction.surface[:-1]), -1.5, 1.5))
+        new_flat = frames.flat.flat * missing
+        top = float(np.quantile(new_flat, 0.99))
+        single = np.maximum(new_flat / top, 0).astype(np.float32)
+        dark = frames.flat.dark + float(correction.surface[-1]) * self.unit
+        return replace(frames.flat, flat=single, dark=dark, valid=valid_mask(single))
 
     def take_off(
-        self, prepared: CorrectedFrames, flat: FlatField, found: _Correction
+        self, frames: CorrectedFrames, flat: FlatField, correction: _Correction
     ) -> CorrectedFrames:
         """Correct the frames by what was found, and by a flat field."""
-        return prepared.changed(
+        return frames.change(
             flat=flat,
-            gains=prepared.gains * np.exp(found.log_gains),
-            offsets=prepared.offsets + found.offsets * self.level,
+            gains=frames.gains * np.exp(correction.log_gains),
+            offsets=frames.offsets + correction.offsets * self.level,
         )
 
-    def left(self, chosen: BoolArray, correction: _Correction) -> float:
+    def left(self, in_fit: BoolArray, correction: _Correction) -> float:
         """Robust scatter of the differences that a correction leaves."""
         left = self._evaluate(correction)[0] * np.sqrt(self.relative)
-        return _scatter(left[chosen])
+        return _scatter(left[in_fit])
 
-    def uneven(self, chosen: BoolArray, correction: _Correction) -> float:
+    def uneven(self, in_fit: BoolArray, correction: _Correction) -> float:
         """Robust scatter within pairs of the differences, as shares of the level."""
         left, level, _ = self._evaluate(correction)
-        pair = self.blocks.pair[chosen]
-        share = (left / np.maximum(level, _LEAST_LEVEL * self.level))[chosen]
+        pair = self.blocks.pair[in_fit]
+        share = (left / np.maximum(level, _LEAST_LEVEL * self.level))[in_fit]
         mean = np.bincount(pair, share) / np.maximum(np.bincount(pair), 1)
         return _scatter(share - mean[pair])
 
@@ -551,16 +565,16 @@ class _ShadingProblem:
     ) -> tuple[FloatArray, FloatArray]:
         """Make the normal equations of gains and offsets."""
         count, loose = self.count, 1 / self.offset_sd**2
-        weighted = bright.multiply(weight[:, None]).tocsr()
-        normal = (bright.T @ weighted).toarray()
+        weighted_bright = bright.multiply(weight[:, None]).tocsr()
+        normal = (bright.T @ weighted_bright).toarray()
         normal[:count, :count] += self.hold
         normal[count:, count:] += loose * np.eye(count)
-        right = weighted.T @ target
+        right = weighted_bright.T @ target
         right[:count] -= self.hold @ self.known_gains
         right[count:] -= loose * self.known_offsets
         return normal, right
 
-    def _learn(self, found: _Correction, covariance: FloatArray) -> None:
+    def _learn(self, correction: _Correction, covariance: FloatArray) -> None:
         """Find by how much gains and offsets differ from frame to frame.
 
         One step of expectation and maximisation, of what is no trend over the mosaic.
@@ -571,7 +585,10 @@ class _ShadingProblem:
             return
         sizes = []
         for number, values in enumerate(
-            (found.log_gains + self.known_gains, found.offsets + self.known_offsets)
+            (
+                correction.log_gains + self.known_gains,
+                correction.offsets + self.known_offsets,
+            )
         ):
             own = slice(number * count, (number + 1) * count)
             doubt = float(np.sum(beside * covariance[own, own]))
@@ -591,7 +608,7 @@ def _change(before: _Correction, after: _Correction) -> float:
 
 
 def choose_flat(
-    prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+    frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> FlatField:
     """Give up what a first flat field holds of the sample rather than of the light.
 
@@ -600,40 +617,40 @@ def choose_flat(
     is round about another place than the middle. `positions` (N, 2), top-left corners,
     right to a pixel.
     """
-    flat = prepared.flat
+    flat = frames.flat
     if not flat.valid.all():
         return flat  # a field that ends within the frame is shaded beyond doubt
-    blocks = _thinned(overlap_blocks(prepared, positions, pairs))
+    blocks = _thin(overlap_blocks(frames, positions, pairs))
     if len(blocks.pair) < _ENOUGH_BLOCKS:
         return flat
-    plain = _divided(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
+    plain = _divide(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
 
     def compare(part: OverlapBlocks, centre: FloatPair | None) -> tuple[float, ...]:
         """Scatter that gains and offsets leave, and with them a round field."""
-        basis = SurfaceBasis(prepared.frame_shape, 0, centre)
-        problem = _ShadingProblem(part, prepared, positions, basis)
+        basis = SurfaceBasis(frames.frame_shape, 0, centre)
+        problem = _ShadingProblem(part, frames, positions, basis)
         every = np.ones(len(part.pair), bool)
-        fitted = problem.fit(every, problem.nothing, shaded=False, learns=True)
-        left = [problem.left(every, fitted)]
+        correction = problem.fit(every, problem.nothing, with_field=False, learns=True)
+        left = [problem.left(every, correction)]
         if flat.centre is not None and not problem.is_steady:
-            fitted = problem.fit(every, fitted, shaded=True)
-            left.append(problem.left(every, fitted))
+            correction = problem.fit(every, correction, with_field=True)
+            left.append(problem.left(every, correction))
         return tuple(value / problem.level for value in left)
 
     without, with_it = compare(plain, None), compare(blocks, flat.centre)
     if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
-        placed = np.flatnonzero(np.isfinite(positions[:, 0]))
-        flat = first_flat(prepared.acquisition, placed, centred=True)
-        lit = _divided(plain, np.maximum(flat.flat, MIN_FLAT))
-        with_it = compare(lit, None)
+        placed_frames = np.flatnonzero(np.isfinite(positions[:, 0]))
+        flat = first_flat(frames.acquisition, placed_frames, is_centred=True)
+        blocks_in_light = _divide(plain, np.maximum(flat.flat, MIN_FLAT))
+        with_it = compare(blocks_in_light, None)
     if with_it[0] < without[0] or not flat.valid.all():
         return flat
     return no_flat(flat.flat.shape, flat.dark, "none is better")
 
 
-def _divided(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks:
+def _divide(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks:
     """Blocks of frames that are divided by some shading, (Y, X), in addition."""
-    lit = np.stack(
+    light = np.stack(
         [
             ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
             for place in (blocks.place_first, blocks.place_second)
@@ -642,13 +659,13 @@ def _divided(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlock
     )
     return replace(
         blocks,
-        values=blocks.values / lit,
-        units=blocks.units / lit,
-        variances=blocks.variances / lit**2,
+        values=blocks.values / light,
+        units=blocks.units / light,
+        variances=blocks.variances / light**2,
     )
 
 
-def _thinned(blocks: OverlapBlocks) -> OverlapBlocks:
+def _thin(blocks: OverlapBlocks) -> OverlapBlocks:
     step = -(-len(blocks.pair) // _MAX_BLOCKS)
     if step <= 1:
         return blocks
@@ -656,92 +673,112 @@ def _thinned(blocks: OverlapBlocks) -> OverlapBlocks:
 
 
 def refine_shading(
-    prepared: CorrectedFrames,
+    corrected_frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     *,
     knots: int = COARSE_KNOTS,
-    fixed: bool = False,
-    trusted: bool = False,
-    expected: CorrectedFrames | None = None,
+    is_fixed: bool = False,
+    is_trusted: bool = False,
+    expected_frames: CorrectedFrames | None = None,
 ) -> Shading:
     """Fit shading, gains and offsets to all overlaps.
 
-    The surface is kept only if it proves itself, or if it is `trusted`. `positions`
-    (N, 2), top-left corners, right to a pixel; the frames of `expected` have the gains
-    and offsets that are thought likeliest: 1 and 0 without it; `fixed`: the flat field
-    stays as it is.
+    The surface is kept only if it proves itself, or if it is `is_trusted`. `positions`
+    (N, 2), top-left corners, right to a pixel; the frames of `expected_frames` have the
+    gains and offsets that are thought likeliest: 1 and 0 without it; `is_fixed`: the
+    flat field stays as it is.
     """
-    blocks = _thinned(overlap_blocks(prepared, positions, pairs))
+    blocks = _thin(overlap_blocks(corrected_frames, positions, pairs))
     if not len(blocks.pair):
         none = np.zeros(len(positions))
-        return Shading(prepared.flat, none, none, False)
+        return Shading(corrected_frames.flat, none, none, False)
     few = len(blocks.pair) < _ENOUGH_BLOCKS
     basis = SurfaceBasis(
-        prepared.frame_shape, 1 if few or fixed else knots, prepared.flat.centre
+        corrected_frames.frame_shape,
+        1 if few or is_fixed else knots,
+        corrected_frames.flat.centre,
     )
-    problem = _ShadingProblem(blocks, prepared, positions, basis, expected)
+    problem = _ShadingProblem(
+        blocks, corrected_frames, positions, basis, expected_frames
+    )
     every = np.ones(len(blocks.pair), bool)
-    frames = problem.fit(every, problem.nothing, shaded=False, learns=True)
+    frames = problem.fit(every, problem.nothing, with_field=False, learns=True)
     if problem.offset_sd < _NO_OFFSETS and not problem.is_known:
         problem.offset_sd = _NONE
-        frames = problem.fit(every, frames, shaded=False)
-    if few or fixed:
-        return problem.shading(prepared.flat, frames)
-    even = problem.take_off(prepared, prepared.flat, frames)
-    placed: BoolArray = ~np.isnan(positions[:, 0])
-    shape, spread, place = _mean_shape(even, placed, basis)
+        frames = problem.fit(every, frames, with_field=False)
+    if few or is_fixed:
+        return problem.shading(corrected_frames.flat, frames)
+    even = problem.take_off(corrected_frames, corrected_frames.flat, frames)
+    has_place: BoolArray = ~np.isnan(positions[:, 0])
+    shape, spread, place = _mean_shape(even, has_place, basis)
     reader = basis.shape_reader(place)
     # a tilt of the mean frame may be the sample's, roundness is not
     trust = np.zeros_like(spread)
     trust[2:, 2:] = np.linalg.inv(spread[2:, 2:])
-    rounded = problem.expecting(shape, trust, reader)
-    proven = _proves_itself(rounded, frames)
-    if proven is None:  # nothing is left to judge by
-        return problem.shading(prepared.flat, frames)
-    proven = proven or trusted
-    found = rounded.fit(every, frames, shaded=True) if proven else frames
-    slope, changed = np.zeros(2), proven
-    if problem.is_steady and not problem.is_known and proven:
-        found = _with_tilt(problem, rounded, found, (shape, spread, reader))
+    with_roundness = problem.expecting(shape, trust, reader)
+    is_proven = _proves_itself(with_roundness, frames)
+    if is_proven is None:  # nothing is left to judge by
+        return problem.shading(corrected_frames.flat, frames)
+    is_proven = is_proven or is_trusted
+    correction = (
+        with_roundness.fit(every, frames, with_field=True) if is_proven else frames
+    )
+    slope, has_changed = np.zeros(2), is_proven
+    if problem.is_steady and not problem.is_known and is_proven:
+        correction = _with_tilt(
+            problem, with_roundness, correction, (shape, spread, reader)
+        )
     elif not problem.is_known and not problem.is_even:
-        even = problem.take_off(prepared, problem.field(prepared, basis, found), found)
-        other = _least_trend(rounded, found, basis, (reader, place), even, positions)
+        even = problem.take_off(
+            corrected_frames,
+            problem.field(corrected_frames, basis, correction),
+            correction,
+        )
+        other = _least_trend(
+            with_roundness, correction, basis, (reader, place), even, positions
+        )
         if problem.scatter <= _EQUAL:  # gains without a trend show the slope
-            found, changed = other, True
+            correction, has_changed = other, True
         else:
-            slope = reader[:2] @ (other.surface - found.surface)[:-1]
-    y, x = (slope / (max(prepared.frame_shape) / 2)).tolist()
-    if not changed:
-        return replace(problem.shading(prepared.flat, frames), open_slope=(y, x))
-    flat = problem.field(prepared, basis, found)
-    if proven:
-        method = f"{prepared.flat.method.removesuffix(', refined')}, refined"
+            slope = reader[:2] @ (other.surface - correction.surface)[:-1]
+    y, x = (slope / (max(corrected_frames.frame_shape) / 2)).tolist()
+    if not has_changed:
+        return replace(
+            problem.shading(corrected_frames.flat, frames), open_slope=(y, x)
+        )
+    flat = problem.field(corrected_frames, basis, correction)
+    if is_proven:
+        method = f"{corrected_frames.flat.method.removesuffix(', refined')}, refined"
         flat = replace(flat, method=method)
-    return replace(problem.shading(flat, found, refined=proven), open_slope=(y, x))
+    return replace(
+        problem.shading(flat, correction, is_refined=is_proven), open_slope=(y, x)
+    )
 
 
-def _proves_itself(rounded: _ShadingProblem, frames: _Correction) -> bool | None:
+def _proves_itself(with_roundness: _ShadingProblem, frames: _Correction) -> bool | None:
     """Whether a field of one half of the pairs helps the other; None without halves."""
-    pair = rounded.blocks.pair
+    pair = with_roundness.blocks.pair
     halves = pair % 2 == 0, pair % 2 == 1
     if not all(half.any() for half in halves):
         return None
     errors = np.zeros((2, 2))
     for half in halves:
-        fitted = rounded.fit(~half, frames, shaded=True, rounds=_FEW_ROUNDS)
-        for number, start in enumerate((frames, fitted)):
-            own = rounded.fit(half, start, shaded=False, rounds=_FEW_ROUNDS)
+        correction = with_roundness.fit(
+            ~half, frames, with_field=True, rounds=_FEW_ROUNDS
+        )
+        for number, start in enumerate((frames, correction)):
+            own = with_roundness.fit(half, start, with_field=False, rounds=_FEW_ROUNDS)
             # differences tell most where it is bright, shares where it is not
-            scatter = rounded.left(half, own), rounded.uneven(half, own)
+            scatter = with_roundness.left(half, own), with_roundness.uneven(half, own)
             errors[number] += np.square(scatter) * half.sum()
     return bool((errors[1] < _BETTER**2 * errors[0]).any())
 
 
 def _with_tilt(
     problem: _ShadingProblem,
-    rounded: _ShadingProblem,
-    found: _Correction,
+    with_roundness: _ShadingProblem,
+    correction: _Correction,
     mean: tuple[FloatArray, FloatArray, FloatArray],
 ) -> _Correction:
     """Let the mean frame tell the tilt as well, in light that is steady.
@@ -751,22 +788,22 @@ def _with_tilt(
     where the sample itself grows brighter along the mosaic.
     """
     shape, spread, reader = mean
-    own = reader[:2] @ found.surface[:-1]
-    doubt = reader[:2] @ rounded.covariance[:-1, :-1] @ reader[:2].T
+    own = reader[:2] @ correction.surface[:-1]
+    doubt = reader[:2] @ with_roundness.covariance[:-1, :-1] @ reader[:2].T
     away = shape[:2] - own
     trust = np.asarray(np.linalg.inv(spread), dtype=float)
     with_tilt = problem.expecting(shape, trust, reader)
     if away @ np.linalg.solve(spread[:2, :2] + doubt, away) > _CONTRADICTS:
         if np.hypot(*own) < np.hypot(*shape[:2]) / 2:
-            return found
+            return correction
         with_tilt.hold = light_prior(problem.count, _UNSTEADY)
     every = np.ones(len(problem.blocks.pair), bool)
-    return with_tilt.fit(every, found, shaded=True)
+    return with_tilt.fit(every, correction, with_field=True)
 
 
 def _least_trend(
-    rounded: _ShadingProblem,
-    found: _Correction,
+    with_roundness: _ShadingProblem,
+    correction_found: _Correction,
     basis: SurfaceBasis,
     reading: tuple[FloatArray, FloatArray],
     even: CorrectedFrames,
@@ -780,34 +817,34 @@ def _least_trend(
     slopes, and a trend of the offsets with it. Light that falls alike on all frames is
     likelier than a sample whose gradient the frames' gains take back: the mosaic has no
     slope, unless gains or offsets had a trend then, far beyond their scatter. In that
-    case they have none. `even` are the frames as `found` corrects them; `reading`: the
-    reader of broad shapes, and its places.
+    case they have none. `even` are the frames as `correction_found` corrects them;
+    `reading`: the reader of broad shapes, and its places.
     """
     reader, place = reading
     slope, spread, level = _mosaic_slope(even, positions)
     # a dark level that is left takes off the less of the light, the more there is
     shade = np.maximum(even.flat.flat, MIN_FLAT)
-    lit = 1 / ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
+    light = 1 / ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
     around = place - place.mean(axis=0)
-    tilted = np.linalg.lstsq(around, lit - lit.mean())[0] * max(basis.shape) / 2
-    row = np.column_stack([reader[:2], tilted * rounded.unit / level])
-    numbers = np.zeros((3, len(found.surface)))
+    tilt = np.linalg.lstsq(around, light - light.mean())[0] * max(basis.shape) / 2
+    row = np.column_stack([reader[:2], tilt * with_roundness.unit / level])
+    numbers = np.zeros((3, len(correction_found.surface)))
     numbers[:2, :-1], numbers[2, -1] = reader[:2], 1
-    every = np.ones(len(rounded.blocks.pair), bool)
+    every = np.ones(len(with_roundness.blocks.pair), bool)
 
     def change(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
-        fitted = problem.fit(every, found, shaded=True)
-        return fitted.surface - found.surface, problem.covariance
+        correction = problem.fit(every, correction_found, with_field=True)
+        return correction.surface - correction_found.surface, problem.covariance
 
-    free = rounded.leaving_open(basis.tilts())
+    free = with_roundness.leaving_open(basis.tilts())
     step, covariance = change(free)
     away = slope - row @ step
     doubt = spread + row @ covariance @ row.T
     doubt += _BENT_DARK**2 * np.outer(row[:, -1], row[:, -1])
     if away @ np.linalg.solve(doubt, away) <= _CONTRADICTS:
-        wanted = slope + row @ found.surface
+        target_slope = slope + row @ correction_found.surface
         trust = np.asarray(np.linalg.inv(spread), dtype=float)
-        step, covariance = change(free.expecting(wanted, trust, row))
+        step, covariance = change(free.expecting(target_slope, trust, row))
     else:
         step[-1] = 0
     # as much of it as is more than chance
@@ -815,11 +852,13 @@ def _least_trend(
     sure = float(step @ np.linalg.solve(numbers @ covariance @ numbers.T, step))
     step *= max(0.0, 1 - (_CHANCE / max(sure, 1e-12)) ** 2)
     if not step.any():
-        return found
-    surface = found.surface.copy()
+        return correction_found
+    surface = correction_found.surface.copy()
     surface[:-1] += basis.tilts() @ step[:2]
     surface[-1] += step[2]
-    return rounded.fit(every, replace(found, surface=surface), shaded=False)
+    return with_roundness.fit(
+        every, replace(correction_found, surface=surface), with_field=False
+    )
 
 
 def _mosaic_slope(
@@ -833,10 +872,10 @@ def _mosaic_slope(
     half = max(even.frame_shape) / 2
     designs, values = [], []
     for index in _some(np.isfinite(positions[:, 0])):
-        image, weight = even.corrected(index)
-        seen = block_sums((weight > 0).astype(np.float32))[inside] == _BLOCK**2
-        values.append(block_sums(image)[inside][seen] / _BLOCK**2)
-        at = (centres[seen] + positions[index]) / half
+        image, weight = even.correct(index)
+        is_inside = block_sums((weight > 0).astype(np.float32))[inside] == _BLOCK**2
+        values.append(block_sums(image)[inside][is_inside] / _BLOCK**2)
+        at = (centres[is_inside] + positions[index]) / half
         designs.append(np.column_stack([np.ones(len(at)), at]))
     design, value = np.concatenate(designs), np.concatenate(values)
     design[:, 1:] -= design[:, 1:].mean(axis=0)

@@ -157,9 +157,9 @@ def nearest_axes(matrix: FloatArray) -> str:
 _ENOUGH_PLACED = 0.8
 
 
-def enough(placed: BoolArray) -> bool:
+def enough(has_place: BoolArray) -> bool:
     """Whether so many frames have a place, (N,), that they can be believed."""
-    return bool(placed.sum() >= _ENOUGH_PLACED * len(placed))
+    return bool(has_place.sum() >= _ENOUGH_PLACED * len(has_place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +215,14 @@ class StitchSolution:
     base: "StitchSolution | None" = field(default=None, repr=False, compare=False)
 
     @property
-    def placed(self) -> BoolArray:
+    def has_place(self) -> BoolArray:
         """Which frames have a place."""
         return ~np.isnan(self.positions_px[:, 0])
 
     @property
     def most_placed(self) -> bool:
         """Whether enough frames have a place."""
-        return enough(self.placed)
+        return enough(self.has_place)
 
     @property
     def pairs_used(self) -> int:
@@ -243,14 +243,16 @@ ENOUGH = 5
 
 def fit_stage(
     nominal: FloatArray,
-    solved: FloatArray,
+    solved_positions: FloatArray,
     model: Literal["affine", "shift"] = "affine",
 ) -> StageFit | None:
-    """Fit solved positions by nominal ones; `nominal`, `solved` (N, 2)."""
-    known = np.isfinite(nominal).all(axis=1) & np.isfinite(solved).all(axis=1)
-    if not known.any():
+    """Fit solved positions by nominal ones; `nominal`, `solved_positions` (N, 2)."""
+    has_both = np.isfinite(nominal).all(axis=1) & np.isfinite(solved_positions).all(
+        axis=1
+    )
+    if not has_both.any():
         return None
-    have, want = nominal[known], solved[known]
+    have, want = nominal[has_both], solved_positions[has_both]
     spread = np.linalg.svd(have - have.mean(axis=0), compute_uv=False)
     affine = model == "affine" and len(have) >= ENOUGH and spread[-1] > 1e-3 * spread[0]
     matrix: FloatArray = np.eye(2)
@@ -261,8 +263,10 @@ def fit_stage(
         goal = np.average(want, axis=0, weights=weight)
         if affine:
             root = np.sqrt(weight)[:, None]
-            fitted = np.linalg.lstsq((have - centre) * root, (want - goal) * root)[0]
-            matrix = np.asarray(fitted.T, dtype=float)
+            residual_fit = np.linalg.lstsq(
+                (have - centre) * root, (want - goal) * root
+            )[0]
+            matrix = np.asarray(residual_fit.T, dtype=float)
         offset = goal - matrix @ centre
         left = np.hypot(*(want - have @ matrix.T - offset).T)
         scale = max(2 * float(np.median(left)), 1e-6)
@@ -284,19 +288,23 @@ _DOUBT = 1e-3  # that a difference is chance; chosen as for joints
 _STARTS = 300  # pairs of frames; chosen: a quarter of them are right even at half
 
 
-def fit_axes(stated: FloatArray, solved: FloatArray, side: int) -> StageAxes | None:
+def fit_axes(
+    stated_positions: FloatArray, solved_positions: FloatArray, side: int
+) -> StageAxes | None:
     """Fit the linear part of how solved positions follow from stated ones.
 
-    A minority of wrong positions is ignored. `stated`, `solved` (N, 2) in px, NaN where
-    unknown; `side` of a frame in px. Gives None for less than two places, and where
-    most fit no such map. Frames in a line, or fewer than four, tell one angle and one
-    scale alone.
+    A minority of wrong positions is ignored. `stated_positions`, `solved_positions` (N,
+    2) in px, NaN where unknown; `side` of a frame in px. Gives None for less than two
+    places, and where most fit no such map. Frames in a line, or fewer than four, tell
+    one angle and one scale alone.
 
     The start is the turn and scale of that pair of frames from which the positions
     differ least by the median (Rousseeuw, J. Am. Stat. Assoc. 79, 871 (1984)).
     """
-    known = np.isfinite(stated).all(axis=1) & np.isfinite(solved).all(axis=1)
-    have, want = stated[known], solved[known]
+    has_both = np.isfinite(stated_positions).all(axis=1) & np.isfinite(
+        solved_positions
+    ).all(axis=1)
+    have, want = stated_positions[has_both], solved_positions[has_both]
     count = len(have)
     if count < 2 or np.ptp(have, axis=0).max() <= 0:
         return None
@@ -345,19 +353,19 @@ def as_matrix(turn: complex) -> FloatArray:
 
 def _start(have: FloatArray, want: FloatArray) -> FloatArray:
     """Distances (N,) that the turn and scale of the best pair of frames leave."""
-    stated, solved = as_complex(have), as_complex(want)
+    stated_places, solved_places = as_complex(have), as_complex(want)
     first, second = np.triu_indices(len(have), 1)
-    sound = np.abs(stated[second] - stated[first]) > 0
+    sound = np.abs(stated_places[second] - stated_places[first]) > 0
     first, second = first[sound], second[sound]
     some = evenly(len(first), _STARTS)
     first, second = first[some], second[some]
-    seen = (solved[second] - solved[first])[:, None]
-    from_first = solved - solved[first, None]
-    steps = stated - stated[first, None]
+    steps_seen = (solved_places[second] - solved_places[first])[:, None]
+    from_first = solved_places - solved_places[first, None]
+    steps = stated_places - stated_places[first, None]
     best = np.full(len(have), np.inf)
-    for mirrored in (False, True):
-        lie = steps.conj() if mirrored else steps
-        turns = seen / lie[np.arange(len(second)), second][:, None]
+    for mirror in (False, True):
+        lie = steps.conj() if mirror else steps
+        turns = steps_seen / lie[np.arange(len(second)), second][:, None]
         left = np.abs(from_first - turns * lie)
         left = left[np.argmin(np.median(left, axis=1))]
         if np.median(left) < np.median(best):

@@ -90,21 +90,21 @@ _LEAST_PAIRS = 3  # chosen: fewer have no scatter to speak of
 
 
 def guess_distortion(
-    prepared: CorrectedFrames, shifts: dict[IntPair, IntPair], reach: int
+    frames: CorrectedFrames, shifts: dict[IntPair, IntPair], reach: int
 ) -> float:
     """Distortion at which the overlaps of some pairs agree best; 0 for hardly any.
 
     `shifts`: whole-pixel shift of the second frame of a pair less that of the first,
     right to within `reach` px.
     """
-    rim = min(prepared.frame_shape) / 2
+    rim = min(frames.frame_shape) / 2
     farthest = int(_MOST * rim)
     amounts = np.arange(-farthest, farthest + 1.0)
-    chosen = list(shifts)[:: -(-len(shifts) // _PAIRS) or 1]
-    if len(chosen) < _LEAST_PAIRS:
+    sample = list(shifts)[:: -(-len(shifts) // _PAIRS) or 1]
+    if len(sample) < _LEAST_PAIRS:
         return 0.0
     scores = np.array(
-        [_score(prepared, pair, shifts[pair], reach, amounts) for pair in chosen]
+        [_score(frames, pair, shifts[pair], reach, amounts) for pair in sample]
     )
     best = int(np.argmax(scores.sum(axis=0)))
     gain = scores[:, best] - scores[:, farthest]
@@ -115,14 +115,14 @@ def guess_distortion(
 
 
 def _score(
-    prepared: CorrectedFrames,
+    frames: CorrectedFrames,
     pair: IntPair,
     shift: IntPair,
     reach: int,
     amounts: FloatArray,
 ) -> FloatArray:
     """Best common correlation of a pair's blocks for each displacement of the rim."""
-    shape = prepared.frame_shape
+    shape = frames.frame_shape
     boxes = overlap_boxes(shape, shift)
     if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
         return np.zeros(len(amounts))
@@ -133,8 +133,13 @@ def _score(
     # (amounts, blocks, 2)
     moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
     around = int(np.abs(moves).max()) + reach
-    lags = _correlated(
-        prepared.banded(pair[0]), prepared.banded(pair[1]), corners, size, shift, around
+    lags = _correlate(
+        frames.band_pass(pair[0]),
+        frames.band_pass(pair[1]),
+        corners,
+        size,
+        shift,
+        around,
     )
     best = np.empty(len(amounts))
     for which, move in enumerate(moves):
@@ -154,7 +159,7 @@ def _blocks(box: Box) -> tuple[NDArray[np.int64], IntPair]:
     return corners[:: -(-len(corners) // _BLOCKS)], size
 
 
-def _correlated(
+def _correlate(
     first: Float32Array,
     second: Float32Array,
     corners: NDArray[np.int64],
@@ -166,13 +171,13 @@ def _correlated(
 
     Returns (B, 2 * around + 1, 2 * around + 1), lags from -`around` about `shift`.
     """
-    padded = np.pad(first, around)
+    padded_block = np.pad(first, around)
     shape = tuple(side + 2 * around for side in size)
     windows = np.zeros((len(corners), *shape), np.float32)
     blocks = np.zeros_like(windows)
     for window, block, (y, x) in zip(windows, blocks, corners, strict=True):
         block[: size[0], : size[1]] = second[y : y + size[0], x : x + size[1]]
-        part = padded[y + shift[0] :, x + shift[1] :][: shape[0], : shape[1]]
+        part = padded_block[y + shift[0] :, x + shift[1] :][: shape[0], : shape[1]]
         window[: part.shape[0], : part.shape[1]] = part
     power = np.sqrt(np.vdot(windows, windows) * np.vdot(blocks, blocks))
     fast = [fft.next_fast_len(side, real=True) for side in shape]
@@ -211,8 +216,11 @@ _LEAST_FRAME = 8  # px; chosen: two blocks of the flat field, no camera takes le
 def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
     """Let the options override what the scan says of itself."""
     if len(acquisition) < 2:
-        given = len(acquisition)
-        msg = f"A mosaic needs at least two frames, got {given}: open it as an image."
+        frame_count = len(acquisition)
+        msg = (
+            f"A mosaic needs at least two frames, got {frame_count}: open it as an "
+            "image."
+        )
         raise RegistrationError(msg, code="too-few-frames")
     if min(acquisition.frame_shape) < _LEAST_FRAME:
         rows, columns = acquisition.frame_shape
@@ -221,42 +229,42 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
             f"{rows} x {columns} px: give the frames as the camera took them."
         )
         raise RegistrationError(msg, code="image-too-small")
-    named = {"grid", "order", "first", "overlap"}
-    said = options.model_dump(include=named, exclude_none=True)
-    if "grid" in said:  # instead of all that the scan says of positions
-        said |= {"nominal_px": None, "nominal_nm": None}
+    option_names = {"grid", "order", "first", "overlap"}
+    options_text = options.model_dump(include=option_names, exclude_none=True)
+    if "grid" in options_text:  # instead of all that the scan says of positions
+        options_text |= {"nominal_px": None, "nominal_nm": None}
     places = acquisition.nominal_px, acquisition.nominal_nm
     refuse_without_grid(
-        said.get("grid", acquisition.grid),
-        said,
+        options_text.get("grid", acquisition.grid),
+        options_text,
         has_positions=any(place is not None for place in places),
     )
-    if not said.keys().isdisjoint({"grid", "order", "first"}):
-        said["cells"] = None
-    return acquisition.replace(**said)
+    if not options_text.keys().isdisjoint({"grid", "order", "first"}):
+        options_text["cells"] = None
+    return acquisition.replace(**options_text)
 
 
 def _flat(
-    acquisition: Acquisition, options: StitchOptions, given: NDArray[Any] | None
+    acquisition: Acquisition, options: StitchOptions, flat_given: NDArray[Any] | None
 ) -> FlatField:
     shape = acquisition.frame_shape
-    if options.flat_field == "auto" and given is None:
+    if options.flat_field == "auto" and flat_given is None:
         return first_flat(acquisition)
-    if options.flat_field == "none" and given is None:
+    if options.flat_field == "none" and flat_given is None:
         return no_flat(shape, 0.0, "none")
-    if given is None:
+    if flat_given is None:
         msg = (
             f"The flat field {options.flat_field!r} must be auto, none or an image "
             "that the caller has read: pass it as `flat`."
         )
         raise OptionError(msg, code="flat-field-missing")
-    if given.shape != shape:
+    if flat_given.shape != shape:
         msg = (
-            f"The flat field must have the frames' shape {shape}, got {given.shape}: "
-            "take it with the same camera settings."
+            f"The flat field must have the frames' shape {shape}, got "
+            f"{flat_given.shape}: take it with the same camera settings."
         )
         raise ShapeError(msg, code="sizes-differ")
-    flat = np.nan_to_num(np.asarray(given, dtype=np.float32))
+    flat = np.nan_to_num(np.asarray(flat_given, dtype=np.float32))
     flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
     return FlatField(flat, 0.0, valid_mask(flat), "file")
 
@@ -312,8 +320,8 @@ def _turn_positions(state: State) -> bool:
     if not state.is_stated or state.turns is not None:
         return False
     shape = state.acquisition.frame_shape
-    found = fit_axes(state.nominal, state.positions, min(shape))
-    seems = np.eye(2) if found is None else found.matrix
+    axes = fit_axes(state.nominal, state.positions, min(shape))
+    seems = np.eye(2) if axes is None else axes.matrix
     is_plain = state.most_placed and not (state.is_periodic or state.ambiguous)
     if is_plain and _apart(seems, np.eye(2)) < NOTICEABLE:
         return False
@@ -355,15 +363,15 @@ def _search_all(state: State) -> Job[None]:
         )
         raise RegistrationError(msg, code="no-overlap")
     shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
-    expected = tuple(shifts.values())
-    if state.chance is None or state.chance.expected != expected:
-        state.chance = measure_chance(state.prepared, expected)
+    expected_shifts = tuple(shifts.values())
+    if state.chance is None or state.chance.expected != expected_shifts:
+        state.chance = measure_chance(state.prepared, expected_shifts)
     state.threshold, state.is_periodic = state.chance.threshold(
         shifts_tried(state), state.options.significance
     )
     state.found = []
-    for done, pair in enumerate(touching):
-        yield Progress(done, len(touching), "Comparing neighbouring frames")
+    for done_count, pair in enumerate(touching):
+        yield Progress(done_count, len(touching), "Comparing neighbouring frames")
         state.found.append(search(state.prepared, pair, shifts[pair], state.reach))
 
 
@@ -381,21 +389,21 @@ def _rescue(state: State) -> None:
     stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
     if stage is None:
         return
-    expected = stage.predict(state.nominal)
-    waiting = np.isfinite(expected).all(axis=1) & ~state.placed
+    expected_places = stage.predict(state.nominal)
+    waiting = np.isfinite(expected_places).all(axis=1) & ~state.has_place
     while waiting.any():
         sure: dict[int, Evidence] = {}
         for index in np.flatnonzero(waiting).tolist():
-            found = place_among(
+            place = place_among(
                 state.prepared,
                 index,
-                expected[index],
+                expected_places[index],
                 state.positions,
                 state.reach,
                 state.threshold,
             )
-            if found is not None:
-                sure[index] = found
+            if place is not None:
+                sure[index] = place
         if not sure:
             return
         index = max(sure, key=lambda i: sure[i].score)
@@ -411,61 +419,65 @@ _MOSTLY_RIGHT = 2 / 3
 
 def _find_strays(state: State) -> None:
     """Place frames that the scan says to lie elsewhere, by the images alone."""
-    lost = [i for i in np.flatnonzero(~state.placed).tolist() if not is_plain(state, i)]
-    if state.placed.mean() < _MOSTLY_RIGHT or state.is_periodic:
+    without_place = [
+        i for i in np.flatnonzero(~state.has_place).tolist() if not is_plain(state, i)
+    ]
+    if state.has_place.mean() < _MOSTLY_RIGHT or state.is_periodic:
         return
     # what fits near its place, too, is no stray but has repeating detail
-    lost = [index for index in lost if not place_near(state, index)]
-    if not lost:
+    without_place = [index for index in without_place if not place_near(state, index)]
+    if not without_place:
         return
     noise = band_noise(state.noise)
-    state.positions = find_strays(state.prepared, state.positions, lost, noise)
-    state.strays = [index for index in lost if state.placed[index]]
+    state.positions = find_strays(state.prepared, state.positions, without_place, noise)
+    state.strays = [index for index in without_place if state.has_place[index]]
     state.rescued |= {*state.strays}
 
 
-def reshade(state: State, knots: int, expected: CorrectedFrames | None = None) -> None:
+def reshade(
+    state: State, knots: int, expected_frames: CorrectedFrames | None = None
+) -> None:
     """Refine flat field, gains and offsets on the overlaps of the placed frames.
 
-    `expected`: frames with the gains and offsets that are thought likeliest.
+    `expected_frames`: frames with the gains and offsets that are thought likeliest.
     """
     pairs = state.overlapping()
     is_free = state.prepared.flat.method not in GIVEN
     if is_free and knots == COARSE_KNOTS:
-        chosen = choose_flat(state.prepared, state.positions, pairs)
-        if chosen is not state.prepared.flat:
-            state.prepared = state.prepared.changed(flat=chosen)
+        flat = choose_flat(state.prepared, state.positions, pairs)
+        if flat is not state.prepared.flat:
+            state.prepared = state.prepared.change(flat=flat)
     # what was fitted while places erred is fitted again, whatever comes of finer cells
     refit = knots > COARSE_KNOTS and state.prepared.flat.is_refined
     for cells in (COARSE_KNOTS, knots) if refit else (knots,):
         before = state.prepared
-        fitted = refine_shading(
+        shading = refine_shading(
             before,
             state.positions,
             pairs,
             knots=cells,
-            fixed=not is_free,
-            trusted=cells < knots,
-            expected=expected,
+            is_fixed=not is_free,
+            is_trusted=cells < knots,
+            expected_frames=expected_frames,
         )
-        gains = before.gains * np.exp(fitted.log_gains)
-        offsets = before.offsets + fitted.offsets
+        gains = before.gains * np.exp(shading.log_gains)
+        offsets = before.offsets + shading.offsets
         if not state.options.match_gain:
             gains, offsets = np.ones_like(gains), np.zeros_like(offsets)
-        state.prepared = before.changed(flat=fitted.flat, gains=gains, offsets=offsets)
-        state.open_slope = np.array(fitted.open_slope)
+        state.prepared = before.change(flat=shading.flat, gains=gains, offsets=offsets)
+        state.open_slope = np.array(shading.open_slope)
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
     sweeps = refine(state.prepared, state.positions, state.overlapping(), widths)
-    for done, refined in enumerate(sweeps):
-        state.refined = refined
-        yield Progress(done, 8, "Refining all positions together")
+    for done_count, sweep in enumerate(sweeps):
+        state.refined = sweep
+        yield Progress(done_count, 8, "Refining all positions together")
     if state.refined is not None:
         state.positions = state.refined.positions.copy()
 
 
-def _guess(state: State, begun: CorrectedFrames) -> float:
+def _guess(state: State, frames_before: CorrectedFrames) -> float:
     """First guess of the distortion, from the joints that were found.
 
     Where there are hardly any, from all neighbours, within all of the reach.
@@ -479,19 +491,21 @@ def _guess(state: State, begun: CorrectedFrames) -> float:
             for joint in joints
         }
         reach = max(_LEAST_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
-        return guess_distortion(begun, shifts, reach)
+        return guess_distortion(frames_before, shifts, reach)
     pairs = [(item.first, item.second) for item in state.found]
     shifts = {pair: whole_shift(state.nominal, pair) for pair in pairs}
-    return guess_distortion(begun, shifts, max(_reach(state, _FIRST_REACH)))
+    return guess_distortion(frames_before, shifts, max(_reach(state, _FIRST_REACH)))
 
 
-def _again(state: State, begun: CorrectedFrames, distortion: float) -> Job[State]:
+def _again(
+    state: State, frames_before: CorrectedFrames, distortion: float
+) -> Job[State]:
     """Search and lay out anew, with some distortion taken back."""
-    prepared = begun.changed(distortion=distortion)
-    expected = state.nominal, state.is_stated, state.matches
+    frames = frames_before.change(distortion=distortion)
+    expectation = state.nominal, state.is_stated, state.matches
     if not state.is_stated:
-        expected = nominal_positions(prepared)
-    new = State(state.acquisition, state.options, prepared, *expected)
+        expectation = nominal_positions(frames)
+    new = State(state.acquisition, state.options, frames, *expectation)
     new.axes, new.turns = state.axes, state.turns
     new.fitted_as_stated = state.fitted_as_stated
     new.distortion_sd = state.distortion_sd
@@ -521,35 +535,35 @@ def _place(state: State) -> Job[None]:
     yield from _fine(state, (2.0, 1.0))
 
 
-def _place_undistorted(state: State, begun: CorrectedFrames) -> Job[State]:
+def _place_undistorted(state: State, frames_before: CorrectedFrames) -> Job[State]:
     """Place the frames, and take a distortion back that is beyond doubt."""
-    placed = int(state.placed.sum())
+    placed_count = int(state.has_place.sum())
     if state.most_placed:
         yield from _place(state)
         start = yield from _measure_distortion(state, _FIRST_SWEEPS)
         if not start:
             return state
         # blurred joints may lead the fit astray, and blocks of them not
-        start = state.prepared.distortion or _guess(state, begun) or start
+        start = state.prepared.distortion or _guess(state, frames_before) or start
     else:
-        start = _guess(state, begun)
+        start = _guess(state, frames_before)
         if not start:
             yield from _place(state)
             return state
     for _ in range(_LAYOUTS):
-        again = yield from _again(state, begun, start)
-        if again.placed.sum() < max(placed, 1):
+        again = yield from _again(state, frames_before, start)
+        if again.has_place.sum() < max(placed_count, 1):
             break
         yield from _place(again)
         yield from _measure_distortion(again, _FIRST_SWEEPS)
-        found = again.prepared.distortion
-        if not found:
+        distortion = again.prepared.distortion
+        if not distortion:
             break
-        if abs(found - start) * state.rim < _BLURRED:
+        if abs(distortion - start) * state.rim < _BLURRED:
             return again
-        start = found
+        start = distortion
     # a scan without distortion is to be placed as if none had been thought of
-    again = yield from _again(state, begun, 0.0)
+    again = yield from _again(state, frames_before, 0.0)
     yield from _place(again)
     return again
 
@@ -563,29 +577,29 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
     before = state.prepared, state.positions
     pairs, rim = state.overlapping(), state.rim
     amount = 0.0
-    for done, width in enumerate(sweeps):
-        yield Progress(done, len(sweeps), "Finding the field's distortion")
-        found = measure_rim(state.prepared, state.positions, pairs, width)
-        if found is None:
+    for done_count, width in enumerate(sweeps):
+        yield Progress(done_count, len(sweeps), "Finding the field's distortion")
+        rim_moves = measure_rim(state.prepared, state.positions, pairs, width)
+        if rim_moves is None:
             amount = 0.0
             break
-        amount = state.prepared.distortion + found.step / rim
-        state.distortion_sd = found.sigma * found.excess / rim
-        if abs(amount) * rim < _BEYOND_DOUBT * found.sigma:
+        amount = state.prepared.distortion + rim_moves.step / rim
+        state.distortion_sd = rim_moves.sigma * rim_moves.excess / rim
+        if abs(amount) * rim < _BEYOND_DOUBT * rim_moves.sigma:
             amount = 0.0
             break
         if abs(amount) > MOST_DISTORTION:
             break
-        state.prepared = state.prepared.changed(distortion=amount)
-        state.positions = state.positions + found.moves
-        state.distortion_doubt = found.doubt_px
-        if abs(found.step) < _SETTLED * found.sigma:
+        state.prepared = state.prepared.change(distortion=amount)
+        state.positions = state.positions + rim_moves.moves
+        state.distortion_doubt = rim_moves.doubt_px
+        if abs(rim_moves.step) < _SETTLED * rim_moves.sigma:
             break
     if not (amount and _is_distorted(state)):
         state.prepared, state.positions = before
         state.distortion_doubt = None
         if state.prepared.distortion:
-            state.prepared = state.prepared.changed(distortion=0.0)
+            state.prepared = state.prepared.change(distortion=0.0)
     return amount
 
 
@@ -598,40 +612,41 @@ def _is_distorted(state: State) -> bool:
     return amount > _BEYOND_DOUBT * state.distortion_sd and amount * state.rim > error
 
 
-def _doubt_known(state: State, known: FieldDistortion) -> None:
+def _doubt_known(state: State, field_distortion: FieldDistortion) -> None:
     """Tell what the error of a known distortion does to places, and what overlaps say.
 
     Frames that match a period away say nothing that could contradict.
     """
-    state.distortion_sd = known.sd
+    state.distortion_sd = field_distortion.sd
     pairs = state.overlapping()
-    found = measure_rim(state.prepared, state.positions, pairs, _LAST_SWEEPS[-1])
-    if found is None:
+    rim = measure_rim(state.prepared, state.positions, pairs, _LAST_SWEEPS[-1])
+    if rim is None:
         return
-    error, more = found.sigma * found.excess / state.rim, found.step / state.rim
-    state.distortion_doubt = found.doubt_px * (known.sd / error)
+    error, more = rim.sigma * rim.excess / state.rim, rim.step / state.rim
+    state.distortion_doubt = rim.doubt_px * (field_distortion.sd / error)
     if state.is_periodic or state.ambiguous:
         return
-    if abs(more) > _BEYOND_DOUBT * np.hypot(error, known.sd):
+    if abs(more) > _BEYOND_DOUBT * np.hypot(error, field_distortion.sd):
         sentence = Message(
-            f"The overlaps tell a distortion of {known.amount + more:.4f} +- "
-            f"{error:.1g} at the rim, the calibration {known.amount:.4f} +- "
-            f"{known.sd:.1g}, which is taken: see that its picture was taken through "
-            "the same sphere, with the same part of the camera.",
+            f"The overlaps tell a distortion of {field_distortion.amount + more:.4f} "
+            "+- "
+            f"{error:.1g} at the rim, the calibration {field_distortion.amount:.4f} +- "
+            f"{field_distortion.sd:.1g}, which is taken: see that its picture was "
+            "taken through the same sphere, with the same part of the camera.",
             "distortion-contradicts",
         )
         state.warnings.append(sentence)
 
 
-def _solved(
-    state: State, known: FieldDistortion | None
+def _solve(
+    state: State, field_distortion: FieldDistortion | None
 ) -> Job[StitchSolution | RegistrationError]:
     """Take a scan from where frames are expected to its solution, or to its refusal."""
-    options, begun = state.options, state.prepared
+    options, frames_before = state.options, state.prepared
     try:
         yield from _coarse(state)
         if options.distortion == "auto":
-            state = yield from _place_undistorted(state, begun)
+            state = yield from _place_undistorted(state, frames_before)
         else:
             yield from _place(state)
         if options.rotation:
@@ -648,8 +663,8 @@ def _solved(
         yield from _fine(state, (1.0,) * 4)
         if drop_misfits(state):
             yield from _fine(state, (1.0,) * 2)
-        if known is not None:
-            _doubt_known(state, known)
+        if field_distortion is not None:
+            _doubt_known(state, field_distortion)
         return finish(state)
     except RegistrationError as error:
         return error
@@ -660,14 +675,14 @@ def _solved(
 _SMALL_PART = 0.1
 
 
-def _placed(result: StitchSolution | RegistrationError) -> int:
-    return 0 if isinstance(result, RegistrationError) else int(result.placed.sum())
+def _count_placed(result: StitchSolution | RegistrationError) -> int:
+    return 0 if isinstance(result, RegistrationError) else int(result.has_place.sum())
 
 
 def _question_positions(
     state: State,
-    begun: CorrectedFrames,
-    known: FieldDistortion | None,
+    frames_before: CorrectedFrames,
+    field_distortion: FieldDistortion | None,
     result: StitchSolution | RegistrationError,
 ) -> Job[StitchSolution | RegistrationError]:
     """Where too few frames fit stated positions, find out whether these can be right.
@@ -676,8 +691,8 @@ def _question_positions(
     """
     if isinstance(result, StitchSolution) and result.most_placed:
         return result
-    before, half = _placed(result), len(begun.acquisition) / 2
-    span, shape = np.ptp(state.nominal, axis=0), begun.frame_shape
+    before, half = _count_placed(result), len(frames_before.acquisition) / 2
+    span, shape = np.ptp(state.nominal, axis=0), frames_before.frame_shape
     if before < half and (span < _SMALL_PART * np.array(shape)).all():
         msg = (
             "Positions must spread the frames out, but all lie within "
@@ -687,15 +702,23 @@ def _question_positions(
         return RegistrationError(msg, code="positions-invalid")
     yield Progress(0, 0, "Comparing the stage's axes with those of the images")
     # stated anew: the search may have turned them already
-    stated = state.nominal @ np.linalg.inv(state.axes).T
-    axes = other_axes(begun, stated)
+    stated_positions = state.nominal @ np.linalg.inv(state.axes).T
+    axes = other_axes(frames_before, stated_positions)
     # a lattice turned into itself says nothing of other turns than quarter ones
     if axes is None or (state.axes_open and not np.isin(axes, (-1, 0, 1)).all()):
         return result
-    turned = State(begun.acquisition, state.options, begun, stated @ axes.T, True)
-    turned.axes, turned.fitted_as_stated = axes, before
-    other = yield from _solved(turned, known)
-    if isinstance(other, RegistrationError) or _placed(other) <= max(before, half):
+    turned_state = State(
+        frames_before.acquisition,
+        state.options,
+        frames_before,
+        stated_positions @ axes.T,
+        True,
+    )
+    turned_state.axes, turned_state.fitted_as_stated = axes, before
+    other = yield from _solve(turned_state, field_distortion)
+    if isinstance(other, RegistrationError) or _count_placed(other) <= max(
+        before, half
+    ):
         return result
     return other
 
@@ -705,13 +728,13 @@ def solve_mosaic(
     options: StitchOptions | None = None,
     *,
     flat: NDArray[Any] | None = None,
-    known: FieldDistortion | None = None,
+    field_distortion: FieldDistortion | None = None,
 ) -> Job[StitchSolution]:
     """Find where every frame of a scan lies.
 
     The default options measure what the scan does not say. `flat` (Y, X) is a flat
-    field image, already read; `known` stands in place of the option of distortion,
-    which is then a number.
+    field image, already read; `field_distortion` stands in place of the option of
+    distortion, which is then a number.
 
     Raises
     ------
@@ -723,17 +746,23 @@ def solve_mosaic(
     options = StitchOptions() if options is None else options
     yield Progress(0, 0, "Finding the flat field")
     acquisition = _with_options(acquisition, options)
-    given = 0.0 if isinstance(options.distortion, str) else options.distortion
-    begun = CorrectedFrames(
+    distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
+    frames_before = CorrectedFrames(
         acquisition,
         _flat(acquisition, options, flat),
-        distortion=given if known is None else known.amount,
-        centre_px=(0.0, 0.0) if known is None else known.centre_px,
+        distortion=distortion if field_distortion is None else field_distortion.amount,
+        centre_px=(0.0, 0.0)
+        if field_distortion is None
+        else field_distortion.centre_px,
     )
-    state = State(acquisition, options, begun, *nominal_positions(begun))
-    result = yield from _solved(state, known)
+    state = State(
+        acquisition, options, frames_before, *nominal_positions(frames_before)
+    )
+    result = yield from _solve(state, field_distortion)
     if state.has_positions:
-        result = yield from _question_positions(state, begun, known, result)
+        result = yield from _question_positions(
+            state, frames_before, field_distortion, result
+        )
     if isinstance(result, RegistrationError):
         raise result
     return result

@@ -66,22 +66,22 @@ class State:
     warnings: list[str] = field(default_factory=list)  # What the user must know
 
     @property
-    def placed(self) -> BoolArray:
+    def has_place(self) -> BoolArray:
         """Which frames have a place, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
     @property
     def most_placed(self) -> bool:
         """Whether enough frames have a place."""
-        return enough(self.placed)
+        return enough(self.has_place)
 
     @property
     def has_positions(self) -> bool:
         """Whether the scan states positions of a known size in px."""
         acquisition = self.acquisition
         in_nm = acquisition.nominal_nm is not None
-        sized = in_nm and acquisition.pixel_size_nm is not None
-        return acquisition.nominal_px is not None or sized
+        has_size = in_nm and acquisition.pixel_size_nm is not None
+        return acquisition.nominal_px is not None or has_size
 
     @property
     def axes_open(self) -> bool:

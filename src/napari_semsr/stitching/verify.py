@@ -77,7 +77,7 @@ DROPPED = "left out by hand"
 
 def is_plain(state: State, index: int) -> bool:
     """Whether a frame holds hardly any detail above its noise."""
-    band = state.prepared.banded(index)
+    band = state.prepared.band_pass(index)
     inside = state.prepared.root > 0
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
     return texture < _DETAIL * FINE_NOISE * state.noise
@@ -96,15 +96,15 @@ def drop_misfits(state: State) -> list[int]:
     """
     pairs = state.overlapping()
     limit = _NOISE_DOUBT * band_noise(state.noise)
-    found = Agreement.measure(state.prepared, state.positions, pairs, limit)
-    lost = found.misfits(len(state.positions))
-    for index in lost:
+    agreement = Agreement.measure(state.prepared, state.positions, pairs, limit)
+    misfits = agreement.misfits(len(state.positions))
+    for index in misfits:
         state.positions[index] = np.nan
         state.rescued.discard(index)
         state.reasons[index] = (
             "shows other detail than its neighbours: foreign, or displaced too far"
         )
-    return lost
+    return misfits
 
 
 def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:
@@ -116,14 +116,17 @@ def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _linearised(state: State) -> dict[IntPair, LinearisedShift]:
+def _linearised_shifts(state: State) -> dict[IntPair, LinearisedShift]:
     shifts = () if state.refined is None else state.refined.shifts
     return {(item.first, item.second): item for item in shifts}
 
 
-def _misses(found: LinearisedShift | None) -> bool:
+def _misses(linearised_shift: LinearisedShift | None) -> bool:
     """Whether a pair's own best shift, where it was measured, is another one."""
-    return found is not None and float(np.hypot(*found.step)) > TOLERANCE_PX
+    return (
+        linearised_shift is not None
+        and float(np.hypot(*linearised_shift.step)) > TOLERANCE_PX
+    )
 
 
 def joint_holds(state: State, joint: Joint) -> bool:
@@ -147,12 +150,12 @@ def joint_holds(state: State, joint: Joint) -> bool:
 def holding_joints(state: State) -> list[Joint]:
     """Joints that hold where the frames now are, and those of frames without one."""
     joints = () if state.layout is None else state.layout.joints
-    found = _linearised(state)
+    linearised_shifts = _linearised_shifts(state)
     ties = [
         joint
         for joint in joints
         if joint_holds(state, joint)
-        and not _misses(found.get((joint.first, joint.second)))
+        and not _misses(linearised_shifts.get((joint.first, joint.second)))
     ]
     if ties:
         # frames without a joint of their own rest on all of their pairs together
@@ -161,13 +164,13 @@ def holding_joints(state: State) -> list[Joint]:
     return ties
 
 
-def _unfounded(state: State) -> list[int]:
+def _frames_without_joints(state: State) -> list[int]:
     """Placed frames that no joints tie to most others where they now are."""
     ties = holding_joints(state)
     labels = np.ones(len(state.positions), np.int64)
     if ties:
         labels = components(len(state.positions), ties)
-    return np.flatnonzero(state.placed & (labels != 0)).tolist()
+    return np.flatnonzero(state.has_place & (labels != 0)).tolist()
 
 
 def finish(state: State) -> StitchSolution:
@@ -185,40 +188,49 @@ def hand_out(
 
     `pedestal` and `remaining` shading: where they are known.
     """
-    acquisition, stated = state.acquisition, state.acquisition.pixel_size_nm
-    estimated = None
-    if acquisition.nominal_nm is not None and not (stated and state.is_nominal):
-        estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
-    if stated is None and estimated is not None and min(estimated) < _LEAST_NM:
+    acquisition, stated_size = state.acquisition, state.acquisition.pixel_size_nm
+    estimated_size = None
+    if acquisition.nominal_nm is not None and not (stated_size and state.is_nominal):
+        estimated_size = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
+    if (
+        stated_size is None
+        and estimated_size is not None
+        and min(estimated_size) < _LEAST_NM
+    ):
         sentence = Message(
-            f"The stage moved as if a pixel were {np.mean(estimated):.2g} nm, which is "
+            f"The stage moved as if a pixel were {np.mean(estimated_size):.2g} nm, "
+            "which is "
             "less than an atom and not taken: check the unit of the positions.",
             "positions-invalid",
         )
         state.warnings.append(sentence)
-        estimated = None
-    if stated is not None and estimated is not None:
-        ratio = np.array(estimated) / np.array(stated)
+        estimated_size = None
+    if stated_size is not None and estimated_size is not None:
+        ratio = np.array(estimated_size) / np.array(stated_size)
         if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
             sentence = Message(
-                f"The stage moved as if a pixel were {np.mean(estimated):.4g} nm, but "
-                f"{np.mean(stated):.4g} nm is stated: check the calibration.",
+                f"The stage moved as if a pixel were {np.mean(estimated_size):.4g} nm, "
+                f"but {np.mean(stated_size):.4g} nm is stated: check the calibration.",
                 "pixel-size-contradicts",
             )
             state.warnings.append(sentence)
-    axes = _stage_to_camera(state, estimated)
+    axes = _stage_to_camera(state, estimated_size)
     pairs = _pairs(state)
-    used = [pair for pair in pairs if pair.used]
-    if axes is not None and axes.differ and not (state.most_placed or in_loops(used)):
+    pairs_in_use = [pair for pair in pairs if pair.used]
+    if (
+        axes is not None
+        and axes.differ
+        and not (state.most_placed or in_loops(pairs_in_use))
+    ):
         msg = (
-            f"Frames must agree where they overlap, but only {state.placed.sum()} of "
-            f"{len(state.positions)} do, with {axes.how}, and no loop of overlaps "
+            f"Frames must agree where they overlap, but only {state.has_place.sum()} "
+            f"of {len(state.positions)} do, with {axes.how}, and no loop of overlaps "
             f"confirms them: {state.to_check}."
         )
         raise RegistrationError(msg, code="axes-unconfirmed")
     # where the stage's positions are given, every joint can contradict them
-    checked = used if state.is_nominal else in_loops(used)
-    residuals = [p.residual_px for p in checked if np.isfinite(p.residual_px)]
+    pairs_in_loops = pairs_in_use if state.is_nominal else in_loops(pairs_in_use)
+    residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.residual_px)]
     positions = state.positions - np.nanmin(state.positions, axis=0)
     spread = np.full(positions.shape, np.nan)
     if state.refined is not None:
@@ -230,17 +242,17 @@ def hand_out(
         where = state.prepared, state.positions, state.overlapping()
         remaining = remaining_shading(*where, pedestal)
     _warn_of_shading(state, remaining)
-    lost = (
+    faults = (
         Fault(acquisition.names[index], state.reasons[index])
-        for index in np.flatnonzero(~state.placed).tolist()
+        for index in np.flatnonzero(~state.has_place).tolist()
     )
     return StitchSolution(
         positions_px=positions,
         nominal_px=state.nominal if state.is_stated else None,
         names=acquisition.names,
-        left_out=(*acquisition.faults, *lost),
+        left_out=(*acquisition.faults, *faults),
         pairs=pairs,
-        residual_px=_residual(checked),
+        residual_px=_residual(pairs_in_loops),
         residual_median_px=float(np.median(residuals)) if residuals else None,
         residual_worst_px=max(residuals, default=None),
         sigma_px=spread,
@@ -257,8 +269,8 @@ def hand_out(
         if state.is_nominal
         else fit_stage(state.nominal, state.positions, state.options.stage_model),
         stage_to_camera=axes,
-        pixel_size_nm=stated or estimated,
-        estimated_pixel_size_nm=estimated,
+        pixel_size_nm=stated_size or estimated_size,
+        estimated_pixel_size_nm=estimated_size,
         pedestal=pedestal,
         remaining_shading_percent=100 * remaining,
         grids=state.grids,
@@ -267,7 +279,9 @@ def hand_out(
     )
 
 
-def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | None:
+def _stage_to_camera(
+    state: State, estimated_size: PixelSize | None
+) -> StageAxes | None:
     """Compare stated positions with those that the images tell; warn if axes differ."""
     acquisition, positions = state.acquisition, state.positions
     if state.is_nominal or state.axes_open:
@@ -276,26 +290,26 @@ def _stage_to_camera(state: State, estimated: PixelSize | None) -> StageAxes | N
         positions = np.where(_certain(state)[:, None], positions, np.nan)
     side = min(acquisition.frame_shape)
     if state.has_positions:
-        found = fit_axes(state.nominal, positions, side)
-    elif acquisition.nominal_nm is not None and estimated is not None:
-        stated = acquisition.nominal_nm / float(np.mean(estimated))
-        found = fit_axes(stated, positions, side)
+        axes = fit_axes(state.nominal, positions, side)
+    elif acquisition.nominal_nm is not None and estimated_size is not None:
+        stated_positions = acquisition.nominal_nm / float(np.mean(estimated_size))
+        axes = fit_axes(stated_positions, positions, side)
     else:
         return None
-    if found is None:
+    if axes is None:
         return None
-    found = replace(found.after(state.axes), is_sized=state.has_positions)
-    said = f"the overlaps show {found.how}"
+    axes = replace(axes.after(state.axes), is_sized=state.has_positions)
+    statement = f"the overlaps show {axes.how}"
     before = state.fitted_as_stated
     if before is not None:
-        said = (
-            f"as stated, {before} of {len(positions)} frames fit, with {found.how} "
-            f"{state.placed.sum()}, which is taken"
+        statement = (
+            f"as stated, {before} of {len(positions)} frames fit, with {axes.how} "
+            f"{state.has_place.sum()}, which is taken"
         )
-    if before is not None or found.differ:
-        sentence = f"The stage's axes are not those of the images: {said}."
+    if before is not None or axes.differ:
+        sentence = f"The stage's axes are not those of the images: {statement}."
         state.warnings.insert(0, Message(sentence, "stage-axes-differ"))
-    return found
+    return axes
 
 
 # That a stage which is turned or scaled at random fits a lattice as well as one that is
@@ -323,11 +337,11 @@ def _refuse_open_periods(state: State) -> None:
     off = state.positions - state.nominal
     away = [float(np.hypot(*(off[j.second] - off[j.first]))) for j in joints]
     share = share_of_period(float(np.nanmax(away, initial=0.0)), turns.period)
-    is_loose = not is_bounded and share ** (state.placed.sum() - 1) > chance
+    is_loose = not is_bounded and share ** (state.has_place.sum() - 1) > chance
     if is_turned or is_loose or not state.most_placed:
         what = "positions" if state.has_positions else "places of the grid"
-        known = np.isfinite(turns.period)
-        below = f", if it is below {turns.period / 4:.2g} px" if known else ""
+        has_period = np.isfinite(turns.period)
+        below = f", if it is below {turns.period / 4:.2g} px" if has_period else ""
         msg = (
             "The sample repeats itself: its frames fit as well a whole period away, "
             f"and the stated {what} are not exact enough to decide: give the largest "
@@ -350,18 +364,18 @@ def _verify(state: State) -> None:
     slides = _slides(state)
     if slides:
         _lay_along(state)
-    for index in () if slides else _unfounded(state):
+    for index in () if slides else _frames_without_joints(state):
         state.positions[index] = np.nan
     if not slides:
         settle_periods(state)
         _settle_lines(state)
-    lost = np.flatnonzero(~state.placed).tolist()
-    if len(lost) == len(state.positions):
+    without_place = np.flatnonzero(~state.has_place).tolist()
+    if len(without_place) == len(state.positions):
         is_given = state.prepared.flat.method in GIVEN
         flat = ", or let the flat field be found (auto)" if is_given else ""
         msg = (
-            f"Frames must agree where they overlap, but none of {len(lost)} does: "
-            f"{state.to_check}{flat}."
+            f"Frames must agree where they overlap, but none of {len(without_place)} "
+            f"does: {state.to_check}{flat}."
         )
         raise UnplacedError(msg, state.likely_grids(), code="nothing-placed")
     doubtful = warn_of_lost(state)
@@ -383,12 +397,12 @@ def _verify(state: State) -> None:
 
 def warn_of_lost(state: State) -> list[int]:
     """Warn of frames without a place, or with another one; list those in doubt."""
-    lost = np.flatnonzero(~state.placed).tolist()
-    for index in lost:
+    without_place = np.flatnonzero(~state.has_place).tolist()
+    for index in without_place:
         state.reasons.setdefault(index, _reason(state, index))
-    doubtful = [i for i in lost if state.reasons[i] not in (_PLAIN, DROPPED)]
-    plain = [i for i in lost if state.reasons[i] == _PLAIN]
-    strays = [i for i in state.strays if state.placed[i]]
+    doubtful = [i for i in without_place if state.reasons[i] not in (_PLAIN, DROPPED)]
+    plain = [i for i in without_place if state.reasons[i] == _PLAIN]
+    strays = [i for i in state.strays if state.has_place[i]]
     left_out, astray = "frames-left-out", "frames-astray"
     for some, why, code in (
         (plain, f"left out, {_PLAIN}", left_out),
@@ -398,7 +412,7 @@ def warn_of_lost(state: State) -> list[int]:
         if some:
             sentence = (
                 f"{len(some)} of {len(state.positions)} frames {why}: "
-                f"{_named(state, some)}."
+                f"{_name_frames(state, some)}."
             )
             state.warnings.append(Message(sentence, code))
     return doubtful
@@ -410,7 +424,7 @@ def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
     repeating = 0 < many <= sum(map(repeats_itself, state.found))
     if repeating and 2 * len(doubtful) > len(state.positions):
         msg = (
-            f"The sample repeats itself, and only {state.placed.sum()} of "
+            f"The sample repeats itself, and only {state.has_place.sum()} of "
             f"{len(state.positions)} frames found a place, where chance fits as well "
             f"as truth: {state.to_check}, or scan with more overlap."
         )
@@ -431,9 +445,9 @@ def settle_periods(state: State, *, refuses: bool = True) -> None:
     if not (state.is_stated or refuses):
         return
     if not state.is_stated:
-        given = "" if state.acquisition.grid is not None else "the grid and "
+        what_else = "" if state.acquisition.grid is not None else "the grid and "
         msg = (
-            f"{many} as well a whole period away: give {given}the "
+            f"{many} as well a whole period away: give {what_else}the "
             "overlap, or positions."
         )
         raise UnplacedError(msg, (), code="periodic")
@@ -460,12 +474,12 @@ def _lay_along(state: State) -> None:
         raise RegistrationError(
             f"{ALONG_LINES}give the positions of the frames.", code="lines-only"
         )
-    found = place_across(state)
-    state.positions, state.refined = found.positions, found.refined
+    placement = place_across(state)
+    state.positions, state.refined = placement.positions, placement.refined
     state.is_nominal, state.reasons = True, {}
     sentence = (
         f"{ALONG_LINES}along them the nominal positions are given, which err by "
-        f"{found.error_px:.2g} px across the lines, where the images decide."
+        f"{placement.error_px:.2g} px across the lines, where the images decide."
     )
     state.warnings.append(Message(sentence, "lines-only"))
 
@@ -478,7 +492,7 @@ def _settle_lines(state: State) -> None:
     sentence = (
         f"{len(hanging)} of {len(state.positions)} frames are joined to most others by "
         "lines of one direction alone, along which they fit anywhere: along them the "
-        f"nominal positions are given: {_named(state, hanging)}."
+        f"nominal positions are given: {_name_frames(state, hanging)}."
     )
     state.warnings.append(Message(sentence, "lines-only"))
 
@@ -489,12 +503,17 @@ def _ask_for_grid(state: State) -> bool:
     Tells whether those that are placed are too few to be believed.
     """
     acquisition = state.acquisition
-    placed, count = int(state.placed.sum()), len(acquisition)
-    how = f"only {placed} of {count} frames found a place"
-    needed = acquisition.slots[-1] if acquisition.slots else acquisition.names
-    lost = np.array([name in needed for name in acquisition.names]) & ~state.placed
-    stated = acquisition.nominal_px is not None or acquisition.nominal_nm is not None
-    if stated or not lost.any():
+    placed_count, count = int(state.has_place.sum()), len(acquisition)
+    how = f"only {placed_count} of {count} frames found a place"
+    names_needed = acquisition.slots[-1] if acquisition.slots else acquisition.names
+    is_lost = (
+        np.array([name in names_needed for name in acquisition.names])
+        & ~state.has_place
+    )
+    has_stated = (
+        acquisition.nominal_px is not None or acquisition.nominal_nm is not None
+    )
+    if has_stated or not is_lost.any():
         return False
     if state.matches or not state.most_placed:
         state.grids = state.likely_grids()
@@ -525,24 +544,24 @@ def warn_of_spread(state: State) -> None:
     if state.refined is None:
         return
     spread = np.hypot(*state.refined.sigma_px.T)
-    apart = state.placed & np.isinf(spread)
-    loose = state.placed & (spread > _LOOSE) & ~apart
+    apart = state.has_place & np.isinf(spread)
+    loose = state.has_place & (spread > _LOOSE) & ~apart
     most = spread[loose].max(initial=0.0)
     for some, how in (
         (apart, "hang on overlaps too small to be measured,"),
         (loose, f"are held loosely, with a standard deviation of up to {most:.2g} px,"),
     ):
         if some.any():
-            names = _named(state, np.flatnonzero(some).tolist())
+            names = _name_frames(state, np.flatnonzero(some).tolist())
             sentence = Message(
-                f"{some.sum()} of {state.placed.sum()} frames {how} and may lie in a "
-                f"wrong place: {names}.",
+                f"{some.sum()} of {state.has_place.sum()} frames {how} and may lie in "
+                f"a wrong place: {names}.",
                 "frames-loose",
             )
             state.warnings.append(sentence)
 
 
-def _named(state: State, frames: Sequence[int]) -> str:
+def _name_frames(state: State, frames: Sequence[int]) -> str:
     """Names of some frames, and how many more there are."""
     names = [state.acquisition.names[i] for i in frames[:_NAMED]]
     more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
@@ -556,24 +575,24 @@ def _pedestal(state: State) -> float:
     """
     frames, most = state.prepared, 0.0
     dimmest = float(frames.root[frames.root > 0].min(initial=1.0))
-    for index in np.flatnonzero(state.placed).tolist():
-        taken = float(frames.offsets[index] / frames.gains[index]) / dimmest
-        if taken <= max(most, _UNSEEN * state.noise):
+    for index in np.flatnonzero(state.has_place).tolist():
+        offset_share = float(frames.offsets[index] / frames.gains[index]) / dimmest
+        if offset_share <= max(most, _UNSEEN * state.noise):
             continue
-        image, weight = frames.corrected(index)
-        seen = image[weight > 0]
-        if not seen.size:
+        image, weight = frames.correct(index)
+        values = image[weight > 0]
+        if not values.size:
             continue
-        low, middle = (float(v) for v in np.quantile(seen, (_LOW, 0.5)))
+        low, middle = (float(v) for v in np.quantile(values, (_LOW, 0.5)))
         # single pixels that lie far below the others are defects
-        least = max(float(seen.min()), 2 * low - middle)
+        least = max(float(values.min()), 2 * low - middle)
         if least < 0:  # interpolation goes a little beyond
-            most = max(most, min(-least, taken) + min(state.noise, taken))
+            most = max(most, min(-least, offset_share) + min(state.noise, offset_share))
     return most
 
 
 def _warn_of_shading(state: State, left: float) -> None:
-    along = (state.positions @ state.open_slope)[state.placed]
+    along = (state.positions @ state.open_slope)[state.has_place]
     gradient = float(np.expm1(np.ptp(along)))
     if gradient > UNEVEN and state.options.match_gain:
         sentence = Message(
@@ -586,7 +605,7 @@ def _warn_of_shading(state: State, left: float) -> None:
         state.warnings.append(sentence)
     if not left > UNEVEN:
         return
-    count = int(state.placed.sum())
+    count = int(state.has_place.sum())
     if not state.options.match_gain:
         remedy = "match the brightness of the frames"
     elif state.prepared.flat.method in GIVEN:
@@ -608,23 +627,23 @@ def _warn_of_shading(state: State, left: float) -> None:
 
 def _give_nominal(state: State) -> None:
     """Put placed frames where the scan says, and tell how well they fit there."""
-    state.positions = np.where(state.placed[:, None], state.nominal, np.nan)
+    state.positions = np.where(state.has_place[:, None], state.nominal, np.nan)
     state.is_nominal = True
     pairs, width = state.overlapping(), 1.0  # as in the last sweep
-    for found in refine(state.prepared, state.positions, pairs, (width,)):
-        state.refined = replace(found, positions=state.positions)
+    for sweep in refine(state.prepared, state.positions, pairs, (width,)):
+        state.refined = replace(sweep, positions=state.positions)
 
 
 def _against_nominal(state: State) -> None:
     """Give nominal positions, and say so, where the solved ones fit no better."""
-    nominal = np.where(state.placed[:, None], state.nominal, np.nan)
+    nominal = np.where(state.has_place[:, None], state.nominal, np.nan)
     shape = state.acquisition.frame_shape
-    solved = _fit(state, state.overlapping(), state.positions)
+    solution = _fit(state, state.overlapping(), state.positions)
     before = _fit(state, overlapping_pairs(nominal, shape), nominal)
-    if before > solved + _CLEARLY:
+    if before > solution + _CLEARLY:
         _give_nominal(state)
         sentence = Message(
-            f"Solved positions fit the images less well (correlation {solved:.2f}) "
+            f"Solved positions fit the images less well (correlation {solution:.2f}) "
             f"than the nominal ones ({before:.2f}): the nominal ones are given.",
             "nominal-positions-taken",
         )
@@ -634,40 +653,40 @@ def _against_nominal(state: State) -> None:
 def _pair(
     state: State,
     item: Candidates,
-    used: dict[IntPair, FloatPair],
-    dropped: set[IntPair],
-    linearised: LinearisedShift | None,
+    shifts_in_use: dict[IntPair, FloatPair],
+    dropped_pairs: set[IntPair],
+    linearised_shift: LinearisedShift | None,
 ) -> PairReport:
     pair = (item.first, item.second)
-    placed = state.placed[list(pair)].all()
+    have_places = state.has_place[list(pair)].all()
     reason = ""
-    if item.best <= state.threshold and pair not in used:
+    if item.best <= state.threshold and pair not in shifts_in_use:
         reason = "not above chance"
-    elif pair in dropped:
+    elif pair in dropped_pairs:
         reason = "disagrees with the other joints"
-    elif not placed:
+    elif not have_places:
         reason = "a frame is left out"
-    elif pair not in used:
+    elif pair not in shifts_in_use:
         reason = "not needed"
-    shift = used.get(pair)
+    shift = shifts_in_use.get(pair)
     which = 0
     if shift is None and len(item.shifts):
         shift = (float(item.shifts[0][0]), float(item.shifts[0][1]))
     elif len(item.shifts):
         which = int(np.argmin(np.abs(item.shifts - np.array(shift)).sum(axis=1)))
     residual = sigma = float("nan")
-    if linearised is not None and placed:
-        residual = float(np.hypot(*linearised.step))
-        axes = np.linalg.eigvalsh(linearised.information)
+    if linearised_shift is not None and have_places:
+        residual = float(np.hypot(*linearised_shift.step))
+        axes = np.linalg.eigvalsh(linearised_shift.information)
         # of lines, across them
         least = axes[0] if axes[0] > _ROUNDING * axes[-1] else axes[-1]
-        noise = linearised.variance
+        noise = linearised_shift.variance
         sigma = 0.0  # of frames without noise
         if noise > 0:
             sigma = float(1 / np.sqrt(max(least / (SMOOTHED * noise), 1e-12)))
         if not reason:
             apart = state.positions[item.second] - state.positions[item.first]
-            y, x = (apart + linearised.step).tolist()
+            y, x = (apart + linearised_shift.step).tolist()
             shift = (y, x)
     return PairReport(
         item.first,
@@ -684,15 +703,23 @@ def _pair(
 
 
 def _pairs(state: State) -> tuple[PairReport, ...]:
-    linearised = _linearised(state)
+    linearised_shifts = _linearised_shifts(state)
     joints = () if state.layout is None else state.layout.joints
-    used = {(j.first, j.second): j.shift for j in joints}
-    rejected = () if state.layout is None else state.layout.dropped
-    dropped = {(j.first, j.second) for j in rejected}
+    shifts_in_use = {(j.first, j.second): j.shift for j in joints}
+    dropped_joints = () if state.layout is None else state.layout.dropped
+    dropped_pairs = {(j.first, j.second) for j in dropped_joints}
     if not state.is_nominal:
-        dropped |= {pair for pair in used if _misses(linearised.get(pair))}
+        dropped_pairs |= {
+            pair for pair in shifts_in_use if _misses(linearised_shifts.get(pair))
+        }
     pairs = [
-        _pair(state, item, used, dropped, linearised.get((item.first, item.second)))
+        _pair(
+            state,
+            item,
+            shifts_in_use,
+            dropped_pairs,
+            linearised_shifts.get((item.first, item.second)),
+        )
         for item in state.found
     ]
     return tuple(
@@ -722,13 +749,13 @@ def _spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
     return above, order
 
 
-def in_loops(used: Sequence[_Pair]) -> list[_Pair]:
+def in_loops(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
     """Joints, all in use, that others can contradict.
 
     Left out are those without which frames fall apart: the branches of a tree, and a
     bridge between two loops.
     """
-    above, order = _spanning_tree(used)
+    above, order = _spanning_tree(joints_in_use)
     rank = {frame: place for place, frame in enumerate(order)}
     top = {frame: frame for frame in order}  # of the loops that a frame is in
 
@@ -738,7 +765,7 @@ def in_loops(used: Sequence[_Pair]) -> list[_Pair]:
             frame = top[frame]
         return frame
 
-    for pair in used:
+    for pair in joints_in_use:
         here, there = pair.first, pair.second
         if here == above[there] or there == above[here]:
             continue  # a branch; any other joint closes a loop of branches
@@ -746,7 +773,7 @@ def in_loops(used: Sequence[_Pair]) -> list[_Pair]:
             if rank[here] < rank[there]:
                 here, there = there, here
             top[here] = above[here]
-    return [pair for pair in used if climb(pair.first) == climb(pair.second)]
+    return [pair for pair in joints_in_use if climb(pair.first) == climb(pair.second)]
 
 
 def _residual(pairs: Sequence[PairReport]) -> float | None:
@@ -763,26 +790,28 @@ def _residual(pairs: Sequence[PairReport]) -> float | None:
 
 
 def pixel_size_from_stage(
-    nominal_nm: FloatArray, solved: FloatArray
+    nominal_nm: FloatArray, solved_positions: FloatArray
 ) -> PixelSize | None:
     """Pixel size ``(y, x)`` by which solved pixels agree with the stage's nanometres.
 
-    `nominal_nm`, `solved` (N, 2), in nm and px. An axis along which the stage did not
-    move takes the other's value; None when it moved along neither.
+    `nominal_nm`, `solved_positions` (N, 2), in nm and px. An axis along which the stage
+    did not move takes the other's value; None when it moved along neither.
     """
-    known = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved).all(axis=1)
-    if known.sum() < 2:
+    has_both = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved_positions).all(
+        axis=1
+    )
+    if has_both.sum() < 2:
         return None
-    stage = nominal_nm[known] - nominal_nm[known].mean(axis=0)
-    pixels = solved[known] - solved[known].mean(axis=0)
+    stage = nominal_nm[has_both] - nominal_nm[has_both].mean(axis=0)
+    pixels = solved_positions[has_both] - solved_positions[has_both].mean(axis=0)
     values, vectors = np.linalg.eigh(stage.T @ stage)
-    moved = values > 1e-4 * max(float(values[-1]), 1e-30)
-    if not moved.any() or values[-1] <= 0:
+    spread_directions = values > 1e-4 * max(float(values[-1]), 1e-30)
+    if not spread_directions.any() or values[-1] <= 0:
         return None
-    if moved.all():
+    if spread_directions.all():
         matrix = np.linalg.lstsq(pixels, stage)[0]
-        fit = fit_stage(solved, nominal_nm)
-        if fit is not None and known.sum() >= ENOUGH:
+        fit = fit_stage(solved_positions, nominal_nm)
+        if fit is not None and has_both.sum() >= ENOUGH:
             matrix = fit.matrix.T  # which wrong positions do not change
         scale = np.hypot(matrix[:, 0], matrix[:, 1])
         return parse_pixel_size((float(scale[0]), float(scale[1])))

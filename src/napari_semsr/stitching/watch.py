@@ -91,7 +91,7 @@ class ScanWatch:
         self._light = _Course(_LIGHT, both_ways=True)
         self._detail = _Details(placement)
         self._is_dead = False
-        self._unplaced: set[int] = set()  # that were named
+        self._named_unplaced: set[int] = set()  # that were named
 
     def look_at(self, index: int, pixels: NDArray[Any]) -> list[str]:
         """Name a frame (Y, X) that shows nothing, which then takes no part."""
@@ -116,49 +116,49 @@ class ScanWatch:
 
     def compare(self, index: int) -> list[str]:
         """Compare a frame that was placed with those that it overlaps."""
-        placement, found = self._placement, list[str]()
+        placement, messages = self._placement, list[str]()
         if (
             index in placement.blank
             or not np.isfinite(placement.positions[index]).all()
         ):
-            return found
-        if placement.solution is not None and placement.placed[index]:
+            return messages
+        if placement.solution is not None and placement.has_place[index]:
             # gains follow from overlaps, of the first frames by their whole solution
             self._light.values = dict(
                 enumerate(np.log(placement.prepared.gains).tolist())
             )
-            for number in np.flatnonzero(~placement.placed).tolist():
+            for number in np.flatnonzero(~placement.has_place).tolist():
                 del self._light.values[number]
             ratio = self._light.add(index, self._light.values[index])
             if ratio is not None:
                 sentence = _LESS_LIGHT.format(placement.names[index], 100 * ratio)
-                found.append(Message(sentence, "light-changed"))
-        found += self._detail.compare(index)
-        return found
+                messages.append(Message(sentence, "light-changed"))
+        messages += self._detail.compare(index)
+        return messages
 
     def find_unplaced(self) -> list[str]:
         """Name frames that two placed ones should overlap, and that fit nowhere.
 
         Each once. With one neighbour alone, or none, a frame may find its place later.
         """
-        placement, found = self._placement, list[str]()
+        placement, messages = self._placement, list[str]()
         solution = placement.solution
         # four frames state too little of what fits by chance
         if solution is None or len(solution.positions_px) <= _FIRST:
-            return found
+            return messages
         side = np.array(placement.prepared.frame_shape)
-        for index in sorted(placement.misfits - self._unplaced):
-            near = [i for i in _near(placement, index) if placement.placed[i]]
+        for index in sorted(placement.misfits - self._named_unplaced):
+            near = [i for i in _near(placement, index) if placement.has_place[i]]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
             # corners alone hold no frame, and the last neighbour may hold it
             if np.sum(2 * areas >= areas.max(initial=0)) < _HELD_BY:
                 continue
             if not placement.place(index):
-                self._unplaced.add(index)
+                self._named_unplaced.add(index)
                 sentence = _UNPLACED.format(placement.names[index])
-                found.append(Message(sentence, "frame-not-placed"))
-        return found
+                messages.append(Message(sentence, "frame-not-placed"))
+        return messages
 
 
 def _near(placement: LivePlacement, index: int) -> list[int]:
@@ -192,17 +192,19 @@ class _Details:
         if placement.prepared is not self._prepared:  # another flat field
             self._prepared, self._inside = placement.prepared, None
             self._changes, self._banded = {}, BoundedCache(_DETAIL_BYTES)
-            lit = set(range(index)) - placement.blank
+            lit_frames = set(range(index)) - placement.blank
             self._behind = [
-                i for i in sorted(lit) if np.isfinite(placement.positions[i]).all()
+                i
+                for i in sorted(lit_frames)
+                if np.isfinite(placement.positions[i]).all()
             ]
         behind, self._behind = self._behind[:_BEHIND], self._behind[_BEHIND:]
         for number in (*behind, index):
             self._measure(number)
-        found = self._since_first(index)
-        if found is None:
+        first_frames = self._since_first(index)
+        if first_frames is None:
             return []
-        change, error = found
+        change, error = first_frames
         sign = int(np.sign(change)) if abs(change) > max(_CHANGED, _SURE * error) else 0
         before = self._was.get(index - 1, 0)
         self._was[index] = sign
@@ -234,21 +236,21 @@ class _Details:
 
         None where the first one shows hardly any.
         """
-        prepared = self._prepared
-        shape = prepared.frame_shape
+        frame_data = self._prepared
+        shape = frame_data.frame_shape
         boxes = overlap_boxes(shape, whole_shift(self._placement.positions, pair))
         if boxes is None:
             return None
         if self._inside is None:
             self._inside = ndimage.binary_erosion(
-                prepared.weight > 0, iterations=_RIM, border_value=0
+                frame_data.weight > 0, iterations=_RIM, border_value=0
             )
         both = [self._inside[box.slices] for box in boxes]
         inside = both[0] & both[1]
         count = int(np.count_nonzero(inside))
         if count < _LEAST_SIDE**2:
             return None
-        weights = [prepared.weight[box.slices][inside] for box in boxes]
+        weights = [frame_data.weight[box.slices][inside] for box in boxes]
         common, noise = weights[0] * weights[1], self._noise_power()
         contrasts, evident = [], []
         for number, box, other in zip(pair, boxes, weights[::-1], strict=True):
@@ -256,7 +258,7 @@ class _Details:
             detail = self._detail(number)[box.slices][inside]
             noisy = noise * float(other.sum())
             excess = float((detail**2 * other).sum()) - noisy
-            image = prepared.corrected(number)[0][box.slices][inside]
+            image = frame_data.correct(number)[0][box.slices][inside]
             light = float((image * common).sum()) / float(common.sum())
             if light <= 0:
                 return None
@@ -273,7 +275,7 @@ class _Details:
         return np.asarray(
             self._banded.get(
                 index,
-                lambda: _between(self._prepared.banded(index)),
+                lambda: _between(self._prepared.band_pass(index)),
             )
         )
 

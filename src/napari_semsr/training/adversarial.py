@@ -63,14 +63,14 @@ def discriminator_loss(
 
 
 def telling_apart(
-    judge: nn.Module, real: Tensor, shown: Tensor, options: GanOptions
+    judge: nn.Module, real: Tensor, images_real: Tensor, options: GanOptions
 ) -> Tensor:
     """Loss of a discriminator on images (B, C, H, W), taken in full precision."""
-    scores = judge(real), judge(shown)
+    scores = judge(real), judge(images_real)
     with torch.autocast(real.device.type, enabled=False):
-        true, made = (score.float() for score in scores)
+        true, fake = (score.float() for score in scores)
         return discriminator_loss(
-            options.adversarial, true, made, factor=options.discriminator_factor
+            options.adversarial, true, fake, factor=options.discriminator_factor
         )
 
 
@@ -122,23 +122,23 @@ class AdversarialLearner(Learner, ABC):
         self.update_average(step)
         late = step >= self.gan.content_only_steps
         if late and step % self.gan.discriminator_every == 0:
-            judged = self.teach_discriminators(low, high, step)
-            self._descend(second.optimizer, judged, low, high)
+            losses = self.teach_discriminators(low, high, step)
+            self._descend(second.optimizer, losses, low, high)
             second.optimizer.step()  # not counted as a step of the run
-            self.judged.copy_(judged.detach())
+            self.judged.copy_(losses.detach())
         self.terms["discriminator"] = self.judged
         return {"loss": loss.detach()}
 
     def _descend(
-        self, optimizer: torch.optim.Optimizer, loss: Tensor, *seen: Tensor
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, *image: Tensor
     ) -> None:
         """Put the gradients of a loss in place."""
-        self.check_finite("loss is", loss.detach(), *seen)
+        self.check_finite("loss is", loss.detach(), *image)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         if self.recipe.clip_norm is not None:
-            (trained,) = optimizer.param_groups
-            nn.utils.clip_grad_norm_(trained["params"], self.recipe.clip_norm)
+            (group,) = optimizer.param_groups
+            nn.utils.clip_grad_norm_(group["params"], self.recipe.clip_norm)
 
     def configure_optimizers(self) -> Any:
         """Two Adams: for the generators and for the discriminators."""
@@ -157,11 +157,11 @@ class History(nn.Module):
         self.seed = seed
         self.register_buffer("images", torch.zeros(size, *shape))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self._held: int | None = None  # the count, which is on the card
+        self._count: int | None = None  # the count, which is on the card
 
     def _load_from_state_dict(self, *state: Any) -> None:
         super()._load_from_state_dict(*state)
-        self._held = None
+        self._count = None
 
     @torch.no_grad()
     def exchange(self, fresh: Tensor, step: int) -> Tensor:
@@ -171,23 +171,23 @@ class History(nn.Module):
         if not size:
             return fresh
         rng = np.random.default_rng([self.seed, step])
-        shown = []
-        held = int(self.count) if self._held is None else self._held
+        exchanged_images = []
+        stored_count = int(self.count) if self._count is None else self._count
         for image in fresh:
-            if held < size:
-                self.images[held] = image
+            if stored_count < size:
+                self.images[stored_count] = image
                 self.count += 1
-                held += 1
-                shown.append(image)
+                stored_count += 1
+                exchanged_images.append(image)
                 continue
             place = int(rng.integers(size))
             if rng.random() < 0.5:
-                shown.append(self.images[place].to(image.dtype).clone())
+                exchanged_images.append(self.images[place].to(image.dtype).clone())
                 self.images[place] = image
             else:
-                shown.append(image)
-        self._held = held
-        return torch.stack(shown)
+                exchanged_images.append(image)
+        self._count = stored_count
+        return torch.stack(exchanged_images)
 
 
 _LEAST = 1e-8  # a term that is nothing yet still gets a weight
@@ -206,21 +206,21 @@ class PairedGan(AdversarialLearner):
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
-        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(ordered, recipe, pairs)
+        module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(module, recipe, pairs)
         self.scale = int(getattr(network, "scale", 1))
         gan = self.gan
-        chosen = gan.discriminator, gan.discriminator_options
-        self.judge_of_high = build_discriminator(*chosen)
+        discriminator = gan.discriminator, gan.discriminator_options
+        self.judge_of_high = build_discriminator(*discriminator)
         self.judge_of_high.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         channels = 2 if gan.conditional else 1
         side = recipe.data.patch_px * self.scale
         self.history = History(gan.history, (channels, side, side), recipe.seed)
-        given = [gan.adversarial_weight, gan.content_weight, 0.0]
-        self.register_buffer("weights", torch.tensor(given))
+        loss_weights = [gan.adversarial_weight, gan.content_weight, 0.0]
+        self.register_buffer("weights", torch.tensor(loss_weights))
         self.register_buffer("term_sums", torch.zeros(3))
         self.register_buffer("recent", torch.zeros(3))
-        self._made: Tensor | None = None
+        self._output: Tensor | None = None
 
     def discriminators(self) -> nn.Module:
         """Give the discriminator."""
@@ -228,55 +228,55 @@ class PairedGan(AdversarialLearner):
 
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the generator."""
-        made = self.network(self.laid_out(low))
-        self._made = made.detach()
+        output = self.network(self.laid_out(low))
+        self._output = output.detach()
         with self.exact():
-            truth = moved_onto(high, made.float(), self.recipe.shift_px)
-            content = PIXEL_LOSSES[self.gan.content](made.float(), truth)
+            truth = moved_onto(high, output.float(), self.recipe.shift_px)
+            content = PIXEL_LOSSES[self.gan.content](output.float(), truth)
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
             return content
-        adversarial = self._adversarial(low, high, made)
-        shares, seen = self.gan.shares, step - self.gan.content_only_steps
+        adversarial = self._adversarial(low, high, output)
+        shares, gan_steps = self.gan.shares, step - self.gan.content_only_steps
         rough = content.new_zeros(())
         if shares is not None:  # else it has no weight
             with self.exact():
-                rough = total_variation(made.float())
+                rough = total_variation(output.float())
         parts = torch.stack((adversarial, content, rough))
-        if shares is not None and seen < self.gan.calibration_steps:  # then kept
+        if shares is not None and gan_steps < self.gan.calibration_steps:  # then kept
             self.term_sums += parts.detach()
-            means = (self.term_sums / (seen + 1)).clamp_min(_LEAST)
+            means = (self.term_sums / (gan_steps + 1)).clamp_min(_LEAST)
             plain = to_device(torch.tensor(shares), means.device) / means
             self.weights.copy_(plain / plain[0])  # the first is 1
         names = ("adversarial", "content", "tv")
-        weighed = self.weights * parts
-        self.terms = dict(zip(names, weighed.detach(), strict=True))
+        weighted_parts = self.weights * parts
+        self.terms = dict(zip(names, weighted_parts.detach(), strict=True))
         if shares is not None:
-            self.recent.lerp_(weighed.detach(), 1 / self.gan.calibration_steps)
-            found = zip(names, self.recent / self.recent.sum(), strict=True)
-            self.terms |= {f"share_{name}": share for name, share in found}
-        return weighed.sum()
+            self.recent.lerp_(weighted_parts.detach(), 1 / self.gan.calibration_steps)
+            named_shares = zip(names, self.recent / self.recent.sum(), strict=True)
+            self.terms |= {f"share_{name}": share for name, share in named_shares}
+        return weighted_parts.sum()
 
     def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the discriminator."""
-        made = high if self._made is None else self._made
-        real, fake = self._seen(low, high), self._seen(low, made)
-        shown = self.history.exchange(fake.float(), step)
-        return telling_apart(self.judge_of_high, real, shown, self.gan)
+        output = high if self._output is None else self._output
+        real, fake = self._look_at(low, high), self._look_at(low, output)
+        old_and_new = self.history.exchange(fake.float(), step)
+        return telling_apart(self.judge_of_high, real, old_and_new, self.gan)
 
-    def _adversarial(self, low: Tensor, high: Tensor, made: Tensor) -> Tensor:
+    def _adversarial(self, low: Tensor, high: Tensor, output: Tensor) -> Tensor:
         """Ask the discriminator, which does not learn from it."""
         kind = self.gan.adversarial
         with frozen(self.judge_of_high):
-            fake = self.judge_of_high(self._seen(low, made)).float()
+            fake = self.judge_of_high(self._look_at(low, output)).float()
             real: Tensor | None = None
             if kind == "relativistic":
-                real = self.judge_of_high(self._seen(low, high)).float()
+                real = self.judge_of_high(self._look_at(low, high)).float()
         with self.exact():
             factor = self.gan.generator_factor
             return generator_loss(kind, fake, real, factor=factor)
 
-    def _seen(self, low: Tensor, image: Tensor) -> Tensor:
+    def _look_at(self, low: Tensor, image: Tensor) -> Tensor:
         if not self.gan.conditional:
             return image
         return torch.cat((bicubic(low, self.scale), image.to(low.dtype)), dim=1)

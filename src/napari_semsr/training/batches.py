@@ -69,10 +69,10 @@ class SceneCache(NamedTuple):
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
         """Open the cache of a recipe, made first if there is none."""
-        return cls(*_opened(cls._fields, recipe, scale, report))
+        return cls(*_open_bank(cls._fields, recipe, scale, report))
 
 
-def _opened(
+def _open_bank(
     fields: tuple[str, ...], recipe: Recipe, scale: int, report: Report
 ) -> list[Any]:
     """Open the arrays of a recipe's bank, made first if there is none."""
@@ -95,27 +95,29 @@ def _name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
     if recipe.whole_scenes:
         degradations = recipe.faults.model_dump(mode="json")
     parts = fields if recipe.whole_scenes else ()
-    told = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    key = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
     """Make a bank beside its final place, and move it there when it is whole."""
     count = recipe.data.bank
-    unfinished = folder.with_name(f"{folder.name}-{os.getpid()}.tmp")
+    partial_folder = folder.with_name(f"{folder.name}-{os.getpid()}.tmp")
     try:
-        unfinished.mkdir(parents=True, exist_ok=True)
-        _fill(unfinished, _scenes_of(recipe, scale), count, recipe.workers, report)
-        (unfinished / _MARK).write_text(json.dumps({"count": count}), encoding="utf-8")
+        partial_folder.mkdir(parents=True, exist_ok=True)
+        _fill(partial_folder, _scenes_of(recipe, scale), count, recipe.workers, report)
+        (partial_folder / _MARK).write_text(
+            json.dumps({"count": count}), encoding="utf-8"
+        )
         if folder.exists():  # another run was quicker
             return
-        move(unfinished, folder)
+        move(partial_folder, folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         msg = f"Scenes could not be kept in {folder.parent}: {reason}; lower data.bank."
         raise WriteError(msg) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(partial_folder, ignore_errors=True)
 
 
 def _scenes_of(recipe: Recipe, scale: int) -> Dataset[Any]:
@@ -138,10 +140,10 @@ def _fill(
         Subset(source, range(count)),
         batch_size=_CHUNK,
         num_workers=workers,
-        collate_fn=_stacked if blocks else _gathered,
+        collate_fn=_stack if blocks else _gather,
     )
     arrays: list[np.memmap[Any, Any]] = []
-    done = 0
+    scene_count = 0
     for batch in loader:
         parts = [part.numpy() for part in batch[: len(fields)]]
         if not arrays:
@@ -162,20 +164,20 @@ def _fill(
                 for name, part in zip(fields, parts, strict=False)
             ]
         for array, part in zip(arrays, parts, strict=True):
-            array[done : done + len(part)] = part
-        done += len(parts[0])
-        report(done, count)
+            array[scene_count : scene_count + len(part)] = part
+        scene_count += len(parts[0])
+        report(scene_count, count)
     for array in arrays:
         array.flush()
 
 
-def _gathered(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
+def _gather(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """Stack scenes within the worker, images in 16 bits: finer than their source."""
-    stacked = [part.squeeze(1) for part in _stacked(items)]
-    return [part.half() if n < _IMAGES else part for n, part in enumerate(stacked)]
+    planes = [part.squeeze(1) for part in _stack(items)]
+    return [part.half() if n < _IMAGES else part for n, part in enumerate(planes)]
 
 
-def _stacked(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
+def _stack(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.stack(part) for part in zip(*items, strict=True)]
 
 
@@ -187,8 +189,10 @@ _PERCENTILES = (0.1, 99.9)  # that stand for black and white; chosen
 class _Batches(Generic[Batch]):
     """Random batches, the same for a seed, a step and a process."""
 
-    def __init__(self, recipe: Recipe, done: int, process: int, count: int) -> None:
-        self.recipe, self.done = recipe, done
+    def __init__(
+        self, recipe: Recipe, first_step: int, process: int, count: int
+    ) -> None:
+        self.recipe, self.done = recipe, first_step
         self.stream = _STREAM + process
         self.count = count
         self.per_step = max(1, recipe.batch // recipe.data.patches_per_scene)
@@ -204,7 +208,7 @@ class _Batches(Generic[Batch]):
         """Draw the batch of a step, as the recipe's kind learns from it."""
         raise NotImplementedError
 
-    def drawn(self, step: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
+    def draw(self, step: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
         """Draw the scenes of a step, and give what else is drawn by."""
         rng = np.random.default_rng([self.recipe.seed, step, self.stream])
         return rng, rng.integers(0, self.count, self.per_step)
@@ -213,13 +217,15 @@ class _Batches(Generic[Batch]):
 class BlockBatches(_Batches[BlockScenes]):
     """Random batches of what a survey sees of scenes, kept as files."""
 
-    def __init__(self, recipe: Recipe, report: Report, done: int, process: int) -> None:
-        self.arrays = _opened(BlockScenes._fields, recipe, 1, report)
-        super().__init__(recipe, done, process, len(self.arrays[0]))
+    def __init__(
+        self, recipe: Recipe, report: Report, first_step: int, process: int
+    ) -> None:
+        self.arrays = _open_bank(BlockScenes._fields, recipe, 1, report)
+        super().__init__(recipe, first_step, process, len(self.arrays[0]))
 
     def batch(self, step: int) -> BlockScenes:
         """Draw the batch of a step."""
-        _, numbers = self.drawn(step)
+        _, numbers = self.draw(step)
         return BlockScenes(*(torch.from_numpy(a[numbers]) for a in self.arrays))
 
 
@@ -239,27 +245,27 @@ class CachedBatches(_Batches[Scenes | Patches]):
         self,
         cache: SceneCache,
         recipe: Recipe,
-        done: int,
+        first_step: int,
         process: int = 0,
         device: torch.device | None = None,
     ) -> None:
-        super().__init__(recipe, done, process, len(cache.low))
+        super().__init__(recipe, first_step, process, len(cache.low))
         self.device = torch.device("cpu")
         if device is not None and device.type != "cpu":
             size = sum(a.nbytes for a in cache if a is not None)
             if size <= _SHARE * free_memory(device):
                 self.device = device
 
-        def placed(array: NDArray[Any]) -> Tensor:
+        def to_device(array: NDArray[Any]) -> Tensor:
             return torch.from_numpy(array).to(self.device)
 
-        self.low, self.high = (placed(a) for a in (cache.low, cache.high))
-        self.rest = [placed(a) for a in cache[2:] if a is not None]
+        self.low, self.high = (to_device(a) for a in (cache.low, cache.high))
+        self.rest = [to_device(a) for a in cache[2:] if a is not None]
 
     def batch(self, step: int) -> Scenes | Patches:
         """Draw the batch of a step, as the recipe's kind learns from it."""
         numbers, others, corners, elsewhere = self.places(step)
-        low, high = self._taken(self.low, numbers), self._taken(self.high, others)
+        low, high = self._take(self.low, numbers), self._take(self.high, others)
         if self.rest:
             there = to_device(numbers, self.device)
             noiseless, log_gain, airlight, faults, spread = (
@@ -275,7 +281,7 @@ class CachedBatches(_Batches[Scenes | Patches]):
                 spread,
                 torch.from_numpy(corners),
             )
-        if self.recipe.unpaired:
+        if self.recipe.is_unpaired:
             high = unit_scenes(high)
         side = self.recipe.data.patch_px
         return Patches.cut_from(low, high, corners, elsewhere, side)
@@ -283,17 +289,17 @@ class CachedBatches(_Batches[Scenes | Patches]):
     def places(self, step: int) -> Places:
         """Draw which scenes a step learns from, and where."""
         data = self.recipe.data
-        rng, numbers = self.drawn(step)
+        rng, numbers = self.draw(step)
         last = self.low.shape[-1] - data.patch_px
         many = (self.per_step, data.patches_per_scene, 2)
         corners = rng.integers(0, last + 1, many)
-        if not self.recipe.unpaired:
+        if not self.recipe.is_unpaired:
             return Places(numbers, numbers, corners, corners)
-        moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)
+        other_numbers = numbers + rng.integers(1, max(self.count, 2), self.per_step)
         elsewhere = rng.integers(0, last + 1, many)
-        return Places(numbers, moved % self.count, corners, elsewhere)
+        return Places(numbers, other_numbers % self.count, corners, elsewhere)
 
-    def _taken(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
+    def _take(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
         return scenes[to_device(numbers, self.device)].float()[:, None]
 
 
@@ -301,13 +307,20 @@ class MixedBatches(_Batches[Patches]):
     """Random batches of drawn scenes and a store of pairs, in the recipe's shares."""
 
     def __init__(
-        self, drawn: CachedBatches, recipe: Recipe, scale: int, process: int, of: int
+        self,
+        simulated_batches: CachedBatches,
+        recipe: Recipe,
+        scale: int,
+        process: int,
+        of: int,
     ) -> None:
-        super().__init__(recipe, drawn.done, process, drawn.count)
-        self.scenes, self.items = drawn, StoredPatches(recipe, scale)
+        super().__init__(
+            recipe, simulated_batches.done, process, simulated_batches.count
+        )
+        self.scenes, self.items = simulated_batches, StoredPatches(recipe, scale)
         self.process, self.of = process, of
-        made = drawn.per_step * recipe.data.patches_per_scene
-        self.stored = max(1, recipe.batch - made)
+        simulated_count = simulated_batches.per_step * recipe.data.patches_per_scene
+        self.stored = max(1, recipe.batch - simulated_count)
 
     def batch(self, step: int) -> Patches:
         """Draw the batch of a step: patches of scenes, then those of the store."""
@@ -316,18 +329,18 @@ class MixedBatches(_Batches[Patches]):
             self.items[self.process + self.of * (first + n)] for n in range(self.stored)
         ]
         scenes = flat(Patches(*self.scenes.batch(step)))
-        joined = (
-            torch.cat([drawn, *(part.to(drawn.device) for part in parts)])[:, None]
-            for drawn, *parts in zip(scenes, *pairs, strict=True)
+        joined_batch = (
+            torch.cat([scene, *(part.to(scene.device) for part in parts)])[:, None]
+            for scene, *parts in zip(scenes, *pairs, strict=True)
         )
-        return Patches(*joined)
+        return Patches(*joined_batch)
 
 
 def unit_scenes(scenes: Tensor) -> Tensor:
     """Scale each of (N, 1, H, W) by its percentiles, of every 16th pixel."""
-    thinned = scenes[..., ::4, ::4].flatten(1)
+    sparse = scenes[..., ::4, ::4].flatten(1)
     shares = to_device(torch.tensor(_PERCENTILES), scenes.device) / 100
-    low, high = torch.quantile(thinned, shares, dim=1)[:, :, None, None, None]
+    low, high = torch.quantile(sparse, shares, dim=1)[:, :, None, None, None]
     unit: Tensor = (scenes - low) / (high - low).clamp_min(1e-6)
     return unit
 
@@ -339,11 +352,11 @@ class TrainingData(lightning.LightningDataModule):
         self,
         recipe: Recipe,
         scale: int,
-        done: int = 0,
+        first_step: int = 0,
         report: Report = lambda _done, _count: None,
     ) -> None:
         super().__init__()
-        self.recipe, self.scale, self.done = recipe, scale, done
+        self.recipe, self.scale, self.done = recipe, scale, first_step
         self.report = report
 
     def train_dataloader(self) -> DataLoader[Any] | _Batches[Any]:
@@ -353,23 +366,23 @@ class TrainingData(lightning.LightningDataModule):
             (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         )
         device = None if trainer is None else trainer.strategy.root_device
-        stored = data.pairs is not None
+        has_stores = data.pairs is not None
         if data.bank and recipe.draws:
             if recipe.learns == "survey":
                 return BlockBatches(recipe, self.report, self.done, number)
             cache = SceneCache.open(recipe, self.scale, self.report)
-            if not stored:
+            if not has_stores:
                 return CachedBatches(cache, recipe, self.done, number, device)
             many = max(1, round(data.drawn * recipe.batch))
             some = recipe.replace(batch=many)
-            drawn = CachedBatches(cache, some, self.done, number, device)
-            return MixedBatches(drawn, recipe, self.scale, number, of)
-        per_step = max(1, recipe.batch // (1 if stored else data.patches_per_scene))
+            simulated_batches = CachedBatches(cache, some, self.done, number, device)
+            return MixedBatches(simulated_batches, recipe, self.scale, number, of)
+        per_step = max(1, recipe.batch // (1 if has_stores else data.patches_per_scene))
         first, end = (
             steps * per_step * of for steps in (self.done, self.done + recipe.steps)
         )
         items: Dataset[Any]
-        if stored:
+        if has_stores:
             items = StoredPatches(recipe, self.scale)
         elif recipe.whole_scenes:
             items = _scenes_of(recipe, self.scale)

@@ -65,20 +65,20 @@ def hide(
     there[at, y, x] = True
     there = there[:, None, :height, :width].contiguous()
     size = [2 * px + 1 for px in reach]
-    gone = functional.max_pool2d(there.float(), size, 1, list(reach))
+    blind = functional.max_pool2d(there.float(), size, 1, list(reach))
     window = [n + 2 * _AROUND for n in size]
     margin = [n // 2 for n in window]
-    left = functional.avg_pool2d(1 - gone, window, 1, margin).clamp_min(1e-6)
+    left = functional.avg_pool2d(1 - blind, window, 1, margin).clamp_min(1e-6)
 
     def mean(values: Tensor) -> Tensor:
-        summed = functional.avg_pool2d(values * (1 - gone), window, 1, margin)
-        return summed / left
+        sums = functional.avg_pool2d(values * (1 - blind), window, 1, margin)
+        return sums / left
 
     around = mean(images)
     spread = (mean(images.square()) - around.square()).clamp_min(0).sqrt()
-    drawn = torch.randn(images.shape, generator=chance, device=images.device)
-    seen = torch.where(gone > 0, around + spread * drawn, images)
-    return Hidden(seen, there, around)
+    random_values = torch.randn(images.shape, generator=chance, device=images.device)
+    visible = torch.where(blind > 0, around + spread * random_values, images)
+    return Hidden(visible, there, around)
 
 
 def noise_reach(fields: list[NDArray[Any]]) -> IntPair:
@@ -134,11 +134,11 @@ class BlindSpot(Supervised):
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, of which low is looked at."""
         images = flat(Patches(*batch)).low
-        hidden = hide(images, self.recipe.hidden.every_px, self.reach)
-        predicted = self.run(self.laid_out(hidden.seen))
+        hidden_pixels = hide(images, self.recipe.hidden.every_px, self.reach)
+        prediction = self.run(self.laid_out(hidden_pixels.seen))
         with self.exact():
-            missed = torch.where(hidden.where, predicted.float() - images, 0.0)
-            loss: Tensor = missed.square().sum() / hidden.where.sum()
+            error = torch.where(hidden_pixels.where, prediction.float() - images, 0.0)
+            loss: Tensor = error.square().sum() / hidden_pixels.where.sum()
         self.check_finite("loss is", loss, images)
         return loss
 
@@ -152,15 +152,17 @@ class BlindSpot(Supervised):
         for pair in self.validator.pairs:
             rows, columns = (n // stride * stride for n in pair.low.shape)
             image = torch.from_numpy(pair.low[:rows, :columns] / WHITE).float()
-            hidden = hide(
+            hidden_pixels = hide(
                 image.expand(_DRAWS, 1, -1, -1),
                 self.recipe.hidden.every_px,
                 self.reach,
                 chance,
             )
-            told = network(hidden.seen.to(self.device)).float().cpu()
-            for number, found in enumerate((told, hidden.mean)):
-                sums[number] += float((found - image)[hidden.where].square().sum())
+            output = network(hidden_pixels.seen.to(self.device)).float().cpu()
+            for number, estimate in enumerate((output, hidden_pixels.mean)):
+                sums[number] += float(
+                    (estimate - image)[hidden_pixels.where].square().sum()
+                )
         network.train(learning)
         ours, plain = np.maximum(sums, 1e-12)
         return {

@@ -75,9 +75,9 @@ class MetricsLogger:
             columns = next(lines, columns)
             whole = [one for one in lines if len(one) == len(columns)]
             before = [one for one in whole if _step_of(columns, one) < row["step"]]
-        told = {name: f"{value:.6g}" for name, value in row.items()}
-        told["step"] = f"{row['step']:.0f}"  # all digits: each step is one row
-        now = [told.get(name, "") for name in columns]
+        texts = {name: f"{value:.6g}" for name, value in row.items()}
+        texts["step"] = f"{row['step']:.0f}"  # all digits: each step is one row
+        now = [texts.get(name, "") for name in columns]
         write_rows(path, [columns, *before, now])
         figures = {name: value for name, value in row.items() if name != "step"}
         for logger in self.loggers:
@@ -143,24 +143,24 @@ class Recorder(Callback):
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
         self.begin: Callable[[], None] = lambda: None
-        self._begun = False
+        self._has_started = False
         self._loss, self._read_s = math.nan, -math.inf  # the last that was looked at
         self._start: tuple[nn.Module, dict[str, float]] | None = None
 
-    def making_scenes(self, done: int, count: int) -> None:
+    def making_scenes(self, scene_count: int, count: int) -> None:
         """Report how far the making of scenes ahead is; end it if the run is to end."""
         if self.stop.is_set():
             raise Cancelled
-        self.reports.put(Progress(done, count, "making scenes ahead"))
+        self.reports.put(Progress(scene_count, count, "making scenes ahead"))
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Judge what a supervised run starts from: only better models are kept."""
         begins = self.recipe.start_from is not None and trainer.global_step == 0
         if self.recipe.adversarial or not (begins and self.writes):
             return
-        found = module.validate_pairs()
-        if not math.isnan(found.get(self.recipe.measure, math.nan)):
-            self._start = copy.deepcopy(module.best_network), found
+        figures = module.validate_pairs()
+        if not math.isnan(figures.get(self.recipe.measure, math.nan)):
+            self._start = copy.deepcopy(module.best_network), figures
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
@@ -168,33 +168,37 @@ class Recorder(Callback):
         """Validate and save when it is time; report every step."""
         step = trainer.global_step
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
-        reached = int(_agreed(trainer, module.reached(step)))
-        judged = step % self.recipe.validate_every == 0 or reached >= last
-        loss = self._read(outputs["loss"], now=judged)
-        stopped = bool(_agreed(trainer, self.stop.is_set()))
-        if stopped and not self._begun:
+        schedule_step = int(_agree(trainer, module.schedule_step(step)))
+        is_evaluated = step % self.recipe.validate_every == 0 or schedule_step >= last
+        loss = self._read(outputs["loss"], now=is_evaluated)
+        is_stopped = bool(_agree(trainer, self.stop.is_set()))
+        if is_stopped and not self._has_started:
             trainer.should_stop = True
             return
-        if not self._begun:  # take over the folder, now that there is something for it
-            self._begun = True
+        if (
+            not self._has_started
+        ):  # take over the folder, now that there is something for it
+            self._has_started = True
             self.begin()
             if self._start is not None:
-                (network, found), self._start = self._start, None
-                self._keep(network, None, found, 0)
-        if judged:
+                (network, figures), self._start = self._start, None
+                self._keep(network, None, figures, 0)
+        if is_evaluated:
             self._validate(trainer, module, loss)
-        elif stopped or _agreed(
+        elif is_stopped or _agree(
             trainer, time.monotonic() - self._saved_s >= self.save_every_s
         ):
             module.check_weights()
             self._save(trainer)
         patience, best = self.recipe.early_stop, self.best.get("step", step)
-        waited = None if patience is None else patience * self.recipe.validate_every
-        stale = waited is not None and step - best >= waited
-        if stopped or reached >= last or _agreed(trainer, stale):
+        patience_steps = (
+            None if patience is None else patience * self.recipe.validate_every
+        )
+        stale = patience_steps is not None and step - best >= patience_steps
+        if is_stopped or schedule_step >= last or _agree(trainer, stale):
             trainer.should_stop = True
-        said = f"loss {loss:.4f}, {self._praise()}"
-        self.reports.put(StepReport(reached, last, said, loss=loss))
+        sentence = f"loss {loss:.4f}, {self._praise()}"
+        self.reports.put(StepReport(schedule_step, last, sentence, loss=loss))
 
     def _read(self, loss: Tensor, *, now: bool) -> float:
         """Read the loss; from a card a few times a second, since it waits for that."""
@@ -210,21 +214,21 @@ class Recorder(Callback):
         if not self.writes:
             self._save(trainer)
             return
-        step, found = trainer.global_step, module.validate_pairs()
-        measured: str = EXPECTED if EXPECTED in found else self.recipe.measure
+        step, figures = trainer.global_step, module.validate_pairs()
+        measure: str = EXPECTED if EXPECTED in figures else self.recipe.measure
         terms = {name: float(value) for name, value in module.terms.items()}
         with self.folder.saving():
-            self.metrics.log({"step": step, "loss": loss, **found, **terms})
-        value = found.get(measured, math.inf)  # the newest, where nothing tells
+            self.metrics.log({"step": step, "loss": loss, **figures, **terms})
+        value = figures.get(measure, math.inf)  # the newest, where nothing tells
         if math.isnan(value):
             msg = (
-                f"The held-out {measured} must be a number, got none at step {step}; "
+                f"The held-out {measure} must be a number, got none at step {step}; "
                 "look for NaN pixels in the pairs for validation."
             )
             raise SemsrError(msg, code="score-not-finite")
-        better = value == math.inf or value > self.best.get(measured, -math.inf)
+        better = value == math.inf or value > self.best.get(measure, -math.inf)
         if better or self._best_before_adversary(step):
-            self._keep(module.best_network, module.beside(), found, step)
+            self._keep(module.best_network, module.beside(), figures, step)
         self._save(trainer)
         with self.folder.saving():
             self.folder.keep_preview(module.best_network, module.validator.pairs)
@@ -243,12 +247,12 @@ class Recorder(Callback):
         self,
         network: nn.Module,
         beside: nn.Module | None,
-        found: dict[str, float],
+        figures: dict[str, float],
         step: int,
     ) -> None:
         """Save a network as the best one so far, and those that learnt with it."""
         self.best.clear()
-        self.best.update(found, step=step)
+        self.best.update(figures, step=step)
         with self.folder.saving():
             save_model(
                 self.folder.model, network, card_of(self.recipe, network, self.best)
@@ -261,13 +265,13 @@ class Recorder(Callback):
         self._saved_s = time.monotonic()
 
     def _praise(self) -> str:
-        measured = EXPECTED if EXPECTED in self.best else self.recipe.measure
-        if measured not in self.best:
+        measure = EXPECTED if EXPECTED in self.best else self.recipe.measure
+        if measure not in self.best:
             return "not yet judged" if not self.best else "no truth to judge by"
-        return "best " + _NAMES[measured].format(self.best[measured])
+        return "best " + _NAMES[measure].format(self.best[measure])
 
 
-def _agreed(trainer: lightning.Trainer, value: float) -> float:
+def _agree(trainer: lightning.Trainer, value: float) -> float:
     """Take the first process's word, where several learn together."""
     if trainer.world_size == 1:
         return value
@@ -279,7 +283,9 @@ def card_of(
 ) -> ModelCard:
     """Write the card of a trained network; it names no folder of this machine."""
     stride = int(getattr(network, "stride", 1))
-    probed = probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
+    probe_result = probe_of(
+        recipe.architecture, yaml.safe_dump(recipe.architecture_options)
+    )
     return ModelCard(
         name=recipe.name,
         architecture=recipe.architecture,
@@ -289,11 +295,11 @@ def card_of(
         licence=recipe.licence,
         scale=int(getattr(network, "scale", 1)),
         stride=stride,
-        receptive_field=probed.halo or 0,
+        receptive_field=probe_result.halo or 0,
         effective_field=effective_fields(
-            getattr(network, "local", network), stride=stride, halo=probed.halo
+            getattr(network, "local", network), stride=stride, halo=probe_result.halo
         ),
-        norms=probed.norms > 0,
+        norms=probe_result.norms > 0,
         input_percentiles=PERCENTILES,
         pixel_size_nm=_pixel_nm(recipe),
         training={
@@ -310,35 +316,35 @@ _digest = functools.lru_cache(maxsize=1024)(digest_path)
 
 def _learnt_from(recipe: Recipe) -> list[Any]:
     """Say which images and areas a model has seen, those of its start included."""
-    found: list[Any] = []
+    sources: list[Any] = []
     if recipe.start_from is not None:
         training = read_card(resolve(recipe.start_from)).training
-        found += training.get("learnt_from", [])
+        sources += training.get("learnt_from", [])
     if recipe.data.pairs is not None and not recipe.blind:
         pairs = open_pairs(Path(recipe.data.pairs)).learnt_from()
-        found += [entry for entry in pairs if entry not in found]
+        sources += [entry for entry in pairs if entry not in sources]
     if recipe.draws and recipe.data.sources.get("images"):
         data = recipe.data
         files = {Path(data.root) / e.file for e in (*data.train, *data.validation)}
         if data.scanned > 0:
             scans = Path(data.scans_root)
             files |= {scans / name for e in data.scans for name in (e.low, e.high)}
-        said = {(entry["name"], entry["digest"]) for entry in found}
+        keys = {(entry["name"], entry["digest"]) for entry in sources}
         for file in filter(Path.is_file, sorted(files)):
             roots = [r for r in (data.root, data.scans_root) if file.is_relative_to(r)]
             within = roots[0] if roots else file.parent
             name, digest = file.relative_to(within).as_posix(), _digest(file)
-            if (name, digest) not in said:  # no areas: patches are cut anywhere
+            if (name, digest) not in keys:  # no areas: patches are cut anywhere
                 entry = {"name": name, "digest": digest, "unit": "px", "areas": None}
-                found.append(entry)
-    return found
+                sources.append(entry)
+    return sources
 
 
 def _pixel_nm(recipe: Recipe) -> FloatPair | None:
     """Give the pixel of the one instrument that is learnt from; images have many."""
     if recipe.data.pairs is None:
-        known = (INSTRUMENTS.get(name) for name in recipe.data.sources)
-        pixels = {None if one is None else one.pixel_nm for one in known}
+        instruments = (INSTRUMENTS.get(name) for name in recipe.data.sources)
+        pixels = {None if one is None else one.pixel_nm for one in instruments}
         pixel = pixels.pop() if len(pixels) == 1 else None
         return None if pixel is None else (pixel, pixel)
     # that of LOW, for a model that goes on from one to which it mattered

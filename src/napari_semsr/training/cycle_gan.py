@@ -62,21 +62,21 @@ def kernel_of(options: KernelOptions) -> Float32Array:
     if options.file is None:
         kernel = gaussian_kernel(options.sigma_px, options.size_px)
     else:
-        kernel = _measured(Path(options.file))
+        kernel = _read_kernel(Path(options.file))
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
-def _measured(path: Path) -> FloatArray:
+def _read_kernel(path: Path) -> FloatArray:
     try:
         if path.suffix == ".npy":
-            held = io.BytesIO(read_bytes(path, _LARGEST_FILE))
-            kernel = np.load(held, allow_pickle=False).astype(float)
+            contents = io.BytesIO(read_bytes(path, _LARGEST_FILE))
+            kernel = np.load(contents, allow_pickle=False).astype(float)
         else:
             kernel = read(path).array().astype(float)
     except (OSError, ValueError) as error:
         msg = f"The kernel {path.name} cannot be read: {str(error).splitlines()[0]}."
-        gone = isinstance(error, FileNotFoundError)
-        raise ReadError(msg, code="file-missing" if gone else None) from error
+        is_absent = isinstance(error, FileNotFoundError)
+        raise ReadError(msg, code="file-missing" if is_absent else None) from error
     sides = kernel.shape
     odd = len(sides) == 2 and all(n % 2 for n in sides) and max(sides) <= _LARGEST
     if not odd or not np.isfinite(kernel).all() or kernel.sum() <= 0:
@@ -96,12 +96,12 @@ class Blur(nn.Module):
     def __init__(self, kernel: Float32Array, noise: float = 0.0) -> None:
         super().__init__()
         self.noise = noise
-        flipped = np.ascontiguousarray(kernel[::-1, ::-1])
-        self.register_buffer("kernel", torch.from_numpy(flipped)[None, None])
+        flipped_kernel = np.ascontiguousarray(kernel[::-1, ::-1])
+        self.register_buffer("kernel", torch.from_numpy(flipped_kernel)[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Blur images (B, 1, H, W), in fp32."""
-        return _blurred(x, self.kernel, self.noise if self.training else 0.0)
+        return _blur(x, self.kernel, self.noise if self.training else 0.0)
 
 
 class LearntBlur(nn.Module):
@@ -114,8 +114,8 @@ class LearntBlur(nn.Module):
     def __init__(self, start: Float32Array, noise: float, side: int) -> None:
         super().__init__()
         self.noise, self.side = noise, side
-        known = np.maximum(start[::-1, ::-1], _FLOOR * start.max())
-        self.raised = nn.Parameter(torch.from_numpy(np.log(known) / _HASTE))
+        kernel = np.maximum(start[::-1, ::-1], _FLOOR * start.max())
+        self.raised = nn.Parameter(torch.from_numpy(np.log(kernel) / _HASTE))
         hann = torch.hann_window(side, periodic=False)
         window = hann[:, None] * hann
         self.register_buffer("window", window / window.square().mean().sqrt())
@@ -129,16 +129,16 @@ class LearntBlur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Blur images (B, 1, H, W), in fp32."""
-        return _blurred(x, self.kernel(), self.noise if self.training else 0.0)
+        return _blur(x, self.kernel(), self.noise if self.training else 0.0)
 
     def spectrum_loss(self, low: Tensor, high: Tensor) -> Tensor:
         """Compare log spectra of blurred images and of clear ones blurred."""
         self._remember(low, self.mean_low)
         self._remember(high, self.mean_high)
         transfer = torch.fft.rfft2(self.kernel()[0, 0], s=(self.side, self.side))
-        expected = transfer.abs().square() * self.mean_high + self.noise**2
-        known = self.mean_low + _EMPTY
-        apart = (expected + _EMPTY).log() - known.log()
+        expected_power = transfer.abs().square() * self.mean_high + self.noise**2
+        measured_power = self.mean_low + _EMPTY
+        apart = (expected_power + _EMPTY).log() - measured_power.log()
         loss: Tensor = apart.square().mean()  # chosen to weigh 1 beside the cycle's 10
         return loss
 
@@ -166,13 +166,17 @@ def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
     return LearntBlur(kernel, options.noise, side)
 
 
-def _blurred(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
+def _blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
     """Convolve with reflected edges, in fp32, and add noise."""
     rows, columns = (n // 2 for n in kernel.shape[-2:])
-    padded = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
+    padded_image = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
     with torch.autocast(x.device.type, enabled=False):
-        blurred: Tensor = functional.conv2d(padded.float(), kernel)
-    return blurred + noise * torch.randn_like(blurred) if noise else blurred
+        blurred_image: Tensor = functional.conv2d(padded_image.float(), kernel)
+    return (
+        blurred_image + noise * torch.randn_like(blurred_image)
+        if noise
+        else blurred_image
+    )
 
 
 Way = tuple[Tensor, Tensor, Tensor | None]
@@ -180,7 +184,7 @@ Way = tuple[Tensor, Tensor, Tensor | None]
 
 
 @contextmanager
-def unremembered(network: nn.Module) -> Iterator[None]:
+def without_running_statistics(network: nn.Module) -> Iterator[None]:
     """Let batch norms take statistics of what goes through now, and not keep them."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     rates = [norm.momentum for norm in norms]
@@ -205,8 +209,8 @@ class CycleGan(AdversarialLearner):
             msg = f"Kind cycle-gan needs a network of scale 1, got scale {scale}."
             raise OptionError(msg, code="model-unsuitable")
         gan, side = self.gan, recipe.data.patch_px
-        known = gan.kernel is not None and not gan.kernel.learnt
-        names = ["high"] if known else ["high", "low"]
+        has_kernel = gan.kernel is not None and not gan.kernel.learnt
+        names = ["high"] if has_kernel else ["high", "low"]
         self.back: nn.Module = (
             blur_of(gan.kernel, side)
             if gan.kernel
@@ -215,8 +219,10 @@ class CycleGan(AdversarialLearner):
                 gan.back_options or recipe.architecture_options,
             )
         )
-        chosen = gan.discriminator, gan.discriminator_options
-        self.judges = nn.ModuleDict({n: build_discriminator(*chosen) for n in names})
+        discriminator = gan.discriminator, gan.discriminator_options
+        self.judges = nn.ModuleDict(
+            {n: build_discriminator(*discriminator) for n in names}
+        )
         self.histories = nn.ModuleDict(
             {
                 name: History(gan.history, (1, side, side), 2 * recipe.seed + stream)
@@ -224,7 +230,7 @@ class CycleGan(AdversarialLearner):
             }
         )
         self.at_once = not any(isinstance(m, _BatchNorm) for m in network.modules())
-        self._made: dict[str, Tensor] = {}
+        self._outputs: dict[str, Tensor] = {}
         self.start: Blur | None = None
         if gan.start_sigma_px > 0:
             weak = KernelOptions(sigma_px=gan.start_sigma_px)
@@ -253,27 +259,27 @@ class CycleGan(AdversarialLearner):
             coarse, kept_low = self._translate(self.back, high, low)
         else:
             coarse, kept_low = self.back(high), None
-        self._made = {"high": clear.detach(), "low": coarse.detach()}
-        passed = torch.lerp(coarse.detach(), coarse, self.gan.back_share)
-        with unremembered(self.generators()):
+        self._outputs = {"high": clear.detach(), "low": coarse.detach()}
+        partly_detached = torch.lerp(coarse.detach(), coarse, self.gan.back_share)
+        with without_running_statistics(self.generators()):
             back_low = self.back(self._noisy(clear))
-            back_high = self.network(self._noisy(passed))
+            back_high = self.network(self._noisy(partly_detached))
         adversarial = self._adversarial(clear, coarse)
         ways = (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
-        return self._weighed(low, high, *ways, adversarial=adversarial)
+        return self._weigh(low, high, *ways, adversarial=adversarial)
 
     def _teach_start(self, low: Tensor, high: Tensor) -> Tensor:
         """Teach what to begin as: copies, or a weak blur and its inverse."""
         weak = None if self.start is None else self.start(high)
         clear = self.network(high if weak is None else weak).float()
-        taught: list[Way] = [(clear, high, clear)]
+        ways: list[Way] = [(clear, high, clear)]
         if self.gan.kernel is None:
-            shown, wanted = (low, low) if weak is None else (high, weak)
-            coarse = self.back(shown).float()
-            taught.append((coarse, wanted, coarse))
-        return self._weighed(low, high, *taught)
+            given_image, target = (low, low) if weak is None else (high, weak)
+            coarse = self.back(given_image).float()
+            ways.append((coarse, target, coarse))
+        return self._weigh(low, high, *ways)
 
-    def _weighed(self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor) -> Tensor:
+    def _weigh(self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor) -> Tensor:
         """Sum and note the terms of some ways, of a learnt blur, and more."""
         with self.exact():
             terms = self._terms(*ways)
@@ -289,16 +295,20 @@ class CycleGan(AdversarialLearner):
         losses = []
         for name, judge in self.judges.items():
             history = cast("History", self.histories[name])
-            shown = history.exchange(self._made[name].float(), step)
-            losses.append(telling_apart(judge, true[name], shown, self.gan))
+            old_and_new = history.exchange(self._outputs[name].float(), step)
+            losses.append(telling_apart(judge, true[name], old_and_new, self.gan))
         return torch.stack(losses).sum()
 
     def validate_pairs(self) -> dict[str, float]:
         """Judge the network by a truth, and where asked for by what that may be."""
-        found = super().validate_pairs() if self.validator.pairs else {}
-        told = [one.figures(self.best_network, self.back) for one in self.unpaired]
-        names = dict.fromkeys(name for each in told for name in each)
-        return found | {n: float(np.mean([each[n] for each in told])) for n in names}
+        figures = super().validate_pairs() if self.validator.pairs else {}
+        unpaired_figures = [
+            one.figures(self.best_network, self.back) for one in self.unpaired
+        ]
+        names = dict.fromkeys(name for each in unpaired_figures for name in each)
+        return figures | {
+            n: float(np.mean([each[n] for each in unpaired_figures])) for n in names
+        }
 
     def _translate(
         self, generator: nn.Module, image: Tensor, other: Tensor
@@ -307,23 +317,25 @@ class CycleGan(AdversarialLearner):
         if not (self.gan.identity_weight or self.gan.edge_weight):
             return generator(image), None
         if self.at_once:
-            made, kept = generator(torch.cat((image, other))).split(
+            output, same_output = generator(torch.cat((image, other))).split(
                 (len(image), len(other))
             )
-            return made, kept
-        made = generator(image)
-        with unremembered(generator):
-            return made, generator(other)
+            return output, same_output
+        output = generator(image)
+        with without_running_statistics(generator):
+            return output, generator(other)
 
-    def _noisy(self, made: Tensor) -> Tensor:
+    def _noisy(self, image: Tensor) -> Tensor:
         noise = self.gan.cycle_noise
-        return made + noise * torch.randn_like(made) if noise else made
+        return image + noise * torch.randn_like(image) if noise else image
 
     def _adversarial(self, clear: Tensor, coarse: Tensor) -> Tensor:
         """Ask the discriminators, which do not learn from it."""
-        made = {"high": clear, "low": coarse}
+        outputs = {"high": clear, "low": coarse}
         with frozen(self.judges):
-            scores = [judge(made[name]).float() for name, judge in self.judges.items()]
+            scores = [
+                judge(outputs[name]).float() for name, judge in self.judges.items()
+            ]
         with self.exact():
             gan = self.gan
             factor = gan.generator_factor * gan.adversarial_weight
@@ -332,22 +344,27 @@ class CycleGan(AdversarialLearner):
 
     def _terms(self, *ways: Way) -> dict[str, Tensor]:
         gan = self.gan
-        kept = [(image, sent) for _, sent, image in ways if image is not None]
+        identity_pairs = [
+            (image, sent_image) for _, sent_image, image in ways if image is not None
+        ]
         edges = [(back, image) for back, _, image in ways if image is not None]
         same = PIXEL_LOSSES[gan.identity]
         round_trip = cycle_ssim if gan.cycle == "ssim" else PIXEL_LOSSES[gan.cycle]
         parts = {
             "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
-            "identity": (gan.identity_weight, [same(k.float(), s) for k, s in kept]),
+            "identity": (
+                gan.identity_weight,
+                [same(k.float(), s) for k, s in identity_pairs],
+            ),
             "edge": (
                 gan.edge_weight,
                 [edge_loss(b, k.float(), gan.edge_operator) for b, k in edges],
             ),
         }
         return {
-            name: weight * torch.stack(found).sum()
-            for name, (weight, found) in parts.items()
-            if weight and found
+            name: weight * torch.stack(term).sum()
+            for name, (weight, term) in parts.items()
+            if weight and term
         }
 
 
@@ -371,17 +388,17 @@ _KIRSCH_SLOPE = 24.0 / 8.0  # what it reads for a slope of one per pixel, over S
 _LEVEL = 1e-12  # the root has no derivative at nothing; a flat place reads 1e-6
 
 
-def cycle_ssim(returned: Tensor, image: Tensor) -> Tensor:
+def cycle_ssim(output: Tensor, image: Tensor) -> Tensor:
     """One less the structural similarity, 0 to 2: one half of Gao's equation 11."""
-    return 1 - ssim(returned, image).mean()
+    return 1 - ssim(output, image).mean()
 
 
 def edge_loss(
-    returned: Tensor, kept: Tensor, operator: EdgeOperator = "sobel"
+    output: Tensor, image: Tensor, operator: EdgeOperator = "sobel"
 ) -> Tensor:
     """Mean squared difference of edges of outputs: half of Gao's equation 13."""
     return functional.mse_loss(
-        edge_magnitude(returned, operator), edge_magnitude(kept, operator)
+        edge_magnitude(output, operator), edge_magnitude(image, operator)
     )
 
 
@@ -402,11 +419,11 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
     products = torch.stack((a, b, a * a, b * b, a * b))
     down, across = (_window(side, like=a) for side in a.shape[-2:])
     mean_a, mean_b, aa, bb, ab = down @ products @ across.T
-    covered = 2 * (ab - mean_a * mean_b) + c2
+    covariance_term = 2 * (ab - mean_a * mean_b) + c2
     spread = (aa - mean_a**2) + (bb - mean_b**2) + c2
     mean_a, mean_b = mean_a + level_a, mean_b + level_b
     light = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
-    similarity: Tensor = light * covered / spread
+    similarity: Tensor = light * covariance_term / spread
     return similarity
 
 
@@ -423,10 +440,10 @@ def _window(side: int, like: Tensor) -> Tensor:
 def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
     """Find how steep (B, C, H, W) is; a slope of one per pixel reads 8 by each."""
     kernels = _edge_kernels(operator, image.dtype, image.device)
-    padded = functional.pad(
+    padded_image = functional.pad(
         image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
     )
-    slopes = functional.conv2d(padded, kernels)
+    slopes = functional.conv2d(padded_image, kernels)
     if operator == "kirsch":
         steep = slopes.amax(1)
     else:

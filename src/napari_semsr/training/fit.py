@@ -111,20 +111,20 @@ def train(
     loss is not finite.
     """
     place = training_device(recipe, device)
-    recipe = _with_bank(recipe.settled(), run_dir, bank_folder)
+    recipe = _with_bank(recipe.settle(), run_dir, bank_folder)
     network = first_network(recipe)
     _check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network, place)
-    begun = copy.deepcopy(network)
+    initial_network = copy.deepcopy(network)
     first, best = is_first(recipe), {}
     folder = RunFolder(run_dir, recipe)
-    with _environment_kept(), folder.leaving_no_empty(), ExitStack() as held:
+    with _environment_kept(), folder.leaving_no_empty(), ExitStack() as stack:
         if first:
-            held.enter_context(folder.ours(resume=resume))
+            stack.enter_context(folder.ours(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
         tries = bool(torch.backends.cudnn.benchmark)  # which Lightning sets for good
-        held.callback(setattr, torch.backends.cudnn, "benchmark", tries)
+        stack.callback(setattr, torch.backends.cudnn, "benchmark", tries)
         trainer = _trainer(recipe, run_dir, recorder, place, bf16=bf16)
 
         def fit() -> None:
@@ -135,9 +135,9 @@ def train(
                     folder.check_inputs(inputs)
                 recorder.begin = partial(folder.begin, inputs, resume=resume)
             state = folder.state if resume else None
-            done = folder.steps_done() if resume else 0
+            first_step = folder.steps_done() if resume else 0
             scale = _scale_of(network)
-            data = TrainingData(recipe, scale, done, recorder.making_scenes)
+            data = TrainingData(recipe, scale, first_step, recorder.making_scenes)
             if recorder.stop.is_set():
                 raise Cancelled
             with _without_advice():
@@ -147,25 +147,25 @@ def train(
                 )
 
         yield from _in_thread(fit, recorder)
-        compared = None
+        comparison = None
         if first and folder.model.is_file():
             yield Progress(recipe.steps, recipe.steps, "comparing on held-out pairs")
-            compared = compare(recipe, folder.model, begun)
-            if compared is not None and not compared.kept:
+            comparison = compare(recipe, folder.model, initial_network)
+            if comparison is not None and not comparison.kept:
                 best = read_card(folder.model).training["validation"]
-    return TrainResult(trainer.global_step, best, folder.model, compared)
+    return TrainResult(trainer.global_step, best, folder.model, comparison)
 
 
 # Set-up of a run: the network, the checks before any work, and what learns.
 
 
-def _with_bank(recipe: Recipe, run_dir: Path, given: str | None) -> Recipe:
+def _with_bank(recipe: Recipe, run_dir: Path, folder_name: str | None) -> Recipe:
     """Settle where scenes are kept: in the run's folder, unless a person says where."""
     if not recipe.data.bank or not recipe.draws:
         return recipe
     inside = run_dir.resolve()
-    place = Path(given or recipe.data.bank_folder or inside / BANKS).resolve()
-    if given is None and not place.is_relative_to(inside):
+    place = Path(folder_name or recipe.data.bank_folder or inside / BANKS).resolve()
+    if folder_name is None and not place.is_relative_to(inside):
         msg = (
             f"data.bank_folder must lie in the folder of the run, {inside}, got "
             f"{place}; take it out of the recipe, or give `bank_folder`."
@@ -188,14 +188,14 @@ def first_network(recipe: Recipe) -> nn.Module:
 def _take_over(network: nn.Module, name: str) -> None:
     """Copy the weights of another model where names and shapes agree."""
     module = load_model(name).module
-    given = module.state_dict()
+    state = module.state_dict()
     if hasattr(network, "fitted"):  # of a network that sees and finds less
-        given = network.fitted(given)  # type: ignore[operator]
+        state = network.fitted(state)  # type: ignore[operator]
     own = network.state_dict()
-    same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    if 2 * len(same) < len(given):
+    same = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    if 2 * len(same) < len(state):
         msg = (
-            f"Only {len(same)} of {len(given)} weights of {Path(name).name} fit this "
+            f"Only {len(same)} of {len(state)} weights of {Path(name).name} fit this "
             "architecture; drop start_from."
         )
         raise CheckpointError(msg, code="weights-mismatch")
@@ -270,8 +270,10 @@ def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
         )
         raise OptionError(msg, code="device-missing")
     lacking = [n for n in ("MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
-    started = any(name in os.environ for name in _WHOLE_RANKS)  # by torchrun or SLURM
-    if recipe.nodes > 1 and lacking and not started:
+    by_launcher = any(
+        name in os.environ for name in _WHOLE_RANKS
+    )  # by torchrun or SLURM
+    if recipe.nodes > 1 and lacking and not by_launcher:
         msg = (
             f"nodes: {recipe.nodes} needs {' and '.join(lacking)} in the environment "
             "of each machine, a port of the first one, and NODE_RANK of the others."
@@ -322,10 +324,10 @@ def _chosen_device(recipe: Recipe, name: str) -> torch.device:
         there = device_count("cuda") and kind != "cpu"
         if there or kind != "cuda":
             return torch.device("cuda" if there else "cpu")
-    found = find_training_device(name)
-    if found.note is not None:
-        warn(found.note)
-    return found.device
+    device = find_training_device(name)
+    if device.note is not None:
+        warn(device.note)
+    return device.device
 
 
 def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) -> bool:
@@ -427,13 +429,13 @@ def _in_thread(
     """Work in a thread, and hand on what is reported; closing ends the work."""
     failures: list[Exception] = []
 
-    def guarded() -> None:
+    def run_guarded() -> None:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - carried to the caller's thread
             failures.append(error)
 
-    thread = threading.Thread(target=guarded, name="semsr-train", daemon=True)
+    thread = threading.Thread(target=run_guarded, name="semsr-train", daemon=True)
     try:
         yield Progress(0, recorder.recipe.steps, "Preparing images")
         thread.start()
@@ -448,10 +450,10 @@ def _in_thread(
             thread.join()
         recorder.metrics.close()
     if failures:
-        raise _translated(failures[0]) from failures[0]
+        raise _translate_error(failures[0]) from failures[0]
 
 
-def _translated(error: Exception) -> Exception:
+def _translate_error(error: Exception) -> Exception:
     if isinstance(error, SemsrError):
         message = str(error)
         if "Original Traceback" not in message:
@@ -522,8 +524,8 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     validator = Validator(
         pairs, cross_frc=True, margin=margin, shift_px=recipe.shift_px
     )
-    trained = load_model(str(model))
-    before = trained.card.training.get("comparison")
+    trained_model = load_model(str(model))
+    before = trained_model.card.training.get("comparison")
     if before is not None:  # of a run that went on, and made nothing better
         return Comparison(**before)
     networks: dict[str, nn.Module] = {
@@ -532,31 +534,33 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     }
     if recipe.start_from is not None:
         networks["untouched"] = network
-    networks["trained"] = trained.module
-    found = {which: validator.figures(each) for which, each in networks.items()}
-    kept, measure = True, recipe.measure
+    networks["trained"] = trained_model.module
+    figures = {which: validator.figures(each) for which, each in networks.items()}
+    is_better, measure = True, recipe.measure
     # with a discriminator the output is to look like the truth, not to be near it
     if recipe.start_from is not None and not recipe.adversarial:
-        kept = found["trained"][measure] > found["untouched"][measure]
+        is_better = figures["trained"][measure] > figures["untouched"][measure]
     rows = {
         which: {figure: row[figure] for figure in _FIGURES if figure in row}
-        for which, row in found.items()
+        for which, row in figures.items()
     }
-    begun = None if recipe.start_from is None else Path(recipe.start_from).stem
+    start_name = None if recipe.start_from is None else Path(recipe.start_from).stem
     off_nm, off_px = store.map_error or (None, None)
-    made = Comparison(name, len(pairs), begun, rows, kept, off_nm, off_px)
-    card = trained.card if kept else _untouched_card(recipe, network)
-    told = {**card.training, "comparison": asdict(made)}
-    card = card.model_copy(update={"training": told})
-    save_model(model, trained.module if kept else network, card)
-    return made
+    comparison = Comparison(
+        name, len(pairs), start_name, rows, is_better, off_nm, off_px
+    )
+    card = trained_model.card if is_better else _untouched_card(recipe, network)
+    training_record = {**card.training, "comparison": asdict(comparison)}
+    card = card.model_copy(update={"training": training_record})
+    save_model(model, trained_model.module if is_better else network, card)
+    return comparison
 
 
 def _untouched_card(recipe: Recipe, network: nn.Module) -> ModelCard:
     """Write the card of a model that training left as it was."""
     start = read_card(resolve(str(recipe.start_from)))
-    found = make_learner(network, recipe).validate_pairs()
-    card = card_of(recipe, network, {**found, "step": 0})
+    figures = make_learner(network, recipe).validate_pairs()
+    card = card_of(recipe, network, {**figures, "step": 0})
     learnt_from = start.training.get("learnt_from", [])
     return card.model_copy(
         update={
@@ -599,17 +603,19 @@ def fit_linear(store: PairStore, scale: int) -> LinearFilter:
     low, high = store.arrays("train")
     taps = min(_TAPS // scale, int(low.shape[1]) // _BORDER) // 2 * 2 + 1
     each = (int(low.shape[1]) - taps + 1) ** 2
-    wanted = int(np.clip(_PLACES // each, 1, low.shape[0]))
-    numbers = np.unique(np.linspace(0, low.shape[0] - 1, wanted).round().astype(int))
+    place_count = int(np.clip(_PLACES // each, 1, low.shape[0]))
+    numbers = np.unique(
+        np.linspace(0, low.shape[0] - 1, place_count).round().astype(int)
+    )
 
     def patches() -> Iterator[tuple[Float32Array, Float32Array]]:
         for number in numbers.tolist():
-            seen, truth = (
+            image, truth = (
                 to_unit(np.asarray(part[number]), grey)
                 for part, grey in zip(
                     (low, high), store.ranges("train", number), strict=True
                 )
             )
-            yield seen, truth
+            yield image, truth
 
     return LinearFilter(fit_linear_filter(patches(), taps, scale))

@@ -42,21 +42,21 @@ _USUAL_RANGES = 5.0  # times the range of their images, beyond which greys are s
 _LOOK_EVERY = 16  # steps on a card, which finishes all that was launched for a look
 
 
-def check_finite(what: str, value: Tensor, step: int, *seen: Tensor) -> None:
+def check_finite(what: str, value: Tensor, step: int, *values: Tensor) -> None:
     """Stop at a value that is NaN or infinite, and name its cause.
 
-    Of patches that were `seen`, on a scale where the range of their images is 1, the
+    Of patches that were `values`, on a scale where the range of their images is 1, the
     grey value that is furthest away, if it is beyond five ranges; else the steps.
     """
     if not torch.isfinite(value).all():
-        raise _not_finite(what, step, _furthest(seen))
+        raise _not_finite(what, step, _furthest(values))
 
 
-def _furthest(seen: Sequence[Tensor]) -> Tensor:
+def _furthest(values: Sequence[Tensor]) -> Tensor:
     """Find the largest magnitude of a grey value; 0 without patches."""
-    if not seen:
+    if not values:
         return torch.zeros(())
-    return torch.stack([part.detach().abs().amax().float() for part in seen]).amax()
+    return torch.stack([part.detach().abs().amax().float() for part in values]).amax()
 
 
 def _not_finite(what: str, step: int, furthest: Tensor) -> SemsrError:
@@ -78,8 +78,8 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
     """Share of the full rate at a step: a rise, a plateau, and a fall or milestones."""
     rise = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
     if recipe.schedule == "milestones":
-        passed = sum(step >= milestone for milestone in recipe.milestones)
-        return rise * recipe.milestone_factor**passed
+        milestones_passed = sum(step >= milestone for milestone in recipe.milestones)
+        return rise * recipe.milestone_factor**milestones_passed
     left = recipe.steps - step
     if left >= recipe.decay_steps:
         return rise
@@ -108,7 +108,7 @@ class Learner(lightning.LightningModule):
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
         super().__init__()
-        self._constructed = time.monotonic()
+        self._construction_time = time.monotonic()
         self.network = network
         self.recipe = recipe
         self.validator = Validator(
@@ -150,21 +150,23 @@ class Learner(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Start the clock, take the recipe's rate, lay weights out for the device."""
-        for held in () if self._trainer is None else self.trainer.lr_scheduler_configs:
-            _set_rate(held.scheduler, self.recipe.learning_rate)
-        mixed = self._trainer is not None and self.trainer.precision == "bf16-mixed"
-        if mixed or self.device.type != "cpu":
+        for config in (
+            () if self._trainer is None else self.trainer.lr_scheduler_configs
+        ):
+            _set_rate(config.scheduler, self.recipe.learning_rate)
+        is_mixed = self._trainer is not None and self.trainer.precision == "bf16-mixed"
+        if is_mixed or self.device.type != "cpu":
             self.to(memory_format=memory_layout(self.device))
         if self.recipe.minutes is not None:
-            self._began = self._constructed - float(self.spent)
+            self._began = self._construction_time - float(self.spent)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the time spent with the state."""
         if self._began is not None:
-            spent = time.monotonic() - self._began
-            checkpoint["state_dict"]["spent"] = torch.full_like(self.spent, spent)
+            seconds = time.monotonic() - self._began
+            checkpoint["state_dict"]["spent"] = torch.full_like(self.spent, seconds)
 
-    def reached(self, step: int) -> int:
+    def schedule_step(self, step: int) -> int:
         """Tell where on the schedule a step is, in steps or by the clock."""
         if self._began is None or self.recipe.minutes is None:
             return step
@@ -173,7 +175,7 @@ class Learner(lightning.LightningModule):
 
     def rate_factor(self, step: int) -> float:
         """Share of the full learning rate at a step, or by the clock."""
-        return learning_rate_factor(self.reached(step), self.recipe)
+        return learning_rate_factor(self.schedule_step(step), self.recipe)
 
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
         """Seed what is drawn within the step."""
@@ -197,16 +199,16 @@ class Learner(lightning.LightningModule):
             else:
                 mean.copy_(present[name])
 
-    def check_finite(self, what: str, value: Tensor, *seen: Tensor) -> None:
+    def check_finite(self, what: str, value: Tensor, *values: Tensor) -> None:
         """Stop at a value that is NaN or infinite, on a card some steps later.
 
         Nothing of a run that has gone wrong is saved meanwhile: weights are looked at
         before (`check_weights`).
         """
         if value.device.type == "cpu":
-            check_finite(what, value, self.global_step, *seen)
+            check_finite(what, value, self.global_step, *values)
             return
-        fine, furthest = torch.isfinite(value).all(), _furthest(seen)
+        fine, furthest = torch.isfinite(value).all(), _furthest(values)
         before, most = self._looked_at.get(what, (fine, furthest))
         fine, furthest = fine & before, torch.maximum(furthest, most)
         self._looked_at[what] = fine, furthest
@@ -287,8 +289,8 @@ class Supervised(Learner):
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
-        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(ordered, recipe, pairs)
+        module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(module, recipe, pairs)
         # not a module, so that the names of weights stay as they are
         forward = network.forward
         self.run = torch.compile(forward) if recipe.compiled else forward
@@ -299,7 +301,7 @@ class Supervised(Learner):
         prediction = self.run(self.laid_out(low))
         compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse)
         with self.exact():
-            made = prediction.float()
-            loss = compare(made, moved_onto(high, made, self.recipe.shift_px))
+            output = prediction.float()
+            loss = compare(output, moved_onto(high, output, self.recipe.shift_px))
         self.check_finite("loss is", loss, low, high)
         return loss

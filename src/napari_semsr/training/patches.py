@@ -73,7 +73,7 @@ def flat(batch: Patches) -> Patches:
     return Patches(low.flatten(0, 1), high.flatten(0, 1))
 
 
-def binned(image: NDArray[np.floating], scale: int) -> Float32Array:
+def bin_pixels(image: NDArray[np.floating], scale: int) -> Float32Array:
     """Average blocks of pixels; rows and columns that fill no block are dropped."""
     rows, columns = (n // scale for n in image.shape)
     whole = image[: rows * scale, : columns * scale]
@@ -115,7 +115,7 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         if source != _IMAGES:
             return self.instruments[source].pair(place)
         scene = self.scenes[place]
-        return binned(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
+        return bin_pixels(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
 
     def source_of(self, place: int) -> str:
         """Draw what a scene comes from, for runs of places that share a sample."""
@@ -144,7 +144,7 @@ class ScenePatches(Dataset[Patches]):
         low, high = self.scenes.pair(place)
         corners = self._corners(place, _CORNERS)
         elsewhere = corners
-        if self.recipe.unpaired:
+        if self.recipe.is_unpaired:
             high, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
         side = self.recipe.data.patch_px
         return Patches.cut_from_one(low, high, corners, elsewhere, side)

@@ -114,8 +114,8 @@ class PlaceImages:
         if self.held_out is not None:
             shapes.add(self.held_out.shape)
         if len(shapes) > 1:
-            told = " and ".join(" x ".join(map(str, s)) for s in sorted(shapes))
-            msg = f"Both images of a place must be on one grid, got {told} px."
+            sizes = " and ".join(" x ".join(map(str, s)) for s in sorted(shapes))
+            msg = f"Both images of a place must be on one grid, got {sizes} px."
             raise ShapeError(msg, code="sizes-differ")
 
 
@@ -201,8 +201,8 @@ class PlaceFit:
 
     def card(self, name: str, **fields: Any) -> ModelCard:
         """Write the model's card; `fields` are others of `ModelCard`."""
-        probed = probe(self.network, stride=2)
-        effective = effective_fields(self.network, stride=2, halo=probed.halo)
+        probe_result = probe(self.network, stride=2)
+        effective = effective_fields(self.network, stride=2, halo=probe_result.halo)
         training = {
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
@@ -215,7 +215,7 @@ class PlaceFit:
             name=name,
             architecture=ARCHITECTURE,
             stride=2,
-            receptive_field=probed.halo or 0,
+            receptive_field=probe_result.halo or 0,
             effective_field=effective,
             **{
                 "input_scaling": "levels",
@@ -322,20 +322,20 @@ def fit_place(
         trainer.load(state)
     yield from trainer.prepare()
     watch = _Watch(began - trainer.seconds, report_every_s)
-    saved = time.monotonic()
+    last_save = time.monotonic()
     try:
         while not (should_stop() or trainer.is_done(seconds, steps)):
             with _threads(threads):
                 trainer.burst(watch.began, seconds, steps)
                 last = trainer.is_done(seconds, steps)
-                measured = watch.is_due(last=last)
-                found = trainer.evaluate() if measured else (None, ())
-            if measured:
-                watch.measured()
-            if save is not None and time.monotonic() - saved >= _SAVE_S:
+                is_measured = watch.is_due(last=last)
+                evaluation = trainer.evaluate() if is_measured else (None, ())
+            if is_measured:
+                watch.lengthen()
+            if save is not None and time.monotonic() - last_save >= _SAVE_S:
                 save(trainer.state())
-                saved = time.monotonic()
-            yield trainer.report(seconds, steps, *found)
+                last_save = time.monotonic()
+            yield trainer.report(seconds, steps, *evaluation)
     finally:
         if save is not None:
             save(trainer.state())
@@ -359,17 +359,17 @@ class _Watch:
     def __init__(self, began: float, every_s: float) -> None:
         self.began, self.every_s = began, every_s
         self._next = time.monotonic() + every_s
-        self._started = 0.0
+        self._start_time = 0.0
 
     def is_due(self, *, last: bool) -> bool:
         """Tell whether to evaluate now."""
-        self._started = time.monotonic()
-        return last or self._started >= self._next
+        self._start_time = time.monotonic()
+        return last or self._start_time >= self._next
 
-    def measured(self) -> None:
+    def lengthen(self) -> None:
         """Wait longer after an evaluation that took long."""
         now = time.monotonic()
-        took = now - self._started
+        took = now - self._start_time
         self._next = now + max(self.every_s, took / _EVALUATION)
 
 
@@ -437,14 +437,16 @@ class _Trainer:
             for part, (low, high) in enumerate(units):
                 seed = (self.options.seed, number, part)
                 box = _box(low.shape, seed)
-                made = add_defects(
+                defects = add_defects(
                     low[box],
                     high[box],
                     forward.kernel,
                     seed,
                     share=self.options.defect_share,
                 )
-                self.copies.append(_planes(made.low, made.high, made.changed, self))
+                self.copies.append(
+                    _planes(defects.low, defects.high, defects.changed, self)
+                )
 
     def batch(self) -> Tensor:
         """Cut the patches of a step, (B, 3, side, side), turned and mirrored."""
@@ -452,17 +454,17 @@ class _Trainer:
         rng = np.random.default_rng([options.seed, self.steps])
         side, cut = options.patch_px, []
         for _ in range(options.batch):
-            copied = self.copies and rng.random() < options.from_copies
-            held = self.copies if copied else self.originals
-            held = [one for one in held if one.corners.size] or self.originals
-            sizes = np.array([one.corners.size for one in held], float)
-            one = held[int(rng.choice(len(held), p=sizes / sizes.sum()))]
+            uses_copies = self.copies and rng.random() < options.from_copies
+            planes = self.copies if uses_copies else self.originals
+            planes = [one for one in planes if one.corners.size] or self.originals
+            sizes = np.array([one.corners.size for one in planes], float)
+            one = planes[int(rng.choice(len(planes), p=sizes / sizes.sum()))]
             at = int(one.corners[rng.integers(one.corners.size)])
             y, x = divmod(at, one.planes.shape[2])
             patch = one.planes[:, y : y + side, x : x + side]
-            turns, mirrored = divmod(int(rng.integers(8)), 2)
+            turns, mirror = divmod(int(rng.integers(8)), 2)
             patch = torch.rot90(patch, turns, (1, 2))
-            cut.append(patch.flip(2) if mirrored else patch)
+            cut.append(patch.flip(2) if mirror else patch)
         return torch.stack(cut)
 
     # Steps.
@@ -481,10 +483,10 @@ class _Trainer:
         """Train on one batch."""
         low, high, weight = (part[:, None] for part in self.batch().unbind(1))
         layout = memory_layout(self.device)
-        made = self.network(low.contiguous(memory_format=layout))
+        output = self.network(low.contiguous(memory_format=layout))
         edge = self.options.border_px
         part = np.s_[..., edge : -edge or None, edge : -edge or None]
-        square = (weight * (made - high) ** 2)[part].sum((1, 2, 3))
+        square = (weight * (output - high) ** 2)[part].sum((1, 2, 3))
         loss = (square / weight[part].sum((1, 2, 3)) + _FLOOR).mean().log()
         check_finite("loss is", loss, self.steps, low, high)
         self.optimizer.zero_grad(set_to_none=True)
@@ -509,7 +511,7 @@ class _Trainer:
     @torch.no_grad()
     def evaluate(self) -> tuple[float | None, tuple[Float32Array, ...]]:
         """Measure the model on what is held out, and give what it makes of it."""
-        before, after, shown = 0.0, 0.0, []
+        before, after, previews = 0.0, 0.0, []
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
                 continue
@@ -518,19 +520,23 @@ class _Trainer:
             low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
             rows, columns = low.shape
             even = np.pad(low, ((0, rows % 2), (0, columns % 2)), mode="edge")
-            given = torch.from_numpy(even)[None, None].to(self.device)
-            made = self.averaged(
-                given.contiguous(memory_format=memory_layout(given.device))
+            network_input = torch.from_numpy(even)[None, None].to(self.device)
+            output = self.averaged(
+                network_input.contiguous(
+                    memory_format=memory_layout(network_input.device)
+                )
             )
-            image = made[0, 0, :rows, :columns].float().cpu().numpy()
+            image = output[0, 0, :rows, :columns].float().cpu().numpy()
             truth = one.high[box].astype(float)
-            known = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
-            before += _squares(low[known], truth[known])
-            after += _squares(image[known], truth[known])
+            usable = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
+            before += _squares(low[usable], truth[usable])
+            after += _squares(image[usable], truth[usable])
             black, white = self.levels
-            shown.append(image[inner] * np.float32(white - black) + np.float32(black))
+            previews.append(
+                image[inner] * np.float32(white - black) + np.float32(black)
+            )
         gain = 10 * math.log10(before / after) if before and after else None
-        return gain, tuple(shown)
+        return gain, tuple(previews)
 
     def report(
         self,
@@ -546,16 +552,19 @@ class _Trainer:
             self.curve.append({**row, "loss": loss, "gain_db": gain})
             self._losses.clear()
         latest = next((r["gain_db"] for r in reversed(self.curve)), None)
-        told = f"loss {loss:.3f}" if latest is None else f"gain {latest:+.2f} {DB}"
-        done, total, left = self.steps, steps or 0, None
+        text = f"loss {loss:.3f}" if latest is None else f"gain {latest:+.2f} {DB}"
+        progress_done, total, left = self.steps, steps or 0, None
         if seconds is not None:
             left = max(0.0, seconds - self.seconds)
             if steps is None:
-                done, total = int(min(self.seconds, seconds)), math.ceil(seconds)
+                progress_done, total = (
+                    int(min(self.seconds, seconds)),
+                    math.ceil(seconds),
+                )
         return PlaceReport(
-            done,
+            progress_done,
             total,
-            f"training, {told}",
+            f"training, {text}",
             left,
             steps=self.steps,
             seconds=self.seconds,
@@ -634,23 +643,23 @@ def _box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
 
 
 def _planes(
-    low: Float32Array, high: Float32Array, changed: BoolArray | None, of: _Trainer
+    low: Float32Array, high: Float32Array, changed_area: BoolArray | None, of: _Trainer
 ) -> _Planes:
     """Join light, SEM and weights, and find the patches."""
     options = of.options
-    known = np.isfinite(low)
-    weight = (known & np.isfinite(high)).astype(np.float32)
+    finite = np.isfinite(low)
+    weight = (finite & np.isfinite(high)).astype(np.float32)
     side, edge = options.patch_px, options.border_px
     if min(low.shape) < side:
         return _Planes(torch.empty(3, 0, 0), np.empty(0, np.intp))
-    full = _window_sums(known, side) == side**2
-    counted = _window_sums(weight > 0, side - 2 * edge)
+    full = _window_sums(finite, side) == side**2
+    counts = _window_sums(weight > 0, side - 2 * edge)
     rows, columns = full.shape
-    counted = counted[edge : edge + rows, edge : edge + columns]
-    enough = counted >= _LEAST_KNOWN * (side - 2 * edge) ** 2
+    counts = counts[edge : edge + rows, edge : edge + columns]
+    enough = counts >= _LEAST_KNOWN * (side - 2 * edge) ** 2
     y, x = np.nonzero(full & enough)
-    if changed is not None:
-        weight *= np.where(changed, np.float32(options.defect_weight), 1)
+    if changed_area is not None:
+        weight *= np.where(changed_area, np.float32(options.defect_weight), 1)
     planes = np.stack([np.nan_to_num(low), np.nan_to_num(high), weight])
     return _Planes(
         torch.from_numpy(planes.astype(np.float32)).to(of.device),

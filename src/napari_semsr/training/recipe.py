@@ -16,10 +16,10 @@ from napari_semsr.core import (
     option,
     persons_options,
     refuse_persons,
-    shown,
+    shorten,
 )
 from napari_semsr.io import read_text
-from napari_semsr.models import bundled, read_card, resolve
+from napari_semsr.models import list_bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
 from napari_semsr.simulation import DegradationRanges, FaultRanges, SsumPairOptions
 
@@ -358,7 +358,7 @@ class Recipe(Options):
         return self.data.pairs is None or self.data.drawn > 0
 
     @property
-    def unpaired(self) -> bool:
+    def is_unpaired(self) -> bool:
         """Whether clear patches show another place than the degraded ones."""
         return self.kind == "cycle-gan"
 
@@ -371,23 +371,23 @@ class Recipe(Options):
         """Stretch the recipe to so many steps, all parts of its schedule alike."""
         share = steps / self.steps
 
-        def scaled(count: int) -> int:
+        def scale_count(count: int) -> int:
             return round(count * share)
 
         stop = self.stop_after
         return self.replace(
             steps=steps,
-            stop_after=None if stop is None else max(1, scaled(stop)),
-            warmup_steps=scaled(self.warmup_steps),
-            decay_steps=scaled(self.decay_steps),
-            milestones=tuple(scaled(milestone) for milestone in self.milestones),
+            stop_after=None if stop is None else max(1, scale_count(stop)),
+            warmup_steps=scale_count(self.warmup_steps),
+            decay_steps=scale_count(self.decay_steps),
+            milestones=tuple(scale_count(milestone) for milestone in self.milestones),
             validate_every=min(self.validate_every, steps),
             gan=self.gan.replace(
-                content_only_steps=scaled(self.gan.content_only_steps)
+                content_only_steps=scale_count(self.gan.content_only_steps)
             ),
         )
 
-    def settled(self) -> Self:
+    def settle(self) -> Self:
         """Fill in the architecture, where it is that of a model to start from."""
         if self.architecture != SAME or self.start_from is None:
             return self
@@ -411,12 +411,12 @@ class Recipe(Options):
         """Refuse options that contradict each other."""
         data, restores = self.data, self.kind == "restorer"
         beside = data.pairs is not None and data.bank > 0 and self.batch > 1
-        refused = {
+        refusals = {
             "the measure frc_per_px needs cross_frc: true": (
                 self.measure == "frc_per_px" and not self.cross_frc
             ),
             "the measure expected_gain_db needs kind cycle-gan": (
-                self.measure == "expected_gain_db" and not self.unpaired
+                self.measure == "expected_gain_db" and not self.is_unpaired
             ),
             "kind blind-spot and the measure hidden_db need each other": (
                 self.blind != (self.measure == "hidden_db")
@@ -443,7 +443,7 @@ class Recipe(Options):
             f"patch_px must not exceed scene_px, got {data.patch_px} and "
             f"{data.scene_px}": self.draws and data.patch_px > data.scene_px,
         }
-        for sentence, holds in refused.items():
+        for sentence, holds in refusals.items():
             if holds:
                 raise ValueError(sentence)
         return self
@@ -460,8 +460,8 @@ def load_recipe(path: Path) -> Recipe:
     values = _values(path)
     persons = persons_options(Recipe)
     usual = {name: Recipe.model_fields[name].default for name in persons}
-    given = [name for name in values if values[name] != usual.get(name)]
-    refuse_persons(given, persons, f"The recipe {path.name}")
+    option_names = [name for name in values if values[name] != usual.get(name)]
+    refuse_persons(option_names, persons, f"The recipe {path.name}")
     return _absolute(Recipe.parse(values), path.parent)
 
 
@@ -483,8 +483,8 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         msg = f"The recipe {path} cannot be read as YAML: {reason}."
-        gone = isinstance(error, FileNotFoundError)
-        code = "file-missing" if gone else "recipe-invalid"
+        is_absent = isinstance(error, FileNotFoundError)
+        code = "file-missing" if is_absent else "recipe-invalid"
         raise ReadError(msg, code=code) from error
     if count > _MOST_VALUES:
         msg = (
@@ -493,30 +493,30 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         )
         raise OptionError(msg, code="recipe-invalid")
     if not isinstance(values, dict):
-        got = type(values).__name__
-        msg = f"A recipe must be a YAML table of options, got {got} in {path}."
+        type_name = type(values).__name__
+        msg = f"A recipe must be a YAML table of options, got {type_name} in {path}."
         raise OptionError(msg, code="recipe-invalid")
     other = values.pop("include", None)
     if other is None:
         return values
     source = path.parent / str(other)
-    if _followed(source) in above:
+    if _follow_links(source) in above:
         msg = f"A recipe must not include itself, got {source} in {path}."
         raise OptionError(msg, code="recipe-invalid")
-    shared = _values(source, above)
-    tables = [table.get("data") or {} for table in (shared, values)]
+    base_values = _values(source, above)
+    tables = [table.get("data") or {} for table in (base_values, values)]
     if not all(isinstance(table, dict) for table in tables):
         msg = f"Option data must be a table of options, in {path} and in {source}."
         raise OptionError(msg, code="recipe-invalid")
-    return {**shared, **values, "data": {**tables[0], **tables[1]}}
+    return {**base_values, **values, "data": {**tables[0], **tables[1]}}
 
 
-def _followed(path: Path) -> Path:
+def _follow_links(path: Path) -> Path:
     """Follow links on the way to a file that a recipe names."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        msg = f"A recipe must name files, got {shown(str(path))}: {error}."
+        msg = f"A recipe must name files, got {shorten(str(path))}: {error}."
         raise OptionError(msg, code="recipe-invalid") from error
 
 
@@ -526,7 +526,7 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     for name in (*FILES, "data.root", "data.scans_root", "data.bank_folder"):
         table, last = _holder(plain, name)
         value = table.get(last)
-        model = name in ("start_from", "local_from") and value in bundled()
+        model = name in ("start_from", "local_from") and value in list_bundled()
         if value is not None and not model:
-            table[last] = str(_followed(folder / value))
+            table[last] = str(_follow_links(folder / value))
     return Recipe.parse(plain)

@@ -59,15 +59,17 @@ def haze_loss(haze: Haze, scenes: BlockScenes) -> Tensor:
     return share.clamp(max=10).mean() + away
 
 
-def naming_loss(found: Tensor, faults: Tensor) -> Tensor:
+def naming_loss(estimates: Tensor, faults: Tensor) -> Tensor:
     """Error of the numbers (S, 9) that were found, in units of their usual spread."""
-    known = torch.isfinite(faults)
-    true = torch.where(known, faults, found.detach())
+    is_known = torch.isfinite(faults)
+    true = torch.where(is_known, faults, estimates.detach())
     spread = to_device(torch.tensor(SPREAD), true.device)
-    error = functional.smooth_l1_loss(found / spread, true / spread, reduction="none")
+    error = functional.smooth_l1_loss(
+        estimates / spread, true / spread, reduction="none"
+    )
     wide = torch.zeros_like(error)
-    wide[:, _WIDTHS] = (_TOO_WIDE - 1) * (found > true)[:, _WIDTHS].float()
-    return (error * (1 + wide) * known).sum() / known.sum().clamp_min(1)
+    wide[:, _WIDTHS] = (_TOO_WIDE - 1) * (estimates > true)[:, _WIDTHS].float()
+    return (error * (1 + wide) * is_known).sum() / is_known.sum().clamp_min(1)
 
 
 class RestorerLearner(Learner):
@@ -81,8 +83,8 @@ class RestorerLearner(Learner):
         if not isinstance(network, InformedRestorer):
             msg = "Kind restorer needs architecture informed."
             raise OptionError(msg, code="options-contradict")
-        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(ordered, recipe, pairs)
+        module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(module, recipe, pairs)
         self.sharpens = recipe.learns == "sharpener"
         if self.sharpens and network.sharpener is None:
             msg = (
@@ -105,52 +107,60 @@ class RestorerLearner(Learner):
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
         """Leave the corners of patches on the CPU, which cuts by them."""
-        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        if hasattr(moved, "corners"):
-            moved = moved._replace(corners=batch.corners)
-        return moved
+        moved_batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if hasattr(moved_batch, "corners"):
+            moved_batch = moved_batch._replace(corners=batch.corners)
+        return moved_batch
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """Return the loss of one batch of `Scenes`; of a survey, of `BlockScenes`."""
         survey, alone = self.network.survey, self.recipe.learns == "survey"
         with self.exact():
-            seen = (
+            block_scenes = (
                 BlockScenes(*batch) if alone else BlockScenes.of(Scenes(*batch), survey)
             )
             # names cost next to nothing, and are learnt from many scenes at once
-            veiled = BlockScenes(*(p[:_VEILED] for p in seen)) if alone else seen
-            haze = survey.haze(veiled.statistics)
-            named = survey.named(seen.statistics)
-            within = survey.named(_window(seen.statistics))
-        loss = torch.zeros((), device=named.device)
+            hazy_scenes = (
+                BlockScenes(*(p[:_VEILED] for p in block_scenes))
+                if alone
+                else block_scenes
+            )
+            haze = survey.haze(hazy_scenes.statistics)
+            named_faults = survey.named(block_scenes.statistics)
+            within = survey.named(_window(block_scenes.statistics))
+        loss = torch.zeros((), device=named_faults.device)
         if self.recipe.learns in ("all", "survey"):
-            both = naming_loss(named, seen.faults) + naming_loss(within, seen.faults)
-            loss = _NAMING_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, veiled)
+            both = naming_loss(named_faults, block_scenes.faults) + naming_loss(
+                within, block_scenes.faults
+            )
+            loss = _NAMING_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
         if not alone:
             scenes = Scenes(*batch)
             clear = dehaze(scenes.low, haze.certain() if self.sharpens else haze)
             if self.sharpens:
-                told = blur_known(named, scenes.faults).clone()
+                condition = blur_known(named_faults, scenes.faults).clone()
                 # widths as nearly as a user may know them
-                wide = (told[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
-                away = 1 + _UNSURE * torch.randn(len(told), 1, device=told.device)
-                told[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
-                planes, gate = self.network.sharpening_planes(clear, told)
+                wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
+                away = 1 + _UNSURE * torch.randn(
+                    len(condition), 1, device=condition.device
+                )
+                condition[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
+                planes, gate = self.network.sharpening_planes(clear, condition)
             else:
                 # of each scene true, found or locally found numbers, by turns
                 true, turns = scenes.faults, (len(scenes.faults), 1)
                 turn = torch.randint(0, 3, turns, device=true.device)
-                known = torch.where(torch.isfinite(true), true, named)
-                found = torch.where(turn == 1, named, within)
-                told = torch.where(turn == 0, known, found)
-                rings = survey.rings(seen.statistics)
-                planes, gate = self.network.planes(clear, told, rings), None
-            loss = loss + self._mended(scenes, planes, told, gate)
+                true_or_named = torch.where(torch.isfinite(true), true, named_faults)
+                mixed_faults = torch.where(turn == 1, named_faults, within)
+                condition = torch.where(turn == 0, true_or_named, mixed_faults)
+                rings = survey.rings(block_scenes.statistics)
+                planes, gate = self.network.planes(clear, condition, rings), None
+            loss = loss + self._compare_output(scenes, planes, condition, gate)
         self.check_finite("loss is", loss)
         return loss
 
-    def _mended(
-        self, scenes: Scenes, planes: Tensor, told: Tensor, gate: Gate | None
+    def _compare_output(
+        self, scenes: Scenes, planes: Tensor, condition: Tensor, gate: Gate | None
     ) -> Tensor:
         """Compare what the part that learns makes of patches with the clear ones."""
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
@@ -158,8 +168,8 @@ class RestorerLearner(Learner):
             cut(part, scenes.corners, side).flatten(0, 1)
             for part in (planes, scenes.high, scenes.noiseless)
         )
-        seen = planes[:, :1]
-        numbers = self.network.told(told, sharpen=self.sharpens)
+        image = planes[:, :1]
+        numbers = self.network.told(condition, sharpen=self.sharpens)
         conditions = [t.repeat_interleave(many, 0) for t in numbers]
         corrections = self.correct(self.laid_out(planes), conditions)
         with self.exact():
@@ -168,7 +178,7 @@ class RestorerLearner(Learner):
                 gates = Gate(*(part.repeat_interleave(many, 0) for part in gate))
                 corrections = self.network.sharpener.gated(corrections, planes, gates)
             noise, blur = corrections.chunk(2, dim=1)
-            quiet = seen + noise
+            quiet = image + noise
             loss = log_mse(quiet + blur, high, _FINE_FLOOR)
             loss = loss + _NOISE_WEIGHT * log_mse(quiet, noiseless, _FINE_FLOOR)
             level = functional.avg_pool2d(quiet + blur - high, _LEVEL_PX)
@@ -195,10 +205,12 @@ def seen_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
     """
     sides = [n + spread.shape[-1] - 1 for n in error.shape[-2:]]
     transfer = torch.fft.rfft2(spread, s=sides).repeat_interleave(many, 0)[:, None]
-    seen: Tensor = torch.fft.irfft2(torch.fft.rfft2(error, s=sides) * transfer, s=sides)
+    visible_error: Tensor = torch.fft.irfft2(
+        torch.fft.rfft2(error, s=sides) * transfer, s=sides
+    )
     half = spread.shape[-1] // 2
     rows, columns = (slice(half, half + n) for n in error.shape[-2:])
-    return seen[..., rows, columns]
+    return visible_error[..., rows, columns]
 
 
 def _window(statistics: Tensor) -> Tensor:

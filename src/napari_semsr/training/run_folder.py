@@ -143,8 +143,8 @@ class RunFolder:
         if resume:
             self._check_same()
         there = list_folder(run_dir) if run_dir.is_dir() else []
-        held = {item.name for item in there}
-        if not (resume or overwrite) and held - {_RECIPE, INPUTS, BANKS}:
+        there_already = {item.name for item in there}
+        if not (resume or overwrite) and there_already - {_RECIPE, INPUTS, BANKS}:
             remedy = "`resume`, `overwrite`" if state.exists() else "`overwrite`"
             msg = (
                 f"The run directory {run_dir} is not empty; give {remedy} or another "
@@ -166,10 +166,10 @@ class RunFolder:
 
     def _check_files(self) -> None:
         """Refuse links out of the folder, and pipes and devices within it."""
-        replaced = (_RECIPE, INPUTS, self.model.name)  # as a whole, a link too
-        for name in (*_RUN_FILES, "board", *replaced):
+        replaceable = (_RECIPE, INPUTS, self.model.name)  # as a whole, a link too
+        for name in (*_RUN_FILES, "board", *replaceable):
             path = self.path / name
-            is_link = name not in replaced and path.is_symlink()
+            is_link = name not in replaceable and path.is_symlink()
             if is_link or (path.exists() and not (path.is_file() or path.is_dir())):
                 kind = "a link" if is_link else "a pipe or device"
                 msg = f"{path} must be the run's own, got {kind}: remove it."
@@ -194,37 +194,37 @@ class RunFolder:
 
     def digest_inputs(self) -> Digests:
         """Digest what is learnt from, by kind and name; of stores a few patches."""
-        found: Digests = {}
+        digests: Digests = {}
         data, kernel = self.recipe.data, self.recipe.gan.kernel
         if data.pairs is not None:
             path = Path(data.pairs)
-            found["pairs"] = {path.name: _digest_of_pairs(path)}
+            digests["pairs"] = {path.name: _digest_of_pairs(path)}
         elif data.sources.get("images"):
             for kind in _LISTS:
                 names = {entry.file for entry in getattr(data, kind)}
-                found[kind] = _digests(Path(data.root), names)
+                digests[kind] = _digests(Path(data.root), names)
         if kernel is not None and kernel.file is not None:
             file = Path(kernel.file)
-            found["kernel"] = _digests(file.parent, {file.name})
-        return found
+            digests["kernel"] = _digests(file.parent, {file.name})
+        return digests
 
     def check_inputs(self, now: Digests) -> None:
         """Refuse to go on with other pairs or images; names and folders may differ."""
         run_dir = self.path
         try:
             before = yaml.safe_load(read_text(run_dir / INPUTS))
-            pairs = [(k, dict(before[k]), held) for k, held in now.items()]
+            pairs = [(k, dict(before[k]), current) for k, current in now.items()]
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
             return
-        for kind, then, held in pairs:
-            known = set(then.values())
-            changed = [
+        for kind, then, current in pairs:
+            digests_before = set(then.values())
+            changed_names = [
                 name
-                for name, digest in held.items()
-                if then.get(name, digest) != digest or digest not in known
+                for name, digest in current.items()
+                if then.get(name, digest) != digest or digest not in digests_before
             ]
-            if changed:
-                new, old = changed[0], next(iter(then), changed[0])
+            if changed_names:
+                new, old = changed_names[0], next(iter(then), changed_names[0])
                 msg = (
                     f"The contents of the {_KINDS[kind]} {new} have changed since the "
                     f"run in {run_dir} was begun. {_REMEDY}."
@@ -312,8 +312,8 @@ class RunFolder:
         """Read how far the saved state had come."""
         damage = OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError
         try:
-            held: Any = torch.load(self.state, weights_only=True, map_location="cpu")
-            return int(held["global_step"])
+            state: Any = torch.load(self.state, weights_only=True, map_location="cpu")
+            return int(state["global_step"])
         except damage as error:
             msg = (
                 f"The saved state {self.state} is damaged; start anew with `overwrite`."
@@ -337,59 +337,63 @@ def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
         recipe.gan.history or (kernel is not None and kernel.learnt)
     ):
         free = free - {"data.patch_px"}  # remembered images and spectra have this side
-    now, then = (_flat(t) for t in (recipe.model_dump(mode="json"), _completed(before)))
+    now, then = (_flat(t) for t in (recipe.model_dump(mode="json"), _complete(before)))
 
     def plain(key: str, value: Any) -> Any:
         if key not in FILES or value is None:
             return value  # where a file lies is free; a digest tells more of pairs
         return "some" if key == "data.pairs" else Path(value).name.removesuffix(_MODEL)
 
-    told = []
+    differences = []
     for key in {**now, **then}:
         values = [plain(key, table.get(key)) for table in (then, now)]
         if key not in free and values[0] != values[1]:
-            shown = [json.dumps(value).strip('"') for value in values]
-            short = max(map(len, shown)) <= _LONGEST
-            differs = f"was {shown[0]}, got {shown[1]}" if short else "differs"
-            told.append(f"{key} {differs}")
-    if told:
-        more = f" and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+            texts = [json.dumps(value).strip('"') for value in values]
+            short = max(map(len, texts)) <= _LONGEST
+            differs = f"was {texts[0]}, got {texts[1]}" if short else "differs"
+            differences.append(f"{key} {differs}")
+    if differences:
+        more = (
+            f" and {len(differences) - _MOST_TOLD} more"
+            if len(differences) > _MOST_TOLD
+            else ""
+        )
         msg = (
             f"The run in {run_dir} was begun by another recipe: "
-            f"{'; '.join(told[:_MOST_TOLD])}{more}. {_REMEDY}."
+            f"{'; '.join(differences[:_MOST_TOLD])}{more}. {_REMEDY}."
         )
         raise CheckpointError(msg, code="other-run")
 
 
-def _completed(before: dict[str, Any]) -> dict[str, Any]:
+def _complete(before: dict[str, Any]) -> dict[str, Any]:
     """Take options that are no more out of a kept recipe, and put defaults for new."""
-    known = copy.deepcopy(before)
+    complete_recipe = copy.deepcopy(before)
     try:
-        Recipe.model_validate(known)
+        Recipe.model_validate(complete_recipe)
     except ValidationError as error:
         for fault in error.errors():
             if fault["type"] == "extra_forbidden":
                 *above, name = fault["loc"]
-                table: Any = known
+                table: Any = complete_recipe
                 for part in above:
                     table = table[part]
                 del table[name]
     try:
-        return Recipe.model_validate(known).model_dump(mode="json")
+        return Recipe.model_validate(complete_recipe).model_dump(mode="json")
     except ValidationError:
-        return known
+        return complete_recipe
 
 
 def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Name the options of all tables with dots."""
-    found: dict[str, Any] = {}
+    flat_values: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{above}{key}"
         if isinstance(value, dict) and name not in _WHOLE:
-            found |= _flat(value, f"{name}.")
+            flat_values |= _flat(value, f"{name}.")
         else:
-            found[name] = value
-    return found
+            flat_values[name] = value
+    return flat_values
 
 
 def _digests(root: Path, names: set[str]) -> dict[str, str]:
@@ -403,8 +407,8 @@ def _digests(root: Path, names: set[str]) -> dict[str, str]:
 def _digest_of_pairs(path: Path) -> str:
     """Digest what a store says of itself, and the first and last patch of each set."""
     store = open_pairs(path)
-    told = {k: v for k, v in store.record.items() if k != "provenance"}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    record = {k: v for k, v in store.record.items() if k != "provenance"}
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name, count in store.counts.items():
         for patches in store.arrays(name) if count else ():
             for number in sorted({0, count - 1}):

@@ -73,30 +73,36 @@ class Superlens(_Simulated):
 
     def pair(self, place: int) -> Pair:
         """Make a pair; each image is on its own scale."""
-        made = self._taken(place)
-        return made.low, made.high
+        image_pair = self._take_image(place)
+        return image_pair.low, image_pair.high
 
     def scene(self, place: int) -> FaultyScene:
         """Make the same pair, with what its microscope did to it."""
-        made = self._taken(place)
-        noise = made.low - made.noiseless
+        image_pair = self._take_image(place)
+        noise = image_pair.low - image_pair.noiseless
         noise = noise - ndimage.gaussian_filter(noise, _SLOW_PX)  # shading is none
         faults = np.full(len(FAULTS), np.nan, np.float32)
-        told = {
+        fault_values = {
             "noise": math.log(float(noise.std()) + NO_NOISE),
-            "blur_rows": math.log(made.blur_px + NO_BLUR),
-            "blur_columns": math.log(made.blur_px + NO_BLUR),
+            "blur_rows": math.log(image_pair.blur_px + NO_BLUR),
+            "blur_columns": math.log(image_pair.blur_px + NO_BLUR),
             "slant": 0.0,
         }
-        for name, value in told.items():
+        for name, value in fault_values.items():
             faults[FAULTS.index(name)] = value
-        still = np.zeros_like(made.low)
-        grey = float(made.low.mean())
+        still = np.zeros_like(image_pair.low)
+        grey = float(image_pair.low.mean())
         return FaultyScene(
-            made.low, made.noiseless, made.high, still, grey, faults, made.spread
+            image_pair.low,
+            image_pair.noiseless,
+            image_pair.high,
+            still,
+            grey,
+            faults,
+            image_pair.spread,
         )
 
-    def _taken(self, place: int) -> SsumPair:
+    def _take_image(self, place: int) -> SsumPair:
         """Take a picture of the sample that a run of places shares."""
         sample, look = divmod(place, self._LOOKS)
         if sample != self._sample:
@@ -124,13 +130,13 @@ class Gold(_Simulated):
     def pair(self, place: int) -> Pair:
         """Make a pair; both images are on the scale of the degraded one."""
         rng = np.random.default_rng([self.seed, place, _LEARNT])
-        return self._drawn(rng, random_gold_options(rng))
+        return self._draw_pair(rng, random_gold_options(rng))
 
     def validation(self, count: int) -> list[Pair]:
         """Make fixed pairs that training never draws."""
-        return [self._drawn(gold_rng("validation", i)) for i in range(count)]
+        return [self._draw_pair(gold_rng("validation", i)) for i in range(count)]
 
-    def _drawn(
+    def _draw_pair(
         self, rng: np.random.Generator, options: GoldOptions | None = None
     ) -> Pair:
         if self.scale != self._SCALE:
@@ -199,8 +205,8 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
             f"A training image must have contrast, got a constant one in {entry.file}."
         )
         raise ReadError(msg, code="image-blank")
-    scaled = np.clip((image - low) / (high - low), 0, 1)
-    return np.asarray(scaled, dtype=np.float32)
+    unit_range = np.clip((image - low) / (high - low), 0, 1)
+    return np.asarray(unit_range, dtype=np.float32)
 
 
 _POINT = np.zeros((SPREAD_PX, SPREAD_PX), np.float32)
@@ -266,7 +272,9 @@ class SceneDataset(Dataset[Scenes]):
             for entry in recipe.data.scans
             if max(recipe.data.scanned, recipe.data.slow) > 0
         ]
-        self.slow = [_shown(high) for _, high in self.scans if recipe.data.slow > 0]
+        self.slow = [
+            _cut_to_shown(high) for _, high in self.scans if recipe.data.slow > 0
+        ]
 
     def __getitem__(self, place: int) -> Scenes:
         rng = np.random.default_rng([self.recipe.seed, place])
@@ -306,13 +314,13 @@ class SceneDataset(Dataset[Scenes]):
 
     def clear(self, rng: np.random.Generator) -> Float32Array:
         """Draw a clear scene, or cut it from an image, and vary it."""
-        image = self._varied(rng)
+        image = self._vary(rng)
         share = self.recipe.data.patchwork
         if share > 0 and rng.random() < share:
-            image = patchwork(image, self._varied(rng), rng).astype(np.float32)
+            image = patchwork(image, self._vary(rng), rng).astype(np.float32)
         return image
 
-    def _varied(self, rng: np.random.Generator) -> Float32Array:
+    def _vary(self, rng: np.random.Generator) -> Float32Array:
         """Draw or cut one scene, turn it, bend its greys, soften it."""
         data = self.recipe.data
         side = data.scene_px
@@ -359,9 +367,9 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
             f"{entry.high} with {high.shape} px; register them first."
         )
         raise OptionError(msg, code="sizes-differ")
-    known = np.isfinite(high)
+    finite = np.isfinite(high)
     # the noise is the fast scan's: it is fitted by the slow one, not the other way
-    gain, offset = np.polyfit(high[known], low[known], 1)
+    gain, offset = np.polyfit(high[finite], low[finite], 1)
     high = gain * high + offset
     bottom, top = np.percentile(low, (0.1, 99.9))
     span = float(top - bottom) or 1.0
@@ -370,7 +378,7 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
     )
 
 
-def _shown(slow: Float32Array) -> Float32Array:
+def _cut_to_shown(slow: Float32Array) -> Float32Array:
     """Leave what a registered scan shows, on the scale 0 to 1; NaN lies at its rims."""
     left = 0
     while not np.isfinite(
@@ -379,8 +387,8 @@ def _shown(slow: Float32Array) -> Float32Array:
         left += 1
     part = slow[left : slow.shape[0] - left, left : slow.shape[1] - left]
     low, high = np.percentile(part, (0.05, 99.95))
-    scaled = np.clip((part - low) / max(float(high - low), 1e-6), 0, 1)
-    return np.asarray(scaled, dtype=np.float32)
+    unit_range = np.clip((part - low) / max(float(high - low), 1e-6), 0, 1)
+    return np.asarray(unit_range, dtype=np.float32)
 
 
 _TRIES = 50
@@ -419,13 +427,15 @@ def _tell_small(data: DataOptions, clear: list[Float32Array]) -> None:
     if not small or data.phantoms == 1:  # then no image is ever asked for
         return
     more = len(small) - _MOST_NAMED
-    named = ", ".join(small[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-    wanted = f"at least {least} px on each side for scenes of {data.scene_px} px"
+    names = ", ".join(small[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    least_size = f"at least {least} px on each side for scenes of {data.scene_px} px"
     if len(small) == len(clear):
-        msg = f"Training images must have {wanted}, got {named}; lower data.scene_px."
+        msg = (
+            f"Training images must have {least_size}, got {names}; lower data.scene_px."
+        )
         raise OptionError(msg, code="image-too-small")
     warn(
-        f"Training images without {wanted} are left out: {named}.",
+        f"Training images without {least_size} are left out: {names}.",
         "images-left-out",
         stacklevel=3,
     )

@@ -44,7 +44,7 @@ class StoredPatches(Dataset[Patches]):
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe
         self.store = fitting_store(recipe, scale)
-        if not (recipe.unpaired or self.store.paired):
+        if not (recipe.is_unpaired or self.store.paired):
             msg = (
                 f"{self.store.path.name} holds unpaired patches, which only kind "
                 f"cycle-gan can learn from, got kind {recipe.kind}."
@@ -58,7 +58,7 @@ class StoredPatches(Dataset[Patches]):
     def __getitem__(self, place: int) -> Patches:
         near = self._number(place, _LOW, self.low.shape[0])
         far = near
-        if self.recipe.unpaired:
+        if self.recipe.is_unpaired:
             far = self._number(place, _HIGH, self.high.shape[0])
             if far == near and self.store.paired:
                 far = (far + 1) % self.high.shape[0]
@@ -113,11 +113,11 @@ class StoredPatches(Dataset[Patches]):
 def fitting_store(recipe: Recipe, scale: int) -> PairStore:
     """Open the store and see that scale and patches fit network and recipe."""
     store = open_pairs(Path(str(recipe.data.pairs)))
-    given, side = int(store.record["scale"]), int(store.record["patch"])
-    if given != scale:
+    store_scale, side = int(store.record["scale"]), int(store.record["patch"])
+    if store_scale != scale:
         msg = (
-            f"A network of scale {scale} needs pairs of that scale, got {given} in "
-            f"{store.path.name}; make one for that scale (`scale={scale}`)."
+            f"A network of scale {scale} needs pairs of that scale, got {store_scale} "
+            f"in {store.path.name}; make one for that scale (`scale={scale}`)."
         )
         raise ShapeError(msg, code="scale-mismatch")
     if side < recipe.data.patch_px:

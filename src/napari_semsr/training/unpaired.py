@@ -55,8 +55,8 @@ def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fie
     Held-out patches of a store of unpaired ones, or pairs whose truth is not asked for.
     """
     if pairs:
-        return halved(pairs) if recipe.measure == EXPECTED else []
-    if recipe.data.pairs is None or not recipe.unpaired:
+        return halve_pairs(pairs) if recipe.measure == EXPECTED else []
+    if recipe.data.pairs is None or not recipe.is_unpaired:
         return []
     store = fitting_store(recipe, 1)
     if store.paired:
@@ -76,7 +76,7 @@ def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
     ]
 
 
-def halved(pairs: Sequence[ValidationPair]) -> list[Fields]:
+def halve_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
     """Give the degraded fields of one half of pairs, clear ones of the other; twice."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
@@ -92,42 +92,45 @@ class UnpairedValidator:
         self.low = low
         side = min(_BLOCK_PX, *(n for field in (*low, *high) for n in field.shape))
         self._rings = _Rings(side)
-        wanted = np.mean([self._log_power(field) for field in high], axis=0)
-        given = np.mean([self._log_power(field) for field in low], axis=0)
-        self._wanted, self._lacking = wanted, np.exp(wanted - given)
+        target_power = np.mean([self._log_power(field) for field in high], axis=0)
+        input_power = np.mean([self._log_power(field) for field in low], axis=0)
+        self._target_power, self._lacking = (
+            target_power,
+            np.exp(target_power - input_power),
+        )
         self._patches = np.concatenate([_patches(_unit(field)) for field in high])
 
     def figures(
         self, network: nn.Module, back: nn.Module | None = None
     ) -> dict[str, float]:
         """Judge a network, and what `back` makes of its output if that is given."""
-        gains, spectra, patches, returned = [], [], [], []
+        gains, spectra, patches, cycle_gains = [], [], [], []
         for field in self.low:
-            made = restore_field(network, field).astype(float)
-            x, g = _unit(field), _unit(made)
+            output = restore_field(network, field).astype(float)
+            x, g = _unit(field), _unit(output)
             power_x, power_g = self._rings.power(x, x), self._rings.power(g, g)
-            expected = power_x * self._lacking
+            expected_power = power_x * self._lacking
             follows = self._rings.power(x, g) / np.sqrt(power_x * power_g)
-            before = (np.sqrt(expected) - np.sqrt(power_x)) ** 2
-            cross = follows * np.sqrt(expected * power_g)
-            after = expected + power_g - 2 * cross
+            before = (np.sqrt(expected_power) - np.sqrt(power_x)) ** 2
+            cross = follows * np.sqrt(expected_power * power_g)
+            after = expected_power + power_g - 2 * cross
             weight = self._rings.counts
             errors = [float(np.sum(e * weight)) + _TINY for e in (before, after)]
             gains.append(10 * np.log10(errors[0] / errors[1]))
             spectra.append(np.log(power_g))
             patches.append(_patches(g))
             if back is not None:
-                again = restore_field(back, made.astype(np.float32))
-                returned.append(float(np.abs(again - field).mean()))
-        apart = np.abs(np.mean(spectra, axis=0) - self._wanted).mean()
-        found = {
+                again = restore_field(back, output.astype(np.float32))
+                cycle_gains.append(float(np.abs(again - field).mean()))
+        apart = np.abs(np.mean(spectra, axis=0) - self._target_power).mean()
+        all_figures = {
             EXPECTED: float(np.mean(gains)),
             "spectrum_db": float(10 / np.log(10) * apart),
             "patches": _distance(np.concatenate(patches), self._patches),
         }
-        if returned:
-            found["returned"] = float(np.mean(returned))
-        return found
+        if cycle_gains:
+            all_figures["returned"] = float(np.mean(cycle_gains))
+        return all_figures
 
     def _log_power(self, field: FloatArray) -> FloatArray:
         unit = _unit(field)
@@ -179,13 +182,15 @@ def _patches(field: FloatArray) -> FloatArray:
     return np.stack(cut)
 
 
-def _distance(found: FloatArray, wanted: FloatArray) -> float:
+def _distance(patches: FloatArray, target_patches: FloatArray) -> float:
     """Compare patches along random views, over the spread of the wanted ones."""
     rng = np.random.default_rng(_SEED)
-    views = rng.normal(size=(wanted.shape[1], _VIEWS))
+    views = rng.normal(size=(target_patches.shape[1], _VIEWS))
     views -= views.mean(0)
     views /= np.linalg.norm(views, axis=0)
-    count = min(len(found), len(wanted))
+    count = min(len(patches), len(target_patches))
     shares = (np.arange(count) + 0.5) / count
-    a, b = (np.quantile(part @ views, shares, axis=0) for part in (found, wanted))
+    a, b = (
+        np.quantile(part @ views, shares, axis=0) for part in (patches, target_patches)
+    )
     return float(np.abs(a - b).mean() / max(np.abs(b - b.mean(0)).mean(), _TINY))

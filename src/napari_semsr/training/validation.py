@@ -28,7 +28,7 @@ from napari_semsr.simulation import (
     draw,
     random_faults,
 )
-from napari_semsr.training.patches import binned
+from napari_semsr.training.patches import bin_pixels
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS, PHANTOM_SEED, load_clear
 from napari_semsr.training.stored_pairs import fitting_store, to_unit
@@ -57,19 +57,19 @@ def _centre(image: Float32Array, side: int) -> Float32Array:
 
 def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
     """Gather the fields whose truth is known, from all that a recipe learns from."""
-    made: list[ValidationPair] = []
+    pairs: list[ValidationPair] = []
     if recipe.data.pairs is not None:
         store = fitting_store(recipe, scale)
-        made += stored_pairs(store, "validation") if store.paired else []
+        pairs += stored_pairs(store, "validation") if store.paired else []
     if not recipe.draws:
-        return made
+        return pairs
     for name, share in recipe.data.sources.items():
         if share > 0 and name == "images":
-            made += coarse_pairs(validation_pairs(recipe), scale)
+            pairs += coarse_pairs(validation_pairs(recipe), scale)
         elif share > 0:
             fields = INSTRUMENTS[name](recipe, scale).validation(_FIELDS)
-            made += [ValidationPair(name, x * WHITE, y * WHITE) for x, y in fields]
-    return made
+            pairs += [ValidationPair(name, x * WHITE, y * WHITE) for x, y in fields]
+    return pairs
 
 
 def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
@@ -111,10 +111,10 @@ def _faulty_pairs(clear: list[Float32Array], recipe: Recipe) -> list[ValidationP
     for index, image in enumerate(clear):
         for number, (kind, shares) in enumerate(_ALONE.items()):
             rng = np.random.default_rng([PHANTOM_SEED, index, number])
-            made = random_faults(image, recipe.faults.replace(**shares), rng)
-            low, high = made.low * WHITE, made.high * WHITE
-            told = made.faults if recipe.learns == "sharpener" else None
-            pairs.append(ValidationPair(kind, low, high, told))
+            faulty = random_faults(image, recipe.faults.replace(**shares), rng)
+            low, high = faulty.low * WHITE, faulty.high * WHITE
+            faults_told = faulty.faults if recipe.learns == "sharpener" else None
+            pairs.append(ValidationPair(kind, low, high, faults_told))
     return pairs
 
 
@@ -122,12 +122,12 @@ def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair
     """Take the degraded images of pairs at a multiple of their pitch."""
     if scale == 1:
         return pairs
-    made = []
+    pairs_made = []
     for pair in pairs:
-        low = binned(pair.low.astype(np.float32), scale)
+        low = bin_pixels(pair.low.astype(np.float32), scale)
         rows, columns = (n * scale for n in low.shape)
-        made.append(ValidationPair(pair.kind, low, pair.high[:rows, :columns]))
-    return made
+        pairs_made.append(ValidationPair(pair.kind, low, pair.high[:rows, :columns]))
+    return pairs_made
 
 
 def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
@@ -135,13 +135,13 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
     low, high = store.arrays(name)
     count = int(low.shape[0])
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST_STORED)).round())
-    made = []
+    pairs = []
     for number in numbers.astype(int).tolist():
         greys = store.ranges(name, number)
         images = (np.asarray(a[number]) for a in (low, high))
         pair = [to_unit(i, g) * WHITE for i, g in zip(images, greys, strict=True)]
-        made.append(ValidationPair("pairs", *pair))
-    return made
+        pairs.append(ValidationPair("pairs", *pair))
+    return pairs
 
 
 # Figures of a network on fields whose truth is known.
@@ -155,11 +155,11 @@ _ONE_GREY_DB = 20 * math.log10(WHITE)  # nobody sees what errs by less than one 
 
 def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
     """PSNR on the 0-255 scale after the best gain and offset."""
-    error = truth.astype(float) - _matched(image, truth)
+    error = truth.astype(float) - _match_greys(image, truth)
     return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
 
-def _matched(image: NDArray[Any], truth: NDArray[Any]) -> FloatArray:
+def _match_greys(image: NDArray[Any], truth: NDArray[Any]) -> FloatArray:
     """Bring an image as near to the truth as gain and offset can."""
     x = image.astype(float)
     gain, offset = match_affine(x, truth.astype(float))
@@ -170,10 +170,10 @@ def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
     """Find the frequency up to which an image agrees with its truth, by FRC."""
     a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
     # the truth, even where the image was simulated from it
-    found = measure_frc(a, b, FrcOptions(reference=True, allow_self=True))
-    if found.resolution_px:
-        return min(1 / found.resolution_px, _NYQUIST)
-    return _NYQUIST if found.reason in ("beyond-nyquist", "identical") else 0.0
+    result = measure_frc(a, b, FrcOptions(reference=True, allow_self=True))
+    if result.resolution_px:
+        return min(1 / result.resolution_px, _NYQUIST)
+    return _NYQUIST if result.reason in ("beyond-nyquist", "identical") else 0.0
 
 
 @torch.inference_mode()
@@ -185,15 +185,23 @@ def restore_field(
     span = max(float(high - low), 1e-6)
     stride, scale = (int(getattr(module, name, 1)) for name in ("stride", "scale"))
     lacking = [(0, -n % stride) for n in image.shape]
-    padded = np.pad((image.astype(np.float32) - low) / span, lacking, mode="reflect")
+    padded_image = np.pad(
+        (image.astype(np.float32) - low) / span, lacking, mode="reflect"
+    )
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    given = torch.from_numpy(padded.astype(np.float32)).to(device)
+    network_input = torch.from_numpy(padded_image.astype(np.float32)).to(device)
     rows, columns = (n * scale for n in image.shape)
     learning = module.training
-    told = () if faults is None else (torch.from_numpy(faults)[None].to(given.device),)
-    restored = module.eval()(given[None, None], *told)[0, 0, :rows, :columns]
+    conditions = (
+        ()
+        if faults is None
+        else (torch.from_numpy(faults)[None].to(network_input.device),)
+    )
+    output = module.eval()(network_input[None, None], *conditions)[
+        0, 0, :rows, :columns
+    ]
     module.train(learning)
-    return np.asarray(restored.float().cpu().numpy() * span + low, dtype=np.float32)
+    return np.asarray(output.float().cpu().numpy() * span + low, dtype=np.float32)
 
 
 class Validator:
@@ -220,18 +228,20 @@ class Validator:
             scale = pair.high.shape[0] // pair.low.shape[0]
             low = torch.from_numpy(pair.low.astype(np.float32))[None, None]
             image = np.asarray(bicubic(low, scale)[0, 0].numpy())
-            self._before.append(affine_psnr_db(*self.compared(image, pair)))
+            self._before.append(affine_psnr_db(*self.compare(image, pair)))
 
-    def compared(
+    def compare(
         self, image: NDArray[Any], pair: ValidationPair
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Give the insides of an image and of the truth, moved onto it."""
-        truth, seen = (
+        truth, image_tensor = (
             torch.from_numpy(np.asarray(one, np.float32))[None, None]
             for one in (pair.high, image)
         )
-        moved = moved_onto(truth, seen, self.shift_px)[0, 0].numpy()
-        return self._inner(image), self._inner(moved if self.shift_px else pair.high)
+        shifted_truth = moved_onto(truth, image_tensor, self.shift_px)[0, 0].numpy()
+        return self._inner(image), self._inner(
+            shifted_truth if self.shift_px else pair.high
+        )
 
     def _inner(self, image: NDArray[Any]) -> NDArray[Any]:
         margin = self.margin
@@ -241,23 +251,25 @@ class Validator:
 
     def figures(self, network: nn.Module) -> dict[str, float]:
         """Judge a network: gain in PSNR, in all and by degradation, PSNR, SSIM, FRC."""
-        found: dict[str, list[float]] = {}
+        all_figures: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
-            made = restore_field(network, pair.low, pair.faults)
-            restored, high = self.compared(made, pair)
-            psnr = affine_psnr_db(restored, high)
+            output = restore_field(network, pair.low, pair.faults)
+            output_part, high = self.compare(output, pair)
+            psnr = affine_psnr_db(output_part, high)
             gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
             truth = high.astype(float)
-            similar = structural_similarity(_matched(restored, truth), truth, WHITE)
+            similar = structural_similarity(
+                _match_greys(output_part, truth), truth, WHITE
+            )
             if similar is not None:
                 row["ssim"] = similar
             if self.cross_frc:
-                row["frc_per_px"] = frc_cutoff_per_px(restored, truth)
+                row["frc_per_px"] = frc_cutoff_per_px(output_part, truth)
             for name, value in row.items():
-                found.setdefault(name, []).append(value)
-        names = sorted(found, key=lambda name: not name.startswith("gain"))
-        return {name: float(np.mean(found[name])) for name in names}
+                all_figures.setdefault(name, []).append(value)
+        names = sorted(all_figures, key=lambda name: not name.startswith("gain"))
+        return {name: float(np.mean(all_figures[name])) for name in names}
 
 
 # A picture of one held-out patch: degraded, what the network makes of it, truth.
@@ -267,13 +279,13 @@ def preview(
     network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
 ) -> Micrograph | None:
     """Put degraded patch, output and truth of most contrast side by side."""
-    low, high = _chosen(recipe, pairs)
+    low, high = _choose_preview(recipe, pairs)
     if low is None:
         return None
     low = _centre(low, _PREVIEW_PX)
-    made = restore_field(network, low)
-    scale = made.shape[0] // low.shape[0]
-    parts = [low.repeat(scale, 0).repeat(scale, 1), made]
+    output = restore_field(network, low)
+    scale = output.shape[0] // low.shape[0]
+    parts = [low.repeat(scale, 0).repeat(scale, 1), output]
     if high is not None:
         parts.append(_centre(high, _PREVIEW_PX * scale))
     rows, columns = parts[0].shape
@@ -286,7 +298,7 @@ def preview(
     return Micrograph(picture, parse_pixel_size(size), "low | output | truth")
 
 
-def _chosen(
+def _choose_preview(
     recipe: Recipe, pairs: list[ValidationPair]
 ) -> tuple[Float32Array | None, Float32Array | None]:
     """Choose what is shown: the same at every validation."""
@@ -313,44 +325,44 @@ def moved_onto(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
     """Move truths onto images (B, 1, H, W), by at most `most_px` on each axis."""
     if most_px == 0:
         return truth
-    seen = _smoothed(image)
-    down, across = torch.gradient(seen, dim=(-2, -1))
+    smooth_image = _smooth(image)
+    down, across = torch.gradient(smooth_image, dim=(-2, -1))
     slopes = _inner(torch.cat([down, across], 1)).flatten(2)
     power = slopes @ slopes.transpose(1, 2)
     ridge = _RIDGE * power.diagonal(dim1=1, dim2=2).sum(-1) + torch.finfo().tiny
     power = power + ridge[:, None, None] * torch.eye(2, device=power.device).to(power)
     shift = truth.new_zeros(len(truth), 2)
-    moved = truth
+    shifted_image = truth
     for _ in range(_STEPS):
-        apart = _inner(_smoothed(moved) - seen).flatten(2)
+        apart = _inner(_smooth(shifted_image) - smooth_image).flatten(2)
         apart = apart - apart.mean(-1, keepdim=True)
         step = torch.linalg.solve(power, slopes @ apart.transpose(1, 2))[..., 0]
         shift = (shift + step).clamp(-most_px, most_px)
-        moved = _moved(truth, shift)
-    return moved
+        shifted_image = _shift_images(truth, shift)
+    return shifted_image
 
 
 def _inner(x: Tensor) -> Tensor:
     return x[..., _BORDER:-_BORDER, _BORDER:-_BORDER]
 
 
-def _moved(x: Tensor, shift: Tensor) -> Tensor:
+def _shift_images(x: Tensor, shift: Tensor) -> Tensor:
     """Move images (B, 1, H, W) by (B, 2) pixels, with Lanczos's kernel."""
     reach = _LOBES + 1
     at = torch.arange(-reach, reach + 1, device=x.device).to(x) + shift[..., None]
     taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)
     taps = (taps / taps.sum(-1, keepdim=True))[:, :, None]
-    return _convolved(x, taps[:, 0, :, :, None], taps[:, 1, :, None])
+    return _convolve(x, taps[:, 0, :, :, None], taps[:, 1, :, None])
 
 
-def _smoothed(x: Tensor) -> Tensor:
+def _smooth(x: Tensor) -> Tensor:
     away = torch.arange(-_BORDER, _BORDER + 1, device=x.device)
     taps = torch.exp(-((away / _SIGMA_PX) ** 2) / 2)
     taps = (taps / taps.sum()).to(x).expand(len(x), 1, -1)
-    return _convolved(x, taps[..., None], taps[:, :, None])
+    return _convolve(x, taps[..., None], taps[:, :, None])
 
 
-def _convolved(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
+def _convolve(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Convolve each image with two kernels of its own, (B, 1, K, 1), (B, 1, 1, K)."""
     half, count = across.shape[-1] // 2, len(x)
     wide = functional.pad(x, (half, half, half, half), mode="replicate")

@@ -36,11 +36,11 @@ from napari_semsr.widgets.base import (
     ask_file,
     copy_text,
     is_alive,
+    join_with_tabs,
     labels_of_verbs,
     option_widget,
     push_button,
     show_file,
-    tabbed,
     typed_path,
 )
 from napari_semsr.widgets.layers import image_layers, provenance_of
@@ -108,9 +108,9 @@ class BatchPanel(Panel):
             label="Begin anew",
             tooltip="Run finished steps again, and write between files of others.",
         )
-        self._proposed = typed_path(self.output)  # none yet; what is typed stays
-        told = "The table in the output folder, a column each number."
-        self.rows = RowTable(told, _TABLE_HEIGHT)
+        self._output_proposed = typed_path(self.output)  # none yet; what is typed stays
+        tooltip = "The table in the output folder, a column each number."
+        self.rows = RowTable(tooltip, _TABLE_HEIGHT)
         self.report: BatchReport | None = None
         self.report_button = push_button(
             "Open the report",
@@ -163,14 +163,14 @@ class BatchPanel(Panel):
     def _propose_output(self, _: object = None) -> None:
         """Propose a folder beside that of the images, until one is typed."""
         inputs, output = typed_path(self.inputs), typed_path(self.output)
-        if self.layer.value is None or output != self._proposed or not inputs:
+        if self.layer.value is None or output != self._output_proposed or not inputs:
             return
         place = inputs
         while _PATTERN & set(str(place)):
             place = place.parent
         if place.name:  # neither the root nor the folder of the program
-            self._proposed = place.with_name(f"{place.stem} results")
-            self.output.value = self._proposed
+            self._output_proposed = place.with_name(f"{place.stem} results")
+            self.output.value = self._output_proposed
 
     def _show_plan(self, _: object = None) -> None:
         """Say which steps a layer has, and how many images they will be done to."""
@@ -201,7 +201,7 @@ class BatchPanel(Panel):
 
     def save_steps(self) -> None:
         """Ask for a name, and write the steps file."""
-        with self.told():
+        with self.showing_errors():
             plan = self._read_plan()
             path = ask_file(self, "Save the steps", "steps", _YAML)
             if path is not None:
@@ -213,8 +213,8 @@ class BatchPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        chosen = self.layer.value is not None
-        steps = self._read_plan() if chosen else typed_path(self.steps)
+        has_layer = self.layer.value is not None
+        steps = self._read_plan() if has_layer else typed_path(self.steps)
         if steps is None:
             msg = "A layer that was made here, or a steps file, must be chosen."
             raise OptionError(msg, code="missing-value")
@@ -227,20 +227,24 @@ class BatchPanel(Panel):
 
         return Work(make, self.show_outcome)
 
-    def show_outcome(self, made: BatchReport) -> None:
+    def show_outcome(self, report: BatchReport) -> None:
         """Show the table, and say how many images are done."""
-        self.report = made
-        self.rows.fill(_rows_shown(made))
-        self.report_button.setVisible(bool(made.report))
-        failed = f", {made.failed} failed (column error)" if made.failed else ""
-        self.show_result(figures_of(made), f"{made.done} images done{failed}.")
+        self.report = report
+        self.rows.fill(_rows_shown(report))
+        self.report_button.setVisible(bool(report.report))
+        failure_text = (
+            f", {report.failed} failed (column error)" if report.failed else ""
+        )
+        self.show_result(
+            figures_of(report), f"{report.done} images done{failure_text}."
+        )
 
     def copy_table(self) -> None:
         """Copy the table."""
         if self.report is not None:
             rows = self.report.rows
-            told = tabbed([rows[0], *(row.values() for row in rows)])
-            self.show_status(copy_text(told))
+            text = join_with_tabs([rows[0], *(row.values() for row in rows)])
+            self.show_status(copy_text(text))
 
     def open_folder(self) -> None:
         """Show the output folder."""
@@ -255,36 +259,36 @@ class BatchPanel(Panel):
 
 def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, Any]], str]:
     """Take the steps that a layer was made by, and the verb before them, if any."""
-    made = None if layer is None else provenance_of(layer)
-    return ([], "") if made is None else steps_of(made)
+    history = None if layer is None else provenance_of(layer)
+    return ([], "") if history is None else steps_of(history)
 
 
 def verbs_of_layer(layer: Layer | None) -> list[str]:
     """Name the verbs of those steps."""
-    made = None if layer is None else provenance_of(layer)
-    return [] if made is None else verbs_of(made)
+    history = None if layer is None else provenance_of(layer)
+    return [] if history is None else verbs_of(history)
 
 
 def say_step(step: dict[str, Any]) -> str:
     """Write a step as a line: its verb, and what of its options is not as usual."""
     ((verb, options),) = step.items()
-    told = (
+    options_text = (
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in options.items()
     )
-    return f"{verb}: {', '.join(told)}" if options else verb
+    return f"{verb}: {', '.join(options_text)}" if options else verb
 
 
-def _rows_shown(made: BatchReport) -> Columns:
+def _rows_shown(report: BatchReport) -> Columns:
     """Give the first rows, without columns in which nothing stands."""
-    shown = made.rows[:_MOST_ROWS]
-    filled = [k for k in shown[0] if any(row[k] is not None for row in shown)]
-    heads = [name for name in _FIRST if name in filled]
-    heads += [name for name in filled if name not in (*_FIRST, "image")]
-    return {name: [_shown(row[name]) for row in shown] for name in heads}
+    rows = report.rows[:_MOST_ROWS]
+    columns = [k for k in rows[0] if any(row[k] is not None for row in rows)]
+    heads = [name for name in _FIRST if name in columns]
+    heads += [name for name in columns if name not in (*_FIRST, "image")]
+    return {name: [_cell_text(row[name]) for row in rows] for name in heads}
 
 
-def _shown(cell: object) -> str:
+def _cell_text(cell: object) -> str:
     """Write a cell; five digits are enough to look at."""
     if cell is None:
         return ""

@@ -99,7 +99,7 @@ class PixelSizeEdit(QWidget):
         self.note = RichLabel()
         boxes = (self.height_box, self.width_box, self.unit_box)
         lay_below(self, FoldingRow(*(box.native for box in boxes)), self.note)
-        self._linked = True
+        self._are_linked = True
         self.height_box.changed.connect(self._on_y)
         self.width_box.changed.connect(self._on_x)
         self.unit_box.changed.connect(self._on_change)
@@ -128,27 +128,27 @@ class PixelSizeEdit(QWidget):
 
     @value.setter
     def value(self, size: tuple[float, float] | None) -> None:
-        self._linked = size is None or math.isclose(*size, rel_tol=1e-6)
+        self._are_linked = size is None or math.isclose(*size, rel_tol=1e-6)
         unit = "nm"
         if size is not None:
             unit = "µm" if min(size) >= 1e3 else "nm" if max(size) >= 0.1 else "pm"
-        typed = [round(n / _UNITS_NM[unit], _DECIMALS) for n in size or (0.0, 0.0)]
+        numbers = [round(n / _UNITS_NM[unit], _DECIMALS) for n in size or (0.0, 0.0)]
         controls = (self.height_box, self.width_box, self.unit_box)
-        for control, shown in zip(controls, (*typed, unit), strict=True):
-            if control.value == shown:  # else Qt writes it with all its zeros
+        for control, value_shown in zip(controls, (*numbers, unit), strict=True):
+            if control.value == value_shown:  # else Qt writes it with all its zeros
                 continue
             with control.changed.blocked():
-                control.value = shown
+                control.value = value_shown
         self._on_change()
 
     def _on_y(self, value: float) -> None:
-        if self._linked and self.width_box.value != value:
+        if self._are_linked and self.width_box.value != value:
             self.width_box.value = value
             return
         self._on_change()
 
     def _on_x(self, value: float) -> None:
-        self._linked = self.height_box.value == value
+        self._are_linked = self.height_box.value == value
         self._on_change()
 
     def _on_change(self) -> None:
@@ -236,7 +236,7 @@ def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
     """
     own = explaining(viewer, image)
     names = {name for item in viewer.layers for name in (item.name, identity_of(item))}
-    found = []
+    layers = []
     for item in viewer.layers:
         of = item.metadata.get(MARK_KEY)
         if of in names:
@@ -246,8 +246,8 @@ def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
         else:
             helps = item in own or of or item.metadata.get(HELPER_KEY)
             lies = bool(helps) and _lies_on(item, image)
-        found += [item] if lies else []
-    return found
+        layers += [item] if lies else []
+    return layers
 
 
 def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
@@ -256,33 +256,33 @@ def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
     One that was registered lies on those of another. Maps whose lengths were computed
     with the pixel size of before are listed apart, whichever input it was.
     """
-    own, found, outdated = provenance_of(source), [], []
+    own, layers_found, layers_outdated = provenance_of(source), [], []
     path = file_of(source)  # of what was read from files, by which alone it is known
-    wanted = identity_of(source), path and (source.name, path)
+    identities = identity_of(source), path and (source.name, path)
     for layer in image_layers(viewer):
-        made = provenance_of(layer)
-        steps = () if made is None else tuple(made.steps())
-        lengths = made is not None and made.goes_by_lengths
+        history = provenance_of(layer)
+        steps = () if history is None else tuple(history.steps())
+        lengths = history is not None and history.goes_by_lengths
         sources = layer.metadata.get(SOURCES_KEY, {})
-        known = any(
+        is_known = any(
             (item.provenance is not None and item.provenance == own)
-            or sources.get(item.name, (item.name, item.path)) in wanted
+            or sources.get(item.name, (item.name, item.path)) in identities
             for step in steps
             for item in step.inputs[: None if lengths else 1]
         )
-        moved = any(step.job == "register" for step in steps)
-        if layer is source or not known or moved:
+        is_moved = any(step.job == "register" for step in steps)
+        if layer is source or not is_known or is_moved:
             continue
         if lengths:
-            outdated.append(layer)
+            layers_outdated.append(layer)
             continue
         if is_calibrated(layer) != is_calibrated(source):
             continue
         one, other = pitch_of(layer), pitch_of(source)
         shapes = [np.array(item.extent.data[1][-2:]) + 1 for item in (layer, source)]
         if np.allclose(one, other) or np.allclose(one * shapes[0], other * shapes[1]):
-            found.append(layer)
-    return found, outdated
+            layers_found.append(layer)
+    return layers_found, layers_outdated
 
 
 class CalibrateGroup(Form):
@@ -292,7 +292,7 @@ class CalibrateGroup(Form):
         super().__init__()
         self._panel, self.layer = panel, layer
         viewer = self._viewer = panel.viewer
-        self._found: Calibration | None = None
+        self._calibration: Calibration | None = None
         self._history = history_of(viewer)
         self._sizes: list[_FormerSize] = []
         self.pixel_size = PixelSizeEdit(
@@ -411,18 +411,22 @@ class CalibrateGroup(Form):
 
     def _line_layer(self) -> Shapes | None:
         """Find the layer of scale lines: that of the chosen image, else the topmost."""
-        found = [
+        layers = [
             item
             for item in reversed(list(self._viewer.layers))
             if isinstance(item, Shapes) and item.name.startswith(_LINE_LAYER)
         ]
-        chosen = self.layer.value
-        own = [i for i in found if chosen is not None and self._owner_of(i) is chosen]
-        return next(iter(own or found), None)
+        layer_chosen = self.layer.value
+        own = [
+            i
+            for i in layers
+            if layer_chosen is not None and self._owner_of(i) is layer_chosen
+        ]
+        return next(iter(own or layers), None)
 
     def apply(self) -> None:
         """Give the chosen layer the pixel size that is typed."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             if self.pixel_size.value is None:
                 msg = "A pixel size must be typed first: both numbers above zero."
                 raise OptionError(msg, code="missing-value")
@@ -436,21 +440,21 @@ class CalibrateGroup(Form):
     ) -> None:
         layer, origin = self.layer.value, size_origin(how, size)
         before = micrograph_from_layer(layer)
-        ratios, outdated = self._along(layer)
+        ratios, layers_outdated = self._along(layer)
         check_unread(ratios)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
         errors = {item: size_facts_of(item) for item in ratios}
-        hidden = [item for item in outdated if item.visible]
-        self._sizes.append((layer, old, errors, hidden))
+        layers_hidden = [item for item in layers_outdated if item.visible]
+        self._sizes.append((layer, old, errors, layers_hidden))
         self._show_undo()
         with _view_kept(self._viewer, layer):
             for item, ratio in ratios.items():
                 share = None if error is None else np.array(error) * ratio
-                sized = np.array(size) * ratio
-                apply_pixel_size(item, sized, share, origin=origin)
-        for item in outdated:
+                new_size = np.array(size) * ratio
+                apply_pixel_size(item, new_size, share, origin=origin)
+        for item in layers_outdated:
             item.visible = False
-        self._show_changed(ratios, before.pixel_size_nm, outdated)
+        self._show_changed(ratios, before.pixel_size_nm, layers_outdated)
 
     def _along(
         self, layer: Image
@@ -459,19 +463,22 @@ class CalibrateGroup(Form):
 
         The layer itself comes first; what the size outdates is listed apart.
         """
-        line, (made, outdated) = self._line_layer(), _made_of(self._viewer, layer)
+        line, (layers_made, layers_outdated) = (
+            self._line_layer(),
+            _made_of(self._viewer, layer),
+        )
         ratios: dict[Layer, NDArray[np.float64]] = {}
-        for one in (layer, *made):
+        for one in (layer, *layers_made):
             lying = _lying_on(self._viewer, one)
             free = line is not None and self._owner_of(line) is None
             if free and one is layer and _lies_on(line, one):
                 lying.append(line)
             ratios |= dict.fromkeys((one, *lying), pitch_of(one) / pitch_of(layer))
-        return ratios, outdated
+        return ratios, layers_outdated
 
     def undo(self) -> None:
         """Take the last change back."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             there = self._viewer.layers
             at = [n for n, size in enumerate(self._sizes) if size[0] in there]
             if at:
@@ -484,17 +491,20 @@ class CalibrateGroup(Form):
         layer: Any,
         grids: _Facts,
         errors: _Facts,
-        hidden: Sequence[Layer],
+        layers_hidden: Sequence[Layer],
     ) -> None:
         """Give layers the grids that they had when the pixels of `layer` were sized.
 
-        What was made of it since goes along, or is outdated; what was `hidden` is not.
+        What was made of it since goes along, or is outdated; what was `layers_hidden`
+        is not.
         """
         before = micrograph_from_layer(layer)
-        ratios, outdated = self._along(layer)
+        ratios, layers_outdated = self._along(layer)
         check_unread([*grids, *ratios])
         since = [item for item in ratios if item not in grids]
-        outdated = [item for item in outdated if item not in hidden]
+        layers_outdated = [
+            item for item in layers_outdated if item not in layers_hidden
+        ]
         with _view_kept(self._viewer, layer):
             for item, name in product(grids, _GRID):
                 setattr(item, name, grids[item][name])
@@ -503,15 +513,15 @@ class CalibrateGroup(Form):
                 resize_pixels(item, size * ratios[item], layer.units[-2:])
         for item, facts in (errors | dict.fromkeys(since, errors[layer])).items():
             note_size_facts(item, facts)
-        for item in (*hidden, *outdated):
-            item.visible = item in hidden
-        self._show_changed([*grids, *since], before.pixel_size_nm, outdated)
+        for item in (*layers_hidden, *layers_outdated):
+            item.visible = item in layers_hidden
+        self._show_changed([*grids, *since], before.pixel_size_nm, layers_outdated)
 
     def _show_changed(
         self,
         layers: Iterable[Layer],
         before: tuple[float, float] | None,
-        outdated: Sequence[Layer] = (),
+        layers_outdated: Sequence[Layer] = (),
     ) -> None:
         layer: Any
         layer, *others = (item for item in layers if isinstance(item, Image))
@@ -519,15 +529,15 @@ class CalibrateGroup(Form):
         self._show_size(layer)
         show_scale_bar(self._viewer)
         self._panel.session.changed.emit()  # what was saved before is not any longer
-        now, mixed = self.pixel_size.value, mixed_text(self._viewer)
+        now, mixed_note = self.pixel_size.value, mixed_text(self._viewer)
         names = ", ".join(item.name for item in others)
         along = f" What was made of it goes along: {names}." if others else ""
-        if outdated:
-            names = ", ".join(item.name for item in outdated)
+        if layers_outdated:
+            names = ", ".join(item.name for item in layers_outdated)
             along += f" Outdated and hidden, make it anew: {names}."
         self._panel.show_status(
             f"{layer.name}: pixel size {spell_pixel_size(before)} → "
-            f"{spell_pixel_size(now)}.{along}{mixed}"
+            f"{spell_pixel_size(now)}.{along}{mixed_note}"
         )
 
     def _show_undo(self, event: object = None) -> None:
@@ -543,7 +553,7 @@ class CalibrateGroup(Form):
 
     def draw(self) -> None:
         """Add the layer to draw on, and pick its line tool."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             self._draw()
 
     def _draw(self) -> None:
@@ -574,7 +584,7 @@ class CalibrateGroup(Form):
 
     def find_bar(self) -> None:
         """Lay the line over the scale bar that is printed into the layer."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             layer = self.layer.value
             image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
             make = partial(CALIBRATE.job, image, options=options)
@@ -606,7 +616,7 @@ class CalibrateGroup(Form):
 
     def measure_grating(self) -> None:
         """Find the pixel size of the layer by the grating that it shows."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             layer: Any = self.layer.value
             image = micrograph_from_layer(layer)
             if self.pitch.value <= 0:
@@ -619,35 +629,35 @@ class CalibrateGroup(Form):
 
     def _show_grating(self, layer: Layer, report: CalibrationReport) -> None:
         """Give the layer its pixel size, and say how sure that is."""
-        found = report.calibration
+        calibration = report.calibration
         self._choose(layer)
         how = f"from a grating with a period of {self.pitch.value:g} nm"
-        self._calibrate(found.pixel_size_nm, found.pixel_size_sd_nm, how)
+        self._calibrate(calibration.pixel_size_nm, calibration.pixel_size_sd_nm, how)
         lines = [f"{name}: {figure}" for name, figure in figures_of(report).items()]
         lines += report.warnings
-        self._show_found(found, "\n".join(lines))
+        self._show_found(calibration, "\n".join(lines))
 
-    def _show_found(self, found: Calibration | None, said: str = "") -> None:
+    def _show_found(self, calibration: Calibration | None, sentence: str = "") -> None:
         """Say what a grating tells, which can then be saved."""
-        self._found = found
-        self.grating.setText(said)
-        self.save_button.setVisible(found is not None)
+        self._calibration = calibration
+        self.grating.setText(sentence)
+        self.save_button.setVisible(calibration is not None)
 
     def save(self) -> None:
         """Ask for a name, and write what the grating tells."""
-        found = self._found
-        if found is not None:
+        calibration = self._calibration
+        if calibration is not None:
             self._panel.save_file(
                 "Save calibration",
                 "calibration",
                 _CALIBRATIONS,
-                lambda path: write_calibration(path, found),
+                lambda path: write_calibration(path, calibration),
                 "Saved {}, which Stitch mosaic takes as Calibration.",
             )
 
     def measure(self) -> None:
         """Turn the line and the known distance into a pixel size."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             y, x = micrograph_from_layer(self.layer.value).scale
             if self.distance.value <= 0:
                 msg = "The known distance must be above 0; type the true length."

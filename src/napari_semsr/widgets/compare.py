@@ -32,7 +32,7 @@ from napari_semsr.io import (
     SINGLE_PX,
     STORE_KEY,
     STRENGTH_KEY,
-    stacked,
+    stack_planes,
 )
 from napari_semsr.jobs import blend_levels, derived_from, difference_of, input_levels
 from napari_semsr.widgets import host
@@ -92,14 +92,14 @@ class OverLayer(QObject):
             for name in _FOLLOWS & look.keys():
                 setattr(self.layer, name, look[name])
             return
-        chosen = list(self._viewer.layers.selection)
+        layers_chosen = list(self._viewer.layers.selection)
         look |= {"metadata": {HELPER_KEY: True}}
         self.layer = self._viewer.add_image(pixels, **look)
         box = self.layer.bounding_box  # a thin line around it
         box.line_color = _AMBER
         box.points = False
         box.visible = True
-        self._viewer.layers.selection = chosen
+        self._viewer.layers.selection = layers_chosen
 
     def remove(self) -> None:
         """Take the layer away."""
@@ -224,9 +224,9 @@ class _Blend:
     def show(self, strength: float) -> None:
         """Show a mixture, and say in the layer's metadata that it is one."""
         about = self.layer.metadata
-        levels, known = blend_levels(self.before, self.after, strength), dict(about)
+        levels, record = blend_levels(self.before, self.after, strength), dict(about)
         self.layer.data = levels if self.layer.multiscale else levels[0]
-        about.update(known)  # its store has it at full strength
+        about.update(record)  # its store has it at full strength
         without_cache(self.layer)
         if self.strength >= 1:
             self.saved = about.get(SAVED_KEY)
@@ -237,15 +237,15 @@ class _Blend:
             about.pop(STRENGTH_KEY, None)
             about.pop(DRAWN_KEY, None)
             about |= {SAVED_KEY: self.saved} if self.saved else {}
-        made = self.result.provenance
+        history = self.result.provenance
         if strength < 1:
             if self.mixed is None:
                 made_of = {"input": self.image, "result": self.result}
                 self.mixed = derived_from("blend", {}, **made_of)
-            made = self.mixed.model_copy(update={"options": {"strength": strength}})
+            history = self.mixed.model_copy(update={"options": {"strength": strength}})
         about["micrograph"] = {
             **about.get("micrograph", {}),
-            "provenance": None if made is None else made.model_dump(mode="json"),
+            "provenance": None if history is None else history.model_dump(mode="json"),
         }
 
 
@@ -259,11 +259,11 @@ def _draw_planes(
     images: Sequence[Micrograph], results: Sequence[Micrograph], shape: tuple[int, ...]
 ) -> Job[list[Any]]:
     """Draw all planes of an input in the pixels of the results, as one array."""
-    drawn = []
+    levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
         yield Progress(number, len(images), f"drawing {image.name}")
-        drawn += yield from input_levels(image, (), result, [result.data])
-    return [stacked(drawn).reshape(shape)]
+        levels_drawn += yield from input_levels(image, (), result, [result.data])
+    return [stack_planes(levels_drawn).reshape(shape)]
 
 
 def _blend_of(
@@ -277,11 +277,11 @@ def _blend_of(
         image, result, after = images[0], planes[0], [layer.data]
     else:
         flat = source is not None and source.multiscale and source.ndim == 2
-        known = list(source.data)[1:] if source is not None and flat else []
+        coarser_levels = list(source.data)[1:] if source is not None and flat else []
         result = outcome.opened.micrograph
         after = [item.data for item in outcome.opened.levels]
         after = after if layer.multiscale else after[:1]
-        draw = partial(input_levels, image, known, result, after)
+        draw = partial(input_levels, image, coarser_levels, result, after)
     return _Blend(layer, image, result, after, draw, _stores_of(source))
 
 
@@ -361,7 +361,7 @@ class CompareControls(Form):
             if layer is not None and layer in box.choices:
                 box.value = layer
 
-    def finished(
+    def finish(
         self,
         layer: Image,
         source: Image | None,
@@ -530,32 +530,34 @@ class CompareControls(Form):
         panel, both = self._panel, self._two()
         if both is None:
             return
-        with panel.told():
+        with panel.showing_errors():
             first, second = map(panel.micrograph, both)
             panel.start(
-                lambda: self._subtracted(first, second),
+                lambda: self._subtract(first, second),
                 lambda opened: self._add_difference(opened, both),
                 "Difference",
             )
 
-    def _subtracted(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
+    def _subtract(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
         """Draw the difference of two images, a large one with an overview."""
-        made = difference_of(first, second)
-        if max(made.shape) <= SINGLE_PX or not made.is_lazy:
-            made = made.replace(data=made.array())
-            return Opened(made, (made,))
-        coarse = yield from coarse_levels(made)
-        return Opened(made, (made, *coarse))
+        difference = difference_of(first, second)
+        if max(difference.shape) <= SINGLE_PX or not difference.is_lazy:
+            difference = difference.replace(data=difference.array())
+            return Opened(difference, (difference,))
+        coarse = yield from coarse_levels(difference)
+        return Opened(difference, (difference, *coarse))
 
-    def _add_difference(self, opened: Opened, layers: tuple[Layer, Layer]) -> None:
+    def _add_difference(
+        self, opened_store: Opened, layers: tuple[Layer, Layer]
+    ) -> None:
         """Show a difference around zero, which has no colour."""
-        low, high = contrast_limits([item.data for item in opened.levels])
+        low, high = contrast_limits([item.data for item in opened_store.levels])
         most = max(abs(low), abs(high))
         left, right = layers
         name = f"{right.name}{_MINUS}{left.name} difference"
         layer = add_opened(
             self._viewer,
-            opened,
+            opened_store,
             name=free_name(self._viewer, name),
             colormap=_DIVERGING,
             contrast_limits=(-most, most),

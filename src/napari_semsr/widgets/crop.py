@@ -20,7 +20,7 @@ from napari_semsr.widgets.base import (
     add_opened,
     push_button,
     store_target,
-    written,
+    write_outcome,
 )
 from napari_semsr.widgets.layers import (
     draw_over,
@@ -41,14 +41,14 @@ def _drawn_box(
     shapes: Shapes, layer: Image, image: Micrograph, dims: Dims
 ) -> CropOptions:
     """Read the bounds of the last shape: in nm for a calibrated image, else in px."""
-    shown = shapes_in_view(shapes, dims)
-    if not shown:
+    indices = shapes_in_view(shapes, dims)
+    if not indices:
         msg = (
             f"Layer {shapes.name!r} must hold a rectangle in the plane in view; draw "
             "one first."
         )
         raise ShapeError(msg, code="rectangle-missing")
-    points = np.asarray(shapes.data[shown[-1]])
+    points = np.asarray(shapes.data[indices[-1]])
     shown_at = [shapes.data_to_world(point)[-2:] for point in points]
     world = own_places(layer, shown_at)
     low, high = world.min(axis=0), world.max(axis=0)
@@ -105,7 +105,7 @@ class CropPanel(Panel):
         # not magicgui's signal, which keeps None to itself
         self.like.native.currentIndexChanged.connect(self._show_rows)
         self.form.on_change("align", self._show_rows)
-        self._offered: Layer | None = None
+        self._layer_offered: Layer | None = None
         self.layer.changed.connect(self._propose)
         self.take_input(self.layer)
         self._propose()
@@ -113,7 +113,7 @@ class CropPanel(Panel):
 
     def draw(self) -> None:
         """Take the rectangle tool, on a layer of shapes over the image to cut."""
-        with self.told():
+        with self.showing_errors():
             self.micrograph(self.layer.value)  # refused where it could not be cut
             shapes = self.like.value
             if not isinstance(shapes, Shapes):
@@ -126,13 +126,13 @@ class CropPanel(Panel):
     def _propose(self, _: object = None) -> None:
         """Offer another image that was opened, unless the user has chosen one."""
         layer, like = self.layer.value, self.like.value
-        if like is self._offered or like is layer:
-            opened = [x for x in grey_layers(self.viewer) if x not in self.made]
+        if like is self._layer_offered or like is layer:
+            layers_opened = [x for x in grey_layers(self.viewer) if x not in self.made]
             # images without a pixel size cannot be brought together
-            fit = [x for x in opened if is_calibrated(x)]
+            fit = [x for x in layers_opened if is_calibrated(x)]
             others = [x for x in fit if x is not layer and layer in fit]
-            self._offered = others[-1] if others else None
-            self.like.value = self._offered
+            self._layer_offered = others[-1] if others else None
+            self.like.value = self._layer_offered
 
     def _show_rows(self, _: object = None) -> None:
         image = isinstance(self.like.value, Image)
@@ -175,7 +175,7 @@ class CropPanel(Panel):
                 like_output=beside,
                 options=options,
             )
-            return written(job, target, beside=beside)
+            return write_outcome(job, target, beside=beside)
 
         return Work(make, partial(self.show_outcome, layer, like))
 
@@ -183,15 +183,15 @@ class CropPanel(Panel):
         self, layer: Layer, like: Layer | None, cut: Outcome
     ) -> Iterator[None]:
         """Add the parts as layers, and say where they lie."""
-        made: Cropped = cut.made
+        result: Cropped = cut.made
         pairs = [(cut.opened, layer)]
         if like is not None and cut.beside is not None:
             pairs.append((cut.beside, like))
         sources = [source for _, source in pairs]
-        for opened, source in reversed(pairs):
+        for opened_store, source in reversed(pairs):
             add_opened(
                 self.viewer,
-                opened,
+                opened_store,
                 name=result_name(self.viewer, source.name, "crop"),
                 colormap=source.colormap,
                 contrast_limits=source.contrast_limits,
@@ -200,9 +200,9 @@ class CropPanel(Panel):
             yield
         for source in sources if self.keep.value else ():
             source.visible = False
-        said = f"Cut {layer.name} to {spell_shape(made.shape)}."
-        if like is None and made.area == (0, 0, *layer.data.shape[-2:]):
-            said = f"Copied {layer.name}: it has no empty places."
-        figures = figures_of(made)
+        sentence = f"Cut {layer.name} to {spell_shape(result.shape)}."
+        if like is None and result.area == (0, 0, *layer.data.shape[-2:]):
+            sentence = f"Copied {layer.name}: it has no empty places."
+        figures = figures_of(result)
         figures.pop("Reference", None)  # a temporary store, of the second layer
-        self.show_result(figures, said)
+        self.show_result(figures, sentence)

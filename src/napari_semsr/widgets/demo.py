@@ -43,11 +43,11 @@ _SHOWN = ("mosaic", "place_sem", "enhanced")
 def _demonstrate(
     folder: Path, options: DemoOptions
 ) -> Job[tuple[DemoResult, dict[str, Opened]]]:
-    made = yield from DEMO.job(folder=folder, options=options)
-    opened = {}
+    demo_result = yield from DEMO.job(folder=folder, options=options)
+    stores = {}
     for name in _SHOWN:
-        opened[name] = yield from open_store(getattr(made, name))
-    return made, opened
+        stores[name] = yield from open_store(getattr(demo_result, name))
+    return demo_result, stores
 
 
 class DemoPanel(Panel):
@@ -78,29 +78,33 @@ class DemoPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        options, kept = self.form.options(), typed_path(self.folder)
-        place = free_path(kept, _NAME, "") if kept else new_store_path(_NAME, "")
+        options, folder_kept = self.form.options(), typed_path(self.folder)
+        place = (
+            free_path(folder_kept, _NAME, "")
+            if folder_kept
+            else new_store_path(_NAME, "")
+        )
         return Work(lambda: _demonstrate(place, options), self.show_outcome)
 
     def show_outcome(
         self, outcome: tuple[DemoResult, dict[str, Opened]]
     ) -> Iterator[None]:
         """Add the images as layers, and write what was found."""
-        made, opened = outcome
-        self.report = made.report
+        demo_result, stores = outcome
+        self.report = demo_result.report
         name = free_name(self.viewer, _MOSAIC)
-        add_opened(self.viewer, opened["mosaic"], name=name)
+        add_opened(self.viewer, stores["mosaic"], name=name)
         yield
         sem = free_name(self.viewer, _SEM)
-        add_opened(self.viewer, opened["place_sem"], name=sem)
+        add_opened(self.viewer, stores["place_sem"], name=sem)
         yield
         title = result_name(self.viewer, name, "adapted")
-        shown = add_opened(self.viewer, opened["enhanced"], name=title)
-        self.viewer.layers.selection.active = shown
+        layer = add_opened(self.viewer, stores["enhanced"], name=title)
+        self.viewer.layers.selection.active = layer
         yield
         self.show_result(
-            figures_of(made),
-            f"Done in {made.seconds:.0f} s: the layers show one place, and the "
+            figures_of(demo_result),
+            f"Done in {demo_result.seconds:.0f} s: the layers show one place, and the "
             "report has all figures.",
             network="the model of this place",
         )

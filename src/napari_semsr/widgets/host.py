@@ -29,9 +29,9 @@ def check_napari(context: object = None) -> None:
     ImportError
         If the running napari is older than `LOWEST_NAPARI`.
     """
-    found = _running()
-    if () < found < _release(LOWEST_NAPARI):
-        version = ".".join(map(str, found))
+    version_running = _running()
+    if () < version_running < _release(LOWEST_NAPARI):
+        version = ".".join(map(str, version_running))
         msg = (
             f"napari-semsr needs napari {LOWEST_NAPARI} or newer, and this is napari "
             f'{version}: upgrade it with pip install "napari>={LOWEST_NAPARI}"'
@@ -120,8 +120,8 @@ def is_seen(viewer: Any) -> bool:
     model = getattr(viewer, "__wrapped__", viewer)
     if not hasattr(model, "window"):
         return True
-    drawn = model.window._qt_viewer.canvas.native  # noqa: SLF001 - no other way
-    return not (drawn.visibleRegion().isEmpty() or drawn.window().isMinimized())
+    canvas = model.window._qt_viewer.canvas.native  # noqa: SLF001 - no other way
+    return not (canvas.visibleRegion().isEmpty() or canvas.window().isMinimized())
 
 
 def on_resize(viewer: Any, call: Callable[[Any], None]) -> None:
@@ -131,5 +131,5 @@ def on_resize(viewer: Any, call: Callable[[Any], None]) -> None:
     if canvas is not None:
         canvas.events.size.connect(call)
     elif hasattr(model, "window"):
-        drawn = model.window._qt_viewer.canvas  # noqa: SLF001 - there is no other way
-        drawn._scene_canvas.events.resize.connect(call)  # noqa: SLF001
+        canvas_native = model.window._qt_viewer.canvas  # noqa: SLF001 - there is no other way
+        canvas_native._scene_canvas.events.resize.connect(call)  # noqa: SLF001

@@ -75,9 +75,9 @@ def result_name(viewer: ViewerModel, source: str, step: str) -> str:
 
 def free_name(viewer: ViewerModel, name: str) -> str:
     """Give a name that no layer has: this one, or with a number from 2."""
-    taken = {item.name for item in viewer.layers}
+    names_in_use = {item.name for item in viewer.layers}
     names = itertools.chain([name], (f"{name} {n}" for n in itertools.count(2)))
-    return next(item for item in names if item not in taken)
+    return next(item for item in names if item not in names_in_use)
 
 
 def nm_per_unit(unit: object) -> float | None:
@@ -133,11 +133,11 @@ def fit_of(layer: Layer) -> tuple[float, NDArray[np.float64]]:
 
     What napari's button *Reset transform* resets is not fitted any more.
     """
-    found = layer.metadata.get(_FIT_KEY)
+    fit = layer.metadata.get(_FIT_KEY)
     plain = np.array_equal(layer.affine.affine_matrix, np.eye(layer.ndim + 1))
-    if found is None or plain or is_calibrated(layer):
+    if fit is None or plain or is_calibrated(layer):
         return 1.0, np.zeros(2)
-    factor, *shift = found
+    factor, *shift = fit
     return float(factor), np.array(shift, dtype=float)
 
 
@@ -204,27 +204,27 @@ def is_map(layer: Layer) -> bool:
 
     Its history tells, which goes with it into every file.
     """
-    made = provenance_of(layer) if isinstance(layer, Image) else None
-    return made is not None and made.quantity("nm") is not None
+    history = provenance_of(layer) if isinstance(layer, Image) else None
+    return history is not None and history.quantity("nm") is not None
 
 
 def step_before(layer: Layer) -> str | None:
     """Name the job that a layer comes from, but for crops and copies."""
-    made = provenance_of(layer)
-    return None if made is None else made.essence().job
+    history = provenance_of(layer)
+    return None if history is None else history.essence().job
 
 
 def jobs_of(layer: Layer) -> set[str]:
     """Name the jobs that made a layer of what was taken, but for crops and copies."""
-    made = provenance_of(layer)
-    jobs = set() if made is None else {step.job for step in made.steps()}
+    history = provenance_of(layer)
+    jobs = set() if history is None else {step.job for step in history.steps()}
     return jobs - {"crop", "convert"}
 
 
 def is_stitched(layer: Layer) -> bool:
     """Whether a layer, or what it was made of, was blended from frames."""
-    made = provenance_of(layer)
-    return made is not None and any(step.job == "stitch" for step in made.steps())
+    history = provenance_of(layer)
+    return history is not None and any(step.job == "stitch" for step in history.steps())
 
 
 def is_superlens(layer: Layer) -> bool:
@@ -242,8 +242,8 @@ def is_truth(layer: Layer) -> bool:
 
 def is_exposure(layer: Layer) -> bool:
     """Whether a layer was taken, and not made of another one or drawn."""
-    made = step_before(layer) in _MADE_OF_ANOTHER or layer.metadata.get(LIVE_KEY)
-    return not made and not is_truth(layer)
+    is_derived = step_before(layer) in _MADE_OF_ANOTHER or layer.metadata.get(LIVE_KEY)
+    return not is_derived and not is_truth(layer)
 
 
 def on_one_grid(first: Layer, second: Layer) -> bool:
@@ -354,11 +354,11 @@ def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
 def say_plane(layer: Image, place: Sequence[int]) -> str:
     """Name a plane of a stack, such as ``plane t = 3 of 10``; no other layer's."""
     counts = finest(layer).shape[: layer.ndim - 2]
-    told = ", ".join(
+    places_text = ", ".join(
         f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
         for axis, i, n in zip(layer.axis_labels, place, counts, strict=False)
     )
-    return f"plane {told}" if told else ""
+    return f"plane {places_text}" if places_text else ""
 
 
 def named_with_plane(layer: Image, place: Sequence[int]) -> str:
@@ -401,8 +401,8 @@ def record_of(layer: Layer) -> dict[str, Any]:
 
     Another program may have put anything there.
     """
-    found = layer.metadata.get("micrograph")
-    return found if isinstance(found, dict) else {}
+    record = layer.metadata.get("micrograph")
+    return record if isinstance(record, dict) else {}
 
 
 def vendor_of(layer: Layer) -> str | None:
@@ -412,8 +412,10 @@ def vendor_of(layer: Layer) -> str | None:
 
 def inputs_of(layer: Layer) -> set[str]:
     """Names of the images that a layer was made of."""
-    made = provenance_of(layer)
-    return set() if made is None else {item.name for item in made.essence().inputs}
+    history = provenance_of(layer)
+    return (
+        set() if history is None else {item.name for item in history.essence().inputs}
+    )
 
 
 def provenance_of(layer: Layer) -> Provenance | None:
@@ -434,26 +436,26 @@ def note_edit(layer: Layer, *, of: Layer | None = None) -> None:
     it is another one.
     """
     source = layer if of is None else of
-    made = provenance_of(source)
+    history = provenance_of(source)
     helper = not isinstance(layer, Image) or layer.metadata.get(HELPER_KEY)
-    if helper or (made and made.job == _EDIT):
+    if helper or (history and history.job == _EDIT):
         return
-    before = {"name": source.name, "provenance": made, "path": file_of(source)}
-    edited = Provenance(
+    before = {"name": source.name, "provenance": history, "path": file_of(source)}
+    edit_history = Provenance(
         job=_EDIT,
         inputs=(InputRecord(role="image", **before),),
         versions=software_versions(),
     )
-    told = {"provenance": edited.model_dump(mode="json")}
-    layer.metadata["micrograph"] = record_of(layer) | told
+    metadata = {"provenance": edit_history.model_dump(mode="json")}
+    layer.metadata["micrograph"] = record_of(layer) | metadata
 
 
 def network_of(layer: Layer) -> str | None:
     """Name the model that made a layer, or anything upstream of it; None if none."""
-    made = provenance_of(layer)
-    found = None if made is None else made.network()
-    if found is not None:
-        return found[0]
+    history = provenance_of(layer)
+    network = None if history is None else history.network()
+    if network is not None:
+        return network[0]
     mark = layer.metadata.get(NETWORK_KEY)
     return str(mark["model"]) if isinstance(mark, dict) and "model" in mark else None
 
@@ -469,13 +471,13 @@ def micrograph_from_layer(
     dims: Dims | None = None,
     *,
     plane: tuple[int, ...] | None = None,
-    unturned: bool = False,
+    is_unturned: bool = False,
     colour: bool = False,
 ) -> Micrograph:
     """Read a layer as it is shown: its plane, its calibration, its history.
 
     Gives level 0, lazy when the layer is; uncalibrated when the layer's units are
-    pixels. `unturned`: by scale and translation alone, whatever else is done to it;
+    pixels. `is_unturned`: by scale and translation alone, whatever else is done to it;
     `colour`: one in colour as its luminance, which is read in parts.
     """
     if layer is None:
@@ -486,25 +488,25 @@ def micrograph_from_layer(
             "whole field first."
         )
         raise ShapeError(msg, code="incomplete")
-    if unturned:
+    if is_unturned:
         scale, shift = layer.scale[-2:], layer.translate[-2:]
     else:
         scale, shift = _plain_transform(layer)
-    calibrated = is_calibrated(layer)
-    k = nm_of(layer) if calibrated else np.ones(2)
+    has_size = is_calibrated(layer)
+    k = nm_of(layer) if has_size else np.ones(2)
     pitch, origin = scale * k, shift * k
-    shown = finest(layer)[plane_at(layer, dims) if plane is None else plane]
-    if not hasattr(shown, "dask"):
-        shown = np.asanyarray(shown)  # with its mask
+    plane_values = finest(layer)[plane_at(layer, dims) if plane is None else plane]
+    if not hasattr(plane_values, "dask"):
+        plane_values = np.asanyarray(plane_values)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
     bits = {k: v for k, v in record_of(layer).items() if k == BITS_KEY}
     return Micrograph(
-        data=_Luminance(shown) if as_colour else _grey(layer, shown),
-        pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
+        data=_Luminance(plane_values) if as_colour else _grey(layer, plane_values),
+        pixel_size_nm=parse_pixel_size(tuple(pitch)) if has_size else None,
         name=layer.name,
         provenance=provenance_of(layer),
         origin=(float(origin[0]), float(origin[1])),
-        spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
+        spacing_px=(1.0, 1.0) if has_size else (float(pitch[0]), float(pitch[1])),
         metadata=size_facts_of(layer) | bits,
         path=file_of(layer),
     )
@@ -519,8 +521,8 @@ def size_facts_of(layer: Layer) -> dict[str, Any]:
     facts = {k: about[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in about}
     if not is_calibrated(layer):
         return {k: v for k, v in facts.items() if k != ORIGIN_KEY}
-    pitch, stated = pitch_of(layer), about.get(ORIGIN_KEY) or {}
-    sizes = (stated.get("pixel_size_nm"), about.get("pixel_size_nm"))
+    pitch, origin_record = pitch_of(layer), about.get(ORIGIN_KEY) or {}
+    sizes = (origin_record.get("pixel_size_nm"), about.get("pixel_size_nm"))
     if not any(size and np.allclose(size, pitch) for size in sizes):
         size = float(pitch[0]), float(pitch[1])
         facts[ORIGIN_KEY] = size_origin("by the scale of its layer in napari", size)
@@ -530,11 +532,11 @@ def size_facts_of(layer: Layer) -> dict[str, Any]:
 def file_of(layer: Layer) -> str | None:
     """File that a layer shows as it is, if there is one that stays."""
     about = layer.metadata
-    opened = about.get(STORE_KEY) if READ_KEY in about else None
-    named = about.get(SAVED_KEY) or opened
-    if named is None and step_before(layer) != _EDIT:
-        named = layer.source.path
-    return None if named is None else Path(named).absolute().as_posix()
+    store_opened = about.get(STORE_KEY) if READ_KEY in about else None
+    file_name = about.get(SAVED_KEY) or store_opened
+    if file_name is None and step_before(layer) != _EDIT:
+        file_name = layer.source.path
+    return None if file_name is None else Path(file_name).absolute().as_posix()
 
 
 TYPED_SIZE = "typed by the user in napari"
@@ -553,8 +555,8 @@ def apply_pixel_size(
     """
     share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
     size = np.asarray(size_nm, dtype=float)
-    known = origin or size_origin(TYPED_SIZE, (float(size[0]), float(size[1])))
-    note_size_facts(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: known})
+    size_source = origin or size_origin(TYPED_SIZE, (float(size[0]), float(size[1])))
+    note_size_facts(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: size_source})
     resize_pixels(layer, size_nm, ("nm", "nm"))
 
 
@@ -587,12 +589,12 @@ def layer_keywords(
 ) -> dict[str, Any]:
     """Keywords with which ``viewer.add_image`` shows a micrograph calibrated."""
     keywords = layer_attributes(micrograph)
-    shown = micrograph.data if levels is None else list(levels)
+    data = micrograph.data if levels is None else list(levels)
     if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
         keywords["cache"] = False
     keywords |= extra
     if "contrast_limits" not in keywords:
-        keywords["contrast_limits"] = contrast_limits(shown)
+        keywords["contrast_limits"] = contrast_limits(data)
     return keywords
 
 
@@ -602,15 +604,15 @@ def look_of(layer: Image | Labels) -> DisplaySettings:
         return _look_of_labels(layer)
     from napari.utils.colormaps import ALL_COLORMAPS, Colormap
 
-    shown: Any = layer.colormap
-    known = shown.name.startswith("#") or shown.name in ALL_COLORMAPS
-    even = shown == Colormap(shown.colors, name=shown.name)
+    colormap: Any = layer.colormap
+    is_known = colormap.name.startswith("#") or colormap.name in ALL_COLORMAPS
+    even = colormap == Colormap(colormap.colors, name=colormap.name)
     low, high = layer.contrast_limits
     return DisplaySettings(
         limits=(float(low), float(high)),
-        colormap=shown.name,
-        colours=() if known else shown.colors.tolist(),
-        places=() if known or even else shown.controls.tolist(),
+        colormap=colormap.name,
+        colours=() if is_known else colormap.colors.tolist(),
+        places=() if is_known or even else colormap.controls.tolist(),
         gamma=float(layer.gamma),
         opacity=float(layer.opacity),
         blending=str(layer.blending),
@@ -629,18 +631,20 @@ def _look_of_labels(layer: Labels) -> DisplaySettings:
             "to Image."
         )
         raise OptionError(msg, code="too-many-values")
-    told = layer.features.drop(columns="index", errors="ignore")
+    features = layer.features.drop(columns="index", errors="ignore")
     index = layer.features.get("index", layer.features.index)
-    rows = zip(index, told.iloc[:, 0] if len(told.columns) else [], strict=False)
+    rows = zip(
+        index, features.iloc[:, 0] if len(features.columns) else [], strict=False
+    )
     meanings = {int(value): str(text) for value, text in rows}
-    known, classes = sorted({*values.tolist(), *meanings}), []
-    for value in known:
+    label_values, classes = sorted({*values.tolist(), *meanings}), []
+    for value in label_values:
         colour = layer.get_color(value)  # RGBA from 0 to 1, or None for none
         parts = np.zeros(4) if colour is None else np.asarray(colour)
         spelt = "".join(f"{round(255 * float(part)):02x}" for part in parts)
         classes.append((value, f"#{spelt}", meanings.get(value, "")))
     return DisplaySettings(
-        limits=(0.0, float(max(1, *known))),
+        limits=(0.0, float(max(1, *label_values))),
         classes=tuple(classes),
         opacity=float(layer.opacity),
         blending=str(layer.blending),
@@ -677,12 +681,12 @@ def settle_colour_bars(viewer: ViewerModel) -> None:
             item.colorbar.visible = item.name_overlay.visible = False
 
 
-def hide_other_maps(viewer: ViewerModel, shown: Layer) -> None:
+def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
     """Hide the maps that lie where one is shown; through each other none is read."""
-    low, high = shown.extent.world[:, -2:]
+    low, high = layer_shown.extent.world[:, -2:]
     # napari may hand out proxies, alike but not the same
     for item in image_layers(viewer):
-        if item != shown and item.visible and is_map(item):
+        if item != layer_shown and item.visible and is_map(item):
             start, end = item.extent.world[:, -2:]
             if np.all(np.minimum(high, end) > np.maximum(low, start)):
                 item.visible = False
@@ -732,8 +736,8 @@ def fill_view(viewer: ViewerModel, layer: Layer) -> None:
 
 def to_shared_units(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
     """Factors from the units of a layer to those that layers share, as the camera."""
-    shared = (viewer.layers.units or layer.units)[-layer.ndim :]
-    pairs = zip(layer.units, shared, strict=True)
+    units = (viewer.layers.units or layer.units)[-layer.ndim :]
+    pairs = zip(layer.units, units, strict=True)
     return np.array([(nm_per_unit(u) or 1) / (nm_per_unit(v) or 1) for u, v in pairs])
 
 
@@ -753,11 +757,11 @@ def show_scale_bar(viewer: ViewerModel) -> None:
 
 def settle_scale_bar(viewer: ViewerModel) -> bool:
     """Take the scale bar away while images have no unit in common; tell whether so."""
-    mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
+    is_mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
     # not hidden: vispy crashes where that comes before it is drawn
-    host.scale_bar(viewer).opacity = float(not mixed)
+    host.scale_bar(viewer).opacity = float(not is_mixed)
     host.label_scale_bar(viewer)
-    return mixed
+    return is_mixed
 
 
 def is_calibrated(layer: Layer) -> bool:
@@ -784,8 +788,8 @@ def identity_of(layer: Layer) -> str:
 def sources_of(layers: Collection[Layer]) -> dict[str, str]:
     """Give the identities of layers, and of what they were made of, by their names."""
     before = [layer.metadata.get(SOURCES_KEY, {}) for layer in layers]
-    found = {name: known for one in before for name, known in one.items()}
-    return found | {layer.name: identity_of(layer) for layer in layers}
+    sources = {name: source for one in before for name, source in one.items()}
+    return sources | {layer.name: identity_of(layer) for layer in layers}
 
 
 def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
@@ -846,13 +850,13 @@ def draw_over(viewer: ViewerModel, image: Layer, name: str) -> Shapes:
     return draw_lines(viewer, free_name(viewer, name), width, **grid)
 
 
-def nm_of_drawn(drawn: Layer, image: Layer) -> NDArray[np.float64]:
+def nm_of_drawn(layer: Layer, image: Layer) -> NDArray[np.float64]:
     """Factors that turn places of a drawn layer into nm, or px of the viewer.
 
     napari shows what has no length unit by its bare numbers, as if it had the image's.
     """
     theirs = [nm_per_unit(unit) for unit in image.units[-2:]]
-    own = [nm_per_unit(unit) for unit in drawn.units[-2:]]
+    own = [nm_per_unit(unit) for unit in layer.units[-2:]]
     return np.array(
         [1.0 if k is None else one or k for one, k in zip(own, theirs, strict=True)]
     )

@@ -68,16 +68,16 @@ _AXES = {"channel": "c", "time": "t", "z": "z"}
 
 def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
     """Describe a file, and tell whether it can only be opened by its luminance."""
-    found = yield from INFO.job(path, opening=opening)
-    shape, stored = found.facts.get("shape"), found.facts.get("stored_shape")
-    if not shape or len(stored or ()) <= len(shape):
-        return found, False
+    result = yield from INFO.job(path, opening=opening)
+    shape, stored_shape = result.facts.get("shape"), result.facts.get("stored_shape")
+    if not shape or len(stored_shape or ()) <= len(shape):
+        return result, False
     try:
         with hear_warnings(lambda _: None):  # reading it for good repeats them
             read(path, dataset=opening.dataset)
     except ReadError as error:
-        return found, code_of(error) == "colour-image"  # not a data bar's: crop that
-    return found, False
+        return result, code_of(error) == "colour-image"  # not a data bar's: crop that
+    return result, False
 
 
 class OpenMosaicPanel(Panel):
@@ -89,7 +89,7 @@ class OpenMosaicPanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Open mosaic", "Open")
         self.facts: dict[str, Any] = {}
-        self._described: Path | None = None
+        self._path_described: Path | None = None
         self._in_colour = False
         self.path = FileEdit(
             name="path",
@@ -134,7 +134,7 @@ class OpenMosaicPanel(Panel):
         )
         self.bar_button.setVisible(False)
         self.shown: Layer | None = None
-        self._outdated: Layer | None = None
+        self._layer_outdated: Layer | None = None
         layer = self.new_layer_box("layer", "Layer", "The layer to calibrate.")
         self.calibrate = CalibrateGroup(self, layer)
         self._coverage = Coverage(self, lambda: layer.value)
@@ -143,8 +143,8 @@ class OpenMosaicPanel(Panel):
         self._which = Form(self.dataset, self.luminance)
         for name in ("dataset", "luminance"):
             self._which.show_row(name, False)
-        chosen, bar = (self._which, self.form), (self.bar_note, self.bar_button)
-        self.add_group("Image", where, self.about, *chosen, how, *bar)
+        form_parts, bar = (self._which, self.form), (self.bar_note, self.bar_button)
+        self.add_group("Image", where, self.about, *form_parts, how, *bar)
         self.add_group("Calibrate a layer", self.calibrate)
         self.over = self.add_group("Mosaic", self.coverage.native)
         layer.changed.connect(self._show_coverage)
@@ -161,9 +161,9 @@ class OpenMosaicPanel(Panel):
     def _show_coverage(self, _: object = None) -> None:
         """Offer the coverage of a mosaic that has it, and lay that over it."""
         if is_alive(self):
-            found = coverage_of(self.calibrate.layer.value) is not None
-            self.over.setVisible(found)
-            if self.coverage.value and found:
+            has_coverage = coverage_of(self.calibrate.layer.value) is not None
+            self.over.setVisible(has_coverage)
+            if self.coverage.value and has_coverage:
                 self._coverage.show()
             elif self.coverage.value:
                 self.coverage.value = False
@@ -185,7 +185,7 @@ class OpenMosaicPanel(Panel):
     def look(self, path: Path | None = None) -> None:
         """Read what the file says about itself, and show it."""
         path = path or self.typed_path()
-        self.facts, self._described, self.shown = {}, None, None
+        self.facts, self._path_described, self.shown = {}, None, None
         self._show_datasets({})
         self._clear()
         if path == Path() or not path.exists():
@@ -201,15 +201,17 @@ class OpenMosaicPanel(Panel):
     def _show_colour(self, on: bool) -> None:
         """Read the tick, and state what it changes."""
         self.form.set_values(colour="luminance" if on else "refuse")
-        if self._described is not None:
+        if self._path_described is not None:
             self._show_ready()
 
     def _show_ready(self) -> None:
         """State whether the file can be opened as it is."""
-        name = "" if self._described is None else self._described.name
+        name = "" if self._path_described is None else self._path_described.name
         if self._in_colour and not self.luminance.value:
-            said = f"{name} is in colour: tick 'Take its luminance' to open it as grey."
-            self.show_status(said)
+            sentence = (
+                f"{name} is in colour: tick 'Take its luminance' to open it as grey."
+            )
+            self.show_status(sentence)
         else:
             self.show_status(f"{name} can be opened.")
 
@@ -233,7 +235,7 @@ class OpenMosaicPanel(Panel):
 
     def _look_again(self, name: str | None) -> None:
         """Read what another dataset of the file says about itself."""
-        path, options = self._described, ReadOptions(dataset=name)
+        path, options = self._path_described, ReadOptions(dataset=name)
         if path is None or name is None:
             return
         self._clear()
@@ -241,19 +243,19 @@ class OpenMosaicPanel(Panel):
         self.look_up("Look into file", work, self._show_facts)
 
     def _show_datasets(self, facts: dict[str, Any]) -> None:
-        told = facts.get("metadata") or {}
-        names = list(told.get("datasets") or ())
+        metadata = facts.get("metadata") or {}
+        names = list(metadata.get("datasets") or ())
         with self.dataset.changed.blocked():
             self.dataset.choices = names
             if names:
-                self.dataset.value = told["dataset"]
+                self.dataset.value = metadata["dataset"]
         self._which.show_row("dataset", bool(names))
 
-    def _show_facts(self, found: tuple[Any, bool]) -> None:
-        description, self._in_colour = found
+    def _show_facts(self, facts_found: tuple[Any, bool]) -> None:
+        description, self._in_colour = facts_found
         self._which.show_row("luminance", self._in_colour)
         facts = self.facts = dict(description.facts)
-        self._described = Path(description.path)
+        self._path_described = Path(description.path)
         self._show_datasets(facts)
         self.pixel_size.value = parse_pixel_size(facts.get("pixel_size_nm"))
         lines = [
@@ -273,10 +275,10 @@ class OpenMosaicPanel(Panel):
         self._show_bar()
         self._show_ready()
 
-    def _show_scan(self, path: Path, found: tuple[Acquisition, int]) -> None:
-        acquisition, _ = found
+    def _show_scan(self, path: Path, scan: tuple[Acquisition, int]) -> None:
+        acquisition, _ = scan
         size = self.pixel_size.value = acquisition.pixel_size_nm
-        self.facts, self._described = {"pixel_size_nm": size}, path
+        self.facts, self._path_described = {"pixel_size_nm": size}, path
         self.about.setText(scan_facts(acquisition))
         self._show_counts(self.facts)
         self.bar_note.setText("")
@@ -288,8 +290,8 @@ class OpenMosaicPanel(Panel):
         counts |= {name: axes.get(axis) for name, axis in _AXES.items()}
         unnamed = (size for axis, size in axes.items() if axis.startswith("plane"))
         counts["plane"] = math.prod(unnamed)
-        for name, stated in counts.items():
-            count = int(stated or 1)
+        for name, count_stated in counts.items():
+            count = int(count_stated or 1)
             self.form.widget(name).max = max(0, count - 1)
             if name != "level":
                 first = metadata.get(SERIES_KEY, 0) if name == "series" else 0
@@ -311,7 +313,7 @@ class OpenMosaicPanel(Panel):
         """Leave the rows out that look like a data bar; open an open image again."""
         self.bar.value = self.facts["suggested_databar_rows"]
         if self.shown in self.viewer.layers:
-            self._outdated = self.shown
+            self._layer_outdated = self.shown
             self.run()
         else:
             self.show_status("These rows will be left out; press Open.")
@@ -330,64 +332,73 @@ class OpenMosaicPanel(Panel):
 
         Gives validated; the pixel size only where it differs from the file's.
         """
-        rows, known = int(self.bar.value), int(self.facts.get("databar_rows") or 0)
+        rows, databar_rows = (
+            int(self.bar.value),
+            int(self.facts.get("databar_rows") or 0),
+        )
         options: ReadOptions = self.form.options(
             pixel_size_nm=self._corrected_size(),
-            databar_rows=None if rows == known else rows,
+            databar_rows=None if rows == databar_rows else rows,
             dataset=self.dataset.value,
         )
         return options
 
     def _corrected_size(self) -> PixelSize | None:
         """Give the pixel size that is typed, unless the file has it."""
-        size, stated = self.pixel_size.value, self.facts.get("pixel_size_nm")
+        size, stated_size = self.pixel_size.value, self.facts.get("pixel_size_nm")
         # the boxes round to six decimals, which are not to replace the file's digits
-        same = size and stated and np.allclose(size, stated, rtol=1e-5, atol=0)
+        same = (
+            size and stated_size and np.allclose(size, stated_size, rtol=1e-5, atol=0)
+        )
         return None if same else size
 
     def job(self) -> Work:
         """Read the form."""
-        outdated, self._outdated = self._outdated, None
+        layer_outdated, self._layer_outdated = self._layer_outdated, None
         path = self.typed_path()
         if path == Path() or not path.exists():
             msg = f"A file must be chosen first, got {str(path)!r}."
             raise OptionError(
                 msg, code="missing-value" if path == Path() else "file-missing"
             )
-        if path != self._described:
+        if path != self._path_described:
             self.facts = {}
         if holds_frames(path):
             of = StitchFolderOptions(pixel_size_nm=self._corrected_size())
             return Work(lambda: lay_frames(path, of), self._show_frames)
         options, levels = self.options(), int(self.facts.get("levels") or 1)
-        show = partial(self.show_image, outdated=outdated)
+        show = partial(self.show_image, layer_outdated=layer_outdated)
         return Work(lambda: open_levels(path, options, levels=levels), show)
 
     def _show_frames(self, layers: list[Any]) -> None:
-        said = add_frames(self.viewer, layers)
-        self.show_status(f"{said} Stitch mosaic joins them.")
+        sentence = add_frames(self.viewer, layers)
+        self.show_status(f"{sentence} Stitch mosaic joins them.")
 
-    def show_image(self, opened: Opened, outdated: Layer | None = None) -> None:
+    def show_image(
+        self, opened_store: Opened, layer_outdated: Layer | None = None
+    ) -> None:
         """Add what was opened as a layer, in place of one that is out of date."""
-        renewed = outdated in self.viewer.layers
-        if renewed:
+        is_renewed = layer_outdated in self.viewer.layers
+        if is_renewed:
             with self.history.quiet():
-                self.viewer.layers.remove(outdated)
-        name = opened.micrograph.name
-        if opened.path is not None:
-            name = own_name(opened.path, name)
-        self.shown = add_opened(self.viewer, opened, name=name)
-        if not renewed:
+                self.viewer.layers.remove(layer_outdated)
+        name = opened_store.micrograph.name
+        if opened_store.path is not None:
+            name = own_name(opened_store.path, name)
+        self.shown = add_opened(self.viewer, opened_store, name=name)
+        if not is_renewed:
             show_arrival(self.viewer, self.shown)
         guess = self.facts.get("suggested_databar_rows")
-        if guess and not opened.options.databar_rows:
-            share = opened.micrograph.shape[0] / self.facts["shape"][0]  # of level 0
+        if guess and not opened_store.options.databar_rows:
+            share = (
+                opened_store.micrograph.shape[0] / self.facts["shape"][0]
+            )  # of level 0
             # other panels offer to crop them
             self.shown.metadata[ROWS_KEY] = round(guess * share)
         if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown
-        shape = spell_shape(opened.micrograph.shape)
-        size = spell_pixel_size(opened.micrograph.pixel_size_nm)
+        shape = spell_shape(opened_store.micrograph.shape)
+        size = spell_pixel_size(opened_store.micrograph.pixel_size_nm)
         self.show_status(
             f"Opened {name}: {shape}, pixel size {size}.{mixed_text(self.viewer)}"
         )

@@ -29,8 +29,8 @@ class PlacementRows:
         remedy: str,
     ) -> None:
         self._form, self._remedy = form, remedy
-        self._given: StoredTransform | None = None
-        self._asked = True
+        self._map_given: StoredTransform | None = None
+        self._is_asked = True
         self._kinds = (
             otherwise,
             ("by a stored transform …", _STORED),
@@ -38,12 +38,12 @@ class PlacementRows:
         self.placed = ComboBox(
             name="placed", label=label, tooltip=tooltip, choices=self._kinds
         )
-        moving, fixed = images
+        moving, fixed_box = images
         self.transform = FileEdit(
             name="transform",
             label="Transform",
             tooltip=f"A .json that Register to SEM has saved, {moving} its moving "
-            f"image and {fixed} its fixed one.",
+            f"image and {fixed_box} its fixed one.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.json",
             nullable=True,
@@ -53,37 +53,40 @@ class PlacementRows:
         self.placed.changed.connect(self.show_rows)
         self.show_rows()
 
-    def show_rows(self, _: object = None, *, asked: bool | None = None) -> None:
-        """Show what is to be chosen, where it is `asked` how the images lie.
+    def show_rows(self, _: object = None, *, is_asked: bool | None = None) -> None:
+        """Show what is to be chosen, where it is `is_asked` how the images lie.
 
         None: where it was asked before.
         """
-        self._asked = self._asked if asked is None else asked
-        stored = self.placed.value == _STORED
-        self._form.show_row("placed", self._asked)
-        self._form.show_row("transform", self._asked and stored)
+        self._is_asked = self._is_asked if is_asked is None else is_asked
+        is_stored = self.placed.value == _STORED
+        self._form.show_row("placed", self._is_asked)
+        self._form.show_row("transform", self._is_asked and is_stored)
 
     @property
-    def given(self) -> bool:
+    def has_map(self) -> bool:
         """Whether there is a map, found before or stored."""
         return self.placed.value in (_FOUND, _STORED)
 
-    def take(self, found: StoredTransform) -> None:
+    def take(self, transform_file: StoredTransform) -> None:
         """Choose a map that was found just now."""
-        self._given = found
-        said = f"as registered: {found.moving.name} on {found.fixed.name}"
-        self.placed.choices = [(said, _FOUND), *self._kinds]
+        self._map_given = transform_file
+        label = (
+            f"as registered: {transform_file.moving.name} on "
+            f"{transform_file.fixed.name}"
+        )
+        self.placed.choices = [(label, _FOUND), *self._kinds]
         self.placed.value = _FOUND
 
     def map(self) -> StoredTransform | Path | None:
         """Give the map; None where there is none."""
         if self.placed.value != _STORED:
-            return self._given if self.given else None
-        typed = typed_path(self.transform)
-        if typed is None:
+            return self._map_given if self.has_map else None
+        path_typed = typed_path(self.transform)
+        if path_typed is None:
             msg = (
                 "A transform must be chosen, a .json that Register to SEM has saved; "
                 f"or {self._remedy}."
             )
             raise OptionError(msg, code="missing-value")
-        return typed
+        return path_typed

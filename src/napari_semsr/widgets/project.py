@@ -178,7 +178,7 @@ class SavePanel(Panel):
 
     def new_project(self) -> None:
         """Ask where a new project goes, and save all into it."""
-        with self.told():
+        with self.showing_errors():
             folder = ask_new_project(self)
             if folder is not None:
                 self.session.begin(folder, self._show_all_saved)
@@ -189,13 +189,13 @@ class SavePanel(Panel):
 
     def _show_all_saved(self) -> None:
         folder, left = self.session.folder, self.session.left_out()
-        said = "" if folder is None else f"All is kept in {folder.name}."
+        sentence = "" if folder is None else f"All is kept in {folder.name}."
         if left:
-            said += (
+            sentence += (
                 f" Not kept: {', '.join(left)}; a layer is kept once it is finished, "
                 "unless it is of a kind that projects do not hold."
             )
-        self.notify(said)
+        self.notify(sentence)
         self.ran.emit()
 
     def cancel(self) -> None:
@@ -205,15 +205,15 @@ class SavePanel(Panel):
 
     def open_project(self) -> None:
         """Ask for a project, and open it in place of what is open."""
-        chosen = QFileDialog.getExistingDirectory(
+        path_chosen = QFileDialog.getExistingDirectory(
             self, "Open project NAME.semsr", str(begin_at())
         )
-        if chosen:
-            self._open(Path(chosen))
+        if path_chosen:
+            self._open(Path(path_chosen))
 
     def _open(self, path: Path) -> None:
         """Open a project, unless what is not saved is to be kept."""
-        names = self.session.unsaved()
+        names = self.session.unsaved_names()
         if names:
             answer = self.session.ask(self, names)
             if answer == "save":
@@ -234,15 +234,17 @@ class SavePanel(Panel):
         folder = self.session.folder
         label = _NEW if folder is None else "Save project now"
         self.run_button.setText(label)
-        said = f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
+        sentence = (
+            f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
+        )
         if folder and self.session.failing:
-            said = f"{folder} is open, but its last changes are not saved."
-        elif removed := self.session.removed():
-            said += (
+            sentence = f"{folder} is open, but its last changes are not saved."
+        elif names_removed := self.session.removed_names():
+            sentence += (
                 f" Removed layers stay in it until you press {label}: "
-                f"{', '.join(removed)}."
+                f"{', '.join(names_removed)}."
             )
-        self.about.setText(said)
+        self.about.setText(sentence)
         self.new_button.setVisible(folder is not None)
         with self.recent.changed.blocked():
             self.recent.native.clear()  # else new ones come last
@@ -259,30 +261,32 @@ class SavePanel(Panel):
     def _show_made(self, event: object = None) -> None:
         if not is_alive(self):
             return
-        made, names = self.session.made(), self.session.unsaved()
+        images_made, names = self.session.images_made(), self.session.unsaved_names()
         self.unsaved.setText(describe_unsaved(names))
-        chosen = self.chosen()
+        layer_chosen = self.chosen_layer()
         self.made_list.blockSignals(True)
         self.made_list.clear()
-        for layer in reversed(made):
+        for layer in reversed(images_made):
             state = "not saved" if layer.name in names else "saved"
             item = QListWidgetItem(f"{layer.name}  \N{EN DASH}  {state}")
             item.setData(Qt.ItemDataRole.UserRole, layer.name)
             self.made_list.addItem(item)
-            if layer == chosen:
+            if layer == layer_chosen:
                 self.made_list.setCurrentItem(item)
         self.made_list.blockSignals(False)
-        self.made_group.setVisible(bool(made))
-        self.layer_button.setEnabled(isinstance(chosen, Image))
+        self.made_group.setVisible(bool(images_made))
+        self.layer_button.setEnabled(isinstance(layer_chosen, Image))
         self.replay_button.setEnabled(
-            chosen is not None and file_of(chosen) is not None
+            layer_chosen is not None and file_of(layer_chosen) is not None
         )
 
-    def chosen(self) -> Layer | None:
+    def chosen_layer(self) -> Layer | None:
         """Give the active layer, or what was made last."""
         active = self.viewer.layers.selection.active
-        made = self.session.made()
-        return active if isinstance(active, Image) or not made else made[-1]
+        images_made = self.session.images_made()
+        return (
+            active if isinstance(active, Image) or not images_made else images_made[-1]
+        )
 
     def _choose(self, item: QListWidgetItem | None, _: object = None) -> None:
         name = None if item is None else item.data(Qt.ItemDataRole.UserRole)
@@ -291,13 +295,13 @@ class SavePanel(Panel):
 
     def save_layer(self) -> None:
         """Ask where to save the chosen layer, and do so."""
-        layer: Any = self.chosen()
+        layer: Any = self.chosen_layer()
         self.save_as(layer)
 
     def replay(self) -> None:
         """Make the file of the chosen layer again, and say whether it is the same."""
-        with self.told():
-            layer = self.chosen()
+        with self.showing_errors():
+            layer = self.chosen_layer()
             path = None if layer is None else file_of(layer)
             if path is None:
                 msg = "A layer must be saved to be made again; save it first."
@@ -307,25 +311,25 @@ class SavePanel(Panel):
 
     def labels(self) -> Labels:
         """Tell what the options of the job behind a layer are called in its panel."""
-        layer = self.chosen()
+        layer = self.chosen_layer()
         before = None if layer is None else step_before(layer)
         return {**labels_of_verbs([before] if before else []), **super().labels()}
 
     def do_the_same(self) -> None:
         """Open Batch with the steps of the chosen layer."""
-        layer = self.chosen()
+        layer = self.chosen_layer()
         panel: Any = go_to_panel(self, self.viewer, "Batch")
         if layer in panel.layer.choices:
             panel.layer.value = layer
         else:
             panel.show_status("This layer was made by no step of one image.")
 
-    def _show_replayed(self, found: ReplayReport) -> None:
+    def _show_replayed(self, report: ReplayReport) -> None:
         """Say what the replay has found."""
-        name = Path(found.output).name
-        same = "identical" if found.identical else "not identical"
-        said = f"{name} is {same} when it is made again ({found.job})."
-        self.notify(" ".join([said, *(item.said for item in found.differs)]))
+        name = Path(report.output).name
+        same = "identical" if report.identical else "not identical"
+        sentence = f"{name} is {same} when it is made again ({report.job})."
+        self.notify(" ".join([sentence, *(item.said for item in report.differs)]))
 
     # -- figures ---------------------------------------------------------------
 
@@ -334,19 +338,21 @@ class SavePanel(Panel):
         if self.extent.value == _PAPER:
             super().save_figure()
             return
-        with self.told():
-            shown = [item for item in self.viewer.layers if item.visible]
-            if not shown:
+        with self.showing_errors():
+            layers_shown = [item for item in self.viewer.layers if item.visible]
+            if not layers_shown:
                 msg = "A layer must be visible to be a figure; show one first."
                 raise OptionError(msg, code="nothing-visible")
-            name = f"{shown[-1].name} figure"
+            name = f"{layers_shown[-1].name} figure"
             path = ask_file(self, "Save figure", name, {"PNG (*.png)": ".png"})
             if path is None:
                 return
             full = self.extent.value == "full"
             if not full:
                 self._require_canvas()
-            write_picture(_picture(self.viewer, full=full), path, network_lines(shown))
+            write_picture(
+                _picture(self.viewer, full=full), path, network_lines(layers_shown)
+            )
             self.notify(f"The figure is saved as {path}.")
 
     def figure_options(self) -> FigureOptions:
@@ -356,7 +362,7 @@ class SavePanel(Panel):
 
     def save_report(self) -> None:
         """Ask for a name, and write a report on all images that are visible."""
-        with self.told():
+        with self.showing_errors():
             images = [item for item in image_layers(self.viewer) if item.visible]
             if not images:
                 msg = "An image layer must be visible for a report; show one first."
@@ -381,7 +387,7 @@ class SavePanel(Panel):
 
     def undo(self) -> None:
         """Bring back the layers that were removed last."""
-        with self.told():
+        with self.showing_errors():
             self.show_status(f"Took back: {self.history.undo()}.")
 
     def _show_undo(self) -> None:
@@ -399,12 +405,12 @@ def _recent_choices(_: object) -> list[tuple[str, Path | None]]:
 
 def network_lines(layers: list[Layer]) -> list[str]:
     """Say of each layer that a network made which one."""
-    found = {
+    networks = {
         item.name: str(item.metadata[NETWORK_KEY]["model"])
         for item in layers
         if NETWORK_KEY in item.metadata
     }
-    return [f"{name}: made by network {model}" for name, model in found.items()]
+    return [f"{name}: made by network {model}" for name, model in networks.items()]
 
 
 def _picture(viewer: Viewer, *, full: bool) -> Any:
@@ -423,15 +429,15 @@ def _without_handles(viewer: Viewer) -> Iterator[None]:
     """Take away what napari draws around what is chosen: boxes and their handles."""
     before = []
     for layer in viewer.layers:
-        chosen = set(getattr(layer, "selected_data", ()))
-        before.append((layer, layer.mode, chosen))
+        selection = set(getattr(layer, "selected_data", ()))
+        before.append((layer, layer.mode, selection))
         layer.mode = "pan_zoom"
-        if chosen:
+        if selection:
             layer.selected_data = set()
     try:
         yield
     finally:
-        for layer, mode, chosen in before:
+        for layer, mode, selection in before:
             layer.mode = mode
-            if chosen:
-                layer.selected_data = chosen
+            if selection:
+                layer.selected_data = selection

@@ -27,10 +27,10 @@ def _read(read: Reader, path: Any) -> list[Any]:
     from napari_semsr.widgets.base import errors_in_panel_words, in_panel_words
     from napari_semsr.widgets.samples import watch_viewer
 
-    heard: list[str] = []
-    with errors_in_panel_words(), hear_warnings(heard.append):
+    sentences: list[str] = []
+    with errors_in_panel_words(), hear_warnings(sentences.append):
         layers = read(path)
-    for sentence in heard:
+    for sentence in sentences:
         warn(in_panel_words(sentence), code_of(sentence))
     watch_viewer()
     return layers

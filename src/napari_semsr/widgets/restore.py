@@ -33,11 +33,11 @@ class RestorePanel(VerbPanel):
     def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
         """Compare the result with its source, at any strength."""
         if outcome.written is not None:
-            self.look.finished(layer, source, outcome.images[0], outcome.written)
+            self.look.finish(layer, source, outcome.images[0], outcome.written)
 
     def sentence(self, outcome: VerbOutcome) -> str:
         """Say what was restored, and whether that shows more than noise."""
-        made: RestoredFile = outcome.report
+        report: RestoredFile = outcome.report
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name
-        return f"Restored {what} ({made.called}).{told_of_change(made.change)}"
+        return f"Restored {what} ({report.called}).{told_of_change(report.change)}"

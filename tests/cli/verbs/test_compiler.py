@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from napari_semsr.models import ModelCard, build, bundled, save_model
+from napari_semsr.models import ModelCard, build, list_bundled, save_model
 from tests.children import run_python
 
 SMALL = {
@@ -110,7 +110,7 @@ def test_a_deep_network_runs_without_a_compiler(images, monkeypatch):
 
 
 @pytest.mark.broad
-@pytest.mark.parametrize("name", [*bundled(), *SMALL])
+@pytest.mark.parametrize("name", [*list_bundled(), *SMALL])
 def test_no_verb_of_a_network_imports_a_compiler(name, images, monkeypatch):
     model = _write_small(name, images) if name in SMALL else name
     lines = [*OF_MODEL, *(OF_NORMS if name == "norms" else ())]

@@ -103,7 +103,7 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
         assert len(registered) <= 1
     job.close()
     _assert_forgotten(registered)
-    assert 2 <= int((store.done[:] > 0).sum()) < 100
+    assert 2 <= int((store.done_marks[:] > 0).sum()) < 100
 
 
 def test_all_workers_compute_in_the_arithmetic_that_is_reported(

@@ -52,7 +52,7 @@ def _finish(store):
 def test_store_filled_and_finished_reads_back(tmp_path, options, image):
     path = tmp_path / "a.ome.zarr"
     store = create_store(path, **options)
-    assert store.done.shape == (3, 3)
+    assert store.done_marks.shape == (3, 3)
     assert not store.complete
     _fill(store, image)
     steps = _finish(store)
@@ -106,7 +106,7 @@ def test_resume_goes_on_where_it_stopped(tmp_path, options, image):
     again = create_store(path, **options, resume=True)
     assert again.complete
     assert again.pending() == []
-    assert again.done.all()
+    assert again.done_marks.all()
     assert not (path / "done").exists()
 
 

@@ -51,7 +51,7 @@ class Clear(TruthSource):
 
     def __init__(self) -> None:
         self.widths_px = {"clear": 0.0}
-        self._images = ClearImages.drawn(160, scale=1, seed=0)
+        self._images = ClearImages.simulate(160, scale=1, seed=0)
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         trial = self._images.scenes(index, counts)[0].trial
@@ -89,8 +89,8 @@ def test_a_truth_shows_all_and_a_flat_image_nothing(network, inserted, erased):
 
 
 SOURCES = {
-    "gao": lambda: ClearImages.drawn(160, scale=1, seed=1),
-    "binned": lambda: ClearImages.drawn(160, scale=2, seed=1),
+    "gao": lambda: ClearImages.simulate(160, scale=1, seed=1),
+    "binned": lambda: ClearImages.simulate(160, scale=2, seed=1),
     "gold": lambda: DrawnGold(80, scale=2, seed=1),
 }
 
@@ -105,7 +105,7 @@ def test_sources_change_what_can_be_told(name):
         trial = scene.trial
         assert np.array_equal(scene.field.array(), same.field.array())
         scale = trial.changed.shape[0] // scene.field.shape[0]
-        assert scene.degraded(scale).shape == trial.changed.shape
+        assert scene.degrade(scale).shape == trial.changed.shape
         right, none = trial.judge(trial.changed), trial.judge(0 * trial.changed)
         assert right["inserted"].all()
         assert right["erased"].all()
@@ -119,7 +119,7 @@ def test_sources_change_what_can_be_told(name):
 @pytest.mark.parametrize("name", ["binned", "gold"])
 def test_a_coarse_image_lies_on_its_truth(name):
     scene = SOURCES[name]().scenes(1, (6, 6))[0]
-    image = scene.degraded(2)
+    image = scene.degrade(2)
     inner = np.s_[16:-16, 16:-16]
 
     def likeness(shift: int) -> float:

@@ -12,8 +12,8 @@ from napari_semsr.core import NO_BLUR, NO_NOISE
 from napari_semsr.models import InformedRestorer, power_spectrum
 from napari_semsr.models.architectures.informed import filters_for
 from napari_semsr.models.architectures.wiener import (
-    filtered,
-    packed,
+    filter_images,
+    pack_taps,
     sharpening_taps,
     widest_blur,
     wiener_taps,
@@ -27,8 +27,10 @@ def test_packed_filters_equal_plain_convolution() -> None:
     around = functional.pad(x, (10,) * 4, mode="replicate")
     each = (functional.conv2d(around[i : i + 1], taps[i][:, None]) for i in range(2))
     plain = torch.cat(list(each))
-    torch.testing.assert_close(filtered(x, packed(taps)), plain, atol=1e-4, rtol=1e-4)
-    one = filtered(x, packed(taps[:1]))
+    torch.testing.assert_close(
+        filter_images(x, pack_taps(taps)), plain, atol=1e-4, rtol=1e-4
+    )
+    one = filter_images(x, pack_taps(taps[:1]))
     torch.testing.assert_close(one[0], plain[0], atol=1e-4, rtol=1e-4)
 
 
@@ -51,7 +53,7 @@ def test_true_condition_brings_the_image_nearer(noise: float, blur: float) -> No
     condition[:, 0] = math.log(noise + NO_NOISE)
     condition[:, 5:7] = math.log(blur + NO_BLUR)
     rings = InformedRestorer((8, 8, 8), survey_width=8).look(x).rings
-    made = filtered(x, filters_for(condition, rings))[0, 0].numpy()
+    made = filter_images(x, filters_for(condition, rings))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     before, after = (np.square(a - clear)[inner].mean() for a in (low, made))
     assert after < 0.9 * before
@@ -78,7 +80,7 @@ def test_a_known_blur_is_undone_under_any_noise(noise, blur, along):
     x = torch.from_numpy(low.astype(np.float32))[None, None]
     width = torch.tensor([blur])
     taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
-    made = filtered(x, packed(taps))[0].numpy()
+    made = filter_images(x, pack_taps(taps))[0].numpy()
     inner = np.s_[12:-12, 12:-12]
     before, after = (np.square(a - clear)[inner].mean() for a in (low, made[0]))
     assert after < 0.9 * before
@@ -94,7 +96,7 @@ def test_what_is_sharp_already_bears_a_width_that_is_too_large(told):
     x = torch.from_numpy(seen.astype(np.float32))[None, None]
     width = torch.tensor([told])
     taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
-    made = filtered(x, packed(taps))[0, 0].numpy()
+    made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     assert made.std() < 2 * clear.std()
 
 
@@ -118,7 +120,7 @@ def test_noise_of_a_small_field_is_no_line(side):
     x = torch.from_numpy((0.5 + 0.06 * grain).astype(np.float32))[None, None]
     width = torch.tensor([1.0])
     taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
-    assert filtered(x, packed(taps))[0, 0].std() < 1.2 * x.std()
+    assert filter_images(x, pack_taps(taps))[0, 0].std() < 1.2 * x.std()
 
 
 @pytest.mark.parametrize("period", [9, 16])
@@ -131,7 +133,7 @@ def test_lines_come_back_and_keep_their_grey_level(blur, noise, period):
     width, seen = torch.tensor([blur]), power_spectrum(x)
     assert widest_blur(seen[0], blur) == blur
     taps = sharpening_taps(seen, (width, width, torch.zeros(1)))
-    made = filtered(x, packed(taps))[0, 0].numpy()
+    made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     before, after = (np.square(a - clear)[inner].mean() for a in (low, made))
     assert after < 0.8 * before
@@ -162,7 +164,7 @@ def test_sharpening_is_nearly_as_good_as_if_all_were_known(slope, blur, noise):
     x = torch.from_numpy(low.astype(np.float32))[None, None]
     width = torch.tensor([blur])
     taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
-    made = filtered(x, packed(taps))[0, 0].numpy()
+    made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     least, error = (np.square(a - clear)[inner].mean() for a in (ideal, made))
     assert error < 1.03 * least

@@ -40,7 +40,7 @@ def test_levels_show_what_the_store_holds(tmp_path):
     scene = np.random.default_rng(0).random((1000, 1000), np.float32)
     for y, x in ((0, 0), (5, 40), (-70, -3), (60, -90)):
         box = Box.of((48, 56), (y, x))
-        mosaic.write(box, scene[box.moved((500, 500)).slices])
+        mosaic.write(box, scene[box.move((500, 500)).slices])
         levels.show_block(mosaic, box)
     data, box = levels.levels()
     whole = np.asarray(data[0])
@@ -48,7 +48,7 @@ def test_levels_show_what_the_store_holds(tmp_path):
     np.testing.assert_array_equal(whole, np.asarray(mosaic.level0))
     known = np.isfinite(whole)
     assert known.any()
-    assert np.array_equal(whole[known], scene[box.moved((500, 500)).slices][known])
+    assert np.array_equal(whole[known], scene[box.move((500, 500)).slices][known])
     for level in data[1:]:
         rows, columns = whole.shape
         whole = whole.reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3))

@@ -183,7 +183,7 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
 def two_instruments(add, viewer) -> tuple[object, object, Affine]:
     """Layers of one place, turned and on other pixels, and the map between them."""
     fixed = Micrograph(grain((240, 240), seed=3), parse_pixel_size(10.0), "electrons")
-    true = Affine.turned(4, shift=(60, -40), about=(1000, 1000))
+    true = Affine.similarity(4, shift=(60, -40), about=(1000, 1000))
     seen = Warped(fixed, Grid.of(fixed), true.inverse()).read()
     dark = 1 - np.nan_to_num(seen, nan=0.5)
     moving = fixed.replace(data=dark.astype(np.float32), name="light")

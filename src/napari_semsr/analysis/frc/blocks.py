@@ -70,20 +70,22 @@ def _standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]
     flat = stack.reshape(stack.shape[0], -1)
     with np.errstate(invalid="ignore", over="ignore"):
         mean = flat.mean(axis=1)
-        centred = flat - mean[:, None]
+        flat_centred = flat - mean[:, None]
         peak = np.ones(len(flat))
         if stack.dtype != np.float32:
-            peak = np.abs(centred).max(axis=1)
-            centred /= np.where((peak > 0) & np.isfinite(peak), peak, 1)[:, None]
-        centred = centred.astype(np.float32, copy=False)
-        sd = np.sqrt(np.vecdot(centred, centred).astype(np.float64) / flat.shape[1])
+            peak = np.abs(flat_centred).max(axis=1)
+            flat_centred /= np.where((peak > 0) & np.isfinite(peak), peak, 1)[:, None]
+        flat_centred = flat_centred.astype(np.float32, copy=False)
+        sd = np.sqrt(
+            np.vecdot(flat_centred, flat_centred).astype(np.float64) / flat.shape[1]
+        )
     level = np.where(np.isfinite(mean), np.abs(mean), 0)
     good = np.isfinite(sd) & (sd * peak > level * 1e-6)
     if not good.all():
-        centred[~good] = 0
-    centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
+        flat_centred[~good] = 0
+    flat_centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
     deviation = np.where(np.isfinite(sd), np.where(good, sd, 0) * peak, np.nan)
-    return centred.reshape(stack.shape), deviation
+    return flat_centred.reshape(stack.shape), deviation
 
 
 def measure(
@@ -91,7 +93,7 @@ def measure(
     second: NDArray[np.floating] | None,
     *,
     whole: NDArray[np.floating] | None = None,
-    thinned: bool = False,
+    is_thinned: bool = False,
     shift: FloatPair | None = None,
     pitch: FloatPair = (1.0, 1.0),
     tukey: float = 0.5,
@@ -103,20 +105,20 @@ def measure(
     """Correlate a batch of blocks pair by pair, or each with itself split.
 
     `first` (B, Y, X); `second` (B, Y, X); `whole` (B, Y, X): what was averaged from
-    both, in their units, whose resolution is wanted in place of theirs; `thinned`: the
-    pair share the counts of one image, whose resolution is wanted; `shift`: ``(y, x)``
-    in pixels, at most half a pixel, by which `second` is moved; `pitch`: ``(y, x)``
-    relative pixel pitch; `reference`: `second` is nearly free of noise; `end`: cycles
-    per mean pixel of the images beyond which light carried nothing.
+    both, in their units, whose resolution is wanted in place of theirs; `is_thinned`:
+    the pair share the counts of one image, whose resolution is wanted; `shift`: ``(y,
+    x)`` in pixels, at most half a pixel, by which `second` is moved; `pitch`: ``(y,
+    x)`` relative pixel pitch; `reference`: `second` is nearly free of noise; `end`:
+    cycles per mean pixel of the images beyond which light carried nothing.
     """
     if second is None:  # even sides, which a split needs
         rows, columns = (size - size % 2 for size in first.shape[1:])
         first = first[:, :rows, :columns]
     shape = (first.shape[1], first.shape[2])
-    measured = shape if second is not None else (shape[0] // 2, shape[1] // 2)
-    if min(measured) < _SMALLEST_PLANE:
+    block_shape = shape if second is not None else (shape[0] // 2, shape[1] // 2)
+    if min(block_shape) < _SMALLEST_PLANE:
         return _too_small(len(first))
-    geometry = plan_geometry(measured, pitch, tukey)
+    geometry = plan_geometry(block_shape, pitch, tukey)
     question = FrcCriterion(criterion, estimator, reference, second is None, end)
     a, sd = _standardise(first)
     valid = np.isfinite(sd) & (sd > 0)
@@ -133,14 +135,14 @@ def measure(
         sums = geometry.sum_rings(a, b, ramp)
         if whole is not None:
             noise = _noise_of_halves(sums, (sd, sd_b), whole, geometry)
-        elif thinned:
+        elif is_thinned:
             noise = np.full((len(first), 2), _NOISE_OF_THINNED)
     code = judge(sums, geometry, a, b, valid=valid, reference=reference)
-    if thinned:
+    if is_thinned:
         code[(code == 0) & has_deficit(sums, geometry)] = code_of("correlated-noise")
-    found, code = _estimate(sums, geometry, code, question, noise)
+    crossings, code = _estimate(sums, geometry, code, question, noise)
     if second is None:
-        _distrust_split(a, code, found.crossing, plan_geometry(shape, pitch, tukey))
+        _distrust_split(a, code, crossings.crossing, plan_geometry(shape, pitch, tukey))
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]
     curve = sums.correlation[:, rings]
@@ -151,9 +153,9 @@ def measure(
     elif noise is not None:
         curve = _of_whole(curve, noise)
     return Measurement(
-        crossing=np.where(code == 0, found.crossing, np.nan) * scale,
-        spread=np.where(code == 0, found.spread, np.nan),
-        misfit=np.where(code == 0, found.misfit, np.nan),
+        crossing=np.where(code == 0, crossings.crossing, np.nan) * scale,
+        spread=np.where(code == 0, crossings.spread, np.nan),
+        misfit=np.where(code == 0, crossings.misfit, np.nan),
         code=code,
         frequency=geometry.rings.frequency[rings] * scale,
         threshold=question.threshold(samples),
@@ -161,7 +163,7 @@ def measure(
         correlation=curve,
         sums=sums,
         incomplete=incomplete,
-        under_lens=(code == 0) & found.under_lens,
+        under_lens=(code == 0) & crossings.under_lens,
     )
 
 
@@ -175,11 +177,11 @@ def shares_noise(
     """
     geometry = plan_geometry((first.shape[0], first.shape[1]), (1.0, 1.0), 0.5)
     a, b = (_standardise(image[None])[0] for image in (first, second))
-    lying, moved = (
+    lying, at_shift = (
         geometry.sum_rings(a, b),
         geometry.sum_rings(a, b, geometry.ramp(shift)),
     )
-    return bool(stays_behind(lying, moved, geometry)[0])
+    return bool(stays_behind(lying, at_shift, geometry)[0])
 
 
 def _too_small(count: int) -> Measurement:
@@ -231,18 +233,20 @@ def _estimate(
         own, least = (
             level if level.ndim == 1 else level[ready] for level in (threshold, floor)
         )
-        found = question.read(curve[ready], geometry, own, least)
+        crossings = question.read(curve[ready], geometry, own, least)
         # a curve that hardly falls has no end of it, but rings have
         most = np.log(geometry.rings.nyquist / geometry.rings.bin_width) / Z95
-        every.crossing[ready] = found.crossing
-        every.spread[ready] = np.minimum(found.spread, most)
-        every.misfit[ready] = np.minimum(found.misfit, most)
-        every.under_lens[ready] = found.under_lens
-        small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width
-        missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
+        every.crossing[ready] = crossings.crossing
+        every.spread[ready] = np.minimum(crossings.spread, most)
+        every.misfit[ready] = np.minimum(crossings.misfit, most)
+        every.under_lens[ready] = crossings.under_lens
+        small = crossings.crossing < _SMALLEST_RING * geometry.rings.bin_width
+        missing = np.where(
+            crossings.above, code_of("beyond-nyquist"), code_of("no-signal")
+        )
         final[ready[small]] = code_of("too-small")
-        lost = ~np.isfinite(found.crossing)
-        final[ready[lost]] = missing[lost]
+        without_crossing = ~np.isfinite(crossings.crossing)
+        final[ready[without_crossing]] = missing[without_crossing]
     return every, final
 
 
@@ -380,7 +384,7 @@ def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray
 def _of_whole(curve: FloatArray, noise: FloatArray) -> FloatArray:
     """Correlation of two images like the whole, from that of halves, (B, K)."""
     square = np.minimum(curve**2, 1 - 1e-9)
-    added, product = noise.sum(axis=1)[:, None], noise.prod(axis=1)[:, None]
-    root = np.sqrt((square * added) ** 2 + 4 * (1 - square) * square * product)
-    signal = (square * added + root) / (2 * (1 - square))
+    noise_sum, product = noise.sum(axis=1)[:, None], noise.prod(axis=1)[:, None]
+    root = np.sqrt((square * noise_sum) ** 2 + 4 * (1 - square) * square * product)
+    signal = (square * noise_sum + root) / (2 * (1 - square))
     return np.asarray(np.sign(curve) * signal / (1 + signal))

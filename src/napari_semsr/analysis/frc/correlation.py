@@ -55,7 +55,7 @@ from napari_semsr.core import (
     length_error,
     mean_pitch,
     option,
-    recorded,
+    record_quantity,
     require_memory,
     warn,
 )
@@ -137,8 +137,8 @@ class FrcOptions(Options):
 
     @model_validator(mode="after")
     def _calibration_needs_counts(self) -> "FrcOptions":
-        given = self.gain, self.offset, self.read_noise
-        if self.split != "binomial" and given != (1.0, 0.0, 0.0):
+        calibration = self.gain, self.offset, self.read_noise
+        if self.split != "binomial" and calibration != (1.0, 0.0, 0.0):
             msg = (
                 "the binomial split alone uses gain, offset and read noise; choose it "
                 "too (`split=binomial`)"
@@ -217,7 +217,7 @@ class FrcResult:
     @property
     def why(
         self,
-    ) -> Annotated[str | None, recorded("Why")]:
+    ) -> Annotated[str | None, record_quantity("Why")]:
         """Why there is no resolution, in words."""
         return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
 
@@ -239,25 +239,27 @@ class FrcResult:
     @property
     def beyond_cut_off(self) -> str:
         """A sentence where the resolution is finer than all that the light carried."""
-        found, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
-        return beyond_cut_off(*found, end, GUESSED if self.reference else PRETENDED)
+        resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
+        return beyond_cut_off(
+            *resolution, end, GUESSED if self.reference else PRETENDED
+        )
 
     def line(
-        self, label: str, colour: int | None = None, *, marked: bool = True
+        self, label: str, colour: int | None = None, *, with_crossing: bool = True
     ) -> Line:
         """Give the curve over cycles per pixel, marked at its crossing."""
-        mark = 1 / self.resolution_px if marked and self.resolution_px else None
+        mark = 1 / self.resolution_px if with_crossing and self.resolution_px else None
         return Line(label, self.frequency_per_px, self.correlation, mark, colour=colour)
 
     @property
     def thresholds(self) -> dict[Criterion, FloatArray]:
         """Threshold of every criterion that may be asked for, (K,) each."""
-        asked = (self.criterion,) if self.reference else CRITERIA
+        criteria = (self.criterion,) if self.reference else CRITERIA
         return {
             one: FrcCriterion(
                 one, self.estimator, self.reference, single=False
             ).threshold(self.samples)
-            for one in asked
+            for one in criteria
         }
 
 
@@ -280,8 +282,8 @@ def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph
     """Split counts into two images of half the dose, in electrons; NaN stays."""
     exact = np.issubdtype(image.dtype, np.integer)
     # whole grey levels of several electrons hide which of them it was
-    hidden = max(0.0, options.gain**2 - 1) / 12 if exact else 0.0
-    spread = np.sqrt(options.read_noise**2 + hidden)
+    rounding_variance = max(0.0, options.gain**2 - 1) / 12 if exact else 0.0
+    spread = np.sqrt(options.read_noise**2 + rounding_variance)
     halves = np.empty((2, *image.shape), np.float32)
     rng = np.random.default_rng(_SEED)
     below, total, number = 0.0, 0.0, 0
@@ -289,14 +291,14 @@ def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph
         rows = np.s_[y : y + _ROWS]
         grey = np.asarray(image.data[rows], dtype=np.float64)
         electrons = (grey - options.offset) * options.gain
-        known = np.isfinite(electrons)
-        total += float(electrons.sum(where=known))
-        below += float(np.minimum(electrons, 0).sum(where=known))
-        number += int(np.count_nonzero(known))
-        halves[:, rows] = _split(electrons, known, spread, rng)
+        finite = np.isfinite(electrons)
+        total += float(electrons.sum(where=finite))
+        below += float(np.minimum(electrons, 0).sum(where=finite))
+        number += int(np.count_nonzero(finite))
+        halves[:, rows] = _split(electrons, finite, spread, rng)
     # of noise alone, of mean 0, what lies below it has the mean 0.4 R
-    allowed = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
-    if number and (total < 0 or below < allowed - 0.5):
+    lowest = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
+    if number and (total < 0 or below < lowest - 0.5):
         msg = (
             f"Counts must not be negative, got a mean of {total / number:.4g} "
             f"electrons in {image.name}, of which {below / number:.4g} below the "
@@ -308,10 +310,10 @@ def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph
 
 
 def _split(
-    electrons: FloatArray, known: BoolArray, spread: float, rng: np.random.Generator
+    electrons: FloatArray, finite: BoolArray, spread: float, rng: np.random.Generator
 ) -> Float32Array:
     """Give two halves (2, Y, X) of electrons (Y, X)."""
-    electrons = np.where(known, electrons, np.nan)
+    electrons = np.where(finite, electrons, np.nan)
     whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
     heads = rng.binomial(whole.astype(np.int64), 0.5)
     # below no count the power of both together is still that of the mean
@@ -359,35 +361,35 @@ def laid_over(
 ) -> tuple[Micrograph, Micrograph]:
     """Cut two images to what they share once `b` is moved by the whole pixels."""
     y, x = round(shift[0]), round(shift[1])
-    shared = Box.of(a.shape).intersection(Box.of(b.shape).moved((y, x)))
-    if min(shared.shape) < 1:
+    overlap = Box.of(a.shape).intersection(Box.of(b.shape).move((y, x)))
+    if min(overlap.shape) < 1:
         msg = f"Images must overlap once registered, got a shift of {shift} px."
         raise ShapeError(msg, code="no-overlap")
     first, second = (
         image.replace(
-            data=image.data[part.slices], origin=Grid.of(image).centre(shared)
+            data=image.data[part.slices], origin=Grid.of(image).centre(overlap)
         )
-        for image, part in ((a, shared), (b, shared.moved((-y, -x))))
+        for image, part in ((a, overlap), (b, overlap.move((-y, -x))))
     )
     return first, second
 
 
 def common_cut_off(
-    lit: tuple[Micrograph, ...], calibrated: Micrograph, options: FrcOptions
+    images: tuple[Micrograph, ...], sized_image: Micrograph, options: FrcOptions
 ) -> float | None:
     """Give the cut-off that an option says, else that of all images, in nm.
 
     None where an image's history tells none or another, or no pixel size is known.
     """
-    given, sized = options.cut_off_nm, calibrated.pixel_size_nm is not None
-    if given is not None and not sized:
+    stated_nm, has_size = options.cut_off_nm, sized_image.pixel_size_nm is not None
+    if stated_nm is not None and not has_size:
         msg = (
-            f"The cut-off of {given:g} nm needs images with a pixel size, got none: "
-            "give `pixel_size_nm`."
+            f"The cut-off of {stated_nm:g} nm needs images with a pixel size, got "
+            "none: give `pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
-    cut_offs = {find_cut_off(image, given) for image in lit}
-    return cut_offs.pop() if sized and len(cut_offs) == 1 else None
+    cut_offs = {find_cut_off(image, stated_nm) for image in images}
+    return cut_offs.pop() if has_size and len(cut_offs) == 1 else None
 
 
 # Correlation at the finest rings from which all noise is the same, and no pattern that
@@ -420,8 +422,8 @@ class FrcPlan:
         shift: FloatPair | None = None,
     ) -> Self:
         """Refuse images that cannot be correlated so."""
-        thinned = options.split == "binomial"
-        if thinned and b is not None:
+        from_one_image = options.split == "binomial"
+        if from_one_image and b is not None:
             msg = "A binomial split needs one image of counts, got two images."
             raise OptionError(msg, code="options-contradict")
         if b is not None:
@@ -432,12 +434,12 @@ class FrcPlan:
                 msg = "A noise-free reference needs a second image, got two halves."
                 raise OptionError(msg, code="options-contradict")
             end = common_cut_off((whole,), whole, options)
-            made = not_independent(a, b)
+            reason = not_independent(a, b)
             return cls(
                 options,
                 False,
                 True,
-                made,
+                reason,
                 tested=False,
                 calibrated=whole,
                 cut_off_nm=end,
@@ -446,15 +448,25 @@ class FrcPlan:
             msg = "A noise-free reference needs a second image, got one image."
             raise OptionError(msg, code="second-image-missing")
         first = a if a.pixel_size_nm is not None or b is None else b
-        single = b is None and not thinned
-        made = not_independent(a, b, reference=options.reference)
-        tested = b is not None and not made and not known_independent(a, b)
-        lit = (a,) if b is None or options.reference else (a, b)
-        end = common_cut_off(lit, first, options)
-        return cls(options, single, False, made, tested, first, thinned, shift, end)
+        single = b is None and not from_one_image
+        reason = not_independent(a, b, reference=options.reference)
+        needs_test = b is not None and not reason and not known_independent(a, b)
+        optical = (a,) if b is None or options.reference else (a, b)
+        end = common_cut_off(optical, first, options)
+        return cls(
+            options,
+            single,
+            False,
+            reason,
+            needs_test,
+            first,
+            from_one_image,
+            shift,
+            end,
+        )
 
     @property
-    def refused(self) -> bool:
+    def is_refused(self) -> bool:
         """Whether no resolution is given, as images are not independent."""
         return self.self_made and not self.options.allow_self
 
@@ -475,8 +487,8 @@ class FrcPlan:
         if b is None or self.shift is None:
             return self, a, b
         first, second = laid_over(a, b, self.shift)
-        known = first if first.pixel_size_nm is not None else second
-        return replace(self, calibrated=known), first, second
+        sized_image = first if first.pixel_size_nm is not None else second
+        return replace(self, calibrated=sized_image), first, second
 
     @property
     def pitch(self) -> FloatPair:
@@ -535,12 +547,12 @@ class FrcPlan:
         if b is None or not self.tested:
             return self
         against = self.options.reference
-        shared = False
+        shares_noise = False
         if reason is None or (reason == "beyond-nyquist" and not against):
-            shared = shares_unexplained_noise(a, b, self.rest, reference=against)
+            shares_noise = shares_unexplained_noise(a, b, self.rest, reference=against)
         elif reason == "correlated-noise":
-            shared = float(correlation[-_LAST_RINGS:].mean()) > _ALL_NOISE
-        return replace(self, self_made=shared)
+            shares_noise = float(correlation[-_LAST_RINGS:].mean()) > _ALL_NOISE
+        return replace(self, self_made=shares_noise)
 
     def measure(
         self, first: _Stack, second: _Stack | None, whole: _Stack | None = None
@@ -551,7 +563,7 @@ class FrcPlan:
             first,
             second,
             whole=whole,
-            thinned=self.thinned,
+            is_thinned=self.thinned,
             shift=self.rest,
             pitch=self.pitch,
             tukey=options.tukey,
@@ -617,7 +629,7 @@ def measure_frc(
     plan = plan.test_noise(
         reason, outcome.correlation[0], first[0], None if second is None else second[0]
     )
-    if plan.refused and reason != "identical":
+    if plan.is_refused and reason != "identical":
         reason = "not-independent"
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
@@ -644,10 +656,10 @@ def measure_frc(
     )
     if not options.reference or plan.end is None:
         return result
-    carried = outcome.frequency <= plan.end
+    below_end = outcome.frequency <= plan.end
     below, above = (
-        float(kept.mean()) if kept.size else None
-        for kept in (result.correlation[carried], result.correlation[~carried])
+        float(part.mean()) if part.size else None
+        for part in (result.correlation[below_end], result.correlation[~below_end])
     )
     return replace(result, correlation_below=below, correlation_above=above)
 
@@ -673,8 +685,8 @@ def measure_agreement(
     the image's history tells.
     """
     options = FrcOptions(reference=True, cut_off_nm=cut_off_nm)
-    found = measure_frc(image, reference, options)
-    if found.reason != "beyond-nyquist":
-        return found
+    result = measure_frc(image, reference, options)
+    if result.reason != "beyond-nyquist":
+        return result
     plain = measure_frc(image, reference, options.replace(estimator="plain"))
-    return plain if plain.reason is None else found
+    return plain if plain.reason is None else result

@@ -118,8 +118,10 @@ def _between_rings(values: FloatArray, place: FloatArray) -> FloatArray:
     part = np.clip(place - low, 0, 1)
     rows = np.broadcast_to(values, (len(place), rings))
     every = np.arange(len(place))
-    found: FloatArray = rows[every, low] * (1 - part) + rows[every, low + 1] * part
-    return found
+    correlations: FloatArray = (
+        rows[every, low] * (1 - part) + rows[every, low + 1] * part
+    )
+    return correlations
 
 
 def first_crossing(
@@ -135,14 +137,14 @@ def first_crossing(
     """
     excess = curve[:, start:] - threshold[..., start:]
     down = (excess[:, :-1] >= 0) & (excess[:, 1:] < 0)
-    found = down.any(axis=1)
+    has_crossing = down.any(axis=1)
     place = np.argmax(down, axis=1)
     rows = np.arange(curve.shape[0])
     above, below = excess[rows, place], excess[rows, place + 1]
-    share = above / np.where(found, above - below, 1)
+    share = above / np.where(has_crossing, above - below, 1)
     left = frequency[start + place]
     crossing: FloatArray = left + share * (frequency[start + place + 1] - left)
-    return np.where(found, crossing, np.nan)
+    return np.where(has_crossing, crossing, np.nan)
 
 
 def slope_at(
@@ -266,8 +268,8 @@ def mix_rings(
     if complete > _SMALL // 2 + 1:
         return _compute(geometry, first, last)
     matrix, nodes = _mix_all(geometry.rings.shape, geometry.rings.pitch, geometry.tukey)
-    used = min((last + _MARGIN) * _NODES_PER_RING, nodes.size)
-    return matrix[first - 1 : last - 1, :used], nodes[:used]
+    node_count = min((last + _MARGIN) * _NODES_PER_RING, nodes.size)
+    return matrix[first - 1 : last - 1, :node_count], nodes[:node_count]
 
 
 @lru_cache(maxsize=8)  # up to 200 kB each; chosen: a job has one or two block sizes
@@ -385,8 +387,8 @@ def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArr
 
 def _half_range(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     """How far rings above the pilot crossing count, as a share of it."""
-    wanted = _RINGS_WANTED * geometry.rings.bin_width / pilot
-    return np.clip(wanted, _NARROWEST, _WIDEST)
+    half_width = _RINGS_WANTED * geometry.rings.bin_width / pilot
+    return np.clip(half_width, _NARROWEST, _WIDEST)
 
 
 def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
@@ -409,9 +411,9 @@ def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
 
 def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArray:
     """First parameters: a weighted straight line of logit correlation over u²."""
-    clipped = np.clip(curve, 0.03, 0.98)
-    value = np.log(clipped / (1 - clipped))
-    w = weight * (clipped * (1 - clipped)) ** 2
+    inner_curve = np.clip(curve, 0.03, 0.98)
+    value = np.log(inner_curve / (1 - inner_curve))
+    w = weight * (inner_curve * (1 - inner_curve)) ** 2
     x = basis**2
     total = np.maximum(w.sum(axis=1), 1e-9)
     mean_x, mean_y = (w * x).sum(axis=1) / total, (w * value).sum(axis=1) / total
@@ -422,7 +424,7 @@ def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArr
     return np.stack([mean_y - slope * mean_x, np.zeros_like(slope), -slope], axis=1)
 
 
-def _expected(
+def _expect(
     theta: FloatArray,
     falls: FloatArray,
     ends: FloatArray,
@@ -434,12 +436,12 @@ def _expected(
     exponent = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * ends + lens
     density = np.exp(np.clip(exponent, -_LIMIT, _LIMIT))
     stack = np.stack([density, -density * falls, -density * ends], axis=1)
-    mixed = stack @ matrix.T
-    ratio = mixed[:, 0]
+    mixture = stack @ matrix.T
+    ratio = mixture[:, 0]
     base = ratio / (1 + ratio)
     rho = np.minimum(base**power, 1 - _CLOSE)
     chain = power * rho / np.maximum(ratio * (1 + ratio), 1e-30)
-    return rho, mixed * chain[:, None, :]
+    return rho, mixture * chain[:, None, :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,8 +489,8 @@ class _CrossingFit:
 
     def at(self, theta: FloatArray) -> _FitState:
         """Evaluate the penalised likelihood and its derivatives."""
-        known = self.falls, self.ends, self.lens, self.matrix, self.power
-        rho, jacobian = _expected(theta, *known)
+        model = self.falls, self.ends, self.lens, self.matrix, self.power
+        rho, jacobian = _expect(theta, *model)
         narrow = 1 - rho**2
         wide = 1 - rho * self.curve
         value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
@@ -496,8 +498,10 @@ class _CrossingFit:
         pull = 2 * self.weight * (self.curve - rho) / (narrow * wide)
         gradient = np.vecdot(pull[:, None, :], jacobian)
         gradient -= theta * self.ridge + self.cost
-        scaled = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
-        fisher = scaled @ scaled.transpose(0, 2, 1) + np.diag(self.ridge)
+        weighted_jacobian = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
+        fisher = weighted_jacobian @ weighted_jacobian.transpose(0, 2, 1) + np.diag(
+            self.ridge
+        )
         return _FitState(theta, value, gradient, fisher)
 
 
@@ -514,8 +518,8 @@ def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
         system = state.fisher[active]
         system[:, diagonal, diagonal] *= 1 + damping[active, None]
         step = np.linalg.solve(system, state.gradient[active][:, :, None])[:, :, 0]
-        moved = state.theta[active] + np.clip(step, -_STRIDE, _STRIDE)
-        trial = problem.at(moved)
+        trial_theta = state.theta[active] + np.clip(step, -_STRIDE, _STRIDE)
+        trial = problem.at(trial_theta)
         better = trial.value >= state.value[active]
         state.adopt(trial, active, better)
         damping[active] *= np.where(better, 0.1, 10.0)
@@ -527,19 +531,19 @@ def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
     return state
 
 
-def _fitted(problem: _CrossingFit, theta: FloatArray) -> _FitState:
+def _fit(problem: _CrossingFit, theta: FloatArray) -> _FitState:
     """Fit the model, and again with c = 0 where it comes out below."""
     best = _maximise(problem, theta)
     rising = np.flatnonzero(best.theta[:, 2] < 0)
     if rising.size:
-        held = np.array([*problem.ridge[:2], _HELD])
-        straight = replace(problem.only(rising), ridge=held)
+        fixed_theta = np.array([*problem.ridge[:2], _HELD])
+        straight = replace(problem.only(rising), ridge=fixed_theta)
         theta = best.theta[rising] * [1.0, 1.0, 0.0]
         best.adopt(_maximise(straight, theta), rising, np.ones(rising.size, bool))
     return best
 
 
-def _passed(x: FloatArray) -> FloatArray:
+def _lens_power(x: FloatArray) -> FloatArray:
     """Power that an ideal lens passes, ln T², by frequency over its end."""
     power = np.square(ideal_transfer(x))
     return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
@@ -549,15 +553,15 @@ def _fit_under_lens(
     problem: _CrossingFit, frequency: FloatArray, nodes: FloatArray, end: float
 ) -> _FitState:
     """Fit curves as those of images under a lens; `frequency` (J,) of their rings."""
-    passed = _passed(frequency / end)
-    clipped = np.clip(problem.curve, 0.03, 0.98)
-    weight = problem.weight * np.exp(passed)
-    level = weight * (np.log(clipped / (1 - clipped)) - passed)
-    theta = np.zeros((len(clipped), 3))
+    lens_power = _lens_power(frequency / end)
+    inner_curve = np.clip(problem.curve, 0.03, 0.98)
+    weight = problem.weight * np.exp(lens_power)
+    level = weight * (np.log(inner_curve / (1 - inner_curve)) - lens_power)
+    theta = np.zeros((len(inner_curve), 3))
     theta[:, 0] = level.sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
-    lens = _passed(nodes / end)
+    lens = _lens_power(nodes / end)
     through_lens = replace(problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR)
-    return _fitted(through_lens, theta)
+    return _fit(through_lens, theta)
 
 
 def fit_crossing(
@@ -582,8 +586,8 @@ def fit_crossing(
     power = 0.5 if reference else 1.0
     pilot = _pilot(curve, np.maximum(threshold, floor), geometry)
     weight = copies * geometry.effective[:rings] * _influence(pilot, geometry)
-    used = np.flatnonzero(weight.any(axis=0))
-    first, last = int(used[0]), int(used[-1]) + 1
+    rings_in_use = np.flatnonzero(weight.any(axis=0))
+    first, last = int(rings_in_use[0]), int(rings_in_use[-1]) + 1
     matrix, nodes = mix_rings(geometry, first, last)
     weight = weight[:, first:last]
     part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
@@ -591,13 +595,13 @@ def fit_crossing(
     u = nodes[None, :] / pilot[:, None]
     basis = np.log(np.maximum(u, _LEAST)), u**2, np.zeros(nodes.shape), matrix
     problem = _CrossingFit(part, weight, *basis, power, _RIDGE, np.zeros(3))
-    best = _fitted(problem, theta)
+    best = _fit(problem, theta)
     ends = np.full(len(curve), np.inf)
     if end is not None:
         under = _fit_under_lens(problem, frequency[first:last], nodes, end)
-        ended = (under.value >= best.value - _LOST) & (pilot > _FAR * end)
-        best.adopt(under, np.arange(len(curve)), ended)
-        ends[ended] = end
+        ends_earlier = (under.value >= best.value - _LOST) & (pilot > _FAR * end)
+        best.adopt(under, np.arange(len(curve)), ends_earlier)
+        ends[ends_earlier] = end
     inner = 1 - _LOWER_SHARE * _half_range(pilot, geometry)
     model = _Model(best.theta, pilot, ends)
     return _read(model, best.fisher, inner, frequency, threshold, power)
@@ -615,7 +619,7 @@ class _Model:
         """Give ln S at frequencies (B, F)."""
         u = frequency / self.pilot[:, None]
         a, b, c = (self.theta[:, [place]] for place in range(3))
-        lens = _passed(frequency / self.ends[:, None])
+        lens = _lens_power(frequency / self.ends[:, None])
         return np.asarray(a - b * np.log(np.maximum(u, _LEAST)) - c * u**2 + lens)
 
     def slope(self, crossing: FloatArray) -> FloatArray:
@@ -657,10 +661,15 @@ def _read(
     target = np.where(level < 1, _log_odds(level, power), np.inf)
     start = max(int(np.argmax(np.isfinite(target).all(axis=0))), 1)
     target = np.where(np.isfinite(target), target, target[:, start : start + 1])
-    found = model.at(np.broadcast_to(fine, (len(pilot), fine.size)))
-    above: BoolArray = np.asarray((found[:, start:] >= target[:, start:]).any(axis=1))
+    curve_values = model.at(np.broadcast_to(fine, (len(pilot), fine.size)))
+    above: BoolArray = np.asarray(
+        (curve_values[:, start:] >= target[:, start:]).any(axis=1)
+    )
     # towards its end a lens falls too steeply for a straight line between places
-    low = np.floor(first_crossing(found, target, fine, start=start) / fine[1]) * fine[1]
+    low = (
+        np.floor(first_crossing(curve_values, target, fine, start=start) / fine[1])
+        * fine[1]
+    )
     crossing = low + fine[1] / 2
     for halving in range(_HALVINGS):
         level = _between_rings(threshold, np.nan_to_num(crossing) / frequency[1])
@@ -670,8 +679,8 @@ def _read(
     steep = model.slope(crossing)
     fall = theta[:, 1] * np.log(v / inner) + theta[:, 2] * (v**2 - inner**2)
     vector = np.nan_to_num(np.stack([np.ones_like(v), -np.log(v), -v * v], axis=1))
-    solved = np.linalg.solve(fisher, vector[:, :, None])[:, :, 0]
-    variance = np.maximum((vector * solved).sum(axis=1), 0)
+    solution = np.linalg.solve(fisher, vector[:, :, None])[:, :, 0]
+    variance = np.maximum((vector * solution).sum(axis=1), 0)
     misfit = np.maximum(_FLOOR, _MISFIT_OF_FALL * fall)
     misfit = np.maximum(misfit, _MISFIT_OF_LEVEL / steep)
     spread = np.hypot(np.sqrt(variance) / steep, misfit)

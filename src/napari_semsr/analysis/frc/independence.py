@@ -28,34 +28,36 @@ _Key = tuple[str, str]  # digest, and which image or frame of it; "" for any
 _NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
 
 
-def _draws_noise(made: Provenance) -> bool:
-    added = made.job == "degrade" and any(made.options.get(name) for name in _NOISE)
-    return added or made.job == "simulate"
+def _draws_noise(record: Provenance) -> bool:
+    adds_noise = record.job == "degrade" and any(
+        record.options.get(name) for name in _NOISE
+    )
+    return adds_noise or record.job == "simulate"
 
 
 def _ancestors(
-    made: Provenance | None, *, noisy: bool = True, split: bool = True
+    record: Provenance | None, *, noisy: bool = True, split: bool = True
 ) -> Iterator[tuple[_Key, bool]]:
     """Go through all images of a history, with whether their noise is passed on.
 
     `split`: halves of a mosaic are made of their own frames, else of all.
     """
-    if made is None:
+    if record is None:
         return
-    if _draws_noise(made):
-        yield (json.dumps(made.making(), sort_keys=True, default=str), ""), noisy
+    if _draws_noise(record):
+        yield (json.dumps(record.making(), sort_keys=True, default=str), ""), noisy
         noisy = False
-    stitched = made.job == "stitch"
-    half = made.options.get("half") if stitched and split else None
-    for item in made.inputs:
-        base, _, chosen = (item.digest or "").partition("#")
-        if stitched and item.role != "frames":
+    is_stitched = record.job == "stitch"
+    half = record.options.get("half") if is_stitched and split else None
+    for item in record.inputs:
+        base, _, part_name = (item.digest or "").partition("#")
+        if is_stitched and item.role != "frames":
             continue  # positions, flat field
         if base:
             # with nothing chosen, the first image of a file or each of them
-            frames = half["frames"] if half else (chosen,)
+            frames = half["frames"] if half else (part_name,)
             yield from (((base, frame), noisy) for frame in frames)
-        if not stitched:  # a mosaic records the history of its first frame alone
+        if not is_stitched:  # a mosaic records the history of its first frame alone
             yield from _ancestors(item.provenance, noisy=noisy, split=split)
 
 
@@ -78,16 +80,22 @@ def not_independent(
     which `a` was simulated.
     """
     histories = [None if image is None else image.provenance for image in (a, b)]
-    enhanced = [made is not None and bool(made.networks()) for made in histories]
+    by_network = [
+        record is not None and bool(record.networks()) for record in histories
+    ]
     if b is None or a is b:
-        return enhanced[0]
-    made, other = histories
-    alike = made is not None and other is not None and made.making() == other.making()
-    if alike and not any(enhanced):
+        return by_network[0]
+    record, other = histories
+    alike = (
+        record is not None and other is not None and record.making() == other.making()
+    )
+    if alike and not any(by_network):
         return False  # planes of one stack; the same plane is identical
-    found = [list(_ancestors(made, split=not all(enhanced))) for made in histories]
-    noise, other_noise = ({key for key, noisy in keys if noisy} for keys in found)
-    every, other_every = ({key for key, _ in keys} for keys in found)
+    ancestors = [
+        list(_ancestors(record, split=not all(by_network))) for record in histories
+    ]
+    noise, other_noise = ({key for key, noisy in keys if noisy} for keys in ancestors)
+    every, other_every = ({key for key, _ in keys} for keys in ancestors)
     return (
         _overlap(noise, other_noise)
         or _overlap(noise, other_every)
@@ -100,13 +108,15 @@ def known_independent(a: Micrograph, b: Micrograph) -> bool:
 
     Of images that `not_independent` does not refuse.
     """
-    found = [
+    noisy_ancestors = [
         [key for key, noisy in _ancestors(image.provenance) if noisy]
         for image in (a, b)
     ]
-    drawn = all(any(base.startswith("{") for base, _ in keys) for keys in found)
-    bases = [{base for base, part in keys if part} for keys in found]
-    return drawn or bool(bases[0] & bases[1])
+    all_simulated = all(
+        any(base.startswith("{") for base, _ in keys) for keys in noisy_ancestors
+    )
+    bases = [{base for base, part in keys if part} for keys in noisy_ancestors]
+    return all_simulated or bool(bases[0] & bases[1])
 
 
 # Noise: correlation that the signal of an image cannot explain.
@@ -159,14 +169,14 @@ def shares_unexplained_noise(
         read_box(data, middle_of(data.shape, _LARGEST_PX)) for data in (first, second)
     )
     spectra, samples = _block_spectra(one, other, shift)
-    chosen = [spectra]
+    block_spectra = [spectra]
     if len(spectra) >= _FEW:
         relative = spectra[:, :2] / np.maximum(spectra[:, :2].mean(axis=0), _TINY)
         low = relative[..., :_LOW, :_LOW].mean(axis=(1, 2, 3))
-        chosen.append(spectra[np.argsort(low)[: int(_QUIET * len(spectra))]])
+        block_spectra.append(spectra[np.argsort(low)[: int(_QUIET * len(spectra))]])
     return any(
         _exceeds(mean if axis else mean.swapaxes(1, 2), len(part) * count, noisy)
-        for part in chosen
+        for part in block_spectra
         if len(part) and (mean := part.mean(axis=0))[:2].all()
         for axis, count in enumerate((samples.T, samples))
         for noisy in range(1 if reference else 2)
@@ -193,13 +203,13 @@ def _block_spectra(
         for axis in (y, x)
     )
     count = np.outer(rows.sum(axis=1), columns.sum(axis=1)).astype(float)
-    found = [np.empty((0, 3, *count.shape))]
+    spectra = [np.empty((0, 3, *count.shape))]
     views = (
         sliding_window_view(i, (side, side))[::step, ::step] for i in (first, second)
     )
     for a, b in zip(*views, strict=True):  # row by row of blocks
-        known = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
-        parts = [part[known].astype(float) for part in (a, b)]
+        finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
+        parts = [part[finite].astype(float) for part in (a, b)]
         one, other = (
             fft.rfft2(
                 (part - part.mean(axis=(1, 2), keepdims=True))
@@ -209,8 +219,8 @@ def _block_spectra(
         )
         cross = (one * np.conj(other * phase)).real
         planes = np.stack([np.abs(one) ** 2, np.abs(other) ** 2, cross], axis=1)
-        found.append(rows.astype(float) @ planes @ columns.T / np.maximum(count, 1))
-    return np.concatenate(found), count * _EFFECTIVE
+        spectra.append(rows.astype(float) @ planes @ columns.T / np.maximum(count, 1))
+    return np.concatenate(spectra), count * _EFFECTIVE
 
 
 def _pool(values: FloatArray, across: int, along: int) -> FloatArray:
@@ -253,11 +263,11 @@ def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
         of_floor = pool(weight / fall / np.sqrt(in_floor)) / total
         variance += of_floor**2 / max(1.0, 0.7 * across)
         share = (signal + _MARGIN * np.sqrt(variance)) / own
-        bound = np.sqrt(np.clip(share, 0, 1))
+        upper_bound = np.sqrt(np.clip(share, 0, 1))
         chance = (1 - np.clip(correlation, -0.99, 0.99) ** 2) ** 2 / (2 * total)
-        chance += variance / own**2 / 4 / np.maximum(bound, 0.2) ** 2
-        excess = correlation - bound
-        found = full & (excess > _EXCESS) & (excess > _Z * np.sqrt(chance))
-        if found.any():
+        chance += variance / own**2 / 4 / np.maximum(upper_bound, 0.2) ** 2
+        excess = correlation - upper_bound
+        exceeding = full & (excess > _EXCESS) & (excess > _Z * np.sqrt(chance))
+        if exceeding.any():
             return True
     return False

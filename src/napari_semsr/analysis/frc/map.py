@@ -108,8 +108,8 @@ class FrcMap:
 
     def percentile(self, share: float) -> float | None:
         """Take a percentile of the resolutions, in `unit`; None if all failed."""
-        kept = self.measured[np.isfinite(self.measured)]
-        return float(np.percentile(kept, share)) if kept.size else None
+        finite = self.measured[np.isfinite(self.measured)]
+        return float(np.percentile(finite, share)) if finite.size else None
 
     @property
     def median_interval(self) -> FloatPair | None:
@@ -120,12 +120,12 @@ class FrcMap:
         None where all failed.
         """
         median = self.percentile(50)
-        kept = np.isfinite(self.measured)
+        finite = np.isfinite(self.measured)
         if median is None:
             return None
         share = min(1.0, (self.step / self.block) ** 2)
-        alone = max(1.0, float(np.count_nonzero(kept)) * share)
-        power = np.square(self.relative_sd[kept], dtype=float) - self.model_error**2
+        alone = max(1.0, float(np.count_nonzero(finite)) * share)
+        power = np.square(self.relative_sd[finite], dtype=float) - self.model_error**2
         noise = math.sqrt(max(0.0, float(np.mean(power))) * math.pi / 2 / alone)
         error = self.size_error if self.unit == "nm" else 0.0
         spread = math.hypot(noise, self.model_error, error)
@@ -135,11 +135,11 @@ class FrcMap:
     def summarise(self, inside: BoolArray) -> BlockSummary:
         """Sum up the blocks (Y, X) that lie inside."""
         values = self.measured[inside]
-        kept = values[np.isfinite(values)]
+        finite = values[np.isfinite(values)]
         spread: tuple[float | None, ...] = (None, None, None)
-        if kept.size:
-            spread = tuple(map(float, np.percentile(kept, (10, 50, 90))))
-        return BlockSummary(values.size, values.size - kept.size, *spread)
+        if finite.size:
+            spread = tuple(map(float, np.percentile(finite, (10, 50, 90))))
+        return BlockSummary(values.size, values.size - finite.size, *spread)
 
     def _nm(self, share: float) -> float | None:
         return self.percentile(share) if self.unit == "nm" else None
@@ -226,7 +226,7 @@ def _plan(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
     return plan_blocks(shape, block=block, step=options.step)
 
 
-def _too_many(shape: IntPair, wanted: int) -> Message:
+def _too_many(shape: IntPair, wanted_count: int) -> Message:
     """Say why so many blocks do not fit along the shorter side of a field."""
     field = f"{shape[0]}x{shape[1]} px"
     most = min(shape) // _SMALLEST_BLOCK
@@ -237,8 +237,8 @@ def _too_many(shape: IntPair, wanted: int) -> Message:
             "image-too-small",
         )
     return Message(
-        f"{wanted} blocks side by side do not fit: the field has {field} and a block "
-        f"{_SMALLEST_BLOCK} px or more, so ask for {most} or fewer.",
+        f"{wanted_count} blocks side by side do not fit: the field has {field} and a "
+        f"block {_SMALLEST_BLOCK} px or more, so ask for {most} or fewer.",
         "too-many-blocks",
     )
 
@@ -284,15 +284,17 @@ class _Grids:
     incomplete: int = 0
     under_lens: bool = False  # Any of them
 
-    def put(self, first: int, numbers: NDArray[np.intp], found: Measurement) -> None:
+    def put(
+        self, first: int, numbers: NDArray[np.intp], measurement: Measurement
+    ) -> None:
         """Store a batch of a strip whose first block has the number `first`."""
-        self.crossing.ravel()[first + numbers] = found.crossing
-        self.spread.ravel()[first + numbers] = found.spread
-        self.misfit.ravel()[first + numbers] = found.misfit
-        self.code.ravel()[first + numbers] = found.code
-        self.incomplete += int(np.count_nonzero(found.incomplete))
-        self.under_lens |= bool(found.under_lens.any())
-        part = found.sums.pooled()
+        self.crossing.ravel()[first + numbers] = measurement.crossing
+        self.spread.ravel()[first + numbers] = measurement.spread
+        self.misfit.ravel()[first + numbers] = measurement.misfit
+        self.code.ravel()[first + numbers] = measurement.code
+        self.incomplete += int(np.count_nonzero(measurement.incomplete))
+        self.under_lens |= bool(measurement.under_lens.any())
+        part = measurement.sums.pool()
         self.pooled = part if self.pooled is None else self.pooled + part
 
 
@@ -300,24 +302,24 @@ def _measure_batch(
     numbers: NDArray[np.intp],
     first: Float32Array,
     others: list[Float32Array | None],
-    asked: FrcPlan,
+    plan: FrcPlan,
 ) -> Measurement:
     places = np.unravel_index(numbers, first.shape[:2])
     beside = (None if other is None else other[places] for other in others)
-    return asked.measure(first[places], *beside)
+    return plan.measure(first[places], *beside)
 
 
-def _fill(measured: Float32Array) -> tuple[Float32Array, BoolArray]:
+def _fill(is_measured: Float32Array) -> tuple[Float32Array, BoolArray]:
     """Give each failed block the number of the nearest measured one."""
-    missing = ~np.isfinite(measured)
+    missing = ~np.isfinite(is_measured)
     if missing.all() or not missing.any():
-        return measured.copy(), np.zeros_like(missing)
+        return is_measured.copy(), np.zeros_like(missing)
     from scipy.ndimage import distance_transform_edt  # takes long to import
 
     nearest = distance_transform_edt(
         missing, return_distances=False, return_indices=True
     )
-    return measured[tuple(nearest)], missing
+    return is_measured[tuple(nearest)], missing
 
 
 def measure_frc_map(
@@ -334,24 +336,26 @@ def measure_frc_map(
     share once `b` is moved, and of `whole` where that is given.
     """
     options = options or FrcMapOptions()
-    asked, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)
-    plan = _plan(a.shape, options, single=asked.single)
+    thinned_plan, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)
+    plan = _plan(a.shape, options, single=thinned_plan.single)
     crossing, spread, misfit = (np.full(plan.grid, np.nan) for _ in range(3))
     grids = _Grids(crossing, spread, misfit, np.zeros(plan.grid, np.uint8))
-    if not asked.refused:
-        yield from _run(grids, (a, b, whole), plan, asked)
-    side = plan.block // 2 if asked.single else plan.block
-    geometry = plan_geometry((side, side), asked.pitch, options.tukey)
-    shared = None if options.reference else _field_reason(grids, plan, geometry)
+    if not thinned_plan.is_refused:
+        yield from _run(grids, (a, b, whole), plan, thinned_plan)
+    side = plan.block // 2 if thinned_plan.single else plan.block
+    geometry = plan_geometry((side, side), thinned_plan.pitch, options.tukey)
+    shared_reason = None if options.reference else _field_reason(grids, plan, geometry)
     if grids.pooled is not None and b is not None and whole is None:
         curve = grids.pooled.correlation[0, : geometry.rings.complete]
-        asked = asked.test_noise(shared, curve, a.data, b.data)
-    if asked.refused:
+        thinned_plan = thinned_plan.test_noise(shared_reason, curve, a.data, b.data)
+    if thinned_plan.is_refused:
         grids.code[grids.code != code_of("identical")] = code_of("not-independent")
         grids.crossing[:] = np.nan
-        shared = None
+        shared_reason = None
     name = a.name if whole is None else whole.name
-    return _result(grids, name, plan, asked, shared, fill=options.fill == "nearest")
+    return _result(
+        grids, name, plan, thinned_plan, shared_reason, fill=options.fill == "nearest"
+    )
 
 
 def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
@@ -360,20 +364,20 @@ def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason 
         return None
     share = min(1.0, (plan.step / plan.block) ** 2)
     copies = max(1.0, grids.code.size * share)
-    found = bool(has_plateau(grids.pooled, geometry, copies=copies)[0])
-    return "correlated-noise" if found else None
+    has_common_pattern = bool(has_plateau(grids.pooled, geometry, copies=copies)[0])
+    return "correlated-noise" if has_common_pattern else None
 
 
 def _run(
     grids: _Grids,
     images: tuple[Micrograph, Micrograph | None, Micrograph | None],
     plan: BlockPlan,
-    asked: FrcPlan,
+    frc_plan: FrcPlan,
 ) -> Job[None]:
     """Measure every block, strip by strip, on all cores."""
     a, b, whole = images
     total = plan.grid[0] * plan.grid[1]
-    done = 0
+    done_count = 0
     yield Progress(0, total, "Reading the field")
     with ThreadPoolExecutor(available_cores()) as pool:
         for rows in _strips(plan, a.shape[1]):
@@ -390,14 +394,14 @@ def _run(
             batches = [
                 np.arange(k, min(k + size, count)) for k in range(0, count, size)
             ]
-            work = partial(_measure_batch, first=first, others=others, asked=asked)
+            work = partial(_measure_batch, first=first, others=others, plan=frc_plan)
             try:
-                for numbers, found in zip(
+                for numbers, measurement in zip(
                     batches, pool.map(work, batches), strict=True
                 ):
-                    grids.put(rows[0] * plan.grid[1], numbers, found)
-                    done += numbers.size
-                    yield Progress(done, total, "Correlating blocks")
+                    grids.put(rows[0] * plan.grid[1], numbers, measurement)
+                    done_count += numbers.size
+                    yield Progress(done_count, total, "Correlating blocks")
             except GeneratorExit:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -407,28 +411,30 @@ def _result(
     grids: _Grids,
     name: str,
     plan: BlockPlan,
-    asked: FrcPlan,
-    shared: Reason | None,
+    frc_plan: FrcPlan,
+    shared_reason: Reason | None,
     *,
     fill: bool,
 ) -> FrcMap:
-    calibrated = asked.calibrated
-    nm = calibrated.mean_pixel_size_nm
-    measured = ((nm or 1.0) / grids.crossing).astype(np.float32)
-    shown, filled = (
-        _fill(measured) if fill else (measured.copy(), np.zeros(plan.grid, bool))
+    sized_image = frc_plan.calibrated
+    nm = sized_image.mean_pixel_size_nm
+    measured_values = ((nm or 1.0) / grids.crossing).astype(np.float32)
+    map_values, is_filled = (
+        _fill(measured_values)
+        if fill
+        else (measured_values.copy(), np.zeros(plan.grid, bool))
     )
-    method = asked.method(under_lens=grids.under_lens)
+    method = frc_plan.method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
-    pitch = calibrated.scale
+    pitch = sized_image.scale
     spacing = (plan.step * pitch[0], plan.step * pitch[1])
     image = Micrograph(
-        data=shown,
+        data=map_values,
         pixel_size_nm=None if nm is None else parse_pixel_size(spacing),
         name=f"{name} FRC map",
         origin=(
-            calibrated.origin[0] + plan.origin[0] * pitch[0],
-            calibrated.origin[1] + plan.origin[1] * pitch[1],
+            sized_image.origin[0] + plan.origin[0] * pitch[0],
+            sized_image.origin[1] + plan.origin[1] * pitch[1],
         ),
         spacing_px=spacing if nm is None else (1.0, 1.0),
         metadata={
@@ -441,18 +447,18 @@ def _result(
     )
     return FrcMap(
         map=image,
-        measured=measured,
-        filled=filled,
+        measured=measured_values,
+        filled=is_filled,
         reasons=grids.code,
         relative_sd=grids.spread.astype(np.float32),
         block=plan.block,
         step=plan.step,
         unit="px" if nm is None else "nm",
         method=method,
-        field_reason=shared,
+        field_reason=shared_reason,
         incomplete=grids.incomplete,
-        shift_px=asked.shift,
-        size_error=length_error(calibrated),
+        shift_px=frc_plan.shift,
+        size_error=length_error(sized_image),
         model_error=float(np.median(misfit)) if misfit.size else 0.0,
-        cut_off_nm=asked.cut_off_nm,
+        cut_off_nm=frc_plan.cut_off_nm,
     )

@@ -139,7 +139,7 @@ class RingSums:
         ratio = self.cross / np.maximum(power, _TINY)
         return np.clip(ratio, -1.0, 1.0)
 
-    def pooled(self) -> "RingSums":
+    def pool(self) -> "RingSums":
         """Pool all pairs into one."""
         return RingSums(
             self.cross.sum(axis=0, keepdims=True),
@@ -166,7 +166,7 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
     rings = plan_rings(shape, pitch)
     plane = window_plane(shape, tukey)
     plane /= np.sqrt(np.mean(plane**2))
-    kept = 1 / float(np.mean(plane**4))
+    window_power = 1 / float(np.mean(plane**4))
     projection = None
     if rings.index.size <= _LARGEST:
         place = np.arange(rings.index.size)
@@ -181,7 +181,7 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
         rings,
         tukey,
         plane.astype(np.float32),
-        rings.samples / 2 * kept,
+        rings.samples / 2 * window_power,
         projection,
     )
 
@@ -193,11 +193,11 @@ def _axis_lines(
     rows, half = cross.shape[1:]
     x = np.s_[:, 0, int(2 * LINE_BAND * (half - 1)) :]
     y = np.s_[:, int(LINE_BAND * rows) : rows // 2 + 1, 0]
-    found = []
+    lines = []
     for axis in (x, y):
         c, p, q = (
             plane[axis].sum(axis=1, dtype=np.float64)
             for plane in (cross, power_a, power_b)
         )
-        found.append(c / np.sqrt(np.maximum(p * q, _TINY)))
-    return np.stack(found, axis=1)
+        lines.append(c / np.sqrt(np.maximum(p * q, _TINY)))
+    return np.stack(lines, axis=1)

@@ -84,11 +84,11 @@ def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArr
     if not values.shape[1]:
         return np.zeros(len(curve), bool)
     best = (values * np.sqrt(2 * weight)).max(axis=1, initial=0)
-    pooled = np.cumsum(values * weight, axis=1)
+    summed_values = np.cumsum(values * weight, axis=1)
     norm = np.sqrt(np.maximum(np.cumsum(weight, axis=1), 1e-12) / 2)
     last = [4 << k for k in range(16) if 4 << k < rings] or [rings - 1]
     places = np.array(last) - 1
-    z = (pooled[:, places] / norm[:, places]).max(axis=1)
+    z = (summed_values[:, places] / norm[:, places]).max(axis=1)
     return np.asarray((best >= _BEST_RING_Z) | (z >= _POOLED_Z))
 
 
@@ -127,14 +127,18 @@ def has_plateau(
     )
 
 
-def stays_behind(lying: RingSums, moved: RingSums, geometry: Geometry) -> BoolArray:
+def stays_behind(
+    lying: RingSums, shifted_sums: RingSums, geometry: Geometry
+) -> BoolArray:
     """Find noise that lies still while what the images show has moved.
 
     Ring sums of a pair as it lies, and with the sample's shift taken off, which makes
     of shared noise a curve that falls. Gives (B,).
     """
-    bands = [_band(sums.correlation, geometry, *_BAND)[0] for sums in (lying, moved)]
-    lines = (lying.lines - moved.lines).max(axis=1)
+    bands = [
+        _band(sums.correlation, geometry, *_BAND)[0] for sums in (lying, shifted_sums)
+    ]
+    lines = (lying.lines - shifted_sums.lines).max(axis=1)
     level = has_plateau(lying, geometry) & (bands[0] > bands[1])
     return np.asarray(level | (_has_stripes(lying, geometry) & (lines > _FALL)))
 
@@ -153,13 +157,15 @@ def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:
 def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
     """Find stripes that both images share: row or column offsets of a detector."""
     band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
-    kept = np.sqrt(float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2))
-    found = np.zeros(band.shape, bool)
+    noise_ratio = np.sqrt(
+        float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2)
+    )
+    has_stripes = np.zeros(band.shape, bool)
     for axis, size in enumerate(reversed(geometry.rings.shape)):
         line = sums.lines[:, axis]
-        z = line * np.sqrt(2 * kept * (0.5 - LINE_BAND) * size)
-        found |= (z > _STRIPE_Z) & (line > _STRIPE) & (band < _STRIPE * line)
-    return found
+        z = line * np.sqrt(2 * noise_ratio * (0.5 - LINE_BAND) * size)
+        has_stripes |= (z > _STRIPE_Z) & (line > _STRIPE) & (band < _STRIPE * line)
+    return has_stripes
 
 
 # Smallest side of a pair of blocks that is measured at all, in pixels: eight rings, for
@@ -314,12 +320,12 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
             (y[:, None] + plan.core[0]) % rows,
             (x[:, None] + plan.core[1]) % columns,
         )
-        mirrored = (-inside[0]) % rows, (-inside[1]) % columns
+        opposite = (-inside[0]) % rows, (-inside[1]) % columns
         power = remaining[every, inside[0], inside[1]].sum(axis=1, dtype=np.float64)
         clear = plan.index[y, x] > plan.reach + 1
         share += np.where(clear & (level < _ISOLATION * peak), 2 * power, 0.0)
         remaining[every, inside[0], inside[1]] = 0
-        remaining[every, mirrored[0], mirrored[1]] = 0
+        remaining[every, opposite[0], opposite[1]] = 0
     return np.asarray(share / total)
 
 
@@ -373,8 +379,8 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     correlation = _ring_sums(cross, plan.index) / np.maximum(power, _TINY)
     count = np.bincount(plan.index.ravel()).astype(float)
     agreement = _ring_sums(cosine, plan.index) / count
-    kept = 0.3 if plan.reach == len(_COSINES_HANN) else 0.25
-    telling = correlation > np.maximum(0.2, 4 / np.sqrt(2 * kept * count / 2))
+    inner_share = 0.3 if plan.reach == len(_COSINES_HANN) else 0.25
+    telling = correlation > np.maximum(0.2, 4 / np.sqrt(2 * inner_share * count / 2))
     telling[:, :2] = False
     weight = np.where(telling, count, 0.0)
     ratio = (weight * agreement).sum(axis=1) / np.maximum(
@@ -383,5 +389,7 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     # about 0.8 to 1 for ordinary images, near 0 for gratings, 0 where no ring tells:
     # there lobes of a whole image are all there is, and those of a cross-power noise
     apart = ratio < _AGREEMENT
-    shared = telling.any(axis=1) & (_isolated_share(cross, plan) > _LOBE_SHARE)
-    return np.asarray(apart & (lobes | shared))
+    is_periodic_share = telling.any(axis=1) & (
+        _isolated_share(cross, plan) > _LOBE_SHARE
+    )
+    return np.asarray(apart & (lobes | is_periodic_share))

@@ -134,7 +134,9 @@ def size_of(log: float) -> float:
     return math.exp(min(max(log, _SMALLEST), _LARGEST))
 
 
-def averaged(one: Estimate, other: Estimate, weight: float, freedom: float) -> Estimate:
+def average_estimates(
+    one: Estimate, other: Estimate, weight: float, freedom: float
+) -> Estimate:
     """Average what two models say; where they differ, the error grows."""
     value = (1 - weight) * one.value + weight * other.value
     spread = (1 - weight) * (one.sd**2 + (one.value - value) ** 2)
@@ -171,10 +173,10 @@ def fit_lines(
     shape = "box" if start.shape[1] == 4 else "gaussian"
     begin = start.copy()
     begin[:, 2:] = np.log(begin[:, 2:])
-    bent = _evaluate(shape, np.array([0, 0, *begin.ravel()]), places, area_px)[1]
+    derivatives = _evaluate(shape, np.array([0, 0, *begin.ravel()]), places, area_px)[1]
     # background and heights are linear: the best of them for these places and widths
-    linear = [0, 1, *range(2, bent.shape[1], begin.shape[1])]
-    best = np.linalg.lstsq(bent[:, linear], values, rcond=None)[0]
+    linear = [0, 1, *range(2, derivatives.shape[1], begin.shape[1])]
+    best = np.linalg.lstsq(derivatives[:, linear], values, rcond=None)[0]
     heights = np.where(best[2:] * begin[:, 0] > 0, best[2:], begin[:, 0])
     begin[:, 0] = heights
     return _fit(shape, np.array([*best[:2], *begin.ravel()]), places, values, area_px)
@@ -202,7 +204,7 @@ def _fit(
 
     last: dict[str, Any] = {}
 
-    def made(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def model_and_slope(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
         if "at" not in last or not np.array_equal(last["at"], parameters):
             last["at"] = parameters.copy()
             last["model"] = _evaluate(shape, parameters, places, area)
@@ -210,25 +212,25 @@ def _fit(
         return model
 
     most = _ROUNDS * len(start)
-    found, _, told, _, status = optimize.leastsq(
-        lambda p: (made(p)[0] - values) / unit,
+    solution, _, details, _, status = optimize.leastsq(
+        lambda p: (model_and_slope(p)[0] - values) / unit,
         start,
-        Dfun=lambda p: made(p)[1] / unit,
+        Dfun=lambda p: model_and_slope(p)[1] / unit,
         maxfev=most,
         full_output=True,
     )
-    if not np.isfinite(found).all() or status not in _SETTLED:
+    if not np.isfinite(solution).all() or status not in _SETTLED:
         return None
-    slopes = made(found)[1] / unit
-    squares = float((told["fvec"] ** 2).sum()) * unit**2
+    slopes = model_and_slope(solution)[1] / unit
+    squares = float((details["fvec"] ** 2).sum()) * unit**2
     variance = squares / (len(values) - len(start))
     scale = np.maximum(np.linalg.norm(slopes, axis=0), 1e-300)
-    _, singular, turned = np.linalg.svd(slopes / scale, full_matrices=False)
+    _, singular, right_vectors = np.linalg.svd(slopes / scale, full_matrices=False)
     sure = singular > _SINGULAR * singular[0]
-    half = turned[sure] / singular[sure, None] / scale
+    half = right_vectors[sure] / singular[sure, None] / scale
     covariance = half.T @ half * variance / unit**2
     return ModelFit(
-        shape, found, covariance, math.sqrt(variance), squares, len(values), area
+        shape, solution, covariance, math.sqrt(variance), squares, len(values), area
     )
 
 
@@ -282,16 +284,18 @@ def _box(
     a, b = (places - centre) / s + top, (places - centre) / s - top
     bell_a, bell_b = np.exp(-(a**2)), np.exp(-(b**2))
     full = math.erf(top)
-    made = (special.erf(a) - special.erf(b)) / 2 / full
+    profile = (special.erf(a) - special.erf(b)) / 2 / full
     k = 1 / math.sqrt(math.pi)
     bell = math.exp(-(top**2))
-    slopes[:, 0] = made
+    slopes[:, 0] = profile
     slopes[:, 1] = -height * k * (bell_a - bell_b) / s / full
-    by_blur = -k * (a * bell_a - b * bell_b) / both + made * 2 * k * top * bell / both
+    by_blur = (
+        -k * (a * bell_a - b * bell_b) / both + profile * 2 * k * top * bell / both
+    )
     slopes[:, 2] = height * by_blur / full * slope
-    by_box = k * (bell_a + bell_b) / 2 / s - made * k * bell / s
+    by_box = k * (bell_a + bell_b) / 2 / s - profile * k * bell / s
     slopes[:, 3] = height * by_box / full * box
-    model: FloatArray = height * made
+    model: FloatArray = height * profile
     return model
 
 

@@ -151,22 +151,22 @@ class LineReader:
         """
         inside = (rows >= 0) & (rows < self.shape[0])
         inside &= (columns >= 0) & (columns < self.shape[1])
-        found = np.full(rows.shape, np.nan)
+        values = np.full(rows.shape, np.nan)
         if isinstance(self.data, np.ndarray):
-            found[inside] = self.data[rows[inside], columns[inside]]
-            return found
+            values[inside] = self.data[rows[inside], columns[inside]]
+            return values
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
             if inside[part].any():
-                self._take_part(rows[part], columns[part], inside[part], found[part])
-        return found
+                self._take_part(rows[part], columns[part], inside[part], values[part])
+        return values
 
     def _take_part(
         self,
         rows: NDArray[Any],
         columns: NDArray[Any],
         inside: NDArray[Any],
-        found: FloatArray,
+        line_values: FloatArray,
     ) -> None:
         """Fill in what lies in each chunk that a part of the band meets."""
         y, x = rows[inside], columns[inside]
@@ -181,7 +181,7 @@ class LineReader:
             block = self._chunk(*place)
             top, left = (self._edges[axis][place[axis]] for axis in (0, 1))
             values[here] = block[y[here] - top, x[here] - left]
-        found[inside] = values
+        line_values[inside] = values
 
 
 def _read_chunk(
@@ -304,13 +304,13 @@ def read_profile(
             code="outside-image" if is_outside else "no-finite-values",
         )
     per_px = course.length / course.length_px
-    calibrated = image.pixel_size_nm is not None
+    has_size = image.pixel_size_nm is not None
     return Profile(
         share * course.length_px,
         curve,
         per_px,
-        calibrated,
-        length_error(image, course.steps * image.scale) if calibrated else 0.0,
+        has_size,
+        length_error(image, course.steps * image.scale) if has_size else 0.0,
         course.lines,
         at / per_px,
         value,
@@ -386,12 +386,12 @@ class _Band:
         for step, beside in np.ndindex(2, 2):
             value = self._at(row + step, column + beside)
             weight = np.abs(1 - step - down) * np.abs(1 - beside - right)
-            known = np.isfinite(value)
-            total += np.where(known, value, 0) * weight
-            missing += np.where(known, 0, weight)
-        seen = missing < _WHOLE
-        total = np.where(seen, total / (1 - np.minimum(missing, _WHOLE)), 0)
-        count = seen.sum(axis=1)
+            finite = np.isfinite(value)
+            total += np.where(finite, value, 0) * weight
+            missing += np.where(finite, 0, weight)
+        enough = missing < _WHOLE
+        total = np.where(enough, total / (1 - np.minimum(missing, _WHOLE)), 0)
+        count = enough.sum(axis=1)
         mean = np.full(len(count), np.nan)
         np.divide(total.sum(axis=1), count, out=mean, where=count > 0)
         return mean
@@ -400,12 +400,12 @@ class _Band:
         """Look pixels up; NaN outside the band."""
         rows, columns = self.values.shape
         row = row - self.first
-        known = (row >= 0) & (row < rows)
+        inside = (row >= 0) & (row < rows)
         row = np.clip(row, 0, rows - 1)
         column = column - self.base[row]
-        known &= (column >= 0) & (column < columns)
+        inside &= (column >= 0) & (column < columns)
         value = self.values[row, np.clip(column, 0, columns - 1)]
-        return np.where(known, value, np.nan)
+        return np.where(inside, value, np.nan)
 
     def pixels(self, course: _Course) -> tuple[FloatArray, FloatArray]:
         """Give place along the line, in the plane, and grey value of its pixels."""

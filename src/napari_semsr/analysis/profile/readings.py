@@ -30,7 +30,7 @@ from napari_semsr.analysis.profile.fits import (
     Estimate,
     ModelFit,
     akaike_weight,
-    averaged,
+    average_estimates,
     estimate,
     fit_edge,
     fit_lines,
@@ -49,7 +49,7 @@ from napari_semsr.core import (
     are_level,
     clipped_level,
     is_white,
-    recorded,
+    record_quantity,
 )
 
 RAYLEIGH_DIP = 0.264
@@ -148,10 +148,10 @@ class Readings:
     lines: tuple[LineReading, ...]  # In the order of the line, as pairs are
     pairs: tuple[PairReading, ...]
     edge: EdgeReading | None
-    dark: Annotated[bool, recorded("Dark")]
+    dark: Annotated[bool, record_quantity("Dark")]
     # Standard deviation of one pixel, and grey level of the surroundings
-    noise: Annotated[float, recorded("Noise s.d.", LEVELS)]
-    background: Annotated[float, recorded("Background", LEVELS)]
+    noise: Annotated[float, record_quantity("Noise s.d.", LEVELS)]
+    background: Annotated[float, record_quantity("Background", LEVELS)]
     level: float  # That of the highest line or the upper end
     reason: str | None  # Why there is neither line nor edge
     # Places and values, (K,) each, of the models that were fitted
@@ -197,40 +197,43 @@ def measure_profile(
     ----------
     M. Born, E. Wolf, Principles of Optics, 7th ed., 8.6.3 (Rayleigh's distance).
     """
-    known = profile.intensity[np.isfinite(profile.intensity)]
-    largest = float(np.abs(known).max(initial=0.0))
-    if not known.size or np.ptp(known) <= _FLAT * largest:
-        got = f"{known[0]:g} all along" if known.size else "no value at all"
-        msg = f"A profile must vary to be measured, got {got}; lay the line across"
+    finite = profile.intensity[np.isfinite(profile.intensity)]
+    largest = float(np.abs(finite).max(initial=0.0))
+    if not finite.size or np.ptp(finite) <= _FLAT * largest:
+        description = f"{finite[0]:g} all along" if finite.size else "no value at all"
+        msg = (
+            f"A profile must vary to be measured, got {description}; lay the line "
+            "across"
+        )
         raise ReadError(
             f"{msg} a structure.",
-            code="no-structure" if known.size else "no-finite-values",
+            code="no-structure" if finite.size else "no-finite-values",
         )
     noise = _noise(profile)
     dark = polarity == "dark" or (polarity == "auto" and _is_dark(profile))
-    found = _find(profile, noise, dark=dark, prominence=prominence)
-    step = _step(profile, found, noise)
-    if polarity == "auto" and step is None and (dark or not found.peaks):
+    features = _find(profile, noise, dark=dark, prominence=prominence)
+    step = _step(profile, features, noise)
+    if polarity == "auto" and step is None and (dark or not features.peaks):
         # a line that fills more than half of the profile passes for what is around
         other = _find(profile, _SURER * noise, dark=not dark, prominence=prominence)
-        if other.peaks and not (found.peaks and _is_dark_line(found, other)):
-            found, dark = other, not dark
-    _require_unclipped(profile, found, step)
+        if other.peaks and not (features.peaks and _is_dark_line(features, other)):
+            features, dark = other, not dark
+    _require_unclipped(profile, features, step)
     area = profile.spread_px if pixel == "area" else 0.0
     sign = -1.0 if dark else 1.0
     if step is not None:
-        return _read_edge(profile, found, step, noise, area)
-    if not found.peaks:
-        base, top = sign * found.base, sign * float(found.smooth.max())
+        return _read_edge(profile, features, step, noise, area)
+    if not features.peaks:
+        base, top = sign * features.base, sign * float(features.smooth.max())
         reason = "no line or edge stands out of the noise"
         return Readings((), (), None, dark, noise, base, top, reason, ())
-    owners = _fit_groups(profile, found, area, sign)
-    lines = _read_lines(owners, found, sign)
-    pairs = _read_pairs(owners, lines, found)
+    owners = _fit_groups(profile, features, area, sign)
+    lines = _read_lines(owners, features, sign)
+    pairs = _read_pairs(owners, lines, features)
     groups = dict.fromkeys(group for group, _ in owners if group is not None)
-    curves = tuple(group.drawn() for group in groups)
-    top = sign * max(float(found.smooth[peak]) for peak in found.peaks)
-    base = sign * found.base
+    curves = tuple(group.model_curve() for group in groups)
+    top = sign * max(float(features.smooth[peak]) for peak in features.peaks)
+    base = sign * features.base
     return Readings(lines, pairs, None, dark, noise, base, top, None, curves)
 
 
@@ -246,8 +249,8 @@ def _noise(profile: Profile) -> float:
 
 def _is_dark(profile: Profile) -> bool:
     """Whether most of a profile is nearer to its highest than to its lowest levels."""
-    known = profile.intensity[np.isfinite(profile.intensity)]
-    low, middle, high = np.percentile(known, (2, 50, 98))
+    finite = profile.intensity[np.isfinite(profile.intensity)]
+    low, middle, high = np.percentile(finite, (2, 50, 98))
     return bool(high - middle < middle - low)
 
 
@@ -283,35 +286,39 @@ def _is_dark_line(dark: _Found, bright: _Found) -> bool:
 # Clipped lines and edges.
 
 
-def _require_unclipped(profile: Profile, found: _Found, step: FloatPair | None) -> None:
+def _require_unclipped(
+    profile: Profile, features: _Found, step: FloatPair | None
+) -> None:
     """Refuse lines that are clipped or on clipped ground, and edges with such sides."""
-    at, bright = profile.place_px, not found.turned_over
-    level = np.interp(at, found.place, found.filled)
+    at, bright = profile.place_px, not features.turned_over
+    level = np.interp(at, features.place, features.filled)
     if step is not None:
         middle = sum(step) / 2 if bright else -sum(step) / 2
         for side, white in (level > middle, bright), (level < middle, not bright):
             name = f"{'bright' if white else 'dark'} side of the edge"
-            _refuse_clipped(profile, found, side, _CLIPPED_SIDE, name, white=white)
+            _refuse_clipped(profile, features, side, _CLIPPED_SIDE, name, white=white)
         return
     unit = "nm" if profile.calibrated else "px"
-    for peak in found.peaks:
-        ends = _ends(found, found.smooth, peak)
+    for peak in features.peaks:
+        ends = _ends(features, features.smooth, peak)
         if ends is None:
-            place, width = _rough(found, peak)
+            place, width = _rough(features, peak)
             ends = place - width / 2, place + width / 2
         line = (at >= ends[0]) & (at <= ends[1])
         name = f"line at {sum(ends) / 2 * profile.per_px:.4g} {unit}"
-        _refuse_clipped(profile, found, line, OVEREXPOSED, name, white=bright)
+        _refuse_clipped(profile, features, line, OVEREXPOSED, name, white=bright)
         reach = _REACH * (ends[1] - ends[0])
-        quarter = (3 * found.base + found.smooth[peak]) / 4
+        quarter = (3 * features.base + features.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
         name = f"ground around the {name}"
-        _refuse_clipped(profile, found, ground, _CLIPPED_SIDE, name, white=not bright)
+        _refuse_clipped(
+            profile, features, ground, _CLIPPED_SIDE, name, white=not bright
+        )
 
 
 def _refuse_clipped(
     profile: Profile,
-    found: _Found,
+    features: _Found,
     part: BoolArray,
     share: float,
     name: str,
@@ -323,15 +330,15 @@ def _refuse_clipped(
     if not values.size:
         return
     level = float(values.max() if white else values.min())
-    clipped = white and is_white(level, profile.dtype, profile.bits)
+    is_clipped = white and is_white(level, profile.dtype, profile.bits)
     count = np.count_nonzero(are_level(values, level))
-    if np.ptp(values) and not (clipped and count > share * len(values)):
+    if np.ptp(values) and not (is_clipped and count > share * len(values)):
         found_level = clipped_level(values, white=white, share=share)
         if found_level is None:
             return
-        level, clipped = found_level, False
-    clipped = clipped or _varies_elsewhere(profile, level)
-    if not (clipped or _ends_in_corner(profile, level, white=white)):
+        level, is_clipped = found_level, False
+    is_clipped = is_clipped or _varies_elsewhere(profile, level)
+    if not (is_clipped or _ends_in_corner(profile, level, white=white)):
         return
     clipped_share = np.mean(are_level(values, level))
     end, remedy = ("greatest", "less") if white else ("least", "more")
@@ -391,11 +398,11 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
     place = profile.distance_px
     level = -profile.intensity if dark else profile.intensity.copy()
     gaps = ~np.isfinite(level)
-    filled = np.interp(place, place[~gaps], level[~gaps])
+    without_gaps = np.interp(place, place[~gaps], level[~gaps])
     step = profile.length_px / max(1, len(place) - 1)
     width, peaks = 1.0, np.empty(0, int)
     while True:
-        smooth = ndimage.gaussian_filter1d(filled, width / step, mode="nearest")
+        smooth = ndimage.gaussian_filter1d(without_gaps, width / step, mode="nearest")
         # what is left of white noise after a Gaussian
         left = noise / math.sqrt(profile.lines * 2 * math.sqrt(math.pi) * width)
         least = max(prominence * float(np.ptp(smooth)), _OUT * left)
@@ -408,8 +415,10 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
         peaks = np.sort(peaks[highest])
     # of the surroundings: the median of what is below the middle of the range
     base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
-    kept = tuple(int(peak) for peak in peaks if not gaps[peak])
-    return _Found(place, level, filled, smooth, width, kept, float(base), step, dark)
+    peak_places = tuple(int(peak) for peak in peaks if not gaps[peak])
+    return _Found(
+        place, level, without_gaps, smooth, width, peak_places, float(base), step, dark
+    )
 
 
 def _crossing(
@@ -438,41 +447,41 @@ def _width_at_half(
     return left, _crossing(place, level, peak, half, 1)
 
 
-def _ends(found: _Found, level: FloatArray, peak: int) -> FloatPair | None:
+def _ends(features: _Found, level: FloatArray, peak: int) -> FloatPair | None:
     """Half-maximum crossings of a line, unless another line lies between them."""
-    left, right = _width_at_half(found.place, level, peak, found.base)
+    left, right = _width_at_half(features.place, level, peak, features.base)
     if left is None or right is None:
         return None
-    others = [float(found.place[other]) for other in found.peaks if other != peak]
-    merged = any(left <= other <= right for other in others)
-    return None if merged else (left, right)
+    others = [float(features.place[other]) for other in features.peaks if other != peak]
+    is_merged = any(left <= other <= right for other in others)
+    return None if is_merged else (left, right)
 
 
-def _rough(found: _Found, peak: int) -> FloatPair:
+def _rough(features: _Found, peak: int) -> FloatPair:
     """Place and width of a line to begin with, of a curve smoothed by a quarter of it.
 
     The peak of a broad line may be a bump anywhere on it: its place is the middle.
     """
-    width = found.smooth_px
-    place, rough = float(found.place[peak]), 0.0
+    width = features.smooth_px
+    place, rough = float(features.place[peak]), 0.0
     ends: FloatPair | None = None
     for _ in range(3):
         sharper = ends
         smooth = ndimage.gaussian_filter1d(
-            found.filled, width / found.step_px, mode="nearest"
+            features.filled, width / features.step_px, mode="nearest"
         )
-        ends = _ends(found, smooth, peak)
+        ends = _ends(features, smooth, peak)
         if sharper is not None and ends is None:  # what it is blurred with hides them
             break
-        left, right = _width_at_half(found.place, smooth, peak, found.base)
-        middle = float(found.place[peak])
+        left, right = _width_at_half(features.place, smooth, peak, features.base)
+        middle = float(features.place[peak])
         sides = [abs(side - middle) for side in (left, right) if side is not None]
-        rough = 2 * min(sides) if sides else found.place[-1] / 4
+        rough = 2 * min(sides) if sides else features.place[-1] / 4
         place = middle
         if ends is not None:
-            between = smooth[(found.place >= ends[0]) & (found.place <= ends[1])]
+            between = smooth[(features.place >= ends[0]) & (features.place <= ends[1])]
             # most is nearer to the peak than to its half: no rim of something broader
-            if np.median(between) > (3 * smooth[peak] + found.base) / 4:
+            if np.median(between) > (3 * smooth[peak] + features.base) / 4:
                 place, rough = sum(ends) / 2, ends[1] - ends[0]
         if rough <= 4 * width:
             break
@@ -511,14 +520,14 @@ class _Group:
 
     def fwhm_of(self, number: int) -> Estimate | None:
         """How wide a line is; None where nobody knows."""
-        found = _fwhm(self.fit, number)
+        width = _fwhm(self.fit, number)
         if self.other is not None:
             other = _fwhm(self.other, number)
             weight = akaike_weight(self.fit, self.other)
-            found = averaged(found, other, weight, self.fit.freedom)
-        return found if found.sd <= _MOST_SD * found.value else None
+            width = average_estimates(width, other, weight, self.fit.freedom)
+        return width if width.sd <= _MOST_SD * width.value else None
 
-    def drawn(self) -> tuple[FloatArray, FloatArray]:
+    def model_curve(self) -> tuple[FloatArray, FloatArray]:
         """Places and values of the model, ten to a pixel up to 2000."""
         count = min(_DRAWN, int(10 * (self.end - self.start)) + 2)
         places = np.linspace(0, self.end - self.start, count)
@@ -538,10 +547,12 @@ _Owner = tuple[_Group | None, int]  # the fit of a line, and its number there
 
 
 def _fit_groups(
-    profile: Profile, found: _Found, area: float, sign: float
+    profile: Profile, features: _Found, area: float, sign: float
 ) -> list[_Owner]:
     """Fit lines whose surroundings meet together."""
-    places, widths = zip(*(_rough(found, peak) for peak in found.peaks), strict=True)
+    places, widths = zip(
+        *(_rough(features, peak) for peak in features.peaks), strict=True
+    )
     groups = [[0]]
     for number in range(1, len(places)):
         gap = places[number] - places[number - 1]
@@ -553,26 +564,26 @@ def _fit_groups(
     owners: list[_Owner] = []
     for group in groups:
         begin = [(places[number], widths[number]) for number in group]
-        made = _fit_group(profile, found, begin, group, area, sign)
-        owners += [(made, number) for number in range(len(group))]
+        fit = _fit_group(profile, features, begin, group, area, sign)
+        owners += [(fit, number) for number in range(len(group))]
     return owners
 
 
 def _fit_group(
     profile: Profile,
-    found: _Found,
+    features: _Found,
     begin: Sequence[FloatPair],
     numbers: Sequence[int],
     area: float,
     sign: float,
 ) -> _Group | None:
     """Fit a group of lines, again where its surroundings turn out to be others."""
-    peaks = [found.peaks[number] for number in numbers]
+    peaks = [features.peaks[number] for number in numbers]
     places, widths = (list(part) for part in zip(*begin, strict=True))
-    heights = [sign * float(found.smooth[peak] - found.base) for peak in peaks]
+    heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
     best = None
     for _ in range(_TURNS):
-        low, high = _surroundings(found, numbers, places, widths)
+        low, high = _surroundings(features, numbers, places, widths)
         inside = (profile.place_px >= low) & (profile.place_px <= high)
         at, values = profile.place_px[inside] - low, profile.value[inside]
         sigmas = np.divide(widths, GAUSSIAN_FWHM)
@@ -582,19 +593,19 @@ def _fit_group(
             break
         best = _Group(low, high, *models)
         read = [best.fwhm_of(number) for number in range(len(peaks))]
-        told = [
+        widths_told = [
             width if one is None else one.value
             for one, width in zip(read, widths, strict=True)
         ]
-        change = float(np.abs(np.log(np.divide(told, widths))).max())
+        change = float(np.abs(np.log(np.divide(widths_told, widths))).max())
         if change < _SETTLED:
             break
-        widths = told
+        widths = widths_told
     return best
 
 
 def _surroundings(
-    found: _Found,
+    features: _Found,
     numbers: Sequence[int],
     places: Sequence[float],
     widths: Sequence[float],
@@ -602,34 +613,34 @@ def _surroundings(
     """Where a group of lines is fitted: up to the saddle to whatever is next."""
     low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
     high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
-    low = max(low, _foot(found, found.peaks[numbers[0]], -1))
-    high = min(high, _foot(found, found.peaks[numbers[-1]], 1))
+    low = max(low, _foot(features, features.peaks[numbers[0]], -1))
+    high = min(high, _foot(features, features.peaks[numbers[-1]], 1))
     if numbers[0] > 0:
-        low = max(low, _saddle(found, numbers[0] - 1))
-    if numbers[-1] + 1 < len(found.peaks):
-        high = min(high, _saddle(found, numbers[-1]))
-    return max(low, 0.0), min(high, float(found.place[-1]))
+        low = max(low, _saddle(features, numbers[0] - 1))
+    if numbers[-1] + 1 < len(features.peaks):
+        high = min(high, _saddle(features, numbers[-1]))
+    return max(low, 0.0), min(high, float(features.place[-1]))
 
 
-def _foot(found: _Found, peak: int, way: int) -> float:
+def _foot(features: _Found, peak: int, way: int) -> float:
     """Place of the lowest point on one side of a line, before the curve rises again.
 
     That is above half of the line's height, as where the profile ends on an object: it
     has no peak, and is no ground.
     """
-    side = found.smooth[peak:] if way > 0 else found.smooth[peak::-1]
-    share = (side - found.base) / (found.smooth[peak] - found.base)
-    fallen = np.logical_or.accumulate(share < 0.25)
-    again = np.flatnonzero(fallen & (share > 0.5))
+    side = features.smooth[peak:] if way > 0 else features.smooth[peak::-1]
+    share = (side - features.base) / (features.smooth[peak] - features.base)
+    has_fallen = np.logical_or.accumulate(share < 0.25)
+    again = np.flatnonzero(has_fallen & (share > 0.5))
     if not again.size:
         return math.inf * way
-    return float(found.place[peak + way * int(np.argmin(side[: again[0]]))])
+    return float(features.place[peak + way * int(np.argmin(side[: again[0]]))])
 
 
-def _saddle(found: _Found, first: int) -> float:
+def _saddle(features: _Found, first: int) -> float:
     """Place of the lowest point between a peak and the next."""
-    one, two = found.peaks[first], found.peaks[first + 1]
-    return float(found.place[one + int(np.argmin(found.smooth[one : two + 1]))])
+    one, two = features.peaks[first], features.peaks[first + 1]
+    return float(features.place[one + int(np.argmin(features.smooth[one : two + 1]))])
 
 
 def _models(
@@ -640,9 +651,9 @@ def _models(
     width = begin[:, 2] * GAUSSIAN_FWHM
     boxes = np.column_stack([begin[:, :2], width / 6, width])
     bell, box = (fit_lines(at, values, start, area) for start in (begin, boxes))
-    found = [fit for fit in (bell, box) if fit and _sound(fit, begin, length)]
-    found = [fit for fit in found if fit is not box or _is_box(fit)]
-    return sorted(found, key=lambda fit: fit.criterion)
+    fits = [fit for fit in (bell, box) if fit and _sound(fit, begin, length)]
+    fits = [fit for fit in fits if fit is not box or _is_box(fit)]
+    return sorted(fits, key=lambda fit: fit.criterion)
 
 
 def _is_box(fit: ModelFit) -> bool:
@@ -671,20 +682,20 @@ _BLUR_PX = 2.0
 
 
 def _read_lines(
-    owners: Sequence[_Owner], found: _Found, sign: float
+    owners: Sequence[_Owner], features: _Found, sign: float
 ) -> tuple[LineReading, ...]:
     """Read every line, plainly too."""
     read = []
     place: Estimate | None
     fwhm: Estimate | None
-    for (group, number), peak in zip(owners, found.peaks, strict=True):
-        at = float(found.place[peak])
-        height = sign * float(found.smooth[peak] - found.base)
+    for (group, number), peak in zip(owners, features.peaks, strict=True):
+        at = float(features.place[peak])
+        height = sign * float(features.smooth[peak] - features.base)
         model, place, fwhm = "none", None, None
         if group is not None:
             model, place = group.fit.shape, group.place_of(number)
             fwhm, height = group.fwhm_of(number), float(group.fit.lines[number, 0])
-        ends = _ends(found, found.level, peak)
+        ends = _ends(features, features.level, peak)
         plain = None if ends is None else ends[1] - ends[0]
         if group is not None and fwhm and plain and fwhm.value > _MOST_WIDER * plain:
             alone = len(group.fit.lines) == 1 and group.shows_background
@@ -699,7 +710,7 @@ def _read_lines(
 
 
 def _read_pairs(
-    owners: Sequence[_Owner], lines: Sequence[LineReading], found: _Found
+    owners: Sequence[_Owner], lines: Sequence[LineReading], features: _Found
 ) -> tuple[PairReading, ...]:
     pairs = []
     distance: Estimate | None
@@ -720,9 +731,9 @@ def _read_pairs(
         if reason is None and not all(bare):
             dip = None
             reason = "no background shows beside the lines; draw on to where it does"
-        start, end = found.peaks[first : first + 2]
-        lower = min(found.level[start], found.level[end]) - found.base
-        valley = max(found.level[start : end + 1].min() - found.base, 0.0)
+        start, end = features.peaks[first : first + 2]
+        lower = min(features.level[start], features.level[end]) - features.base
+        valley = max(features.level[start : end + 1].min() - features.base, 0.0)
         # over the lower of both; 1 is down to all
         plain = float(1 - valley / lower) if lower > 0 else math.nan
         verdicts = _verdict(dip, RAYLEIGH_DIP), sparrow, reason
@@ -775,34 +786,35 @@ def _verdict(dip: Estimate | None, least: float) -> Verdict:
 # Edges.
 
 
-def _step(profile: Profile, found: _Found, noise: float) -> FloatPair | None:
+def _step(profile: Profile, features: _Found, noise: float) -> FloatPair | None:
     """Levels before and after an edge; None where the profile is none."""
-    level = -found.filled if found.turned_over else found.filled
+    level = -features.filled if features.turned_over else features.filled
     count = max(2, round(_ENDS * len(level)))
     before, after = float(level[:count].mean()), float(level[-count:].mean())
-    step, span = abs(after - before), float(np.ptp(found.smooth))
+    step, span = abs(after - before), float(np.ptp(features.smooth))
     left = noise / math.sqrt(profile.lines * count)
     if step < _STEP * span or step < _OUT * left:
         return None
-    for turned in (found.smooth, -found.smooth):
-        if len(signal.find_peaks(turned, prominence=_STEP * step)[0]):
+    for slope in (features.smooth, -features.smooth):
+        if len(signal.find_peaks(slope, prominence=_STEP * step)[0]):
             return None
     return before, after
 
 
 def _read_edge(
-    profile: Profile, found: _Found, levels: FloatPair, noise: float, area: float
+    profile: Profile, features: _Found, levels: FloatPair, noise: float, area: float
 ) -> Readings:
     before, after = levels
     step = after - before
-    sign = -1.0 if found.turned_over else 1.0
-    level, smooth = sign * found.level, sign * found.smooth
-    middle = _crosses(found.place, (smooth - before) / step, 0.5, None)
-    place = found.place[-1] / 2 if middle is None else middle
+    sign = -1.0 if features.turned_over else 1.0
+    level, smooth = sign * features.level, sign * features.smooth
+    middle = _crosses(features.place, (smooth - before) / step, 0.5, None)
+    place = features.place[-1] / 2 if middle is None else middle
 
     def width_of(curve: FloatArray) -> float | None:
         tenth, most = (
-            _crosses(found.place, (curve - before) / step, k, place) for k in (0.1, 0.9)
+            _crosses(features.place, (curve - before) / step, k, place)
+            for k in (0.1, 0.9)
         )
         return None if tenth is None or most is None else abs(most - tenth)
 
@@ -816,7 +828,7 @@ def _read_edge(
     fit, width = fits[0], _edge_width(fits)
     at = fit.estimate(lambda p: float(p[2]))
     sure = width if width.sd <= _MOST_SD * width.value else None
-    places = np.linspace(0, found.place[-1], min(_DRAWN, 10 * len(found.place)))
+    places = np.linspace(0, features.place[-1], min(_DRAWN, 10 * len(features.place)))
     edge = EdgeReading(at, sure, plain, float(fit.parameters[1]))
     curves = ((places, fit.curve(places)),)
     return Readings((), (), edge, False, noise, low, high, None, curves)
@@ -832,12 +844,12 @@ def _fit_edge(
     places, values = profile.place_px, profile.value
     before, step, place, sigma = begin
     starts = np.geomspace(1, max(sigma, 1), 1 + math.ceil(math.log2(max(sigma, 1))))
-    tried: list[tuple[float, ...]]
-    tried = [(before, step, place, one, 0.0) for one in starts.tolist()]
+    starts_tried: list[tuple[float, ...]]
+    starts_tried = [(before, step, place, one, 0.0) for one in starts.tolist()]
     best: list[ModelFit] = []
     near = np.ones(len(places), bool)
     for _ in range(1 + _TURNS):
-        fits = [fit_edge(places[near], values[near], one, area) for one in tried]
+        fits = [fit_edge(places[near], values[near], one, area) for one in starts_tried]
         sound = [
             fit for fit in fits if fit is not None and fit.parameters[1] * step > 0
         ]
@@ -850,7 +862,10 @@ def _fit_edge(
         sigma = size_of(log)
         reach = max(_EDGE_REACH * math.hypot(sigma, area), _LEAST_REACH_PX)
         near = np.abs(places - place) <= reach
-        tried = [(low, rise, place, sigma), (low, rise, place, sigma, *(slope or [0]))]
+        starts_tried = [
+            (low, rise, place, sigma),
+            (low, rise, place, sigma, *(slope or [0])),
+        ]
     return best
 
 
@@ -863,7 +878,7 @@ def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
     if not others:
         return best
     weight = akaike_weight(fits[0], fits[1])
-    return averaged(best, others[0], weight, fits[0].freedom)
+    return average_estimates(best, others[0], weight, fits[0].freedom)
 
 
 def _crosses(

@@ -77,9 +77,9 @@ def _parse_ome(text: str) -> "Element | None":
         return None
     plain = text.strip().rstrip("\0")
     # some writers leave control characters in names, which XML does not have
-    for told in (plain, legible(plain, lines=True)):
+    for xml_text in (plain, legible(plain, lines=True)):
         with suppress(ET.ParseError):
-            return ET.fromstring(told)  # noqa: S314
+            return ET.fromstring(xml_text)  # noqa: S314
     return None
 
 
@@ -114,8 +114,8 @@ def _of_series(
         images = [e for e in images if _is_here(e, files, root.get("UUID"))] or images
     if len(images) <= count:
         images = images[series : series + 1]
-    stated = [_ome_image(image, warnings) for image in images]
-    sizes, names, depths = ({one[i] for one in stated} for i in range(3))
+    images_found = [_ome_image(image, warnings) for image in images]
+    sizes, names, depths = ({one[i] for one in images_found} for i in range(3))
     if len(sizes) > 1:
         sentence = Message(
             f"The OME-XML tells of {len(images)} images of different pixel size where "
@@ -149,18 +149,18 @@ def _significant_bits(
     """
     if page.dtype is None or page.dtype.kind != "u":
         return {}
-    width, stored = 8 * page.dtype.itemsize, int(page.bitspersample)
-    if 1 < stored < width:
-        return {BITS_KEY: stored}
-    noted = page.tags.valueof(_MICRO_MANAGER)
+    width, stored_bits = 8 * page.dtype.itemsize, int(page.bitspersample)
+    if 1 < stored_bits < width:
+        return {BITS_KEY: stored_bits}
+    vendor_values = page.tags.valueof(_MICRO_MANAGER)
     tags = (page.tags.valueof(tag) for tag in (_LARGEST_SAMPLE, _LARGEST_VALUE))
-    stated: list[Any] = [
+    bit_depths: list[Any] = [
         by_ome,
-        noted.get("BitDepth") if isinstance(noted, Mapping) else None,
+        vendor_values.get("BitDepth") if isinstance(vendor_values, Mapping) else None,
         *_BITS_TEXT.findall(text)[:1],
         *(_ones(one[0] if isinstance(one, tuple) else one) for one in tags),
     ]
-    for value in stated:
+    for value in bit_depths:
         with suppress(TypeError, ValueError):
             if 1 < int(value) <= width:
                 return {BITS_KEY: int(value)}
@@ -180,19 +180,19 @@ def _ome_image(
     pixels = next((e for e in image if _local(e) == "Pixels"), None)
     if pixels is None:
         return None, image.get("Name"), None
-    stated = [
+    sizes = [
         (
             pixels.get(f"PhysicalSize{a}"),
             pixels.get(f"PhysicalSize{a}Unit", _DEFAULT_UNIT),
         )
         for a in "YX"
     ]
-    size = pixel_size([None if v is None else to_nm(v, u) for v, u in stated])
-    given = [f"{v} {u}" for v, u in stated if v is not None and u not in _NO_LENGTH]
-    if size is None and given:
+    size = pixel_size([None if v is None else to_nm(v, u) for v, u in sizes])
+    size_texts = [f"{v} {u}" for v, u in sizes if v is not None and u not in _NO_LENGTH]
+    if size is None and size_texts:
         sentence = Message(
-            f"The OME physical size must be two positive lengths, got {given}: the "
-            "pixel size is left unknown.",
+            f"The OME physical size must be two positive lengths, got {size_texts}: "
+            "the pixel size is left unknown.",
             "pixel-size-invalid",
         )
         warnings.append(sentence)
@@ -332,9 +332,9 @@ def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) 
     working = np.result_type(data.dtype, np.float32)
 
     def mask(block: NDArray[Any]) -> NDArray[Any]:
-        masked = block.astype(working)
-        masked[_is_no_data(block, value)] = np.nan
-        return masked
+        with_gaps = block.astype(working)
+        with_gaps[_is_no_data(block, value)] = np.nan
+        return with_gaps
 
     return data.map_blocks(mask, dtype=working) if lazy else mask(data)
 
@@ -359,14 +359,14 @@ def _as_shown(
     Of so many `white_bits` are values whose zero is white; 0 where it is black. What
     was measured stays what it is, and so do floats, which have no white to count from.
     """
-    inverted = white_bits > 0
-    if inverted and line in (None, _SIGNED_16) and data.dtype.kind != "f":
+    is_inverted = white_bits > 0
+    if is_inverted and line in (None, _SIGNED_16) and data.dtype.kind != "f":
         data, look = _invert_white(data, white_bits, look)
-        inverted = False
+        is_inverted = False
     if line is not None:
         data, look = _on_line(data, line, look)
-        inverted ^= line[1] < 0
-    if inverted:
+        is_inverted ^= line[1] < 0
+    if is_inverted:
         sentence = Message(
             "Its small grey values are to be shown bright (an inverted lookup table), "
             "and all are read as they are: invert the image in ImageJ if large values "
@@ -425,7 +425,7 @@ def _vendor_info(
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
     """Split an INI text, forgiving whatever is no ``key = value``."""
-    found: dict[str, dict[str, str]] = {}
+    sections: dict[str, dict[str, str]] = {}
     section = ""
     for raw in text.splitlines():
         line = raw.strip()
@@ -433,8 +433,8 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
             section = line[1:-1]
         elif "=" in line and section:
             key, _, value = line.partition("=")
-            found.setdefault(section, {})[key.strip()] = value.strip()
-    return found
+            sections.setdefault(section, {})[key.strip()] = value.strip()
+    return sections
 
 
 def _count(value: str | None) -> int | None:
@@ -455,32 +455,32 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
     size = None
     for name in _SCANS:
         scan = sections.get(name, {})
-        stated = [scan.get("PixelHeight"), scan.get("PixelWidth")]
-        if not any(stated):
+        size_texts = [scan.get("PixelHeight"), scan.get("PixelWidth")]
+        if not any(size_texts):
             continue
-        size = pixel_size([to_nm(value, "m") for value in stated])
+        size = pixel_size([to_nm(value, "m") for value in size_texts])
         if size is not None:
             warnings = []
             break
         sentence = Message(
-            f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: "
-            "the pixel size is left unknown.",
+            "FEI's PixelHeight and PixelWidth must be positive metres, got "
+            f"{size_texts}: the pixel size is left unknown.",
             "pixel-size-invalid",
         )
         warnings.append(sentence)
-    told = _chosen_fei(sections)
-    found = RawImage(
-        "TIFF", None, size, "FEI", metadata=told, warnings=tuple(warnings[:1])
+    metadata = _chosen_fei(sections)
+    frame_image = RawImage(
+        "TIFF", None, size, "FEI", metadata=metadata, warnings=tuple(warnings[:1])
     )
     if rows is None:
-        return found
+        return frame_image
     # a page that was resampled or cut out keeps the header of the scan
-    return of_frame(found, "FEI's header", (rows, columns or shape[1]), shape)
+    return of_frame(frame_image, "FEI's header", (rows, columns or shape[1]), shape)
 
 
 def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """Keep the lines that describe how the image was taken."""
-    wanted = {
+    keys_wanted = {
         "System": ("SystemType", "Software"),
         "EBeam": ("HV", "BeamCurrent", "HFW", "VFW", "WD"),
         "Scan": ("Dwelltime", "PixelWidth", "PixelHeight"),
@@ -490,7 +490,7 @@ def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     }
     return {
         f"{section}.{key}": sections[section][key]
-        for section, keys in wanted.items()
+        for section, keys in keys_wanted.items()
         for key in keys
         if sections.get(section, {}).get(key)
     }
@@ -501,18 +501,18 @@ def _zeiss_values(text: str) -> tuple[list[str], dict[str, str]]:
     lines = [line.strip() for line in text.splitlines()]
     numbers: list[str] = []
     values: dict[str, str] = {}
-    named = False
+    is_labelled = False
     for i, line in enumerate(lines):
         if line.startswith(("AP_", "DP_", "SV_")):
-            named = True
+            is_labelled = True
             following = lines[i + 1] if i + 1 < len(lines) else ""
             values[line] = following.partition("=")[2].strip()
-        elif not named:
+        elif not is_labelled:
             numbers.append(line)
     return numbers, values
 
 
-def _refined(label: str, numbers: list[str]) -> float | None:
+def _refine_size(label: str, numbers: list[str]) -> float | None:
     """Read the pixel size, with the header's digits where both agree.
 
     The label is rounded for the screen; the fourth unnamed number is the same length
@@ -533,7 +533,7 @@ def _refined(label: str, numbers: list[str]) -> float | None:
 def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
     """Read the text of Zeiss SmartSEM; the pixels are still to be read."""
     numbers, values = _zeiss_values(text)
-    kept = {
+    metadata = {
         key: values[key]
         for key in (
             "AP_IMAGE_PIXEL_SIZE",
@@ -549,24 +549,24 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
         )
         if values.get(key)
     }
-    found = RawImage("TIFF", None, None, "Zeiss", metadata=kept)
+    image = RawImage("TIFF", None, None, "Zeiss", metadata=metadata)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
-        return _from_field(found, values, shape)
-    length = _refined(label, numbers)
+        return _from_field(image, values, shape)
+    length = _refine_size(label, numbers)
     if length is None:
         warning = Message(
             f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
             "the pixel size is left unknown.",
             "pixel-size-invalid",
         )
-        return replace(found, warnings=(warning,))
-    found = replace(found, pixel_size_nm=pixel_size((length, length)))
-    return _at_width(found, length, values, shape)
+        return replace(image, warnings=(warning,))
+    image = replace(image, pixel_size_nm=pixel_size((length, length)))
+    return _at_width(image, length, values, shape)
 
 
 def _from_field(
-    found: RawImage, values: Mapping[str, str], shape: tuple[int, int]
+    image: RawImage, values: Mapping[str, str], shape: tuple[int, int]
 ) -> RawImage:
     """Find the pixel size of a file that states its field alone, as older ones do.
 
@@ -577,26 +577,26 @@ def _from_field(
     width, height = stated_length_nm(across), stated_length_nm(down)
     pitch = None if width is None else width / shape[1]
     if pitch is None:
-        said = f"and AP_WIDTH is no length, got {across!r}"
+        reason = f"and AP_WIDTH is no length, got {across!r}"
         code = "pixel-size-missing"
     elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
         pixels = f"{shape[0]} x {shape[1]} px"
-        said = f"and the field of {down} x {across} does not fit {pixels}"
+        reason = f"and the field of {down} x {across} does not fit {pixels}"
         code = "pixel-size-contradicts"
     else:
         basis = {"pixel_size_from": f"AP_WIDTH, {across}, over {shape[1]} px"}
         size = pixel_size((pitch, pitch))
-        return replace(found, pixel_size_nm=size, metadata={**found.metadata, **basis})
+        return replace(image, pixel_size_nm=size, metadata={**image.metadata, **basis})
     warning = Message(
-        f"Zeiss's header holds no AP_IMAGE_PIXEL_SIZE, {said}: the pixel size is left "
-        "unknown.",
+        f"Zeiss's header holds no AP_IMAGE_PIXEL_SIZE, {reason}: the pixel size is "
+        "left unknown.",
         code,
     )
-    return replace(found, warnings=(warning,))
+    return replace(image, warnings=(warning,))
 
 
 def _at_width(
-    found: RawImage, length: float, values: Mapping[str, str], shape: tuple[int, int]
+    image: RawImage, length: float, values: Mapping[str, str], shape: tuple[int, int]
 ) -> RawImage:
     """Bring the stated pixel size to the width of the stored page.
 
@@ -604,14 +604,14 @@ def _at_width(
     """
     field_nm, width = stated_length_nm(values.get("AP_WIDTH", "")), shape[1]
     if field_nm is not None and abs(length * width / field_nm - 1) < _FIELD_TOLERANCE:
-        return found
+        return image
     frame = rows_and_columns(values.get("DP_IMAGE_STORE", ""), "*")
     if frame is not None and frame[1] != width:
         # the data bar is drawn into the frame, so that none lies below it
-        fitted = of_frame(found, "Zeiss's header", frame, shape)
-        return replace(fitted, databar_rows=0)
+        fitting = of_frame(image, "Zeiss's header", frame, shape)
+        return replace(fitting, databar_rows=0)
     pitch = length if field_nm is None else field_nm / width
-    return replace(found, pixel_size_nm=pixel_size((pitch, pitch)))
+    return replace(image, pixel_size_nm=pixel_size((pitch, pitch)))
 
 
 # Pixel size of a TIFF that is no microscope's own: ImageJ, resolution tags.
@@ -640,9 +640,11 @@ def _pitches(
     page: "tifffile.TiffPage", unit: str, y_unit: str | None = None
 ) -> PixelSize | None:
     """Pixel size from both resolution tags; `y_unit` where that of rows is another."""
-    stated = (("YResolution", y_unit or unit), ("XResolution", unit))
-    found = [(_resolution(page, name), per) for name, per in stated]
-    return pixel_size([None if r is None else to_nm(1 / r, per) for r, per in found])
+    tags = (("YResolution", y_unit or unit), ("XResolution", unit))
+    resolutions = [(_resolution(page, name), per) for name, per in tags]
+    return pixel_size(
+        [None if r is None else to_nm(1 / r, per) for r, per in resolutions]
+    )
 
 
 def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
@@ -665,10 +667,10 @@ def _imagej_pixel_size(
         return None
     size = _pitches(page, unit, str(metadata.get("yunit", unit)).strip())
     if size is None:
-        stated = getattr(page.tags.get("XResolution"), "value", None)
+        resolution = getattr(page.tags.get("XResolution"), "value", None)
         sentence = Message(
-            f"ImageJ's calibration must be pixels per unit of length, got {stated} per "
-            f"{unit!r}: the pixel size is left unknown.",
+            f"ImageJ's calibration must be pixels per unit of length, got {resolution} "
+            f"per {unit!r}: the pixel size is left unknown.",
             "pixel-size-invalid",
         )
         warnings.append(sentence)
@@ -715,7 +717,7 @@ class _PlaneSource:
             return self.extent
         return (*self.extent, self.shape[self.axes.index("S")])
 
-    def _ordered(self, samples: NDArray[Any]) -> NDArray[Any]:
+    def _order_samples(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Put colour samples last, or keep the chosen one."""
         if "S" not in self.axes:
             return samples
@@ -734,15 +736,15 @@ class _PlaneSource:
         if self.offset is not None:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
-            return self._ordered(flat.reshape(self.shape))
+            return self._order_samples(flat.reshape(self.shape))
         import tifffile
 
         how = dict(self.how)
         with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path, **how) as tif:
             page = self._page(tif)
             page.parent.filehandle.open()  # `tifffile` closes the others of a set
-            found = np.asarray(page.asarray()).reshape(self.shape)
-        return self._ordered(found)
+            plane = np.asarray(page.asarray()).reshape(self.shape)
+        return self._order_samples(plane)
 
     def window(self, rows: slice, columns: slice) -> NDArray[Any]:
         index = tuple(
@@ -751,7 +753,7 @@ class _PlaneSource:
         if self.offset is not None:
             with decoding(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
-                return self._ordered(np.array(view[index]))
+                return self._order_samples(np.array(view[index]))
         import tifffile
         import zarr
 
@@ -763,17 +765,17 @@ class _PlaneSource:
                 part = zarr.open_array(store, mode="r")[index]
             finally:
                 store.close()
-        return self._ordered(np.asarray(part))
+        return self._order_samples(np.asarray(part))
 
 
 def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
     """Refuse a page whose pixels lie beyond the end of the file."""
-    expected = math.prod(page.chunked)
-    found = min(len(page.dataoffsets), len(page.databytecounts))
-    if found != expected:
+    block_count = math.prod(page.chunked)
+    entry_count = min(len(page.dataoffsets), len(page.databytecounts))
+    if entry_count != block_count:
         msg = (
-            f"{path} must hold {expected} tiles or strips, but lists {found}: export "
-            "it again."
+            f"{path} must hold {block_count} tiles or strips, but lists {entry_count}: "
+            "export it again."
         )
         raise ReadError(msg, code="file-damaged")
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
@@ -809,8 +811,8 @@ def _block(page: "tifffile.TiffPage", extent: tuple[int, int]) -> tuple[int, int
         )
     strip = max(1, min(rows, page.rowsperstrip or rows))
     row_bytes = max(1, columns * page.samplesperpixel * np.dtype(page.dtype).itemsize)
-    wanted = max(1, _STRIP_BYTES // row_bytes)
-    return min(rows, strip * max(1, wanted // strip)), columns
+    rows_wanted = max(1, _STRIP_BYTES // row_bytes)
+    return min(rows, strip * max(1, rows_wanted // strip)), columns
 
 
 def _find_plane(
@@ -832,7 +834,7 @@ def _find_plane(
     if tif.is_ome:
         own = tif.ome_metadata == tif.pages.first.description
         how = () if own else (("omexml", tif.ome_metadata),)
-    found = _PlaneSource(
+    plane_source = _PlaneSource(
         path=path,
         how=how,
         series=series,
@@ -849,20 +851,20 @@ def _find_plane(
     if pages.dataoffset is not None and all(
         page is not None and page.parent is tif for page in pages.pages
     ):
-        offset = int(pages.dataoffset) + outer * found.nbytes
-        _check_end(path, offset + found.nbytes)
+        offset = int(pages.dataoffset) + outer * plane_source.nbytes
+        _check_end(path, offset + plane_source.nbytes)
         # one run of bytes can be read in any blocks, whatever its strips
-        rows, columns = (min(n, _BLOCK) for n in found.extent)
-        return replace(found, offset=offset, block=(rows, columns))
+        rows, columns = (min(n, _BLOCK) for n in plane_source.extent)
+        return replace(plane_source, offset=offset, block=(rows, columns))
     page: Any = pages.pages[outer] if outer < len(pages.pages) else None
     if page is None:
         msg = f"{path} lacks the page of plane {outer}: a file of its set is missing."
         raise ReadError(msg, code="file-missing")
     if page.parent is tif:
         _check_bytes(path, page)
-        check_claim(path, found.nbytes, sum(page.databytecounts))
+        check_claim(path, plane_source.nbytes, sum(page.databytecounts))
         check_claim(path, _segment_bytes(key), sum(page.databytecounts))
-    return replace(found, page=outer, block=_block(key, found.extent))
+    return replace(plane_source, page=outer, block=_block(key, plane_source.extent))
 
 
 # The file: its planes, its calibration, its dialect.
@@ -888,9 +890,9 @@ class _Listener(logging.Handler):
     It looks for all files of a set, of which only those of the chosen image matter.
     """
 
-    def __init__(self, heard: list[str]) -> None:
+    def __init__(self, complaints: list[str]) -> None:
         super().__init__(logging.WARNING)
-        self._heard = heard
+        self._complaints = complaints
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -903,17 +905,17 @@ class _Listener(logging.Handler):
             "again if anything is wrong or missing.",
             "partly-understood",
         )
-        if sentence not in self._heard:
-            self._heard.append(sentence)
+        if sentence not in self._complaints:
+            self._complaints.append(sentence)
 
 
 @contextmanager
-def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
+def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile]":
     """Open a TIFF, closing it, translating its faults, listening to its complaints."""
-    listener = _Listener(heard)
+    listener = _Listener(complaints)
     _logger.addHandler(listener)
     try:
-        with decoding(path, "TIFF"), _open(path, heard) as tif:
+        with decoding(path, "TIFF"), _open(path, complaints) as tif:
             if not len(tif.series):
                 msg = f"{path} is a TIFF without an image: export it again."
                 raise ReadError(msg, code="no-image")
@@ -1037,9 +1039,9 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
         (name for name in names if set(name) & set("/\\:") or name == ".."), None
     )
     if away is not None or ("FileName" in ome and "<!DOCTYPE" in ome):
-        told = "in words of its own" if away is None else one_line(f"{away:.80}")
+        where = "in words of its own" if away is None else one_line(f"{away:.80}")
         msg = (
-            f"{path} names a part outside its folder, {told}: put all parts into one "
+            f"{path} names a part outside its folder, {where}: put all parts into one "
             "folder, and export it again."
         )
         raise ReadError(msg, code="outside-folder")
@@ -1072,7 +1074,7 @@ _COLOURS = (2, 5, 6, 8)  # photometric interpretations: RGB, CMYK, YCbCr, CIE L*
 
 def is_grey(path: Path) -> bool:
     """Whether a file has grey values in up to three axes, by its first page."""
-    with _opened(path, []) as tif:
+    with _open_tiff(path, []) as tif:
         page = tif.pages.first
         if page.photometric in _COLOURS or page.dtype is None or page.dtype.kind == "c":
             return False
@@ -1084,9 +1086,9 @@ def is_grey(path: Path) -> bool:
             if first is not None:
                 sizes = [int(first.get(f"Size{axis}", 1)) for axis in "ZCT"]
         elif tif.is_imagej:
-            stated = tif.imagej_metadata or {}
+            imagej_values = tif.imagej_metadata or {}
             names = ("channels", "slices", "frames")
-            sizes = [int(stated.get(name, 1)) for name in names]
+            sizes = [int(imagej_values.get(name, 1)) for name in names]
         elif tif.is_shaped:
             sizes = [side for side in tif.series[0].shape[:-2] if side > 1]
         return sum(size > 1 for size in sizes) <= 1
@@ -1094,7 +1096,7 @@ def is_grey(path: Path) -> bool:
 
 def read_calibration(path: Path) -> RawImage:
     """Read what a file says of its first image, without its pixels."""
-    with _opened(path, []) as tif:
+    with _open_tiff(path, []) as tif:
         return _calibrate(tif, tif.series[0].levels[0].keyframe, 0)
 
 
@@ -1131,8 +1133,8 @@ def _is_thumbnail(page: "tifffile.TiffPage", whole: "tifffile.TiffPage") -> bool
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Find the plane, its calibration and its pixels."""
-    heard: list[str] = []
-    with _opened(path, heard) as tif:
+    complaints: list[str] = []
+    with _open_tiff(path, complaints) as tif:
         count = len(tif.series)
         own = _own_series(tif)
         number = _usual_series(tif, own)
@@ -1140,35 +1142,37 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
             number = choose(path, "series", options.series, count)
         levels = tif.series[number].levels
         level = choose(path, "level", options.level, len(levels))
-        channels, planes, axes, outer, sample = _chosen(path, levels[level], options)
+        channels, planes, axes, outer, sample = _choose_plane(
+            path, levels[level], options
+        )
         plane = _find_plane(path, tif, number, level, outer, sample)
         full, page = levels[0].keyframe, levels[level].keyframe
-        found = _calibrate(tif, full, number)
+        image = _calibrate(tif, full, number)
         if level:
-            found = _coarsen(found, full, page)
-        found = replace(found, orientation=_orientation(tif, levels[0], outer))
+            image = _coarsen(image, full, page)
+        image = replace(image, orientation=_orientation(tif, levels[0], outer))
         line, lut = None, page.colormap if page.photometric == _PALETTE else None
-        if tif.is_imagej and found.vendor is None and page.samplesperpixel == 1:
+        if tif.is_imagej and image.vendor is None and page.samplesperpixel == 1:
             details = tif.imagej_metadata or {}
-            line = _grey_line(details, np.dtype(page.dtype), heard)
+            line = _grey_line(details, np.dtype(page.dtype), complaints)
     if plane.nbytes <= LAZY_BYTES:
         data = plane.whole()
     else:
         data = plan_blocks(plane, plane.out_shape, plane.dtype, plane.block)
-    look = found.look
+    look = image.look
     if lut is None:
-        data = _without_no_data(data, page, heard)
+        data = _without_no_data(data, page, complaints)
     else:
         indices, data = data, _apply_palette(data, lut)
         look = look if data is indices else None  # its limits are those of indices
     white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
-    data, look = _as_shown(data, look, int(white_bits), line, heard)
-    chosen = {SERIES_KEY: number, OWN_SERIES_KEY: len(own)} if count > 1 else {}
-    facts = dict(found.metadata)
+    data, look = _as_shown(data, look, int(white_bits), line, complaints)
+    series_record = {SERIES_KEY: number, OWN_SERIES_KEY: len(own)} if count > 1 else {}
+    facts = dict(image.metadata)
     if lut is not None or line is not None:  # by which grey values are other ones
         facts.pop(BITS_KEY, None)
     return replace(
-        found,
+        image,
         format=_dialect(tif),
         data=data,
         levels=len(levels),
@@ -1177,14 +1181,14 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         planes=planes,
         axes=axes,
         look=look,
-        metadata={**facts, **chosen},
-        warnings=tuple(heard),
+        metadata={**facts, **series_record},
+        warnings=tuple(complaints),
         # all that the tags leave open is the pixel size
-        doubts=(*found.warnings, *found.doubts),
+        doubts=(*image.warnings, *image.doubts),
     )
 
 
-def _chosen(
+def _choose_plane(
     path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
 ) -> tuple[int, int, dict[str, int], int, int | None]:
     """Count channels and planes; choose the page, and of samples as channels one."""
@@ -1214,12 +1218,12 @@ def _chosen(
         counts = [1 if a == "C" else n for a, n in zip(names, shape, strict=True)]
         names, counts = [*names, "S"], [*counts, samples]
     kind = "S" if by_sample else "C"
-    called = ["c" if a == kind else a.lower().replace("c", "") for a in names]
-    channels, planes, places = choose_plane(path, options, called, counts)
+    axis_names = ["c" if a == kind else a.lower().replace("c", "") for a in names]
+    channels, planes, places = choose_plane(path, options, axis_names, counts)
     sample = places[-1] if by_sample else None
     where = places[: len(shape)]
     outer = int(np.ravel_multi_index(where, shape)) if shape else 0
-    return channels, planes, named_axes(called, counts), outer, sample
+    return channels, planes, named_axes(axis_names, counts), outer, sample
 
 
 def _calibrate(
@@ -1253,12 +1257,13 @@ def _calibrate(
         size = _tag_pixel_size(page)
     record, cut = record or _find_record(text), ""
     rows, columns = int(page.imagelength), int(page.imagewidth)
-    turned = "" if _orientation(tif, tif.series[series], 0) == 1 else "turned"
-    if record and (turned or record.shape not in (None, (rows, columns))):
+    turn_note = "" if _orientation(tif, tif.series[series], 0) == 1 else "turned"
+    if record and (turn_note or record.shape not in (None, (rows, columns))):
         record = replace(record, origin=(0.0, 0.0))
         cut = Message(
             f"{tif.filename}, now of {rows} x {columns} px, was "
-            f"{turned or 'cut or resampled'} by another program: where it lies in the "
+            f"{turn_note or 'cut or resampled'} by another program: where it lies in "
+            "the "
             "image is not known any more. `crop()` keeps the place of what it cuts.",
             "place-unknown",
         )
@@ -1294,9 +1299,9 @@ def _orientation(
         one = series[number] if number else None
         if one is not None and one.parent is tif:
             pages.insert(0, one.aspage())
-    stated = (page.tags.valueof(_ORIENTATION) for page in pages)
-    turned = next((one for one in stated if one is not None), 1)
-    return turned if turned in range(1, 9) else 1
+    orientations = (page.tags.valueof(_ORIENTATION) for page in pages)
+    orientation = next((one for one in orientations if one is not None), 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _imagej_look(details: Mapping[str, Any]) -> DisplaySettings | None:
@@ -1318,28 +1323,28 @@ def _find_record(text: str) -> Record | None:
 
 
 def _coarsen(
-    found: RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
+    image: RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
 ) -> RawImage:
     """Bring calibration, place and data bar from the finest level to another one."""
     sides = (full.imagelength, page.imagelength), (full.imagewidth, page.imagewidth)
     down, across = (fine / coarse for fine, coarse in sides)
     # levels are halved, and odd sides rounded
-    halved = 2 ** round(math.log2(max(down, across)))
-    if all(n // halved <= m <= -(-n // halved) for n, m in sides):
-        down = across = halved
-    record, size = found.record, found.pixel_size_nm
+    ratio = 2 ** round(math.log2(max(down, across)))
+    if all(n // ratio <= m <= -(-n // ratio) for n, m in sides):
+        down = across = ratio
+    record, size = image.record, image.pixel_size_nm
     spacing = (1.0, 1.0) if record is None else record.spacing_px
     start = (0.0, 0.0) if record is None else record.origin
     pitch = size or spacing
     return replace(
-        found,
+        image,
         origin=(
             start[0] + (down - 1) / 2 * pitch[0],
             start[1] + (across - 1) / 2 * pitch[1],
         ),
         spacing_px=(spacing[0] * down, spacing[1] * across),
         pixel_size_nm=size and PixelSize((size[0] * down, size[1] * across)),
-        databar_rows=rows_at(found.databar_rows, down),
+        databar_rows=rows_at(image.databar_rows, down),
         coarser=(down, across),
     )
 

@@ -63,8 +63,8 @@ def _resolution(
 
 def _rational(value: Fraction) -> _Rational:
     """Give the closest numerator and denominator that a tag can hold."""
-    found = value.limit_denominator(int(_MOST_RATIONAL / max(value, Fraction(1))))
-    return found.numerator, found.denominator
+    fraction = value.limit_denominator(int(_MOST_RATIONAL / max(value, Fraction(1))))
+    return fraction.numerator, fraction.denominator
 
 
 def _tags(image: Micrograph) -> dict[str, Any]:
@@ -142,8 +142,11 @@ def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
     """Rename what is written once it says name, pixel size and history again."""
     with replacing(path) as place:
         yield place
-        found, meant = read_calibration(place), record_of(image)
-        if found.record != Record.from_json(meant.to_json()) or found.warnings:
+        calibration, record = read_calibration(place), record_of(image)
+        if (
+            calibration.record != Record.from_json(record.to_json())
+            or calibration.warnings
+        ):
             msg = (
                 f"{path} could not be written so that its name, pixel size and history "
                 "are read again: give the image another name, or write .ome.zarr."
@@ -161,7 +164,7 @@ def write_fei(image: Micrograph, path: Path) -> None:
     import tifffile
 
     (rows, columns), (y, x) = image.shape, image.scale
-    told: dict[str, dict[str, Any]] = {
+    sections: dict[str, dict[str, Any]] = {
         "System": {"SystemType": "simulated", "Software": "napari-semsr"},
         "EBeam": {"HFW": columns * x * 1e-9, "VFW": rows * y * 1e-9},
         "Scan": {"PixelWidth": x * 1e-9, "PixelHeight": y * 1e-9},
@@ -169,7 +172,7 @@ def write_fei(image: Micrograph, path: Path) -> None:
         "PrivateFei": {"DatabarHeight": 0},
     }
     lines = []
-    for section, values in told.items():
+    for section, values in sections.items():
         lines += [f"[{section}]", *(f"{k}={_plain(v)}" for k, v in values.items()), ""]
     tag = (_FEI_TAG, 2, 0, "\r\n".join(lines), True)
     dtype = image.dtype.newbyteorder("=")
@@ -193,30 +196,30 @@ def _info(image: Micrograph) -> str:
 
 def _imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
     """Collect what ImageJ shows: scale, contrast, and the record in its information."""
-    shown: dict[str, Any] = {}
+    keywords: dict[str, Any] = {}
     if image.look is not None:
-        shown["min"], shown["max"] = image.look.limits
+        keywords["min"], keywords["max"] = image.look.limits
     elif image.dtype.kind == "b":  # else Fiji shows 0 and 1 of 255, both black
-        shown["min"], shown["max"] = 0, 1
+        keywords["min"], keywords["max"] = 0, 1
     unit, per_unit = _resolution(image.pixel_size_nm, _UNITS)
-    shown |= {"unit": unit, "Info": _info(image), "axes": axes}
-    return {"metadata": shown, "resolution": per_unit}
+    keywords |= {"unit": unit, "Info": _info(image), "axes": axes}
+    return {"metadata": keywords, "resolution": per_unit}
 
 
 def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
     """OME-XML attributes: sizes with units, and the record as a map annotation."""
-    found: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "axes": axes,
         "Name": legible(image.name),  # XML holds no control characters
         "MapAnnotation": {RECORD_KEY: record_of(image).to_json()},
     }
     if image.significant_bits is not None:
-        found["SignificantBits"] = image.significant_bits
+        metadata["SignificantBits"] = image.significant_bits
     if image.pixel_size_nm is not None:
         y, x = image.pixel_size_nm
-        found |= {"PhysicalSizeY": y, "PhysicalSizeYUnit": "nm"}
-        found |= {"PhysicalSizeX": x, "PhysicalSizeXUnit": "nm"}
-    return found
+        metadata |= {"PhysicalSizeY": y, "PhysicalSizeYUnit": "nm"}
+        metadata |= {"PhysicalSizeX": x, "PhysicalSizeXUnit": "nm"}
+    return metadata
 
 
 def _tiles(data: Any, path: Path) -> Iterator[NDArray[Any]]:
@@ -282,13 +285,13 @@ def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
 
     Where times stand between others, all are one axis.
     """
-    found: dict[str, int] = {}
+    sizes_by_axis: dict[str, int] = {}
     long = {axis: size for axis, size in axes.items() if size > 1}
     outermost = "t" in (*[*long][:1], *[*long][-1:])
     for axis, size in long.items():
         letter = "T" if axis == "t" and outermost else "Z"
-        found[letter] = found.get(letter, 1) * size
-    return found
+        sizes_by_axis[letter] = sizes_by_axis.get(letter, 1) * size
+    return sizes_by_axis
 
 
 def check_pages(axes: Mapping[str, int], path: Path) -> None:
@@ -314,8 +317,8 @@ def write_pages(
     """
     import tifffile
 
-    named = page_axes(axes)
-    planes = math.prod(named.values())
+    sizes_by_axis = page_axes(axes)
+    planes = math.prod(sizes_by_axis.values())
     ome = output_kind(path) == "ome-tiff"
     kind = _ome_type(first.dtype) if ome else _first_type(first.dtype, _IMAGEJ_TYPES)
     if kind is None:
@@ -325,7 +328,7 @@ def write_pages(
         )
         raise WriteError(msg, code="grey-type-unsupported")
     convert = _to_ome if ome else _to_imagej
-    letters = f"{''.join(named)}YX"
+    letters = f"{''.join(sizes_by_axis)}YX"
     options = _imagej_options(first, letters)
     if ome:  # ImageJ opens it by its tags alone
         options = {"metadata": _ome_metadata(first, letters), **_tags(first)}
@@ -338,7 +341,7 @@ def write_pages(
     ):
         tif.write(
             (np.ascontiguousarray(convert(page, path)) for page in pages),
-            shape=(*named.values(), *first.shape),
+            shape=(*sizes_by_axis.values(), *first.shape),
             dtype=kind,
             photometric="minisblack",
             **options,

@@ -84,12 +84,12 @@ class GrowingMosaic:
         """Read a rectangle (Y, X) in the mosaic's pixels; NaN beyond the store."""
         with self._lock:
             store = Box.of(self.shape, self.origin)
-            found = np.full(box.shape, np.nan, np.float32)
+            result = np.full(box.shape, np.nan, np.float32)
             if box.overlap(store):
                 part = box.intersection(store)
                 values = np.asarray(self.level0[part.within(store).slices])
-                found[part.within(box).slices] = values
-            return found
+                result[part.within(box).slices] = values
+            return result
 
     def _cover(self, box: Box) -> None:
         """Add whole chunks on each side that a rectangle exceeds."""

@@ -24,7 +24,7 @@ from napari_semsr.core import (
     SemsrError,
     legible,
     run,
-    shown,
+    shorten,
     warn,
 )
 from napari_semsr.io.files import (
@@ -113,15 +113,15 @@ def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
     Gives the pixels that had no place in the type of the store.
     """
     blocks = (image.data[box.slices] for box in store.boxes())
-    clipped = yield from store.fill(blocks, message)
+    clipped_count = yield from store.fill(blocks, message)
     counts = coverage_of(image)
     if counts is not None:
         label = store.add_label(COVERAGE)
-        for place in np.ndindex(*store.done.shape):
+        for place in np.ndindex(*store.done_marks.shape):
             box = store.box(*place)
             label[box.slices] = np.asarray(counts.data[box.slices])
         store.finish_label(COVERAGE, label)
-    return clipped
+    return clipped_count
 
 
 def coverage_of(image: Micrograph) -> Micrograph | None:
@@ -196,9 +196,9 @@ def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
     if not matches(path, b"" if path.is_dir() else b"file"):
         return
     try:
-        levels, finished = _levels(path, series, level)
-        found = sum(count_blocks(path, level) for level in levels)
-        whole = finished
+        levels, block_count = _levels(path, series, level)
+        blocks_there = sum(count_blocks(path, level) for level in levels)
+        whole = block_count
         if whole is None:
             whole = 0
             for each in levels:
@@ -207,19 +207,19 @@ def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
                 whole += math.prod(_block_counts(each.shape, blocks))
     except Exception:  # noqa: BLE001 - `read` says what is wrong with a store
         return
-    if found < whole:
+    if blocks_there < whole:
         remedy = (
             "copy it again, unless it was written so."
-            if finished is None
+            if block_count is None
             else "it was copied in part, copy it again."
         )
         fill = levels[0].fill_value
-        value = f"{fill:g}" if isinstance(fill, np.number | np.bool) else shown(fill)
+        value = f"{fill:g}" if isinstance(fill, np.number | np.bool) else shorten(fill)
         if fill is None:
             value = "0, since it states no fill value"
         warn(
-            f"{whole - found} of {whole} blocks of {path.name} have no file and are "
-            f"read as {value}: {remedy}",
+            f"{whole - blocks_there} of {whole} blocks of {path.name} have no file and "
+            f"are read as {value}: {remedy}",
             "blocks-missing",
         )
 
@@ -235,9 +235,11 @@ def _levels(
     image = _find_image(
         path, zarr.open_group(FolderStore(path, read_only=True), mode="r"), series
     )
-    finished = blocks_when_whole(image.group)
-    wanted = range(len(_datasets(path, image))) if finished is not None else (level,)
-    return [_array(path, image, each) for each in wanted], finished
+    block_count = blocks_when_whole(image.group)
+    numbers = (
+        range(len(_datasets(path, image))) if block_count is not None else (level,)
+    )
+    return [_array(path, image, each) for each in numbers], block_count
 
 
 def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
@@ -258,9 +260,11 @@ def _word(value: object) -> str:
 
 def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Multiscale images that a group describes; none where it does so wrongly."""
-    found = attributes.get("multiscales")
-    is_list = isinstance(found, list) and all(isinstance(one, dict) for one in found)
-    return list(found) if found and is_list else []
+    entries = attributes.get("multiscales")
+    is_list = isinstance(entries, list) and all(
+        isinstance(one, dict) for one in entries
+    )
+    return list(entries) if entries and is_list else []
 
 
 def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
@@ -276,7 +280,7 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
         msg = f"{path} is a plate or well of many images: give the path of one field."
         raise ReadError(msg, code="several-images")
     if isinstance(attributes.get(LABELS), list):
-        labels = shown(attributes[LABELS])
+        labels = shorten(attributes[LABELS])
         msg = f"{path} is a group of label images: give the path of one of {labels}."
         raise ReadError(msg, code="several-images")
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
@@ -288,18 +292,18 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
         )
         raise ReadError(msg, code="no-image")
-    found = _find_image(path, child, 0)
-    return _Image(found.group, found.metadata, found.version, len(names))
+    image = _find_image(path, child, 0)
+    return _Image(image.group, image.metadata, image.version, len(names))
 
 
 def _datasets(path: Path, image: _Image) -> list[dict[str, Any]]:
     """List what an image says of its levels, the finest first."""
-    found = image.metadata.get("datasets")
-    levels = found if isinstance(found, list) else []
+    datasets = image.metadata.get("datasets")
+    levels = datasets if isinstance(datasets, list) else []
     if not levels or not all(isinstance(one, dict) and "path" in one for one in levels):
         msg = (
             f"{path} must list its levels under datasets, each with a path, got "
-            f"{shown(found)}: write its metadata again."
+            f"{shorten(datasets)}: write its metadata again."
         )
         raise ReadError(msg, code="metadata-damaged")
     return levels
@@ -328,25 +332,25 @@ def _array(path: Path, image: _Image, level: int) -> "zarr.Array[Any]":
 
 def _stated_axes(image: _Image, ndim: int) -> object:
     """Find what an image says of its axes, which each version says elsewhere."""
-    stated = image.metadata.get("axes")
-    if stated is None and ndim == 5:  # before 0.3 the axes were always these
+    axes = image.metadata.get("axes")
+    if axes is None and ndim == 5:  # before 0.3 the axes were always these
         return list("tczyx")
     systems = image.metadata.get("coordinateSystems")  # since 0.6, that of levels first
-    if stated is None and isinstance(systems, list) and systems:
+    if axes is None and isinstance(systems, list) and systems:
         return systems[0].get("axes") if isinstance(systems[0], dict) else None
-    return stated
+    return axes
 
 
 def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
     """Axes of an image, named; the last two must be y and x."""
-    stated = _stated_axes(image, ndim)
-    found = stated if isinstance(stated, list) else []
-    axes = [a if isinstance(a, dict) else {"name": a} for a in found]
+    axes_stated = _stated_axes(image, ndim)
+    axes_listed = axes_stated if isinstance(axes_stated, list) else []
+    axes = [a if isinstance(a, dict) else {"name": a} for a in axes_listed]
     names = [str(a.get("name", "")).lower() for a in axes]
     if len(names) != ndim or names[-2:] != ["y", "x"] or len({*names}) < ndim:
         msg = (
-            f"{path} must have axes that end in y and x, each once, got {shown(names)} "
-            f"for {ndim} dimensions: write it again in that order."
+            f"{path} must have axes that end in y and x, each once, got "
+            f"{shorten(names)} for {ndim} dimensions: write it again in that order."
         )
         raise ReadError(msg, code="axis-missing")
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
@@ -368,13 +372,17 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
     common = image.metadata.get("coordinateTransformations")
     place = _Placement()
     if "coordinateSystems" in image.metadata and common:
-        said = "Further coordinate systems are not used: the image lies in its own."
-        further = Message(said, "coordinates-ignored")
+        sentence = "Further coordinate systems are not used: the image lies in its own."
+        further = Message(sentence, "coordinates-ignored")
         place, common = replace(place, place_doubts=(further,)), None
     name = f"level {dataset['path']}"
     steps: deque[Any] = deque()
-    for stated in (own, common):
-        steps.extend(stated if isinstance(stated, list) else [stated] * bool(stated))
+    for transforms in (own, common):
+        steps.extend(
+            transforms
+            if isinstance(transforms, list)
+            else [transforms] * bool(transforms)
+        )
     while steps:
         step = steps.popleft()
         kind = step.get("type") if isinstance(step, dict) else None
@@ -383,7 +391,7 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
         elif kind in ("scale", "translation"):
             place = _apply_step(place, name, step, ndim)
         elif kind != "identity":
-            what = shown(kind if isinstance(kind, str) else step)
+            what = shorten(kind if isinstance(kind, str) else step)
             doubt = Message(
                 f"The transformation {what} of {name} is not supported: the place is "
                 "left unknown, and so is the pixel size unless it is given.",
@@ -407,7 +415,7 @@ def _apply_step(
         unknown = "pixel size" if kind == "scale" else "place"
         doubt = Message(
             f"The {kind} of {name} must be {ndim} numbers, one for each axis, got "
-            f"{shown(step.get(kind, dict(step)))}: the {unknown} is left unknown.",
+            f"{shorten(step.get(kind, dict(step)))}: the {unknown} is left unknown.",
             "pixel-size-invalid" if kind == "scale" else "place-unknown",
         )
         if kind == "scale":
@@ -483,9 +491,9 @@ def _look(image: _Image, channel: int) -> DisplaySettings | None:
     """Read window and colour of a channel from the metadata of OMERO."""
     attributes, _ = _attributes(image.group)
     try:
-        said = attributes["omero"]["channels"][channel]
-        window = said["window"]
-        hue = str(said.get("color") or "FFFFFF").lower()
+        channel_record = attributes["omero"]["channels"][channel]
+        window = channel_record["window"]
+        hue = str(channel_record.get("color") or "FFFFFF").lower()
         return DisplaySettings(
             limits=(float(window["start"]), float(window["end"])),
             colormap="gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}",
@@ -507,11 +515,11 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
         )
         raise ValueError(msg)
     marks = [path / mark for mark in ZARR_MARKS if (path / mark).is_file()]
-    changed = [mark.stat().st_mtime_ns for mark in marks]
-    name = f"zarr-{tokenize(str(path.resolve()), array.path, changed)}"
+    stamps = [mark.stat().st_mtime_ns for mark in marks]
+    name = f"zarr-{tokenize(str(path.resolve()), array.path, stamps)}"
     chunks = array.shards or array.chunks
     _check_blocks(path, array, chunks)
-    blocks = _Blocks(path, array, _made(path, array))
+    blocks = _Blocks(path, array, _stamp(path, array))
     return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
 
 
@@ -530,21 +538,21 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
         )
         raise ReadError(msg, code="too-many-blocks")
     size = math.prod(min(each) for each in whole) * array.dtype.itemsize
-    stored = math.prod(array.chunks) * array.dtype.itemsize
-    if max(size, stored) > _LARGEST_BLOCK:
+    chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    if max(size, chunk_bytes) > _LARGEST_BLOCK:
         msg = (
             f"{path} must have blocks of at most {_LARGEST_BLOCK >> 20} MiB, got "
-            f"{max(size, stored) / 2**20:.0f} MiB: convert it with smaller chunks."
+            f"{max(size, chunk_bytes) / 2**20:.0f} MiB: convert it with smaller chunks."
         )
         raise ReadError(msg, code="blocks-too-large")
 
 
-def _made(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
+def _stamp(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
     """Tell when an array was made; None where it is there no more."""
     for name in ("zarr.json", ".zarray"):
         with suppress(OSError):
-            told = (path / array.path / name).stat()
-            return told.st_ino, told.st_mtime_ns, told.st_size
+            status = (path / array.path / name).stat()
+            return status.st_ino, status.st_mtime_ns, status.st_size
     return None
 
 
@@ -578,7 +586,7 @@ class _Blocks:
     def __getitem__(self, index: Any) -> NDArray[Any]:
         with decoding(self.path, "OME-Zarr"):
             try:
-                found = np.asarray(self.array[index])
+                values = np.asarray(self.array[index])
             except (MemoryError, SemsrError):
                 raise
             except Exception as error:
@@ -587,10 +595,10 @@ class _Blocks:
                 msg = f"block {self._name(index)}: {reason}"
                 raise ValueError(msg) from error
         self._check_there()  # then, as it may have gone while it was read
-        return found
+        return values
 
     def _check_there(self) -> None:
-        if self.made is not None and _made(self.path, self.array) != self.made:
+        if self.made is not None and _stamp(self.path, self.array) != self.made:
             msg = f"{self.path} was written anew, or moved, since it was opened: open "
             raise ReadError(msg + "it again.", code="content-changed")
 
@@ -614,9 +622,11 @@ def _calibration(
     if place.scale is None or place.doubts:
         doubts = place.doubts
         if not (unitless or doubts):
-            given = " and ".join(repr(unit) for unit in units)
-            said = f"No scale is stated for {given}: the pixel size is unknown."
-            doubts = (Message(said, "pixel-size-missing"),)
+            units_text = " and ".join(repr(unit) for unit in units)
+            sentence = (
+                f"No scale is stated for {units_text}: the pixel size is unknown."
+            )
+            doubts = (Message(sentence, "pixel-size-missing"),)
         return None, (0.0, 0.0), ratio, doubts
     (y, x), (down, across) = place.scale, place.shift
     lengths = [to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
@@ -629,12 +639,12 @@ def _calibration(
     # without a unit the scale of a foreign store only tells levels apart
     if unitless and (y, x) == ratio:
         return None, (0.0, 0.0), ratio, ()
-    given = " and ".join(
+    units_text = " and ".join(
         f"{s:g} {u or 'without a unit'}" for s, u in zip((y, x), units, strict=True)
     )
     doubt = Message(
-        f"The scale of y and x must be lengths above 0, got {given}: the pixel size is "
-        "left unknown.",
+        f"The scale of y and x must be lengths above 0, got {units_text}: the pixel "
+        "size is left unknown.",
         "pixel-size-invalid",
     )
     return None, (0.0, 0.0), ratio, (doubt,)
@@ -660,19 +670,24 @@ def _coarser(
     doubts = place.doubts
     for axis in (0, 1):
         fine, coarse = finest.shape[axis - 2], array.shape[axis - 2]
-        stated = (
+        stated_step = (
             whole and place.scale and whole[axis] and place.scale[axis] / whole[axis]
         )
-        if stated and stated > 0 and abs(fine / stated - coarse) <= _ROUNDED:
-            ratios.append(stated)
+        if (
+            stated_step
+            and stated_step > 0
+            and abs(fine / stated_step - coarse) <= _ROUNDED
+        ):
+            ratios.append(stated_step)
             continue
         ratio = fine / max(1, coarse)
         even = max(1, round(ratio))
         fits = abs(fine / even - coarse) <= _ROUNDED
         ratios.append(float(even) if fits else ratio)
-        if stated and not doubts:
+        if stated_step and not doubts:
             doubt = Message(
-                f"By its scale level {level} is {stated:g} times coarser than level 0, "
+                f"By its scale level {level} is {stated_step:g} times coarser than "
+                "level 0, "
                 f"but it has {coarse} of {fine} {('rows', 'columns')[axis]}: its pixel "
                 "size is left unknown.",
                 "pixel-size-contradicts",

@@ -74,21 +74,21 @@ _PARTS = {
 }
 
 
-def _changed_parts(found: Record | None, wanted: Record) -> list[str]:
+def _changed_parts(record_before: Record | None, record_now: Record) -> list[str]:
     """Name what is not as it was when a store was begun."""
-    if found is None:
+    if record_before is None:
         return ["record"]
-    before, now = _making(found), _making(wanted)
+    before, now = _making(record_before), _making(record_now)
     old, new = before.pop("provenance") or {}, now.pop("provenance") or {}
-    asked = _asked(old), _asked(new)
-    pairs = [(before, now), (old, new), asked]
+    options_changed = _options_of(old), _options_of(new)
+    pairs = [(before, now), (old, new), options_changed]
     keys = [k for a, b in pairs for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
     return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
 
 
-def _asked(made: dict[str, Any]) -> dict[str, Any]:
+def _options_of(history: dict[str, Any]) -> dict[str, Any]:
     """Take the options, those of reading among them, out of a history."""
-    options = made.pop("options", None) or {}
+    options = history.pop("options", None) or {}
     reading = options.get("reading")
     if isinstance(reading, dict):
         options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
@@ -147,7 +147,7 @@ class OmeZarrStore:
         return bool(own_attributes(self.group).get("complete"))
 
     @property
-    def done(self) -> "zarr.Array[Any] | NDArray[np.uint8]":
+    def done_marks(self) -> "zarr.Array[Any] | NDArray[np.uint8]":
         """One entry for each write unit of `level0`; not 0 where it is finished."""
         return np.ones(self.marks.shape, np.uint8) if self.complete else self.marks
 
@@ -169,8 +169,8 @@ class OmeZarrStore:
         """Finest levels that are filled unit by unit: of the image and its labels."""
         labels: Any = self.group.get(LABELS)
         names = () if labels is None else labels.group_keys()
-        found = (labels[name].get("0") for name in names)
-        return [self.level0, *(item for item in found if item is not None)]
+        labels_found = (labels[name].get("0") for name in names)
+        return [self.level0, *(item for item in labels_found if item is not None)]
 
     def _files(self, row: int, column: int) -> list[Path]:
         """Files of a unit, whether they are there or not."""
@@ -185,13 +185,15 @@ class OmeZarrStore:
     def repeat_damaged(self) -> None:
         """Take the marks off units whose files are gone or torn, and tell of it."""
         marks = _each(self.marks)
-        done = [place for place, mark in marks.items() if mark != 0]
-        lost = [place for place in done if not self._is_whole(place, marks[place])]
-        self.repeat(lost)
-        if lost:
+        places_done = [place for place, mark in marks.items() if mark != 0]
+        damaged_places = [
+            place for place in places_done if not self._is_whole(place, marks[place])
+        ]
+        self.repeat(damaged_places)
+        if damaged_places:
             warn(
-                f"{len(lost)} of {len(done)} finished tiles of {self.path.name} are "
-                "missing or damaged, and are made again.",
+                f"{len(damaged_places)} of {len(places_done)} finished tiles of "
+                f"{self.path.name} are missing or damaged, and are made again.",
                 "tiles-lost",
             )
 
@@ -208,7 +210,7 @@ class OmeZarrStore:
 
     def pending(self) -> list[IntPair]:
         """List the places ``(row, column)`` of units that are not finished."""
-        rows, columns = np.nonzero(np.asarray(self.done[:]) == 0)
+        rows, columns = np.nonzero(np.asarray(self.done_marks[:]) == 0)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
     def box(self, row: int, column: int) -> Box:
@@ -227,7 +229,7 @@ class OmeZarrStore:
         before it is on disk. Gives the pixels that had no place in the type of the
         store.
         """
-        clipped, total = 0, int(self.done.size)
+        clipped_count, total = 0, int(self.done_marks.size)
         places = self.pending()
         yield Progress(total - len(places), total, message)
         numbers = range(total - len(places) + 1, total + 1)
@@ -237,9 +239,9 @@ class OmeZarrStore:
                 values, outside = to_dtype(values, self.level0.dtype)
             self.level0[self.box(*place).slices] = values
             self.mark_done(*place)
-            clipped += outside
+            clipped_count += outside
             yield Progress(number, total, message)
-        return clipped
+        return clipped_count
 
     @contextmanager
     def ours(self) -> Iterator[None]:
@@ -273,8 +275,8 @@ class OmeZarrStore:
         missing = len(self.pending())
         if missing:
             msg = (
-                f"{self.path} needs all {self.done.size} tiles before it is complete, "
-                f"{missing} are missing: run again with `resume`."
+                f"{self.path} needs all {self.done_marks.size} tiles before it is "
+                f"complete, {missing} are missing: run again with `resume`."
             )
             raise WriteError(msg, code="output-incomplete")
         yield from _build_levels(self.group, self.level0, self.unit, halve)
@@ -306,9 +308,9 @@ class OmeZarrStore:
         ome = _models(self.version)
         _describe(labels, ome.LabelsGroup(labels=[name]).model_dump(exclude_none=True))
         group = labels.require_group(name)
-        begun = group.get("0")
-        if isinstance(begun, zarr.Array) and begun.shape == self.level0.shape:
-            return begun
+        level = group.get("0")
+        if isinstance(level, zarr.Array) and level.shape == self.level0.shape:
+            return level
         return _make_level(group, "0", self.shape, self.level0, "uint16")
 
     def finish_label(self, name: str, finest: "zarr.Array[Any]") -> None:
@@ -334,8 +336,8 @@ def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
     """Read every mark; None for one whose own file is torn."""
     places = list(np.ndindex(*_extent(marks.shape)))
     if _decodes(marks, ...):
-        found = np.asarray(marks[...])
-        return {place: int(found[place]) for place in places}
+        values = np.asarray(marks[...])
+        return {place: int(values[place]) for place in places}
     return {
         place: int(np.asarray(marks[place])) if _decodes(marks, place) else None
         for place in places
@@ -389,15 +391,15 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
     decided by the majority.
     """
     rows, columns = block.shape
-    padded = np.pad(block, ((0, rows % 2), (0, columns % 2)), mode="edge")
+    padded_block = np.pad(block, ((0, rows % 2), (0, columns % 2)), mode="edge")
     work = np.float32 if block.dtype.itemsize < 4 or block.dtype == "f4" else np.float64
-    shape = padded.shape[0] // 2, padded.shape[1] // 2
+    shape = padded_block.shape[0] // 2, padded_block.shape[1] // 2
     total, count = np.zeros(shape, work), np.zeros(shape, np.uint8)
     with np.errstate(invalid="ignore", over="ignore"):
-        for quarter in (padded[i::2, j::2] for i in (0, 1) for j in (0, 1)):
-            known = ~np.isnan(quarter) if block.dtype.kind == "f" else True
-            np.add(total, quarter, out=total, where=known, casting="unsafe")
-            count += known
+        for quarter in (padded_block[i::2, j::2] for i in (0, 1) for j in (0, 1)):
+            finite = ~np.isnan(quarter) if block.dtype.kind == "f" else True
+            np.add(total, quarter, out=total, where=finite, casting="unsafe")
+            count += finite
         mean = np.divide(
             total, count, out=np.full(shape, np.nan, work), where=count > 0
         )
@@ -456,14 +458,14 @@ def _extent(shape: tuple[int, ...]) -> IntPair:
 
 def own_attributes(group: "zarr.Group") -> dict[str, Any]:
     """Read our own attributes of a group."""
-    found = group.attrs.get(ATTRIBUTE)
-    return dict(found) if isinstance(found, dict) else {}
+    attributes = group.attrs.get(ATTRIBUTE)
+    return dict(attributes) if isinstance(attributes, dict) else {}
 
 
 def blocks_when_whole(group: "zarr.Group") -> int | None:
     """Read how many files the levels had when they were finished, if that is known."""
-    found = own_attributes(group).get(_BLOCKS)
-    return found if type(found) is int else None  # a file may say anything
+    block_count = own_attributes(group).get(_BLOCKS)
+    return block_count if type(block_count) is int else None  # a file may say anything
 
 
 def _make_level(
@@ -503,13 +505,13 @@ def _models(version: str) -> Any:
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
 
-def _described(metadata: dict[str, Any], version: str) -> dict[str, Any]:
+def _arrange(metadata: dict[str, Any], version: str) -> dict[str, Any]:
     """Arrange OME metadata as attributes of a group: 0.4 has no ``ome`` around them."""
     return {"ome": metadata} if version == "0.5" else metadata
 
 
 def _describe(group: "zarr.Group", metadata: dict[str, Any]) -> None:
-    group.attrs.update(_described(metadata, _version_of(group)))
+    group.attrs.update(_arrange(metadata, _version_of(group)))
 
 
 def create_store(
@@ -597,13 +599,13 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
                 "choose another name."
             )
             raise WriteError(msg, code="output-locked") from error
-    with writing(path), ExitStack() as failed:
-        failed.callback(shutil.rmtree, path, ignore_errors=True)
+    with writing(path), ExitStack() as clean_up:
+        clean_up.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
         metadata = _image_attributes(record, 1, plan.dtype, plan.version)
         notes = {
             ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
-            **_described(metadata, plan.version),
+            **_arrange(metadata, plan.version),
         }
         layout: Literal[2, 3] = 3 if plan.version == "0.5" else 2
         here = FolderStore(path)
@@ -617,9 +619,9 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             fill_value=0,
             **_LAYOUTS[plan.version],
         )
-        done = _make_map(group, plan.grid, "uint64")
-        failed.pop_all()
-    return OmeZarrStore(path, group, level0, done, plan.unit, record, lock)
+        marks = _make_map(group, plan.grid, "uint64")
+        clean_up.pop_all()
+    return OmeZarrStore(path, group, level0, marks, plan.unit, record, lock)
 
 
 def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any]":
@@ -640,14 +642,14 @@ def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
     from napari_semsr.core import FolderStore
 
     notes: dict[str, Any] = {}
-    done: IntPair | None = None
+    progress: IntPair | None = None
     here = FolderStore(path, read_only=True)
     with suppress(*_UNREADABLE):
         notes = own_attributes(zarr.open_group(here, mode="r"))
     with suppress(*_UNREADABLE):
         marks = np.asarray(zarr.open_array(here, path=_DONE, mode="r")[:])
-        done = int(np.count_nonzero(marks)), int(marks.size)
-    return Record.from_dict(notes.get(RECORD_KEY)), notes, done
+        progress = int(np.count_nonzero(marks)), int(marks.size)
+    return Record.from_dict(notes.get(RECORD_KEY)), notes, progress
 
 
 def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
@@ -665,16 +667,16 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         group = zarr.open_group(FolderStore(path), mode="r+")
         level0 = group["0"]
         own = own_attributes(group)
-        done: Any
+        marks: Any
         if own.get("complete"):
             if _DONE in group:
                 del group[_DONE]  # killed between completing and tidying up
             # a whole store needs no map, but for its shape
-            done = zarr.create_array({}, shape=plan.grid, dtype="uint8", chunks=(1, 1))
+            marks = zarr.create_array({}, shape=plan.grid, dtype="uint8", chunks=(1, 1))
         else:
-            done = group[_DONE]
-        found = Record.from_dict(own.get(RECORD_KEY))
-        if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
+            marks = group[_DONE]
+        record_before = Record.from_dict(own.get(RECORD_KEY))
+        if not isinstance(level0, zarr.Array) or not isinstance(marks, zarr.Array):
             raise TypeError(_DONE)
     except _UNREADABLE as error:
         msg = f"{path} is no store that can be resumed: use `overwrite` to start anew."
@@ -683,26 +685,28 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         level0.shape == plan.shape
         and level0.dtype == plan.dtype
         and (level0.shards or level0.chunks) == plan.unit
-        and done.shape == plan.grid
+        and marks.shape == plan.grid
         and _version_of(group) == plan.version
     )
-    changed = _changed_parts(found, record)
-    if not (changed or same):
-        changed = ["shape, type, chunk or version"]
-    if changed or found is None:
+    changes = _changed_parts(record_before, record)
+    if not (changes or same):
+        changes = ["shape, type, chunk or version"]
+    if changes or record_before is None:
         msg = (
             f"{path} can only be resumed as it was begun, and the "
-            f"{' and the '.join(changed)} changed: use `overwrite` to start anew."
+            f"{' and the '.join(changes)} changed: use `overwrite` to start anew."
         )
         raise WriteError(msg, code="other-run")
     if own.get("complete"):
         if _has_all_files(path, group, level0):
             lock.release()
-            return OmeZarrStore(path, group, level0, done, plan.unit, found, lock)
+            return OmeZarrStore(
+                path, group, level0, marks, plan.unit, record_before, lock
+            )
         group.attrs[ATTRIBUTE] = {**own, "complete": False}
-        done = _make_map(group, plan.grid, "uint8")
-        done[...] = 1
-    store = OmeZarrStore(path, group, level0, done, plan.unit, found, lock)
+        marks = _make_map(group, plan.grid, "uint8")
+        marks[...] = 1
+    store = OmeZarrStore(path, group, level0, marks, plan.unit, record_before, lock)
     store.repeat_damaged()
     return store
 
@@ -738,8 +742,8 @@ def _image_attributes(
     """
     ome = _models(version)
     image = _multiscale(record, record.name, levels, version, "mean")
-    shown = None if record.look is None else _omero(record.look, dtype, ome)
-    metadata: Any = ome.Image(multiscales=[image], omero=shown)
+    display = None if record.look is None else _omero(record.look, dtype, ome)
+    metadata: Any = ome.Image(multiscales=[image], omero=display)
     return dict(metadata.model_dump(exclude_none=True))
 
 

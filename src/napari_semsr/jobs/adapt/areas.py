@@ -64,7 +64,7 @@ class SharedArea:
 
 
 def share_area(
-    mosaic: Micrograph, sem: Micrograph, registered: Registered
+    mosaic: Micrograph, sem: Micrograph, registration: Registered
 ) -> SharedArea:
     """Bring an SEM image onto the mosaic's grid, and divide what both show.
 
@@ -73,10 +73,12 @@ def share_area(
     ShapeError
         If both share less than 64 x 160 px.
     """
-    back = registered.registration.transform.inverse()
-    seen = Warped(sem, Grid.of(mosaic), back).read().astype(np.float32)
+    back = registration.registration.transform.inverse()
+    sem_there = Warped(sem, Grid.of(mosaic), back).read().astype(np.float32)
     light = np.asarray(read_box(mosaic.data, Box.of(mosaic.shape)), dtype=np.float32)
-    box = gap_free_box(np.isfinite(seen) & np.isfinite(light), least=_LEAST_ACROSS_PX)
+    box = gap_free_box(
+        np.isfinite(sem_there) & np.isfinite(light), least=_LEAST_ACROSS_PX
+    )
     if box is None or max(box.shape) < LEAST_PX:
         has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
         msg = (
@@ -85,7 +87,7 @@ def share_area(
             "image of a larger area."
         )
         raise ShapeError(msg, code="overlap-too-small")
-    taught, held_out = divide(Box.of(box.shape))
+    training_box, held_out = divide(Box.of(box.shape))
     parts = [
         mosaic.replace(
             name=one.name,
@@ -93,9 +95,11 @@ def share_area(
             origin=Grid.of(mosaic).centre(box),
             provenance=one.provenance,
         )
-        for one, data in ((mosaic, light), (sem, seen))
+        for one, data in ((mosaic, light), (sem, sem_there))
     ]
-    return SharedArea(sem.name, parts[0], parts[1], box, taught, held_out, registered)
+    return SharedArea(
+        sem.name, parts[0], parts[1], box, training_box, held_out, registration
+    )
 
 
 def divide(box: Box) -> tuple[Box, Box]:
@@ -105,10 +109,14 @@ def divide(box: Box) -> tuple[Box, Box]:
     """
     rows, columns = box.shape
     length = max(rows, columns)
-    held = max(_LEAST_ACROSS_PX, round(HELD_OUT * (length - APART_PX)))
+    held_out_px = max(_LEAST_ACROSS_PX, round(HELD_OUT * (length - APART_PX)))
     if rows >= columns:
-        return replace(box, y1=box.y1 - held - APART_PX), replace(box, y0=box.y1 - held)
-    return replace(box, x1=box.x1 - held - APART_PX), replace(box, x0=box.x1 - held)
+        return replace(box, y1=box.y1 - held_out_px - APART_PX), replace(
+            box, y0=box.y1 - held_out_px
+        )
+    return replace(box, x1=box.x1 - held_out_px - APART_PX), replace(
+        box, x0=box.x1 - held_out_px
+    )
 
 
 def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
@@ -128,15 +136,15 @@ def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
     """
     parts = [area.part(area.held_out) for area in areas]
     planes = [[one.array().astype(float) for one in part] for part in parts]
-    filtered = [
+    images = [
         (_fine(ndimage.correlate(light, kernel, mode="mirror")), _fine(sem))
         for light, sem in planes
     ]
     contrasts = [(_contrast(light), _contrast(sem)) for light, sem in planes]
-    if any(_belong(pairs) for pairs in (filtered, contrasts)):
+    if any(_belong(pairs) for pairs in (images, contrasts)):
         return
     names = ", ".join(area.name for area in areas)
-    share = np.mean([_share(*pair) for pair in filtered])
+    share = np.mean([_share(*pair) for pair in images])
     msg = (
         f"No usable training patches: the light does not correlate with {names} "
         f"({share:.2f} on the held-out part): check that all images show one place, or "

@@ -18,7 +18,7 @@ from napari_semsr.analysis import (
     part_errors,
     psnr_gain,
 )
-from napari_semsr.core import DB, FloatArray, Quantity, recorded
+from napari_semsr.core import DB, FloatArray, Quantity, record_quantity
 from napari_semsr.jobs.adapt.areas import AdaptRefused, SharedArea
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import Result
@@ -51,7 +51,7 @@ class Evaluated(Result):
         Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_cutoff_sd_db"),
     ]
     gain_below_cutoff_sd_db: float | None
-    objects: Annotated[ObjectCount, recorded("Objects")]
+    objects: Annotated[ObjectCount, record_quantity("Objects")]
     images: tuple[NDArray[Any], ...] = field(default=(), metadata={"json": False})
     errors: "Errors" = field(
         default_factory=lambda: Errors(), metadata={"json": False}, repr=False
@@ -93,9 +93,9 @@ def evaluate(
     truths = [area.part(area.held_out)[1] for area in areas]
     largest = max((t.array() for t in truths), key=lambda plane: min(plane.shape))
     diameter = object_diameter(largest)
-    found: dict[str, Evaluated] = dict(before or {})
+    evaluations: dict[str, Evaluated] = dict(before or {})
     for name, planes in images.items():
-        measured, matched = [], []
+        measured_images, matched_images = [], []
         for plane, truth in zip(planes, truths, strict=True):
             metrics = measure_metrics(
                 truth.replace(data=plane, provenance=None),
@@ -104,23 +104,23 @@ def evaluate(
                 data_range=_range(truths),
                 cut_off_nm=cut_off_nm,
             )
-            measured.append(metrics)
-            matched.append(
+            measured_images.append(metrics)
+            matched_images.append(
                 plane * np.float32(metrics.gain) + np.float32(metrics.offset)
             )
-        split = [one.band_errors for one in measured]
+        split = [one.band_errors for one in measured_images]
         errors = Errors(
             np.concatenate(
                 [
                     part_errors(image, truth.array())
-                    for image, truth in zip(matched, truths, strict=True)
+                    for image, truth in zip(matched_images, truths, strict=True)
                 ]
             ),
             None
             if any(bands is None for bands in split)
             else np.concatenate([bands[0] for bands in split if bands is not None]),
         )
-        first = next(iter(found.values()), None)
+        first = next(iter(evaluations.values()), None)
         base = errors if first is None else first.errors
         below = (
             (None, None)
@@ -129,7 +129,7 @@ def evaluate(
         )
         pixels = sum(truth.array().size for truth in truths)
         mean = float(errors.all.sum()) / pixels
-        found[name] = Evaluated(
+        evaluations[name] = Evaluated(
             name,
             20 * math.log10(_range(truths)) - 10 * math.log10(mean) if mean else None,
             *psnr_gain(errors.all, base.all),
@@ -141,10 +141,10 @@ def evaluate(
                     for plane, truth in zip(planes, truths, strict=True)
                 ),
             ),
-            tuple(matched),
+            tuple(matched_images),
             errors,
         )
-    return found
+    return evaluations
 
 
 def _range(truths: Sequence[Any]) -> float:
@@ -155,7 +155,7 @@ def _range(truths: Sequence[Any]) -> float:
     return float(max(highs)) - float(min(lows))
 
 
-def require_gain(found: Mapping[str, Evaluated], name: str) -> None:
+def require_gain(evaluations: Mapping[str, Evaluated], name: str) -> None:
     """Refuse a model that is not ahead of every other image by twice the error.
 
     Raises
@@ -163,8 +163,8 @@ def require_gain(found: Mapping[str, Evaluated], name: str) -> None:
     AdaptRefused
         As ``no-gain``, with the figures of all.
     """
-    model = found[name]
-    for rival, row in found.items():
+    model = evaluations[name]
+    for rival, row in evaluations.items():
         if rival == name:
             continue
         gain, error = psnr_gain(model.errors.deciding, row.errors.deciding)
@@ -177,5 +177,5 @@ def require_gain(found: Mapping[str, Evaluated], name: str) -> None:
             "(`minutes`), check the registration, or take an SEM image of a larger "
             "area."
         )
-        figures = {key: each.to_json() for key, each in found.items()}
+        figures = {key: each.to_json() for key, each in evaluations.items()}
         raise AdaptRefused(msg, "no-gain", held_out=figures)

@@ -51,7 +51,7 @@ from napari_semsr.core import (
     field_range,
     find_strays,
     option,
-    recorded,
+    record_quantity,
     retell,
     warn,
 )
@@ -172,11 +172,13 @@ class Adapted(Result):
     output: str
     model: Annotated[str, Quantity("Model")]
     report: Annotated[str, Quantity("Report")]
-    registration: Annotated[dict[str, Any], recorded("Registration", keys=Registered)]
+    registration: Annotated[
+        dict[str, Any], record_quantity("Registration", keys=Registered)
+    ]
     registrations: list[dict[str, Any]]
     evaluated: Annotated[
         dict[str, Evaluated],
-        recorded("Evaluated", keys=Evaluated),
+        record_quantity("Evaluated", keys=Evaluated),
     ]
     applied: list[AppliedImage]
     linear: Annotated[str, Quantity("Result of the linear filter")]
@@ -193,7 +195,7 @@ class Adapted(Result):
     @property
     def held_out(self) -> dict[str, Any]:
         """Give the figures of the held-out part."""
-        own, linear, untouched = (
+        own, linear, untouched_model = (
             self.evaluated[name] for name in (ADAPTED, LINEAR, MOSAIC_MODEL)
         )
         record = own.to_json()
@@ -201,8 +203,8 @@ class Adapted(Result):
             **{key: record[key] for key in _GAINS},
             "linear_gain_db": linear.gain_db,
             "linear_gain_below_cutoff_db": linear.gain_below_cutoff_db,
-            "untouched_gain_db": untouched.gain_db,
-            "untouched_gain_below_cutoff_db": untouched.gain_below_cutoff_db,
+            "untouched_gain_db": untouched_model.gain_db,
+            "untouched_gain_below_cutoff_db": untouched_model.gain_below_cutoff_db,
             "objects": {
                 **record["objects"],
                 **{
@@ -244,7 +246,7 @@ _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd
 
 def _adapt(run: Run[AdaptOptions]) -> Job[Adapted]:
     """Register, train, evaluate, enhance, and write the page."""
-    result, warnings = yield from run.collect(_adapted(run, time.monotonic()))
+    result, warnings = yield from run.collect(_adapt_model(run, time.monotonic()))
     result = replace(result, warnings=warnings)
     yield Progress(0, 0, "writing the report")
     write_report(Path(result.report), result)
@@ -254,19 +256,19 @@ def _adapt(run: Run[AdaptOptions]) -> Job[Adapted]:
     return result
 
 
-def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
-    folder, chosen = run.place, run.options
+def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
+    folder, settings = run.place, run.options
     mosaic = open_image(run.given["mosaic"], run.opening)
     mosaic = mosaic.replace(name=name_of(run.given["mosaic"]))
     folder.mkdir(parents=True, exist_ok=True)
     # as the model will be given this mosaic: range and pixels without stray ones
-    measured, shown = mosaic.data, mosaic
+    measured_image, shown_image = mosaic.data, mosaic
     if (strays := find_strays(mosaic.data)) is not None:
-        measured = strays.masked(mosaic.data)
-        shown = mosaic.replace(data=strays.filled(mosaic.data))
-    levels = field_range(measured)
-    areas = yield from _share(run, mosaic, shown)
-    cut_off = find_cut_off(mosaic, chosen.cut_off_nm)
+        measured_image = strays.mask(mosaic.data)
+        shown_image = mosaic.replace(data=strays.fill(mosaic.data))
+    levels = field_range(measured_image)
+    areas = yield from _share(run, mosaic, shown_image)
+    cut_off = find_cut_off(mosaic, settings.cut_off_nm)
     yield Progress(0, 0, "fitting the linear filter")
     linear = fit_place_filter(
         [
@@ -286,16 +288,18 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
     images = {}
     for name, path in ((MOSAIC_MODEL, find_model(MOSAIC_MODEL)), (ADAPTED, model)):
         yield Progress(0, 0, f"evaluating the {name}")
-        images[name] = yield from _enhanced(areas, models.load_model(path), run, levels)
-    evaluated = evaluate(areas, images, cut_off, before)
+        images[name] = yield from _enhance_areas(
+            areas, models.load_model(path), run, levels
+        )
+    evaluations = evaluate(areas, images, cut_off, before)
     registrations = [map_facts(area.registered.registration) for area in areas]
     try:
-        require_gain(evaluated, ADAPTED)
+        require_gain(evaluations, ADAPTED)
     except AdaptRefused as refused:
         model.unlink()
         refused.facts["registration"] = jsonable(registrations[0])
         raise
-    applied = yield from _apply(run, model)
+    applied_images = yield from _apply(run, model)
     provenance = made_by(
         "adapt", run.options.model_dump(mode="json"), *run.records.values()
     )
@@ -303,23 +307,26 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
     linear_file, look_file = (
         folder / f"{stem}-{end}.ome.zarr" for end in ("linear", "look-here")
     )
-    filtered = yield from filter_mosaic(shown, linear, provenance)
-    rewrite(filtered, linear_file)
-    rewrite(look_here(filtered, open_image(applied[0].output), provenance), look_file)
+    filter_result = yield from filter_mosaic(shown_image, linear, provenance)
+    rewrite(filter_result, linear_file)
+    rewrite(
+        look_here(filter_result, open_image(applied_images[0].output), provenance),
+        look_file,
+    )
     return Adapted(
         output=str(folder),
         model=str(model),
         report=str(folder / _REPORT),
         registration=registrations[0],
         registrations=registrations,
-        evaluated=evaluated,
-        applied=applied,
+        evaluated=evaluations,
+        applied=applied_images,
         linear=str(linear_file),
         look_here=str(look_file),
         cut_off_nm=cut_off,
         steps=fit.steps,
         minutes=fit.seconds / 60,
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(time.monotonic() - start, 1),
         warnings=(),
         curve=fit.curve,
         areas=tuple(areas),
@@ -331,11 +338,11 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
 
 
 def _share(
-    run: Run[AdaptOptions], mosaic: Micrograph, shown: Micrograph
+    run: Run[AdaptOptions], mosaic: Micrograph, shown_image: Micrograph
 ) -> Job[list[SharedArea]]:
     """Register every SEM image, and cut out what the mosaic shows too.
 
-    `shown` is the mosaic without stray pixels, which is trained on.
+    `shown_image` is the mosaic without stray pixels, which is trained on.
     """
     sems = run.given["sem"]
     transform, landmarks = run.named["transform"], run.named["landmarks"]
@@ -345,33 +352,37 @@ def _share(
             f"{len(sems)} images: adapt to one of them."
         )
         raise OptionError(msg, code="options-contradict")
-    given = run.given["mosaic"]
-    yield from _record(run, LIGHT, given, mosaic, run.opening)
+    mosaic_given = run.given["mosaic"]
+    yield from _record(run, LIGHT, mosaic_given, mosaic, run.opening)
     areas = []
     for number, image in enumerate(sems, 1):
-        opened = open_image(image, run.reading("sem")).replace(name=name_of(image))
-        require_pixel_sizes(mosaic=mosaic, sem=opened)
-        yield from _record(run, f"sem {number}", image, opened, run.reading("sem"))
-        kept = run.place / _TRANSFORM.format(number)
-        if run.existing.resume and transform is None and kept.is_file():
-            transform = read_transform(kept)
-        registered = yield from register_sem(run, image, opened.name, transform)
-        if not kept.is_file() or run.named["transform"] is None:
-            write_transform(kept, registered.stored)
+        sem_image = open_image(image, run.reading("sem")).replace(name=name_of(image))
+        require_pixel_sizes(mosaic=mosaic, sem=sem_image)
+        yield from _record(run, f"sem {number}", image, sem_image, run.reading("sem"))
+        transform_file = run.place / _TRANSFORM.format(number)
+        if run.existing.resume and transform is None and transform_file.is_file():
+            transform = read_transform(transform_file)
+        registration = yield from register_sem(run, image, sem_image.name, transform)
+        if not transform_file.is_file() or run.named["transform"] is None:
+            write_transform(transform_file, registration.stored)
         transform = None
         try:
-            areas.append(share_area(shown, opened, registered))
+            areas.append(share_area(shown_image, sem_image, registration))
         except ShapeError as error:
             raise AdaptRefused(str(error), "not-registered") from error
     return areas
 
 
 def _record(
-    run: Run[AdaptOptions], role: str, image: Image, opened: Micrograph, reading: Any
+    run: Run[AdaptOptions],
+    role: str,
+    image: Image,
+    image_opened: Micrograph,
+    reading: Any,
 ) -> Job[InputRecord]:
     """Record an image for the histories of what is made, once."""
     if role not in run.records:
-        job = record_input(image, opened, reading, role=role)
+        job = record_input(image, image_opened, reading, role=role)
         run.records[role] = yield from job
     return run.records[role]
 
@@ -383,47 +394,47 @@ def register_sem(
     transform: StoredTransform | str | None,
 ) -> Job[Registered]:
     """Register a mosaic to an SEM image, bent where a rigid map is half a pixel off."""
-    chosen = run.options
+    settings = run.options
     # as they were given, so that a transform knows them by their files
     images = run.given["mosaic"], sem, run.reading("sem")
     try:
-        found = yield from register_as(run, *images, transform=transform)
-        bent = transform is None and chosen.model == "affine"
-        if bent and not _fits(found, COSTLY_PX) and not chosen.landmarks_only:
+        registration = yield from register_as(run, *images, transform=transform)
+        bends = transform is None and settings.model == "affine"
+        if bends and not _fits(registration, COSTLY_PX) and not settings.landmarks_only:
             other = yield from register_as(run, *images, model="elastic")
-            found = min(found, other, key=_error_px)
+            registration = min(registration, other, key=_error_px)
     except RegistrationRefused as refused:
         msg = f"{name} cannot be registered: {refused}"
         facts = jsonable(refused.to_json())
         raise AdaptRefused(msg, "not-registered", registration=facts) from refused
-    if not _fits(found, _WORST_PX):
+    if not _fits(registration, _WORST_PX):
         msg = (
-            f"The registration of {name} is expected to be {found.error_px:.2g} px "
-            f"off, and pairs must fit within {_WORST_PX:g} px: mark places as "
+            f"The registration of {name} is expected to be {registration.error_px:.2g} "
+            f"px off, and pairs must fit within {_WORST_PX:g} px: mark places as "
             "landmarks."
         )
-        facts = jsonable(map_facts(found.registration))
+        facts = jsonable(map_facts(registration.registration))
         raise AdaptRefused(msg, "not-registered", registration=facts)
-    if not _fits(found, COSTLY_PX):
+    if not _fits(registration, COSTLY_PX):
         warn(
-            f"The registration of {name} is expected to be {found.error_px:.2g} px "
-            "off, which costs 0.3 dB or more: landmarks may improve it.",
+            f"The registration of {name} is expected to be {registration.error_px:.2g} "
+            "px off, which costs 0.3 dB or more: landmarks may improve it.",
             "map-imprecise",
         )
-    return found
+    return registration
 
 
-def _error_px(found: Registered) -> float:
+def _error_px(registration: Registered) -> float:
     """Give the expected error; of one that is not known, infinity."""
-    error = found.error_px
+    error = registration.error_px
     return math.inf if error is None or math.isnan(error) else error
 
 
-def _fits(found: Registered, limit_px: float) -> bool:
+def _fits(registration: Registered, limit_px: float) -> bool:
     """Whether a registration is good enough; a stored one may not state its error."""
-    return (found.searched == "stored" and math.isinf(_error_px(found))) or (
-        _error_px(found) <= limit_px
-    )
+    return (
+        registration.searched == "stored" and math.isinf(_error_px(registration))
+    ) or (_error_px(registration) <= limit_px)
 
 
 # Train, and write the model.
@@ -436,28 +447,28 @@ def _train(
     before: Mapping[str, Evaluated],
 ) -> Job["training.PlaceFit"]:
     """Train on the training parts, from where an interrupted run has ended."""
-    chosen, folder = run.options, run.place
+    settings, folder = run.options, run.place
     state_file, stop = folder / _STATE, folder / STOP
     stop.unlink(missing_ok=True)
-    resumed = run.existing.resume and state_file.is_file()
-    state = training.load_place_state(state_file) if resumed else None
+    resumes = run.existing.resume and state_file.is_file()
+    state = training.load_place_state(state_file) if resumes else None
     images = []
     for area in areas:
-        held = np.ones(area.light.shape, dtype=bool)
-        held[area.taught.slices] = False
-        shown = np.zeros_like(held)
-        shown[area.held_out.slices] = True
+        held_out = np.ones(area.light.shape, dtype=bool)
+        held_out[area.taught.slices] = False
+        preview_values = np.zeros_like(held_out)
+        preview_values[area.held_out.slices] = True
         sem = area.sem.array().copy()
-        sem[held & ~shown] = np.nan
-        images.append(training.PlaceImages(area.light.array(), sem, shown))
+        sem[held_out & ~preview_values] = np.nan
+        images.append(training.PlaceImages(area.light.array(), sem, preview_values))
     fit = run.named.get("fit", training.fit_place)
     job = fit(
         images,
-        training.PlaceOptions(seed=chosen.seed),
+        training.PlaceOptions(seed=settings.seed),
         levels=levels,
-        seconds=60 * chosen.minutes,
+        seconds=60 * settings.minutes,
         threads=available_cores(),
-        device=str(models.find_device(chosen.device).device),
+        device=str(models.find_device(settings.device).device),
         state=state,
         should_stop=stop.is_file,
         save=partial(training.save_place_state, state_file),
@@ -467,17 +478,17 @@ def _train(
     def show(step: Progress) -> Progress:
         if not isinstance(step, training.PlaceReport):
             return step
-        shown: tuple[FloatArray, ...] = ()
+        preview: tuple[FloatArray, ...] = ()
         if step.images:
             now = step.images[0].astype(float)
             gain, offset = match_affine(now, sem)
-            shown = before[INPUT].images[0], gain * now + offset, sem
+            preview = before[INPUT].images[0], gain * now + offset, sem
         common = step.done, step.total, step.message, step.seconds_left
         gains = step.gain_db, before[LINEAR].gain_db
-        return AdaptProgress(*common, step.seconds, *gains, shown)
+        return AdaptProgress(*common, step.seconds, *gains, preview)
 
-    found: training.PlaceFit = yield from retell(job, show)
-    return found
+    place_fit: training.PlaceFit = yield from retell(job, show)
+    return place_fit
 
 
 def _write_model(
@@ -492,11 +503,14 @@ def _write_model(
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
     name = f"{_stem(run.given['mosaic'])[:80]}-{today}"
-    scaled = [
+    unit_range = [
         (area.light.array()[area.taught.slices] - levels[0]) / (levels[1] - levels[0])
         for area in areas
     ]
-    place, focus = Familiarity.of(scaled), Falloff.of(mosaic, run.options.cut_off_nm)
+    place, focus = (
+        Familiarity.of(unit_range),
+        Falloff.of(mosaic, run.options.cut_off_nm),
+    )
     card = fit.card(
         name,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
@@ -531,8 +545,8 @@ def _trained_area(
     places = grid.corner + corners * np.array(grid.pitch)
     if role != LIGHT:  # in the plane of the SEM image
         around = np.array([[y, x] for y in places[:, 0] for x in places[:, 1]])
-        mapped = area.registered.registration.transform(around)
-        places = np.array([mapped.min(axis=0), mapped.max(axis=0)])
+        mapped_places = area.registered.registration.transform(around)
+        places = np.array([mapped_places.min(axis=0), mapped_places.max(axis=0)])
     return {
         "role": role,
         "name": record.name,
@@ -553,24 +567,24 @@ def _stem(image: Image) -> str:
 # Evaluate.
 
 
-def _enhanced(
+def _enhance_areas(
     areas: Sequence[SharedArea],
-    loaded: "models.LoadedModel",
+    model: "models.LoadedModel",
     run: Run[AdaptOptions],
     levels: FloatPair,
 ) -> Job[list[NDArray[Any]]]:
     """Enhance the areas, scaled as the mosaic is, and give their held-out parts."""
-    fixed = {"input_scaling": "levels", "input_levels": levels}
-    loaded = replace(loaded, card=loaded.card.model_copy(update=fixed))
-    found = []
+    level_options = {"input_scaling": "levels", "input_levels": levels}
+    model = replace(model, card=model.card.model_copy(update=level_options))
+    results = []
     for area in areas:
         options = EnhanceOptions(device=run.options.device)
-        made = yield from inference.enhance_array(area.light, loaded, options)
-        if made.shape != area.light.shape:  # a model for other pixels
-            data = Warped(made, Grid.of(area.light), Affine()).read()
-            made = area.light.replace(data=data)
-        found.append(made.array()[area.held_out.slices].astype(np.float32))
-    return found
+        output = yield from inference.enhance_array(area.light, model, options)
+        if output.shape != area.light.shape:  # a model for other pixels
+            data = Warped(output, Grid.of(area.light), Affine()).read()
+            output = area.light.replace(data=data)
+        results.append(output.array()[area.held_out.slices].astype(np.float32))
+    return results
 
 
 # Enhance the rest.
@@ -578,31 +592,35 @@ def _enhanced(
 
 def _apply(run: Run[AdaptOptions], model: Path) -> Job[list[AppliedImage]]:
     """Enhance all images, which are compared with the training place."""
-    given = [run.given["mosaic"], *(run.given.get("apply") or ())]
+    images_given = [run.given["mosaic"], *(run.given.get("apply") or ())]
     options = EnhanceOptions(device=run.options.device)
-    found: list[AppliedImage] = []
-    for image in given:
+    results: list[AppliedImage] = []
+    for image in images_given:
         stem = _stem(image)
-        taken = {Path(one.output).name for one in found}
+        names_in_use = {Path(one.output).name for one in results}
         names = (
             f"{stem}-enhanced{n}.ome.zarr"
             for n in ("", *map("-{}".format, range(2, 10**4)))
         )
-        target = run.place / next(name for name in names if name not in taken)
-        resumed = run.existing.resume and target.exists()
-        made = yield from ENHANCE.job(
+        target = run.place / next(name for name in names if name not in names_in_use)
+        resumes = run.existing.resume and target.exists()
+        enhanced_file = yield from ENHANCE.job(
             image,
             target,
             model=model,
             options=options,
             opening=run.opening,
-            overwrite=not resumed,
-            resume=resumed,
+            overwrite=not resumes,
+            resume=resumes,
         )
-        found.append(
-            AppliedImage(name_of(image), made.output or "", made.unfamiliar_percent)
+        results.append(
+            AppliedImage(
+                name_of(image),
+                enhanced_file.output or "",
+                enhanced_file.unfamiliar_percent,
+            )
         )
-    return found
+    return results
 
 
 ADAPT = Verb(

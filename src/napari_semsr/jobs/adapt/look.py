@@ -34,35 +34,39 @@ def filter_mosaic(
     """
     rows, columns = mosaic.shape
     reach = linear.kernel.shape[0] // 2
-    made = np.full((rows, columns), np.nan, dtype=np.float32)
+    result = np.full((rows, columns), np.nan, dtype=np.float32)
     for top in range(0, rows, _ROWS):
         yield Progress(top, rows, "applying the linear filter")
         end = min(top + _ROWS, rows)
         wide = Box(top - reach, end + reach, -reach, columns + reach)
         strip = np.asarray(read_box(mosaic.data, wide), dtype=np.float32)
         if np.isfinite(strip).any():
-            made[top:end] = linear.apply(strip)[reach:-reach, reach:-reach]
+            result[top:end] = linear.apply(strip)[reach:-reach, reach:-reach]
     about = provenance.model_copy(update={"part": LINEAR_PART})
-    return mosaic.replace(data=made, provenance=about)
+    return mosaic.replace(data=result, provenance=about)
 
 
 def look_here(
-    filtered: Micrograph, enhanced: Micrograph, provenance: Provenance
+    linear_image: Micrograph, model_image: Micrograph, provenance: Provenance
 ) -> Micrograph:
     """Map how far the model's result is from that of the linear filter.
 
     In grey levels of the SEM image, without sign, after the gain and offset that bring
     the model's result nearest; NaN where one of them is missing.
     """
-    linear = filtered.array()
-    model = enhanced.array().astype(np.float32)
+    linear = linear_image.array()
+    model = model_image.array().astype(np.float32)
     if model.shape != linear.shape:  # a model for other pixels
-        model = Warped(enhanced, Grid.of(filtered), Affine()).read().astype(np.float32)
-    found = difference(model, linear)
-    known = found[np.isfinite(found)]
-    top = float(np.percentile(known, _SHOWN)) if known.size else 0.0
-    return filtered.replace(
-        data=found,
+        model = (
+            Warped(model_image, Grid.of(linear_image), Affine())
+            .read()
+            .astype(np.float32)
+        )
+    differences = difference(model, linear)
+    finite = differences[np.isfinite(differences)]
+    top = float(np.percentile(finite, _SHOWN)) if finite.size else 0.0
+    return linear_image.replace(
+        data=differences,
         provenance=provenance.model_copy(update={"part": LOOK_HERE}),
         look=DisplaySettings(limits=(0.0, top or 1.0), colormap="magma"),
     )
@@ -70,10 +74,12 @@ def look_here(
 
 def difference(model: Float32Array, linear: Float32Array) -> Float32Array:
     """Give the distance of two images (Y, X) in the grey levels of the second."""
-    known = np.isfinite(model) & np.isfinite(linear)
-    found = np.full(linear.shape, np.nan, dtype=np.float32)
-    if known.any():
-        seen, shown = (one[known].astype(np.float64) for one in (model, linear))
-        gain, offset = match_affine(seen, shown)
-        found[known] = np.abs(gain * model[known] + offset - linear[known])
-    return found
+    finite = np.isfinite(model) & np.isfinite(linear)
+    result = np.full(linear.shape, np.nan, dtype=np.float32)
+    if finite.any():
+        model_values, linear_values = (
+            one[finite].astype(np.float64) for one in (model, linear)
+        )
+        gain, offset = match_affine(model_values, linear_values)
+        result[finite] = np.abs(gain * model[finite] + offset - linear[finite])
+    return result

@@ -53,7 +53,7 @@ def held_out_pictures(result: "Adapted") -> dict[str, Any]:
     rows, columns = (min(_DETAIL, n) for n in sem.shape)
     y, x = ((n - side) // 2 for n, side in zip(sem.shape, (rows, columns), strict=True))
 
-    def drawn(plane: Any, width_px: int) -> bytes:
+    def draw_plane(plane: Any, width_px: int) -> bytes:
         return image_png(plane, pixel, limits=limits, width_px=width_px)
 
     differs = difference(planes[ADAPTED], planes[LINEAR])
@@ -62,9 +62,11 @@ def held_out_pictures(result: "Adapted") -> dict[str, Any]:
     )
     return {
         "look_here": differs_png,
-        "wholes": {name: drawn(plane, _WHOLE_PX) for name, plane in planes.items()},
+        "wholes": {
+            name: draw_plane(plane, _WHOLE_PX) for name, plane in planes.items()
+        },
         "details": {
-            name: drawn(plane[y : y + rows, x : x + columns], _DETAIL_PX)
+            name: draw_plane(plane[y : y + rows, x : x + columns], _DETAIL_PX)
             for name, plane in planes.items()
         },
         "curve": _curve(result),

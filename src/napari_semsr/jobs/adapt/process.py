@@ -62,7 +62,7 @@ def fit_in_process(
         try:
             yield last
             while True:
-                for key, value in child.heard():
+                for key, value in child.hear():
                     if key == "result":
                         return training.PlaceFit.of(
                             training.load_place_state(folder / _STATE)
@@ -85,23 +85,23 @@ def _report(folder: Path, value: dict[str, Any]) -> Progress:
         return Progress(value["done"], value["total"], value["message"])
     images: tuple[Any, ...] = ()
     if value.pop("images"):
-        with np.load(folder / _SHOWN) as stored:
-            images = tuple(stored[key] for key in stored)
+        with np.load(folder / _SHOWN) as arrays:
+            images = tuple(arrays[key] for key in arrays)
     return training.PlaceReport(**value, images=images)
 
 
 def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Train as a request says; the state is in its folder afterwards."""
     folder = Path(request["folder"])
-    with np.load(folder / _IMAGES) as stored:
-        arrays = dict(stored)
+    with np.load(folder / _IMAGES) as arrays_stored:
+        arrays = dict(arrays_stored)
     images = [
         training.PlaceImages(
             arrays[f"low{n}"], arrays[f"high{n}"], arrays.get(f"held{n}")
         )
         for n in range(request["count"])
     ]
-    kept, how = folder / _STATE, request["how"]
+    state_file, how = folder / _STATE, request["how"]
 
     def report(step: Progress) -> None:
         value = asdict(step)
@@ -117,9 +117,11 @@ def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
             images,
             training.PlaceOptions.parse(request["options"]),
             **{**how, "levels": tuple(how["levels"])},
-            state=training.load_place_state(kept) if kept.is_file() else None,
+            state=training.load_place_state(state_file)
+            if state_file.is_file()
+            else None,
             should_stop=(folder / _STOP).is_file,
-            save=partial(training.save_place_state, kept),
+            save=partial(training.save_place_state, state_file),
         ),
         report,
     )

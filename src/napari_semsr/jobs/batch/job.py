@@ -80,10 +80,10 @@ class BatchReport(Result):
 
     def tables(self) -> dict[str, dict[str, list[Any]]]:
         """Say which images failed, and why."""
-        failed = [row for row in self.rows if row["error"]]
+        failures = [row for row in self.rows if row["error"]]
         columns = ("name", "error")
-        listed = {name: [row[name] for row in failed] for name in columns}
-        return {"Failed": listed} if failed else {}
+        columns_shown = {name: [row[name] for row in failures] for name in columns}
+        return {"Failed": columns_shown} if failures else {}
 
 
 class BatchOptions(ClusterOptions):
@@ -116,13 +116,13 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
     yield from execute_each(plan.images, table.add, table.keep, **how)
     pages = yield from _report(plan, table)
     table.tell()
-    found = table.found.values()
-    ran = sum(one.ran for one in found)
+    results = table.found.values()
+    ran = sum(one.ran for one in results)
     return BatchReport(
-        done=sum(one.error is None for one in found),
-        failed=sum(one.error is not None for one in found),
+        done=sum(one.error is None for one in results),
+        failed=sum(one.error is not None for one in results),
         ran=ran,
-        kept=sum(len(one.records) for one in found) - ran,
+        kept=sum(len(one.records) for one in results) - ran,
         table=str(plan.table),
         report=pages,
         output=str(plan.folder),
@@ -164,15 +164,15 @@ class _Table:
 
     def rows(self) -> list[Cells]:
         """Give all rows; those of images that wait state it."""
-        found, pending = self.found, PlanOutcome({}, _PENDING)
+        outcomes, pending = self.found, PlanOutcome({}, _PENDING)
         return [
-            self._row(one, found.get(one.name, pending)) for one in self.plan.images
+            self._row(one, outcomes.get(one.name, pending)) for one in self.plan.images
         ]
 
-    def _row(self, task: ImageTask, done: PlanOutcome) -> Cells:
+    def _row(self, task: ImageTask, outcome: PlanOutcome) -> Cells:
         cells: Cells = {}
-        for call in task.plan.calls[: len(done.records)]:
-            record, prefix = done.records[call.name], call.name.replace("-", "_")
+        for call in task.plan.calls[: len(outcome.records)]:
+            record, prefix = outcome.records[call.name], call.name.replace("-", "_")
             output = known_verb(call.verb).output
             if output is not None and output.name in call.outputs:
                 cells[f"{prefix}_output"] = call.outputs[output.name]
@@ -182,16 +182,18 @@ class _Table:
             "name": task.name,
             **task.given,
             **{name: cells.get(name) for name in self.plan.columns},
-            "warnings": " ".join(_warnings_of(done)) or None,
-            "error": done.error,
+            "warnings": " ".join(_warnings_of(outcome)) or None,
+            "error": outcome.error,
         }
 
-    def add(self, task: ImageTask, done: PlanOutcome) -> None:
+    def add(self, task: ImageTask, result: PlanOutcome) -> None:
         """Take in what an image came to, of a fault the step and why."""
-        if done.error is not None:
-            failed = task.plan.calls[len(done.records)].name
-            done = replace(done, error=f"{failed}: {' '.join(done.error.split())}")
-        self.found[task.name] = done
+        if result.error is not None:
+            failed_name = task.plan.calls[len(result.records)].name
+            result = replace(
+                result, error=f"{failed_name}: {' '.join(result.error.split())}"
+            )
+        self.found[task.name] = result
 
     def keep(self) -> None:
         """Write the table; of a batch that never began, nothing stays."""
@@ -206,28 +208,30 @@ class _Table:
     def tell(self) -> None:
         """Warn of what failed, and of what must be taken with care."""
         rows = [row for row in self.rows() if row["name"] in self.found]
-        count, failed = len(rows), [row["error"] for row in rows if row["error"]]
-        if failed:
-            first = f"the first: {failed[0]}"
-            if len(failed) == count:
+        count, failures = len(rows), [row["error"] for row in rows if row["error"]]
+        if failures:
+            first = f"the first: {failures[0]}"
+            if len(failures) == count:
                 what = "The image" if count == 1 else f"None of {count} images"
                 verb = "did not go" if count == 1 else "went"
                 msg = f"{what} {verb} through all steps, {first}"
                 raise SemsrError(msg, code="all-images-failed")
-            message = f"{len(failed)} of {count} images failed (column error), {first}"
+            message = (
+                f"{len(failures)} of {count} images failed (column error), {first}"
+            )
             warn(message, "images-failed")
-        warned = [one for one in map(_warnings_of, self.found.values()) if one]
-        if warned:
+        warnings_heard = [one for one in map(_warnings_of, self.found.values()) if one]
+        if warnings_heard:
             warn(
-                f"{len(warned)} of {count} images have warnings (column warnings), the "
-                f"first: {warned[0][0]}",
+                f"{len(warnings_heard)} of {count} images have warnings (column "
+                f"warnings), the first: {warnings_heard[0][0]}",
                 "images-with-warnings",
             )
 
 
-def _warnings_of(done: PlanOutcome) -> list[str]:
+def _warnings_of(outcome: PlanOutcome) -> list[str]:
     """Name the step before each warning."""
-    each = done.records.items()
+    each = outcome.records.items()
     return [f"{name}: {one}" for name, record in each for one in record.warnings]
 
 
@@ -238,33 +242,35 @@ def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
     """Write pages of all images before and after, unless they are as before."""
     if plan.report is None:
         return ()
-    done = [one for one in plan.images if table.found[one.name].error is None]
-    parts = [done[i : i + _ON_A_PAGE] for i in range(0, len(done), _ON_A_PAGE)]
-    options, written = {"title": f"Batch {plan.title}", **plan.report}, []
+    done_images = [one for one in plan.images if table.found[one.name].error is None]
+    parts = [
+        done_images[i : i + _ON_A_PAGE] for i in range(0, len(done_images), _ON_A_PAGE)
+    ]
+    options, files = {"title": f"Batch {plan.title}", **plan.report}, []
     for number, part in enumerate(parts, start=1):
         name = f"{REPORT}-{number}" if len(parts) > 1 else REPORT
-        shown = []
+        pages = []
         for image in part:
             last = () if image.last is None else (str(plan.folder / image.last),)
-            shown += [File(path=path) for path in (image.image, *last)]
+            pages += [File(path=path) for path in (image.image, *last)]
         call = Call(
             name=name,
             verb=REPORT,
-            inputs={"inputs": tuple(shown)},
+            inputs={"inputs": tuple(pages)},
             options=options,
             outputs={"output": f"{name}.html"},
         )
         place = plan.folder / STATE / _PAGES / f"{name}.json"
         task = PlanTask(name, Plan(calls=(call,)), str(plan.folder), place)
-        found = yield from plan_job(task)
-        for one in found.warnings:
+        results = yield from plan_job(task)
+        for one in results.warnings:
             warn(one)
-        if found.error is not None:  # the table and other pages stay all the same
-            code = code_of(found.error)
-            warn(f"{name}.html could not be written: {found.error}", code)
+        if results.error is not None:  # the table and other pages stay all the same
+            code = code_of(results.error)
+            warn(f"{name}.html could not be written: {results.error}", code)
         else:
-            written.append(str(plan.folder / call.outputs["output"]))
-    return tuple(written)
+            files.append(str(plan.folder / call.outputs["output"]))
+    return tuple(files)
 
 
 BATCH = Verb(

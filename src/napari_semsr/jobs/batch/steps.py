@@ -121,9 +121,9 @@ class _Loader(yaml.SafeLoader):
         if self.depth > _DEEPEST:
             msg = f"its tables and lists lie more than {_DEEPEST} deep in each other"
             raise yaml.YAMLError(msg)
-        made = super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
         self.depth -= 1
-        return made
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Make a table, in which no key stands twice."""
@@ -162,7 +162,7 @@ class _Step:
     options: Mapping[Any, Any]
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """How sentences call it."""
         if not self.number:
             return f"The entry {self.name}"
@@ -184,53 +184,53 @@ class _Step:
         return self.verb.arguments
 
     @cached_property
-    def given(self) -> dict[str, Any]:
+    def values_given(self) -> dict[str, Any]:
         """What it says, by the names of its verb; others are refused."""
-        known = _spellings(self.verb)
-        found: dict[str, Any] = {}
+        names_by_spelling = _spellings(self.verb)
+        values: dict[str, Any] = {}
         for key, value in self.options.items():
             spelt = _spelt(key)
-            if spelt in _BY_ITSELF and spelt not in known:
+            if spelt in _BY_ITSELF and spelt not in names_by_spelling:
                 raise self.leave(key)
-            if spelt not in known:
-                near = difflib.get_close_matches(spelt, known, n=1)
+            if spelt not in names_by_spelling:
+                near = difflib.get_close_matches(spelt, names_by_spelling, n=1)
                 see = f"see semsr {self.verb.name} -h."
                 hint = f"did you mean {near[0]}?" if near else see
                 fault = f"has no option {str(key)!r:.60}; {hint}"
                 raise self.wrong(fault, "unknown-option")
-            name, *meant = known[spelt]
-            if meant and not isinstance(value, bool):
+            name, *keys = names_by_spelling[spelt]
+            if keys and not isinstance(value, bool):
                 fault = f"must have {key} true or false, got {value!r:.60}."
                 raise self.wrong(fault, "wrong-type")
-            found[name] = (meant[0] if value else None) if meant else value
-        refuse_persons(found, _persons(self.arguments), self.said)
-        return found
+            values[name] = (keys[0] if value else None) if keys else value
+        refuse_persons(values, _persons(self.arguments), self.label)
+        return values
 
     @cached_property
     def values(self) -> dict[str, Any]:
         """The same with the images and the output that it need not name."""
         inputs = [item for item in self.verb.inputs if not item.flag]
-        named = bool(inputs) and not getattr(inputs[0], "named", False)
+        has_names = bool(inputs) and not getattr(inputs[0], "named", False)
         usual = tuple(item.batch for item in inputs if item.batch)
-        usual = usual or ("{previous}",) * named
-        found = dict(zip((item.name for item in inputs), usual, strict=False))
+        usual = usual or ("{previous}",) * has_names
+        usual_values = dict(zip((item.name for item in inputs), usual, strict=False))
         output = self.verb.output
         if output is not None and output.ending is not None:
-            found[output.name] = f"{self.name}/{{name}}{output.ending}"
-        return found | self.given
+            usual_values[output.name] = f"{self.name}/{{name}}{output.ending}"
+        return usual_values | self.values_given
 
-    def checked(self, values: Mapping[str, Any], image: str = "") -> None:
+    def check(self, values: Mapping[str, Any], image: str = "") -> None:
         """Let the verb itself refuse what it would refuse."""
         try:
             self.verb.parse(values)
         except Exception as error:
-            where = f"{self.said}, image {image}" if image else self.said
+            where = f"{self.label}, image {image}" if image else self.label
             msg = f"{where}: {sentence_of(error)}"
             raise OptionError(msg, code=code_of(error)) from error
 
     def wrong(self, fault: str, code: str = OptionError.code) -> OptionError:
         """Say what is wrong with it."""
-        return OptionError(f"{self.said} {fault}", code=code)
+        return OptionError(f"{self.label} {fault}", code=code)
 
     def leave(self, key: Any) -> OptionError:
         """Say that the batch sees to something."""
@@ -241,18 +241,20 @@ class _Step:
 
 def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
     """Give what its arguments may be called, and what a flag by itself means."""
-    found: dict[str, tuple[Any, ...]] = {name: (name,) for name in verb.arguments}
+    spellings: dict[str, tuple[Any, ...]] = {name: (name,) for name in verb.arguments}
     for item in (*verb.inputs, *verb.written):
         by_name = isinstance(item, ImageIn) and not item.many  # in the help, too
         if item.flag.startswith("--") or not (item.flag or by_name):
-            found.setdefault(_spelt(item.flag or item.metavar.lower()), (item.name,))
+            spellings.setdefault(
+                _spelt(item.flag or item.metavar.lower()), (item.name,)
+            )
     for name, info in verb.arguments.items():
         if isinstance(info, FieldInfo):
             flags = dict(words_of(info).flags or {})
             if info.annotation is bool and info.default:
                 flags[f"no_{name}"] = False
-            found |= {_spelt(flag): (name, value) for flag, value in flags.items()}
-    return found
+            spellings |= {_spelt(flag): (name, value) for flag, value in flags.items()}
+    return spellings
 
 
 def _spelt(name: object) -> str:
@@ -271,21 +273,21 @@ def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
     return columns_of(kind) if verb.tabled else verb.numbers
 
 
-def _steps(given: Any) -> list[_Step]:
+def _steps(entries: Any) -> list[_Step]:
     """Read the list of steps."""
-    if not isinstance(given, (list, tuple)) or not given:
-        msg = f"steps must be a list of verbs with their options, got {given!r:.60}."
+    if not isinstance(entries, (list, tuple)) or not entries:
+        msg = f"steps must be a list of verbs with their options, got {entries!r:.60}."
         raise OptionError(msg, code="wrong-type")
-    if len(given) > _MOST_STEPS:
-        msg = f"steps must be at most {_MOST_STEPS}, got {len(given)}."
+    if len(entries) > _MOST_STEPS:
+        msg = f"steps must be at most {_MOST_STEPS}, got {len(entries)}."
         raise OptionError(msg, code="out-of-range")
-    found: list[_Step] = []
-    for number, entry in enumerate(given, start=1):
-        found.append(_step(number, entry, [step.name for step in found]))
-    return found
+    steps: list[_Step] = []
+    for number, entry in enumerate(entries, start=1):
+        steps.append(_step(number, entry, [step.name for step in steps]))
+    return steps
 
 
-def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
+def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
     """Read one step: a verb, or a verb with its options and perhaps a name."""
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
@@ -293,9 +295,10 @@ def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
         raise OptionError(msg, code="wrong-type")
     verbs = [key for key in table if key != "name"]
     if len(verbs) != 1 or not isinstance(verbs[0], str):
-        named = one_line(", ".join(map(str, verbs))) or "none"
+        verb_names = one_line(", ".join(map(str, verbs))) or "none"
         msg = (
-            f"Step {number} must name one verb, with its options below it, got {named}."
+            f"Step {number} must name one verb, with its options below it, got "
+            f"{verb_names}."
         )
         raise OptionError(msg, code="wrong-type")
     verb, options = _checked_verb(number, verbs[0]), table[verbs[0]]
@@ -308,14 +311,14 @@ def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
     name = table.get("name")
     if name is None:
         more = (f"{verb.name}-{count}" for count in range(2, _MOST_STEPS + 1))
-        name = next(one for one in (verb.name, *more) if one not in taken)
+        name = next(one for one in (verb.name, *more) if one not in names_in_use)
     if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
         msg = (
             f"The name of step {number} must be of small letters, digits, '-' and '_', "
             f"40 at most, got {name!r:.60}."
         )
         raise OptionError(msg, code="name-invalid")
-    if name.replace("-", "_") in {one.replace("-", "_") for one in taken}:
+    if name.replace("-", "_") in {one.replace("-", "_") for one in names_in_use}:
         msg = f"Two steps are called {name}; give step {number} another name."
         raise OptionError(msg, code="names-alike")
     return _Step(number, name, verb, options or {})
@@ -324,10 +327,10 @@ def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
 def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
     """Refuse what is no verb, or none for images."""
     if name not in VERBS:
-        known = [one for one in VERBS if not _why_no_step(one)]
-        near = difflib.get_close_matches(name, known, n=_NEAR)
-        meant = f"did you mean {' or '.join(near)}?"
-        hint = meant if near else f"there are {', '.join(known)}."
+        verb_names = [one for one in VERBS if not _why_no_step(one)]
+        near = difflib.get_close_matches(name, verb_names, n=_NEAR)
+        suggestion = f"did you mean {' or '.join(near)}?"
+        hint = suggestion if near else f"there are {', '.join(verb_names)}."
         msg = f"Step {number} names {name!r:.60}, which is no verb; {hint}"
         raise OptionError(msg, code="verb-unknown")
     verb = verb_of(name)
@@ -349,10 +352,10 @@ def _why_no_step(name: str) -> str:
 
 def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
     """Refuse columns of inputs that bear the name of something else."""
-    taken = {"input", "previous", "warnings", "error"}
-    taken |= {name for step in steps for name in step.columns}
+    names_in_use = {"input", "previous", "warnings", "error"}
+    names_in_use |= {name for step in steps for name in step.columns}
     for name in columns:
-        if name in taken or name.startswith(_STEP_MARK) or not name:
+        if name in names_in_use or name.startswith(_STEP_MARK) or not name:
             msg = (
                 f"The table of inputs has a column {name!r:.60}, a name of the batch's "
                 "own columns or placeholders: call it another."
@@ -373,49 +376,49 @@ class _Input:
     root: Path = field(default_factory=Path)  # from which cells count
 
 
-def _told(path: Path) -> str:
+def _path_text(path: Path) -> str:
     """Write a path into a sentence."""
     return one_line(str(path), _SAID)
 
 
-def _inputs(given: Path, folder: Path) -> list[_Input]:
+def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
     """Find the images, none of which lies in the output folder."""
     whole = folder.resolve()
-    if given.is_file() and given.suffix.lower() in SHEET_SUFFIXES:
-        found = list(_of_table(given))
+    if inputs_path.is_file() and inputs_path.suffix.lower() in SHEET_SUFFIXES:
+        images = list(_of_table(inputs_path))
     else:
-        paths = [path.absolute() for path in find_images(given)]
-        kept = [path for path in paths if whole not in path.resolve().parents]
-        if paths and not kept:
+        paths = [path.absolute() for path in find_images(inputs_path)]
+        paths_outside = [path for path in paths if whole not in path.resolve().parents]
+        if paths and not paths_outside:
             msg = (
-                f"The images of {_told(given)} lie in the output folder "
-                f"{_told(folder)}."
+                f"The images of {_path_text(inputs_path)} lie in the output folder "
+                f"{_path_text(folder)}."
             )
             raise OptionError(msg, code="output-is-input")
-        found = [_Input(path, _name_of(path)) for path in kept]
-    if len(found) > _MOST_INPUTS:
-        msg = f"A batch takes at most {_MOST_INPUTS} images, got {len(found)}."
+        images = [_Input(path, _name_of(path)) for path in paths_outside]
+    if len(images) > _MOST_INPUTS:
+        msg = f"A batch takes at most {_MOST_INPUTS} images, got {len(images)}."
         raise OptionError(msg, code="out-of-range")
-    seen: dict[str, _Input] = {}
-    for one in found:
+    by_name: dict[str, _Input] = {}
+    for one in images:
         if not one.path.exists():
-            msg = f"There is no image {_told(one.path)}, which inputs name."
+            msg = f"There is no image {_path_text(one.path)}, which inputs name."
             raise ReadError(msg, code="file-missing")
         if whole == one.path.resolve() or whole in one.path.resolve().parents:
             msg = (
-                f"The input {_told(one.path)} lies in the output folder "
-                f"{_told(folder)}."
+                f"The input {_path_text(one.path)} lies in the output folder "
+                f"{_path_text(folder)}."
             )
             raise OptionError(msg, code="output-is-input")
-        other = seen.setdefault(one.name.casefold(), one)
+        other = by_name.setdefault(one.name.casefold(), one)
         if other is not one:
             msg = (
-                f"Two inputs are called {one.name}, {_told(other.path)} and "
-                f"{_told(one.path)}: name them apart in a table with the columns "
+                f"Two inputs are called {one.name}, {_path_text(other.path)} and "
+                f"{_path_text(one.path)}: name them apart in a table with the columns "
                 "image and name."
             )
             raise OptionError(msg, code="names-alike")
-    return found
+    return images
 
 
 def _name_of(path: Path) -> str:
@@ -456,18 +459,18 @@ class _Maker:
         """Make the plan of the image."""
         image, folder = self.image, str(self.folder)
         plan = Plan(calls=tuple(map(self.call, self.steps.values())))
-        given: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
+        cells: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
         last = getattr(self.previous, "call", None)
         last = None if last is None else self.made[last]
         state = self.folder / STATE / f"{image.name}.json"
-        known = image.name, plan, folder, state, given
-        return ImageTask(*known, image=str(image.path), last=last)
+        image_facts = image.name, plan, folder, state, cells
+        return ImageTask(*image_facts, image=str(image.path), last=last)
 
     def call(self, step: _Step) -> Call:
         """Make the call of a step."""
         inputs, options, outputs = dict[str, Any](), dict[str, Any](), dict[str, str]()
-        for name, given in sorted(step.values.items()):
-            value = self._value(step, name, given)
+        for name, step_value in sorted(step.values.items()):
+            value = self._value(step, name, step_value)
             if value is None:
                 continue  # nothing is said, or by an empty cell of a table
             if isinstance(step.arguments[name], Output):
@@ -477,12 +480,12 @@ class _Maker:
             else:
                 options[name] = value
         read = (item for item in step.verb.inputs if not item.optional)
-        written = (o for o in step.verb.written if o.required or o.one_needs_it)
-        for one in (*read, *written):
+        outputs_written = (o for o in step.verb.written if o.required or o.one_needs_it)
+        for one in (*read, *outputs_written):
             if one.name not in inputs | options | outputs:
                 raise step.wrong(f"must name {one.name}, {one.help}.", "missing-value")
         files = {k: self._text(v) for k, v in inputs.items() if not _is_list(v)}
-        step.checked(options | files, self.image.name)
+        step.check(options | files, self.image.name)
         output = step.verb.output
         if output is not None and output.name in outputs:
             self.made[step.name] = outputs[output.name]
@@ -491,9 +494,9 @@ class _Maker:
         how = {"verb": step.verb.name, "options": options, "outputs": outputs}
         return Call.parse({"name": step.name, "inputs": inputs, **how})
 
-    def _value(self, step: _Step, name: str, given: Any) -> Any:
+    def _value(self, step: _Step, name: str, value_given: Any) -> Any:
         """Give a value as the verb takes it: several, one, or a number as text."""
-        value, item = self._filled(step, name, given), step.arguments[name]
+        value, item = self._fill_value(step, name, value_given), step.arguments[name]
         if isinstance(item, FieldInfo):
             if _is_list(value):
                 value = [self._text(v) if _is_input(v) else v for v in value]
@@ -513,10 +516,10 @@ class _Maker:
             return str(self.folder / self.made[one.call])
         return one.path if isinstance(one, File) else str(one)
 
-    def _filled(self, step: _Step, name: str, value: Any) -> Any:
+    def _fill_value(self, step: _Step, name: str, value: Any) -> Any:
         """Fill the places of a value; None if nothing is in them."""
         if _is_list(value):
-            each = [self._filled(step, name, one) for one in value]
+            each = [self._fill_value(step, name, one) for one in value]
             return [one for one in each if one is not None] or None
         item = step.arguments[name]
         option = isinstance(item, FieldInfo)
@@ -537,16 +540,16 @@ class _Maker:
         if _is_input(pieces):
             whole = text if option else File(path=text)
             return whole if pieces[1:] else pieces[0]
-        return self._found(step, name, item, text)
+        return self._find_file(step, name, item, text)
 
     def _pieces(self, step: _Step, text: str, *, plain: bool) -> list[Any]:
         """Put names and files into the places of a text; cells stay `plain` text."""
         return [
-            self._placed(step, part, plain=plain) if number % 2 else part
+            self._fill_place(step, part, plain=plain) if number % 2 else part
             for number, part in enumerate(_PLACEHOLDER.split(text))
         ]
 
-    def _placed(self, step: _Step, place: str, *, plain: bool) -> Input | str:
+    def _fill_place(self, step: _Step, place: str, *, plain: bool) -> Input | str:
         """Give what a placeholder stands for; refuse one that names nothing."""
         image = self.image
         if place == "previous":
@@ -563,10 +566,10 @@ class _Maker:
             return File(path=str(path)) if file else cell
         name = place.removeprefix(_STEP_MARK)
         if not place.startswith(_STEP_MARK) or name not in self.steps:
-            known = ["input", "previous", "name", *image.cells]
-            known += [f"{_STEP_MARK}{other}" for other in self.steps]
-            told = ", ".join(f"{{{one}}}" for one in known)
-            fault = f"names {{{one_line(place)}}}, but there are {told}."
+            place_names = ["input", "previous", "name", *image.cells]
+            place_names += [f"{_STEP_MARK}{other}" for other in self.steps]
+            places_text = ", ".join(f"{{{one}}}" for one in place_names)
+            fault = f"names {{{one_line(place)}}}, but there are {places_text}."
         elif name in self.made:
             return CallOutput(call=name)
         elif self.steps[name].number >= step.number:
@@ -581,7 +584,7 @@ class _Maker:
             )
         raise step.wrong(fault, "unknown-value")
 
-    def _found(
+    def _find_file(
         self, step: _Step, name: str, item: ImageIn | FileIn | FieldInfo, text: str
     ) -> File | str:
         """Take a text for the file that it names, counted from the steps' folder."""
@@ -596,8 +599,11 @@ class _Maker:
         if there:
             return File(path=str(path))
         if file:
-            wanted = f"{name} {one_line(text)}"
-            msg = f"{step.said} needs {wanted}, but there is no file {_told(path)}."
+            name_text = f"{name} {one_line(text)}"
+            msg = (
+                f"{step.label} needs {name_text}, but there is no file "
+                f"{_path_text(path)}."
+            )
             raise ReadError(msg, code="file-missing")
         return text
 
@@ -684,13 +690,13 @@ def plan_batch(
             f"Steps must be a table with inputs, output and steps, got {content!r:.60}."
         )
         raise OptionError(msg, code="wrong-type")
-    known = ("inputs", "output", "steps", "report")
+    keys = ("inputs", "output", "steps", "report")
     for key in content:
-        if key not in known:
-            msg = f"Steps have no entry {key!r:.60}; there are {', '.join(known)}."
+        if key not in keys:
+            msg = f"Steps have no entry {key!r:.60}; there are {', '.join(keys)}."
             raise OptionError(msg, code="unknown-option")
-    where = _named("inputs", content, base, inputs)
-    folder = _named("output", content, base, output)
+    where = _path_from("inputs", content, base, inputs)
+    folder = _path_from("output", content, base, output)
     report = content.get("report", False)
     if not isinstance(report, (bool, Mapping)):
         msg = (
@@ -698,40 +704,43 @@ def plan_batch(
         )
         raise OptionError(msg, code="wrong-type")
     if folder.exists() and not folder.is_dir():
-        msg = f"The output of a batch must be a folder, got the file {_told(folder)}."
+        msg = (
+            "The output of a batch must be a folder, got the file "
+            f"{_path_text(folder)}."
+        )
         raise WriteError(msg, code="output-is-file")
-    found = _steps(content.get("steps"))
+    steps_found = _steps(content.get("steps"))
     images = _inputs(where, folder)
-    _check_columns([*images[0].cells], found)
-    makers = (_Maker(image, folder, base, found) for image in images)
+    _check_columns([*images[0].cells], steps_found)
+    makers = (_Maker(image, folder, base, steps_found) for image in images)
     tasks = tuple(maker.image_task() for maker in makers)
     _check_outputs(tasks)
-    names = tuple(name for step in found for name in step.columns)
-    chosen = _report_options(report if isinstance(report, Mapping) else {})
-    return BatchPlan(folder, tasks, names, chosen if report else None, title)
+    names = tuple(name for step in steps_found for name in step.columns)
+    report_options = _report_options(report if isinstance(report, Mapping) else {})
+    return BatchPlan(folder, tasks, names, report_options if report else None, title)
 
 
 def _report_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Read the options of the report; where it lies and what it shows are none."""
-    step, found = _Step(0, REPORT, known_verb(REPORT), options), dict[str, Any]()
-    for name, value in step.given.items():
+    step, values = _Step(0, REPORT, known_verb(REPORT), options), dict[str, Any]()
+    for name, value in step.values_given.items():
         item = step.arguments[name]
         if not isinstance(item, FieldInfo):
             raise step.leave(name)
-        found[name] = as_text(item, value)
-    step.checked(found)
-    return found
+        values[name] = as_text(item, value)
+    step.check(values)
+    return values
 
 
-def _named(
+def _path_from(
     name: str,
     content: Mapping[str, Any],
     base: Path,
-    given: str | os.PathLike[str] | None,
+    path: str | os.PathLike[str] | None,
 ) -> Path:
     """Give a path of the file, counted from its folder, or the one in its place."""
-    if given is not None and str(given).strip():
-        return Path(given).absolute()
+    if path is not None and str(path).strip():
+        return Path(path).absolute()
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
         msg = f"Steps must say {name}, a path; got {value!r:.60}."
@@ -757,28 +766,28 @@ def _is_path(path: Path) -> bool:
 # Steps that were done, to be done to others.
 
 
-def steps_of(made: Provenance) -> tuple[list[dict[str, Any]], str]:
+def steps_of(history: Provenance) -> tuple[list[dict[str, Any]], str]:
     """Take the steps of a batch from a history, as a steps file has them.
 
     Gives the last of them that each take one image, and the verb before them that
     takes more or other things, or ``""``. A `CheckpointError` if the very model of one
     is not there any more.
     """
-    found = _steps_back(made)
-    steps = [{call.verb: _said_by(call, step)} for call, step in found]
-    before = found[0][1].inputs[0].provenance if found else made
+    steps_found = _steps_back(history)
+    steps = [{call.verb: _said_by(call, step)} for call, step in steps_found]
+    before = steps_found[0][1].inputs[0].provenance if steps_found else history
     return steps, "" if before is None else before.job
 
 
-def verbs_of(made: Provenance) -> list[str]:
+def verbs_of(history: Provenance) -> list[str]:
     """Name the verbs of those steps, whether their models are there or not."""
-    return [call.verb for call, _ in _steps_back(made)]
+    return [call.verb for call, _ in _steps_back(history)]
 
 
-def _steps_back(made: Provenance) -> list[tuple[Call, Provenance]]:
+def _steps_back(history: Provenance) -> list[tuple[Call, Provenance]]:
     """List the last calls of one image each, from the first."""
-    found: list[tuple[Call, Provenance]] = []
-    for step in made.steps():
+    calls: list[tuple[Call, Provenance]] = []
+    for step in history.steps():
         verb = verb_of(step.job) if step.job in VERBS else None
         if verb is None or verb.step or not verb.makes_image or step.part is not None:
             break
@@ -789,20 +798,20 @@ def _steps_back(made: Provenance) -> list[tuple[Call, Provenance]]:
         images = [item.name for item in verb.images if item.name in call.inputs]
         if len(images) != 1 or len(step.inputs) != 1:  # it went by another one, too
             break
-        found.insert(0, (call, step))
-    return found
+        calls.insert(0, (call, step))
+    return calls
 
 
-def _said_by(call: Call, made: Provenance) -> dict[str, Any]:
+def _said_by(call: Call, history: Provenance) -> dict[str, Any]:
     """Write what a step says."""
-    verb, given = known_verb(call.verb), made.inputs[0]
+    verb, first_input = known_verb(call.verb), history.inputs[0]
     sets = verb.parse(call.options)
     options, reading = _unusual(verb, sets["options"]), sets["opening"]
-    if made.model_name is not None and "model" in verb.arguments:
-        options["model"] = model_that_made(made)
-    if given.provenance is not None and given.path is None:
+    if history.model_name is not None and "model" in verb.arguments:
+        options["model"] = model_that_made(history)
+    if first_input.provenance is not None and first_input.path is None:
         # an image in memory knows that its data bar was cut off; a file is read anew
-        before = plan_of(made, Path(made.job)).calls[:-1]
+        before = plan_of(history, Path(history.job)).calls[:-1]
         if reading.databar_rows in {one.options.get("databar_rows") for one in before}:
             reading = reading.replace(databar_rows=None)
     return options | _unusual(verb, reading)
@@ -810,7 +819,11 @@ def _said_by(call: Call, made: Provenance) -> dict[str, Any]:
 
 def _unusual(verb: Verb[Any, Any], options: Options) -> dict[str, Any]:
     """Write options that are not as usual and that a step may give."""
-    known = verb.arguments
-    told = options.model_dump(mode="json", exclude_defaults=True)
-    allowed = told.keys() & known.keys() - _persons(known)
-    return {k.replace("_", "-"): value for k, value in told.items() if k in allowed}
+    arguments = verb.arguments
+    option_values = options.model_dump(mode="json", exclude_defaults=True)
+    option_names = option_values.keys() & arguments.keys() - _persons(arguments)
+    return {
+        k.replace("_", "-"): value
+        for k, value in option_values.items()
+        if k in option_names
+    }

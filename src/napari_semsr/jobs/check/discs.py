@@ -74,7 +74,7 @@ class Discs:
         """Index of the pixels at the centres."""
         return tuple(np.rint(self.centres).astype(np.int64).T)
 
-    def chosen(self, which: BoolArray) -> "Discs":
+    def choose(self, which: BoolArray) -> "Discs":
         """Leave some out; `which` (N,)."""
         return Discs(self.centres[which], self.radii[which])
 
@@ -85,39 +85,41 @@ class Discs:
 
     def contrast(self, image: FloatArray) -> FloatArray:
         """Mean of each disc less that of the ring around it; both lie in the image."""
-        found = np.empty(len(self))
+        contrasts = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
             box = _box(centre, 2 * radius + 1, image.shape)
             away = _away(box, centre)
             part = image[box]
             ring = (away >= radius + 1) & (away <= 2 * radius + 1)
-            found[index] = part[away <= radius - 0.5].mean() - part[ring].mean()
-        return found
+            contrasts[index] = part[away <= radius - 0.5].mean() - part[ring].mean()
+        return contrasts
 
     def sums(self, image: FloatArray) -> FloatArray:
         """Sum over each disc and its ring (N,)."""
-        found = np.empty(len(self))
+        disc_sums = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
             box = _box(centre, 2 * radius + 1, image.shape)
-            found[index] = image[box][_away(box, centre) <= 2 * radius + 1].sum()
-        return found
+            disc_sums[index] = image[box][_away(box, centre) <= 2 * radius + 1].sum()
+        return disc_sums
 
     def insert_into(self, image: FloatArray, steps: FloatArray) -> FloatArray:
         """Add discs with rims smoothed over one pixel; texture within is kept."""
-        made = image.copy()
+        changed_image = image.copy()
         for (centre, radius), step in zip(self, steps, strict=True):
             box = _box(centre, radius + 1, image.shape)
-            made[box] += step * np.clip(radius + 0.5 - _away(box, centre), 0, 1)
-        return made
+            changed_image[box] += step * np.clip(
+                radius + 0.5 - _away(box, centre), 0, 1
+            )
+        return changed_image
 
     def erase_from(self, image: FloatArray) -> FloatArray:
         """Fill discs, and half a pixel more, harmonically from their rims."""
-        made = image.copy()
+        changed_image = image.copy()
         for centre, radius in self:
             box = _box(centre, radius + 2, image.shape)
-            part = made[box]
+            part = changed_image[box]
             part[...] = _harmonic(part, _away(box, centre) <= radius + 0.5)
-        return made
+        return changed_image
 
     def __iter__(self) -> Iterator[tuple[FloatArray, float]]:
         """Go through centres and radii."""
@@ -143,12 +145,15 @@ class DiscPlaces:
 
         All radii are equally often.
         """
-        found: dict[Change, list[tuple[int, int, int]]] = {"inserted": [], "erased": []}
+        places: dict[Change, list[tuple[int, int, int]]] = {
+            "inserted": [],
+            "erased": [],
+        }
         if min(image.shape) >= _WINDOW:
             for change, place in _draw_places(image, counts, rng, radii):
-                found[change].append(place)
+                places[change].append(place)
         tables = (
-            np.array(found[change], dtype=float).reshape(-1, 3)
+            np.array(places[change], dtype=float).reshape(-1, 3)
             for change in ("inserted", "erased")
         )
         return cls(*(Discs(table[:, :2], table[:, 2]) for table in tables))
@@ -169,8 +174,8 @@ class DiscPlaces:
         steps: FloatArray = sizes * rng.choice([-1.0, 1.0], len(discs))
         for index, (centre, radius) in enumerate(discs):
             box = _box(centre, radius, image.shape)
-            made = image[box][_away(box, centre) <= radius].mean() + steps[index]
-            if not bounds[0] <= made <= bounds[1]:
+            new_value = image[box][_away(box, centre) <= radius].mean() + steps[index]
+            if not bounds[0] <= new_value <= bounds[1]:
                 steps[index] *= -1
         return discs.insert_into(self.erased.erase_from(image), steps)
 
@@ -202,12 +207,12 @@ def _draw_places(
     free &= (contrast > 0) & (contrast >= _LEAST * (high - low))
     fits = {radius: _fitting(image, contrast, radius) for radius in radii}
     spread = 2 * max(radii) + 1 + _APART_PX
-    wanted: dict[Change, int] = {"inserted": counts[0], "erased": counts[1]}
+    counts_wanted: dict[Change, int] = {"inserted": counts[0], "erased": counts[1]}
     for number in range(max(counts)):
         radius = radii[number % len(radii)]
         for change, where in fits[radius].items():
             places = np.flatnonzero(where & free)
-            if places.size == 0 or number >= wanted[change]:
+            if places.size == 0 or number >= counts_wanted[change]:
                 continue
             y, x = divmod(int(rng.choice(places)), image.shape[1])
             yield change, (y, x, radius)
@@ -238,8 +243,10 @@ def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     away = np.hypot(y, x)
     weights = ((away >= inner) & (away <= outer)).astype(float)
-    padded = np.pad(image, half, mode="symmetric")
-    return np.asarray(signal.fftconvolve(padded, weights / weights.sum(), mode="valid"))
+    padded_image = np.pad(image, half, mode="symmetric")
+    return np.asarray(
+        signal.fftconvolve(padded_image, weights / weights.sum(), mode="valid")
+    )
 
 
 def _harmonic(part: FloatArray, inside: BoolArray) -> FloatArray:
@@ -252,16 +259,16 @@ def _harmonic(part: FloatArray, inside: BoolArray) -> FloatArray:
     rows, columns = [], []
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         other = index[ys + dy, xs + dx]
-        known = other < 0
-        right[known] += part[ys[known] + dy, xs[known] + dx]
-        rows.append(np.flatnonzero(~known))
-        columns.append(other[~known])
+        is_inner = other < 0
+        right[is_inner] += part[ys[is_inner] + dy, xs[is_inner] + dx]
+        rows.append(np.flatnonzero(~is_inner))
+        columns.append(other[~is_inner])
     at = np.concatenate(rows), np.concatenate(columns)
     links = sparse.coo_array((np.ones(len(at[0])), at), shape=(unknowns, unknowns))
     system = sparse.csc_array(4 * sparse.eye_array(unknowns) - links)
-    filled = part.copy()
-    filled[inside] = spsolve(system, right)
-    return filled
+    filled_part = part.copy()
+    filled_part[inside] = spsolve(system, right)
+    return filled_part
 
 
 def _box(
@@ -293,35 +300,39 @@ class Trial:
     places: DiscPlaces  # discs that were put in, and taken out
 
     @classmethod
-    def of(cls, original: FloatArray, changed: FloatArray, places: DiscPlaces) -> Self:
+    def of(
+        cls, original: FloatArray, changed_truth: FloatArray, places: DiscPlaces
+    ) -> Self:
         """Keep the discs by which a truth can be told, after `_TOLD` and `_HIDDEN`."""
         local = local_contrast(original)
 
-        def kept(discs: Discs, absent: FloatArray, present: FloatArray) -> Discs:
+        def keep_discs(discs: Discs, absent: FloatArray, present: FloatArray) -> Discs:
             without = discs.contrast(absent)
             step = np.abs(discs.contrast(present) - without)
             clear = step > _TOLD * local[discs.pixels]
-            return discs.chosen(clear & (np.abs(without) <= _HIDDEN * step))
+            return discs.choose(clear & (np.abs(without) <= _HIDDEN * step))
 
-        inserted = kept(places.inserted, original, changed)
-        erased = kept(places.erased, changed, original)
-        return cls(original, changed, DiscPlaces(inserted, erased))
+        inserted_discs = keep_discs(places.inserted, original, changed_truth)
+        erased_discs = keep_discs(places.erased, changed_truth, original)
+        return cls(original, changed_truth, DiscPlaces(inserted_discs, erased_discs))
 
     def judge(self, image: FloatArray) -> dict[Change, BoolArray]:
         """Tell of each disc whether an image, of any grey scale, shows it rightly."""
-        seen = matched_gain(image, self.changed) * image
+        matched_image = matched_gain(image, self.changed) * image
 
-        def shown(discs: Discs, absent: FloatArray, present: FloatArray) -> BoolArray:
-            without, having, found = (
-                discs.contrast(one) for one in (absent, present, seen)
+        def is_shown(
+            discs: Discs, absent: FloatArray, present: FloatArray
+        ) -> BoolArray:
+            without, having, contrasts = (
+                discs.contrast(one) for one in (absent, present, matched_image)
             )
-            share = (found - without) / (having - without)
+            share = (contrasts - without) / (having - without)
             return np.asarray(share > 0.5)
 
         places = self.places
         return {
-            "inserted": shown(places.inserted, self.original, self.changed),
-            "erased": ~shown(places.erased, self.changed, self.original),
+            "inserted": is_shown(places.inserted, self.original, self.changed),
+            "erased": ~is_shown(places.erased, self.changed, self.original),
         }
 
 
@@ -330,12 +341,12 @@ def matched_gain(image: FloatArray, truth: FloatArray) -> float:
 
     That of an image that is constant but for rounding is 0.
     """
-    off, wanted = image - image.mean(), truth - truth.mean()
+    off, truth_off = image - image.mean(), truth - truth.mean()
     spread = float(off.std())
     if spread <= _ROUNDING * float(np.abs(image).max()):
         return 0.0
-    sign = -1.0 if float((off * wanted).sum()) < 0 else 1.0
-    return sign * float(wanted.std()) / spread
+    sign = -1.0 if float((off * truth_off).sum()) < 0 else 1.0
+    return sign * float(truth_off.std()) / spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +377,11 @@ def tally(verdicts: Iterable[Verdict]) -> tuple[PresenceRow, ...]:
         for change in changes:
             radii = getattr(verdict.places, change).radii
             rows = (radii, verdict.enhanced[change], verdict.degraded[change])
-            for radius, enhanced, degraded in zip(*rows, strict=True):
+            for radius, enhanced_right, degraded_right in zip(*rows, strict=True):
                 row = counts[int(radius), change]
-                row[:] = row[0] + 1, row[1] + bool(enhanced), row[2] + bool(degraded)
+                row[:] = (
+                    row[0] + 1,
+                    row[1] + bool(enhanced_right),
+                    row[2] + bool(degraded_right),
+                )
     return tuple(PresenceRow(*key, *row) for key, row in counts.items() if row[0])

@@ -94,16 +94,16 @@ class ConditionCheck:
 
     def _shares(self, radii: Sequence[int]) -> dict[str, Any]:
         """Sum discs of some radii by change, and over both."""
-        found: dict[str, Any] = {}
+        shares: dict[str, Any] = {}
         for name in (*CHANGES, "together"):
             rows = [row for row in self.rows if name in (row.change, "together")]
             rows = [row for row in rows if row.radius_px in radii]
             discs = sum(row.discs for row in rows)
-            found[name] = {"discs": discs}
+            shares[name] = {"discs": discs}
             for which in ("enhanced", "degraded"):
                 right = sum(getattr(row, which) for row in rows)
-                found[name][which] = round(right / discs, 4) if discs else None
-        return found
+                shares[name][which] = round(right / discs, 4) if discs else None
+        return shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,34 +127,34 @@ class ModelCheck(Result):
 
     def to_card(self) -> dict[str, Any]:
         """Give what a card keeps of discs."""
-        found = {one.condition: one.to_record() for one in self.conditions}
-        return {"seed": self.seed, "conditions": found}
+        conditions = {one.condition: one.to_record() for one in self.conditions}
+        return {"seed": self.seed, "conditions": conditions}
 
     def figures(self) -> dict[str, Figure]:
         """Write the shares of objects, and of discs that the blur resolves."""
-        shown = {} if self.removals is None else self.removals.figures(MODEL)
+        figures_shown = {} if self.removals is None else self.removals.figures(MODEL)
         if self.conditions:
             record = DiscRecord(self.to_card())
-            shown |= record.headline() | record.resolved()
-        return shown | declared_figures(self)
+            figures_shown |= record.headline() | record.resolved_figures()
+        return figures_shown | declared_figures(self)
 
     def tables(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Give the shares of all radii; in brackets, those of the degraded image."""
-        found = {}
+        all_tables = {}
         if self.conditions:
-            found["discs"] = DiscRecord(self.to_card()).table()
+            all_tables["discs"] = DiscRecord(self.to_card()).table()
         if self.removals is not None:
-            found["removed objects"] = self.removals.table()
-        return found
+            all_tables["removed objects"] = self.removals.table()
+        return all_tables
 
     def summary(self) -> str:
         """State in a sentence what was found."""
         if self.removals is not None:
             return self.removals.sentence(MODEL)
-        found = DiscRecord(self.to_card()).summary()
-        if not found:
+        lines = DiscRecord(self.to_card()).summary()
+        if not lines:
             return f"Of the discs of {self.model} none was wide enough to be judged."
-        return f"Discs that {self.model} shows rightly: {found}."
+        return f"Discs that {self.model} shows rightly: {lines}."
 
     def to_json(self) -> dict[str, Any]:
         """Give the record that a command prints."""
@@ -195,23 +195,23 @@ class ClearSet:
     def load(self, card: "models.ModelCard", side: int) -> list[FloatArray]:
         """Read the middles of all images."""
         if self.held_out is None:
-            opened = [(image, self.opening, 0) for image in self.images]
+            sources = [(image, self.opening, 0) for image in self.images]
         else:
-            named = recipe_data(card).get("held_out") or []
-            if not named:
+            entries = recipe_data(card).get("held_out") or []
+            if not entries:
                 msg = (
                     f"The card of {card.name} names no held-out images; give clear "
                     "images."
                 )
                 raise OptionError(msg, code="missing-value")
             folder = Path(self.held_out)
-            opened = [
+            sources = [
                 (folder / entry["file"], self.opening, int(entry.get("crop_bottom", 0)))
-                for entry in named
+                for entry in entries
             ]
         return [
-            _clear_image(open_image(image, how), cropped, side, name_of(image))
-            for image, how, cropped in opened
+            _clear_image(open_image(image, how), crop_rows, side, name_of(image))
+            for image, how, crop_rows in sources
         ]
 
 
@@ -222,9 +222,11 @@ def recipe_data(card: "models.ModelCard") -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _clear_image(image: Micrograph, cropped: int, side: int, name: str) -> FloatArray:
+def _clear_image(
+    image: Micrograph, rows_cropped: int, side: int, name: str
+) -> FloatArray:
     """Cut out the middle, and bring it to 0 to 255."""
-    rows, columns = image.shape[0] - cropped, image.shape[1]
+    rows, columns = image.shape[0] - rows_cropped, image.shape[1]
     box = middle_of((rows, columns), side)
     part = np.asarray(image.data[box.slices], np.float64)
     least = 4 * MARGIN_PX
@@ -238,8 +240,8 @@ def _clear_image(image: Micrograph, cropped: int, side: int, name: str) -> Float
         msg = f"A clear image must be finite, got NaN or Inf pixels in {name}."
         raise ReadError(msg, code="pixels-missing")
     low, high = np.percentile(part, _CLIPPED)
-    scaled = (part - low) * (_WHITE / max(high - low, 1e-12))
-    return np.asarray(np.clip(np.rint(scaled), 0, _WHITE))
+    unit_range = (part - low) * (_WHITE / max(high - low, 1e-12))
+    return np.asarray(np.clip(np.rint(unit_range), 0, _WHITE))
 
 
 # A source gives one truth after the other, each changed, then degraded in every way
@@ -258,7 +260,7 @@ class DegradedTruth:
     field: Micrograph  # The degraded image
     trial: Trial  # The truth, on the network's output grid
 
-    def degraded(self, scale: int) -> FloatArray:
+    def degrade(self, scale: int) -> FloatArray:
         """Bring the degraded image to the grid of the truth by a cubic spline."""
         image = self.field.array().astype(np.float64)
         if scale == 1:
@@ -303,7 +305,7 @@ class ClearImages(TruthSource):
             self.widths_px = {"binned": float(np.hypot(blur_width_px("blur"), scale))}
 
     @classmethod
-    def drawn(cls, side: int, *, scale: int, seed: int) -> "ClearImages":
+    def simulate(cls, side: int, *, scale: int, seed: int) -> "ClearImages":
         """Let drawn samples stand for clear images."""
 
         def one(index: int) -> FloatArray:
@@ -320,16 +322,18 @@ class ClearImages(TruthSource):
         rows, columns = (n - n % self.scale for n in clear.shape)
         clear = clear[:rows, :columns]
         places = DiscPlaces.choose(clear, counts, rng)
-        changed = places.change(clear, rng, (0, _WHITE))
-        changed = np.clip(np.rint(changed), 0, _WHITE)
-        trial = Trial.of(clear, changed, places)
-        grey = changed.astype(np.uint8)
+        changed_image = places.change(clear, rng, (0, _WHITE))
+        changed_image = np.clip(np.rint(changed_image), 0, _WHITE)
+        trial = Trial.of(clear, changed_image, places)
+        grey = changed_image.astype(np.uint8)
         if self.scale > 1:
             # blur, average over blocks, expose
-            soft = ndimage.convolve(changed / _WHITE, gaussian_kernel(), mode="reflect")
+            soft = ndimage.convolve(
+                changed_image / _WHITE, gaussian_kernel(), mode="reflect"
+            )
             coarse = block_means(soft, self.scale)
-            seen = _WHITE * expose(coarse, _ELECTRONS, 0.0, rng)
-            low = np.clip(np.rint(seen), 0, _WHITE).astype(np.uint8)
+            exposure = _WHITE * expose(coarse, _ELECTRONS, 0.0, rng)
+            low = np.clip(np.rint(exposure), 0, _WHITE).astype(np.uint8)
             return [DegradedTruth("binned", Micrograph(low, name="binned"), trial)]
         return [
             DegradedTruth(kind, Micrograph(low.image, name=kind), trial)
@@ -352,14 +356,14 @@ class DrawnGold(TruthSource):
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one field, and look at it coarsely."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
-        emitted = self.gold.emission(self.side, rng).astype(np.float64)
-        places = DiscPlaces.choose(emitted, counts, rng)
-        changed = places.change(emitted, rng, (0.02, float(emitted.max())))
-        seen = np.maximum(changed, 0.0).astype(np.float32)
-        pair = self.gold.pair_of(seen, rng)
+        emission = self.gold.emission(self.side, rng).astype(np.float64)
+        places = DiscPlaces.choose(emission, counts, rng)
+        changed_emission = places.change(emission, rng, (0.02, float(emission.max())))
+        emission_left = np.maximum(changed_emission, 0.0).astype(np.float32)
+        pair = self.gold.pair_of(emission_left, rng)
         original, truth = (
             self.gold.truth(plane.astype(np.float32)).astype(np.float64)
-            for plane in (emitted, seen)
+            for plane in (emission, emission_left)
         )
         trial = Trial.of(original, truth, places)
         size = parse_pixel_size(COARSE_NM)
@@ -415,44 +419,44 @@ class CheckOptions(Options):
 def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
     """Count what a model shows of objects, and of objects that were removed."""
     start = time.perf_counter()
-    chosen = request.options
-    yield Progress(0, 2 * chosen.discs, "loading the model")
+    settings = request.options
+    yield Progress(0, 2 * settings.discs, "loading the model")
     path = find_model(request.named["model"])
-    loaded = models.load_model(path)
+    model = models.load_model(path)
     images: Any = request.given.get("images") or ()
     clear = ClearSet(tuple(images), request.named["held_out"], request.opening)
-    found: list[ConditionCheck] = []
-    tasks = _tasks(loaded.card, chosen, clear)
-    for source in list(_sources(tasks, loaded.card, chosen, clear)):
-        found += yield from judge_source(source, loaded, chosen)
+    condition_checks: list[ConditionCheck] = []
+    tasks = _tasks(model.card, settings, clear)
+    for source in list(_sources(tasks, model.card, settings, clear)):
+        condition_checks += yield from judge_source(source, model, settings)
     removals = None
     if "superlens" in tasks:
-        removals = yield from _removals(loaded, chosen)
+        removals = yield from _removals(model, settings)
     result = ModelCheck(
-        model=loaded.card.name,
+        model=model.card.name,
         path=str(path),
-        digest=loaded.digest,
+        digest=model.digest,
         images=clear.kind,
-        seed=chosen.seed,
-        conditions=tuple(found),
+        seed=settings.seed,
+        conditions=tuple(condition_checks),
         removals=removals,
-        written=chosen.write,
+        written=settings.write,
         seconds=round(time.perf_counter() - start, 2),
     )
-    if not chosen.write:
+    if not settings.write:
         return result
-    checks = _checks(loaded.card, result)
-    models.write_card(path, loaded.card.model_copy(update={"checks": checks}))
+    checks = _checks(model.card, result)
+    models.write_card(path, model.card.model_copy(update={"checks": checks}))
     return replace(result, digest=models.file_digest(path))
 
 
-def _removals(loaded: "models.LoadedModel", options: CheckOptions) -> Job[Removals]:
+def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removals]:
     """Test a model of light on simulated samples, each place twice."""
-    scale, how = loaded.card.scale, inference.EnhanceOptions(device=options.device)
+    scale, how = model.card.scale, inference.EnhanceOptions(device=options.device)
     side = options.size_px // scale
 
     def enhance(light: Micrograph) -> NDArray[Any]:
-        return run(inference.enhance_array(light, loaded, how)).array()
+        return run(inference.enhance_array(light, model, how)).array()
 
     return (
         yield from paired_removals(
@@ -468,20 +472,26 @@ def _removals(loaded: "models.LoadedModel", options: CheckOptions) -> Job[Remova
 
 def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, Any]:
     """Write what a card keeps: the new figures, and former ones that still hold."""
-    known = DiscRecord.of_card(card.model_dump())
-    discs = {kind: dict(record.found) for kind, record in known.items()}
+    record_known = DiscRecord.of_card(card.model_dump())
+    discs = {kind: dict(record.found) for kind, record in record_known.items()}
     if result.conditions:
         discs[result.images] = result.to_card()
     checks = dict(card.checks)
     if result.removals is not None:
         checks["removals"] = {"seed": result.seed, **result.removals.to_json()}
         for kind, record in list(discs.items()):  # which the paired test replaces
-            kept = {k: v for k, v in record["conditions"].items() if k != "superlens"}
-            discs[kind] = {**record, "conditions": kept}
-            if not kept:
+            condition_records = {
+                k: v for k, v in record["conditions"].items() if k != "superlens"
+            }
+            discs[kind] = {**record, "conditions": condition_records}
+            if not condition_records:
                 del discs[kind]
     checks["discs"] = discs
-    return {name: kept for name, kept in checks.items() if kept}
+    return {
+        name: condition_records
+        for name, condition_records in checks.items()
+        if condition_records
+    }
 
 
 def _tasks(
@@ -508,20 +518,20 @@ def _sources(
     options: CheckOptions,
     clear: ClearSet,
 ) -> Iterator[TruthSource]:
-    said: dict[str, int] = {"scale": card.scale, "seed": options.seed}
+    options_used: dict[str, int] = {"scale": card.scale, "seed": options.seed}
     side = options.size_px
     for task in tasks:
         if task == "gold":
-            yield DrawnGold(side // card.scale, **said)
+            yield DrawnGold(side // card.scale, **options_used)
         elif task == "images" and clear.kind == "drawn":
-            yield ClearImages.drawn(side, **said)
+            yield ClearImages.simulate(side, **options_used)
         elif task == "images":
             images = clear.load(card, side)
-            yield ClearImages(images.__getitem__, len(images), **said)
+            yield ClearImages(images.__getitem__, len(images), **options_used)
 
 
 def judge_source(
-    source: TruthSource, loaded: "models.LoadedModel", options: CheckOptions
+    source: TruthSource, model: "models.LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
     """Judge discs until there are as many as are wanted, or no more truths."""
     how = inference.EnhanceOptions(device=options.device)
@@ -547,15 +557,15 @@ def judge_source(
                 2 * options.discs,
                 f"{scene.condition}, truth {truths}",
             )
-            job = inference.enhance_array(scene.field, loaded, how)
+            job = inference.enhance_array(scene.field, model, how)
 
             def tell(_: Progress, step: Progress = step) -> Progress:
                 return step
 
-            made = yield from retell(job, tell)
-            trial, degraded = scene.trial, scene.degraded(loaded.card.scale)
-            shown = trial.judge(made.array().astype(np.float64))
-            verdict = Verdict(trial.places, shown, trial.judge(degraded))
+            output = yield from retell(job, tell)
+            trial, degraded_image = scene.trial, scene.degrade(model.card.scale)
+            result = trial.judge(output.array().astype(np.float64))
+            verdict = Verdict(trial.places, result, trial.judge(degraded_image))
             verdicts[scene.condition].append(verdict)
         have = have[0] + len(places.inserted), have[1] + len(places.erased)
     if truths == 0:

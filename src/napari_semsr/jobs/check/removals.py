@@ -123,37 +123,37 @@ def paired_removals(
     if side * scale < least:
         msg = f"Objects need {least} px of the SEM image, got a side of {side * scale}."
         raise OptionError(msg, code="out-of-range")
-    given = iter(specimens)
+    specimen_iterator = iter(specimens)
     yield Progress(0, 2 * objects, "fitting a linear filter")
-    fitted = []
-    for index, surface in enumerate(islice(given, _FITTED)):
+    filters = []
+    for index, surface in enumerate(islice(specimen_iterator, _FITTED)):
         pair = Instrument(optics, side, scale, seed, index).take(surface)
-        fitted.append((_enlarged(pair.low, scale), pair.high))
-    linear = fit_place_filter(fitted)
+        filters.append((_enlarge(pair.low, scale), pair.high))
+    linear = fit_place_filter(filters)
     calls: dict[str, EnhanceCall] = {
         **enhance,
-        LIGHT: lambda light: _enlarged(light.array(), scale),
-        LINEAR: lambda light: linear.apply(_enlarged(light.array(), scale)),
+        LIGHT: lambda light: _enlarge(light.array(), scale),
+        LINEAR: lambda light: linear.apply(_enlarge(light.array(), scale)),
     }
     none = RemovalCount(objects=0, shown=0, drawn=0)
     tells, cannot = dict.fromkeys(calls, none), dict.fromkeys(calls, none)
     fields, left = 0, [objects, objects]
-    for index, surface in enumerate(given, _FITTED):
+    for index, surface in enumerate(specimen_iterator, _FITTED):
         instrument = Instrument(optics, side, scale, seed, index)
         counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
         places = TwiceImaged.take(surface, instrument, counts)
-        found = len(places.inserted), len(places.erased)
-        if not any(found):
+        counts_found = len(places.inserted), len(places.erased)
+        if not any(counts_found):
             continue
         fields += 1
         change = places.change_of_light()
         for name, call in calls.items():
-            done = 2 * objects - sum(left)
-            yield Progress(done, 2 * objects, f"field {fields}, {name}")
-            shown, drawn = places.judge(call)
-            tells[name] += _count(shown, drawn, change >= TELLS_SD)
-            cannot[name] += _count(shown, drawn, change < TELLS_SD)
-        left = [max(0, n - more) for n, more in zip(left, found, strict=True)]
+            done_count = 2 * objects - sum(left)
+            yield Progress(done_count, 2 * objects, f"field {fields}, {name}")
+            shown_there, drawn_there = places.judge(call)
+            tells[name] += _count(shown_there, drawn_there, change >= TELLS_SD)
+            cannot[name] += _count(shown_there, drawn_there, change < TELLS_SD)
+        left = [max(0, n - more) for n, more in zip(left, counts_found, strict=True)]
         if not any(left):
             break
     if fields == 0:
@@ -183,15 +183,17 @@ def fine_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Specimen]
         )
 
 
-def _count(shown: BoolArray, drawn: BoolArray, which: BoolArray) -> RemovalCount:
+def _count(
+    shown_there: BoolArray, drawn_there: BoolArray, which: BoolArray
+) -> RemovalCount:
     return RemovalCount(
         objects=int(which.sum()),
-        shown=int((shown & which).sum()),
-        drawn=int((drawn & which).sum()),
+        shown=int((shown_there & which).sum()),
+        drawn=int((drawn_there & which).sum()),
     )
 
 
-def _enlarged(image: NDArray[Any], scale: int) -> FloatArray:
+def _enlarge(image: NDArray[Any], scale: int) -> FloatArray:
     """Bring an optical image to the grid of the SEM image by a cubic spline."""
     plane = np.asarray(image, np.float64)
     if scale == 1:
@@ -219,8 +221,8 @@ class Instrument:
         """Image a sample with light and electrons, by default in focus."""
         if focus_nm is None:
             focus_nm = float(np.median(surface.height_nm))
-        focused = self.optics.replace(focus_nm=focus_nm)
-        look = RandomLook(focused, correlation_px=0.3, bits=12)
+        optics = self.optics.replace(focus_nm=focus_nm)
+        look = RandomLook(optics, correlation_px=0.3, bits=12)
         return pair_of_surface(surface, self.side, look, self.rng(1), scale=self.scale)
 
 
@@ -242,24 +244,28 @@ class TwiceImaged:
         before = instrument.take(surface, focus)
         original = _on_one_scale(before.high, before.high_range)
         places = DiscPlaces.choose(original, counts, rng, _RADII_PX)
-        after = instrument.take(_changed(surface, places, instrument, rng), focus)
+        after = instrument.take(
+            _change_surface(surface, places, instrument, rng), focus
+        )
         truths = original, _on_one_scale(after.high, after.high_range)
-        kept = Trial.of(*truths, places).places
-        return cls((before, after), truths, kept.inserted, kept.erased)
+        kept_places = Trial.of(*truths, places).places
+        return cls((before, after), truths, kept_places.inserted, kept_places.erased)
 
     def judge(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
         """Find which objects an image shows, and which ones though removed (N,)."""
-        seen = []
+        images = []
         for pair, truth in zip(self.pairs, self.truths, strict=True):
             light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
             image = np.asarray(call(light), np.float64)
-            seen.append(matched_gain(image, truth) * image)
-        shown, drawn = [], []
+            images.append(matched_gain(image, truth) * image)
+        shown_there, drawn_there = [], []
         for discs, there in ((self.inserted, 1), (self.erased, 0)):
-            wanted = discs.contrast(self.truths[there])
-            shown.append(discs.contrast(seen[there]) / wanted >= _HALF)
-            drawn.append(discs.contrast(seen[1 - there]) / wanted >= _HALF)
-        return np.concatenate(shown), np.concatenate(drawn)
+            true_contrast = discs.contrast(self.truths[there])
+            shown_there.append(discs.contrast(images[there]) / true_contrast >= _HALF)
+            drawn_there.append(
+                discs.contrast(images[1 - there]) / true_contrast >= _HALF
+            )
+        return np.concatenate(shown_there), np.concatenate(drawn_there)
 
     def change_of_light(self) -> FloatArray:
         """Distance of the light with and without objects over its noise (N,)."""
@@ -270,12 +276,12 @@ class TwiceImaged:
         )
         change = (clean[1] - clean[0]) ** 2
         noise = (noisy[0] - clean[0]) ** 2
-        found = []
+        changes = []
         for discs in (self.inserted, self.erased):
             own = discs.on_grid(1 / scale)
             square = own.sums(noise) / own.sums(np.ones_like(noise))
-            found.append(np.sqrt(own.sums(change) / square))
-        return np.concatenate(found)
+            changes.append(np.sqrt(own.sums(change) / square))
+        return np.concatenate(changes)
 
 
 def _on_one_scale(image: NDArray[Any], ends: tuple[float, float]) -> FloatArray:
@@ -284,7 +290,7 @@ def _on_one_scale(image: NDArray[Any], ends: tuple[float, float]) -> FloatArray:
     return np.asarray(image, np.float64) * (high - low) + low
 
 
-def _changed(
+def _change_surface(
     surface: Specimen,
     places: DiscPlaces,
     instrument: Instrument,
@@ -297,23 +303,25 @@ def _changed(
     """
     factor = _FINE // instrument.scale
     margin = (surface.height_nm.shape[0] - _FINE * instrument.side) // 2
-    inserted, erased = (
+    inserted_discs, erased_discs = (
         discs.on_grid(factor, margin) for discs in (places.inserted, places.erased)
     )
     height, material = (
-        erased.erase_from(plane.astype(np.float64))
+        erased_discs.erase_from(plane.astype(np.float64))
         for plane in (surface.height_nm, surface.material)
     )
-    coarse = tuple((inserted.centres / factor).astype(int).T)
+    coarse = tuple((inserted_discs.centres / factor).astype(int).T)
     relief = local_contrast(height[::factor, ::factor])[coarse]
     rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
-    up = (rng.random(len(inserted)) < _HALF) | (height[inserted.pixels] < rise)
-    own = material[inserted.pixels]
+    up = (rng.random(len(inserted_discs)) < _HALF) | (
+        height[inserted_discs.pixels] < rise
+    )
+    own = material[inserted_discs.pixels]
     towards = _HALF * (np.where(own < _HALF, 1.0, 0.0) - own)
-    mixed = np.clip(inserted.insert_into(material, towards), 0, 1)
-    height = inserted.insert_into(height, np.where(up, rise, -rise))
+    new_material = np.clip(inserted_discs.insert_into(material, towards), 0, 1)
+    height = inserted_discs.insert_into(height, np.where(up, rise, -rise))
     return replace(
         surface,
         height_nm=height.astype(np.float32),
-        material=mixed.astype(np.float32),
+        material=new_material.astype(np.float32),
     )

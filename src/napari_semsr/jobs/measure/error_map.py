@@ -26,7 +26,7 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     compute_ahead,
-    recorded,
+    record_quantity,
     return_free_memory,
     spell_shift,
     warn,
@@ -59,11 +59,11 @@ class ErrorMapReport(MapMade):
     sigma_px: Annotated[float, Quantity(f"Blur, {SIGMA}", "px", ".3g")]
     alpha: Annotated[float, Quantity("Gain")]
     beta: Annotated[float, Quantity("Offset", LEVELS)]
-    scale: Annotated[int, recorded("Finer by")]
+    scale: Annotated[int, record_quantity("Finer by")]
     shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
     shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
-    range: Annotated[FloatPair, recorded("Range", LEVELS)]
-    looked_at: Annotated[float, recorded("Fitted on", "of the field", ".1%")]
+    range: Annotated[FloatPair, record_quantity("Range", LEVELS)]
+    looked_at: Annotated[float, record_quantity("Fitted on", "of the field", ".1%")]
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
 
     @property
@@ -85,51 +85,53 @@ class ErrorMapReport(MapMade):
 
 
 def _map_errors(
-    run: Run[ErrorMapOptions], reference: Micrograph, enhanced: Micrograph
+    run: Run[ErrorMapOptions], reference: Micrograph, enhanced_image: Micrograph
 ) -> Job[ErrorMapReport | RepeatabilityReport]:
-    chosen = run.options
+    settings = run.options
     run.tell_learnt()
-    if chosen.scans:
-        return (yield from compare_scans(run, reference, enhanced))
-    lying, offset = ErrorPair.of(reference, enhanced), Offset()
-    whole, shown = (rows * columns for rows, columns in (reference.shape, lying.shape))
-    if shown < 0.99 * whole:
+    if settings.scans:
+        return (yield from compare_scans(run, reference, enhanced_image))
+    lying, offset = ErrorPair.of(reference, enhanced_image), Offset()
+    whole, shared_pixels = (
+        rows * columns for rows, columns in (reference.shape, lying.shape)
+    )
+    if shared_pixels < 0.99 * whole:
         warn(
-            f"The enhanced image covers {shown / whole:.0%} of {reference.name}, so "
-            "the map does too.",
+            f"The enhanced image covers {shared_pixels / whole:.0%} of "
+            f"{reference.name}, so the map does too.",
             "partly-covered",
         )
 
     def read_both(box: Box) -> tuple[FloatArray, FloatArray]:
-        fixed, fine = lying.read(box)
-        return fixed, block_means(fine, lying.factor)
+        fixed_block, fine = lying.read(box)
+        return fixed_block, block_means(fine, lying.factor)
 
-    if chosen.align:
+    if settings.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = offset_of("images", read_both, lying.shape, chosen.search_px)
-    moved = offset.moved or (0.0, 0.0)
-    pair = ErrorPair.of(reference, enhanced, moved)
+        offset = offset_of("images", read_both, lying.shape, settings.search_px)
+    shift = offset.shift or (0.0, 0.0)
+    pair = ErrorPair.of(reference, enhanced_image, shift)
     fit = yield from fit_error(pair)
-    fit.warn_of_doubt(reference.name, enhanced.name)
+    fit.warn_of_doubt(reference.name, enhanced_image.name)
     return_free_memory()  # of the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
-    scale = MapScale.of(reference, chosen.unit)
+    scale = MapScale.of(reference, settings.unit)
     tally = ErrorTally(float(np.mean(scale.span)))
 
     def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
-        for fixed, made in compute_ahead(ErrorField(pair, fit).read, boxes):
-            tally.add(fixed, made)  # in their order
-            made -= fixed
-            np.abs(made, out=made)
+        for fixed_block, errors in compute_ahead(ErrorField(pair, fit).read, boxes):
+            tally.add(fixed_block, errors)  # in their order
+            errors -= fixed_block
+            np.abs(errors, out=errors)
             if scale.factor != 1:
-                made *= np.float32(scale.factor)
-            yield made
+                errors *= np.float32(scale.factor)
+            yield errors
 
-    name, grid = f"error map of {enhanced.name}", pair.reference.grid
+    name, grid = f"error map of {enhanced_image.name}", pair.reference.grid
     about = scale.about(name, reference, grid, _BRIGHTEST * fit.residual)
-    made = yield from run.keep(blocks, about)
-    known = reference.pixel_size_nm is not None
-    nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if known else None
+    error_map = yield from run.keep(blocks, about)
+    has_size = reference.pixel_size_nm is not None
+    nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if has_size else None
     return ErrorMapReport(
         **run.facts(reference),
         output=run.output,
@@ -141,14 +143,14 @@ def _map_errors(
         alpha=fit.alpha,
         beta=fit.beta,
         scale=pair.factor,
-        shift_px=moved,
+        shift_px=shift,
         shift_error_px=offset.error_px,
         range=scale.span,
         looked_at=fit.looked_at,
         pixels=tally.pixels,
-        unit=chosen.unit,
+        unit=settings.unit,
         shape=pair.shape,
-        map=made,
+        map=error_map,
     )
 
 

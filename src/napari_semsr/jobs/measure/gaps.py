@@ -25,7 +25,7 @@ from napari_semsr.core import (
     figure,
     in_figures,
     lengths,
-    recorded,
+    record_quantity,
     value_of,
 )
 from napari_semsr.io import write_rows
@@ -49,11 +49,11 @@ def _each(
 ) -> tuple[property, property]:
     """Make the properties of a length of every gap or particle, in nm and in px."""
 
-    def listed(unit: str, also: str = "") -> property:
+    def list_property(unit: str, also: str = "") -> property:
         how = {"also": also, "shown": False, "tabled": False}
         return figure(lambda made: list(get(made.result, unit)), label, unit, **how)
 
-    return listed("nm", f"{key}_px"), listed("px")
+    return list_property("nm", f"{key}_px"), list_property("px")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ class GapReport(ImageMeasure):
     diameters_nm, diameters_px = _each("diameters", "Diameters", Gaps.diameters)
 
     @property
-    def own_gaps(self) -> Annotated[int | None, recorded("Gaps of its own")]:
+    def own_gaps(self) -> Annotated[int | None, record_quantity("Gaps of its own")]:
         """Gaps between particles found on the image, where there is a reference."""
         return self.result.own
 
     @property
     def rows(
         self,
-    ) -> Annotated[list[dict[str, Any]], recorded("Each gap", keys=_OF_GAP)]:
+    ) -> Annotated[list[dict[str, Any]], record_quantity("Each gap", keys=_OF_GAP)]:
         """What is known of each gap."""
         columns = self.result.table()
         cells = zip(*columns.values(), strict=True)
@@ -105,18 +105,18 @@ class GapReport(ImageMeasure):
 
     def figures(self) -> dict[str, Figure]:
         """Add medians of widths, and what Gaussians fitted to them say."""
-        found, unit = self.result, self.unit
+        gaps, unit = self.result, self.unit
         rows = declared_figures(self)
-        for name, widths, counted in zip(
-            ("", ", reference"), found.widths(unit), self.histograms, strict=True
+        for name, widths, histogram in zip(
+            ("", ", reference"), gaps.widths(unit), self.histograms, strict=True
         ):
             if widths.size:
                 middle = float(np.median(widths))
                 rows[f"Median width{name}"] = Figure(middle, unit, ".3g")
-            if counted is not None and counted.fit is not None:
-                mean, error = counted.fit.mean, counted.fit.error
+            if histogram is not None and histogram.fit is not None:
+                mean, error = histogram.fit.mean, histogram.fit.error
                 rows[f"Gaussian's mean{name}"] = Figure(mean, unit, ".3g", sd=error)
-        sizes = found.diameters(unit)
+        sizes = gaps.diameters(unit)
         if sizes.size:
             low, high = np.quantile(sizes, [0.1, 0.9]).tolist()
             rows["Diameters, 10 to 90 %"] = Figure(f"{low:.3g} to {high:.3g} {unit}")
@@ -125,24 +125,24 @@ class GapReport(ImageMeasure):
     def plots(self) -> list[Plot]:
         """Draw distributions of widths, with their Gaussians, and of diameters."""
         unit, lines = self.unit, []
-        for number, (name, counted) in enumerate(
+        for number, (name, histogram) in enumerate(
             zip(self.images, self.histograms, strict=False)
         ):
-            if counted is None or not sum(counted.counts):
+            if histogram is None or not sum(histogram.counts):
                 continue
-            edges, fit, label = np.array(counted.edges), counted.fit, name
+            edges, fit, label = np.array(histogram.edges), histogram.fit, name
             if fit is not None:
                 error = f"\N{PLUS-MINUS SIGN} {in_figures(fit.error, '.2g')}"
                 label = f"{name}: {in_figures(fit.mean, '.3g')} {error} {unit}"
                 fine = np.linspace(0, edges[-1], _FINE)
                 at = fit.at(fine)
                 lines.append(Line("", fine, at, fit.mean, colour=number, kind="fit"))
-            counts = np.array(counted.counts, dtype=float)
+            counts = np.array(histogram.counts, dtype=float)
             lines.append(Line(label, edges, counts, colour=number))
         widths = Plot("Widths", f"width of gaps ({unit})", "gaps", tuple(lines))
-        drawn, sizes = [widths] if lines else [], self.result.diameters(unit)
+        widths_drawn, sizes = [widths] if lines else [], self.result.diameters(unit)
         if not sizes.size:
-            return drawn
+            return widths_drawn
         last = len(self.images) - 1  # of what they were found on
         end = _WIDEST * float(np.percentile(sizes, 99))
         usual, wider = sizes[sizes <= end], ""
@@ -151,28 +151,30 @@ class GapReport(ImageMeasure):
         counts, edges = np.histogram(usual, "fd")
         across = Line("Diameters", edges, counts.astype(float), colour=last)
         xlabel = f"diameter of particles ({unit}){wider}"
-        return [*drawn, Plot("Diameters", xlabel, "particles", (across,))]
+        return [*widths_drawn, Plot("Diameters", xlabel, "particles", (across,))]
 
     def to_json(self) -> dict[str, Any]:
         """Give the figures as one flat record."""
-        found, image, reference = self.result, *self.histograms
+        gaps, image, reference = self.result, *self.histograms
         record: dict[str, Any] = {
             "images": list(self.images),
             **{name: value_of(self, name) for name in SIZES},
-            "places_px": [gap.place_px for gap in found.found],
-            "resamples": found.RESAMPLES,
-            "seed": found.SEED,
+            "places_px": [gap.place_px for gap in gaps.found],
+            "resamples": gaps.RESAMPLES,
+            "seed": gaps.SEED,
             "histogram": {
                 "unit": self.unit,
                 "edges": image.edges,
-                "image": _counted(image),
-                "reference": None if reference is None else _counted(reference),
+                "image": _record_histogram(image),
+                "reference": None
+                if reference is None
+                else _record_histogram(reference),
             },
             "table": self.table,
         }
         names = [*_RECORDED]
         for unit in ("nm", "px"):
-            for name in found.MEANS:
+            for name in gaps.MEANS:
                 names += [f"{name}_{unit}", f"{name}_interval_{unit}"]
             names += [f"{name}_{unit}" for name in _LENGTHS]
         record |= {name: value_of(self, name) for name in (*names, "rows")}
@@ -191,7 +193,7 @@ _RECORDED = (
 )
 
 
-def _counted(histogram: WidthHistogram) -> dict[str, Any]:
+def _record_histogram(histogram: WidthHistogram) -> dict[str, Any]:
     """Record counts and Gaussian without the edges, which two share."""
     return {k: v for k, v in jsonable(histogram).items() if k != "edges"}
 
@@ -202,25 +204,25 @@ def _measure(
     if reference is not None:
         run.tell_learnt()
         tell_offset(image, reference)
-    sized = calibrated_of(image, reference)
-    size = sized.pixel_size_nm
+    sized_image = calibrated_of(image, reference)
+    size = sized_image.pixel_size_nm
     yield Progress(1, 2, "looking for gaps")
-    taken = image
-    if sized is reference:
-        taken = image.replace(pixel_size_nm=size, origin=sized.origin)
-        taken = taken.with_size_error(sized.pixel_size_sd_nm)
-    found = measure_gaps(taken, reference, options=run.options)
+    measured_image = image
+    if sized_image is reference:
+        measured_image = image.replace(pixel_size_nm=size, origin=sized_image.origin)
+        measured_image = measured_image.with_size_error(sized_image.pixel_size_sd_nm)
+    gaps = measure_gaps(measured_image, reference, options=run.options)
     target = run.targets.get("table")
     report = GapReport(
-        **run.facts(sized),
-        result=found,
-        histograms=found.histograms(
+        **run.facts(sized_image),
+        result=gaps,
+        histograms=gaps.histograms(
             "px" if size is None else "nm", run.options.bin_width
         ),
         table=None if target is None else str(target),
     )
     if target is not None:  # a row for each gap; what is not known stays empty
-        columns = found.table()
+        columns = gaps.table()
         rows = (
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
             for row in zip(*columns.values(), strict=True)

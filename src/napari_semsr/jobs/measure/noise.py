@@ -88,47 +88,49 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     inner, shape = np.s_[: rows * side, : columns * side], (rows, side, columns, side)
 
     def of_blocks(rough: Any, deviate: float) -> Any:
-        found = np.median(rough[inner].reshape(shape), axis=(1, 3)) / deviate
-        return np.sqrt(np.maximum(found**2 - step**2 / 12, 0))  # without the dither
+        deviations = np.median(rough[inner].reshape(shape), axis=(1, 3)) / deviate
+        return np.sqrt(
+            np.maximum(deviations**2 - step**2 / 12, 0)
+        )  # without the dither
 
     def across(image: Any) -> Any:
         rough = np.diff(np.diff(image, 2, axis=0), 2, axis=1)
         return of_blocks(np.abs(rough, out=rough), _DEVIATE)
 
-    dithered = core.without_clipped(values)
-    clipped = np.isnan(dithered).mean() - np.isnan(values).mean()
-    dithered += dither
-    found = across(dithered)
-    if clipped and np.isfinite(found).sum() < _FEWEST:  # they count, too
-        found = across(dithered := values + dither)
+    with_dither = core.without_clipped(values)
+    clipped_share = np.isnan(with_dither).mean() - np.isnan(values).mean()
+    with_dither += dither
+    noise_levels = across(with_dither)
+    if clipped_share and np.isfinite(noise_levels).sum() < _FEWEST:  # they count, too
+        noise_levels = across(with_dither := values + dither)
     means = values[1:-1, 1:-1][inner].reshape(shape).mean(axis=(1, 3))
-    known = np.isfinite(found)
-    if not known.any():
+    finite = np.isfinite(noise_levels)
+    if not finite.any():
         msg = f"No block of {side} px of {image.name} is without missing pixels."
         raise core.ShapeError(msg, code="gaps-everywhere")
 
     def along(axis: int) -> Any:
-        rough = np.diff(dithered, 2, axis=axis)
+        rough = np.diff(with_dither, 2, axis=axis)
         lines = np.moveaxis(rough, axis, 0)
-        striped = _striped(lines)
+        has_stripes = _has_stripes(lines)
         rough = np.abs(rough, out=rough)
         same = rough[:, 1:-1] if axis == 0 else rough[1:-1]
-        return of_blocks(same, _ALONG_ONE)[known], striped
+        return of_blocks(same, _ALONG_ONE)[finite], has_stripes
 
-    smeared = _smeared(found[known], [along(axis) for axis in (0, 1)])
-    found, means = found[known] * smeared, means[known]
-    noise = float(np.median(found))
+    smear_ratio = _smear_ratio(noise_levels[finite], [along(axis) for axis in (0, 1)])
+    noise_levels, means = noise_levels[finite] * smear_ratio, means[finite]
+    noise = float(np.median(noise_levels))
     edges = np.linspace(means.min(), means.max(), run.options.bins + 1)[1:-1]
     levels = [np.digitize(means, edges) == n for n in range(run.options.bins)]
-    levels = [chosen for chosen in levels if chosen.sum() >= _FEWEST]
+    levels = [mask for mask in levels if mask.sum() >= _FEWEST]
     return NoiseReport(
         **run.facts(image),
         noise=noise,
         snr=float(np.sqrt(max(np.nanvar(values) / noise**2 - 1, 0))) if noise else None,
-        levels=[float(means[chosen].mean()) for chosen in levels],
-        noise_at=[float(np.median(found[chosen])) for chosen in levels],
-        smeared=smeared,
-        clipped=100 * clipped,
+        levels=[float(means[mask].mean()) for mask in levels],
+        noise_at=[float(np.median(noise_levels[mask])) for mask in levels],
+        smeared=smear_ratio,
+        clipped=100 * clipped_share,
     )
 
 
@@ -141,30 +143,30 @@ def _step(values: Any) -> float:
     return float(np.diff(levels).min())
 
 
-def _striped(lines: Any) -> bool:
+def _has_stripes(lines: Any) -> bool:
     """Tell whether some distant pixels along a line agree, or are opposite."""
     sample = lines[:: 1 + len(lines) // _LINES_ASKED]
     first, most = _FAR_PX, sample.shape[1] // 2
     lags = range(min(first, most), max(min(first, most) + 1, min(4 * first, most)))
-    known, width = np.nan_to_num(sample), sample.shape[1]
-    alike = (np.vdot(known[:, n:], known[:, :-n]) * width / (width - n) for n in lags)
-    return bool(max(map(abs, alike)) > _STRIPED * np.vdot(known, known))
+    values, width = np.nan_to_num(sample), sample.shape[1]
+    alike = (np.vdot(values[:, n:], values[:, :-n]) * width / (width - n) for n in lags)
+    return bool(max(map(abs, alike)) > _STRIPED * np.vdot(values, values))
 
 
-def _smeared(white: Any, alone: list[Any]) -> float:
+def _smear_ratio(white: Any, alone: list[Any]) -> float:
     """Tell how much noise differences along both axes miss, since lines share it.
 
     `white` (N,), the noise of blocks by these; `alone`, for differences down and across
     the image: the noise by these, and whether a grating makes them.
     """
-    told = white > 0
-    if not told.any():
+    has_noise = white > 0
+    if not has_noise.any():
         return 1.0
-    ratios = [noise[told] / white[told] for noise, _ in alone]
-    for axis, (_, striped) in enumerate(alone):
+    ratios = [noise[has_noise] / white[has_noise] for noise, _ in alone]
+    for axis, (_, has_stripes) in enumerate(alone):
         there, along = ratios[axis], ratios[1 - axis]
         clear = np.percentile(there, 5) >= _SMEARED
-        if clear and np.median(along) <= _NOT_ALONG and not striped:
+        if clear and np.median(along) <= _NOT_ALONG and not has_stripes:
             return float(np.median(there))
     return 1.0
 

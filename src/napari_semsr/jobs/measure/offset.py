@@ -49,7 +49,7 @@ class Offset:
     doubt: str = ""  # why nothing was believed; empty where all is well
 
     @property
-    def moved(self) -> FloatPair | None:
+    def shift(self) -> FloatPair | None:
         """``(y, x)`` in px by which the second image is to be moved."""
         return self.found.shift_px if self.found and self.is_moved else None
 
@@ -80,38 +80,39 @@ def find_offset(
     """
     # a window no wider than the search cannot tell where it ends
     sides = [max(side, 4 * (reach + 1)) for side in windows]
-    found, doubt = None, ""
+    shift, doubt = None, ""
     for side in sides:
         try:
-            found = find_shift(*read(middle_of(shape, side)), reach=reach)
+            shift = find_shift(*read(middle_of(shape, side)), reach=reach)
         except (RegistrationError, ShapeError) as error:
             doubt = Message(str(error), code_of(error))
             if max(shape) > side:
                 continue
         break
-    if found is None:
+    if shift is None:
         return Offset(doubt=doubt)
-    size = float(np.hypot(*found.shift_px))
-    if found.is_ambiguous and not (nearest and size <= 1):
+    size = float(np.hypot(*shift.shift_px))
+    if shift.is_ambiguous and not (nearest and size <= 1):
         doubt = Message(
-            f"Another shift fits about as well ({found.runner_up:.2f} of the best), as "
+            f"Another shift fits about as well ({shift.runner_up:.2f} of the best), as "
             "on a lattice.",
             "ambiguous",
         )
-        return Offset(found, doubt=doubt)
-    return Offset(found, size >= max(_NO_SHIFT_PX, _SURE * found.error_px))
+        return Offset(shift, doubt=doubt)
+    return Offset(shift, size >= max(_NO_SHIFT_PX, _SURE * shift.error_px))
 
 
 def offset_of(
     what: str, read: Callable[[Box], Both], shape: IntPair, search: int
 ) -> Offset:
     """Find how far two images are to be moved before they are mapped, or why not."""
-    found = find_offset(read, shape, reach=search, nearest=True)
-    if found.doubt:
+    offset = find_offset(read, shape, reach=search, nearest=True)
+    if offset.doubt:
         warn(
-            f"The {what} are compared as they lie. {found.doubt}", code_of(found.doubt)
+            f"The {what} are compared as they lie. {offset.doubt}",
+            code_of(offset.doubt),
         )
-    return found
+    return offset
 
 
 def offset_between(
@@ -129,10 +130,10 @@ def tell_offset(image: Micrograph, reference: Micrograph) -> None:
     """Warn where an image lies off the one that it is held against."""
     if image.shape != reference.shape:
         return
-    placed = offset_between(reference, image, windows=_WINDOWS[:1])
-    if placed.found is None or placed.found.correlation < _SAME or not placed.is_moved:
+    offset = offset_between(reference, image, windows=_WINDOWS[:1])
+    if offset.found is None or offset.found.correlation < _SAME or not offset.is_moved:
         return
-    y, x = placed.found.shift_px
+    y, x = offset.found.shift_px
     if np.hypot(y, x) >= _TOLD_PX:
         warn(
             f"The image lies off its reference by ({-y:.1f}, {-x:.1f}) px, which "

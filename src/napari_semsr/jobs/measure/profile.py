@@ -29,9 +29,9 @@ from napari_semsr.core import (
     Quantity,
     figure,
     lengths,
-    recorded,
+    record_quantity,
     value_of,
-    widened,
+    widen_interval,
 )
 from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
 from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, size_of
@@ -52,48 +52,48 @@ class CurveFound(Sized):
         """Unit of the axis."""
         return "nm" if self.profile.calibrated else "px"
 
-    def shown(self, length: Estimate) -> Estimate:
+    def in_axis_unit(self, length: Estimate) -> Estimate:
         """Give a length in the unit of the axis, with the calibration's error."""
-        found = _in_nm(self.profile, length)
-        if found is not None:
-            return found
+        length_nm = _in_nm(self.profile, length)
+        if length_nm is not None:
+            return length_nm
         parts = (length.value, length.sd, length.low, length.high)
         return Estimate(*(self.profile.per_px * part for part in parts))
 
     def figures(self) -> dict[str, Figure]:
         """Name and value of each reading; many lines are told by their middle."""
-        found, rows = self.readings, dict[str, Figure]()
-        if found.reason is not None:
-            rows["Nothing found"] = Figure(found.reason)
-        kind = "Dark line" if found.dark else "Line"
-        if found.edge is not None:
-            edge = found.edge
+        readings, rows = self.readings, dict[str, Figure]()
+        if readings.reason is not None:
+            rows["Nothing found"] = Figure(readings.reason)
+        kind = "Dark line" if readings.dark else "Line"
+        if readings.edge is not None:
+            edge = readings.edge
             rows["Edge, 10 to 90 %"] = self._length(edge.width, edge.plain_width)
             rows["Edge at"] = self._length(edge.place, None)
-        if len(found.lines) == 1:
-            (line,) = found.lines
+        if len(readings.lines) == 1:
+            (line,) = readings.lines
             rows[f"{kind}, FWHM"] = self._length(line.fwhm, line.plain_fwhm)
             rows[f"{kind} at"] = self._length(line.place, line.plain_place)
-        elif found.lines:
-            rows[f"{kind}s"] = Figure(len(found.lines))
-            fitted = [line.fwhm.value for line in found.lines if line.fwhm]
-            rows |= self._middle("FWHM, median", fitted)
-            apart = [pair.distance.value for pair in found.pairs if pair.distance]
+        elif readings.lines:
+            rows[f"{kind}s"] = Figure(len(readings.lines))
+            widths = [line.fwhm.value for line in readings.lines if line.fwhm]
+            rows |= self._middle("FWHM, median", widths)
+            apart = [pair.distance.value for pair in readings.pairs if pair.distance]
             rows |= self._middle("Distance, median", apart)
-            untold = [pair.reason for pair in found.pairs if pair.reason]
+            untold = [pair.reason for pair in readings.pairs if pair.reason]
             if untold:
-                note = f"({len(untold)} of {len(found.pairs)} pairs)"
+                note = f"({len(untold)} of {len(readings.pairs)} pairs)"
                 rows["Dip undecided"] = Figure(untold[0], note=note)
         rows["Pixel size"] = Figure(self.pixel_size)
         return rows
 
-    def _length(self, fitted: Estimate | None, plain: float | None) -> Figure:
+    def _length(self, fit_length: Estimate | None, plain: float | None) -> Figure:
         """Write a length with its interval, and what crossings read beside it."""
         k = self.profile.per_px
         beside = "" if plain is None else f"plain {plain * k:.4g}"
-        if fitted is None:
+        if fit_length is None:
             return Figure(f"{beside} {self.unit}, no fit" if beside else "no fit")
-        length = self.shown(fitted)
+        length = self.in_axis_unit(fit_length)
         ends = f"95 %: {length.low:.4g} to {length.high:.4g}"
         note = f"({ends}{', ' * bool(beside)}{beside})"
         return Figure(length.value, self.unit, note=note, sd=length.sd)
@@ -106,15 +106,15 @@ class CurveFound(Sized):
 
     def tables(self) -> dict[str, Mapping[str, Sequence[Any]]]:
         """Give a row for each line and each pair, where there are several."""
-        found = self.readings
-        if len(found.lines) < _SEVERAL:
+        readings = self.readings
+        if len(readings.lines) < _SEVERAL:
             return {}
-        tables = {"Dark lines" if found.dark else "Lines": self._lines()}
-        return {**tables, "Neighbours": self._pairs()} if found.pairs else tables
+        tables = {"Dark lines" if readings.dark else "Lines": self._lines()}
+        return {**tables, "Neighbours": self._pairs()} if readings.pairs else tables
 
     def _lines(self) -> Mapping[str, Sequence[Any]]:
         lines, k, unit = self.readings.lines, self.profile.per_px, self.unit
-        fits = [line.fwhm and self.shown(line.fwhm) for line in lines]
+        fits = [line.fwhm and self.in_axis_unit(line.fwhm) for line in lines]
         plain = [line.plain_fwhm for line in lines]
         return {
             "line": range(1, len(lines) + 1),
@@ -128,7 +128,7 @@ class CurveFound(Sized):
 
     def _pairs(self) -> Mapping[str, Sequence[Any]]:
         pairs, unit = self.readings.pairs, self.unit
-        apart = [pair.distance and self.shown(pair.distance) for pair in pairs]
+        apart = [pair.distance and self.in_axis_unit(pair.distance) for pair in pairs]
         dips = [pair.dip for pair in pairs]
         rayleigh = f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %"
         return {
@@ -214,27 +214,27 @@ class ProfileReport(CurveFound):
     )
 
     @property
-    def line(self) -> Annotated[tuple[float, ...], recorded("Line", "px")]:
+    def line(self) -> Annotated[tuple[float, ...], record_quantity("Line", "px")]:
         """Its ends, ``y0, x0, y1, x1``."""
         return self.options.line
 
     @property
-    def peaks_px(self) -> Annotated[list[float], recorded("Peaks", "px")]:
+    def peaks_px(self) -> Annotated[list[float], record_quantity("Peaks", "px")]:
         """Where lines are."""
         return [line.at for line in self.readings.lines]
 
     @property
     def peaks_nm(
         self,
-    ) -> Annotated[list[float] | None, recorded("Peaks", "nm", also="peaks_px")]:
+    ) -> Annotated[list[float] | None, record_quantity("Peaks", "nm", also="peaks_px")]:
         """The same in nm."""
         k = self.profile.nm_per_px
         return None if k is None else [place * k for place in self.peaks_px]
 
     @property
-    def lines(self) -> Annotated[list[Any], recorded("Lines", keys=_OF_LINE)]:
+    def lines(self) -> Annotated[list[Any], record_quantity("Lines", keys=_OF_LINE)]:
         """What was read of each line."""
-        length = partial(_recorded, self.profile)
+        length = partial(_record_length, self.profile)
         return [
             {
                 "model": line.model,
@@ -246,14 +246,16 @@ class ProfileReport(CurveFound):
         ]
 
     @property
-    def pairs(self) -> Annotated[list[Any], recorded("Neighbours", keys=_OF_PAIR)]:
+    def pairs(
+        self,
+    ) -> Annotated[list[Any], record_quantity("Neighbours", keys=_OF_PAIR)]:
         """What was read of each two neighbouring lines."""
-        length = partial(_recorded, self.profile)
+        length = partial(_record_length, self.profile)
         return [
             {
                 "lines": [pair.first, pair.first + 1],
                 **length("distance", pair.distance, pair.plain_distance),
-                **_estimated("dip", pair.dip),
+                **_record_estimate("dip", pair.dip),
                 "dip_plain": pair.plain_dip,
                 "rayleigh": pair.rayleigh,
                 "sparrow": pair.sparrow,
@@ -265,9 +267,9 @@ class ProfileReport(CurveFound):
     @property
     def edge(
         self,
-    ) -> Annotated[dict[str, Any] | None, recorded("Edge", keys=_OF_EDGE)]:
+    ) -> Annotated[dict[str, Any] | None, record_quantity("Edge", keys=_OF_EDGE)]:
         """What was read of the edge, if there is one."""
-        edge, length = self.readings.edge, partial(_recorded, self.profile)
+        edge, length = self.readings.edge, partial(_record_length, self.profile)
         if edge is None:
             return None
         return {
@@ -291,15 +293,18 @@ class ProfileReport(CurveFound):
 
     def lengths(self, stem: str) -> Mapping[str, Any]:
         """Record the widths of the highest line or edge, or the first distance."""
-        found = self.readings
-        fitted, plain = None, None
-        if stem == "fwhm" and found.main is not None:
-            fitted, plain = found.main.fwhm, found.main.plain_fwhm
-        elif stem == "distance" and found.pairs:
-            fitted, plain = found.pairs[0].distance, found.pairs[0].plain_distance
-        elif stem == "edge_10_90" and found.edge is not None:
-            fitted, plain = found.edge.width, found.edge.plain_width
-        return _recorded(self.profile, stem, fitted, plain)
+        readings = self.readings
+        fit_length, plain = None, None
+        if stem == "fwhm" and readings.main is not None:
+            fit_length, plain = readings.main.fwhm, readings.main.plain_fwhm
+        elif stem == "distance" and readings.pairs:
+            fit_length, plain = (
+                readings.pairs[0].distance,
+                readings.pairs[0].plain_distance,
+            )
+        elif stem == "edge_10_90" and readings.edge is not None:
+            fit_length, plain = readings.edge.width, readings.edge.plain_width
+        return _record_length(self.profile, stem, fit_length, plain)
 
     def figures(self) -> dict[str, Figure]:
         """Say what the curve shows, below how it was taken."""
@@ -338,44 +343,46 @@ def _in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
         return None
     sd = math.hypot(length.sd, length.value * profile.length_sd)
     read = k * length.low, k * length.high
-    low, high = widened(k * length.value, read, profile.length_sd)
+    low, high = widen_interval(k * length.value, read, profile.length_sd)
     return Estimate(k * length.value, k * sd, low, high)
 
 
-def _recorded(
-    profile: Profile, name: str, fitted: Estimate | None, plain: float | None
+def _record_length(
+    profile: Profile, name: str, fit_length: Estimate | None, plain: float | None
 ) -> dict[str, Any]:
     """Record a length in nm and px, by its fit and plainly."""
     in_nm = None
     if plain is not None and profile.calibrated:
         in_nm = plain * profile.per_px
     return {
-        **_estimated(name, _in_nm(profile, fitted), "_nm"),
-        **_estimated(name, fitted, "_px"),
+        **_record_estimate(name, _in_nm(profile, fit_length), "_nm"),
+        **_record_estimate(name, fit_length, "_px"),
         f"{name}_plain_nm": in_nm,
         f"{name}_plain_px": plain,
     }
 
 
-def _estimated(name: str, found: Estimate | None, unit: str = "") -> dict[str, Any]:
+def _record_estimate(
+    name: str, estimate: Estimate | None, unit: str = ""
+) -> dict[str, Any]:
     """Record a number with its standard deviation and interval."""
     return {
-        f"{name}{unit}": found and found.value,
-        f"{name}_sd{unit}": found and found.sd,
-        f"{name}_interval{unit}": found and [found.low, found.high],
+        f"{name}{unit}": estimate and estimate.value,
+        f"{name}_sd{unit}": estimate and estimate.sd,
+        f"{name}_interval{unit}": estimate and [estimate.low, estimate.high],
     }
 
 
 def _measure(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
-    chosen, sized = run.options, calibrated_of(image, None)
-    require_inside(sized, chosen.line)
-    profile = read_profile(sized, chosen.line, width_px=chosen.width)
+    settings, sized_image = run.options, calibrated_of(image, None)
+    require_inside(sized_image, settings.line)
+    profile = read_profile(sized_image, settings.line, width_px=settings.width)
     yield Progress(1, 2, "measuring")
-    how = chosen.model_dump(include={"polarity", "prominence", "pixel"})
+    how = settings.model_dump(include={"polarity", "prominence", "pixel"})
     return ProfileReport(
         image=run.names[0],
-        **size_of(sized),
-        options=chosen,
+        **size_of(sized_image),
+        options=settings,
         profile=profile,
         readings=measure_profile(profile, **how),
     )

@@ -26,7 +26,7 @@ from napari_semsr.core import (
     compute_ahead,
     figure,
     middle_of,
-    recorded,
+    record_quantity,
     spell_shift,
     warn,
 )
@@ -75,7 +75,7 @@ class RepeatabilityReport(MapMade):
     correlation: Annotated[float, Quantity("Correlation", form=".4f")]
     shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
     shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
-    range: Annotated[FloatPair, recorded("Range", LEVELS)]
+    range: Annotated[FloatPair, record_quantity("Range", LEVELS)]
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
     part: str
     window: int
@@ -97,17 +97,18 @@ def compare_scans(
     run: Run[ErrorMapOptions], one: Micrograph, other: Micrograph
 ) -> Job[RepeatabilityReport]:
     """Map by how much two scans of one place differ; neither counts as the truth."""
-    chosen = run.options
+    settings = run.options
     pair, offset = ScanPair.of(one, other), Offset()
-    if chosen.align:
+    if settings.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = offset_of("scans", pair.read, pair.shape, chosen.search_px)
-    moved = offset.moved or (0.0, 0.0)
-    pair = ScanPair.of(one, other, moved)
-    whole, shown = (rows * columns for rows, columns in (one.shape, pair.shape))
-    if shown < _LEAST_SHOWN * whole:
+        offset = offset_of("scans", pair.read, pair.shape, settings.search_px)
+    shift = offset.shift or (0.0, 0.0)
+    pair = ScanPair.of(one, other, shift)
+    whole, shared_pixels = (rows * columns for rows, columns in (one.shape, pair.shape))
+    if shared_pixels < _LEAST_SHOWN * whole:
         warn(
-            f"Both scans show {shown / whole:.0%} of {one.name}, so the map does.",
+            f"Both scans show {shared_pixels / whole:.0%} of {one.name}, so the map "
+            "does.",
             "partly-covered",
         )
     match = yield from match_scans(pair)
@@ -119,20 +120,22 @@ def compare_scans(
             "contrast-inverted",
         )
     yield Progress(0, 0, "measuring the range of grey levels")
-    scale = MapScale.of(one, chosen.unit)
-    compared = RepeatField(pair, match, chosen.part, chosen.window)
-    tally = RepeatTally(compared)
+    scale = MapScale.of(one, settings.unit)
+    repeat_field = RepeatField(pair, match, settings.part, settings.window)
+    tally = RepeatTally(repeat_field)
 
     def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
-        for part in compute_ahead(compared.read, boxes):
+        for part in compute_ahead(repeat_field.read, boxes):
             tally.add(part)  # in their order
             yield part.values * np.float32(scale.factor)
 
-    kind = "repeatability" if chosen.part == "all" else "repeatability without noise"
-    count, power, *_ = compared.read(middle_of(pair.shape, min(512, *pair.shape))).sums
-    top = _BRIGHTEST[chosen.part] * math.sqrt(power / max(count, 1.0))
+    kind = "repeatability" if settings.part == "all" else "repeatability without noise"
+    count, power, *_ = repeat_field.read(
+        middle_of(pair.shape, min(512, *pair.shape))
+    ).sums
+    top = _BRIGHTEST[settings.part] * math.sqrt(power / max(count, 1.0))
     about = scale.about(f"{kind} of {one.name}", one, pair.first.grid, top)
-    made = yield from run.keep(blocks, about, part=SCANS)
+    scan_map = yield from run.keep(blocks, about, part=SCANS)
     if tally.sd == 0:
         warn(
             f"{one.name} and {other.name} are equal in every pixel: a copy is no "
@@ -140,23 +143,23 @@ def compare_scans(
             "same-image",
         )
     names = ("sd", "noise", "rest", "mean", "p95")
-    found = {name: getattr(tally, name) for name in names}
+    figures = {name: getattr(tally, name) for name in names}
     return RepeatabilityReport(
         **run.facts(one),
         output=run.output,
-        **found,
-        **{f"{name}_percent": grey * scale.percent for name, grey in found.items()},
+        **figures,
+        **{f"{name}_percent": grey * scale.percent for name, grey in figures.items()},
         noise_share=min(1.0, tally.noise**2 / tally.sd**2) if tally.sd > 0 else None,
         gain=match.gain,
         offset=match.offset,
         correlation=match.correlation,
-        shift_px=moved,
+        shift_px=shift,
         shift_error_px=offset.error_px,
         range=scale.span,
         pixels=tally.pixels,
-        part=chosen.part,
-        window=chosen.window,
-        unit=chosen.unit,
+        part=settings.part,
+        window=settings.window,
+        unit=settings.unit,
         shape=pair.shape,
-        map=made,
+        map=scan_map,
     )

@@ -52,7 +52,7 @@ from napari_semsr.core import (
     middle_of,
     option,
     read_box,
-    recorded,
+    record_quantity,
     warn,
 )
 from napari_semsr.io import (
@@ -88,13 +88,13 @@ ALONE = "It is measured as a single image."
 
 
 def find_halves(
-    mosaic: Path, opened: Micrograph
+    mosaic: Path, mosaic_image: Micrograph
 ) -> tuple[Halves | None, Message | None]:
     """Find the halves that belong to a mosaic, or say why there are none."""
     paths = half_paths(mosaic)
     there = [path for path in paths if path.exists()]
-    made = opened.provenance
-    if not there and (made is None or made.essence().job != "stitch"):
+    history = mosaic_image.provenance
+    if not there and (history is None or history.essence().job != "stitch"):
         return None, None
     fault = (
         "has no halves beside it; stitch with `halves` for its resolution"
@@ -104,29 +104,33 @@ def find_halves(
     if len(there) == len(paths):
         try:
             halves = read(paths[0]), read(paths[1])
-            fault = _foreign(mosaic, opened, halves)
+            fault = _foreign(mosaic, mosaic_image, halves)
         except (SemsrError, OSError) as error:
             fault = f"has halves beside it that cannot be read ({error})"
         if not fault:
             first, second = (
-                opened.replace(data=half.data, name=half.name, look=half.look)
+                mosaic_image.replace(data=half.data, name=half.name, look=half.look)
                 for half in halves
             )
             return (first, second), None
     return None, Message(f"The mosaic {mosaic.name} {fault}.", "halves-missing")
 
 
-def _foreign(mosaic: Path, opened: Micrograph, halves: Halves) -> str:
+def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
     """Say why halves are not those of the mosaic beside them; empty where they are."""
     if mosaic.suffix.lower() == ".png":
         return "is a PNG, whose grey values are not those of its halves"
-    stored = read(mosaic)
+    mosaic_stored = read(mosaic)
     for half in halves:
-        lying = [(item.shape, item.scale, item.origin) for item in (stored, half)]
-        if lying[0] != lying[1] or opened.shape != half.shape:
+        lying = [
+            (item.shape, item.scale, item.origin) for item in (mosaic_stored, half)
+        ]
+        if lying[0] != lying[1] or mosaic_image.shape != half.shape:
             return "has halves beside it that lie on another grid"
-    wanted = _recipe(stored.provenance)
-    if any(wanted is None or _recipe(half.provenance) != wanted for half in halves):
+    own_recipe = _recipe(mosaic_stored.provenance)
+    if any(
+        own_recipe is None or _recipe(half.provenance) != own_recipe for half in halves
+    ):
         return (
             "has halves beside it that were made of other frames or in another way; "
             "stitch it again with `halves`"
@@ -134,11 +138,11 @@ def _foreign(mosaic: Path, opened: Micrograph, halves: Halves) -> str:
     return ""
 
 
-def _recipe(made: Provenance | None) -> dict[str, Any] | None:
+def _recipe(history: Provenance | None) -> dict[str, Any] | None:
     """Tell what a mosaic and its halves have in common; None for other images."""
-    if made is None or made.essence().job != "stitch":
+    if history is None or history.essence().job != "stitch":
         return None
-    recipe = made.essence().making()
+    recipe = history.essence().making()
     recipe["options"].pop(HALF, None)
     return recipe
 
@@ -156,27 +160,27 @@ _STILL = Message(
 def _offset(
     first: Micrograph,
     second: Micrograph | None,
-    chosen: "FrcJobOptions | FrcMapJobOptions",
+    settings: "FrcJobOptions | FrcMapJobOptions",
 ) -> Offset:
     """Find the shift of the second image, if one is asked for."""
-    if second is None or not chosen.register or first.shape != second.shape:
+    if second is None or not settings.register or first.shape != second.shape:
         return Offset()
-    placed = offset_between(first, second)
-    if placed.moved is None or chosen.reference:
-        return placed
+    offset = offset_between(first, second)
+    if offset.shift is None or settings.reference:
+        return offset
     middle = middle_of(first.shape, _NOISE_PX)
     one, other = (read_box(image.data, middle) for image in (first, second))
-    if not shares_noise(one, other, placed.moved):
-        return placed
-    return replace(placed, is_moved=False, doubt=_STILL)
+    if not shares_noise(one, other, offset.shift):
+        return offset
+    return replace(offset, is_moved=False, doubt=_STILL)
 
 
-def _doubted(placed: Offset) -> str | None:
+def _doubt_text(offset: Offset) -> str | None:
     """Say that two images were not registered, and why."""
-    return f"The images were not registered. {placed.doubt}" if placed.doubt else None
+    return f"The images were not registered. {offset.doubt}" if offset.doubt else None
 
 
-def _warned(beyond: str) -> str:
+def _cut_off_warning(beyond: str) -> str:
     """Warn of a resolution that is finer than light carries, where one is."""
     if beyond:
         warn(beyond, "finer-than-optics")
@@ -216,8 +220,10 @@ class _Correlated(ImageMeasure):
     """
 
     note: Annotated[str | None, Quantity("Note", tabled=False)]
-    found_shift_px: Annotated[FloatPair | None, recorded("Found shift", "px")]
-    found_shift_sd_px: Annotated[float | None, recorded("Found shift, s.d.", "px")]
+    found_shift_px: Annotated[FloatPair | None, record_quantity("Found shift", "px")]
+    found_shift_sd_px: Annotated[
+        float | None, record_quantity("Found shift, s.d.", "px")
+    ]
 
     @property
     def second_off(
@@ -227,10 +233,10 @@ class _Correlated(ImageMeasure):
         if self.found_shift_px is None or self.found_shift_sd_px is None:
             return None
         y, x = self.found_shift_px
-        moved = getattr(self, "result").shift_px is not None  # noqa: B009 - of each
+        is_moved = getattr(self, "result").shift_px is not None  # noqa: B009 - of each
         return (
             f"({y:.2f}, {x:.2f}) \N{PLUS-MINUS SIGN} {self.found_shift_sd_px:.2f} px, "
-            f"{'taken off' if moved else 'left as it is'}"
+            f"{'taken off' if is_moved else 'left as it is'}"
         )
 
 
@@ -266,7 +272,7 @@ def _know_both(
 def _correlate(
     run: Run[FrcJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcReport]:
-    chosen, calibrated = run.options, calibrated_of(first, second)
+    settings, sized_image = run.options, calibrated_of(first, second)
     if second is not None:
         run.tell_learnt()
     halves, note = _halves_of(run, first)
@@ -278,12 +284,12 @@ def _correlate(
         (first,), box = yield from cut_gaps(first)
     elif first.shape == second.shape:
         (first, second), box = yield from cut_gaps(first, second)
-    placed = _offset(first, second, chosen)
+    offset = _offset(first, second, settings)
     yield Progress(1, 2, "correlating")
     if halves is None:
-        result = measure_frc(first, second, chosen, shift_px=placed.moved)
+        result = measure_frc(first, second, settings, shift_px=offset.shift)
     else:
-        result = measure_frc(one, other, chosen, whole=first)
+        result = measure_frc(one, other, settings, whole=first)
     where = None
     if box is not None:
         lies = "without gaps" if halves is None else "that both halves cover"
@@ -291,15 +297,15 @@ def _correlate(
             f"Measured in the largest rectangle {lies}, {box.shape[0]} x "
             f"{box.shape[1]} px at ({box.y0}, {box.x0})."
         )
-    end_nm = result.cut_off_nm or find_cut_off(calibrated)
-    beyond = _warned(replace(result, cut_off_nm=end_nm).beyond_cut_off)
-    said = [_doubted(placed), note, where, beyond]
+    end_nm = result.cut_off_nm or find_cut_off(sized_image)
+    beyond = _cut_off_warning(replace(result, cut_off_nm=end_nm).beyond_cut_off)
+    warnings = [_doubt_text(offset), note, where, beyond]
     return FrcReport(
-        **run.facts(calibrated),
+        **run.facts(sized_image),
         result=result,
-        note=" ".join(filter(None, said)) or None,
-        found_shift_px=placed.shift_px,
-        found_shift_sd_px=placed.error_px,
+        note=" ".join(filter(None, warnings)) or None,
+        found_shift_px=offset.shift_px,
+        found_shift_sd_px=offset.error_px,
     )
 
 
@@ -388,13 +394,13 @@ class FrcMapReport(_Correlated):
     ]
     p90_nm: Annotated[float | None, _P90]
     p90_px: Annotated[float | None, replace(_P90, unit="px", also="")]
-    median_interval_nm: Annotated[FloatPair | None, recorded("Between")]
-    median_interval_px: Annotated[FloatPair | None, recorded("Between")]
+    median_interval_nm: Annotated[FloatPair | None, record_quantity("Between")]
+    median_interval_px: Annotated[FloatPair | None, record_quantity("Between")]
     blocks: Annotated[int, Quantity("Blocks", shown=False)]
     failed: Annotated[
         int, Quantity("Failed", "", "d", column="blocks_without_crossing")
     ]
-    reasons: Annotated[dict[str, int], recorded("Failed")]
+    reasons: Annotated[dict[str, int], record_quantity("Failed")]
     block: Annotated[int, Quantity("Block", "px", column="block_px", shown=False)]
     step: int
     field_reason: Annotated[str | None, Quantity("In all blocks together")]
@@ -406,11 +412,11 @@ class FrcMapReport(_Correlated):
     @property
     def reason(self) -> Annotated[str | None, Quantity("Reason", shown=False)]:
         """Why most blocks have no resolution, where none has one."""
-        failed = self.reasons if self.median_px is None else {}
-        return max(failed, key=lambda name: failed[name], default=None)
+        reasons = self.reasons if self.median_px is None else {}
+        return max(reasons, key=lambda name: reasons[name], default=None)
 
     @property
-    def why(self) -> Annotated[str | None, recorded("Why")]:
+    def why(self) -> Annotated[str | None, record_quantity("Why")]:
         """The same in words."""
         return self.reason and f"most: {REASON_TEXTS[self.reason]}"
 
@@ -433,13 +439,13 @@ class FrcMapReport(_Correlated):
 def _map_resolution(
     run: Run[FrcMapJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcMapReport]:
-    chosen, calibrated = run.options, calibrated_of(first, second)
+    settings, sized_image = run.options, calibrated_of(first, second)
     halves, note = _halves_of(run, first)
     first, second = yield from _know_both(run, first, second)
-    placed = _offset(first, second, chosen)
+    offset = _offset(first, second, settings)
     records = []
     if halves is not None:
-        result = yield from measure_frc_map(*halves, chosen, whole=first)
+        result = yield from measure_frc_map(*halves, settings, whole=first)
         count, blocks = result.incomplete, result.blocks
         if count:
             note = f"{count} of {blocks} blocks are not covered by both halves"
@@ -449,34 +455,34 @@ def _map_resolution(
             job = record_input(half, half, run.opening, role="half")
             records.append((yield from job))
     else:
-        mapping = measure_frc_map(first, second, chosen, shift_px=placed.moved)
+        mapping = measure_frc_map(first, second, settings, shift_px=offset.shift)
         result = yield from mapping
     if second is not None:
         run.tell_learnt()
     history = yield from run.history(inputs=records)
-    drawn = result.map.array()
+    map_values = result.map.array()
     look = DisplaySettings(  # over its image: translucent, with a colour bar
-        limits=contrast_limits(drawn, 1, 99),
+        limits=contrast_limits(map_values, 1, 99),
         colormap="viridis",
         opacity=0.55,
-        colour_bar=bool(np.isfinite(drawn).any()),
+        colour_bar=bool(np.isfinite(map_values).any()),
     )
-    shown = result.map.replace(provenance=history, look=look)
-    result = replace(result, map=shown)
-    run.write(shown)
+    map_shown = result.map.replace(provenance=history, look=look)
+    result = replace(result, map=map_shown)
+    run.write(map_shown)
     interval_nm = result.median_interval if result.unit == "nm" else None
-    end_nm = result.cut_off_nm or find_cut_off(calibrated)
-    but = GUESSED if chosen.reference else PRETENDED
+    end_nm = result.cut_off_nm or find_cut_off(sized_image)
+    but = GUESSED if settings.reference else PRETENDED
     found_nm, what = (result.median_nm, interval_nm), f"median of {run.names[0]}'s map"
-    beyond = _warned(beyond_cut_off(*found_nm, end_nm, but, what))
-    said = [_doubted(placed) or note, beyond]
-    pixel, in_px = calibrated.mean_pixel_size_nm or 1.0, dict[str, Any]()
+    beyond = _cut_off_warning(beyond_cut_off(*found_nm, end_nm, but, what))
+    warnings = [_doubt_text(offset) or note, beyond]
+    pixel, in_px = sized_image.mean_pixel_size_nm or 1.0, dict[str, Any]()
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
         value = result.percentile(share)
         in_px[name] = None if value is None else value / pixel
     ends = replace(result, size_error=0.0).median_interval  # in px none errs
     return FrcMapReport(
-        **run.facts(calibrated),
+        **run.facts(sized_image),
         output=run.output,
         unit=result.unit,
         shape=result.map.shape,
@@ -485,9 +491,9 @@ def _map_resolution(
         median_interval_nm=interval_nm,
         median_interval_px=ends and (ends[0] / pixel, ends[1] / pixel),
         reasons=dict(result.reason_counts),
-        note=" ".join(filter(None, said)) or None,
-        found_shift_px=placed.shift_px,
-        found_shift_sd_px=placed.error_px,
+        note=" ".join(filter(None, warnings)) or None,
+        found_shift_px=offset.shift_px,
+        found_shift_sd_px=offset.error_px,
         result=result,
     )
 
@@ -534,7 +540,7 @@ def _decorrelate(
     run: Run[DecorrelationOptions], source: Micrograph
 ) -> Job[DecorrelationReport]:
     """Measure the cut-off, and say of what a network drew that it is no resolution."""
-    sized = size_of(calibrated_of(source, None))
+    size = size_of(calibrated_of(source, None))
     result = yield from measure_decorrelation(source, run.options)
     network = source.provenance and source.provenance.network()
     if network:
@@ -544,7 +550,7 @@ def _decorrelate(
             "image before it, or hold it against another (`frc()`, `error_map()`).",
             "made-by-network",
         )
-    return DecorrelationReport(**sized, image=run.names[0], result=result)
+    return DecorrelationReport(**size, image=run.names[0], result=result)
 
 
 DECORRELATION = Verb(
@@ -586,9 +592,9 @@ DECORRELATION = Verb(
 def _holding(share: float, unit: str, **more: str) -> property:
     """Make the property of the frequency below which a share of the power lies."""
 
-    def get(made: "SpectrumReport") -> float | None:
-        frequency = getattr(made.radial, f"frequency_per_{unit}")
-        power = np.cumsum(made.radial.power * made.radial.samples)
+    def get(report: "SpectrumReport") -> float | None:
+        frequency = getattr(report.radial, f"frequency_per_{unit}")
+        power = np.cumsum(report.radial.power * report.radial.samples)
         if frequency is None or not len(power) or power[-1] <= 0:
             return None
         # up to where each ring ends; the first is one ring from the middle
@@ -624,11 +630,11 @@ def _take_spectrum(
 ) -> Job[SpectrumReport]:
     """Take the power spectrum, and write the plane or the curve."""
     yield Progress(1, 3, "transforming")
-    found, target = measure_spectrum(source, run.options), run.target
+    spectrum, target = measure_spectrum(source, run.options), run.target
     yield Progress(2, 3, "writing")
     as_table = target is not None and target.suffix.lower() == ".csv"
     if target is not None and as_table:  # with a column in µm⁻¹ when calibrated
-        curve, per_um = found.radial, found.radial.frequency_per_um
+        curve, per_um = spectrum.radial, spectrum.radial.frequency_per_um
         rows = [["frequency_per_px", "frequency_per_um", "power"]]
         each = zip(curve.frequency_per_px, curve.power, strict=True)
         for place, (q, power) in enumerate(each):
@@ -636,18 +642,18 @@ def _take_spectrum(
             rows.append([f"{q:.8g}", in_um, f"{power:.8g}"])
         write_rows(target, rows)
     elif target is not None:
-        look = spectrum_look(found.image.data)
+        look = spectrum_look(spectrum.image.data)
         history = yield from run.history()
-        run.write(found.image.replace(provenance=history, look=look))
+        run.write(spectrum.image.replace(provenance=history, look=look))
     return SpectrumReport(
         **size_of(source),
         image=run.names[0],
-        frequency_per_px=jsonable(found.radial.frequency_per_px),
-        power=jsonable(found.radial.power),
-        frequency_per_um=jsonable(found.radial.frequency_per_um),
+        frequency_per_px=jsonable(spectrum.radial.frequency_per_px),
+        power=jsonable(spectrum.radial.power),
+        frequency_per_um=jsonable(spectrum.radial.frequency_per_um),
         centred=None if as_table else run.output,
         table=run.output if as_table else None,
-        radial=found.radial,
+        radial=spectrum.radial,
     )
 
 

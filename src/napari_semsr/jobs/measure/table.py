@@ -89,7 +89,7 @@ class Measure:
         return tuple(role[0] for role in self.roles)
 
     @property
-    def needed(self) -> int:
+    def images_needed(self) -> int:
         """Images without which nothing can be measured."""
         return sum(not one.optional for one in self.verb.images)
 
@@ -146,17 +146,17 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
     if not is_many(images):
         return [path]
     if path.is_dir():
-        found = list_images(path)
+        paths_found = list_images(path)
     else:
         names = glob.glob(os.fspath(images), recursive=True)  # noqa: PTH207 - absolute
         paths = map(Path, sorted(names, key=natural_key))
-        found = [path for path in paths if not is_system_file(path.name)]
-        if not found:
-            told = one_line(os.fspath(images), 300)
-            msg = f"No file matches {told}; check the pattern."
+        paths_found = [path for path in paths if not is_system_file(path.name)]
+        if not paths_found:
+            images_text = one_line(os.fspath(images), 300)
+            msg = f"No file matches {images_text}; check the pattern."
             raise ReadError(msg, code="file-missing")
-    halves = {half for one in found for half in half_paths(one)}
-    return [one for one in found if one not in halves]
+    halves = {half for one in paths_found for half in half_paths(one)}
+    return [one for one in paths_found if one not in halves]
 
 
 def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Item]:
@@ -166,7 +166,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
             parts = [one] if isinstance(one, (str, os.PathLike)) else list(one)
             parts += [second] if second is not None and len(parts) == 1 else []
             paths = [None if part is None else Path(part) for part in parts]
-            items.append(_checked(measure, paths))
+            items.append(_check_count(measure, paths))
         return items
     if _is_sheet(Path(images)):
         if second is not None:
@@ -178,7 +178,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
         return list(_of_sheet(measure, Path(images)))
     firsts = find_images(images)
     if second is None:
-        return _there([_checked(measure, [path]) for path in firsts])
+        return _there([_check_count(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
             "The second image must be an image, a folder or a glob, got "
@@ -187,8 +187,8 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
         raise OptionError(msg, code="wrong-type")
     seconds = find_images(second)
     if is_many(images) and is_many(second):
-        return _paired(firsts, seconds, second)
-    pairs = [_checked(measure, [one, other]) for one in firsts for other in seconds]
+        return _pair_images(firsts, seconds, second)
+    pairs = [_check_count(measure, [one, other]) for one in firsts for other in seconds]
     return _there(pairs)
 
 
@@ -200,9 +200,9 @@ def _there(items: list[_Item]) -> list[_Item]:
     return items
 
 
-def _checked(measure: Measure, paths: Sequence[Path | None]) -> _Item:
+def _check_count(measure: Measure, paths: Sequence[Path | None]) -> _Item:
     """Refuse too few images, or too many."""
-    least, most = measure.needed, len(measure.roles)
+    least, most = measure.images_needed, len(measure.roles)
     if not least <= len(paths) <= most or None in paths[:least]:
         count = f"{least}" if least == most else f"{least} or {most}"
         msg = (
@@ -214,7 +214,7 @@ def _checked(measure: Measure, paths: Sequence[Path | None]) -> _Item:
     return _Item((*paths, *[None] * (most - len(paths))))
 
 
-def _paired(firsts: list[Path], seconds: list[Path], where: object) -> list[_Item]:
+def _pair_images(firsts: list[Path], seconds: list[Path], where: object) -> list[_Item]:
     """Pair images of two folders by their names, with the same ending or another."""
     by_name = {normalize("NFC", path.name): path for path in seconds}
     by_name |= {path.name: path for path in seconds}
@@ -222,8 +222,8 @@ def _paired(firsts: list[Path], seconds: list[Path], where: object) -> list[_Ite
     items = []
     for path in firsts:
         names = path.name, normalize("NFC", path.name)
-        found = filter(None, (by_name.get(name) for name in names))
-        other = next(found, by_stem.get(_stem(path)))
+        paths = filter(None, (by_name.get(name) for name in names))
+        other = next(paths, by_stem.get(_stem(path)))
         fault = Message(
             f"There is no image of the name {_stem(path)} in {where}.",
             "second-image-missing",
@@ -244,28 +244,28 @@ def _stem(path: Path) -> str:
 
 def _of_sheet(measure: Measure, path: Path) -> Iterator[_Item]:
     """Read the rows of a table; paths in it are counted from its folder."""
-    for columns, cells in rows_of_images(path, measure.roles, measure.needed):
-        named = [cells[name] if name else "" for name in columns]
+    for columns, cells in rows_of_images(path, measure.roles, measure.images_needed):
+        names = [cells[name] if name else "" for name in columns]
         paths = tuple(
-            as_on_disk(path.parent / name) if name else None for name in named
+            as_on_disk(path.parent / name) if name else None for name in names
         )
         own = {"", *_own_columns(measure), *columns}
         yield _Item(paths, {k: v or None for k, v in cells.items() if k not in own})
 
 
 def rows_of_images(
-    path: Path, roles: Sequence[Sequence[str]], needed: int = 1
+    path: Path, roles: Sequence[Sequence[str]], least_count: int = 1
 ) -> Iterator[tuple[list[str | None], dict[str, str]]]:
     """Read a table that names images: its column for each role, and a row's cells.
 
-    The first roles are `needed`: each must have a column, and a name in every row.
+    The first roles are `least_count`: each must have a column, and a name in every row.
     """
     sheet = read_sheet(path, "images")
     columns = [next((n for n in role if n in sheet.names), None) for role in roles]
-    if None in columns[:needed]:
-        names = " and ".join(role[0] for role in roles[:needed])
+    if None in columns[:least_count]:
+        names = " and ".join(role[0] for role in roles[:least_count])
         msg = (
-            f"{path} must have the column{'s' if needed > 1 else ''} {names}, got "
+            f"{path} must have the column{'s' if least_count > 1 else ''} {names}, got "
             f"{', '.join(sheet.names) or 'nothing'}."
         )
         raise ReadError(msg, code="table-invalid")
@@ -274,12 +274,12 @@ def rows_of_images(
         raise ReadError(msg, code="table-invalid")
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
-        first = list(filter(None, columns[:needed]))
+        first = list(filter(None, columns[:least_count]))
         if len(row) != len(sheet.names) or not all(cells[name] for name in first):
-            named = "name images" if needed > 1 else "names one"
+            what_it_does = "name images" if least_count > 1 else "names one"
             msg = (
                 f"{path} line {line} must hold {len(sheet.names)} cells, of which "
-                f"{' and '.join(first)} {named}, got {','.join(row)!r:.80}."
+                f"{' and '.join(first)} {what_it_does}, got {','.join(row)!r:.80}."
             )
             raise ReadError(msg, code="table-invalid")
         yield columns, {name: sheet.with_point(cell) for name, cell in cells.items()}
@@ -396,16 +396,16 @@ class _Rows:
     def take_up(self, earlier: Sequence[Cells]) -> None:
         """Keep rows that need not be measured again."""
         names = self.measure.names
-        known = {tuple(row.get(name) for name in names): row for row in earlier}
+        earlier_rows = {tuple(row.get(name) for name in names): row for row in earlier}
         for number, item in enumerate(self.items):
-            begun = self.begin(item)
-            row = known.pop(tuple(begun.get(name) for name in names), None)
+            row_begun = self.begin(item)
+            row = earlier_rows.pop(tuple(row_begun.get(name) for name in names), None)
             if row is None or row.get("error"):
                 continue
             if row["fingerprint"] == _fingerprint(self.way, item):
-                self.found[number] = {**row, **begun}
-        self.others = [row for row in known.values() if self._is_there(row)]
-        self.dropped = len(known) - len(self.others)
+                self.found[number] = {**row, **row_begun}
+        self.others = [row for row in earlier_rows.values() if self._is_there(row)]
+        self.dropped = len(earlier_rows) - len(self.others)
         ways = [str(row["fingerprint"] or self.way) for row in self.others]
         foreign = sum(way.partition("-")[0] != self.way for way in ways)
         if foreign:
@@ -425,8 +425,8 @@ class _Rows:
     def _is_there(self, row: Cells) -> bool:
         """Whether all images of a row that is in the table are still there."""
         folder = Path() if self.place is None else self.place.parent
-        named = [row.get(name) for name in self.measure.names]
-        return all(is_there(folder / str(path)) for path in named if path)
+        row_values = [row.get(name) for name in self.measure.names]
+        return all(is_there(folder / str(path)) for path in row_values if path)
 
     def measure_all(self, options: Mapping[str, Any]) -> Job[int]:
         """Measure what has no row yet; what is measured when it is stopped is kept."""
@@ -444,25 +444,25 @@ class _Rows:
     def _task(self, number: int, options: Mapping[str, Any]) -> PlanTask:
         """Plan a row; one that cannot be measured has no call."""
         item, verb = self.items[number], self.measure.verb
-        begun = {**self.begin(item), "fingerprint": _fingerprint(self.way, item)}
+        row_begun = {**self.begin(item), "fingerprint": _fingerprint(self.way, item)}
         files = zip(verb.images, item.paths, strict=True)
         inputs = {one.name: File(path=str(path)) for one, path in files if path}
         how = {"verb": verb.name, "inputs": inputs, "options": options}
         call = Call.parse({"name": verb.name, **how})
         # the one that others of a table differ by
-        path = item.paths[self.measure.needed - 1]
+        path = item.paths[self.measure.images_needed - 1]
         name = "" if path is None else path.name
         plan = Plan(calls=() if item.fault else (call,))
-        return PlanTask(name, plan, given=begun, number=number)
+        return PlanTask(name, plan, given=row_begun, number=number)
 
     def _add(self, task: PlanTask, outcome: PlanOutcome) -> None:
         """Take in what was measured; a fault is one of its cells."""
         row = dict(task.given)
         for record in outcome.records.values():
             row |= record.figures
-        heard = dict.fromkeys(" ".join(one.split()) for one in outcome.warnings)
+        sentences = dict.fromkeys(" ".join(one.split()) for one in outcome.warnings)
         error = outcome.error or self.items[task.number].fault or None
-        row |= {"warnings": " ".join(heard) or None, "error": error}
+        row |= {"warnings": " ".join(sentences) or None, "error": error}
         self.found[task.number] = row
         self.added = True
 
@@ -474,9 +474,9 @@ class _Rows:
         ]
         rows += self.others
         own = _own_columns(self.measure)
-        given = [name for row in rows for name in row if name not in own]
+        names = [name for row in rows for name in row if name not in own]
         first = len(self.measure.names)
-        columns = [*own[:first], *dict.fromkeys(given), *own[first:]]
+        columns = [*own[:first], *dict.fromkeys(names), *own[first:]]
         return [{name: row.get(name) for name in columns} for row in rows]
 
 
@@ -484,7 +484,7 @@ def _summary(
     rows: Sequence[Cells], columns: Iterable[str]
 ) -> dict[str, dict[str, float | int | None]]:
     """Give mean and standard deviation over images of what are numbers."""
-    found: dict[str, dict[str, float | int | None]] = {}
+    numbers: dict[str, dict[str, float | int | None]] = {}
     for name in columns:
         if name in _PIXEL:  # which is no result
             continue
@@ -496,8 +496,8 @@ def _summary(
         if values:
             sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
             mean = float(np.mean(values))
-            found[name] = {"mean": mean, "sd": sd, "images": len(values)}
-    return found
+            numbers[name] = {"mean": mean, "sd": sd, "images": len(values)}
+    return numbers
 
 
 def measure_table_job(
@@ -514,15 +514,15 @@ def measure_table_job(
     existing = existing or OverwritePolicy()
     yield Progress(0, 0, "looking for images")
     verb = measure_of(name).verb
-    chosen = verb.options.parse({}) if options is None else options
-    measure = Measure(verb, verb.result_of(chosen.model_dump()))
-    check_devices((chosen,))
+    settings = verb.options.parse({}) if options is None else options
+    measure = Measure(verb, verb.result_of(settings.model_dump()))
+    check_devices((settings,))
     target = _check_table(table, (images, second), existing)
     items = _items(measure, images, second)
     if target is not None:  # which a glob may match
         items = [item for item in items if target not in item.paths]
     how = {
-        "options": chosen.model_dump(mode="json"),
+        "options": settings.model_dump(mode="json"),
         "opening": (opening or ReadOptions()).model_dump(mode="json"),
     }
     way = {**how, "measure": name, "switches": {}}
@@ -530,20 +530,20 @@ def measure_table_job(
     rows = _Rows(measure, items, target, _digest(way))
     if target is not None and target.exists() and not existing.overwrite:
         rows.take_up(_read_rows(target, measure))
-    measured = yield from rows.measure_all(how["opening"] | how["options"])
+    measured_count = yield from rows.measure_all(how["opening"] | how["options"])
     every = rows.table()
-    asked = every[: len(items)]
-    failed = [row for row in asked if row["error"]]
-    _tell(asked, failed, target)
-    known = "reason" in _own_columns(measure)
-    reasons = [str(row["reason"]) for row in every if known and row["reason"]]
+    own_rows = every[: len(items)]
+    failures = [row for row in own_rows if row["error"]]
+    _tell(own_rows, failures, target)
+    has_reason = "reason" in _own_columns(measure)
+    reasons = [str(row["reason"]) for row in every if has_reason and row["reason"]]
     return MeasuredTable(
         measure=name,
         table=None if target is None else str(target),
         images=len(every),
-        measured=measured - len(failed),
-        kept=len(items) - measured,
-        failed=len(failed),
+        measured=measured_count - len(failures),
+        kept=len(items) - measured_count,
+        failed=len(failures),
         summary=_summary(every, measure.columns),
         reasons=dict(Counter(reasons)),
         rows=every,
@@ -561,8 +561,8 @@ def _check_table(
             msg = "There is nothing to resume without a table; give `table` as well."
             raise OptionError(msg, code="missing-value")
         return None
-    named = [Path(one) for one in images if isinstance(one, (str, os.PathLike))]
-    target = _TABLE.check(table, named, REPLACING)
+    paths = [Path(one) for one in images if isinstance(one, (str, os.PathLike))]
+    target = _TABLE.check(table, paths, REPLACING)
     if target.exists() and not (existing.resume or existing.overwrite):
         msg = (
             f"{table} exists; give `resume` to keep its rows and measure what is "
@@ -573,25 +573,28 @@ def _check_table(
     return target
 
 
-def _tell(asked: Sequence[Cells], failed: Sequence[Cells], table: Path | None) -> None:
+def _tell(
+    rows_asked: Sequence[Cells], failures: Sequence[Cells], table: Path | None
+) -> None:
     """Warn of what could not be measured, and of what must be taken with care."""
     column = "" if table is None else f" of {table.name}"
-    if failed and len(asked) == 1:
-        raise ReadError(str(failed[0]["error"]), code=code_of(failed[0]["error"]))
-    if failed:
-        first = f"the first: {failed[0]['error']}"
-        if len(failed) == len(asked):
-            msg = f"None of {len(asked)} images could be measured, {first}"
+    if failures and len(rows_asked) == 1:
+        raise ReadError(str(failures[0]["error"]), code=code_of(failures[0]["error"]))
+    if failures:
+        first = f"the first: {failures[0]['error']}"
+        if len(failures) == len(rows_asked):
+            msg = f"None of {len(rows_asked)} images could be measured, {first}"
             raise ReadError(msg, code="all-images-failed")
         warn(
-            f"{len(failed)} of {len(asked)} images could not be measured (column error"
-            f"{column}), {first}",
+            f"{len(failures)} of {len(rows_asked)} images could not be measured "
+            f"(column error{column}), {first}",
             "images-failed",
         )
-    warned = [row for row in asked if row["warnings"]]
-    if warned:
+    rows_with_warnings = [row for row in rows_asked if row["warnings"]]
+    if rows_with_warnings:
         warn(
-            f"{len(warned)} of {len(asked)} images were measured with warnings (column "
-            f"warnings{column}), the first: {warned[0]['warnings']}",
+            f"{len(rows_with_warnings)} of {len(rows_asked)} images were measured with "
+            "warnings (column "
+            f"warnings{column}), the first: {rows_with_warnings[0]['warnings']}",
             "images-with-warnings",
         )

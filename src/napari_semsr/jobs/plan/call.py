@@ -83,8 +83,8 @@ class Call(Options):
 
     def each_input(self) -> Iterator[tuple[str, Input]]:
         """Go through its inputs with their names, through several of one name too."""
-        for role, given in self.inputs.items():
-            for one in given if isinstance(given, tuple) else (given,):
+        for role, value in self.inputs.items():
+            for one in value if isinstance(value, tuple) else (value,):
                 yield role, one
 
 
@@ -143,13 +143,15 @@ class Plan(Options):
             msg = f"The plan needs a file for {', '.join(left)}."
             raise OptionError(msg, code="missing-value")
 
-        def filled(one: Input) -> Input:
+        def fill_input(one: Input) -> Input:
             return files[one.name] if isinstance(one, Hole) else one
 
         calls = []
         for call in self.calls:
             inputs = {
-                role: tuple(map(filled, one)) if isinstance(one, tuple) else filled(one)
+                role: tuple(map(fill_input, one))
+                if isinstance(one, tuple)
+                else fill_input(one)
                 for role, one in call.inputs.items()
             }
             calls.append(call.model_copy(update={"inputs": inputs}))

@@ -122,10 +122,10 @@ def values_of_call(
 ) -> dict[str, Any]:
     """Give all that `Verb.start` takes; `calls` are those of its plan by name."""
     paths = {
-        role: [str(_path_of(one, calls, folder)) for one in given]
-        if isinstance(given, tuple)
-        else str(_path_of(given, calls, folder))
-        for role, given in call.inputs.items()
+        role: [str(_path_of(one, calls, folder)) for one in source]
+        if isinstance(source, tuple)
+        else str(_path_of(source, calls, folder))
+        for role, source in call.inputs.items()
     }
     outputs = {name: str(folder / path) for name, path in call.outputs.items()}
     return {**call.options, **paths, **outputs}
@@ -264,7 +264,7 @@ class Results:
             text = b"{}" if place is None else read_bytes(place, _LARGEST)
             self._file = _ResultsFile.model_validate(json.loads(text))
 
-    def kept(self, call: Call) -> Job[CallRecord | None]:
+    def find_kept(self, call: Call) -> Job[CallRecord | None]:
         """Give the result of a call that need not run, and forget any other one."""
         if self.place is None:
             return None
@@ -313,11 +313,11 @@ class Results:
     def _digest(self, path: Path) -> Job[str]:
         """Digest a file, unless it is as it was when that was done last."""
         now = file_state(path)
-        known = self._file.files.get(str(path))
-        if known is None or known[0] != now:
-            known = now, (yield from digest_job(path))
-            self._file.files[str(path)] = known
-        return known[1]
+        stamp = self._file.files.get(str(path))
+        if stamp is None or stamp[0] != now:
+            stamp = now, (yield from digest_job(path))
+            self._file.files[str(path)] = stamp
+        return stamp[1]
 
     def _write(self) -> None:
         assert self.place is not None  # noqa: S101 - nothing else calls it
@@ -333,9 +333,9 @@ def _as_part_of(
     """Report progress as part of that of all, of which a share is this job's."""
 
     def report(inner: Progress) -> Progress:
-        done = step.done + int(share * inner.fraction)
+        steps_done = step.done + int(share * inner.fraction)
         more = "" if inner.message == "done" else f": {inner.message}"
-        return replace(step, done=done, message=f"{step.message}{more}")
+        return replace(step, done=steps_done, message=f"{step.message}{more}")
 
     return retell(job, report, within=lambda: hear_warnings(hear))
 
@@ -381,13 +381,13 @@ def execute(
         for role, one in call.each_input():
             if isinstance(one, File):
                 yield from _as_part_of(step, _check_content(call, role, one))
-        kept = yield from _as_part_of(step, results.kept(call))
-        if kept is None:
+        result_kept = yield from _as_part_of(step, results.find_kept(call))
+        if result_kept is None:
             results.heard = []
             with within(call):
-                kept = yield from _run(call, calls, folder, step, results.heard)
-            kept = results.add(call, kept)
-        results.found[call.name] = kept
+                result_kept = yield from _run(call, calls, folder, step, results.heard)
+            result_kept = results.add(call, result_kept)
+        results.found[call.name] = result_kept
     yield Progress(total, total, "done")
     return results.found
 
@@ -397,34 +397,34 @@ def _run(
     calls: Mapping[str, Call],
     folder: Path,
     step: Progress,
-    raised: list[str],
+    sentences: list[str],
 ) -> Job[CallRecord]:
-    """Run a call as its command would; `raised` gets what it warns of."""
+    """Run a call as its command would; `sentences` gets what it warns of."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     verb, values = known_verb(call.verb), values_of_call(call, calls, folder)
     places = [
         filling_store(folder / path, resume=True) for path in call.outputs.values()
     ]
-    begun = verb.resumes and any(
+    is_begun = verb.resumes and any(
         peek(one)[1].get("complete") is False for one in places
     )
-    how: dict[str, Any] = {"hear": raised.append, "share": _PARTS}
-    job = verb.start(values, overwrite=True, resume=begun)
+    how: dict[str, Any] = {"hear": sentences.append, "share": _PARTS}
+    job = verb.start(values, overwrite=True, resume=is_begun)
     try:
         result = yield from _as_part_of(step, job, **how)
     except WriteError as error:
-        if not begun or error.code not in ("other-run", "not-resumable"):
+        if not is_begun or error.code not in ("other-run", "not-resumable"):
             raise
         job = verb.start(values, overwrite=True)
         result = yield from _as_part_of(step, job, **how)
     record = result.to_json()
     own = record.get("warnings")  # a job may return warnings
-    warned = [*(map(str, own) if isinstance(own, list) else ()), *raised]
+    warnings = [*(map(str, own) if isinstance(own, list) else ()), *sentences]
     numbers = {name: record.get(name) for name in verb.numbers}
     return CallRecord(
         figures=jsonable(cells_of(result) if verb.tabled else numbers),
-        warnings=list(dict.fromkeys(" ".join(one.split()) for one in warned)),
+        warnings=list(dict.fromkeys(" ".join(one.split()) for one in warnings)),
     )
 
 
@@ -455,7 +455,7 @@ class PlanOutcome:
 
 def execute_each(
     tasks: Sequence[Task],
-    found: Callable[[Task, PlanOutcome], object],
+    report: Callable[[Task, PlanOutcome], object],
     keep: Callable[[], object],
     *,
     workers: int = 1,
@@ -468,7 +468,7 @@ def execute_each(
     ----------
     tasks : sequence of PlanTask
         Their names differ if workers carry them out.
-    found : callable
+    report : callable
         Receives each task with its `PlanOutcome`, as soon as it is known.
     keep : callable
         Writes what is found: from time to time, and at the end in any case.
@@ -485,14 +485,14 @@ def execute_each(
     SemsrError
         If the workers are lost; the fault of a call is in its `PlanOutcome`.
     """
-    kept = float("-inf")
+    written_at = float("-inf")
 
     def add(task: Task, outcome: PlanOutcome) -> None:
-        nonlocal kept
-        found(task, outcome)
-        if time.monotonic() - kept >= _PAUSE_S:
+        nonlocal written_at
+        report(task, outcome)
+        if time.monotonic() - written_at >= _PAUSE_S:
             keep()
-            kept = time.monotonic()
+            written_at = time.monotonic()
 
     count = min(workers, len(tasks))
     try:
@@ -502,7 +502,7 @@ def execute_each(
             with _local_cluster(count) as address:
                 yield from _on_workers(tasks, add, address, mark)
         else:
-            with nullcontext() if mark is None else _marked(mark):
+            with nullcontext() if mark is None else _mark_execution(mark):
                 yield from _here(tasks, add)
     finally:
         keep()
@@ -521,7 +521,7 @@ def plan_job(task: PlanTask) -> Job[PlanOutcome]:
 
 
 @contextmanager
-def _marked(mark: Path) -> Iterator[str]:
+def _mark_execution(mark: Path) -> Iterator[str]:
     """Name this execution, which ends the workers of any other one."""
     token = uuid.uuid4().hex
     with replacing(mark) as place:
@@ -533,13 +533,13 @@ def _marked(mark: Path) -> Iterator[str]:
 
 
 def _here(
-    tasks: Sequence[Task], found: Callable[[Task, PlanOutcome], object]
+    tasks: Sequence[Task], report: Callable[[Task, PlanOutcome], object]
 ) -> Job[None]:
     """Carry out one plan after the other."""
     total, before = sum(len(task.plan.calls) for task in tasks), 0
     for task in tasks:
         job = plan_job(task)
-        found(task, (yield from retell(job, partial(_among, task, before, total))))
+        report(task, (yield from retell(job, partial(_among, task, before, total))))
         before += len(task.plan.calls)
     yield Progress(total, total, "done")
 
@@ -547,8 +547,8 @@ def _here(
 def _among(task: PlanTask, before: int, total: int, step: Progress) -> Progress:
     """Report a plan's step among all; its last call ends when its result is found."""
     count = len(task.plan.calls)
-    done = before + min(int(count * step.fraction), max(0, count - 1))
-    return Progress(done, total, f"{task.name}: {step.message}")
+    steps_done = before + min(int(count * step.fraction), max(0, count - 1))
+    return Progress(steps_done, total, f"{task.name}: {step.message}")
 
 
 # On workers. A task is the values of a plan; files are not sent.
@@ -573,13 +573,13 @@ def _local_cluster(workers: int) -> Iterator[str]:
 
 def run_plan(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
     """Carry out a plan as a worker does, until another execution begins or all end."""
-    looked = float("-inf")
+    looked_at = float("-inf")
 
     def look(_: Progress) -> None:
-        nonlocal looked
-        if time.monotonic() - looked < 1:
+        nonlocal looked_at
+        if time.monotonic() - looked_at < 1:
             return
-        looked = time.monotonic()
+        looked_at = time.monotonic()
         if not mark.parent.is_dir():
             folder = mark.parent.parent
             msg = f"A worker does not see {folder}: it needs the same files."
@@ -595,21 +595,23 @@ def run_plan(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
 
 def _on_workers(
     tasks: Sequence[Task],
-    found: Callable[[Task, PlanOutcome], object],
+    report: Callable[[Task, PlanOutcome], object],
     address: str,
     mark: Path,
 ) -> Job[None]:
     """Let workers carry out plans, a few of which wait at a time."""
     from napari_semsr.inference import remote_client, without_workers
 
-    total, done = sum(len(task.plan.calls) for task in tasks), 0
+    total, steps_done = sum(len(task.plan.calls) for task in tasks), 0
     yield Progress(0, total, "joining the workers")
     waiting = list(reversed(tasks))
     running: dict[Any, Task] = {}
-    finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    ended_tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with remote_client(address) as client:
         try:
-            with _marked(mark) as token:  # gone first: nothing then runs for long
+            with _mark_execution(
+                mark
+            ) as token:  # gone first: nothing then runs for long
                 while waiting or running:
                     threads = sum(client.nthreads().values())
                     while waiting and len(running) < (1 + _WAITING) * max(1, threads):
@@ -618,18 +620,18 @@ def _on_workers(
                         how: Any = {"pure": False, "key": key}
                         future = client.submit(run_plan, task, mark, token, **how)
                         running[future] = task
-                        future.add_done_callback(finished.put)
+                        future.add_done_callback(ended_tasks.put)
                     with suppress(queue.Empty):
-                        future = finished.get(timeout=_LISTEN_S)
+                        future = ended_tasks.get(timeout=_LISTEN_S)
                         task = running.pop(future)
-                        found(task, _outcome_of(future))
-                        done += len(task.plan.calls)
+                        report(task, _outcome_of(future))
+                        steps_done += len(task.plan.calls)
                         future.release()
-                    ended = len(tasks) - len(waiting) - len(running)
+                    ended_count = len(tasks) - len(waiting) - len(running)
                     step: Progress = without_workers(address)
                     if threads:
-                        step = Progress(0, 0, f"{ended} of {len(tasks)} images")
-                    yield replace(step, done=done, total=total)
+                        step = Progress(0, 0, f"{ended_count} of {len(tasks)} images")
+                    yield replace(step, done=steps_done, total=total)
         finally:
             client.cancel(list(running))
     yield Progress(total, total, "done")

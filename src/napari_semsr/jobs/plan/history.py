@@ -50,17 +50,17 @@ class RecordedPlan:
     records: Mapping[str, Provenance]
 
 
-def plan_of(made: Provenance, file: Path) -> Plan:
+def plan_of(history: Provenance, file: Path) -> Plan:
     """Give the plan that made a file, by the history that is stored in it."""
-    return read_history(made, file).plan
+    return read_history(history, file).plan
 
 
-def read_history(made: Provenance, file: Path) -> RecordedPlan:
+def read_history(history: Provenance, file: Path) -> RecordedPlan:
     """Read the history of a file.
 
     Parameters
     ----------
-    made : Provenance
+    history : Provenance
         As the file stores it.
     file : Path
         The file; sentences name it.
@@ -78,7 +78,7 @@ def read_history(made: Provenance, file: Path) -> RecordedPlan:
         If it sets what only a person may set.
     """
     reader = _Reader(file)
-    result = reader.add(made)
+    result = reader.add(history)
     return RecordedPlan(Plan(calls=tuple(reader.calls), result=result), reader.records)
 
 
@@ -103,18 +103,18 @@ class _Reader:
         self.calls: list[Call] = []
         self.records: dict[str, Provenance] = {}
 
-    def add(self, made: Provenance, depth: int = 0) -> CallOutput:
+    def add(self, history: Provenance, depth: int = 0) -> CallOutput:
         """Add the call that a history records, after those that made its inputs."""
-        verb = self._verb(made)
+        verb = self._verb(history)
         with decoding(self.file, "a history"):
-            current = _with_guides(verb, made)
-            if made.job in _CURRENT:
-                current = _CURRENT[made.job](current, self.file)
+            current = _with_guides(verb, history)
+            if history.job in _CURRENT:
+                current = _CURRENT[history.job](current, self.file)
             options = self._options(verb, current)
         inputs = self._inputs(verb, current, depth)
         part = current.part
         is_coverage = self.file.name.endswith(f".{COVERAGE}.tif")  # has its mosaic's
-        if depth == 0 and made.job == "stitch" and is_coverage:
+        if depth == 0 and history.job == "stitch" and is_coverage:
             part = COVERAGE
         count = sum(call.verb == verb.name for call in self.calls)
         name = f"{verb.name}-{count + 1}" if count else verb.name
@@ -132,63 +132,66 @@ class _Reader:
                 outputs=outputs,
             )
         )
-        self.records[name] = made
+        self.records[name] = history
         return CallOutput(call=name, part=part)
 
-    def _verb(self, made: Provenance) -> Verb[Any, Any]:
+    def _verb(self, history: Provenance) -> Verb[Any, Any]:
         """Refuse a job that cannot be run again."""
-        if made.job in _LEFT:
+        if history.job in _LEFT:
             msg = (
-                f"{self.file.name} was made by {made.job!r}, which left this package, "
-                f"so that it cannot be made again; commit {_LEFT[made.job]} is the "
+                f"{self.file.name} was made by {history.job!r}, which left this "
+                "package, "
+                f"so that it cannot be made again; commit {_LEFT[history.job]} is the "
                 "last that can."
             )
             raise ReadError(msg, code="other-version")
-        verb = _verb_of_job(made.job)
+        verb = _verb_of_job(history.job)
         if verb is None:
             msg = (
-                f"{self.file.name} was made by {made.job!r}, which cannot be run "
+                f"{self.file.name} was made by {history.job!r}, which cannot be run "
                 f"again; these can: {', '.join(repeatable_jobs())}."
             )
             raise ReadError(msg, code="history-unknown")
         return verb
 
-    def _options(self, verb: Verb[Any, Any], made: Provenance) -> dict[str, Any]:
+    def _options(self, verb: Verb[Any, Any], history: Provenance) -> dict[str, Any]:
         """Give options of the verb and of reading, as its call takes them."""
-        stored, fields = made.options, verb.options.model_fields
-        own = {name: stored[name] for name in fields if name in stored}
+        options_stored, fields = history.options, verb.options.model_fields
+        own = {name: options_stored[name] for name in fields if name in options_stored}
         refuse_persons(own, persons_options(verb.options), "A history")
         try:
-            recalled = verb.options.recall(own)
+            options = verb.options.recall(own)
         except OptionError as error:
             msg = f"{self.file} cannot be read as a history: {error}"
             raise ReadError(msg, code="history-unknown") from error
-        given: dict[str, Any] = recalled.model_dump(mode="json", exclude_unset=True)
-        reading = dict(stored.get("reading") or {})
+        values_given: dict[str, Any] = options.model_dump(
+            mode="json", exclude_unset=True
+        )
+        reading = dict(options_stored.get("reading") or {})
         for side in verb.sides or ("",):
             values = dict(reading.get(side) or {}) if side else reading
             before = f"{side}_" if side else ""
-            given |= {
+            values_given |= {
                 f"{before}{name}": values[name]
                 for name in ReadOptions.model_fields
                 if name in values and (side or name not in fields)
             }
         for item in verb.files:  # such as landmarks that were in no file
-            if isinstance(stored.get(item.name), dict):
-                given[item.name] = stored[item.name]
-        return given
+            if isinstance(options_stored.get(item.name), dict):
+                values_given[item.name] = options_stored[item.name]
+        return values_given
 
     def _inputs(
-        self, verb: Verb[Any, Any], made: Provenance, depth: int
+        self, verb: Verb[Any, Any], history: Provenance, depth: int
     ) -> dict[str, Input | tuple[Input, ...]]:
         """Give what the call read, by the names of the verb's images and files."""
-        found: dict[str, Input | tuple[Input, ...]] = {}
-        left = list(made.inputs)
+        inputs: dict[str, Input | tuple[Input, ...]] = {}
+        left = list(history.inputs)
         several = sum(not item.guide for item in verb.images) > 1
         for item in verb.images:
             records = left
             if item.guide:
-                records = [one for one in made.guides if one.role == item.name]
+                records = [one for one in history.guides if one.role == item.name]
             elif several:  # else they are the planes of a stack
                 role = item.role or item.name
                 records = [one for one in left if one.role == role][:1]
@@ -198,32 +201,36 @@ class _Reader:
                 raise ReadError(msg)
             images = tuple(self._image(record, depth) for record in records)
             if images:
-                found[item.name] = images if images[1:] else images[0]
+                inputs[item.name] = images if images[1:] else images[0]
         roles = {item.role: item.name for item in verb.files if item.role}
-        for record in (*left, *made.guides):
+        for record in (*left, *history.guides):
             name = roles.get(record.role, record.role.replace(" ", "_"))
             if isinstance(verb.arguments.get(name), FileIn):
-                found.setdefault(name, _file_of(record))
+                inputs.setdefault(name, _file_of(record))
             elif name in verb.options.model_fields:
-                found.setdefault(name, self._image(record, depth))
-        if any(not item.optional and item.name not in found for item in verb.inputs):
+                inputs.setdefault(name, self._image(record, depth))
+        if any(not item.optional and item.name not in inputs for item in verb.inputs):
             msg = f"The history of {self.file.name} names no input to read."
             raise ReadError(msg, code="history-incomplete")
         # those last whose digest depends on other files
-        return dict(sorted(found.items(), key=lambda one: one[0] in roles.values()))
+        return dict(sorted(inputs.items(), key=lambda one: one[0] in roles.values()))
 
     def _image(self, record: InputRecord, depth: int) -> Input:
         """Give an image: what a call makes, if its history can be read."""
-        file, made, count = _file_of(record), record.provenance, len(self.calls)
-        if made is None or depth >= _DEEPEST:
+        file, input_history, count = (
+            _file_of(record),
+            record.provenance,
+            len(self.calls),
+        )
+        if input_history is None or depth >= _DEEPEST:
             return file
         try:
-            output = self.add(made, depth + 1)
+            output = self.add(input_history, depth + 1)
         except SemsrError:
             del self.calls[count:]
             return file
-        saved = record.digest is not None or record.path is not None
-        return output.replace(file=file) if saved else output
+        is_saved = record.digest is not None or record.path is not None
+        return output.replace(file=file) if is_saved else output
 
 
 def _file_of(record: InputRecord) -> File:
@@ -234,59 +241,65 @@ def _file_of(record: InputRecord) -> File:
 # ``reading`` by their names, files as guides or inputs by the names of what takes them.
 
 
-def _changed(made: Provenance, options: Mapping[str, Any], **more: Any) -> Provenance:
-    return made.model_copy(update={"options": dict(options), **more})
+def _with_options(
+    history: Provenance, options: Mapping[str, Any], **more: Any
+) -> Provenance:
+    return history.model_copy(update={"options": dict(options), **more})
 
 
-def _with_guides(verb: Verb[Any, Any], made: Provenance) -> Provenance:
+def _with_guides(verb: Verb[Any, Any], history: Provenance) -> Provenance:
     """Record as guides the files that earlier versions recorded as options."""
-    options, known = made.options, {record.role for record in made.guides}
+    options, roles = history.options, {record.role for record in history.guides}
     guides = [
         InputRecord(role=k, name=Path(options[k]).name, digest=options[f"{k}_digest"])
         for k in verb.arguments
-        if f"{k}_digest" in options and k not in known
+        if f"{k}_digest" in options and k not in roles
     ]
     if any(item.name == "model" for item in verb.files):
-        usual = InputRecord(role="model", name=f"{made.model_name or ''}.safetensors")
-        model = next((one for one in made.guides if one.role == "model"), usual)
-        guides.append(model.model_copy(update={"digest": made.model_digest}))
-    known = {record.role for record in guides}
-    others = (record for record in made.guides if record.role not in known)
-    return made.model_copy(update={"guides": (*others, *guides)})
+        usual = InputRecord(
+            role="model", name=f"{history.model_name or ''}.safetensors"
+        )
+        model = next((one for one in history.guides if one.role == "model"), usual)
+        guides.append(model.model_copy(update={"digest": history.model_digest}))
+    roles = {record.role for record in guides}
+    others = (record for record in history.guides if record.role not in roles)
+    return history.model_copy(update={"guides": (*others, *guides)})
 
 
-def _convert(made: Provenance, file: Path) -> Provenance:
+def _convert(history: Provenance, file: Path) -> Provenance:
     """Take options of reading, which convert records next to the type."""
-    if "dtype" not in made.options:
+    if "dtype" not in history.options:
         msg = (
             f"{file.name} was averaged by the demonstration, which makes "
             "all of its images again: run `demo()`."
         )
         raise ReadError(msg, code="history-unknown")
-    return _changed(made, {"dtype": made.options["dtype"], "reading": made.options})
+    return _with_options(
+        history, {"dtype": history.options["dtype"], "reading": history.options}
+    )
 
 
-def _crop(made: Provenance, _: Path) -> Provenance:
+def _crop(history: Provenance, _: Path) -> Provenance:
     """Leave out what belongs to an image that it is like, if there is none."""
-    if any(record.role == "like" for record in made.guides):
-        return made
+    if any(record.role == "like" for record in history.guides):
+        return history
     of_like = ("like_pixel_size_nm", "search")
-    left = {k: v for k, v in made.options.items() if k not in of_like}
-    return _changed(made, left)
+    left = {k: v for k, v in history.options.items() if k not in of_like}
+    return _with_options(history, left)
 
 
-def _register(made: Provenance, file: Path) -> Provenance:
+def _register(history: Provenance, file: Path) -> Provenance:
     """Take the options of the call, and landmarks that were in no file."""
-    options, guides = dict(made.options), {record.role for record in made.guides}
-    searched = options.get("searched")
-    if searched == "stored" and "transform" not in guides:
+    options, guides = dict(history.options), {record.role for record in history.guides}
+    search = options.get("searched")
+    if search == "stored" and "transform" not in guides:
         msg = (
             f"{file.name} was registered by a transform that was in no file, or of "
             "which nothing is recorded, so that it cannot be made again."
         )
         raise ReadError(msg, code="history-incomplete")
     landmarks = options.get("landmarks")
-    if searched == "landmarks" and landmarks is None and "landmarks" not in guides:
+    if search == "landmarks" and landmarks is None and "landmarks" not in guides:
         msg = (
             f"The landmarks by which {file.name} was registered are not recorded, so "
             "that it cannot be made again."
@@ -298,52 +311,54 @@ def _register(made: Provenance, file: Path) -> Provenance:
         options = {"reading": options.get("reading")}
     if landmarks is not None:
         np.array([landmarks["moving"], landmarks["fixed"]], float)
-    return _changed(made, options)
+    return _with_options(history, options)
 
 
-def _frc_map(made: Provenance, file: Path) -> Provenance:
+def _frc_map(history: Provenance, file: Path) -> Provenance:
     """Leave out the halves, which the mosaic was followed by before their role."""
-    if "difference" in made.options:
+    if "difference" in history.options:
         msg = (
             f"{file.name} is the difference of two maps of a window: "
             "make the maps again, and take it there."
         )
         raise ReadError(msg, code="history-unknown")
-    images = [record for record in made.inputs if record.role == "image"]
-    return made.model_copy(update={"inputs": images[:1] if images[2:] else images})
+    images = [record for record in history.inputs if record.role == "image"]
+    return history.model_copy(update={"inputs": images[:1] if images[2:] else images})
 
 
-def _repeatability(made: Provenance, _: Path) -> Provenance:
+def _repeatability(history: Provenance, _: Path) -> Provenance:
     """Compare two scans, which was a verb before error maps did."""
     roles = {"first": "reference", "second": "enhanced"}
     inputs = tuple(
         record.model_copy(update={"role": roles.get(record.role, record.role)})
-        for record in made.inputs
+        for record in history.inputs
     )
-    return _changed(made, {**made.options, "scans": True}, inputs=inputs)
+    return _with_options(history, {**history.options, "scans": True}, inputs=inputs)
 
 
-def _simulate(made: Provenance, file: Path) -> Provenance:
+def _simulate(history: Provenance, file: Path) -> Provenance:
     """Leave out the view, which has no history, and of a scanned image the phantom."""
-    if made.part is None:
+    if history.part is None:
         msg = (
             f"{file.name} does not state which image of its simulation it is, so that "
             "it cannot be made again."
         )
         raise ReadError(msg, code="history-incomplete")
-    phantom = {"phantom"} if made.inputs else set()
+    phantom = {"phantom"} if history.inputs else set()
     out = {*ViewOptions.model_fields, "sem_view"} | phantom
-    return _changed(made, {k: v for k, v in made.options.items() if k not in out})
+    return _with_options(
+        history, {k: v for k, v in history.options.items() if k not in out}
+    )
 
 
-def _stitch(made: Provenance, _: Path) -> Provenance:
+def _stitch(history: Provenance, _: Path) -> Provenance:
     """Take the half from the options, and heights as one folder."""
-    half = made.options.get(HALF)
+    half = history.options.get(HALF)
     more = {"part": f"half-{half['name']}"} if half is not None else {}
-    heights = next((one for one in made.guides if one.role == "heights"), None)
+    heights = next((one for one in history.guides if one.role == "heights"), None)
     if heights is None:
-        return made.model_copy(update=more)
-    frames = [record for record in made.inputs if record.role == "frames"]
+        return history.model_copy(update=more)
+    frames = [record for record in history.inputs if record.role == "frames"]
     digests = [record.digest or "" for record in (heights, *frames)]
     folder = Path(heights.path or HEIGHTS).parent
     scan = InputRecord(
@@ -352,32 +367,32 @@ def _stitch(made: Provenance, _: Path) -> Provenance:
         path=folder.as_posix() if heights.path else None,
         digest=digest_of_digests(digests),
     )
-    others = [record for record in made.inputs if record.role != "frames"]
-    return made.model_copy(update={**more, "inputs": (*others, scan), "guides": ()})
+    others = [record for record in history.inputs if record.role != "frames"]
+    return history.model_copy(update={**more, "inputs": (*others, scan), "guides": ()})
 
 
-def _enhance(made: Provenance, _: Path) -> Provenance:
+def _enhance(history: Provenance, _: Path) -> Provenance:
     """Name the map of a misfit by the output that writes it."""
     return (
-        made.model_copy(update={"part": "residual_map"})
-        if made.part == MISFIT
-        else made
+        history.model_copy(update={"part": "residual_map"})
+        if history.part == MISFIT
+        else history
     )
 
 
-def _blend(made: Provenance, _: Path) -> Provenance:
+def _blend(history: Provenance, _: Path) -> Provenance:
     """Take the image from the history of the result, which knows its digest."""
-    before = {record.role: record for record in made.inputs}
+    before = {record.role: record for record in history.inputs}
     result = before.get("result")
     if result is not None and result.provenance and result.provenance.inputs:
         image = result.provenance.inputs[0]
         before["input"] = image.model_copy(update={"role": "input"})
-    return made.model_copy(update={"inputs": tuple(before.values())})
+    return history.model_copy(update={"inputs": tuple(before.values())})
 
 
-def _gold(made: Provenance, _: Path) -> Provenance:
+def _gold(history: Provenance, _: Path) -> Provenance:
     """Choose the image by an option, since the verb makes one of two."""
-    return _changed(made, {**made.options, "part": made.part})
+    return _with_options(history, {**history.options, "part": history.part})
 
 
 _CURRENT: dict[str, Callable[[Provenance, Path], Provenance]] = {

@@ -98,9 +98,9 @@ from napari_semsr.reporting import (
     making,
     plot_png,
     words_of_bars,
+    write_number,
     write_numbers,
     write_page,
-    written,
 )
 
 T = TypeVar("T")
@@ -163,18 +163,20 @@ class Picture:
     @property
     def networks(self) -> list[tuple[str, str]]:
         """Names and digests of the networks that had a hand in it."""
-        made = _history(self.image.provenance)
-        found = {m.model_digest: m.model_name or "unnamed model" for m in made}
-        return [(name, digest) for digest, name in found.items() if digest]
+        histories = _history(self.image.provenance)
+        networks_found = {
+            m.model_digest: m.model_name or "unnamed model" for m in histories
+        }
+        return [(name, digest) for digest, name in networks_found.items() if digest]
 
     @property
     def steps(self) -> list[dict[str, str]]:
         """What made it, the first step first, each once."""
         rows: list[dict[str, str]] = []
-        for made in _history(self.image.provenance):
-            named = [item.name for item in made.inputs]
-            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-            flat = made.options | (made.options.get("reading") or {})
+        for step in _history(self.image.provenance):
+            input_names = [item.name for item in step.inputs]
+            more = f" and {len(input_names) - 3} more" if len(input_names) > 3 else ""
+            flat = step.options | (step.options.get("reading") or {})
             options = [
                 f"{name} {value}"
                 for name, value in flat.items()
@@ -183,12 +185,12 @@ class Picture:
                 and name != LEARNT
             ]
             row = {
-                "step": made.job,
-                "of": ", ".join(named[:3]) + more or NO_VALUE,
-                "network": made.model_name or NO_VALUE,
+                "step": step.job,
+                "of": ", ".join(input_names[:3]) + more or NO_VALUE,
+                "network": step.model_name or NO_VALUE,
                 "options": ", ".join(options) or NO_VALUE,
-                "version": made.versions.get("napari-semsr", NO_VALUE),
-                "when": made.created.replace("T", " ").removesuffix("+00:00"),
+                "version": step.versions.get("napari-semsr", NO_VALUE),
+                "when": step.created.replace("T", " ").removesuffix("+00:00"),
             }
             rows += [] if row in rows else [row]
             if len(rows) == _MOST_STEPS:
@@ -196,12 +198,12 @@ class Picture:
         return rows
 
 
-def _history(made: Provenance | None) -> Iterator[Provenance]:
+def _history(history: Provenance | None) -> Iterator[Provenance]:
     """Go through what made an image, the first step first."""
-    if made is not None:
-        for item in made.inputs:
+    if history is not None:
+        for item in history.inputs:
             yield from _history(item.provenance)
-        yield made
+        yield history
 
 
 @dataclass(slots=True)
@@ -245,66 +247,74 @@ class ReportMade(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Say what the page tells of."""
-        told = {name: ", ".join(getattr(self, name)) for name in _TOLD}
+        all_figures = {name: ", ".join(getattr(self, name)) for name in _TOLD}
         if self.refused:
-            told["refused"] = f"{self.refused}, each with its reason on the page"
-        told = {"numbers": self.numbers, **told}
-        return {name.capitalize(): Figure(text) for name, text in told.items() if text}
+            all_figures["refused"] = f"{self.refused}, each with its reason on the page"
+        all_figures = {"numbers": self.numbers, **all_figures}
+        return {
+            name.capitalize(): Figure(text)
+            for name, text in all_figures.items()
+            if text
+        }
 
 
 def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     """Measure images and pairs, and write a page of all that is known of them.
 
-    `found` is what a panel found; of a pair the first image is the reference.
+    `findings` is what a panel found; of a pair the first image is the reference.
     """
-    started = time.monotonic()
-    inputs, found = run.given["inputs"], run.named.get("found", ())
+    start = time.monotonic()
+    inputs, findings = run.given["inputs"], run.named.get("found", ())
     if isinstance(inputs, (str, os.PathLike, Micrograph)):
         inputs = [inputs]
-    chosen, reading = run.options, run.opening
-    images, files = _sorted(inputs, found)
-    given = [part for one in images for part in one]
+    settings, reading = run.options, run.opening
+    images, files = _sort_inputs(inputs, findings)
+    images_given = [part for one in images for part in one]
     page, numbers = run.place, run.place.with_suffix(_NUMBERS)
     for place in (page, numbers):
-        check_not_input(place, [*paths_of(*given), *files])
+        check_not_input(place, [*paths_of(*images_given), *files])
     records = [read_record(path) for path in files]
-    opened = yield from _open_all(given, reading)
-    each = list(opened.values())
-    pairs = [_paired(*(opened[_key(i)] for i in one)) for one in images if one[1:]]
+    pictures = yield from _open_all(images_given, reading)
+    each = list(pictures.values())
+    pairs = [_pair_up(*(pictures[_key(i)] for i in one)) for one in images if one[1:]]
     total = len(each) + len(pairs)
     for number, item in enumerate(each):
-        done = Progress(number, total, f"measuring {item.label}")
-        yield from _measure(item, chosen, done)
+        progress = Progress(number, total, f"measuring {item.label}")
+        yield from _measure(item, settings, progress)
     for number, pair in enumerate(pairs, len(each)):
-        done = Progress(number, total, f"comparing {pair.label}")
-        yield from _compare(pair, chosen, done)
-    parts = ReportParts(each, pairs, records, found)
+        progress = Progress(number, total, f"comparing {pair.label}")
+        yield from _compare(pair, settings, progress)
+    parts = ReportParts(each, pairs, records, findings)
     methods, references = tell_methods(parts)
     yield Progress(0, 0, "drawing the report")
-    named = (InputRecord(role="json", name=r.name, digest=r.digest) for r in records)
-    made = yield from run.history(inputs=[*(item.record for item in each), *named])
-    measured = [*(item.measured for item in each), *(pair.measured for pair in pairs)]
+    json_records = (
+        InputRecord(role="json", name=r.name, digest=r.digest) for r in records
+    )
+    history = yield from run.history(
+        inputs=[*(item.record for item in each), *json_records]
+    )
+    measures = [*(item.measured for item in each), *(pair.measured for pair in pairs)]
     result = ReportMade(
         path=str(page),
         numbers=str(numbers),
         images=tuple(item.label for item in each),
         pairs=tuple(item.label for item in pairs),
         files=tuple(item.name for item in records),
-        refused=sum(len(item.refused) for item in measured),
+        refused=sum(len(item.refusals) for item in measures),
         methods=methods,
         references=references,
-        seconds=round(time.monotonic() - started, 2),
+        seconds=round(time.monotonic() - start, 2),
     )
-    yield from write_report(page, result, chosen, parts, made)
-    write_numbers(numbers, _every_number(result, chosen, parts, made))
-    return replace(result, seconds=round(time.monotonic() - started, 2))
+    yield from write_report(page, result, settings, parts, history)
+    write_numbers(numbers, _every_number(result, settings, parts, history))
+    return replace(result, seconds=round(time.monotonic() - start, 2))
 
 
 # What is given.
 
 
-def _sorted(
-    inputs: Sequence[Input], found: Sequence[PanelFindings]
+def _sort_inputs(
+    inputs: Sequence[Input], findings: Sequence[PanelFindings]
 ) -> tuple[list[tuple[Image, ...]], list[Path]]:
     """Tell images and pairs, which are tuples of two, from JSON files."""
     images: list[tuple[Image, ...]] = []
@@ -312,7 +322,7 @@ def _sorted(
     for item in inputs:
         one = _pair_of(item) if isinstance(item, (str, os.PathLike)) else item
         if isinstance(one, tuple):
-            images.append(_checked(one))
+            images.append(_check_pair(one))
         elif isinstance(one, Micrograph):
             images.append((one,))
         elif is_record(Path(one)):
@@ -320,7 +330,7 @@ def _sorted(
         else:
             images.append((one,))
     count = len({_key(part) for one in images for part in one})
-    if not (images or files or found):
+    if not (images or files or findings):
         msg = "A report must have at least one image, pair or JSON file, got none."
         raise OptionError(msg, code="missing-value")
     if count > _MOST:
@@ -352,7 +362,7 @@ def _pair_of(item: Where) -> Input:
     return cuts[0]
 
 
-def _checked(pair: tuple[Image, ...]) -> tuple[Image, ...]:
+def _check_pair(pair: tuple[Image, ...]) -> tuple[Image, ...]:
     """Refuse a pair that is none."""
     if len(pair) != 2 or _key(pair[0]) == _key(pair[1]):
         names = " and ".join(map(name_of, pair))
@@ -370,54 +380,56 @@ def _key(image: Image) -> object:
     return id(image) if isinstance(image, Micrograph) else Path(image).resolve()
 
 
-def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Picture]]:
+def _open_all(images: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Picture]]:
     """Open and record each image once."""
-    found: dict[Any, Picture] = {}
-    for image in {_key(image): image for image in given}.values():
+    pictures: dict[Any, Picture] = {}
+    for image in {_key(image): image for image in images}.values():
         yield Progress(0, 0, f"reading {name_of(image)}")
-        opened = open_image(image, reading)
-        record = yield from record_input(image, opened, reading)
+        image_opened = open_image(image, reading)
+        record = yield from record_input(image, image_opened, reading)
         path = None if isinstance(image, Micrograph) else os.fspath(image)
-        found[_key(image)] = Picture(opened.name, opened, record, "", path)
-    alike = size_alike([item.image for item in found.values()], reading)
+        pictures[_key(image)] = Picture(
+            image_opened.name, image_opened, record, "", path
+        )
+    alike = size_alike([item.image for item in pictures.values()], reading)
     when = "" if reading.pixel_size_nm is None else " when the report was made"
-    for item, sized in zip(found.values(), alike, strict=True):
-        known = sized.pixel_size_nm and f"{sized.pixel_size_from}{when}"
-        item.image, item.size_from = sized, known or "not known"
+    for item, sized_image in zip(pictures.values(), alike, strict=True):
+        size_text = sized_image.pixel_size_nm and f"{sized_image.pixel_size_from}{when}"
+        item.image, item.size_from = sized_image, size_text or "not known"
     for parts in (1, 2, 0):  # one name may be told by its suffix, folder, number
-        labels = [item.label for item in found.values()]
-        for number, item in enumerate(found.values(), 1):
+        labels = [item.label for item in pictures.values()]
+        for number, item in enumerate(pictures.values(), 1):
             if labels.count(item.label) > 1 and not parts:
                 item.label = f"{item.label} ({number})"
             elif labels.count(item.label) > 1 and item.path:
                 item.label = "/".join(Path(item.path).parts[-parts:])
-    return found
+    return pictures
 
 
-def _paired(reference: Picture, compared: Picture) -> Pair:
+def _pair_up(reference: Picture, other: Picture) -> Pair:
     """Put two images together; what a network made is held against what was taken."""
-    if reference.networks and not compared.networks:
-        reference, compared = compared, reference
-    if reference.image.shape > compared.image.shape:
-        reference, compared = compared, reference
-    (high, wide), (rows, columns) = reference.image.shape, compared.image.shape
+    if reference.networks and not other.networks:
+        reference, other = other, reference
+    if reference.image.shape > other.image.shape:
+        reference, other = other, reference
+    (high, wide), (rows, columns) = reference.image.shape, other.image.shape
     factor = rows // high
     if factor < 1 or (rows, columns) != (factor * high, factor * wide):
         msg = (
             f"Both images of a pair must have the same size, or one so many "
             f"times the pixels, got {reference.label} with {high} x {wide} px and "
-            f"{compared.label} with {rows} x {columns} px; bring them onto one grid "
+            f"{other.label} with {rows} x {columns} px; bring them onto one grid "
             "with `crop(like=…)` or `register()`."
         )
         raise ShapeError(msg, code="sizes-differ")
-    return Pair(reference, compared)
+    return Pair(reference, other)
 
 
 # What is measured.
 
 
-def _tried(
-    measured: Measured,
+def _try_measure(
+    measures: Measured,
     names: Sequence[str],
     job: Job[T],
     key: str = "",
@@ -429,30 +441,30 @@ def _tried(
     The result, or a `part` of it, is kept by its `key`, numbers as `say` gives them.
     """
     try:
-        found = yield from collect_warnings(job, measured.notes)
+        result = yield from collect_warnings(job, measures.notes)
     except SemsrError as error:
-        measured.refuse(names, error)
+        measures.refuse(names, error)
         return None
     if key:
-        measured.results[key] = part(found)
-    measured.numbers += say(found)
-    return found
+        measures.results[key] = part(result)
+    measures.numbers += say(result)
+    return result
 
 
 def _tried_frc(
-    measured: Measured,
+    measures: Measured,
     image: Micrograph,
     options: ReportOptions,
-    *given: Any,
+    *values: Any,
     **how: Any,
 ) -> Job[Any]:
     """Measure a ring correlation, told in the pixels of an image."""
-    chosen = FrcJobOptions(criterion=options.criterion)
+    frc_options = FrcJobOptions(criterion=options.criterion)
     return (
-        yield from _tried(
-            measured,
+        yield from _try_measure(
+            measures,
             (FRC,),
-            FRC_VERB.job(*given, options=chosen, **how),
+            FRC_VERB.job(*values, options=frc_options, **how),
             "frc",
             lambda found: [frc_number(found.result, image, found.note)],
             lambda found: found.result,
@@ -460,19 +472,19 @@ def _tried_frc(
     )
 
 
-def _now(make: Callable[..., T], *given: Any, **how: Any) -> Job[T]:
+def _now(make: Callable[..., T], *values: Any, **how: Any) -> Job[T]:
     """Make a job of what has no steps."""
     yield from ()
-    return make(*given, **how)
+    return make(*values, **how)
 
 
-def _step(done: Progress, what: str) -> Progress:
+def _step(progress: Progress, what: str) -> Progress:
     """Say what is measured of an image."""
-    return replace(done, message=f"{done.message}: {what}")
+    return replace(progress, message=f"{progress.message}: {what}")
 
 
-def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]:
-    measured, image = item.measured, item.image
+def _measure(item: Picture, options: ReportOptions, progress: Progress) -> Job[None]:
+    measures, image = item.measured, item.image
     box = middle_of(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
         item.box = box
@@ -480,17 +492,17 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
             f"Measured in the middle {box.shape[0]} x {box.shape[1]} px of "
             f"{image.shape[0]} x {image.shape[1]} px."
         )
-        measured.notes.append(Message(sentence, "measured-in-part"))
-    yield _step(done, "grey levels")
+        measures.notes.append(Message(sentence, "measured-in-part"))
+    yield _step(progress, "grey levels")
     part = cut_box(image, box)
     if item.is_map:
-        measured.numbers += map_numbers(part)
+        measures.numbers += map_numbers(part)
         return
-    measured.numbers += grey_numbers(part)
+    measures.numbers += grey_numbers(part)
     if item.path is not None and item.box is None:
         note = databar_note(item.label, part)
-        measured.notes += [note] if note else []
-    whole = yield from _tried(measured, (FRC, DECORRELATION), cut_gaps(part))
+        measures.notes += [note] if note else []
+    whole = yield from _try_measure(measures, (FRC, DECORRELATION), cut_gaps(part))
     if whole is None:
         return
     (full,), gap_free = whole
@@ -500,12 +512,12 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
             f"Resolution, spectrum and sharpness are measured in the largest rectangle "
             f"without a gap, {gap_free.shape[0]} x {gap_free.shape[1]} px."
         )
-        measured.notes.append(Message(sentence, "measured-in-part"))
-    yield _step(done, "Fourier ring correlation")
+        measures.notes.append(Message(sentence, "measured-in-part"))
+    yield _step(progress, "Fourier ring correlation")
     yield from _measure_frc(item, part, full, box, options)
 
-    def cut_off(found: Decorrelation) -> Sequence[Number]:
-        return [decorrelation_number(found, image)]
+    def cut_off(result: Decorrelation) -> Sequence[Number]:
+        return [decorrelation_number(result, image)]
 
     each: tuple[tuple[Any, ...], ...] = (  # names, job, key, numbers
         ((DECORRELATION,), measure_decorrelation(full), "decorrelation", cut_off),
@@ -514,8 +526,8 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
         (("Spectrum",), _now(radial_spectrum, full), "spectrum"),
     )
     for names, job, key, *say in each:
-        yield _step(done, "sharpness" if key == "metrics" else key)
-        yield from _tried(measured, names, job, key, *say)
+        yield _step(progress, "sharpness" if key == "metrics" else key)
+        yield from _try_measure(measures, names, job, key, *say)
 
 
 def _measure_frc(
@@ -530,27 +542,27 @@ def _measure_frc(
     if place is not None:
         halves, note = find_halves(Path(place), item.image)
     parts = halves and (cut_box(halves[0], box), cut_box(halves[1], box))
-    measured, source = item.measured, full if parts is None else part
-    how: Any = (measured, item.image, options, source)
-    found = yield from _tried_frc(*how, halves=parts)
-    if found is None:
+    measures, source = item.measured, full if parts is None else part
+    how: Any = (measures, item.image, options, source)
+    result = yield from _tried_frc(*how, halves=parts)
+    if result is None:
         return
     if parts is not None:
-        measured.results["halves"] = [half.name for half in parts]
+        measures.results["halves"] = [half.name for half in parts]
     if note is not None:
-        measured.notes.append(Message(f"{note} {ALONE}", code_of(note)))
-    number = measured.number(FRC)
+        measures.notes.append(Message(f"{note} {ALONE}", code_of(note)))
+    number = measures.number(FRC)
     if item.networks and number is not None and number.value is not None:
         name = item.networks[-1][0]
         sentence = (
             f"{item.label} was made by the network {name}: resolution and cut-off of "
             "it alone tell how fine the network draws, not what was resolved."
         )
-        measured.notes.append(Message(sentence, "made-by-network"))
+        measures.notes.append(Message(sentence, "made-by-network"))
 
 
-def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
-    measured = pair.measured
+def _compare(pair: Pair, options: ReportOptions, progress: Progress) -> Job[None]:
+    measures = pair.measured
     first, second = yield from add_own_records(
         (pair.reference.image, pair.compared.image),
         (pair.reference.record, pair.compared.record),
@@ -559,38 +571,38 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
         box = middle_of(first.shape, _MIDDLE_PX)
         if box.shape != first.shape:
             sentence = f"Compared in the middle {box.shape[0]} x {box.shape[1]} px."
-            measured.notes.append(Message(sentence, "measured-in-part"))
+            measures.notes.append(Message(sentence, "measured-in-part"))
         first, second = cut_box(first, box), cut_box(second, box)
     parts = first, second
     if first.shape == second.shape:
         every = (*AS_THEY_ARE, FRC)
-        cut = yield from _tried(measured, every, cut_gaps(first, second))
+        cut = yield from _try_measure(measures, every, cut_gaps(first, second))
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
-    yield _step(done, "PSNR and SSIM")
+    yield _step(progress, "PSNR and SSIM")
     for names, match in ((AS_THEY_ARE, None), (MATCHED, "affine")):
         near = _now(measure_metrics, parts[1], parts[0], match=match)
         key = f"metrics {match or 'as they are'}"
-        yield from _tried(measured, names, near, key, metric_numbers)
-    counted = _now(measure_histogram, second, first)
-    yield from _tried(measured, (EMD,), counted, "histogram", emd_number)
-    yield _step(done, "Fourier ring correlation")
+        yield from _try_measure(measures, names, near, key, metric_numbers)
+    histogram_job = _now(measure_histogram, second, first)
+    yield from _try_measure(measures, (EMD,), histogram_job, "histogram", emd_number)
+    yield _step(progress, "Fourier ring correlation")
     yield from _correlate(pair, parts, options)
-    yield _step(done, "error map")
+    yield _step(progress, "error map")
     map_errors = ERROR_MAP.job(first, second)
     how: Any = {"say": error_numbers, "part": ErrorMapReport.to_json}
-    errors = yield from _tried(measured, ERRORS, map_errors, "error_map", **how)
+    errors = yield from _try_measure(measures, ERRORS, map_errors, "error_map", **how)
     pair.map = None if errors is None else errors.map
-    measured.notes[:] = dict.fromkeys(measured.notes)
+    measures.notes[:] = dict.fromkeys(measures.notes)
 
 
 def _correlate(
     pair: Pair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
 ) -> Job[None]:
     """Measure up to which frequency both agree."""
-    calibrated = next((part for part in parts if part.pixel_size_nm), parts[0])
-    found = yield from _tried_frc(pair.measured, calibrated, options, *parts)
-    if found is not None and found.found_shift_px is not None:
-        (y, x), error = found.found_shift_px, found.found_shift_sd_px
+    sized_part = next((part for part in parts if part.pixel_size_nm), parts[0])
+    result = yield from _tried_frc(pair.measured, sized_part, options, *parts)
+    if result is not None and result.found_shift_px is not None:
+        (y, x), error = result.found_shift_px, result.found_shift_sd_px
         shift = f"({y:+.2f}, {x:+.2f}) px".replace("-", "\N{MINUS SIGN}")
         shift += "" if error is None else f" ± {error:.2f} px"
         method = "found by cross-correlation"
@@ -602,16 +614,16 @@ def _correlate(
 
 
 def _every_number(
-    result: ReportMade, options: ReportOptions, parts: ReportParts, made: Provenance
+    result: ReportMade, options: ReportOptions, parts: ReportParts, history: Provenance
 ) -> dict[str, Any]:
     version = software_versions()["napari-semsr"]
 
-    def told(measured: Measured, *inputs: Picture) -> dict[str, Any]:
+    def record_of(measures: Measured, *inputs: Picture) -> dict[str, Any]:
         how = {"version": version, "inputs": [item.record.digest for item in inputs]}
         return {
-            "numbers": [item.to_json() | how for item in measured.numbers],
-            "results": jsonable(measured.results),
-            "notes": measured.notes,
+            "numbers": [item.to_json() | how for item in measures.numbers],
+            "results": jsonable(measures.results),
+            "notes": measures.notes,
         }
 
     return {
@@ -633,7 +645,7 @@ def _every_number(
                 else [item.box.y0, item.box.x0, item.box.y1, item.box.x1],
                 "networks": [{"name": n, "digest": d} for n, d in item.networks],
                 "provenance": jsonable(item.image.provenance),
-                **told(item.measured, item),
+                **record_of(item.measured, item),
             }
             for item in parts.pictures
         ],
@@ -641,7 +653,7 @@ def _every_number(
             {
                 "reference": pair.reference.label,
                 "compared": pair.compared.label,
-                **told(pair.measured, pair.reference, pair.compared),
+                **record_of(pair.measured, pair.reference, pair.compared),
             }
             for pair in parts.pairs
         ],
@@ -655,7 +667,7 @@ def _every_number(
         ],
         "methods": list(result.methods),
         "references": list(result.references),
-        "provenance": jsonable(made),
+        "provenance": jsonable(history),
     }
 
 
@@ -701,7 +713,7 @@ class _Cites:
         self.keys += [key for key in keys if key not in self.keys]
         return f"[{', '.join(str(self.keys.index(key) + 1) for key in keys)}]"
 
-    def listed(self) -> tuple[str, ...]:
+    def numbers_in_order(self) -> tuple[str, ...]:
         return tuple(
             f"[{number}] {REFERENCES[key]}"
             for number, key in enumerate(self.keys, start=1)
@@ -710,50 +722,55 @@ class _Cites:
 
 def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Say what was done, and nothing that was not."""
-    cites, known = _Cites(), software_versions()
+    cites, versions = _Cites(), software_versions()
     names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
-    others = ", ".join(f"{said} {known[n]}" for n, said in names.items() if n in known)
+    others = ", ".join(
+        f"{label} {versions[n]}" for n, label in names.items() if n in versions
+    )
     paragraphs = [
-        f"Images were measured with napari-semsr {known['napari-semsr']} ({others}).",
+        (
+            f"Images were measured with napari-semsr {versions['napari-semsr']} "
+            f"({others})."
+        ),
         *_sizes(parts.pictures),
         *_networks(parts.pictures),
         *_alone(parts.pictures, cites),
-        *_compared(parts.pairs, cites),
+        *_describe_comparisons(parts.pairs, cites),
         *_read(parts.records, cites),
     ]
-    return tuple(paragraphs), cites.listed()
+    return tuple(paragraphs), cites.numbers_in_order()
 
 
 def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
     """Say pixel sizes and where they come from, images of one size together."""
-    told: dict[str, list[str]] = {}
+    sizes_told: dict[str, list[str]] = {}
     for item in pictures:
         if item.is_map:
             continue
-        said = "not known, so that lengths are in pixels"
+        size_text = "not known, so that lengths are in pixels"
         if item.image.pixel_size_nm is not None:
-            said = f"{_pixel(item.image)}, {item.size_from}"
-        told.setdefault(said, []).append(item.label)
-    if told:
+            size_text = f"{_pixel(item.image)}, {item.size_from}"
+        sizes_told.setdefault(size_text, []).append(item.label)
+    if sizes_told:
         sizes = (
-            f"The pixel size of {_names(names)} is {said}."
-            for said, names in told.items()
+            f"The pixel size of {_names(names)} is {size_text}."
+            for size_text, names in sizes_told.items()
         )
         yield " ".join(sizes)
 
 
 def _networks(pictures: "Sequence[Picture]") -> Iterable[str]:
-    said = [
+    sentences = [
         f"{item.label} was made by the network {name} ({digest})."
         for item in pictures
         for name, digest in item.networks
     ]
-    if said:
-        said.append(
+    if sentences:
+        sentences.append(
             "What a network draws is an estimate; resolution that is measured in its "
             "picture alone tells how fine it draws."
         )
-        yield " ".join(said)
+        yield " ".join(sentences)
 
 
 def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
@@ -764,19 +781,19 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
         (of_halves, "of two mosaics, each of half of the frames of one scan"),
         (split, "of their diagonally split pixels"),
     ):
-        done = [item for item in group if item.measured.number(FRC)]
-        if not done:
+        items = [item for item in group if item.measured.number(FRC)]
+        if not items:
             continue
-        papers = _frc_papers(done, cites)
+        papers = _frc_papers(items, cites)
         paper = cites("koho") if group is split else ""
         start = "The resolution of single images is the Fourier ring correlation "
-        yield _sentence(f"{start}{papers} {how} {paper}".rstrip(), FRC, done)
-    done = [item for item in pictures if item.measured.number(DECORRELATION)]
-    if done:
+        yield _sentence(f"{start}{papers} {how} {paper}".rstrip(), FRC, items)
+    items = [item for item in pictures if item.measured.number(DECORRELATION)]
+    if items:
         start = "The cut-off of single images is that of decorrelation analysis "
-        yield _sentence(start + cites("descloux"), DECORRELATION, done)
-    done = [item for item in pictures if "spectrum" in item.measured.results]
-    if done:
+        yield _sentence(start + cites("descloux"), DECORRELATION, items)
+    items = [item for item in pictures if "spectrum" in item.measured.results]
+    if items:
         yield (
             "Power spectra were averaged over rings of spatial frequency, the mean "
             "taken off and with a Tukey window."
@@ -790,45 +807,50 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
         )
 
 
-def _frc_papers(done: "Sequence[Picture | Pair]", cites: _Cites) -> str:
-    found = [item.measured.number(FRC) for item in done]
-    fixed = all(item is None or "1/7" in item.threshold for item in found)
+def _frc_papers(items: "Sequence[Picture | Pair]", cites: _Cites) -> str:
+    numbers = [item.measured.number(FRC) for item in items]
+    has_fixed_threshold = all(
+        item is None or "1/7" in item.threshold for item in numbers
+    )
     papers = ("nieuwenhuizen", "banterle")
-    return cites(*papers) if fixed else cites(*papers, "van-heel")
+    return cites(*papers) if has_fixed_threshold else cites(*papers, "van-heel")
 
 
-def _sentence(start: str, name: str, done: "Sequence[Picture | Pair]") -> str:
+def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
     """Add the method as it was said, and where there is no number and why."""
-    found = [(item.label, item.measured.number(name)) for item in done]
+    labelled_numbers = [(item.label, item.measured.number(name)) for item in items]
     methods: dict[str, None] = {}
     extras: dict[str, list[str]] = {}
-    for label, number in found:
+    for label, number in labelled_numbers:
         if number is not None and number.method:
             first, *rest = number.method.split("; ")
             methods[first] = None
             for extra in rest:
                 extras.setdefault(extra, []).append(label)
-    told = [*methods, *(f"{extra} ({_names(of)})" for extra, of in extras.items())]
-    said = f"{start}: {'; '.join(told)}." if told else f"{start}."
-    refused: dict[str, list[str]] = {}
-    for label, number in found:
+    methods_text = [
+        *methods,
+        *(f"{extra} ({_names(of)})" for extra, of in extras.items()),
+    ]
+    sentence = f"{start}: {'; '.join(methods_text)}." if methods_text else f"{start}."
+    reasons: dict[str, list[str]] = {}
+    for label, number in labelled_numbers:
         if number is not None and number.reason:
-            refused.setdefault(number.reason.rstrip("."), []).append(label)
-    for reason, labels in refused.items():
-        said += f" No value is given for {_names(labels)} ({reason})."
-    return said
+            reasons.setdefault(number.reason.rstrip("."), []).append(label)
+    for reason, labels in reasons.items():
+        sentence += f" No value is given for {_names(labels)} ({reason})."
+    return sentence
 
 
-def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
+def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
     """Say what was measured between two images."""
-    done = [item for item in pairs if item.measured.number(FRC)]
-    if done:
+    items = [item for item in pairs if item.measured.number(FRC)]
+    if items:
         start = (
             "The resolution of pairs is the Fourier ring correlation of both images "
         )
-        yield _sentence(start + _frc_papers(done, cites), FRC, done)
-    fitted = _has_value(pairs, MATCHED)
-    if fitted or _has_value(pairs, AS_THEY_ARE):
+        yield _sentence(start + _frc_papers(items, cites), FRC, items)
+    is_fitted = _has_value(pairs, MATCHED)
+    if is_fitted or _has_value(pairs, AS_THEY_ARE):
         after = (
             "both as they are and after the gain and offset that bring the image "
             "nearest to its reference"
@@ -836,18 +858,21 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
         yield (
             "Pairs were compared by PSNR, SSIM "
             f"{cites('wang')} (11 x 11 Gaussian window, K₁ = 0.01, K₂ = 0.03) and "
-            f"NRMSE, {after if fitted else 'as they are'}. {_data_ranges(pairs)}"
+            f"NRMSE, {after if is_fitted else 'as they are'}. {_data_ranges(pairs)}"
         )
     if _has_value(pairs, (EMD,)):
         yield "Grey levels were compared by the earth mover's distance."
-    mapped = [item for item in pairs if _has_value([item], ERRORS)]
-    if mapped:
-        shifts = {x.label: x.measured.results["error_map"]["shift_px"] for x in mapped}
+    items_with_map = [item for item in pairs if _has_value([item], ERRORS)]
+    if items_with_map:
+        shifts = {
+            x.label: x.measured.results["error_map"]["shift_px"] for x in items_with_map
+        }
         names = [name for name, shift in shifts.items() if any(shift)]
-        of = f" ({_names(names)})" if len(names) < len(mapped) else ""
-        moved = f"registered to a part of a pixel{of}, " if names else ""
+        of = f" ({_names(names)})" if len(names) < len(items_with_map) else ""
+        shift_text = f"registered to a part of a pixel{of}, " if names else ""
         yield (
-            f"Error maps {cites('culley')}: the enhanced image was {moved}blurred by "
+            f"Error maps {cites('culley')}: the enhanced image was {shift_text}blurred "
+            "by "
             "the Gaussian and fitted by the gain and offset that bring it nearest to "
             "the reference; RSE is the root mean square difference that is left, RSP "
             "Pearson's correlation."
@@ -858,9 +883,9 @@ def _data_ranges(pairs: "Sequence[Pair]") -> str:
     """Say over which range of grey levels, and what states it."""
     labels: dict[str, dict[str, None]] = {}
     for pair in pairs:
-        for found in pair.measured.results.values():
-            if isinstance(found, Metrics):
-                span = f"{written(found.data_range)} ({found.data_range_basis})"
+        for result in pair.measured.results.values():
+            if isinstance(result, Metrics):
+                span = f"{write_number(result.data_range)} ({result.data_range_basis})"
                 labels.setdefault(span, {})[pair.label] = None
     spans = (f"{span} for {_names(list(of))}" for span, of in labels.items())
     return f"The data range is {'; '.join(spans)}."
@@ -893,26 +918,29 @@ def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
     """Say which measurements were read from files."""
     verbs = {item.verb for item in records}
     for verb in (*_OF_RECORDS, *sorted(verbs - {*_OF_RECORDS})):
-        found = [item for item in records if item.verb == verb]
-        if not found:
+        records_read = [item for item in records if item.verb == verb]
+        if not records_read:
             continue
         words, papers = _OF_RECORDS.get(verb, (verb.capitalize(), ()))
         methods = dict.fromkeys(
-            n.method for item in found for n in item.numbers if n.method
+            n.method for item in records_read for n in item.numbers if n.method
         )
-        searched = (str(item.content.get("searched")) for item in found)
-        methods |= dict.fromkeys(_OF_MAPS[way] for way in searched if way in _OF_MAPS)
-        told = " ".join(methods)
-        papers = (*papers, *next((p for word, p in _OF_SPLIT if word in told), ()))
-        if verb == "metrics" and not any(item.has("psnr_db") for item in found):
+        searches = (str(item.content.get("searched")) for item in records_read)
+        methods |= dict.fromkeys(_OF_MAPS[way] for way in searches if way in _OF_MAPS)
+        methods_text = " ".join(methods)
+        papers = (
+            *papers,
+            *next((p for word, p in _OF_SPLIT if word in methods_text), ()),
+        )
+        if verb == "metrics" and not any(item.has("psnr_db") for item in records_read):
             words, papers = "Average gradient, contrast and spatial frequency", ("gao",)
         paper = f" {cites(*papers)}" if papers else ""
         how = f": {'; '.join(methods)}" if methods else ""
-        of = dict.fromkeys(name for item in found for name in item.images)
+        of = dict.fromkeys(name for item in records_read for name in item.images)
         images = f" of {_names(list(of))}" if of else ""
         yield (
             f"{words}{paper}{images} by semsr {verb}{how}, as stored in "
-            f"{_names([item.name for item in found])}."
+            f"{_names([item.name for item in records_read])}."
         )
 
 
@@ -944,34 +972,36 @@ def write_report(
     result: "ReportMade",
     options: "ReportOptions",
     parts: "ReportParts",
-    made: Provenance,
+    history: Provenance,
 ) -> Job[None]:
     """Draw pictures and plots, and write the page."""
     pictures, pairs = parts.pictures, parts.pairs
     total = len(pictures) + len(pairs) + 1
-    shown: list[tuple[Any, ...]] = []
+    rows_shown: list[tuple[Any, ...]] = []
     plates: list[PlateImage] = []
     for number, item in enumerate(pictures):
         yield Progress(number, total, f"drawing {item.label}")
         plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
-        drawn = list(_plots_of(item.measured, item.image, [item.label]))
-        low, high = map(written, plate.limits)
+        plots = list(_plots_of(item.measured, item.image, [item.label]))
+        low, high = map(write_number, plate.limits)
         (bar,) = words_of_bars([plate])
-        begun = f"B{bar[1:]}; shown" if bar else "Shown"
-        told = f"{begun} from {low} to {high}."
-        shown.append((item, _drawn(plate, _WHOLE), told, list(_facts(item)), drawn))
+        bar_text = f"B{bar[1:]}; shown" if bar else "Shown"
+        caption = f"{bar_text} from {low} to {high}."
+        rows_shown.append(
+            (item, _draw_plate(plate, _WHOLE), caption, list(_facts(item)), plots)
+        )
         small = yield from plate_image(item.image, item.image, _SMALL, 1)
         plates.append(small)
-    compared = []
+    comparisons = []
     for number, pair in enumerate(pairs):
         yield Progress(len(pictures) + number, total, f"drawing {pair.label}")
         errors = None
         if pair.map is not None:
             plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
-            errors = _drawn(plate, _WHOLE)
+            errors = _draw_plate(plate, _WHOLE)
         names = [pair.compared.label, pair.reference.label]
-        drawn = list(_plots_of(pair.measured, pair.reference.image, names))
-        compared.append((pair, errors, drawn))
+        plots = list(_plots_of(pair.measured, pair.reference.image, names))
+        comparisons.append((pair, errors, plots))
     yield Progress(total - 1, total, "writing the page")
     groups = [{number} for number in range(len(plates))]
     if options.greys == "common":
@@ -989,8 +1019,8 @@ def write_report(
         title=options.title,
         result=result,
         lede=", ".join(lede) + ".",
-        images=shown,
-        pairs=compared,
+        images=rows_shown,
+        pairs=comparisons,
         records=[
             (item, list(_plots(item.verb, item.content))) for item in parts.records
         ],
@@ -999,8 +1029,8 @@ def write_report(
         greys=_greys(pictures, groups),
         tables=list(_tables(pictures)),
         curves=_together(pictures),
-        provenance=making(made.options),
-        when=made.created.replace("T", " ").removesuffix("+00:00") + " UTC",
+        provenance=making(history.options),
+        when=history.created.replace("T", " ").removesuffix("+00:00") + " UTC",
         numbers=Path(result.numbers).name,
     )
 
@@ -1008,7 +1038,7 @@ def write_report(
 # Pictures.
 
 
-def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
+def _draw_plate(plate: PlateImage, options: FigureOptions) -> bytes:
     """Draw an image with its bar, narrower where it would not go on a sheet."""
     high, wide = plate.size
     fitting = max(_SHEET_MM * wide / high, _STRIP_MM)
@@ -1044,11 +1074,14 @@ def _gallery(
     groups: Sequence[set[int]],
 ) -> list[tuple[str, bytes]]:
     """Draw all images small, those that are alike in one grey scale."""
-    shown: dict[int, PlateImage] = {}
+    plates_shown: dict[int, PlateImage] = {}
     for group in map(sorted, groups):
         alike = in_one_scale([plates[i] for i in group])
-        shown |= dict(zip(group, alike, strict=True))
-    return [(item.label, _drawn(shown[i], _SMALL)) for i, item in enumerate(pictures)]
+        plates_shown |= dict(zip(group, alike, strict=True))
+    return [
+        (item.label, _draw_plate(plates_shown[i], _SMALL))
+        for i, item in enumerate(pictures)
+    ]
 
 
 def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
@@ -1057,8 +1090,8 @@ def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
         return "Each image has its own grey scale."
     if len(many) == len(groups) == 1:
         return "All images have one grey scale."
-    told = [", ".join(pictures[i].label for i in sorted(group)) for group in many]
-    return f"One grey scale each: {'; '.join(told)}. Others have their own."
+    texts = [", ".join(pictures[i].label for i in sorted(group)) for group in many]
+    return f"One grey scale each: {'; '.join(texts)}. Others have their own."
 
 
 # What is told of an image, a pair, a file.
@@ -1073,7 +1106,7 @@ def _facts(item: "Picture") -> Iterator[tuple[str, object]]:
     wide = image.pixel_size_nm
     if wide is not None:
         y, x = (n * p / 1000 for n, p in zip(image.shape, wide, strict=True))
-        yield "Field", f"{written(y)} {TIMES} {written(x)} µm"
+        yield "Field", f"{write_number(y)} {TIMES} {write_number(x)} µm"
     if item.path is not None:
         yield "File", Path(item.path).name
     yield "Digest", item.record.digest
@@ -1097,12 +1130,12 @@ _INSTRUMENT = (
 def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Give what the microscope said of the exposure."""
     for name, key, factor, unit in _INSTRUMENT:
-        said = metadata.get(key)
+        value = metadata.get(key)
         try:
-            if said and factor is not None:
-                yield name, f"{float(said) * factor:.4g} {unit}"
-            elif said:
-                yield name, str(said)
+            if value and factor is not None:
+                yield name, f"{float(value) * factor:.4g} {unit}"
+            elif value:
+                yield name, str(value)
         except ValueError:
             continue
 
@@ -1120,21 +1153,21 @@ _DRAWN = ("frc", "decorrelation", "spectrum", "histogram")
 
 
 def _plots_of(
-    measured: Measured, image: Micrograph, names: Sequence[str]
+    measures: Measured, image: Micrograph, names: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """Draw what was measured of an image, or of two of them."""
     size = {"pixel_size_nm": image.pixel_size_nm}
     for verb in _DRAWN:
-        if verb in measured.results:
-            yield from _plots(verb, jsonable(measured.results[verb]) | size, names)
+        if verb in measures.results:
+            yield from _plots(verb, jsonable(measures.results[verb]) | size, names)
 
 
 def _plots(
-    verb: str, found: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
+    verb: str, content: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
 ) -> Iterator[tuple[str, bytes]]:
     """Draw what a verb found, from its JSON; `names` are of images that it counted."""
     for curve in curves_of(verb):
-        plot = curve.plot(found.get, names)
+        plot = curve.plot(content.get, names)
         if plot is not None:
             yield plot.title, plot_png(plot, _PLOT)
 
@@ -1156,12 +1189,14 @@ def _tables(
             ("Pixel size", [_pixel(item.image).partition(":")[0] for item in part]),
         ]
         if any(item.networks for item in pictures):
-            made = [", ".join(n for n, _ in item.networks) or NO_VALUE for item in part]
-            rows.append(("Made by the network", made))
+            network_names = [
+                ", ".join(n for n, _ in item.networks) or NO_VALUE for item in part
+            ]
+            rows.append(("Made by the network", network_names))
         for name in names:
-            found = [item.measured.number(name) for item in part]
-            if any(one is not None for one in found):
-                rows.append((name, [_cell(one) for one in found]))
+            numbers = [item.measured.number(name) for item in part]
+            if any(one is not None for one in numbers):
+                rows.append((name, [_cell(one) for one in numbers]))
         yield [item.label for item in part], rows
 
 
@@ -1170,25 +1205,26 @@ def _cell(number: Number | None) -> str:
     if number is None:
         return NO_VALUE
     if number.reason and number.value is None:
-        word, told, _ = number.reason.partition(":")
-        return f"refused: {word}" if told else "refused"
+        word, rest, _ = number.reason.partition(":")
+        return f"refused: {word}" if rest else "refused"
     if number.interval is None or number.within != "95 %":
-        return number.said
-    return f"{number.said}; {number.spread}"
+        return number.text
+    return f"{number.text}; {number.spread}"
 
 
 def _together(pictures: "Sequence[Picture]") -> bytes | None:
     """Plot the correlation of all images, where they have one pixel size."""
-    done = [item for item in pictures if "frc" in item.measured.results]
-    sizes = {item.image.pixel_size_nm for item in done}
-    if not 1 < len(done) <= _CURVES or len(sizes) > 1:
+    items = [item for item in pictures if "frc" in item.measured.results]
+    sizes = {item.image.pixel_size_nm for item in items}
+    if not 1 < len(items) <= _CURVES or len(sizes) > 1:
         return None
-    pixel = done[0].image.mean_pixel_size_nm
+    pixel = items[0].image.mean_pixel_size_nm
     lines = (
-        item.measured.results["frc"].line(item.label, marked=False) for item in done
+        item.measured.results["frc"].line(item.label, with_crossing=False)
+        for item in items
     )
     over = [line.over_um(pixel) for line in lines]
-    return plot_png(FRC_VERB.curves[0].together(over, calibrated=pixel is not None))
+    return plot_png(FRC_VERB.curves[0].together(over, has_size=pixel is not None))
 
 
 REPORT = Verb(

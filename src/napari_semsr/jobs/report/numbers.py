@@ -25,7 +25,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.measure import ErrorMapReport
-from napari_semsr.reporting import NO_VALUE, written
+from napari_semsr.reporting import NO_VALUE, write_number
 
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -47,24 +47,32 @@ class Number:
     sd: float | None = None  # standard deviation
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         """The value with its unit."""
         if self.value is None:
             return "refused" if self.reason else NO_VALUE
         if isinstance(self.value, str):
             return self.value
         also = f" ({self.also})" if self.also else ""
-        error = "" if self.sd is None else f" {_PLUS_MINUS} {written(self.sd, '.2g')}"
-        return f"{written(self.value, self.form)}{error} {self.unit}".rstrip() + also
+        error = (
+            "" if self.sd is None else f" {_PLUS_MINUS} {write_number(self.sd, '.2g')}"
+        )
+        return (
+            f"{write_number(self.value, self.form)}{error} {self.unit}".rstrip() + also
+        )
 
     @property
     def spread(self) -> str:
         """The interval with its unit, and what it holds where that is not 95 %."""
         if self.interval is None:
             return NO_VALUE
-        low, high = (written(end, self.form) for end in self.interval)
-        told = f"{low} to {high} {self.unit}".rstrip()
-        return told if self.within in ("", "95 %") else f"{told} ({self.within})"
+        low, high = (write_number(end, self.form) for end in self.interval)
+        interval_text = f"{low} to {high} {self.unit}".rstrip()
+        return (
+            interval_text
+            if self.within in ("", "95 %")
+            else f"{interval_text} ({self.within})"
+        )
 
     @property
     def how(self) -> str:
@@ -96,7 +104,7 @@ class Measured:
         self.numbers += [Number(name, None, reason=str(error)) for name in names]
 
     @property
-    def refused(self) -> list[Number]:
+    def refusals(self) -> list[Number]:
         """Numbers that there are not, with their reasons."""
         return [item for item in self.numbers if item.reason]
 
@@ -126,7 +134,7 @@ ERRORS = _labels(ErrorMapReport, "rse", "rsp", "sigma_px", "alpha", "beta")
 
 
 def number_of(
-    declared: Mapping[str, Quantity],
+    quantities: Mapping[str, Quantity],
     name: str,
     get: Callable[[str], Any],
     /,
@@ -136,67 +144,67 @@ def number_of(
 
     A number that is there in another unit alone is given in that.
     """
-    told, value = declared[name], get(name)
-    other = get(told.also) if told.also else None
+    quantity, value = quantities[name], get(name)
+    other = get(quantity.also) if quantity.also else None
     if value is None and other is not None:
-        return number_of(declared, told.also, get, **more)
+        return number_of(quantities, quantity.also, get, **more)
     also, interval = "", None
-    ends: Any = get(told.interval) if told.interval else None
+    ends: Any = get(quantity.interval) if quantity.interval else None
     if isinstance(other, int | float):
-        second = declared[told.also]
-        also = f"{written(other, second.form)} {second.unit}".rstrip()
+        second = quantities[quantity.also]
+        also = f"{write_number(other, second.form)} {second.unit}".rstrip()
     if isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends:
         interval = (float(ends[0]), float(ends[1]))
-    sd = get(told.sd) if told.sd else None
-    reason = get(told.reason) if value is None and told.reason else None
-    made = Number(
-        told.label,
+    sd = get(quantity.sd) if quantity.sd else None
+    reason = get(quantity.reason) if value is None and quantity.reason else None
+    number = Number(
+        quantity.label,
         value,
-        told.unit,
+        quantity.unit,
         also,
         interval,
-        told.within,
+        quantity.within,
         reason=f"{reason}." if reason else "",
-        form=told.form,
+        form=quantity.form,
         sd=float(sd) if isinstance(sd, int | float) else None,
     )
-    return replace(made, **more)
+    return replace(number, **more)
 
 
-def _told(found: Any, name: str, /, **more: Any) -> Number:
-    get = partial(value_of, found)
-    return number_of(declared_by(type(found)), name, get, **more)
+def _say_number(result: Any, name: str, /, **more: Any) -> Number:
+    get = partial(value_of, result)
+    return number_of(declared_by(type(result)), name, get, **more)
 
 
-def _length(found: FrcResult | Decorrelation, image: Micrograph, name: str) -> Number:
+def _length(result: FrcResult | Decorrelation, image: Micrograph, name: str) -> Number:
     """Say a length in nm where pixels have a size, else in px; or why there is none."""
-    in_nm = found.resolution_nm is not None or image.pixel_size_nm is not None
-    number = _told(found, f"resolution_{'nm' if in_nm else 'px'}", name=name)
+    in_nm = result.resolution_nm is not None or image.pixel_size_nm is not None
+    number = _say_number(result, f"resolution_{'nm' if in_nm else 'px'}", name=name)
     nothing = "" if number.value is not None else "no crossing."
-    return replace(number, method=found.method, reason=number.reason or nothing)
+    return replace(number, method=result.method, reason=number.reason or nothing)
 
 
-def frc_number(found: FrcResult, image: Micrograph, note: str | None = None) -> Number:
+def frc_number(result: FrcResult, image: Micrograph, note: str | None = None) -> Number:
     """Say a resolution by ring correlation."""
-    number = _length(found, image, FRC)
-    doubt = REASON_TEXTS[found.reason] if found.reason and number.value else ""
+    number = _length(result, image, FRC)
+    doubt = REASON_TEXTS[result.reason] if result.reason and number.value else ""
     return replace(
         number,
         also="; ".join(filter(None, [number.also, doubt])),
         # as the method names it: against a noise-free reference it is the root
-        threshold=f"{_ROOT}(1/7)" if _ROOT in found.method else found.criterion,
-        method=found.method if note is None else f"{found.method}. {note}",
+        threshold=f"{_ROOT}(1/7)" if _ROOT in result.method else result.criterion,
+        method=result.method if note is None else f"{result.method}. {note}",
     )
 
 
-def decorrelation_number(found: Decorrelation, image: Micrograph) -> Number:
+def decorrelation_number(result: Decorrelation, image: Micrograph) -> Number:
     """Say a cut-off by decorrelation; its interval is the spread of the blocks."""
-    number = _length(found, image, DECORRELATION)
-    low, high = (getattr(found, f"{end}_{number.unit}") for end in ("p10", "p90"))
+    number = _length(result, image, DECORRELATION)
+    low, high = (getattr(result, f"{end}_{number.unit}") for end in ("p10", "p90"))
     return replace(
         number,
         interval=None if low is None or high is None else (low, high),
-        within=f"10 to 90 % of {found.blocks} blocks",
+        within=f"10 to 90 % of {result.blocks} blocks",
         threshold="none needed",
     )
 
@@ -204,39 +212,46 @@ def decorrelation_number(found: Decorrelation, image: Micrograph) -> Number:
 def grey_numbers(image: Micrograph) -> list[Number]:
     """Say mean, deviation and range of the grey levels, and what has none."""
     data = image.array()
-    known = data[np.isfinite(data)] if data.dtype.kind == "f" else data.ravel()
-    wide = known.astype(np.float64, copy=False)
+    finite = data[np.isfinite(data)] if data.dtype.kind == "f" else data.ravel()
+    wide = finite.astype(np.float64, copy=False)
     unit = "grey levels"
     say = partial(Number, method="over all pixels that have a grey level")
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
-    found = [
-        say("Mean grey level", float(wide.mean()) if known.size else None, unit),
-        say("Standard deviation", float(wide.std()) if known.size else None, unit),
-        say("Range of grey levels", f"{written(low, '.6g')} to {written(high, '.6g')}"),
+    low, high = (
+        (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    )
+    numbers = [
+        say("Mean grey level", float(wide.mean()) if finite.size else None, unit),
+        say("Standard deviation", float(wide.std()) if finite.size else None, unit),
+        say(
+            "Range of grey levels",
+            f"{write_number(low, '.6g')} to {write_number(high, '.6g')}",
+        ),
     ]
-    if known.size < data.size:
-        share = 100 * (1 - known.size / data.size)
-        found.append(say("Without a grey level", share, "% of the pixels"))
-    if known.size and is_white(high, data.dtype, image.significant_bits):
-        share = 100 * float(np.mean(known == high))
-        found.append(say("Saturated", share, "% of the pixels"))
-    return found
+    if finite.size < data.size:
+        share = 100 * (1 - finite.size / data.size)
+        numbers.append(say("Without a grey level", share, "% of the pixels"))
+    if finite.size and is_white(high, data.dtype, image.significant_bits):
+        share = 100 * float(np.mean(finite == high))
+        numbers.append(say("Saturated", share, "% of the pixels"))
+    return numbers
 
 
 def map_numbers(image: Micrograph) -> list[Number]:
     """Say the middle and the spread of a map."""
     data = image.array().astype(np.float64)
-    known = data[np.isfinite(data)]
+    finite = data[np.isfinite(data)]
     unit = (image.quantity or "").partition("(")[2].rstrip(")")
-    low, middle, high = np.percentile(known, (10, 50, 90)) if known.size else [0.0] * 3
-    share = 100 * (1 - known.size / data.size)
-    method = f"of {known.size} places with a value"
+    low, middle, high = (
+        np.percentile(finite, (10, 50, 90)) if finite.size else [0.0] * 3
+    )
+    share = 100 * (1 - finite.size / data.size)
+    method = f"of {finite.size} places with a value"
     return [
         Number(
             "Median of the map",
-            float(middle) if known.size else None,
+            float(middle) if finite.size else None,
             unit,
-            interval=(float(low), float(high)) if known.size else None,
+            interval=(float(low), float(high)) if finite.size else None,
             within="10 to 90 % of the places",
             method=method,
         ),
@@ -244,49 +259,51 @@ def map_numbers(image: Micrograph) -> list[Number]:
     ]
 
 
-def sharpness_numbers(found: Metrics) -> list[Number]:
+def sharpness_numbers(metrics: Metrics) -> list[Number]:
     """Say what is told of an image by itself."""
-    span = f"{written(found.data_range)} ({found.data_range_basis})"
+    span = f"{write_number(metrics.data_range)} ({metrics.data_range_basis})"
     method = f"on the scale where the data range, {span}, is 255"
-    return [_told(found, name, method=method) for name in _SHARPNESS]
+    return [_say_number(metrics, name, method=method) for name in _SHARPNESS]
 
 
-def metric_numbers(found: Metrics) -> list[Number]:
+def metric_numbers(metrics: Metrics) -> list[Number]:
     """Say how near an image comes to a reference."""
-    span = f"data range {written(found.data_range)} ({found.data_range_basis})"
-    how, fitted = f"{span}; grey levels as they are", ""
-    if found.match is not None:
-        fitted = _FITTED
+    span = f"data range {write_number(metrics.data_range)} ({metrics.data_range_basis})"
+    how, match_text = f"{span}; grey levels as they are", ""
+    if metrics.match is not None:
+        match_text = _FITTED
         how = (
-            f"{span}; grey levels fitted first, gain {written(found.gain)} and offset "
-            f"{written(found.offset)}"
+            f"{span}; grey levels fitted first, gain {write_number(metrics.gain)} and "
+            f"offset {write_number(metrics.offset)}"
         )
     methods = {
         "psnr_db": how,
         "ssim": f"{how}; Gaussian window 11 x 11, standard deviation 1.5 px",
         "nrmse": f"{how}; over the reference's root mean square",
     }
-    numbers = [_told(found, name, method=method) for name, method in methods.items()]
-    numbers = [replace(number, name=f"{number.name}{fitted}") for number in numbers]
-    end = found.cut_off_nm if found.match else None
+    numbers = [
+        _say_number(metrics, name, method=method) for name, method in methods.items()
+    ]
+    numbers = [replace(number, name=f"{number.name}{match_text}") for number in numbers]
+    end = metrics.cut_off_nm if metrics.match else None
     if end is not None:
         for name, which in (("psnr_below_db", "longer"), ("psnr_above_db", "shorter")):
             periods = f"{how}; error in periods {which} than {end:.4g} nm"
-            numbers.append(_told(found, name, method=periods))
+            numbers.append(_say_number(metrics, name, method=periods))
     return numbers
 
 
-def emd_number(found: Histogram) -> list[Number]:
+def emd_number(histogram: Histogram) -> list[Number]:
     """Say how far two distributions of grey levels lie apart."""
     method = "earth mover's distance of all pixel values"
-    return [_told(found, "emd", method=method)]
+    return [_say_number(histogram, "emd", method=method)]
 
 
-def error_numbers(found: ErrorMapReport) -> list[Number]:
+def error_numbers(report: ErrorMapReport) -> list[Number]:
     """Say how an enhanced image, blurred again, agrees with its reference."""
     method = (
-        f"enhanced image moved by {found.moved}, blurred by a Gaussian and fitted in "
-        f"gain and offset; {found.pixels} pixels"
+        f"enhanced image moved by {report.moved}, blurred by a Gaussian and fitted in "
+        f"gain and offset; {report.pixels} pixels"
     )
     names = ("rse", "rsp", "sigma_nm", "alpha", "beta")
-    return [_told(found, name, method=method) for name in names]
+    return [_say_number(report, name, method=method) for name in names]

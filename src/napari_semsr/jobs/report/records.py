@@ -17,14 +17,14 @@ from napari_semsr.core import (
     declared_by,
     describe_pixel_size,
     digest_path,
-    recorded,
-    shown,
+    record_quantity,
+    shorten,
     words_of,
 )
 from napari_semsr.io import ReadOptions, decoding, read_text
 from napari_semsr.jobs.index import MEASURES, verb_of
 from napari_semsr.jobs.report.numbers import Number, number_of
-from napari_semsr.reporting import NO_VALUE, written
+from napari_semsr.reporting import NO_VALUE, write_number
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MOST_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
@@ -87,16 +87,19 @@ class StoredNumbers:
         return (self.content["summary"] if many else self.content).get(key) is not None
 
 
-def _declared(name: str) -> dict[str, Quantity]:
+def _quantities_of_keys(name: str) -> dict[str, Quantity]:
     """List what keys of a verb's records are: fields of its results, options."""
     verb = verb_of(name)
     if verb is None:
         return {}
     words = {key: words_of(info) for key, info in verb.options.model_fields.items()}
-    found = {k: recorded(told.label, told.unit) for k, told in words.items()}
+    quantities = {
+        k: record_quantity(quantity.label, quantity.unit)
+        for k, quantity in words.items()
+    }
     for kind in (*get_args(verb.gives), *verb.results.values(), verb.result):
-        found |= declared_by(kind)
-    return {key: told for key, told in found.items() if told.label}
+        quantities |= declared_by(kind)
+    return {key: quantity for key, quantity in quantities.items() if quantity.label}
 
 
 def curves_of(name: str) -> tuple[Curve, ...]:
@@ -135,26 +138,26 @@ def read_record(path: Path) -> StoredNumbers:
         raise ReadError(msg, code="format-unknown")
     with decoding(path, "numbers of a measurement"):
         _check_curves(content, curves_of(verb))
-        return _told(path, verb, content)
+        return _order_record(path, verb, content)
 
 
 def _number(text: str) -> int | float:
     """Read a number that is one; JSON of ours holds neither NaN nor infinity."""
     value = float(text)
     if not math.isfinite(value):
-        msg = f"{shown(text)} is no number"
+        msg = f"{shorten(text)} is no number"
         raise ValueError(msg)
     return int(text) if text.lstrip("-").isdigit() else value
 
 
-def _check_curves(content: Mapping[str, Any], declared: Sequence[Curve]) -> None:
+def _check_curves(content: Mapping[str, Any], curves: Sequence[Curve]) -> None:
     """Refuse curves that cannot be drawn: no numbers, or not as many of both axes."""
-    for curve in declared:
+    for curve in curves:
         unit = "px" if content.get(curve.x.format(unit="nm")) is None else "nm"
         at, *names = (name.format(unit=unit) for name in (curve.x, *curve.ordinates))
-        x = _checked(at, content)
+        x = _check_numbers(at, content)
         for name in names:
-            y = _checked(name, content)
+            y = _check_numbers(name, content)
             more = int(curve.shares)  # there are more edges than counts
             if None not in (x, y) and len(x) != len(y) + more:
                 msg = f"{at} and {name} must be of one length"
@@ -163,27 +166,29 @@ def _check_curves(content: Mapping[str, Any], declared: Sequence[Curve]) -> None
         ReadOptions.parse({"pixel_size_nm": content["pixel_size_nm"]})
 
 
-def _checked(name: str, content: Mapping[str, Any]) -> Any:
+def _check_numbers(name: str, content: Mapping[str, Any]) -> Any:
     """Give a list of numbers, or none: an image may be too small for a curve."""
     item = content.get(name)
     if item == []:
         return None
     kinds = {type(value) for value in item} if isinstance(item, list) else {str}
-    known = kinds <= {int, float, type(None)} and kinds & {int, float}
-    if item is not None and not known:
-        msg = f"{name} must be a list of numbers, got {shown(item)}"
+    are_numbers = kinds <= {int, float, type(None)} and kinds & {int, float}
+    if item is not None and not are_numbers:
+        msg = f"{name} must be a list of numbers, got {shorten(item)}"
         raise ValueError(msg)
     return item
 
 
-def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
+def _order_record(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     """Put what a record holds in order."""
-    drawn = {key for curve in curves_of(verb) for key in curve.fields}
-    shown = {k: v for k, v in content.items() if k not in drawn | _ELSEWHERE}
-    declared = _declared(verb)
+    curve_keys = {key for curve in curves_of(verb) for key in curve.fields}
+    content_shown = {
+        k: v for k, v in content.items() if k not in curve_keys | _ELSEWHERE
+    }
+    quantities = _quantities_of_keys(verb)
     if _is_table(content):
-        declared, shown = _columns(verb, content)
-    numbers, sheets = _listed(declared, shown)
+        quantities, content_shown = _columns(verb, content)
+    numbers, sheets = _list_numbers(quantities, content_shown)
     method, threshold, reason = (
         str(content.get(key) or "") for key in ("method", "criterion", "reason")
     )
@@ -212,7 +217,11 @@ def _verb(content: Any) -> str | None:
         kind: str | None = str(content["kind"])
     else:
         keys = content.keys()
-        fits = (name for name, needed in KINDS.items() if keys >= {*needed.split()})
+        fits = (
+            name
+            for name, keys_needed in KINDS.items()
+            if keys >= {*keys_needed.split()}
+        )
         kind = next(fits, None)
     return _NOW.get(kind or "", kind)
 
@@ -232,57 +241,62 @@ def _columns(
     rows = {}
     for place, row in enumerate(content["rows"], start=1):
         if isinstance(row, dict):
-            named = ", ".join(str(row[key]) for key in images if row.get(key))
-            rows[f"{place}. {named}"] = row
+            names_text = ", ".join(str(row[key]) for key in images if row.get(key))
+            rows[f"{place}. {names_text}"] = row
     why = ("reason", "error")
     columns = [*[*total][: _MOST_CELLS - len(why)], *why]
     over = {"mean": "Mean", "sd": "Standard deviation", "images": "Images"}
-    declared = {
+    quantities = {
         "summary": Quantity(
-            "Over all images", keys={key: Quantity(told) for key, told in over.items()}
+            "Over all images",
+            keys={key: Quantity(label) for key, label in over.items()},
         ),
         "rows": Quantity("Each image", keys={key: Quantity(key) for key in columns}),
     }
-    return declared, {"summary": total, "rows": rows}
+    return quantities, {"summary": total, "rows": rows}
 
 
 def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
-    found = content.get("images") or content.get("image") or []
-    if isinstance(found, str):
-        return (found,)
-    told = [str(item) for item in found] if isinstance(found, list) else []
-    told += [str(content[key]) for key in ("optical", "sem") if content.get(key)]
-    return tuple(told)
+    images = content.get("images") or content.get("image") or []
+    if isinstance(images, str):
+        return (images,)
+    names = [str(item) for item in images] if isinstance(images, list) else []
+    names += [str(content[key]) for key in ("optical", "sem") if content.get(key)]
+    return tuple(names)
 
 
-def _listed(
-    declared: Mapping[str, Quantity], record: Mapping[str, Any]
+def _list_numbers(
+    quantities: Mapping[str, Quantity], record: Mapping[str, Any]
 ) -> tuple[list[Number], list[NumbersTable]]:
     """Give what is declared of a record: numbers, and tables of records within."""
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
-    beside = _beside(declared)
-    for key in (k for k in record if k in declared and k not in beside):
-        told, value = declared[key], record[key]
-        if isinstance(value, list) and told.keys is not None:
+    beside = _beside(quantities)
+    for key in (k for k in record if k in quantities and k not in beside):
+        quantity, value = quantities[key], record[key]
+        if isinstance(value, list) and quantity.keys is not None:
             value = {str(place): row for place, row in enumerate(value, start=1)}
         if not isinstance(value, dict):
-            number = _plain(number_of(declared, key, record.get))
+            number = _plain(number_of(quantities, key, record.get))
             if key == "pixel_size_nm" and value is not None:
                 read = ReadOptions.parse({k: record.get(k) for k in _SIZES})
-                sized = describe_pixel_size(read.pixel_size_nm, read.pixel_size_sd_nm)
-                number = replace(number, value=sized)
+                size_text = describe_pixel_size(
+                    read.pixel_size_nm, read.pixel_size_sd_nm
+                )
+                number = replace(number, value=size_text)
             numbers.append(number)
             continue
         rows = {name: row for name, row in value.items() if isinstance(row, dict)}
         several = len(rows) + [*value.values()].count(None) == len(value)
-        if rows and several and told.keys is not None:
-            sheets.append(_declared_rows(told, rows))
+        if rows and several and quantity.keys is not None:
+            sheets.append(_declared_rows(quantity, rows))
             continue
         plain = {name: Quantity(name) for name in value if name not in rows}
-        more, laid = _listed(declared_by(told.keys or plain), value)
-        numbers += (replace(one, name=_within(told.label, one.name)) for one in more)
-        sheets += laid
+        more, inner_tables = _list_numbers(declared_by(quantity.keys or plain), value)
+        numbers += (
+            replace(one, name=_within(quantity.label, one.name)) for one in more
+        )
+        sheets += inner_tables
     return numbers, sheets
 
 
@@ -292,44 +306,44 @@ def _within(label: str, name: str) -> str:
     return f"{label}, {name[:1].lower() if plain else name[:1]}{name[1:]}"
 
 
-def _beside(declared: Mapping[str, Quantity]) -> set[str]:
+def _beside(quantities: Mapping[str, Quantity]) -> set[str]:
     """Name the keys that stand beside others."""
-    return {n for q in declared.values() for n in (q.also, q.sd, q.interval)}
+    return {n for q in quantities.values() for n in (q.also, q.sd, q.interval)}
 
 
 def _declared_rows(
-    told: Quantity, rows: Mapping[str, Mapping[str, Any]]
+    quantity: Quantity, rows: Mapping[str, Mapping[str, Any]]
 ) -> NumbersTable:
     """Lay records by name under each other, as their keys are declared."""
-    declared = declared_by(told.keys)
-    beside = _beside(declared)
+    quantities = declared_by(quantity.keys)
+    beside = _beside(quantities)
 
-    def known(name: str) -> bool:
+    def is_known(name: str) -> bool:
         return any(row.get(name) is not None for row in rows.values())
 
     names = [
-        name if known(name) else declared[name].also
-        for name in getattr(told.keys, "ROWS", declared)
+        name if is_known(name) else quantities[name].also
+        for name in getattr(quantity.keys, "ROWS", quantities)
         if name not in beside
     ]
-    names = [name for name in names if name and known(name)][:_MOST_CELLS]
-    columns = {name: declared[name] for name in names}
+    names = [name for name in names if name and is_known(name)][:_MOST_CELLS]
+    columns = {name: quantities[name] for name in names}
     heads = (f"{q.label} ({q.unit})" if q.unit else q.label for q in columns.values())
     cells = [
         (name, *(_figure(q, key, row) for key, q in columns.items()))
         for name, row in [*rows.items()][:_MOST_ROWS]
     ]
     left_out = max(0, len(rows) - _MOST_ROWS)
-    return NumbersTable(told.label, ("", *heads), tuple(cells), left_out)
+    return NumbersTable(quantity.label, ("", *heads), tuple(cells), left_out)
 
 
-def _figure(told: Quantity, key: str, row: Mapping[str, Any]) -> str:
+def _figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
     """Write a cell with the digits that are declared."""
-    value, sd = row.get(key), row.get(told.sd) if told.sd else None
+    value, sd = row.get(key), row.get(quantity.sd) if quantity.sd else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _cell(value)
-    known = isinstance(sd, (int, float))
-    return str(Figure(float(value), "", told.form, sd=sd if known else None))
+    has_sd = isinstance(sd, (int, float))
+    return str(Figure(float(value), "", quantity.form, sd=sd if has_sd else None))
 
 
 def _plain(number: Number) -> Number:
@@ -344,18 +358,18 @@ def _plain(number: Number) -> Number:
     plain = [v for v in values if isinstance(v, (int, float)) and v == v]
     if not plain or len(plain) + values.count(None) < len(values):
         return replace(number, value=None)  # of no numbers
-    said = ", ".join(NO_VALUE if v is None else written(v) for v in values)
-    said = f"{said} {number.unit}".rstrip()
+    text = ", ".join(NO_VALUE if v is None else write_number(v) for v in values)
+    text = f"{text} {number.unit}".rstrip()
     if len(values) > _SHORT:
-        mean, spread = (written(float(part(plain))) for part in (np.mean, np.std))
+        mean, spread = (write_number(float(part(plain))) for part in (np.mean, np.std))
         error = f"{mean} ± {spread} {number.unit}".rstrip()
-        said = f"{len(plain)} values, mean {error} (s.d.)"
-    return replace(number, value=said, also="")
+        text = f"{len(plain)} values, mean {error} (s.d.)"
+    return replace(number, value=text, also="")
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
-        return written(float(value))
+        return write_number(float(value))
     return NO_VALUE if value is None else str(value)

@@ -39,7 +39,7 @@ def norm_layer(kind: str, channels: int) -> nn.Module:
     return _NORMS[kind](channels)
 
 
-def biased(norm: str) -> bool:
+def has_bias(norm: str) -> bool:
     """Whether a convolution has a bias: a batch norm after it has one of its own."""
     return norm != "batch"
 
@@ -59,7 +59,7 @@ def without_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(device, enabled=False)
 
 
-def unrounded(layer: nn.Module, x: Tensor) -> Tensor:
+def run_unrounded(layer: nn.Module, x: Tensor) -> Tensor:
     """Run a layer in the type of its weights, fp32, under autocast, too.
 
     `x` (B, C, H, W); gives the layer's output. Of the 8 bits that bf16 has, a network
@@ -67,15 +67,15 @@ def unrounded(layer: nn.Module, x: Tensor) -> Tensor:
     are added to one map. The layers between are nearly all of the arithmetic.
     """
     with without_autocast(x):
-        made: Tensor = layer(x.to(layer.get_parameter("weight").dtype))
-    return made
+        output: Tensor = layer(x.to(layer.get_parameter("weight").dtype))
+    return output
 
 
-def check_scale(scale: int, allowed: tuple[int, ...]) -> int:
+def check_scale(scale: int, scales: tuple[int, ...]) -> int:
     """Refuse a scale that an architecture cannot have."""
-    if scale not in allowed:
-        known = ", ".join(map(str, allowed))
-        msg = f"scale must be one of {known}, got {scale!r}"
+    if scale not in scales:
+        names = ", ".join(map(str, scales))
+        msg = f"scale must be one of {names}, got {scale!r}"
         raise ValueError(msg)
     return scale
 
@@ -128,7 +128,13 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.factor = factor
         convolve = partial(
-            nn.Conv2d, width, width, 3, padding=1, padding_mode=edges, bias=biased(norm)
+            nn.Conv2d,
+            width,
+            width,
+            3,
+            padding=1,
+            padding_mode=edges,
+            bias=has_bias(norm),
         )
         noise = nn.Dropout(dropout) if dropout else None
         self.body = nn.Sequential(
@@ -227,6 +233,8 @@ class Lanczos(nn.Module):
         if self.scale == 1:
             return x
         kernel = self.taps[:, None, :, None] * self.taps[None, :, None, :]
-        padded = functional.pad(x, (_LOBES,) * 4, mode="replicate")
-        phases = functional.conv2d(padded, kernel.flatten(0, 1)[:, None].to(x.dtype))
+        padded_image = functional.pad(x, (_LOBES,) * 4, mode="replicate")
+        phases = functional.conv2d(
+            padded_image, kernel.flatten(0, 1)[:, None].to(x.dtype)
+        )
         return functional.pixel_shuffle(phases, self.scale)

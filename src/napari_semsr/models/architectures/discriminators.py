@@ -37,8 +37,8 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
-    biased,
     double_convolution,
+    has_bias,
     init_normal,
     stage,
 )
@@ -68,7 +68,7 @@ class PatchGAN(nn.Module):
             stride = 2 if level < 3 else 1
             layers.append(
                 stage(
-                    nn.Conv2d(inputs, outputs, 4, stride, 1, bias=biased(kind)),
+                    nn.Conv2d(inputs, outputs, 4, stride, 1, bias=has_bias(kind)),
                     kind,
                     LeakyReLU(),
                     nn.Dropout2d(dropout) if dropout and level else None,
@@ -168,7 +168,7 @@ class SRGANDiscriminator(nn.Module):
             stride = 1 + index % 2
             layers.append(
                 stage(
-                    nn.Conv2d(inputs, outputs, 3, stride, 1, bias=biased(norm)),
+                    nn.Conv2d(inputs, outputs, 3, stride, 1, bias=has_bias(norm)),
                     norm,
                     LeakyReLU(),
                 )

@@ -45,11 +45,11 @@ class _DenseBlock(nn.Module):
         self.activation = LeakyReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = [x]
+        features = [x]
         for index in range(1, 5):
             layer = self.get_submodule(f"conv{index}")
-            seen.append(self.activation(layer(torch.cat(seen, dim=1))))
-        correction: Tensor = self.get_submodule("conv5")(torch.cat(seen, dim=1))
+            features.append(self.activation(layer(torch.cat(features, dim=1))))
+        correction: Tensor = self.get_submodule("conv5")(torch.cat(features, dim=1))
         return x + _RESIDUAL * correction
 
 
@@ -104,7 +104,7 @@ class RRDBNet(nn.Module):
         shallow = self.conv_first(x)
         features = shallow + self.conv_body(self.body(shallow))
         for layer in (self.conv_up1, self.conv_up2):
-            enlarged = functional.interpolate(features, scale_factor=2.0)
-            features = self.activation(layer(enlarged))
+            larger = functional.interpolate(features, scale_factor=2.0)
+            features = self.activation(layer(larger))
         y: Tensor = self.conv_last(self.activation(self.conv_hr(features)))
         return y

@@ -43,8 +43,8 @@ from torch.nn import functional
 
 from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, WIDEST_BLUR, Box
 from napari_semsr.models.architectures.blocks import (
+    run_unrounded,
     start_at_zero,
-    unrounded,
     without_autocast,
 )
 from napari_semsr.models.architectures.survey import (
@@ -63,8 +63,8 @@ from napari_semsr.models.architectures.two_scale import (
 )
 from napari_semsr.models.architectures.wiener import (
     FILTERS,
-    filtered,
-    packed,
+    filter_images,
+    pack_taps,
     power_spectrum,
     sharpening_taps,
     white_floor,
@@ -81,7 +81,7 @@ def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
         noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
         frequency = to_device(torch.tensor(RINGS), condition.device)
         taps = wiener_taps(noise, _blur_of(condition), (frequency, rings.float()))
-    return packed(taps.to(device))
+    return pack_taps(taps.to(device))
 
 
 def _in_float64(values: Tensor) -> Tensor:
@@ -91,22 +91,24 @@ def _in_float64(values: Tensor) -> Tensor:
 
 def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give deviations by rows and columns, and their correlation; (B,) each."""
-    known = condition.float()
-    widths = (known[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR)
+    blur = condition.float()
+    widths = (blur[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR)
     rows, columns = widths.unbind(1)
-    return rows, columns, known[:, 7].clamp(-0.95, 0.95)
+    return rows, columns, blur[:, 7].clamp(-0.95, 0.95)
 
 
-def blur_known(found: Tensor, true: Tensor) -> Tensor:
+def blur_known(estimate: Tensor, true: Tensor) -> Tensor:
     """Put a known blur in place of what was found, and none where it is not known.
 
     Both (B, 9) in the order of `core.FAULTS`, NaN where the truth is not known. The rim
     is a Gaussian's: no user knows more of it.
     """
-    known = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
+    true_blur = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
     sharp = math.log(NO_BLUR)
-    widths = torch.where(torch.isfinite(true[:, 5:7]), known[:, :2], sharp)
-    return torch.cat([found[:, :5], widths, known[:, 2:], 0 * found[:, 8:]], dim=1)
+    widths = torch.where(torch.isfinite(true[:, 5:7]), true_blur[:, :2], sharp)
+    return torch.cat(
+        [estimate[:, :5], widths, true_blur[:, 2:], 0 * estimate[:, 8:]], dim=1
+    )
 
 
 def sharpening_filters(
@@ -118,7 +120,7 @@ def sharpening_filters(
         spectrum, condition = _in_float64(spectrum), _in_float64(condition)
         noise = None if noise is None else _in_float64(noise)
         taps = sharpening_taps(spectrum.float(), _blur_of(condition), noise)
-    return packed(taps.to(device))
+    return pack_taps(taps.to(device))
 
 
 class ThreeScale(nn.Module):
@@ -167,8 +169,8 @@ class ThreeScale(nn.Module):
         self.enlarge = nn.ModuleList(
             nn.Conv2d(a, 4 * b, 1) for a, b in ((third, second), (second, first))
         )
-        found = 4 * corrections * (1 + FILTERS)
-        self.head = start_at_zero(nn.Conv2d(first, found, 3, padding=1))
+        output_count = 4 * corrections * (1 + FILTERS)
+        self.head = start_at_zero(nn.Conv2d(first, output_count, 3, padding=1))
 
     def blocks(self) -> list[DilatedBlock]:
         """Give all residual blocks, in the order in which they run."""
@@ -178,16 +180,16 @@ class ThreeScale(nn.Module):
     def correct(
         self,
         planes: Tensor,
-        told: Sequence[Tensor] | None = None,
+        condition: Sequence[Tensor] | None = None,
         keep: Box | None = None,
     ) -> Tensor:
         """Find the corrections of images.
 
-        `planes` (B, 4, H, W), images and what Wiener filters make of them; `told` (B,
-        2, C) for each block, by how much its first layer is scaled beyond 1 and
+        `planes` (B, 4, H, W), images and what Wiener filters make of them; `condition`
+        (B, 2, C) for each block, by how much its first layer is scaled beyond 1 and
         shifted; gives (B, corrections, H, W), or what of it lies in `keep`.
         """
-        turn = None if told is None else iter(told)
+        turn = None if condition is None else iter(condition)
         whole = Box.of((planes.shape[2], planes.shape[3]))
         needs: Iterator[Box | None] = itertools.repeat(None)
         if keep is not None:
@@ -199,20 +201,22 @@ class ThreeScale(nn.Module):
                 x = x.become(run_block(block, x.map, turn))
             return x
 
-        x = _Part(unrounded(self.stem, functional.pixel_unshuffle(planes, 2)), whole, 2)
-        kept: list[_Part] = []
+        x = _Part(
+            run_unrounded(self.stem, functional.pixel_unshuffle(planes, 2)), whole, 2
+        )
+        parts: list[_Part] = []
         for level, shrink in zip(self.down[:-1], self.shrink, strict=True):
             x = run(level, x, self.stride)
-            kept.append(x)
+            parts.append(x)
             x = x.become(shrink(x.map).to(x.map.dtype), 2 * x.step)
         x = run(self.down[-1], x, self.stride)
         for level, enlarge in zip(self.up, self.enlarge, strict=True):
             x = x.become(functional.pixel_shuffle(enlarge(x.map), 2), x.step // 2)
             need = None if keep is None else x.box
-            x = x.become(kept.pop().cut(need, x.step).map + x.map)
+            x = x.become(parts.pop().cut(need, x.step).map + x.map)
             x = run(level, x, x.step)
         x = x.cut(next(needs), x.step)
-        x = x.become(functional.pixel_shuffle(unrounded(self.head, x.map), 2), 1)
+        x = x.become(functional.pixel_shuffle(run_unrounded(self.head, x.map), 2), 1)
         maps = x.cut(keep, 1).map
         size = (len(maps), self.corrections, 1 + FILTERS, *maps.shape[-2:])
         maps = maps.reshape(size)
@@ -224,15 +228,15 @@ class ThreeScale(nn.Module):
     def _needs(self, keep: Box) -> list[Box]:
         """Find what each block, and the head, must see for a part to come out right."""
         need = _outwards(keep, 2).grow(2)
-        found = [need]
+        needs = [need]
         steps = [2 ** (1 + n) for n in range(len(self.down))]
         levels = zip((*self.down, *self.up), (*steps, *steps[-2::-1]), strict=True)
         for level, step in reversed(list(levels)):
             need = _outwards(need, step)
             for _ in blocks_of(level):
                 need = need.grow(2 * step)  # two layers of 3 x 3
-                found.append(need)
-        return found[::-1]
+                needs.append(need)
+        return needs[::-1]
 
     def forward(self, x: Tensor, keep: Box | None = None) -> Tensor:
         """Add the corrections to images.
@@ -241,17 +245,17 @@ class ThreeScale(nn.Module):
         about that is what a tile's neighbours begin with: each layer leaves out what no
         later one needs.
         """
-        planes = torch.cat([x, filtered(x, self.filters)], dim=1)
+        planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
         corrections = self.correct(planes, keep=keep)
-        kept = planes if keep is None else planes[..., *keep.slices]
-        seen = kept[:, :1]
+        inner_planes = planes if keep is None else planes[..., *keep.slices]
+        image = inner_planes[:, :1]
         if self.taken is not None and self.most is not None:
             corrections = corrections.clamp(-self.most, self.most)
-            changes = (kept[:, 1:] - seen) * self.taken
+            changes = (inner_planes[:, 1:] - image) * self.taken
             corrections = torch.cat([changes, corrections], dim=1)
         # what is unlike anything that trained must not run away
-        most = 1 + seen.abs()
-        return seen + corrections.sum(1, keepdim=True).clamp(-most, most)
+        most = 1 + image.abs()
+        return image + corrections.sum(1, keepdim=True).clamp(-most, most)
 
 
 class _Part(NamedTuple):
@@ -269,8 +273,8 @@ class _Part(NamedTuple):
         y0, y1, x0, x1 = (v // self.step for v in astuple(box.within(self.box)))
         return _Part(self.map[..., y0:y1, x0:x1], box, self.step)
 
-    def become(self, made: Tensor, step: int | None = None) -> "_Part":
-        return _Part(made, self.box, step or self.step)
+    def become(self, output: Tensor, step: int | None = None) -> "_Part":
+        return _Part(output, self.box, step or self.step)
 
 
 def _outwards(box: Box, grid: int) -> Box:
@@ -322,23 +326,23 @@ class Sharpener(nn.Module):
 
         `shares` (2,), the weights of the two corrections.
         """
-        made = ThreeScale(*self.shape, corrections=2)
+        plain_part = ThreeScale(*self.shape, corrections=2)
         state = dict(self.local.state_dict())
         state["head.bias"] = state["head.bias"] - self.start
         for part in _HEAD:
-            state[part] = _shared(state[part], gate.share * shares).flatten(0, 1)
-        made.load_state_dict(state)
+            state[part] = _share_out(state[part], gate.share * shares).flatten(0, 1)
+        plain_part.load_state_dict(state)
         denoise, deblur = shares.unbind()
-        taken = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
-        made.filters, made.taken = filters, taken[:, None, None]
-        made.most = (gate.most * shares)[:, None, None]
-        return made
+        share_tensor = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
+        plain_part.filters, plain_part.taken = filters, share_tensor[:, None, None]
+        plain_part.most = (gate.most * shares)[:, None, None]
+        return plain_part
 
 
 _HEAD = "head.weight", "head.bias"
 
 
-def _shared(part: Tensor, shares: Tensor) -> Tensor:
+def _share_out(part: Tensor, shares: Tensor) -> Tensor:
     """Weigh the corrections of a head; pixel-shuffle takes all of the first first."""
     both: Tensor = part.reshape(2, -1, *part.shape[1:])
     return both * shares.reshape(2, *[1] * part.ndim)
@@ -417,7 +421,11 @@ class InformedRestorer(nn.Module):
         if not self.dilations:
             return ThreeScale(widths, down, up, corrections)
         return TwoScale(
-            widths[0], down[0], self.dilations, told=True, corrections=corrections
+            widths[0],
+            down[0],
+            self.dilations,
+            has_condition=True,
+            corrections=corrections,
         )
 
     def look(self, field: Tensor) -> Surveyed:
@@ -426,8 +434,8 @@ class InformedRestorer(nn.Module):
         On a scale where the percentiles are 0 and 1; sides are multiples of 16.
         """
         with without_autocast(field):
-            found: Surveyed = self.survey(self.survey.statistics(field.float()))
-        return found
+            survey: Surveyed = self.survey(self.survey.statistics(field.float()))
+        return survey
 
     def planes(self, clear: Tensor, condition: Tensor, rings: Tensor) -> Tensor:
         """Put what Wiener filters make of images beside them: (B, 4, H, W).
@@ -436,7 +444,7 @@ class InformedRestorer(nn.Module):
         condition (B, 9) is in the order of `core.FAULTS`, `rings` (B, 12) the power at
         `RINGS`. No gradient passes through the filters.
         """
-        through = filtered(clear.detach(), filters_for(condition, rings))
+        through = filter_images(clear.detach(), filters_for(condition, rings))
         return torch.cat([clear, through], dim=1)
 
     def sharpening_planes(
@@ -447,10 +455,10 @@ class InformedRestorer(nn.Module):
         As `planes`, but of the condition the blur alone; with what is taken of its
         correction.
         """
-        seen = clear.detach()
-        spectrum = power_spectrum(seen)
+        fixed_clear = clear.detach()
+        spectrum = power_spectrum(fixed_clear)
         filters = sharpening_filters(condition, spectrum)
-        planes = torch.cat([clear, filtered(seen, filters)], dim=1)
+        planes = torch.cat([clear, filter_images(fixed_clear, filters)], dim=1)
         return planes, Gate.of(spectrum)
 
     def told(self, condition: Tensor, *, sharpen: bool = False) -> list[Tensor]:
@@ -464,8 +472,8 @@ class InformedRestorer(nn.Module):
             part = self.sharpener
         with without_autocast(condition):
             unit = (condition.float() - self.survey.usual) / self.survey.spread
-            embedded = part.embed(unit)
-            return [layer(embedded).unflatten(1, (2, -1)) for layer in part.tell]
+            embedding = part.embed(unit)
+            return [layer(embedding).unflatten(1, (2, -1)) for layer in part.tell]
 
     @torch.no_grad()
     def mender(
@@ -486,28 +494,28 @@ class InformedRestorer(nn.Module):
         deviation, where that is known beside the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
-        made: ThreeScale | TwoScale
+        local_part: ThreeScale | TwoScale
         if spectrum is not None and self.sharpener is not None:
-            known = None if noise is None else shares.new_tensor([noise])
-            filters = sharpening_filters(condition[None], spectrum[None], known)
-            gate = Gate.of(spectrum[None], known)
-            made = self.sharpener.plain(filters, gate, shares)
+            noise_tensor = None if noise is None else shares.new_tensor([noise])
+            filters = sharpening_filters(condition[None], spectrum[None], noise_tensor)
+            gate = Gate.of(spectrum[None], noise_tensor)
+            local_part = self.sharpener.plain(filters, gate, shares)
         else:
-            made = self._local(corrections=1)
-            made.filters = filters_for(condition[None], rings[None])
+            local_part = self._local(corrections=1)
+            local_part.filters = filters_for(condition[None], rings[None])
             state = dict(self.local.state_dict())
             for part in _HEAD:
-                state[part] = _shared(state[part], shares).sum(0)
-            made.load_state_dict(state)
-        if not made.filters.isfinite().all():
+                state[part] = _share_out(state[part], shares).sum(0)
+            local_part.load_state_dict(state)
+        if not local_part.filters.isfinite().all():
             msg = "the field's spectrum gives no Wiener filter"
             raise RuntimeError(msg)
         numbers = self.told(condition[None], sharpen=spectrum is not None)
-        for block, told in zip(made.blocks(), numbers, strict=True):
-            scale, shift = told[0]
+        for block, numbers_of_block in zip(local_part.blocks(), numbers, strict=True):
+            scale, shift = numbers_of_block[0]
             block.first.weight.mul_(1 + scale[:, None, None, None])
             block.first.bias.mul_(1 + scale).add_(shift)  # type: ignore[union-attr]
-        return made.train(self.training)
+        return local_part.train(self.training)
 
     def forward(self, field: Tensor, faults: Tensor | None = None) -> Tensor:
         """Restore whole fields (B, 1, H, W), as `look` takes them, on the same scale.
@@ -515,17 +523,17 @@ class InformedRestorer(nn.Module):
         Where faults (B, 9) are given, in the order of `core.FAULTS`, the sharpener is
         told their blur.
         """
-        found = self.look(field)
+        survey = self.look(field)
         local: ThreeScale | TwoScale = self.local
-        condition = found.condition
+        condition = survey.condition
         sharpen = faults is not None and self.sharpener is not None
-        clear = dehaze(field, found.haze.certain() if sharpen else found.haze)
+        clear = dehaze(field, survey.haze.certain() if sharpen else survey.haze)
         if faults is not None and self.sharpener is not None:
             local = self.sharpener.local
             condition = blur_known(condition, faults)
             planes, gate = self.sharpening_planes(clear, condition)
         else:
-            planes = self.planes(clear, condition, found.rings)
+            planes = self.planes(clear, condition, survey.rings)
         corrections = local.correct(planes, self.told(condition, sharpen=sharpen))
         if sharpen and self.sharpener is not None:
             corrections = self.sharpener.gated(corrections, planes, gate)

@@ -35,7 +35,7 @@ from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
     ResidualBlock,
     SubPixelUp,
-    biased,
+    has_bias,
     init_normal,
     stage,
 )
@@ -63,7 +63,7 @@ class MultiResidual(nn.Module):
             msg = f"slope must be one of {', '.join(_SLOPES)}, got {slope!r}"
             raise ValueError(msg)
         rectifier = _SLOPES[slope]
-        bias = biased(norm)
+        bias = has_bias(norm)
         wide = nn.Conv2d(1, width, 7, padding=3, padding_mode="reflect", bias=bias)
         self.entry = stage(wide, norm, rectifier())
         halve = partial(nn.Conv2d, width, width, 3, stride=2, padding=1, bias=bias)

@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     MOST_LEVELS,
-    biased,
+    has_bias,
     init_normal,
     stage,
 )
@@ -55,14 +55,14 @@ class Pix2PixUNet(nn.Module):
         norm: str = "batch",
         dropout: float = 0.5,
         *,
-        bounded: bool = True,
+        is_bounded: bool = True,
         channels: int = 1,
     ) -> None:
         super().__init__()
         if not 2 <= levels <= MOST_LEVELS:
             msg = f"levels must be 2 to {MOST_LEVELS}, got {levels}"
             raise ValueError(msg)
-        self.scale, self.stride, self.bounded = 1, 2**levels, bounded
+        self.scale, self.stride, self.bounded = 1, 2**levels, is_bounded
         widths = [width * min(2**level, _WIDEST) for level in range(levels)]
         halve = partial(nn.Conv2d, kernel_size=4, stride=2, padding=1)
         double = partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1)
@@ -70,14 +70,16 @@ class Pix2PixUNet(nn.Module):
         inputs = channels
         for level, outputs in enumerate(widths):
             kind = norm if 0 < level < levels - 1 else "none"
-            self.encoder.append(stage(halve(inputs, outputs, bias=biased(kind)), kind))
+            self.encoder.append(
+                stage(halve(inputs, outputs, bias=has_bias(kind)), kind)
+            )
             inputs = outputs
         self.decoder = nn.ModuleList()
         for step, outputs in enumerate(reversed(widths[:-1])):
             drops = dropout and step < _WITH_DROPOUT
             self.decoder.append(
                 stage(
-                    double(inputs, outputs, bias=biased(norm)),
+                    double(inputs, outputs, bias=has_bias(norm)),
                     norm,
                     nn.Dropout(dropout) if drops else None,
                 )

@@ -49,5 +49,5 @@ class PlaceNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Restore a normalised (B, 1, H, W) of even sides to (B, 1, H, W)."""
         features = self.body(self.stem(functional.pixel_unshuffle(x, 2)))
-        restored: Tensor = x + functional.pixel_shuffle(self.head(features), 2)
-        return restored
+        output: Tensor = x + functional.pixel_shuffle(self.head(features), 2)
+        return output

@@ -76,8 +76,8 @@ class Correction(nn.Module):
     ) -> None:
         super().__init__()
         if network not in PUBLISHED:
-            known = ", ".join(PUBLISHED)
-            msg = f"network must be one of {known}, got {network!r}"
+            names = ", ".join(PUBLISHED)
+            msg = f"network must be one of {names}, got {network!r}"
             raise ValueError(msg)
         self.inner = PUBLISHED[network](**(options or {}))
         if getattr(self.inner, "adds_input", False):
@@ -97,14 +97,14 @@ class Correction(nn.Module):
         learning = self.inner.training
         # of one place of the coarsest maps no instance norm can be taken
         side = max(2 * self.stride, 32 // self.stride * self.stride)
-        made: Tensor = self.inner.eval()(torch.zeros(1, 1, side, side))
+        output: Tensor = self.inner.eval()(torch.zeros(1, 1, side, side))
         self.inner.train(learning)
-        return made.mean()
+        return output.mean()
 
     def forward(self, x: Tensor) -> Tensor:
         """Correct a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
-        corrected: Tensor = bicubic(x, self.scale) + (self.inner(x) - self.rest)
-        return corrected
+        output: Tensor = bicubic(x, self.scale) + (self.inner(x) - self.rest)
+        return output
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {

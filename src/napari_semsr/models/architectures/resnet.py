@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from napari_semsr.models.architectures.blocks import (
     ResidualBlock,
-    biased,
+    has_bias,
     init_normal,
     stage,
 )
@@ -41,12 +41,12 @@ class ResNetGenerator(nn.Module):
         norm: str = "instance",
         dropout: float = 0.0,
         *,
-        bounded: bool = True,
+        is_bounded: bool = True,
         channels: int = 1,
     ) -> None:
         super().__init__()
-        self.scale, self.stride, self.bounded = 1, 4, bounded
-        bias = biased(norm)
+        self.scale, self.stride, self.bounded = 1, 4, is_bounded
+        bias = has_bias(norm)
         relu = nn.ReLU(inplace=True)
         wide = partial(nn.Conv2d, kernel_size=7, padding=3, padding_mode="reflect")
         halve = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1, bias=bias)

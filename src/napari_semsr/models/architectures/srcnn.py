@@ -76,9 +76,9 @@ class LocalAttention(nn.Module):
             msg = f"window must be odd, got {window}"
             raise ValueError(msg)
         self.window = window
-        hidden = max(4, width // reduction)
-        self.squeeze = nn.Conv2d(width, hidden, 1)
-        self.maps = start_at_zero(nn.Conv2d(hidden, width, 1))
+        hidden_width = max(4, width // reduction)
+        self.squeeze = nn.Conv2d(width, hidden_width, 1)
+        self.maps = start_at_zero(nn.Conv2d(hidden_width, width, 1))
         around = nn.Conv2d(2, 1, 7, padding=3, padding_mode="replicate")
         self.places = start_at_zero(around)
 

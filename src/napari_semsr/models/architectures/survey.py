@@ -66,8 +66,8 @@ class Haze(NamedTuple):
     def certain(self) -> "Haze":
         """Leave the fields alone of which the veil is so slight that it is in doubt."""
         slight = self.log_gain.flatten(1).std(1, correction=0) < _SLIGHT
-        kept = torch.where(slight[:, None, None, None], 0.0, self.log_gain)
-        return Haze(kept, self.airlight)
+        log_gain = torch.where(slight[:, None, None, None], 0.0, self.log_gain)
+        return Haze(log_gain, self.airlight)
 
 
 class Surveyed(NamedTuple):
@@ -123,7 +123,7 @@ def _bands() -> Tensor:
     return torch.stack([m.flatten() / m.sum() for m in masks]).float()
 
 
-def _drawn(logs: Tensor) -> Tensor:
+def _find_blank(logs: Tensor) -> Tensor:
     """Find blocks that no detector has seen: of one grey, and rows of a data bar.
 
     `logs` (B, 16, h, w), log energy of each block; gives (B, h * w), bool. A data bar
@@ -133,27 +133,27 @@ def _drawn(logs: Tensor) -> Tensor:
     plain = (logs <= _NOTHING).all(1)
     rows = (plain.float().mean(2, keepdim=True) >= _DRAWN_ROW).float()
     rows = functional.max_pool1d(rows[..., 0], 3, 1, 1)[..., None] > 0
-    drawn = (plain | rows).flatten(1)
-    few = drawn.float().mean(1, keepdim=True) <= _MOST_DRAWN
-    return torch.where(few, drawn, plain.flatten(1))
+    is_blank = (plain | rows).flatten(1)
+    few = is_blank.float().mean(1, keepdim=True) <= _MOST_DRAWN
+    return torch.where(few, is_blank, plain.flatten(1))
 
 
-def _summary(means: Tensor, logs: Tensor, drawn: Tensor) -> Tensor:
+def _summary(means: Tensor, logs: Tensor, is_blank: Tensor) -> Tensor:
     """Sum up the blocks of fields by what tells noise from detail.
 
     Mean and scatter of the spectra of six classes of blocks, from the flattest, where
     noise is alone, to those with most detail, where blur shows; and mean spectra of the
     darker and the brighter half of the flat ones, which tell shot noise. `means` (B,
-    N), `logs` (B, 16, N), mean grey and log energy of each block; `drawn` (B, N), those
-    to leave out; gives (B, 225).
+    N), `logs` (B, 16, N), mean grey and log energy of each block; `is_blank` (B, N),
+    those to leave out; gives (B, 225).
     """
-    detail = logs[:, _DETAIL].mean(1).masked_fill(drawn, -math.inf)
+    detail = logs[:, _DETAIL].mean(1).masked_fill(is_blank, -math.inf)
     order = detail.argsort(1)
     many = order.shape[1]
     # those left out come first; the others are spread over all places
-    skipped = drawn.sum(1, keepdim=True).clamp_max(many - 1)
-    steps = torch.arange(many, device=logs.device) * (many - skipped) // many
-    order = order.gather(1, skipped + steps)
+    blank_count = is_blank.sum(1, keepdim=True).clamp_max(many - 1)
+    steps = torch.arange(many, device=logs.device) * (many - blank_count) // many
+    order = order.gather(1, blank_count + steps)
     unit = (logs - _MIDDLE) / _SPAN
 
     def spectra(places: Tensor) -> Tensor:
@@ -167,11 +167,11 @@ def _summary(means: Tensor, logs: Tensor, drawn: Tensor) -> Tensor:
     halves = [flat.gather(1, part) for part in by_grey.tensor_split(2, dim=1)]
     halves = [part if part.shape[1] else flat for part in halves]
     step = means.gather(1, halves[1]).mean(1) - means.gather(1, halves[0]).mean(1)
-    found = [part.mean(2) for part in classes]
+    features = [part.mean(2) for part in classes]
     # so that its derivative is finite where all blocks are alike
-    found += [(part.var(2, correction=0) + 1e-4).sqrt() for part in classes]
-    found += [spectra(part).mean(2) for part in halves]
-    return torch.cat([*found, step[:, None]], dim=1)
+    features += [(part.var(2, correction=0) + 1e-4).sqrt() for part in classes]
+    features += [spectra(part).mean(2) for part in halves]
+    return torch.cat([*features, step[:, None]], dim=1)
 
 
 class _ReplicatedBlock(DilatedBlock):
@@ -204,14 +204,15 @@ def _logs(energies: Tensor) -> Tensor:
     return 0.3 * (energies + _LEAST_ENERGY).log()
 
 
-def _intercept(means: Tensor, passed: Tensor) -> Tensor:
+def _intercept(means: Tensor, transmission: Tensor) -> Tensor:
     """Find the grey level that blocks would have if nothing passed, (B, 1, 1, 1).
 
     Where little passes, a block is near the airlight: a line through its mean against
-    what passes says which that is. `means`, `passed` (B, 1, h, w), `passed` of mean 1.
+    what passes says which that is. `means`, `transmission` (B, 1, h, w), `transmission`
+    of mean 1.
     """
     grey = means.mean((-1, -2), keepdim=True)
-    away = passed - 1
+    away = transmission - 1
     slope = ((means - grey) * away).mean((-1, -2), keepdim=True)
     slope = slope / (away.square().mean((-1, -2), keepdim=True) + _LEAST_PASSED**2)
     return grey - slope
@@ -235,26 +236,26 @@ class TransmissionNet(nn.Module):
 
     def forward(self, means: Tensor, energies: Tensor) -> Haze:
         """Find the veil; `means` (B, 1, h, w), `energies` (B, 4, h, w)."""
-        seen = torch.cat([means, _logs(energies)], dim=1)
-        overall = seen.mean((-1, -2), keepdim=True)
-        x = self.enter(torch.cat([seen - overall, overall.expand_as(seen)], dim=1))
-        kept: list[Tensor] = []
+        inputs = torch.cat([means, _logs(energies)], dim=1)
+        overall = inputs.mean((-1, -2), keepdim=True)
+        x = self.enter(torch.cat([inputs - overall, overall.expand_as(inputs)], dim=1))
+        skips: list[Tensor] = []
         for level in self.down[:-1]:
             x = level(x)
-            kept.append(x)
+            skips.append(x)
             x = functional.avg_pool2d(x, 2, ceil_mode=True)
         x = self.down[-1](x)
         x = x + self.all(x.mean((-1, -2)))[..., None, None]
-        for level, fine in zip(self.up, reversed(kept), strict=True):
+        for level, fine in zip(self.up, reversed(skips), strict=True):
             x = functional.interpolate(x, size=fine.shape[-2:], mode="bilinear")
             x = level(x + fine)
-        found = self.leave(x)
-        log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)
+        output = self.leave(x)
+        log_gain = _LARGEST_LOG * torch.tanh(output[:, :1] / _LARGEST_LOG)
         # what light passes is 1 in the mean, as of a scene that is dimmed evenly
-        passed = (-log_gain).exp()
-        share = passed.mean((-1, -2), keepdim=True)
-        airlight = _intercept(means, passed / share)
-        airlight = airlight + found[:, 1:].mean((-1, -2), keepdim=True)
+        transmission = (-log_gain).exp()
+        share = transmission.mean((-1, -2), keepdim=True)
+        airlight = _intercept(means, transmission / share)
+        airlight = airlight + output[:, 1:].mean((-1, -2), keepdim=True)
         return Haze(log_gain + share.log(), airlight)
 
 
@@ -279,9 +280,9 @@ class SurveyNet(nn.Module):
         self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
         self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
         self.veil = TransmissionNet(width)
-        summed = (2 * (len(_SHARES) + 1) + 2) * len(bands) + 1
+        input_count = (2 * (len(_SHARES) + 1) + 2) * len(bands) + 1
         self.name = nn.Sequential(
-            nn.Linear(summed, _NAMING),
+            nn.Linear(input_count, _NAMING),
             nn.GELU(),
             nn.Linear(_NAMING, _NAMING),
             nn.GELU(),
@@ -304,23 +305,23 @@ class SurveyNet(nn.Module):
     def haze(self, statistics: Tensor) -> Haze:
         """Find the veil of fields from their `statistics`."""
         coarse = statistics[:, 1 + len(self.bands) :]
-        found: Haze = self.veil(statistics[:, :1], coarse)
-        return found
+        haze_found: Haze = self.veil(statistics[:, :1], coarse)
+        return haze_found
 
     def named(self, statistics: Tensor) -> Tensor:
         """Name noise and blur (B, 9), as in `core.FAULTS`, from `statistics`."""
         mean, spectrum = statistics[:, 0], statistics[:, 1 : 1 + len(self.bands)]
         logs = _logs(spectrum)
-        summary = _summary(mean.flatten(1), logs.flatten(2), _drawn(logs))
+        summary = _summary(mean.flatten(1), logs.flatten(2), _find_blank(logs))
         names: Tensor = self.name(summary)
         return self.usual + self.spread * names
 
     def rings(self, statistics: Tensor) -> Tensor:
         """Average the power at `RINGS` over all blocks but a data bar's, (B, 12)."""
         power = statistics[:, 1 : 1 + len(self.bands)]
-        seen = 1 - _drawn(_logs(power)).float()[:, None]
-        rings = (power[:, : len(RINGS)].flatten(2) * seen).sum(2)
-        return rings / seen.sum(2).clamp_min(1)
+        has_signal = 1 - _find_blank(_logs(power)).float()[:, None]
+        rings = (power[:, : len(RINGS)].flatten(2) * has_signal).sum(2)
+        return rings / has_signal.sum(2).clamp_min(1)
 
     def forward(self, statistics: Tensor) -> Surveyed:
         """Find what ails fields from their `statistics`."""

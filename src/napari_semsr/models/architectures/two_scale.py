@@ -28,10 +28,10 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     Edges,
+    run_unrounded,
     start_at_zero,
-    unrounded,
 )
-from napari_semsr.models.architectures.wiener import FILTERS, STEP, filtered
+from napari_semsr.models.architectures.wiener import FILTERS, STEP, filter_images
 
 
 class DilatedBlock(nn.Module):
@@ -74,14 +74,14 @@ def blocks_of(level: nn.Module) -> list[DilatedBlock]:
     return [part for part in level.children() if isinstance(part, DilatedBlock)]
 
 
-def run_block(block: DilatedBlock, x: Tensor, told: Told) -> Tensor:
+def run_block(block: DilatedBlock, x: Tensor, condition: Told) -> Tensor:
     """Run a residual block, whose first layer may be scaled and shifted."""
-    if told is None:
-        made: Tensor = block(x)
-        return made
-    seen = block.first(x)
-    scale, shift = next(told).to(seen.dtype)[..., None, None].unbind(1)
-    inner = torch.addcmul(seen + shift, seen, scale)
+    if condition is None:
+        output: Tensor = block(x)
+        return output
+    features = block.first(x)
+    scale, shift = next(condition).to(features.dtype)[..., None, None].unbind(1)
+    inner = torch.addcmul(features + shift, features, scale)
     correction: Tensor = block.second(functional.relu(inner))
     return x + correction
 
@@ -109,15 +109,15 @@ class TwoScale(nn.Module):
         scale: int = 1,
         wide_blocks: int = 0,
         *,
-        told: bool = False,
+        has_condition: bool = False,
         corrections: int = 1,
     ) -> None:
         super().__init__()
-        self.scale, self.told, self.corrections = scale, told, corrections
+        self.scale, self.told, self.corrections = scale, has_condition, corrections
         self.stride = 16 if wide_blocks else 4
-        if told:
+        if has_condition:
             self.register_buffer("filters", no_filters(), persistent=False)
-        planes = 1 + FILTERS if told else 1
+        planes = 1 + FILTERS if has_condition else 1
         self.stem = nn.Conv2d(4 * planes, width, 3, padding=1)
         self.encoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
@@ -139,35 +139,37 @@ class TwoScale(nn.Module):
         levels = (self.encoder, self.context, self.decoder)
         return [block for level in levels for block in blocks_of(level)]
 
-    def fitted(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Fit weights of a network that sees and finds less.
 
         What it did not see counts nothing at first, and what it found is the last
         correction, so that both networks give the same.
         """
         if not self.told:
-            return given
-        made = dict(given)
+            return weights
+        fitting = dict(weights)
         for name in ("stem.weight", "head.weight", "head.bias"):
-            own, value = self.state_dict()[name], given.get(name)
+            own, value = self.state_dict()[name], weights.get(name)
             if value is None or value.shape == own.shape:
                 continue
             if any(n > m for n, m in zip(value.shape, own.shape, strict=True)):
                 continue
-            made[name] = torch.zeros_like(own)
+            fitting[name] = torch.zeros_like(own)
             outputs, *inputs = value.shape
             place = (slice(own.shape[0] - outputs, None), *(slice(n) for n in inputs))
-            made[name][place] = value
-        return made
+            fitting[name][place] = value
+        return fitting
 
-    def correct(self, planes: Tensor, told: Sequence[Tensor] | None = None) -> Tensor:
+    def correct(
+        self, planes: Tensor, condition: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Find the corrections of images.
 
-        `planes` (B, C, H, W), images and what filters make of them; `told` (B, 2, C)
-        for each block; gives (B, corrections, H * scale, W * scale).
+        `planes` (B, C, H, W), images and what filters make of them; `condition` (B, 2,
+        C) for each block; gives (B, corrections, H * scale, W * scale).
         """
-        turn = None if told is None else iter(told)
-        fine = unrounded(self.stem, functional.pixel_unshuffle(planes, 2))
+        turn = None if condition is None else iter(condition)
+        fine = run_unrounded(self.stem, functional.pixel_unshuffle(planes, 2))
         for block in blocks_of(self.encoder):  # a call of it would hold its input
             fine = run_block(block, fine, turn)
         coarse = self.down(fine).to(fine.dtype)
@@ -179,14 +181,14 @@ class TwoScale(nn.Module):
         del coarse
         for block in blocks_of(self.decoder):
             fine = run_block(block, fine, turn)
-        found = unrounded(self.head, fine)
-        corrections: Tensor = functional.pixel_shuffle(found, 2 * self.scale)
+        output = run_unrounded(self.head, fine)
+        corrections: Tensor = functional.pixel_shuffle(output, 2 * self.scale)
         return corrections
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         if self.told:
-            planes = torch.cat([x, filtered(x, self.filters)], dim=1)
+            planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
             return x + self.correct(planes).sum(1, keepdim=True)
         base = x
         if self.scale > 1:  # exact under tiling, and the head learns the rest
@@ -195,5 +197,7 @@ class TwoScale(nn.Module):
 
     def _seen_wide(self, coarse: Tensor, out: nn.Module) -> Tensor:
         """Look at a large surrounding at little cost."""
-        pooled = out(self.wide(functional.avg_pool2d(coarse, 4)))
-        return functional.interpolate(pooled, scale_factor=4.0, mode="bilinear")
+        pooled_features = out(self.wide(functional.avg_pool2d(coarse, 4)))
+        return functional.interpolate(
+            pooled_features, scale_factor=4.0, mode="bilinear"
+        )

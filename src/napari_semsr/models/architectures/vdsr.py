@@ -39,5 +39,5 @@ class VDSR(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Sharpen a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         base = bicubic(x, self.scale)
-        corrected: Tensor = base + self.body(base)
-        return corrected
+        output: Tensor = base + self.body(base)
+        return output

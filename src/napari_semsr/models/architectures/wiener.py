@@ -84,22 +84,24 @@ def wiener_taps(
     prior = torch.exp(height[:, None, None] - slope[:, None, None] * log_f)
     prior = prior.clamp_max(_MOST_POWER)
     exponent = _blur_exponent(y, x, blur)
-    likeness, wanted = [], []
+    likeness, targets = [], []
     for share, doubt in zip(_DEBLUR, _DOUBTED, strict=True):
-        passed, squared = _passed(share**2 * exponent, doubt)
-        likeness.append(squared * prior + power[:, None, None])
-        wanted.append(passed * prior)
-    taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(wanted, dim=1))
+        transmission, power_transmission = _mean_transmission(
+            share**2 * exponent, doubt
+        )
+        likeness.append(power_transmission * prior + power[:, None, None])
+        targets.append(transmission * prior)
+    taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(targets, dim=1))
     return (taps / taps.sum((-1, -2), keepdim=True)).float()
 
 
-def power_spectrum(field: Tensor, filled: Tensor | None = None) -> Tensor:
+def power_spectrum(field: Tensor, without_gaps: Tensor | None = None) -> Tensor:
     """Average the power of blocks of 64 px, every 32, under a Hann window.
 
     (B, 64, 33) of (B, 1, H, W); of white noise, its variance at each frequency. What
     such a window lets through from other frequencies is far below the rounding of 8
-    bits; the blocks of a survey let more through. Blocks with pixels that were `filled`
-    (H, W) are left out, if others are whole: they have less noise.
+    bits; the blocks of a survey let more through. Blocks with pixels that were
+    `without_gaps` (H, W) are left out, if others are whole: they have less noise.
     """
     line = torch.hann_window(_SIDE + 2, periodic=False, device=field.device)[1:-1]
     window = line[:, None] * line
@@ -108,8 +110,8 @@ def power_spectrum(field: Tensor, filled: Tensor | None = None) -> Tensor:
     blocks = field[:, 0].unfold(1, _SIDE, _SIDE // 2).unfold(2, _SIDE, _SIDE // 2)
     mean = (blocks * window).sum((-1, -2), keepdim=True) / window.sum()
     power = torch.fft.rfft2((blocks - mean) * window).abs().square()
-    if filled is not None and min(filled.shape) >= _SIDE:
-        gaps = filled.unfold(0, _SIDE, _SIDE // 2).unfold(1, _SIDE, _SIDE // 2)
+    if without_gaps is not None and min(without_gaps.shape) >= _SIDE:
+        gaps = without_gaps.unfold(0, _SIDE, _SIDE // 2).unfold(1, _SIDE, _SIDE // 2)
         whole = ~gaps.any(-1).any(-1)
         power = power[:, whole][:, None] if whole.any() else power
     power = power.mean((1, 2))
@@ -127,19 +129,25 @@ def sharpening_taps(
     `wiener_taps`; `noise` (B,), deviations where these are known, too; gives
     (B, 3, 21, 21).
     """
-    passed = _sampled_blur(blur)
-    squared = passed.square()
-    lets, away = _let_through(squared)
+    transmission = _sampled_blur(blur)
+    power_transmission = transmission.square()
+    lets, away = _let_through(power_transmission)
     if noise is None:
-        along, flat = _floors(spectrum, squared)
+        along, flat = _floors(spectrum, power_transmission)
     else:
         along = flat = _known_floor(noise)[:, None, None]
-    likeness, wanted = [], []
-    for floor, cross in ((along, passed), (flat, passed), (along, squared)):
+    likeness, targets = [], []
+    for floor, cross in (
+        (along, transmission),
+        (flat, transmission),
+        (along, power_transmission),
+    ):
         power = _measured_power(spectrum, floor.expand_as(spectrum), lets, away)
-        likeness.append(squared * power.implied + floor)
-        wanted.append(cross * (power.implied if cross is squared else power.likely))
-    best = torch.stack(likeness, dim=1), torch.stack(wanted, dim=1)
+        likeness.append(power_transmission * power.implied + floor)
+        targets.append(
+            cross * (power.implied if cross is power_transmission else power.likely)
+        )
+    best = torch.stack(likeness, dim=1), torch.stack(targets, dim=1)
     return _best_taps(*best, level=True).float()
 
 
@@ -152,35 +160,45 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
     its deviation where it is known.
     """
     most = min(most, WIDEST_BLUR)
-    tried = torch.arange(_STEP_PX, WIDEST_BLUR, _STEP_PX)
-    widths = torch.cat([tried[tried < most], torch.tensor([most])]).to(spectrum.device)
+    widths_tried = torch.arange(_STEP_PX, WIDEST_BLUR, _STEP_PX)
+    widths = torch.cat([widths_tried[widths_tried < most], torch.tensor([most])]).to(
+        spectrum.device
+    )
     spectra = spectrum.expand(len(widths), -1, -1)
-    squared = _sampled_blur((widths, widths, torch.zeros_like(widths))).square()
-    lets, away = _let_through(squared)
-    known = None if noise is None else _known_floor(torch.full_like(widths, noise))
-    floor = white_floor(spectra) if known is None else known
+    power_transmission = _sampled_blur(
+        (widths, widths, torch.zeros_like(widths))
+    ).square()
+    lets, away = _let_through(power_transmission)
+    noise_floor = (
+        None if noise is None else _known_floor(torch.full_like(widths, noise))
+    )
+    floor = white_floor(spectra) if noise_floor is None else noise_floor
     floor = floor[:, None, None].expand_as(spectra)
-    risen = _measured_power(spectra, floor, lets, away).risen
-    known, bears = risen.isfinite(), risen <= _RISEN + risen[0]
+    log_ratio = _measured_power(spectra, floor, lets, away).risen
+    noise_floor, bears = log_ratio.isfinite(), log_ratio <= _RISEN + log_ratio[0]
     # of wide ones too little is measured: as the widest of which there is enough
-    bears = torch.where(known, bears, bears[known][-1] if known.any() else True)
+    bears = torch.where(
+        noise_floor, bears, bears[noise_floor][-1] if noise_floor.any() else True
+    )
     return most if bears[-1] else float(widths[bears].max())
 
 
-def _let_through(squared: Tensor) -> tuple[Tensor, Tensor]:
+def _let_through(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
     """Tell what blur and window let pass of power, (B, 64, 33), and frequencies."""
-    y = torch.fft.fftfreq(_SIDE, device=squared.device)[:, None]
-    away = torch.hypot(y, torch.fft.rfftfreq(_SIDE, device=squared.device)[None])
+    y = torch.fft.fftfreq(_SIDE, device=power_transmission.device)[:, None]
+    away = torch.hypot(
+        y, torch.fft.rfftfreq(_SIDE, device=power_transmission.device)[None]
+    )
     usual = away.clamp_min(_LOWEST) ** -_USUAL_SLOPE
-    lets = (_smeared(squared * usual) / _smeared(usual)).float().clamp_min(0)
+    lets = (_smear(power_transmission * usual) / _smear(usual)).float().clamp_min(0)
     return lets, away
 
 
-def _floors(spectrum: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
+def _floors(spectrum: Tensor, power_transmission: Tensor) -> tuple[Tensor, Tensor]:
     """Find the power of noise along lines (B, 1, 33), and of white noise (B, 1, 1)."""
     flat = white_floor(spectrum)[:, None, None]
-    along = _floor_along(spectrum, squared)
-    across = _floor_along(_turned(spectrum), _turned(squared))
+    along = _floor_along(spectrum, power_transmission)
+    across = _floor_along(_swap_axes(spectrum), _swap_axes(power_transmission))
     # what both directions share is no noise of lines, but the image
     return torch.minimum(along, flat + (along - across).clamp_min(0)), flat
 
@@ -195,8 +213,8 @@ def white_floor(spectrum: Tensor) -> Tensor:
 def _line(spectrum: Tensor) -> Tensor:
     """Tell how many times the usual power noise does not reach; gives (B, 1, 1)."""
     corner, floor = _corner(spectrum), white_floor(spectrum)[:, None, None]
-    squared = ((spectrum / floor - 1).square() * corner).sum((1, 2)) / corner.sum()
-    return (1 + _LINE_SCATTER * squared.sqrt()).clamp_min(_LINE)[:, None, None]
+    mean_square = ((spectrum / floor - 1).square() * corner).sum((1, 2)) / corner.sum()
+    return (1 + _LINE_SCATTER * mean_square.sqrt()).clamp_min(_LINE)[:, None, None]
 
 
 def _corner(spectrum: Tensor) -> Tensor:
@@ -226,24 +244,28 @@ def _sampled_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     y = away[:, None] / rows.clamp_min(_SHARPEST)
     x = away / columns.clamp_min(_SHARPEST)
     kernel = torch.exp((2 * slant * y * x - y**2 - x**2) / (1 - slant**2) / 2)
-    passed: Tensor = torch.fft.rfft2(kernel / kernel.sum((1, 2), keepdim=True)).real
-    return passed.float()
+    transmission: Tensor = torch.fft.rfft2(
+        kernel / kernel.sum((1, 2), keepdim=True)
+    ).real
+    return transmission.float()
 
 
-def _smeared(power: Tensor) -> Tensor:
+def _smear(power: Tensor) -> Tensor:
     """Smear power (..., 64, 33) as the window of `power_spectrum` does."""
     lag = 2 * math.pi * torch.arange(_SIDE, device=power.device) / _SIDE
-    kept = (2 + lag.cos()) / 3
+    window_power = (2 + lag.cos()) / 3
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
-    smeared: Tensor = torch.fft.rfft2(alike * kept * kept[:, None]).real
-    return smeared
+    smeared_power: Tensor = torch.fft.rfft2(
+        alike * window_power * window_power[:, None]
+    ).real
+    return smeared_power
 
 
-def _turned(power: Tensor) -> Tensor:
+def _swap_axes(power: Tensor) -> Tensor:
     """Swap rows and columns of half a spectrum (..., 64, 33)."""
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
-    turned: Tensor = torch.fft.rfft2(alike.mT).real
-    return turned.float()
+    swapped_power: Tensor = torch.fft.rfft2(alike.mT).real
+    return swapped_power.float()
 
 
 def _mirrored_twice(x: Tensor) -> Tensor:
@@ -251,7 +273,7 @@ def _mirrored_twice(x: Tensor) -> Tensor:
     return torch.where((x == 0) | (x == _NYQUIST), 1.0, 2.0)
 
 
-def _floor_along(spectrum: Tensor, squared: Tensor) -> Tensor:
+def _floor_along(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
     """Find the noise's power by its frequency along a line; gives (B, 1, 33).
 
     From row to row it is independent, and so level across lines, where what is left of
@@ -261,14 +283,14 @@ def _floor_along(spectrum: Tensor, squared: Tensor) -> Tensor:
     rows = slice(round(_ACROSS * _SIDE), half + 1)
     both = (spectrum[:, rows] + spectrum.flip(1).roll(1, 1)[:, rows]) / 2
     around = functional.pad(both[:, None], (2, 2, 0, 0), mode="replicate")
-    seen = functional.avg_pool2d(around, (1, 5), 1)[:, 0]
-    left, weight = squared[:, rows], 1 / seen.square().clamp_min(1e-30)
+    local_mean = functional.avg_pool2d(around, (1, 5), 1)[:, 0]
+    left, weight = power_transmission[:, rows], 1 / local_mean.square().clamp_min(1e-30)
     weight = weight / weight.sum(1, keepdim=True)
-    mean, level = (weight * left).sum(1), (weight * seen).sum(1)
+    mean, level = (weight * left).sum(1), (weight * local_mean).sum(1)
     apart = left - mean[:, None]
     spread = (weight * apart.square()).sum(1).clamp_min(1e-30)
-    slope = ((weight * apart * seen).sum(1) / spread).clamp_min(0)
-    floor = torch.maximum(level - slope * mean, _LEAST_SHARE * seen.amin(1))
+    slope = ((weight * apart * local_mean).sum(1) / spread).clamp_min(0)
+    floor = torch.maximum(level - slope * mean, _LEAST_SHARE * local_mean.amin(1))
     # streaks lie at the lowest ones
     first = floor[:, _LINES : _LINES + 1].expand(-1, _LINES)
     floor = torch.cat([first, floor[:, _LINES:]], dim=1)
@@ -301,13 +323,15 @@ def _measured_power(
         return sums.index_add(1, ring.flatten(), (power * share).flatten(1))
 
     many = over_rings(torch.ones_like(spectrum)).clamp_min(1)
-    seen, noise, passed = (over_rings(p) / many for p in (spectrum, floor, lets))
-    above = seen - noise
-    log_power = above.clamp_min(1e-12).log() - passed.clamp_min(1e-30).log()
+    measured_rings, noise, transmission = (
+        over_rings(p) / many for p in (spectrum, floor, lets)
+    )
+    above = measured_rings - noise
+    log_power = above.clamp_min(1e-12).log() - transmission.clamp_min(1e-30).log()
     number = torch.arange(count, device=away.device)[None]
-    told = (above > _TOLD * noise) & (passed > _LEAST_PASSED)
-    told = (told | (number < _SMEARED)).float()
-    last = told.cumprod(1).sum(1, keepdim=True).long() - 1
+    is_usable = (above > _TOLD * noise) & (transmission > _LEAST_PASSED)
+    is_usable = (is_usable | (number < _SMEARED)).float()
+    last = is_usable.cumprod(1).sum(1, keepdim=True).long() - 1
     log_f = (number.clamp_min(1) / _SIDE).log().expand_as(log_power)
     around = functional.pad(log_power[:, None], (1, 1), mode="replicate")
     smooth = functional.avg_pool1d(around, 3, 1)[:, 0]
@@ -321,22 +345,24 @@ def _measured_power(
     rise = (weight * (log_f - middle) * (log_power - level)).sum(1, keepdim=True)
     spread = (weight * (log_f - middle).square()).sum(1, keepdim=True)
     slope = (-rise + _USUAL_SLOPE * _DOUBT) / (spread + _DOUBT)
-    fallen = slope.clamp(*_SLOPES) * (log_f - log_f.gather(1, last))
-    below_noise = log_power.gather(1, last) - fallen
+    fall = slope.clamp(*_SLOPES) * (log_f - log_f.gather(1, last))
+    below_noise = log_power.gather(1, last) - fall
     log_power = torch.where(number > last, below_noise, log_power)
     # means of all kinds occur, also where one image has little of them, as gratings
     strongest = log_power.amax(1, keepdim=True).expand(-1, _SMEARED)
     log_power = torch.cat([strongest, log_power[:, _SMEARED:]], dim=1)
     below = place.clamp_max(count - 1.001).floor().long()
     part = place.clamp_max(count - 1.001) - below
-    falling = _falling(log_power, seen)
-    risen = torch.where(number <= last, log_power - falling, 0.0).amax(1)
-    risen = torch.where(last[:, 0] < _RISES, torch.nan, risen)
-    implied, likely = (
+    falling = _falling(log_power, measured_rings)
+    rise_log = torch.where(number <= last, log_power - falling, 0.0).amax(1)
+    rise_log = torch.where(last[:, 0] < _RISES, torch.nan, rise_log)
+    implied_power, likely = (
         torch.lerp(log[:, below], log[:, below + 1], part).exp()
         for log in (log_power, falling)
     )
-    return _ClearPower(torch.maximum(implied, own), torch.maximum(likely, own), risen)
+    return _ClearPower(
+        torch.maximum(implied_power, own), torch.maximum(likely, own), rise_log
+    )
 
 
 def _lines(spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor) -> Tensor:
@@ -351,8 +377,10 @@ def ring_medians(spectrum: Tensor) -> Tensor:
     """Take the lower median of each ring of a spectrum (B, 64, 33): (B, 46)."""
     places, middle = _ring_places(spectrum.device)
     beyond = spectrum.new_full((len(spectrum), 1), math.inf)
-    seen = torch.cat([spectrum.flatten(1), beyond], dim=1)[:, places].sort(2).values
-    return seen.gather(2, middle.expand(len(seen), -1, 1))[..., 0]
+    sorted_power = (
+        torch.cat([spectrum.flatten(1), beyond], dim=1)[:, places].sort(2).values
+    )
+    return sorted_power.gather(2, middle.expand(len(sorted_power), -1, 1))[..., 0]
 
 
 @cache
@@ -369,33 +397,33 @@ def _ring_places(device: torch.device) -> tuple[Tensor, Tensor]:
     for n, count in enumerate(many):
         places[n, :count] = np.flatnonzero(ring == n)
     middle = (many[:, None] - 1) // 2
-    return _kept(places, device), _kept(middle, device)
+    return _keep_places(places, device), _keep_places(middle, device)
 
 
-def _falling(log_power: Tensor, seen: Tensor) -> Tensor:
+def _falling(log_power: Tensor, power: Tensor) -> Tensor:
     """Cut off power that rises with frequency in the clear image alone, (B, R).
 
     Of an image that was blurred less than it is said, the finest parts seem to be the
     strongest. A ring may be as strong as one from half an octave to an octave below,
-    and stronger where that is `seen` of it, too, as in gratings.
+    and stronger where that is `power` of it, too, as in gratings.
     """
     rings = list(log_power.unbind(1))
     for ring in range(_RISES, len(rings)):
         lower = slice(ring // 2, int(ring / math.sqrt(2)) + 1)
         most = torch.stack(rings[lower]).amax(0)
-        peak = seen[:, ring] >= seen[:, lower].amax(1)
+        peak = power[:, ring] >= power[:, lower].amax(1)
         rings[ring] = torch.where(peak, rings[ring], torch.minimum(rings[ring], most))
     return torch.stack(rings, dim=1)
 
 
-def _passed(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
+def _mean_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
     """Average what a Gaussian lets pass, and its square, over widths it may have.
 
     `exponent`, log of what the likeliest passes; `doubt`, deviation of the log width.
     """
     if doubt == 0:
-        passed = exponent.exp()
-        return passed, passed.square()
+        transmission = exponent.exp()
+        return transmission, transmission.square()
     deviations, weights = _NODES
     parts = [torch.exp(math.exp(2 * doubt * away) * exponent) for away in deviations]
     shares = [weight / sum(weights) for weight in weights]
@@ -404,35 +432,36 @@ def _passed(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
     return torch.stack(first).sum(0), torch.stack(second).sum(0)
 
 
-def _best_taps(power: Tensor, wanted: Tensor, *, level: bool = False) -> Tensor:
+def _best_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> Tensor:
     """Find the filters of least expected error among those of 21 x 21 taps.
 
     To cut the ideal filter off would ring, since that of a blur is wide. `power`,
-    `wanted` (B, F, 64, 33), power of what is seen, cross power with the clear image;
-    `level`: only those that keep a mean grey level. NaN where there are none.
+    `target_power` (B, F, 64, 33), power of what is seen, cross power with the clear
+    image; `level`: only those that keep a mean grey level. NaN where there are none.
     """
     side = 2 * RADIUS + 1
-    seen, cross = (
-        torch.fft.irfft2(part.double(), s=(_SIDE, _SIDE)) for part in (power, wanted)
+    autocorrelation, cross = (
+        torch.fft.irfft2(part.double(), s=(_SIDE, _SIDE))
+        for part in (power, target_power)
     )
     step = torch.arange(side, device=power.device)
     apart = (step[:, None] - step[None]) % _SIDE
     # covariance of any two pixels under the taps: row, row, column, column
-    joint = seen[..., apart[:, None, :, None], apart[None, :, None, :]]
+    joint = autocorrelation[..., apart[:, None, :, None], apart[None, :, None, :]]
     joint = joint.flatten(-4, -3).flatten(-2, -1)
     there = (step - RADIUS) % _SIDE
     right = cross[..., there[:, None], there[None]].flatten(-2)
     joint.diagonal(dim1=-2, dim2=-1).mul_(1 + _JITTER)
     # without its errors, for which it would wait for the card
     factor, fault = torch.linalg.cholesky_ex(joint)
-    found = torch.cholesky_solve(right[..., None], factor)[..., 0]
-    found = torch.where((fault == 0)[..., None], found, torch.nan)
+    solution = torch.cholesky_solve(right[..., None], factor)[..., 0]
+    solution = torch.where((fault == 0)[..., None], solution, torch.nan)
     if level:  # by a multiplier for the constraint that they sum to 1
         even = torch.cholesky_solve(torch.ones_like(right)[..., None], factor)[..., 0]
-        lacking = (1 - found.sum(-1, keepdim=True)) / even.sum(-1, keepdim=True)
-        found = found + lacking * even
-    made: Tensor = found.reshape(*found.shape[:2], side, side)
-    return made
+        lacking = (1 - solution.sum(-1, keepdim=True)) / even.sum(-1, keepdim=True)
+        solution = solution + lacking * even
+    taps: Tensor = solution.reshape(*solution.shape[:2], side, side)
+    return taps
 
 
 def _power_law(
@@ -442,14 +471,16 @@ def _power_law(
 
     `noise`, `variance` (B,), power of the noise and square of the blur's deviation.
     """
-    frequency, seen = rings
+    frequency, power_seen = rings
     log_f = frequency.log()[None]
-    lost = 4 * math.pi**2 * variance[:, None] * frequency**2  # log of the power lost
-    left = torch.maximum(seen - noise[:, None], _LEAST_LEFT * seen)
-    power = left.clamp_min(1e-12).log() + lost
-    share = ((seen - noise[:, None]) / seen.clamp_min(1e-12)).clamp_min(0.0)
+    lost_log = (
+        4 * math.pi**2 * variance[:, None] * frequency**2
+    )  # log of the power lost
+    left = torch.maximum(power_seen - noise[:, None], _LEAST_LEFT * power_seen)
+    power = left.clamp_min(1e-12).log() + lost_log
+    share = ((power_seen - noise[:, None]) / power_seen.clamp_min(1e-12)).clamp_min(0.0)
     # where a blur left little, most is what leaks there from lower frequencies
-    weight = share.square() * torch.exp(-lost) + 1e-6
+    weight = share.square() * torch.exp(-lost_log) + 1e-6
     weight = weight / weight.sum(1, keepdim=True)
     middle, level = (weight * log_f).sum(1), (weight * power).sum(1)
     away = log_f - middle[:, None]
@@ -473,25 +504,25 @@ def _packing(device: torch.device) -> Tensor:
     columns = away[None, :, None, :, None, :]
     outside = (rows < 0) | (rows >= side) | (columns < 0) | (columns >= side)
     place = np.where(outside, side * side, rows * side + columns)
-    return _kept(place.reshape(STEP**2, STEP**2, many, many), device)
+    return _keep_places(place.reshape(STEP**2, STEP**2, many, many), device)
 
 
-def _kept(places: NDArray[np.intp], device: torch.device) -> Tensor:
+def _keep_places(places: NDArray[np.intp], device: torch.device) -> Tensor:
     """Copy places to a device to be kept there, for training, too."""
     with torch.inference_mode(mode=False):
         return torch.from_numpy(places).to(device)
 
 
-def packed(taps: Tensor) -> Tensor:
-    """Pack filters (B, F, 21, 21) for `filtered`: (B F 16, 16, 7, 7)."""
+def pack_taps(taps: Tensor) -> Tensor:
+    """Pack filters (B, F, 21, 21) for `filter_images`: (B F 16, 16, 7, 7)."""
     flat = functional.pad(taps.flatten(2), (0, 1))
     return flat[:, :, _packing(taps.device)].flatten(0, 2)
 
 
-def filtered(x: Tensor, weights: Tensor) -> Tensor:
+def filter_images(x: Tensor, weights: Tensor) -> Tensor:
     """Filter images, each by filters of its own or all by the same.
 
-    `x` (B, 1, H, W), sides multiples of 4; `weights` from `packed`, of B or one
+    `x` (B, 1, H, W), sides multiples of 4; `weights` from `pack_taps`, of B or one
     condition; gives (B, 3, H, W). Beyond the border the image is continued by its last
     pixels.
     """
@@ -502,7 +533,7 @@ def filtered(x: Tensor, weights: Tensor) -> Tensor:
         parts = functional.pixel_unshuffle(around, STEP)
         size = parts.shape[-2:]
         # images that have filters of their own are groups of channels
-        stacked = parts.reshape(-1, many * STEP**2, *size)
-        made = functional.conv2d(stacked, weights, groups=many)
-        made = made.reshape(len(x), -1, *made.shape[-2:])
-        return functional.pixel_shuffle(made, STEP)
+        planes = parts.reshape(-1, many * STEP**2, *size)
+        output = functional.conv2d(planes, weights, groups=many)
+        output = output.reshape(len(x), -1, *output.shape[-2:])
+        return functional.pixel_shuffle(output, STEP)

@@ -12,7 +12,7 @@ from .findings import (
     Numbers as Numbers,
     RowTable as RowTable,
     copy_text as copy_text,
-    tabbed as tabbed,
+    join_with_tabs as join_with_tabs,
 )
 from .folding import (
     COLOURS as COLOURS,
@@ -80,7 +80,7 @@ from .results import (
     typed_path as typed_path,
     typed_store as typed_store,
     watch_images as watch_images,
-    written as written,
+    write_outcome as write_outcome,
 )
 from .runner import (
     JobRunner as JobRunner,

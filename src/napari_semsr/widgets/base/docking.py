@@ -55,8 +55,8 @@ def _tabify(dock: QDockWidget) -> None:
     area = window.dockWidgetArea(dock)
     for other in window.findChildren(QDockWidget):
         ours = other is not dock and other.property(_OURS) == "placed"
-        shown = ours and not other.isHidden()
-        if shown and not other.isFloating() and window.dockWidgetArea(other) == area:
+        is_shown = ours and not other.isHidden()
+        if is_shown and not other.isFloating() and window.dockWidgetArea(other) == area:
             window.tabifyDockWidget(other, dock)
             dock.show()
             dock.raise_()
@@ -67,19 +67,21 @@ def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
     """Show another panel: in the window of all steps if this one is there."""
     holder = panel.parentWidget()
     while holder is not None:
-        shown: QWidget | None = getattr(holder, "show_panel", lambda _: None)(name)
-        if shown is not None:
-            return shown
+        panel_shown: QWidget | None = getattr(holder, "show_panel", lambda _: None)(
+            name
+        )
+        if panel_shown is not None:
+            return panel_shown
         holder = holder.parentWidget()
     return open_panel(viewer, name)
 
 
 def find_panel(viewer: Any, name: str, title: str) -> Any:
     """Show a panel in the window of all steps, by its title there, or by its name."""
-    for docked in viewer.window.dock_widgets.values():
-        shown = getattr(docked, "show_panel", lambda _: None)(title)
-        if shown is not None:
-            return shown
+    for widget in viewer.window.dock_widgets.values():
+        panel = getattr(widget, "show_panel", lambda _: None)(title)
+        if panel is not None:
+            return panel
     return open_panel(viewer, name)
 
 
@@ -91,12 +93,12 @@ def make_panel(viewer: Any, place: str) -> Any:
 
 def open_panel(viewer: Any, name: str) -> QWidget:
     """Show a panel by its name in the menu, in the dock that it has or a new one."""
-    docked = viewer.window.dock_widgets
+    widgets = viewer.window.dock_widgets
     # what follows the name depends on how it was opened
-    titles = [title for title in docked if title.startswith(f"{name} (")]
+    titles = [title for title in widgets if title.startswith(f"{name} (")]
     panel: QWidget
     if titles:
-        panel = docked[titles[0]]
+        panel = widgets[titles[0]]
     elif name in ASIDE:
         panel = make_panel(viewer, ASIDE[name])
         viewer.window.add_dock_widget(panel, name=f"{name} ({_MENU})")

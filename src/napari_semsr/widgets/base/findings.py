@@ -50,7 +50,7 @@ class Findings:
         """Write the numbers, or the curves where there are none, with tabs."""
         rows = self._number_rows() if self.numbers else self._curve_rows()
         marks = [[self.caption]] if self.caption else []
-        return tabbed([*rows, *self._table_rows(), *marks])
+        return join_with_tabs([*rows, *self._table_rows(), *marks])
 
     def write(self, path: Path) -> None:
         """Write the numbers, and the curves below them, as CSV."""
@@ -61,8 +61,8 @@ class Findings:
                 "w", encoding="utf-8-sig", newline="", errors="backslashreplace"
             ) as stream,
         ):
-            told = (f"{self.title} by napari-semsr {__version__}", *self.origin)
-            for line in told:  # not quoted: what skips comments looks for the mark
+            lines = (f"{self.title} by napari-semsr {__version__}", *self.origin)
+            for line in lines:  # not quoted: what skips comments looks for the mark
                 stream.write(f"# {' '.join(line.split())}\r\n")
             heads = [["quantity", "value", "unit", "note"]] if self.numbers else []
             curves = [[], *self._curve_rows()] if self.curves else []
@@ -73,13 +73,13 @@ class Findings:
         return [
             [
                 name,
-                _cell(found.value),
-                found.unit,
-                " ".join(filter(None, (found.spread, found.note, found.verdict))),
+                _cell(number.value),
+                number.unit,
+                " ".join(filter(None, (number.spread, number.note, number.verdict))),
             ]
-            if isinstance(found, Figure)
-            else [name, found, "", ""]
-            for name, found in self.numbers.items()
+            if isinstance(number, Figure)
+            else [name, number, "", ""]
+            for name, number in self.numbers.items()
         ]
 
     def _table_rows(self) -> list[list[str]]:
@@ -107,7 +107,7 @@ def _cell(value: Any) -> str:
     return str(value) if isinstance(value, str | bool | np.bool_) else f"{value:.10g}"
 
 
-def tabbed(rows: Iterable[Iterable[object]]) -> str:
+def join_with_tabs(rows: Iterable[Iterable[object]]) -> str:
     """Write rows with tabs, as spreadsheets take them; nothing for None."""
     cells = (["" if cell is None else str(cell) for cell in row] for row in rows)
     return "\n".join("\t".join(map(guarded_cell, row)) for row in cells)
@@ -149,7 +149,7 @@ class RowTable(QTableWidget):
                 self.setItem(row, place, item)
         self.setSortingEnabled(sorts)
 
-    def chosen(self) -> int | None:
+    def chosen_row(self) -> int | None:
         """Give the number of the row that is chosen, as it was filled in."""
         items = self.selectedItems()
         return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None

@@ -78,7 +78,7 @@ class RichLabel(QTextBrowser):
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
-        self._said, self._kind, self._page = "", "", QTextDocument(self)
+        self._text, self._kind, self._page = "", "", QTextDocument(self)
         self._links: list[tuple[str, str]] = []
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setStyleSheet(
@@ -103,14 +103,14 @@ class RichLabel(QTextBrowser):
 
     def text(self) -> str:
         """Return what was said, as it was given."""
-        return self._said
+        return self._text
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
         """Show another text; all of it is marked as of a `kind`, if one is given."""
         self.setVisible(bool(text))
-        if (text or "", kind, []) == (self._said, self._kind, self._links):
+        if (text or "", kind, []) == (self._text, self._kind, self._links):
             return
-        self._said, self._kind, self._links = text or "", kind, []
+        self._text, self._kind, self._links = text or "", kind, []
         self._write()
 
     def add_link(self, label: str, target: str) -> None:
@@ -125,7 +125,7 @@ class RichLabel(QTextBrowser):
             open_manual(link.toString())
 
     def _write(self) -> None:
-        text = self._said
+        text = self._text
         light = self.palette().text().color().lightness() < _MIDDLE
         colours = (_ON_LIGHT if light else _ON_DARK).items()
         sheet = "\n".join(f"{name} {{ color: {value}; }}" for name, value in colours)
@@ -152,7 +152,7 @@ class RichLabel(QTextBrowser):
 
     def _fit(self) -> None:
         self._page.setTextWidth(max(self.width(), 1))
-        height = math.ceil(self._page.size().height()) if self._said else 0
+        height = math.ceil(self._page.size().height()) if self._text else 0
         if height != self.maximumHeight():
             self.setFixedHeight(height)
             # lays the inside out; while it is being shown, Qt forgets to
@@ -190,11 +190,11 @@ class ScrollBox(QScrollArea):
         content.installEventFilter(self)
         self._fit()
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Follow the height of what is shown."""
         if event is not None and event.type() in _RESIZED:
             self._fit()
-        return super().eventFilter(watched, event)
+        return super().eventFilter(source, event)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
         """Keep the button in the corner."""
@@ -211,8 +211,10 @@ class ScrollBox(QScrollArea):
         height = min(max(whole, least), most) if is_open else least
         # as needed, Qt leaves a bar that was needed before the height followed
         kinds = Qt.ScrollBarPolicy
-        needed = kinds.ScrollBarAsNeeded if whole > height else kinds.ScrollBarAlwaysOff
-        self.setVerticalScrollBarPolicy(needed)
+        bar_policy = (
+            kinds.ScrollBarAsNeeded if whole > height else kinds.ScrollBarAlwaysOff
+        )
+        self.setVerticalScrollBarPolicy(bar_policy)
         if height != self.maximumHeight():
             self.setFixedHeight(height)
         self.setViewportMargins(0, 0, line, 0)  # always: else lines would break anew
@@ -242,22 +244,22 @@ def fit_scroll_area(area: QScrollArea, content: QWidget) -> None:
 class _TextFold(QObject):
     """Breaks the text of a button or tick box where it is wider than the control."""
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Break anew where width or font change."""
-        changed = event is not None and event.type() in _REBREAKING
-        if changed and isinstance(watched, QAbstractButton):
-            metrics, room = watched.fontMetrics(), watched.width() - _chrome(watched)
+        must_break = event is not None and event.type() in _REBREAKING
+        if must_break and isinstance(source, QAbstractButton):
+            metrics, room = source.fontMetrics(), source.width() - _chrome(source)
             lines: list[str] = []
-            for word in watched.text().split():
+            for word in source.text().split():
                 longer = f"{lines[-1]} {word}" if lines else word
                 if lines and metrics.horizontalAdvance(longer) <= room:
                     lines[-1] = longer
                 else:
                     lines.append(word)
             text = "\n".join(lines)
-            if text != watched.text():
-                watched.setText(text)
-        return super().eventFilter(watched, event)
+            if text != source.text():
+                source.setText(text)
+        return super().eventFilter(source, event)
 
 
 def fold_text(button: QAbstractButton) -> None:
@@ -275,28 +277,28 @@ def _chrome(button: QAbstractButton) -> int:
 class _Eliding(QObject):
     """Draws a long entry of a combo box with an ellipsis; its tooltip has it whole."""
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Take the painting over, and the tooltip where something is left out."""
         # Others come from a box that is being destroyed, which no longer can be asked.
-        meant = isinstance(event, QPaintEvent | QHelpEvent)
-        if not meant or not isinstance(watched, QComboBox):
-            return super().eventFilter(watched, event)
-        option, text = _elided(watched)
+        is_ours = isinstance(event, QPaintEvent | QHelpEvent)
+        if not is_ours or not isinstance(source, QComboBox):
+            return super().eventFilter(source, event)
+        option, text = _elided_text(source)
         if isinstance(event, QPaintEvent):
             option.currentText = text
-            painter = QStylePainter(watched)
+            painter = QStylePainter(source)
             painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
             painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
             painter.end()
             return True
-        if isinstance(event, QHelpEvent) and text != watched.currentText():
-            said = f"{watched.currentText()}\n\n{watched.toolTip()}"
-            QToolTip.showText(event.globalPos(), said, watched)
+        if isinstance(event, QHelpEvent) and text != source.currentText():
+            tooltip = f"{source.currentText()}\n\n{source.toolTip()}"
+            QToolTip.showText(event.globalPos(), tooltip, source)
             return True
-        return super().eventFilter(watched, event)
+        return super().eventFilter(source, event)
 
 
-def _elided(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
+def _elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
     """Give how a combo box is drawn, and as much of its entry as there is room for."""
     option = QStyleOptionComboBox()
     option.initFrom(box)
@@ -352,14 +354,14 @@ def take_either_mark(box: QDoubleSpinBox) -> None:
 class _Marks(QObject):
     """Puts the point that a spin box knows in the place of the other mark."""
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Let either key type the point."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             box, line, point = _parts_of(self)
             if event.text() in (".", ",") and event.text() != point and box.decimals():
                 line.insert(point)
                 return True
-        return super().eventFilter(watched, event)
+        return super().eventFilter(source, event)
 
     def follow(self, text: str) -> None:
         """Do so in what was pasted, when there is one mark, and it is the other."""
@@ -393,11 +395,11 @@ class _Shortening(QObject):
         if not (line.isModified() and line.hasFocus()):
             self.shorten()
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Shorten soon after the box is shown, or has another style."""
         if event is not None and event.type() in _RESTYLED:
             self.startTimer(0)  # when Qt is done with the event
-        return super().eventFilter(watched, event)
+        return super().eventFilter(source, event)
 
     def timerEvent(self, event: QTimerEvent | None) -> None:  # noqa: N802
         """Shorten once."""
@@ -460,7 +462,7 @@ class _Lines(QFlowLayout):
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Ask for one line."""
-        lines = self._broken(_ANY_WIDTH)
+        lines = self._break_lines(_ANY_WIDTH)
         width = sum(width for line in lines for _, width in line)
         gaps = _GAP_PX * max(0, sum(map(len, lines)) - 1)
         return QSize(width + gaps, self.heightForWidth(_ANY_WIDTH))
@@ -469,7 +471,7 @@ class _Lines(QFlowLayout):
         """Ask for the widest widget; the text of a button may break."""
         return QSize(_NARROW_PX, self.heightForWidth(_ANY_WIDTH))
 
-    def _broken(self, room: int) -> list[list[tuple[QWidget, int]]]:
+    def _break_lines(self, room: int) -> list[list[tuple[QWidget, int]]]:
         """Give the widgets of each line with the width that each needs."""
         items = (self.itemAt(number) for number in range(self.count()))
         parts = [item.widget() for item in items if item and not item.isEmpty()]
@@ -489,12 +491,14 @@ class _Lines(QFlowLayout):
     def _lay(self, rect: QRect, *, test: bool = False) -> int:
         """Lay the widgets out, unless it is a test; give the height."""
         top = rect.top()
-        for line in self._broken(rect.width()):
-            fixed = QSizePolicy.Policy.Fixed
+        for line in self._break_lines(rect.width()):
+            fixed_policy = QSizePolicy.Policy.Fixed
             parts = [part for part, _ in line]
-            grows = [p for p in parts if p.sizePolicy().horizontalPolicy() != fixed]
-            taken = sum(need for _, need in line) + _GAP_PX * (len(line) - 1)
-            more = max(0, rect.width() - taken) // max(1, len(grows))
+            grows = [
+                p for p in parts if p.sizePolicy().horizontalPolicy() != fixed_policy
+            ]
+            width_used = sum(need for _, need in line) + _GAP_PX * (len(line) - 1)
+            more = max(0, rect.width() - width_used) // max(1, len(grows))
             high = max(part.sizeHint().height() for part in parts)
             left = rect.left()
             for part, need in line:

@@ -67,16 +67,16 @@ _LARGEST_FLOAT = 1e9
 class _WheelGuard(QObject):
     """Leaves the wheel to the panel, unless a control was clicked first."""
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+    def eventFilter(self, control: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Pass the wheel on where the control has no focus."""
         if (
             isinstance(event, QWheelEvent)
-            and isinstance(watched, QWidget)
-            and not watched.hasFocus()
+            and isinstance(control, QWidget)
+            and not control.hasFocus()
         ):
             event.ignore()
             return True
-        return super().eventFilter(watched, event)
+        return super().eventFilter(control, event)
 
 
 def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushButton:
@@ -91,12 +91,12 @@ def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushBu
 def _choose(edit: FileEdit) -> None:
     """Ask for a path: beside the one that is typed, else beside the data."""
     text = edit.line_edit.value.strip()
-    typed = Path(text).expanduser().absolute()
-    begin = typed if text and typed.parent.is_dir() else begin_at()
+    path_typed = Path(text).expanduser().absolute()
+    begin = path_typed if text and path_typed.parent.is_dir() else begin_at()
     ask, title = use_app().get_obj("show_file_dialog"), edit.label
-    chosen = ask(edit.mode, title, str(begin), edit.filter, edit.native)
-    if chosen:
-        edit.value = chosen
+    path_chosen = ask(edit.mode, title, str(begin), edit.filter, edit.native)
+    if path_chosen:
+        edit.value = path_chosen
 
 
 class Form(QWidget):
@@ -114,7 +114,7 @@ class Form(QWidget):
         self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         self._rows: dict[str, tuple[QWidget, QLabel | None]] = {}
-        self._named: dict[str, Any] = {}
+        self._controls_by_name: dict[str, Any] = {}
         self._guard = _WheelGuard(self)
         for control in controls:
             self.add(control)
@@ -159,7 +159,7 @@ class Form(QWidget):
             text.setToolTip(tooltip)
             text.setContentsMargins(0, 0, _GAP_PX, 0)
         name = getattr(control, "name", "")
-        self._rows[name], self._named[name] = (native, text), control
+        self._rows[name], self._controls_by_name[name] = (native, text), control
 
     def event(self, event: QEvent | None) -> bool:
         """Give controls the room that their texts need now.
@@ -167,26 +167,26 @@ class Form(QWidget):
         It is the same for all, since Qt looks at one row alone when it decides whether
         a label stands beside its control.
         """
-        done = super().event(event)
+        was_handled = super().event(event)
         if event is not None and event.type() in _REFITTING:
             rows = [native for native, label in self._rows.values() if label]
-            shown = [native for native in rows if not native.isHidden()]
-            room = max(map(least_width, shown), default=0)
+            rows_shown = [native for native in rows if not native.isHidden()]
+            room = max(map(least_width, rows_shown), default=0)
             for native in rows:
                 native.setMinimumWidth(room)
-        return done
+        return was_handled
 
     def labels(self) -> Labels:
         """Tell what the rows and their entries are called, by the options' names."""
-        found = {}
-        for name, control in self._named.items():
+        all_labels = {}
+        for name, control in self._controls_by_name.items():
             label = getattr(control, "text", "") or getattr(control, "label", "")
             entries = enumerate(
                 control.choices if isinstance(control, ComboBox) else ()
             )
-            shown = {str(one): control.native.itemText(at) for at, one in entries}
-            found[name] = str(label), shown
-        return found
+            texts = {str(one): control.native.itemText(at) for at, one in entries}
+            all_labels[name] = str(label), texts
+        return all_labels
 
     def relabel(self, name: str, label: str, tooltip: str) -> None:
         """Say what the control of a row is for now."""
@@ -208,8 +208,8 @@ def _kind_of(annotation: Any) -> tuple[Any, bool]:
     union = get_origin(annotation) in (Union, types.UnionType)
     parts = get_args(annotation) if union else (annotation,)
     kind = next(part for part in parts if part is not type(None))
-    noted = get_origin(kind) is Annotated
-    return get_args(kind)[0] if noted else kind, type(None) in parts
+    is_annotated = get_origin(kind) is Annotated
+    return get_args(kind)[0] if is_annotated else kind, type(None) in parts
 
 
 def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
@@ -239,10 +239,10 @@ class _Control:
         words = words_of(field)
         default = field.get_default(call_default_factory=True)
         if words.choices is not None or get_origin(self.kind) is Literal:
-            shown = dict(words.choices or {str(v): v for v in get_args(self.kind)})
-            if self.optional and None not in shown.values():
-                shown = {_AUTOMATIC: None} | shown
-            return ComboBox(name=name, choices=list(shown.items()), value=default)
+            texts = dict(words.choices or {str(v): v for v in get_args(self.kind)})
+            if self.optional and None not in texts.values():
+                texts = {_AUTOMATIC: None} | texts
+            return ComboBox(name=name, choices=list(texts.items()), value=default)
         if self.kind in (int, float):
             return self._number(name, field, default)
         if self.kind is bool:
@@ -329,13 +329,13 @@ def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
     labels = read()
     name = partial(_name_in_panel, labels)
 
-    def kept(found: re.Match[str]) -> str:
-        known = partial(name, unknown=_UNKNOWN)
-        parts = [rename_options(part, known) for part in _BETWEEN.split(found[1])]
-        told = ", ".join(part for part in parts if _UNKNOWN not in part)
-        return f" ({told})" if told else ""
+    def keep_part(match: re.Match[str]) -> str:
+        known_name = partial(name, unknown=_UNKNOWN)
+        parts = [rename_options(part, known_name) for part in _BETWEEN.split(match[1])]
+        parts_named = ", ".join(part for part in parts if _UNKNOWN not in part)
+        return f" ({parts_named})" if parts_named else ""
 
-    text = rename_options(_BRACKETS.sub(kept, text), name)
+    text = rename_options(_BRACKETS.sub(keep_part, text), name)
     return _OPTION.sub(lambda found: _row(found[1], "", labels) or found[0], text)
 
 
@@ -386,10 +386,10 @@ def option_widget(model: type[Options], name: str) -> Any:
 
 def labels_of_verbs(names: Iterable[str]) -> Labels:
     """Give what panels call the options of verbs, by the options' names."""
-    found: Labels = {}
+    labels: Labels = {}
     for verb in filter(None, map(verb_of, names)):
-        found = {**found, **_labels_of(*(one.options for one in verb.sets))}
-    return found
+        labels = {**labels, **_labels_of(*(one.options for one in verb.sets))}
+    return labels
 
 
 def _labels_of(*models: type[Options]) -> Labels:
@@ -420,8 +420,10 @@ class OptionsForm(Form):
             self._folded = Form(*(controls[name].widget for name in more))
             self._fold = Folded(MORE, _MORE_TOLD, self._folded)
             self.add(self._fold)
-        found = {name: words_of(model.model_fields[name]).when for name in controls}
-        self._when = {name: when for name, when in found.items() if when}
+        conditions = {
+            name: words_of(model.model_fields[name]).when for name in controls
+        }
+        self._when = {name: when for name, when in conditions.items() if when}
         for other in {other for when in self._when.values() for other in when}:
             self.on_change(other, self._show_parts)
         self._show_parts()
@@ -463,7 +465,10 @@ class OptionsForm(Form):
     def _has_part(self, name: str) -> bool:
         """Whether an option matters with what is typed in the other rows."""
         when = self._when.get(name, {}).items()
-        return all(self._controls[other].value in allowed for other, allowed in when)
+        return all(
+            self._controls[other].value in allowed_values
+            for other, allowed_values in when
+        )
 
     def _show_parts(self, _: object = None) -> None:
         for name in self._when:
@@ -471,8 +476,8 @@ class OptionsForm(Form):
 
     def options(self, **more: Any) -> Any:
         """Validate what is typed; what has no part is left at its default."""
-        typed = {k: v for k, v in self.values().items() if self._has_part(k)}
-        return self._model.parse(typed | more)
+        values = {k: v for k, v in self.values().items() if self._has_part(k)}
+        return self._model.parse(values | more)
 
     def on_change(self, name: str, call: Callable[[Any], None]) -> None:
         """Call something when one option changes."""

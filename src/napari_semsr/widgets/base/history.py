@@ -73,8 +73,8 @@ class RemovedLayers:
     def text(self) -> str:
         """What can be taken back, as in "removal of mosaic"; empty for nothing."""
         there = self.layers
-        gone = self._viewer() and any(item not in there for _, item in self._last)
-        return self._text if gone else ""
+        is_gone = self._viewer() and any(item not in there for _, item in self._last)
+        return self._text if is_gone else ""
 
     def undo(self) -> str:
         """Put back what was removed last, and return its text; empty for nothing."""
@@ -123,10 +123,10 @@ class RemovedLayers:
         self.changed.emit()
 
 
-def _forget(removed: _Removed, others: Sequence[Layer]) -> None:
+def _forget(removal: _Removed, others: Sequence[Layer]) -> None:
     """Make a removal final; stores that other layers show stay."""
-    while removed:
-        drop_store(removed.pop()[1], others)
+    while removal:
+        drop_store(removal.pop()[1], others)
 
 
 def bare(viewer: ViewerModel) -> ViewerModel:

@@ -16,8 +16,8 @@ _ON_THE_WEB = "https://github.com/napari-semsr/napari-semsr/blob/main/docs"
 
 def manual_folder() -> Path:
     """Folder of the pages: in the package, or beside the source that it is run from."""
-    shipped = _PACKAGE / "docs"
-    return shipped if shipped.is_dir() else _PACKAGE.parents[1] / "docs"
+    package_docs = _PACKAGE / "docs"
+    return package_docs if package_docs.is_dir() else _PACKAGE.parents[1] / "docs"
 
 
 def slug(heading: str) -> str:
@@ -32,12 +32,12 @@ def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
         text = (manual_folder() / _TROUBLES).read_text("utf-8")
     except OSError:
         return ()
-    found = []
+    troubles = []
     for heading in re.findall(r"^### +(.+)$", text, re.MULTILINE):
         parts = map(re.escape, heading.split("…"))
         pattern = re.compile(".+?".join(parts), re.DOTALL)
-        found.append((pattern, f"{_TROUBLES}#{slug(heading)}"))
-    return tuple(found)
+        troubles.append((pattern, f"{_TROUBLES}#{slug(heading)}"))
+    return tuple(troubles)
 
 
 def advice_on(message: str) -> str | None:
@@ -52,9 +52,9 @@ def advice_on(message: str) -> str | None:
 def manual_url(place: str) -> QUrl:
     """Address of ``page.md#heading``: in the manual that was built, or on the web."""
     page, _, heading = place.partition("#")
-    built = manual_folder() / _BUILT / Path(page).with_suffix(".html")
-    url = QUrl.fromLocalFile(str(built))
-    if not built.is_file():
+    built_page = manual_folder() / _BUILT / Path(page).with_suffix(".html")
+    url = QUrl.fromLocalFile(str(built_page))
+    if not built_page.is_file():
         url = QUrl(f"{_ON_THE_WEB}/{page}")
     url.setFragment(heading)
     return url

@@ -179,15 +179,17 @@ class ResultSwitch:
             for item in before.keys() & set(layers):
                 item.visible = before[item]
             return
-        made = (item for item in layers if item.metadata.get(MADE_KEY) == self._panel)
-        shown = [item for item in made if item.visible]
-        if not shown:
+        layers_made = (
+            item for item in layers if item.metadata.get(MADE_KEY) == self._panel
+        )
+        layers_shown = [item for item in layers_made if item.visible]
+        if not layers_shown:
             return
-        self._before = dict.fromkeys(shown, True)
+        self._before = dict.fromkeys(layers_shown, True)
         if under is not None and under in layers:
             self._before[under] = under.visible
             under.visible = True
-        for item in shown:
+        for item in layers_shown:
             item.visible = False
 
 
@@ -297,9 +299,9 @@ class FindingsBar(FoldingRow):
 
     def refresh(self) -> None:
         """Offer what there is."""
-        found = self._panel.findings()
-        self.setVisible(bool(found.numbers or found.curves))
-        self.plot_button.setVisible(found.plot is not None)
+        findings = self._panel.findings()
+        self.setVisible(bool(findings.numbers or findings.curves))
+        self.plot_button.setVisible(findings.plot is not None)
         self.page_button.setVisible(self._panel.reports)
 
     def copy(self) -> None:
@@ -308,15 +310,17 @@ class FindingsBar(FoldingRow):
 
     def save_numbers(self) -> None:
         """Ask for a name, and write numbers and curves."""
-        found = self._panel.findings()
-        self._panel.save_file("Save numbers", found.title, _TABLES, found.write)
+        findings = self._panel.findings()
+        self._panel.save_file("Save numbers", findings.title, _TABLES, findings.write)
 
     def save_plot(self) -> None:
         """Ask for a name, and draw the plot into it."""
-        found = self._panel.findings()
-        if found.plot is not None:
-            write = partial(found.plot.save, origin=found.origin, caption=found.caption)
-            self._panel.save_file("Save plot", found.title, _PICTURES, write)
+        findings = self._panel.findings()
+        if findings.plot is not None:
+            write = partial(
+                findings.plot.save, origin=findings.origin, caption=findings.caption
+            )
+            self._panel.save_file("Save plot", findings.title, _PICTURES, write)
 
 
 def _list_again(box: CategoricalWidget[Any]) -> None:
@@ -375,14 +379,14 @@ class Panel(QWidget):
         self._input: CategoricalWidget[Any] | None = None
         self._active: Layer | None = None  # the last one that was looked at
         self._adding = False
-        self._laid: list[Layer] = []  # by what is being shown
+        self._layers_shown: list[Layer] = []  # by what is being shown
         self.unread: list[QWidget] = []  # parts of the form by which nothing is run
         self._results_title = ""
         self._folds = False  # whether the numbers can be folded, below a large one
         self._run_label, self._cancel_label = run_label, "Cancel"
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
-        self._found = Findings(title)
+        self._findings = Findings(title)
         self._layers_read: _Planes = {}  # of layers that the form was read of
         self._measured: _Planes = {}  # of those that the result is of
         self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
@@ -417,8 +421,8 @@ class Panel(QWidget):
 
         Closing a dock does not destroy what it held: it only loses its parent.
         """
-        gone = event is not None and event.type() == QEvent.Type.ParentChange
-        if gone and self.parent() is None:
+        parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
+        if parent_changed and self.parent() is None:
             self.leave()
             destroy_after_jobs(self)
         super().changeEvent(event)
@@ -480,23 +484,23 @@ class Panel(QWidget):
 
     def _build_foot(self) -> QVBoxLayout:
         foot = QVBoxLayout()
-        said = f"{self.title}: start with the settings above ({RUN})."
-        self.run_button = push_button(self._run_label, self.run, said)
-        said = f"Stop after the step that is being done ({CANCEL})."
-        self.cancel_button = push_button(self._cancel_label, self.cancel, said)
+        tooltip = f"{self.title}: start with the settings above ({RUN})."
+        self.run_button = push_button(self._run_label, self.run, tooltip)
+        tooltip = f"Stop after the step that is being done ({CANCEL})."
+        self.cancel_button = push_button(self._cancel_label, self.cancel, tooltip)
         self.cancel_button.setEnabled(False)
-        said = (
+        tooltip = (
             "Save the layer that was made here, as it is, in a format of your choice."
         )
-        self.save_button = push_button("Save…", self.save, said)
+        self.save_button = push_button("Save…", self.save, tooltip)
         self.save_button.setVisible(False)
-        said = (
+        tooltip = (
             f"The manual on this panel ({HELP}).\n{HIDE} hides and shows what it made, "
             f"{FLIP} shows what that was made of."
         )
-        self.help_button = push_button("?", self.show_help, said)
-        fixed = QSizePolicy.Policy.Fixed
-        self.help_button.setSizePolicy(fixed, fixed)
+        self.help_button = push_button("?", self.show_help, tooltip)
+        fixed_policy = QSizePolicy.Policy.Fixed
+        self.help_button.setSizePolicy(fixed_policy, fixed_policy)
         self.run_button.setProperty(TEXTS, [self._run_label, _QUEUE])
         self.cancel_button.setProperty(TEXTS, [self._cancel_label, _CANCEL_QUEUED])
         self.buttons = FoldingRow(
@@ -554,8 +558,8 @@ class Panel(QWidget):
         """
         self.headline, self.remarks = RichLabel(), RichLabel()
         self.figures, self._results_title = RichLabel(), title
-        told = "All numbers of the result, and how each was found."
-        self.all_figures = Folded("All numbers", told, self.figures)
+        tooltip = "All numbers of the result, and how each was found."
+        self.all_figures = Folded("All numbers", tooltip, self.figures)
         self.helpers = CheckBox(
             text=helpers,
             tooltip="Layers that explain the result.",
@@ -572,9 +576,9 @@ class Panel(QWidget):
         layers = self.viewer.layers
         return [item for item in layers if item.metadata.get(HELPER_KEY) == self.title]
 
-    def _show_helpers(self, shown: bool) -> None:
+    def _show_helpers(self, is_shown: bool) -> None:
         for layer in self._helper_layers():
-            layer.visible = shown
+            layer.visible = is_shown
 
     @contextmanager
     def in_place(
@@ -605,24 +609,28 @@ class Panel(QWidget):
         }
         camera, active = host.camera(self.viewer), layers.selection.active
         center, zoom = camera.center, camera.zoom
-        laid = self._laid if self._adding else layers  # at once, or a part at a time
-        before = list(laid)
+        layers_placed = (
+            self._layers_shown if self._adding else layers
+        )  # at once, or a part at a time
+        before = list(layers_placed)
         yield [layers[name] for name in places]
-        added = [item for item in laid if item in layers and item not in before]
-        for item in added:
+        layers_added = [
+            item for item in layers_placed if item in layers and item not in before
+        ]
+        for item in layers_added:
             item.metadata[RUN_KEY] = run | {"name": item.name}
         if leader is not None:
             for item in layers:
                 if item.metadata.get(RUN_KEY) == run:  # what explained it is replaced
                     del item.metadata[RUN_KEY]
             leader.metadata[RUN_KEY] = run
-        for item in sorted(added, key=lambda item: places.get(item.name, 0)):
+        for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
             if item.name in places:
                 layers.move(layers.index(item), places[item.name])
         if places:
             camera.center, camera.zoom = center, zoom
         self._show_helpers(bool(self.helpers.value))
-        results = [item for item in added if HELPER_KEY not in item.metadata]
+        results = [item for item in layers_added if HELPER_KEY not in item.metadata]
         if results:
             layers.selection.active = results[-1]
         elif active is None or active in layers:  # what explains is not worked on next
@@ -650,7 +658,7 @@ class Panel(QWidget):
     def show_result(
         self,
         numbers: Numbers,
-        said: str,
+        sentence: str,
         *,
         curves: Mapping[str, Columns] | None = None,
         tables: Mapping[str, Columns] | None = None,
@@ -665,18 +673,24 @@ class Panel(QWidget):
         `network` made the result; `tables` are shown and copied too. What follows a
         mouse does not `reveal` the results.
         """
-        measured = self._measured.items()
-        known = {named_with_plane(*one): network_of(one[0]) for one in measured}
-        origin = [f"{k}, {MADE_BY} {v}" if v else k for k, v in known.items()]
+        planes_measured = self._measured.items()
+        networks_known = {
+            named_with_plane(*one): network_of(one[0]) for one in planes_measured
+        }
+        origin = [f"{k}, {MADE_BY} {v}" if v else k for k, v in networks_known.items()]
         if network:
             origin.append(f"{MADE_BY} {network}")
-        networks = [network] if network else filter(None, dict.fromkeys(known.values()))
+        networks = (
+            [network]
+            if network
+            else filter(None, dict.fromkeys(networks_known.values()))
+        )
         names = ", ".join(networks)
         note = f"<p>Made by a network: <b>{names}</b>. {_ESTIMATE}</p>" if names else ""
         numbers = {
-            name: self.translate(found) if isinstance(found, str) else found
-            for name, found in numbers.items()
-            if not (name == "Store" and is_temporary(str(found)))  # it moves, or goes
+            name: self.translate(number) if isinstance(number, str) else number
+            for name, number in numbers.items()
+            if not (name == "Store" and is_temporary(str(number)))  # it moves, or goes
         }
         first = _first_of(numbers)
         large = "" if first is None else self.translate(_headline(*first))
@@ -691,17 +705,17 @@ class Panel(QWidget):
         elif not self._folds:
             self.all_figures.unfold(on=False)
         self._folds = first is not None
-        found = (numbers, curves or {}, self.plot, tables or {})
-        self._found = Findings(self.title, tuple(origin), *found)
-        planes = dict.fromkeys(say_plane(*one) for one in measured)
+        number = (numbers, curves or {}, self.plot, tables or {})
+        self._findings = Findings(self.title, tuple(origin), *number)
+        planes = dict.fromkeys(say_plane(*one) for one in planes_measured)
         self.results.setTitle(": ".join(filter(None, (self._results_title, *planes))))
         if reveal:
             self.reveal()
-        self.show_status(said)
+        self.show_status(sentence)
 
     def findings(self) -> Findings:
         """Give what was found last, to be copied and saved."""
-        return self._found
+        return self._findings
 
     def reveal(self) -> None:
         """Show the group of results, scrolling to its top."""
@@ -730,10 +744,10 @@ class Panel(QWidget):
         viewer = self.viewer
 
         def choices(_: Any) -> list[tuple[str, Layer | None]]:
-            listed = grey_layers(viewer) if layers is None else layers()
+            layer_list = grey_layers(viewer) if layers is None else layers()
             first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
-            listed = sorted(listed, key=lambda item: not is_map(item))
-            return first + [(item.name, item) for item in reversed(listed)]
+            layer_list = sorted(layer_list, key=lambda item: not is_map(item))
+            return first + [(item.name, item) for item in reversed(layer_list)]
 
         box = ComboBox(
             name=name,
@@ -782,7 +796,7 @@ class Panel(QWidget):
                 about = event.value.metadata
                 about.setdefault(MADE_KEY, self.title)
                 about.setdefault(SOURCES_KEY, sources_of(self._measured))
-                self._laid.append(event.value)
+                self._layers_shown.append(event.value)
             for box in self._boxes:
                 _list_again(box)
             self._show_plane()
@@ -806,8 +820,8 @@ class Panel(QWidget):
 
     def takes_stack(self) -> bool:
         """Whether all planes of the input are asked for."""
-        asked = self.all_planes is not None and bool(self.all_planes.value)
-        return asked and bool(self._stacks())
+        takes_all = self.all_planes is not None and bool(self.all_planes.value)
+        return takes_all and bool(self._stacks())
 
     def _stacks(self) -> list[Image]:
         """Chosen layers with more than one plane."""
@@ -822,19 +836,19 @@ class Panel(QWidget):
             for value in values
             for item in (value if isinstance(value, list | tuple) else [value])
         ]
-        chosen = dict.fromkeys(item for item in layers if isinstance(item, Image))
-        return [item for item in chosen if item.ndim > 2]
+        images = dict.fromkeys(item for item in layers if isinstance(item, Image))
+        return [item for item in images if item.ndim > 2]
 
     def _show_plane(self, _: object = None) -> None:
         stacks = self._stacks()
         if self.all_planes is not None:
             self.all_planes.native.setVisible(bool(stacks))
         dims = self.viewer.dims
-        shown = {item.name: say_plane(item, plane_at(item, dims)) for item in stacks}
-        said = [f"{plane} of {name} is taken" for name, plane in shown.items()]
+        planes = {item.name: say_plane(item, plane_at(item, dims)) for item in stacks}
+        sentences = [f"{plane} of {name} is taken" for name, plane in planes.items()]
         if self.takes_stack():
-            said = [f"all planes of {stacks[0].name} are taken"]
-        text = "; ".join(said)
+            sentences = [f"all planes of {stacks[0].name} are taken"]
+        text = "; ".join(sentences)
         self.plane.setText(f"{text[:1].upper()}{text[1:]}." if text else "")
 
     # -- the active layer ----------------------------------------------------
@@ -847,15 +861,15 @@ class Panel(QWidget):
         self.viewer.layers.selection.events.active.connect(self._take_active)
         self._take_active()
         if self._active is None:
-            listed = [item for item in box.choices if item is not None]
-            if wanted := [item for item in listed if self.takes(item)]:
-                self.choose_input(wanted[0])
+            choices = [item for item in box.choices if item is not None]
+            if candidates := [item for item in choices if self.takes(item)]:
+                self.choose_input(candidates[0])
         self._show_plane()
 
     def _with_databar(self) -> Layer | None:
         """Give the image that is chosen whose lowest rows look like a data bar."""
-        chosen = None if self._input is None else self._input.value
-        layers = chosen if isinstance(chosen, list) else [chosen]
+        layer_chosen = None if self._input is None else self._input.value
+        layers = layer_chosen if isinstance(layer_chosen, list) else [layer_chosen]
         return next((item for item in layers if databar_of(item)), None)
 
     def _show_databar(self, _: object = None) -> None:
@@ -870,7 +884,7 @@ class Panel(QWidget):
         """Take the image that is chosen without its data bar."""
         layer = self._with_databar()
         if layer is not None:
-            with self.told():
+            with self.showing_errors():
                 crop_databar(self.viewer, layer)
 
     # -- layers of other readers ----------------------------------------------
@@ -878,32 +892,36 @@ class Panel(QWidget):
     def _chosen_layers(self) -> list[Layer]:
         """List the layers that are chosen and open."""
         values = [box.value for box in self._boxes]
-        chosen = [
+        layers_chosen = [
             item
             for value in values
             for item in (value if isinstance(value, list | tuple) else [value])
         ]
-        return [item for item in dict.fromkeys(chosen) if item in self.viewer.layers]
+        return [
+            item for item in dict.fromkeys(layers_chosen) if item in self.viewer.layers
+        ]
 
     def _show_offers(self, _: object = None) -> None:
         """Offer what the chosen layers lack: a stated pixel size, their luminance."""
         if not is_alive(self):
             return
-        chosen = self._chosen_layers()
-        sizes = {item: stated_size(item) for item in chosen}
+        layers_chosen = self._chosen_layers()
+        sizes = {item: stated_size(item) for item in layers_chosen}
         lacking = {item: size for item, size in sizes.items() if size}
         self.size_button.setVisible(bool(lacking))
         for item, size in lacking.items():
-            said = f"The file of {item.name} states {spell_pixel_size(size)} per pixel"
+            sentence = (
+                f"The file of {item.name} states {spell_pixel_size(size)} per pixel"
+            )
             if len(lacking) > 1:
-                said = f"The files of {len(lacking)} layers state pixel sizes"
+                sentence = f"The files of {len(lacking)} layers state pixel sizes"
             many = "them" if len(lacking) > 1 else "it"
-            self.size_button.setText(f"{said}: take {many}")
-        coloured = next(filter(is_coloured, chosen), None)
-        self.grey_button.setVisible(coloured is not None)
-        if coloured is not None:
+            self.size_button.setText(f"{sentence}: take {many}")
+        colour_layer = next(filter(is_coloured, layers_chosen), None)
+        self.grey_button.setVisible(colour_layer is not None)
+        if colour_layer is not None:
             self.grey_button.setText(
-                f"{coloured.name} is in colour: take its luminance"
+                f"{colour_layer.name} is in colour: take its luminance"
             )
 
     def take_sizes(self) -> None:
@@ -916,13 +934,13 @@ class Panel(QWidget):
 
     def take_luminance(self) -> None:
         """Choose the luminance of the first chosen layer that is in colour."""
-        coloured = next(filter(is_coloured, self._chosen_layers()), None)
-        if not isinstance(coloured, Image):
+        colour_layer = next(filter(is_coloured, self._chosen_layers()), None)
+        if not isinstance(colour_layer, Image):
             return
-        boxes = [box for box in self._boxes if box.value is coloured]
-        made = add_luminance(self.viewer, coloured)
+        boxes = [box for box in self._boxes if box.value is colour_layer]
+        layer_made = add_luminance(self.viewer, colour_layer)
         for box in boxes:
-            box.value = made
+            box.value = layer_made
 
     def takes(self, layer: Layer) -> bool:
         """Whether a layer of the list is chosen when it becomes active."""
@@ -946,7 +964,7 @@ class Panel(QWidget):
             self.choose_input(active)
 
     def micrograph(
-        self, layer: Image | None, *, unturned: bool = False, colour: bool = False
+        self, layer: Image | None, *, is_unturned: bool = False, colour: bool = False
     ) -> Micrograph:
         """Read a layer at the plane that is shown, perhaps as if it were not turned.
 
@@ -957,21 +975,23 @@ class Panel(QWidget):
             without_cache(layer)
             plane = () if self.takes_stack() else plane_at(layer, dims)
             self._layers_read[layer] = plane
-        return micrograph_from_layer(layer, dims, unturned=unturned, colour=colour)
+        return micrograph_from_layer(
+            layer, dims, is_unturned=is_unturned, colour=colour
+        )
 
     # -- saving --------------------------------------------------------------
 
     @contextmanager
     def _making(self) -> Iterator[None]:
         """Remember the images that are added within."""
-        before = list(self._laid)
+        before = list(self._layers_shown)
         self._adding = True  # what is made here is not what to work on next
         try:
             yield
         finally:
             self._adding = False
             self._active = self.viewer.layers.selection.active
-        new = [item for item in self._laid if item not in before]
+        new = [item for item in self._layers_shown if item not in before]
         images = [item for item in image_layers(self.viewer) if item in new]
         self.made += [item for item in images if FOLDER_KEY not in item.metadata]
         if any(item.metadata.get(HELPER_KEY) == self.title for item in new):
@@ -980,7 +1000,7 @@ class Panel(QWidget):
 
     def _in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
         """Do what adds layers, with a turn of the event loop after each part."""
-        self._laid.clear()
+        self._layers_shown.clear()
         with self._making():
             parts = act() or iter(())
         more = True
@@ -989,7 +1009,7 @@ class Panel(QWidget):
                 more = next(parts, False) is None
             if more:
                 yield
-        self._laid.clear()
+        self._layers_shown.clear()
 
     def _show_unsaved(self) -> None:
         """Say which layers go when napari ends, and offer to save them."""
@@ -1013,18 +1033,18 @@ class Panel(QWidget):
         name: str,
         kinds: Mapping[str, str],
         write: Callable[[Path], object],
-        said: str = "Saved as {}.",
+        sentence: str = "Saved as {}.",
     ) -> None:
         """Ask for a name, write there, and say so; the path stands for ``{}``."""
         path = ask_file(self, title, name, kinds)
         if path is not None:
-            with self.told():
+            with self.showing_errors():
                 write(path)
-                self.show_status(said.format(path))
+                self.show_status(sentence.format(path))
 
     def save_as(self, layer: Image) -> None:
         """Ask where to save a layer, all planes of a stack, and do so."""
-        with self.told():
+        with self.showing_errors():
             look, stack = look_of(layer), layer.ndim > 2
             planes = planes_of(layer) if stack else [self.micrograph(layer)]
             planes = [plane.replace(look=look) for plane in planes]
@@ -1038,10 +1058,10 @@ class Panel(QWidget):
                 make = partial(save_job, image, path)
                 self.saver.start(f"Save {layer.name}", make, request)
 
-    def _show_saved(self, layer: Image, saved: Converted) -> None:
-        note_saved(layer.metadata, saved)
+    def _show_saved(self, layer: Image, saved_file: Converted) -> None:
+        note_saved(layer.metadata, saved_file)
         self._show_unsaved()
-        self.notify(f"{layer.name} is saved as {saved.output}.")
+        self.notify(f"{layer.name} is saved as {saved_file.output}.")
 
     def _show_not_saved(self) -> None:
         self.show_status("Nothing was saved.")
@@ -1050,7 +1070,7 @@ class Panel(QWidget):
 
     def save_figure(self) -> None:
         """Ask for a name, and draw the visible images as a figure for a paper."""
-        with self.told():
+        with self.showing_errors():
             images = [item for item in image_layers(self.viewer) if item.visible]
             if not images:
                 msg = "An image layer must be visible to be a figure; show one first."
@@ -1072,26 +1092,28 @@ class Panel(QWidget):
 
     def report_found(self) -> None:
         """Ask for a name, and write a report on what was measured last."""
-        shown = [item for item in self._measured if item in self.viewer.layers]
-        layers = [item for item in image_layers(self.viewer) if item in shown]
-        layers.sort(key=shown.index)
-        chosen = getattr(getattr(self, "reference", None), "value", None)
-        layers.sort(key=lambda item: item is not chosen)  # the reference comes first
-        found = self.findings()
-        rows = tuple((name, str(value)) for name, value in found.numbers.items())
-        told = PanelFindings(
+        layers_shown = [item for item in self._measured if item in self.viewer.layers]
+        layers = [item for item in image_layers(self.viewer) if item in layers_shown]
+        layers.sort(key=layers_shown.index)
+        reference = getattr(getattr(self, "reference", None), "value", None)
+        layers.sort(key=lambda item: item is not reference)  # the reference comes first
+        findings = self.findings()
+        rows = tuple((name, str(value)) for name, value in findings.numbers.items())
+        panel_findings = PanelFindings(
             self.title,
-            tuple(found.origin),
+            tuple(findings.origin),
             rows,
-            found.plot.png() if found.plot is not None else None,
+            findings.plot.png() if findings.plot is not None else None,
         )
-        self.write_report(layers, [told] if rows or told.plot else [])
+        self.write_report(
+            layers, [panel_findings] if rows or panel_findings.plot else []
+        )
 
     def write_report(
-        self, layers: Sequence[Image], found: Sequence[PanelFindings] = ()
+        self, layers: Sequence[Image], findings: Sequence[PanelFindings] = ()
     ) -> None:
         """Ask for a name, and write a report on layers; two that fit are a pair."""
-        with self.told():
+        with self.showing_errors():
             images: list[Any] = [self.as_shown(layer) for layer in layers]
             name = f"{layers[0].name if layers else self.title} report"
             path = ask_file(self, "Save report", name, _PAGES)
@@ -1100,15 +1122,15 @@ class Panel(QWidget):
             if len(images) == 2 and images[0].shape == images[1].shape:
                 images = [tuple(images)]
             job = REPORT.anew if path.exists() else REPORT.job
-            make = partial(job, images, path, found=found)
+            make = partial(job, images, path, found=findings)
             self.start(make, self._show_report, "Report")
 
-    def _show_report(self, made: ReportMade) -> None:
-        show_file(made.path)
-        refused = f" {made.refused} measures were refused, with reasons."
+    def _show_report(self, report: ReportMade) -> None:
+        show_file(report.path)
+        refused_text = f" {report.refused} measures were refused, with reasons."
         self.notify(
-            f"The report is saved as {made.path}, its numbers beside it."
-            + (refused if made.refused else "")
+            f"The report is saved as {report.path}, its numbers beside it."
+            + (refused_text if report.refused else "")
         )
 
     def as_shown(self, layer: Image) -> Micrograph:
@@ -1119,15 +1141,17 @@ class Panel(QWidget):
         without_cache(layer)
         plane = self._measured.get(layer) or plane_at(layer, self.viewer.dims)
         image = micrograph_from_layer(layer, plane=plane, colour=True)
-        named = named_with_plane(layer, plane)
-        image = image.replace(look=look_of(layer), name=named)
+        layer_name = named_with_plane(layer, plane)
+        image = image.replace(look=look_of(layer), name=layer_name)
         about = layer.metadata.get(NETWORK_KEY)
         before = image.provenance
         if about is None or (before is not None and before.network()):
             return image
         digest = about.get("digest") or "digest not known"
-        made = Provenance(job="shown", model_name=about["model"], model_digest=digest)
-        return image.replace(provenance=made)
+        history = Provenance(
+            job="shown", model_name=about["model"], model_digest=digest
+        )
+        return image.replace(provenance=history)
 
     # -- running -------------------------------------------------------------
 
@@ -1146,16 +1170,16 @@ class Panel(QWidget):
 
     def run(self) -> None:
         """Start the job with what the form says, or queue it, or say why not."""
-        asked = self._typed_in()
+        request = self._typed_in()
         if self.queue is None and self.runner.busy:
             self.show_status(_RUNNING)
-        elif self.runner.is_asked(asked):
+        elif self.runner.is_asked(request):
             self.show_status(
                 "These settings are being run already; change one to queue another run."
             )
         else:
-            with self.told():
-                self._run(asked)
+            with self.showing_errors():
+                self._run(request)
 
     def _typed_in(self) -> tuple[Any, ...]:
         """Read all that is typed and chosen for a run, at the place that is shown."""
@@ -1167,8 +1191,8 @@ class Panel(QWidget):
                 if not any(part.isAncestorOf(item) for part in self.unread)
             ]
 
-        found = [item.text() for item in parts(QLineEdit)]
-        found += [item.currentText() for item in parts(QComboBox)]
+        texts = [item.text() for item in parts(QLineEdit)]
+        texts += [item.currentText() for item in parts(QComboBox)]
         ticks = [
             item.isChecked()
             for item in parts(QAbstractButton)
@@ -1176,9 +1200,9 @@ class Panel(QWidget):
         ]
         lists = parts(QListWidget)
         rows = [[row.text() for row in item.selectedItems()] for item in lists]
-        return found, ticks, rows, self.viewer.dims.point[:-2]
+        return texts, ticks, rows, self.viewer.dims.point[:-2]
 
-    def _run(self, asked: object) -> None:
+    def _run(self, request_values: object) -> None:
         path = self.writes()
         if path is not None:
             check_free(path)
@@ -1189,11 +1213,15 @@ class Panel(QWidget):
         begin = partial(self._begin, under, read, work.begin)
         make = partial(_with_plots, work.make) if self.plots else work.make
         finish = partial(self._finish, work.show, is_run=True)
-        request = JobRequest(self.queue, begin, finish, path, asked, tuple(read))
+        request = JobRequest(
+            self.queue, begin, finish, path, request_values, tuple(read)
+        )
         self.runner.start(self.title, make, request)
         if self.runner.running and self.runner.waiting:
-            said = f"Queued with the settings as they are now: {self.runner.waiting}"
-            self.show_status(f"{said} after the one that runs.")
+            sentence = (
+                f"Queued with the settings as they are now: {self.runner.waiting}"
+            )
+            self.show_status(f"{sentence} after the one that runs.")
         self._show_buttons()
 
     def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
@@ -1202,10 +1230,10 @@ class Panel(QWidget):
         finish = partial(self._finish, on_result, is_run=title is None)
         reads = tuple(self._layers_read)
         request = JobRequest(begin=self._forget_warnings, show=finish, reads=reads)
-        started = self.runner.start(title or self.title, make, request)
-        if not started:
+        has_started = self.runner.start(title or self.title, make, request)
+        if not has_started:
             self.show_status(_RUNNING)
-        return started
+        return has_started
 
     def _begin(
         self, under: Any, read: _Planes, prepare: _Begin | None
@@ -1254,7 +1282,7 @@ class Panel(QWidget):
 
     def _finish(self, show: _Show, value: Any, *, is_run: bool) -> Iterator[None]:
         self._show_buttons()
-        with self.told():
+        with self.showing_errors():
             yield from self._in_parts(partial(show, value))
             if not self.isVisible():
                 show_info(self.status.text())
@@ -1267,8 +1295,8 @@ class Panel(QWidget):
         self._draw_messages(on=not soon)
         self.progress_bar.setVisible(self.runner.running or not self.runner.busy)
         self._fill_bar(step.done, step.total)
-        queued = self.runner.waiting if self.runner.running else 0
-        self._say(f"{step} · {queued} queued" if queued else str(step))
+        waiting_count = self.runner.waiting if self.runner.running else 0
+        self._say(f"{step} · {waiting_count} queued" if waiting_count else str(step))
         if not soon:
             self._stepping.start()
 
@@ -1299,7 +1327,7 @@ class Panel(QWidget):
             self.progress_bar.setVisible(self.busy)
             self._fill_bar(0, 0)
 
-    def _fill_bar(self, done: int, total: int) -> None:
+    def _fill_bar(self, done_count: int, total: int) -> None:
         """Show how much is done; empty where nobody knows how much there is.
 
         Qt's bar for that moves all the time, and draws the whole window with it.
@@ -1308,7 +1336,7 @@ class Panel(QWidget):
         bar.setUpdatesEnabled(False)  # drawn once, and not at each of these
         bar.setTextVisible(total > 0)
         bar.setRange(0, total or 1)
-        bar.setValue(done if total else 0)
+        bar.setValue(done_count if total else 0)
         bar.setUpdatesEnabled(is_drawn)
 
     def _show_cancelled(self) -> None:
@@ -1335,14 +1363,14 @@ class Panel(QWidget):
         It leaves the panel when something is typed or chosen, a layer comes, goes or
         gets another size, or a file that is named in the form comes or goes.
         """
-        said, place = self.translate(text), advice_on(text)
+        sentence, place = self.translate(text), advice_on(text)
         self._causes = self._find_causes()
         self._mending.start()
         self._draw_messages()
-        self.status.setText(said, "problem")
+        self.status.setText(sentence, "problem")
         label = _WHAT_TO_DO if place else "Troubleshooting"
         self.status.add_link(label, place or "troubleshooting.md")
-        show_error(said)
+        show_error(sentence)
 
     def _show_job_problem(self, text: str) -> None:
         """Show why a job failed; what the panel clears away by then is no mending."""
@@ -1351,19 +1379,19 @@ class Panel(QWidget):
 
     def _find_causes(self) -> tuple[object, ...]:
         """Read what an error may be due to: the form, its files, layers of others."""
-        *typed, _ = self._typed_in()
-        files = [_when_changed(text) for text in typed[0] if os.sep in text]
+        *typed_values, _ = self._typed_in()
+        files = [_when_changed(text) for text in typed_values[0] if os.sep in text]
         layers = [
             (id(item), item.name, tuple(item.scale), len(item.data))
             for item in self.viewer.layers
             if self.title not in map(item.metadata.get, (MADE_KEY, HELPER_KEY))
         ]
-        return typed, files, layers
+        return typed_values, files, layers
 
     def leave_mended(self) -> None:
         """Take an error away whose cause may have gone."""
-        known = self._mending.isActive() and self._causes is not None
-        if known and self._causes != self._find_causes():
+        has_causes = self._mending.isActive() and self._causes is not None
+        if has_causes and self._causes != self._find_causes():
             self.show_status("")
 
     def _look_for_mended(self) -> None:
@@ -1377,28 +1405,28 @@ class Panel(QWidget):
 
     def show_warning(self, text: str) -> None:
         """Say what a result must be taken with; it stays until the next run."""
-        said, place = self.translate(text), advice_on(text)
+        sentence, place = self.translate(text), advice_on(text)
         link = "" if place is None else f" {link_to(_WHAT_TO_DO, place)}"
-        line = f'<p class="warning">{html.escape(said, quote=False)}{link}</p>'
+        line = f'<p class="warning">{html.escape(sentence, quote=False)}{link}</p>'
         if line not in self.warned.text():
             self.warned.setText(self.warned.text() + line)
             if not self.isVisible():
-                show_warning(said)
+                show_warning(sentence)
 
     def _forget_warnings(self) -> None:
         self.warned.setText("")
 
     def labels(self) -> Labels:
         """Tell what rows and their entries are called, by the options' names."""
-        named = [form.labels() for form in self.findChildren(Form)]
-        return {name: called for one in named for name, called in one.items()}
+        labels_by_form = [form.labels() for form in self.findChildren(Form)]
+        return {name: label for one in labels_by_form for name, label in one.items()}
 
     def translate(self, text: str) -> str:
         """Say what a job says in the words of this panel."""
         return in_panel_words(text, self.labels)
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def showing_errors(self) -> Iterator[None]:
         """Say what goes wrong within, and end it."""
         try:
             yield
@@ -1443,11 +1471,11 @@ def _sheet(title: str, columns: Columns) -> str:
         if full and len(parts[-1]) > 1:
             parts.append([first])
         parts[-1].append(head)
-    shown = [_part({head: cells[head] for head in part}) for part in parts]
+    parts_shown = [_part({head: cells[head] for head in part}) for part in parts]
     more, rest = len(cells[first]) - _MOST_SHOWN, ""
     if more > 0:
         rest = f"<p>and {more} more rows: Copy and Save numbers have all.</p>"
-    return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(shown)}{rest}"
+    return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
 
 
 def _part(columns: Mapping[str, Sequence[str]]) -> str:
@@ -1463,20 +1491,22 @@ def _part(columns: Mapping[str, Sequence[str]]) -> str:
 
 def _first_of(numbers: Numbers) -> tuple[str, Figure] | None:
     """Find the number that stands large: the first that there is."""
-    found = [(k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large]
-    known = [one for one in found if one[1].value is not None]
-    return next(iter(known + found), None)
+    large_figures = [
+        (k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large
+    ]
+    known_figures = [one for one in large_figures if one[1].value is not None]
+    return next(iter(known_figures + large_figures), None)
 
 
-def _headline(name: str, found: Figure) -> str:
+def _headline(name: str, figure: Figure) -> str:
     """Write a number large, with its unit and what is to be thought of it."""
-    beside = " ".join(filter(None, (found.spread, found.unit)))
-    number = f"<b>{html.escape(found.shown)}</b>"
+    beside = " ".join(filter(None, (figure.spread, figure.unit)))
+    number = f"<b>{html.escape(figure.text)}</b>"
     lines = [
         html.escape(name),
         f'<span style="font-size:{_LARGE}pt">{number}</span> {html.escape(beside)}',
-        html.escape(found.note, quote=False),
-        f"<b>{html.escape(found.verdict, quote=False)}</b>" if found.verdict else "",
+        html.escape(figure.note, quote=False),
+        f"<b>{html.escape(figure.verdict, quote=False)}</b>" if figure.verdict else "",
     ]
     return "".join(f"<div>{line}</div>" for line in lines if line)
 

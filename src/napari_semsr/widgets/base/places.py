@@ -20,17 +20,17 @@ def begin_at() -> Path:
     data = _data_folder()
     if data is None:
         return Path(get_save_history()[0])
-    chosen = _chosen.get(data, data)
-    return chosen if chosen.is_dir() else data
+    folder_chosen = _chosen.get(data, data)
+    return folder_chosen if folder_chosen.is_dir() else data
 
 
 def _data_folder() -> Path | None:
     """Find the folder of the topmost layer that shows a file of the user's."""
     viewer = current_viewer()
     for layer in reversed([] if viewer is None else list(viewer.layers)):
-        found = layer.metadata.get(FOLDER_KEY) or file_of(layer)
-        if found and not is_temporary(str(found)) and Path(found).parent.is_dir():
-            return Path(found).parent
+        folder = layer.metadata.get(FOLDER_KEY) or file_of(layer)
+        if folder and not is_temporary(str(folder)) and Path(folder).parent.is_dir():
+            return Path(folder).parent
     return None
 
 

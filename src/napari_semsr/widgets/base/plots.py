@@ -122,14 +122,14 @@ class PlotCanvas(QWidget):
 
     def refresh(self) -> None:
         """Colour everything by the theme and draw; empty axes take no room."""
-        drawn = [axes for axes in self.axes if axes.has_data()]
+        axes_in_use = [axes for axes in self.axes if axes.has_data()]
         for axes in self.axes:
-            axes.set_visible(axes in drawn)
+            axes.set_visible(axes in axes_in_use)
         self._grid.set_height_ratios(
-            [1.0 if axes in drawn else _NO_ROOM for axes in self.axes]
+            [1.0 if axes in axes_in_use else _NO_ROOM for axes in self.axes]
         )
-        self.setVisible(bool(drawn))
-        self.setFixedHeight(self._height * max(1, len(drawn)))
+        self.setVisible(bool(axes_in_use))
+        self.setFixedHeight(self._height * max(1, len(axes_in_use)))
         theme = get_theme(self._theme)
         self.figure.set_facecolor(theme.background.as_hex())
         self._ink(theme.text.as_hex(), theme.foreground.as_hex())
@@ -223,8 +223,8 @@ _PEN = Pen(COLOURS)
 
 def draw_plot(axes: Axes, plot: Plot) -> None:
     """Draw curves with their legend above, as panels name things."""
-    named = (replace(line, label=short_label(line.label)) for line in plot.lines)
-    draw_curves(axes, replace(plot, lines=tuple(named)), _PEN)
+    lines = (replace(line, label=short_label(line.label)) for line in plot.lines)
+    draw_curves(axes, replace(plot, lines=tuple(lines)), _PEN)
     for part in (axes, *axes.child_axes):
         part.set_xlabel(as_label(part.get_xlabel()))
     axes.set_ylabel(as_label(axes.get_ylabel()))

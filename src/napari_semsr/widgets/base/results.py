@@ -51,7 +51,7 @@ from napari_semsr.io import (
     no_file,
     read,
     read_project,
-    stacked,
+    stack_planes,
     tell_missing,
     without_rows,
 )
@@ -100,14 +100,14 @@ def cache_folder() -> Path:
     if not _folder or not _folder[0].is_dir():
         parent = str(preference("storage", "cache_folder")).strip() or None
         try:
-            made = make_temporary(None if parent is None else Path(parent))
+            folder = make_temporary(None if parent is None else Path(parent))
         except OSError as error:
             msg = (
                 f"The cache folder {parent} must exist and be writable "
                 f"({error.strerror}); choose another under Preferences, Storage."
             )
             raise WriteError(msg) from error
-        _folder[:] = [made]
+        _folder[:] = [folder]
         atexit.register(remove_cache)
     return _folder[0]
 
@@ -126,11 +126,11 @@ def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
     project stays while the project lists it. What this process did not make stays.
     """
     path = layer.metadata.get(STORE_KEY)
-    shared = any(
+    is_shared = any(
         path in (item.metadata.get(STORE_KEY), *item.metadata.get(DRAWN_KEY, ()))
         for item in others
     )
-    if not path or shared or any_busy():
+    if not path or is_shared or any_busy():
         return
     if is_temporary(path) or _is_left_over(Path(path)):
         remove_own(Path(path))
@@ -147,10 +147,10 @@ def _is_left_over(path: Path) -> bool:
     if path.parent not in _project:
         return False
     try:
-        listed = read_project(path.parent).layers
+        layers_listed = read_project(path.parent).layers
     except ReadError:
         return False
-    return all(item.store != path.name for item in listed)
+    return all(item.store != path.name for item in layers_listed)
 
 
 def keep_results_in(folder: Path | None) -> None:
@@ -163,24 +163,26 @@ def is_unsaved(layer: Layer) -> bool:
 
     One that was given its pixel size since is, but for an open project that keeps it.
     """
-    found = layer.metadata
-    store = None if STRENGTH_KEY in found else found.get(STORE_KEY)  # at full strength
-    places = [Path(place) for place in (found.get(SAVED_KEY), store) if place]
+    metadata = layer.metadata
+    store = (
+        None if STRENGTH_KEY in metadata else metadata.get(STORE_KEY)
+    )  # at full strength
+    places = [Path(place) for place in (metadata.get(SAVED_KEY), store) if place]
     if is_sized_anew(layer):
         places = [place for place in places if place.parent in _project]
     temporary = all(is_temporary(str(place)) for place in places)
-    return temporary and not found.get(LIVE_KEY)
+    return temporary and not metadata.get(LIVE_KEY)
 
 
 def is_sized_anew(layer: Layer) -> bool:
     """Whether a layer has another pixel size than where it was written."""
-    about, sized = record_of(layer), is_calibrated(layer)
+    about, has_size = record_of(layer), is_calibrated(layer)
     if "pixel_size_nm" not in about:
-        return sized and SIZE_ERROR_KEY in about  # typed here, error known or not
-    written = about["pixel_size_nm"]
-    if written is None or not sized:
-        return sized or written is not None
-    return not np.allclose(written, pitch_of(layer))
+        return has_size and SIZE_ERROR_KEY in about  # typed here, error known or not
+    recorded_size = about["pixel_size_nm"]
+    if recorded_size is None or not has_size:
+        return has_size or recorded_size is not None
+    return not np.allclose(recorded_size, pitch_of(layer))
 
 
 def is_kept(layer: Layer) -> bool:
@@ -327,21 +329,21 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
     if not path.exists():
         raise no_file(path)
     many = options.level == 0 and not options.databar_rows
-    wanted = range(levels) if many and levels > 1 else range(1)
-    found = []
-    for level in wanted:
-        yield Progress(level, len(wanted), f"opening {path.name}, level {level}")
+    level_numbers = range(levels) if many and levels > 1 else range(1)
+    images = []
+    for level in level_numbers:
+        yield Progress(level, len(level_numbers), f"opening {path.name}, level {level}")
         one = options if not level else options.replace(level=level, pixel_size_nm=None)
-        found.append(read(path, **one.model_dump()))
-        if max(found[0].shape) <= SINGLE_PX:
-            if found[0].is_lazy:
-                whole = found[0].data.compute(callbacks=())  # see coarse_levels
-                found = [found[0].replace(data=whole, look=found[0].look)]
+        images.append(read(path, **one.model_dump()))
+        if max(images[0].shape) <= SINGLE_PX:
+            if images[0].is_lazy:
+                whole = images[0].data.compute(callbacks=())  # see coarse_levels
+                images = [images[0].replace(data=whole, look=images[0].look)]
             break
-    if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= _FACTOR:
-        found += yield from coarse_levels(found[0])
+    if len(images) == 1 and images[0].is_lazy and min(images[0].shape) >= _FACTOR:
+        images += yield from coarse_levels(images[0])
     tell_missing(path, options.series or 0, options.level)
-    return Opened(found[0], tuple(found), path, options)
+    return Opened(images[0], tuple(images), path, options)
 
 
 def open_store(path: str | Path) -> Job[Opened]:
@@ -361,7 +363,7 @@ class Outcome:
     planes: tuple[Micrograph, ...] = ()  # of a stack; the first is what was opened
 
 
-def written(
+def write_outcome(
     job: Job[Any],
     target: Target,
     *,
@@ -374,7 +376,7 @@ def written(
     """
     stack = target.path.suffix.lower() != ".zarr"
     try:
-        made = yield from job
+        result = yield from job
     except BaseException:
         if target.temporary and not keep():
             parts = target.path.parent.glob(f".{target.path.name}.*")
@@ -382,15 +384,15 @@ def written(
                 shutil.rmtree(path, ignore_errors=True)
         raise
     if stack:
-        count, planes = made.shape[0], []
+        count, planes = result.shape[0], []
         for number in range(count):
             yield Progress(number, count, f"opening {target.path.name}")
             planes.append(read(target.path, plane=number))
-        return Outcome(made, Opened(planes[0], (planes[0],)), planes=tuple(planes))
-    opened, second = (yield from open_store(made.output)), None
+        return Outcome(result, Opened(planes[0], (planes[0],)), planes=tuple(planes))
+    opened_store, second = (yield from open_store(result.output)), None
     if beside is not None:
         second = yield from open_store(beside)
-    return Outcome(made, opened, second)
+    return Outcome(result, opened_store, second)
 
 
 def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
@@ -437,7 +439,7 @@ def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Ima
         "axis_labels": source.axis_labels,
     }.items():
         keywords[key] = (*values[:lead], *keywords[key])
-    pixels = stacked([plane.data for plane in planes])
+    pixels = stack_planes([plane.data for plane in planes])
     counts = finest(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
     layer.metadata[STORE_KEY] = str(Path(outcome.made.output).resolve())
@@ -445,11 +447,11 @@ def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Ima
     return layer
 
 
-def add_opened(viewer: Viewer, opened: Opened, **keywords: Any) -> Image:
+def add_opened(viewer: Viewer, opened_store: Opened, **keywords: Any) -> Image:
     """Show what was opened as a calibrated layer, with its pyramid."""
-    data = [item.data for item in opened.levels]
+    data = [item.data for item in opened_store.levels]
     many = len(data) > 1
-    image = opened.micrograph
+    image = opened_store.micrograph
     if image.look is not None and image.look.classes:
         about = layer_attributes(image) | keywords
         del about["rgb"]
@@ -457,9 +459,11 @@ def add_opened(viewer: Viewer, opened: Opened, **keywords: Any) -> Image:
     else:
         about = layer_keywords(image, levels=data, **keywords)
         layer = viewer.add_image(data if many else data[0], multiscale=many, **about)
-    if opened.path is not None:
-        layer.metadata[STORE_KEY] = str(opened.path.resolve())
-        layer.metadata[READ_KEY] = opened.options.model_dump(exclude_defaults=True)
+    if opened_store.path is not None:
+        layer.metadata[STORE_KEY] = str(opened_store.path.resolve())
+        layer.metadata[READ_KEY] = opened_store.options.model_dump(
+            exclude_defaults=True
+        )
     show_colour_bar(layer)
     show_scale_bar(viewer)
     return layer
@@ -511,8 +515,8 @@ def watch_images(viewer: ViewerModel) -> None:
     for layer in viewer.layers:
         _follow_pixels(layer)
     events = viewer.layers.events
-    for changed in (events.inserted, events.removed, events.reordered):
-        changed.connect(show)
+    for signal in (events.inserted, events.removed, events.reordered):
+        signal.connect(show)
 
 
 def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
@@ -569,8 +573,10 @@ def _forget_files(layer: Image | Labels) -> None:
 
 def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
     """Show bars with an image, and the image among others."""
-    known = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
-    if known.count(layer.metadata.get(IDENTITY_KEY)) > 1:  # a copy is another layer
+    identities = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
+    if (
+        identities.count(layer.metadata.get(IDENTITY_KEY)) > 1
+    ):  # a copy is another layer
         layer.metadata.pop(IDENTITY_KEY, None)
     settle_colour_bars(viewer)
     _fit_guest(viewer, layer)
@@ -579,17 +585,17 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
         return
     others = [item for item in images if item is not layer]
     same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
-    mixed = settle_scale_bar(viewer)
+    is_mixed = settle_scale_bar(viewer)
     if is_calibrated(layer) and not same:
         show_scale_bar(viewer)
     if layer.source.path is not None:
         show_arrival(viewer, layer)
-    if mixed:
+    if is_mixed:
         bare = next(item for item in (layer, *others) if not is_calibrated(item))
         _ask_pixel_size(viewer, bare)
     if databar_of(layer):
-        said = f"{say_databar(layer)}, in {layer.name}."
-        offer(said, "Crop it", lambda: crop_databar(viewer, layer))
+        sentence = f"{say_databar(layer)}, in {layer.name}."
+        offer(sentence, "Crop it", lambda: crop_databar(viewer, layer))
 
 
 def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
@@ -634,13 +640,13 @@ def _is_laid_on(layer: Layer, image: Layer) -> bool:
 
 def _fit_bare(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
     """Fit images without a pixel size to the field of those that have one, together."""
-    sized = [item for item in grey_layers(viewer) if is_calibrated(item)]
+    sized_layers = [item for item in grey_layers(viewer) if is_calibrated(item)]
     plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
-    if not (sized and layers and tuple(viewer.dims.displayed) == plane):
+    if not (sized_layers and layers and tuple(viewer.dims.displayed) == plane):
         return
     for item in layers:
         release_fit(item)
-    low, high = _field_of(viewer, [item for item in sized if item.visible])
+    low, high = _field_of(viewer, [item for item in sized_layers if item.visible])
     ends = np.array([item.extent.world[:, -2:] for item in layers])
     first, last = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
     step = np.max([item.extent.step[-2:] for item in layers], axis=0)
@@ -670,19 +676,19 @@ def _release_guests(viewer: ViewerModel) -> None:
     images = grey_layers(viewer)
     if any(is_calibrated(item) for item in images):
         return
-    fitted = [item for item in viewer.layers if fit_of(item)[0] != 1]
-    for item in fitted:
+    fitted_layers = [item for item in viewer.layers if fit_of(item)[0] != 1]
+    for item in fitted_layers:
         release_fit(item)
-    if fitted:
+    if fitted_layers:
         viewer.reset_view()
 
 
 def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     """Ask once for the pixel size of an image that has none while others have."""
-    asked = _asked.setdefault(viewer, set())
-    if layer.name in asked:
+    layers_asked = _asked.setdefault(viewer, set())
+    if layer.name in layers_asked:
         return
-    asked.add(layer.name)
+    layers_asked.add(layer.name)
     of_viewer = ref(viewer)
 
     def give() -> None:
@@ -690,11 +696,11 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
         if model is not None and layer in model.layers:
             find_panel(model, "Open mosaic", "Image").ask_size(layer)
 
-    said = (
+    question = (
         f"Not to scale: {layer.name} has no pixel size, and is shown at the size of "
         "the field in view."
     )
-    offer(said, "Give its pixel size", give)
+    offer(question, "Give its pixel size", give)
 
 
 def offer(text: str, label: str, call: Callable[[], object]) -> None:
@@ -722,22 +728,22 @@ def stated_size(layer: Layer | None) -> PixelSize | None:
     path, own = layer.source.path, {READ_KEY, STORE_KEY} & {*layer.metadata}
     if path is None or own or layer.source.reader_plugin == _OURS:
         return None
-    known = _stated.get(layer)
-    if known is None or known[0] != path:
+    size_known = _stated.get(layer)
+    if size_known is None or size_known[0] != path:
         colour = isinstance(layer, Image) and layer.rgb
         columns = finest(layer).shape[-2 if colour else -1]
-        _stated[layer] = known = path, _size_in(Path(path), columns)
-    return known[1]
+        _stated[layer] = size_known = path, _size_in(Path(path), columns)
+    return size_known[1]
 
 
 def _size_in(path: Path, columns: int) -> PixelSize | None:
     """Read the pixel size of a file whose one image has so many columns."""
     try:
-        found = describe(path)
+        facts = describe(path)
     except (SemsrError, OSError, ValueError):
         return None  # napari could read it all the same
-    one = found.series == 1 and found.shape[-1] == columns
-    return found.pixel_size_nm if one else None
+    one = facts.series == 1 and facts.shape[-1] == columns
+    return facts.pixel_size_nm if one else None
 
 
 def take_stated_size(viewer: ViewerModel, layer: Layer) -> None:
@@ -745,10 +751,10 @@ def take_stated_size(viewer: ViewerModel, layer: Layer) -> None:
     size = stated_size(layer)
     if size is not None:
         origin = size_origin(f"by the file {Path(layer.source.path or '').name}", size)
-        fitted = fit_of(layer)[0] != 1
+        has_fit = fit_of(layer)[0] != 1
         apply_pixel_size(layer, size, origin=origin)
         show_scale_bar(viewer)
-        if fitted or len(grey_layers(viewer)) == 1:
+        if has_fit or len(grey_layers(viewer)) == 1:
             fill_view(viewer, layer)
 
 
@@ -757,8 +763,8 @@ def is_coloured(layer: Layer | None) -> bool:
     if not (isinstance(layer, Image) and layer.rgb):
         return False
     if layer not in _coloured:
-        shown = layer.data[-1] if layer.multiscale else layer.data
-        plane = shown[(0,) * (shown.ndim - 3)]
+        values = layer.data[-1] if layer.multiscale else layer.data
+        plane = values[(0,) * (values.ndim - 3)]
         step = max(1, max(plane.shape[:2]) // _LOOK_PX)
         _coloured[layer] = as_grey(np.asarray(plane[::step, ::step])) is None
     return _coloured[layer]
@@ -768,17 +774,17 @@ def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
     """Add the luminance of a layer in colour as a grey one, which becomes active."""
     colours = layer.data if layer.multiscale else [layer.data]
     levels = [luminance(one[..., :3]) for one in colours]
-    made: Image = viewer.add_image(
+    layer_made: Image = viewer.add_image(
         levels if layer.multiscale else levels[0],
         multiscale=layer.multiscale,
         rgb=False,
         name=result_name(viewer, layer.name, "luminance"),
         **{name: getattr(layer, name) for name in _PLACE},
     )
-    note_edit(made, of=layer)
+    note_edit(layer_made, of=layer)
     layer.visible = False
-    viewer.layers.selection.active = made
-    return made
+    viewer.layers.selection.active = layer_made
+    return layer_made
 
 
 def databar_of(layer: Layer | None) -> int:
@@ -805,9 +811,9 @@ def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
         )
         if np.array_equal(about["contrast_limits"], before):  # which the bar set, too
             about["contrast_limits"] = after
-    made = Layer.create(cut, {**about, "cache": False}, kind)
+    layer_made = Layer.create(cut, {**about, "cache": False}, kind)
     place, point = viewer.layers.index(layer), viewer.dims.point
     viewer.layers.remove(layer)
-    viewer.layers.insert(place, made)
+    viewer.layers.insert(place, layer_made)
     viewer.dims.point = point  # which the last layer takes along
-    viewer.layers.selection.active = made
+    viewer.layers.selection.active = layer_made

@@ -128,7 +128,7 @@ class _Run:
         self.value: Any = None
         self.error: BaseException | None = None
         self.shown = True
-        self._heard: set[str] = set()
+        self._warnings_heard: set[str] = set()
         self._owner = ref(owner)
         self._make: Callable[[], Job[Any]] | None = make
 
@@ -140,8 +140,8 @@ class _Run:
     @property
     def owner(self) -> "JobRunner | None":
         """What asked for it; None once Qt has destroyed that."""
-        found = self._owner()
-        return found if is_alive(found) else None
+        owner_found = self._owner()
+        return owner_found if is_alive(owner_found) else None
 
     def __call__(self) -> None:
         """Drive the job to its end, or until the cancel event is set."""
@@ -158,23 +158,23 @@ class _Run:
         self.returned.set()
 
     def _hear(self, warning: str) -> None:
-        if warning not in self._heard:
-            self._heard.add(warning)
+        if warning not in self._warnings_heard:
+            self._warnings_heard.add(warning)
             _queue().warned.emit(self, warning)
 
     def _drive(self, job: Job[Any]) -> Any:
-        reported = returned = 0.0
+        last_report = last_return = 0.0
         pace = Pace()
         try:
             while not self.cancel.is_set() and self.owner is not None:
-                step = pace.timed(next(job))
+                step = pace.add_time_left(next(job))
                 now = time.monotonic()
                 # steps must not pile up where the main thread is busy
-                if self.shown and now - reported >= _REPORT_EVERY_S:
-                    reported, self.shown = now, False
+                if self.shown and now - last_report >= _REPORT_EVERY_S:
+                    last_report, self.shown = now, False
                     _queue().stepped.emit(self, step)
-                if now - returned >= _RETURN_EVERY_S:
-                    returned = now
+                if now - last_return >= _RETURN_EVERY_S:
+                    last_return = now
                     return_free_memory()
         except StopIteration as end:
             return end.value
@@ -266,11 +266,13 @@ class _Queue(QObject):
             if run in self.runs and not run.begun:
                 before = self._before(run)
                 if before:
-                    said = f"Waiting for {before[0].title} ({len(before)} before it)"
+                    sentence = (
+                        f"Waiting for {before[0].title} ({len(before)} before it)"
+                    )
                     owner = run.owner
-                    if owner is not None and said != run.told and not owner.running:
-                        run.told = said
-                        owner.stepped.emit(Waiting(0, 0, said))
+                    if owner is not None and sentence != run.told and not owner.running:
+                        run.told = sentence
+                        owner.stepped.emit(Waiting(0, 0, sentence))
                     continue
                 begin, run.begun = run.request.begin, True
                 run.request = replace(run.request, begin=_nothing)  # lets it go
@@ -280,8 +282,8 @@ class _Queue(QObject):
         """Jobs that must end before one begins; one that waits for a user need not."""
         place = self.runs.index(run)
         others = [o for n, o in enumerate(self.runs) if o.begun or n < place]
-        shown = [other for other in self.shown if other.owner is run.owner]
-        return shown + [
+        runs_shown = [other for other in self.shown if other.owner is run.owner]
+        return runs_shown + [
             other
             for other in others
             if other is not run
@@ -424,9 +426,9 @@ def check_free(path: Path) -> None:
 
 def check_unread(layers: Iterable[Any]) -> None:
     """Refuse another size of layers that a job has read and still works on."""
-    wanted = list(layers)
+    layers_wanted = list(layers)
     for run in (*_queue().runs, *_queue().shown):
-        read = [item for item in run.request.reads if item in wanted]
+        read = [item for item in run.request.reads if item in layers_wanted]
         if read and not run.cancel.is_set():
             msg = (
                 f"{run.title} works on {read[0].name} with the pixel size that it has; "
@@ -493,10 +495,10 @@ class JobRunner(QObject):
         queue.advance()
         return True
 
-    def is_asked(self, asked: object) -> bool:
+    def is_asked(self, request: object) -> bool:
         """Whether a job that would do the same is waiting or running."""
         return any(
-            run.request.asked == asked and not run.cancel.is_set()
+            run.request.asked == request and not run.cancel.is_set()
             for run in _queue().runs
             if run.owner is self
         )
@@ -535,11 +537,13 @@ class JobRunner(QObject):
             self.cancelled.emit()
         else:
             _log.debug("%s failed", run.title, exc_info=error)
-            said = str(error)  # ours are sentences
+            sentence = str(error)  # ours are sentences
             if not isinstance(error, SemsrError):
-                said = " ".join(said.split()) or "no message"
-                said = f"{run.title} stopped because of {type(error).__name__}: {said}"
-            self.failed.emit(said)
-            kept = note_error(run.title, error)
-            if kept is not None:
-                self.logged.emit(str(kept))
+                sentence = " ".join(sentence.split()) or "no message"
+                sentence = (
+                    f"{run.title} stopped because of {type(error).__name__}: {sentence}"
+                )
+            self.failed.emit(sentence)
+            log_file = note_error(run.title, error)
+            if log_file is not None:
+                self.logged.emit(str(log_file))

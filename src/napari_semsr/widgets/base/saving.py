@@ -61,10 +61,14 @@ def ask_file(
 ) -> Path | None:
     """Ask for a file of some kinds, by their suffixes; None when the user says no."""
     place = begin_at() / file_stem(name)
-    typed, chosen = QFileDialog.getSaveFileName(
+    path_typed, filter_chosen = QFileDialog.getSaveFileName(
         parent, title, str(place), ";;".join(filters)
     )
-    path = _settle(Path(typed), filters[chosen], parent, filters) if typed else None
+    path = (
+        _settle(Path(path_typed), filters[filter_chosen], parent, filters)
+        if path_typed
+        else None
+    )
     if path is not None:
         note_chosen(path)
     return path
@@ -72,21 +76,21 @@ def ask_file(
 
 def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | None:
     """Ask for a file that is there; None when the user says no."""
-    chosen, _ = QFileDialog.getOpenFileName(
+    path_chosen, _ = QFileDialog.getOpenFileName(
         parent, title, str(begin_at()), ";;".join(filters)
     )
-    return Path(chosen) if chosen else None
+    return Path(path_chosen) if path_chosen else None
 
 
 def ask_new_project(parent: QWidget | None) -> Path | None:
     """Ask where a new project goes; None when the user says no."""
     place = begin_at() / f"project{PROJECT_SUFFIX}"
-    typed, _ = QFileDialog.getSaveFileName(
+    path_typed, _ = QFileDialog.getSaveFileName(
         parent, "New project", str(place), f"Project (*{PROJECT_SUFFIX})"
     )
-    if not typed:
+    if not path_typed:
         return None
-    path = project_folder(Path(typed))
+    path = project_folder(Path(path_typed))
     inside = [item for item in path.parents if item.suffix == PROJECT_SUFFIX]
     path = inside[-1] if inside else path
     if path.suffix != PROJECT_SUFFIX:
@@ -118,15 +122,15 @@ def _settle(
     so that a name in a store stands for the store.
     """
     stores = [item for item in path.parents if item.name.endswith(".ome.zarr")]
-    settled = stores[-1] if stores else path
-    if not _names_format(settled, filters):
-        settled = settled.with_name(f"{settled.name}{suffix}")
-    if settled == path or not settled.exists():
-        return settled
+    target = stores[-1] if stores else path
+    if not _names_format(target, filters):
+        target = target.with_name(f"{target.name}{suffix}")
+    if target == path or not target.exists():
+        return target
     if QApplication.instance() is None:
         return None
-    yes, said = QMessageBox.StandardButton.Yes, f"{settled} exists. Replace it?"
-    return settled if QMessageBox.question(parent, "Save", said) == yes else None
+    yes, question = QMessageBox.StandardButton.Yes, f"{target} exists. Replace it?"
+    return target if QMessageBox.question(parent, "Save", question) == yes else None
 
 
 def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
@@ -139,13 +143,16 @@ def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None
         raise OptionError(msg, code="output-is-input")
 
 
-def note_saved(metadata: dict[str, Any], saved: Converted) -> None:
+def note_saved(metadata: dict[str, Any], saved_file: Converted) -> None:
     """Note in a layer's metadata where it was saved; a picture has not all of it."""
-    if output_kind(Path(saved.output)) != "png":
-        metadata[SAVED_KEY] = saved.output
+    if output_kind(Path(saved_file.output)) != "png":
+        metadata[SAVED_KEY] = saved_file.output
         about = metadata.get("micrograph")
         if isinstance(about, dict):
-            metadata["micrograph"] = {**about, "pixel_size_nm": saved.pixel_size_nm}
+            metadata["micrograph"] = {
+                **about,
+                "pixel_size_nm": saved_file.pixel_size_nm,
+            }
 
 
 @errors_in_panel_words()
@@ -156,15 +163,15 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
     show_colour_bar(layer)  # napari hands over all but this
     first, *more = planes_of(layer)
     image = first.replace(look=look_of(layer))
-    settled = _settle(Path(path), suffix)
-    if settled is None:
+    target = _settle(Path(path), suffix)
+    if target is None:
         msg = f"Nothing was saved, since {path} was kept; choose another name."
         raise WriteError(msg, code="output-exists")
-    check_place(image, layer.metadata, settled)
-    check_stack(layer, settled)
-    saved = run(save_job((image, *more) if more else image, settled))
-    note_saved(attributes.get("metadata", {}), saved)
-    return [str(settled)]
+    check_place(image, layer.metadata, target)
+    check_stack(layer, target)
+    saved_file = run(save_job((image, *more) if more else image, target))
+    note_saved(attributes.get("metadata", {}), saved_file)
+    return [str(target)]
 
 
 @errors_in_panel_words()
@@ -175,16 +182,16 @@ def write_figure(
 
     A map is laid over the image that it measured, if that is among them.
     """
-    found = [
+    images = [
         micrograph_from_layer(layer, colour=True).replace(look=look_of(layer))
         for layer in (Layer.create(*item) for item in layers)
         if isinstance(layer, Image) and layer.visible
     ]
-    settled = _settle(Path(path), ".pdf", filters={"PDF (*.pdf)": ".pdf"})
-    if settled is None:
+    target = _settle(Path(path), ".pdf", filters={"PDF (*.pdf)": ".pdf"})
+    if target is None:
         msg = f"Nothing was saved, since {path} was kept; choose another name."
         raise WriteError(msg, code="output-exists")
-    return [run(draw_figure(found, settled)).path]
+    return [run(draw_figure(images, target)).path]
 
 
 def draw_figure(
@@ -196,8 +203,8 @@ def draw_figure(
     """
     if options is None:
         try:
-            laid = FigureOptions(overlay=True)
-            return (yield from FIGURE.anew(images, path, options=laid))
+            figure_options = FigureOptions(overlay=True)
+            return (yield from FIGURE.anew(images, path, options=figure_options))
         except OptionError as error:
             if code_of(error) not in {"map-missing", "image-missing"}:
                 raise

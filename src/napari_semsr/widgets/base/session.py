@@ -130,8 +130,10 @@ def _has_typed_size(layer: Layer) -> bool:
     """Whether a layer has a pixel size that was typed, and that no file has."""
     if not isinstance(layer, Image):
         return False
-    opened = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
-    return is_sized_anew(layer) or (opened and SAVED_KEY not in layer.metadata)
+    opened_with_size = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
+    return is_sized_anew(layer) or (
+        opened_with_size and SAVED_KEY not in layer.metadata
+    )
 
 
 class LayerSource(NamedTuple):
@@ -157,9 +159,9 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
     if QGuiApplication.platformName() in _NO_ONE:
         return "discard"
     kinds = QMessageBox.StandardButton
-    offered = kinds.Save | kinds.Discard | kinds.Cancel
+    buttons = kinds.Save | kinds.Discard | kinds.Cancel
     icon, title = QMessageBox.Icon.Question, "Results are not saved"
-    box = QMessageBox(icon, title, describe_unsaved(names), offered, parent)
+    box = QMessageBox(icon, title, describe_unsaved(names), buttons, parent)
     save = box.button(kinds.Save)
     if save is not None:
         save.setText("Save into a project…")
@@ -188,9 +190,15 @@ class Session(QObject):
         self.runner.returned.connect(self._finish)
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(self._fail_cancelled)
-        self._changed: WeakSet[Layer] = WeakSet()  # since their pixels were taken
-        self._edited: WeakSet[Layer] = WeakSet()  # by hand, since they were written
-        self._filed: WeakSet[Layer] = WeakSet()  # not in the project, and not since
+        self._changed_layers: WeakSet[Layer] = (
+            WeakSet()
+        )  # since their pixels were taken
+        self._edited_layers: WeakSet[Layer] = (
+            WeakSet()
+        )  # by hand, since they were written
+        self._filed_layers: WeakSet[Layer] = (
+            WeakSet()
+        )  # not in the project, and not since
         self._forget()
         self._panels: WeakSet[Any] = WeakSet()
         self._steps_window: Callable[[], Any] = lambda: None  # a reference, later
@@ -200,7 +208,7 @@ class Session(QObject):
         self._timer = new_timer(self, self._save_changes, _SETTLE_MS, once=True)
         self._history = history_of(viewer)
         self._history.removed.connect(self._on_removed)
-        self._removed: list[str] = []
+        self._removed_names: list[str] = []
         self._offer = new_timer(self, self._offer_undo, 0, once=True)
         self._taking = new_timer(self, self._take_read, 0, once=True)
         watch_images(viewer)
@@ -218,16 +226,16 @@ class Session(QObject):
 
     def _forget(self) -> None:
         """Forget what belongs to the project that was open before."""
-        self._kept: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
+        self._kept_sources: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
-        self._adopted: dict[Path, Path] = {}
+        self._adopted_paths: dict[Path, Path] = {}
         self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
-        self._outdated: list[Path] = []
-        self._gone: list[_RemovedLayer] = []
-        self._lost: tuple[ProjectLayer, ...] = ()
+        self._outdated_paths: list[Path] = []
+        self._removed_layers: list[_RemovedLayer] = []
+        self._lost_layers: tuple[ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, Any] = {}  # what the window of all steps shows
-        self._written: Project | None = None
+        self._project_written: Project | None = None
         self.failing = False  # to save, which is not to be told at every change
 
     @property
@@ -241,7 +249,7 @@ class Session(QObject):
 
     # -- what is there -----------------------------------------------------------
 
-    def made(self) -> list[Image]:
+    def images_made(self) -> list[Image]:
         """Images that panels made, bottom first."""
         return [
             item
@@ -251,37 +259,37 @@ class Session(QObject):
             and not item.metadata.get(HELPER_KEY)
         ]
 
-    def unsaved(self) -> list[str]:
+    def unsaved_names(self) -> list[str]:
         """Names of what was made, drawn or typed, and what is nowhere but here."""
         if self._viewer() is None:
             return []
-        made = self.made()
-        names = [item.name for item in made if is_unsaved(item)]
+        images_made = self.images_made()
+        names = [item.name for item in images_made if is_unsaved(item)]
         if self.folder is None:  # a project keeps all that follows
-            drawn = drawn_layers(self.viewer, Labels, Points, Shapes)
-            names += [item.name for item in drawn if self._is_drawn(item)]
+            layers_drawn = drawn_layers(self.viewer, Labels, Points, Shapes)
+            names += [item.name for item in layers_drawn if self._is_drawn(item)]
             names += [
                 f"the pixel size of {item.name}"
                 for item in self.viewer.layers
-                if item not in made and _has_typed_size(item)
+                if item not in images_made and _has_typed_size(item)
             ]
         return names
 
     def _is_drawn(self, layer: Layer) -> bool:
         """Whether a layer holds what was drawn or marked, and no file does."""
-        if layer in self._filed or SAVED_KEY in layer.metadata:
+        if layer in self._filed_layers or SAVED_KEY in layer.metadata:
             return False
         read = layer.source.path or {STORE_KEY, READ_KEY} & {*layer.metadata}
-        if layer in self._edited or read:
-            return layer in self._edited
+        if layer in self._edited_layers or read:
+            return layer in self._edited_layers
         pixels = isinstance(layer, Labels)
         return bool(np.any(finest(layer)) if pixels else len(layer.data))
 
     def note_filed(self, layers: Iterable[Layer]) -> None:
         """Note that what is drawn in layers was written to a file."""
         for layer in layers:
-            self._filed.add(layer)
-            self._edited.discard(layer)
+            self._filed_layers.add(layer)
+            self._edited_layers.discard(layer)
         self.changed.emit()
 
     # -- following -----------------------------------------------------------------
@@ -311,7 +319,9 @@ class Session(QObject):
             window.show_state(self._steps)
 
     def _on_inserted(self, event: Any) -> None:
-        self._gone = [item for item in self._gone if item.layer() is not event.value]
+        self._removed_layers = [
+            item for item in self._removed_layers if item.layer() is not event.value
+        ]
         event.value.events.connect(self._on_layer)
         self._look_for_project(event.value)
         self._touch()
@@ -335,16 +345,16 @@ class Session(QObject):
         except SemsrError:
             return  # which napari has said already
         names = {item.name for item in layers}
-        lost = [item for item in project.layers if item.name not in names]
-        self._go_on(folder, project, tuple(lost))
+        layers_lost = [item for item in project.layers if item.name not in names]
+        self._go_on(folder, project, tuple(layers_lost))
         self.save()
         self.said.emit(f"{folder.name} is open, and saved as you go on.")
 
     def _go_on(
-        self, folder: Path, project: Project, lost: tuple[ProjectLayer, ...]
+        self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
     ) -> None:
         """Let a project whose layers are open be the one that is saved."""
-        self._inputs, self._lost = dict(project.inputs), lost
+        self._inputs, self._lost_layers = dict(project.inputs), layers_lost
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
             set_form(panel, self._options.get(panel.title, {}))
@@ -359,15 +369,15 @@ class Session(QObject):
         """Note a change of a layer; its pixels have to be written anew."""
         layer, kind = event.source, event.type
         # all that napari tells of an undone stroke, and of much else
-        drawn = kind == "set_data" and isinstance(layer, Labels)
-        undone = drawn and isinstance(layer.data, np.ndarray)
+        is_drawn = kind == "set_data" and isinstance(layer, Labels)
+        undone = is_drawn and isinstance(layer.data, np.ndarray)
         if not is_alive(self) or not (undone or kind in _EVENTS):
             return
         if undone or kind in PIXEL_EVENTS:
-            self._changed.add(layer)
-            self._filed.discard(layer)
-            if layer not in self._edited:
-                self._edited.add(layer)
+            self._changed_layers.add(layer)
+            self._filed_layers.discard(layer)
+            if layer not in self._edited_layers:
+                self._edited_layers.add(layer)
                 self.changed.emit()  # what was saved before is not any longer
         self._touch()
 
@@ -377,17 +387,19 @@ class Session(QObject):
         quiet = self._history.is_quiet and not self._history.holds(layer)
         passes = _passes(layer) or layer.metadata.get(LIVE_KEY)
         if self.folder is not None and not (quiet or passes):
-            self._gone.append(_RemovedLayer(event.index, ref(layer), unsaved=layer))
+            self._removed_layers.append(
+                _RemovedLayer(event.index, ref(layer), unsaved=layer)
+            )
         self._touch()
 
     def _on_removed(self, name: str) -> None:
         """Offer soon to take removals back, unless the window is closed by then."""
-        self._removed.append(name)
-        if len(self._removed) == 1:
+        self._removed_names.append(name)
+        if len(self._removed_names) == 1:
             self._offer.start()
 
     def _offer_undo(self) -> None:
-        names, self._removed = self._removed, []
+        names, self._removed_names = self._removed_names, []
         self._history.end_removal()
         text = self._history.text
         if self._is_open():
@@ -444,10 +456,12 @@ class Session(QObject):
         if self.runner.busy:
             self._touch()
             return
-        removed = [item.unsaved for item in self._gone if item.unsaved is not None]
-        layers = [*self.viewer.layers, *removed]
-        found = [(layer, self._bring(layer)) for layer in layers]
-        left = [(layer, bring) for layer, bring in found if bring is not None]
+        layers_removed = [
+            item.unsaved for item in self._removed_layers if item.unsaved is not None
+        ]
+        layers = [*self.viewer.layers, *layers_removed]
+        sources = [(layer, self._bring(layer)) for layer in layers]
+        left = [(layer, bring) for layer, bring in sources if bring is not None]
         if left:
             self.runner.start("Save project", partial(self._bring_all, left))
         else:
@@ -458,32 +472,34 @@ class Session(QObject):
         if self.folder is not None:
             stores = [
                 self.folder / item.record.store
-                for item in self._gone
+                for item in self._removed_layers
                 if item.record is not None and item.record.store
                 if not self._history.holds(item.layer())
             ]
-            self._outdated += stores
-        self._gone.clear()
+            self._outdated_paths += stores
+        self._removed_layers.clear()
 
-    def removed(self) -> list[str]:
+    def removed_names(self) -> list[str]:
         """Names of layers that were removed, and that the project still holds."""
-        return [item.record.name for item in self._gone if item.record is not None]
+        return [
+            item.record.name for item in self._removed_layers if item.record is not None
+        ]
 
     def _bring_all(self, left: list[tuple[Layer, _Bring]]) -> Job[Callable[[], None]]:
-        done = []
+        results = []
         for number, (layer, bring) in enumerate(left):
             yield Progress(number, len(left), f"saving {layer.name}")
-            done.append((layer, *bring()))
-        return partial(self._settle, done)
+            results.append((layer, *bring()))
+        return partial(self._settle, results)
 
-    def _settle(self, done: list[tuple[Layer, LayerSource, dict[str, str]]]) -> None:
+    def _settle(self, results: list[tuple[Layer, LayerSource, dict[str, str]]]) -> None:
         """Note where pixels are now, and write the list."""
-        for layer, kept, now in done:
-            self._kept[layer] = kept
+        for layer, source, now in results:
+            self._kept_sources[layer] = source
             layer.metadata.update(now)
             if SAVED_KEY in now:  # written here, in place of what was before
                 if layer in self._own:
-                    self._outdated.append(self._own[layer])
+                    self._outdated_paths.append(self._own[layer])
                 self._own[layer] = Path(now[SAVED_KEY])
         self._write()
 
@@ -493,14 +509,14 @@ class Session(QObject):
             return
         try:
             project = self._project()
-            if project != self._written:
+            if project != self._project_written:
                 write_project(self.folder, project)
-                self._written = project
-                listed = {layer.store for layer in project.layers}
-                for path in self._outdated:  # written anew since
-                    if path.name not in listed:
+                self._project_written = project
+                stores_listed = {layer.store for layer in project.layers}
+                for path in self._outdated_paths:  # written anew since
+                    if path.name not in stores_listed:
                         remove_own(path)
-                self._outdated.clear()
+                self._outdated_paths.clear()
             self.failing = False
         except SemsrError as error:
             self._fail(str(error))
@@ -525,18 +541,22 @@ class Session(QObject):
 
     def _project(self) -> Project:
         """Describe what is open."""
-        listed = [item for item in self.viewer.layers if self._is_kept(item)]
-        layers = [describe_layer(item, self._kept.get(item)) for item in listed]
+        layers_kept = [item for item in self.viewer.layers if self._is_kept(item)]
+        layers = [
+            describe_layer(item, self._kept_sources.get(item)) for item in layers_kept
+        ]
         self._put_in_removed(layers)
-        named = {layer.input for layer in (*layers, *self._lost)}
+        inputs_named = {layer.input for layer in (*layers, *self._lost_layers)}
         for panel in filter(is_alive, self._panels):
             self._options[panel.title] = form_values(panel)
         steps = self._steps_window()
         if is_alive(steps):
             self._steps = steps.state()
         return Project(
-            inputs={key: one for key, one in self._inputs.items() if key in named},
-            layers=(*layers, *self._lost),
+            inputs={
+                key: one for key, one in self._inputs.items() if key in inputs_named
+            },
+            layers=(*layers, *self._lost_layers),
             options=self._options,
             window=_window_state(self.viewer) | {"steps": self._steps},
         )
@@ -547,17 +567,17 @@ class Session(QObject):
         A file that is opened again, or cropped, replaces what was read of it before.
         """
         read = {(one.kind, one.name, one.input) for one in layers if one.input}
-        for item in reversed(list(self._gone)):
+        for item in reversed(list(self._removed_layers)):
             layer = item.unsaved
-            if layer is not None and layer not in self._changed:
+            if layer is not None and layer not in self._changed_layers:
                 if self._is_kept(layer):
-                    item.record = describe_layer(layer, self._kept.get(layer))
+                    item.record = describe_layer(layer, self._kept_sources.get(layer))
                     item.unsaved = None
                 elif not isinstance(layer, Image | Labels):  # of no kind that is kept
-                    self._gone.remove(item)
+                    self._removed_layers.remove(item)
             one = item.record
             if one is not None and (one.kind, one.name, one.input) in read:
-                self._gone.remove(item)
+                self._removed_layers.remove(item)
             elif one is not None:
                 layers.insert(item.index, one)
 
@@ -565,7 +585,7 @@ class Session(QObject):
         """Whether a project can hold a layer as it is now."""
         if isinstance(layer, Vectors | Tracks):
             return bool(np.size(layer.data) <= _MOST_NUMBERS)
-        return isinstance(layer, _VERTICES) or layer in self._kept
+        return isinstance(layer, _VERTICES) or layer in self._kept_sources
 
     def left_out(self) -> list[str]:
         """Names of layers that the project does not hold."""
@@ -576,11 +596,15 @@ class Session(QObject):
 
     def _bring(self, layer: Layer) -> _Bring | None:
         """Say how the pixels of a layer come into the project, if they must."""
-        changed = layer in self._changed
-        if changed:
-            self._changed.discard(layer)
-            self._kept.pop(layer, None)
-        if layer in self._kept or layer.metadata.get(LIVE_KEY) or _passes(layer):
+        has_changed = layer in self._changed_layers
+        if has_changed:
+            self._changed_layers.discard(layer)
+            self._kept_sources.pop(layer, None)
+        if (
+            layer in self._kept_sources
+            or layer.metadata.get(LIVE_KEY)
+            or _passes(layer)
+        ):
             return None
         folder, frames = self.folder or Path(), layer.metadata.get(FOLDER_KEY)
         is_image = isinstance(layer, Image | Labels)
@@ -592,11 +616,13 @@ class Session(QObject):
         path = Path(layer.metadata.get(STORE_KEY) or "")
         # its store has a mixture at full strength
         own = STRENGTH_KEY in layer.metadata or layer in self._own
-        painted = isinstance(layer, Labels) and (changed or path.parent != folder)
-        if own or painted or not path.exists():
+        is_painted = isinstance(layer, Labels) and (
+            has_changed or path.parent != folder
+        )
+        if own or is_painted or not path.exists():
             return self._writing(layer)
         if path.suffix == _ARRAY and path.parent == folder:
-            self._kept[layer] = LayerSource(path.name)
+            self._kept_sources[layer] = LayerSource(path.name)
             return None
         return self._bring_stored(layer, folder, path)
 
@@ -621,20 +647,20 @@ class Session(QObject):
         """Name what pixels are read from, such as frames."""
         place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
         frames = "frames" in read
-        digest, noted = note_input(folder, place, self._inputs, frames=frames)
-        self._inputs[digest] = noted
+        digest, input_noted = note_input(folder, place, self._inputs, frames=frames)
+        self._inputs[digest] = input_noted
         now = {} if place == path else {FOLDER_KEY: str(place)}
         return LayerSource(input=digest, read=read), now
 
     def _adopt(self, path: Path) -> Path:
         """Give what lies elsewhere a place in the project, one for all its layers."""
-        if path not in self._adopted:
+        if path not in self._adopted_paths:
             name = path.name.removesuffix(_STORE)
             suffix = path.name.removeprefix(name)
             place = free_path(self.folder or Path(), name, suffix)
             adopt(path, place)
-            self._adopted[path] = place
-        return self._adopted[path]
+            self._adopted_paths[path] = place
+        return self._adopted_paths[path]
 
     def _writing(self, layer: Image | Labels) -> _Bring:
         """Write pixels that are only in memory, or were read by another reader."""
@@ -648,11 +674,11 @@ class Session(QObject):
         lazy = hasattr(data, "dask")
         data = data if lazy else np.array(data)  # as it is now
         own = self._own.get(layer) or Path(layer.metadata.get(STORE_KEY) or "")
-        known = isinstance(layer, Labels) and own.parent == folder and not lazy
+        is_in_project = isinstance(layer, Labels) and own.parent == folder and not lazy
 
         def bring() -> tuple[LayerSource, dict[str, str]]:
             with suppress(SemsrError):
-                if known and np.array_equal(read_array(own), data):
+                if is_in_project and np.array_equal(read_array(own), data):
                     return LayerSource(own.name), {SAVED_KEY: str(own)}
             place = free_path(folder, name, _ARRAY if grey is None else _STORE)
             if grey is None:
@@ -674,8 +700,8 @@ class Session(QObject):
             return False
 
         def read() -> Job[Callable[[], None]]:
-            opened = yield from open_project(path)
-            return partial(self._show, opened, then)
+            project_opened = yield from open_project(path)
+            return partial(self._show, project_opened, then)
 
         def start() -> None:
             self._opening = True
@@ -687,38 +713,43 @@ class Session(QObject):
             self.save(start)
         return True
 
-    def _show(self, opened: OpenedProject, then: Callable[[], object]) -> None:
+    def _show(self, project_opened: OpenedProject, then: Callable[[], object]) -> None:
         """Show the layers of a project, where they were and as they were."""
         viewer = self.viewer
         self._opening = False
-        made, lost, said = _make_layers(opened)
+        layers_made, layers_lost, sentences = _make_layers(project_opened)
         self.folder = None  # the one that was open is not to lose its layers
         self._forget()
         with self._history.quiet():
             viewer.layers.clear()
         self._history.clear()
-        for record, layer in made:
+        for record, layer in layers_made:
             without_cache(layer)
             viewer.add_layer(layer)
             if isinstance(layer, Image):
                 show_colour_bar(layer)
             if record.store or record.input:
-                self._kept[layer] = LayerSource(record.store, record.input, record.read)
+                self._kept_sources[layer] = LayerSource(
+                    record.store, record.input, record.read
+                )
             if record.store and record.kind == "labels":  # which can be painted on
-                self._own[layer] = opened.folder / record.store
-        self._go_on(opened.folder, opened.project, lost)
+                self._own[layer] = project_opened.folder / record.store
+        self._go_on(project_opened.folder, project_opened.project, layers_lost)
         then()
-        count = len(made)
-        told = f"Opened {opened.folder.name} with {count} layer{'s'[: count != 1]}."
-        self.said.emit(" ".join([told, *said]))
+        count = len(layers_made)
+        sentence = (
+            f"Opened {project_opened.folder.name} with {count} "
+            f"layer{'s'[: count != 1]}."
+        )
+        self.said.emit(" ".join([sentence, *sentences]))
         self.changed.emit()
 
     # -- closing ---------------------------------------------------------------------
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Ask before a window is closed that shows what is not saved."""
         if event is not None and event.type() == QEvent.Type.Close:
-            window: Any = watched
+            window: Any = source
             # a script empties the list or hides the canvas
             centre = window.centralWidget()
             inside = [] if centre is None else centre.findChildren(QWidget)
@@ -726,7 +757,7 @@ class Session(QObject):
             if by_user and not self._may_close(window):
                 event.ignore()
                 return True
-        return super().eventFilter(watched, event)
+        return super().eventFilter(source, event)
 
     def destroy_panels(self) -> None:
         """Destroy the panels, and ask nothing any more."""
@@ -738,7 +769,7 @@ class Session(QObject):
             QCoreApplication.sendPostedEvents(panel, QEvent.Type.DeferredDelete)
 
     def _may_close(self, window: QMainWindow) -> bool:
-        names = self.unsaved()
+        names = self.unsaved_names()
         if self.folder is None:  # in a project Enhance goes on; others begin anew
             running = (p.title for p in self._panels if is_alive(p) and p.runner.busy)
             names += [f"what {title} is making" for title in sorted(running)]
@@ -775,61 +806,67 @@ class Session(QObject):
 
 
 def _make_layers(
-    opened: OpenedProject,
+    project_opened: OpenedProject,
 ) -> tuple[list[tuple[ProjectLayer, Layer]], tuple[ProjectLayer, ...], tuple[str, ...]]:
     """Make the layers of a project; tell which its file describes wrongly."""
-    made, lost, said = [], list(opened.lost), list(opened.said)
-    for record, (data, keywords, kind) in opened.layers:
+    layers_made, layers_lost, sentences = (
+        [],
+        list(project_opened.lost),
+        list(project_opened.said),
+    )
+    for record, (data, keywords, kind) in project_opened.layers:
         try:
-            made.append((record, Layer.create(data, keywords, kind)))
+            layers_made.append((record, Layer.create(data, keywords, kind)))
         except Exception as error:  # noqa: BLE001 - of napari, or what it is built on
-            lost.append(record)
+            layers_lost.append(record)
             why = " ".join(str(error).split())
-            said.append(
+            sentences.append(
                 f"Layer {record.name!r} was left out, since project.json describes it "
                 f"wrongly ({why}); copy the project again."
             )
-    return made, tuple(lost), tuple(said)
+    return layers_made, tuple(layers_lost), tuple(sentences)
 
 
 def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     """Say what a layer is, and how it is shown."""
     _, attributes, kind = layer.as_layer_data_tuple()
     names = (*_KEPT[""], *_KEPT[kind], "metadata", "features")
-    kept = {name: attributes[name] for name in names if name in attributes}
+    attributes_kept = {name: attributes[name] for name in names if name in attributes}
     data = None
     if isinstance(layer, Image):
         from napari.utils.colormaps import ALL_COLORMAPS  # others end with the session
 
-        shown = layer.colormap
-        known = shown.name in ALL_COLORMAPS
-        kept["colormap"] = shown.name if known else shown.model_dump()
+        colormap = layer.colormap
+        is_known = colormap.name in ALL_COLORMAPS
+        attributes_kept["colormap"] = (
+            colormap.name if is_known else colormap.model_dump()
+        )
     if isinstance(layer, Labels) and isinstance(layer.colormap, DirectLabelColormap):
-        kept["colormap"] = dict(layer.colormap.color_dict)
+        attributes_kept["colormap"] = dict(layer.colormap.color_dict)
     if isinstance(layer, _VERTICES):
         data = [np.asarray(item).tolist() for item in layer.data]
     if isinstance(layer, Shapes | Points) and not data:
-        _keep_pen(layer, kept)
-    found = place or LayerSource()
+        _keep_pen(layer, attributes_kept)
+    source = place or LayerSource()
     return ProjectLayer(
         kind=kind,
         name=layer.name,
-        attributes=plain_attributes(kept),
-        store=found.store,
-        input=found.input,
-        read=found.read,
+        attributes=plain_attributes(attributes_kept),
+        store=source.store,
+        input=source.input,
+        read=source.read,
         data=data,
     )
 
 
-def _keep_pen(layer: Shapes | Points, kept: dict[str, Any]) -> None:
+def _keep_pen(layer: Shapes | Points, pens: dict[str, Any]) -> None:
     """Keep what is drawn with next, where nothing is drawn yet."""
     for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
-        kept.pop(name, None)
+        pens.pop(name, None)
     for name in ("edge_color", "face_color", "edge_width", "border_color"):
-        if name in kept:
-            kept[name] = getattr(layer, f"current_{name}")
-    kept.pop("border_width", None)
+        if name in pens:
+            pens[name] = getattr(layer, f"current_{name}")
+    pens.pop("border_width", None)
 
 
 def _window_state(viewer: ViewerModel) -> dict[str, Any]:
@@ -901,15 +938,15 @@ def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
 
 def form_values(panel: Any) -> dict[str, Any]:
     """Read what is typed in a panel; a layer by its name."""
-    found = {}
+    values = {}
     for name, item in _controls(panel):
         form = isinstance(item, OptionsForm)
         value = _restorable(item.values(), item) if form else item.value
         if isinstance(value, Layer):
             value = value.name
         if not isinstance(value, list):  # of layers
-            found[name] = plain(value)
-    return found
+            values[name] = plain(value)
+    return values
 
 
 def set_form(panel: Any, values: dict[str, Any]) -> None:

@@ -24,11 +24,11 @@ def make_temporary(parent: Path | None) -> Path:
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if folder.is_dir() and not folder.is_symlink() and _is_dead(folder):
             shutil.rmtree(folder, ignore_errors=True)
-    made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    new_folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     mark = {"machine": _machine(), "process": os.getpid()}
-    (made / _MARK).write_text(json.dumps(mark), "utf-8")
-    _made.add(made.resolve())
-    return made
+    (new_folder / _MARK).write_text(json.dumps(mark), "utf-8")
+    _made.add(new_folder.resolve())
+    return new_folder
 
 
 def is_temporary(path: str) -> bool:
@@ -58,7 +58,7 @@ def _is_dead(folder: Path) -> bool:
     except OSError:
         return False  # of another user
     try:
-        changed = [item.stat().st_mtime for item in (folder, *folder.iterdir())]
+        times = [item.stat().st_mtime for item in (folder, *folder.iterdir())]
     except OSError:
         return False
-    return time.time() - max(changed) > _OLD_S
+    return time.time() - max(times) > _OLD_S

@@ -53,7 +53,7 @@ class Together(QObject):
     ) -> None:
         super().__init__(parent)
         self._history = history
-        self._gone: list[tuple[Layer, tuple[str, str]]] = []
+        self._layers_gone: list[tuple[Layer, tuple[str, str]]] = []
         # napari may be removing several
         self._later = new_timer(self, self._remove_followers, 0, once=True)
         viewer.layers.events.inserted.connect(self._on_inserted)
@@ -71,12 +71,12 @@ class Together(QObject):
         if group is None:
             return
         layers = self._history.layers
-        shown = any(item.visible for item in _members(layers, group, lead=True))
+        is_shown = any(item.visible for item in _members(layers, group, lead=True))
         for item in _members(layers, group, lead=False):
-            if not shown and item.visible:
+            if not is_shown and item.visible:
                 item.metadata[_HIDDEN_KEY] = True  # as a project keeps it
                 item.visible = False
-            elif shown and item.metadata.pop(_HIDDEN_KEY, False):
+            elif is_shown and item.metadata.pop(_HIDDEN_KEY, False):
                 item.visible = True
 
     def _on_removed(self, event: Any) -> None:
@@ -84,13 +84,13 @@ class Together(QObject):
         layer = event.value
         group = _group(layer)
         if is_alive(self) and group and _leads(layer) and not self._history.is_quiet:
-            self._gone.append((layer, group))
+            self._layers_gone.append((layer, group))
             self._later.start()
 
     def _remove_followers(self) -> None:
         """Remove what explains the results that are gone; it comes back with them."""
-        gone, self._gone = self._gone, []
-        for layer, group in gone:
+        layers_gone, self._layers_gone = self._layers_gone, []
+        for layer, group in layers_gone:
             left = self._history.layers
             if not _members(left, group, lead=True):
                 others = _members(left, group, lead=False)

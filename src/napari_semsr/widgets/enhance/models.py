@@ -105,16 +105,16 @@ def card_text(
     if card.get("name") == MOSAIC_MODEL:
         text += f"<p>{_PREVIEW}</p>"
     if "name" in card:
-        text += f"<p>{_checked(card)}</p>"
-    trained = TrainedPixelSizes.from_card(card)
-    fit = fit_pixels(pixel_size_nm, trained, resample)
+        text += f"<p>{_check_text(card)}</p>"
+    trained_sizes = TrainedPixelSizes.from_card(card)
+    fit = fit_pixels(pixel_size_nm, trained_sizes, resample)
     if fit.note:
         kind = ' class="warning"' if fit.steps is None else ""
         text += f"<p{kind}>{fit.note}{advice if fit.beyond else ''}</p>"
     return text
 
 
-def _checked(card: dict[str, Any]) -> str:
+def _check_text(card: dict[str, Any]) -> str:
     """State what was found, of discs where the model does worst."""
     records, removals = DiscRecord.of_card(card), Removals.of_card(card)
     link = f'<a href="{_CHECKED}">How this is checked</a>. {_CHOICE}'
@@ -123,10 +123,10 @@ def _checked(card: dict[str, Any]) -> str:
     if not records:
         return f"Whether it shows what is there was not checked. {link}"
     kind, record = next(iter(records.items()))  # of real images, if there are any
-    name, enhanced, degraded = record.worst()
+    name, enhanced_share, degraded_share = record.worst()
     return (
         f"Checked on {_IMAGES[kind]}: of discs put in or taken out it shows "
-        f"{100 * enhanced:.0f} % rightly, its input {100 * degraded:.0f} % "
+        f"{100 * enhanced_share:.0f} % rightly, its input {100 * degraded_share:.0f} % "
         f"({'' if len(record.found['conditions']) == 1 else 'at worst: '}{name}). "
         f"{record.verdict()} {link}"
     )
@@ -151,11 +151,11 @@ def card_details(card: dict[str, Any]) -> str:
         rows[f"Discs, {kind.replace('_', ' ')} images"] = record.summary()
     removals = Removals.of_card(card)
     if removals is not None:
-        shown = removals.figures(MODEL)
-        rows |= {f"{name}, simulated samples": str(shown[name]) for name in shown}
+        figures = removals.figures(MODEL)
+        rows |= {f"{name}, simulated samples": str(figures[name]) for name in figures}
     limits = card.get("limits")
-    told = f"<p><i>Limits: {limits}</i></p>" if limits else ""
-    return table(rows, strong=False) + told
+    limits_text = f"<p><i>Limits: {limits}</i></p>" if limits else ""
+    return table(rows, strong=False) + limits_text
 
 
 def listed_models() -> list[tuple[str, str]]:
@@ -167,16 +167,16 @@ def listed_models() -> list[tuple[str, str]]:
         rows = [row for row in run(MODELS_LIST.job()).models if not row["fault"]]
     except SemsrError:
         return []
-    won, lost = [], []
+    better, worse = [], []
     for row in rows:
         name, gain = str(row["name"]), row.get("gain_db")
         if gain is not None and gain < 0:
             loss = f"\N{MINUS SIGN}{-gain:.2f} {DB} on its own validation"
-            lost.append((f"{name} ({loss})", name))
+            worse.append((f"{name} ({loss})", name))
         else:
             label = f"{name} (preview)" if name == MOSAIC_MODEL else name
-            won.append((label, name))
-    return won + lost
+            better.append((label, name))
+    return better + worse
 
 
 def models_of_place(read: Callable[[], set[str]]) -> list[str]:
@@ -185,9 +185,11 @@ def models_of_place(read: Callable[[], set[str]]) -> list[str]:
     Digests are only read if a model states what it was trained on.
     """
     cards = {name: run(MODELS_INFO.job(name)).card for _, name in listed_models()}
-    learnt = {name: learnt_from_light(dict(card)) for name, card in cards.items()}
-    digests = read() if any(learnt.values()) else set()
-    return sorted(name for name, of in learnt.items() if of & digests)
+    training_images = {
+        name: learnt_from_light(dict(card)) for name, card in cards.items()
+    }
+    digests = read() if any(training_images.values()) else set()
+    return sorted(name for name, of in training_images.items() if of & digests)
 
 
 class ModelChooser(Form):
@@ -218,11 +220,13 @@ class ModelChooser(Form):
             "file or a zip of bioimage.io is imported first.",
         )
         self.text, self.details = RichLabel(), RichLabel()
-        told = "What it was trained on, its limits and its licence."
+        tooltip = "What it was trained on, its limits and its licence."
         text = "Check this model…"
-        said = "Ask it for discs that are put into images and taken out of them."
-        buttons = [] if check is None else [push_button(text, check, said)]
-        self.more = Folded("More", told, self.details, *buttons)
+        check_tooltip = (
+            "Ask it for discs that are put into images and taken out of them."
+        )
+        buttons = [] if check is None else [push_button(text, check, check_tooltip)]
+        self.more = Folded("More", tooltip, self.details, *buttons)
         self.own_button = push_button(
             "Train on this image alone…",
             self._train_alone,
@@ -233,7 +237,7 @@ class ModelChooser(Form):
         for row in (self.box, self.file_button, self.text, self.own_button, self.more):
             self.add(row)
         self.box.reset_choices()
-        self._proposed = self.box.value
+        self._model_proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._renew)
         NEWS.arrived.connect(self.choose)
@@ -281,10 +285,10 @@ class ModelChooser(Form):
     def propose(self, name: str | None) -> None:
         """Choose a model by its name, or the first one, unless the user has chosen."""
         names = self.box.choices
-        if self.value != self._proposed or not names:
+        if self.value != self._model_proposed or not names:
             return
-        self._proposed = name if name in names else names[0]
-        self.box.value = self._proposed
+        self._model_proposed = name if name in names else names[0]
+        self.box.value = self._model_proposed
 
     def _choose_file(self) -> None:
         path = ask_existing(self, "Model", [MODEL_FILES])
@@ -323,8 +327,8 @@ class ModelChooser(Form):
 
         if "name" not in self.card:
             return True
-        trained = TrainedPixelSizes.from_card(self.card)
-        return fit_pixels(self._field[0], trained).beyond
+        trained_sizes = TrainedPixelSizes.from_card(self.card)
+        return fit_pixels(self._field[0], trained_sizes).beyond
 
     def refresh(self) -> None:
         """Read the card of the chosen model."""
@@ -339,8 +343,8 @@ class ModelChooser(Form):
 
     def _write(self) -> None:
         card = self.card
-        known = card_text(card, *self._field)
-        text = known if card else "No model is installed; add a model file."
+        card_shown = card_text(card, *self._field)
+        text = card_shown if card else "No model is installed; add a model file."
         offers_own = self._layer is not None and self._is_unfit()
         if offers_own:
             text += f"<p>If no other model fits: {OWN_IMAGE_TIME}</p>"
@@ -383,16 +387,16 @@ class CheckPanel(Panel):
             self.show_outcome,
         )
 
-    def show_outcome(self, made: ModelCheck) -> None:
+    def show_outcome(self, check: ModelCheck) -> None:
         """Write the shares, and let the cards show them."""
-        if made.written:
+        if check.written:
             NEWS.changed.emit()
         more = "<p>In brackets: in the degraded image, which the model was given.</p>"
         self.show_result(
-            figures_of(made),
-            made.summary(),
-            curves=made.tables(),
-            more=more if made.conditions else "",
+            figures_of(check),
+            check.summary(),
+            curves=check.tables(),
+            more=more if check.conditions else "",
         )
 
 
@@ -482,10 +486,10 @@ class ImportPanel(Panel):
             options = self.form.options(**{scaling: ends} if scaling in _RANGES else {})
         return Work(lambda: job(path, options=options), self.show_outcome)
 
-    def show_outcome(self, made: ModelFile) -> None:
+    def show_outcome(self, model_file: ModelFile) -> None:
         """Show the card, and let open panels choose the model."""
         NEWS.changed.emit()
-        name = str(made.card["name"])
+        name = str(model_file.card["name"])
         NEWS.arrived.emit(name)
-        more = card_text(made.card, None) + card_details(made.card)
+        more = card_text(model_file.card, None) + card_details(model_file.card)
         self.show_result({}, f"{name} is installed; Enhance lists it now.", more=more)

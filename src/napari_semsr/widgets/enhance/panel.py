@@ -64,10 +64,10 @@ from napari_semsr.jobs import (
     digest_image,
     digest_values,
     digests_of,
+    find_unfinished,
     learnt_from_instrument,
     map_unfamiliar,
     preview_job,
-    unfinished,
 )
 from napari_semsr.restoration import parse_psf
 from napari_semsr.widgets.base import (
@@ -90,7 +90,7 @@ from napari_semsr.widgets.base import (
     store_edit,
     store_target,
     typed_store,
-    written,
+    write_outcome,
 )
 from napari_semsr.widgets.compare import CompareControls, OverLayer, told_of_change
 from napari_semsr.widgets.enhance.models import ModelChooser, models_of_place
@@ -196,19 +196,19 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
     levels: list[Any] = [micrograph.data]
     if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
-    found = [item for item in levels if isinstance(item, np.ndarray)]
+    levels_in_memory = [item for item in levels if isinstance(item, np.ndarray)]
     coarsest = levels[-1]
-    if not found and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
-        found = [np.asarray(coarsest)]
+    if not levels_in_memory and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
+        levels_in_memory = [np.asarray(coarsest)]
     # else a grey that is shown as neither dark nor bright
     middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
-    return found or [np.full((1, 1), middle)]
+    return levels_in_memory or [np.full((1, 1), middle)]
 
 
 def half_done(viewer: ViewerModel) -> "list[LiveLayer]":
     """Find what was begun in a viewer and is not finished, the newest first."""
-    found = [getattr(layer, _BEGUN, None) for layer in reversed(viewer.layers)]
-    return [live for live in found if live is not None and live.begun]
+    live_layers = [getattr(layer, _BEGUN, None) for layer in reversed(viewer.layers)]
+    return [live for live in live_layers if live is not None and live.begun]
 
 
 class LiveLayer(QObject):
@@ -220,16 +220,16 @@ class LiveLayer(QObject):
         live: "LiveField",
         keywords: dict[str, Any],
         store: "Target",
-        removed: Callable[[], None],
-        made: tuple[Any, ...] = (),
+        on_removed: Callable[[], None],
+        request: tuple[Any, ...] = (),
     ) -> None:
         super().__init__()
         self.live = live
         self.store = store
-        self.made = made  # source, model, options, and its plane and place
+        self.made = request  # source, model, options, and its plane and place
         self.wanted = True  # else what is done of the store goes when its run ends
         self._viewer = viewer
-        self._removed = removed
+        self._on_layer_removed = on_removed
         many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
         data: Any = live.levels if many else live.levels[0]
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
@@ -242,12 +242,12 @@ class LiveLayer(QObject):
         self._timer.start()
 
     @property
-    def shown(self) -> bool:
+    def is_shown(self) -> bool:
         """Whether the layer is still in the viewer."""
         return self.layer in self._viewer.layers
 
     @property
-    def begun(self) -> bool:
+    def is_partial(self) -> bool:
         """Whether some of the layer has yet to be enhanced."""
         return bool(self.layer.metadata.get(LIVE_KEY))
 
@@ -262,16 +262,16 @@ class LiveLayer(QObject):
         if news is not None and view is not None and news.overlap(view):
             self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
-    def resume(self, removed: Callable[[], None]) -> None:
+    def resume(self, on_removed: Callable[[], None]) -> None:
         """Draw again, because the run goes on."""
-        self._removed = removed
+        self._on_layer_removed = on_removed
         self._name(complete=True)
         self._timer.start()
 
     def pause(self) -> None:
         """Draw a last time, because the run has stopped; the layer stays."""
         self._timer.stop()
-        if self.shown:
+        if self.is_shown:
             self._name(complete=False)
             self.live.take_news()
             self.layer.refresh(extent=False, highlight=False)
@@ -287,7 +287,7 @@ class LiveLayer(QObject):
     def finish(self, micrograph: Micrograph, levels: Sequence[Any]) -> None:
         """Show the finished store in place of the live levels."""
         self._timer.stop()
-        if not self.shown:
+        if not self.is_shown:
             return
         self.layer.metadata.pop(LIVE_KEY, None)
         delattr(self.layer, _BEGUN)
@@ -300,7 +300,7 @@ class LiveLayer(QObject):
         """Take the layer out of the viewer."""
         self._timer.stop()
         self.wanted = False
-        if self.shown:
+        if self.is_shown:
             self._viewer.layers.remove(self.layer)
 
     def forget_store(self) -> None:
@@ -312,7 +312,7 @@ class LiveLayer(QObject):
         if is_alive(self) and event.value == self.layer:
             self._timer.stop()
             self.wanted = False
-            self._removed()
+            self._on_layer_removed()
 
 
 _TICK_MS = 100  # between two looks for a preview; chosen
@@ -336,7 +336,7 @@ class MousePreview(OverLayer):
     ) -> None:
         super().__init__(viewer, parent)
         self._read, self._say = read, say
-        self._wanted = False
+        self._is_wanted = False
         self.side_px = _SIDE_PX
         self._subject: Subject | None = None
         self._place: tuple[float, ...] = ()
@@ -349,7 +349,7 @@ class MousePreview(OverLayer):
 
     def start(self) -> None:
         """Begin with what the panel says now, or begin anew."""
-        self._wanted = True
+        self._is_wanted = True
         if self.runner.busy:
             self.runner.cancel()
             return
@@ -371,7 +371,7 @@ class MousePreview(OverLayer):
 
     def change(self, _: Any = None) -> None:
         """Begin anew, because something in the panel changed; nothing when off."""
-        if self._wanted:
+        if self._is_wanted:
             self.start()
 
     def _on_slider(self, _: Any = None) -> None:
@@ -381,7 +381,7 @@ class MousePreview(OverLayer):
 
     def stop(self) -> None:
         """End, and take the box away."""
-        self._wanted = False
+        self._is_wanted = False
         self._timer.stop()
         self.runner.cancel()
         self.remove()
@@ -395,8 +395,8 @@ class MousePreview(OverLayer):
         layer, place = subject[0], tuple(self._viewer.cursor.position)
         if place != self._place:
             self._place = place
-            found = pixels_at(layer, [place], self._viewer.dims)[0, -2:]
-            y, x = (round(float(at)) - self.side_px // 2 for at in found)
+            pixel = pixels_at(layer, [place], self._viewer.dims)[0, -2:]
+            y, x = (round(float(at)) - self.side_px // 2 for at in pixel)
             self._desk.ask(Box.of((self.side_px, self.side_px), (y, x)))
         answer = self._desk.take()
         if answer is not None:
@@ -416,11 +416,11 @@ class MousePreview(OverLayer):
         self.put(pixels, look | {"scale": pitch, "translate": corner})
 
     def _start_again(self, busy: bool) -> None:
-        if self._wanted and not busy:
+        if self._is_wanted and not busy:
             self.start()
 
     def _fail(self, text: str) -> None:
-        self._wanted = False
+        self._is_wanted = False
         self.stop()
         self._say(text)
 
@@ -463,9 +463,9 @@ class _Apart(Folded):
 
     has_settings = True
 
-    def __init__(self, title: str, told: str, *more: OptionsForm) -> None:
+    def __init__(self, title: str, tooltip: str, *more: OptionsForm) -> None:
         self.form = OptionsForm(EnhanceOptions, group=title)
-        super().__init__(title, told, self.form, *more)
+        super().__init__(title, tooltip, self.form, *more)
 
     def set_values(self, **values: Any) -> None:
         """Type values, and unfold when one of them is not as usual."""
@@ -482,14 +482,14 @@ class Advanced(_Apart):
         self.cluster = OptionsForm(ClusterOptions)
         line = self.cluster.widget("scheduler").native
         line.setPlaceholderText("none: in napari itself")
-        told = "Memory, tolerance, flips and turns, cluster; few runs need them."
-        super().__init__(ADVANCED, told, self.cluster)
+        tooltip = "Memory, tolerance, flips and turns, cluster; few runs need them."
+        super().__init__(ADVANCED, tooltip, self.cluster)
 
     @property
     def options(self) -> ClusterOptions:
         """Where it runs: on the scheduler that was typed, if one was."""
-        typed = str(self.cluster.values()["scheduler"] or "").strip()
-        return ClusterOptions(scheduler=typed or None)
+        address = str(self.cluster.values()["scheduler"] or "").strip()
+        return ClusterOptions(scheduler=address or None)
 
 
 _OFF, _FOUND = "off", "found"
@@ -531,8 +531,8 @@ class Sharpen(Form):
 
     def tell_found(self, blur_px: float | None) -> None:
         """Say beside the choice what the model found."""
-        told = _FOUND if blur_px is None else f"{_FOUND}: {blur_px:.2f} px"
-        texts = told, _OFF, "a width in px", "a width in nm"
+        text_found = _FOUND if blur_px is None else f"{_FOUND}: {blur_px:.2f} px"
+        texts = text_found, _OFF, "a width in px", "a width in nm"
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
 
@@ -546,8 +546,8 @@ class Sharpen(Form):
             return None
         if self.kind.value == _OFF or not self.sigma.value:
             return 0.0
-        told = parse_psf(f"{self.sigma.value:g}{self.kind.value}")
-        return sum(told.sigma_px(size)) / 2
+        point_spread = parse_psf(f"{self.sigma.value:g}{self.kind.value}")
+        return sum(point_spread.sigma_px(size)) / 2
 
     def choose(self, blur_px: float | None) -> None:
         """Choose what an option says."""
@@ -585,8 +585,10 @@ class EnhancePanel(Panel):
             tile=int(preference("computing", "tile_px")) or None,
             precision=preference("computing", "precision"),
         )
-        told = "How much of noise, blur and haze is removed, and what the model finds."
-        self.weights, self.advanced = _Apart(WEIGHTS, told), Advanced()
+        tooltip = (
+            "How much of noise, blur and haze is removed, and what the model finds."
+        )
+        self.weights, self.advanced = _Apart(WEIGHTS, tooltip), Advanced()
         self.sharpen = Sharpen()
         self.whole = CheckBox(
             name="whole",
@@ -621,9 +623,12 @@ class EnhancePanel(Panel):
         self.look = EnhanceCompare(self, self._subject)
         self.live: LiveLayer | None = None
         self._outcome: Outcome | None = None  # of the last run, whole
-        self._shown: tuple[Any, Any] = None, None  # options as read, and as they were
+        self._options_shown: tuple[Any, Any] = (
+            None,
+            None,
+        )  # options as read, and as they were
         self._project: Path | None = None  # where unfinished stores were looked for
-        self._offered: Path | None = None  # of them, the one to go on with
+        self._store_offered: Path | None = None  # of them, the one to go on with
         self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
         choices = Form(self.whole, *self._ticks.values())
         where = Form(self.output, self.existing)
@@ -650,8 +655,8 @@ class EnhancePanel(Panel):
         self.whole.changed.connect(self._set_whole)
         planes = [] if self.all_planes is None else [self.all_planes.changed]
         ticks = [tick.changed for tick in self._ticks.values()]
-        for changed in (*ticks, *planes, self.layer.changed):
-            changed.connect(self._show_unmade)
+        for signal in (*ticks, *planes, self.layer.changed):
+            signal.connect(self._show_unmade)
         for change in (self.layer.changed, self.model.changed):
             change.connect(self.look.preview.change)
             change.connect(self.sharpen.forget_found)
@@ -677,32 +682,32 @@ class EnhancePanel(Panel):
 
     def _digests(self, layer: Image) -> set[str]:
         """Give the digests of a layer, its file, and all that it was made of."""
-        made = provenance_of(layer)
-        found = {*digests_of(InputRecord(role="image", name="", provenance=made))}
+        history = provenance_of(layer)
+        digests = {*digests_of(InputRecord(role="image", name="", provenance=history))}
         try:
             image = self.micrograph(layer)
             if image.data.size <= _DIGESTED_PX:
-                found.add(run(digest_values(image)))
+                digests.add(run(digest_values(image)))
                 file = Path(layer.metadata.get(STORE_KEY) or image.path or "")
                 if file.name and file.exists():
-                    found.add(run(digest_image(file)))
+                    digests.add(run(digest_image(file)))
         except (SemsrError, OSError):  # it cannot be enhanced, which a run says
             pass
-        return found
+        return digests
 
     def _compare(self, layer: Any) -> None:
         try:
             size = self.micrograph(layer).pixel_size_nm
         except SemsrError:
             size = None
-        moved = layer is not None and step_before(layer) == "register"
-        advice = _BEFORE_REGISTERED if moved else ""
+        is_registered = layer is not None and step_before(layer) == "register"
+        advice = _BEFORE_REGISTERED if is_registered else ""
         self.model.show_for(size, self.form.values()["resample"], advice, layer)
 
     def _show_rows(self) -> None:
         self.form.show_row("norm", bool(self.model.card.get("norms")))
-        sized = self.model.card.get("pixel_size_nm") is not None
-        self.form.show_row("resample", sized)
+        model_has_size = self.model.card.get("pixel_size_nm") is not None
+        self.form.show_row("resample", model_has_size)
         for part in (self.sharpen, self.weights):
             part.setVisible(self._tells_apart())
         self._show_unmade()
@@ -721,21 +726,21 @@ class EnhancePanel(Panel):
                 "place, as models of Train on SEM do"
             )
         if self.takes_stack():
-            said = "of all planes no map is made; untick All planes for one of them"
-            why = {key: said for key, tick in self._ticks.items() if tick.value}
+            reason = "of all planes no map is made; untick All planes for one of them"
+            why = {key: reason for key, tick in self._ticks.items() if tick.value}
         return why
 
     def _show_unmade(self, _: object = None) -> None:
         """Say it below the ticks; no tick is hidden that is set."""
         if not is_alive(self):
             return
-        known = learnt_from_instrument(self.model.card)
-        self.misfit.visible = known or bool(self.misfit.value)
-        stated = _states_its_place(self.model.card)
-        self.unfamiliar.visible = stated or bool(self.unfamiliar.value)
+        from_instrument = learnt_from_instrument(self.model.card)
+        self.misfit.visible = from_instrument or bool(self.misfit.value)
+        states_place = _states_its_place(self.model.card)
+        self.unfamiliar.visible = states_place or bool(self.unfamiliar.value)
         lines = (
-            f'<p class="warning">No map of {_MAPS[key][0]}: {escape(said)}.</p>'
-            for key, said in self._why_unmade().items()
+            f'<p class="warning">No map of {_MAPS[key][0]}: {escape(sentence)}.</p>'
+            for key, sentence in self._why_unmade().items()
         )
         self.unmade.setText("".join(lines))
 
@@ -766,9 +771,9 @@ class EnhancePanel(Panel):
         if self._tells_apart():
             blur = self.sharpen.blur_px(size)
             weights = self.weights.form.values() | {"blur_px": blur}
-        typed = self.form.options(**self.advanced.form.values(), **weights)
-        read, whole = self._shown
-        options: EnhanceOptions = whole if typed == read else typed
+        options_typed = self.form.options(**self.advanced.form.values(), **weights)
+        read, whole = self._options_shown
+        options: EnhanceOptions = whole if options_typed == read else options_typed
         return options
 
     # -- where it goes ---------------------------------------------------------
@@ -785,30 +790,30 @@ class EnhancePanel(Panel):
         model = str(card.get("name") or Path(self.model.value or "").stem)
         return result_name(self.viewer, micrograph.name, model)
 
-    def _begun(self) -> Any:
+    def _options_before(self) -> Any:
         """Show how a store was begun that is to be resumed, and give its options."""
         path = None if self.takes_stack() else typed_store(self.output)
-        found = None
+        store_record = None
         if path is not None and self._resumes():
-            found = unfinished(path)
-        if found is None:
+            store_record = find_unfinished(path)
+        if store_record is None:
             return None
-        options = EnhanceOptions.parse(found.options)
-        self.model.choose(found.model)
+        options = EnhanceOptions.parse(store_record.options)
+        self.model.choose(store_record.model)
         self._show_options(options)
         return options
 
     def _show_options(self, options: EnhanceOptions) -> None:
-        shown = options.model_dump()
-        self.form.set_values(**{name: shown[name] for name in self.form.names})
+        values = options.model_dump()
+        self.form.set_values(**{name: values[name] for name in self.form.names})
         self.sharpen.choose(options.blur_px)
         for part in (self.weights, self.advanced):
-            part.set_values(**{name: shown[name] for name in part.form.names})
-        self._shown = None, None
-        self._shown = self._options(None), options  # rows show a few decimals
+            part.set_values(**{name: values[name] for name in part.form.names})
+        self._options_shown = None, None
+        self._options_shown = self._options(None), options  # rows show a few decimals
 
     def _goes_on(
-        self, made: tuple[Any, ...], path: Path | None, existing: str
+        self, request: tuple[Any, ...], path: Path | None, existing: str
     ) -> LiveLayer | None:
         """Find a layer that was left half done by the same settings, of one plane.
 
@@ -816,7 +821,7 @@ class EnhancePanel(Panel):
         is taken away.
         """
         live = next(
-            (item for item in half_done(self.viewer) if item.made == made), None
+            (item for item in half_done(self.viewer) if item.made == request), None
         )
         if live is None:
             return None
@@ -837,24 +842,26 @@ class EnhancePanel(Panel):
 
     def job(self) -> Work:
         """Read the form; the layer is added when the turn of the run has come."""
-        begun = self._begun()
+        options_before = self._options_before()
         source, micrograph, model, options = self._subject()
-        options = begun or options
+        options = options_before or options
         self._compare(source)
-        asked = {
+        arguments = {
             "model": model,
             "options": options,
             "cluster": self.advanced.options,
         }
         planes = planes_of(source) if self.takes_stack() else []
         plane = plane_at(source, self.viewer.dims)
-        seen = plane, micrograph.pixel_size_nm, micrograph.origin
-        made, path = (source, model, options, seen), self.writes()
-        ticked, unmade = self._ticks.items(), self._why_unmade()
-        maps = {key: bool(one.value) and key not in unmade for key, one in ticked}
+        place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
+        request, path = (source, model, options, place_seen), self.writes()
+        ticks, unmade = self._ticks.items(), self._why_unmade()
+        maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
         there = self._outcome
-        if there is not None and any(maps.values()) and self._is_made(made, path):
-            job = partial(_mapped, micrograph, there, maps, model, options, again=True)
+        if there is not None and any(maps.values()) and self._is_made(request, path):
+            job = partial(
+                _make_maps, micrograph, there, maps, model, options, again=True
+            )
             return Work(job, self._show_maps)
         card, existing = dict(self.model.card), str(self.existing.value)
         name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
@@ -866,7 +873,7 @@ class EnhancePanel(Panel):
             self._outcome = self.live = None
             if planes:  # they are not drawn meanwhile
                 return
-            live = self.live = self._goes_on(made, path, existing)
+            live = self.live = self._goes_on(request, path, existing)
             if live is None:
                 field, keywords = live_field(
                     micrograph,
@@ -877,98 +884,109 @@ class EnhancePanel(Panel):
                     whole=bool(self.whole.value),
                 )
                 self.live = LiveLayer(
-                    self.viewer, field, keywords, target, self._removed, made
+                    self.viewer,
+                    field,
+                    keywords,
+                    target,
+                    self._on_layer_removed,
+                    request,
                 )
             else:
-                live.resume(self._removed)
+                live.resume(self._on_layer_removed)
             # the job need not wait until the window is drawn
             QTimer.singleShot(0, partial(self._show_beside, source))
 
         def make() -> Job[EnhancedOutcome]:
             place = target if self.live is None else self.live.store
-            return _enhance(planes or micrograph, place, self.live, maps, **asked)
+            return _enhance(planes or micrograph, place, self.live, maps, **arguments)
 
         return Work(make, partial(self.show_outcome, source, micrograph), begin)
 
-    def _is_made(self, made: tuple[Any, ...], path: Path | None) -> bool:
+    def _is_made(self, request: tuple[Any, ...], path: Path | None) -> bool:
         """Whether the result of these settings is there, where it is to be."""
         live = self.live
         return (
             live is not None
-            and live.shown
-            and live.made == made
+            and live.is_shown
+            and live.made == request
             and STRENGTH_KEY not in live.layer.metadata
             and path in (None, live.store.path)
         )
 
     def _show_beside(self, source: Any) -> None:
         """Compare a layer that is being enhanced with its source, and show a scale."""
-        if is_alive(self) and self.live is not None and self.live.shown:
+        if is_alive(self) and self.live is not None and self.live.is_shown:
             show_scale_bar(self.viewer)
             self.look.compare(source, self.live.layer)
 
     def show_outcome(
-        self, source: Image, image: Micrograph, enhanced: "EnhancedOutcome"
+        self, source: Image, image: Micrograph, outcome_enhanced: "EnhancedOutcome"
     ) -> Iterator[None]:
         """Show the finished result, and write its figures."""
-        outcome, live, layer = enhanced.written, self.live, None
+        outcome, live, layer = outcome_enhanced.written, self.live, None
         if outcome.planes:
             model = str(outcome.made.provenance.model_name)
             title = result_name(self.viewer, source.name, model)
             layer = add_stack(self.viewer, outcome, source, title)
-        elif live is not None and live.shown:
+        elif live is not None and live.is_shown:
             levels = [item.data for item in outcome.opened.levels]
             live.finish(outcome.opened.micrograph, levels)
             layer, source = live.layer, live.made[0]
         if layer is not None:
             yield
             apart = outcome.made.change is None
-            self.look.finished(layer, source, image, outcome, apart=apart)
+            self.look.finish(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
-        if self._offered == Path(outcome.made.output):  # the next has its own place
+        if self._store_offered == Path(
+            outcome.made.output
+        ):  # the next has its own place
             self.output.line_edit.value, self.existing.value = "", "refuse"
-        self._offered = None
-        yield from self._show_maps(enhanced)
+        self._store_offered = None
+        yield from self._show_maps(outcome_enhanced)
 
-    def _show_maps(self, enhanced: "EnhancedOutcome") -> Iterator[None]:
-        outcome = enhanced.written
-        for kind, opened in enhanced.maps.items():
+    def _show_maps(self, outcome_enhanced: "EnhancedOutcome") -> Iterator[None]:
+        outcome = outcome_enhanced.written
+        for kind, opened_store in outcome_enhanced.maps.items():
             assert self.live is not None  # noqa: S101 - it was drawn
             name = self.live.layer.name
             both = self.live.made[0], self.live.layer
             with self.in_place(kind, *both) as earlier:
                 yield from self.take_away(earlier)
                 title = result_name(self.viewer, name, _MAPS[kind][1])
-                layer = add_opened(self.viewer, opened, name=title)
+                layer = add_opened(self.viewer, opened_store, name=title)
                 hide_other_maps(self.viewer, layer)
                 yield
         report = outcome.made.report
-        for reason in enhanced.unmade:
+        for reason in outcome_enhanced.unmade:
             self.show_warning(reason)
         hardly = told_of_change(outcome.made.change)
-        whole = f"{enhanced.seconds:.1f} s"
-        said = (
+        whole = f"{outcome_enhanced.seconds:.1f} s"
+        sentence = (
             f"Enhanced in {whole} at {report.megapixels_per_second:.2f} megapixels/s."
         )
         if outcome.planes:
-            said = f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s."
-        if enhanced.maps:
-            said = f"Enhanced and mapped in {whole}, of which {report.seconds:.1f} s "
-            said += "are the network's."
-        if enhanced.again:
-            said = f"Mapped in {whole}; the result is the one that was there."
+            sentence = (
+                f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s."
+            )
+        if outcome_enhanced.maps:
+            sentence = (
+                f"Enhanced and mapped in {whole}, of which {report.seconds:.1f} s "
+            )
+            sentence += "are the network's."
+        if outcome_enhanced.again:
+            sentence = f"Mapped in {whole}; the result is the one that was there."
         self.show_result(
             {**figures_of(outcome.made), "Store": outcome.made.output},
-            f"{said}{hardly}",
+            f"{sentence}{hardly}",
             network=outcome.made.provenance.model_name,
         )
 
     # -- stopping ----------------------------------------------------------------
 
-    def _removed(self) -> None:
+    def _on_layer_removed(self) -> None:
         """Stop, because the user took the layer away."""
         live = self.live
-        if live is None or not live.begun:
+        if live is None or not live.is_partial:
             return  # a finished one goes as all others do
         if self.runner.running:
             self.stop()
@@ -980,10 +998,10 @@ class EnhancePanel(Panel):
         live = self.live
         if live is None:
             return
-        if not live.shown:
+        if not live.is_shown:
             live.forget_store()
             self.after_cancel = "its layer was removed"
-        elif live.live.done:
+        elif live.live.tiles_done:
             live.pause()
             self.after_cancel = "what is finished is kept, and Enhance goes on from it"
             if self.existing.value == "replace":
@@ -1010,9 +1028,9 @@ class EnhancePanel(Panel):
         """Leave what is done of a run to a panel that is opened later."""
         super().leave()
         live = self.live
-        if live is None or not live.begun or not live.shown:
+        if live is None or not live.is_partial or not live.is_shown:
             return
-        if live.live.done:
+        if live.live.tiles_done:
             live.pause()
         else:
             live.discard()
@@ -1037,28 +1055,32 @@ class EnhancePanel(Panel):
         folder = self.session.folder
         if not is_alive(self) or not self.isVisible() or folder == self._project:
             return
-        self._project, typed = folder, self.writes()
+        self._project, output_typed = folder, self.writes()
         if folder is None or self.busy:
             return
-        stores = sorted(folder.glob("*.ome.zarr")) if typed is None else [typed]
-        shown = [live.store.path for live in half_done(self.viewer)]
+        stores = (
+            sorted(folder.glob("*.ome.zarr"))
+            if output_typed is None
+            else [output_typed]
+        )
+        stores_shown = [live.store.path for live in half_done(self.viewer)]
         for path in stores:
-            found = None if path in shown else unfinished(path)
-            if found is not None and (typed is None or self._resumes()):
-                self._offer_store(path, found.image)
+            record = None if path in stores_shown else find_unfinished(path)
+            if record is not None and (output_typed is None or self._resumes()):
+                self._offer_store(path, record.image)
                 return
 
     def _offer_store(self, path: Path, image: str) -> None:
         """Show how a store was begun, to go on with it."""
-        named = {layer.name: layer for layer in self.viewer.layers}
-        if named.get(image) in self.layer.choices:
-            self.layer.value = named[image]
-        self._offered = path
+        layers_by_name = {layer.name: layer for layer in self.viewer.layers}
+        if layers_by_name.get(image) in self.layer.choices:
+            self.layer.value = layers_by_name[image]
+        self._store_offered = path
         self.output.value, self.existing.value = path, "resume"
-        with self.told():
-            self._begun()
-            said = f"{path.name} was left half done; Enhance goes on with it."
-            self.show_status(said)
+        with self.showing_errors():
+            self._options_before()
+            sentence = f"{path.name} was left half done; Enhance goes on with it."
+            self.show_status(sentence)
 
     def _show_cancelled(self) -> None:
         self._stop_drawing()
@@ -1084,15 +1106,15 @@ def _states_its_place(card: Mapping[str, Any]) -> bool:
 def _enhance(
     image: Any,
     target: Target,
-    drawn: LiveLayer | None,
+    live_layer: LiveLayer | None,
     maps: Mapping[str, bool],
-    **asked: Any,
+    **arguments: Any,
 ) -> Job[EnhancedOutcome]:
     """Enhance an image or planes, open what was written, and map what it is worth.
 
     `maps`: whether each is made.
     """
-    begun, live = time.monotonic(), None if drawn is None else drawn.live
+    start, live = time.monotonic(), None if live_layer is None else live_layer.live
     yield from start_torch()
     yield Progress(0, 0, "Loading the model")
     job = ENHANCE.job(
@@ -1101,17 +1123,19 @@ def _enhance(
         overwrite=target.existing == "replace",
         resume=target.existing == "resume",
         live=live,
-        **asked,
+        **arguments,
     )
-    outcome = yield from written(
-        job, target, keep=lambda: drawn and drawn.wanted and drawn.live.done
+    outcome = yield from write_outcome(
+        job,
+        target,
+        keep=lambda: live_layer and live_layer.wanted and live_layer.live.tiles_done,
     )
-    how = asked["model"], asked["options"]
-    mapped = yield from _mapped(image, outcome, maps, *how)
-    return replace(mapped, seconds=time.monotonic() - begun)
+    how = arguments["model"], arguments["options"]
+    maps_made = yield from _make_maps(image, outcome, maps, *how)
+    return replace(maps_made, seconds=time.monotonic() - start)
 
 
-def _mapped(
+def _make_maps(
     micrograph: Micrograph,
     outcome: Outcome,
     maps: Mapping[str, bool],
@@ -1124,9 +1148,9 @@ def _mapped(
 
     The result stays whatever becomes of its maps. `again`: it was there before.
     """
-    begun = time.monotonic()
-    made, misfit = outcome.opened.micrograph, outcome.made.misfit
-    shown: dict[str, Micrograph] = {}
+    start = time.monotonic()
+    result_image, misfit = outcome.opened.micrograph, outcome.made.misfit
+    maps_shown: dict[str, Micrograph] = {}
     unmade: list[str] = []
     if maps[MISFIT] and misfit is None:
         unmade.append(
@@ -1134,15 +1158,19 @@ def _mapped(
             "noise, or has gaps all over."
         )
     elif maps[MISFIT] and misfit is not None:
-        shown[MISFIT] = yield from map_misfit(micrograph, made, misfit)
+        maps_shown[MISFIT] = yield from map_misfit(micrograph, result_image, misfit)
     if maps[UNFAMILIAR]:
         try:
-            shown[UNFAMILIAR] = yield from map_unfamiliar(micrograph, model, options)
+            maps_shown[UNFAMILIAR] = yield from map_unfamiliar(
+                micrograph, model, options
+            )
         except ShapeError as error:  # of an image of less than a block
             unmade.append(str(error))
-    for part, drawn in shown.items():
-        story = made.provenance and made.provenance.model_copy(update={"part": part})
-        shown[part] = drawn.replace(provenance=story)
-    opened = {name: Opened(item, (item,)) for name, item in shown.items()}
-    seconds = time.monotonic() - begun
-    return EnhancedOutcome(outcome, opened, tuple(unmade), seconds, again)
+    for part, map_image in maps_shown.items():
+        story = result_image.provenance and result_image.provenance.model_copy(
+            update={"part": part}
+        )
+        maps_shown[part] = map_image.replace(provenance=story)
+    stores = {name: Opened(item, (item,)) for name, item in maps_shown.items()}
+    seconds = time.monotonic() - start
+    return EnhancedOutcome(outcome, stores, tuple(unmade), seconds, again)

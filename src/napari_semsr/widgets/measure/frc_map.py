@@ -124,10 +124,12 @@ def _show_below(viewer: Viewer, layer: Image) -> str:
     """
     layer.visible = True
     above = list(viewer.layers)[viewer.layers.index(layer) + 1 :]
-    hidden = [item for item in above if item.visible and network_of(item) is not None]
-    for item in hidden:
+    layers_hidden = [
+        item for item in above if item.visible and network_of(item) is not None
+    ]
+    for item in layers_hidden:
         item.visible = False
-    return " and ".join(item.name for item in hidden)
+    return " and ".join(item.name for item in layers_hidden)
 
 
 def add_failed_layer(
@@ -143,10 +145,10 @@ def add_failed_layer(
     """
     if not np.any(codes):
         return None
-    coloured = [(code_of(name), REASON_COLOURS[name], name) for name in REASONS]
+    colours = [(code_of(name), REASON_COLOURS[name], name) for name in REASONS]
     look = DisplaySettings(
         limits=(0.0, float(len(REASONS))),
-        classes=((0, "#00000000", ""), *coloured),
+        classes=((0, "#00000000", ""), *colours),
         opacity=0.8,
     )
     name = result_name(viewer, name, "failed blocks")
@@ -193,7 +195,7 @@ def _measure(
         raise OptionError(
             " ".join(filter(None, (_ONE_MOSAIC, note))), code="halves-missing"
         )
-    shared = {
+    options_shared = {
         name: getattr(options, name)
         for name in FrcJobOptions.model_fields
         if name != "estimator"
@@ -202,12 +204,12 @@ def _measure(
     try:
         parts, box = yield from cut_gaps(*images, *(halves or ()))
         part = parts[0] if box else None
-        chosen = FrcJobOptions(**shared)
+        frc_options = FrcJobOptions(**options_shared)
         if halves is None:
-            whole = yield from FRC.job(*parts, options=chosen)
+            whole = yield from FRC.job(*parts, options=frc_options)
         else:
             both = parts[1], parts[2]
-            whole = yield from FRC.job(parts[0], halves=both, options=chosen)
+            whole = yield from FRC.job(parts[0], halves=both, options=frc_options)
         alone = yield from DECORRELATION.job(parts[0])
     except SemsrError as error:  # what keeps the map from being made, it says itself
         why = str(error)
@@ -348,7 +350,7 @@ class FrcMapPanel(Panel):
 
     def compare(self) -> None:
         """Show two maps on one colour scale, and add their difference."""
-        with self.told():
+        with self.showing_errors():
             before, after = self.before.value, self.after.value
             if before is after or None in (before, after):
                 msg = "Two maps must be chosen, Before and After; make them first."
@@ -360,19 +362,20 @@ class FrcMapPanel(Panel):
                 layer.contrast_limits = limits
                 layer.colormap = before.colormap
             apart = values[1] - values[0]
-            known = apart[np.isfinite(apart)]
-            if not known.size:
+            finite = apart[np.isfinite(apart)]
+            if not finite.size:
                 msg = "Both maps must share blocks with a resolution, got none."
                 raise OptionError(msg, code="nothing-to-measure")
             unit = "nm" if first.pixel_size_nm is not None else "px"
-            shown = self._add_difference(first, apart, (before, after))
-            said = (
+            difference_layer = self._add_difference(first, apart, (before, after))
+            sentence = (
                 f"Both maps show {DASH.join(map(in_figures, limits))} {unit}; "
-                f"{shown.name!r}: median {np.median(known):+.4g} {unit}, magenta is "
-                f"finer, green coarser, {apart.size - known.size} of {apart.size} "
+                f"{difference_layer.name!r}: median {np.median(finite):+.4g} {unit}, "
+                "magenta is "
+                f"finer, green coarser, {apart.size - finite.size} of {apart.size} "
                 "blocks without a resolution in one of them."
             )
-            self.show_status(said)
+            self.show_status(sentence)
 
     def _add_difference(
         self, grid: Micrograph, apart: NDArray[Any], maps: tuple[Image, Image]
@@ -385,23 +388,23 @@ class FrcMapPanel(Panel):
             colour_bar=True,
         )
         before, after = maps
-        past = [made for made in map(provenance_of, maps) if made is not None]
-        told = Provenance(
+        past = [history for history in map(provenance_of, maps) if history is not None]
+        difference_history = Provenance(
             job="frc-map",
             options={"difference": [before.name, after.name]},
-            inputs=tuple(item for made in past for item in made.inputs),
+            inputs=tuple(item for history in past for item in history.inputs),
         )
-        made = grid.replace(data=apart, look=look, provenance=told)
+        history = grid.replace(data=apart, look=look, provenance=difference_history)
         with self.in_place(*maps) as earlier:
             for _ in self.take_away(earlier):
                 pass
             name = f"{after.name} \N{MINUS SIGN} {before.name}"
-            keywords = layer_keywords(made, name=free_name(self.viewer, name))
+            keywords = layer_keywords(history, name=free_name(self.viewer, name))
             about = {_DIFFERENCE_KEY: True, SOURCES_KEY: sources_of(maps)}
             keywords["metadata"] |= about
-            shown = self.viewer.add_image(made.array(), **keywords)
-        show_colour_bar(shown)
-        return shown
+            layer = self.viewer.add_image(history.array(), **keywords)
+        show_colour_bar(layer)
+        return layer
 
     def show_outcome(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
         """Add the layers, draw the plots, write the figures, each in its turn."""
@@ -419,15 +422,15 @@ class FrcMapPanel(Panel):
                     title = f"FRC map ({result.map.unit})"
                     title = result_name(self.viewer, name, title)
                     look = layer_keywords(result.map, name=title)
-                    shown = self.viewer.add_image(result.map.array(), **look)
-                    hide_other_maps(self.viewer, shown)
+                    map_layer = self.viewer.add_image(result.map.array(), **look)
+                    hide_other_maps(self.viewer, map_layer)
                     yield
-                    yield from colour_bar_parts(shown)
+                    yield from colour_bar_parts(map_layer)
                     yield
                     add_failed_layer(self.viewer, result.map, result.reasons, name)
                     yield
-            hidden = "" if self._found_none else _show_below(self.viewer, layer)
-            where += f"; {hidden} is hidden" if hidden else ""
+            hidden_note = "" if self._found_none else _show_below(self.viewer, layer)
+            where += f"; {hidden_note} is hidden" if hidden_note else ""
             show_scale_bar(self.viewer)
             yield
         part = outcome.part
@@ -435,17 +438,20 @@ class FrcMapPanel(Panel):
         yield from self._draw(outcome)
         yield
         median = _numbers(report)["Median"]
-        said = f"{report.blocks} blocks, no block has a resolution"
+        sentence = f"{report.blocks} blocks, no block has a resolution"
         if median is not None:
-            found = f"median {Figure(median, report.unit)}"
-            known = report.blocks - report.failed
-            said = f"{known} of {report.blocks} blocks have a resolution, {found}"
+            median_text = f"median {Figure(median, report.unit)}"
+            known_count = report.blocks - report.failed
+            sentence = (
+                f"{known_count} of {report.blocks} blocks have a resolution, "
+                f"{median_text}"
+            )
         elif report.reasons:
             most = max(report.reasons, key=lambda reason: report.reasons[reason])
-            said += f" (most: {REASON_TEXTS[most]})"
+            sentence += f" (most: {REASON_TEXTS[most]})"
         self.show_result(
             _numbers_of(outcome),
-            f"{said}; {where}.",
+            f"{sentence}; {where}.",
             curves=_curves(outcome),
             tables=_regions_table(outcome),
             more=_reasons_text(outcome),
@@ -473,11 +479,15 @@ def _shared_blocks(
     """
     pitch = np.array(before.scale)
     apart = np.subtract(after.origin, before.origin) / pitch
-    moved = np.rint(apart).astype(int)
+    whole_blocks = np.rint(apart).astype(int)
     alike = before.unit == after.unit and np.allclose(pitch, after.scale, rtol=1e-3)
-    start = np.maximum(moved, 0)
-    stop = np.minimum(before.shape, moved + after.shape)
-    if not alike or np.any(stop <= start) or np.abs(apart - moved).max() > _APART:
+    start = np.maximum(whole_blocks, 0)
+    stop = np.minimum(before.shape, whole_blocks + after.shape)
+    if (
+        not alike
+        or np.any(stop <= start)
+        or np.abs(apart - whole_blocks).max() > _APART
+    ):
         msg = (
             f"Both maps must have the same blocks, got {before.name!r} and "
             f"{after.name!r} on unlike grids; map both with one block and step."
@@ -485,7 +495,7 @@ def _shared_blocks(
         raise ShapeError(msg, code="grid-mismatch")
     ours, theirs = (
         image.array()[tuple(map(slice, start - by, stop - by))]
-        for image, by in ((before, 0), (after, moved))
+        for image, by in ((before, 0), (after, whole_blocks))
     )
     y, x = (before.origin + start * pitch).tolist()
     return before.replace(data=ours, origin=(y, x)), np.stack([ours, theirs])
@@ -536,8 +546,8 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
         axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
-        said = name.replace("th percentile", " % below")
-        label = f"{said} {in_figures(value, '.3g')} {report.unit}"
+        label_text = name.replace("th percentile", " % below")
+        label = f"{label_text} {in_figures(value, '.3g')} {report.unit}"
         axes.axvline(value, color=colour, lw=1.3, ls="--", label=label)
     show_legend(axes)
     axes.set_xlabel(f"Resolution ({report.unit})")
@@ -557,19 +567,19 @@ def _plot_frc(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
 def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
     """All blocks with their place, and the curve of the whole field."""
     report = outcome.blocks
-    found, grid = report.result, report.result.map
-    rows, columns = np.indices(found.measured.shape)
-    names = np.array(["", *found.reason_names], dtype=object)
+    result, grid = report.result, report.result.map
+    rows, columns = np.indices(result.measured.shape)
+    names = np.array(["", *result.reason_names], dtype=object)
     curves: dict[str, Columns] = {
         "blocks": {
             f"y ({grid.unit})": (grid.origin[0] + rows * grid.scale[0]).ravel(),
             f"x ({grid.unit})": (grid.origin[1] + columns * grid.scale[1]).ravel(),
-            f"resolution ({found.unit})": found.measured.ravel(),
-            "relative standard deviation": found.relative_sd.ravel(),
+            f"resolution ({result.unit})": result.measured.ravel(),
+            "relative standard deviation": result.relative_sd.ravel(),
             "the same with the pixel size's": np.hypot(
-                found.relative_sd, found.size_error
+                result.relative_sd, result.size_error
             ).ravel(),
-            "reason for none": names[found.reasons].ravel(),
+            "reason for none": names[result.reasons].ravel(),
         }
     }
     if outcome.whole is not None:
@@ -591,7 +601,7 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
     if outcome.regions:
         edges, counts = _histograms(outcome)
         if counts:
-            middles = {f"resolution ({found.unit})": (edges[1:] + edges[:-1]) / 2}
+            middles = {f"resolution ({result.unit})": (edges[1:] + edges[:-1]) / 2}
             curves["histogram"] = {**middles, **counts}
     return curves
 
@@ -599,9 +609,9 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
 def _regions_table(outcome: FrcOutcome) -> Mapping[str, Columns]:
     if not outcome.regions:
         return {}
-    found = outcome.blocks.result
-    rows = [found.summarise(inside) for inside in outcome.regions.values()]
-    unit = found.unit
+    result = outcome.blocks.result
+    rows = [result.summarise(inside) for inside in outcome.regions.values()]
+    unit = result.unit
     return {
         "Regions": {
             "region": list(outcome.regions),
@@ -627,12 +637,12 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
     rows: dict[str, Figure | str] = {
         name: blocks[name] for name in _numbers(outcome.blocks) if name in blocks
     }
-    found = whole.pop("Resolution", None)
+    resolution = whole.pop("Resolution", None)
     where = say_part(outcome.part) if outcome.part else ""
     rows["Whole field"] = (
         f"left out: {outcome.why}"
-        if found is None
-        else replace(found, note=f"{found.note} {where}".strip())
+        if resolution is None
+        else replace(resolution, note=f"{resolution.note} {where}".strip())
     )
     for name, figure in (whole or blocks).items():  # why blocks failed stands below
         if name != "Note" and not name.startswith(("Failed", "In all")):

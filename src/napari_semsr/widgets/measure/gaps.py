@@ -47,8 +47,8 @@ class GapsPanel(TruthPanel):
 
     def result_widgets(self) -> Sequence[QWidget]:
         """Make the table of gaps, and a button that copies it."""
-        told = "Choose a row to see its gap in the middle of the view."
-        self.rows = RowTable(told, _TABLE_HEIGHT)
+        tooltip = "Choose a row to see its gap in the middle of the view."
+        self.rows = RowTable(tooltip, _TABLE_HEIGHT)
         self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
         self.rows.setSelectionMode(self.rows.SelectionMode.SingleSelection)
         heads = self.rows.horizontalHeader()
@@ -63,21 +63,21 @@ class GapsPanel(TruthPanel):
         return self.rows, self.copy_button
 
     def in_region(
-        self, found: VerbOutcome, options: Any, region: Region
+        self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Count the gaps whose middle lies in a region, and the particles."""
         del options
-        report, measured = found.report, found.shown
-        box_of(region, measured)
+        report, image = outcome.report, outcome.shown
+        box_of(region, image)
 
         def within(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
             places = np.array([item.place_px for item in items]).reshape(-1, 2)
-            held = region.holds(places * measured.scale + measured.origin)
-            return [item for item, there in zip(items, held, strict=True) if there]
+            is_inside = region.holds(places * image.scale + image.origin)
+            return [item for item, there in zip(items, is_inside, strict=True) if there]
 
         result, unit = report.result, report.unit
-        gaps, invented = within(result.found), within(result.invented)
-        part = replace(result, found=tuple(gaps), invented=tuple(invented))
+        gaps, invented_gaps = within(result.found), within(result.invented)
+        part = replace(result, found=tuple(gaps), invented=tuple(invented_gaps))
         widths = [width for gap in gaps if (width := getattr(gap, f"width_{unit}"))]
         row: dict[str, Cell] = {
             "particles": len(within(result.sizes)),
@@ -88,43 +88,45 @@ class GapsPanel(TruthPanel):
             share, errors = part.undetected_fraction, np.abs(part.width_errors(unit))
             row |= {
                 "not seen (%)": None if share is None else 100 * share,
-                "invented": len(invented),
+                "invented": len(invented_gaps),
                 f"mean error ({unit})": float(errors.mean()) if errors.size else None,
             }
         return row
 
     def sentence(self, outcome: VerbOutcome) -> str:
         """Say how many gaps there are."""
-        found = outcome.report.result
-        count = len(found.found)
-        return f"Found {count} gap{'s'[: count != 1]} between {found.counted}."
+        gaps = outcome.report.result
+        count = len(gaps.found)
+        return f"Found {count} gap{'s'[: count != 1]} between {gaps.counted}."
 
     def legend(self, report: GapReport) -> str:
         """Explain the marks."""
-        found = report.result
+        gaps = report.result
         counts = {
-            "found": found.detected,
-            "missed": len(found.found) - found.detected,
-            "invented": len(found.invented),
+            "found": gaps.detected,
+            "missed": len(gaps.found) - gaps.detected,
+            "invented": len(gaps.invented),
         }
-        shown = counts if found.own is not None else {"found": found.detected}
-        said = []
-        for kind, count in shown.items():
+        counts_shown = counts if gaps.own is not None else {"found": gaps.detected}
+        sentences = []
+        for kind, count in counts_shown.items():
             colour, _, mark = LOOKS[kind]
-            said.append(f'<span style="color:{colour}">{mark}</span> {kind} {count}')
-        return f"<p>Marks: {', '.join(said)}</p>" if any(counts.values()) else ""
+            sentences.append(
+                f'<span style="color:{colour}">{mark}</span> {kind} {count}'
+            )
+        return f"<p>Marks: {', '.join(sentences)}</p>" if any(counts.values()) else ""
 
     def copy_table(self) -> None:
         """Copy the rows."""
-        found = self.findings()
-        if "gaps" in found.curves:
-            rows = {"gap": found.curves["gaps"]}
-            told = Findings(self.title, found.origin, curves=rows).text()
-            self.show_status(copy_text(told))
+        findings = self.findings()
+        if "gaps" in findings.curves:
+            rows = {"gap": findings.curves["gaps"]}
+            text = Findings(self.title, findings.origin, curves=rows).text()
+            self.show_status(copy_text(text))
 
     def _go_to_gap(self) -> None:
         """Show the gap whose row is chosen in the middle of the view."""
-        marks, row = self._marks, self.rows.chosen()
+        marks, row = self._marks, self.rows.chosen_row()
         if marks is None or marks not in self.viewer.layers or row is None:
             return
         self.helpers.value = True
@@ -178,9 +180,9 @@ class GapsPanel(TruthPanel):
         return _curves(report)
 
 
-def _shown_rows(found: Gaps, unit: str) -> Columns:
+def _shown_rows(gaps: Gaps, unit: str) -> Columns:
     """Give what the table shows of the gaps, lengths in one unit."""
-    told, digits = found.table(), 1 if unit == "nm" else 2
+    table, digits = gaps.table(), 1 if unit == "nm" else 2
     heads = {
         "kind": "Gap",
         f"reference_width_{unit}": f"Ref. ({unit})",
@@ -189,18 +191,18 @@ def _shown_rows(found: Gaps, unit: str) -> Columns:
         f"y_{unit}": f"y ({unit})",
         f"x_{unit}": f"x ({unit})",
     }
-    if found.reference_background is None:
+    if gaps.reference_background is None:
         del heads[f"reference_width_{unit}"], heads[f"error_{unit}"]
     return {
-        head: [round(x, digits) if isinstance(x, float) else x for x in told[key]]
+        head: [round(x, digits) if isinstance(x, float) else x for x in table[key]]
         for key, head in heads.items()
     }
 
 
-def _table(found: Gaps) -> Mapping[str, Sequence[Any]]:
+def _table(gaps: Gaps) -> Mapping[str, Sequence[Any]]:
     """One row for each gap; NaN where there is no width."""
     rows = {}
-    for name, values in found.table().items():
+    for name, values in gaps.table().items():
         word, _, unit = name.replace("reference_width", "reference").rpartition("_")
         head = f"{word} ({unit})" if word else name
         rows[head] = [float("nan") if value is None else value for value in values]
@@ -212,15 +214,15 @@ def _curves(report: GapReport) -> Mapping[str, Columns]:
     result, unit = report.result, report.unit
     curves: dict[str, Columns] = {}
     if result.found or result.invented:
-        image, known = report.histograms
-        counted: dict[str, Any] = {
+        image, reference = report.histograms
+        columns: dict[str, Any] = {
             f"from ({unit})": image.edges[:-1],
             f"to ({unit})": image.edges[1:],
             "image": image.counts,
         }
-        if known is not None:
-            counted["reference"] = known.counts
-        curves |= {"gaps": _table(result), "widths": counted}
+        if reference is not None:
+            columns["reference"] = reference.counts
+        curves |= {"gaps": _table(result), "widths": columns}
     if result.sizes:
         curves["particles"] = {f"diameter ({unit})": result.diameters(unit)}
     return curves

@@ -42,13 +42,13 @@ class MetricsPanel(TruthPanel):
         return TruthPanel.rank(image, other) or int(made_of)
 
     def in_region(
-        self, found: VerbOutcome, options: Any, region: Region
+        self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Measure in one region: grey levels of all of it, the rest in a rectangle."""
         # one range for all, so that the PSNR of regions can be compared
-        how = options.replace(data_range=found.report.result.data_range)
-        box = box_of(region, found.images[0])
-        within = [cut_out(region, image, box) for image in found.images]
+        how = options.replace(data_range=outcome.report.result.data_range)
+        box = box_of(region, outcome.images[0])
+        within = [cut_out(region, image, box) for image in outcome.images]
         levels = measure_histogram(*within, bins=how.bins)
         row: dict[str, Cell] = {
             "pixels": int(np.isfinite(within[0].array()).sum()),
@@ -57,7 +57,7 @@ class MetricsPanel(TruthPanel):
         }
         if levels.emd is not None:
             row["distance (grey levels)"] = levels.emd
-        parts = largest_part(region, *found.images)
+        parts = largest_part(region, *outcome.images)
         figures = figures_of(run(METRICS.job(*parts, options=how)))
         row["rectangle"] = spell_shape(parts[0].shape)
         for label, figure in figures.items():

@@ -106,7 +106,7 @@ class Profiles:
 
 
 def _measure(
-    asked: Sequence[_ProfileRequest],
+    requests: Sequence[_ProfileRequest],
     line: tuple[float, float, float, float],
     width: float,
     options: Mapping[str, Any],
@@ -114,9 +114,9 @@ def _measure(
     fits: bool = True,
 ) -> Job[Profiles]:
     """Read several layers along a line of the plane, and what that says by fits."""
-    found, problems = [], []
-    for number, one in enumerate(asked):
-        yield Progress(number, len(asked), f"reading {one.image.name}")
+    profiles, problems = [], []
+    for number, one in enumerate(requests):
+        yield Progress(number, len(requests), f"reading {one.image.name}")
         try:
             profile = read_profile(
                 one.image,
@@ -139,12 +139,12 @@ def _measure(
                 )
         except SemsrError as error:
             problem = Message(str(error), code_of(error))
-        found.append(LayerProfile(one.image.name, profile, curve, problem))
-    if not found:
+        profiles.append(LayerProfile(one.image.name, profile, curve, problem))
+    if not profiles:
         raise ShapeError(problems[0])
-    yield Progress(len(asked), len(asked), "done")
-    unit = "nm" if found[0].profile.calibrated else "px"
-    return Profiles(tuple(found), tuple(problems), unit, fits)
+    yield Progress(len(requests), len(requests), "done")
+    unit = "nm" if profiles[0].profile.calibrated else "px"
+    return Profiles(tuple(profiles), tuple(problems), unit, fits)
 
 
 class ProfilePanel(Panel):
@@ -157,15 +157,16 @@ class ProfilePanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Line profile", "Measure")
         self.profiles: Profiles | None = None
-        self._known: dict[int, tuple[Any, Any, LineReader]] = {}
-        self._watched: Any = ()  # events of the layer of lines, and a callback there
-        self._drawn: tuple[Any, ...] = ()  # what the plot shows
+        self._readers: dict[int, tuple[Any, Any, LineReader]] = {}
+        # events of the layer of lines, and a callback there
+        self._lines_watched: Any = ()
+        self._profiles_drawn: tuple[Any, ...] = ()  # what the plot shows
         self._lines: list[Line2D] = []  # its curves
-        self._named: list[str] = []  # what they are, while they move
+        self._names_drawn: list[str] = []  # what they are, while they move
         self._waiting = False  # whether the line has moved since it was last read
-        self._held = False  # whether the mouse drags on the layer of lines
-        told = "Layers whose profiles are drawn together"
-        self.layers = self.new_layer_list(told, _LIST_HEIGHT)
+        self._is_held = False  # whether the mouse drags on the layer of lines
+        tooltip = "Layers whose profiles are drawn together"
+        self.layers = self.new_layer_list(tooltip, _LIST_HEIGHT)
         self.line = self.new_layer_box(
             "line",
             "Line",
@@ -207,8 +208,8 @@ class ProfilePanel(Panel):
         self.line.changed.connect(self._watch)
         self.alike.changed.connect(self._redraw)
         for name in self.form.names:
-            self.form.widget(name).changed.connect(self._moved)
-        self.layers.changed.connect(self._moved)
+            self.form.widget(name).changed.connect(self._on_line_moved)
+        self.layers.changed.connect(self._on_line_moved)
         self._watch()
 
     def leave(self) -> None:
@@ -220,7 +221,7 @@ class ProfilePanel(Panel):
 
     def draw(self) -> None:
         """Take the line tool, on a layer of lines that lies on the first image."""
-        with self.told():
+        with self.showing_errors():
             images = self._images()
             line = self.line.value
             if line is None:
@@ -232,22 +233,22 @@ class ProfilePanel(Panel):
 
     def _watch(self, _: object = None) -> None:
         """Listen to the chosen layer of lines; it holds this panel only weakly."""
-        if self._watched:
-            events, (callbacks, known) = self._watched
+        if self._lines_watched:
+            events, (callbacks, callbacks_known) = self._lines_watched
             for event in events:
-                event.disconnect(self._moved)
-            callbacks.remove(known)
-            self._watched = ()
+                event.disconnect(self._on_line_moved)
+            callbacks.remove(callbacks_known)
+            self._lines_watched = ()
         lines, panel = self.line.value, ref(self)
         self.hint.setVisible(lines is None or self._ends(lines) is None)
         if lines is None:
             return
 
-        def hold(held: bool) -> None:
+        def hold(is_held: bool) -> None:
             alive = panel()
             if alive is not None:
-                alive._held = held  # noqa: SLF001 - its own
-                alive._moved()  # noqa: SLF001
+                alive._is_held = is_held  # noqa: SLF001 - its own
+                alive._on_line_moved()  # noqa: SLF001
 
         def drag(_: object, event: Any) -> Iterator[None]:
             hold(True)
@@ -261,19 +262,23 @@ class ProfilePanel(Panel):
         # they come while a line is drawn, dragged or chosen
         events = lines.events.data, lines.events.set_data, lines.events.highlight
         for event in events:
-            event.connect(self._moved)
+            event.connect(self._on_line_moved)
         lines.mouse_drag_callbacks.insert(0, drag)  # before what begins the line
-        self._watched = events, (lines.mouse_drag_callbacks, drag)
-        self._moved()
+        self._lines_watched = events, (lines.mouse_drag_callbacks, drag)
+        self._on_line_moved()
 
     def _ends(self, lines: Shapes) -> FloatArray | None:
         """Find the ends (2, 2) of the selected line, or of the last, in the world."""
-        kinds, shown = lines.shape_type, shapes_in_view(lines, self.viewer.dims)
-        found = [place for place in shown if kinds[place] == "line"]
-        chosen = [place for place in found if place in lines.selected_data]
-        if not found:
+        kinds, indices = lines.shape_type, shapes_in_view(lines, self.viewer.dims)
+        lines_in_view = [place for place in indices if kinds[place] == "line"]
+        lines_chosen = [
+            place for place in lines_in_view if place in lines.selected_data
+        ]
+        if not lines_in_view:
             return None
-        vertices = np.asarray(lines.data[(chosen or found)[-1]], dtype=float)
+        vertices = np.asarray(
+            lines.data[(lines_chosen or lines_in_view)[-1]], dtype=float
+        )
         world = [lines.data_to_world(vertex) for vertex in vertices[:2]]
         return np.array(world)[:, -2:]
 
@@ -294,57 +299,59 @@ class ProfilePanel(Panel):
     # -- measuring ---------------------------------------------------------------
 
     def _images(self) -> list[Image]:
-        chosen = list(self.layers.value) or grey_layers(self.viewer)[-1:]
-        if not chosen:
+        layers_chosen = list(self.layers.value) or grey_layers(self.viewer)[-1:]
+        if not layers_chosen:
             self.micrograph(None)  # says what to do
-        return chosen
+        return layers_chosen
 
     def _read(self, layer: Image, first: Image) -> _ProfileRequest:
         """Read a layer with its place in the plane; its chunks are kept for later.
 
         `first`: the layer whose own places the plane has, if it is fitted to the view.
         """
-        image = self.micrograph(layer, unturned=True, colour=True)
+        image = self.micrograph(layer, is_unturned=True, colour=True)
         place = plane_at(layer, self.viewer.dims)
-        kept = self._known.get(id(layer))
-        if kept is None or kept[0] is not layer.data or kept[1] != place:
-            kept = (layer.data, place, LineReader(image.data))
-            self._known[id(layer)] = kept
+        reader = self._readers.get(id(layer))
+        if reader is None or reader[0] is not layer.data or reader[1] != place:
+            reader = (layer.data, place, LineReader(image.data))
+            self._readers[id(layer)] = reader
         linear, shift = shown_by(layer)
         linear, shift = linear / fit_of(first)[0], own_places(first, shift)
-        calibrated = is_calibrated(layer)
-        k = nm_of(layer) if calibrated else np.ones(2)
+        has_size = is_calibrated(layer)
+        k = nm_of(layer) if has_size else np.ones(2)
         size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
-        if calibrated and image.pixel_size_nm != size:
+        if has_size and image.pixel_size_nm != size:
             image = image.replace(pixel_size_nm=size)
         return _ProfileRequest(
-            image, Affine.of(k[:, None] * linear, k * shift), kept[2]
+            image, Affine.of(k[:, None] * linear, k * shift), reader[2]
         )
 
-    def _asked(self) -> tuple[Any, ...]:
+    def _current_request(self) -> tuple[Any, ...]:
         """All that is measured: layers, line, width, options."""
         images = self._images()
-        asked = [self._read(layer, images[0]) for layer in images]
-        same_unit([one.image for one in asked])
+        requests = [self._read(layer, images[0]) for layer in images]
+        same_unit([one.image for one in requests])
         line = self._line_in(images)
         values = self.form.options(line=line).model_dump(exclude={"line"})
-        width = values.pop("width") * min(one.to_plane.scale for one in asked)
-        return asked, line, width, values
+        width = values.pop("width") * min(one.to_plane.scale for one in requests)
+        return requests, line, width, values
 
     def job(self) -> Work:
         """Read the form."""
-        images, asked = self._images(), self._asked()
+        images, request = self._images(), self._current_request()
         here = {id(layer) for layer in self.viewer.layers}  # others are let go
-        self._known = {key: kept for key, kept in self._known.items() if key in here}
-        told = partial(self.note_origin, images)
-        return Work(partial(_measure, *asked), self.show_profiles, told)
+        self._readers = {
+            key: reader for key, reader in self._readers.items() if key in here
+        }
+        note_origin = partial(self.note_origin, images)
+        return Work(partial(_measure, *request), self.show_profiles, note_origin)
 
     def _catch_up(self, busy: bool) -> None:
         """Go on where the line has moved while it was read or measured."""
         if self._waiting and not busy:
-            self._moved()
+            self._on_line_moved()
 
-    def _moved(self, _: object = None) -> None:
+    def _on_line_moved(self, _: object = None) -> None:
         """Measure again, once what is being read has been shown.
 
         While the mouse holds the line, only its curve is drawn.
@@ -360,19 +367,19 @@ class ProfilePanel(Panel):
             return
         self._waiting = False
         try:
-            asked = self._asked()
+            request = self._current_request()
         except SemsrError as error:
             self.show_status(str(error))
             return
-        told = (self._held, [id(one.reader) for one in asked[0]], *asked[1:])
-        if told == self._drawn:
+        state = (self._is_held, [id(one.reader) for one in request[0]], *request[1:])
+        if state == self._profiles_drawn:
             return
-        self._drawn = told
-        read = partial(_measure, *asked, fits=not self._held)
-        if plots_ready() and (self._held or self.profiles is not None):
+        self._profiles_drawn = state
+        read = partial(_measure, *request, fits=not self._is_held)
+        if plots_ready() and (self._is_held or self.profiles is not None):
             self.note_origin(self._images())
             self.follower.start(self.title, read)
-        elif self._held:  # which imports what plots need
+        elif self._is_held:  # which imports what plots need
             self.start(read, self._show_followed, self.title)
         else:
             self.run()
@@ -420,10 +427,12 @@ class ProfilePanel(Panel):
         count = len(profiles.layers)
         long = profiles.layers[0].profile
         length = f"{in_figures(long.length_px * long.per_px)} {profiles.unit}"
-        said = f"{count} profile{'s'[: count != 1]} along {length}"
+        sentence = f"{count} profile{'s'[: count != 1]} along {length}"
         self.show_result(
             numbers,
-            f"{said}: {_said(profiles.layers[0])}." if count == 1 else f"{said}.",
+            f"{sentence}: {_figure_text(profiles.layers[0])}."
+            if count == 1
+            else f"{sentence}.",
             curves=_curves(profiles),
             tables=tables,
             more=more,
@@ -442,7 +451,7 @@ class ProfilePanel(Panel):
         self.profiles = profiles
         curves, scales = [], []
         for one in profiles.layers:
-            x, y = _thinned(one.profile)
+            x, y = _thin_out(one.profile)
             low, high = _bounds([(x, y)])[:2] if self.alike.value else (0.0, 1.0)
             low, high = (low, high) if high > low else (0.0, 1.0)
             scales.append((low, high))
@@ -461,9 +470,11 @@ class ProfilePanel(Panel):
             look: Any = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
             self._lines += axes.plot(*curve, **look)
             for at, values in one.found.readings.curves if one.found else ():
-                shown = (values - low) / (high - low)
+                scaled_values = (values - low) / (high - low)
                 k = one.profile.per_px
-                axes.plot(at * k, shown, color=colour, lw=1.0, ls="--", alpha=0.8)
+                axes.plot(
+                    at * k, scaled_values, color=colour, lw=1.0, ls="--", alpha=0.8
+                )
         along, grey = PROFILE.curves[0].axes(profiles.unit)
         axes.set_xlabel(as_label(along))
         axes.set_ylabel(as_label(f"{grey}, scaled" if self.alike.value else grey))
@@ -471,7 +482,7 @@ class ProfilePanel(Panel):
         if len(profiles.layers) > 1:
             show_legend(axes)
         axes.grid(visible=True, alpha=0.15)
-        self._named = [*names, profiles.unit] if moving else []
+        self._names_drawn = [*names, profiles.unit] if moving else []
         if moving:
             axes.margins(y=_ROOM)
             axes.set_xlim(0, (1 + _ROOM) * _bounds(curves)[2])
@@ -480,10 +491,10 @@ class ProfilePanel(Panel):
         canvas.refresh()
 
     def _move(
-        self, curves: Sequence[tuple[NDArray[Any], NDArray[Any]]], named: list[str]
+        self, curves: Sequence[tuple[NDArray[Any], NDArray[Any]]], names: list[str]
     ) -> bool:
         """Move the curves, if the axes were drawn for these and hold them."""
-        if self.plot is None or self._named != named:
+        if self.plot is None or self._names_drawn != names:
             return False
         axes = self.plot.axes[0]
         (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -501,14 +512,14 @@ def _bounds(
 ) -> tuple[float, float, float]:
     """Lowest and highest value of some curves, and the length of the longest."""
     values = np.concatenate([y for _, y in curves])
-    known = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)]
     longest = max(float(x[-1]) for x, _ in curves)
-    if not known.size:
+    if not finite.size:
         return 0.0, 0.0, longest
-    return float(known.min()), float(known.max()), longest
+    return float(finite.min()), float(finite.max()), longest
 
 
-def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
+def _thin_out(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
     """Give the samples of a curve; of a long one the extremes of each stretch."""
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MOST_POINTS)
@@ -516,12 +527,14 @@ def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
         return x, y
     count = len(x) // step
     parts = y[: count * step].reshape(count, step)
-    known: NDArray[np.bool_] = np.asarray(np.isfinite(parts).all(axis=1))
-    filled = np.where(known[:, None], parts, 0.0)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(parts).all(axis=1))
+    without_gaps = np.where(finite[:, None], parts, 0.0)
     at = np.arange(count)[:, None] * step
-    ends = np.sort(np.stack([filled.argmin(axis=1), filled.argmax(axis=1)], axis=1))
-    chosen = (at + ends).ravel()
-    return x[chosen], np.where(np.repeat(known, 2), y[chosen], np.nan)
+    ends = np.sort(
+        np.stack([without_gaps.argmin(axis=1), without_gaps.argmax(axis=1)], axis=1)
+    )
+    indices = (at + ends).ravel()
+    return x[indices], np.where(np.repeat(finite, 2), y[indices], np.nan)
 
 
 def _curves(profiles: Profiles) -> Mapping[str, Columns]:
@@ -536,7 +549,7 @@ def _curves(profiles: Profiles) -> Mapping[str, Columns]:
     return curves
 
 
-def _said(one: LayerProfile) -> str:
+def _figure_text(one: LayerProfile) -> str:
     """Say in a few words what one layer shows."""
     if one.found is None:
         return "no readings"
@@ -546,5 +559,5 @@ def _said(one: LayerProfile) -> str:
     name = f"{label[:1].lower()}{label[1:]}"
     if isinstance(figure.value, str):
         return f"{name.partition(',')[0]} without a fit"
-    shown = replace(figure, note="")
-    return f"{name} {shown}" if figure.unit else f"{shown} {name}"
+    figure_shown = replace(figure, note="")
+    return f"{name} {figure_shown}" if figure.unit else f"{figure_shown} {name}"

@@ -72,9 +72,9 @@ class Region:
             at = np.rint((places - self.vertices[2]) @ self.vertices[:2].T).astype(int)
             size = np.array(self.labels.shape)
             there = np.all((at >= 0) & (at < size), axis=1)
-            held = np.zeros(len(places), bool)
-            held[there] = self.labels[tuple(at[there].T)] == self.label
-            return held
+            is_inside = np.zeros(len(places), bool)
+            is_inside[there] = self.labels[tuple(at[there].T)] == self.label
+            return is_inside
         if self.kind == "ellipse":
             middle = self.vertices.mean(axis=0)
             axes = (self.vertices[[1, 3]] - self.vertices[0]) / 2
@@ -101,22 +101,22 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
     if layer is None:
         return []
     scale = nm_of_drawn(layer, image)
-    found = list(
-        _labelled(panel, layer, image, scale)
+    regions = list(
+        _regions_of_labels(panel, layer, image, scale)
         if isinstance(layer, Labels)
-        else _drawn(panel, layer, image, scale)
+        else _areas_of_layer(panel, layer, image, scale)
     )
-    if not 0 < len(found) <= _MOST:
+    if not 0 < len(regions) <= _MOST:
         msg = (
             f"Regions must be 1 to {_MOST} rectangles, ellipses, polygons or labels, "
-            f"got {len(found)} in the plane in view of {layer.name!r}; draw some "
+            f"got {len(regions)} in the plane in view of {layer.name!r}; draw some "
             "there, or choose 'none'."
         )
-        raise OptionError(msg, code="out-of-range" if found else "regions-missing")
-    return found
+        raise OptionError(msg, code="out-of-range" if regions else "regions-missing")
+    return regions
 
 
-def _drawn(
+def _areas_of_layer(
     panel: Panel, layer: Any, image: Image, scale: FloatArray
 ) -> Iterator[Region]:
     """Give the areas of a layer of shapes; lines and paths have none."""
@@ -129,7 +129,7 @@ def _drawn(
             yield Region(f"{kind} {index + 1}", area, vertices * scale)
 
 
-def _labelled(
+def _regions_of_labels(
     panel: Panel, layer: Labels, image: Image, scale: FloatArray
 ) -> Sequence[Region]:
     plane = np.asarray(finest(layer)[plane_at(layer, panel.viewer.dims)])
@@ -175,9 +175,9 @@ def cut_out(region: Region, image: Micrograph, box: Box) -> Micrograph:
         rows = np.arange(start, min(start + step, len(values)))
         at = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
         places = np.asarray(at * part.scale + part.origin, dtype=np.float64)
-        held = region.holds(places)
+        is_inside = region.holds(places)
         band = values[start : start + step]
-        band[~held.reshape(band.shape)] = np.nan
+        band[~is_inside.reshape(band.shape)] = np.nan
     return part.replace(data=values)
 
 
@@ -200,10 +200,10 @@ def region_table(
     for number, region in enumerate(regions):
         yield Progress(number, len(regions), f"measuring in {region.name}")
         try:
-            found = measure(region)
+            cells = measure(region)
         except SemsrError as error:
-            found = {"note": str(error)}
-        rows.append({"region": region.name, **found})
+            cells = {"note": str(error)}
+        rows.append({"region": region.name, **cells})
     heads = list(dict.fromkeys(name for row in rows for name in row))
     heads.sort(key="note".__eq__)
     return {"Regions": {name: [row.get(name) for row in rows] for name in heads}}
@@ -229,11 +229,11 @@ def propose_partner(
     """
 
     def propose(_: object = None) -> None:
-        layer, chosen = image.value, partner.value
+        layer, layer_chosen = image.value, partner.value
         if layer is None or (
-            chosen not in (None, layer)
-            and on_one_grid(layer, chosen)
-            and keeps(layer, chosen)
+            layer_chosen not in (None, layer)
+            and on_one_grid(layer, layer_chosen)
+            and keeps(layer, layer_chosen)
         ):
             return
         others = reversed(grey_layers(panel.viewer))
@@ -287,10 +287,12 @@ def show_outline(
     with panel.in_place(_PART) as earlier:
         yield from panel.take_away(earlier)
         there = {layer: of for layer, of in parts.items() if of and layer in layers}
-        shown = [one for of in there.values() for one in of]
-        if shown:
-            first = shown[0]
-            ends = np.array([[Grid.of(one).corner, Grid.of(one).end] for one in shown])
+        outlines = [one for of in there.values() for one in of]
+        if outlines:
+            first = outlines[0]
+            ends = np.array(
+                [[Grid.of(one).corner, Grid.of(one).end] for one in outlines]
+            )
             panel.viewer.add_shapes(
                 list((ends - first.origin) / first.scale),
                 shape_type="rectangle",

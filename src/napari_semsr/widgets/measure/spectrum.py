@@ -62,8 +62,8 @@ def ring_periods(image: Micrograph) -> list[float]:
     finest = 2 * max(pitch)
     coarsest = min(p * n for p, n in zip(pitch, image.shape, strict=True))
     coarsest /= _LEAST_RADIUS_PX
-    wanted = [float(_STEPS[0.999 * finest / radius <= _STEPS][0]) for radius in _RADII]
-    return [period for period in wanted if period <= coarsest]
+    periods = [float(_STEPS[0.999 * finest / radius <= _STEPS][0]) for radius in _RADII]
+    return [period for period in periods if period <= coarsest]
 
 
 def _add_spectrum_layer(
@@ -74,12 +74,12 @@ def _add_spectrum_layer(
     It is as large as the image, and of several the one at this `place`. `plane` (Y, X);
     gives the layer; its metadata hold the frequency of one pixel.
     """
-    calibrated = image.pixel_size_nm is not None
+    has_size = image.pixel_size_nm is not None
     pitch = tuple(
         p * n / m for p, n, m in zip(image.scale, image.shape, plane.shape, strict=True)
     )
     y, x = image.origin
-    size: Any = {"pixel_size_nm" if calibrated else "spacing_px": pitch}
+    size: Any = {"pixel_size_nm" if has_size else "spacing_px": pitch}
     grid = image.replace(
         data=plane,
         look=spectrum_look(plane),
@@ -89,9 +89,9 @@ def _add_spectrum_layer(
     )
     name = result_name(viewer, image.name, "spectrum")
     keywords = layer_keywords(grid, name=name)
-    own = image.scale if calibrated else (1.0, 1.0)
+    own = image.scale if has_size else (1.0, 1.0)
     keywords["metadata"]["spectrum"] = {
-        f"frequency_step_per_{'nm' if calibrated else 'px'}": tuple(
+        f"frequency_step_per_{'nm' if has_size else 'px'}": tuple(
             1.0 / (n * p) for n, p in zip(plane.shape, own, strict=True)
         ),
         "quantity": "log10 power",
@@ -103,13 +103,13 @@ def _add_rings(viewer: Viewer, image: Micrograph, layer: Any) -> None:
     periods = ring_periods(image)
     if not periods:
         return
-    calibrated = image.pixel_size_nm is not None
-    pitch = image.scale if calibrated else (1.0, 1.0)
+    has_size = image.pixel_size_nm is not None
+    pitch = image.scale if has_size else (1.0, 1.0)
     rows, columns = layer.data.shape[-2:]
     centre = np.array([rows // 2, columns // 2], dtype=float)
     extent = np.array([n * p for n, p in zip(image.shape, pitch, strict=True)])
     ellipses = [np.stack([centre, extent / period]) for period in periods]
-    labels = [f"{period:g} {'nm' if calibrated else 'px'}" for period in periods]
+    labels = [f"{period:g} {'nm' if has_size else 'px'}" for period in periods]
     viewer.add_shapes(
         ellipses,
         shape_type="ellipse",
@@ -175,8 +175,8 @@ def _transform(
     """Measure radial and centred spectra of several images, or of their regions."""
     from napari_semsr.analysis import measure_spectrum, radial_spectrum
 
-    calibrated = same_unit(images) == "nm"
-    lines, centred = [], []
+    has_size = same_unit(images) == "nm"
+    lines, centred_spectra = [], []
     if any(regions):
         cut = []
         pairs = zip(images, regions, strict=True)
@@ -195,10 +195,10 @@ def _transform(
         line = Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
         lines.append(line.over_um(image.mean_pixel_size_nm))
         if whole is not None:
-            centred.append(whole.image.array())
+            centred_spectra.append(whole.image.array())
     yield Progress(len(images), len(images), "done")
-    radial = SPECTRUM.curves[0].together(lines, calibrated=calibrated)
-    return Spectra(tuple(images), parts, radial, tuple(centred))
+    radial = SPECTRUM.curves[0].together(lines, has_size=has_size)
+    return Spectra(tuple(images), parts, radial, tuple(centred_spectra))
 
 
 class SpectrumPanel(Panel):
@@ -210,8 +210,8 @@ class SpectrumPanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Spectrum", "Transform")
         self.spectra: Spectra | None = None
-        told = "Layers whose spectra are drawn together"
-        self.layers = self.new_layer_list(told, _LIST_HEIGHT)
+        tooltip = "Layers whose spectra are drawn together"
+        self.layers = self.new_layer_list(tooltip, _LIST_HEIGHT)
         self.planes = CheckBox(
             value=True,
             text="2-D spectrum as a layer",
@@ -236,24 +236,24 @@ class SpectrumPanel(Panel):
     def _take_selected(self, event: object = None) -> None:
         """Choose several layers that are selected; none of them is active then."""
         if is_alive(self) and not self.busy:
-            selected = self.viewer.layers.selection
-            chosen = [item for item in self.layers.choices if item in selected]
-            if len(chosen) > 1:
-                self.layers.value = chosen
+            selection = self.viewer.layers.selection
+            layers_chosen = [item for item in self.layers.choices if item in selection]
+            if len(layers_chosen) > 1:
+                self.layers.value = layers_chosen
 
     def job(self) -> Work:
         """Read the form."""
-        chosen = list(self.layers.value)
-        if not chosen:
-            chosen = grey_layers(self.viewer)[-1:]
-        images = [self.micrograph(layer) for layer in chosen or [None]]
+        layers_chosen = list(self.layers.value)
+        if not layers_chosen:
+            layers_chosen = grey_layers(self.viewer)[-1:]
+        images = [self.micrograph(layer) for layer in layers_chosen or [None]]
         same_unit(images)
-        named = self.regions.value
-        regions = [read_regions(self, named, layer) for layer in chosen]
+        regions_layer = self.regions.value
+        regions = [read_regions(self, regions_layer, layer) for layer in layers_chosen]
         make = partial(_transform, images, regions, planes=bool(self.planes.value))
-        if named is None:
-            return Work(make, partial(self.show_spectra, chosen))
-        pairs = zip(chosen, regions, strict=True)
+        if regions_layer is None:
+            return Work(make, partial(self.show_spectra, layers_chosen))
+        pairs = zip(layers_chosen, regions, strict=True)
         owners = [layer for layer, own in pairs for _ in own]
         return Work(make, partial(self.show_spectra, owners, in_regions=True))
 
@@ -266,10 +266,10 @@ class SpectrumPanel(Panel):
         """
         self.spectra = spectra
         yield from self._draw(spectra)
-        replaced = True
+        is_replaced = True
         images = zip(layers, spectra.images, spectra.parts, strict=True)
-        laid = zip(images, spectra.planes, strict=False)
-        for place, ((of, image, part), plane) in enumerate(laid, start=1):
+        planes = zip(images, spectra.planes, strict=False)
+        for place, ((of, image, part), plane) in enumerate(planes, start=1):
             with self.in_place(of) as earlier:
                 yield from self.take_away(earlier)
                 layer = _add_spectrum_layer(self.viewer, image, plane, place)
@@ -277,31 +277,33 @@ class SpectrumPanel(Panel):
                 if self.rings.value:
                     _add_rings(self.viewer, part, layer)
                     yield
-            replaced &= bool(earlier)
+            is_replaced &= bool(earlier)
         trios = zip(layers, spectra.images, spectra.parts, strict=True)
         cut: dict[Layer, list[Micrograph]] = {}
         for layer, image, part in trios:
             if in_regions or part is not image:
                 cut.setdefault(layer, []).append(part)
         yield from show_outline(self, cut)
-        if spectra.planes and not replaced:
+        if spectra.planes and not is_replaced:
             self.viewer.reset_view()
             yield
-        calibrated = same_unit(spectra.images) == "nm"
-        unit = "µm⁻¹" if calibrated else "cycles per pixel (no pixel size)"
+        has_size = same_unit(spectra.images) == "nm"
+        unit = "µm⁻¹" if has_size else "cycles per pixel (no pixel size)"
         count = len(spectra.images)
         many = "spectrum" if count == 1 else "spectra"
-        told = [one for own in cut.values() for one in own]
-        where = "<br>".join(f"{part.name} {say_part(part)}" for part in told)
+        regions_measured = [one for own in cut.values() for one in own]
+        where = "<br>".join(
+            f"{part.name} {say_part(part)}" for part in regions_measured
+        )
         several = count > 1
-        known = {
+        sizes = {
             f"Pixel size{f' of {image.name}' if several else ''}": describe_pixel_size(
                 image.pixel_size_nm, image.pixel_size_sd_nm
             )
             for image in spectra.images
         }
-        said = f"{count} radial {many}, frequencies in {unit}."
-        self.show_result(known, said, curves=spectra.radial.columns, more=where)
+        sentence = f"{count} radial {many}, frequencies in {unit}."
+        self.show_result(sizes, sentence, curves=spectra.radial.columns, more=where)
 
     def _draw(self, spectra: Spectra) -> Iterator[None]:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""

@@ -45,7 +45,7 @@ from napari_semsr.widgets.base import (
     store_edit,
     store_target,
     typed_store,
-    written,
+    write_outcome,
 )
 from napari_semsr.widgets.layers import (
     grey_layers,
@@ -169,18 +169,18 @@ class VerbPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        verb, chosen = self.verb, [box.value for box in self.boxes.values()]
+        verb, layers_chosen = self.verb, [box.value for box in self.boxes.values()]
         layers = [
             layer
-            for item, layer in zip(verb.images, chosen, strict=True)
+            for item, layer in zip(verb.images, layers_chosen, strict=True)
             if layer is not None or not item.optional
         ]
         if self.cuts_gaps:
             images = read_pair(self, *layers)
         else:
             images = [self.micrograph(layer) for layer in layers]
-        for item, layer in zip(verb.images[1:], chosen[1:], strict=True):
-            if layer is chosen[0] is not None:
+        for item, layer in zip(verb.images[1:], layers_chosen[1:], strict=True):
+            if layer is layers_chosen[0] is not None:
                 instead = ", or 'none'" if item.optional else " for one of them"
                 msg = (
                     f"{self.titles[item.name]} is the layer {layer.name!r}, which is "
@@ -190,10 +190,10 @@ class VerbPanel(Panel):
         more = [item for form in self.frames.values() for item in form.values().items()]
         options = self.form.options(**dict(more))
         planes = planes_of(layers[0]) if self.takes_stack() else ()
-        asked = VerbOutcome(images, images[0], self.step(options), planes)
+        request = VerbOutcome(images, images[0], self.step(options), planes)
         target = None
         if verb.output is not None:
-            title = result_name(self.viewer, images[0].name, asked.step)
+            title = result_name(self.viewer, images[0].name, request.step)
             replaces = self.output is not None and self.replace.value
             there = "replace" if replaces else "refuse"
             sizes = images[0].shape, 1, there
@@ -201,38 +201,43 @@ class VerbPanel(Panel):
         regions = []
         if self.regions is not None:
             regions = read_regions(self, self.regions.value, layers[0])
-        make = partial(self._run_verbs, verb, asked, options, target, regions)
+        make = partial(self._run_verbs, verb, request, options, target, regions)
         return Work(make, partial(self.show_outcome, layers[0]))
 
     def _run_verbs(
         self,
         verb: Verb[Any, Any],
-        asked: VerbOutcome,
+        request: VerbOutcome,
         options: Any,
         target: Target | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
         """Run the verb, and sum up what was found in regions."""
-        parts, box = asked.images, None
+        parts, box = request.images, None
         if self.cuts_gaps:
             parts, box = yield from cut_gaps(*parts)
-        made: Outcome | None = None
+        outcome_written: Outcome | None = None
         if target is None:
             report = yield from verb.job(*parts, options=options)
         else:
             run = verb.anew if target.existing == "replace" else verb.job
-            images = [asked.planes or parts[0], *parts[1:]]
+            images = [request.planes or parts[0], *parts[1:]]
             job = run(*images, output=target.path, options=options)
-            made = yield from written(job, target)
-            report = made.made
-        shown = parts[0] if made is None else made.opened.micrograph
-        told: dict[str, Any] = {"written": made, "is_part": box is not None}
-        found = replace(asked, shown=shown, report=report, **told)
-        measure = partial(self.in_region, found, options)
-        return replace(found, regions=(yield from region_table(regions, measure)))
+            outcome_written = yield from write_outcome(job, target)
+            report = outcome_written.made
+        image = (
+            parts[0] if outcome_written is None else outcome_written.opened.micrograph
+        )
+        parts_of_outcome: dict[str, Any] = {
+            "written": outcome_written,
+            "is_part": box is not None,
+        }
+        outcome = replace(request, shown=image, report=report, **parts_of_outcome)
+        measure = partial(self.in_region, outcome, options)
+        return replace(outcome, regions=(yield from region_table(regions, measure)))
 
     def in_region(
-        self, found: VerbOutcome, options: Any, region: Region
+        self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Measure in a region; `options` are those of the verb."""
         raise NotImplementedError
@@ -264,27 +269,27 @@ class VerbPanel(Panel):
             more=self.legend(report),
         )
 
-    def _add_map(self, opened: Opened) -> Iterator[None]:
+    def _add_map(self, opened_store: Opened) -> Iterator[None]:
         """Add a map over the images, in the place of the one before."""
         # its kind, what it is of, its unit in brackets
-        kind, _, rest = opened.micrograph.name.partition(" of ")
+        kind, _, rest = opened_store.micrograph.name.partition(" of ")
         source, _, unit = rest.rpartition(" (")
         with self.in_place(kind, *self._measured) as earlier:
             yield from self.take_away(earlier)
             title = result_name(self.viewer, source, f"{kind} ({unit}")
-            shown = add_opened(self.viewer, opened, name=title)
-            hide_other_maps(self.viewer, shown)
+            layer = add_opened(self.viewer, opened_store, name=title)
+            hide_other_maps(self.viewer, layer)
             yield
 
     def _add_image(
-        self, source: Layer, outcome: VerbOutcome, made: Outcome
+        self, source: Layer, outcome: VerbOutcome, outcome_made: Outcome
     ) -> Iterator[None]:
         """Add an image, or a stack of all planes, as a further layer."""
         title = result_name(self.viewer, outcome.images[0].name, outcome.step)
-        if made.planes:
-            layer = add_stack(self.viewer, made, source, title)
+        if outcome_made.planes:
+            layer = add_stack(self.viewer, outcome_made, source, title)
         else:
-            layer = add_opened(self.viewer, made.opened, name=title)
+            layer = add_opened(self.viewer, outcome_made.opened, name=title)
         yield
         self.compare(layer, source, outcome)
 
@@ -305,13 +310,17 @@ class VerbPanel(Panel):
         """Say what was done, and what is shown large."""
         report = outcome.report
         figures = figures_of(report)
-        told = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
-        large = ", ".join(f"{name} {figures[name]}" for name in told if name in figures)
+        labels = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
+        large = ", ".join(
+            f"{name} {figures[name]}" for name in labels if name in figures
+        )
         one, *others = report.images
-        done = f"Compared {others[0]} with {one}" if others else f"Measured {one}"
+        sentence_done = (
+            f"Compared {others[0]} with {one}" if others else f"Measured {one}"
+        )
         if others and self.verb.images[1].optional:
-            done = f"Measured {one} against {others[0]}"
-        return f"{done}: {large}." if large else f"{done}."
+            sentence_done = f"Measured {one} against {others[0]}"
+        return f"{sentence_done}: {large}." if large else f"{sentence_done}."
 
     def legend(self, report: Any) -> str:
         """Explain what is marked, as rich text."""
@@ -326,8 +335,8 @@ class VerbPanel(Panel):
 
         curves: dict[str, Columns] = {}
         canvas = self.clear_plot(rows=_MOST_PLOTS, height=230)
-        drawn = plots_of(report, self.verb.curves)
-        for axes, plot in zip(canvas.axes, drawn, strict=False):
+        plots = plots_of(report, self.verb.curves)
+        for axes, plot in zip(canvas.axes, plots, strict=False):
             draw_plot(axes, plot)
             curves |= plot.columns
         canvas.refresh()
@@ -363,8 +372,8 @@ def __getattr__(name: str) -> Any:
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    told = {"title": titles[0], "verb": verb_of(name)}
-    return type("OneVerbPanel", (VerbPanel,), told)
+    class_values = {"title": titles[0], "verb": verb_of(name)}
+    return type("OneVerbPanel", (VerbPanel,), class_values)
 
 
 class ErrorMapPanel(VerbPanel):
@@ -395,39 +404,43 @@ class ErrorMapPanel(VerbPanel):
 
     def _propose(self, before: ComboBox, after: ComboBox, _: object = None) -> None:
         """Propose the layer of the same place that no network made."""
-        chosen, made = before.value, after.value
-        if made is None:
+        before_layer, after_layer = before.value, after.value
+        if after_layer is None:
             return
-        kept = chosen not in (None, made) and on_one_place(made, chosen, _NEAR)
-        if kept and network_of(chosen) is None:
+        is_kept = before_layer not in (None, after_layer) and on_one_place(
+            after_layer, before_layer, _NEAR
+        )
+        if is_kept and network_of(before_layer) is None:
             return
-        found: list[Layer] = [
+        candidates: list[Layer] = [
             layer
             for layer in reversed(grey_layers(self.viewer))
-            if layer is not made and on_one_place(made, layer, _NEAR)
+            if layer is not after_layer and on_one_place(after_layer, layer, _NEAR)
         ]
-        plain = [layer for layer in found if network_of(layer) is None]
-        named = [layer for layer in plain if layer.name in inputs_of(made)]
-        best = next(iter([*named, *plain, *found]), None)
+        plain = [layer for layer in candidates if network_of(layer) is None]
+        layers_named = [
+            layer for layer in plain if layer.name in inputs_of(after_layer)
+        ]
+        best = next(iter([*layers_named, *plain, *candidates]), None)
         if best is not None:
             before.value = best
 
     def in_region(
-        self, found: VerbOutcome, options: Any, region: Region
+        self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Sum up the errors in one region."""
         del options
-        report, shown = found.report, found.shown
-        values = cut_out(region, shown, box_of(region, shown)).array()
-        kept = values[np.isfinite(values)]
-        if not kept.size:
+        report, error_map = outcome.report, outcome.shown
+        values = cut_out(region, error_map, box_of(region, error_map)).array()
+        finite = values[np.isfinite(values)]
+        if not finite.size:
             msg = "no pixel is known there"
             raise ShapeError(msg, code="no-finite-values")
         name = "RSE" if isinstance(report, ErrorMapReport) else "r.m.s."
         unit = "grey levels" if report.unit == "grey" else "%"
         return {
-            "pixels": int(kept.size),
-            f"{name} ({unit})": float(np.sqrt(np.square(kept).mean())),
-            f"median ({unit})": float(np.median(kept)),
-            f"95 % below ({unit})": float(np.percentile(kept, 95)),
+            "pixels": int(finite.size),
+            f"{name} ({unit})": float(np.sqrt(np.square(finite).mean())),
+            f"median ({unit})": float(np.median(finite)),
+            f"95 % below ({unit})": float(np.percentile(finite, 95)),
         }

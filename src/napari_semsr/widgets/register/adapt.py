@@ -66,13 +66,13 @@ class _Outcome:
 
 def _adapt(*images: Any, folder: Path, **how: Any) -> Job[_Outcome]:
     """Adapt, put the model into the library, and open the enhanced mosaic."""
-    made = yield from ADAPT.job(*images, folder, fit=fit_in_process, **how)
-    yield from MODELS_IMPORT.anew(Path(made.model))
+    adaptation = yield from ADAPT.job(*images, folder, fit=fit_in_process, **how)
+    yield from MODELS_IMPORT.anew(Path(adaptation.model))
     return _Outcome(
-        made,
-        (yield from open_store(made.applied[0].output)),
-        (yield from open_store(made.linear)),
-        (yield from open_store(made.look_here)),
+        adaptation,
+        (yield from open_store(adaptation.applied[0].output)),
+        (yield from open_store(adaptation.linear)),
+        (yield from open_store(adaptation.look_here)),
     )
 
 
@@ -142,7 +142,7 @@ class AdaptPanel(Panel):
         self._request: tuple[Any, ...] | None = None  # what that folder is for
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
-        self._offered: tuple[Layer | None, ...] = ()
+        self._layers_offered: tuple[Layer | None, ...] = ()
         self.placed.changed.connect(self._show_rows)
         self._propose()
         self._show_rows()
@@ -159,32 +159,34 @@ class AdaptPanel(Panel):
     def _propose(self) -> None:
         """Propose a mosaic and an SEM image, unless the user has chosen."""
         boxes = self.mosaic, self.sem
-        if self._offered and self._offered != tuple(box.value for box in boxes):
+        if self._layers_offered and self._layers_offered != tuple(
+            box.value for box in boxes
+        ):
             return
         pair = find_pair(self.viewer, self.made)
         if pair is not None:
             self.mosaic.value, self.sem.value = pair
-            self._offered = pair
+            self._layers_offered = pair
 
     def _show_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
-            self.form.show_row(name, not self._map.given)
+            self.form.show_row(name, not self._map.has_map)
         # one SEM image is the ordinary case; a registration is of one
         more = len(self.sem.choices) > 2 or bool(self.more.value)
-        self.images.show_row("more", more and not self._map.given)
+        self.images.show_row("more", more and not self._map.has_map)
 
     def _sems(self) -> list[Layer]:
         """List the SEM images, that of the registration alone if one is given."""
-        more = () if self._map.given else self.more.value
+        more = () if self._map.has_map else self.more.value
         return [self.sem.value, *(one for one in more if one is not self.sem.value)]
 
     def take_registered(
-        self, mosaic: Layer, sem: Layer, found: StoredTransform
+        self, mosaic: Layer, sem: Layer, transform_file: StoredTransform
     ) -> None:
         """Train on two layers that were registered."""
         self.mosaic.value, self.sem.value = mosaic, sem
-        self._offered = (None, None)  # they were chosen
-        self._map.take(found)
+        self._layers_offered = (None, None)  # they were chosen
+        self._map.take(transform_file)
 
     # -- running --------------------------------------------------------------------
 
@@ -193,7 +195,7 @@ class AdaptPanel(Panel):
         mosaic, sems = self.mosaic.value, self._sems()
         transform = self._map.map()
         images = (
-            self.micrograph(mosaic, unturned=transform is not None),
+            self.micrograph(mosaic, is_unturned=transform is not None),
             *map(self.micrograph, sems),
         )
         if mosaic in sems:
@@ -205,7 +207,7 @@ class AdaptPanel(Panel):
         options = self.form.options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # are not asked
-        called = self.labels()  # now: the job runs in a thread
+        labels = self.labels()  # now: the job runs in a thread
         # of layers that are as they were; a longer training resumes a shorter one
         request = (
             tuple((id(one), id(one.data)) for one in (mosaic, *sems)),
@@ -222,7 +224,7 @@ class AdaptPanel(Panel):
             images[0],
             list(images[1:]),
             folder=folder,
-            translate=partial(in_panel_words, read=lambda: called),
+            translate=partial(in_panel_words, read=lambda: labels),
             options=options,
             transform=transform,
             resume=resume,
@@ -271,8 +273,8 @@ class AdaptPanel(Panel):
 
     def _show_held_out(self, planes: tuple[Any, ...]) -> None:
         """Show the held-out part as it was, as it is now, and by SEM, side by side."""
-        known = np.concatenate([plane.ravel() for plane in planes])
-        gap = np.full((planes[0].shape[0], _GAP_PX), known.min())
+        finite = np.concatenate([plane.ravel() for plane in planes])
+        gap = np.full((planes[0].shape[0], _GAP_PX), finite.min())
         parts = [part for plane in planes for part in (plane, gap)][:-1]
         data = np.concatenate(parts, axis=1).astype(np.float32)
         if self.layer is None:
@@ -309,34 +311,40 @@ class AdaptPanel(Panel):
 
     def show_outcome(self, mosaic: Image, outcome: _Outcome) -> Iterator[None]:
         """Add the enhanced mosaic, and write what the model gains and invents."""
-        made = outcome.made
+        adaptation = outcome.made
         self._request = None  # it is finished
-        self.report = Path(made.report)
+        self.report = Path(adaptation.report)
         for button in (self.report_button, self.keep_button):
             button.setEnabled(True)
-        name = Path(made.model).stem
+        name = Path(adaptation.model).stem
         path = outcome.enhanced.path
         with self.in_place(mosaic, path=path) as earlier:
             yield from self.take_away(earlier)
-            hidden = {"linear filter": outcome.linear, "look here": outcome.look_here}
-            for what, opened in hidden.items():
+            stores_hidden = {
+                "linear filter": outcome.linear,
+                "look here": outcome.look_here,
+            }
+            for what, opened_store in stores_hidden.items():
                 title = result_name(self.viewer, mosaic.name, what)
-                layer = add_opened(self.viewer, opened, name=title, visible=False)
+                layer = add_opened(self.viewer, opened_store, name=title, visible=False)
                 self.made.append(layer)
             title = result_name(self.viewer, mosaic.name, name)
-            shown = add_opened(self.viewer, outcome.enhanced, name=title)
-            self.made.append(shown)
+            enhanced_layer = add_opened(self.viewer, outcome.enhanced, name=title)
+            self.made.append(enhanced_layer)
         yield
         NEWS.changed.emit()
         self._draw()
         seconds, gains = np.array(self._curve).reshape(-1, 2).T
         self.show_result(
-            figures_of(made),
-            f"Trained {name} for {made.minutes:.1f} min and enhanced {mosaic.name}; "
+            figures_of(adaptation),
+            f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
+            f"{mosaic.name}; "
             "the model is in the list of Enhance. The report is removed when napari "
             "is closed: Save report… keeps it.",
             curves={"training": {"time (s)": seconds, "gain (dB)": gains}},
-            more="".join(f'<p class="warning">{text}</p>' for text in made.warnings),
+            more="".join(
+                f'<p class="warning">{text}</p>' for text in adaptation.warnings
+            ),
             network=name,
         )
 
@@ -358,5 +366,5 @@ class AdaptPanel(Panel):
                 with replacing(path.with_suffix(suffix)) as place:
                     shutil.copyfile(report.with_suffix(suffix), place)
 
-        said = "The report is saved as {}, its numbers next to it."
-        self.save_file("Save report", report.stem, _PAGES, keep, said)
+        sentence = "The report is saved as {}, its numbers next to it."
+        self.save_file("Save report", report.stem, _PAGES, keep, sentence)

@@ -98,7 +98,7 @@ class JudgePanel(Panel):
         )
         self.add_results("Judged", FoldingRow(self.report_button, self.keep_button))
         self.report: Path | None = None
-        self._offered: tuple[Layer | None, ...] = ()
+        self._layers_offered: tuple[Layer | None, ...] = ()
         self.placed.changed.connect(self._show_rows)
         self.optical.changed.connect(self._propose_model)
         self._propose()
@@ -116,7 +116,9 @@ class JudgePanel(Panel):
     def _propose(self) -> None:
         """Offer a mosaic and an electron image, unless the user has chosen."""
         boxes = self.optical, self.sem
-        if self._offered and self._offered != tuple(box.value for box in boxes):
+        if self._layers_offered and self._layers_offered != tuple(
+            box.value for box in boxes
+        ):
             return
         pair = find_pair(self.viewer, self.made)
         if pair is None:  # without pixel sizes; a layer cannot be judged by itself
@@ -125,26 +127,26 @@ class JudgePanel(Panel):
                 return
             pair = left[0], self.sem.value
         self.optical.value, self.sem.value = pair
-        self._offered = pair
+        self._layers_offered = pair
 
     def _propose_model(self, _: object = None) -> None:
         """Choose the network that suits the layer."""
         layer = self.optical.value
-        known = layer is not None and vendor_of(layer)
-        name = DEFAULT_MODEL if known else MOSAIC_MODEL
+        is_vendor_file = layer is not None and vendor_of(layer)
+        name = DEFAULT_MODEL if is_vendor_file else MOSAIC_MODEL
         self.networks.value = [name] if name in self.networks.choices else []
 
     def _show_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
-            self.form.show_row(name, not self._map.given)
+            self.form.show_row(name, not self._map.has_map)
 
     def take_registered(
-        self, optical: Layer, sem: Layer, found: StoredTransform
+        self, optical: Layer, sem: Layer, transform_file: StoredTransform
     ) -> None:
         """Judge two layers that were registered."""
         self.optical.value, self.sem.value = optical, sem
-        self._offered = (None, None)  # they were chosen
-        self._map.take(found)
+        self._layers_offered = (None, None)  # they were chosen
+        self._map.take(transform_file)
 
     # -- running --------------------------------------------------------------------
 
@@ -161,12 +163,12 @@ class JudgePanel(Panel):
         transform, options = self._map.map(), self.form.options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # are not asked
-        called = self.labels()  # now: the job runs in a thread
+        labels = self.labels()  # now: the job runs in a thread
         make = partial(
             _judge,
             *images,
             new_store_path(f"{images[0].name} judged", ".html"),
-            translate=partial(in_panel_words, read=lambda: called),
+            translate=partial(in_panel_words, read=lambda: labels),
             models=list(self.networks.value),
             options=options,
             transform=transform,
@@ -180,9 +182,9 @@ class JudgePanel(Panel):
 
     def show_outcome(self, result: Judged | RegistrationRefused) -> None:
         """Say what the page says first."""
-        judged = not isinstance(result, RegistrationRefused)
+        has_result = not isinstance(result, RegistrationRefused)
         for button in (self.report_button, self.keep_button):
-            button.setEnabled(judged)
+            button.setEnabled(has_result)
         if isinstance(result, RegistrationRefused):
             self.show_result(refusal_numbers(result), str(result))
             raise result
@@ -219,5 +221,5 @@ class JudgePanel(Panel):
                 with replacing(path.with_suffix(suffix)) as place:
                     shutil.copyfile(report.with_suffix(suffix), place)
 
-        said = "The report is saved as {}, its numbers beside it."
-        self.save_file("Save report", report.stem, _PAGES, keep, said)
+        sentence = "The report is saved as {}, its numbers beside it."
+        self.save_file("Save report", report.stem, _PAGES, keep, sentence)

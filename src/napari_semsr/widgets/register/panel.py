@@ -77,7 +77,7 @@ from napari_semsr.widgets.base import (
     new_timer,
     push_button,
     require_room,
-    written,
+    write_outcome,
 )
 from napari_semsr.widgets.compare import Alone, CompareControls
 from napari_semsr.widgets.layers import (
@@ -129,11 +129,11 @@ class LandmarkControls(Form):
         panel: Panel,
         images: Callable[[], Chosen],
         model: Callable[[], str],
-        changed: Callable[[], None],
+        on_changed: Callable[[], None],
     ) -> None:
         super().__init__()
         self._panel, self._viewer = panel, panel.viewer
-        self._images, self._model, self._changed = images, model, changed
+        self._images, self._model, self._on_changed = images, model, on_changed
         self._of: Chosen = (None, None)
         self.points: tuple[Points, ...] = ()
         self._linking = False  # a change that must not be followed
@@ -182,8 +182,8 @@ class LandmarkControls(Form):
         pairs = min(self.counts)
         if pairs < _LEAST:
             return None
-        moving, fixed = (_places_nm(layer)[:pairs] for layer in self.points)
-        return Landmarks(moving, fixed)
+        moving, fixed_places = (_places_nm(layer)[:pairs] for layer in self.points)
+        return Landmarks(moving, fixed_places)
 
     def left_aside(self) -> str:
         """Say that there are marks, but too few of them."""
@@ -197,26 +197,30 @@ class LandmarkControls(Form):
         self._take_up()
         first, second = self.counts
         pairs = min(first, second)
-        said, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
+        sentence, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
         try:
-            found = self.landmarks()
-            if found is not None:
-                said, off = self._fitted(found)
+            landmarks = self.landmarks()
+            if landmarks is not None:
+                sentence, off = self._fit_pairs(landmarks)
             else:
-                said = f"{said}; from {_LEAST} on they are the start." if pairs else ""
+                sentence = (
+                    f"{sentence}; from {_LEAST} on they are the start." if pairs else ""
+                )
         except SemsrError as error:
-            said = str(error)
+            sentence = str(error)
         if first != second:
             alone = 0 if first > second else 1
             names = [image.name for image in self._of if image is not None]
-            said = f"{said} Mark {pairs + 1} of {names[alone]} waits for its partner: "
-            said += f"click the same place in {names[1 - alone]}."
-        self.note.setText(self._panel.translate(said.strip()))
+            sentence = (
+                f"{sentence} Mark {pairs + 1} of {names[alone]} waits for its partner: "
+            )
+            sentence += f"click the same place in {names[1 - alone]}."
+        self.note.setText(self._panel.translate(sentence.strip()))
         for layer in self.points:
             self._number(layer, off if layer in self.points[1:] else ())
         self.undo_button.setEnabled(bool(first or second))
         self.save_button.setEnabled(pairs > 0)
-        self._changed()
+        self._on_changed()
 
     def _number(self, layer: Points, off: Iterable[float]) -> None:
         """Write at each mark its number, and how far it lies off."""
@@ -226,28 +230,28 @@ class LandmarkControls(Form):
         with _in_view(layer):
             layer.features = {"label": labels}
 
-    def _fitted(self, found: Landmarks) -> tuple[str, FloatArray]:
+    def _fit_pairs(self, landmarks: Landmarks) -> tuple[str, FloatArray]:
         """Fit the pairs; say how far they lie off, and by how much each."""
-        stiff = self._model() == "similarity" or len(found) < _SPARE
-        fit = fit_landmarks(found, "similarity" if stiff else "affine")
+        stiff = self._model() == "similarity" or len(landmarks) < _SPARE
+        fit = fit_landmarks(landmarks, "similarity" if stiff else "affine")
         rms = float(np.sqrt((fit.distances**2).mean()))
         # what the others say of a mark: its own fit flatters it
         off = np.where(np.isfinite(fit.left_out), fit.left_out, fit.distances)
         worst, unit = int(off.argmax()), _unit_of(self.points[1])
         return (
-            f"{len(found)} pairs fit to {in_digits(rms)} {unit}; mark {worst + 1} lies "
-            f"{in_digits(off[worst])} {unit} from where the others say."
+            f"{len(landmarks)} pairs fit to {in_digits(rms)} {unit}; mark {worst + 1} "
+            f"lies {in_digits(off[worst])} {unit} from where the others say."
         ), off
 
     # -- marking ------------------------------------------------------------------
 
     def _pair(self) -> tuple[Image, Image] | None:
         """Give the two images; where there are none, say so."""
-        moving, fixed = self._images()
-        if moving is None or fixed is None or moving is fixed:
+        moving, fixed_layer = self._images()
+        if moving is None or fixed_layer is None or moving is fixed_layer:
             self._panel.show_status("Choose two different layers first.")
             return None
-        return moving, fixed
+        return moving, fixed_layer
 
     def _set(self, on: bool) -> None:
         if not on:
@@ -273,17 +277,17 @@ class LandmarkControls(Form):
         for layer in self.points:
             layer.visible = False
 
-    def _make_layers(self, moving: Image, fixed: Image) -> None:
+    def _make_layers(self, moving: Image, fixed_layer: Image) -> None:
         """Add the two layers of points, unless these images have theirs."""
         there = self._viewer.layers
-        if self._of == (moving, fixed) and all(p in there for p in self.points):
+        if self._of == (moving, fixed_layer) and all(p in there for p in self.points):
             return
         active = there.selection.active
         self._follow(
-            (moving, fixed),
+            (moving, fixed_layer),
             (
-                self._new_points(moving, fixed, _MARK_COLOURS[0]),
-                self._new_points(fixed, moving, _MARK_COLOURS[1]),
+                self._new_points(moving, fixed_layer, _MARK_COLOURS[0]),
+                self._new_points(fixed_layer, moving, _MARK_COLOURS[1]),
             ),
         )
         there.selection.active = active
@@ -293,10 +297,10 @@ class LandmarkControls(Form):
         """Go on with marks of two images that are there already, as in a project."""
         images = self._images()
         there = [image for image in images if image in self._viewer.layers]
-        known = [identity_of(image) for image in there if image is not None]
+        identities = [identity_of(image) for image in there if image is not None]
         marks = [
             layer
-            for pair in zip(known, reversed(known), strict=True)
+            for pair in zip(identities, reversed(identities), strict=True)
             for layer in drawn_layers(self._viewer, Points)
             if pair == (layer.metadata.get(MARK_KEY), layer.metadata.get(_PARTNER_KEY))
         ]
@@ -353,14 +357,16 @@ class LandmarkControls(Form):
     def _on_data(self, event: Any) -> None:
         """Follow what is done to one of the layers."""
         action = str(getattr(event.action, "value", event.action))
-        known = is_alive(self) and event.source in self.points
-        if not known or self._linking or action not in _DONE:
+        is_own = is_alive(self) and event.source in self.points
+        if not is_own or self._linking or action not in _DONE:
             return
         place = self.points.index(event.source)
         if action == "removed":
-            other, removed = self.points[1 - place], set(event.data_indices)
-            kept = [n for n in range(len(other.data)) if n not in removed]
-            self._replace(other, other.data[kept])
+            other, indices_removed = self.points[1 - place], set(event.data_indices)
+            indices_kept = [
+                n for n in range(len(other.data)) if n not in indices_removed
+            ]
+            self._replace(other, other.data[indices_kept])
         self.show_fit()
         if action == "added" and self.add_button.isChecked():
             QTimer.singleShot(0, self._go_on)  # napari still handles the click
@@ -424,12 +430,12 @@ class LandmarkControls(Form):
         path = ask_existing(self, "Load landmarks", _TABLES)
         if path is None:
             return
-        with self._panel.told():
+        with self._panel.showing_errors():
             images = [self._panel.micrograph(layer) for layer in pair]
             places = read_landmarks(path, *images)
             self._make_layers(*pair)
-            for layer, found in zip(self.points, places, strict=True):
-                world = world_places(layer, found / nm_of(layer))
+            for layer, places_found in zip(self.points, places, strict=True):
+                world = world_places(layer, places_found / nm_of(layer))
                 there = [layer.world_to_data(place) for place in world]
                 self._replace(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
@@ -440,28 +446,32 @@ class LandmarkControls(Form):
         pairs, images = min(self.counts), self._pair()
         if pairs and images is not None:
             units = [_unit_of(layer) for layer in self.points]
-            moving, fixed = (
+            moving, fixed_places = (
                 _places_nm(layer) if unit == "nm" else _places_px(layer, image)
                 for layer, image, unit in zip(self.points, images, units, strict=True)
             )
-            moving, fixed = moving[:pairs], fixed[:pairs]
+            moving, fixed_places = moving[:pairs], fixed_places[:pairs]
 
             def write(path: Path) -> None:
-                write_landmarks(path, moving=moving, fixed=fixed, units=units)
+                write_landmarks(
+                    path, moving=moving, fixed_places=fixed_places, units=units
+                )
                 self._panel.session.note_filed(self.points)
 
-            said = f"Saved {pairs} pairs as {{}}."
-            self._panel.save_file("Save landmarks", "landmarks", _TABLES, write, said)
+            sentence = f"Saved {pairs} pairs as {{}}."
+            self._panel.save_file(
+                "Save landmarks", "landmarks", _TABLES, write, sentence
+            )
 
 
 @contextmanager
 def _in_view(layer: Points) -> Iterator[None]:
     """Let napari look at a layer anew: it draws texts of a hidden one's old marks."""
-    shown, layer.visible = layer.visible, True
+    was_visible, layer.visible = layer.visible, True
     try:
         yield
     finally:
-        layer.visible = shown
+        layer.visible = was_visible
 
 
 def _places_nm(layer: Points) -> FloatArray:
@@ -497,20 +507,22 @@ def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
     Their difference varies more than one of them does: it shows less of what differs
     in the sample than that image itself.
     """
-    made = difference_of(first, second)
-    seen = []
+    difference = difference_of(first, second)
+    images_seen = []
     for image in (first, second):
-        levels = yield from input_levels(image, (), made, [made.data])
-        rows, columns = (slice(max(0, n - _WINDOW_PX) // 2, None) for n in made.shape)
+        levels = yield from input_levels(image, (), difference, [difference.data])
+        rows, columns = (
+            slice(max(0, n - _WINDOW_PX) // 2, None) for n in difference.shape
+        )
         part = np.asarray(levels[0][rows, columns][:_WINDOW_PX, :_WINDOW_PX], float)
         down, right = (n // _BLOCK_PX for n in part.shape)
         blocks = part[: down * _BLOCK_PX, : right * _BLOCK_PX].reshape(
             down, _BLOCK_PX, right, _BLOCK_PX
         )
-        seen.append(blocks.mean(axis=(1, 3)))
-    known = np.isfinite(seen).all(axis=0)
-    old, new = (part[known] for part in seen)
-    if known.any() and np.mean((new - old) ** 2) > min(old.var(), new.var()):
+        images_seen.append(blocks.mean(axis=(1, 3)))
+    finite = np.isfinite(images_seen).all(axis=0)
+    old, new = (part[finite] for part in images_seen)
+    if finite.any() and np.mean((new - old) ** 2) > min(old.var(), new.var()):
         msg = (
             f"The grey levels of {first.name} and {second.name} have no common scale, "
             "as of two instruments: their difference would show that alone. Take "
@@ -552,10 +564,10 @@ class OverlayControls(CompareControls):
         if event is not None and not event.spontaneous():
             self.flicker.value = False
 
-    def _subtracted(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
+    def _subtract(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
         """Subtract images of one scale of grey levels; refuse others."""
         yield from _require_one_scale(first, second)
-        return (yield from super()._subtracted(first, second))
+        return (yield from super()._subtract(first, second))
 
     def _upper(self) -> Image:
         """Whichever lies above the other."""
@@ -615,19 +627,21 @@ _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _Result = tuple[Registered, Outcome] | RegistrationRefused
 
 
-def _register(moving: Micrograph, fixed: Micrograph, **how: Any) -> Job[_Result]:
+def _register(moving: Micrograph, fixed_image: Micrograph, **how: Any) -> Job[_Result]:
     """Find the map and write the image on the other's grid, or say why there is none.
 
     A refusal is a result, so that what fits as well can be listed.
     """
     try:
-        found = yield from REGISTER.job(moving, fixed, **how)
+        registration = yield from REGISTER.job(moving, fixed_image, **how)
     except RegistrationRefused as refused:
         return refused
-    assert found.image is not None  # noqa: S101 - it was not written
+    assert registration.image is not None  # noqa: S101 - it was not written
     target = Target(new_store_path(f"{moving.name} registered"), temporary=True)
-    outcome = yield from written(save_job(found.image, target.path), target)
-    return found, outcome
+    outcome = yield from write_outcome(
+        save_job(registration.image, target.path), target
+    )
+    return registration, outcome
 
 
 class RegisterPanel(Panel):
@@ -655,18 +669,20 @@ class RegisterPanel(Panel):
             "Resample the moving layer, which is shown turned, onto the pixels of the "
             "fixed one, where both are shown now; nothing is searched.",
         )
-        told = "Places that you mark in both images; few pairs need them."
-        self.marking = Folded("Landmarks", told, self.marks)
+        tooltip = "Places that you mark in both images; few pairs need them."
+        self.marking = Folded("Landmarks", tooltip, self.marks)
         self.add_group("Images", Form(self.moving, self.fixed))
-        given = Form(self.apply_button, self.shown_button)
-        self.add_group("How", self.form, self.marking, given)
+        buttons = Form(self.apply_button, self.shown_button)
+        self.add_group("How", self.form, self.marking, buttons)
         self.add_group("Compare", self.look)
         self._build_results()
         self.registered: tuple[Registered, Image, Image] | None = None  # of these
-        self._wanted: dict[str, Layer | None] = {}  # by the user, until it is gone
+        self._layers_wanted: dict[
+            str, Layer | None
+        ] = {}  # by the user, until it is gone
         self._proposes = False
-        self._chosen: dict[str, Layer | None] = {}
-        self._followed: list[Layer] = []  # whose transform is heard of
+        self._layers_chosen: dict[str, Layer | None] = {}
+        self._layers_followed: list[Layer] = []  # whose transform is heard of
         self._connect()
         self._propose()
         self._follow_transform()
@@ -752,11 +768,11 @@ class RegisterPanel(Panel):
         """Offer a mosaic and an electron image, unless the user has chosen."""
         boxes = self.moving, self.fixed
         if any(
-            box.value is not None and box.value is self._wanted.get(box.name)
+            box.value is not None and box.value is self._layers_wanted.get(box.name)
             for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.made, unsized=True)
+        pair = find_pair(self.viewer, self.made, is_unsized=True)
         if pair is not None:
             with self._proposing():
                 self.moving.value, self.fixed.value = pair
@@ -765,21 +781,21 @@ class RegisterPanel(Panel):
         """Never let both be one layer: the other list takes what this one had."""
         if box.value is not None and box.value is other.value:
             left = [item for item in other.choices if item is not box.value]
-            before = self._chosen.get(box.name)
+            before = self._layers_chosen.get(box.name)
             if left:
                 other.value = before if before in left else left[0]
-        self._chosen = {one.name: one.value for one in (self.moving, self.fixed)}
+        self._layers_chosen = {one.name: one.value for one in (self.moving, self.fixed)}
         if not self._proposes:
-            self._wanted = dict(self._chosen)
+            self._layers_wanted = dict(self._layers_chosen)
         self._follow_transform()
         self.look.compare(self.fixed.value, self.moving.value)
 
     def _follow_transform(self) -> None:
         """Offer to take the moving layer as it is shown, while that is turned."""
         layer = self.moving.value
-        for old in self._followed:
+        for old in self._layers_followed:
             old.events.disconnect(self._show_turned)
-        self._followed = [] if layer is None else [layer]
+        self._layers_followed = [] if layer is None else [layer]
         for event in _TRANSFORM_EVENTS if layer is not None else ():
             getattr(layer.events, event).connect(self._show_turned)
         self._show_turned()
@@ -792,18 +808,21 @@ class RegisterPanel(Panel):
     def _show_rows(self, _: object = None) -> None:
         """Offer to let landmarks decide where there are enough."""
         if hasattr(self, "marks"):
-            marked = self.marks.landmarks() is not None
-            self.form.show_row("landmarks_only", marked)
-            if not marked:
+            has_landmarks = self.marks.landmarks() is not None
+            self.form.show_row("landmarks_only", has_landmarks)
+            if not has_landmarks:
                 self.form.set_values(landmarks_only=False)
 
     # -- running ------------------------------------------------------------------
 
-    def _read(self, *, unturned: bool = False) -> tuple[Micrograph, Micrograph]:
+    def _read(self, *, is_unturned: bool = False) -> tuple[Micrograph, Micrograph]:
         """Read both layers, the moving one perhaps as if it were not turned."""
-        moving, fixed = self._images()
-        images = self.micrograph(moving, unturned=unturned), self.micrograph(fixed)
-        if moving is fixed:
+        moving, fixed_layer = self._images()
+        images = (
+            self.micrograph(moving, is_unturned=is_unturned),
+            self.micrograph(fixed_layer),
+        )
+        if moving is fixed_layer:
             msg = (
                 f"Layer {images[0].name!r} cannot be registered to itself: open the "
                 "image that it is to be brought onto, and choose it under Fixed."
@@ -828,16 +847,16 @@ class RegisterPanel(Panel):
 
     def apply_file(self, path: Path) -> None:
         """Apply a stored transform to the chosen layers."""
-        with self.told():
+        with self.showing_errors():
             self._apply(self._read(), read_transform(path))
 
     def take_shown(self) -> None:
         """Resample the moving layer onto the fixed one as napari shows both."""
-        with self.told():
-            images = self._read(unturned=True)
-            moving, fixed = map(Side.of, images)
-            shown = _shown(self.moving.value)
-            self._apply(images, StoredTransform(shown, moving, fixed))
+        with self.showing_errors():
+            images = self._read(is_unturned=True)
+            moving, fixed_side = map(Side.of, images)
+            shown_map = _map_shown(self.moving.value)
+            self._apply(images, StoredTransform(shown_map, moving, fixed_side))
 
     def _apply(
         self, images: tuple[Micrograph, Micrograph], transform: StoredTransform
@@ -846,22 +865,22 @@ class RegisterPanel(Panel):
         self.start(make, partial(self.show_outcome, *self._images()))
 
     def show_outcome(
-        self, moving: Image, fixed: Image, result: _Result
+        self, moving: Image, fixed_layer: Image, result: _Result
     ) -> Iterator[None]:
         """Add the image on the other's grid, and say what its map is worth."""
-        self.note_origin([moving, fixed])
+        self.note_origin([moving, fixed_layer])
         for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
         self.take_size_button.setVisible(False)
         if isinstance(result, RegistrationRefused):
             self.show_result(refusal_numbers(result), str(result))
             raise result
-        found, outcome = result
-        size = found.found_pixel_size_nm
+        registration, outcome = result
+        size = registration.found_pixel_size_nm
         if size is not None:
-            said = f"{found.found_size_of} the pixel size found"
+            sentence = f"{registration.found_size_of} the pixel size found"
             spelt = spell_pixel_size((size, size))
-            self.take_size_button.setText(f"Give {said}, {spelt}")
+            self.take_size_button.setText(f"Give {sentence}, {spelt}")
             self.take_size_button.setVisible(True)
         self.look.end()
         helpers: list[Layer] = []
@@ -874,20 +893,20 @@ class RegisterPanel(Panel):
             gamma=moving.gamma,
         )
         yield
-        with self.in_place(moving, fixed, leader=layer) as earlier:
+        with self.in_place(moving, fixed_layer, leader=layer) as earlier:
             yield from self.take_away(earlier)
-            about = found.registration
-            for made in self._add_helpers(about, layer, outcome.opened, moving.name):
-                helpers.append(made)
+            about = registration.registration
+            for helper in self._add_helpers(about, layer, outcome.opened, moving.name):
+                helpers.append(helper)
                 yield
         moving.visible = False
         aside = self.marks.left_aside()
         self.marks.put_away()
-        if field_in_view(self.viewer, fixed) is None:
-            fill_view(self.viewer, fixed)
-        self.registered = found, moving, fixed
+        if field_in_view(self.viewer, fixed_layer) is None:
+            fill_view(self.viewer, fixed_layer)
+        self.registered = registration, moving, fixed_layer
         self.viewer.layers.selection.active = layer
-        self.look.compare(fixed, layer)
+        self.look.compare(fixed_layer, layer)
         held_out = about.residuals
         (y, x), (down, right) = held_out.places_nm.T, held_out.off_nm.T
         residuals: Columns = {
@@ -897,41 +916,41 @@ class RegisterPanel(Panel):
             "off x (nm)": right,
             "reliable": held_out.reliable,
         }
-        figures: Numbers = figures_of(found)
+        figures: Numbers = figures_of(registration)
         if helpers:
-            drawn = f"drawn {_enlarged(about):g} {TIMES} as long"
-            figures = {**figures, "Arrows": drawn}
+            arrows_note = f"drawn {_arrow_factor(about):g} {TIMES} as long"
+            figures = {**figures, "Arrows": arrows_note}
         self.show_result(
             figures,
-            f"{_said(about, moving.name, fixed.name)} Tick Overlay in two colours or "
-            f"Flicker to see it.{aside}",
+            f"{_describe_result(about, moving.name, fixed_layer.name)} Tick Overlay in "
+            f"two colours or Flicker to see it.{aside}",
             curves={"residuals": residuals},
         )
 
     def _add_helpers(
-        self, found: Registration, layer: Image, opened: Opened, name: str
+        self, registration: Registration, layer: Image, opened_store: Opened, name: str
     ) -> Iterator[Layer]:
         """Add arrows of the residuals, and outlines of what is not to be believed."""
-        image, residuals = opened.micrograph, found.residuals
-        known = np.isfinite(residuals.off_nm).all(axis=1)
-        if not known.any():
+        image, residuals = opened_store.micrograph, registration.residuals
+        finite = np.isfinite(residuals.off_nm).all(axis=1)
+        if not finite.any():
             return
         pitch, origin = np.array(image.scale), np.array(image.origin)
-        places = (residuals.places_nm[known] - origin) / pitch
-        off, reliable = residuals.off_nm[known] / pitch, residuals.reliable[known]
-        side, times = residuals.side_nm / pitch, _enlarged(found)
+        places = (residuals.places_nm[finite] - origin) / pitch
+        off, reliable = residuals.off_nm[finite] / pitch, residuals.reliable[finite]
+        side, times = residuals.side_nm / pitch, _arrow_factor(registration)
         width = max(1.0, _THIN * float(side.min()), _SEEN * max(image.shape))
         # A patch that is far off is found anywhere: its box says so, no arrow would.
-        drawn = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
+        is_shown = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
         look = lying_over(image, self.title, layer)
         yield self.viewer.add_vectors(
-            np.stack([places, off], axis=1)[drawn],
+            np.stack([places, off], axis=1)[is_shown],
             name=result_name(self.viewer, name, "residuals"),
             length=times,
             edge_width=width,
             vector_style="arrow",
-            edge_color=np.where(reliable, _GOOD, _BAD)[drawn].tolist(),
-            features={"off_nm": np.hypot(*residuals.off_nm[known].T)[drawn]},
+            edge_color=np.where(reliable, _GOOD, _BAD)[is_shown].tolist(),
+            features={"off_nm": np.hypot(*residuals.off_nm[finite].T)[is_shown]},
             **look,
         )
         if reliable.all():
@@ -955,9 +974,13 @@ class RegisterPanel(Panel):
         """Calibrate the layer without a pixel size by the one that was found."""
         if self.registered is None:
             return
-        found, *layers = self.registered
+        registration_found, *layers = self.registered
         for layer in (item for item in layers if not is_calibrated(item)):
-            side = found.stored.moving if layer is layers[0] else found.stored.fixed
+            side = (
+                registration_found.stored.moving
+                if layer is layers[0]
+                else registration_found.stored.fixed
+            )
             size = side.pixel_size_nm
             origin = size_origin("found by registration in napari", size)
             apply_pixel_size(layer, size, origin=origin)
@@ -968,11 +991,11 @@ class RegisterPanel(Panel):
     def save_transform(self) -> None:
         """Ask for a name, and write the map."""
         if self.registered is not None:
-            stored = self.registered[0].stored
-            name = f"{stored.moving.name} to {stored.fixed.name}"
-            write = partial(write_transform, stored=stored)
-            said = "The transform is saved as {}."
-            self.save_file("Save transform", name, _TRANSFORMS, write, said)
+            transform_file = self.registered[0].stored
+            name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
+            write = partial(write_transform, transform_file=transform_file)
+            sentence = "The transform is saved as {}."
+            self.save_file("Save transform", name, _TRANSFORMS, write, sentence)
 
     def _both(self) -> tuple[StoredTransform, Image, Image] | None:
         """Give the map from the mosaic to the SEM image, and both layers, if there.
@@ -980,19 +1003,25 @@ class RegisterPanel(Panel):
         Where the SEM image was moved onto the mosaic, the map is turned round.
         """
         if self.registered is not None:
-            found, moving, fixed = self.registered
-            stored, there = found.stored, self.viewer.layers
-            if moving in there and fixed in there:
-                if _electrons(moving) <= _electrons(fixed):
-                    return stored, moving, fixed
-                if isinstance(stored.transform, Affine):
-                    known = {k: stored.quality.get(k) for k in ("model", "error_nm")}
-                    back = stored.transform.inverse()
-                    sides = stored.fixed, stored.moving
-                    return StoredTransform(back, *sides, known), fixed, moving
+            registration, moving, fixed_layer = self.registered
+            stored_map, there = registration.stored, self.viewer.layers
+            if moving in there and fixed_layer in there:
+                if _electrons(moving) <= _electrons(fixed_layer):
+                    return stored_map, moving, fixed_layer
+                if isinstance(stored_map.transform, Affine):
+                    quality_facts = {
+                        k: stored_map.quality.get(k) for k in ("model", "error_nm")
+                    }
+                    back = stored_map.transform.inverse()
+                    sides = stored_map.fixed, stored_map.moving
+                    return (
+                        StoredTransform(back, *sides, quality_facts),
+                        fixed_layer,
+                        moving,
+                    )
                 self.show_status(
                     "A map that bends is used from the mosaic to the SEM image: choose "
-                    f"{fixed.name} as Moving, and press Register again."
+                    f"{fixed_layer.name} as Moving, and press Register again."
                 )
                 return None
         self.show_status("Register two layers first; pairs are cut from these.")
@@ -1013,38 +1042,39 @@ class RegisterPanel(Panel):
     def _go_on(self, name: str) -> None:
         both = self._both()
         if both is not None:
-            stored, low, high = both
+            transform_file, low, high = both
             panel: Any = go_to_panel(self, self.viewer, name)
-            panel.take_registered(low, high, stored)
+            panel.take_registered(low, high, transform_file)
 
     def cut_pairs(self) -> None:
         """Ask for a store, and cut what both images show into pairs."""
         both = self._both()
         if both is None:
             return
-        stored, low, high = both
+        transform_file, low, high = both
         path = ask_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
         if path is not None:
-            with self.told():
-                images = self.micrograph(low, unturned=True), self.micrograph(high)
+            with self.showing_errors():
+                images = self.micrograph(low, is_unturned=True), self.micrograph(high)
                 # on the mosaic's own pixels, for which networks are made
                 size = images[0].mean_pixel_size_nm
                 own = TrainedPixelSizes("", None if size is None else (size, size))
                 how: Any = {"patch_px": _PATCH, "scale": 1, "trained": own}
                 options = fitting_options(*images, **how)
-                how = {"options": options, "transform": stored}
+                how = {"options": options, "transform": transform_file}
                 make = partial(PAIRS.anew, *images, path, **how)
                 self.start(make, self._tell_pairs, "Cut pairs")
 
-    def _tell_pairs(self, made: PairsMade) -> None:
+    def _tell_pairs(self, pairs_made: PairsMade) -> None:
         self.show_status(
-            f"Cut {made.train} pairs to learn from, {made.validation} to validate and "
-            f"{made.test} to test, into {made.output}. Choose it in Train, under "
-            "'Learn from: a store of pairs'."
+            f"Cut {pairs_made.train} pairs to learn from, {pairs_made.validation} to "
+            "validate and "
+            f"{pairs_made.test} to test, into {pairs_made.output}. Choose it in Train, "
+            "under 'Learn from: a store of pairs'."
         )
 
 
-def _shown(layer: Image) -> Affine:
+def _map_shown(layer: Image) -> Affine:
     """Map in nm from where a layer's scale and translation lay it to where it is shown.
 
     In the layer's own unit where that is no length; such a layer is then refused.
@@ -1056,64 +1086,66 @@ def _shown(layer: Image) -> Affine:
 
 
 def find_pair(
-    viewer: Viewer, made: Sequence[Image], *, unsized: bool = False
+    viewer: Viewer, layers_made: Sequence[Image], *, is_unsized: bool = False
 ) -> tuple[Image, Image] | None:
     """Guess which layers are an optical image and the electron image of its place.
 
-    `unsized`: where fewer than two have a pixel size, one may have none.
+    `is_unsized`: where fewer than two have a pixel size, one may have none.
     """
-    opened = [item for item in grey_layers(viewer) if item not in made]
-    sized = [item for item in opened if is_calibrated(item)]
-    if unsized and len(sized) == 1:
-        sized = opened
-    taken = [
-        item for item in sized if is_exposure(item) and step_before(item) != "register"
-    ] or sized
-    if len(taken) < 2:
+    layers_opened = [item for item in grey_layers(viewer) if item not in layers_made]
+    layers_with_size = [item for item in layers_opened if is_calibrated(item)]
+    if is_unsized and len(layers_with_size) == 1:
+        layers_with_size = layers_opened
+    exposures = [
+        item
+        for item in layers_with_size
+        if is_exposure(item) and step_before(item) != "register"
+    ] or layers_with_size
+    if len(exposures) < 2:
         return None
-    fixed = max(reversed(taken), key=_electrons)
-    rest = [item for item in reversed(taken) if item is not fixed]
-    return min(rest, key=_electrons), fixed
+    fixed_layer = max(reversed(exposures), key=_electrons)
+    rest = [item for item in reversed(exposures) if item is not fixed_layer]
+    return min(rest, key=_electrons), fixed_layer
 
 
 def _electrons(layer: Image) -> tuple[int, float]:
     """Rank a layer by what tells an electron image: its maker's tags, small pixels."""
-    tagged = bool(vendor_of(layer))
+    has_vendor = bool(vendor_of(layer))
     size = float(pitch_of(layer)[1]) if is_calibrated(layer) else np.inf
-    return int(tagged) - int(is_stitched(layer)), -size
+    return int(has_vendor) - int(is_stitched(layer)), -size
 
 
-def _enlarged(found: Registration) -> float:
+def _arrow_factor(registration: Registration) -> float:
     """Say how many times as long as they are arrows are drawn: 1 to 9, 10, 20, 30.
 
     By those that can be believed: patches of other things are found anywhere.
     """
-    residuals = found.residuals
+    residuals = registration.residuals
     off = np.hypot(*residuals.off_nm.T)
-    believed = off[residuals.reliable]
-    off = believed if believed.size else off
+    reliable_off = off[residuals.reliable]
+    off = reliable_off if reliable_off.size else off
     off = off[np.isfinite(off)]
     long = float(np.percentile(off, _SHARE)) if off.size else 0.0
     if not long:
         return 1.0
-    wanted = max(1.0, _REACH * found.residuals.side_nm / long)
-    ten = 10.0 ** np.floor(np.log10(wanted))
-    return float(np.floor(wanted / ten) * ten)
+    factor_wanted = max(1.0, _REACH * registration.residuals.side_nm / long)
+    ten = 10.0 ** np.floor(np.log10(factor_wanted))
+    return float(np.floor(factor_wanted / ten) * ten)
 
 
-def _said(found: Registration, moving: str, fixed: str) -> str:
-    said = f"Registered {moving} to {fixed}"
-    if np.isfinite(found.error_nm):
-        nm, px = in_digits(found.error_nm), f"{found.error_px:.2g}"
-        said += f", expected to be {nm} nm ({px} px) off"
-    if found.searched == "full":
-        said += ", after a search of every turn"
-    return f"{said}."
+def _describe_result(registration: Registration, moving: str, fixed_name: str) -> str:
+    sentence = f"Registered {moving} to {fixed_name}"
+    if np.isfinite(registration.error_nm):
+        nm, px = in_digits(registration.error_nm), f"{registration.error_px:.2g}"
+        sentence += f", expected to be {nm} nm ({px} px) off"
+    if registration.searched == "full":
+        sentence += ", after a search of every turn"
+    return f"{sentence}."
 
 
-def refusal_numbers(refused: RegistrationRefused) -> Numbers:
+def refusal_numbers(refusal: RegistrationRefused) -> Numbers:
     """Say why there is no map, and what fits as well."""
-    numbers: dict[str, Figure | str] = {"Map": _WHY_NONE[refused.reason]}
-    for number, rival in enumerate(refused.rivals, 1):
+    numbers: dict[str, Figure | str] = {"Map": _WHY_NONE[refusal.reason]}
+    for number, rival in enumerate(refusal.rivals, 1):
         numbers[f"Also fits {number}"] = rival_in_words(rival)
     return numbers

@@ -43,8 +43,8 @@ def misfit_of(pair: PairReport, positions: FloatArray) -> float:
     if np.isfinite(pair.residual_px):
         return pair.residual_px
     apart = positions[pair.second] - positions[pair.first]
-    known = pair.used or pair.reason.startswith("disagrees")
-    return float(np.hypot(*(apart - pair.shift_px))) if known else float("nan")
+    is_known = pair.used or pair.reason.startswith("disagrees")
+    return float(np.hypot(*(apart - pair.shift_px))) if is_known else float("nan")
 
 
 def corrections_path(mosaic: Path) -> Path:
@@ -66,10 +66,10 @@ class CorrectionList(QWidget):
     def __init__(self, panel: Panel, solve: Callable[[], object]) -> None:
         super().__init__()
         self._panel = panel
-        self._made: StitchedFile | None = None
+        self._mosaic_file: StitchedFile | None = None
         self._mosaic: Image | None = None
-        self._hidden: list[Layer] = []  # while two frames are shown
-        self._shown: tuple[Image, Image] | None = None  # the second one is moved
+        self._layers_hidden: list[Layer] = []  # while two frames are shown
+        self._frames_shown: tuple[Image, Image] | None = None  # the second one is moved
         self._frames = (0, 0)  # that are shown, in that order
         self._nudge = np.zeros(2)
         self._rows: list[PairReport] = []
@@ -120,14 +120,16 @@ class CorrectionList(QWidget):
 
     # -- what is listed ---------------------------------------------------------
 
-    def show_mosaic(self, made: StitchedFile, mosaic: Image) -> None:
+    def show_mosaic(self, mosaic_file: StitchedFile, mosaic: Image) -> None:
         """List the overlaps of a mosaic, the one with the largest misfit first."""
         self.leave()
-        if made.solution.base is None:
+        if mosaic_file.solution.base is None:
             self.corrections = Corrections()
-        self._made, self._mosaic = made, mosaic
-        positions = made.solution.positions_px
-        misfits = [(misfit_of(pair, positions), pair) for pair in made.solution.pairs]
+        self._mosaic_file, self._mosaic = mosaic_file, mosaic
+        positions = mosaic_file.solution.positions_px
+        misfits = [
+            (misfit_of(pair, positions), pair) for pair in mosaic_file.solution.pairs
+        ]
         misfits.sort(key=lambda one: -np.nan_to_num(one[0], nan=-1.0))
         self._rows = [pair for _, pair in misfits]
         self.table.blockSignals(True)
@@ -144,39 +146,54 @@ class CorrectionList(QWidget):
         self._show_about()
 
     def _name(self, frame: int) -> str:
-        return "" if self._made is None else self._made.solution.names[frame]
+        return (
+            "" if self._mosaic_file is None else self._mosaic_file.solution.names[frame]
+        )
 
     def _show_states(self) -> None:
         """Write for each overlap what is corrected, else whether it is used."""
-        made = self.corrections
-        struck = {frozenset(pair) for pair in made.strike}
-        joined = {frozenset((item.first, item.second)) for item in made.join}
+        corrections = self.corrections
+        pairs_struck = {frozenset(pair) for pair in corrections.strike}
+        pairs_joined = {
+            frozenset((item.first, item.second)) for item in corrections.join
+        }
         for row, pair in enumerate(self._rows):
             names = [self._name(pair.first), self._name(pair.second)]
             state = "used" if pair.used else pair.reason or "not used"
-            if frozenset(names) in struck:
+            if frozenset(names) in pairs_struck:
                 state = "struck"
-            elif frozenset(names) in joined:
+            elif frozenset(names) in pairs_joined:
                 state = "joined by hand"
-            elif dropped := [name for name in names if name in made.drop]:
-                state = f"{dropped[0]} dropped"
-            elif fixed := [name for name in names if name in made.place]:
-                state = f"{', '.join(fixed)} fixed"
+            elif names_dropped := [name for name in names if name in corrections.drop]:
+                state = f"{names_dropped[0]} dropped"
+            elif names_fixed := [name for name in names if name in corrections.place]:
+                state = f"{', '.join(names_fixed)} fixed"
             item = self.table.item(row, 2)
             if item is not None:
                 item.setText(state)
                 item.setToolTip(state)
 
     def _show_about(self) -> None:
-        if self._shown is None:
-            made = self.corrections
-            count = sum(map(len, (made.strike, made.drop, made.place, made.join)))
+        if self._frames_shown is None:
+            corrections = self.corrections
+            count = sum(
+                map(
+                    len,
+                    (
+                        corrections.strike,
+                        corrections.drop,
+                        corrections.place,
+                        corrections.join,
+                    ),
+                )
+            )
             self.about.setText(f"{_HELP} Corrections: {count}." if count else _HELP)
             return
         y, x = self._nudge
-        fixed, moved = map(self._name, self._frames)
+        fixed_name, moved_name = map(self._name, self._frames)
         self.about.setText(
-            f"{fixed} is green, {moved} magenta, moved by ({y:+.1f}, {x:+.1f}) px."
+            f"{fixed_name} is green, {moved_name} magenta, moved by ({y:+.1f}, "
+            f"{x:+.1f}) px."
         )
 
     # -- two frames in the viewer -----------------------------------------------
@@ -184,12 +201,12 @@ class CorrectionList(QWidget):
     def leave(self) -> None:
         """Take the two frames away, and show again what was seen before."""
         with self._panel.history.quiet():
-            for layer in self._shown or ():
+            for layer in self._frames_shown or ():
                 if layer in self._panel.viewer.layers:
                     self._panel.viewer.layers.remove(layer)
-        for layer in self._hidden:
+        for layer in self._layers_hidden:
             layer.visible = True
-        self._shown, self._hidden = None, []
+        self._frames_shown, self._layers_hidden = None, []
         self._nudge = np.zeros(2)
 
     def _show_selected(self) -> None:
@@ -200,23 +217,27 @@ class CorrectionList(QWidget):
 
     def _show_frames(self, first: int, second: int) -> None:
         """Show two frames in green and magenta over each other, at full resolution."""
-        made, mosaic, viewer = self._made, self._mosaic, self._panel.viewer
-        if made is None or mosaic is None or mosaic not in viewer.layers:
+        mosaic_file, mosaic, viewer = (
+            self._mosaic_file,
+            self._mosaic,
+            self._panel.viewer,
+        )
+        if mosaic_file is None or mosaic is None or mosaic not in viewer.layers:
             return
         self.leave()
         self._frames = (first, second)
-        positions = self._corners(made)
-        prepared = made.solution.state.prepared
+        positions = self._corners(mosaic_file)
+        frames = mosaic_file.solution.state.prepared
         planes = []
         for index in self._frames:
-            image, weight = prepared.corrected(index)
+            image, weight = frames.corrected(index)
             planes.append(np.where(weight > 0, image, np.float32(0)))
         limits = np.quantile(np.stack(planes), (0.01, 0.995)).tolist()
-        self._hidden = [layer for layer in viewer.layers if layer.visible]
-        for layer in self._hidden:
+        self._layers_hidden = [layer for layer in viewer.layers if layer.visible]
+        for layer in self._layers_hidden:
             layer.visible = False
         scale = np.array(mosaic.scale)[-2:]
-        shown = []
+        layers_shown = []
         with self._panel.history.quiet():
             for index, plane, corner, colour in zip(
                 self._frames, planes, positions, ("green", "magenta"), strict=True
@@ -236,10 +257,10 @@ class CorrectionList(QWidget):
                         MARK_KEY: identity_of(mosaic),
                     },
                 )
-                shown.append(layer)
+                layers_shown.append(layer)
                 self._bind_arrows(layer)
-        self._shown = shown[0], shown[1]
-        viewer.layers.selection.active = shown[1]
+        self._frames_shown = layers_shown[0], layers_shown[1]
+        viewer.layers.selection.active = layers_shown[1]
         self._look_at(positions)
         self._show_about()
 
@@ -253,13 +274,13 @@ class CorrectionList(QWidget):
 
                 layer.bind_key(f"{modifier}{key}", move, overwrite=True)
 
-    def _corners(self, made: StitchedFile) -> FloatArray:
+    def _corners(self, mosaic_file: StitchedFile) -> FloatArray:
         """Corners of the two frames, (2, 2), as solved, or as they were moved by hand.
 
         By their own shift if one has no place.
         """
         pair = self._frames
-        corners = made.solution.positions_px[list(pair)].copy()
+        corners = mosaic_file.solution.positions_px[list(pair)].copy()
         shift = corners[1] - corners[0]
         for one in self._rows:
             if not np.isfinite(shift).all() and {one.first, one.second} == {*pair}:
@@ -277,12 +298,12 @@ class CorrectionList(QWidget):
 
     def _look_at(self, corners: FloatArray) -> None:
         """Bring the common part of two frames into view, no smaller than it is."""
-        if self._shown is None or self._made is None:
+        if self._frames_shown is None or self._mosaic_file is None:
             return
-        viewer, layer = self._panel.viewer, self._shown[0]
+        viewer, layer = self._panel.viewer, self._frames_shown[0]
         if viewer.dims.ndisplay != 2:
             return
-        side = np.array(self._made.frame_shape)
+        side = np.array(self._mosaic_file.frame_shape)
         low, high = corners.max(axis=0), corners.min(axis=0) + side
         factor = to_shared_units(viewer, layer)
         scale = np.array(layer.scale) * factor
@@ -294,26 +315,28 @@ class CorrectionList(QWidget):
 
     # -- corrections ------------------------------------------------------------
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
         """Move the magenta frame by the arrow keys, too, where the list has them."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             name = Qt.Key(event.key()).name.removeprefix("Key_")
-            if name in _KEYS and self._shown is not None:
+            if name in _KEYS and self._frames_shown is not None:
                 fine = event.modifiers() & Qt.KeyboardModifier.ShiftModifier
                 step = _FINE_STEP if fine else _STEP
                 self._nudge_by(*(step * along for along in _KEYS[name]))
                 return True
-        return bool(super().eventFilter(watched, event))
+        return bool(super().eventFilter(source, event))
 
     def _nudge_by(self, y: float, x: float) -> None:
         """Move the magenta frame, and join it there."""
-        if self._shown is None or self._made is None:
+        if self._frames_shown is None or self._mosaic_file is None:
             return
-        fixed, moved = self._shown
-        scale = np.array(moved.scale)
-        before = moved.translate
-        moved.translate = np.array(before) + np.array((y, x)) * scale
-        shift = (np.array(moved.translate) - np.array(fixed.translate)) / scale
+        fixed_layer, moved_layer = self._frames_shown
+        scale = np.array(moved_layer.scale)
+        before = moved_layer.translate
+        moved_layer.translate = np.array(before) + np.array((y, x)) * scale
+        shift = (
+            np.array(moved_layer.translate) - np.array(fixed_layer.translate)
+        ) / scale
         names = [self._name(frame) for frame in self._frames]
         join = {
             "first": names[0],
@@ -323,7 +346,7 @@ class CorrectionList(QWidget):
         if self._change(names, join=join):
             self._nudge = self._nudge + np.array((y, x))
         else:
-            moved.translate = before
+            moved_layer.translate = before
         self._show_about()
 
     def _change(self, pair: list[str], **entry: Any) -> bool:
@@ -333,23 +356,25 @@ class CorrectionList(QWidget):
         none to take back those of the overlap.
         """
         record = self.corrections.model_dump(mode="json")
-        replaced, dropped = {*pair}, entry.get("drop")
+        pair_replaced, name_dropped = {*pair}, entry.get("drop")
 
         def concerns(join: dict[str, Any]) -> bool:
             ends = {join["first"], join["second"]}
-            return ends == replaced or dropped in ends
+            return ends == pair_replaced or name_dropped in ends
 
         record["join"] = [join for join in record["join"] if not concerns(join)]
         if "drop" in entry:
-            record["place"].pop(dropped, None)
-            record["drop"] = sorted({*record["drop"], dropped})
+            record["place"].pop(name_dropped, None)
+            record["drop"] = sorted({*record["drop"], name_dropped})
         elif "place" in entry:
             record["drop"] = [n for n in record["drop"] if n not in entry["place"]]
             record["place"] |= entry["place"]
         else:
-            record["strike"] = [one for one in record["strike"] if {*one} != replaced]
+            record["strike"] = [
+                one for one in record["strike"] if {*one} != pair_replaced
+            ]
             if "join" in entry:
-                record["drop"] = [n for n in record["drop"] if n not in replaced]
+                record["drop"] = [n for n in record["drop"] if n not in pair_replaced]
                 record["join"].append(entry["join"])
             if "strike" in entry:
                 record["strike"].append(entry["strike"])
@@ -363,7 +388,7 @@ class CorrectionList(QWidget):
 
     def _pair(self) -> list[str]:
         """Names of the frames that are shown."""
-        if self._shown is None:
+        if self._frames_shown is None:
             msg = "An overlap must be chosen in the list first."
             raise OptionError(msg, code="missing-value")
         return [self._name(frame) for frame in self._frames]
@@ -376,43 +401,44 @@ class CorrectionList(QWidget):
 
     def accept(self) -> None:
         """Take back what was changed of the overlap that is shown."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             self._change(self._pair())
             self._next()
 
     def strike(self) -> None:
         """Do not use the overlap that is shown."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             pair = self._pair()
             self._change(pair, strike=pair)
             self._next()
 
     def swap(self) -> None:
         """Let the arrow keys move the other frame."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             self._pair()
             self._show_frames(*self._frames[::-1])
 
     def drop(self) -> None:
         """Leave the magenta frame out."""
-        with self._panel.told():
+        with self._panel.showing_errors():
             pair = self._pair()
             self._change(pair, drop=pair[1])
 
     def fix(self) -> None:
         """Fix the magenta frame where it is shown."""
-        with self._panel.told():
-            pair, made, mosaic = self._pair(), self._made, self._mosaic
-            if self._shown is None or made is None or mosaic is None:
+        with self._panel.showing_errors():
+            pair, mosaic_file, mosaic = self._pair(), self._mosaic_file, self._mosaic
+            if self._frames_shown is None or mosaic_file is None or mosaic is None:
                 return
-            solution = made.solution
+            solution = mosaic_file.solution
             corner = (
-                np.array(self._shown[1].translate) - np.array(mosaic.translate)[-2:]
+                np.array(self._frames_shown[1].translate)
+                - np.array(mosaic.translate)[-2:]
             )
-            at = corner / np.array(self._shown[1].scale)
+            at = corner / np.array(self._frames_shown[1].scale)
             if solution.base is not None:  # whose coordinates corrections have
-                moved = solution.base.positions_px - solution.positions_px
-                at = at + np.nanmedian(moved, axis=0)
+                shift = solution.base.positions_px - solution.positions_px
+                at = at + np.nanmedian(shift, axis=0)
             y, x = at.tolist()
             self._change(pair, place={pair[1]: {"y_px": y, "x_px": x}})
 

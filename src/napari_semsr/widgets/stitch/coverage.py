@@ -43,28 +43,30 @@ class Coverage(QObject):
     def show(self, _: object = None) -> None:
         """Lay the coverage over the mosaic, or take it away."""
         layers, mosaic = self._panel.viewer.layers, self._mosaic()
-        shown = [item for item in layers if item.metadata.get(HELPER_KEY) == _NAME]
+        layers_shown = [
+            item for item in layers if item.metadata.get(HELPER_KEY) == _NAME
+        ]
         with self._panel.history.quiet():
-            self._panel.history.remove(shown)
+            self._panel.history.remove(layers_shown)
         if not self.tick.value or mosaic is None:
             return
         path = coverage_of(mosaic)
         if mosaic not in layers or path is None:
             self.tick.value = False
-            said = "was removed" if mosaic not in layers else "has no coverage"
-            self._panel.show_status(f"The mosaic {said}; stitch it again.")
+            reason = "was removed" if mosaic not in layers else "has no coverage"
+            self._panel.show_status(f"The mosaic {reason}; stitch it again.")
             return
         self._of = mosaic
         self._runner.start("Show coverage", lambda: open_store(path))
 
-    def _add(self, opened: Opened) -> None:
+    def _add(self, opened_store: Opened) -> None:
         """Show a colour for each number of frames; what none covers is left free."""
         viewer, mosaic = self._panel.viewer, self._of
         if not is_alive(self) or not self.tick.value:
             return
         if mosaic is None or mosaic not in viewer.layers:
             return
-        levels = [item.data for item in opened.levels]
+        levels = [item.data for item in opened_store.levels]
         most = max(1, int(np.max(np.asarray(levels[-1]))))
         colours = ensure_colormap("viridis").map(np.linspace(0.2, 1, most))
         active = viewer.layers.selection.active

@@ -44,7 +44,7 @@ from napari_semsr.widgets.base import (
     new_timer,
     push_button,
     typed_path,
-    written,
+    write_outcome,
 )
 from napari_semsr.widgets.layers import free_name, layer_keywords
 
@@ -62,7 +62,7 @@ _TIP = (
 )
 
 
-def _halved(values: Float32Array) -> Float32Array:
+def _halve(values: Float32Array) -> Float32Array:
     """Mean of two by two pixels; NaN where one of them is."""
     rows = values[::2] + values[1::2]
     return np.asarray((rows[:, ::2] + rows[:, 1::2]) / np.float32(4))
@@ -89,8 +89,8 @@ class _Finest:
         index = index if isinstance(index, tuple) else (index, slice(None))
         spans = [item.indices(n) for item, n in zip(index, self.shape, strict=True)]
         part = Box(spans[0][0], spans[0][1], spans[1][0], spans[1][1])
-        found = self.mosaic.read(part.moved(self.box.corner))
-        return found[:: spans[0][2], :: spans[1][2]]
+        values = self.mosaic.read(part.move(self.box.corner))
+        return values[:: spans[0][2], :: spans[1][2]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         return np.asarray(self[:, :], dtype=dtype)
@@ -123,12 +123,12 @@ class GrowingLevels:
         low = [v // _GRID * _GRID for v in inside.corner]
         high = [-(-v // _GRID) * _GRID for v in (inside.y1, inside.x1)]
         part = Box(low[0], high[0], low[1], high[1])
-        values = mosaic.read(part.moved(whole.corner))
+        values = mosaic.read(part.move(whole.corner))
         with self._lock:
             if whole != self._box:
                 self._extend(mosaic, whole)
             for number, level in enumerate(self._coarse, 1):
-                values = _halved(values)
+                values = _halve(values)
                 y, x = (v >> number for v in part.corner)
                 level[Box.of((values.shape[0], values.shape[1]), (y, x)).slices] = (
                     values
@@ -168,18 +168,20 @@ def follow_and_stitch(
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
     """
     files = frame_folder(folder, how["positions"], options)
-    seen: dict[str, Any] = {"is_stopped": is_stopped, "display": levels}
-    followed = yield from follow_scan(files, places[0], options, **seen)
-    followed.release()
-    settled = options.replace(other_frames="leave-out")
-    job = STITCH.job(folder, places[1], options=settled, keep=False, **how)
+    follow_options: dict[str, Any] = {"is_stopped": is_stopped, "display": levels}
+    followed_scan = yield from follow_scan(files, places[0], options, **follow_options)
+    followed_scan.release()
+    options_left = options.replace(other_frames="leave-out")
+    job = STITCH.job(folder, places[1], options=options_left, keep=False, **how)
     try:
-        outcome = yield from written(job, Target(places[1]))
+        outcome = yield from write_outcome(job, Target(places[1]))
     except UnplacedError as error:
-        return error, followed
-    made = outcome.made
-    warnings = (*made.warnings, *followed.warnings(made.corners))
-    return replace(outcome, made=replace(made, warnings=warnings)), followed
+        return error, followed_scan
+    stitched_file = outcome.made
+    warnings = (*stitched_file.warnings, *followed_scan.warnings(stitched_file.corners))
+    return replace(
+        outcome, made=replace(stitched_file, warnings=warnings)
+    ), followed_scan
 
 
 class FolderFollower(QWidget):
@@ -202,11 +204,11 @@ class FolderFollower(QWidget):
         lay_below(self, self.button, self.doubts)
         self.layer: Image | None = None
         self._levels = GrowingLevels()
-        self._shown = 0  # changes that are in the layer
+        self._changes_shown = 0  # changes that are in the layer
         self._box: Box | None = None
         self._place: Path | None = None
-        self._stopped = threading.Event()
-        self._ended = threading.Event()
+        self._stop = threading.Event()
+        self._end = threading.Event()
         self._timer = new_timer(self, self.update_layer, _EVERY_MS)
 
     @property
@@ -217,10 +219,10 @@ class FolderFollower(QWidget):
     def press(self) -> None:
         """Start to follow; or end it, and solve the whole."""
         if self.is_following:
-            self._stopped.set()
+            self._stop.set()
             self.button.setEnabled(False)
             return
-        with self._panel.told():
+        with self._panel.showing_errors():
             self._start()
 
     def _start(self) -> None:
@@ -230,38 +232,38 @@ class FolderFollower(QWidget):
             raise OptionError(msg, code="missing-value")
         options, target, how = self._read(folder)
         place = new_store_path(f"{folder.name}-growing")
-        levels, stopped, ended = GrowingLevels(), threading.Event(), threading.Event()
+        levels, stop, end = GrowingLevels(), threading.Event(), threading.Event()
 
         def make() -> Job[Any]:
-            done = False
+            is_done = False
             try:
-                found = yield from follow_and_stitch(
-                    folder, (place, target), options, levels, stopped.is_set, **how
+                result = yield from follow_and_stitch(
+                    folder, (place, target), options, levels, stop.is_set, **how
                 )
-                done = True
+                is_done = True
             finally:
-                if not done:
-                    ended.set()  # cancelled, or an error
-            return found
+                if not is_done:
+                    end.set()  # cancelled, or an error
+            return result
 
         show = partial(self._finish, folder, options, how)
         if not self._panel.start(make, show, _FOLLOW):
             return
-        self._levels, self._stopped, self._ended = levels, stopped, ended
-        self._place, self._shown, self._box = place, 0, None
+        self._levels, self._stop, self._end = levels, stop, end
+        self._place, self._changes_shown, self._box = place, 0, None
         self.doubts.setText("")
         self.button.setText(_STOP)
         self._timer.start()
 
     def update_layer(self) -> None:
         """Show what came since the last update, if the canvas is seen."""
-        if self._ended.is_set():
+        if self._end.is_set():
             self._leave()
             return
         levels, viewer = self._levels, self._panel.viewer
-        if levels.changes == self._shown or not host.is_seen(viewer):
+        if levels.changes == self._changes_shown or not host.is_seen(viewer):
             return
-        self._shown = levels.changes
+        self._changes_shown = levels.changes
         self._show_doubts()
         data, box = levels.levels()
         if not data:
@@ -318,10 +320,10 @@ class FolderFollower(QWidget):
         folder: Path,
         options: StitchFolderOptions,
         how: dict[str, Any],
-        found: tuple[Outcome | UnplacedError, Followed],
+        result: tuple[Outcome | UnplacedError, Followed],
     ) -> Iterator[None]:
         """Put the final mosaic where the growing one was: view and contrast stay."""
-        outcome, followed = found
+        outcome, followed_scan = result
         camera, layer = host.camera(self._panel.viewer), self.layer
         center, zoom = np.array(camera.center), camera.zoom
         self._leave()
@@ -330,15 +332,15 @@ class FolderFollower(QWidget):
             return
         mosaic = self._panel.viewer.layers[outcome.opened.micrograph.name]
         mosaic.contrast_limits = layer.contrast_limits
-        moved = _shift(followed.positions, outcome.made.corners)
-        center[-2:] += moved * layer.scale + mosaic.translate
+        shift = _shift(followed_scan.positions, outcome.made.corners)
+        center[-2:] += shift * layer.scale + mosaic.translate
         camera.center, camera.zoom = tuple(center), zoom
 
 
 def _shift(
-    live: dict[str, FloatPair | None], solved: dict[str, FloatPair | None]
+    live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
 ) -> Any:
     """Shift in px, (2,), from places while following to those of the solution."""
-    both = [(at, solved.get(name)) for name, at in live.items()]
+    both = [(at, final_corners.get(name)) for name, at in live.items()]
     steps = [np.subtract(new, old) for old, new in both if old and new]
     return np.median(steps, axis=0) if steps else np.zeros(2)

@@ -80,7 +80,7 @@ from napari_semsr.widgets.base import (
     store_edit,
     typed_path,
     typed_store,
-    written,
+    write_outcome,
 )
 from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
 from napari_semsr.widgets.layers import (
@@ -143,8 +143,8 @@ def look_into(
     yield Progress(0, 0, f"looking into {folder.name}")
     heights = read_heights(folder) if (folder / HEIGHTS).is_file() else ()
     lowest = heights[0][0] if heights else folder
-    opened = yield from open_scan(lowest, options=options)
-    return opened.replace(name=folder.resolve().name), len(heights)
+    scan = yield from open_scan(lowest, options=options)
+    return scan.replace(name=folder.resolve().name), len(heights)
 
 
 def lay_frames(
@@ -153,10 +153,10 @@ def lay_frames(
     """Lay the frames of a scan at their nominal places, for `add_frames` to show."""
     acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "laying the frames down")
-    names, said = set(FRAMES_OPTIONS), {}
+    names, options_stated = set(FRAMES_OPTIONS), {}
     if options is not None:
-        said = options.model_dump(include=names, exclude_none=True)
-    return scan_layers(acquisition, folder, **said)
+        options_stated = options.model_dump(include=names, exclude_none=True)
+    return scan_layers(acquisition, folder, **options_stated)
 
 
 def add_frames(viewer: Viewer, layers: list[Any]) -> str:
@@ -170,14 +170,14 @@ def add_frames(viewer: Viewer, layers: list[Any]) -> str:
 
 
 def correct_file(
-    made: StitchedFile,
+    mosaic_file: StitchedFile,
     folder: Path,
     corrections: Corrections,
     positions: Path | None,
     options: StitchFolderOptions,
 ) -> Job[Outcome]:
     """Correct a mosaic that was written, in its place, and note by what."""
-    target = Path(made.output)
+    target = Path(mosaic_file.output)
     some = corrections if corrections.names else None
     job = STITCH.job(
         folder,
@@ -186,9 +186,9 @@ def correct_file(
         options=options.replace(corrections=some),
         overwrite=True,
         keep=False,
-        again=made,
+        again=mosaic_file,
     )
-    outcome = yield from written(job, Target(target))
+    outcome = yield from write_outcome(job, Target(target))
     write_corrections(corrections_path(target), corrections)
     return outcome
 
@@ -201,7 +201,7 @@ class StitchMosaicPanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Stitch")
-        self._stated: PixelSize | None = None
+        self._size_stated: PixelSize | None = None
         self.folder = FileEdit(
             name="folder",
             label="Folder",
@@ -216,7 +216,7 @@ class StitchMosaicPanel(Panel):
         )
         self.about = RichLabel(_NOTHING)
         self._missing_timer = new_timer(self, self._look_for_missing, _LOOK_MS)
-        self.follower = FolderFollower(self, self._typed, self._show_stitched)
+        self.follower = FolderFollower(self, self._read_settings, self._show_stitched)
         form = Form(self.folder, self.show_button)
         self.add_group("Frames", form, self.about, self.follower)
         self._build_how()
@@ -301,9 +301,11 @@ class StitchMosaicPanel(Panel):
             step=0.005,
         )
         self.form = OptionsForm(StitchFolderOptions)
-        told = "How frames are ordered, joined and blended; few scans need it."
-        bent = Form(self.positions, self.distortion, self.distortion_amount.native)
-        self.advanced = Folded("Advanced", told, bent, self.form)
+        tooltip = "How frames are ordered, joined and blended; few scans need it."
+        distortion_form = Form(
+            self.positions, self.distortion, self.distortion_amount.native
+        )
+        self.advanced = Folded("Advanced", tooltip, distortion_form, self.form)
         self.add_group("How", self.how, self.advanced)
 
     def _build_results(self) -> None:
@@ -320,8 +322,8 @@ class StitchMosaicPanel(Panel):
         self.add_group("Mosaic", self.target)
         self._mosaic: Image | None = None
         self.trouble, self.question = RichLabel(), QWidget()
-        asked = RichLabel("How were the frames taken? Stitch as a grid of")
-        lay_below(self.question, asked)
+        question = RichLabel("How were the frames taken? Stitch as a grid of")
+        lay_below(self.question, question)
         # above the foot, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
@@ -348,7 +350,7 @@ class StitchMosaicPanel(Panel):
             below=[self.register_button],
         )
         # The mosaic that can be corrected, its folder, positions and options
-        self._corrected: (
+        self._last_corrected: (
             tuple[StitchedFile, Path, Path | None, StitchFolderOptions] | None
         ) = None
         self._electrons: Path | None = None
@@ -356,30 +358,33 @@ class StitchMosaicPanel(Panel):
     def _show_rows(self, _: object = None) -> None:
         """Ask for what the choices leave open; there are no halves of heights."""
         self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
-        typed = self.distortion.value == _DISTORTION_NUMBER
-        self.distortion_amount.native.setVisible(typed)
+        is_number = self.distortion.value == _DISTORTION_NUMBER
+        self.distortion_amount.native.setVisible(is_number)
         self.target.show_row("halves", self.focus.value != "max")
 
     def _show_calibration(self, _: object = None) -> None:
         """Show the pixel size of a calibration, and offer its distortion."""
         path = typed_path(self.calibration)
-        size, said = self._stated, ""
+        size, sentence = self._size_stated, ""
         choices: tuple[tuple[str, str], ...] = _DISTORTIONS
-        with self.told():
+        with self.showing_errors():
             if path is not None:
-                told, error, bent = read_calibration(path)
-                size = parse_pixel_size(told)
-                said = spell_pixel_size(told, error)
-                if bent is not None and bent.shape is not None:
+                size_told, error, distortion = read_calibration(path)
+                size = parse_pixel_size(size_told)
+                sentence = spell_pixel_size(size_told, error)
+                if distortion is not None and distortion.shape is not None:
                     choices = (
                         ("from the calibration", _DISTORTION_CALIBRATED),
                         *_DISTORTIONS,
                     )
-                    share = f"{100 * bent.amount:.3g} {PLUS_MINUS} {100 * bent.sd:.2g}"
-                    field = spell_shape(bent.shape)
-                    said += f"; distortion {share} % at the rim of {field}"
-        self.calibrated.setText(said)
-        self.pixel_size.setEnabled(not said)
+                    share = (
+                        f"{100 * distortion.amount:.3g} {PLUS_MINUS} "
+                        f"{100 * distortion.sd:.2g}"
+                    )
+                    field = spell_shape(distortion.shape)
+                    sentence += f"; distortion {share} % at the rim of {field}"
+        self.calibrated.setText(sentence)
+        self.pixel_size.setEnabled(not sentence)
         self.pixel_size.value = size
         self.distortion.choices = choices
         self.distortion.value = choices[0][1]
@@ -389,41 +394,43 @@ class StitchMosaicPanel(Panel):
     def _on_layers(self, event: Any = None) -> None:
         """Take the folder of frames that are opened."""
         super()._on_layers(event)
-        opened = event is not None and event.type == "inserted"
-        if opened and is_alive(self) and FOLDER_KEY in event.value.metadata:
+        was_inserted = event is not None and event.type == "inserted"
+        if was_inserted and is_alive(self) and FOLDER_KEY in event.value.metadata:
             self._take_open_scan()
 
     def _take_open_scan(self) -> None:
         for layer in reversed(self.viewer.layers):
-            found = layer.metadata.get(FOLDER_KEY)
-            if found is not None and Path(found).exists():
-                self.folder.value = Path(found)
+            scan_folder = layer.metadata.get(FOLDER_KEY)
+            if scan_folder is not None and Path(scan_folder).exists():
+                self.folder.value = Path(scan_folder)
                 return
 
     def typed_folder(self) -> Path:
         """Read the folder of the form."""
         value = self.folder.value
         if not isinstance(value, Path) or value == Path() or not value.exists():
-            given = "" if value in (None, Path()) else f", got {str(value)!r}"
-            msg = f"A folder of frames must be chosen first{given}."
-            raise OptionError(msg, code="folder-missing" if given else "missing-value")
+            what_is_there = "" if value in (None, Path()) else f", got {str(value)!r}"
+            msg = f"A folder of frames must be chosen first{what_is_there}."
+            raise OptionError(
+                msg, code="folder-missing" if what_is_there else "missing-value"
+            )
         return value
 
     def look(self, folder: Path | None = None) -> None:
         """Say what a folder holds."""
-        chosen = folder or self.folder.value
+        folder_chosen = folder or self.folder.value
         self._missing_timer.stop()
         self._state_size(None)
         self._ask_grid(())
-        if not isinstance(chosen, Path) or chosen == Path():
+        if not isinstance(folder_chosen, Path) or folder_chosen == Path():
             self.about.setText(_NOTHING)
-        elif not chosen.exists():
-            self.about.setText(f"There is no {chosen}.")
+        elif not folder_chosen.exists():
+            self.about.setText(f"There is no {folder_chosen}.")
             self._missing_timer.start()
         else:
             self.about.setText("")
             how = StitchFolderOptions(colour=self.form.values()["colour"])
-            look = partial(look_into, chosen, how)
+            look = partial(look_into, folder_chosen, how)
             self.look_up("Look into folder", look, self._show_facts)
 
     def _look_for_missing(self) -> None:
@@ -437,8 +444,8 @@ class StitchMosaicPanel(Panel):
         else:
             self.look()
 
-    def _show_facts(self, found: tuple[Acquisition, int]) -> None:
-        acquisition, heights = found
+    def _show_facts(self, scan: tuple[Acquisition, int]) -> None:
+        acquisition, heights = scan
         facts = scan_facts(acquisition)
         if heights:
             facts += f" There are {heights} heights, which can be joined in focus."
@@ -450,13 +457,13 @@ class StitchMosaicPanel(Panel):
 
     def _state_size(self, size: PixelSize | None) -> None:
         """Show what the scan says, unless a calibration stands in its place."""
-        self._stated = size
+        self._size_stated = size
         if self.pixel_size.isEnabled():
             self.pixel_size.value = size
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal places."""
-        with self.told():
+        with self.showing_errors():
             folder, options = self.typed_folder(), self.options()
             self.start(
                 lambda: lay_frames(folder, options),
@@ -476,9 +483,9 @@ class StitchMosaicPanel(Panel):
                 raise OptionError(msg, code="missing-value")
             method = str(path)
         calibration = typed_path(self.calibration)
-        sized: dict[str, Any] = {"pixel_size_nm": self.pixel_size.value}
+        size_options: dict[str, Any] = {"pixel_size_nm": self.pixel_size.value}
         if calibration is not None:
-            sized = {"calibration": calibration}
+            size_options = {"calibration": calibration}
         distortion: float | str | None = self.distortion.value
         if distortion == _DISTORTION_NUMBER:
             distortion = float(self.distortion_amount.value)
@@ -490,7 +497,7 @@ class StitchMosaicPanel(Panel):
             focus=self.focus.value,
             halves=self.halves.value and self.focus.value != "max",
             distortion=distortion,
-            **with_calibration(sized, [StitchFolderOptions]),
+            **with_calibration(size_options, [StitchFolderOptions]),
         )
         return options
 
@@ -501,12 +508,12 @@ class StitchMosaicPanel(Panel):
     def job(self) -> Work:
         """Read the form."""
         folder = self.typed_folder()
-        options, target, how = self._typed(folder)
+        options, target, how = self._read_settings(folder)
 
         def make() -> Job[Outcome | UnplacedError]:
             job = STITCH.job(folder, target, options=options, keep=False, **how)
             try:
-                outcome = yield from written(job, Target(target))
+                outcome = yield from write_outcome(job, Target(target))
             except UnplacedError as error:
                 return error
             height = outcome.made.height
@@ -518,7 +525,9 @@ class StitchMosaicPanel(Panel):
 
         return Work(make, show)
 
-    def _typed(self, folder: Path) -> tuple[StitchFolderOptions, Path, dict[str, Any]]:
+    def _read_settings(
+        self, folder: Path
+    ) -> tuple[StitchFolderOptions, Path, dict[str, Any]]:
         """Read the form: options, the mosaic's path, positions and overwrite."""
         target = typed_store(self.output) or new_store_path(f"{folder.name}-mosaic")
         how = {
@@ -539,22 +548,24 @@ class StitchMosaicPanel(Panel):
             self._ask_grid(outcome.grids)
             raise outcome
         self._ask_grid(outcome.made.solution.grids)
-        self._corrected = outcome.made, folder, positions, options
+        self._last_corrected = outcome.made, folder, positions, options
         yield from self.show_outcome(outcome, folder)
 
     def solve_again(self) -> None:
         """Place the frames by the corrections, and show the mosaic that follows."""
-        if self._corrected is None:
+        if self._last_corrected is None:
             return
-        made, folder, positions, options = self._corrected
+        mosaic_file, folder, positions, options = self._last_corrected
         corrections = self.by_hand.corrections
         self.by_hand.leave()
 
         def show(outcome: Outcome) -> Iterator[None]:
-            self._corrected = outcome.made, folder, positions, options
+            self._last_corrected = outcome.made, folder, positions, options
             yield from self.show_outcome(outcome, folder)
 
-        job = partial(correct_file, made, folder, corrections, positions, options)
+        job = partial(
+            correct_file, mosaic_file, folder, corrections, positions, options
+        )
         self.start(job, show, "Solve again")
 
     def show_outcome(self, outcome: Outcome, folder: Path) -> Iterator[None]:
@@ -565,7 +576,7 @@ class StitchMosaicPanel(Panel):
         Layers of an earlier run on the same folder are replaced, but for a mosaic that
         the user saved or renamed.
         """
-        made, mosaic = outcome.made, outcome.opened.micrograph
+        mosaic_file, mosaic = outcome.made, outcome.opened.micrograph
         name = mosaic.name.removesuffix(" mosaic")
         for layer in self.viewer.layers:
             if FOLDER_KEY not in layer.metadata:
@@ -576,7 +587,7 @@ class StitchMosaicPanel(Panel):
                 how = f"that of its mosaic: {mosaic.pixel_size_from}"
                 origin = size_origin(how, mosaic.pixel_size_nm)
                 apply_pixel_size(layer, mosaic.pixel_size_nm, origin=origin)
-        with self.in_place(str(folder), path=Path(made.output)) as earlier:
+        with self.in_place(str(folder), path=Path(mosaic_file.output)) as earlier:
             yield from self.take_away(earlier)
             if outcome.beside is not None:
                 title = free_name(self.viewer, f"{name} height")
@@ -584,33 +595,39 @@ class StitchMosaicPanel(Panel):
                 yield
             title = free_name(self.viewer, mosaic.name)
             self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
-            self._list_overlaps(made)
+            self._list_overlaps(mosaic_file)
             yield
             over = lying_over(mosaic, _TITLE, self._mosaic)
-            yield from _add_shapes_layers(self.viewer, made, over, name)
+            yield from _add_shapes_layers(self.viewer, mosaic_file, over, name)
             yield
         self._electrons = _electron_image(folder)
         self.register_button.setVisible(self._electrons is not None)
         self._coverage.show()
         plot = self.clear_plot(rows=2, place=2)
         yield
-        _draw_residuals(plot.axes[0], made)
-        _draw_stage(plot.axes[1], made)
+        _draw_residuals(plot.axes[0], mosaic_file)
+        _draw_stage(plot.axes[1], mosaic_file)
         plot.refresh()
         yield
-        trouble = "".join(f"<p>{text}</p>" for text in made.warnings)
+        trouble = "".join(f"<p>{text}</p>" for text in mosaic_file.warnings)
         self.trouble.setText(self.translate(trouble))
-        placed = made.frames - len(made.left_out)
-        said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
-        curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
-        figures = {"Mosaic": made.output, **figures_of(made)}
-        self.show_result(figures, said, curves=curves, more=_legend(made))
+        placed_count = mosaic_file.frames - len(mosaic_file.left_out)
+        sentence = (
+            f"{placed_count} of {mosaic_file.frames} frames joined in "
+            f"{mosaic_file.seconds:.1f} s."
+        )
+        curves = {
+            "joints": _joints_table(mosaic_file),
+            "frames": _frames_table(mosaic_file),
+        }
+        figures = {"Mosaic": mosaic_file.output, **figures_of(mosaic_file)}
+        self.show_result(figures, sentence, curves=curves, more=_legend(mosaic_file))
 
-    def _list_overlaps(self, made: StitchedFile) -> None:
+    def _list_overlaps(self, mosaic_file: StitchedFile) -> None:
         """Show the mosaic in full, and offer corrections of it."""
         if self._mosaic is not None:
             fill_view(self.viewer, self._mosaic)  # but for a second run on the folder
-            self.by_hand.show_mosaic(made, self._mosaic)
+            self.by_hand.show_mosaic(mosaic_file, self._mosaic)
 
     @property
     def asks(self) -> bool:
@@ -649,12 +666,12 @@ class StitchMosaicPanel(Panel):
         make = partial(open_levels, path, ReadOptions())
         self.start(make, self._register_to, "Open SEM image")
 
-    def _register_to(self, opened: Opened) -> None:
+    def _register_to(self, opened_store: Opened) -> None:
         """Show the electron image, unless it is there, and the panel for it."""
-        there = str(cast("Path", opened.path).resolve())
+        there = str(cast("Path", opened_store.path).resolve())
         if all(item.metadata.get(STORE_KEY) != there for item in self.viewer.layers):
-            name = free_name(self.viewer, f"{opened.micrograph.name} SEM")
-            add_opened(self.viewer, opened, name=name)
+            name = free_name(self.viewer, f"{opened_store.micrograph.name} SEM")
+            add_opened(self.viewer, opened_store, name=name)
         self.show_status("Go on in Register to SEM.")
         go_to_panel(self, self.viewer, "Register to SEM")
 
@@ -664,21 +681,26 @@ def _electron_image(folder: Path) -> Path | None:
     place = folder / "sem"
     if not place.is_dir():
         return None
-    found = (item for item in sorted(list_folder(place)) if get_reader(str(item)))
-    return min(found, key=lambda item: item.stem != "view", default=None)
+    images = (item for item in sorted(list_folder(place)) if get_reader(str(item)))
+    return min(images, key=lambda item: item.stem != "view", default=None)
 
 
-def _aligned_nominal(made: StitchedFile) -> FloatArray | None:
+def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
     """Nominal corners, moved as a whole onto the solved ones.
 
     Gives (N, 2), in px of the mosaic; None where nothing was nominal.
     """
-    nominal, solved = made.solution.nominal_px, made.solution.positions_px
+    nominal, solved_positions = (
+        mosaic_file.solution.nominal_px,
+        mosaic_file.solution.positions_px,
+    )
     if nominal is None:
         return None
-    placed = made.solution.placed & np.isfinite(nominal).all(axis=1)
-    moved: FloatArray = nominal + (solved - nominal)[placed].mean(axis=0)
-    return moved
+    has_both = mosaic_file.solution.has_place & np.isfinite(nominal).all(axis=1)
+    aligned_px: FloatArray = nominal + (solved_positions - nominal)[has_both].mean(
+        axis=0
+    )
+    return aligned_px
 
 
 def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
@@ -701,45 +723,45 @@ def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
 
 
 def _add_shapes_layers(
-    viewer: Viewer, made: StitchedFile, over: dict[str, Any], name: str
+    viewer: Viewer, mosaic_file: StitchedFile, over: dict[str, Any], name: str
 ) -> Iterator[None]:
     """Add outlines of the frames, nominal and solved, and their joints.
 
     There is a line for each joint between two frames that are placed.
     """
-    solution, frame = made.solution, made.frame_shape
+    solution, frame = mosaic_file.solution, mosaic_file.frame_shape
     keywords: dict[str, Any] = {
         **over,
         "edge_width": max(0.5, _THIN * min(frame)),
         "face_color": "transparent",
     }
-    names, placed = np.array(solution.names), solution.placed
+    names, has_place = np.array(solution.names), solution.has_place
     corners = solution.positions_px
-    nominal = _aligned_nominal(made)
+    nominal = _aligned_nominal(mosaic_file)
     if nominal is not None:
-        known = np.isfinite(nominal).all(axis=1)
+        has_nominal = np.isfinite(nominal).all(axis=1)
         viewer.add_shapes(
-            _boxes(nominal[known], frame),
+            _boxes(nominal[has_nominal], frame),
             shape_type="rectangle",
             name=result_name(viewer, name, "nominal outlines"),
-            edge_color=[_NOMINAL if ok else _LOST for ok in placed[known]],
-            features={"frame": names[known], "placed": placed[known]},
+            edge_color=[_NOMINAL if ok else _LOST for ok in has_place[has_nominal]],
+            features={"frame": names[has_nominal], "placed": has_place[has_nominal]},
             opacity=0.6,
             **keywords,
         )
         yield
-    y_px, x_px = corners[placed].T
+    y_px, x_px = corners[has_place].T
     viewer.add_shapes(
-        _boxes(corners[placed], frame),
+        _boxes(corners[has_place], frame),
         shape_type="rectangle",
         name=result_name(viewer, name, "outlines"),
         edge_color=_SOLVED,
-        features={"frame": names[placed], "y_px": y_px, "x_px": x_px},
+        features={"frame": names[has_place], "y_px": y_px, "x_px": x_px},
         opacity=0.5,
         **keywords,
     )
     yield
-    pairs = [p for p in solution.pairs if placed[[p.first, p.second]].all()]
+    pairs = [p for p in solution.pairs if has_place[[p.first, p.second]].all()]
     if not pairs:
         return
     pairs.sort(key=lambda pair: pair.used)  # those that are used lie on top
@@ -748,36 +770,47 @@ def _add_shapes_layers(
         "first": [solution.names[pair.first] for pair in pairs],
         "second": [solution.names[pair.second] for pair in pairs],
     }
-    told = {key: [getattr(pair, key) for pair in pairs] for key in _OF_A_JOINT}
+    features = {key: [getattr(pair, key) for pair in pairs] for key in _OF_A_JOINT}
     keywords["edge_width"] *= 2
     viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
         name=result_name(viewer, name, "joints"),
         edge_color=np.array([joint_colour(pair) for pair in pairs]),
-        features=ends | told,
+        features=ends | features,
         **keywords,
     )
 
 
-def _draw_residuals(axes: "Axes", made: StitchedFile) -> None:
+def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
     """Draw the residual of each joint over what noise alone would leave."""
     rows = [
         (pair.sigma_px, pair.residual_px, pair.used)
-        for pair in made.solution.pairs
+        for pair in mosaic_file.solution.pairs
         if np.isfinite([pair.sigma_px, pair.residual_px]).all()
     ]
-    if not rows or made.residual_px is None:  # without a loop all are 0
+    if not rows or mosaic_file.residual_px is None:  # without a loop all are 0
         return
     values = np.array(rows, dtype=float)
     sigma, residual = np.maximum(values[:, :2].T, 1e-4)
-    used = values[:, 2] > 0
+    is_used = values[:, 2] > 0
     axes.plot(
-        sigma[used], residual[used], "o", ms=4, color=_JOINT, alpha=0.8, label="used"
+        sigma[is_used],
+        residual[is_used],
+        "o",
+        ms=4,
+        color=_JOINT,
+        alpha=0.8,
+        label="used",
     )
-    if not used.all():
+    if not is_used.all():
         axes.plot(
-            sigma[~used], residual[~used], "x", ms=4, color=_NONE, label="not used"
+            sigma[~is_used],
+            residual[~is_used],
+            "x",
+            ms=4,
+            color=_NONE,
+            label="not used",
         )
     ends = np.array([sigma.min() / 1.5, sigma.max() * 1.5])
     axes.plot(ends, 2 * ends, "--", lw=1, color=_LINE, label=f"2 {SIGMA} of noise")
@@ -793,13 +826,15 @@ def _draw_residuals(axes: "Axes", made: StitchedFile) -> None:
     axes.legend(loc="best")
 
 
-def _draw_stage(axes: "Axes", made: StitchedFile) -> None:
+def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
     """Draw how far each frame lies from its nominal place."""
-    nominal = _aligned_nominal(made)
+    nominal = _aligned_nominal(mosaic_file)
     if nominal is None:
         return
-    missed = (made.solution.positions_px - nominal)[made.solution.placed]
-    draw_offsets(axes, missed, _STAGE)
+    distances = (mosaic_file.solution.positions_px - nominal)[
+        mosaic_file.solution.has_place
+    ]
+    draw_offsets(axes, distances, _STAGE)
     axes.set_xlabel("Solved less nominal, x (px)")
     axes.set_ylabel("y (px)")
 
@@ -812,9 +847,9 @@ def scan_facts(acquisition: Acquisition) -> str:
         f"Pixel size: {spell_pixel_size(acquisition.pixel_size_nm)}",
     ]
     grid = acquisition.grid
-    sized = acquisition.pixel_size_nm is not None
-    placed = acquisition.nominal_nm is not None and sized
-    if grid is None and (placed or acquisition.nominal_px is not None):
+    has_size = acquisition.pixel_size_nm is not None
+    has_stage = acquisition.nominal_nm is not None and has_size
+    if grid is None and (has_stage or acquisition.nominal_px is not None):
         lines.append("Nominal positions are known.")
     elif acquisition.nominal_nm is not None:
         lines.append("Nominal positions are known in nm, the pixel size is not.")
@@ -829,9 +864,9 @@ def scan_facts(acquisition: Acquisition) -> str:
     return "\n".join(lines)
 
 
-def _joints_table(made: StitchedFile) -> Columns:
+def _joints_table(mosaic_file: StitchedFile) -> Columns:
     """Give all joints as columns, with what the first plot draws of them."""
-    names, pairs = made.solution.names, made.solution.pairs
+    names, pairs = mosaic_file.solution.names, mosaic_file.solution.pairs
     table: dict[str, list[Any]] = {
         "first frame": [names[pair.first] for pair in pairs],
         "second frame": [names[pair.second] for pair in pairs],
@@ -844,10 +879,10 @@ def _joints_table(made: StitchedFile) -> Columns:
     return table
 
 
-def _frames_table(made: StitchedFile) -> Columns:
+def _frames_table(mosaic_file: StitchedFile) -> Columns:
     """Give the places of all frames, with what the second plot draws of them."""
-    solution, nominal = made.solution, _aligned_nominal(made)
-    y, x = np.where(solution.placed[:, None], solution.positions_px, np.nan).T
+    solution, nominal = mosaic_file.solution, _aligned_nominal(mosaic_file)
+    y, x = np.where(solution.has_place[:, None], solution.positions_px, np.nan).T
     table: dict[str, Any] = {"frame": solution.names, "y (px)": y, "x (px)": x}
     if nominal is not None:
         table["y less nominal (px)"] = y - nominal[:, 0]
@@ -855,13 +890,13 @@ def _frames_table(made: StitchedFile) -> Columns:
     return table
 
 
-def _legend(made: StitchedFile) -> str:
+def _legend(mosaic_file: StitchedFile) -> str:
     """Explain the colours of the joints."""
     first, last = (f'<span style="color:{c}">■</span>' for c in ("#440154", "#fde725"))
     others = {}
-    if any(pair.ambiguous for pair in made.solution.pairs):
+    if any(pair.ambiguous for pair in mosaic_file.solution.pairs):
         others[_AMBIGUOUS] = "another shift fits too"
-    if made.pairs_rejected:
+    if mosaic_file.pairs_rejected:
         others[_REJECTED] = "not used"
-    used = f"<p>Joints: {first} to {last} used, by correlation from 0 to 1</p>"
-    return used + legend(others)
+    used_text = f"<p>Joints: {first} to {last} used, by correlation from 0 to 1</p>"
+    return used_text + legend(others)

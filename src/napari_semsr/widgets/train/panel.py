@@ -98,16 +98,16 @@ def _draw_loss(
     Before the first of them, in a run that was resumed, those of the validations.
     """
     axes.set_ylabel("Loss")
-    begun = np.inf
+    first_step = np.inf
     if len(losses):
         step, loss = losses.T
-        begun = step[0]
+        first_step = step[0]
         axes.plot(step, loss, color=_LOSS, lw=0.8, alpha=0.35)
         width = max(1, len(loss) // _SMOOTH_SHARE)
         mean = np.convolve(loss, np.ones(width) / width, mode="valid")
         axes.plot(step[width - 1 :], mean, color=_LOSS, lw=1.5)
     if "loss" in curve:
-        early = curve["step"] < begun
+        early = curve["step"] < first_step
         axes.plot(curve["step"][early], curve["loss"][early], "o", color=_LOSS, ms=3.5)
 
 
@@ -122,13 +122,13 @@ def _draw_gain(
     axes: "Axes", curve: dict[str, np.ndarray], best: dict[str, float]
 ) -> None:
     """Draw the gain at each validation, and mark that of the model that is kept."""
-    told = [key for key in _GAINS if np.isfinite(curve.get(key, np.zeros(0))).any()]
-    key = told[0] if told else "gain_db"
+    keys = [key for key in _GAINS if np.isfinite(curve.get(key, np.zeros(0))).any()]
+    key = keys[0] if keys else "gain_db"
     label, base = _GAINS[key]
     axes.set_ylabel(f"{label} ({DB})")
-    if not told:
-        said = "no truth to judge by" if curve else "not yet judged"
-        axes.text(0.5, 0.5, said, ha="center", color=_BEST, transform=axes.transAxes)
+    if not keys:
+        title = "no truth to judge by" if curve else "not yet judged"
+        axes.text(0.5, 0.5, title, ha="center", color=_BEST, transform=axes.transAxes)
         axes.set_yticks([])
         return
     axes.plot(curve["step"], curve[key], "o-", color=_GAIN, lw=1.5, ms=3.5)
@@ -150,10 +150,12 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
             rows = [row for row in csv.DictReader(stream) if row.get("step")]
     except OSError:
         return {}
-    kept = {float(row["step"]): row for row in rows}
-    ordered = [kept[step] for step in sorted(kept)]
-    names = [name for name in (ordered[0] if ordered else {}) if name]
-    return {name: np.array([_number(row[name]) for row in ordered]) for name in names}
+    rows_by_step = {float(row["step"]): row for row in rows}
+    rows_in_order = [rows_by_step[step] for step in sorted(rows_by_step)]
+    names = [name for name in (rows_in_order[0] if rows_in_order else {}) if name]
+    return {
+        name: np.array([_number(row[name]) for row in rows_in_order]) for name in names
+    }
 
 
 def _number(text: str | None) -> float:
@@ -191,7 +193,7 @@ class TrainView(QWidget):
         self._column = lay_below(self, self.figures, self.look_button)
         self._run: Path | None = None
         self._losses: list[tuple[float, float]] = []
-        self._seen: dict[str, int] = {}
+        self._stamps_seen: dict[str, int] = {}
         self._left: float | None = None
         self._dirty = False
         self.comparison: Any = None  # of the run that has ended, as `Trained` has it
@@ -206,15 +208,15 @@ class TrainView(QWidget):
         """Step and figures of the run's best model so far."""
         return {} if self._run is None else read_best(self._run / _BEST_FIGURES)
 
-    def watch(self, run_dir: Path, *, resumed: bool = False) -> None:
+    def watch(self, run_dir: Path, *, is_resumed: bool = False) -> None:
         """Begin to watch a run, or go on with the one that was watched last."""
         self._dirty = True
-        if resumed and run_dir == self._run:
+        if is_resumed and run_dir == self._run:
             return
         self._run = run_dir
         self.comparison = None
         self._losses.clear()
-        self._seen.clear()
+        self._stamps_seen.clear()
         self.layer = None
 
     def add_step(self, step: TrainStep) -> None:
@@ -250,9 +252,9 @@ class TrainView(QWidget):
             stamp = (self._run / name).stat().st_mtime_ns
         except OSError:
             return False
-        changed = self._seen.get(name) != stamp
-        self._seen[name] = stamp
-        return changed
+        has_changed = self._stamps_seen.get(name) != stamp
+        self._stamps_seen[name] = stamp
+        return has_changed
 
     def _draw(self) -> None:
         """Write the figures, and draw the curves once matplotlib is there."""
@@ -270,8 +272,8 @@ class TrainView(QWidget):
         above, below = self.plot.axes
         _draw_loss(above, np.array(self._losses), curve)
         _draw_gain(below, curve, self.best)
-        drawn = [axes for axes in (above, below) if axes.has_data()]
-        last = max([axes.get_xlim()[1] for axes in drawn] or [1.0])
+        axes_in_use = [axes for axes in (above, below) if axes.has_data()]
+        last = max([axes.get_xlim()[1] for axes in axes_in_use] or [1.0])
         for axes in (above, below):
             axes.set_xlim(0, last)
             axes.grid(visible=True, alpha=0.15)
@@ -292,10 +294,10 @@ class TrainView(QWidget):
         """Say the best validation, and the time left."""
         rows: dict[str, Figure | str] = {}
         best = self.best
-        known = {name: best[name] for name in HELD_OUT if name in best}
-        if known:
+        figures = {name: best[name] for name in HELD_OUT if name in best}
+        if figures:
             rows["Best so far at step"] = Figure(best["step"], form=".0f")
-            rows |= held_out_figures(known)
+            rows |= held_out_figures(figures)
         rows |= compared_figures(self.comparison)
         if self._left is not None:
             rows["Time left"] = spell_time(self._left)
@@ -309,7 +311,7 @@ class TrainView(QWidget):
         try:
             picture = read(path)
         except SemsrError:  # it is being replaced; the next look finds it
-            self._seen.pop(_PREVIEW, None)
+            self._stamps_seen.pop(_PREVIEW, None)
             return
         data = np.asarray(picture.array(), dtype=np.float32)
         if self.layer is None:
@@ -333,10 +335,10 @@ class TrainView(QWidget):
             extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
             gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
             place = float(extent[0, 0]), float(extent[1, 1]) + gap
-        shown = picture.replace(origin=place)
-        keywords = layer_keywords(shown, name=self._title())
+        picture_placed = picture.replace(origin=place)
+        keywords = layer_keywords(picture_placed, name=self._title())
         keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
-        self.layer = self.viewer.add_image(shown.data, **keywords)
+        self.layer = self.viewer.add_image(picture_placed.data, **keywords)
         self.look_button.setVisible(True)
         show_scale_bar(self.viewer)
         self.viewer.reset_view()
@@ -437,14 +439,14 @@ class PairsForm(Form):
             self.relabel(name, *words)
         self.show_row("low", self.cuts or self.own)
         self.show_row("high", self.cuts or self.source.value == _SCANS)
-        self.lies.show_rows(asked=self.cuts)
+        self.lies.show_rows(is_asked=self.cuts)
         self.show_row("store", self.source.value == _STORE)
 
-    def take(self, low: Layer, high: Layer, found: StoredTransform) -> None:
+    def take(self, low: Layer, high: Layer, transform_file: StoredTransform) -> None:
         """Learn from two layers that were registered."""
         self.source.value = _LAYERS
         self.low.value, self.high.value = low, high
-        self.lies.take(found)
+        self.lies.take(transform_file)
 
     @property
     def cuts(self) -> bool:
@@ -463,15 +465,15 @@ class PairsForm(Form):
         elif kind != "blind-spot" and self.source.value == _ALONE:
             self.source.value = _LAYERS
 
-    def stored(self) -> str | None:
+    def store_path(self) -> str | None:
         """Give the path of the store."""
         if self.source.value == _OWN:
             return None
-        typed = typed_path(self.store)
-        if typed is None:
+        path_typed = typed_path(self.store)
+        if path_typed is None:
             msg = "A store of pairs must be chosen, a .zarr; or learn from two layers."
             raise OptionError(msg, code="missing-value")
-        return str(typed)
+        return str(path_typed)
 
 
 class RecipeForm(Form):
@@ -483,7 +485,7 @@ class RecipeForm(Form):
         super().__init__()
         self.facts: RecipeFacts | None = None
         self.fault = ""
-        self._proposed = _AS_IT_SAYS  # to begin with, until the user chooses
+        self._start_proposed = _AS_IT_SAYS  # to begin with, until the user chooses
         self.box = ComboBox(
             name="recipe",
             label="Recipe",
@@ -522,7 +524,7 @@ class RecipeForm(Form):
         if is_alive(self):
             self._list_starts(self.start.value)
 
-    def _list_starts(self, chosen: str) -> None:
+    def _list_starts(self, start_chosen: str) -> None:
         """List anew, in this order: a list that is changed keeps what it had first."""
         own = self.facts.start_from if self.facts else None
         rows = [("fresh weights, as the recipe says", _AS_IT_SAYS)]
@@ -531,7 +533,7 @@ class RecipeForm(Form):
             rows = [first, ("fresh weights", _FRESH)]
         self.start.choices = []
         self.start.choices = [*rows, *listed_models()]
-        self.start.value = self._proposed = chosen
+        self.start.value = self._start_proposed = start_chosen
 
     def refresh(self) -> None:
         """Read the chosen recipe."""
@@ -545,20 +547,20 @@ class RecipeForm(Form):
         else:
             fault = "A recipe must be chosen, a YAML file."
             self.fault = Message(fault, "missing-value")
-        said = self.fault
+        text = self.fault
         if self.facts is not None:
             own = self.facts.architecture == "same"
             network = "the model's own network" if own else self.facts.architecture
-            said = (
+            text = (
                 f"<p>{self.facts.description or 'No description.'}</p>"
                 f"<p>{self.facts.kind}, {network}, {self.facts.steps} steps, patches "
                 f"of {self.facts.patch_px} px</p>"
             )
-        self.text.setText(said)
+        self.text.setText(text)
         self._list_starts(_AS_IT_SAYS)
         self.changed.emit()
 
-    def required(self) -> RecipeFacts:
+    def require_facts(self) -> RecipeFacts:
         """Give the facts of the chosen recipe."""
         if self.facts is None:
             raise OptionError(self.fault)
@@ -566,9 +568,9 @@ class RecipeForm(Form):
 
     def begins(self) -> dict[str, Any]:
         """Give what training begins with, as `train` takes it."""
-        chosen = self.start.value
-        model = None if chosen in (_AS_IT_SAYS, _FRESH) else str(chosen)
-        return {"start_from": model, "from_scratch": chosen == _FRESH}
+        start_chosen = self.start.value
+        model = None if start_chosen in (_AS_IT_SAYS, _FRESH) else str(start_chosen)
+        return {"start_from": model, "from_scratch": start_chosen == _FRESH}
 
     def propose_start(self, model: str | None) -> None:
         """Propose what a recipe that fine-tunes begins with; None: what it names.
@@ -576,11 +578,11 @@ class RecipeForm(Form):
         What the user has chosen stays.
         """
         tunes = self.facts is not None and self.facts.start_from is not None
-        if self.start.value != self._proposed or not tunes:
+        if self.start.value != self._start_proposed or not tunes:
             return
-        known = model is not None and model in self.start.choices
-        self._proposed = str(model) if known else _AS_IT_SAYS
-        self.start.value = self._proposed
+        is_listed = model is not None and model in self.start.choices
+        self._start_proposed = str(model) if is_listed else _AS_IT_SAYS
+        self.start.value = self._start_proposed
 
     def begin_with(self, model: str) -> None:
         """Fine-tune a model, where it is among those that are listed."""
@@ -620,17 +622,21 @@ class TrainPanel(Panel):
         )
         self.view = TrainView(viewer)
         self._request: TrainRequest | None = None
-        self._proposed = ""
+        self._start_proposed = ""
         self.reached = 0
         self._left = False
         self._clock = new_timer(self, self.view.poll, _POLL_MS)
-        said = "Make a sharp layer worse as an instrument would, to learn from the two."
-        self.degrade_button = push_button("Degrade a layer…", self._show_degrade, said)
+        source_tooltip = (
+            "Make a sharp layer worse as an instrument would, to learn from the two."
+        )
+        self.degrade_button = push_button(
+            "Degrade a layer…", self._show_degrade, source_tooltip
+        )
         self.add_group("Pairs", self.pairs, self.degrade_button)
         self.add_group("Recipe", self.recipe)
-        told = "Side of the patches and place of the run; few runs need them."
+        tooltip = "Side of the patches and place of the run; few runs need them."
         more = Form(self.pairs.patch, self.folder)
-        self.advanced = Folded("Advanced", told, more)
+        self.advanced = Folded("Advanced", tooltip, more)
         where = Form(self.name, self.steps, self.replace)
         self.add_group("Run", where, self.advanced)
         self.add_results("Training", self.view)
@@ -644,8 +650,8 @@ class TrainPanel(Panel):
         self._choose_high()
         self.pairs.low.changed.connect(self._choose_high)
         self._propose_start()
-        for changed in (self.pairs.low.changed, self.pairs.source.changed):
-            changed.connect(self._propose_start)
+        for signal in (self.pairs.low.changed, self.pairs.source.changed):
+            signal.connect(self._propose_start)
 
     def _show_degrade(self) -> None:
         open_panel(self.viewer, "Degrade")
@@ -713,13 +719,13 @@ class TrainPanel(Panel):
     def _propose(self) -> None:
         """Propose a name that is not taken, unless one was typed."""
         facts = self.recipe.facts
-        if facts is None or self.name.value not in ("", self._proposed):
+        if facts is None or self.name.value not in ("", self._start_proposed):
             return
         name, number = facts.name, 1
         while on_shelf(name) or (runs_folder() / name).exists():
             number += 1
             name = f"{facts.name}-{number}"
-        self._proposed = name
+        self._start_proposed = name
         self.name.value = name
         self._show_folder()
 
@@ -734,13 +740,13 @@ class TrainPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        facts, name = self.recipe.required(), str(self.name.value).strip()
+        facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace = bool(self.replace.value)
         self._check_name(name, replace=replace)
         run_dir = self.writes()
         _check_run_folder(run_dir, replace=replace)
         cut = self._cut() if self.pairs.own or self.pairs.cuts else None
-        store = self.pairs.stored() if cut is None else None
+        store = self.pairs.store_path() if cut is None else None
         request = TrainRequest(
             recipe=facts.path,
             run_dir=str(run_dir),
@@ -763,10 +769,10 @@ class TrainPanel(Panel):
                 f"under which it is listed, got {name!r}."
             )
             raise OptionError(msg, code="name-invalid")
-        taken = on_shelf(name)
-        if taken == "bundled" or (taken and not replace):
+        name_is_taken = on_shelf(name)
+        if name_is_taken == "bundled" or (name_is_taken and not replace):
             msg = f"There is a model {name} already; choose another name" + (
-                "." if taken == "bundled" else ", or give `overwrite`."
+                "." if name_is_taken == "bundled" else ", or give `overwrite`."
             )
             raise OptionError(msg, code="name-taken")
 
@@ -774,10 +780,12 @@ class TrainPanel(Panel):
         """Read the layers to learn from: two, or a noisy one, perhaps scanned twice."""
         pairs, own = self.pairs, self.pairs.own
         # a map, known or to be found, tells how one lies on the other
-        low = self.micrograph(pairs.low.value, unturned=not own and pairs.lies.given)
+        low = self.micrograph(
+            pairs.low.value, is_unturned=not own and pairs.lies.has_map
+        )
         if pairs.source.value == _ALONE:
             return OwnImage(low)
-        high = self.micrograph(pairs.high.value, unturned=own)
+        high = self.micrograph(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and high must be two layers, got {low.name} for both."
             if own:
@@ -797,9 +805,11 @@ class TrainPanel(Panel):
         self.pairs.low.value = layer
         self.show_status(f"Ready to train on {layer.name} alone: press Train.")
 
-    def take_registered(self, low: Layer, high: Layer, found: StoredTransform) -> None:
+    def take_registered(
+        self, low: Layer, high: Layer, transform_file: StoredTransform
+    ) -> None:
         """Get ready to fine-tune on two layers that were registered."""
-        self.pairs.take(low, high, found)
+        self.pairs.take(low, high, transform_file)
         self.recipe.begin_with(MOSAIC_MODEL)
         self.show_status(
             f"Ready to fine-tune {MOSAIC_MODEL} on {low.name} and {high.name}: press "
@@ -809,7 +819,7 @@ class TrainPanel(Panel):
     def _watch(self, request: TrainRequest) -> None:
         """Get ready to watch a run."""
         self._request, self.reached, self._left = request, 0, False
-        self.view.watch(Path(request.run_dir), resumed=request.resume)
+        self.view.watch(Path(request.run_dir), is_resumed=request.resume)
         self.view.poll()
         self.reveal()
         self._clock.start()
@@ -821,13 +831,13 @@ class TrainPanel(Panel):
             return
         run_dir = self.writes()
         if not (run_dir / _STATE).is_file() and typed_path(self.folder) is None:
-            chosen = QFileDialog.getExistingDirectory(
+            path_chosen = QFileDialog.getExistingDirectory(
                 self, "Folder of the run to go on with", str(runs_folder())
             )
-            if not chosen:
+            if not path_chosen:
                 return
-            run_dir = Path(chosen)
-        with self.told():
+            run_dir = Path(path_chosen)
+        with self.showing_errors():
             request = TrainRequest.resumed(run_dir)
             self._watch(request)
             device = str(preference("computing", "device"))
@@ -901,9 +911,9 @@ class TrainPanel(Panel):
                 "Resume goes on from there."
             )
             return
-        self.start(lambda: MODELS_IMPORT.anew(model), self._kept, "Keep")
+        self.start(lambda: MODELS_IMPORT.anew(model), self._describe_stopped, "Keep")
 
-    def _kept(self, model: ModelFile) -> None:
+    def _describe_stopped(self, model: ModelFile) -> None:
         """Say what the stopped run has given."""
         NEWS.changed.emit()
         self.show_status(
@@ -922,25 +932,27 @@ def _told_gain(outcome: Trained) -> str:
             f"the best linear filter, on {pairs} held-out pairs"
         )
     figures = outcome.validation or {}
-    gain, hidden = figures.get("gain_db"), figures.get("hidden_db")
-    if hidden is not None:
-        more = "" if hidden > 0 else "; more steps may help"
-        return f" ({hidden:+.2f} {DB} on hidden pixels over a local mean{more})"
+    gain, hidden_gain = figures.get("gain_db"), figures.get("hidden_db")
+    if hidden_gain is not None:
+        more = "" if hidden_gain > 0 else "; more steps may help"
+        return f" ({hidden_gain:+.2f} {DB} on hidden pixels over a local mean{more})"
     return "" if gain is None else f" ({gain:+.2f} {DB} on held-out pairs)"
 
 
 def _start_of(outcome: Trained) -> str:
     """Name the model that training began with."""
-    compared = outcome.comparison or {}
-    return str(compared.get("begun_with") or "the model it began with")
+    comparison = outcome.comparison or {}
+    return str(comparison.get("begun_with") or "the model it began with")
 
 
 def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
     """Refuse a folder with something in it, before anything is cut."""
     if not replace and run_dir.is_dir() and list_folder(run_dir):
-        held = "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
+        contents = (
+            "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
+        )
         msg = (
-            f"The folder {run_dir} holds {held}, choose another name, or give "
+            f"The folder {run_dir} holds {contents}, choose another name, or give "
             "`overwrite`."
         )
         raise WriteError(msg, code="output-exists")

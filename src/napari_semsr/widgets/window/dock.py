@@ -192,9 +192,9 @@ class StepRow(ButtonRow):
         points = self.font().pointSizeF()
         for share in _LETTERS:
             style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
-            wanted = "" if share == 1 else style
-            if wanted != self.styleSheet():
-                self.setStyleSheet(wanted)
+            style_wanted = "" if share == 1 else style
+            if style_wanted != self.styleSheet():
+                self.setStyleSheet(style_wanted)
             if self.sizeHint().width() <= self.width():
                 return
 
@@ -220,15 +220,15 @@ class Beginning(QWidget):
         note = RichLabel(
             "Nothing is open: choose a file below, a folder of frames, or a sample."
         )
-        said = "Choose a folder of frames, to be joined to a mosaic."
-        self.frames_button = push_button("Folder of frames…", self._ask_frames, said)
+        tooltip = "Choose a folder of frames, to be joined to a mosaic."
+        self.frames_button = push_button("Folder of frames…", self._ask_frames, tooltip)
         self.buttons = [
             push_button(item.title, self._open, item.tooltip) for item in SAMPLES
         ]
-        said = "The manual: ten minutes with a sample, from opening to saving."
-        self.help_button = push_button("First steps", self._show_help, said)
-        said = "Go the whole way on drawn samples, to layers and a report."
-        self.demo_button = push_button("Demonstration", self._show_demo, said)
+        tooltip = "The manual: ten minutes with a sample, from opening to saving."
+        self.help_button = push_button("First steps", self._show_help, tooltip)
+        tooltip = "Go the whole way on drawn samples, to layers and a report."
+        self.demo_button = push_button("Demonstration", self._show_demo, tooltip)
         buttons = (*self.buttons, self.help_button, self.demo_button)
         lay_below(self, note, FoldingRow(self.frames_button, *buttons))
 
@@ -240,9 +240,9 @@ class Beginning(QWidget):
             self.frames_chosen.emit(Path(folder))
 
     def _open(self) -> None:
-        pressed = self.sender()
+        button_pressed = self.sender()
         for item, button in zip(SAMPLES, self.buttons, strict=True):
-            if button is pressed:
+            if button is button_pressed:
                 self._viewer.open_sample("napari-semsr", item.key)
 
     def _show_help(self) -> None:
@@ -278,14 +278,14 @@ class StepPage(QWidget):
     @property
     def panel(self) -> Panel | None:
         """The panel that is shown; None before the first."""
-        shown = self.stack.currentWidget()
-        return shown if isinstance(shown, Panel) else None
+        widget = self.stack.currentWidget()
+        return widget if isinstance(widget, Panel) else None
 
     @property
     def kind(self) -> str | None:
         """Title of the panel that is shown; None before the first."""
-        found = (title for title, panel in self.panels.items() if panel is self.panel)
-        return next(found, None)
+        titles = (title for title, panel in self.panels.items() if panel is self.panel)
+        return next(titles, None)
 
     def show_kind(self, title: str | None = None) -> None:
         """Show a panel; without a choice the one that was shown last."""
@@ -331,8 +331,8 @@ class StepsWindow(QWidget):
         self.next_button = push_button(
             "Next", self.show_next, "Go on with what this step has made."
         )
-        said = "Save all images that are visible as one picture for a paper."
-        self.figure_button = push_button("Save figure…", self._save_figure, said)
+        tip = "Save all images that are visible as one picture for a paper."
+        self.figure_button = push_button("Save figure…", self._save_figure, tip)
         self.others = QPushButton("Other panels")
         self.others.setToolTip("Panels that napari's menu does not list.")
         menu = QMenu(self.others)
@@ -341,14 +341,14 @@ class StepsWindow(QWidget):
         menu.triggered.connect(self._show_chosen)
         self.others.setMenu(menu)
         self.pages = [StepPage(viewer, step) for step in STEPS]
-        shown = QWidget()  # napari looks for widgets in what it docks
-        self.stack = QStackedLayout(shown)
+        holder = QWidget()  # napari looks for widgets in what it docks
+        self.stack = QStackedLayout(holder)
         for page in self.pages:
             self.stack.addWidget(page)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
         column.addLayout(_with_margins(self.steps, self.hint, self.beginning))
-        column.addWidget(shown, stretch=1)
+        column.addWidget(holder, stretch=1)
         foot = self.next_button, self.figure_button, self.others
         column.addLayout(_with_margins(FoldingRow(*foot)))
         viewer.layers.events.inserted.connect(self._on_inserted)
@@ -405,13 +405,13 @@ class StepsWindow(QWidget):
 
     def state(self) -> dict[str, Any]:
         """Say which step is shown, in each that was shown which panel, what is done."""
-        shown = {
+        panels_shown = {
             page.step.key: page.step.panels[page.kind]
             for page in self.pages
             if page.kind is not None
         }
-        done = sorted(self._ran)
-        return {"step": self.page.step.key, "panels": shown, "done": done}
+        steps_done = sorted(self._ran)
+        return {"step": self.page.step.key, "panels": panels_shown, "done": steps_done}
 
     def show_state(self, state: dict[str, Any]) -> None:
         """Show what `state` said; what is there no more is passed over."""
@@ -435,11 +435,11 @@ class StepsWindow(QWidget):
 
     def _later(self) -> list[int]:
         """List the steps after this one that have enough images."""
-        opened = len(self._opened())
+        opened_count = len(self._images_opened())
         later = range(self.stack.currentIndex() + 1, len(STEPS))
-        return [number for number in later if STEPS[number].images <= opened]
+        return [number for number in later if STEPS[number].images <= opened_count]
 
-    def _opened(self) -> list[Image]:
+    def _images_opened(self) -> list[Image]:
         """Images that are no frames."""
         grey = grey_layers(self.viewer)
         return [layer for layer in grey if FOLDER_KEY not in layer.metadata]
@@ -464,18 +464,18 @@ class StepsWindow(QWidget):
         """Show which steps are done, and which comes next."""
         if not is_alive(self):
             return
-        opened, later = bool(self._opened()), self._later()
+        has_opened, later = bool(self._images_opened()), self._later()
         first = self.stack.currentIndex() == 0
         self.beginning.setVisible(first and not self.viewer.layers)
-        self.next_button.setVisible(bool(later) and (opened or not first))
-        self.figure_button.setVisible(opened)
+        self.next_button.setVisible(bool(later) and (has_opened or not first))
+        self.figure_button.setVisible(has_opened)
         if later:
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
-            done = step.key in self._ran or (step is STEPS[0] and opened)
+            is_done = step.key in self._ran or (step is STEPS[0] and has_opened)
             page = self.pages[STEPS.index(step)]
-            done = done and not any(panel.asks for panel in page.panels.values())
-            button.setText(f"{_DONE if done else ''}{step.title}")
+            is_done = is_done and not any(panel.asks for panel in page.panels.values())
+            button.setText(f"{_DONE if is_done else ''}{step.title}")
         self.steps.fit()
 
     # -- in its dock ---------------------------------------------------------------
@@ -496,8 +496,8 @@ class StepsWindow(QWidget):
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Cancel all jobs when the window is taken out of its dock, and destroy it."""
-        gone = event is not None and event.type() == QEvent.Type.ParentChange
-        if gone and self.parent() is None:
+        parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
+        if parent_changed and self.parent() is None:
             for page in self.pages:
                 for panel in page.panels.values():
                     panel.leave()
