@@ -95,9 +95,6 @@ def function_of(name: str) -> Callable[..., Any]:
             for one, item in zip(inputs, first, strict=True)
         ]
         settings = verb.parse_options({**arguments, **options})
-        if verb.in_memory is not None and how.get("output") is None:
-            how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
-            return run(verb.in_memory(*images, **how, **settings), report)
         return verb.value_of(run(verb.job(*images, **how, **settings), report))
 
     call.__name__ = call.__qualname__ = verb.function
@@ -157,7 +154,7 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
             kind |= None
         yield item.name, kind, default if item.optional or default else _NEEDED
     for output in verb.written:
-        optional = not output.required or output.kept or verb.in_memory is not None
+        optional = not output.required or output.kept
         kind = PathLike | None if optional else PathLike
         yield output.name, kind, None if optional else _NEEDED
 

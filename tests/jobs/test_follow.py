@@ -99,6 +99,29 @@ def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_pat
     assert sorted(item.name for item in tmp_path.iterdir()) == ["m.ome.zarr", "scan"]
 
 
+@pytest.mark.broad
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"illumination_drift": 0.4},
+        {"stage_skew": 0.04, "stage_scale": 1.03},
+        {"bad_frames": 1, "frames_grid": (3, 3)},
+    ],
+    ids=["brightness", "skewed", "bad frames"],
+)
+def test_other_scans_end_as_the_offline_command_does(tmp_path, how):
+    folder = tmp_path / "scan"
+    common = {"phantom": "particles", "frames_grid": (2, 3), "frame_px": SIDE}
+    napari_semsr.simulate(folder, overlap=0.4, jitter_px=3, seed=2, **{**common, **how})
+    wanted = napari_semsr.stitch(folder, tmp_path / "offline.ome.zarr")
+    count = len(list(folder.glob("frame_*.tif")))
+    made = run(job(folder, tmp_path / "m.ome.zarr", until=count))
+    assert made.corners == wanted.corners
+    assert np.array_equal(
+        read(made.output).array(), read(wanted.output).array(), equal_nan=True
+    )
+
+
 def test_the_history_is_that_of_an_ordinary_stitch(scan, offline, tmp_path):
     made = run(job(scan, tmp_path / "m.ome.zarr"))
     history, other = (read(one.output).provenance for one in (made, offline))
@@ -122,6 +145,38 @@ def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
         next(steps)
     assert live.placement.provisional == {0, 1}
     assert np.isfinite(live.placement.layout_values).all()
+
+
+class Shown:
+    """What a mosaic shows, block by block."""
+
+    def __init__(self):
+        self.boxes = []
+
+    def show_block(self, mosaic, box):
+        self.boxes.append(box)
+
+    def show_doubt(self, sentence):
+        pass
+
+
+def test_a_frame_that_came_is_shown_before_all_that_moved(scan, tmp_path):
+    shown, files = Shown(), FrameFolder(scan)
+    place, options = tmp_path / "m.ome.zarr", StitchFolderOptions()
+    live = follow.LiveScan(place, files.read, options, display=shown)
+    *first, last = [frame for _ in range(2) for frame in files.poll()]
+    for frame in first:
+        live.take(frame.name, frame.pixels, files.corner(frame.name))
+    run(live.placement.settle())  # which changes the light of all
+    assert live.placement.changed() == [0, 1, 2, 3, 4]
+    live.take(last.name, last.pixels, files.corner(last.name))
+    live.fuse(last.name)
+    assert live.placement.changed() == [0, 1, 2, 3, 4]
+    assert len(shown.boxes) == 1
+    while live.work():
+        pass
+    assert live.placement.changed() == []
+    assert len(shown.boxes) == 6
 
 
 def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):
@@ -202,10 +257,21 @@ def test_a_killed_run_is_resumed_with_the_frames_that_are_there(
     )
 
 
-def test_a_killed_run_is_resumed_without_following(scan, offline, tmp_path):
-    output = tmp_path / "m.ome.zarr"
-    steps = job(scan, output, until=None)
-    until_taken(steps, 6)
+@pytest.mark.parametrize(
+    ("step", "suffix"),
+    [
+        ("6 frames taken", ".ome.zarr"),
+        ("Fusing the mosaic", ".ome.zarr"),
+        ("6 frames taken", ".tif"),
+        ("Fusing the mosaic", ".tif"),
+    ],
+)
+def test_a_killed_run_is_resumed_without_following(
+    scan, offline, tmp_path, step, suffix
+):
+    output = tmp_path / f"m{suffix}"
+    steps = job(scan, output)
+    assert any(step in one.message for one in steps)
     steps.close()
     made = run(STITCH.job(scan, output, resume=True))
     assert np.array_equal(

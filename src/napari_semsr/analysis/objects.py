@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from skimage.feature import peak_local_max
 
@@ -245,7 +245,7 @@ def _match(
             continue
         apart = cdist(targets.places[one], candidates.places[other])
         near = np.minimum(apart, diameter)  # so that no far pair decides
-        rows, columns = linear_sum_assignment(near)
+        rows, columns = scipy.optimize.linear_sum_assignment(near)
         has_partner[one[rows]] = apart[rows, columns] <= max(
             _LEAST_PX, _RADIUS * diameter
         )

@@ -1,6 +1,7 @@
 """A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,7 +34,7 @@ from napari_semsr.core import (
     clipped_level,
     grid_cells,
     hear_warnings,
-    list_folder,
+    is_system_file,
     one_line,
     parse_pixel_size,
     refuse_without_grid,
@@ -132,6 +133,7 @@ def stored_frame(
 # The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
+SCENES_KEY = "scenes_apart"  # Of a CZI, in the metadata of its frames
 _POSITIONS, _SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
 _BLANK = "one grey value everywhere"
@@ -169,28 +171,31 @@ def read_positions(path: Path, folder: Path) -> Positions:
         rows = others.corners.items()
         inside = {_inside(folder, name, path): corner for name, corner in rows}
         return replace(others, corners=inside)
-    sheet = read_sheet(path, "positions")
+    return read_own_positions(path, folder)
+
+
+def read_own_positions(path: Path, folder: Path, text: str | None = None) -> Positions:
+    """Read nominal corners from our table; `text`: some of it, with its header."""
+    sheet = read_sheet(path, "positions", text)
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
-        columns = one_line(",".join(sheet.names)) or "nothing"
-        msg = (
-            f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {columns}."
-        )
+        given = one_line(",".join(sheet.names)) or "nothing"
+        msg = f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {given}."
         raise ReadError(msg, code="table-invalid")
     corners: dict[str, tuple[float, float]] = {}
-    without_place: list[str] = []
+    unplaced: list[str] = []
     for line, row in sheet.rows:
         frame, y, x = (*row, "", "", "")[:3]
         name = _inside(folder, frame, path)
-        if name in corners or name in without_place:
+        if name in corners or name in unplaced:
             msg = f"{path} names frame {name} twice (again in line {line}): keep one."
             raise ReadError(msg, code="table-invalid")
         if not y and not x:
-            without_place.append(name)
+            unplaced.append(name)
             continue
         where, two = f"{path} line {line}", "two finite numbers, got {}"
         corners[name] = sheet.number(y, where, two), sheet.number(x, where, two)
-    return Positions(path, unit, corners, tuple(without_place), files=(path,))
+    return Positions(path, unit, corners, tuple(unplaced), files=(path,))
 
 
 def own_positions(folder: Path) -> Path | None:
@@ -252,15 +257,30 @@ def image_paths(folder: Path) -> list[Path]:
 
     They are not looked into.
     """
-    suffixes = {suffix for row in FORMATS for suffix in row.suffixes}
-    paths = [
-        item
-        for item in list_folder(folder)
-        if item.suffix.lower() in suffixes
-        and not item.name.startswith(".")
-        and item.is_dir() == (item.suffix.lower() == ".zarr")
-    ]
+    paths = (folder / item.name for item in image_entries(folder))
     return sorted(paths, key=lambda item: natural_key(item.name))
+
+
+def image_entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """List what `image_paths` does, in no order and without a look at each file."""
+    known = tuple({suffix for row in FORMATS for suffix in row.suffixes})
+    with os.scandir(folder) as entries:
+        return [
+            item
+            for item in entries
+            if (name := item.name.lower()).endswith(known)
+            and not name.startswith(".")
+            and not is_system_file(name)
+            and _is_folder(item) == name.endswith(".zarr")
+        ]
+
+
+def _is_folder(item: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder, or a link to one; one in a circle is none."""
+    try:
+        return item.is_dir()
+    except OSError:
+        return False
 
 
 def scan_files(folder: Path) -> list[Path]:
@@ -626,9 +646,10 @@ def _from_file(
         acquisition = _acquisition(
             tiles, names, tiles.pixel_size_nm, path.stem, positions
         )
-        return (
-            acquisition if positions else acquisition.replace(nominal_px=tiles.corners)
-        )
+        if positions is not None:
+            return acquisition
+        apart = {SCENES_KEY: tiles.scenes_apart}
+        return acquisition.replace(nominal_px=tiles.corners, metadata=apart)
     source = Source.of(path)
     info = source.info(series=how["series"])
     if info.planes < 2:
@@ -898,4 +919,6 @@ def _with_layout(
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
         acquisition = _on_grid(acquisition, values.pop("grid"), order, first)
-    return acquisition.replace(metadata=scan_record, **values)
+    return acquisition.replace(
+        metadata={**acquisition.metadata, **scan_record}, **values
+    )

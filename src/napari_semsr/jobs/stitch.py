@@ -53,6 +53,7 @@ from napari_semsr.io import (
     COVERAGE,
     FRAMES_OPTIONS,
     HEIGHTS,
+    SCENES_KEY,
     OmeZarrStore,
     ReadOptions,
     TypedSize,
@@ -60,11 +61,13 @@ from napari_semsr.io import (
     beside_path,
     choose_frames,
     filled_in,
+    filling_store,
     half_paths,
     is_live,
     label_path,
     natural_key,
     open_frames,
+    peek,
     read_heights,
     read_object,
     remove_target,
@@ -358,7 +361,7 @@ class StitchFolderOptions(StitchOptions):
         None,
         "Series",
         "image of frames whose files hold several, or scene of a CZI; the first is 0, "
-        "and without it all scenes are joined",
+        "and without it all scenes are joined, which must touch",
         ge=0,
     )
     channel: int | None = ReadOptions.model_fields["channel"]  # type: ignore[assignment]
@@ -660,8 +663,8 @@ def _follow(run: _Stitching) -> Job[Followed]:
     """Take the frames of a scan that is still running, if it is to be followed."""
     options = run.options
     if not options.follow:
-        if run.existing.resume and is_live(run.place):
-            remove_target(run.place)  # a followed scan was killed; its frames are there
+        if run.existing.resume:
+            _take_up(run)
         return Followed()
     if _is_focused(run):
         msg = "Heights are joined when all are there: leave `follow` or `focus` out."
@@ -679,6 +682,21 @@ def _follow(run: _Stitching) -> Job[Followed]:
     run.options = options.replace(other_frames="leave-out")
     run.existing = OverwritePolicy(overwrite=True, keep=True)
     return outcome
+
+
+def _take_up(run: _Stitching) -> None:
+    """Make way for a scan that was killed while it was followed, or written after it.
+
+    Its frames are there.
+    """
+    place = filling_store(run.place, resume=True)
+    if is_live(place):
+        remove_target(place)
+        return
+    record = peek(place)[0]
+    if record is not None and record.provenance is not None:
+        left = record.provenance.options.get("other_frames", "refuse")
+        run.options = run.options.replace(other_frames=left)
 
 
 def _solve_and_write(
@@ -854,6 +872,13 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         scan = yield from open_scan(
             _folder(run), positions=_table(run), options=run.options
         )
+        scenes = scan.metadata.get(SCENES_KEY, 0)
+        if scenes and scan.nominal_px is not None:
+            msg = (
+                f"{_folder(run)} has {scenes} scenes that do not all touch, so that "
+                f"no mosaic joins them: choose one (`series`, 0 to {scenes - 1})."
+            )
+            raise ReadError(msg, code="several-images")
         [in_float32], power = stitching.within_float32([scan])
         return _Scans((), (), (in_float32,), power=power)
     heights = read_heights(_folder(run))
@@ -1191,7 +1216,6 @@ STITCH = Verb(
             also=(".txt",),
         ),
     ),
-    exclude=("known_distortion",),
     reads=False,
     resumes=True,
     numbers=("frames", "pairs_used", "pairs_rejected", "residual_px"),

@@ -528,7 +528,7 @@ def _same_places(
             usable_places.append(place)
         else:
             rejections[place.source][reason] += 1
-        yield Progress(number + 1, len(places), "judging patches")
+        yield Progress(number + 1, len(places), "checking patches")
     sets = split(usable_places, options, groups=groups)
     rows = []
     for source, one in enumerate(sides["low"]):
@@ -567,7 +567,7 @@ def _equal_patterns(
                 densities[side, place] = meters[place.source].measure(patch)
             else:
                 rejections[reason] += 1
-            yield Progress(number + 1, len(places), f"judging patches of {side}")
+            yield Progress(number + 1, len(places), f"checking patches of {side}")
         places_by_set[side] = split(
             usable_places, options, salt=salt, groups=groups[side]
         )

@@ -116,10 +116,11 @@ _WORST_PX = 1.0  # expected error of the registration; chosen: pairs then teach 
 class AdaptOptions(RegisterOptions):
     """How to register, and how long to train."""
 
-    minutes: float = option(
-        2.0,
+    minutes: float | None = option(
+        None,
         "Minutes",
-        "How long to train; any time gives a model, and more time a better one.",
+        "How long to train; by default 960 steps, one to two minutes of a core, longer "
+        "on a busy computer. More time gives a better model.",
         gt=0,
         le=600,
     )
@@ -297,6 +298,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
         require_gain(evaluations, ADAPTED)
     except AdaptRefused as refused:
         model.unlink()
+        refused.facts["steps"] = fit.steps
         refused.facts["registration"] = jsonable(registrations[0])
         raise
     applied_images = yield from _apply(run, model)
@@ -466,7 +468,7 @@ def _train(
         images,
         training.PlaceOptions(seed=settings.seed),
         levels=levels,
-        seconds=60 * settings.minutes,
+        seconds=None if settings.minutes is None else 60 * settings.minutes,
         threads=available_cores(),
         device=str(models.find_device(settings.device).device),
         state=state,

@@ -30,9 +30,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import signal, sparse
+from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
@@ -245,7 +246,7 @@ def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
     weights = ((away >= inner) & (away <= outer)).astype(float)
     padded_image = np.pad(image, half, mode="symmetric")
     return np.asarray(
-        signal.fftconvolve(padded_image, weights / weights.sum(), mode="valid")
+        scipy.signal.fftconvolve(padded_image, weights / weights.sum(), mode="valid")
     )
 
 
