@@ -18,7 +18,7 @@ def test_grid_of_an_image_starts_half_a_pixel_before_its_origin():
     assert grid.end == (40, 80)
     assert grid.centre(Box(1, 2, 3, 4)) == (15, 30)
     assert grid.nearest((-21, 1), (38, 41)) == Box(-2, 4, 2, 4)
-    assert grid.moved((1, 2)).corner == (1, -38)
+    assert grid.move((1, 2)).corner == (1, -38)
 
 
 @given(

@@ -90,7 +90,7 @@ def test_a_lazy_field_and_its_windows_are_those_of_the_whole(rng):
     found = find_strays(image)
     assert found.places.tolist() == [[5, 2], [2047, 90], [2050, 299]]
     lazy = da.from_array(image, chunks=(512, 128))
-    for way in ("masked", "filled"):
+    for way in ("mask", "fill"):
         whole = getattr(found, way)(image)
         np.testing.assert_array_equal(getattr(found, way)(lazy)[:, :], whole[:, :])
         part = whole[2040:2060, 80:300]

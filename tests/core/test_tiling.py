@@ -50,7 +50,7 @@ def test_boxes_shrink_and_move_back(box, outer, rows, columns):
     assert grown.shape == (box.shape[0] + 2 * rows, box.shape[1] + 2 * columns)
     assert grown.grow((-rows, -columns)) == box
     assert box.grow(rows) == box.grow((rows, rows))
-    assert box.within(outer).moved(outer.corner) == box
+    assert box.within(outer).move(outer.corner) == box
     assert outer.within(outer) == Box.of(outer.shape)
 
 
@@ -88,8 +88,8 @@ def test_tiling_commutes_with_scale(plan, factor):
     fine = fine.reshape([factor * side for side in plan.padded_shape])
     out = np.zeros([factor * side for side in plan.shape], dtype=fine.dtype)
     for tile in plan:
-        window = fine[tile.window.scaled(factor).slices]
-        out[tile.core.scaled(factor).slices] = window[tile.inner.scaled(factor).slices]
+        window = fine[tile.window.scale(factor).slices]
+        out[tile.core.scale(factor).slices] = window[tile.inner.scale(factor).slices]
     np.testing.assert_array_equal(out, fine[: out.shape[0], : out.shape[1]])
 
 

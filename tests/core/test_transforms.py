@@ -28,7 +28,7 @@ def affines():
         Affine.similarity,
         st.floats(-179, 179),
         scale=st.floats(0.2, 5),
-        mirrored=st.booleans(),
+        is_mirrored=st.booleans(),
         shift=st.tuples(*[st.floats(-1e4, 1e4)] * 2),
         about=st.tuples(*[st.floats(-1e3, 1e3)] * 2),
     )

@@ -235,7 +235,7 @@ def test_a_tile_is_marked_only_after_its_pixels_are_written(
         core = np.s_[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
         np.testing.assert_allclose(self.level0[core], image.data[core], atol=1e-3)
         marked.append((row, column))
-        self.done[row, column] = 1
+        self.done_marks[row, column] = 1
 
     monkeypatch.setattr(type(store), "mark_done", check)
     run(fill(image, loaded, store, FP32))

@@ -1,6 +1,7 @@
 """Frames that arrive in a folder: taken when whole, and never half."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,15 +198,15 @@ def test_a_frame_that_is_named_twice_keeps_its_first_place(tmp_path):
 
 
 def test_frames_that_were_taken_are_looked_at_in_turns(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrivals, "_AGAIN", 2)
+    monkeypatch.setattr(arrivals, "FILES_A_LOOK", 2)
     for number in range(8):
         image(tmp_path / f"{number}.tif", number)
     folder = FrameFolder(tmp_path)
     assert len(arrived(folder)) == 8
     looks = []
-    state_of = arrivals._state_of  # noqa: SLF001
+    stat = Path.stat
     monkeypatch.setattr(
-        arrivals, "_state_of", lambda path: looks.append(path.name) or state_of(path)
+        Path, "stat", lambda path, **how: looks.append(path.name) or stat(path, **how)
     )
     arrived(folder, 5)
     frames = [name for name in looks if name.endswith(".tif")]

@@ -186,7 +186,7 @@ def camera_scan(folder, rng, matrix, size_um, key="PixelSizeAffine"):
 @pytest.mark.parametrize("degrees", [0.4, 90, -137])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_turned_camera_of_micro_manager(tmp_path, rng, key, degrees, mirrored):
-    matrix = turned(degrees, is_mirrored=mirrored)
+    matrix = turned(degrees, mirrored=mirrored)
     wanted = camera_scan(tmp_path, rng, matrix, 0.5, key)
     found = run(open_frames(tmp_path))
     assert found.pixel_size_nm == (500.0, 500.0)

@@ -144,7 +144,7 @@ def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
     for _ in range(4):
         next(steps)
     assert live.placement.provisional == {0, 1}
-    assert np.isfinite(live.placement.layout_values).all()
+    assert np.isfinite(live.placement.stated).all()
 
 
 class Shown:
@@ -168,14 +168,14 @@ def test_a_frame_that_came_is_shown_before_all_that_moved(scan, tmp_path):
     for frame in first:
         live.take(frame.name, frame.pixels, files.corner(frame.name))
     run(live.placement.settle())  # which changes the light of all
-    assert live.placement.changed() == [0, 1, 2, 3, 4]
+    assert live.placement.changed_frames() == [0, 1, 2, 3, 4]
     live.take(last.name, last.pixels, files.corner(last.name))
     live.fuse(last.name)
-    assert live.placement.changed() == [0, 1, 2, 3, 4]
+    assert live.placement.changed_frames() == [0, 1, 2, 3, 4]
     assert len(shown.boxes) == 1
     while live.work():
         pass
-    assert live.placement.changed() == []
+    assert live.placement.changed_frames() == []
     assert len(shown.boxes) == 6
 
 

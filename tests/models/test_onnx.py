@@ -246,7 +246,7 @@ BAD = {
 def test_a_graph_is_refused_in_one_sentence(tmp_path, name):
     model, reason = BAD[name]
     with pytest.raises(CheckpointError) as caught:
-        measure_onnx(_read(model, tmp_path).serialised())
+        measure_onnx(_read(model, tmp_path).serialise())
     said = str(caught.value)
     assert reason in said
     assert said.endswith(".")
@@ -274,7 +274,7 @@ def test_weights_beside_a_file_are_read(tmp_path):
     (tmp_path / "w.bin").write_bytes(np.float32(3).tobytes())
     graph = _read(_outside("w.bin"), tmp_path)
     field = torch.rand(1, 1, 8, 8)
-    found = OnnxNetwork(data=graph.serialised())(field)
+    found = OnnxNetwork(data=graph.serialise())(field)
     assert torch.allclose(found, 3 * field)
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "link").symlink_to(tmp_path / "w.bin")
@@ -322,7 +322,7 @@ def test_an_output_that_no_layer_makes_is_refused():
     model = _model([_node("Relu")])
     model.graph.node[0].output[0] = "z"
     with pytest.raises(CheckpointError, match=r"not valid ONNX|Runtime refuses"):
-        measure_onnx(_read(model).serialised())
+        measure_onnx(_read(model).serialise())
 
 
 def test_sides_below_zero_are_refused():
@@ -335,7 +335,7 @@ def test_sides_below_zero_are_refused():
     ]
     model = _model(nodes, weights=[weight, *numbers])
     with refused(CheckpointError, "model-unsuitable"):
-        measure_onnx(_read(model).serialised())
+        measure_onnx(_read(model).serialise())
 
 
 def _chain(steps, kind):

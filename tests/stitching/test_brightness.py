@@ -66,7 +66,7 @@ def left_over(prepared, scan):
     """Difference from the scene, in % of its mean, that no gain and offset explains."""
     shown, true = [], []
     for index, clean in enumerate(scan.clean):
-        image, weight = prepared.corrected(index)
+        image, weight = prepared.correct(index)
         shown.append(image[weight > 0])
         true.append(clean[weight > 0])
     place = np.repeat(np.arange(len(shown)), [len(part) for part in shown])
@@ -221,8 +221,8 @@ def test_lost_grey_values_do_not_bend_gains(scene):
     clipped = replace(scan, acquisition=scan.acquisition.replace(frames=frames))
     prepared = lit(clipped)
     assert np.std(np.log(prepared.gains / GAINS)) < 0.02
-    assert prepared.clipped(4).mean() > 0.1
-    assert lit(scan).clipped(4).mean() < 0.01
+    assert prepared.find_clipped(4).mean() > 0.1
+    assert lit(scan).find_clipped(4).mean() < 0.01
 
 
 @pytest.mark.broad

@@ -131,8 +131,8 @@ def test_a_frame_whose_overlaps_are_all_struck_has_no_place(plain):
     _, before = plain
     own = [p for p in before.pairs if 0 in (p.first, p.second)]
     after = corrected(before, strike=[names_of(p.first, p.second) for p in own])
-    assert not after.placed[0]
-    assert after.placed.sum() == len(before.names) - 1
+    assert not after.has_place[0]
+    assert after.has_place.sum() == len(before.names) - 1
     (fault,) = after.left_out
     assert (fault.frame, fault.reason) == ("f000", "no overlap that is left holds it")
 
@@ -140,7 +140,7 @@ def test_a_frame_whose_overlaps_are_all_struck_has_no_place(plain):
 def test_a_dropped_frame_has_no_place_and_the_others_keep_theirs(plain):
     _, before = plain
     after = corrected(before, drop=["f005"])
-    assert np.flatnonzero(~after.placed).tolist() == [5]
+    assert np.flatnonzero(~after.has_place).tolist() == [5]
     others = np.delete(after.positions_px - before.positions_px, 5, axis=0)
     assert np.abs(others).max() < 0.1
     assert after.left_out[-1].reason == "left out by hand"
@@ -164,7 +164,7 @@ def test_a_frame_that_found_no_place_is_joined(plain):
     before = run(solve_mosaic(scan.acquisition.replace(frames=frames)))
     assert not before.has_place[3]
     after = corrected(before, join=[join(scan, 2, 3)])
-    assert after.placed.all()
+    assert after.has_place.all()
     assert away(after, scan).max() < 0.1
 
 

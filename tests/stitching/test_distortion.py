@@ -66,7 +66,7 @@ def bent():
 
 def test_distortion_is_found_with_the_positions(still, bent):
     scan, _, solution = bent
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert solution.distortion == pytest.approx(0.03, rel=0.05)
     assert abs(solution.distortion - 0.03) < 4 * solution.distortion_sd
     assert rms(solution, scan) < 2 * still[2]
@@ -157,8 +157,8 @@ def test_blocks_of_the_overlaps_give_a_first_guess():
 
 def test_pixels_outside_the_field_stay_outside():
     _, acquisition = take(-0.1)
-    prepared = frames_of(acquisition).changed(distortion=-0.1)
-    image, weight = prepared.corrected(0)
+    prepared = frames_of(acquisition).change(distortion=-0.1)
+    image, weight = prepared.correct(0)
     assert weight[0, 0] == weight[0, SIDE // 2] == 0
     assert weight[SIDE // 2, SIDE // 2] == 1
     assert np.isfinite(image).all()

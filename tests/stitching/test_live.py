@@ -33,21 +33,21 @@ def test_frames_after_a_solution_are_as_exact(square_scan, order):
     if order == "shuffled":
         numbers = np.random.default_rng(2).permutation(9).tolist()
     live = placed_live(square_scan, numbers, settle_at=(5,))
-    assert live.placed.all()
+    assert live.has_place.all()
     _, rms = scans.errors(live.positions, square_scan.truth[numbers])
     assert rms < 0.1  # 0.03 to 0.05 px on other seeds
 
 
 def test_frames_without_positions_are_placed_by_their_images(square_scan):
     live = placed_live(square_scan, range(9), stated=False, settle_at=(4, 6))
-    assert live.placed.all()
+    assert live.has_place.all()
     _, rms = scans.errors(live.positions, square_scan.truth)
     assert rms < 0.1
 
 
 def test_frames_lie_as_stated_until_the_first_solution(square_scan):
     live = placed_live(square_scan, range(3))
-    assert not live.placed.any()
+    assert not live.has_place.any()
     assert live.provisional == {0, 1, 2}
     stated = square_scan.acquisition.nominal_px[:3]
     assert np.array_equal(live.positions - live.positions[0], stated - stated[0])
@@ -56,15 +56,15 @@ def test_frames_lie_as_stated_until_the_first_solution(square_scan):
 def test_only_what_came_or_moved_is_fused_again(square_scan):
     live = placed_live(square_scan, range(9), settle_at=(6,))
     live.replace(8)
-    for index in live.changed():
+    for index in live.changed_frames():
         live.mark_fused(index)
-    assert live.changed() == []
+    assert live.changed_frames() == []
     live.replace(8)
     assert live.place(8)
-    assert 8 in live.changed()
-    assert len(live.changed()) < 4
+    assert 8 in live.changed_frames()
+    assert len(live.changed_frames()) < 4
     live.positions[2] += 0.5
-    assert 2 in live.changed()
+    assert 2 in live.changed_frames()
 
 
 def test_a_frame_that_is_written_again_is_read_again(square_scan):
@@ -96,7 +96,7 @@ def test_a_stage_that_is_turned_is_followed():
     stage = ((np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn)))
     scan = scans.cut_scan(scans.texture((640, 640)), grid=(3, 4), stage=stage, seed=6)
     live = placed_live(scan, range(12), settle_at=(8,))
-    assert live.placed.all()
+    assert live.has_place.all()
     _, rms = scans.errors(live.positions, scan.truth)
     assert rms < 0.1
 

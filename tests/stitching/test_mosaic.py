@@ -25,7 +25,7 @@ def test_frames_lie_right_to_the_stated_error(square_scan, square_solution):
     found, truth = square_solution, square_scan.truth
     _, rms = scans.errors(found.positions_px, truth)
     assert rms < 0.02
-    assert found.placed.all()
+    assert found.has_place.all()
     assert found.pairs_used == len(found.pairs) == 20
     assert found.pairs_rejected == 0
     assert found.residual_px < 0.05
@@ -187,14 +187,14 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
         finish(state)
     flat = no_flat((128, 128), 0.0, "none")
     state = placed(square_scan, layout=Layout(truth, (), ()))
-    state = replace(state, prepared=state.prepared.changed(flat=flat))
+    state = replace(state, prepared=state.prepared.change(flat=flat))
     with pytest.raises(RegistrationError, match=r"unit, or let the flat field .*auto"):
         finish(state)
     steps = [(i, i + 1, tuple(truth[i + 1] - truth[i])) for i in range(8)]
     joints = tuple(Joint(i, j, shift, 9.0) for i, j, shift in steps)
     refined = Refined(truth, (), np.full((9, 2), 2.0))
     state = placed(square_scan, layout=Layout(truth, joints, ()), refined=refined)
-    prepared = state.prepared.changed(gains=square_scan.gains)
+    prepared = state.prepared.change(gains=square_scan.gains)
     (warning,) = finish(replace(state, prepared=prepared)).warnings
     assert warning.startswith("9 of 9 frames are held loosely")
     assert "up to 2.8 px" in warning
@@ -231,15 +231,15 @@ def test_frames_whose_one_joint_misses_itself_or_was_not_measured_are_told(
     solution = hung(square_scan, chain, own)
     told = solution.warnings[0]
     assert told.endswith(": f006, f007, f008.")
-    assert solution.placed[:6].all()
-    assert solution.placed[6:].any() == (own is None)
+    assert solution.has_place[:6].all()
+    assert solution.has_place[6:].any() == (own is None)
     if own is None:
         assert told.startswith("3 of 9 frames hang on overlaps too small")
     else:
         assert told.startswith("3 of 9 frames left out")
     # placed among all of its neighbours, one of them holds them as well
     rescued = hung(square_scan, chain, 15.0, rescued={6})
-    assert rescued.placed.all()
+    assert rescued.has_place.all()
     with pytest.raises(RegistrationError, match="none of 9 does"):
         hung(square_scan, [(5, 6)], 15.0, rescued={7})
 
@@ -262,7 +262,7 @@ def test_frames_stay_where_they_fit_though_a_joint_was_wrong_at_first(
 def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):
     every = [(i, j) for j in range(9) for i in range(j)]
     solution = hung(square_scan, every, 15.0)
-    assert solution.placed.all()
+    assert solution.has_place.all()
     assert solution.residual_px == 0
     (unused,) = [pair for pair in solution.pairs if not pair.used]
     assert (unused.first, unused.second) == (5, 6)

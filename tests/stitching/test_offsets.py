@@ -51,7 +51,7 @@ def test_surface_is_the_correlation_at_every_shift(prepared):
     for y, x in ((0, 0), (3, 4), (6, 8), (1, 7)):
         shift = (found.origin[0] + y, found.origin[1] + x)
         one, two = overlap_boxes(prepared.frame_shape, shift)
-        product = prepared.banded(0)[one.slices] * prepared.banded(1)[two.slices]
+        product = prepared.band_pass(0)[one.slices] * prepared.band_pass(1)[two.slices]
         scale = np.sqrt((product.astype(float) ** 2).sum())
         assert abs(found.cross[y, x] - product.sum()) < 1e-3 * scale
 

@@ -93,7 +93,7 @@ def test_card_of_a_model_that_is_not_kept_is_that_of_the_untouched_one(tmp_path)
     save_model(model, harmed, card_of(recipe, harmed, {"gain_db": 9.0, "step": 4}))
     made = compare(recipe, model, begun)
     told = load_model(model).card
-    assert not made.read_value
+    assert not made.kept
     assert (told.pixel_size_nm, told.resample_factors) == (begun_nm, factors)
     assert told.training["learnt_from"] == []
     assert told.training["validation"]["gain_db"] < 9

@@ -315,11 +315,11 @@ def test_filters_are_made_where_there_is_double_precision(monkeypatch):
 def test_a_compiler_that_fails_is_told_in_a_sentence():
     kind = type("BackendCompilerFailed", (Exception,), {})
     kind.__module__ = "torch._dynamo.exc"
-    made = vars(loop)["_translated"](kind("Cannot find a working triton.\nTrace"))
+    made = vars(loop)["_translate_error"](kind("Cannot find a working triton.\nTrace"))
     assert isinstance(made, OptionError)
     assert str(made).endswith(
         "got: Cannot find a working triton; take compiled: false."
     )
     full = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
-    assert "Memory ran out" in str(vars(loop)["_translated"](full))
+    assert "Memory ran out" in str(vars(loop)["_translate_error"](full))
     assert devices.is_out_of_memory(full)

@@ -167,7 +167,7 @@ def test_what_was_added_last_is_in_the_project_before_it_closes(
     path = tmp_path / "kept.semsr"
     choose(path)
     panel.session.begin(path)
-    qtbot.waitUntil(lambda: not panel.session.unsaved(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.session.unsaved_names(), timeout=LIMIT_MS)
     qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
     viewer.add_labels(np.ones((8, 8), np.uint8), name="painted")
     panel.window().close()
@@ -182,7 +182,7 @@ def test_changes_that_cannot_be_saved_are_asked_for(opened, closings, qtbot, tmp
     viewer, panel, answer, asked = opened
     path = tmp_path / "kept.semsr"
     panel.session.begin(path)
-    qtbot.waitUntil(lambda: not panel.session.unsaved(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.session.unsaved_names(), timeout=LIMIT_MS)
     qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
     path.rename(tmp_path / "away")
     path.write_text("a file lies where the project was")

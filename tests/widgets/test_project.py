@@ -243,8 +243,8 @@ def story(model, qtbot, tmp_path, run_panel):
 def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, moved):
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)
-    assert panel.session.unsaved() == []
-    made = panel.session.made()[:3]  # which were written, and are not copied
+    assert panel.session.unsaved_names() == []
+    made = panel.session.images_made()[:3]  # which were written, and are not copied
     assert {Path(item.metadata[STORE_KEY]).parent for item in made} == {path}
     assert "not saved" not in panel.made_list.item(0).text()
     if moved:
@@ -255,7 +255,7 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, mo
     assert [item.name for item in viewer.layers] == [item.name for item in model.layers]
     for one, other in zip(model.layers, viewer.layers, strict=True):
         assert_alike(one, other)
-    assert again.session.unsaved() == []
+    assert again.session.unsaved_names() == []
     assert "missing" not in again.status.text()
     written = (path / "project.json").read_text()
     inputs = json.loads(written)["inputs"]
@@ -324,7 +324,7 @@ def test_results_go_into_the_project_and_are_saved_at_once(
     run_panel(restored)
     (new,) = (item for item in model.layers if item not in made)
     assert Path(new.metadata[STORE_KEY]).parent == project.path
-    assert panel.session.unsaved() == []
+    assert panel.session.unsaved_names() == []
     new.name = "renamed"
     new.contrast_limits = (0.25, 0.5)
     project.await_names(*(item.name for item in model.layers))
@@ -378,7 +378,7 @@ def test_pixels_that_are_no_more_those_of_the_file_are_written(
     viewer, _ = project.reopen()
     (again,) = viewer.layers
     np.testing.assert_array_equal(again.data, layer.data)
-    assert panel.session.unsaved() == []
+    assert panel.session.unsaved_names() == []
 
 
 @pytest.mark.broad
@@ -627,10 +627,10 @@ def test_what_is_drawn_is_not_saved_before_it_is_in_a_project(kind, model, proje
     panel = project.panel_of(model)
     model.add_points(ndim=2, name="nothing yet")
     DRAWN[kind](model)
-    assert panel.session.unsaved() == ["drawn"]
+    assert panel.session.unsaved_names() == ["drawn"]
     assert panel.unsaved.text().endswith("when napari is closed: drawn.")
     panel = project.save(model)
-    assert panel.session.unsaved() == []
+    assert panel.session.unsaved_names() == []
     assert panel.unsaved.text() == ""
 
 
@@ -643,16 +643,16 @@ def test_a_typed_pixel_size_is_not_saved_before_a_file_has_it(
         del layer.metadata["micrograph"]
         layer.scale, layer.units = (1, 1), ("pixel", "pixel")
     opener, panel = hold(OpenMosaicPanel(model)), project.panel_of(model)
-    assert panel.session.unsaved() == []
+    assert panel.session.unsaved_names() == []
     opener.calibrate.pixel_size.value = (3.0, 3.0)
     opener.calibrate.apply_button.click()
-    assert panel.session.unsaved() == ["the pixel size of first"]
+    assert panel.session.unsaved_names() == ["the pixel size of first"]
     assert "the pixel size of first" in panel.unsaved.text()
     opener.calibrate.undo_button.click()
-    assert panel.session.unsaved() == []
+    assert panel.session.unsaved_names() == []
     opener.calibrate.apply_button.click()
     project.save(model)
-    assert panel.session.unsaved() == []
+    assert panel.session.unsaved_names() == []
 
 
 @pytest.mark.broad

@@ -326,12 +326,12 @@ def test_marks_count_as_unsaved_until_they_are_in_a_table(
 ):
     mark(panel, qtbot)
     names = [layer.name for layer in panel.marks.points]
-    assert panel.session.unsaved() == names
+    assert panel.session.unsaved_names() == names
     choose(tmp_path / "places.csv")
     panel.marks.save_button.click()
-    assert panel.session.unsaved() == []
+    assert panel.session.unsaved_names() == []
     panel.marks.points[0].data = panel.marks.points[0].data + 1
-    assert names[0] in panel.session.unsaved()
+    assert names[0] in panel.session.unsaved_names()
 
 
 @pytest.mark.usefixtures("no_project")

@@ -72,7 +72,7 @@ class Box:
     def move(self, by: IntPair) -> Self:
         """Return a box of the same shape so many rows and columns on.
 
-        ``box.within(outer).moved(outer.corner) == box``.
+        ``box.within(outer).move(outer.corner) == box``.
         """
         return self.of(self.shape, (self.y0 + by[0], self.x0 + by[1]))
 

@@ -205,7 +205,7 @@ def _assemble(
     tiled_array: da.Array = da.map_blocks(
         enhance,
         windows,
-        loaded=model,
+        model=model,
         name=f"semsr-tile-{token}",
         dtype=plan.output.dtype,
         chunks=(tuple(cores), tuple(breadths)),

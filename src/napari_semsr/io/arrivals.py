@@ -47,7 +47,7 @@ _TABLE, _SCAN = "positions.csv", "scan.json"
 _OWN = (".csv", ".tsv")  # tables of which only the rows that were added are read
 # Files that were taken, and are looked at again at each look; chosen: each of 900
 # within four looks, and a network answers for so many in time.
-_AGAIN = 256
+FILES_A_LOOK = 256
 
 
 def _state_of(path: Path) -> _State:
@@ -156,7 +156,7 @@ class FrameFolder:
             found = image_entries(self.folder)
         except OSError:
             return
-        turns = 1 + len(found) // _AGAIN
+        turns = 1 + len(found) // FILES_A_LOOK
         self._turn += 1
         for entry in found:
             look = self._looks.get(entry.name)

@@ -164,8 +164,8 @@ def test_tiles_replace_the_input_where_they_land(kind, field, make_loaded, tmp_p
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     _until(job, 3)
     job.close()
-    done = np.asarray(store.done[:]) != 0
-    assert live.done == done.sum() == 3
+    done = np.asarray(store.done_marks[:]) != 0
+    assert live.tiles_done == done.sum() == 3
     for k, (level, old) in enumerate(zip(live.levels, before, strict=True)):
         new = np.asarray(level)
         rows = np.arange(level.shape[0]) * 2**k // live.unit[0]
@@ -231,8 +231,8 @@ def test_only_what_is_looked_at_is_enhanced(field, make_loaded, tmp_path):
     for step in job:
         if "Waiting" in step.message:
             break
-    assert live.done == 4
-    assert np.asarray(store.done[:])[:2, :2].all()
+    assert live.tiles_done == 4
+    assert np.asarray(store.done_marks[:])[:2, :2].all()
     live.look_at(Box(100, 131, 100, 131))
     _until(job, 6)
     live.queue.whole = True

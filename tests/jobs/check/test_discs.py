@@ -195,7 +195,7 @@ def test_a_disc_is_told_from_a_third_of_the_local_contrast(trial, share, told):
     local = local_contrast(original)[inserted.pixels]
     plain = np.abs(inserted.contrast(original)) < 0.1 * local
     assert plain.sum() >= 4
-    discs, none = inserted.chosen(plain), inserted.chosen(np.zeros_like(plain))
+    discs, none = inserted.choose(plain), inserted.choose(np.zeros_like(plain))
     changed = discs.insert_into(original, share * local[plain])
     kept = Trial.of(original, changed, DiscPlaces(discs, none))
     assert len(kept.places.inserted) == (len(discs) if told else 0)

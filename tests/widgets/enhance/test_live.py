@@ -43,7 +43,7 @@ def start(panel, qtbot, computed, tiles):
     computed.allow(tiles)
     panel.run_button.click()
     assert panel.runner.busy
-    qtbot.waitUntil(lambda: panel.live.live.done >= tiles, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: panel.live.live.tiles_done >= tiles, timeout=LIMIT_MS)
 
 
 def cancel(panel, finish, computed):
@@ -64,7 +64,7 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, comp
     source = model.layers["field"]
     panel.run_button.click()
     layer = model.layers["field · sem-restore"]
-    assert panel.live.live.done == 0
+    assert panel.live.live.tiles_done == 0
     assert layer.metadata[LIVE_KEY]
     np.testing.assert_array_equal(np.asarray(layer.data), source.data)
     limits = layer.contrast_limits

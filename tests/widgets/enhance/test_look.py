@@ -34,7 +34,7 @@ def point(model, y, x):
 def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot):
     image = micrograph_from_layer(model.layers["field"])
     options = EnhanceOptions(tile=64, precision="fp32")
-    whole = run(ENHANCE.in_memory(image, options=options)).array()
+    whole = run(ENHANCE.job(image, options=options)).array()
     point(model, 90, 100)
     panel.look.pointing.value = True
     qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)

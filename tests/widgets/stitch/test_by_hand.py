@@ -82,7 +82,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     panel.halves.value = False
     panel.output.value = tmp_path / "mosaic.ome.zarr"
     assert "6 of 6 frames joined" in run_panel(panel)
-    found = panel._corrected[0].solution.positions_px  # noqa: SLF001
+    found = panel._last_corrected[0].solution.positions_px  # noqa: SLF001
     assert np.flatnonzero(away(found, scan) > 1).tolist() == [4]
     by_hand = panel.by_hand
     misfits = [by_hand.table.item(row, 1).text() for row in range(3)]
@@ -108,7 +108,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
 
     qtbot.mouseClick(by_hand.solve_button, LEFT)
     finish(panel)
-    made = panel._corrected[0]  # noqa: SLF001
+    made = panel._last_corrected[0]  # noqa: SLF001
     assert away(made.solution.positions_px, scan).max() < 0.15
     assert magenta not in viewer.layers
     assert viewer.layers["lattice mosaic"].visible

@@ -112,7 +112,7 @@ def test_frames_appear_in_one_layer_as_they_come(
     assert not follower.is_following
     keep_picture(viewer, "stitch-followed")
     offline = napari_semsr.stitch(folder, tmp_path / "offline.ome.zarr")
-    made = panel._corrected[0]  # noqa: SLF001
+    made = panel._last_corrected[0]  # noqa: SLF001
     assert made.positions == offline.positions
     assert not list(tmp_path.glob("*growing*"))
 

@@ -426,7 +426,7 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     assert panel.recipe.start.choices == (first, *models)
     assert panel.name.value == "tiny"
     panel.recipe.box.value = "de-haan"
-    assert panel.recipe.required().scale == 2
+    assert panel.recipe.require_facts().scale == 2
     recipe.write_text(TINY.replace("batch:", "batches:"))
     use_file(panel, recipe)
     assert "batches" in panel.recipe.text.text()

@@ -424,7 +424,7 @@ class InformedRestorer(nn.Module):
             widths[0],
             down[0],
             self.dilations,
-            has_condition=True,
+            told=True,
             corrections=corrections,
         )
 

@@ -55,14 +55,14 @@ class Pix2PixUNet(nn.Module):
         norm: str = "batch",
         dropout: float = 0.5,
         *,
-        is_bounded: bool = True,
+        bounded: bool = True,
         channels: int = 1,
     ) -> None:
         super().__init__()
         if not 2 <= levels <= MOST_LEVELS:
             msg = f"levels must be 2 to {MOST_LEVELS}, got {levels}"
             raise ValueError(msg)
-        self.scale, self.stride, self.bounded = 1, 2**levels, is_bounded
+        self.scale, self.stride, self.bounded = 1, 2**levels, bounded
         widths = [width * min(2**level, _WIDEST) for level in range(levels)]
         halve = partial(nn.Conv2d, kernel_size=4, stride=2, padding=1)
         double = partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1)

@@ -41,11 +41,11 @@ class ResNetGenerator(nn.Module):
         norm: str = "instance",
         dropout: float = 0.0,
         *,
-        is_bounded: bool = True,
+        bounded: bool = True,
         channels: int = 1,
     ) -> None:
         super().__init__()
-        self.scale, self.stride, self.bounded = 1, 4, is_bounded
+        self.scale, self.stride, self.bounded = 1, 4, bounded
         bias = has_bias(norm)
         relu = nn.ReLU(inplace=True)
         wide = partial(nn.Conv2d, kernel_size=7, padding=3, padding_mode="reflect")

@@ -109,15 +109,15 @@ class TwoScale(nn.Module):
         scale: int = 1,
         wide_blocks: int = 0,
         *,
-        has_condition: bool = False,
+        told: bool = False,
         corrections: int = 1,
     ) -> None:
         super().__init__()
-        self.scale, self.told, self.corrections = scale, has_condition, corrections
+        self.scale, self.told, self.corrections = scale, told, corrections
         self.stride = 16 if wide_blocks else 4
-        if has_condition:
+        if told:
             self.register_buffer("filters", no_filters(), persistent=False)
-        planes = 1 + FILTERS if has_condition else 1
+        planes = 1 + FILTERS if told else 1
         self.stem = nn.Conv2d(4 * planes, width, 3, padding=1)
         self.encoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)

@@ -230,7 +230,7 @@ class CorrectionList(QWidget):
         frames = mosaic_file.solution.state.prepared
         planes = []
         for index in self._frames:
-            image, weight = frames.corrected(index)
+            image, weight = frames.correct(index)
             planes.append(np.where(weight > 0, image, np.float32(0)))
         limits = np.quantile(np.stack(planes), (0.01, 0.995)).tolist()
         self._layers_hidden = [layer for layer in viewer.layers if layer.visible]
