@@ -69,7 +69,9 @@ class ParticleSizes(ImageMeasure):
     counted: Annotated[float, Quantity("Share of the field with values", form=".1%")]
     covered: Annotated[float, Quantity("Of that covered by them", form=".1%")]
     size_error: float
-    rows: Annotated[list[dict[str, Any]], core.record_quantity("Each particle", keys=_KEYS)]
+    rows: Annotated[
+        list[dict[str, Any]], core.record_quantity("Each particle", keys=_KEYS)
+    ]
     edges_nm: list[float] | None
     edges_px: list[float]
     counts: list[int]
