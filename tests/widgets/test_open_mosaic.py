@@ -5,6 +5,7 @@ import tifffile
 from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
@@ -21,6 +22,7 @@ from napari_semsr.widgets.layers import (
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.children import LIMIT_MS
 from tests.hostile.czi import write_czi
+from tests.refusals import refused
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
 
@@ -74,6 +76,15 @@ def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_pa
     assert panel.pixel_size.value is None
     assert "unknown" in run_panel(panel)
     assert micrograph_from_layer(model.layers[0]).pixel_size_nm is None
+
+
+def test_no_file_and_a_missing_file_are_refused_by_their_causes(panel, tmp_path):
+    with refused(OptionError, "missing-value") as found:
+        panel.job()
+    assert "'.'" not in str(found.value)
+    panel.path.value = tmp_path / "nothing.tif"
+    with refused(OptionError, "file-missing", "There is no .*nothing.tif"):
+        panel.job()
 
 
 def test_the_image_opens_and_not_its_preview(panel, model, tmp_path, finish, run_panel):
@@ -247,7 +258,7 @@ def test_what_cannot_be_opened_is_told_in_one_sentence(
 ):
     assert "file must be chosen" in run_panel(panel)
     panel.path.value = tmp_path / "gone.tif"
-    assert "file must be chosen" in run_panel(panel)
+    assert "There is no" in run_panel(panel)
     (tmp_path / "notes.tif").write_text("not an image")
     (tmp_path / "empty").mkdir()
     for name, needs in (("notes.tif", "notes.tif"), ("empty", "at least two frames")):

@@ -227,6 +227,14 @@ def test_an_sem_image_on_the_mosaic_leads_on_with_the_map_turned_round(
     assert missed_nm(stored.transform) < 10
 
 
+def test_two_images_without_a_pixel_size_are_chosen_apart(model, hold, add):
+    light = add(model, moving_image().replace(pixel_size_nm=None))
+    panel = hold(RegisterPanel(model))
+    assert panel.fixed.value is light  # the only one, in both lists
+    electrons = add(model, FIXED.replace(pixel_size_nm=None))
+    assert (panel.moving.value, panel.fixed.value) == (light, electrons)
+
+
 @pytest.mark.broad
 def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     model, hold, add, run_panel, qtbot

@@ -372,11 +372,12 @@ class OpenMosaicPanel(Panel):
         """Read the form."""
         layer_outdated, self._layer_outdated = self._layer_outdated, None
         path = self.typed_path()
-        if path == Path() or not path.exists():
-            msg = f"A file must be chosen first, got {str(path)!r}."
-            raise OptionError(
-                msg, code="missing-value" if path == Path() else "file-missing"
-            )
+        if path == Path():
+            msg = "A file must be chosen first."
+            raise OptionError(msg, code="missing-value")
+        if not path.exists():
+            msg = f"There is no {path}: choose a file that exists."
+            raise OptionError(msg, code="file-missing")
         if path != self._path_described:
             self.facts = {}
         if holds_frames(path):

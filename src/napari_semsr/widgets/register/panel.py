@@ -1090,11 +1090,11 @@ def find_pair(
 ) -> tuple[Image, Image] | None:
     """Guess which layers are an optical image and the electron image of its place.
 
-    `is_unsized`: where fewer than two have a pixel size, one may have none.
+    `is_unsized`: where fewer than two have a pixel size, the others count too.
     """
     layers_opened = [item for item in grey_layers(viewer) if item not in layers_made]
     layers_with_size = [item for item in layers_opened if is_calibrated(item)]
-    if is_unsized and len(layers_with_size) == 1:
+    if is_unsized and len(layers_with_size) < 2:
         layers_with_size = layers_opened
     exposures = [
         item

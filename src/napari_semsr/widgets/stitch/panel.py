@@ -408,12 +408,12 @@ class StitchMosaicPanel(Panel):
     def typed_folder(self) -> Path:
         """Read the folder of the form."""
         value = self.folder.value
-        if not isinstance(value, Path) or value == Path() or not value.exists():
-            what_is_there = "" if value in (None, Path()) else f", got {str(value)!r}"
-            msg = f"A folder of frames must be chosen first{what_is_there}."
-            raise OptionError(
-                msg, code="folder-missing" if what_is_there else "missing-value"
-            )
+        if not isinstance(value, Path) or value == Path():
+            msg = "A folder of frames must be chosen first."
+            raise OptionError(msg, code="missing-value")
+        if not value.exists():
+            msg = f"There is no {value}: choose a folder that exists."
+            raise OptionError(msg, code="folder-missing")
         return value
 
     def look(self, folder: Path | None = None) -> None:
