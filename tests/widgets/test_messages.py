@@ -114,7 +114,7 @@ def test_only_errors_are_red(panel):
 def test_an_error_leaves_when_its_folder_has_come(panel, qtbot, tmp_path):
     panel.folder.value = tmp_path / "missing"
     panel.run_button.click()
-    assert "A folder of frames must be chosen first" in panel.status.text()
+    assert "There is no" in panel.status.text()
     panel.leave_mended()
     assert panel.status.text()
     (tmp_path / "missing").mkdir()
@@ -204,3 +204,12 @@ def test_steps_that_follow_soon_are_drawn_together(panel):
     panel.show_status("Done.")
     shown_buttons(panel)
     assert 0 < painted.count < 10
+
+
+@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
+def test_links_behind_an_error_are_parted(panel):
+    panel.show_problem("It failed.")
+    assert panel.status.toPlainText() == "It failed. Troubleshooting"
+    panel.status.add_link("Open the log", "file:///log.txt")
+    shown = panel.status.toPlainText().replace("\N{NO-BREAK SPACE}", " ")
+    assert shown == "It failed. Troubleshooting · Open the log"

@@ -51,7 +51,7 @@ class EnhanceOptions(Options):
         "Normalisation",
         "Where normalising layers take their statistics: from the whole field (exact), "
         "a sampled tenth of it (approximate, no seams), or each tile alone (leaves "
-        "seams); auto is whole where the field fits into memory, else sampled.",
+        "seams); automatic is whole where the field fits into memory, else sampled.",
     )
     haze: bool = option(
         True,

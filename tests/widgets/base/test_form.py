@@ -27,6 +27,18 @@ def form(hold) -> OptionsForm:
     return hold(OptionsForm(Example))
 
 
+def test_a_choice_that_is_made_by_the_job_is_called_automatic(hold):
+    class Chosen(Options):
+        kind: Literal["auto", "bright"] = option("auto", "Lines are")
+
+    form = hold(OptionsForm(Chosen))
+    box = form.widget("kind")
+    entries = [box.native.itemText(row) for row in range(box.native.count())]
+    assert entries == ["automatic", "bright"]
+    assert form.values() == {"kind": "auto"}
+    assert form.labels()["kind"][1]["auto"] == "automatic"
+
+
 def test_form_round_trips_values(form):
     values = {
         "count": 9,

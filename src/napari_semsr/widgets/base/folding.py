@@ -131,8 +131,8 @@ class RichLabel(QTextBrowser):
         sheet = "\n".join(f"{name} {{ color: {value}; }}" for name, value in colours)
         self._page.setDefaultStyleSheet(sheet)
         if self._kind:
-            links = "".join(f" {link_to(*link)}" for link in self._links)
-            self.setHtml(f'<b class="{self._kind}">{html.escape(text)}</b>{links}')
+            links = " · ".join(link_to(*link) for link in self._links)
+            self.setHtml(f'<b class="{self._kind}">{html.escape(text)}</b> {links}')
         elif re.search(r"</\w+>|<br>", text):
             self.setHtml(text)
         else:

@@ -224,6 +224,14 @@ def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
     return {"min": kind(least), "max": kind(most)}
 
 
+def _entries_of(field: FieldInfo) -> dict[str, Any]:
+    """Give the values of an option by the entries that a panel shows for them."""
+    kind, _ = _kind_of(field.annotation)
+    values = get_args(kind) if get_origin(kind) is Literal else ()
+    entries = {_AUTOMATIC if value == "auto" else str(value): value for value in values}
+    return dict(words_of(field).choices or entries)
+
+
 class _Control:
     """One option's widget, and the value it stands for."""
 
@@ -239,7 +247,7 @@ class _Control:
         words = words_of(field)
         default = field.get_default(call_default_factory=True)
         if words.choices is not None or get_origin(self.kind) is Literal:
-            texts = dict(words.choices or {str(v): v for v in get_args(self.kind)})
+            texts = _entries_of(field)
             if self.optional and None not in texts.values():
                 texts = {_AUTOMATIC: None} | texts
             return ComboBox(name=name, choices=list(texts.items()), value=default)
@@ -395,11 +403,10 @@ def labels_of_verbs(names: Iterable[str]) -> Labels:
 def _labels_of(*models: type[Options]) -> Labels:
     """Give rows and entries of options by their names."""
     fields = [item for model in models for item in model.model_fields.items()]
-    words = {name: words_of(info) for name, info in fields}
     return {
-        name: (own.row, {str(v): k for k, v in (own.choices or {}).items()})
-        for name, own in words.items()
-        if own.label
+        name: (words_of(info).row, {str(v): k for k, v in _entries_of(info).items()})
+        for name, info in fields
+        if words_of(info).label
     }
 
 
