@@ -41,7 +41,8 @@ from napari_semsr.stitching.watch import ScanWatch
 
 PHANTOMS = ("grating", "pits", "particles", "lattice", "circuit", "fracture")
 CLEAN = ("particles", "circuit")  # whose frames are placed; five seeds each
-CLEAN_SEEDS = range(21, 26)
+CLEAN_SEEDS = 5
+CLEAN_FIRST = 21
 REAL_SEEDS = range(200, 210)
 SEEDS = (31, 32)
 SIDE, GRID = 160, (4, 7)
@@ -104,14 +105,17 @@ def _count(placement: Any) -> int:
     return int(np.isfinite(placement.positions).all(axis=1).sum())
 
 
-def rows_of(part: str, size: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def rows_of(
+    part: str, size: dict[str, Any], first_seed: int
+) -> Iterator[dict[str, Any]]:
     """Make the rows of one part; each states whether its goal was met.
 
-    `size`: ``frames_grid`` and ``frame_px`` of the clean scans.
+    `size`: ``frames_grid`` and ``frame_px`` of the clean scans, whose five seeds begin
+    with `first_seed`.
     """
     if part == "clean":
         for phantom in CLEAN:
-            for seed in CLEAN_SEEDS:
+            for seed in range(first_seed, first_seed + CLEAN_SEEDS):
                 scan = simulated(phantom, seed, **size)
                 found, placed = followed(scan.frames, scan.nominal_px)
                 yield _quiet({"phantom": phantom, "seed": seed, **size}, found, placed)
@@ -175,10 +179,12 @@ def main() -> int:
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--grid", default=f"{GRID[0]}x{GRID[1]}", help="of clean scans")
     parser.add_argument("--side", type=int, default=SIDE, help="of their frames, in px")
+    parser.add_argument("--first-seed", type=int, default=CLEAN_FIRST, help="of these")
     given = parser.parse_args()
+    size = {"frames_grid": given.grid, "frame_px": given.side}
     met = True
     for part in given.part or parts:
-        for row in rows_of(part, {"frames_grid": given.grid, "frame_px": given.side}):
+        for row in rows_of(part, size, given.first_seed):
             line = json.dumps({"part": part, **row})
             print(line, flush=True)
             met &= row["is_met"]
