@@ -244,7 +244,7 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, mo
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)
     assert panel.session.unsaved_names() == []
-    made = panel.session.made()[:3]  # which were written, and are not copied
+    made = panel.session.images_made()[:3]  # which were written, and are not copied
     assert {Path(item.metadata[STORE_KEY]).parent for item in made} == {path}
     assert "not saved" not in panel.made_list.item(0).text()
     if moved:
