@@ -16,6 +16,20 @@ SOURCE = ROOT / "src" / "napari_semsr"
 MODULES = sorted(SOURCE.rglob("*.py"))
 FACES = sorted(SOURCE.rglob("__init__.pyi"))
 HEAVY = ("torch", "qtpy", "napari", "magicgui", "superqt", "PyQt6", "matplotlib")
+SLOW = (
+    "torch",
+    "matplotlib",
+    "scipy.interpolate",
+    "scipy.optimize",
+    "scipy.signal",
+    "scipy.stats",
+)
+"""What no panel needs to open."""
+PANELS = ", ".join(
+    ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+    for path in sorted((SOURCE / "widgets").rglob("*.py"))
+    if path.stem not in {"__init__", "plots"}
+)
 
 LOADED_AFTER = """
 import sys
@@ -44,6 +58,7 @@ print(*(name for name in ("qtpy", "napari", "magicgui") if name in sys.modules))
         ("napari_semsr.jobs.enhance", ("torch", "qtpy")),
         ("napari_semsr.jobs.measure.resolution", ("scipy.signal", "scipy.stats")),
         ("napari_semsr.demonstration.job", ("scipy.signal", "scipy.stats")),
+        (PANELS, SLOW),
     ],
 )
 def test_import_loads_nothing_heavy(module, names):

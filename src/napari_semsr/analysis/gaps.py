@@ -30,8 +30,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, optimize, spatial
+from scipy import ndimage, spatial
 from skimage import filters, measure, morphology, segmentation
 
 from napari_semsr.analysis.frc import check_grids
@@ -215,7 +216,9 @@ def _fit_bell(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a spread that is not asked for
-            best, _ = optimize.curve_fit(_gaussian, middle, counts, start, jac=_slopes)
+            best, _ = scipy.optimize.curve_fit(
+                _gaussian, middle, counts, start, jac=_slopes
+            )
     except RuntimeError:
         return None
     height, mean, sigma = (float(value) for value in best)
