@@ -217,7 +217,7 @@ class Dock:
         if hasattr(panel, "results"):
             panel.clear_plot()
             figures = {"Store": LONG_TEXT, "Frames": "25 of 25"}
-            panel.finish(figures, "Done.")
+            panel.show_result(figures, "Done.")
             self.check(panel)
         panel.show_problem(LONG_TEXT)
         self.check(panel)

@@ -166,7 +166,7 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     qtbot.wait(200)
     before = picture_of(viewer)
     computed.allow(3)
-    qtbot.waitUntil(lambda: panel.live.live.done == 3, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: panel.live.live.tiles_done == 3, timeout=LIMIT_MS)
     assert all(row < 2 and column > 1 for row, column in computed[:3])
 
     def drawn() -> bool:

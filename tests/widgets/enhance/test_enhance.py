@@ -253,7 +253,7 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
         scheduler = panel.advanced.cluster.widget("scheduler")
         scheduler.value = client.cluster.scheduler_address
         assert "megapixels/s" in run_panel(panel)
-    assert panel.live.live.done == 9
+    assert panel.live.live.tiles_done == 9
     found = micrograph_from_layer(model.layers["field · tiny"]).array()
     np.testing.assert_array_equal(found, expected)
 

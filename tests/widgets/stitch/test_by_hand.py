@@ -154,7 +154,7 @@ def test_buttons_strike_drop_fix_and_take_back(by_hand, qtbot):
     press(by_hand.drop_button)
     assert by_hand.corrections.drop == ("f003.tif",)
     press(by_hand.fix_button)  # which takes the place of that
-    made = by_hand._made  # noqa: SLF001
+    made = by_hand._mosaic_file  # noqa: SLF001
     assert by_hand.corrections.drop == ()
     place = by_hand.corrections.place["f003.tif"]
     assert (place.y_px, place.x_px) == pytest.approx(

@@ -208,7 +208,7 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
 def half_done(viewer: ViewerModel) -> "list[LiveLayer]":
     """Find what was begun in a viewer and is not finished, the newest first."""
     live_layers = [getattr(layer, _BEGUN, None) for layer in reversed(viewer.layers)]
-    return [live for live in live_layers if live is not None and live.begun]
+    return [live for live in live_layers if live is not None and live.is_partial]
 
 
 class LiveLayer(QObject):

@@ -1059,7 +1059,7 @@ class RegisterPanel(Panel):
                 # on the mosaic's own pixels, for which networks are made
                 size = images[0].mean_pixel_size_nm
                 own = TrainedPixelSizes("", None if size is None else (size, size))
-                how: Any = {"patch_px": _PATCH, "scale": 1, "trained": own}
+                how: Any = {"patch_px": _PATCH, "scale": 1, "trained_sizes": own}
                 options = fitting_options(*images, **how)
                 how = {"options": options, "transform": transform_file}
                 make = partial(PAIRS.anew, *images, path, **how)
