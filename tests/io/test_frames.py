@@ -303,7 +303,7 @@ def test_an_order_that_is_given_is_taken_for_one_that_says_nothing(folder):
 
 @pytest.mark.parametrize(
     ("rows", "height", "says"),
-    [(None, 330, r"30 rows .* look like a data bar .*--databar-rows 30"),
+    [(None, 330, r"30 rows .* look like a data bar .*`databar_rows=30`"),
      (0, 330, ""), (30, 300, "")],
 )  # fmt: skip
 @pytest.mark.parametrize("pages", [False, True], ids=["files", "pages"])

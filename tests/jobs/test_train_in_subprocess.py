@@ -171,7 +171,7 @@ def test_the_device_that_was_chosen_is_handed_on(played, device):
 def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
     monkeypatch.setattr("napari_semsr.jobs.train_process.Child", None)
     with refused(
-        OptionError, "device-unsuitable", match=r"cpu, cuda or mps, .* got 'xpu:1'"
+        OptionError, "unknown-value", match=r"cpu, cuda or mps, .* got 'xpu:1'"
     ):
         run(train_in_subprocess(TrainRequest("a.yaml", "r"), device="xpu:1"))
 
