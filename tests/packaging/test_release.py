@@ -103,5 +103,9 @@ def test_only_the_release_may_write():
             for name, job in workflow["jobs"].items()
             if "permissions" in job
         }
-        wanted = {"publish": {"id-token"}, "describe": {"contents"}}
+        wanted = {
+            "publish": {"id-token"},
+            "describe": {"contents"},
+            "manual": {"pages", "id-token"},
+        }
         assert asked == (wanted if path.name == "release.yml" else {})
