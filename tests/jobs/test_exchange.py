@@ -105,7 +105,7 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     tmp_path, own_shelf, field
 ):
     out = tmp_path / "told.onnx"
-    with pytest.raises(CheckpointError, match=r"\(field\)"):
+    with pytest.raises(CheckpointError, match=r"\(`field`\)"):
         semsr.export_model("sem-restore", out)
     assert not out.exists()
     fine = field.replace(pixel_size_nm=(20.0, 20.0))

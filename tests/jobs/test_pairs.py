@@ -79,7 +79,7 @@ def test_same_seed_same_store(scene, made, cut):
     [
         (20.0, {}, 2, "`scale=1`"),
         (20.0, {"scale": 1}, 1, None),
-        (13.0, {}, 1, "--scale N"),
+        (13.0, {}, 1, "`scale` keeps N to 1"),
         (10.0, {}, 1, None),
         (None, {}, 2, "by the numbers of pixels"),
     ],

@@ -47,7 +47,7 @@ def test_refusal_is_one_object_and_exit_2(semsr, pair, tmp_path):
 def test_pixel_size_is_given_for_one_image(semsr, refused, pair, tmp_path):
     tifffile.imwrite(tmp_path / "bare.tif", pair[0].data)
     line = ("register", "bare.tif", "fixed.tif", "-o", "out.ome.tif")
-    told = refused(*line, "--transform", "map.json")
+    told = refused("register", "bare.tif", "bare.tif", "-o", "out.ome.tif")
     assert "(--moving-pixel-size-nm" in told
     size = ("--transform", "map.json", "--moving-pixel-size-nm")
     wrong = refused(*line, *size, 12)
