@@ -195,7 +195,7 @@ class Dock:
 
         def see() -> None:
             assert panel.width() <= DOCK_PX
-            assert not faults(panel), type(panel).__name__
+            assert not faults(panel), (type(panel).__name__, faults(panel))
 
         self.wait(see)
 

@@ -202,9 +202,11 @@ class ScrollBox(QScrollArea):
         self._fit()
 
     def _fit(self, _: object = None) -> None:
-        content, line = self.widget(), self.fontMetrics().lineSpacing()
+        content = self.widget()
         if content is None:
             return
+        # the button's, whose font follows napari's size of letters
+        line = self.unfolding.fontMetrics().lineSpacing()
         least, most = (number * line for number in self._lines)
         whole = max(0, content.minimumSizeHint().height())
         is_open = self.unfolding.isChecked()
@@ -215,11 +217,13 @@ class ScrollBox(QScrollArea):
         self.setVerticalScrollBarPolicy(needed)
         if height != self.maximumHeight():
             self.setFixedHeight(height)
-        self.setViewportMargins(0, 0, line, 0)  # always: else lines would break anew
+        hint = self.unfolding.minimumSizeHint()
+        side = max(line, hint.width(), hint.height())
+        self.setViewportMargins(0, 0, side, 0)  # always: else lines would break anew
         self.unfolding.setVisible(whole > least)
         self.unfolding.setText(_DOWN if is_open else _RIGHT)
         left = self.viewport().geometry().right() + 1  # type: ignore[union-attr]
-        self.unfolding.setGeometry(left, self.height() - line, line, line)
+        self.unfolding.setGeometry(left, self.height() - side, side, side)
 
 
 def lay_below(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
