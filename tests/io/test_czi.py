@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import Counter
 
 import imagecodecs
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from napari_semsr.core import ReadError, run
 from napari_semsr.io import formats as registry, napari_hooks as hooks
+from napari_semsr.io.czi import open_tiles
 from napari_semsr.io.frames import open_frames
+from napari_semsr.jobs import STITCH
 from tests.hostile.czi import write_czi
 from tests.refusals import refused, warned
 
@@ -126,6 +129,65 @@ def test_a_scene_is_chosen_as_a_series(tmp_path, pixels):
     assert np.array_equal(scan.read(2), tiles[4])
     with pytest.raises(ReadError, match="no series 2"):
         run(open_frames(path, series=2))
+
+
+def mosaics(path, pixels, places, **more):
+    """Write tiles of scenes at places (scene, x), with `more` starts."""
+    tiles = [pixels + 100 * number for number in range(len(places))]
+    numbers = Counter[int]()
+    starts = []
+    for scene, x in places:
+        starts.append({"X": x, "Y": 0, "S": scene, "M": numbers[scene], **more})
+        numbers[scene] += 1
+    return write_czi(path, tiles, starts=starts)
+
+
+@pytest.mark.parametrize(
+    ("places", "apart"),
+    [
+        ([(0, 0), (0, 16), (1, 100), (1, 116)], 2),
+        ([(0, 0), (0, 16), (1, 32), (1, 48)], 0),
+        ([(0, 0), (0, 16), (2, 60), (2, 76), (1, 32), (1, 48)], 0),
+        ([(0, 0), (1, 16), (2, 32)], 0),
+        ([(0, 0), (0, 16), (1, 36)], 2),  # their edges meet, but they share no pixel
+        ([(0, 0), (1, 100)], 0),  # single positions: the overlap decides
+    ],
+)
+def test_scenes_that_share_no_pixel_are_counted(tmp_path, pixels, places, apart):
+    path = mosaics(tmp_path / "a.czi", pixels, places)
+    assert open_tiles(path).scenes_apart == apart
+    assert open_tiles(path, series=0).scenes_apart == 0
+
+
+def test_scenes_apart_are_not_stitched_together(tmp_path, pixels):
+    places = [(0, 0), (0, 16), (1, 100), (1, 116)]
+    path = mosaics(tmp_path / "a.czi", pixels, places)
+    given = {"folder": path, "output": tmp_path / "m.ome.zarr"}
+    with refused(ReadError, "several-images", match=r"2 scenes .*`series`, 0 to 1"):
+        run(STITCH.job(**given))
+    assert not (tmp_path / "m.ome.zarr").exists()
+
+
+def test_the_first_scene_is_shown_where_scenes_differ(tmp_path, pixels):
+    starts = [{"X": 16 * m, "Y": 0, "S": s, "M": m} for s in (0, 1) for m in (0, 1)]
+    tiles = [pixels, pixels + 1, pixels[:20], pixels[:20] + 1]
+    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
+    with warned("several-images"):
+        frames, outlines = hooks.get_reader(str(path))(str(path))
+    assert frames[0].shape == (24, 36)
+    assert len(outlines[0]) == 2
+    assert frames[1]["metadata"]["semsr read"]["series"] == 0
+
+
+def test_channels_of_a_mosaic_are_layers(tmp_path, pixels):
+    starts = [{"X": 16 * m, "Y": 0, "C": c, "M": m} for c in (0, 1) for m in (0, 1)]
+    tiles = [pixels // 2 + step for step in (0, 1, 9000, 9001)]
+    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
+    first, _, second = hooks.get_reader(str(path))(str(path))
+    assert [one[0].shape for one in (first, second)] == [(24, 36)] * 2
+    assert np.array_equal(second[0], first[0] + 9000)
+    assert second[1]["name"] == "a channel 1 frames, nominal"
+    assert second[1]["metadata"]["semsr read"]["channel"] == 1
 
 
 def test_a_channel_of_a_mosaic_is_chosen(tmp_path, pixels):

@@ -20,6 +20,7 @@ from napari_semsr.widgets.layers import (
 )
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.children import LIMIT_MS
+from tests.hostile.czi import write_czi
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
 
@@ -388,3 +389,23 @@ def test_coverage_of_a_mosaic_that_is_opened_again(
     panel.calibrate.layer.value = model.layers[0]  # which has none
     assert layer not in model.layers
     assert not panel.coverage.native.isVisible()
+
+
+def test_a_scene_and_a_channel_of_a_mosaic_are_chosen(
+    panel, model, tmp_path, finish, run_panel
+):
+    pytest.importorskip("czifile", reason="needs czifile, the extra [czi]")
+    order = [(s, m, c) for c in (0, 1) for s in (0, 1) for m in (0, 1)]
+    starts = [{"X": 16 * m, "Y": 0, "S": s, "M": m, "C": c} for s, m, c in order]
+    sides = [(24, 20) if s == 0 else (30, 26) for s, *_ in order]
+    rng = np.random.default_rng(0)
+    tiles = [rng.integers(0, 9000, shape).astype(np.uint16) for shape in sides]
+    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
+    choose(panel, path, finish)
+    assert "2 frames of 24" in panel.about.text()
+    assert (panel.form.widget("series").max, panel.form.widget("channel").max) == (1, 1)
+    assert panel.form.options().series == panel.form.options().channel == 0
+    panel.form.set_values(series=1, channel=1)
+    run_panel(panel)
+    assert model.layers[0].data.shape == (30, 42)
+    assert np.array_equal(model.layers[0].data[:, :16], tiles[6][:, :16])

@@ -11,6 +11,7 @@ from .calibration import (
     with_calibration as with_calibration,
     write_calibration as write_calibration,
 )
+from .czi import count_scenes as count_scenes
 from .files import (
     COVERAGE as COVERAGE,
     StoreLock as StoreLock,
@@ -51,6 +52,7 @@ from .formats import (
 from .frames import (
     FRAMES_OPTIONS as FRAMES_OPTIONS,
     HEIGHTS as HEIGHTS,
+    SCENES_KEY as SCENES_KEY,
     choose_frames as choose_frames,
     natural_key as natural_key,
     open_frames as open_frames,

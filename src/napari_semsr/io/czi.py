@@ -69,6 +69,7 @@ class CziTiles:
     dtype: np.dtype[Any]
     pixel_size_nm: PixelSize | None  # ``(y, x)`` where the file tells
     colour: str = "refuse"  # As `read` takes it
+    scenes_apart: int = 0  # Number of scenes, if no overlap can join them to one mosaic
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         pixels = _pixels(self.path, self.entries[index])
@@ -196,7 +197,33 @@ def open_tiles(
         tiles[0].dtype,
         size,
         colour,
+        _scenes_apart(tiles),
     )
+
+
+def _scenes_apart(tiles: list[_Tile]) -> int:
+    """Count the scenes if their rectangles do not all touch; else, and of one, 0.
+
+    Also 0 if each scene is a single tile: such scenes are positions of one mosaic.
+    """
+    boxes: dict[int, NDArray[np.int64]] = {}
+    for tile in tiles:
+        start = np.array([tile.starts["Y"], tile.starts["X"]])
+        box = np.stack([start, start + tile.shape[:2]])
+        known = boxes.setdefault(tile.frame[0], box)
+        known[0], known[1] = np.minimum(known[0], box[0]), np.maximum(known[1], box[1])
+    first, last = np.stack([*boxes.values()], axis=1)
+    reached = np.arange(len(boxes)) == 0
+    for _ in boxes:
+        touches = (first[:, None] < last[reached]) & (first[reached] < last[:, None])
+        reached |= touches.all(axis=2).any(axis=1)
+    return 0 if reached.all() or len(tiles) == len(boxes) else len(boxes)
+
+
+def count_scenes(path: Path) -> IntPair:
+    """Count the scenes and the channels of a file."""
+    tiles, *_ = _contents(path)
+    return len({t.frame[0] for t in tiles}), len({t.place("C") for t in tiles})
 
 
 def _contents(

@@ -132,6 +132,7 @@ def stored_frame(
 # The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
+SCENES_KEY = "scenes_apart"  # Of a CZI, in the metadata of its frames
 _POSITIONS, _SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
 _BLANK = "one grey value everywhere"
@@ -599,7 +600,10 @@ def _from_file(
         tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
         made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
-        return made if positions else made.replace(nominal_px=tiles.corners)
+        if positions is not None:
+            return made
+        apart = {SCENES_KEY: tiles.scenes_apart}
+        return made.replace(nominal_px=tiles.corners, metadata=apart)
     source = Source.of(path)
     info = source.info(series=how["series"])
     if info.planes < 2:
@@ -859,4 +863,4 @@ def _with_layout(
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
         made = _on_grid(made, values.pop("grid"), order, first)
-    return made.replace(metadata=stated, **values)
+    return made.replace(metadata={**made.metadata, **stated}, **values)

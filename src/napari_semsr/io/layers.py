@@ -232,7 +232,9 @@ def _folder(path: Path) -> list[LayerTuple]:
     try:
         return scan_layers(run(open_frames(path)), path)
     except ReadError:
-        if path.is_file() or _has_table(path):
+        if path.is_file():
+            layers = _grey_scan(path) or _scene(path)
+        elif _has_table(path):
             layers = _grey_scan(path)
         else:
             layers = [layer for item in _images_in(path) for layer in _layers([item])]
@@ -256,6 +258,35 @@ def _grey_scan(path: Path) -> list[LayerTuple]:
         "colour-image",
     )
     return layers
+
+
+def _scene(path: Path) -> list[LayerTuple]:
+    """Read the channels of a CZI, of its first scene that opens if all do not."""
+    from napari_semsr.io.czi import count_scenes
+    from napari_semsr.io.frames import open_frames
+
+    scenes, channels = count_scenes(path)
+    for series in (None, *range(scenes)):
+        layers: list[LayerTuple] = []
+        try:
+            for channel in range(channels):
+                how = {"channel": channel}
+                if series is not None:
+                    how["series"] = series
+                scan = run(open_frames(path, **how))
+                if channels > 1:
+                    scan = scan.replace(name=f"{scan.name} channel {channel}")
+                layers += scan_layers(scan, path, **how)[: None if not channel else 1]
+        except ReadError:
+            continue
+        if series is not None:
+            warn(
+                f"{path.name} holds {scenes} images, of which series {series} is "
+                "shown: open another (`series`).",
+                "several-images",
+            )
+        return layers
+    return []
 
 
 def _file(path: Path) -> list[LayerTuple]:

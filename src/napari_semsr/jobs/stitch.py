@@ -53,6 +53,7 @@ from napari_semsr.io import (
     COVERAGE,
     FRAMES_OPTIONS,
     HEIGHTS,
+    SCENES_KEY,
     OmeZarrStore,
     ReadOptions,
     TypedSize,
@@ -350,7 +351,7 @@ class StitchFolderOptions(StitchOptions):
         None,
         "Series",
         "image of frames whose files hold several, or scene of a CZI; the first is 0, "
-        "and without it all scenes are joined",
+        "and without it all scenes are joined, which must touch",
         ge=0,
     )
     channel: int | None = ReadOptions.model_fields["channel"]  # type: ignore[assignment]
@@ -841,6 +842,13 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         opened = yield from open_scan(
             _folder(run), positions=_table(run), options=run.options
         )
+        scenes = opened.metadata.get(SCENES_KEY, 0)
+        if scenes and opened.nominal_px is not None:
+            msg = (
+                f"{_folder(run)} has {scenes} scenes that do not all touch, so that "
+                f"no mosaic joins them: choose one (`series`, 0 to {scenes - 1})."
+            )
+            raise ReadError(msg, code="several-images")
         [scaled], power = stitching.within_float32([opened])
         return _Scans((), (), (scaled,), power=power)
     heights = read_heights(_folder(run))

@@ -521,7 +521,7 @@ def _same_places(
             passed.append(place)
         else:
             rejected[place.source][reason] += 1
-        yield Progress(number + 1, len(places), "judging patches")
+        yield Progress(number + 1, len(places), "checking patches")
     sets = split(passed, options, groups=groups)
     rows = []
     for source, one in enumerate(sides["low"]):
@@ -558,7 +558,7 @@ def _equal_patterns(
                 densities[side, place] = meters[place.source].measure(patch)
             else:
                 rejected[reason] += 1
-            yield Progress(number + 1, len(places), f"judging patches of {side}")
+            yield Progress(number + 1, len(places), f"checking patches of {side}")
         found[side] = split(passed, options, salt=salt, groups=groups[side])
         _count_border(rejected, passed, found[side])
     return _balanced(found, densities, options, rejected), candidates

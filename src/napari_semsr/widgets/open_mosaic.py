@@ -28,6 +28,7 @@ from napari_semsr.io import (
     ROWS_KEY,
     SERIES_KEY,
     ReadOptions,
+    count_scenes,
     holds_frames,
     own_name,
     read,
@@ -78,6 +79,21 @@ def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
     except ReadError as error:
         return found, code_of(error) == "colour-image"  # not a data bar's: crop that
     return found, False
+
+
+def _look_into_scan(path: Path) -> Job[tuple[Acquisition, dict[str, Any]]]:
+    """Open a scan, of a CZI all scenes if they can be one; count what it offers."""
+    scenes, channels = count_scenes(path) if path.is_file() else (1, 1)
+    of = StitchFolderOptions(channel=0 if channels > 1 else None)
+    try:
+        scan, _ = yield from look_into(path, of)
+    except ReadError as error:
+        if scenes < 2 or code_of(error) != "frames-differ":
+            raise
+        of = of.model_copy(update={"series": 0})
+        scan, _ = yield from look_into(path, of)
+    facts = {"series": scenes, "axes": {"c": channels}}
+    return scan, facts | {"metadata": {SERIES_KEY: of.series}}
 
 
 class OpenMosaicPanel(Panel):
@@ -193,7 +209,7 @@ class OpenMosaicPanel(Panel):
             return
         if holds_frames(path):
             show = partial(self._show_scan, path)
-            self.look_up("Look into folder", lambda: look_into(path), show)
+            self.look_up("Look into folder", lambda: _look_into_scan(path), show)
             return
         work = partial(_look_into_file, path, ReadOptions())
         self.look_up("Look into file", work, self._show_facts)
@@ -273,10 +289,10 @@ class OpenMosaicPanel(Panel):
         self._show_bar()
         self._show_ready()
 
-    def _show_scan(self, path: Path, found: tuple[Acquisition, int]) -> None:
-        acquisition, _ = found
+    def _show_scan(self, path: Path, found: tuple[Acquisition, dict[str, Any]]) -> None:
+        acquisition, counts = found
         size = self.pixel_size.value = acquisition.pixel_size_nm
-        self.facts, self._described = {"pixel_size_nm": size}, path
+        self.facts, self._described = {"pixel_size_nm": size, **counts}, path
         self.about.setText(scan_facts(acquisition))
         self._show_counts(self.facts)
         self.bar_note.setText("")
@@ -357,7 +373,12 @@ class OpenMosaicPanel(Panel):
         if path != self._described:
             self.facts = {}
         if holds_frames(path):
-            of = StitchFolderOptions(pixel_size_nm=self._corrected_size())
+            chosen = self.form.options()
+            of = StitchFolderOptions(
+                pixel_size_nm=self._corrected_size(),
+                series=chosen.series,
+                channel=chosen.channel,
+            )
             return Work(lambda: lay_frames(path, of), self._show_frames)
         options, levels = self.options(), int(self.facts.get("levels") or 1)
         show = partial(self.show_image, outdated=outdated)

@@ -24,7 +24,7 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import build, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets import host
-from napari_semsr.widgets.enhance.models import ModelChooser
+from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME, ModelChooser
 from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
 from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_curve
 from tests.children import LIMIT_MS
@@ -491,6 +491,7 @@ def test_a_noisy_layer_is_taken_alone(panel, model):
     panel.take_noisy(model.layers["soft"])
     assert (panel.pairs.source.value, panel.recipe.box.value) == ("alone", "own-image")
     assert panel.pairs.low.value is model.layers["soft"]
+    assert OWN_IMAGE_TIME in panel.status.text()
     panel.take_noisy(None)
     assert panel.pairs.source.value == "alone"
 

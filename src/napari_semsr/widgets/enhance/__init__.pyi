@@ -1,4 +1,5 @@
 from .models import (
     NEWS as NEWS,
+    OWN_IMAGE_TIME as OWN_IMAGE_TIME,
     listed_models as listed_models,
 )

@@ -343,7 +343,9 @@ class ModelChooser(Form):
         text = known if card else "No model is installed; add a model file."
         offers_own = self._layer is not None and self._is_unfit()
         if offers_own:
-            text += f"<p>If no other model fits: {OWN_IMAGE_TIME}</p>"
+            text += (
+                f"<p>If no other model fits, train on this image. {OWN_IMAGE_TIME}</p>"
+            )
         self.own_button.setVisible(offers_own)
         self.text.setText(text)
         self.details.setText(card_details(card) if "name" in card else "")

@@ -70,7 +70,7 @@ from napari_semsr.widgets.base import (
     table,
     typed_path,
 )
-from napari_semsr.widgets.enhance import NEWS, listed_models
+from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, listed_models
 from napari_semsr.widgets.layers import (
     fill_view,
     grey_layers,
@@ -795,7 +795,8 @@ class TrainPanel(Panel):
             self.show_status("Choose the noisy image, then press Train.")
             return
         self.pairs.low.value = layer
-        self.show_status(f"Ready to train on {layer.name} alone: press Train.")
+        ready = f"Ready to train on {layer.name} alone: press Train."
+        self.show_status(f"{ready} {OWN_IMAGE_TIME}")
 
     def take_registered(self, low: Layer, high: Layer, found: StoredTransform) -> None:
         """Get ready to fine-tune on two layers that were registered."""
