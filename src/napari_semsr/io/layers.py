@@ -270,9 +270,8 @@ def _scene(path: Path) -> list[LayerTuple]:
         layers: list[LayerTuple] = []
         try:
             for channel in range(channels):
-                how = {"channel": channel}
-                if series is not None:
-                    how["series"] = series
+                how: Any = {"channel": channel}
+                how |= {} if series is None else {"series": series}
                 scan = run(open_frames(path, **how))
                 if channels > 1:
                     scan = scan.replace(name=f"{scan.name} channel {channel}")
