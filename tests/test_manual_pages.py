@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import yaml
+
 from napari_semsr.widgets.base.manual import slug
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+SOURCES = DOCS.parent / "src" / "napari_semsr"
 PAGES = [*DOCS.glob("*.md"), *(DOCS / "validation").glob("*.md")]
 TEXTS = {page: page.read_text("utf-8") for page in PAGES}
 ANCHORS = {
@@ -25,6 +28,17 @@ def test_links_between_pages_lead_to_headings() -> None:
             if heading not in {"", *ANCHORS.get(found, ())} or not found.is_file():
                 broken.append(f"{page.name}: {name}#{heading}")
     assert not broken
+
+
+def test_samples_that_pages_open_are_in_the_menu() -> None:
+    manifest = yaml.safe_load((SOURCES / "napari.yaml").read_text("utf-8"))
+    name, samples = manifest["display_name"], manifest["contributions"]["sample_data"]
+    menu = {f"{name} > {one['display_name']}" for one in samples}
+    texts = [*TEXTS.values(), (DOCS.parent / "README.md").read_text("utf-8")]
+    named = [re.findall(r"Open Sample > ([^*]*)\*", text) for text in texts]
+    found = {" ".join(one.split()) for names in named for one in names}
+    assert found
+    assert found <= {name, *menu}
 
 
 def test_images_of_pages_exist() -> None:
