@@ -186,10 +186,8 @@ def open_tiles(
     kinds = {f"{t.shape[0]}x{t.shape[1]} {t.dtype}" for t in tiles}
     if len(kinds) > 1:
         found = ", ".join(sorted(kinds))
-        several = len({tile.frame[0] for tile in tiles})
-        remedy = (
-            f": choose a scene (`series`, 0 to {several - 1})" if several > 1 else ""
-        )
+        scenes = len({tile.frame[0] for tile in tiles})
+        remedy = f": choose a scene (`series`, 0 to {scenes - 1})" if scenes > 1 else ""
         msg = f"{path} must hold tiles of one shape and type, but has {found}{remedy}."
         raise ReadError(msg, code="frames-differ")
     corners = [(float(tile.starts["Y"]), float(tile.starts["X"])) for tile in tiles]
