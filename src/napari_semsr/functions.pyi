@@ -29,6 +29,7 @@ from napari_semsr.jobs.info import Description
 from napari_semsr.jobs.judge import Judged
 from napari_semsr.jobs.measure.error_map import ErrorMapReport
 from napari_semsr.jobs.measure.noise import NoiseReport
+from napari_semsr.jobs.measure.particles import ParticleSizes
 from napari_semsr.jobs.measure.profile import ProfileReport
 from napari_semsr.jobs.measure.repeatability import RepeatabilityReport
 from napari_semsr.jobs.measure.resolution import SpectrumReport
@@ -567,6 +568,17 @@ def gaps(
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> Gaps: ...
+def particles(
+    image: Source,
+    output: PathLike | None = None,
+    *,
+    dark: bool = False,
+    min_diameter_px: float = 4.0,
+    labels: bool = False,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Unpack[Reading],
+) -> ParticleSizes: ...
 def profile(
     image: Source,
     line: tuple[float, float, float, float],

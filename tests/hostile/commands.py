@@ -75,6 +75,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
     "profile": ("first.tif", "--line", "10,10,30,40", "--width", "3"),
     "noise": ("first.tif",),
+    "particles": ("first.tif", "-o", "out.csv"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png", "--width-mm", "80"),
     "replay": ("made.tif",),
     "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),

@@ -32,6 +32,7 @@ NUMBER = {
     "error-map": "rse_grey",
     "gaps": "mean_width_nm",
     "noise": "noise_grey",
+    "particles": "median_nm",
     "profile": "fwhm_plain_nm",
 }
 OPTIONS = {

@@ -52,7 +52,9 @@ from .gaps import (
     GapOptions as GapOptions,
     Gaps as Gaps,
     Particle as Particle,
+    ParticleOptions as ParticleOptions,
     WidthHistogram as WidthHistogram,
+    find_particles as find_particles,
     measure_gaps as measure_gaps,
 )
 from .grating import (

@@ -46,6 +46,7 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Quantity,
+    ReadError,
     length_error,
     mean_pitch,
     noise_level,
@@ -277,16 +278,21 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
     return mean - high * error, mean - low * error
 
 
-class GapOptions(Options):
-    """Which pairs of particles are looked at."""
+class ParticleOptions(Options):
+    """Which particles are found."""
 
     dark: bool = option(
         False, "Particles are dark", "Particles are darker than what lies around."
     )
-    # 4 px and one diameter are chosen: less is noise, and further apart is no gap
-    min_diameter_px: float = option(
+    min_diameter_px: float = option(  # chosen: less is noise
         4.0, "Least diameter", "Smaller particles are left out.", unit="px", gt=0
     )
+
+
+class GapOptions(ParticleOptions):
+    """Which pairs of particles are looked at."""
+
+    # chosen: further apart than one diameter is no gap
     reach: float = option(
         1.0,
         "Reach",
@@ -658,10 +664,12 @@ def measure_gaps(
     chosen = options or GapOptions()
     if reference is not None:
         check_grids(image, reference)
-    values, background = _above_background(image, dark=chosen.dark)
+    known = finite_values(image, "Gaps")
+    values, background = _above_background(known, dark=chosen.dark)
     guide, guide_background = values, None
     if reference is not None:
-        guide, guide_background = _above_background(reference, dark=chosen.dark)
+        known = finite_values(reference, "Gaps")
+        guide, guide_background = _above_background(known, dark=chosen.dark)
     regions, count, bright = _particles(guide, chosen)
     pitch = np.array(mean_pitch(image.scale))
     lines = _lines(regions, count, chosen, pitch)
@@ -702,6 +710,35 @@ def measure_gaps(
         own=own,
         size_error=length_error(image),
     )
+
+
+def find_particles(
+    image: Micrograph, options: ParticleOptions | None = None
+) -> tuple[NDArray[np.int32], int]:
+    """Label the particles of an image (Y, X) as gaps are looked for between them.
+
+    Pixels without a value, which may be missing anywhere, belong to none. Returns
+    labels from 1 upwards, and the number of bright regions that are too small.
+
+    Raises
+    ------
+    ReadError
+        If no pixel has a value.
+    """
+    chosen = options or ParticleOptions()
+    values = image.array().astype(np.float64)
+    missing = ~np.isfinite(values)
+    if missing.all():
+        msg = f"Particles need pixels with a value, got none in {image.name}."
+        raise ReadError(msg, code="no-finite-values")
+    if missing.any():  # what ends there is as if it continued
+        nearest = ndimage.distance_transform_edt(
+            missing, return_distances=False, return_indices=True
+        )
+        values = values[tuple(nearest)]
+    height, _ = _above_background(values, dark=chosen.dark)
+    labels, count, bright = _particles(height, chosen, missing)
+    return np.where((labels <= count) & ~missing, labels, 0), bright - count
 
 
 def _gaps(
@@ -765,9 +802,8 @@ def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatAr
     return centres, area
 
 
-def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, float]:
+def _above_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, float]:
     """Grey levels above the background, and the background."""
-    values = finite_values(image, "Gaps")
     turned = _without_slope(-values if dark else values)
     low, high = float(turned.min()), float(turned.max())
     level = low
@@ -816,7 +852,7 @@ def _terms(places: FloatArray, shape: IntPair) -> FloatArray:
 
 
 def _particles(
-    values: FloatArray, options: GapOptions
+    values: FloatArray, options: ParticleOptions, missing: BoolArray | bool = False
 ) -> tuple[NDArray[np.int32], int, int]:
     """Label particles from 1 upwards, then bright regions that are too small for one.
 
@@ -824,11 +860,11 @@ def _particles(
     particle is outlined in the finest Gaussian in which its outline is clear of noise;
     what is left is looked through again, as long as something is found.
     """
-    noise = noise_level(values)
+    noise = noise_level(np.where(missing, np.nan, values))
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES_PX]
     while scales:
-        scale, taken = scales[0], labels > 0
+        scale, taken = scales[0], (labels > 0) | missing
         plain = smooth = ndimage.gaussian_filter(values, scale)
         if total:
             taken = ndimage.binary_dilation(taken, iterations=_RIM_PX)

@@ -28,6 +28,7 @@ VERBS = {
     "metrics": "PSNR, SSIM, NRMSE against a reference, sharpness, grey levels",
     "error-map": "map where an image misses its reference, or how two scans differ",
     "gaps": "count and measure the gaps between particles",
+    "particles": "measure the sizes of particles, or of the objects of a label image",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "noise": "the noise of one image, and its growth with the grey level",
     "figure": "draw images and maps, also as overlay: bar in nm, colour bar, caption",
@@ -64,6 +65,7 @@ _DECLARED = {
     "gaps": "measure.gaps",
     "metrics": "measure.grey",
     "noise": "measure.noise",
+    "particles": "measure.particles",
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
@@ -77,7 +79,7 @@ _UNLISTED = {
     "difference": "blend",
 }
 """Modules of verbs without a command, whose images panels make in memory."""
-PANELS = {"Noise": "noise"}
+PANELS = {"Particle sizes": "particles", "Noise": "noise"}
 """Verbs whose value alone makes a panel, by its title."""
 MEASURES = tuple(
     name for name in VERBS if _DECLARED.get(name, "").startswith("measure.")

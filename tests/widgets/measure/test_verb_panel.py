@@ -15,3 +15,23 @@ def test_panel_measures_and_draws_its_curve(model, hold, rng, add, run_panel):
     levels = line.get_xdata()
     assert levels[-1] - levels[0] > 60
     assert "noise s.d." in panel.findings().curves["Noise"]
+
+
+def test_particle_sizes_are_those_of_an_image_and_of_labels(
+    model, hold, add, run_panel
+):
+    y, x = np.indices((120, 140))
+    discs = 50 + 100.0 * (np.hypot(y - 60, x - 40) < 15)
+    labels = np.where(np.hypot(y - 60, x - 90) < 12, 5, 0)
+    model.add_labels(labels, name="drawn", scale=(3, 3), units=("nm", "nm"))
+    add(model, Micrograph(discs, (2.0, 2.0), "discs"))
+    panel = hold(make_panel(model, VERB_PANELS["Particle sizes"]))
+    assert panel.boxes["image"].value.name == "discs"
+    assert "Measured discs: Particles 1, Median diameter 59" in run_panel(panel)
+    panel.boxes["image"].value = model.layers["drawn"]
+    said = run_panel(panel)
+    assert said.startswith("Measured drawn: Particles 1, Median diameter 70.7")
+    assert said.count("Median") == 1
+    curves = panel.findings().curves
+    assert list(curves["Particles"]["label"]) == [5]
+    assert "Diameters" in curves

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox, FileEdit
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QWidget
 
@@ -48,6 +48,7 @@ from napari_semsr.widgets.base import (
     written,
 )
 from napari_semsr.widgets.layers import (
+    HELPER_KEY,
     grey_layers,
     hide_other_maps,
     inputs_of,
@@ -114,7 +115,7 @@ class VerbPanel(Panel):
                 item.name,
                 item.title,
                 item.tooltip,
-                layers=partial(grey_layers, viewer),
+                layers=self._listed,
                 none="none" if item.optional else None,
             )
             for item in first.images
@@ -139,11 +140,21 @@ class VerbPanel(Panel):
         for frame, form in self.frames.items():
             self.add_group(frame, form)
         self.add_groups()
-        maps = first.output is None or issubclass(first.result, MapMade)
+        maps = not first.makes_image or issubclass(first.result, MapMade)
         title_below = "Figures" if maps else "Result"
         self.add_results(title_below, *self.result_widgets(), helpers=self.helps)
         self.helpers.value = self.helps_first
         self.take_input(self.boxes[first.images[self.input_image].name])
+
+    def _listed(self) -> list[Any]:
+        """List grey layers, after those of labels where the verb takes them."""
+        others = [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, Labels) and not layer.metadata.get(HELPER_KEY)
+        ]
+        grey = grey_layers(self.viewer)
+        return others + grey if "labels" in self.verb.options.model_fields else grey
 
     def writes(self) -> Path | None:
         """Give the path that was chosen."""
@@ -188,11 +199,13 @@ class VerbPanel(Panel):
                 )
                 raise ShapeError(msg, code="same-image")
         more = [item for form in self.frames.values() for item in form.values().items()]
+        if layers and isinstance(layers[0], Labels):
+            more.append(("labels", True))
         options = self.form.options(**dict(more))
         planes = planes_of(layers[0]) if self.takes_stack() else ()
         asked = VerbOutcome(images, images[0], self.step(options), planes)
         target = None
-        if verb.output is not None:
+        if verb.makes_image:
             title = result_name(self.viewer, images[0].name, asked.step)
             replaces = self.output is not None and self.replace.value
             there = "replace" if replaces else "refuse"
@@ -254,7 +267,8 @@ class VerbPanel(Panel):
                 figures = {**figures, "Measured": say_part(outcome.shown)}
         yield from self.mark(layer, outcome)
         yield
-        curves = self.draw(outcome.report)
+        # rows of a report are saved with its curves: they may be thousands
+        curves = {**self.draw(report), **getattr(report, "tables", dict)()}
         yield
         self.show_result(
             figures,
@@ -305,7 +319,8 @@ class VerbPanel(Panel):
         """Say what was done, and what is shown large."""
         report = outcome.report
         figures = figures_of(report)
-        told = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
+        quantities = (q for q, _ in quantities_of(type(report)).values())
+        told = dict.fromkeys(q.label for q in quantities if q.large)  # nm and px: one
         large = ", ".join(f"{name} {figures[name]}" for name in told if name in figures)
         one, *others = report.images
         done = f"Compared {others[0]} with {one}" if others else f"Measured {one}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from napari import current_viewer
 
+from napari_semsr.jobs import PANELS
 from napari_semsr.widgets.base import ASIDE, open_panel
 
 _PANELS = {
@@ -16,6 +17,7 @@ _PANELS = {
     "mosaic": "Open mosaic",
     "save": "Save",
     "train": "Train",
+    **{verb.replace("-", "_"): title for title, verb in PANELS.items()},
 }
 
 

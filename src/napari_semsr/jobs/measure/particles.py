@@ -1,0 +1,221 @@
+"""The sizes of particles of an image, or of the objects of a label image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from scipy import ndimage
+from skimage import measure
+
+from napari_semsr import core
+from napari_semsr.analysis import ParticleOptions, find_particles
+from napari_semsr.core import Quantity, figure, lengths, option
+from napari_semsr.io import TABLE_SUFFIXES, write_sheet
+from napari_semsr.jobs.images import Result, calibrated_of, jsonable
+from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
+
+_KEYS = {
+    "label": Quantity("Label"),
+    **lengths("y", "y"),
+    **lengths("x", "x"),
+    "area_nm2": Quantity("Area", "nm²", also="area_px"),
+    "area_px": Quantity("Area", "px²"),
+    **lengths("equivalent_diameter", "Diameter of a disc of its area"),
+    "equivalent_diameter_sd_nm": Quantity("Error of the diameter", "nm"),
+    "eccentricity": Quantity("Eccentricity of an ellipse of its moments"),
+}
+_MOST_PARTS = 2  # of a label on average; chosen: grey levels of an image have more
+
+
+class ParticleSizeOptions(ParticleOptions):
+    """Which particles are measured."""
+
+    labels: bool = option(
+        False,
+        "Label image",
+        "The image holds a number for each object and 0 elsewhere, or is a mask, whose "
+        "connected parts are the objects.",
+    )
+
+
+def _length(
+    key: str, label: str, get: Callable[[Any], Any], **more: Any
+) -> tuple[property, property, property]:
+    """Make the properties of a length of all particles: in nm, its error, in px."""
+
+    def of(unit: str, label: str = label, times: str = "", **how: Any) -> property:
+        def found(made: "ParticleSizes") -> float | None:
+            known, share = made.diameters(unit), getattr(made, times, 1.0)
+            return share * float(get(known)) if known and share else None
+
+        return figure(found, label, unit, **how)
+
+    nm = of("nm", also=f"{key}_px", sd=f"{key}_sd_nm", **more)
+    return nm, of("nm", f"{label}, error", "size_error"), of("px", **more)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticleSizes(ImageMeasure):
+    """Sizes of particles that are whole in the field, as discs of their areas.
+
+    `size_error` is the relative error of the pixel size, which all lengths share;
+    `counts` are of diameters between `edges`.
+    """
+
+    particles: Annotated[int, Quantity("Particles", large=True)]
+    cut: Annotated[int, Quantity("Cut by the border, left out")]
+    smaller: Annotated[int, Quantity("Too small, left out")]
+    counted: Annotated[float, Quantity("Share of the field with values", form=".1%")]
+    covered: Annotated[float, Quantity("Of that covered by them", form=".1%")]
+    size_error: float
+    rows: Annotated[list[dict[str, Any]], core.recorded("Each particle", keys=_KEYS)]
+    edges_nm: list[float] | None
+    edges_px: list[float]
+    counts: list[int]
+    output: str | None
+
+    median_nm, median_sd_nm, median_px = _length(
+        "median", "Median diameter", np.median, large=True
+    )
+    mean_nm, mean_sd_nm, mean_px = _length("mean", "Mean diameter", np.mean)
+    spread_nm, spread_sd_nm, spread_px = _length(
+        "spread",
+        "S.d. of diameters",
+        lambda known: np.std(known, ddof=1) if len(known) > 1 else np.nan,
+    )
+    lower_quartile_nm, lower_quartile_sd_nm, lower_quartile_px = _length(
+        "lower_quartile", "Lower quartile", lambda known: np.quantile(known, 0.25)
+    )
+    upper_quartile_nm, upper_quartile_sd_nm, upper_quartile_px = _length(
+        "upper_quartile", "Upper quartile", lambda known: np.quantile(known, 0.75)
+    )
+
+    def diameters(self, unit: str) -> list[float]:
+        """Give the diameters in nm or px; none in nm without a pixel size."""
+        found = (row[f"equivalent_diameter_{unit}"] for row in self.rows)
+        return [size for size in found if size is not None]
+
+    def tables(self) -> dict[str, dict[str, list[Any]]]:
+        """Give a row for each particle."""
+        unit = "nm" if self.diameters("nm") else "px"
+        heads = {f"{key} ({unit})": f"{key}_{unit}" for key in ("y", "x")}
+        heads[f"diameter ({unit})"] = f"equivalent_diameter_{unit}"
+        heads = {"label": "label", **heads, "eccentricity": "eccentricity"}
+        listed = {k: [row[name] for row in self.rows] for k, name in heads.items()}
+        return {"Particles": listed} if self.rows else {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the figures, too."""
+        return Result.to_json(self) | core.cells_of(self)
+
+
+def _labels(image: core.Micrograph) -> tuple[Any, Any]:
+    """Label the objects of a label image from 1; give these, and its own numbers."""
+    values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
+    numbers, labels = np.unique(np.append(0, values), return_inverse=True)
+    labels = labels[1:].reshape(values.shape)
+    parts, count = measure.label(labels, connectivity=2, return_num=True)
+    whole = numbers[0] == 0 and np.array_equal(numbers, np.rint(numbers))
+    if numbers.size == 2 and count > 1 and whole:  # a mask
+        return parts, np.arange(count + 1)
+    if not whole or count > _MOST_PARTS * (numbers.size - 1):
+        msg = (
+            "A label image must hold a whole number for each object and 0 elsewhere, "
+            f"got grey levels in {image.name}; leave `labels` out to find particles."
+        )
+        raise core.ShapeError(msg, code="not-labels")
+    return labels, numbers.astype(int)
+
+
+def _measure(
+    run: Run[ParticleSizeOptions], image: core.Micrograph
+) -> core.Job[ParticleSizes]:
+    """Measure areas in units of the pixel's; what has no value cuts as borders do."""
+    calibrated_of(image, None)  # warns of a missing pixel size
+    yield core.Progress(0, 0, "looking for particles")
+    if run.options.labels:
+        (labels, numbers), smaller = _labels(image), 0
+    else:
+        labels, smaller = find_particles(image, run.options)
+        numbers = np.arange(labels.max() + 1)
+    pitch = core.mean_pitch(image.scale)
+    kinds = ("label", "centroid", "area", "eccentricity")
+    found = measure.regionprops_table(labels, properties=kinds, spacing=pitch)
+    diameters = np.sqrt(found["area"] * 4 / np.pi)
+    missing = ~np.isfinite(image.array())
+    edge = ndimage.binary_dilation(missing, np.ones((3, 3)), border_value=1)
+    large = diameters >= run.options.min_diameter_px
+    whole = large & ~np.isin(found["label"], labels[edge])
+    found = {name: values[whole] for name, values in found.items()}
+    y, x = (found[f"centroid-{axis}"] / pitch[axis] for axis in (0, 1))
+    nm, error = image.mean_pixel_size_nm or np.nan, core.length_error(image)
+    (y0, x0), (dy, dx) = image.origin, image.pixel_size_nm or (np.nan, np.nan)
+    columns = {
+        "label": numbers[found["label"]],
+        "y_nm": y0 + y * dy,
+        "x_nm": x0 + x * dx,
+        "area_nm2": found["area"] * nm**2,
+        "equivalent_diameter_nm": diameters[whole] * nm,
+        "equivalent_diameter_sd_nm": diameters[whole] * nm * (error or np.nan),
+        "eccentricity": found["eccentricity"],
+        "y_px": y,
+        "x_px": x,
+        "area_px": found["area"],
+        "equivalent_diameter_px": diameters[whole],
+    }
+    table = jsonable(columns)
+    if run.target is not None:
+        write_sheet(run.target, table)
+    counts, edges = np.histogram(diameters[whole], "sturges")
+    return ParticleSizes(
+        **run.facts(image),
+        particles=int(whole.sum()),
+        cut=int((large & ~whole).sum()),
+        smaller=smaller + int((~large).sum()),
+        counted=1 - float(missing.mean()),
+        covered=float(found["area"].sum() / max(1, (~missing).sum())),
+        size_error=error,
+        rows=[
+            dict(zip(table, row, strict=True))
+            for row in zip(*table.values(), strict=True)
+        ],
+        edges_nm=None if np.isnan(nm) else (edges * nm).tolist(),
+        edges_px=edges.tolist(),
+        counts=counts.tolist(),
+        output=run.output,
+    )
+
+
+PARTICLES = Verb(
+    "particles",
+    (ImageIn("image", "an image of particles, or a label image"),),
+    ParticleSizeOptions,
+    ParticleSizes,
+    _measure,
+    output=Output(
+        "where the table of one image goes, a row for each particle (.csv or .parquet)",
+        required=False,
+        ending=TABLE_SUFFIXES[0],
+        also=TABLE_SUFFIXES[1:],
+    ),
+    title="particles",
+    tabled=True,
+    curves=(
+        core.Curve(
+            "Diameters",
+            "edges_{unit}",
+            "counts",
+            "diameter ({unit})",
+            "share of particles",
+            shares=True,
+        ),
+    ),
+    example="""
+    >>> y, x = np.mgrid[:64, :96]
+    >>> disc = 100.0 * (np.hypot(y - 32, x - 40) < 12)
+    >>> found = semsr.particles(disc, pixel_size_nm=2)
+    >>> found.particles, round(found.median_nm, 1), found.cut
+    (1, 47.4, 0)
+    """,
+)
