@@ -20,6 +20,7 @@ from napari_semsr.core import (
     plots_of,
     quantities_of,
 )
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     ERROR_MAP,
     PANELS,
@@ -48,7 +49,6 @@ from napari_semsr.widgets.base import (
     written,
 )
 from napari_semsr.widgets.layers import (
-    HELPER_KEY,
     grey_layers,
     hide_other_maps,
     inputs_of,
