@@ -88,9 +88,6 @@ def function_of(name: str) -> Callable[..., Any]:
             for one, item in zip(handed, first, strict=True)
         ]
         chosen = verb.parse_options({**given, **options})
-        if verb.in_memory is not None and how.get("output") is None:
-            how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
-            return run(verb.in_memory(*images, **how, **chosen), report)
         return verb.given(run(verb.job(*images, **how, **chosen), report))
 
     call.__name__ = call.__qualname__ = verb.function
@@ -148,7 +145,7 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
             kind |= None
         yield item.name, kind, default if item.optional or default else _NEEDED
     for written in verb.written:
-        optional = not written.required or written.kept or verb.in_memory is not None
+        optional = not written.required or written.kept
         kind = PathLike | None if optional else PathLike
         yield written.name, kind, None if optional else _NEEDED
 

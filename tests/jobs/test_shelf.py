@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
-from napari_semsr.core.errors import CheckpointError, WriteError
+from napari_semsr.core.errors import CheckpointError, OptionError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.predictor import cache_folder
 from napari_semsr.jobs import models as shelf
@@ -109,3 +109,11 @@ def test_the_default_draws_no_stripes_beside_a_gap(rng):
     field[:, 112:] = np.nan
     made = semsr.enhance(field.astype(np.float32), blur_px=4, device="cpu").array()
     np.testing.assert_allclose(made[16:48, 96:112], 200, atol=10)
+
+
+def test_a_map_is_not_left_out_where_nothing_is_written(tmp_path):
+    field = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    made = tmp_path / "map.tif"
+    with refused(OptionError, "missing-value"):
+        semsr.enhance(field, model="sem-restore", residual_map=made, device="cpu")
+    assert not made.exists()

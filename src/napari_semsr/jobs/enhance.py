@@ -57,7 +57,6 @@ from napari_semsr.core import (
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     OmeZarrStore,
-    ReadOptions,
     filling_store,
     peek,
     read,
@@ -76,7 +75,6 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.leakage import LEARNT
 from napari_semsr.jobs.models import (
-    DEFAULT_MODEL,
     MODEL_IN,
     MOSAIC_MODEL,
     find_model,
@@ -206,6 +204,11 @@ class EnhancedFile(ImageMade):
             "misfit_percent": self.misfit_percent,
         }
         return {**Result.to_json(self), **jsonable(more)}
+
+
+def _enhance(run: Run[EnhanceOptions]) -> Job[Any]:
+    """Enhance a plane into a store or a file, or without any output in memory."""
+    return _enhance_plane(run) if run.targets else _enhance_in_memory(run)
 
 
 def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
@@ -537,25 +540,14 @@ def overall_change(changes: Sequence[Change | None]) -> Change | None:
     )
 
 
-def _enhance_in_memory(
-    image: Image,
-    *,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    options: EnhanceOptions | None = None,
-    opening: ReadOptions | None = None,
-    **_: object,
-) -> Job[Micrograph]:
+def _enhance_in_memory(run: Run[EnhanceOptions]) -> Job[Micrograph]:
     """Enhance an image in memory; neither a map nor a cluster goes with it."""
-    yield Progress(0, 0, "reading")
-    path, chosen = find_model(model), options or EnhanceOptions()
-    run = Run("enhance", {"image": image}, chosen, opening or ReadOptions())
+    path = find_model(run.named["model"])
     run.open()
-    loaded = models.load_model(path)
-    yield from compare_with_place(run.images["image"], loaded, chosen)
+    image, loaded = run.images["image"], models.load_model(path)
+    yield from compare_with_place(image, loaded, run.options)
     provenance = yield from _provenance_of(run, loaded, path)
-    job = inference.enhance_array(
-        run.images["image"], loaded, chosen, provenance=provenance
-    )
+    job = inference.enhance_array(image, loaded, run.options, provenance=provenance)
     return (yield from job)
 
 
@@ -564,7 +556,7 @@ ENHANCE = Verb(
     (ImageIn("image", "the image to enhance"),),
     EnhanceOptions,
     EnhancedFile,
-    _enhance_plane,
+    _enhance,
     title="tiles",
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(
@@ -595,7 +587,6 @@ ENHANCE = Verb(
     resumes=True,
     by_plane=_summed,
     prepare=compact_memory,
-    in_memory=_enhance_in_memory,
     example="""
     >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
     >>> sharp = semsr.enhance(field, model="sem-restore", tile=32)

@@ -1173,7 +1173,6 @@ STITCH = Verb(
             also=(".txt",),
         ),
     ),
-    exclude=("known_distortion",),
     reads=False,
     resumes=True,
     numbers=("frames", "pairs_used", "pairs_rejected", "residual_px"),

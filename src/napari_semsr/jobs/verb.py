@@ -264,6 +264,7 @@ CALIBRATION = FileIn(
     metavar="JSON",
 )
 """Stands beside every option set that holds both."""
+_IN_FILE = ("known_distortion",)  # a calibration's own, which no text of a command is
 
 
 MAP_OUT = Output(
@@ -466,7 +467,6 @@ class Verb(Generic[O, R]):
     # types of its results where an option is set, by the name of that option
     results: Mapping[str, type[Result]] = field(default_factory=dict)
     title: str = "options"  # of the options in the help
-    exclude: tuple[str, ...] = ()  # of these, what its command does not take
     files: tuple[FileIn, ...] = ()
     output: Output | None = None
     outputs: tuple[Output, ...] = ()  # what it writes besides
@@ -484,7 +484,6 @@ class Verb(Generic[O, R]):
     by_plane: Callable[[Sequence[R]], dict[str, Any]] | None = None
     step: str = ""  # why it is no step of a batch
     prepare: Callable[[], object] | None = None  # of a process that does nothing else
-    in_memory: Callable[..., Job[Any]] | None = None  # its function without an output
     gives: Any = None  # the type of what its function gives, where not the result
     value: str = ""  # the part of the result that this is
     example: str = ""  # of the function
@@ -513,7 +512,7 @@ class Verb(Generic[O, R]):
     @property
     def sets(self) -> tuple[Group, ...]:
         """Its option sets, as its job names them; of one image alone last."""
-        found = [Group("options", self.title, self.options, self.exclude), *self.groups]
+        found = [Group("options", self.title, self.options, _IN_FILE), *self.groups]
         if self.reads:
             hidden = () if self.sides else self.not_read
             found.append(Group("opening", "reading", ReadOptions, hidden))
