@@ -4,7 +4,8 @@ Run: ``python benchmarks/adapt.py --part PART [--rows ROWS] [--only NAME;...]``,
 PART is one of ``samples`` (the command's own run on each sample), ``seeds``, ``time``,
 ``area``, ``focus``, ``elsewhere`` (each model on the places of all other samples, and
 what is proposed there), ``rivals``, ``useless`` (what must be refused), ``removals``
-(what a model draws of removed objects), ``table``, which prints what
+(what a model draws of removed objects), ``place`` (the sample of the File menu, drawn
+by other seeds), ``table``, which prints what
 ROWS holds, and ``picture``, which draws a detail of the first sample for README.
 What has its row is not run again. `adapt_goals.yaml` names samples and goals.
 
@@ -58,11 +59,12 @@ from napari_semsr.core import (
 )
 from napari_semsr.demonstration.runs import place_truth
 from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.io import Side, StoredTransform
+from napari_semsr.io import STORE_KEY, Side, StoredTransform
 from napari_semsr.jobs import (
     ADAPT,
     FIGURE,
     AdaptOptions,
+    AdaptRefused,
     FigureOptions,
     fine_circuits,
     paired_removals,
@@ -74,6 +76,7 @@ from napari_semsr.restoration import fit_place_filter
 from napari_semsr.simulation import ScanOptions, ViewOptions, simulate_scan, take_view
 from napari_semsr.stitching import plan_fusion, solve_mosaic
 from napari_semsr.training import PlaceFit, PlaceImages, PlaceOptions, fit_place
+from napari_semsr.widgets.samples import optical_and_sem
 
 Image = NDArray[np.floating]
 FOLDER = Path(__file__).resolve().parent
@@ -473,6 +476,38 @@ def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     yield {"case": "removals", "steps": PLAN["steps"], **run(job).to_json()}
 
 
+def run_place(_: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Run the command on the sample of the File menu, drawn by other seeds."""
+    for seed in PLAN["place"]["seeds"]:
+        cases = {f"{seed}, {steps} steps": steps for steps in PLAN["place"]["steps"]}
+        if known >= cases.keys():
+            continue
+        images = [
+            attributes["metadata"][STORE_KEY]
+            for _, attributes, _ in optical_and_sem(seed)
+        ]
+        folder = WORK / f"place-{seed}"
+        for number, (case, steps) in enumerate(cases.items()):
+            how = {"overwrite": True} if number == 0 else {"resume": True}
+            began, row = time.process_time(), {"case": case, "kept": True}
+            try:
+                job = ADAPT.job(
+                    images[0], images[1:], folder, fit=fit_for(steps), **how
+                )
+                found = run(job).to_json()["held_out"]
+                gains = {
+                    "adapted": found["gain_below_cutoff_db"],
+                    "linear": found["linear_gain_below_cutoff_db"],
+                    "ssum-sem": found["untouched_gain_below_cutoff_db"],
+                }
+            except AdaptRefused as error:
+                row |= {"kept": False, "refused": str(error)}
+                found = error.facts.get("held_out", {})
+                gains = {key: one["gain_below_cutoff_db"] for key, one in found.items()}
+            spent = round(time.process_time() - began, 1)
+            yield {**row, "processor_s": spent, "gain_below_cutoff_db": gains}
+
+
 def draw_picture(sample: Sample) -> Path:
     """Draw a detail of place B: mosaic, enhanced, and electron image."""
     place = look(sample, sample.seed + 1)
@@ -504,6 +539,7 @@ PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
     "rivals": (CLOSELY, run_rivals),
     "useless": (SAMPLES, run_useless),
     "removals": (SAMPLES[:1], run_removals),
+    "place": ((Sample("place", 0),), run_place),
 }
 
 
@@ -513,7 +549,7 @@ CHOICES = ("adapted", "ssum-sem", "linear")
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """Write what the rows hold, and which goals are met."""
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
-    order = [sample.name for sample in SAMPLES]
+    order = [sample.name for samples, _ in PARTS.values() for sample in samples]
     for row in sorted(rows, key=lambda row: order.index(row["name"])):
         parts[row["part"]].append(row)
     own = {r["name"]: r for r in parts["samples"]}
@@ -529,6 +565,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
         proposals([*own.values(), *parts["focus"], *parts["elsewhere"]]),
         table_of_useless(parts["useless"]),
         *(found_removals(row) for row in parts["removals"]),
+        table_of_places(parts["place"]),
     ]
     return "\n\n".join(section for section in sections if section)
 
@@ -673,6 +710,21 @@ def found_removals(row: dict[str, Any]) -> str:
         f"{verdict(drawn <= goals['drawn_percent'])}); J over all {points:.0f} (goal "
         f"{goals['j_points']}: {verdict(points >= goals['j_points'])})"
     )
+
+
+def table_of_places(rows: list[dict[str, Any]]) -> str:
+    """Write which trainings on the sample of the File menu are kept."""
+    head = ("sample *place*", "kept", "processor, s", "below the cut-off, dB")
+    lines = [
+        (
+            row["case"],
+            "yes" if row["kept"] else "no",
+            row["processor_s"],
+            ", ".join(f"{k} {v:+.2f}" for k, v in row["gain_below_cutoff_db"].items()),
+        )
+        for row in rows
+    ]
+    return markdown(head, lines) if lines else ""
 
 
 def main() -> None:

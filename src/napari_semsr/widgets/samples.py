@@ -71,7 +71,7 @@ def superlens_scan() -> list[LayerData]:
     return scan_layers(run(open_frames(folder)), folder)
 
 
-def optical_and_sem() -> list[LayerData]:
+def optical_and_sem(seed: int = 0) -> list[LayerData]:
     """Show one place by light and by electrons: a stitched scan and an SEM image.
 
     The SEM image has a pixel, a field and a turn of its own, and is not registered: the
@@ -93,6 +93,7 @@ def optical_and_sem() -> list[LayerData]:
         focus_nm=40.0,
         illumination_drift=0.1,
         sem_view=True,
+        seed=seed,
     )
     run(SIMULATE.job(out_dir=folder, options=options))
     run(STITCH.job(folder, mosaic))
