@@ -487,6 +487,7 @@ def run_place(_: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
             for _, attributes, _ in optical_and_sem(seed)
         ]
         folder = WORK / f"place-{seed}"
+        WORK.mkdir(parents=True, exist_ok=True)
         for number, (case, steps) in enumerate(cases.items()):
             how = {"overwrite": True} if number == 0 else {"resume": True}
             began, row = time.process_time(), {"case": case, "kept": True}

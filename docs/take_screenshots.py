@@ -54,7 +54,6 @@ PLUGIN = "napari-semsr"
 SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 900
-FILM_MINUTES = 5.0  # two were not enough for the sample on two cores
 FILM_SIZE, FILM_EVERY_S, FILM_ZOOM = (1240, 760), 8.0, 2.5
 OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
 LINE_PX = ((256, 100), (256, 320))  # from here to there, of the sample
@@ -224,8 +223,7 @@ def photograph_story() -> None:
 def _film_training(
     viewer: napari.Viewer, panel: Any
 ) -> list[tuple[Image.Image, float]]:
-    """Train for some minutes, and choose pictures of that."""
-    panel.form.set_values(minutes=FILM_MINUTES)
+    """Train, and choose pictures of that."""
     panel.run_button.click()
     settle(2)
     first, taken = _frame(viewer), list[Image.Image]()

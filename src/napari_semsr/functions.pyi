@@ -368,7 +368,7 @@ def adapt(
     model: Literal["similarity", "affine", "elastic"] = "affine",
     search: Literal["near", "full"] = "near",
     landmarks_only: bool = False,
-    minutes: float = 2.0,
+    minutes: float | None = None,
     cut_off_nm: float | None = None,
     seed: int = 0,
     device: str = "auto",

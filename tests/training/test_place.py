@@ -10,10 +10,12 @@ from napari_semsr.training import (
     PlaceReport,
     fit_place,
     load_place_state,
+    place as places,
     save_place_state,
 )
 from tests.refusals import refused
 
+TRAINER = places._Trainer  # noqa: SLF001 - its steps take a stated time in some tests
 QUICK = PlaceOptions(patch_px=32, batch=2, copies=1, learning_rate=2e-3)
 
 
@@ -197,3 +199,50 @@ def test_several_parts_and_missing_pixels_are_trained_on(images):
     dark[100:, :30] = np.nan
     found = fit([one, PlaceImages(dark, holed, one.held_out)], 2)
     assert torch.isfinite(weights(found)).all()
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "fastest"), [({1: 0.1, 2: 10}, 1), ({1: 0.1, 2: 0.06}, 2)]
+)
+def test_steps_are_taken_by_the_number_of_threads_that_is_fastest(
+    images, monkeypatch, cost_s, fastest
+):
+    """By two threads on busy cores a step takes many times as long as by one."""
+    clock, taken = [0.0], []
+
+    def step(trainer):
+        count = torch.get_num_threads()
+        clock[0] += cost_s[count]
+        taken.append(count)
+        trainer.steps += 1
+
+    monkeypatch.setattr(TRAINER, "step", step)
+    monkeypatch.setattr(places.time, "monotonic", lambda: clock[0])
+    fit(images, 2000, threads=2)
+    assert set(taken) == {1, 2}  # as the load may change
+    assert taken.count(fastest) > 0.85 * len(taken)
+    assert clock[0] < 1.15 * len(taken) * cost_s[fastest]
+
+
+def test_a_training_without_an_end_takes_the_usual_steps(images, monkeypatch):
+    monkeypatch.setattr(places, "STEPS", 3)
+    assert fit(images, None).steps == 3
+
+
+def test_the_time_of_a_training_begins_after_its_preparation(images, monkeypatch):
+    clock = [0.0]
+    prepare = TRAINER.prepare
+
+    def slow(trainer):
+        yield from prepare(trainer)
+        clock[0] += 1000
+
+    def step(trainer):
+        clock[0] += 1
+        trainer.steps += 1
+
+    monkeypatch.setattr(TRAINER, "prepare", slow)
+    monkeypatch.setattr(TRAINER, "step", step)
+    monkeypatch.setattr(places.time, "monotonic", lambda: clock[0])
+    found = fit(images, None, seconds=20.0)
+    assert (found.steps, found.seconds) == (20, 20.0)

@@ -47,8 +47,11 @@ from napari_semsr.restoration import fit_place_filter
 from napari_semsr.training.learner import check_finite
 
 ARCHITECTURE = "place"
+STEPS = 960
+"""Steps of a training without another end, which `benchmarks/adapt.py` measures."""
 _BURST_S = 0.5  # between two looks at `should_stop`; chosen: a person waits no longer
 _EVALUATION = 0.05  # share of the time that evaluation may take; chosen
+_TRIAL = 0.05  # share of the time for numbers of threads that were slower; chosen
 _MEAN = 9.0  # the mean weights are those of the last 1 / (1 + 9) of the steps, about
 _SAVE_S = 10.0  # between two saved states; chosen: what an interruption costs
 _LEAST_KNOWN = 0.5  # of the pixels of a patch that count; chosen
@@ -252,7 +255,7 @@ def fit_place(
     images: Sequence[PlaceImages],
     options: PlaceOptions | None = None,
     *,
-    seconds: float | None = 120.0,
+    seconds: float | None = None,
     steps: int | None = None,
     threads: int = 2,
     device: str = "cpu",
@@ -264,8 +267,8 @@ def fit_place(
 ) -> Job[PlaceFit]:
     """Train a network on one place, from scratch or from where another run ended.
 
-    For the same options, threads and steps the result is the same, however often it
-    reports, stops and resumes.
+    For the same options and steps the result is the same, however often it reports,
+    stops and resumes; with more than one thread, but for rounding.
 
     Parameters
     ----------
@@ -273,12 +276,14 @@ def fit_place(
         What is trained on; several where SEM shows several parts.
     options : PlaceOptions, optional
         How it is trained.
-    seconds : float or None, default=120.0
-        Time after which the training ends; a resumed one counts what was spent before.
+    seconds : float, optional
+        Time after which the training ends, its preparation not counted; a resumed one
+        counts what was spent before.
     steps : int, optional
-        Steps after which it ends, if that is sooner.
+        Steps after which it ends, if that is sooner; 960 if neither is given.
     threads : int, default=2
-        Of the processor.
+        Most threads of the processor; fewer are used while that is faster, as on a busy
+        machine.
     device : str, default="cpu"
         Where it is trained, as PyTorch names it.
     state : dict, optional
@@ -315,18 +320,22 @@ def fit_place(
         If the loss is not finite.
     """
     options = options or PlaceOptions()
-    began = time.monotonic()
+    if seconds is None and steps is None:
+        steps = STEPS
     yield Progress(0, 0, "preparing the place")
     trainer = _Trainer(list(images), options, torch.device(device), levels)
     if state is not None:
         trainer.load(state)
     yield from trainer.prepare()
-    watch = _Watch(began - trainer.seconds, report_every_s)
+    watch = _Watch(time.monotonic() - trainer.seconds, report_every_s)
+    pace = _ThreadPace(threads)
     saved = time.monotonic()
     try:
         while not (should_stop() or trainer.is_done(seconds, steps)):
-            with _threads(threads):
+            with _threads(pace.count()):
+                before = trainer.steps
                 trainer.burst(watch.began, seconds, steps)
+                pace.measured(trainer.steps - before)
                 last = trainer.is_done(seconds, steps)
                 measured = watch.is_due(last=last)
                 found = trainer.evaluate() if measured else (None, ())
@@ -351,6 +360,35 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(usual)
+
+
+class _ThreadPace:
+    """Chooses the number of threads by which steps are fastest at present.
+
+    The threads of a step wait for each other: where other programs hold the cores, a
+    step by two took 13 times as long as by one (load 9 on two cores). So one, half and
+    all are tried, and those that were slower again now and then.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._step_s: dict[int, float] = dict.fromkeys((1, (most + 1) // 2, most), 0.0)
+        self._due = dict.fromkeys(self._step_s, 0.0)  # when each is tried again
+        self._count, self._started = 1, 0.0
+
+    def count(self) -> int:
+        """Give the number for the burst that begins now."""
+        self._started = time.monotonic()
+        fastest = min(self._step_s, key=lambda count: self._step_s[count])
+        due = (n for n, at in self._due.items() if n != fastest and at <= self._started)
+        self._count = next(due, fastest) if self._step_s[fastest] else fastest
+        return self._count
+
+    def measured(self, steps: int) -> None:
+        """Note how long that burst took."""
+        now = time.monotonic()
+        took = now - self._started
+        self._step_s[self._count] = took / max(1, steps)
+        self._due[self._count] = now + took / _TRIAL
 
 
 class _Watch:

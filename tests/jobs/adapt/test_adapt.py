@@ -234,6 +234,7 @@ def test_a_model_that_gains_nothing_is_not_kept(place, tmp_path):
         adapt(mosaic, [sem], tmp_path / "run", steps=0)
     assert caught.value.reason == "no-gain"
     assert caught.value.to_json()["held_out"]
+    assert caught.value.to_json()["steps"] == 0
     assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
@@ -313,6 +314,21 @@ def test_both_parts_lie_apart_and_within(shape):
     assert min(taught.shape) >= 64
     assert min(held_out.shape) >= 64
     assert max(held_out.y1, held_out.x1) == max(shape)
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(None, None), (2.0, 120.0)])
+def test_time_ends_a_training_only_where_it_is_given(place, tmp_path, minutes, seconds):
+    """By default steps do, so that a busy computer makes no worse model."""
+    given = []
+
+    def fit(images, options, **how):
+        given.append(how["seconds"])
+        raise KeyboardInterrupt
+
+    options = AdaptOptions.parse({"minutes": minutes} if minutes else {})
+    with pytest.raises(KeyboardInterrupt):
+        adapt(place[0], place[1:], tmp_path / "run", fit=fit, options=options)
+    assert given == [seconds]
 
 
 def test_options_refuse_no_time():

@@ -116,10 +116,11 @@ _WORST_PX = 1.0  # expected error of the registration; chosen: pairs then teach 
 class AdaptOptions(RegisterOptions):
     """How to register, and how long to train."""
 
-    minutes: float = option(
-        2.0,
+    minutes: float | None = option(
+        None,
         "Minutes",
-        "How long to train; any time gives a model, and more time a better one.",
+        "How long to train; by default 960 steps, one to two minutes of a core, longer "
+        "on a busy computer. More time gives a better model.",
         gt=0,
         le=600,
     )
@@ -293,6 +294,7 @@ def _adapted(run: Run[AdaptOptions], started: float) -> Job[Adapted]:
         require_gain(evaluated, ADAPTED)
     except AdaptRefused as refused:
         model.unlink()
+        refused.facts["steps"] = fit.steps
         refused.facts["registration"] = jsonable(registrations[0])
         raise
     applied = yield from _apply(run, model)
@@ -455,7 +457,7 @@ def _train(
         images,
         training.PlaceOptions(seed=chosen.seed),
         levels=levels,
-        seconds=60 * chosen.minutes,
+        seconds=None if chosen.minutes is None else 60 * chosen.minutes,
         threads=available_cores(),
         device=str(models.find_device(chosen.device).device),
         state=state,

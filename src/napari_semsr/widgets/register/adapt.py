@@ -210,7 +210,7 @@ class AdaptPanel(Panel):
         request = (
             tuple((id(one), id(one.data)) for one in (mosaic, *sems)),
             tuple(image.pixel_size_nm for image in images),
-            options.replace(minutes=1.0),
+            options.replace(minutes=None),
             transform,
         )
         folder = self._folder
