@@ -23,10 +23,10 @@ FAULTS = {
     "noise 5": "noise 5 of 255",
     "noise 15": "noise 15",
     "noise 40": "noise 40",
-    "blur 0.4": "blur 0.4 px, width not given",
-    "blur 1": "blur 1 px (also set A of Gao), width not given",
-    "set B": "blur and haze (set B)",
-    "set C": "three blurs and haze (set C)",
+    "blur 0.4": "blur 0.4 px",
+    "blur 1": "blur 1 px (set A)",
+    "set B": "blur, haze (set B)",
+    "set C": "three blurs, haze (set C)",
 }
 
 
@@ -43,7 +43,7 @@ def spread(gains: Sequence[float]) -> list[str]:
     """Write mean with standard error, median, number of worse fields, and the worst."""
     worse = sum(gain < -LOSS_DB for gain in gains)
     values = [mean_and_error(gains), f"{np.median(gains):+.2f}"]
-    cells = [*values, f"{worse} of {len(gains)}", f"{min(gains):+.2f}"]
+    cells = [*values, f"{worse}/{len(gains)}", f"{min(gains):+.2f}"]
     return [cell.replace("-", MINUS) for cell in cells]
 
 
@@ -79,11 +79,11 @@ def restoration() -> str:
         some = [row for row in given if row["case"] == f"told {width}"]
         best = np.mean([row["oracle"] for row in some])
         gains = [row["gain"] for row in some]
-        lines.append([f"blur {width} px, width given", *spread(gains), f"{best:+.2f}"])
+        lines.append([f"blur {width} px, stated", *spread(gains), f"{best:+.2f}"])
     real = read_rows("real_pairs.json")
     best = np.mean([row["oracle"] for row in real])
     gains = [row["gain"] for row in real]
-    lines.append(["real noise, 13 pairs", *spread(gains), f"{best:+.2f}"])
+    lines.append(["real noise", *spread(gains), f"{best:+.2f}"])
     return markdown(["fault", *SPREAD, "best linear filter"], lines)
 
 
@@ -118,7 +118,7 @@ def own_place() -> str:
     """Write the gains of a network of one place, there, at other foci and elsewhere."""
     rows = read_rows("adapt.jsonl")
     parts = {
-        "another place of the sample": "samples",
+        "another place": "samples",
         "another focus": "focus",
         "another sample": "elsewhere",
     }
@@ -126,8 +126,8 @@ def own_place() -> str:
     for words, part in parts.items():
         some = [row for row in rows if row["part"] == part and "adapted" in row]
         lines += [
-            [words, name, *spread([row[name] for row in some])]
-            for name in ("adapted", "ssum-sem", "linear")
+            [words if own else "", name, *spread([row[name] for row in some])]
+            for name, own in (("adapted", True), ("ssum-sem", False), ("linear", False))
         ]
     return markdown(["image", "by", *SPREAD], lines)
 
@@ -140,11 +140,8 @@ def inverted_objects() -> str:
     by = {"adapted": [count["inverted"] for count in counts]}
     for name in ("ssum-sem", "linear filter", "input"):
         by[name] = [count[name]["inverted"] for count in counts]
-    lines = [
-        [name, f"{sum(some)} of {total}", f"{100 * sum(some) / total:.1f} %"]
-        for name, some in by.items()
-    ]
-    return markdown(["by", "inverted objects", "share"], lines)
+    shares = (f"{name} {100 * sum(some) / total:.1f} %" for name, some in by.items())
+    return f"Of {total} objects: {', '.join(shares)}."
 
 
 def fine_tuning() -> str:
