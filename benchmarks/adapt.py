@@ -488,14 +488,20 @@ def run_place(_: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         ]
         folder = WORK / f"place-{seed}"
         WORK.mkdir(parents=True, exist_ok=True)
-        for number, (case, steps) in enumerate(cases.items()):
-            how = {"overwrite": True} if number == 0 else {"resume": True}
+        state: dict[str, Any] | None = None
+        for case, steps in cases.items():
+
+            def fit(images: Any, options: Any, *, n: int = steps, **how: Any) -> Any:
+                nonlocal state
+                made = yield from fit_for(n)(images, options, **{**how, "state": state})
+                state = made.state
+                return made
+
             began, row = time.process_time(), {"case": case, "kept": True}
             try:
-                job = ADAPT.job(
-                    images[0], images[1:], folder, fit=fit_for(steps), **how
-                )
-                found = run(job).to_json()["held_out"]
+                how = {"fit": fit, "overwrite": folder.exists()}
+                made = run(ADAPT.job(images[0], images[1:], folder, **how))
+                found = made.to_json()["held_out"]
                 gains = {
                     "adapted": found["gain_below_cutoff_db"],
                     "linear": found["linear_gain_below_cutoff_db"],
