@@ -46,24 +46,24 @@ MEMORY_GB = 1.0
 MEMORY_AT = (100, 400, 900, 1600, 2500)  # frames
 
 
-def cut_frames(place: Path, grid: tuple[int, int], seed: int) -> None:
+def cut_frames(place: Path, grid: tuple[int, int], seed: int, side: int) -> None:
     """Write the frames of a scan, with nominal and true corners (2, N, 2)."""
     rng = np.random.default_rng(seed)
-    step = SIDE * (1 - OVERLAP)
+    step = side * (1 - OVERLAP)
     cells = np.argwhere(np.ones(grid, bool))
     nominal = cells * step
     true = nominal + rng.uniform(-JITTER, JITTER, nominal.shape) + 8
-    shape = (np.ceil(nominal.max(axis=0)) + SIDE + 24).astype(int)
+    shape = (np.ceil(nominal.max(axis=0)) + side + 24).astype(int)
     scene = rng.standard_normal(shape).astype(np.float32)
     scene = ndimage.gaussian_filter(scene, 1.5)
     scene = 0.5 + 0.15 * scene / scene.std()
-    y, x = (np.arange(SIDE) - (SIDE - 1) / 2,) * 2
-    flat = 1 - 0.4 * (y[:, None] ** 2 + x**2) / (SIDE**2 / 2)
+    y, x = (np.arange(side) - (side - 1) / 2,) * 2
+    flat = 1 - 0.4 * (y[:, None] ** 2 + x**2) / (side**2 / 2)
     for number, corner in enumerate(true):
         whole = np.floor(corner).astype(int)
-        part = scene[whole[0] - 4 : whole[0] + SIDE + 5, whole[1] - 4 :][:, : SIDE + 9]
+        part = scene[whole[0] - 4 : whole[0] + side + 5, whole[1] - 4 :][:, : side + 9]
         moved = ndimage.shift(part, -(corner - whole), order=3, mode="nearest")
-        light = moved[4 : 4 + SIDE, 4 : 4 + SIDE] * flat
+        light = moved[4 : 4 + side, 4 : 4 + side] * flat
         noisy = 2000 + 40000 * (light + rng.normal(0, 0.02, light.shape))
         frame = np.clip(noisy, 0, 65535).astype(np.uint16)
         name = f"frame_{number:05d}.tif"
@@ -82,14 +82,15 @@ def error_px(placement: Any, true: Any) -> float | None:
 
 
 def follow_scan(
-    folder: Path, grid: tuple[int, int], seed: int, *, fast: bool
+    folder: Path, grid: tuple[int, int], seed: int, side: int, *, fast: bool
 ) -> dict[str, Any]:
     """Follow one scan frame by frame."""
     cut, scan, store = (folder / name for name in ("cut", "scan", "m.ome.zarr"))
     cut.mkdir()
     scan.mkdir()
     words = [sys.executable, __file__, "--cut", str(cut), "--seed", str(seed)]
-    subprocess.run([*words, "--grid", f"{grid[0]}x{grid[1]}"], check=True)
+    words += ["--grid", f"{grid[0]}x{grid[1]}", "--side", str(side)]
+    subprocess.run(words, check=True)
     nominal, true = np.load(cut / "corners.npy")
     table = (scan / "positions.csv").open("w", encoding="utf-8")
     table.write("frame,y_px,x_px\n")
@@ -121,6 +122,7 @@ def follow_scan(
     live.close()
     return {
         "frames": len(true),
+        "side": side,
         "seed": seed,
         "fast": fast,
         "median_s": float(np.median(waits[last])),
@@ -128,6 +130,16 @@ def follow_scan(
         "longest_s": float(np.max(waits)),
         "load": os.getloadavg()[1],
         "median_processor_s": float(np.median(loads[last])),
+        # of the 40 frames before so many were there, in one run under one load
+        "at": {
+            n: {
+                "median_s": float(np.median(waits[n - 40 : n])),
+                "most_s": float(np.quantile(waits[n - 40 : n], 0.95)),
+                "median_processor_s": float(np.median(loads[n - 40 : n])),
+            }
+            for n in MEMORY_AT
+            if n <= len(waits)
+        },
         "error_px": {f"{share:.0%}": errors[share] for share in ERRORS_PX},
         "placed": 0 if placement is None else int(placement.placed.sum()),
         "memory_gb": max(memory),
@@ -141,16 +153,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--grid", default="10x10")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side", type=int, default=SIDE, help="of a frame, in px")
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--cut", type=Path, help="write the frames here, and end")
     given = parser.parse_args()
     rows, columns = (int(part) for part in given.grid.split("x"))
     if given.cut is not None:
-        cut_frames(given.cut, (rows, columns), given.seed)
+        cut_frames(given.cut, (rows, columns), given.seed, given.side)
         return 0
     with tempfile.TemporaryDirectory() as place:
-        row = follow_scan(Path(place), (rows, columns), given.seed, fast=given.fast)
+        how = (rows, columns), given.seed, given.side
+        row = follow_scan(Path(place), *how, fast=given.fast)
     print(json.dumps(row))
     if given.rows is not None:
         with given.rows.open("a", encoding="utf-8") as stream:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io import arrivals
 from napari_semsr.io.arrivals import FrameFolder
 from napari_semsr.io.formats import write
 
@@ -136,3 +137,83 @@ def test_numbers_in_names_are_places_in_a_grid(tmp_path, first):
     assert folder.corner(f"scan7_{first:03d}.tif") == (0, 0)
     assert folder.corner(f"scan7_{first + 3:03d}.tif") == (15, 36)
     assert folder.corner(f"scan7_{first + 6:03d}.tif") is None
+
+
+def grown(folder, table, text):
+    """Write a table, and look until all of it is taken."""
+    table.write_text(text)
+    arrived(folder, 1)
+    return {name: folder.corner(name) for name in ("a.tif", "b.tif", "c.tif")}
+
+
+def test_of_a_table_that_grows_the_added_rows_are_read(tmp_path, monkeypatch):
+    read, rows = arrivals.read_own_positions, []
+
+    def counted(path, folder, text):
+        rows.append(text.count("tif"))
+        return read(path, folder, text)
+
+    monkeypatch.setattr(arrivals, "read_own_positions", counted)
+    folder, table = FrameFolder(tmp_path), tmp_path / "positions.csv"
+    text = "frame,y_px,x_px\n"
+    for number in range(8):
+        text += f"{number}.tif,{number},0\n"
+        table.write_text(text)
+        arrived(folder, 1)
+    assert rows == [1] * 8
+    assert [folder.corner(f"{n}.tif") for n in range(8)] == [(n, 0) for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "frame,y_px,x_px\nb.tif,7,8\na.tif,1,2\n",  # in another order
+        "frame,y_nm,x_nm\na.tif,1,2\nb.tif,7,8\n",  # in another unit
+        'frame,y_px,x_px\n"a.tif",1,2\n"b.tif",7,8\n',  # with quotes
+    ],
+)
+def test_a_table_that_is_written_again_is_read_again(tmp_path, again):
+    folder, table = FrameFolder(tmp_path), tmp_path / "positions.csv"
+    before = grown(folder, table, "frame,y_px,x_px\na.tif,3,4\nc.tif,5,6\n")
+    assert before == {"a.tif": (3, 4), "b.tif": None, "c.tif": (5, 6)}
+    found = grown(folder, table, again)
+    assert found == {"a.tif": (1, 2), "b.tif": (7, 8), "c.tif": None}
+    assert folder.unit == ("nm" if "nm" in again else "px")
+
+
+def test_an_end_of_a_line_in_quotes_ends_no_row(tmp_path):
+    folder, table = FrameFolder(tmp_path), tmp_path / "positions.csv"
+    head = 'frame,y_px,x_px,note\na.tif,3,4,"one\n'
+    grown(folder, table, head)
+    found = grown(folder, table, f'{head}b.tif,9,9"\nc.tif,1,2,\n')
+    assert found == {"a.tif": (3, 4), "b.tif": None, "c.tif": (1, 2)}
+
+
+def test_a_frame_that_is_named_twice_keeps_its_first_place(tmp_path):
+    folder, table = FrameFolder(tmp_path), tmp_path / "positions.csv"
+    head = "frame,y_px,x_px\na.tif,3,4\n"
+    grown(folder, table, head)
+    assert grown(folder, table, f"{head}a.tif,5,6\n")["a.tif"] == (3, 4)
+
+
+def test_frames_that_were_taken_are_looked_at_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrivals, "_AGAIN", 2)
+    for number in range(8):
+        image(tmp_path / f"{number}.tif", number)
+    folder = FrameFolder(tmp_path)
+    assert len(arrived(folder)) == 8
+    looks = []
+    state_of = arrivals._state_of  # noqa: SLF001
+    monkeypatch.setattr(
+        arrivals, "_state_of", lambda path: looks.append(path.name) or state_of(path)
+    )
+    arrived(folder, 5)
+    frames = [name for name in looks if name.endswith(".tif")]
+    assert sorted(frames) == [f"{number}.tif" for number in range(8)]
+    (tmp_path / "other").mkdir()
+    values = image(tmp_path / "other" / "3.tif", 9)
+    data = (tmp_path / "other" / "3.tif").read_bytes()
+    (tmp_path / "3.tif").write_bytes(data)  # in place
+    (frame,) = arrived(folder, 7)
+    assert (frame.name, frame.is_again) == ("3.tif", True)
+    assert np.array_equal(frame.pixels, values)

@@ -124,6 +124,38 @@ def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
     assert np.isfinite(live.placement.stated).all()
 
 
+class Shown:
+    """What a mosaic shows, block by block."""
+
+    def __init__(self):
+        self.boxes = []
+
+    def show_block(self, mosaic, box):
+        self.boxes.append(box)
+
+    def show_doubt(self, sentence):
+        pass
+
+
+def test_a_frame_that_came_is_shown_before_all_that_moved(scan, tmp_path):
+    shown, files = Shown(), FrameFolder(scan)
+    place, options = tmp_path / "m.ome.zarr", StitchFolderOptions()
+    live = follow.LiveScan(place, files.read, options, display=shown)
+    *first, last = [frame for _ in range(2) for frame in files.poll()]
+    for frame in first:
+        live.take(frame.name, frame.pixels, files.corner(frame.name))
+    run(live.placement.settle())  # which changes the light of all
+    assert live.placement.changed() == [0, 1, 2, 3, 4]
+    live.take(last.name, last.pixels, files.corner(last.name))
+    live.fuse(last.name)
+    assert live.placement.changed() == [0, 1, 2, 3, 4]
+    assert len(shown.boxes) == 1
+    while live.work():
+        pass
+    assert live.placement.changed() == []
+    assert len(shown.boxes) == 6
+
+
 def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):
     folder = tmp_path / "scan"
     copy_frames(scan, folder, 0, 1, 2, 3, 4)

@@ -5,7 +5,9 @@ import pytest
 
 from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box
+from napari_semsr.stitching import live as live_module
 from napari_semsr.stitching.live import LivePlacement
+from napari_semsr.stitching.refine import LinearisedShift
 from tests.stitching import scans
 
 
@@ -97,3 +99,56 @@ def test_a_stage_that_is_turned_is_followed():
     assert live.placed.all()
     _, rms = scans.errors(live.positions, scan.truth)
     assert rms < 0.1
+
+
+def a_row_of_frames(count, hops, monkeypatch):
+    """Place frames of a row at their pairs' shifts; note how many are solved for."""
+    monkeypatch.setattr(live_module, "_HOPS", hops)
+    solve, sizes = live_module.joint_steps, []
+
+    def noted(size, *how):
+        sizes.append(size)
+        return solve(size, *how)
+
+    monkeypatch.setattr(live_module, "joint_steps", noted)
+    live = LivePlacement(lambda _: None, (64, 64), np.dtype(np.uint16))
+    for index in range(count):
+        live.add(f"{index}", None)
+        live.positions[index] = 0, 40 * index
+        live._references.put(index, live.positions[index])  # noqa: SLF001
+        if index:
+            link(live, index - 1, index, 0.0)
+    return live, sizes
+
+
+def link(live, first, second, x_px):
+    """State that the second frame of a pair lies farther to the right."""
+    step, information = np.array([0, x_px]), 100 * np.eye(2)
+    live._links.put(LinearisedShift(first, second, information, step, 1.0))  # noqa: SLF001
+
+
+def test_frames_far_from_a_new_one_are_not_solved_for(monkeypatch):
+    sizes = {}
+    for count in (30, 60):
+        live, seen = a_row_of_frames(count, 2, monkeypatch)
+        link(live, count - 2, count - 1, 0.3)
+        live._optimise(count - 1)  # noqa: SLF001
+        moved = live.positions[:, 1] - 40 * np.arange(count)
+        sizes[count] = sum(seen)
+        # as a whole, with no place fixed, the mean stays
+        assert moved[-1] - moved[-2] == pytest.approx(0.3, abs=0.01)
+        assert np.abs(np.diff(moved)[:-1]).max() < 0.01
+    assert sizes[60] == sizes[30]
+
+
+@pytest.mark.parametrize("hops", [1, 4])
+def test_a_loop_that_closes_moves_all_that_it_holds(monkeypatch, hops):
+    moved = []
+    for reach in (hops, 60):
+        live, _ = a_row_of_frames(24, reach, monkeypatch)
+        link(live, 0, 23, -0.5)
+        live._optimise(23)  # noqa: SLF001
+        place = live.positions[:, 1] - 40 * np.arange(24)
+        moved.append(place - place.mean())
+    assert np.ptp(moved[1]) > 0.4
+    np.testing.assert_allclose(moved[0], moved[1], atol=0.02)

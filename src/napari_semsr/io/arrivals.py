@@ -7,6 +7,7 @@ or be that of another machine.
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from napari_semsr.core import (
     open_file,
     without_marks,
 )
-from napari_semsr.io.files import read_object
+from napari_semsr.io.files import read_object, read_text
 from napari_semsr.io.formats import Source
 from napari_semsr.io.frames import (
-    image_paths,
+    image_entries,
     natural_key,
+    read_own_positions,
     read_positions,
     scan_values,
     stored_frame,
@@ -42,11 +44,20 @@ _State = tuple[int, int, int]  # size, time stamp and number of a file
 # it is tried again; chosen: a copy over a network pauses for a second or two.
 _NAMED_AFTER = 12
 _TABLE, _SCAN = "positions.csv", "scan.json"
+_OWN = (".csv", ".tsv")  # tables of which only the rows that were added are read
+# Files that were taken, and are looked at again at each look; chosen: each of 900
+# within four looks, and a network answers for so many in time.
+_AGAIN = 256
 
 
 def _state_of(path: Path) -> _State:
     file = path.stat()
     return file.st_size, file.st_mtime_ns, file.st_ino
+
+
+def _numbers_in(name: str) -> list[int]:
+    """List the numbers in the name of a frame."""
+    return [int(digits) for digits in re.findall(r"\d+", Path(name).stem)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,7 @@ class _Look:
     """What was last seen of a file."""
 
     state: _State
+    number: int = 0  # in the order of their first looks
     times: int = 0  # looks since it is so
     is_taken: bool = False
     was_taken: bool = False
@@ -87,10 +99,19 @@ class FrameFolder:
     kind: tuple[tuple[int, ...], np.dtype[Any]] | None = None  # of the first frame
     unit: str = "px"  # of the corners
     is_busy: bool = False  # whether a file had changed at the last look
+    stated: dict[str, Any] = field(init=False)
+    """Grid, overlap and pixel size, as given or as ``scan.json`` states them."""
+    changes: int = 0  # of what is stated about places, so far
     _looks: dict[str, _Look] = field(default_factory=dict)
+    _turn: int = 0  # which of the files that were taken are looked at
+    _first_number: int = 1  # in names, 0 or 1
     _table: _Look | None = None
+    _rows: str = ""  # of the table, all that were read
     _corners: dict[str, FloatPair] = field(default_factory=dict)
-    _values: dict[str, Any] | None = None
+    _has_values: bool = False  # whether ``scan.json`` was read
+
+    def __post_init__(self) -> None:
+        self.stated = {k: v for k, v in self.layout.items() if v is not None}
 
     @property
     def exists(self) -> bool:
@@ -103,8 +124,9 @@ class FrameFolder:
     def poll(self) -> Iterator[ArrivedFrame]:
         """Look into the folder; give the frames that became whole, the oldest first."""
         self._read_table()
+        self._read_values()
         self.is_busy, changed = False, []
-        for path in self._files():
+        for path in self._due_files():
             try:
                 state = _state_of(path)
             except OSError:
@@ -112,8 +134,11 @@ class FrameFolder:
             look = self._looks.get(path.name)
             if look is None or look.state != state:
                 was = look is not None and (look.is_taken or look.was_taken)
-                self._looks[path.name] = _Look(state, was_taken=was)
+                number = len(self._looks) if look is None else look.number
+                self._looks[path.name] = _Look(state, number, was_taken=was)
                 self.is_busy = True
+                if _numbers_in(path.name)[-1:] == [0]:
+                    self._first_number = 0
             elif not look.is_taken:
                 look.times += 1
                 changed.append((state[1], natural_key(path.name), path, look))
@@ -121,11 +146,28 @@ class FrameFolder:
             if (look.times - 1) % _NAMED_AFTER == 0:
                 yield from self._open(path, look)
 
-    def _files(self) -> list[Path]:
+    def _due_files(self) -> Iterator[Path]:
+        """Give the files that may have changed.
+
+        Of those that were taken and are the same file as then, by its number, which the
+        folder lists, some of many at each look.
+        """
         try:
-            return [path for path in image_paths(self.folder) if path.is_file()]
-        except (OSError, SemsrError):
-            return []
+            found = image_entries(self.folder)
+        except OSError:
+            return
+        turns = 1 + len(found) // _AGAIN
+        self._turn += 1
+        for entry in found:
+            look = self._looks.get(entry.name)
+            with suppress(OSError):  # a link in a circle
+                if (
+                    look is None
+                    or not look.is_taken
+                    or entry.inode() != look.state[2]
+                    or (look.number + self._turn) % turns == 0
+                ) and entry.is_file():
+                    yield self.folder / entry.name
 
     def _open(self, path: Path, look: _Look) -> Iterator[ArrivedFrame]:
         """Read a file that stays as it is; name it once if that fails for long."""
@@ -181,23 +223,15 @@ class FrameFolder:
             return self._corners.get(name)
         return self._by_number(name)
 
-    @property
-    def stated(self) -> Mapping[str, Any]:
-        """Grid, overlap and pixel size, as given or as ``scan.json`` states them."""
-        if self._values is None:
-            place, found = self.folder / _SCAN, dict[str, Any]()
-            try:
-                is_there = place.is_file()
-                record = read_object(place) if is_there else {}
-                found = scan_values(record, self.folder, self.layout)
-                if is_there:
-                    self._values = found
-            except (OSError, SemsrError):
-                pass  # it is being written
-            given = {k: v for k, v in self.layout.items() if v is not None}
-            found.update(given)
-            return found
-        return self._values
+    def _read_values(self) -> None:
+        """Read ``scan.json`` once it is there, and whole."""
+        place = self.folder / _SCAN
+        with suppress(OSError, SemsrError):  # it is being written
+            if not self._has_values and place.is_file():
+                found = scan_values(read_object(place), self.folder, self.layout)
+                self.stated = {**found, **self.stated}
+                self._has_values = True
+                self.changes += 1
 
     def _read_table(self) -> None:
         """Read the table if it has grown; a row that is being written waits."""
@@ -213,27 +247,52 @@ class FrameFolder:
                     return
             else:
                 look = self._table = _Look(state)
+            # the last row may be torn, unless nothing was written for a while
+            is_still = look.times >= _NAMED_AFTER
+            if path.suffix.lower() in _OWN:
+                look.is_taken = self._read_rows(path, is_still=is_still)
+                self.changes += 1
+                return
             with open_file(path) as stream:
                 stream.seek(max(0, state[0] - 1))
-                is_ended = stream.read(1) in (b"\n", b"\r")
+                look.is_taken = is_still or stream.read(1) in (b"\n", b"\r")
             found = read_positions(path, self.folder)
-        except (OSError, SemsrError):
+        except (OSError, SemsrError, UnicodeDecodeError):
             return
-        corners = dict(found.corners)
-        # the last row may be torn, unless nothing was written for a while
-        look.is_taken = is_ended or look.times >= _NAMED_AFTER
-        if corners and not look.is_taken:
-            corners.pop(next(reversed(corners)))
-        self.unit, self._corners = found.unit, corners
+        self.unit, self._corners = found.unit, dict(found.corners)
+        if self._corners and not look.is_taken:
+            self._corners.popitem()
+        self.changes += 1
+
+    def _read_rows(self, path: Path, *, is_still: bool) -> bool:
+        """Read the rows that were added to the table; whether all of it was read.
+
+        All rows where the table does not begin with those that were read.
+        """
+        text = read_text(path, "utf-8-sig")
+        rows = text if is_still else text[: text.rfind("\n") + 1]
+        read = self._rows if rows.startswith(self._rows) else ""
+        header = read[: read.find("\n") + 1]
+        found = read_own_positions(path, self.folder, header + rows[len(read) :])
+        if not read:
+            self._corners = {}
+        elif self._corners.keys() & found.corners.keys():
+            found = read_own_positions(path, self.folder, rows)  # refused: named twice
+        self.unit = found.unit
+        self._corners.update(found.corners)
+        # a cell in quotes may hold the end of a line
+        is_cut = rows.endswith("\n") and rows.count('"') % 2 == 0
+        self._rows = rows if is_cut else ""
+        return len(rows) == len(text)
 
     def _by_number(self, name: str) -> FloatPair | None:
         """Place a frame in a grid of a known overlap by the number in its name."""
-        stated, numbers = self.stated, re.findall(r"\d+", Path(name).stem)
+        stated, numbers = self.stated, _numbers_in(name)
         grid, overlap = stated.get("grid"), stated.get("overlap")
         if grid is None or overlap is None or not numbers or self.kind is None:
             return None
         count = grid[0] * grid[1]
-        number = int(numbers[-1]) - self._first_number()
+        number = numbers[-1] - self._first_number
         if not 0 <= number < count:
             return None
         try:
@@ -246,8 +305,3 @@ class FrameFolder:
         return float(row * rows * (1 - overlap)), float(
             column * columns * (1 - overlap)
         )
-
-    def _first_number(self) -> int:
-        """Find whether numbers in names begin at 0 or at 1."""
-        found = (re.findall(r"\d+", Path(name).stem) for name in self._looks)
-        return 0 if any(one and int(one[-1]) == 0 for one in found) else 1

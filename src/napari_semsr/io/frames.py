@@ -1,6 +1,7 @@
 """A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,7 +34,7 @@ from napari_semsr.core import (
     clipped_level,
     grid_cells,
     hear_warnings,
-    list_folder,
+    is_system_file,
     one_line,
     parse_pixel_size,
     refuse_without_grid,
@@ -170,7 +171,12 @@ def read_positions(path: Path, folder: Path) -> Positions:
         named = others.corners.items()
         inside = {_inside(folder, name, path): corner for name, corner in named}
         return replace(others, corners=inside)
-    sheet = read_sheet(path, "positions")
+    return read_own_positions(path, folder)
+
+
+def read_own_positions(path: Path, folder: Path, text: str | None = None) -> Positions:
+    """Read nominal corners from our table; `text`: some of it, with its header."""
+    sheet = read_sheet(path, "positions", text)
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
         given = one_line(",".join(sheet.names)) or "nothing"
@@ -251,15 +257,30 @@ def image_paths(folder: Path) -> list[Path]:
 
     They are not looked into.
     """
-    known = {suffix for row in FORMATS for suffix in row.suffixes}
-    found = [
-        item
-        for item in list_folder(folder)
-        if item.suffix.lower() in known
-        and not item.name.startswith(".")
-        and item.is_dir() == (item.suffix.lower() == ".zarr")
-    ]
+    found = (folder / item.name for item in image_entries(folder))
     return sorted(found, key=lambda item: natural_key(item.name))
+
+
+def image_entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """List what `image_paths` does, in no order and without a look at each file."""
+    known = tuple({suffix for row in FORMATS for suffix in row.suffixes})
+    with os.scandir(folder) as entries:
+        return [
+            item
+            for item in entries
+            if (name := item.name.lower()).endswith(known)
+            and not name.startswith(".")
+            and not is_system_file(name)
+            and _is_folder(item) == name.endswith(".zarr")
+        ]
+
+
+def _is_folder(item: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder, or a link to one; one in a circle is none."""
+    try:
+        return item.is_dir()
+    except OSError:
+        return False
 
 
 def scan_files(folder: Path) -> list[Path]:

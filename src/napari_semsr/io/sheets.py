@@ -67,15 +67,16 @@ class Sheet:
         return value
 
 
-def read_sheet(path: Path, what: str) -> Sheet:
+def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
     """Read a ``.parquet``, or text whose cells are parted by comma, semicolon or tab.
 
     `what` it should hold is for messages; without any names where the file is empty.
+    `text`: that of the file, where it was read already.
     """
     if path.suffix.lower() == _PARQUET:
         return _read_parquet(path)
     try:
-        text = read_text(path, "utf-8-sig")
+        text = read_text(path, "utf-8-sig") if text is None else text
         header = text.partition("\n")[0]
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)

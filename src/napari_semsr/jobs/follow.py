@@ -167,18 +167,14 @@ class LiveScan:
             if not self.placement.placed[index]:
                 self.placement.place(index)
 
-    def fuse(self) -> int:
-        """Fuse the blocks around frames that came or moved; count these frames.
+    def fuse(self, name: str) -> None:
+        """Fuse the blocks around a frame that came; `work` does those that moved.
 
-        An `OSError` where the disk is full: what is left is fused by the next call.
+        An `OSError` where the disk is full: what is left is fused later.
         """
-        done = 0
-        if self.placement is not None:
-            # the newest first: it is the one that is watched
-            for index in self.placement.changed()[::-1]:
-                self._fuse(index)
-                done += 1
-        return done
+        index = self._numbers.get(name)
+        if self.placement is not None and index in self.placement.changed():
+            self._fuse(index)
 
     def _fuse(self, index: int) -> None:
         placement, mosaic = self.placement, self._mosaic
@@ -206,7 +202,7 @@ class LiveScan:
             return False
         changed = placement.changed()
         if changed:
-            self._fuse(changed[-1])
+            self._fuse(changed[-1])  # the newest first: it is the one that is watched
             return True
         if self._settling is None and placement.is_due:
             self._settling = placement.settle()
@@ -309,6 +305,7 @@ class Follower:
     is_stopped: Callable[[], bool]
     _since: float = field(default_factory=time.monotonic)
     _unstated: set[str] = field(default_factory=set)  # frames whose row is not there
+    _changes: int = 0  # of what the folder states, when these were last looked for
 
     def run(self) -> Job[None]:
         """Take frames until one of the ends is reached."""
@@ -332,6 +329,9 @@ class Follower:
 
     def _state_late_ones(self) -> None:
         """Take the positions of frames whose row of the table came after them."""
+        if self._changes == self.folder.changes:
+            return
+        self._changes = self.folder.changes
         for name in sorted(self._unstated):
             corner = self.folder.corner(name)
             if corner is not None:
@@ -373,7 +373,7 @@ class Follower:
         take = partial(self.scan.take, frame.name, frame.pixels, corner, **how)
         for doubt in (yield from self._when_possible(take)) or ():
             yield Waiting(0, 0, doubt)
-        yield from self._when_possible(self.scan.fuse)
+        yield from self._when_possible(partial(self.scan.fuse, frame.name))
         self._since = time.monotonic()
         yield self._step()
 

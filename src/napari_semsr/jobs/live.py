@@ -206,7 +206,7 @@ class LiveMosaic:
         size = self.options.pixel_size_nm
         how: dict[str, Any] = {"unit": "nm", "pixel_size_nm": size}
         doubts = self._scan.take(name, pixels, corner, **how)
-        self._scan.fuse()
+        self._scan.fuse(name)
         for _ in range(_STEPS):
             if not self._scan.work():
                 break

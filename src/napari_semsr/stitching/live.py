@@ -6,11 +6,12 @@ field, the axes of the stage, and the level of chance. Between these solutions a
 frame is placed among those that overlap it, by the search that also rescues frames of
 a whole scan, and refined against them. The global optimisation then starts from what
 is known: each pair keeps what it stated about its shift when it was measured, so that
-only pairs of the new frame are measured, and all positions are solved for at once.
+only pairs of the new frame are measured, and the positions around it are solved for at
+once, as far as they move.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -69,6 +70,8 @@ _SWEEPS = 4  # of a new frame; chosen: from a whole pixel two settle it
 _SETTLED = 0.02  # px; chosen: a fifth of what is fused again
 _FAR = 0.5  # px that a frame may be off its place of resampling; chosen: one pixel
 _FUSED_AGAIN = 0.1  # px; chosen: below what is seen, five times the final error
+_HOPS = 4  # pairs from a new frame to those that are solved for; chosen: 40 of a grid
+_STILL = 0.002  # px; chosen: a tenth of a step that is taken, at the rim of these
 _RECENT = 24  # frames that one without a position is compared with at first; chosen
 _SURE = 6.0  # score of such a match, as of `discovery`
 _LOOK_S = 0.02  # between two looks at a solution; chosen: a frame hardly waits
@@ -145,6 +148,35 @@ class _References(Resampled):
     def off(self, positions: FloatArray) -> FloatArray:
         """Distance along each axis from the positions of resampling, (N, 2)."""
         return np.abs(positions - self.corners - self.parts)
+
+
+class _Links:
+    """What pairs stated about their shifts, by the frames that they join."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, dict[int, LinearisedShift]] = {}
+
+    def put(self, item: LinearisedShift) -> None:
+        """Keep what a pair stated, over what it did."""
+        self._of.setdefault(item.first, {})[item.second] = item
+        self._of.setdefault(item.second, {})[item.first] = item
+
+    def drop(self, index: int) -> None:
+        """Forget the pairs of a frame."""
+        for other in self._of.pop(index, {}):
+            del self._of[other][index]
+
+    def of(self, index: int) -> Mapping[int, LinearisedShift]:
+        """Give the pairs of a frame, by their other frame."""
+        return self._of.get(index, {})
+
+    def reached(self, start: Iterable[int], hops: int) -> set[int]:
+        """Give the frames within some pairs of others, and these."""
+        found = rim = set(start)
+        for _ in range(hops):
+            rim = {other for index in rim for other in self.of(index)} - found
+            found = found | rim
+        return found
 
 
 def _known(places: FloatArray) -> BoolArray:
@@ -230,7 +262,7 @@ class LivePlacement:
         self._feather = feather_of(self.prepared)
         self._chance: ChanceLevel | None = None
         # what each pair stated: step and information at its positions of resampling
-        self._links: dict[IntPair, LinearisedShift] = {}
+        self._links = _Links()
         self._fused = np.zeros((0, 2))
         self._stale: set[int] = set()  # fused with another flat field or gain
         self._matrix: FloatArray | None = None  # camera px for each stated unit
@@ -270,7 +302,7 @@ class LivePlacement:
         """Read a frame again, which was written once more; it has no place then."""
         self.prepared.forget(index)
         self._references.put(index, np.zeros(2))
-        self._unlink(index)
+        self._links.drop(index)
         self.positions[index] = np.nan
         self._stale.add(index)
         self.provisional.discard(index)
@@ -284,7 +316,7 @@ class LivePlacement:
         if self._chance is None:
             self._place_as_stated(index)
             return bool(np.isfinite(self.positions[index]).all())
-        self._unlink(index)
+        self._links.drop(index)
         self.provisional.discard(index)
         self.positions[index] = np.nan
         corner = self._search(index)
@@ -295,12 +327,12 @@ class LivePlacement:
         self.misfits.discard(index)
         self.positions[index] = corner
         self._refine(index)
-        self._optimise()
+        self._optimise(index)
         return True
 
     def neighbours(self, index: int) -> list[int]:
         """List the frames that a frame was measured against."""
-        return [a + b - index for a, b in self._links if index in (a, b)]
+        return list(self._links.of(index))
 
     def changed(self) -> list[int]:
         """List the frames that moved, or came, since they were last fused."""
@@ -454,10 +486,10 @@ class LivePlacement:
 
     def _measure(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
         """Measure pairs at their positions of resampling."""
-        near: dict[int, set[int]] = {}
-        for first, second in [*self._links, *pairs]:
-            near.setdefault(first, {first}).add(second)
-            near.setdefault(second, {second}).add(first)
+        near = {i: {i, *self._links.of(i)} for pair in pairs for i in pair}
+        for first, second in pairs:
+            near[first].add(second)
+            near[second].add(first)
         found = []
         for first, second in pairs:
             around = sorted(near[first] & near[second])
@@ -489,7 +521,7 @@ class LivePlacement:
             if np.abs(step).max() < _SETTLED:
                 break
         for item in found:
-            self._links[item.first, item.second] = item
+            self._links.put(item)
 
     def _misfit(self, item: LinearisedShift) -> FloatArray:
         """By how much the measured shift of a pair exceeds that of its places, (2,)."""
@@ -497,31 +529,47 @@ class LivePlacement:
         apart = self.positions[second] - self.positions[first]
         return np.asarray(self._references.apart(pair) + item.step - apart)
 
-    def _unlink(self, index: int) -> None:
-        for pair in [pair for pair in self._links if index in pair]:
-            del self._links[pair]
+    def _optimise(self, index: int) -> None:
+        """Solve for the positions around a frame at once, from where they are.
 
-    def _optimise(self) -> None:
-        """Solve for all positions at once, from where they are."""
-        if not self._links:
-            return
-        items = []
-        for item in self._links.values():
-            left = self._misfit(item)
-            if np.abs(left).max() <= TOLERANCE_PX:  # else another place was taken
-                items.append(replace(item, step=left))
-        if not items:
-            return
-        steps, _ = joint_steps(len(self.positions), items)
-        moves = np.where(self.placed[:, None], steps, 0)
-        self.positions += moves
+        Frames farther than some pairs stay; more are taken in while the last ones move.
+        """
+        around, hops = {index}, _HOPS
+        while True:
+            free = self._links.reached(around, hops)
+            around = self._links.reached(free, 1)
+            moves = self._joint_moves(free, around)
+            rim = self._links.reached(around - free, 1) & free
+            if all(np.abs(moves[i]).max() <= _STILL for i in rim):
+                break
+            hops *= 2
+        for number, move in moves.items():
+            self.positions[number] += move
         far = (self._references.off(self.positions) > _FAR).any(axis=1) & self.placed
-        for index in np.flatnonzero(far).tolist():
+        for number in np.flatnonzero(far).tolist():
             # linear about where it was; what its pairs state is measured again
-            self._references.put(index, self.positions[index])
-            pairs = [pair for pair in self._links if index in pair]
+            self._references.put(number, self.positions[number])
+            pairs = [(a.first, a.second) for a in self._links.of(number).values()]
             for item in self._measure(pairs):
-                self._links[item.first, item.second] = item
+                self._links.put(item)
+
+    def _joint_moves(self, free: set[int], around: set[int]) -> dict[int, FloatArray]:
+        """Find how some frames move at once; the others of those around them stay."""
+        numbers, items = sorted(around), []
+        places = {number: place for place, number in enumerate(numbers)}
+        for one in sorted(free):
+            for other, item in self._links.of(one).items():
+                if other in free and other < one:
+                    continue  # it was taken from there
+                left = self._misfit(item)
+                if np.abs(left).max() <= TOLERANCE_PX:  # else another place was taken
+                    ends = {"first": places[item.first], "second": places[item.second]}
+                    items.append(replace(item, step=left, **ends))
+        if not items:
+            return dict.fromkeys(free, np.zeros(2))
+        is_free = np.array([number in free for number in numbers])
+        steps, _ = joint_steps(len(numbers), items, is_free)
+        return {number: steps[places[number]] for number in free}
 
     def _match_light(self, index: int, found: Sequence[LinearisedShift]) -> None:
         """Find the gain of a frame by its overlaps with others."""
@@ -632,7 +680,7 @@ class LivePlacement:
         self.solution, self._chance = solution, chance
         self.misfits.clear()  # the others are tried below, one after another
         self._feather = feather_of(self.prepared)
-        self._references, self._links = _References(self.prepared), {}
+        self._references, self._links = _References(self.prepared), _Links()
         others = sorted({*range(len(self.names))} - {*chosen})
         again = [i for i in others if i not in self.blank]
         self.positions[numbers] = np.where(fits[:, None], solved + offset, np.nan)
@@ -645,7 +693,7 @@ class LivePlacement:
         for done in range(0, len(pairs), _BATCH):
             yield Progress(done, len(pairs), "Measuring pairs of frames")
             for item in self._measure(pairs[done : done + _BATCH]):
-                self._links[item.first, item.second] = item
+                self._links.put(item)
         self._fit_stage()
         lost = [i for i in numbers[~fits].tolist() if i not in self.blank]
         for done, index in enumerate([*again, *lost]):

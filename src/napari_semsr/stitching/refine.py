@@ -15,7 +15,7 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 from scipy.stats import chi2
 
-from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
+from napari_semsr.core import BoolArray, Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import Resampled
 
@@ -245,15 +245,22 @@ def assemble(
 
 
 def joint_steps(
-    count: int, shifts: Sequence[LinearisedShift]
+    count: int, shifts: Sequence[LinearisedShift], free: BoolArray | None = None
 ) -> tuple[FloatArray, sparse.csc_array]:
     """Find how all frames move at once, (N, 2); what nothing holds stays.
 
-    Returns the matrix of the normal equations, (2 N, 2 N), as well.
+    `free`: which frames, (N,), may move. Returns the matrix of the normal equations of
+    all, (2 N, 2 N), as well.
     """
     noise = float(np.median([item.variance for item in shifts]))
     matrix, right, _, _ = assemble(count, shifts, noise)
-    return splu(matrix).solve(right[0].ravel()).reshape(count, 2), matrix
+    if free is None:
+        return splu(matrix).solve(right[0].ravel()).reshape(count, 2), matrix
+    chosen = np.flatnonzero(np.repeat(free, 2))
+    steps = np.zeros(2 * count)
+    part = matrix[:, chosen][chosen]
+    steps[chosen] = splu(part.tocsc()).solve(right[0].ravel()[chosen])
+    return steps.reshape(count, 2), matrix
 
 
 def _in_order(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
