@@ -99,6 +99,29 @@ def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_pat
     assert sorted(item.name for item in tmp_path.iterdir()) == ["m.ome.zarr", "scan"]
 
 
+@pytest.mark.broad
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"illumination_drift": 0.4},
+        {"stage_skew": 0.04, "stage_scale": 1.03},
+        {"bad_frames": 1, "frames_grid": (3, 3)},
+    ],
+    ids=["brightness", "skewed", "bad frames"],
+)
+def test_other_scans_end_as_the_offline_command_does(tmp_path, how):
+    folder = tmp_path / "scan"
+    common = {"phantom": "particles", "frames_grid": (2, 3), "frame_px": SIDE}
+    napari_semsr.simulate(folder, overlap=0.4, jitter_px=3, seed=2, **{**common, **how})
+    wanted = napari_semsr.stitch(folder, tmp_path / "offline.ome.zarr")
+    count = len(list(folder.glob("frame_*.tif")))
+    made = run(job(folder, tmp_path / "m.ome.zarr", until=count))
+    assert made.corners == wanted.corners
+    assert np.array_equal(
+        read(made.output).array(), read(wanted.output).array(), equal_nan=True
+    )
+
+
 def test_the_history_is_that_of_an_ordinary_stitch(scan, offline, tmp_path):
     made = run(job(scan, tmp_path / "m.ome.zarr"))
     history, other = (read(one.output).provenance for one in (made, offline))
@@ -234,10 +257,21 @@ def test_a_killed_run_is_resumed_with_the_frames_that_are_there(
     )
 
 
-def test_a_killed_run_is_resumed_without_following(scan, offline, tmp_path):
-    output = tmp_path / "m.ome.zarr"
-    steps = job(scan, output, until=None)
-    until_taken(steps, 6)
+@pytest.mark.parametrize(
+    ("step", "suffix"),
+    [
+        ("6 frames taken", ".ome.zarr"),
+        ("Fusing the mosaic", ".ome.zarr"),
+        ("6 frames taken", ".tif"),
+        ("Fusing the mosaic", ".tif"),
+    ],
+)
+def test_a_killed_run_is_resumed_without_following(
+    scan, offline, tmp_path, step, suffix
+):
+    output = tmp_path / f"m{suffix}"
+    steps = job(scan, output)
+    assert any(step in one.message for one in steps)
     steps.close()
     made = run(STITCH.job(scan, output, resume=True))
     assert np.array_equal(

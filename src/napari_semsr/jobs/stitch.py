@@ -61,11 +61,13 @@ from napari_semsr.io import (
     beside_path,
     choose_frames,
     filled_in,
+    filling_store,
     half_paths,
     is_live,
     label_path,
     natural_key,
     open_frames,
+    peek,
     read_heights,
     read_object,
     remove_target,
@@ -653,8 +655,8 @@ def _follow(run: _Stitching) -> Job[Followed]:
     """Take the frames of a scan that is still running, if it is to be followed."""
     options = run.options
     if not options.follow:
-        if run.existing.resume and is_live(run.place):
-            remove_target(run.place)  # a followed scan was killed; its frames are there
+        if run.existing.resume:
+            _take_up(run)
         return Followed()
     if _is_focused(run):
         msg = "Heights are joined when all are there: leave `follow` or `focus` out."
@@ -672,6 +674,21 @@ def _follow(run: _Stitching) -> Job[Followed]:
     run.options = options.replace(other_frames="leave-out")
     run.existing = OverwritePolicy(overwrite=True, keep=True)
     return followed
+
+
+def _take_up(run: _Stitching) -> None:
+    """Make way for a scan that was killed while it was followed, or written after it.
+
+    Its frames are there.
+    """
+    place = filling_store(run.place, resume=True)
+    if is_live(place):
+        remove_target(place)
+        return
+    record = peek(place)[0]
+    if record is not None and record.provenance is not None:
+        left = record.provenance.options.get("other_frames", "refuse")
+        run.options = run.options.replace(other_frames=left)
 
 
 def _solve_and_write(
