@@ -104,14 +104,17 @@ def _count(placement: Any) -> int:
     return int(np.isfinite(placement.positions).all(axis=1).sum())
 
 
-def rows_of(part: str) -> Iterator[dict[str, Any]]:
-    """Make the rows of one part; each states whether its goal was met."""
+def rows_of(part: str, size: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Make the rows of one part; each states whether its goal was met.
+
+    `size`: ``frames_grid`` and ``frame_px`` of the clean scans.
+    """
     if part == "clean":
         for phantom in CLEAN:
             for seed in CLEAN_SEEDS:
-                scan = simulated(phantom, seed)
+                scan = simulated(phantom, seed, **size)
                 found, placed = followed(scan.frames, scan.nominal_px)
-                yield _quiet({"phantom": phantom, "seed": seed}, found, placed)
+                yield _quiet({"phantom": phantom, "seed": seed, **size}, found, placed)
     elif part == "real":
         for seed, name in zip(REAL_SEEDS, stitching.IMAGES, strict=True):
             scan, _ = stitching.make(
@@ -170,10 +173,12 @@ def main() -> int:
     parts = ("clean", "real", "czi", "drift", "lost")
     parser.add_argument("--part", choices=parts, action="append")
     parser.add_argument("--rows", type=Path)
+    parser.add_argument("--grid", default=f"{GRID[0]}x{GRID[1]}", help="of clean scans")
+    parser.add_argument("--side", type=int, default=SIDE, help="of their frames, in px")
     given = parser.parse_args()
     met = True
     for part in given.part or parts:
-        for row in rows_of(part):
+        for row in rows_of(part, {"frames_grid": given.grid, "frame_px": given.side}):
             line = json.dumps({"part": part, **row})
             print(line, flush=True)
             met &= row["is_met"]
