@@ -563,8 +563,8 @@ class LivePlacement:
                     continue  # it was taken from there
                 left = self._misfit(item)
                 if np.abs(left).max() <= TOLERANCE_PX:  # else another place was taken
-                    ends = {"first": places[item.first], "second": places[item.second]}
-                    items.append(replace(item, step=left, **ends))
+                    first, second = places[item.first], places[item.second]
+                    items.append(replace(item, first=first, second=second, step=left))
         if not items:
             return dict.fromkeys(free, np.zeros(2))
         is_free = np.array([number in free for number in numbers])
