@@ -21,8 +21,9 @@ from functools import cache, partial
 from typing import Literal, Self
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from pydantic import model_validator
-from scipy import fft, ndimage, optimize
+from scipy import fft, ndimage
 
 from napari_semsr.analysis.change import block_means, spread_boxes
 from napari_semsr.core import (
@@ -386,7 +387,7 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
     places = np.concatenate([[0.0], steps])
     left = [_line(moments(float(sigma)))[2] for sigma in places]
     best = int(np.argmin(left))
-    found = optimize.minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda sigma: _line(moments(sigma))[2],
         bounds=(places[max(0, best - 1)], places[min(best + 1, len(places) - 1)]),
         method="bounded",

@@ -20,8 +20,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
-from scipy import fft, ndimage
-from scipy.stats import chi2, norm
+from scipy import fft, ndimage, special
 
 from napari_semsr.core import (
     MOST_DISTORTION,
@@ -62,7 +61,7 @@ _LAST = 2  # fits, when it is known what is free; chosen: the first moves it by 
 _WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # of the rim's radius, fit after fit
 _LEANING = 0.75  # of the rim's radius; chosen: less of the field hardly tells them
 _BEYOND_DOUBT = 4.0  # standard deviations, as for the distortion of a scan
-_CHANCE = 2 * norm.sf(_BEYOND_DOUBT)
+_CHANCE = 2 * special.ndtr(-_BEYOND_DOUBT)
 # Of the rim's radius; chosen: farther out, the distortion is too weak to tell it
 _FARTHEST = 0.3
 # How places along y and x move, in yy, yx, xx over the rim's squared radius, by the
@@ -316,14 +315,14 @@ def _settled(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
     """Decide what explains the terms of second order: nothing, a centre, or neither."""
     lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
-    if lean @ certain @ lean < chi2.isf(_CHANCE, len(lean)):
+    if lean @ certain @ lean < special.chdtri(len(lean), _CHANCE):
         return none, "none"
     # (terms, 2) What the centre's moves along y and x do
     by_centre = np.stack([(fit.ways @ part).ravel() for part in _OFF_CENTRE], axis=1)
     pull = by_centre.T @ certain
     moved = np.linalg.solve(pull @ by_centre, pull @ lean)
     left = lean - by_centre @ moved
-    explained = left @ certain @ left < chi2.isf(_CHANCE, len(left) - 2)
+    explained = left @ certain @ left < special.chdtri(len(left) - 2, _CHANCE)
     error = np.sqrt(fit.covariance[3 * len(fit.waves), 3 * len(fit.waves)])
     rim = min(shape) / 2
     near = np.hypot(*moved) < abs(fit.distortion) * _FARTHEST * rim

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from skimage.feature import peak_local_max
 
@@ -239,6 +239,6 @@ def _matched(wanted: _Extrema, given: _Extrema, diameter: float) -> NDArray[np.b
             continue
         apart = cdist(wanted.places[one], given.places[other])
         near = np.minimum(apart, diameter)  # so that no far pair decides
-        rows, columns = linear_sum_assignment(near)
+        rows, columns = scipy.optimize.linear_sum_assignment(near)
         found[one[rows]] = apart[rows, columns] <= max(_LEAST_PX, _RADIUS * diameter)
     return found

@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.typing import NDArray
 from pydantic import field_validator
-from scipy import ndimage, optimize, signal
+from scipy import ndimage
 from skimage import restoration
 
 from napari_semsr.core import (
@@ -176,7 +177,9 @@ class RadialPower:
         # a width that nothing depends on would lead the fit astray
         starts = [[*start, s] for s in _STARTS] if kernel is None else [start]
         fits = [
-            optimize.least_squares(residual, p, bounds=(low[: len(p)], high[: len(p)]))
+            scipy.optimize.least_squares(
+                residual, p, bounds=(low[: len(p)], high[: len(p)])
+            )
             for p in starts
         ]
         best = min(fits, key=lambda found: float(found.cost)).x
@@ -324,8 +327,8 @@ def _richardson_lucy(
     mirrored = kernel[::-1, ::-1]
     found = np.full(image.shape, 0.5)
     for _ in range(iterations):
-        blurred = signal.convolve(found, kernel, mode="same") + _TINY
-        factor = signal.convolve(image / blurred, mirrored, mode="same")
+        blurred = scipy.signal.convolve(found, kernel, mode="same") + _TINY
+        factor = scipy.signal.convolve(image / blurred, mirrored, mode="same")
         damping = np.clip(1 - tv * _curvature(found), 1 / _STEEPEST, _STEEPEST)
         found = np.maximum(found * factor / damping, 0)
     return found
@@ -354,15 +357,20 @@ def _estimate_kernel(
     kernel, sample = start.copy(), np.maximum(block, _TINY)
     for _ in range(iterations):
         wide = np.pad(sample, pad, mode="reflect")
-        ratio = block / np.maximum(signal.fftconvolve(wide, kernel, "valid"), _TINY)
+        ratio = block / np.maximum(
+            scipy.signal.fftconvolve(wide, kernel, "valid"), _TINY
+        )
         kernel = (
-            kernel * signal.fftconvolve(wide, ratio[::-1, ::-1], "valid")[::-1, ::-1]
+            kernel
+            * scipy.signal.fftconvolve(wide, ratio[::-1, ::-1], "valid")[::-1, ::-1]
         )
         kernel = np.maximum(kernel, 0)
         kernel /= kernel.sum()
-        ratio = block / np.maximum(signal.fftconvolve(wide, kernel, "valid"), _TINY)
+        ratio = block / np.maximum(
+            scipy.signal.fftconvolve(wide, kernel, "valid"), _TINY
+        )
         wide = np.pad(ratio, pad, mode="reflect")
-        factor = signal.fftconvolve(wide, kernel[::-1, ::-1], "valid")
+        factor = scipy.signal.fftconvolve(wide, kernel[::-1, ::-1], "valid")
         sample = np.maximum(sample * factor, _TINY)
     return np.asarray(kernel)
 
@@ -402,7 +410,7 @@ class Taps:
 
     def apply(self, window: FloatArray) -> FloatArray:
         """Filter a window (Y, X); gives (Y - 2 R, X - 2 R), R the radius."""
-        return np.asarray(signal.oaconvolve(window, self.weights, mode="valid"))
+        return np.asarray(scipy.signal.oaconvolve(window, self.weights, mode="valid"))
 
 
 def _side_for(kernel: FloatArray) -> int:
@@ -498,7 +506,7 @@ def _unsupervised_balance(
     .. [1] F. Orieux et al., J. Opt. Soc. Am. A 27, 1593 (2010),
        doi:10.1364/JOSAA.27.001593.
     """
-    line = signal.windows.tukey(block.shape[0], 0.5)
+    line = scipy.signal.windows.tukey(block.shape[0], 0.5)
     scale = max(float(np.sqrt(noise)), 1e-12)
     tapered = (block - block.mean()) * np.outer(line, line) / scale
     beyond = np.maximum(np.subtract(kernel.shape, block.shape), 0)  # it ends at 0

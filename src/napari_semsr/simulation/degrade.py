@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from napari_semsr.core import (
     FAULTS,
@@ -176,7 +177,7 @@ def kernels_of(kind: Kind) -> list[FloatArray]:
 
 def blur_width_px(kind: Kind) -> float:
     """Give the width at half maximum of all kernels of a set, on the wider axis."""
-    kernel = functools.reduce(signal.convolve, kernels_of(kind))
+    kernel = functools.reduce(scipy.signal.convolve, kernels_of(kind))
     half = [n // 2 for n in kernel.shape]
     widths = []
     for line in (kernel[half[0]], kernel[:, half[1]]):  # interpolated
@@ -351,9 +352,9 @@ def _blur_kernel(
         length, radius = rng.uniform(*ranges.motion_px), rng.uniform(*ranges.defocus_px)
         angle = rng.uniform(0, 180)
     if near or rng.random() < 0.7:
-        kernel = signal.convolve(kernel, motion_kernel(length, angle))
+        kernel = scipy.signal.convolve(kernel, motion_kernel(length, angle))
     if near or rng.random() < 0.7:
-        kernel = signal.convolve(kernel, disk_kernel(radius))
+        kernel = scipy.signal.convolve(kernel, disk_kernel(radius))
     return kernel
 
 
@@ -361,7 +362,7 @@ def convolved(image: FloatArray, kernel: FloatArray) -> FloatArray:
     """Blur an image, continued by reflection; `image` (Y, X), `kernel` (K, L)."""
     pad = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = np.pad(image, [(pad[0], pad[0]), (pad[1], pad[1])], mode="reflect")
-    return np.asarray(signal.fftconvolve(padded, kernel, mode="valid"))
+    return np.asarray(scipy.signal.fftconvolve(padded, kernel, mode="valid"))
 
 
 def _transmission(

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from napari_semsr.core import (
     NO_BLUR,
@@ -97,10 +98,10 @@ def _drawn_blur(
         kernel = motion_kernel(rng.uniform(0.5, ranges.motion_px), degrees)
         if kind == "several":
             soft = _gaussian(rng.uniform(0.3, 1.6), 1.0, 0.0)
-            kernel = signal.convolve(kernel, soft)
+            kernel = scipy.signal.convolve(kernel, soft)
             if rng.random() < 0.7:
                 disk = disk_kernel(rng.uniform(0.5, ranges.defocus_px))
-                kernel = signal.convolve(kernel, disk)
+                kernel = scipy.signal.convolve(kernel, disk)
     kernel = np.maximum(kernel, 0)
     kernel = kernel / kernel.sum()
     return kernel, _told_of_blur(kernel)
@@ -157,7 +158,7 @@ def _drawn_detector(rng: np.random.Generator) -> _Detector:
         def forgetting(image: FloatArray) -> FloatArray:
             state = kept * image[:, :1]  # as if the first pixel had been there for long
             return np.asarray(
-                signal.lfilter([1 - kept], [1, -kept], image, zi=state)[0]
+                scipy.signal.lfilter([1 - kept], [1, -kept], image, zi=state)[0]
             )
 
         return forgetting

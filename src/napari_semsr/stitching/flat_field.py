@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.typing import NDArray
-from scipy import ndimage, optimize
-from scipy.interpolate import BSpline
+from scipy import ndimage
 
 from napari_semsr.core import Acquisition, Float32Array, FloatArray
 
@@ -264,7 +264,7 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
         fitted = (1 - part) * mean[ring] + part * mean[ring + 1]
         return float(np.mean((small.ravel() - fitted) ** 2))
 
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         scatter,
         middle,
         method="Nelder-Mead",
@@ -423,7 +423,9 @@ class SurfaceBasis:
     def _axis(self, place: FloatArray, size: int) -> FloatArray:
         unit = np.clip((place + 0.5) / size, 0, 1 - 1e-9) * self.knots
         joints = np.arange(-3, self.knots + 4, dtype=float)
-        return np.asarray(BSpline.design_matrix(unit, joints, 3).toarray())
+        return np.asarray(
+            scipy.interpolate.BSpline.design_matrix(unit, joints, 3).toarray()
+        )
 
     def prior(self) -> FloatArray:
         """Inverse covariance, (F, F), of the coefficients before any measurement."""

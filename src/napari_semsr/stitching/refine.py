@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import sparse, special
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
-from scipy.stats import chi2
 
 from napari_semsr.core import BoolArray, Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -409,7 +408,7 @@ def _excess(
     free = 3 * len(shifts) - 2 * len(moves) - 1
     if free <= 0:
         return 1.0
-    expected = chi2.median(3) * free / (3 * len(shifts))
+    expected = special.chdtri(3, 0.5) * free / (3 * len(shifts))
     return max(1.0, float(np.sqrt(np.median(sums) / expected)))
 
 

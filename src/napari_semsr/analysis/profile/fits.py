@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+import scipy  # the rest of it is loaded when it is used
+from scipy import special
 
 from napari_semsr.core import FloatArray
 
@@ -154,7 +155,7 @@ def fwhm_of(sigma: float, box: float = 0.0) -> float:
     def over(x: float) -> float:
         return math.erf((x + box / 2) / s) - math.erf((x - box / 2) / s) - half
 
-    return 2 * float(optimize.brentq(over, 0.0, box / 2 + 3 * sigma))
+    return 2 * float(scipy.optimize.brentq(over, 0.0, box / 2 + 3 * sigma))
 
 
 _COUNTS = {"gaussian": 3, "box": 4}
@@ -210,7 +211,7 @@ def _fit(
         return model
 
     most = _ROUNDS * len(start)
-    found, _, told, _, status = optimize.leastsq(
+    found, _, told, _, status = scipy.optimize.leastsq(
         lambda p: (made(p)[0] - values) / unit,
         start,
         Dfun=lambda p: made(p)[1] / unit,

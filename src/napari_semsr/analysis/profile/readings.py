@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from scipy import ndimage, signal
+import scipy  # the rest of it is loaded when it is used
+from scipy import ndimage
 
 from napari_semsr.analysis.profile.fits import (
     EDGE_10_90,
@@ -261,8 +262,8 @@ def _is_dark_line(dark: _Found, bright: _Found) -> bool:
     longest bright stretch.
     """
     smooth = bright.smooth
-    heights, left, right = signal.peak_prominences(smooth, bright.peaks)
-    deepest = float(signal.peak_prominences(dark.smooth, dark.peaks)[0].max())
+    heights, left, right = scipy.signal.peak_prominences(smooth, bright.peaks)
+    deepest = float(scipy.signal.peak_prominences(dark.smooth, dark.peaks)[0].max())
     highest = int(np.argmax(heights))
     peak, start, end = bright.peaks[highest], left[highest], right[highest]
     steps = np.abs(np.diff(smooth))
@@ -399,7 +400,7 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
         # what is left of white noise after a Gaussian
         left = noise / math.sqrt(profile.lines * 2 * math.sqrt(math.pi) * width)
         least = max(prominence * float(np.ptp(smooth)), _OUT * left)
-        peaks, about = signal.find_peaks(smooth, prominence=max(least, 1e-300))
+        peaks, about = scipy.signal.find_peaks(smooth, prominence=max(least, 1e-300))
         if len(peaks) or 2 * width > _SMOOTHEST * profile.length_px:
             break
         width *= 2
@@ -785,7 +786,7 @@ def _step(profile: Profile, found: _Found, noise: float) -> FloatPair | None:
     if step < _STEP * span or step < _OUT * left:
         return None
     for turned in (found.smooth, -found.smooth):
-        if len(signal.find_peaks(turned, prominence=_STEP * step)[0]):
+        if len(scipy.signal.find_peaks(turned, prominence=_STEP * step)[0]):
             return None
     return before, after
 

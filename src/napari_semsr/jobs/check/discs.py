@@ -30,9 +30,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
+import scipy  # the rest of it is loaded when it is used
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import signal, sparse
+from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
@@ -239,7 +240,9 @@ def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
     away = np.hypot(y, x)
     weights = ((away >= inner) & (away <= outer)).astype(float)
     padded = np.pad(image, half, mode="symmetric")
-    return np.asarray(signal.fftconvolve(padded, weights / weights.sum(), mode="valid"))
+    return np.asarray(
+        scipy.signal.fftconvolve(padded, weights / weights.sum(), mode="valid")
+    )
 
 
 def _harmonic(part: FloatArray, inside: BoolArray) -> FloatArray:
