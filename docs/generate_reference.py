@@ -82,6 +82,7 @@ def describe_parser(
     parser: argparse.ArgumentParser, name: str, *, level: int
 ) -> Iterator[str]:
     """Yield heading, usage and options of a command, then its sub-commands."""
+    parser.spell_help()
     usage = parser.format_usage().removeprefix("usage: ").rstrip()
     yield from ("#" * level + f" {name}", "", parser.description or "", "")
     yield from ("```text", usage, "```", "")

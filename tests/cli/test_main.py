@@ -64,6 +64,14 @@ def test_build_parser_of_all_verbs_configures_each():
     assert (arguments.verb, arguments.output) == ("enhance", "b.tif")
 
 
+def test_a_command_loads_no_verb_that_its_help_names():
+    code = (
+        "import sys; from napari_semsr.cli.command import build_parser; "
+        "build_parser('enhance'); print('napari_semsr.jobs.calibrate' in sys.modules)"
+    )
+    assert children.run_python(code).split() == ["False"]
+
+
 def test_help_lists_every_verb_and_the_version_is_printed(semsr):
     said = semsr("--help")
     assert said.code == 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import BoolArray, Box, read_box
 
 # Chosen on 38 real images: eight of nine printed bars are found with these, and no
-# other line (docs/validation/measures.md, tests/analysis/test_scale_bar.py).
+# other line (tests/analysis/test_scale_bar.py).
 _SHARE = 0.2  # part of the height, at the bottom and at the top, that is searched
 _GROUNDS = 2  # most frequent grey values that may be the ground
 _BINS = 64

@@ -57,6 +57,16 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*args, **how)
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
+    def spell_help(self) -> None:
+        """Name options by their flags; verbs that are named are loaded for it."""
+        for action in self._actions:
+            action.help = action.help and in_flags(action.help, self._actions)
+
+    def format_help(self) -> str:
+        """Write the help, which is spelt only when it is read."""
+        self.spell_help()
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         code = None
         if message.startswith(_NEEDED):
@@ -73,6 +83,7 @@ class _Parser(argparse.ArgumentParser):
             if name in ("/".join(action.option_strings), action.metavar, action.dest):
                 choices = ", ".join(str(item) for item in action.choices or ())
                 description = choices or re.split(r";| \(", str(action.help or ""))[0]
+                description = in_flags(description, self._actions)
                 return f"{name} ({description})" if description else name
         return name
 
@@ -131,8 +142,6 @@ def _fill(parser: argparse.ArgumentParser, name: str) -> None:
             _fill(_add_parser(place, action, ACTIONS[full]), full)
     else:
         load_verb(name).configure(parser)
-        for one in parser._actions:  # noqa: SLF001 - argparse gives them nowhere else
-            one.help = one.help and in_flags(one.help, parser._actions)  # noqa: SLF001
     _add_common(parser)
 
 

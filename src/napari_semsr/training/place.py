@@ -335,7 +335,7 @@ def fit_place(
             with _threads(pace.count()):
                 before = trainer.steps
                 trainer.burst(watch.began, seconds, steps)
-                pace.measured(trainer.steps - before)
+                pace.note_time(trainer.steps - before)
                 last = trainer.is_done(seconds, steps)
                 is_measured = watch.is_due(last=last)
                 evaluation = trainer.evaluate() if is_measured else (None, ())
@@ -366,8 +366,8 @@ class _ThreadPace:
     """Chooses the number of threads by which steps are fastest at present.
 
     The threads of a step wait for each other: where other programs hold the cores, a
-    step by two took 13 times as long as by one (load 9 on two cores). So one, half and
-    all are tried, and those that were slower again now and then.
+    step by two takes much longer than by one. So one, half and all are tried, and
+    those that were slower are tried again now and then.
     """
 
     def __init__(self, most: int) -> None:
@@ -385,7 +385,7 @@ class _ThreadPace:
         self._count = next(due, fastest) if self._step_s[fastest] else fastest
         return self._count
 
-    def measured(self, steps: int) -> None:
+    def note_time(self, steps: int) -> None:
         """Note how long that burst took."""
         now = time.monotonic()
         took = now - self._start_time

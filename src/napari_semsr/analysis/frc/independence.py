@@ -143,7 +143,7 @@ _QUIET = 0.25  # share of blocks with the least power, which show the least sign
 _FEW = 32  # blocks from which quiet ones are chosen
 _LOW = 5  # bands by which they are chosen: up to 0.25
 _TINY = float(np.finfo(float).tiny)
-# Chosen on simulated images and real pairs; docs/validation/frc.md has the error rates
+# Chosen on simulated images and real pairs
 _SLOPE = 0.04  # of the floor that may be no noise
 _MOST = 0.75  # share of the pooled bands that must not lie below the floor
 _DIP = 0.1  # by which a spectrum may lie below its floor

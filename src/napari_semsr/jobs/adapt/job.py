@@ -119,8 +119,9 @@ class AdaptOptions(RegisterOptions):
     minutes: float | None = option(
         None,
         "Minutes",
-        "How long to train; by default 960 steps, one to two minutes of a core, longer "
-        "on a busy computer. More time gives a better model.",
+        "How long to train; by default a number of steps that takes about three "
+        "minutes on two cores, longer on a busy computer. More time gives a better "
+        "model.",
         gt=0,
         le=600,
     )
