@@ -28,6 +28,9 @@ def test_particle_sizes_are_those_of_an_image_and_of_labels(
     panel = hold(make_panel(model, VERB_PANELS["Particle sizes"]))
     assert panel.boxes["image"].value.name == "discs"
     assert "Measured discs: Particles 1, Median diameter 59" in run_panel(panel)
+    discs = model.layers["Particle sizes: discs"]
+    np.testing.assert_allclose(discs.data_to_world(discs.data[0]), (120, 80), atol=0.5)
+    assert 29 < discs.size[0] < 30.5
     panel.boxes["image"].value = model.layers["drawn"]
     said = run_panel(panel)
     assert said.startswith("Measured drawn: Particles 1, Median diameter 70.7")

@@ -98,6 +98,13 @@ class ParticleSizes(ImageMeasure):
         found = (row[f"equivalent_diameter_{unit}"] for row in self.rows)
         return [size for size in found if size is not None]
 
+    def discs(self) -> tuple[core.FloatArray, core.FloatArray]:
+        """Give middles ``(y, x)`` (N, 2) and diameters (N,) in px, to be drawn."""
+        keys = ("y_px", "x_px", "equivalent_diameter_px")
+        values = np.array([[row[key] for key in keys] for row in self.rows])
+        values = values.reshape(-1, 3)
+        return values[:, :2], values[:, 2]
+
     def tables(self) -> dict[str, dict[str, list[Any]]]:
         """Give a row for each particle."""
         unit = "nm" if self.diameters("nm") else "px"

@@ -1,6 +1,6 @@
 """A panel made of a verb: lists of layers, a form, figures, a map."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,7 @@ from napari_semsr.widgets.layers import (
     hide_other_maps,
     inputs_of,
     is_truth,
+    lying_over,
     network_of,
     on_one_place,
     planes_of,
@@ -89,6 +90,8 @@ class VerbOutcome:
 
 
 _MOST_PLOTS = 2  # that the verb of a panel draws below each other
+_DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, which all eyes tell apart
+_DISC_BORDER = 0.06  # of a disc's diameter; chosen: what lies below is still seen
 
 
 class VerbPanel(Panel):
@@ -315,10 +318,24 @@ class VerbPanel(Panel):
     def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
         """Show an image beside what it was made of."""
 
-    def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterable[None]:
-        """Add what explains the result to the viewer, in parts."""
-        del layer, outcome
-        return ()
+    def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
+        """Add what explains the result, in parts: its discs, if it has some."""
+        discs = getattr(outcome.report, "discs", None)
+        if discs is None or layer not in self.viewer.layers:
+            return
+        middles, diameters = discs()
+        with self.in_place(layer) as earlier:
+            yield from self.take_away(earlier)
+            if len(middles):
+                self.viewer.add_points(
+                    middles,
+                    name=f"{self.title}: {layer.name}",
+                    size=diameters,
+                    face_color="transparent",
+                    border_color=_DISC_COLOUR,
+                    border_width=_DISC_BORDER,
+                    **lying_over(outcome.shown, self.title, layer),
+                )
 
     def sentence(self, outcome: VerbOutcome) -> str:
         """Say what was done, and what is shown large."""
@@ -387,7 +404,10 @@ def __getattr__(name: str) -> Any:
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    class_values = {"title": titles[0], "verb": verb_of(name)}
+    verb = verb_of(name)
+    class_values: dict[str, Any] = {"title": titles[0], "verb": verb}
+    if verb is not None and hasattr(verb.result, "discs"):
+        class_values |= {"helps": "Show what was measured", "helps_first": True}
     return type("OneVerbPanel", (VerbPanel,), class_values)
 
 
