@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
+from dask.threaded import get
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
 from napari.components import ViewerModel
@@ -337,7 +338,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
         images.append(read(path, **one.model_dump()))
         if max(images[0].shape) <= SINGLE_PX:
             if images[0].is_lazy:
-                whole = images[0].data.compute(callbacks=())  # see coarse_levels
+                whole = _compute(images[0].data)
                 images = [images[0].replace(data=whole, look=images[0].look)]
             break
     if len(images) == 1 and images[0].is_lazy and min(images[0].shape) >= _FACTOR:
@@ -408,12 +409,20 @@ def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
     for number, start in enumerate(starts):
         yield Progress(number, len(starts), f"making an overview of {micrograph.name}")
         part = micrograph.data[start : min(start + step, rows)]
-        # Without callbacks: napari's dask cache is not made for two threads.
-        strips.append(_shrink(np.asarray(part.compute(callbacks=()))))
+        strips.append(_shrink(_compute(part)))
     levels = [np.concatenate(strips)]
     while max(levels[-1].shape) > SINGLE_PX and min(levels[-1].shape) >= _FACTOR:
         levels.append(_shrink(levels[-1]))
     return [micrograph.replace(data=level) for level in levels]
+
+
+def _compute(part: Any) -> NDArray[Any]:
+    """Compute with threads, outside napari's dask cache, which is made for one.
+
+    The scheduler's name, or none, would import `distributed`.
+    """
+    whole: NDArray[Any] = np.asarray(part.compute(scheduler=get, callbacks=()))
+    return whole
 
 
 def _shrink(part: NDArray[Any]) -> NDArray[Any]:
