@@ -36,6 +36,10 @@ lines of tests, of benchmarks and scripts
 files with "dB", with overwrite
     Modules with a string that holds the unit of PSNR; modules with a function or a call
     that has `overwrite` among its arguments.
+functions, values named by a participle
+    Names of one word that is a past participle (`_IRREGULAR`, or it ends in -ed):
+    functions and methods but properties; and variables, arguments, fields and
+    properties, each once a module. ``--json`` names them.
 Any
     Uses of the name in annotations and elsewhere, imports not counted.
 words of the manual
@@ -52,6 +56,10 @@ opens of the input, of outputs
 passes through, stitch; parses of a frame
     The same modules in one ``semsr stitch`` of 2 x 2 frames, and how often the frame
     that is parsed most often is: calls of a format's ``raw_image``.
+
+``--draw SEED`` prints instead 20 names of functions, classes and fields, 20 messages
+and 20 first sentences of docstrings, drawn at random: somebody who did not write them
+marks each as idiomatic, odd or obscure.
 """
 
 import argparse
@@ -60,6 +68,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import re
 import sys
 import tempfile
@@ -79,6 +88,15 @@ FUNCTION = (
 )
 FACE_NODES = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.If, ast.Expr)
 Functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+_IRREGULAR = re.compile(
+    "begun|broken|brought|built|caught|chosen|done|drawn|driven|fed|felt|found|frozen|"
+    "given|gone|grown|had|heard|held|hidden|kept|known|laid|learnt|lost|made|meant|met|"
+    "paid|risen|said|seen|sent|shown|shut|spent|stood|struck|sunk|taken|taught|thought|"
+    "thrown|told|torn|understood|undone|won|worn|written"
+)
+"""Participles without -ed, but for those that are nouns, verbs or sides as well."""
+_NO_PARTICIPLE = {"bed", "embed", "exceed", "feed", "need", "red", "seed", "speed"}
+MESSAGE = r"[A-Z][^\n]+ [^\n]+ [^\n]+[.…]"  # a sentence
 
 
 @dataclass
@@ -351,6 +369,52 @@ def private_functions(module: Module) -> tuple[int, int]:
     return len(names), sum(used[name] == 1 for name in names)
 
 
+def is_participle(name: str) -> bool:
+    """Whether a name is one past participle, leading underscores apart."""
+    word = name.strip("_").lower()
+    return _IRREGULAR.fullmatch(word) is not None or (
+        re.fullmatch("[a-z]+ed", word) is not None and word not in _NO_PARTICIPLE
+    )
+
+
+def participles(module: Module) -> tuple[set[str], set[str]]:
+    """Find the functions and the values of a module that a participle alone names."""
+    functions, values = set(), set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, Functions):
+            marks = {dotted(mark)[-1] for mark in node.decorator_list if dotted(mark)}
+            is_value = bool(marks & {"property", "cached_property"})
+            (values if is_value else functions).add(node.name)
+        elif isinstance(node, ast.arg):
+            values.add(node.arg)
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(
+            node.ctx, ast.Store
+        ):
+            values.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return set(filter(is_participle, functions)), set(filter(is_participle, values))
+
+
+def draw(source: Path, seed: int, count: int = 20) -> Iterator[str]:
+    """Draw names, messages and sentences that somebody else reads."""
+    names, messages, sentences = set(), set(), set()
+    for module in Package(source).counted.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, (*Functions, ast.ClassDef)):
+                names.add(f"{node.name}   ({module.name.partition('.')[2]})")
+                lines = (ast.get_docstring(node) or "").partition("\n")[0]
+                if lines:
+                    sentences.add(lines)
+            elif isinstance(node, ast.JoinedStr):
+                text = ast.unparse(node)[2:-1]
+                if re.match(r"\S+ \S+ \S+ \S+", text):
+                    messages.add(text)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                messages.update(re.findall(rf"\A{MESSAGE}\Z", node.value))
+    dice = random.Random(seed)  # noqa: S311 - no secret
+    for kind in (names, messages - sentences, sentences):
+        yield from dice.sample(sorted(kind), count)
+
+
 def any_uses(module: Module) -> int:
     """Count where a module says that anything will do."""
     return sum(
@@ -526,12 +590,17 @@ def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
     }
     modules = package.counted.values()
     private, once = map(sum, zip(*map(private_functions, modules), strict=True))
+    words = {name: participles(module) for name, module in package.counted.items()}
     figures |= {
         "names on faces": sum(map(len, package.faces.values())),
         "private functions": private,
         "  called once, %": round(100 * once / max(private, 1), 1),
         'files with "dB"': sum(map(says_decibel, modules)),
         "  with overwrite": sum(hands_on(module, "overwrite") for module in modules),
+        "participles: functions": sum(
+            len(functions) for functions, _ in words.values()
+        ),
+        "  values": sum(len(values) for _, values in words.values()),
         "Any": sum(map(any_uses, modules)),
         **beside(source.resolve().parent),
     }
@@ -547,6 +616,11 @@ def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
         "widest": str(widest.relative_to(source)),
         "circles": circles(real),
         "circles with type checking": circles(checked),
+        "participles": {
+            name: [sorted(kind) for kind in pair]
+            for name, pair in words.items()
+            if any(pair)
+        },
         "one importer": {name: used_by[name][0] for name in left},
         "entries": dict(sorted(entries.items())),
         "no importer, no entry": sorted(set(package.counted) - {*importers, *entries}),
@@ -560,7 +634,12 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=HERE, help="folder src")
     parser.add_argument("--json", action="store_true", help="figures and lists as JSON")
     parser.add_argument("--no-run", action="store_true", help="run no command")
+    parser.add_argument("--draw", type=int, metavar="SEED", help="words to be read")
     asked = parser.parse_args()
+    if asked.draw is not None:
+        for number, line in enumerate(draw(asked.source, asked.draw), 1):
+            print(f"{number:2d}  {line}")
+        return
     figures, lists = measure(asked.source)
     if not asked.no_run:
         ran, joined = enhance_once(asked.source), stitch_once(asked.source)
