@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions, field_for_model
 from napari_semsr.io import Side, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptOptions, AdaptProgress, AdaptRefused
-from napari_semsr.jobs.adapt import look
+from napari_semsr.jobs.adapt import job, look
 from napari_semsr.jobs.adapt.areas import SharedArea, check_related, divide
 from napari_semsr.models import load_model
 from napari_semsr.restoration import LinearFit
@@ -304,6 +305,32 @@ def test_a_run_that_was_closed_resumes_its_training(place, tmp_path):
     made = adapt(mosaic, [sem], folder, transform=None, resume=True)
     assert made.steps == 250
     assert made.registration["searched"] == "stored"
+
+
+def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
+    place, tmp_path, monkeypatch
+):
+    mosaic, sem = place
+    folder = tmp_path / "run"
+    first = adapt(mosaic, [sem], folder)
+    model, enhanced = Path(first.model), Path(first.applied[0].output)
+    weights, pixels = model.read_bytes(), read(enhanced).array()
+    again = {"transform": None, "resume": True}
+
+    def refuse(*_):
+        raise AdaptRefused("No gain.", "no-gain")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "require_gain", refuse)
+        with refused(AdaptRefused, "no-gain"):
+            adapt(mosaic, [sem], folder, steps=255, **again)
+    assert model.read_bytes() == weights
+    assert [path.name for path in folder.glob("*.safetensors")] == [model.name]
+
+    longer = adapt(mosaic, [sem], folder, steps=260, **again)
+    assert longer.steps == 260
+    assert Path(longer.model).read_bytes() != weights
+    assert (read(enhanced).array() != pixels).any()
 
 
 @pytest.mark.parametrize("shape", [(500, 300), (300, 500), (64, 160)])

@@ -286,23 +286,20 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
         images[LINEAR].append(linear.apply(light)[area.held_out.slices])
     before = evaluate(areas, images, cut_off)
     fit = yield from _train(run, areas, levels, before)
-    model = yield from _write_model(run, mosaic, areas, fit, levels)
-    images = {}
-    for name, path in ((MOSAIC_MODEL, find_model(MOSAIC_MODEL)), (ADAPTED, model)):
-        yield Progress(0, 0, f"evaluating the {name}")
-        images[name] = yield from _enhance_areas(
-            areas, models.load_model(path), run, levels
-        )
-    evaluations = evaluate(areas, images, cut_off, before)
+    trained = yield from _write_model(run, mosaic, areas, fit, levels)
     registrations = [map_facts(area.registered.registration) for area in areas]
     try:
+        images = yield from _enhance_held_out(run, areas, trained, levels)
+        evaluations = evaluate(areas, images, cut_off, before)
         require_gain(evaluations, ADAPTED)
-    except AdaptRefused as refused:
-        model.unlink()
-        refused.facts["steps"] = fit.steps
-        refused.facts["registration"] = jsonable(registrations[0])
+    except BaseException as error:
+        trained.unlink()  # a model that an earlier training left here stays
+        if isinstance(error, AdaptRefused):
+            error.facts["steps"] = fit.steps
+            error.facts["registration"] = jsonable(registrations[0])
         raise
-    applied_images = yield from _apply(run, model)
+    model, is_new = _publish(trained)
+    applied_images = yield from _apply(run, model, is_new=is_new)
     provenance = made_by(
         "adapt", run.options.model_dump(mode="json"), *run.records.values()
     )
@@ -335,6 +332,14 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
         areas=tuple(areas),
         provenance=provenance,
     )
+
+
+def _publish(trained: Path) -> tuple[Path, bool]:
+    """Give a model that gains its name; whether it differs from what had the name."""
+    model = trained.with_name(trained.name.removeprefix("."))
+    is_new = not model.is_file() or model.read_bytes() != trained.read_bytes()
+    trained.replace(model)
+    return model, is_new
 
 
 # Register, and divide what both show.
@@ -501,7 +506,7 @@ def _write_model(
     fit: "training.PlaceFit",
     levels: FloatPair,
 ) -> Job[Path]:
-    """Write the model with its card."""
+    """Write the model with its card, under a hidden name until it is known to gain."""
     yield Progress(0, 0, "writing the model")
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
@@ -533,7 +538,7 @@ def _write_model(
             **({} if focus is None else {FOCUS: focus.to_json()}),
         },
     )
-    path = run.place / f"{name}.safetensors"
+    path = run.place / f".{name}.safetensors"
     models.save_model(path, fit.network, card)
     return path
 
@@ -570,31 +575,41 @@ def _stem(image: Image) -> str:
 # Evaluate.
 
 
-def _enhance_areas(
-    areas: Sequence[SharedArea],
-    model: "models.LoadedModel",
+def _enhance_held_out(
     run: Run[AdaptOptions],
+    areas: Sequence[SharedArea],
+    trained: Path,
     levels: FloatPair,
-) -> Job[list[NDArray[Any]]]:
-    """Enhance the areas, scaled as the mosaic is, and give their held-out parts."""
+) -> Job[dict[str, list[NDArray[Any]]]]:
+    """Enhance the held-out parts by both models, scaled as the mosaic is."""
     level_options = {"input_scaling": "levels", "input_levels": levels}
-    model = replace(model, card=model.card.model_copy(update=level_options))
-    results = []
-    for area in areas:
-        options = EnhanceOptions(device=run.options.device)
-        output = yield from inference.enhance_array(area.light, model, options)
-        if output.shape != area.light.shape:  # a model for other pixels
-            data = Warped(output, Grid.of(area.light), Affine()).read()
-            output = area.light.replace(data=data)
-        results.append(output.array()[area.held_out.slices].astype(np.float32))
-    return results
+    options = EnhanceOptions(device=run.options.device)
+    images: dict[str, list[NDArray[Any]]] = {}
+    for name, path in ((MOSAIC_MODEL, find_model(MOSAIC_MODEL)), (ADAPTED, trained)):
+        yield Progress(0, 0, f"evaluating the {name}")
+        model = models.load_model(path)
+        model = replace(model, card=model.card.model_copy(update=level_options))
+        images[name] = []
+        for area in areas:
+            output = yield from inference.enhance_array(area.light, model, options)
+            if output.shape != area.light.shape:  # a model for other pixels
+                data = Warped(output, Grid.of(area.light), Affine()).read()
+                output = area.light.replace(data=data)
+            values = output.array()[area.held_out.slices]
+            images[name].append(values.astype(np.float32))
+    return images
 
 
 # Enhance the rest.
 
 
-def _apply(run: Run[AdaptOptions], model: Path) -> Job[list[AppliedImage]]:
-    """Enhance all images, which are compared with the training place."""
+def _apply(
+    run: Run[AdaptOptions], model: Path, *, is_new: bool
+) -> Job[list[AppliedImage]]:
+    """Enhance all images, which are compared with the training place.
+
+    What an earlier model enhanced is not resumed.
+    """
     images_given = [run.given["mosaic"], *(run.given.get("apply") or ())]
     options = EnhanceOptions(device=run.options.device)
     results: list[AppliedImage] = []
@@ -606,7 +621,7 @@ def _apply(run: Run[AdaptOptions], model: Path) -> Job[list[AppliedImage]]:
             for n in ("", *map("-{}".format, range(2, 10**4)))
         )
         target = run.place / next(name for name in names if name not in names_in_use)
-        resumes = run.existing.resume and target.exists()
+        resumes = run.existing.resume and target.exists() and not is_new
         enhanced_file = yield from ENHANCE.job(
             image,
             target,

@@ -29,6 +29,7 @@ from napari_semsr.jobs import (
     AdaptProgress,
     fit_in_process,
 )
+from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     COLOURS,
     FoldingRow,
@@ -79,7 +80,8 @@ def _adapt(*images: Any, folder: Path, **how: Any) -> Job[_Outcome]:
 class AdaptPanel(Panel):
     """Trains a small network on the area that a mosaic and an SEM image share.
 
-    While it trains, the held-out part is shown as it was, as it is now, and by SEM.
+    While it trains, the held-out part is shown as it was, as it is now, and by SEM;
+    afterwards the report shows it.
     """
 
     plots = True
@@ -138,6 +140,7 @@ class AdaptPanel(Panel):
         self.add_results("Training", FoldingRow(self.report_button, self.keep_button))
         self.report: Path | None = None
         self.layer: Image | None = None  # the held-out part
+        self._view: tuple[Any, ...] = ()  # when it was added
         self._folder: Path | None = None
         self._request: tuple[Any, ...] | None = None  # what that folder is for
         self._curve: list[tuple[float, float]] = []
@@ -292,6 +295,19 @@ class AdaptPanel(Panel):
         keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
         self.layer = self.viewer.add_image(image.data, **keywords)
         self.viewer.reset_view()
+        self._view = self._camera()
+
+    def _remove_held_out(self) -> None:
+        """Remove it after the training, and its place from a view that nobody moved."""
+        if self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)
+            if self._camera() == self._view:
+                self.viewer.reset_view()
+        self.layer = None
+
+    def _camera(self) -> tuple[Any, ...]:
+        camera = host.camera(self.viewer)
+        return camera.center, camera.zoom
 
     def _draw(self) -> None:
         """Draw the gain over the time trained, and the linear filter's."""
@@ -313,6 +329,7 @@ class AdaptPanel(Panel):
         """Add the enhanced mosaic, and write what the model gains and invents."""
         adaptation = outcome.made
         self._request = None  # it is finished
+        self._remove_held_out()
         self.report = Path(adaptation.report)
         for button in (self.report_button, self.keep_button):
             button.setEnabled(True)
