@@ -127,7 +127,7 @@ def checks_page() -> str:
         "Written from the models' cards, which `semsr models check NAME --write`",
         "fills. [Models and their limits](../models.md#does-it-show-what-is-there)",
         "tells how discs are chosen and judged. Shares are of discs that the enhanced",
-        "image shows rightly, in brackets those of the degraded image. A radius in",
+        "image shows correctly, in brackets those of the degraded image. A radius in",
         "brackets is one that the blur does not resolve. Of removed objects, `drawn`",
         "is the share that is drawn though removed, J what is shown less that, in",
         "percentage points; 95 % intervals in brackets. The change of the light is in",

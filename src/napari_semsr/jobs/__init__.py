@@ -1,4 +1,4 @@
-"""One generator of `Progress` per job; panels and commands consume the same."""
+"""Jobs: generators that yield `Progress`, shared by panels and commands."""
 
 import lazy_loader
 

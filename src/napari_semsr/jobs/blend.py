@@ -1,6 +1,6 @@
-"""What lies between two images: a blend of both, and their difference.
+"""Blend and difference of two images.
 
-Both are drawn when they are looked at, and are stored nowhere.
+Both are computed lazily and not stored.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ from napari_semsr.jobs.images import (
     made_by,
 )
 
-_CHUNK = 512  # px; chosen: that of our stores
-_STRIP_PX = 1 << 22  # read at once; chosen: 16 MB of float32
-_HELD_PX = 1 << 25  # of a level that is kept in memory; chosen: 128 MB of float32
+_CHUNK = 512  # px; chosen: the chunk size of our stores
+_STRIP_PX = 1 << 22  # pixels read at once; chosen: 16 MB of float32
+_HELD_PX = 1 << 25  # pixels of a level kept in memory; chosen: 128 MB of float32
 
 
 def _on_grid(image: Micrograph, grid: Grid) -> Any:
-    """Grey values of an image in the pixels of a grid, lazy when there are many."""
+    """Resample an image onto a grid, lazily if it is large."""
     area = Area.of(image, grid)
     if area.inner == Box.of(image.shape):
         return image.data
@@ -51,7 +51,7 @@ def input_levels(
     result: Micrograph,
     levels: Sequence[Any],
 ) -> Job[list[Any]]:
-    """Draw an image in the pixels of what was made of it, at every level of that."""
+    """Resample an image onto every level of its result."""
     image_levels = [_on_grid(image, Grid.of(result))]
     own = result_levels if image_levels[0] is image.data else ()
     for level in levels[1:]:
@@ -65,7 +65,7 @@ def input_levels(
 
 
 def _halve(fine: Any, name: str) -> Job[Any]:
-    """Make the next level: in memory, unless it is very large."""
+    """Compute the next level, in memory unless it is large."""
     rows, columns = fine.shape
     if rows * columns > 4 * _HELD_PX:
         import dask.array as da
@@ -84,7 +84,7 @@ def _halve(fine: Any, name: str) -> Job[Any]:
 def blend_levels(
     before: Sequence[Any], after: Sequence[Any], strength: float
 ) -> list[Any]:
-    """Mix two images of one grid, level by level."""
+    """Blend two images on one grid, level by level."""
     if strength >= 1:
         return list(after)
     return [
@@ -94,7 +94,7 @@ def blend_levels(
 
 
 def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
-    """Mix two arrays, lazily if one of them is lazy."""
+    """Blend two arrays, lazily if one of them is lazy."""
     if not hasattr(before, "dask") and not hasattr(after, "dask"):
         return _mix(before, after, strength)
     import dask.array as da
@@ -110,7 +110,7 @@ def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
 
 
 def _mix(before: Any, after: Any, strength: float) -> NDArray[Any]:
-    """Mix grey values, in the type of what was made."""
+    """Blend grey values in the dtype of the result."""
     share = np.float32(strength)
     mixture = np.asarray(before, np.float32) * (1 - share) + after * share
     result: NDArray[Any] = to_dtype(mixture, after.dtype)[0]
@@ -118,7 +118,7 @@ def _mix(before: Any, after: Any, strength: float) -> NDArray[Any]:
 
 
 def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
-    """Subtract an image from another, where both lie."""
+    """Subtract one image from another where they overlap."""
     if first.unit != second.unit:
         bare = first if first.unit == "pixel" else second
         msg = (
@@ -140,7 +140,7 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
     old, new = (_on_grid(image, grid).astype(np.float32) for image in (first, second))
     roles = {"minuend": second, "subtrahend": first}
     history = derived_from("difference", {}, **roles)
-    if not first.is_lazy and not second.is_lazy:  # what is in memory is digested, too
+    if not first.is_lazy and not second.is_lazy:  # an array in memory has a digest, too
         records = (input_record(item, item, role=role) for role, item in roles.items())
         history = made_by("difference", {}, *records)
     return like.replace(

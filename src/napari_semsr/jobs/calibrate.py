@@ -100,13 +100,13 @@ class ScaleBarReport(Result):
 
     @property
     def place(self) -> Annotated[str, Quantity("Place")]:
-        """Where it lies."""
+        """Position of the bar."""
         y0, x0, y1, x1 = self.box
         return f"rows {y0} to {y1 - 1}, columns {x0} to {x1 - 1}"
 
     @property
     def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
-        """The pixel size, or what is wanting for it."""
+        """The pixel size, or what is needed to compute it."""
         calibration = self.calibration
         if calibration is None:
             return "unknown: read the bar's label, and run with `bar='50 um'`"
@@ -121,7 +121,7 @@ class ScaleBarReport(Result):
 def _calibrate(
     run: Run[CalibrateOptions], image: Micrograph
 ) -> Job[CalibrationReport | ScaleBarReport]:
-    """Find pixel size, skew and distortion by a known grating, or by a printed bar."""
+    """Measure pixel size, skew and distortion from a grating or a printed scale bar."""
     if run.options.bar is not False:
         return (yield from _measure_bar(run, image))
     yield Progress(1, 2, "measuring the grating")
@@ -130,17 +130,18 @@ def _calibrate(
         write_calibration(run.target, calibration)
     uneven = calibration.uneven_px is not None and Message(
         "The scale changes from one side of the field to the other, by up to "
-        f"{calibration.uneven_px:.2g} px at the rim, as on a tilted grating: level it, "
-        "or take the image again; pixel size and distortion are those of the middle.",
+        f"{calibration.uneven_px:.2g} px at the rim, as with a tilted grating: level "
+        "it and image it again; pixel size and distortion are those of the centre.",
         "scale-uneven",
     )
     warnings = (uneven,) if uneven else ()
     size = image.pixel_size_nm
     if size and not np.allclose(calibration.pixel_size_nm, size, rtol=_OFF):
         warn(
-            f"The grating tells {spell_pixel_size(calibration.pixel_size_nm)} a pixel, "
-            f"but the image states {spell_pixel_size(size)}: check the pitch; lines "
-            "whose two edges look alike may be read at half of it.",
+            f"The grating gives {spell_pixel_size(calibration.pixel_size_nm)} per "
+            f"pixel, but the file states {spell_pixel_size(size)}: check the pitch; "
+            "if both edges of its lines look the same, half the pitch may have been "
+            "measured.",
             "pixel-size-contradicts",
         )
     return CalibrationReport(run.names[0], run.output, calibration, warnings)
@@ -148,34 +149,33 @@ def _calibrate(
 
 def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarReport]:
     length, length_nm = run.options.bar, None
-    if length is not True:  # a number alone is nm
+    if length is not True:  # a bare number is in nm
         length_nm = parse_length_nm(str(length), "nm")
         if length_nm is None:
             msg = (
-                "The length of a bar is one such as '50 um' or '1.5 um', with no comma "
-                f"before three digits (1000 or 1.000), got {length!r}."
+                "The length of a bar must look like '50 um' or '1.5 um', without a "
+                f"thousands separator (1000, not 1,000), got {length!r}."
             )
             raise OptionError(msg, code="wrong-type")
     if run.target is not None and length_nm is None:
         msg = (
-            f"{run.target} needs the bar's printed length to be written: read it off "
-            "the image and give it, as in `bar='50 um'`."
+            f"{run.target} needs the printed length of the bar: read it from the "
+            "image and give it, for example `bar='50 um'`."
         )
         raise OptionError(msg, code="missing-value")
     yield Progress(1, 2, "looking for the bar")
     bar = find_scale_bar(image.data)
     if bar is None:
         msg = (
-            f"{run.names[0]} shows no printed scale bar that can be told from the "
-            "rest: draw a line over it (Open mosaic, Calibrate a layer), or give the "
-            "pixel size."
+            f"{run.names[0]} has no printed scale bar that can be found: draw a line "
+            "over it (Open mosaic, Calibrate a layer), or give the pixel size."
         )
         raise ReadError(msg, code="scale-bar-missing")
     calibration = None
     if length_nm is not None:
         pitch = length_nm / bar.length_px
         error = pitch * bar.sd_px / bar.length_px
-        oblong = image.scale[0] / image.scale[1]  # of which the bar tells nothing
+        oblong = image.scale[0] / image.scale[1]  # which the bar does not determine
         calibration = BarCalibration(
             (pitch * oblong, pitch),
             (error * oblong, error),
@@ -186,8 +186,8 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         size = image.pixel_size_nm
         if size and not math.isclose(pitch, size[1], abs_tol=_APART * error):
             warn(
-                f"The bar tells {pitch:.4g} nm a pixel, but the file states "
-                f"{size[1]:.4g} nm: check the length that was typed.",
+                f"The bar gives {pitch:.4g} nm per pixel, but the file states "
+                f"{size[1]:.4g} nm: check the length that you entered.",
                 "pixel-size-contradicts",
             )
         if run.target is not None:
@@ -204,7 +204,7 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
 
 
 def _reading(options: CalibrateOptions, opening: ReadOptions) -> ReadOptions:
-    """Keep the data bar where the scale bar in it is looked for."""
+    """Read options that keep the data bar, which holds the scale bar."""
     if options.bar is False:
         return opening
     return opening.replace(crop_databar=False, databar_rows=None)
@@ -215,7 +215,7 @@ CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
     (
         ImageIn(
             "grating",
-            "picture of a grating, or with a printed scale bar",
+            "image of a grating, or one with a printed scale bar",
             reading=_reading,
         ),
     ),
@@ -224,7 +224,7 @@ CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
     _calibrate,
     title="grating or bar",
     output=Output(
-        "where the calibration goes, a .json file",
+        "output file of the calibration, .json",
         required=False,
         ending=".json",
     ),

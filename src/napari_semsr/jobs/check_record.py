@@ -1,4 +1,4 @@
-"""What a model's card keeps of a check, as rows and sentences."""
+"""The record of a check on a model card, as rows and sentences."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from typing import Any, Self
 from napari_semsr.core import Figure, FloatPair
 
 CHANGES = ("inserted", "erased")
-"""What is done with discs."""
+"""Changes of discs."""
 
 _APART = 2  # standard errors
 _KINDS = ("held_out", "given", "drawn")
@@ -16,13 +16,13 @@ _KINDS = ("held_out", "given", "drawn")
 
 @dataclass(frozen=True, slots=True)
 class DiscRecord:
-    """What a card keeps of a check."""
+    """The record of a check on a model card."""
 
-    found: Mapping[str, Any]  # as `ModelCheck.to_card` gives it
+    found: Mapping[str, Any]  # as returned by `ModelCheck.to_card`
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
-        """Give the records of a card that can be told."""
+        """Return the readable records of a card."""
         records: Any = (card.get("checks") or {}).get("discs")
         card_record = {}
         for kind in _KINDS if isinstance(records, dict) else ():
@@ -35,7 +35,7 @@ class DiscRecord:
         return card_record
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """Give a table: a head, then a row for each condition and radius."""
+        """Return a table: a header, then a row for each condition and radius."""
         yield ("condition", "radius", "inserted", "erased", "together")
         for name, shares in self.found["conditions"].items():
             for row in shares["radii"]:
@@ -46,14 +46,14 @@ class DiscRecord:
             yield (name, "resolved", *cells)
 
     def lines(self) -> Iterator[str]:
-        """Say it in one line for each condition."""
+        """Return one line for each condition."""
         for name, shares in self.found["conditions"].items():
             wide = shares["resolved"]
             parts = (f"{change} {_cell(wide[change])}" for change in CHANGES)
             yield f"{name}: {', '.join(parts)}"
 
     def worst(self) -> tuple[str, float, float]:
-        """Find the condition in which the fewest discs are right."""
+        """Return the condition with the smallest share of correct discs."""
         pairs = {
             name: (both["enhanced"], both["degraded"])
             for name, both in self._together()
@@ -62,16 +62,16 @@ class DiscRecord:
         return name, *pairs[name]
 
     def _together(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Give the shares over all resolved discs, of conditions that have some."""
+        """Return the shares over all resolved discs, for conditions that have any."""
         for name, shares in self.found["conditions"].items():
             both = shares["resolved"]["together"]
             if both["discs"]:
                 yield name, both
 
     def verdict(self) -> str:
-        """Say what it means that a model shows so many rightly, and its input so many.
+        """Return a verdict on the shares of a model and of its input.
 
-        They differ where the shares are two standard errors apart.
+        They differ if the shares are two standard errors apart.
         """
         name, enhanced_share, degraded_share = self.worst()
         discs = self.found["conditions"][name]["resolved"]["together"]["discs"]
@@ -80,16 +80,16 @@ class DiscRecord:
             / discs
         )
         if enhanced_share - degraded_share > _APART * error:
-            return "It shows small things better than its input does."
+            return "It shows small objects better than its input."
         if degraded_share - enhanced_share > _APART * error:
             return (
-                "It shows small things worse than its input does: it drops some, or "
-                "draws some that are not there. Look for them in the input."
+                "It shows small objects worse than its input: it removes some, or "
+                "draws some that do not exist. Check them in the input."
             )
-        return "It shows small things as well as its input does, no better."
+        return "It shows small objects as well as its input, not better."
 
     def headline(self) -> dict[str, Figure]:
-        """Write the share of the worst condition, if known, and what it means."""
+        """Return the share of the worst condition, if known, with its verdict."""
         if not self.summary():
             return {}
         name, enhanced_share, degraded_share = self.worst()
@@ -104,7 +104,7 @@ class DiscRecord:
         return {"Shown rightly": figure}
 
     def resolved_figures(self) -> dict[str, Figure]:
-        """Write the shares over the radii that the blur resolves."""
+        """Return the shares over the radii that the blur resolves."""
         shares = {
             f"{name}, {change}": figures["resolved"][change]
             for name, figures in self.found["conditions"].items()
@@ -122,19 +122,19 @@ class DiscRecord:
         }
 
     def table(self) -> dict[str, tuple[str, ...]]:
-        """Give all radii as columns."""
+        """Return all radii as columns."""
         head, *rows = self.rows()
         return dict(zip(head, zip(*rows, strict=True), strict=True))
 
     def summary(self) -> str:
-        """Say it in a few words."""
+        """Return a short summary."""
         return ", ".join(
             f"{name} {100 * both['enhanced']:.1f} %" for name, both in self._together()
         )
 
 
 def _cell(shares: Mapping[str, Any]) -> str:
-    """Say a share, that of the degraded image, and how many discs there were."""
+    """Format a share, that of the degraded image, and the number of discs."""
     if not shares["discs"]:
         return "\N{EN DASH}"
     enhanced_percent, degraded_percent = (
@@ -150,23 +150,25 @@ MODEL, LIGHT, LINEAR = "model", "light", "linear filter"
 """Rows of the paired test: the checked model, its input, and the best linear filter."""
 # chosen: the linear filter's J is 69 points from there on and 9 below
 TELLS_SD = 9.0
-"""Change of the light, in standard deviations of its noise, from which it can tell."""
+"""Change of the light, in standard deviations of its noise, from which it shows an
+object.
+"""
 _LEAST_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemovalCount:
-    """Places that were imaged with an object and with the object removed.
+    """Counts of places that were imaged with an object and with it removed.
 
     Shares are in per cent, intervals 95 % ones; all are None below 40 places.
     """
 
     objects: int  # places
     shown: int  # places where the image with the object shows it
-    drawn: int  # places where the image without the object shows it all the same
+    drawn: int  # places where the image without the object shows it, too
 
     def __add__(self, other: "RemovalCount") -> "RemovalCount":
-        """Count the places of both."""
+        """Add the counts."""
         mine, others = asdict(self), asdict(other)
         return RemovalCount(**{name: mine[name] + others[name] for name in mine})
 
@@ -177,7 +179,7 @@ class RemovalCount:
 
     @property
     def shown_percent(self) -> float | None:
-        """Share of objects that are shown when they are there."""
+        """Share of objects that are shown if present."""
         return 100 * self.shown / self.objects if self.enough else None
 
     @property
@@ -200,8 +202,7 @@ class RemovalCount:
     def difference_interval(self) -> FloatPair | None:
         """Interval of `difference` (Newcombe's score interval [1]_).
 
-        It is that of independent shares, wider than what is due to two shares of the
-        same places where the same ones are shown and drawn.
+        It assumes independent shares, and is too wide for shares of the same places.
 
         References
         ----------
@@ -220,12 +221,14 @@ class RemovalCount:
         return middle - down, middle + up
 
     def _interval(self, count: int) -> FloatPair | None:
-        from napari_semsr.analysis import share_interval  # lists of models need none
+        from napari_semsr.analysis import (
+            share_interval,
+        )  # seldom needed
 
         return share_interval(count, self.objects) if self.enough else None
 
     def to_json(self) -> dict[str, Any]:
-        """Write counts, shares and intervals."""
+        """Return counts, shares and intervals."""
         return asdict(self) | {
             "shown_percent": _round_values(self.shown_percent),
             "shown_interval": _round_values(self._interval(self.shown)),
@@ -242,7 +245,7 @@ class RemovalCount:
         return cls(**{name: int(record[name]) for name in names})
 
     def cells(self) -> tuple[str, ...]:
-        """Write places, shares and difference for a row of a table."""
+        """Return places, shares and difference as cells of a table."""
         if not self.enough:
             return str(self.objects), *("\N{EN DASH}",) * 3
         low, high = self.drawn_interval or (0.0, 0.0)
@@ -265,12 +268,12 @@ _GROUPS = {
     "light_tells": f"{TELLS_SD:g} or more",
     "light_cannot_tell": f"below {TELLS_SD:g}",
     "all": "any",
-}  # and the change of the light in each, in standard deviations of its noise
+}  # and the change of the light at each, in standard deviations of its noise
 
 
 @dataclass(frozen=True, slots=True)
 class Removals:
-    """Objects shown and drawn though removed, in the same simulated samples.
+    """Objects shown, and drawn though removed, in the same simulated samples.
 
     `light_tells` and `light_cannot_tell` count the places of each image, by its name,
     where the light changes with the object by 9 standard deviations of its noise or
@@ -282,12 +285,12 @@ class Removals:
     light_cannot_tell: Mapping[str, RemovalCount]
 
     def of(self, name: str) -> dict[str, RemovalCount]:
-        """Give the counts of one image, by what the light tells."""
+        """Return the counts of one image, by whether the light shows the object."""
         tells, cannot = self.light_tells[name], self.light_cannot_tell[name]
         return dict(zip(_GROUPS, (tells, cannot, tells + cannot), strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        """Write what a card keeps."""
+        """Return the record for a model card."""
         rows = {
             name: {group: count.to_json() for group, count in self.of(name).items()}
             for name in self.light_tells
@@ -308,46 +311,46 @@ class Removals:
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> Self | None:
-        """Read the record of a card; None if it has none that can be read."""
+        """Read the record of a card; None without a readable one."""
         try:
             return cls.from_json((card.get("checks") or {})["removals"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """Write a table: a head, then a row for each image and group."""
+        """Return a table: a header, then a row for each image and group."""
         yield ("image", "light changes by (sd)", "removed", "shown", "drawn", "J")
         for name in self.light_tells:
             for group, count in self.of(name).items():
                 yield (name, _GROUPS[group], *count.cells())
 
     def table(self) -> dict[str, tuple[str, ...]]:
-        """Write the same as columns."""
+        """Return the same table as columns."""
         head, *rows = self.rows()
         return dict(zip(head, zip(*rows, strict=True), strict=True))
 
     def sentence(self, name: str) -> str:
-        """State what share of removed objects an image shows all the same."""
+        """State the share of removed objects that an image shows."""
         groups = self.of(name)
         tells, cannot = groups["light_tells"], groups["light_cannot_tell"]
         if not tells.enough:
             return (
-                f"In simulated samples, {tells.objects} removed objects were such that "
-                f"light can tell; a share needs {_LEAST_REMOVED}."
+                f"In simulated samples, {tells.objects} removed objects could be seen "
+                f"by light; a share needs {_LEAST_REMOVED}."
             )
         low, high = tells.drawn_interval or (0.0, 0.0)
         linear = self.light_tells[LINEAR].drawn_percent
         text = (
-            "In simulated samples, of removed objects that light can tell, it drew "
-            f"{tells.drawn_percent:.0f} % all the same (95 % interval {low:.0f} to "
-            f"{high:.0f} %; a linear filter {linear:.0f} %)"
+            "In simulated samples, of removed objects that light can show, it drew "
+            f"{tells.drawn_percent:.0f} % (95 % interval {low:.0f} to {high:.0f} %; a "
+            f"linear filter {linear:.0f} %)"
         )
         if cannot.enough:
-            text += f"; of those that light cannot tell, {cannot.drawn_percent:.0f} %"
+            text += f"; of those that light cannot show, {cannot.drawn_percent:.0f} %"
         return f"{text}."
 
     def figures(self, name: str) -> dict[str, Figure]:
-        """Write the shares of one image."""
+        """Return the shares of one image."""
         tells, cannot, whole = self.of(name).values()
         linear = self.light_tells[LINEAR].drawn_percent
         linear_text = "" if linear is None else f"(linear filter {linear:.0f} %)"
@@ -357,13 +360,13 @@ class Removals:
             return Figure(value, "%", ".0f", note, **more)
 
         return {
-            "Drawn though removed, where light can tell": of(
+            "Drawn though removed, if light can show it": of(
                 tells.drawn_percent, tells, note=linear_text, large=True
             ),
-            "Shown, where light can tell": of(tells.shown_percent, tells),
-            "Drawn though removed, where light cannot tell": of(
+            "Shown, if light can show it": of(tells.shown_percent, tells),
+            "Drawn though removed, if light cannot show it": of(
                 cannot.drawn_percent, cannot
             ),
-            "Shown, where light cannot tell": of(cannot.shown_percent, cannot),
-            "Shown less drawn though removed": of(whole.difference, whole),
+            "Shown, if light cannot show it": of(cannot.shown_percent, cannot),
+            "Shown minus drawn though removed": of(whole.difference, whole),
         }

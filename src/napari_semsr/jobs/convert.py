@@ -1,4 +1,4 @@
-"""Write an image in another format, and with its history."""
+"""Convert an image to another format, keeping its history."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -32,10 +32,10 @@ from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
 
 
 class ConvertOptions(Options):
-    """What is changed on the way."""
+    """Options of a conversion."""
 
     dtype: Literal["uint8", "uint16", "float32"] | None = option(
-        None, "Type", "type of the output, rounded and clipped"
+        None, "Type", "dtype of the output; values are rounded and clipped"
     )
     zarr_version: Literal["0.5", "0.4"] = option(
         "0.5",
@@ -48,7 +48,7 @@ class ConvertOptions(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted(ImageMade):
-    """What was written."""
+    """Result of a conversion."""
 
     output: str
 

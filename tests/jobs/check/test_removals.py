@@ -140,7 +140,7 @@ def test_a_model_of_light_is_asked_twice(tmp_path, capsys):
     assert checks["discs"] == {"given": {"conditions": {"fog": former}}}
     assert Removals.of_card(load_model(path).card.model_dump()) == found.removals
     assert main(["models", "info", str(path)]) == 0
-    assert "Drawn though removed, where light can tell" in capsys.readouterr().out
+    assert "Drawn though removed, if light can show it" in capsys.readouterr().out
 
 
 def test_the_page_of_an_adapted_model_has_the_share_of_its_row():

@@ -9,7 +9,7 @@ def test_check_says_how_many_discs_are_shown(model, hold, run_panel):
     panel.model.show_model("sem-restore")
     panel.form.set_values(discs=4, size_px=256, task="images")
     said = run_panel(panel)
-    assert said.startswith("Discs that sem-restore shows rightly: ")
+    assert said.startswith("Discs that sem-restore shows correctly: ")
     assert "blur, inserted" in panel.figures.text()
     for told in ("Shown rightly", "% of the discs", "than its input does"):
         assert told in panel.headline.text()

@@ -1,1 +1,1 @@
-"""Verbs in order over many images: a steps file, its checks, the run, one table."""
+"""Batch processing: run the verbs of a steps file on many images."""

@@ -1,4 +1,4 @@
-"""All images through their steps: here, on workers or on a cluster, to one table."""
+"""Run the steps on all images, locally, in processes or on a cluster."""
 
 import shutil
 from collections.abc import Mapping
@@ -44,11 +44,11 @@ from napari_semsr.jobs.plan import (
 )
 from napari_semsr.jobs.verb import FileIn, Run, Verb, check_devices
 
-_MOST_WORKERS = 256  # chosen: more are a cluster
+_MOST_WORKERS = 256  # chosen: more need a cluster
 _PENDING = "not run yet"
-_RUN = "run"  # file that names the run whose workers may go on
-_PAGES = "pages"  # folder of what pages were made of
-_ON_A_PAGE = 20  # images; a report shows 40 pictures, before and after
+_RUN = "run"  # names the run whose workers may continue
+_PAGES = "pages"  # folder with the inputs of the report's pages
+_ON_A_PAGE = 20  # images; a report shows 40 of them, before and after
 
 
 Cells = dict[str, Cell]
@@ -57,9 +57,9 @@ _DONE = Quantity("Images done", "", "d", verdict="verdict", large=True)
 
 @dataclass(frozen=True, slots=True)
 class BatchReport(Result):
-    """What a batch came to: how many images are done, its table, a row for each.
+    """Result of a batch: counts, and the table with one row per image.
 
-    `ran` and `kept` count steps; `report` are its pages.
+    `ran` and `kept` count steps; `report` lists its pages.
     """
 
     done: Annotated[int, _DONE]
@@ -73,13 +73,13 @@ class BatchReport(Result):
 
     @property
     def verdict(self) -> str:
-        """What to think of it."""
+        """A short verdict."""
         return f"{self.failed} failed: see why below" if self.failed else "none failed"
 
     pages = figure(lambda made: ", ".join(made.report) or None, "Report")
 
     def tables(self) -> dict[str, dict[str, list[Any]]]:
-        """Say which images failed, and why."""
+        """Tables of the images that failed, with the reasons."""
         failures = [row for row in self.rows if row["error"]]
         columns = ("name", "error")
         columns_shown = {name: [row[name] for row in failures] for name in columns}
@@ -87,27 +87,29 @@ class BatchReport(Result):
 
 
 class BatchOptions(ClusterOptions):
-    """Who takes the images."""
+    """Options of a batch run."""
 
     workers: int = option(
         1,
         "Processes",
-        "Processes that take images side by side; each needs memory.",
+        "Number of images processed in parallel; each needs memory.",
         ge=1,
         le=_MOST_WORKERS,
     )
 
 
 def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
-    """Take every image of a folder, glob or table through steps."""
+    """Run steps on every image of a folder, glob or table."""
     workers, scheduler = run.options.workers, run.options.scheduler
     steps, inputs, output = (run.named[k] for k in ("steps", "inputs", "output"))
     yield Progress(0, 0, "checking the steps")
     if scheduler is not None and workers != 1:
-        msg = "Give workers or a scheduler, which has its own, not both."
+        msg = (
+            "Give `workers` or `scheduler`, not both: a scheduler has its own workers."
+        )
         raise OptionError(msg, code="options-contradict")
     plan = plan_batch(steps, inputs=inputs, output=output)
-    if scheduler is None:  # whose workers have devices of their own
+    if scheduler is None:  # a cluster's workers choose their own devices
         for call in plan.images[0].plan.calls:
             check_devices(known_verb(call.verb).parse(call.options).values())
     _claim(plan, run.existing)
@@ -131,17 +133,17 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
 
 
 def _claim(plan: BatchPlan, existing: OverwritePolicy) -> None:
-    """Take the output folder, which is new, empty, or that of a batch."""
+    """Lock the output folder; it must be new, empty or that of a batch."""
     folder, state = plan.folder, plan.folder / STATE
     foreign = folder.is_dir() and not state.is_dir() and list_folder(folder)
     if foreign and not existing.overwrite:
         msg = (
-            f"{folder} holds files that no batch wrote; name a new folder, or give "
-            "`overwrite` to write between them."
+            f"{folder} holds files that are not from a batch; name a new folder, or "
+            "give `overwrite` to write next to them."
         )
         raise WriteError(msg, code="foreign-files")
     if state.is_symlink():
-        msg = f"{state} must be a folder that a batch made, got a link: remove it."
+        msg = f"{state} must be a batch's folder, got a link: remove it."
         raise WriteError(msg, code="outside-folder")
     try:
         if existing.overwrite and state.is_dir():
@@ -156,14 +158,14 @@ def _claim(plan: BatchPlan, existing: OverwritePolicy) -> None:
 
 
 class _Table:
-    """Rows, in the order of the images, whatever the order in which they are done."""
+    """Rows of the table, in the order of the images."""
 
     def __init__(self, plan: BatchPlan) -> None:
         self.plan = plan
         self.found: dict[str, PlanOutcome] = {}
 
     def rows(self) -> list[Cells]:
-        """Give all rows; those of images that wait state it."""
+        """All rows; images that were not processed yet are marked so."""
         outcomes, pending = self.found, PlanOutcome({}, _PENDING)
         return [
             self._row(one, outcomes.get(one.name, pending)) for one in self.plan.images
@@ -187,7 +189,7 @@ class _Table:
         }
 
     def add(self, task: ImageTask, result: PlanOutcome) -> None:
-        """Take in what an image came to, of a fault the step and why."""
+        """Add the result of an image, or the step that failed and why."""
         if result.error is not None:
             failed_name = task.plan.calls[len(result.records)].name
             result = replace(
@@ -196,17 +198,17 @@ class _Table:
         self.found[task.name] = result
 
     def keep(self) -> None:
-        """Write the table; of a batch that never began, nothing stays."""
+        """Write the table; a batch that never started leaves no file."""
         state = self.plan.folder / STATE
         if self.found or any(state.glob("*")):
             rows = self.rows()
             write_sheet(self.plan.table, {k: [row[k] for row in rows] for k in rows[0]})
             return
-        with suppress(OSError):  # the folder may have gone away
+        with suppress(OSError):  # the folder may have been removed
             state.rmdir()
 
     def tell(self) -> None:
-        """Warn of what failed, and of what must be taken with care."""
+        """Warn of failed images, and of warnings about images."""
         rows = [row for row in self.rows() if row["name"] in self.found]
         count, failures = len(rows), [row["error"] for row in rows if row["error"]]
         if failures:
@@ -230,7 +232,7 @@ class _Table:
 
 
 def _warnings_of(outcome: PlanOutcome) -> list[str]:
-    """Name the step before each warning."""
+    """Prefix each warning with its step."""
     each = outcome.records.items()
     return [f"{name}: {one}" for name, record in each for one in record.warnings]
 
@@ -239,7 +241,7 @@ def _warnings_of(outcome: PlanOutcome) -> list[str]:
 
 
 def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
-    """Write pages of all images before and after, unless they are as before."""
+    """Write report pages of all images, unless they are up to date."""
     if plan.report is None:
         return ()
     done_images = [one for one in plan.images if table.found[one.name].error is None]
@@ -265,7 +267,7 @@ def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
         results = yield from plan_job(task)
         for one in results.warnings:
             warn(one)
-        if results.error is not None:  # the table and other pages stay all the same
+        if results.error is not None:  # the table and the other pages are kept
             code = code_of(results.error)
             warn(f"{name}.html could not be written: {results.error}", code)
         else:
@@ -290,21 +292,21 @@ BATCH = Verb(
         ),
         FileIn(
             "inputs",
-            "a folder, a glob in quotes, or a table (CSV) with the column image, in "
-            "place of the file's",
+            "folder, quoted glob, or CSV table with a column image; replaces the "
+            "file's",
             flag="--inputs",
             metavar="IN",
         ),
         FileIn(
             "output",
-            "folder of all, in place of the file's; what is finished there is kept",
+            "output folder; replaces the file's; finished results in it are kept",
             flag="-o",
             metavar="OUT",
         ),
     ),
     reads=False,
     replaces=True,
-    step="a batch does not run batches",
+    step="a batch cannot run batches",
     prepare=compact_memory,
     example="""
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")

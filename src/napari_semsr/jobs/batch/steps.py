@@ -1,8 +1,7 @@
-"""A steps file, read and checked: each step is a verb and the values that it takes.
+"""Read and check a steps file: each step is a verb with its options.
 
-Everything that can be refused is refused here, before the first image is touched: verbs
-and options that there are not, files that are missing, outputs that would leave the
-folder or fall on each other.
+Everything is checked here, before the first image is processed: unknown verbs and
+options, missing files, outputs outside the folder, and outputs that collide.
 """
 
 import difflib
@@ -59,48 +58,48 @@ from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
 from napari_semsr.restoration import parse_psf
 
 STATE = ".batch"
-"""Folder in the output folder that says which steps are finished."""
+"""Folder in the output folder that records which steps are finished."""
 
 TABLE = "table.csv"
 """The table in the output folder."""
 
 REPORT = "report"
-"""How the names of its pages begin, and the verb that makes them."""
+"""Prefix of the report's page names, and the verb that makes them."""
 
-_LARGEST = 1 << 20  # bytes; chosen: a step for each line of ten thousand
-_DEEPEST = 16  # tables and lists within each other; chosen: steps need five
-_MOST_STEPS = 100  # chosen: nobody reads a longer list
-_MOST_INPUTS = 100_000  # chosen: as many rows as a table of measures may have
-_SAID = 300  # letters of a path in a sentence; chosen
-_NEAR = 3  # names that a sentence offers
+_LARGEST = 1 << 20  # bytes; chosen: about ten thousand lines
+_DEEPEST = 16  # nesting depth; chosen: steps need five
+_MOST_STEPS = 100  # chosen: longer lists are unreadable
+_MOST_INPUTS = 100_000  # chosen: the limit of a table of measurements
+_SAID = 300  # characters of a path in a message; chosen
+_NEAR = 3  # names that a message suggests
 
 _STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _STEP_MARK = "step."
-_BY_ITSELF = frozenset({"overwrite", "resume", "table"})  # options of commands alone
+_BY_ITSELF = frozenset({"overwrite", "resume", "table"})  # options of commands only
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTask(PlanTask):
-    """All that is done to one image."""
+    """The steps of one image."""
 
     image: str = ""
-    last: str | None = None  # what the image became, in the output folder
+    last: str | None = None  # the final image, in the output folder
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What a steps file comes to."""
+    """A checked steps file."""
 
     folder: Path
     images: tuple[ImageTask, ...]
-    columns: tuple[str, ...]  # of the table, what steps find
-    report: dict[str, Any] | None  # options of the report, if there is one
+    columns: tuple[str, ...]  # columns of the table, from the steps' results
+    report: dict[str, Any] | None  # options of the report, None without one
     title: str
 
     @property
     def table(self) -> Path:
-        """Where the table goes."""
+        """Path of the table."""
         return self.folder / TABLE
 
 
@@ -108,35 +107,35 @@ class BatchPlan:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values alone: no alias, by which a small file could grow, no key twice."""
+    """Load plain values only: no aliases, which could expand, and no duplicate keys."""
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Make a node, neither an alias nor too deep."""
+        """Compose a node; refuse aliases and deep nesting."""
         if self.check_event(yaml.AliasEvent):
-            msg = "an alias (*) is not read here, write the text twice"
+            msg = "aliases (*) are not supported, repeat the text"
             raise yaml.YAMLError(msg)
         self.depth += 1
         if self.depth > _DEEPEST:
-            msg = f"its tables and lists lie more than {_DEEPEST} deep in each other"
+            msg = f"its tables and lists are nested more than {_DEEPEST} levels deep"
             raise yaml.YAMLError(msg)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Make a table, in which no key stands twice."""
+        """Construct a mapping; refuse duplicate keys."""
         keys = [str(getattr(key, "value", "")) for key, _ in node.value]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
-            msg = f"the key {twice!r} stands twice in one table"
+            msg = f"the key {twice!r} occurs twice in one table"
             raise yaml.YAMLError(msg)
         return super().construct_mapping(node, deep)
 
 
 def read_steps(path: Path) -> Any:
-    """Read a steps file as plain values."""
+    """Read a steps file into plain values."""
     try:
         text = read_bytes(path, _LARGEST).decode("utf-8-sig")
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
@@ -149,7 +148,7 @@ def read_steps(path: Path) -> Any:
         raise ReadError(msg) from error
 
 
-# Steps as the file has them.
+# Steps as written in the file.
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ class _Step:
 
     @property
     def label(self) -> str:
-        """How sentences call it."""
+        """The step's name in messages."""
         if not self.number:
             return f"The entry {self.name}"
         alias = f" {self.name}" if self.name != self.verb.name else ""
@@ -171,7 +170,7 @@ class _Step:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of what it writes, and of what it finds."""
+        """Table columns of its outputs and its results."""
         output, prefix = self.verb.output, self.name.replace("-", "_")
         names = _numbers(self.verb, self.verb.result_of(self.values))
         if output is not None and output.name in self.values:
@@ -180,12 +179,12 @@ class _Step:
 
     @cached_property
     def arguments(self) -> Mapping[str, ImageIn | FileIn | Output | FieldInfo]:
-        """What its verb takes."""
+        """The arguments of its verb."""
         return self.verb.arguments
 
     @cached_property
     def values_given(self) -> dict[str, Any]:
-        """What it says, by the names of its verb; others are refused."""
+        """Its options by argument name; unknown ones are refused."""
         names_by_spelling = _spellings(self.verb)
         values: dict[str, Any] = {}
         for key, value in self.options.items():
@@ -208,7 +207,7 @@ class _Step:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """The same with the images and the output that it need not name."""
+        """Its options with the image and output that a step may leave out."""
         inputs = [item for item in self.verb.inputs if not item.flag]
         has_names = bool(inputs) and not getattr(inputs[0], "named", False)
         usual = tuple(item.batch for item in inputs if item.batch)
@@ -220,7 +219,7 @@ class _Step:
         return usual_values | self.values_given
 
     def check(self, values: Mapping[str, Any], image: str = "") -> None:
-        """Let the verb itself refuse what it would refuse."""
+        """Check the options with the verb's own checks."""
         try:
             self.verb.parse(values)
         except Exception as error:
@@ -229,21 +228,19 @@ class _Step:
             raise OptionError(msg, code=code_of(error)) from error
 
     def wrong(self, fault: str, code: str = OptionError.code) -> OptionError:
-        """Say what is wrong with it."""
+        """Make the error for a fault of this step."""
         return OptionError(f"{self.label} {fault}", code=code)
 
     def leave(self, key: Any) -> OptionError:
-        """Say that the batch sees to something."""
-        return self.wrong(
-            f"must leave {key} to the batch, which sees to it.", "unknown-option"
-        )
+        """Make the error for an option that the batch sets."""
+        return self.wrong(f"must not set {key}: the batch sets it.", "unknown-option")
 
 
 def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
-    """Give what its arguments may be called, and what a flag by itself means."""
+    """Map the spellings of arguments to the value that a bare flag means."""
     spellings: dict[str, tuple[Any, ...]] = {name: (name,) for name in verb.arguments}
     for item in (*verb.inputs, *verb.written):
-        by_name = isinstance(item, ImageIn) and not item.many  # in the help, too
+        by_name = isinstance(item, ImageIn) and not item.many  # shown in the help, too
         if item.flag.startswith("--") or not (item.flag or by_name):
             spellings.setdefault(
                 _spelt(item.flag or item.metavar.lower()), (item.name,)
@@ -258,18 +255,18 @@ def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def _spelt(name: object) -> str:
-    """Spell a flag as the argument that it stands for."""
+    """Convert a flag to its argument name."""
     return str(name).removeprefix("--").replace("-", "_")
 
 
 def _persons(arguments: Mapping[str, Any]) -> set[str]:
-    """Name the options that a person alone gives."""
+    """Return the options that only a user at the command line sets."""
     fields = {k: v for k, v in arguments.items() if isinstance(v, FieldInfo)}
     return {name for name, info in fields.items() if words_of(info).by_person}
 
 
 def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
-    """Name the columns of what a verb finds, a result of some kind."""
+    """Return the column names of a verb's results."""
     return columns_of(kind) if verb.tabled else verb.numbers
 
 
@@ -288,7 +285,7 @@ def _steps(entries: Any) -> list[_Step]:
 
 
 def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
-    """Read one step: a verb, or a verb with its options and perhaps a name."""
+    """Read one step: a verb, optionally with options and a name."""
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
         msg = f"Step {number} must be a verb with its options, got {entry!r:.60}."
@@ -314,24 +311,24 @@ def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
         name = next(one for one in (verb.name, *more) if one not in names_in_use)
     if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
         msg = (
-            f"The name of step {number} must be of small letters, digits, '-' and '_', "
-            f"40 at most, got {name!r:.60}."
+            f"The name of step {number} must have at most 40 lower-case letters, "
+            f"digits, '-' and '_', got {name!r:.60}."
         )
         raise OptionError(msg, code="name-invalid")
     if name.replace("-", "_") in {one.replace("-", "_") for one in names_in_use}:
-        msg = f"Two steps are called {name}; give step {number} another name."
+        msg = f"Two steps have the name {name}; give step {number} another name."
         raise OptionError(msg, code="names-alike")
     return _Step(number, name, verb, options or {})
 
 
 def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
-    """Refuse what is no verb, or none for images."""
+    """Return a verb by name; refuse unknown ones and those not for images."""
     if name not in VERBS:
         verb_names = [one for one in VERBS if not _why_no_step(one)]
         near = difflib.get_close_matches(name, verb_names, n=_NEAR)
         suggestion = f"did you mean {' or '.join(near)}?"
         hint = suggestion if near else f"there are {', '.join(verb_names)}."
-        msg = f"Step {number} names {name!r:.60}, which is no verb; {hint}"
+        msg = f"Step {number} names {name!r:.60}, which is not a verb; {hint}"
         raise OptionError(msg, code="verb-unknown")
     verb = verb_of(name)
     if verb is None or verb.step:
@@ -342,23 +339,23 @@ def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
 
 
 def _why_no_step(name: str) -> str:
-    """Say why a verb is no step of a batch; nothing of one that is."""
+    """Return why a verb cannot be a step, or an empty string."""
     verb = verb_of(name)
-    return "it serves the shelf of models, and no image" if verb is None else verb.step
+    return "it manages models, not images" if verb is None else verb.step
 
 
 # Placeholders.
 
 
 def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
-    """Refuse columns of inputs that bear the name of something else."""
+    """Refuse input columns whose names are reserved."""
     names_in_use = {"input", "previous", "warnings", "error"}
     names_in_use |= {name for step in steps for name in step.columns}
     for name in columns:
         if name in names_in_use or name.startswith(_STEP_MARK) or not name:
             msg = (
-                f"The table of inputs has a column {name!r:.60}, a name of the batch's "
-                "own columns or placeholders: call it another."
+                f"The table of inputs has a column {name!r:.60}, which is reserved "
+                "for the batch: rename it."
             )
             raise OptionError(msg, code="name-taken")
 
@@ -368,21 +365,21 @@ def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """An image that goes through the steps."""
+    """An input image."""
 
     path: Path
     name: str
-    cells: Mapping[str, str] = field(default_factory=dict)  # further ones of a table
-    root: Path = field(default_factory=Path)  # from which cells count
+    cells: Mapping[str, str] = field(default_factory=dict)  # further columns
+    root: Path = field(default_factory=Path)  # of relative paths in cells
 
 
 def _path_text(path: Path) -> str:
-    """Write a path into a sentence."""
+    """Shorten a path for a message."""
     return one_line(str(path), _SAID)
 
 
 def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
-    """Find the images, none of which lies in the output folder."""
+    """Find the input images; refuse any inside the output folder."""
     whole = folder.resolve()
     if inputs_path.is_file() and inputs_path.suffix.lower() in SHEET_SUFFIXES:
         images = list(_of_table(inputs_path))
@@ -391,7 +388,7 @@ def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
         paths_outside = [path for path in paths if whole not in path.resolve().parents]
         if paths and not paths_outside:
             msg = (
-                f"The images of {_path_text(inputs_path)} lie in the output folder "
+                f"The images of {_path_text(inputs_path)} are in the output folder "
                 f"{_path_text(folder)}."
             )
             raise OptionError(msg, code="output-is-input")
@@ -402,19 +399,19 @@ def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
     by_name: dict[str, _Input] = {}
     for one in images:
         if not one.path.exists():
-            msg = f"There is no image {_path_text(one.path)}, which inputs name."
+            msg = f"Input image {_path_text(one.path)} does not exist."
             raise ReadError(msg, code="file-missing")
         if whole == one.path.resolve() or whole in one.path.resolve().parents:
             msg = (
-                f"The input {_path_text(one.path)} lies in the output folder "
+                f"The input {_path_text(one.path)} is in the output folder "
                 f"{_path_text(folder)}."
             )
             raise OptionError(msg, code="output-is-input")
         other = by_name.setdefault(one.name.casefold(), one)
         if other is not one:
             msg = (
-                f"Two inputs are called {one.name}, {_path_text(other.path)} and "
-                f"{_path_text(one.path)}: name them apart in a table with the columns "
+                f"Two inputs have the name {one.name}, {_path_text(other.path)} and "
+                f"{_path_text(one.path)}: give them names in a table with the columns "
                 "image and name."
             )
             raise OptionError(msg, code="names-alike")
@@ -422,7 +419,7 @@ def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
 
 
 def _name_of(path: Path) -> str:
-    """Name an image by its file, without the ending."""
+    """Return the file name of an image without its suffix."""
     name = path.name
     for ending in (".ome.zarr", ".ome.tiff", ".ome.tif"):
         if name.lower().endswith(ending):
@@ -431,7 +428,7 @@ def _name_of(path: Path) -> str:
 
 
 def _of_table(path: Path) -> Iterator[_Input]:
-    """Read the rows of a table; paths in it are counted from its folder."""
+    """Read the rows of a table; paths in it are relative to its folder."""
     root = path.absolute().parent
     for _, cells in rows_of_images(path, [("image",)]):
         image = as_on_disk(root / cells.pop("image"))
@@ -443,20 +440,20 @@ def _of_table(path: Path) -> Iterator[_Input]:
 
 
 class _Maker:
-    """Makes the tasks of an image: values put into places, and files found."""
+    """Builds the tasks of an image: fills placeholders and finds files."""
 
     def __init__(
         self, image: _Input, folder: Path, base: Path, steps: Sequence[_Step]
     ) -> None:
         self.image = image
         self.folder = folder
-        self.base = base  # from which the file's own paths count
+        self.base = base  # folder that paths in the steps file refer to
         self.steps = {step.name: step for step in steps}
-        self.made: dict[str, str] = {}  # outputs by the names of steps
+        self.made: dict[str, str] = {}  # outputs by step name
         self.previous: Input = File(path=str(image.path))
 
     def image_task(self) -> ImageTask:
-        """Make the plan of the image."""
+        """Build the task of the image."""
         image, folder = self.image, str(self.folder)
         plan = Plan(calls=tuple(map(self.call, self.steps.values())))
         cells: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
@@ -467,12 +464,12 @@ class _Maker:
         return ImageTask(*image_facts, image=str(image.path), last=last)
 
     def call(self, step: _Step) -> Call:
-        """Make the call of a step."""
+        """Build the call of a step."""
         inputs, options, outputs = dict[str, Any](), dict[str, Any](), dict[str, str]()
         for name, step_value in sorted(step.values.items()):
             value = self._value(step, name, step_value)
             if value is None:
-                continue  # nothing is said, or by an empty cell of a table
+                continue  # not given, or an empty cell of the table
             if isinstance(step.arguments[name], Output):
                 outputs[name] = value
             elif _is_input(value):
@@ -495,7 +492,7 @@ class _Maker:
         return Call.parse({"name": step.name, "inputs": inputs, **how})
 
     def _value(self, step: _Step, name: str, value_given: Any) -> Any:
-        """Give a value as the verb takes it: several, one, or a number as text."""
+        """Convert a value to what the verb takes: a list, one value, or text."""
         value, item = self._fill_value(step, name, value_given), step.arguments[name]
         if isinstance(item, FieldInfo):
             if _is_list(value):
@@ -511,13 +508,13 @@ class _Maker:
         return tuple(value if _is_list(value) else [value])
 
     def _text(self, one: Any) -> str:
-        """Write a part of a value as text: of a file its path."""
+        """Convert part of a value to text; a file becomes its path."""
         if isinstance(one, CallOutput):
             return str(self.folder / self.made[one.call])
         return one.path if isinstance(one, File) else str(one)
 
     def _fill_value(self, step: _Step, name: str, value: Any) -> Any:
-        """Fill the places of a value; None if nothing is in them."""
+        """Fill the placeholders of a value; None if they are empty."""
         if _is_list(value):
             each = [self._fill_value(step, name, one) for one in value]
             return [one for one in each if one is not None] or None
@@ -543,14 +540,14 @@ class _Maker:
         return self._find_file(step, name, item, text)
 
     def _pieces(self, step: _Step, text: str, *, plain: bool) -> list[Any]:
-        """Put names and files into the places of a text; cells stay `plain` text."""
+        """Fill a text's placeholders with names and files; cells stay `plain` text."""
         return [
             self._fill_place(step, part, plain=plain) if number % 2 else part
             for number, part in enumerate(_PLACEHOLDER.split(text))
         ]
 
     def _fill_place(self, step: _Step, place: str, *, plain: bool) -> Input | str:
-        """Give what a placeholder stands for; refuse one that names nothing."""
+        """Return the value of a placeholder; refuse unknown ones."""
         image = self.image
         if place == "previous":
             return self.previous
@@ -574,8 +571,8 @@ class _Maker:
             return CallOutput(call=name)
         elif self.steps[name].number >= step.number:
             fault = (
-                f"needs {{{place}}}, which is not made before it: steps run in their "
-                "order and must not go in a circle."
+                f"needs {{{place}}}, which is not made before it: steps run in order "
+                "and must not form a circle."
             )
         else:
             fault = (
@@ -587,7 +584,7 @@ class _Maker:
     def _find_file(
         self, step: _Step, name: str, item: ImageIn | FileIn | FieldInfo, text: str
     ) -> File | str:
-        """Take a text for the file that it names, counted from the steps' folder."""
+        """Return the file that a text names, relative to the steps' folder."""
         path = as_on_disk(self.base / text)
         file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
         file = file or (name == "psf" and _names_kernel(text))
@@ -601,14 +598,14 @@ class _Maker:
         if file:
             name_text = f"{name} {one_line(text)}"
             msg = (
-                f"{step.label} needs {name_text}, but there is no file "
+                f"{step.label} needs {name_text}, but this file does not exist: "
                 f"{_path_text(path)}."
             )
             raise ReadError(msg, code="file-missing")
         return text
 
     def _output(self, step: _Step, name: str, text: str) -> str:
-        """Place an output in the output folder, which it must not leave."""
+        """Return the path of an output; refuse one outside the output folder."""
         parts = PurePosixPath(text.replace("\\", "/")).parts
         windows = PureWindowsPath(text)
         place = self.folder.joinpath(*parts)
@@ -622,13 +619,13 @@ class _Maker:
         pages = rf"{REPORT}(-\d+)?\.(html|json)"
         own = below.casefold() == TABLE or re.fullmatch(pages, below, re.IGNORECASE)
         if own or parts[0].casefold() == STATE:
-            fault = f"must not write {one_line(text)}, which the batch itself writes."
+            fault = f"must not write {one_line(text)}, which the batch writes."
             raise step.wrong(fault, "name-taken")
         return below
 
 
 def _names_kernel(text: str) -> bool:
-    """Tell whether a blur is that of a file; what is no blur the verb refuses."""
+    """Whether a blur is given as a file; the verb refuses what is not a blur."""
     with suppress(OptionError):
         return parse_psf(text).kind == "file"
     return False
@@ -639,13 +636,13 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_input(value: Any) -> bool:
-    """Tell whether a value names files or outputs of steps."""
+    """Whether an argument takes files or outputs of steps."""
     each = value if _is_list(value) else [value]
     return any(isinstance(one, (File, CallOutput)) for one in each)
 
 
 def _check_outputs(images: Sequence[ImageTask]) -> None:
-    """Refuse outputs that would be written twice, or one into another."""
+    """Refuse outputs that would be written twice or inside one another."""
     owners: dict[str, str] = {}
     for image in images:
         for step in image.plan.calls:
@@ -656,8 +653,8 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
                 if other is not owner:
                     msg = (
                         f"The output {one_line(text)} would be written twice, by "
-                        f"{other} and by {owner}: put {{name}} into it, or another "
-                        "text."
+                        f"{other} and by {owner}: put {{name}} into it, or use "
+                        "different text."
                     )
                     raise OptionError(msg, code="outputs-coincide")
     for key, owner in owners.items():
@@ -666,7 +663,7 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
         )
         if above is not None:
             msg = (
-                f"The output {one_line(key)} of {owner} would lie in "
+                f"The output {one_line(key)} of {owner} would be inside "
                 f"{one_line(above)} of {owners[above]}."
             )
             raise OptionError(msg, code="outputs-coincide")
@@ -678,7 +675,7 @@ def plan_batch(
     inputs: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
 ) -> BatchPlan:
-    """Read steps, find their images, and refuse what cannot be run."""
+    """Read the steps, find their images, and check everything."""
     content: Any
     if isinstance(steps, Mapping):
         content, base, title = steps, Path.cwd(), "Batch"
@@ -693,7 +690,9 @@ def plan_batch(
     keys = ("inputs", "output", "steps", "report")
     for key in content:
         if key not in keys:
-            msg = f"Steps have no entry {key!r:.60}; there are {', '.join(keys)}."
+            msg = (
+                f"Steps have an unknown entry {key!r:.60}; known are {', '.join(keys)}."
+            )
             raise OptionError(msg, code="unknown-option")
     where = _path_from("inputs", content, base, inputs)
     folder = _path_from("output", content, base, output)
@@ -721,7 +720,7 @@ def plan_batch(
 
 
 def _report_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the options of the report; where it lies and what it shows are none."""
+    """Read the options of the report, except its place and its content."""
     step, values = _Step(0, REPORT, known_verb(REPORT), options), dict[str, Any]()
     for name, value in step.values_given.items():
         item = step.arguments[name]
@@ -738,40 +737,39 @@ def _path_from(
     base: Path,
     path: str | os.PathLike[str] | None,
 ) -> Path:
-    """Give a path of the file, counted from its folder, or the one in its place."""
+    """Return a path of the file, relative to its folder, or its replacement."""
     if path is not None and str(path).strip():
         return Path(path).absolute()
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        msg = f"Steps must say {name}, a path; got {value!r:.60}."
+        msg = f"Steps must give {name} as a path; got {value!r:.60}."
         raise OptionError(msg, code="missing-value")
     if not _is_path(base / value):
-        msg = f"Steps say {value!r:.60} as {name}, which no system takes as a path."
+        msg = f"Steps say {value!r:.60} as {name}, which is not a valid path."
         raise OptionError(msg, code="wrong-type")
     return base / value
 
 
 def _is_path(path: Path) -> bool:
-    """Tell whether the system takes a path, be there something or not."""
+    """Whether a path is valid, existing or not."""
     try:
         path.exists()
         path.resolve()
     except PermissionError:
-        return True  # whoever opens it says so
+        return True  # opening it reports the fault
     except (OSError, RuntimeError, ValueError):
         return False
     return True
 
 
-# Steps that were done, to be done to others.
+# Steps from a history, to apply to other images.
 
 
 def steps_of(history: Provenance) -> tuple[list[dict[str, Any]], str]:
-    """Take the steps of a batch from a history, as a steps file has them.
+    """Take the steps of a batch from a history, in the form of a steps file.
 
-    Gives the last of them that each take one image, and the verb before them that
-    takes more or other things, or ``""``. A `CheckpointError` if the very model of one
-    is not there any more.
+    Returns the last calls that each take one image, and the name of the verb before
+    them, or ``""``. Raises `CheckpointError` if the model of a step no longer exists.
     """
     steps_found = _steps_back(history)
     steps = [{call.verb: _said_by(call, step)} for call, step in steps_found]
@@ -780,12 +778,12 @@ def steps_of(history: Provenance) -> tuple[list[dict[str, Any]], str]:
 
 
 def verbs_of(history: Provenance) -> list[str]:
-    """Name the verbs of those steps, whether their models are there or not."""
+    """Return the verbs of those steps, even if their models are missing."""
     return [call.verb for call, _ in _steps_back(history)]
 
 
 def _steps_back(history: Provenance) -> list[tuple[Call, Provenance]]:
-    """List the last calls of one image each, from the first."""
+    """Return the last calls that take one image each, first call first."""
     calls: list[tuple[Call, Provenance]] = []
     for step in history.steps():
         verb = verb_of(step.job) if step.job in VERBS else None
@@ -796,21 +794,21 @@ def _steps_back(history: Provenance) -> list[tuple[Call, Provenance]]:
         except SemsrError:
             break
         images = [item.name for item in verb.images if item.name in call.inputs]
-        if len(images) != 1 or len(step.inputs) != 1:  # it went by another one, too
+        if len(images) != 1 or len(step.inputs) != 1:  # it has another input
             break
         calls.insert(0, (call, step))
     return calls
 
 
 def _said_by(call: Call, history: Provenance) -> dict[str, Any]:
-    """Write what a step says."""
+    """Return the options of a call in the form of a step."""
     verb, first_input = known_verb(call.verb), history.inputs[0]
     sets = verb.parse(call.options)
     options, reading = _unusual(verb, sets["options"]), sets["opening"]
     if history.model_name is not None and "model" in verb.arguments:
         options["model"] = model_that_made(history)
     if first_input.provenance is not None and first_input.path is None:
-        # an image in memory knows that its data bar was cut off; a file is read anew
+        # an image in memory has its data bar removed; a file is read again
         before = plan_of(history, Path(history.job)).calls[:-1]
         if reading.databar_rows in {one.options.get("databar_rows") for one in before}:
             reading = reading.replace(databar_rows=None)
@@ -818,7 +816,7 @@ def _said_by(call: Call, history: Provenance) -> dict[str, Any]:
 
 
 def _unusual(verb: Verb[Any, Any], options: Options) -> dict[str, Any]:
-    """Write options that are not as usual and that a step may give."""
+    """Return the options that differ from their defaults and that a step may set."""
     arguments = verb.arguments
     option_values = options.model_dump(mode="json", exclude_defaults=True)
     option_names = option_values.keys() & arguments.keys() - _persons(arguments)

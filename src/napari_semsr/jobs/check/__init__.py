@@ -1,1 +1,1 @@
-"""The hallucination test of a model, for its card."""
+"""Hallucination tests of models."""

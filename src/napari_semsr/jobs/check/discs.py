@@ -1,28 +1,27 @@
-"""What a network invents or removes, tested with discs put in and taken out.
+"""Hallucination test with discs: what a network invents or removes.
 
-A truth is changed before an instrument looks at it: discs are put in at some places
-and taken out at others. Places are chosen at random, apart from one another and from
-the border. The *local contrast* of an image at a place is the distance of its
-percentiles 5 and 95 in a square of 49 px; that of a disc is the mean over its pixels
-less the mean over a ring that reaches from one pixel beyond its rim to one beyond twice
-its radius.
+A ground truth is changed before it is imaged: discs are inserted at some places and
+erased at others. Places are chosen at random, apart from one another and from the
+border. The *local contrast* of an image at a place is the distance of its percentiles 5
+and 95 in a square of 49 px; that of a disc is the mean over its pixels less the mean
+over a ring that reaches from one pixel beyond its rim to one beyond twice its radius.
 
-A disc is inserted where nothing of its kind lies: half the local contrast is added to
-the grey levels or taken from them. One is erased where something is: a spot whose mean
-differs from that of its rim by half the local contrast. It is filled with the harmonic
-function that its rim spans, the smoothest one, whose mean is that of the rim.
+A disc is inserted where there is no similar structure: half the local contrast is added
+to the grey levels or subtracted from them. One is erased where there is a structure: a
+spot whose mean differs from that of its rim by half the local contrast. It is filled
+with the harmonic function of its rim, the smoothest one, which has the mean of the rim.
 
-An image of the changed truth shows a disc where its local contrast lies past the middle
-between those of the truth without the disc and with it. It is right where it shows what
-was put in, and where it does not show what was taken out.
+An image of the changed truth shows a disc if its local contrast is past the midpoint
+between those of the truth without and with the disc. It is right if it shows what was
+inserted, and does not show what was erased.
 
 Grey levels are matched to the truth first, by the gain and offset that give its mean
-and standard deviation, with a negative gain where the two are anticorrelated. A gain by
-least squares would shrink with all that an image has wrong, so that one full of false
-structure would seem to show nothing, and pass on all that was taken out.
+and standard deviation, with a negative gain where the two are anticorrelated. A
+least-squares gain would shrink with every error of an image: one full of false
+structure would seem to show nothing, and pass on all erased discs.
 
-An image without any contrast shows nothing: it is wrong on every inserted disc and
-right on every erased one. Only both together tell something.
+An image without contrast shows nothing: it is wrong on all inserted discs and right on
+all erased ones. Only both numbers together are meaningful.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +29,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the rest is loaded on use
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import sparse
@@ -40,23 +39,24 @@ from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
 
 Change = Literal["inserted", "erased"]
 
-# The trial is described in docs/models.md; its numbers are chosen. Discs of less than a
-# third of the local contrast are left out, as those whose place has half of it without.
-RADII_PX = (3, 4, 5, 6)  # about the blurs that models undo
+# The test is described in docs/models.md; its constants are chosen. Discs with less
+# than a third of the local contrast are left out, as are places that have half of it
+# without the disc.
+RADII_PX = (3, 4, 5, 6)  # the range of blurs that models undo
 MARGIN_PX = 24  # a centre's distance from the border: half the square of local contrast
-_SHARE = 0.5  # of the local contrast: plain to see, and no more than is there already
-_PLAIN = 0.25  # of a disc's contrast that its place may have without it, when chosen
-_LEAST = 0.125  # local contrast over that of the whole image; below, noise decides
-_WINDOW, _STEP = 49, 16  # = 2 * 24 + 1; every third of it is enough, and much faster
+_SHARE = 0.5  # of the local contrast: clearly visible, as much as the image has
+_PLAIN = 0.25  # share of a disc's contrast that its place may have without it
+_LEAST = 0.125  # local contrast over that of the whole image; noise dominates below
+_WINDOW, _STEP = 49, 16  # = 2 * 24 + 1; every third pixel is enough, and much faster
 _PERCENTILES = (5, 95)  # not the extremes, which are noise
 _APART_PX = 2  # between the rings of two discs
 
-# Also chosen. A deviation of less, over the largest value, is rounding of float32 (some
-# 1e-7). A place may have so much of a disc's contrast without it: less than the half
-# from which a disc counts as shown, else an image that shows nothing would be right.
+# Also chosen. A relative deviation below this is rounding of float32 (about 1e-7). A
+# place may have this share of a disc's contrast without it: less than the half from
+# which a disc counts as shown, else an image that shows nothing would be right.
 _ROUNDING = 1e-6
 _HIDDEN = 0.45
-_TOLD = 1 / 3  # contrast that a disc must have made or lost, over the local contrast
+_TOLD = 1 / 3  # contrast that a disc must add or remove, over the local contrast
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,16 @@ class Discs:
         return tuple(np.rint(self.centres).astype(np.int64).T)
 
     def choose(self, which: BoolArray) -> "Discs":
-        """Leave some out; `which` (N,)."""
+        """Return some of the discs; `which` (N,)."""
         return Discs(self.centres[which], self.radii[which])
 
     def on_grid(self, factor: float, margin_px: int = 0) -> "Discs":
-        """Give the same discs on another grid, which begins some pixels earlier."""
+        """Return the same discs on a grid that starts some pixels earlier."""
         centres = (self.centres + 0.5) * factor - 0.5 + margin_px
         return Discs(centres, self.radii * factor)
 
     def contrast(self, image: FloatArray) -> FloatArray:
-        """Mean of each disc less that of the ring around it; both lie in the image."""
+        """Return the mean of each disc minus that of its ring; both inside the image."""
         contrasts = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
             box = _box(centre, 2 * radius + 1, image.shape)
@@ -123,15 +123,15 @@ class Discs:
         return changed_image
 
     def __iter__(self) -> Iterator[tuple[FloatArray, float]]:
-        """Go through centres and radii."""
+        """Iterate over centres and radii."""
         return zip(self.centres, self.radii, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
 class DiscPlaces:
-    """Where discs go in, and where some come out."""
+    """Places of the discs to insert and to erase."""
 
-    inserted: Discs  # none of them touches another's ring
+    inserted: Discs  # no disc touches another's ring
     erased: Discs
 
     @classmethod
@@ -142,9 +142,9 @@ class DiscPlaces:
         rng: np.random.Generator,
         radii: tuple[int, ...] = RADII_PX,
     ) -> Self:
-        """Choose places for `counts` discs to insert and to erase, fewer without room.
+        """Choose places for `counts` discs to insert and to erase; fewer without room.
 
-        All radii are equally often.
+        All radii occur equally often.
         """
         places: dict[Change, list[tuple[int, int, int]]] = {
             "inserted": [],
@@ -165,10 +165,10 @@ class DiscPlaces:
         rng: np.random.Generator,
         bounds: FloatPair = (-np.inf, np.inf),
     ) -> FloatArray:
-        """Take discs out of an image, and put others in, brighter or darker at random.
+        """Erase discs from an image and insert others, brighter or darker at random.
 
-        One whose mean would leave the least or largest grey level, `bounds`, goes the
-        other way.
+        A disc whose mean would leave the range of grey levels, `bounds`, gets the
+        opposite sign.
         """
         discs = self.inserted
         sizes = _SHARE * local_contrast(image)[discs.pixels]
@@ -182,7 +182,7 @@ class DiscPlaces:
 
 
 def local_contrast(image: FloatArray) -> FloatArray:
-    """Local contrast at each pixel: that of the nearest square within the image."""
+    """Local contrast at each pixel, of the nearest square within the image."""
     windows = sliding_window_view(image, (_WINDOW, _WINDOW))[::_STEP, ::_STEP]
     flat = windows.reshape(*windows.shape[:2], -1)
     low, high = np.percentile(flat, _PERCENTILES, axis=-1)
@@ -200,7 +200,7 @@ def _draw_places(
     rng: np.random.Generator,
     radii: tuple[int, ...],
 ) -> Iterator[tuple[Change, tuple[int, int, int]]]:
-    """Draw places and radii one after the other, of each change and radius in turn."""
+    """Draw places one after the other, alternating changes and radii."""
     contrast = local_contrast(image)
     low, high = np.percentile(image, _PERCENTILES)
     free = np.zeros(image.shape, dtype=bool)
@@ -225,7 +225,7 @@ def _draw_places(
 def _fitting(
     image: FloatArray, contrast: FloatArray, radius: int
 ) -> dict[Change, BoolArray]:
-    """Tell where a disc of this radius may go in, or come out."""
+    """Mask of places where a disc of this radius may be inserted or erased."""
     disc = _mean(image, 0, radius - 0.5)
     rim = _mean(image, radius + 0.5, radius + 1.5)
     ring = _mean(image, radius + 1, 2 * radius + 1)
@@ -239,7 +239,7 @@ def _fitting(
 
 
 def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
-    """Mean over a ring around each pixel; beyond its border an image is mirrored."""
+    """Mean over a ring around each pixel; the image is mirrored at its border."""
     half = int(np.ceil(outer))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     away = np.hypot(y, x)
@@ -294,11 +294,11 @@ def _away(box: tuple[slice, slice], centre: FloatPair | FloatArray) -> FloatArra
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A truth before and after it was changed, and where."""
+    """A ground truth before and after the change, and the discs."""
 
-    original: FloatArray  # (Y, X) What a perfect image would show, on one grey scale
+    original: FloatArray  # (Y, X) what a perfect image would show, on one grey scale
     changed: FloatArray
-    places: DiscPlaces  # discs that were put in, and taken out
+    places: DiscPlaces  # discs that were inserted, and erased
 
     @classmethod
     def of(
@@ -318,7 +318,7 @@ class Trial:
         return cls(original, changed_truth, DiscPlaces(inserted_discs, erased_discs))
 
     def judge(self, image: FloatArray) -> dict[Change, BoolArray]:
-        """Tell of each disc whether an image, of any grey scale, shows it rightly."""
+        """Find the discs that an image, of any grey scale, shows correctly."""
         matched_image = matched_gain(image, self.changed) * image
 
         def is_shown(
@@ -338,9 +338,9 @@ class Trial:
 
 
 def matched_gain(image: FloatArray, truth: FloatArray) -> float:
-    """Give the gain that makes two standard deviations equal; contrast needs no more.
+    """Return the gain that makes two standard deviations equal.
 
-    That of an image that is constant but for rounding is 0.
+    Contrast needs no offset. It is 0 for an image that is constant except for rounding.
     """
     off, truth_off = image - image.mean(), truth - truth.mean()
     spread = float(off.std())
@@ -352,26 +352,26 @@ def matched_gain(image: FloatArray, truth: FloatArray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where an enhanced image, and the one that it was made of, are right."""
+    """Which discs an enhanced image and its input show correctly."""
 
     places: DiscPlaces
-    enhanced: dict[Change, BoolArray]  # as `Trial.judge` gives them
+    enhanced: dict[Change, BoolArray]  # as `Trial.judge` returns them
     degraded: dict[Change, BoolArray]
 
 
 @dataclass(frozen=True, slots=True)
 class PresenceRow:
-    """How many discs of one radius are shown rightly."""
+    """Number of discs of one radius that are shown correctly."""
 
     radius_px: int
-    change: Change  # what was done to the truth
-    discs: int  # how many there were
-    enhanced: int  # on how many of them each image is right
+    change: Change  # the change of the truth
+    discs: int  # number of discs
+    enhanced: int  # number that each image shows correctly
     degraded: int
 
 
 def tally(verdicts: Iterable[Verdict]) -> tuple[PresenceRow, ...]:
-    """Count by radius and change, inserted ones before erased ones."""
+    """Count discs by radius and change, inserted before erased."""
     changes: tuple[Change, ...] = ("inserted", "erased")
     counts = {(radius, change): [0, 0, 0] for radius in RADII_PX for change in changes}
     for verdict in verdicts:

@@ -1,11 +1,11 @@
-"""Check whether a model shows what is there: objects put into samples and removed.
+"""Check a model for hallucinations, with objects inserted into samples and removed.
 
-A network can draw what is not there and drop what is. A model that turns light into
-SEM-like images is tested on each place twice, with an object and with it removed
-(`napari_semsr.jobs.check.removals`). For other models, discs of 3 to 6 px radius, of
-half the local contrast, are put into truths and taken out of them before an instrument
-looks; then the enhanced image is asked for each of them. The same is asked of the
-degraded image, which the network was given.
+A network can draw objects that do not exist and remove ones that do. A model that turns
+light into SEM-like images is tested on each place twice, with an object and with it
+removed (`napari_semsr.jobs.check.removals`). For other models, discs of 3 to 6 px
+radius and half the local contrast are inserted into ground truths and erased from them
+before these are degraded; then each disc is looked for in the enhanced image, and in
+the degraded image that the network was given.
 """
 
 import math
@@ -71,15 +71,15 @@ from napari_semsr.simulation import (
 
 @dataclass(frozen=True, slots=True)
 class ConditionCheck:
-    """What was found in images that were degraded in one way."""
+    """Results for one kind of degradation."""
 
-    condition: str  # How they were degraded
-    blur_px: float  # Width at half maximum of the blur, in pixels of the result
-    truths: int  # Number of truths
-    rows: tuple[PresenceRow, ...]  # By radius and change
+    condition: str  # kind of degradation
+    blur_px: float  # full width at half maximum of the blur, in pixels of the result
+    truths: int  # number of ground truths
+    rows: tuple[PresenceRow, ...]  # by radius and change
 
     def to_record(self) -> dict[str, Any]:
-        """Give shares of discs that are right, by radius and over the resolved ones."""
+        """Return the shares of correct discs, by radius and over the resolved ones."""
         radii = sorted({row.radius_px for row in self.rows})
         wide = [radius for radius in radii if 2 * radius >= self.blur_px]
         return {
@@ -108,30 +108,30 @@ class ConditionCheck:
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck(Result):
-    """Whether a model shows what is there: shares of discs that are right, by radius.
+    """Result of a check: shares of discs that a model shows correctly, by radius.
 
-    `images` tells what the truths were: ``drawn``, ``given`` or ``held_out``; `seed` is
-    of the discs' places.
+    `images` is the kind of ground truths: ``drawn``, ``given`` or ``held_out``; `seed`
+    is that of the discs' places.
     """
 
     model: Annotated[str, Quantity("Model")]
     path: str
-    digest: str  # of the file, its new card included where that was written
+    digest: str  # of the file, including its new card if it was written
     images: Annotated[str, Quantity("Images")]
     seed: int
     conditions: tuple[ConditionCheck, ...] = field(metadata={"json": False})
-    # Of a model of light; None for others
+    # of a model for light; None for others
     removals: Removals | None = field(metadata={"json": False})
     written: Annotated[bool, Quantity("Written into the card")]
     seconds: Annotated[float, Quantity("Time", "s", ".1f")]
 
     def to_card(self) -> dict[str, Any]:
-        """Give what a card keeps of discs."""
+        """Return the record of discs for a model card."""
         conditions = {one.condition: one.to_record() for one in self.conditions}
         return {"seed": self.seed, "conditions": conditions}
 
     def figures(self) -> dict[str, Figure]:
-        """Write the shares of objects, and of discs that the blur resolves."""
+        """Shares of objects, and of discs that the blur resolves."""
         figures_shown = {} if self.removals is None else self.removals.figures(MODEL)
         if self.conditions:
             record = DiscRecord(self.to_card())
@@ -139,7 +139,7 @@ class ModelCheck(Result):
         return figures_shown | declared_figures(self)
 
     def tables(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """Give the shares of all radii; in brackets, those of the degraded image."""
+        """Shares by radius; in brackets, those of the degraded image."""
         all_tables = {}
         if self.conditions:
             all_tables["discs"] = DiscRecord(self.to_card()).table()
@@ -148,21 +148,21 @@ class ModelCheck(Result):
         return all_tables
 
     def summary(self) -> str:
-        """State in a sentence what was found."""
+        """State the result in a sentence."""
         if self.removals is not None:
             return self.removals.sentence(MODEL)
         lines = DiscRecord(self.to_card()).summary()
         if not lines:
-            return f"Of the discs of {self.model} none was wide enough to be judged."
-        return f"Discs that {self.model} shows rightly: {lines}."
+            return f"None of the discs was wide enough to evaluate {self.model}."
+        return f"Discs that {self.model} shows correctly: {lines}."
 
     def to_json(self) -> dict[str, Any]:
-        """Give the record that a command prints."""
+        """Return the record that the command prints."""
         removals = None if self.removals is None else self.removals.to_json()
         return {**Result.to_json(self), **self.to_card(), "removals": removals}
 
 
-# Clear images to check a model with: given ones, or those held out from training.
+# Clear images for a check: given ones, or those held out from training.
 
 _CLIPPED = (0.05, 99.95)  # percentiles that become black and white; chosen
 _WHITE = 255.0
@@ -170,19 +170,16 @@ _WHITE = 255.0
 
 @dataclass(frozen=True, slots=True)
 class ClearSet:
-    """Clear images that a user gives, or none."""
+    """Clear images that the user gives, if any."""
 
     images: tuple[Image, ...]
-    # Folder of those that a model's card names as held out, in place of `images`
+    # folder of the images that the card names as held out, instead of `images`
     held_out: str | os.PathLike[str] | None
-    opening: ReadOptions  # How to read them
+    opening: ReadOptions  # how to read them
 
     def __post_init__(self) -> None:
         if self.images and self.held_out is not None:
-            msg = (
-                "Give either clear images or the folder of those that the card names "
-                "as held out, not both."
-            )
+            msg = "Give either clear images or the folder of held-out images, not both."
             raise OptionError(msg, code="options-contradict")
 
     @property
@@ -193,7 +190,7 @@ class ClearSet:
         return "given" if self.images else "drawn"
 
     def load(self, card: "models.ModelCard", side: int) -> list[FloatArray]:
-        """Read the middles of all images."""
+        """Read the centre of each image."""
         if self.held_out is None:
             sources = [(image, self.opening, 0) for image in self.images]
         else:
@@ -216,7 +213,7 @@ class ClearSet:
 
 
 def recipe_data(card: "models.ModelCard") -> dict[str, Any]:
-    """Give what a card tells of the data that the model learnt from."""
+    """Return the description of the training data on a card."""
     recipe = card.training.get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     return data if isinstance(data, dict) else {}
@@ -225,7 +222,7 @@ def recipe_data(card: "models.ModelCard") -> dict[str, Any]:
 def _clear_image(
     image: Micrograph, rows_cropped: int, side: int, name: str
 ) -> FloatArray:
-    """Cut out the middle, and bring it to 0 to 255."""
+    """Crop the centre of an image and scale it to 0 to 255."""
     rows, columns = image.shape[0] - rows_cropped, image.shape[1]
     box = middle_of((rows, columns), side)
     part = np.asarray(image.data[box.slices], np.float64)
@@ -244,24 +241,24 @@ def _clear_image(
     return np.asarray(np.clip(np.rint(unit_range), 0, _WHITE))
 
 
-# A source gives one truth after the other, each changed, then degraded in every way
-# that the source knows.
+# A source yields ground truths, each changed and then degraded in every way that the
+# source has.
 
-_STREAM = 0xD15C  # of chance; nothing is trained or chosen by it
-_PHANTOM_SEED = 1 << 33  # beyond those of training and validation
+_STREAM = 0xD15C  # seed; not used for training or for any choice
+_PHANTOM_SEED = 1 << 33  # beyond the seeds of training and validation
 _ELECTRONS = 1000.0  # dose per pixel of the simulated images; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class DegradedTruth:
-    """What a network sees, and what there is."""
+    """A network's input, and the ground truth."""
 
-    condition: str  # How it was degraded
-    field: Micrograph  # The degraded image
-    trial: Trial  # The truth, on the network's output grid
+    condition: str  # kind of degradation
+    field: Micrograph  # the degraded image
+    trial: Trial  # the ground truth, on the grid of the network's output
 
     def degrade(self, scale: int) -> FloatArray:
-        """Bring the degraded image to the grid of the truth by a cubic spline."""
+        """Resample the degraded image onto the grid of the truth by a cubic spline."""
         image = self.field.array().astype(np.float64)
         if scale == 1:
             return image
@@ -271,23 +268,23 @@ class DegradedTruth:
 
 
 class TruthSource(ABC):
-    """Where truths come from."""
+    """Source of ground truths."""
 
-    # Width at half maximum of the blur of each condition, in pixels of the truth
+    # full width at half maximum of each condition's blur, in pixels of the truth
     widths_px: dict[str, float]
-    # How many truths there are; None for as many as are wanted
+    # number of truths; None if unlimited
     count: int | None = None
 
     @abstractmethod
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one truth, and degrade it in every way."""
+        """Change one truth and degrade it in every way."""
 
 
 class ClearImages(TruthSource):
-    """Clear images, of 8 bits.
+    """Clear 8-bit images.
 
-    `scale`: 1 for the three degradations of Gao et al.; with more, images are blurred,
-    seen at that multiple of their pixel, and exposed to few electrons.
+    `scale`: 1 for the three degradations of Gao et al.; above 1, images are blurred,
+    binned by that factor, and exposed to few electrons.
     """
 
     def __init__(
@@ -306,7 +303,7 @@ class ClearImages(TruthSource):
 
     @classmethod
     def simulate(cls, side: int, *, scale: int, seed: int) -> "ClearImages":
-        """Let drawn samples stand for clear images."""
+        """Use simulated samples as clear images."""
 
         def one(index: int) -> FloatArray:
             kind = PHANTOMS[index % len(PHANTOMS)]
@@ -316,7 +313,7 @@ class ClearImages(TruthSource):
         return cls(one, scale=scale, seed=seed)
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one image, and degrade it in every way."""
+        """Change one image and degrade it in every way."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
         clear = self._image(index)
         rows, columns = (n - n % self.scale for n in clear.shape)
@@ -343,7 +340,7 @@ class ClearImages(TruthSource):
 
 
 class DrawnGold(TruthSource):
-    """Gold on carbon at half the magnification."""
+    """Simulated gold on carbon at half the magnification."""
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
         if scale != 2:
@@ -354,7 +351,7 @@ class DrawnGold(TruthSource):
         self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one field, and look at it coarsely."""
+        """Change one field and scan it coarsely."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
         emission = self.gold.emission(self.side, rng).astype(np.float64)
         places = DiscPlaces.choose(emission, counts, rng)
@@ -372,19 +369,19 @@ class DrawnGold(TruthSource):
 
 Task = Literal["images", "superlens", "gold"]
 _TASKS: tuple[Task, ...] = ("images", "superlens", "gold")
-_AT_ONCE = 28  # discs of each change in one drawn truth
-_MOST_TRUTHS = 80  # simulated samples until there are enough discs; chosen
+_AT_ONCE = 28  # discs of each change in one simulated truth
+_MOST_TRUTHS = 80  # simulated samples at most; chosen
 
 
 class CheckOptions(Options):
-    """How a model is checked."""
+    """Options of a check."""
 
     task: Literal["auto", "images", "superlens", "gold"] = option(
         "auto",
         "Degraded as",
-        "What degrades the truths: clear images as Gao et al. degraded theirs, or "
-        "binned for a model that makes finer pixels; a superlens; a coarse scan of "
-        "gold; auto takes what the model was trained on.",
+        "How ground truths are degraded: like Gao et al. or, for a model with finer "
+        "pixels, by binning; by a superlens; by a coarse scan of gold; auto uses "
+        "what the model was trained on.",
         choices={
             "automatic": "auto",
             "electron images": "images",
@@ -393,31 +390,32 @@ class CheckOptions(Options):
         },
     )
     discs: int = option(
-        200, "Objects", "Objects to put in, and to remove.", ge=4, le=10000
+        200, "Objects", "Number of objects to insert, and to remove.", ge=4, le=10000
     )
     size_px: int = option(
         512,
         "Side",
-        "Side of a truth in pixels of the result; larger images give their middle.",
+        (
+            "Side of a ground truth in pixels of the result; larger images are "
+            "cropped to their centre."
+        ),
         unit="px",
         ge=128,
         le=4096,
         multiple_of=32,
     )
-    seed: int = option(
-        0, "Seed", "Makes the discs repeatable; another puts them elsewhere.", ge=0
-    )
+    seed: int = option(0, "Seed", "Seed of the places of the discs.", ge=0)
     device: str = device_option()
     write: bool = option(
         False,
-        "Write it onto the model's card",
-        "Write what is found into the model's card; its weights stay, the digest of "
-        "the file changes.",
+        "Add it to the model's card",
+        "Write the result into the model's card; the weights stay the same, the "
+        "digest of the file changes.",
     )
 
 
 def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
-    """Count what a model shows of objects, and of objects that were removed."""
+    """Count the objects that a model shows, and the removed ones that it draws."""
     start = time.perf_counter()
     settings = request.options
     yield Progress(0, 2 * settings.discs, "loading the model")
@@ -451,7 +449,7 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
 
 
 def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removals]:
-    """Test a model of light on simulated samples, each place twice."""
+    """Test a model for light on simulated samples, imaging each place twice."""
     scale, how = model.card.scale, inference.EnhanceOptions(device=options.device)
     side = options.size_px // scale
 
@@ -471,7 +469,7 @@ def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removal
 
 
 def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, Any]:
-    """Write what a card keeps: the new figures, and former ones that still hold."""
+    """Return the checks for a card: the new one and earlier ones that still hold."""
     record_known = DiscRecord.of_card(card.model_dump())
     discs = {kind: dict(record.found) for kind, record in record_known.items()}
     if result.conditions:
@@ -479,7 +477,7 @@ def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, Any]:
     checks = dict(card.checks)
     if result.removals is not None:
         checks["removals"] = {"seed": result.seed, **result.removals.to_json()}
-        for kind, record in list(discs.items()):  # which the paired test replaces
+        for kind, record in list(discs.items()):  # replaced by the paired test
             condition_records = {
                 k: v for k, v in record["conditions"].items() if k != "superlens"
             }
@@ -507,7 +505,10 @@ def _tasks(
             shares = {"superlens": 1}
         tasks = [task for task in _TASKS if shares.get(task, 0) > 0] or ["images"]
     if clear.kind != "drawn" and tasks != ["images"]:
-        msg = f"The task {tasks[0]} draws its own samples; leave out the clear images."
+        msg = (
+            f"The task {tasks[0]} simulates its own samples; leave out the clear "
+            "images."
+        )
         raise OptionError(msg, code="options-contradict")
     return tasks
 
@@ -533,7 +534,7 @@ def _sources(
 def judge_source(
     source: TruthSource, model: "models.LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
-    """Judge discs until there are as many as are wanted, or no more truths."""
+    """Evaluate discs until there are enough, or no more truths."""
     how = inference.EnhanceOptions(device=options.device)
     verdicts: dict[str, list[Verdict]] = {name: [] for name in source.widths_px}
     have, truths = (0, 0), 0
@@ -542,7 +543,7 @@ def judge_source(
         if not any(left):
             break
         counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
-        if source.count:  # spread over the truths that are left; few places have a disc
+        if source.count:  # spread over the remaining truths; few places have a disc
             rest = source.count - index
             more = math.ceil(3 * left[1] / rest)
             counts = math.ceil(left[0] / rest), min(left[1], more)
@@ -570,8 +571,8 @@ def judge_source(
         have = have[0] + len(places.inserted), have[1] + len(places.erased)
     if truths == 0:
         msg = (
-            "Clear images need contrast and room for discs, got none in "
-            f"{source.count or _MOST_TRUTHS}; give larger or clearer ones."
+            "Clear images need contrast and room for discs; there was none in "
+            f"{source.count or _MOST_TRUTHS}; give larger or sharper ones."
         )
         raise ReadError(msg, code="no-structure")
     return [
@@ -585,7 +586,7 @@ MODELS_CHECK = Verb(
     (
         ImageIn(
             "images",
-            "clear images to degrade; drawn samples serve without them",
+            "clear images to degrade; without them, simulated samples are used",
             optional=True,
             flag="--images",
             many=True,

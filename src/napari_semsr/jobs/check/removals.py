@@ -1,12 +1,12 @@
-"""Show each place of a simulated sample twice: with an object, and with it removed.
+"""Paired hallucination test: image each place with an object, and with it removed.
 
-A share of removed objects that stay away means nothing alone: an image without any
-contrast draws none of them. So each place is imaged by the same simulated microscope
-with the same noise, once with the object and once without, and an image is judged by
-how often it shows the object, and how often it draws it though it was removed. Of what
-the light itself does not show, a network can only guess; so places are split by how far
-the light changes with the object, as a matched filter sees it, in standard deviations
-of its noise.
+The share of removed objects that are not drawn means nothing alone: an image without
+contrast draws none. So each place is imaged by the same simulated microscope with the
+same noise, once with the object and once without, and an image is evaluated by how
+often it shows the object, and how often it draws it though it was removed. A network
+can only guess what the light does not show, so places are grouped by the change of the
+light with the object: the output of a matched filter, in standard deviations of its
+noise.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -58,17 +58,17 @@ from napari_semsr.simulation import (
 )
 
 EnhanceCall = Callable[[Micrograph], NDArray[Any]]
-"""Makes an image (S Y, S X) of an optical one (Y, X), S the scale."""
+"""Makes an image (S Y, S X) from an optical one (Y, X); S is the scale."""
 SUPERLENS = MicroscopeOptions(photons=3500.0)
 """Microscope of the test: a numerical aperture of 1.8."""
 
-_STREAM = 0x9A12ED  # of chance; nothing is trained or chosen by it
+_STREAM = 0x9A12ED  # seed; not used for training or for any choice
 _FITTED = 4  # chosen: fields for the linear filter; of 256 px, 600 pixels for each tap
-_AT_ONCE = 28  # objects of each change in one field; chosen: 512 px have room for them
+_AT_ONCE = 28  # objects of each change in one field; chosen: they fit into 512 px
 _FINE = 2  # pixels of a specimen per optical pixel
-_LEAST_RELIEF_NM = 20.0  # of what is put in where the sample is flat
+_LEAST_RELIEF_NM = 20.0  # relief of inserted objects where the sample is flat
 _RADII_PX = (2, 3, 4, 5)  # chosen: light of 550 nm hides the smaller ones
-_HALF = 0.5  # of relief and material, for what is put in; of contrast, to be shown
+_HALF = 0.5  # of relief and material, inserted; of contrast, to count as shown
 
 
 def paired_removals(
@@ -81,7 +81,7 @@ def paired_removals(
     objects: int = 200,
     seed: int = 0,
 ) -> Job[Removals]:
-    """Count objects that images show when they are there, and draw though removed.
+    """Count the objects that images show if present, and draw though removed.
 
     Spots of 2 to 5 px radius are removed from each specimen, in height and material,
     and others are put in where none is. An image shows an object if its contrast with
@@ -158,7 +158,7 @@ def paired_removals(
             break
     if fields == 0:
         msg = (
-            "No simulated sample has a place for an object; give larger fields "
+            "No simulated sample has room for an object; give larger fields "
             f"(`size_px`), or more than {_FITTED} of them."
         )
         raise ReadError(msg, code="nothing-to-measure")
@@ -166,7 +166,7 @@ def paired_removals(
 
 
 def fine_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Specimen]:
-    """Draw circuits at the limit of light, of seeds that no training draws.
+    """Simulate circuits at the optical limit, with seeds that no training uses.
 
     Wires have a pitch of 240 nm, 1.6 times the shortest period that the lens passes,
     and a relief of 40 nm, within the depth of focus. Light then shows some objects and
@@ -194,7 +194,7 @@ def _count(
 
 
 def _enlarge(image: NDArray[Any], scale: int) -> FloatArray:
-    """Bring an optical image to the grid of the SEM image by a cubic spline."""
+    """Resample an optical image onto the grid of the SEM image by a cubic spline."""
     plane = np.asarray(image, np.float64)
     if scale == 1:
         return plane
@@ -205,7 +205,7 @@ def _enlarge(image: NDArray[Any], scale: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """Both microscopes at one field; the noise is the same in all its images."""
+    """Both microscopes at one field; the noise is the same in all images."""
 
     optics: MicroscopeOptions
     side: int
@@ -214,11 +214,11 @@ class Instrument:
     index: int  # of the field
 
     def rng(self, purpose: int) -> np.random.Generator:
-        """Seed chance by field and purpose."""
+        """Return a random generator for a field and a purpose."""
         return np.random.default_rng([self.seed, self.index, purpose, _STREAM])
 
     def take(self, surface: Specimen, focus_nm: float | None = None) -> SsumPair:
-        """Image a sample with light and electrons, by default in focus."""
+        """Image a sample by light and by SEM, by default in focus."""
         if focus_nm is None:
             focus_nm = float(np.median(surface.height_nm))
         optics = self.optics.replace(focus_nm=focus_nm)
@@ -228,18 +228,18 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True)
 class TwiceImaged:
-    """A field before and after objects were put in and removed."""
+    """A field before and after inserting and removing objects."""
 
     pairs: tuple[SsumPair, SsumPair]  # before, after
     truths: tuple[FloatArray, FloatArray]  # their SEM images on one grey scale
-    inserted: Discs  # there in the second
-    erased: Discs  # there in the first
+    inserted: Discs  # present in the second state
+    erased: Discs  # present in the first state
 
     @classmethod
     def take(
         cls, surface: Specimen, instrument: Instrument, counts: tuple[int, int]
     ) -> "TwiceImaged":
-        """Change a sample, and image both states; unclear objects are left out."""
+        """Change a sample and image both states; unclear objects are left out."""
         rng, focus = instrument.rng(0), float(np.median(surface.height_nm))
         before = instrument.take(surface, focus)
         original = _on_one_scale(before.high, before.high_range)
@@ -252,7 +252,7 @@ class TwiceImaged:
         return cls((before, after), truths, kept_places.inserted, kept_places.erased)
 
     def judge(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
-        """Find which objects an image shows, and which ones though removed (N,)."""
+        """Find the objects that an image shows, and those drawn though removed (N,)."""
         images = []
         for pair, truth in zip(self.pairs, self.truths, strict=True):
             light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
@@ -268,7 +268,7 @@ class TwiceImaged:
         return np.concatenate(shown_there), np.concatenate(drawn_there)
 
     def change_of_light(self) -> FloatArray:
-        """Distance of the light with and without objects over its noise (N,)."""
+        """Change of the light with the objects, over its noise (N,)."""
         scale = self.pairs[0].scale
         clean, noisy = (
             [_on_one_scale(getattr(pair, name), pair.low_range) for pair in self.pairs]
@@ -285,7 +285,7 @@ class TwiceImaged:
 
 
 def _on_one_scale(image: NDArray[Any], ends: tuple[float, float]) -> FloatArray:
-    """Undo the scale that has the percentiles of an image at 0 and 1."""
+    """Undo the scaling of an image's percentiles to 0 and 1."""
     low, high = ends
     return np.asarray(image, np.float64) * (high - low) + low
 
@@ -296,9 +296,9 @@ def _change_surface(
     instrument: Instrument,
     rng: np.random.Generator,
 ) -> Specimen:
-    """Put discs into height and material of a sample, and remove others from them.
+    """Insert discs into height and material of a sample, and remove others.
 
-    What is put in has half of the local relief, up or down, and half of the other
+    Inserted discs have half the local relief, up or down, and half of the other
     material.
     """
     factor = _FINE // instrument.scale
