@@ -85,7 +85,7 @@ class Discs:
         return Discs(centres, self.radii * factor)
 
     def contrast(self, image: FloatArray) -> FloatArray:
-        """Return the mean of each disc minus that of its ring; both inside the image."""
+        """Return the mean of each disc minus that of its ring, all in the image."""
         contrasts = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
             box = _box(centre, 2 * radius + 1, image.shape)
