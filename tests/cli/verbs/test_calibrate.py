@@ -48,8 +48,8 @@ def test_a_pitch_that_contradicts_the_file_is_told(semsr, grating, calibration):
     assert calibration[0]["warnings"] == []
     said = semsr("calibrate", str(grating), "--pitch-nm", "600", "--json")
     (warned,) = said.record["warnings"]
-    assert "tells 40" in warned
-    assert "the image states 20 nm: check the pitch" in warned
+    assert "gives 40" in warned
+    assert "the file states 20 nm: check the pitch" in warned
 
 
 @pytest.mark.broad
@@ -184,10 +184,10 @@ def test_a_bar_that_contradicts_the_file_is_told(semsr, barred, tmp_path):
 
 def test_bars_are_refused_in_one_sentence(refused, barred, grating):
     plain = str(grating)
-    assert "shows no printed scale bar" in refused("calibrate", plain, "--bar")
+    assert "has no printed scale bar" in refused("calibrate", plain, "--bar")
     for words, said in (
-        (("--bar", "wide"), "such as '50 um'"),
-        (("--bar", "-3"), "such as '50 um'"),
+        (("--bar", "wide"), "look like '50 um'"),
+        (("--bar", "-3"), "look like '50 um'"),
         (("--bar", "1,000 nm"), "no comma before three digits"),
         (("--bar", "-o", "b.json"), "needs the bar's printed length"),
         (("--bar", "5 um", "--pitch-nm", "3"), "leave pitch_nm out"),

@@ -43,30 +43,30 @@ def refuse(scans, tmp_path, batch):
         (b"\xff\xfe\x00", "cannot be read as steps"),
         ("steps: !!python/object/apply:os.system ['true']", "could not determine"),
         ("a: &a [1]\nb: *a", "alias"),
-        ("inputs: a\ninputs: b", "'inputs' stands twice"),
-        ("a: " + "[" * 40 + "]" * 40, "16 deep"),
-        ("a: " + "[" * 100_000, "16 deep"),
+        ("inputs: a\ninputs: b", "'inputs' occurs twice"),
+        ("a: " + "[" * 40 + "]" * 40, "16 levels deep"),
+        ("a: " + "[" * 100_000, "16 levels deep"),
         ("a: " + "9" * 10_000, "cannot be read as steps"),
         ("#" * (1 << 20) + "\n", "too large"),
-        (f"{HEAD}stepz: []", "no entry 'stepz'"),
-        ("output: made\nsteps: [frc]", "must say inputs"),
-        ("inputs: scans\nsteps: [frc]", "must say output"),
-        ("inputs: 3\noutput: made\nsteps: [frc]", "must say inputs"),
+        (f"{HEAD}stepz: []", "unknown entry 'stepz'"),
+        ("output: made\nsteps: [frc]", "must give inputs"),
+        ("inputs: scans\nsteps: [frc]", "must give output"),
+        ("inputs: 3\noutput: made\nsteps: [frc]", "must give inputs"),
         (f"{HEAD}steps: []", "list of verbs"),
         (f"{HEAD}steps: [{{restore: {{dtype: object}}}}]", "such as uint8 or float32"),
         (f"{HEAD}steps: frc", "list of verbs"),
         (f"{HEAD}steps: [{'frc, ' * 101}]", "at most 100"),
         (f"{HEAD}steps: [frc]\nreport: 3", "report must be"),
-        (f"{HEAD}steps: [frc]\nreport: {{output: /tmp/a.html}}", "leave output to the"),
-        (f"{HEAD}steps: [frc]\nreport: {{inputs: /etc}}", "leave inputs to the batch"),
+        (f"{HEAD}steps: [frc]\nreport: {{output: /tmp/a.html}}", "must not set output"),
+        (f"{HEAD}steps: [frc]\nreport: {{inputs: /etc}}", "must not set inputs: the batch sets it"),
         (f"{HEAD}steps: [frc]\nreport: {{output=/tmp/a: b}}", "no option 'output=/tmp"),
         (f"{HEAD}steps: [frc]\nreport: {{criterion: 3/4}}", "'3-sigma', got '3/4'"),
         (f"{HEAD}steps: [frc]\nreport: {{title: {{a: 1}}}}", "title must be a text"),
-        ("inputs: none\noutput: made\nsteps: [frc]", "no image"),
+        ("inputs: none\noutput: made\nsteps: [frc]", "does not exist"),
         ('inputs: "no\\nne"\noutput: made\nsteps: [frc]', r"no\nne"),
-        ('inputs: "*\\0"\noutput: made\nsteps: [frc]', "no system takes"),
-        (f"inputs: {'a' * 999}\noutput: made\nsteps: [frc]", "no system takes"),
-        (f"inputs: scans\noutput: {'a' * 999}\nsteps: [frc]", "no system takes"),
+        ('inputs: "*\\0"\noutput: made\nsteps: [frc]', "not a valid path"),
+        (f"inputs: {'a' * 999}\noutput: made\nsteps: [frc]", "not a valid path"),
+        (f"inputs: scans\noutput: {'a' * 999}\nsteps: [frc]", "not a valid path"),
         (f'{HEAD}steps: [{{"fr\\nc": , gaps: }}]', "must name one verb"),
         (f'{HEAD}steps: [restore: {{output: "a\\0.tif"}}]', "inside the output"),
         ("inputs: 'none*.tif'\noutput: made\nsteps: [frc]", "No file matches"),
@@ -82,34 +82,34 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
 @pytest.mark.parametrize(
     ("step", "needs"),
     [
-        ("sharpen", "'sharpen', which is no verb"),
+        ("sharpen", "'sharpen', which is not a verb"),
         ("restor", "restore"),
-        ("batch", "does not run batches"),
-        ("models: {action: list}", "the shelf of models"),
+        ("batch", "cannot run batches"),
+        ("models: {action: list}", "manages models"),
         ("demo", "draws its own samples"),
         ("3", "must be a verb"),
         ("[frc]", "must be a verb"),
         ("{frc: , gaps: }", "must name one verb"),
         ("{name: a}", "must name one verb"),
         ("frc: half-bit", "must have its options as a table"),
-        ("{name: ../a, frc: }", "of small letters"),
-        ("{name: 3, frc: }", "of small letters"),
+        ("{name: ../a, frc: }", "lower-case letters"),
+        ("{name: 3, frc: }", "lower-case letters"),
         ("frc: {criterium: 1/7}", "no option 'criterium'; did you mean criterion?"),
         ("frc: {criterion: 2/7}", "must be '1/7', 'half-bit' or '3-sigma', got '2/7'"),
         ("frc: {pixel_size_nm: 2026-01-01}", "a text, a number or a list"),
         ("frc: {criterion: yes}", "'half-bit' or '3-sigma', got True"),
         ("metrics: {reference: no}", "a text, a number or a list"),
-        ("restore: {overwrite: true}", "leave overwrite to the batch"),
+        ("restore: {overwrite: true}", "must not set overwrite"),
         ("restore: {psf: '{0.__class__}'}", "names {0.__class__}, but there are"),
         ("restore: {psf: '{dose}'}", "names {dose}, but there are {input}"),
-        ("metrics: {reference: '{step.metrics}'}", "must not go in a circle"),
-        ("metrics: {reference: '{step.last}'}", "must not go in a circle"),
+        ("metrics: {reference: '{step.metrics}'}", "must not form a circle"),
+        ("metrics: {reference: '{step.last}'}", "must not form a circle"),
         ("metrics: {reference: '{step.first}'}", "writes no file"),
         ("metrics: {reference: '{step.other}'}", "names {step.other}"),
         ("metrics: {reference: 'truth/{name}.tif'}", "truth/s0.tif"),
-        ("restore: {psf: kernel.tif}", "needs psf kernel.tif, but there is no file"),
-        ("restore: {psf: '{name}-kernel'}", "needs psf s0-kernel, but there is no"),
-        ("stitch: {flat-field: '{name}-flat'}", "needs flat_field s0-flat, but there"),
+        ("restore: {psf: kernel.tif}", "needs psf kernel.tif, but this file does not exist"),
+        ("restore: {psf: '{name}-kernel'}", "needs psf s0-kernel, but this"),
+        ("stitch: {flat-field: '{name}-flat'}", "needs flat_field s0-flat, but this"),
         ("restore: {psf: '2'}", "a positive width with its unit"),
         ("register: {}", "must name fixed, the image that stays"),
         ("calibrate: {}", "pitch_nm must be given"),
@@ -123,13 +123,13 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("restore: {output: '{input}'}", "inside the output folder"),
         (r"restore: {output: 'C:\{name}.tif'}", "inside the output folder"),
         (r"restore: {output: '..\{name}.tif'}", "inside the output folder"),
-        ("restore: {output: .batch/s0.json}", "the batch itself writes"),
-        ("restore: {output: ./Table.csv}", "the batch itself writes"),
-        ("restore: {output: report-2.html}", "the batch itself writes"),
+        ("restore: {output: .batch/s0.json}", "the batch writes"),
+        ("restore: {output: ./Table.csv}", "the batch writes"),
+        ("restore: {output: report-2.html}", "the batch writes"),
         ("enhance: {residual_map: /tmp/m.tif}", "inside the output folder"),
         ("restore: {output: all.tif}", "would be written twice"),
         ("restore: {output: 'restore-2/{name}.ome.tif'}", "would be written twice"),
-        ("restore: {output: 'last/S0.ome.tif/{name}.tif'}", "would lie in"),
+        ("restore: {output: 'last/S0.ome.tif/{name}.tif'}", "would be inside"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -171,7 +171,7 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / ".batch").symlink_to(tmp_path / "away")
     asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": ["frc"]}
-    with pytest.raises(WriteError, match=r"\.batch must be a folder .* got a link"):
+    with pytest.raises(WriteError, match=r"\.batch must be a batch.s folder, got a link"):
         batch(asked)
     assert not any((tmp_path / "away").iterdir())
 
@@ -184,9 +184,9 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
         ("image\n", "has no row"),
         ("picture\ns0.tif\n", "must have the column image"),
         ("image,name\nscans/s0.tif\n", "line 2 must hold 2 cells"),
-        ("image\nscans/s99.tif\n", "There is no image"),
-        ("image\nscans/s0.tif\n./scans/s0.tif\n", "Two inputs are called s0"),
-        ("image,name\nscans/s0.tif,A\nscans/s1.tif,a\n", "Two inputs are called a"),
+        ("image\nscans/s99.tif\n", "does not exist"),
+        ("image\nscans/s0.tif\n./scans/s0.tif\n", "Two inputs have the name s0"),
+        ("image,name\nscans/s0.tif,A\nscans/s1.tif,a\n", "Two inputs have the name a"),
         ("image,input\nscans/s0.tif,3\n", "column 'input'"),
         ("image,error\nscans/s0.tif,3\n", "column 'error'"),
     ],
@@ -200,7 +200,7 @@ def test_images_of_one_name_in_two_folders_are_refused(refuse, scans):
     (scans / "more").mkdir()
     (scans / "more" / "s3.tif").write_bytes((scans / "s3.tif").read_bytes())
     said = refuse("inputs: 'scans/**/*.tif'\noutput: made\nsteps: [metrics]")
-    assert "Two inputs are called s3" in said
+    assert "Two inputs have the name s3" in said
     assert "column" in said
 
 
@@ -255,7 +255,7 @@ def test_a_step_takes_what_its_command_takes(plan, verb):
     for action in arguments_of(verb.name):
         for flag in (one for one in action.option_strings if one.startswith("--")):
             if action.dest in left:
-                with pytest.raises(OptionError, match=f"leave {flag} to the batch"):
+                with pytest.raises(OptionError, match=f"must not set {flag}:"):
                     plan(verb.name, {flag: True})
             elif not is_for_a_person(verb.arguments[action.dest]):
                 given[flag] = False if action.nargs == 0 else None
@@ -273,7 +273,7 @@ def test_no_value_reaches_beyond_its_folder(plan, verb):
         elif isinstance(item, FieldInfo):
             value, needs = "tcp://a:1", f"leave {name} to a person"
         else:
-            value, needs = "gone.tif", f"needs {name} gone.tif, but there is no file"
+            value, needs = "gone.tif", f"needs {name} gone.tif, but this file does not exist"
         free = isinstance(item, FieldInfo) and not is_for_a_person(item)
         if not free and name != "model" and not getattr(item, "named", False):
             with pytest.raises(SemsrError, match=needs):
